@@ -1,0 +1,160 @@
+"""Every exception that this package raises.
+
+One root, `BpfError`; below it a class per phase of a BPF object's life. Each is also the builtin that a
+Python programmer would catch (`OSError` with ``errno`` where the kernel refused, `KeyError`, `TypeError`,
+`OverflowError`, `AssertionError`, `TimeoutError` …).
+
+A message has four parts: what was tried, on which object, why it failed, what to do.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BpfError(Exception):
+    """Root of all errors of this package.
+
+    `what` was tried, `on` which object, `why` it failed, what to do (`fix`); `details` is longer text (a
+    compiler's diagnostics, a verifier's log, a console's last lines) that belongs under the message.
+    `errno` is the kernel's error number as a positive int, or None.
+    """
+
+    errno: int | None
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        on: str | None = None,
+        why: str | None = None,
+        fix: str | None = None,
+        details: str | None = None,
+        errno: int | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.on = on
+        self.why = why
+        self.fix = fix
+        self.details = details
+        self.errno = abs(errno) if errno is not None else None
+
+    def __str__(self) -> str:
+        head = self.what if self.on is None else f"{self.what} {self.on}"
+        if self.why:
+            head += f": {self.why}"
+        lines = [head]
+        if self.details:
+            lines += [self.details.rstrip("\n")]
+        if self.fix:
+            lines += [f"  -> {self.fix}"]
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.what, self._parts())
+
+    def _parts(self) -> dict[str, object]:
+        return {n: getattr(self, n) for n in ("on", "why", "fix", "details", "errno")}
+
+
+def _rebuild(cls: type[BpfError], what: str, parts: dict[str, object]) -> BpfError:
+    return cls(what, **parts)  # type: ignore[arg-type]
+
+
+class CompileError(BpfError, RuntimeError):
+    """clang is missing, or refused the source; `details` holds its diagnostics."""
+
+
+class LoadError(BpfError, OSError):
+    """libbpf or the kernel refused to open or load an object."""
+
+
+class VerifierError(LoadError):
+    """The kernel's verifier rejected a program; `log` is its whole log."""
+
+    def __init__(self, what: str, *, log: str = "", **parts: object) -> None:
+        super().__init__(what, **parts)  # type: ignore[arg-type]
+        self.log = log
+
+    def _parts(self) -> dict[str, object]:
+        return {**super()._parts(), "log": self.log}
+
+
+class AttachError(BpfError, OSError):
+    """A program could not be attached to its target, or could never run there."""
+
+
+class MapError(BpfError, OSError):
+    """A map operation was refused."""
+
+
+class MapKeyError(MapError, KeyError):
+    """The key is not in the map (`ENOENT`)."""
+
+    __str__ = BpfError.__str__  # KeyError would print the repr
+
+
+class MapTypeError(MapError, TypeError):
+    """A Python value has the wrong type for the map's C type."""
+
+
+class MapValueError(MapError, ValueError):
+    """A Python value has a fitting type, but not a value that the map's C type can hold."""
+
+
+class MapOverflowError(MapValueError, OverflowError):
+    """An integer is outside the range of its C type."""
+
+
+class NameLookupError(BpfError, KeyError, AttributeError):
+    """The object has no map, program, variable or field of that name; the closest names are in the message."""
+
+    __str__ = BpfError.__str__
+
+
+class UnsupportedError(BpfError, OSError):
+    """The kernel, libbpf or this machine lacks a feature; the message names it and the way to get it."""
+
+
+class CaptureTimeoutError(BpfError, AssertionError):
+    """Events that a test expected did not come in time."""
+
+
+class VmError(BpfError, RuntimeError):
+    """A virtual machine, or a kernel for one, could not be had."""
+
+
+class VmLostError(VmError, ConnectionError):
+    """A virtual machine went away while it was in use."""
+
+
+class VmTimeoutError(VmError, TimeoutError):
+    """A virtual machine did not boot, or did not answer, in time."""
+
+
+class ClosedError(BpfError, ValueError):
+    """The object was used after it was closed."""
+
+
+def strerror(number: int) -> str:
+    """``EPERM: Operation not permitted`` for an errno, positive or negative."""
+    number = abs(number)
+    if number == 524:  # the kernel's own ENOTSUPP, which user space has no name for
+        return "ENOTSUPP: Operation is not supported by this kernel"
+    return f"{_errno.errorcode.get(number, f'errno {number}')}: {os.strerror(number)}"
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """A sentence that names the known names closest to `name`, for an error's `fix`."""
+    names = sorted(known)
+    if not names:
+        return "there are none"
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(repr(n) for n in near) + "?"
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"there are: {shown}"

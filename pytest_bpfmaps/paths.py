@@ -1,0 +1,26 @@
+"""Where this package keeps files between runs, all below the user's cache folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """The root of all cached files: ``$BPFMAPS_CACHE``, else the platform's user cache folder."""
+    override = os.environ.get("BPFMAPS_CACHE")
+    if override:
+        return Path(override)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("pytest-bpfmaps")
+
+
+def objects_dir() -> Path:
+    """Compiled objects, by content."""
+    return cache_dir() / "objects"
+
+
+def kernels_dir() -> Path:
+    """Kernels for virtual machines, by name."""
+    return cache_dir() / "kernels"
