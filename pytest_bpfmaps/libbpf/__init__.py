@@ -1,1 +1,24 @@
-"""TODO"""
+"""libbpf through cffi: the only floor that touches C.
+
+`lib` opens ``libbpf.so.1`` on first use and names what it lacks; `ffi` makes buffers and structs;
+`check`, `check_pointer` turn return codes into exceptions; `capture_log` collects what libbpf prints.
+Supported: libbpf 1.1 to 1.7, declarations in ``decl/``, one file per header.
+"""
+
+from __future__ import annotations
+
+from .calls import check, check_pointer, opts, to_str
+from .library import ffi, lib, version
+from .log import LogCapture, capture_log
+
+__all__ = [
+    "LogCapture",
+    "capture_log",
+    "check",
+    "check_pointer",
+    "ffi",
+    "lib",
+    "opts",
+    "to_str",
+    "version",
+]

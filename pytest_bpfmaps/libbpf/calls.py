@@ -1,0 +1,52 @@
+"""Return codes and NULLs to exceptions, in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import BpfError, strerror
+from .library import ffi, lib
+
+
+def check(result: int, error: type[BpfError], what: str, *, on: str | None = None, **parts: Any) -> int:
+    """`result` when it is no error; otherwise raises `error`, with the reason from libbpf's or the kernel's code."""
+    if result >= 0:
+        return result
+    raise failure(-result, error, what, on=on, **parts)
+
+
+def check_pointer(pointer: Any, error: type[BpfError], what: str, *, on: str | None = None, **parts: Any) -> Any:
+    """`pointer` when it is not NULL; otherwise raises `error`, with the reason from errno."""
+    number = ffi.errno  # read first: any other call may change it
+    if pointer != ffi.NULL:
+        return pointer
+    raise failure(number, error, what, on=on, **parts)
+
+
+def failure(number: int, error: type[BpfError], what: str, *, on: str | None = None, **parts: Any) -> BpfError:
+    """The exception for a positive error number."""
+    parts.setdefault("why", reason(number))
+    return error(what, on=on, errno=number, **parts)
+
+
+def reason(number: int) -> str:
+    """Text for an errno, or for one of libbpf's own codes (4000 and up)."""
+    if number < 4000:
+        return strerror(number)
+    text = ffi.new("char[]", 256)
+    lib.libbpf_strerror(number, text, 256)
+    return str(ffi.string(text).decode())
+
+
+def opts(struct: str, **fields: Any) -> Any:
+    """A libbpf ``*_opts`` struct with its `sz` set; the caller keeps pointers in `fields` alive."""
+    made = ffi.new(f"struct {struct} *")
+    made.sz = ffi.sizeof(f"struct {struct}")
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def to_str(pointer: Any) -> str:
+    """A C string as `str`; the empty string for NULL."""
+    return "" if pointer == ffi.NULL else str(ffi.string(pointer).decode(errors="replace"))

@@ -1,0 +1,4 @@
+/* libc: formats the va_list of libbpf's callbacks, and moves its result into a descriptor. */
+int vasprintf(char **strp, const char *format, void *ap);
+int vdprintf(int fd, const char *format, void *ap);
+void free(void *ptr);
