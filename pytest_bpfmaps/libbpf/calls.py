@@ -8,25 +8,25 @@ from ..errors import BpfError, strerror
 from .library import ffi, lib
 
 
-def check(result: int, error: type[BpfError], what: str, *, on: str | None = None, **parts: Any) -> int:
-    """`result` when it is no error; otherwise raises `error`, with the reason from libbpf's or the kernel's code."""
+def check(result: int, error: type[BpfError], what: str, **parts: Any) -> int:
+    """`result` when it is no error; otherwise raises `error`, with the reason from the (negative) code."""
     if result >= 0:
         return result
-    raise failure(-result, error, what, on=on, **parts)
+    raise failure(-result, error, what, **parts)
 
 
-def check_pointer(pointer: Any, error: type[BpfError], what: str, *, on: str | None = None, **parts: Any) -> Any:
+def check_pointer(pointer: Any, error: type[BpfError], what: str, **parts: Any) -> Any:
     """`pointer` when it is not NULL; otherwise raises `error`, with the reason from errno."""
     number = ffi.errno  # read first: any other call may change it
     if pointer != ffi.NULL:
         return pointer
-    raise failure(number, error, what, on=on, **parts)
+    raise failure(number, error, what, **parts)
 
 
-def failure(number: int, error: type[BpfError], what: str, *, on: str | None = None, **parts: Any) -> BpfError:
+def failure(number: int, error: type[BpfError], what: str, **parts: Any) -> BpfError:
     """The exception for a positive error number."""
     parts.setdefault("why", reason(number))
-    return error(what, on=on, errno=number, **parts)
+    return error(what, errno=number, **parts)
 
 
 def reason(number: int) -> str:

@@ -65,7 +65,7 @@ class Library:
     def _lacks(self, name: str, handle: Any) -> UnsupportedError:
         release = f"{handle.libbpf_major_version()}.{handle.libbpf_minor_version()}"
         return UnsupportedError(
-            f"cannot call {name}()",
+            f"cannot call {name}() of",
             on=f"libbpf {release}",
             why="this version does not export it",
             fix="install a newer libbpf",

@@ -1,0 +1,342 @@
+"""Codecs of plain values: integers, booleans, floats, enums, bytes, text, arrays, bitfields.
+
+A codec turns `size` bytes into a Python value and back. `where` names the place in messages, for example
+``map 'events' value.comm``.
+"""
+
+from __future__ import annotations
+
+import operator
+import struct
+import sys
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any
+
+from ..errors import MapOverflowError, MapTypeError, MapValueError, closest
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Codec:
+    """Base of all codecs. `name` is the C type as a person writes it."""
+
+    size: int
+    name: str
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        """The Python value of the bytes at `offset`."""
+        raise NotImplementedError
+
+    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        """Writes `value` at `offset`; the bytes there are zero before.
+
+        Raises `MapTypeError`, `MapValueError` or `MapOverflowError` naming `where`.
+        """
+        raise NotImplementedError
+
+    def encode(self, value: Any, where: str) -> bytes:
+        """`value` as `size` bytes."""
+        out = bytearray(self.size)
+        self.encode_into(out, 0, value, where)
+        return bytes(out)
+
+    def decode_all(self, data: Buffer) -> list[Any]:
+        """The values of an array of this type."""
+        return [self.decode(data, at) for at in range(0, len(data), self.size)]
+
+    def __repr__(self) -> str:
+        return f"<codec {self.name}, {self.size} bytes>"
+
+
+def wrong_type(value: Any, codec: Codec, where: str, wanted: str) -> MapTypeError:
+    """The error for a value of the wrong Python type."""
+    return MapTypeError(
+        f"cannot store {_short(value)}",
+        on=f"in {where} ({codec.name})",
+        why=f"it is {type(value).__name__}, not {wanted}",
+        fix=f"give {wanted}",
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_INT_FORMATS = {1: "b", 2: "h", 4: "i", 8: "q"}
+
+
+class IntCodec(Codec):
+    """An integer of 1, 2, 4 or 8 bytes; `int`."""
+
+    def __init__(self, name: str, size: int, signed: bool) -> None:
+        self.name = name
+        self.size = size
+        self.signed = signed
+        letter = _INT_FORMATS[size]
+        self.format = letter if signed else letter.upper()
+        self._struct = struct.Struct("=" + self.format)
+        self.minimum, self.maximum = int_range(size * 8, signed)
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        return self._struct.unpack_from(data, offset)[0]
+
+    def decode_all(self, data: Buffer) -> list[Any]:
+        return list(struct.unpack(f"={len(data) // self.size}{self.format}", data))
+
+    def to_int(self, value: Any, where: str) -> int:
+        """`value` as an int that fits."""
+        return checked_int(self, value, where, self.minimum, self.maximum)
+
+    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        self._struct.pack_into(out, offset, self.to_int(value, where))
+
+    def encode(self, value: Any, where: str) -> bytes:
+        return self._struct.pack(self.to_int(value, where))
+
+
+def int_range(bits: int, signed: bool) -> tuple[int, int]:
+    """Smallest and largest value of an integer with that many bits."""
+    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+
+
+def checked_int(codec: Codec, value: Any, where: str, minimum: int, maximum: int) -> int:
+    """`value` as an int within the bounds, both included."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise wrong_type(value, codec, where, "an int") from None
+    if minimum <= number <= maximum:
+        return number
+    raise MapOverflowError(
+        f"cannot store {number}",
+        on=f"in {where} ({codec.name})",
+        why="it is out of range",
+        fix=f"give an int from {minimum} to {maximum}",
+    )
+
+
+class WideIntCodec(Codec):
+    """An integer of another width, 128 bits for example; `int`."""
+
+    def __init__(self, name: str, size: int, signed: bool) -> None:
+        self.name = name
+        self.size = size
+        self.signed = signed
+        self.minimum, self.maximum = int_range(size * 8, signed)
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        return int.from_bytes(data[offset : offset + self.size], sys.byteorder, signed=self.signed)
+
+    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        number = checked_int(self, value, where, self.minimum, self.maximum)
+        out[offset : offset + self.size] = number.to_bytes(self.size, sys.byteorder, signed=self.signed)
+
+
+class BoolCodec(IntCodec):
+    """A ``bool``: `bool`; takes 0 and 1 as well."""
+
+    def __init__(self, name: str, size: int = 1) -> None:
+        super().__init__(name, size, signed=False)
+        self.maximum = 1
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        return self._struct.unpack_from(data, offset)[0] != 0
+
+    def decode_all(self, data: Buffer) -> list[Any]:
+        return [v != 0 for v in super().decode_all(data)]
+
+
+class FloatCodec(Codec):
+    """A floating point number of 2, 4 or 8 bytes; `float`."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+        self.format = {2: "e", 4: "f", 8: "d"}[size]
+        self._struct = struct.Struct("=" + self.format)
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        return self._struct.unpack_from(data, offset)[0]
+
+    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        if isinstance(value, str | bytes):
+            raise wrong_type(value, self, where, "a float")
+        try:
+            self._struct.pack_into(out, offset, float(value))
+        except OverflowError as e:
+            raise MapOverflowError(
+                f"cannot store {value}",
+                on=f"in {where} ({self.name})",
+                why=str(e),
+                fix="give a smaller number",
+            ) from None
+        except (TypeError, ValueError):
+            raise wrong_type(value, self, where, "a float") from None
+
+
+class EnumCodec(IntCodec):
+    """An enum: a member of an `IntEnum` made from BTF; a plain `int` for a value without a name.
+
+    Takes a member, an int, or an enumerator's name.
+    """
+
+    def __init__(self, name: str, size: int, signed: bool, enumerators: list[tuple[str, int]]) -> None:
+        super().__init__(name, size, signed)
+        self._names = dict(enumerators)
+        self._members: dict[int, Any] = {}
+        try:
+            # the boundary type: a C enum may hold any value of its width
+            self.type: type[IntEnum] | None = IntEnum(name.removeprefix("enum ") or "enum", self._names)  # type: ignore[misc]
+            self._members = {int(m): m for m in self.type}
+        except (TypeError, ValueError):
+            self.type = None  # an enumerator has a name that Python reserves, for example "mro"
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        number = self._struct.unpack_from(data, offset)[0]
+        return self._members.get(number, number)
+
+    def decode_all(self, data: Buffer) -> list[Any]:
+        return [self._members.get(v, v) for v in super().decode_all(data)]
+
+    def from_int(self, number: int) -> Any:
+        """The member for a number, or the number."""
+        return self._members.get(number, number)
+
+    def to_int(self, value: Any, where: str) -> int:
+        if isinstance(value, str):
+            if value not in self._names:
+                raise MapValueError(
+                    f"cannot store {value!r}",
+                    on=f"in {where} ({self.name})",
+                    why="the enum has no such name",
+                    fix=closest(value, self._names),
+                )
+            value = self._names[value]
+        return super().to_int(value, where)
+
+
+class BytesCodec(Codec):
+    """Bytes without a type of their own, and arrays of 8-bit integers; `bytes`.
+
+    Takes bytes of exactly that size. With `filled`, shorter ones too (the rest is zero).
+    """
+
+    def __init__(self, name: str, size: int, filled: bool = False) -> None:
+        self.name = name
+        self.size = size
+        self.filled = filled
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        return bytes(data[offset : offset + self.size])
+
+    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        raw = self._to_bytes(value, where)
+        if len(raw) != self.size and not (self.filled and len(raw) < self.size):
+            raise MapValueError(
+                f"cannot store {len(raw)} bytes",
+                on=f"in {where} ({self.name})",
+                why=f"it holds {self.size} bytes",
+                fix=f"give {'at most' if self.filled else 'exactly'} {self.size} bytes",
+            )
+        out[offset : offset + len(raw)] = raw
+
+    def _to_bytes(self, value: Any, where: str) -> bytes:
+        if isinstance(value, bytes | bytearray | memoryview):
+            return bytes(value)
+        if isinstance(value, int) and not self.filled:
+            # a map without BTF knows its sizes only; an int is then the natural thing to write
+            limit = 1 << (8 * self.size)
+            return checked_int(self, value, where, 0, limit - 1).to_bytes(self.size, sys.byteorder)
+        if isinstance(value, list | tuple) and all(isinstance(v, int) and 0 <= v < 256 for v in value):
+            return bytes(value)
+        if hasattr(value, "packed"):  # ipaddress and its like
+            return bytes(value.packed)
+        raise wrong_type(value, self, where, "bytes")
+
+
+class TextCodec(Codec):
+    """``char[N]``: `str` up to the first NUL. Bytes that are not UTF-8 survive as surrogates."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        raw = bytes(data[offset : offset + self.size])
+        return raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        if isinstance(value, str):
+            raw = value.encode("utf-8", "surrogateescape")
+        elif isinstance(value, bytes | bytearray | memoryview):
+            raw = bytes(value)
+        else:
+            raise wrong_type(value, self, where, "a str or bytes")
+        if len(raw) > self.size:
+            raise MapValueError(
+                f"cannot store {_short(value)}",
+                on=f"in {where} ({self.name})",
+                why=f"it takes {len(raw)} bytes as UTF-8",
+                fix=f"give at most {self.size} bytes",
+            )
+        out[offset : offset + len(raw)] = raw
+
+
+class ArrayCodec(Codec):
+    """An array: `list`. Takes any iterable of exactly that many values, not a str or a mapping."""
+
+    def __init__(self, name: str, element: Codec, count: int) -> None:
+        self.name = name
+        self.element = element
+        self.count = count
+        self.size = element.size * count
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        return self.element.decode_all(data[offset : offset + self.size])
+
+    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
+            raise wrong_type(value, self, where, "a list")
+        values = list(value)
+        if len(values) != self.count:
+            raise MapValueError(
+                f"cannot store {len(values)} values",
+                on=f"in {where} ({self.name})",
+                why=f"the array holds {self.count}",
+                fix=f"give a list of {self.count} values",
+            )
+        step = self.element.size
+        for i, item in enumerate(values):
+            self.element.encode_into(out, offset + i * step, item, f"{where}[{i}]")
+
+
+class BitfieldCodec(Codec):
+    """`bits` bits from bit `shift` of the `size` bytes at the offset; the value of `base` in fewer bits."""
+
+    def __init__(self, base: Codec, shift: int, bits: int) -> None:
+        self.name = f"{base.name} : {bits}"
+        self.base = base
+        self.shift = shift
+        self.bits = bits
+        self.size = (shift + bits + 7) // 8
+        self.signed = bool(getattr(base, "signed", False))
+        self._mask = (1 << bits) - 1
+        self._low, self._high = int_range(bits, self.signed)
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        word = int.from_bytes(data[offset : offset + self.size], "little")
+        number = (word >> self.shift) & self._mask
+        if self.signed and number > self._high:
+            number -= 1 << self.bits
+        if isinstance(self.base, EnumCodec):
+            return self.base.from_int(number)
+        return bool(number) if isinstance(self.base, BoolCodec) else number
+
+    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        if isinstance(self.base, EnumCodec):
+            value = self.base.to_int(value, where)
+        number = checked_int(self, value, where, self._low, self._high) & self._mask
+        word = int.from_bytes(out[offset : offset + self.size], "little") | number << self.shift
+        out[offset : offset + self.size] = word.to_bytes(self.size, "little")

@@ -1,0 +1,170 @@
+"""From a BTF type to the codec for its values."""
+
+from __future__ import annotations
+
+from ..errors import NameLookupError, UnsupportedError, closest
+from .codec import (
+    ArrayCodec,
+    BitfieldCodec,
+    BoolCodec,
+    BytesCodec,
+    Codec,
+    EnumCodec,
+    FloatCodec,
+    IntCodec,
+    TextCodec,
+    WideIntCodec,
+)
+from .record import Field, StructCodec
+from .types import Btf, BtfType, Kind, Member
+
+_SIGNED, _CHAR, _BOOL = 1, 2, 4
+_POINTER_SIZE = 8  # BPF's, whatever the host's
+
+# the kernel hides these from user space and keeps them when a value is written
+KERNEL_FIELDS = frozenset(
+    f"bpf_{name}"
+    for name in (
+        *("spin_lock", "res_spin_lock", "timer", "wq", "task_work", "refcount"),
+        *("list_head", "list_node", "rb_root", "rb_node"),
+    )
+)
+_KPTR_TAGS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
+
+
+class Codecs:
+    """Codecs for the types of one BTF, each made once."""
+
+    def __init__(self, btf: Btf) -> None:
+        self.btf = btf
+        self._made: dict[int, Codec] = {}
+
+    def get(self, type_id: int) -> Codec:
+        """The codec for a type id. Raises `UnsupportedError` for a type that holds no data."""
+        made = self._made.get(type_id)
+        if made is None:
+            made = self._made[type_id] = self._make(self.btf.type(type_id))
+        return made
+
+    def struct(self, name: str) -> StructCodec:
+        """The codec of the struct or union with that name, or of a typedef for one.
+
+        Raises `NameLookupError` with the closest names.
+        """
+        name = name.removeprefix("struct ").removeprefix("union ")
+        for found in self.btf:
+            if found.name == name and found.kind in (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF):
+                codec = self.get(found.id)
+                if isinstance(codec, StructCodec):
+                    return codec
+        known = (t.name for t in self.btf if t.kind in (Kind.STRUCT, Kind.UNION) and t.name)
+        raise NameLookupError(
+            "no struct",
+            on=f"{name!r} in the object's BTF",
+            fix=closest(name, known) + " (a struct that the program never uses is dropped by clang)",
+        )
+
+    def _make(self, btf_type: BtfType) -> Codec:
+        target = self.btf.resolve(btf_type.id)
+        name = type_name(btf_type)
+        match target.kind:
+            case Kind.INT:
+                return self._int(target, name)
+            case Kind.PTR:
+                return IntCodec(name, _POINTER_SIZE, signed=False)
+            case Kind.ENUM | Kind.ENUM64:
+                values = target.enumerators()
+                return EnumCodec(name, target.size, any(v < 0 for _, v in values), values)
+            case Kind.FLOAT if target.size in (2, 4, 8):
+                return FloatCodec(name, target.size)
+            case Kind.ARRAY:
+                return self._array(target, name)
+            case Kind.STRUCT | Kind.UNION:
+                return self._struct(target, name)
+            case _:
+                raise UnsupportedError("cannot read values", on=f"of type {name}", why="it holds no data")
+
+    def _int(self, target: BtfType, name: str) -> Codec:
+        encoding, _offset, _bits = target.int_encoding()
+        signed = bool(encoding & _SIGNED)
+        if target.size not in (1, 2, 4, 8):
+            return WideIntCodec(name, target.size, signed)
+        return BoolCodec(name, target.size) if encoding & _BOOL else IntCodec(name, target.size, signed)
+
+    def _array(self, target: BtfType, name: str) -> Codec:
+        element_id, count = target.array()
+        element_type = self.btf.resolve(element_id)
+        if element_type.kind is Kind.INT and element_type.size == 1:
+            encoding = element_type.int_encoding()[0]
+            if element_type.name == "char" or encoding & _CHAR:
+                return TextCodec(name, count)
+            if not encoding & _BOOL:
+                return BytesCodec(name, count, filled=True)
+        return ArrayCodec(name, self.get(element_id), count)
+
+    def _struct(self, target: BtfType, name: str) -> StructCodec:
+        fields = list(self._fields(target, 0, None))
+        return StructCodec(name, target.size, fields)
+
+    def _fields(self, target: BtfType, base: int, choice: int | None) -> list[Field]:
+        """The named fields of a struct; those of anonymous members belong to the struct around them."""
+        if target.kind is Kind.UNION and choice is None:
+            choice = base * 100_000 + target.id  # any number that tells this union from its neighbours
+        made: list[Field] = []
+        for member in target.members():
+            resolved = self.btf.resolve(member.type_id)
+            if self._is_hidden(member, resolved):
+                continue
+            if not member.name and resolved.kind in (Kind.STRUCT, Kind.UNION):
+                made += self._fields(resolved, base + member.bit_offset // 8, choice)
+            elif member.name:
+                made.append(self._field(member, base, choice))
+        return made
+
+    def _field(self, member: Member, base: int, choice: int | None) -> Field:
+        codec = self.get(member.type_id)
+        bits, offset = member.bit_size, member.bit_offset
+        target = self.btf.resolve(member.type_id)
+        if not bits and target.kind is Kind.INT:
+            # bitfields of old compilers: the INT itself is narrower than its size
+            _, int_offset, int_bits = target.int_encoding()
+            if int_bits != target.size * 8:
+                bits, offset = int_bits, offset + int_offset
+        if not bits:
+            return Field(member.name, codec, base + offset // 8, choice)
+        return Field(member.name, BitfieldCodec(codec, offset % 8, bits), base + offset // 8, choice)
+
+    def _is_hidden(self, member: Member, resolved: BtfType) -> bool:
+        if resolved.kind is Kind.STRUCT and resolved.name in KERNEL_FIELDS:
+            return True
+        if resolved.kind is not Kind.PTR:
+            return False
+        target = resolved.target
+        while target.kind is Kind.TYPE_TAG:
+            if target.name in _KPTR_TAGS:
+                return True
+            target = target.target
+        return False
+
+
+def type_name(btf_type: BtfType) -> str:
+    """A type as C writes it: ``struct event``, ``char[16]``, ``const __u32``."""
+    match btf_type.kind:
+        case Kind.STRUCT | Kind.UNION | Kind.ENUM | Kind.FWD | Kind.ENUM64:
+            word = {Kind.STRUCT: "struct", Kind.UNION: "union", Kind.FWD: "struct"}.get(btf_type.kind, "enum")
+            return f"{word} {btf_type.name}".rstrip()
+        case Kind.ARRAY:
+            dimensions, element = "", btf_type
+            while element.kind is Kind.ARRAY:
+                element_id, count = element.array()
+                dimensions += f"[{count}]"
+                element = element.btf.type(element_id)
+            return type_name(element) + dimensions
+        case Kind.CONST | Kind.VOLATILE | Kind.RESTRICT:
+            return f"{btf_type.kind.name.lower()} {type_name(btf_type.target)}"
+        case Kind.TYPE_TAG:
+            return type_name(btf_type.target)
+        case Kind.PTR:
+            return f"{type_name(btf_type.target)} *"
+        case _:
+            return btf_type.name

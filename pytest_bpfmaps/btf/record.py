@@ -1,0 +1,202 @@
+"""Structs and unions as immutable values that decode a field when it is read.
+
+Each C struct gets its own subclass of `Record`, so that a field is an attribute, a typo is an error with the
+closest names, and a record costs no more than its bytes until somebody looks inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..errors import MapTypeError, MapValueError, NameLookupError, closest
+from .codec import Buffer, Codec, wrong_type
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A named field; `offset` in bytes from the start of the outermost struct that holds it.
+
+    Fields with the same `choice` (not None) are alternatives: members of one union.
+    """
+
+    name: str
+    codec: Codec
+    offset: int
+    choice: int | None = None
+
+
+class Record:
+    """A struct or union read from the kernel.
+
+    Fields are attributes (``r.pid``) and items (``r["from"]``, for names that Python reserves). Immutable and
+    hashable. Equal to a record or mapping with the same fields and values, and to a tuple of its values in
+    order; of a union's alternatives, a mapping may name just one. Prints like a `dict`.
+    """
+
+    __slots__ = ("_data_", "_offset_")
+    _codec_: ClassVar[StructCodec]
+    _data_: Buffer
+    _offset_: int
+
+    def __init__(self, data: Buffer, offset: int = 0) -> None:
+        object.__setattr__(self, "_data_", data)
+        object.__setattr__(self, "_offset_", offset)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f"cannot set .{name}: a record is immutable; write a whole value to the map instead"
+        )
+
+    __delattr__ = __setattr__  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        # only names that are no field come here
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        codec = self._codec_
+        raise NameLookupError(
+            "no field", on=f"{name!r} in {codec.name}", fix=closest(name, (f.name for f in codec.fields))
+        )
+
+    def __getitem__(self, name: str) -> Any:
+        field = self._codec_.by_name.get(name)
+        if field is None:
+            return self.__getattr__(name)
+        return field.codec.decode(self._data_, self._offset_ + field.offset)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The values in field order, so that a record unpacks like a tuple."""
+        return (self[f.name] for f in self._codec_.fields)
+
+    def __len__(self) -> int:
+        return len(self._codec_.fields)
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._data_[self._offset_ : self._offset_ + self._codec_.size])
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Record):
+            if type(self) is type(other) and bytes(self) == bytes(other):
+                return True
+            names = self._codec_.by_name.keys()
+            return names == other._codec_.by_name.keys() and all(self[n] == other[n] for n in names)
+        if isinstance(other, Mapping):
+            return self._codec_.names_match(other) and all(self[n] == v for n, v in other.items())
+        if isinstance(other, tuple):
+            return len(other) == len(self) and all(a == b for a, b in zip(self, other, strict=True))
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        # a union's alternatives are left out: equality with a tuple or mapping does not depend on all of them
+        return hash(tuple(_hashable(self[f.name]) for f in self._codec_.fields if f.choice is None))
+
+    def __repr__(self) -> str:
+        return repr(self._asdict())
+
+    def _asdict(self) -> dict[str, Any]:
+        """The fields as a new dict, nested records as dicts too; as a namedtuple has it."""
+        return {f.name: _plain(self[f.name]) for f in self._codec_.fields}
+
+    def __copy__(self) -> Record:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Record:
+        return self
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value._asdict()
+    return [_plain(v) for v in value] if isinstance(value, list) else value
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(v) for v in value) if isinstance(value, list) else value
+
+
+class StructCodec(Codec):
+    """A struct or union as a `Record`.
+
+    Takes a mapping (missing fields are zero, unknown ones an error), a record, or a tuple or list with a
+    value for each field in order.
+    """
+
+    def __init__(self, name: str, size: int, fields: list[Field]) -> None:
+        self.name = name
+        self.size = size
+        self.fields = fields
+        self.by_name = {f.name: f for f in fields}
+        self._required = {f.name for f in fields if f.choice is None}
+        self._choices = {f.name: f.choice for f in fields if f.choice is not None}
+        self.type = self._make_type()
+
+    def _make_type(self) -> type[Record]:
+        attributes: dict[str, Any] = {"__slots__": (), "_codec_": self}
+        for field in self.fields:
+            attributes.setdefault(field.name, property(_reader(field)))
+        return type(self.name.removeprefix("struct ").removeprefix("union "), (Record,), attributes)
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        return self.type(data, offset)
+
+    def names_match(self, other: Mapping[Any, Any]) -> bool:
+        """Whether a mapping names all fields, and at least one of each union's alternatives."""
+        names = other.keys()
+        if not (names >= self._required and all(n in self.by_name for n in names)):
+            return False
+        return {self._choices[n] for n in names if n in self._choices} == set(self._choices.values())
+
+    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        if isinstance(value, Record) and value._codec_.size == self.size and value._codec_.name == self.name:
+            out[offset : offset + self.size] = bytes(value)
+        elif isinstance(value, Record):
+            self._encode_items(out, offset, value._asdict(), where)
+        elif isinstance(value, Mapping):
+            self._encode_items(out, offset, value, where)
+        elif isinstance(value, tuple | list):
+            self._encode_items(out, offset, self._in_order(value, where), where)
+        elif isinstance(value, bytes | bytearray | memoryview) and len(value) == self.size:
+            out[offset : offset + self.size] = value
+        else:
+            raise wrong_type(value, self, where, "a mapping, a record, or a tuple of fields")
+
+    def _encode_items(self, out: bytearray, offset: int, items: Mapping[str, Any], where: str) -> None:
+        for name, value in items.items():
+            field = self.by_name.get(name)
+            if field is None:
+                raise MapValueError(
+                    f"cannot store field {name!r}",
+                    on=f"in {where} ({self.name})",
+                    why="there is no such field",
+                    fix=closest(str(name), self.by_name),
+                )
+            field.codec.encode_into(out, offset + field.offset, value, f"{where}.{name}")
+
+    def _in_order(self, values: tuple[Any, ...] | list[Any], where: str) -> dict[str, Any]:
+        """Names for positional values; of a union's alternatives the first one has the position."""
+        seen: set[int] = set()
+        names = []
+        for field in self.fields:
+            if field.choice is None or field.choice not in seen:
+                names.append(field.name)
+            if field.choice is not None:
+                seen.add(field.choice)
+        if len(values) != len(names):
+            raise MapTypeError(
+                f"cannot store {len(values)} values",
+                on=f"in {where} ({self.name})",
+                why=f"it has {len(names)} fields",
+                fix=f"give a mapping, or a tuple in field order: {', '.join(names)}",
+            )
+        return dict(zip(names, values, strict=True))
+
+
+def _reader(field: Field) -> Any:
+    decode, at = field.codec.decode, field.offset
+
+    def read(record: Record) -> Any:
+        return decode(record._data_, record._offset_ + at)
+
+    return read

@@ -1,0 +1,252 @@
+"""Reading a ``.BTF`` section into types, each only when it is asked for."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ..errors import BpfError, LoadError
+
+_MAGIC = 0xEB9F
+_HEADER = struct.Struct("=HBBIIIII")
+_TYPE = struct.Struct("=III")
+
+
+class Kind(IntEnum):
+    """``BTF_KIND_*`` of <linux/btf.h>."""
+
+    VOID = 0
+    INT = 1
+    PTR = 2
+    ARRAY = 3
+    STRUCT = 4
+    UNION = 5
+    ENUM = 6
+    FWD = 7
+    TYPEDEF = 8
+    VOLATILE = 9
+    CONST = 10
+    RESTRICT = 11
+    FUNC = 12
+    FUNC_PROTO = 13
+    VAR = 14
+    DATASEC = 15
+    FLOAT = 16
+    DECL_TAG = 17
+    TYPE_TAG = 18
+    ENUM64 = 19
+
+
+MODIFIERS = frozenset({Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
+_KINDS = {int(k): k for k in Kind}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A field of a struct or union; offsets in bits. `bit_size` is 0 unless it is a bitfield."""
+
+    name: str
+    type_id: int
+    bit_offset: int
+    bit_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable of a DATASEC: where it lies in the section, in bytes."""
+
+    name: str
+    type_id: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BtfType:
+    """One type; `size_or_type` is a size in bytes or a type id, by kind."""
+
+    btf: Btf
+    id: int
+    kind: Kind
+    name: str
+    vlen: int
+    kflag: bool
+    size_or_type: int
+    _extra: int  # offset of the kind's own data
+
+    @property
+    def size(self) -> int:
+        """In bytes; of INT, ENUM, STRUCT, UNION, FLOAT, DATASEC."""
+        return self.size_or_type
+
+    @property
+    def target(self) -> BtfType:
+        """The type that a pointer, modifier, typedef or variable refers to."""
+        return self.btf.type(self.size_or_type)
+
+    def int_encoding(self) -> tuple[int, int, int]:
+        """Of an INT: (encoding flags, offset in bits, size in bits)."""
+        (word,) = self.btf.unpack("=I", self._extra)
+        return (word >> 24) & 0x0F, (word >> 16) & 0xFF, word & 0xFF
+
+    def array(self) -> tuple[int, int]:
+        """Of an ARRAY: (type id of the elements, number of elements)."""
+        element, _index, count = self.btf.unpack("=III", self._extra)
+        return element, count
+
+    def members(self) -> list[Member]:
+        """Of a STRUCT or UNION."""
+        made = []
+        for name, type_id, offset in self.btf.unpack_many("=III", self._extra, self.vlen):
+            bits = (offset >> 24, offset & 0xFFFFFF) if self.kflag else (0, offset)
+            made.append(Member(self.btf.string(name), type_id, bits[1], bits[0]))
+        return made
+
+    def enumerators(self) -> list[tuple[str, int]]:
+        """Of an ENUM or ENUM64, in order."""
+        if self.kind is Kind.ENUM64:
+            values = self.btf.unpack_many("=III", self._extra, self.vlen)
+            wide = [(name, high << 32 | low) for name, low, high in values]
+            bits = 64
+        else:
+            wide = [(name, value) for name, value in self.btf.unpack_many("=II", self._extra, self.vlen)]
+            bits = 32
+        # before Linux 6.0 (kflag unset) enums are signed as the compiler saw them: -1 must not become 2**32-1
+        signed = self.kflag or (bits == 32 and self.btf.legacy_enum_sign(wide))
+        return [(self.btf.string(n), v - (1 << bits) if signed and v >> (bits - 1) else v) for n, v in wide]
+
+    def variables(self) -> list[Variable]:
+        """Of a DATASEC."""
+        made = []
+        for type_id, offset, size in self.btf.unpack_many("=III", self._extra, self.vlen):
+            made.append(Variable(self.btf.type(type_id).name, type_id, offset, size))
+        return made
+
+
+class Btf:
+    """The types of one ``.BTF`` section. Type 0 is void.
+
+    Raises `LoadError` for bytes that are not BTF, and for BTF of the other byte order.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._types: dict[int, BtfType] = {}
+        header_len, type_off, type_len, str_off, str_len = self._header()
+        self._strings = header_len + str_off
+        self._strings_end = self._strings + str_len
+        self._offsets = self._index(header_len + type_off, type_len)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __iter__(self) -> Iterator[BtfType]:
+        return (self.type(i) for i in range(1, len(self._offsets)))
+
+    def type(self, type_id: int) -> BtfType:
+        """The type with that id."""
+        found = self._types.get(type_id)
+        if found is None:
+            found = self._types[type_id] = self._read(type_id)
+        return found
+
+    def resolve(self, type_id: int) -> BtfType:
+        """The type below typedefs, const, volatile, restrict and type tags."""
+        found = self.type(type_id)
+        for _ in range(64):
+            if found.kind not in MODIFIERS:
+                return found
+            found = found.target
+        raise _malformed(f"type {type_id} is a chain of more than 64 typedefs and qualifiers")
+
+    def find(self, name: str, *kinds: Kind) -> BtfType | None:
+        """The first type of that name and one of those kinds."""
+        for found in self:
+            if found.name == name and (not kinds or found.kind in kinds):
+                return found
+        return None
+
+    def string(self, offset: int) -> str:
+        """The string at that offset of the string section."""
+        start = self._strings + offset
+        end = self._raw.find(b"\0", start, self._strings_end)
+        if start >= self._strings_end or end < 0:
+            raise _malformed(f"string offset {offset} is outside the string section")
+        return self._raw[start:end].decode(errors="replace")
+
+    def unpack(self, format: str, offset: int) -> tuple[int, ...]:
+        """`struct.unpack_from`, with a clear error past the end."""
+        try:
+            return struct.unpack_from(format, self._raw, offset)
+        except struct.error as e:
+            raise _malformed("it ends in the middle of a type") from e
+
+    def unpack_many(self, format: str, offset: int, count: int) -> Iterator[tuple[int, ...]]:
+        """`count` records one after another."""
+        size = struct.calcsize(format) * count
+        if offset + size > len(self._raw):
+            raise _malformed("it ends in the middle of a type")
+        return struct.iter_unpack(format, self._raw[offset : offset + size])
+
+    @staticmethod
+    def legacy_enum_sign(values: Sequence[tuple[int, ...]]) -> bool:
+        """Whether a 32-bit enum without sign information looks signed: small negatives only."""
+        return any(v >> 31 for _, v in values) and all(v < 1 << 30 or v > 0xFFFF0000 for _, v in values)
+
+    def _header(self) -> tuple[int, int, int, int, int]:
+        if len(self._raw) < _HEADER.size:
+            raise _malformed(f"{len(self._raw)} bytes are too few for a header")
+        magic, _version, _flags, *parts = _HEADER.unpack_from(self._raw)
+        if magic == int.from_bytes(_MAGIC.to_bytes(2, "big"), "little"):
+            other = "big" if sys.byteorder == "little" else "little"
+            raise LoadError(
+                "cannot read BTF",
+                why=f"it is {other}-endian, this machine is {sys.byteorder}-endian",
+                fix="compile the object for this machine ('-target bpf' takes the host's byte order)",
+            )
+        if magic != _MAGIC:
+            raise _malformed(f"the magic number is {magic:#x}, not {_MAGIC:#x}")
+        return tuple(parts)
+
+    def _index(self, start: int, length: int) -> list[int]:
+        """Offsets of all types: they have no fixed size, so one walk over the section is needed."""
+        end = start + length
+        if end > len(self._raw):
+            raise _malformed("the type section is longer than the data")
+        offsets = [-1]
+        raw, unpack = self._raw, _TYPE.unpack_from
+        while start + 12 <= end:
+            offsets.append(start)
+            info = unpack(raw, start)[1]
+            kind = (info >> 24) & 0x1F
+            fixed, each = _SIZES.get(kind, (-1, 0))
+            if fixed < 0:
+                raise _malformed(f"type {len(offsets) - 1} has the unknown kind {kind}")
+            start += 12 + fixed + each * (info & 0xFFFF)
+        return offsets
+
+    def _read(self, type_id: int) -> BtfType:
+        if type_id == 0:
+            return BtfType(self, 0, Kind.VOID, "void", 0, False, 0, 0)
+        if not 0 < type_id < len(self._offsets):
+            raise _malformed(f"there is no type {type_id}")
+        offset = self._offsets[type_id]
+        name, info, size_or_type = _TYPE.unpack_from(self._raw, offset)
+        kind = _KINDS[(info >> 24) & 0x1F]
+        return BtfType(
+            self, type_id, kind, self.string(name), info & 0xFFFF, bool(info >> 31), size_or_type, offset + 12
+        )
+
+
+# bytes after the common 12, per type and per element
+_SIZES: dict[int, tuple[int, int]] = {int(k): (0, 0) for k in Kind if k is not Kind.VOID}
+_SIZES |= {Kind.INT: (4, 0), Kind.ARRAY: (12, 0), Kind.VAR: (4, 0), Kind.DECL_TAG: (4, 0)}
+_SIZES |= {Kind.STRUCT: (0, 12), Kind.UNION: (0, 12), Kind.ENUM: (0, 8), Kind.ENUM64: (0, 12)}
+_SIZES |= {Kind.FUNC_PROTO: (0, 8), Kind.DATASEC: (0, 12)}
+
+
+def _malformed(why: str) -> BpfError:
+    return LoadError("cannot read BTF", why=why, fix="compile the object again with 'clang -g -target bpf'")
