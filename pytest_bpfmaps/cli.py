@@ -1,0 +1,58 @@
+"""The `bpfmaps` command: parses arguments, calls, and turns our errors into exit codes.
+
+Exit codes: 0 done, 1 it failed (why is on stderr), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+
+from pytest_bpfmaps.errors import BpfError
+
+# Modules with a `register(subcommands)` that adds a parser whose default `run` takes the namespace.
+_COMMANDS = ("pytest_bpfmaps.cli_kernels",)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (default: the process's); return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return int(code or 0)
+    except BpfError as error:
+        print(f"bpfmaps: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader had enough; Python would complain at exit
+        return 1
+    except OSError as error:
+        print(f"bpfmaps: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bpfmaps: interrupted", file=sys.stderr)
+        return 130
+
+
+class _Version(argparse.Action):
+    """Like argparse's own, but reads the package's metadata only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.exit(message=f"bpfmaps {version('pytest-bpfmaps')}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bpfmaps", description="Kernels and diagnosis for pytest-bpfmaps.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in _COMMANDS:
+        import_module(module).register(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""The kernels that a machine has for its guests, by name, in the user's cache folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.errors import VmError, closest
+from pytest_bpfmaps.vm import staging
+from pytest_bpfmaps.vm.progress import Progress, Silent
+from pytest_bpfmaps.vm.tree import FORMAT
+
+# What a person who asks for a missing kernel most likely wants: Debian keeps a major.minor for a whole suite.
+_SUITES = {"5.10": "debian:bullseye", "6.1": "debian:bookworm", "6.12": "debian:trixie"}
+_RESERVED = {"all", "host"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that a guest can boot. All paths are absolute."""
+
+    name: str
+    """The catalogue's name, ``6.1``."""
+    release: str
+    """What ``uname -r`` says in the guest, ``6.1.0-13-amd64``."""
+    image: Path
+    """The compressed image (bzImage)."""
+    modules: Path | None
+    """The folder that holds ``lib/modules/RELEASE``."""
+    btf: Path | None
+    """The kernel's raw BTF."""
+    config: Path | None
+    """The build configuration."""
+    source: str
+    """Where it came from, ``debian:bookworm`` or a path."""
+    arch: str
+    """As ``uname -m`` says it, ``x86_64``."""
+    vmlinux: Path | None = None
+    """The uncompressed image, when it can boot as it is (PVH): saves seconds where the CPU is emulated."""
+    size: int = 0
+    """Bytes on disk."""
+    packages: tuple[tuple[tuple[str, str], ...], ...] = ()
+    """For each package that it was made of: pairs of field and value (name, version, sha256)."""
+
+    @classmethod
+    def read(cls, tree: Path, name: str | None = None) -> Kernel:
+        """The kernel in the folder `tree`. Raises OSError, ValueError, KeyError when it is not whole."""
+        facts = json.loads((tree / "kernel.json").read_text())
+        if facts["format"] != FORMAT:
+            raise ValueError(f"format {facts['format']}")
+        release = facts["release"]
+
+        def existing(relative: str) -> Path | None:
+            return tree / relative if (tree / relative).exists() else None
+
+        return cls(
+            name=name or tree.name,
+            release=release,
+            image=tree / facts["image"],
+            modules=tree if existing(f"lib/modules/{release}") else None,
+            btf=existing("btf"),
+            config=existing(f"boot/config-{release}"),
+            source=facts["source"],
+            arch=facts["arch"],
+            vmlinux=existing("vmlinux"),
+            size=facts["size"],
+            packages=tuple(tuple(sorted(p.items())) for p in facts["packages"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The kernel as JSON values; paths are strings."""
+        facts = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        return {**facts, "packages": [dict(p) for p in self.packages]}
+
+
+class Catalogue:
+    """The kernels below `root` (default: `paths.kernels_dir`), one folder each."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root if root is not None else paths.kernels_dir()
+
+    def __iter__(self) -> Iterator[Kernel]:
+        return iter(sorted(self._read(), key=lambda kernel: _natural(kernel.name)))
+
+    def _read(self) -> Iterator[Kernel]:
+        for name in self._folders():
+            kernel = self._find(name)
+            if kernel is not None:
+                yield kernel
+
+    def _folders(self) -> list[str]:
+        if not self.root.is_dir():
+            return []
+        return [p.name for p in self.root.iterdir() if not p.name.startswith(".")]
+
+    def _find(self, name: str) -> Kernel | None:
+        if not _NAME.fullmatch(name):
+            return None
+        try:
+            return Kernel.read(self.root / name)
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def names(self) -> list[str]:
+        """The names, oldest kernel first."""
+        return [kernel.name for kernel in self]
+
+    def get(self, name: str) -> Kernel:
+        """The kernel called `name`. Raises VmError that names those known."""
+        kernel = self._find(name)
+        if kernel is None and name in self._folders():
+            with staging.name_lock(self.root, name):  # another process may be replacing it right now
+                kernel = self._find(name)
+        if kernel is None:
+            raise self._unknown(name)
+        return kernel
+
+    def _unknown(self, name: str) -> VmError:
+        known = self.names()
+        hint = closest(name, known) if known else "the catalogue is empty"
+        return VmError(
+            "no kernel",
+            on=repr(name),
+            why=f"the catalogue has {', '.join(known) or 'none yet'}",
+            fix=f"{hint}; get one with: bpfmaps kernels fetch {_SUITES.get(name, 'debian:bookworm')}",
+        )
+
+    def select(self, pattern: str) -> list[Kernel]:
+        """The kernels that `pattern` means: a name, a glob, ``all``, or a path to an image or a build tree.
+
+        A path is not stored; what is read out of it is kept in the cache until the path changes. Raises
+        VmError when nothing fits.
+        """
+        if pattern in self._folders():
+            return [self.get(pattern)]
+        if "/" in pattern or (pattern not in _RESERVED and Path(pattern).exists()):
+            return [self._ad_hoc(Path(pattern).expanduser().resolve())]
+        found = [k for k in self if pattern == "all" or fnmatchcase(k.name, pattern)]
+        if not found:
+            raise self._unknown(pattern)
+        return found
+
+    def _ad_hoc(self, path: Path) -> Kernel:
+        from pytest_bpfmaps.vm.importer import fingerprint, import_path
+
+        stamp = fingerprint(path)
+        key = sha256(str(path).encode()).hexdigest()[:16]
+        folder = self.root / ".ad-hoc"
+        target = folder / key
+        with staging.name_lock(self.root, f"ad-hoc-{key}"):
+            if not (target / stamp).exists():
+                with staging.staging(self.root) as stage:
+                    import_path(path, stage / "tree", Silent())
+                    (stage / "tree" / stamp).touch()
+                    folder.mkdir(exist_ok=True)
+                    staging.replace(stage / "tree", target, stage)
+            kernel = Kernel.read(target)
+        return Kernel(**{**vars(kernel), "name": kernel.release})
+
+    def add(self, path: Path, name: str | None = None, progress: Progress | None = None) -> Kernel:
+        """Store the kernel at `path`: an image, a ``.deb``, an unpacked package, or a kernel build tree.
+
+        `name` defaults to its major.minor version. Raises VmError when `path` is none of these, or the name
+        is taken.
+        """
+        from pytest_bpfmaps.vm.importer import import_path
+
+        path = path.expanduser().resolve()
+        if name is not None:
+            check_name(name)
+        return self.store(lambda tree: import_path(path, tree, progress or Silent()), name)
+
+    def store(self, build: Callable[[Path], None], name: str | None = None) -> Kernel:
+        """Store the kernel that `build` puts into the (new) folder that it is given.
+
+        Nobody ever sees half of it. A kernel of the same name and source is replaced; raises VmError when the
+        name belongs to a kernel from elsewhere.
+        """
+        with staging.staging(self.root) as stage:
+            tree = stage / "tree"
+            tree.mkdir()
+            build(tree)
+            kernel = Kernel.read(tree)
+            name = name or short_name(kernel.release)
+            with staging.name_lock(self.root, name):
+                self._check_free(name, kernel.source)
+                staging.replace(tree, self.root / name, stage)
+        return self.get(name)
+
+    def _check_free(self, name: str, source: str) -> None:
+        old = self._find(name)
+        if old is not None and old.source != source:
+            raise VmError(
+                "cannot store kernel",
+                on=repr(name),
+                why=f"that name belongs to {old.release} from {old.source}",
+                fix=f"choose another with --name, or first: bpfmaps kernels remove {name}",
+            )
+
+    def remove(self, name: str) -> None:
+        """Delete the kernel called `name`. Raises VmError when there is none."""
+        if name not in self._folders():
+            raise self._unknown(name)
+        with staging.staging(self.root) as stage, staging.name_lock(self.root, name):
+            if name in self._folders():
+                (self.root / name).rename(stage / name)
+
+
+def short_name(release: str) -> str:
+    """``6.1`` for ``6.1.0-13-amd64``."""
+    match = re.match(r"\d+\.\d+", release)
+    return match[0] if match else release
+
+
+def check_name(name: str) -> None:
+    """Raises VmError when `name` can't be a catalogue name."""
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise VmError(
+            "cannot name a kernel",
+            on=repr(name),
+            why="a name has letters, digits and ._+- only, and is not 'all' or 'host'",
+            fix="choose another with --name",
+        )
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    return [
+        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part
+    ]

@@ -1,0 +1,73 @@
+"""Decompress the payload of a kernel image, whatever ``CONFIG_KERNEL_*`` it was built with."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import shutil
+import subprocess
+import zlib
+from collections.abc import Callable
+from typing import IO, Protocol
+
+_CHUNK = 1 << 20
+
+
+class _Stream(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def decompress(payload: bytes, out: IO[bytes]) -> None:
+    """Write the decompressed `payload` to `out`.
+
+    Raises ValueError when the payload is damaged, of an unknown format, or its command is not installed.
+    """
+    for magic, unpack in _FORMATS:
+        if payload.startswith(magic):
+            unpack(payload, out)
+            return
+    raise ValueError(f"its payload starts with the unknown bytes {payload[:6].hex(' ')}")
+
+
+def _with_python(name: str, new: Callable[[], _Stream]) -> Callable[[bytes, IO[bytes]], None]:
+    # A decompressor object stops at the end of its stream: the build appends the uncompressed size (4 bytes).
+    def unpack(payload: bytes, out: IO[bytes]) -> None:
+        stream = new()
+        for start in range(0, len(payload), _CHUNK):
+            try:
+                piece = stream.decompress(payload[start : start + _CHUNK])
+            except (zlib.error, lzma.LZMAError, OSError) as error:  # bz2 raises OSError
+                raise ValueError(f"its {name} payload is damaged ({error})") from error
+            out.write(piece)
+            if stream.eof:
+                return
+        raise ValueError(f"its {name} payload ends early")
+
+    return unpack
+
+
+def _with_command(*command: str) -> Callable[[bytes, IO[bytes]], None]:
+    def unpack(payload: bytes, out: IO[bytes]) -> None:
+        if shutil.which(command[0]) is None:
+            raise ValueError(f"it is compressed for {command[0]!r}, which is not installed")
+        out.flush()
+        # These commands take the appended size for the start of another, broken, frame.
+        done = subprocess.run(command, input=payload[:-4], stdout=out, stderr=subprocess.PIPE, check=False)
+        if done.returncode:
+            raise ValueError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()}")
+
+    return unpack
+
+
+_FORMATS: tuple[tuple[bytes, Callable[[bytes, IO[bytes]], None]], ...] = (
+    (b"\x1f\x8b", _with_python("gzip", lambda: zlib.decompressobj(31))),
+    (b"\xfd7zXZ\x00", _with_python("xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ))),
+    (b"BZh", _with_python("bzip2", bz2.BZ2Decompressor)),
+    (b"\x5d\x00\x00", _with_python("lzma", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE))),
+    (b"\x28\xb5\x2f\xfd", _with_command("zstd", "-dcq", "-")),
+    (b"\x02\x21\x4c\x18", _with_command("lz4", "-dcq", "-", "-")),
+    (b"\x89LZO\x00", _with_command("lzop", "-dc")),
+)

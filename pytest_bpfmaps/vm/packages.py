@@ -1,0 +1,219 @@
+"""Fetch a distribution's kernel packages into the catalogue."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import Timeout
+
+from pytest_bpfmaps.errors import VmError, closest
+from pytest_bpfmaps.vm import sources, staging
+from pytest_bpfmaps.vm.apt import AptError, AptRoot, need_commands
+from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, check_name
+from pytest_bpfmaps.vm.importer import unpack_deb
+from pytest_bpfmaps.vm.progress import Progress
+from pytest_bpfmaps.vm.tree import complete
+
+# The metapackage that follows a suite's current kernel. Not the -cloud ones: theirs lack 9p.
+_METAPACKAGES = {"debian": "linux-image-{architecture}", "ubuntu": "linux-image-generic"}
+_SUITES = {
+    "debian": ("bullseye", "bookworm", "trixie", "sid"),
+    "ubuntu": ("focal", "jammy", "noble", "plucky", "questing"),
+}
+_KERNEL_PACKAGE = re.compile(r"linux-(image|image-unsigned|binary|modules|modules-extra)-\d")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package as the signed index describes it; `size` packed and `installed` unpacked, in bytes."""
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+    installed: int
+
+    def to_json(self) -> dict[str, str]:
+        return {"name": self.name, "version": self.version, "sha256": self.sha256}
+
+
+def fetch(
+    spec: str, catalogue: Catalogue, progress: Progress, name: str | None = None
+) -> tuple[Kernel, bool]:
+    """Store the current kernel of `spec`, ``debian:bookworm``; also tell whether it is a new one.
+
+    Uses the mirror and the keys of the system's own package sources. Raises VmError: unknown distribution or
+    suite, mirror out of reach, a signature that can't be verified, no apt.
+    """
+    distribution, suite = _parse(spec)
+    if name is not None:
+        check_name(name)
+    need_commands("apt-get", "apt-cache", "apt-config", "dpkg", "dpkg-deb")
+    main, more = _sources(spec, distribution, suite)
+    architecture = sources.architecture()
+    with _one_fetch(catalogue, spec, progress):
+        apt = AptRoot(
+            catalogue.root.absolute() / ".apt" / spec.replace(":", "-").replace("/", "-"), architecture
+        )
+        _update(apt, spec, main, more, progress)
+        packages = _kernel_packages(apt, spec, _METAPACKAGES[distribution].format(architecture=architecture))
+        current = _stored(catalogue, spec, packages, name)
+        if current is not None:
+            return current, False
+        _check_space(catalogue.root, packages)
+        kernel = catalogue.store(lambda tree: _build(apt, spec, packages, tree, progress), name)
+        return kernel, True
+
+
+def _parse(spec: str) -> tuple[str, str]:
+    distribution, colon, suite = spec.partition(":")
+    examples = "write debian:bookworm, debian:trixie, debian:sid, ubuntu:noble …"
+    if not colon or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9./_-]*", suite) or ".." in suite:
+        raise VmError("cannot fetch kernel", on=repr(spec), why="it is not DISTRIBUTION:SUITE", fix=examples)
+    if distribution not in _METAPACKAGES:
+        why = f"the distribution {distribution!r} is not one that this command knows"
+        raise VmError("cannot fetch kernel", on=repr(spec), why=why, fix=closest(distribution, _METAPACKAGES))
+    return distribution, suite
+
+
+def _sources(spec: str, distribution: str, suite: str) -> tuple[sources.Source, list[sources.Source]]:
+    mine = sources.of_distribution(sources.system_sources(), distribution)
+    if not mine:
+        raise VmError(
+            "cannot fetch kernel",
+            on=repr(spec),
+            why=f"none of this system's package sources is an archive of {distribution.title()}",
+            fix=f"run it on {distribution.title()}, or bring its package here: bpfmaps kernels add FILE.deb",
+        )
+    return sources.for_suite(mine, distribution, suite)
+
+
+def _one_fetch(catalogue: Catalogue, spec: str, progress: Progress) -> AbstractContextManager[object]:
+    """The lock on the private apt of `spec`, taken: two fetches of one suite would do the same work twice."""
+    lock = staging.name_lock(catalogue.root, "fetch-" + spec.replace(":", "-").replace("/", "-"))
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        progress.step(f"{spec}: waiting for another fetch of it")
+        return lock.acquire()
+
+
+def _update(
+    apt: AptRoot, spec: str, main: sources.Source, more: list[sources.Source], progress: Progress
+) -> None:
+    wanted = [main, *more]
+    step = f"{spec}: reading the package lists of {_host(main)}"
+    try:
+        try:
+            apt.update(wanted, progress, step)
+        except AptError as error:
+            missing = error.missing()
+            if not missing or main.suite in missing:
+                raise
+            apt.update([s for s in wanted if s.suite not in missing], progress, step)
+    except AptError as error:
+        raise _explain(error, spec, main) from error
+    distribution = spec.partition(":")[0]
+    if {origin.lower() for origin in apt.origins()} != {distribution}:
+        raise VmError(
+            "cannot fetch kernel", on=repr(spec), why=f"{_host(main)} is not an archive of {distribution}"
+        )
+
+
+def _explain(error: AptError, spec: str, main: sources.Source) -> VmError:
+    distribution, _, suite = spec.partition(":")
+    if suite in error.missing():
+        why = f"the mirror {_host(main)} has no suite {suite!r}"
+        fix = closest(suite, _SUITES[distribution])
+    elif error.unsigned():
+        keys = main.signed_by or "apt's trusted.gpg.d"
+        why = f"the signature of {suite!r} can't be verified with the keys in {keys}"
+        fix = f"install a {distribution}-archive-keyring package that knows that suite's key"
+    else:
+        why = f"the mirror {_host(main)} can't be reached, or its answer can't be used"
+        fix = "see whether `apt-get update` works here; kernels that are stored already need no network"
+    return VmError("cannot fetch kernel", on=repr(spec), why=why, fix=fix, details=str(error))
+
+
+def _host(source: sources.Source) -> str:
+    return urlsplit(source.uri).netloc.rpartition("@")[2] or source.uri
+
+
+def _kernel_packages(apt: AptRoot, spec: str, metapackage: str) -> list[Package]:
+    """The packages that the image and its modules come in: those that the metapackage leads to."""
+    found: dict[str, Package] = {}
+    todo = [metapackage]
+    while todo:
+        fields = apt.show(todo.pop())
+        if fields is None:
+            continue
+        name = fields["Package"]
+        if name != metapackage:
+            size, installed = int(fields["Size"]), int(fields.get("Installed-Size", 0)) * 1024
+            found[name] = Package(name, fields["Version"], fields["SHA256"], size, installed)
+        todo += [n for n in _dependencies(fields) if _KERNEL_PACKAGE.match(n) and n not in found]
+    if not found:
+        raise VmError("cannot fetch kernel", on=repr(spec), why=f"the suite has no package {metapackage}")
+    return sorted(found.values(), key=lambda package: package.name)
+
+
+def _dependencies(fields: dict[str, str]) -> Iterator[str]:
+    for field in ("Pre-Depends", "Depends"):
+        for clause in fields.get(field, "").split(","):
+            if clause.strip():
+                yield (
+                    clause.split("|")[0].split()[0].partition(":")[0]
+                )  # the archive's own choice comes first
+
+
+def _stored(catalogue: Catalogue, spec: str, packages: list[Package], name: str | None) -> Kernel | None:
+    wanted = tuple(tuple(sorted(p.to_json().items())) for p in packages)
+    for kernel in catalogue:
+        if kernel.source == spec and kernel.packages == wanted and name in (None, kernel.name):
+            return kernel
+    return None
+
+
+def _check_space(folder: Path, packages: list[Package]) -> None:
+    vmlinux = 150 << 20  # unpacked image and BTF, generously
+    needed = sum(p.size + p.installed for p in packages) + vmlinux
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise VmError(
+            "cannot store kernel",
+            on=str(folder),
+            why=f"it needs {needed >> 20} MB for a while, and {free >> 20} MB are free",
+            fix="free some space, or set BPFMAPS_CACHE to a folder on another disk",
+        )
+
+
+def _build(apt: AptRoot, spec: str, packages: list[Package], tree: Path, progress: Progress) -> None:
+    for package in packages:
+        step = f"{spec}: getting {package.name} {package.version} ({package.size / 1e6:.0f} MB)"
+        try:
+            file = apt.download(package.name, package.version, tree, progress, step)
+        except AptError as error:
+            fix = "run the command again; a mirror may change while it is read"
+            raise VmError(
+                "cannot fetch", on=package.name, why="apt failed", details=str(error), fix=fix
+            ) from error
+        _unpack(file, tree, package, f"{spec}: unpacking {package.name}", progress)
+        file.unlink()
+    complete(tree, source=spec, packages=[p.to_json() for p in packages], progress=progress)
+
+
+def _unpack(file: Path, tree: Path, package: Package, step: str, progress: Progress) -> None:
+    unpacked = 0
+
+    def count(size: int) -> None:
+        nonlocal unpacked
+        unpacked += size
+        progress.step(step, min(100.0, 100 * unpacked / max(package.installed, 1)))
+
+    unpack_deb(file, tree, count)

@@ -1,0 +1,46 @@
+"""What a long command is doing: one live line on a terminal, a line per step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+
+class Progress:
+    """Writes steps to `stream` (default: stderr, so that stdout stays data)."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._live = self._stream.isatty()
+        self._step = ""
+
+    def step(self, text: str, percent: float | None = None) -> None:
+        """Now doing `text`; `percent` of it is done (0 to 100), where that is known."""
+        if self._live:
+            share = "" if percent is None else f" {percent:3.0f}%"
+            self._write(f"\r\033[K{text}{share}")
+        elif text != self._step:
+            self._write(text + "\n")
+        self._step = text
+
+    def done(self, text: str) -> None:
+        """`text` stays on the terminal; the live line goes."""
+        self._write(("\r\033[K" if self._live else "") + text + "\n")
+        self._step = ""
+
+    def clear(self) -> None:
+        """Take the live line away."""
+        if self._live and self._step:
+            self._write("\r\033[K")
+        self._step = ""
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+class Silent(Progress):
+    """Shows nothing: for library use."""
+
+    def _write(self, text: str) -> None:
+        pass

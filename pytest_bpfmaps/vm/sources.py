@@ -1,0 +1,176 @@
+"""The package sources that this system uses: where its mirror is, and which keys it trusts for it.
+
+Source: sources.list(5), both styles.
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+_COMPONENTS = {"debian": ("main",), "ubuntu": ("main", "restricted")}
+_ALIASES = {"stable", "oldstable", "oldoldstable", "testing", "unstable", "sid", "experimental"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One archive and suite: `signed_by` is sources.list(5)'s value, paths or a whole key, or None."""
+
+    uri: str
+    suite: str
+    components: tuple[str, ...]
+    signed_by: str | None
+
+    def stanza(self, architecture: str) -> str:
+        """The source in deb822 style, for an index of packages alone."""
+        fields = {
+            "Types": "deb",
+            "URIs": self.uri,
+            "Suites": self.suite,
+            "Components": " ".join(self.components),
+            "Architectures": architecture,
+            "Targets": "Packages",
+        }
+        if self.signed_by:
+            fields["Signed-By"] = self.signed_by
+        return "".join(f"{name}: {value}\n" for name, value in fields.items()) + "\n"
+
+
+def system_sources() -> list[Source]:
+    """Every enabled binary source of this system, without its CD-ROMs, in the order that apt reads them."""
+    shell = _run("apt-config", "shell", "LIST", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d")
+    places = dict(word.split("=", 1) for word in shlex.split(shell))
+    files = [Path(places.get("LIST", ""))]
+    parts = Path(places.get("PARTS", ""))
+    if parts.is_dir():
+        files += sorted(p for p in parts.iterdir() if p.suffix in (".list", ".sources"))
+    found = [source for file in files if file.is_file() for source in _parse(file)]
+    return [source for source in found if not source.uri.startswith("cdrom:")]
+
+
+def of_distribution(sources: list[Source], distribution: str) -> list[Source]:
+    """Those of `sources` that are archives of `distribution` itself, not of a third party."""
+    origins = _origins()
+    system = platform.freedesktop_os_release()
+
+    def belongs(source: Source) -> bool:
+        if "main" not in source.components:
+            return False
+        origin = origins.get((source.uri.rstrip("/"), source.suite))
+        if origin is not None:
+            return origin.lower() == distribution
+        if source.signed_by is not None:  # its index is not here: the keyring's name tells
+            return f"{distribution}-archive-" in source.signed_by
+        base = source.suite.partition("-")[0].partition("/")[0]
+        return system.get("ID") == distribution and base in _ALIASES | {system.get("VERSION_CODENAME", "")}
+
+    return [source for source in sources if belongs(source)]
+
+
+def for_suite(sources: list[Source], distribution: str, suite: str) -> tuple[Source, list[Source]]:
+    """The source of another `suite` on the mirror of `sources`, and those of its updates (may not exist)."""
+    main = next((s for s in sources if not _is_security(s)), sources[0])
+    main = replace(
+        main, suite=suite, components=_COMPONENTS[distribution], signed_by=_keys(main, distribution)
+    )
+    if "-" in suite or suite in {"sid", "unstable", "experimental"}:
+        return main, []
+    more = [replace(main, suite=f"{suite}-updates")]
+    security = next((s for s in sources if _is_security(s)), None)
+    if security is not None:
+        more.append(
+            replace(
+                main, uri=security.uri, suite=f"{suite}-security", signed_by=_keys(security, distribution)
+            )
+        )
+    return main, more
+
+
+def architecture() -> str:
+    """The system's own architecture as dpkg names it, ``amd64``."""
+    return _run("dpkg", "--print-architecture").strip()
+
+
+def _is_security(source: Source) -> bool:
+    return source.suite.endswith(("-security", "/updates"))
+
+
+def _keys(source: Source, distribution: str) -> str | None:
+    """The keys for another suite of the same archive: the source's own, and all of the distribution's.
+
+    A source is often limited to one release's key; the distribution's keyring package trusts the others too.
+    """
+    signed_by = source.signed_by
+    whole = f"/usr/share/keyrings/{distribution}-archive-keyring.gpg"
+    if signed_by is None:
+        return whole if Path(whole).exists() else None
+    if signed_by.startswith("/") and whole not in signed_by and Path(whole).exists():
+        return f"{signed_by} {whole}"
+    return signed_by
+
+
+def _origins() -> dict[tuple[str, str], str]:
+    """Who made the archives whose index is on this system, by URI and suite."""
+    text = _run("apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(ORIGIN)")
+    rows = (line.split("|") for line in text.splitlines())
+    return {(row[0].rstrip("/"), row[1]): row[2] for row in rows if len(row) == 3 and row[2]}
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _parse(file: Path) -> Iterator[Source]:
+    text = file.read_text(errors="replace")
+    return _parse_deb822(text) if file.suffix == ".sources" else _parse_lines(text)
+
+
+def _parse_lines(text: str) -> Iterator[Source]:
+    for line in text.splitlines():
+        words = line.partition("#")[0].replace("[", " [ ").replace("]", " ] ").split()
+        if not words or words[0] != "deb":
+            continue
+        options: dict[str, str] = {}
+        rest = words[1:]
+        if rest[:1] == ["["] and "]" in rest:
+            end = rest.index("]")
+            options = dict(word.partition("=")[::2] for word in rest[1:end])
+            rest = rest[end + 1 :]
+        if len(rest) >= 3:
+            signed_by = options.get("signed-by", "").replace(",", " ")
+            yield Source(rest[0], rest[1], tuple(rest[2:]), signed_by or None)
+
+
+def _parse_deb822(text: str) -> Iterator[Source]:
+    for stanza in _stanzas(text):
+        if "deb" not in stanza.get("types", "").split() or stanza.get("enabled", "yes").lower() in (
+            "no",
+            "false",
+        ):
+            continue
+        components = tuple(stanza.get("components", "").split())
+        for uri in stanza.get("uris", "").split():
+            for suite in stanza.get("suites", "").split():
+                yield Source(uri, suite, components, stanza.get("signed-by") or None)
+
+
+def _stanzas(text: str) -> Iterator[dict[str, str]]:
+    stanza: dict[str, str] = {}
+    name = ""
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("#"):
+            continue
+        if not line.strip():
+            if stanza:
+                yield stanza
+            stanza = {}
+        elif line[0] in " \t":
+            stanza[name] = stanza.get(name, "") + "\n" + line.rstrip()  # a key in place keeps its lines
+        else:
+            name, _, value = line.partition(":")
+            name = name.strip().lower()
+            stanza[name] = value.strip()

@@ -1,0 +1,80 @@
+"""Build a folder out of sight, then move it to its name in one step.
+
+A staging folder lies in ``.new`` beside its target, so on the same file system. Its maker holds a `flock(2)`
+on the folder itself for as long as it lives; the kernel drops that lock even on ``kill -9``, so a folder that
+can be locked is a leftover, whatever process ids have come round again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+
+def name_lock(root: Path, name: str) -> FileLock:
+    """The lock, between processes, of one name below `root`."""
+    folder = root / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock")
+
+
+@contextmanager
+def staging(root: Path) -> Iterator[Path]:
+    """A fresh folder below `root`, gone at the end together with what is still in it."""
+    new = root / ".new"
+    new.mkdir(parents=True, exist_ok=True)
+    collect(root)
+    folder, lock = _locked_folder(new)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_folder(parent: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():  # else another process took it for a leftover, before the lock
+                return folder, lock
+            os.close(lock)
+
+
+def collect(root: Path) -> list[Path]:
+    """Delete the staging folders of processes that are gone; return them."""
+    gone = []
+    with suppress(FileNotFoundError):
+        for folder in (root / ".new").iterdir():
+            with suppress(OSError):
+                if _delete_if_unused(folder):
+                    gone.append(folder)
+    return gone
+
+
+def _delete_if_unused(folder: Path) -> bool:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def replace(folder: Path, target: Path, trash: Path) -> None:
+    """Give `folder` the name `target`; what stood there goes below `trash`. Hold the name's lock."""
+    with suppress(FileNotFoundError):
+        target.rename(trash / "replaced")
+    folder.rename(target)
