@@ -1,1 +1,12 @@
-"""TODO"""
+"""From C source to BPF object: clang, include folders, ``vmlinux.h``, the object cache.
+
+Nothing here knows about maps, programs or pytest.
+"""
+
+from __future__ import annotations
+
+from .local import LocalCompiler
+from .request import Compiler, CompileRequest
+from .sources import find_source
+
+__all__ = ["CompileRequest", "Compiler", "LocalCompiler", "find_source"]

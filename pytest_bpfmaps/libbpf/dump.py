@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,16 @@ _TAIL = """\
 
 #endif /* __VMLINUX_H__ */
 """
+_STDIO = """
+typedef ... FILE;
+FILE *fopen(const char *path, const char *mode);
+int fputs(const char *text, FILE *stream);
+int vfprintf(FILE *stream, const char *format, void *arguments);
+int fflush(FILE *stream);
+int ferror(FILE *stream);
+int fclose(FILE *stream);
+"""
+_PRINT = "cannot print BTF as C"
 _FIX = "name a raw BTF file (magic eb9f), as the kernel shows it at /sys/kernel/btf/vmlinux"
 
 
@@ -38,18 +49,12 @@ def dump_header(btf_path: str | os.PathLike[str], target: Path) -> None:
     `CompileError` when the BTF is not valid, `OSError` when `target` cannot be written.
     """
     on = os.fspath(btf_path)
-    with _parsed(on) as btf, target.open("w+b", buffering=0) as file:
-        file.write(_HEAD.encode())
-        with _dumper(btf, file.fileno(), on) as dumper:
+    with _parsed(on) as btf, _Stream(target) as stream:
+        stream.write(_HEAD)
+        with _dumper(btf, stream, on) as dumper:
             for type_id in range(1, lib.btf__type_cnt(btf)):
-                check(
-                    lib.btf_dump__dump_type(dumper, type_id),
-                    CompileError,
-                    "cannot print BTF as C",
-                    on=on,
-                    fix=_FIX,
-                )
-        file.write(_TAIL.encode())
+                check(lib.btf_dump__dump_type(dumper, type_id), CompileError, _PRINT, on=on, fix=_FIX)
+        stream.write(_TAIL)
 
 
 @contextmanager
@@ -63,14 +68,54 @@ def _parsed(path: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _dumper(btf: Any, descriptor: int, on: str) -> Iterator[Any]:
-    # btf_dump prints a header in a million pieces. Its callback has the type of libc's own vdprintf(), so no
-    # piece comes through Python.
-    libc = ffi.dlopen(None)
-    vdprintf = ffi.cast("btf_dump_printf_fn_t", ffi.addressof(libc, "vdprintf"))
-    dumper = lib.btf_dump__new(btf, vdprintf, ffi.cast("void *", descriptor), ffi.NULL)
-    check_pointer(dumper, CompileError, "cannot print BTF as C", on=on)
+def _dumper(btf: Any, stream: _Stream, on: str) -> Iterator[Any]:
+    dumper = lib.btf_dump__new(btf, stream.printf, stream.file, ffi.NULL)
+    check_pointer(dumper, CompileError, _PRINT, on=on)
     try:
         yield dumper
     finally:
         lib.btf_dump__free(dumper)
+
+
+class _Stream:
+    """A C ``FILE *``, closed at the end of its ``with``, which raises `OSError` if any write failed.
+
+    btf_dump prints a header in a million pieces, and the type of its callback is that of libc's own
+    ``vfprintf()``: this way no piece comes through Python.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from cffi import FFI
+
+        self._ffi: Any = FFI()
+        self._ffi.cdef(_STDIO)
+        self._libc: Any = self._ffi.dlopen(None)
+        self._path = path
+        self.printf = ffi.cast(
+            "btf_dump_printf_fn_t", self._address(self._ffi.addressof(self._libc, "vfprintf"))
+        )
+
+    def __enter__(self) -> _Stream:
+        self._handle = self._libc.fopen(os.fsencode(self._path), b"w")
+        if self._handle == self._ffi.NULL:
+            raise self._error()
+        self.file = ffi.cast("void *", self._address(self._handle))
+        return self
+
+    def write(self, text: str) -> None:
+        """Writes text; an error shows when the stream is closed."""
+        self._libc.fputs(text.encode(), self._handle)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        failed = self._libc.fflush(self._handle) or self._libc.ferror(self._handle)
+        reason = self._error()
+        self._libc.fclose(self._handle)
+        if failed and error is None:
+            raise reason
+
+    def _address(self, pointer: Any) -> int:
+        return int(self._ffi.cast("uintptr_t", pointer))
+
+    def _error(self) -> OSError:
+        number = self._ffi.errno or errno.EIO
+        return OSError(number, os.strerror(number), os.fspath(self._path))

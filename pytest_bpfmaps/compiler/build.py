@@ -1,0 +1,117 @@
+"""One run of clang for one request, past any cache, and what it means when it fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CompileError, strerror
+from .clang import INSTALL, Clang, Outcome, run
+from .flags import flags_for
+from .hints import missing_header, reason, remedy
+from .inputs import SearchPath, parse_dependencies, parse_search_path
+from .request import CompileRequest
+
+_FRAME = re.compile(r"^ *#\d+ 0x.*\n?", re.MULTILINE)
+_CRASH = "PLEASE submit a bug report"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What clang made, in the folder that it was given."""
+
+    object: Path
+    warnings: str
+    dependencies: list[str]
+    search: SearchPath
+    vmlinux: bool  # whether vmlinux.h had to be made for it
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Compiles one request. `source` is the file that clang reads, `timeout` is in seconds per run.
+
+    `vmlinux_folder` makes ``vmlinux.h`` and tells its folder; it is asked when clang finds none.
+    """
+
+    clang: Clang
+    request: CompileRequest
+    source: Path
+    timeout: float
+    vmlinux_folder: Callable[[], Path]
+
+    def build(self, folder: Path) -> Built:
+        """Compiles into `folder`. Raises `CompileError`; `OSError` when the folder cannot be written."""
+        flags = flags_for(self.request)
+        files = [
+            "-MD",
+            "-MF",
+            f"{folder}/out.d",
+            "-MT",
+            "out.o",
+            "-c",
+            str(self.source),
+            "-o",
+            f"{folder}/out.o",
+        ]
+        outcome = self._run([*flags, *files])
+        wants_vmlinux = outcome.code != 0 and missing_header(outcome.output) == "vmlinux.h"
+        if wants_vmlinux:
+            # Asked for only now: most sources need none, and a user's own is found before ours.
+            flags += ["-idirafter", str(self.vmlinux_folder())]
+            outcome = self._run([*flags, *files])
+        search = parse_search_path(
+            self._run([*flags, "-E", "-v", "-x", "c", os.devnull, "-o", os.devnull]).output
+        )
+        if outcome.code:
+            raise self._failure(outcome, search)
+        dependencies = parse_dependencies((folder / "out.d").read_text(errors="surrogateescape"))
+        return Built(folder / "out.o", self._presented(outcome.output), dependencies, search, wants_vmlinux)
+
+    def _run(self, arguments: Sequence[str]) -> Outcome:
+        try:
+            return run([self.clang.path, *arguments], timeout=self.timeout)
+        except TimeoutError as e:
+            raise self._error(
+                f"{self.clang.path} gave no answer within {self.timeout:g} s",
+                fix="look for a header that blocks, such as a pipe, or try another clang (--bpf-clang)",
+            ) from e
+        except OSError as e:
+            raise CompileError(
+                "cannot run clang", on=self.clang.path, why=strerror(e.errno or 0), fix=INSTALL, errno=e.errno
+            ) from e
+
+    def _failure(self, outcome: Outcome, search: SearchPath) -> CompileError:
+        details = self._presented(outcome.output)
+        if os.strerror(errno.ENOSPC) in details:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if outcome.code < 0 or _CRASH in details:
+            return self._error(
+                f"clang {self.clang.version} crashed{_signal_name(outcome.code)}",
+                details=_FRAME.sub("", details),
+                fix="the defect is clang's, whatever the source says: try another clang (--bpf-clang)",
+            )
+        return self._error(
+            f"{reason(details)} (clang {self.clang.version})",
+            details=details,
+            fix=remedy(details, search.folders),
+        )
+
+    def _error(self, why: str, *, details: str | None = None, fix: str | None = None) -> CompileError:
+        on = self.request.source or self.request.file_name
+        return CompileError("cannot compile", on=on, why=why, details=details, fix=fix)
+
+    def _presented(self, output: str) -> str:
+        """Diagnostics that name `code` as the user did, not by the file of ours that holds it."""
+        return output.replace(f"{self.source.parent}/", "") if self.request.code is not None else output
+
+
+def _signal_name(code: int) -> str:
+    """The signal of a status that `subprocess` (negative) or a shell or clang's driver (128 and up) gives."""
+    number = -code if code < 0 else code - 128
+    return f" ({signal.Signals(number).name})" if number in set(signal.Signals) else ""

@@ -1,0 +1,108 @@
+"""The object cache: from a request and the files that it read to the object that clang made of them.
+
+`manifests/KEY.json` lists, for one source with one set of options and one clang, the objects that were made
+and the inputs of each. It says which headers to look at before clang has run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .build import Built
+from .inputs import Inputs
+from .store import digest, write_atomically
+
+_REMEMBERED = 32  # objects per source and options: one per kernel's BTF and per state of the headers
+_DAY = 86400
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object in the cache."""
+
+    name: str  # path below the cache's root
+    size: int  # bytes
+    warnings: str
+    btf: str | None  # digest of the BTF that vmlinux.h came from, if it was read
+    inputs: Inputs
+
+
+class ObjectCache:
+    """Objects below `root`. Reading takes no lock and writes nothing that matters."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, key: str, btf: Callable[[], str | None]) -> Entry | None:
+        """The object for `key` whose inputs are unchanged, if there is one.
+
+        `btf` tells the digest of the target kernel's BTF; it is asked only for objects that depend on it.
+        """
+        for entry in self._entries(key):
+            if entry.btf is not None and entry.btf != btf():
+                continue
+            if self._size(entry) == entry.size and entry.inputs.hold():
+                self._touch(key, entry)
+                return entry
+        return None
+
+    def add(self, key: str, stem: str, built: Built, btf: str | None, inputs: Inputs) -> Entry:
+        """Moves the object that clang made into the cache. Raises `OSError`."""
+        contents = [f"{file.path}={file.content}" for file in inputs.files]
+        # A folder per object, because libbpf names the maps of .rodata and .bss after the object's file.
+        name = f"{stem}-{digest(key, *contents)[:12]}/{stem}.bpf.o"
+        entry = Entry(name, built.object.stat().st_size, built.warnings, btf, inputs)
+        target = self.root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(built.object, target)
+        others = [other for other in self._entries(key) if other.name != name]
+        text = json.dumps([_to_plain(e) for e in (entry, *others[: _REMEMBERED - 1])])
+        write_atomically(self._manifest(key), text)
+        return entry
+
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Held by the one process that compiles `key`; the others wait for its object."""
+        from filelock import FileLock
+
+        folder = self.root / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / key, poll_interval=0.01):
+            yield
+
+    def _manifest(self, key: str) -> Path:
+        return self.root / "manifests" / f"{key}.json"
+
+    def _entries(self, key: str) -> list[Entry]:
+        try:
+            return [_from_plain(plain) for plain in json.loads(self._manifest(key).read_text())]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []  # not there yet, or damaged: the same thing, since it can be made again
+
+    def _size(self, entry: Entry) -> int | None:
+        try:
+            return (self.root / entry.name).stat().st_size
+        except OSError:
+            return None
+
+    def _touch(self, key: str, entry: Entry) -> None:
+        """Notes, at most once a day, that the object is in use, so that the collector spares it."""
+        with contextlib.suppress(OSError):
+            if (self.root / entry.name).stat().st_mtime < time.time() - _DAY:
+                for path in (self.root / entry.name, self._manifest(key)):
+                    os.utime(path)
+
+
+def _to_plain(entry: Entry) -> dict[str, Any]:
+    return {**vars(entry), "inputs": entry.inputs.to_plain()}
+
+
+def _from_plain(plain: dict[str, Any]) -> Entry:
+    return Entry(**{**plain, "inputs": Inputs.from_plain(plain["inputs"])})

@@ -1,0 +1,143 @@
+"""Finding clang and running it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CompileError
+
+_NUMBERED = re.compile(r"clang-(\d+)$")
+_VERSION = re.compile(r"clang version (\d+(?:\.\d+)*)")
+
+INSTALL = (
+    "install clang 14 or later: 'apt-get install clang' on Debian and Ubuntu, 'dnf install clang' on Fedora "
+    "and RHEL, 'zypper install clang' on openSUSE, 'pacman -S clang' on Arch, 'apk add clang' on Alpine; or "
+    "name one that is elsewhere with --bpf-clang or $CLANG"
+)
+
+
+@dataclass(frozen=True)
+class Clang:
+    """A clang executable. `identity` changes when another binary takes its place."""
+
+    path: str
+    identity: str
+
+    @property
+    def version(self) -> str:
+        """``"19.1.7"``; empty when it does not tell. Runs clang: not for a cache hit."""
+        found = _VERSION.search(run([self.path, "--version"], timeout=20).output)
+        return found[1] if found else ""
+
+
+def find_clang(explicit: str | None, versions: Path) -> Clang:
+    """The clang to use: `explicit`, else ``$CLANG``, else the newest ``clang-N`` or ``clang`` on ``$PATH``.
+
+    `versions` is a folder that remembers what each plain ``clang`` said of its version, so that it is asked
+    once. Raises `CompileError` when there is none.
+    """
+    for wanted, origin in ((explicit, "--bpf-clang"), (os.environ.get("CLANG"), "$CLANG")):
+        if wanted:
+            return _named(wanted, origin)
+    candidates = dict(_on_path())
+    if not candidates:
+        raise CompileError("cannot find clang", why="no clang or clang-N in $PATH", fix=INSTALL)
+    numbered = {number: path for number, path in candidates.items() if number is not None}
+    plain = candidates.get(None)
+    if not numbered or (plain and _newer(plain, numbered, versions)):
+        return _clang(candidates[None])
+    return _clang(numbered[max(numbered)])
+
+
+def _named(wanted: str, origin: str) -> Clang:
+    path = shutil.which(wanted)
+    if path:
+        return _clang(os.path.abspath(path))
+    known = sorted(os.path.basename(path) for _, path in _on_path())
+    raise CompileError(
+        "cannot find clang",
+        on=repr(wanted),
+        why=f"{origin} names it, and it is no executable file and not in $PATH",
+        fix=f"there are: {', '.join(known)}" if known else INSTALL,
+    )
+
+
+def _on_path() -> Iterator[tuple[int | None, str]]:
+    """`(version, path)` of each clang in ``$PATH``, the first of each kind; None for a plain ``clang``."""
+    seen: set[int | None] = set()
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder or "."):
+                match = _NUMBERED.match(name)
+                number = int(match[1]) if match else None
+                path = os.path.join(folder or ".", name)
+                if (match or name == "clang") and number not in seen and os.access(path, os.X_OK):
+                    seen.add(number)
+                    yield number, os.path.abspath(path)
+
+
+def _newer(plain: str, numbered: dict[int, str], versions: Path) -> bool:
+    """Whether the plain ``clang`` is newer than every ``clang-N``; mostly it is a link to one of them."""
+    if any(os.path.samefile(plain, path) for path in numbered.values()):
+        return False
+    return _major(_clang(plain), versions) > max(numbered)
+
+
+def _major(clang: Clang, versions: Path) -> int:
+    from .store import digest, write_atomically
+
+    memo = versions / digest(clang.identity)
+    try:
+        return int(memo.read_text())
+    except (OSError, ValueError):
+        major = int(clang.version.partition(".")[0] or 0)
+    with contextlib.suppress(OSError):
+        write_atomically(memo, str(major))
+    return major
+
+
+def _clang(path: str) -> Clang:
+    real = os.path.realpath(path)
+    status = os.stat(real)
+    return Clang(path, f"{path}={real}:{status.st_mtime_ns}:{status.st_size}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of clang ended; a negative `code` is a signal."""
+
+    code: int
+    output: str
+
+
+def run(command: Sequence[str], *, timeout: float) -> Outcome:
+    """Runs a command; its standard output and error together. `timeout` in seconds.
+
+    Raises `TimeoutError` when the command and all that it started had to be killed, `OSError` when it cannot
+    start.
+    """
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except BaseException as e:
+            # A wrapper script's children would live on and hold the pipe: end the whole session.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(e, subprocess.TimeoutExpired):
+                raise TimeoutError(f"no answer within {timeout:g} s") from None
+            raise
+    return Outcome(process.returncode, output.decode(errors="replace"))

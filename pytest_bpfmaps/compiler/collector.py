@@ -1,0 +1,86 @@
+"""Throwing old objects out of the cache, now and then."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_SERVICE = ("manifests", "locks", "code", "vmlinux", "btf", "clang", "tmp")
+_DAY = 86400
+EVERY = _DAY
+MAX_AGE = 30 * _DAY
+"""An entry that nobody used for so many seconds goes."""
+MAX_BYTES = 1 << 30
+"""Above this size the entries that were not used for longest go, down to three quarters of it."""
+_IN_USE = 3600  # whatever a run of today may still hold a path of, in seconds
+_LEAST_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file or folder of the cache that can go as a whole."""
+
+    path: Path
+    used: float  # seconds since the epoch
+    size: int  # bytes
+
+
+def collect_sometimes(root: Path) -> None:
+    """Collects when the last time is more than a day ago; otherwise it costs one `stat`."""
+    stamp = root / "collected"
+    try:
+        if time.time() - stamp.stat().st_mtime < EVERY:
+            return
+    except FileNotFoundError:
+        pass
+    stamp.touch()
+    collect(root)
+
+
+def collect(root: Path, *, max_age: float = MAX_AGE, max_bytes: int = MAX_BYTES) -> list[Path]:
+    """Removes what was not used for `max_age` seconds, then the oldest while all is more than `max_bytes`.
+
+    Nothing that was used in the last hour goes. Gives the paths that went. Other processes may compile and
+    collect at the same time: what they miss afterwards, they make again.
+    """
+    now = time.time()
+    items = sorted(_items(root), key=lambda item: item.used)
+    total = sum(item.size for item in items)
+    allowed = max_bytes if total <= max_bytes else max_bytes * _LEAST_SHARE
+    removed = []
+    for item in items:
+        too_old = now - item.used > max_age
+        if now - item.used < _IN_USE or not (too_old or total > allowed):
+            continue
+        _remove(item.path)
+        total -= item.size
+        removed.append(item.path)
+    return removed
+
+
+def _items(root: Path) -> Iterator[Item]:
+    """The folders of objects, and what lies in the folders that serve them."""
+    for folder in root.iterdir():
+        for path in folder.iterdir() if folder.name in _SERVICE else [folder]:
+            if path.is_dir() or folder.name in _SERVICE:
+                with contextlib.suppress(FileNotFoundError):
+                    yield _item(path)
+
+
+def _item(path: Path) -> Item:
+    files = [path, *path.iterdir()] if path.is_dir() else [path]
+    states = [file.stat() for file in files]
+    return Item(path, max(state.st_mtime for state in states), sum(state.st_size for state in states))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(path)

@@ -1,0 +1,65 @@
+"""From what clang said to what the user can do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .clang import INSTALL
+
+_MISSING_HEADER = re.compile(r"(?:fatal )?error: '([^'\n]+)' file not found")
+_ERROR_COUNT = re.compile(r"^(?:\d+ warnings? and )?(\d+) errors? generated\.$", re.MULTILINE)
+
+_LIBBPF = (
+    "install libbpf's headers: 'apt-get install libbpf-dev' on Debian and Ubuntu, 'dnf install libbpf-devel' "
+    "on Fedora and RHEL, 'zypper install libbpf-devel' on openSUSE, 'pacman -S libbpf' on Arch, "
+    "'apk add libbpf-dev' on Alpine"
+)
+_LINUX = (
+    "install the kernel's user headers: 'apt-get install linux-libc-dev' on Debian and Ubuntu, "
+    "'dnf install kernel-headers' on Fedora and RHEL, 'zypper install linux-glibc-devel' on openSUSE, "
+    "'pacman -S linux-api-headers' on Arch, 'apk add linux-headers' on Alpine"
+)
+_LIBC = (
+    "a BPF program has no C library: leave out the libc header that includes it, and take types from "
+    '<linux/types.h> or "vmlinux.h"'
+)
+
+
+def missing_header(output: str) -> str | None:
+    """The header that clang did not find, as the source names it."""
+    found = _MISSING_HEADER.search(output)
+    return found[1] if found else None
+
+
+def reason(output: str) -> str:
+    """Why clang failed, in a few words."""
+    header = missing_header(output)
+    if header:
+        return f"'{header}' not found"
+    count = _ERROR_COUNT.search(output)
+    if count:
+        return "1 error" if count[1] == "1" else f"{count[1]} errors"
+    return "clang failed"
+
+
+def remedy(output: str, folders: Sequence[str]) -> str | None:
+    """What to do about the failure, where it is known; `folders` is where headers were looked for."""
+    header = missing_header(output)
+    if header:
+        return _remedy_for_header(header, folders)
+    if "unable to create target" in output or "unknown target triple" in output:
+        return f"this clang was built without the BPF target; {INSTALL}"
+    return None
+
+
+def _remedy_for_header(header: str, folders: Sequence[str]) -> str:
+    if header.startswith("bpf/"):
+        return _LIBBPF
+    if header.startswith(("linux/", "asm/", "asm-generic/")):
+        return _LINUX
+    if header.startswith(("gnu/", "bits/", "sys/cdefs")):
+        return _LIBC
+    return (
+        f"looked in the including file's folder, {', '.join(folders)}; add a folder with bpf_paths or cflags"
+    )

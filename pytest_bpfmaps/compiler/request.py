@@ -1,0 +1,64 @@
+"""What is to be compiled, as plain data that can travel to another process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """One BPF program to compile: a file (`source`) or C text (`code`), and how.
+
+    `source` is an absolute path; `name` is the file name under which `code` is shown in diagnostics and debug
+    information. `include` holds folders that are searched before the system's, `cflags` extra arguments for
+    clang (they come last and win), `defines` macros with their value or None. `btf` is the path of a raw BTF
+    file, that of the target kernel, from which ``vmlinux.h`` is made; None stands for the running kernel.
+    """
+
+    source: str | None = None
+    code: str | None = None
+    name: str = "inline.bpf.c"
+    include: tuple[str, ...] = ()
+    cflags: tuple[str, ...] = ()
+    defines: tuple[tuple[str, str | None], ...] = ()
+    btf: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.source is None) == (self.code is None):
+            raise ValueError("a CompileRequest has either a source or code")
+        if self.source is not None and not self.source.startswith("/"):
+            raise ValueError(f"the source of a CompileRequest is an absolute path, not {self.source!r}")
+
+    @property
+    def file_name(self) -> str:
+        """The source's file name, without a folder."""
+        return Path(self.source or self.name).name or "inline.bpf.c"
+
+    @property
+    def stem(self) -> str:
+        """The file name without ``.bpf.c`` or ``.c``: what libbpf calls the object."""
+        name = self.file_name
+        return name.removesuffix(".c").removesuffix(".bpf") or "inline"
+
+    def to_json(self) -> str:
+        """The request as JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> CompileRequest:
+        """The request that `to_json` wrote."""
+        fields = json.loads(text)
+        fields["defines"] = tuple((name, value) for name, value in fields["defines"])
+        fields |= {name: tuple(fields[name]) for name in ("include", "cflags")}
+        return cls(**fields)
+
+
+class Compiler(Protocol):
+    """Whatever turns a request into an object file: clang on this machine, or a machine that asks another."""
+
+    def compile(self, request: CompileRequest) -> Path:
+        """The path of the BPF object for `request`. Raises `CompileError`."""
+        ...

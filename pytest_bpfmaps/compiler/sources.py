@@ -1,0 +1,60 @@
+"""Finding and reading BPF sources."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import CompileError, closest, strerror
+from .request import CompileRequest
+
+SUFFIXES = (".bpf.c", ".bpf.o")
+
+
+def find_source(name: str | os.PathLike[str], folders: Iterable[str | os.PathLike[str]]) -> Path:
+    """The absolute path of the source or object `name`, in the first of `folders` that has it unless it is
+    absolute itself.
+
+    Raises `CompileError` that tells where it was looked for and which names there are like it.
+    """
+    looked_in = [Path(folder).absolute() for folder in folders]
+    places = [folder / name for folder in looked_in] if not os.path.isabs(name) else [Path(name)]
+    for place in places:
+        if place.is_file():
+            return place
+    known = list(_known(looked_in if not os.path.isabs(name) else [Path(name).parent]))
+    raise CompileError(
+        "cannot find the BPF source",
+        on=repr(os.fspath(name)),
+        why="no such file at " + ", ".join(map(str, places)),
+        fix=closest(os.path.basename(name), known)
+        if known
+        else "put it beside the test or in a folder of bpf_paths",
+    )
+
+
+def _known(folders: Iterable[Path]) -> Iterator[str]:
+    for folder in folders:
+        if folder.is_dir():
+            yield from (path.name for path in folder.iterdir() if path.name.endswith(SUFFIXES))
+
+
+def read_source(request: CompileRequest) -> bytes:
+    """The text of the request's source. Raises `CompileError` when it cannot be read."""
+    if request.source is None:
+        return (request.code or "").encode(errors="surrogateescape")
+    path = Path(request.source)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        find_source(path, ())
+        raise
+    except OSError as e:
+        raise CompileError(
+            "cannot read the BPF source",
+            on=request.source,
+            why=strerror(e.errno or 0),
+            fix="name a .bpf.c file that this user may read",
+            errno=e.errno,
+        ) from e

@@ -1,0 +1,84 @@
+"""``vmlinux.h``: a kernel's types as a C header, made from its BTF."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import CompileError, strerror
+from .store import digest, scratch_folder, write_atomically
+
+RUNNING_KERNEL = "/sys/kernel/btf/vmlinux"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_FORMAT = "1"  # of the header; part of its folder's name
+
+
+class BtfFile:
+    """The target kernel's raw BTF: the file at `path`, else the running kernel's. `root` is the cache."""
+
+    def __init__(self, path: str | None, root: Path) -> None:
+        self.path = path or RUNNING_KERNEL
+        self._root = root
+
+    def digest(self) -> str | None:
+        """A name for the content, None when there is no such file. The file is read once per version."""
+        try:
+            return self._digest
+        except OSError:
+            return None
+
+    @cached_property
+    def _digest(self) -> str:
+        memo = self._root / "btf" / digest(self._identity())
+        try:
+            return memo.read_text()
+        except OSError:
+            content = digest(Path(self.path).read_bytes())
+        with contextlib.suppress(OSError):
+            write_atomically(memo, content)
+        return content
+
+    def _identity(self) -> str:
+        """Changes with the content. In sysfs a file's times say nothing, but one boot has one kernel."""
+        status = os.stat(self.path)
+        if self.path == RUNNING_KERNEL:
+            return f"boot {_BOOT_ID.read_text()}"
+        return f"{self.path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+    def header_folder(self) -> Path:
+        """The folder that holds this kernel's ``vmlinux.h``; made when it is not there yet.
+
+        Raises `CompileError` when the BTF cannot be had or read, `OSError` when the cache cannot be written.
+        """
+        try:
+            name = f"{self._digest[:12]}-{_FORMAT}"
+        except OSError as e:
+            raise self._unavailable(e) from e
+        folder = self._root / "vmlinux" / name
+        if not (folder / "vmlinux.h").exists():
+            # Two processes may both come here: they write the same text, and the rename is atomic.
+            self._write(folder / "vmlinux.h")
+        return folder
+
+    def _write(self, target: Path) -> None:
+        from ..libbpf.dump import dump_header
+
+        with scratch_folder(self._root) as scratch:
+            dump_header(self.path, scratch / "vmlinux.h")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(scratch / "vmlinux.h", target)
+
+    def _unavailable(self, error: OSError) -> CompileError:
+        running = self.path == RUNNING_KERNEL
+        return CompileError(
+            "cannot make vmlinux.h",
+            on=f"from {self.path}",
+            why=strerror(error.errno or 0),
+            fix="the running kernel was built without CONFIG_DEBUG_INFO_BTF: run the test in a VM "
+            "(--bpf-kernel), or put a vmlinux.h of your own beside the source"
+            if running
+            else "name an existing raw BTF file, such as one that 'bpfmaps kernels fetch' extracted",
+            errno=error.errno,
+        )
