@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import CompileError
 from .calls import check, check_pointer
@@ -87,7 +87,7 @@ class _Stream:
     def __init__(self, path: Path) -> None:
         from cffi import FFI
 
-        self._ffi: Any = FFI()
+        self._ffi = cast(Any, FFI())
         self._ffi.cdef(_STDIO)
         self._libc: Any = self._ffi.dlopen(None)
         self._path = path
