@@ -1,0 +1,210 @@
+"""Capturing records while a test runs, and expecting some among them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Self, overload
+
+from ..btf import Codec, Record
+from ..errors import CaptureTimeoutError, MapValueError, NameLookupError, closest
+from .nearmiss import describe_misses
+from .source import Source
+
+# a program may submit with BPF_RB_NO_WAKEUP, so a sleeping reader looks again after this many seconds
+_LOOK_AGAIN = 0.02
+
+
+class Capture(Sequence[Any]):
+    """The records that came since the capture began, decoded, oldest first.
+
+    A sequence that grows while the ``with`` block runs and stays as it is afterwards. Records that were in
+    the buffer before are not part of it.
+    """
+
+    def __init__(self, source: Source, codec: Codec, on: str, *, scale: float = 1.0) -> None:
+        self._source = source
+        self._codec = codec
+        self._on = on
+        self._scale = scale
+        self._records: list[Any] = []
+        self._open = True
+        self.lost = 0
+        """Records that the kernel could not deliver, where it counts them (perf buffers)."""
+        for _ in source.drain():  # from before
+            pass
+
+    # a sequence
+
+    def __len__(self) -> int:
+        self._drain()
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        self._drain()
+        try:
+            return self._records[index]
+        except IndexError:
+            raise IndexError(
+                f"no record {index} from {self._on}: {len(self._records)} were captured"
+            ) from None
+
+    def __iter__(self) -> Iterator[Any]:
+        self._drain()
+        return iter(self._records)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, list | tuple):
+            return list(self) == list(other)
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    # waiting
+
+    def wait(self, count: int = 1, timeout: float = 1.0) -> list[Any]:
+        """All records so far, as soon as there are `count`; `timeout` in seconds.
+
+        Raises `CaptureTimeoutError` (an `AssertionError`) when they don't come in time.
+        """
+        self._until(lambda: len(self._records) >= count, timeout)
+        if len(self._records) < count:
+            raise CaptureTimeoutError(
+                f"waited {timeout:g} s for {count} record{'s' * (count != 1)}",
+                on=f"from {self._on}",
+                why=f"{len(self._records)} came",
+                details=self._listing(),
+                fix=self._hint(),
+            )
+        return list(self._records)
+
+    def expect(self, *, count: int | None = None, timeout: float = 1.0, **fields: Any) -> list[Any]:
+        """The records whose fields equal those given, as soon as there are `count` (default: at least one).
+
+        A callable as a field's value is asked whether it fits. With `count`, one record more than that is a
+        failure too. Raises `CaptureTimeoutError`, with the closest records, `NameLookupError` for a field
+        that the records don't have.
+        """
+        self._check_names(fields)
+        wanted = 1 if count is None else count
+        found = self._until_matching(fields, wanted, timeout)
+        if len(found) < wanted or (count is not None and len(found) != count):
+            raise CaptureTimeoutError(
+                f"expected {_amount(count)} with {_show(fields)}",
+                on=f"from {self._on}",
+                why=f"{len(found)} of {len(self._records)} captured did match in {timeout:g} s",
+                details=describe_misses(self._records, fields),
+                fix=None if found else self._hint(),
+            )
+        return found
+
+    def expect_none(self, *, within: float = 0.1, **fields: Any) -> None:
+        """Fails as soon as a record with those fields comes; looks for `within` seconds."""
+        self._check_names(fields)
+        found = self._until_matching(fields, 1, within)
+        if found:
+            raise CaptureTimeoutError(
+                f"expected no record with {_show(fields)}",
+                on=f"from {self._on}",
+                why=f"{len(found)} came",
+                details="\n".join(f"  {r!r}" for r in found[:5]),
+            )
+
+    def close(self) -> None:
+        """Takes what is still in the buffer and ends the capture. Safe to call again."""
+        if self._open:
+            self._drain()
+            self._open = False
+            self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # inside
+
+    def _drain(self) -> None:
+        if not self._open:
+            return
+        codec = self._codec
+        for raw in self._source.drain():
+            if len(raw) < codec.size:
+                raise MapValueError(
+                    f"cannot read a record of {len(raw)} bytes",
+                    on=f"from {self._on}",
+                    why=f"{codec.name} has {codec.size}",
+                    fix="name the records' own type: capture('my_struct')",
+                )
+            self._records.append(codec.decode(raw))
+
+    def _until(self, condition: Any, timeout: float) -> None:
+        """Drains until `condition` holds or the time is over."""
+        end = time.monotonic() + timeout * self._scale
+        self._drain()
+        while not condition():
+            left = end - time.monotonic()
+            if left <= 0 or not self._open:
+                return
+            self._source.wait(min(left, _LOOK_AGAIN))
+            self._drain()
+
+    def _until_matching(self, fields: dict[str, Any], count: int, timeout: float) -> list[Any]:
+        found: list[Any] = []
+        seen = 0
+
+        def enough() -> bool:
+            nonlocal seen
+            fresh, seen = self._records[seen:], len(self._records)
+            found.extend(r for r in fresh if _matches(r, fields))
+            return len(found) >= max(count, 1)
+
+        self._until(enough, timeout)
+        return found
+
+    def _check_names(self, fields: dict[str, Any]) -> None:
+        known = getattr(self._codec, "by_name", {})
+        for name in fields:
+            if name not in known:
+                raise NameLookupError(
+                    "no field", on=f"{name!r} in the records from {self._on}", fix=closest(name, known)
+                )
+
+    def _listing(self) -> str | None:
+        if not self._records:
+            return None
+        shown = [f"  {r!r}" for r in self._records[:5]]
+        more = len(self._records) - len(shown)
+        return "\n".join(shown + ([f"  … and {more} more"] if more else []))
+
+    def _hint(self) -> str:
+        if not self._open:
+            return "the capture has ended: expect records inside its 'with' block"
+        return "was the program attached, and did the trigger come after that?"
+
+
+def _matches(record: Any, fields: dict[str, Any]) -> bool:
+    return all(field_fits(record[name], wanted) for name, wanted in fields.items())
+
+
+def field_fits(value: Any, wanted: Any) -> bool:
+    """Whether a field's value is the wanted one, or satisfies it when that is callable."""
+    if callable(wanted) and not isinstance(wanted, Record):
+        return bool(wanted(value))
+    return bool(value == wanted)
+
+
+def _amount(count: int | None) -> str:
+    return "a record" if count is None else f"{count} record{'s' * (count != 1)}"
+
+
+def _show(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{n}={v!r}" for n, v in fields.items()) or "any fields"

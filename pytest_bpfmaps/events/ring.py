@@ -1,0 +1,76 @@
+"""The memory of a BPF ring buffer, read in place.
+
+Layout (https://docs.kernel.org/bpf/ringbuf.html, kernel/bpf/ringbuf.c): a page with the consumer's position,
+a page with the producer's, then the data, mapped twice in a row so that no record is ever split. A record is
+an 8-byte header (length, with a BUSY and a DISCARD bit on top; page offset) and the data, rounded up to 8.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import struct
+from collections.abc import Iterator
+
+from ..errors import MapError
+from ..libbpf.calls import reason
+
+_BUSY = 1 << 31
+_DISCARD = 1 << 30
+_LENGTH = struct.Struct("=I")
+_HEADER_SIZE = 8
+
+
+class Ring:
+    """The consumer's end of one ring buffer map. `size` is its `max_entries`, in bytes."""
+
+    def __init__(self, fd: int, size: int, on: str) -> None:
+        page = mmap.PAGESIZE
+        self._mask = size - 1
+        try:
+            self._consumer = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._producer = mmap.mmap(fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        except OSError as e:
+            raise MapError("cannot map the memory of", on=on, why=reason(e.errno or 0), errno=e.errno) from e
+        # 64-bit views: a position must be read and written in one access
+        self._consumer_position = memoryview(self._consumer).cast("Q")
+        self._positions = memoryview(self._producer).cast("Q")
+        self._data = memoryview(self._producer)[page:]
+        self._poll = select.epoll()
+        self._fd = os.dup(fd)  # the poll set must not lose its entry when the map is closed first
+        self._poll.register(self._fd, select.EPOLLIN)
+
+    def drain(self) -> Iterator[bytes]:
+        """The records that are committed, oldest first; each is given back to the producer as it is read.
+
+        Stops at a record that a program has reserved and not yet submitted: the kernel keeps the order.
+        """
+        position = self._consumer_position[0]
+        data, mask = self._data, self._mask
+        while position < self._positions[0]:
+            at = position & mask
+            (length,) = _LENGTH.unpack_from(data, at)
+            if length & _BUSY:
+                return
+            size = length & ~_DISCARD
+            record = None if length & _DISCARD else bytes(data[at + _HEADER_SIZE : at + _HEADER_SIZE + size])
+            position += (size + _HEADER_SIZE + 7) & ~7
+            self._consumer_position[0] = position
+            if record is not None:
+                yield record
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps until a record is there, for at most `seconds`."""
+        self._poll.poll(max(seconds, 0))
+
+    def close(self) -> None:
+        """Unmaps the memory. Safe to call again."""
+        if self._poll.closed:
+            return
+        self._poll.close()
+        os.close(self._fd)
+        for view in (self._consumer_position, self._positions, self._data):
+            view.release()
+        self._consumer.close()
+        self._producer.close()

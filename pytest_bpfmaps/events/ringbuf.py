@@ -1,0 +1,55 @@
+"""``BPF_MAP_TYPE_RINGBUF`` as a map (Linux 5.8, commit 457f44363a88)."""
+
+from __future__ import annotations
+
+from ..btf import BytesCodec, Codec, Codecs
+from ..errors import NameLookupError
+from ..maps.base import Map
+from .capture import Capture
+from .ring import Ring
+
+DEFAULT_STRUCT = "event"
+
+
+class RingBufMap(Map):
+    """A ring buffer. `max_entries` is its size in bytes."""
+
+    codecs: Codecs | None = None
+    """The types of the object that the map is part of."""
+    timeout_scale = 1.0
+    """By how much deadlines are stretched, for a kernel that runs emulated."""
+
+    def capture(self, type: str | None = None) -> Capture:
+        """Collects the records that programs submit from now on; use it with ``with``.
+
+        `type` is the C struct of the records. When it is left out: the map's declared value type, or the
+        struct named ``event``. Raises `NameLookupError` when neither is there.
+        """
+        codec = record_codec(self, type, self.codecs)
+        return Capture(Ring(self.fd, self.max_entries, str(self)), codec, str(self), scale=self.timeout_scale)
+
+
+def record_codec(the_map: Map, type: str | None, codecs: Codecs | None) -> Codec:
+    """The codec of a buffer's records."""
+    if type is None:
+        declared = the_map._value
+        if declared.size and not isinstance(declared, BytesCodec):
+            return declared
+    if codecs is None:
+        raise NameLookupError(
+            "cannot decode the records of",
+            on=str(the_map),
+            why="there is no BTF",
+            fix="compile with 'clang -g'",
+        )
+    try:
+        return codecs.struct(type or DEFAULT_STRUCT)
+    except NameLookupError as e:
+        if type is not None:
+            raise
+        raise NameLookupError(
+            "cannot tell the type of the records of",
+            on=str(the_map),
+            why=f"the map declares no value type and the object has no struct {DEFAULT_STRUCT!r}",
+            fix="name it: capture('my_struct'); " + str(e.fix),
+        ) from None

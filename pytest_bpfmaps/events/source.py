@@ -1,0 +1,19 @@
+"""Where records come from: the face that ring and perf buffers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class Source(Protocol):
+    """A buffer that a BPF program fills."""
+
+    def drain(self) -> Iterable[bytes]:
+        """The records that are there now, oldest first; they are then gone from the buffer."""
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps until a record may be there, for at most `seconds`."""
+
+    def close(self) -> None:
+        """Gives the buffer back. Safe to call again."""

@@ -1,0 +1,38 @@
+"""Arrays: every index is always there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .hash import HashMap
+
+
+class ArrayMap(HashMap):
+    """``BPF_MAP_TYPE_ARRAY``: keys 0 to `max_entries` - 1. Also equal to a list of its values."""
+
+    def __len__(self) -> int:
+        return self.max_entries
+
+    def clear(self) -> None:
+        """Sets all elements to zero; an array's elements can't be deleted."""
+        zero = bytes(self._value_bytes)
+        for index in range(self.max_entries):
+            self._write_raw(index, zero)
+
+    def _write_raw(self, index: int, value: bytes) -> None:
+        from ..libbpf import ffi, lib
+
+        key = self._encode_key(index)
+        result = lib.bpf_map_update_elem(self.fd, ffi.from_buffer(key), ffi.from_buffer(value), 0)
+        if result < 0:
+            self._refuse(-result, "clear", index)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Sequence) and not isinstance(other, str | bytes):
+            return super().__eq__(dict(enumerate(other)))
+        return super().__eq__(other)
+
+    __hash__ = HashMap.__hash__
+
+    def _missing_key_hint(self) -> str | None:
+        return f"its indices go from 0 to {self.max_entries - 1}"

@@ -1,0 +1,267 @@
+"""What all maps have: a descriptor, attributes, pins, and the kernel's verbs on typed keys and values."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+from ..btf import Codec
+from ..errors import ClosedError, MapError, MapKeyError
+from ..libbpf import check, ffi, lib
+from ..libbpf.calls import reason
+from .constants import BPF_ANY, BPF_NOEXIST, MapType
+from .info import MapInfo, map_info
+
+
+class Map:
+    """A map in the kernel.
+
+    `fd` belongs to this object when `owned`; otherwise to the loaded object that the map is part of.
+    """
+
+    def __init__(
+        self, fd: int, info: MapInfo, key: Codec, value: Codec, *, name: str | None = None, owned: bool = True
+    ) -> None:
+        self._fd = fd
+        self._owned = owned
+        self._info = info
+        self._key = key
+        self._value = value
+        self._value_bytes = value.size
+        self.name = name or info.name
+        self._key_where = f"map {self.name!r} key"
+        self._value_where = f"map {self.name!r} value"
+
+    # attributes
+
+    @property
+    def fd(self) -> int:
+        """The map's descriptor. Raises `ClosedError` after `close`."""
+        if self._fd < 0:
+            raise ClosedError(
+                "cannot use",
+                on=f"map {self.name!r}",
+                why="it is closed",
+                fix="keep its object open while you read",
+            )
+        return self._fd
+
+    @property
+    def type(self) -> MapType | int:
+        """Its ``enum bpf_map_type``."""
+        return self._info.type
+
+    @property
+    def id(self) -> int:
+        """The kernel's id for it, as ``bpftool map list`` shows."""
+        return self._info.id
+
+    @property
+    def key_size(self) -> int:
+        """In bytes."""
+        return self._info.key_size
+
+    @property
+    def value_size(self) -> int:
+        """In bytes; of one CPU's value for a per-CPU map."""
+        return self._info.value_size
+
+    @property
+    def max_entries(self) -> int:
+        """How many elements it can hold; for a ring buffer its size in bytes."""
+        return self._info.max_entries
+
+    @property
+    def flags(self) -> int:
+        """``BPF_F_*`` flags it was created with."""
+        return self._info.flags
+
+    # the kernel's verbs
+
+    def lookup_elem(self, key: Any, flags: int = 0) -> Any:
+        """The value of `key`. Raises `MapKeyError` when it is not there. ``BPF_MAP_LOOKUP_ELEM``, bpf(2)."""
+        raw = self._encode_key(key)
+        value = self._lookup_raw(raw, flags)
+        return self._decode_value(value)
+
+    def update_elem(self, key: Any, value: Any, flags: int = BPF_ANY) -> None:
+        """Writes `value` under `key`.
+
+        `flags` is `BPF_ANY`, `BPF_NOEXIST` or `BPF_EXIST`, or'ed with `BPF_F_LOCK`.
+
+        Raises `MapError` with `errno`: `EEXIST`, `E2BIG` when the map is full, `EPERM` when it is frozen;
+        `MapKeyError` for `BPF_EXIST` on a missing key; `MapTypeError`, `MapOverflowError`, `MapValueError`
+        for what the C types can't hold. ``BPF_MAP_UPDATE_ELEM``, bpf(2).
+        """
+        result = lib.bpf_map_update_elem(
+            self.fd, ffi.from_buffer(self._encode_key(key)), ffi.from_buffer(self._encode_value(value)), flags
+        )
+        if result < 0:
+            self._refuse(-result, "update", key, flags)
+
+    def delete_elem(self, key: Any) -> None:
+        """Removes `key`. Raises `MapKeyError` when it is not there. ``BPF_MAP_DELETE_ELEM``, bpf(2)."""
+        result = lib.bpf_map_delete_elem(self.fd, ffi.from_buffer(self._encode_key(key)))
+        if result < 0:
+            self._refuse(-result, "delete", key)
+
+    def get_next_key(self, key: Any = None) -> Any:
+        """The key after `key`, or the first one for None. Raises `MapKeyError` after the last.
+
+        The kernel starts over when `key` is not in a hash map any more. ``BPF_MAP_GET_NEXT_KEY``, bpf(2).
+        """
+        found = self._next_raw_key(None if key is None else self._encode_key(key))
+        if found is None:
+            raise MapKeyError(
+                "no key after", on=f"{key!r} in map {self.name!r} ({self.type})", errno=errno.ENOENT
+            )
+        return self._key.decode(found)
+
+    def lookup_and_delete_elem(self, key: Any) -> Any:
+        """The value of `key`, which is removed in the same step.
+
+        Hash maps: Linux 5.14, commit 3e87f192b405. Queues and stacks: Linux 4.20.
+        """
+        out = bytearray(self._value_bytes)
+        result = lib.bpf_map_lookup_and_delete_elem(
+            self.fd, ffi.from_buffer(self._encode_key(key)), ffi.from_buffer(out)
+        )
+        if result < 0:
+            self._refuse(-result, "look up and delete", key)
+        return self._decode_value(out)
+
+    def freeze(self) -> None:
+        """Makes it read-only for user space, for ever (Linux 5.2, commit 87df15de441b)."""
+        check(lib.bpf_map_freeze(self.fd), MapError, "cannot freeze", on=str(self))
+
+    # pins
+
+    def pin(self, path: str | Path) -> None:
+        """Gives it a name in a bpf file system, which keeps it alive when nothing holds it open."""
+        check(
+            lib.bpf_obj_pin(self.fd, os.fsencode(path)),
+            MapError,
+            f"cannot pin map {self.name!r}",
+            on=f"at {path}",
+            fix="the name must be free, its folder on a bpf file system: 'mount -t bpf bpf /sys/fs/bpf'",
+        )
+
+    def unpin(self, path: str | Path) -> None:
+        """Removes a pin. Raises `MapError` (`ENOENT`) when there is none."""
+        try:
+            os.unlink(path)
+        except OSError as e:
+            raise MapError(
+                f"cannot unpin map {self.name!r}", on=f"at {path}", why=reason(e.errno or 0), errno=e.errno
+            ) from e
+
+    def close(self) -> None:
+        """Closes the descriptor if it is this object's own. Safe to call again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0 and self._owned:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<map {self.name!r} ({self.type}), {self._key.name} -> {self._value.name}>"
+
+    def __str__(self) -> str:
+        return f"map {self.name!r} ({self.type})"
+
+    # for subclasses
+
+    def _encode_key(self, key: Any) -> bytes:
+        return self._key.encode(key, self._key_where)
+
+    def _encode_value(self, value: Any) -> bytes:
+        return self._value.encode(value, self._value_where)
+
+    def _decode_value(self, raw: bytes | bytearray | memoryview) -> Any:
+        return self._value.decode(raw)
+
+    def _lookup_raw(self, key: bytes, flags: int = 0) -> bytearray:
+        out = bytearray(self._value_bytes)
+        fd, key_at, value_at = self.fd, ffi.from_buffer(key), ffi.from_buffer(out)
+        if flags:
+            result = lib.bpf_map_lookup_elem_flags(fd, key_at, value_at, flags)
+        else:
+            result = lib.bpf_map_lookup_elem(fd, key_at, value_at)
+        if result < 0:
+            self._refuse(-result, "look up", self._key.decode(key), flags)
+        return out
+
+    def _next_raw_key(self, key: bytes | None) -> bytes | None:
+        out = bytearray(self.key_size)
+        before = ffi.NULL if key is None else ffi.from_buffer(key)
+        result = lib.bpf_map_get_next_key(self.fd, before, ffi.from_buffer(out))
+        if result == -errno.ENOENT:
+            return None
+        check(result, MapError, "cannot list the keys of", on=str(self))
+        return bytes(out)
+
+    def _refuse(self, number: int, verb: str, key: Any, flags: int = 0) -> NoReturn:
+        """Raises the exception for an error number of the kernel."""
+        what, on = f"cannot {verb} {key!r}", f"in {self}"
+        if number == errno.ENOENT:
+            raise MapKeyError(f"no key {key!r}", on=on, fix=self._missing_key_hint(), errno=number)
+        explain = _EXPLAIN.get(number)
+        why, fix = explain(self, flags) if explain else (reason(number), None)
+        raise MapError(what, on=on, why=why, fix=fix, errno=number)
+
+    def _missing_key_hint(self) -> str | None:
+        return None
+
+
+def _full(the_map: Map, flags: int) -> tuple[str, str | None]:
+    if "array" in str(the_map.type):
+        last = the_map.max_entries - 1
+        return f"its indices go from 0 to {last} (E2BIG)", "give an index in that range"
+    return (
+        f"the map is full: max_entries is {the_map.max_entries} (E2BIG)",
+        f"load with max_entries={{{the_map.name!r}: …}}, or delete elements first",
+    )
+
+
+def _exists(the_map: Map, flags: int) -> tuple[str, str | None]:
+    if flags & BPF_NOEXIST:
+        return "the key exists already (EEXIST)", "use BPF_ANY to replace its value"
+    return reason(errno.EEXIST), None
+
+
+def _not_permitted(the_map: Map, flags: int) -> tuple[str, str | None]:
+    return (
+        reason(errno.EPERM),
+        "the map is frozen, read-only for user space (BPF_F_RDONLY), or this process lacks CAP_BPF",
+    )
+
+
+def _invalid(the_map: Map, flags: int) -> tuple[str, str | None]:
+    why = reason(errno.EINVAL)
+    if the_map.type == MapType.ARRAY:
+        return why, "elements of an array can't be created or deleted, only overwritten"
+    return why, None
+
+
+_EXPLAIN: dict[int, Callable[[Map, int], tuple[str, str | None]]] = {
+    errno.E2BIG: _full,
+    errno.EEXIST: _exists,
+    errno.EPERM: _not_permitted,
+    errno.EINVAL: _invalid,
+}
+
+
+def info_of(fd: int) -> MapInfo:
+    """`map_info`, closing the descriptor when it is no map's."""
+    try:
+        return map_info(fd)
+    except BaseException:
+        os.close(fd)
+        raise

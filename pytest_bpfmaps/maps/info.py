@@ -1,0 +1,83 @@
+"""What the kernel says of a map: ``BPF_OBJ_GET_INFO_BY_FD``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..btf import BytesCodec, Codec, Codecs
+from ..btf.codec import IntCodec
+from ..errors import MapError
+from ..libbpf import check, ffi, lib, to_str
+from .constants import MapType
+
+_INDEXED = frozenset(
+    {
+        *(MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.PERF_EVENT_ARRAY),
+        *(MapType.CGROUP_ARRAY, MapType.ARRAY_OF_MAPS, MapType.DEVMAP, MapType.CPUMAP, MapType.XSKMAP),
+        *(MapType.SOCKMAP, MapType.REUSEPORT_SOCKARRAY, MapType.STACK_TRACE),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MapInfo:
+    """A map's attributes; sizes in bytes. The kernel cuts `name` after 15 characters."""
+
+    type: MapType | int
+    id: int
+    name: str
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    btf_id: int
+    btf_key_type_id: int
+    btf_value_type_id: int
+
+
+def map_info(fd: int) -> MapInfo:
+    """The attributes of the map behind a descriptor (Linux 4.13, commit 1e2709769086)."""
+    raw = ffi.new("struct bpf_map_info *")
+    size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_map_info"))
+    check(
+        lib.bpf_obj_get_info_by_fd(fd, raw, size),
+        MapError,
+        "cannot read the attributes of",
+        on=f"map fd {fd}",
+    )
+    return MapInfo(
+        type=MapType.from_number(raw.type),
+        id=raw.id,
+        name=to_str(raw.name),
+        key_size=raw.key_size,
+        value_size=raw.value_size,
+        max_entries=raw.max_entries,
+        flags=raw.map_flags,
+        btf_id=raw.btf_id,
+        btf_key_type_id=raw.btf_key_type_id,
+        btf_value_type_id=raw.btf_value_type_id,
+    )
+
+
+def codecs_for(info: MapInfo, codecs: Codecs | None) -> tuple[Codec, Codec]:
+    """Codecs of a map's key and value: from BTF where it has types, else of plain bytes.
+
+    Keys of maps that are indexed by number are ints in any case.
+    """
+    key = _typed(codecs, info.btf_key_type_id, info.key_size)
+    value = _typed(codecs, info.btf_value_type_id, info.value_size)
+    if key is None:
+        indexed = info.type in _INDEXED and info.key_size == 4
+        key = IntCodec("__u32", 4, signed=False) if indexed else _plain(info.key_size)
+    return key, value or _plain(info.value_size)
+
+
+def _typed(codecs: Codecs | None, type_id: int, size: int) -> Codec | None:
+    if codecs is None or not type_id:
+        return None
+    codec = codecs.get(type_id)
+    return codec if codec.size == size else None
+
+
+def _plain(size: int) -> Codec:
+    return BytesCodec(f"{size} bytes", size)

@@ -1,0 +1,109 @@
+"""Per-CPU maps: an element has one value for each possible CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+from ..btf import Codec, Record
+from ..btf.record import StructCodec
+from ..errors import MapError, MapValueError
+from ..libbpf import check, lib
+from .array import ArrayMap
+from .hash import HashMap
+from .info import MapInfo
+
+
+@cache
+def possible_cpus() -> int:
+    """How many CPUs this kernel could ever have: the length of every per-CPU value."""
+    return check(lib.libbpf_num_possible_cpus(), MapError, "cannot count the possible CPUs")
+
+
+class PerCpu(tuple[Any, ...]):
+    """The values of one element, index by CPU. Equal to a list or tuple of the same values."""
+
+    __slots__ = ()
+
+    def sum(self) -> Any:
+        """The total over all CPUs; of structs, a dict with the total of each numeric field."""
+        return combine(self, sum)
+
+    def max(self) -> Any:
+        """The largest value; of structs, field by field."""
+        return combine(self, max)
+
+    def min(self) -> Any:
+        """The smallest value; of structs, field by field."""
+        return combine(self, min)
+
+    def __eq__(self, other: object) -> bool:
+        return tuple.__eq__(self, tuple(other) if isinstance(other, list) else other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
+
+
+def combine(values: tuple[Any, ...], how: Callable[[Iterable[Any]], Any]) -> Any:
+    """`how` over numbers, over each numeric field of records, over each place of lists."""
+    first = values[0]
+    if isinstance(first, Record):
+        names = [n for n in first._codec_.by_name if isinstance(first[n], int | float | Record | list)]
+        return {n: combine(tuple(v[n] for v in values), how) for n in names}
+    if isinstance(first, list):
+        return [combine(column, how) for column in zip(*values, strict=True)]
+    return how(values)
+
+
+class PerCpuHashMap(HashMap):
+    """``BPF_MAP_TYPE_PERCPU_HASH``, ``BPF_MAP_TYPE_LRU_PERCPU_HASH``.
+
+    `m[key]` is a `PerCpu`. Writing takes one value for all CPUs, or a list with a value for each.
+    """
+
+    def __init__(self, fd: int, info: MapInfo, key: Codec, value: Codec, **options: Any) -> None:
+        super().__init__(fd, info, key, value, **options)
+        # the kernel gives each CPU's value 8-byte alignment; a buffer of plain value_size would be overrun
+        self._stride = (value.size + 7) & ~7
+        self._value_bytes = self._stride * possible_cpus()
+
+    def sum(self) -> dict[Any, Any]:
+        """``{key: total over all CPUs}``."""
+        return {k: v.sum() for k, v in self.snapshot().items()}
+
+    def _decode_value(self, raw: bytes | bytearray | memoryview) -> Any:
+        decode, step = self._value.decode, self._stride
+        return PerCpu(decode(raw, at) for at in range(0, self._value_bytes, step))
+
+    def _decode_values(self, raw: bytes, count: int) -> list[Any]:
+        size = self._value_bytes
+        return [self._decode_value(raw[i * size : (i + 1) * size]) for i in range(count)]
+
+    def _encode_value(self, value: Any) -> bytes:
+        padding = bytes(self._stride - self._value.size)
+        if not self._is_one_per_cpu(value):
+            return (self._value.encode(value, self._value_where) + padding) * possible_cpus()
+        if len(value) != possible_cpus():
+            raise MapValueError(
+                f"cannot store {len(value)} values",
+                on=f"in {self._value_where}",
+                why=f"this kernel has {possible_cpus()} possible CPUs",
+                fix="give one value for all CPUs, or a list with one for each",
+            )
+        return b"".join(
+            self._value.encode(v, f"{self._value_where} of CPU {cpu}") + padding
+            for cpu, v in enumerate(value)
+        )
+
+    def _is_one_per_cpu(self, value: Any) -> bool:
+        if isinstance(value, PerCpu | list):
+            return True
+        # a tuple is a struct in field order, or else one value for each CPU
+        return isinstance(value, tuple) and not isinstance(self._value, StructCodec)
+
+
+class PerCpuArrayMap(PerCpuHashMap, ArrayMap):
+    """``BPF_MAP_TYPE_PERCPU_ARRAY``: a `PerCpu` for every index."""

@@ -1,0 +1,64 @@
+"""Which class serves which map type."""
+
+from __future__ import annotations
+
+import errno
+
+from ..btf import Codec, Codecs
+from ..errors import MapError, UnsupportedError
+from ..libbpf import check, lib
+from .array import ArrayMap
+from .base import Map, info_of
+from .constants import MapType
+from .hash import HashMap
+from .info import MapInfo, codecs_for
+from .kernel_btf import load_codecs
+from .percpu import PerCpuArrayMap, PerCpuHashMap
+
+CLASSES: dict[int, type[Map]] = {
+    MapType.HASH: HashMap,
+    MapType.LRU_HASH: HashMap,
+    MapType.ARRAY: ArrayMap,
+    MapType.PERCPU_HASH: PerCpuHashMap,
+    MapType.LRU_PERCPU_HASH: PerCpuHashMap,
+    MapType.PERCPU_ARRAY: PerCpuArrayMap,
+}
+"""By type; other floors add theirs. A type that is not here gets the plain `Map` with the kernel's verbs."""
+
+
+def make_map(
+    fd: int, info: MapInfo, codecs: Codecs | None, *, name: str | None = None, owned: bool = True
+) -> Map:
+    """The map object for a descriptor."""
+    key: Codec
+    value: Codec
+    key, value = codecs_for(info, codecs)
+    return CLASSES.get(info.type, Map)(fd, info, key, value, name=name, owned=owned)
+
+
+def map_by_id(map_id: int) -> Map:
+    """Opens the map with that id (``BPF_MAP_GET_FD_BY_ID``, Linux 4.13, commit bd5f5f4ecb78)."""
+    fd = lib.bpf_map_get_fd_by_id(map_id)
+    fix = "list the ids with 'bpftool map list'" if fd == -errno.ENOENT else None
+    check(fd, MapError, "cannot open", on=f"map id {map_id}", fix=fix)
+    return _from_own_fd(fd)
+
+
+def pinned_map(path: str) -> Map:
+    """Opens the map that is pinned at `path` (``BPF_OBJ_GET``, Linux 4.4, commit b2197755b263)."""
+    fd = lib.bpf_obj_get(path.encode())
+    fix = "is it pinned there, and is this a bpf file system?" if fd == -errno.ENOENT else None
+    check(fd, MapError, "cannot open the pinned map", on=path, fix=fix)
+    return _from_own_fd(fd)
+
+
+def _from_own_fd(fd: int) -> Map:
+    info = info_of(fd)
+    return make_map(fd, info, load_codecs(info.btf_id) if info.btf_id else None)
+
+
+def require_type(the_map: Map, *types: MapType) -> None:
+    """Raises `UnsupportedError` unless the map is of one of the types."""
+    if the_map.type not in types:
+        wanted = " or ".join(str(t) for t in types)
+        raise UnsupportedError("cannot use", on=str(the_map), why=f"it is no {wanted} map")
