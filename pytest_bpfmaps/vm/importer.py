@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tarfile
@@ -17,7 +18,7 @@ from pytest_bpfmaps.vm.tree import FORMAT, complete, find_image
 
 # Where a kernel build leaves its bootable image, by architecture.
 _BUILT_IMAGES = ("arch/x86/boot/bzImage", "arch/arm64/boot/Image")
-_BOOT_FILES = ("vmlinuz-", "vmlinux-", "config-", "System.map-")
+_BOOT_FILES = ("vmlinuz", "vmlinux", "config", "System.map")
 
 
 def import_path(path: Path, tree: Path, progress: Progress) -> None:
@@ -34,7 +35,7 @@ def import_path(path: Path, tree: Path, progress: Progress) -> None:
             _copy_modules(path.parent.parent, release, tree)
     elif built_image(path) is not None:
         _copy_build(path, tree)
-    elif find_image(path) is not None:
+    elif packaged_image(path) is not None:
         _copy_package(path, tree)
     else:
         raise VmError(
@@ -48,7 +49,7 @@ def import_path(path: Path, tree: Path, progress: Progress) -> None:
 
 def fingerprint(path: Path) -> str:
     """A file name that changes when the kernel at `path` does. Raises VmError when there is none."""
-    image = built_image(path) or find_image(path) or path
+    image = built_image(path) or packaged_image(path) or path
     try:
         facts = image.stat()
     except OSError as error:
@@ -68,27 +69,29 @@ def _copy_image(path: Path, tree: Path, config: Path | None = None) -> str:
     boot.mkdir(parents=True, exist_ok=True)
     stem = "vmlinuz" if image.format == "bzImage" else "vmlinux"
     shutil.copyfile(path, boot / f"{stem}-{image.release}")
-    if config is None:
-        config = path.with_name(f"config-{image.release}")
-    if config.is_file():
-        shutil.copyfile(config, boot / f"config-{image.release}")
+    beside = [path.with_name(f"config-{image.release}"), path.with_name("config")]
+    for file in [config] if config else beside:
+        if file.is_file():
+            shutil.copyfile(file, boot / f"config-{image.release}")
+            break
     return image.release
 
 
 def _copy_package(path: Path, tree: Path) -> None:
-    image = find_image(path)
+    image = packaged_image(path)
     assert image is not None
     _copy_modules(path, _copy_image(image, tree), tree)
 
 
 def _copy_modules(root: Path, release: str, tree: Path) -> None:
-    ignore = shutil.ignore_patterns("build", "source")  # links to the headers
-    for parent in ("lib/modules", "usr/lib/modules"):
-        if (root / parent / release).is_dir():
-            shutil.copytree(
-                root / parent / release, tree / "lib/modules" / release, symlinks=True, ignore=ignore
-            )
-            return
+    for prefix in ("lib/modules", "usr/lib/modules"):
+        for folder, _, names in os.walk(root / prefix / release):
+            for name in names:
+                file = Path(folder, name)
+                place = _place(PurePosixPath(file.relative_to(root)))
+                if place is not None and file.is_file() and not (tree / place).exists():
+                    (tree / place).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, tree / place)
 
 
 def _copy_build(path: Path, tree: Path) -> None:
@@ -153,13 +156,24 @@ def _unpack_tar(stream: IO[bytes], tree: Path, each: Callable[[int], None]) -> N
 
 
 def _wanted(member: tarfile.TarInfo) -> PurePosixPath | None:
-    """Where a package's file belongs in our layout; None when no guest needs it."""
     path = PurePosixPath(member.name)
-    if not member.isreg() or path.is_absolute() or ".." in path.parts:
-        return None
+    safe = member.isreg() and not path.is_absolute() and ".." not in path.parts
+    return _place(path) if safe else None
+
+
+def _place(path: PurePosixPath) -> PurePosixPath | None:
+    """Where a package's file belongs in our layout; None when no guest needs it."""
     parts = path.parts[1:] if path.parts[:2] == ("usr", "lib") else path.parts
-    if parts[:1] == ("boot",) and path.name.startswith(_BOOT_FILES):
+    if parts[:1] == ("boot",) and path.name.startswith(tuple(f"{name}-" for name in _BOOT_FILES)):
         return PurePosixPath(*parts)
-    if parts[:2] == ("lib", "modules") and len(parts) > 3:
-        return PurePosixPath(*parts)
-    return None
+    if parts[:2] != ("lib", "modules") or len(parts) < 4:
+        return None
+    if len(parts) == 4 and path.name in _BOOT_FILES:  # Debian >= 7.2, Fedora: all in one folder
+        return PurePosixPath("boot", f"{path.name}-{parts[2]}")
+    return PurePosixPath(*parts)
+
+
+def packaged_image(folder: Path) -> Path | None:
+    """The kernel image of an unpacked package, or None."""
+    beside_modules = (p for lib in ("lib", "usr/lib") for p in folder.glob(f"{lib}/modules/*/vmlinuz"))
+    return find_image(folder) or next(beside_modules, None)

@@ -26,7 +26,7 @@ _SUITES = {
     "debian": ("bullseye", "bookworm", "trixie", "sid"),
     "ubuntu": ("focal", "jammy", "noble", "plucky", "questing"),
 }
-_KERNEL_PACKAGE = re.compile(r"linux-(image|image-unsigned|binary|modules|modules-extra)-\d")
+_KERNEL_PACKAGE = re.compile(r"linux-(image|image-unsigned|base|binary|modules|modules-extra)-\d")
 
 
 @dataclass(frozen=True)
