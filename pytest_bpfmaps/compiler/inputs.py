@@ -43,8 +43,8 @@ def parse_search_path(verbose: str) -> SearchPath:
 def parse_dependencies(rule: str) -> list[str]:
     """The files of the make rule that ``clang -MD`` writes."""
     _, _, files = rule.replace("\\\n", " ").partition(": ")
-    words = re.findall(r"(?:\\.|[^\s\\])+", files)
-    return [re.sub(r"\\(.)", r"\1", word).replace("$$", "$") for word in words]
+    words = re.findall(r"(?:\\[ #]|\S)+", files)
+    return [re.sub(r"\\([ #])", r"\1", word).replace("$$", "$") for word in words]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 from collections.abc import Callable
@@ -103,11 +104,12 @@ def _settled(builder: Builder, folder: Path) -> tuple[Built, Inputs]:
     for _ in range(_ATTEMPTS):
         started = time_ns()
         built = builder.build(folder)
-        inputs = record(built.dependencies, built.search)
-        # A clock that runs ahead on a file server looks like a change, too; then equal contents decide.
-        if not inputs.changed_since(started) or (before is not None and before.same_content(inputs)):
-            return built, inputs
-        before = inputs
+        with contextlib.suppress(FileNotFoundError):  # a header that is gone again has changed, too
+            inputs = record(built.dependencies, built.search)
+            # A clock that runs ahead on a file server looks like a change; then equal contents decide.
+            if not inputs.changed_since(started) or (before is not None and before.same_content(inputs)):
+                return built, inputs
+            before = inputs
     raise CompileError(
         "cannot compile",
         on=str(builder.source),
