@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -91,7 +92,7 @@ class Catalogue:
         return iter(sorted(self._read(), key=lambda kernel: _natural(kernel.name)))
 
     def _read(self) -> Iterator[Kernel]:
-        for name in self._folders():
+        for name in sorted({*self._folders(), *staging.locked_names(self.root)}):
             kernel = self._find(name)
             if kernel is not None:
                 yield kernel
@@ -102,12 +103,17 @@ class Catalogue:
         return [p.name for p in self.root.iterdir() if not p.name.startswith(".")]
 
     def _find(self, name: str) -> Kernel | None:
-        if not _NAME.fullmatch(name):
-            return None
-        try:
-            return Kernel.read(self.root / name)
-        except (OSError, ValueError, KeyError):
-            return None
+        kernel = self._find_now(name)
+        if kernel is None and name in staging.locked_names(self.root):
+            with suppress(OSError), staging.name_lock(self.root, name):  # it may be replaced right now
+                return self._find_now(name)
+        return kernel
+
+    def _find_now(self, name: str) -> Kernel | None:
+        if _NAME.fullmatch(name):
+            with suppress(OSError, ValueError, KeyError):
+                return Kernel.read(self.root / name)
+        return None
 
     def names(self) -> list[str]:
         """The names, oldest kernel first."""
@@ -116,9 +122,6 @@ class Catalogue:
     def get(self, name: str) -> Kernel:
         """The kernel called `name`. Raises VmError that names those known."""
         kernel = self._find(name)
-        if kernel is None and name in self._folders():
-            with staging.name_lock(self.root, name):  # another process may be replacing it right now
-                kernel = self._find(name)
         if kernel is None:
             raise self._unknown(name)
         return kernel
@@ -139,9 +142,9 @@ class Catalogue:
         A path is not stored; what is read out of it is kept in the cache until the path changes. Raises
         VmError when nothing fits.
         """
-        if pattern in self._folders():
-            return [self.get(pattern)]
-        if "/" in pattern or (pattern not in _RESERVED and Path(pattern).exists()):
+        if (kernel := self._find(pattern)) is not None:
+            return [kernel]
+        if "/" in pattern or (pattern not in {"", *_RESERVED} and Path(pattern).exists()):
             return [self._ad_hoc(Path(pattern).expanduser().resolve())]
         found = [k for k in self if pattern == "all" or fnmatchcase(k.name, pattern)]
         if not found:
@@ -155,7 +158,7 @@ class Catalogue:
         key = sha256(str(path).encode()).hexdigest()[:16]
         folder = self.root / ".ad-hoc"
         target = folder / key
-        with staging.name_lock(self.root, f"ad-hoc-{key}"):
+        with staging.name_lock(self.root, f".ad-hoc-{key}"):
             if not (target / stamp).exists():
                 with staging.staging(self.root) as stage:
                     import_path(path, stage / "tree", Silent())
@@ -196,7 +199,7 @@ class Catalogue:
         return self.get(name)
 
     def _check_free(self, name: str, source: str) -> None:
-        old = self._find(name)
+        old = self._find_now(name)
         if old is not None and old.source != source:
             raise VmError(
                 "cannot store kernel",
@@ -208,7 +211,9 @@ class Catalogue:
     def remove(self, name: str) -> None:
         """Delete the kernel called `name`. Raises VmError when there is none."""
         if name not in self._folders():
-            raise self._unknown(name)
+            raise VmError(
+                "no kernel", on=repr(name), why="nothing to remove", fix=closest(name, self.names())
+            )
         with staging.staging(self.root) as stage, staging.name_lock(self.root, name):
             if name in self._folders():
                 (self.root / name).rename(stage / name)

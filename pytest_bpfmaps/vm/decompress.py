@@ -28,12 +28,20 @@ def decompress(payload: bytes, out: IO[bytes]) -> None:
     for magic, unpack in _FORMATS:
         if payload.startswith(magic):
             unpack(payload, out)
+            _check_size(payload, out)
             return
     raise ValueError(f"its payload starts with the unknown bytes {payload[:6].hex(' ')}")
 
 
+def _check_size(payload: bytes, out: IO[bytes]) -> None:
+    """The build appends the uncompressed size; lz4's old format has no other way to tell damage."""
+    size, expected = out.seek(0, 2), int.from_bytes(payload[-4:], "little")
+    if size != expected:
+        raise ValueError(f"its payload gives {size} bytes and not {expected}")
+
+
 def _with_python(name: str, new: Callable[[], _Stream]) -> Callable[[bytes, IO[bytes]], None]:
-    # A decompressor object stops at the end of its stream: the build appends the uncompressed size (4 bytes).
+    # A decompressor object stops at the end of its stream, before the appended size.
     def unpack(payload: bytes, out: IO[bytes]) -> None:
         stream = new()
         for start in range(0, len(payload), _CHUNK):

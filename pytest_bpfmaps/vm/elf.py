@@ -19,7 +19,7 @@ _NOTE = struct.Struct("<III")
 _SHT_NOTE = 7
 _XEN_ELFNOTE_PHYS32_ENTRY = 18
 
-TYPES = {1: "relocatable object", 2: "executable", 3: "shared object", 4: "core dump"}
+TYPES = {1: "relocatable object", 2: "executable", 3: "program or shared library", 4: "core dump"}
 MACHINES = {
     3: "x86",
     20: "ppc",
@@ -76,7 +76,7 @@ class Elf:
         for section in self.sections:
             if section.type != _SHT_NOTE:
                 continue
-            at, end = section.offset, section.offset + section.size
+            at, end = section.offset, min(section.offset + section.size, len(self._data))
             while at + _NOTE.size <= end:
                 owner, desc, kind = _NOTE.unpack_from(self._data, at)
                 at += _NOTE.size

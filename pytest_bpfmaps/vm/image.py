@@ -67,7 +67,12 @@ def read_image(path: Path) -> KernelImage:
 
 
 def _recognise(path: Path, data: mmap.mmap | bytes) -> KernelImage:
-    if data[_MAGIC : _MAGIC + 4] == b"HdrS" and data[_BOOT_FLAG : _BOOT_FLAG + 2] == b"\x55\xaa":
+    whole_header = len(data) >= _PAYLOAD + 8
+    if (
+        whole_header
+        and data[_MAGIC : _MAGIC + 4] == b"HdrS"
+        and data[_BOOT_FLAG : _BOOT_FLAG + 2] == b"\x55\xaa"
+    ):
         image = KernelImage(path, "bzImage", "x86_64", _bzimage_release(path, data))
     elif data[:4] == b"\x7fELF":
         image = _recognise_elf(path, data)
@@ -159,9 +164,12 @@ def unpack_vmlinux(image: KernelImage, target: Path) -> None:
                     why=str(error),
                     fix="the file may be cut short: copy or fetch it again",
                 ) from error
-    with target.open("rb") as result:
-        if result.read(4) != b"\x7fELF":
-            raise VmError("cannot unpack kernel image", on=str(image.path), why="its payload is no ELF file")
+    try:
+        with open_elf(target):
+            pass
+    except (ValueError, struct.error) as error:
+        why = f"its payload is {error}"
+        raise VmError("cannot unpack kernel image", on=str(image.path), why=why, fix=FIX) from error
 
 
 def _payload(data: mmap.mmap | bytes) -> bytes:

@@ -57,6 +57,7 @@ def fetch(
     need_commands("apt-get", "apt-cache", "apt-config", "dpkg", "dpkg-deb")
     main, more = _sources(spec, distribution, suite)
     architecture = sources.architecture()
+    staging.collect(catalogue.root)
     with _one_fetch(catalogue, spec, progress):
         apt = AptRoot(
             catalogue.root.absolute() / ".apt" / spec.replace(":", "-").replace("/", "-"), architecture
@@ -96,7 +97,7 @@ def _sources(spec: str, distribution: str, suite: str) -> tuple[sources.Source, 
 
 def _one_fetch(catalogue: Catalogue, spec: str, progress: Progress) -> AbstractContextManager[object]:
     """The lock on the private apt of `spec`, taken: two fetches of one suite would do the same work twice."""
-    lock = staging.name_lock(catalogue.root, "fetch-" + spec.replace(":", "-").replace("/", "-"))
+    lock = staging.name_lock(catalogue.root, ".fetch-" + spec.replace(":", "-").replace("/", "-"))
     try:
         return lock.acquire(timeout=0)
     except Timeout:
@@ -118,6 +119,8 @@ def _update(
                 raise
             apt.update([s for s in wanted if s.suite not in missing], progress, step)
     except AptError as error:
+        if main.suite in error.missing():
+            shutil.rmtree(apt.root)  # there is nothing to come back to
         raise _explain(error, spec, main) from error
     distribution = spec.partition(":")[0]
     if {origin.lower() for origin in apt.origins()} != {distribution}:
@@ -131,7 +134,8 @@ def _explain(error: AptError, spec: str, main: sources.Source) -> VmError:
     if suite in error.missing():
         why = f"the mirror {_host(main)} has no suite {suite!r}"
         fix = closest(suite, _SUITES[distribution])
-    elif error.unsigned():
+        return VmError("cannot fetch kernel", on=repr(spec), why=why, fix=fix)
+    if error.unsigned():
         keys = main.signed_by or "apt's trusted.gpg.d"
         why = f"the signature of {suite!r} can't be verified with the keys in {keys}"
         fix = f"install a {distribution}-archive-keyring package that knows that suite's key"

@@ -19,10 +19,18 @@ from filelock import FileLock
 
 
 def name_lock(root: Path, name: str) -> FileLock:
-    """The lock, between processes, of one name below `root`."""
+    """The lock, between processes, of one name below `root`. A name that starts with a dot is no kernel's."""
     folder = root / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / f"{name}.lock")
+
+
+def locked_names(root: Path) -> set[str]:
+    """The names below `root` that ever had a lock, so that may be on their way from one folder to another."""
+    with suppress(OSError):
+        locks = os.listdir(root / ".locks")
+        return {lock.removesuffix(".lock") for lock in locks if not lock.startswith(".")}
+    return set()
 
 
 @contextmanager

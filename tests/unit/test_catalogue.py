@@ -1,0 +1,397 @@
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from kernel_files import BTF, RELEASE, bzimage, deb, elf, package_files, vmlinux, write
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+from pytest_bpfmaps.vm.staging import collect, staging
+
+pytestmark = [
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are for x86_64"),
+    pytest.mark.skipif(
+        not shutil.which("depmod", path="/usr/sbin:/sbin:/usr/bin"), reason="needs kmod's depmod"
+    ),
+]
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    return Catalogue(tmp_path / "kernels")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return write(tmp_path, {"bzImage": bzimage()}) / "bzImage"
+
+
+def add_releases(catalogue: Catalogue, folder: Path, *releases: str) -> None:
+    for release in releases:
+        catalogue.add(write(folder, {f"image-{release}": bzimage(release)}) / f"image-{release}")
+
+
+def test_default_root_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
+    assert Catalogue().root == paths.kernels_dir() == tmp_path / "kernels"
+
+
+def test_empty_catalogue(catalogue: Catalogue) -> None:
+    assert list(catalogue) == []
+    with pytest.raises(VmError, match=r"no kernel '6\.1': the catalogue has none yet") as caught:
+        catalogue.get("6.1")
+    assert "bpfmaps kernels fetch debian:bookworm" in str(caught.value)
+
+
+class TestAdd:
+    def test_image(self, catalogue: Catalogue, image: Path) -> None:
+        kernel = catalogue.add(image)
+        assert (kernel.name, kernel.release, kernel.arch) == ("6.1", RELEASE, "x86_64")
+        assert kernel.source == str(image)
+        assert kernel.image == catalogue.root / "6.1" / "boot" / f"vmlinuz-{RELEASE}"
+        assert kernel.image.read_bytes() == image.read_bytes()
+        assert kernel.btf is not None
+        assert kernel.btf.read_bytes() == BTF
+        assert kernel.vmlinux is not None
+        assert kernel.vmlinux.read_bytes() == vmlinux()
+        assert kernel.modules is None
+        assert kernel.config is None
+        assert kernel.size > len(BTF)
+
+    def test_uncompressed_image(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        kernel = catalogue.add(write(tmp_path, {"vmlinux": vmlinux("6.9.1")}) / "vmlinux")
+        assert kernel.name == "6.9"
+        assert kernel.image.read_bytes() == vmlinux("6.9.1")
+
+    def test_config_inside_of_the_image(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        data = bzimage(kernel=vmlinux(config=b"CONFIG_BPF_JIT=y\n"))
+        kernel = catalogue.add(write(tmp_path, {"bzImage": data}) / "bzImage")
+        assert kernel.config is not None
+        assert kernel.config.read_text() == "CONFIG_BPF_JIT=y\n"
+
+    def test_kernel_that_can_not_boot_uncompressed(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        data = bzimage(kernel=vmlinux(pvh=False, btf=None))
+        kernel = catalogue.add(write(tmp_path, {"bzImage": data}) / "bzImage")
+        assert kernel.vmlinux is None
+        assert kernel.btf is None
+
+    def test_unpacked_package(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        check_package(catalogue.add(write(tmp_path / "package", package_files())))
+
+    def test_installed_image_brings_its_modules(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        package = write(tmp_path / "package", package_files())
+        check_package(catalogue.add(package / "boot" / f"vmlinuz-{RELEASE}"))
+
+    def test_package_with_everything_beside_the_modules(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        modules = f"usr/lib/modules/{RELEASE}"
+        files = {
+            f"{modules}/vmlinuz": bzimage(),
+            f"{modules}/config": b"CONFIG_BPF=y\n",
+            f"{modules}/kernel/fs/9p/9p.ko.xz": b"x",
+        }
+        kernel = catalogue.add(write(tmp_path / "package", files))
+        assert kernel.image.name == f"vmlinuz-{RELEASE}"
+        assert kernel.config is not None
+        assert (catalogue.root / "6.1/lib/modules" / RELEASE / "kernel/fs/9p/9p.ko.xz").exists()
+
+    @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg")
+    def test_debian_package(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        other = {"usr/share/doc/x/copyright": b"text", "etc/x": b"y"}
+        package = deb(tmp_path, f"linux-image-{RELEASE}", "6.1.9-1", {**package_files(), **other})
+        check_package(catalogue.add(package))
+        assert sorted(p.name for p in (catalogue.root / "6.1").iterdir()) == [
+            "boot",
+            "btf",
+            "kernel.json",
+            "lib",
+            "vmlinux",
+        ]
+
+    @pytest.mark.parametrize("order", ["kernel/fs/9p/9p.ko\n", "fs/9p/9p.ko\n", "fs/9p/9p.o\n"])
+    def test_build_tree(self, catalogue: Catalogue, tmp_path: Path, order: str) -> None:
+        tree = {
+            "arch/x86/boot/bzImage": bzimage(),
+            ".config": b"CONFIG_BPF=y\n",
+            "modules.order": order.encode(),
+            "modules.builtin": b"kernel/fs/ext4/ext4.ko\n",
+            "fs/9p/9p.ko": elf({".modinfo": b"license=GPL\0"}, type=1),
+        }
+        check_package(catalogue.add(write(tmp_path / "linux", tree)))
+
+    def test_name(self, catalogue: Catalogue, image: Path) -> None:
+        assert catalogue.add(image, "mine").name == "mine"
+        assert catalogue.names() == ["mine"]
+
+    @pytest.mark.parametrize("name", ["all", "host", "a/b", "..", ".x", "", "6.*", "a b", "6.1\n"])
+    def test_impossible_name(self, catalogue: Catalogue, image: Path, name: str) -> None:
+        with pytest.raises(VmError, match="cannot name a kernel"):
+            catalogue.add(image, name)
+
+    def test_same_source_replaces(self, catalogue: Catalogue, image: Path) -> None:
+        catalogue.add(image)
+        image.write_bytes(bzimage("6.1.0-8-amd64"))
+        catalogue.add(image)
+        assert [k.release for k in catalogue] == ["6.1.0-8-amd64"]
+
+    def test_name_of_another_source_is_kept(self, catalogue: Catalogue, image: Path, tmp_path: Path) -> None:
+        catalogue.add(image)
+        other = write(tmp_path, {"other": bzimage("6.1.99")}) / "other"
+        with pytest.raises(VmError, match=r"that name belongs to 6\.1\.0-7-amd64 from .*/bzImage") as caught:
+            catalogue.add(other)
+        assert "bpfmaps kernels remove 6.1" in str(caught.value)
+        assert catalogue.get("6.1").release == RELEASE
+
+    def test_modules_of_another_kernel(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        files = {f"boot/vmlinuz-{RELEASE}": bzimage("6.1.1"), "lib/modules/6.1.2/modules.order": b""}
+        package = deb(tmp_path, "linux-image", "1", files)
+        with pytest.raises(VmError, match=r"the image is release 6\.1\.1, the modules are for 6\.1\.2"):
+            catalogue.add(package)
+        assert_nothing_stored(catalogue)
+
+    def test_package_without_a_kernel(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        with pytest.raises(VmError, match=r"it has no boot/vmlinuz-\* file"):
+            catalogue.add(deb(tmp_path, "doc", "1", {"usr/share/doc/x": b"y"}))
+        assert_nothing_stored(catalogue)
+
+    def test_damaged_package(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        package = deb(tmp_path, "linux-image", "1", package_files())
+        package.write_bytes(package.read_bytes()[:1000])
+        with pytest.raises(VmError, match=r"cannot unpack .*linux-image_1_amd64\.deb"):
+            catalogue.add(package)
+        assert_nothing_stored(catalogue)
+
+    def test_missing_path(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        with pytest.raises(VmError, match="there is no such file or folder"):
+            catalogue.add(tmp_path / "none")
+
+    def test_folder_without_a_kernel(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        with pytest.raises(VmError, match=r"neither boot/vmlinuz-\* nor arch/x86/boot/bzImage"):
+            catalogue.add(tmp_path)
+        assert_nothing_stored(catalogue)
+
+
+def check_package(kernel: Kernel) -> None:
+    """The kernel of `package_files`, complete."""
+    assert kernel.release == RELEASE
+    assert kernel.modules == kernel.image.parent.parent
+    assert kernel.config is not None
+    assert kernel.config.read_text() == "CONFIG_BPF=y\n"
+    modules = kernel.modules / "lib" / "modules" / RELEASE
+    assert (modules / "kernel/fs/9p/9p.ko").is_file()
+    assert (modules / "modules.dep").read_text() == "kernel/fs/9p/9p.ko:\n"
+
+
+def assert_nothing_stored(catalogue: Catalogue) -> None:
+    assert catalogue.names() == []
+    assert list((catalogue.root / ".new").iterdir()) == []
+
+
+class TestRead:
+    def test_versions_are_sorted_as_numbers(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        add_releases(catalogue, tmp_path, "6.12.1", "5.10.0-46-amd64", "6.1.0", "7.2.0")
+        catalogue.add(tmp_path / "image-6.1.0", "mine")
+        assert catalogue.names() == ["5.10", "6.1", "6.12", "7.2", "mine"]
+
+    def test_unknown_name_tells_the_known_and_the_closest(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        add_releases(catalogue, tmp_path, "5.10.1", "6.1.0")
+        with pytest.raises(VmError, match=r"no kernel '6\.11': the catalogue has 5\.10, 6\.1") as caught:
+            catalogue.get("6.11")
+        assert "did you mean '6.1'" in str(caught.value)
+        with pytest.raises(VmError, match="kernels fetch debian:trixie"):
+            catalogue.get("6.12")
+
+    @pytest.mark.parametrize("name", ["", ".", "..", ".new", "../kernels/6.1", "/etc"])
+    def test_names_are_no_paths(self, catalogue: Catalogue, image: Path, name: str) -> None:
+        catalogue.add(image)
+        with pytest.raises(VmError, match="no kernel"):
+            catalogue.get(name)
+
+    def test_half_a_folder_is_no_kernel(self, catalogue: Catalogue, image: Path) -> None:
+        catalogue.add(image)
+        shutil.copytree(catalogue.root / "6.1", catalogue.root / "6.2")
+        (catalogue.root / "6.2" / "kernel.json").write_text('{"format": 1')
+        (catalogue.root / "6.3").mkdir()
+        assert catalogue.names() == ["6.1"]
+        with pytest.raises(VmError, match=r"no kernel '6\.2'"):
+            catalogue.get("6.2")
+
+    def test_json_has_what_the_dataclass_has(self, catalogue: Catalogue, image: Path) -> None:
+        kernel = catalogue.add(image)
+        facts = json.loads(json.dumps(kernel.to_json()))
+        assert facts["image"] == str(kernel.image)
+        assert facts["modules"] is None
+        assert set(facts) == {field.name for field in dataclasses.fields(Kernel)}
+
+
+class TestSelect:
+    @pytest.fixture(autouse=True)
+    def kernels(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        add_releases(catalogue, tmp_path, "5.10.1", "6.1.1", "6.12.1", "7.2.1")
+
+    @pytest.mark.parametrize(
+        ("pattern", "names"),
+        [
+            ("6.1", ["6.1"]),
+            ("6.*", ["6.1", "6.12"]),
+            ("[57].*", ["5.10", "7.2"]),
+            ("all", ["5.10", "6.1", "6.12", "7.2"]),
+        ],
+    )
+    def test_by_name(self, catalogue: Catalogue, pattern: str, names: list[str]) -> None:
+        assert [k.name for k in catalogue.select(pattern)] == names
+
+    @pytest.mark.parametrize("pattern", ["6.2", "4.*", ""])
+    def test_nothing_fits(self, catalogue: Catalogue, pattern: str) -> None:
+        with pytest.raises(VmError, match=r"the catalogue has 5\.10, 6\.1, 6\.12, 7\.2"):
+            catalogue.select(pattern)
+
+    def test_image_is_used_and_not_stored(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        image = write(tmp_path, {"bzImage": bzimage("6.9.0-rc1")}) / "bzImage"
+        (kernel,) = catalogue.select(str(image))
+        assert (kernel.name, kernel.release) == ("6.9.0-rc1", "6.9.0-rc1")
+        assert kernel.btf is not None
+        assert kernel.btf.read_bytes() == BTF
+        assert catalogue.names() == ["5.10", "6.1", "6.12", "7.2"]
+
+    def test_build_tree_in_the_working_folder(
+        self, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(tmp_path / "linux", {"arch/x86/boot/bzImage": bzimage("6.9.0-rc1")})
+        monkeypatch.chdir(tmp_path)
+        assert [k.release for k in catalogue.select("linux")] == ["6.9.0-rc1"]
+
+    def test_path_is_read_again_only_after_a_change(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        image = write(tmp_path, {"bzImage": bzimage("6.9.1")}) / "bzImage"
+        (first,) = catalogue.select(str(image))
+        inode = first.image.stat().st_ino
+        (again,) = catalogue.select(str(image))
+        assert again.image.stat().st_ino == inode
+        image.write_bytes(bzimage("6.9.2"))
+        (changed,) = catalogue.select(str(image))
+        assert changed.release == "6.9.2"
+
+    def test_path_that_is_missing_or_no_kernel(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        with pytest.raises(VmError, match="No such file"):
+            catalogue.select(str(tmp_path / "none"))
+        write(tmp_path, {"notes.txt": b"hello\n" * 100})
+        with pytest.raises(VmError, match="it is a text file"):
+            catalogue.select(str(tmp_path / "notes.txt"))
+
+
+class TestRemove:
+    def test_remove(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        add_releases(catalogue, tmp_path, "5.10.1", "6.1.1")
+        catalogue.remove("6.1")
+        assert catalogue.names() == ["5.10"]
+        assert not (catalogue.root / "6.1").exists()
+
+    def test_damaged_kernel_can_be_removed(self, catalogue: Catalogue, image: Path) -> None:
+        catalogue.add(image)
+        (catalogue.root / "6.1" / "kernel.json").unlink()
+        catalogue.remove("6.1")
+        assert not (catalogue.root / "6.1").exists()
+
+    @pytest.mark.parametrize("name", ["6.2", "..", ".locks", ""])
+    def test_unknown_name(self, catalogue: Catalogue, image: Path, name: str) -> None:
+        catalogue.add(image)
+        with pytest.raises(VmError, match="nothing to remove"):
+            catalogue.remove(name)
+        assert catalogue.names() == ["6.1"]
+
+
+class TestStaging:
+    def test_failed_build_leaves_nothing(self, catalogue: Catalogue) -> None:
+        def build(tree: Path) -> None:
+            write(tree, package_files())
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            catalogue.store(build)
+        assert_nothing_stored(catalogue)
+
+    def test_leftover_of_a_killed_process_is_collected(self, catalogue: Catalogue) -> None:
+        code = f"""if True:
+            import os, pathlib, signal
+            from pytest_bpfmaps.vm.staging import staging
+            with staging(pathlib.Path({str(catalogue.root)!r})) as stage:
+                (stage / "half").write_text("x")
+                os.kill(os.getpid(), signal.SIGKILL)
+        """
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+        (leftover,) = (catalogue.root / ".new").iterdir()
+        assert (leftover / "half").exists()
+        assert collect(catalogue.root) == [leftover]
+        assert not leftover.exists()
+
+    def test_folder_in_use_is_not_collected(self, tmp_path: Path) -> None:
+        with staging(tmp_path) as stage:
+            assert collect(tmp_path) == []
+            with staging(tmp_path) as other:
+                assert stage.is_dir()
+                assert other != stage
+
+    def test_lock_is_not_inherited_by_children(self, tmp_path: Path) -> None:
+        with staging(tmp_path) as stage:
+            child = subprocess.Popen(["sleep", "60"], close_fds=False)
+        try:
+            stage.mkdir()
+            assert collect(tmp_path) == [stage]
+        finally:
+            child.kill()
+            child.wait()
+
+    def test_parallel_adds_of_one_name(self, catalogue: Catalogue, image: Path) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            kernels = list(pool.map(lambda _: catalogue.add(image), range(16)))
+        assert {k.release for k in kernels} == {RELEASE}
+        assert catalogue.names() == ["6.1"]
+        assert list((catalogue.root / ".new").iterdir()) == []
+
+    def test_get_waits_while_a_kernel_is_replaced(self, catalogue: Catalogue, image: Path) -> None:
+        catalogue.add(image)
+        code = f"""if True:
+            import pathlib, sys, time
+            from pytest_bpfmaps.vm.staging import name_lock
+            root = pathlib.Path({str(catalogue.root)!r})
+            with name_lock(root, "6.1"):
+                (root / "6.1/kernel.json").rename(root / "saved")
+                print("ready", flush=True)
+                sys.stdin.readline()
+                time.sleep(0.2)
+                (root / "saved").rename(root / "6.1/kernel.json")
+        """
+        command = [sys.executable, "-c", code]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            assert other.stdout.readline() == "ready\n"
+            other.stdin.write("go\n")
+            other.stdin.flush()
+            assert catalogue.get("6.1").release == RELEASE
+
+    def test_staging_folder_taken_before_its_lock(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, taken = fcntl.flock, []
+
+        def flock_after_a_collector(handle: int, how: int) -> None:
+            if not taken:
+                taken.append(os.readlink(f"/proc/self/fd/{handle}"))
+                os.rmdir(taken[0])
+            real(handle, how)
+
+        monkeypatch.setattr(fcntl, "flock", flock_after_a_collector)
+        with staging(tmp_path) as stage:
+            assert stage.is_dir()
+            assert str(stage) not in taken
