@@ -2,5 +2,55 @@
 
 from __future__ import annotations
 
-from . import errors as _errors
-from .errors import *  # noqa: F403
+from .errors import (
+    AttachError,
+    BpfError,
+    CaptureTimeoutError,
+    ClosedError,
+    CompileError,
+    LoadError,
+    MapError,
+    MapKeyError,
+    MapOverflowError,
+    MapTypeError,
+    MapValueError,
+    NameLookupError,
+    UnsupportedError,
+    VerifierError,
+    VmError,
+    VmLostError,
+    VmTimeoutError,
+)
+
+BPF_ANY = 0
+"""Update: create the element, or replace it."""
+BPF_NOEXIST = 1
+"""Update: only create; `MapError` with `EEXIST` when the key is there."""
+BPF_EXIST = 2
+"""Update: only replace; `MapKeyError` when the key is not there."""
+BPF_F_LOCK = 4
+"""Lookup and update: take the ``struct bpf_spin_lock`` of the value (Linux 5.1)."""
+
+__all__ = [
+    "BPF_ANY",
+    "BPF_EXIST",
+    "BPF_F_LOCK",
+    "BPF_NOEXIST",
+    "AttachError",
+    "BpfError",
+    "CaptureTimeoutError",
+    "ClosedError",
+    "CompileError",
+    "LoadError",
+    "MapError",
+    "MapKeyError",
+    "MapOverflowError",
+    "MapTypeError",
+    "MapValueError",
+    "NameLookupError",
+    "UnsupportedError",
+    "VerifierError",
+    "VmError",
+    "VmLostError",
+    "VmTimeoutError",
+]

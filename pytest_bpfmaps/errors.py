@@ -13,6 +13,7 @@ import errno as _errno
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import ClassVar
 
 
 class BpfError(Exception):
@@ -24,6 +25,7 @@ class BpfError(Exception):
     """
 
     errno: int | None
+    default_errno: ClassVar[int | None] = None  # for refusals of ours that the kernel would have put so
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class BpfError(Exception):
         self.why = why
         self.fix = fix
         self.details = details
-        self.errno = abs(errno) if errno is not None else None
+        self.errno = abs(errno) if errno is not None else self.default_errno
 
     def __str__(self) -> str:
         head = self.what if self.on is None else f"{self.what} {self.on}"
@@ -101,17 +103,23 @@ class MapKeyError(MapError, KeyError):
 class MapTypeError(MapError, TypeError):
     """A Python value has the wrong type for the map's C type."""
 
+    default_errno = _errno.EINVAL
+
 
 class MapValueError(MapError, ValueError):
     """A Python value has a fitting type, but not a value that the map's C type can hold."""
+
+    default_errno = _errno.EINVAL
 
 
 class MapOverflowError(MapValueError, OverflowError):
     """An integer is outside the range of its C type."""
 
+    default_errno = _errno.ERANGE
+
 
 class NameLookupError(BpfError, KeyError, AttributeError):
-    """The object has no map, program, variable or field of that name; the closest names are in the message."""
+    """There is no map, program, variable or field of that name; the message has the closest names."""
 
     __str__ = BpfError.__str__
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 from ..errors import NameLookupError, UnsupportedError, closest
 from .codec import (
     ArrayCodec,
@@ -35,9 +38,16 @@ _KPTR_TAGS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
 class Codecs:
     """Codecs for the types of one BTF, each made once."""
 
-    def __init__(self, btf: Btf) -> None:
+    def __init__(self, btf: Btf, more: Callable[[], Codecs | None] = lambda: None) -> None:
         self.btf = btf
         self._made: dict[int, Codec] = {}
+        self._more = more
+
+    def with_more(self, more: Callable[[], Codecs | None]) -> Codecs:
+        """The same, with the structs that this BTF lacks from what `more` gives when one is missed."""
+        extended = Codecs(self.btf, cache(more))
+        extended._made = self._made
+        return extended
 
     def get(self, type_id: int) -> Codec:
         """The codec for a type id. Raises `UnsupportedError` for a type that holds no data."""
@@ -52,17 +62,30 @@ class Codecs:
         Raises `NameLookupError` with the closest names.
         """
         name = name.removeprefix("struct ").removeprefix("union ")
+        more = None
+        found = self._find_struct(name)
+        if found is None:
+            more = self._more()
+            found = more._find_struct(name) if more else None
+        if found is not None:
+            return found
+        raise NameLookupError(
+            "no struct",
+            on=f"{name!r} in the object",
+            why="clang keeps the types of maps, global variables and local variables only",
+            fix=closest(name, {*self._struct_names(), *(more._struct_names() if more else ())}),
+        )
+
+    def _find_struct(self, name: str) -> StructCodec | None:
         for found in self.btf:
             if found.name == name and found.kind in (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF):
                 codec = self.get(found.id)
                 if isinstance(codec, StructCodec):
                     return codec
-        known = (t.name for t in self.btf if t.kind in (Kind.STRUCT, Kind.UNION) and t.name)
-        raise NameLookupError(
-            "no struct",
-            on=f"{name!r} in the object's BTF",
-            fix=closest(name, known) + " (a struct that the program never uses is dropped by clang)",
-        )
+        return None
+
+    def _struct_names(self) -> list[str]:
+        return [t.name for t in self.btf if t.kind in (Kind.STRUCT, Kind.UNION) and t.name]
 
     def _make(self, btf_type: BtfType) -> Codec:
         target = self.btf.resolve(btf_type.id)
@@ -81,6 +104,9 @@ class Codecs:
                 return self._array(target, name)
             case Kind.STRUCT | Kind.UNION:
                 return self._struct(target, name)
+            case Kind.DATASEC:
+                fields = [Field(v.name, self.get(v.type_id), v.offset) for v in target.variables()]
+                return StructCodec(name, target.size, fields)
             case _:
                 raise UnsupportedError("cannot read values", on=f"of type {name}", why="it holds no data")
 

@@ -122,7 +122,8 @@ class BtfType:
         """Of a DATASEC."""
         made = []
         for type_id, offset, size in self.btf.unpack_many("=III", self._extra, self.vlen):
-            made.append(Variable(self.btf.type(type_id).name, type_id, offset, size))
+            var = self.btf.type(type_id)
+            made.append(Variable(var.name, var.size_or_type, offset, size))
         return made
 
 

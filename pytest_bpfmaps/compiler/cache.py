@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..btf.dwarf import keep_local_types
 from .build import Built
 from .inputs import Inputs
 from .store import digest, write_atomically
@@ -61,6 +62,7 @@ class ObjectCache:
         entry = Entry(name, built.object.stat().st_size, built.warnings, btf, inputs)
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
+        keep_local_types(built.object, target)
         os.replace(built.object, target)
         others = [other for other in self._entries(key) if other.name != name]
         text = json.dumps([_to_plain(e) for e in (entry, *others[: _REMEMBERED - 1])])

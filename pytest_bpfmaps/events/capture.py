@@ -8,6 +8,7 @@ from typing import Any, Self, overload
 
 from ..btf import Codec, Record
 from ..errors import CaptureTimeoutError, MapValueError, NameLookupError, closest
+from ..kernel.running import timeout_scale
 from .nearmiss import describe_misses
 from .source import Source
 
@@ -22,11 +23,10 @@ class Capture(Sequence[Any]):
     the buffer before are not part of it.
     """
 
-    def __init__(self, source: Source, codec: Codec, on: str, *, scale: float = 1.0) -> None:
+    def __init__(self, source: Source, codec: Codec, on: str) -> None:
         self._source = source
         self._codec = codec
         self._on = on
-        self._scale = scale
         self._records: list[Any] = []
         self._open = True
         self.lost = 0
@@ -148,7 +148,7 @@ class Capture(Sequence[Any]):
 
     def _until(self, condition: Any, timeout: float) -> None:
         """Drains until `condition` holds or the time is over."""
-        end = time.monotonic() + timeout * self._scale
+        end = time.monotonic() + timeout * timeout_scale()
         self._drain()
         while not condition():
             left = end - time.monotonic()

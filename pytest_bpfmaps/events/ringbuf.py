@@ -14,19 +14,14 @@ DEFAULT_STRUCT = "event"
 class RingBufMap(Map):
     """A ring buffer. `max_entries` is its size in bytes."""
 
-    codecs: Codecs | None = None
-    """The types of the object that the map is part of."""
-    timeout_scale = 1.0
-    """By how much deadlines are stretched, for a kernel that runs emulated."""
-
     def capture(self, type: str | None = None) -> Capture:
         """Collects the records that programs submit from now on; use it with ``with``.
 
         `type` is the C struct of the records. When it is left out: the map's declared value type, or the
         struct named ``event``. Raises `NameLookupError` when neither is there.
         """
-        codec = record_codec(self, type, self.codecs)
-        return Capture(Ring(self.fd, self.max_entries, str(self)), codec, str(self), scale=self.timeout_scale)
+        codec = record_codec(self, type, self._codecs)
+        return Capture(Ring(self.fd, self.max_entries, str(self)), codec, str(self))
 
 
 def record_codec(the_map: Map, type: str | None, codecs: Codecs | None) -> Codec:

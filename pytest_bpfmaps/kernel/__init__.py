@@ -1,1 +1,3 @@
-"""TODO"""
+"""What the running kernel is, and what it lets this process do."""
+
+from __future__ import annotations

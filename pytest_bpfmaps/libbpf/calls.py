@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from ..errors import BpfError, strerror
@@ -26,7 +27,12 @@ def check_pointer(pointer: Any, error: type[BpfError], what: str, **parts: Any) 
 def failure(number: int, error: type[BpfError], what: str, **parts: Any) -> BpfError:
     """The exception for a positive error number."""
     parts.setdefault("why", reason(number))
-    return error(what, errno=number, **parts)
+    return error(what, errno=as_errno(number), **parts)
+
+
+def as_errno(number: int) -> int:
+    """An errno for one of libbpf's own codes, which all say that the object is at fault."""
+    return errno.ENOEXEC if number >= 4000 else number
 
 
 def reason(number: int) -> str:

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from .array import ArrayMap
 from .base import Map
-from .constants import BPF_ANY, BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, MapType
+from .constants import MapType
 from .hash import HashMap
 from .info import MapInfo, map_info
 from .percpu import PerCpu, PerCpuArrayMap, PerCpuHashMap
 from .registry import CLASSES, make_map, map_by_id, pinned_map
 
 __all__ = [
-    "BPF_ANY",
-    "BPF_EXIST",
-    "BPF_F_LOCK",
-    "BPF_NOEXIST",
     "CLASSES",
     "ArrayMap",
     "HashMap",

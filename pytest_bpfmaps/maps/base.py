@@ -8,26 +8,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from ..btf import Codec
+from .. import BPF_ANY, BPF_NOEXIST
+from ..btf import Codecs
 from ..errors import ClosedError, MapError, MapKeyError
 from ..libbpf import check, ffi, lib
 from ..libbpf.calls import reason
-from .constants import BPF_ANY, BPF_NOEXIST, MapType
-from .info import MapInfo, map_info
+from .constants import MapType
+from .info import MapInfo, codecs_for, map_info
 
 
 class Map:
     """A map in the kernel.
 
-    `fd` belongs to this object when `owned`; otherwise to the loaded object that the map is part of.
+    `fd` belongs to this object when `owned`; otherwise to the loaded object that the map is part of. `codecs`
+    has the types of the BTF that `info` refers to.
     """
 
     def __init__(
-        self, fd: int, info: MapInfo, key: Codec, value: Codec, *, name: str | None = None, owned: bool = True
+        self, fd: int, info: MapInfo, codecs: Codecs | None, *, name: str | None = None, owned: bool = True
     ) -> None:
+        key, value = codecs_for(info, codecs)
         self._fd = fd
         self._owned = owned
         self._info = info
+        self._codecs = codecs
         self._key = key
         self._value = value
         self._value_bytes = value.size

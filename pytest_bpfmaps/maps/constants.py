@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-BPF_ANY = 0
-"""Update: create the element, or replace it."""
-BPF_NOEXIST = 1
-"""Update: only create; `MapError` with `EEXIST` when the key is there."""
-BPF_EXIST = 2
-"""Update: only replace; `MapKeyError` when the key is not there."""
-BPF_F_LOCK = 4
-"""Lookup and update: take the ``struct bpf_spin_lock`` of the value (Linux 5.1)."""
-
 
 class MapType(IntEnum):
     """``enum bpf_map_type``; `str()` gives the kernel's name in lower case without prefix."""

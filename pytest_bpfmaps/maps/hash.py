@@ -6,11 +6,10 @@ import errno
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
+from .. import BPF_ANY
 from ..libbpf import ffi, lib
 from . import batch
 from .base import Map
-from .constants import BPF_ANY
-
 
 Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
@@ -76,7 +75,7 @@ class HashMap(Map):
                 self._refuse(-result, "delete", self._key.decode(key))
 
     def lookup_batch(self) -> list[tuple[Any, Any]]:
-        """All elements as (key, value) pairs; ``BPF_MAP_LOOKUP_BATCH`` where the kernel has it (Linux 5.6)."""
+        """All elements as (key, value) pairs; ``BPF_MAP_LOOKUP_BATCH`` where it exists (Linux 5.6)."""
         return list(self.snapshot().items())
 
     def update_batch(self, items: Items, flags: int = BPF_ANY) -> None:

@@ -18,6 +18,9 @@ _INDEXED = frozenset(
     }
 )
 
+BUFFERS = frozenset({MapType.RINGBUF, MapType.PERF_EVENT_ARRAY})
+"""Maps that carry records to user space; their declared value type is the record's."""
+
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
@@ -65,18 +68,20 @@ def codecs_for(info: MapInfo, codecs: Codecs | None) -> tuple[Codec, Codec]:
     Keys of maps that are indexed by number are ints in any case.
     """
     key = _typed(codecs, info.btf_key_type_id, info.key_size)
-    value = _typed(codecs, info.btf_value_type_id, info.value_size)
+    # a buffer's declared value type is that of its records: the kernel itself wants no value size
+    value_size = None if info.type in BUFFERS else info.value_size
+    value = _typed(codecs, info.btf_value_type_id, value_size)
     if key is None:
         indexed = info.type in _INDEXED and info.key_size == 4
         key = IntCodec("__u32", 4, signed=False) if indexed else _plain(info.key_size)
     return key, value or _plain(info.value_size)
 
 
-def _typed(codecs: Codecs | None, type_id: int, size: int) -> Codec | None:
+def _typed(codecs: Codecs | None, type_id: int, size: int | None) -> Codec | None:
     if codecs is None or not type_id:
         return None
     codec = codecs.get(type_id)
-    return codec if codec.size == size else None
+    return codec if size in (None, codec.size) else None
 
 
 def _plain(size: int) -> Codec:

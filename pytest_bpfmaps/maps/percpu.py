@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-from ..btf import Codec, Record
+from ..btf import Codecs, Record
 from ..btf.record import StructCodec
 from ..errors import MapError, MapValueError
 from ..libbpf import check, lib
@@ -64,10 +64,10 @@ class PerCpuHashMap(HashMap):
     `m[key]` is a `PerCpu`. Writing takes one value for all CPUs, or a list with a value for each.
     """
 
-    def __init__(self, fd: int, info: MapInfo, key: Codec, value: Codec, **options: Any) -> None:
-        super().__init__(fd, info, key, value, **options)
+    def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
+        super().__init__(fd, info, codecs, **options)
         # the kernel gives each CPU's value 8-byte alignment; a buffer of plain value_size would be overrun
-        self._stride = (value.size + 7) & ~7
+        self._stride = (self._value.size + 7) & ~7
         self._value_bytes = self._stride * possible_cpus()
 
     def sum(self) -> dict[Any, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 
-from ..btf import Codec, Codecs
+from ..btf import Codecs
 from ..errors import MapError, UnsupportedError
 from ..libbpf import check, lib
 from .array import ArrayMap
 from .base import Map, info_of
 from .constants import MapType
 from .hash import HashMap
-from .info import MapInfo, codecs_for
+from .info import MapInfo
 from .kernel_btf import load_codecs
 from .percpu import PerCpuArrayMap, PerCpuHashMap
 
@@ -30,10 +30,7 @@ def make_map(
     fd: int, info: MapInfo, codecs: Codecs | None, *, name: str | None = None, owned: bool = True
 ) -> Map:
     """The map object for a descriptor."""
-    key: Codec
-    value: Codec
-    key, value = codecs_for(info, codecs)
-    return CLASSES.get(info.type, Map)(fd, info, key, value, name=name, owned=owned)
+    return CLASSES.get(info.type, Map)(fd, info, codecs, name=name, owned=owned)
 
 
 def map_by_id(map_id: int) -> Map:

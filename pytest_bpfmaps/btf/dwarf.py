@@ -1,0 +1,186 @@
+"""Types of local variables, from DWARF to BTF.
+
+clang puts into BTF only the types of maps, globals and function parameters. The struct that a program
+reserves in a ring buffer is often just a local variable's type, which DWARF alone describes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .types import Kind, Member
+from .writer import BtfWriter
+
+_STRUCTS = {"DW_TAG_structure_type": Kind.STRUCT, "DW_TAG_union_type": Kind.UNION}
+_REFERENCES = {
+    "DW_TAG_typedef": Kind.TYPEDEF,
+    "DW_TAG_const_type": Kind.CONST,
+    "DW_TAG_volatile_type": Kind.VOLATILE,
+}
+_VARIABLES = ("DW_TAG_variable", "DW_TAG_formal_parameter")
+# DW_ATE_* to the flags of a BTF integer
+_BOOLEAN, _FLOAT, _SIGNED, _SIGNED_CHAR, _UNSIGNED_CHAR = 2, 4, 5, 6, 8
+_ENCODINGS = {_BOOLEAN: 4, _SIGNED: 1, _SIGNED_CHAR: 1}
+
+
+def local_types(path: Path) -> bytes | None:
+    """The structs and unions that local variables of an object have, or point to, as a BTF section.
+
+    None when there are none, or when the object has no DWARF. What a struct in turn points to is left out:
+    pointers become ``void *``.
+    """
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
+    writer = BtfWriter()
+    with path.open("rb") as file:
+        try:
+            elf = ELFFile(file)
+            if not elf.has_dwarf_info():
+                return None
+            for unit in elf.get_dwarf_info().iter_CUs():
+                converter = _Converter(writer, unit)
+                for die in _local_structs(unit.get_top_DIE()):
+                    converter.type_id(die)
+        except ELFError:
+            return None
+    return writer.to_bytes() if len(writer) else None
+
+
+def keep_local_types(path: Path, beside: Path) -> None:
+    """Writes the types of the object at `path` where `read_local_types` finds them for the object `beside`.
+
+    Reading DWARF takes tens of milliseconds, a second in an emulated machine: once, by the compiler, will do.
+    """
+    raw = local_types(path)
+    if raw is not None:
+        kept = _kept_types(beside)
+        scratch = kept.with_name(f"{kept.name}.{os.getpid()}")
+        scratch.write_bytes(raw)
+        os.replace(scratch, kept)
+
+
+def read_local_types(path: Path) -> bytes | None:
+    """The types that were kept beside an object, else read from its DWARF now."""
+    try:
+        return _kept_types(path).read_bytes()
+    except OSError:
+        return local_types(path)
+
+
+def _kept_types(path: Path) -> Path:
+    return path.with_suffix(".types")
+
+
+def _local_structs(top: Any) -> Iterator[Any]:
+    """The struct types of all variables inside functions, each once."""
+    seen: set[int] = set()
+    for die in top.iter_children():
+        if die.tag == "DW_TAG_subprogram":
+            for variable in _variables(die):
+                target = _struct_behind(variable)
+                if target is not None and target.offset not in seen:
+                    seen.add(target.offset)
+                    yield target
+
+
+def _variables(die: Any) -> Iterator[Any]:
+    for child in die.iter_children():
+        if child.tag in _VARIABLES:
+            yield child
+        elif child.has_children:
+            yield from _variables(child)
+
+
+def _struct_behind(variable: Any) -> Any:
+    """The named struct or union that a variable is, or that it points to."""
+    die = variable
+    pointers = 0
+    while die is not None and die.tag not in _STRUCTS:
+        if die.tag == "DW_TAG_pointer_type":
+            pointers += 1
+        elif die.tag not in (*_VARIABLES, *_REFERENCES):
+            return None
+        if pointers > 1:
+            return None
+        die = _target(die)
+    if die is None or "DW_AT_declaration" in die.attributes:
+        return None
+    return die if "DW_AT_name" in die.attributes else None
+
+
+def _target(die: Any) -> Any:
+    if "DW_AT_type" in die.attributes:
+        return die.get_DIE_from_attribute("DW_AT_type")
+    if "DW_AT_abstract_origin" in die.attributes:  # a variable of an inlined function
+        return _target(die.get_DIE_from_attribute("DW_AT_abstract_origin"))
+    return None
+
+
+def _name(die: Any) -> str:
+    attribute = die.attributes.get("DW_AT_name")
+    return attribute.value.decode(errors="replace") if attribute else ""
+
+
+def _number(die: Any, attribute: str, default: int = 0) -> int:
+    found = die.attributes.get(attribute)
+    return int(found.value) if found and isinstance(found.value, int) else default
+
+
+class _Converter:
+    """Writes the DWARF types of one compilation unit as BTF, each once."""
+
+    def __init__(self, writer: BtfWriter, unit: Any) -> None:
+        self._writer = writer
+        self._unit = unit
+        self._ids: dict[int, int] = {}
+
+    def type_id(self, die: Any) -> int:
+        """The BTF id for a DWARF type; 0, void, for None."""
+        if die is None:
+            return 0
+        made = self._ids.get(die.offset)
+        if made is None:
+            made = self._ids[die.offset] = self._convert(die)
+        return made
+
+    def _convert(self, die: Any) -> int:
+        writer, tag, size = self._writer, die.tag, _number(die, "DW_AT_byte_size")
+        if tag == "DW_TAG_base_type":
+            encoding = _number(die, "DW_AT_encoding")
+            if encoding == _FLOAT:
+                return writer.add_float(_name(die), size)
+            return writer.add_int(_name(die), size, _ENCODINGS.get(encoding, 0))
+        if tag in _REFERENCES:
+            kind = _REFERENCES[tag]
+            return writer.add_reference(kind, _name(die), self.type_id(_target(die)))
+        if tag == "DW_TAG_array_type":
+            return self._array(die)
+        if tag in _STRUCTS:
+            members = [self._member(m) for m in die.iter_children() if m.tag == "DW_TAG_member"]
+            return writer.add_struct(_STRUCTS[tag], _name(die), size, members)
+        if tag == "DW_TAG_enumeration_type":
+            values = [
+                (_name(e), _number(e, "DW_AT_const_value"))
+                for e in die.iter_children()
+                if e.tag == "DW_TAG_enumerator"
+            ]
+            return writer.add_enum(_name(die), size, values)
+        return writer.add_reference(Kind.PTR, "", 0)
+
+    def _array(self, die: Any) -> int:
+        made = self.type_id(_target(die))
+        ranges = [c for c in die.iter_children() if c.tag == "DW_TAG_subrange_type"]
+        for each in reversed(ranges):  # the innermost dimension is the last
+            count = _number(each, "DW_AT_count", _number(each, "DW_AT_upper_bound", -1) + 1)
+            made = self._writer.add_array(made, count)
+        return made
+
+    def _member(self, die: Any) -> Member:
+        type_id = self.type_id(_target(die))
+        bits = _number(die, "DW_AT_bit_size")
+        offset = _number(die, "DW_AT_data_bit_offset", _number(die, "DW_AT_data_member_location") * 8)
+        return Member(_name(die), type_id, offset, bits)

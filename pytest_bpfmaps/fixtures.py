@@ -1,0 +1,56 @@
+"""The fixtures. Thin: each makes an object of the floors below and closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .compiler import Compiler
+    from .harness import Bpf
+
+
+@pytest.fixture
+def bpf(request: pytest.FixtureRequest) -> Iterator[Bpf]:
+    """Compiles and loads BPF programs for one test; see `pytest_bpfmaps.harness.Bpf`."""
+    yield from _bpf(request.config, request.path.parent)
+
+
+@pytest.fixture(scope="module")
+def bpf_module(request: pytest.FixtureRequest) -> Iterator[Bpf]:
+    """As `bpf`, for all tests of a file."""
+    yield from _bpf(request.config, request.path.parent)
+
+
+@pytest.fixture(scope="session")
+def bpf_session(request: pytest.FixtureRequest) -> Iterator[Bpf]:
+    """As `bpf`, for the whole run; sources are looked up in `bpf_paths` only."""
+    yield from _bpf(request.config, None)
+
+
+def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
+    from .harness import Bpf
+
+    folders = [config.rootpath / p for p in config.getini("bpf_paths")]
+    made = Bpf(compiler_for(config.getoption("bpf_clang") or None), [*([folder] if folder else []), *folders])
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@cache
+def compiler_for(clang: str | None) -> Compiler:
+    """clang on this machine; in a guest, the host's."""
+    from .vm.rpc import Host, RemoteCompiler
+
+    host = Host.connect()
+    if host is not None:
+        return RemoteCompiler(host)
+    from .compiler import LocalCompiler
+
+    return LocalCompiler(clang)

@@ -1,0 +1,156 @@
+"""What the fixture `bpf` is: compiles, loads, and remembers what to take down."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from .compiler import Compiler, CompileRequest, find_source
+from .errors import CaptureTimeoutError, CompileError
+from .kernel.running import timeout_scale
+from .maps import Map, map_by_id, pinned_map
+from .objects import LoadedObject, OpenedObject
+
+Source = str | PathLike[str]
+Closeable = TypeVar("Closeable", bound="contextlib.AbstractContextManager[Any]")
+
+_POLL_FIRST = 0.001
+_POLL_MOST = 0.05
+
+
+class Bpf:
+    """Compiles and loads BPF programs; `close` takes down all that came from it, last to first.
+
+    `folders` are searched for sources, in order; `compiler` turns them into objects; `btf` is the file with
+    the target kernel's types for ``vmlinux.h`` (None: this kernel's own).
+    """
+
+    def __init__(self, compiler: Compiler, folders: Sequence[Path] = (), *, btf: str | None = None) -> None:
+        self._compiler = compiler
+        self._folders = list(folders)
+        self._btf = btf
+        self._stack = contextlib.ExitStack()
+
+    def load(
+        self,
+        source: Source | None = None,
+        *,
+        code: str | None = None,
+        globals: Mapping[str, Any] | None = None,
+        max_entries: Mapping[str, int] | None = None,
+        programs: Iterable[str] | None = None,
+        reuse: Mapping[str, Map] | None = None,
+        cflags: Sequence[str] = (),
+        defines: Mapping[str, Any] | None = None,
+    ) -> LoadedObject:
+        """Compiles `source` (a ``.bpf.c``; a ``.bpf.o`` is taken as it is) or C text, and loads it.
+
+        `globals` sets ``const volatile``, ``.data`` and ``.bss`` variables before the load; `max_entries`
+        resizes maps by name; `programs` names those to load (default: all); `reuse` puts live maps in place
+        of new ones. Raises `CompileError`, `LoadError`, `VerifierError`, `NameLookupError`, `MapTypeError` …
+        """
+        opened = self.open(source, code=code, cflags=cflags, defines=defines)
+        opened.configure(globals=globals, max_entries=max_entries, programs=programs, reuse=reuse)
+        return self._keep(opened.load())
+
+    def open(
+        self,
+        source: Source | None = None,
+        *,
+        code: str | None = None,
+        cflags: Sequence[str] = (),
+        defines: Mapping[str, Any] | None = None,
+    ) -> OpenedObject:
+        """Compiles and opens an object without loading it; the way for whoever configures more."""
+        path = self.compile(source, code=code, cflags=cflags, defines=defines)
+        name = Path(source).name if source else path.name
+        return self._keep(OpenedObject(path, name=name))
+
+    def compile(
+        self,
+        source: Source | None = None,
+        *,
+        code: str | None = None,
+        cflags: Sequence[str] = (),
+        defines: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """The path of the compiled object. Raises `CompileError` with clang's diagnostics."""
+        if (source is None) == (code is None):
+            raise CompileError(
+                "cannot compile",
+                why="neither a source nor code is given"
+                if source is None
+                else "both a source and code are given",
+                fix='bpf.load("x.bpf.c") or bpf.load(code="…")',
+            )
+        path = None if source is None else find_source(source, self._folders)
+        if path is not None and path.suffix != ".c":
+            return path
+        request = CompileRequest(
+            source=None if path is None else str(path),
+            code=code,
+            include=tuple(str(f) for f in self._folders),
+            cflags=tuple(cflags),
+            defines=tuple((n, None if v is None else str(v)) for n, v in (defines or {}).items()),
+            btf=self._btf,
+        )
+        return self._compiler.compile(request)
+
+    def map_by_id(self, map_id: int) -> Map:
+        """Any map of this machine, by the kernel's id."""
+        return self._keep(map_by_id(map_id))
+
+    def pinned(self, path: Source) -> Map:
+        """The map that is pinned at `path`."""
+        return self._keep(pinned_map(str(path)))
+
+    def wait_until(self, condition: Callable[[], Any], timeout: float = 1.0) -> Any:
+        """Calls `condition` until it gives something true, and returns that; `timeout` in seconds.
+
+        An `AssertionError` in it counts as false. Raises `CaptureTimeoutError` (an `AssertionError`) that
+        says what it last saw.
+        """
+        end = time.monotonic() + timeout * timeout_scale()
+        pause = _POLL_FIRST
+        while True:
+            last: Any
+            try:
+                last = condition()
+                if last:
+                    return last
+            except AssertionError as e:
+                last = e
+            left = end - time.monotonic()
+            if left <= 0:
+                raise CaptureTimeoutError(
+                    f"waited {timeout:g} s until {_describe(condition)}",
+                    why=f"it last gave {last!r}",
+                ) from (last if isinstance(last, AssertionError) else None)
+            time.sleep(min(pause, left))
+            pause = min(pause * 2, _POLL_MOST)
+
+    def close(self) -> None:
+        """Detaches, unpins and closes all that came from here, last to first. Safe to call again."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _keep(self, made: Closeable) -> Closeable:
+        self._stack.push(made)
+        return made
+
+
+def _describe(condition: Callable[[], Any]) -> str:
+    name = getattr(condition, "__name__", "the condition")
+    if name != "<lambda>":
+        return f"{name}() is true"
+    code = condition.__code__
+    return f"the lambda at {Path(code.co_filename).name}:{code.co_firstlineno} is true"

@@ -1,0 +1,241 @@
+"""Programs of an object: before and after it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from .attach import attach_program
+from .errors import BpfError, ClosedError, LoadError, MapTypeError, UnsupportedError
+from .libbpf import check, ffi, lib, opts, to_str
+from .libbpf.calls import failure, reason
+from .links import Link
+
+
+class ProgramType(IntEnum):
+    """``enum bpf_prog_type``; `str()` gives the kernel's name in lower case without prefix."""
+
+    UNSPEC = 0
+    SOCKET_FILTER = 1
+    KPROBE = 2
+    SCHED_CLS = 3
+    SCHED_ACT = 4
+    TRACEPOINT = 5
+    XDP = 6
+    PERF_EVENT = 7
+    CGROUP_SKB = 8
+    CGROUP_SOCK = 9
+    LWT_IN = 10
+    LWT_OUT = 11
+    LWT_XMIT = 12
+    SOCK_OPS = 13
+    SK_SKB = 14
+    CGROUP_DEVICE = 15
+    SK_MSG = 16
+    RAW_TRACEPOINT = 17
+    CGROUP_SOCK_ADDR = 18
+    LWT_SEG6LOCAL = 19
+    LIRC_MODE2 = 20
+    SK_REUSEPORT = 21
+    FLOW_DISSECTOR = 22
+    CGROUP_SYSCTL = 23
+    RAW_TRACEPOINT_WRITABLE = 24
+    CGROUP_SOCKOPT = 25
+    TRACING = 26
+    STRUCT_OPS = 27
+    EXT = 28
+    LSM = 29
+    SK_LOOKUP = 30
+    SYSCALL = 31
+    NETFILTER = 32
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+def program_type(number: int) -> ProgramType | int:
+    """The member for a number, or the number of a type newer than the list."""
+    try:
+        return ProgramType(number)
+    except ValueError:
+        return number
+
+
+class ProgramSpec:
+    """A program of an object that is opened and not loaded yet."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self.name = to_str(lib.bpf_program__name(handle))
+        self.section = to_str(lib.bpf_program__section_name(handle))
+
+    @property
+    def type(self) -> ProgramType | int:
+        """Its ``enum bpf_prog_type``, from the section's name."""
+        return program_type(lib.bpf_program__type(self._handle))
+
+    @property
+    def autoload(self) -> bool:
+        """Whether loading the object loads this program."""
+        return bool(lib.bpf_program__autoload(self._handle))
+
+    @autoload.setter
+    def autoload(self, wanted: bool) -> None:
+        check(
+            lib.bpf_program__set_autoload(self._handle, wanted),
+            LoadError,
+            "cannot set autoload of",
+            on=str(self),
+        )
+
+    def __repr__(self) -> str:
+        return f"<program {self.name!r} ({self.section})>"
+
+    def __str__(self) -> str:
+        return f"program {self.name!r} ({self.section})"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What `Program.run` gives back.
+
+    `retval` is the program's return value, `data` the packet and `ctx` the context after it ran,
+    `duration_ns` the mean time of one repetition in nanoseconds.
+    """
+
+    retval: int
+    data: bytes
+    ctx: bytes
+    duration_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierStats:
+    """What the verifier said of a program that it accepted.
+
+    `instructions` it processed (None before Linux 5.16, commit aba64c7da983); `log` as far as asked for.
+    """
+
+    instructions: int | None
+    log: str
+
+
+class Program:
+    """A program in the kernel."""
+
+    def __init__(self, handle: Any, links: list[Link]) -> None:
+        self._handle = handle
+        self._links = links
+        self.name = to_str(lib.bpf_program__name(handle))
+        self.section = to_str(lib.bpf_program__section_name(handle))
+        self.type: ProgramType | int = program_type(lib.bpf_program__type(handle))
+        self._closed = False
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor. Raises `ClosedError` after its object is closed."""
+        return int(lib.bpf_program__fd(self._open()))
+
+    @property
+    def id(self) -> int:
+        """The kernel's id for it, as ``bpftool prog list`` shows."""
+        return int(self._info().id)
+
+    @property
+    def run_count(self) -> int:
+        """How often it ran, while the kernel's statistics are on (``kernel.bpf_stats_enabled``)."""
+        return int(self._info().run_cnt)
+
+    @property
+    def verifier(self) -> VerifierStats:
+        """What the verifier said of it."""
+        return VerifierStats(int(self._info().verified_insns) or None, "")
+
+    def attach(self, **target: Any) -> Link:
+        """Attaches it, by default where its section's name says. See `attach_program` for the targets."""
+        link = attach_program(self._open(), str(self), self.section, self.type, target)
+        self._links.append(link)
+        return link
+
+    def run(
+        self, data: Any = b"", ctx: bytes | None = None, repeat: int = 1, cpu: int | None = None
+    ) -> RunResult:
+        """Runs it without an event, on a packet: ``BPF_PROG_TEST_RUN`` (Linux 4.12; `cpu`: 5.11).
+
+        `data` is bytes, or anything that `bytes()` takes, a Scapy packet for example; `ctx` the raw context
+        struct. Raises `UnsupportedError` where the kernel can't run this type that way, `LoadError` for other
+        refusals.
+        """
+        packet = self._packet(data)
+        out = bytearray(len(packet) + 4096) if packet else bytearray()
+        ctx_out = bytearray(ctx or b"")
+        settings = opts("bpf_test_run_opts", repeat=repeat)
+        keep = [ffi.from_buffer(b) for b in (packet, out, ctx or b"", ctx_out)]
+        if packet:
+            settings.data_in, settings.data_size_in = keep[0], len(packet)
+            settings.data_out, settings.data_size_out = keep[1], len(out)
+        if ctx:
+            settings.ctx_in, settings.ctx_size_in = keep[2], len(ctx)
+            settings.ctx_out, settings.ctx_size_out = keep[3], len(ctx_out)
+        if cpu is not None:
+            settings.cpu, settings.flags = cpu, 1  # BPF_F_TEST_RUN_ON_CPU
+        result = lib.bpf_prog_test_run_opts(self.fd, settings)
+        if result < 0:
+            raise self._run_refused(-result, len(packet))
+        return RunResult(
+            retval=settings.retval,
+            data=bytes(out[: settings.data_size_out]),
+            ctx=bytes(ctx_out[: settings.ctx_size_out]),
+            duration_ns=settings.duration,
+        )
+
+    def __repr__(self) -> str:
+        return f"<program {self.name!r} ({self.section})>"
+
+    def __str__(self) -> str:
+        return f"program {self.name!r} ({self.section})"
+
+    # inside
+
+    def _packet(self, data: Any) -> bytes:
+        if isinstance(data, str | int):
+            raise MapTypeError(
+                f"cannot run {self} on", on=repr(data), why=f"it is {type(data).__name__}", fix="give bytes"
+            )
+        return bytes(data)
+
+    def _run_refused(self, number: int, packet_size: int) -> BpfError:
+        if number in (524, 95):
+            return UnsupportedError(
+                "cannot run",
+                on=str(self),
+                why=f"this kernel has no BPF_PROG_TEST_RUN for programs of type {self.type}",
+                fix="attach it and trigger a real event instead",
+                errno=number,
+            )
+        fix = (
+            "a packet needs at least an Ethernet header: 14 bytes"
+            if number == 22 and packet_size < 14
+            else None
+        )
+        return failure(number, LoadError, "cannot run", on=str(self), why=reason(number), fix=fix)
+
+    def _info(self) -> Any:
+        info = ffi.new("struct bpf_prog_info *")
+        size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_prog_info"))
+        check(
+            lib.bpf_obj_get_info_by_fd(self.fd, info, size),
+            LoadError,
+            "cannot read the info of",
+            on=str(self),
+        )
+        return info
+
+    def _open(self) -> Any:
+        if self._closed:
+            raise ClosedError("cannot use", on=str(self), why="its object is closed")
+        return self._handle
+
+    def _close(self) -> None:
+        self._closed = True
