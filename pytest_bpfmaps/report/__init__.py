@@ -1,1 +1,1 @@
-"""TODO"""
+"""What a run tells: kernels, costs, coverage."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Kernels in virtual machines: the catalogue, the guests, and the wire between a guest and pytest."""

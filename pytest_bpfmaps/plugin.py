@@ -1,0 +1,244 @@
+"""The pytest face: options, markers, and each BPF test once per chosen kernel.
+
+Loading this module must cost a suite that never uses it nothing noticeable: everything else is imported on use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .report.guests import Guests
+    from .vm.selection import Selection
+
+pytest_plugins = ("pytest_bpfmaps.fixtures",)
+
+HOST = "host"
+TARGET = "_bpf_target"
+SELECTION: pytest.StashKey[Selection] = pytest.StashKey()
+NAMES: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()  # the chosen kernels; empty when nobody chose
+KERNEL: pytest.StashKey[str] = pytest.StashKey()  # the one that this worker runs in
+GUESTS: pytest.StashKey[Guests] = pytest.StashKey()
+
+# option, type on the command line, type in the configuration file, default, help
+OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
+    ("vm-cpus", int, "int", 2, "CPUs of a guest (default: 2)."),
+    ("vm-memory", str, "string", "1G", "memory of a guest (default: 1G)."),
+    (
+        "vm-timeout",
+        float,
+        "float",
+        60.0,
+        "seconds that a guest may take to boot, and each test in it to run (default: 60; three times that where "
+        "guests are emulated).",
+    ),
+    ("clang", str, "string", "", "clang to compile with (default: $CLANG, else the newest on the PATH)."),
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the command line options, each with its twin in the configuration file."""
+    group = parser.getgroup("bpfmaps", "BPF programs and maps on real kernels")
+    group.addoption(
+        "--bpf-kernel",
+        action="append",
+        default=[],
+        metavar="NAME[,NAME...]",
+        help="kernels to run BPF tests on: host, a name of the catalogue (bpfmaps kernels list), a glob, a path to a "
+        "kernel image or build tree, all. Default: the running kernel.",
+    )
+    parser.addini("bpf_kernel", "kernels to run BPF tests on (list)", type="args", default=[])
+    group.addoption(
+        "--bpf-vm",
+        choices=["virtme-ng"],
+        default=None,
+        help="how guests are started (default: virtme-ng).",
+    )
+    parser.addini("bpf_vm", "how guests are started", type="string", default="virtme-ng")
+    for name, kind, ini_kind, default, text in OPTIONS:
+        group.addoption(f"--bpf-{name}", type=kind, default=None, metavar=kind.__name__.upper(), help=text)
+        parser.addini(f"bpf_{name.replace('-', '_')}", text, type=ini_kind, default=default)
+    parser.addini("bpf_paths", "folders to look up BPF sources in", type="paths", default=["bpf"])
+
+
+def option(config: pytest.Config, name: str) -> Any:
+    """An option's value: the command line's, else the configuration file's, else the default."""
+    value = config.getoption(name)
+    return config.getini(name) if value is None or value == [] else value
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Guests need pytest-xdist; without plugin autoloading it must be loaded by hand, before options are parsed."""
+    manager = early_config.pluginmanager
+    chosen = early_config.known_args_namespace.bpf_kernel or early_config.getini("bpf_kernel")
+    if not chosen or manager.has_plugin("xdist") or manager.is_blocked("xdist"):
+        return
+    try:
+        import xdist.plugin
+    except ImportError:
+        return  # said where a guest is really wanted
+    manager.register(xdist.plugin, "xdist")
+
+
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Decide which kernels, and have pytest-xdist make a worker of each guest."""
+    if hasattr(config, "workerinput"):
+        return
+    chosen = option(config, "bpf_kernel")
+    if not chosen:
+        return
+    from .errors import VmError
+    from .vm.selection import select
+
+    try:
+        selection = select(chosen)
+        config.stash[SELECTION] = selection
+        if selection.guests and not _only_looks(config):
+            from .report.guests import Guests
+
+            config.stash[GUESTS] = Guests(config, selection, {n: option(config, n) for n in _guest_options()})
+    except VmError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _guest_options() -> list[str]:
+    return ["bpf_vm", *(f"bpf_{name.replace('-', '_')}" for name, *_ in OPTIONS)]
+
+
+def _only_looks(config: pytest.Config) -> bool:
+    looks = (
+        "collectonly",
+        "showfixtures",
+        "show_fixtures_per_test",
+        "help",
+        "version",
+        "markers",
+        "cacheshow",
+    )
+    return any(config.getoption(name, None) for name in looks)
+
+
+@pytest.hookimpl(trylast=True)  # after pytest's own --lf, whose choice must be made before ours
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers, and take up this process's part: the one that distributes, a worker, or all in one."""
+    config.addinivalue_line(
+        "markers", "bpf_kernels(*names): run the test only on the chosen kernels with these names (or globs)."
+    )
+    config.addinivalue_line(
+        "markers",
+        "bpf_requires(*features): skip the test, with the reason, where the kernel lacks a feature; probed, not "
+        "guessed from its version.",
+    )
+    given = getattr(config, "workerinput", {}).get("bpfmaps")
+    if given is not None:
+        config.stash[NAMES] = tuple(given["kernels"])
+        config.stash[KERNEL] = given["kernel"]
+        config.pluginmanager.register(Worker(config, given["kernel"]), "bpfmaps-worker")
+    elif SELECTION in config.stash:
+        config.stash[NAMES] = config.stash[SELECTION].names
+    if GUESTS in config.stash:
+        config.pluginmanager.register(config.stash[GUESTS], "bpfmaps-guests")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """The kernels that this run is for."""
+    if GUESTS in config.stash:
+        return config.stash[GUESTS].header()
+    if SELECTION in config.stash:
+        return [f"bpfmaps: {config.stash[SELECTION].header(None)}"]
+    return [f"bpfmaps: kernels host ({os.uname().release})"]
+
+
+@pytest.fixture(scope="session")
+def _bpf_target(request: pytest.FixtureRequest) -> str:
+    """The name of the kernel that the test is for."""
+    return str(getattr(request, "param", HOST))
+
+
+def uses_bpf(names: Sequence[str]) -> bool:
+    """Whether a test with these fixtures is a BPF test."""
+    return any(name == "bpf" or name.startswith("bpf_") for name in names)
+
+
+def fitting(config: pytest.Config, node: pytest.Item | pytest.FunctionDefinition) -> list[str]:
+    """The chosen kernels that the test's ``bpf_kernels`` markers leave."""
+    names = config.stash.get(NAMES, ()) or (HOST,)
+    for mark in node.iter_markers("bpf_kernels"):
+        names = tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in mark.args))
+    return list(names)
+
+
+@pytest.hookimpl(trylast=True)  # the kernel is the last part of the id: test_x[a-6.1]
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Multiply a BPF test by the chosen kernels."""
+    config = metafunc.config
+    if not uses_bpf(metafunc.fixturenames) or not config.stash.get(NAMES, ()):
+        return
+    kernels = fitting(config, metafunc.definition)
+    if not kernels:
+        return  # one item, which is skipped with the reason
+    if TARGET not in metafunc.fixturenames:
+        metafunc.fixturenames.append(TARGET)
+    here = config.stash.get(KERNEL, None)
+    if here in kernels and here != HOST and not _chooses_by_history(config):
+        kernels = [here]  # the others would be dropped below, after their cost under emulation
+    metafunc.parametrize(TARGET, kernels, ids=kernels, indirect=True, scope="session")
+
+
+def _chooses_by_history(config: pytest.Config) -> bool:
+    """--lf and --sw look for the test that failed last, on whichever kernel."""
+    return any(config.getoption(name, False) for name in ("lf", "failedfirst", "stepwise", "stepwise_skip"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip, with the reason, the tests that no chosen kernel fits."""
+    for item in items:
+        if uses_bpf(getattr(item, "fixturenames", ())) and not fitting(config, item):
+            chosen = ", ".join(config.stash.get(NAMES, ()) or (HOST,))
+            wanted = [pattern for mark in item.iter_markers("bpf_kernels") for pattern in mark.args]
+            reason = f"for kernels {', '.join(wanted)}, and this run is for {chosen}"
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+class Worker:
+    """In a process that pytest-xdist started for one kernel."""
+
+    def __init__(self, config: pytest.Config, kernel: str) -> None:
+        from .vm.rpc import Host
+
+        self.kernel = kernel
+        self.host = Host.connect() if kernel != HOST else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> bool | None:
+        """A worker without a kernel, which only keeps a place, has nothing to do."""
+        return True if self.kernel == "idle" else None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
+        """Keep this kernel's tests; the host has those that need none."""
+        yield
+        items[:] = [item for item in items if kernel_of(item) == self.kernel]
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Tell the gateway which test runs, so that it notices when one hangs."""
+        if self.host is None:
+            return (yield)
+        self.host.tell_test(item.nodeid)
+        try:
+            return (yield)
+        finally:
+            self.host.tell_test(None)
+
+
+def kernel_of(item: pytest.Item) -> str:
+    """The name of the kernel that the item is for."""
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params.get(TARGET, HOST)) if callspec is not None else HOST

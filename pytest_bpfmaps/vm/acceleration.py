@@ -1,0 +1,84 @@
+"""Whether KVM runs a kernel on this machine. A `/dev/kvm` that opens and answers proves nothing: it may hang."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.qemu import die_with, find_qemu, qemu_version
+
+KVM = Path("/dev/kvm")
+PROBE_SECONDS = 8.0  # a working KVM needs less than one
+EMULATED_FACTOR = 3.0  # how much longer everything may take in an emulated guest
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`kvm`: guests run with KVM. Otherwise they are emulated, and `why` says the reason."""
+
+    kvm: bool
+    why: str = ""
+
+    def stretch(self, seconds: float) -> float:
+        """`seconds` that a person had in mind for real hardware, as they are in such a guest."""
+        return seconds if self.kvm else seconds * EMULATED_FACTOR
+
+
+def judge(kernel: Kernel) -> Verdict:
+    """Whether KVM runs `kernel`. Decided once per boot of this machine and QEMU version, then remembered."""
+    if not KVM.exists():
+        return Verdict(False, "this machine has no /dev/kvm")
+    if not os.access(KVM, os.R_OK | os.W_OK):
+        return Verdict(False, "/dev/kvm is not accessible to this user (join the group kvm)")
+    qemu = find_qemu(kernel.arch)
+    folder = paths.cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    memory = folder / "kvm.json"
+    key = f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {qemu_version(qemu)}"
+    with FileLock(folder / ".kvm.lock"):
+        verdict = _remembered(memory, key)
+        if verdict is None:
+            verdict = probe(kernel, qemu)
+            partial = folder / ".kvm.json"
+            partial.write_text(json.dumps({"key": key, **asdict(verdict)}))
+            os.replace(partial, memory)
+    return verdict
+
+
+def _remembered(memory: Path, key: str) -> Verdict | None:
+    try:
+        facts = json.loads(memory.read_text())
+        return Verdict(facts["kvm"], facts["why"]) if facts["key"] == key else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def probe(kernel: Kernel, qemu: str, seconds: float = PROBE_SECONDS) -> Verdict:
+    """Boot `kernel` with KVM and no root file system: it must come to its panic about that within `seconds`."""
+    command = [qemu, "-machine", "q35,accel=kvm", "-cpu", "host", "-m", "512M", "-nodefaults", "-no-reboot"]
+    command += ["-display", "none", "-serial", "stdio", "-kernel", str(kernel.image)]
+    command += ["-append", "console=ttyS0 panic=-1 oops=panic quiet root=none"]
+    parent = os.getpid()
+    try:
+        result = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+            process_group=0,
+            preexec_fn=lambda: die_with(parent),
+        )
+    except subprocess.TimeoutExpired:
+        return Verdict(False, f"/dev/kvm exists but did not run a kernel within {seconds:g} s")
+    if b"Kernel panic" in result.stdout and result.returncode == 0:
+        return Verdict(True)
+    said = result.stderr.decode(errors="replace").strip().split("\n")[-1]
+    return Verdict(False, f"/dev/kvm exists but does not run a kernel (QEMU: {said or result.returncode})")

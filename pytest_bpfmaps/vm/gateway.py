@@ -1,0 +1,234 @@
+"""The command that execnet takes for a Python interpreter: it starts a guest and is the wire to the worker in it.
+
+    python -m pytest_bpfmaps.vm.gateway KERNEL [options] -u -c BOOTSTRAP
+
+execnet sends one line that would make a worker of any interpreter; the guest has execnet itself, so the line is
+answered here at once, and pytest-xdist starts the next guest while this one boots. From then on bytes pass
+through. Whatever happens, the guest dies with this process, and this process with its stdin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
+from pytest_bpfmaps.vm import journal, virtme
+from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+from pytest_bpfmaps.vm.qemu import Machine
+from pytest_bpfmaps.vm.rpc import Lines, dump_error
+
+_BOOTSTRAP_ID = re.compile(r"id='([^']*)-worker'")
+_BOOTSTRAP_MODEL = re.compile(r"get_execmodel\('(\w+)'\)")
+CHUNK = 1 << 16
+STARTERS = {"virtme-ng": virtme.start}
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The gateway's arguments; those that execnet adds for an interpreter are ignored."""
+    parser = argparse.ArgumentParser(prog="pytest_bpfmaps.vm.gateway")
+    parser.add_argument("kernel")
+    parser.add_argument("--way", choices=sorted(STARTERS), default="virtme-ng")
+    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--memory", default="1G")
+    parser.add_argument("--kvm", action="store_true")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds to boot, and for each test")
+    parser.add_argument("--clang", default=None)
+    parser.add_argument("--journal", default=None)
+    return parser.parse_known_args(argv)[0]
+
+
+class Gateway:
+    """One guest, from its start to its end."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.worker, self.model = "?", "main_thread_only"
+        self.release = ""
+        self.test: str | None = None
+        self.deadline: float | None = None
+        # What the threads below report to the main thread: what happened, and what came with it.
+        self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+    def run(self) -> int:
+        """Serve until pytest ends it, or the guest ends. Returns the exit status."""
+        self._shake_hands()
+        try:
+            kernel = Catalogue().select(self.options.kernel)[0]
+            shape = virtme.Shape(self.options.cpus, self.options.memory, self.options.kvm)
+            with STARTERS[self.options.way](kernel, shape) as machine:
+                return self._attend(machine, kernel)
+        except VmError as error:
+            event = {VmTimeoutError: "hung", VmLostError: "lost"}.get(type(error), "failed")
+            self._tell(event, text=_without_details(error), console=error.details or "")
+            return 1
+
+    def _shake_hands(self) -> None:
+        line = b""
+        while not line.endswith(b"\n"):
+            chunk = os.read(0, CHUNK)
+            if not chunk:
+                raise SystemExit(0)
+            line += chunk
+        tail = line[-400:].decode().replace("\\'", "'")
+        self.worker = (_BOOTSTRAP_ID.findall(tail) or ["?"])[-1]
+        self.model = (_BOOTSTRAP_MODEL.findall(tail) or [self.model])[-1]
+        os.write(1, b"1")
+
+    def _attend(self, machine: Machine, kernel: Kernel) -> int:
+        started = time.monotonic()
+        control = Lines(machine.control.fileno())
+        self.deadline = started + self.options.timeout
+        self._spawn(self._listen, control)
+        self._spawn(self._wait_for_end, machine)
+        while True:
+            event, value = self._next_event(machine, kernel)
+            if event == "hello":
+                self.release, self.deadline = value["release"], None
+                self._tell("ready", seconds=time.monotonic() - started)
+                control.send(self._job())
+                self._spawn(_pump, machine.stream)
+                self._spawn(self._pump_in, machine.stream)
+            elif event == "test":
+                self.test = value
+                self.deadline = time.monotonic() + self.options.timeout if value else None
+            elif event == "call":
+                self._spawn(self._answer, control, kernel, value)
+            elif event == "stdin":
+                return 0
+            elif event == "end":
+                raise self._lost(machine, kernel, value)
+
+    def _next_event(self, machine: Machine, kernel: Kernel) -> tuple[str, Any]:
+        left = None if self.deadline is None else self.deadline - time.monotonic()
+        try:
+            return self.events.get(timeout=None if left is None else max(left, 0))
+        except queue.Empty:
+            raise self._hung(machine, kernel) from None
+
+    def _spawn(self, target: Any, *arguments: Any) -> None:
+        threading.Thread(target=target, args=arguments, daemon=True).start()
+
+    def _listen(self, control: Lines) -> None:
+        for message in control:
+            for key in ("hello", "test", "call"):
+                if key in message:
+                    self.events.put((key, message if key == "call" else message[key]))
+
+    def _wait_for_end(self, machine: Machine) -> None:
+        self.events.put(("end", machine.process.wait()))
+
+    def _pump_in(self, stream: socket.socket) -> None:
+        try:
+            while chunk := os.read(0, CHUNK):
+                stream.sendall(chunk)
+        except OSError:
+            return  # the guest is gone, which _wait_for_end says
+        self.events.put(("stdin", None))
+
+    def _job(self) -> dict[str, Any]:
+        objects = paths.objects_dir()
+        objects.mkdir(parents=True, exist_ok=True)
+        mask = os.umask(0)
+        os.umask(mask)
+        return {
+            "cwd": os.getcwd(),
+            "env": dict(os.environ),
+            "umask": mask,
+            "path": [p for p in sys.path if p],
+            "hostname": socket.gethostname(),
+            "plain": [str(objects)],
+            "execmodel": self.model,
+            "id": f"{self.worker}-worker",
+        }
+
+    def _answer(self, control: Lines, kernel: Kernel, message: dict[str, Any]) -> None:
+        """Do what the guest asks for: compile, with the guest's own kernel's types unless it named others."""
+        try:
+            from pytest_bpfmaps.compiler.local import LocalCompiler
+            from pytest_bpfmaps.compiler.request import CompileRequest
+
+            request = CompileRequest.from_json(message["argument"])
+            if request.btf is None and kernel.btf is not None:
+                request = replace(request, btf=str(kernel.btf))
+            answer = {"result": str(LocalCompiler(self.options.clang).compile(request))}
+        except Exception as error:
+            answer = {"error": dump_error(error)}
+        control.send(answer)
+
+    def _tell(self, event: str, **facts: Any) -> None:
+        journal.write(self.options.journal, journal.Entry(self.worker, event, self.release, **facts))
+
+    def _hung(self, machine: Machine, kernel: Kernel) -> VmError:
+        timeout = f"{self.options.timeout:g} s"
+        if self.test is not None:
+            return VmTimeoutError(
+                "test hung in kernel",
+                on=kernel.name,
+                why=f"it ran for more than {timeout}, and the guest was ended",
+                fix="look at the console below; --bpf-vm-timeout gives tests more time",
+                details=machine.last_words(),
+            )
+        return VmError(
+            "kernel did not boot:",
+            on=f"{kernel.name} ({kernel.release})",
+            why=f"the guest was not ready after {timeout}",
+            fix="look at the console below; --bpf-vm-timeout gives it more time",
+            details=machine.last_words(),
+        )
+
+    def _lost(self, machine: Machine, kernel: Kernel, status: int) -> VmError:
+        words = machine.last_words()
+        if self.release:
+            return VmLostError(
+                "guest died:",
+                on=f"kernel {kernel.name} ({kernel.release})",
+                why=f"QEMU ended with status {status}"
+                + (", after a kernel panic" if "panic" in words else ""),
+                details=words,
+            )
+        fix = "look at the console below"
+        if "cannot mount the host's files" in words or "Failed to mount real root" in words:
+            fix = "use a kernel with 9p and overlay, built in or as modules (Debian's -cloud kernels lack 9p)"
+        return VmError(
+            "kernel did not boot:",
+            on=f"{kernel.name} ({kernel.release})",
+            why=f"QEMU ended with status {status} before the guest was ready",
+            fix=fix,
+            details=words,
+        )
+
+
+def _without_details(error: BpfError) -> str:
+    return str(BpfError(error.what, on=error.on, why=error.why, fix=error.fix))
+
+
+def _pump(stream: socket.socket) -> None:
+    try:
+        while chunk := stream.recv(CHUNK):
+            data = memoryview(chunk)
+            while data:
+                data = data[os.write(1, data) :]
+    except OSError:
+        return
+
+
+def main() -> None:
+    """Be a gateway."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which then closes our stdin
+    status = Gateway(parse(sys.argv[1:])).run()
+    os._exit(status)  # threads may hang in reads of pipes that nobody will close
+
+
+if __name__ == "__main__":
+    main()

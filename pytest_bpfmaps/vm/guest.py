@@ -1,0 +1,156 @@
+"""What runs in the guest, as its first process: mount, greet the gateway, take the job, become an execnet worker.
+
+A script by itself: it must not import this package, whose modules the guest's pytest wants to import first.
+Speaks JSON lines with the gateway through the virtio-serial port ``bpfmaps.control``; the worker's stdin and
+stdout are the port ``bpfmaps.stream``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import glob
+import json
+import os
+import resource
+import socket
+import struct
+import sys
+import time
+import traceback
+from typing import Any
+
+HOST_FILES = 9  # the descriptor of the host's plain root, opened by init.sh
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+MS_BIND = 4096
+RB_AUTOBOOT = 0x1234567
+
+# type, target, options: what BPF programs and their tests expect to find
+MOUNTS = (
+    ("proc", "/proc", None),
+    ("sysfs", "/sys", None),
+    ("devtmpfs", "/dev", None),
+    ("devpts", "/dev/pts", "mode=620,ptmxmode=666"),
+    ("tmpfs", "/dev/shm", "mode=1777"),
+    ("tmpfs", "/run", "mode=0755"),
+    ("bpf", "/sys/fs/bpf", "mode=0700"),
+    ("cgroup2", "/sys/fs/cgroup", None),
+    ("debugfs", "/sys/kernel/debug", None),
+    ("tracefs", "/sys/kernel/tracing", None),
+    ("securityfs", "/sys/kernel/security", None),
+)
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(
+    source: str, target: str, kind: str | None = None, flags: int = 0, options: str | None = None
+) -> None:
+    """mount(2); a file system or folder that this kernel lacks is left out."""
+    encoded = [s if s is None else s.encode() for s in (source, target, kind, options)]
+    libc.mount(encoded[0], encoded[1], encoded[2], flags, encoded[3])
+
+
+def mount_all(release: str, modules: str) -> None:
+    """Mount the kernel's file systems, and its modules where modprobe looks for them."""
+    for kind, target, options in MOUNTS:
+        if target.startswith("/dev/"):
+            os.makedirs(target, exist_ok=True)
+        mount(kind, target, kind, 0, options)
+    if modules:
+        folder = f"/lib/modules/{release}"
+        os.makedirs(folder, exist_ok=True)
+        mount(f"{modules}/lib/modules/{release}", folder, flags=MS_BIND)
+
+
+def loopback_up() -> None:
+    """Bring the interface lo up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack_from("h", fcntl.ioctl(sock, SIOCGIFFLAGS, request), 16)[0]
+        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | IFF_UP))
+
+
+def open_port(name: str) -> int:
+    """A descriptor of the virtio-serial port called `name`; no udev is needed to find it."""
+    while True:  # QEMU tells the names of the ports one by one; the gateway has a deadline
+        for path in glob.glob("/sys/class/virtio-ports/*/name"):
+            with open(path) as file:
+                if file.read().strip() == name:
+                    return os.open(f"/dev/{path.split('/')[-2]}", os.O_RDWR | os.O_CLOEXEC)
+        time.sleep(0.005)
+
+
+def read_line(fd: int) -> dict[str, Any]:
+    """The next JSON line of `fd`."""
+    data = b""
+    while not data.endswith(b"\n"):
+        chunk = os.read(fd, 1 << 16)
+        if not chunk:
+            raise EOFError("the gateway is gone")
+        data += chunk
+    line: dict[str, Any] = json.loads(data)
+    return line
+
+
+def apply(job: dict[str, Any]) -> None:
+    """Make this process look like one that the host's pytest had started."""
+    os.environ.clear()
+    os.environ.update(job["env"])
+    sys.path[:] = job["path"]
+    os.umask(job["umask"])
+    socket.sethostname(job["hostname"])
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+    for folder in job["plain"]:
+        # The overlay may remember that a file was missing there; the plain view asks the host each time.
+        mount(f"/proc/self/fd/{HOST_FILES}{folder}", folder, flags=MS_BIND)
+    os.close(HOST_FILES)
+    os.chdir(job["cwd"])
+
+
+def serve(job: dict[str, Any], stream: int) -> None:
+    """Be an execnet worker on `stream` until it closes."""
+    os.dup2(stream, 0)
+    os.dup2(stream, 1)
+    os.close(stream)
+    sys.argv = ["-c"]
+    sys.stdin, sys.stdout = os.fdopen(0, "r", 1, closefd=False), os.fdopen(1, "w", 1, closefd=False)
+    from execnet import gateway_base
+
+    model = gateway_base.get_execmodel(job["execmodel"])
+    gateway_base.serve(gateway_base.init_popen_io(model), id=job["id"])
+
+
+def reap(worker: int) -> None:
+    """Wait for the worker, and for whatever it left behind."""
+    while os.wait()[0] != worker:
+        pass
+
+
+def main() -> None:
+    """Process 1: everything, then the end of the machine."""
+    release = os.uname().release
+    mount_all(release, sys.argv[1] if len(sys.argv) > 1 else "")
+    loopback_up()
+    control, stream = open_port("bpfmaps.control"), open_port("bpfmaps.stream")
+    hello = {"release": release, "uptime": float(open("/proc/uptime").read().split()[0])}  # noqa: SIM115
+    os.write(control, json.dumps({"hello": hello}).encode() + b"\n")
+    job = read_line(control)
+    apply(job)
+    worker = os.fork()
+    if worker == 0:
+        os.setsid()
+        os.environ["BPFMAPS_CONTROL_FD"] = str(control)
+        serve(job, stream)
+        os._exit(0)
+    os.close(control)
+    os.close(stream)
+    reap(worker)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()  # to the console; an exit of process 1 would add a panic to it
+    libc.reboot(RB_AUTOBOOT)

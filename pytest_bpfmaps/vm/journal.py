@@ -1,0 +1,58 @@
+"""What gateways have to tell the pytest process that started them, beside execnet's bytes.
+
+A file in memory, reached through ``/proc``: it is gone with the pytest process, however that ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that happened to the guest of the worker `worker`.
+
+    `event`: ``ready`` (it booted), ``failed`` (it never did), ``lost`` (it died), ``hung`` (a test took too long).
+    `text` says why, `console` holds its last lines, `seconds` how long it took.
+    """
+
+    worker: str
+    event: str
+    release: str = ""
+    text: str = ""
+    console: str = ""
+    seconds: float = 0.0
+
+
+class Journal:
+    """The reader's side; `path` is what gateways open."""
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("bpfmaps-journal")
+        self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
+
+    def entries(self, worker: str) -> list[Entry]:
+        """What happened to the guest of `worker`, oldest first."""
+        text = os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode()
+        return [e for e in (Entry(**json.loads(line)) for line in text.splitlines()) if e.worker == worker]
+
+    def last(self, worker: str) -> Entry | None:
+        """The last thing that happened to the guest of `worker`."""
+        return next(reversed(self.entries(worker)), None)
+
+    def close(self) -> None:
+        """Forget it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def write(path: str | None, entry: Entry) -> None:
+    """Append `entry`; without a reader (`path` is None, or it is gone) nothing happens."""
+    if path is None or not Path(path).exists():
+        return
+    with open(path, "ab", buffering=0) as file:
+        file.write(json.dumps(asdict(entry)).encode() + b"\n")

@@ -1,0 +1,133 @@
+"""A QEMU process that can't outlive this one, its console, and the two byte channels into its guest."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pytest_bpfmaps.errors import VmError
+
+PR_SET_PDEATHSIG = 1
+PORTS = ("control", "stream")
+# Binaries and packages by architecture as `uname -m` says it.
+BINARIES = {"x86_64": ("qemu-system-x86_64", "qemu-system-x86")}
+
+
+def find_qemu(arch: str = "x86_64") -> str:
+    """The path of the QEMU binary for guests of `arch`. Raises VmError when there is none."""
+    binary, package = BINARIES[arch]
+    path = shutil.which(binary)
+    if path is None:
+        raise VmError(
+            "cannot start a guest",
+            why=f"{binary} is not on the PATH",
+            fix=f"install QEMU (Debian, Ubuntu: apt install {package})",
+        )
+    return path
+
+
+def qemu_version(binary: str) -> str:
+    """The first line of ``qemu --version``."""
+    result = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)
+    return result.stdout.split("\n")[0].strip() or "unknown version"
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when `parent`, which started it, dies in whatever way (prctl(2))."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the call
+        os._exit(1)
+
+
+class Log:
+    """Text that another process writes, kept in memory: no file that somebody would have to remove."""
+
+    def __init__(self, name: str) -> None:
+        self.fd = os.memfd_create(name)
+
+    def text(self) -> str:
+        """All of it so far."""
+        size = os.fstat(self.fd).st_size
+        return os.pread(self.fd, size, 0).decode(errors="replace").replace("\r\n", "\n")
+
+    def tail(self, lines: int = 30) -> str:
+        """The last `lines` lines that are not empty."""
+        full = [line.rstrip() for line in self.text().splitlines() if line.strip()]
+        return "\n".join(full[-lines:])
+
+    def close(self) -> None:
+        """Forget it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Machine:
+    """A running guest: ``stream`` carries execnet's bytes, ``control`` JSON lines, ``console`` is its console.
+
+    What starts one (virtme-ng) only makes the QEMU command; everything from the process on is the same
+    for all.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.console, self.messages = Log("console"), Log("qemu")
+        pairs = {port: socket.socketpair() for port in PORTS}
+        self.control, self.stream = (pairs[port][0] for port in PORTS)
+        theirs = {port: pairs[port][1] for port in PORTS}
+        parent = os.getpid()
+        try:
+            self.process = subprocess.Popen(
+                [*command, *_port_arguments({port: s.fileno() for port, s in theirs.items()})],
+                stdin=subprocess.DEVNULL,
+                stdout=self.console.fd,
+                stderr=self.messages.fd,
+                pass_fds=[s.fileno() for s in theirs.values()],
+                process_group=0,  # Ctrl-C is for pytest, which then ends its guests in order
+                preexec_fn=lambda: die_with(parent),
+            )
+        finally:
+            for sock in theirs.values():
+                sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def last_words(self, lines: int = 30) -> str:
+        """The console's last lines, and what QEMU itself said."""
+        parts = (("console", self.console.tail(lines)), ("QEMU", self.messages.tail(10)))
+        return "\n".join(f"--- {title}\n{text}" for title, text in parts if text) or "--- console: empty"
+
+    def close(self) -> None:
+        """End the machine at once: its files are in memory, there is nothing to save."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.control.close()
+        self.stream.close()
+
+
+def _port_arguments(fds: dict[str, int]) -> list[str]:
+    arguments = ["-device", "virtio-serial-pci,id=bpfmaps-ports"]
+    for port, fd in fds.items():
+        arguments += ["-chardev", f"socket,id=bpfmaps-{port},fd={fd}"]
+        device = f"virtserialport,bus=bpfmaps-ports.0,chardev=bpfmaps-{port},name=bpfmaps.{port}"
+        arguments += ["-device", device]
+    return arguments
+
+
+def here(name: str) -> Path:
+    """A file of this package that the guest runs."""
+    return Path(__file__).with_name(name)

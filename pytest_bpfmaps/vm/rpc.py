@@ -1,0 +1,110 @@
+"""What a guest and its gateway say to each other: JSON lines over a virtio-serial port.
+
+Guest to host: ``hello`` (once), ``test`` (the running test's id, or null when it ended), ``call`` (a request that
+wants an answer). Host to guest: ``job`` (once), then an answer per call. The host takes nothing but plain JSON
+from the guest; the guest trusts the host, and gets its exceptions as they were raised.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps.compiler.request import CompileRequest
+from pytest_bpfmaps.errors import VmLostError
+
+FD_VARIABLE = "BPFMAPS_CONTROL_FD"  # set by guest.py
+
+
+class Lines:
+    """JSON lines over a descriptor, which it does not own. Sending is safe from several threads."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._rest = b""
+        self._sending = threading.Lock()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one message. Raises OSError when the other side is gone."""
+        data = memoryview(json.dumps(message).encode() + b"\n")
+        with self._sending:
+            while data:
+                data = data[os.write(self.fd, data) :]
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message, or None when the other side is gone."""
+        while b"\n" not in self._rest:
+            try:
+                chunk = os.read(self.fd, 1 << 16)
+            except OSError:
+                return None
+            if not chunk:
+                return None
+            self._rest += chunk
+        line, self._rest = self._rest.split(b"\n", 1)
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while (message := self.receive()) is not None:
+            yield message
+
+
+def dump_error(error: BaseException) -> str:
+    """An exception as text that travels to the guest."""
+    return base64.b64encode(pickle.dumps(error)).decode()
+
+
+class Host:
+    """The guest's side: the host that runs this guest, from within."""
+
+    def __init__(self, fd: int) -> None:
+        self._lines = Lines(fd)
+        self._calling = threading.Lock()
+
+    @classmethod
+    def connect(cls) -> Host | None:
+        """The host of this guest's worker; None in any other process."""
+        text = os.environ.get(FD_VARIABLE)
+        if text is None:
+            return None
+        try:
+            mode = os.fstat(int(text)).st_mode
+        except (OSError, ValueError):  # a child process, which inherits the variable and not the descriptor
+            return None
+        return cls(int(text)) if stat.S_ISCHR(mode) else None
+
+    def tell_test(self, test: str | None) -> None:
+        """Say which test runs now, so that a hung one is noticed and named."""
+        self._lines.send({"test": test})
+
+    def call(self, name: str, argument: str) -> str:
+        """Have the host do something. Raises what it raised there, or VmLostError when it does not answer."""
+        with self._calling:
+            self._lines.send({"call": name, "argument": argument})
+            answer = self._lines.receive()
+        if answer is None:
+            raise VmLostError(f"cannot {name}", on="on the host", why="the connection to it is closed")
+        if "error" in answer:
+            error: BaseException = pickle.loads(base64.b64decode(answer["error"]))
+            raise error
+        result: str = answer["result"]
+        return result
+
+
+class RemoteCompiler:
+    """A `Compiler` in a guest: clang runs on the host, and the object is read through the live host root."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def compile(self, request: CompileRequest) -> Path:
+        """The object file for `request`. Raises CompileError as the host's compiler does."""
+        return Path(self._host.call("compile", request.to_json()))

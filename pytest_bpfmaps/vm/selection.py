@@ -1,0 +1,63 @@
+"""Which kernels a run is for, from what ``--bpf-kernel`` says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_bpfmaps.vm.catalogue import Kernel
+
+HOST = "host"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A kernel that runs in a virtual machine; `pattern` finds it in the catalogue again."""
+
+    kernel: Kernel
+    pattern: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The kernels of a run in their order, `HOST` perhaps among them, and those that are guests.
+
+    `explicit`: somebody chose them, so that items bear the kernel's name.
+    """
+
+    names: tuple[str, ...] = (HOST,)
+    guests: tuple[Guest, ...] = ()
+    explicit: bool = False
+
+    def header(self, why_emulated: str | None) -> str:
+        """``kernels host (6.18.1), 6.1 (6.1.0-13-amd64, emulated)``."""
+        note = ", emulated" if why_emulated is not None else ""
+        releases = {guest.kernel.name: guest.kernel.release + note for guest in self.guests}
+        releases[HOST] = os.uname().release
+        return "kernels " + ", ".join(f"{name} ({releases[name]})" for name in self.names)
+
+
+def select(patterns: Iterable[str]) -> Selection:
+    """What `patterns` mean: ``host``, a catalogue name, a glob, ``all``, a path; several with commas.
+
+    Raises VmError when one means nothing.
+    """
+    from pytest_bpfmaps.vm.catalogue import Catalogue
+
+    catalogue = Catalogue()
+    wanted = [part.strip() for pattern in patterns for part in pattern.split(",") if part.strip()]
+    guests: dict[str, Guest] = {}
+    names: dict[str, None] = {}
+    for pattern in wanted:
+        if pattern == HOST:
+            names[HOST] = None
+            continue
+        for kernel in catalogue.select(pattern):
+            is_path = "/" in pattern or kernel.name not in catalogue.names()
+            guests[kernel.name] = Guest(kernel, str(Path(pattern).resolve()) if is_path else kernel.name)
+            names[kernel.name] = None
+    return Selection(tuple(names) or (HOST,), tuple(guests.values()), explicit=bool(wanted))

@@ -1,0 +1,174 @@
+"""Guests through virtme-ng: `virtme-run` chooses the machine, exports the host's files and packs the initramfs.
+
+It is run as a command. What it would run is asked for once (``--dry-run --show-command``), kept with the
+initramfs in the cache, and then started by us, so that QEMU is our own child and dies with us. Its own init,
+which starts udev and writes a user's session, is replaced by `init.sh`: that is most of the time of a boot.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from filelock import FileLock
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.qemu import Machine, find_qemu, here, qemu_version
+
+# An oops ends QEMU instead of leaving a half-dead kernel; the rest saves seconds where the CPU is emulated.
+KERNEL_ARGUMENTS = (
+    "console=ttyS0",
+    "loglevel=5",
+    "oops=panic",
+    "panic=-1",
+    "mitigations=off",
+    "nokaslr",
+    "random.trust_cpu=on",
+    "psmouse.proto=exps",
+    # Where bpf is missing from the list, LSM programs attach and never run.
+    "lsm=lockdown,capability,landlock,yama,bpf",
+)
+PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "TZ")  # and LC_*, PYTHON*: read when the interpreter starts
+KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets some itself
+TCG_CPU = "max,la57=off"  # five page-table levels make each emulated TLB miss dearer
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A guest's size: `cpus`, `memory` as QEMU takes it (``1G``), and whether KVM runs it."""
+
+    cpus: int = 2
+    memory: str = "1G"
+    kvm: bool = False
+
+
+def start(kernel: Kernel, shape: Shape) -> Machine:
+    """Start a guest with `kernel`. Raises VmError when virtme-ng or QEMU can't be run."""
+    return Machine(_finish(_recipe(kernel, shape), kernel, shape))
+
+
+def find_virtme() -> str:
+    """The path of `virtme-run`: beside this Python, else on the PATH. Raises VmError when there is none."""
+    beside = Path(sys.executable).with_name("virtme-run")
+    path = str(beside) if beside.exists() else shutil.which("virtme-run")
+    if path is None:
+        raise VmError(
+            "cannot start a guest",
+            why="virtme-ng is not installed (no virtme-run command)",
+            fix="pip install 'pytest-bpfmaps[vm]'",
+        )
+    return path
+
+
+def find_busybox() -> str:
+    """The path of the busybox that virtme-ng needs. Raises VmError when there is none."""
+    path = shutil.which("busybox-static") or shutil.which("busybox")
+    if path is None:
+        raise VmError(
+            "cannot start a guest",
+            why="there is no busybox, which virtme-ng boots with",
+            fix="install a static one (Debian, Ubuntu: apt install busybox-static)",
+        )
+    return os.path.realpath(path)
+
+
+def _recipe(kernel: Kernel, shape: Shape) -> list[str]:
+    """The QEMU command that virtme-ng would run, with its initramfs in the cache."""
+    virtme, qemu = find_virtme(), find_qemu(kernel.arch)
+    arguments = [virtme, "--qemu-bin", qemu, "--kimg", str(kernel.image), "--mods", "auto", "--force-9p"]
+    arguments += [
+        "--force-initramfs",
+        "--overlay-rwdir",
+        "/",
+        "--disable-monitor",
+        "--busybox",
+        find_busybox(),
+    ]
+    arguments += ["--cpus", str(shape.cpus), "--memory", shape.memory]
+    arguments += [] if shape.kvm else ["--disable-kvm"]
+    key = sha256("\0".join([*arguments, *_stamps(kernel, virtme, qemu)]).encode()).hexdigest()[:16]
+    folder = paths.cache_dir() / "virtme"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{kernel.name.replace('/', '_')}-{key}"
+    recipe, initramfs = folder / f"{name}.json", folder / f"{name}.cpio"
+    with FileLock(folder / ".lock"):
+        if not (recipe.exists() and initramfs.exists()):
+            command = _ask(arguments, folder / f".{name}.cpio", kernel)
+            os.replace(folder / f".{name}.cpio", initramfs)
+            partial = folder / f".{name}.json"
+            partial.write_text(
+                json.dumps([str(initramfs) if a == f"{partial.with_suffix('.cpio')}" else a for a in command])
+            )
+            os.replace(partial, recipe)
+        found: list[str] = json.loads(recipe.read_text())
+    return found
+
+
+def _stamps(kernel: Kernel, virtme: str, qemu: str) -> Iterator[str]:
+    yield qemu_version(qemu)
+    for path in (kernel.image, Path(virtme), Path(find_busybox())):
+        status = path.stat()
+        yield f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+
+
+def _ask(arguments: list[str], initramfs: Path, kernel: Kernel) -> list[str]:
+    initramfs.unlink(missing_ok=True)
+    result = subprocess.run(
+        [*arguments, "--dry-run", "--show-command", "--save-initramfs", str(initramfs)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in result.stdout.splitlines() if " -append " in line]
+    if result.returncode != 0 or not lines or not initramfs.exists():
+        raise VmError(
+            "virtme-run refused kernel",
+            on=f"{kernel.name} ({kernel.image})",
+            why=f"exit status {result.returncode}",
+            details=(result.stdout + result.stderr).strip(),
+            fix="see its message above; `bpfmaps doctor` lists what guests need",
+        )
+    return shlex.split(lines[-1])
+
+
+def _finish(recipe: list[str], kernel: Kernel, shape: Shape) -> list[str]:
+    """Put our own kernel command line, the uncompressed kernel and the view of the host's files into `recipe`."""
+    command = list(recipe)
+    command[command.index("-append") + 1] = _kernel_command_line(kernel)
+    if kernel.vmlinux is not None and not shape.kvm:
+        command[command.index("-kernel") + 1] = str(kernel.vmlinux)
+    if not shape.kvm:
+        command[command.index("-cpu") + 1] = TCG_CPU
+    files = "local,id=bpfmaps-host,path=/,security_model=none,readonly=on,multidevs=remap"
+    command += ["-fsdev", files, "-device", "virtio-9p-pci,fsdev=bpfmaps-host,mount_tag=bpfmaps.host"]
+    return [*command, "-no-reboot"]
+
+
+def _kernel_command_line(kernel: Kernel) -> str:
+    busybox = find_busybox()
+    init = ["sh", here("init.sh"), busybox, sys.executable, here("guest.py"), kernel.modules or ""]
+    words = [*KERNEL_ARGUMENTS, *_environment(), f"init={busybox}", "--", *init]
+    return " ".join(_quote(str(word)) for word in words)
+
+
+def _environment() -> Iterator[str]:
+    names = [n for n in os.environ if n in PASSED_TO_PYTHON or n.startswith(("LC_", "PYTHON"))]
+    for name in names[:KERNEL_ENVIRONMENT_LIMIT]:
+        value = os.environ[name]
+        if value.isascii() and '"' not in value and len(value) < 200:
+            yield f"{name}={value}"
+
+
+def _quote(word: str) -> str:
+    return f'"{word}"' if " " in word or not word else word
