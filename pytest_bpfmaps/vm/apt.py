@@ -62,9 +62,7 @@ class AptError(Exception):
 
     def unsigned(self) -> bool:
         """Whether a signature could not be verified."""
-        return bool(
-            re.search(r"NO_PUBKEY|is not signed|EXPKEYSIG|BADSIG|REVKEYSIG|not be authenticated", str(self))
-        )
+        return bool(re.search(r"GPG error|signature|is not signed|not be authenticated", str(self)))
 
 
 class AptRoot:

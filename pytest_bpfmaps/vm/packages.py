@@ -123,9 +123,12 @@ def _update(
             shutil.rmtree(apt.root)  # there is nothing to come back to
         raise _explain(error, spec, main) from error
     distribution = spec.partition(":")[0]
-    if {origin.lower() for origin in apt.origins()} != {distribution}:
+    origins = {origin.lower() for origin in apt.origins()}
+    if origins != {distribution}:
+        what = "is not an archive of" if origins else "has no package index for main of"
+        why = f"the mirror {_host(main)} {what} {distribution.title()}"
         raise VmError(
-            "cannot fetch kernel", on=repr(spec), why=f"{_host(main)} is not an archive of {distribution}"
+            "cannot fetch kernel", on=repr(spec), why=why, fix="look at this system's package sources"
         )
 
 

@@ -1,0 +1,369 @@
+"""`fetch` from a small signed package archive on this machine: real apt, real signatures, no network."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kernel_files import bzimage, deb, package_files, write
+
+from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm.catalogue import Catalogue
+from pytest_bpfmaps.vm.packages import fetch
+from pytest_bpfmaps.vm.progress import Silent
+
+_TOOLS = ("apt-get", "dpkg-deb", "gpg", "depmod")
+_MISSING = [tool for tool in _TOOLS if not shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin:/sbin")]
+pytestmark = [
+    pytest.mark.skipif(bool(_MISSING), reason=f"needs {', '.join(_MISSING)}"),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are for x86_64"),
+]
+
+
+class Keys:
+    """A signing key, and the keyring that verifies it."""
+
+    def __init__(self, home: Path) -> None:
+        home.chmod(0o700)
+        self.home = home
+        self.keyring = home / "debian-archive-test.gpg"
+        self.gpg("--passphrase", "", "--quick-gen-key", "test@archive", "ed25519", "sign", "never")
+        self.gpg("--output", str(self.keyring), "--export", "test@archive")
+
+    def gpg(self, *arguments: str) -> None:
+        command = ["gpg", "--batch", "--yes", "--homedir", str(self.home), "--pinentry-mode", "loopback"]
+        subprocess.run([*command, *arguments], check=True, capture_output=True)
+
+    def close(self) -> None:
+        subprocess.run(["gpgconf", "--homedir", str(self.home), "--kill", "all"], check=True)
+
+
+@pytest.fixture(scope="module")
+def keys() -> Iterator[Keys]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:  # gpg's agent needs a short path for its socket
+        keys = Keys(Path(home))
+        yield keys
+        keys.close()
+
+
+class Archive:
+    """A Debian archive in a folder, and an apt.conf that makes it the system's mirror."""
+
+    def __init__(self, root: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self._keys, self._monkeypatch = root, keys, monkeypatch
+        (root / "pool").mkdir(parents=True)
+        (root / "system/lists/partial").mkdir(parents=True)
+
+    def suite(
+        self,
+        name: str,
+        packages: list[Path],
+        *,
+        origin: str = "Debian",
+        sign: bool = True,
+        component: str = "main",
+    ) -> None:
+        """Publish `packages` as the suite `name`."""
+        dist = self.root / "dists" / name
+        index = "\n".join(map(self._stanza, packages)).encode()
+        entry = ""
+        for suffix, data in {"": index, ".gz": gzip.compress(index)}.items():
+            path = f"{component}/binary-amd64/Packages{suffix}"
+            write(dist, {path: data})
+            entry += f"\n {hashlib.sha256(data).hexdigest()} {len(data)} {path}"
+        fields = {"Origin": origin, "Codename": name, "Date": "Thu, 01 Jan 2026 00:00:00 UTC"}
+        fields |= {"Architectures": "amd64", "Components": component, "SHA256": entry}
+        (dist / "Release").write_text(
+            "".join(f"{k}: {v}\n".replace(": \n", ":\n") for k, v in fields.items())
+        )
+        if sign:
+            self._keys.gpg("--clearsign", "--output", str(dist / "InRelease"), str(dist / "Release"))
+
+    def _stanza(self, package: Path) -> str:
+        target = self.root / "pool" / package.name
+        shutil.copyfile(package, target)
+        control = subprocess.run(["dpkg-deb", "-f", str(package)], check=True, capture_output=True, text=True)
+        facts = {"Filename": f"pool/{target.name}", "Size": target.stat().st_size}
+        facts["SHA256"] = hashlib.sha256(target.read_bytes()).hexdigest()
+        return control.stdout + "".join(f"{k}: {v}\n" for k, v in facts.items())
+
+    def use(self, *, uri: str | None = None, keyring: Path | None = None, suites: str = "bookworm") -> None:
+        """Make it the mirror in the system's sources."""
+        fields = {"Types": "deb", "URIs": uri or f"file:{self.root}", "Suites": suites, "Components": "main"}
+        fields["Signed-By"] = str(keyring or self._keys.keyring)
+        sources = self.root / "system/debian.sources"
+        sources.write_text("".join(f"{k}: {v}\n" for k, v in fields.items()))
+        conf = f'Dir::Etc::SourceList "{sources}"; Dir::Etc::SourceParts "/dev/null";'
+        conf += f'Dir::State::Lists "{sources.parent}/lists"; Acquire::Retries "0";'
+        (self.root / "system/apt.conf").write_text(conf)
+        self._monkeypatch.setenv("APT_CONFIG", str(self.root / "system/apt.conf"))
+
+
+@pytest.fixture
+def archive(tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    archive = Archive(tmp_path / "archive", keys, monkeypatch)
+    archive.use()
+    return archive
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Path]:
+    return lambda *arguments: deb(tmp_path, *arguments)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    return Catalogue(tmp_path / "kernels")
+
+
+def kernel_packages(make: Callable[..., Path], release: str, version: str) -> list[Path]:
+    """A metapackage and the package that it leads to, as Debian <= 13 has them."""
+    image = make(f"linux-image-{release}", version, package_files(release), "kmod, initramfs-tools")
+    return [image, make("linux-image-amd64", version, {}, f"linux-image-{release} (= {version})")]
+
+
+def test_kernel_comes_complete(archive: Archive, make: Callable[..., Path], catalogue: Catalogue) -> None:
+    archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+    kernel, new = fetch("debian:bookworm", catalogue, Silent())
+    assert new
+    assert (kernel.name, kernel.release, kernel.source) == ("6.1", "6.1.0-7-amd64", "debian:bookworm")
+    assert kernel.modules == catalogue.root / "6.1"
+    assert (kernel.modules / "lib/modules/6.1.0-7-amd64/modules.dep").exists()
+    assert kernel.config is not None
+    (package,) = kernel.to_json()["packages"]
+    assert (package["name"], package["version"]) == ("linux-image-6.1.0-7-amd64", "6.1.20-1")
+    assert sorted(p.name for p in (catalogue.root / "6.1").iterdir() if p.is_file()) == [
+        "btf",
+        "kernel.json",
+        "vmlinux",
+    ]
+
+
+def test_second_fetch_downloads_nothing(
+    archive: Archive, make: Callable[..., Path], catalogue: Catalogue
+) -> None:
+    archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+    first, _ = fetch("debian:bookworm", catalogue, Silent())
+    shutil.rmtree(archive.root / "pool")
+    assert fetch("debian:bookworm", catalogue, Silent()) == (first, False)
+
+
+def test_newer_kernel_of_the_suite_replaces(
+    archive: Archive, make: Callable[..., Path], catalogue: Catalogue
+) -> None:
+    archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+    fetch("debian:bookworm", catalogue, Silent())
+    archive.suite("bookworm", kernel_packages(make, "6.1.0-8-amd64", "6.1.21-1"))
+    fetch("debian:bookworm", catalogue, Silent())
+    assert [k.release for k in catalogue] == ["6.1.0-8-amd64"]
+    assert not list((catalogue.root / "6.1").rglob("*6.1.0-7*"))
+
+
+@pytest.mark.parametrize("place", ["bookworm-updates", "bookworm-security"])
+def test_updates_and_security_are_looked_at(
+    archive: Archive, make: Callable[..., Path], catalogue: Catalogue, place: str
+) -> None:
+    archive.use(suites="bookworm bookworm-security")
+    archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+    archive.suite(place, kernel_packages(make, "6.1.0-8-amd64", "6.1.21-1"))
+    kernel, _ = fetch("debian:bookworm", catalogue, Silent())
+    assert kernel.release == "6.1.0-8-amd64"
+
+
+def test_split_packages(archive: Archive, make: Callable[..., Path], catalogue: Catalogue) -> None:
+    release, version = "7.2.1+deb14-amd64", "7.2.1-1"
+    modules = f"usr/lib/modules/{release}"
+    exact = f"(= {version})"
+    archive.suite(
+        "sid",
+        [
+            make(f"linux-base-{release}", version, {f"{modules}/config": b"CONFIG_BPF=y\n"}),
+            make(f"linux-binary-{release}", version, {f"{modules}/vmlinuz": bzimage(release)}),
+            make(f"linux-modules-{release}", version, {f"{modules}/kernel/fs/9p/9p.ko.xz": b"x"}),
+            make(
+                f"linux-image-{release}",
+                version,
+                {},
+                f"dracut | initramfs-tools, linux-base-{release} {exact}, linux-binary-{release} {exact}, "
+                f"linux-modules-{release} {exact}",
+            ),
+            make(
+                "linux-image-amd64", version, {}, f"linux-base-amd64 {exact}, linux-image-{release} {exact}"
+            ),
+        ],
+    )
+    kernel, _ = fetch("debian:sid", catalogue, Silent())
+    assert kernel.name == "7.2"
+    assert kernel.config is not None
+    assert kernel.modules is not None
+    assert (kernel.modules / "lib/modules" / release / "kernel/fs/9p/9p.ko.xz").is_file()
+
+
+def test_name_and_a_taken_name(archive: Archive, make: Callable[..., Path], catalogue: Catalogue) -> None:
+    archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+    archive.suite("sid", kernel_packages(make, "6.1.0-9-amd64", "6.1.30-1"))
+    fetch("debian:bookworm", catalogue, Silent())
+    with pytest.raises(VmError, match=r"that name belongs to 6\.1\.0-7-amd64 from debian:bookworm"):
+        fetch("debian:sid", catalogue, Silent())
+    kernel, _ = fetch("debian:sid", catalogue, Silent(), "next")
+    assert kernel.name == "next"
+    assert catalogue.names() == ["6.1", "next"]
+
+
+def test_killed_fetch_leaves_nothing_behind(
+    archive: Archive, make: Callable[..., Path], catalogue: Catalogue
+) -> None:
+    archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+    code = f"""if True:
+        import os, pathlib, signal
+        from pytest_bpfmaps.vm import packages
+        from pytest_bpfmaps.vm.catalogue import Catalogue
+        from pytest_bpfmaps.vm.progress import Silent
+        packages.complete = lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL)
+        packages.fetch("debian:bookworm", Catalogue(pathlib.Path({str(catalogue.root)!r})), Silent())
+    """
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert catalogue.names() == []
+    (half,) = (catalogue.root / ".new").iterdir()
+    assert list(half.rglob("vmlinuz-*"))
+    fetch("debian:bookworm", catalogue, Silent())
+    assert catalogue.names() == ["6.1"]
+    assert list((catalogue.root / ".new").iterdir()) == []
+
+
+def test_parallel_fetches_of_one_suite(
+    archive: Archive, make: Callable[..., Path], catalogue: Catalogue
+) -> None:
+    archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+    command = [sys.executable, "-m", "pytest_bpfmaps.cli", "kernels", "fetch", "debian:bookworm"]
+    environment = {**os.environ, "BPFMAPS_CACHE": str(catalogue.root.parent)}
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    results = [(*process.communicate(), process.returncode) for process in running]
+    assert [code for _, _, code in results] == [0, 0, 0], results
+    assert sorted("is up to date" in out for out, _, _ in results) == [False, True, True]
+    assert catalogue.names() == ["6.1"]
+
+
+class TestErrors:
+    def test_unknown_suite(self, archive: Archive, make: Callable[..., Path], catalogue: Catalogue) -> None:
+        with pytest.raises(VmError, match=r"the mirror file:.* has no suite 'bokworm'") as caught:
+            fetch("debian:bokworm", catalogue, Silent())
+        assert "did you mean 'bookworm'?" in str(caught.value)
+        assert not (catalogue.root / ".apt/debian-bokworm").exists()
+
+    @pytest.mark.parametrize("spec", ["bookworm", "debian:", ":sid", "debian:a b", "debian:../../x", ""])
+    def test_wrong_form(self, catalogue: Catalogue, spec: str) -> None:
+        with pytest.raises(VmError, match="cannot fetch kernel"):
+            fetch(spec, catalogue, Silent())
+
+    def test_unknown_distribution(self, catalogue: Catalogue) -> None:
+        with pytest.raises(
+            VmError, match=r"'debain' is not one that this command knows.*\n.*did you mean 'debian'"
+        ):
+            fetch("debain:sid", catalogue, Silent())
+
+    def test_distribution_that_the_system_has_no_source_of(
+        self, archive: Archive, catalogue: Catalogue
+    ) -> None:
+        with pytest.raises(VmError, match="none of this system's package sources is an archive of Ubuntu"):
+            fetch("ubuntu:noble", catalogue, Silent())
+
+    def test_mirror_out_of_reach(self, archive: Archive, catalogue: Catalogue) -> None:
+        archive.use(uri="http://127.0.0.1:9/debian")
+        with pytest.raises(VmError, match=r"the mirror 127\.0\.0\.1:9 can't be reached") as caught:
+            fetch("debian:bookworm", catalogue, Silent())
+        assert "connect" in str(caught.value)
+        assert catalogue.names() == []
+
+    def test_signature_of_an_unknown_key(
+        self, archive: Archive, make: Callable[..., Path], catalogue: Catalogue, tmp_path: Path
+    ) -> None:
+        archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+        archive.use(keyring=_empty_keyring(tmp_path))
+        with pytest.raises(
+            VmError, match="the signature of 'bookworm' can't be verified with the keys in"
+        ) as caught:
+            fetch("debian:bookworm", catalogue, Silent())
+        assert "debian-archive-keyring" in str(caught.value)
+        assert catalogue.names() == []
+
+    def test_unsigned_archive(
+        self, archive: Archive, make: Callable[..., Path], catalogue: Catalogue
+    ) -> None:
+        archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"), sign=False)
+        with pytest.raises(VmError, match="the signature of 'bookworm' can't be verified"):
+            fetch("debian:bookworm", catalogue, Silent())
+        assert catalogue.names() == []
+
+    def test_package_that_was_tampered_with(
+        self, archive: Archive, make: Callable[..., Path], catalogue: Catalogue
+    ) -> None:
+        archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+        (package,) = archive.root.glob("pool/linux-image-6*")
+        data = bytearray(package.read_bytes())
+        data[-9] ^= 1
+        package.write_bytes(data)
+        with pytest.raises(VmError, match=r"cannot fetch linux-image-6\.1\.0-7-amd64") as caught:
+            fetch("debian:bookworm", catalogue, Silent())
+        assert "Hash Sum mismatch" in str(caught.value)
+        assert catalogue.names() == []
+        assert list((catalogue.root / ".new").iterdir()) == []
+
+    def test_archive_of_somebody_else(
+        self, archive: Archive, make: Callable[..., Path], catalogue: Catalogue
+    ) -> None:
+        archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"), origin="Vendor")
+        with pytest.raises(VmError, match="is not an archive of Debian"):
+            fetch("debian:bookworm", catalogue, Silent())
+
+    def test_suite_without_a_kernel(
+        self, archive: Archive, make: Callable[..., Path], catalogue: Catalogue
+    ) -> None:
+        archive.suite("bookworm", [make("hello", "1", {})])
+        with pytest.raises(VmError, match="the suite has no package linux-image-amd64"):
+            fetch("debian:bookworm", catalogue, Silent())
+
+    def test_suite_without_an_index(self, archive: Archive, catalogue: Catalogue) -> None:
+        archive.suite("bookworm", [], component="contrib")
+        with pytest.raises(VmError, match=r"the mirror file:.* has no package index for main"):
+            fetch("debian:bookworm", catalogue, Silent())
+
+    def test_no_apt(self, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(VmError, match="this system has no apt-get") as caught:
+            fetch("debian:bookworm", catalogue, Silent())
+        assert "bpfmaps kernels add PATH" in str(caught.value)
+
+    def test_full_disk(
+        self,
+        archive: Archive,
+        make: Callable[..., Path],
+        catalogue: Catalogue,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 20}))
+        with pytest.raises(VmError, match=r"it needs \d+ MB for a while, and 1 MB are free"):
+            fetch("debian:bookworm", catalogue, Silent())
+
+
+def _empty_keyring(folder: Path) -> Path:
+    """A keyring of another archive's key."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        other = Keys(Path(home))
+        try:
+            return Path(shutil.copy(other.keyring, folder / "debian-archive-other.gpg"))
+        finally:
+            other.close()
