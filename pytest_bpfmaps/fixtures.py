@@ -12,6 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from .compiler import Compiler
     from .harness import Bpf
+    from .kernel.handle import RunningKernel
 
 
 @pytest.fixture
@@ -32,11 +33,32 @@ def bpf_session(request: pytest.FixtureRequest) -> Iterator[Bpf]:
     yield from _bpf(request.config, None)
 
 
+@pytest.fixture(scope="session")
+def bpf_kernel() -> RunningKernel:
+    """The kernel that the test runs on; see `pytest_bpfmaps.kernel.handle.RunningKernel`."""
+    from .kernel.handle import RunningKernel
+
+    return RunningKernel()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test marked `bpf_requires` where a probe says that the kernel lacks the feature."""
+    for mark in item.iter_markers("bpf_requires"):
+        from .kernel.handle import missing_features
+
+        for feature in missing_features(mark.args, mark.kwargs):
+            pytest.skip(feature)
+
+
 def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
     from .harness import Bpf
 
     folders = [config.rootpath / p for p in config.getini("bpf_paths")]
-    made = Bpf(compiler_for(config.getoption("bpf_clang") or None), [*([folder] if folder else []), *folders])
+    made = Bpf(
+        compiler_for(config.getoption("bpf_clang") or config.getini("bpf_clang") or None),
+        [*([folder] if folder else []), *folders],
+    )
     try:
         yield made
     finally:

@@ -3,63 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 from .attach import attach_program
 from .errors import BpfError, ClosedError, LoadError, MapTypeError, UnsupportedError
+from .kernel.types import ProgramType
 from .libbpf import check, ffi, lib, opts, to_str
 from .libbpf.calls import failure, reason
 from .links import Link
-
-
-class ProgramType(IntEnum):
-    """``enum bpf_prog_type``; `str()` gives the kernel's name in lower case without prefix."""
-
-    UNSPEC = 0
-    SOCKET_FILTER = 1
-    KPROBE = 2
-    SCHED_CLS = 3
-    SCHED_ACT = 4
-    TRACEPOINT = 5
-    XDP = 6
-    PERF_EVENT = 7
-    CGROUP_SKB = 8
-    CGROUP_SOCK = 9
-    LWT_IN = 10
-    LWT_OUT = 11
-    LWT_XMIT = 12
-    SOCK_OPS = 13
-    SK_SKB = 14
-    CGROUP_DEVICE = 15
-    SK_MSG = 16
-    RAW_TRACEPOINT = 17
-    CGROUP_SOCK_ADDR = 18
-    LWT_SEG6LOCAL = 19
-    LIRC_MODE2 = 20
-    SK_REUSEPORT = 21
-    FLOW_DISSECTOR = 22
-    CGROUP_SYSCTL = 23
-    RAW_TRACEPOINT_WRITABLE = 24
-    CGROUP_SOCKOPT = 25
-    TRACING = 26
-    STRUCT_OPS = 27
-    EXT = 28
-    LSM = 29
-    SK_LOOKUP = 30
-    SYSCALL = 31
-    NETFILTER = 32
-
-    def __str__(self) -> str:
-        return self.name.lower()
-
-
-def program_type(number: int) -> ProgramType | int:
-    """The member for a number, or the number of a type newer than the list."""
-    try:
-        return ProgramType(number)
-    except ValueError:
-        return number
 
 
 class ProgramSpec:
@@ -73,7 +24,7 @@ class ProgramSpec:
     @property
     def type(self) -> ProgramType | int:
         """Its ``enum bpf_prog_type``, from the section's name."""
-        return program_type(lib.bpf_program__type(self._handle))
+        return ProgramType.from_number(lib.bpf_program__type(self._handle))
 
     @property
     def autoload(self) -> bool:
@@ -129,7 +80,7 @@ class Program:
         self._links = links
         self.name = to_str(lib.bpf_program__name(handle))
         self.section = to_str(lib.bpf_program__section_name(handle))
-        self.type: ProgramType | int = program_type(lib.bpf_program__type(handle))
+        self.type: ProgramType | int = ProgramType.from_number(lib.bpf_program__type(handle))
         self._closed = False
 
     @property

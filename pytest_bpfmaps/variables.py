@@ -1,12 +1,13 @@
 """Global variables of a program: ``const volatile``, ``.data``, ``.bss``, as attributes and items.
 
-libbpf keeps each section's bytes at one address before the load and maps the kernel's own at the same address
-afterwards, so that reading and writing is plain memory access.
+Before the load their bytes are in libbpf's memory, afterwards in maps that this process shares with the
+kernel, so that reading and writing is plain memory access and no update of a program is overwritten.
 """
 
 from __future__ import annotations
 
 import errno
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,33 +15,56 @@ from typing import Any
 from .btf import Codec, Codecs, Kind
 from .errors import ClosedError, MapError, NameLookupError, closest
 from .libbpf import ffi, lib
+from .libbpf.calls import reason
 
 _READ_ONLY = (".rodata", ".kconfig")
 
 
-@dataclass(frozen=True, slots=True)
 class Section:
-    """The map behind a data section."""
+    """The bytes of one data section; `name` is the ELF section's, ``.bss`` for example."""
 
-    name: str
-    handle: Any  # struct bpf_map *
+    def __init__(self, name: str, handle: Any) -> None:
+        self.name = name
+        self._handle = handle  # struct bpf_map *
+        self._shared: mmap.mmap | None = None
+        self.loaded = False
 
     @property
     def read_only(self) -> bool:
-        """Whether user space may not write it once it is loaded."""
+        """Whether nobody may write it once it is loaded."""
         return self.name.startswith(_READ_ONLY)
 
-    def memory(self) -> Any:
-        """A writable buffer over the section's bytes."""
-        size = ffi.new("size_t *")
-        address = lib.bpf_map__initial_value(self.handle, size)
-        if address == ffi.NULL:
+    def _share(self) -> mmap.mmap:
+        """Maps the loaded section into this process (``BPF_F_MMAPABLE``, Linux 5.5, commit fc9702273e2e)."""
+        size = -(-lib.bpf_map__value_size(self._handle) // mmap.PAGESIZE) * mmap.PAGESIZE
+        access = mmap.PROT_READ if self.read_only else mmap.PROT_READ | mmap.PROT_WRITE
+        try:
+            return mmap.mmap(lib.bpf_map__fd(self._handle), size, mmap.MAP_SHARED, access)
+        except OSError as e:
             raise MapError(
-                "cannot reach the variables of",
+                "cannot map the variables of",
                 on=f"section {self.name}",
-                why="it is not mapped into this process",
-            )
+                why=reason(e.errno or 0),
+                errno=e.errno,
+            ) from e
+
+    def memory(self) -> Any:
+        """A buffer over the section's bytes."""
+        if self.loaded:
+            if self._shared is None:
+                self._shared = self._share()
+            return self._shared
+        size = ffi.new("size_t *")
+        address = lib.bpf_map__initial_value(self._handle, size)
+        if address == ffi.NULL:
+            why = "this kernel has no use for them, or the section is not loaded"
+            raise MapError("cannot reach the variables of", on=f"section {self.name}", why=why)
         return ffi.buffer(address, size[0])
+
+    def close(self) -> None:
+        """Unmaps it. Safe to call again."""
+        if self._shared is not None:
+            self._shared.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +77,10 @@ class _Variable:
 class Globals:
     """The object's global variables; ``g.x``, ``g["x"]``, ``g.x = 3``, iterable by name."""
 
-    _own = frozenset({"_on", "_variables", "_state"})
-
     def __init__(self, on: str, sections: list[Section], codecs: Codecs | None) -> None:
         object.__setattr__(self, "_on", on)
         object.__setattr__(self, "_state", "opened")
+        object.__setattr__(self, "_sections", sections)
         object.__setattr__(self, "_variables", _find_variables(sections, codecs) if codecs else {})
 
     def __getitem__(self, name: str) -> Any:
@@ -111,7 +134,12 @@ class Globals:
         return found
 
     def _enter(self, state: str) -> None:
+        """Follows the object's phase: ``opened``, ``loaded``, ``closed``."""
         object.__setattr__(self, "_state", state)
+        for section in self._sections:
+            section.loaded = state == "loaded"
+            if state == "closed":
+                section.close()
 
 
 def _end(variable: _Variable) -> int:

@@ -5,9 +5,9 @@ One module per family of map types; `registry` says which class serves which typ
 
 from __future__ import annotations
 
+from ..kernel.types import MapType
 from .array import ArrayMap
 from .base import Map
-from .constants import MapType
 from .hash import HashMap
 from .info import MapInfo, map_info
 from .percpu import PerCpu, PerCpuArrayMap, PerCpuHashMap

@@ -11,9 +11,9 @@ from typing import Any, NoReturn, Self
 from .. import BPF_ANY, BPF_NOEXIST
 from ..btf import Codecs
 from ..errors import ClosedError, MapError, MapKeyError
+from ..kernel.types import MapType
 from ..libbpf import check, ffi, lib
 from ..libbpf.calls import reason
-from .constants import MapType
 from .info import MapInfo, codecs_for, map_info
 
 

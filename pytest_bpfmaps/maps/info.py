@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ..btf import BytesCodec, Codec, Codecs
 from ..btf.codec import IntCodec
 from ..errors import MapError
+from ..kernel.types import MapType
 from ..libbpf import check, ffi, lib, to_str
-from .constants import MapType
 
 _INDEXED = frozenset(
     {

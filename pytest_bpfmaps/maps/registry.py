@@ -6,10 +6,10 @@ import errno
 
 from ..btf import Codecs
 from ..errors import MapError, UnsupportedError
+from ..kernel.types import MapType
 from ..libbpf import check, lib
 from .array import ArrayMap
 from .base import Map, info_of
-from .constants import MapType
 from .hash import HashMap
 from .info import MapInfo
 from .kernel_btf import load_codecs

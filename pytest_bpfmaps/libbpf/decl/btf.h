@@ -19,3 +19,7 @@ struct btf_dump *btf_dump__new(const struct btf *btf, btf_dump_printf_fn_t print
 			       const struct btf_dump_opts *opts);
 void btf_dump__free(struct btf_dump *d);
 int btf_dump__dump_type(struct btf_dump *d, uint32_t id);
+struct btf *btf__load_vmlinux_btf(void);
+int btf__find_by_name_kind(const struct btf *btf, const char *type_name, uint32_t kind);
+const void *btf__type_by_id(const struct btf *btf, uint32_t id);
+const char *btf__name_by_offset(const struct btf *btf, uint32_t offset);

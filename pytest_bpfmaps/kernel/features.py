@@ -1,0 +1,192 @@
+"""Whether this kernel, in this process, can do something: probed, never guessed from its version."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ..errors import UnsupportedError, closest
+from ..libbpf import capture_log, check_pointer, ffi, lib
+from .running import release
+from .targets import probe_target
+from .types import MapType, ProgramType
+
+_FUNC, _ENUM = 12, 6  # BTF kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """The answer of a probe: what was asked for, whether it is there, and if not, why."""
+
+    name: str
+    present: bool
+    why: str = ""
+
+    def __bool__(self) -> bool:
+        return self.present
+
+
+def probe(kind: str, name: str) -> Feature:
+    """Probes one feature.
+
+    `kind` is ``map_type``, ``program_type``, ``helper``, ``kfunc``, ``config`` or ``attach``. Raises
+    `UnsupportedError` for a kind or name that does not exist anywhere.
+    """
+    asked = _PROBES.get(kind)
+    if asked is None:
+        raise UnsupportedError("cannot probe", on=f"{kind!r}", why="no such kind", fix=closest(kind, _PROBES))
+    return _probe(asked, name)
+
+
+def probe_any(name: str) -> Feature:
+    """Probes a feature whose kind its name tells: see `kind_of`."""
+    kind, _, rest = name.partition(":")
+    if rest and kind in _PROBES:
+        return probe(kind, rest)
+    return probe(kind_of(name), name)
+
+
+def kind_of(name: str) -> str:
+    """The kind of a feature, by its name.
+
+    ``CONFIG_X`` is ``config``; what has a slash is ``attach``, written as in ``SEC()``; ``bpf_x`` a helper or
+    a kfunc; else the name of a map type or program type, ``ringbuf`` or ``xdp``.
+    """
+    if name.startswith("CONFIG_"):
+        return "config"
+    if "/" in name:
+        return "attach"
+    if name.startswith("bpf_"):
+        return "function"
+    if MapType.from_name(name):
+        return "map_type"
+    if ProgramType.from_name(name):
+        return "program_type"
+    known = [str(t) for t in (*MapType, *ProgramType)]
+    raise UnsupportedError(
+        "cannot probe",
+        on=repr(name),
+        why="it is no map type, program type, helper, kfunc, CONFIG_ option or attach point",
+        fix=closest(name, known),
+    )
+
+
+@cache
+def _probe(asked: Callable[[str], Feature], name: str) -> Feature:
+    return asked(name)
+
+
+def _map_type(name: str) -> Feature:
+    wanted = MapType.from_name(name)
+    if wanted is None:
+        raise UnsupportedError("no map type", on=repr(name), fix=closest(name, (str(t) for t in MapType)))
+    return _by_libbpf(f"map type {wanted}", lib.libbpf_probe_bpf_map_type, wanted)
+
+
+def _program_type(name: str) -> Feature:
+    wanted = ProgramType.from_name(name)
+    if wanted is None:
+        raise UnsupportedError(
+            "no program type", on=repr(name), fix=closest(name, (str(t) for t in ProgramType))
+        )
+    return _by_libbpf(f"program type {wanted}", lib.libbpf_probe_bpf_prog_type, wanted)
+
+
+def _by_libbpf(what: str, call: Callable[..., int], number: int) -> Feature:
+    with capture_log():
+        answer = call(number, ffi.NULL)
+    if answer == 1:
+        return Feature(what, True)
+    return Feature(what, False, "the kernel refuses it" if answer == 0 else "libbpf can't tell")
+
+
+def _function(name: str) -> Feature:
+    helper = _helper(name)
+    return helper if helper else _kfunc(name)
+
+
+def _helper(name: str) -> Feature:
+    what = f"helper {name}"
+    wanted = "BPF_FUNC_" + name.removeprefix("bpf_")
+    if wanted in _helper_names():
+        return Feature(what, True)
+    return Feature(what, False, "the kernel's BTF does not list it")
+
+
+def _kfunc(name: str) -> Feature:
+    what = f"kfunc {name}"
+    found = lib.btf__find_by_name_kind(_vmlinux(), name.encode(), _FUNC) > 0
+    return Feature(what, found, "" if found else "the kernel's BTF has no such function")
+
+
+@cache
+def _vmlinux() -> object:
+    """The kernel's own BTF; kept for the life of the process."""
+    return check_pointer(
+        lib.btf__load_vmlinux_btf(),
+        UnsupportedError,
+        "cannot read the types of this kernel",
+        on="/sys/kernel/btf/vmlinux",
+        fix="it needs CONFIG_DEBUG_INFO_BTF=y",
+    )
+
+
+@cache
+def _helper_names() -> frozenset[str]:
+    """The enumerators of ``enum bpf_func_id``."""
+    vmlinux = _vmlinux()
+    type_id = lib.btf__find_by_name_kind(vmlinux, b"bpf_func_id", _ENUM)
+    if type_id < 0:
+        return frozenset()
+    words = ffi.cast("uint32_t *", lib.btf__type_by_id(vmlinux, type_id))
+    count = words[1] & 0xFFFF
+    names = (lib.btf__name_by_offset(vmlinux, words[3 + 2 * i]) for i in range(count))
+    return frozenset(ffi.string(n).decode() for n in names)
+
+
+def _config(name: str) -> Feature:
+    option, _, wanted = name.removeprefix("CONFIG_").partition("=")
+    settings = kernel_config()
+    if settings is None:
+        return Feature(f"CONFIG_{option}", False, "this kernel's configuration is not to be found")
+    value = settings.get(option)
+    fits = value == wanted if wanted else value in ("y", "m")
+    return Feature(f"CONFIG_{name.removeprefix('CONFIG_')}", fits, f"it is {value or 'not set'}")
+
+
+@cache
+def kernel_config() -> dict[str, str] | None:
+    """This kernel's ``CONFIG_`` options without the prefix; None when they are not to be found.
+
+    Looks at ``$BPFMAPS_KERNEL_CONFIG``, /proc/config.gz, then /boot.
+    """
+    places = (os.environ.get("BPFMAPS_KERNEL_CONFIG"), "/proc/config.gz", f"/boot/config-{release()}")
+    for place in places:
+        if place and Path(place).is_file():
+            raw = Path(place).read_bytes()
+            text = (gzip.decompress(raw) if place.endswith(".gz") else raw).decode()
+            pairs = (line.split("=", 1) for line in text.splitlines() if line.startswith("CONFIG_"))
+            return {k.removeprefix("CONFIG_"): v.strip('"') for k, v in pairs}
+    return None
+
+
+def _attach(section: str) -> Feature:
+    what = f"attach point {section}"
+    why = probe_target(section, _program_type, _vmlinux)
+    return Feature(what, not why, why)
+
+
+_PROBES: dict[str, Callable[[str], Feature]] = {
+    "map_type": _map_type,
+    "program_type": _program_type,
+    "helper": _helper,
+    "kfunc": _kfunc,
+    "function": _function,
+    "config": _config,
+    "attach": _attach,
+}
+KINDS = tuple(_PROBES)

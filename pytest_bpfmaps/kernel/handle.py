@@ -1,0 +1,60 @@
+"""What the fixture `bpf_kernel` is, and the marker `bpf_requires`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from . import running
+from .features import KINDS, Feature, probe, probe_any
+
+_REMEDY = "run it in a virtual machine: pytest --bpf-kernel=6.1"
+
+
+class RunningKernel:
+    """The kernel that this process runs on."""
+
+    @property
+    def release(self) -> str:
+        """As ``uname -r`` prints it."""
+        return running.release()
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """The numbers at the start of the release."""
+        return running.version()
+
+    @property
+    def id(self) -> str:
+        """Major and minor number, as the catalogue names kernels: ``6.1``."""
+        return "{}.{}".format(*self.version)
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the CPU is emulated in software, and everything so much slower."""
+        return running.is_emulated()
+
+    def has(self, *names: str, **features: str | Iterable[str]) -> bool:
+        """Whether it has all the features; written as for the marker `bpf_requires`."""
+        return all(probe_all(names, features))
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.release}>"
+
+
+def probe_all(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[Feature]:
+    """Probes ``("ringbuf", "bpf_loop")`` and ``{"map_type": "ringbuf", "helpers": [...]}``."""
+    yield from map(probe_any, names)
+    for kind, wanted in features.items():
+        singular = kind if kind in KINDS else kind.removesuffix("s")
+        for name in [wanted] if isinstance(wanted, str) else wanted:
+            yield probe(singular, name)
+
+
+def missing_features(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each feature that is not there, fit for a skip."""
+    for feature in probe_all(names, features):
+        if not feature:
+            why = f": {feature.why}" if feature.why else ""
+            remedy = "" if running.is_emulated() else f"; {_REMEDY}"
+            yield f"{running.release()} lacks {feature.name}{why}{remedy}"

@@ -1,0 +1,97 @@
+"""Whether an attach point, written as in ``SEC()``, is there for this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..libbpf import ffi, lib
+from .types import ProgramType
+
+_FUNC, _TYPEDEF = 12, 8  # BTF kinds
+_TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+
+TypeProbe = Callable[[str], Any]
+Vmlinux = Callable[[], object]
+
+
+def probe_target(section: str, program_type: TypeProbe, vmlinux: Vmlinux) -> str:
+    """Why nothing can be attached at `section`; the empty string when it can."""
+    kind, _, target = section.partition("/")
+    refused = _refused_type(section, program_type)
+    if refused:
+        return refused
+    kind = kind.removesuffix(".s").removesuffix(".multi")
+    if kind in ("tracepoint", "tp"):
+        return _tracepoint(target)
+    if kind in ("raw_tracepoint", "raw_tp", "tp_btf"):
+        return (
+            "" if _btf(vmlinux, f"btf_trace_{target}", _TYPEDEF) else f"there is no raw tracepoint {target}"
+        )
+    if kind in ("kprobe", "kretprobe"):
+        return _event_source("kprobe", "kprobe_events") or _symbol(target.split("+")[0])
+    if kind in ("uprobe", "uretprobe", "usdt"):
+        return _event_source("uprobe", "uprobe_events")
+    if kind in ("fentry", "fexit", "fmod_ret"):
+        return "" if _btf(vmlinux, target, _FUNC) else f"the kernel's BTF has no function {target}"
+    if kind == "lsm":
+        return _lsm(target, vmlinux)
+    return ""
+
+
+def _refused_type(section: str, program_type: TypeProbe) -> str:
+    number, attach_type = ffi.new("uint32_t *"), ffi.new("uint32_t *")
+    if lib.libbpf_prog_type_by_name(section.encode(), number, attach_type) < 0:
+        return "libbpf does not know this section name"
+    wanted = ProgramType.from_number(number[0])
+    answer = program_type(str(wanted)) if isinstance(wanted, ProgramType) else True
+    return "" if answer else f"the kernel refuses programs of type {wanted}"
+
+
+def tracefs() -> Path | None:
+    """Where tracefs is mounted."""
+    return next((p for p in _TRACEFS if (p / "events").is_dir()), None)
+
+
+def _tracepoint(target: str) -> str:
+    root = tracefs()
+    if root is None:
+        return "tracefs is not mounted at /sys/kernel/tracing, or this kernel has none"
+    return "" if (root / "events" / target / "id").exists() else f"there is no tracepoint {target}"
+
+
+def _event_source(name: str, legacy: str) -> str:
+    if Path(f"/sys/bus/event_source/devices/{name}").exists():
+        return ""
+    root = tracefs()
+    if root is not None and (root / legacy).exists():
+        return ""
+    return f"this kernel has no {name}s, neither as perf events nor in tracefs"
+
+
+def _symbol(name: str) -> str:
+    if not name or "*" in name or name in _symbols():
+        return ""
+    return f"there is no kernel function {name}"
+
+
+@cache
+def _symbols() -> frozenset[str]:
+    """All names of /proc/kallsyms."""
+    with open("/proc/kallsyms") as file:
+        return frozenset(line.split()[2] for line in file)
+
+
+def _btf(vmlinux: Vmlinux, name: str, kind: int) -> bool:
+    return bool(lib.btf__find_by_name_kind(vmlinux(), name.encode(), kind) > 0)
+
+
+def _lsm(target: str, vmlinux: Vmlinux) -> str:
+    if not _btf(vmlinux, f"bpf_lsm_{target}", _FUNC):
+        return f"there is no LSM hook {target}"
+    active = Path("/sys/kernel/security/lsm")
+    if active.exists() and "bpf" not in active.read_text().strip().split(","):
+        return "the BPF LSM is not active: boot with 'bpf' in the lsm= list"
+    return ""

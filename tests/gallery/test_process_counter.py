@@ -1,0 +1,59 @@
+"""Count system calls by process, in a hash map."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.bpf_requires("tracepoint/syscalls/sys_enter_openat")
+
+# each answer is a step: it is there, it has opened five files
+CHILD = """
+import os
+print(input())
+word = input()
+for _ in range(5):
+    os.open("/dev/null", os.O_RDONLY)
+print(word)
+"""
+
+
+def open_files(count):
+    for _ in range(count):
+        os.close(os.open("/dev/null", os.O_RDONLY))
+
+
+def test_counts_openat_per_process(bpf, bpf_kernel):
+    print("running on", bpf_kernel.release)
+    counter = bpf.load("process_counter.bpf.c")
+    child = subprocess.Popen(
+        [sys.executable, "-S", "-u", "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        say(child, "ready")
+        with counter.attach():
+            open_files(3)
+            say(child, "done")
+
+    assert counter.maps.process_count[os.getpid()] == 3
+    assert counter.maps.process_count[child.pid] == 5
+
+
+def say(child, word):
+    """Lets the child take its next step, and waits until it says that it took it."""
+    print(word, file=child.stdin, flush=True)
+    assert child.stdout.readline() == word + "\n"
+
+
+def test_detached_program_counts_no_more(bpf):
+    counter = bpf.load("process_counter.bpf.c")
+    with counter.attach():
+        open_files(1)
+    open_files(10)
+    assert counter.maps.process_count[os.getpid()] == 1
+
+
+def test_map_size_is_chosen_before_load(bpf):
+    counter = bpf.load("process_counter.bpf.c", max_entries={"process_count": 16})
+    assert counter.maps.process_count.max_entries == 16
