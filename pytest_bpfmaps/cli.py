@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 it failed (why is on stderr), 2 wrong usage, 130 interrupt
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bpfmaps: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        sys.stderr.close()  # the reader had enough; Python would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
         return 1
     except OSError as error:
         print(f"bpfmaps: {error}", file=sys.stderr)
@@ -42,7 +43,8 @@ class _Version(argparse.Action):
     """Like argparse's own, but reads the package's metadata only when asked."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.exit(message=f"bpfmaps {version('pytest-bpfmaps')}\n")
+        print(f"bpfmaps {version('pytest-bpfmaps')}")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-_COMPONENTS = {"debian": ("main",), "ubuntu": ("main", "restricted")}
 _ALIASES = {"stable", "oldstable", "oldoldstable", "testing", "unstable", "sid", "experimental"}
 
 
@@ -74,9 +73,7 @@ def of_distribution(sources: list[Source], distribution: str) -> list[Source]:
 def for_suite(sources: list[Source], distribution: str, suite: str) -> tuple[Source, list[Source]]:
     """The source of another `suite` on the mirror of `sources`, and those of its updates (may not exist)."""
     main = next((s for s in sources if not _is_security(s)), sources[0])
-    main = replace(
-        main, suite=suite, components=_COMPONENTS[distribution], signed_by=_keys(main, distribution)
-    )
+    main = replace(main, suite=suite, components=("main",), signed_by=_keys(main, distribution))
     if "-" in suite or suite in {"sid", "unstable", "experimental"}:
         return main, []
     more = [replace(main, suite=f"{suite}-updates")]

@@ -208,6 +208,44 @@ def test_split_packages(archive: Archive, make: Callable[..., Path], catalogue: 
     assert (kernel.modules / "lib/modules" / release / "kernel/fs/9p/9p.ko.xz").is_file()
 
 
+def test_ubuntu(
+    archive: Archive, make: Callable[..., Path], catalogue: Catalogue, keys: Keys, tmp_path: Path
+) -> None:
+    archive.use(keyring=Path(shutil.copy(keys.keyring, tmp_path / "ubuntu-archive-test.gpg")), suites="noble")
+    release, version = "6.8.0-31-generic", "6.8.0-31.31"
+    modules = f"lib/modules/{release}/kernel"
+    archive.suite(
+        "jammy",
+        [
+            make(
+                f"linux-modules-{release}", version, {f"boot/config-{release}": b"", f"{modules}/a.ko": b"x"}
+            ),
+            make(f"linux-modules-extra-{release}", version, {f"{modules}/fs/9p/9p.ko": b"x"}),
+            make(
+                f"linux-image-{release}",
+                version,
+                {f"boot/vmlinuz-{release}": bzimage(release)},
+                f"kmod, linux-base, linux-modules-{release}",
+            ),
+            make(
+                "linux-image-generic",
+                version,
+                {},
+                f"linux-image-{release}, linux-modules-extra-{release}, linux-firmware",
+            ),
+        ],
+        origin="Ubuntu",
+    )
+    kernel, _ = fetch("ubuntu:jammy", catalogue, Silent())
+    assert (kernel.name, kernel.release, kernel.source) == ("6.8", release, "ubuntu:jammy")
+    assert kernel.modules is not None
+    assert kernel.config is not None
+    assert (kernel.modules / modules / "a.ko").exists()
+    assert (kernel.modules / modules / "fs/9p/9p.ko").exists()
+    with pytest.raises(VmError, match="none of this system's package sources is an archive of Debian"):
+        fetch("debian:bookworm", catalogue, Silent())
+
+
 def test_name_and_a_taken_name(archive: Archive, make: Callable[..., Path], catalogue: Catalogue) -> None:
     archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
     archive.suite("sid", kernel_packages(make, "6.1.0-9-amd64", "6.1.30-1"))
