@@ -49,7 +49,7 @@ def target_flags() -> tuple[str, ...]:
         )
     flags = ["-g", "-O2", "-Wall", "-target", "bpf", f"-D__TARGET_ARCH_{_ARCHITECTURES[machine]}"]
     flags += ["-fno-stack-protector", "-fno-color-diagnostics", "-fno-crash-diagnostics"]
-    # Linux 6.19 began to embed a tagged struct as an unnamed member; without this its fields are lost.
+    # Newer kernels (7.2) embed a tagged struct as an unnamed member; without this its fields are lost.
     flags += ["-fms-extensions", "-Wno-microsoft-anon-tag"]
     # clang leaves the multiarch folder out for BPF, but linux/types.h needs its asm/types.h.
     multiarch = f"/usr/include/{_MULTIARCH.get(machine, f'{machine}-linux-gnu')}"
