@@ -165,8 +165,16 @@ class Catalogue:
                     (stage / "tree" / stamp).touch()
                     folder.mkdir(exist_ok=True)
                     staging.replace(stage / "tree", target, stage)
+                    self._forget_ad_hoc(stage)
             kernel = Kernel.read(target)
         return Kernel(**{**vars(kernel), "name": kernel.release})
+
+    def _forget_ad_hoc(self, trash: Path) -> None:
+        """Move away what was read out of paths that are gone."""
+        for tree in (self.root / ".ad-hoc").iterdir():
+            with suppress(OSError, ValueError, KeyError):
+                if not Path(Kernel.read(tree).source).exists():
+                    tree.rename(trash / tree.name)
 
     def add(self, path: Path, name: str | None = None, progress: Progress | None = None) -> Kernel:
         """Store the kernel at `path`: an image, a ``.deb``, an unpacked package, or a kernel build tree.

@@ -44,7 +44,8 @@ def complete(
         raise VmError("no kernel image in", on=source, why="it has no boot/vmlinuz-* file")
     image = read_image(path)
     _check_modules(tree, image, source)
-    if (tree / "lib/modules" / image.release).is_dir():
+    modules = tree / "lib/modules" / image.release
+    if modules.is_dir() and not (modules / "modules.dep").exists():  # only installed kernels have it
         progress.step(f"indexing modules of {image.release}")
         run_depmod(tree, image.release)
     progress.step(f"unpacking kernel {image.release}")

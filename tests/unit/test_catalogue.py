@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
+import io
 import json
-import os
 import platform
 import shutil
 import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,6 @@ from kernel_files import BTF, RELEASE, bzimage, deb, elf, package_files, vmlinux
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
-from pytest_bpfmaps.vm.staging import collect, staging
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are for x86_64"),
@@ -88,6 +85,16 @@ class TestAdd:
 
     def test_unpacked_package(self, catalogue: Catalogue, tmp_path: Path) -> None:
         check_package(catalogue.add(write(tmp_path / "package", package_files())))
+
+    def test_index_of_an_installed_kernel_is_kept(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        files = {
+            **package_files(),
+            f"lib/modules/{RELEASE}/modules.dep": b"kernel/fs/9p/9p.ko: kernel/net.ko\n",
+        }
+        kernel = catalogue.add(write(tmp_path / "package", files))
+        assert kernel.modules is not None
+        index = kernel.modules / "lib/modules" / RELEASE / "modules.dep"
+        assert index.read_bytes() == b"kernel/fs/9p/9p.ko: kernel/net.ko\n"
 
     def test_installed_image_brings_its_modules(self, catalogue: Catalogue, tmp_path: Path) -> None:
         package = write(tmp_path / "package", package_files())
@@ -171,6 +178,16 @@ class TestAdd:
             catalogue.add(package)
         assert_nothing_stored(catalogue)
 
+    @pytest.mark.skipif(not shutil.which("ar"), reason="needs binutils")
+    def test_hostile_package(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        outside = tmp_path / "outside"
+        package = _hostile_deb(tmp_path, outside)
+        catalogue.add(package)
+        tree = catalogue.root / "6.1"
+        assert not outside.exists()
+        assert not [p for p in tree.rglob("*") if p.is_symlink()]
+        assert not list(tree.rglob("evil*"))
+
     def test_missing_path(self, catalogue: Catalogue, tmp_path: Path) -> None:
         with pytest.raises(VmError, match="there is no such file or folder"):
             catalogue.add(tmp_path / "none")
@@ -179,6 +196,26 @@ class TestAdd:
         with pytest.raises(VmError, match=r"neither boot/vmlinuz-\* nor arch/x86/boot/bzImage"):
             catalogue.add(tmp_path)
         assert_nothing_stored(catalogue)
+
+
+def _hostile_deb(folder: Path, outside: Path) -> Path:
+    """A package that dpkg-deb would not build: links and paths that lead out of it."""
+    package = deb(folder, "linux-image", "1", package_files())
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        up = "../" * 12
+        for name in (f"./lib/modules/x/{up}{outside}", f"/lib/modules/x/{up}{outside}", "boot/../evil-1"):
+            archive.addfile(tarfile.TarInfo(name))
+        link = tarfile.TarInfo("lib/modules/x/evil-link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+        archive.addfile(link)
+        for name, content in package_files().items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    (folder / "data.tar.gz").write_bytes(data.getvalue())
+    subprocess.run(["ar", "r", str(package), str(folder / "data.tar.gz")], check=True, capture_output=True)
+    return package
 
 
 def check_package(kernel: Kernel) -> None:
@@ -281,6 +318,14 @@ class TestSelect:
         (changed,) = catalogue.select(str(image))
         assert changed.release == "6.9.2"
 
+    def test_paths_that_are_gone_are_forgotten(self, catalogue: Catalogue, tmp_path: Path) -> None:
+        for name in ("one", "two"):
+            catalogue.select(str(write(tmp_path / name, {"bzImage": bzimage()}) / "bzImage"))
+        shutil.rmtree(tmp_path / "one")
+        catalogue.select(str(write(tmp_path / "three", {"bzImage": bzimage()}) / "bzImage"))
+        kept = {Kernel.read(tree).source for tree in (catalogue.root / ".ad-hoc").iterdir()}
+        assert kept == {str(tmp_path / "two/bzImage"), str(tmp_path / "three/bzImage")}
+
     def test_path_that_is_missing_or_no_kernel(self, catalogue: Catalogue, tmp_path: Path) -> None:
         with pytest.raises(VmError, match="No such file"):
             catalogue.select(str(tmp_path / "none"))
@@ -308,90 +353,3 @@ class TestRemove:
         with pytest.raises(VmError, match="nothing to remove"):
             catalogue.remove(name)
         assert catalogue.names() == ["6.1"]
-
-
-class TestStaging:
-    def test_failed_build_leaves_nothing(self, catalogue: Catalogue) -> None:
-        def build(tree: Path) -> None:
-            write(tree, package_files())
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            catalogue.store(build)
-        assert_nothing_stored(catalogue)
-
-    def test_leftover_of_a_killed_process_is_collected(self, catalogue: Catalogue) -> None:
-        code = f"""if True:
-            import os, pathlib, signal
-            from pytest_bpfmaps.vm.staging import staging
-            with staging(pathlib.Path({str(catalogue.root)!r})) as stage:
-                (stage / "half").write_text("x")
-                os.kill(os.getpid(), signal.SIGKILL)
-        """
-        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
-        (leftover,) = (catalogue.root / ".new").iterdir()
-        assert (leftover / "half").exists()
-        assert collect(catalogue.root) == [leftover]
-        assert not leftover.exists()
-
-    def test_folder_in_use_is_not_collected(self, tmp_path: Path) -> None:
-        with staging(tmp_path) as stage:
-            assert collect(tmp_path) == []
-            with staging(tmp_path) as other:
-                assert stage.is_dir()
-                assert other != stage
-
-    def test_lock_is_not_inherited_by_children(self, tmp_path: Path) -> None:
-        with staging(tmp_path) as stage:
-            child = subprocess.Popen(["sleep", "60"], close_fds=False)
-        try:
-            stage.mkdir()
-            assert collect(tmp_path) == [stage]
-        finally:
-            child.kill()
-            child.wait()
-
-    def test_parallel_adds_of_one_name(self, catalogue: Catalogue, image: Path) -> None:
-        with ThreadPoolExecutor(8) as pool:
-            kernels = list(pool.map(lambda _: catalogue.add(image), range(16)))
-        assert {k.release for k in kernels} == {RELEASE}
-        assert catalogue.names() == ["6.1"]
-        assert list((catalogue.root / ".new").iterdir()) == []
-
-    def test_get_waits_while_a_kernel_is_replaced(self, catalogue: Catalogue, image: Path) -> None:
-        catalogue.add(image)
-        code = f"""if True:
-            import pathlib, sys, time
-            from pytest_bpfmaps.vm.staging import name_lock
-            root = pathlib.Path({str(catalogue.root)!r})
-            with name_lock(root, "6.1"):
-                (root / "6.1/kernel.json").rename(root / "saved")
-                print("ready", flush=True)
-                sys.stdin.readline()
-                time.sleep(0.2)
-                (root / "saved").rename(root / "6.1/kernel.json")
-        """
-        command = [sys.executable, "-c", code]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-            assert other.stdin is not None
-            assert other.stdout is not None
-            assert other.stdout.readline() == "ready\n"
-            other.stdin.write("go\n")
-            other.stdin.flush()
-            assert catalogue.get("6.1").release == RELEASE
-
-    def test_staging_folder_taken_before_its_lock(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        real, taken = fcntl.flock, []
-
-        def flock_after_a_collector(handle: int, how: int) -> None:
-            if not taken:
-                taken.append(os.readlink(f"/proc/self/fd/{handle}"))
-                os.rmdir(taken[0])
-            real(handle, how)
-
-        monkeypatch.setattr(fcntl, "flock", flock_after_a_collector)
-        with staging(tmp_path) as stage:
-            assert stage.is_dir()
-            assert str(stage) not in taken
