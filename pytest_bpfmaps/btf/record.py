@@ -44,12 +44,12 @@ class Record:
         object.__setattr__(self, "_data_", data)
         object.__setattr__(self, "_offset_", offset)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Any = None) -> None:
         raise AttributeError(
             f"cannot set .{name}: a record is immutable; write a whole value to the map instead"
         )
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
+    __delattr__ = __setattr__
 
     def __getattr__(self, name: str) -> Any:
         # only names that are no field come here
