@@ -37,7 +37,9 @@ def elf(sections: dict[str, bytes], *, type: int = 2, machine: int = 62) -> byte
     return header + body[64:] + headers
 
 
-def vmlinux(release: str = RELEASE, *, btf: bytes | None = BTF, pvh: bool = True, config: bytes = b"") -> bytes:
+def vmlinux(
+    release: str = RELEASE, *, btf: bytes | None = BTF, pvh: bool = True, config: bytes = b""
+) -> bytes:
     """An uncompressed kernel."""
     rodata = f"Linux version {release} (me@here) #1\n".encode()
     if config:
