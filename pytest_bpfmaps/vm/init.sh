@@ -1,14 +1,15 @@
 # The guest's first process: a read-only live view of the host's files, a writable layer in memory over it, then
 # Python in there. It stays process 1 throughout (exec), so that the kernel's own helpers (modprobe) see that root.
-# Arguments: BUSYBOX PYTHON GUEST.PY MODULES. Every command costs a tenth of a second under emulation.
+# Arguments: BUSYBOX BYTECODE PYTHON GUEST.PY MODULES. Every command costs a tenth of a second under emulation.
 b=$1
 $b mount -t tmpfs -o mode=0755 run /run
 $b mkdir -p /run/host /run/layer/upper /run/layer/work /run/root
 # cache=loose: the host's files do not change under a guest's feet, and Python reads thousands of them.
 $b mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose bpfmaps.host /run/host &&
+    $b tar -xf "/run/host$2" -C /run/layer/upper &&
     $b mount -t overlay -o xino=off,lowerdir=/run/host,upperdir=/run/layer/upper,workdir=/run/layer/work root /run/root || {
     echo "bpfmaps: this kernel cannot mount the host's files (9p, overlay)"
-    exit 1
+    exec "$b" reboot -f
 }
 # Descriptor 9: the plain view of the host, for what must not be looked up through the layer.
-exec 9</run/host "$b" chroot /run/root "$2" -u -P "$3" "$4"
+exec 9</run/host "$b" chroot /run/root "$3" -u -P "$4" "$5"

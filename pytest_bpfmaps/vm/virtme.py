@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm import bytecode
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.qemu import Machine, find_qemu, here, qemu_version
 
@@ -40,6 +41,8 @@ KERNEL_ARGUMENTS = (
 )
 PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "TZ")  # and LC_*, PYTHON*: read when the interpreter starts
 KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets some itself
+# One CPU boots and collects quicker than two that emulation takes turns with; plugin.py starts the rest for tests.
+TCG_ARGUMENTS = ("maxcpus=1",)
 TCG_CPU = "max,la57=off"  # five page-table levels make each emulated TLB miss dearer
 
 
@@ -103,8 +106,9 @@ def _recipe(kernel: Kernel, shape: Shape) -> list[str]:
     recipe, initramfs = folder / f"{name}.json", folder / f"{name}.cpio"
     with FileLock(folder / ".lock"):
         if not (recipe.exists() and initramfs.exists()):
-            command = _ask(arguments, folder / f".{name}.cpio", kernel)
-            os.replace(folder / f".{name}.cpio", initramfs)
+            packed = folder / f".{name}.cpio"
+            command = _ask(arguments, packed, kernel)
+            os.replace(packed, initramfs)
             partial = folder / f".{name}.json"
             partial.write_text(
                 json.dumps([str(initramfs) if a == f"{partial.with_suffix('.cpio')}" else a for a in command])
@@ -143,9 +147,9 @@ def _ask(arguments: list[str], initramfs: Path, kernel: Kernel) -> list[str]:
 
 
 def _finish(recipe: list[str], kernel: Kernel, shape: Shape) -> list[str]:
-    """Put our own kernel command line, the uncompressed kernel and the view of the host's files into `recipe`."""
+    """`recipe` with our own kernel command line, the uncompressed kernel, and a second view of the host's files."""
     command = list(recipe)
-    command[command.index("-append") + 1] = _kernel_command_line(kernel)
+    command[command.index("-append") + 1] = _kernel_command_line(kernel, shape)
     if kernel.vmlinux is not None and not shape.kvm:
         command[command.index("-kernel") + 1] = str(kernel.vmlinux)
     if not shape.kvm:
@@ -155,10 +159,18 @@ def _finish(recipe: list[str], kernel: Kernel, shape: Shape) -> list[str]:
     return [*command, "-no-reboot"]
 
 
-def _kernel_command_line(kernel: Kernel) -> str:
+def _kernel_command_line(kernel: Kernel, shape: Shape) -> str:
     busybox = find_busybox()
-    init = ["sh", here("init.sh"), busybox, sys.executable, here("guest.py"), kernel.modules or ""]
-    words = [*KERNEL_ARGUMENTS, *_environment(), f"init={busybox}", "--", *init]
+    init = [
+        here("init.sh"),
+        busybox,
+        bytecode.archive(),
+        sys.executable,
+        here("guest.py"),
+        kernel.modules or "",
+    ]
+    arguments = [*KERNEL_ARGUMENTS, *(() if shape.kvm else TCG_ARGUMENTS), *_environment()]
+    words = [*arguments, f"init={busybox}", "--", "sh", *init]
     return " ".join(_quote(str(word)) for word in words)
 
 

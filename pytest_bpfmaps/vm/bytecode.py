@@ -1,0 +1,70 @@
+"""Bytecode of this package for guests, where compiling costs thirty times what it costs on the host.
+
+Python may have been told not to write any beside the sources (``PYTHONDONTWRITEBYTECODE``), or may not be able to.
+What is missing there is put into an archive in the cache, which a guest unpacks into the writable layer of its
+file system: it sees the files beside the sources. Python checks each against its source, so a stale one does no harm.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import py_compile
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from pytest_bpfmaps import paths
+
+
+def archive() -> Path:
+    """A tar file with the bytecode, by absolute path, that this package's modules lack beside them."""
+    missing = list(_missing())
+    key = sha256(
+        repr([(str(s), s.stat().st_mtime_ns, s.stat().st_size) for s in missing]).encode()
+    ).hexdigest()[:16]
+    folder = paths.cache_dir()
+    target = folder / f"bytecode-{key}.tar"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / "bytecode.tar"
+            _write(made, missing, Path(scratch) / "one.pyc")
+            for old in folder.glob("bytecode-*.tar"):
+                old.unlink(missing_ok=True)
+            os.replace(made, target)
+    return target
+
+
+def _missing() -> Iterator[Path]:
+    for source in sorted(Path(__file__).resolve().parents[1].rglob("*.py")):
+        if not _is_current(Path(importlib.util.cache_from_source(str(source))), source):
+            yield source
+
+
+def _is_current(bytecode: Path, source: Path) -> bool:
+    """Whether the header of a bytecode file has its source's time and size (PEP 552)."""
+    try:
+        with bytecode.open("rb") as file:
+            header = file.read(16)
+    except OSError:
+        return False
+    status = source.stat()
+    facts = b"".join((int(n) & 0xFFFFFFFF).to_bytes(4, "little") for n in (status.st_mtime, status.st_size))
+    return header == importlib.util.MAGIC_NUMBER + bytes(4) + facts
+
+
+def _write(target: Path, sources: list[Path], scratch: Path) -> None:
+    """Folders come with their own mode and owner: in the guest, they stand for the host's."""
+    folders = {folder for source in sources for folder in source.parents if folder != Path("/")}
+    with tarfile.open(target, "w") as tar:
+        for folder in sorted(folders):
+            tar.add(folder, recursive=False)
+        for source in sources:
+            try:
+                py_compile.compile(str(source), str(scratch), dfile=str(source), doraise=True)
+            except py_compile.PyCompileError:
+                continue  # the guest's Python will say so
+            tar.add(scratch, importlib.util.cache_from_source(str(source)))
