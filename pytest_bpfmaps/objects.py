@@ -93,8 +93,7 @@ class OpenedObject:
         self._codecs = _codecs_of(handle, path)
         maps = _walk(lib.bpf_object__next_map, handle)
         user, internal = _split_maps(maps)
-        for each in user.values():
-            _clear_record_size(each)
+        self._record_types = {n: t for n, m in user.items() if (t := _take_record_type(m))}
         self.maps = Named("map", self.name, {n: MapSpec(m) for n, m in user.items()})
         programs = [ProgramSpec(p) for p in _walk(lib.bpf_object__next_program, handle)]
         self.programs = Named("program", self.name, {p.name: p for p in programs})
@@ -143,7 +142,7 @@ class OpenedObject:
             raise explain_load(self.name, -result, log.text, types)
         handle, self._handle = self._handle, ffi.NULL
         self.globals._enter("closed")
-        return LoadedObject(handle, self.name, self._codecs)
+        return LoadedObject(handle, self.name, self._codecs, self._record_types)
 
     def close(self) -> None:
         """Frees what libbpf read. Safe to call again, and after `load`."""
@@ -165,13 +164,15 @@ class OpenedObject:
 class LoadedObject:
     """An object in the kernel: `maps`, `programs`, `globals`, each by attribute, by item, and iterable."""
 
-    def __init__(self, handle: Any, name: str, codecs: Codecs | None) -> None:
+    def __init__(
+        self, handle: Any, name: str, codecs: Codecs | None, record_types: Mapping[str, int]
+    ) -> None:
         self._handle = handle
         self.name = name
         self._links: list[Link] = []
         user, internal = _split_maps(_walk(lib.bpf_object__next_map, handle))
         self.maps: Named[Any] = Named(
-            "map", name, _make_maps(user, codecs), hidden=_make_maps(internal, codecs)
+            "map", name, _make_maps(user, codecs, record_types), hidden=_make_maps(internal, codecs, {})
         )
         programs = [
             Program(p, self._links)
@@ -257,12 +258,18 @@ def _walk(step: Any, handle: Any) -> list[Any]:
     return found
 
 
-def _clear_record_size(handle: Any) -> None:
-    """Lets a buffer declare its records' type: the kernel refuses a value size there."""
+def _take_record_type(handle: Any) -> int:
+    """The BTF id of the value type that a buffer declares, which is its records' type.
+
+    The kernel refuses a value size there, so the declaration is taken away from it.
+    """
     size = {MapType.RINGBUF: 0, MapType.PERF_EVENT_ARRAY: 4}.get(lib.bpf_map__type(handle))
-    if size is not None:
-        lib.bpf_map__set_key_size(handle, size)
-        lib.bpf_map__set_value_size(handle, size)
+    if size is None:
+        return 0
+    declared = int(lib.bpf_map__btf_value_type_id(handle))
+    lib.bpf_map__set_key_size(handle, size)
+    lib.bpf_map__set_value_size(handle, size)
+    return declared
 
 
 def _split_maps(handles: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -277,7 +284,9 @@ def _split_maps(handles: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return user, internal
 
 
-def _make_maps(handles: dict[str, Any], codecs: Codecs | None) -> dict[str, Map]:
+def _make_maps(
+    handles: dict[str, Any], codecs: Codecs | None, record_types: Mapping[str, int]
+) -> dict[str, Map]:
     made = {}
     for name, handle in handles.items():
         fd = lib.bpf_map__fd(handle)
@@ -287,7 +296,7 @@ def _make_maps(handles: dict[str, Any], codecs: Codecs | None) -> dict[str, Map]
             map_info(fd),
             # ids of the object's own BTF; the kernel's copy may be sanitized for an old kernel
             btf_key_type_id=lib.bpf_map__btf_key_type_id(handle),
-            btf_value_type_id=lib.bpf_map__btf_value_type_id(handle),
+            btf_value_type_id=record_types.get(name) or lib.bpf_map__btf_value_type_id(handle),
         )
         made[name] = make_map(fd, info, codecs, name=name, owned=False)
     return made

@@ -114,7 +114,7 @@ class HashMap(Map):
         return dict(zip(raw, self._decode_values(values, count), strict=True))
 
     def _decode_values(self, raw: bytes, count: int) -> list[Any]:
-        return self._value.decode_all(raw) if raw else [self._decode_value(b"")] * count
+        return self._value.decode_all(raw)
 
     def _missing_key_hint(self) -> str | None:
         keys = [repr(k) for k in self._some_keys(6)]

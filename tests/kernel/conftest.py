@@ -1,0 +1,38 @@
+"""Programs that several of the kernel's tests load."""
+
+import pytest
+
+HEAD = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@pytest.fixture
+def load_code(bpf):
+    """Loads C text behind the usual includes and licence."""
+
+    def load(code, **options):
+        return bpf.load(code=HEAD + code, **options)
+
+    return load
+
+
+@pytest.fixture
+def make_map(load_code):
+    """A map of a kernel type, with C types for key and value."""
+
+    def make(type, key="__u32", value="__u64", max_entries=8, prologue="", **options):
+        code = f"""
+        {prologue}
+        struct {{
+            __uint(type, BPF_MAP_TYPE_{type.upper()});
+            __uint(max_entries, {max_entries});
+            __type(key, {key});
+            __type(value, {value});
+        }} the_map SEC(".maps");
+        """
+        return load_code(code, **options).maps.the_map
+
+    return make

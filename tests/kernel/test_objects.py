@@ -1,0 +1,270 @@
+"""Opening, loading, global variables, sizes, subsets, reuse, and everything that is refused."""
+
+import errno
+import subprocess
+
+import pytest
+
+from pytest_bpfmaps import (
+    AttachError,
+    ClosedError,
+    CompileError,
+    LoadError,
+    MapError,
+    NameLookupError,
+    VerifierError,
+)
+
+TWO = """
+const volatile int limit = 7;
+const volatile char label[8] = "abc";
+int counter;
+__u64 total = 5;
+static volatile int hidden = 3;
+struct pair { int a, b; } pair = {1, 2};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 2);
+    __type(key, int);
+    __type(value, int);
+} m SEC(".maps");
+
+SEC("xdp") int first(struct xdp_md *ctx)
+{
+    int zero = 0, *v = bpf_map_lookup_elem(&m, &zero);
+    if (v)
+        *v += limit;
+    counter++;
+    total += hidden;
+    return XDP_PASS;
+}
+
+SEC("tc") int second(struct __sk_buff *skb) { pair.a += label[0]; return 0; }
+"""
+FRAME = bytes(64)
+
+
+def test_parts_by_attribute_by_item_and_iterable(load_code):
+    obj = load_code(TWO)
+    assert obj.maps.m is obj.maps["m"]
+    assert [m.name for m in obj.maps] == ["m"]
+    assert [p.name for p in obj.programs] == ["first", "second"]
+    assert set(obj.globals) >= {"limit", "counter", "total", "hidden", "pair", "label"}
+    assert "m" in obj.maps
+    assert "n" not in obj.maps
+    assert (str(obj.programs.first.type), obj.programs.first.section) == ("xdp", "xdp")
+    assert obj.programs.first.id > 0
+
+
+def test_globals_before_and_after_load(load_code):
+    obj = load_code(TWO, globals={"limit": 9, "total": 100, "label": "xyz"})
+    g = obj.globals
+    assert (g.limit, g["counter"], g.total, g.hidden, g.label) == (9, 0, 100, 3, "xyz")
+    assert g.pair == {"a": 1, "b": 2}
+    obj.programs.first.run(FRAME)
+    assert (g.counter, g.total, obj.maps.m[0]) == (1, 103, 9)
+    g.counter = 41
+    g.pair = (5, 6)
+    obj.programs.first.run(FRAME)
+    obj.programs.second.run(FRAME)
+    assert (g.counter, g.pair) == (42, {"a": 5 + ord("x"), "b": 6})
+
+
+def test_constants_are_frozen_by_the_load(load_code):
+    obj = load_code(TWO)
+    with pytest.raises(MapError, match=r"(?s)cannot set 'limit' .*froze.*globals=\{'limit': 3\}"):
+        obj.globals.limit = 3
+    with pytest.raises(OverflowError):
+        obj.globals.counter = 2**31
+    with pytest.raises(AttributeError, match=r"(?s)no global variable 'conter'.*did you mean 'counter'"):
+        _ = obj.globals.conter
+
+
+def test_sizes_and_subsets(load_code):
+    obj = load_code(TWO, max_entries={"m": 100}, programs=["second"])
+    assert obj.maps.m.max_entries == 100
+    assert [p.name for p in obj.programs] == ["second"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"programs": ["secnd"]}, r"(?s)no program 'secnd' in .*did you mean 'second'"),
+        ({"max_entries": {"n": 1}}, r"(?s)no map 'n' in .*there are: m|did you mean 'm'"),
+        ({"globals": {"limt": 1}}, r"(?s)no global variable 'limt' in .*did you mean 'limit'"),
+    ],
+)
+def test_unknown_names_in_options(load_code, options, message):
+    with pytest.raises(NameLookupError, match=message):
+        load_code(TWO, **options)
+
+
+def test_unknown_names_of_parts(load_code):
+    obj = load_code(TWO)
+    with pytest.raises(KeyError, match=r"no program 'frist'"):
+        _ = obj.programs["frist"]
+    with pytest.raises(AttributeError, match=r"(?s)no map 'mm'.*'m'"):
+        _ = obj.maps.mm
+
+
+def test_reuse_shares_a_live_map(load_code):
+    one = load_code(TWO)
+    two = load_code(TWO, reuse={"m": one.maps.m})
+    two.programs.first.run(FRAME)
+    assert one.maps.m[0] == 7
+    assert one.maps.m.id == two.maps.m.id
+
+
+def test_reuse_of_another_shape_is_refused(load_code, make_map):
+    with pytest.raises(LoadError, match="type is hash, not array, value_size is 8, not 4"):
+        load_code(TWO, reuse={"m": make_map("hash")})
+
+
+def test_open_then_configure_then_load(bpf, tmp_path):
+    opened = bpf.open("packet_counter.bpf.c")
+    assert opened.maps.events.max_entries == 4096
+    opened.maps.events.max_entries = 8192
+    opened.globals.size_limit = 10
+    loaded = opened.load()
+    try:
+        assert loaded.maps.events.max_entries == 8192
+        assert loaded.globals.size_limit == 10
+    finally:
+        loaded.close()
+    with pytest.raises(ClosedError, match="closed or loaded already"):
+        opened.load()
+
+
+def test_a_compiled_object_is_loaded_as_it_is(bpf):
+    path = bpf.compile("packet_counter.bpf.c")
+    assert bpf.load(path).programs.count_packets.run(FRAME).retval == 2
+
+
+def test_missing_source(bpf):
+    with pytest.raises(
+        CompileError, match=r"(?s)cannot find .*'packet_cuonter.bpf.c'.*did you mean 'packet_counter.bpf.c'"
+    ):
+        bpf.load("packet_cuonter.bpf.c")
+
+
+def test_source_and_code_exclude_each_other(bpf):
+    for arguments in ({}, {"source": "packet_counter.bpf.c", "code": "int x;"}):
+        with pytest.raises(CompileError, match=r"bpf.load"):
+            bpf.load(**arguments)
+
+
+def test_syntax_error_shows_clangs_diagnostics(load_code):
+    with pytest.raises(CompileError) as caught:
+        load_code("int f(void) { return 0 }\n")
+    assert "inline.bpf.c:" in str(caught.value)
+    assert "int f(void) { return 0 }" in str(caught.value)
+    assert "expected ';'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"int main() {}", "it is not an ELF object"),
+        (b"\x7fELF", "the ELF header is cut off"),
+        (None, r"it is an ELF object for .*, not for BPF"),
+    ],
+)
+def test_what_is_no_bpf_object(bpf, tmp_path, content, message):
+    path = tmp_path / "x.bpf.o"
+    if content is None:
+        source = tmp_path / "x.c"
+        source.write_text("int x;")
+        subprocess.run(["cc", "-c", source, "-o", path], check=True)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(LoadError, match=message) as caught:
+        bpf.load(path)
+    assert caught.value.errno == errno.ENOEXEC
+    assert str(path) in str(caught.value)
+
+
+def test_a_big_endian_object(bpf, tmp_path):
+    source = tmp_path / "x.bpf.c"
+    source.write_text("int x = 3;\n")
+    with pytest.raises(LoadError, match="big-endian"):
+        bpf.load(bpf.compile(source, cflags=["-target", "bpfeb"]))
+
+
+def test_an_object_of_garbage_after_its_header(bpf, tmp_path):
+    whole = bpf.compile("packet_counter.bpf.c").read_bytes()
+    path = tmp_path / "x.bpf.o"
+    path.write_bytes(whole[:300])
+    with pytest.raises(LoadError, match=r"cannot open .*x\.bpf\.o"):
+        bpf.load(path)
+
+
+def test_the_verifier_says_no(load_code):
+    with pytest.raises(VerifierError) as caught:
+        load_code('SEC("xdp") int bad(struct xdp_md *ctx) { return *(int *)(long)ctx->data; }')
+    error = caught.value
+    assert "the verifier rejected program 'bad'" in str(error)
+    assert "; " in str(error)
+    assert "return *(int *)(long)ctx->data;" in str(error)
+    assert "invalid access to packet" in error.log
+    assert error.errno == errno.EACCES
+
+
+def test_a_map_that_the_kernel_refuses(load_code):
+    with pytest.raises(LoadError, match="map 'm'") as caught:
+        load_code(
+            """struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 0);
+               __type(key, int); __type(value, int); } m SEC(".maps");"""
+        )
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_attach_without_a_target(load_code):
+    obj = load_code(TWO)
+    with pytest.raises(AttachError, match=r"no section of it names a target"):
+        obj.attach()
+    with pytest.raises(AttachError, match=r"(?s)section 'xdp' names no target.*attach\(interface="):
+        obj.programs.first.attach()
+    with pytest.raises(AttachError, match=r"(?s)no such target: inteface.*did you mean 'interface'"):
+        obj.programs.first.attach(inteface="lo")
+    with pytest.raises(AttachError, match="none of that name in this network namespace") as caught:
+        obj.programs.first.attach(interface="nosuch0")
+    assert caught.value.errno == errno.ENODEV
+
+
+def test_closing_makes_everything_unusable(load_code):
+    obj = load_code(TWO)
+    program, variables = obj.programs.first, obj.globals
+    obj.close()
+    for use in (lambda: program.run(FRAME), lambda: variables.counter, lambda: obj.maps.m[0], obj.attach):
+        with pytest.raises(ClosedError):
+            use()
+
+
+ECHO = """
+SEC("xdp") int echo(struct xdp_md *ctx)
+{
+    char *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+
+    if (data + 1 > end)
+        return XDP_ABORTED;
+    data[0] = 7;
+    return XDP_TX;
+}
+"""
+
+
+def test_run_gives_the_packet_back(load_code):
+    result = load_code(ECHO).programs.echo.run(FRAME, repeat=10)
+    assert result.retval == 3
+    assert result.data == b"\7" + FRAME[1:]
+    assert result.duration_ns >= 0
+
+
+def test_run_refuses_what_is_no_packet(load_code):
+    echo = load_code(ECHO).programs.echo
+    with pytest.raises(TypeError, match="give bytes"):
+        echo.run("text")
+    with pytest.raises(LoadError, match=r"(?s)EINVAL.*Ethernet header: 14 bytes"):
+        echo.run(b"short")

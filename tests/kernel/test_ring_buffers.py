@@ -1,0 +1,222 @@
+"""Capturing ring buffer records: order, waiting, expectations, near misses."""
+
+import threading
+import time
+
+import pytest
+
+from pytest_bpfmaps import CaptureTimeoutError, MapValueError, NameLookupError
+
+SENDER = """
+struct event { __u32 kind; __u32 number; char comm[8]; };
+struct note { __u8 text[24]; };
+__u32 kind = 1;
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 4096);
+} events SEC(".maps");
+
+SEC("xdp") int send(struct xdp_md *ctx)
+{
+    struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+    if (!event)
+        return XDP_DROP;
+    event->kind = kind;
+    event->number = ctx->data_end - ctx->data;
+    __builtin_memcpy(event->comm, "sender", 7);
+    bpf_ringbuf_submit(event, 0);
+    return XDP_PASS;
+}
+
+SEC("xdp") int send_quietly(struct xdp_md *ctx)
+{
+    struct event event = {.kind = kind, .number = ctx->data_end - ctx->data};
+    bpf_ringbuf_output(&events, &event, sizeof(event), BPF_RB_NO_WAKEUP);
+    return XDP_PASS;
+}
+
+SEC("xdp") int take_back(struct xdp_md *ctx)
+{
+    struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+    if (event)
+        bpf_ringbuf_discard(event, 0);
+    return XDP_PASS;
+}
+
+SEC("xdp") int send_note(struct xdp_md *ctx)
+{
+    struct note note = {.text = {1, 2, 3}};
+    bpf_ringbuf_output(&events, &note, sizeof(note), 0);
+    return XDP_PASS;
+}
+
+SEC("xdp") int send_little(struct xdp_md *ctx)
+{
+    __u32 little = 9;
+    bpf_ringbuf_output(&events, &little, sizeof(little), 0);
+    return XDP_PASS;
+}
+"""
+
+
+@pytest.fixture
+def sender(load_code):
+    return load_code(SENDER)
+
+
+def send(sender, *sizes, program="send"):
+    for size in sizes:
+        sender.programs[program].run(bytes(size))
+
+
+def test_records_come_in_order_and_stay(sender):
+    with sender.maps.events.capture() as events:
+        send(sender, 14, 15, 16)
+        assert [e.number for e in events] == [14, 15, 16]
+        send(sender, 17)
+        assert len(events) == 4
+    send(sender, 18)
+    assert [e.number for e in events] == [14, 15, 16, 17]
+    assert events[0] == {"kind": 1, "number": 14, "comm": "sender"}
+    assert events[-1].number == 17
+    assert [e.number for e in events[1:3]] == [15, 16]
+    with pytest.raises(IndexError, match=r"no record 9 from map 'events'"):
+        _ = events[9]
+
+
+def test_what_was_sent_before_is_not_captured(sender):
+    send(sender, 14)
+    with sender.maps.events.capture() as events:
+        send(sender, 15)
+        assert [e.number for e in events] == [15]
+
+
+def test_more_records_than_the_buffer_holds_at_once(sender):
+    with sender.maps.events.capture() as events:
+        for _ in range(10):
+            send(sender, *range(14, 64))
+            len(events)
+    assert [e.number for e in events] == list(range(14, 64)) * 10
+
+
+def test_discarded_records_do_not_show(sender):
+    with sender.maps.events.capture() as events:
+        send(sender, 14)
+        send(sender, 14, program="take_back")
+        send(sender, 15)
+        assert [e.number for e in events] == [14, 15]
+
+
+@pytest.mark.parametrize("program", ["send", "send_quietly"])
+def test_wait_sees_what_another_thread_causes(sender, program):
+    def later():
+        time.sleep(0.05)
+        send(sender, 14, 15, program=program)
+
+    with sender.maps.events.capture() as events:
+        thread = threading.Thread(target=later)
+        thread.start()
+        assert [e.number for e in events.wait(count=2, timeout=10)] == [14, 15]
+        thread.join()
+
+
+def test_wait_in_vain_lists_what_came(sender):
+    with sender.maps.events.capture() as events:
+        send(sender, 14)
+        with pytest.raises(
+            CaptureTimeoutError, match=r"(?s)waited 0.02 s for 2 records from map 'events'.*1 came"
+        ) as caught:
+            events.wait(count=2, timeout=0.02)
+    assert isinstance(caught.value, AssertionError)
+    assert "'number': 14" in str(caught.value)
+
+
+def test_expect_gives_the_matching_records(sender):
+    with sender.maps.events.capture() as events:
+        send(sender, 14, 15, 14)
+        assert len(events.expect(number=14, count=2)) == 2
+        assert events.expect(number=lambda n: n > 14) == [{"kind": 1, "number": 15, "comm": "sender"}]
+        assert len(events.expect(comm="sender", count=3)) == 3
+
+
+def test_a_missed_expectation_shows_the_closest_first(sender):
+    with sender.maps.events.capture() as events:
+        send(sender, 14, 15)
+        sender.globals.kind = 2
+        send(sender, 16)
+        with pytest.raises(AssertionError) as caught:
+            events.expect(kind=2, number=15, comm="sender", timeout=0.02)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith(
+        "expected a record with kind=2, number=15, comm='sender' from map 'events' (ringbuf)"
+    )
+    assert "number is 16, not 15" in str(caught.value)
+    assert lines[1].startswith("  [1]")
+    assert "kind is 1, not 2" in lines[2]
+    assert "kind is 1, not 2, number is 14, not 15" in lines[6]
+
+
+def test_one_record_too_many_is_a_failure(sender):
+    with sender.maps.events.capture() as events:
+        send(sender, 14, 14)
+        with pytest.raises(
+            AssertionError, match=r"(?s)expected 1 record with number=14 .*2 of 2 captured did match"
+        ):
+            events.expect(number=14, count=1)
+
+
+def test_expect_none(sender):
+    with sender.maps.events.capture() as events:
+        events.expect_none(within=0.02)
+        send(sender, 14)
+        events.expect_none(number=15, within=0.02)
+        with pytest.raises(
+            AssertionError, match=r"(?s)expected no record with number=14 .*1 came.*'number': 14"
+        ):
+            events.expect_none(number=14, within=0.02)
+
+
+def test_expectations_after_the_capture_use_what_was_captured(sender):
+    with sender.maps.events.capture() as events:
+        send(sender, 14)
+    assert events.expect(number=14)
+    with pytest.raises(AssertionError, match="the capture has ended"):
+        events.expect(number=15)
+
+
+def test_records_of_a_named_type(sender):
+    with sender.maps.events.capture("note") as notes:
+        send(sender, 14, program="send_note")
+        notes.wait()
+    assert notes[0].text == b"\1\2\3" + bytes(21)
+
+
+def test_unknown_names(sender):
+    with pytest.raises(NameLookupError, match=r"(?s)no struct 'evnt' in the object.*did you mean 'event'"):
+        sender.maps.events.capture("evnt")
+    with sender.maps.events.capture() as events, pytest.raises(KeyError, match="did you mean 'number'"):
+        events.expect(nmber=3)
+
+
+def test_a_record_too_short_for_its_type(sender):
+    with sender.maps.events.capture() as events:
+        send(sender, 14, program="send_little")
+        with pytest.raises(MapValueError, match=r"cannot read a record of 4 bytes from map 'events'"):
+            len(events)
+
+
+def test_the_declared_value_type_is_the_records_type(load_code):
+    code = SENDER.replace("4096);", "4096);\n    __type(value, struct note);")
+    sender = load_code(code)
+    with sender.maps.events.capture() as notes:
+        send(sender, 14, program="send_note")
+        assert notes[0].text[:3] == b"\1\2\3"
+
+
+def test_without_a_fitting_struct_the_message_says_how_to_name_one(load_code):
+    sender = load_code(SENDER.replace("struct event", "struct happening"))
+    with pytest.raises(
+        NameLookupError, match=r"(?s)declares no value type .*capture\('my_struct'\).*happening"
+    ):
+        sender.maps.events.capture()
