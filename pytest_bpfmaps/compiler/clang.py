@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CompileError
 
-_NUMBERED = re.compile(r"clang-(\d+)$")
+_CLANG = re.compile(r"clang(?:-(\d+))?$")
 _VERSION = re.compile(r"clang version (\d+(?:\.\d+)*)")
 
 INSTALL = (
@@ -47,7 +48,7 @@ def find_clang(explicit: str | None, versions: Path) -> Clang:
     for wanted, origin in ((explicit, "--bpf-clang"), (os.environ.get("CLANG"), "$CLANG")):
         if wanted:
             return _named(wanted, origin)
-    candidates = dict(_on_path())
+    candidates = dict(_installed())
     if not candidates:
         raise CompileError("cannot find clang", why="no clang or clang-N in $PATH", fix=INSTALL)
     numbered = {number: path for number, path in candidates.items() if number is not None}
@@ -61,7 +62,7 @@ def _named(wanted: str, origin: str) -> Clang:
     path = shutil.which(wanted)
     if path:
         return _clang(os.path.abspath(path))
-    known = sorted(os.path.basename(path) for _, path in _on_path())
+    known = sorted(os.path.basename(path) for _, path in _installed())
     raise CompileError(
         "cannot find clang",
         on=repr(wanted),
@@ -70,18 +71,21 @@ def _named(wanted: str, origin: str) -> Clang:
     )
 
 
-def _on_path() -> Iterator[tuple[int | None, str]]:
-    """`(version, path)` of each clang in ``$PATH``, the first of each kind; None for a plain ``clang``."""
-    seen: set[int | None] = set()
-    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+def _installed() -> tuple[tuple[int | None, str], ...]:
+    return _in_folders(os.environ.get("PATH", os.defpath))
+
+
+@functools.cache  # reading /usr/bin takes longer than the rest of a cache hit
+def _in_folders(path_list: str) -> tuple[tuple[int | None, str], ...]:
+    """`(version, path)` of each clang, the first of each version; None for a plain ``clang``."""
+    found: dict[int | None, str] = {}
+    for folder in path_list.split(os.pathsep):
         with contextlib.suppress(OSError):
             for name in os.listdir(folder or "."):
-                match = _NUMBERED.match(name)
-                number = int(match[1]) if match else None
-                path = os.path.join(folder or ".", name)
-                if (match or name == "clang") and number not in seen and os.access(path, os.X_OK):
-                    seen.add(number)
-                    yield number, os.path.abspath(path)
+                match = _CLANG.match(name)
+                if match and os.access(path := os.path.abspath(os.path.join(folder, name)), os.X_OK):
+                    found.setdefault(int(match[1]) if match[1] else None, path)
+    return tuple(found.items())
 
 
 def _newer(plain: str, numbered: dict[int, str], versions: Path) -> bool:
