@@ -1,6 +1,6 @@
 """The pytest face: options, markers, and each BPF test once per chosen kernel.
 
-Loading this module must cost a suite that never uses it nothing noticeable: everything else is imported on use.
+Loading this module must cost a suite that never uses it nothing noticeable: the rest is imported on use.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .report.guests import Guests
     from .vm.selection import Selection
 
+pytest_plugins = ("pytest_bpfmaps.report.failures",)
+
 HOST = "host"
 TARGET = "_bpf_target"
 SELECTION: pytest.StashKey[Selection] = pytest.StashKey()
@@ -35,8 +37,8 @@ OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
         float,
         "float",
         60.0,
-        "seconds that a guest may take to boot, and each test in it to run (default: 60; three times that where "
-        "guests are emulated).",
+        "seconds that a guest may take to boot, and each test in it to run (default: 60; three times that "
+        "where guests are emulated).",
     ),
     ("clang", str, "string", "", "clang to compile with (default: $CLANG, else the newest on the PATH)."),
 )
@@ -50,8 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME[,NAME...]",
-        help="kernels to run BPF tests on: host, a name of the catalogue (bpfmaps kernels list), a glob, a path to a "
-        "kernel image or build tree, all. Default: the running kernel.",
+        help="kernels to run BPF tests on: host, a name of the catalogue (bpfmaps kernels list), a glob, "
+        "a path to a kernel image or build tree, all. Default: the running kernel.",
     )
     parser.addini("bpf_kernel", "kernels to run BPF tests on (list)", type="args", default=[])
     group.addoption(
@@ -75,10 +77,10 @@ def option(config: pytest.Config, name: str) -> Any:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Guests need pytest-xdist; without plugin autoloading it must be loaded by hand, before options are parsed."""
+    """Guests need pytest-xdist; without autoloading it must be loaded by hand, before options are parsed."""
     manager = early_config.pluginmanager
-    chosen = early_config.known_args_namespace.bpf_kernel or early_config.getini("bpf_kernel")
-    if not chosen or manager.has_plugin("xdist") or manager.is_blocked("xdist"):
+    wanted = early_config.known_args_namespace.bpf_kernel or early_config.getini("bpf_kernel")
+    if not wanted or manager.has_plugin("xdist") or manager.is_blocked("xdist"):
         return
     try:
         import xdist.plugin
@@ -91,14 +93,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Decide which kernels, and have pytest-xdist make a worker of each guest."""
     if hasattr(config, "workerinput"):
         return
-    chosen = option(config, "bpf_kernel")
-    if not chosen:
+    patterns = option(config, "bpf_kernel")
+    if not patterns:
         return
     from .errors import VmError
     from .vm.selection import select
 
     try:
-        selection = select(chosen)
+        selection = select(patterns)
         config.stash[SELECTION] = selection
         if selection.guests and not _only_looks(config):
             from .report.guests import Guests
@@ -127,14 +129,14 @@ def _only_looks(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(trylast=True)  # after pytest's own --lf, whose choice must be made before ours
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers, and take up this process's part: the one that distributes, a worker, or all in one."""
+    """Register the markers; take up this process's part: to distribute, to work, or both."""
     config.addinivalue_line(
         "markers", "bpf_kernels(*names): run the test only on the chosen kernels with these names (or globs)."
     )
     config.addinivalue_line(
         "markers",
-        "bpf_requires(*features): skip the test, with the reason, where the kernel lacks a feature; probed, not "
-        "guessed from its version.",
+        "bpf_requires(*features): skip the test, with the reason, where the kernel lacks a feature; probed, "
+        "not guessed from its version.",
     )
     given = getattr(config, "workerinput", {}).get("bpfmaps")
     if given is not None:
@@ -167,9 +169,15 @@ def uses_bpf(names: Sequence[str]) -> bool:
     return any(name == "bpf" or name.startswith("bpf_") for name in names)
 
 
-def fitting(config: pytest.Config, node: pytest.Item | pytest.FunctionDefinition) -> list[str]:
+def chosen(config: pytest.Config) -> tuple[str, ...]:
+    """The names of the chosen kernels; empty when nobody chose."""
+    names: tuple[str, ...] = config.stash.get(NAMES, ())
+    return names
+
+
+def fitting(config: pytest.Config, node: pytest.Item) -> list[str]:
     """The chosen kernels that the test's ``bpf_kernels`` markers leave."""
-    names = config.stash.get(NAMES, ()) or (HOST,)
+    names = chosen(config) or (HOST,)
     for mark in node.iter_markers("bpf_kernels"):
         names = tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in mark.args))
     return list(names)
@@ -179,7 +187,7 @@ def fitting(config: pytest.Config, node: pytest.Item | pytest.FunctionDefinition
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Multiply a BPF test by the chosen kernels."""
     config = metafunc.config
-    if not uses_bpf(metafunc.fixturenames) or not config.stash.get(NAMES, ()):
+    if not uses_bpf(metafunc.fixturenames) or not chosen(config):
         return
     kernels = fitting(config, metafunc.definition)
     if not kernels:
@@ -201,9 +209,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Skip, with the reason, the tests that no chosen kernel fits."""
     for item in items:
         if uses_bpf(getattr(item, "fixturenames", ())) and not fitting(config, item):
-            chosen = ", ".join(config.stash.get(NAMES, ()) or (HOST,))
+            run = ", ".join(chosen(config) or (HOST,))
             wanted = [pattern for mark in item.iter_markers("bpf_kernels") for pattern in mark.args]
-            reason = f"for kernels {', '.join(wanted)}, and this run is for {chosen}"
+            reason = f"for kernels {', '.join(wanted)}, and this run is for {run}"
             item.add_marker(pytest.mark.skip(reason=reason))
 
 

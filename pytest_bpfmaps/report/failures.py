@@ -1,0 +1,34 @@
+"""What a failing test shows: the user's own line and our message, not the inside of this package."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+
+import pytest
+
+from pytest_bpfmaps.errors import BpfError, VerifierError
+
+PACKAGE = "pytest_bpfmaps."
+
+
+def hide(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+    """Whether this package's frames are left out of a traceback: its errors say what happened themselves."""
+    return isinstance(excinfo.value, BpfError)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Cuts the traceback of our errors, and adds a verifier's whole log as a section."""
+    error = call.excinfo.value if call.excinfo is not None else None
+    if isinstance(error, BpfError):
+        # pytest looks for this name in a frame's globals; only now, so that a passing run pays nothing
+        for name, module in list(sys.modules.items()):
+            if name.startswith(PACKAGE):
+                module.__dict__.setdefault("__tracebackhide__", hide)
+    report = yield
+    if isinstance(error, VerifierError) and error.log:
+        report.sections.append(("BPF verifier log", error.log))
+    return report
