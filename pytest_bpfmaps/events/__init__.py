@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from ..maps import CLASSES, MapType
 from .capture import Capture
+from .perf import PerfEventArrayMap
 from .ringbuf import RingBufMap
 
 CLASSES[MapType.RINGBUF] = RingBufMap
+CLASSES[MapType.PERF_EVENT_ARRAY] = PerfEventArrayMap
 
-__all__ = ["Capture", "RingBufMap"]
+__all__ = ["Capture", "PerfEventArrayMap", "RingBufMap"]

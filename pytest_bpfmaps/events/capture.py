@@ -29,10 +29,14 @@ class Capture(Sequence[Any]):
         self._on = on
         self._records: list[Any] = []
         self._open = True
-        self.lost = 0
-        """Records that the kernel could not deliver, where it counts them (perf buffers)."""
         for _ in source.drain():  # from before
             pass
+
+    @property
+    def lost(self) -> int:
+        """Records that the kernel could not deliver, where it counts them (perf buffers)."""
+        self._drain()
+        return self._source.lost
 
     # a sequence
 

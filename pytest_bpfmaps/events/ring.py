@@ -25,6 +25,8 @@ _HEADER_SIZE = 8
 class Ring:
     """The consumer's end of one ring buffer map. `size` is its `max_entries`, in bytes."""
 
+    lost = 0  # the kernel does not count: bpf_ringbuf_reserve returns NULL to the program, and that is all
+
     def __init__(self, fd: int, size: int, on: str) -> None:
         page = mmap.PAGESIZE
         self._mask = size - 1

@@ -9,6 +9,9 @@ from typing import Protocol
 class Source(Protocol):
     """A buffer that a BPF program fills."""
 
+    lost: int
+    """Records that the kernel could not deliver, where it counts them."""
+
     def drain(self) -> Iterable[bytes]:
         """The records that are there now, oldest first; they are then gone from the buffer."""
 

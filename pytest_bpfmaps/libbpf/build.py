@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-HEADERS = ("libc.h", "linux_bpf.h", "btf.h", "bpf.h", "libbpf.h")
+HEADERS = ("libc.h", "linux_bpf.h", "perf_event.h", "btf.h", "bpf.h", "libbpf.h")
 TARGET = HERE / "_declarations.py"
 
 

@@ -15,6 +15,7 @@ INCLUDES = """
 #include <stddef.h>
 #include <stdio.h>
 #include <linux/bpf.h>
+#include <linux/perf_event.h>
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
@@ -37,7 +38,7 @@ def compile_c(code, folder, *flags):
 
 
 def declared_structs():
-    for header in ("linux_bpf.h", "bpf.h", "libbpf.h", "btf.h"):
+    for header in ("linux_bpf.h", "perf_event.h", "bpf.h", "libbpf.h", "btf.h"):
         for name, body in STRUCT.findall((DECL / header).read_text()):
             fields = re.findall(r"(\w+)(?:\[\d+\])?;", body)
             yield name, [f for f in fields if not f.startswith("_")]

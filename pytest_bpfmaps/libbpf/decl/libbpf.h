@@ -159,3 +159,16 @@ void *user_ring_buffer__reserve(struct user_ring_buffer *rb, uint32_t size);
 void user_ring_buffer__submit(struct user_ring_buffer *rb, void *sample);
 void user_ring_buffer__discard(struct user_ring_buffer *rb, void *sample);
 void user_ring_buffer__free(struct user_ring_buffer *rb);
+
+
+struct perf_buffer_raw_opts {
+	size_t sz;
+	int cpu_cnt;
+	int *cpus;
+	int *map_keys;
+};
+
+typedef int (*perf_buffer_event_fn)(void *ctx, int cpu, struct perf_event_header *event);
+struct perf_buffer *perf_buffer__new_raw(int map_fd, size_t page_cnt, struct perf_event_attr *attr,
+					 perf_buffer_event_fn event_cb, void *ctx,
+					 const struct perf_buffer_raw_opts *opts);

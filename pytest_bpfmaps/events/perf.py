@@ -1,0 +1,111 @@
+"""``BPF_MAP_TYPE_PERF_EVENT_ARRAY`` as a source of records (Linux 4.4, commit ea317b267e9d).
+
+Each CPU has a ring of its own; records carry the time they were made, so that those of several CPUs can be
+put in order. libbpf reads the rings: perf_buffer__new_raw().
+"""
+
+from __future__ import annotations
+
+import select
+import struct
+from typing import Any
+
+from ..errors import MapError
+from ..libbpf import check, check_pointer, ffi, lib, opts
+from ..maps.base import Map
+from .capture import Capture
+from .ringbuf import record_codec
+
+PAGES = 64
+"""Size of each CPU's ring, in pages; a power of two."""
+
+_RECORD_LOST, _RECORD_SAMPLE = 2, 9
+_CONTINUE = -2  # LIBBPF_PERF_EVENT_CONT
+_SOFTWARE, _BPF_OUTPUT = 1, 10  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_BPF_OUTPUT
+_SAMPLE_TIME, _SAMPLE_RAW = 1 << 2, 1 << 10
+_USE_CLOCKID, _CLOCK_MONOTONIC = 1 << 25, 1
+_SAMPLE = struct.Struct("=QI")  # after the header: time in nanoseconds, size of the data
+_LOST = struct.Struct("=QQ")  # after the header: id, number of records
+
+
+class PerfBuffer:
+    """The consumer's end of a perf event array. `lost` counts records for which a ring had no room."""
+
+    def __init__(self, fd: int, on: str, pages: int = PAGES) -> None:
+        self.lost = 0
+        self._records: list[tuple[int, bytes]] = []
+        self._error: BaseException | None = None
+        # the callback must live as long as the buffer that calls it
+        self._callback = ffi.callback("int(void *, int, struct perf_event_header *)", self._on_event)
+        attributes = ffi.new(
+            "struct perf_event_attr *",
+            {
+                "type": _SOFTWARE,
+                "size": ffi.sizeof("struct perf_event_attr"),
+                "config": _BPF_OUTPUT,
+                "sample_period": 1,
+                "sample_type": _SAMPLE_TIME | _SAMPLE_RAW,
+                "wakeup_events": 1,
+                "_flags": _USE_CLOCKID,
+                "clockid": _CLOCK_MONOTONIC,
+            },
+        )
+        settings = opts("perf_buffer_raw_opts")
+        self._handle: Any = check_pointer(
+            lib.perf_buffer__new_raw(fd, pages, attributes, self._callback, ffi.NULL, settings),
+            MapError,
+            "cannot open the perf buffers of",
+            on=on,
+            fix="it needs CAP_PERFMON, and a kernel that allows perf_event_open(2)",
+        )
+        self._poll = select.epoll()
+        self._poll.register(lib.perf_buffer__epoll_fd(self._handle), select.EPOLLIN)
+
+    def drain(self) -> list[bytes]:
+        """The records that are there now, of all CPUs, in order of time."""
+        if self._handle != ffi.NULL:
+            check(lib.perf_buffer__consume(self._handle), MapError, "cannot read a perf buffer")
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        found, self._records = self._records, []
+        found.sort(key=lambda record: record[0])
+        return [data for _, data in found]
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps until a record is there, for at most `seconds`."""
+        self._poll.poll(max(seconds, 0))
+
+    def close(self) -> None:
+        """Frees the rings. Safe to call again."""
+        handle, self._handle = self._handle, ffi.NULL
+        if handle != ffi.NULL:
+            self._poll.close()
+            lib.perf_buffer__free(handle)
+
+    def _on_event(self, _context: Any, _cpu: int, event: Any) -> int:
+        try:
+            raw = ffi.buffer(event, event.size)
+            if event.type == _RECORD_SAMPLE:
+                time, size = _SAMPLE.unpack_from(raw, 8)
+                at = 8 + _SAMPLE.size
+                self._records.append((time, raw[at : at + size]))
+            elif event.type == _RECORD_LOST:
+                self.lost += _LOST.unpack_from(raw, 8)[1]
+        except BaseException as e:  # must not travel through C; drain raises it
+            self._error = e
+        return _CONTINUE
+
+
+class PerfEventArrayMap(Map):
+    """A perf event array; programs write to it with ``bpf_perf_event_output``."""
+
+    def capture(self, type: str | None = None, *, pages: int = PAGES) -> Capture:
+        """Collects the records that programs output from now on; use it with ``with``.
+
+        `type` is the C struct of the records, as for a ring buffer; `pages` the size of each CPU's ring.
+        Outside of a capture the kernel has nowhere to put records, and the program's call fails with
+        ``ENOENT``.
+        """
+        codec = record_codec(self, type, self._codecs)
+        return Capture(PerfBuffer(self.fd, str(self), pages), codec, str(self))
