@@ -1,4 +1,4 @@
-"""The kernel matrix in the pytest process that distributes it: guests as pytest-xdist workers, and what became of them.
+"""The kernel matrix in the process that distributes it: guests as pytest-xdist workers, what became of them.
 
 Hooks of pytest-xdist; registered only in a run that has guests.
 """
@@ -119,7 +119,7 @@ class Guests:
             self._leave_place_empty(node)
 
     def _leave_place_empty(self, node: Any) -> None:
-        """pytest-xdist replaces a dead worker by one of the same spec: make that a process that does nothing."""
+        """pytest-xdist replaces a dead worker by one of its spec: make that a process that does nothing."""
         node.gateway.spec.python = None
         node.gateway.spec.bpfmaps = IDLE
 
@@ -144,6 +144,8 @@ class Guests:
             return
         entry = self._last_entry(report.node)
         report.when = "call"
+        path, _, test = crashitem.partition("::")
+        report.location = (path, None, test.replace("::", "."))
         report.longrepr = f"{entry.text}\nwhile it ran {crashitem}"
         if entry.console:
             report.sections.append((f"Console of kernel {kernel}", entry.console))

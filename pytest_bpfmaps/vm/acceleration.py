@@ -1,9 +1,10 @@
-"""Whether KVM runs a kernel on this machine. A `/dev/kvm` that opens and answers proves nothing: it may hang."""
+"""Whether KVM runs a kernel on this machine. A `/dev/kvm` that opens and answers proves nothing."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pytest_bpfmaps.vm.qemu import die_with, find_qemu, qemu_version
 KVM = Path("/dev/kvm")
 PROBE_SECONDS = 8.0  # a working KVM needs less than one
 EMULATED_FACTOR = 3.0  # how much longer everything may take in an emulated guest
+_QEMU_PREFIX = re.compile(r"^\S*qemu\S*: (\S+:\d+: )?")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def _remembered(memory: Path, key: str) -> Verdict | None:
 
 
 def probe(kernel: Kernel, qemu: str, seconds: float = PROBE_SECONDS) -> Verdict:
-    """Boot `kernel` with KVM and no root file system: it must come to its panic about that within `seconds`."""
+    """Boot `kernel` with KVM and no root file system: it must panic about that within `seconds`."""
     command = [qemu, "-machine", "q35,accel=kvm", "-cpu", "host", "-m", "512M", "-nodefaults", "-no-reboot"]
     command += ["-display", "none", "-serial", "stdio", "-kernel", str(kernel.image)]
     command += ["-append", "console=ttyS0 panic=-1 oops=panic quiet root=none"]
@@ -80,5 +82,5 @@ def probe(kernel: Kernel, qemu: str, seconds: float = PROBE_SECONDS) -> Verdict:
         return Verdict(False, f"/dev/kvm exists but did not run a kernel within {seconds:g} s")
     if b"Kernel panic" in result.stdout and result.returncode == 0:
         return Verdict(True)
-    said = result.stderr.decode(errors="replace").strip().split("\n")[-1]
+    said = _QEMU_PREFIX.sub("", result.stderr.decode(errors="replace").strip().split("\n")[-1])
     return Verdict(False, f"/dev/kvm exists but does not run a kernel (QEMU: {said or result.returncode})")

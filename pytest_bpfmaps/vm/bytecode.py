@@ -1,8 +1,9 @@
 """Bytecode of this package for guests, where compiling costs thirty times what it costs on the host.
 
-Python may have been told not to write any beside the sources (``PYTHONDONTWRITEBYTECODE``), or may not be able to.
-What is missing there is put into an archive in the cache, which a guest unpacks into the writable layer of its
-file system: it sees the files beside the sources. Python checks each against its source, so a stale one does no harm.
+Python may have been told not to write any beside the sources (``PYTHONDONTWRITEBYTECODE``), or may not be
+able to. What is missing there is put into an archive in the cache, which a guest unpacks into the writable
+layer of its file system: it sees the files beside the sources. Python checks each against its source, so a
+stale one does no harm.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The command that execnet takes for a Python interpreter: it starts a guest and is the wire to the worker in it.
+"""What execnet takes for a Python interpreter: it starts a guest and is the wire to the worker in it.
 
     python -m pytest_bpfmaps.vm.gateway KERNEL [options] -u -c BOOTSTRAP
 
-execnet sends one line that would make a worker of any interpreter; the guest has execnet itself, so the line is
-answered here at once, and pytest-xdist starts the next guest while this one boots. From then on bytes pass
+execnet sends one line that would make a worker of any interpreter; the guest has execnet itself, so the line
+is answered here at once, and pytest-xdist starts the next guest while this one boots. From then on bytes pass
 through. Whatever happens, the guest dies with this process, and this process with its stdin.
 """
 
@@ -210,7 +210,8 @@ class Gateway:
 
 
 def _without_details(error: BpfError) -> str:
-    return str(BpfError(error.what, on=error.on, why=error.why, fix=error.fix))
+    text = BpfError(error.what, on=error.on, why=error.why, fix=error.fix)
+    return f"{type(error).__name__}: {text}"
 
 
 def _pump(stream: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""What runs in the guest, as its first process: mount, greet the gateway, take the job, become an execnet worker.
+"""The guest's first process: mount, greet the gateway, take the job, become an execnet worker.
 
 A script by itself: it must not import this package, whose modules the guest's pytest wants to import first.
 Speaks JSON lines with the gateway through the virtio-serial port ``bpfmaps.control``; the worker's stdin and
@@ -118,7 +118,8 @@ def serve(job: dict[str, Any], stream: int) -> None:
     from execnet import gateway_base
 
     model = gateway_base.get_execmodel(job["execmodel"])
-    gateway_base.serve(gateway_base.init_popen_io(model), id=job["id"])
+    io: Any = gateway_base.init_popen_io(model)
+    gateway_base.serve(io, id=job["id"])
 
 
 def reap(worker: int) -> None:

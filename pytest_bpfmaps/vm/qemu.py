@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,9 @@ PR_SET_PDEATHSIG = 1
 PORTS = ("control", "stream")
 # Binaries and packages by architecture as `uname -m` says it.
 BINARIES = {"x86_64": ("qemu-system-x86_64", "qemu-system-x86")}
+
+# The first line of what a kernel prints when it falls over.
+_FALL = re.compile(r"Kernel panic|BUG:|Oops:|general protection fault|rcu.*(self-detected|detected stalls)")
 
 
 def find_qemu(arch: str = "x86_64") -> str:
@@ -59,9 +63,11 @@ class Log:
         return os.pread(self.fd, size, 0).decode(errors="replace").replace("\r\n", "\n")
 
     def tail(self, lines: int = 30) -> str:
-        """The last `lines` lines that are not empty."""
+        """The last `lines` lines that are not empty; where a kernel fell over, those from there on."""
         full = [line.rstrip() for line in self.text().splitlines() if line.strip()]
-        return "\n".join(full[-lines:])
+        first = next((i for i, line in enumerate(full) if _FALL.search(line)), len(full))
+        start = min(max(first - 3, 0), max(len(full) - lines, 0))
+        return "\n".join(full[start : start + lines])
 
     def close(self) -> None:
         """Forget it."""
@@ -71,7 +77,7 @@ class Log:
 
 
 class Machine:
-    """A running guest: ``stream`` carries execnet's bytes, ``control`` JSON lines, ``console`` is its console.
+    """A running guest: ``stream`` carries execnet's bytes, ``control`` JSON lines.
 
     What starts one (virtme-ng) only makes the QEMU command; everything from the process on is the same
     for all.
@@ -91,7 +97,7 @@ class Machine:
                 stderr=self.messages.fd,
                 pass_fds=[s.fileno() for s in theirs.values()],
                 process_group=0,  # Ctrl-C is for pytest, which then ends its guests in order
-                preexec_fn=lambda: die_with(parent),
+                preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - no thread runs yet
             )
         finally:
             for sock in theirs.values():

@@ -1,8 +1,8 @@
 """What a guest and its gateway say to each other: JSON lines over a virtio-serial port.
 
-Guest to host: ``hello`` (once), ``test`` (the running test's id, or null when it ended), ``call`` (a request that
-wants an answer). Host to guest: ``job`` (once), then an answer per call. The host takes nothing but plain JSON
-from the guest; the guest trusts the host, and gets its exceptions as they were raised.
+Guest to host: ``hello`` (once), ``test`` (the running test's id, or null when it ended), ``call`` (a request
+that wants an answer). Host to guest: ``job`` (once), then an answer per call. The host takes nothing but
+plain JSON from the guest; the guest trusts the host, and gets its exceptions as they were raised.
 """
 
 from __future__ import annotations

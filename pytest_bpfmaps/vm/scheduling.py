@@ -116,7 +116,8 @@ class KernelScheduling:
             return None
         if kernel_of(node) not in self._lanes:
             raise KeyError(node)
-        return self._lane(node).remove_node(node)
+        crashed: str | None = self._lane(node).remove_node(node)
+        return crashed
 
     def is_running(self, node: WorkerController) -> bool:
         """Whether a guest's worker has a test in hand."""

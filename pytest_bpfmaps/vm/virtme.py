@@ -1,4 +1,4 @@
-"""Guests through virtme-ng: `virtme-run` chooses the machine, exports the host's files and packs the initramfs.
+"""Guests through virtme-ng: `virtme-run` chooses the machine and packs the initramfs.
 
 It is run as a command. What it would run is asked for once (``--dry-run --show-command``), kept with the
 initramfs in the cache, and then started by us, so that QEMU is our own child and dies with us. Its own init,
@@ -41,7 +41,8 @@ KERNEL_ARGUMENTS = (
 )
 PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "TZ")  # and LC_*, PYTHON*: read when the interpreter starts
 KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets some itself
-# One CPU boots and collects quicker than two that emulation takes turns with; plugin.py starts the rest for tests.
+# One CPU boots and collects quicker than two that emulation takes turns with; plugin.py starts the rest for
+# tests.
 TCG_ARGUMENTS = ("maxcpus=1",)
 TCG_CPU = "max,la57=off"  # five page-table levels make each emulated TLB miss dearer
 
@@ -147,7 +148,7 @@ def _ask(arguments: list[str], initramfs: Path, kernel: Kernel) -> list[str]:
 
 
 def _finish(recipe: list[str], kernel: Kernel, shape: Shape) -> list[str]:
-    """`recipe` with our own kernel command line, the uncompressed kernel, and a second view of the host's files."""
+    """`recipe` with our kernel command line, the uncompressed kernel, a second view of the host's files."""
     command = list(recipe)
     command[command.index("-append") + 1] = _kernel_command_line(kernel, shape)
     if kernel.vmlinux is not None and not shape.kvm:

@@ -1,0 +1,243 @@
+"""Guests through virtme-ng, as a person sees them: real kernels, one `pytest` command each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import paths
+
+CACHE = paths.cache_dir()  # before pytester moves HOME
+
+FIXTURES = """
+    import os, pytest
+
+    @pytest.fixture
+    def bpf_kernel():
+        return os.uname().release
+"""
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+
+
+def test_tests_run_in_a_guest_as_they_would_on_the_host(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeconftest(FIXTURES)
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    pytester.makepyfile(
+        test_matrix="""
+        import os, socket, sys
+        import pytest
+
+        def test_says_where_it_runs(bpf_kernel):
+            print("runs in", bpf_kernel)
+            assert bpf_kernel == "nowhere"
+
+        def test_cannot_write_to_the_hosts_files(bpf_kernel, tmp_path):
+            with open("written.txt", "w") as file:
+                file.write("x")
+            (tmp_path / "temporary").write_text("y")
+            with open("/etc/bpfmaps-was-here", "w") as file:
+                file.write("z")
+
+        @pytest.mark.bpf_kernels("6.*")
+        def test_is_at_home(bpf_kernel):
+            assert os.environ["FROM_THE_HOST"] == "yes"
+            assert os.getcwd() == os.environ["HERE"]
+            assert os.umask(0o22) == 0o22
+            assert os.path.ismount("/sys/fs/bpf") and os.path.ismount("/sys/kernel/tracing")
+            assert os.path.ismount("/sys/fs/cgroup")
+            assert len(os.sched_getaffinity(0)) == 2
+            assert sys.getfilesystemencoding() == "utf-8"
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                socket.create_connection(server.getsockname(), timeout=5).close()
+
+        def test_plain():
+            assert os.uname().release == os.environ["HOST_RELEASE"]
+        """
+    )
+    monkeypatch.setenv("FROM_THE_HOST", "yes")
+    monkeypatch.setenv("HERE", str(pytester.path))
+    monkeypatch.setenv("HOST_RELEASE", os.uname().release)
+    result = pytester.runpytest_subprocess(
+        "--bpf-kernel=6.1", "-v", "-rA", "--junitxml=report.xml", "--durations=1"
+    )
+    result.assert_outcomes(failed=1, passed=3)
+    result.stdout.re_match_lines(
+        [
+            r"bpfmaps: kernels 6\.1 \(6\.1\.0-\S+-amd64.*\)",
+            r"\[6.1\].*FAILED test_matrix.py::test_says_where_it_runs\[6.1\].*",
+        ]
+    )
+    result.stdout.re_match_lines([r"E  .*assert '6\.1\.0-\S+-amd64' == 'nowhere'", r"runs in 6\.1\.0-\S+"])
+    result.stdout.fnmatch_lines_random(
+        ["PASSED test_matrix.py::test_is_at_home[[]6.1]", "PASSED test_matrix.py::test_plain"]
+    )
+    assert not (pytester.path / "written.txt").exists()
+    assert not Path("/etc/bpfmaps-was-here").exists()
+    cases = {case.get("name"): case for case in ET.parse(pytester.path / "report.xml").iter("testcase")}
+    assert set(cases) == {
+        "test_says_where_it_runs[6.1]",
+        "test_cannot_write_to_the_hosts_files[6.1]",
+        "test_is_at_home[6.1]",
+        "test_plain",
+    }
+    failure = cases["test_says_where_it_runs[6.1]"].find("failure")
+    assert failure is not None
+    assert "nowhere" in str(failure.get("message"))
+    assert float(str(cases["test_is_at_home[6.1]"].get("time"))) > 0
+
+
+def test_a_guest_that_dies_or_hangs_fails_its_test_and_the_others_still_run(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeconftest(FIXTURES)
+    pytester.makepyfile(
+        test_crash="""
+        import time
+
+        def test_before(bpf_kernel):
+            assert bpf_kernel.startswith("6.1.0")
+
+        def test_panics(bpf_kernel):
+            with open("/proc/sysrq-trigger", "w") as file:
+                file.write("c")
+
+        def test_between(bpf_kernel):
+            assert bpf_kernel.startswith("6.1.0")
+
+        def test_hangs(bpf_kernel):
+            time.sleep(10000)
+        """
+    )
+    result = pytester.runpytest_subprocess("--bpf-kernel=host,6.1", "-k", "6.1", "--bpf-vm-timeout=12", "-v")
+    result.assert_outcomes(failed=2, passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*_ test_panics[[]6.1] _*",
+            "VmLostError: guest died: kernel 6.1 (6.1.0-*",
+            "*Console of kernel 6.1*",
+            "*Kernel panic - not syncing: sysrq triggered crash*",
+            "*_ test_hangs[[]6.1] _*",
+            "VmTimeoutError: test hung in kernel 6.1: it ran for more than *",
+        ]
+    )
+    assert "Traceback" not in result.stdout.str()
+    assert _qemus_for(pytester.path) == []
+
+
+@pytest.mark.parametrize("victim", ["pytest", "gateway"])
+def test_nothing_is_left_behind(pytester: pytest.Pytester, victim: str) -> None:
+    pytester.makeconftest(FIXTURES)
+    pytester.makepyfile("import time\ndef test_long(bpf_kernel): time.sleep(1000)")
+    before = _temporary_files()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--bpf-kernel=6.1", "--max-worker-restart=0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_until(lambda: _qemus_for(pytester.path))
+        (qemu,) = _qemus_for(pytester.path)
+        gateway = int(_stat(qemu)[1])
+        os.kill(run.pid if victim == "pytest" else gateway, signal.SIGKILL)
+        _wait_until(lambda: not _qemus_for(pytester.path))
+        _wait_until(lambda: not Path(f"/proc/{gateway}").exists() or _stat(gateway)[0] == "Z")
+    finally:
+        if victim == "pytest":
+            run.kill()
+        run.wait(60)
+    assert _temporary_files() == before
+
+
+def test_ctrl_c_ends_the_guest(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(FIXTURES)
+    pytester.makepyfile("import time\ndef test_long(bpf_kernel): time.sleep(1000)")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "--bpf-kernel=6.1"],
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    _wait_until(lambda: _qemus_for(pytester.path))
+    os.killpg(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=60)
+    assert "KeyboardInterrupt" in output
+    assert run.returncode == pytest.ExitCode.INTERRUPTED
+    assert _qemus_for(pytester.path) == []
+
+
+def test_a_kernel_that_does_not_boot_is_an_error_and_the_host_runs_on(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(FIXTURES)
+    pytester.makepyfile("def test_x(bpf_kernel): pass")
+    result = pytester.runpytest_subprocess("--bpf-kernel=host,6.1", "--bpf-vm-timeout=0.1")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR collecting kernel 6.1*",
+            "VmError: kernel did not boot: 6.1 (6.1.0-*): the guest was not ready after 0.* s",
+            "*--bpf-vm-timeout*",
+            "*1 passed, 1 error*",
+        ]
+    )
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_a_kernel_without_modules_says_that_it_cannot_mount(
+    pytester: pytest.Pytester, tmp_path: Path
+) -> None:
+    image = tmp_path / "vmlinuz"
+    (found,) = (CACHE / "kernels" / "6.1").rglob("vmlinuz*")
+    image.write_bytes(found.read_bytes())
+    pytester.makeconftest(FIXTURES)
+    pytester.makepyfile("def test_x(bpf_kernel): pass")
+    result = pytester.runpytest_subprocess(f"--bpf-kernel={image}")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["VmError: kernel did not boot: 6.1.0-*", "*use a kernel with 9p and overlay*"]
+    )
+
+
+def _qemus_for(folder: Path) -> list[int]:
+    """QEMU processes whose gateway works in `folder`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (process / "comm").read_text()
+            if name.startswith("qemu-system") and (process / "cwd").resolve() == folder.resolve():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    """State and parent of a process, proc_pid_stat(5)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return ["Z", "0"]
+
+
+def _temporary_files() -> set[str]:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "/run")
+    return {str(p) for folder in ("/tmp", "/dev/shm", runtime) for p in Path(folder).glob("*m*")}
+
+
+def _wait_until(condition: object, seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.1)
