@@ -52,7 +52,7 @@ class Library:
                 raise UnsupportedError(
                     "cannot open libbpf",
                     on=path,
-                    why=str(e).split(": ", 1)[-1],
+                    why=str(e).rsplit(f"{path}: ", 1)[-1],
                     fix="install libbpf 1.1 or later: 'apt-get install libbpf1' on Debian and Ubuntu, "
                     "'dnf install libbpf' on Fedora",
                 ) from e

@@ -148,6 +148,20 @@ def test_no_clang_says_what_to_install(pytester):
     result.stdout.fnmatch_lines(["E*CompileError:*clang-that-is-not-there*", "E*->*"])
 
 
+def test_no_libbpf_says_what_to_install_and_other_tests_run(pytester, monkeypatch):
+    monkeypatch.setenv("BPFMAPS_LIBBPF", "/nonexistent/libbpf.so.1")
+    pytester.makefile(".bpf.c", prog=PASS)
+    pytester.makepyfile("def test_it(bpf):\n    bpf.load('prog.bpf.c')\ndef test_pure(): pass\n")
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E*UnsupportedError: cannot open libbpf /nonexistent/libbpf.so.1: cannot open*",
+            "E*apt-get install libbpf1*",
+        ]
+    )
+
+
 def test_the_configuration_names_the_clang(pytester):
     pytester.makefile(".toml", pytest='[pytest]\nbpf_clang = "clang-in-the-configuration"\n')
     pytester.makefile(".bpf.c", prog=PASS)
