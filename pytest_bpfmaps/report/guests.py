@@ -117,6 +117,8 @@ class Guests:
             self._scheduler.give_up(kernel)
             self._report_failed_kernel(kernel, self._last_entry(node))
             self._leave_place_empty(node)
+            if self._scheduler.collection_is_completed:
+                self._scheduler.schedule()  # the others may have waited for this one only
 
     def _leave_place_empty(self, node: Any) -> None:
         """pytest-xdist replaces a dead worker by one of its spec: make that a process that does nothing."""

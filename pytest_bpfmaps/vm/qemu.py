@@ -56,9 +56,12 @@ class Log:
 
     def __init__(self, name: str) -> None:
         self.fd = os.memfd_create(name)
+        self._kept = ""
 
     def text(self) -> str:
         """All of it so far."""
+        if self.fd < 0:
+            return self._kept
         size = os.fstat(self.fd).st_size
         return os.pread(self.fd, size, 0).decode(errors="replace").replace("\r\n", "\n")
 
@@ -70,8 +73,9 @@ class Log:
         return "\n".join(full[start : start + lines])
 
     def close(self) -> None:
-        """Forget it."""
+        """Take no more; what came so far stays readable."""
         if self.fd >= 0:
+            self._kept = self.text()
             os.close(self.fd)
             self.fd = -1
 
@@ -121,8 +125,8 @@ class Machine:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self.control.close()
-        self.stream.close()
+        for part in (self.control, self.stream, self.console, self.messages):
+            part.close()
 
 
 def _port_arguments(fds: dict[str, int]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def test_a_guest_that_dies_or_hangs_fails_its_test_and_the_others_still_run(
 def test_nothing_is_left_behind(pytester: pytest.Pytester, victim: str) -> None:
     pytester.makeconftest(FIXTURES)
     pytester.makepyfile("import time\ndef test_long(bpf_kernel): time.sleep(1000)")
-    before = _temporary_files()
+    before = _traces()
     run = subprocess.Popen(
         [sys.executable, "-m", "pytest", "--bpf-kernel=6.1", "--max-worker-restart=0"],
         stdout=subprocess.DEVNULL,
@@ -155,11 +156,11 @@ def test_nothing_is_left_behind(pytester: pytest.Pytester, victim: str) -> None:
         os.kill(run.pid if victim == "pytest" else gateway, signal.SIGKILL)
         _wait_until(lambda: not _qemus_for(pytester.path))
         _wait_until(lambda: not Path(f"/proc/{gateway}").exists() or _stat(gateway)[0] == "Z")
+        assert run.wait(60) != 0
     finally:
-        if victim == "pytest":
-            run.kill()
-        run.wait(60)
-    assert _temporary_files() == before
+        run.kill()
+        run.wait()
+    assert _traces() == before
 
 
 def test_ctrl_c_ends_the_guest(pytester: pytest.Pytester) -> None:
@@ -215,8 +216,8 @@ def _qemus_for(folder: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            name = (process / "comm").read_text()
-            if name.startswith("qemu-system") and (process / "cwd").resolve() == folder.resolve():
+            is_guest = b"bpfmaps.stream" in (process / "cmdline").read_bytes()
+            if is_guest and (process / "cwd").resolve() == folder.resolve():
                 found.append(int(process.name))
         except OSError:
             continue
@@ -231,9 +232,14 @@ def _stat(pid: int) -> list[str]:
         return ["Z", "0"]
 
 
-def _temporary_files() -> set[str]:
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "/run")
-    return {str(p) for folder in ("/tmp", "/dev/shm", runtime) for p in Path(folder).glob("*m*")}
+def _traces() -> set[str]:
+    """What a guest could leave: files in the usual places, and Unix sockets."""
+    folders = ("/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR", "/run"))
+    files = {str(path) for folder in folders for path in Path(folder).iterdir()}
+    sockets = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "/" in line}
+    return {
+        trace for trace in files | sockets if re.search("bpfmaps|virtme|qemu|console|stream|control", trace)
+    }
 
 
 def _wait_until(condition: object, seconds: float = 90.0) -> None:

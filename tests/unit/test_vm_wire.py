@@ -1,0 +1,147 @@
+"""The wire between a guest and its gateway, without either."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.errors import CompileError, VmLostError
+from pytest_bpfmaps.vm import journal
+from pytest_bpfmaps.vm.qemu import Log, Machine
+from pytest_bpfmaps.vm.rpc import FD_VARIABLE, Host, Lines, RemoteCompiler, dump_error
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_lines_arrive_whole_however_they_were_cut(pair: tuple[socket.socket, socket.socket]) -> None:
+    lines = Lines(pair[0].fileno())
+    for part in (b'{"a"', b": 1}\n{", b'"b": 2}\n'):
+        pair[1].sendall(part)
+    assert [lines.receive(), lines.receive()] == [{"a": 1}, {"b": 2}]
+    pair[1].close()
+    assert lines.receive() is None
+
+
+def test_many_threads_may_send(pair: tuple[socket.socket, socket.socket]) -> None:
+    sender, receiver = Lines(pair[0].fileno()), Lines(pair[1].fileno())
+    text = "x" * 50_000
+    threads = [threading.Thread(target=sender.send, args=({"n": n, "text": text},)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    received = [receiver.receive() for _ in threads]
+    for thread in threads:
+        thread.join()
+    assert sorted(message["n"] for message in received if message) == list(range(8))
+
+
+def _answering(lines: Lines, answer: dict[str, str]) -> list[dict[str, str] | None]:
+    asked: list[dict[str, str] | None] = []
+
+    def serve() -> None:
+        asked.append(lines.receive())
+        lines.send(answer)
+
+    threading.Thread(target=serve).start()
+    return asked
+
+
+def test_the_guests_compiler_asks_the_host(pair: tuple[socket.socket, socket.socket]) -> None:
+    asked = _answering(Lines(pair[1].fileno()), {"result": "/cache/x.bpf.o"})
+    request = CompileRequest(code="int x;", defines=(("A", "1"),))
+    assert RemoteCompiler(Host(pair[0].fileno())).compile(request) == Path("/cache/x.bpf.o")
+    assert asked == [{"call": "compile", "argument": request.to_json()}]
+
+
+def test_the_hosts_error_is_raised_in_the_guest(pair: tuple[socket.socket, socket.socket]) -> None:
+    error = CompileError("cannot compile", on="x.bpf.c", why="clang says", details="line 1", fix="mend it")
+    _answering(Lines(pair[1].fileno()), {"error": dump_error(error)})
+    with pytest.raises(CompileError) as caught:
+        RemoteCompiler(Host(pair[0].fileno())).compile(CompileRequest(code="int x;"))
+    assert str(caught.value) == str(error)
+
+
+def test_a_lost_host_is_said(pair: tuple[socket.socket, socket.socket]) -> None:
+    pair[1].shutdown(socket.SHUT_WR)
+    with pytest.raises(VmLostError, match="the connection to it is closed"):
+        Host(pair[0].fileno()).call("compile", "{}")
+
+
+@pytest.mark.parametrize("value", [None, "x", "987654"])
+def test_only_a_guests_worker_has_a_host(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    if value is None:
+        monkeypatch.delenv(FD_VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(FD_VARIABLE, value)
+    assert Host.connect() is None
+
+
+def test_the_journal_keeps_workers_apart_and_outlives_nobody() -> None:
+    book = journal.Journal()
+    journal.write(book.path, journal.Entry("6.1", "ready", release="6.1.0"))
+    journal.write(book.path, journal.Entry("5.10", "lost", text="guest died"))
+    journal.write(book.path, journal.Entry("6.1", "hung", console="last words"))
+    assert [entry.event for entry in book.entries("6.1")] == ["ready", "hung"]
+    last = book.last("5.10")
+    assert last is not None
+    assert last.text == "guest died"
+    assert book.last("7.2") is None
+    book.close()
+    journal.write(book.path, journal.Entry("6.1", "lost"))  # nobody reads it any more
+
+
+@pytest.mark.parametrize(
+    ("lines", "first"),
+    [
+        ([f"line {n}" for n in range(100)], "line 90"),
+        ([f"line {n}" for n in range(50)] + ["Kernel panic - not syncing"] + ["trace"] * 60, "line 47"),
+    ],
+)
+def test_the_tail_of_a_console_starts_where_the_kernel_fell(lines: list[str], first: str) -> None:
+    log = Log("test")
+    os.write(log.fd, "\r\n".join(lines).encode())
+    assert log.tail(10).splitlines()[0] == first
+    log.close()
+    log.close()
+    assert len(log.tail(10).splitlines()) == 10
+
+
+def test_a_machine_dies_with_its_gateway_even_when_that_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pytest_bpfmaps.vm.qemu import Machine\n"
+        "machine = Machine([sys.executable, '-c', 'import time; time.sleep(1000)'])\n"
+        "print(machine.process.pid, flush=True); time.sleep(1000)"
+    )
+    gateway = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert gateway.stdout is not None
+    machine = int(gateway.stdout.readline())
+    gateway.send_signal(signal.SIGKILL)
+    gateway.communicate()
+    end = time.monotonic() + 20
+    while (
+        Path(f"/proc/{machine}").exists() and "Z" not in Path(f"/proc/{machine}/stat").read_text().split()[2]
+    ):
+        assert time.monotonic() < end, "it outlived its gateway"
+        time.sleep(0.02)
+
+
+def test_a_machine_that_is_closed_twice_is_closed() -> None:
+    with Machine([sys.executable, "-c", "import time; time.sleep(1000)"]) as machine:
+        assert machine.process.poll() is None
+    machine.close()
+    assert machine.process.returncode == -signal.SIGKILL
+    assert machine.last_words() == "--- console: empty"
