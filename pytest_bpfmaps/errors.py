@@ -100,6 +100,10 @@ class MapKeyError(MapError, KeyError):
     __str__ = BpfError.__str__  # KeyError would print the repr
 
 
+class MapEmptyError(MapKeyError, IndexError):
+    """There is nothing to take from a queue or stack (`ENOENT`)."""
+
+
 class MapTypeError(MapError, TypeError):
     """A Python value has the wrong type for the map's C type."""
 

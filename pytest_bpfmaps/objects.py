@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +16,7 @@ from .errors import AttachError, ClosedError, LoadError, NameLookupError, closes
 from .libbpf import capture_log, check, ffi, lib, opts, to_str
 from .links import Link, Links, close_all
 from .maps import Map, MapType, make_map, map_info
+from .maps.declared import DeclaredTypes, declared_types
 from .maps.kernel_btf import parse_codecs, raw_btf
 from .named import Named
 from .programs import Program, ProgramSpec
@@ -93,7 +93,7 @@ class OpenedObject:
         self._codecs = _codecs_of(handle, path)
         maps = _walk(lib.bpf_object__next_map, handle)
         user, internal = _split_maps(maps)
-        self._record_types = {n: t for n, m in user.items() if (t := _take_record_type(m))}
+        self._declared = {n: _take_types(m) for n, m in user.items()}
         self.maps = Named("map", self.name, {n: MapSpec(m) for n, m in user.items()})
         programs = [ProgramSpec(p) for p in _walk(lib.bpf_object__next_program, handle)]
         self.programs = Named("program", self.name, {p.name: p for p in programs})
@@ -142,7 +142,7 @@ class OpenedObject:
             raise explain_load(self.name, -result, log.text, types)
         handle, self._handle = self._handle, ffi.NULL
         self.globals._enter("closed")
-        return LoadedObject(handle, self.name, self._codecs, self._record_types)
+        return LoadedObject(handle, self.name, self._codecs, self._declared)
 
     def close(self) -> None:
         """Frees what libbpf read. Safe to call again, and after `load`."""
@@ -165,14 +165,14 @@ class LoadedObject:
     """An object in the kernel: `maps`, `programs`, `globals`, each by attribute, by item, and iterable."""
 
     def __init__(
-        self, handle: Any, name: str, codecs: Codecs | None, record_types: Mapping[str, int]
+        self, handle: Any, name: str, codecs: Codecs | None, declared: Mapping[str, DeclaredTypes]
     ) -> None:
         self._handle = handle
         self.name = name
         self._links: list[Link] = []
         user, internal = _split_maps(_walk(lib.bpf_object__next_map, handle))
         self.maps: Named[Any] = Named(
-            "map", name, _make_maps(user, codecs, record_types), hidden=_make_maps(internal, codecs, {})
+            "map", name, _make_maps(user, codecs, declared), hidden=_make_maps(internal, codecs, {})
         )
         programs = [
             Program(p, self._links)
@@ -258,18 +258,19 @@ def _walk(step: Any, handle: Any) -> list[Any]:
     return found
 
 
-def _take_record_type(handle: Any) -> int:
-    """The BTF id of the value type that a buffer declares, which is its records' type.
+def _take_types(handle: Any) -> DeclaredTypes:
+    """What a map declares of its types, of which libbpf forgets a part while it loads.
 
-    The kernel refuses a value size there, so the declaration is taken away from it.
+    A buffer's value type is its records' type; the kernel refuses a value size there, so it is taken away.
     """
-    size = {MapType.RINGBUF: 0, MapType.PERF_EVENT_ARRAY: 4}.get(lib.bpf_map__type(handle))
-    if size is None:
-        return 0
-    declared = int(lib.bpf_map__btf_value_type_id(handle))
-    lib.bpf_map__set_key_size(handle, size)
-    lib.bpf_map__set_value_size(handle, size)
-    return declared
+    types = declared_types(handle)
+    size = {MapType.RINGBUF: 0, MapType.USER_RINGBUF: 0, MapType.PERF_EVENT_ARRAY: 4}.get(
+        lib.bpf_map__type(handle)
+    )
+    if size is not None:
+        lib.bpf_map__set_key_size(handle, size)
+        lib.bpf_map__set_value_size(handle, size)
+    return types
 
 
 def _split_maps(handles: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -285,20 +286,16 @@ def _split_maps(handles: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _make_maps(
-    handles: dict[str, Any], codecs: Codecs | None, record_types: Mapping[str, int]
+    handles: dict[str, Any], codecs: Codecs | None, declared: Mapping[str, DeclaredTypes]
 ) -> dict[str, Map]:
     made = {}
     for name, handle in handles.items():
         fd = lib.bpf_map__fd(handle)
         if fd < 0:
             continue  # libbpf leaves out a section that this kernel has no use for
-        info = replace(
-            map_info(fd),
-            # ids of the object's own BTF; the kernel's copy may be sanitized for an old kernel
-            btf_key_type_id=lib.bpf_map__btf_key_type_id(handle),
-            btf_value_type_id=record_types.get(name) or lib.bpf_map__btf_value_type_id(handle),
-        )
-        made[name] = make_map(fd, info, codecs, name=name, owned=False)
+        # ids of the object's own BTF; the kernel's copy may be sanitized for an old kernel
+        types = declared.get(name) or declared_types(handle)
+        made[name] = make_map(fd, types.applied_to(map_info(fd)), codecs, name=name, owned=False)
     return made
 
 

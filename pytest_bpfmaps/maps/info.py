@@ -18,7 +18,7 @@ _INDEXED = frozenset(
     }
 )
 
-BUFFERS = frozenset({MapType.RINGBUF, MapType.PERF_EVENT_ARRAY})
+BUFFERS = frozenset({MapType.RINGBUF, MapType.USER_RINGBUF, MapType.PERF_EVENT_ARRAY})
 """Maps that carry records to user space; their declared value type is the record's."""
 
 
@@ -36,6 +36,8 @@ class MapInfo:
     btf_id: int
     btf_key_type_id: int
     btf_value_type_id: int
+    inner: MapInfo | None = None
+    """Of a map of maps: what its inner maps are like, as far as it is known; `id` and `btf_id` are 0."""
 
 
 def map_info(fd: int) -> MapInfo:

@@ -10,10 +10,13 @@ from ..kernel.types import MapType
 from ..libbpf import check, lib
 from .array import ArrayMap
 from .base import Map, info_of
+from .bloom import BloomFilterMap
 from .hash import HashMap
 from .info import MapInfo
 from .kernel_btf import load_codecs
+from .lpm_trie import LpmTrieMap
 from .percpu import PerCpuArrayMap, PerCpuHashMap
+from .queue import QueueMap
 
 CLASSES: dict[int, type[Map]] = {
     MapType.HASH: HashMap,
@@ -22,6 +25,10 @@ CLASSES: dict[int, type[Map]] = {
     MapType.PERCPU_HASH: PerCpuHashMap,
     MapType.LRU_PERCPU_HASH: PerCpuHashMap,
     MapType.PERCPU_ARRAY: PerCpuArrayMap,
+    MapType.LPM_TRIE: LpmTrieMap,
+    MapType.QUEUE: QueueMap,
+    MapType.STACK: QueueMap,
+    MapType.BLOOM_FILTER: BloomFilterMap,
 }
 """By type; other floors add theirs. A type that is not here gets the plain `Map` with the kernel's verbs."""
 

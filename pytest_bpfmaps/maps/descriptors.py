@@ -1,0 +1,49 @@
+"""From what a person has at hand (a file, a socket, a path, a process) to a descriptor."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import MapError
+from ..libbpf.calls import reason
+
+
+def descriptor_of(thing: Any) -> int | None:
+    """The descriptor of what has one: an int is one itself, else by ``fileno()`` or ``.fd``. Or None."""
+    if isinstance(thing, bool):
+        return None
+    if isinstance(thing, int):
+        return int(thing)
+    fileno = getattr(thing, "fileno", None)
+    number = fileno() if callable(fileno) else getattr(thing, "fd", None)
+    return number if isinstance(number, int) else None
+
+
+def is_path(thing: Any) -> bool:
+    """Whether it names something in a file system."""
+    return isinstance(thing, str | bytes | os.PathLike)
+
+
+@contextmanager
+def opened(path: Any, flags: int, what: str) -> Iterator[int]:
+    """A descriptor of `path` for a moment. Raises `MapError` with errno, beginning with `what`."""
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC)
+    except OSError as e:
+        raise MapError(what, on=f"at {path}", why=reason(e.errno or 0), errno=e.errno) from e
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def describe(fd: int) -> str:
+    """What a descriptor of this process is, for a message: ``fd 5 is socket:[1234]``."""
+    try:
+        return f"fd {fd} is {os.readlink(f'/proc/self/fd/{fd}').removeprefix('anon_inode:')}"
+    except OSError as e:
+        return f"fd {fd} is not open" if e.errno == errno.ENOENT else f"fd {fd} is unknown"

@@ -1,0 +1,146 @@
+"""The dict protocol for maps whose slots may be empty, and whose elements are read one by one."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from typing import Any
+
+from ..errors import MapError, UnsupportedError
+from ..libbpf import ffi, lib
+from ..libbpf.calls import failure, reason
+from .base import Map
+
+# what the kernel says where user space can't read a slot; 524 is its own ENOTSUPP
+_UNREADABLE = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, 524})
+
+
+class SparseMap(Map):
+    """A dict of what the map holds now: an array's empty slots are left out.
+
+    Iteration and views work on the elements that were there when they started.
+    """
+
+    unreadable = "the kernel does not let user space read its elements"
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.lookup_elem(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.update_elem(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self.delete_elem(key)
+
+    def __contains__(self, key: Any) -> bool:
+        return self._find(self._encode_key(key)) is not None
+
+    def __len__(self) -> int:
+        return len(self.snapshot())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.snapshot())
+
+    def lookup_elem(self, key: Any, flags: int = 0) -> Any:
+        """The value of `key`. Raises `MapKeyError` for an empty slot."""
+        raw = self._encode_key(key)
+        found = self._find(raw, flags)
+        if found is None:
+            self._refuse(errno.ENOENT, "look up", key)
+        return self._decode_value(found)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value of `key`, or `default`."""
+        found = self._find(self._encode_key(key))
+        return default if found is None else self._decode_value(found)
+
+    def keys(self) -> KeysView[Any]:
+        """The keys that hold something now; a snapshot, not a live view."""
+        return self.snapshot().keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The values as they are now."""
+        return self.snapshot().values()
+
+    def items(self) -> ItemsView[Any, Any]:
+        """The elements as they are now."""
+        return self.snapshot().items()
+
+    def snapshot(self) -> dict[Any, Any]:
+        """What it holds now as a new `dict`."""
+        return {self._key.decode(k): self._decode_value(v) for k, v in self._raw_items()}
+
+    def clear(self) -> None:
+        """Empties all slots."""
+        for key in self._raw_keys():
+            result = lib.bpf_map_delete_elem(self.fd, ffi.from_buffer(key))
+            # arrays of sockets and programs say for an empty slot: EINVAL (sockmap) or ENOENT
+            if result < 0 and -result not in (errno.ENOENT, errno.EINVAL):
+                self._refuse(-result, "delete", self._key.decode(key))
+
+    def __eq__(self, other: object) -> bool:
+        """Against a mapping: whether it holds the same keys and values now. Against a map: identity."""
+        if isinstance(other, Map) or not isinstance(other, Mapping):
+            return NotImplemented
+        mine = {k: self._decode_value(v) for k, v in self._raw_items()}
+        if len(mine) != len(other):
+            return False
+        try:
+            return all(self._same(mine[self._encode_key(k)], v) for k, v in other.items())
+        except (KeyError, TypeError, ValueError):
+            return False  # a key that is not there, or that the key's C type could not even hold
+
+    __hash__ = object.__hash__
+
+    def _same(self, mine: Any, wanted: Any) -> bool:
+        return bool(mine == wanted)
+
+    def _find(self, key: bytes, flags: int = 0) -> bytearray | None:
+        """The raw value, None for an empty slot. Raises `UnsupportedError` where nothing can be read."""
+        out = bytearray(self._value_bytes)
+        result = lib.bpf_map_lookup_elem_flags(self.fd, ffi.from_buffer(key), ffi.from_buffer(out), flags)
+        if result == -errno.ENOENT:
+            return None
+        if -result in _UNREADABLE:
+            raise UnsupportedError(
+                "cannot read", on=str(self), why=f"{self.unreadable} ({reason(-result)})", errno=-result
+            )
+        if result < 0:
+            self._refuse(-result, "look up", self._key.decode(key), flags)
+        return out
+
+    def _raw_items(self) -> Iterator[tuple[bytes, bytearray]]:
+        for key in self._raw_keys():
+            value = self._find(key)
+            if value is not None:
+                yield key, value
+
+    def _raw_keys(self) -> list[bytes]:
+        """The keys that ``BPF_MAP_GET_NEXT_KEY`` lists; of an array all indices, empty or not.
+
+        A second time at a key means that the kernel started over, because that key was deleted meanwhile.
+        """
+        seen: dict[bytes, None] = {}
+        key: bytes | None = None
+        again = 0
+        while again <= len(seen) + 8:
+            out = bytearray(self.key_size)
+            before = ffi.NULL if key is None else ffi.from_buffer(key)
+            result = lib.bpf_map_get_next_key(self.fd, before, ffi.from_buffer(out))
+            if result == -errno.ENOENT:
+                break
+            if result < 0:
+                raise failure(-result, MapError, "cannot list the keys of", on=str(self))
+            key = bytes(out)
+            again += key in seen
+            seen[key] = None
+        return list(seen)
+
+    def _missing_key_hint(self) -> str | None:
+        try:
+            keys = [repr(k) for k in self.snapshot()]
+        except UnsupportedError:
+            return None
+        if not keys:
+            return "nothing was put into the map"
+        return "its keys: " + ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")
