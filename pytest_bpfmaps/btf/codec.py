@@ -23,6 +23,8 @@ class Codec:
 
     size: int
     name: str
+    flexible = False
+    """Whether it ends in a flexible array: in a record that is longer than `size`, that has the rest."""
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         """The Python value of the bytes at `offset`."""
@@ -43,7 +45,31 @@ class Codec:
 
     def decode_all(self, data: Buffer) -> list[Any]:
         """The values of an array of this type."""
-        return [self.decode(data, at) for at in range(0, len(data), self.size)]
+        return self.decode_each(data, 0, self.size, len(data) // self.size if self.size else 0)
+
+    def decode_each(self, data: Buffer, offset: int, step: int, count: int) -> list[Any]:
+        """`count` values, the first at `offset`, each `step` bytes after the one before."""
+        decode = self.decode
+        return [decode(data, at) for at in range(offset, offset + count * step, step)]
+
+    def encode_all(self, values: list[Any], where: str) -> bytes:
+        """The values of an array of this type, packed."""
+        encode = self.encode
+        return b"".join([encode(value, where) for value in values])
+
+    def decode_rest(self, data: Buffer, offset: int = 0) -> Any:
+        """As `decode`, of a record that may be longer than `size`."""
+        return self.decode(data, offset)
+
+    def encode_rest(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        """As `encode_into`; a flexible array makes `out` as long as it needs."""
+        self.encode_into(out, offset, value, where)
+
+    def encode_record(self, value: Any, where: str) -> bytes:
+        """`value` as a record: `size` bytes, or more when it ends in a flexible array."""
+        out = bytearray(self.size)
+        self.encode_rest(out, 0, value, where)
+        return bytes(out)
 
     def __repr__(self) -> str:
         return f"<codec {self.name}, {self.size} bytes>"
@@ -84,6 +110,13 @@ class IntCodec(Codec):
 
     def decode_all(self, data: Buffer) -> list[Any]:
         return list(struct.unpack(f"={len(data) // self.size}{self.format}", data))
+
+    def encode_all(self, values: list[Any], where: str) -> bytes:
+        try:
+            packed = struct.pack(f"={len(values)}{self.format}", *values)
+        except struct.error:
+            return super().encode_all(values, where)  # takes more, and says which value does not fit
+        return packed if self.maximum > 1 else super().encode_all(values, where)
 
     def to_int(self, value: Any, where: str) -> int:
         """`value` as an int that fits."""
@@ -294,6 +327,8 @@ class ArrayCodec(Codec):
         self.size = element.size * count
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
+        if not self.size:  # of empty structs, or of no length
+            return [self.element.decode(data, offset)] * self.count
         return self.element.decode_all(data[offset : offset + self.size])
 
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 from ..errors import NameLookupError, UnsupportedError, closest
@@ -18,6 +19,7 @@ from .codec import (
     TextCodec,
     WideIntCodec,
 )
+from .flexible import FlexibleArrayCodec
 from .record import Field, StructCodec
 from .types import Btf, BtfType, Kind, Member
 
@@ -97,9 +99,12 @@ class Codecs:
                 return IntCodec(name, _POINTER_SIZE, signed=False)
             case Kind.ENUM | Kind.ENUM64:
                 values = target.enumerators()
-                return EnumCodec(name, target.size, any(v < 0 for _, v in values), values)
+                signed = target.kflag or any(v < 0 for _, v in values)
+                return EnumCodec(name, target.size, signed, values)
             case Kind.FLOAT if target.size in (2, 4, 8):
                 return FloatCodec(name, target.size)
+            case Kind.FLOAT:  # "long double" has no Python type
+                return BytesCodec(name, target.size)
             case Kind.ARRAY:
                 return self._array(target, name)
             case Kind.STRUCT | Kind.UNION:
@@ -129,8 +134,20 @@ class Codecs:
         return ArrayCodec(name, self.get(element_id), count)
 
     def _struct(self, target: BtfType, name: str) -> StructCodec:
-        fields = list(self._fields(target, 0, None))
-        return StructCodec(name, target.size, fields)
+        return StructCodec(name, target.size, self._with_tail(self._fields(target, 0, None)))
+
+    def _with_tail(self, fields: list[Field]) -> list[Field]:
+        """Empty arrays, and structs that end in one, take the rest of a record when no field follows them."""
+        end = max((f.offset + f.codec.size for f in fields if f.codec.size), default=0)
+        return [self._tail(f) if f.offset + f.codec.size >= end else f for f in fields]
+
+    def _tail(self, field: Field) -> Field:
+        codec = field.codec
+        if isinstance(codec, ArrayCodec | TextCodec | BytesCodec) and not codec.size:
+            element = codec.element if isinstance(codec, ArrayCodec) else IntCodec("char", 1, signed=False)
+            if element.size:
+                codec = FlexibleArrayCodec(codec.name.replace("[0]", "[]", 1), codec, element)
+        return replace(field, codec=codec, tail=True) if codec.flexible else field
 
     def _fields(self, target: BtfType, base: int, choice: int | None) -> list[Field]:
         """The named fields of a struct; those of anonymous members belong to the struct around them."""

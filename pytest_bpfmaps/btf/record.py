@@ -6,25 +6,33 @@ closest names, and a record costs no more than its bytes until somebody looks in
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import MapTypeError, MapValueError, NameLookupError, closest
-from .codec import Buffer, Codec, wrong_type
+from .codec import Buffer, Codec, FloatCodec, IntCodec, wrong_type
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """A named field; `offset` in bytes from the start of the outermost struct that holds it.
 
-    Fields with the same `choice` (not None) are alternatives: members of one union.
+    Fields with the same `choice` (not None) are alternatives: members of one union. A `tail` is, or ends in,
+    a flexible array at the struct's end.
     """
 
     name: str
     codec: Codec
     offset: int
     choice: int | None = None
+    tail: bool = False
+
+    def decode(self, data: Buffer, start: int) -> Any:
+        """The field's value in the struct at `start`."""
+        decode = self.codec.decode_rest if self.tail else self.codec.decode
+        return decode(data, start + self.offset)
 
 
 class Record:
@@ -41,8 +49,8 @@ class Record:
     _offset_: int
 
     def __init__(self, data: Buffer, offset: int = 0) -> None:
-        object.__setattr__(self, "_data_", data)
-        object.__setattr__(self, "_offset_", offset)
+        _set_data(self, data)
+        _set_offset(self, offset)
 
     def __setattr__(self, name: str, value: Any = None) -> None:
         raise AttributeError(
@@ -64,7 +72,7 @@ class Record:
         field = self._codec_.by_name.get(name)
         if field is None:
             return self.__getattr__(name)
-        return field.codec.decode(self._data_, self._offset_ + field.offset)
+        return field.decode(self._data_, self._offset_)
 
     def __iter__(self) -> Iterator[Any]:
         """The values in field order, so that a record unpacks like a tuple."""
@@ -74,7 +82,8 @@ class Record:
         return len(self._codec_.fields)
 
     def __bytes__(self) -> bytes:
-        return bytes(self._data_[self._offset_ : self._offset_ + self._codec_.size])
+        end = None if self._codec_.flexible else self._offset_ + self._codec_.size
+        return bytes(self._data_[self._offset_ : end])
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Record):
@@ -106,6 +115,11 @@ class Record:
         return self
 
 
+# past __setattr__, which refuses
+_set_data = Record.__dict__["_data_"].__set__
+_set_offset = Record.__dict__["_offset_"].__set__
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Record):
         return value._asdict()
@@ -128,6 +142,7 @@ class StructCodec(Codec):
         self.size = size
         self.fields = fields
         self.by_name = {f.name: f for f in fields}
+        self.flexible = any(f.tail for f in fields)
         self._required = {f.name for f in fields if f.choice is None}
         self._choices = {f.name: f.choice for f in fields if f.choice is not None}
         self.type = self._make_type()
@@ -139,7 +154,16 @@ class StructCodec(Codec):
         return type(self.name.removeprefix("struct ").removeprefix("union "), (Record,), attributes)
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
+        if self.flexible:  # its record must end where the struct does
+            return self.type(bytes(data[offset : offset + self.size]))
         return self.type(data, offset)
+
+    def decode_rest(self, data: Buffer, offset: int = 0) -> Any:
+        return self.type(bytes(data[offset:])) if self.flexible else self.type(data, offset)
+
+    def decode_each(self, data: Buffer, offset: int, step: int, count: int) -> list[Any]:
+        make = self.decode if self.flexible else self.type
+        return [make(data, at) for at in range(offset, offset + count * step, step)]
 
     def names_match(self, other: Mapping[Any, Any]) -> bool:
         """Whether a mapping names all fields, and at least one of each union's alternatives."""
@@ -149,20 +173,29 @@ class StructCodec(Codec):
         return {self._choices[n] for n in names if n in self._choices} == set(self._choices.values())
 
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
-        if isinstance(value, Record) and value._codec_.size == self.size and value._codec_.name == self.name:
-            out[offset : offset + self.size] = bytes(value)
-        elif isinstance(value, Record):
-            self._encode_items(out, offset, value._asdict(), where)
-        elif isinstance(value, Mapping):
-            self._encode_items(out, offset, value, where)
+        self._encode(out, offset, value, where, rest=False)
+
+    def encode_rest(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        self._encode(out, offset, value, where, rest=True)
+
+    def _encode(self, out: bytearray, offset: int, value: Any, where: str, *, rest: bool) -> None:
+        if isinstance(value, Record):
+            if not self.flexible and value._codec_.size == self.size and value._codec_.name == self.name:
+                out[offset : offset + self.size] = bytes(value)
+                return
+            value = value._asdict()
+        if isinstance(value, Mapping):
+            self._encode_items(out, offset, value, where, rest)
         elif isinstance(value, tuple | list):
-            self._encode_items(out, offset, self._in_order(value, where), where)
-        elif isinstance(value, bytes | bytearray | memoryview) and len(value) == self.size:
+            self._encode_items(out, offset, self._in_order(value, where), where, rest)
+        elif isinstance(value, Buffer) and len(value) == self.size:
             out[offset : offset + self.size] = value
         else:
             raise wrong_type(value, self, where, "a mapping, a record, or a tuple of fields")
 
-    def _encode_items(self, out: bytearray, offset: int, items: Mapping[str, Any], where: str) -> None:
+    def _encode_items(
+        self, out: bytearray, offset: int, items: Mapping[str, Any], where: str, rest: bool
+    ) -> None:
         for name, value in items.items():
             field = self.by_name.get(name)
             if field is None:
@@ -172,7 +205,8 @@ class StructCodec(Codec):
                     why="there is no such field",
                     fix=closest(str(name), self.by_name),
                 )
-            field.codec.encode_into(out, offset + field.offset, value, f"{where}.{name}")
+            encode = field.codec.encode_rest if rest and field.tail else field.codec.encode_into
+            encode(out, offset + field.offset, value, f"{where}.{name}")
 
     def _in_order(self, values: tuple[Any, ...] | list[Any], where: str) -> dict[str, Any]:
         """Names for positional values; of a union's alternatives the first one has the position."""
@@ -194,7 +228,15 @@ class StructCodec(Codec):
 
 
 def _reader(field: Field) -> Any:
-    decode, at = field.codec.decode, field.offset
+    codec, at = field.codec, field.offset
+    if type(codec) in (IntCodec, FloatCodec):
+        unpack = struct.Struct(f"={codec.format}").unpack_from  # type: ignore[attr-defined]
+
+        def read_number(record: Record) -> Any:  # the common case in one call
+            return unpack(record._data_, record._offset_ + at)[0]
+
+        return read_number
+    decode = codec.decode_rest if field.tail else codec.decode
 
     def read(record: Record) -> Any:
         return decode(record._data_, record._offset_ + at)

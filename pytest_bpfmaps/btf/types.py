@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
+from itertools import pairwise
 
 from ..errors import BpfError, LoadError
 
@@ -114,8 +116,10 @@ class BtfType:
         else:
             wide = [(name, value) for name, value in self.btf.unpack_many("=II", self._extra, self.vlen)]
             bits = 32
-        # before Linux 6.0 (kflag unset) enums are signed as the compiler saw them: -1 must not become 2**32-1
-        signed = self.kflag or (bits == 32 and self.btf.legacy_enum_sign(wide))
+        # compilers before clang 16 say nothing of the sign: -1 must not become 2**32-1 then
+        signed = self.kflag or (
+            bits == 32 and not self.btf.has_enum_signs and self.btf.legacy_enum_sign(wide)
+        )
         return [(self.btf.string(n), v - (1 << bits) if signed and v >> (bits - 1) else v) for n, v in wide]
 
     def variables(self) -> list[Variable]:
@@ -139,6 +143,7 @@ class Btf:
         header_len, type_off, type_len, str_off, str_len = self._header()
         self._strings = header_len + str_off
         self._strings_end = self._strings + str_len
+        self._types_end = header_len + type_off + type_len
         self._offsets = self._index(header_len + type_off, type_len)
 
     def __len__(self) -> int:
@@ -170,6 +175,15 @@ class Btf:
                 return found
         return None
 
+    def records(self) -> Iterator[bytes]:
+        """The bytes of each type, from type 1 on."""
+        places = [*self._offsets[1:], self._types_end]
+        return (self._raw[at:end] for at, end in pairwise(places))
+
+    def strings(self) -> bytes:
+        """The string section."""
+        return self._raw[self._strings : self._strings_end]
+
     def string(self, offset: int) -> str:
         """The string at that offset of the string section."""
         start = self._strings + offset
@@ -191,6 +205,11 @@ class Btf:
         if offset + size > len(self._raw):
             raise _malformed("it ends in the middle of a type")
         return struct.iter_unpack(format, self._raw[offset : offset + size])
+
+    @cached_property
+    def has_enum_signs(self) -> bool:
+        """Whether some enum shows that the compiler records signs; an unset flag then means unsigned."""
+        return any(t.kind is Kind.ENUM64 or (t.kind is Kind.ENUM and t.kflag) for t in self)
 
     @staticmethod
     def legacy_enum_sign(values: Sequence[tuple[int, ...]]) -> bool:

@@ -288,3 +288,52 @@ def test_an_unknown_struct_has_the_closest_ones(codecs):
 def test_what_is_not_btf_is_refused(raw, message):
     with pytest.raises(LoadError, match=message):
         Btf(raw)
+
+
+FLEXIBLE = """
+#include <linux/types.h>
+struct text { __u8 len; char data[]; };
+struct counts { __u32 n; struct { __u16 a, b; } at[]; };
+struct outer { __u32 id; struct text text; };
+struct middle { struct text text; __u32 after; };
+struct text text; struct counts counts; struct outer outer; struct middle middle;
+"""
+
+
+class TestFlexibleArrays:
+    @pytest.fixture(scope="class")
+    def flexible(self, tmp_path_factory):
+        return compile_types(FLEXIBLE, tmp_path_factory.mktemp("flexible"))
+
+    def test_takes_the_rest_of_a_longer_record(self, flexible):
+        assert flexible.struct("text").decode_rest(b"\5hello").data == "hello"
+        assert flexible.struct("counts").decode_rest(bytes([2, 0, 0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 9])) == {
+            "n": 2,
+            "at": [{"a": 1, "b": 2}, {"a": 3, "b": 4}],
+        }
+        assert flexible.struct("outer").decode_rest(b"\1\0\0\0\2hi").text.data == "hi"
+
+    def test_is_empty_where_there_is_no_more(self, flexible):
+        assert flexible.struct("text").decode(b"\5hello", 0) == {"len": 5, "data": ""}
+        assert flexible.struct("middle").decode_rest(bytes(8)).text.data == ""
+
+    def test_is_written_as_long_as_it_is(self, flexible):
+        counts = flexible.struct("counts")
+        raw = counts.encode_record({"n": 2, "at": [(1, 2), (3, 4)]}, WHERE)
+        assert raw == bytes([2, 0, 0, 0, 1, 0, 2, 0, 3, 0, 4, 0])
+        assert counts.encode_record(counts.decode_rest(raw), WHERE) == raw
+
+    def test_cannot_be_written_where_the_size_is_fixed(self, flexible):
+        for name, value in (("text", {"data": "x"}), ("counts", {"at": [(1, 2)]})):
+            with pytest.raises(MapValueError, match="a flexible array has no room here"):
+                flexible.struct(name).encode(value, WHERE)
+        with pytest.raises(MapValueError, match=r"value.text.data .*a flexible array has no room here"):
+            flexible.struct("middle").encode_record({"text": {"data": "x"}}, WHERE)
+        assert flexible.struct("text").encode({"len": 1}, WHERE) == b"\1"
+
+
+def test_an_unsigned_enum_with_a_large_value_stays_unsigned(tmp_path):
+    code = "enum big { BIG = 0xffffffff }; enum sign { MINUS = -1 }; enum big big; enum sign sign;"
+    codecs = compile_types(code, tmp_path)
+    big, sign = (codecs.get(codecs.btf.find(n, Kind.ENUM).id) for n in ("big", "sign"))
+    assert (big.decode(b"\xff" * 4), sign.decode(b"\xff" * 4)) == (0xFFFFFFFF, -1)
