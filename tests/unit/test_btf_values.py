@@ -302,7 +302,8 @@ struct text text; struct counts counts; struct outer outer; struct middle middle
 
 class TestFlexibleArrays:
     @pytest.fixture(scope="class")
-    def flexible(self, tmp_path_factory):
+    @classmethod
+    def flexible(cls, tmp_path_factory):
         return compile_types(FLEXIBLE, tmp_path_factory.mktemp("flexible"))
 
     def test_takes_the_rest_of_a_longer_record(self, flexible):
