@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from . import events  # noqa: F401  teaches `maps` the buffer types
 from .attach import attach_program
 from .btf import Codecs
 from .btf.dwarf import read_local_types
+from .compiler.legacy import upgraded
 from .errors import AttachError, ClosedError, LoadError, NameLookupError, closest
 from .libbpf import capture_log, check, ffi, lib, opts, to_str
 from .links import Link, Links, close_all
@@ -29,12 +31,27 @@ class MapSpec:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
+        self._types = _take_types(handle)
         self.name = to_str(lib.bpf_map__name(handle))
 
     @property
     def type(self) -> MapType | int:
         """Its ``enum bpf_map_type``."""
         return MapType.from_number(lib.bpf_map__type(self._handle))
+
+    def set_inner_map(self, live: Map) -> None:
+        """Fixes what the inner maps of this map of maps are like: as `live`, which it does not get into.
+
+        Raises `LoadError` for a map that is no map of maps, or that declares its inner map in C.
+        """
+        check(
+            lib.bpf_map__set_inner_map_fd(self._handle, live.fd),
+            LoadError,
+            f"cannot take {live} as the inner map",
+            on=f"of {self}",
+            fix="give it to a map of maps that declares no inner map itself",
+        )
+        self._types = replace(self._types, inner=live._info)
 
     @property
     def max_entries(self) -> int:
@@ -81,11 +98,14 @@ class OpenedObject:
         if not path.is_file():
             why = "it is a folder" if path.is_dir() else "there is no such file"
             raise LoadError("cannot open", on=str(path), why=why, errno=errno.ENOENT)
+        upgrade = upgraded(path.read_bytes(), self.name)
         object_name = ffi.new("char[]", _object_name(path).encode())
+        settings = opts("bpf_object_open_opts", object_name=object_name)
         with capture_log() as log:
-            handle = lib.bpf_object__open_file(
-                os.fsencode(path), opts("bpf_object_open_opts", object_name=object_name)
-            )
+            if upgrade is None:
+                handle = lib.bpf_object__open_file(os.fsencode(path), settings)
+            else:
+                handle = lib.bpf_object__open_mem(ffi.from_buffer(upgrade), len(upgrade), settings)
             number = ffi.errno
         if handle == ffi.NULL:
             raise explain_open(path, number, log.text)
@@ -93,7 +113,6 @@ class OpenedObject:
         self._codecs = _codecs_of(handle, path)
         maps = _walk(lib.bpf_object__next_map, handle)
         user, internal = _split_maps(maps)
-        self._declared = {n: _take_types(m) for n, m in user.items()}
         self.maps = Named("map", self.name, {n: MapSpec(m) for n, m in user.items()})
         programs = [ProgramSpec(p) for p in _walk(lib.bpf_object__next_program, handle)]
         self.programs = Named("program", self.name, {p.name: p for p in programs})
@@ -142,7 +161,8 @@ class OpenedObject:
             raise explain_load(self.name, -result, log.text, types)
         handle, self._handle = self._handle, ffi.NULL
         self.globals._enter("closed")
-        return LoadedObject(handle, self.name, self._codecs, self._declared)
+        declared = {m.name: m._types for m in self.maps}
+        return LoadedObject(handle, self.name, self._codecs, declared)
 
     def close(self) -> None:
         """Frees what libbpf read. Safe to call again, and after `load`."""

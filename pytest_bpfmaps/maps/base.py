@@ -24,6 +24,8 @@ class Map:
     has the types of the BTF that `info` refers to.
     """
 
+    _fd = -1  # until the constructor is through
+
     def __init__(
         self, fd: int, info: MapInfo, codecs: Codecs | None, *, name: str | None = None, owned: bool = True
     ) -> None:
@@ -167,6 +169,10 @@ class Map:
         fd, self._fd = self._fd, -1
         if fd >= 0 and self._owned:
             os.close(fd)
+
+    def __del__(self) -> None:
+        # an inner map that was just looked into, `outer[k][i]`, has nobody else to close it
+        self.close()
 
     def __enter__(self) -> Self:
         return self

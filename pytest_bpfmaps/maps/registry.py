@@ -15,7 +15,9 @@ from .hash import HashMap
 from .info import MapInfo
 from .kernel_btf import load_codecs
 from .lpm_trie import LpmTrieMap
+from .nested import MapOfMaps
 from .percpu import PerCpuArrayMap, PerCpuHashMap
+from .prog_array import ProgArrayMap
 from .queue import QueueMap
 
 CLASSES: dict[int, type[Map]] = {
@@ -29,6 +31,9 @@ CLASSES: dict[int, type[Map]] = {
     MapType.QUEUE: QueueMap,
     MapType.STACK: QueueMap,
     MapType.BLOOM_FILTER: BloomFilterMap,
+    MapType.ARRAY_OF_MAPS: MapOfMaps,
+    MapType.HASH_OF_MAPS: MapOfMaps,
+    MapType.PROG_ARRAY: ProgArrayMap,
 }
 """By type; other floors add theirs. A type that is not here gets the plain `Map` with the kernel's verbs."""
 
@@ -42,10 +47,14 @@ def make_map(
 
 def map_by_id(map_id: int) -> Map:
     """Opens the map with that id (``BPF_MAP_GET_FD_BY_ID``, Linux 4.13, commit bd5f5f4ecb78)."""
+    return _from_own_fd(open_map_id(map_id))
+
+
+def open_map_id(map_id: int) -> int:
+    """A new descriptor of the map with that id."""
     fd = lib.bpf_map_get_fd_by_id(map_id)
     fix = "list the ids with 'bpftool map list'" if fd == -errno.ENOENT else None
-    check(fd, MapError, "cannot open", on=f"map id {map_id}", fix=fix)
-    return _from_own_fd(fd)
+    return check(fd, MapError, "cannot open", on=f"map id {map_id}", fix=fix)
 
 
 def pinned_map(path: str) -> Map:

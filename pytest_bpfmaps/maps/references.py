@@ -1,0 +1,107 @@
+"""Maps whose values are other things in the kernel: given as descriptors, read as numbers."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, NoReturn
+
+from .. import BPF_ANY
+from ..btf import Codecs
+from ..btf.codec import IntCodec
+from ..errors import MapError, MapTypeError
+from ..libbpf import ffi, lib
+from ..libbpf.calls import reason
+from .descriptors import describe, descriptor_of
+from .info import MapInfo
+from .sparse import SparseMap
+
+
+class Reference(int):
+    """The kernel's number for something that a map holds; equal to that thing too."""
+
+    noun: ClassVar[str] = "number"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, int):
+            return int(self) == int(other)
+        return self.number_of(other) == int(self)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
+
+    def number_of(self, other: Any) -> int | None:
+        """The same kind of number of another object, or None when it has none."""
+        return None
+
+    def open(self) -> int | None:
+        """A new descriptor of the thing, or None where the kernel gives none for a number."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"<{self.noun} {int(self)}>"
+
+    __str__ = __repr__
+
+
+class ReferenceMap(SparseMap):
+    """A map that holds programs, sockets, maps or cgroups.
+
+    Writing takes an object with a descriptor, or the descriptor itself. The kernel keeps a reference of its
+    own: the object may be closed afterwards.
+    """
+
+    wanted: ClassVar[str]  # what its values are, with an article
+    kind: ClassVar[str] = ""  # what /proc/self/fd says of their descriptors
+    explain: ClassVar[dict[int, tuple[str, str]]] = {}  # by errno: why a value of the right kind is refused
+    reference: ClassVar[type[Reference]] = Reference
+
+    def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
+        super().__init__(fd, info, codecs, **options)
+        self._value = IntCodec(f"descriptor of {self.wanted}", info.value_size, signed=False)
+
+    def update_elem(self, key: Any, value: Any, flags: int = BPF_ANY) -> None:
+        """Puts `value` under `key`. Raises `MapTypeError` for what it can't hold, `MapError` with errno."""
+        raw = self._encode_key(key)
+        with self._as_descriptor(value) as fd:
+            descriptor = self._value.encode(fd, self._value_where)
+            result = lib.bpf_map_update_elem(
+                self.fd, ffi.from_buffer(raw), ffi.from_buffer(descriptor), flags
+            )
+            if result < 0:
+                self._refuse_value(-result, key, value, fd, flags)
+
+    @contextmanager
+    def _as_descriptor(self, value: Any) -> Iterator[int]:
+        """The descriptor to give to the kernel, open while the block runs."""
+        own = value.open() if isinstance(value, Reference) else None
+        fd = own if isinstance(value, Reference) else descriptor_of(value)
+        if fd is None:
+            raise MapTypeError(
+                f"cannot put {value!r}",
+                on=f"into {self}",
+                why=f"it is {type(value).__name__}, not {self.wanted}",
+                fix=f"give {self.wanted}, or a descriptor of one",
+            )
+        try:
+            yield fd
+        finally:
+            if own is not None:
+                os.close(own)
+
+    def _refuse_value(self, number: int, key: Any, value: Any, fd: int, flags: int) -> NoReturn:
+        what, on, is_what = f"cannot put {value!r}", f"into {self} at {key!r}", describe(fd)
+        if number == errno.EBADF or self.kind not in is_what:
+            why = f"{is_what}, not {self.wanted} ({reason(number)})"
+            raise MapTypeError(what, on=on, why=why, fix=f"give {self.wanted}", errno=number)
+        if number in self.explain and not flags:
+            because, fix = self.explain[number]
+            raise MapError(what, on=on, why=f"{because} ({reason(number)})", fix=fix, errno=number)
+        self._refuse(number, "update", key, flags)
+
+    def _decode_value(self, raw: bytes | bytearray | memoryview) -> Any:
+        return self.reference(self._value.decode(raw))

@@ -1,0 +1,178 @@
+"""Arrays and hashes of maps."""
+
+import errno
+import os
+
+import pytest
+
+from pytest_bpfmaps import ClosedError, LoadError, MapError, MapTypeError
+
+pytestmark = pytest.mark.bpf_requires("array_of_maps", "hash_of_maps")
+
+CODE = """
+struct point { __s32 x, y; };
+struct inner {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 8);
+    __type(key, __u32);
+    __type(value, struct point);
+} one SEC(".maps"), two SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 8);
+    __type(key, __u32);
+    __type(value, __u64[2]);
+} wide SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+    __uint(max_entries, 4);
+    __type(key, __u32);
+    __array(values, struct inner);
+} array SEC(".maps") = { .values = { [1] = &two } };
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
+    __uint(max_entries, 2);
+    __type(key, struct point);
+    __array(values, struct inner);
+} hash SEC(".maps");
+"""
+
+
+@pytest.fixture
+def maps(load_code):
+    return load_code(CODE).maps
+
+
+def test_what_is_put_in_is_read_as_a_typed_map(maps):
+    maps.array[0] = maps.one
+    maps.array[0][7] = {"x": 1, "y": -1}
+    assert maps.one == {7: (1, -1)}
+    inner = maps.array[0]
+    assert inner[7].y == -1
+    assert inner.id == maps.one.id
+    assert inner.fd != maps.one.fd
+    assert (str(inner.type), inner.max_entries, inner.name) == ("hash", 8, "one")
+
+
+def test_values_given_in_c_are_there(maps):
+    assert maps.array == {1: maps.two}
+    assert 1 in maps.array
+    assert 0 not in maps.array
+    assert len(maps.array) == 1
+    assert list(maps.array) == [1]
+
+
+def test_hash_keys_are_typed(maps):
+    maps.hash[(1, 2)] = maps.one
+    maps.one[5] = (6, 7)
+    assert maps.hash == {(1, 2): maps.one}
+    assert maps.hash == {(1, 2): {5: (6, 7)}}
+    assert maps.hash != {(1, 2): maps.two}
+    assert maps.hash != {(1, 2): {5: (6, 8)}}
+    assert maps.hash.snapshot()[(1, 2)] == {5: (6, 7)}
+    assert [(k.x, v.id) for k, v in maps.hash.items()] == [(1, maps.one.id)]
+    del maps.hash[(1, 2)]
+    assert maps.hash == {}
+
+
+def test_an_empty_slot_is_a_key_error(maps):
+    with pytest.raises(KeyError, match=r"(?s)no key 3 in map 'array' \(array_of_maps\).*its keys: 1"):
+        maps.array[3]
+    with pytest.raises(KeyError):
+        del maps.array[3]
+    assert maps.array.get(3) is None
+    assert maps.array.get(1).id == maps.two.id
+
+
+def test_clear(maps):
+    maps.hash[(1, 2)] = maps.one
+    for m in (maps.array, maps.hash):
+        m.clear()
+        assert m == {}
+
+
+def test_opened_inner_maps_are_closed(maps):
+    before = len(os.listdir("/proc/self/fd"))
+    assert maps.array[1].id == maps.two.id  # nobody keeps it
+    assert len(os.listdir("/proc/self/fd")) == before
+    inner = maps.array[1]
+    with maps.array[1] as other:
+        assert other.id == inner.id
+    with pytest.raises(ClosedError):
+        other.fd  # noqa: B018
+    assert inner.fd >= 0
+    maps.array.close()
+    with pytest.raises(ClosedError):
+        inner.fd  # noqa: B018
+
+
+def test_a_map_of_another_kind_is_refused_field_by_field(maps):
+    with pytest.raises(
+        MapTypeError,
+        match=r"(?s)cannot put <map 'wide'.* into map 'array' \(array_of_maps\) at 0: "
+        r"its inner maps are of another kind: value_size is 16, not 8 \(EINVAL.*-> make the map like",
+    ) as caught:
+        maps.array[0] = maps.wide
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_without_a_declaration_an_inner_map_is_compared_with_one_that_is_there(maps, bpf):
+    outer = bpf.map_by_id(maps.array.id)
+    with pytest.raises(MapTypeError, match="value_size is 16, not 8"):
+        outer[0] = maps.wide
+    outer[0] = maps.one
+    assert outer == {0: maps.one, 1: maps.two}
+
+
+def test_what_is_no_map_is_refused(maps):
+    with open(os.devnull) as file, pytest.raises(MapTypeError, match=r"fd \d+ is /dev/null, not a BPF map"):
+        maps.array[0] = file
+    with pytest.raises(MapTypeError, match="it is str, not a BPF map"):
+        maps.array[0] = "one"
+    with pytest.raises(MapTypeError, match="fd 9999 is not open, not a BPF map") as caught:
+        maps.array[0] = 9999
+    assert caught.value.errno == errno.EBADF
+
+
+def test_full_and_out_of_range(maps):
+    maps.hash[(1, 1)] = maps.one
+    maps.hash[(2, 2)] = maps.one
+    with pytest.raises(MapError, match="the map is full: max_entries is 2"):
+        maps.hash[(3, 3)] = maps.one
+    with pytest.raises(MapError, match="its indices go from 0 to 3"):
+        maps.array[4] = maps.one
+
+
+UNDECLARED = """
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+    __uint(max_entries, 4);
+    __uint(key_size, 4);
+    __uint(value_size, 4);
+} outer SEC(".maps");
+"""
+
+
+def test_the_inner_map_can_be_given_before_the_load(maps, bpf):
+    code = (
+        '#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\nchar LICENSE[] SEC("license") = "GPL";'
+        + UNDECLARED
+    )
+    opened = bpf.open(code=code)
+    opened.maps.outer.set_inner_map(maps.one)
+    with opened.load() as obj:
+        obj.maps.outer[2] = maps.two
+        maps.two[1] = (2, 3)
+        assert obj.maps.outer == {2: {1: (2, 3)}}
+        assert obj.maps.outer[2][1].x == 2
+        with pytest.raises(MapTypeError, match="value_size is 16, not 8"):
+            obj.maps.outer[0] = maps.wide
+
+
+def test_an_inner_map_can_be_given_to_maps_of_maps_only(maps, bpf):
+    opened = bpf.open(code="#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>" + CODE)
+    with pytest.raises(LoadError, match=r"cannot take map 'one' \(hash\) as the inner map of map 'wide'"):
+        opened.maps.wide.set_inner_map(maps.one)
