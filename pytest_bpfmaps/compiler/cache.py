@@ -18,6 +18,7 @@ from typing import Any
 from ..btf.dwarf import keep_local_types
 from .build import Built
 from .inputs import Inputs
+from .legacy import upgrade_file
 from .store import digest, write_atomically
 
 _REMEMBERED = 32  # objects per source and options: one per kernel's BTF and per state of the headers
@@ -56,6 +57,7 @@ class ObjectCache:
 
     def add(self, key: str, stem: str, built: Built, btf: str | None, inputs: Inputs) -> Entry:
         """Moves the object that clang made into the cache. Raises `OSError`."""
+        upgrade_file(built.object)
         contents = [f"{file.path}={file.content}" for file in inputs.files]
         # A folder per object, because libbpf names the maps of .rodata and .bss after the object's file.
         name = f"{stem}-{digest(key, *contents)[:12]}/{stem}.bpf.o"

@@ -12,6 +12,13 @@ struct bpf_map_create_opts {
 	uint32_t map_ifindex;
 };
 
+struct bpf_btf_load_opts {
+	size_t sz;
+	char *log_buf;
+	uint32_t log_level;
+	uint32_t log_size;
+};
+
 struct bpf_map_batch_opts {
 	size_t sz;
 	uint64_t elem_flags;
@@ -52,6 +59,7 @@ int bpf_map_lookup_and_delete_batch(int fd, void *in_batch, void *out_batch, voi
 				    uint32_t *count, const struct bpf_map_batch_opts *opts);
 int bpf_map_update_batch(int fd, const void *keys, const void *values, uint32_t *count,
 			 const struct bpf_map_batch_opts *opts);
+int bpf_btf_load(const void *btf_data, size_t btf_size, const struct bpf_btf_load_opts *opts);
 int bpf_obj_pin(int fd, const char *pathname);
 int bpf_obj_get(const char *pathname);
 int bpf_prog_attach(int prog_fd, int attachable_fd, uint32_t type, unsigned int flags);

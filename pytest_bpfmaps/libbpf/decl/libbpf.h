@@ -74,6 +74,8 @@ int libbpf_probe_bpf_map_type(uint32_t map_type, const void *opts);
 int libbpf_probe_bpf_helper(uint32_t prog_type, uint32_t helper_id, const void *opts);
 
 struct bpf_object *bpf_object__open_file(const char *path, const struct bpf_object_open_opts *opts);
+struct bpf_object *bpf_object__open_mem(const void *obj_buf, size_t obj_buf_sz,
+					const struct bpf_object_open_opts *opts);
 int bpf_object__load(struct bpf_object *obj);
 void bpf_object__close(struct bpf_object *object);
 const char *bpf_object__name(const struct bpf_object *obj);

@@ -2,3 +2,5 @@
 int vasprintf(char **strp, const char *format, void *ap);
 int vdprintf(int fd, const char *format, void *ap);
 void free(void *ptr);
+/* fsopen(2) and its like have no wrapper before glibc 2.36 */
+long syscall(long number, ...);

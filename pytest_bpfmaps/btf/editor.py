@@ -1,0 +1,84 @@
+"""Changing a ``.BTF`` section: types are replaced in place or added at the end, and all ids stay."""
+
+from __future__ import annotations
+
+import struct
+
+from .types import Btf, Kind
+
+_MAGIC, _VERSION, _HEADER_SIZE = 0xEB9F, 1, 24
+VAR_STATIC, VAR_GLOBAL = 0, 1
+_UNSIGNED = 0
+
+
+class BtfEditor:
+    """The types of a BTF section, or of none. `to_bytes` is the section with all changes.
+
+    Raises `LoadError` for bytes that are not BTF of this machine's byte order.
+    """
+
+    def __init__(self, raw: bytes | None = None) -> None:
+        self.btf = Btf(raw) if raw else None
+        self._records = list(self.btf.records()) if self.btf else []
+        self._strings = bytearray(self.btf.strings() if self.btf else b"\0")
+        self._known: dict[str, int] = {"": 0}
+        self._ints: dict[tuple[str, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def add_int(self, name: str, size: int) -> int:
+        """An unsigned integer of `size` bytes; one with the same name and size is made once."""
+        made = self._ints.get((name, size))
+        if made is None:
+            made = self._add(self._record(name, Kind.INT, 0, size, struct.pack("=I", _UNSIGNED | size * 8)))
+            self._ints[name, size] = made
+        return made
+
+    def add_pointer(self, target: int) -> int:
+        """A pointer to the type `target`."""
+        return self._add(self._record("", Kind.PTR, 0, target))
+
+    def add_array(self, element: int, index: int, count: int) -> int:
+        """`count` values of the type `element`; `index` is the integer type of its indices."""
+        return self._add(self._record("", Kind.ARRAY, 0, 0, struct.pack("=III", element, index, count)))
+
+    def add_struct(self, size: int, members: list[tuple[str, int, int]]) -> int:
+        """An anonymous struct; members are (name, type id, offset in bytes)."""
+        extra = b"".join(struct.pack("=III", self._string(n), t, at * 8) for n, t, at in members)
+        return self._add(self._record("", Kind.STRUCT, len(members), size, extra))
+
+    def add_variable(self, name: str, type_id: int) -> int:
+        """A global variable."""
+        return self._add(self._record(name, Kind.VAR, 0, type_id, struct.pack("=I", VAR_GLOBAL)))
+
+    def add_datasec(self, name: str, size: int, variables: list[tuple[int, int, int]]) -> int:
+        """An ELF section with its variables: (type id of the VAR, offset, size), in bytes."""
+        extra = b"".join(struct.pack("=III", *v) for v in sorted(variables, key=lambda v: v[1]))
+        return self._add(self._record(name, Kind.DATASEC, len(variables), size, extra))
+
+    def drop(self, type_id: int) -> None:
+        """Puts a type that means nothing in the place of one that nothing refers to any more."""
+        self._records[type_id - 1] = self._record("", Kind.PTR, 0, 0)
+
+    def to_bytes(self) -> bytes:
+        """The section."""
+        types = b"".join(self._records)
+        sizes = (0, len(types), len(types), len(self._strings))
+        return (
+            struct.pack("=HBBIIIII", _MAGIC, _VERSION, 0, _HEADER_SIZE, *sizes) + types + bytes(self._strings)
+        )
+
+    def _add(self, record: bytes) -> int:
+        self._records.append(record)
+        return len(self._records)
+
+    def _record(self, name: str, kind: Kind, count: int, size: int, extra: bytes = b"") -> bytes:
+        return struct.pack("=III", self._string(name), kind << 24 | count, size) + extra
+
+    def _string(self, text: str) -> int:
+        at = self._known.get(text)
+        if at is None:
+            at = self._known[text] = len(self._strings)
+            self._strings += text.encode() + b"\0"
+        return at
