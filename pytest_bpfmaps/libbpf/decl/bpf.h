@@ -25,6 +25,17 @@ struct bpf_map_batch_opts {
 	uint64_t flags;
 };
 
+struct bpf_link_create_opts {
+	size_t sz;
+	uint32_t flags;
+};
+
+struct bpf_link_update_opts {
+	size_t sz;
+	uint32_t flags;
+	uint32_t old_prog_fd;
+};
+
 struct bpf_test_run_opts {
 	size_t sz;
 	const void *data_in;
@@ -64,10 +75,16 @@ int bpf_obj_pin(int fd, const char *pathname);
 int bpf_obj_get(const char *pathname);
 int bpf_prog_attach(int prog_fd, int attachable_fd, uint32_t type, unsigned int flags);
 int bpf_prog_detach2(int prog_fd, int attachable_fd, uint32_t type);
+int bpf_prog_query(int target_fd, uint32_t type, uint32_t query_flags, uint32_t *attach_flags,
+		   uint32_t *prog_ids, uint32_t *prog_cnt);
+int bpf_prog_get_fd_by_id(uint32_t id);
+int bpf_link_create(int prog_fd, int target_fd, uint32_t attach_type,
+		    const struct bpf_link_create_opts *opts);
+int bpf_link_update(int link_fd, int new_prog_fd, const struct bpf_link_update_opts *opts);
+int bpf_link_detach(int link_fd);
 int bpf_prog_get_next_id(uint32_t start_id, uint32_t *next_id);
 int bpf_map_get_next_id(uint32_t start_id, uint32_t *next_id);
 int bpf_link_get_next_id(uint32_t start_id, uint32_t *next_id);
-int bpf_prog_get_fd_by_id(uint32_t id);
 int bpf_map_get_fd_by_id(uint32_t id);
 int bpf_link_get_fd_by_id(uint32_t id);
 int bpf_obj_get_info_by_fd(int bpf_fd, void *info, uint32_t *info_len);

@@ -109,6 +109,10 @@ struct bpf_link *bpf_program__attach_raw_tracepoint(const struct bpf_program *pr
 struct bpf_link *bpf_program__attach_cgroup(const struct bpf_program *prog, int cgroup_fd);
 struct bpf_link *bpf_program__attach_netns(const struct bpf_program *prog, int netns_fd);
 struct bpf_link *bpf_program__attach_xdp(const struct bpf_program *prog, int ifindex);
+/* opaque: older headers lack it; libbpf 1.3 */
+struct bpf_netfilter_opts;
+struct bpf_link *bpf_program__attach_netfilter(const struct bpf_program *prog,
+					       const struct bpf_netfilter_opts *opts);
 struct bpf_link *bpf_program__attach_freplace(const struct bpf_program *prog, int target_fd,
 					      const char *attach_func_name);
 struct bpf_link *bpf_map__attach_struct_ops(const struct bpf_map *map);
@@ -141,6 +145,7 @@ const char *bpf_map__pin_path(const struct bpf_map *map);
 struct bpf_map *bpf_map__inner_map(struct bpf_map *map);
 int bpf_map__set_inner_map_fd(struct bpf_map *map, int fd);
 
+int bpf_xdp_query_id(int ifindex, int flags, uint32_t *prog_id);
 int bpf_tc_hook_create(struct bpf_tc_hook *hook);
 int bpf_tc_hook_destroy(struct bpf_tc_hook *hook);
 int bpf_tc_attach(const struct bpf_tc_hook *hook, struct bpf_tc_opts *opts);

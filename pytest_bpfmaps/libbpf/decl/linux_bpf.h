@@ -60,3 +60,11 @@ struct bpf_prog_info {
 	uint32_t attach_btf_id;
 	uint32_t _pad;
 };
+
+struct bpf_link_info {
+	uint32_t type;
+	uint32_t id;
+	uint32_t prog_id;
+	uint32_t _align;
+	uint32_t _detail[8]; /* a union by type, see links.py */
+};
