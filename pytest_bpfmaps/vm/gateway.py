@@ -19,6 +19,8 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps import paths
@@ -153,18 +155,22 @@ class Gateway:
         }
 
     def _answer(self, control: Lines, kernel: Kernel, message: dict[str, Any]) -> None:
-        """Do what the guest asks for: compile, with the guest's own kernel's types unless it named others."""
         try:
-            from pytest_bpfmaps.compiler.local import LocalCompiler
-            from pytest_bpfmaps.compiler.request import CompileRequest
-
-            request = CompileRequest.from_json(message["argument"])
-            if request.btf is None and kernel.btf is not None:
-                request = replace(request, btf=str(kernel.btf))
-            answer = {"result": str(LocalCompiler(self.options.clang).compile(request))}
+            calls = {"compile": self._compile, "digest": _digest}
+            answer = {"result": calls[message["call"]](message["argument"], kernel)}
         except Exception as error:
             answer = {"error": dump_error(error)}
         control.send(answer)
+
+    def _compile(self, argument: str, kernel: Kernel) -> str:
+        """The path of the object, compiled with the guest's own kernel's types unless it named others."""
+        from pytest_bpfmaps.compiler.local import LocalCompiler
+        from pytest_bpfmaps.compiler.request import CompileRequest
+
+        request = CompileRequest.from_json(argument)
+        if request.btf is None and kernel.btf is not None:
+            request = replace(request, btf=str(kernel.btf))
+        return str(LocalCompiler(self.options.clang).compile(request))
 
     def _tell(self, event: str, **facts: Any) -> None:
         journal.write(self.options.journal, journal.Entry(self.worker, event, self.release, **facts))
@@ -207,6 +213,14 @@ class Gateway:
             fix=fix,
             details=words,
         )
+
+
+def _digest(path: str, _kernel: Kernel) -> str:
+    """The SHA-256 of a file as this side sees it; empty when there is none."""
+    try:
+        return sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _without_details(error: BpfError) -> str:

@@ -14,6 +14,8 @@ import pickle
 import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +102,26 @@ class Host:
 
 
 class RemoteCompiler:
-    """A `Compiler` in a guest: clang runs on the host, and the object is read through the live host root."""
+    """A `Compiler` in a guest: clang runs on the host, and the object is read through the live host root.
+
+    The host reads the source itself, unless that was written in the guest: then the text travels. Headers
+    that were written in the guest are not seen.
+    """
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
     def compile(self, request: CompileRequest) -> Path:
         """The object file for `request`. Raises CompileError as the host's compiler does."""
+        if request.source is not None:
+            source = Path(request.source)
+            if source.is_file() and not self._host_has(source):
+                include = (str(source.parent), *request.include)
+                request = replace(
+                    request, source=None, code=source.read_text(), name=source.name, include=include
+                )
         return Path(self._host.call("compile", request.to_json()))
+
+    def _host_has(self, source: Path) -> bool:
+        digest = sha256(source.read_bytes()).hexdigest()
+        return self._host.call("digest", str(source)) == digest

@@ -61,6 +61,13 @@ def start(kernel: Kernel, shape: Shape) -> Machine:
     return Machine(_finish(_recipe(kernel, shape), kernel, shape))
 
 
+def check(arch: str = "x86_64") -> None:
+    """Raises VmError when this machine lacks a program that guests need."""
+    find_qemu(arch)
+    find_virtme()
+    find_busybox()
+
+
 def find_virtme() -> str:
     """The path of `virtme-run`: beside this Python, else on the PATH. Raises VmError when there is none."""
     beside = Path(sys.executable).with_name("virtme-run")
@@ -122,6 +129,8 @@ def _recipe(kernel: Kernel, shape: Shape) -> list[str]:
 def _stamps(kernel: Kernel, virtme: str, qemu: str) -> Iterator[str]:
     yield qemu_version(qemu)
     for path in (kernel.image, Path(virtme), Path(find_busybox())):
+        if not path.exists():
+            continue  # virtme-run says so
         status = path.stat()
         yield f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
 

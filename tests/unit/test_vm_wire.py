@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,42 @@ def _answering(lines: Lines, answer: dict[str, str]) -> list[dict[str, str] | No
 
     threading.Thread(target=serve).start()
     return asked
+
+
+def _serving(lines: Lines, answers: dict[str, str]) -> list[dict[str, str] | None]:
+    """Answer each call by its name, until the other side closes."""
+    asked: list[dict[str, str] | None] = []
+
+    def serve() -> None:
+        for message in lines:
+            asked.append(message)
+            lines.send({"result": answers[message["call"]]})
+
+    threading.Thread(target=serve, daemon=True).start()
+    return asked
+
+
+def test_a_source_of_the_guest_travels(pair: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
+    source = tmp_path / "x.bpf.c"
+    source.write_text("int x;")
+    compiler = RemoteCompiler(Host(pair[0].fileno()))
+    asked = _serving(Lines(pair[1].fileno()), {"digest": "that of another text", "compile": "/cache/x.bpf.o"})
+    assert compiler.compile(CompileRequest(source=str(source))) == Path("/cache/x.bpf.o")
+    assert asked[1] is not None
+    sent = CompileRequest.from_json(asked[1]["argument"])
+    assert (sent.source, sent.code, sent.name, sent.include) == (None, "int x;", "x.bpf.c", (str(tmp_path),))
+
+
+def test_a_source_that_the_host_has_does_not(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    source = tmp_path / "x.bpf.c"
+    source.write_text("int x;")
+    digest = sha256(b"int x;").hexdigest()
+    asked = _serving(Lines(pair[1].fileno()), {"digest": digest, "compile": "/cache/x.bpf.o"})
+    request = CompileRequest(source=str(source))
+    RemoteCompiler(Host(pair[0].fileno())).compile(request)
+    assert asked[1] == {"call": "compile", "argument": request.to_json()}
 
 
 def test_the_guests_compiler_asks_the_host(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -1,0 +1,99 @@
+"""What guests need of this machine, and what is said when it is not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm import acceleration, virtme
+from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+from pytest_bpfmaps.vm.qemu import find_qemu
+
+CACHE = paths.cache_dir()  # before pytester moves HOME
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Catalogue(CACHE / "kernels").get("6.1")
+
+
+def _only(folder: Path, *programs: str) -> str:
+    """A PATH with nothing but these programs."""
+    folder.mkdir()
+    for program in programs:
+        found = shutil.which(program)
+        assert found is not None
+        (folder / program).symlink_to(found)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("programs", "message"),
+    [
+        (["busybox"], "cannot start a guest: qemu-system-x86_64 is not on the PATH"),
+        (["qemu-system-x86_64"], "cannot start a guest: there is no busybox"),
+    ],
+)
+def test_a_missing_program_is_a_usage_error(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    programs: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    monkeypatch.setenv("PATH", _only(tmp_path / "bin", *programs))
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {message}*", "*-> install *apt install*"])
+
+
+def test_virtme_ng_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", _only(tmp_path / "bin", "busybox"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    with pytest.raises(VmError, match=r"virtme-ng is not installed") as caught:
+        virtme.find_virtme()
+    assert "pip install 'pytest-bpfmaps[vm]'" in str(caught.value)
+
+
+def test_virtme_run_refusing_is_told_in_its_own_words(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
+    gone = dataclasses.replace(kernel, image=tmp_path / "vmlinuz")
+    with pytest.raises(VmError, match="virtme-run refused kernel") as caught:
+        virtme.start(gone, virtme.Shape())
+    assert "vmlinuz does not exist" in str(caught.value.details)
+
+
+def test_a_kvm_that_does_not_finish_in_time_is_not_used(kernel: Kernel) -> None:
+    verdict = acceleration.probe(kernel, find_qemu(), seconds=0.001)
+    assert not verdict.kvm
+    assert "within 0.001 s" in verdict.why
+    assert verdict.stretch(60) == 180
+
+
+def test_the_verdict_is_remembered_for_this_boot(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
+    verdict = acceleration.judge(kernel)
+    assert verdict.kvm or verdict.why
+    if not acceleration.KVM.exists() or not os.access(acceleration.KVM, os.R_OK | os.W_OK):
+        assert not (tmp_path / "kvm.json").exists()
+        return
+    memory = json.loads((tmp_path / "kvm.json").read_text())
+    memory["why"] = "remembered"
+    (tmp_path / "kvm.json").write_text(json.dumps(memory))
+    assert acceleration.judge(kernel).why == "remembered"
+    memory["key"] = "another boot"
+    (tmp_path / "kvm.json").write_text(json.dumps(memory))
+    assert acceleration.judge(kernel) == verdict
