@@ -20,10 +20,13 @@ from .links import Link, Links, close_all
 from .maps import Map, MapType, make_map, map_info
 from .maps.declared import DeclaredTypes, declared_types
 from .maps.kernel_btf import parse_codecs, raw_btf
+from .maps.pins import Pins
 from .named import Named
+from .pinning import PinnedMaps
 from .programs import Program, ProgramSpec
 from .refusals import explain_load, explain_open
 from .variables import Globals, Section
+from .verifier.buffers import stats_buffers
 
 
 class MapSpec:
@@ -89,10 +92,14 @@ class MapSpec:
 class OpenedObject:
     """An object file that libbpf has read: sizes, globals and programs can still be changed.
 
-    `path` is the file, `name` what messages call it. Raises `LoadError` for a file that is no BPF object.
+    `path` is the file, `name` what messages call it. Maps that the object wants pinned by name get their pins
+    in the folder `pin_root`, or else in that of `pins`, which also remembers the pins that the load makes.
+    Raises `LoadError` for a file that is no BPF object.
     """
 
-    def __init__(self, path: Path, *, name: str | None = None) -> None:
+    def __init__(
+        self, path: Path, *, name: str | None = None, pins: Pins | None = None, pin_root: str | None = None
+    ) -> None:
         self.path = path
         self.name = name or path.name
         if not path.is_file():
@@ -114,6 +121,7 @@ class OpenedObject:
         maps = _walk(lib.bpf_object__next_map, handle)
         user, internal = _split_maps(maps)
         self.maps = Named("map", self.name, {n: MapSpec(m) for n, m in user.items()})
+        self._pinned = PinnedMaps(self.maps, pins, pin_root)
         programs = [ProgramSpec(p) for p in _walk(lib.bpf_object__next_program, handle)]
         self.programs = Named("program", self.name, {p.name: p for p in programs})
         self.globals = Globals(self.name, [Section(n, m) for n, m in internal.items()], self._codecs)
@@ -153,16 +161,21 @@ class OpenedObject:
         """
         if self._handle == ffi.NULL:
             raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
-        types = {p.name: str(p.type) for p in self.programs}
+        logs = stats_buffers({p.name: p._handle for p in self.programs})
+        self._pinned.look()
         with capture_log() as log:
             result = lib.bpf_object__load(self._handle)
         if result < 0:
-            self.close()
-            raise explain_load(self.name, -result, log.text, types)
+            try:
+                raise self._pinned.explain(log.text, self.name) or explain_load(self, -result, log.text, logs)
+            finally:
+                self.close()
         handle, self._handle = self._handle, ffi.NULL
         self.globals._enter("closed")
         declared = {m.name: m._types for m in self.maps}
-        return LoadedObject(handle, self.name, self._codecs, declared)
+        loaded = LoadedObject(handle, self.name, self._codecs, declared)
+        self._pinned.keep(loaded.maps)
+        return loaded
 
     def close(self) -> None:
         """Frees what libbpf read. Safe to call again, and after `load`."""

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from .btf.lines import source_lines
 from .errors import LoadError, VerifierError
 from .kernel.privilege import refusal_hint
 from .libbpf.calls import as_errno, reason
+from .second_look import log_of_rejected
+from .verifier import Rejection, advise, parse_log
+from .verifier.buffers import LogBuffer
 
-_BEGIN = "-- BEGIN PROG LOAD LOG --"
-_END = "-- END PROG LOAD LOG --"
+if TYPE_CHECKING:
+    from .objects import OpenedObject
+    from .programs import ProgramSpec
+
 _FAILED_PROGRAM = re.compile(r"^prog '([^']+)': ", re.MULTILINE)
 _FAILED_MAP = re.compile(r"^map '([^']+)': (.*)$", re.MULTILINE)
 _EM_BPF = 247
 _MACHINES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 21: "PowerPC64", 22: "S/390"}
-_TAIL = 14
+_MOST_SAID = 6
+_PARSED = 1 << 18  # characters from the end of a log; registers change all the time, so this is enough
 
 
 def explain_open(path: Path, number: int, log: str) -> LoadError:
@@ -55,44 +64,61 @@ def _look_at(path: Path) -> tuple[str | None, str | None]:
     return None, fix
 
 
-def explain_load(name: str, number: int, log: str, types: dict[str, str]) -> LoadError:
-    """For an object that could not be loaded; `types` are its programs' types by name."""
-    verifier_log = _verifier_log(log)
-    program = _FAILED_PROGRAM.search(log)
-    program_name = program[1] if program else None
-    type = types.get(program_name or "", next(iter(types.values()), ""))
-    if verifier_log.strip() and number not in (errno.EPERM,):
-        return _rejected(name, program_name, number, verifier_log)
-    on = f"{name}: program {program_name!r} ({type})" if program_name else name
+def explain_load(opened: OpenedObject, number: int, log: str, logs: Mapping[str, LogBuffer]) -> LoadError:
+    """For an object that could not be loaded: libbpf's `log`, and each program's verifier log."""
+    failed = _FAILED_PROGRAM.search(log)
+    program = opened.programs[failed[1]] if failed and failed[1] in opened.programs else None
+    said = logs[program.name].text if program else ""
+    if program and parse_log(said).complaint:
+        return _rejected(opened, program, number, said)
+    on = f"{opened.name}: {program}" if program else opened.name
     failed_map = _FAILED_MAP.search(log)
-    if failed_map and not program_name:
-        on = f"{name}: map {failed_map[1]!r}"
+    if failed_map and not program:
+        on = f"{opened.name}: map {failed_map[1]!r}"
+    type = str(program.type) if program else next((str(p.type) for p in opened.programs), "")
     fix = refusal_hint(type) if number in (errno.EPERM, errno.EACCES) else None
     return LoadError(
         "cannot load", on=on, why=reason(number), details=_indent(log) or None, fix=fix, errno=number
     )
 
 
-def _rejected(name: str, program: str | None, number: int, log: str) -> VerifierError:
-    lines = [line for line in log.splitlines() if line.strip() and not line.startswith("processed ")]
-    tail = lines[-_TAIL:]
+def _rejected(opened: OpenedObject, program: ProgramSpec, number: int, said: str) -> VerifierError:
+    log = log_of_rejected(opened, program.name, said)
+    found = parse_log(log[-_PARSED:])
+    advice = advise(found.text)
+    last = found.complaint[-1] if found.complaint else reason(number)
     return VerifierError(
         "the verifier rejected",
-        on=f"program {program!r} of {name}",
-        why=lines[-1] if lines else reason(number),
-        details=_indent("\n".join(tail)),
-        fix="lines that begin with ';' are your C source; the error's log attribute has the whole log",
+        on=f"program {program.name!r} of {opened.name}",
+        why=advice.why if advice else last,
+        details=_indent("\n".join(_rejected_at(found, opened.path))),
+        fix=advice.fix if advice else "the whole log is in the error's log attribute",
         errno=number,
         log=log,
     )
 
 
-def _verifier_log(log: str) -> str:
-    start = log.find(_BEGIN)
-    if start < 0:
-        return ""
-    end = log.find(_END, start)
-    return log[start + len(_BEGIN) : end if end >= 0 else None].strip("\n")
+def _rejected_at(found: Rejection, path: Path) -> list[str]:
+    """The C line, the instruction, the registers that matter, the verifier's own words."""
+    lines = []
+    if found.source:
+        file, line = _place(found, path)
+        lines.append(f"{file}:{line}: {found.source}" if line else f"C source: {found.source}")
+    if found.index is not None:
+        lines.append(f"    instruction {found.index}: {found.instruction}")
+    lines += [f"    {register} = {state}" for register, state in found.relevant_registers().items()]
+    return lines + [f"verifier: {said}" for said in found.complaint[-_MOST_SAID:]]
+
+
+def _place(found: Rejection, path: Path) -> tuple[str, int | None]:
+    """File and line of the rejected instruction; kernels before 6.10 tell the text only."""
+    if found.line:
+        return found.file, found.line
+    same = [r for r in source_lines(path) if r.text == found.source]
+    if not same:
+        return "", None
+    nearest = min(same, key=lambda r: abs(r.offset - 8 * (found.index or 0)))
+    return Path(nearest.file).name, nearest.line
 
 
 def _indent(text: str) -> str:

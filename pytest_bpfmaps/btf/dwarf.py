@@ -41,7 +41,10 @@ def local_types(path: Path) -> bytes | None:
             elf = ELFFile(file)
             if not elf.has_dwarf_info():
                 return None
-            for unit in elf.get_dwarf_info().iter_CUs():
+            # BPF relocations have their addends in place, so the sections read the same without applying:
+            # that is slow in Python, and a program with vmlinux.h has tens of thousands
+            dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
+            for unit in dwarf.iter_CUs():
                 converter = _Converter(writer, unit)
                 for die in _local_structs(unit.get_top_DIE()):
                     converter.type_id(die)
@@ -53,7 +56,7 @@ def local_types(path: Path) -> bytes | None:
 def keep_local_types(path: Path, beside: Path) -> None:
     """Writes the types of the object at `path` where `read_local_types` finds them for the object `beside`.
 
-    Reading DWARF takes tens of milliseconds, a second in an emulated machine: once, by the compiler, will do.
+    Reading DWARF takes tens of milliseconds, seconds in an emulated machine: once, by the compiler, will do.
     """
     raw = local_types(path)
     if raw is not None:

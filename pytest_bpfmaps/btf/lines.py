@@ -1,0 +1,59 @@
+"""Where instructions come from: the line information of a ``.BTF.ext`` section.
+
+https://docs.kernel.org/bpf/btf.html#btf-ext-section
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from .types import Btf
+
+_HEADER = struct.Struct("=HBBIIIII")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """A C line that instructions of an ELF section come from; `offset` in bytes from the section's start."""
+
+    section: str
+    offset: int
+    file: str
+    text: str
+    line: int
+
+
+def source_lines(path: Path) -> list[SourceLine]:
+    """All line records of an object; none when it has no debug information."""
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
+    with path.open("rb") as file:
+        try:
+            elf = ELFFile(file)
+            btf, ext = (elf.get_section_by_name(name) for name in (".BTF", ".BTF.ext"))
+            if btf is None or ext is None:
+                return []
+            return _parse(Btf(btf.data()), ext.data())
+        except ELFError:
+            return []
+
+
+def _parse(btf: Btf, raw: bytes) -> list[SourceLine]:
+    _magic, _version, _flags, header, _, _, line_offset, length = _HEADER.unpack_from(raw)
+    at = header + line_offset
+    end = at + length
+    (record_size,) = struct.unpack_from("=I", raw, at)
+    at += 4
+    found = []
+    while at + 8 <= end:
+        section, count = struct.unpack_from("=II", raw, at)
+        at += 8
+        for _ in range(count):
+            offset, file, text, line_column = struct.unpack_from("=IIII", raw, at)
+            at += record_size
+            strings = btf.string(section), offset, btf.string(file), btf.string(text).strip()
+            found.append(SourceLine(*strings, line_column >> 10))
+    return found

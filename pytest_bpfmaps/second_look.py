@@ -1,0 +1,66 @@
+"""A rejected program's whole log: the object is opened again, and only that program is loaded."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from .kernel.running import is_emulated
+from .libbpf import capture_log, ffi, lib
+from .verifier import advise, parse_log
+from .verifier.buffers import LEVEL_INSTRUCTIONS, WHOLE_SIZES, LogBuffer
+
+if TYPE_CHECKING:
+    from .objects import OpenedObject
+
+
+def log_of_rejected(opened: OpenedObject, name: str, first: str) -> str:
+    """The best log there is of the program `name`; `first` is what the load itself left.
+
+    The whole log when it fits. Kernels from 6.4 on keep the end of a longer one, those before it the
+    beginning, which is of no use: the complaint is at the end.
+    """
+    complaint = parse_log(first).complaint
+    advice = advise("\n".join(complaint))
+    gave_up = advice is not None and advice.why.startswith("the verifier gave up")
+    if gave_up and is_emulated():
+        return first  # a million instructions, a line of text each, take minutes there and tell little
+    for size in WHOLE_SIZES[:1] if gave_up else WHOLE_SIZES:
+        number, text = _load_again(opened, name, size)
+        if number != errno.ENOSPC and text:
+            return text
+        if complaint and complaint[-1] in text[-len(first) - 1024 :]:
+            return text
+    return first
+
+
+def _load_again(opened: OpenedObject, name: str, size: int) -> tuple[int, str]:
+    """Error number and log of a load of just that program; a libbpf object can't be loaded twice."""
+    with type(opened)(opened.path, name=opened.name) as again, capture_log():
+        _copy_configuration(opened, again)
+        for program in again.programs:
+            program.autoload = program.name == name
+        buffer = LogBuffer(again.programs[name]._handle, LEVEL_INSTRUCTIONS, size)
+        return -int(lib.bpf_object__load(again._handle)), buffer.text
+
+
+def _copy_configuration(old: OpenedObject, new: OpenedObject) -> None:
+    """Sizes and initial values; the new object's maps are its own and not pinned."""
+    for mine, theirs in zip(_maps(old), _maps(new), strict=True):
+        lib.bpf_map__set_pin_path(theirs, ffi.NULL)
+        if lib.bpf_map__is_internal(mine):
+            size = ffi.new("size_t *")
+            values = lib.bpf_map__initial_value(mine, size)
+            if values != ffi.NULL:
+                lib.bpf_map__set_initial_value(theirs, values, size[0])
+        else:
+            lib.bpf_map__set_max_entries(theirs, lib.bpf_map__max_entries(mine))
+
+
+def _maps(opened: OpenedObject) -> list[Any]:
+    found = []
+    at = lib.bpf_object__next_map(opened._handle, ffi.NULL)
+    while at != ffi.NULL:
+        found.append(at)
+        at = lib.bpf_object__next_map(opened._handle, at)
+    return found

@@ -1,0 +1,145 @@
+"""What a verifier's complaint means, in a plain sentence, and what to do about it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """`why` the program is rejected, `fix` what to change."""
+
+    why: str
+    fix: str
+
+
+_TABLE: list[tuple[str, str, str]] = [
+    (
+        r"cannot call GPL|GPL[- ]compatible|GPL only",
+        "the program calls a helper that is for programs under the GPL only, and its licence is not",
+        'declare it: char LICENSE[] SEC("license") = "GPL";',
+    ),
+    (
+        r"invalid func unknown#195896080|CO-RE relocation",
+        "the program uses a field or type that this kernel does not have (a CO-RE relocation failed)",
+        "guard it with bpf_core_field_exists() or bpf_core_type_exists(), or name the field as "
+        "this kernel does",
+    ),
+    (
+        r"unknown func|cannot use helper|invalid func unknown",
+        "this kernel has no such helper, or does not allow it in this type of program",
+        "see 'bpftool feature probe' for the helpers of each program type; mark the test "
+        "bpf_requires(helper=…)",
+    ),
+    (
+        r"might sleep|sleepable",
+        "the program calls something that may sleep, or uses something that only sleepable programs may",
+        'make the program sleepable (SEC("fentry.s/…"), "lsm.s/…", "uprobe.s/…"), or call what '
+        "does not sleep",
+    ),
+    (
+        r"_or_null'|possibly NULL|Possibly NULL|_or_null expected",
+        "the pointer may be NULL: the result of a lookup or a reservation was not checked",
+        "check it before it is used: if (!pointer) return 0;",
+    ),
+    (
+        r"invalid access to packet|outside of the packet",
+        "the program touches packet bytes that it has not proven to be there",
+        "compare with data_end first: if ((void *)(header + 1) > data_end) return …; and use that "
+        "same pointer",
+    ),
+    (
+        r"invalid (indirect )?(read|access)[^\n]* (from|to) stack|invalid read from stack|"
+        r"invalid indirect access to stack|invalid unbounded variable-offset",
+        "the program reads stack bytes that it has never written",
+        "initialise the whole variable, padding too: struct event event = {}; or __builtin_memset()",
+    ),
+    (
+        r"stack size of \d+ calls|stack off|invalid (write|access) to stack|invalid stack|Too large",
+        "the program needs more than its 512 bytes of stack, or reaches outside of it",
+        "keep large variables in a per-CPU array map, or in ring buffer memory, instead of on the stack",
+    ),
+    (
+        r"R0 !read_ok",
+        "the program can end without a return value",
+        "return a number on every path",
+    ),
+    (
+        r"!read_ok|uninitialized",
+        "the program uses a variable that has no value on some path; calls also wipe registers R1 to R5",
+        "give the variable a value where it is declared",
+    ),
+    (
+        r"reference leak|Unreleased reference",
+        "something that was acquired is not released on some path: a ring buffer record, a socket, a task",
+        "call its counterpart on every path: bpf_ringbuf_submit() or _discard(), bpf_sk_release(), …",
+    ),
+    (
+        r"back-edge|infinite loop",
+        "a loop has no end that the verifier can see",
+        "bound it by a constant, or use bpf_for(), bpf_loop() or bpf_repeat()",
+    ),
+    (
+        r"too complex|too large\. Processed|program is too large|too many states",
+        "the verifier gave up: the program has too many paths or instructions to follow",
+        "shorten or bound loops (bpf_loop()), and put parts into global (non-static) functions, "
+        "verified once",
+    ),
+    (
+        r"unbounded|min value is negative|max value is outside|outside of the allowed memory|"
+        r"invalid access to map value|make sure its bounds|out of bounds",
+        "an index, offset or length can be larger, or smaller, than the memory that it is used with",
+        "bound it right before the access: if (i >= SIZE) return 0; or i &= SIZE - 1, with an unsigned type",
+    ),
+    (
+        r"invalid bpf_context access|dereference of modified ctx",
+        "this program type does not let that field of its context be read, or written, in that size",
+        "read the field whole, as the context's struct declares it; see its is_valid_access in the kernel",
+    ),
+    (
+        r"invalid mem access '(inv|scalar)'",
+        "a plain number is used as a pointer: the memory is not known to the verifier",
+        "read kernel memory with BPF_CORE_READ() or bpf_probe_read_kernel(), user memory with …_read_user()",
+    ),
+    (
+        r"type=\S+ expected=|expected pointer to|is not a pointer|must be a",
+        "a helper or function gets an argument of the wrong kind",
+        "look at the argument's type in bpf-helpers(7); a pointer must come straight from a map, "
+        "the stack or ctx",
+    ),
+    (
+        r"At program exit|should have been in|has (unknown scalar )?value .* (should|at program)",
+        "the return value is outside of what this program type may return",
+        "return one of the values that the program type defines",
+    ),
+    (
+        r"cannot write into|write into map forbidden|rdonly|read-only",
+        "the program writes to memory that is read-only for it",
+        "copy what is to be changed, or take a map or argument that may be written",
+    ),
+    (
+        r"misaligned",
+        "the access is not aligned to its size, which this kernel or type of memory demands",
+        "lay the struct out so that the field is aligned, or copy it with __builtin_memcpy()",
+    ),
+    (
+        r"unreachable insn",
+        "part of the program can never run",
+        "remove the code behind an unconditional return; compile with -O2",
+    ),
+    (
+        r"invalid mem access",
+        "the memory is not known to the verifier, or may not be reached that way",
+        "use a pointer that comes straight from a map, the stack, the packet or the context",
+    ),
+]
+_COMPILED = [(re.compile(pattern), Advice(why, fix)) for pattern, why, fix in _TABLE]
+
+
+def advise(complaint: str) -> Advice | None:
+    """The advice for a complaint; None for one that is not known."""
+    for pattern, advice in _COMPILED:
+        if pattern.search(complaint):
+            return advice
+    return None

@@ -1,0 +1,93 @@
+"""Reading a verifier's log: the rejected instruction, its C source line, the registers that matter.
+
+The log is meant for people and changes between releases; what is read here is the same from Linux 5.10 on:
+an instruction (``12: (61) r0 = *(u32 *)(r1 +0)``, since 5.18 with the changed registers behind a ``;``), a
+source line (``; return *p;``, since 6.10 with `` @ file.c:7``), a state (``12: R1=ctx R10=fp0``, or
+``from 4 to 9: R0=...``), and what is none of these: the complaint, at the end.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\) (.*?)(?:\s+; (R.*))?$")
+_POISONED = re.compile(r"^(\d+): <(invalid .*)>$")  # libbpf's words for a relocation that failed
+_SOURCE = re.compile(r"^; (.*?)(?: @ ([^@]+):(\d+))?$")
+_STATE = re.compile(r"^(?:from \d+ to )?(\d+):(?: safe)? ?(R\d.*|frame\d.*)?$")
+_REGISTER = re.compile(r"\b(R\d+)(?:_\w+)?=(\S+?\([^()]*(?:\([^()]*\)[^()]*)*\)|\S+)")
+_NOISE = (
+    "processed ",
+    "verification time",
+    "stack depth",
+    "max_states_per_insn",
+    "peak_states",
+    "mark_precise",
+    "regs=",
+    "parent ",
+    "last_idx",
+    "first_idx",
+    "func#",
+    "Validating ",
+    "caller",
+    "callee",
+    "returning from callee",
+    "to caller",
+)
+
+
+@dataclass
+class Rejection:
+    """Why a program was rejected.
+
+    `complaint` holds the verifier's last words; `index` and `instruction` are number and text of the last
+    instruction that it looked at; `source` is the C line above that, with `file` and `line` where the kernel
+    tells them; `registers` has the last known state of each register.
+    """
+
+    complaint: list[str] = field(default_factory=list)
+    index: int | None = None
+    instruction: str = ""
+    source: str = ""
+    file: str = ""
+    line: int | None = None
+    registers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """All of the complaint."""
+        return "\n".join(self.complaint)
+
+    def relevant_registers(self) -> dict[str, str]:
+        """The registers that the complaint or the rejected instruction names."""
+        named = set(re.findall(r"\b[Rr](\d+)\b", f"{self.text} {self.instruction}"))
+        return {r: v for r, v in self.registers.items() if r[1:] in named}
+
+
+def parse_log(log: str) -> Rejection:
+    """What a whole log says of the instruction that was rejected."""
+    found = Rejection()
+    source = ("", "", None)
+    for text in log.splitlines():
+        line = text.strip()
+        if not line or line.startswith(_NOISE):
+            continue
+        if match := _INSTRUCTION.match(line):
+            found.index, found.instruction = int(match[1]), match[2]
+            found.source, found.file, found.line = source
+            found.complaint = []
+            _note_registers(found, match[3] or "")
+        elif match := _POISONED.match(line):
+            found.index, found.instruction = int(match[1]), match[2]
+            found.source, found.file, found.line = source
+        elif match := _SOURCE.match(line):
+            source = (match[1].strip(), match[2] or "", int(match[3]) if match[3] else None)
+        elif match := _STATE.match(line):
+            _note_registers(found, match[2] or "")
+        else:
+            found.complaint.append(line)
+    return found
+
+
+def _note_registers(found: Rejection, state: str) -> None:
+    found.registers.update((m[1], m[2]) for m in _REGISTER.finditer(state))

@@ -1,0 +1,51 @@
+"""Reading verifier logs."""
+
+from pytest_bpfmaps.verifier import advise, parse_log
+
+NEW = """\
+0: R1=ctx() R10=fp0
+; void *data = (void *)(long)ctx->data; @ bad.bpf.c:6
+0: (61) r1 = *(u32 *)(r1 +0)          ; R1_w=pkt(r=0)
+; return *(int *)data; @ bad.bpf.c:7
+1: (61) r0 = *(u32 *)(r1 +0)
+invalid access to packet, off=0 size=4, R1(id=0,off=0,r=0)
+R1 offset is outside of the packet
+processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+"""
+
+OLD = """\
+; void *data = (void *)(long)ctx->data;
+0: (61) r1 = *(u32 *)(r1 +0)
+ R1_w=ctx(id=0,off=0,imm=0) R10=fp0
+0: R1=ctx(id=0,off=0,imm=0) R10=fp0
+; return *(int *)data;
+1: (61) r0 = *(u32 *)(r1 +0)
+invalid access to packet, off=0 size=4, R1(id=0,off=0,r=0)
+R1 offset is outside of the packet
+processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+"""
+
+
+def test_a_log_of_a_new_kernel():
+    found = parse_log(NEW)
+    assert (found.index, found.instruction) == (1, "r0 = *(u32 *)(r1 +0)")
+    assert (found.file, found.line, found.source) == ("bad.bpf.c", 7, "return *(int *)data;")
+    assert found.relevant_registers() == {"R1": "pkt(r=0)"}
+    assert found.complaint[-1] == "R1 offset is outside of the packet"
+
+
+def test_a_log_of_an_old_kernel():
+    found = parse_log(OLD)
+    assert (found.source, found.line, found.index) == ("return *(int *)data;", None, 1)
+    assert found.relevant_registers() == {"R1": "ctx(id=0,off=0,imm=0)"}
+
+
+def test_a_complaint_without_an_instruction():
+    found = parse_log("back-edge from insn 6 to 2\nprocessed 0 insns (limit 1000000)\n")
+    assert (found.text, found.index) == ("back-edge from insn 6 to 2", None)
+    assert "no end" in advise(found.text).why
+
+
+def test_an_empty_log():
+    assert parse_log("").complaint == []
+    assert advise("something that nobody has heard of") is None
