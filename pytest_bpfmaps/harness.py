@@ -13,6 +13,8 @@ from .compiler import Compiler, CompileRequest, find_source
 from .errors import CaptureTimeoutError, CompileError
 from .kernel.running import timeout_scale
 from .maps import Map, map_by_id, pinned_map
+from .maps.pins import Pins
+from .maps.registry import maps_by_name
 from .objects import LoadedObject, OpenedObject
 
 Source = str | PathLike[str]
@@ -34,6 +36,8 @@ class Bpf:
         self._folders = list(folders)
         self._btf = btf
         self._stack = contextlib.ExitStack()
+        self._pins = Pins()
+        self._stack.callback(self._pins.close)
 
     def load(
         self,
@@ -46,14 +50,16 @@ class Bpf:
         reuse: Mapping[str, Map] | None = None,
         cflags: Sequence[str] = (),
         defines: Mapping[str, Any] | None = None,
+        pin_root: Source | None = None,
     ) -> LoadedObject:
         """Compiles `source` (a ``.bpf.c``; a ``.bpf.o`` is taken as it is) or C text, and loads it.
 
         `globals` sets ``const volatile``, ``.data`` and ``.bss`` variables before the load; `max_entries`
         resizes maps by name; `programs` names those to load (default: all); `reuse` puts live maps in place
-        of new ones. Raises `CompileError`, `LoadError`, `VerifierError`, `NameLookupError`, `MapTypeError` …
+        of new ones; maps that are pinned by name are so in `pin_root` (default: `self.pin_root`). Raises
+        `CompileError`, `LoadError`, `VerifierError`, `NameLookupError`, `MapTypeError` …
         """
-        opened = self.open(source, code=code, cflags=cflags, defines=defines)
+        opened = self.open(source, code=code, cflags=cflags, defines=defines, pin_root=pin_root)
         opened.configure(globals=globals, max_entries=max_entries, programs=programs, reuse=reuse)
         return self._keep(opened.load())
 
@@ -64,11 +70,13 @@ class Bpf:
         code: str | None = None,
         cflags: Sequence[str] = (),
         defines: Mapping[str, Any] | None = None,
+        pin_root: Source | None = None,
     ) -> OpenedObject:
         """Compiles and opens an object without loading it; the way for whoever configures more."""
         path = self.compile(source, code=code, cflags=cflags, defines=defines)
         name = Path(source).name if source else path.name
-        return self._keep(OpenedObject(path, name=name))
+        root = None if pin_root is None else str(pin_root)
+        return self._keep(OpenedObject(path, name=name, pins=self._pins, pin_root=root))
 
     def compile(
         self,
@@ -102,11 +110,23 @@ class Bpf:
 
     def map_by_id(self, map_id: int) -> Map:
         """Any map of this machine, by the kernel's id."""
-        return self._keep(map_by_id(map_id))
+        return self._keep_map(map_by_id(map_id))
+
+    def maps_by_name(self, name: str) -> list[Map]:
+        """All loaded maps of this machine with that name, oldest first; the kernel keeps 15 characters."""
+        return [self._keep_map(m) for m in maps_by_name(name)]
 
     def pinned(self, path: Source) -> Map:
-        """The map that is pinned at `path`."""
-        return self._keep(pinned_map(str(path)))
+        """The map that is pinned at `path`; a relative one is below `pin_root`."""
+        where = self._pins.path(path)
+        found = self._keep_map(pinned_map(where))
+        found._pinned.append(where)
+        return found
+
+    @property
+    def pin_root(self) -> Path:
+        """A folder on a bpf file system for the pins of this fixture; they go with it."""
+        return self._pins.root
 
     def wait_until(self, condition: Callable[[], Any], timeout: float = 1.0) -> Any:
         """Calls `condition` until it gives something true, and returns that; `timeout` in seconds.
@@ -142,6 +162,10 @@ class Bpf:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _keep_map(self, found: Map) -> Map:
+        found._pins = self._pins
+        return self._keep(found)
 
     def _keep(self, made: Closeable) -> Closeable:
         self._stack.push(made)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from .. import BPF_ANY, BPF_NOEXIST
@@ -15,6 +14,7 @@ from ..kernel.types import MapType
 from ..libbpf import check, ffi, lib
 from ..libbpf.calls import reason
 from .info import MapInfo, codecs_for, map_info
+from .pins import Pins, unpin
 
 
 class Map:
@@ -40,6 +40,8 @@ class Map:
         self.name = name or info.name
         self._key_where = f"map {self.name!r} key"
         self._value_where = f"map {self.name!r} value"
+        self._pins: Pins | None = None
+        self._pinned: list[str] = []
 
     # attributes
 
@@ -145,24 +147,48 @@ class Map:
 
     # pins
 
-    def pin(self, path: str | Path) -> None:
-        """Gives it a name in a bpf file system, which keeps it alive when nothing holds it open."""
+    def pin(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Gives it a name in a bpf file system, which keeps it alive when nothing holds it open.
+
+        A relative `path` (default: the map's name) is below the test's own folder, `Bpf.pin_root`. A map that
+        came from the fixture `bpf` is unpinned with it. Raises `MapError` with errno: `EEXIST` when the name
+        is taken, `EPERM` where there is no bpf file system. ``BPF_OBJ_PIN``, Linux 4.4, commit b2197755b263.
+        """
+        where = os.fspath(path or self.name)
+        if self._pins is not None:
+            where = self._pins.place(where)
         check(
-            lib.bpf_obj_pin(self.fd, os.fsencode(path)),
+            lib.bpf_obj_pin(self.fd, os.fsencode(where)),
             MapError,
             f"cannot pin map {self.name!r}",
-            on=f"at {path}",
-            fix="the name must be free, its folder on a bpf file system: 'mount -t bpf bpf /sys/fs/bpf'",
+            on=f"at {where}",
+            fix="the name must be free and its folder on a bpf file system; m.pin('x') pins in a folder of "
+            "the test's own, bpf.pin_root",
         )
+        self._pinned.append(where)
+        if self._pins is not None:
+            self._pins.add(where)
 
-    def unpin(self, path: str | Path) -> None:
-        """Removes a pin. Raises `MapError` (`ENOENT`) when there is none."""
-        try:
-            os.unlink(path)
-        except OSError as e:
-            raise MapError(
-                f"cannot unpin map {self.name!r}", on=f"at {path}", why=reason(e.errno or 0), errno=e.errno
-            ) from e
+    def unpin(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Removes the pin at `path`, or without one every pin that this object made or came from.
+
+        Raises `MapError` (`ENOENT`) when there is none.
+        """
+        if path is None:
+            paths, self._pinned = self._pinned, []
+        else:
+            where = os.fspath(path)
+            paths = [self._pins.path(where) if self._pins is not None else where]
+            self._pinned = [p for p in self._pinned if p not in paths]
+        if not paths:
+            raise MapError(f"cannot unpin {self}", why="it has no pin that is known", errno=errno.ENOENT)
+        for each in paths:
+            unpin(each, str(self))
+
+    @property
+    def pins(self) -> tuple[str, ...]:
+        """The paths where this object pinned it, or found it pinned."""
+        return tuple(self._pinned)
 
     def close(self) -> None:
         """Closes the descriptor if it is this object's own. Safe to call again."""

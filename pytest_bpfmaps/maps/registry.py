@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from ..btf import Codecs
 from ..errors import MapError, UnsupportedError
 from ..kernel.types import MapType
-from ..libbpf import check, lib
+from ..libbpf import check, ffi, lib
 from .array import ArrayMap
 from .base import Map, info_of
 from .bloom import BloomFilterMap
@@ -59,10 +60,32 @@ def open_map_id(map_id: int) -> int:
 
 def pinned_map(path: str) -> Map:
     """Opens the map that is pinned at `path` (``BPF_OBJ_GET``, Linux 4.4, commit b2197755b263)."""
-    fd = lib.bpf_obj_get(path.encode())
+    fd = lib.bpf_obj_get(os.fsencode(path))
     fix = "is it pinned there, and is this a bpf file system?" if fd == -errno.ENOENT else None
     check(fd, MapError, "cannot open the pinned map", on=path, fix=fix)
     return _from_own_fd(fd)
+
+
+def maps_by_name(name: str) -> list[Map]:
+    """All loaded maps of that name, oldest first (``BPF_MAP_GET_NEXT_ID``, Linux 4.13, commit bd5f5f4ecb78).
+
+    The kernel keeps the first 15 characters of a name, so only those are compared.
+    """
+    kept = name[:15]
+    found = []
+    at = ffi.new("uint32_t *")
+    while (result := lib.bpf_map_get_next_id(at[0], at)) == 0:
+        fd = lib.bpf_map_get_fd_by_id(at[0])
+        if fd == -errno.ENOENT:  # it went away meanwhile
+            continue
+        check(fd, MapError, "cannot open", on=f"map id {at[0]}")
+        if info_of(fd).name == kept:
+            found.append(_from_own_fd(fd))
+        else:
+            os.close(fd)
+    if result != -errno.ENOENT:
+        check(result, MapError, "cannot list", on="the loaded maps")
+    return found
 
 
 def _from_own_fd(fd: int) -> Map:

@@ -1,0 +1,42 @@
+"""A bpf file system that nobody else sees."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..errors import MapError
+from .calls import failure
+from .library import ffi
+
+# the same numbers on every architecture
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_CLOEXEC = 1
+_CMD_CREATE = 6
+
+
+def open_bpffs() -> int:
+    """Mounts a new bpf file system nowhere: gives a descriptor of its root folder.
+
+    It has no place in the tree of mounts, so it goes with the descriptor, and with the process however that
+    ends. Its files have the path ``/proc/PID/fd/DESCRIPTOR/…``, for other processes too. Raises `MapError`
+    with errno: `EPERM` without CAP_SYS_ADMIN. fsopen(2), Linux 5.2, commit 93766fbd2696.
+    """
+    libc = ffi.dlopen(None)
+    context = _call(libc, _FSOPEN, ffi.new("char[]", b"bpf"), _int(_CLOEXEC))
+    try:
+        _call(libc, _FSCONFIG, _int(context), _int(_CMD_CREATE), ffi.NULL, ffi.NULL, _int(0))
+        return _call(libc, _FSMOUNT, _int(context), _int(_CLOEXEC), _int(0))
+    finally:
+        os.close(context)
+
+
+def _int(value: int) -> Any:
+    return ffi.cast("long", value)
+
+
+def _call(libc: Any, number: int, *arguments: Any) -> int:
+    result = int(libc.syscall(number, *arguments))
+    if result < 0:
+        raise failure(ffi.errno, MapError, "cannot mount", on="a bpf file system")
+    return result

@@ -1,0 +1,320 @@
+"""Pins: persistence, sharing between loads and processes, reuse by name, and that nothing stays behind."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import BpfError, LoadError, MapError
+from pytest_bpfmaps.fixtures import compiler_for
+from pytest_bpfmaps.harness import Bpf
+from pytest_bpfmaps.libbpf import ffi, lib
+
+COUNTS = """
+struct {{
+    __uint(type, BPF_MAP_TYPE_{type});
+    __uint(max_entries, {max_entries});
+    __uint(map_flags, {flags});
+    __uint(pinning, LIBBPF_PIN_BY_NAME);
+    __type(key, __u32);
+    __type(value, {value});
+}} counts SEC(".maps");
+"""
+PROGRAM = """
+SEC("xdp") int {name}(struct xdp_md *ctx)
+{{
+    __u32 key = {key};
+    __u64 one = 1, *value = bpf_map_lookup_elem(&counts, &key);
+
+    if (value)
+        __sync_fetch_and_add(value, 1);
+    else
+        bpf_map_update_elem(&counts, &key, &one, BPF_ANY);
+    return XDP_PASS;
+}}
+"""
+HEAD = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+"""
+FRAME = bytes(64)
+
+
+def code(name="count", *, key=1, type="HASH", max_entries=8, flags=0, value="__u64"):
+    fields = {"type": type, "max_entries": max_entries, "flags": flags, "value": value}
+    return COUNTS.format(**fields) + (PROGRAM.format(name=name, key=key) if name else "")
+
+
+def live_map_ids():
+    ids, at = set(), ffi.new("uint32_t *")
+    while lib.bpf_map_get_next_id(at[0], at) == 0:
+        ids.add(at[0])
+    return ids
+
+
+@pytest.fixture
+def own_bpf(bpf):
+    """A fixture of its own, for tests that look at what is left after it is closed."""
+    return Bpf(compiler_for(None), bpf._folders)
+
+
+@pytest.fixture
+def load(bpf):
+    """Loads C text with includes and licence, by the fixture `bpf` or another."""
+
+    def load(text, by=bpf, **options):
+        return by.load(code=HEAD + text, **options)
+
+    return load
+
+
+# pin, close, reopen
+
+
+def test_values_outlive_everything_that_held_the_map(bpf, load):
+    first = load(code())
+    counts = first.maps.counts
+    counts.unpin()  # the pin by name, which libbpf made
+    counts.update_batch({i: i * i for i in range(5)})
+    number = counts.id
+    counts.pin("kept")
+    assert counts.pins == (f"{bpf.pin_root}/kept",)
+    first.close()
+
+    again = bpf.pinned("kept")
+    assert again.id == number
+    assert again == {i: i * i for i in range(5)}
+    again.unpin()
+    again.close()
+    bpf.wait_until(lambda: number not in live_map_ids())
+
+
+def test_without_a_pin_they_do_not(bpf, load):
+    first = load(code())
+    number = first.maps.counts.id
+    first.maps.counts.unpin()
+    first.close()
+    bpf.wait_until(lambda: number not in live_map_ids())
+    with pytest.raises(MapError, match=rf"cannot open map id {number}: ENOENT"):
+        bpf.map_by_id(number)
+
+
+def test_a_pin_in_a_folder_and_by_absolute_path(bpf, load):
+    counts = load(code()).maps.counts
+    counts.pin("a/b/c")
+    other = bpf.pin_root / "other"
+    counts.pin(other)
+    assert bpf.pinned("a/b/c").id == bpf.pinned(other).id == counts.id
+    counts.unpin(other)
+    assert sorted(os.listdir(bpf.pin_root / "a/b")) == ["c"]
+    assert not other.exists()
+
+
+# two programs, two processes, one map
+
+
+def test_two_programs_talk_through_a_map_pinned_by_name(load):
+    one, two = load(code("one", key=1)), load(code("two", key=2))
+    assert one.maps.counts.id == two.maps.counts.id
+    one.programs.one.run(FRAME)
+    two.programs.two.run(FRAME, repeat=3)
+    assert one.maps.counts == {1: 1, 2: 3}
+    assert two.maps.counts == {1: 1, 2: 3}
+
+
+CHILD = """
+import sys
+from pytest_bpfmaps.maps import pinned_map
+
+with pinned_map(sys.argv[1]) as counts:
+    counts[1] += 10
+    counts[2] = counts[1] * 2
+"""
+
+
+def test_two_processes_talk_through_a_pinned_map(bpf, load):
+    counts = load(code()).maps.counts
+    counts[1] = 5
+    subprocess.run([sys.executable, "-c", CHILD, bpf.pin_root / "counts"], check=True, env=child_env())
+    assert counts == {1: 15, 2: 30}
+
+
+def child_env():
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+def test_fixtures_do_not_meet_unless_they_share_a_folder(bpf, load, own_bpf):
+    with own_bpf:
+        mine, theirs = load(code()).maps.counts, load(code(), by=own_bpf).maps.counts
+        assert mine.id != theirs.id
+        shared = load(code("again"), pin_root=own_bpf.pin_root).maps.counts
+        assert shared.id == theirs.id
+        shared[4] = 4
+        assert (theirs[4], 4 in mine) == (4, False)
+
+
+# a pinned map that does not fit
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"max_entries": 9}, "max_entries is 8, the object's is 9"),
+        ({"flags": 1}, "flags is 0x0, the object's is 0x1"),
+        ({"type": "ARRAY"}, "type is hash, the object's is array"),
+        (
+            {"type": "LRU_HASH", "value": "char[12]", "max_entries": 1, "name": ""},
+            "type is hash, the object's is lru_hash, value_size is 8, the object's is 12, "
+            "max_entries is 8, the object's is 1",
+        ),
+    ],
+)
+def test_a_mismatch_is_explained_field_by_field(bpf, load, other, why):
+    load(code())
+    with pytest.raises(LoadError) as caught:
+        load(code(**other))
+    message = str(caught.value)
+    assert f"pinned at {bpf.pin_root}/counts does not fit map 'counts'" in message
+    assert f": {why}\n" in message
+    assert caught.value.errno == errno.EINVAL
+    assert bpf.pinned("counts").max_entries == 8  # it is left as it was
+
+
+def test_a_folder_that_is_on_no_bpf_file_system(load, tmp_path):
+    with pytest.raises(LoadError, match="not on BPF FS"):
+        load(code(), pin_root=tmp_path)
+
+
+# errors
+
+
+def test_a_name_that_is_taken(load):
+    counts = load(code()).maps.counts
+    with pytest.raises(MapError, match=r"(?s)cannot pin map 'counts' at .*/counts: EEXIST") as caught:
+        counts.pin()
+    assert caught.value.errno == errno.EEXIST
+
+
+def test_a_path_on_another_file_system(load, tmp_path):
+    with pytest.raises(MapError, match=r"(?s)cannot pin .*bpf file system.*bpf\.pin_root") as caught:
+        load(code()).maps.counts.pin(tmp_path / "x")
+    assert caught.value.errno == errno.EPERM
+
+
+def test_unpinning_what_is_not_pinned(bpf, load):
+    counts = load(code()).maps.counts
+    counts.unpin()
+    for arguments in ((), ("nothing",)):
+        with pytest.raises(MapError, match="cannot unpin") as caught:
+            counts.unpin(*arguments)
+        assert caught.value.errno == errno.ENOENT
+    with pytest.raises(MapError, match="cannot open the pinned map"):
+        bpf.pinned("nothing")
+
+
+def test_what_is_pinned_and_no_map(bpf, load):
+    program = load(code()).programs.count
+    assert lib.bpf_obj_pin(lib.bpf_program__fd(program._handle), bytes(bpf.pin_root / "program")) == 0
+    with pytest.raises(BpfError):
+        bpf.pinned("program")
+
+
+# by name among all maps
+
+
+UNPINNED = """
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 8);
+    __type(key, __u32);
+    __type(value, __u64);
+} a_name_of_many_letters SEC(".maps");
+"""
+
+
+def test_maps_by_name(bpf, load):
+    one, two = (load(UNPINNED).maps.a_name_of_many_letters for _ in range(2))
+    found = bpf.maps_by_name("a_name_of_many_letters")
+    assert [m.id for m in found] == sorted([one.id, two.id])
+    found[0][1] = 2
+    assert {tuple(one.items()), tuple(two.items())} == {((1, 2),), ()}
+    assert bpf.maps_by_name("no_such_map_at_all") == []
+
+
+# nothing stays
+
+
+def mounts():
+    return Path("/proc/self/mountinfo").read_text()
+
+
+def descriptors():
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_nothing_is_left_after_close(load, own_bpf, bpf):
+    load(code(""))  # whatever is made once per process
+    before = mounts(), descriptors(), live_map_ids()
+    outside = bpf.pin_root / "outside"
+    with own_bpf:
+        counts = load(code(), by=own_bpf).maps.counts
+        counts.pin("inside")
+        counts.pin(outside)
+        load(code(), by=own_bpf, pin_root=bpf.pin_root / "sub")
+        folder, number = own_bpf.pin_root, counts.id
+        assert sorted(os.listdir(folder)) == ["counts", "inside", "maps.debug", "progs.debug"]
+        assert outside.exists()
+    assert not folder.exists()
+    assert not outside.exists()
+    assert os.listdir(bpf.pin_root / "sub") == []
+    assert (mounts(), descriptors()) == before[:2]
+    bpf.wait_until(lambda: number not in live_map_ids())
+
+
+def test_pins_of_others_stay(bpf, load, own_bpf):
+    mine = load(code()).maps.counts
+    with own_bpf:
+        theirs = load(code(), by=own_bpf, pin_root=bpf.pin_root).maps.counts
+        assert theirs.id == mine.id
+    assert bpf.pinned("counts").id == mine.id
+
+
+FAILING = """
+import os, pytest
+
+CODE = {code!r}
+
+def test_fails(bpf):
+    counts = bpf.load(code=CODE).maps.counts
+    counts.pin({outside!r})
+    print("id", counts.id, "root", bpf.pin_root)
+    os.environ.get("DIE") and os.kill(os.getpid(), 9)
+    assert counts[77] == 1
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["failing", "killed"])
+def test_nothing_is_left_after_a_test_that_fails_or_is_killed(bpf, tmp_path, killed):
+    outside = bpf.pin_root / "outside"
+    (tmp_path / "test_it.py").write_text(FAILING.format(code=HEAD + code(), outside=str(outside)))
+    before = mounts()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", "-p", "bpfmaps", tmp_path],
+        capture_output=True,
+        text=True,
+        env={**child_env(), "DIE": "1" if killed else ""},
+        check=False,
+    )
+    assert done.returncode == (-9 if killed else 1), done.stdout + done.stderr
+    words = done.stdout.split("id ", 1)[1].split()
+    number, root = int(words[0]), Path(words[2])
+    assert not root.exists()
+    assert mounts() == before
+    # a killed process can't take away a pin that it was told to make elsewhere; its own folder goes with it
+    assert outside.exists() == killed
+    if not killed:
+        bpf.wait_until(lambda: number not in live_map_ids())
