@@ -1,0 +1,39 @@
+"""`bpfmaps doctor`: the table of what this machine can do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+_SIGNS = {"ok": "ok", "limited": "--", "missing": "NO"}
+
+
+def register(commands: Any) -> None:
+    """Add ``doctor`` to argparse's `commands`."""
+    doctor = commands.add_parser("doctor", help="what this machine can do for BPF tests, and what it lacks")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument("--clang", help="look at this clang")
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from .doctor import all_checks, can_test
+
+    checks = list(all_checks(arguments.clang))
+    able = can_test(checks)
+    if arguments.json:
+        json.dump({"able": able, "checks": [c.to_json() for c in checks]}, sys.stdout, indent=2)
+        print()
+        return 0 if able else 1
+    width = max(len(c.name) for c in checks)
+    area = ""
+    for check in checks:
+        head = check.area if check.area != area else ""
+        print(f"{head:8}  {_SIGNS[check.state]}  {check.name:{width}}  {check.found}")
+        if check.remedy:
+            print(f"{'':12}  {'':{width}}  -> {check.remedy}")
+        area = check.area
+    print("\nBPF tests can run on this machine." if able else "\nBPF tests can't run on this machine yet.")
+    return 0 if able else 1

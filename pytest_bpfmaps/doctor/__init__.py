@@ -1,0 +1,8 @@
+"""What this machine can do for BPF tests, and what to do where it can't: ``bpfmaps doctor``."""
+
+from __future__ import annotations
+
+from .check import Check, State
+from .machine import all_checks, can_test
+
+__all__ = ["Check", "State", "all_checks", "can_test"]

@@ -1,0 +1,43 @@
+"""One line of the doctor's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from ..errors import BpfError
+
+
+class State(StrEnum):
+    """`OK`; `LIMITED`: something does not work, others do; `MISSING`: the area's work is not possible."""
+
+    OK = "ok"
+    LIMITED = "limited"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at (`area`, `name`), its `state`, what was `found`, and the `remedy`."""
+
+    area: str
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, without an empty remedy."""
+        return {k: str(v) for k, v in asdict(self).items() if v}
+
+
+def ask(area: str, name: str, look: Callable[[], str], *, lack: State = State.MISSING) -> Iterator[Check]:
+    """A check whose `look` tells what it found; one of our errors is what is missing, with its remedy."""
+    try:
+        yield Check(area, name, State.OK, look())
+    except BpfError as e:
+        yield Check(area, name, lack, e.why or str(e), e.fix or "")
+    except OSError as e:
+        yield Check(area, name, lack, str(e))

@@ -1,0 +1,98 @@
+"""Checks of virtual machines: what starts them, acceleration, each kernel of the catalogue."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..paths import cache_dir
+from .check import Check, State
+from .packages import install
+
+_WANTED_OPTIONS = {
+    "9p": ("NET_9P_VIRTIO", "9P_FS"),
+    "BTF": ("DEBUG_INFO_BTF",),
+    "BPF LSM": ("BPF_LSM",),
+    "kprobes": ("KPROBES",),
+    "overlay": ("OVERLAY_FS",),
+}
+_NEEDED = ("9p", "BTF")
+
+
+def machine_checks() -> Iterator[Check]:
+    """What starting a guest needs."""
+    arch = platform.machine()
+    yield _command(f"qemu-system-{arch}", install("qemu"))
+    yield _command("busybox", install("busybox"))
+    yield _command("modprobe", install("kmod"), "/sbin", "/usr/sbin")
+    yield _command("virtme-run", "pip install 'pytest-bpfmaps[vm]'", sysconfig.get_path("scripts"))
+    there = importlib.util.find_spec("xdist") is not None
+    yield Check(
+        "vm",
+        "pytest-xdist",
+        State.OK if there else State.MISSING,
+        "installed" if there else "not installed",
+        "" if there else "pip install 'pytest-bpfmaps[vm]'",
+    )
+    yield _acceleration()
+
+
+def _command(name: str, remedy: str, *more_folders: str) -> Check:
+    path = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *more_folders]))
+    if path:
+        return Check("vm", name, State.OK, path)
+    return Check("vm", name, State.MISSING, "not in $PATH", remedy)
+
+
+def _acceleration() -> Check:
+    """What is known without booting anything: the verdict of an earlier run, or the device alone."""
+    if not Path("/dev/kvm").exists():
+        return Check("vm", "acceleration", State.LIMITED, "no /dev/kvm: guests are emulated, which is slow")
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return Check(
+            "vm", "acceleration", State.LIMITED, "/dev/kvm is not for this user", "usermod -aG kvm $USER"
+        )
+    try:
+        verdict = json.loads((cache_dir() / "kvm.json").read_text())
+    except (OSError, ValueError):
+        return Check(
+            "vm", "acceleration", State.OK, "/dev/kvm is there; the first guest proves whether it works"
+        )
+    if verdict.get("kvm"):
+        return Check("vm", "acceleration", State.OK, "KVM runs kernels")
+    return Check("vm", "acceleration", State.LIMITED, f"KVM does not run kernels: {verdict.get('why')}")
+
+
+def catalogue_checks() -> Iterator[Check]:
+    """Each kernel that tests can run on."""
+    from ..vm.catalogue import Catalogue
+
+    kernels = list(Catalogue())
+    if not kernels:
+        yield Check(
+            "kernels", "catalogue", State.MISSING, "it is empty", "bpfmaps kernels fetch debian:bookworm"
+        )
+    for kernel in kernels:
+        options = _options(kernel.config)
+        lacks = [n for n, wanted in _WANTED_OPTIONS.items() if not all(o in options for o in wanted)]
+        if options and any(n in lacks for n in _NEEDED):
+            remedy = (
+                "add a generic kernel instead: cloud images leave out what virtual machines share files with"
+            )
+            yield Check("kernels", kernel.name, State.LIMITED, f"lacks {', '.join(lacks)}", remedy)
+            continue
+        found = f"{kernel.release}: " + ", ".join(n for n in _WANTED_OPTIONS if n not in lacks)
+        yield Check("kernels", kernel.name, State.OK, found if options else f"{kernel.release}: no config")
+
+
+def _options(config: Path | None) -> frozenset[str]:
+    if config is None or not config.exists():
+        return frozenset()
+    lines = (line for line in config.read_text().splitlines() if line.startswith("CONFIG_"))
+    return frozenset(line[len("CONFIG_") :].split("=")[0] for line in lines)

@@ -1,0 +1,135 @@
+"""Checks of compiling, and of this kernel: loading, tracing, network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import CompileError, UnsupportedError
+from ..kernel import features, privilege, running
+from ..kernel.targets import tracefs
+from ..kernel.types import ProgramType
+from .check import Check, State, ask
+from .packages import install
+
+VIRTUAL_MACHINE = "run such tests in a virtual machine: pytest --bpf-kernel=6.1"
+_TRACING = ("tracepoint", "kprobe", "perf_event", "raw_tracepoint", "tracing", "lsm")
+_NETWORK = ("xdp", "sched_cls", "cgroup_skb", "sock_ops", "sk_skb", "sk_lookup", "socket_filter")
+_FILE_SYSTEMS = {
+    "bpf": ("bpffs", "mount -t bpf bpf /sys/fs/bpf"),
+    "cgroup2": ("cgroup v2", "mount -t cgroup2 none /sys/fs/cgroup"),
+}
+
+
+def compile_checks(clang: str | None = None) -> Iterator[Check]:
+    """clang, its BPF target, libbpf's headers."""
+
+    def find() -> str:
+        from ..compiler.clang import find_clang
+        from ..paths import objects_dir
+
+        try:
+            found = find_clang(clang, objects_dir() / "clang")
+        except CompileError as e:
+            raise CompileError("", why=e.why, fix=install("clang")) from e
+        return f"{found.version} ({found.path})"
+
+    yield from ask("compile", "clang", find)
+    header = Path("/usr/include/bpf/bpf_helpers.h")
+    there = header.exists()
+    yield Check(
+        "compile",
+        "libbpf headers",
+        State.OK if there else State.MISSING,
+        str(header) if there else "bpf/bpf_helpers.h is not in /usr/include",
+        "" if there else install("headers"),
+    )
+
+
+def library_checks() -> Iterator[Check]:
+    """libbpf."""
+
+    def find() -> str:
+        from ..libbpf import version
+
+        try:
+            return "{}.{}".format(*version())
+        except UnsupportedError as e:
+            raise UnsupportedError("", why=e.why, fix=install("libbpf")) from e
+
+    yield from ask("load", "libbpf", find)
+
+
+def kernel_checks() -> Iterator[Check]:
+    """Privileges, BTF, and which types of programs load."""
+    has = [name for name in privilege.CAPABILITIES if privilege.has_capability(name)]
+    allowed = "CAP_SYS_ADMIN" in has or {"CAP_BPF", "CAP_NET_ADMIN"} <= set(has)
+    yield Check(
+        "load",
+        "privileges",
+        State.OK if allowed else State.LIMITED,
+        f"uid {os.geteuid()}, {', '.join(has) or 'none of the capabilities for BPF'}",
+        "" if allowed else f"run as root or with CAP_BPF and CAP_NET_ADMIN, or {VIRTUAL_MACHINE}",
+    )
+    btf = Path("/sys/kernel/btf/vmlinux").exists()
+    yield Check(
+        "load",
+        "kernel BTF",
+        State.OK if btf else State.LIMITED,
+        running.release() if btf else "there is no /sys/kernel/btf/vmlinux: no CO-RE, no vmlinux.h",
+        "" if btf else f"boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or {VIRTUAL_MACHINE}",
+    )
+    if allowed:
+        yield _program_types("network", _NETWORK)
+        yield _program_types("trace", _TRACING)
+    else:
+        yield Check("network", "program types", State.LIMITED, "not tried: no privileges", VIRTUAL_MACHINE)
+
+
+def _program_types(area: str, names: tuple[str, ...]) -> Check:
+    assert all(ProgramType.from_name(n) for n in names)
+    answers = {name: bool(features.probe("program_type", name)) for name in names}
+    refused = [name for name, answer in answers.items() if not answer]
+    if not refused:
+        return Check(area, "program types", State.OK, ", ".join(names))
+    loads = [name for name in names if name not in refused]
+    found = f"refused: {', '.join(refused)}; load: {', '.join(loads) or 'none'}"
+    return Check(area, "program types", State.LIMITED, found, VIRTUAL_MACHINE)
+
+
+def tracing_checks() -> Iterator[Check]:
+    """tracefs, and where kprobes and uprobes can attach."""
+    root = tracefs()
+    yield Check(
+        "trace",
+        "tracefs",
+        State.OK if root else State.LIMITED,
+        str(root) if root else "not at /sys/kernel/tracing: no tracepoints",
+        "" if root else f"mount -t tracefs tracefs /sys/kernel/tracing; where that fails, {VIRTUAL_MACHINE}",
+    )
+    for kind in ("kprobe", "uprobe"):
+        there = Path(f"/sys/bus/event_source/devices/{kind}").exists() or bool(
+            root and (root / f"{kind}_events").exists()
+        )
+        found = "can be attached" if there else f"this kernel has no {kind}s"
+        yield Check(
+            "trace", f"{kind}s", State.OK if there else State.LIMITED, found, "" if there else VIRTUAL_MACHINE
+        )
+
+
+def mount_checks() -> Iterator[Check]:
+    """The bpf file system and cgroup v2."""
+    mounts: dict[str, str] = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        mounts.setdefault(after.split()[0], before.split()[4])
+    for kind, (name, command) in _FILE_SYSTEMS.items():
+        where = mounts.get(kind)
+        yield Check(
+            "load" if kind == "bpf" else "network",
+            name,
+            State.OK if where else State.LIMITED,
+            f"mounted at {where}" if where else "not mounted",
+            "" if where else command,
+        )

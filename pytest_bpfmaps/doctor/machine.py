@@ -1,0 +1,41 @@
+"""All checks together, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .check import Check, State
+from .guests import catalogue_checks, machine_checks
+from .host import compile_checks, kernel_checks, library_checks, mount_checks, tracing_checks
+
+_AREAS = ("compile", "load", "network", "trace", "vm", "kernels")
+
+
+def all_checks(clang: str | None = None) -> Iterator[Check]:
+    """Every check, area by area; boots nothing."""
+    return iter(sorted(_checks(clang), key=lambda check: _AREAS.index(check.area)))
+
+
+def _checks(clang: str | None) -> Iterator[Check]:
+    yield from compile_checks(clang)
+    libraries = list(library_checks())
+    yield from libraries
+    if all(c.state is State.OK for c in libraries):
+        yield from kernel_checks()
+    yield from mount_checks()
+    yield from tracing_checks()
+    yield from machine_checks()
+    yield from catalogue_checks()
+
+
+def can_test(checks: Iterable[Check]) -> bool:
+    """Whether BPF tests can run at all: they compile, and load here or in a virtual machine."""
+    areas: dict[str, set[State]] = {}
+    for check in checks:
+        areas.setdefault(check.area, set()).add(check.state)
+
+    def works(*names: str) -> bool:
+        return not any(State.MISSING in areas.get(name, {State.MISSING}) for name in names)
+
+    host = works("compile", "load") and areas.get("network") == {State.OK}
+    return host or works("compile", "load", "vm", "kernels")
