@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import struct
 import sys
+from array import array
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any
@@ -25,6 +26,9 @@ class Codec:
     name: str
     flexible = False
     """Whether it ends in a flexible array: in a record that is longer than `size`, that has the rest."""
+    exact = False
+    """Whether different bytes are always different values: no padding, nothing after a NUL."""
+    is_bitfield = False
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         """The Python value of the bytes at `offset`."""
@@ -96,12 +100,16 @@ _INT_FORMATS = {1: "b", 2: "h", 4: "i", 8: "q"}
 class IntCodec(Codec):
     """An integer of 1, 2, 4 or 8 bytes; `int`."""
 
+    exact = True
+    bounded = False
+    """Whether it takes fewer values than its bytes can hold."""
+
     def __init__(self, name: str, size: int, signed: bool) -> None:
         self.name = name
         self.size = size
         self.signed = signed
         letter = _INT_FORMATS[size]
-        self.format = letter if signed else letter.upper()
+        self.format: Any = letter if signed else letter.upper()
         self._struct = struct.Struct("=" + self.format)
         self.minimum, self.maximum = int_range(size * 8, signed)
 
@@ -109,14 +117,15 @@ class IntCodec(Codec):
         return self._struct.unpack_from(data, offset)[0]
 
     def decode_all(self, data: Buffer) -> list[Any]:
-        return list(struct.unpack(f"={len(data) // self.size}{self.format}", data))
+        return memoryview(data).cast("B").cast(self.format).tolist()
 
     def encode_all(self, values: list[Any], where: str) -> bytes:
+        if self.bounded:
+            return super().encode_all(values, where)
         try:
-            packed = struct.pack(f"={len(values)}{self.format}", *values)
-        except struct.error:
+            return array(self.format, values).tobytes()
+        except (TypeError, OverflowError):
             return super().encode_all(values, where)  # takes more, and says which value does not fit
-        return packed if self.maximum > 1 else super().encode_all(values, where)
 
     def to_int(self, value: Any, where: str) -> int:
         """`value` as an int that fits."""
@@ -169,6 +178,9 @@ class WideIntCodec(Codec):
 
 class BoolCodec(IntCodec):
     """A ``bool``: `bool`; takes 0 and 1 as well."""
+
+    exact = False
+    bounded = True
 
     def __init__(self, name: str, size: int = 1) -> None:
         super().__init__(name, size, signed=False)
@@ -256,6 +268,8 @@ class BytesCodec(Codec):
     Takes bytes of exactly that size. With `filled`, shorter ones too (the rest is zero).
     """
 
+    exact = True
+
     def __init__(self, name: str, size: int, filled: bool = False) -> None:
         self.name = name
         self.size = size
@@ -325,6 +339,7 @@ class ArrayCodec(Codec):
         self.element = element
         self.count = count
         self.size = element.size * count
+        self.exact = element.exact
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         if not self.size:  # of empty structs, or of no length
@@ -349,6 +364,8 @@ class ArrayCodec(Codec):
 
 class BitfieldCodec(Codec):
     """`bits` bits from bit `shift` of the `size` bytes at the offset; the value of `base` in fewer bits."""
+
+    is_bitfield = True
 
     def __init__(self, base: Codec, shift: int, bits: int) -> None:
         self.name = f"{base.name} : {bits}"

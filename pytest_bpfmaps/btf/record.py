@@ -143,6 +143,7 @@ class StructCodec(Codec):
         self.fields = fields
         self.by_name = {f.name: f for f in fields}
         self.flexible = any(f.tail for f in fields)
+        self.exact = sum(f.codec.size for f in fields) == size and all(f.codec.exact for f in fields)
         self._required = {f.name for f in fields if f.choice is None}
         self._choices = {f.name: f.choice for f in fields if f.choice is not None}
         self.type = self._make_type()

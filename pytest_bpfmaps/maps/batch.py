@@ -3,45 +3,89 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+import logging
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from ..btf.codec import Buffer
 from ..errors import MapError
+from ..kernel.types import MapType
 from ..libbpf import ffi, lib, opts
 from ..libbpf.calls import failure
+from .walk import Walk
 
 if TYPE_CHECKING:
     from .base import Map
 
 # 524 is the kernel's ENOTSUPP: batch commands came to map types one after another (hash and array: Linux 5.6)
 UNSUPPORTED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, 524})
+_log = logging.getLogger(__name__)
 _FIRST_CHUNK = 4096
+_MOST = 1 << 20  # elements in one call
+
+# their batch command goes bucket by bucket or index by index, so that no key comes twice; that of the others
+# goes from key to key, and starts over when the key where it stands is deleted
+_IN_ORDER = frozenset(
+    {
+        *(MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH),
+        *(MapType.ARRAY, MapType.PERCPU_ARRAY),
+    }
+)
 
 
-def lookup_all(the_map: Map) -> tuple[bytes, bytes, int]:
-    """All elements as (keys, values, count), keys and values packed one after another."""
-    found = _lookup_batches(the_map)
-    return found if found is not None else _lookup_each(the_map)
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """What was in a map: keys and values, each packed one after another.
+
+    `restarts`: how often the reader had to find its place again, because the key where it stood was deleted;
+    0 when the kernel read in batches. `complete`: False when writers kept the reader from coming to an end.
+    """
+
+    keys: bytes
+    values: bytes
+    count: int
+    restarts: int = 0
+    complete: bool = True
 
 
-def _lookup_batches(the_map: Map) -> tuple[bytes, bytes, int] | None:
-    """With ``BPF_MAP_LOOKUP_BATCH``; None where the kernel lacks it for this type."""
-    key_size, value_size = the_map.key_size, the_map._value_bytes
+def lookup_all(the_map: Map) -> Elements:
+    """All elements. Those that come or go meanwhile may or may not be among them; all others are."""
+    return _lookup_batches(the_map) or _lookup_each(the_map)
+
+
+def _lookup_each(the_map: Map) -> Elements:
+    walk = Walk(the_map)
+    found = walk.found
+    if not walk.complete:
+        _log.warning(
+            "%s: programs write to it so fast that it could not be read to its end; %d elements were seen",
+            the_map,
+            len(found),
+        )
+    return Elements(b"".join(found), b"".join(found.values()), len(found), walk.restarts, walk.complete)
+
+
+# memory that costs nothing before the kernel writes to it
+_allocate = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+def _lookup_batches(the_map: Map) -> Elements | None:
+    """With ``BPF_MAP_LOOKUP_BATCH``; None where the kernel lacks it for this type, or gives up."""
+    sizes = the_map.key_size, the_map._value_bytes
+    place, next_place = bytearray(max(sizes[0], 4)), bytearray(max(sizes[0], 4))
+    packed: tuple[list[Any], list[Any]] = ([], [])
+    total, started = 0, False
     chunk = max(1, min(the_map.max_entries, _FIRST_CHUNK))
-    token_size = max(key_size, 4)
-    token, next_token = bytearray(token_size), bytearray(token_size)
-    keys, values, total = bytearray(), bytearray(), 0
-    count = ffi.new("uint32_t *")
-    settings = opts("bpf_map_batch_opts")
-    started = False
+    count, settings = ffi.new("uint32_t *"), opts("bpf_map_batch_opts")
     while True:
-        key_out, value_out = bytearray(chunk * key_size), bytearray(chunk * value_size)
+        room = [_allocate("char[]", max(1, chunk * size)) for size in sizes]
         count[0] = chunk
         result = lib.bpf_map_lookup_batch(
             the_map.fd,
-            ffi.from_buffer(token) if started else ffi.NULL,
-            ffi.from_buffer(next_token),
-            ffi.from_buffer(key_out),
-            ffi.from_buffer(value_out),
+            ffi.from_buffer(place) if started else ffi.NULL,
+            ffi.from_buffer(next_place),
+            *room,
             count,
             settings,
         )
@@ -49,53 +93,33 @@ def _lookup_batches(the_map: Map) -> tuple[bytes, bytes, int] | None:
             chunk *= 2
             continue
         if result < 0 and result != -errno.ENOENT:
-            if not started and -result in UNSUPPORTED:
-                return None
+            if result == -errno.EINTR or (not started and -result in UNSUPPORTED):
+                return None  # EINTR: a writer deleted each key that the kernel wanted to go on from
             raise failure(-result, MapError, "cannot read", on=str(the_map))
         got = count[0]
-        keys += memoryview(key_out)[: got * key_size]
-        values += memoryview(value_out)[: got * value_size]
+        for chunks, memory, size in zip(packed, room, sizes, strict=True):
+            chunks.append(ffi.buffer(memory, got * size))
         total += got
         if result == -errno.ENOENT or got == 0:
-            return bytes(keys), bytes(values), total
-        token, next_token = next_token, token
-        started = True
-        chunk = min(chunk * 4, 1 << 18, max(chunk, the_map.max_entries))
-
-
-def _lookup_each(the_map: Map) -> tuple[bytes, bytes, int]:
-    keys, values, total = bytearray(), bytearray(), 0
-    for key in raw_keys(the_map):
-        out = bytearray(the_map._value_bytes)
-        result = lib.bpf_map_lookup_elem(the_map.fd, ffi.from_buffer(key), ffi.from_buffer(out))
-        if result == -errno.ENOENT:
-            continue  # deleted since we saw the key
-        if result < 0:
-            raise failure(-result, MapError, "cannot read", on=str(the_map))
-        keys += key
-        values += out
-        total += 1
-    return bytes(keys), bytes(values), total
-
-
-def raw_keys(the_map: Map) -> list[bytes]:
-    """All keys, by ``BPF_MAP_GET_NEXT_KEY``.
-
-    When the current key is deleted meanwhile the kernel starts over at the first one, so keys may come twice;
-    each is listed once. A writer that keeps deleting can't hold us here for ever: the number of steps is
-    bounded.
-    """
-    seen: dict[bytes, None] = {}
-    key: bytes | None = None
-    for _ in range(3 * the_map.max_entries + 64):
-        key = the_map._next_raw_key(key)
-        if key is None:
             break
-        seen[key] = None
-    return list(seen)
+        if total > 2 * the_map.max_entries + _FIRST_CHUNK and the_map.type not in _IN_ORDER:
+            return None  # going round in circles
+        place, next_place, started = next_place, place, True
+        chunk = min(_MOST, max(chunk, the_map.max_entries))
+    found = Elements(b"".join(packed[0]), b"".join(packed[1]), total)
+    return found if the_map.type in _IN_ORDER else _each_once(found, *sizes)
 
 
-def update_all(the_map: Map, keys: bytes, values: bytes, count: int, flags: int) -> None:
+def _each_once(found: Elements, key_size: int, value_size: int) -> Elements:
+    keys = [k for (k,) in struct.iter_unpack(f"{key_size}s", found.keys)] if key_size else []
+    if len(set(keys)) == found.count:
+        return found
+    values = (found.values[i * value_size : (i + 1) * value_size] for i in range(found.count))
+    unique = dict(zip(keys, values, strict=True))
+    return Elements(b"".join(unique), b"".join(unique.values()), len(unique))
+
+
+def update_all(the_map: Map, keys: Buffer, values: Buffer, count: int, flags: int) -> None:
     """Writes packed elements. Raises `MapError`; elements before the refused one are written."""
     if not count:
         return
@@ -115,7 +139,7 @@ def update_all(the_map: Map, keys: bytes, values: bytes, count: int, flags: int)
         the_map._refuse(-result, "update", key, flags)
 
 
-def _update_each(the_map: Map, keys: bytes, values: bytes, count: int, flags: int) -> None:
+def _update_each(the_map: Map, keys: Buffer, values: Buffer, count: int, flags: int) -> None:
     key_size, value_size = the_map.key_size, the_map._value_bytes
     for i in range(count):
         key = keys[i * key_size : (i + 1) * key_size]
@@ -125,7 +149,7 @@ def _update_each(the_map: Map, keys: bytes, values: bytes, count: int, flags: in
             the_map._refuse(-result, "update", the_map._key.decode(key), flags)
 
 
-def delete_all(the_map: Map, keys: bytes, count: int) -> None:
+def delete_all(the_map: Map, keys: Buffer, count: int) -> None:
     """Deletes packed keys. Raises `MapKeyError` for one that is missing; those before it are deleted."""
     if not count:
         return

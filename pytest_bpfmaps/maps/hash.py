@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+import operator
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
 from .. import BPF_ANY
 from ..libbpf import ffi, lib
 from . import batch
 from .base import Map
+from .snapshot import Snapshot, make_snapshot
 
 Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
@@ -38,7 +40,7 @@ class HashMap(Map):
         return bool(result == 0)
 
     def __len__(self) -> int:
-        return batch.lookup_all(self)[2]
+        return batch.lookup_all(self).count
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.snapshot())
@@ -63,13 +65,31 @@ class HashMap(Map):
         return self.snapshot().items()
 
     def snapshot(self) -> dict[Any, Any]:
-        """All elements as a new `dict`; later changes of the map don't show in it."""
-        keys, values, count = batch.lookup_all(self)
-        return dict(zip(self._key.decode_all(keys), self._decode_values(values, count), strict=True))
+        """All elements as a new `dict`; later changes of the map don't show in it.
+
+        A large map's elements are decoded when somebody asks for them. While programs write to the map, what
+        they add or delete meanwhile may or may not be there; what stays in the map is.
+        """
+        return make_snapshot(
+            batch.lookup_all(self), self._key, self._decode_value, self._decode_values, str(self)
+        )
+
+    def to_numpy(self) -> tuple[Any, Any]:
+        """All elements as two NumPy arrays, keys and values, with dtypes made from BTF.
+
+        Raises `UnsupportedError` without NumPy, or for a C type that NumPy can't show.
+        """
+        from ..btf import arrays
+
+        found = batch.lookup_all(self)
+        keys = arrays.to_array(found.keys, self._key, found.count)
+        return keys, arrays.to_array(found.values, self._value, found.count, *self._lanes())
 
     def clear(self) -> None:
         """Deletes all elements."""
-        for key in batch.raw_keys(self):
+        keys, size = batch.lookup_all(self).keys, self.key_size
+        for at in range(0, len(keys), size):
+            key = keys[at : at + size]
             result = lib.bpf_map_delete_elem(self.fd, ffi.from_buffer(key))
             if result < 0 and result != -errno.ENOENT:
                 self._refuse(-result, "delete", self._key.decode(key))
@@ -81,40 +101,73 @@ class HashMap(Map):
     def update_batch(self, items: Items, flags: int = BPF_ANY) -> None:
         """Writes many elements; ``BPF_MAP_UPDATE_BATCH`` where the kernel has it (Linux 5.6).
 
+        `items` is a mapping, pairs, or a tuple of two NumPy arrays as `to_numpy` gives them: keys, values.
         All keys and values are checked before the first is written.
         """
-        pairs = list(items.items() if isinstance(items, Mapping) else items)
-        keys = b"".join(self._encode_key(k) for k, _ in pairs)
-        values = b"".join(self._encode_value(v) for _, v in pairs)
-        batch.update_all(self, keys, values, len(pairs), flags)
+        if isinstance(items, tuple) and len(items) == 2 and all(hasattr(a, "dtype") for a in items):
+            keys, values, count = self._pack_arrays(*items)
+        else:
+            keys, values, count = self._pack(items if isinstance(items, Mapping) else list(items))
+        batch.update_all(self, keys, values, count, flags)
+
+    def _pack(self, pairs: Mapping[Any, Any] | list[tuple[Any, Any]]) -> tuple[bytes, bytes, int]:
+        keys = list(pairs) if isinstance(pairs, Mapping) else [k for k, _ in pairs]
+        values = list(pairs.values()) if isinstance(pairs, Mapping) else [v for _, v in pairs]
+        return self._encode_keys(keys), self._encode_values(values), len(keys)
+
+    def _pack_arrays(self, keys: Any, values: Any) -> tuple[Any, Any, int]:
+        from ..btf import arrays
+
+        arrays.check_lengths(keys, values, str(self))
+        raw_keys = arrays.from_array(keys, self._key, self._key_where)
+        return raw_keys, arrays.from_array(values, self._value, self._value_where, *self._lanes()), len(keys)
 
     def delete_batch(self, keys: Iterable[Any]) -> None:
         """Deletes many keys; ``BPF_MAP_DELETE_BATCH`` where the kernel has it (Linux 5.6)."""
-        raw = [self._encode_key(k) for k in keys]
-        batch.delete_all(self, b"".join(raw), len(raw))
+        wanted = list(keys)
+        batch.delete_all(self, self._encode_keys(wanted), len(wanted))
 
     def __eq__(self, other: object) -> bool:
         """Against a mapping: whether it holds the same keys and values now. Against a map: identity."""
-        if isinstance(other, Map) or not isinstance(other, Mapping):
-            return NotImplemented
-        mine = self._by_raw_key()
-        if len(mine) != len(other):
-            return False
-        try:
-            return all(mine[self._encode_key(k)] == v for k, v in other.items())
-        except (KeyError, TypeError, ValueError):
-            return False  # a key that is not there, or that the key's C type could not even hold
+        fits: bool = self._compare(other, operator.eq)
+        return fits
+
+    def __ge__(self, other: object) -> bool:
+        """Whether it holds all elements of the mapping `other` now."""
+        fits: bool = self._compare(other, operator.ge)
+        return fits
+
+    def __le__(self, other: object) -> bool:
+        """Whether the mapping `other` has all elements of the map."""
+        fits: bool = self._compare(other, operator.le)
+        return fits
 
     __hash__ = object.__hash__
 
-    def _by_raw_key(self) -> dict[bytes, Any]:
-        keys, values, count = batch.lookup_all(self)
-        size = self.key_size
-        raw = (keys[i * size : (i + 1) * size] for i in range(count))
-        return dict(zip(raw, self._decode_values(values, count), strict=True))
+    def _compare(self, other: object, how: Callable[[Any, Any], Any]) -> Any:
+        if isinstance(other, Map) or not isinstance(other, Mapping):
+            return NotImplemented
+        found = self.snapshot()
+        seen = found if isinstance(found, Snapshot) else Snapshot(found, origin=str(self), codec=self._key)
+        fits = how(seen, other)
+        self.compared = None if fits else seen
+        return fits
+
+    compared: Snapshot | None = None
+    """What the last comparison that failed saw: the map may hold something else by the time of the report."""
+
+    def _encode_keys(self, keys: list[Any]) -> bytes:
+        return self._key.encode_all(keys, self._key_where)
+
+    def _encode_values(self, values: list[Any]) -> bytes:
+        return self._value.encode_all(values, self._value_where)
 
     def _decode_values(self, raw: bytes, count: int) -> list[Any]:
         return self._value.decode_all(raw)
+
+    def _lanes(self) -> tuple[int, int] | tuple[()]:
+        """For a value per CPU: (number of CPUs, bytes from one to the next)."""
+        return ()
 
     def _missing_key_hint(self) -> str | None:
         keys = [repr(k) for k in self._some_keys(6)]

@@ -31,11 +31,6 @@ class LpmTrieMap(HashMap):
         super().__init__(fd, info, codecs, **options)
         self._key: Codec = PrefixCodec(self._key)
 
-    def _by_raw_key(self) -> dict[bytes, Any]:
-        # the kernel keeps the bits after a prefix as they were written: leave them out to compare keys
-        where = self._key_where
-        return {self._key.encode(self._key.decode(k), where): v for k, v in super()._by_raw_key().items()}
-
     def _refuse(self, number: int, verb: str, key: Any, flags: int = 0) -> NoReturn:
         if number != errno.ENOSPC:
             super()._refuse(number, verb, key, flags)

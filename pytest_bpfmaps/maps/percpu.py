@@ -13,6 +13,7 @@ from ..libbpf import check, lib
 from .array import ArrayMap
 from .hash import HashMap
 from .info import MapInfo
+from .snapshot import Snapshot
 
 
 @cache
@@ -70,9 +71,10 @@ class PerCpuHashMap(HashMap):
         self._stride = (self._value.size + 7) & ~7
         self._value_bytes = self._stride * possible_cpus()
 
-    def sum(self) -> dict[Any, Any]:
+    def sum(self) -> Snapshot:
         """``{key: total over all CPUs}``."""
-        return {k: v.sum() for k, v in self.snapshot().items()}
+        totals = {k: v.sum() for k, v in self.snapshot().items()}
+        return Snapshot(totals, origin=f"the sum over all CPUs of {self}", codec=self._key)
 
     def _decode_value(self, raw: bytes | bytearray | memoryview) -> Any:
         decode, step = self._value.decode, self._stride
@@ -81,6 +83,12 @@ class PerCpuHashMap(HashMap):
     def _decode_values(self, raw: bytes, count: int) -> list[Any]:
         size = self._value_bytes
         return [self._decode_value(raw[i * size : (i + 1) * size]) for i in range(count)]
+
+    def _encode_values(self, values: list[Any]) -> bytes:
+        return b"".join([self._encode_value(v) for v in values])
+
+    def _lanes(self) -> tuple[int, int]:
+        return possible_cpus(), self._stride
 
     def _encode_value(self, value: Any) -> bytes:
         padding = bytes(self._stride - self._value.size)
