@@ -35,6 +35,13 @@ def opened(path: Any, flags: int, what: str) -> Iterator[int]:
         fd = os.open(path, flags | os.O_CLOEXEC)
     except OSError as e:
         raise MapError(what, on=f"at {path}", why=reason(e.errno or 0), errno=e.errno) from e
+    with closing(fd):
+        yield fd
+
+
+@contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """A descriptor that is closed at the end of the block."""
     try:
         yield fd
     finally:

@@ -10,13 +10,14 @@ from ..errors import MapError
 from ..kernel.types import MapType
 from ..libbpf import check, ffi, lib, to_str
 
-_INDEXED = frozenset(
+INDEXED = frozenset(
     {
         *(MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.PERF_EVENT_ARRAY),
         *(MapType.CGROUP_ARRAY, MapType.ARRAY_OF_MAPS, MapType.DEVMAP, MapType.CPUMAP, MapType.XSKMAP),
         *(MapType.SOCKMAP, MapType.REUSEPORT_SOCKARRAY, MapType.STACK_TRACE),
     }
 )
+"""Maps whose keys are indices from 0 to `max_entries` - 1."""
 
 BUFFERS = frozenset({MapType.RINGBUF, MapType.USER_RINGBUF, MapType.PERF_EVENT_ARRAY})
 """Maps that carry records to user space; their declared value type is the record's."""
@@ -74,7 +75,7 @@ def codecs_for(info: MapInfo, codecs: Codecs | None) -> tuple[Codec, Codec]:
     value_size = None if info.type in BUFFERS else info.value_size
     value = _typed(codecs, info.btf_value_type_id, value_size)
     if key is None:
-        indexed = info.type in _INDEXED and info.key_size == 4
+        indexed = info.type in INDEXED and info.key_size == 4
         key = IntCodec("__u32", 4, signed=False) if indexed else _plain(info.key_size)
     return key, value or _plain(info.value_size)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NoReturn
 
 from .. import BPF_ANY
@@ -14,7 +12,7 @@ from ..btf.codec import IntCodec
 from ..errors import MapError, MapTypeError
 from ..libbpf import ffi, lib
 from ..libbpf.calls import reason
-from .descriptors import describe, descriptor_of
+from .descriptors import closing, describe, descriptor_of
 from .info import MapInfo
 from .sparse import SparseMap
 
@@ -75,23 +73,18 @@ class ReferenceMap(SparseMap):
             if result < 0:
                 self._refuse_value(-result, key, value, fd, flags)
 
-    @contextmanager
-    def _as_descriptor(self, value: Any) -> Iterator[int]:
+    def _as_descriptor(self, value: Any) -> AbstractContextManager[int]:
         """The descriptor to give to the kernel, open while the block runs."""
         own = value.open() if isinstance(value, Reference) else None
         fd = own if isinstance(value, Reference) else descriptor_of(value)
-        if fd is None:
-            raise MapTypeError(
-                f"cannot put {value!r}",
-                on=f"into {self}",
-                why=f"it is {type(value).__name__}, not {self.wanted}",
-                fix=f"give {self.wanted}, or a descriptor of one",
-            )
-        try:
-            yield fd
-        finally:
-            if own is not None:
-                os.close(own)
+        if fd is not None:
+            return nullcontext(fd) if own is None else closing(fd)
+        raise MapTypeError(
+            f"cannot put {value!r}",
+            on=f"into {self}",
+            why=f"it is {type(value).__name__}, not {self.wanted}",
+            fix=f"give {self.wanted}, or a descriptor of one",
+        )
 
     def _refuse_value(self, number: int, key: Any, value: Any, fd: int, flags: int) -> NoReturn:
         what, on, is_what = f"cannot put {value!r}", f"into {self} at {key!r}", describe(fd)

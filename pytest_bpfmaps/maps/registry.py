@@ -12,6 +12,8 @@ from ..libbpf import check, ffi, lib
 from .array import ArrayMap
 from .base import Map, info_of
 from .bloom import BloomFilterMap
+from .cgroups import AttachedStorageMap, CgroupArrayMap, PerCpuAttachedStorageMap
+from .devices import CpuMap, DevMap
 from .hash import HashMap
 from .info import MapInfo
 from .kernel_btf import load_codecs
@@ -20,6 +22,8 @@ from .nested import MapOfMaps
 from .percpu import PerCpuArrayMap, PerCpuHashMap
 from .prog_array import ProgArrayMap
 from .queue import QueueMap
+from .sockets import ReuseportMap, SockMap, XskMap
+from .storage import CgroupStorageMap, InodeStorageMap, SkStorageMap, TaskStorageMap
 
 CLASSES: dict[int, type[Map]] = {
     MapType.HASH: HashMap,
@@ -35,6 +39,20 @@ CLASSES: dict[int, type[Map]] = {
     MapType.ARRAY_OF_MAPS: MapOfMaps,
     MapType.HASH_OF_MAPS: MapOfMaps,
     MapType.PROG_ARRAY: ProgArrayMap,
+    MapType.CGROUP_ARRAY: CgroupArrayMap,
+    MapType.CGROUP_STORAGE: AttachedStorageMap,
+    MapType.PERCPU_CGROUP_STORAGE: PerCpuAttachedStorageMap,
+    MapType.SK_STORAGE: SkStorageMap,
+    MapType.INODE_STORAGE: InodeStorageMap,
+    MapType.TASK_STORAGE: TaskStorageMap,
+    MapType.CGRP_STORAGE: CgroupStorageMap,
+    MapType.SOCKMAP: SockMap,
+    MapType.SOCKHASH: SockMap,
+    MapType.REUSEPORT_SOCKARRAY: ReuseportMap,
+    MapType.XSKMAP: XskMap,
+    MapType.DEVMAP: DevMap,
+    MapType.DEVMAP_HASH: DevMap,
+    MapType.CPUMAP: CpuMap,
 }
 """By type; other floors add theirs. A type that is not here gets the plain `Map` with the kernel's verbs."""
 

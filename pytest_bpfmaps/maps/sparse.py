@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import MapError, UnsupportedError
 from ..libbpf import ffi, lib
 from ..libbpf.calls import failure, reason
 from .base import Map
+from .info import INDEXED
 
 # what the kernel says where user space can't read a slot; 524 is its own ENOTSUPP
 _UNREADABLE = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, 524})
@@ -135,6 +136,17 @@ class SparseMap(Map):
             again += key in seen
             seen[key] = None
         return list(seen)
+
+    def _refuse(self, number: int, verb: str, key: Any, flags: int = 0) -> NoReturn:
+        if number != errno.E2BIG or self._info.type not in INDEXED:
+            super()._refuse(number, verb, key, flags)
+        raise MapError(
+            f"cannot {verb} {key!r}",
+            on=f"in {self}",
+            why=f"its indices go from 0 to {self.max_entries - 1} (E2BIG)",
+            fix="give an index in that range",
+            errno=number,
+        )
 
     def _missing_key_hint(self) -> str | None:
         try:
