@@ -90,6 +90,10 @@ class AttachError(BpfError, OSError):
     """A program could not be attached to its target, or could never run there."""
 
 
+class TriggerError(BpfError, OSError):
+    """A network namespace, interface, cgroup or process for a test could not be made, used or taken down."""
+
+
 class MapError(BpfError, OSError):
     """A map operation was refused."""
 

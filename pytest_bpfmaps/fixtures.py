@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .compiler import Compiler
     from .harness import Bpf
     from .kernel.handle import RunningKernel
+    from .triggers.cgroup import Cgroup
+    from .triggers.netns import NetNsFactory
+    from .triggers.process import ProcessFactory
 
 
 @pytest.fixture
@@ -39,6 +42,36 @@ def bpf_kernel() -> RunningKernel:
     from .kernel.handle import RunningKernel
 
     return RunningKernel()
+
+
+@pytest.fixture
+def bpf_netns() -> Iterator[NetNsFactory]:
+    """Makes network namespaces for one test: ``bpf_netns()``; see `pytest_bpfmaps.triggers.netns.NetNs`."""
+    from .triggers.netns import NetNsFactory
+
+    with NetNsFactory() as factory:
+        yield factory
+
+
+@pytest.fixture
+def bpf_cgroup() -> Iterator[Cgroup]:
+    """An empty cgroup v2 for one test; see `pytest_bpfmaps.triggers.cgroup.Cgroup`."""
+    from .triggers.cgroup import new_cgroup
+
+    with new_cgroup() as made:
+        yield made
+
+
+@pytest.fixture
+def bpf_process() -> Iterator[ProcessFactory]:
+    """Makes processes whose pid is known before they run: ``bpf_process(["true"])``.
+
+    See `pytest_bpfmaps.triggers.process.PausedProcess`.
+    """
+    from .triggers.process import ProcessFactory
+
+    with ProcessFactory() as factory:
+        yield factory
 
 
 @pytest.hookimpl(tryfirst=True)

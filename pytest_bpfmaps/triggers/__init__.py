@@ -1,1 +1,1 @@
-"""TODO"""
+"""What makes the kernel do the thing: network namespaces and packets, cgroups, processes."""

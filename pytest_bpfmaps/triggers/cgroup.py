@@ -1,0 +1,251 @@
+"""Control groups, version 2, for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+from ..errors import ClosedError, TriggerError, UnsupportedError
+from ..kernel.running import timeout_scale
+from .names import PREFIX, unique_name
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+_KILL_TIME = 2.0  # seconds until a killed process is taken for stuck
+
+
+class Cgroup:
+    """A control group; `Program.attach(cgroup=…)` takes it. Made by the fixture `bpf_cgroup`.
+
+    Its folder is locked while this process lives: that is how a later run knows what a killed one left.
+    Raises `TriggerError` with errno.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._children: list[Cgroup] = []
+        self._fd = _make(path)
+
+    def fileno(self) -> int:
+        """Its descriptor. Raises `ClosedError` after teardown."""
+        if self._fd < 0:
+            raise ClosedError("cannot use", on=str(self), why="it is removed already")
+        return self._fd
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor. Raises `ClosedError` after teardown."""
+        return self.fileno()
+
+    @property
+    def id(self) -> int:
+        """What ``bpf_get_current_cgroup_id()`` gives inside: the folder's inode number (Linux 5.5)."""
+        return os.fstat(self.fileno()).st_ino
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes inside, not those of its children."""
+        return _pids(self.path)
+
+    def add(self, pid: int) -> None:
+        """Moves a process in, with all its threads; 0 is this one."""
+        self.fileno()
+        _move(pid, self.path)
+
+    @contextlib.contextmanager
+    def enter(self) -> Iterator[Self]:
+        """This process is inside, all its threads, and afterwards where it was before; may be nested."""
+        home = own_folder()
+        self.add(0)
+        try:
+            yield self
+        finally:
+            _move(0, home)
+
+    def child(self, name: str) -> Cgroup:
+        """A control group inside this one; removed with it."""
+        made = Cgroup(self.path / name)
+        self._children.append(made)
+        return made
+
+    def close(self) -> None:
+        """Moves this process out, kills every other one inside, removes it with its children.
+
+        Safe to call again. Raises `TriggerError` when a process inside does not die within two seconds.
+        """
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        try:
+            while self._children:
+                self._children.pop().close()
+            remove(self.path)
+        finally:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+    def __str__(self) -> str:
+        return f"cgroup {self.path}"
+
+
+def new_cgroup() -> Cgroup:
+    """A control group with a new name below the one that this process began in.
+
+    Raises `UnsupportedError` where no version 2 hierarchy is mounted, or it is not ours to change.
+    """
+    parent = root()
+    _remove_dead(parent)
+    return Cgroup(parent / unique_name())
+
+
+@cache
+def root() -> Path:
+    """The folder of the control group that this process began in."""
+    return own_folder()
+
+
+def own_folder() -> Path:
+    """The folder of the control group that this process is in; the top one when that is not in view."""
+    top, mounted = _mount()
+    folder = top / os.path.relpath(_own_path(), mounted)
+    return folder if folder.is_relative_to(top) and folder.is_dir() else top
+
+
+def _own_path() -> str:
+    """The path of this process in the version 2 hierarchy, cgroups(7)."""
+    for line in _MEMBERSHIP.read_text().splitlines():
+        if line.startswith("0::"):
+            return line.removeprefix("0::").removesuffix(" (deleted)")
+    return "/"
+
+
+@cache
+def _mount() -> tuple[Path, str]:
+    found = find_mount(_MOUNTS.read_text())
+    if found is None:
+        raise UnsupportedError(
+            "cannot make a cgroup",
+            why="no cgroup v2 hierarchy is mounted here; BPF programs know no other",
+            fix="mount -t cgroup2 none /sys/fs/cgroup/unified (beside v1), or boot with "
+            "systemd.unified_cgroup_hierarchy=1",
+            errno=errno.ENOENT,
+        )
+    return found
+
+
+def find_mount(mountinfo: str) -> tuple[Path, str] | None:
+    """From the text of /proc/self/mountinfo: where cgroup2 is mounted, and which part of it.
+
+    The whole of it if that is mounted anywhere, proc_pid_mountinfo(5).
+    """
+    found = []
+    for line in mountinfo.splitlines():
+        fields, _, rest = line.partition(" - ")
+        if rest.startswith("cgroup2 "):
+            part, point = (_unescape(f) for f in fields.split()[3:5])
+            found.append((part, point))
+    if not found:
+        return None
+    part, point = min(found)
+    return Path(point), part
+
+
+def _unescape(field: str) -> str:
+    return re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), field)
+
+
+def _make(path: Path) -> int:
+    """A locked descriptor of a new folder."""
+    while True:
+        try:
+            path.mkdir()
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as e:
+            raise TriggerError(
+                "cannot make cgroup",
+                on=str(path),
+                why=str(e),
+                fix="run as root, with the cgroup file system writable",
+                errno=e.errno,
+            ) from e
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        if path.exists():  # else: another run took it for left over, just before it was locked
+            return fd
+        os.close(fd)
+
+
+def _move(pid: int, folder: Path) -> None:
+    try:
+        (folder / "cgroup.procs").write_text(str(pid))
+    except OSError as e:
+        who = "this process" if pid == 0 else f"process {pid}"
+        raise TriggerError(f"cannot move {who}", on=f"to cgroup {folder}", why=str(e), errno=e.errno) from e
+
+
+def _pids(folder: Path) -> list[int]:
+    return [int(line) for line in (folder / "cgroup.procs").read_text().split()]
+
+
+def remove(folder: Path) -> None:
+    """Empties and removes a control group and those below it."""
+    for child in [p for p in folder.iterdir() if p.is_dir()]:
+        remove(child)
+    _empty(folder)
+    deadline = time.monotonic() + _KILL_TIME * timeout_scale()
+    while True:
+        try:
+            folder.rmdir()
+            return
+        except FileNotFoundError:
+            return
+        except OSError as e:  # a process that is dying still counts
+            if e.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise TriggerError(
+                    "cannot remove cgroup",
+                    on=str(folder),
+                    why=f"{e}; processes inside: {_pids(folder) or 'none'}",
+                    errno=e.errno,
+                ) from e
+        time.sleep(0.001)
+
+
+def _empty(folder: Path) -> None:
+    """Moves this process out, kills the others."""
+    for pid in _pids(folder):
+        if pid == os.getpid():
+            _move(0, root())
+        elif pid > 0:  # 0: of another PID namespace
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _remove_dead(parent: Path) -> None:
+    """Removes what killed runs left: folders of ours that nobody has locked."""
+    for folder in parent.glob(f"{PREFIX}-*"):
+        with contextlib.suppress(OSError):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(folder)
+            finally:
+                os.close(fd)

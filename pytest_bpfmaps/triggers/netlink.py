@@ -1,0 +1,52 @@
+"""pyroute2, imported when the first interface is made: that takes longer than most tests."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import TriggerError, UnsupportedError
+from ..libbpf.calls import reason
+
+
+def require_pyroute2() -> None:
+    """Raises `UnsupportedError` where pyroute2 is not installed; does not import it."""
+    try:
+        found = importlib.util.find_spec("pyroute2")
+    except ValueError:  # somebody put None in its place
+        found = None
+    if found is None:
+        raise UnsupportedError(
+            "cannot make a network for a test",
+            why="pyroute2 is not installed",
+            fix="pip install 'pytest-bpfmaps[net]'",
+        )
+
+
+@contextlib.contextmanager
+def netlink_socket() -> Iterator[Any]:
+    """pyroute2's ``IPRoute`` in this thread's namespace.
+
+    A new one each time, a millisecond: pyroute2 opens a further socket, in whichever namespace that is, for
+    each thread that uses one.
+    """
+    require_pyroute2()
+    from pyroute2.iproute.linux import IPRoute
+
+    with IPRoute() as ip:
+        yield ip
+
+
+@contextlib.contextmanager
+def refused_as(what: str, on: str) -> Iterator[None]:
+    """The kernel's refusals of netlink requests as `TriggerError`."""
+    require_pyroute2()
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        yield
+    except NetlinkError as e:
+        detail = str(e.args[1]) if len(e.args) > 1 and e.args[1] else reason(e.code)
+        raise TriggerError(what, on=on, why=detail, errno=e.code) from e
