@@ -13,6 +13,7 @@ from .compiler import Compiler, CompileRequest, find_source
 from .errors import CaptureTimeoutError, CompileError
 from .kernel.running import timeout_scale
 from .maps import Map, map_by_id, pinned_map
+from .maps.create import CType, create_map
 from .maps.pins import Pins
 from .maps.registry import maps_by_name
 from .objects import LoadedObject, OpenedObject
@@ -107,6 +108,46 @@ class Bpf:
             btf=self._btf,
         )
         return self._compiler.compile(request)
+
+    def create_map(
+        self,
+        type: str,
+        *,
+        key: CType = None,
+        value: CType = None,
+        max_entries: int | None = None,
+        flags: int = 0,
+        name: str | None = None,
+        inner: Map | Mapping[str, Any] | None = None,
+        extra: int = 0,
+    ) -> Map:
+        """Creates a map without an object.
+
+        `type` is the kernel's name in lower case without prefix, ``"percpu_array"``. `key` and `value` are C
+        type text, ``"u32"``, ``"struct { u32 a; u64 b; }"``, or sizes in bytes; types that always have the
+        same need none (indices, references to maps and programs), and a ring buffer's value is the type of
+        its records. `max_entries` counts elements (a ring buffer's bytes, an arena's pages); `flags` are
+        ``BPF_F_*``, to which those are added that the type can't be without. `inner` is the model for the
+        maps in a map of maps: a live map, or a mapping of these arguments. `extra` is ``map_extra``: a bloom
+        filter's hash functions.
+
+        Raises `MapTypeError` for text that is no C type and for missing or superfluous parts, `MapError` with
+        errno for what the kernel refuses, `UnsupportedError` when it lacks the type.
+        ``BPF_MAP_CREATE``, bpf(2).
+        """
+        return self._keep_map(
+            create_map(
+                self._compiler,
+                type,
+                key=key,
+                value=value,
+                max_entries=max_entries,
+                flags=flags,
+                name=name,
+                inner=inner,
+                extra=extra,
+            )
+        )
 
     def map_by_id(self, map_id: int) -> Map:
         """Any map of this machine, by the kernel's id."""

@@ -1,0 +1,250 @@
+"""Maps without an object: ``BPF_MAP_CREATE``, with types from C text."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..btf import Codecs
+from ..compiler import Compiler
+from ..errors import MapError, MapTypeError, MapValueError, NameLookupError, UnsupportedError, closest
+from ..kernel.features import probe
+from ..kernel.privilege import refusal_hint
+from ..kernel.types import MapType
+from ..libbpf import capture_log, ffi, lib, opts
+from ..libbpf.calls import reason
+from .base import Map
+from .c_types import Types, compile_types
+from .info import map_info
+from .kernel_btf import parse_codecs
+from .registry import make_map
+from .shapes import ANY, Shape, shape_of
+
+CType = str | int | None
+"""A C type as text, or a size in bytes."""
+
+_NAME = re.compile(r"[A-Za-z0-9_.]+")
+_KERNEL_NAME = 15
+_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
+_EMPTY = Types(b"", {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the kernel is asked for; sizes in bytes."""
+
+    type: MapType
+    name: str
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    extra: int
+    inner_fd: int
+    types: Types
+
+    def __str__(self) -> str:
+        return f"map {self.name!r} ({self.type})"
+
+
+def create_map(
+    compiler: Compiler,
+    type: str | MapType,
+    *,
+    key: CType = None,
+    value: CType = None,
+    max_entries: int | None = None,
+    flags: int = 0,
+    name: str | None = None,
+    inner: Map | Mapping[str, Any] | None = None,
+    extra: int = 0,
+) -> Map:
+    """Creates a map; see `pytest_bpfmaps.harness.Bpf.create_map`."""
+    kind = _kind(type)
+    name = _checked_name(name, kind)
+    on, shape = f"map {name!r} ({kind})", shape_of(kind)
+    if key is None and isinstance(value, str):
+        key = shape.key_type
+    texts = {n: t for n, t in (("key", key), ("value", value)) if isinstance(t, str)}
+    types = compile_types(compiler, texts, on) if texts else _EMPTY
+    codecs = parse_codecs(types.btf) if texts else None
+    entries = _entries(kind, shape, max_entries, on)
+    key_size = _size("key", key, shape.key, types, codecs, on)
+    value_size = shape.value
+    if not shape.records:
+        value_size = _size("value", value, shape.value, types, codecs, on)
+    with _model(compiler, kind, inner, on) as model:
+        inner_fd = 0 if model is None else model.fd
+        sizes = (key_size, value_size, entries)
+        fd = _create(_Request(kind, name, *sizes, flags | shape.flags, extra, inner_fd, types))
+        inner_info = None if model is None else model._info
+    info = replace(
+        map_info(fd),
+        btf_key_type_id=types.ids.get("key", 0),
+        btf_value_type_id=types.ids.get("value", 0),
+        inner=inner_info and replace(inner_info, btf_key_type_id=0, btf_value_type_id=0),
+    )
+    return make_map(fd, info, codecs, name=name)
+
+
+def _kind(type: str | MapType) -> MapType:
+    kind = type if isinstance(type, MapType) else MapType.from_name(type)
+    if kind is None:
+        known = [str(t) for t in MapType if t]
+        raise NameLookupError("no map type", on=repr(type), fix=closest(str(type).lower(), known))
+    if kind == MapType.STRUCT_OPS:
+        raise UnsupportedError(
+            "cannot create",
+            on="a struct_ops map",
+            why="it consists of programs",
+            fix="define it in a .bpf.c file and load that",
+            errno=errno.EOPNOTSUPP,
+        )
+    return kind
+
+
+def _checked_name(name: str | None, kind: MapType) -> str:
+    if name is None:
+        return str(kind)
+    if not _NAME.fullmatch(name):
+        raise MapValueError(
+            "cannot create",
+            on=f"map {name!r}",
+            why="the kernel takes names of letters, digits, '_' and '.'",
+            fix="the kernel keeps the first 15 of them",
+        )
+    return name
+
+
+def _entries(kind: MapType, shape: Shape, given: int | None, on: str) -> int:
+    if not shape.entries:
+        if given:
+            raise MapValueError(
+                "cannot create",
+                on=on,
+                why=f"max_entries is {given}, and it grows with what its values belong to",
+                fix="leave max_entries out",
+            )
+        return 0
+    if given is None and kind == MapType.PERF_EVENT_ARRAY:
+        return int(lib.libbpf_num_possible_cpus())
+    if given is None:
+        raise MapValueError("cannot create", on=on, why="max_entries is missing", fix="give max_entries=…")
+    return given
+
+
+def _size(  # noqa: PLR0917
+    part: str, given: CType, default: int, types: Types, codecs: Codecs | None, on: str
+) -> int:
+    """The size of a key or value in bytes."""
+    if given is None:
+        if default == ANY:
+            fix = f"give {part}='u32', a struct, or a size in bytes"
+            raise MapTypeError("cannot create", on=on, why=f"its {part} is missing", fix=fix)
+        return default
+    if default == 0:
+        raise MapTypeError("cannot create", on=on, why=f"it has no {part}", fix=f"leave {part}={given!r} out")
+    if codecs is not None and part in types.ids:
+        return codecs.get(types.ids[part]).size
+    assert isinstance(given, int)
+    return given
+
+
+@contextmanager
+def _model(
+    compiler: Compiler, kind: MapType, inner: Map | Mapping[str, Any] | None, on: str
+) -> Iterator[Map | None]:
+    """The map that a map of maps takes for the model of its inner maps: a live one, or one for the moment."""
+    if inner is None and kind in _OF_MAPS:
+        raise MapTypeError(
+            "cannot create",
+            on=on,
+            why="inner, the model of its maps, is missing",
+            fix="give a live map, or inner={'type': 'array', 'value': 'u64', 'max_entries': 4}",
+        )
+    if inner is not None and kind not in _OF_MAPS:
+        raise MapTypeError("cannot create", on=on, why="only maps of maps have an inner map")
+    if not isinstance(inner, Mapping):
+        yield inner
+        return
+    with create_map(compiler, **inner) as made:
+        yield made
+
+
+def _create(wanted: _Request) -> int:
+    """A descriptor of a new map; typed, unless the kernel refuses just that."""
+    btf_fd = _load_btf(wanted.types.btf)
+    try:
+        fd = _call(wanted, btf_fd) if btf_fd >= 0 else -errno.EINVAL
+    finally:
+        if btf_fd >= 0:
+            os.close(btf_fd)
+    if fd < 0:  # many types take no BTF, and old kernels not all of it: libbpf does the same
+        fd = _call(wanted, -1)
+    if fd < 0:
+        raise _refusal(wanted, -fd)
+    return fd
+
+
+def _load_btf(raw: bytes) -> int:
+    return int(lib.bpf_btf_load(ffi.from_buffer(raw), len(raw), ffi.NULL)) if raw else -1
+
+
+def _call(wanted: _Request, btf_fd: int) -> int:
+    settings = opts(
+        "bpf_map_create_opts",
+        map_flags=wanted.flags,
+        map_extra=wanted.extra,
+        inner_map_fd=wanted.inner_fd,
+    )
+    if btf_fd >= 0:
+        settings.btf_fd = btf_fd
+        settings.btf_key_type_id = wanted.types.ids.get("key", 0)
+        settings.btf_value_type_id = wanted.types.ids.get("value", 0)
+    name = wanted.name[:_KERNEL_NAME].encode()
+    sizes = (wanted.key_size, wanted.value_size, wanted.max_entries)
+    with capture_log():
+        return int(lib.bpf_map_create(wanted.type, name, *sizes, settings))
+
+
+def _refusal(wanted: _Request, number: int) -> MapError | UnsupportedError:
+    if number in (errno.EPERM, errno.EACCES):
+        return MapError("cannot create", on=str(wanted), why=reason(number), fix=refusal_hint(), errno=number)
+    feature = probe("map_type", str(wanted.type))
+    if not feature:
+        return UnsupportedError("cannot create", on=str(wanted), why=feature.why, errno=number)
+    shown = f"key {wanted.key_size} and value {wanted.value_size} bytes, max_entries {wanted.max_entries}"
+    return MapError(
+        "cannot create",
+        on=str(wanted),
+        why=f"{reason(number)}, for {shown}, flags {wanted.flags:#x}",
+        fix=_advice(wanted, number),
+        errno=number,
+    )
+
+
+def _advice(wanted: _Request, number: int) -> str | None:
+    """What is probably wrong, where the kernel only says `EINVAL`."""
+    if number == errno.E2BIG:
+        return "ask for fewer or smaller elements"
+    if number != errno.EINVAL:
+        return None
+    count, page = wanted.max_entries, mmap.PAGESIZE
+    if shape_of(wanted.type).entries and count == 0:
+        return "max_entries has to be at least 1"
+    if wanted.type in (MapType.RINGBUF, MapType.USER_RINGBUF) and (count & (count - 1) or count % page):
+        return f"max_entries is its size in bytes: a power of 2 and a multiple of {page}"
+    wants = shape_of(wanted.type)
+    if not wants.entries and not wanted.types.ids:
+        return "its value has to have a type: value='u64', or a struct"
+    if wants.key not in (ANY, wanted.key_size):
+        return f"its key has {wants.key} bytes"
+    if wanted.type == MapType.LPM_TRIE:
+        return "its key begins with '__u32 prefixlen;', and 1 to 256 bytes of data follow"
+    return None
