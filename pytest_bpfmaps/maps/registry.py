@@ -24,6 +24,7 @@ from .prog_array import ProgArrayMap
 from .queue import QueueMap
 from .sockets import ReuseportMap, SockMap, XskMap
 from .storage import CgroupStorageMap, InodeStorageMap, SkStorageMap, TaskStorageMap
+from .user_ringbuf import UserRingBufMap
 
 CLASSES: dict[int, type[Map]] = {
     MapType.HASH: HashMap,
@@ -53,6 +54,7 @@ CLASSES: dict[int, type[Map]] = {
     MapType.DEVMAP: DevMap,
     MapType.DEVMAP_HASH: DevMap,
     MapType.CPUMAP: CpuMap,
+    MapType.USER_RINGBUF: UserRingBufMap,
 }
 """By type; other floors add theirs. A type that is not here gets the plain `Map` with the kernel's verbs."""
 
