@@ -34,6 +34,40 @@ struct bpf_uprobe_opts {
 	const char *func_name;
 };
 
+struct bpf_perf_event_opts {
+	size_t sz;
+	uint64_t bpf_cookie;
+};
+
+struct bpf_tracepoint_opts {
+	size_t sz;
+	uint64_t bpf_cookie;
+};
+
+struct bpf_ksyscall_opts {
+	size_t sz;
+	uint64_t bpf_cookie;
+	bool retprobe;
+};
+
+struct bpf_usdt_opts {
+	size_t sz;
+	uint64_t usdt_cookie;
+};
+
+struct bpf_trace_opts {
+	size_t sz;
+	uint64_t cookie;
+};
+
+union bpf_iter_link_info;
+
+struct bpf_iter_attach_opts {
+	size_t sz;
+	union bpf_iter_link_info *link_info;
+	uint32_t link_info_len;
+};
+
 struct bpf_tc_hook {
 	size_t sz;
 	int ifindex;
@@ -94,6 +128,9 @@ uint32_t bpf_program__expected_attach_type(const struct bpf_program *prog);
 size_t bpf_program__insn_cnt(const struct bpf_program *prog);
 int bpf_program__set_log_level(struct bpf_program *prog, uint32_t log_level);
 int bpf_program__set_log_buf(struct bpf_program *prog, char *log_buf, size_t log_size);
+int bpf_program__set_flags(struct bpf_program *prog, uint32_t flags);
+int bpf_program__set_type(struct bpf_program *prog, uint32_t type);
+int bpf_program__set_expected_attach_type(struct bpf_program *prog, uint32_t type);
 int bpf_program__set_attach_target(struct bpf_program *prog, int attach_prog_fd, const char *attach_func_name);
 
 struct bpf_link *bpf_program__attach(const struct bpf_program *prog);
@@ -105,6 +142,20 @@ struct bpf_link *bpf_program__attach_uprobe_opts(const struct bpf_program *prog,
 						 const struct bpf_uprobe_opts *opts);
 struct bpf_link *bpf_program__attach_tracepoint(const struct bpf_program *prog, const char *tp_category,
 						const char *tp_name);
+struct bpf_link *bpf_program__attach_perf_event_opts(const struct bpf_program *prog, int pfd,
+						     const struct bpf_perf_event_opts *opts);
+struct bpf_link *bpf_program__attach_tracepoint_opts(const struct bpf_program *prog, const char *tp_category,
+						     const char *tp_name,
+						     const struct bpf_tracepoint_opts *opts);
+struct bpf_link *bpf_program__attach_ksyscall(const struct bpf_program *prog, const char *syscall_name,
+					      const struct bpf_ksyscall_opts *opts);
+struct bpf_link *bpf_program__attach_usdt(const struct bpf_program *prog, int pid, const char *binary_path,
+					  const char *usdt_provider, const char *usdt_name,
+					  const struct bpf_usdt_opts *opts);
+struct bpf_link *bpf_program__attach_trace_opts(const struct bpf_program *prog,
+						const struct bpf_trace_opts *opts);
+struct bpf_link *bpf_program__attach_iter(const struct bpf_program *prog,
+					  const struct bpf_iter_attach_opts *opts);
 struct bpf_link *bpf_program__attach_raw_tracepoint(const struct bpf_program *prog, const char *tp_name);
 struct bpf_link *bpf_program__attach_cgroup(const struct bpf_program *prog, int cgroup_fd);
 struct bpf_link *bpf_program__attach_netns(const struct bpf_program *prog, int netns_fd);

@@ -1,0 +1,79 @@
+"""System calls that libbpf has no function for, or only in releases newer than those that we support."""
+
+from __future__ import annotations
+
+import os
+import struct
+from functools import cache
+from typing import Any
+
+from ..errors import UnsupportedError
+from .library import ffi
+
+# by architecture, as os.uname().machine names it: bpf(2), perf_event_open(2)
+_NUMBERS = {
+    "x86_64": (321, 298),
+    "aarch64": (280, 241),
+    "riscv64": (280, 241),
+    "loongarch64": (280, 241),
+    "s390x": (351, 331),
+    "ppc64le": (361, 319),
+}
+_CLOEXEC = 1 << 3  # PERF_FLAG_FD_CLOEXEC
+_LSM_LIST_MODULES = 461  # the same on every architecture
+
+
+def bpf(command: int, attributes: bytes) -> int:
+    """bpf(2): `attributes` is the part of ``union bpf_attr`` that the command takes. Raises `OSError`."""
+    # the kernel writes answers into it, a stream's or a query's
+    buffer = ffi.from_buffer(bytearray(attributes))
+    return _call(_numbers()[0], _int(command), buffer, _int(len(attributes)))
+
+
+def perf_event_open(attributes: Any, pid: int, cpu: int) -> int:
+    """perf_event_open(2), close on exec: a descriptor. Raises `OSError`."""
+    return _call(_numbers()[1], attributes, _int(pid), _int(cpu), _int(-1), _int(_CLOEXEC))
+
+
+def lsm_list_modules() -> list[int]:
+    """Ids of the active security modules, lsm_list_modules(2), Linux 6.8. Raises `OSError`."""
+    ids = ffi.new("uint64_t[]", 32)
+    size = ffi.new("uint32_t *", ffi.sizeof(ids))
+    count = _call(_LSM_LIST_MODULES, ids, size, _int(0))
+    return list(ids[0:count])
+
+
+def pack(*fields: tuple[str, int]) -> bytes:
+    """Attributes of a command: pairs of a `struct` format and a number, without padding."""
+    return struct.pack("=" + "".join(f for f, _ in fields), *(n for _, n in fields))
+
+
+def address(data: Any) -> int:
+    """Where a cffi array is in memory; its owner must outlive the call."""
+    return int(ffi.cast("uintptr_t", data))
+
+
+@cache
+def _numbers() -> tuple[int, int]:
+    machine = os.uname().machine
+    if machine not in _NUMBERS:
+        raise UnsupportedError(
+            "cannot call the kernel", on=f"on {machine}", why="its system call numbers are not known here"
+        )
+    return _NUMBERS[machine]
+
+
+@cache
+def _libc() -> Any:
+    return ffi.dlopen(None)
+
+
+def _call(number: int, *arguments: Any) -> int:
+    result = int(_libc().syscall(number, *arguments))
+    if result < 0:
+        raise OSError(ffi.errno, os.strerror(ffi.errno))
+    return result
+
+
+def _int(value: int) -> Any:
+    return ffi.cast("long", value)
