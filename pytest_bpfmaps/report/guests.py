@@ -40,7 +40,8 @@ class Guests:
         self._scheduler: Any = None
         self._session: pytest.Session | None = None
         hosts = list(config.option.tx) or [f"popen//id={HOST}"]
-        config.option.tx = [*hosts, *(self._spec(guest, options) for guest in selection.guests)]
+        # Guests first: they boot while the host's worker starts.
+        config.option.tx = [*(self._spec(guest, options) for guest in selection.guests), *hosts]
         if config.option.dist in ("no", "each"):
             config.option.dist = "load"
 

@@ -123,9 +123,12 @@ def serve(job: dict[str, Any], stream: int) -> None:
 
 
 def reap(worker: int) -> None:
-    """Wait for the worker, and for whatever it left behind."""
-    while os.wait()[0] != worker:
-        pass
+    """Wait for the worker, and for whatever lost its parent meanwhile."""
+    while True:
+        pid, status = os.wait()
+        if pid == worker:
+            print("bpfmaps: the worker ended with status", os.waitstatus_to_exitcode(status), file=sys.stderr)
+            return
 
 
 def main() -> None:

@@ -196,6 +196,14 @@ def test_a_kernel_that_does_not_boot_is_an_error_and_the_host_runs_on(pytester: 
     assert "Traceback" not in result.stdout.str()
 
 
+def test_a_worker_that_ends_by_itself_is_not_started_again_and_again(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(FIXTURES + "    if os.uname().release.startswith('6.1.0-'): os._exit(3)\n")
+    pytester.makepyfile("def test_x(bpf_kernel): pass")
+    result = pytester.runpytest_subprocess("--bpf-kernel=host,6.1")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["VmLostError: guest died: *", "bpfmaps: the worker ended with status 3"])
+
+
 def test_a_kernel_without_modules_says_that_it_cannot_mount(
     pytester: pytest.Pytester, tmp_path: Path
 ) -> None:
