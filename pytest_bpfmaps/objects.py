@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from . import events  # noqa: F401  teaches `maps` the buffer types
 from .attach import attach_program
+from .attach.struct_ops import register_struct_ops
 from .btf import Codecs
 from .btf.dwarf import read_local_types
 from .compiler.legacy import upgraded
@@ -207,6 +208,7 @@ class LoadedObject:
         self.maps: Named[Any] = Named(
             "map", name, _make_maps(user, codecs, declared), hidden=_make_maps(internal, codecs, {})
         )
+        self._struct_ops = {n: m for n, m in user.items() if lib.bpf_map__type(m) == MapType.STRUCT_OPS}
         programs = [
             Program(p, self._links)
             for p in _walk(lib.bpf_object__next_program, handle)
@@ -229,6 +231,8 @@ class LoadedObject:
         try:
             for program in self.programs:
                 self._attach_default(program, made)
+            for name, handle in self._struct_ops.items():
+                made.append(register_struct_ops(handle, f"map {name!r} (struct_ops)"))
         except BaseException:
             close_all(made)
             raise

@@ -13,6 +13,7 @@ from ..libbpf import check, ffi, lib, to_str
 INDEXED = frozenset(
     {
         *(MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.PERF_EVENT_ARRAY),
+        *(MapType.STRUCT_OPS,),
         *(MapType.CGROUP_ARRAY, MapType.ARRAY_OF_MAPS, MapType.DEVMAP, MapType.CPUMAP, MapType.XSKMAP),
         *(MapType.SOCKMAP, MapType.REUSEPORT_SOCKARRAY, MapType.STACK_TRACE),
     }
@@ -37,6 +38,8 @@ class MapInfo:
     btf_id: int
     btf_key_type_id: int
     btf_value_type_id: int
+    btf_vmlinux_value_type_id: int = 0
+    map_extra: int = 0
     inner: MapInfo | None = None
     """Of a map of maps: what its inner maps are like, as far as it is known; `id` and `btf_id` are 0."""
 
@@ -62,6 +65,8 @@ def map_info(fd: int) -> MapInfo:
         btf_id=raw.btf_id,
         btf_key_type_id=raw.btf_key_type_id,
         btf_value_type_id=raw.btf_value_type_id,
+        btf_vmlinux_value_type_id=raw.btf_vmlinux_value_type_id,
+        map_extra=raw.map_extra,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import Any
 
 from ..btf import Btf, Codecs
 from ..errors import MapError
@@ -31,3 +33,41 @@ def load_codecs(btf_id: int) -> Codecs:
         return parse_codecs(raw_btf(handle))
     finally:
         lib.btf__free(handle)
+
+
+@cache
+def vmlinux_codecs() -> Codecs:
+    """Codecs for the running kernel's own types; kept for the life of the process."""
+    return Codecs(_KernelBtf())
+
+
+class _KernelBtf(Btf):
+    """The kernel's BTF has more than 100,000 types: libbpf says where each is, and Python looks at few."""
+
+    def __init__(self) -> None:
+        self._handle = check_pointer(
+            lib.btf__load_vmlinux_btf(),
+            MapError,
+            "cannot read the types of this kernel",
+            on="/sys/kernel/btf/vmlinux",
+            fix="it needs CONFIG_DEBUG_INFO_BTF=y",
+        )
+        super().__init__(raw_btf(self._handle))
+
+    def _index(self, start: int, length: int) -> Any:
+        return _Offsets(self._handle)
+
+
+class _Offsets(Sequence[int]):
+    """Where each type begins in the BTF of a ``struct btf *``."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        start = lib.btf__raw_data(handle, ffi.new("uint32_t *"))
+        self._start = int(ffi.cast("uintptr_t", start))
+
+    def __len__(self) -> int:
+        return int(lib.btf__type_cnt(self._handle))
+
+    def __getitem__(self, type_id: Any) -> Any:
+        return int(ffi.cast("uintptr_t", lib.btf__type_by_id(self._handle, type_id))) - self._start

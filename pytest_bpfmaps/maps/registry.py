@@ -23,7 +23,9 @@ from .percpu import PerCpuArrayMap, PerCpuHashMap
 from .prog_array import ProgArrayMap
 from .queue import QueueMap
 from .sockets import ReuseportMap, SockMap, XskMap
+from .stack_trace import StackTraceMap
 from .storage import CgroupStorageMap, InodeStorageMap, SkStorageMap, TaskStorageMap
+from .struct_ops import StructOpsMap
 from .user_ringbuf import UserRingBufMap
 
 CLASSES: dict[int, type[Map]] = {
@@ -40,6 +42,7 @@ CLASSES: dict[int, type[Map]] = {
     MapType.ARRAY_OF_MAPS: MapOfMaps,
     MapType.HASH_OF_MAPS: MapOfMaps,
     MapType.PROG_ARRAY: ProgArrayMap,
+    MapType.STACK_TRACE: StackTraceMap,
     MapType.CGROUP_ARRAY: CgroupArrayMap,
     MapType.CGROUP_STORAGE: AttachedStorageMap,
     MapType.PERCPU_CGROUP_STORAGE: PerCpuAttachedStorageMap,
@@ -55,6 +58,7 @@ CLASSES: dict[int, type[Map]] = {
     MapType.DEVMAP_HASH: DevMap,
     MapType.CPUMAP: CpuMap,
     MapType.USER_RINGBUF: UserRingBufMap,
+    MapType.STRUCT_OPS: StructOpsMap,
 }
 """By type; other floors add theirs. A type that is not here gets the plain `Map` with the kernel's verbs."""
 

@@ -1,0 +1,32 @@
+"""Registering struct_ops maps."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from ..errors import AttachError
+from ..libbpf import capture_log, ffi, lib
+from ..libbpf.calls import reason
+from ..links import Link
+
+_WHY = {
+    errno.EEXIST: "something of that name is registered already",
+    errno.EBUSY: "it is registered already, or somebody still uses it after it was taken back",
+    errno.EINVAL: "the kernel's subsystem wants functions that it lacks, or other values in its fields",
+}
+
+
+def register_struct_ops(handle: Any, on: str) -> Link:
+    """Registers the struct of a map with the kernel's subsystem, until the link is closed.
+
+    Raises `AttachError` with errno. Linux 5.6, commit 85d33df357b6.
+    """
+    with capture_log() as log:
+        link = lib.bpf_map__attach_struct_ops(handle)
+        number = ffi.errno
+    if link != ffi.NULL:
+        return Link(link, on)
+    why = f"{_WHY[number]} ({reason(number)})" if number in _WHY else reason(number)
+    fix = "see what the kernel says of it: dmesg" if number == errno.EINVAL else None
+    raise AttachError("cannot register", on=on, why=why, details=log.text or None, fix=fix, errno=number)

@@ -1,0 +1,82 @@
+"""struct_ops maps: registered by attach(), read as the kernel's struct."""
+
+import errno
+import socket
+
+import pytest
+
+from pytest_bpfmaps import AttachError
+
+pytestmark = pytest.mark.bpf_requires("struct_ops", map_type="struct_ops")
+
+CODE = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+char LICENSE[] SEC("license") = "GPL";
+int inits;
+
+SEC("struct_ops/t_init") void BPF_PROG(t_init, struct sock *sk) { inits++; }
+SEC("struct_ops/t_ssthresh") __u32 BPF_PROG(t_ssthresh, struct sock *sk) { return 2; }
+SEC("struct_ops/t_grow") void BPF_PROG(t_grow, struct sock *sk, __u32 ack, __u32 acked) { }
+#ifndef NO_UNDO
+SEC("struct_ops/t_undo") __u32 BPF_PROG(t_undo, struct sock *sk) { return 10; }
+#endif
+
+SEC(".struct_ops")
+struct tcp_congestion_ops tiny = {
+    .init = (void *)t_init,
+    .ssthresh = (void *)t_ssthresh,
+    .cong_avoid = (void *)t_grow,
+#ifndef NO_UNDO
+    .undo_cwnd = (void *)t_undo,
+#endif
+    .name = "bpfmaps_tiny",
+};
+"""
+
+
+@pytest.fixture
+def load(bpf):
+    return lambda **options: bpf.load(code=CODE, **options)
+
+
+def use(name):
+    with socket.socket() as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name)
+
+
+def test_it_is_registered_while_it_is_attached(load):
+    obj = load()
+    m = obj.maps.tiny
+    assert m.state.name == "INIT"
+    assert str(m.type) == "struct_ops"
+    with pytest.raises(FileNotFoundError):
+        use(b"bpfmaps_tiny")
+    with obj.attach():
+        use(b"bpfmaps_tiny")
+        assert m.state.name == "INUSE"
+        data = m.value["data"]
+        assert data["name"] == "bpfmaps_tiny"
+        assert data["init"] == obj.programs.t_init.id
+        assert data["undo_cwnd"] == obj.programs.t_undo.id
+        assert data["set_state"] == 0
+        assert m[0]["data"]["name"] == "bpfmaps_tiny"
+    assert m.state.name != "INUSE"
+    with pytest.raises(FileNotFoundError):
+        use(b"bpfmaps_tiny")
+
+
+def test_a_name_can_be_registered_once(load):
+    one, two = load(), load()
+    with one.attach():
+        with pytest.raises(
+            AttachError, match=r"(?s)cannot register map 'tiny' \(struct_ops\).*EEXIST"
+        ) as caught:
+            two.attach()
+        assert caught.value.errno == errno.EEXIST
+
+
+def test_the_kernel_wants_certain_functions(load):
+    with pytest.raises(AttachError, match=r"cannot register map 'tiny' .*wants functions that it lacks"):
+        load(defines={"NO_UNDO": None}).attach()
