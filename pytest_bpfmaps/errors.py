@@ -140,6 +140,17 @@ class CaptureTimeoutError(BpfError, AssertionError):
     """Events that a test expected did not come in time."""
 
 
+class ExpectationError(BpfError, AssertionError):
+    """The verifier accepted, rejected or said what it was not expected to; `log` is its whole log."""
+
+    def __init__(self, what: str, *, log: str = "", **parts: object) -> None:
+        super().__init__(what, **parts)  # type: ignore[arg-type]
+        self.log = log
+
+    def _parts(self) -> dict[str, object]:
+        return {**super()._parts(), "log": self.log}
+
+
 class VmError(BpfError, RuntimeError):
     """A virtual machine, or a kernel for one, could not be had."""
 

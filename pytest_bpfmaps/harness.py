@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from .compiler import Compiler, CompileRequest, find_source
-from .errors import CaptureTimeoutError, CompileError
+from .errors import CaptureTimeoutError, CompileError, VerifierError
 from .kernel.running import timeout_scale
 from .maps import Map, map_by_id, pinned_map
 from .maps.create import CType, create_map
@@ -108,6 +109,19 @@ class Bpf:
             btf=self._btf,
         )
         return self._compiler.compile(request)
+
+    def rejects(
+        self, source: Source | None = None, *patterns: str | re.Pattern[str], **options: Any
+    ) -> VerifierError:
+        """Loads what the verifier must reject, and returns its error.
+
+        `patterns` are regular expressions that its log must have, one behind the other; `options` are those
+        of `load`. Raises `ExpectationError` (an `AssertionError`) when the programs are accepted or a pattern
+        is missing, and what `load` raises for other reasons.
+        """
+        from .rejections import expect_rejection
+
+        return expect_rejection(self, source, patterns, options)
 
     def create_map(
         self,

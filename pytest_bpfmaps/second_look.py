@@ -34,6 +34,11 @@ def log_of_rejected(opened: OpenedObject, name: str, first: str) -> str:
     return first
 
 
+def log_of_accepted(opened: OpenedObject, name: str) -> str:
+    """The log of the program `name`, which the verifier accepts."""
+    return _load_again(opened, name, WHOLE_SIZES[0])[1]
+
+
 def _load_again(opened: OpenedObject, name: str, size: int) -> tuple[int, str]:
     """Error number and log of a load of just that program; a libbpf object can't be loaded twice."""
     with type(opened)(opened.path, name=opened.name) as again, capture_log():
