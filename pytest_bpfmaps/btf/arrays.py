@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import MapValueError, UnsupportedError
@@ -74,9 +75,21 @@ def to_array(raw: Buffer, codec: Codec, count: int, lanes: int = 0, step: int = 
     """`count` packed values as a new array; with `lanes`, so many per row, `step` bytes apart."""
     np = numpy()
     shape, strides = ((count, lanes), (lanes * step, step)) if lanes else ((count,), (codec.size,))
-    if not count or not codec.size:
-        return np.zeros(shape, dtype(codec))
-    return np.ndarray(shape, dtype(codec), raw, 0, strides).copy()
+    made = np.empty(shape, f"V{codec.size}")
+    if made.size and codec.size:
+        made[...] = np.ndarray(shape, made.dtype, raw, 0, strides)
+    return np.ndarray(shape, dtype(codec), made)
+
+
+def from_blocks(blocks: Iterable[tuple[int, Buffer, int, int]], codec: Codec, total: int) -> Any:
+    """One array of `total` values from several blocks: number of values, their bytes, start, step."""
+    np = numpy()
+    made = np.empty(total, f"V{codec.size}")  # NumPy copies bytes five times as fast as fields
+    end = 0
+    for count, raw, start, step in blocks:
+        made[end : end + count] = np.ndarray((count,), made.dtype, raw, start, (step,))
+        end += count
+    return np.ndarray((total,), dtype(codec), made)
 
 
 def from_array(array: Any, codec: Codec, where: str, lanes: int = 0, step: int = 0) -> Any:

@@ -54,7 +54,7 @@ class Codec:
     def decode_each(self, data: Buffer, offset: int, step: int, count: int) -> list[Any]:
         """`count` values, the first at `offset`, each `step` bytes after the one before."""
         decode = self.decode
-        return [decode(data, at) for at in range(offset, offset + count * step, step)]
+        return [decode(data, offset + i * step) for i in range(count)]
 
     def encode_all(self, values: list[Any], where: str) -> bytes:
         """The values of an array of this type, packed."""

@@ -7,8 +7,10 @@ closest names, and a record costs no more than its bytes until somebody looks in
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, ClassVar
 
 from ..errors import MapTypeError, MapValueError, NameLookupError, closest
@@ -163,8 +165,14 @@ class StructCodec(Codec):
         return self.type(bytes(data[offset:])) if self.flexible else self.type(data, offset)
 
     def decode_each(self, data: Buffer, offset: int, step: int, count: int) -> list[Any]:
-        make = self.decode if self.flexible else self.type
-        return [make(data, at) for at in range(offset, offset + count * step, step)]
+        places = range(offset, offset + count * step, step) if step else repeat(offset, count)
+        if self.flexible:
+            return [self.decode(data, at) for at in places]
+        # what Record.__init__ does, without a call of Python code for each: three times as fast
+        made = list(map(object.__new__, repeat(self.type, count)))
+        deque(map(_set_data, made, repeat(data)), maxlen=0)
+        deque(map(_set_offset, made, places), maxlen=0)
+        return made
 
     def names_match(self, other: Mapping[Any, Any]) -> bool:
         """Whether a mapping names all fields, and at least one of each union's alternatives."""

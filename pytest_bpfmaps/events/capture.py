@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self, overload
 
 from ..btf import Codec, Record
-from ..errors import CaptureTimeoutError, MapValueError, NameLookupError, closest
+from ..errors import CaptureTimeoutError, NameLookupError, closest
 from ..kernel.running import timeout_scale
 from .nearmiss import describe_misses
+from .records import Records, blocks_of
 from .source import Source
 
 # a program may submit with BPF_RB_NO_WAKEUP, so a sleeping reader looks again after this many seconds
@@ -20,16 +21,16 @@ class Capture(Sequence[Any]):
     """The records that came since the capture began, decoded, oldest first.
 
     A sequence that grows while the ``with`` block runs and stays as it is afterwards. Records that were in
-    the buffer before are not part of it.
+    the buffer before are not part of it. A record is decoded when somebody looks at it.
     """
 
     def __init__(self, source: Source, codec: Codec, on: str) -> None:
         self._source = source
         self._codec = codec
         self._on = on
-        self._records: list[Any] = []
+        self._records = Records(codec, on)
         self._open = True
-        for _ in source.drain():  # from before
+        for _ in blocks_of(source):  # from before
             pass
 
     @property
@@ -70,6 +71,14 @@ class Capture(Sequence[Any]):
 
     def __repr__(self) -> str:
         return repr(list(self))
+
+    def to_numpy(self) -> Any:
+        """The records so far in one NumPy structured array, with a dtype made from BTF.
+
+        Raises `UnsupportedError` without NumPy, or for a C type that NumPy can't show.
+        """
+        self._drain()
+        return self._records.to_numpy()
 
     # waiting
 
@@ -139,16 +148,8 @@ class Capture(Sequence[Any]):
     def _drain(self) -> None:
         if not self._open:
             return
-        codec = self._codec
-        for raw in self._source.drain():
-            if len(raw) < codec.size:
-                raise MapValueError(
-                    f"cannot read a record of {len(raw)} bytes",
-                    on=f"from {self._on}",
-                    why=f"{codec.name} has {codec.size}",
-                    fix="name the records' own type: capture('my_struct')",
-                )
-            self._records.append(codec.decode(raw))
+        for block in blocks_of(self._source):
+            self._records.add(block)
 
     def _until(self, condition: Any, timeout: float) -> None:
         """Drains until `condition` holds or the time is over."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 _MOST = 5
 
 
-def describe_misses(records: list[Any], fields: dict[str, Any]) -> str | None:
+def describe_misses(records: Sequence[Any], fields: dict[str, Any]) -> str | None:
     """The closest records first, each with the fields that differ; None when there are no records."""
     from .capture import field_fits
 

@@ -1,0 +1,103 @@
+"""Captured records, packed as they came, and decoded when somebody looks."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, overload, runtime_checkable
+
+from ..btf import Codec
+from ..errors import MapValueError
+from .source import Source
+
+_DECODE_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`count` records of `size` bytes each, the first at `start` of `data`, `step` bytes apart."""
+
+    data: bytes
+    start: int
+    step: int
+    size: int
+    count: int
+
+    def __iter__(self) -> Iterator[bytes]:
+        for at in range(self.start, self.start + self.count * self.step, self.step):
+            yield self.data[at : at + self.size]
+
+
+@runtime_checkable
+class BlockSource(Protocol):
+    """A source that has its records in blocks."""
+
+    def blocks(self) -> Iterable[Block]:
+        """As `Source.drain`, many records at once."""
+
+
+def blocks_of(source: Source) -> Iterable[Block]:
+    """The records that are in a source now."""
+    if isinstance(source, BlockSource):
+        return source.blocks()
+    return (Block(raw, 0, len(raw), len(raw), 1) for raw in source.drain())
+
+
+class Records(Sequence[Any]):
+    """Records of one type. `on` names their buffer in messages."""
+
+    def __init__(self, codec: Codec, on: str) -> None:
+        self._codec = codec
+        self._on = on
+        self._blocks: list[Block] = []
+        self._ends: list[int] = []  # of each block, the number of records up to its end
+
+    def add(self, block: Block) -> None:
+        """Raises `MapValueError` when its records are shorter than their type."""
+        if block.size < self._codec.size:
+            raise MapValueError(
+                f"cannot read a record of {block.size} bytes",
+                on=f"from {self._on}",
+                why=f"{self._codec.name} has {self._codec.size}",
+                fix="name the records' own type: capture('my_struct')",
+            )
+        self._blocks.append(block)
+        self._ends.append(len(self) + block.count)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        total = len(self)
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(total))]
+        at = index + total if index < 0 else index
+        if not 0 <= at < total:
+            raise IndexError(index)
+        which = bisect_right(self._ends, at)
+        block = self._blocks[which]
+        return self._decode(block, at - (self._ends[which] - block.count), 1)[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        for block in self._blocks:
+            for first in range(0, block.count, _DECODE_AT_ONCE):
+                yield from self._decode(block, first, min(_DECODE_AT_ONCE, block.count - first))
+
+    def _decode(self, block: Block, first: int, count: int) -> list[Any]:
+        start = block.start + first * block.step
+        if not self._codec.flexible:
+            return self._codec.decode_each(block.data, start, block.step, count)
+        places = range(start, start + count * block.step, block.step)
+        return [self._codec.decode_rest(block.data[at : at + block.size]) for at in places]
+
+    def to_numpy(self) -> Any:
+        """All records in one structured array."""
+        from ..btf import arrays
+
+        blocks = ((b.count, b.data, b.start, b.step) for b in self._blocks)
+        return arrays.from_blocks(blocks, self._codec, len(self))
