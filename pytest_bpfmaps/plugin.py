@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .report.guests import Guests
     from .vm.selection import Selection
 
-pytest_plugins = ("pytest_bpfmaps.report.failures",)
+pytest_plugins = ("pytest_bpfmaps.report.assertions", "pytest_bpfmaps.report.failures")
 
 HOST = "host"
 TARGET = "_bpf_target"

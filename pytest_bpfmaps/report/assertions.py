@@ -1,0 +1,195 @@
+"""What a failing comparison shows: the map's type and name, and the keys, fields or records that differ."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import pytest
+
+# pytest itself cuts an explanation to 8 lines and 640 letters, below -vv and outside of CI
+_FEW, _WIDTH = 5, 90
+_MANY, _WIDE = 100, 400  # differences, and letters of a value, in CI
+_SWAPPED = {"==": "==", ">=": "<=", "<=": ">="}
+_MISSING = object()
+
+
+def pytest_assertrepr_compare(
+    config: pytest.Config, op: str, left: object, right: object
+) -> list[str] | None:
+    """Explains comparisons of maps, snapshots, records, per-CPU values and captures; no others."""
+    if op not in _SWAPPED or "pytest_bpfmaps.btf" not in sys.modules:
+        return None
+    if config.get_verbosity(pytest.Config.VERBOSITY_ASSERTIONS) >= 2:
+        text = Text(None, None)
+    else:
+        text = Text(_MANY, _WIDE) if "CI" in os.environ or "BUILD_NUMBER" in os.environ else Text()
+    return explain(op, left, right, text)
+
+
+@dataclass
+class Sides:
+    """Two things to compare place by place. `noun` names a place; `label` says which one."""
+
+    title: str
+    mine: Mapping[Any, Any]
+    theirs: Mapping[Any, Any]
+    noun: str
+    label: Callable[[Any], str]
+    note: str = ""
+
+
+@dataclass
+class Text:
+    """How much is shown: `most` differences, `width` letters of a value; None for all."""
+
+    most: int | None = _FEW
+    width: int | None = _WIDTH
+
+    def of(self, value: object) -> str:
+        """A value, decoded, with the names of enumerators."""
+        text = _plain(value)
+        return text if self.width is None or len(text) <= self.width else f"{text[: self.width - 1]}…"
+
+
+def explain(op: str, left: object, right: object, text: Text) -> list[str] | None:
+    """The lines for a comparison that failed; None when neither side is of this package."""
+    for mine, theirs, direction in ((left, right, op), (right, left, _SWAPPED[op])):
+        sides = _sides(mine, theirs, text)
+        if sides is not None:
+            names = (sides.title, text.of(theirs)) if mine is left else (text.of(theirs), sides.title)
+            return [f"{names[0]} {op} {names[1]}", *_lines(sides, direction, text)]
+    return None
+
+
+def _plain(value: object) -> str:
+    from ..btf import Record
+
+    if isinstance(value, Record):
+        return "{" + ", ".join(f"{n!r}: {_plain(value[n])}" for n in value._codec_.by_name) + "}"
+    if isinstance(value, Enum):
+        return f"{value.name} ({int(value.value)})"
+    if isinstance(value, Mapping):
+        # of a large one, the beginning is enough: it is cut anyway
+        return "{" + ", ".join(f"{_plain(k)}: {_plain(v)}" for k, v in _first(value.items())) + "}"
+    if isinstance(value, list | tuple):
+        brackets = "()" if isinstance(value, tuple) and type(value) is tuple else "[]"
+        return ", ".join(_plain(v) for v in _first(value)).join(brackets)
+    return repr(value)
+
+
+def _first(values: Any) -> Iterator[Any]:
+    for at, value in enumerate(values):
+        if at == 1000:
+            return
+        yield value
+
+
+def _sides(mine: object, theirs: object, text: Text) -> Sides | None:
+    from ..btf import Record
+    from ..events.capture import Capture
+    from ..maps.hash import HashMap
+    from ..maps.percpu import PerCpu
+    from ..maps.snapshot import Snapshot
+
+    is_list = isinstance(theirs, Sequence) and not isinstance(theirs, str | bytes)
+    match mine:
+        case HashMap() if isinstance(theirs, Mapping) or is_list:
+            return _of_map(mine, theirs, text)
+        case Snapshot() if isinstance(theirs, Mapping):
+            return _of_snapshot(mine, theirs, text)
+        case Record() if isinstance(theirs, Mapping | Record | tuple):
+            return _of_record(mine, theirs)
+        case PerCpu() if is_list:
+            return _of_list("the value of each CPU", "CPU", mine, theirs)
+        case Capture() if is_list:
+            return _of_list(f"the records from {mine._on}", "record", list(mine), theirs)
+    return None
+
+
+def _of_map(the_map: Any, theirs: Any, text: Text) -> Sides:
+    wanted = theirs if isinstance(theirs, Mapping) else dict(enumerate(theirs))
+    sides = _of_snapshot(the_map.compared or the_map.snapshot(), wanted, text)
+    sides.title = str(the_map)
+    return sides
+
+
+def _of_snapshot(seen: Any, theirs: Mapping[Any, Any], text: Text) -> Sides:
+    seen.keys()  # decodes a lazy one, so that keys have one shape
+    wanted = {seen.canonical(k): v for k, v in theirs.items()}
+    note = "" if seen.complete else "the map was written to so fast that not all of it could be read"
+    return Sides(seen.origin or "dict", seen, wanted, "key", lambda key: f"key {text.of(key)}", note)
+
+
+def _of_record(record: Any, theirs: Any) -> Sides:
+    names = list(record._codec_.by_name)
+    if isinstance(theirs, Mapping):
+        chosen = {f.choice for f in record._codec_.fields if f.choice is not None and f.name in theirs}
+        names = [f.name for f in record._codec_.fields if f.name in theirs or f.choice not in chosen]
+        wanted: Mapping[Any, Any] = theirs
+    elif isinstance(theirs, tuple):
+        wanted = {names[i] if i < len(names) else f"[{i}]": v for i, v in enumerate(theirs)}
+    else:
+        wanted = {n: theirs[n] for n in theirs._codec_.by_name}
+    return Sides(record._codec_.name, {n: record[n] for n in names}, wanted, "field", lambda name: f".{name}")
+
+
+def _of_list(title: str, noun: str, mine: Sequence[Any], theirs: Any) -> Sides:
+    counts = f"{len(mine)} {noun}{'s' * (len(mine) != 1)}, {len(theirs)} expected"
+    note = counts if len(mine) != len(theirs) else ""
+    return Sides(title, dict(enumerate(mine)), dict(enumerate(theirs)), noun, lambda i: f"{noun} {i}", note)
+
+
+def _lines(sides: Sides, direction: str, text: Text) -> list[str]:
+    mine, theirs = sides.mine, sides.theirs
+    keys = {
+        "==": dict.fromkeys([*mine, *theirs]),
+        ">=": dict.fromkeys(theirs),
+        "<=": dict.fromkeys(mine),
+    }[direction]
+    different = [k for k in keys if not _same(mine.get(k, _MISSING), theirs.get(k, _MISSING))]
+    if not different:
+        return ["equal now: it changed after it was compared"]
+    most = len(different) if text.most is None else text.most
+    lines = [sides.note] if sides.note else []
+    lines.append(f"{len(different)} of {len(keys)} {sides.noun}s differ{'s' * (len(keys) == 1)}:")
+    for key in _sorted(different)[:most]:
+        says = _difference(mine.get(key, _MISSING), theirs.get(key, _MISSING), text)
+        lines.append(f"  {sides.label(key)}: {says}")
+    if len(different) > most:
+        lines.append(f"  … and {len(different) - most} more (-vv shows all)")
+    return lines
+
+
+def _same(mine: Any, theirs: Any) -> bool:
+    return mine is not _MISSING and theirs is not _MISSING and bool(mine == theirs)
+
+
+def _difference(mine: Any, theirs: Any, text: Text) -> str:
+    from ..btf import Record
+
+    if mine is _MISSING:
+        return f"missing, expected {text.of(theirs)}"
+    if theirs is _MISSING:
+        return f"{text.of(mine)}, not expected"
+    if isinstance(mine, Record) and isinstance(theirs, Mapping | Record):
+        sides = _of_record(mine, theirs)
+        names = dict.fromkeys([*sides.mine, *sides.theirs])
+        fields = [(n, sides.mine.get(n, _MISSING), sides.theirs.get(n, _MISSING)) for n in names]
+        return "; ".join(f".{n} {_difference(a, b, text)}" for n, a, b in fields if not _same(a, b))
+    return f"{text.of(mine)}, expected {text.of(theirs)}"
+
+
+def _sorted(keys: list[Any]) -> list[Any]:
+    try:
+        return sorted(keys)
+    except TypeError:
+        pass
+    try:
+        return sorted(keys, key=tuple)  # records
+    except TypeError:
+        return sorted(keys, key=_plain)
