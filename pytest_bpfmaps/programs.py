@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .attach import attach_program
+from .attach.sections import teach_newer
 from .errors import BpfError, ClosedError, LoadError, MapTypeError, UnsupportedError
 from .kernel.types import ProgramType
 from .libbpf import check, ffi, lib, opts, to_str
@@ -17,6 +18,7 @@ class ProgramSpec:
     """A program of an object that is opened and not loaded yet."""
 
     def __init__(self, handle: Any) -> None:
+        teach_newer(handle)
         self._handle = handle
         self.name = to_str(lib.bpf_program__name(handle))
         self.section = to_str(lib.bpf_program__section_name(handle))
@@ -37,6 +39,19 @@ class ProgramSpec:
             lib.bpf_program__set_autoload(self._handle, wanted),
             LoadError,
             "cannot set autoload of",
+            on=str(self),
+        )
+
+    def set_attach_target(self, function: str, target: Program | None = None) -> None:
+        """Fixes what it is loaded for: a function of the kernel, or of the loaded program `target`.
+
+        For fentry, fexit and fmod_ret, LSM, tp_btf, and freplace, which has no other way to say it. Raises
+        `LoadError` with errno.
+        """
+        check(
+            lib.bpf_program__set_attach_target(self._handle, target.fd if target else 0, function.encode()),
+            LoadError,
+            f"cannot set the target {function!r} of",
             on=str(self),
         )
 

@@ -1,38 +1,125 @@
-"""Attaching to what the kernel and processes do: tracepoints, kprobes, uprobes, perf events."""
+"""Attaching programs that watch: what they take as a target, and why the kernel refuses it."""
 
 from __future__ import annotations
 
+import errno
 import os
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from ..libbpf import ffi, lib, opts
+from ..errors import AttachError, UnsupportedError, closest
+from ..kernel.privilege import refusal_hint
+from ..kernel.types import ProgramType
+from ..libbpf import capture_log, ffi
+from ..libbpf.calls import as_errno, reason
+from ..links import Link
+from . import iterators, kprobes, perf, tracepoints, uprobes
+from .missing import explain_missing
+from .refusal import Target, show_target
+from .sections import default_target
 
-Target = dict[str, Any]
+Way = Callable[[Any, Target, str], Any]
+
+TYPES = frozenset(
+    {
+        ProgramType.KPROBE,
+        ProgramType.TRACEPOINT,
+        ProgramType.PERF_EVENT,
+        ProgramType.RAW_TRACEPOINT,
+        ProgramType.RAW_TRACEPOINT_WRITABLE,
+        ProgramType.TRACING,
+        ProgramType.LSM,
+        ProgramType.EXT,
+    }
+)
+
+_NETWORK = frozenset({"interface", "cgroup", "netns", "map", "socket", "hook"})
+_PLACE = frozenset({"retprobe", "offset", "cookie"})
+_PROCESS = frozenset({"pid", "cookie"})
+_MODIFIERS = _PLACE | _PROCESS | {"cookies"}
+
+# what must be given, what may be given, how it is attached
+_WAYS: list[tuple[frozenset[str], frozenset[str], Way]] = [
+    (frozenset(), frozenset({"cookie"}), tracepoints.where_loaded),
+    (frozenset({"category", "event"}), frozenset({"cookie"}), tracepoints.to_tracepoint),
+    (frozenset({"tracepoint"}), frozenset({"cookie"}), tracepoints.to_raw_tracepoint),
+    (frozenset({"target"}), frozenset({"function"}), tracepoints.to_program),
+    (frozenset({"function"}), _PLACE, kprobes.to_kprobe),
+    (frozenset({"syscall"}), frozenset({"retprobe", "cookie"}), kprobes.to_syscall),
+    (frozenset({"functions"}), frozenset({"retprobe", "cookies"}), kprobes.to_kprobe_multi),
+    (frozenset({"binary", "functions"}), frozenset({"pid", "retprobe", "cookies"}), uprobes.to_uprobe_multi),
+    (frozenset({"binary", "usdt"}), _PROCESS, uprobes.to_usdt),
+    (frozenset({"binary"}), _PLACE | _PROCESS | {"function"}, uprobes.to_uprobe),
+    (frozenset({"perf_event"}), _PROCESS | {"cpu", "frequency", "period"}, perf.to_perf_event),
+]
 
 
-def to_tracepoint(handle: Any, target: Target, on: str) -> Any:
-    return lib.bpf_program__attach_tracepoint(handle, target["category"].encode(), target["event"].encode())
+def takes(handle: Any, type: Any, target: Target) -> bool:
+    """Whether such a program is attached here, rather than to something of the network."""
+    return type in TYPES and (iterators.is_iterator(handle) or target.keys().isdisjoint(_NETWORK))
 
 
-def to_raw_tracepoint(handle: Any, target: Target, on: str) -> Any:
-    return lib.bpf_program__attach_raw_tracepoint(handle, target["tracepoint"].encode())
-
-
-def to_kprobe(handle: Any, target: Target, on: str) -> Any:
-    settings = opts("bpf_kprobe_opts", retprobe=target.get("retprobe", False), offset=target.get("offset", 0))
-    return lib.bpf_program__attach_kprobe_opts(handle, target["function"].encode(), settings)
-
-
-def to_uprobe(handle: Any, target: Target, on: str) -> Any:
-    function = target.get("function")
-    c_name = ffi.new("char[]", function.encode()) if function else ffi.NULL
-    settings = opts("bpf_uprobe_opts", retprobe=target.get("retprobe", False), func_name=c_name)
-    binary = os.fsencode(Path(target["binary"]).resolve())
-    return lib.bpf_program__attach_uprobe_opts(
-        handle, target.get("pid", -1), binary, target.get("offset", 0), settings
+def attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Link:
+    """Attaches a program of one of `TYPES`. Raises `AttachError`; see `attach_program` for the targets."""
+    full = target
+    if target.keys() <= _MODIFIERS:
+        full = default_target(section) | target
+    way = iterators.attach if iterators.is_iterator(handle) else _find_way(full, on)
+    with capture_log() as log:
+        try:
+            link = way(handle, full, on)
+            number = ffi.errno
+        except (AttachError, UnsupportedError):
+            raise
+        except OSError as e:
+            link, number = ffi.NULL, e.errno or 0
+    if isinstance(link, Link):
+        return link
+    if link != ffi.NULL:
+        return Link(link, on)
+    why, fix = _explain(number, section, str(type), full)
+    where = show_target(target) if target else "where its section says"
+    raise AttachError(
+        f"cannot attach {on}", on=where, why=why, details=log.text or None, fix=fix, errno=as_errno(number)
     )
 
 
-def to_perf_event(handle: Any, target: Target, on: str) -> Any:
-    return lib.bpf_program__attach_perf_event(handle, target["perf_event"])
+def _find_way(target: Target, on: str) -> Way:
+    names = frozenset(target)
+    for required, optional, way in _WAYS:
+        if required <= names <= required | optional:
+            return way
+    known = sorted({n for required, optional, _ in _WAYS for n in required | optional})
+    unknown = [n for n in target if n not in known]
+    raise AttachError(
+        f"cannot attach {on}",
+        on=show_target(target),
+        why=f"no such target: {', '.join(unknown)}" if unknown else "these do not go together",
+        fix=closest(unknown[0], known) if unknown else f"targets are given by: {', '.join(known)}",
+        errno=errno.EINVAL,
+    )
+
+
+def _explain(number: int, section: str, type: str, target: Target) -> tuple[str, str | None]:
+    """Why the attachment was refused, and what to do."""
+    if number in (errno.EOPNOTSUPP, 0) and not target:
+        return (
+            f"the section {section!r} names no target",
+            "name it: program.attach(function=…), attach(category=…, event=…), attach(binary=…, function=…)",
+        )
+    if number in (errno.EPERM, errno.EACCES):
+        return reason(number), refusal_hint(type)
+    missing = explain_missing(number, target)
+    if missing:
+        return missing
+    if number in (errno.EINVAL, 524, errno.EOPNOTSUPP) and target.get("cookie"):
+        return f"{reason(number)}; this kernel may have no cookies here", (
+            "attach it without cookie=; cookies: Linux 5.15 for perf events, kprobes, uprobes, tracepoints, "
+            f"6.0 for fentry, 6.10 for raw tracepoints; this is {os.uname().release}"
+        )
+    if number == errno.EINVAL and target.keys() & {"functions"}:
+        return f"{reason(number)}; this kernel may have no links to many functions", (
+            "attach to one function after the other; kprobe.multi: Linux 5.18, uprobe.multi: 6.6, "
+            "kprobe.session: 6.10, uprobe.session: 6.13"
+        )
+    return reason(number), None

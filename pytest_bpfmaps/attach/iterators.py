@@ -1,0 +1,139 @@
+"""Iterators: programs that the kernel runs for each of its own objects, read as text.
+
+https://docs.kernel.org/bpf/bpf_iterators.html (Linux 5.8, commit de4e05cac46d).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import AttachError, UnsupportedError, closest
+from ..libbpf import check, ffi, lib, opts
+from ..links import Link
+
+Target = dict[str, Any]
+
+ORDERS = {"self_only": 1, "descendants_pre": 2, "descendants_post": 3, "ancestors_up": 4, "children": 5}
+"""``enum bpf_cgroup_iter_order``."""
+
+FIELDS = frozenset({"map", "cgroup", "order", "pid", "tid"})
+_TRACE_ITER = 28  # enum bpf_attach_type
+_INFO_SIZE = 16  # union bpf_iter_link_info
+_CHUNK = 1 << 16
+
+
+class IteratorLink(Link):
+    """An iterator that is attached; each `read`, and each iteration, runs it over the kernel's objects."""
+
+    def read_bytes(self) -> bytes:
+        """What the program wrote with ``bpf_seq_write`` and its like, in one whole run."""
+        fd = check(lib.bpf_iter_create(self.fd), AttachError, "cannot run the iterator", on=self._on)
+        try:
+            return b"".join(iter(lambda: os.read(fd, _CHUNK), b""))
+        except OSError as e:
+            raise AttachError(
+                "cannot read the iterator",
+                on=self._on,
+                why=os.strerror(e.errno or 0),
+                fix="one element wrote more than the kernel's buffer holds"
+                if e.errno == errno.E2BIG
+                else None,
+                errno=e.errno,
+            ) from None
+        finally:
+            os.close(fd)
+
+    def read(self) -> str:
+        """What the program printed with ``BPF_SEQ_PRINTF``, in one whole run."""
+        return self.read_bytes().decode(errors="replace")
+
+    def __iter__(self) -> Iterator[str]:
+        """The lines of one whole run, without their ends."""
+        return iter(self.read().splitlines())
+
+
+def is_iterator(handle: Any) -> bool:
+    """Whether the program behind a libbpf handle is an iterator."""
+    return bool(lib.bpf_program__expected_attach_type(handle) == _TRACE_ITER)
+
+
+def attach(handle: Any, target: Target, on: str) -> IteratorLink:
+    """With `map`, `cgroup` and `order`, `pid` or `tid`, as the iterator's kind wants it; see `Program.attach`.
+
+    A task iterator can be restricted from Linux 6.1 on, commit f0d74c4da1f0; cgroup iterators are from 6.1,
+    commit d4ccaf58a847.
+    """
+    for name in target:
+        if name not in FIELDS:
+            raise _wrong(on, f"an iterator has no target {name!r}", closest(name, FIELDS))
+    with contextlib.ExitStack() as stack:
+        info = _pack(target, on, stack)
+        data = ffi.new("char[]", info)
+        settings = opts("bpf_iter_attach_opts")
+        if target:
+            settings.link_info, settings.link_info_len = (
+                ffi.cast("union bpf_iter_link_info *", data),
+                _INFO_SIZE,
+            )
+        handle = lib.bpf_program__attach_iter(handle, settings)
+        number = ffi.errno
+    if handle == ffi.NULL:
+        raise OSError(number, os.strerror(number))
+    link = IteratorLink(handle, on)
+    _check_restricted(link, target, on)
+    return link
+
+
+def _pack(target: Target, on: str, stack: contextlib.ExitStack) -> bytes:
+    if "map" in target:
+        packed = struct.pack("=I", getattr(target["map"], "fd", target["map"]))
+    elif "cgroup" in target:
+        order = target.get("order", "descendants_pre")
+        if order not in ORDERS:
+            raise _wrong(on, f"there is no order {order!r}", closest(order, ORDERS))
+        packed = struct.pack("=II", ORDERS[order], _descriptor(target["cgroup"], stack))
+    else:
+        packed = struct.pack("=II", _id(target.get("tid")), _id(target.get("pid")))
+    return packed.ljust(_INFO_SIZE, b"\0")
+
+
+def _id(task: Any) -> int:
+    return int(getattr(task, "pid", task) or 0)
+
+
+def _descriptor(target: Any, stack: contextlib.ExitStack) -> int:
+    if isinstance(target, int):
+        return target
+    if hasattr(target, "fileno"):
+        return int(target.fileno())
+    fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _check_restricted(link: IteratorLink, target: Target, on: str) -> None:
+    """Kernels before 6.1 take `pid` without a word and then run over all tasks."""
+    if not {"pid", "tid"} & target.keys():
+        return
+    info = ffi.new("uint64_t[16]")
+    size = ffi.new("uint32_t *", ffi.sizeof(info))
+    check(lib.bpf_obj_get_info_by_fd(link.fd, info, size), AttachError, "cannot look at the link of", on=on)
+    words = ffi.cast("uint32_t *", info)[8:10]  # after the type, the ids, and the name's address and length
+    if _id(target.get("tid")) not in words or _id(target.get("pid")) not in words:
+        link.close()
+        raise UnsupportedError(
+            f"cannot restrict {on}",
+            on=f"to {', '.join(f'{n}={v}' for n, v in target.items())}",
+            why="this kernel's task iterators run over all tasks (restricted: Linux 6.1)",
+            fix="compare the pid in the program, with a global that the test sets",
+            errno=errno.EOPNOTSUPP,
+        )
+
+
+def _wrong(on: str, why: str, fix: str) -> AttachError:
+    return AttachError(f"cannot attach {on}", why=why, fix=fix, errno=errno.EINVAL)

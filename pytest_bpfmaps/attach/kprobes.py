@@ -1,0 +1,92 @@
+"""Attaching to functions of the kernel: kprobes, one or many at once."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from ..errors import AttachError, closest
+from ..kernel.names import functions_like, likely, traceable_functions
+from ..libbpf import ffi, lib, opts, to_str
+from ..libbpf.syscalls import address, bpf, pack
+from ..links import FdLink
+from .sections import is_return
+
+Target = dict[str, Any]
+
+_LINK_CREATE = 28  # enum bpf_cmd
+_TRACE_KPROBE_MULTI, _TRACE_KPROBE_SESSION = 42, 56  # enum bpf_attach_type
+_RETURN = 1  # BPF_F_KPROBE_MULTI_RETURN
+
+
+def returns(handle: Any, target: Target) -> bool:
+    """Whether the program runs when its function returns; its section's name is the default."""
+    wanted = target.get("retprobe")
+    return is_return(to_str(lib.bpf_program__section_name(handle))) if wanted is None else bool(wanted)
+
+
+def to_kprobe(handle: Any, target: Target, on: str) -> Any:
+    settings = opts(
+        "bpf_kprobe_opts",
+        retprobe=returns(handle, target),
+        offset=target.get("offset", 0),
+        bpf_cookie=target.get("cookie", 0),
+    )
+    return lib.bpf_program__attach_kprobe_opts(handle, target["function"].encode(), settings)
+
+
+def to_syscall(handle: Any, target: Target, on: str) -> Any:
+    settings = opts("bpf_ksyscall_opts", retprobe=returns(handle, target), bpf_cookie=target.get("cookie", 0))
+    return lib.bpf_program__attach_ksyscall(handle, target["syscall"].encode(), settings)
+
+
+def to_kprobe_multi(handle: Any, target: Target, on: str) -> Any:
+    """Many functions with one link (Linux 5.18, commit 0dcac2725406); sessions Linux 6.10."""
+    names = _names(target["functions"], on)
+    cookies = check_cookies(target.get("cookies"), len(names), on)
+    attach_type = lib.bpf_program__expected_attach_type(handle)
+    if attach_type != _TRACE_KPROBE_SESSION:
+        attach_type = _TRACE_KPROBE_MULTI
+    texts = [ffi.new("char[]", name.encode()) for name in names]
+    symbols = ffi.new("char *[]", texts)
+    numbers = ffi.new("uint64_t[]", cookies) if cookies else ffi.NULL
+    attributes = pack(
+        ("I", lib.bpf_program__fd(handle)),
+        ("I", 0),
+        ("I", attach_type),
+        ("I", 0),
+        ("I", _RETURN if returns(handle, target) else 0),
+        ("I", len(names)),
+        ("Q", address(symbols)),
+        ("Q", 0),
+        ("Q", address(numbers)),
+    )
+    return FdLink(bpf(_LINK_CREATE, attributes), on)
+
+
+def check_cookies(cookies: Any, count: int, on: str) -> list[int]:
+    """A cookie for each place, or none at all."""
+    made = list(cookies or ())
+    if made and len(made) != count:
+        raise AttachError(
+            f"cannot attach {on}",
+            why=f"{len(made)} cookies for {count} functions",
+            fix="give a cookie for each function, in the same order",
+            errno=errno.EINVAL,
+        )
+    return made
+
+
+def _names(functions: Any, on: str) -> list[str]:
+    if not isinstance(functions, str):
+        return [str(name) for name in functions]
+    found = functions_like(functions)
+    if not found:
+        raise AttachError(
+            f"cannot attach {on}",
+            on=f"to functions={functions!r}",
+            why="no kernel function that can be traced fits",
+            fix=closest(functions, likely(functions, traceable_functions() or ())),
+            errno=errno.ENOENT,
+        )
+    return found

@@ -1,0 +1,103 @@
+"""Which name of a target the kernel, or a binary, does not have, and which ones come close."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from ..errors import closest
+from ..kernel.names import (
+    functions,
+    likely,
+    raw_tracepoints,
+    traceable_functions,
+    tracepoint_names,
+)
+from ..kernel.targets import tracefs
+from . import uprobes
+
+Target = dict[str, Any]
+Answer = tuple[str, str | None] | None
+
+_NO_TRACEFS = (
+    "tracefs is not mounted, and tracepoints and kprobes of this kernel need it",
+    "mount -t tracefs tracefs /sys/kernel/tracing, or run the test in a virtual machine: "
+    "pytest --bpf-kernel=6.1",
+)
+
+
+def explain_missing(number: int, target: Target) -> Answer:
+    """Why, and what to do; None when nothing of the target is missing."""
+    if "binary" in target:
+        return uprobes.explain_missing(target, number)
+    if "event" in target:
+        return _tracepoint(target["category"], target["event"])
+    if "tracepoint" in target:
+        return _raw_tracepoint(target["tracepoint"])
+    if "syscall" in target:
+        return _syscall(target["syscall"])
+    if "functions" in target and not isinstance(target["functions"], str):
+        return next(filter(None, (_function(name, 0, number) for name in target["functions"])), None)
+    if "function" in target:
+        return _function(target["function"], target.get("offset", 0), number)
+    return None
+
+
+def _tracepoint(category: str, event: str) -> Answer:
+    root = tracefs()
+    if root is None:
+        return _NO_TRACEFS
+    if (root / "events" / category / event / "id").exists():
+        return None
+    known = tracepoint_names(category)
+    if (root / "events" / category).is_dir():
+        return f"{category} has no tracepoint {event!r}", closest(event, likely(event, known) or known)
+    return f"there are no tracepoints of {category!r}", closest(category, known)
+
+
+def _raw_tracepoint(name: str) -> Answer:
+    known = raw_tracepoints()
+    if name in known or not known:
+        return None
+    return f"there is no tracepoint {name!r}", closest(name, likely(name, known) or known)
+
+
+def _syscall(name: str) -> Answer:
+    known = {f.partition("_sys_")[2] for f in functions() if f.startswith(("__x64_sys_", "__arm64_sys_"))}
+    if name in known or not known:
+        return None
+    return f"there is no system call {name!r}", closest(name, likely(name, known) or known)
+
+
+def _function(name: str, offset: int, number: int) -> Answer:
+    known = functions()
+    if not any(known):
+        return None
+    if name not in known:
+        parts = sorted(f for f in known if f.startswith(name + "."))
+        if parts:
+            return (
+                f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
+                "take that name; parts of the function may be inlined elsewhere",
+            )
+        return f"this kernel has no function {name!r}, or it is inlined everywhere", (
+            closest(name, likely(name, known))
+        )
+    if number == errno.EADDRNOTAVAIL or (number == errno.EINVAL and known[name] > 1):
+        return f"{known[name]} functions of this kernel have the name {name!r}", "take another function"
+    traceable = traceable_functions()
+    if (
+        number in (errno.EINVAL, errno.ENOENT, errno.ESRCH)
+        and traceable
+        and name not in traceable
+        and not offset
+    ):
+        return (
+            f"{name!r} is a function that must not be traced (notrace, or blacklisted for kprobes)",
+            closest(name, [n for n in likely(name, traceable) if n != name]),
+        )
+    if number == errno.ENOENT and tracefs() is None:
+        return _NO_TRACEFS
+    if number in (errno.EINVAL, errno.EILSEQ) and offset:
+        return f"{name}+{offset:#x} is not the start of an instruction", "see objdump -d for the addresses"
+    return None

@@ -1,0 +1,72 @@
+"""Attaching to what the kernel says of itself: tracepoints, raw tracepoints, and targets fixed at load."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from ..errors import AttachError
+from ..kernel.names import bpf_lsm_active
+from ..kernel.types import ProgramType
+from ..libbpf import ffi, lib, opts
+from ..libbpf.syscalls import address, bpf, pack
+from ..links import FdLink
+
+Target = dict[str, Any]
+
+_RAW_TRACEPOINT_OPEN = 17  # enum bpf_cmd
+_TRACE_RAW_TP, _LSM_MAC = 23, 27  # enum bpf_attach_type
+
+
+def to_tracepoint(handle: Any, target: Target, on: str) -> Any:
+    settings = opts("bpf_tracepoint_opts", bpf_cookie=target.get("cookie", 0))
+    category, event = target["category"].encode(), target["event"].encode()
+    return lib.bpf_program__attach_tracepoint_opts(handle, category, event, settings)
+
+
+def to_raw_tracepoint(handle: Any, target: Target, on: str) -> Any:
+    name = target["tracepoint"].encode()
+    if target.get("cookie"):
+        return _raw_tracepoint(handle, name, target["cookie"], on)
+    return lib.bpf_program__attach_raw_tracepoint(handle, name)
+
+
+def where_loaded(handle: Any, target: Target, on: str) -> Any:
+    """For programs that are loaded for a target: fentry, fexit, fmod_ret, LSM, tp_btf, freplace."""
+    attach_type = lib.bpf_program__expected_attach_type(handle)
+    if lib.bpf_program__type(handle) == ProgramType.LSM and attach_type == _LSM_MAC:
+        refuse_idle_lsm(on)
+    cookie = target.get("cookie", 0)
+    if not cookie:
+        return lib.bpf_program__attach(handle)
+    if attach_type == _TRACE_RAW_TP:  # link_create would drop the cookie without a word
+        return _raw_tracepoint(handle, None, cookie, on)
+    return lib.bpf_program__attach_trace_opts(handle, opts("bpf_trace_opts", cookie=cookie))
+
+
+def to_program(handle: Any, target: Target, on: str) -> Any:
+    """freplace: in place of a function of another program."""
+    name = target.get("function")
+    c_name = ffi.new("char[]", name.encode()) if name else ffi.NULL
+    return lib.bpf_program__attach_freplace(handle, target["target"].fd, c_name)
+
+
+def refuse_idle_lsm(on: str) -> None:
+    """Raises `AttachError` where LSM programs attach and never run."""
+    if bpf_lsm_active() is False:
+        raise AttachError(
+            f"cannot attach {on}",
+            why="it would attach and never run: 'bpf' is not among the active security modules "
+            "(/sys/kernel/security/lsm)",
+            fix="boot with 'bpf' in the lsm= list of the kernel's command line, or run the test in a virtual "
+            "machine: pytest --bpf-kernel=6.1",
+            errno=errno.EOPNOTSUPP,
+        )
+
+
+def _raw_tracepoint(handle: Any, name: bytes | None, cookie: int, on: str) -> Any:
+    """With a cookie (Linux 6.10, commit 68ca5d4eebb8); libbpf has a function for it from 1.4 on."""
+    c_name = ffi.new("char[]", name) if name else ffi.NULL
+    fd = lib.bpf_program__fd(handle)
+    attributes = pack(("Q", address(c_name)), ("I", fd), ("I", 0), ("Q", cookie))
+    return FdLink(bpf(_RAW_TRACEPOINT_OPEN, attributes), on)

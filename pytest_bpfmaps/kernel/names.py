@@ -1,0 +1,82 @@
+"""Names that programs attach to: kernel functions, tracepoints, security modules. Read on demand."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from fnmatch import translate
+from functools import cache
+from pathlib import Path
+
+from ..libbpf.syscalls import lsm_list_modules
+from .targets import tracefs
+
+_LSM_LIST = Path("/sys/kernel/security/lsm")
+_LSM_ID_BPF = 109
+_MOST_COMPARED = 3000
+
+
+@cache
+def functions() -> Counter[str]:
+    """How often each name is in /proc/kallsyms; static functions of several files can share one."""
+    with open("/proc/kallsyms") as file:
+        return Counter(line.split(maxsplit=3)[2].rstrip() for line in file if line[17] in "tTwW")
+
+
+@cache
+def traceable_functions() -> frozenset[str] | None:
+    """The functions that ftrace can trace; None where tracefs does not say."""
+    root = tracefs()
+    try:
+        lines = (root / "available_filter_functions").read_text() if root else ""
+    except OSError:
+        return None
+    return frozenset(line.split()[0] for line in lines.splitlines() if line) or None
+
+
+def functions_like(pattern: str) -> list[str]:
+    """Functions that can be traced and fit a pattern with ``*`` and ``?``, sorted."""
+    known = traceable_functions() or frozenset(functions())
+    if pattern in known:
+        return [pattern]
+    fits = re.compile(translate(pattern)).match
+    return sorted(name for name in known if fits(name))
+
+
+@cache
+def raw_tracepoints() -> frozenset[str]:
+    """Names of the kernel's tracepoints, as a raw tracepoint takes them."""
+    prefix = "__tracepoint_"
+    with open("/proc/kallsyms") as file:
+        names = (line.split(maxsplit=3)[2].rstrip() for line in file if prefix in line)
+        return frozenset(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+
+def tracepoint_names(category: str) -> list[str]:
+    """The tracepoints of a category, ``syscalls`` for one; the categories when there is none of that name."""
+    root = tracefs()
+    if root is None:
+        return []
+    folder = root / "events" / category
+    return sorted(p.name for p in (folder if folder.is_dir() else folder.parent).iterdir() if p.is_dir())
+
+
+def likely(name: str, known: Iterable[str]) -> list[str]:
+    """Names that are worth comparing with a wrong one: comparing it with all of them takes seconds."""
+    words = {word for word in name.lower().split("_") if len(word) > 2}
+    start = name[:4].lower()
+    found = {k for k in known if k.lower().startswith(start) or not words.isdisjoint(k.lower().split("_"))}
+    return sorted(found, key=lambda k: abs(len(k) - len(name)))[:_MOST_COMPARED]
+
+
+def bpf_lsm_active() -> bool | None:
+    """Whether LSM programs run: ``bpf`` is in the list of active modules. None when nothing tells."""
+    try:
+        return "bpf" in _LSM_LIST.read_text().strip().split(",")
+    except OSError:
+        pass  # securityfs is not mounted
+    try:
+        return _LSM_ID_BPF in lsm_list_modules()
+    except OSError:
+        return None
