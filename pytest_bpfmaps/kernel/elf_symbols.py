@@ -1,0 +1,134 @@
+"""Functions of programs and libraries, from their ELF symbol tables.
+
+pyelftools finds the tables; reading them symbol by symbol with it would take seconds for a large library.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from .kallsyms import preference
+
+_FUNC, _IFUNC = 2, 10
+_PF_X = 1
+_DEBUG = Path("/usr/lib/debug/.build-id")
+_TABLES = (".symtab", ".dynsym")
+
+
+Function = tuple[tuple[str, ...], int]
+"""All names, the usual one first, and the address."""
+
+
+class ElfSymbols:
+    """The functions of one file. `build_id` is in hexadecimal, empty when the file has none."""
+
+    def __init__(self, path: str) -> None:
+        from elftools.elf.elffile import ELFFile
+
+        with open(path, "rb") as file:
+            elf = ELFFile(file)
+            self.build_id = _build_id(elf)
+            self._loads = [
+                (s["p_offset"], s["p_filesz"], s["p_vaddr"])
+                for s in elf.iter_segments()
+                if s["p_type"] == "PT_LOAD" and s["p_flags"] & _PF_X
+            ]
+            self._own = _Table(elf)
+            packed = elf.get_section_by_name(".gnu_debugdata")
+            self._packed: bytes = packed.data() if packed is not None else b""
+
+    def find(self, offset: int) -> Function | None:
+        """The function at an offset in the file, with its own offset."""
+        for load_offset, size, vaddr in self._loads:
+            if load_offset <= offset < load_offset + size:
+                at = offset - load_offset + vaddr
+                # what a stripped file exports is there; the rest, if anywhere, in its debug symbols
+                found = self._own.find(at) or next((f for t in self._debug if (f := t.find(at))), None)
+                return found and (found[0], found[1] - vaddr + load_offset)
+        return None
+
+    @cached_property
+    def _debug(self) -> list[_Table]:
+        """The symbols of a debug package's file, and those in the compressed section that Fedora has."""
+        from elftools.elf.elffile import ELFFile
+
+        found = []
+        separate = _DEBUG / self.build_id[:2] / f"{self.build_id[2:]}.debug"
+        if self.build_id and separate.is_file():
+            with separate.open("rb") as file:
+                found.append(_Table(ELFFile(file)))
+        if self._packed:
+            found.append(_Table(ELFFile(io.BytesIO(lzma.decompress(self._packed)))))
+        return found
+
+
+class _Table:
+    """Functions by address."""
+
+    def __init__(self, elf: Any) -> None:
+        self._at: dict[int, set[tuple[int, str]]] = {}
+        for start, size, name in _functions(elf):
+            self._at.setdefault(start, set()).add((size, name))
+        self._starts = sorted(self._at)
+
+    def find(self, address: int) -> Function | None:
+        at = bisect_right(self._starts, address)
+        if not at:
+            return None
+        start = self._starts[at - 1]
+        # hand-written functions have size 0: they reach to the next one
+        names = {name for size, name in self._at[start] if not size or address < start + size}
+        return (tuple(sorted(names, key=preference)), start) if names else None
+
+
+def elf_symbols(path: str) -> ElfSymbols | None:
+    """The functions of the file at `path`; None when it can't be read or is no ELF file."""
+    try:
+        state = Path(path).stat()
+        return _cached(path, state.st_dev, state.st_ino, state.st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=128)
+def _cached(path: str, *_state: int) -> ElfSymbols | None:
+    from elftools.common.exceptions import ELFError
+
+    try:
+        return ElfSymbols(path)
+    except ELFError:
+        return None
+
+
+def _functions(elf: Any) -> Iterator[tuple[int, int, str]]:
+    """(address, size, name) of each function that is defined in the file."""
+    order = "<" if elf.little_endian else ">"
+    layout = struct.Struct(f"{order}IBBHQQ" if elf.elfclass == 64 else f"{order}IIIBBH")
+    for table in _TABLES:
+        section = elf.get_section_by_name(table)
+        if section is None or section["sh_type"] == "SHT_NOBITS":
+            continue
+        strings = elf.get_section(section["sh_link"]).data()
+        raw = section.data()
+        for fields in layout.iter_unpack(raw[: len(raw) // layout.size * layout.size]):
+            if elf.elfclass == 64:
+                name_at, info, _, place, value, size = fields
+            else:
+                name_at, value, size, info, _, place = fields
+            if place and value and info & 0xF in (_FUNC, _IFUNC):
+                text = strings[name_at : strings.find(b"\0", name_at)]
+                yield value, size, text.decode(errors="replace").partition("@")[0]
+
+
+def _build_id(elf: Any) -> str:
+    section = elf.get_section_by_name(".note.gnu.build-id")
+    if section is None:
+        return ""
+    return next((str(n["n_desc"]) for n in section.iter_notes() if n["n_type"] == "NT_GNU_BUILD_ID"), "")
