@@ -19,6 +19,7 @@ from .errors import AttachError, ClosedError, LoadError, NameLookupError, closes
 from .libbpf import capture_log, check, ffi, lib, opts, to_str
 from .links import Link, Links, close_all
 from .maps import Map, MapType, make_map, map_info
+from .maps.arena import ArenaMap, arenas_of
 from .maps.declared import DeclaredTypes, declared_types
 from .maps.kernel_btf import parse_codecs, raw_btf
 from .maps.pins import Pins
@@ -55,7 +56,9 @@ class MapSpec:
             on=f"of {self}",
             fix="give it to a map of maps that declares no inner map itself",
         )
-        self._types = replace(self._types, inner=live._info)
+        # ids of a BTF that is not this object's would name the wrong types
+        inner = replace(live._info, btf_key_type_id=0, btf_value_type_id=0)
+        self._types = replace(self._types, inner=inner)
 
     @property
     def max_entries(self) -> int:
@@ -80,6 +83,8 @@ class MapSpec:
                 why=", ".join(f"{n} is {b}, not {a}" for n, a, b in pairs if a != b),
                 errno=errno.EINVAL,
             )
+        if isinstance(live, ArenaMap):
+            live.memory  # noqa: B018  the verifier wants to know its address
         check(
             lib.bpf_map__reuse_fd(self._handle, live.fd), LoadError, f"cannot reuse {live}", on=f"as {self}"
         )
@@ -162,6 +167,10 @@ class OpenedObject:
         """
         if self._handle == ffi.NULL:
             raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
+        with arenas_of(m._handle for m in self.maps):
+            return self._load()
+
+    def _load(self) -> LoadedObject:
         logs = stats_buffers({p.name: p._handle for p in self.programs})
         self._pinned.look()
         with capture_log() as log:

@@ -8,6 +8,7 @@ from typing import Any
 from .attach import attach_program
 from .attach.sections import teach_newer
 from .errors import BpfError, ClosedError, LoadError, MapTypeError, UnsupportedError
+from .kernel.runs import LOADED
 from .kernel.types import ProgramType
 from .libbpf import check, ffi, lib, opts, to_str
 from .libbpf.calls import failure, reason
@@ -97,6 +98,13 @@ class Program:
         self.section = to_str(lib.bpf_program__section_name(handle))
         self.type: ProgramType | int = ProgramType.from_number(lib.bpf_program__type(handle))
         self._closed = False
+        LOADED.add(self)
+
+    @property
+    def attached(self) -> bool:
+        """Whether a link of it is open."""
+        mine = str(self)
+        return any(link._on == mine and link._is_open() for link in self._links)
 
     @property
     def fd(self) -> int:
@@ -136,7 +144,8 @@ class Program:
         packet = self._packet(data)
         out = bytearray(len(packet) + 4096) if packet else bytearray()
         ctx_out = bytearray(ctx or b"")
-        settings = opts("bpf_test_run_opts", repeat=repeat)
+        # a syscall program runs once, and the kernel takes no number for it
+        settings = opts("bpf_test_run_opts", repeat=0 if self.type == ProgramType.SYSCALL else repeat)
         keep = [ffi.from_buffer(b) for b in (packet, out, ctx or b"", ctx_out)]
         if packet:
             settings.data_in, settings.data_size_in = keep[0], len(packet)

@@ -9,6 +9,7 @@ from ..btf import Codecs
 from ..errors import MapError, UnsupportedError
 from ..kernel.types import MapType
 from ..libbpf import check, ffi, lib
+from .arena import ArenaMap
 from .array import ArrayMap
 from .base import Map, info_of
 from .bloom import BloomFilterMap
@@ -59,6 +60,7 @@ CLASSES: dict[int, type[Map]] = {
     MapType.CPUMAP: CpuMap,
     MapType.USER_RINGBUF: UserRingBufMap,
     MapType.STRUCT_OPS: StructOpsMap,
+    MapType.ARENA: ArenaMap,
 }
 """By type; other floors add theirs. A type that is not here gets the plain `Map` with the kernel's verbs."""
 

@@ -182,6 +182,7 @@ uint32_t bpf_map__type(const struct bpf_map *map);
 uint32_t bpf_map__max_entries(const struct bpf_map *map);
 int bpf_map__set_max_entries(struct bpf_map *map, uint32_t max_entries);
 uint32_t bpf_map__map_flags(const struct bpf_map *map);
+uint64_t bpf_map__map_extra(const struct bpf_map *map);
 uint32_t bpf_map__key_size(const struct bpf_map *map);
 int bpf_map__set_key_size(struct bpf_map *map, uint32_t size);
 uint32_t bpf_map__value_size(const struct bpf_map *map);

@@ -8,3 +8,8 @@ long syscall(long number, ...);
 int unshare(int flags);
 int setns(int fd, int nstype);
 int prctl(int option, ...);
+/* a BPF arena wants to be at a chosen address, for which Python's mmap has no argument */
+void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset);
+int munmap(void *addr, size_t length);
+/* capset(2): a header, and two records of effective, permitted, inheritable */
+int capset(void *header, const void *data);
