@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from .errors import AttachError
+from .errors import AttachError, UnsupportedError
+from .kernel.link_types import LinkType, attach_type_name
 from .libbpf import check, ffi, lib
+
+if TYPE_CHECKING:
+    from .programs import Program
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInfo:
+    """What the kernel knows of a link (``BPF_OBJ_GET_INFO_BY_FD``, Linux 5.8, commit 2d602c8cf40d).
+
+    `program_id` is the id of the program that is attached now; `target` says where, by the link's type:
+    ``ifindex``, ``cgroup_id``, ``netns_inode``, ``map_id``, ``attach_type``.
+    """
+
+    type: LinkType | int
+    id: int
+    program_id: int
+    target: dict[str, Any]
 
 
 class Link:
@@ -23,14 +43,29 @@ class Link:
         """The link's descriptor; of old-style perf event attachments the event's."""
         return int(lib.bpf_link__fd(self._open()))
 
+    @property
+    def info(self) -> LinkInfo:
+        """What the kernel knows of it. Raises `UnsupportedError` where it has no link for this."""
+        info = ffi.new("struct bpf_link_info *")
+        size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_link_info"))
+        result = lib.bpf_obj_get_info_by_fd(self.fd, info, size)
+        check(result, AttachError, "cannot read the info of the link of", on=self._on)
+        kind = LinkType.from_number(info.type)
+        return LinkInfo(kind, info.id, info.prog_id, _target(kind, info._detail))
+
+    def update(self, program: Program) -> None:
+        """Puts another program of the same type in its place, with no moment without one (Linux 5.7).
+
+        Raises `AttachError`, where this kind of link can't be updated too.
+        """
+        result = lib.bpf_link_update(self.fd, program.fd, ffi.NULL)
+        check(result, AttachError, f"cannot put {program} in place of", on=self._on)
+        self._on = str(program)
+
     def pin(self, path: str | Path) -> None:
         """Keeps the program attached after this process ends, under a name in a bpf file system."""
-        check(
-            lib.bpf_link__pin(self._open(), os.fsencode(path)),
-            AttachError,
-            "cannot pin the link of",
-            on=self._on,
-        )
+        result = lib.bpf_link__pin(self._open(), os.fsencode(path))
+        check(result, AttachError, "cannot pin the link of", on=self._on)
 
     def unpin(self) -> None:
         """Removes the pin."""
@@ -42,7 +77,9 @@ class Link:
         if handle != ffi.NULL:
             check(lib.bpf_link__destroy(handle), AttachError, "cannot detach", on=self._on)
 
-    detach = close
+    def detach(self) -> None:
+        """The same as `close`."""
+        self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -51,13 +88,100 @@ class Link:
         self.close()
 
     def __repr__(self) -> str:
-        state = "detached" if self._handle == ffi.NULL else "attached"
+        state = "attached" if self._is_open() else "detached"
         return f"<link of {self._on}, {state}>"
 
+    def _is_open(self) -> bool:
+        return bool(self._handle != ffi.NULL)
+
     def _open(self) -> Any:
-        if self._handle == ffi.NULL:
-            raise AttachError("cannot use the link of", on=self._on, why="it is detached already")
+        if not self._is_open():
+            raise AttachError(
+                "cannot use the link of", on=self._on, why="it is detached already", errno=errno.EBADF
+            )
         return self._handle
+
+
+class FdLink(Link):
+    """A link in the kernel, made by ``BPF_LINK_CREATE``; `fd` is the link, and given up to it."""
+
+    def __init__(self, fd: int, on: str) -> None:
+        super().__init__(fd, on)
+        self._pin: bytes | None = None
+
+    @property
+    def fd(self) -> int:
+        """The link's descriptor."""
+        return int(self._open())
+
+    def pin(self, path: str | Path) -> None:
+        result = lib.bpf_obj_pin(self.fd, os.fsencode(path))
+        check(result, AttachError, "cannot pin the link of", on=self._on)
+        self._pin = os.fsencode(path)
+
+    def unpin(self) -> None:
+        if self._pin is None:
+            raise AttachError(
+                "cannot unpin the link of", on=self._on, why="it is not pinned", errno=errno.ENOENT
+            )
+        os.unlink(self._pin)
+        self._pin = None
+
+    def close(self) -> None:
+        fd, self._handle = self._handle, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _is_open(self) -> bool:
+        return bool(self._handle >= 0)
+
+
+class Attachment(Link):
+    """A program at a target for which this kernel has no link: a tc filter, a socket's filter.
+
+    `undo` takes it away; it stays when this process is killed. `replace` puts the program with that
+    descriptor in its place, when that can be done.
+    """
+
+    def __init__(
+        self, on: str, where: str, undo: Callable[[], None], replace: Callable[[int], None] | None = None
+    ) -> None:
+        super().__init__(undo, on)
+        self._where = where
+        self._replace = replace
+
+    @property
+    def fd(self) -> int:
+        """There is none: raises `UnsupportedError`."""
+        self._open()
+        raise UnsupportedError(
+            "cannot use the link of",
+            on=f"{self._on} at {self._where}",
+            why="this kernel attaches it there without a link",
+            errno=errno.EOPNOTSUPP,
+        )
+
+    def pin(self, path: str | Path) -> None:
+        _ = self.fd
+
+    def unpin(self) -> None:
+        _ = self.fd
+
+    def update(self, program: Program) -> None:
+        self._open()
+        if self._replace is None:
+            _ = self.fd
+        else:
+            self._replace(program.fd)
+            self._on = str(program)
+
+    def close(self) -> None:
+        undo, self._handle = self._handle, None
+        if undo is not None:
+            undo()
+
+    def _is_open(self) -> bool:
+        return self._handle is not None
 
 
 class Links:
@@ -95,3 +219,24 @@ def close_all(links: list[Link]) -> None:
             failed = failed or e
     if failed:
         raise failed
+
+
+_PLACES: dict[int, str] = {
+    LinkType.NETNS: "netns_inode",
+    LinkType.TCX: "ifindex",
+    LinkType.NETKIT: "ifindex",
+    LinkType.SOCKMAP: "map_id",
+}
+
+
+def _target(kind: LinkType | int, detail: Any) -> dict[str, Any]:
+    """Where the link is: the union of ``struct bpf_link_info``, as 32-bit words."""
+    if kind is LinkType.CGROUP:
+        return {"cgroup_id": detail[0] | detail[1] << 32, "attach_type": attach_type_name(detail[2])}
+    if kind is LinkType.XDP:
+        return {"ifindex": detail[0]}
+    if kind in _PLACES:
+        return {_PLACES[kind]: detail[0], "attach_type": attach_type_name(detail[1])}
+    if kind is LinkType.TRACING:
+        return {"attach_type": attach_type_name(detail[0])}
+    return {}

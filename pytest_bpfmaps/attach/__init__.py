@@ -11,9 +11,9 @@ from ..kernel.privilege import refusal_hint
 from ..libbpf import capture_log, ffi, lib
 from ..libbpf.calls import reason
 from ..links import Link
-from . import network, tracing
-
-Target = dict[str, Any]
+from . import cgroup, network, sockets, tracing
+from .kinds import check_kind
+from .refusal import Target, show_target
 
 
 def attach_program(handle: Any, on: str, section: str, type: Any, target: Target) -> Link:
@@ -22,24 +22,47 @@ def attach_program(handle: Any, on: str, section: str, type: Any, target: Target
     Without a target: where its section's name says, ``SEC("tracepoint/syscalls/sys_enter_openat")`` for one.
     Otherwise one of:
 
-    - ``interface="veth0"`` (or an index): XDP on a network interface (Linux 5.9, commit aa8d3a716b59)
-    - ``cgroup="/sys/fs/cgroup/x"`` (a path or an open descriptor): cgroup programs (Linux 5.7)
-    - ``netns="/proc/self/ns/net"`` (a path or descriptor): sk_lookup, flow dissector (Linux 5.8)
+    - ``interface="veth0"`` (a name, an index, an interface of `bpf_netns`), and ``netns=`` when it is not in
+      this thread's namespace: XDP, with ``mode="skb"`` or ``"native"`` (Linux 5.9, commit aa8d3a716b59); tc,
+      with ``direction="ingress"`` or ``"egress"``, ``priority=1``
+    - ``cgroup="/sys/fs/cgroup/x"`` (a path, an open descriptor, a `bpf_cgroup`): cgroup programs, sockops
+      (Linux 5.7), with ``direction=`` for ``SEC("cgroup/skb")``
+    - ``netns="/proc/self/ns/net"`` (a path, a descriptor, one of `bpf_netns`): sk_lookup, flow dissector
+      (Linux 5.8)
+    - ``map=obj.maps.sockets``: sk_skb and sk_msg programs, on a map of sockets
+    - ``socket=sock``: socket filters, sk_reuseport
+    - ``hook="input", family="ipv4", priority=0``, ``netns=``: netfilter (Linux 6.4)
     - ``category="syscalls", event="sys_enter_openat"``: a tracepoint
     - ``tracepoint="sched_switch"``: a raw tracepoint
     - ``function="do_unlinkat", retprobe=False, offset=0``: a kprobe
-    - ``binary="/bin/bash", function="readline", pid=-1, retprobe=False, offset=0``: a uprobe
-    - ``perf_event=fd``: a perf event that is open already
+    - ``syscall="openat"``: a kprobe on a system call
+    - ``functions="tcp_*"`` (a pattern or names): kprobe.multi (Linux 5.18)
+    - ``binary="/bin/bash", function="readline", pid=-1, retprobe=False, offset=0``: a uprobe; `binary` is a
+      path or a loaded library, ``"libc"``, ``"libpython"``; without `function` the offset is one in the file
+    - ``binary="libc", functions="mem*"``: uprobe.multi (Linux 6.6)
+    - ``binary="/bin/bash", usdt="provider:name"``: a statically defined tracepoint
+    - ``perf_event="cpu_clock", frequency=100`` (or ``period=``), ``pid=``, ``cpu=``: a perf event by its name,
+      by ``{"type": "hw_cache", "config": 3}``, or by the descriptor of one that is open
+    - ``map=``, ``cgroup=`` with ``order="descendants_pre"``, ``pid=``, ``tid=``: what an iterator runs over
+    - ``target=program, function="name"``: freplace
+
+    ``cookie=7`` beside a tracing target is what ``bpf_get_attach_cookie`` gives (Linux 5.15, fentry 6.0,
+    raw tracepoints 6.10); ``cookies=[…]`` beside `functions`. Iterators give an `iterators.IteratorLink`.
 
     Raises `AttachError`, an `OSError` with errno.
     """
+    if tracing.takes(handle, type, target):
+        return tracing.attach(handle, on, section, type, target)
     way = _find_way(target, on)
+    check_kind(type, target, on)
     with capture_log() as log:
         link = way(handle, target, on)
         number = ffi.errno
+    if isinstance(link, Link):
+        return link
     if link != ffi.NULL:
         return Link(link, on)
-    where = "to " + ", ".join(f"{n}={v!r}" for n, v in target.items()) if target else "where its section says"
+    where = show_target(target) if target else "where its section says"
     why, fix = _explain(number, section, bool(target), str(type))
     raise AttachError(
         f"cannot attach {on}", on=where, why=why, details=log.text or None, fix=fix, errno=number
@@ -55,7 +78,7 @@ def _find_way(target: Target, on: str) -> Callable[[Any, Target, str], Any]:
     unknown = [n for n in target if n not in known]
     raise AttachError(
         f"cannot attach {on}",
-        on="to " + ", ".join(f"{n}={v!r}" for n, v in target.items()),
+        on=show_target(target),
         why=f"no such target: {', '.join(unknown)}" if unknown else "these do not go together",
         fix=closest(unknown[0], known) if unknown else f"targets are given by: {', '.join(known)}",
         errno=errno.EINVAL,
@@ -68,14 +91,16 @@ def _default(handle: Any, target: Target, on: str) -> Any:
 
 _WAYS: list[tuple[frozenset[str], frozenset[str], Callable[[Any, Target, str], Any]]] = [
     (frozenset(), frozenset(), _default),
-    (frozenset({"interface"}), frozenset(), network.to_interface),
-    (frozenset({"cgroup"}), frozenset(), network.to_cgroup),
+    (
+        frozenset({"interface"}),
+        frozenset({"netns", "mode", "direction", "priority", "handle"}),
+        network.to_interface,
+    ),
+    (frozenset({"cgroup"}), frozenset({"direction"}), cgroup.to_cgroup),
     (frozenset({"netns"}), frozenset(), network.to_netns),
-    (frozenset({"category", "event"}), frozenset(), tracing.to_tracepoint),
-    (frozenset({"tracepoint"}), frozenset(), tracing.to_raw_tracepoint),
-    (frozenset({"binary"}), frozenset({"function", "pid", "retprobe", "offset"}), tracing.to_uprobe),
-    (frozenset({"function"}), frozenset({"retprobe", "offset"}), tracing.to_kprobe),
-    (frozenset({"perf_event"}), frozenset(), tracing.to_perf_event),
+    (frozenset({"map"}), frozenset(), sockets.to_map),
+    (frozenset({"socket"}), frozenset(), sockets.to_socket),
+    (frozenset({"hook"}), frozenset({"family", "priority", "netns"}), sockets.to_hook),
 ]
 
 

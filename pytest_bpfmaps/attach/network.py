@@ -1,61 +1,75 @@
-"""Attaching to what belongs to the network: interfaces, cgroups, network namespaces."""
+"""Attaching to network interfaces and network namespaces."""
 
 from __future__ import annotations
 
 import errno
-import os
-import socket
-from collections.abc import Callable
 from typing import Any
 
-from ..errors import AttachError, closest
-from ..libbpf import lib
-from ..libbpf.calls import reason
+from ..kernel.link_types import AttachType
+from ..kernel.types import ProgramType
+from ..libbpf import capture_log, ffi, lib
+from ..links import FdLink, Link
+from . import tc
+from .refusal import Target, programs_at, refused
+from .targets import choose, create_link, descriptor_of, interface_of, program_type, refuse_keys
 
-Target = dict[str, Any]
-
-
-def to_interface(handle: Any, target: Target, on: str) -> Any:
-    return lib.bpf_program__attach_xdp(handle, interface_index(target["interface"], on))
-
-
-def interface_index(interface: str | int, on: str) -> int:
-    """The index of a network interface of this namespace."""
-    if isinstance(interface, int):
-        return interface
-    try:
-        return socket.if_nametoindex(interface)
-    except OSError:
-        raise AttachError(
-            f"cannot attach {on}",
-            on=f"to interface {interface!r}",
-            why="there is none of that name in this network namespace",
-            fix=closest(interface, (n for _, n in socket.if_nameindex())),
-            errno=errno.ENODEV,
-        ) from None
+XDP_MODES = {"skb": 1 << 1, "native": 1 << 2, "offload": 1 << 3}  # <linux/if_link.h>, XDP_FLAGS_*_MODE
 
 
-def to_cgroup(handle: Any, target: Target, on: str) -> Any:
-    return _with_descriptor(target["cgroup"], on, lambda fd: lib.bpf_program__attach_cgroup(handle, fd))
+def to_interface(handle: Any, target: Target, on: str) -> Link:
+    """XDP and tc programs, on an interface of this namespace, of `netns=`, or of the object's own."""
+    with interface_of(target, on) as index:
+        if program_type(handle) is ProgramType.XDP:
+            return _xdp(handle, index, target, on)
+        return tc.attach(handle, index, target, on)
 
 
-def to_netns(handle: Any, target: Target, on: str) -> Any:
-    return _with_descriptor(target["netns"], on, lambda fd: lib.bpf_program__attach_netns(handle, fd))
+def _xdp(handle: Any, index: int, target: Target, on: str) -> Link:
+    flags = 0
+    if "mode" in target:
+        flags = choose(target, "mode", XDP_MODES, on)
+    refuse_keys(
+        target, ("direction", "priority", "handle"), on, "XDP runs for what arrives, one program alone"
+    )
+    result = create_link(handle, index, AttachType.XDP, flags)
+    if result >= 0:
+        return FdLink(result, on)
+    there = ffi.new("uint32_t *")
+    with capture_log():
+        lib.bpf_xdp_query_id(index, 0, there)
+    raise refused(
+        -result,
+        on,
+        target,
+        type=ProgramType.XDP,
+        there=[there[0]] if there[0] else [],
+        fix=_xdp_fix(-result, target),
+    )
 
 
-def _with_descriptor(target: Any, on: str, call: Callable[[int], Any]) -> Any:
-    """Calls with a descriptor of `target`: one that is open already, or a path."""
-    if isinstance(target, int):
-        return call(target)
-    if hasattr(target, "fileno"):
-        return call(target.fileno())
-    try:
-        fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as e:
-        raise AttachError(
-            f"cannot attach {on}", on=f"to {target}", why=reason(e.errno or 0), errno=e.errno
-        ) from e
-    try:
-        return call(fd)
-    finally:
-        os.close(fd)
+def _xdp_fix(number: int, target: Target) -> str | None:
+    mode = target.get("mode")
+    if mode == "native" and number in (errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE):
+        return 'its driver has no native XDP, or not for this MTU: mode="skb", or a smaller MTU'
+    if mode == "offload":
+        return 'mode="skb" or mode="native": offload needs a program that was loaded for the device'
+    return None
+
+
+def to_netns(handle: Any, target: Target, on: str) -> Link:
+    """sk_lookup and flow dissector programs (Linux 5.8)."""
+    attach_type = int(lib.bpf_program__expected_attach_type(handle))
+    with descriptor_of(target, "netns", on) as fd:
+        result = create_link(handle, fd, attach_type)
+        if result >= 0:
+            return FdLink(result, on)
+        there = programs_at(fd, attach_type)
+    fix = "this is no network namespace: give one of bpf_netns, or /proc/PID/ns/net"
+    raise refused(
+        -result,
+        on,
+        target,
+        type=program_type(handle),
+        there=there,
+        fix=fix if -result == errno.EINVAL else None,
+    )

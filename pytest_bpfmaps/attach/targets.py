@@ -1,0 +1,116 @@
+"""Finding what a target's words name, and making a link there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..errors import AttachError, closest
+from ..kernel.namespaces import inside_netns
+from ..kernel.types import ProgramType
+from ..libbpf import capture_log, lib, opts
+from ..libbpf.calls import reason
+from .refusal import Target, show_target
+
+
+def program_type(handle: Any) -> ProgramType | int:
+    """The type of the program behind a libbpf handle."""
+    return ProgramType.from_number(lib.bpf_program__type(handle))
+
+
+def create_link(handle: Any, where: int, attach_type: int, flags: int = 0) -> int:
+    """A new link's descriptor, or a negative errno (``BPF_LINK_CREATE``, Linux 5.7)."""
+    with capture_log():
+        return int(
+            lib.bpf_link_create(
+                lib.bpf_program__fd(handle), where, attach_type, opts("bpf_link_create_opts", flags=flags)
+            )
+        )
+
+
+@contextlib.contextmanager
+def interface_of(target: Target, on: str) -> Iterator[int]:
+    """The index of ``target["interface"]``; this thread is in its namespace meanwhile."""
+    interface = target["interface"]
+    with contextlib.ExitStack() as stack:
+        if "netns" in target:
+            stack.enter_context(inside_netns(stack.enter_context(descriptor_of(target, "netns", on))))
+        elif hasattr(interface, "enter"):
+            stack.enter_context(interface.enter())
+        if isinstance(interface, str):
+            yield interface_index(interface, target, on)
+        elif isinstance(index := getattr(interface, "index", interface), int):
+            yield index
+        else:
+            raise AttachError(
+                f"cannot attach {on}",
+                on=show_target(target),
+                why=f"it is {type(interface).__name__}",
+                fix="give an interface's name, its index, or an interface of bpf_netns",
+                errno=errno.EINVAL,
+            )
+
+
+def interface_index(interface: str, target: Target, on: str) -> int:
+    """The index of a network interface of this thread's namespace."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        raise AttachError(
+            f"cannot attach {on}",
+            on=show_target(target),
+            why="there is no interface of that name in this network namespace",
+            fix=closest(interface, (n for _, n in socket.if_nameindex())),
+            errno=errno.ENODEV,
+        ) from None
+
+
+@contextlib.contextmanager
+def descriptor_of(target: Target, key: str, on: str) -> Iterator[int]:
+    """A descriptor of ``target[key]``: one that is open already, an object that has one, or a path."""
+    value = target[key]
+    if isinstance(value, int):
+        yield value
+    elif hasattr(value, "fileno"):
+        yield value.fileno()
+    else:
+        try:
+            fd = os.open(value, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as e:
+            why = reason(e.errno or 0)
+            raise AttachError(f"cannot attach {on}", on=show_target(target), why=why, errno=e.errno) from e
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def choose(target: Target, key: str, choices: Mapping[str, int], on: str) -> int:
+    """The number for ``target[key]``, a word."""
+    number = choices.get(target[key])
+    if number is None:
+        raise AttachError(
+            f"cannot attach {on}",
+            on=show_target(target),
+            why=f"there is no {key} {target[key]!r}",
+            fix=closest(str(target[key]), choices),
+            errno=errno.EINVAL,
+        )
+    return number
+
+
+def refuse_keys(target: Target, keys: tuple[str, ...], on: str, why: str) -> None:
+    """Raises `AttachError` when the target has one of the keys, which mean nothing for this program."""
+    extra = [k for k in keys if k in target]
+    if extra:
+        raise AttachError(
+            f"cannot attach {on}",
+            on=show_target(target),
+            why=why,
+            fix=f"leave out {', '.join(extra)}",
+            errno=errno.EINVAL,
+        )

@@ -1,0 +1,125 @@
+"""Attaching tc programs: by a tcx link where the kernel has them, else as a filter of a clsact qdisc."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import AttachError
+from ..kernel.link_types import AttachType
+from ..kernel.namespaces import current_netns, inside_netns
+from ..libbpf import capture_log, lib, opts
+from ..links import Attachment, FdLink, Link
+from .refusal import Target, programs_at, refused
+from .targets import choose, create_link, program_type, refuse_keys
+
+DIRECTIONS = {"ingress": 1, "egress": 2}  # enum bpf_tc_attach_point
+_TCX = {1: AttachType.TCX_INGRESS, 2: AttachType.TCX_EGRESS}
+_BOTH, _REPLACE = 3, 1
+_GONE = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
+
+_filters: Counter[tuple[int, int]] = Counter()
+"""How many filters of ours are in a clsact qdisc of ours, by namespace's inode and interface's index."""
+
+
+def attach(handle: Any, index: int, target: Target, on: str) -> Link:
+    """A tc program on an interface of this thread's namespace.
+
+    Without a priority: by a tcx link, after those that are there (Linux 6.6, commit e420bed02507). With one,
+    or where the kernel has no tcx: as a filter in direct-action mode (Linux 4.5). A killed process takes its
+    links with it, its filters stay.
+    """
+    refuse_keys(target, ("mode",), on, "a mode is for XDP")
+    if "direction" not in target:
+        raise AttachError(
+            f"cannot attach {on}",
+            on=f"to interface={target['interface']!r}",
+            why="a tc program is attached in one direction",
+            fix='give direction="ingress" or direction="egress"',
+            errno=errno.EINVAL,
+        )
+    point = choose(target, "direction", DIRECTIONS, on)
+    if "priority" not in target and "handle" not in target:
+        result = create_link(handle, index, _TCX[point])
+        if result >= 0:
+            return FdLink(result, on)
+        if -result != errno.EINVAL:  # that is: no such kind of link
+            there = programs_at(index, _TCX[point])
+            raise refused(-result, on, target, type=program_type(handle), there=there)
+    return _filter(handle, index, point, target, on)
+
+
+def _filter(handle: Any, index: int, point: int, target: Target, on: str) -> Link:
+    namespace = current_netns()
+    try:
+        key = os.fstat(namespace).st_ino, index
+        with capture_log() as log:
+            made = lib.bpf_tc_hook_create(opts("bpf_tc_hook", ifindex=index, attach_point=_BOTH))
+            settings = opts(
+                "bpf_tc_opts",
+                prog_fd=lib.bpf_program__fd(handle),
+                priority=target.get("priority", 0),
+                handle=target.get("handle", 0),
+            )
+            where = opts("bpf_tc_hook", ifindex=index, attach_point=point)
+            result = made if made not in (0, -errno.EEXIST) else lib.bpf_tc_attach(where, settings)
+        if made == 0:
+            _filters[key] = 0
+        if result < 0:
+            _drop(key, 0)
+            raise refused(-result, on, target, type=program_type(handle), details=log.text)
+        if key in _filters:
+            _filters[key] += 1
+        place = int(settings.handle), int(settings.priority)
+        return Attachment(
+            on,
+            f"the clsact qdisc of interface {index}",
+            _undo(namespace, key, point, place),
+            _replace(namespace, index, point, place),
+        )
+    except BaseException:
+        os.close(namespace)
+        raise
+
+
+def _undo(namespace: int, key: tuple[int, int], point: int, place: tuple[int, int]) -> Callable[[], None]:
+    def undo() -> None:
+        try:
+            with inside_netns(namespace), capture_log():
+                where = opts("bpf_tc_hook", ifindex=key[1], attach_point=point)
+                result = lib.bpf_tc_detach(where, opts("bpf_tc_opts", handle=place[0], priority=place[1]))
+                _drop(key, 1)
+        finally:
+            os.close(namespace)
+        if result < 0 and -result not in _GONE:
+            raise AttachError("cannot detach the tc filter", on=f"of interface {key[1]}", errno=-result)
+
+    return undo
+
+
+def _replace(namespace: int, index: int, point: int, place: tuple[int, int]) -> Callable[[int], None]:
+    def replace(program_fd: int) -> None:
+        with inside_netns(namespace), capture_log() as log:
+            settings = opts(
+                "bpf_tc_opts", prog_fd=program_fd, flags=_REPLACE, handle=place[0], priority=place[1]
+            )
+            where = opts("bpf_tc_hook", ifindex=index, attach_point=point)
+            result = lib.bpf_tc_attach(where, settings)
+        if result < 0:
+            what = "cannot put another program in place of the tc filter"
+            raise AttachError(what, on=f"of interface {index}", details=log.text, errno=-result)
+
+    return replace
+
+
+def _drop(key: tuple[int, int], count: int) -> None:
+    """One filter less; with the last one the qdisc goes, when it was ours."""
+    if key not in _filters:
+        return
+    _filters[key] -= count
+    if _filters[key] <= 0:
+        del _filters[key]
+        lib.bpf_tc_hook_destroy(opts("bpf_tc_hook", ifindex=key[1], attach_point=_BOTH))
