@@ -9,7 +9,8 @@ from typing import Any, Self, overload
 from ..btf import Codec, Record
 from ..errors import CaptureTimeoutError, NameLookupError, closest
 from ..kernel.running import timeout_scale
-from .nearmiss import describe_misses
+from ..kernel.runs import RunCounts
+from .nearmiss import MISSING, describe_loss, describe_misses, describe_runs, value_of
 from .records import Records, blocks_of
 from .source import Source
 
@@ -24,7 +25,9 @@ class Capture(Sequence[Any]):
     the buffer before are not part of it. A record is decoded when somebody looks at it.
     """
 
-    def __init__(self, source: Source, codec: Codec, on: str) -> None:
+    def __init__(self, source: Source, codec: Codec, on: str, map_id: int | None = None) -> None:
+        self._map_id = map_id
+        self._runs = RunCounts() if map_id is not None else None
         self._source = source
         self._codec = codec
         self._on = on
@@ -94,7 +97,7 @@ class Capture(Sequence[Any]):
                 on=f"from {self._on}",
                 why=f"{len(self._records)} came",
                 details=self._listing(),
-                fix=self._hint(),
+                fix=describe_loss(self._source) or self._hint(),
             )
         return list(self._records)
 
@@ -114,7 +117,7 @@ class Capture(Sequence[Any]):
                 on=f"from {self._on}",
                 why=f"{len(found)} of {len(self._records)} captured did match in {timeout:g} s",
                 details=describe_misses(self._records, fields),
-                fix=None if found else self._hint(),
+                fix=describe_loss(self._source) or (None if found else self._hint()),
             )
         return found
 
@@ -136,6 +139,8 @@ class Capture(Sequence[Any]):
             self._drain()
             self._open = False
             self._source.close()
+            if self._runs:
+                self._runs.close()
 
     def __enter__(self) -> Self:
         return self
@@ -193,15 +198,18 @@ class Capture(Sequence[Any]):
     def _hint(self) -> str:
         if not self._open:
             return "the capture has ended: expect records inside its 'with' block"
-        return "was the program attached, and did the trigger come after that?"
+        runs = self._runs.of_map(self._map_id) if self._runs and self._map_id is not None else None
+        return describe_runs(runs) or "was the program attached, and did the trigger come after that?"
 
 
 def _matches(record: Any, fields: dict[str, Any]) -> bool:
-    return all(field_fits(record[name], wanted) for name, wanted in fields.items())
+    return all(field_fits(value_of(record, name), wanted) for name, wanted in fields.items())
 
 
 def field_fits(value: Any, wanted: Any) -> bool:
     """Whether a field's value is the wanted one, or satisfies it when that is callable."""
+    if value is MISSING:
+        return False
     if callable(wanted) and not isinstance(wanted, Record):
         return bool(wanted(value))
     return bool(value == wanted)

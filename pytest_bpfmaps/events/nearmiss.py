@@ -5,7 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..kernel.runs import Runs
+from .source import Source
+
 _MOST = 5
+
+
+class _Missing:
+    """The value of a field that a record of another type has."""
+
+    def __repr__(self) -> str:
+        return "not there"
+
+
+MISSING = _Missing()
+
+
+def value_of(record: Any, name: str) -> Any:
+    """A field's value; `MISSING` where a record of another type of the same buffer has no such field."""
+    try:
+        return record[name]
+    except KeyError:
+        return MISSING
 
 
 def describe_misses(records: Sequence[Any], fields: dict[str, Any]) -> str | None:
@@ -16,7 +37,9 @@ def describe_misses(records: Sequence[Any], fields: dict[str, Any]) -> str | Non
         return None
     ranked = []
     for at, record in enumerate(records):
-        wrong = {n: record[n] for n, wanted in fields.items() if not field_fits(record[n], wanted)}
+        wrong = {
+            n: value for n, wanted in fields.items() if not field_fits(value := value_of(record, n), wanted)
+        }
         ranked.append((len(wrong), at, record, wrong))
     ranked.sort(key=lambda entry: entry[:2])
     lines = []
@@ -26,6 +49,31 @@ def describe_misses(records: Sequence[Any], fields: dict[str, Any]) -> str | Non
     if len(ranked) > _MOST:
         lines.append(f"  … and {len(ranked) - _MOST} more")
     return "\n".join(lines)
+
+
+def describe_loss(source: Source) -> str | None:
+    """Whether records may be missing because the buffer was too small."""
+    if source.lost:
+        return f"the kernel lost {source.lost} records: the buffer was full; make it larger: capture(pages=…)"
+    if source.was_full:
+        return "the ring buffer was full, so the program may have lost records; give it a larger max_entries"
+    return None
+
+
+def describe_runs(runs: list[Runs] | None) -> str | None:
+    """Whether the programs that write to the buffer ran at all."""
+    if not runs:
+        return None
+    said = []
+    for each in runs:
+        times = f"ran {each.count} time{'s' * (each.count != 1)} since the capture began"
+        if each.count:
+            said.append(f"program {each.name!r} {times}, and sent nothing that fits")
+        elif each.attached:
+            said.append(f"program {each.name!r} is attached, but {times}: did the trigger reach it?")
+        else:
+            said.append(f"program {each.name!r} is not attached, and {times}")
+    return "; ".join(said)
 
 
 def _wanted(value: Any) -> str:

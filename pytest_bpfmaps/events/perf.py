@@ -14,7 +14,7 @@ from ..errors import MapError
 from ..libbpf import check, check_pointer, ffi, lib, opts
 from ..maps.base import Map
 from .capture import Capture
-from .ringbuf import record_codec
+from .ringbuf import RecordType, record_codec
 
 PAGES = 64
 """Size of each CPU's ring, in pages; a power of two."""
@@ -30,6 +30,8 @@ _LOST = struct.Struct("=QQ")  # after the header: id, number of records
 
 class PerfBuffer:
     """The consumer's end of a perf event array. `lost` counts records for which a ring had no room."""
+
+    was_full = False  # the kernel counts
 
     def __init__(self, fd: int, on: str, pages: int = PAGES) -> None:
         self.lost = 0
@@ -100,12 +102,12 @@ class PerfBuffer:
 class PerfEventArrayMap(Map):
     """A perf event array; programs write to it with ``bpf_perf_event_output``."""
 
-    def capture(self, type: str | None = None, *, pages: int = PAGES) -> Capture:
+    def capture(self, type: RecordType = None, *, tag: str | None = None, pages: int = PAGES) -> Capture:
         """Collects the records that programs output from now on; use it with ``with``.
 
-        `type` is the C struct of the records, as for a ring buffer; `pages` the size of each CPU's ring.
+        `type` and `tag` are as for a ring buffer; `pages` the size of each CPU's ring.
         Outside of a capture the kernel has nowhere to put records, and the program's call fails with
         ``ENOENT``.
         """
-        codec = record_codec(self, type, self._codecs)
-        return Capture(PerfBuffer(self.fd, str(self), pages), codec, str(self))
+        codec = record_codec(self, type, self._codecs, tag)
+        return Capture(PerfBuffer(self.fd, str(self), pages), codec, str(self), self.id)

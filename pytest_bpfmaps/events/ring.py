@@ -29,6 +29,7 @@ class Ring:
     lost = 0  # the kernel does not count: bpf_ringbuf_reserve returns NULL to the program, and that is all
 
     def __init__(self, fd: int, size: int, on: str) -> None:
+        self.was_full = False
         page = mmap.PAGESIZE
         self._mask = size - 1
         try:
@@ -56,6 +57,7 @@ class Ring:
         Stops at a record that a program has reserved and not yet submitted: the kernel keeps the order.
         """
         position = self._consumer_position[0]
+        self._look_if_full(self._positions[0] - position, position & self._mask)
         while position < (produced := self._positions[0]):
             at = position & self._mask
             length = self._words[at >> 2]
@@ -71,6 +73,12 @@ class Ring:
             self._consumer_position[0] = position
             if block:
                 yield block
+
+    def _look_if_full(self, unread: int, at: int) -> None:
+        """`unread` bytes begin at `at`."""
+        if 2 * unread > self._mask:
+            one_more = (self._words[at >> 2] & ~(_BUSY | _DISCARD)) + _HEADER_SIZE
+            self.was_full = self.was_full or unread + one_more > self._mask + 1
 
     def _run(self, at: int, size: int, step: int, most: int) -> int:
         """How many records from `at` on have that length, looking at more at once as long as they have."""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..btf import BytesCodec, Codec, Codecs
 from ..errors import NameLookupError
 from ..maps.base import Map
 from .capture import Capture
 from .ring import Ring
+from .tagged import tagged_codec
+
+RecordType = str | Mapping[Any, str] | None
+"""A C struct's name, or one for each value of a tag."""
 
 DEFAULT_STRUCT = "event"
 
@@ -14,18 +21,29 @@ DEFAULT_STRUCT = "event"
 class RingBufMap(Map):
     """A ring buffer. `max_entries` is its size in bytes."""
 
-    def capture(self, type: str | None = None) -> Capture:
+    def capture(self, type: RecordType = None, *, tag: str | None = None) -> Capture:
         """Collects the records that programs submit from now on; use it with ``with``.
 
         `type` is the C struct of the records. When it is left out: the map's declared value type, or the
-        struct named ``event``. Raises `NameLookupError` when neither is there.
+        struct named ``event``. Records of several types are told apart by a field that all have:
+        ``capture({0: "open_event", 1: "exit_event"}, tag="kind")``. Raises `NameLookupError` when a struct
+        is not there.
         """
-        codec = record_codec(self, type, self._codecs)
-        return Capture(Ring(self.fd, self.max_entries, str(self)), codec, str(self))
+        codec = record_codec(self, type, self._codecs, tag)
+        return Capture(Ring(self.fd, self.max_entries, str(self)), codec, str(self), self.id)
 
 
-def record_codec(the_map: Map, type: str | None, codecs: Codecs | None) -> Codec:
+def record_codec(the_map: Map, type: RecordType, codecs: Codecs | None, tag: str | None = None) -> Codec:
     """The codec of a buffer's records."""
+    if isinstance(type, Mapping):
+        return tagged_codec(type, tag, codecs, str(the_map))
+    if tag is not None:
+        raise NameLookupError(
+            f"cannot tell records apart by {tag!r}",
+            on=f"from {the_map}",
+            why=f"one struct is given: {type!r}",
+            fix='give one for each value of the tag: capture({0: "open_event", 1: "exit_event"}, tag="kind")',
+        )
     if type is None:
         declared = the_map._value
         if declared.size and not isinstance(declared, BytesCodec):

@@ -12,6 +12,9 @@ class Source(Protocol):
     lost: int
     """Records that the kernel could not deliver, where it counts them."""
 
+    was_full: bool
+    """Whether there was no room for one more record at some time, where nobody counts what was lost."""
+
     def drain(self) -> Iterable[bytes]:
         """The records that are there now, oldest first; they are then gone from the buffer."""
 

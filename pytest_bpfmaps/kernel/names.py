@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import translate
 from functools import cache
 from pathlib import Path
 
+from ..libbpf import ffi, lib, to_str
 from ..libbpf.syscalls import lsm_list_modules
 from .targets import tracefs
 
 _LSM_LIST = Path("/sys/kernel/security/lsm")
 _LSM_ID_BPF = 109
+_TYPEDEF = 8  # BTF kind
 _MOST_COMPARED = 3000
 
 
@@ -46,11 +48,23 @@ def functions_like(pattern: str) -> list[str]:
 
 @cache
 def raw_tracepoints() -> frozenset[str]:
-    """Names of the kernel's tracepoints, as a raw tracepoint takes them."""
-    prefix = "__tracepoint_"
-    with open("/proc/kallsyms") as file:
-        names = (line.split(maxsplit=3)[2].rstrip() for line in file if prefix in line)
-        return frozenset(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    """Names of the tracepoints, as a raw tracepoint takes them: the kernel's BTF has a typedef for each."""
+    prefix = "btf_trace_"
+    return frozenset(n.removeprefix(prefix) for n in type_names(_TYPEDEF) if n.startswith(prefix))
+
+
+def type_names(kind: int) -> Iterator[str]:
+    """Names of all types of a BTF kind that the kernel has; none where it has no BTF."""
+    btf = lib.btf__load_vmlinux_btf()
+    if btf == ffi.NULL:
+        return
+    try:
+        for number in range(1, lib.btf__type_cnt(btf)):
+            name, info = ffi.cast("uint32_t *", lib.btf__type_by_id(btf, number))[0:2]
+            if info >> 24 & 0x1F == kind:
+                yield to_str(lib.btf__name_by_offset(btf, name))
+    finally:
+        lib.btf__free(btf)
 
 
 def tracepoint_names(category: str) -> list[str]:

@@ -1,0 +1,83 @@
+"""Whether programs ran while a test looked: the kernel's run counts, switched on while somebody wants them.
+
+``BPF_ENABLE_STATS`` (Linux 5.8, commit d46edd671a14) counts as long as its descriptor is open.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+from weakref import WeakSet
+
+from ..libbpf import ffi, lib
+
+_RUN_TIME = 0  # BPF_STATS_RUN_TIME
+_MOST_MAPS = 64
+
+
+class Countable(Protocol):
+    """A program of this process."""
+
+    name: str
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor; raises `ValueError` when it is closed."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether it is attached now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """How often a program ran."""
+
+    name: str
+    count: int
+    attached: bool
+
+
+LOADED: WeakSet[Countable] = WeakSet()
+"""The programs that this process has loaded."""
+
+
+class RunCounts:
+    """How often programs ran since it began, where we may know; `close` stops the counting."""
+
+    def __init__(self) -> None:
+        self._fd = int(lib.bpf_enable_stats(_RUN_TIME))
+        self._before = {p: _look(p)[0] for p in list(LOADED)} if self._fd >= 0 else {}
+
+    def of_map(self, map_id: int) -> list[Runs] | None:
+        """Of the programs of this process that use a map; None when nothing was counted."""
+        if self._fd < 0:
+            return None
+        found = []
+        for program in list(LOADED):
+            count, maps = _look(program)
+            if map_id in maps:
+                found.append(Runs(program.name, count - self._before.get(program, 0), program.attached))
+        return sorted(found, key=lambda runs: runs.name)
+
+    def close(self) -> None:
+        """Safe to call again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _look(program: Countable) -> tuple[int, list[int]]:
+    """Run count and ids of the maps of a program; of one that is closed nothing."""
+    info = ffi.new("struct bpf_prog_info *")
+    size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_prog_info"))
+    maps = ffi.new("uint32_t[]", _MOST_MAPS)
+    info.nr_map_ids = _MOST_MAPS
+    info.map_ids = int(ffi.cast("uintptr_t", maps))
+    try:
+        if lib.bpf_obj_get_info_by_fd(program.fd, info, size) < 0:
+            return 0, []
+    except ValueError:
+        return 0, []
+    return int(info.run_cnt), list(maps[0 : min(info.nr_map_ids, _MOST_MAPS)])
