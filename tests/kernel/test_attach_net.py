@@ -1,0 +1,463 @@
+"""Attaching to interfaces, cgroups, namespaces, sockets and maps of sockets."""
+
+import errno
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import AttachError, UnsupportedError
+from pytest_bpfmaps.attach import tc
+from pytest_bpfmaps.kernel.link_types import LinkType
+
+COUNT = """
+__u64 seen;
+SEC("{section}") int count({ctx} *ctx) {{ __sync_fetch_and_add(&seen, 1); return {verdict}; }}
+SEC("{section}") int drop({ctx} *ctx) {{ return {other}; }}
+"""
+
+
+@pytest.fixture
+def veth(bpf_netns):
+    return bpf_netns("left").veth_to(bpf_netns("right"))
+
+
+def frame(veth, payload=b""):
+    macs = bytes.fromhex(veth.far.mac.replace(":", "") + veth.near.mac.replace(":", ""))
+    return macs + b"\x88\xb5" + payload.ljust(46, b"\0")
+
+
+def udp_echo(address):
+    """A UDP datagram to oneself, if it arrives."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((address, 0))
+        sock.settimeout(0.2)
+        sock.sendto(b"x" * 100, sock.getsockname())
+        return sock.recv(200)
+
+
+class TestXdp:
+    @pytest.fixture
+    def programs(self, load_code):
+        loaded = load_code(
+            COUNT.format(section="xdp", ctx="struct xdp_md", verdict="XDP_PASS", other="XDP_DROP")
+        )
+        loaded.programs.loaded = loaded
+        return loaded
+
+    @pytest.mark.parametrize("mode", [{}, {"mode": "skb"}, {"mode": "native"}])
+    def test_on_an_interface_in_its_namespace(self, programs, veth, mode):
+        with programs.programs.count.attach(interface=veth.far, **mode) as link:
+            veth.near.send(frame(veth))
+            with veth.far.netns.netlink() as ip:
+                shown = ip.link("get", index=veth.far.index)[0].get_nested("IFLA_XDP", "IFLA_XDP_ATTACHED")
+            assert shown == ("xdpgeneric" if mode == {"mode": "skb"} else "xdp")
+            assert link.info.type is LinkType.XDP
+            assert link.info.target == {"ifindex": veth.far.index}
+            assert link.info.program_id == programs.programs.count.id
+        assert programs.globals.seen == 1
+        veth.near.send(frame(veth))
+        assert programs.globals.seen == 1
+
+    def test_by_name_and_by_index(self, programs, veth):
+        with veth.far.enter():
+            programs.programs.count.attach(interface="veth0").close()
+            programs.programs.count.attach(interface=veth.far.index).close()
+        programs.programs.count.attach(interface="veth0", netns=veth.far.netns).close()
+        programs.programs.count.attach(interface="veth0", netns=veth.far.netns.path).close()
+
+    def test_another_program_takes_its_place(self, programs, veth):
+        link = programs.programs.count.attach(interface=veth.far)
+        with veth.far.sniff() as arrived:
+            veth.near.send(frame(veth, b"1"))
+            arrived.wait()
+            link.update(programs.programs.drop)
+            assert link.info.program_id == programs.programs.drop.id
+            veth.near.send(frame(veth, b"2"))
+            link.detach()
+            veth.near.send(frame(veth, b"3"))
+            arrived.wait(2)
+        assert [bytes(p[14:15]) for p in arrived] == [b"1", b"3"]
+        with pytest.raises(AttachError, match="detached already"):
+            _ = link.info
+
+    def test_an_occupied_interface_says_by_what(self, programs, veth):
+        programs.programs.count.attach(interface=veth.far)
+        with pytest.raises(
+            AttachError, match=r"(?s)'drop' .* to interface=.*EBUSY.*'count' \(id \d+\).*detach"
+        ) as e:
+            programs.programs.drop.attach(interface=veth.far)
+        assert e.value.errno == errno.EBUSY
+
+    def test_an_unknown_interface_names_the_closest(self, programs, veth):
+        refusal = r"(?s)interface='veht0'.*no interface of that name.*'veth0'\?"
+        with pytest.raises(AttachError, match=refusal):
+            programs.programs.count.attach(interface="veht0", netns=veth.near.netns)
+
+    def test_no_native_mode_names_the_other(self, programs, bpf_netns):
+        with pytest.raises(AttachError, match=r'(?s)no native XDP.*mode="skb"'):
+            programs.programs.count.attach(interface=bpf_netns().interface("lo"), mode="native")
+
+    def test_words_that_mean_nothing_here(self, programs, veth):
+        attach = programs.programs.count.attach
+        with pytest.raises(AttachError, match=r"(?s)no mode 'generic'.*there are: native, offload, skb"):
+            attach(interface=veth.far, mode="generic")
+        with pytest.raises(AttachError, match="leave out direction"):
+            attach(interface=veth.far, direction="ingress")
+        with pytest.raises(AttachError, match=r"(?s)it is list.*an interface of bpf_netns"):
+            attach(interface=[])
+        with pytest.raises(
+            AttachError, match=r"(?s)programs of type xdp do not go there.*attach\(interface="
+        ):
+            attach(cgroup="/")
+
+    def test_pin_keeps_it_attached(self, programs, veth, bpffs):
+        link = programs.programs.count.attach(interface=veth.far)
+        link.pin(bpffs / "link")
+        link.close()
+        veth.near.send(frame(veth))
+        assert programs.globals.seen == 1
+        (bpffs / "link").unlink()
+        veth.near.send(frame(veth))
+        assert programs.globals.seen == 1
+
+    def test_unpin(self, programs, veth, bpffs):
+        link = programs.programs.count.attach(interface=veth.far)
+        with pytest.raises(AttachError, match="not pinned"):
+            link.unpin()
+        link.pin(bpffs / "link")
+        link.unpin()
+        assert not (bpffs / "link").exists()
+
+
+@pytest.fixture
+def bpffs(tmp_path, bpf):
+    """A bpf file system of the test's own."""
+    subprocess.run(["mount", "-t", "bpf", "bpf", tmp_path], check=True)
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+class TestTc:
+    @pytest.fixture
+    def programs(self, load_code):
+        return load_code(COUNT.format(section="tc", ctx="struct __sk_buff", verdict=-1, other=2))
+
+    def test_each_direction_sees_its_own(self, programs, veth):
+        with programs.programs.count.attach(interface=veth.far, direction="ingress"):
+            veth.near.send(frame(veth))
+            assert programs.globals.seen == 1
+            veth.far.send(frame(veth))
+            assert programs.globals.seen == 1
+        with programs.programs.count.attach(interface=veth.far, direction="egress"):
+            veth.near.send(frame(veth))
+            assert programs.globals.seen == 1
+            veth.far.send(frame(veth))
+            assert programs.globals.seen == 2
+        veth.far.send(frame(veth))
+        assert programs.globals.seen == 2
+
+    @pytest.mark.parametrize("how", [{}, {"priority": 7}])
+    def test_another_program_takes_its_place(self, programs, veth, how):
+        link = programs.programs.count.attach(interface=veth.far, direction="ingress", **how)
+        link.update(programs.programs.drop)
+        with veth.far.sniff(outgoing=True) as arrived:
+            veth.near.send(frame(veth))
+            link.close()
+            veth.near.send(frame(veth))
+            arrived.wait()
+        assert programs.globals.seen == 0
+
+    def test_filters_run_by_priority(self, load_code, veth):
+        first, second = (
+            load_code(COUNT.format(section="tc", ctx="struct __sk_buff", verdict=v, other=0)) for v in (2, 0)
+        )
+        second.programs.count.attach(interface=veth.far, direction="ingress", priority=20)
+        link = first.programs.count.attach(interface=veth.far, direction="ingress", priority=10)
+        veth.near.send(frame(veth))
+        assert (first.globals.seen, second.globals.seen) == (1, 0)
+        link.close()
+        veth.near.send(frame(veth))
+        assert (first.globals.seen, second.globals.seen) == (1, 1)
+
+    def test_the_qdisc_goes_with_the_last_filter(self, programs, veth):
+        def qdiscs():
+            with veth.far.netns.netlink() as ip:
+                return [q.get("kind") for q in ip.get_qdiscs(index=veth.far.index)]
+
+        links = [
+            programs.programs.count.attach(interface=veth.far, direction=d, priority=1)
+            for d in ("ingress", "egress")
+        ]
+        assert "clsact" in qdiscs()
+        links[0].close()
+        assert "clsact" in qdiscs()
+        links[1].close()
+        assert "clsact" not in qdiscs()
+        assert not tc._filters
+
+    def test_somebody_elses_qdisc_stays(self, programs, veth):
+        with veth.far.netns.netlink() as ip:
+            ip.tc("add", "clsact", index=veth.far.index)
+        programs.programs.count.attach(interface=veth.far, direction="ingress", priority=1).close()
+        with veth.far.netns.netlink() as ip:
+            assert "clsact" in [q.get("kind") for q in ip.get_qdiscs(index=veth.far.index)]
+
+    def test_an_occupied_place_is_refused(self, programs, veth):
+        attach, where = programs.programs.count.attach, {"interface": veth.far, "direction": "ingress"}
+        attach(**where, priority=5, handle=1)
+        with pytest.raises(AttachError, match=r"'drop' .* EEXIST") as e:
+            programs.programs.drop.attach(**where, priority=5, handle=1)
+        assert e.value.errno == errno.EEXIST
+
+    def test_close_after_the_interface_is_gone(self, programs, veth):
+        link = programs.programs.count.attach(interface=veth.far, direction="ingress", priority=5)
+        with veth.near.netns.netlink() as ip:
+            ip.link("del", index=veth.near.index)
+        link.close()
+        assert not tc._filters
+
+    def test_a_filter_is_no_link(self, programs, veth):
+        link = programs.programs.count.attach(interface=veth.far, direction="ingress", priority=5)
+        for use in (lambda: link.info, lambda: link.pin("/x"), link.unpin, lambda: link.fd):
+            with pytest.raises(UnsupportedError, match=r"count.*clsact qdisc.*without a link"):
+                use()
+
+    def test_without_tcx_it_is_a_filter(self, programs, veth, monkeypatch):
+        monkeypatch.setattr(tc, "create_link", lambda *_: -errno.EINVAL)
+        with programs.programs.count.attach(interface=veth.far, direction="ingress") as link:
+            veth.near.send(frame(veth))
+            with pytest.raises(UnsupportedError):
+                _ = link.fd
+        assert programs.globals.seen == 1
+
+    def test_a_direction_is_needed(self, programs, veth):
+        with pytest.raises(AttachError, match='give direction="ingress" or direction="egress"'):
+            programs.programs.count.attach(interface=veth.far)
+        with pytest.raises(AttachError, match=r"(?s)no direction 'in'"):
+            programs.programs.count.attach(interface=veth.far, direction="in")
+        with pytest.raises(AttachError, match="leave out mode"):
+            programs.programs.count.attach(interface=veth.far, direction="ingress", mode="skb")
+
+
+class TestCgroup:
+    def test_skb_by_its_section_or_a_direction(self, load_code, bpf_cgroup, bpf_netns):
+        loaded = load_code("""
+            __u64 out, in;
+            SEC("cgroup_skb/egress") int count_out(struct __sk_buff *skb)
+            { __sync_fetch_and_add(&out, skb->len); return 1; }
+            SEC("cgroup/skb") int count_in(struct __sk_buff *skb)
+            { __sync_fetch_and_add(&in, skb->len); return 1; }
+        """)
+        link = loaded.programs.count_out.attach(cgroup=bpf_cgroup)
+        assert link.info.target == {"cgroup_id": bpf_cgroup.id, "attach_type": "cgroup_inet_egress"}
+        loaded.programs.count_in.attach(cgroup=bpf_cgroup.path, direction="ingress")
+        with bpf_netns().enter():
+            udp_echo("127.0.0.1")
+            assert (loaded.globals.out, loaded.globals["in"]) == (0, 0)
+            with bpf_cgroup.enter():
+                udp_echo("127.0.0.1")
+        assert (loaded.globals.out, loaded.globals["in"]) == (128, 128)
+        with pytest.raises(AttachError, match="its section names no direction"):
+            loaded.programs.count_in.attach(cgroup=bpf_cgroup)
+
+    def test_sock_sock_addr_and_sockopt(self, load_code, bpf_cgroup):
+        loaded = load_code("""
+            __u32 made, port, level;
+            SEC("cgroup/sock_create") int create(struct bpf_sock *sk) { made++; return 1; }
+            SEC("cgroup/connect4") int connect(struct bpf_sock_addr *ctx) { port = ctx->user_port; return 0; }
+            SEC("cgroup/setsockopt") int option(struct bpf_sockopt *ctx) { level = ctx->level; return 1; }
+        """)
+        links = [p.attach(cgroup=bpf_cgroup.fd) for p in loaded.programs]
+        with bpf_cgroup.enter(), socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            with pytest.raises(PermissionError):
+                sock.connect(("127.0.0.1", 1))
+        made = loaded.globals
+        assert (made.made, made.port, made.level) == (1, socket.htons(1), socket.SOL_SOCKET)
+        types = [link.info.target["attach_type"] for link in links]
+        assert types == ["cgroup_inet_sock_create", "cgroup_inet4_connect", "cgroup_setsockopt"]
+
+    def test_sysctl_and_device(self, load_code, bpf_cgroup, bpf_process):
+        loaded = load_code("""
+            __u32 reads;
+            SEC("cgroup/sysctl") int sysctl(struct bpf_sysctl *ctx) { reads += !ctx->write; return 1; }
+            SEC("cgroup/dev") int device(struct bpf_cgroup_dev_ctx *ctx)
+            { return !(ctx->major == 1 && ctx->minor == 5); }
+        """)
+        for program in loaded.programs:
+            program.attach(cgroup=bpf_cgroup)
+        with bpf_cgroup.enter():
+            Path("/proc/sys/kernel/ostype").read_text()
+            Path("/dev/null").read_bytes()
+            with pytest.raises(PermissionError):
+                Path("/dev/zero").open("rb").close()
+        assert loaded.globals.reads >= 1
+
+    def test_sockops(self, load_code, bpf_cgroup, bpf_netns):
+        loaded = load_code("""
+            __u32 connected;
+            SEC("sockops") int count(struct bpf_sock_ops *ctx)
+            { connected += ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB; return 1; }
+        """)
+        loaded.programs.count.attach(cgroup=bpf_cgroup)
+        with bpf_netns().enter(), socket.create_server(("127.0.0.1", 0)) as server, bpf_cgroup.enter():
+            socket.create_connection(server.getsockname()).close()
+        assert loaded.globals.connected == 1
+
+    def test_no_cgroup_2_folder(self, load_code, tmp_path):
+        program = load_code('SEC("cgroup_skb/egress") int pass(void *ctx) { return 1; }').programs["pass"]
+        with pytest.raises(AttachError, match=r"(?s)EBADF.*no folder of a cgroup v2"):
+            program.attach(cgroup=tmp_path)
+        with pytest.raises(AttachError, match=r"cgroup='/no/such'.*ENOENT"):
+            program.attach(cgroup="/no/such")
+        with pytest.raises(AttachError, match=r"(?s)type cgroup_skb do not go there.*attach\(cgroup="):
+            program.attach(interface="lo")
+
+
+class TestNetns:
+    def test_sk_lookup_sends_all_ports_to_one_socket(self, load_code, bpf_netns):
+        loaded = load_code("""
+            struct {
+                __uint(type, BPF_MAP_TYPE_SOCKMAP);
+                __uint(max_entries, 1);
+                __type(key, __u32);
+                __type(value, __u64);
+            } target SEC(".maps");
+            SEC("sk_lookup") int pick(struct bpf_sk_lookup *ctx)
+            {
+                __u32 zero = 0;
+                struct bpf_sock *sk = bpf_map_lookup_elem(&target, &zero);
+                if (!sk)
+                    return SK_PASS;
+                long err = bpf_sk_assign(ctx, sk, 0);
+                bpf_sk_release(sk);
+                return err ? SK_DROP : SK_PASS;
+            }
+        """)
+        netns = bpf_netns()
+        link = loaded.programs.pick.attach(netns=netns)
+        assert link.info.target == {"netns_inode": netns.inode, "attach_type": "sk_lookup"}
+        with netns.enter(), socket.create_server(("127.0.0.1", 1000)) as server:
+            loaded.maps.target.update_elem(0, server.fileno())
+            for port in (1, 79, 65535):
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                server.accept()[0].close()
+            link.close()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", 79), timeout=5)
+
+    def test_a_second_flow_dissector_is_refused(self, load_code, bpf_netns):
+        loaded = load_code('SEC("flow_dissector") int flow(struct __sk_buff *skb) { return BPF_OK; }')
+        netns = bpf_netns()
+        link = loaded.programs.flow.attach(netns=netns.path)
+        with pytest.raises(AttachError, match=r"E2BIG|EEXIST|EBUSY"):
+            loaded.programs.flow.attach(netns=netns)
+        link.close()
+        loaded.programs.flow.attach(netns=netns)
+
+    def test_what_is_no_namespace(self, load_code, tmp_path):
+        program = load_code(
+            'SEC("flow_dissector") int flow(struct __sk_buff *skb) { return BPF_OK; }'
+        ).programs.flow
+        with pytest.raises(AttachError, match=r"(?s)EINVAL.*no network namespace"):
+            program.attach(netns=tmp_path)
+        with pytest.raises(AttachError, match=r"(?s)type flow_dissector do not go there.*attach\(netns="):
+            program.attach(socket=3)
+
+
+class TestSockets:
+    def test_a_socket_filter_cuts_what_is_received(self, load_code, bpf_netns):
+        program = load_code('SEC("socket") int cut(struct __sk_buff *skb) { return 8 + 4; }').programs.cut
+        with bpf_netns().enter(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            with program.attach(socket=sock):
+                sock.sendto(b"123456789", sock.getsockname())
+                assert sock.recv(100) == b"1234"
+            sock.sendto(b"123456789", sock.getsockname())
+            assert sock.recv(100) == b"123456789"
+
+    def test_reuseport_chooses_the_socket(self, load_code, bpf_netns):
+        loaded = load_code("""
+            struct {
+                __uint(type, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY);
+                __uint(max_entries, 2);
+                __type(key, __u32);
+                __type(value, __u64);
+            } group SEC(".maps");
+            __u32 chosen;
+            SEC("sk_reuseport") int choose(struct sk_reuseport_md *ctx)
+            { return bpf_sk_select_reuseport(ctx, &group, &chosen, 0) ? SK_DROP : SK_PASS; }
+        """)
+        with bpf_netns().enter(), socket.socket(type=socket.SOCK_DGRAM) as one, socket.socket(type=2) as two:
+            with pytest.raises(AttachError, match=r"(?s)EINVAL.*SO_REUSEPORT"):
+                loaded.programs.choose.attach(socket=one)
+            for index, sock in enumerate((one, two)):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                sock.bind(("127.0.0.1", 1000))
+                sock.settimeout(5)
+                loaded.maps.group.update_elem(index, sock.fileno())
+            with loaded.programs.choose.attach(socket=two), socket.socket(type=socket.SOCK_DGRAM) as sender:
+                for index, sock in ((0, one), (1, two), (0, one)):
+                    loaded.globals.chosen = index
+                    sender.sendto(bytes([index]), ("127.0.0.1", 1000))
+                    assert sock.recv(1) == bytes([index])
+
+    def test_a_closed_socket_does_not_matter(self, load_code):
+        program = load_code('SEC("socket") int drop(struct __sk_buff *skb) { return 0; }').programs.drop
+        sock = socket.socket()
+        link = program.attach(socket=sock)
+        fd = sock.fileno()
+        sock.close()
+        other = os.open("/dev/null", os.O_RDONLY)  # takes the descriptor's number
+        assert other == fd
+        link.close()
+        os.close(other)
+
+    def test_sk_msg_and_sk_skb_on_a_map_of_sockets(self, load_code, bpf_netns):
+        loaded = load_code("""
+            struct {
+                __uint(type, BPF_MAP_TYPE_SOCKMAP);
+                __uint(max_entries, 2);
+                __type(key, __u32);
+                __type(value, __u64);
+            } sockets SEC(".maps");
+            __u64 sent, got;
+            SEC("sk_msg") int message(struct sk_msg_md *msg) { sent += msg->size; return SK_PASS; }
+            SEC("sk_skb/stream_verdict") int verdict(struct __sk_buff *skb)
+            { got += skb->len; return SK_PASS; }
+        """)
+        links = [p.attach(map=loaded.maps.sockets) for p in loaded.programs]
+        assert self.talk(bpf_netns(), loaded.maps.sockets) == b"12345"
+        assert (loaded.globals.sent, loaded.globals.got) == (5, 5)
+        for link in links:
+            link.close()
+        assert self.talk(bpf_netns(), loaded.maps.sockets) == b"12345"
+        assert (loaded.globals.sent, loaded.globals.got) == (5, 5)
+
+    @staticmethod
+    def talk(netns, sockets):
+        with netns.enter(), socket.create_server(("127.0.0.1", 0)) as server:
+            near = socket.create_connection(server.getsockname())
+            far = server.accept()[0]
+        with near, far:
+            far.settimeout(5)
+            sockets.update_elem(0, near.fileno())
+            sockets.update_elem(1, far.fileno())
+            near.sendall(b"12345")
+            return far.recv(5)
+
+    def test_a_map_of_something_else(self, load_code):
+        loaded = load_code("""
+            struct {
+                __uint(type, BPF_MAP_TYPE_ARRAY);
+                __uint(max_entries, 2);
+                __type(key, __u32);
+                __type(value, __u64);
+            } numbers SEC(".maps");
+            SEC("sk_msg") int message(struct sk_msg_md *msg) { return SK_PASS; }
+        """)
+        with pytest.raises(AttachError, match=r"(?s)map=.*numbers.*type sockmap or sockhash"):
+            loaded.programs.message.attach(map=loaded.maps.numbers)
