@@ -185,7 +185,10 @@ class StackTraceMap(SparseMap):
 
     def get(self, key: Any, default: Any = None) -> Any:
         """The trace, or `default`; that also for an error number in place of an id."""
-        return self[key] if key in self else default
+        try:
+            return super().get(key, default)
+        except MapKeyError:
+            return default
 
     def user(self, stack_id: int, process: Process) -> StackTrace:
         """The trace of a stack of `process`: a process id, a `subprocess.Popen`, or its `ProcessSymbols`.
