@@ -22,7 +22,8 @@ class LinkInfo:
     """What the kernel knows of a link (``BPF_OBJ_GET_INFO_BY_FD``, Linux 5.8, commit 2d602c8cf40d).
 
     `program_id` is the id of the program that is attached now; `target` says where, by the link's type:
-    ``ifindex``, ``cgroup_id``, ``netns_inode``, ``map_id``, ``attach_type``.
+    ``ifindex``, ``cgroup_id``, ``netns_inode``, ``map_id``, ``attach_type``; of netfilter ``family``,
+    ``hook``, ``priority``.
     """
 
     type: LinkType | int
@@ -237,6 +238,9 @@ def _target(kind: LinkType | int, detail: Any) -> dict[str, Any]:
         return {"ifindex": detail[0]}
     if kind in _PLACES:
         return {_PLACES[kind]: detail[0], "attach_type": attach_type_name(detail[1])}
+    if kind is LinkType.NETFILTER:
+        priority = detail[2] - (detail[2] >> 31 << 32)  # it is signed
+        return {"family": detail[0], "hook": detail[1], "priority": priority}
     if kind is LinkType.TRACING:
         return {"attach_type": attach_type_name(detail[0])}
     return {}

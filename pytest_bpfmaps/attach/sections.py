@@ -25,6 +25,8 @@ _NEWER: dict[str, tuple[ProgramType, int]] = {
     "uretprobe.multi.s": (ProgramType.KPROBE, 48),
     "uprobe.session": (ProgramType.KPROBE, 57),  # libbpf 1.6
     "uprobe.session.s": (ProgramType.KPROBE, 57),
+    "netfilter": (ProgramType.NETFILTER, 45),  # libbpf 1.3
+    "tcx": (ProgramType.SCHED_CLS, 0),  # libbpf 1.3: loaded as any tc program, for older kernels too
 }
 _SLEEPABLE = 1 << 4  # BPF_F_SLEEPABLE
 

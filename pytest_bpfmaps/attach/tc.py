@@ -11,9 +11,9 @@ from typing import Any
 from ..errors import AttachError
 from ..kernel.link_types import AttachType
 from ..kernel.namespaces import current_netns, inside_netns
-from ..libbpf import capture_log, lib, opts
+from ..libbpf import capture_log, lib, opts, to_str
 from ..links import Attachment, FdLink, Link
-from .refusal import Target, programs_at, refused
+from .refusal import Target, programs_at, refused, show_target
 from .targets import choose, create_link, program_type, refuse_keys
 
 DIRECTIONS = {"ingress": 1, "egress": 2}  # enum bpf_tc_attach_point
@@ -33,15 +33,7 @@ def attach(handle: Any, index: int, target: Target, on: str) -> Link:
     links with it, its filters stay.
     """
     refuse_keys(target, ("mode",), on, "a mode is for XDP")
-    if "direction" not in target:
-        raise AttachError(
-            f"cannot attach {on}",
-            on=f"to interface={target['interface']!r}",
-            why="a tc program is attached in one direction",
-            fix='give direction="ingress" or direction="egress"',
-            errno=errno.EINVAL,
-        )
-    point = choose(target, "direction", DIRECTIONS, on)
+    point = _direction(handle, target, on)
     if "priority" not in target and "handle" not in target:
         result = create_link(handle, index, _TCX[point])
         if result >= 0:
@@ -50,6 +42,22 @@ def attach(handle: Any, index: int, target: Target, on: str) -> Link:
             there = programs_at(index, _TCX[point])
             raise refused(-result, on, target, type=program_type(handle), there=there)
     return _filter(handle, index, point, target, on)
+
+
+def _direction(handle: Any, target: Target, on: str) -> int:
+    """As the target says, else as the section: ``SEC("tcx/ingress")``."""
+    if "direction" in target:
+        return choose(target, "direction", DIRECTIONS, on)
+    of_section = to_str(lib.bpf_program__section_name(handle)).rpartition("/")[2]
+    if of_section in DIRECTIONS:
+        return DIRECTIONS[of_section]
+    raise AttachError(
+        f"cannot attach {on}",
+        on=show_target(target),
+        why="a tc program is attached in one direction",
+        fix='give direction="ingress" or direction="egress"',
+        errno=errno.EINVAL,
+    )
 
 
 def _filter(handle: Any, index: int, point: int, target: Target, on: str) -> Link:

@@ -241,6 +241,38 @@ class TestTc:
         with pytest.raises(AttachError, match="leave out mode"):
             programs.programs.count.attach(interface=veth.far, direction="ingress", mode="skb")
 
+    def test_the_section_may_name_the_direction(self, load_code, veth):
+        loaded = load_code(COUNT.format(section="tcx/egress", ctx="struct __sk_buff", verdict=-1, other=2))
+        loaded.programs.count.attach(interface=veth.far)
+        veth.near.send(frame(veth))
+        veth.far.send(frame(veth))
+        assert loaded.globals.seen == 1
+
+
+@pytest.mark.bpf_requires("CONFIG_NETFILTER_BPF_LINK")
+class TestNetfilter:
+    @pytest.fixture
+    def program(self, load_code):
+        return load_code('SEC("netfilter") int drop(void *ctx) { return 0; }').programs.drop
+
+    def test_a_hook_of_a_namespace(self, program, bpf_netns):
+        netns = bpf_netns()
+        with netns.enter(), socket.socket(type=socket.SOCK_DGRAM) as sock:
+            with program.attach(hook="output", priority=-5) as link:
+                assert link.info.type is LinkType.NETFILTER
+                assert link.info.target == {"family": 2, "hook": 3, "priority": -5}
+                with pytest.raises(PermissionError):
+                    sock.sendto(b"x", ("127.0.0.1", 9))
+            sock.sendto(b"x", ("127.0.0.1", 9))
+
+    def test_refusals(self, program, bpf_netns):
+        netns = bpf_netns()
+        program.attach(hook="input", family="ipv6", netns=netns)
+        with pytest.raises(AttachError, match=r"(?s)hook='input'.*EBUSY.*no other program at this hook"):
+            program.attach(hook="input", family="ipv6", netns=netns)
+        with pytest.raises(AttachError, match=r"(?s)no hook 'in'.*'input'"):
+            program.attach(hook="in", netns=netns)
+
 
 class TestCgroup:
     def test_skb_by_its_section_or_a_direction(self, load_code, bpf_cgroup, bpf_netns):
