@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+// Gives each packet a ticket from a queue that user space fills, and puts used ones onto a stack: the newest
+// is on top. Both hold values without keys.
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 16);
+	__type(value, __u32);
+} tickets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_STACK);
+	__uint(max_entries, 16);
+	__type(value, __u32);
+} used SEC(".maps");
+
+SEC("xdp")
+int admit(struct xdp_md *ctx)
+{
+	__u32 ticket;
+
+	if (bpf_map_pop_elem(&tickets, &ticket))
+		return XDP_DROP;                           // sold out
+	bpf_map_push_elem(&used, &ticket, BPF_EXIST); // a full stack forgets its oldest
+	return XDP_PASS;
+}
+
+char LICENSE[] SEC("license") = "GPL";
