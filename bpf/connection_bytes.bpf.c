@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+// Counts what leaves a cgroup: for each of its sockets, and for the cgroup as a whole. Both values hang on what
+// they describe and go away with it: nobody has to clean up.
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct sent {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC); // the kernel insists, here and on a key of type int
+	__type(key, int);
+	__type(value, struct sent);
+} by_socket SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);
+	__type(key, struct bpf_cgroup_storage_key);
+	__type(value, struct sent);
+} by_cgroup SEC(".maps");
+
+SEC("cgroup_skb/egress")
+int count(struct __sk_buff *skb)
+{
+	struct sent *all = bpf_get_local_storage(&by_cgroup, 0); // of the cgroup that it is attached to
+
+	__sync_fetch_and_add(&all->packets, 1);
+	__sync_fetch_and_add(&all->bytes, skb->len);
+
+	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : 0;
+	if (!sk)
+		return 1;
+	struct sent *own = bpf_sk_storage_get(&by_socket, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (own) {
+		__sync_fetch_and_add(&own->packets, 1);
+		__sync_fetch_and_add(&own->bytes, skb->len);
+	}
+	return 1; // let it pass
+}
+
+char LICENSE[] SEC("license") = "GPL";

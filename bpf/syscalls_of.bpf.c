@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+// Counts system calls of each process, in a value that belongs to the process; and those of processes in a
+// chosen cgroup, or in one below it.
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct task_struct; // only its address is used
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u64);
+} by_process SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} chosen SEC(".maps");
+
+__u64 inside; // calls from the chosen cgroup
+
+SEC("raw_tp/sys_enter")
+int count(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 *calls = bpf_task_storage_get(&by_process, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	if (calls)
+		__sync_fetch_and_add(calls, 1);
+	if (bpf_current_task_under_cgroup(&chosen, 0) == 1) // an empty slot is an error: less than 0
+		__sync_fetch_and_add(&inside, 1);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";
