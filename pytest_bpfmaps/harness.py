@@ -12,12 +12,14 @@ from typing import Any, Self, TypeVar
 
 from .compiler import Compiler, CompileRequest, find_source
 from .errors import CaptureTimeoutError, CompileError, VerifierError
+from .events.printk import Printk
 from .kernel.running import timeout_scale
 from .maps import Map, map_by_id, pinned_map
 from .maps.create import CType, create_map
 from .maps.pins import Pins
 from .maps.registry import maps_by_name
 from .objects import LoadedObject, OpenedObject
+from .output import Output
 
 Source = str | PathLike[str]
 Closeable = TypeVar("Closeable", bound="contextlib.AbstractContextManager[Any]")
@@ -40,6 +42,8 @@ class Bpf:
         self._stack = contextlib.ExitStack()
         self._pins = Pins()
         self._stack.callback(self._pins.close)
+        self._output = Output()
+        self._stack.callback(self._output.close)
 
     def load(
         self,
@@ -63,7 +67,9 @@ class Bpf:
         """
         opened = self.open(source, code=code, cflags=cflags, defines=defines, pin_root=pin_root)
         opened.configure(globals=globals, max_entries=max_entries, programs=programs, reuse=reuse)
-        return self._keep(opened.load())
+        loaded = self._keep(opened.load())
+        self._output.watch(list(loaded.programs))
+        return loaded
 
     def open(
         self,
@@ -78,7 +84,9 @@ class Bpf:
         path = self.compile(source, code=code, cflags=cflags, defines=defines)
         name = Path(source).name if source else path.name
         root = None if pin_root is None else str(pin_root)
-        return self._keep(OpenedObject(path, name=name, pins=self._pins, pin_root=root))
+        opened = OpenedObject(path, name=name, pins=self._pins, pin_root=root)
+        self._output.listen(opened)
+        return self._keep(opened)
 
     def compile(
         self,
@@ -177,6 +185,14 @@ class Bpf:
         found = self._keep_map(pinned_map(where))
         found._pinned.append(where)
         return found
+
+    def printk(self) -> Printk:
+        """The lines that programs print with ``bpf_printk`` from now on; use it with ``with``.
+
+        Of other programs on the machine only lines that fit a format of this fixture's programs are among
+        them. Raises `UnsupportedError` where tracefs is absent.
+        """
+        return self._keep(self._output.printk())
 
     @property
     def pin_root(self) -> Path:

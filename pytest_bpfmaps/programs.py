@@ -13,6 +13,7 @@ from .kernel.types import ProgramType
 from .libbpf import check, ffi, lib, opts, to_str
 from .libbpf.calls import failure, reason
 from .links import Link
+from .streams import Streams
 
 
 class ProgramSpec:
@@ -98,6 +99,7 @@ class Program:
         self.section = to_str(lib.bpf_program__section_name(handle))
         self.type: ProgramType | int = ProgramType.from_number(lib.bpf_program__type(handle))
         self._closed = False
+        self._streams = Streams()
         LOADED.add(self)
 
     @property
@@ -125,6 +127,19 @@ class Program:
     def verifier(self) -> VerifierStats:
         """What the verifier said of it."""
         return VerifierStats(int(self._info().verified_insns) or None, "")
+
+    @property
+    def stdout(self) -> str:
+        """All that it wrote with ``bpf_stream_printk(BPF_STDOUT, …)``.
+
+        Raises `UnsupportedError` before Linux 6.17.
+        """
+        return self._streams.read("stdout", self.fd, str(self))
+
+    @property
+    def stderr(self) -> str:
+        """All that it, or the kernel about it, wrote to its stderr; as `stdout`."""
+        return self._streams.read("stderr", self.fd, str(self))
 
     def attach(self, **target: Any) -> Link:
         """Attaches it, by default where its section's name says. See `attach_program` for the targets."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpfmaps.errors import BpfError, VerifierError
+from pytest_bpfmaps.errors import BpfError, ExpectationError, VerifierError
+
+if TYPE_CHECKING:
+    from pytest_bpfmaps.output import Output
 
 PACKAGE = "pytest_bpfmaps."
 _HERE = str(Path(__file__).parents[1])
@@ -17,6 +21,15 @@ _HERE = str(Path(__file__).parents[1])
 def hide(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
     """Whether this package's frames are left out of a traceback: its errors say what happened themselves."""
     return isinstance(excinfo.value, BpfError)
+
+
+def outputs(item: pytest.Item) -> list[Output]:
+    """Where the `bpf` fixtures of a test collect what programs print."""
+    if "pytest_bpfmaps.harness" not in sys.modules:
+        return []
+    from pytest_bpfmaps.harness import Bpf
+
+    return [each._output for each in getattr(item, "funcargs", {}).values() if isinstance(each, Bpf)]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -31,8 +44,13 @@ def pytest_runtest_makereport(
             if name.startswith(PACKAGE):
                 module.__dict__.setdefault("__tracebackhide__", hide)
     report = yield
-    if isinstance(error, VerifierError) and error.log:
+    if isinstance(error, VerifierError | ExpectationError) and error.log:
         report.sections.append(("BPF verifier log", error.log))
+    for output in outputs(item):
+        if report.when == "setup" and report.passed:
+            output.begin()
+        elif report.failed:
+            report.sections.extend(output.sections())
     if report.skipped and isinstance(report.longrepr, tuple) and report.longrepr[0].startswith(_HERE):
         # a probe skipped it: the summary should name the test's file, not ours
         report.longrepr = (str(item.path), None, report.longrepr[2])  # type: ignore[assignment]

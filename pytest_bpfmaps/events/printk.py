@@ -1,0 +1,240 @@
+"""What programs say with ``bpf_printk``: captured in a tracefs instance of our own.
+
+An instance has its own buffer, so processes that read at the same time don't take each other's lines, as they
+do from the one ``trace_pipe``. Every instance gets the lines of all programs on the machine; those of the own
+programs are told by their format strings. ``bpf_printk`` is an event since Linux 5.9, commit ac5a72ea5c89.
+https://docs.kernel.org/trace/ftrace.html#instances
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, Self, overload
+
+from ..errors import CaptureTimeoutError, UnsupportedError, strerror
+from ..kernel.running import timeout_scale
+from ..kernel.targets import tracefs
+
+_PREFIX = "bpfmaps-"
+_EVENT = "events/bpf_trace/bpf_trace_printk/enable"
+_LOOK_AGAIN = 0.02
+_CHUNK = 1 << 16
+_CONVERSION = re.compile(r"%(?:%|[-+ #0]*\d*(?:\.\d+)?(?:hh|h|ll|l)?(?:p[a-zA-Z0-9]*|[diuxXsc]))")
+_LINE = re.compile(
+    r"^ *(?P<comm>.{1,16}?)-(?P<pid>\d+) +(?:\([^)]*\) +)?\[(?P<cpu>\d+)\] +\S+ +(?P<time>[\d.]+): "
+    r"(?:bpf_trace_printk: )?(?P<text>.*)$"
+)
+_numbers = count()
+
+
+class Line(str):
+    """A printed text, with who printed it: `comm`, `pid` (the kernel's, a thread's), `cpu`, and when:
+    `timestamp`, in seconds."""
+
+    __slots__ = ("comm", "cpu", "pid", "timestamp")
+    comm: str
+    pid: int
+    cpu: int
+    timestamp: float
+
+    def __new__(cls, text: str, comm: str = "", pid: int = 0, cpu: int = 0, timestamp: float = 0.0) -> Self:
+        made = super().__new__(cls, text)
+        made.comm, made.pid, made.cpu, made.timestamp = comm, pid, cpu, timestamp
+        return made
+
+
+class PrintkLog:
+    """All lines that were printed since it began; `close` takes the instance away.
+
+    `add_formats` restricts it to lines that the programs of some object can have printed; without any, all
+    lines count. Raises `UnsupportedError` where tracefs is absent or can't be written.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self._formats: list[re.Pattern[str]] = []
+        self._folder, self._pipe = _make_instance()
+        self._rest = ""
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLIN)
+
+    def add_formats(self, formats: Iterable[str]) -> None:
+        """Takes lines for own that fit one of these ``bpf_printk`` formats."""
+        self._formats += [re.compile(_pattern(f), re.DOTALL) for f in formats]
+
+    def drain(self) -> None:
+        """Takes what is there now."""
+        text = self._rest
+        while self._pipe >= 0:
+            try:
+                data = os.read(self._pipe, _CHUNK)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            text += data.decode(errors="replace")
+        *whole, self._rest = text.split("\n")
+        for line in parse(whole):
+            if not self._formats or any(f.fullmatch(line) for f in self._formats):
+                self.lines.append(line)
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps until something may be there, for at most `seconds`."""
+        self._poll.poll(max(seconds, 0) * 1000)
+
+    def close(self) -> None:
+        """Safe to call again."""
+        if self._pipe < 0:
+            return
+        self.drain()
+        os.close(self._pipe)
+        self._pipe = -1
+        with contextlib.suppress(OSError):
+            (self._folder / _EVENT).write_text("0")
+        self._folder.rmdir()
+
+
+class Printk(Sequence[Line]):
+    """The lines since it began, oldest first; it grows while the ``with`` block runs."""
+
+    def __init__(self, log: PrintkLog) -> None:
+        log.drain()
+        self._log: PrintkLog | None = log
+        self._first = len(log.lines)
+        self._lines: list[Line] = []
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    @overload
+    def __getitem__(self, index: int) -> Line: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Line]: ...
+    def __getitem__(self, index: int | slice) -> Line | list[Line]:
+        return self._now()[index]
+
+    def __iter__(self) -> Iterator[Line]:
+        return iter(self._now())
+
+    def __eq__(self, other: object) -> bool:
+        return self._now() == other if isinstance(other, list) else self is other
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return repr(self._now())
+
+    def wait(self, count: int = 1, timeout: float = 1.0) -> list[Line]:
+        """All lines, as soon as there are `count`; `timeout` in seconds. Raises `CaptureTimeoutError`."""
+        lines = self._until(lambda lines: len(lines) >= count, timeout)
+        if len(lines) < count:
+            what = f"waited {timeout:g} s for {count} line{'s' * (count != 1)} of bpf_printk"
+            raise CaptureTimeoutError(what, why=f"{len(lines)} came", details=_show(lines))
+        return lines
+
+    def expect(self, text: str | re.Pattern[str], *, timeout: float = 1.0) -> list[Line]:
+        """The lines that contain the text, or that the pattern finds, as soon as there is one.
+
+        Raises `CaptureTimeoutError`, an `AssertionError`.
+        """
+        fits: Callable[[str], Any] = (
+            text.search if isinstance(text, re.Pattern) else lambda line: text in line
+        )
+        lines = self._until(lambda lines: any(map(fits, lines)), timeout)
+        found = [line for line in lines if fits(line)]
+        if not found:
+            what = f"expected bpf_printk to say {text.pattern if isinstance(text, re.Pattern) else text!r}"
+            why = f"none of {len(lines)} lines did in {timeout:g} s"
+            raise CaptureTimeoutError(what, why=why, details=_show(lines))
+        return found
+
+    def close(self) -> None:
+        """Ends it; the lines stay. Safe to call again."""
+        self._lines = self._now()
+        self._log = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _now(self) -> list[Line]:
+        if self._log is None:
+            return self._lines
+        self._log.drain()
+        return self._log.lines[self._first :]
+
+    def _until(self, condition: Callable[[list[Line]], bool], timeout: float) -> list[Line]:
+        end = time.monotonic() + timeout * timeout_scale()
+        lines = self._now()
+        while not condition(lines) and self._log is not None and (left := end - time.monotonic()) > 0:
+            self._log.wait(min(left, _LOOK_AGAIN))
+            lines = self._now()
+        return lines
+
+
+def parse(lines: Iterable[str]) -> list[Line]:
+    """Lines of ``trace_pipe``; what has no header goes on with the text before it."""
+    found: list[Line] = []
+    for line in lines:
+        head = _LINE.match(line)
+        if head:
+            found.append(
+                Line(head["text"], head["comm"], int(head["pid"]), int(head["cpu"]), float(head["time"]))
+            )
+        elif found and line and not line.startswith("CPU:"):
+            last = found[-1]
+            found[-1] = Line(f"{last}\n{line}", last.comm, last.pid, last.cpu, last.timestamp)
+    return found
+
+
+def _pattern(format: str) -> str:
+    """What a format can print, as a regular expression."""
+    literal = _CONVERSION.split(format.rstrip("\n"))
+    kinds = _CONVERSION.findall(format.rstrip("\n"))
+    between = ["%" if kind == "%%" else "-?[0-9]+" if kind[-1] in "di" else ".*" for kind in kinds] + [""]
+    return "".join(re.escape(text) + part for text, part in zip(literal, between, strict=True)) + "\n*"
+
+
+def _make_instance() -> tuple[Path, int]:
+    """A new instance that takes bpf_printk's event, and a descriptor of its pipe."""
+    root = tracefs()
+    if root is None:
+        raise UnsupportedError(
+            "cannot capture bpf_printk",
+            why="tracefs is not mounted",
+            fix="mount -t tracefs tracefs /sys/kernel/tracing, or run the test in a virtual machine: "
+            "pytest --bpf-kernel=6.1",
+        )
+    _remove_stale(root / "instances")
+    folder = root / "instances" / f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
+    try:
+        folder.mkdir()
+        (folder / _EVENT).write_text("1")
+        return folder, os.open(folder / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise UnsupportedError(
+            "cannot capture bpf_printk", on=f"in {folder}", why=strerror(e.errno or 0), errno=e.errno
+        ) from None
+
+
+def _remove_stale(instances: Path) -> None:
+    """Takes away what killed processes left; the kernel keeps an instance that somebody reads."""
+    with contextlib.suppress(OSError):
+        for folder in instances.glob(f"{_PREFIX}*-*"):
+            if not Path("/proc", folder.name.split("-")[1]).exists():
+                folder.rmdir()
+
+
+def _show(lines: list[Line]) -> str | None:
+    return "\n".join(f"  {line.comm}-{line.pid}: {line}" for line in lines[-10:]) or None
