@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from .report.guests import Guests
     from .vm.selection import Selection
 
-pytest_plugins = ("pytest_bpfmaps.report.assertions", "pytest_bpfmaps.report.failures")
+pytest_plugins = (
+    "pytest_bpfmaps.report.assertions",
+    "pytest_bpfmaps.report.failures",
+    "pytest_bpfmaps.collect",
+)
 
 HOST = "host"
 TARGET = "_bpf_target"
@@ -175,7 +179,7 @@ def chosen(config: pytest.Config) -> tuple[str, ...]:
     return names
 
 
-def fitting(config: pytest.Config, node: pytest.Item) -> list[str]:
+def fitting(config: pytest.Config, node: pytest.Collector | pytest.Item) -> list[str]:
     """The chosen kernels that the test's ``bpf_kernels`` markers leave."""
     names = chosen(config) or (HOST,)
     for mark in node.iter_markers("bpf_kernels"):
@@ -189,15 +193,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     if not uses_bpf(metafunc.fixturenames) or not chosen(config):
         return
-    kernels = fitting(config, metafunc.definition)
+    kernels = kernels_here(config, metafunc.definition)
     if not kernels:
         return  # one item, which is skipped with the reason
     if TARGET not in metafunc.fixturenames:
         metafunc.fixturenames.append(TARGET)
+    metafunc.parametrize(TARGET, kernels, ids=kernels, indirect=True, scope="session")
+
+
+def kernels_here(config: pytest.Config, node: pytest.Collector | pytest.Item) -> list[str]:
+    """The kernels of `fitting` that this process makes items for."""
+    kernels = fitting(config, node)
     here = config.stash.get(KERNEL, None)
     if here in kernels and here != HOST and not _chooses_by_history(config):
-        kernels = [here]  # the others would be dropped below, after their cost under emulation
-    metafunc.parametrize(TARGET, kernels, ids=kernels, indirect=True, scope="session")
+        return [here]  # the others would be dropped below, after their cost under emulation
+    return kernels
 
 
 def _chooses_by_history(config: pytest.Config) -> bool:
@@ -256,5 +266,8 @@ class Worker:
 
 def kernel_of(item: pytest.Item) -> str:
     """The name of the kernel that the item is for."""
+    named = getattr(item, "bpf_kernel", None)  # of a collected source
+    if named is not None:
+        return str(named)
     callspec = getattr(item, "callspec", None)
     return str(callspec.params.get(TARGET, HOST)) if callspec is not None else HOST

@@ -122,6 +122,14 @@ class BtfType:
         )
         return [(self.btf.string(n), v - (1 << bits) if signed and v >> (bits - 1) else v) for n, v in wide]
 
+    def component(self) -> int:
+        """Of a DECL_TAG: the number of the member or argument that it is for; -1 for the whole."""
+        return self.btf.unpack("=i", self._extra)[0]
+
+    def parameters(self) -> list[int]:
+        """Of a FUNC_PROTO: the ids of its parameters' types."""
+        return [type_id for _, type_id in self.btf.unpack_many("=II", self._extra, self.vlen)]
+
     def variables(self) -> list[Variable]:
         """Of a DATASEC."""
         made = []

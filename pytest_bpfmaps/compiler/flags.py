@@ -55,6 +55,8 @@ def target_flags() -> tuple[str, ...]:
     multiarch = f"/usr/include/{_MULTIARCH.get(machine, f'{machine}-linux-gnu')}"
     if os.path.isdir(multiarch):
         flags += ["-idirafter", multiarch]
+    # last of all: a project's own header of the same name is the one that counts
+    flags += ["-idirafter", os.path.join(os.path.dirname(os.path.dirname(__file__)), "include")]
     return tuple(flags)
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from ..errors import UnsupportedError
+from ..libbpf import ffi, lib
+from ..libbpf.calls import reason
 
 # numbers of <linux/capability.h>
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_CAPSET_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
 _TRACING = (
     "tracepoint",
     "kprobe",
@@ -19,10 +27,35 @@ _TRACING = (
 
 def effective_capabilities() -> int:
     """The bits of this thread's effective capabilities, proc(5)."""
-    for line in Path("/proc/thread-self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    return 0
+    return _capabilities().get("CapEff", 0)
+
+
+@contextmanager
+def only_capabilities(bits: int) -> Iterator[None]:
+    """This thread without effective capabilities but `bits` (of those that it has), capabilities(7).
+
+    Raises `UnsupportedError` where the kernel refuses.
+    """
+    before = _capabilities()
+    _set_effective(before, before["CapEff"] & bits)
+    try:
+        yield
+    finally:
+        _set_effective(before, before["CapEff"])
+
+
+def _capabilities() -> dict[str, int]:
+    lines = Path("/proc/thread-self/status").read_text().splitlines()
+    fields = (line.partition(":") for line in lines if line.startswith("Cap"))
+    return {name: int(value, 16) for name, _, value in fields}
+
+
+def _set_effective(sets: dict[str, int], effective: int) -> None:
+    header = ffi.from_buffer(bytearray(struct.pack("=Ii", _CAPSET_VERSION, 0)))
+    wanted = (effective, sets["CapPrm"], sets["CapInh"])
+    halves = [bits >> shift & 0xFFFFFFFF for shift in (0, 32) for bits in wanted]
+    if lib.capset(header, ffi.from_buffer(struct.pack("=6I", *halves))):
+        raise UnsupportedError("cannot change this thread's capabilities", why=reason(ffi.errno))
 
 
 def has_capability(name: str) -> bool:

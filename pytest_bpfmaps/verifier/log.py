@@ -67,7 +67,7 @@ class Rejection:
 def parse_log(log: str) -> Rejection:
     """What a whole log says of the instruction that was rejected."""
     found = Rejection()
-    source = ("", "", None)
+    source: tuple[str, str, int | None] = ("", "", None)
     for text in log.splitlines():
         line = text.strip()
         if not line or line.startswith(_NOISE):

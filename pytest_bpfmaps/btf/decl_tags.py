@@ -1,0 +1,19 @@
+"""Declaration tags: what ``__attribute__((btf_decl_tag("…")))`` says of a function.
+
+clang 14 and later write them. https://docs.kernel.org/bpf/btf.html#btf-kind-decl-tag
+"""
+
+from __future__ import annotations
+
+from .types import Btf, Kind
+
+_WHOLE = -1  # the component that a tag is for: the function itself, not one of its arguments
+
+
+def function_tags(btf: Btf) -> dict[str, list[str]]:
+    """The tags of each function that has some, by the function's name, in the order of their types."""
+    found: dict[str, list[str]] = {}
+    for tag in btf:
+        if tag.kind is Kind.DECL_TAG and tag.component() == _WHOLE and tag.target.kind is Kind.FUNC:
+            found.setdefault(tag.target.name, []).append(tag.name)
+    return found
