@@ -19,6 +19,7 @@ SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
 STT_OBJECT, STT_SECTION = 1, 3
 STB_LOCAL, STB_GLOBAL = 0, 1
 _SHT_NOBITS = 8
+_MOST = 1 << 24  # bytes of a section that is not in the file
 _DATA = {"little": 1, "big": 2}[sys.byteorder]
 
 
@@ -159,9 +160,9 @@ class Elf:
 
     def _at(self, fields: tuple[int, ...]) -> bytes:
         type, offset, size = fields[1], fields[4], fields[5]
-        if type == _SHT_NOBITS:
+        if type == _SHT_NOBITS and size <= _MOST:
             return bytes(size)
-        if offset + size > len(self._data):
+        if type == _SHT_NOBITS or offset + size > len(self._data):
             raise ValueError("a section is cut off")
         return self._data[offset : offset + size]
 

@@ -53,7 +53,7 @@ def upgraded(data: bytes, name: str) -> bytes | None:
         if not any(map(is_legacy, elf.sections)):
             return None
         return _Upgrade(elf, name).run()
-    except ValueError:
+    except (ValueError, LookupError, ArithmeticError, struct.error):
         return None  # libbpf says better what is wrong with a damaged file
 
 

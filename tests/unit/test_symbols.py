@@ -1,0 +1,141 @@
+"""Names for addresses: kallsyms, ELF symbol tables, mapped files; `nm` is the judge."""
+
+import ctypes
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import UnsupportedError
+from pytest_bpfmaps.kernel.elf_symbols import elf_symbols
+from pytest_bpfmaps.kernel.kallsyms import KernelSymbols
+from pytest_bpfmaps.kernel.processes import ProcessSymbols
+
+KALLSYMS = """\
+0000000000000000 A fixed_percpu_data
+ffffffff81000000 T _stext
+ffffffff81000000 t local_first
+ffffffff81000010 t __second
+ffffffff81000010 T second
+ffffffff81000010 W weak_second
+ffffffff81000020 T third
+ffffffff81000040 T _etext
+ffffffff82000000 D some_data
+ffffffffc0000000 t late_function\t[second_module]
+ffffffffa0000000 t module_function\t[first_module]
+ffffffffa0000100 t bpf_prog_0123456789abcdef_trace\t[bpf]
+"""
+
+
+@pytest.fixture
+def symbols(tmp_path):
+    """Symbols of a small kernel."""
+    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    return KernelSymbols(str(tmp_path / "kallsyms"))
+
+
+@pytest.mark.parametrize(
+    ("address", "names", "offset", "file"),
+    [
+        (0xFFFFFFFF81000010, ("second", "__second", "weak_second"), 0, "vmlinux"),
+        (0xFFFFFFFF8100001F, ("second", "__second", "weak_second"), 15, "vmlinux"),
+        (0xFFFFFFFF81000008, ("_stext", "local_first"), 8, "vmlinux"),
+        (0xFFFFFFFF81000021, ("third",), 1, "vmlinux"),
+        (0xFFFFFFFFA0000001, ("module_function",), 1, "first_module"),
+        (0xFFFFFFFFA0000123, ("bpf_prog_0123456789abcdef_trace",), 0x23, "bpf"),
+        (0xFFFFFFFFC0000000, ("late_function",), 0, "second_module"),
+    ],
+)
+def test_kernel_addresses(symbols, address, names, offset, file):
+    (found,) = symbols.find([address])
+    assert (set(found.names), found.names[0]) == (set(names), names[0])
+    assert (address - found.start, found.file) == (offset, file)
+
+
+def test_addresses_of_no_function(symbols):
+    assert symbols.find([0, 1, 0xFFFFFFFF80000000, 0xFFFFFFFF82000001, 0xFFFFFFFFC0200000]) == [None] * 5
+
+
+def test_what_comes_and_goes_is_read_again(symbols, tmp_path):
+    assert symbols.find([0xFFFFFFFFA0000100])[0].names == ("bpf_prog_0123456789abcdef_trace",)
+    (tmp_path / "kallsyms").write_text(KALLSYMS.replace("0123456789abcdef", "fedcba9876543210"))
+    assert symbols.find([0xFFFFFFFFA0000100])[0].names == ("bpf_prog_fedcba9876543210_trace",)
+
+
+def test_hidden_addresses(tmp_path):
+    (tmp_path / "kallsyms").write_text("0000000000000000 T _stext\n0000000000000000 t other\n")
+    with pytest.raises(UnsupportedError, match=r"(?s)hides them .*kptr_restrict is .*CAP_SYSLOG") as caught:
+        KernelSymbols(str(tmp_path / "kallsyms")).find([1])
+    assert caught.value.errno == errno.EPERM
+
+
+def libc_path():
+    (found,) = {m.path for m in ProcessSymbols().mappings if "/libc.so" in m.path or "/libc-" in m.path}
+    return found
+
+
+def test_a_library_against_nm():
+    path = libc_path()
+    symbols = elf_symbols(path)
+    lines = subprocess.run(["nm", "-D", "--defined-only", path], capture_output=True, text=True, check=True)
+    functions = [line.split() for line in lines.stdout.splitlines()]
+    functions = [(int(a, 16), n.partition("@")[0]) for a, kind, n in functions if kind in "TWi"]
+    assert len(functions) > 1000
+    (load,) = symbols._loads
+    for vaddr, name in functions:
+        offset = vaddr - load[2] + load[0]
+        names, start = symbols.find(offset)
+        assert (start, name in names) == (offset, True)
+    assert symbols.find(0) is None
+
+
+def test_the_build_id_against_readelf():
+    path = libc_path()
+    printed = subprocess.run(["readelf", "-n", path], capture_output=True, text=True, check=True).stdout
+    assert f"Build ID: {elf_symbols(path).build_id}\n" in printed
+
+
+@pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF" + bytes(60)])
+def test_files_without_symbols(tmp_path, content):
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    assert elf_symbols(str(path)) is None
+    assert elf_symbols(str(tmp_path / "nothing")) is None
+
+
+def test_a_function_of_this_process():
+    address = ctypes.cast(ctypes.CDLL(None).getppid, ctypes.c_void_p).value
+    found = ProcessSymbols().find(address + 1)
+    assert (found.names[0], found.start) == ("getppid", address)
+    assert ProcessSymbols().find(8) is None
+
+
+def test_a_process_that_never_was():
+    with pytest.raises(UnsupportedError, match="process 4194304: it has ended") as caught:
+        ProcessSymbols(4194304)  # one more than the largest pid_max
+    assert caught.value.errno == errno.ESRCH
+
+
+TRAMPOLINES = """
+import sys
+def quite_special_name():
+    print("ready", flush=True)
+    sys.stdin.read()
+quite_special_name()
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="python -X perf came with Python 3.12")
+def test_python_functions_have_names_with_x_perf():
+    command = [sys.executable, "-X", "perf", "-c", TRAMPOLINES]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
+        perf_map = Path(f"/tmp/perf-{child.pid}.map")
+        line = next(x for x in perf_map.read_text().splitlines() if "quite_special_name" in x)
+        found = ProcessSymbols(child).find(int(line.split()[0], 16))
+        child.stdin.close()
+    os.unlink(perf_map)
+    assert "quite_special_name" in found.names[0]
