@@ -11,6 +11,7 @@ from ..libbpf import ffi, lib
 from ..libbpf.calls import failure, reason
 from .base import Map
 from .info import INDEXED
+from .snapshot import Snapshot
 
 # what the kernel says where user space can't read a slot; 524 is its own ENOTSUPP
 _UNREADABLE = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, 524})
@@ -67,9 +68,10 @@ class SparseMap(Map):
         """The elements as they are now."""
         return self.snapshot().items()
 
-    def snapshot(self) -> dict[Any, Any]:
+    def snapshot(self) -> Snapshot:
         """What it holds now as a new `dict`."""
-        return {self._key.decode(k): self._decode_value(v) for k, v in self._raw_items()}
+        found = {self._key.decode(k): self._decode_value(v) for k, v in self._raw_items()}
+        return Snapshot(found, origin=str(self), codec=self._key)
 
     def clear(self) -> None:
         """Empties all slots."""
@@ -83,15 +85,35 @@ class SparseMap(Map):
         """Against a mapping: whether it holds the same keys and values now. Against a map: identity."""
         if isinstance(other, Map) or not isinstance(other, Mapping):
             return NotImplemented
-        mine = {k: self._decode_value(v) for k, v in self._raw_items()}
-        if len(mine) != len(other):
-            return False
-        try:
-            return all(self._same(mine[self._encode_key(k)], v) for k, v in other.items())
-        except (KeyError, TypeError, ValueError):
-            return False  # a key that is not there, or that the key's C type could not even hold
+        return self._holds(other, exactly=True)
+
+    def __ge__(self, other: object) -> bool:
+        """Whether it holds all elements of the mapping `other` now."""
+        if isinstance(other, Map) or not isinstance(other, Mapping):
+            return NotImplemented
+        return self._holds(other, exactly=False)
 
     __hash__ = object.__hash__
+
+    compared: Snapshot | None = None
+    """What the last comparison that failed saw: the map may hold something else by the time of the report."""
+
+    def _holds(self, other: Mapping[Any, Any], *, exactly: bool) -> bool:
+        seen = self.snapshot()
+        wanted = {self._canonical(k): v for k, v in other.items()}
+        same = {k: v for k, v in wanted.items() if k in seen and self._same(seen[k], v)}
+        fits = len(same) == len(wanted) and (not exactly or len(seen) == len(wanted))
+        if not fits:
+            seen.update(same)  # the things themselves, so that a report does not call them different
+        self.compared = None if fits else seen
+        return fits
+
+    def _canonical(self, key: Any) -> Any:
+        """A key in any shape that the map takes as listing gives it; itself when it is no key of this map."""
+        try:
+            return self._key.decode(self._encode_key(key))
+        except (KeyError, TypeError, ValueError):
+            return key
 
     def _same(self, mine: Any, wanted: Any) -> bool:
         return bool(mine == wanted)

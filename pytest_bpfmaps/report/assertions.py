@@ -95,10 +95,11 @@ def _sides(mine: object, theirs: object, text: Text) -> Sides | None:
     from ..maps.hash import HashMap
     from ..maps.percpu import PerCpu
     from ..maps.snapshot import Snapshot
+    from ..maps.sparse import SparseMap
 
     is_list = isinstance(theirs, Sequence) and not isinstance(theirs, str | bytes)
     match mine:
-        case HashMap() if isinstance(theirs, Mapping) or is_list:
+        case HashMap() | SparseMap() if isinstance(theirs, Mapping) or is_list:
             return _of_map(mine, theirs, text)
         case Snapshot() if isinstance(theirs, Mapping):
             return _of_snapshot(mine, theirs, text)

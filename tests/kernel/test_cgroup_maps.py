@@ -3,38 +3,21 @@
 import errno
 import os
 import socket
-from pathlib import Path
 
 import pytest
 
 from pytest_bpfmaps import BPF_NOEXIST, MapError, MapTypeError, MapValueError, UnsupportedError
 
 
-def cgroup_root():
-    """Where cgroup v2 is mounted, or None."""
-    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    return next((Path(m[1]) for m in mounts if m[2] == "cgroup2"), None)
-
-
 @pytest.fixture
-def cgroup():
-    """A new cgroup, which this process joins for a moment when told to."""
-    root = cgroup_root()
-    if root is None:
-        pytest.skip("cgroup v2 is not mounted")
-    lines = Path("/proc/self/cgroup").read_text().splitlines()
-    home = root / next(line for line in lines if line.startswith("0::")).removeprefix("0::/")
-    path = root / f"bpfmaps-test-{os.getpid()}"
-    path.mkdir()
-    yield path
-    (home / "cgroup.procs").write_text(str(os.getpid()))
-    path.rmdir()
+def cgroup(bpf_cgroup):
+    """The path of a new cgroup."""
+    return bpf_cgroup.path
 
 
 def send_from(cgroup):
     """Sends a packet to itself with a socket that belongs to the cgroup."""
-    (cgroup / "cgroup.procs").write_text(str(os.getpid()))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with cgroup.enter(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.sendto(b"hello", sock.getsockname())
         assert sock.recv(10) == b"hello"
@@ -75,7 +58,7 @@ def total(value):
 
 
 @pytest.mark.parametrize("type", [SHARED, PER_CPU])
-def test_storage_of_an_attached_program(load_code, cgroup, type):
+def test_storage_of_an_attached_program(load_code, cgroup, bpf_cgroup, type):
     obj = load_code(ATTACHED.format(type=type, key="struct bpf_cgroup_storage_key"))
     m = obj.maps.storage
     assert m == {}
@@ -83,8 +66,8 @@ def test_storage_of_an_attached_program(load_code, cgroup, type):
     with pytest.raises(KeyError, match=rf"no key .* in map 'storage' \({type.lower()}\)"):
         m[cgroup]
     with obj.programs.out.attach(cgroup=str(cgroup)):
-        send_from(cgroup)
-        send_from(cgroup)
+        send_from(bpf_cgroup)
+        send_from(bpf_cgroup)
         assert total(m[cgroup]) == {"x": 2, "y": 0}
         assert total(m[str(cgroup), "cgroup_inet_egress"]) == {"x": 2, "y": 0}
         assert total(m[cgroup, "BPF_CGROUP_INET_EGRESS"]) == {"x": 2, "y": 0}
@@ -95,7 +78,7 @@ def test_storage_of_an_attached_program(load_code, cgroup, type):
         assert len(m) == 1
         assert cgroup in m
         m[cgroup] = (10, 0)
-        send_from(cgroup)
+        send_from(bpf_cgroup)
         assert total(m[cgroup])["x"] % 10 == 1
         with pytest.raises(
             MapTypeError, match=r"(?s)cannot delete .*live as long as the program is attached"
@@ -106,11 +89,11 @@ def test_storage_of_an_attached_program(load_code, cgroup, type):
 
 
 @pytest.mark.bpf_requires("cgroup_storage", "cgroup_skb")
-def test_two_attach_types_have_two_elements(load_code, cgroup):
+def test_two_attach_types_have_two_elements(load_code, cgroup, bpf_cgroup):
     obj = load_code(ATTACHED.format(type="CGROUP_STORAGE", key="struct bpf_cgroup_storage_key"))
     m = obj.maps.storage
     with obj.programs.out.attach(cgroup=str(cgroup)), obj.programs["in"].attach(cgroup=str(cgroup)):
-        send_from(cgroup)
+        send_from(bpf_cgroup)
         assert m[cgroup, "cgroup_inet_egress"] == {"x": 1, "y": 0}
         assert m[cgroup, "cgroup_inet_ingress"] == {"x": 0, "y": 1}
         assert len(m) == 2
@@ -121,11 +104,11 @@ def test_two_attach_types_have_two_elements(load_code, cgroup):
 
 
 @pytest.mark.bpf_requires("cgroup_storage", "cgroup_skb")
-def test_attach_types_share_an_element_where_the_key_is_the_id(load_code, cgroup):
+def test_attach_types_share_an_element_where_the_key_is_the_id(load_code, cgroup, bpf_cgroup):
     obj = load_code(ATTACHED.format(type="CGROUP_STORAGE", key="__u64"))
     m = obj.maps.storage
     with obj.programs.out.attach(cgroup=str(cgroup)), obj.programs["in"].attach(cgroup=str(cgroup)):
-        send_from(cgroup)
+        send_from(bpf_cgroup)
         assert m[cgroup] == {"x": 1, "y": 1}
         assert m == {cgroup: (1, 1)}
         (key,) = m
@@ -215,13 +198,13 @@ def test_an_array_of_cgroups(load_code, cgroup):
 
 
 @pytest.mark.bpf_requires("cgroup_array", "raw_tp/sys_enter")
-def test_a_program_asks_whether_a_process_is_inside(load_code, cgroup):
+def test_a_program_asks_whether_a_process_is_inside(load_code, cgroup, bpf_cgroup):
     obj = load_code(ARRAY + ASKS, globals={"pid": os.getpid()})
     obj.maps.groups[1] = cgroup
     with obj.attach():
         os.getppid()
         assert obj.globals.outside > 0
         assert obj.globals.inside == 0
-        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
-        os.getppid()
+        with bpf_cgroup.enter():
+            os.getppid()
     assert obj.globals.inside > 0

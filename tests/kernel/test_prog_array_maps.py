@@ -87,3 +87,15 @@ def test_what_is_no_program_is_refused(obj):
         obj.maps.jumps[0] = "one"
     with pytest.raises(MapError, match="its indices go from 0 to 3"):
         obj.maps.jumps[4] = obj.programs.one
+
+
+def test_a_failing_comparison_shows_what_differs(obj):
+    jumps, programs = obj.maps.jumps, obj.programs
+    jumps[0], jumps[1] = programs.one, programs.two
+    assert jumps >= {0: programs.one}
+    with pytest.raises(AssertionError) as caught:
+        assert jumps == {0: programs.one, 1: programs.one}
+    text = str(caught.value)
+    assert "map 'jumps' (prog_array)" in text
+    assert "1 of 2 keys differ" in text
+    assert f"<program id {programs.two.id}>" in text
