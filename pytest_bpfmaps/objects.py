@@ -219,7 +219,7 @@ class LoadedObject:
         )
         self._struct_ops = {n: m for n, m in user.items() if lib.bpf_map__type(m) == MapType.STRUCT_OPS}
         programs = [
-            Program(p, self._links)
+            Program(p, self._links, codecs)
             for p in _walk(lib.bpf_object__next_program, handle)
             if lib.bpf_program__autoload(p)
         ]

@@ -7,12 +7,14 @@ from typing import Any
 
 from .attach import attach_program
 from .attach.sections import teach_newer
-from .errors import BpfError, ClosedError, LoadError, MapTypeError, UnsupportedError
+from .btf import Codecs
+from .contexts import context_codec
+from .errors import ClosedError, LoadError
 from .kernel.runs import LOADED
 from .kernel.types import ProgramType
-from .libbpf import check, ffi, lib, opts, to_str
-from .libbpf.calls import failure, reason
+from .libbpf import check, ffi, lib, to_str
 from .links import Link
+from .run import Runnable, RunResult, run_program
 from .streams import Streams
 
 
@@ -65,20 +67,6 @@ class ProgramSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
-    """What `Program.run` gives back.
-
-    `retval` is the program's return value, `data` the packet and `ctx` the context after it ran,
-    `duration_ns` the mean time of one repetition in nanoseconds.
-    """
-
-    retval: int
-    data: bytes
-    ctx: bytes
-    duration_ns: int
-
-
-@dataclass(frozen=True, slots=True)
 class VerifierStats:
     """What the verifier said of a program that it accepted.
 
@@ -92,9 +80,10 @@ class VerifierStats:
 class Program:
     """A program in the kernel."""
 
-    def __init__(self, handle: Any, links: list[Link]) -> None:
+    def __init__(self, handle: Any, links: list[Link], codecs: Codecs | None = None) -> None:
         self._handle = handle
         self._links = links
+        self._codecs = codecs  # of its object, which say what its context is
         self.name = to_str(lib.bpf_program__name(handle))
         self.section = to_str(lib.bpf_program__section_name(handle))
         self.type: ProgramType | int = ProgramType.from_number(lib.bpf_program__type(handle))
@@ -148,37 +137,22 @@ class Program:
         return link
 
     def run(
-        self, data: Any = b"", ctx: bytes | None = None, repeat: int = 1, cpu: int | None = None
+        self, data: Any = b"", ctx: Any = None, repeat: int = 1, cpu: int | None = None, *, live: bool = False
     ) -> RunResult:
-        """Runs it without an event, on a packet: ``BPF_PROG_TEST_RUN`` (Linux 4.12; `cpu`: 5.11).
+        """Runs it without an event, on a packet or a context: ``BPF_PROG_TEST_RUN`` (Linux 4.12).
 
-        `data` is bytes, or anything that `bytes()` takes, a Scapy packet for example; `ctx` the raw context
-        struct. Raises `UnsupportedError` where the kernel can't run this type that way, `LoadError` for other
-        refusals.
+        `data` is bytes, or anything that `bytes()` takes, a Scapy packet for example. `ctx` is the context:
+        a mapping of its fields (``{"mark": 7}`` of a ``__sk_buff``; the others are zero), the struct that the
+        program's parameter points to, 64-bit numbers for a raw tracepoint, or bytes. `cpu` is where it runs.
+        With `live`, XDP's packets go where its verdicts say (Linux 5.18, commit b530e9e1063e).
+
+        Minimum kernels: Linux 5.15 for an XDP context, 5.13 for sk_lookup, 5.14 for syscall programs, 5.10
+        for raw tracepoints. Raises `UnsupportedError` where the kernel can't run this type that way,
+        `LoadError` for other refusals, `MapValueError` for a field that the context has not.
         """
-        packet = self._packet(data)
-        out = bytearray(len(packet) + 4096) if packet else bytearray()
-        ctx_out = bytearray(ctx or b"")
-        # a syscall program runs once, and the kernel takes no number for it
-        settings = opts("bpf_test_run_opts", repeat=0 if self.type == ProgramType.SYSCALL else repeat)
-        keep = [ffi.from_buffer(b) for b in (packet, out, ctx or b"", ctx_out)]
-        if packet:
-            settings.data_in, settings.data_size_in = keep[0], len(packet)
-            settings.data_out, settings.data_size_out = keep[1], len(out)
-        if ctx:
-            settings.ctx_in, settings.ctx_size_in = keep[2], len(ctx)
-            settings.ctx_out, settings.ctx_size_out = keep[3], len(ctx_out)
-        if cpu is not None:
-            settings.cpu, settings.flags = cpu, 1  # BPF_F_TEST_RUN_ON_CPU
-        result = lib.bpf_prog_test_run_opts(self.fd, settings)
-        if result < 0:
-            raise self._run_refused(-result, len(packet))
-        return RunResult(
-            retval=settings.retval,
-            data=bytes(out[: settings.data_size_out]),
-            ctx=bytes(ctx_out[: settings.ctx_size_out]),
-            duration_ns=settings.duration,
-        )
+        codec = context_codec(self.type, self.name, self._codecs)
+        program = Runnable(self.fd, self.type, codec, str(self))
+        return run_program(program, data, ctx, repeat, cpu, live=live)
 
     def __repr__(self) -> str:
         return f"<program {self.name!r} ({self.section})>"
@@ -187,29 +161,6 @@ class Program:
         return f"program {self.name!r} ({self.section})"
 
     # inside
-
-    def _packet(self, data: Any) -> bytes:
-        if isinstance(data, str | int):
-            raise MapTypeError(
-                f"cannot run {self} on", on=repr(data), why=f"it is {type(data).__name__}", fix="give bytes"
-            )
-        return bytes(data)
-
-    def _run_refused(self, number: int, packet_size: int) -> BpfError:
-        if number in (524, 95):
-            return UnsupportedError(
-                "cannot run",
-                on=str(self),
-                why=f"this kernel has no BPF_PROG_TEST_RUN for programs of type {self.type}",
-                fix="attach it and trigger a real event instead",
-                errno=number,
-            )
-        fix = (
-            "a packet needs at least an Ethernet header: 14 bytes"
-            if number == 22 and packet_size < 14
-            else None
-        )
-        return failure(number, LoadError, "cannot run", on=str(self), why=reason(number), fix=fix)
 
     def _info(self) -> Any:
         info = ffi.new("struct bpf_prog_info *")

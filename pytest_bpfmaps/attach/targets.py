@@ -63,7 +63,7 @@ def interface_index(interface: str, target: Target, on: str) -> int:
         raise AttachError(
             f"cannot attach {on}",
             on=show_target(target),
-            why="there is no interface of that name in this network namespace",
+            why="there is none of that name in this network namespace",
             fix=closest(interface, (n for _, n in socket.if_nameindex())),
             errno=errno.ENODEV,
         ) from None

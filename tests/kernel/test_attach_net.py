@@ -92,7 +92,7 @@ class TestXdp:
         assert e.value.errno == errno.EBUSY
 
     def test_an_unknown_interface_names_the_closest(self, programs, veth):
-        refusal = r"(?s)interface='veht0'.*no interface of that name.*'veth0'\?"
+        refusal = r"(?s)interface='veht0'.*none of that name.*'veth0'\?"
         with pytest.raises(AttachError, match=refusal):
             programs.programs.count.attach(interface="veht0", netns=veth.near.netns)
 

@@ -1,0 +1,109 @@
+"""The context structs of programs: what a type of program gets, as fields and as bytes."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from .btf import Codec, Codecs, Kind, Record
+from .btf.codec import ArrayCodec, IntCodec
+from .btf.record import Field, StructCodec
+from .errors import MapTypeError
+from .kernel.types import ProgramType
+
+# <linux/bpf.h>: they only ever grow at the end. "@16": a union's alternative, at that offset.
+_LAYOUTS = {
+    "xdp_md": "u32 data, u32 data_end, u32 data_meta, u32 ingress_ifindex, u32 rx_queue_index, "
+    "u32 egress_ifindex",
+    "__sk_buff": "u32 len, u32 pkt_type, u32 mark, u32 queue_mapping, u32 protocol, u32 vlan_present, "
+    "u32 vlan_tci, u32 vlan_proto, u32 priority, u32 ingress_ifindex, u32 ifindex, u32 tc_index, u32 cb[5], "
+    "u32 hash, u32 tc_classid, u32 data, u32 data_end, u32 napi_id, u32 family, u32 remote_ip4, "
+    "u32 local_ip4, u32 remote_ip6[4], u32 local_ip6[4], u32 remote_port, u32 local_port, u32 data_meta, "
+    "u64 flow_keys, u64 tstamp, u32 wire_len, u32 gso_segs, u64 sk, u32 gso_size, u8 tstamp_type, "
+    "u64 hwtstamp",
+    "bpf_sk_lookup": "u64 cookie, u32 family, u32 protocol, u32 remote_ip4, u32 remote_ip6[4], "
+    "u16 remote_port, u32 local_ip4, u32 local_ip6[4], u32 local_port, u32 ingress_ifindex",
+    "bpf_flow_keys": "u16 nhoff, u16 thoff, u16 addr_proto, u8 is_frag, u8 is_first_frag, u8 is_encap, "
+    "u8 ip_proto, u16 n_proto, u16 sport, u16 dport, "
+    "u32 ipv4_src@16, u32 ipv4_dst@20, u32 ipv6_src[4]@16, u32 ipv6_dst[4]@32, u32 flags, u32 flow_label",
+    "nf_hook_state": "u8 hook, u8 pf",
+}
+_OF_SKB = ("SCHED_CLS", "SCHED_ACT", "CGROUP_SKB", "SOCKET_FILTER", "LWT_IN", "LWT_OUT", "LWT_XMIT")
+_STRUCTS: dict[int, str] = {
+    ProgramType.XDP: "xdp_md",
+    ProgramType.SK_LOOKUP: "bpf_sk_lookup",
+    ProgramType.FLOW_DISSECTOR: "bpf_flow_keys",
+    ProgramType.NETFILTER: "nf_hook_state",
+    ProgramType.LWT_SEG6LOCAL: "__sk_buff",
+    **{ProgramType[name]: "__sk_buff" for name in _OF_SKB},
+}
+_FIELD = re.compile(r"u(\d+) (\w+)(?:\[(\d+)\])?(?:@(\d+))?")
+
+
+def context_codec(type: ProgramType | int, name: str, codecs: Codecs | None) -> Codec | None:
+    """The codec of the context of program `name`; None for a type without a struct that can be given.
+
+    As the program itself declares it, where it does: its object's header may know more fields.
+    """
+    if type in (ProgramType.RAW_TRACEPOINT, ProgramType.RAW_TRACEPOINT_WRITABLE):
+        return None  # as many numbers as the tracepoint has arguments
+    expected = _STRUCTS.get(type)
+    declared = None if codecs is None else _declared(codecs, name)
+    if declared is not None and (expected is None or declared.name == f"struct {expected}"):
+        return declared
+    return None if expected is None else _layout(expected)
+
+
+def encode_context(ctx: Any, codec: Codec | None, on: str) -> bytes:
+    """A context as bytes: from a mapping or record of its fields, from bytes, or from 64-bit numbers.
+
+    Raises `MapTypeError`, `MapValueError`.
+    """
+    if isinstance(ctx, bytes | bytearray | memoryview):
+        return bytes(ctx)
+    if codec is not None and isinstance(ctx, Mapping | Record | tuple | list):
+        return codec.encode(ctx, f"the context of {on}")
+    if isinstance(ctx, tuple | list) and all(isinstance(n, int) for n in ctx):
+        return struct.pack(f"={len(ctx)}Q", *(n & (1 << 64) - 1 for n in ctx))
+    raise MapTypeError(
+        f"cannot run {on}",
+        on=f"with the context {ctx!r}",
+        why="the fields of its context are not known" if codec is None else f"it is no {codec.name}",
+        fix="give bytes, or declare the program's parameter as the struct that it is",
+    )
+
+
+def decode_context(raw: bytes, codec: Codec | None) -> Any:
+    """A context's fields; the bytes where they are not known. What an older kernel has not is zero."""
+    return raw if codec is None else codec.decode(raw.ljust(codec.size, b"\0"))
+
+
+def _declared(codecs: Codecs, name: str) -> Codec | None:
+    """The codec of the struct that the program's first parameter points to."""
+    btf = codecs.btf
+    function = btf.find(name, Kind.FUNC)
+    parameters = () if function is None else function.target.parameters()
+    if not parameters:
+        return None
+    parameter = btf.resolve(parameters[0])
+    if parameter.kind is not Kind.PTR:
+        return None
+    pointed = btf.resolve(parameter.size_or_type)
+    return codecs.get(pointed.id) if pointed.kind is Kind.STRUCT and pointed.vlen else None
+
+
+@cache
+def _layout(name: str) -> StructCodec:
+    fields: list[Field] = []
+    end = widest = 0
+    for bits, field, count, place in _FIELD.findall(_LAYOUTS[name]):
+        element = IntCodec(f"__u{bits}", int(bits) // 8, signed=False)
+        codec = ArrayCodec(f"__u{bits}[{count}]", element, int(count)) if count else element
+        at = int(place) if place else end + -end % element.size
+        fields.append(Field(field, codec, at, 1 if place else None))
+        end = max(end, at + codec.size)
+        widest = max(widest, element.size)
+    return StructCodec(f"struct {name}", end + -end % widest, fields)
