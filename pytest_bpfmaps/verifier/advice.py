@@ -27,16 +27,16 @@ _TABLE: list[tuple[str, str, str]] = [
         "this kernel does",
     ),
     (
+        r"might sleep|sleepable|unknown func bpf_(copy_from_user|ima_)",
+        "the program calls something that may sleep, or uses something that only sleepable programs may",
+        'make the program sleepable (SEC("fentry.s/…"), "lsm.s/…", "uprobe.s/…"), or call what '
+        "does not sleep",
+    ),
+    (
         r"unknown func|cannot use helper|invalid func unknown",
         "this kernel has no such helper, or does not allow it in this type of program",
         "see 'bpftool feature probe' for the helpers of each program type; mark the test "
         "bpf_requires(helper=…)",
-    ),
-    (
-        r"might sleep|sleepable",
-        "the program calls something that may sleep, or uses something that only sleepable programs may",
-        'make the program sleepable (SEC("fentry.s/…"), "lsm.s/…", "uprobe.s/…"), or call what '
-        "does not sleep",
     ),
     (
         r"_or_null'|possibly NULL|Possibly NULL|_or_null expected",

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 
 _INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\) (.*?)(?:\s+; (R.*))?$")
+_UNFINISHED = re.compile(r"^(.* goto pc[+-]\d+) (\S.*)$")  # the complaint follows on the same line
 _POISONED = re.compile(r"^(\d+): <(invalid .*)>$")  # libbpf's words for a relocation that failed
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@]+):(\d+))?$")
 _STATE = re.compile(r"^(?:from \d+ to )?(\d+):(?: safe)? ?(R\d.*|frame\d.*)?$")
@@ -27,6 +28,7 @@ _NOISE = (
     "parent ",
     "last_idx",
     "first_idx",
+    "insns processed ",
     "func#",
     "Validating ",
     "caller",
@@ -76,6 +78,9 @@ def parse_log(log: str) -> Rejection:
             found.index, found.instruction = int(match[1]), match[2]
             found.source, found.file, found.line = source
             found.complaint = []
+            if unfinished := _UNFINISHED.match(found.instruction):
+                found.instruction, said = unfinished.groups()
+                found.complaint.append(said)
             _note_registers(found, match[3] or "")
         elif match := _POISONED.match(line):
             found.index, found.instruction = int(match[1]), match[2]

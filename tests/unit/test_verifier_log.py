@@ -49,3 +49,14 @@ def test_a_complaint_without_an_instruction():
 def test_an_empty_log():
     assert parse_log("").complaint == []
     assert advise("something that nobody has heard of") is None
+
+
+def test_a_complaint_on_the_line_of_its_instruction():
+    found = parse_log("6: (55) if r0 != 0x7 goto pc-5 BPF program is too large. Processed 1000001 insn\n")
+    assert (found.index, found.instruction) == (6, "if r0 != 0x7 goto pc-5")
+    assert found.text == "BPF program is too large. Processed 1000001 insn"
+
+
+def test_helpers_that_sleep_where_the_kernel_says_only_unknown():
+    assert "may sleep" in advise("unknown func bpf_copy_from_user#148").why
+    assert "no such helper" in advise("unknown func bpf_loop#181").why
