@@ -62,9 +62,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("bpf_kernel", "kernels to run BPF tests on (list)", type="args", default=[])
     group.addoption(
         "--bpf-vm",
-        choices=["virtme-ng"],
+        choices=["warm", "virtme-ng"],
         default=None,
-        help="how guests are started (default: virtme-ng).",
+        help="how guests are started: from a saved state, or booted by virtme-ng (default: virtme-ng).",
     )
     parser.addini("bpf_vm", "how guests are started", type="string", default="virtme-ng")
     for name, kind, ini_kind, default, text in OPTIONS:

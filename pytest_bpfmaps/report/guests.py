@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.vm import virtme
 from pytest_bpfmaps.vm.acceleration import judge
 from pytest_bpfmaps.vm.journal import Entry, Journal
 from pytest_bpfmaps.vm.selection import HOST, Guest, Selection
+from pytest_bpfmaps.vm.ways import MODULES, way
 
 IDLE = "idle"
 MISSING = "guests are pytest-xdist workers, and it is {}\n  -> {}"
@@ -29,9 +29,10 @@ class Guests:
 
     def __init__(self, config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:
         _require_xdist(config)
-        if options["bpf_vm"] != "virtme-ng":
-            raise pytest.UsageError(f"bpf_vm = {options['bpf_vm']!r}: guests are started by 'virtme-ng' only")
-        virtme.check(selection.guests[0].kernel.arch)
+        if options["bpf_vm"] not in MODULES:
+            known = " or ".join(repr(name) for name in MODULES)
+            raise pytest.UsageError(f"bpf_vm = {options['bpf_vm']!r}: guests are started by {known}")
+        way(options["bpf_vm"]).check(selection.guests[0].kernel.arch)
         self.config = config
         self.selection = selection
         self.journal = Journal()

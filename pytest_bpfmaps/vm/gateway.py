@@ -25,22 +25,22 @@ from typing import Any
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
-from pytest_bpfmaps.vm import journal, virtme
+from pytest_bpfmaps.vm import journal
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
-from pytest_bpfmaps.vm.qemu import Machine
+from pytest_bpfmaps.vm.qemu import Machine, Shape
 from pytest_bpfmaps.vm.rpc import Lines, dump_error
+from pytest_bpfmaps.vm.ways import DEFAULT, MODULES, way
 
 _BOOTSTRAP_ID = re.compile(r"id='([^']*)-worker'")
 _BOOTSTRAP_MODEL = re.compile(r"get_execmodel\('(\w+)'\)")
 CHUNK = 1 << 16
-STARTERS = {"virtme-ng": virtme.start}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The gateway's arguments; those that execnet adds for an interpreter are ignored."""
     parser = argparse.ArgumentParser(prog="pytest_bpfmaps.vm.gateway")
     parser.add_argument("kernel")
-    parser.add_argument("--way", choices=sorted(STARTERS), default="virtme-ng")
+    parser.add_argument("--way", choices=sorted(MODULES), default=DEFAULT)
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--memory", default="1G")
     parser.add_argument("--kvm", action="store_true")
@@ -67,8 +67,8 @@ class Gateway:
         self._shake_hands()
         try:
             kernel = Catalogue().select(self.options.kernel)[0]
-            shape = virtme.Shape(self.options.cpus, self.options.memory, self.options.kvm)
-            with STARTERS[self.options.way](kernel, shape) as machine:
+            shape = Shape(self.options.cpus, self.options.memory, self.options.kvm)
+            with way(self.options.way).start(kernel, shape) as machine:
                 return self._attend(machine, kernel)
         except VmError as error:
             event = {VmTimeoutError: "hung", VmLostError: "lost"}.get(type(error), "failed")

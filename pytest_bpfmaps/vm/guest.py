@@ -139,6 +139,11 @@ def main() -> None:
     control, stream = open_port("bpfmaps.control"), open_port("bpfmaps.stream")
     hello = {"release": release, "uptime": float(open("/proc/uptime").read().split()[0])}  # noqa: SIM115
     os.write(control, json.dumps({"hello": hello}).encode() + b"\n")
+    work(control, stream)
+
+
+def work(control: int, stream: int) -> None:
+    """Take the job, be a worker in a child, and wait for its end."""
     job = read_line(control)
     apply(job)
     worker = os.fork()

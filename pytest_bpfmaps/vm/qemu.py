@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -51,6 +52,15 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+@dataclass(frozen=True)
+class Shape:
+    """A guest's size: `cpus`, `memory` as QEMU takes it (``1G``), and whether KVM runs it."""
+
+    cpus: int = 2
+    memory: str = "1G"
+    kvm: bool = False
+
+
 class Log:
     """Text that another process writes, kept in memory: no file that somebody would have to remove."""
 
@@ -84,10 +94,10 @@ class Machine:
     """A running guest: ``stream`` carries execnet's bytes, ``control`` JSON lines.
 
     What starts one (virtme-ng) only makes the QEMU command; everything from the process on is the same
-    for all.
+    for all. QEMU gets `descriptors` of this process too.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], descriptors: Sequence[int] = ()) -> None:
         self.console, self.messages = Log("console"), Log("qemu")
         pairs = {port: socket.socketpair() for port in PORTS}
         self.control, self.stream = (pairs[port][0] for port in PORTS)
@@ -99,7 +109,7 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=self.console.fd,
                 stderr=self.messages.fd,
-                pass_fds=[s.fileno() for s in theirs.values()],
+                pass_fds=[*(s.fileno() for s in theirs.values()), *descriptors],
                 process_group=0,  # Ctrl-C is for pytest, which then ends its guests in order
                 preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - no thread runs yet
             )

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import bytecode
 from pytest_bpfmaps.vm.catalogue import Kernel
-from pytest_bpfmaps.vm.qemu import Machine, find_qemu, here, qemu_version
+from pytest_bpfmaps.vm.qemu import Machine, Shape, find_qemu, here, qemu_version
 
 # An oops ends QEMU instead of leaving a half-dead kernel; the rest saves seconds where the CPU is emulated.
 KERNEL_ARGUMENTS = (
@@ -45,15 +44,6 @@ KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets som
 # tests.
 TCG_ARGUMENTS = ("maxcpus=1",)
 TCG_CPU = "max,la57=off"  # five page-table levels make each emulated TLB miss dearer
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A guest's size: `cpus`, `memory` as QEMU takes it (``1G``), and whether KVM runs it."""
-
-    cpus: int = 2
-    memory: str = "1G"
-    kvm: bool = False
 
 
 def start(kernel: Kernel, shape: Shape) -> Machine:

@@ -70,7 +70,7 @@ def test_each_option_has_a_typed_twin(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--bpf-vm=warm", "*argument --bpf-vm: invalid choice: 'warm' (choose from *virtme-ng*)"),
+        ("--bpf-vm=cold", "*argument --bpf-vm: invalid choice: 'cold' (choose from *warm*virtme-ng*)"),
         ("--bpf-vm-cpus=many", "*argument --bpf-vm-cpus: invalid int value: 'many'"),
         ("--bpf-vm-timeout=long", "*argument --bpf-vm-timeout: invalid float value: 'long'"),
     ],

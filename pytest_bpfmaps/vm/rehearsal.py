@@ -1,0 +1,149 @@
+"""What a pytest worker does before its first test, done ahead.
+
+On the host, to see which files that takes; in a guest, to have it behind when its state is saved. A script by
+itself when the host runs it: it prints the files as JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+# beyond what the pytest session below imports: what tests and failures need, and what the worker's side of
+# pytest-xdist is made of
+MODULES = (
+    *("execnet", "execnet.gateway_base", "xdist", "xdist.plugin", "xdist.remote", "xdist.looponfail"),
+    *("pytest_bpfmaps.harness", "pytest_bpfmaps.objects", "pytest_bpfmaps.events", "pytest_bpfmaps.maps"),
+    *("pytest_bpfmaps.kernel.features", "pytest_bpfmaps.kernel.handle", "pytest_bpfmaps.plugin"),
+    *("pytest_bpfmaps.fixtures", "pytest_bpfmaps.report.failures", "pytest_bpfmaps.vm.rpc"),
+    *("pytest_bpfmaps.vm.guest", "pytest_bpfmaps.vm.zygote", "pytest_bpfmaps.compiler.request"),
+    *("subprocess", "threading", "socket", "select", "mmap", "struct", "ctypes", "difflib", "pprint", "pdb"),
+    *(
+        "ipaddress",
+        "shutil",
+        "signal",
+        "selectors",
+        "unittest.mock",
+        "logging.handlers",
+        "random",
+        "statistics",
+    ),
+)
+OPTIONAL = (
+    "pyroute2",
+    "scapy.layers.inet",
+    "pytest_bpfmaps.triggers.netns",
+    "pytest_bpfmaps.report.assertions",
+)
+
+TEST = """
+import pytest
+
+@pytest.fixture
+def number():
+    return 1
+
+@pytest.mark.parametrize("n", [1])
+def test_it(number, n, tmp_path, monkeypatch, capsys, request):
+    assert number == n
+
+def test_fails():
+    assert {"a": 1} == {"a": 2}
+"""
+
+
+def rehearse() -> None:
+    """Imports everything, and runs a small pytest session in this process."""
+    import pytest
+
+    for name in MODULES:
+        importlib.import_module(name)
+    for name in OPTIONAL:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    for entry_point in importlib.metadata.entry_points(group="pytest11"):
+        with contextlib.suppress(Exception):
+            entry_point.load()
+    from pytest_bpfmaps.libbpf import version
+
+    with contextlib.suppress(Exception):
+        version()  # opens libbpf
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "test_rehearsal.py").write_text(TEST)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            pytest.main(["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", folder, folder])
+    for name in [n for n in sys.modules if n.startswith("test_rehearsal")]:
+        del sys.modules[name]
+    platform.processor()  # starts a process; the answer is kept
+
+
+def files() -> set[str]:
+    """The files that this process was made of."""
+    found = {sys.executable, *_modules(), *_mapped(), *_site(), *_links()}
+    return {os.path.abspath(path) for path in found if os.path.exists(path)}
+
+
+def _modules() -> set[str]:
+    found: set[str] = set()
+    for module in list(sys.modules.values()):
+        spec = getattr(module, "__spec__", None)
+        for path in (
+            getattr(module, "__file__", None),
+            getattr(spec, "origin", None),
+            getattr(spec, "cached", None),
+        ):
+            if isinstance(path, str) and path.startswith("/"):
+                found.add(path)
+    return found
+
+
+def _mapped() -> set[str]:
+    """Executables and libraries, with every name in their folder that leads to them."""
+    found: set[str] = set()
+    with open("/proc/self/maps") as file:
+        mapped = {line.split(maxsplit=5)[5].strip() for line in file if len(line.split(maxsplit=5)) > 5}
+    for path in mapped:
+        if path.startswith("/") and os.path.isfile(path):
+            found.add(path)
+            folder, stem = os.path.dirname(path), os.path.basename(path).split(".so")[0]
+            for name in os.listdir(folder):
+                other = os.path.join(folder, name)
+                if name.startswith(stem) and os.path.islink(other) and os.path.realpath(other) == path:
+                    found.add(other)
+    return found
+
+
+def _site() -> set[str]:
+    """What Python looks at while it starts, and the packages' entry points."""
+    found = {os.path.join(p, "pyvenv.cfg") for p in (sys.prefix, os.path.dirname(sys.executable))}
+    found.add("/etc/ld.so.cache")
+    for folder in {*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        if os.path.isdir(folder):
+            found.add(folder)
+            for name in os.listdir(folder):
+                if name.endswith(".pth"):
+                    found.add(os.path.join(folder, name))
+                elif name.endswith((".dist-info", ".egg-info")):
+                    found |= {os.path.join(folder, name, part) for part in ("METADATA", "entry_points.txt")}
+    return found
+
+
+def _links() -> set[str]:
+    """The dynamic loader under the name that executables give it."""
+    return {
+        path for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1") if os.path.exists(path)
+    }
+
+
+if __name__ == "__main__":
+    rehearse()
+    json.dump(sorted(files()), sys.stdout)
