@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..errors import strerror
 from ..libbpf import ffi, lib
+from ..libbpf.syscalls import address, bpf, pack
 from .types import ProgramType
 
 _FUNC, _TYPEDEF = 12, 8  # BTF kinds
+_PROG_LOAD = 5  # enum bpf_cmd
+# enum bpf_attach_type, what the target's name has in front in BTF, as which kind
+_BY_TYPE = {"tp_btf": (23, "btf_trace_", _TYPEDEF), "iter": (28, "bpf_iter_", _FUNC)}
 _TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
 TypeProbe = Callable[[str], Any]
@@ -20,13 +26,15 @@ Vmlinux = Callable[[], object]
 def probe_target(section: str, program_type: TypeProbe, vmlinux: Vmlinux) -> str:
     """Why nothing can be attached at `section`; the empty string when it can."""
     kind, _, target = section.partition("/")
+    if kind in _BY_TYPE:
+        return _by_type(*_BY_TYPE[kind], target, vmlinux)
     refused = _refused_type(section, program_type)
     if refused:
         return refused
     kind = kind.removesuffix(".s").removesuffix(".multi")
     if kind in ("tracepoint", "tp"):
         return _tracepoint(target)
-    if kind in ("raw_tracepoint", "raw_tp", "tp_btf"):
+    if kind in ("raw_tracepoint", "raw_tp"):
         return (
             "" if _btf(vmlinux, f"btf_trace_{target}", _TYPEDEF) else f"there is no raw tracepoint {target}"
         )
@@ -38,6 +46,33 @@ def probe_target(section: str, program_type: TypeProbe, vmlinux: Vmlinux) -> str
         return "" if _btf(vmlinux, target, _FUNC) else f"the kernel's BTF has no function {target}"
     if kind == "lsm":
         return _lsm(target, vmlinux)
+    return ""
+
+
+def _by_type(attach_type: int, prefix: str, btf_kind: int, target: str, vmlinux: Vmlinux) -> str:
+    """Loads a program for it: a kernel that refuses fentry, by which libbpf probes, may take iterators."""
+    number = lib.btf__find_by_name_kind(vmlinux(), f"{prefix}{target}".encode(), btf_kind)
+    if number < 0:
+        return f"the kernel's BTF has no {prefix}{target}"
+    code = ffi.new("uint64_t[]", [0xB7, 0x95])  # r0 = 0; exit
+    licence = ffi.new("char[]", b"GPL")
+    attributes = pack(
+        ("I", ProgramType.TRACING),
+        ("I", 2),
+        ("Q", address(code)),
+        ("Q", address(licence)),
+        *[("I", 0)] * 2,  # log
+        *[("Q", 0)] * 4,  # log, version and flags, name
+        ("I", 0),
+        ("I", attach_type),
+        *[("Q", 0)] * 4,  # BTF of the program
+        ("I", 0),
+        ("I", number),
+    )
+    try:
+        os.close(bpf(_PROG_LOAD, attributes))
+    except OSError as e:
+        return f"the kernel refuses such a program: {strerror(e.errno or 0)}"
     return ""
 
 

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+// Reports which files a process could not open: two programs that talk through a hash map. The first knows the
+// file's name, the second how the call ended; neither knows both.
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+const volatile __u32 target_pid; // set before the programs are loaded
+
+struct enter { // of /sys/kernel/tracing/events/syscalls/sys_enter_openat/format
+	__u64 common;
+	long number, folder;
+	const char *path;
+};
+
+struct leave {
+	__u64 common;
+	long number, result;
+};
+
+struct event {
+	char path[128];
+	int error; // as errno has it
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);         // thread
+	__type(value, const char *); // the name that it gave: an address in its own memory
+} asked SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} events SEC(".maps");
+
+SEC("tracepoint/syscalls/sys_enter_openat")
+int remember(struct enter *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	__u32 thread = id;
+	const char *path = ctx->path;
+
+	if (id >> 32 == target_pid)
+		bpf_map_update_elem(&asked, &thread, &path, BPF_ANY);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_exit_openat")
+int report(struct leave *ctx)
+{
+	__u32 thread = bpf_get_current_pid_tgid();
+	const char **path = bpf_map_lookup_elem(&asked, &thread);
+	struct event event = {.error = -ctx->result};
+
+	if (path && ctx->result < 0) {
+		bpf_probe_read_user_str(event.path, sizeof(event.path), *path);
+		bpf_ringbuf_output(&events, &event, sizeof(event), 0);
+	}
+	bpf_map_delete_elem(&asked, &thread);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+// Measures the time that threads spend in system calls. Start and sum are kept in task storage: a value that
+// belongs to the thread and goes away with it, so that no thread can be mistaken for one that had its id.
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+struct spent {
+	__u64 since; // when the call began, in nanoseconds since boot; 0 outside of calls
+	__u64 total; // nanoseconds
+	__u64 calls;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct spent);
+} time_in_kernel SEC(".maps");
+
+SEC("tp_btf/sys_enter")
+int enter(void *ctx)
+{
+	// No flag that creates: only threads are measured to which user space gave a value.
+	struct spent *spent = bpf_task_storage_get(&time_in_kernel, bpf_get_current_task_btf(), 0, 0);
+
+	if (spent)
+		spent->since = bpf_ktime_get_ns();
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int leave(void *ctx)
+{
+	struct spent *spent = bpf_task_storage_get(&time_in_kernel, bpf_get_current_task_btf(), 0, 0);
+
+	if (!spent || !spent->since)
+		return 0;
+	spent->total += bpf_ktime_get_ns() - spent->since;
+	spent->calls += 1;
+	spent->since = 0;
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";
