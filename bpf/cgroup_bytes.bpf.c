@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// Counts bytes and packets by cgroup, each way. Attached to a cgroup, the programs run for the sockets of all
+// processes in it and below it.
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct traffic {
+	__u64 sent, received; // bytes, IP headers included
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64); // id of the cgroup: the inode number of its folder
+	__type(value, struct traffic);
+} by_cgroup SEC(".maps");
+
+static struct traffic *traffic_of(struct __sk_buff *skb)
+{
+	// The socket's cgroup; the one of "current" is of no use here: it is whoever the packet interrupts.
+	__u64 id = bpf_skb_cgroup_id(skb);
+	struct traffic *found = bpf_map_lookup_elem(&by_cgroup, &id), none = {};
+
+	if (found)
+		return found;
+	bpf_map_update_elem(&by_cgroup, &id, &none, BPF_NOEXIST); // another CPU may be first
+	return bpf_map_lookup_elem(&by_cgroup, &id);
+}
+
+SEC("cgroup_skb/egress")
+int count_sent(struct __sk_buff *skb)
+{
+	struct traffic *traffic = traffic_of(skb);
+
+	if (traffic)
+		__sync_fetch_and_add(&traffic->sent, skb->len);
+	return 1; // let it pass
+}
+
+SEC("cgroup_skb/ingress")
+int count_received(struct __sk_buff *skb)
+{
+	struct traffic *traffic = traffic_of(skb);
+
+	if (traffic)
+		__sync_fetch_and_add(&traffic->received, skb->len);
+	return 1;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// Follows TCP connections as they are made: the kernel calls a sockops program at points of a socket's life,
+// for all sockets of a cgroup. Here: it asks for a clamped segment size, and reports each connection.
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define SOL_TCP 6
+#define TCP_MAXSEG 2
+
+const volatile int largest_segment = 0; // bytes; 0: as it is
+
+struct event {
+	__u32 local_port, remote_port;
+	__u32 rtt; // microseconds, smoothed, of the handshake
+	_Bool active; // whether this side called connect()
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} events SEC(".maps");
+
+static void report(struct bpf_sock_ops *ctx, _Bool active)
+{
+	struct event event = {
+		.local_port = ctx->local_port,              // in this machine's byte order,
+		.remote_port = bpf_ntohl(ctx->remote_port), // and in the network's
+		.rtt = ctx->srtt_us >> 3,
+		.active = active,
+	};
+	bpf_ringbuf_output(&events, &event, sizeof(event), 0);
+}
+
+SEC("sockops")
+int handshakes(struct bpf_sock_ops *ctx)
+{
+	int size = largest_segment;
+
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB: // about to connect: what is set now goes into the first packet
+		if (size)
+			bpf_setsockopt(ctx, SOL_TCP, TCP_MAXSEG, &size, sizeof(size));
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		report(ctx, 1);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		report(ctx, 0);
+		break;
+	}
+	return 1;
+}
+
+char LICENSE[] SEC("license") = "GPL";

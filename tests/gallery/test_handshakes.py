@@ -1,0 +1,35 @@
+"""Follow and change TCP connections with sockops."""
+
+import socket
+
+import pytest
+
+pytestmark = pytest.mark.bpf_requires("sock_ops", "ringbuf")
+
+
+def connect():
+    """A connection to oneself: the sockets of both sides."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname(), timeout=10)
+        return client, server.accept()[0]
+
+
+def test_both_sides_of_a_connection_are_reported(bpf, bpf_netns, bpf_cgroup):
+    tracer = bpf.load("handshakes.bpf.c")
+    tracer.programs.handshakes.attach(cgroup=bpf_cgroup)
+    with tracer.maps.events.capture("event") as events, bpf_netns().enter(), bpf_cgroup.enter():
+        client, session = connect()
+        ports = client.getsockname()[1], session.getsockname()[1]
+        client.close()
+        session.close()
+        events.expect(active=True, local_port=ports[0], remote_port=ports[1], count=1)
+        events.expect(active=False, local_port=ports[1], remote_port=ports[0], count=1)
+
+
+def test_the_segment_size_is_clamped(bpf, bpf_netns, bpf_cgroup):
+    clamp = bpf.load("handshakes.bpf.c", globals={"largest_segment": 500})
+    clamp.programs.handshakes.attach(cgroup=bpf_cgroup)
+    with bpf_netns().enter(), bpf_cgroup.enter():
+        client, session = connect()
+    with client, session:
+        assert session.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= 500
