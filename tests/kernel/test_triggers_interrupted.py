@@ -1,0 +1,113 @@
+"""Runs that end early leave nothing: interrupted with Ctrl-C, failed, killed and followed by another."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps.triggers.cgroup import root
+
+pytestmark = pytest.mark.bpf_kernels("host")  # it starts whole runs of pytest: too slow in an emulated guest
+
+TEST = """
+    import time
+    from pathlib import Path
+
+    def test_everything(bpf_netns, bpf_cgroup, bpf_process):
+        left, right = bpf_netns(), bpf_netns()
+        near, far = left.veth_to(right)
+        inside = left.Popen(["sleep", "60"])
+        process = bpf_process(["sleep", "60"])
+        bpf_cgroup.add(process.pid)
+        process.resume()
+        bpf_cgroup.child("inner").add(inside.pid)
+        Path("made").write_text(f"{left.inode} {inside.pid} {process.pid}")
+        END
+"""
+
+
+@pytest.fixture
+def run(pytester):
+    """Starts pytest on a test that makes one of each, and then does `end`."""
+
+    def start(end):
+        pytester.makepyfile(TEST.replace("END", end))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    return start
+
+
+@pytest.fixture
+def left():
+    """What is there of ours, beyond what was there before."""
+    before = everything()
+    return lambda: everything() - before
+
+
+def everything():
+    names = Path("/run/netns").glob("bpfmaps-*")
+    return {str(p) for p in (*names, *root().glob("bpfmaps-*"))}
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+def holders(inode):
+    """The processes in a network namespace."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/ns/net"):
+        try:
+            found += [link.parts[2]] if os.stat(link).st_ino == inode else []
+        except OSError:
+            continue
+    return found
+
+
+def made():
+    path = Path("made")
+    return path.exists() and len(path.read_text().split()) == 3
+
+
+@pytest.mark.parametrize("end", ["time.sleep(60)", "assert 0"])
+def test_ctrl_c_and_failure(bpf_cgroup, run, left, end):
+    with run(end) as pytest_run:
+        wait_until(made)
+        if "sleep" in end:
+            pytest_run.send_signal(signal.SIGINT)
+        assert pytest_run.wait(60) != 0
+    inode, *pids = map(int, Path("made").read_text().split())
+    assert left() == set()
+    assert holders(inode) == []
+    assert all(map(gone, pids))
+
+
+def test_a_killed_run_and_the_next_one(bpf_cgroup, run, left):
+    with run("time.sleep(60)") as pytest_run:
+        wait_until(made)
+        pytest_run.kill()
+    inode, inside, paused = map(int, Path("made").read_text().split())
+    wait_until(lambda: gone(paused))
+    assert holders(inode) == [str(inside)]
+    Path("made").unlink()
+
+    with run("pass") as next_run:
+        assert next_run.wait(60) == 0
+    assert left() == set()
+    wait_until(lambda: gone(inside))
+    assert holders(inode) == []
