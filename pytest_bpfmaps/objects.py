@@ -24,7 +24,7 @@ from .maps.declared import DeclaredTypes, declared_types
 from .maps.kernel_btf import parse_codecs, raw_btf
 from .maps.pins import Pins
 from .named import Named
-from .pinning import PinnedMaps
+from .pinning import PinnedMaps, pin_path, set_pin_path
 from .programs import Program, ProgramSpec
 from .refusals import explain_load, explain_open
 from .variables import Globals, Section
@@ -69,6 +69,15 @@ class MapSpec:
     def max_entries(self, count: int) -> None:
         what = f"cannot set max_entries={count}"
         check(lib.bpf_map__set_max_entries(self._handle, count), LoadError, what, on=f"of {self}")
+
+    @property
+    def pin_path(self) -> str | None:
+        """Where the load pins it, or takes it from when it is pinned there; can be set. None: nowhere."""
+        return pin_path(self._handle)
+
+    @pin_path.setter
+    def pin_path(self, path: str | os.PathLike[str] | None) -> None:
+        set_pin_path(self._handle, None if path is None else os.fspath(path))
 
     def reuse(self, live: Map) -> None:
         """Takes a live map in place of a new one; types and sizes must agree."""

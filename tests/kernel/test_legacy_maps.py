@@ -87,7 +87,7 @@ SEC("xdp") int touch(struct xdp_md *ctx)
     __u32 zero = 0;
     __u64 *value = bpf_map_lookup_elem(&counts, &zero);
     __u16 *narrow = bpf_map_lookup_elem(&first_static, &zero);
-    char *odd = bpf_map_lookup_elem(&second_static, &zero), *late, mac[6] = {1, 2, 3, 4, 5, 6};
+    char *odd = bpf_map_lookup_elem(&second_static, &zero), mac[6] = {1, 2, 3, 4, 5, 6};
     int *new = bpf_map_lookup_elem(&today, &zero);
     __u8 one = 1;
 

@@ -41,6 +41,14 @@ HEAD = """
 #include <bpf/bpf_helpers.h>
 char LICENSE[] SEC("license") = "GPL";
 """
+UNPINNED = """
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 8);
+    __type(key, __u32);
+    __type(value, __u64);
+} a_name_of_many_letters SEC(".maps");
+"""
 FRAME = bytes(64)
 
 
@@ -157,6 +165,24 @@ def test_fixtures_do_not_meet_unless_they_share_a_folder(bpf, load, own_bpf):
         assert (theirs[4], 4 in mine) == (4, False)
 
 
+def test_a_pin_path_can_be_set_before_load(bpf):
+    opened = bpf.open(code=HEAD + UNPINNED)
+    counts = opened.maps.a_name_of_many_letters
+    assert counts.pin_path is None
+    counts.pin_path = bpf.pin_root / "chosen"
+    with opened.load() as obj:
+        number = obj.maps.a_name_of_many_letters.id
+        assert obj.maps.a_name_of_many_letters.pins == (f"{bpf.pin_root}/chosen",)
+    assert bpf.pinned("chosen").id == number
+
+
+def test_pinning_by_name_can_be_switched_off(bpf):
+    opened = bpf.open(code=HEAD + code())
+    opened.maps.counts.pin_path = None
+    with opened.load():
+        assert "counts" not in os.listdir(bpf.pin_root)
+
+
 # a pinned map that does not fit
 
 
@@ -224,16 +250,6 @@ def test_what_is_pinned_and_no_map(bpf, load):
 
 
 # by name among all maps
-
-
-UNPINNED = """
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 8);
-    __type(key, __u32);
-    __type(value, __u64);
-} a_name_of_many_letters SEC(".maps");
-"""
 
 
 def test_maps_by_name(bpf, load):
