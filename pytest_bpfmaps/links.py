@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """What the kernel knows of a link (``BPF_OBJ_GET_INFO_BY_FD``, Linux 5.8, commit 2d602c8cf40d).
+    """What the kernel knows of a link (``BPF_OBJ_GET_INFO_BY_FD``, Linux 5.8, commit f2e10bff16a0).
 
     `program_id` is the id of the program that is attached now; `target` says where, by the link's type:
     ``ifindex``, ``cgroup_id``, ``netns_inode``, ``map_id``, ``attach_type``; of netfilter ``family``,
