@@ -30,13 +30,13 @@ _SKB = frozenset(
     for name in ("SCHED_CLS", "SCHED_ACT", "CGROUP_SKB", "SOCKET_FILTER", "LWT_IN", "LWT_OUT", "LWT_XMIT")
 )
 _GIVES_CONTEXT = _SKB | {ProgramType.XDP, ProgramType.SK_LOOKUP, ProgramType.LWT_SEG6LOCAL}
-_WITHOUT_PACKET = (
+WITHOUT_PACKET = (
     ProgramType.SK_LOOKUP,
     ProgramType.SYSCALL,
     ProgramType.RAW_TRACEPOINT,
     ProgramType.RAW_TRACEPOINT_WRITABLE,
 )
-_ONCE = _WITHOUT_PACKET[1:]
+_ONCE = WITHOUT_PACKET[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _check(program: Runnable, packet: bytes, repeat: int, live: bool) -> None:
     why = fix = None
     if live and program.type is not ProgramType.XDP:
         why, fix = f"live frames are for XDP, not for programs of type {program.type}", "leave out live"
-    elif packet and program.type in _WITHOUT_PACKET:
+    elif packet and program.type in WITHOUT_PACKET:
         why, fix = f"programs of type {program.type} get a context and no packet", "give ctx, and no data"
     elif repeat != 1 and program.type in _ONCE:
         why, fix = f"the kernel runs programs of type {program.type} once at a time", "call run in a loop"
@@ -189,7 +189,7 @@ def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -
         return "ifindex and ingress_ifindex are of interfaces in this thread's network namespace"
     if number != errno.EINVAL:
         return None
-    if program.type not in _WITHOUT_PACKET and len(packet) < _ETHERNET:
+    if program.type not in WITHOUT_PACKET and len(packet) < _ETHERNET:
         return f"a packet needs at least an Ethernet header: {_ETHERNET} bytes"
     if context and program.type is ProgramType.XDP:
         return (
