@@ -35,8 +35,24 @@ def netlink_socket() -> Iterator[Any]:
     require_pyroute2()
     from pyroute2.iproute.linux import IPRoute
 
+    _refuse_running_loop()
     with IPRoute() as ip:
         yield ip
+
+
+def _refuse_running_loop() -> None:
+    """pyroute2 runs an event loop of its own for each request, and a thread runs one at a time."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise TriggerError(
+        "cannot change a network",
+        why="an asyncio event loop runs in this thread",
+        fix="make the network in a fixture, or: await asyncio.to_thread(left.veth_to, right)",
+    )
 
 
 @contextlib.contextmanager

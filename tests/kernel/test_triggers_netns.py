@@ -1,5 +1,6 @@
 """Network namespaces for tests: what is in them, what runs in them, what is left of them."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -320,6 +321,17 @@ class TestNothingIsLeft:
         netns = bpf_netns()
         NetNsFactory().close()
         assert netns.name in published()
+
+
+def test_under_a_running_event_loop(bpf_netns):
+    left, right = bpf_netns(), bpf_netns()
+
+    async def main():
+        with pytest.raises(TriggerError, match=r"(?s)event loop runs in this thread.*asyncio\.to_thread"):
+            left.veth_to(right)
+        return await asyncio.to_thread(left.veth_to, right)
+
+    assert asyncio.run(main()).near.netns is left
 
 
 def test_without_pyroute2_the_message_names_the_extra(monkeypatch):
