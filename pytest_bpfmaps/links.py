@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from .errors import AttachError, UnsupportedError
+from .kernel.link_details import watched_at
 from .kernel.link_types import LinkType, attach_type_name
 from .libbpf import check, ffi, lib
 
@@ -52,7 +53,8 @@ class Link:
         result = lib.bpf_obj_get_info_by_fd(self.fd, info, size)
         check(result, AttachError, "cannot read the info of the link of", on=self._on)
         kind = LinkType.from_number(info.type)
-        return LinkInfo(kind, info.id, info.prog_id, _target(kind, info._detail))
+        target = watched_at(self.fd, kind) or _target(kind, info._detail)
+        return LinkInfo(kind, info.id, info.prog_id, target)
 
     def update(self, program: Program) -> None:
         """Puts another program of the same type in its place, with no moment without one (Linux 5.7).
@@ -241,6 +243,4 @@ def _target(kind: LinkType | int, detail: Any) -> dict[str, Any]:
     if kind is LinkType.NETFILTER:
         priority = detail[2] - (detail[2] >> 31 << 32)  # it is signed
         return {"family": detail[0], "hook": detail[1], "priority": priority}
-    if kind is LinkType.TRACING:
-        return {"attach_type": attach_type_name(detail[0])}
     return {}

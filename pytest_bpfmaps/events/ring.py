@@ -78,7 +78,7 @@ class Ring:
         """`unread` bytes begin at `at`."""
         if 2 * unread > self._mask:
             one_more = (self._words[at >> 2] & ~(_BUSY | _DISCARD)) + _HEADER_SIZE
-            self.was_full = self.was_full or unread + one_more > self._mask + 1
+            self.was_full = self.was_full or unread + one_more > self._mask
 
     def _run(self, at: int, size: int, step: int, most: int) -> int:
         """How many records from `at` on have that length, looking at more at once as long as they have."""
