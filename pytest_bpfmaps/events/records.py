@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, overload, runtime_checkable
 
 from ..btf import Codec
@@ -84,9 +85,12 @@ class Records(Sequence[Any]):
         return self._decode(block, at - (self._ends[which] - block.count), 1)[0]
 
     def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self._decoded())
+
+    def _decoded(self) -> Iterator[list[Any]]:
         for block in self._blocks:
             for first in range(0, block.count, _DECODE_AT_ONCE):
-                yield from self._decode(block, first, min(_DECODE_AT_ONCE, block.count - first))
+                yield self._decode(block, first, min(_DECODE_AT_ONCE, block.count - first))
 
     def _decode(self, block: Block, first: int, count: int) -> list[Any]:
         start = block.start + first * block.step
