@@ -182,16 +182,15 @@ def connect(
     pairs = [_parse(p) for p in (plan.addresses(number) if addresses is None else addresses)]
     size = {} if mtu is None else {"mtu": mtu}
     peer = {"ifname": far_name, "address": macs[1], "net_ns_fd": far_ns.fileno(), **size}
-    with refused_as(f"cannot connect {near_ns}", f"to {far_ns} by {near_name!r} and {far_name!r}"):
-        with near_ns.netlink() as ip:
-            ip.link("add", ifname=near_name, kind="veth", address=macs[0], peer=peer, **size)
-            near = near_ns.interface(near_name)
-            _bring_up(ip, near, pairs, macs[1])
-        far = far_ns.interface(far_name)
-        with far_ns.netlink() as ip:
-            _bring_up(ip, far, [(theirs, ours) for ours, theirs in pairs], macs[0])
-    _wait_for_silence(near, [ours for ours, _ in pairs])
-    _wait_for_silence(far, [theirs for _, theirs in pairs])
+    turned = [(theirs, ours) for ours, theirs in pairs]
+    what = f"cannot connect {near_ns}", f"to {far_ns} by {near_name!r} and {far_name!r}"
+    with refused_as(*what), near_ns.netlink() as near_ip, far_ns.netlink() as far_ip:
+        near_ip.link("add", ifname=near_name, kind="veth", address=macs[0], peer=peer, **size)
+        near, far = near_ns.interface(near_name), far_ns.interface(far_name)
+        _bring_up(near_ip, near, pairs, macs[1])
+        _bring_up(far_ip, far, turned, macs[0])
+        _wait_for_silence(near_ip, near, pairs)
+        _wait_for_silence(far_ip, far, turned)
     return Veth(near, far)
 
 
@@ -214,22 +213,24 @@ def _add_address(ip: Any, index: int, address: Address) -> None:
     ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)
 
 
-def _wait_for_silence(interface: Interface, addresses: Iterable[Address | None]) -> None:
+def _wait_for_silence(
+    ip: Any, interface: Interface, pairs: list[tuple[Address | None, Address | None]]
+) -> None:
     """Waits until the kernel has reported the multicast groups of IPv6 addresses, which it does on its own.
 
     Otherwise a test that counts packets would at times count those. They are sent when an address is ready,
     see igmp6 in proc(5), and again when the link is.
     """
-    v6 = [a.ip.packed for a in addresses if a is not None and a.version == 6]
+    v6 = [mine.ip.packed for mine, _ in pairs if mine is not None and mine.version == 6]
     groups = {f"{interface.index} ff0200000000000000000001ff{packed[-3:].hex()}" for packed in v6}
     deadline = time.monotonic() + _SILENCE * timeout_scale()
-    with interface.netns.netlink() as ip:
-        while groups and time.monotonic() < deadline:
+    while groups and time.monotonic() < deadline:
+        with interface.enter():
             lines = Path("/proc/thread-self/net/igmp6").read_text().splitlines()
-            reported = {f"{index} {group}" for index, _, group, *_ in map(str.split, lines)}
-            if groups <= reported and ip.link("get", index=interface.index)[0].get("operstate") == "UP":
-                return
-            time.sleep(0.001)
+        reported = {f"{index} {group}" for index, _, group, *_ in map(str.split, lines)}
+        if groups <= reported and ip.link("get", index=interface.index)[0].get("operstate") == "UP":
+            return
+        time.sleep(0.001)
 
 
 def _parse(pair: AddressPair) -> tuple[Address | None, Address | None]:
