@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .attach.sections import kind
 from .btf.lines import source_lines
 from .errors import LoadError, VerifierError
+from .kernel.names import explain_no_type
 from .kernel.privilege import refusal_hint
 from .libbpf.calls import as_errno, reason
 from .second_look import log_of_rejected
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _FAILED_PROGRAM = re.compile(r"^prog '([^']+)': ", re.MULTILINE)
 _FAILED_MAP = re.compile(r"^map '([^']+)': (.*)$", re.MULTILINE)
+_NO_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
 _EM_BPF = 247
 _MACHINES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 21: "PowerPC64", 22: "S/390"}
 _MOST_SAID = 6
@@ -77,9 +80,11 @@ def explain_load(opened: OpenedObject, number: int, log: str, logs: Mapping[str,
         on = f"{opened.name}: map {failed_map[1]!r}"
     type = str(program.type) if program else next((str(p.type) for p in opened.programs), "")
     fix = refusal_hint(type) if number in (errno.EPERM, errno.EACCES) else None
-    return LoadError(
-        "cannot load", on=on, why=reason(number), details=_indent(log) or None, fix=fix, errno=number
-    )
+    why = reason(number)
+    no_type = _NO_TYPE.search(log)
+    if no_type and program:
+        why, fix = explain_no_type(kind(program.section), no_type[1])
+    return LoadError("cannot load", on=on, why=why, details=_indent(log) or None, fix=fix, errno=number)
 
 
 def _rejected(opened: OpenedObject, program: ProgramSpec, number: int, said: str) -> VerifierError:

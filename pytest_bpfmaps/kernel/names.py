@@ -9,13 +9,21 @@ from fnmatch import translate
 from functools import cache
 from pathlib import Path
 
+from ..errors import closest
 from ..libbpf import ffi, lib, to_str
 from ..libbpf.syscalls import lsm_list_modules
 from .targets import tracefs
 
 _LSM_LIST = Path("/sys/kernel/security/lsm")
 _LSM_ID_BPF = 109
-_TYPEDEF = 8  # BTF kind
+_FUNC, _TYPEDEF = 12, 8  # BTF kinds
+# by kind of section: what a target's name has in front in BTF, as which kind, what it is
+_TYPED = {
+    "tp_btf": ("btf_trace_", _TYPEDEF, "tracepoint"),
+    "iter": ("bpf_iter_", _FUNC, "iterator"),
+    "lsm": ("bpf_lsm_", _FUNC, "LSM hook"),
+}
+_FUNCTIONS = ("", _FUNC, "function")
 _MOST_COMPARED = 3000
 
 
@@ -48,9 +56,22 @@ def functions_like(pattern: str) -> list[str]:
 
 @cache
 def raw_tracepoints() -> frozenset[str]:
-    """Names of the tracepoints, as a raw tracepoint takes them: the kernel's BTF has a typedef for each."""
-    prefix = "btf_trace_"
-    return frozenset(n.removeprefix(prefix) for n in type_names(_TYPEDEF) if n.startswith(prefix))
+    """Names of the tracepoints, as a raw tracepoint takes them."""
+    return typed_targets("tp_btf")
+
+
+def typed_targets(kind: str) -> frozenset[str]:
+    """What programs of a kind of section can be loaded for, by the kernel's BTF."""
+    prefix, btf_kind, _ = _TYPED.get(kind, _FUNCTIONS)
+    return frozenset(n.removeprefix(prefix) for n in type_names(btf_kind) if n.startswith(prefix))
+
+
+def explain_no_type(kind: str, name: str) -> tuple[str, str]:
+    """Why a program of a kind of section can't be loaded for a name that BTF lacks, and what to do."""
+    what = _TYPED.get(kind, _FUNCTIONS)[2]
+    known = typed_targets(kind)
+    inlined = ", or it is inlined everywhere" if what == "function" else ""
+    return f"this kernel has no {what} {name!r}{inlined}", closest(name, likely(name, known) or known)
 
 
 def type_names(kind: int) -> Iterator[str]:

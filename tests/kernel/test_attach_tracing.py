@@ -282,6 +282,20 @@ class TestFreplace:
 
 
 class TestWrongTargets:
+    @pytest.mark.parametrize(
+        ("section", "why", "close"),
+        [
+            ("fentry/do_sys_openat3", "no function 'do_sys_openat3', or it is inlined everywhere", "do_sys_openat2"),
+            ("tp_btf/sched_swich", "no tracepoint 'sched_swich'", "sched_switch"),
+            ("lsm/file_opn", "no LSM hook 'file_opn'", "file_open"),
+            ("iter/tsk", "no iterator 'tsk'", "task"),
+        ],
+    )
+    def test_what_the_kernel_has_no_type_for(self, bpf, section, why, close):
+        code = f'SEC("{section}") int count(void *ctx) {{ return 0; }}'
+        with pytest.raises(LoadError, match=rf"{why}\n(.*\n)*.*'{close}'"):
+            bpf.load(code=TRACING + LICENSE + code)
+
     @pytest.mark.bpf_requires("raw_tp/sys_enter")
     def test_what_does_not_go_together(self, counter):
         attach = counter("raw_tp").programs.count.attach
