@@ -249,7 +249,7 @@ class TestTc:
         assert loaded.globals.seen == 1
 
 
-@pytest.mark.bpf_requires("CONFIG_NETFILTER_BPF_LINK")
+@pytest.mark.bpf_requires(kfunc="bpf_nf_link_attach")
 class TestNetfilter:
     @pytest.fixture
     def program(self, load_code):
