@@ -15,6 +15,7 @@ from .attach.struct_ops import register_struct_ops
 from .btf import Codecs
 from .btf.dwarf import read_local_types
 from .compiler.legacy import upgraded
+from .compiler.soundness import check_object
 from .errors import AttachError, ClosedError, LoadError, NameLookupError, closest
 from .libbpf import capture_log, check, ffi, lib, opts, to_str
 from .links import Link, Links, close_all
@@ -24,6 +25,7 @@ from .maps.declared import DeclaredTypes, declared_types
 from .maps.kernel_btf import parse_codecs, raw_btf
 from .maps.pins import Pins
 from .named import Named
+from .paths import objects_dir
 from .pinning import PinnedMaps, pin_path, set_pin_path
 from .programs import Program, ProgramSpec
 from .refusals import explain_load, explain_open
@@ -120,7 +122,10 @@ class OpenedObject:
         if not path.is_file():
             why = "it is a folder" if path.is_dir() else "there is no such file"
             raise LoadError("cannot open", on=str(path), why=why, errno=errno.ENOENT)
-        upgrade = upgraded(path.read_bytes(), self.name)
+        data = path.read_bytes()
+        if not path.is_relative_to(objects_dir()):  # those there are fresh from clang
+            check_object(data, str(path))
+        upgrade = upgraded(data, self.name)
         object_name = ffi.new("char[]", _object_name(path).encode())
         settings = opts("bpf_object_open_opts", object_name=object_name)
         with capture_log() as log:
