@@ -1,0 +1,119 @@
+"""Whether BTF holds together: every name and type that it refers to is there.
+
+libbpf before 1.3 follows such references unchecked, and a damaged object then ends the process.
+https://docs.kernel.org/bpf/btf.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..errors import LoadError
+from .types import MODIFIERS, Btf, BtfType, Kind
+
+_REFERENCE = {  # kinds whose last word is a type
+    Kind.PTR,
+    Kind.TYPEDEF,
+    Kind.VOLATILE,
+    Kind.CONST,
+    Kind.RESTRICT,
+    Kind.FUNC,
+    Kind.FUNC_PROTO,
+    Kind.VAR,
+    Kind.DECL_TAG,
+    Kind.TYPE_TAG,
+}
+_MEMBERS = {Kind.STRUCT, Kind.UNION}
+
+
+def check_soundness(raw: bytes) -> None:
+    """Checks every reference in BTF. Raises `LoadError` that names the first bad one."""
+    btf = Btf(raw)
+    strings = raw[btf._strings : btf._strings_end]
+    if btf._strings_end > len(raw) or strings[:1] != b"\0" or strings[-1:] != b"\0":
+        raise _unsound("its strings lie outside of it, or are not ended")
+    inside: dict[int, list[int]] = {}
+    for each in btf:
+        _check(btf, each)
+        inside[each.id] = _parts(btf, each)
+    _check_loops(inside)
+
+
+def _check(btf: Btf, each: BtfType) -> None:
+    if each.kind in _REFERENCE:
+        _check_reference(btf, each)
+    elif each.kind is Kind.ARRAY:
+        element, index, _count = btf.unpack("=III", each._extra)
+        _check_ids(btf, each, element, index)
+    elif each.kind in _MEMBERS:
+        _check_ids(btf, each, *(m.type_id for m in each.members()))
+    elif each.kind is Kind.DATASEC:
+        _check_section(btf, each)
+    elif each.kind in (Kind.ENUM, Kind.ENUM64):
+        each.enumerators()
+    elif each.kind is Kind.INT:
+        _check_int(each)
+
+
+def _check_reference(btf: Btf, each: BtfType) -> None:
+    _check_ids(btf, each, each.size_or_type)
+    if each.kind is Kind.FUNC and each.target.kind is not Kind.FUNC_PROTO:
+        raise _unsound(f"function {each.id} has type {each.size_or_type}, which is no prototype")
+    if each.kind is Kind.FUNC_PROTO:
+        for name, type_id in btf.unpack_many("=II", each._extra, each.vlen):
+            btf.string(name)
+            _check_ids(btf, each, type_id)
+
+
+def _check_section(btf: Btf, each: BtfType) -> None:
+    for type_id, _offset, _size in btf.unpack_many("=III", each._extra, each.vlen):
+        _check_ids(btf, each, type_id)
+        if btf.type(type_id).kind not in (Kind.VAR, Kind.FUNC):
+            raise _unsound(f"section {each.name!r} holds type {type_id}, which is no variable")
+
+
+def _check_int(each: BtfType) -> None:
+    _encoding, offset, bits = each.int_encoding()
+    if not 0 < each.size <= 16 or bits > 128 or offset + bits > each.size * 8:
+        raise _unsound(f"integer {each.id} has {bits} bits in {each.size} bytes")
+
+
+def _parts(btf: Btf, each: BtfType) -> list[int]:
+    """The types that are a part of this one, or the same under another name."""
+    if each.kind in MODIFIERS:
+        return [each.size_or_type]
+    if each.kind is Kind.ARRAY:
+        return [each.array()[0]]
+    return [m.type_id for m in each.members()] if each.kind in _MEMBERS else []
+
+
+def _check_loops(inside: dict[int, list[int]]) -> None:
+    """Nothing is a part of itself; whoever asks for its size or alignment would never end."""
+    done: set[int] = set()
+    for first in inside:
+        path: list[tuple[int, Iterator[int]]] = [(first, iter(inside[first]))]
+        above = {first}
+        while path:
+            here, parts = path[-1]
+            part = next((p for p in parts if p not in done), 0)
+            if part in above:
+                raise _unsound(f"type {part} is a part of itself")
+            if part:
+                path.append((part, iter(inside[part])))
+                above.add(part)
+            else:
+                path.pop()
+                above.discard(here)
+                done.add(here)
+
+
+def _check_ids(btf: Btf, each: BtfType, *ids: int) -> None:
+    for type_id in ids:
+        if type_id >= len(btf):
+            raise _unsound(f"type {each.id} refers to type {type_id}, and there are {len(btf) - 1}")
+
+
+def _unsound(why: str) -> LoadError:
+    return LoadError(
+        "cannot read BTF", why=why, fix="the object is damaged: compile it again with 'clang -g -target bpf'"
+    )
