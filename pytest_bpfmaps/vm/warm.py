@@ -36,7 +36,7 @@ from pytest_bpfmaps.vm.zygote import TAG
 
 FORMAT = 1
 ZSTD = ("-1", "-q", "-f")
-SAVE_SECONDS = 180.0  # from power on to ready, under emulation on a busy machine
+SAVE_SECONDS = 300.0  # from power on to ready, under emulation on a busy machine
 
 
 def folder() -> Path:
