@@ -19,7 +19,6 @@ from .kallsyms import preference
 _FUNC, _IFUNC = 2, 10
 _PF_X = 1
 _DEBUG = Path("/usr/lib/debug/.build-id")
-_TABLES = (".symtab", ".dynsym")
 
 
 Function = tuple[tuple[str, ...], int]
@@ -40,7 +39,7 @@ class ElfSymbols:
                 for s in elf.iter_segments()
                 if s["p_type"] == "PT_LOAD" and s["p_flags"] & _PF_X
             ]
-            self._own = _Table(elf)
+            self._own = _Table(elf)  # read now: the file of another process may be gone later
             packed = elf.get_section_by_name(".gnu_debugdata")
             self._packed: bytes = packed.data() if packed is not None else b""
 
@@ -70,13 +69,18 @@ class ElfSymbols:
 
 
 class _Table:
-    """Functions by address."""
+    """Functions by address. Symbols are parsed when somebody asks for one."""
 
     def __init__(self, elf: Any) -> None:
-        self._at: dict[int, set[tuple[int, str]]] = {}
-        for start, size, name in _functions(elf):
-            self._at.setdefault(start, set()).add((size, name))
-        self._starts = sorted(self._at)
+        order = "<" if elf.little_endian else ">"
+        self._wide = elf.elfclass == 64
+        self._layout = struct.Struct(f"{order}IBBHQQ" if self._wide else f"{order}IIIBBH")
+        sections = [elf.get_section_by_name(n) for n in (".symtab", ".dynsym")]
+        self._raw = [
+            (s.data(), elf.get_section(s["sh_link"]).data())
+            for s in sections
+            if s is not None and s["sh_type"] != "SHT_NOBITS"
+        ]
 
     def find(self, address: int) -> Function | None:
         at = bisect_right(self._starts, address)
@@ -86,6 +90,30 @@ class _Table:
         # hand-written functions have size 0: they reach to the next one
         names = {name for size, name in self._at[start] if not size or address < start + size}
         return (tuple(sorted(names, key=preference)), start) if names else None
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return sorted(self._at)
+
+    @cached_property
+    def _at(self) -> dict[int, set[tuple[int, str]]]:
+        found: dict[int, set[tuple[int, str]]] = {}
+        for symbols, strings in self._raw:
+            for value, size, name_at in self._functions(symbols):
+                name = strings[name_at : strings.find(b"\0", name_at)].decode(errors="replace")
+                found.setdefault(value, set()).add((size, name.partition("@")[0]))
+        return found
+
+    def _functions(self, raw: bytes) -> Iterator[tuple[int, int, int]]:
+        """(address, size, place of the name) of each function that is defined in the file."""
+        whole = raw[: len(raw) // self._layout.size * self._layout.size]
+        for fields in self._layout.iter_unpack(whole):
+            if self._wide:
+                name_at, info, _, place, value, size = fields
+            else:
+                name_at, value, size, info, _, place = fields
+            if place and value and info & 0xF in (_FUNC, _IFUNC):
+                yield value, size, name_at
 
 
 def elf_symbols(path: str) -> ElfSymbols | None:
@@ -105,26 +133,6 @@ def _cached(path: str, *_state: int) -> ElfSymbols | None:
         return ElfSymbols(path)
     except ELFError:
         return None
-
-
-def _functions(elf: Any) -> Iterator[tuple[int, int, str]]:
-    """(address, size, name) of each function that is defined in the file."""
-    order = "<" if elf.little_endian else ">"
-    layout = struct.Struct(f"{order}IBBHQQ" if elf.elfclass == 64 else f"{order}IIIBBH")
-    for table in _TABLES:
-        section = elf.get_section_by_name(table)
-        if section is None or section["sh_type"] == "SHT_NOBITS":
-            continue
-        strings = elf.get_section(section["sh_link"]).data()
-        raw = section.data()
-        for fields in layout.iter_unpack(raw[: len(raw) // layout.size * layout.size]):
-            if elf.elfclass == 64:
-                name_at, info, _, place, value, size = fields
-            else:
-                name_at, value, size, info, _, place = fields
-            if place and value and info & 0xF in (_FUNC, _IFUNC):
-                text = strings[name_at : strings.find(b"\0", name_at)]
-                yield value, size, text.decode(errors="replace").partition("@")[0]
 
 
 def _build_id(elf: Any) -> str:

@@ -282,7 +282,8 @@ def test_nothing_is_left_after_close(load, own_bpf, bpf):
         counts.pin(outside)
         load(code(), by=own_bpf, pin_root=bpf.pin_root / "sub")
         folder, number = own_bpf.pin_root, counts.id
-        assert sorted(os.listdir(folder)) == ["counts", "inside", "maps.debug", "progs.debug"]
+        # some kernels put iterators there on their own
+        assert set(os.listdir(folder)) - {"maps.debug", "progs.debug"} == {"counts", "inside"}
         assert outside.exists()
     assert not folder.exists()
     assert not outside.exists()
@@ -300,37 +301,56 @@ def test_pins_of_others_stay(bpf, load, own_bpf):
 
 
 FAILING = """
-import os, pytest
-
 CODE = {code!r}
 
 def test_fails(bpf):
     counts = bpf.load(code=CODE).maps.counts
     counts.pin({outside!r})
     print("id", counts.id, "root", bpf.pin_root)
-    os.environ.get("DIE") and os.kill(os.getpid(), 9)
     assert counts[77] == 1
 """
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["failing", "killed"])
-def test_nothing_is_left_after_a_test_that_fails_or_is_killed(bpf, tmp_path, killed):
-    outside = bpf.pin_root / "outside"
-    (tmp_path / "test_it.py").write_text(FAILING.format(code=HEAD + code(), outside=str(outside)))
+def test_nothing_is_left_after_a_test_that_fails(tmp_path):
+    """On this machine only: a guest would start pytest for minutes, and the teardown is the same."""
+    with Bpf(compiler_for(None)) as own:
+        outside = own.pin_root / "outside"
+        (tmp_path / "test_it.py").write_text(FAILING.format(code=HEAD + code(), outside=str(outside)))
+        before = mounts()
+        done = run_python("-m", "pytest", "-s", "-p", "no:cacheprovider", tmp_path)
+        assert done.returncode == 1, done.stdout + done.stderr
+        words = done.stdout.split("id ", 1)[1].split()
+        number, root = int(words[0]), Path(words[2])
+        assert not root.exists()
+        assert not outside.exists()
+        assert mounts() == before
+        own.wait_until(lambda: number not in live_map_ids())
+
+
+KILLED = """
+import os, sys
+from pytest_bpfmaps.fixtures import compiler_for
+from pytest_bpfmaps.harness import Bpf
+
+own = Bpf(compiler_for(None))
+counts = own.create_map("array", key=4, value=8, max_entries=1)
+counts.pin("here")
+print(counts.id, own.pin_root, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_nothing_is_left_after_a_process_that_is_killed(bpf):
     before = mounts()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", "-p", "bpfmaps", tmp_path],
-        capture_output=True,
-        text=True,
-        env={**child_env(), "DIE": "1" if killed else ""},
-        check=False,
-    )
-    assert done.returncode == (-9 if killed else 1), done.stdout + done.stderr
-    words = done.stdout.split("id ", 1)[1].split()
-    number, root = int(words[0]), Path(words[2])
-    assert not root.exists()
+    done = run_python("-c", KILLED)
+    assert done.returncode == -9, done.stdout + done.stderr
+    number, root = done.stdout.split()
+    assert not Path(root).exists()
     assert mounts() == before
-    # a killed process can't take away a pin that it was told to make elsewhere; its own folder goes with it
-    assert outside.exists() == killed
-    if not killed:
-        bpf.wait_until(lambda: number not in live_map_ids())
+    bpf.wait_until(lambda: int(number) not in live_map_ids())
+
+
+def run_python(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=child_env(), check=False
+    )

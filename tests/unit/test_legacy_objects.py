@@ -139,3 +139,12 @@ def test_whole_objects_with_wrong_bytes(legacy_object, data):
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"int x;", b"\x7fELF\2\1" + bytes(100)])
 def test_what_is_no_object(content):
     assert upgraded(content, "x.o") is None
+
+
+def test_bytes_that_fit_no_known_struct_need_types(tmp_path):
+    definition = 'struct { __u32 fields[9]; } odd SEC("maps") = {{1, 4, 4, 1}};'
+    (tmp_path / "x.c").write_text(f"#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n{definition}\n")
+    flags = ["-O2", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu"]
+    subprocess.run([COMPILERS[0], *flags, "-c", tmp_path / "x.c", "-o", tmp_path / "x.o"], check=True)
+    with pytest.raises(LoadError, match=r"(?s)map 'odd' of x.o: .*no types \(BTF\), and 36 bytes .*clang -g"):
+        upgraded((tmp_path / "x.o").read_bytes(), "x.o")
