@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from . import events  # noqa: F401  teaches `maps` the buffer types
-from .attach import attach_program
+from .attach import attach_program, names_no_target
 from .attach.struct_ops import register_struct_ops
 from .btf import Codecs
 from .btf.dwarf import read_local_types
@@ -276,7 +276,7 @@ class LoadedObject:
         try:
             made.append(attach_program(program._handle, str(program), program.section, program.type, {}))
         except AttachError as e:
-            if e.errno != errno.EOPNOTSUPP:  # that is: its section names no target
+            if not names_no_target(e):
                 raise
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ def attach_program(handle: Any, on: str, section: str, type: Any, target: Target
       path or a loaded library, ``"libc"``, ``"libpython"``; without `function` the offset is one in the file
     - ``binary="libc", functions="mem*"``: uprobe.multi (Linux 6.6)
     - ``binary="/bin/bash", usdt="provider:name"``: a statically defined tracepoint
-    - ``perf_event="cpu_clock", frequency=100`` (or ``period=``), ``pid=``, ``cpu=``: a perf event by its name,
+    - ``perf_event="cpu_clock", frequency=100`` (``period=``), ``pid=``, ``cpu=``: a perf event by its name,
       by ``{"type": "hw_cache", "config": 3}``, or by the descriptor of one that is open
     - ``map=``, ``cgroup=`` with ``order="descendants_pre"``, ``pid=``, ``tid=``: what an iterator runs over
     - ``target=program, function="name"``: freplace
@@ -67,6 +67,11 @@ def attach_program(handle: Any, on: str, section: str, type: Any, target: Target
     raise AttachError(
         f"cannot attach {on}", on=where, why=why, details=log.text or None, fix=fix, errno=number
     )
+
+
+def names_no_target(error: AttachError) -> bool:
+    """Whether a program could not be attached because its section does not say where."""
+    return error.errno == errno.EOPNOTSUPP and "names no target" in (error.why or "")
 
 
 def _find_way(target: Target, on: str) -> Callable[[Any, Target, str], Any]:

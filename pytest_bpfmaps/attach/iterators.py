@@ -63,7 +63,7 @@ def is_iterator(handle: Any) -> bool:
 
 
 def attach(handle: Any, target: Target, on: str) -> IteratorLink:
-    """With `map`, `cgroup` and `order`, `pid` or `tid`, as the iterator's kind wants it; see `Program.attach`.
+    """With `map`, `cgroup` and `order`, `pid` or `tid`, as the kind of iterator wants it.
 
     A task iterator can be restricted from Linux 6.1 on, commit f0d74c4da1f0; cgroup iterators are from 6.1,
     commit d4ccaf58a847.

@@ -32,7 +32,7 @@ _SLEEPABLE = 1 << 4  # BPF_F_SLEEPABLE
 
 
 def kind(section: str) -> str:
-    """The first part of a section's name without the mark of what may sleep: ``uprobe`` of ``uprobe.s//x``."""
+    """The first part of a section's name without the mark of what may sleep, ``uprobe``."""
     return section.lstrip("?").partition("/")[0].removesuffix(".s").removesuffix(".w")
 
 

@@ -117,7 +117,7 @@ def _explain(number: int, section: str, type: str, target: Target) -> tuple[str,
             "attach it without cookie=; cookies: Linux 5.15 for perf events, kprobes, uprobes, tracepoints, "
             f"6.0 for fentry, 6.10 for raw tracepoints; this is {os.uname().release}"
         )
-    if number == errno.EINVAL and target.keys() & {"functions"}:
+    if number in (errno.EINVAL, errno.EOPNOTSUPP) and "functions" in target:
         return f"{reason(number)}; this kernel may have no links to many functions", (
             "attach to one function after the other; kprobe.multi: Linux 5.18, uprobe.multi: 6.6, "
             "kprobe.session: 6.10, uprobe.session: 6.13"

@@ -187,13 +187,20 @@ def parse(lines: Iterable[str]) -> list[Line]:
     for line in lines:
         head = _LINE.match(line)
         if head:
-            found.append(
-                Line(head["text"], head["comm"], int(head["pid"]), int(head["cpu"]), float(head["time"]))
-            )
+            comm = head["comm"] if head["comm"] != "<...>" else _name_of(head["pid"])
+            found.append(Line(head["text"], comm, int(head["pid"]), int(head["cpu"]), float(head["time"])))
         elif found and line and not line.startswith("CPU:"):
             last = found[-1]
             found[-1] = Line(f"{last}\n{line}", last.comm, last.pid, last.cpu, last.timestamp)
     return found
+
+
+def _name_of(pid: str) -> str:
+    """A thread's name; the trace has it only of those that were switched to since."""
+    try:
+        return Path("/proc", pid, "comm").read_text().rstrip("\n")
+    except OSError:
+        return "<...>"
 
 
 def _pattern(format: str) -> str:

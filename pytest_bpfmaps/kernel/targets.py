@@ -17,6 +17,14 @@ _FUNC, _TYPEDEF = 12, 8  # BTF kinds
 _PROG_LOAD = 5  # enum bpf_cmd
 # enum bpf_attach_type, what the target's name has in front in BTF, as which kind
 _BY_TYPE = {"tp_btf": (23, "btf_trace_", _TYPEDEF), "iter": (28, "bpf_iter_", _FUNC)}
+# functions that the kernel has with this kind of link
+_MANY = {
+    "kprobe.multi": ("bpf_kprobe_multi_link_attach", "register_fprobe_ips"),
+    "kretprobe.multi": ("bpf_kprobe_multi_link_attach", "register_fprobe_ips"),
+    "kprobe.session": ("bpf_session_is_return", "register_fprobe_ips"),
+    "uprobe.multi": ("bpf_uprobe_multi_link_attach",),
+    "uretprobe.multi": ("bpf_uprobe_multi_link_attach",),
+}
 _TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
 TypeProbe = Callable[[str], Any]
@@ -28,10 +36,13 @@ def probe_target(section: str, program_type: TypeProbe, vmlinux: Vmlinux) -> str
     kind, _, target = section.partition("/")
     if kind in _BY_TYPE:
         return _by_type(*_BY_TYPE[kind], target, vmlinux)
+    kind = kind.removesuffix(".s")
+    if kind in _MANY:
+        there = program_type("kprobe") and all(_btf(vmlinux, name, _FUNC) for name in _MANY[kind])
+        return "" if there else "this kernel has no links to many functions of that kind"
     refused = _refused_type(section, program_type)
     if refused:
         return refused
-    kind = kind.removesuffix(".s").removesuffix(".multi")
     if kind in ("tracepoint", "tp"):
         return _tracepoint(target)
     if kind in ("raw_tracepoint", "raw_tp"):

@@ -10,7 +10,8 @@ from pytest_bpfmaps import AttachError, LoadError
 PID = """
 const volatile __u32 target_pid;
 __u64 runs, cookie;
-static __always_inline int mine(void) { return bpf_get_current_pid_tgid() >> 32 == target_pid; }
+static __always_inline __attribute__((unused)) int mine(void)
+{ return bpf_get_current_pid_tgid() >> 32 == target_pid; }
 """
 COUNT = "{ if (mine()) __sync_fetch_and_add(&runs, 1); return 0; }"
 TRACING = '#include "vmlinux.h"\n#include <bpf/bpf_helpers.h>\n#include <bpf/bpf_tracing.h>\n'
@@ -25,10 +26,9 @@ cookies = pytest.mark.bpf_requires("bpf_get_attach_cookie")
 def counter(load_code):
     """One program for a section that counts its runs in this process."""
 
-    def load(section, body=COUNT):
-        return load_code(
-            PID + f'SEC("{section}") int count(void *ctx) {body}', globals={"target_pid": os.getpid()}
-        )
+    def load(section, body=COUNT, includes=""):
+        code = f'{includes}{PID} SEC("{section}") int count(void *ctx) {body}'
+        return load_code(code, globals={"target_pid": os.getpid()})
 
     return load
 
@@ -110,12 +110,10 @@ class TestKprobes:
         assert runs_while_attached(counter("kprobe"), open_files, function="do_sys_openat2", offset=0) == 1
 
     def test_a_kretprobe_section_attaches_to_the_return(self, counter):
-        body = "{ if (mine()) cookie = ((struct pt_regs *)ctx)->rax; return 0; }"
-        if os.uname().machine != "x86_64":
-            pytest.skip("reads a register of x86_64")
+        body = "{ if (mine()) cookie = PT_REGS_RC((struct pt_regs *)ctx); return 0; }"
         for target in ({}, {"function": "do_sys_openat2"}):
             section = "kretprobe" if target else "kretprobe/do_sys_openat2"
-            obj = counter(section, body)
+            obj = counter(section, body, "#include <linux/ptrace.h>\n#include <bpf/bpf_tracing.h>\n")
             with obj.programs.count.attach(**target):
                 fd = os.open("/dev/null", os.O_RDONLY)
                 os.close(fd)
@@ -147,7 +145,7 @@ class TestKprobes:
             counter("kprobe").programs.count.attach(function="kprobe_dispatcher")
 
 
-@pytest.mark.bpf_requires("kprobe/do_sys_openat2", config="CONFIG_FPROBE")
+@pytest.mark.bpf_requires("kprobe.multi/do_sys_openat2")
 class TestManyKprobes:
     def test_a_pattern_names_and_a_section(self, counter):
         for section, target in (
@@ -175,7 +173,7 @@ class TestManyKprobes:
             counter("kprobe.multi").programs.count.attach(functions=["do_sys_openat3"])
 
 
-@pytest.mark.bpf_requires("kprobe/do_sys_openat2", kfunc="bpf_session_is_return")
+@pytest.mark.bpf_requires("kprobe.session/do_sys_openat2")
 def test_a_session_runs_at_both_ends(counter):
     assert runs_while_attached(counter("kprobe.session/do_sys_openat2"), open_files) == 2
 
@@ -285,7 +283,11 @@ class TestWrongTargets:
     @pytest.mark.parametrize(
         ("section", "why", "close"),
         [
-            ("fentry/do_sys_openat3", "no function 'do_sys_openat3', or it is inlined everywhere", "do_sys_openat2"),
+            (
+                "fentry/do_sys_openat3",
+                "no function 'do_sys_openat3', or it is inlined everywhere",
+                "do_sys_openat2",
+            ),
             ("tp_btf/sched_swich", "no tracepoint 'sched_swich'", "sched_switch"),
             ("lsm/file_opn", "no LSM hook 'file_opn'", "file_open"),
             ("iter/tsk", "no iterator 'tsk'", "task"),
