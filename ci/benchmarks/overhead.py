@@ -54,6 +54,7 @@ def source(name: str) -> Path:
 
 
 def per_test(stack: contextlib.ExitStack) -> Sides:
+    peers.c_peer()
     path, compiler = source("per_test.bpf.c"), LocalCompiler()
 
     def one_test() -> None:

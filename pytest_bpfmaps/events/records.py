@@ -12,7 +12,8 @@ from ..btf import Codec
 from ..errors import MapValueError
 from .source import Source
 
-_DECODE_AT_ONCE = 1024
+# fewer than the objects that make the garbage collector look for garbage among them
+_DECODE_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,106 @@
+"""Ring buffers in bulk: runs of equal records, those of several lengths, arrays, flexible arrays."""
+
+import random
+
+import pytest
+
+SENDER = """
+struct event { __u64 number; __u32 pid; __u16 flags:4, rest:12; char comm[6]; };
+struct text { __u32 length; char text[]; };
+__u64 number;
+struct text *keeps_its_type;
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 16);
+} events SEC(".maps");
+
+SEC("xdp") int send(struct xdp_md *ctx)
+{
+    struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+    if (!event)
+        return XDP_ABORTED;
+    event->number = number++;
+    event->pid = 7;
+    event->flags = 5;
+    event->rest = 0;
+    __builtin_memcpy(event->comm, "bulk\\0", 6);
+    bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+    return XDP_PASS;
+}
+
+SEC("xdp") int send_longer(struct xdp_md *ctx)
+{
+    struct { struct event event; __u64 more[2]; } longer = {.event = {.number = number++, .pid = 8}};
+    bpf_ringbuf_output(&events, &longer, sizeof(longer), BPF_RB_NO_WAKEUP);
+    return XDP_PASS;
+}
+
+SEC("xdp") int take_back(struct xdp_md *ctx)
+{
+    struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+    if (event)
+        bpf_ringbuf_discard(event, BPF_RB_NO_WAKEUP);
+    return XDP_PASS;
+}
+
+SEC("xdp") int send_text(struct xdp_md *ctx)
+{
+    struct { struct text head; char text[8]; } text = {.head = {5}, .text = "hello"};
+    bpf_ringbuf_output(&events, &text, 4 + 5, BPF_RB_NO_WAKEUP);
+    return XDP_PASS;
+}
+"""
+
+
+@pytest.fixture
+def sender(load_code):
+    return load_code(SENDER)
+
+
+def test_a_thousand_records_in_one_array(sender):
+    np = pytest.importorskip("numpy")
+    with sender.maps.events.capture() as events:
+        sender.programs.send.run(bytes(64), repeat=1000)
+        array = events.to_numpy()
+        assert array["number"].tolist() == list(range(1000))
+        assert set(array["pid"].tolist()) == {7}
+        assert array["comm"][999] == b"bulk"
+        assert array.dtype.names == ("number", "pid", "comm")  # bitfields have no address
+        sender.programs.send.run(bytes(64), repeat=500)
+        assert len(events.to_numpy()) == 1500
+    assert np.array_equal(events.to_numpy()["number"], np.arange(1500))
+    assert [e.number for e in events] == list(range(1500))
+    assert (events[700].number, events[-1].number, events[1000].flags) == (700, 1499, 5)
+
+
+def test_the_end_of_the_memory_is_crossed_many_times(sender):
+    with sender.maps.events.capture() as events:
+        for _ in range(20):
+            sender.programs.send.run(bytes(64), repeat=700)
+            len(events)
+    assert [e.number for e in events] == list(range(14000))
+
+
+def test_runs_are_broken_by_other_lengths_and_by_what_was_taken_back(sender):
+    chosen = random.Random(1).choices(["send", "send_longer", "take_back"], weights=[8, 1, 1], k=800)
+    with sender.maps.events.capture() as events:
+        for name in chosen:
+            sender.programs[name].run(bytes(64))
+    pids = {"send": 7, "send_longer": 8}
+    assert [e.pid for e in events] == [pids[name] for name in chosen if name in pids]
+    assert [e.number for e in events] == list(range(len(events)))
+    pytest.importorskip("numpy")
+    assert events.to_numpy()["number"].tolist() == list(range(len(events)))
+
+
+def test_no_records_make_an_empty_array(sender):
+    pytest.importorskip("numpy")
+    with sender.maps.events.capture() as events:
+        assert events.to_numpy().shape == (0,)
+
+
+def test_a_flexible_array_has_the_rest_of_its_record(sender):
+    with sender.maps.events.capture("text") as texts:
+        sender.programs.send_text.run(bytes(64), repeat=3)
+    assert texts == [{"length": 5, "text": "hello"}] * 3
