@@ -207,7 +207,9 @@ def _pattern(format: str) -> str:
     """What a format can print, as a regular expression."""
     literal = _CONVERSION.split(format.rstrip("\n"))
     kinds = _CONVERSION.findall(format.rstrip("\n"))
-    between = ["%" if kind == "%%" else "-?[0-9]+" if kind[-1] in "di" else ".*" for kind in kinds] + [""]
+    between = ["%" if kind == "%%" else " *[-+]?[0-9]+ *" if kind[-1] in "di" else ".*" for kind in kinds] + [
+        ""
+    ]
     return "".join(re.escape(text) + part for text, part in zip(literal, between, strict=True)) + "\n*"
 
 
