@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .soundness import check_soundness
 from .types import Kind, Member
 from .writer import BtfWriter
 
@@ -21,6 +22,7 @@ _REFERENCES = {
     "DW_TAG_volatile_type": Kind.VOLATILE,
 }
 _VARIABLES = ("DW_TAG_variable", "DW_TAG_formal_parameter")
+_LONGEST_CHAIN = 64  # of typedefs and qualifiers
 # DW_ATE_* to the flags of a BTF integer
 _BOOLEAN, _FLOAT, _SIGNED, _SIGNED_CHAR, _UNSIGNED_CHAR = 2, 4, 5, 6, 8
 _ENCODINGS = {_BOOLEAN: 4, _SIGNED: 1, _SIGNED_CHAR: 1}
@@ -32,25 +34,32 @@ def local_types(path: Path) -> bytes | None:
     None when there are none, or when the object has no DWARF. What a struct in turn points to is left out:
     pointers become ``void *``.
     """
-    from elftools.common.exceptions import ELFError
+    try:
+        return _read(path)
+    except Exception:  # a damaged object: the reader of DWARF checks nothing, so anything may go wrong in it
+        return None
+
+
+def _read(path: Path) -> bytes | None:
     from elftools.elf.elffile import ELFFile
 
     writer = BtfWriter()
     with path.open("rb") as file:
-        try:
-            elf = ELFFile(file)
-            if not elf.has_dwarf_info():
-                return None
-            # BPF relocations have their addends in place, so the sections read the same without applying:
-            # that is slow in Python, and a program with vmlinux.h has tens of thousands
-            dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
-            for unit in dwarf.iter_CUs():
-                converter = _Converter(writer, unit)
-                for die in _local_structs(unit.get_top_DIE()):
-                    converter.type_id(die)
-        except ELFError:
+        elf = ELFFile(file)
+        if not elf.has_dwarf_info():
             return None
-    return writer.to_bytes() if len(writer) else None
+        # BPF relocations have their addends in place, so the sections read the same without applying:
+        # that is slow in Python, and a program with vmlinux.h has tens of thousands
+        dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
+        for unit in dwarf.iter_CUs():
+            converter = _Converter(writer, unit)
+            for die in _local_structs(unit.get_top_DIE()):
+                converter.type_id(die)
+    if not len(writer):
+        return None
+    made = writer.to_bytes()
+    check_soundness(made)
+    return made
 
 
 def keep_local_types(path: Path, beside: Path) -> None:
@@ -102,7 +111,9 @@ def _struct_behind(variable: Any) -> Any:
     """The named struct or union that a variable is, or that it points to."""
     die = variable
     pointers = 0
-    while die is not None and die.tag not in _STRUCTS:
+    for _ in range(_LONGEST_CHAIN):
+        if die is None or die.tag in _STRUCTS:
+            break
         if die.tag == "DW_TAG_pointer_type":
             pointers += 1
         elif die.tag not in (*_VARIABLES, *_REFERENCES):
@@ -110,7 +121,7 @@ def _struct_behind(variable: Any) -> Any:
         if pointers > 1:
             return None
         die = _target(die)
-    if die is None or "DW_AT_declaration" in die.attributes:
+    if die is None or die.tag not in _STRUCTS or "DW_AT_declaration" in die.attributes:
         return None
     return die if "DW_AT_name" in die.attributes else None
 

@@ -27,18 +27,21 @@ class SourceLine:
 
 def source_lines(path: Path) -> list[SourceLine]:
     """All line records of an object; none when it has no debug information."""
-    from elftools.common.exceptions import ELFError
+    try:
+        return _read(path)
+    except Exception:  # a damaged object: the readers of ELF and of these records check little
+        return []
+
+
+def _read(path: Path) -> list[SourceLine]:
     from elftools.elf.elffile import ELFFile
 
     with path.open("rb") as file:
-        try:
-            elf = ELFFile(file)
-            btf, ext = (elf.get_section_by_name(name) for name in (".BTF", ".BTF.ext"))
-            if btf is None or ext is None:
-                return []
-            return _parse(Btf(btf.data()), ext.data())
-        except ELFError:
+        elf = ELFFile(file)
+        btf, ext = (elf.get_section_by_name(name) for name in (".BTF", ".BTF.ext"))
+        if btf is None or ext is None:
             return []
+        return _parse(Btf(btf.data()), ext.data())
 
 
 def _parse(btf: Btf, raw: bytes) -> list[SourceLine]:

@@ -24,6 +24,12 @@ _REFERENCE = {  # kinds whose last word is a type
     Kind.TYPE_TAG,
 }
 _MEMBERS = {Kind.STRUCT, Kind.UNION}
+_SIZES = {
+    Kind.INT: {1, 2, 4, 8, 16},
+    Kind.ENUM: {1, 2, 4, 8},
+    Kind.ENUM64: {1, 2, 4, 8},
+    Kind.FLOAT: {2, 4, 8, 12, 16},
+}
 
 
 def check_soundness(raw: bytes) -> None:
@@ -49,10 +55,13 @@ def _check(btf: Btf, each: BtfType) -> None:
         _check_ids(btf, each, *(m.type_id for m in each.members()))
     elif each.kind is Kind.DATASEC:
         _check_section(btf, each)
-    elif each.kind in (Kind.ENUM, Kind.ENUM64):
-        each.enumerators()
-    elif each.kind is Kind.INT:
-        _check_int(each)
+    elif each.kind in _SIZES:
+        if each.size not in _SIZES[each.kind]:
+            raise _unsound(f"{each.kind.name} {each.id} has {each.size} bytes")
+        if each.kind is Kind.INT:
+            _check_int(each)
+        elif each.kind is not Kind.FLOAT:
+            each.enumerators()
 
 
 def _check_reference(btf: Btf, each: BtfType) -> None:
@@ -74,7 +83,7 @@ def _check_section(btf: Btf, each: BtfType) -> None:
 
 def _check_int(each: BtfType) -> None:
     _encoding, offset, bits = each.int_encoding()
-    if not 0 < each.size <= 16 or bits > 128 or offset + bits > each.size * 8:
+    if offset + bits > each.size * 8:
         raise _unsound(f"integer {each.id} has {bits} bits in {each.size} bytes")
 
 
@@ -90,8 +99,8 @@ def _parts(btf: Btf, each: BtfType) -> list[int]:
 def _check_loops(inside: dict[int, list[int]]) -> None:
     """Nothing is a part of itself; whoever asks for its size or alignment would never end."""
     done: set[int] = set()
-    for first in inside:
-        path: list[tuple[int, Iterator[int]]] = [(first, iter(inside[first]))]
+    for first, its_parts in inside.items():
+        path: list[tuple[int, Iterator[int]]] = [(first, iter(its_parts))]
         above = {first}
         while path:
             here, parts = path[-1]

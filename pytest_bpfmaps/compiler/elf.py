@@ -19,6 +19,7 @@ SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
 STT_OBJECT, STT_SECTION = 1, 3
 STB_LOCAL, STB_GLOBAL = 0, 1
 _SHT_NOBITS = 8
+_MOST_ZEROS = 1 << 28  # bytes of a section without content in the file, .bss
 _MOST = 1 << 24  # bytes of a section that is not in the file
 _DATA = {"little": 1, "big": 2}[sys.byteorder]
 
@@ -108,6 +109,8 @@ class Elf:
         table = self.symbol_table()
         if table is None:
             return []
+        if table.link >= len(self.sections):
+            raise ValueError("the symbols have no names")
         names = self.content(self.sections[table.link])
         raw = self.content(table)
         whole = raw[: len(raw) // _SYMBOL.size * _SYMBOL.size]
