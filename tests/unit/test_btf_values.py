@@ -337,4 +337,6 @@ def test_an_unsigned_enum_with_a_large_value_stays_unsigned(tmp_path):
     code = "enum big { BIG = 0xffffffff }; enum sign { MINUS = -1 }; enum big big; enum sign sign;"
     codecs = compile_types(code, tmp_path)
     big, sign = (codecs.get(codecs.btf.find(n, Kind.ENUM).id) for n in ("big", "sign"))
-    assert (big.decode(b"\xff" * 4), sign.decode(b"\xff" * 4)) == (0xFFFFFFFF, -1)
+    assert sign.decode(b"\xff" * 4) == -1
+    # clang before 16 does not say; then a number that could be -1 counts as -1
+    assert big.decode(b"\xff" * 4) == (0xFFFFFFFF if codecs.btf.has_enum_signs else -1)
