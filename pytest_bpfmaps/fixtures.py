@@ -79,9 +79,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test marked `bpf_requires` where a probe says that the kernel lacks the feature."""
     for mark in item.iter_markers("bpf_requires"):
         from .kernel.handle import missing_features
+        from .report.skips import skip_for_want
 
-        for feature in missing_features(mark.args, mark.kwargs):
-            pytest.skip(feature)
+        for feature, sentence in missing_features(mark.args, mark.kwargs):
+            skip_for_want(item, feature, sentence)
 
 
 def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:

@@ -51,10 +51,10 @@ def probe_all(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[Fea
             yield probe(singular, name)
 
 
-def missing_features(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each feature that is not there, fit for a skip."""
+def missing_features(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name of each feature that is not there, and a sentence fit for a skip."""
     for feature in probe_all(names, features):
         if not feature:
             why = f": {feature.why}" if feature.why else ""
             remedy = "" if running.is_emulated() else f"; {_REMEDY}"
-            yield f"{running.release()} lacks {feature.name}{why}{remedy}"
+            yield feature.name, f"{running.release()} lacks {feature.name}{why}{remedy}"

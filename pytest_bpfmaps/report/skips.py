@@ -1,0 +1,117 @@
+"""Which tests did not run, and for want of what; ``--bpf-strict`` makes failures of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+KERNEL, MISSING = (
+    "bpf_kernel",
+    "bpf_missing",
+)  # properties of reports, so that workers can tell the controller
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the option and its twin in the configuration file."""
+    text = (
+        "fail where BPF tests are skipped without need: for a feature that the release has, on every "
+        "kernel, or all of them."
+    )
+    parser.getgroup("bpfmaps").addoption("--bpf-strict", action="store_true", default=False, help=text)
+    parser.addini("bpf_strict", text, type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count where reports come together: without workers, or in the process that has them."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Skips(is_strict(config)), "bpfmaps-skips")
+
+
+def is_strict(config: pytest.Config) -> bool:
+    """Whether a skip has to be justified."""
+    return bool(config.getoption("bpf_strict") or config.getini("bpf_strict"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have each report of a BPF test bear its kernel's name."""
+    from pytest_bpfmaps.plugin import kernel_of, uses_bpf
+
+    for item in items:
+        if hasattr(item, "bpf_kernel") or uses_bpf(getattr(item, "fixturenames", ())):
+            item.user_properties.append((KERNEL, kernel_of(item)))
+
+
+def skip_for_want(item: pytest.Item, feature: str, sentence: str) -> None:
+    """Skips a test for the want of a feature; with ``--bpf-strict`` it fails where the release has that."""
+    from pytest_bpfmaps.kernel.running import release, version
+    from pytest_bpfmaps.kernel.since import should_have, since
+
+    item.user_properties.append((MISSING, feature))
+    if is_strict(item.config) and should_have(feature, version()):
+        pytest.fail(
+            f"{sentence}\n  -> Linux has it since {since(feature)}, so {release()} is configured, locked "
+            "down or sandboxed: mend that, or run without --bpf-strict",
+            pytrace=False,
+        )
+    pytest.skip(sentence)
+
+
+class Skips:
+    """What reports say, over all kernels."""
+
+    def __init__(self, strict: bool) -> None:
+        self._strict = strict
+        self._missing: dict[str, list[tuple[str, str]]] = {}  # feature -> (kernel, test)
+        self._ran: dict[str, bool] = {}  # test without its kernel -> whether it ran on any
+        self._looks = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what became of a BPF test."""
+        properties = dict(report.user_properties)
+        kernel = properties.get(KERNEL)
+        if kernel is None or report.when == "teardown":
+            return
+        test = _without_kernel(report.nodeid, str(kernel))
+        ran = report.failed or (report.when == "call" and (report.passed or hasattr(report, "wasxfail")))
+        self._ran[test] = self._ran.get(test, False) or ran
+        if report.skipped and MISSING in properties:
+            self._missing.setdefault(str(properties[MISSING]), []).append((str(kernel), test))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """With ``--bpf-strict``, a run that tested too little has failed."""
+        self._looks = session.config.getoption("collectonly")
+        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and self._shortcomings():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Count the skips by feature; say what ``--bpf-strict`` finds."""
+        if self._missing:
+            terminalreporter.section("BPF features missing")
+            for feature, places in sorted(self._missing.items(), key=lambda f: (-len(f[1]), f[0])):
+                kernels = ", ".join(dict.fromkeys(kernel for kernel, _ in places))
+                terminalreporter.line(f"lacks {feature}: {_tests(len(places))} ({kernels})")
+        if shortcomings := self._shortcomings():
+            terminalreporter.section("--bpf-strict", red=True)
+            for line in shortcomings:
+                terminalreporter.line(line, red=True)
+
+    def _shortcomings(self) -> Sequence[str]:
+        if not self._strict or self._looks:
+            return ()
+        if not any(self._ran.values()):
+            return [f"no BPF test ran: {_tests(len(self._ran))} collected"]
+        return [f"{test}: ran on no kernel" for test, ran in self._ran.items() if not ran]
+
+
+def _without_kernel(nodeid: str, kernel: str) -> str:
+    if nodeid.endswith(f"[{kernel}]"):
+        return nodeid.removesuffix(f"[{kernel}]")
+    return nodeid.removesuffix(f"-{kernel}]") + "]" if nodeid.endswith(f"-{kernel}]") else nodeid
+
+
+def _tests(count: int) -> str:
+    return "1 test" if count == 1 else f"{count} tests"
