@@ -84,6 +84,10 @@ def rehearse() -> None:
     for name in [n for n in sys.modules if n.startswith("test_rehearsal")]:
         del sys.modules[name]
     platform.processor()  # starts a process; the answer is kept
+    for module in list(sys.modules.values()):
+        # pytest would warn that it comes too late to rewrite the assertions of plugins
+        with contextlib.suppress(Exception):
+            module.__doc__ = f"{module.__doc__ or ''}\nPYTEST_DONT_REWRITE"
 
 
 def files() -> set[str]:
