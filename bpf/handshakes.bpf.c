@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 // Follows TCP connections as they are made: the kernel calls a sockops program at points of a socket's life,
-// for all sockets of a cgroup. Here: it asks for a clamped segment size, and reports each connection.
+// for all sockets of a cgroup. Here: it sets how long a peer may stay silent, and reports each connection.
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #define SOL_TCP 6
-#define TCP_MAXSEG 2
+#define TCP_USER_TIMEOUT 18
 
-const volatile int largest_segment = 0; // bytes; 0: as it is
+const volatile int patience; // milliseconds that data may stay unacknowledged; 0: as it is
 
 struct event {
 	__u32 local_port, remote_port;
@@ -35,12 +35,12 @@ static void report(struct bpf_sock_ops *ctx, _Bool active)
 SEC("sockops")
 int handshakes(struct bpf_sock_ops *ctx)
 {
-	int size = largest_segment;
+	int timeout = patience;
 
 	switch (ctx->op) {
-	case BPF_SOCK_OPS_TCP_CONNECT_CB: // about to connect: what is set now goes into the first packet
-		if (size)
-			bpf_setsockopt(ctx, SOL_TCP, TCP_MAXSEG, &size, sizeof(size));
+	case BPF_SOCK_OPS_TCP_CONNECT_CB: // about to connect: what is set now holds from the first packet on
+		if (timeout)
+			bpf_setsockopt(ctx, SOL_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
 		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 		report(ctx, 1);

@@ -26,10 +26,11 @@ def test_both_sides_of_a_connection_are_reported(bpf, bpf_netns, bpf_cgroup):
         events.expect(active=False, local_port=ports[1], remote_port=ports[0], count=1)
 
 
-def test_the_segment_size_is_clamped(bpf, bpf_netns, bpf_cgroup):
-    clamp = bpf.load("handshakes.bpf.c", globals={"largest_segment": 500})
-    clamp.programs.handshakes.attach(cgroup=bpf_cgroup)
+def test_sockets_of_the_cgroup_get_an_option(bpf, bpf_netns, bpf_cgroup):
+    setter = bpf.load("handshakes.bpf.c", globals={"patience": 5000})
+    setter.programs.handshakes.attach(cgroup=bpf_cgroup)
     with bpf_netns().enter(), bpf_cgroup.enter():
         client, session = connect()
     with client, session:
-        assert session.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= 500
+        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000
+        assert session.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
