@@ -239,7 +239,7 @@ class Writer:
 @pytest.mark.parametrize("way", ["batch", "one by one"])
 @pytest.mark.parametrize("type", ["hash", "lru_hash"])
 def test_reading_while_a_writer_inserts_and_deletes(make_map, monkeypatch, way, type):
-    count = 400
+    count = 200
     m = make_map(type, max_entries=4 * count)
     stay = {k: k for k in range(0, count, 2)}
     m.update_batch(stay)
@@ -247,12 +247,14 @@ def test_reading_while_a_writer_inserts_and_deletes(make_map, monkeypatch, way, 
         monkeypatch.setattr("pytest_bpfmaps.maps.batch._lookup_batches", lambda the_map: None)
     restarts = 0
     with Writer(m, count):
-        for _ in range(60):
+        for _ in range(20):
             seen = m.snapshot()
             assert seen.complete
-            assert seen.items() >= stay.items()
+            # an LRU map may evict them; what is still there was there all the time, as nobody inserts it again
+            stayed = {k: v for k, v in stay.items() if m.get(k) == v}
+            assert seen.items() >= stayed.items()
             assert set(seen) <= set(range(count))
-            assert m >= stay
+            assert type != "hash" or (stayed == stay and m >= stay)
             assert 0 <= len(m) <= count
             restarts += seen.restarts
     if way == "batch":
