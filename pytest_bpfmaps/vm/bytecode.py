@@ -13,11 +13,14 @@ import os
 import py_compile
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 from pytest_bpfmaps import paths
+
+_KEPT = 3600.0  # seconds; a guest that boots meanwhile, of a run that began before a source changed, needs its own
 
 
 def archive() -> Path:
@@ -34,7 +37,8 @@ def archive() -> Path:
             made = Path(scratch) / "bytecode.tar"
             _write(made, missing, Path(scratch) / "one.pyc")
             for old in folder.glob("bytecode-*.tar"):
-                old.unlink(missing_ok=True)
+                if time.time() - old.stat().st_mtime > _KEPT:
+                    old.unlink(missing_ok=True)
             os.replace(made, target)
     return target
 
