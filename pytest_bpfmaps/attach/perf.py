@@ -44,6 +44,18 @@ class PerfEventLink(Link):
         super().__init__(handles[0], on)
         self._others = [Link(handle, on) for handle in handles[1:]]
 
+    def pin(self, path: str | Path) -> None:
+        """As of any link; raises `AttachError` when there is one for each of several CPUs."""
+        if self._others:
+            raise AttachError(
+                "cannot pin the link of",
+                on=self._on,
+                why=f"there is one for each of {len(self._others) + 1} CPUs",
+                fix="attach it to one CPU or process: attach(perf_event=…, cpu=0)",
+                errno=errno.EINVAL,
+            )
+        super().pin(path)
+
     def close(self) -> None:
         others, self._others = self._others, []
         for each in others:
