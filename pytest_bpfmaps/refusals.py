@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from .attach.sections import kind
 from .btf.lines import source_lines
+from .causes import explain_log, refused_helper, refused_map, refused_program_type
 from .errors import LoadError, VerifierError
 from .kernel.names import explain_no_type
 from .kernel.privilege import refusal_hint
 from .libbpf.calls import as_errno, reason
+from .paths import objects_dir
+from .relocations import explain_relocation
 from .second_look import log_of_rejected
-from .verifier import Rejection, advise, parse_log
+from .verifier import Advice, Rejection, advise, parse_log
 from .verifier.buffers import LogBuffer
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from .programs import ProgramSpec
 
 _FAILED_PROGRAM = re.compile(r"^prog '([^']+)': ", re.MULTILINE)
-_FAILED_MAP = re.compile(r"^map '([^']+)': (.*)$", re.MULTILINE)
 _NO_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
 _EM_BPF = 247
 _MACHINES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 21: "PowerPC64", 22: "S/390"}
@@ -34,10 +36,12 @@ _PARSED = 1 << 18  # characters from the end of a log; registers change all the 
 def explain_open(path: Path, number: int, log: str) -> LoadError:
     """For a file that libbpf could not open as an object."""
     why, fix = _look_at(path)
+    if why is None:
+        why, fix = explain_log(log) or (reason(number), fix)
     return LoadError(
         "cannot open",
-        on=str(path),
-        why=why or reason(number),
+        on=path.name if path.is_relative_to(objects_dir()) else str(path),
+        why=why,
         details=log or None,
         fix=fix,
         errno=as_errno(number),
@@ -75,22 +79,35 @@ def explain_load(opened: OpenedObject, number: int, log: str, logs: Mapping[str,
     if program and parse_log(said).complaint:
         return _rejected(opened, program, number, said)
     on = f"{opened.name}: {program}" if program else opened.name
-    failed_map = _FAILED_MAP.search(log)
-    if failed_map and not program:
-        on = f"{opened.name}: map {failed_map[1]!r}"
-    type = str(program.type) if program else next((str(p.type) for p in opened.programs), "")
-    fix = refusal_hint(type) if number in (errno.EPERM, errno.EACCES) else None
-    why = reason(number)
+    refused = None if program else refused_map(opened, log)
+    answer: tuple[str, str | None]
+    if refused:
+        on = f"{opened.name}: map {refused[0]!r}"
     no_type = _NO_TYPE.search(log)
     if no_type and program:
-        why, fix = explain_no_type(kind(program.section), no_type[1])
+        answer = explain_no_type(kind(program.section), no_type[1])
+    else:
+        answer = refused[1] if refused else _explain_log(opened, program, number, log)
+    why, fix = answer
     return LoadError("cannot load", on=on, why=why, details=_indent(log) or None, fix=fix, errno=number)
+
+
+def _explain_log(
+    opened: OpenedObject, program: ProgramSpec | None, number: int, log: str
+) -> tuple[str, str | None]:
+    found = explain_log(log)
+    if found:
+        return found
+    type = program.type if program else next((p.type for p in opened.programs), "")
+    if number in (errno.EPERM, errno.EACCES):
+        return reason(number), refusal_hint(str(type))
+    return (refused_program_type(program.type) if program else None) or (reason(number), None)
 
 
 def _rejected(opened: OpenedObject, program: ProgramSpec, number: int, said: str) -> VerifierError:
     log = log_of_rejected(opened, program.name, said)
     found = parse_log(log[-_PARSED:])
-    advice = advise(found.text)
+    advice = _advice(found, program)
     last = found.complaint[-1] if found.complaint else reason(number)
     return VerifierError(
         "the verifier rejected",
@@ -101,6 +118,15 @@ def _rejected(opened: OpenedObject, program: ProgramSpec, number: int, said: str
         errno=number,
         log=log,
     )
+
+
+def _advice(found: Rejection, program: ProgramSpec) -> Advice | None:
+    """What this kernel has and lacks says more than the general sentence."""
+    known = explain_relocation(found.text) or refused_helper(found.text, found.source, program.type)
+    general = advise(found.text)
+    if known is None or (general is not None and "may sleep" in general.why):
+        return general
+    return Advice(known[0], known[1] or "")
 
 
 def _rejected_at(found: Rejection, path: Path) -> list[str]:

@@ -119,12 +119,12 @@ def _helper(name: str) -> Feature:
 
 def _kfunc(name: str) -> Feature:
     what = f"kfunc {name}"
-    found = lib.btf__find_by_name_kind(_vmlinux(), name.encode(), _FUNC) > 0
+    found = lib.btf__find_by_name_kind(vmlinux_btf(), name.encode(), _FUNC) > 0
     return Feature(what, found, "" if found else "the kernel's BTF has no such function")
 
 
 @cache
-def _vmlinux() -> object:
+def vmlinux_btf() -> object:
     """The kernel's own BTF; kept for the life of the process."""
     return check_pointer(
         lib.btf__load_vmlinux_btf(),
@@ -138,7 +138,7 @@ def _vmlinux() -> object:
 @cache
 def _helper_names() -> frozenset[str]:
     """The enumerators of ``enum bpf_func_id``."""
-    vmlinux = _vmlinux()
+    vmlinux = vmlinux_btf()
     type_id = lib.btf__find_by_name_kind(vmlinux, b"bpf_func_id", _ENUM)
     if type_id < 0:
         return frozenset()
@@ -176,7 +176,7 @@ def kernel_config() -> dict[str, str] | None:
 
 def _attach(section: str) -> Feature:
     what = f"attach point {section}"
-    why = probe_target(section, _program_type, _vmlinux)
+    why = probe_target(section, _program_type, vmlinux_btf)
     return Feature(what, not why, why)
 
 

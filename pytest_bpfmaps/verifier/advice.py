@@ -39,6 +39,16 @@ _TABLE: list[tuple[str, str, str]] = [
         "bpf_requires(helper=…)",
     ),
     (
+        r"calling kernel function \S+ is not allowed",
+        "this type of program may not call that kernel function, or not on this kernel",
+        "see the function's registration (BTF_KFUNCS_START) in the kernel for the types that may",
+    ),
+    (
+        r"unknown opcode|uses reserved fields|unknown insn",
+        "the program has an instruction that this kernel does not know",
+        "compile it for an older instruction set: cflags=['-mcpu=v3'], v2 or v1",
+    ),
+    (
         r"_or_null'|possibly NULL|Possibly NULL|_or_null expected",
         "the pointer may be NULL: the result of a lookup or a reservation was not checked",
         "check it before it is used: if (!pointer) return 0;",

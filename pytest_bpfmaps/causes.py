@@ -1,0 +1,141 @@
+"""What libbpf's own log says of a load that failed before, or without, the verifier."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .kernel.features import probe
+from .kernel.running import release
+from .kernel.since import since
+from .kernel.types import MapType, ProgramType
+from .libbpf import lib, version
+from .maps.refused import Attributes, explain_refused_map
+
+if TYPE_CHECKING:
+    from .objects import OpenedObject
+
+Answer = tuple[str, str | None]
+"""Why, and what to do."""
+
+_MAP = re.compile(r"^map '([^']+)': failed to create: .*\((-?\d+)\)", re.MULTILINE)
+_CALLED = re.compile(r"(?:unknown func|invalid func|cannot use helper|helper) (bpf_\w+)")
+_IN_SOURCE = re.compile(r"\b(bpf_\w+)\s*\(")
+
+
+def refused_map(opened: OpenedObject, log: str) -> tuple[str, Answer] | None:
+    """The name of the map that could not be created, and the answer for it."""
+    found = _MAP.search(log)
+    if found is None or found[1] not in opened.maps:
+        return None
+    handle = opened.maps[found[1]]._handle
+    wanted = Attributes(
+        MapType.from_number(lib.bpf_map__type(handle)),
+        lib.bpf_map__key_size(handle),
+        lib.bpf_map__value_size(handle),
+        lib.bpf_map__max_entries(handle),
+        lib.bpf_map__map_flags(handle),
+    )
+    return found[1], explain_refused_map(wanted, abs(int(found[2])))
+
+
+def explain_log(log: str) -> Answer | None:
+    """The answer for what libbpf could not find; None for a log without such words."""
+    for pattern, answer in _TABLE:
+        found = re.search(pattern, log, re.MULTILINE)
+        if found:
+            return answer(found)
+    return None
+
+
+def refused_program_type(type: ProgramType | int) -> Answer | None:
+    """For a program of which the verifier said nothing: whether this kernel has the type at all."""
+    if not isinstance(type, ProgramType) or probe("program_type", str(type)):
+        return None
+    return _came_with(f"Linux {release()} refuses programs of type {type}", f"program type {type}"), (
+        f'mark the test bpf_requires("{type}")'
+    )
+
+
+def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Answer | None:
+    """For a helper that the verifier does not let a program call: `source` is the C line."""
+    if not re.search(r"unknown func|invalid func|cannot use helper", complaint):
+        return None
+    found = _CALLED.search(complaint) or _IN_SOURCE.search(source)
+    if found is None:
+        return None
+    name = found[1]
+    if probe("helper", name):
+        return (
+            f"this kernel has {name}, and does not allow it in this type of program ({type})",
+            "bpf-helpers(7) and 'bpftool feature probe' list the helpers of each type of program",
+        )
+    return (
+        _came_with(f"Linux {release()} has no such helper as {name}", f"helper {name}"),
+        f'mark the test bpf_requires("{name}")',
+    )
+
+
+def _came_with(text: str, feature: str) -> str:
+    first = since(feature)
+    return f"{text} (it came with {first})" if first else text
+
+
+def _function(found: re.Match[str]) -> Answer:
+    name = found[1]
+    return (
+        _came_with(f"Linux {release()} has no kernel function {name} for BPF programs", f"kfunc {name}"),
+        f"declare it __weak and ask bpf_ksym_exists({name}), or mark the test bpf_requires(kfunc={name!r})",
+    )
+
+
+def _variable(found: re.Match[str]) -> Answer:
+    return (
+        f"Linux {release()} has no symbol {found[1]} that BPF programs may use",
+        f"declare it __weak and compare its address with 0: if (&{found[1]}) …",
+    )
+
+
+def _section(found: re.Match[str]) -> Answer:
+    release_of_libbpf = "{}.{}".format(*version())
+    return (
+        f"libbpf {release_of_libbpf} does not know the section name {found[1]!r}",
+        "write it as libbpf's program types are listed in its documentation; newer names need a newer libbpf",
+    )
+
+
+def _setting(found: re.Match[str]) -> Answer:
+    return (
+        f"the program wants {found[1]}, which this kernel's configuration does not tell",
+        "declare it __weak; the configuration is looked for in /proc/config.gz and /boot",
+    )
+
+
+def _no_types(_: re.Match[str]) -> Answer:
+    return (
+        "the program needs the kernel's types (CO-RE), and this kernel has none at /sys/kernel/btf/vmlinux",
+        "boot a kernel with CONFIG_DEBUG_INFO_BTF=y: pytest --bpf-kernel=6.1",
+    )
+
+
+def _attribute(found: re.Match[str]) -> Answer:
+    return (
+        "libbpf {}.{}".format(*version()) + f" can't read the attribute {found[2]} of map {found[1]!r}",
+        "write it with __uint, __type or __array as its documentation does; newer ways need a newer libbpf",
+    )
+
+
+_TABLE: list[tuple[str, Callable[[re.Match[str]], Answer]]] = [
+    (r"extern \(func ksym\) '([^']+)': not found", _function),
+    (r"extern \(func ksym\) '([^']+)': .*can't find", _function),
+    (r"extern \((?:var )?ksym\) '([^']+)': (?:not found|failed to find)", _variable),
+    (r"extern '(CONFIG_\w+)' \(strong\): not resolved", _setting),
+    (r"extern '([^']+)' \(strong\): not resolved", _variable),
+    (r"missing BPF prog type, check ELF section name '([^']+)'", _section),
+    (
+        r"map '([^']+)': (?:unsupported |invalid |)(?:attr|value spec for|spec)? ?'?(\w+)'?: expected",
+        _attribute,
+    ),
+    (r"kernel BTF is missing at|[Ee]rror loading vmlinux BTF|failed to find valid kernel BTF", _no_types),
+]

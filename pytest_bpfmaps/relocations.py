@@ -1,0 +1,69 @@
+"""CO-RE relocations that failed: which field, and what this kernel has in its place."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import BpfError, closest
+from .kernel.fields import names_at, names_in
+from .kernel.running import release
+
+Answer = tuple[str, str]
+"""Why, and what to do."""
+
+_RELOCATION = re.compile(
+    r"failed to resolve CO-RE relocation <(?P<kind>\w+)> \[\d+\] (?P<type>struct|union|enum|typedef) "
+    r"(?P<name>\w+)(?:::(?P<value>\w+)|(?P<path>(?:[.\[][\w\]]+)*))"
+)
+_FLAVOUR = re.compile(r"___.*$")  # libbpf ignores this end of a type's name
+
+
+def explain_relocation(complaint: str) -> Answer | None:
+    """For the words that libbpf puts into the verifier's log; None when there are none."""
+    found = _RELOCATION.search(complaint)
+    if found is None:
+        return None
+    kind, name = found["type"], _FLAVOUR.sub("", found["name"])
+    path = re.findall(r"\.(\w+)", found["path"] or "")
+    try:
+        return _explain(kind, name, path, found["value"])
+    except BpfError as e:  # without the kernel's types there is nothing to compare with
+        return f"the program uses {kind} {name} ({_CAUSE}), {e.what}: {e.why}", str(e.fix)
+
+
+_CAUSE = "a CO-RE relocation failed"
+
+
+def _explain(kind: str, name: str, path: list[str], value: str | None) -> Answer:
+    here = f"Linux {release()}"
+    if kind == "typedef":
+        return (
+            f"{here} does not have the type {name} as the program declares it ({_CAUSE})",
+            f"guard it with bpf_core_type_exists({name})",
+        )
+    names = names_in(kind, name)
+    if names is None:
+        return (
+            f"{here} does not have {kind} {name} ({_CAUSE})",
+            f"guard it with bpf_core_type_exists({kind} {name}), or keep the test to kernels that have it",
+        )
+    if value:
+        return (
+            f"{here} does not have {value} in enum {name} ({_CAUSE})",
+            f"{closest(value, names)} or guard it with bpf_core_enum_value_exists(enum {name}, {value})",
+        )
+    depth, known = names_at(kind, name, path)
+    if not path or depth == len(path):
+        return (
+            f"{here} has {'.'.join([name, *path])} of another kind than the program declares ({_CAUSE})",
+            f"compare the program's {kind} {name} with vmlinux.h, and tell the kinds apart by two flavours: "
+            f"{kind} {name}___old",
+        )
+    inside = "".join(f".{step}" for step in path[:depth])
+    whole = ".".join(path)
+    return (
+        f"{here} does not have the field {path[depth]!r} in {kind} {name}{inside} ({_CAUSE})",
+        f"{closest(path[depth], known)} or guard it with bpf_core_field_exists(((struct {name} *)0)->{whole})"
+        if kind == "struct"
+        else closest(path[depth], known),
+    )

@@ -1,0 +1,216 @@
+"""Loads that are refused for what this kernel, or libbpf, lacks: word for word."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pytest_bpfmaps import LoadError, VerifierError
+from pytest_bpfmaps.libbpf import version
+
+RELEASE = os.uname().release
+LIBBPF = "{}.{}".format(*version())
+HEAD = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+def refusal(bpf, code, kind=LoadError, **options):
+    with pytest.raises(kind) as caught:
+        bpf.load(code=HEAD + code, **options)
+    lines = str(caught.value).splitlines()
+    return lines[0], lines[-1], caught.value
+
+
+def refused_map(bpf, attributes):
+    first, last, error = refusal(bpf, f'struct {{ {attributes} }} the_map SEC(".maps");')
+    assert first.startswith("cannot load inline.bpf.o: map 'the_map': "), first
+    return first.partition("'the_map': ")[2], last.removeprefix("  -> "), error
+
+
+ARRAY = "__uint(type, BPF_MAP_TYPE_ARRAY); "
+HASH = "__uint(type, BPF_MAP_TYPE_HASH); "
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why", "fix"),
+    [
+        (
+            ARRAY + "__uint(key_size, 8); __uint(value_size, 8); __uint(max_entries, 1);",
+            "the kernel refuses key_size=8",
+            "maps of type array have keys of 4 bytes",
+        ),
+        (
+            HASH + "__uint(key_size, 4); __uint(value_size, 8);",
+            "the kernel refuses max_entries=0",
+            "it has to be at least 1",
+        ),
+        (
+            "__uint(type, BPF_MAP_TYPE_QUEUE); __uint(key_size, 4); __uint(value_size, 8);"
+            "__uint(max_entries, 1);",
+            "the kernel refuses key_size=4",
+            "maps of type queue have keys of 0 bytes",
+        ),
+        (
+            HASH + "__uint(key_size, 4); __uint(value_size, 8); __uint(max_entries, 1);"
+            "__uint(map_flags, BPF_F_MMAPABLE);",
+            "the kernel refuses map_flags=0x400",
+            "without 0x400 it can be created: those flags are not for this type, or newer than this kernel",
+        ),
+        (
+            HASH + "__uint(key_size, 4); __uint(value_size, 0); __uint(max_entries, 1);",
+            "the kernel refuses value_size=0",
+            "8 is one that it takes",
+        ),
+        (
+            "__uint(type, BPF_MAP_TYPE_LPM_TRIE); __uint(key_size, 8); __uint(value_size, 8);"
+            "__uint(max_entries, 1);",
+            "the kernel refuses map_flags=0x0",
+            "maps of type lpm_trie want __uint(map_flags, BPF_F_NO_PREALLOC)",
+        ),
+    ],
+)
+def test_a_map_with_a_bad_attribute(bpf, attributes, why, fix):
+    assert refused_map(bpf, attributes)[:2] == (why, fix)
+
+
+def test_a_map_that_is_too_large(bpf):
+    attributes = ARRAY + "__uint(key_size, 4); __uint(value_size, 1 << 20); __uint(max_entries, 1 << 30);"
+    why, fix, error = refused_map(bpf, attributes)
+    assert error.errno in (errno.E2BIG, errno.ENOMEM)
+    assert why.endswith(
+        f"1073741824 elements (max_entries) of 1048580 bytes are {1073741824 * 1048580} bytes"
+    )
+    assert fix == "ask for fewer or smaller elements"
+
+
+def test_a_map_type_that_nobody_has(bpf):
+    why, _, _ = refused_map(bpf, "__uint(type, 999); __uint(key_size, 4); __uint(max_entries, 1);")
+    assert why == "EINVAL: Invalid argument: nobody knows maps of type 999"
+
+
+def test_locked_memory_is_raised_where_maps_count_there():
+    code = """
+import resource
+from pytest_bpfmaps.maps.refused import Attributes, _can_create
+from pytest_bpfmaps.kernel.types import MapType
+hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, hard))
+assert _can_create(Attributes(MapType.ARRAY, 4, 1024, 1024, 0))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+FIELD = """
+struct task_struct { int %s; } __attribute__((preserve_access_index));
+SEC("%s") int prog(void *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	return BPF_CORE_READ(task, %s);
+}
+"""
+
+
+@pytest.mark.bpf_requires("raw_tracepoint")
+class TestRelocations:
+    def test_a_missing_field_and_its_neighbours(self, bpf):
+        first, last, _ = refusal(bpf, FIELD % ("tgidd", "raw_tp/sched_switch", "tgidd"), VerifierError)
+        assert first.endswith(
+            f": Linux {RELEASE} does not have the field 'tgidd' in struct task_struct "
+            "(a CO-RE relocation failed)"
+        )
+        assert last.startswith("  -> did you mean 'tgid'")
+        assert last.endswith("or guard it with bpf_core_field_exists(((struct task_struct *)0)->tgidd)")
+
+    def test_a_missing_type(self, bpf):
+        code = (FIELD % ("x", "raw_tp/sched_switch", "x")).replace("task_struct", "no_such_struct")
+        first, last, _ = refusal(bpf, code, VerifierError)
+        assert first.endswith(
+            f": Linux {RELEASE} does not have struct no_such_struct (a CO-RE relocation failed)"
+        )
+        assert last.startswith("  -> guard it with bpf_core_type_exists(struct no_such_struct)")
+
+    def test_a_missing_enumerator(self, bpf):
+        code = """
+        enum bpf_map_type___mine { NO_SUCH_MAP = 7 };
+        SEC("raw_tp/sched_switch") int prog(void *ctx)
+        {
+            return bpf_core_enum_value(enum bpf_map_type___mine, NO_SUCH_MAP);
+        }
+        """
+        first, last, _ = refusal(bpf, code, VerifierError)
+        assert first.endswith(
+            f": Linux {RELEASE} does not have NO_SUCH_MAP in enum bpf_map_type (a CO-RE relocation failed)"
+        )
+        assert last.endswith(" or guard it with bpf_core_enum_value_exists(enum bpf_map_type, NO_SUCH_MAP)")
+
+
+def test_a_kernel_function_that_is_not_there(bpf):
+    code = """
+    extern int bpf_no_such_function(void) __ksym;
+    SEC("tc") int prog(struct __sk_buff *ctx) { return bpf_no_such_function(); }
+    """
+    first, last, _ = refusal(bpf, code)
+    assert first == (
+        f"cannot load inline.bpf.o: Linux {RELEASE} has no kernel function bpf_no_such_function "
+        "for BPF programs"
+    )
+    assert last == (
+        "  -> declare it __weak and ask bpf_ksym_exists(bpf_no_such_function), "
+        "or mark the test bpf_requires(kfunc='bpf_no_such_function')"
+    )
+
+
+def test_a_setting_that_the_kernel_does_not_have(bpf):
+    code = """
+    extern int CONFIG_NO_SUCH_OPTION __kconfig;
+    SEC("xdp") int prog(struct xdp_md *ctx) { return CONFIG_NO_SUCH_OPTION; }
+    """
+    first, last, _ = refusal(bpf, code)
+    assert "CONFIG_NO_SUCH_OPTION, which this kernel's configuration does not tell" in first
+    assert last.startswith("  -> declare it __weak")
+
+
+def test_a_section_name_that_libbpf_does_not_know(bpf):
+    first, last, _ = refusal(bpf, 'SEC("nowhere") int prog(void *ctx) { return 0; }')
+    assert first == (
+        "cannot load inline.bpf.o: program 'prog' (nowhere): "
+        f"libbpf {LIBBPF} does not know the section name 'nowhere'"
+    )
+    assert last.endswith("newer names need a newer libbpf")
+
+
+def test_a_helper_that_does_not_exist(bpf):
+    code = """
+    static long (*bpf_no_such_helper)(void) = (void *) 4711;
+    SEC("xdp") int prog(struct xdp_md *ctx) { return bpf_no_such_helper(); }
+    """
+    first, last, _ = refusal(bpf, code, VerifierError)
+    assert first.endswith(f": Linux {RELEASE} has no such helper as bpf_no_such_helper")
+    assert last == '  -> mark the test bpf_requires("bpf_no_such_helper")'
+
+
+def test_a_helper_that_the_type_of_program_may_not_call(bpf):
+    code = 'SEC("xdp") int prog(struct xdp_md *ctx) { return bpf_skb_pull_data((void *)ctx, 0); }'
+    first, last, _ = refusal(bpf, code, VerifierError)
+    assert first.endswith(
+        ": this kernel has bpf_skb_pull_data, and does not allow it in this type of program (xdp)"
+    )
+    assert last.startswith("  -> bpf-helpers(7)")
+
+
+def test_an_instruction_that_the_kernel_does_not_know(bpf):
+    code = """
+    SEC("xdp") __attribute__((naked)) int prog(struct xdp_md *ctx)
+    {
+        asm volatile(".byte 0xff, 0, 0, 0, 0, 0, 0, 0; r0 = 0; exit;");
+    }
+    """
+    first, last, _ = refusal(bpf, code, VerifierError)
+    assert first.endswith(": the program has an instruction that this kernel does not know")
+    assert last == "  -> compile it for an older instruction set: cflags=['-mcpu=v3'], v2 or v1"
