@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pytest_bpfmaps import paths
 
-_KEPT = 3600.0  # seconds; a guest that boots meanwhile, of a run that began before a source changed, needs its own
+_KEPT = 3600.0  # seconds, for a guest that boots while a source changes and somebody else needs another one
 
 
 def archive() -> Path:
