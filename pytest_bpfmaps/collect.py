@@ -41,8 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> BpfSource | None:
-    """A file that matches `bpf_collect`, and has expectations."""
-    if file_path not in _matches(parent.config) or not _TAGS.search(file_path.read_bytes()):
+    """Take it when it is one of those that `bpf_collect` means."""
+    if file_path not in _matches(parent.config):
         return None
     return BpfSource.from_parent(parent, path=file_path)
 
@@ -122,10 +122,12 @@ def _message(excinfo: pytest.ExceptionInfo[BaseException]) -> str:
 
 
 def _matches(config: pytest.Config) -> frozenset[Path]:
+    """The files that match `bpf_collect` and have expectations."""
     found = config.stash.get(_MATCHES, None)
     if found is None:
         patterns = config.getini("bpf_collect")
-        found = frozenset(path for pattern in patterns for path in config.rootpath.glob(pattern))
+        paths = (path for pattern in patterns for path in config.rootpath.glob(pattern))
+        found = frozenset(p for p in paths if p.is_file() and _TAGS.search(p.read_bytes()))
         config.stash[_MATCHES] = found
     return found
 
