@@ -250,7 +250,7 @@ def test_reading_while_a_writer_inserts_and_deletes(make_map, monkeypatch, way, 
         for _ in range(20):
             seen = m.snapshot()
             assert seen.complete
-            # an LRU map may evict them; what is still there was there all the time, as nobody inserts it again
+            # an LRU map may evict them; what is still there was there all the time: nobody inserts it again
             stayed = {k: v for k, v in stay.items() if m.get(k) == v}
             assert seen.items() >= stayed.items()
             assert set(seen) <= set(range(count))
