@@ -150,7 +150,7 @@ class CpuMap(RedirectMap):
         if number == errno.EOVERFLOW:
             return "a queue holds 16384 packets at most", "give a smaller queue size"
         if number == errno.ENOMEM:  # also what the kernel says of a program that it can't run there
-            return "no memory for the queue, or its program is not made for it", _made_for(
+            return "no memory for the queue, or its program is not made for this kind of map", _made_for(
                 self.program_section
             )
         return super()._why(number)

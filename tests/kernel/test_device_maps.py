@@ -146,7 +146,7 @@ def test_a_cpumap_with_programs(make):
     m[0] = (64, obj.programs.there)
     assert m[0].qsize == 64
     assert m[0].bpf_prog.id == obj.programs.there.id
-    with pytest.raises(MapError, match=r'(?s)its program is not made for it.*SEC\("xdp/cpumap"\)'):
+    with pytest.raises(MapError, match=r'(?s)made for this kind of map.*SEC\("xdp/cpumap"\)'):
         m[0] = (64, obj.programs.plain)
 
 

@@ -1,6 +1,6 @@
 """Spin locks, timers and pointers of the kernel in values: hidden, and no bytes of ours get into them.
 
-Writing a value makes the kernel let go of what such a field holds: it cancels a timer, releases a pointer.
+Writing a value makes the kernel cancel a timer in it. A pointer was released too; Linux 7.2 keeps it.
 """
 
 import pytest
@@ -180,6 +180,7 @@ def test_a_kernel_pointer(bpf):
     assert obj.globals.seen > 0
     m[0] = {"before": 1, "after": 2}
     assert use.run(bytes(64)).retval == 0
-    assert obj.globals.stored == 2  # the write released it
+    assert obj.globals.stored in (1, 2)  # kept, or released and stored again
+    assert obj.globals.seen > 0
     assert m[0] == {"before": 1, "after": 2}
     assert list(m[0]._asdict()) == ["before", "after"]
