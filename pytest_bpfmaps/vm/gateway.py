@@ -98,7 +98,7 @@ class Gateway:
             if event == "hello":
                 self.release, self.deadline = value["release"], None
                 self._tell("ready", seconds=time.monotonic() - started)
-                control.send(self._job())
+                control.send(self._job(kernel))
                 self._spawn(_pump, machine.stream)
                 self._spawn(self._pump_in, machine.stream)
             elif event == "test":
@@ -138,14 +138,15 @@ class Gateway:
             return  # the guest is gone, which _wait_for_end says
         self.events.put(("stdin", None))
 
-    def _job(self) -> dict[str, Any]:
+    def _job(self, kernel: Kernel) -> dict[str, Any]:
         objects = paths.objects_dir()
         objects.mkdir(parents=True, exist_ok=True)
         mask = os.umask(0)
         os.umask(mask)
         return {
             "cwd": os.getcwd(),
-            "env": dict(os.environ),
+            # The kernel's configuration is not among the host's files in /boot; probes look for it here.
+            "env": {**os.environ, "BPFMAPS_KERNEL_CONFIG": str(kernel.config or "")},
             "umask": mask,
             "path": [p for p in sys.path if p],
             "hostname": socket.gethostname(),

@@ -171,6 +171,9 @@ def test_a_setting_that_the_kernel_does_not_have(bpf):
     extern int CONFIG_NO_SUCH_OPTION __kconfig;
     SEC("xdp") int prog(struct xdp_md *ctx) { return CONFIG_NO_SUCH_OPTION; }
     """
+    places = ("/proc/config.gz", f"/boot/config-{os.uname().release}")
+    if not any(os.path.exists(place) for place in places):
+        pytest.skip(f"libbpf finds no kernel configuration: neither of {', '.join(places)} is there")
     first, last, _ = refusal(bpf, code)
     assert "CONFIG_NO_SUCH_OPTION, which this kernel's configuration does not tell" in first
     assert last.startswith("  -> declare it __weak")
