@@ -76,27 +76,41 @@ def bpf_process() -> Iterator[ProcessFactory]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a test marked `bpf_requires` where a probe says that the kernel lacks the feature."""
+    """Skips a test marked `bpf_requires` where a probe says that the kernel, or clang, lacks the feature."""
     for mark in item.iter_markers("bpf_requires"):
         from .kernel.handle import missing_features
         from .report.skips import skip_for_want
 
-        for feature, sentence in missing_features(mark.args, mark.kwargs):
+        features = dict(mark.kwargs)
+        wanted = features.pop("clang", ())
+        for feature, sentence in missing_features(mark.args, features):
             skip_for_want(item, feature, sentence)
+        for expression in [wanted] if isinstance(wanted, str) else wanted:
+            if clang := _lacking_clang(_clang(item.config), expression):
+                fix = "install a newer one, such as clang-19, or name it with --bpf-clang"
+                skip_for_want(item, f"clang with {expression}", f"{clang} lacks {expression}; {fix}")
 
 
 def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
     from .harness import Bpf
 
     folders = [config.rootpath / p for p in config.getini("bpf_paths")]
-    made = Bpf(
-        compiler_for(config.getoption("bpf_clang") or config.getini("bpf_clang") or None),
-        [*([folder] if folder else []), *folders],
-    )
+    made = Bpf(compiler_for(_clang(config)), [*([folder] if folder else []), *folders])
     try:
         yield made
     finally:
         made.close()
+
+
+def _clang(config: pytest.Config) -> str | None:
+    return config.getoption("bpf_clang") or config.getini("bpf_clang") or None
+
+
+@cache
+def _lacking_clang(clang: str | None, expression: str) -> str | None:
+    from .compiler.abilities import lacking_ability
+
+    return lacking_ability(compiler_for(clang), expression)
 
 
 @cache

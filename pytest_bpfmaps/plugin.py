@@ -140,8 +140,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers",
-        "bpf_requires(*features): skip the test, with the reason, where the kernel lacks a feature; probed, "
-        "not guessed from its version.",
+        "bpf_requires(*features): skip the test, with the reason, where the kernel lacks a feature, or clang "
+        "one (clang='__clang_major__ >= 15'); probed, not guessed from its version.",
     )
     given = getattr(config, "workerinput", {}).get("bpfmaps")
     if given is not None:

@@ -2,7 +2,9 @@
 
 import pytest
 
-pytestmark = pytest.mark.bpf_requires("syscall", kfunc="bpf_arena_alloc_pages")
+pytestmark = pytest.mark.bpf_requires(
+    "syscall", kfunc="bpf_arena_alloc_pages", clang="__BPF_FEATURE_ADDR_SPACE_CAST"
+)
 
 
 def test_the_list_is_read_in_place(bpf):

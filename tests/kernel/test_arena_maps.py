@@ -56,6 +56,7 @@ int add(void *ctx)
 """
 
 pytestmark = pytest.mark.bpf_requires(kfunc="bpf_arena_alloc_pages")
+needs_clang = pytest.mark.bpf_requires(clang="__BPF_FEATURE_ADDR_SPACE_CAST")
 
 
 def test_memory_without_a_program(bpf):
@@ -95,6 +96,7 @@ def test_an_arena_at_a_chosen_address(bpf):
     assert m.memory[0] == 0
 
 
+@needs_clang
 def test_a_list_that_a_program_built(load_code):
     obj = load_code(CODE)
     arena = obj.maps.arena
@@ -108,6 +110,7 @@ def test_a_list_that_a_program_built(load_code):
     assert obj.globals.first == arena.address
 
 
+@needs_clang
 def test_a_program_sees_what_the_test_writes(load_code):
     obj = load_code(CODE)
     obj.programs.build.run()
@@ -116,6 +119,7 @@ def test_a_program_sees_what_the_test_writes(load_code):
     assert obj.globals.sum == 150
 
 
+@needs_clang
 def test_an_arena_from_python_serves_an_object(load_code, bpf):
     arena = bpf.create_map("arena", max_entries=4)
     obj = load_code(CODE, reuse={"arena": arena})

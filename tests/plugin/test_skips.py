@@ -106,3 +106,32 @@ def test_the_kernel_is_no_part_of_a_tests_name(pytester):
     pytester.makepyfile(test_suite=SUITE)
     result = pytester.runpytest_subprocess("--bpf-strict", "--bpf-kernel=host")
     result.stdout.fnmatch_lines(["test_suite.py::test_needs_two[[]1[]]: ran on no kernel"])
+
+
+def test_a_test_asks_for_an_ability_of_clang(pytester):
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.bpf_requires(clang=["__bpf__", "__clang_major__ >= 14"])
+        def test_has(bpf_kernel): pass
+
+        @pytest.mark.bpf_requires(clang="__clang_major__ >= 1000")
+        def test_has_not(bpf_kernel): pass
+
+        @pytest.mark.bpf_requires(clang="NO_SUCH_MACRO")
+        def test_has_not_either(bpf_kernel): pass
+
+        @pytest.mark.bpf_requires(clang="( >")
+        def test_malformed(bpf_kernel): pass
+        """
+    )
+    result = pytester.runpytest_subprocess("-rs")
+    result.assert_outcomes(passed=1, skipped=2, errors=1)
+    result.stdout.re_match_lines(
+        [
+            r".*CompileError: cannot compile ability\.bpf\.c",
+            r"lacks clang with NO_SUCH_MACRO: 1 test \(host\)",
+            r"SKIPPED .*: clang \d+[\d.]* lacks __clang_major__ >= 1000; install a newer one",
+        ]
+    )
