@@ -112,6 +112,13 @@ def _setting(found: re.Match[str]) -> Answer:
     )
 
 
+def _no_setting(_: re.Match[str]) -> Answer:
+    return (
+        "the program wants a CONFIG_ setting (__kconfig) which this kernel's configuration does not tell",
+        "the configuration is looked for in /proc/config.gz and /boot; bpf_requires(config=…) probes it",
+    )
+
+
 def _no_types(_: re.Match[str]) -> Answer:
     return (
         "the program needs the kernel's types (CO-RE), and this kernel has none at /sys/kernel/btf/vmlinux",
@@ -137,5 +144,6 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Answer]]] = [
         r"map '([^']+)': (?:unsupported |invalid |)(?:attr|value spec for|spec)? ?'?(\w+)'?: expected",
         _attribute,
     ),
+    (r"failed to open system Kconfig", _no_setting),
     (r"kernel BTF is missing at|[Ee]rror loading vmlinux BTF|failed to find valid kernel BTF", _no_types),
 ]

@@ -95,13 +95,17 @@ class BpfProgram(pytest.Item):
         from contextlib import nullcontext
 
         from .plugin import HOST
-        from .selftests import anybody_loads, cannot_run, run_case
+        from .report.skips import skip_for_want
+        from .selftests import anybody_loads, cannot_run, lacking, run_case
 
         # a guest is ours alone, so its switch may be turned for the time of a test
         with nullcontext() if self.bpf_kernel == HOST else anybody_loads():
             reason = cannot_run(self.case)
             if reason:
                 pytest.skip(reason)
+            missing = lacking(self.case)
+            if missing is not None:
+                skip_for_want(self, missing.name, f"{os.uname().release} lacks {missing.name}: {missing.why}")
             unchecked = run_case(self.case)
         if unchecked:
             pytest.skip(f"all is as expected, but {', '.join(unchecked)} could not be checked")

@@ -127,7 +127,8 @@ class OpenedObject:
             check_object(data, str(path))
         upgrade = upgraded(data, self.name)
         object_name = ffi.new("char[]", _object_name(path).encode())
-        settings = opts("bpf_object_open_opts", object_name=object_name)
+        kconfig = _kconfig(data)
+        settings = opts("bpf_object_open_opts", object_name=object_name, kconfig=kconfig)
         with capture_log() as log:
             if upgrade is None:
                 handle = lib.bpf_object__open_file(os.fsencode(path), settings)
@@ -302,6 +303,14 @@ class LoadedObject:
 
     def __repr__(self) -> str:
         return f"<loaded {self.name}: {len(self.programs)} programs, {len(self.maps)} maps>"
+
+
+def _kconfig(data: bytes) -> Any:
+    """The kernel's configuration for an object with ``__kconfig`` variables, where libbpf can't find it."""
+    path = os.environ.get("BPFMAPS_KERNEL_CONFIG")  # a guest's, of which /boot is the host's
+    if not path or b".kconfig" not in data or not Path(path).is_file():
+        return ffi.NULL
+    return ffi.new("char[]", Path(path).read_bytes())
 
 
 def _object_name(path: Path) -> str:

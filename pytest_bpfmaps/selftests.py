@@ -19,8 +19,9 @@ from .btf import Btf
 from .btf.decl_tags import function_tags
 from .compiler.elf import SHF_EXECINSTR, Elf
 from .errors import ExpectationError, LoadError
+from .kernel.features import Feature, probe
 from .kernel.privilege import effective_capabilities, only_capabilities
-from .kernel.types import MapType
+from .kernel.types import MapType, ProgramType
 from .libbpf import capture_log, ffi, lib, syscalls
 from .objects import OpenedObject, _walk
 from .programs import Program
@@ -72,6 +73,7 @@ class Case:
     path: Path
     source: str
     program: str
+    section: str
     privileged: bool
     all: dict[str, Expected]
 
@@ -108,15 +110,15 @@ def cases_of(path: Path, source: str) -> list[Case]:
         elf = Elf(path.read_bytes())
         section = elf.section(".BTF")
         raw = elf.content(section) if section else b""
-        names = _program_names(elf)
+        sections = _programs(elf)
     except ValueError as e:
         raise LoadError("cannot read", on=source, why=str(e)) from e
     tags = function_tags(Btf(raw)) if raw else {}
-    if not any(name in tags and "comment:" in "".join(tags[name]) for name in names):
+    if not any("comment:" in tag for name in sections for tag in tags.get(name, ())):
         return []
-    expected = {name: expected_of(name, tags.get(name, ())) for name in names}
+    expected = {name: expected_of(name, tags.get(name, ())) for name in sections}
     return [
-        Case(path, source, each.program, privileged, expected)
+        Case(path, source, each.program, sections[each.program], privileged, expected)
         for each in expected.values()
         if not each.auxiliary
         for privileged, asked in ((True, each.privileged), (False, each.unprivileged))
@@ -124,11 +126,22 @@ def cases_of(path: Path, source: str) -> list[Case]:
     ]
 
 
-def _program_names(elf: Elf) -> list[str]:
-    """Functions that libbpf takes for programs: all outside of .text."""
-    code = {s.index for s in elf.sections if s.flags & SHF_EXECINSTR and s.name != ".text"}
+def _programs(elf: Elf) -> dict[str, str]:
+    """The section of each function that libbpf takes for a program: all outside of .text."""
+    code = {s.index: s.name for s in elf.sections if s.flags & SHF_EXECINSTR and s.name != ".text"}
     found = [s for s in elf.symbols() if s.type == _STT_FUNC and s.section in code]
-    return [s.name for s in sorted(found, key=lambda s: (s.section, s.value))]
+    return {s.name: code[s.section] for s in sorted(found, key=lambda s: (s.section, s.value))}
+
+
+def lacking(case: Case) -> Feature | None:
+    """The type of program, when this kernel lacks it."""
+    number = ffi.new("uint32_t *")
+    section = case.section.removeprefix("?").encode()
+    if lib.libbpf_prog_type_by_name(section, number, ffi.new("uint32_t *")) < 0:
+        return None  # the load says so
+    type = ProgramType.from_number(number[0])
+    feature = probe("program_type", str(type)) if isinstance(type, ProgramType) else None
+    return feature if feature is not None and not feature else None
 
 
 def cannot_run(case: Case) -> str | None:

@@ -16,9 +16,9 @@ GOOD = HEAD + 'SEC("xdp") int prog(struct xdp_md *ctx) { return XDP_PASS; }'
 
 
 def test_a_rejected_program(bpf):
-    error = bpf.rejects("invalid access to packet", r"^R\d .* outside of the packet$", code=BAD)
+    error = bpf.rejects("invalid access to packet", r"^R\d .* outside of the", code=BAD)
     assert isinstance(error, VerifierError)
-    assert "outside of the packet" in error.log
+    assert "outside of the" in error.log
 
 
 def test_without_patterns_any_rejection_will_do(bpf, tmp_path):
@@ -48,13 +48,13 @@ def test_a_pattern_that_is_missing(bpf):
         r"the match of 'invalid access' in line \d+",
         first,
     )
-    assert any("outside of the packet" in line for line in rest)
-    assert "outside of the packet" in caught.value.log
+    assert any("outside of the" in line for line in rest)
+    assert "outside of the" in caught.value.log
 
 
 def test_patterns_in_the_wrong_order(bpf):
     with pytest.raises(ExpectationError, match=r"it stands in line \d+ only, not behind the match of"):
-        bpf.rejects("outside of the packet", "invalid access to packet", code=BAD)
+        bpf.rejects("outside of the", "invalid access to packet", code=BAD)
 
 
 def test_options_of_load_are_taken(bpf):

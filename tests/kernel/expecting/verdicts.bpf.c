@@ -19,7 +19,7 @@ int length(struct __sk_buff *skb)
 }
 
 SEC("xdp")
-__failure __msg("invalid access to packet") __msg("R{{[0-9]+}} offset is outside of the packet")
+__failure __msg("invalid access to packet") __msg("R{{[0-9]+}} {{(offset|min value)}} is outside of the")
 __not_msg("no such message")
 int reads_too_far(struct xdp_md *ctx)
 {
