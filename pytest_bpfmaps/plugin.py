@@ -58,7 +58,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="NAME[,NAME...]",
         help="kernels to run BPF tests on: host, a name of the catalogue (bpfmaps kernels list), a glob, "
-        "a path to a kernel image or build tree, all. Default: the running kernel.",
+        "a path to a kernel image or build tree, all; or auto, the default: the running kernel, or the "
+        "newest of the catalogue where this user can't load BPF programs here.",
     )
     parser.addini("bpf_kernel", "kernels to run BPF tests on (list)", type="args", default=[])
     group.addoption(
@@ -99,8 +100,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     patterns = option(config, "bpf_kernel")
-    if not patterns:
-        return
+    if patterns in ([], ["auto"]):
+        return  # decided when it is known whether there are BPF tests
     from .errors import VmError
     from .vm.selection import select
 
@@ -224,6 +225,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             wanted = [pattern for mark in item.iter_markers("bpf_kernels") for pattern in mark.args]
             reason = f"for kernels {', '.join(wanted)}, and this run is for {run}"
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Where nobody chose: decide whether the BPF tests can run here."""
+    config = session.config
+    if chosen(config) or config.getoption("collectonly"):
+        return
+    if any(
+        hasattr(item, "bpf_kernel") or uses_bpf(getattr(item, "fixturenames", ())) for item in session.items
+    ):
+        from .report.auto import settle
+
+        settle(session, {name: option(config, name) for name in _guest_options()})
 
 
 class Worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,21 @@ def _set_effective(sets: dict[str, int], effective: int) -> None:
 def has_capability(name: str) -> bool:
     """Whether this thread has a capability, by its name in capabilities(7)."""
     return bool(effective_capabilities() >> CAPABILITIES[name] & 1)
+
+
+def host_refusal() -> str:
+    """Why this process can load no BPF program at all on this kernel; empty when it can.
+
+    Linux 5.8 split CAP_BPF from CAP_SYS_ADMIN, commit a17b53c4a4b5. A process may have it in a user namespace
+    of its own, or in a sandbox, where it is worth nothing: so one program is loaded.
+    """
+    from .features import probe
+
+    if not has_capability("CAP_BPF") and not has_capability("CAP_SYS_ADMIN"):
+        return f"uid {os.geteuid()} has no CAP_BPF"
+    if not probe("program_type", "socket_filter"):
+        return f"uid {os.geteuid()} has the capabilities, and the kernel refuses all the same"
+    return ""
 
 
 def refusal_hint(program_type: str = "") -> str:

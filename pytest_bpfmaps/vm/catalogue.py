@@ -20,7 +20,7 @@ from pytest_bpfmaps.vm.tree import FORMAT
 
 # What a person who asks for a missing kernel most likely wants: Debian keeps a major.minor for a whole suite.
 _SUITES = {"5.10": "debian:bullseye", "6.1": "debian:bookworm", "6.12": "debian:trixie"}
-_RESERVED = {"all", "host"}
+_RESERVED = {"all", "auto", "host"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -239,7 +239,7 @@ def check_name(name: str) -> None:
         raise VmError(
             "cannot name a kernel",
             on=repr(name),
-            why="a name has letters, digits and ._+- only, and is not 'all' or 'host'",
+            why="a name has letters, digits and ._+- only, and is not 'all', 'auto' or 'host'",
             fix="choose another with --name",
         )
 

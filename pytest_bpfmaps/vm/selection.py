@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pytest_bpfmaps.vm.catalogue import Kernel
 
 HOST = "host"
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def select(patterns: Iterable[str]) -> Selection:
 
     Raises VmError when one means nothing.
     """
+    from pytest_bpfmaps.errors import VmError
     from pytest_bpfmaps.vm.catalogue import Catalogue
 
     catalogue = Catalogue()
@@ -53,6 +55,13 @@ def select(patterns: Iterable[str]) -> Selection:
     guests: dict[str, Guest] = {}
     names: dict[str, None] = {}
     for pattern in wanted:
+        if pattern == AUTO:
+            raise VmError(
+                "cannot choose",
+                on=f"kernel {AUTO!r} among others",
+                why="it stands for the host, or for one guest where BPF programs can't be loaded here",
+                fix=f"name the kernels: --bpf-kernel={HOST},{','.join(catalogue.names()) or '6.1'}",
+            )
         if pattern == HOST:
             names[HOST] = None
             continue
@@ -61,3 +70,20 @@ def select(patterns: Iterable[str]) -> Selection:
             guests[kernel.name] = Guest(kernel, str(Path(pattern).resolve()) if is_path else kernel.name)
             names[kernel.name] = None
     return Selection(tuple(names) or (HOST,), tuple(guests.values()), explicit=bool(wanted))
+
+
+def newest() -> Selection:
+    """The newest kernel of the catalogue, as a guest. Raises VmError when there is none."""
+    from pytest_bpfmaps.errors import VmError
+    from pytest_bpfmaps.vm.catalogue import Catalogue
+
+    kernels = list(Catalogue())
+    if not kernels:
+        raise VmError(
+            "no kernel",
+            on="for a guest",
+            why="the catalogue is empty",
+            fix="bpfmaps kernels fetch debian:bookworm",
+        )
+    kernel = kernels[-1]
+    return Selection((kernel.name,), (Guest(kernel, kernel.name),), explicit=False)
