@@ -10,6 +10,7 @@ through. Whatever happens, the guest dies with this process, and this process wi
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import queue
 import re
@@ -164,14 +165,16 @@ class Gateway:
         control.send(answer)
 
     def _compile(self, argument: str, kernel: Kernel) -> str:
-        """The path of the object, compiled with the guest's own kernel's types unless it named others."""
+        """The object's path and clang's warnings; by default with the guest's own kernel's types."""
         from pytest_bpfmaps.compiler.local import LocalCompiler
         from pytest_bpfmaps.compiler.request import CompileRequest
 
         request = CompileRequest.from_json(argument)
         if request.btf is None and kernel.btf is not None:
             request = replace(request, btf=str(kernel.btf))
-        return str(LocalCompiler(self.options.clang).compile(request))
+        warnings: list[str] = []
+        path = LocalCompiler(self.options.clang, warn=warnings.append).compile(request)
+        return json.dumps([str(path), "".join(warnings)])
 
     def _tell(self, event: str, **facts: Any) -> None:
         journal.write(self.options.journal, journal.Entry(self.worker, event, self.release, **facts))

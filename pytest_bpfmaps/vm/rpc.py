@@ -120,7 +120,12 @@ class RemoteCompiler:
                 request = replace(
                     request, source=None, code=source.read_text(), name=source.name, include=include
                 )
-        return Path(self._host.call("compile", request.to_json()))
+        path, warnings = json.loads(self._host.call("compile", request.to_json()))
+        if warnings:
+            from pytest_bpfmaps.compiler.local import show_warnings
+
+            show_warnings(warnings)
+        return Path(path)
 
     def _host_has(self, source: Path) -> bool:
         digest = sha256(source.read_bytes()).hexdigest()
