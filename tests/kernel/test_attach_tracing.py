@@ -308,6 +308,7 @@ class TestWrongTargets:
         with pytest.raises(AttachError, match="the section 'raw_tp' names no target"):
             attach()
 
+    @pytest.mark.bpf_requires("syscall")
     def test_a_syscall_program_is_run_and_not_attached(self, counter):
         obj = counter("syscall")
         obj.programs.count.run()

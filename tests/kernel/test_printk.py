@@ -17,7 +17,7 @@ SEC("tp/syscalls/sys_enter_getpgid") int say(void *ctx)
 {
     __u32 pid = bpf_get_current_pid_tgid() >> 32;
     if (pid == target_pid)
-        bpf_printk("hello from %d: 100%%", pid);
+        bpf_printk("hello from %d: done", pid);
     return 0;
 }
 """
@@ -34,7 +34,7 @@ def instances():
 class TestPrintk:
     def test_lines_can_be_asserted(self, bpf, load_code):
         obj = load_code(CODE, globals={"target_pid": os.getpid()})
-        text = f"hello from {os.getpid()}: 100%"
+        text = f"hello from {os.getpid()}: done"
         with bpf.printk() as lines, obj.attach():
             os.getpgid(0)
             assert lines.wait() == [text]
@@ -43,6 +43,13 @@ class TestPrintk:
         assert lines == [text, text]
         assert (lines[0].pid, lines[0].comm) == (os.getpid(), Path("/proc/self/comm").read_text().strip())
         assert lines[0].timestamp <= lines[1].timestamp
+
+    @pytest.mark.bpf_requires(helper="bpf_snprintf")  # which brought %% to bpf_printk, too
+    def test_a_per_cent_sign(self, bpf, load_code):
+        obj = load_code(OTHER.replace("other %d", "%d%%"))
+        with bpf.printk() as lines, obj.attach():
+            os.getpgid(0)
+            assert "1%" in lines.wait()
 
     def test_expect_takes_text_and_patterns(self, bpf, load_code):
         obj = load_code(CODE, globals={"target_pid": os.getpid()})
@@ -74,7 +81,7 @@ class TestPrintk:
             other = stranger.load(code=head + OTHER)
             with stranger.printk() as theirs, obj.attach(), other.attach():
                 os.getpgid(0)
-                assert mine.wait() == [f"hello from {os.getpid()}: 100%"]
+                assert mine.wait() == [f"hello from {os.getpid()}: done"]
                 assert theirs.wait() == ["other 1"]
         assert len(mine) == 1
 
