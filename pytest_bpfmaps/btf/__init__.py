@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from .codec import BytesCodec, Codec
 from .factory import Codecs
+from .flexible import RecordBytesCodec
 from .record import Record
 from .types import Btf, BtfType, Kind
 
-__all__ = ["Btf", "BtfType", "BytesCodec", "Codec", "Codecs", "Kind", "Record"]
+__all__ = ["Btf", "BtfType", "BytesCodec", "Codec", "Codecs", "Kind", "Record", "RecordBytesCodec"]

@@ -55,3 +55,15 @@ class FlexibleArrayCodec(Codec):
         if isinstance(self._fixed, BytesCodec):
             return BytesCodec(self.name, count, filled=True)
         return ArrayCodec(self.name, self._element, count)
+
+
+class RecordBytesCodec(BytesCodec):
+    """A whole record, of any length, as `bytes`."""
+
+    flexible = True
+
+    def __init__(self) -> None:
+        super().__init__("bytes", 0)
+
+    def decode_rest(self, data: Buffer, offset: int = 0) -> Any:
+        return bytes(data[offset:])

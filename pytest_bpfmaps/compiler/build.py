@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CompileError, strerror
+from .assumed import Assumption, wanted
 from .clang import INSTALL, Clang, Outcome, run
 from .flags import flags_for
 from .hints import missing_header, reason, remedy
@@ -60,10 +61,18 @@ class Builder:
             f"{folder}/out.o",
         ]
         outcome = self._run([*flags, *files])
-        wants_vmlinux = outcome.code != 0 and missing_header(outcome.output) == "vmlinux.h"
-        if wants_vmlinux:
-            # Asked for only now: most sources need none, and a user's own is found before ours.
-            flags += ["-idirafter", str(self.vmlinux_folder())]
+        wants_vmlinux = False
+        given: dict[Assumption, str] = {}
+        while outcome.code != 0:
+            # Asked for only now: most sources need neither, and a user's own is found before ours.
+            if not wants_vmlinux and missing_header(outcome.output) == "vmlinux.h":
+                wants_vmlinux = True
+                flags += ["-idirafter", str(self.vmlinux_folder())]
+            elif assumption := wanted(outcome.output, given):
+                given.update([assumption])
+                flags += assumption[0].flags
+            else:
+                break
             outcome = self._run([*flags, *files])
         search = parse_search_path(
             self._run([*flags, "-E", "-v", "-x", "c", os.devnull, "-o", os.devnull]).output
@@ -71,7 +80,8 @@ class Builder:
         if outcome.code:
             raise self._failure(outcome, search)
         dependencies = parse_dependencies((folder / "out.d").read_text(errors="surrogateescape"))
-        return Built(folder / "out.o", self._presented(outcome.output), dependencies, search, wants_vmlinux)
+        warnings = self._presented("".join(given.values()) + outcome.output)
+        return Built(folder / "out.o", warnings, dependencies, search, wants_vmlinux)
 
     def _run(self, arguments: Sequence[str]) -> Outcome:
         try:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..btf import BytesCodec, Codec, Codecs
+from ..btf import BytesCodec, Codec, Codecs, RecordBytesCodec
 from ..errors import NameLookupError
 from ..maps.base import Map
 from .capture import Capture
 from .ring import Ring
 from .tagged import tagged_codec
 
-RecordType = str | Mapping[Any, str] | None
-"""A C struct's name, or one for each value of a tag."""
+RecordType = str | type[bytes] | Mapping[Any, str] | None
+"""A C struct's name, `bytes` for records as they are, or a name for each value of a tag."""
 
 DEFAULT_STRUCT = "event"
 
@@ -25,9 +25,9 @@ class RingBufMap(Map):
         """Collects the records that programs submit from now on; use it with ``with``.
 
         `type` is the C struct of the records. When it is left out: the map's declared value type, or the
-        struct named ``event``. Records of several types are told apart by a field that all have:
-        ``capture({0: "open_event", 1: "exit_event"}, tag="kind")``. Raises `NameLookupError` when a struct
-        is not there.
+        struct named ``event``. `bytes` leaves them undecoded. Records of several types are told apart by a
+        field that all have: ``capture({0: "open_event", 1: "exit_event"}, tag="kind")``. Raises
+        `NameLookupError` when a struct is not there.
         """
         codec = record_codec(self, type, self._codecs, tag)
         return Capture(Ring(self.fd, self.max_entries, str(self)), codec, str(self), self.id)
@@ -44,6 +44,8 @@ def record_codec(the_map: Map, type: RecordType, codecs: Codecs | None, tag: str
             why=f"one struct is given: {type!r}",
             fix='give one for each value of the tag: capture({0: "open_event", 1: "exit_event"}, tag="kind")',
         )
+    if type is bytes:
+        return RecordBytesCodec()
     if type is None:
         declared = the_map._value
         if declared.size and not isinstance(declared, BytesCodec):
@@ -56,7 +58,7 @@ def record_codec(the_map: Map, type: RecordType, codecs: Codecs | None, tag: str
             fix="compile with 'clang -g'",
         )
     try:
-        return codecs.struct(type or DEFAULT_STRUCT)
+        return codecs.struct(str(type or DEFAULT_STRUCT))
     except NameLookupError as e:
         if type is not None:
             raise
@@ -64,5 +66,5 @@ def record_codec(the_map: Map, type: RecordType, codecs: Codecs | None, tag: str
             "cannot tell the type of the records of",
             on=str(the_map),
             why=f"the map declares no value type and the object has no struct {DEFAULT_STRUCT!r}",
-            fix="name it: capture('my_struct'); " + str(e.fix),
+            fix="name it: capture('my_struct'), or capture(bytes); " + str(e.fix),
         ) from None

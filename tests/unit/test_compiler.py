@@ -226,3 +226,26 @@ def test_an_unreadable_source(what: str, tmp_path: Path) -> None:
 def test_the_clang_of_this_machine_is_used_without_being_told() -> None:
     assert os.path.basename(LocalCompiler().clang.path).startswith("clang")
     assert shutil.which(LocalCompiler().clang.path)
+
+
+class TestWhatPrintedProgramsTakeForGranted:
+    CODE = XDP.replace("XDP_PASS", "(u8)sizeof(u64)")
+
+    def test_short_names_are_given_with_a_warning(self) -> None:
+        said: list[str] = []
+        for _ in range(2):  # also from the cache
+            made = LocalCompiler(warn=said.append).compile(CompileRequest(code=self.CODE, name="p.bpf.c"))
+            assert is_bpf(made)
+        assert said[0].startswith("p.bpf.c:4: warning: 'u8' is the kernel's own short name, taken as such")
+        assert len(set(said)) == 1
+
+    def test_a_source_has_its_own_types(self) -> None:
+        own = "typedef char u8; typedef int u64;\n"
+        said: list[str] = []
+        made = LocalCompiler(warn=said.append).compile(CompileRequest(code=own + self.CODE))
+        assert is_bpf(made)
+        assert not said
+
+    def test_other_errors_stay(self) -> None:
+        with pytest.raises(CompileError, match=r"1 error .*\n(.*\n)*.*undeclared identifier 'nowhere'"):
+            LocalCompiler().compile(CompileRequest(code=self.CODE + "u32 x() { return nowhere; }\n"))
