@@ -14,6 +14,7 @@ from .compiler import Compiler, CompileRequest, find_source
 from .errors import CaptureTimeoutError, CompileError, VerifierError
 from .events.printk import Printk
 from .kernel.running import timeout_scale
+from .leaks import keep
 from .maps import Map, map_by_id, pinned_map
 from .maps.create import CType, create_map
 from .maps.pins import Pins
@@ -68,6 +69,9 @@ class Bpf:
         opened = self.open(source, code=code, cflags=cflags, defines=defines, pin_root=pin_root)
         opened.configure(globals=globals, max_entries=max_entries, programs=programs, reuse=reuse)
         loaded = self._keep(opened.load())
+        keep(loaded._descriptors)
+        for program in loaded.programs:
+            program._pins = self._pins
         self._output.watch(list(loaded.programs))
         return loaded
 
@@ -236,6 +240,7 @@ class Bpf:
 
     def _keep_map(self, found: Map) -> Map:
         found._pins = self._pins
+        keep([found.fd])
         return self._keep(found)
 
     def _keep(self, made: Closeable) -> Closeable:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 from .errors import AttachError, UnsupportedError
 from .kernel.link_details import watched_at
 from .kernel.link_types import LinkType, attach_type_name
+from .leaks import forget, forget_pin, is_kept, keep, note, note_pin
 from .libbpf import check, ffi, lib
 
 if TYPE_CHECKING:
+    from .maps.pins import Pins
     from .programs import Program
 
 
@@ -39,6 +41,8 @@ class Link:
     def __init__(self, handle: Any, on: str) -> None:
         self._handle = handle
         self._on = on
+        self._pins: Pins | None = None
+        self._pinned: str | None = None
 
     @property
     def fd(self) -> int:
@@ -66,18 +70,40 @@ class Link:
         self._on = str(program)
 
     def pin(self, path: str | Path) -> None:
-        """Keeps the program attached after this process ends, under a name in a bpf file system."""
-        result = lib.bpf_link__pin(self._open(), os.fsencode(path))
-        check(result, AttachError, "cannot pin the link of", on=self._on)
+        """Keeps the program attached when the link is closed, under a name in a bpf file system.
+
+        A relative `path` is below the test's own folder, `Bpf.pin_root`. A link of what came from the fixture
+        `bpf` is unpinned with it.
+        """
+        where = os.fspath(path) if self._pins is None else self._pins.place(path)
+        result = lib.bpf_obj_pin(self.fd, os.fsencode(where))
+        check(result, AttachError, "cannot pin the link of", on=f"{self._on} at {where}")
+        self._pinned = where
+        if self._pins is None:
+            note_pin(where, f"pin {where} of the link of {self._on}")
+        else:
+            self._pins.add(where)
 
     def unpin(self) -> None:
         """Removes the pin."""
-        check(lib.bpf_link__unpin(self._open()), AttachError, "cannot unpin the link of", on=self._on)
+        where, self._pinned = self._pinned, None
+        if where is None:
+            self._open()
+            raise AttachError(
+                "cannot unpin the link of", on=self._on, why="it is not pinned", errno=errno.ENOENT
+            )
+        forget_pin(where)
+        try:
+            os.unlink(where)
+        except OSError as e:
+            what = "cannot unpin the link of"
+            raise AttachError(what, on=f"{self._on} at {where}", why=e.strerror, errno=e.errno) from e
 
     def close(self) -> None:
         """Detaches. Safe to call again."""
         handle, self._handle = self._handle, ffi.NULL
         if handle != ffi.NULL:
+            forget(lib.bpf_link__fd(handle))
             check(lib.bpf_link__destroy(handle), AttachError, "cannot detach", on=self._on)
 
     def detach(self) -> None:
@@ -94,6 +120,13 @@ class Link:
         state = "attached" if self._is_open() else "detached"
         return f"<link of {self._on}, {state}>"
 
+    def _belongs_to(self, descriptor: int, pins: Pins | None) -> None:
+        """It is closed with its object, which has that descriptor."""
+        self._pins = pins
+        note(f"link of {self._on}", [self.fd])
+        if is_kept(descriptor):
+            keep([self.fd])
+
     def _is_open(self) -> bool:
         return bool(self._handle != ffi.NULL)
 
@@ -108,31 +141,15 @@ class Link:
 class FdLink(Link):
     """A link in the kernel, made by ``BPF_LINK_CREATE``; `fd` is the link, and given up to it."""
 
-    def __init__(self, fd: int, on: str) -> None:
-        super().__init__(fd, on)
-        self._pin: bytes | None = None
-
     @property
     def fd(self) -> int:
         """The link's descriptor."""
         return int(self._open())
 
-    def pin(self, path: str | Path) -> None:
-        result = lib.bpf_obj_pin(self.fd, os.fsencode(path))
-        check(result, AttachError, "cannot pin the link of", on=self._on)
-        self._pin = os.fsencode(path)
-
-    def unpin(self) -> None:
-        if self._pin is None:
-            raise AttachError(
-                "cannot unpin the link of", on=self._on, why="it is not pinned", errno=errno.ENOENT
-            )
-        os.unlink(self._pin)
-        self._pin = None
-
     def close(self) -> None:
         fd, self._handle = self._handle, -1
         if fd >= 0:
+            forget(fd)
             os.close(fd)
 
     def _is_open(self) -> bool:
@@ -177,6 +194,9 @@ class Attachment(Link):
         else:
             self._replace(program.fd)
             self._on = str(program)
+
+    def _belongs_to(self, descriptor: int, pins: Pins | None) -> None:
+        pass  # nothing to close
 
     def close(self) -> None:
         undo, self._handle = self._handle, None

@@ -17,6 +17,7 @@ from .btf.dwarf import read_local_types
 from .compiler.legacy import upgraded
 from .compiler.soundness import check_object
 from .errors import AttachError, ClosedError, LoadError, NameLookupError, closest
+from .leaks import forget, note
 from .libbpf import capture_log, check, ffi, lib, opts, to_str
 from .links import Link, Links, close_all
 from .maps import Map, MapType, make_map, map_info
@@ -241,6 +242,9 @@ class LoadedObject:
         self.programs = Named("program", name, {p.name: p for p in programs})
         self.globals = Globals(name, [Section(n, m) for n, m in internal.items()], codecs)
         self.globals._enter("loaded")
+        maps = (*self.maps, *self.maps._hidden.values())
+        self._descriptors = (*(m.fd for m in maps), *(p.fd for p in programs))
+        note(f"object {name}", self._descriptors)
 
     def attach(self) -> Links:
         """Attaches every program whose section names its target, and struct_ops maps.
@@ -256,7 +260,9 @@ class LoadedObject:
             for program in self.programs:
                 self._attach_default(program, made)
             for name, handle in self._struct_ops.items():
-                made.append(register_struct_ops(handle, f"map {name!r} (struct_ops)"))
+                link = register_struct_ops(handle, f"map {name!r} (struct_ops)")
+                link._belongs_to(lib.bpf_map__fd(handle), None)
+                made.append(link)
         except BaseException:
             close_all(made)
             raise
@@ -275,7 +281,9 @@ class LoadedObject:
         if not lib.bpf_program__autoattach(program._handle):
             return
         try:
-            made.append(attach_program(program._handle, str(program), program.section, program.type, {}))
+            link = attach_program(program._handle, str(program), program.section, program.type, {})
+            link._belongs_to(program.fd, program._pins)
+            made.append(link)
         except AttachError as e:
             if not names_no_target(e):
                 raise
@@ -288,6 +296,7 @@ class LoadedObject:
         try:
             close_all(self._links)
         finally:
+            forget(*self._descriptors)
             self.globals._enter("closed")
             for each in (*self.maps, *self.maps._hidden.values()):
                 each.close()

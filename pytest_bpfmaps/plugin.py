@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 pytest_plugins = (
     "pytest_bpfmaps.report.assertions",
     "pytest_bpfmaps.report.failures",
+    "pytest_bpfmaps.report.leaks",
     "pytest_bpfmaps.report.skips",
     "pytest_bpfmaps.collect",
 )
@@ -175,6 +176,11 @@ def uses_bpf(names: Sequence[str]) -> bool:
     return any(name == "bpf" or name.startswith("bpf_") for name in names)
 
 
+def is_bpf_item(item: pytest.Item) -> bool:
+    """Whether it is a BPF test, or a collected source's."""
+    return hasattr(item, "bpf_kernel") or uses_bpf(getattr(item, "fixturenames", ()))
+
+
 def chosen(config: pytest.Config) -> tuple[str, ...]:
     """The names of the chosen kernels; empty when nobody chose."""
     names: tuple[str, ...] = config.stash.get(NAMES, ())
@@ -232,9 +238,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if chosen(config) or config.getoption("collectonly"):
         return
-    if any(
-        hasattr(item, "bpf_kernel") or uses_bpf(getattr(item, "fixturenames", ())) for item in session.items
-    ):
+    if any(map(is_bpf_item, session.items)):
         from .report.auto import settle
 
         settle(session, {name: option(config, name) for name in _guest_options()})

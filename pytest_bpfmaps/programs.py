@@ -14,6 +14,7 @@ from .kernel.runs import LOADED
 from .kernel.types import ProgramType
 from .libbpf import check, ffi, lib, to_str
 from .links import Link
+from .maps.pins import Pins
 from .run import Runnable, RunResult, run_program
 from .streams import Streams
 
@@ -88,6 +89,7 @@ class Program:
         self.section = to_str(lib.bpf_program__section_name(handle))
         self.type: ProgramType | int = ProgramType.from_number(lib.bpf_program__type(handle))
         self._closed = False
+        self._pins: Pins | None = None  # of the fixture that it came from
         self._streams = Streams()
         LOADED.add(self)
 
@@ -133,6 +135,7 @@ class Program:
     def attach(self, **target: Any) -> Link:
         """Attaches it, by default where its section's name says. See `attach_program` for the targets."""
         link = attach_program(self._open(), str(self), self.section, self.type, target)
+        link._belongs_to(self.fd, self._pins)
         self._links.append(link)
         return link
 

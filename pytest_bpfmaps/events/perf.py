@@ -11,6 +11,7 @@ import struct
 from typing import Any
 
 from ..errors import MapError
+from ..leaks import forget, note
 from ..libbpf import check, check_pointer, ffi, lib, opts
 from ..maps.base import Map
 from .capture import Capture
@@ -61,7 +62,9 @@ class PerfBuffer:
             fix="it needs CAP_PERFMON, and a kernel that allows perf_event_open(2)",
         )
         self._poll = select.epoll()
-        self._poll.register(lib.perf_buffer__epoll_fd(self._handle), select.EPOLLIN)
+        self._ready = int(lib.perf_buffer__epoll_fd(self._handle))
+        self._poll.register(self._ready, select.EPOLLIN)
+        note(f"capture of {on}", [self._ready])
 
     def drain(self) -> list[bytes]:
         """The records that are there now, of all CPUs, in order of time."""
@@ -83,6 +86,7 @@ class PerfBuffer:
         handle, self._handle = self._handle, ffi.NULL
         if handle != ffi.NULL:
             self._poll.close()
+            forget(self._ready)
             lib.perf_buffer__free(handle)
 
     def _on_event(self, _context: Any, _cpu: int, event: Any) -> int:

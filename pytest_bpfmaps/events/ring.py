@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 
 from ..errors import MapError
+from ..leaks import forget, note
 from ..libbpf.calls import reason
 from .records import Block
 
@@ -45,6 +46,7 @@ class Ring:
         self._poll = select.epoll()
         self._fd = os.dup(fd)  # the poll set must not lose its entry when the map is closed first
         self._poll.register(self._fd, select.EPOLLIN)
+        note(f"capture of {on}", [self._fd])
 
     def drain(self) -> Iterator[bytes]:
         """The records that are committed, oldest first; they are given back to the producer."""
@@ -102,6 +104,7 @@ class Ring:
         if self._poll.closed:
             return
         self._poll.close()
+        forget(self._fd)
         os.close(self._fd)
         for view in (self._consumer_position, self._positions, self._words, self._data):
             view.release()

@@ -11,6 +11,7 @@ from .. import BPF_ANY, BPF_NOEXIST
 from ..btf import Codecs
 from ..errors import ClosedError, MapError, MapKeyError
 from ..kernel.types import MapType
+from ..leaks import forget, forget_pin, note, note_pin
 from ..libbpf import check, ffi, lib
 from ..libbpf.calls import reason
 from .info import MapInfo, codecs_for, map_info
@@ -42,6 +43,8 @@ class Map:
         self._value_where = f"map {self.name!r} value"
         self._pins: Pins | None = None
         self._pinned: list[str] = []
+        if owned:
+            note(str(self), [fd], owner=self)
 
     # attributes
 
@@ -168,6 +171,8 @@ class Map:
         self._pinned.append(where)
         if self._pins is not None:
             self._pins.add(where)
+        else:
+            note_pin(where, f"pin {where} of {self}")
 
     def unpin(self, path: str | os.PathLike[str] | None = None) -> None:
         """Removes the pin at `path`, or without one every pin that this object made or came from.
@@ -183,6 +188,7 @@ class Map:
         if not paths:
             raise MapError(f"cannot unpin {self}", why="it has no pin that is known", errno=errno.ENOENT)
         for each in paths:
+            forget_pin(each)
             unpin(each, str(self))
 
     @property
@@ -194,6 +200,7 @@ class Map:
         """Closes the descriptor if it is this object's own. Safe to call again."""
         fd, self._fd = self._fd, -1
         if fd >= 0 and self._owned:
+            forget(fd)
             os.close(fd)
 
     def __del__(self) -> None:

@@ -89,6 +89,10 @@ def pinned_map(path: str) -> Map:
     fd = lib.bpf_obj_get(os.fsencode(path))
     fix = "is it pinned there, and is this a bpf file system?" if fd == -errno.ENOENT else None
     check(fd, MapError, "cannot open the pinned map", on=path, fix=fix)
+    kind = os.readlink(f"/proc/self/fd/{fd}").removeprefix("anon_inode:")
+    if kind != "bpf-map":  # the kernel would fill in another struct of attributes
+        os.close(fd)
+        raise MapError("cannot open the pinned map", on=path, why=f"it is a {kind}", errno=errno.EINVAL)
     return _from_own_fd(fd)
 
 
@@ -116,7 +120,11 @@ def maps_by_name(name: str) -> list[Map]:
 
 def _from_own_fd(fd: int) -> Map:
     info = info_of(fd)
-    return make_map(fd, info, load_codecs(info.btf_id) if info.btf_id else None)
+    try:
+        return make_map(fd, info, load_codecs(info.btf_id) if info.btf_id else None)
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def require_type(the_map: Map, *types: MapType) -> None:

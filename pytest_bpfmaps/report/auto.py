@@ -79,7 +79,7 @@ class Skipper:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Skip."""
-        from pytest_bpfmaps.plugin import uses_bpf
+        from pytest_bpfmaps.plugin import is_bpf_item
 
-        if hasattr(item, "bpf_kernel") or uses_bpf(getattr(item, "fixturenames", ())):
+        if is_bpf_item(item):
             pytest.skip(self._reason)

@@ -37,10 +37,10 @@ def is_strict(config: pytest.Config) -> bool:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have each report of a BPF test bear its kernel's name."""
-    from pytest_bpfmaps.plugin import kernel_of, uses_bpf
+    from pytest_bpfmaps.plugin import is_bpf_item, kernel_of
 
     for item in items:
-        if hasattr(item, "bpf_kernel") or uses_bpf(getattr(item, "fixturenames", ())):
+        if is_bpf_item(item):
             item.user_properties.append((KERNEL, kernel_of(item)))
 
 

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from ..errors import ClosedError, NameLookupError, TriggerError, closest
 from ..kernel.namespaces import create_netns, inside_netns
 from ..kernel.running import timeout_scale
+from ..leaks import forget, keep, note
 from .interfaces import Address, AddressPair, Interface, Plan, Veth, connect
 from .names import PREFIX, unique_name
 from .netlink import netlink_socket, refused_as, require_pyroute2
@@ -49,6 +50,7 @@ class NetNs:
         self._stack = contextlib.ExitStack()
         self._fd = create_netns()
         self._stack.callback(os.close, self._fd)
+        note(str(self), [self._fd])
         try:
             self.path = _publish(self._fd, path)
             self._stack.callback(_unpublish, self.path)
@@ -206,6 +208,7 @@ class NetNs:
 
         Interfaces go with it. Raises `TriggerError` when a thread inside does not end within a second.
         """
+        forget(self._fd)
         self._fd = -1
         self._stack.close()
 
@@ -295,6 +298,7 @@ class NetNsFactory:
         self._folder = folder
         self._plan = Plan()
         self._stack = contextlib.ExitStack()
+        self._is_entered = False
         _forget_dead(folder)
 
     def __call__(self, label: str = "") -> NetNs:
@@ -302,6 +306,8 @@ class NetNsFactory:
         name = unique_name("".join(c if c.isalnum() else "_" for c in label))
         made = NetNs(name, self._folder / name, self._plan)
         self._stack.push(made)
+        if self._is_entered:
+            keep([made.fileno()])
         return made
 
     def close(self) -> None:
@@ -309,6 +315,7 @@ class NetNsFactory:
         self._stack.close()
 
     def __enter__(self) -> Self:
+        self._is_entered = True
         return self
 
     def __exit__(self, *exc: object) -> None:

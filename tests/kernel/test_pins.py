@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps import BpfError, LoadError, MapError
+from pytest_bpfmaps import LoadError, MapError
 from pytest_bpfmaps.fixtures import compiler_for
 from pytest_bpfmaps.harness import Bpf
 from pytest_bpfmaps.libbpf import ffi, lib
@@ -245,7 +245,7 @@ def test_unpinning_what_is_not_pinned(bpf, load):
 def test_what_is_pinned_and_no_map(bpf, load):
     program = load(code()).programs.count
     assert lib.bpf_obj_pin(lib.bpf_program__fd(program._handle), bytes(bpf.pin_root / "program")) == 0
-    with pytest.raises(BpfError):
+    with pytest.raises(MapError, match=r"cannot open the pinned map .*/program: it is a bpf-prog"):
         bpf.pinned("program")
 
 

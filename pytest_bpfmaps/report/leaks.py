@@ -1,0 +1,107 @@
+"""What outlives its test is an error of that test's teardown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_bpfmaps.leaks import Leak, Snapshot
+
+_BEFORE: pytest.StashKey[Snapshot] = pytest.StashKey()
+_RAISED: pytest.StashKey[bool] = pytest.StashKey()
+_REMEDY = (
+    "close it, best by 'with', or have a fixture make it: bpf, bpf_netns, bpf_cgroup; what tests share comes "
+    "from bpf_module, bpf_session or a fixture of your own with such a scope"
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the switch."""
+    parser.addini("bpf_leaks", "fail tests that leave BPF objects open", type="bool", default=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note what is there before the test."""
+    from pytest_bpfmaps.plugin import is_bpf_item
+
+    if "pytest_bpfmaps.libbpf" not in sys.modules and not is_bpf_item(item):
+        return
+    if item.config.getini("bpf_leaks"):
+        from pytest_bpfmaps.leaks import snapshot
+
+        item.config.stash[_BEFORE] = snapshot()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """What a fixture of wider scope makes lives longer than the test that is the first to use it."""
+    stash = request.config.stash
+    if fixturedef.scope == "function" or _BEFORE not in stash:
+        return (yield)
+    from pytest_bpfmaps.leaks import Snapshot, snapshot
+
+    before = snapshot()
+    try:
+        return (yield)
+    finally:
+        now, old = snapshot(), stash[_BEFORE]
+        fresh = {fd: kind for fd, kind in now.descriptors.items() if before.descriptors.get(fd) != kind}
+        stash[_BEFORE] = Snapshot(old.descriptors | fresh, old.pins | (now.pins - before.pins))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember whether it raised: then the traceback keeps alive what the test had."""
+    if call.excinfo is not None:
+        item.stash[_RAISED] = True
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Compare when all that belongs to the test is torn down."""
+    result = yield
+    before = item.config.stash.get(_BEFORE, None)
+    if before is None:
+        return result
+    del item.config.stash[_BEFORE]
+    if item.stash.get(_RAISED, False):
+        return result
+    from pytest_bpfmaps.leaks import since
+
+    found = since(before, getattr(item, "funcargs", None))
+    if found:
+        pytest.fail(_message(item, found), pytrace=False)
+    return result
+
+
+def _message(item: pytest.Item, found: list[Leak]) -> str:
+    count = "1 thing outlives" if len(found) == 1 else f"{len(found)} things outlive"
+    lines = [f"  {leak.what}, {_where(item, leak)}" for leak in found]
+    return "\n".join([f"{count} {item.nodeid}:", *lines, f"  -> {_REMEDY}"])
+
+
+def _where(item: pytest.Item, leak: Leak) -> str:
+    if not leak.places:
+        file, line, _ = item.location
+        return f"opened while {file}:{(line or 0) + 1} ran"
+    innermost = leak.places[0]
+    own = next((p for p in leak.places if Path(p[0]) == item.path), innermost)
+    made = f"made at {_shown(item, own)}"
+    return made if own == innermost else f"{made}, in {_shown(item, innermost)}"
+
+
+def _shown(item: pytest.Item, place: tuple[str, int]) -> str:
+    file = os.path.relpath(place[0], item.config.rootpath)
+    return f"{place[0] if file.startswith('..') else file}:{place[1]}"
