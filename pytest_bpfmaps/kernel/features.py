@@ -16,6 +16,7 @@ from .targets import probe_target
 from .types import MapType, ProgramType
 
 _FUNC, _ENUM = 12, 6  # BTF kinds
+_UNLISTED = "the kernel's BTF does not list it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def _map_type(name: str) -> Feature:
     wanted = MapType.from_name(name)
     if wanted is None:
         raise UnsupportedError("no map type", on=repr(name), fix=closest(name, (str(t) for t in MapType)))
-    return _by_libbpf(f"map type {wanted}", lib.libbpf_probe_bpf_map_type, wanted)
+    return _by_libbpf(f"map type {wanted}", lib.libbpf_probe_bpf_map_type, wanted, "map_type")
 
 
 def _program_type(name: str) -> Feature:
@@ -93,15 +94,20 @@ def _program_type(name: str) -> Feature:
         raise UnsupportedError(
             "no program type", on=repr(name), fix=closest(name, (str(t) for t in ProgramType))
         )
-    return _by_libbpf(f"program type {wanted}", lib.libbpf_probe_bpf_prog_type, wanted)
+    return _by_libbpf(f"program type {wanted}", lib.libbpf_probe_bpf_prog_type, wanted, "prog_type")
 
 
-def _by_libbpf(what: str, call: Callable[..., int], number: int) -> Feature:
+def _by_libbpf(what: str, call: Callable[..., int], wanted: MapType | ProgramType, enum: str) -> Feature:
     with capture_log():
-        answer = call(number, ffi.NULL)
+        answer = call(wanted, ffi.NULL)
     if answer == 1:
         return Feature(what, True)
-    return Feature(what, False, "the kernel refuses it" if answer == 0 else "libbpf can't tell")
+    if answer == 0:
+        return Feature(what, False, "the kernel refuses it")
+    # a type that is newer than this libbpf: whether the kernel's own list has it
+    if f"BPF_{enum.upper()}_{wanted.name}" in _enumerators(f"bpf_{enum}"):
+        return Feature(what, True)
+    return Feature(what, False, _UNLISTED)
 
 
 def _function(name: str) -> Feature:
@@ -112,9 +118,9 @@ def _function(name: str) -> Feature:
 def _helper(name: str) -> Feature:
     what = f"helper {name}"
     wanted = "BPF_FUNC_" + name.removeprefix("bpf_")
-    if wanted in _helper_names():
+    if wanted in _enumerators("bpf_func_id"):
         return Feature(what, True)
-    return Feature(what, False, "the kernel's BTF does not list it")
+    return Feature(what, False, _UNLISTED)
 
 
 def _kfunc(name: str) -> Feature:
@@ -136,10 +142,10 @@ def vmlinux_btf() -> object:
 
 
 @cache
-def _helper_names() -> frozenset[str]:
-    """The enumerators of ``enum bpf_func_id``."""
+def _enumerators(enum: str) -> frozenset[str]:
+    """The names in an enum of the kernel's."""
     vmlinux = vmlinux_btf()
-    type_id = lib.btf__find_by_name_kind(vmlinux, b"bpf_func_id", _ENUM)
+    type_id = lib.btf__find_by_name_kind(vmlinux, enum.encode(), _ENUM)
     if type_id < 0:
         return frozenset()
     words = ffi.cast("uint32_t *", lib.btf__type_by_id(vmlinux, type_id))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,14 +14,13 @@ from ..btf import Codecs
 from ..compiler import Compiler
 from ..errors import MapError, MapTypeError, MapValueError, NameLookupError, UnsupportedError, closest
 from ..kernel.features import probe
-from ..kernel.privilege import refusal_hint
 from ..kernel.types import MapType
 from ..libbpf import capture_log, ffi, lib, opts
-from ..libbpf.calls import reason
 from .base import Map
 from .c_types import Types, compile_types
 from .info import map_info
 from .kernel_btf import parse_codecs
+from .refused import Attributes, explain_refused_map
 from .registry import make_map
 from .shapes import ANY, Shape, shape_of
 
@@ -214,37 +212,12 @@ def _call(wanted: _Request, btf_fd: int) -> int:
 
 
 def _refusal(wanted: _Request, number: int) -> MapError | UnsupportedError:
-    if number in (errno.EPERM, errno.EACCES):
-        return MapError("cannot create", on=str(wanted), why=reason(number), fix=refusal_hint(), errno=number)
-    feature = probe("map_type", str(wanted.type))
-    if not feature:
-        return UnsupportedError("cannot create", on=str(wanted), why=feature.why, errno=number)
-    shown = f"key {wanted.key_size} and value {wanted.value_size} bytes, max_entries {wanted.max_entries}"
-    return MapError(
-        "cannot create",
-        on=str(wanted),
-        why=f"{reason(number)}, for {shown}, flags {wanted.flags:#x}",
-        fix=_advice(wanted, number),
-        errno=number,
+    sizes = (wanted.key_size, wanted.value_size, wanted.max_entries)
+    asked = Attributes(
+        wanted.type, *sizes, wanted.flags, wanted.extra, wanted.inner_fd, typed=bool(wanted.types.ids)
     )
-
-
-def _advice(wanted: _Request, number: int) -> str | None:
-    """What is probably wrong, where the kernel only says `EINVAL`."""
-    if number == errno.E2BIG:
-        return "ask for fewer or smaller elements"
-    if number != errno.EINVAL:
-        return None
-    count, page = wanted.max_entries, mmap.PAGESIZE
-    if shape_of(wanted.type).entries and count == 0:
-        return "max_entries has to be at least 1"
-    if wanted.type in (MapType.RINGBUF, MapType.USER_RINGBUF) and (count & (count - 1) or count % page):
-        return f"max_entries is its size in bytes: a power of 2 and a multiple of {page}"
-    wants = shape_of(wanted.type)
-    if not wants.entries and not wanted.types.ids:
-        return "its value has to have a type: value='u64', or a struct"
-    if wants.key not in (ANY, wanted.key_size):
-        return f"its key has {wants.key} bytes"
-    if wanted.type == MapType.LPM_TRIE:
-        return "its key begins with '__u32 prefixlen;', and 1 to 256 bytes of data follow"
-    return None
+    why, fix = explain_refused_map(asked, number)
+    lacks = number not in (errno.EPERM, errno.EACCES) and not probe("map_type", str(wanted.type))
+    return (UnsupportedError if lacks else MapError)(
+        "cannot create", on=str(wanted), why=why, fix=fix, errno=number
+    )

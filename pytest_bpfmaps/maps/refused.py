@@ -22,6 +22,7 @@ from ..libbpf import capture_log, ffi, lib, opts
 from ..libbpf.calls import reason
 from .shapes import ANY, MMAPABLE, NO_PREALLOC, shape_of
 
+_PREFIX = 4  # bytes of a trie's key in front of the data
 _BUFFERS = (MapType.RINGBUF, MapType.USER_RINGBUF)
 _FLAG_NAMES = {NO_PREALLOC: "BPF_F_NO_PREALLOC", MMAPABLE: "BPF_F_MMAPABLE"}
 
@@ -38,6 +39,9 @@ class Attributes:
     value_size: int
     max_entries: int
     map_flags: int
+    extra: int = 0
+    inner_fd: int = 0
+    typed: bool = True  # whether key and value have types, as far as is known
 
     def __str__(self) -> str:
         return (
@@ -47,7 +51,7 @@ class Attributes:
 
 
 def explain_refused_map(wanted: Attributes, number: int) -> Answer:
-    """Why the kernel refused a map with error `number` (positive), and what to do."""
+    """Why the kernel, or libbpf for it, refused a map with error `number` (positive), and what to do."""
     if number in (errno.EPERM, errno.EACCES):
         return _memory_limit(wanted) or (reason(number), refusal_hint())
     if not isinstance(wanted.type, MapType):
@@ -103,10 +107,15 @@ def _broken_rule(wanted: Attributes, type: MapType) -> Answer | None:
         if size == 0 or size & (size - 1) or size % page:
             rule = f"it is the buffer's size in bytes: a power of 2, and a multiple of {page}"
             return _at_fault("max_entries", size, rule)
+    elif type == MapType.LPM_TRIE and not _PREFIX < wanted.key_size <= _PREFIX + 256:
+        rule = "a key begins with '__u32 prefixlen;', and 1 to 256 bytes of data follow"
+        return _at_fault("key_size", wanted.key_size, rule)
     elif not shape.entries and wanted.max_entries:
         return _at_fault("max_entries", wanted.max_entries, f"maps of type {type} have none: leave it out")
     elif shape.entries and not wanted.max_entries:
         return _at_fault("max_entries", 0, "it has to be at least 1")
+    elif shape.key_type and not shape.entries and not wanted.typed:
+        return f"maps of type {type} want types for key and value", "give value='u64', or a struct"
     if shape.flags & ~wanted.map_flags:
         name = _FLAG_NAMES[shape.flags]
         return _at_fault(
@@ -143,10 +152,14 @@ def _changes(wanted: Attributes, type: MapType) -> Iterator[tuple[str, Attribute
 
 def _can_create(wanted: Attributes) -> bool:
     sizes = (wanted.key_size, wanted.value_size, wanted.max_entries)
+    settings = opts(
+        "bpf_map_create_opts",
+        map_flags=wanted.map_flags,
+        map_extra=wanted.extra,
+        inner_map_fd=wanted.inner_fd,
+    )
     with capture_log():
-        fd = lib.bpf_map_create(
-            wanted.type, ffi.NULL, *sizes, opts("bpf_map_create_opts", map_flags=wanted.map_flags)
-        )
+        fd = lib.bpf_map_create(wanted.type, ffi.NULL, *sizes, settings)
     if fd < 0:
         return False
     os.close(fd)
