@@ -39,7 +39,6 @@ def test_the_table_is_right_about_this_kernel(bpf_kernel):
     ("kind", "name", "function"),
     [
         ("map_type", "arena", "arena_map_alloc"),
-        ("map_type", "user_ringbuf", "user_ringbuf_map_alloc"),
         ("program_type", "netfilter", "bpf_nf_link_attach"),
     ],
 )
