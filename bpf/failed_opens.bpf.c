@@ -1,21 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Reports which files a process could not open: two programs that talk through a hash map. The first knows the
 // file's name, the second how the call ended; neither knows both.
-#include <linux/bpf.h>
+#include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 
 const volatile __u32 target_pid; // set before the programs are loaded
-
-struct enter { // of /sys/kernel/tracing/events/syscalls/sys_enter_openat/format
-	__u64 common;
-	long number, folder;
-	const char *path;
-};
-
-struct leave {
-	__u64 common;
-	long number, result;
-};
 
 struct event {
 	char path[128];
@@ -35,11 +24,11 @@ struct {
 } events SEC(".maps");
 
 SEC("tracepoint/syscalls/sys_enter_openat")
-int remember(struct enter *ctx)
+int remember(struct trace_event_raw_sys_enter *ctx)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	__u32 thread = id;
-	const char *path = ctx->path;
+	const char *path = (const char *)ctx->args[1];
 
 	if (id >> 32 == target_pid)
 		bpf_map_update_elem(&asked, &thread, &path, BPF_ANY);
@@ -47,13 +36,13 @@ int remember(struct enter *ctx)
 }
 
 SEC("tracepoint/syscalls/sys_exit_openat")
-int report(struct leave *ctx)
+int report(struct trace_event_raw_sys_exit *ctx)
 {
 	__u32 thread = bpf_get_current_pid_tgid();
 	const char **path = bpf_map_lookup_elem(&asked, &thread);
-	struct event event = {.error = -ctx->result};
+	struct event event = {.error = -ctx->ret};
 
-	if (path && ctx->result < 0) {
+	if (path && ctx->ret < 0) {
 		bpf_probe_read_user_str(event.path, sizeof(event.path), *path);
 		bpf_ringbuf_output(&events, &event, sizeof(event), 0);
 	}

@@ -21,13 +21,13 @@ struct {
 	__uint(max_entries, 4096);
 } events SEC(".maps");
 
-static void report(struct bpf_sock_ops *ctx, _Bool active)
+static void report(struct bpf_sock_ops *ctx)
 {
 	struct event event = {
 		.local_port = ctx->local_port,              // in this machine's byte order,
 		.remote_port = bpf_ntohl(ctx->remote_port), // and in the network's
 		.rtt = ctx->srtt_us >> 3,
-		.active = active,
+		.active = ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
 	};
 	bpf_ringbuf_output(&events, &event, sizeof(event), 0);
 }
@@ -43,10 +43,8 @@ int handshakes(struct bpf_sock_ops *ctx)
 			bpf_setsockopt(ctx, SOL_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
 		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-		report(ctx, 1);
-		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		report(ctx, 0);
+		report(ctx);
 		break;
 	}
 	return 1;

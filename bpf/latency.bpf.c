@@ -19,19 +19,6 @@ struct {
 	__type(value, __u64);
 } histogram SEC(".maps");
 
-static __u32 log2(__u64 value)
-{
-	__u32 found = 0;
-
-	for (int step = 32; step; step >>= 1) {
-		if (value >> step) {
-			value >>= step;
-			found += step;
-		}
-	}
-	return found;
-}
-
 SEC("tracepoint/syscalls/sys_enter_clock_nanosleep")
 int enter(void *ctx)
 {
@@ -47,16 +34,17 @@ SEC("tracepoint/syscalls/sys_exit_clock_nanosleep")
 int leave(void *ctx)
 {
 	__u32 thread = bpf_get_current_pid_tgid();
-	__u64 *start = bpf_map_lookup_elem(&began, &thread);
+	__u64 *start = bpf_map_lookup_elem(&began, &thread), *calls;
+	__u32 slot = 0;
 
 	if (!start)
 		return 0;
-	__u32 slot = log2(bpf_ktime_get_ns() - *start) & 63;
-	__u64 *calls = bpf_map_lookup_elem(&histogram, &slot);
+	for (__u64 rest = bpf_ktime_get_ns() - *start; rest > 1 && slot < 63; rest >>= 1)
+		slot++;
+	calls = bpf_map_lookup_elem(&histogram, &slot);
 	if (calls)
 		*calls += 1; // of this CPU alone
-	bpf_map_delete_elem(&began, &thread);
-	return 0;
+	return bpf_map_delete_elem(&began, &thread);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -27,11 +27,10 @@ struct {
 SEC("uprobe")
 int BPF_KPROBE(getaddrinfo_enter, const char *name)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-	__u32 thread = id;
+	__u32 thread = bpf_get_current_pid_tgid();
 	struct event event = {};
 
-	if (id >> 32 != target_pid)
+	if (bpf_get_current_pid_tgid() >> 32 != target_pid)
 		return 0;
 	bpf_probe_read_user_str(event.name, sizeof(event.name), name);
 	bpf_map_update_elem(&asked, &thread, &event, BPF_ANY);

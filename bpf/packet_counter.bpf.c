@@ -7,15 +7,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-struct traffic {
-	__u64 packets;
-	__u64 bytes;
-};
-
-struct event {
-	__u32 size;
-	__u8 protocol;
-};
+struct traffic { __u64 packets, bytes; };
+struct event { __u32 size; __u8 protocol; };
 
 const volatile __u32 size_limit = 1500; // bytes; set before the program is loaded
 __u64 ignored;                          // packets that are not IPv4

@@ -40,8 +40,8 @@ def test_counts_openat_per_process(bpf, bpf_kernel):
     assert counter.maps.process_count[child.pid] == 5
 
 
+# lets the child take its next step, and waits until it says that it took it
 def say(child, word):
-    """Lets the child take its next step, and waits until it says that it took it."""
     print(word, file=child.stdin, flush=True)
     assert child.stdout.readline() == word + "\n"
 
@@ -52,8 +52,3 @@ def test_detached_program_counts_no_more(bpf):
         open_files(1)
     open_files(10)
     assert counter.maps.process_count[os.getpid()] == 1
-
-
-def test_map_size_is_chosen_before_load(bpf):
-    counter = bpf.load("process_counter.bpf.c", max_entries={"process_count": 16})
-    assert counter.maps.process_count.max_entries == 16

@@ -151,7 +151,7 @@ class TestManyKprobes:
         for section, target in (
             ("kprobe.multi/do_sys_openat*", {}),
             ("kprobe.multi", {"functions": "do_sys_openat2"}),
-            ("kprobe.multi", {"functions": ["do_sys_openat2", "do_filp_open"]}),
+            ("kprobe.multi", {"functions": ["do_sys_openat2", "security_file_open"]}),
         ):
             ran = runs_while_attached(counter(section), open_files, **target)
             assert ran == (2 if isinstance(target.get("functions"), list) else 1)
@@ -159,12 +159,12 @@ class TestManyKprobes:
     def test_each_function_has_its_cookie(self, counter):
         body = "{ if (mine()) __sync_fetch_and_add(&cookie, bpf_get_attach_cookie(ctx)); return 0; }"
         obj = counter("kprobe.multi", body)
-        target = {"functions": ["do_sys_openat2", "do_filp_open"], "cookies": [1, 16]}
+        target = {"functions": ["do_sys_openat2", "security_file_open"], "cookies": [1, 16]}
         with obj.programs.count.attach(**target):
             open_files()
         assert obj.globals.cookie == 17
         with pytest.raises(AttachError, match="1 cookies for 2 functions"):
-            obj.programs.count.attach(functions=["do_sys_openat2", "do_filp_open"], cookies=[1])
+            obj.programs.count.attach(functions=["do_sys_openat2", "security_file_open"], cookies=[1])
 
     def test_nothing_fits(self, counter):
         with pytest.raises(AttachError, match="no kernel function that can be traced fits"):
