@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 Answer = tuple[str, str | None]
 """Why, and what to do."""
 
-_MAP = re.compile(r"^map '([^']+)': failed to create: .*\((-?\d+)\)", re.MULTILINE)
+# an error is "Invalid argument(-22)" to libbpf before 1.6, and "-EINVAL" since
+_MAP = re.compile(r"^map '([^']+)': failed to create: (?:.*\(-(\d+)\)|-(\w+))", re.MULTILINE)
 _CALLED = re.compile(r"(?:unknown func|invalid func|cannot use helper|helper) (bpf_\w+)")
 _IN_SOURCE = re.compile(r"\b(bpf_\w+)\s*\(")
 
@@ -37,7 +39,9 @@ def refused_map(opened: OpenedObject, log: str) -> tuple[str, Answer] | None:
         lib.bpf_map__max_entries(handle),
         lib.bpf_map__map_flags(handle),
     )
-    return found[1], explain_refused_map(wanted, abs(int(found[2])))
+    error = found[2] or found[3]
+    number = int(error) if error.isdecimal() else getattr(errno, error, 0)
+    return found[1], explain_refused_map(wanted, number)
 
 
 def explain_log(log: str) -> Answer | None:
