@@ -67,9 +67,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--bpf-vm",
         choices=["warm", "virtme-ng"],
         default=None,
-        help="how guests are started: from a saved state, or booted by virtme-ng (default: virtme-ng).",
+        help="how guests are started: from a saved state, or booted by virtme-ng (default: warm).",
     )
-    parser.addini("bpf_vm", "how guests are started", type="string", default="virtme-ng")
+    parser.addini("bpf_vm", "how guests are started", type="string", default="warm")
     for name, kind, ini_kind, default, text in OPTIONS:
         group.addoption(f"--bpf-{name}", type=kind, default=None, metavar=kind.__name__.upper(), help=text)
         parser.addini(f"bpf_{name.replace('-', '_')}", text, type=ini_kind, default=default)

@@ -14,7 +14,8 @@ import py_compile
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -45,11 +46,11 @@ def archive() -> Path:
 
 def _missing() -> Iterator[Path]:
     for source in sorted(Path(__file__).resolve().parents[1].rglob("*.py")):
-        if not _is_current(Path(importlib.util.cache_from_source(str(source))), source):
+        if not is_current(Path(importlib.util.cache_from_source(str(source))), source):
             yield source
 
 
-def _is_current(bytecode: Path, source: Path) -> bool:
+def is_current(bytecode: Path, source: Path) -> bool:
     """Whether the header of a bytecode file has its source's time and size (PEP 552)."""
     try:
         with bytecode.open("rb") as file:
@@ -59,6 +60,18 @@ def _is_current(bytecode: Path, source: Path) -> bool:
     status = source.stat()
     facts = b"".join((int(n) & 0xFFFFFFFF).to_bytes(4, "little") for n in (status.st_mtime, status.st_size))
     return header == importlib.util.MAGIC_NUMBER + bytes(4) + facts
+
+
+def lacking(files: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the bytecode that sources among `files` lack beside them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch, "one.pyc")
+        for file in files:
+            target = importlib.util.cache_from_source(file) if file.endswith(".py") else file
+            if target != file and not is_current(Path(target), Path(file)):
+                with suppress(py_compile.PyCompileError):
+                    py_compile.compile(file, str(made), dfile=file, doraise=True)
+                    yield target, made.read_bytes()
 
 
 def _write(target: Path, sources: list[Path], scratch: Path) -> None:

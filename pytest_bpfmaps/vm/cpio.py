@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,11 +17,13 @@ _MAGIC = "070701"
 class Cpio:
     """An archive that is written entry by entry. Paths are absolute, as the guest sees them.
 
-    Adding a file adds the folders above it and the links on the way, as this machine has them.
+    Adding a file adds the folders above it and the links on the way, as this machine has them. `read` gives
+    a file's content.
     """
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: BinaryIO, read: Callable[[Path], bytes] = Path.read_bytes) -> None:
         self._out = out
+        self._read = read
         self._inode = 0
         self._added: set[str] = set()
 
@@ -45,12 +48,13 @@ class Cpio:
         elif stat.S_ISDIR(status.st_mode):
             self._entry(path, stat.S_IFDIR | 0o755, b"", status.st_mtime)
         else:
-            self._entry(
-                path, stat.S_IFREG | (status.st_mode & 0o777), Path(path).read_bytes(), status.st_mtime
-            )
+            mode = stat.S_IFREG | (status.st_mode & 0o777)
+            self._entry(path, mode, self._read(Path(path)), status.st_mtime)
 
     def add_bytes(self, path: str, data: bytes, mode: int = 0o644) -> None:
-        """Adds a file with that content."""
+        """Adds a file with that content, unless there is one of that name."""
+        if path in self._added:
+            return
         self.add_folder(os.path.dirname(path))
         self._added.add(path)
         self._entry(path, stat.S_IFREG | mode, data, 0)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
+_SEGMENT = struct.Struct("<IIQQQQQQ")
 _NOTE = struct.Struct("<III")
 _SHT_NOTE = 7
 _XEN_ELFNOTE_PHYS32_ENTRY = 18
@@ -53,6 +54,7 @@ class Elf:
         self._data = data
         fields = _HEADER.unpack_from(data)
         self.type, self.machine = fields[1], fields[2]
+        self._segments = fields[5], fields[9], fields[10]
         table, (size, count, names) = fields[6], fields[11:14]
         if count and (size < _SECTION.size or table + count * size > len(data)):
             raise ValueError("its section table lies outside of the file")
@@ -82,6 +84,12 @@ class Elf:
                 at += _NOTE.size
                 yield bytes(self._data[at : at + owner]).rstrip(b"\0").decode(errors="replace"), kind
                 at += -(-owner // 4) * 4 + -(-desc // 4) * 4
+
+    def loaded_size(self) -> int:
+        """Where in the file what is loaded to run it ends, in bytes; symbols for debuggers follow."""
+        table, size, count = self._segments
+        segments = [_SEGMENT.unpack_from(self._data, table + i * size) for i in range(count)]
+        return max((s[2] + s[5] for s in segments), default=len(self._data))
 
     def has_pvh_entry(self) -> bool:
         """Whether a machine monitor can start this kernel uncompressed (Linux >= 4.21, ``CONFIG_PVH``)."""

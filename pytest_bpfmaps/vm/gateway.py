@@ -28,7 +28,7 @@ from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
 from pytest_bpfmaps.vm import journal
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
-from pytest_bpfmaps.vm.qemu import Machine, Shape
+from pytest_bpfmaps.vm.qemu import Machine, Shape, advice
 from pytest_bpfmaps.vm.rpc import Lines, dump_error
 from pytest_bpfmaps.vm.ways import DEFAULT, MODULES, way
 
@@ -207,14 +207,11 @@ class Gateway:
                 + (", after a kernel panic" if "panic" in words else ""),
                 details=words,
             )
-        fix = "look at the console below"
-        if "cannot mount the host's files" in words or "Failed to mount real root" in words:
-            fix = "use a kernel with 9p and overlay, built in or as modules (Debian's -cloud kernels lack 9p)"
         return VmError(
             "kernel did not boot:",
             on=f"{kernel.name} ({kernel.release})",
             why=f"QEMU ended with status {status} before the guest was ready",
-            fix=fix,
+            fix=advice(words),
             details=words,
         )
 

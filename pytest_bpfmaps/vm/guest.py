@@ -51,11 +51,16 @@ def mount(
 
 
 def mount_all(release: str, modules: str) -> None:
-    """Mount the kernel's file systems, and its modules where modprobe looks for them."""
+    """Mount the kernel's file systems, and its modules."""
     for kind, target, options in MOUNTS:
         if target.startswith("/dev/"):
             os.makedirs(target, exist_ok=True)
         mount(kind, target, kind, 0, options)
+    mount_modules(release, modules)
+
+
+def mount_modules(release: str, modules: str) -> None:
+    """Put the kernel's modules, if it has any, where modprobe looks for them."""
     if modules:
         folder = f"/lib/modules/{release}"
         os.makedirs(folder, exist_ok=True)
@@ -96,6 +101,7 @@ def apply(job: dict[str, Any]) -> None:
     """Make this process look like one that the host's pytest had started."""
     os.environ.clear()
     os.environ.update(job["env"])
+    time.tzset()
     sys.path[:] = job["path"]
     os.umask(job["umask"])
     socket.sethostname(job["hostname"])

@@ -12,14 +12,17 @@ import lzma
 import os
 import re
 import shlex
+import struct
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm import bytecode
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.cpio import Cpio
+from pytest_bpfmaps.vm.elf import Elf
 
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 _FOLDERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/root")
@@ -40,7 +43,7 @@ def write(
 ) -> None:
     """Writes the archive to `target`. Raises VmError when the kernel's modules can't be found."""
     with target.open("wb") as out:
-        archive = Cpio(out)
+        archive = Cpio(out, _loaded_part)
         for folder in _FOLDERS:
             archive.add_folder(folder)
         archive.add_device("/dev/console", 5, 1)
@@ -52,13 +55,34 @@ def write(
             archive.add_bytes(name, decompress(path))
             order.append(name)
         archive.add_bytes("/modules/order", "".join(f"{name}\n" for name in order).encode())
+        files = list(files)
+        for name, data in bytecode.lacking(files):
+            archive.add_bytes(name, data)
         for file in files:
             archive.add_tree(file)
         archive.close()
 
 
+def _loaded_part(path: Path) -> bytes:
+    """A file's content; of a library what is loaded, for the rest would only be memory of the guest."""
+    data = path.read_bytes()
+    try:
+        return data[: Elf(data).loaded_size()]
+    except (ValueError, struct.error):
+        return data
+
+
+def search_path() -> list[str]:
+    """Where Python looks for modules, the same for all projects: without $PYTHONPATH."""
+    ours = str(Path(__file__).resolve().parents[2])
+    added = {"", os.getcwd(), os.path.dirname(os.path.abspath(sys.argv[0]))}
+    added |= {os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+    found = [p for p in sys.path if p not in added]
+    return found if ours in found else [*found, ours]
+
+
 def _python(environment: Mapping[str, str]) -> str:
-    program = f"import sys; sys.path[:] = {[p for p in sys.path if p]!r}; "
+    program = f"import sys; sys.path[:] = {search_path()!r}; "
     program += "from pytest_bpfmaps.vm import zygote; zygote.run()"
     settings = [f"{name}={value}" for name, value in environment.items()]
     words = ["env", "HOME=/root", "PATH=/bin:/sbin", *settings, sys.executable, "-u", "-P", "-c", program]

@@ -18,6 +18,7 @@ from typing import Self
 from pytest_bpfmaps.errors import VmError
 
 PR_SET_PDEATHSIG = 1
+CANNOT_MOUNT = "cannot mount the host's files"  # a guest's last word, init.sh and zygote.py
 PORTS = ("control", "stream")
 # Binaries and packages by architecture as `uname -m` says it.
 BINARIES = {"x86_64": ("qemu-system-x86_64", "qemu-system-x86")}
@@ -88,6 +89,13 @@ class Log:
             self._kept = self.text()
             os.close(self.fd)
             self.fd = -1
+
+
+def advice(words: str) -> str:
+    """What to do about a guest that ended with these last words."""
+    if any(sign in words for sign in (CANNOT_MOUNT, "Failed to mount real root")):
+        return "use a kernel with 9p and overlay, built in or as modules (Debian's -cloud kernels lack 9p)"
+    return "look at the console below"
 
 
 class Machine:

@@ -25,69 +25,93 @@ MODULES = (
     *("pytest_bpfmaps.harness", "pytest_bpfmaps.objects", "pytest_bpfmaps.events", "pytest_bpfmaps.maps"),
     *("pytest_bpfmaps.kernel.features", "pytest_bpfmaps.kernel.handle", "pytest_bpfmaps.plugin"),
     *("pytest_bpfmaps.fixtures", "pytest_bpfmaps.report.failures", "pytest_bpfmaps.vm.rpc"),
-    *("pytest_bpfmaps.vm.guest", "pytest_bpfmaps.vm.zygote", "pytest_bpfmaps.compiler.request"),
+    *("pytest_bpfmaps.vm.guest", "pytest_bpfmaps.vm.zygote", "pytest_bpfmaps.vm.remembered"),
+    *("pytest_bpfmaps.compiler.request", "pytest_bpfmaps.triggers", "pytest_bpfmaps.run"),
     *("subprocess", "threading", "socket", "select", "mmap", "struct", "ctypes", "difflib", "pprint", "pdb"),
-    *(
-        "ipaddress",
-        "shutil",
-        "signal",
-        "selectors",
-        "unittest.mock",
-        "logging.handlers",
-        "random",
-        "statistics",
-    ),
+    *("ipaddress", "shutil", "signal", "selectors", "unittest.mock", "logging.handlers", "random"),
+    *("statistics", "tomllib", "packaging.version", "multiprocessing", "asyncio", "encodings.idna"),
 )
 OPTIONAL = (
-    "pyroute2",
-    "scapy.layers.inet",
-    "pytest_bpfmaps.triggers.netns",
-    "pytest_bpfmaps.report.assertions",
+    *("pyroute2", "pyroute2.iproute.linux", "pyroute2.netns", "scapy.layers.inet"),
+    *("pytest_bpfmaps.triggers.netns", "pytest_bpfmaps.report.assertions"),
 )
 
-TEST = """
+METADATA = ("METADATA", "PKG-INFO", "RECORD", "direct_url.json", "entry_points.txt", "top_level.txt")
+
+SESSION = {
+    "pyproject.toml": """
+[tool.pytest]
+minversion = "9.0"
+strict = true
+addopts = ["-ra"]
+testpaths = ["."]
+filterwarnings = ["error"]
+""",
+    "conftest.py": """
 import pytest
 
 @pytest.fixture
 def number():
+    assert pytest
     return 1
+""",
+    "test_rehearsal.py": """
+import pytest
+
+pytestmark = pytest.mark.bpf_requires("no such feature")
 
 @pytest.mark.parametrize("n", [1])
-def test_it(number, n, tmp_path, monkeypatch, capsys, request):
+def test_passes(number, n, tmp_path, monkeypatch, capsys, request):
     assert number == n
+
+@pytest.mark.skip(reason="none")
+def test_is_skipped():
+    pass
 
 def test_fails():
     assert {"a": 1} == {"a": 2}
-"""
+""",
+}
 
 
 def rehearse() -> None:
     """Imports everything, and runs a small pytest session in this process."""
-    import pytest
-
     for name in MODULES:
         importlib.import_module(name)
     for name in OPTIONAL:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    for entry_point in importlib.metadata.entry_points(group="pytest11"):
-        with contextlib.suppress(Exception):
-            entry_point.load()
     from pytest_bpfmaps.libbpf import version
 
     with contextlib.suppress(Exception):
         version()  # opens libbpf
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "test_rehearsal.py").write_text(TEST)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            pytest.main(["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", folder, folder])
-    for name in [n for n in sys.modules if n.startswith("test_rehearsal")]:
-        del sys.modules[name]
+    _say_too_late()
+    _run_session()
     platform.processor()  # starts a process; the answer is kept
-    for module in list(sys.modules.values()):
-        # pytest would warn that it comes too late to rewrite the assertions of plugins
-        with contextlib.suppress(Exception):
-            module.__doc__ = f"{module.__doc__ or ''}\nPYTEST_DONT_REWRITE"
+    _say_too_late()
+
+
+def _run_session() -> None:
+    import pytest
+
+    here = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in SESSION.items():
+            Path(folder, name).write_text(text)
+        os.chdir(folder)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            pytest.main(["-q", "--rootdir", folder])
+        os.chdir(here)
+    for name in ("conftest", "test_rehearsal"):
+        sys.modules.pop(name, None)
+
+
+def _say_too_late() -> None:
+    """pytest would warn that these modules were imported before it could rewrite their assertions."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] not in sys.stdlib_module_names:
+            with contextlib.suppress(Exception):
+                module.__doc__ = f"{module.__doc__ or ''}\nPYTEST_DONT_REWRITE"
 
 
 def files() -> set[str]:
@@ -137,7 +161,7 @@ def _site() -> set[str]:
                 if name.endswith(".pth"):
                     found.add(os.path.join(folder, name))
                 elif name.endswith((".dist-info", ".egg-info")):
-                    found |= {os.path.join(folder, name, part) for part in ("METADATA", "entry_points.txt")}
+                    found |= {os.path.join(folder, name, part) for part in METADATA}
     return found
 
 

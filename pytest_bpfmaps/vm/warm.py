@@ -1,8 +1,8 @@
 """Guests that start warm: a machine is booted once, made ready, and saved; each run restores that state.
 
-What a saved state holds is written down beside it (`manifest`): files of the kernel, of Python and of its
-packages, QEMU. Where one of them has changed, the state is made again. A state appears under its name whole
-or not at all: it is made in a folder of its own that is renamed at the end.
+The memory of a restored machine is a private view of the saved file: nothing is read before it is used, and
+what guests do not change they share. What a state holds is written down with it (`states`): files of the
+kernel, of Python and of its packages, QEMU. Where one of them has changed, the state is made again.
 """
 
 from __future__ import annotations
@@ -10,123 +10,100 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError, VmTimeoutError
-from pytest_bpfmaps.vm import initramfs, rehearsal, virtme
+from pytest_bpfmaps.vm import initramfs, rehearsal, states, virtme
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.monitor import Monitor
-from pytest_bpfmaps.vm.qemu import Machine, Shape, find_qemu
+from pytest_bpfmaps.vm.qemu import Machine, Shape, advice, find_qemu
+from pytest_bpfmaps.vm.staging import staging
+from pytest_bpfmaps.vm.states import State
 from pytest_bpfmaps.vm.virtme import KERNEL_ARGUMENTS, TCG_ARGUMENTS, TCG_CPU, find_busybox
 from pytest_bpfmaps.vm.zygote import TAG
 
-FORMAT = 1
-ZSTD = ("-1", "-q", "-f")
+FORMAT = 2
 SAVE_SECONDS = 300.0  # from power on to ready, under emulation on a busy machine
-
-
-def folder() -> Path:
-    """Where states are kept."""
-    return paths.cache_dir() / "warm"
-
-
-@dataclass(frozen=True)
-class State:
-    """A saved state: its folder has ``initramfs``, ``state``, ``manifest.json``."""
-
-    path: Path
-
-    @property
-    def memory(self) -> Path:
-        """The machine's memory and devices, compressed where zstd is installed."""
-        return self.path / "state"
-
-    @property
-    def initramfs(self) -> Path:
-        """What it booted from."""
-        return self.path / "initramfs"
-
-    def is_current(self) -> bool:
-        """Whether everything that it was made of is as it was."""
-        try:
-            facts = json.loads((self.path / "manifest.json").read_text())
-        except (OSError, ValueError):
-            return False
-        return all(_stamp(path) == stamp for path, stamp in facts["files"].items())
 
 
 def check(arch: str = "x86_64") -> None:
     """Raises VmError when this machine lacks a program that guests need."""
     find_qemu(arch)
     find_busybox()
-    if find_spec("qemu.qmp") is None:
-        raise VmError(
-            "cannot start a guest",
-            why="the package qemu.qmp is not installed",
-            fix="pip install 'pytest-bpfmaps[vm]'",
-        )
 
 
 def start(kernel: Kernel, shape: Shape) -> Machine:
     """Restores a guest with `kernel`; makes and saves it first where that was not done. Raises VmError."""
-    state = prepare(kernel, shape)
-    source = f"exec:{_reader(state.memory)}"
-    machine, monitor = _power_on(kernel, shape, state, ["-incoming", source])
+    opened = None
+    while opened is None:  # else somebody found it old, and deleted it, just now
+        opened = prepare(kernel, shape).open()
+    memory, devices = opened
+    try:
+        machine, monitor = _power_on(
+            kernel, shape, [*_ram(shape, memory, "off"), "-incoming", "defer"], opened
+        )
+    finally:
+        os.close(memory)
     try:
         with monitor:
-            monitor.wait_for_state()
-            monitor.call("device_add", driver="virtio-9p-pci", fsdev="bpfmaps-host", mount_tag=TAG)
-            monitor.call("cont")
+            monitor.restore(f"fd:{devices}")
         go = {"time": time.time(), "entropy": os.urandom(64).hex(), "modules": str(kernel.modules or "")}
         machine.control.sendall(json.dumps(go).encode() + b"\n")
     except BaseException:
         machine.close()
         raise
+    finally:
+        os.close(devices)
     return machine
 
 
 def prepare(kernel: Kernel, shape: Shape) -> State:
     """The state for `kernel`, made now when there is none that is current. Raises VmError."""
-    state = State(folder() / f"{kernel.name.replace('/', '_')}-{_key(kernel, shape)}")
+    state = State(states.folder() / f"{kernel.name.replace('/', '_')}-{_key(kernel, shape)}")
     if state.is_current():
         return state
-    folder().mkdir(parents=True, exist_ok=True)
-    with FileLock(folder() / f".{state.path.name}.lock"):
+    states.folder().mkdir(parents=True, exist_ok=True)
+    with FileLock(states.folder() / f".{state.path.name}.lock"):
         if not state.is_current():
-            _make(kernel, shape, state)
+            states.collect()
+            try:
+                _make(kernel, shape, state)
+            except OSError as e:
+                raise VmError(
+                    "cannot save the state of a guest",
+                    on=str(states.folder()),
+                    why=str(e),
+                    fix="BPFMAPS_CACHE names another folder; --bpf-vm=virtme-ng needs no state",
+                ) from e
     return state
 
 
 def _make(kernel: Kernel, shape: Shape, state: State) -> None:
     files = rehearsed_files()
-    scratch = State(Path(tempfile.mkdtemp(prefix=".making-", dir=folder())))
-    try:
-        initramfs.write(scratch.initramfs, kernel, find_busybox(), files, dict(_environment()))
-        machine, monitor = _power_on(kernel, shape, scratch, [])
+    with staging(states.folder()) as scratch, states.empty_memory() as memory:
+        archive, made = scratch / "initramfs", State(scratch / "state")
+        made.path.mkdir()
+        initramfs.write(archive, kernel, find_busybox(), files, dict(_environment()))
+        boot = [*_boot(kernel, shape, archive), *_ram(shape, memory, "on")]
+        machine, monitor = _power_on(kernel, shape, boot, [memory])
         with machine, monitor:
             _wait_until_ready(machine, kernel)
-            monitor.save(f"exec:{_writer(scratch.memory)}")
-        made_of = {*files, *(str(p) for p in _parts(kernel))}
-        facts = {"files": {path: _stamp(path) for path in sorted(made_of)}, "release": kernel.release}
-        (scratch.path / "manifest.json").write_text(json.dumps(facts))
-        shutil.rmtree(state.path, ignore_errors=True)
-        os.rename(scratch.path, state.path)
-    finally:
-        shutil.rmtree(scratch.path, ignore_errors=True)
+            monitor.save(f"exec:cat > {shlex.quote(str(made.devices))}")
+        states.copy_memory(memory, made.memory)
+        made.write_manifest(kernel.name, kernel.release, [*files, *map(str, _parts(kernel))])
+        if state.path.exists():
+            states.remove(state)
+        made.path.rename(state.path)
 
 
 def _wait_until_ready(machine: Machine, kernel: Kernel) -> None:
@@ -141,17 +118,20 @@ def _wait_until_ready(machine: Machine, kernel: Kernel) -> None:
             details=machine.last_words(),
         ) from None
     if b"saved" not in said:
+        machine.process.wait()  # for all of its words
         raise VmError(
-            "guest could not be prepared:",
-            on=f"kernel {kernel.name} ({kernel.release})",
-            why="it ended before it was ready",
-            fix="look at the console below; --bpf-vm=virtme-ng starts guests another way",
+            "kernel did not boot:",
+            on=f"{kernel.name} ({kernel.release})",
+            why="it ended before its state could be saved",
+            fix=advice(machine.last_words()),
             details=machine.last_words(),
         )
     machine.control.settimeout(None)
 
 
-def _power_on(kernel: Kernel, shape: Shape, state: State, more: list[str]) -> tuple[Machine, Monitor]:
+def _power_on(
+    kernel: Kernel, shape: Shape, more: list[str], descriptors: Iterable[int]
+) -> tuple[Machine, Monitor]:
     ours, theirs = socket.socketpair()
     monitor = [
         "-chardev",
@@ -160,7 +140,8 @@ def _power_on(kernel: Kernel, shape: Shape, state: State, more: list[str]) -> tu
         "chardev=bpfmaps-qmp,mode=control",
     ]
     with theirs:
-        machine = Machine([*_command(kernel, shape, state), *monitor, *more], [theirs.fileno()])
+        command = [*_command(kernel, shape), *monitor, *more]
+        machine = Machine(command, [theirs.fileno(), *descriptors])
     try:
         return machine, Monitor(ours)
     except BaseException as e:
@@ -169,17 +150,26 @@ def _power_on(kernel: Kernel, shape: Shape, state: State, more: list[str]) -> tu
         raise VmError("cannot start a guest", why="QEMU did not answer", details=words) from e
 
 
-def _command(kernel: Kernel, shape: Shape, state: State) -> list[str]:
-    """QEMU's command line: the same for the machine that is saved and for those that are restored."""
-    image = kernel.image if shape.kvm or kernel.vmlinux is None else kernel.vmlinux
-    arguments = [*KERNEL_ARGUMENTS, *(() if shape.kvm else TCG_ARGUMENTS)]
-    command = [find_qemu(kernel.arch), "-machine", "pc", "-accel", "kvm" if shape.kvm else "tcg"]
-    command += ["-cpu", "host" if shape.kvm else TCG_CPU, "-smp", str(shape.cpus), "-m", shape.memory]
+def _command(kernel: Kernel, shape: Shape) -> list[str]:
+    """QEMU's command line, as far as it is the same for the machine that is saved and for those restored."""
+    command = [find_qemu(kernel.arch), "-machine", "pc,memory-backend=bpfmaps-memory"]
+    command += ["-accel", "kvm" if shape.kvm else "tcg", "-cpu", "host" if shape.kvm else TCG_CPU]
+    command += ["-smp", str(shape.cpus), "-m", shape.memory]
     command += ["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]
-    command += ["-kernel", str(image), "-initrd", str(state.initramfs), "-append", " ".join(arguments)]
     command += ["-chardev", "stdio,id=bpfmaps-console,signal=off", "-serial", "chardev:bpfmaps-console"]
     files = "local,id=bpfmaps-host,path=/,security_model=none,readonly=on,multidevs=remap"
-    return [*command, "-fsdev", files]
+    return [*command, "-fsdev", files, "-device", f"virtio-9p-pci,fsdev=bpfmaps-host,mount_tag={TAG}"]
+
+
+def _ram(shape: Shape, fd: int, share: str) -> list[str]:
+    file = f"mem-path=/proc/self/fd/{fd},share={share}"
+    return ["-object", f"memory-backend-file,id=bpfmaps-memory,size={shape.memory},{file}"]
+
+
+def _boot(kernel: Kernel, shape: Shape, archive: Path) -> list[str]:
+    image = kernel.image if shape.kvm or kernel.vmlinux is None else kernel.vmlinux
+    arguments = [*KERNEL_ARGUMENTS, *(() if shape.kvm else TCG_ARGUMENTS)]
+    return ["-kernel", str(image), "-initrd", str(archive), "-append", " ".join(arguments)]
 
 
 def rehearsed_files() -> list[str]:
@@ -190,6 +180,7 @@ def rehearsed_files() -> list[str]:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": ""},
     )
     if done.returncode != 0:
         raise VmError(
@@ -201,14 +192,8 @@ def rehearsed_files() -> list[str]:
 
 def _key(kernel: Kernel, shape: Shape) -> str:
     """What tells states of one kernel apart."""
-    facts: list[Any] = [
-        FORMAT,
-        str(kernel.image),
-        asdict(shape),
-        sys.executable,
-        sys.path,
-        sorted(_environment()),
-    ]
+    facts: list[Any] = [FORMAT, str(kernel.image), asdict(shape), sys.executable]
+    facts += [initramfs.search_path(), sorted(_environment())]
     facts += [KERNEL_ARGUMENTS, TCG_ARGUMENTS, TCG_CPU]
     return sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
@@ -221,29 +206,8 @@ def _parts(kernel: Kernel) -> Iterator[Path]:
     yield from Path(__file__).parent.glob("*.py")
 
 
-def _stamp(path: str) -> str:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return ""
-    if not os.path.isfile(path):
-        return f"{status.st_mtime_ns}"
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
 def _environment() -> Iterator[tuple[str, str]]:
     for word in virtme._environment():
         name, _, value = word.partition("=")
-        yield name, value
-
-
-def _writer(path: Path) -> str:
-    target = shlex.quote(str(path))
-    return f"zstd {' '.join(ZSTD)} -o {target}" if shutil.which("zstd") else f"cat > {target}"
-
-
-def _reader(path: Path) -> str:
-    source = shlex.quote(str(path))
-    with path.open("rb") as file:
-        compressed = file.read(4) == b"\x28\xb5\x2f\xfd"
-    return f"zstd -dcq {source}" if compressed else f"cat {source}"
+        if name != "PYTHONPATH":  # a project's; workers get theirs with the job
+            yield name, value

@@ -1,0 +1,79 @@
+"""What a worker looks up and compiles at each start, remembered in the process whose state is saved.
+
+The files that the answers come from are in the state's manifest: where one changes, the state is made again.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.metadata
+import inspect
+import sys
+from collections.abc import Iterator
+from functools import cached_property
+from importlib.metadata import Distribution, EntryPoints, PackagePath, PathDistribution
+from types import CodeType
+from typing import Any
+
+
+class Installed(PathDistribution):
+    """A package whose metadata is read once."""
+
+    def __init__(self, path: Any) -> None:
+        super().__init__(path)
+        self._texts: dict[str, str | None] = {}
+
+    def read_text(self, filename: Any) -> str | None:
+        """The text of one of its metadata files; None where it has none."""
+        if filename not in self._texts:
+            self._texts[filename] = super().read_text(filename)
+        return self._texts[filename]
+
+    @cached_property
+    def entry_points(self) -> EntryPoints:
+        """Its entry points."""
+        return super().entry_points
+
+    @cached_property
+    def files(self) -> list[PackagePath] | None:
+        """Its files, as it was installed."""
+        return super().files
+
+
+def remember_packages() -> None:
+    """Has `importlib.metadata.distributions`, which pytest asks thrice, know the folders of `sys.path`."""
+    look_up = importlib.metadata.distributions
+    known = {folder: [_installed(found) for found in look_up(path=[folder])] for folder in sys.path}
+    for found in (one for folder in known.values() for one in folder):
+        if any(point.group == "pytest11" for point in found.entry_points):
+            found.files, found.read_text("direct_url.json")  # pytest will ask for them
+
+    def distributions(**context: Any) -> Iterator[Distribution]:
+        if context:
+            yield from look_up(**context)
+            return
+        for folder in sys.path:
+            yield from known[folder] if folder in known else look_up(path=[folder])
+
+    importlib.metadata.distributions = distributions
+
+
+def _installed(found: Distribution) -> Distribution:
+    return Installed(found._path) if isinstance(found, PathDistribution) else found
+
+
+def remember_worker() -> None:
+    """Has execnet know the bytecode of pytest-xdist's worker, whose source is sent to each."""
+    import xdist.remote
+    from execnet import gateway_base
+
+    known = (inspect.getsource(xdist.remote) + "\n", inspect.getsourcefile(xdist.remote), "exec")
+    code = compile(known[0], str(known[1]), known[2])
+
+    def compile_or_remember(source: Any, filename: Any, mode: str, *more: Any, **options: Any) -> CodeType:
+        if (source, filename, mode) == known and not more and not options:
+            return code
+        made: CodeType = builtins.compile(source, filename, mode, *more, **options)
+        return made
+
+    vars(gateway_base)["compile"] = compile_or_remember  # before the builtin of that name

@@ -1,0 +1,179 @@
+"""Saved states of guests on disk: what each was made of, which are current, which can go.
+
+A state is a folder below `folder()`, ``KERNEL-KEY``: ``memory`` (as large as the guest's, with holes where it
+is zero), ``devices`` (all else, as QEMU writes it) and ``manifest.json``. It appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.vm import staging
+
+UNUSED_SECONDS = 30 * 86400.0  # after which a state that is still current is collected too
+_PAGE = 4096
+_CHUNK = 1 << 20
+
+
+def folder() -> Path:
+    """Where states are kept."""
+    return paths.cache_dir() / "warm"
+
+
+@dataclass(frozen=True)
+class State:
+    """A saved state."""
+
+    path: Path
+
+    @property
+    def memory(self) -> Path:
+        """The guest's memory."""
+        return self.path / "memory"
+
+    @property
+    def devices(self) -> Path:
+        """What else the machine consists of."""
+        return self.path / "devices"
+
+    def facts(self) -> dict[str, Any]:
+        """``kernel``, ``release``, ``files``, as they were when it was made. Raises OSError, ValueError."""
+        facts: dict[str, Any] = json.loads((self.path / "manifest.json").read_text())
+        return facts
+
+    def is_current(self) -> bool:
+        """Whether everything that it was made of is as it was."""
+        try:
+            files = self.facts()["files"]
+            return bool(files) and all(stamp(path) == then for path, then in files.items())
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def open(self) -> tuple[int, int] | None:
+        """Descriptors of memory and devices, to be closed by the caller; None when they are gone."""
+        try:
+            memory = os.open(self.memory, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            devices = os.open(self.devices, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.close(memory)
+            return None
+        with suppress(OSError):
+            os.utime(self.path)  # it was used now
+        return memory, devices
+
+    @property
+    def size(self) -> int:
+        """What it takes on the disk, in bytes."""
+        return sum(p.stat().st_blocks * 512 for p in self.path.iterdir())
+
+    @property
+    def unused(self) -> float:
+        """Seconds since it was last used."""
+        return time.time() - self.path.stat().st_mtime
+
+    def write_manifest(self, kernel: str, release: str, files: Iterable[str]) -> None:
+        """Writes down what it is made of."""
+        stamps = {path: stamp(path) for path in sorted(set(files))}
+        facts = {"kernel": kernel, "release": release, "files": stamps}
+        (self.path / "manifest.json").write_text(json.dumps(facts))
+
+
+def stamp(path: str) -> str:
+    """What changes when a file does, or the packages in a folder; empty where nothing is."""
+    try:
+        status = os.stat(path)
+        if not os.path.isdir(path):
+            return f"{status.st_size} {status.st_mtime_ns}"
+        kinds = (".dist-info", ".egg-info", ".egg-link", ".pth")
+        packages = sorted(name for name in os.listdir(path) if name.endswith(kinds))
+    except OSError:
+        return ""
+    return sha256("\n".join(packages).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def empty_memory() -> Iterator[int]:
+    """A descriptor of a file for a guest's memory while it is made; nothing of it reaches the disk."""
+    fd = os.memfd_create("bpfmaps-memory")
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def copy_memory(source: int, target: Path) -> None:
+    """Copies the file `source` with a hole for each page of zeros. Raises OSError, when the disk is full."""
+    size = os.fstat(source).st_size
+    with target.open("xb") as file:
+        out = file.fileno()
+        os.ftruncate(out, size)
+        for start, end in _extents(source, size):
+            for offset in range(start, end, _CHUNK):
+                _copy_pages(os.pread(source, min(_CHUNK, end - offset), offset), out, offset)
+
+
+def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError:  # ENXIO: no more data
+            return
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _copy_pages(data: bytes, out: int, offset: int) -> None:
+    zeros = bytes(_PAGE)
+    view = memoryview(data)
+    run = None  # where the pages begin that are to be written in one go
+    for at in range(0, len(data), _PAGE):
+        if data[at : at + _PAGE] == zeros[: len(data) - at]:
+            if run is not None:
+                os.pwrite(out, view[run:at], offset + run)
+            run = None
+        elif run is None:
+            run = at
+    if run is not None:
+        os.pwrite(out, view[run:], offset + run)
+
+
+def states() -> list[State]:
+    """All of them, by name."""
+    with suppress(OSError):
+        found = [p for p in folder().iterdir() if not p.name.startswith(".")]
+        return [State(path) for path in sorted(found) if (path / "manifest.json").exists()]
+    return []
+
+
+def collect(keep: State | None = None) -> list[State]:
+    """Deletes states that are not current, or were not used for `UNUSED_SECONDS`; returns them.
+
+    A guest that runs from one keeps its files open.
+    """
+    gone = []
+    staging.collect(folder())
+    for state in states():
+        with suppress(OSError):
+            if state != keep and (state.unused > UNUSED_SECONDS or not state.is_current()):
+                remove(state)
+                gone.append(state)
+    return gone
+
+
+def remove(state: State) -> None:
+    """Deletes it, in one step for whoever looks. Raises OSError."""
+    with staging.staging(folder()) as trash:
+        state.path.rename(trash / state.path.name)
