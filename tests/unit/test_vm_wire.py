@@ -61,6 +61,9 @@ def _answering(lines: Lines, answer: dict[str, str]) -> list[dict[str, str] | No
     return asked
 
 
+COMPILED = '["/cache/x.bpf.o", ""]'  # path, warnings
+
+
 def _serving(lines: Lines, answers: dict[str, str]) -> list[dict[str, str] | None]:
     """Answer each call by its name, until the other side closes."""
     asked: list[dict[str, str] | None] = []
@@ -78,7 +81,7 @@ def test_a_source_of_the_guest_travels(pair: tuple[socket.socket, socket.socket]
     source = tmp_path / "x.bpf.c"
     source.write_text("int x;")
     compiler = RemoteCompiler(Host(pair[0].fileno()))
-    asked = _serving(Lines(pair[1].fileno()), {"digest": "that of another text", "compile": "/cache/x.bpf.o"})
+    asked = _serving(Lines(pair[1].fileno()), {"digest": "that of another text", "compile": COMPILED})
     assert compiler.compile(CompileRequest(source=str(source))) == Path("/cache/x.bpf.o")
     assert asked[1] is not None
     sent = CompileRequest.from_json(asked[1]["argument"])
@@ -91,14 +94,14 @@ def test_a_source_that_the_host_has_does_not(
     source = tmp_path / "x.bpf.c"
     source.write_text("int x;")
     digest = sha256(b"int x;").hexdigest()
-    asked = _serving(Lines(pair[1].fileno()), {"digest": digest, "compile": "/cache/x.bpf.o"})
+    asked = _serving(Lines(pair[1].fileno()), {"digest": digest, "compile": COMPILED})
     request = CompileRequest(source=str(source))
     RemoteCompiler(Host(pair[0].fileno())).compile(request)
     assert asked[1] == {"call": "compile", "argument": request.to_json()}
 
 
 def test_the_guests_compiler_asks_the_host(pair: tuple[socket.socket, socket.socket]) -> None:
-    asked = _answering(Lines(pair[1].fileno()), {"result": "/cache/x.bpf.o"})
+    asked = _answering(Lines(pair[1].fileno()), {"result": COMPILED})
     request = CompileRequest(code="int x;", defines=(("A", "1"),))
     assert RemoteCompiler(Host(pair[0].fileno())).compile(request) == Path("/cache/x.bpf.o")
     assert asked == [{"call": "compile", "argument": request.to_json()}]
