@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from .attach.sections import SECTIONS
 from .kernel.features import probe
 from .kernel.running import release
 from .kernel.since import since
@@ -103,9 +105,13 @@ def _variable(found: re.Match[str]) -> Answer:
 
 def _section(found: re.Match[str]) -> Answer:
     release_of_libbpf = "{}.{}".format(*version())
+    head, slash, rest = found[1].partition("/")
+    near = [n + slash + rest for n in get_close_matches(head, SECTIONS, n=3, cutoff=0.5)]
+    near = near or get_close_matches(found[1], SECTIONS, n=3, cutoff=0.5)
+    meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return (
         f"libbpf {release_of_libbpf} does not know the section name {found[1]!r}",
-        "write it as libbpf's program types are listed in its documentation; newer names need a newer libbpf",
+        f"{meant}libbpf's documentation lists the names (program types); newer names need a newer libbpf",
     )
 
 

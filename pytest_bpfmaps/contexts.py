@@ -57,6 +57,21 @@ def context_codec(type: ProgramType | int, name: str, codecs: Codecs | None) -> 
     return None if expected is None else _layout(expected)
 
 
+def refused_field(complaint: str, instruction: str, type: ProgramType | int, codec: Codec | None) -> str:
+    """Which field of its context a program may not touch, in words; empty when that is not known."""
+    found = re.search(r"invalid bpf_context access off=(\d+) size=(\d+)", complaint)
+    if found is None or not isinstance(codec, StructCodec):
+        return ""
+    at, size = int(found[1]), int(found[2])
+    field = next((f for f in codec.fields if f.offset <= at < f.offset + f.codec.size), None)
+    if field is None:
+        return f"the program reaches outside of its context: {codec.name} has nothing at offset {at}"
+    verb = "write" if instruction.startswith("*(") else "read"
+    element = getattr(field.codec, "element", field.codec)
+    part = "" if size == element.size else f" in {size} bytes, as it has {element.size}"
+    return f"programs of type {type} may not {verb} the field {field.name!r} of {codec.name}{part}"
+
+
 def encode_context(ctx: Any, codec: Codec | None, on: str) -> bytes:
     """A context as bytes: from a mapping or record of its fields, from bytes, or from 64-bit numbers.
 

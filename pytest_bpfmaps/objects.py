@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from . import events  # noqa: F401  teaches `maps` the buffer types
 from .attach import attach_program, names_no_target
+from .attach.kinds import example_for
 from .attach.struct_ops import register_struct_ops
 from .btf import Codecs
 from .btf.dwarf import read_local_types
@@ -271,11 +272,14 @@ class LoadedObject:
                 "cannot attach",
                 on=self.name,
                 why="no section of it names a target",
-                fix="attach its programs one by one: obj.programs.NAME.attach(interface=…)",
+                fix="attach its programs one by one: " + self._examples(),
                 errno=errno.EOPNOTSUPP,
             )
         self._links += made
         return Links(made)
+
+    def _examples(self) -> str:
+        return ", ".join(f"obj.programs.{p.name}.{example_for(p.type)}" for p in self.programs)
 
     def _attach_default(self, program: Program, made: list[Link]) -> None:
         if not lib.bpf_program__autoattach(program._handle):

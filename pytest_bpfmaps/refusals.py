@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 from .attach.sections import kind
 from .btf.lines import source_lines
 from .causes import explain_log, refused_helper, refused_map, refused_program_type
+from .contexts import context_codec, refused_field
+from .declared import line_of_call, line_of_map, line_of_program, line_of_section, use_of
 from .errors import LoadError, VerifierError
 from .kernel.names import explain_no_type
 from .kernel.privilege import refusal_hint
 from .libbpf.calls import as_errno, reason
 from .paths import objects_dir
-from .relocations import explain_relocation
+from .relocations import explain_relocation, missing_name
 from .second_look import log_of_rejected
-from .verifier import Advice, Rejection, advise, parse_log
+from .verifier import Advice, Rejection, advise, advise_release, parse_log
 from .verifier.buffers import LogBuffer
 
 if TYPE_CHECKING:
@@ -29,6 +31,12 @@ _FAILED_PROGRAM = re.compile(r"^prog '([^']+)': ", re.MULTILINE)
 _NO_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
 _EM_BPF = 247
 _MACHINES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 21: "PowerPC64", 22: "S/390"}
+_NO_FUNCTION = re.compile(r"extern \(func ksym\) '([^']+)'")
+_BTF_DUMP = re.compile(
+    r"^.*-- BEGIN BTF LOAD LOG ---\n.*?^-- END BTF LOAD LOG --\n", re.MULTILINE | re.DOTALL
+)
+# without news: the file in our cache, and what is not so from Linux 5.11 on
+_HOLLOW = ("failed to load object", "permission error while running as root", "libbpf: failed to load object")
 _MOST_SAID = 6
 _PARSED = 1 << 18  # characters from the end of a log; registers change all the time, so this is enough
 
@@ -89,7 +97,28 @@ def explain_load(opened: OpenedObject, number: int, log: str, logs: Mapping[str,
     else:
         answer = refused[1] if refused else _explain_log(opened, program, number, log)
     why, fix = answer
-    return LoadError("cannot load", on=on, why=why, details=_indent(log) or None, fix=fix, errno=number)
+    details = _indent("\n".join(_told_by_libbpf(log, _declared_at(opened, program, refused, log))))
+    return LoadError("cannot load", on=on, why=why, details=details or None, fix=fix, errno=number)
+
+
+def _declared_at(
+    opened: OpenedObject, program: ProgramSpec | None, refused: tuple[str, object] | None, log: str
+) -> str:
+    """The C line that the refusal is about."""
+    if refused:
+        return line_of_map(opened.path, refused[0])
+    if function := _NO_FUNCTION.search(log):
+        return line_of_call(opened.path, function[1])
+    if program:
+        return line_of_section(opened.path, program.section) or line_of_program(opened.path, program.name)
+    return ""
+
+
+def _told_by_libbpf(log: str, first: str) -> list[str]:
+    """What is worth reading of libbpf's own words, behind the C line."""
+    log = _BTF_DUMP.sub("", log)
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(_HOLLOW)]
+    return [*([first] if first else []), *lines[-_MOST_SAID:]]
 
 
 def _explain_log(
@@ -107,49 +136,82 @@ def _explain_log(
 def _rejected(opened: OpenedObject, program: ProgramSpec, number: int, said: str) -> VerifierError:
     log = log_of_rejected(opened, program.name, said)
     found = parse_log(log[-_PARSED:])
-    advice = _advice(found, program)
+    advice = _advice(found, opened, program)
     last = found.complaint[-1] if found.complaint else reason(number)
     return VerifierError(
         "the verifier rejected",
         on=f"program {program.name!r} of {opened.name}",
         why=advice.why if advice else last,
-        details=_indent("\n".join(_rejected_at(found, opened.path))),
+        details=_indent("\n".join(_rejected_at(found, opened.path, program))),
         fix=advice.fix if advice else "the whole log is in the error's log attribute",
         errno=number,
         log=log,
     )
 
 
-def _advice(found: Rejection, program: ProgramSpec) -> Advice | None:
-    """What this kernel has and lacks says more than the general sentence."""
+def _advice(found: Rejection, opened: OpenedObject, program: ProgramSpec) -> Advice | None:
+    """What this kernel has and lacks, and what is at hand here, says more than the general sentence."""
     known = explain_relocation(found.text) or refused_helper(found.text, found.source, program.type)
     general = advise(found.text)
     if known is None or (general is not None and "may sleep" in general.why):
-        return general
+        return _closer(found, opened, program, general) if general else None
     return Advice(known[0], known[1] or "")
 
 
-def _rejected_at(found: Rejection, path: Path) -> list[str]:
+def _closer(found: Rejection, opened: OpenedObject, program: ProgramSpec, general: Advice) -> Advice:
+    if found.acquired:
+        return advise_release(found.acquired.instruction) or general
+    codec = context_codec(program.type, program.name, opened._codecs)
+    field = refused_field(found.text, found.instruction, program.type, codec)
+    if not field:
+        return general
+    if "outside" in field:
+        return Advice(field, "check the offset or index, and the struct that the parameter points to")
+    if " bytes, as " in field:
+        return Advice(field, general.fix)
+    packet = re.search(r"field 'data(_end|_meta)?'", field)
+    return Advice(field, "take bpf_skb_load_bytes(), or another type of program" if packet else _FIELDS)
+
+
+_FIELDS = (
+    "each type of program has its own list: is_valid_access in the kernel, net/core/filter.c for packets"
+)
+
+
+def _rejected_at(found: Rejection, path: Path, program: ProgramSpec) -> list[str]:
     """The C line, the instruction, the registers that matter, the verifier's own words."""
     lines = []
     if found.source:
-        file, line = _place(found, path)
-        lines.append(f"{file}:{line}: {found.source}" if line else f"C source: {found.source}")
+        file, line, text = _place(found, path, program)
+        lines.append(f"{file}:{line}: {text}" if line else f"C source: {text}")
+    elif begins := line_of_program(path, program.name):
+        lines.append(begins)
     if found.index is not None:
         lines.append(f"    instruction {found.index}: {found.instruction}")
     lines += [f"    {register} = {state}" for register, state in found.relevant_registers().items()]
+    if found.acquired and found.acquired.source:
+        step = found.acquired
+        same = Rejection(index=step.index, source=step.source, file=step.file, line=step.line)
+        file, line, text = _place(same, path, program)
+        lines.append(f"acquired at {file}:{line}: {text}" if line else f"acquired at: {text}")
     return lines + [f"verifier: {said}" for said in found.complaint[-_MOST_SAID:]]
 
 
-def _place(found: Rejection, path: Path) -> tuple[str, int | None]:
-    """File and line of the rejected instruction; kernels before 6.10 tell the text only."""
-    if found.line:
-        return found.file, found.line
-    same = [r for r in source_lines(path) if r.text == found.source]
-    if not same:
-        return "", None
-    nearest = min(same, key=lambda r: abs(r.offset - 8 * (found.index or 0)))
-    return Path(nearest.file).name, nearest.line
+def _place(found: Rejection, path: Path, program: ProgramSpec) -> tuple[str, int | None, str]:
+    """File, line and text of the rejected instruction; kernels before 6.10 tell the text only."""
+    file, line = found.file, found.line
+    if not line:
+        same = [r for r in source_lines(path) if r.text == found.source]
+        if not same:
+            return "", None, found.source
+        nearest = min(same, key=lambda r: abs(r.offset - 8 * (found.index or 0)))
+        file, line = Path(nearest.file).name, nearest.line
+    name = missing_name(found.text)  # clang moves the instruction of a relocation up to earlier lines
+    if name and name not in found.source:
+        use = use_of(path, program.section, name, line)
+        if use is not None:
+            return Path(use.file).name, use.line, use.text
+    return file, line, found.source
 
 
 def _indent(text: str) -> str:

@@ -31,6 +31,15 @@ def explain_relocation(complaint: str) -> Answer | None:
         return f"the program uses {kind} {name} ({_CAUSE}), {e.what}: {e.why}", str(e.fix)
 
 
+def missing_name(complaint: str) -> str:
+    """The innermost name that could not be found, as the C source has it; empty without such words."""
+    found = _RELOCATION.search(complaint)
+    if found is None:
+        return ""
+    path = re.findall(r"\.(\w+)", found["path"] or "")
+    return str(found["value"] or (path[-1] if path else found["name"]))
+
+
 _CAUSE = "a CO-RE relocation failed"
 
 

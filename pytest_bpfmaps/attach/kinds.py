@@ -27,6 +27,12 @@ _WANTED = {
 }
 
 
+def example_for(type: Any) -> str:
+    """How a program of that type is attached."""
+    example = _EXAMPLES.get(_WANTED.get(type, ""), "")
+    return example.partition(": ")[2] or 'attach(interface="veth0")'
+
+
 def check_kind(type: Any, target: Target, on: str) -> None:
     """Raises `AttachError` for a target that the kernel has no way to attach this type of program to."""
     wanted = _WANTED.get(type)

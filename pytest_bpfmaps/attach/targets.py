@@ -7,6 +7,8 @@ import errno
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from ..errors import AttachError, closest
@@ -81,12 +83,29 @@ def descriptor_of(target: Target, key: str, on: str) -> Iterator[int]:
         try:
             fd = os.open(value, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as e:
-            why = reason(e.errno or 0)
-            raise AttachError(f"cannot attach {on}", on=show_target(target), why=why, errno=e.errno) from e
+            why, fix = _missing_path(value, key) if e.errno == errno.ENOENT else (reason(e.errno or 0), None)
+            raise AttachError(
+                f"cannot attach {on}", on=show_target(target), why=why, fix=fix, errno=e.errno
+            ) from e
         try:
             yield fd
         finally:
             os.close(fd)
+
+
+def _missing_path(path: str | bytes | os.PathLike[str], key: str) -> tuple[str, str]:
+    """Which part of a path is not there, and what is in its place."""
+    whole = Path(os.fsdecode(path))
+    there = next((p for p in whole.parents if p.exists()), Path())
+    lacking = whole.relative_to(there).parts[0]
+    try:
+        near = get_close_matches(lacking, os.listdir(there), n=3, cutoff=0.6)
+    except OSError:
+        near = []
+    hint = "make it first, or take the fixture bpf_cgroup" if key == "cgroup" else "make it first"
+    return f"there is no {lacking!r} in {there} (ENOENT)", (
+        closest(lacking, near) + " or " if near else ""
+    ) + hint
 
 
 def choose(target: Target, key: str, choices: Mapping[str, int], on: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,20 @@ def binary_of(target: Target, on: str) -> Path:
             why="there is no such file, and no library of that name is loaded here"
             if "/" not in os.fspath(target["binary"])
             else "there is no such file",
-            fix=closest(Path(target["binary"]).name, {p.name for p in mapped_files()}),
+            fix=_like(target["binary"]),
             errno=errno.ENOENT,
         )
     return found
+
+
+def _like(binary: str | os.PathLike[str]) -> str:
+    """Libraries with names like that, and for a path what is in its folder."""
+    path = Path(binary)
+    beside = [p.name for p in path.parent.iterdir()] if "/" in str(binary) and path.parent.is_dir() else []
+    near = get_close_matches(path.name, {*(p.name for p in mapped_files()), *beside}, n=3, cutoff=0.7)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return "give the path of a program or library, or the name of one that is loaded here: 'libc'"
 
 
 def explain_missing(target: Target, number: int) -> tuple[str, str | None] | None:

@@ -14,7 +14,7 @@ from ..errors import CompileError, strerror
 from .assumed import Assumption, wanted
 from .clang import INSTALL, Clang, Outcome, run
 from .flags import flags_for
-from .hints import missing_header, reason, remedy
+from .hints import missing_header, reason, remedy, without_repetitions
 from .inputs import SearchPath, parse_dependencies, parse_search_path
 from .request import CompileRequest
 
@@ -108,7 +108,7 @@ class Builder:
             )
         return self._error(
             f"{reason(details)} (clang {self.clang.version})",
-            details=details,
+            details=without_repetitions(details),
             fix=remedy(details, search.folders),
         )
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from .clang import INSTALL
 
 _MISSING_HEADER = re.compile(r"(?:fatal )?error: '([^'\n]+)' file not found")
 _ERROR_COUNT = re.compile(r"^(?:\d+ warnings? and )?(\d+) errors? generated\.$", re.MULTILINE)
 
+_STACK = re.compile(r"BPF stack limit (?:of \d+ bytes )?is exceeded")
+_NOWHERE = "could not determine the original source location"
 _LIBBPF = (
     "install libbpf's headers: 'apt-get install libbpf-dev' on Debian and Ubuntu, 'dnf install libbpf-devel' "
     "on Fedora and RHEL, 'zypper install libbpf-devel' on openSUSE, 'pacman -S libbpf' on Arch, "
@@ -37,6 +41,8 @@ def reason(output: str) -> str:
     header = missing_header(output)
     if header:
         return f"'{header}' not found"
+    if _STACK.search(output):
+        return "a function needs more than the 512 bytes of stack that BPF has"
     count = _ERROR_COUNT.search(output)
     if count:
         return "1 error" if count[1] == "1" else f"{count[1]} errors"
@@ -48,18 +54,49 @@ def remedy(output: str, folders: Sequence[str]) -> str | None:
     header = missing_header(output)
     if header:
         return _remedy_for_header(header, folders)
+    if _STACK.search(output):
+        return (
+            "keep large variables in a per-CPU array map, or in ring buffer memory, instead of on the stack"
+        )
     if "unable to create target" in output or "unknown target triple" in output:
         return f"this clang was built without the BPF target; {INSTALL}"
     return None
 
 
+def without_repetitions(output: str) -> str:
+    """Clang's diagnostics, each once: some it gives for every instruction."""
+    if not _STACK.search(output):
+        return output
+    parts = re.split(r"(?m)^(?=\S[^\n]*?:\d+:\d+: (?:error|warning|note): )", output)
+    kept = {part.partition("\n")[0]: part for part in reversed(parts) if _NOWHERE not in part}
+    text = "".join(part for part in parts if part in kept.values())
+    return re.sub(r"\n\s*\n", "\n", text)
+
+
+def _near(header: str, folders: Sequence[str]) -> str:
+    """Headers of nearly that name in the folder where it should be; empty when there is none."""
+    folder, _, name = header.rpartition("/")
+    beside = {n for f in folders for n in _listed(os.path.join(f, folder))} if folder else set()
+    near = get_close_matches(name, beside, n=2, cutoff=0.75)
+    return f"did you mean {' or '.join(f'<{folder}/{n}>' for n in near)}?" if near else ""
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
 def _remedy_for_header(header: str, folders: Sequence[str]) -> str:
+    if header.startswith(("gnu/", "bits/", "sys/cdefs")):
+        return _LIBC
+    if near := _near(header, folders):
+        return near
     if header.startswith("bpf/"):
         return _LIBBPF
     if header.startswith(("linux/", "asm/", "asm-generic/")):
         return _LINUX
-    if header.startswith(("gnu/", "bits/", "sys/cdefs")):
-        return _LIBC
     return (
         f"looked in the including file's folder, {', '.join(folders)}; add a folder with bpf_paths or cflags"
     )

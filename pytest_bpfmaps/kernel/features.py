@@ -137,7 +137,9 @@ def vmlinux_btf() -> object:
         UnsupportedError,
         "cannot read the types of this kernel",
         on="/sys/kernel/btf/vmlinux",
-        fix="it needs CONFIG_DEBUG_INFO_BTF=y",
+        fix="boot one with CONFIG_DEBUG_INFO_BTF=y, or run the test in a virtual machine: "
+        "pytest --bpf-kernel=6.1",
+        **({} if os.path.exists("/sys/kernel/btf/vmlinux") else {"why": "there is no such file"}),
     )
 
 

@@ -15,7 +15,7 @@ from ..leaks import forget, forget_pin, note, note_pin
 from ..libbpf import check, ffi, lib
 from ..libbpf.calls import reason
 from .info import MapInfo, codecs_for, map_info
-from .pins import Pins, unpin
+from .pins import Pins, pin_remedy, unpin
 
 
 class Map:
@@ -165,8 +165,7 @@ class Map:
             MapError,
             f"cannot pin map {self.name!r}",
             on=f"at {where}",
-            fix="the name must be free and its folder on a bpf file system; m.pin('x') pins in a folder of "
-            "the test's own, bpf.pin_root",
+            fix=pin_remedy(where),
         )
         self._pinned.append(where)
         if self._pins is not None:

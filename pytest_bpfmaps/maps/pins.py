@@ -90,6 +90,16 @@ class Pins:
         return Path(folder)
 
 
+def pin_remedy(path: str) -> str:
+    """What to do about a pin that was refused."""
+    own = "m.pin('x') pins in a folder of the test's own, bpf.pin_root"
+    if os.path.lexists(path):
+        return f"the name is taken: remove it first, or take another; {own}"
+    if Path(path).is_relative_to(_SHARED) and not os.path.ismount(_SHARED):
+        return f"no bpf file system is mounted there: 'mount -t bpf bpf {_SHARED}'; {own}"
+    return f"its folder must be there and on a bpf file system; {own}"
+
+
 def unpin(path: str, on: str) -> None:
     """Removes a pin. Raises `MapError` when there is none."""
     try:

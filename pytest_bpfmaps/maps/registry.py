@@ -65,6 +65,9 @@ CLASSES: dict[int, type[Map]] = {
 """By type; other floors add theirs. A type that is not here gets the plain `Map` with the kernel's verbs."""
 
 
+BY_ID = "to look at what others loaded needs CAP_SYS_ADMIN: run as root, or in a virtual machine"
+
+
 def make_map(
     fd: int, info: MapInfo, codecs: Codecs | None, *, name: str | None = None, owned: bool = True
 ) -> Map:
@@ -80,7 +83,7 @@ def map_by_id(map_id: int) -> Map:
 def open_map_id(map_id: int) -> int:
     """A new descriptor of the map with that id."""
     fd = lib.bpf_map_get_fd_by_id(map_id)
-    fix = "list the ids with 'bpftool map list'" if fd == -errno.ENOENT else None
+    fix = {-errno.ENOENT: "list the ids with 'bpftool map list'", -errno.EPERM: BY_ID}.get(fd)
     return check(fd, MapError, "cannot open", on=f"map id {map_id}", fix=fix)
 
 
@@ -114,7 +117,8 @@ def maps_by_name(name: str) -> list[Map]:
         else:
             os.close(fd)
     if result != -errno.ENOENT:
-        check(result, MapError, "cannot list", on="the loaded maps")
+        fix = BY_ID if result == -errno.EPERM else None
+        check(result, MapError, "cannot list", on="the loaded maps", fix=fix)
     return found
 
 

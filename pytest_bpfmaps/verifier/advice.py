@@ -16,6 +16,16 @@ class Advice:
 
 _TABLE: list[tuple[str, str, str]] = [
     (
+        r"spin_lock-ed region|bpf_spin_unlock is missing|spin_unlock.*missing",
+        "a path leaves the region of a bpf_spin_lock() without bpf_spin_unlock()",
+        "call bpf_spin_unlock() on every path before the return; decide first, and lock only for the change",
+    ),
+    (
+        r"inside bpf_spin_lock|function calls are not allowed while holding a lock|while holding a lock",
+        "the program does something between bpf_spin_lock() and bpf_spin_unlock() that is not allowed there",
+        "keep calls and further lookups out of the locked region",
+    ),
+    (
         r"cannot call GPL|GPL[- ]compatible|GPL only",
         "the program calls a helper that is for programs under the GPL only, and its licence is not",
         'declare it: char LICENSE[] SEC("license") = "GPL";',
@@ -153,3 +163,32 @@ def advise(complaint: str) -> Advice | None:
         if pattern.search(complaint):
             return advice
     return None
+
+
+# what releases, by what acquires
+_COUNTERPARTS = {
+    "bpf_ringbuf_reserve": "bpf_ringbuf_submit() or bpf_ringbuf_discard()",
+    "bpf_ringbuf_reserve_dynptr": "bpf_ringbuf_submit_dynptr() or bpf_ringbuf_discard_dynptr()",
+    "bpf_sk_lookup_tcp": "bpf_sk_release()",
+    "bpf_sk_lookup_udp": "bpf_sk_release()",
+    "bpf_skc_lookup_tcp": "bpf_sk_release()",
+    "bpf_task_acquire": "bpf_task_release()",
+    "bpf_task_from_pid": "bpf_task_release()",
+    "bpf_cgroup_acquire": "bpf_cgroup_release()",
+    "bpf_cgroup_from_id": "bpf_cgroup_release()",
+    "bpf_cpumask_create": "bpf_cpumask_release()",
+    "bpf_obj_new_impl": "bpf_obj_drop(), or put it into a list or tree,",
+    "bpf_kptr_xchg": "the kfunc that releases it",
+}
+
+
+def advise_release(call: str) -> Advice | None:
+    """For an instruction that acquired what is not released on some path; None for one that is not known."""
+    found = re.search(r"bpf_\w+", call)
+    counterpart = _COUNTERPARTS.get(found[0]) if found else None
+    if found is None or counterpart is None:
+        return None
+    return Advice(
+        f"what {found[0]}() gave is not released on some path",
+        f"call {counterpart} on every path that leaves the program, the early returns too",
+    )

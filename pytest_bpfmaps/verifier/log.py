@@ -34,8 +34,20 @@ _NOISE = (
     "caller",
     "callee",
     "returning from callee",
+    "arg#0 reference type",
     "to caller",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An instruction, and the C line that it comes from."""
+
+    index: int
+    instruction: str
+    source: str
+    file: str
+    line: int | None
 
 
 @dataclass
@@ -44,7 +56,8 @@ class Rejection:
 
     `complaint` holds the verifier's last words; `index` and `instruction` are number and text of the last
     instruction that it looked at; `source` is the C line above that, with `file` and `line` where the kernel
-    tells them; `registers` has the last known state of each register.
+    tells them; `registers` has the last known state of each register; `steps` has each instruction that the
+    log shows, by number, with its C line.
     """
 
     complaint: list[str] = field(default_factory=list)
@@ -54,11 +67,18 @@ class Rejection:
     file: str = ""
     line: int | None = None
     registers: dict[str, str] = field(default_factory=dict)
+    steps: dict[int, Step] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         """All of the complaint."""
         return "\n".join(self.complaint)
+
+    @property
+    def acquired(self) -> Step | None:
+        """The call that got what is not released, as far as the log shows it."""
+        found = re.search(r"alloc_insn=(\d+)", self.text)
+        return self.steps.get(int(found[1])) if found else None
 
     def relevant_registers(self) -> dict[str, str]:
         """The registers that the complaint or the rejected instruction names."""
@@ -81,6 +101,7 @@ def parse_log(log: str) -> Rejection:
             if unfinished := _UNFINISHED.match(found.instruction):
                 found.instruction, said = unfinished.groups()
                 found.complaint.append(said)
+            found.steps[found.index] = Step(found.index, found.instruction, *source)
             _note_registers(found, match[3] or "")
         elif match := _POISONED.match(line):
             found.index, found.instruction = int(match[1]), match[2]

@@ -231,6 +231,19 @@ def test_a_path_on_another_file_system(load, tmp_path):
     assert caught.value.errno == errno.EPERM
 
 
+@pytest.mark.skipif(os.path.ismount("/sys/fs/bpf"), reason="a bpf file system is mounted there")
+def test_a_path_where_no_bpf_file_system_is_mounted(load):
+    with pytest.raises(MapError, match=r"(?s)cannot pin .*'mount -t bpf bpf /sys/fs/bpf'; .*bpf\.pin_root"):
+        load(code()).maps.counts.pin("/sys/fs/bpf/x")
+
+
+def test_a_pin_where_one_is(bpf, load):
+    counts = load(code()).maps.counts
+    counts.pin("taken")
+    with pytest.raises(MapError, match=r"(?s)cannot pin .*EEXIST.*the name is taken: "):
+        counts.pin("taken")
+
+
 def test_unpinning_what_is_not_pinned(bpf, load):
     counts = load(code()).maps.counts
     counts.unpin()
