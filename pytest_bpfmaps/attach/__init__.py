@@ -24,7 +24,8 @@ def attach_program(handle: Any, on: str, section: str, type: Any, target: Target
 
     - ``interface="veth0"`` (a name, an index, an interface of `bpf_netns`), and ``netns=`` when it is not in
       this thread's namespace: XDP, with ``mode="skb"`` or ``"native"`` (Linux 5.9, commit aa8d3a716b59); tc,
-      with ``direction="ingress"`` or ``"egress"``, ``priority=1``
+      with ``direction="ingress"`` or ``"egress"``, ``priority=1`` or ``before=``, ``after=`` (a link or
+      program there, or True for all; Linux 6.6)
     - ``cgroup="/sys/fs/cgroup/x"`` (a path, an open descriptor, a `bpf_cgroup`): cgroup programs, sockops
       (Linux 5.7), with ``direction=`` for ``SEC("cgroup/skb")``
     - ``netns="/proc/self/ns/net"`` (a path, a descriptor, one of `bpf_netns`): sk_lookup, flow dissector
@@ -98,7 +99,7 @@ _WAYS: list[tuple[frozenset[str], frozenset[str], Callable[[Any, Target, str], A
     (frozenset(), frozenset(), _default),
     (
         frozenset({"interface"}),
-        frozenset({"netns", "mode", "direction", "priority", "handle"}),
+        frozenset({"netns", "mode", "direction", "priority", "handle", "before", "after"}),
         network.to_interface,
     ),
     (frozenset({"cgroup"}), frozenset({"direction"}), cgroup.to_cgroup),

@@ -29,7 +29,10 @@ def _xdp(handle: Any, index: int, target: Target, on: str) -> Link:
     if "mode" in target:
         flags = choose(target, "mode", XDP_MODES, on)
     refuse_keys(
-        target, ("direction", "priority", "handle"), on, "XDP runs for what arrives, one program alone"
+        target,
+        ("direction", "priority", "handle", "before", "after"),
+        on,
+        "XDP runs for what arrives, one program alone",
     )
     result = create_link(handle, index, AttachType.XDP, flags)
     if result >= 0:

@@ -12,6 +12,7 @@ from ..errors import AttachError
 from ..kernel.link_types import AttachType
 from ..kernel.namespaces import current_netns, inside_netns
 from ..libbpf import capture_log, lib, opts, to_str
+from ..libbpf.syscalls import bpf, pack
 from ..links import Attachment, FdLink, Link
 from .refusal import Target, programs_at, refused, show_target
 from .targets import choose, create_link, program_type, refuse_keys
@@ -19,6 +20,8 @@ from .targets import choose, create_link, program_type, refuse_keys
 DIRECTIONS = {"ingress": 1, "egress": 2}  # enum bpf_tc_attach_point
 _TCX = {1: AttachType.TCX_INGRESS, 2: AttachType.TCX_EGRESS}
 _BOTH, _REPLACE = 3, 1
+_LINK_CREATE = 28  # enum bpf_cmd
+_BEFORE, _AFTER, _LINK = 1 << 3, 1 << 4, 1 << 13  # BPF_F_*
 _GONE = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
 
 _filters: Counter[tuple[int, int]] = Counter()
@@ -28,12 +31,15 @@ _filters: Counter[tuple[int, int]] = Counter()
 def attach(handle: Any, index: int, target: Target, on: str) -> Link:
     """A tc program on an interface of this thread's namespace.
 
-    Without a priority: by a tcx link, after those that are there (Linux 6.6, commit e420bed02507). With one,
-    or where the kernel has no tcx: as a filter in direct-action mode (Linux 4.5). A killed process takes its
-    links with it, its filters stay.
+    Without a priority: by a tcx link (Linux 6.6, commit e420bed02507), after those that are there or where
+    ``before=`` or ``after=`` says. With one, or where the kernel has no tcx: as a filter in direct-action
+    mode (Linux 4.5). A killed process takes its links with it, its filters stay.
     """
     refuse_keys(target, ("mode",), on, "a mode is for XDP")
     point = _direction(handle, target, on)
+    if "before" in target or "after" in target:
+        refuse_keys(target, ("priority", "handle"), on, "filters have priorities, tcx links an order")
+        return _in_order(handle, index, point, target, on)
     if "priority" not in target and "handle" not in target:
         result = create_link(handle, index, _TCX[point])
         if result >= 0:
@@ -42,6 +48,44 @@ def attach(handle: Any, index: int, target: Target, on: str) -> Link:
             there = programs_at(index, _TCX[point])
             raise refused(-result, on, target, type=program_type(handle), there=there)
     return _filter(handle, index, point, target, on)
+
+
+def _in_order(handle: Any, index: int, point: int, target: Target, on: str) -> Link:
+    """Before or after another link or program, or all (True). By the system call: libbpf has it since 1.3."""
+    flags, relative = 0, 0
+    for key, flag in (("before", _BEFORE), ("after", _AFTER)):
+        other = target.get(key)
+        if other is None:
+            continue
+        flags |= flag
+        if other is not True:
+            relative = getattr(other, "fd", -1)
+            flags |= _LINK if isinstance(other, Link) else 0
+    if relative < 0:
+        raise AttachError(
+            f"cannot attach {on}",
+            on=show_target(target),
+            why="its place is given by a link or a program that is attached there, or by True",
+            fix="give the link that attach() gave: before=link",
+            errno=errno.EINVAL,
+        )
+    attributes = pack(
+        ("I", lib.bpf_program__fd(handle)),
+        ("I", index),
+        ("I", _TCX[point]),
+        ("I", flags),
+        ("I", relative),
+        ("I", 0),
+        ("Q", 0),  # any revision of the list
+    )
+    try:
+        return FdLink(bpf(_LINK_CREATE, attributes), on)
+    except OSError as e:
+        there = programs_at(index, _TCX[point])
+        fix = (
+            "it takes Linux 6.6; elsewhere give a priority" if e.errno == errno.EINVAL and not there else None
+        )
+        raise refused(e.errno or 0, on, target, type=program_type(handle), there=there, fix=fix) from e
 
 
 def _direction(handle: Any, target: Target, on: str) -> int:

@@ -170,6 +170,29 @@ class TestTc:
             arrived.wait()
         assert programs.globals.seen == 0
 
+    @pytest.mark.bpf_requires(kfunc="tcx_link_attach")
+    def test_links_run_in_order(self, load_code, veth):
+        code = """
+        __u64 order;
+        SEC("tc") int one(struct __sk_buff *skb) { order = order * 10 + 1; return -1; }
+        SEC("tc") int two(struct __sk_buff *skb) { order = order * 10 + 2; return -1; }
+        SEC("tc") int three(struct __sk_buff *skb) { order = order * 10 + 3; return -1; }
+        SEC("tc") int four(struct __sk_buff *skb) { order = order * 10 + 4; return -1; }
+        """
+        obj = load_code(code)
+        one, two, three, four = obj.programs
+        where = {"interface": veth.far, "direction": "ingress"}
+        link = one.attach(**where)
+        two.attach(**where, before=link)
+        three.attach(**where, after=two)
+        four.attach(**where, before=True)
+        veth.near.send(frame(veth))
+        assert obj.globals.order == 4231
+        with pytest.raises(AttachError, match="given by a link or a program"):
+            one.attach(**where, before="first")
+        with pytest.raises(AttachError, match="filters have priorities, tcx links an order"):
+            one.attach(**where, before=link, priority=1)
+
     def test_filters_run_by_priority(self, load_code, veth):
         first, second = (
             load_code(COUNT.format(section="tc", ctx="struct __sk_buff", verdict=v, other=0)) for v in (2, 0)

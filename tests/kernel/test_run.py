@@ -61,6 +61,21 @@ class TestPackets:
         with pytest.raises(LoadError, match=r"(?s)CPU 9999 is not there.*CPUs: 0"):
             loaded.programs.where.run(FRAME, cpu=9999)
 
+    @pytest.mark.bpf_requires(helper="bpf_xdp_get_buff_len")  # it came with XDP's fragments
+    def test_a_packet_of_several_pages(self, load_code):
+        code = """
+        SEC("xdp.frags") int measure(struct xdp_md *ctx)
+        {
+            __u8 last;
+
+            bpf_xdp_load_bytes(ctx, bpf_xdp_get_buff_len(ctx) - 1, &last, 1);
+            return last;
+        }
+        """
+        data = bytes(8999) + b"\2"
+        result = load_code(code).programs.measure.run(data)
+        assert (result.retval, result.data) == (2, data)
+
     def test_too_short_a_packet_says_so(self, load_code):
         program = load_code('SEC("tc") int pass(struct __sk_buff *skb) { return 0; }').programs["pass"]
         with pytest.raises(LoadError, match=r"(?s)EINVAL.*at least an Ethernet header: 14 bytes"):
