@@ -71,6 +71,12 @@ class CompileError(BpfError, RuntimeError):
     """clang is missing, or refused the source; `details` holds its diagnostics."""
 
 
+class SourceNotFoundError(CompileError, FileNotFoundError):
+    """There is no source of that name in the folders that are searched (`ENOENT`)."""
+
+    default_errno = _errno.ENOENT
+
+
 class LoadError(BpfError, OSError):
     """libbpf or the kernel refused to open or load an object."""
 

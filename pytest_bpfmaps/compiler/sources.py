@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..errors import CompileError, closest, strerror
+from ..errors import CompileError, SourceNotFoundError, closest, strerror
 from .request import CompileRequest
 
 SUFFIXES = (".bpf.c", ".bpf.o")
@@ -16,7 +16,7 @@ def find_source(name: str | os.PathLike[str], folders: Iterable[str | os.PathLik
     """The absolute path of the source or object `name`, in the first of `folders` that has it unless it is
     absolute itself.
 
-    Raises `CompileError` that tells where it was looked for and which names there are like it.
+    Raises `SourceNotFoundError` that tells where it was looked for and which names there are like it.
     """
     looked_in = [Path(folder).absolute() for folder in folders]
     places = [folder / name for folder in looked_in] if not os.path.isabs(name) else [Path(name)]
@@ -24,7 +24,7 @@ def find_source(name: str | os.PathLike[str], folders: Iterable[str | os.PathLik
         if place.is_file():
             return place
     known = list(_known(looked_in if not os.path.isabs(name) else [Path(name).parent]))
-    raise CompileError(
+    raise SourceNotFoundError(
         "cannot find the BPF source",
         on=repr(os.fspath(name)),
         why="no such file at " + ", ".join(map(str, places)),

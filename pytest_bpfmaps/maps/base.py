@@ -195,6 +195,13 @@ class Map:
         """The paths where this object pinned it, or found it pinned."""
         return tuple(self._pinned)
 
+    def __eq__(self, other: object) -> bool:
+        """Against a map: whether both are the same one in the kernel."""
+        return self.id == other.id if isinstance(other, Map) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     def close(self) -> None:
         """Closes the descriptor if it is this object's own. Safe to call again."""
         fd, self._fd = self._fd, -1

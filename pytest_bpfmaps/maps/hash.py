@@ -128,7 +128,9 @@ class HashMap(Map):
         batch.delete_all(self, self._encode_keys(wanted), len(wanted))
 
     def __eq__(self, other: object) -> bool:
-        """Against a mapping: whether it holds the same keys and values now. Against a map: identity."""
+        """With a mapping: whether it holds the same keys and values now. With a map: whether it is that."""
+        if isinstance(other, Map):
+            return Map.__eq__(self, other)
         fits: bool = self._compare(other, operator.eq)
         return fits
 
@@ -142,7 +144,7 @@ class HashMap(Map):
         fits: bool = self._compare(other, operator.le)
         return fits
 
-    __hash__ = object.__hash__
+    __hash__ = Map.__hash__
 
     def _compare(self, other: object, how: Callable[[Any, Any], Any]) -> Any:
         if isinstance(other, Map) or not isinstance(other, Mapping):

@@ -82,8 +82,10 @@ class SparseMap(Map):
                 self._refuse(-result, "delete", self._key.decode(key))
 
     def __eq__(self, other: object) -> bool:
-        """Against a mapping: whether it holds the same keys and values now. Against a map: identity."""
-        if isinstance(other, Map) or not isinstance(other, Mapping):
+        """With a mapping: whether it holds the same keys and values now. With a map: whether it is that."""
+        if isinstance(other, Map):
+            return Map.__eq__(self, other)
+        if not isinstance(other, Mapping):
             return NotImplemented
         return self._holds(other, exactly=True)
 
@@ -93,7 +95,7 @@ class SparseMap(Map):
             return NotImplemented
         return self._holds(other, exactly=False)
 
-    __hash__ = object.__hash__
+    __hash__ = Map.__hash__
 
     compared: Snapshot | None = None
     """What the last comparison that failed saw: the map may hold something else by the time of the report."""

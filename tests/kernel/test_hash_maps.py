@@ -173,6 +173,9 @@ def test_by_id_the_same_map_is_found_with_its_types(bpf, make_map):
     m[1, 2] = (3, "x")
     other = bpf.map_by_id(m.id)
     assert other == {(1, 2): {"count": 3, "comm": "x"}}
+    assert other == m
+    assert len({other, m}) == 1
+    assert other != make_map("hash", "struct point", "struct stats", prologue=POINT)
     with pytest.raises(MapError, match="map id 4294967295"):
         bpf.map_by_id(2**32 - 1)
 

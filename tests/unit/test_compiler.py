@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import platform
@@ -205,13 +206,15 @@ def test_find_source_takes_the_first_folder_that_has_it(tmp_path: Path) -> None:
 
 def test_find_source_tells_where_it_looked_and_what_is_close(tmp_path: Path) -> None:
     write(tmp_path / "bpf/process_counter.bpf.c", "")
-    with pytest.raises(CompileError) as caught:
+    with pytest.raises(FileNotFoundError) as caught:
         find_source("proces_counter.bpf.c", [tmp_path / "tests", tmp_path / "bpf"])
     assert str(caught.value) == (
         "cannot find the BPF source 'proces_counter.bpf.c': no such file at "
         f"{tmp_path}/tests/proces_counter.bpf.c, {tmp_path}/bpf/proces_counter.bpf.c\n"
         "  -> did you mean 'process_counter.bpf.c'?"
     )
+    assert isinstance(caught.value, CompileError)
+    assert caught.value.errno == errno.ENOENT
 
 
 @pytest.mark.parametrize("what", ["missing", "folder"])
