@@ -13,7 +13,7 @@ from .kernel.features import probe
 from .kernel.running import release
 from .kernel.since import since
 from .kernel.types import MapType, ProgramType
-from .libbpf import lib, version
+from .libbpf import ffi, lib, version
 from .maps.refused import Attributes, explain_refused_map
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def refused_map(opened: OpenedObject, log: str) -> tuple[str, Answer] | None:
         lib.bpf_map__value_size(handle),
         lib.bpf_map__max_entries(handle),
         lib.bpf_map__map_flags(handle),
+        inner_fd=0 if lib.bpf_map__inner_map(handle) == ffi.NULL else -1,
     )
     error = found[2] or found[3]
     number = int(error) if error.isdecimal() else getattr(errno, error, 0)
@@ -104,6 +105,11 @@ def _variable(found: re.Match[str]) -> Answer:
 
 
 def _section(found: re.Match[str]) -> Answer:
+    if found[1] == ".text":
+        return (
+            "the function has no section, so its program type is not known",
+            'put SEC("xdp") or another before it',
+        )
     release_of_libbpf = "{}.{}".format(*version())
     head, slash, rest = found[1].partition("/")
     near = [n + slash + rest for n in get_close_matches(head, SECTIONS, n=3, cutoff=0.5)]
@@ -143,10 +149,23 @@ def _attribute(found: re.Match[str]) -> Answer:
     )
 
 
+def _no_such_extern(found: re.Match[str]) -> Answer:
+    return (
+        f"{found[1]} is declared and defined nowhere, and BPF programs have no C library",
+        "write it yourself, include the source that has it, or for a kernel function declare it with __ksym",
+    )
+
+
+def _no_map_type(found: re.Match[str]) -> Answer:
+    return f"map {found[1]!r} has no type", "declare one: __uint(type, BPF_MAP_TYPE_HASH);"
+
+
 _TABLE: list[tuple[str, Callable[[re.Match[str]], Answer]]] = [
     (r"extern \(func ksym\) '([^']+)': not found", _function),
     (r"extern \(func ksym\) '([^']+)': .*can't find", _function),
     (r"extern \((?:var )?ksym\) '([^']+)': (?:not found|failed to find)", _variable),
+    (r"failed to find BTF for extern '([^']+)'", _no_such_extern),
+    (r"map '([^']+)': map type isn't specified", _no_map_type),
     (r"extern '(CONFIG_\w+)' \(strong\): not resolved", _setting),
     (r"extern '([^']+)' \(strong\): not resolved", _variable),
     (r"missing BPF prog type, check ELF section name '([^']+)'", _section),

@@ -20,7 +20,7 @@ from .libbpf.calls import as_errno, reason
 from .paths import objects_dir
 from .relocations import explain_relocation, missing_name
 from .second_look import log_of_rejected
-from .verifier import Advice, Rejection, advise, advise_release, parse_log
+from .verifier import Advice, Rejection, advise, advise_by_state, advise_release, parse_log
 from .verifier.buffers import LogBuffer
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _NO_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
 _EM_BPF = 247
 _MACHINES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 21: "PowerPC64", 22: "S/390"}
 _NO_FUNCTION = re.compile(r"extern \(func ksym\) '([^']+)'")
+_NAMED = re.compile(r"^map '([^']+)': |extern '([^']+)'", re.MULTILINE)
 _BTF_DUMP = re.compile(
     r"^.*-- BEGIN BTF LOAD LOG ---\n.*?^-- END BTF LOAD LOG --\n", re.MULTILINE | re.DOTALL
 )
@@ -44,13 +45,16 @@ _PARSED = 1 << 18  # characters from the end of a log; registers change all the 
 def explain_open(path: Path, number: int, log: str) -> LoadError:
     """For a file that libbpf could not open as an object."""
     why, fix = _look_at(path)
+    declared = ""
     if why is None:
         why, fix = explain_log(log) or (reason(number), fix)
+        if named := _NAMED.search(log):
+            declared = line_of_map(path, named[1]) if named[1] else line_of_call(path, named[2])
     return LoadError(
         "cannot open",
         on=path.name if path.is_relative_to(objects_dir()) else str(path),
         why=why,
-        details=log or None,
+        details="\n".join(_told_by_libbpf(log, declared)) or None,
         fix=fix,
         errno=as_errno(number),
     )
@@ -161,6 +165,8 @@ def _advice(found: Rejection, opened: OpenedObject, program: ProgramSpec) -> Adv
 def _closer(found: Rejection, opened: OpenedObject, program: ProgramSpec, general: Advice) -> Advice:
     if found.acquired:
         return advise_release(found.acquired.instruction) or general
+    if by_state := advise_by_state(found.text, found.registers):
+        return by_state
     codec = context_codec(program.type, program.name, opened._codecs)
     field = refused_field(found.text, found.instruction, program.type, codec)
     if not field:

@@ -13,6 +13,8 @@ _MISSING_HEADER = re.compile(r"(?:fatal )?error: '([^'\n]+)' file not found")
 _ERROR_COUNT = re.compile(r"^(?:\d+ warnings? and )?(\d+) errors? generated\.$", re.MULTILINE)
 
 _STACK = re.compile(r"BPF stack limit (?:of \d+ bytes )?is exceeded")
+_BUILTIN = re.compile(r"error: .*[Aa] call to built-in function '(\w+)' is not supported")
+_LINE = re.compile(r":\d+: error: .*to built-in function.*")  # several for one line of the source
 _NOWHERE = "could not determine the original source location"
 _LIBBPF = (
     "install libbpf's headers: 'apt-get install libbpf-dev' on Debian and Ubuntu, 'dnf install libbpf-devel' "
@@ -43,6 +45,8 @@ def reason(output: str) -> str:
         return f"'{header}' not found"
     if _STACK.search(output):
         return "a function needs more than the 512 bytes of stack that BPF has"
+    if builtin := _BUILTIN.search(output):
+        return f"{_arithmetic(builtin[1])}BPF has no function {builtin[1]}()"
     count = _ERROR_COUNT.search(output)
     if count:
         return "1 error" if count[1] == "1" else f"{count[1]} errors"
@@ -58,17 +62,31 @@ def remedy(output: str, folders: Sequence[str]) -> str | None:
         return (
             "keep large variables in a per-CPU array map, or in ring buffer memory, instead of on the stack"
         )
+    if builtin := _BUILTIN.search(output):
+        return _remedy_for_builtin(builtin[1])
     if "unable to create target" in output or "unknown target triple" in output:
         return f"this clang was built without the BPF target; {INSTALL}"
     return None
 
 
+def _arithmetic(name: str) -> str:
+    return "there is no floating point: " if re.match(r"__\w*[sdt]f\d?", name) else ""
+
+
+def _remedy_for_builtin(name: str) -> str:
+    if _arithmetic(name):
+        return "count in integers, in thousandths for example, and divide in the test"
+    if name.startswith("mem"):
+        return "clang inlines copies of up to 1024 bytes: copy in parts, or by bpf_probe_read_kernel()"
+    return "write it in integers that BPF has, up to 64 bits"
+
+
 def without_repetitions(output: str) -> str:
     """Clang's diagnostics, each once: some it gives for every instruction."""
-    if not _STACK.search(output):
+    if not _STACK.search(output) and not _BUILTIN.search(output):
         return output
     parts = re.split(r"(?m)^(?=\S[^\n]*?:\d+:\d+: (?:error|warning|note): )", output)
-    kept = {part.partition("\n")[0]: part for part in reversed(parts) if _NOWHERE not in part}
+    kept = {_LINE.sub("", part.partition("\n")[0]): part for part in reversed(parts) if _NOWHERE not in part}
     text = "".join(part for part in parts if part in kept.values())
     return re.sub(r"\n\s*\n", "\n", text)
 

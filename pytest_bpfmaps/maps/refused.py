@@ -23,6 +23,7 @@ from ..libbpf.calls import reason
 from .shapes import ANY, MMAPABLE, NO_PREALLOC, shape_of
 
 _PREFIX = 4  # bytes of a trie's key in front of the data
+_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 _BUFFERS = (MapType.RINGBUF, MapType.USER_RINGBUF)
 _FLAG_NAMES = {NO_PREALLOC: "BPF_F_NO_PREALLOC", MMAPABLE: "BPF_F_MMAPABLE"}
 
@@ -40,7 +41,7 @@ class Attributes:
     max_entries: int
     map_flags: int
     extra: int = 0
-    inner_fd: int = 0
+    inner_fd: int = 0  # of the model of a map of maps; 0 for none, -1 for one that is not at hand
     typed: bool = True  # whether key and value have types, as far as is known
 
     def __str__(self) -> str:
@@ -102,6 +103,18 @@ def _broken_rule(wanted: Attributes, type: MapType) -> Answer | None:
     shape = shape_of(type)
     if shape.key not in (ANY, wanted.key_size):
         return _at_fault("key_size", wanted.key_size, f"maps of type {type} have keys of {shape.key} bytes")
+    for name, size, wants in (
+        ("key", wanted.key_size, shape.key),
+        ("value", wanted.value_size, shape.value),
+    ):
+        if size == 0 and wants == ANY:
+            return f"it has no {name}", f"declare one: __type({name}, …) in C, {name}='u64' of bpf.create_map"
+    if type in _OF_MAPS and not wanted.inner_fd:
+        return (
+            "a map of maps has to know what its inner maps are like",
+            "declare that, __array(values, struct { … }), or give a live one: "
+            "opened.maps.NAME.set_inner_map(bpf.create_map(…))",
+        )
     if type in _BUFFERS:
         size, page = wanted.max_entries, mmap.PAGESIZE
         if size == 0 or size & (size - 1) or size % page:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -52,6 +53,42 @@ _TABLE: list[tuple[str, str, str]] = [
         r"calling kernel function \S+ is not allowed",
         "this type of program may not call that kernel function, or not on this kernel",
         "see the function's registration (BTF_KFUNCS_START) in the kernel for the types that may",
+    ),
+    (
+        r"only read is supported|cannot write into ptr_|is a pointer to a read-only|write to R\d+ .*ptr_",
+        "the program writes to a struct of the kernel, which it may only read",
+        "change it through a helper or kernel function, if there is one; a copy can be changed freely",
+    ),
+    (
+        r"type=(?:scalar|inv|unknown)\S* expected=(?:ringbuf_mem|alloc_mem)",
+        "what is submitted is no record any more: it was submitted or discarded before",
+        "submit or discard each record that was reserved exactly once",
+    ),
+    (
+        r"is not a known constant",
+        "the size has to be a number that is known when the program is compiled",
+        "reserve sizeof(struct …), or give a variable amount with bpf_ringbuf_output() or a dynptr",
+    ),
+    (
+        r"expected prog array map for tail call",
+        "bpf_tail_call() takes a program array, and that is another type of map",
+        "declare the map with __uint(type, BPF_MAP_TYPE_PROG_ARRAY), with keys and values of 4 bytes",
+    ),
+    (
+        r"cannot pass map_type \d+ into func",
+        "that helper is not for maps of this type",
+        "bpf-helpers(7) says for which it is: bpf_map_push_elem() for queues, stacks and bloom filters, "
+        "bpf_ringbuf_…() for ring buffers, bpf_…_storage_get() for storage",
+    ),
+    (
+        r"has no valid bpf_(?:timer|spin_lock|wq|kptr)|has to be at the constant offset",
+        "the map's value has no such special field (timer, lock, work queue) where the program says",
+        "put a struct bpf_timer, or bpf_spin_lock, into the struct that is the map's value; give its address",
+    ),
+    (
+        r"invalid zero-sized read",
+        "the length may be 0, or larger than the buffer",
+        "bound it on both sides right before the call: if (len == 0 || len > sizeof(buf)) return 0;",
     ),
     (
         r"unknown opcode|uses reserved fields|unknown insn",
@@ -162,6 +199,42 @@ def advise(complaint: str) -> Advice | None:
     for pattern, advice in _COMPILED:
         if pattern.search(complaint):
             return advice
+    return None
+
+
+_AFTER_RELEASE = Advice(
+    "the memory was given back before that: it is used after its release",
+    "move the use before bpf_ringbuf_submit() or whatever releases it",
+)
+_FAR = Advice(
+    "the offset that was added to the packet pointer has no bound, so no comparison with data_end helps",
+    "bound it before it is added: offset &= 0x3fff; or if (offset > 1500) return …;",
+)
+_OWNED = (
+    "ringbuf_mem",
+    "alloc_mem",
+    "mem(ref",
+    "mem(id",
+    "sock",
+    "tcp_sock",
+    "ptr_",
+    "trusted_ptr_",
+    "rcu_ptr_",
+)
+_NOT_A_POINTER = re.compile(r"(R\d+) invalid mem access '(?:scalar|inv)'")
+_PACKET = re.compile(r"invalid access to packet.*\b(R\d+)\(")
+_MOST = re.compile(r"\bumax(?:=smax)?(?:=\w+)*?=(0x[0-9a-f]+|\d+)")
+_MAX_PACKET_OFF = 0xFFFF
+
+
+def advise_by_state(complaint: str, registers: Mapping[str, str]) -> Advice | None:
+    """What the last known state of the registers says of a complaint; None when that is nothing."""
+    if (found := _NOT_A_POINTER.search(complaint)) and registers.get(found[1], "").startswith(_OWNED):
+        return _AFTER_RELEASE
+    if found := _PACKET.search(complaint):
+        most = _MOST.search(registers.get(found[1], ""))
+        if most and int(most[1], 0) > _MAX_PACKET_OFF:
+            return _FAR
     return None
 
 

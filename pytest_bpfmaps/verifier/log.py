@@ -17,6 +17,7 @@ _POISONED = re.compile(r"^(\d+): <(invalid .*)>$")  # libbpf's words for a reloc
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@]+):(\d+))?$")
 _STATE = re.compile(r"^(?:from \d+ to )?(\d+):(?: safe)? ?(R\d.*|frame\d.*)?$")
 _REGISTER = re.compile(r"\b(R\d+)(?:_\w+)?=(\S+?\([^()]*(?:\([^()]*\)[^()]*)*\)|\S+)")
+_WITHOUT_NEWLINE = re.compile(r"processed \d+ insns \(limit.*$")  # that some complaints of the kernel's lack
 _NOISE = (
     "processed ",
     "verification time",
@@ -111,7 +112,7 @@ def parse_log(log: str) -> Rejection:
         elif match := _STATE.match(line):
             _note_registers(found, match[2] or "")
         else:
-            found.complaint.append(line)
+            found.complaint.append(_WITHOUT_NEWLINE.sub("", line))
     return found
 
 

@@ -171,6 +171,141 @@ BROKEN = {
         r"a function needs more than the 512 bytes of stack",
         r"keep large variables in a per-CPU array map",
     ),
+    "a record that is used after it was submitted": (
+        """
+        SEC("tc") int prog(struct __sk_buff *skb)
+        {
+            volatile int *e = bpf_ringbuf_reserve(&rb, 4, 0);
+            if (!e)
+                return 0;
+            bpf_ringbuf_submit((void *)e, 0);
+            *e = 2; // line
+            return 0;
+        }""",
+        r"it is used after its release",
+        r"move the use before bpf_ringbuf_submit\(\)",
+    ),
+    "a record that is submitted twice": (
+        """
+        SEC("tc") int prog(struct __sk_buff *skb)
+        {
+            int *e = bpf_ringbuf_reserve(&rb, 4, 0);
+            if (!e)
+                return 0;
+            bpf_ringbuf_submit(e, 0);
+            bpf_ringbuf_submit(e, 0); // line
+            return 0;
+        }""",
+        r"it was submitted or discarded before",
+        r"exactly once",
+    ),
+    "a record of variable size": (
+        """
+        SEC("tc") int prog(struct __sk_buff *skb)
+        {
+            char *e = bpf_ringbuf_reserve(&rb, skb->len, 0); // line
+            if (!e)
+                return 0;
+            bpf_ringbuf_submit(e, 0);
+            return 0;
+        }""",
+        r"known when the program is compiled",
+        r"bpf_ringbuf_output\(\)",
+    ),
+    "an offset into the packet without a bound": (
+        """
+        SEC("xdp") int prog(struct xdp_md *ctx)
+        {
+            char *at = (void *)(long)ctx->data;
+            at += bpf_get_prandom_u32();
+            if (at + 1 > (char *)(long)ctx->data_end)
+                return 1;
+            return *at; // line
+        }""",
+        r"the offset that was added to the packet pointer has no bound",
+        r"bound it before it is added",
+    ),
+    "a length without a bound": (
+        """
+        SEC("tc") int prog(struct __sk_buff *skb)
+        {
+            char buffer[128] = {};
+            bpf_skb_load_bytes(skb, 0, buffer, skb->len); // line
+            return bpf_ringbuf_output(&rb, buffer, sizeof(buffer), 0);
+        }""",
+        r"the length may be 0, or larger than the buffer|can be larger, or smaller",
+        r"bound it",
+    ),
+    "a tail call through a hash": (
+        """
+        SEC("tc") int prog(struct __sk_buff *skb)
+        {
+            bpf_tail_call(skb, &values, 0); // line
+            return 0;
+        }""",
+        r"bpf_tail_call\(\) takes a program array",
+        r"BPF_MAP_TYPE_PROG_ARRAY",
+    ),
+    "a helper of other maps": (
+        """
+        struct {
+            __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 2); __type(key, int); __type(value, long);
+        } slots SEC(".maps");
+        SEC("tc") int prog(struct __sk_buff *skb)
+        {
+            long value = 1;
+            return bpf_map_push_elem(&slots, &value, 0); // line
+        }""",
+        r"that helper is not for maps of this type",
+        r"bpf_map_push_elem\(\) for queues",
+    ),
+    "a function without a section": (
+        """
+        int prog(struct __sk_buff *skb) { return 0; } // line
+        """,
+        r"the function has no section",
+        r'put SEC\("xdp"\)',
+    ),
+    "a map without a type": (
+        """
+        struct { __uint(max_entries, 2); __type(key, __u32); __type(value, __u32); } h SEC(".maps"); // line
+        SEC("tc") int prog(struct __sk_buff *skb) { return bpf_map_lookup_elem(&h, &(int){0}) != 0; }
+        """,
+        r"map 'h' has no type",
+        r"__uint\(type, BPF_MAP_TYPE_HASH\)",
+    ),
+    "a map of maps that says nothing of those": (
+        """
+        struct {
+            __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 2);
+            __type(key, int); __type(value, int);
+        } outer SEC(".maps"); // line
+        SEC("tc") int prog(struct __sk_buff *skb) { return bpf_map_lookup_elem(&outer, &(int){0}) != 0; }
+        """,
+        r"a map of maps has to know what its inner maps are like",
+        r"__array\(values, struct",
+    ),
+    "a function of the C library": (
+        """
+        extern int strlen(const char *);
+        SEC("tc") int prog(struct __sk_buff *skb)
+        {
+            char text[20];
+            bpf_skb_load_bytes(skb, 0, text, 20);
+            return strlen(text); // line
+        }""",
+        r"strlen is declared and defined nowhere, and BPF programs have no C library",
+        r"write it yourself",
+    ),
+    "a number with a fraction": (
+        """
+        SEC("tc") int prog(struct __sk_buff *skb)
+        {
+            return (int)(skb->len * 1.5); // line
+        }""",
+        r"there is no floating point",
+        r"count in integers",
+    ),
     "a header with a typing error": (
         """
         #include <bpf/bpf_helperz.h> // line

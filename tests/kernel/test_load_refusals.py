@@ -65,8 +65,8 @@ HASH = "__uint(type, BPF_MAP_TYPE_HASH); "
         ),
         (
             HASH + "__uint(key_size, 4); __uint(value_size, 0); __uint(max_entries, 1);",
-            "the kernel refuses value_size=0",
-            "8 is one that it takes",
+            "it has no value",
+            "declare one: __type(value, …) in C, value='u64' of bpf.create_map",
         ),
         (
             "__uint(type, BPF_MAP_TYPE_LPM_TRIE); __uint(key_size, 8); __uint(value_size, 8);"
