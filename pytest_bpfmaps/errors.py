@@ -15,6 +15,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
 
+ENOTSUPP = 524
+"""The kernel's own error number, which user space has no name for."""
+
 
 class BpfError(Exception):
     """Root of all errors of this package.
@@ -176,7 +179,7 @@ class ClosedError(BpfError, ValueError):
 def strerror(number: int) -> str:
     """``EPERM: Operation not permitted`` for an errno, positive or negative."""
     number = abs(number)
-    if number == 524:  # the kernel's own ENOTSUPP, which user space has no name for
+    if number == ENOTSUPP:
         return "ENOTSUPP: Operation is not supported by this kernel"
     return f"{_errno.errorcode.get(number, f'errno {number}')}: {os.strerror(number)}"
 

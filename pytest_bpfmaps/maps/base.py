@@ -9,7 +9,8 @@ from typing import Any, NoReturn, Self
 
 from .. import BPF_ANY, BPF_NOEXIST
 from ..btf import Codecs
-from ..errors import ClosedError, MapError, MapKeyError
+from ..errors import ENOTSUPP, ClosedError, MapError, MapKeyError, UnsupportedError
+from ..kernel.running import release
 from ..kernel.types import MapType
 from ..leaks import forget, forget_pin, note, note_pin
 from ..libbpf import check, ffi, lib
@@ -134,12 +135,20 @@ class Map:
     def lookup_and_delete_elem(self, key: Any) -> Any:
         """The value of `key`, which is removed in the same step.
 
-        Hash maps: Linux 5.14, commit 3e87f192b405. Queues and stacks: Linux 4.20.
+        Hash maps: Linux 5.14, commit 3e87f192b405; `UnsupportedError` before. Queues and stacks: Linux 4.20.
         """
         out = bytearray(self._value_bytes)
         result = lib.bpf_map_lookup_and_delete_elem(
             self.fd, ffi.from_buffer(self._encode_key(key)), ffi.from_buffer(out)
         )
+        if -result == ENOTSUPP:
+            raise UnsupportedError(
+                f"cannot look up and delete {key!r}",
+                on=f"in {self}",
+                why=f"Linux {release()} can't do it in one step for this type (hash maps: since 5.14)",
+                fix="look it up, then delete it: value = m[key]; del m[key]",
+                errno=ENOTSUPP,
+            )
         if result < 0:
             self._refuse(-result, "look up and delete", key)
         return self._decode_value(out)
