@@ -20,7 +20,7 @@ from .libbpf.calls import as_errno, reason
 from .paths import objects_dir
 from .relocations import explain_relocation, missing_name
 from .second_look import log_of_rejected
-from .verifier import Advice, Rejection, advise, advise_by_state, advise_release, parse_log
+from .verifier import Advice, Rejection, advise, advise_closer, parse_log
 from .verifier.buffers import LogBuffer
 
 if TYPE_CHECKING:
@@ -158,15 +158,17 @@ def _advice(found: Rejection, opened: OpenedObject, program: ProgramSpec) -> Adv
     known = explain_relocation(found.text) or refused_helper(found.text, found.source, program.type)
     general = advise(found.text)
     if known is None or (general is not None and "may sleep" in general.why):
-        return _closer(found, opened, program, general) if general else None
+        return _closer(found, opened, program, general)
     return Advice(known[0], known[1] or "")
 
 
-def _closer(found: Rejection, opened: OpenedObject, program: ProgramSpec, general: Advice) -> Advice:
-    if found.acquired:
-        return advise_release(found.acquired.instruction) or general
-    if by_state := advise_by_state(found.text, found.registers):
-        return by_state
+def _closer(
+    found: Rejection, opened: OpenedObject, program: ProgramSpec, general: Advice | None
+) -> Advice | None:
+    if closer := advise_closer(found):
+        return closer
+    if general is None:
+        return None
     codec = context_codec(program.type, program.name, opened._codecs)
     field = refused_field(found.text, found.instruction, program.type, codec)
     if not field:

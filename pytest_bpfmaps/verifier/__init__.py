@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .advice import Advice, advise, advise_by_state, advise_release
+from .advice import Advice, advise, advise_closer
 from .log import Rejection, parse_log
 
-__all__ = ["Advice", "Rejection", "advise", "advise_by_state", "advise_release", "parse_log"]
+__all__ = ["Advice", "Rejection", "advise", "advise_closer", "parse_log"]

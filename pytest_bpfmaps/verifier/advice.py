@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+
+from .log import Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +59,6 @@ _TABLE: list[tuple[str, str, str]] = [
         r"only read is supported|cannot write into ptr_|is a pointer to a read-only|write to R\d+ .*ptr_",
         "the program writes to a struct of the kernel, which it may only read",
         "change it through a helper or kernel function, if there is one; a copy can be changed freely",
-    ),
-    (
-        r"type=(?:scalar|inv|unknown)\S* expected=(?:ringbuf_mem|alloc_mem)",
-        "what is submitted is no record any more: it was submitted or discarded before",
-        "submit or discard each record that was reserved exactly once",
-    ),
-    (
-        r"is not a known constant",
-        "the size has to be a number that is known when the program is compiled",
-        "reserve sizeof(struct …), or give a variable amount with bpf_ringbuf_output() or a dynptr",
-    ),
-    (
-        r"expected prog array map for tail call",
-        "bpf_tail_call() takes a program array, and that is another type of map",
-        "declare the map with __uint(type, BPF_MAP_TYPE_PROG_ARRAY), with keys and values of 4 bytes",
     ),
     (
         r"cannot pass map_type \d+ into func",
@@ -206,35 +192,57 @@ _AFTER_RELEASE = Advice(
     "the memory was given back before that: it is used after its release",
     "move the use before bpf_ringbuf_submit() or whatever releases it",
 )
+_TWICE = Advice(
+    "what is submitted is no record any more: it was submitted or discarded before",
+    "submit or discard each record that was reserved exactly once",
+)
+_VARIABLE = Advice(
+    "the size has to be a number that is known when the program is compiled",
+    "reserve sizeof(struct …), or give a variable amount with bpf_ringbuf_output() or a dynptr",
+)
+_NO_PROGRAMS = Advice(
+    "bpf_tail_call() takes a program array, and that is another type of map",
+    "declare the map with __uint(type, BPF_MAP_TYPE_PROG_ARRAY), with keys and values of 4 bytes",
+)
 _FAR = Advice(
     "the offset that was added to the packet pointer has no bound, so no comparison with data_end helps",
     "bound it before it is added: offset &= 0x3fff; or if (offset > 1500) return …;",
 )
-_OWNED = (
-    "ringbuf_mem",
-    "alloc_mem",
-    "mem(ref",
-    "mem(id",
-    "sock",
-    "tcp_sock",
-    "ptr_",
-    "trusted_ptr_",
-    "rcu_ptr_",
+_VARIABLE_OFFSET = Advice(
+    "the program touches packet bytes that it has not proven to be there",
+    "compare with data_end first, and bound what was added to the pointer before: offset &= 0x3fff;",
 )
+# by the instruction, and by the complaint; kernels put some of them in words that say little
+_CALLS = (
+    (r"call bpf_ringbuf_(?:submit|discard)\b", r"\btype=\S+ expected=", _TWICE),
+    (r"call bpf_ringbuf_reserve\b", r"is not a known constant|unbounded size", _VARIABLE),
+    (r"call bpf_tail_call\b", r"prog array|misconfigured verifier", _NO_PROGRAMS),
+)
+_OWNED = ("ringbuf_mem", "alloc_mem", "mem(ref", "mem(id", "sock", "tcp_sock", "ptr_", "trusted_ptr_")
+_RELEASES = re.compile(r"call bpf_(?:ringbuf_(?:submit|discard)|\w+_release)\b")
 _NOT_A_POINTER = re.compile(r"(R\d+) invalid mem access '(?:scalar|inv)'")
-_PACKET = re.compile(r"invalid access to packet.*\b(R\d+)\(")
+_PACKET = re.compile(r"invalid access to packet.*\b(R\d+)\((id=0)?")
 _MOST = re.compile(r"\bumax(?:=smax)?(?:=\w+)*?=(0x[0-9a-f]+|\d+)")
 _MAX_PACKET_OFF = 0xFFFF
 
 
-def advise_by_state(complaint: str, registers: Mapping[str, str]) -> Advice | None:
-    """What the last known state of the registers says of a complaint; None when that is nothing."""
-    if (found := _NOT_A_POINTER.search(complaint)) and registers.get(found[1], "").startswith(_OWNED):
-        return _AFTER_RELEASE
-    if found := _PACKET.search(complaint):
-        most = _MOST.search(registers.get(found[1], ""))
-        if most and int(most[1], 0) > _MAX_PACKET_OFF:
-            return _FAR
+def advise_closer(found: Rejection) -> Advice | None:
+    """What the instructions and registers say beyond the complaint; None when that is nothing."""
+    for call, complaint, advice in _CALLS:
+        if re.search(call, found.instruction) and re.search(complaint, found.text):
+            return advice
+    if found.acquired:
+        return _release_of(found.acquired.instruction)
+    if wrong := _NOT_A_POINTER.search(found.text):
+        # without the state of registers, which old kernels don't show, a release that came before has to do
+        state = found.registers.get(wrong[1])
+        released = any(_RELEASES.search(s.instruction) for s in found.steps.values())
+        return _AFTER_RELEASE if released and (state or _OWNED[0]).startswith(_OWNED) else None
+    if packet := _PACKET.search(found.text):
+        most = _MOST.search(found.registers.get(packet[1], ""))
+        if most:
+            return _FAR if int(most[1], 0) > _MAX_PACKET_OFF else None
+        return None if packet[2] else _VARIABLE_OFFSET
     return None
 
 
@@ -255,7 +263,7 @@ _COUNTERPARTS = {
 }
 
 
-def advise_release(call: str) -> Advice | None:
+def _release_of(call: str) -> Advice | None:
     """For an instruction that acquired what is not released on some path; None for one that is not known."""
     found = re.search(r"bpf_\w+", call)
     counterpart = _COUNTERPARTS.get(found[0]) if found else None

@@ -222,8 +222,8 @@ BROKEN = {
                 return 1;
             return *at; // line
         }""",
-        r"the offset that was added to the packet pointer has no bound",
-        r"bound it before it is added",
+        r"the offset that was added to the packet pointer has no bound|has not proven to be there",
+        r"bound (it before it is added|what was added)",
     ),
     "a length without a bound": (
         """
