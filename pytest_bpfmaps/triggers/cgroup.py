@@ -17,6 +17,7 @@ from typing import Self
 from ..errors import ClosedError, TriggerError, UnsupportedError
 from ..kernel.running import timeout_scale
 from .names import PREFIX, unique_name
+from .reaper import reaper
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _MEMBERSHIP = Path("/proc/self/cgroup")
@@ -34,6 +35,7 @@ class Cgroup:
         self.path = path
         self._children: list[Cgroup] = []
         self._fd = _make(path)
+        reaper.watch_cgroup(path)
 
     def fileno(self) -> int:
         """Its descriptor. Raises `ClosedError` after teardown."""

@@ -20,6 +20,7 @@ from ..leaks import forget, keep, note
 from .interfaces import Address, AddressPair, Interface, Plan, Veth, connect
 from .names import PREFIX, unique_name
 from .netlink import netlink_socket, refused_as, require_pyroute2
+from .reaper import reaper
 
 T = TypeVar("T")
 
@@ -54,6 +55,8 @@ class NetNs:
         try:
             self.path = _publish(self._fd, path)
             self._stack.callback(_unpublish, self.path)
+            reaper.watch_netns(self.inode, self.path)
+            self._stack.callback(reaper.forget_netns, self.inode)
             self._prepare()
         except BaseException:
             self.close()

@@ -97,9 +97,25 @@ def test_ctrl_c_and_failure(bpf_cgroup, run, left, end):
     assert all(map(gone, pids))
 
 
-def test_a_killed_run_and_the_next_one(bpf_cgroup, run, left):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run(bpf_cgroup, run, left, number):
     with run("time.sleep(60)") as pytest_run:
         wait_until(made)
+        os.killpg(pytest_run.pid, number)
+    inode, *pids = map(int, Path("made").read_text().split())
+    wait_until(lambda: all(map(gone, pids)))
+    wait_until(lambda: left() == set())
+    assert holders(inode) == []
+
+
+def test_the_run_after_one_that_was_killed_with_all_that_watched_it(bpf_cgroup, run, left):
+    with run("time.sleep(60)") as pytest_run:
+        wait_until(made)
+        for pid in map(
+            int, Path(f"/proc/{pytest_run.pid}/task/{pytest_run.pid}/children").read_text().split()
+        ):
+            if "bpfmaps-reaper" in Path(f"/proc/{pid}/cmdline").read_text():
+                os.kill(pid, signal.SIGKILL)
         pytest_run.kill()
     inode, inside, paused = map(int, Path("made").read_text().split())
     wait_until(lambda: gone(paused))
