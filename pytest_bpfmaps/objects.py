@@ -200,7 +200,11 @@ class OpenedObject:
         handle, self._handle = self._handle, ffi.NULL
         self.globals._enter("closed")
         declared = {m.name: m._types for m in self.maps}
-        loaded = LoadedObject(handle, self.name, self._codecs, declared)
+        try:
+            loaded = LoadedObject(handle, self.name, self._codecs, declared)
+        except BaseException:  # its BTF has what is no value, for example
+            lib.bpf_object__close(handle)
+            raise
         self._pinned.keep(loaded.maps)
         return loaded
 

@@ -169,7 +169,7 @@ def _can_create(wanted: Attributes) -> bool:
         "bpf_map_create_opts",
         map_flags=wanted.map_flags,
         map_extra=wanted.extra,
-        inner_map_fd=wanted.inner_fd,
+        inner_map_fd=max(wanted.inner_fd, 0),
     )
     with capture_log():
         fd = lib.bpf_map_create(wanted.type, ffi.NULL, *sizes, settings)
