@@ -59,8 +59,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="NAME[,NAME...]",
         help="kernels to run BPF tests on: host, a name of the catalogue (bpfmaps kernels list), a glob, "
-        "a path to a kernel image or build tree, all; or auto, the default: the running kernel, or the "
-        "newest of the catalogue where this user can't load BPF programs here.",
+        "a path to a kernel image or build tree, all, newest, newest:GLOB; or auto, the default: "
+        "the running kernel, or newest where this user can't load BPF programs here.",
     )
     parser.addini("bpf_kernel", "kernels to run BPF tests on (list)", type="args", default=[])
     group.addoption(

@@ -20,7 +20,7 @@ from pytest_bpfmaps.vm.tree import FORMAT
 
 # What a person who asks for a missing kernel most likely wants: Debian keeps a major.minor for a whole suite.
 _SUITES = {"5.10": "debian:bullseye", "6.1": "debian:bookworm", "6.12": "debian:trixie"}
-_RESERVED = {"all", "auto", "host"}
+_RESERVED = {"all", "auto", "host", "newest"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
@@ -128,7 +128,7 @@ class Catalogue:
 
     def _unknown(self, name: str) -> VmError:
         known = self.names()
-        hint = closest(name, known) if known else "the catalogue is empty"
+        hint = closest(name, [*known, "newest"]) if known else "the catalogue is empty"
         return VmError(
             "no kernel",
             on=repr(name),
@@ -137,19 +137,23 @@ class Catalogue:
         )
 
     def select(self, pattern: str) -> list[Kernel]:
-        """The kernels that `pattern` means: a name, a glob, ``all``, or a path to an image or a build tree.
+        """The kernels that `pattern` means.
 
-        A path is not stored; what is read out of it is kept in the cache until the path changes. Raises
-        VmError when nothing fits.
+        A name, a glob, ``all``, ``newest``, ``newest:GLOB``, or a path to what `add` takes. A path is not
+        stored; what is read out of it is kept in the cache until the path changes. Raises VmError when nothing
+        fits.
         """
         if (kernel := self._find(pattern)) is not None:
             return [kernel]
         if "/" in pattern or (pattern not in {"", *_RESERVED} and Path(pattern).exists()):
             return [self._ad_hoc(Path(pattern).expanduser().resolve())]
-        found = [k for k in self if pattern == "all" or fnmatchcase(k.name, pattern)]
+        first, colon, rest = pattern.partition(":")
+        newest = first == "newest" and (rest or not colon)
+        glob = (rest or "*") if newest else "*" if pattern == "all" else pattern
+        found = [k for k in self if fnmatchcase(k.name, glob)]
         if not found:
             raise self._unknown(pattern)
-        return found
+        return [max(found, key=_age)] if newest else found
 
     def _ad_hoc(self, path: Path) -> Kernel:
         from pytest_bpfmaps.vm.importer import fingerprint, import_path
@@ -239,9 +243,17 @@ def check_name(name: str) -> None:
         raise VmError(
             "cannot name a kernel",
             on=repr(name),
-            why="a name has letters, digits and ._+- only, and is not 'all', 'auto' or 'host'",
+            why="a name has letters, digits and ._+- only, and is none of " + ", ".join(sorted(_RESERVED)),
             fix="choose another with --name",
         )
+
+
+def _age(kernel: Kernel) -> tuple[list[int], bool, list[tuple[int, int, str]]]:
+    """Sorts by release, whatever the names are; ``6.9.0-rc1`` is older than ``6.9.0``."""
+    release = kernel.release
+    numbers = re.match(r"[\d.]*", release)
+    assert numbers is not None
+    return [int(n) for n in re.findall(r"\d+", numbers[0])], "-rc" not in release, _natural(release)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -43,7 +43,7 @@ class Selection:
 
 
 def select(patterns: Iterable[str]) -> Selection:
-    """What `patterns` mean: ``host``, a catalogue name, a glob, ``all``, a path; several with commas.
+    """What `patterns` mean: ``host``, or what `Catalogue.select` takes; several with commas.
 
     Raises VmError when one means nothing.
     """
@@ -77,13 +77,13 @@ def newest() -> Selection:
     from pytest_bpfmaps.errors import VmError
     from pytest_bpfmaps.vm.catalogue import Catalogue
 
-    kernels = list(Catalogue())
-    if not kernels:
+    catalogue = Catalogue()
+    if not catalogue.names():
         raise VmError(
             "no kernel",
             on="for a guest",
             why="the catalogue is empty",
             fix="bpfmaps kernels fetch debian:bookworm",
         )
-    kernel = kernels[-1]
+    (kernel,) = catalogue.select("newest")
     return Selection((kernel.name,), (Guest(kernel, kernel.name),), explicit=False)

@@ -140,7 +140,7 @@ class TestAdd:
         assert catalogue.add(image, "mine").name == "mine"
         assert catalogue.names() == ["mine"]
 
-    @pytest.mark.parametrize("name", ["all", "host", "a/b", "..", ".x", "", "6.*", "a b", "6.1\n"])
+    @pytest.mark.parametrize("name", ["all", "host", "newest", "a/b", "..", ".x", "", "6.*", "a b", "6.1\n"])
     def test_impossible_name(self, catalogue: Catalogue, image: Path, name: str) -> None:
         with pytest.raises(VmError, match="cannot name a kernel"):
             catalogue.add(image, name)
@@ -283,12 +283,24 @@ class TestSelect:
             ("6.*", ["6.1", "6.12"]),
             ("[57].*", ["5.10", "7.2"]),
             ("all", ["5.10", "6.1", "6.12", "7.2"]),
+            ("newest", ["7.2"]),
+            ("newest:6.*", ["6.12"]),
+            ("newest:6.1", ["6.1"]),
         ],
     )
     def test_by_name(self, catalogue: Catalogue, pattern: str, names: list[str]) -> None:
         assert [k.name for k in catalogue.select(pattern)] == names
 
-    @pytest.mark.parametrize("pattern", ["6.2", "4.*", ""])
+    @pytest.mark.parametrize("names", [("mine", "yours"), ("yours", "mine")])
+    def test_newest_goes_by_release(
+        self, catalogue: Catalogue, tmp_path: Path, names: tuple[str, str]
+    ) -> None:
+        images = write(tmp_path, {"rc": bzimage("7.10.0-rc6"), "final": bzimage("7.10.0")})
+        for name, image in zip(names, ("rc", "final"), strict=True):
+            catalogue.add(images / image, name)
+        assert [k.release for k in catalogue.select("newest")] == ["7.10.0"]
+
+    @pytest.mark.parametrize("pattern", ["6.2", "4.*", "", "newest:4.*", "newest:", "oldest:6.*"])
     def test_nothing_fits(self, catalogue: Catalogue, pattern: str) -> None:
         with pytest.raises(VmError, match=r"the catalogue has 5\.10, 6\.1, 6\.12, 7\.2"):
             catalogue.select(pattern)
