@@ -140,8 +140,8 @@ class Catalogue:
         """The kernels that `pattern` means.
 
         A name, a glob, ``all``, ``newest``, ``newest:GLOB``, or a path to what `add` takes. A path is not
-        stored; what is read out of it is kept in the cache until the path changes. Raises VmError when nothing
-        fits.
+        stored; what is read out of it is kept in the cache until the path changes. Raises VmError when
+        nothing fits.
         """
         if (kernel := self._find(pattern)) is not None:
             return [kernel]
