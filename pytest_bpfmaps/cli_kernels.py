@@ -25,7 +25,10 @@ def register(commands: Any) -> None:
     fetch.set_defaults(run=_fetch, usage_error=fetch.error)
 
     add = verbs.add_parser("add", help="store a kernel that is on this machine")
-    add.add_argument("path", type=Path, help="an image, a .deb, an unpacked package, or a kernel build tree")
+    add.add_argument(
+        "path", type=Path, help="an image, a .deb or .rpm, an unpacked package, or a kernel build tree"
+    )
+    add.add_argument("more", type=Path, nargs="*", metavar="PACKAGE", help="further packages of that kernel")
     add.add_argument("--name", help="store it under this name (default: its version, 6.1)")
     add.set_defaults(run=_add)
 
@@ -59,7 +62,7 @@ def _fetch(arguments: argparse.Namespace) -> None:
 def _add(arguments: argparse.Namespace) -> None:
     progress = Progress()
     try:
-        kernel = Catalogue().add(arguments.path, arguments.name, progress)
+        kernel = Catalogue().add(arguments.path, arguments.name, progress, arguments.more)
     finally:
         progress.clear()
     print(_line(kernel))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -180,18 +180,24 @@ class Catalogue:
                 if not Path(Kernel.read(tree).source).exists():
                     tree.rename(trash / tree.name)
 
-    def add(self, path: Path, name: str | None = None, progress: Progress | None = None) -> Kernel:
-        """Store the kernel at `path`: an image, a ``.deb``, an unpacked package, or a kernel build tree.
+    def add(
+        self,
+        path: Path,
+        name: str | None = None,
+        progress: Progress | None = None,
+        more: Sequence[Path] = (),
+    ) -> Kernel:
+        """Store the kernel at `path`: an image, a package, an unpacked package, or a kernel build tree.
 
-        `name` defaults to its major.minor version. Raises VmError when `path` is none of these, or the name
-        is taken.
+        `more` are further packages of it. `name` defaults to its major.minor version. Raises VmError when
+        `path` is none of these, or the name is taken.
         """
         from pytest_bpfmaps.vm.importer import import_path
 
-        path = path.expanduser().resolve()
+        path, *others = (p.expanduser().resolve() for p in (path, *more))
         if name is not None:
             check_name(name)
-        return self.store(lambda tree: import_path(path, tree, progress or Silent()), name)
+        return self.store(lambda tree: import_path(path, tree, progress or Silent(), others), name)
 
     def store(self, build: Callable[[Path], None], name: str | None = None) -> Kernel:
         """Store the kernel that `build` puts into the (new) folder that it is given.

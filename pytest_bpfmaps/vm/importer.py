@@ -1,34 +1,53 @@
-"""Bring a kernel into the standard layout: from an image, a ``.deb``, an unpacked package, a build tree."""
+"""Bring a kernel into the standard layout: from an image, packages, an unpacked package, a build tree."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tarfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.image import FIX, read_image
 from pytest_bpfmaps.vm.progress import Progress
 from pytest_bpfmaps.vm.tree import FORMAT, complete, find_image
+from pytest_bpfmaps.vm.unpack import SUFFIXES, fingerprints, place, unpack
 
 # Where a kernel build leaves its bootable image, by architecture.
 _BUILT_IMAGES = ("arch/x86/boot/bzImage", "arch/arm64/boot/Image")
-_BOOT_FILES = ("vmlinuz", "vmlinux", "config", "System.map")
 
 
-def import_path(path: Path, tree: Path, progress: Progress) -> None:
-    """Fill the folder `tree` with the kernel at `path`. Raises VmError when there is none."""
-    if not path.exists():
-        raise VmError("cannot add kernel", on=str(path), why="there is no such file or folder", fix=FIX)
+def import_path(path: Path, tree: Path, progress: Progress, more: Sequence[Path] = ()) -> None:
+    """Fill the folder `tree` with the kernel at `path`; `more` are further packages of that kernel.
+
+    Raises VmError when there is none.
+    """
+    paths = [path, *more]
+    for part in paths:
+        if not part.exists():
+            raise VmError("cannot add kernel", on=str(part), why="there is no such file or folder", fix=FIX)
+        if more and not _is_package(part):
+            fix = "name the .deb or .rpm files of one kernel, or a single image, folder or package"
+            raise VmError(
+                "cannot add kernel", on=str(part), why="it is one of several, and no package", fix=fix
+            )
     tree.mkdir(exist_ok=True)
-    progress.step(f"copying {path}")
-    if path.is_file() and path.suffix == ".deb":
-        unpack_deb(path, tree)
+    for part in paths:
+        progress.step(f"copying {part}")
+        _copy(part, tree)
+    source = " ".join(map(str, paths))
+    packages = fingerprints([part for part in paths if part.is_file()])
+    complete(tree, source=source, packages=packages, progress=progress)
+
+
+def _is_package(path: Path) -> bool:
+    return path.is_file() and path.suffix in SUFFIXES
+
+
+def _copy(path: Path, tree: Path) -> None:
+    if _is_package(path):
+        unpack(path, tree)
     elif path.is_file():
         release = _copy_image(path, tree)
         if path.parent.name == "boot":  # installed or unpacked: its modules are a folder away
@@ -44,7 +63,6 @@ def import_path(path: Path, tree: Path, progress: Progress) -> None:
             why=f"the folder has neither boot/vmlinuz-* nor {_BUILT_IMAGES[0]}",
             fix="name an unpacked kernel package or a kernel tree that is built, or the image itself",
         )
-    complete(tree, source=str(path), progress=progress)
 
 
 def fingerprint(path: Path) -> str:
@@ -88,10 +106,10 @@ def _copy_modules(root: Path, release: str, tree: Path) -> None:
         for folder, _, names in os.walk(root / prefix / release):
             for name in names:
                 file = Path(folder, name)
-                place = _place(PurePosixPath(file.relative_to(root)))
-                if place is not None and file.is_file() and not (tree / place).exists():
-                    (tree / place).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(file, tree / place)
+                target = place(PurePosixPath(file.relative_to(root)))
+                if target is not None and file.is_file() and not (tree / target).exists():
+                    (tree / target).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, tree / target)
 
 
 def _copy_build(path: Path, tree: Path) -> None:
@@ -113,64 +131,6 @@ def _copy_build(path: Path, tree: Path) -> None:
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
         if (path / name).is_file():
             shutil.copyfile(path / name, target / name)
-
-
-def unpack_deb(package: Path, tree: Path, each: Callable[[int], None] = lambda size: None) -> None:
-    """Unpack image, configuration and modules of a Debian package into `tree`.
-
-    `each` is told the bytes of each file. Raises VmError when the package is damaged or dpkg-deb is missing.
-    """
-    if shutil.which("dpkg-deb") is None:
-        raise VmError("cannot unpack", on=str(package), why="no dpkg-deb", fix="install dpkg")
-    command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as dpkg:
-        assert dpkg.stdout is not None
-        assert dpkg.stderr is not None
-        try:
-            _unpack_tar(dpkg.stdout, tree, each)
-        except tarfile.TarError:
-            pass  # dpkg-deb says why
-        except BaseException:
-            dpkg.kill()
-            raise
-        dpkg.stdout.read()
-        why = dpkg.stderr.read().decode(errors="replace").strip()
-    if dpkg.returncode:
-        raise VmError(
-            "cannot unpack", on=str(package), why=why, fix="the file may be cut short: fetch it again"
-        )
-
-
-def _unpack_tar(stream: IO[bytes], tree: Path, each: Callable[[int], None]) -> None:
-    with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
-        for member in archive:
-            relative = _wanted(member)
-            content = archive.extractfile(member) if relative else None
-            if relative is None or content is None:
-                continue
-            target = tree / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as out:
-                shutil.copyfileobj(content, out, 1 << 20)
-            each(member.size)
-
-
-def _wanted(member: tarfile.TarInfo) -> PurePosixPath | None:
-    path = PurePosixPath(member.name)
-    safe = member.isreg() and not path.is_absolute() and ".." not in path.parts
-    return _place(path) if safe else None
-
-
-def _place(path: PurePosixPath) -> PurePosixPath | None:
-    """Where a package's file belongs in our layout; None when no guest needs it."""
-    parts = path.parts[1:] if path.parts[:2] == ("usr", "lib") else path.parts
-    if parts[:1] == ("boot",) and path.name.startswith(tuple(f"{name}-" for name in _BOOT_FILES)):
-        return PurePosixPath(*parts)
-    if parts[:2] != ("lib", "modules") or len(parts) < 4:
-        return None
-    if len(parts) == 4 and path.name in _BOOT_FILES:  # Debian >= 7.2, Fedora: all in one folder
-        return PurePosixPath("boot", f"{path.name}-{parts[2]}")
-    return PurePosixPath(*parts)
 
 
 def packaged_image(folder: Path) -> Path | None:

@@ -16,9 +16,9 @@ from pytest_bpfmaps.errors import VmError, closest
 from pytest_bpfmaps.vm import sources, staging
 from pytest_bpfmaps.vm.apt import AptError, AptRoot, need_commands
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, check_name
-from pytest_bpfmaps.vm.importer import unpack_deb
 from pytest_bpfmaps.vm.progress import Progress
 from pytest_bpfmaps.vm.tree import complete
+from pytest_bpfmaps.vm.unpack import unpack_deb
 
 # The metapackage that follows a suite's current kernel. Not the -cloud ones: theirs lack 9p.
 _METAPACKAGES = {"debian": "linux-image-{architecture}", "ubuntu": "linux-image-generic"}

@@ -115,3 +115,30 @@ def deb(folder: Path, name: str, version: str, files: dict[str, bytes], depends:
     command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", str(tree), str(target)]
     subprocess.run(command, check=True, capture_output=True)
     return target
+
+
+def rpm(folder: Path, name: str, version: str, files: dict[str, bytes], payload: str = "w3.zstdio") -> Path:
+    """An RPM package in `folder`, made by rpmbuild; `payload` is RPM's own name for a compression."""
+    tree = write(folder / f"{name}.tree", files)
+    macros = {"_topdir": folder / f"{name}.rpmbuild", "_rpmdir": folder, "_binary_payload": payload}
+    macros |= {"_build_name_fmt": "%{NAME}-%{VERSION}.rpm", "__os_install_post": "%{nil}"}
+    macros |= {"_dbpath": folder / f"{name}.rpmdb"}
+    spec = f"""
+Name: {name}
+Version: {version}
+Release: 1
+Summary: test
+License: none
+AutoReqProv: no
+%description
+test
+%install
+cp -r {tree}/. %{{buildroot}}
+%files
+/
+"""
+    write(folder, {f"{name}.spec": spec.encode()})
+    defines = [word for key, value in macros.items() for word in ("--define", f"{key} {value}")]
+    command = ["rpmbuild", "-bb", "--quiet", "--target", "x86_64", *defines, str(folder / f"{name}.spec")]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / f"{name}-{version}.rpm"

@@ -52,7 +52,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["kernels"],
         ["kernels", "fetch"],
         ["kernels", "add"],
-        ["kernels", "add", "a", "b"],
         ["kernels", "remove"],
         ["kernels", "list", "--yaml"],
         ["kernels", "fetch", "--name", "x", "debian:sid", "debian:trixie"],
@@ -105,6 +104,10 @@ def test_empty_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["remove", "6.2"], r"no kernel '6\.2': nothing to remove"),
         (["add", "/nonexistent"], "cannot add kernel /nonexistent: there is no such file or folder"),
         (["add", "/etc/passwd"], "not a kernel image: /etc/passwd: it is a text file"),
+        (
+            ["add", "/etc/passwd", "/etc/group"],
+            "cannot add kernel /etc/passwd: it is one of several, and no pac",
+        ),
         (["add", sys.executable], "not a kernel image: .* an ELF"),
         (["fetch", "bookworm"], "it is not DISTRIBUTION:SUITE"),
         (["fetch", "gentoo:now"], "'gentoo' is not one that this command knows"),

@@ -1,0 +1,122 @@
+"""What a guest needs of a package, taken out of it: image, configuration, modules."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from hashlib import file_digest
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from pytest_bpfmaps.errors import VmError
+
+BOOT_FILES = ("vmlinuz", "vmlinux", "config", "System.map")
+SUFFIXES = (".deb", ".rpm")
+
+# What makes a tar archive of an RPM package on standard output, given the package as standard input: the
+# first is a small tool of every distribution, the second comes with rpm itself.
+_RPM_COMMANDS = (("bsdtar", "-c", "-f", "-", "--format=pax", "@-"), ("rpm2archive", "-"))
+
+
+def _nothing(size: int) -> None:
+    pass
+
+
+def unpack(package: Path, tree: Path) -> None:
+    """Unpack image, configuration and modules of a ``.deb`` or ``.rpm`` into `tree`.
+
+    Raises VmError when the package is damaged or the tool for it is missing.
+    """
+    {".deb": unpack_deb, ".rpm": unpack_rpm}[package.suffix](package, tree)
+
+
+def unpack_deb(package: Path, tree: Path, each: Callable[[int], None] = _nothing) -> None:
+    """`unpack` of a Debian package. `each` is told the bytes of each file."""
+    if shutil.which("dpkg-deb") is None:
+        raise VmError("cannot unpack", on=str(package), why="no dpkg-deb", fix="install dpkg")
+    _unpack_output(("dpkg-deb", "--fsys-tarfile", str(package)), package, tree, each)
+
+
+def unpack_rpm(package: Path, tree: Path) -> None:
+    """`unpack` of an RPM package."""
+    command = next((c for c in _RPM_COMMANDS if shutil.which(c[0])), None)
+    if command is None:
+        fix = "install libarchive-tools (Debian, Ubuntu) or bsdtar; or rpm, which has rpm2archive"
+        raise VmError("cannot unpack", on=str(package), why="no bsdtar and no rpm2archive", fix=fix)
+    with package.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"\xed\xab\xee\xdb":  # bsdtar would take many another archive, too
+        raise VmError(
+            "cannot unpack", on=str(package), why="it is no RPM package", fix="look at `file` of it"
+        )
+    _unpack_output(command, package, tree, _nothing)
+
+
+def _unpack_output(command: tuple[str, ...], package: Path, tree: Path, each: Callable[[int], None]) -> None:
+    with (
+        package.open("rb") as stdin,
+        subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool,
+    ):
+        assert tool.stdout is not None
+        assert tool.stderr is not None
+        why = ""
+        try:
+            if not _unpack_tar(tool.stdout, tree, each):  # bsdtar's answer to half a header
+                why = "it is empty"
+        except (tarfile.TarError, EOFError) as error:
+            why = str(error)  # the tool says it better, if it noticed
+        except BaseException:
+            tool.kill()
+            raise
+        tool.stdout.read()
+        said = tool.stderr.read().decode(errors="replace").strip()
+    if tool.returncode or why:
+        fix = "the file may be cut short: fetch it again"
+        raise VmError("cannot unpack", on=str(package), why=said or why, fix=fix)
+
+
+def _unpack_tar(stream: IO[bytes], tree: Path, each: Callable[[int], None]) -> bool:
+    """Tells whether there was anything in it, wanted or not."""
+    member = None
+    with tarfile.open(fileobj=stream, mode="r|*", errorlevel=2) as archive:
+        for member in archive:
+            relative = _wanted(member)
+            content = archive.extractfile(member) if relative else None
+            if relative is None or content is None:
+                continue
+            target = tree / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as out:
+                shutil.copyfileobj(content, out, 1 << 20)
+            each(member.size)
+    return member is not None
+
+
+def _wanted(member: tarfile.TarInfo) -> PurePosixPath | None:
+    path = PurePosixPath(member.name)
+    safe = member.isreg() and not path.is_absolute() and ".." not in path.parts
+    return place(path) if safe else None
+
+
+def place(path: PurePosixPath) -> PurePosixPath | None:
+    """Where a package's file belongs in our layout; None when no guest needs it."""
+    parts = path.parts[1:] if path.parts[:2] == ("usr", "lib") else path.parts
+    if parts[:1] == ("boot",) and path.name.startswith(tuple(f"{name}-" for name in BOOT_FILES)):
+        return PurePosixPath(*parts)
+    if parts[:2] != ("lib", "modules") or len(parts) < 4:
+        return None
+    if len(parts) == 4 and path.name in BOOT_FILES:  # Debian >= 7.2, Fedora: all in one folder
+        return PurePosixPath("boot", f"{path.name}-{parts[2]}")
+    return PurePosixPath(*parts)
+
+
+def fingerprints(files: list[Path]) -> list[dict[str, str]]:
+    """Name and SHA-256 of each file, as ``kernel.json`` lists packages: they have no version to rely on."""
+    return [{"name": file.name, "version": "", "sha256": _sha256(file)} for file in files]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
