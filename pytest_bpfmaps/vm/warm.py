@@ -29,7 +29,7 @@ from pytest_bpfmaps.vm.monitor import Monitor
 from pytest_bpfmaps.vm.qemu import Machine, Shape, advice, find_qemu
 from pytest_bpfmaps.vm.staging import staging
 from pytest_bpfmaps.vm.states import State
-from pytest_bpfmaps.vm.virtme import KERNEL_ARGUMENTS, TCG_ARGUMENTS, TCG_CPU, find_busybox
+from pytest_bpfmaps.vm.virtme import KERNEL_ARGUMENTS, TCG, TCG_ARGUMENTS, TCG_CPU, find_busybox
 from pytest_bpfmaps.vm.zygote import TAG
 
 FORMAT = 2
@@ -153,7 +153,7 @@ def _power_on(
 def _command(kernel: Kernel, shape: Shape) -> list[str]:
     """QEMU's command line, as far as it is the same for the machine that is saved and for those restored."""
     command = [find_qemu(kernel.arch), "-machine", "pc,memory-backend=bpfmaps-memory"]
-    command += ["-accel", "kvm" if shape.kvm else "tcg", "-cpu", "host" if shape.kvm else TCG_CPU]
+    command += ["-accel", "kvm" if shape.kvm else TCG, "-cpu", "host" if shape.kvm else TCG_CPU]
     command += ["-smp", str(shape.cpus), "-m", shape.memory]
     command += ["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]
     command += ["-chardev", "stdio,id=bpfmaps-console,signal=off", "-serial", "chardev:bpfmaps-console"]
@@ -194,7 +194,7 @@ def _key(kernel: Kernel, shape: Shape) -> str:
     """What tells states of one kernel apart."""
     facts: list[Any] = [FORMAT, str(kernel.image), asdict(shape), sys.executable]
     facts += [initramfs.search_path(), sorted(_environment())]
-    facts += [KERNEL_ARGUMENTS, TCG_ARGUMENTS, TCG_CPU]
+    facts += [KERNEL_ARGUMENTS, TCG_ARGUMENTS, TCG, TCG_CPU]
     return sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
