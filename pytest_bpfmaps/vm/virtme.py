@@ -47,7 +47,7 @@ KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets som
 TCG_ARGUMENTS = ("maxcpus=1",)
 TCG_CPU = "max,la57=off"  # five page-table levels make each emulated TLB miss dearer
 # All CPUs in one thread: with a thread for each, QEMU 7.2 went on running an int3 that the kernel had patched
-# away on the other CPU, for ever (once in some two thousand tests); it also costs a third more processor time.
+# away on the other CPU, for ever (once in some two thousand tests); it also took half again as much time.
 TCG = "tcg,thread=single"
 
 
