@@ -12,6 +12,7 @@ import sys
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import FrameType, FunctionType, ModuleType
 
 _PACKAGE = os.path.dirname(__file__) + os.sep
@@ -46,10 +47,11 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is there at a moment: descriptors with what they are, and pins."""
+    """What is there at a moment: descriptors with what they are, pins, this thread's network namespace."""
 
     descriptors: dict[int, str]
     pins: frozenset[str]
+    netns: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Leak:
     what: str
     places: tuple[Place, ...]
 
+
+_INSIDE = Leak("this thread is inside a network namespace that it entered", ())
 
 _made: dict[int, Made] = {}
 _pins: dict[str, Made] = {}
@@ -101,7 +105,8 @@ def forget_pin(path: str) -> None:
 
 def snapshot() -> Snapshot:
     """What is there now."""
-    return Snapshot(dict(_descriptors()), frozenset(_pins))
+    _home()
+    return Snapshot(dict(_descriptors()), frozenset(_pins), _netns())
 
 
 def since(before: Snapshot, holders: Mapping[str, object] | None = None) -> list[Leak]:
@@ -109,8 +114,9 @@ def since(before: Snapshot, holders: Mapping[str, object] | None = None) -> list
 
     `holders` are about to go: what only they refer to is no leak.
     """
+    stays = [] if _netns() in (before.netns, _home()) else [_INSIDE]
     if not _suspects(before) and _pins.keys() <= before.pins:
-        return []
+        return stays
     gc.collect()  # what a cycle of references holds is nobody's
     found: dict[Made | int, Leak] = {}
     for fd, kind in _suspects(before).items():
@@ -120,7 +126,17 @@ def since(before: Snapshot, holders: Mapping[str, object] | None = None) -> list
         elif not _goes_with(made, holders):
             found[made] = Leak(made.what, made.places)
     pins = [made for path, made in _pins.items() if path not in before.pins and os.path.lexists(path)]
-    return [*found.values(), *(Leak(made.what, made.places) for made in pins)]
+    return [*found.values(), *(Leak(made.what, made.places) for made in pins), *stays]
+
+
+def _netns() -> str:
+    return os.readlink("/proc/thread-self/ns/net")
+
+
+@cache
+def _home() -> str:
+    """The namespace that the process began in."""
+    return _netns()
 
 
 def _suspects(before: Snapshot) -> dict[int, str]:
@@ -158,7 +174,8 @@ def _ids(fd: int) -> set[tuple[str, str]]:
 def _describe(fd: int, kind: str) -> str:
     what = _KINDS.get(kind) or ("network namespace" if kind.startswith(_NETNS) else kind)
     ids = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(_ids(fd)))
-    return f"descriptor {fd} of a {what}" + (f" ({ids.replace(':', '')})" if ids else "")
+    named = f" ({ids.replace(':', '')})" if ids else ""
+    return f"descriptor {fd} of a {what}{named}, opened"
 
 
 def _places() -> tuple[Place, ...]:

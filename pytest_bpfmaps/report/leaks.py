@@ -55,7 +55,8 @@ def pytest_fixture_setup(
     finally:
         now, old = snapshot(), stash[_BEFORE]
         fresh = {fd: kind for fd, kind in now.descriptors.items() if before.descriptors.get(fd) != kind}
-        stash[_BEFORE] = Snapshot(old.descriptors | fresh, old.pins | (now.pins - before.pins))
+        netns = old.netns if now.netns == before.netns else now.netns
+        stash[_BEFORE] = Snapshot(old.descriptors | fresh, old.pins | (now.pins - before.pins), netns)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -88,17 +89,17 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 def _message(item: pytest.Item, found: list[Leak]) -> str:
     count = "1 thing outlives" if len(found) == 1 else f"{len(found)} things outlive"
-    lines = [f"  {leak.what}, {_where(item, leak)}" for leak in found]
+    lines = [f"  {leak.what}{_where(item, leak)}" for leak in found]
     return "\n".join([f"{count} {item.nodeid}:", *lines, f"  -> {_REMEDY}"])
 
 
 def _where(item: pytest.Item, leak: Leak) -> str:
     if not leak.places:
         file, line, _ = item.location
-        return f"opened while {file}:{(line or 0) + 1} ran"
+        return f" while {file}:{(line or 0) + 1} ran"
     innermost = leak.places[0]
     own = next((p for p in leak.places if Path(p[0]) == item.path), innermost)
-    made = f"made at {_shown(item, own)}"
+    made = f", made at {_shown(item, own)}"
     return made if own == innermost else f"{made}, in {_shown(item, innermost)}"
 
 

@@ -118,6 +118,27 @@ def test_duplicates(bpf):
     )
 
 
+def test_a_namespace_that_was_entered_for_ever(pytester: pytest.Pytester) -> None:
+    result = run(
+        pytester,
+        """
+def test_enters(bpf_netns, bpf):
+    from pytest_bpfmaps.kernel.namespaces import _switch
+    _switch(bpf_netns().fileno())
+
+def test_next(bpf): pass
+""",
+    )
+    result.assert_outcomes(passed=2, errors=1)
+    line = line_of(pytester, "def test_enters")
+    result.stdout.fnmatch_lines(
+        [
+            "1 thing outlives test_it.py::test_enters:",
+            f"  this thread is inside a network namespace that it entered while test_it.py:{line} ran",
+        ]
+    )
+
+
 def test_what_belongs_to_a_wider_scope_is_none(pytester: pytest.Pytester) -> None:
     run(
         pytester,
@@ -149,8 +170,17 @@ def spaces():
     from pytest_bpfmaps.triggers.netns import NetNsFactory
     with NetNsFactory() as factory:
         yield factory
+
+@pytest.fixture(scope="module")
+def inside():
+    from pytest_bpfmaps.triggers.netns import NetNsFactory
+    with NetNsFactory() as factory, factory().enter():
+        yield
+
+def test_is_inside(inside, bpf): pass
+def test_still_is(inside, bpf): pass
 """,
-    ).assert_outcomes(passed=5)
+    ).assert_outcomes(passed=7)
 
 
 def test_what_only_the_test_refers_to_is_none(pytester: pytest.Pytester) -> None:
