@@ -36,3 +36,9 @@ def make_map(load_code):
         return load_code(code, **options).maps.the_map
 
     return make
+
+
+@pytest.fixture
+def veth(bpf_netns):
+    """Two namespaces with a cable between them."""
+    return bpf_netns("left").veth_to(bpf_netns("right"))
