@@ -1,7 +1,8 @@
-"""The initramfs of a guest whose state is saved: busybox, modules to mount the host's files, and Python.
+"""What a guest whose state is saved boots from: busybox, modules to mount the host's files, and Python.
 
 Every file of Python's has the host's path, so that what is imported before the state is saved looks as if it
-had come from the host.
+had come from the host. These files come in an archive of their own, read over 9p: the kernel would leave what
+it unpacks an initramfs from in the memory that is saved.
 """
 
 from __future__ import annotations
@@ -23,39 +24,57 @@ from pytest_bpfmaps.vm import bytecode
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.cpio import Cpio
 from pytest_bpfmaps.vm.elf import Elf
+from pytest_bpfmaps.vm.qemu import CANNOT_MOUNT
 
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
-_FOLDERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/root")
+TAG = "bpfmaps.host"
+MOUNT = "ro,trans=virtio,version=9p2000.L,msize=512000"
+_FOLDERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/host")
 
-INIT = """#!/bin/busybox sh
-/bin/busybox mkdir -p /usr/bin /sbin /usr/sbin
-/bin/busybox --install -s /bin
+INIT = """#!/busybox/busybox sh
+/busybox/busybox --install -s /busybox
+export PATH=/busybox
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 while read -r module; do insmod "$module"; done < /modules/order
+cd /
+mount -t 9p -o {options} {tag} /host && cpio -idmu < {archive} && umount /host || {{
+    echo "bpfmaps: this kernel {complaint}"
+    reboot -f
+}}
 exec {python}
 """
 
 
-def write(
-    target: Path, kernel: Kernel, busybox: str, files: Iterable[str], environment: Mapping[str, str]
-) -> None:
-    """Writes the archive to `target`. Raises VmError when the kernel's modules can't be found."""
+def write(target: Path, kernel: Kernel, busybox: str, archive: Path, python: str) -> None:
+    """Writes the initramfs to `target`, for a guest that unpacks `archive` and runs the command `python`.
+
+    Raises VmError when the kernel's modules can't be found.
+    """
+    host = shlex.quote(f"/host{archive}")
+    init = INIT.format(options=MOUNT, tag=TAG, archive=host, complaint=CANNOT_MOUNT, python=python)
     with target.open("wb") as out:
-        archive = Cpio(out, _loaded_part)
+        initramfs = Cpio(out)
         for folder in _FOLDERS:
-            archive.add_folder(folder)
-        archive.add_device("/dev/console", 5, 1)
-        archive.add_bytes("/bin/busybox", Path(busybox).read_bytes(), 0o755)
-        archive.add_bytes("/init", INIT.format(python=_python(environment)).encode(), 0o755)
+            initramfs.add_folder(folder)
+        initramfs.add_device("/dev/console", 5, 1)
+        initramfs.add_bytes("/busybox/busybox", Path(busybox).read_bytes(), 0o755)
+        initramfs.add_bytes("/init", init.encode(), 0o755)
         order = []
         for path in _modules(kernel):
             name = f"/modules/{path.name.split('.')[0]}.ko"
-            archive.add_bytes(name, decompress(path))
+            initramfs.add_bytes(name, decompress(path))
             order.append(name)
-        archive.add_bytes("/modules/order", "".join(f"{name}\n" for name in order).encode())
-        files = list(files)
+        initramfs.add_bytes("/modules/order", "".join(f"{name}\n" for name in order).encode())
+        initramfs.close()
+
+
+def write_files(target: Path, files: Iterable[str]) -> None:
+    """Writes the archive of Python's files to `target`, with the bytecode that they lack."""
+    files = list(files)
+    with target.open("wb") as out:
+        archive = Cpio(out, _loaded_part)
         for name, data in bytecode.lacking(files):
             archive.add_bytes(name, data)
         for file in files:
@@ -81,11 +100,12 @@ def search_path() -> list[str]:
     return found if ours in found else [*found, ours]
 
 
-def _python(environment: Mapping[str, str]) -> str:
+def python(environment: Mapping[str, str]) -> str:
+    """The guest's first Python process, as a command."""
     program = f"import sys; sys.path[:] = {search_path()!r}; "
     program += "from pytest_bpfmaps.vm import zygote; zygote.run()"
     settings = [f"{name}={value}" for name, value in environment.items()]
-    words = ["env", "HOME=/root", "PATH=/bin:/sbin", *settings, sys.executable, "-u", "-P", "-c", program]
+    words = ["env", "HOME=/root", *settings, sys.executable, "-u", "-P", "-c", program]
     return shlex.join(words)
 
 

@@ -75,7 +75,7 @@ def test_fails():
 
 
 def rehearse() -> None:
-    """Imports everything, and runs a small pytest session in this process."""
+    """Imports everything, runs a small pytest session in this process, and remembers what pytest looks up."""
     for name in MODULES:
         importlib.import_module(name)
     for name in OPTIONAL:
@@ -87,7 +87,11 @@ def rehearse() -> None:
         version()  # opens libbpf
     _say_too_late()
     _run_session()
-    platform.processor()  # starts a process; the answer is kept
+    platform.platform(), platform.processor()  # starts processes; the answers are kept
+    from pytest_bpfmaps.vm import remembered
+
+    remembered.remember_packages()
+    remembered.remember_worker()
     _say_too_late()
 
 

@@ -30,6 +30,11 @@ class Installed(PathDistribution):
         return self._texts[filename]
 
     @cached_property
+    def metadata(self) -> Any:
+        """Its name, version and so on."""
+        return super().metadata
+
+    @cached_property
     def entry_points(self) -> EntryPoints:
         """Its entry points."""
         return super().entry_points
@@ -41,10 +46,12 @@ class Installed(PathDistribution):
 
 
 def remember_packages() -> None:
-    """Has `importlib.metadata.distributions`, which pytest asks thrice, know the folders of `sys.path`."""
-    look_up = importlib.metadata.distributions
+    """Has `importlib.metadata` know what is in the folders of `sys.path`: pytest looks there often."""
+    look_up, look_up_one = importlib.metadata.distributions, Distribution.from_name
     known = {folder: [_installed(found) for found in look_up(path=[folder])] for folder in sys.path}
-    for found in (one for folder in known.values() for one in folder):
+    everything = [one for folder in reversed(sys.path) for one in reversed(known[folder])]
+    names = {one.name.lower(): one for one in everything}  # the first of a name counts
+    for found in everything:
         if any(point.group == "pytest11" for point in found.entry_points):
             found.files, found.read_text("direct_url.json")  # pytest will ask for them
 
@@ -55,7 +62,11 @@ def remember_packages() -> None:
         for folder in sys.path:
             yield from known[folder] if folder in known else look_up(path=[folder])
 
+    def from_name(name: str) -> Distribution:
+        return names.get(name.lower()) or look_up_one(name)
+
     importlib.metadata.distributions = distributions
+    vars(importlib.metadata)["distribution"] = from_name
 
 
 def _installed(found: Distribution) -> Distribution:

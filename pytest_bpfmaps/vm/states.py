@@ -83,6 +83,11 @@ class State:
         """Seconds since it was last used."""
         return time.time() - self.path.stat().st_mtime
 
+    @property
+    def age(self) -> float:
+        """Seconds since it was made."""
+        return time.time() - self.devices.stat().st_mtime
+
     def write_manifest(self, kernel: str, release: str, files: Iterable[str]) -> None:
         """Writes down what it is made of."""
         stamps = {path: stamp(path) for path in sorted(set(files))}

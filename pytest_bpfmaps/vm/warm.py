@@ -30,7 +30,6 @@ from pytest_bpfmaps.vm.qemu import Machine, Shape, advice, find_qemu
 from pytest_bpfmaps.vm.staging import staging
 from pytest_bpfmaps.vm.states import State
 from pytest_bpfmaps.vm.virtme import KERNEL_ARGUMENTS, TCG, TCG_ARGUMENTS, TCG_CPU, find_busybox
-from pytest_bpfmaps.vm.zygote import TAG
 
 FORMAT = 2
 SAVE_SECONDS = 300.0  # from power on to ready, under emulation on a busy machine
@@ -91,10 +90,12 @@ def prepare(kernel: Kernel, shape: Shape) -> State:
 def _make(kernel: Kernel, shape: Shape, state: State) -> None:
     files = rehearsed_files()
     with staging(states.folder()) as scratch, states.empty_memory() as memory:
-        archive, made = scratch / "initramfs", State(scratch / "state")
-        made.path.mkdir()
-        initramfs.write(archive, kernel, find_busybox(), files, dict(_environment()))
-        boot = [*_boot(kernel, shape, archive), *_ram(shape, memory, "on")]
+        archive, start, made = scratch / "files", scratch / "initramfs", State(scratch / "state")
+        made.path.mkdir(mode=0o700)
+        initramfs.write_files(archive, files)
+        python = initramfs.python(dict(_environment()))
+        initramfs.write(start, kernel, find_busybox(), archive, python)
+        boot = [*_boot(kernel, shape, start), *_ram(shape, memory, "on")]
         machine, monitor = _power_on(kernel, shape, boot, [memory])
         with machine, monitor:
             _wait_until_ready(machine, kernel)
@@ -158,7 +159,13 @@ def _command(kernel: Kernel, shape: Shape) -> list[str]:
     command += ["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]
     command += ["-chardev", "stdio,id=bpfmaps-console,signal=off", "-serial", "chardev:bpfmaps-console"]
     files = "local,id=bpfmaps-host,path=/,security_model=none,readonly=on,multidevs=remap"
-    return [*command, "-fsdev", files, "-device", f"virtio-9p-pci,fsdev=bpfmaps-host,mount_tag={TAG}"]
+    return [
+        *command,
+        "-fsdev",
+        files,
+        "-device",
+        f"virtio-9p-pci,fsdev=bpfmaps-host,mount_tag={initramfs.TAG}",
+    ]
 
 
 def _ram(shape: Shape, fd: int, share: str) -> list[str]:
@@ -209,5 +216,5 @@ def _parts(kernel: Kernel) -> Iterator[Path]:
 def _environment() -> Iterator[tuple[str, str]]:
     for word in virtme._environment():
         name, _, value = word.partition("=")
-        if name != "PYTHONPATH":  # a project's; workers get theirs with the job
+        if name not in ("PYTHONPATH", "TZ"):  # workers get theirs with the job
             yield name, value

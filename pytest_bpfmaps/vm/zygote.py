@@ -7,6 +7,7 @@ restored machine the host says go, and this process puts the host's files in the
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -24,7 +25,7 @@ import time
 import traceback
 from typing import Any
 
-from pytest_bpfmaps.vm import guest, qemu, rehearsal, remembered
+from pytest_bpfmaps.vm import guest, initramfs, qemu, rehearsal
 
 HOST, LAYER, ROOT = "/run/host", "/run/layer", "/run/root"
 KEPT = ("dev", "proc", "run", "sys", "tmp")
@@ -33,7 +34,6 @@ MAP_FIXED = 0x10
 PORTS = "/sys/class/virtio-ports"
 MS_RDONLY, MS_REC = 1, 16384
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
-TAG = "bpfmaps.host"
 OPTIONS = "trans=virtio,version=9p2000.L,msize=512000,cache=loose"
 
 libc_mmap = guest.libc.mmap
@@ -47,8 +47,6 @@ def main() -> None:
     check_kernel()
     guest.loopback_up()
     rehearsal.rehearse()
-    remembered.remember_packages()
-    remembered.remember_worker()
     start_all_cpus()
     drop_files()
     gc.collect()
@@ -86,10 +84,24 @@ def start_all_cpus() -> None:
 
 def drop_files() -> None:
     """Deletes the initramfs's files, which are memory: Python has what it needs; the host's will follow."""
+    with open("/proc/self/maps") as maps:
+        mapped = {int(line.split()[4]) for line in maps}
     device = os.lstat("/").st_dev
-    for top in os.listdir("/"):
-        if top not in KEPT and os.lstat(f"/{top}").st_dev == device:
-            shutil.rmtree(f"/{top}", ignore_errors=True)
+    tops = [f"/{top}" for top in os.listdir("/") if top not in KEPT and os.lstat(f"/{top}").st_dev == device]
+    for folder, _, names in (one for top in tops for one in os.walk(top)):
+        for path in (os.path.join(folder, name) for name in names):
+            if os.lstat(path).st_ino not in mapped:
+                clear(path)
+    for top in tops:
+        shutil.rmtree(top, ignore_errors=True)
+
+
+def clear(path: str) -> None:
+    """Overwrites a file with zeros: pages that are freed keep them, and they take no room in a state."""
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        os.write(file, bytes(os.fstat(file).st_size))
+        os.close(file)
 
 
 def add_entropy(seed: bytes) -> None:
@@ -103,7 +115,7 @@ def enter_host_files(modules: str) -> None:
     """A read-only view of the host's files with a writable layer in memory over it, as root."""
     for folder in (HOST, f"{LAYER}/upper", f"{LAYER}/work", ROOT):
         os.makedirs(folder, exist_ok=True)
-    must_mount(TAG, HOST, "9p", MS_RDONLY, OPTIONS)
+    must_mount(initramfs.TAG, HOST, "9p", MS_RDONLY, OPTIONS)
     layers = f"xino=off,lowerdir={HOST},upperdir={LAYER}/upper,workdir={LAYER}/work"
     must_mount("root", ROOT, "overlay", 0, layers)
     for folder in ("/dev", "/proc", "/sys"):  # with all that is mounted there

@@ -1,0 +1,136 @@
+"""Warm guests as a person sees them: made once, restored as if they had just been started, never half."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import paths
+
+CACHE = paths.cache_dir()  # before pytester moves HOME
+
+FIXTURES = """
+    import os, pytest
+
+    @pytest.fixture
+    def bpf_kernel():
+        return os.uname().release
+"""
+REPORTS = """
+    import json, os, random, socket, sys, time
+
+    def test_x(bpf_kernel):
+        facts = {
+            "release": bpf_kernel, "time": time.time(), "zone": time.tzname[0], "hash": hash("pytest"),
+            "random": random.random(), "kernel": os.urandom(8).hex(), "umask": os.umask(0o77),
+            "cwd": os.getcwd(), "host": socket.gethostname(), "variable": os.environ["A_VARIABLE"],
+            "cpus": os.cpu_count(), "encoding": sys.getfilesystemencoding(), "home": os.environ["HOME"],
+        }
+        print("facts:", json.dumps(facts))
+"""
+
+
+def facts_of_a_run(pytester: pytest.Pytester) -> dict[str, object]:
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "-rP")
+    result.assert_outcomes(passed=1)
+    (line,) = (line for line in result.outlines if line.startswith("facts: "))
+    facts: dict[str, object] = json.loads(line.removeprefix("facts: "))
+    return facts
+
+
+def test_a_restored_guest_is_as_if_it_had_just_been_started(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    monkeypatch.setenv("A_VARIABLE", "of this run")
+    monkeypatch.setenv("TZ", "Pacific/Chatham")
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    pytester.makeconftest(FIXTURES)
+    pytester.makepyfile(REPORTS)
+    old = os.umask(0o27)
+    try:
+        began = time.time()
+        first = facts_of_a_run(pytester)
+        second = facts_of_a_run(pytester)
+        ended = time.time()
+    finally:
+        os.umask(old)
+    assert began < first["time"] < second["time"] < ended
+    assert first["random"] != second["random"]
+    assert first["kernel"] != second["kernel"]
+    ask = "import time; print(hash('pytest'), time.tzname[0])"
+    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert f"{first['hash']} {first['zone']}\n" == told.stdout
+    same = ("release", "zone", "hash", "umask", "cwd", "host", "variable", "cpus", "encoding", "home")
+    assert {name: first[name] for name in same} == {name: second[name] for name in same}
+    assert (first["umask"], first["cwd"], first["variable"]) == (0o27, str(pytester.path), "of this run")
+    assert first["host"] == os.uname().nodename
+    assert first["cpus"] == 2
+
+
+def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "kernels").symlink_to(CACHE / "kernels")
+    (cache / "kvm.json").write_bytes(
+        (CACHE / "kvm.json").read_bytes() if (CACHE / "kvm.json").exists() else b""
+    )
+    monkeypatch.setenv("BPFMAPS_CACHE", str(cache))
+    pytester.makeconftest(FIXTURES)
+    pytester.makepyfile("def test_x(bpf_kernel): assert bpf_kernel.startswith('6.1.0')")
+    command = [sys.executable, "-m", "pytest", "--bpf-kernel=6.1", "-p", "no:hypothesispytest"]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _wait_until(lambda: _qemus_for(pytester.path))
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    _wait_until(lambda: not _qemus_for(pytester.path))
+    assert _states(cache) == []
+
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [run.communicate(timeout=400)[0] for run in both]
+    assert [run.returncode for run in both] == [0, 0], outputs
+    (state,) = _states(cache)
+    assert sorted(path.name for path in state.iterdir()) == ["devices", "manifest.json", "memory"]
+    assert state.stat().st_mode & 0o777 == 0o700
+    assert list((cache / "warm" / ".new").iterdir()) == []
+    assert _qemus_for(pytester.path) == []
+
+    (state / "memory").unlink()  # whoever deletes half of it
+    (state / "manifest.json").unlink()
+    listed = subprocess.run(
+        [sys.executable, "-m", "pytest_bpfmaps.cli", "vm", "list"], capture_output=True, check=True
+    )
+    assert b"no saved states" in listed.stdout
+
+
+def _states(cache: Path) -> list[Path]:
+    return [path for path in (cache / "warm").iterdir() if not path.name.startswith(".")]
+
+
+def _qemus_for(folder: Path) -> list[int]:
+    """QEMU processes whose gateway works in `folder`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            is_guest = b"bpfmaps.stream" in (process / "cmdline").read_bytes()
+            if is_guest and (process / "cwd").resolve() == folder.resolve():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def _wait_until(condition: object, seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)

@@ -1,0 +1,84 @@
+"""What a guest does before its state is saved, done here in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm import warm
+from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.monitor import Monitor
+from pytest_bpfmaps.vm.qemu import Shape
+
+AGREES = """
+import importlib.metadata as metadata, json, sys
+from pytest_bpfmaps.vm import remembered
+
+def facts():
+    found = {d.name: d for d in reversed(list(metadata.distributions()))}
+    points = {n: sorted(map(str, d.entry_points)) for n, d in found.items()}
+    return [(n, metadata.version(n), points[n], len(d.files or [])) for n, d in found.items()]
+
+before = facts()
+remembered.remember_packages()
+assert facts() == before and len(before) > 5
+try:
+    metadata.version("no-such-package")
+except metadata.PackageNotFoundError:
+    print("agrees")
+"""
+
+
+def test_what_is_remembered_of_packages_is_what_is_installed() -> None:
+    done = subprocess.run([sys.executable, "-c", AGREES], capture_output=True, text=True, check=False)
+    assert done.stdout == "agrees\n", done.stderr
+
+
+def test_a_rehearsal_names_the_files_of_a_worker() -> None:
+    files = warm.rehearsed_files()
+    names = {Path(file).name for file in files}
+    assert {"gateway_base.py", "remote.py", "plugin.py", "terminal.py", "entry_points.txt"} <= names
+    assert any(name.startswith("libbpf.so") for name in names)
+    assert sys.executable in files
+
+
+def test_plugins_that_were_imported_before_pytest_started_do_not_make_it_warn(tmp_path: Path) -> None:
+    (tmp_path / "test_x.py").write_text("def test_x(): assert 1 == 2")
+    program = "from pytest_bpfmaps.vm import rehearsal; rehearsal.rehearse(); import pytest; pytest.main()"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "assert 1 == 2" in done.stdout
+    assert "1 failed" in done.stdout
+    assert "warning" not in done.stdout
+
+
+def test_qemu_refuses_in_its_own_words(tmp_path: Path) -> None:
+    nothing = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", "x86_64")
+    with warm.states.empty_memory() as memory:
+        shape = Shape(1, "64M")
+        machine, monitor = warm._power_on(nothing, shape, [*warm._ram(shape, memory, "on"), "-S"], [memory])
+        with machine, monitor:
+            assert monitor.call("query-status")["status"] == "prelaunch"
+            with pytest.raises(VmError, match=r"QEMU refused migrate-incoming: .*-incoming"):
+                monitor.restore("fd:0")
+            machine.process.kill()
+            machine.process.wait()
+            with pytest.raises(VmError, match="cannot control QEMU"):
+                monitor.call("query-status")
+    assert Monitor.close(monitor) is None
+
+
+def test_the_manifest_is_json(tmp_path: Path) -> None:
+    state = warm.State(tmp_path)
+    state.write_manifest("6.1", "6.1.0", ["/bin/sh"])
+    assert json.loads((tmp_path / "manifest.json").read_text())["kernel"] == "6.1"

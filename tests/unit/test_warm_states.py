@@ -1,0 +1,172 @@
+"""Saved states of guests: when one is current, what is collected, what reaches the disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps.cli import main
+from pytest_bpfmaps.vm import initramfs, staging, states
+from pytest_bpfmaps.vm.cpio import Cpio
+from pytest_bpfmaps.vm.elf import open_elf
+from pytest_bpfmaps.vm.states import State
+
+PAGE = 4096
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
+
+
+def make(name: str, *files: Path) -> State:
+    """A state that was made of `files`."""
+    state = State(states.folder() / name)
+    state.path.mkdir(parents=True)
+    state.memory.write_bytes(bytes(PAGE))
+    state.devices.write_bytes(b"devices")
+    state.write_manifest("6.1", "6.1.0", map(str, files))
+    return state
+
+
+def test_a_state_is_current_until_a_file_changes(tmp_path: Path) -> None:
+    source = tmp_path / "module.py"
+    source.write_text("x = 1")
+    state = make("6.1-a", source)
+    assert state.is_current()
+    os.utime(source, ns=(0, 0))
+    assert not state.is_current()
+    source.unlink()
+    assert not state.is_current()
+
+
+def test_a_state_is_current_until_a_package_is_installed(tmp_path: Path) -> None:
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    state = make("6.1-a", site)
+    (site / "cache").mkdir()
+    assert state.is_current()
+    (site / "new-1.0.dist-info").mkdir()
+    assert not state.is_current()
+
+
+@pytest.mark.parametrize("manifest", [None, "", "{", "{}", '{"files": {}}'])
+def test_half_a_state_is_not_current(manifest: str | None) -> None:
+    state = make("6.1-a", Path("/bin/sh"))
+    (state.path / "manifest.json").unlink()
+    if manifest is not None:
+        (state.path / "manifest.json").write_text(manifest)
+    assert not state.is_current()
+
+
+def test_a_state_that_is_gone_is_not_opened() -> None:
+    state = make("6.1-a", Path("/bin/sh"))
+    opened = state.open()
+    assert opened is not None
+    for fd in opened:
+        os.close(fd)
+    state.devices.unlink()
+    before = os.listdir("/proc/self/fd")
+    assert state.open() is None
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_only_current_states_survive_a_collection(tmp_path: Path) -> None:
+    source = tmp_path / "module.py"
+    source.write_text("x = 1")
+    kept, stale, unused = (
+        make("6.1-a", Path("/bin/sh")),
+        make("6.1-b", source),
+        make("6.1-c", Path("/bin/sh")),
+    )
+    source.write_text("x = 12")
+    os.utime(unused.path, (0, 0))
+    with staging.staging(states.folder()) as busy:
+        assert states.collect() == [stale, unused]
+        assert busy.exists()
+    assert states.states() == [kept]
+    assert states.collect(keep=kept) == []
+
+
+def test_what_a_killed_process_was_making_is_collected() -> None:
+    dead = states.folder() / ".new" / "tmpdead"
+    dead.mkdir(parents=True)
+    (dead / "memory").write_bytes(b"half")
+    states.collect()
+    assert not dead.exists()
+
+
+def test_zeros_of_the_memory_take_no_room(tmp_path: Path) -> None:
+    with states.empty_memory() as memory:
+        os.ftruncate(memory, 512 * PAGE)
+        os.pwrite(memory, bytes(100 * PAGE), 200 * PAGE)
+        for page in (0, 7, 8, 250, 511):
+            os.pwrite(memory, b"\1", page * PAGE + 5)
+        states.copy_memory(memory, tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == os.pread(memory, 512 * PAGE, 0)
+    assert (tmp_path / "copy").stat().st_blocks * 512 <= 16 * PAGE
+
+
+def test_the_command_lists_and_deletes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source = tmp_path / "module.py"
+    source.write_text("x = 1")
+    make("6.1-a", Path("/bin/sh"))
+    make("6.1-b", source)
+    source.unlink()
+    assert main(["vm", "list"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("6.1 ")
+    assert "out of date" not in first
+    assert second.endswith("(out of date)")
+    assert main(["vm", "gc"]) == 0
+    assert capsys.readouterr().out == "deleted 6.1-b\n"
+    assert main(["vm", "gc", "--all"]) == 0
+    assert main(["vm", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("no saved states")
+
+
+def test_a_project_does_not_change_where_a_state_looks_for_modules(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = initramfs.search_path()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "src"), *sys.path])
+    assert initramfs.search_path() == before
+
+
+def test_an_archive_has_files_with_their_folders_and_links(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "lib").mkdir(parents=True)
+    (tree / "lib" / "one.so.1").write_bytes(b"library")
+    (tree / "lib" / "one.so").symlink_to("one.so.1")
+    (tree / "lib64").symlink_to("lib")
+    with (tmp_path / "archive").open("wb") as out:
+        archive = Cpio(out)
+        archive.add_tree(str(tree / "lib64" / "one.so"))
+        archive.add_bytes("/init", b"#!", 0o755)
+        archive.close()
+    target = tmp_path / "unpacked"
+    target.mkdir()
+    unpack = ["cpio", "-idm", "--quiet", "--no-absolute-filenames"]
+    with (tmp_path / "archive").open("rb") as archived:
+        subprocess.run(unpack, cwd=target, stdin=archived, check=True)
+    found = target / tree.relative_to("/")
+    assert (found / "lib64").readlink() == Path("lib")
+    assert (found / "lib64" / "one.so").read_bytes() == b"library"
+    assert os.access(target / "init", os.X_OK)
+
+
+def test_a_program_runs_from_the_part_that_is_loaded(tmp_path: Path) -> None:
+    program = Path("/bin/true").resolve()
+    with open_elf(program) as elf:
+        size = elf.loaded_size()
+    assert 0 < size < program.stat().st_size  # the section table, at least, comes after
+    copy = tmp_path / "true"
+    copy.write_bytes(program.read_bytes()[:size])
+    copy.chmod(0o755)
+    assert subprocess.run([copy], check=False).returncode == 0
