@@ -17,16 +17,19 @@ def register(commands: Any) -> None:
     kernels = commands.add_parser("kernels", help="the kernels that tests can run on")
     verbs = kernels.add_subparsers(title="verbs", metavar="VERB", required=True)
 
-    fetch = verbs.add_parser("fetch", help="get a distribution's current kernel")
+    fetch = verbs.add_parser("fetch", help="get a distribution's current kernel, or a container image's")
     fetch.add_argument(
-        "spec", nargs="+", metavar="DISTRIBUTION:SUITE", help="debian:bookworm, ubuntu:noble, …"
+        "spec",
+        nargs="+",
+        metavar="SOURCE",
+        help="debian:bookworm, ubuntu:noble, …; oci:PATH[:TAG], oci://REGISTRY/NAME[:TAG]",
     )
     fetch.add_argument("--name", help="store it under this name (default: its version, 6.1)")
     fetch.set_defaults(run=_fetch, usage_error=fetch.error)
 
     add = verbs.add_parser("add", help="store a kernel that is on this machine")
     add.add_argument(
-        "path", type=Path, help="an image, a .deb or .rpm, an unpacked package, or a kernel build tree"
+        "path", type=Path, help="an image, a .deb or .rpm, an unpacked package, a build tree, an OCI layout"
     )
     add.add_argument("more", type=Path, nargs="*", metavar="PACKAGE", help="further packages of that kernel")
     add.add_argument("--name", help="store it under this name (default: its version, 6.1)")
@@ -42,7 +45,7 @@ def register(commands: Any) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    from pytest_bpfmaps.vm.packages import fetch
+    from pytest_bpfmaps.vm.fetching import fetch
 
     if arguments.name and len(arguments.spec) > 1:
         arguments.usage_error("--name goes with one kernel")

@@ -23,6 +23,9 @@ _SUITES = {"5.10": "debian:bullseye", "6.1": "debian:bookworm", "6.12": "debian:
 _RESERVED = {"all", "auto", "host", "newest"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
+# For each package: pairs of field and value (name, version, sha256), sorted.
+Packages = tuple[tuple[tuple[str, str], ...], ...]
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -48,8 +51,8 @@ class Kernel:
     """The uncompressed image, when it can boot as it is (PVH): saves seconds where the CPU is emulated."""
     size: int = 0
     """Bytes on disk."""
-    packages: tuple[tuple[tuple[str, str], ...], ...] = ()
-    """For each package that it was made of: pairs of field and value (name, version, sha256)."""
+    packages: Packages = ()
+    """What it was made of."""
 
     @classmethod
     def read(cls, tree: Path, name: str | None = None) -> Kernel:
@@ -215,6 +218,13 @@ class Catalogue:
                 self._check_free(name, kernel.source)
                 staging.replace(tree, self.root / name, stage)
         return self.get(name)
+
+    def stored(self, source: str, packages: Packages, name: str | None) -> Kernel | None:
+        """The kernel that was made of exactly these packages, under `name` if given, or None."""
+        for kernel in self:
+            if kernel.source == source and kernel.packages == packages and name in (None, kernel.name):
+                return kernel
+        return None
 
     def _check_free(self, name: str, source: str) -> None:
         old = self._find_now(name)

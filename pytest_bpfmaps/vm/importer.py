@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm import oci
 from pytest_bpfmaps.vm.image import FIX, read_image
 from pytest_bpfmaps.vm.progress import Progress
 from pytest_bpfmaps.vm.tree import FORMAT, complete, find_image
@@ -33,12 +34,22 @@ def import_path(path: Path, tree: Path, progress: Progress, more: Sequence[Path]
                 "cannot add kernel", on=str(part), why="it is one of several, and no package", fix=fix
             )
     tree.mkdir(exist_ok=True)
+    if not more and oci.is_layout(path):
+        _copy_container(path, tree, progress)
+        return
     for part in paths:
         progress.step(f"copying {part}")
         _copy(part, tree)
     source = " ".join(map(str, paths))
     packages = fingerprints([part for part in paths if part.is_file()])
     complete(tree, source=source, packages=packages, progress=progress)
+
+
+def _copy_container(path: Path, tree: Path, progress: Progress) -> None:
+    from pytest_bpfmaps.vm import images
+
+    with oci.opened(path, tree.parent) as layout:
+        images.build(layout.image(), tree, str(path), progress)
 
 
 def _is_package(path: Path) -> bool:
@@ -54,20 +65,14 @@ def _copy(path: Path, tree: Path) -> None:
             _copy_modules(path.parent.parent, release, tree)
     elif built_image(path) is not None:
         _copy_build(path, tree)
-    elif packaged_image(path) is not None:
-        _copy_package(path, tree)
     else:
-        raise VmError(
-            "cannot add kernel",
-            on=str(path),
-            why=f"the folder has neither boot/vmlinuz-* nor {_BUILT_IMAGES[0]}",
-            fix="name an unpacked kernel package or a kernel tree that is built, or the image itself",
-        )
+        copy_package(path, tree, str(path))
 
 
 def fingerprint(path: Path) -> str:
     """A file name that changes when the kernel at `path` does. Raises VmError when there is none."""
-    image = built_image(path) or packaged_image(path) or path
+    index = path / "index.json"  # of a container image
+    image = built_image(path) or packaged_image(path) or (index if index.is_file() else path)
     try:
         facts = image.stat()
     except OSError as error:
@@ -95,10 +100,17 @@ def _copy_image(path: Path, tree: Path, config: Path | None = None) -> str:
     return image.release
 
 
-def _copy_package(path: Path, tree: Path) -> None:
-    image = packaged_image(path)
-    assert image is not None
-    _copy_modules(path, _copy_image(image, tree), tree)
+def copy_package(root: Path, tree: Path, source: str) -> None:
+    """Copy image, configuration and modules of the unpacked package below `root` into `tree`."""
+    image = packaged_image(root)
+    if image is None:
+        raise VmError(
+            "cannot add kernel",
+            on=source,
+            why=f"it has neither boot/vmlinuz nor {_BUILT_IMAGES[0]}",
+            fix="name an unpacked kernel package or a kernel tree that is built, or the image itself",
+        )
+    _copy_modules(root, _copy_image(image, tree), tree)
 
 
 def _copy_modules(root: Path, release: str, tree: Path) -> None:
@@ -136,4 +148,5 @@ def _copy_build(path: Path, tree: Path) -> None:
 def packaged_image(folder: Path) -> Path | None:
     """The kernel image of an unpacked package, or None."""
     beside_modules = (p for lib in ("lib", "usr/lib") for p in folder.glob(f"{lib}/modules/*/vmlinuz"))
-    return find_image(folder) or next(beside_modules, None)
+    bare = folder / "boot/vmlinuz"  # of a container image
+    return find_image(folder) or next(beside_modules, None) or (bare if bare.is_file() else None)

@@ -15,7 +15,7 @@ from filelock import Timeout
 from pytest_bpfmaps.errors import VmError, closest
 from pytest_bpfmaps.vm import sources, staging
 from pytest_bpfmaps.vm.apt import AptError, AptRoot, need_commands
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, check_name
+from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages, check_name
 from pytest_bpfmaps.vm.progress import Progress
 from pytest_bpfmaps.vm.tree import complete
 from pytest_bpfmaps.vm.unpack import unpack_deb
@@ -44,7 +44,11 @@ class Package:
 
 
 def fetch(
-    spec: str, catalogue: Catalogue, progress: Progress, name: str | None = None
+    spec: str,
+    catalogue: Catalogue,
+    progress: Progress,
+    name: str | None = None,
+    pinned: Packages | None = None,
 ) -> tuple[Kernel, bool]:
     """Store the current kernel of `spec`, ``debian:bookworm``; also tell whether it is a new one.
 
@@ -64,7 +68,7 @@ def fetch(
         )
         _update(apt, spec, main, more, progress)
         packages = _kernel_packages(apt, spec, _METAPACKAGES[distribution].format(architecture=architecture))
-        current = _stored(catalogue, spec, packages, name)
+        current = catalogue.stored(spec, tuple(tuple(sorted(p.to_json().items())) for p in packages), name)
         if current is not None:
             return current, False
         _check_space(catalogue.root, packages)
@@ -177,14 +181,6 @@ def _dependencies(fields: dict[str, str]) -> Iterator[str]:
                 yield (
                     clause.split("|")[0].split()[0].partition(":")[0]
                 )  # the archive's own choice comes first
-
-
-def _stored(catalogue: Catalogue, spec: str, packages: list[Package], name: str | None) -> Kernel | None:
-    wanted = tuple(tuple(sorted(p.to_json().items())) for p in packages)
-    for kernel in catalogue:
-        if kernel.source == spec and kernel.packages == wanted and name in (None, kernel.name):
-            return kernel
-    return None
 
 
 def _check_space(folder: Path, packages: list[Package]) -> None:

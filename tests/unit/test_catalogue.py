@@ -193,7 +193,7 @@ class TestAdd:
             catalogue.add(tmp_path / "none")
 
     def test_folder_without_a_kernel(self, catalogue: Catalogue, tmp_path: Path) -> None:
-        with pytest.raises(VmError, match=r"neither boot/vmlinuz-\* nor arch/x86/boot/bzImage"):
+        with pytest.raises(VmError, match=r"neither boot/vmlinuz nor arch/x86/boot/bzImage"):
             catalogue.add(tmp_path)
         assert_nothing_stored(catalogue)
 

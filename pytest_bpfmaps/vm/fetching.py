@@ -1,0 +1,26 @@
+"""`bpfmaps kernels fetch`: which source a specification means."""
+
+from __future__ import annotations
+
+from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages
+from pytest_bpfmaps.vm.progress import Progress
+
+
+def fetch(
+    spec: str,
+    catalogue: Catalogue,
+    progress: Progress,
+    name: str | None = None,
+    pinned: Packages | None = None,
+) -> tuple[Kernel, bool]:
+    """Store the current kernel of `spec`, or exactly the `pinned` one; also tell whether it is a new one.
+
+    ``debian:bookworm``, ``oci:PATH[:TAG]``, ``oci://REGISTRY/NAME[:TAG]``. Raises VmError.
+    """
+    if spec.startswith(("oci:", "docker://")):
+        from pytest_bpfmaps.vm import images
+
+        return images.fetch(spec, catalogue, progress, name, pinned)
+    from pytest_bpfmaps.vm import packages
+
+    return packages.fetch(spec, catalogue, progress, name, pinned)

@@ -1,0 +1,142 @@
+"""Fetch a kernel that comes as a container image: from a layout on this machine, or from a registry."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm import oci
+from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages, check_name
+from pytest_bpfmaps.vm.importer import copy_package
+from pytest_bpfmaps.vm.progress import Progress
+from pytest_bpfmaps.vm.tree import complete
+
+_REGISTRY = re.compile(r"(?:oci|docker)://(?P<reference>[^\s]+)")
+_REFERENCE = re.compile(r"(?P<name>[^@\s]+?)(?::(?P<tag>[\w.-]+))?(?:@sha256:(?P<digest>[0-9a-f]{64}))?")
+
+
+def fetch(
+    spec: str, catalogue: Catalogue, progress: Progress, name: str | None, pinned: Packages | None
+) -> tuple[Kernel, bool]:
+    """Store the kernel of an image; also tell whether it is a new one. See `fetching.fetch`.
+
+    `pinned` has the image's digest. Raises VmError: no such image, one that can't be verified, no skopeo.
+    """
+    if name is not None:
+        check_name(name)
+    digest = dict(pinned[0])["sha256"] if pinned else None
+    catalogue.root.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        if match := _REGISTRY.fullmatch(spec):
+            found = _in_registry(spec, match["reference"], digest, progress)
+        else:
+            path, tag = _parse(spec)
+            layout = stack.enter_context(oci.opened(path, catalogue.root))
+            found = _in_layout(layout, tag, digest, progress)
+        stored = catalogue.stored(found.source, found.packages, name)
+        if stored is not None:
+            return stored, False
+        return catalogue.store(found.build, name), True
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An image that was found: what it is, and how its kernel is put into a folder."""
+
+    source: str
+    packages: Packages
+    build: Callable[[Path], None]
+
+
+def _parse(spec: str) -> tuple[Path, str | None]:
+    text = spec.removeprefix("oci:")
+    name, colon, tag = text.rpartition(":")
+    if not colon or "/" in tag or Path(text).expanduser().exists():
+        name, tag = text, ""
+    path = Path(name).expanduser().resolve()
+    if not oci.is_layout(path):
+        why = "it is no OCI image layout" if path.exists() else f"there is no {path}"
+        fix = "name a folder that holds oci-layout, such as: skopeo copy docker://REFERENCE oci:FOLDER:TAG"
+        raise VmError("cannot fetch kernel", on=repr(spec), why=why, fix=fix)
+    return path, tag or None
+
+
+def _in_layout(layout: oci.Layout, tag: str | None, digest: str | None, progress: Progress) -> _Found:
+    image = layout.image(tag if digest is None else None, digest)
+    source = f"oci:{layout.path}" + (f":{tag}" if tag else "")
+    packages = _packages(layout.path.name, tag or "", image.sha256)
+    return _Found(source, packages, lambda tree: build(image, tree, source, progress, packages))
+
+
+def _packages(name: str, version: str, digest: str) -> Packages:
+    return ((("name", name), ("sha256", digest), ("version", version)),)
+
+
+def build(
+    image: oci.Image, tree: Path, source: str, progress: Progress, packages: Packages | None = None
+) -> None:
+    """Fill the folder `tree` with the kernel of `image`. Raises VmError when it has none."""
+    packages = packages or _packages(image.layout.path.name, "", image.sha256)
+    progress.step(f"unpacking {source}")
+    with tempfile.TemporaryDirectory(dir=tree.parent) as work:
+        root = Path(work, "root")
+        root.mkdir()
+        image.unpack(root)
+        copy_package(root, tree, source)
+    complete(tree, source=source, packages=[dict(p) for p in packages], progress=progress)
+
+
+def _in_registry(spec: str, reference: str, digest: str | None, progress: Progress) -> _Found:
+    match = _REFERENCE.fullmatch(reference)
+    if match is None or "/" not in match["name"]:
+        fix = "write oci://REGISTRY/NAME:TAG"
+        raise VmError("cannot fetch kernel", on=repr(spec), why="it is no image's name", fix=fix)
+    _need_skopeo(spec, reference)
+    progress.step(f"{spec}: asking the registry")
+    digest = digest or match["digest"] or _ask(spec, reference)
+    exact = f"{match['name']}@sha256:{digest}"
+    packages = _packages(match["name"], match["tag"] or "", digest)
+
+    def copy(tree: Path) -> None:
+        progress.step(f"{spec}: getting {exact}")
+        with tempfile.TemporaryDirectory(dir=tree.parent) as folder:
+            _skopeo(spec, "copy", "--quiet", f"docker://{exact}", f"oci:{folder}:image")
+            layout = oci.Layout(Path(folder), Path(folder))
+            build(layout.image("image"), tree, spec, progress, packages)
+
+    return _Found(spec, packages, copy)
+
+
+def _ask(spec: str, reference: str) -> str:
+    """The digest of what the registry has under that name now."""
+    return sha256(_skopeo(spec, "inspect", "--raw", f"docker://{reference}")).hexdigest()
+
+
+def _need_skopeo(spec: str, reference: str) -> None:
+    if shutil.which("skopeo") is None:
+        raise VmError(
+            "cannot fetch kernel",
+            on=repr(spec),
+            why="this system has no skopeo, which speaks to registries",
+            fix=f"install skopeo; or bring a copy that one made elsewhere (skopeo copy docker://{reference} "
+            "oci:FOLDER:TAG) and: bpfmaps kernels fetch oci:FOLDER:TAG",
+        )
+
+
+def _skopeo(spec: str, *arguments: str) -> bytes:
+    done = subprocess.run(["skopeo", *arguments], capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        logged = re.search(r'level=fatal msg="(.*)"$', said, re.M)
+        details = logged[1].replace('\\"', '"') if logged else said
+        fix = "see whether the name is right and the registry can be reached; skopeo login REGISTRY logs in"
+        raise VmError("cannot fetch kernel", on=repr(spec), why="skopeo failed", details=details, fix=fix)
+    return done.stdout
