@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import errno
 import operator
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .. import BPF_ANY
+from ..errors import UnsupportedError
 from ..libbpf import ffi, lib
 from . import batch
 from .base import Map
+from .protocol import DictMap, Items
 from .snapshot import Snapshot, make_snapshot
 
-Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
-
-class HashMap(Map):
+class HashMap(DictMap):
     """``BPF_MAP_TYPE_HASH``, ``BPF_MAP_TYPE_LRU_HASH``: the dict protocol, and batches.
 
     Iteration and views work on the keys that were there when they started.
     """
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.lookup_elem(key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.update_elem(key, value)
-
-    def __delitem__(self, key: Any) -> None:
-        self.delete_elem(key)
 
     def __contains__(self, key: Any) -> bool:
         out = bytearray(self._value_bytes)
@@ -41,28 +32,6 @@ class HashMap(Map):
 
     def __len__(self) -> int:
         return batch.lookup_all(self).count
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.snapshot())
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """The value of `key`, or `default`."""
-        try:
-            return self.lookup_elem(key)
-        except KeyError:
-            return default
-
-    def keys(self) -> KeysView[Any]:
-        """The keys as they are now; a snapshot, not a live view."""
-        return self.snapshot().keys()
-
-    def values(self) -> ValuesView[Any]:
-        """The values as they are now."""
-        return self.snapshot().values()
-
-    def items(self) -> ItemsView[Any, Any]:
-        """The elements as they are now."""
-        return self.snapshot().items()
 
     def snapshot(self) -> dict[Any, Any]:
         """All elements as a new `dict`; later changes of the map don't show in it.
@@ -97,6 +66,16 @@ class HashMap(Map):
     def lookup_batch(self) -> list[tuple[Any, Any]]:
         """All elements as (key, value) pairs; ``BPF_MAP_LOOKUP_BATCH`` where it exists (Linux 5.6)."""
         return list(self.snapshot().items())
+
+    def _take(self, key: Any) -> Any:
+        try:
+            return self.lookup_and_delete_elem(key)
+        except UnsupportedError:  # before Linux 5.14 it takes two steps
+            return super()._take(key)
+
+    def update(self, items: Items) -> None:
+        """Writes the elements of a mapping, or pairs, as `update_batch` does."""
+        self.update_batch(items)
 
     def update_batch(self, items: Items, flags: int = BPF_ANY) -> None:
         """Writes many elements; ``BPF_MAP_UPDATE_BATCH`` where the kernel has it (Linux 5.6).

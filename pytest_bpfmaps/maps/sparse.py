@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from ..errors import MapError, UnsupportedError
@@ -11,13 +11,14 @@ from ..libbpf import ffi, lib
 from ..libbpf.calls import failure, reason
 from .base import Map
 from .info import INDEXED
+from .protocol import DictMap
 from .snapshot import Snapshot
 
 # what the kernel says where user space can't read a slot; 524 is its own ENOTSUPP
 _UNREADABLE = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, 524})
 
 
-class SparseMap(Map):
+class SparseMap(DictMap):
     """A dict of what the map holds now: an array's empty slots are left out.
 
     Iteration and views work on the elements that were there when they started.
@@ -25,23 +26,8 @@ class SparseMap(Map):
 
     unreadable = "the kernel does not let user space read its elements"
 
-    def __getitem__(self, key: Any) -> Any:
-        return self.lookup_elem(key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.update_elem(key, value)
-
-    def __delitem__(self, key: Any) -> None:
-        self.delete_elem(key)
-
     def __contains__(self, key: Any) -> bool:
         return self._find(self._encode_key(key)) is not None
-
-    def __len__(self) -> int:
-        return len(self.snapshot())
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.snapshot())
 
     def lookup_elem(self, key: Any, flags: int = 0) -> Any:
         """The value of `key`. Raises `MapKeyError` for an empty slot."""
@@ -55,18 +41,6 @@ class SparseMap(Map):
         """The value of `key`, or `default`."""
         found = self._find(self._encode_key(key))
         return default if found is None else self._decode_value(found)
-
-    def keys(self) -> KeysView[Any]:
-        """The keys that hold something now; a snapshot, not a live view."""
-        return self.snapshot().keys()
-
-    def values(self) -> ValuesView[Any]:
-        """The values as they are now."""
-        return self.snapshot().values()
-
-    def items(self) -> ItemsView[Any, Any]:
-        """The elements as they are now."""
-        return self.snapshot().items()
 
     def snapshot(self) -> Snapshot:
         """What it holds now as a new `dict`."""

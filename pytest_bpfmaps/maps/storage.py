@@ -12,40 +12,17 @@ from .. import BPF_ANY
 from ..errors import MapKeyError, MapTypeError, UnsupportedError
 from ..libbpf import ffi, lib
 from ..libbpf.calls import reason
-from .base import Map
 from .descriptors import closing, describe, descriptor_of, is_path, opened
+from .protocol import KeyedMap
 
 
-class StorageMap(Map):
+class StorageMap(KeyedMap):
     """A value for each owner. The owner is the key; the kernel can't list the owners."""
 
     owner: ClassVar[str]  # what a key is, with an article
     kind: ClassVar[str] = ""  # what /proc/self/fd says of a key's descriptor
     give: ClassVar[str]  # how to name an owner
     list_with: ClassVar[str]  # an iterator program that lists the elements
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.lookup_elem(key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.update_elem(key, value)
-
-    def __delitem__(self, key: Any) -> None:
-        self.delete_elem(key)
-
-    def __contains__(self, key: Any) -> bool:
-        try:
-            self.lookup_elem(key)
-        except KeyError:
-            return False
-        return True
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """The value of `key`, or `default`."""
-        try:
-            return self.lookup_elem(key)
-        except KeyError:
-            return default
 
     def __iter__(self) -> Iterator[Any]:
         self.get_next_key()

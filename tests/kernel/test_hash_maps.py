@@ -154,6 +154,17 @@ def test_lookup_and_delete(m, bpf_kernel):
     assert 1 not in m
 
 
+def test_pop_and_update(m):
+    m.update({1: 10, 2: 20})
+    m.update([(2, 30)])
+    assert m == {1: 10, 2: 30}
+    assert m.pop(2) == 30
+    assert m.pop(2, "none") == "none"
+    with pytest.raises(KeyError):
+        m.pop(2)
+    assert m == {1: 10}
+
+
 def test_freeze_is_final(m):
     m[1] = 1
     m.freeze()

@@ -41,6 +41,14 @@ def test_tail_calls_go_where_the_array_says(obj):
     assert programs.start.run(PACKET).retval == 0
 
 
+def test_pop_and_update(obj):
+    jumps, programs = obj.maps.jumps, obj.programs
+    jumps.update({1: programs.one, 2: programs.two})
+    assert jumps.pop(1) == programs.one
+    assert jumps.pop(1, None) is None
+    assert jumps == {2: programs.two}
+
+
 def test_reads_as_ids_that_equal_programs(obj):
     jumps, programs = obj.maps.jumps, obj.programs
     jumps[0] = programs.one

@@ -1,0 +1,86 @@
+"""What maps share with a `dict`, on top of the kernel's verbs."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from typing import Any
+
+from .base import Map
+
+Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+_RAISE = object()
+
+
+class KeyedMap(Map):
+    """A map whose elements are found by key."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.lookup_elem(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.update_elem(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self.delete_elem(key)
+
+    def __contains__(self, key: Any) -> bool:
+        try:
+            self.lookup_elem(key)
+        except KeyError:
+            return False
+        return True
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value of `key`, or `default`."""
+        try:
+            return self.lookup_elem(key)
+        except KeyError:
+            return default
+
+    def pop(self, key: Any, default: Any = _RAISE) -> Any:
+        """The value of `key`, which is removed; `default`, when one is given, where it is not there."""
+        try:
+            return self._take(key)
+        except KeyError:
+            if default is _RAISE:
+                raise
+            return default
+
+    def _take(self, key: Any) -> Any:
+        value = self.lookup_elem(key)
+        self.delete_elem(key)
+        return value
+
+    def update(self, items: Items) -> None:
+        """Writes the elements of a mapping, or pairs."""
+        for key, value in items.items() if isinstance(items, Mapping) else items:
+            self.update_elem(key, value)
+
+
+class DictMap(KeyedMap):
+    """A map whose elements can be listed, too.
+
+    Iteration and views work on the elements that were there when they started.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.snapshot())
+
+    def __len__(self) -> int:
+        return len(self.snapshot())
+
+    def keys(self) -> KeysView[Any]:
+        """The keys as they are now; a snapshot, not a live view."""
+        return self.snapshot().keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The values as they are now."""
+        return self.snapshot().values()
+
+    def items(self) -> ItemsView[Any, Any]:
+        """The elements as they are now."""
+        return self.snapshot().items()
+
+    def snapshot(self) -> dict[Any, Any]:
+        """What it holds now as a new `dict`; later changes of the map don't show in it."""
+        raise NotImplementedError
