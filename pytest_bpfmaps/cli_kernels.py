@@ -22,7 +22,7 @@ def register(commands: Any) -> None:
         "spec",
         nargs="+",
         metavar="SOURCE",
-        help="debian:bookworm, ubuntu:noble, …; oci:PATH[:TAG], oci://REGISTRY/NAME[:TAG]",
+        help="debian:bookworm, ubuntu:noble, …; oci:PATH[:TAG], oci://REGISTRY/NAME[:TAG]; v6.6",
     )
     fetch.add_argument("--name", help="store it under this name (default: its version, 6.1)")
     fetch.set_defaults(run=_fetch, usage_error=fetch.error)

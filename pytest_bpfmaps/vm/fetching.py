@@ -15,12 +15,15 @@ def fetch(
 ) -> tuple[Kernel, bool]:
     """Store the current kernel of `spec`, or exactly the `pinned` one; also tell whether it is a new one.
 
-    ``debian:bookworm``, ``oci:PATH[:TAG]``, ``oci://REGISTRY/NAME[:TAG]``. Raises VmError.
+    ``debian:bookworm``, ``oci:PATH[:TAG]``, ``oci://REGISTRY/NAME[:TAG]``, ``v6.6``. Raises VmError.
     """
     if spec.startswith(("oci:", "docker://")):
         from pytest_bpfmaps.vm import images
 
         return images.fetch(spec, catalogue, progress, name, pinned)
-    from pytest_bpfmaps.vm import packages
+    from pytest_bpfmaps.vm import packages, upstream
+
+    if upstream.VERSION.fullmatch(spec):
+        return upstream.fetch(spec, catalogue, progress, name, pinned)
 
     return packages.fetch(spec, catalogue, progress, name, pinned)
