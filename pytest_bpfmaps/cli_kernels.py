@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,25 @@ def register(commands: Any) -> None:
     fetch = verbs.add_parser("fetch", help="get a distribution's current kernel, or a container image's")
     fetch.add_argument(
         "spec",
-        nargs="+",
+        nargs="*",
         metavar="SOURCE",
         help="debian:bookworm, ubuntu:noble, …; oci:PATH[:TAG], oci://REGISTRY/NAME[:TAG]; v6.6",
     )
     fetch.add_argument("--name", help="store it under this name (default: its version, 6.1)")
+    fetch.add_argument(
+        "--locked", action="store_true", help="get exactly the kernels of the lock (with names: these of it)"
+    )
+    _add_lock_file(fetch)
     fetch.set_defaults(run=_fetch, usage_error=fetch.error)
+
+    lock = verbs.add_parser("lock", help="pin stored kernels to their exact packages, for fetch --locked")
+    lock.add_argument(
+        "name",
+        nargs="*",
+        help="names or globs (default: those that the lock has, else all that were fetched)",
+    )
+    _add_lock_file(lock)
+    lock.set_defaults(run=_lock)
 
     add = verbs.add_parser("add", help="store a kernel that is on this machine")
     add.add_argument(
@@ -44,22 +60,53 @@ def register(commands: Any) -> None:
     remove.set_defaults(run=_remove)
 
 
+def _add_lock_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lock-file", type=Path, default=Path("kernels.lock"), metavar="FILE", help="default: kernels.lock"
+    )
+
+
 def _fetch(arguments: argparse.Namespace) -> None:
     from pytest_bpfmaps.vm.fetching import fetch
 
-    if arguments.name and len(arguments.spec) > 1:
+    if arguments.name and (arguments.locked or len(arguments.spec) > 1):
         arguments.usage_error("--name goes with one kernel")
+    if arguments.locked:
+        _fetch_locked(arguments)
+        return
+    if not arguments.spec:
+        arguments.usage_error("name a source, or use --locked")
     progress = Progress()
     for spec in arguments.spec:
-        began = time.monotonic()
-        try:
-            kernel, new = fetch(spec, Catalogue(), progress, arguments.name)
-        finally:
-            progress.clear()
-        if new:
-            print(f"{_line(kernel)}  in {time.monotonic() - began:.0f} s", flush=True)
-        else:
-            print(f"{_line(kernel)}  is up to date", flush=True)
+        _report(partial(fetch, spec, Catalogue(), progress, arguments.name), progress, "up to date")
+
+
+def _fetch_locked(arguments: argparse.Namespace) -> None:
+    from pytest_bpfmaps.vm import lock
+
+    progress = Progress()
+    for locked in lock.choose(lock.read(arguments.lock_file), arguments.spec):
+        _report(partial(lock.restore, locked, Catalogue(), progress), progress, "as it is locked")
+
+
+def _report(get: Callable[[], tuple[Kernel, bool]], progress: Progress, otherwise: str) -> None:
+    began = time.monotonic()
+    try:
+        kernel, new = get()
+    finally:
+        progress.clear()
+    note = f"in {time.monotonic() - began:.0f} s" if new else f"is {otherwise}"
+    print(f"{_line(kernel)}  {note}", flush=True)
+
+
+def _lock(arguments: argparse.Namespace) -> None:
+    from pytest_bpfmaps.vm import lock
+
+    pinned, others = lock.write(arguments.lock_file, Catalogue(), arguments.name)
+    for kernel in pinned:
+        print(_line(kernel))
+    for kernel in others:
+        print(f"bpfmaps: {kernel.name} is left out: it is from {kernel.source}", file=sys.stderr)
 
 
 def _add(arguments: argparse.Namespace) -> None:

@@ -84,7 +84,7 @@ class AptRoot:
         self._run_with_progress(["update"], self.root, progress, step)
 
     def show(self, package: str) -> dict[str, str] | None:
-        """The fields of the newest version of `package`, or None when no source has it."""
+        """The fields of the newest version of `package`, or of ``NAME=VERSION``; None without one."""
         command = ["apt-cache", "-c", str(self._conf), "show", "--no-all-versions", package]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
         return dict(re.findall(r"^([\w-]+): (.*)$", done.stdout, re.M)) or None

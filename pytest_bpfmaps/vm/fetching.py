@@ -27,3 +27,8 @@ def fetch(
         return upstream.fetch(spec, catalogue, progress, name, pinned)
 
     return packages.fetch(spec, catalogue, progress, name, pinned)
+
+
+def fetchable(source: str) -> bool:
+    """Whether a kernel's source is one that `fetch` knows, and not a path that was added."""
+    return not source.startswith("/")

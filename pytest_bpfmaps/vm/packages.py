@@ -50,7 +50,7 @@ def fetch(
     name: str | None = None,
     pinned: Packages | None = None,
 ) -> tuple[Kernel, bool]:
-    """Store the current kernel of `spec`, ``debian:bookworm``; also tell whether it is a new one.
+    """Store the current kernel of `spec`, ``debian:bookworm``, or the `pinned` one; also tell if it is new.
 
     Uses the mirror and the keys of the system's own package sources. Raises VmError: unknown distribution or
     suite, mirror out of reach, a signature that can't be verified, no apt.
@@ -68,6 +68,8 @@ def fetch(
         )
         _update(apt, spec, main, more, progress)
         packages = _kernel_packages(apt, spec, _METAPACKAGES[distribution].format(architecture=architecture))
+        if pinned is not None:
+            packages = [_exactly(apt, spec, dict(p), packages, _host(main)) for p in pinned]
         current = catalogue.stored(spec, tuple(tuple(sorted(p.to_json().items())) for p in packages), name)
         if current is not None:
             return current, False
@@ -166,12 +168,33 @@ def _kernel_packages(apt: AptRoot, spec: str, metapackage: str) -> list[Package]
             continue
         name = fields["Package"]
         if name != metapackage:
-            size, installed = int(fields["Size"]), int(fields.get("Installed-Size", 0)) * 1024
-            found[name] = Package(name, fields["Version"], fields["SHA256"], size, installed)
+            found[name] = _package(fields)
         todo += [n for n in _dependencies(fields) if _KERNEL_PACKAGE.match(n) and n not in found]
     if not found:
         raise VmError("cannot fetch kernel", on=repr(spec), why=f"the suite has no package {metapackage}")
     return sorted(found.values(), key=lambda package: package.name)
+
+
+def _package(fields: dict[str, str]) -> Package:
+    size, installed = int(fields["Size"]), int(fields.get("Installed-Size", 0)) * 1024
+    return Package(fields["Package"], fields["Version"], fields["SHA256"], size, installed)
+
+
+def _exactly(apt: AptRoot, spec: str, wanted: dict[str, str], current: list[Package], host: str) -> Package:
+    """The package with this name, version and hash. Raises VmError when the archive does not have it now."""
+    fields = apt.show(f"{wanted['name']}={wanted['version']}")
+    if fields is not None and fields["SHA256"] == wanted["sha256"]:
+        return _package(fields)
+    now = ", ".join(f"{package.name} {package.version}" for package in current)
+    if fields is not None:
+        now = f"one of that version with SHA-256 {fields['SHA256']}, not {wanted['sha256']}"
+    raise VmError(
+        "cannot fetch locked package",
+        on=f"{wanted['name']} {wanted['version']}",
+        why=f"{host} has now {now}",
+        fix=f"take that (bpfmaps kernels fetch {spec}) and lock it (bpfmaps kernels lock), or have a mirror "
+        "that keeps old versions in this system's package sources",
+    )
 
 
 def _dependencies(fields: dict[str, str]) -> Iterator[str]:

@@ -43,7 +43,7 @@ def layer(
             archive.addfile(member)
     match kind:
         case "gzip":
-            return gzip.compress(data.getvalue(), 1)
+            return gzip.compress(data.getvalue(), 1, mtime=0)
         case "zstd":
             command = ["zstd", "-q", "-c"]
             return subprocess.run(command, input=data.getvalue(), capture_output=True, check=True).stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -43,7 +44,7 @@ def vmlinux(
     """An uncompressed kernel."""
     rodata = f"Linux version {release} (me@here) #1\n".encode()
     if config:
-        rodata += b"IKCFG_ST" + gzip.compress(config) + b"IKCFG_ED"
+        rodata += b"IKCFG_ST" + gzip.compress(config, mtime=0) + b"IKCFG_ED"
     sections = {".rodata": rodata}
     if btf is not None:
         sections[".BTF"] = btf
@@ -57,7 +58,7 @@ def compressed(data: bytes, kind: str) -> bytes:
     size = struct.pack("<I", len(data))
     match kind:
         case "gzip":
-            return gzip.compress(data)
+            return gzip.compress(data, mtime=0)
         case "xz":
             filters = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2}]
             return lzma.compress(data, check=lzma.CHECK_CRC32, filters=filters) + size
@@ -106,14 +107,15 @@ def package_files(release: str = RELEASE) -> dict[str, bytes]:
 
 
 def deb(folder: Path, name: str, version: str, files: dict[str, bytes], depends: str = "") -> Path:
-    """A Debian package in `folder`, made by dpkg-deb."""
+    """A Debian package in `folder`, made by dpkg-deb: the same bytes for the same content."""
     tree = write(folder / f"{name}.tree", files)
     control = f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: me <me@here>\n"
     control += f"Depends: {depends}\n" if depends else ""
     write(tree, {"DEBIAN/control": (control + "Description: test\n").encode()})
     target = folder / f"{name}_{version}_amd64.deb"
     command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", str(tree), str(target)]
-    subprocess.run(command, check=True, capture_output=True)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
     return target
 
 

@@ -6,10 +6,11 @@ import gzip
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kernel_files import write
+from kernel_files import package_files, write
 
 
 class Keys:
@@ -81,3 +82,9 @@ class Archive:
         conf += f'Dir::State::Lists "{sources.parent}/lists"; Acquire::Retries "0";'
         (self.root / "system/apt.conf").write_text(conf)
         self._monkeypatch.setenv("APT_CONFIG", str(self.root / "system/apt.conf"))
+
+
+def kernel_packages(make: Callable[..., Path], release: str, version: str) -> list[Path]:
+    """A metapackage and the package that it leads to, as Debian <= 13 has them."""
+    image = make(f"linux-image-{release}", version, package_files(release), "kmod, initramfs-tools")
+    return [image, make("linux-image-amd64", version, {}, f"linux-image-{release} (= {version})")]

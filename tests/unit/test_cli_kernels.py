@@ -55,6 +55,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["kernels", "remove"],
         ["kernels", "list", "--yaml"],
         ["kernels", "fetch", "--name", "x", "debian:sid", "debian:trixie"],
+        ["kernels", "fetch", "--name", "x", "--locked"],
         ["nonsense"],
     ],
 )

@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kernel_files import bzimage, deb, package_files
-from package_archive import Archive, Keys
+from kernel_files import bzimage
+from package_archive import Archive, Keys, kernel_packages
 
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.catalogue import Catalogue
@@ -28,35 +28,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def keys() -> Iterator[Keys]:
-    with tempfile.TemporaryDirectory(dir="/tmp") as home:  # gpg's agent needs a short path for its socket
-        keys = Keys(Path(home))
-        yield keys
-        keys.close()
-
-
-@pytest.fixture
-def archive(tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Archive:
-    archive = Archive(tmp_path / "archive", keys, monkeypatch)
-    archive.use()
-    return archive
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Callable[..., Path]:
-    return lambda *arguments: deb(tmp_path, *arguments)
-
-
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
     return Catalogue(tmp_path / "kernels")
-
-
-def kernel_packages(make: Callable[..., Path], release: str, version: str) -> list[Path]:
-    """A metapackage and the package that it leads to, as Debian <= 13 has them."""
-    image = make(f"linux-image-{release}", version, package_files(release), "kmod, initramfs-tools")
-    return [image, make("linux-image-amd64", version, {}, f"linux-image-{release} (= {version})")]
 
 
 def test_kernel_comes_complete(archive: Archive, make: Callable[..., Path], catalogue: Catalogue) -> None:
