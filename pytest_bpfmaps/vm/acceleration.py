@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.catalogue import Kernel
-from pytest_bpfmaps.vm.qemu import die_with, find_qemu, qemu_version
+from pytest_bpfmaps.vm.qemu import die_with, find_qemu
 
 KVM = Path("/dev/kvm")
 PROBE_SECONDS = 8.0  # a working KVM needs less than one
@@ -34,7 +34,7 @@ class Verdict:
 
 
 def judge(kernel: Kernel) -> Verdict:
-    """Whether KVM runs `kernel`. Decided once per boot of this machine and QEMU version, then remembered."""
+    """Whether KVM runs `kernel`. Decided once per boot of this machine and QEMU binary, then remembered."""
     if not KVM.exists():
         return Verdict(False, "this machine has no /dev/kvm")
     if not os.access(KVM, os.R_OK | os.W_OK):
@@ -43,7 +43,9 @@ def judge(kernel: Kernel) -> Verdict:
     folder = paths.cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
     memory = folder / "kvm.json"
-    key = f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {qemu_version(qemu)}"
+    binary = os.stat(qemu)  # its --version takes as long as the start of a warm guest
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    key = f"{boot} {binary.st_size} {binary.st_mtime_ns}"
     with FileLock(folder / ".kvm.lock"):
         verdict = _remembered(memory, key)
         if verdict is None:

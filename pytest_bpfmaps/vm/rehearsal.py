@@ -50,6 +50,8 @@ filterwarnings = ["error"]
     "conftest.py": """
 import pytest
 
+pytest_plugins = ["pytester"]
+
 @pytest.fixture
 def number():
     assert pytest

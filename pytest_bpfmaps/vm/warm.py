@@ -39,6 +39,19 @@ def check(arch: str = "x86_64") -> None:
     """Raises VmError when this machine lacks a program that guests need."""
     find_qemu(arch)
     find_busybox()
+    if not _has_glibc():
+        raise VmError(
+            "cannot start a warm guest",
+            why="this Python was built for another C library than glibc",
+            fix="use another Python, or --bpf-vm=virtme-ng",
+        )
+
+
+def _has_glibc() -> bool:
+    try:
+        return "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or "")
+    except (ValueError, OSError):  # a name that musl does not know
+        return False
 
 
 def start(kernel: Kernel, shape: Shape) -> Machine:
@@ -148,7 +161,8 @@ def _power_on(
     except BaseException as e:
         words = machine.last_words()
         machine.close()
-        raise VmError("cannot start a guest", why="QEMU did not answer", details=words) from e
+        fix = "--bpf-vm=virtme-ng starts guests without saved states"
+        raise VmError("cannot start a guest", why=str(e), fix=fix, details=words) from e
 
 
 def _command(kernel: Kernel, shape: Shape) -> list[str]:
