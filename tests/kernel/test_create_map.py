@@ -234,10 +234,11 @@ HASH = {"type": "hash", "key": "u32", "value": "u32", "max_entries": 1}
         ({"type": "array_of_maps", "key": None, "value": None}, MapTypeError, r"inner, the model .* missing"),
         ({"inner": {}}, MapTypeError, r"only maps of maps have an inner map"),
         ({"value": 1 << 30}, MapError, r"(?s)E2BIG.*1 elements.*1073741828 bytes\n.*fewer or smaller"),
-        (
+        pytest.param(
             {"type": "task_storage", "key": None, "value": 8, "max_entries": None},
             MapError,
             r"(?s)want types.*value='u64'",
+            marks=pytest.mark.bpf_requires("task_storage"),
         ),
     ],
 )

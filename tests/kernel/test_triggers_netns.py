@@ -24,8 +24,9 @@ def here():
     return os.stat("/proc/thread-self/ns/net").st_ino
 
 
-def published():
-    return {p.name for p in RUN.glob("bpfmaps-*")} if RUN.exists() else set()
+def published(pid=""):
+    """Names of namespaces, of one process or of all runs on this machine."""
+    return {p.name for p in RUN.glob(f"bpfmaps-*{pid}-*")} if RUN.exists() else set()
 
 
 class TestNamespace:
@@ -277,7 +278,7 @@ class TestPackets:
 
 class TestNothingIsLeft:
     def test_after_teardown(self):
-        descriptors, names = set(os.listdir("/proc/self/fd")), published()
+        descriptors, names = set(os.listdir("/proc/self/fd")), published(os.getpid())
         with NetNsFactory() as factory:
             left, right = factory("left"), factory("right")
             far = left.veth_to(right).far
@@ -285,19 +286,19 @@ class TestNothingIsLeft:
             path = Path(f"/proc/self/fd/{left.fileno()}")
             assert path.exists()
         assert set(os.listdir("/proc/self/fd")) == descriptors
-        assert published() == names
+        assert published(os.getpid()) == names
 
     def test_after_a_failure_in_the_middle(self, monkeypatch):
         def interrupted(self):
             raise KeyboardInterrupt
 
-        descriptors, names = set(os.listdir("/proc/self/fd")), published()
+        descriptors, names = set(os.listdir("/proc/self/fd")), published(os.getpid())
         with NetNsFactory() as factory:
             monkeypatch.setattr(netns_module.NetNs, "_prepare", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 factory()
         assert set(os.listdir("/proc/self/fd")) == descriptors
-        assert published() == names
+        assert published(os.getpid()) == names
 
     def test_after_a_killed_run_and_the_next_one(self):
         code = (
