@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,8 @@ from .targets import probe_target
 from .types import MapType, ProgramType
 
 _FUNC, _ENUM = 12, 6  # BTF kinds
-_UNLISTED = "the kernel's BTF does not list it"
+UNLISTED = "the kernel's BTF does not list it"
+REFUSED = "the kernel refuses it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,13 @@ def probe(kind: str, name: str) -> Feature:
 
 def probe_any(name: str) -> Feature:
     """Probes a feature whose kind its name tells: see `kind_of`."""
+    return probe(*asked_for(name))
+
+
+def asked_for(name: str) -> tuple[str, str]:
+    """Kind and name of a feature that may be written with its kind: ``map_type:ringbuf``. See `kind_of`."""
     kind, _, rest = name.partition(":")
-    if rest and kind in _PROBES:
-        return probe(kind, rest)
-    return probe(kind_of(name), name)
+    return (kind, rest) if rest and kind in _PROBES else (kind_of(name), name)
 
 
 def kind_of(name: str) -> str:
@@ -103,29 +107,32 @@ def _by_libbpf(what: str, call: Callable[..., int], wanted: MapType | ProgramTyp
     if answer == 1:
         return Feature(what, True)
     if answer == 0:
-        return Feature(what, False, "the kernel refuses it")
+        return Feature(what, False, REFUSED)
     # a type that is newer than this libbpf: whether the kernel's own list has it
-    if f"BPF_{enum.upper()}_{wanted.name}" in _enumerators(f"bpf_{enum}"):
+    if f"BPF_{enum.upper()}_{wanted.name}" in enumerators(vmlinux_btf(), f"bpf_{enum}"):
         return Feature(what, True)
-    return Feature(what, False, _UNLISTED)
+    return Feature(what, False, UNLISTED)
 
 
-def _function(name: str) -> Feature:
-    helper = _helper(name)
-    return helper if helper else _kfunc(name)
+def function_in(btf: object, name: str) -> Feature:
+    """Whether a kernel with that BTF has a helper or a kfunc of that name."""
+    helper = helper_in(btf, name)
+    return helper if helper else kfunc_in(btf, name)
 
 
-def _helper(name: str) -> Feature:
+def helper_in(btf: object, name: str) -> Feature:
+    """Whether a kernel with that BTF has a helper."""
     what = f"helper {name}"
     wanted = "BPF_FUNC_" + name.removeprefix("bpf_")
-    if wanted in _enumerators("bpf_func_id"):
+    if wanted in enumerators(btf, "bpf_func_id"):
         return Feature(what, True)
-    return Feature(what, False, _UNLISTED)
+    return Feature(what, False, UNLISTED)
 
 
-def _kfunc(name: str) -> Feature:
+def kfunc_in(btf: object, name: str) -> Feature:
+    """Whether a kernel with that BTF has a kfunc."""
     what = f"kfunc {name}"
-    found = lib.btf__find_by_name_kind(vmlinux_btf(), name.encode(), _FUNC) > 0
+    found = lib.btf__find_by_name_kind(btf, name.encode(), _FUNC) > 0
     return Feature(what, found, "" if found else "the kernel's BTF has no such function")
 
 
@@ -144,21 +151,20 @@ def vmlinux_btf() -> object:
 
 
 @cache
-def _enumerators(enum: str) -> frozenset[str]:
-    """The names in an enum of the kernel's."""
-    vmlinux = vmlinux_btf()
-    type_id = lib.btf__find_by_name_kind(vmlinux, enum.encode(), _ENUM)
+def enumerators(btf: object, enum: str) -> frozenset[str]:
+    """The names in an enum of a kernel's; none when it has no such enum. The BTF is one that stays."""
+    type_id = lib.btf__find_by_name_kind(btf, enum.encode(), _ENUM)
     if type_id < 0:
         return frozenset()
-    words = ffi.cast("uint32_t *", lib.btf__type_by_id(vmlinux, type_id))
+    words = ffi.cast("uint32_t *", lib.btf__type_by_id(btf, type_id))
     count = words[1] & 0xFFFF
-    names = (lib.btf__name_by_offset(vmlinux, words[3 + 2 * i]) for i in range(count))
+    names = (lib.btf__name_by_offset(btf, words[3 + 2 * i]) for i in range(count))
     return frozenset(ffi.string(n).decode() for n in names)
 
 
-def _config(name: str) -> Feature:
+def config_in(settings: Mapping[str, str] | None, name: str) -> Feature:
+    """Whether a kernel with that configuration, as `kernel_config` gives it, has an option."""
     option, _, wanted = name.removeprefix("CONFIG_").partition("=")
-    settings = kernel_config()
     if settings is None:
         return Feature(f"CONFIG_{option}", False, "this kernel's configuration is not to be found")
     value = settings.get(option)
@@ -175,11 +181,16 @@ def kernel_config() -> dict[str, str] | None:
     places = (os.environ.get("BPFMAPS_KERNEL_CONFIG"), "/proc/config.gz", f"/boot/config-{release()}")
     for place in places:
         if place and Path(place).is_file():
-            raw = Path(place).read_bytes()
-            text = (gzip.decompress(raw) if place.endswith(".gz") else raw).decode()
-            pairs = (line.split("=", 1) for line in text.splitlines() if line.startswith("CONFIG_"))
-            return {k.removeprefix("CONFIG_"): v.strip('"') for k, v in pairs}
+            return read_config(Path(place))
     return None
+
+
+def read_config(path: Path) -> dict[str, str]:
+    """The options of a configuration file."""
+    raw = path.read_bytes()
+    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
+    pairs = (line.split("=", 1) for line in text.splitlines() if line.startswith("CONFIG_"))
+    return {k.removeprefix("CONFIG_"): v.strip('"') for k, v in pairs}
 
 
 def _attach(section: str) -> Feature:
@@ -191,10 +202,10 @@ def _attach(section: str) -> Feature:
 _PROBES: dict[str, Callable[[str], Feature]] = {
     "map_type": _map_type,
     "program_type": _program_type,
-    "helper": _helper,
-    "kfunc": _kfunc,
-    "function": _function,
-    "config": _config,
+    "helper": lambda name: helper_in(vmlinux_btf(), name),
+    "kfunc": lambda name: kfunc_in(vmlinux_btf(), name),
+    "function": lambda name: function_in(vmlinux_btf(), name),
+    "config": lambda name: config_in(kernel_config(), name),
     "attach": _attach,
 }
 KINDS = tuple(_PROBES)

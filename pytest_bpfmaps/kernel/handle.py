@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from . import running
-from .features import KINDS, Feature, probe, probe_any
+from .features import KINDS, Feature, asked_for, probe
 
 _REMEDY = "run it in a virtual machine: pytest --bpf-kernel=6.1"
 
@@ -44,17 +44,27 @@ class RunningKernel:
 
 def probe_all(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[Feature]:
     """Probes ``("ringbuf", "bpf_loop")`` and ``{"map_type": "ringbuf", "helpers": [...]}``."""
-    yield from map(probe_any, names)
+    for kind, name in asked(names, features):
+        yield probe(kind, name)
+
+
+def asked(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Kind and name of each feature that is asked for so."""
+    yield from map(asked_for, names)
     for kind, wanted in features.items():
         singular = kind if kind in KINDS else kind.removesuffix("s")
         for name in [wanted] if isinstance(wanted, str) else wanted:
-            yield probe(singular, name)
+            yield singular, name
 
 
 def missing_features(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Name of each feature that is not there, and a sentence fit for a skip."""
     for feature in probe_all(names, features):
         if not feature:
-            why = f": {feature.why}" if feature.why else ""
             remedy = "" if running.is_emulated() else f"; {_REMEDY}"
-            yield feature.name, f"{running.release()} lacks {feature.name}{why}{remedy}"
+            yield feature.name, lacks(running.release(), feature) + remedy
+
+
+def lacks(release: str, feature: Feature) -> str:
+    """A sentence on a feature that a kernel of that release does not have."""
+    return f"{release} lacks {feature.name}" + (f": {feature.why}" if feature.why else "")

@@ -6,11 +6,14 @@ What runs where is decided after the collection, so that a run without BPF tests
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_bpfmaps.errors import BpfError, UnsupportedError, VmError
+
+if TYPE_CHECKING:
+    from pytest_bpfmaps.vm.catalogue import Kernel
 
 
 def settle(session: pytest.Session, options: Mapping[str, Any]) -> None:
@@ -46,6 +49,8 @@ def _distribute(session: pytest.Session, options: Mapping[str, Any], host: str) 
     from pytest_bpfmaps.report.guests import Guests
 
     selection = newest()
+    if _none_can_run(session, selection.guests[0].kernel):
+        return
     guests = Guests(config, selection, options)
     from xdist.dsession import DSession
 
@@ -60,6 +65,20 @@ def _distribute(session: pytest.Session, options: Mapping[str, Any], host: str) 
             terminal.write_line(line)
     guests.pytest_sessionstart(session)
     distributed.pytest_sessionstart(session)
+
+
+def _none_can_run(session: pytest.Session, kernel: Kernel) -> bool:
+    """Whether each BPF test needs what the guest's kernel lacks: no guest is started to skip them all."""
+    from pytest_bpfmaps.plugin import is_bpf_item
+    from pytest_bpfmaps.report.foreseen import Unrunnable, foresee
+    from pytest_bpfmaps.report.skips import is_strict
+
+    items = [item for item in session.items if is_bpf_item(item)]
+    missing = foresee(items, kernel)
+    if is_strict(session.config) or any(item.nodeid not in missing for item in items):
+        return False
+    session.config.pluginmanager.register(Unrunnable(missing, kernel.name), "bpfmaps-unrunnable")
+    return True
 
 
 def _one_line(error: BaseException) -> str:

@@ -74,7 +74,7 @@ class Skips:
         kernel = properties.get(KERNEL)
         if kernel is None or report.when == "teardown":
             return
-        test = _without_kernel(report.nodeid, str(kernel))
+        test = without_kernel(report.nodeid, str(kernel))
         ran = report.failed or (report.when == "call" and (report.passed or hasattr(report, "wasxfail")))
         self._ran[test] = self._ran.get(test, False) or ran
         if report.skipped and MISSING in properties:
@@ -107,7 +107,8 @@ class Skips:
         return [f"{test}: ran on no kernel" for test, ran in self._ran.items() if not ran]
 
 
-def _without_kernel(nodeid: str, kernel: str) -> str:
+def without_kernel(nodeid: str, kernel: str) -> str:
+    """A test's node id without the kernel that it is for."""
     if nodeid.endswith(f"[{kernel}]"):
         return nodeid.removesuffix(f"[{kernel}]")
     return nodeid.removesuffix(f"-{kernel}]") + "]" if nodeid.endswith(f"-{kernel}]") else nodeid

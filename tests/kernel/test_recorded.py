@@ -1,0 +1,38 @@
+"""What a kernel's recorded files say agrees with the probes, here where both can be asked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps.kernel.features import probe
+from pytest_bpfmaps.kernel.handle import RunningKernel, lacks
+from pytest_bpfmaps.kernel.recorded import RecordedKernel
+from pytest_bpfmaps.kernel.types import MapType, ProgramType
+
+BTF = Path("/sys/kernel/btf/vmlinux")
+FEATURES = [
+    *(("map_type", str(t)) for t in MapType if t),
+    *(("program_type", str(t)) for t in ProgramType if t),
+    *(("helper", name) for name in ("bpf_loop", "bpf_ringbuf_output", "bpf_map_lookup_elem", "bpf_no_such")),
+    *(("kfunc", name) for name in ("bpf_cpumask_create", "bpf_arena_alloc_pages", "bpf_no_such")),
+    *(("function", name) for name in ("bpf_loop", "bpf_cpumask_create", "bpf_no_such")),
+    *(("config", name) for name in ("CONFIG_BPF", "BPF_LSM", "HZ=1", "NO_SUCH_OPTION")),
+]
+
+
+@pytest.mark.skipif(not BTF.exists(), reason="this kernel has no BTF")
+def test_what_files_lack_the_probe_lacks(bpf_kernel: RunningKernel) -> None:
+    config = os.environ.get("BPFMAPS_KERNEL_CONFIG")
+    recorded = RecordedKernel(bpf_kernel.release, BTF, Path(config) if config else None)
+    missing = 0
+    for kind, name in FEATURES:
+        said = list(recorded.missing_features((), {kind: name}))
+        missing += len(said)
+        if said:
+            answer = probe(kind, name)
+            assert not answer
+            assert said == [(answer.name, lacks(bpf_kernel.release, answer))]
+    assert missing >= 3  # those that no kernel has
