@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import oci
+from pytest_bpfmaps.vm import oci, staging
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages, check_name
 from pytest_bpfmaps.vm.importer import copy_package
 from pytest_bpfmaps.vm.progress import Progress
@@ -33,13 +33,13 @@ def fetch(
     if name is not None:
         check_name(name)
     digest = dict(pinned[0])["sha256"] if pinned else None
-    catalogue.root.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         if match := _REGISTRY.fullmatch(spec):
             found = _in_registry(spec, match["reference"], digest, progress)
         else:
             path, tag = _parse(spec)
-            layout = stack.enter_context(oci.opened(path, catalogue.root))
+            work = stack.enter_context(staging.staging(catalogue.root))
+            layout = stack.enter_context(oci.opened(path, work))
             found = _in_layout(layout, tag, digest, progress)
         stored = catalogue.stored(found.source, found.packages, name)
         if stored is not None:

@@ -80,7 +80,7 @@ def fetch(
 
 def _parse(spec: str) -> tuple[str, str]:
     distribution, colon, suite = spec.partition(":")
-    examples = "write debian:bookworm, debian:trixie, debian:sid, ubuntu:noble …"
+    examples = "write debian:bookworm, debian:sid, ubuntu:noble …; v6.6; oci:PATH or oci://REGISTRY/NAME:TAG"
     if not colon or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9./_-]*", suite) or ".." in suite:
         raise VmError("cannot fetch kernel", on=repr(spec), why="it is not DISTRIBUTION:SUITE", fix=examples)
     if distribution not in _METAPACKAGES:

@@ -150,7 +150,7 @@ def registry(layout: Layout, home: Path) -> Iterator[str]:
     conf = home / ".config/containers/registries.conf"
     conf.parent.mkdir(parents=True)
     conf.write_text(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield address

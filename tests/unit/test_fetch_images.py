@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import shutil
@@ -14,6 +15,7 @@ from container_images import FILES, Layout, layer, registry
 from kernel_files import RELEASE, bzimage, vmlinux, write
 
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm import lock
 from pytest_bpfmaps.vm.catalogue import Catalogue
 from pytest_bpfmaps.vm.fetching import fetch
 from pytest_bpfmaps.vm.progress import Silent
@@ -151,7 +153,8 @@ def test_archive(catalogue: Catalogue, layout: Layout, tmp_path: Path, whole_nam
     archive = layout.archive(tmp_path / "image.tar")
     kernel, _ = fetch(f"oci:{archive}:6.1", catalogue, Silent())
     assert (kernel.release, kernel.source) == (RELEASE, f"oci:{archive}:6.1")
-    assert not [p for p in catalogue.root.iterdir() if p.name.startswith("tmp")]
+    assert {p.name for p in catalogue.root.iterdir()} == {"6.1", ".new", ".locks"}
+    assert list((catalogue.root / ".new").iterdir()) == []
 
 
 def test_add_and_select(catalogue: Catalogue, layout: Layout, tmp_path: Path) -> None:
@@ -261,6 +264,19 @@ class TestRegistry:
         assert fetch(spec, catalogue, Silent()) == (kernel, False)
         layout.add(layout.manifest(layer({"boot/vmlinuz": bzimage("6.1.9")})), "6.1")
         assert fetch(spec, catalogue, Silent())[0].release == "6.1.9"
+
+    def test_lock(self, catalogue: Catalogue, layout: Layout, address: str, tmp_path: Path) -> None:
+        layout.add(layout.manifest(layer(FILES)), "6.1")
+        kernel, _ = fetch(f"oci://{address}/ci/kernels:6.1", catalogue, Silent())
+        lock.write(tmp_path / "kernels.lock", catalogue)
+        layout.add(layout.manifest(layer({"boot/vmlinuz": bzimage("6.1.9")})), "6.1")
+        catalogue.remove("6.1")
+        (locked,) = lock.read(tmp_path / "kernels.lock")
+        assert lock.restore(locked, catalogue, Silent()) == (kernel, True)
+        gone = dataclasses.replace(locked, packages=((("name", "x"), ("sha256", "0" * 64), ("version", "")),))
+        with pytest.raises(VmError, match="skopeo failed"):
+            lock.restore(gone, catalogue, Silent())
+        assert catalogue.get("6.1").release == RELEASE
 
     def test_by_digest(self, catalogue: Catalogue, layout: Layout, address: str) -> None:
         digest = layout.add(layout.manifest(layer(FILES)))

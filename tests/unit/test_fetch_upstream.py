@@ -51,7 +51,7 @@ class Mainline:
 
 @contextmanager
 def serving(server: ThreadingTCPServer) -> Iterator[int]:
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield server.server_address[1]
