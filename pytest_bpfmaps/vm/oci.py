@@ -37,10 +37,11 @@ def is_layout(path: Path) -> bool:
     """Whether `path` is an OCI image layout: a folder, or a tar archive of one."""
     if path.is_dir():
         return (path / "oci-layout").is_file() and (path / "index.json").is_file()
-    if not path.is_file() or not tarfile.is_tarfile(path):
+    try:
+        with tarfile.open(path) as archive:
+            return any(member.name.removeprefix("./") == "oci-layout" for member in archive)
+    except (tarfile.TarError, EOFError, OSError):
         return False
-    with tarfile.open(path) as archive:
-        return any(member.name.removeprefix("./") == "oci-layout" for member in archive)
 
 
 @contextmanager
@@ -71,9 +72,12 @@ class Layout:
 
         Raises VmError that names those there are.
         """
-        images = self._json(self._folder / "index.json")["manifests"]
+        listed = self._json(self._folder / "index.json").get("manifests")
+        images = [d for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
         if digest is not None:
-            found = [d for d in images if d["digest"] == f"sha256:{digest}"]
+            found = [d for d in images if d.get("digest") == f"sha256:{digest}"][
+                :1
+            ]  # several tags may have it
         elif tag is not None:
             found = [d for d in images if tag in _tags(d)]
         else:
@@ -82,7 +86,7 @@ class Layout:
             return Image(self, found[0])
         names = [name for d in images for name in _tags(d)[:1]]
         if digest is not None:
-            why = "it has " + (", ".join(d["digest"] for d in images) or "no image")
+            why = "it has " + (", ".join(str(d.get("digest")) for d in images) or "no image")
             raise VmError("no image", on=f"sha256:{digest} in {self.path}", why=why, fix=_FIX)
         if tag is not None and not found:
             raise VmError("no image", on=f"{tag!r} in {self.path}", fix=closest(tag, names))
@@ -152,9 +156,9 @@ class Image:
     @property
     def sha256(self) -> str:
         """What it is known by, in hexadecimal. Raises VmError when it has another digest."""
-        algorithm, _, value = str(self.descriptor["digest"]).partition(":")
+        algorithm, _, value = str(self.descriptor.get("digest")).partition(":")
         if algorithm != "sha256":
-            on = str(self.descriptor["digest"])
+            on = str(self.descriptor.get("digest"))
             raise VmError("cannot use image", on=on, why="its digest is no sha256", fix=_FIX)
         return value
 

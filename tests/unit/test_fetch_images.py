@@ -203,6 +203,20 @@ class TestErrors:
             fetch(f"oci:{layout.folder}", catalogue, Silent())
         assert catalogue.names() == []
 
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"manifests": [1, {}]}', '{"manifests": {}}'])
+    def test_damaged_index(self, catalogue: Catalogue, layout: Layout, text: str) -> None:
+        (layout.folder / "index.json").write_text(text)
+        for spec in (f"oci:{layout.folder}", f"oci:{layout.folder}:6.1"):
+            with pytest.raises(VmError):
+                fetch(spec, catalogue, Silent())
+
+    def test_archive_that_is_cut_short(self, catalogue: Catalogue, layout: Layout, tmp_path: Path) -> None:
+        layout.add(layout.manifest(layer(FILES)))
+        archive = layout.archive(tmp_path / "image.tar")
+        archive.write_bytes(archive.read_bytes()[:2000])
+        with pytest.raises(VmError, match="it is no OCI image layout"):
+            fetch(f"oci:{archive}", catalogue, Silent())
+
     def test_other_machine(self, catalogue: Catalogue, layout: Layout) -> None:
         layout.add(layout.index(layout.manifest(layer(FILES), arch="arm64")), "6.1")
         with pytest.raises(VmError, match="it is for linux/arm64, and this machine is linux/amd64"):

@@ -177,7 +177,8 @@ class TestImages:
         new = layout.add(layout.manifest(layer({"boot/vmlinuz": bzimage("6.1.9")})), "6.1")
         with pytest.raises(VmError, match=rf"no image sha256:.*: it has sha256:{new}"):
             lock.restore(kernel, catalogue, Silent())
-        layout.add(layout.manifest(layer(FILES)), "old")
+        for tag in ("old", "older"):
+            layout.add(layout.manifest(layer(FILES)), tag)
         assert lock.restore(kernel, catalogue, Silent())[0].release == kernel.release
 
 
