@@ -28,6 +28,13 @@ SUITE = """
     def test_plain(): pass
 """
 
+NEEDS_TYPES = """
+    import pytest
+
+    @pytest.mark.bpf_requires("ringbuf")
+    def test_it(bpf): pass
+"""
+
 
 @pytest.fixture(autouse=True)
 def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -84,17 +91,20 @@ def test_the_host_may_run_what_guests_can_not(pytester: pytest.Pytester) -> None
 
 def test_damaged_types_are_told(pytester: pytest.Pytester, catalogue: Path) -> None:
     (catalogue / "6.1/btf").write_bytes(b"no BTF")
-    pytester.makepyfile(
-        """
-        import pytest
-
-        @pytest.mark.bpf_requires("ringbuf")
-        def test_it(bpf): pass
-        """
-    )
+    pytester.makepyfile(NEEDS_TYPES)
     result = pytester.runpytest_subprocess("--collect-only", "--bpf-kernel=6.1")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["cannot read the types of kernel */6.1/btf: *", "*-> fetch or add*"])
+
+
+@pytest.mark.skipif(bool(host_refusal()), reason="needs the capabilities that it drops")
+def test_damaged_types_decide_nothing(pytester: pytest.Pytester, catalogue: Path) -> None:
+    (catalogue / "6.1/btf").write_bytes(b"no BTF")
+    pytester.makepyfile(NEEDS_TYPES)
+    command = ["setpriv", "--bounding-set", "-all", sys.executable, "-m", "pytest", "-ra", "-p", "no:xdist"]
+    result = pytester.run(*command)
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED *nor in a guest: guests are pytest-xdist workers*"])
 
 
 @pytest.mark.skipif(bool(host_refusal()), reason="needs the capabilities that it drops")
