@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 pytest_plugins = (
     "pytest_bpfmaps.report.assertions",
     "pytest_bpfmaps.report.failures",
-    "pytest_bpfmaps.report.foreseen",
     "pytest_bpfmaps.report.leaks",
     "pytest_bpfmaps.report.skips",
     "pytest_bpfmaps.collect",
@@ -235,8 +234,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Where nobody chose: decide whether the BPF tests can run here."""
+    """Where nobody chose: decide whether the BPF tests can run here. With ``--collect-only``: look ahead."""
     config = session.config
+    if config.getoption("collectonly") and SELECTION in config.stash:
+        from .report.foreseen import look_ahead
+
+        look_ahead(session)
     if chosen(config) or config.getoption("collectonly"):
         return
     if any(map(is_bpf_item, session.items)):

@@ -28,16 +28,12 @@ def foresee(items: Iterable[pytest.Item], kernel: Kernel) -> dict[str, list[tupl
     return found
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """With ``--collect-only``, which collects for all chosen kernels: see which of them lack what."""
+def look_ahead(session: pytest.Session) -> None:
+    """After a collection for all chosen kernels: have the summary say which of them lack what."""
+    from pytest_bpfmaps.errors import BpfError
     from pytest_bpfmaps.plugin import SELECTION, kernel_of
 
     config = session.config
-    if not config.getoption("collectonly") or SELECTION not in config.stash:
-        return
-    from pytest_bpfmaps.errors import BpfError
-
     outlook = Outlook()
     for guest in config.stash[SELECTION].guests:
         items = [item for item in session.items if kernel_of(item) == guest.kernel.name]
