@@ -123,9 +123,9 @@ def test_suite_that_the_mirror_does_not_have(root: Path) -> None:
 
 def test_newest_suite_keeps_the_standard_layout(root: Path) -> None:
     """Debian >= 7.2 has the image beside the modules, in three packages, and compresses modules."""
-    done = fetch(root, "debian:sid", "--name", "newest")
+    done = fetch(root, "debian:sid", "--name", "latest")
     assert done.returncode == 0, done.stderr
-    kernel = Catalogue(root / "kernels").get("newest")
+    kernel = Catalogue(root / "kernels").get("latest")
     assert kernel.image.name == f"vmlinuz-{kernel.release}"
     assert kernel.config is not None
     assert kernel.modules is not None
