@@ -163,6 +163,14 @@ def cannot_run(case: Case) -> str | None:
     return None
 
 
+def spares_checks() -> bool:
+    """Whether the verifier leaves out the checks for speculation that it makes of users without privileges.
+
+    ``mitigations=off`` on the kernel's command line (Linux 6.7, commit bc5bc309db45).
+    """
+    return "mitigations=off" in Path("/proc/cmdline").read_text().split()
+
+
 @contextmanager
 def anybody_loads() -> Iterator[None]:
     """The kernel with BPF for users without privileges, where an administrator can have it (not after 1)."""

@@ -27,6 +27,13 @@ _NEWER: dict[str, tuple[ProgramType, int]] = {
     "uprobe.session.s": (ProgramType.KPROBE, 57),
     "netfilter": (ProgramType.NETFILTER, 45),  # libbpf 1.3
     "tcx": (ProgramType.SCHED_CLS, 0),  # libbpf 1.3: loaded as any tc program, for older kernels too
+    "tc/ingress": (ProgramType.SCHED_CLS, 0),
+    "tc/egress": (ProgramType.SCHED_CLS, 0),
+    "cgroup/connect_unix": (ProgramType.CGROUP_SOCK_ADDR, 49),  # libbpf 1.3, Linux 6.7
+    "cgroup/sendmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 50),
+    "cgroup/recvmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 51),
+    "cgroup/getpeername_unix": (ProgramType.CGROUP_SOCK_ADDR, 52),
+    "cgroup/getsockname_unix": (ProgramType.CGROUP_SOCK_ADDR, 53),
 }
 _NAMES = """
     socket sk_reuseport kprobe kretprobe uprobe uretprobe usdt ksyscall kretsyscall kprobe.multi
@@ -65,7 +72,8 @@ def teach_newer(program: Any) -> None:
     """Tells libbpf the type of a program (its handle) whose section is newer than it is."""
     if lib.bpf_program__type(program) != ProgramType.UNSPEC:
         return
-    name = to_str(lib.bpf_program__section_name(program)).lstrip("?").partition("/")[0]
+    section = to_str(lib.bpf_program__section_name(program)).lstrip("?")
+    name = section if section in _NEWER else section.partition("/")[0]
     if name not in _NEWER:
         return
     type, attach_type = _NEWER[name]

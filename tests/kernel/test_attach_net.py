@@ -222,6 +222,22 @@ class TestCgroup:
             socket.create_connection(server.getsockname()).close()
         assert loaded.globals.connected == 1
 
+    @pytest.mark.bpf_requires(kfunc="bpf_sock_addr_set_sun_path")  # it came with these hooks
+    def test_unix_sockets(self, load_code, bpf_cgroup, tmp_path):
+        code = """
+        __u64 seen;
+        SEC("cgroup/connect_unix") int count(struct bpf_sock_addr *ctx) { seen++; return 1; }
+        """
+        obj = load_code(code)
+        path = str(tmp_path / "socket")
+        with bpf_cgroup.enter():  # a socket's group is the one that it was made in
+            listening, calling = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+        with obj.programs.count.attach(cgroup=bpf_cgroup), listening, calling:
+            listening.bind(path)
+            listening.listen()
+            calling.connect(path)
+        assert obj.globals.seen == 1
+
     def test_no_cgroup_2_folder(self, load_code, tmp_path):
         program = load_code('SEC("cgroup_skb/egress") int pass(void *ctx) { return 1; }').programs["pass"]
         with pytest.raises(AttachError, match=r"(?s)EBADF.*no folder of a cgroup v2"):
