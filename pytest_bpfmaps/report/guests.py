@@ -17,6 +17,8 @@ from pytest_bpfmaps.vm.journal import Entry, Journal
 from pytest_bpfmaps.vm.selection import HOST, Guest, Selection
 from pytest_bpfmaps.vm.ways import MODULES, way
 
+from .skips import KERNEL
+
 IDLE = "idle"
 MISSING = "guests are pytest-xdist workers, and it is {}\n  -> {}"
 
@@ -152,6 +154,7 @@ class Guests:
             return
         entry = self._last_entry(report.node)
         report.when = "call"
+        report.user_properties.append((KERNEL, kernel))
         path, _, test = crashitem.partition("::")
         report.location = (path, None, test.replace("::", "."))
         report.longrepr = f"{entry.text}\nwhile it ran {crashitem}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -123,8 +124,12 @@ def test_a_guest_that_dies_or_hangs_fails_its_test_and_the_others_still_run(
             time.sleep(10000)
         """
     )
-    result = pytester.runpytest_subprocess("--bpf-kernel=host,6.1", "-k", "6.1", "--bpf-vm-timeout=12", "-v")
+    result = pytester.runpytest_subprocess(
+        "--bpf-kernel=host,6.1", "-k", "6.1", "--bpf-vm-timeout=12", "-v", "--bpf-summary=summary.json"
+    )
     result.assert_outcomes(failed=2, passed=2)
+    files = json.loads((pytester.path / "summary.json").read_text())["files"]
+    assert files == {"test_crash.py": {"6.1": {"failed": 2, "passed": 2}}}
     result.stdout.fnmatch_lines(
         [
             "*_ test_panics[[]6.1] _*",

@@ -1,0 +1,109 @@
+"""The end of a run on several kernels: reports as guests send them; guests are in tests/kernel/test_vm_*."""
+
+import json
+
+import pytest
+
+# what a run on kernels 5.10 and 6.1 reports: the property names the kernel, a skip may name what it lacks
+CONFTEST = """
+    import pytest
+
+    def pytest_generate_tests(metafunc):
+        metafunc.parametrize("kernel", ["5.10", "6.1"])
+
+    def pytest_collection_modifyitems(items):
+        for item in items:
+            item.user_properties.append(("bpf_kernel", item.callspec.params["kernel"]))
+
+    @pytest.fixture
+    def lacks(request, kernel):
+        def check(*kernels):
+            if kernel in kernels:
+                request.node.user_properties.append(("bpf_missing", "helper bpf_x"))
+                pytest.skip("no helper")
+        return check
+"""
+SUITE = """
+    def test_fine(kernel): pass
+    def test_differs(kernel): assert kernel != "6.1"
+    def test_newer(kernel, lacks): lacks("5.10")
+"""
+NEVER = "\ndef test_newest(kernel, lacks): lacks('5.10', '6.1')\n"
+
+
+@pytest.fixture
+def suite(pytester):
+    pytester.makeconftest(CONFTEST)
+
+    def make(more=""):
+        pytester.makepyfile(test_suite=SUITE)
+        with (pytester.path / "test_suite.py").open("a") as file:
+            file.write(more)
+        return pytester
+
+    return make
+
+
+def test_files_by_kernel_and_where_a_test_failed_first(suite):
+    result = suite().runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=4, failed=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*= tests by kernel =*",
+            "               5.10   6.1",
+            "test_suite.py  2 1s  2 1F",
+            "all            2 1s  2 1F",
+            "test_suite.py::test_differs: failed first on 6.1, passed on 5.10",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*ran on no kernel*")
+
+
+def test_quiet_shows_the_sum(suite):
+    result = suite().runpytest_subprocess("-q")
+    result.stdout.re_match_lines([r"all +2 1s +2 1F$"])
+    result.stdout.no_fnmatch_line("test_suite.py  *")
+
+
+def test_a_test_that_no_kernel_can_run_is_a_failure(suite):
+    pytester = suite(NEVER)
+    options = ["-k", "newest or fine"]
+    result = pytester.runpytest_subprocess(*options)
+    result.stdout.fnmatch_lines(
+        ["test_suite.py::test_newest: ran on no kernel, each lacks something it needs"]
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+    pytester.makeini("[pytest]\nbpf_allow_never_ran = */other.py::* test_suite.py::test_new*")
+    result = pytester.runpytest_subprocess(*options)
+    result.stdout.no_fnmatch_line("*ran on no kernel*")
+    assert result.ret == pytest.ExitCode.OK
+
+
+def test_the_summary_as_json_and_as_markdown(suite):
+    pytester = suite(NEVER)
+    pytester.runpytest_subprocess("--bpf-summary=out.json")
+    facts = json.loads((pytester.path / "out.json").read_text())
+    assert facts["kernels"] == ["5.10", "6.1"]
+    assert facts["files"]["test_suite.py"]["5.10"] == {"passed": 2, "skipped": 2}
+    assert facts["tests"]["test_suite.py::test_differs"] == {"5.10": "passed", "6.1": "failed"}
+    assert facts["never_ran"] == ["test_suite.py::test_newest"]
+
+    page = pytester.path / "step"
+    page.write_text("before\n")
+    pytester.runpytest_subprocess("--bpf-summary=step")
+    assert page.read_text().splitlines() == [
+        "before",
+        "| tests | 5.10 | 6.1 |",
+        "| --- | --- | --- |",
+        "| test_suite.py | 2 2s | 2 1F 1s |",
+        "",
+        "- test_suite.py::test_differs: failed first on 6.1, passed on 5.10",
+        "- test_suite.py::test_newest: ran on no kernel",
+    ]
+
+
+def test_one_kernel_needs_no_table(pytester):
+    pytester.makepyfile("def test_runs(bpf_kernel): pass")
+    result = pytester.runpytest_subprocess()
+    result.stdout.no_fnmatch_line("*tests by kernel*")
