@@ -13,6 +13,7 @@ import lzma
 import os
 import re
 import shlex
+import site
 import struct
 import subprocess
 import sys
@@ -92,12 +93,18 @@ def _loaded_part(path: Path) -> bytes:
 
 
 def search_path() -> list[str]:
-    """Where Python looks for modules, the same for all projects: without $PYTHONPATH."""
+    """Where Python looks for what is installed: the same for all projects and ways to start pytest."""
     ours = str(Path(__file__).resolve().parents[2])
-    added = {"", os.getcwd(), os.path.dirname(os.path.abspath(sys.argv[0]))}
-    added |= {os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep)}
-    found = [p for p in sys.path if p not in added]
+    found = [path for path in sys.path if _is_for_all(path)]
     return found if ours in found else [*found, ours]
+
+
+def _is_for_all(path: str) -> bool:
+    """Not a project's folder, nor that of the script that was started."""
+    if path == site.USER_SITE:
+        return True
+    roots = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
+    return os.path.basename(path) != "bin" and any(path.startswith(root + os.sep) for root in roots)
 
 
 def python(environment: Mapping[str, str]) -> str:
