@@ -158,12 +158,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """The kernels that this run is for."""
+    """The kernels that this run is for, and what this machine lacks."""
+    from .report.machine import lacking
+
+    lines = [f"bpfmaps: kernels host ({os.uname().release})"]
     if GUESTS in config.stash:
-        return config.stash[GUESTS].header()
-    if SELECTION in config.stash:
-        return [f"bpfmaps: {config.stash[SELECTION].header(None)}"]
-    return [f"bpfmaps: kernels host ({os.uname().release})"]
+        lines = config.stash[GUESTS].header()
+    elif SELECTION in config.stash:
+        lines = [f"bpfmaps: {config.stash[SELECTION].header(None)}"]
+    if missing := lacking():
+        lines.append(f"bpfmaps: no {', no '.join(missing)} on this machine: see `bpfmaps doctor`")
+    return lines
 
 
 @pytest.fixture(scope="session")
