@@ -45,6 +45,20 @@ class TestXdp:
         veth.near.send(frame(veth))
         assert programs.globals.seen == 1
 
+    @pytest.mark.bpf_requires(helper="bpf_xdp_get_buff_len")  # it came with fragments
+    def test_packets_of_several_pages(self, bpf, load_code, bpf_netns):
+        code = """
+        __u64 size;
+        SEC("xdp.frags") int measure(struct xdp_md *ctx) { size = bpf_xdp_get_buff_len(ctx); return 2; }
+        SEC("xdp") int whole(struct xdp_md *ctx) { return 2; }
+        """
+        obj, veth = load_code(code), bpf_netns().veth_to(bpf_netns(), mtu=9000)
+        with obj.programs.measure.attach(interface=veth.far, mode="native"):
+            veth.near.send(frame(veth, bytes(8000)))
+            bpf.wait_until(lambda: obj.globals.size == 8014)
+        with pytest.raises(AttachError, match="or a smaller MTU"):
+            obj.programs.whole.attach(interface=veth.far, mode="native")
+
     def test_by_name_and_by_index(self, programs, veth):
         with veth.far.enter():
             programs.programs.count.attach(interface="veth0").close()
@@ -130,31 +144,6 @@ def bpffs(tmp_path, bpf):
     subprocess.run(["mount", "-t", "bpf", "bpf", tmp_path], check=True)
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)
-
-
-@pytest.mark.bpf_requires(kfunc="bpf_nf_link_attach")
-class TestNetfilter:
-    @pytest.fixture
-    def program(self, load_code):
-        return load_code('SEC("netfilter") int drop(void *ctx) { return 0; }').programs.drop
-
-    def test_a_hook_of_a_namespace(self, program, bpf_netns):
-        netns = bpf_netns()
-        with netns.enter(), socket.socket(type=socket.SOCK_DGRAM) as sock:
-            with program.attach(hook="output", priority=-5) as link:
-                assert link.info.type is LinkType.NETFILTER
-                assert link.info.target == {"family": 2, "hook": 3, "priority": -5}
-                with pytest.raises(PermissionError):
-                    sock.sendto(b"x", ("127.0.0.1", 9))
-            sock.sendto(b"x", ("127.0.0.1", 9))
-
-    def test_refusals(self, program, bpf_netns):
-        netns = bpf_netns()
-        program.attach(hook="input", family="ipv6", netns=netns)
-        with pytest.raises(AttachError, match=r"(?s)hook='input'.*EBUSY.*no other program at this hook"):
-            program.attach(hook="input", family="ipv6", netns=netns)
-        with pytest.raises(AttachError, match=r"(?s)no hook 'in'.*'input'"):
-            program.attach(hook="in", netns=netns)
 
 
 class TestCgroup:

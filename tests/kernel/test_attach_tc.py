@@ -1,12 +1,14 @@
-"""Attaching tc programs: by tcx links, and as filters."""
+"""Attaching to what packets pass inside the kernel: tc programs, by tcx links and as filters; netfilter."""
 
 import errno
+import socket
 
 import pytest
 from traffic import COUNT, frame
 
 from pytest_bpfmaps import AttachError, UnsupportedError
 from pytest_bpfmaps.attach import tc
+from pytest_bpfmaps.kernel.link_types import LinkType
 
 
 class TestTc:
@@ -139,3 +141,28 @@ class TestTc:
         veth.near.send(frame(veth))
         veth.far.send(frame(veth))
         assert loaded.globals.seen == 1
+
+
+@pytest.mark.bpf_requires(kfunc="bpf_nf_link_attach")
+class TestNetfilter:
+    @pytest.fixture
+    def program(self, load_code):
+        return load_code('SEC("netfilter") int drop(void *ctx) { return 0; }').programs.drop
+
+    def test_a_hook_of_a_namespace(self, program, bpf_netns):
+        netns = bpf_netns()
+        with netns.enter(), socket.socket(type=socket.SOCK_DGRAM) as sock:
+            with program.attach(hook="output", priority=-5) as link:
+                assert link.info.type is LinkType.NETFILTER
+                assert link.info.target == {"family": 2, "hook": 3, "priority": -5}
+                with pytest.raises(PermissionError):
+                    sock.sendto(b"x", ("127.0.0.1", 9))
+            sock.sendto(b"x", ("127.0.0.1", 9))
+
+    def test_refusals(self, program, bpf_netns):
+        netns = bpf_netns()
+        program.attach(hook="input", family="ipv6", netns=netns)
+        with pytest.raises(AttachError, match=r"(?s)hook='input'.*EBUSY.*no other program at this hook"):
+            program.attach(hook="input", family="ipv6", netns=netns)
+        with pytest.raises(AttachError, match=r"(?s)no hook 'in'.*'input'"):
+            program.attach(hook="in", netns=netns)
