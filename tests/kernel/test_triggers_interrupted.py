@@ -37,6 +37,8 @@ def run(pytester):
     def start(end):
         pytester.makepyfile(TEST.replace("END", end))
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        # what a shell runs in the background ignores SIGINT, and so would its children
+        command = ["env", "--default-signal=INT", *command]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
     return start

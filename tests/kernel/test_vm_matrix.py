@@ -172,7 +172,8 @@ def test_ctrl_c_ends_the_guest(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(FIXTURES)
     pytester.makepyfile("import time\ndef test_long(bpf_kernel): time.sleep(1000)")
     run = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--bpf-kernel=6.1"],
+        # what a shell runs in the background ignores SIGINT, and so would its children
+        ["env", "--default-signal=INT", sys.executable, "-m", "pytest", "--bpf-kernel=6.1"],
         stdout=subprocess.PIPE,
         text=True,
         process_group=0,
@@ -188,7 +189,7 @@ def test_ctrl_c_ends_the_guest(pytester: pytest.Pytester) -> None:
 def test_a_kernel_that_does_not_boot_is_an_error_and_the_host_runs_on(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(FIXTURES)
     pytester.makepyfile("def test_x(bpf_kernel): pass")
-    result = pytester.runpytest_subprocess("--bpf-kernel=host,6.1", "--bpf-vm-timeout=0.1")
+    result = pytester.runpytest_subprocess("--bpf-kernel=host,6.1", "--bpf-vm-timeout=0.001")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
