@@ -74,11 +74,12 @@ def project(more: int = 0) -> Path:
 
 def seconds(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> float:
     """What a command takes with all that it starts, of processor time or of wall time. It must succeed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # virtme-run
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, "PATH": path, **(environment or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
