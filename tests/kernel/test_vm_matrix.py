@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from qemus import qemus_for, wait_until
 
 from pytest_bpfmaps import paths
 
@@ -141,7 +141,7 @@ def test_a_guest_that_dies_or_hangs_fails_its_test_and_the_others_still_run(
         ]
     )
     assert "Traceback" not in result.stdout.str()
-    assert _qemus_for(pytester.path) == []
+    assert qemus_for(pytester.path) == []
 
 
 @pytest.mark.parametrize("victim", ["pytest", "gateway"])
@@ -155,12 +155,12 @@ def test_nothing_is_left_behind(pytester: pytest.Pytester, victim: str) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_until(lambda: _qemus_for(pytester.path))
-        (qemu,) = _qemus_for(pytester.path)
+        wait_until(lambda: qemus_for(pytester.path))
+        (qemu,) = qemus_for(pytester.path)
         gateway = int(_stat(qemu)[1])
         os.kill(run.pid if victim == "pytest" else gateway, signal.SIGKILL)
-        _wait_until(lambda: not _qemus_for(pytester.path))
-        _wait_until(lambda: not Path(f"/proc/{gateway}").exists() or _stat(gateway)[0] == "Z")
+        wait_until(lambda: not qemus_for(pytester.path))
+        wait_until(lambda: not Path(f"/proc/{gateway}").exists() or _stat(gateway)[0] == "Z")
         assert run.wait(60) != 0
     finally:
         run.kill()
@@ -178,12 +178,12 @@ def test_ctrl_c_ends_the_guest(pytester: pytest.Pytester) -> None:
         text=True,
         process_group=0,
     )
-    _wait_until(lambda: _qemus_for(pytester.path))
+    wait_until(lambda: qemus_for(pytester.path))
     os.killpg(run.pid, signal.SIGINT)
     output, _ = run.communicate(timeout=60)
     assert "KeyboardInterrupt" in output
     assert run.returncode == pytest.ExitCode.INTERRUPTED
-    assert _qemus_for(pytester.path) == []
+    assert qemus_for(pytester.path) == []
 
 
 def test_a_kernel_that_does_not_boot_is_an_error_and_the_host_runs_on(pytester: pytest.Pytester) -> None:
@@ -225,19 +225,6 @@ def test_a_kernel_without_modules_says_that_it_cannot_mount(
     )
 
 
-def _qemus_for(folder: Path) -> list[int]:
-    """QEMU processes whose gateway works in `folder`."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            is_guest = b"bpfmaps.stream" in (process / "cmdline").read_bytes()
-            if is_guest and (process / "cwd").resolve() == folder.resolve():
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
 def _stat(pid: int) -> list[str]:
     """State and parent of a process, proc_pid_stat(5)."""
     try:
@@ -254,10 +241,3 @@ def _traces() -> set[str]:
     return {
         trace for trace in files | sockets if re.search("bpfmaps|virtme|qemu|console|stream|control", trace)
     }
-
-
-def _wait_until(condition: object, seconds: float = 90.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from qemus import qemus_for, wait_until
 
 from pytest_bpfmaps import paths
 
@@ -89,10 +90,10 @@ def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(
     pytester.makepyfile("def test_x(bpf_kernel): assert bpf_kernel.startswith('6.1.0')")
     command = [sys.executable, "-m", "pytest", "--bpf-kernel=6.1", "-p", "no:hypothesispytest"]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _wait_until(lambda: _qemus_for(pytester.path))
+    wait_until(lambda: qemus_for(pytester.path))
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    _wait_until(lambda: not _qemus_for(pytester.path))
+    wait_until(lambda: not qemus_for(pytester.path))
     assert _states(cache) == []
 
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -102,7 +103,7 @@ def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(
     assert sorted(path.name for path in state.iterdir()) == ["devices", "manifest.json", "memory"]
     assert state.stat().st_mode & 0o777 == 0o700
     assert list((cache / "warm" / ".new").iterdir()) == []
-    assert _qemus_for(pytester.path) == []
+    assert qemus_for(pytester.path) == []
 
     (state / "memory").unlink()  # whoever deletes half of it
     (state / "manifest.json").unlink()
@@ -114,23 +115,3 @@ def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(
 
 def _states(cache: Path) -> list[Path]:
     return [path for path in (cache / "warm").iterdir() if not path.name.startswith(".")]
-
-
-def _qemus_for(folder: Path) -> list[int]:
-    """QEMU processes whose gateway works in `folder`."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            is_guest = b"bpfmaps.stream" in (process / "cmdline").read_bytes()
-            if is_guest and (process / "cwd").resolve() == folder.resolve():
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
-def _wait_until(condition: object, seconds: float = 90.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
