@@ -62,14 +62,19 @@ class Gateway:
         self.deadline: float | None = None
         # What the threads below report to the main thread: what happened, and what came with it.
         self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        # What pytest-xdist writes while the guest starts may be more than a pipe holds, and it waits then.
+        self.input: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.attending = False
 
     def run(self) -> int:
         """Serve until pytest ends it, or the guest ends. Returns the exit status."""
         self._shake_hands()
+        self._spawn(self._read_stdin)
         try:
             kernel = Catalogue().select(self.options.kernel)[0]
             shape = Shape(self.options.cpus, self.options.memory, self.options.kvm)
             with way(self.options.way).start(kernel, shape) as machine:
+                self.attending = True
                 return self._attend(machine, kernel)
         except VmError as error:
             event = {VmTimeoutError: "hung", VmLostError: "lost"}.get(type(error), "failed")
@@ -131,13 +136,19 @@ class Gateway:
     def _wait_for_end(self, machine: Machine) -> None:
         self.events.put(("end", machine.process.wait()))
 
+    def _read_stdin(self) -> None:
+        while chunk := os.read(0, CHUNK):
+            self.input.put(chunk)
+        if not self.attending:  # pytest has ended while the guest starts, or is being saved
+            os._exit(0)
+        self.events.put(("stdin", None))
+
     def _pump_in(self, stream: socket.socket) -> None:
         try:
-            while chunk := os.read(0, CHUNK):
-                stream.sendall(chunk)
+            while True:
+                stream.sendall(self.input.get())
         except OSError:
             return  # the guest is gone, which _wait_for_end says
-        self.events.put(("stdin", None))
 
     def _job(self, kernel: Kernel) -> dict[str, Any]:
         objects = paths.objects_dir()
