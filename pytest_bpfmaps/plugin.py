@@ -6,9 +6,8 @@ Loading this module must cost a suite that never uses it nothing noticeable: the
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +15,9 @@ import pytest
 from .fixtures import *  # noqa: F403 - pytest finds fixtures in a plugin's own names
 
 if TYPE_CHECKING:
+    from .report.collected import Collected
     from .report.guests import Guests
+    from .report.workers import Workers
     from .vm.selection import Selection
 
 pytest_plugins = (
@@ -34,11 +35,20 @@ SELECTION: pytest.StashKey[Selection] = pytest.StashKey()
 NAMES: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()  # the chosen kernels; empty when nobody chose
 KERNEL: pytest.StashKey[str] = pytest.StashKey()  # the one that this worker runs in
 GUESTS: pytest.StashKey[Guests] = pytest.StashKey()
+WORKERS: pytest.StashKey[Workers] = pytest.StashKey()  # pytest-xdist's, when they have to wait
+COLLECTED: pytest.StashKey[Collected] = pytest.StashKey()
 
 # option, type on the command line, type in the configuration file, default, help
 OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
     ("vm-cpus", int, "int", 2, "CPUs of a guest (default: 2)."),
     ("vm-memory", str, "string", "1G", "memory of a guest (default: 1G)."),
+    (
+        "vm-jobs",
+        int,
+        "int",
+        0,
+        "guests that run at a time (default: as many as processors and memory allow).",
+    ),
     (
         "vm-timeout",
         float,
@@ -98,11 +108,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Decide which kernels, and have pytest-xdist make a worker of each guest."""
+    """Decide which kernels; have pytest-xdist wait until it is known what there is to do on each."""
     if hasattr(config, "workerinput"):
         return
     patterns = option(config, "bpf_kernel")
     if patterns in ([], ["auto"]):
+        _have_workers_wait(config)
         return  # decided when it is known whether there are BPF tests
     from .errors import VmError
     from .vm.selection import select
@@ -113,13 +124,27 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         if selection.guests and not _only_looks(config):
             from .report.guests import Guests
 
-            config.stash[GUESTS] = Guests(config, selection, {n: option(config, n) for n in _guest_options()})
+            config.stash[GUESTS] = Guests(config, selection, guest_options(config))
     except VmError as error:
         raise pytest.UsageError(str(error)) from None
 
 
-def _guest_options() -> list[str]:
-    return ["bpf_vm", *(f"bpf_{name.replace('-', '_')}" for name, *_ in OPTIONS)]
+def _have_workers_wait(config: pytest.Config) -> None:
+    """With ``-n``, where BPF programs can't be loaded here: what pytest-xdist starts may be a guest."""
+    if config.getoption("dist", "no") == "no" or not config.getoption("tx") or _only_looks(config):
+        return
+    from .report.auto import refusal
+
+    if refusal():
+        from .report.workers import Workers
+
+        config.stash[WORKERS] = Workers(config)
+
+
+def guest_options(config: pytest.Config) -> dict[str, Any]:
+    """The options of guests, by the names of their twins in the configuration file."""
+    names = ["bpf_vm", *(f"bpf_{name.replace('-', '_')}" for name, *_ in OPTIONS)]
+    return {name: option(config, name) for name in names}
 
 
 def _only_looks(config: pytest.Config) -> bool:
@@ -143,6 +168,10 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers",
+        "bpf_fresh_kernel: run the test in a guest that is started for it alone, and ended after it.",
+    )
+    config.addinivalue_line(
+        "markers",
         "bpf_requires(*features): skip the test, with the reason, where the kernel lacks a feature, or clang "
         "one (clang='__clang_major__ >= 15'); probed, not guessed from its version.",
     )
@@ -150,9 +179,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if given is not None:
         config.stash[NAMES] = tuple(given["kernels"])
         config.stash[KERNEL] = given["kernel"]
-        config.pluginmanager.register(Worker(config, given["kernel"]), "bpfmaps-worker")
-    elif SELECTION in config.stash:
+        from .report.worker import Worker
+
+        config.pluginmanager.register(Worker(config, given), "bpfmaps-worker")
+        return
+    if SELECTION in config.stash:
         config.stash[NAMES] = config.stash[SELECTION].names
+    if GUESTS in config.stash or (SELECTION not in config.stash and not _only_looks(config)):
+        from .report.collected import Collected
+
+        config.stash[COLLECTED] = Collected(config)
+        config.pluginmanager.register(config.stash[COLLECTED], "bpfmaps-collected")
     if GUESTS in config.stash:
         config.pluginmanager.register(config.stash[GUESTS], "bpfmaps-guests")
 
@@ -219,14 +256,9 @@ def kernels_here(config: pytest.Config, node: pytest.Collector | pytest.Item) ->
     """The kernels of `fitting` that this process makes items for."""
     kernels = fitting(config, node)
     here = config.stash.get(KERNEL, None)
-    if here in kernels and here != HOST and not _chooses_by_history(config):
-        return [here]  # the others would be dropped below, after their cost under emulation
+    if here in kernels and here != HOST:
+        return [here]  # the others would be dropped by the worker, after their cost under emulation
     return kernels
-
-
-def _chooses_by_history(config: pytest.Config) -> bool:
-    """--lf and --sw look for the test that failed last, on whichever kernel."""
-    return any(config.getoption(name, False) for name in ("lf", "failedfirst", "stepwise", "stepwise_skip"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -239,58 +271,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.hookimpl(trylast=True)  # after pytest has said how many there are
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Where nobody chose: decide whether the BPF tests can run here. With ``--collect-only``: look ahead."""
+    """Let the tests run where they should, guests where they must. With ``--collect-only``: look ahead."""
     config = session.config
-    if config.getoption("collectonly") and SELECTION in config.stash:
-        from .report.foreseen import look_ahead
+    if config.getoption("collectonly"):
+        if SELECTION in config.stash:
+            from .report.foreseen import look_ahead
 
-        look_ahead(session)
-    if chosen(config) or config.getoption("collectonly"):
-        return
-    if any(map(is_bpf_item, session.items)):
+            look_ahead(session)
+    elif GUESTS in config.stash:
+        config.stash[GUESTS].begin(session)
+    elif not chosen(config) and (WORKERS in config.stash or any(map(is_bpf_item, session.items))):
         from .report.auto import settle
 
-        settle(session, {name: option(config, name) for name in _guest_options()})
-
-
-class Worker:
-    """In a process that pytest-xdist started for one kernel."""
-
-    def __init__(self, config: pytest.Config, kernel: str) -> None:
-        from .vm.rpc import Host
-
-        self.kernel = kernel
-        self.host = Host.connect() if kernel != HOST else None
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_collection(self) -> bool | None:
-        """A worker without a kernel, which only keeps a place, has nothing to do."""
-        return True if self.kernel == "idle" else None
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
-        """Keep this kernel's tests; the host has those that need none."""
-        yield
-        items[:] = [item for item in items if kernel_of(item) == self.kernel]
-
-    def pytest_collection_finish(self) -> None:
-        """Start the CPUs that an emulated guest does not boot with; collection is quicker without them."""
-        if self.host is not None:
-            for switch in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/online"):
-                if switch.read_text().strip() == "0":
-                    switch.write_text("1")
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Tell the gateway which test runs, so that it notices when one hangs."""
-        if self.host is None:
-            return (yield)
-        self.host.tell_test(item.nodeid)
-        try:
-            return (yield)
-        finally:
-            self.host.tell_test(None)
+        settle(session)
 
 
 def kernel_of(item: pytest.Item) -> str:

@@ -5,83 +5,60 @@ What runs where is decided after the collection, so that a run without BPF tests
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
 import pytest
 
 from pytest_bpfmaps.errors import BpfError, UnsupportedError, VmError
 
-if TYPE_CHECKING:
-    from pytest_bpfmaps.vm.catalogue import Kernel
 
+def refusal() -> str:
+    """Why no BPF program can be loaded here; empty when it can be, or when a guest would be no better."""
+    from pytest_bpfmaps.kernel.privilege import host_refusal
 
-def settle(session: pytest.Session, options: Mapping[str, Any]) -> None:
-    """Lets the collected tests run where they can; `options` are those of guests."""
-    config = session.config
     try:
-        from pytest_bpfmaps.kernel.privilege import host_refusal
-
-        host = host_refusal()
+        return host_refusal()
     except UnsupportedError:
-        return  # no libbpf: the tests say that, and a guest would lack it too
-    if not host or session.testsfailed:
-        return
-    try:
-        _distribute(session, options, host)
-    except (VmError, pytest.UsageError) as error:
-        reason = f"BPF programs can't be loaded here: {host}; nor in a guest: {_one_line(error)}"
-        config.pluginmanager.register(Skipper(reason), "bpfmaps-skipper")
+        return ""  # no libbpf: the tests say that, and a guest would lack it too
 
 
-def _distribute(session: pytest.Session, options: Mapping[str, Any], host: str) -> None:
+def settle(session: pytest.Session) -> None:
+    """Lets the collected tests run where they can."""
+    from pytest_bpfmaps.plugin import COLLECTED, WORKERS, is_bpf_item
+
+    config = session.config
+    host = refusal() if any(map(is_bpf_item, session.items)) else ""
+    if host and not session.testsfailed:
+        try:
+            _distribute(session, host)
+            return
+        except (VmError, pytest.UsageError) as error:
+            reason = f"BPF programs can't be loaded here: {host}; nor in a guest: {_one_line(error)}"
+            config.pluginmanager.register(Skipper(reason), "bpfmaps-skipper")
+    if WORKERS in config.stash:
+        config.stash[WORKERS].begin(session, config.stash[COLLECTED].known())
+
+
+def _distribute(session: pytest.Session, host: str) -> None:
     """Makes the run one with a guest; `host` is why it is not on the host.
 
-    What pytest-xdist does at its configuration and at the session's start is done now. Raises VmError and
-    pytest.UsageError when there can be no guest.
+    Raises VmError and pytest.UsageError when there can be no guest.
     """
-    from pytest_bpfmaps.plugin import GUESTS, NAMES, SELECTION
+    from pytest_bpfmaps.plugin import GUESTS, NAMES, SELECTION, guest_options
+    from pytest_bpfmaps.report.guests import Guests, check
     from pytest_bpfmaps.vm.selection import newest
 
     config = session.config
-    if hasattr(config, "workerinput"):
-        raise pytest.UsageError("pytest-xdist has its workers already\n  -> name a kernel: --bpf-kernel=6.1")
-    from pytest_bpfmaps.report.guests import Guests
-
     selection = newest()
-    if _none_can_run(session, selection.guests[0].kernel):
-        return
-    guests = Guests(config, selection, options)
-    from xdist.dsession import DSession
-
+    if hasattr(config, "workerinput"):  # its controller may load BPF programs, or could start no guest
+        check(config, selection, guest_options(config))
+        raise pytest.UsageError("this is a worker of pytest-xdist\n  -> name a kernel: --bpf-kernel=6.1")
+    guests = Guests(config, selection, guest_options(config))
     config.stash[SELECTION], config.stash[NAMES], config.stash[GUESTS] = selection, selection.names, guests
-    config.pluginmanager.register(guests, "bpfmaps-guests")
-    distributed = DSession(config)
-    config.pluginmanager.register(distributed, "dsession")
     terminal = config.pluginmanager.getplugin("terminalreporter")
+    config.pluginmanager.register(guests, "bpfmaps-guests")
     if terminal is not None:
-        terminal.showfspath = False
         for line in (f"bpfmaps: not on the host: {host}", *guests.header()):
             terminal.write_line(line)
-    guests.pytest_sessionstart(session)
-    distributed.pytest_sessionstart(session)
-
-
-def _none_can_run(session: pytest.Session, kernel: Kernel) -> bool:
-    """Whether each BPF test needs what the guest's kernel lacks: no guest is started to skip them all."""
-    from pytest_bpfmaps.plugin import is_bpf_item
-    from pytest_bpfmaps.report.foreseen import Unrunnable, foresee
-    from pytest_bpfmaps.report.skips import is_strict
-
-    items = [item for item in session.items if is_bpf_item(item)]
-    try:
-        missing = foresee(items, kernel)
-    except UnsupportedError:
-        return False  # its BTF can't be read; the tests say more
-    if is_strict(session.config) or any(item.nodeid not in missing for item in items):
-        return False
-    session.config.pluginmanager.register(Unrunnable(missing, kernel.name), "bpfmaps-unrunnable")
-    return True
+    guests.begin(session)
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.vm.catalogue import Kernel
+    from pytest_bpfmaps.vm.selection import Guest
 
 
 def foresee(items: Iterable[pytest.Item], kernel: Kernel) -> dict[str, list[tuple[str, str]]]:
@@ -90,12 +92,36 @@ def _test_of(item: pytest.Item) -> str:
     return without_kernel(item.nodeid, kernel_of(item))
 
 
+def foresee_all(
+    config: pytest.Config, placed: Iterable[tuple[pytest.Item, str]], guests: Iterable[Guest]
+) -> set[str]:
+    """Has tests skipped here that their kernel certainly can't run; returns their node ids.
+
+    `placed` are tests with their kernels. With ``--bpf-strict`` the guest has to say why.
+    """
+    from pytest_bpfmaps.errors import BpfError
+    from pytest_bpfmaps.report.skips import is_strict
+
+    found: dict[str, tuple[str, str, str]] = {}
+    picky: dict[str, list[pytest.Item]] = {}
+    for item, kernel in placed:
+        if item.get_closest_marker("bpf_requires") is not None:
+            picky.setdefault(kernel, []).append(item)
+    for guest in guests if picky and not is_strict(config) else ():
+        name = guest.kernel.name
+        with contextlib.suppress(BpfError):  # no libbpf, or damaged BTF: tests will say so
+            for test, missing in foresee(picky.get(name, ()), guest.kernel).items():
+                found[test] = (name, *missing[0])
+    if found:
+        config.pluginmanager.register(Unrunnable(found), "bpfmaps-unrunnable")
+    return set(found)
+
+
 class Unrunnable:
     """Skips tests that their kernel can't run. Registered last, so that it is asked first."""
 
-    def __init__(self, missing: Mapping[str, list[tuple[str, str]]], kernel: str) -> None:
-        self._missing = missing
-        self._kernel = kernel
+    def __init__(self, missing: Mapping[str, tuple[str, str, str]]) -> None:
+        self._missing = missing  # test -> kernel, feature, sentence
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -103,7 +129,7 @@ class Unrunnable:
         from pytest_bpfmaps.report.skips import KERNEL, MISSING
 
         if item.nodeid in self._missing:
-            feature, sentence = self._missing[item.nodeid][0]
+            kernel, feature, sentence = self._missing[item.nodeid]
             item.user_properties = [(k, v) for k, v in item.user_properties if k != KERNEL]
-            item.user_properties += [(KERNEL, self._kernel), (MISSING, feature)]
+            item.user_properties += [(KERNEL, kernel), (MISSING, feature)]
             pytest.skip(sentence)

@@ -1,62 +1,52 @@
 """The kernel matrix in the process that distributes it: guests as pytest-xdist workers, what became of them.
 
-Hooks of pytest-xdist; registered only in a run that has guests.
+Hooks of pytest-xdist; registered only in a run that may have guests. The tests are collected here first, so
+that a kernel without any starts no machine, and each worker collects its own kernel's files only.
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from pytest_bpfmaps.plugin import COLLECTED, WORKERS, is_bpf_item, kernel_of
 from pytest_bpfmaps.vm.acceleration import judge
+from pytest_bpfmaps.vm.capacity import guests_at_once
 from pytest_bpfmaps.vm.journal import Entry, Journal
-from pytest_bpfmaps.vm.selection import HOST, Guest, Selection
+from pytest_bpfmaps.vm.selection import HOST, IDLE, Selection, lane_of
 from pytest_bpfmaps.vm.ways import MODULES, way
 
-from .skips import KERNEL
+from .foreseen import foresee_all
+from .lanes import Lane, divide
+from .skips import KERNEL, with_kernel
+from .workers import Workers
 
-IDLE = "idle"
 MISSING = "guests are pytest-xdist workers, and it is {}\n  -> {}"
 
 
 class Guests:
-    """Sets up pytest-xdist for `selection`, and turns what happens to guests into reports.
+    """Has pytest-xdist run each test on its kernel, and turns what happens to guests into reports.
 
-    Raises pytest.UsageError when pytest-xdist is missing or can't be used.
+    Raises pytest.UsageError when pytest-xdist is missing or can't be used, VmError when QEMU is.
     """
 
     def __init__(self, config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:
-        _require_xdist(config)
-        if options["bpf_vm"] not in MODULES:
-            known = " or ".join(repr(name) for name in MODULES)
-            raise pytest.UsageError(f"bpf_vm = {options['bpf_vm']!r}: guests are started by {known}")
-        way(options["bpf_vm"]).check(selection.guests[0].kernel.arch)
+        check(config, selection, options)
         self.config = config
         self.selection = selection
         self.journal = Journal()
         self.verdict = judge(selection.guests[0].kernel)
+        self._options = options
+        self._workers = config.stash[WORKERS] if WORKERS in config.stash else Workers(config)
+        self._lanes: dict[str, Lane] = {}
+        self._waiting: list[Lane] = []  # for another guest to end
+        self._foreseen: list[pytest.Item] = []
         self._lives: dict[str, int] = {}
         self._scheduler: Any = None
-        self._session: pytest.Session | None = None
-        hosts = list(config.option.tx) or [f"popen//id={HOST}"]
-        # Guests first: they boot while the host's worker starts.
-        config.option.tx = [*(self._spec(guest, options) for guest in selection.guests), *hosts]
-        if config.option.dist in ("no", "each"):
-            config.option.dist = "load"
-
-    def _spec(self, guest: Guest, options: Mapping[str, Any]) -> str:
-        command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", guest.pattern]
-        command += ["--way", options["bpf_vm"], "--cpus", str(options["bpf_vm_cpus"])]
-        command += ["--memory", options["bpf_vm_memory"], "--journal", self.journal.path]
-        command += ["--timeout", str(self.verdict.stretch(options["bpf_vm_timeout"]))]
-        command += ["--kvm"] if self.verdict.kvm else []
-        command += ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
-        name = guest.kernel.name
-        return f"popen//python={shlex.join(command)}//id={name}//bpfmaps={name}"
 
     def header(self) -> list[str]:
         """The kernels, and why they are emulated, if they are although there is a /dev/kvm."""
@@ -66,9 +56,64 @@ class Guests:
             lines.append(f"bpfmaps: {why}: guests are emulated, which is slow")
         return lines
 
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Remember the session, which must know how many tests there are."""
-        self._session = session
+    def begin(self, session: pytest.Session) -> None:
+        """Everything is collected: start the guests that have something to do, and workers for the rest."""
+        if session.testsfailed and not self.config.option.continue_on_collection_errors:
+            return
+        placed = [(item, self._kernel_of(item)) for item in session.items]
+        missing = foresee_all(self.config, placed, self.selection.guests)
+        collected = self.config.stash[COLLECTED]
+        lanes = divide(
+            [(i, kernel, self._id_there(i, kernel)) for i, kernel in placed],
+            [guest.kernel.name for guest in self.selection.guests],
+            session.config.rootpath,
+            unsure=collected.skipped,
+            unable=missing,
+            all_wanted=collected.are_all_wanted(),
+        )
+        if not self._workers.asked and all(lane.kernel == HOST for lane in lanes):
+            return  # pytest itself runs them, here
+        self._foreseen = [item for item in session.items if item.nodeid in missing]
+        self._lanes = {lane.name: lane for lane in lanes}
+        guests = [lane for lane in lanes if lane.kernel != HOST]
+        most = guests_at_once(self._options["bpf_vm_jobs"], self._options["bpf_vm_memory"])
+        self._waiting = guests[most:]
+        hosts = (self._workers.hosts or [f"popen//id={HOST}"]) if HOST in self._lanes else []
+        # Guests first: they boot while the host's worker starts.
+        specs = [*map(self._spec, guests[:most]), *hosts]
+        from pytest_bpfmaps.vm.scheduling import KernelScheduling
+
+        self._scheduler = KernelScheduling(
+            {lane.name: 1 for lane in guests} | ({HOST: len(hosts)} if hosts else {})
+        )
+        self._workers.begin(session, collected.known(), specs)
+
+    def _kernel_of(self, item: pytest.Item) -> str:
+        if self.selection.explicit or not is_bpf_item(item):
+            return kernel_of(item)
+        return self.selection.names[0]
+
+    def _id_there(self, item: pytest.Item, kernel: str) -> str:
+        explicit = self.selection.explicit or kernel == HOST
+        return item.nodeid if explicit else with_kernel(item.nodeid, kernel)
+
+    def _spec(self, lane: Lane) -> str:
+        options = self._options
+        (guest,) = (guest for guest in self.selection.guests if guest.kernel.name == lane.kernel)
+        command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", guest.pattern]
+        command += ["--way", options["bpf_vm"], "--cpus", str(options["bpf_vm_cpus"])]
+        command += ["--memory", options["bpf_vm_memory"], "--journal", self.journal.path]
+        command += ["--timeout", str(self.verdict.stretch(options["bpf_vm_timeout"]))]
+        command += ["--kvm"] if self.verdict.kvm else []
+        command += ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
+        return f"popen//python={shlex.join(command)}//id={lane.name}//bpfmaps={lane.kernel}//lane={lane.name}"
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Report what is foreseen, which needs no guest; then pytest-xdist's, or pytest's own, loop."""
+        for item in self._foreseen:
+            self.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        return (yield)
 
     def pytest_unconfigure(self) -> None:
         """Forget the journal."""
@@ -77,8 +122,8 @@ class Guests:
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_newgateway(self, gateway: Any) -> None:
         """Let pytest-xdist go on while the guest boots, and name the worker after its kernel."""
-        kernel = gateway.spec.bpfmaps
-        if kernel is None or kernel == IDLE:
+        lane = lane_of(gateway)
+        if lane in (HOST, IDLE):
             return
         from execnet.gateway import RInfo
 
@@ -89,49 +134,68 @@ class Guests:
             "platform": sys.platform,
         }
         gateway._cache_rinfo = RInfo({**facts, "cwd": str(self.config.invocation_params.dir), "pid": 0})
-        life = self._lives[kernel] = self._lives.get(kernel, 0) + 1
+        life = self._lives[lane] = self._lives.get(lane, 0) + 1
         if life > 1:
-            gateway.id = f"{kernel}-{life}"
+            gateway.id = f"{lane}-{life}"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker what it is."""
-        kernel = node.gateway.spec.bpfmaps or HOST
-        node.workerinput["bpfmaps"] = {"kernel": kernel, "kernels": list(self.selection.names)}
+        """Tell a worker what it is, and what to do."""
+        name = lane_of(node.gateway)
+        orders = self._lanes[name].orders() if name in self._lanes else {"kernel": name}
+        node.workerinput["bpfmaps"] = {**orders, "kernels": list(self.selection.names)}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
         """Send each test to its kernel's worker."""
-        from xdist.workermanage import parse_tx_spec_config
-
-        from pytest_bpfmaps.vm.scheduling import KernelScheduling
-
-        hosts = len(parse_tx_spec_config(config)) - len(self.selection.guests)
-        kernels = [HOST] * hosts + [guest.kernel.name for guest in self.selection.guests]
-        self._scheduler = KernelScheduling(config, log, kernels, config.option.dist, self._collected)
+        self._scheduler.prepare(config, log, config.stash[COLLECTED].tell)
         return self._scheduler
 
-    def _collected(self, count: int) -> None:
-        if self._session is not None:  # pytest-xdist sets the last worker's, and it may have none
-            self._session.testscollected = count
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        """Tests that the host collected and the guest did not must not be lost in silence."""
+        lane = self._lanes.get(lane_of(node.gateway))
+        if lane is None or lane.kernel == HOST:
+            return
+        there = {
+            test for one in ids for test in (one, one.rpartition("@")[0])
+        }  # --dist=loadgroup adds @group
+        for test in lane.tests:
+            if test not in there:
+                self._report(
+                    test,
+                    f"the host collected this test, and kernel {lane.kernel} did not\n"
+                    "  -> have its file define the same tests on every kernel, and skip those that can't run",
+                )
+        lane.tests = []
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
-        """A guest died with no test in hand: its kernel has failed, and another try would too."""
-        kernel = node.gateway.spec.bpfmaps
-        if error is None or kernel is None or kernel == IDLE:
+        """A guest has ended, so another may start. When it died without a test in hand, its kernel failed."""
+        name = lane_of(node.gateway)
+        if name not in self._lanes or name == HOST:
             return
-        if not self._scheduler.is_running(node):
-            self._scheduler.give_up(kernel)
-            self._report_failed_kernel(kernel, self._last_entry(node))
+        if error is None:
+            output = node.workeroutput
+            if not (output["shouldfail"] or output["shouldstop"]):
+                self._start_another()
+        elif not self._scheduler.is_running(node):
+            self._scheduler.give_up(name)
+            entry = self._last_entry(node)
+            self._report(f"kernel {name}", f"{entry.text}\n{entry.console}")
             self._leave_place_empty(node)
             if self._scheduler.collection_is_completed:
                 self._scheduler.schedule()  # the others may have waited for this one only
 
+    def _start_another(self) -> None:
+        if self._waiting and not self._workers.is_ending:
+            self._workers.start(self._spec(self._waiting.pop(0)))
+
     def _leave_place_empty(self, node: Any) -> None:
         """pytest-xdist replaces a dead worker by one of its spec: make that a process that does nothing."""
-        node.gateway.spec.python = None
-        node.gateway.spec.bpfmaps = IDLE
+        spec = node.gateway.spec
+        spec.python, spec.bpfmaps, spec.lane = None, None, IDLE
+        self._start_another()
 
     def _last_entry(self, node: Any) -> Entry:
         found = self.journal.last(node.gateway.spec.id)
@@ -140,10 +204,8 @@ class Guests:
             return Entry(node.gateway.spec.id, "lost", text=text)
         return found
 
-    def _report_failed_kernel(self, kernel: str, entry: Entry) -> None:
-        report = pytest.CollectReport(
-            nodeid=f"kernel {kernel}", outcome="failed", longrepr=f"{entry.text}\n{entry.console}", result=[]
-        )
+    def _report(self, nodeid: str, text: str) -> None:
+        report = pytest.CollectReport(nodeid=nodeid, outcome="failed", longrepr=text, result=[])
         self.config.hook.pytest_collectreport(report=report)
 
     @pytest.hookimpl(optionalhook=True)
@@ -160,8 +222,17 @@ class Guests:
         report.longrepr = f"{entry.text}\nwhile it ran {crashitem}"
         if entry.console:
             report.sections.append((f"Console of kernel {kernel}", entry.console))
-        if not self._scheduler.has_more_for(kernel):
+        if not self._scheduler.has_more_for(lane_of(report.node.gateway)):
             self._leave_place_empty(report.node)
+
+
+def check(config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:
+    """Raises pytest.UsageError or VmError when guests can't be had."""
+    _require_xdist(config)
+    if options["bpf_vm"] not in MODULES:
+        known = " or ".join(repr(name) for name in MODULES)
+        raise pytest.UsageError(f"bpf_vm = {options['bpf_vm']!r}: guests are started by {known}")
+    way(options["bpf_vm"]).check(selection.guests[0].kernel.arch)
 
 
 def _require_xdist(config: pytest.Config) -> None:

@@ -114,5 +114,10 @@ def without_kernel(nodeid: str, kernel: str) -> str:
     return nodeid.removesuffix(f"-{kernel}]") + "]" if nodeid.endswith(f"-{kernel}]") else nodeid
 
 
+def with_kernel(nodeid: str, kernel: str) -> str:
+    """The reverse: a test's node id where a kernel was chosen for it."""
+    return f"{nodeid[:-1]}-{kernel}]" if nodeid.endswith("]") else f"{nodeid}[{kernel}]"
+
+
 def _tests(count: int) -> str:
     return "1 test" if count == 1 else f"{count} tests"

@@ -1,13 +1,19 @@
-"""Which worker runs which test: each test has one kernel, and each kernel its own workers."""
+"""Which worker runs which test: each test has one kernel, and each kernel a worker of its own.
+
+What one worker runs, or several of the host's share, is a lane; see `pytest_bpfmaps.report.lanes`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import xdist.scheduler
 from xdist.remote import Producer
 from xdist.scheduler import LoadScheduling
 from xdist.workermanage import WorkerController
+
+from pytest_bpfmaps.vm.selection import HOST, lane_of
 
 # The host's workers by pytest-xdist's --dist. A kernel's guest is one worker, with nothing to choose.
 SCHEDULERS = {
@@ -16,42 +22,31 @@ SCHEDULERS = {
     "loadgroup": xdist.scheduler.LoadGroupScheduling,
     "worksteal": xdist.scheduler.WorkStealingScheduling,
 }
-HOST = "host"
-IDLE = "idle"  # a worker that takes the place of one that is not to be replaced
-
-
-def kernel_of(node: WorkerController) -> str:
-    """The name of the kernel that a worker runs in."""
-    return node.gateway.spec.bpfmaps or HOST
 
 
 class KernelScheduling:
     """pytest-xdist's ``Scheduling`` for workers whose collections differ on purpose.
 
-    One of xdist's own schedulers per kernel does the work; this one sends each call to the right one.
-    `collected` is told how many tests there are, as soon as that is known.
+    One of xdist's own schedulers per lane does the work; this one sends each call to the right one. A lane
+    starts as soon as its own workers have collected.
     """
 
-    def __init__(
-        self,
-        config: object,
-        log: Producer,
-        kernels: Iterable[str],
-        dist: str,
-        collected: Callable[[int], None],
-    ) -> None:
-        expected = list(kernels)
+    def __init__(self, workers: Mapping[str, int]) -> None:
+        self._workers = dict(workers)  # by lane
         self._lanes: dict[str, LoadScheduling] = {}
-        self._collected = collected
         self._idle: list[WorkerController] = []
-        for kernel in dict.fromkeys(expected):
-            kind = SCHEDULERS.get(dist, LoadScheduling) if kernel == HOST else LoadScheduling
-            lane = kind(config, log)
-            lane.numnodes = expected.count(kernel)
-            self._lanes[kernel] = lane
+        self._tell: Callable[[int], None] = lambda count: None
+
+    def prepare(self, config: Any, log: Producer, tell: Callable[[int], None]) -> None:
+        """Makes the lanes. `tell` gets the number of tests, as far as it is known."""
+        self._tell = tell
+        for name, count in self._workers.items():
+            kind = SCHEDULERS.get(config.option.dist, LoadScheduling) if name == HOST else LoadScheduling
+            lane = self._lanes[name] = kind(config, log)
+            lane.numnodes = count
 
     def _lane(self, node: WorkerController) -> LoadScheduling:
-        return self._lanes[kernel_of(node)]
+        return self._lanes[lane_of(node.gateway)]
 
     @property
     def nodes(self) -> list[WorkerController]:
@@ -75,25 +70,26 @@ class KernelScheduling:
 
     def add_node(self, node: WorkerController) -> None:
         """A worker is up."""
-        if kernel_of(node) in self._lanes:
+        if lane_of(node.gateway) in self._lanes:
             self._lane(node).add_node(node)
         else:
             self._idle.append(node)
             node.shutdown()
 
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
-        """A worker has collected its tests."""
-        if kernel_of(node) in self._lanes:
-            self._lane(node).add_node_collection(node, collection)
+        """A worker has collected its tests: hand some out, whatever the others do."""
+        if lane_of(node.gateway) in self._lanes:
+            lane = self._lane(node)
+            lane.add_node_collection(node, collection)
+            if lane.collection_is_completed:
+                _schedule(lane)
+        known = (lane.collection for lane in self._lanes.values())
+        self._tell(sum(len(tests) for tests in known if tests))
 
     def schedule(self) -> None:
-        """Everything is collected (again, after a worker was replaced): hand out tests."""
+        """Everything is collected (again, after a worker was replaced)."""
         for lane in self._lanes.values():
-            lane.schedule()
-            if not lane.collection:
-                for node in lane.nodes:
-                    node.shutdown()
-        self._collected(sum(len(lane.collection or ()) for lane in self._lanes.values()))
+            _schedule(lane)
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
         """A worker has finished a test."""
@@ -114,21 +110,28 @@ class KernelScheduling:
         if node in self._idle:
             self._idle.remove(node)
             return None
-        if kernel_of(node) not in self._lanes:
+        if lane_of(node.gateway) not in self._lanes:
             raise KeyError(node)
         crashed: str | None = self._lane(node).remove_node(node)
         return crashed
 
     def is_running(self, node: WorkerController) -> bool:
         """Whether a guest's worker has a test in hand."""
-        lane = self._lanes.get(kernel_of(node))
+        lane = self._lanes.get(lane_of(node.gateway))
         return lane is not None and bool(lane.node2pending.get(node))
 
-    def has_more_for(self, kernel: str) -> bool:
-        """Whether tests wait for a worker of that kernel."""
-        lane = self._lanes.get(kernel)
+    def has_more_for(self, name: str) -> bool:
+        """Whether tests wait for a worker of that lane."""
+        lane = self._lanes.get(name)
         return lane is not None and bool(lane.pending)
 
-    def give_up(self, kernel: str) -> None:
-        """No worker for that kernel can be had: expect nothing from it."""
-        self._lanes.pop(kernel, None)
+    def give_up(self, name: str) -> None:
+        """No worker for that lane can be had: expect nothing from it."""
+        self._lanes.pop(name, None)
+
+
+def _schedule(lane: LoadScheduling) -> None:
+    lane.schedule()
+    if not lane.collection:
+        for node in lane.nodes:
+            node.shutdown()

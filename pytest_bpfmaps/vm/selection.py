@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.vm.catalogue import Kernel
 
 HOST = "host"
+IDLE = "idle"  # a worker that takes the place of one that is not to be replaced
 AUTO = "auto"
 
 
@@ -87,3 +88,8 @@ def newest() -> Selection:
         )
     (kernel,) = catalogue.select("newest")
     return Selection((kernel.name,), (Guest(kernel, kernel.name),), explicit=False)
+
+
+def lane_of(gateway: Any) -> str:
+    """What a worker runs, told by its execnet gateway: a lane's name, `HOST`, or `IDLE`."""
+    return gateway.spec.lane or HOST

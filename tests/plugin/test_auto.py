@@ -114,13 +114,11 @@ def test_naming_the_host_is_not_leaving_the_choice(pytester: pytest.Pytester, ch
     run_with(pytester, "", choice).assert_outcomes(passed=1, **outcome)
 
 
-def test_workers_come_before_the_choice(pytester: pytest.Pytester) -> None:
+def test_several_workers_skip_for_the_same_reasons(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(SUITE)
-    result = run_with(pytester, "", "-n1")
+    result = run_with(pytester, "", "-n2")
     result.assert_outcomes(passed=1, skipped=2)
-    result.stdout.fnmatch_lines(
-        ["SKIPPED *pytest-xdist has its workers already -> name a kernel: --bpf-kernel=*"]
-    )
+    result.stdout.fnmatch_lines(["2 workers [[]3 items]", "SKIPPED *uid 0 has no CAP_BPF; *is empty*"])
 
 
 def test_auto_stands_alone(pytester: pytest.Pytester) -> None:

@@ -1,0 +1,63 @@
+"""In a process that pytest-xdist started for one kernel: collect what is its own, say which test runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_bpfmaps.plugin import HOST, kernel_of
+from pytest_bpfmaps.vm.rpc import Host
+
+
+class Worker:
+    """`orders` are those of `lanes.Lane`."""
+
+    def __init__(self, config: pytest.Config, orders: Mapping[str, Any]) -> None:
+        self.kernel: str = orders["kernel"]
+        self.host = Host.connect() if self.kernel != HOST else None
+        self._orders = orders
+        self._root = config.rootpath
+        if files := orders.get("files"):
+            config.args = [str(config.rootpath / file) for file in files]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> bool | None:
+        """A worker without a kernel, which only keeps a place, has nothing to do."""
+        return True if self.kernel == "idle" else None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
+        """Keep the tests of this worker."""
+        yield
+        mine = [item for item in items if kernel_of(item) == self.kernel]
+        without = set(self._orders.get("without", ()))
+        mine = [item for item in mine if item.nodeid not in without]
+        only = self._orders.get("only")
+        if only is not None:
+            unsure = set(self._orders.get("unsure", ()))
+            places = {test: place for place, test in enumerate(only)}
+            mine = [i for i in mine if i.nodeid in places or os.path.relpath(i.path, self._root) in unsure]
+            mine.sort(key=lambda item: places.get(item.nodeid, len(places)))
+        items[:] = mine
+
+    def pytest_collection_finish(self) -> None:
+        """Start the CPUs that an emulated guest does not boot with; collection is quicker without them."""
+        if self.host is not None:
+            for switch in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/online"):
+                if switch.read_text().strip() == "0":
+                    switch.write_text("1")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Tell the gateway which test runs, so that it notices when one hangs."""
+        if self.host is None:
+            return (yield)
+        self.host.tell_test(item.nodeid)
+        try:
+            return (yield)
+        finally:
+            self.host.tell_test(None)
