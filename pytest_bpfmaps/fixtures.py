@@ -76,7 +76,16 @@ def bpf_process() -> Iterator[ProcessFactory]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a test marked `bpf_requires` where a probe says that the kernel, or clang, lacks the feature."""
+    """Skips a test marked `bpf_requires` where a probe says that the kernel, or clang, lacks the feature.
+
+    And one marked `bpf_fresh_kernel` on the running kernel, which nobody starts for it.
+    """
+    if item.get_closest_marker("bpf_fresh_kernel") and not in_guest():
+        from .report.skips import skip_for_want
+
+        skip_for_want(
+            item, "a fresh kernel", "needs a kernel of its own, which a guest has: --bpf-kernel=6.1"
+        )
     for mark in item.iter_markers("bpf_requires"):
         from .kernel.handle import missing_features
         from .report.skips import skip_for_want
@@ -104,6 +113,13 @@ def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
 
 def _clang(config: pytest.Config) -> str | None:
     return config.getoption("bpf_clang") or config.getini("bpf_clang") or None
+
+
+def in_guest() -> bool:
+    """Whether this process is a guest's worker."""
+    from .vm.rpc import Host
+
+    return Host.connect() is not None
 
 
 @cache

@@ -176,6 +176,7 @@ class Guests:
         if name not in self._lanes or name == HOST:
             return
         if error is None:
+            node.gateway.exit()  # else pytest-xdist keeps the guest until the session ends
             output = node.workeroutput
             if not (output["shouldfail"] or output["shouldstop"]):
                 self._start_another()

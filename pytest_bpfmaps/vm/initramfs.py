@@ -53,7 +53,7 @@ def write(target: Path, kernel: Kernel, busybox: str, archive: Path, python: str
 
     Raises VmError when the kernel's modules can't be found.
     """
-    host = shlex.quote(f"/host{archive}")
+    host = shlex.quote(f"/host{archive.resolve()}")  # the guest would follow links to its own root
     init = INIT.format(options=MOUNT, tag=TAG, archive=host, complaint=CANNOT_MOUNT, python=python)
     with target.open("wb") as out:
         initramfs = Cpio(out)

@@ -213,7 +213,7 @@ def rehearsed_files() -> list[str]:
 
 def _key(kernel: Kernel, shape: Shape) -> str:
     """What tells states of one kernel apart."""
-    facts: list[Any] = [FORMAT, str(kernel.image), asdict(shape), sys.executable]
+    facts: list[Any] = [FORMAT, os.path.realpath(kernel.image), asdict(shape), sys.executable]
     facts += [initramfs.search_path(), sorted(_environment())]
     facts += [KERNEL_ARGUMENTS, TCG_ARGUMENTS, TCG, TCG_CPU]
     return sha256(json.dumps(facts).encode()).hexdigest()[:12]
@@ -223,7 +223,7 @@ def _parts(kernel: Kernel) -> Iterator[Path]:
     """Files besides Python's that a state depends on."""
     yield Path(find_qemu(kernel.arch))
     yield Path(find_busybox())
-    yield from (p for p in (kernel.image, kernel.vmlinux) if p is not None)
+    yield from (p.resolve() for p in (kernel.image, kernel.vmlinux) if p is not None)
     yield from Path(__file__).parent.glob("*.py")
 
 
