@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.plugin import COLLECTED, WORKERS, is_bpf_item, kernel_of
+from pytest_bpfmaps.vm import elsewhere
 from pytest_bpfmaps.vm.acceleration import judge
 from pytest_bpfmaps.vm.capacity import guests_at_once
 from pytest_bpfmaps.vm.journal import Entry, Journal
@@ -42,6 +43,7 @@ class Guests:
         self.verdict = judge(selection.guests[0].kernel)
         self._options = options
         self._workers = config.stash[WORKERS] if WORKERS in config.stash else Workers(config)
+        self._elsewhere = self._workers.take(elsewhere.machine)
         self._lanes: dict[str, Lane] = {}
         self._waiting: list[Lane] = []  # for another guest to end
         self._foreseen: list[pytest.Item] = []
@@ -98,14 +100,18 @@ class Guests:
         return item.nodeid if explicit else with_kernel(item.nodeid, kernel)
 
     def _spec(self, lane: Lane) -> str:
+        """An execnet specification, whose interpreter is a gateway."""
         options = self._options
         (guest,) = (guest for guest in self.selection.guests if guest.kernel.name == lane.kernel)
-        command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", guest.pattern]
-        command += ["--way", options["bpf_vm"], "--cpus", str(options["bpf_vm_cpus"])]
-        command += ["--memory", options["bpf_vm_memory"], "--journal", self.journal.path]
-        command += ["--timeout", str(self.verdict.stretch(options["bpf_vm_timeout"]))]
-        command += ["--kvm"] if self.verdict.kvm else []
-        command += ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
+        arguments = [guest.pattern, "--way", options["bpf_vm"], "--cpus", str(options["bpf_vm_cpus"])]
+        arguments += ["--memory", options["bpf_vm_memory"], "--timeout", str(options["bpf_vm_timeout"])]
+        arguments += ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
+        there = next((one for one in self._elsewhere if one.has(lane.kernel)), None)
+        if there is None:
+            command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *arguments]
+            command += ["--journal", self.journal.path, *(["--kvm"] if self.verdict.kvm else [])]
+        else:
+            command = there.command(arguments, self.journal.path)
         return f"popen//python={shlex.join(command)}//id={lane.name}//bpfmaps={lane.kernel}//lane={lane.name}"
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -144,6 +150,8 @@ class Guests:
         name = lane_of(node.gateway)
         orders = self._lanes[name].orders() if name in self._lanes else {"kernel": name}
         node.workerinput["bpfmaps"] = {**orders, "kernels": list(self.selection.names)}
+        if any(one.has(orders["kernel"]) for one in self._elsewhere):
+            node.gateway.spec.popen = None  # pytest-xdist would send this machine's sys.path
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
@@ -175,6 +183,7 @@ class Guests:
         name = lane_of(node.gateway)
         if name not in self._lanes or name == HOST:
             return
+        node.gateway.spec.popen = True
         if error is None:
             node.gateway.exit()  # else pytest-xdist keeps the guest until the session ends
             output = node.workeroutput

@@ -42,7 +42,15 @@ class KernelTable:
         self._config = config
         self._outcomes: dict[str, dict[str, str]] = {}  # test without its kernel -> kernel -> outcome
         self._unsupported: dict[str, set[str]] = {}  # test -> kernels that lack what it needs
-        self.kernels: list[str] = []
+        self._seen: dict[str, None] = {}
+
+    @property
+    def kernels(self) -> list[str]:
+        """Those that tests were for, in the order in which they were chosen: guests answer in any."""
+        from pytest_bpfmaps.plugin import chosen
+
+        order = {kernel: place for place, kernel in enumerate(chosen(self._config))}
+        return sorted(self._seen, key=lambda kernel: order.get(kernel, len(order)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what became of a BPF test on a kernel; a failure of any part is one."""
@@ -50,8 +58,7 @@ class KernelTable:
         kernel = str(properties.get(KERNEL, ""))
         if not kernel or (report.passed and report.when != "call"):
             return
-        if kernel not in self.kernels:
-            self.kernels.append(kernel)
+        self._seen[kernel] = None
         test = without_kernel(report.nodeid, kernel)
         outcomes = self._outcomes.setdefault(test, {})
         if outcomes.get(kernel) != FAILED:
@@ -93,10 +100,10 @@ class KernelTable:
 
     def differences(self) -> list[str]:
         """A line for each test that failed on a kernel and passed on another."""
-        lines = []
+        lines, kernels = [], self.kernels
         for test, outcomes in self._outcomes.items():
-            failed = [k for k in self.kernels if outcomes.get(k) == FAILED]
-            passed = [k for k in self.kernels if outcomes.get(k) == PASSED]
+            failed = [k for k in kernels if outcomes.get(k) == FAILED]
+            passed = [k for k in kernels if outcomes.get(k) == PASSED]
             if failed and passed:
                 more = f" and on {', '.join(failed[1:])}" if failed[1:] else ""
                 lines.append(f"{test}: failed first on {failed[0]}{more}, passed on {', '.join(passed)}")
@@ -113,8 +120,9 @@ class KernelTable:
 
     def _counts(self) -> dict[str, dict[str, Counter[str]]]:
         counts: dict[str, dict[str, Counter[str]]] = {}
+        kernels = self.kernels
         for test, outcomes in self._outcomes.items():
-            file = counts.setdefault(test.partition("::")[0], {k: Counter() for k in self.kernels})
+            file = counts.setdefault(test.partition("::")[0], {k: Counter() for k in kernels})
             for kernel, outcome in outcomes.items():
                 file[kernel][outcome] += 1
         return counts

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import pytest
+
+Wanted = TypeVar("Wanted")
 
 
 class Workers:
@@ -24,6 +26,13 @@ class Workers:
         self._dist = "load" if option.dist in ("no", "each") else option.dist
         self._distributed: Any = None
         option.dist, option.tx = "no", []
+
+    def take(self, parse: Callable[[str], Wanted | None]) -> list[Wanted]:
+        """Takes those that `parse` makes something of out of `hosts`."""
+        found = [(spec, parse(spec)) for spec in self.hosts]
+        self.hosts = [spec for spec, made in found if made is None]
+        self.asked = self.asked and bool(self.hosts)
+        return [made for _, made in found if made is not None]
 
     def begin(
         self, session: pytest.Session, known: Sequence[object], specs: Sequence[str] | None = None

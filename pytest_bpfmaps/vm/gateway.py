@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import queue
-import re
 import signal
 import socket
 import sys
@@ -27,14 +26,12 @@ from typing import Any
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
 from pytest_bpfmaps.vm import journal
+from pytest_bpfmaps.vm.acceleration import Verdict, judge
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+from pytest_bpfmaps.vm.greeting import CHUNK, Greeting, pump
 from pytest_bpfmaps.vm.qemu import Machine, Shape, advice
 from pytest_bpfmaps.vm.rpc import Lines, dump_error
 from pytest_bpfmaps.vm.ways import DEFAULT, MODULES, way
-
-_BOOTSTRAP_ID = re.compile(r"id='([^']*)-worker'")
-_BOOTSTRAP_MODEL = re.compile(r"get_execmodel\('(\w+)'\)")
-CHUNK = 1 << 16
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -45,6 +42,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--memory", default="1G")
     parser.add_argument("--kvm", action="store_true")
+    parser.add_argument("--judge", action="store_true", help="find out whether KVM works on this machine")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds to boot, and for each test")
     parser.add_argument("--clang", default=None)
     parser.add_argument("--journal", default=None)
@@ -60,6 +58,7 @@ class Gateway:
         self.release = ""
         self.test: str | None = None
         self.deadline: float | None = None
+        self.timeout: float = options.timeout
         # What the threads below report to the main thread: what happened, and what came with it.
         self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         # What pytest-xdist writes while the guest starts may be more than a pipe holds, and it waits then.
@@ -68,11 +67,15 @@ class Gateway:
 
     def run(self) -> int:
         """Serve until pytest ends it, or the guest ends. Returns the exit status."""
-        self._shake_hands()
+        greeting = Greeting.take()
+        self.worker, self.model = greeting.worker, greeting.model
+        self.input.put(greeting.rest)
         self._spawn(self._read_stdin)
         try:
             kernel = Catalogue().select(self.options.kernel)[0]
-            shape = Shape(self.options.cpus, self.options.memory, self.options.kvm)
+            verdict = judge(kernel) if self.options.judge else Verdict(self.options.kvm)
+            self.timeout = verdict.stretch(self.options.timeout)
+            shape = Shape(self.options.cpus, self.options.memory, verdict.kvm)
             with way(self.options.way).start(kernel, shape) as machine:
                 self.attending = True
                 return self._attend(machine, kernel)
@@ -81,22 +84,10 @@ class Gateway:
             self._tell(event, text=_without_details(error), console=error.details or "")
             return 1
 
-    def _shake_hands(self) -> None:
-        line = b""
-        while not line.endswith(b"\n"):
-            chunk = os.read(0, CHUNK)
-            if not chunk:
-                raise SystemExit(0)
-            line += chunk
-        tail = line[-400:].decode().replace("\\'", "'")
-        self.worker = (_BOOTSTRAP_ID.findall(tail) or ["?"])[-1]
-        self.model = (_BOOTSTRAP_MODEL.findall(tail) or [self.model])[-1]
-        os.write(1, b"1")
-
     def _attend(self, machine: Machine, kernel: Kernel) -> int:
         started = time.monotonic()
         control = Lines(machine.control.fileno())
-        self.deadline = started + self.options.timeout
+        self.deadline = started + self.timeout
         self._spawn(self._listen, control)
         self._spawn(self._wait_for_end, machine)
         while True:
@@ -105,11 +96,11 @@ class Gateway:
                 self.release, self.deadline = value["release"], None
                 self._tell("ready", seconds=time.monotonic() - started)
                 control.send(self._job(kernel))
-                self._spawn(_pump, machine.stream)
+                self._spawn(pump, machine.stream.fileno(), 1)
                 self._spawn(self._pump_in, machine.stream)
             elif event == "test":
                 self.test = value
-                self.deadline = time.monotonic() + self.options.timeout if value else None
+                self.deadline = time.monotonic() + self.timeout if value else None
             elif event == "call":
                 self._spawn(self._answer, control, kernel, value)
             elif event == "stdin":
@@ -191,7 +182,7 @@ class Gateway:
         journal.write(self.options.journal, journal.Entry(self.worker, event, self.release, **facts))
 
     def _hung(self, machine: Machine, kernel: Kernel) -> VmError:
-        timeout = f"{self.options.timeout:g} s"
+        timeout = f"{self.timeout:g} s"
         if self.test is not None:
             return VmTimeoutError(
                 "test hung in kernel",
@@ -238,16 +229,6 @@ def _digest(path: str, _kernel: Kernel) -> str:
 def _without_details(error: BpfError) -> str:
     text = BpfError(error.what, on=error.on, why=error.why, fix=error.fix)
     return f"{type(error).__name__}: {text}"
-
-
-def _pump(stream: socket.socket) -> None:
-    try:
-        while chunk := stream.recv(CHUNK):
-            data = memoryview(chunk)
-            while data:
-                data = data[os.write(1, data) :]
-    except OSError:
-        return
 
 
 def main() -> None:

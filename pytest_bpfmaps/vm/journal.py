@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+STDERR = "stderr"  # a path that stands for lines of stderr, for a gateway on another machine
+_MARK = "bpfmaps-journal "
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,17 @@ class Journal:
 
 def write(path: str | None, entry: Entry) -> None:
     """Append `entry`; without a reader (`path` is None, or it is gone) nothing happens."""
-    if path is None or not Path(path).exists():
-        return
-    with open(path, "ab", buffering=0) as file:
-        file.write(json.dumps(asdict(entry)).encode() + b"\n")
+    text = json.dumps(asdict(entry))
+    if path == STDERR:
+        print(_MARK + text, file=sys.stderr, flush=True)
+    elif path is not None and Path(path).exists():
+        with open(path, "ab", buffering=0) as file:
+            file.write(text.encode() + b"\n")
+
+
+def take(path: str, line: str) -> bool:
+    """Append the entry that `line` of another gateway's stderr is; False when it is none."""
+    if not line.startswith(_MARK):
+        return False
+    write(path, Entry(**json.loads(line.removeprefix(_MARK))))
+    return True

@@ -1,0 +1,51 @@
+"""The first line that execnet sends to what it takes for a Python interpreter, and bytes after it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Self
+
+CHUNK = 1 << 16
+_ID = re.compile(r"id='([^']*)-worker'")
+_MODEL = re.compile(r"get_execmodel\('(\w+)'\)")
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What was read: a line that would make a worker of any interpreter, and perhaps bytes that follow it.
+
+    The worker's id and execution model are in the line.
+    """
+
+    line: bytes
+    rest: bytes
+    worker: str
+    model: str
+
+    @classmethod
+    def take(cls) -> Self:
+        """Reads it from stdin, and answers. Raises SystemExit when there is none."""
+        data = b""
+        while b"\n" not in data:
+            chunk = os.read(0, CHUNK)
+            if not chunk:
+                raise SystemExit(0)
+            data += chunk
+        line, end, rest = data.partition(b"\n")
+        tail = line[-400:].decode().replace("\\'", "'")
+        os.write(1, b"1")
+        worker, model = _ID.findall(tail) or ["?"], _MODEL.findall(tail) or ["main_thread_only"]
+        return cls(line + end, rest, worker[-1], model[-1])
+
+
+def pump(source: int, target: int) -> None:
+    """Copies bytes from a descriptor to another until either is gone."""
+    try:
+        while chunk := os.read(source, CHUNK):
+            data = memoryview(chunk)
+            while data:
+                data = data[os.write(target, data) :]
+    except OSError:
+        return
