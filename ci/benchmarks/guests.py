@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -12,13 +13,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import peers
 from benchmark import WALL, Absent, Benchmark, Sides
 
 from pytest_bpfmaps import paths
+from pytest_bpfmaps.vm import states
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+from pytest_bpfmaps.vm.journal import Journal
 
 TESTS = """
 import os
@@ -60,7 +64,8 @@ def test_short(bpf_kernel, n):
     assert bpf_kernel.release
 """
 MORE = 50
-MOST_MS = 30.0
+MATRIX = 4  # kernels
+MOST_MS, MATRIX_S, READY_S, MEMORY_MB, DISK_MB = 30.0, 20.0, 1.5, 100.0, 150.0
 
 
 def project(more: int = 0) -> Path:
@@ -106,14 +111,14 @@ def ours(folder: Path, *arguments: str, environment: dict[str, str] | None = Non
 
 
 @functools.cache
-def virtme(folder: Path) -> float:
-    """The two tests by virtme-ng; once, for it takes a minute."""
+def virtme(folder: Path, kernel: Kernel) -> float:
+    """The tests by virtme-ng; once, for it takes a minute."""
     vng = Path(sys.executable).with_name("vng")
     if not vng.exists():
         raise Absent("pip install virtme-ng")
     ours(folder, "--bpf-kernel=host")  # clang's work is done
     program = f"cd {folder} && {sys.executable} -m pytest -q test_guest.py"
-    command = [str(vng), "--run", str(kernel().image), "--force-9p", "--disable-kvm", "--cpus", "2"]
+    command = [str(vng), "--run", str(kernel.image), "--force-9p", "--disable-kvm", "--cpus", "2"]
     command += ["--memory", "1G", "--overlay-rwdir", str(paths.cache_dir()), "--exec", program]
     if not sys.stdin.isatty():  # vng wants a terminal
         command = ["script", "-qec", shlex.join(command), "/dev/null"]
@@ -129,7 +134,7 @@ def warm(stack: contextlib.ExitStack) -> Sides:
     """A state is there, and so is bytecode of BPF."""
     folder, chosen = two_tests(), f"--bpf-kernel={kernel().name}"
     ours(folder, chosen)
-    return lambda: ours(folder, chosen), lambda: virtme(folder)
+    return lambda: ours(folder, chosen), lambda: virtme(folder, kernel())
 
 
 def first(stack: contextlib.ExitStack) -> Sides:
@@ -144,7 +149,7 @@ def first(stack: contextlib.ExitStack) -> Sides:
                 shutil.copy(verdict, cache)
             return ours(folder, chosen, environment={"BPFMAPS_CACHE": cache})
 
-    return from_nothing, lambda: virtme(folder)
+    return from_nothing, lambda: virtme(folder, kernel())
 
 
 def one_more(stack: contextlib.ExitStack) -> Sides:
@@ -159,8 +164,79 @@ def one_more(stack: contextlib.ExitStack) -> Sides:
     return lambda: cost(chosen), lambda: max(cost("--bpf-kernel=host"), 0.1)
 
 
+def matrix(stack: contextlib.ExitStack) -> Sides:
+    """Fifty more on each of four kernels, and one virtme-ng after the other."""
+    folder, chosen = project(MORE), kernels()
+    arguments = f"--bpf-kernel={','.join(one.name for one in chosen)}"
+    ours(folder, arguments)
+    return lambda: ours(folder, arguments), lambda: sum(virtme(folder, one) for one in chosen)
+
+
+def kernels() -> list[Kernel]:
+    """Four of the catalogue."""
+    found = [one for one in Catalogue() if one.vmlinux is not None]
+    if len(found) < MATRIX:
+        raise Absent("bpfmaps kernels fetch debian:bullseye debian:bookworm debian:trixie debian:sid")
+    return found[:MATRIX]
+
+
+@contextlib.contextmanager
+def guest() -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """A gateway whose guest is ready and has nothing to do yet, and how long that took."""
+    told = Journal()
+    command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", kernel().name, "--journal", told.path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as gateway:
+        assert gateway.stdin is not None
+        gateway.stdin.write(b"id='bench-worker'\n")
+        gateway.stdin.flush()
+        while not (entries := told.entries("bench")):
+            time.sleep(0.01)
+        if entries[0].event != "ready":
+            raise RuntimeError(f"{entries[0].text}\n{entries[0].console}")
+        yield gateway, entries[0].seconds
+        gateway.stdin.close()
+    told.close()
+
+
+def ready(stack: contextlib.ExitStack) -> Sides:
+    """From QEMU's start to the guest's word that it has the host's files; of wall time always."""
+    ours(two_tests(), f"--bpf-kernel={kernel().name}")
+
+    def measured() -> float:
+        with guest() as (_, seconds):
+            return seconds
+
+    return measured, lambda: READY_S
+
+
+def memory(stack: contextlib.ExitStack) -> Sides:
+    """What such a guest has for itself; the rest it shares with its saved state, and so with other guests."""
+    ours(two_tests(), f"--bpf-kernel={kernel().name}")
+
+    def measured() -> float:
+        with guest() as (gateway, _):
+            (qemu,) = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
+            (dirty,) = re.findall(r"Private_Dirty: +(\d+)", Path(f"/proc/{qemu}/smaps_rollup").read_text())
+            return int(dirty) * 1024 / 1e6
+
+    return measured, lambda: MEMORY_MB
+
+
+def disk(stack: contextlib.ExitStack) -> Sides:
+    """The largest saved state."""
+    for one in kernels():
+        ours(two_tests(), f"--bpf-kernel={one.name}")
+    return lambda: max(one.size for one in states.states() if one.is_current()) / 1e6, lambda: DISK_MB
+
+
 BENCHMARKS = [
     Benchmark("guest-two-tests", "s", "virtme-ng", 1 / 12, warm, lower=True),
     Benchmark("guest-first-run", "s", "virtme-ng", 1 / 3, first, lower=True),
     Benchmark("guest-one-more-test", "ms", "the host", lambda peer: MOST_MS / peer, one_more, lower=True),
+    Benchmark(
+        "guest-four-kernels", "s", "virtme-ng", lambda peer: min(1 / 8, MATRIX_S / peer), matrix, lower=True
+    ),
+    Benchmark("guest-ready", "s", "the goal", 1, ready, lower=True),
+    Benchmark("guest-memory", "MB", "the goal", 1, memory, lower=True),
+    Benchmark("guest-state", "MB", "the goal", 1, disk, lower=True),
 ]

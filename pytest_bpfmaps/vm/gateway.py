@@ -57,6 +57,7 @@ class Gateway:
         self.worker, self.model = "?", "main_thread_only"
         self.release = ""
         self.test: str | None = None
+        self.started = 0.0
         self.deadline: float | None = None
         self.timeout: float = options.timeout
         # What the threads below report to the main thread: what happened, and what came with it.
@@ -76,6 +77,7 @@ class Gateway:
             verdict = judge(kernel) if self.options.judge else Verdict(self.options.kvm)
             self.timeout = verdict.stretch(self.options.timeout)
             shape = Shape(self.options.cpus, self.options.memory, verdict.kvm)
+            self.started = time.monotonic()
             with way(self.options.way).start(kernel, shape) as machine:
                 self.attending = True
                 return self._attend(machine, kernel)
@@ -85,16 +87,15 @@ class Gateway:
             return 1
 
     def _attend(self, machine: Machine, kernel: Kernel) -> int:
-        started = time.monotonic()
         control = Lines(machine.control.fileno())
-        self.deadline = started + self.timeout
+        self.deadline = time.monotonic() + self.timeout
         self._spawn(self._listen, control)
         self._spawn(self._wait_for_end, machine)
         while True:
             event, value = self._next_event(machine, kernel)
             if event == "hello":
                 self.release, self.deadline = value["release"], None
-                self._tell("ready", seconds=time.monotonic() - started)
+                self._tell("ready", seconds=time.monotonic() - self.started)
                 control.send(self._job(kernel))
                 self._spawn(pump, machine.stream.fileno(), 1)
                 self._spawn(self._pump_in, machine.stream)

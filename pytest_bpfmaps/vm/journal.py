@@ -20,7 +20,7 @@ class Entry:
     """Something that happened to the guest of the worker `worker`.
 
     `event`: ``ready`` (it booted), ``failed`` (it never did), ``lost`` (it died), ``hung`` (a test took too
-    long). `text` says why, `console` holds its last lines, `seconds` how long it took.
+    long). `text` says why, `console` holds its last lines, `seconds` how long the start took.
     """
 
     worker: str
