@@ -156,7 +156,11 @@ class Guests:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
         """Send each test to its kernel's worker."""
-        self._scheduler.prepare(config, log, config.stash[COLLECTED].tell)
+        here = sum(len(lane.tests) for lane in self._lanes.values())
+        more = len(self._foreseen)
+        self._scheduler.prepare(
+            config, log, lambda there: config.stash[COLLECTED].tell(max(here, there) + more)
+        )
         return self._scheduler
 
     @pytest.hookimpl(optionalhook=True)

@@ -38,7 +38,7 @@ class KernelScheduling:
         self._tell: Callable[[int], None] = lambda count: None
 
     def prepare(self, config: Any, log: Producer, tell: Callable[[int], None]) -> None:
-        """Makes the lanes. `tell` gets the number of tests, as far as it is known."""
+        """Makes the lanes. `tell` gets the number of tests that workers have collected so far."""
         self._tell = tell
         for name, count in self._workers.items():
             kind = SCHEDULERS.get(config.option.dist, LoadScheduling) if name == HOST else LoadScheduling
