@@ -11,7 +11,9 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import VmError
 from ..paths import cache_dir
+from ..vm.architecture import architecture
 from .check import Check, State
 from .packages import install
 
@@ -27,8 +29,10 @@ _NEEDED = ("9p", "BTF")
 
 def machine_checks() -> Iterator[Check]:
     """What starting a guest needs."""
-    arch = platform.machine()
-    yield _command(f"qemu-system-{arch}", install("qemu"))
+    try:
+        yield _command(architecture(platform.machine()).qemu, install("qemu"))
+    except VmError as error:
+        yield Check("vm", "QEMU", State.MISSING, str(error.why), str(error.fix))
     yield _command("busybox", install("busybox"))
     yield _command("modprobe", install("kmod"), "/sbin", "/usr/sbin")
     yield _command("virtme-run", "pip install 'pytest-bpfmaps[vm]'", sysconfig.get_path("scripts"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from pytest_bpfmaps import paths
+from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.qemu import die_with, find_qemu
 
@@ -66,9 +67,10 @@ def _remembered(memory: Path, key: str) -> Verdict | None:
 
 def probe(kernel: Kernel, qemu: str, seconds: float = PROBE_SECONDS) -> Verdict:
     """Boot `kernel` with KVM and no root file system: it must panic about that within `seconds`."""
-    command = [qemu, "-machine", "q35,accel=kvm", "-cpu", "host", "-m", "512M", "-nodefaults", "-no-reboot"]
-    command += ["-display", "none", "-serial", "stdio", "-kernel", str(kernel.image)]
-    command += ["-append", "console=ttyS0 panic=-1 oops=panic quiet root=none"]
+    arch = architecture(kernel.arch)
+    command = [qemu, "-machine", f"{arch.machine},accel=kvm", "-cpu", "host", "-m", "512M", "-nodefaults"]
+    command += ["-no-reboot", "-display", "none", "-serial", "stdio", "-kernel", str(kernel.image)]
+    command += ["-append", f"console={arch.console} panic=-1 oops=panic quiet root=none"]
     parent = os.getpid()
     try:
         result = subprocess.run(

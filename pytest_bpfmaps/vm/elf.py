@@ -1,4 +1,4 @@
-"""The few facts that we need about an uncompressed kernel: its machine, its sections, its PVH entry.
+"""The few facts that we need about a kernel or a program: its machine, its sections, its loader.
 
 Reads 64-bit little-endian ELF files through `mmap`; a debug kernel of a gigabyte costs nothing.
 Source: elf(5), and ``include/xen/interface/elfnote.h`` for the note's number.
@@ -18,6 +18,7 @@ _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _NOTE = struct.Struct("<III")
 _SHT_NOTE = 7
+_PT_INTERP = 3
 _XEN_ELFNOTE_PHYS32_ENTRY = 18
 
 TYPES = {1: "relocatable object", 2: "executable", 3: "program or shared library", 4: "core dump"}
@@ -87,9 +88,15 @@ class Elf:
 
     def loaded_size(self) -> int:
         """Where in the file what is loaded to run it ends, in bytes; symbols for debuggers follow."""
+        return max((s[2] + s[5] for s in self._program_headers()), default=len(self._data))
+
+    def loader(self) -> str:
+        """The program that is run to load this one; empty for one that is linked statically."""
+        return next((self._string(s[2]) for s in self._program_headers() if s[0] == _PT_INTERP), "")
+
+    def _program_headers(self) -> list[tuple[int, ...]]:
         table, size, count = self._segments
-        segments = [_SEGMENT.unpack_from(self._data, table + i * size) for i in range(count)]
-        return max((s[2] + s[5] for s in segments), default=len(self._data))
+        return [_SEGMENT.unpack_from(self._data, table + i * size) for i in range(count)]
 
     def has_pvh_entry(self) -> bool:
         """Whether a machine monitor can start this kernel uncompressed (Linux >= 4.21, ``CONFIG_PVH``)."""

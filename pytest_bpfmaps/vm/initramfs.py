@@ -22,12 +22,13 @@ from pathlib import Path
 
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import bytecode
+from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.cpio import Cpio
 from pytest_bpfmaps.vm.elf import Elf
 from pytest_bpfmaps.vm.qemu import CANNOT_MOUNT
 
-MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
+MODULES = ("virtio_console", "9pnet_virtio", "9p", "overlay")  # and that of the bus
 TAG = "bpfmaps.host"
 MOUNT = "ro,trans=virtio,version=9p2000.L,msize=512000"
 _FOLDERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/host")
@@ -123,7 +124,7 @@ def _modules(kernel: Kernel) -> Iterator[Path]:
     folder = kernel.modules / "lib" / "modules" / kernel.release
     needs, built_in = _dependencies(folder), _names(folder / "modules.builtin")
     done: set[str] = set()
-    for wanted in MODULES:
+    for wanted in (f"virtio_{architecture(kernel.arch).bus}", *MODULES):
         if wanted in built_in:
             continue
         if wanted not in needs:

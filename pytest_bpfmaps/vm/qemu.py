@@ -16,26 +16,25 @@ from types import TracebackType
 from typing import Self
 
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm.architecture import Architecture, architecture
 
 PR_SET_PDEATHSIG = 1
 CANNOT_MOUNT = "cannot mount the host's files"  # a guest's last word, init.sh and zygote.py
 PORTS = ("control", "stream")
-# Binaries and packages by architecture as `uname -m` says it.
-BINARIES = {"x86_64": ("qemu-system-x86_64", "qemu-system-x86")}
 
 # The first line of what a kernel prints when it falls over.
 _FALL = re.compile(r"Kernel panic|BUG:|Oops:|general protection fault|rcu.*(self-detected|detected stalls)")
 
 
-def find_qemu(arch: str = "x86_64") -> str:
+def find_qemu(arch: str) -> str:
     """The path of the QEMU binary for guests of `arch`. Raises VmError when there is none."""
-    binary, package = BINARIES[arch]
-    path = shutil.which(binary)
+    wanted = architecture(arch)
+    path = shutil.which(wanted.qemu)
     if path is None:
         raise VmError(
             "cannot start a guest",
-            why=f"{binary} is not on the PATH",
-            fix=f"install QEMU (Debian, Ubuntu: apt install {package})",
+            why=f"{wanted.qemu} is not on the PATH",
+            fix=f"install QEMU (Debian, Ubuntu: apt install {wanted.package})",
         )
     return path
 
@@ -101,11 +100,11 @@ def advice(words: str) -> str:
 class Machine:
     """A running guest: ``stream`` carries execnet's bytes, ``control`` JSON lines.
 
-    What starts one (virtme-ng) only makes the QEMU command; everything from the process on is the same
-    for all. QEMU gets `descriptors` of this process too.
+    What starts one (virtme-ng) only makes the QEMU command, for `arch`; everything from the process on is the
+    same for all. QEMU gets `descriptors` of this process too.
     """
 
-    def __init__(self, command: Sequence[str], descriptors: Sequence[int] = ()) -> None:
+    def __init__(self, command: Sequence[str], arch: str, descriptors: Sequence[int] = ()) -> None:
         self.console, self.messages = Log("console"), Log("qemu")
         pairs = {port: socket.socketpair() for port in PORTS}
         self.control, self.stream = (pairs[port][0] for port in PORTS)
@@ -113,7 +112,7 @@ class Machine:
         parent = os.getpid()
         try:
             self.process = subprocess.Popen(
-                [*command, *_port_arguments({port: s.fileno() for port, s in theirs.items()})],
+                [*command, *_port_arguments(architecture(arch), {p: s.fileno() for p, s in theirs.items()})],
                 stdin=subprocess.DEVNULL,
                 stdout=self.console.fd,
                 stderr=self.messages.fd,
@@ -147,8 +146,8 @@ class Machine:
             part.close()
 
 
-def _port_arguments(fds: dict[str, int]) -> list[str]:
-    arguments = ["-device", "virtio-serial-pci,id=bpfmaps-ports"]
+def _port_arguments(arch: Architecture, fds: dict[str, int]) -> list[str]:
+    arguments = arch.device("virtio-serial", "id=bpfmaps-ports")
     for port, fd in fds.items():
         arguments += ["-chardev", f"socket,id=bpfmaps-{port},fd={fd}"]
         device = f"virtserialport,bus=bpfmaps-ports.0,chardev=bpfmaps-{port},name=bpfmaps.{port}"

@@ -122,7 +122,7 @@ def _say_too_late() -> None:
 
 def files() -> set[str]:
     """The files that this process was made of."""
-    found = {sys.executable, *_modules(), *_mapped(), *_site(), *_links()}
+    found = {sys.executable, *_modules(), *_mapped(), *_site(), *_loader()}
     return {os.path.abspath(path) for path in found if os.path.exists(path)}
 
 
@@ -171,11 +171,12 @@ def _site() -> set[str]:
     return found
 
 
-def _links() -> set[str]:
-    """The dynamic loader under the name that executables give it."""
-    return {
-        path for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1") if os.path.exists(path)
-    }
+def _loader() -> set[str]:
+    """The dynamic loader under the name that this interpreter gives it."""
+    from pytest_bpfmaps.vm.elf import open_elf
+
+    with open_elf(Path("/proc/self/exe")) as program:
+        return {program.loader()} - {""}
 
 
 if __name__ == "__main__":

@@ -22,21 +22,18 @@ from filelock import FileLock
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import bytecode
+from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.qemu import Machine, Shape, find_qemu, here, qemu_version
 
 # An oops ends QEMU instead of leaving a half-dead kernel; the rest saves seconds where the CPU is emulated.
 KERNEL_ARGUMENTS = (
-    "console=ttyS0",
     "loglevel=5",
     "oops=panic",
     "panic=-1",
     "mitigations=off",
     "nokaslr",
-    # On a busy machine an emulated timer may miss its test at boot, and the kernel panics.
-    "no_timer_check",
     "random.trust_cpu=on",
-    "psmouse.proto=exps",
     # Where bpf is missing from the list, LSM programs attach and never run.
     "lsm=lockdown,capability,landlock,yama,bpf",
 )
@@ -45,7 +42,6 @@ KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets som
 # One CPU boots and collects quicker than two that emulation takes turns with; plugin.py starts the rest for
 # tests.
 TCG_ARGUMENTS = ("maxcpus=1",)
-TCG_CPU = "max,la57=off"  # five page-table levels make each emulated TLB miss dearer
 # All CPUs in one thread: with a thread for each, QEMU 7.2 went on running an int3 that the kernel had patched
 # away on the other CPU, for ever (once in some two thousand tests); it also took half again as much time.
 TCG = "tcg,thread=single"
@@ -53,10 +49,10 @@ TCG = "tcg,thread=single"
 
 def start(kernel: Kernel, shape: Shape) -> Machine:
     """Start a guest with `kernel`. Raises VmError when virtme-ng or QEMU can't be run."""
-    return Machine(_finish(_recipe(kernel, shape), kernel, shape))
+    return Machine(_finish(_recipe(kernel, shape), kernel, shape), kernel.arch)
 
 
-def check(arch: str = "x86_64") -> None:
+def check(arch: str) -> None:
     """Raises VmError when this machine lacks a program that guests need."""
     find_qemu(arch)
     find_virtme()
@@ -158,10 +154,11 @@ def _finish(recipe: list[str], kernel: Kernel, shape: Shape) -> list[str]:
     if kernel.vmlinux is not None and not shape.kvm:
         command[command.index("-kernel") + 1] = str(kernel.vmlinux)
     if not shape.kvm:
-        command[command.index("-cpu") + 1] = TCG_CPU
+        command[command.index("-cpu") + 1] = architecture(kernel.arch).emulated_cpu
         command += ["-accel", TCG]
     files = "local,id=bpfmaps-host,path=/,security_model=none,readonly=on,multidevs=remap"
-    command += ["-fsdev", files, "-device", "virtio-9p-pci,fsdev=bpfmaps-host,mount_tag=bpfmaps.host"]
+    device = architecture(kernel.arch).device("virtio-9p", "fsdev=bpfmaps-host", "mount_tag=bpfmaps.host")
+    command += ["-fsdev", files, *device]
     return [*command, "-no-reboot"]
 
 
@@ -175,9 +172,16 @@ def _kernel_command_line(kernel: Kernel, shape: Shape) -> str:
         here("guest.py"),
         kernel.modules or "",
     ]
-    arguments = [*KERNEL_ARGUMENTS, *(() if shape.kvm else TCG_ARGUMENTS), *_environment()]
+    arguments = [*kernel_arguments(kernel, shape), *_environment()]
     words = [*arguments, f"init={busybox}", "--", "sh", *init]
     return " ".join(_quote(str(word)) for word in words)
+
+
+def kernel_arguments(kernel: Kernel, shape: Shape) -> list[str]:
+    """Words of the kernel's command line, without those about its first process."""
+    arch = architecture(kernel.arch)
+    words = [f"console={arch.console}", *KERNEL_ARGUMENTS, *arch.kernel_arguments]
+    return words if shape.kvm else [*words, *TCG_ARGUMENTS]
 
 
 def _environment() -> Iterator[str]:

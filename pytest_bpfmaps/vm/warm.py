@@ -24,18 +24,19 @@ from filelock import FileLock
 
 from pytest_bpfmaps.errors import VmError, VmTimeoutError
 from pytest_bpfmaps.vm import initramfs, rehearsal, states, virtme
+from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.monitor import Monitor
 from pytest_bpfmaps.vm.qemu import Machine, Shape, advice, find_qemu
 from pytest_bpfmaps.vm.staging import staging
 from pytest_bpfmaps.vm.states import State
-from pytest_bpfmaps.vm.virtme import KERNEL_ARGUMENTS, TCG, TCG_ARGUMENTS, TCG_CPU, find_busybox
+from pytest_bpfmaps.vm.virtme import TCG, find_busybox, kernel_arguments
 
 FORMAT = 2
 SAVE_SECONDS = 300.0  # from power on to ready, under emulation on a busy machine
 
 
-def check(arch: str = "x86_64") -> None:
+def check(arch: str) -> None:
     """Raises VmError when this machine lacks a program that guests need."""
     find_qemu(arch)
     find_busybox()
@@ -155,7 +156,7 @@ def _power_on(
     ]
     with theirs:
         command = [*_command(kernel, shape), *monitor, *more]
-        machine = Machine(command, [theirs.fileno(), *descriptors])
+        machine = Machine(command, kernel.arch, [theirs.fileno(), *descriptors])
     try:
         return machine, Monitor(ours)
     except BaseException as e:
@@ -167,19 +168,15 @@ def _power_on(
 
 def _command(kernel: Kernel, shape: Shape) -> list[str]:
     """QEMU's command line, as far as it is the same for the machine that is saved and for those restored."""
-    command = [find_qemu(kernel.arch), "-machine", "pc,memory-backend=bpfmaps-memory"]
-    command += ["-accel", "kvm" if shape.kvm else TCG, "-cpu", "host" if shape.kvm else TCG_CPU]
+    arch = architecture(kernel.arch)
+    command = [find_qemu(arch.name), "-machine", f"{arch.machine},memory-backend=bpfmaps-memory"]
+    command += ["-accel", "kvm" if shape.kvm else TCG, "-cpu", "host" if shape.kvm else arch.emulated_cpu]
     command += ["-smp", str(shape.cpus), "-m", shape.memory]
     command += ["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]
     command += ["-chardev", "stdio,id=bpfmaps-console,signal=off", "-serial", "chardev:bpfmaps-console"]
     files = "local,id=bpfmaps-host,path=/,security_model=none,readonly=on,multidevs=remap"
-    return [
-        *command,
-        "-fsdev",
-        files,
-        "-device",
-        f"virtio-9p-pci,fsdev=bpfmaps-host,mount_tag={initramfs.TAG}",
-    ]
+    device = arch.device("virtio-9p", "fsdev=bpfmaps-host", f"mount_tag={initramfs.TAG}")
+    return [*command, "-fsdev", files, *device]
 
 
 def _ram(shape: Shape, fd: int, share: str) -> list[str]:
@@ -189,8 +186,8 @@ def _ram(shape: Shape, fd: int, share: str) -> list[str]:
 
 def _boot(kernel: Kernel, shape: Shape, archive: Path) -> list[str]:
     image = kernel.image if shape.kvm or kernel.vmlinux is None else kernel.vmlinux
-    arguments = [*KERNEL_ARGUMENTS, *(() if shape.kvm else TCG_ARGUMENTS)]
-    return ["-kernel", str(image), "-initrd", str(archive), "-append", " ".join(arguments)]
+    arguments = " ".join(kernel_arguments(kernel, shape))
+    return ["-kernel", str(image), "-initrd", str(archive), "-append", arguments]
 
 
 def rehearsed_files() -> list[str]:
@@ -215,7 +212,7 @@ def _key(kernel: Kernel, shape: Shape) -> str:
     """What tells states of one kernel apart."""
     facts: list[Any] = [FORMAT, os.path.realpath(kernel.image), asdict(shape), sys.executable]
     facts += [initramfs.search_path(), sorted(_environment())]
-    facts += [KERNEL_ARGUMENTS, TCG_ARGUMENTS, TCG, TCG_CPU]
+    facts += [kernel_arguments(kernel, shape), asdict(architecture(kernel.arch)), TCG]
     return sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 

@@ -75,7 +75,7 @@ def test_virtme_run_refusing_is_told_in_its_own_words(
 
 
 def test_a_kvm_that_does_not_finish_in_time_is_not_used(kernel: Kernel) -> None:
-    verdict = acceleration.probe(kernel, find_qemu(), seconds=0.001)
+    verdict = acceleration.probe(kernel, find_qemu(kernel.arch), seconds=0.001)
     assert not verdict.kvm
     assert "within 0.001 s" in verdict.why
     assert verdict.stretch(60) == 180

@@ -170,3 +170,10 @@ def test_a_program_runs_from_the_part_that_is_loaded(tmp_path: Path) -> None:
     copy.write_bytes(program.read_bytes()[:size])
     copy.chmod(0o755)
     assert subprocess.run([copy], check=False).returncode == 0
+
+
+def test_the_loader_of_a_program_and_of_none(tmp_path: Path) -> None:
+    with open_elf(Path(sys.executable).resolve()) as elf:
+        assert subprocess.run([elf.loader(), "--version"], check=False, capture_output=True).returncode == 0
+    with open_elf(Path("/bin/busybox").resolve()) as elf:
+        assert elf.loader() == ""

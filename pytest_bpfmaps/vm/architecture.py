@@ -1,0 +1,65 @@
+"""What guests need that differs by architecture: the one place for names of QEMU's and the kernel's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytest_bpfmaps.errors import VmError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the table; `name` is what ``uname -m`` says."""
+
+    name: str
+    qemu: str
+    """QEMU's binary."""
+    package: str
+    """Debian's package with it."""
+    machine: str
+    """QEMU's machine type."""
+    emulated_cpu: str
+    """QEMU's CPU model where KVM is missing."""
+    bus: str
+    """What virtio devices sit on: the suffix of QEMU's devices, ``virtio-9p-pci``, and of a kernel module."""
+    console: str
+    """The kernel's name of the first serial port."""
+    kernel_arguments: tuple[str, ...]
+    """Further words for the kernel's command line."""
+
+    def device(self, kind: str, *settings: str) -> list[str]:
+        """QEMU's arguments for a virtio device."""
+        return ["-device", ",".join([f"{kind}-{self.bus}", *settings])]
+
+
+ARCHITECTURES = {
+    row.name: row
+    for row in (
+        Architecture(
+            name="x86_64",
+            qemu="qemu-system-x86_64",
+            package="qemu-system-x86",
+            machine="pc",
+            emulated_cpu="max,la57=off",  # five page-table levels make each emulated TLB miss dearer
+            bus="pci",
+            console="ttyS0",
+            kernel_arguments=(
+                # On a busy machine an emulated timer may miss its test at boot, and the kernel panics.
+                "no_timer_check",
+                "psmouse.proto=exps",  # as virtme-ng: looking for other mice is slow
+            ),
+        ),
+    )
+}
+
+
+def architecture(name: str) -> Architecture:
+    """The row called `name`. Raises VmError when there is none."""
+    if name not in ARCHITECTURES:
+        raise VmError(
+            "cannot start a guest",
+            on=f"of architecture {name}",
+            why=f"guests are known for {', '.join(ARCHITECTURES)} only",
+            fix="use --bpf-kernel=host on this machine, or another machine",
+        )
+    return ARCHITECTURES[name]

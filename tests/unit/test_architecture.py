@@ -1,0 +1,58 @@
+"""Architectures of guests: one table, and what is said of those that are not in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import vm
+from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm import acceleration, virtme, warm
+from pytest_bpfmaps.vm.architecture import ARCHITECTURES, architecture
+from pytest_bpfmaps.vm.catalogue import Kernel
+
+
+@pytest.mark.parametrize("way", [warm, virtme])
+def test_an_unknown_architecture_is_refused(way) -> None:
+    with pytest.raises(VmError) as caught:
+        way.check("riscv64")
+    assert str(caught.value) == (
+        "cannot start a guest of architecture riscv64: guests are known for x86_64 only\n"
+        "  -> use --bpf-kernel=host on this machine, or another machine"
+    )
+
+
+@pytest.mark.parametrize("kvm", [False, True])
+def test_another_row_reaches_every_part_of_the_command(monkeypatch, tmp_path: Path, kvm: bool) -> None:
+    """No real machine: the row is made of names that QEMU does not know."""
+    row = dict.fromkeys(("qemu", "package", "machine", "emulated_cpu", "bus", "console"))
+    words = {name: f"its-{name}" for name in row}
+    made = type(architecture("x86_64"))(name="other", kernel_arguments=("its-argument",), **words)
+    monkeypatch.setitem(ARCHITECTURES, "other", made)
+    (tmp_path / "its-qemu").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    kernel = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", "other")
+    shape = warm.Shape(kvm=kvm)
+    command = [*warm._command(kernel, shape), *warm._boot(kernel, shape, tmp_path / "initramfs")]
+    text = " ".join(command)
+    assert command[0] == str(tmp_path / "its-qemu")
+    assert "its-machine,memory-backend" in text
+    assert ("-cpu host" if kvm else "-cpu its-emulated_cpu") in text
+    assert "virtio-9p-its-bus,fsdev" in text
+    assert "console=its-console" in text
+    assert "its-argument" in text
+    assert not re.search(r"x86|ttyS|-pci\b|\bpc\b", text.replace(str(tmp_path), ""))
+
+
+def test_names_of_an_architecture_are_in_the_table_only() -> None:
+    """Code that starts guests; kernel images, container images and packages have names of their own."""
+    others = ("architecture.py", "image.py", "importer.py", "oci.py", "elf.py", "catalogue.py")
+    known = re.compile(r"ttyS\d|\bq35\b|qemu-system-|psmouse|virtio-[a-z0-9]+-pci|virtio_pci|ld-linux")
+    files = [path for path in Path(vm.__file__).parent.iterdir() if path.suffix in (".py", ".sh")]
+    found = [
+        f"{p.name}: {m[0]}" for p in files if p.name not in others for m in known.finditer(p.read_text())
+    ]
+    assert found == []
+    assert acceleration.__file__ in map(str, files)
