@@ -20,6 +20,7 @@ def register(commands: Any) -> None:
     prepare.add_argument("kernel", nargs="*", default=["all"], help="names or globs (default: all)")
     prepare.add_argument("--cpus", type=int, default=2, help="as --bpf-vm-cpus (default: 2)")
     prepare.add_argument("--memory", default="1G", help="as --bpf-vm-memory (default: 1G)")
+    prepare.add_argument("--network", action="store_true", help="as --bpf-vm-network")
     prepare.set_defaults(run=_prepare)
 
     show = verbs.add_parser("list", help="show the states that are stored")
@@ -44,7 +45,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
         began = time.monotonic()
         progress.step(f"{kernel.name}: booting, to save its state")
         try:
-            shape = Shape(arguments.cpus, arguments.memory, judge(kernel).kvm)
+            shape = Shape(arguments.cpus, arguments.memory, judge(kernel).kvm, arguments.network)
             state = warm.prepare(kernel, shape)
         finally:
             progress.clear()

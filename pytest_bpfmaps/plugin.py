@@ -50,6 +50,13 @@ OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
         "guests that run at a time (default: as many as processors and memory allow).",
     ),
     (
+        "vm-network",
+        bool,
+        "bool",
+        False,
+        "give guests a network, through QEMU's user mode: the host is 10.0.2.2 (default: they have only lo).",
+    ),
+    (
         "vm-timeout",
         float,
         "float",
@@ -82,7 +89,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini("bpf_vm", "how guests are started", type="string", default="warm")
     for name, kind, ini_kind, default, text in OPTIONS:
-        group.addoption(f"--bpf-{name}", type=kind, default=None, metavar=kind.__name__.upper(), help=text)
+        takes: dict[str, Any] = {"type": kind, "metavar": kind.__name__.upper()}
+        if kind is bool:
+            takes = {"action": "store_true"}
+        group.addoption(f"--bpf-{name}", default=None, help=text, **takes)
         parser.addini(f"bpf_{name.replace('-', '_')}", text, type=ini_kind, default=default)
     parser.addini("bpf_paths", "folders to look up BPF sources in", type="paths", default=["bpf"])
 

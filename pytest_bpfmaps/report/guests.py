@@ -105,6 +105,7 @@ class Guests:
         (guest,) = (guest for guest in self.selection.guests if guest.kernel.name == lane.kernel)
         arguments = [guest.pattern, "--way", options["bpf_vm"], "--cpus", str(options["bpf_vm_cpus"])]
         arguments += ["--memory", options["bpf_vm_memory"], "--timeout", str(options["bpf_vm_timeout"])]
+        arguments += ["--network"] if options["bpf_vm_network"] else []
         arguments += ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
         there = next((one for one in self._elsewhere if one.has(lane.kernel)), None)
         if there is None:

@@ -43,6 +43,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--memory", default="1G")
     parser.add_argument("--kvm", action="store_true")
     parser.add_argument("--judge", action="store_true", help="find out whether KVM works on this machine")
+    parser.add_argument("--network", action="store_true")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds to boot, and for each test")
     parser.add_argument("--clang", default=None)
     parser.add_argument("--journal", default=None)
@@ -76,7 +77,7 @@ class Gateway:
             kernel = Catalogue().select(self.options.kernel)[0]
             verdict = judge(kernel) if self.options.judge else Verdict(self.options.kvm)
             self.timeout = verdict.stretch(self.options.timeout)
-            shape = Shape(self.options.cpus, self.options.memory, verdict.kvm)
+            shape = Shape(self.options.cpus, self.options.memory, verdict.kvm, self.options.network)
             self.started = time.monotonic()
             with way(self.options.way).start(kernel, shape) as machine:
                 self.attending = True

@@ -7,6 +7,7 @@ stdout are the port ``bpfmaps.stream``.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import glob
@@ -21,7 +22,12 @@ import traceback
 from typing import Any
 
 HOST_FILES = 9  # the descriptor of the host's plain root, opened by init.sh
-SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+SIOCADDRT, SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8913, 0x8914, 0x8916, 0x891C
+IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2
+VIRTIO_NET = 1  # the device's number, include/uapi/linux/virtio_ids.h
+# QEMU's user-mode network: what it expects of a guest, and what it offers
+ADDRESS, MASK, GATEWAY, NAME_SERVER = "10.0.2.15", "255.255.255.0", "10.0.2.2", "10.0.2.3"
+CARD = "/sys/class/net/eth0"
 MS_BIND = 4096
 RB_AUTOBOOT = 0x1234567
 
@@ -70,9 +76,45 @@ def mount_modules(release: str, modules: str) -> None:
 def loopback_up() -> None:
     """Bring the interface lo up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        request = struct.pack("16sh14x", b"lo", 0)
-        flags = struct.unpack_from("h", fcntl.ioctl(sock, SIOCGIFFLAGS, request), 16)[0]
-        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | IFF_UP))
+        interface_up(sock, b"lo")
+
+
+def interface_up(sock: socket.socket, name: bytes) -> None:
+    """Set an interface's flag IFF_UP, netdevice(7)."""
+    flags = struct.unpack_from("h", fcntl.ioctl(sock, SIOCGIFFLAGS, struct.pack("16sh14x", name, 0)), 16)[0]
+    fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", name, flags | IFF_UP))
+
+
+def network_up() -> None:
+    """Configure the network card, if this machine has one."""
+    devices = glob.glob("/sys/bus/virtio/devices/*/device")
+    if VIRTIO_NET not in (int(open(path).read(), 16) for path in devices):  # noqa: SIM115
+        return
+    if not os.path.exists(CARD):
+        os.system("PATH=/sbin:/usr/sbin:/bin:/usr/bin exec modprobe virtio_net")
+    if not os.path.exists(CARD):
+        raise OSError("bpfmaps: this kernel cannot drive the network card (it lacks virtio_net)")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for request, value in ((SIOCSIFADDR, ADDRESS), (SIOCSIFNETMASK, MASK)):
+            fcntl.ioctl(sock, request, struct.pack("16s16s8x", b"eth0", sockaddr(value)))
+        interface_up(sock, b"eth0")
+        every, flags = sockaddr("0.0.0.0"), RTF_UP | RTF_GATEWAY
+        route = struct.pack("L16s16s16sH62x", 0, every, sockaddr(GATEWAY), every, flags)  # struct rtentry
+        fcntl.ioctl(sock, SIOCADDRT, route)
+
+
+def sockaddr(address: str) -> bytes:
+    """A ``struct sockaddr_in`` without a port."""
+    return struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(address))
+
+
+def use_name_server() -> None:
+    """Have names looked up through QEMU, which asks whom the host asks. The host's file may be a link."""
+    if os.path.exists(CARD):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink("/etc/resolv.conf")
+        with open("/etc/resolv.conf", "w") as file:
+            file.write(f"nameserver {NAME_SERVER}\n")
 
 
 def open_port(name: str) -> int:
@@ -107,6 +149,7 @@ def apply(job: dict[str, Any]) -> None:
     socket.sethostname(job["hostname"])
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+    use_name_server()
     for folder in job["plain"]:
         # The overlay may remember that a file was missing there; the plain view asks the host each time.
         mount(f"/proc/self/fd/{HOST_FILES}{folder}", folder, flags=MS_BIND)
@@ -142,6 +185,7 @@ def main() -> None:
     release = os.uname().release
     mount_all(release, sys.argv[1] if len(sys.argv) > 1 else "")
     loopback_up()
+    network_up()
     control, stream = open_port("bpfmaps.control"), open_port("bpfmaps.stream")
     hello = {"release": release, "uptime": float(open("/proc/uptime").read().split()[0])}  # noqa: SIM115
     os.write(control, json.dumps({"hello": hello}).encode() + b"\n")

@@ -49,10 +49,12 @@ exec {python}
 """
 
 
-def write(target: Path, kernel: Kernel, busybox: str, archive: Path, python: str) -> None:
+def write(
+    target: Path, kernel: Kernel, busybox: str, archive: Path, python: str, *, network: bool = False
+) -> None:
     """Writes the initramfs to `target`, for a guest that unpacks `archive` and runs the command `python`.
 
-    Raises VmError when the kernel's modules can't be found.
+    With `network`, it has the module for a card. Raises VmError when the kernel's modules can't be found.
     """
     host = shlex.quote(f"/host{archive.resolve()}")  # the guest would follow links to its own root
     init = INIT.format(options=MOUNT, tag=TAG, archive=host, complaint=CANNOT_MOUNT, python=python)
@@ -64,7 +66,7 @@ def write(target: Path, kernel: Kernel, busybox: str, archive: Path, python: str
         initramfs.add_bytes("/busybox/busybox", Path(busybox).read_bytes(), 0o755)
         initramfs.add_bytes("/init", init.encode(), 0o755)
         order = []
-        for path in _modules(kernel):
+        for path in _modules(kernel, network):
             name = f"/modules/{path.name.split('.')[0]}.ko"
             initramfs.add_bytes(name, decompress(path))
             order.append(name)
@@ -117,14 +119,15 @@ def python(environment: Mapping[str, str]) -> str:
     return shlex.join(words)
 
 
-def _modules(kernel: Kernel) -> Iterator[Path]:
-    """The files of `MODULES` and of what they need, in the order to insert them, without built-in ones."""
+def _modules(kernel: Kernel, network: bool) -> Iterator[Path]:
+    """The files of the modules and of what they need, in the order to insert them, without built-in ones."""
     if kernel.modules is None:
         return
     folder = kernel.modules / "lib" / "modules" / kernel.release
     needs, built_in = _dependencies(folder), _names(folder / "modules.builtin")
     done: set[str] = set()
-    for wanted in (f"virtio_{architecture(kernel.arch).bus}", *MODULES):
+    bus = f"virtio_{architecture(kernel.arch).bus}"
+    for wanted in (bus, *MODULES, *(("virtio_net",) if network else ())):
         if wanted in built_in:
             continue
         if wanted not in needs:
@@ -132,7 +135,9 @@ def _modules(kernel: Kernel) -> Iterator[Path]:
                 "cannot prepare a guest for",
                 on=f"kernel {kernel.name} ({kernel.release})",
                 why=f"it has no module {wanted}",
-                fix="use a generic kernel: cloud images leave out what guests share files with",
+                fix="leave out --bpf-vm-network, or use a generic kernel"
+                if wanted == "virtio_net"
+                else "use a generic kernel: cloud images leave out what guests share files with",
             )
         for relative in reversed(needs[wanted]):
             if relative not in done:

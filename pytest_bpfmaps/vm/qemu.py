@@ -20,6 +20,7 @@ from pytest_bpfmaps.vm.architecture import Architecture, architecture
 
 PR_SET_PDEATHSIG = 1
 CANNOT_MOUNT = "cannot mount the host's files"  # a guest's last word, init.sh and zygote.py
+NO_CARD = "cannot drive the network card"  # likewise, guest.py
 PORTS = ("control", "stream")
 
 # The first line of what a kernel prints when it falls over.
@@ -54,11 +55,12 @@ def die_with(parent: int) -> None:
 
 @dataclass(frozen=True)
 class Shape:
-    """A guest's size: `cpus`, `memory` as QEMU takes it (``1G``), and whether KVM runs it."""
+    """A guest's size, `memory` as QEMU takes it (``1G``), whether KVM runs it, whether it has a network."""
 
     cpus: int = 2
     memory: str = "1G"
     kvm: bool = False
+    network: bool = False
 
 
 class Log:
@@ -94,6 +96,8 @@ def advice(words: str) -> str:
     """What to do about a guest that ended with these last words."""
     if any(sign in words for sign in (CANNOT_MOUNT, "Failed to mount real root")):
         return "use a kernel with 9p and overlay, built in or as modules (Debian's -cloud kernels lack 9p)"
+    if NO_CARD in words:
+        return "use a kernel with virtio_net, built in or as a module, or leave out --bpf-vm-network"
     return "look at the console below"
 
 
@@ -144,6 +148,13 @@ class Machine:
         self.process.wait()
         for part in (self.control, self.stream, self.console, self.messages):
             part.close()
+
+
+def network_arguments(arch: Architecture, shape: Shape) -> list[str]:
+    """A card on QEMU's user-mode network, for which this machine listens nowhere; nothing unless asked."""
+    if not shape.network:
+        return []
+    return ["-netdev", "user,id=bpfmaps-net,ipv6=off", *arch.device("virtio-net", "netdev=bpfmaps-net")]
 
 
 def _port_arguments(arch: Architecture, fds: dict[str, int]) -> list[str]:

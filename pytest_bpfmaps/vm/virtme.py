@@ -24,7 +24,7 @@ from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import bytecode
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
-from pytest_bpfmaps.vm.qemu import Machine, Shape, find_qemu, here, qemu_version
+from pytest_bpfmaps.vm.qemu import Machine, Shape, find_qemu, here, network_arguments, qemu_version
 
 # An oops ends QEMU instead of leaving a half-dead kernel; the rest saves seconds where the CPU is emulated.
 KERNEL_ARGUMENTS = (
@@ -149,16 +149,16 @@ def _ask(arguments: list[str], initramfs: Path, kernel: Kernel) -> list[str]:
 
 def _finish(recipe: list[str], kernel: Kernel, shape: Shape) -> list[str]:
     """`recipe` with our kernel command line, the uncompressed kernel, a second view of the host's files."""
-    command = list(recipe)
+    command, arch = list(recipe), architecture(kernel.arch)
     command[command.index("-append") + 1] = _kernel_command_line(kernel, shape)
     if kernel.vmlinux is not None and not shape.kvm:
         command[command.index("-kernel") + 1] = str(kernel.vmlinux)
     if not shape.kvm:
-        command[command.index("-cpu") + 1] = architecture(kernel.arch).emulated_cpu
+        command[command.index("-cpu") + 1] = arch.emulated_cpu
         command += ["-accel", TCG]
     files = "local,id=bpfmaps-host,path=/,security_model=none,readonly=on,multidevs=remap"
-    device = architecture(kernel.arch).device("virtio-9p", "fsdev=bpfmaps-host", "mount_tag=bpfmaps.host")
-    command += ["-fsdev", files, *device]
+    command += ["-fsdev", files, *arch.device("virtio-9p", "fsdev=bpfmaps-host", "mount_tag=bpfmaps.host")]
+    command += network_arguments(arch, shape)
     return [*command, "-no-reboot"]
 
 

@@ -27,7 +27,7 @@ from pytest_bpfmaps.vm import initramfs, rehearsal, states, virtme
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.monitor import Monitor
-from pytest_bpfmaps.vm.qemu import Machine, Shape, advice, find_qemu
+from pytest_bpfmaps.vm.qemu import Machine, Shape, advice, find_qemu, network_arguments
 from pytest_bpfmaps.vm.staging import staging
 from pytest_bpfmaps.vm.states import State
 from pytest_bpfmaps.vm.virtme import TCG, find_busybox, kernel_arguments
@@ -108,7 +108,7 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
         made.path.mkdir(mode=0o700)
         initramfs.write_files(archive, files)
         python = initramfs.python(dict(_environment()))
-        initramfs.write(start, kernel, find_busybox(), archive, python)
+        initramfs.write(start, kernel, find_busybox(), archive, python, network=shape.network)
         boot = [*_boot(kernel, shape, start), *_ram(shape, memory, "on")]
         machine, monitor = _power_on(kernel, shape, boot, [memory])
         with machine, monitor:
@@ -176,7 +176,7 @@ def _command(kernel: Kernel, shape: Shape) -> list[str]:
     command += ["-chardev", "stdio,id=bpfmaps-console,signal=off", "-serial", "chardev:bpfmaps-console"]
     files = "local,id=bpfmaps-host,path=/,security_model=none,readonly=on,multidevs=remap"
     device = arch.device("virtio-9p", "fsdev=bpfmaps-host", f"mount_tag={initramfs.TAG}")
-    return [*command, "-fsdev", files, *device]
+    return [*command, "-fsdev", files, *device, *network_arguments(arch, shape)]
 
 
 def _ram(shape: Shape, fd: int, share: str) -> list[str]:

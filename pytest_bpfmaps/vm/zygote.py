@@ -46,6 +46,7 @@ def main() -> None:
     guest.mount_all(os.uname().release, "")
     check_kernel()
     guest.loopback_up()
+    guest.network_up()
     rehearsal.rehearse()
     start_all_cpus()
     drop_files()

@@ -61,16 +61,17 @@ def test_loading_it_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
 def test_each_option_has_a_typed_twin(pytester: pytest.Pytester) -> None:
     (pytester.path / "pytest.toml").write_text(
         '[pytest]\nstrict = true\nbpf_vm = "virtme-ng"\nbpf_vm_cpus = 4\nbpf_vm_memory = "2G"\n'
-        'bpf_vm_timeout = 7.5\nbpf_clang = "clang-16"\nbpf_paths = ["src"]\nbpf_kernel = ["host"]\n'
+        'bpf_vm_network = true\nbpf_vm_timeout = 7.5\nbpf_clang = "clang-16"\n'
+        'bpf_paths = ["src"]\nbpf_kernel = ["host"]\n'
     )
     pytester.makepyfile(
         """
         from pytest_bpfmaps.plugin import option
         def test_x(request):
             config = request.config
-            names = ("vm", "vm_cpus", "vm_memory", "vm_timeout", "clang", "kernel")
+            names = ("vm", "vm_cpus", "vm_memory", "vm_timeout", "vm_network", "clang", "kernel")
             values = [option(config, f"bpf_{name}") for name in names]
-            assert values == ["virtme-ng", 4, "2G", 7.5, "clang-16", ["host"]]
+            assert values == ["virtme-ng", 4, "2G", 7.5, True, "clang-16", ["host"]]
             assert config.getini("bpf_paths") == [config.rootpath / "src"]
         """
     )

@@ -163,7 +163,7 @@ def test_the_tail_of_a_console_starts_where_the_kernel_fell(lines: list[str], fi
 def test_a_machine_dies_with_its_gateway_even_when_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pytest_bpfmaps.vm.qemu import Machine\n"
-        "machine = Machine([sys.executable, '-c', 'import time; time.sleep(1000)'])\n"
+        "machine = Machine([sys.executable, '-c', 'import time; time.sleep(1000)'], 'x86_64')\n"
         "print(machine.process.pid, flush=True); time.sleep(1000)"
     )
     gateway = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -180,7 +180,7 @@ def test_a_machine_dies_with_its_gateway_even_when_that_is_killed(tmp_path: Path
 
 
 def test_a_machine_that_is_closed_twice_is_closed() -> None:
-    with Machine([sys.executable, "-c", "import time; time.sleep(1000)"]) as machine:
+    with Machine([sys.executable, "-c", "import time; time.sleep(1000)"], "x86_64") as machine:
         assert machine.process.poll() is None
     machine.close()
     assert machine.process.returncode == -signal.SIGKILL
