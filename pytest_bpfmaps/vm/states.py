@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps import paths
+from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import staging
 
 UNUSED_SECONDS = 30 * 86400.0  # after which a state that is still current is collected too
@@ -54,24 +55,34 @@ class State:
         """Whether everything that it was made of is as it was."""
         try:
             files = self.facts()["files"]
-            return bool(files) and all(stamp(path) == then for path, then in files.items())
+            whole = self.memory.exists() and self.devices.exists()
+            return whole and bool(files) and all(stamp(path) == then for path, then in files.items())
         except (OSError, ValueError, KeyError):
             return False
 
     def open(self) -> tuple[int, int] | None:
-        """Descriptors of memory and devices, to be closed by the caller; None when they are gone."""
+        """Descriptors of memory and devices, to be closed by the caller; None when they are gone.
+
+        Raises VmError when they are not this user's alone: who writes a state decides what runs in the guest,
+        and what QEMU makes of it.
+        """
+        found: list[int] = []
+        parts = ((self.path, os.O_DIRECTORY), (self.memory, os.O_RDWR), (self.devices, os.O_RDONLY))
         try:
-            memory = os.open(self.memory, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            devices = os.open(self.devices, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            os.close(memory)
-            return None
-        with suppress(OSError):
+            for path, how in parts:
+                found.append(os.open(path, how | os.O_NOFOLLOW | os.O_CLOEXEC))
+                _check_is_ours(path, found[-1])
             os.utime(self.path)  # it was used now
-        return memory, devices
+        except BaseException as error:
+            for fd in found:
+                os.close(fd)
+            if isinstance(error, FileNotFoundError):
+                return None
+            if isinstance(error, OSError):
+                raise _not_ours(self.path, error.strerror or "it can't be opened") from error
+            raise
+        os.close(found[0])
+        return found[1], found[2]
 
     @property
     def size(self) -> int:
@@ -93,6 +104,25 @@ class State:
         stamps = {path: stamp(path) for path in sorted(set(files))}
         facts = {"kernel": kernel, "release": release, "files": stamps}
         (self.path / "manifest.json").write_text(json.dumps(facts))
+
+    def close_to_others(self) -> None:
+        """Leaves it to this user."""
+        for path in self.path.iterdir():
+            path.chmod(0o600)
+        self.path.chmod(0o700)
+
+
+def _check_is_ours(path: Path, fd: int) -> None:
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid():
+        raise _not_ours(path, f"it belongs to user {status.st_uid}, and this is user {os.geteuid()}")
+    if status.st_mode & 0o022:
+        raise _not_ours(path, f"others may write to it (mode {status.st_mode & 0o7777:04o})")
+
+
+def _not_ours(path: Path, why: str) -> VmError:
+    fix = "delete it; $BPFMAPS_CACHE should name a folder of your own"
+    return VmError("will not restore a guest from", on=str(path), why=why, fix=fix)
 
 
 def stamp(path: str) -> str:

@@ -116,6 +116,7 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
             monitor.save(f"exec:cat > {shlex.quote(str(made.devices))}")
         states.copy_memory(memory, made.memory)
         made.write_manifest(kernel.name, kernel.release, [*files, *map(str, _parts(kernel))])
+        made.close_to_others()
         if state.path.exists():
             states.remove(state)
         made.path.rename(state.path)
@@ -198,7 +199,7 @@ def rehearsed_files() -> list[str]:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": ""},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, initramfs.search_path()))},
     )
     if done.returncode != 0:
         raise VmError(
@@ -210,7 +211,7 @@ def rehearsed_files() -> list[str]:
 
 def _key(kernel: Kernel, shape: Shape) -> str:
     """What tells states of one kernel apart."""
-    facts: list[Any] = [FORMAT, os.path.realpath(kernel.image), asdict(shape), sys.executable]
+    facts: list[Any] = [FORMAT, os.path.realpath(kernel.image), asdict(shape), sys.executable, os.geteuid()]
     facts += [initramfs.search_path(), sorted(_environment())]
     facts += [kernel_arguments(kernel, shape), asdict(architecture(kernel.arch)), TCG]
     return sha256(json.dumps(facts).encode()).hexdigest()[:12]

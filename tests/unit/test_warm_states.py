@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.cli import main
+from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import initramfs, staging, states
 from pytest_bpfmaps.vm.cpio import Cpio
 from pytest_bpfmaps.vm.elf import open_elf
@@ -70,8 +71,25 @@ def test_a_state_that_is_gone_is_not_opened() -> None:
     for fd in opened:
         os.close(fd)
     state.devices.unlink()
+    assert not state.is_current()
     before = os.listdir("/proc/self/fd")
     assert state.open() is None
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_state_that_others_may_write_is_not_opened() -> None:
+    state = make("6.1-a", Path("/bin/sh"))
+    before = os.listdir("/proc/self/fd")
+    for path in (state.path, state.memory, state.devices):
+        mode = path.stat().st_mode
+        path.chmod(0o777)
+        with pytest.raises(VmError, match=r"will not restore .*others may write to it \(mode 0777\)"):
+            state.open()
+        path.chmod(mode)
+    state.path.rename(state.path.with_name("elsewhere"))
+    state.path.symlink_to("elsewhere")
+    with pytest.raises(VmError, match="will not restore"):
+        state.open()
     assert os.listdir("/proc/self/fd") == before
 
 
