@@ -45,7 +45,7 @@ def archive() -> Path:
 
 
 def _missing() -> Iterator[Path]:
-    for source in sorted(Path(__file__).resolve().parents[1].rglob("*.py")):
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         if not is_current(Path(importlib.util.cache_from_source(str(source))), source):
             yield source
 

@@ -43,7 +43,7 @@ class Cpio:
         status = os.lstat(path)
         if stat.S_ISLNK(status.st_mode):
             target = os.readlink(path)
-            self._entry(path, status.st_mode, target.encode(), status.st_mtime)
+            self._entry(path, status.st_mode, os.fsencode(target), status.st_mtime)
             self.add_tree(os.path.normpath(os.path.join(os.path.dirname(path), target)))
         elif stat.S_ISDIR(status.st_mode):
             self._entry(path, stat.S_IFDIR | 0o755, b"", status.st_mtime)
@@ -80,7 +80,7 @@ class Cpio:
         self, path: str, mode: int, data: bytes, mtime: float, device: tuple[int, int] = (0, 0)
     ) -> None:
         self._inode += 1
-        name = path[1:].encode() + b"\0"
+        name = os.fsencode(path[1:]) + b"\0"
         fields = (self._inode, mode, 0, 0, 1, int(mtime), len(data), 0, 0, *device, len(name), 0)
         header = (_MAGIC + "".join(f"{n:08x}" for n in fields)).encode()
         self._out.write(header + name + _pad(len(header) + len(name)) + data + _pad(len(data)))

@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pytest_bpfmaps.errors import VmError
@@ -98,16 +99,37 @@ def _loaded_part(path: Path) -> bytes:
 def search_path() -> list[str]:
     """Where Python looks for what is installed: the same for all projects and ways to start pytest."""
     ours = str(Path(__file__).resolve().parents[2])
-    found = [path for path in sys.path if _is_for_all(path)]
+    known = {path for path in sys.path if _is_for_all(path)}
+    known |= {path for folder in known for path in _named_by_pth(folder)}
+    found = [path for path in sys.path if path in known]
     return found if ours in found else [*found, ours]
 
 
 def _is_for_all(path: str) -> bool:
     """Not a project's folder, nor that of the script that was started."""
-    if path == site.USER_SITE:
+    if path == site.USER_SITE or (path and os.sep not in path):  # else a word that an import hook knows
         return True
     roots = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
-    return os.path.basename(path) != "bin" and any(path.startswith(root + os.sep) for root in roots)
+    if os.path.basename(path) != "bin" and any(path.startswith(root + os.sep) for root in roots):
+        return True
+    # installed elsewhere, ``pip install --target``, and found by $PYTHONPATH
+    return any(name.endswith(".dist-info") for name in _names_in(path))
+
+
+def _named_by_pth(folder: str) -> set[str]:
+    """What a folder's ``.pth`` files add, as `site` reads them: projects that are installed as editable."""
+    lines: list[str] = []
+    for name in (name for name in _names_in(folder) if name.endswith(".pth")):
+        with suppress(OSError, UnicodeDecodeError):
+            lines += Path(folder, name).read_text(encoding="utf-8-sig").splitlines()
+    return {os.path.abspath(os.path.join(folder, line.rstrip())) for line in lines if line.strip()}
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def python(environment: Mapping[str, str]) -> str:
@@ -115,6 +137,8 @@ def python(environment: Mapping[str, str]) -> str:
     program = f"import sys; sys.path[:] = {search_path()!r}; "
     program += "from pytest_bpfmaps.vm import zygote; zygote.run()"
     settings = [f"{name}={value}" for name, value in environment.items()]
+    if site.USER_SITE in sys.path:  # HOME is another in the guest
+        settings.append(f"PYTHONUSERBASE={site.USER_BASE}")
     words = ["env", "HOME=/root", *settings, sys.executable, "-u", "-P", "-c", program]
     return shlex.join(words)
 

@@ -16,7 +16,9 @@ import platform
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 # beyond what the pytest session below imports: what tests and failures need, and what the worker's side of
 # pytest-xdist is made of
@@ -36,6 +38,7 @@ OPTIONAL = (
     *("pytest_bpfmaps.triggers.netns", "pytest_bpfmaps.report.assertions"),
 )
 
+_NO_FILES = ("/proc/", "/sys/", "/dev/", "/run/")
 METADATA = ("METADATA", "PKG-INFO", "RECORD", "direct_url.json", "entry_points.txt", "top_level.txt")
 
 SESSION = {
@@ -120,10 +123,21 @@ def _say_too_late() -> None:
                 module.__doc__ = f"{module.__doc__ or ''}\nPYTEST_DONT_REWRITE"
 
 
-def files() -> set[str]:
-    """The files that this process was made of."""
-    found = {sys.executable, *_modules(), *_mapped(), *_site(), *_loader()}
+def files(read: Iterable[str] = ()) -> set[str]:
+    """The files that this process was made of, and of those that it `read` the ones that stay."""
+    read = {path for path in read if path.startswith("/") and not path.startswith(_NO_FILES)}
+    found = {sys.executable, *_modules(), *_mapped(), *_site(), *_loader(), *filter(os.path.isfile, read)}
     return {os.path.abspath(path) for path in found if os.path.exists(path)}
+
+
+def note_reads(read: set[str]) -> None:
+    """Has `read` get the name of each file that is opened to be read: a plugin's data, say."""
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str) and not arguments[2] & os.O_ACCMODE:
+            read.add(arguments[0])
+
+    sys.addaudithook(note)
 
 
 def _modules() -> set[str]:
@@ -161,12 +175,14 @@ def _site() -> set[str]:
     found = {os.path.join(p, "pyvenv.cfg") for p in (sys.prefix, os.path.dirname(sys.executable))}
     found.add("/etc/ld.so.cache")
     for folder in {*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        if os.path.exists(folder):
+            found.add(folder)  # or a zip archive
         if os.path.isdir(folder):
-            found.add(folder)
             for name in os.listdir(folder):
                 if name.endswith(".pth"):
                     found.add(os.path.join(folder, name))
                 elif name.endswith((".dist-info", ".egg-info")):
+                    found.add(os.path.join(folder, name))  # metadata by itself, where it is no folder
                     found |= {os.path.join(folder, name, part) for part in METADATA}
     return found
 
@@ -180,5 +196,7 @@ def _loader() -> set[str]:
 
 
 if __name__ == "__main__":
+    opened: set[str] = set()
+    note_reads(opened)
     rehearse()
-    json.dump(sorted(files()), sys.stdout)
+    json.dump(sorted(files(opened)), sys.stdout)

@@ -37,7 +37,7 @@ KERNEL_ARGUMENTS = (
     # Where bpf is missing from the list, LSM programs attach and never run.
     "lsm=lockdown,capability,landlock,yama,bpf",
 )
-PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "TZ")  # and LC_*, PYTHON*: read when the interpreter starts
+PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "LD_LIBRARY_PATH", "TZ")  # and LC_*, PYTHON*: read when it starts
 KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets some itself
 # One CPU boots and collects quicker than two that emulation takes turns with; plugin.py starts the rest for
 # tests.
