@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterable
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -142,16 +143,21 @@ def note_reads(read: set[str]) -> None:
 
 def _modules() -> set[str]:
     found: set[str] = set()
-    for module in list(sys.modules.values()):
+    for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
-        for path in (
-            getattr(module, "__file__", None),
-            getattr(spec, "origin", None),
-            getattr(spec, "cached", None),
-        ):
-            if isinstance(path, str) and path.startswith("/"):
-                found.add(path)
+        paths = [getattr(module, "__file__", None)]
+        for one in (spec, _replaced(name, spec)):
+            paths += [getattr(one, "origin", None), getattr(one, "cached", None)]
+        found |= {path for path in paths if isinstance(path, str) and path.startswith("/")}
     return found
+
+
+def _replaced(name: str, spec: ModuleSpec | None) -> ModuleSpec | None:
+    """A module that put another in its place, collections.abc since Python 3.13: its own spec."""
+    folders = getattr(sys.modules.get(name.rpartition(".")[0]), "__path__", None)
+    if spec is None or spec.name == name or folders is None:
+        return None
+    return PathFinder.find_spec(name, folders)
 
 
 def _mapped() -> set[str]:
