@@ -82,7 +82,7 @@ def start(kernel: Kernel, shape: Shape) -> Machine:
 
 def prepare(kernel: Kernel, shape: Shape) -> State:
     """The state for `kernel`, made now when there is none that is current. Raises VmError."""
-    state = State(states.folder() / f"{kernel.name.replace('/', '_')}-{_key(kernel, shape)}")
+    state = state_for(kernel, shape)
     if state.is_current():
         return state
     states.folder().mkdir(parents=True, exist_ok=True)
@@ -99,6 +99,11 @@ def prepare(kernel: Kernel, shape: Shape) -> State:
                     fix="BPFMAPS_CACHE names another folder; --bpf-vm=virtme-ng needs no state",
                 ) from e
     return state
+
+
+def state_for(kernel: Kernel, shape: Shape) -> State:
+    """Where the state for `kernel` is, or will be."""
+    return State(states.folder() / f"{kernel.name.replace('/', '_')}-{_key(kernel, shape)}")
 
 
 def _make(kernel: Kernel, shape: Shape, state: State) -> None:
