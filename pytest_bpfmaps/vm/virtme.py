@@ -184,12 +184,20 @@ def kernel_arguments(kernel: Kernel, shape: Shape) -> list[str]:
     return words if shape.kvm else [*words, *TCG_ARGUMENTS]
 
 
-def _environment() -> Iterator[str]:
-    names = [n for n in os.environ if n in PASSED_TO_PYTHON or n.startswith(("LC_", "PYTHON"))]
-    for name in names[:KERNEL_ENVIRONMENT_LIMIT]:
-        value = os.environ[name]
-        if value.isascii() and '"' not in value and len(value) < 200:
-            yield f"{name}={value}"
+def environment_of_python() -> dict[str, str]:
+    """What decides how Python starts."""
+    kept = {n: v for n, v in os.environ.items() if n in PASSED_TO_PYTHON or n.startswith(("LC_", "PYTHON"))}
+    return {name: value for name, value in kept.items() if name != "PYTHONPATH"}  # comes with the job
+
+
+def _environment() -> list[str]:
+    """The part that fits on the kernel's command line."""
+    fit = [
+        f"{name}={value}"
+        for name, value in environment_of_python().items()
+        if value.isascii() and '"' not in value and len(value) < 200
+    ]
+    return fit[:KERNEL_ENVIRONMENT_LIMIT]
 
 
 def _quote(word: str) -> str:

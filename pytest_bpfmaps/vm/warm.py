@@ -23,14 +23,14 @@ from typing import Any
 from filelock import FileLock
 
 from pytest_bpfmaps.errors import VmError, VmTimeoutError
-from pytest_bpfmaps.vm import initramfs, rehearsal, states, virtme
+from pytest_bpfmaps.vm import initramfs, rehearsal, states
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.monitor import Monitor
 from pytest_bpfmaps.vm.qemu import Machine, Shape, advice, find_qemu, network_arguments
 from pytest_bpfmaps.vm.staging import staging
 from pytest_bpfmaps.vm.states import State
-from pytest_bpfmaps.vm.virtme import TCG, find_busybox, kernel_arguments
+from pytest_bpfmaps.vm.virtme import TCG, environment_of_python, find_busybox, kernel_arguments
 
 FORMAT = 2
 SAVE_SECONDS = 300.0  # from power on to ready, under emulation on a busy machine
@@ -112,7 +112,7 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
         archive, start, made = scratch / "files", scratch / "initramfs", State(scratch / "state")
         made.path.mkdir(mode=0o700)
         initramfs.write_files(archive, files)
-        python = initramfs.python(dict(_environment()))
+        python = initramfs.python(_environment())
         initramfs.write(start, kernel, find_busybox(), archive, python, network=shape.network)
         boot = [*_boot(kernel, shape, start), *_ram(shape, memory, "on")]
         machine, monitor = _power_on(kernel, shape, boot, [memory])
@@ -217,7 +217,7 @@ def rehearsed_files() -> list[str]:
 def _key(kernel: Kernel, shape: Shape) -> str:
     """What tells states of one kernel apart."""
     facts: list[Any] = [FORMAT, os.path.realpath(kernel.image), asdict(shape), sys.executable, os.geteuid()]
-    facts += [initramfs.search_path(), sorted(_environment())]
+    facts += [initramfs.search_path(), sorted(_environment().items())]
     facts += [kernel_arguments(kernel, shape), asdict(architecture(kernel.arch)), TCG]
     return sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
@@ -230,8 +230,7 @@ def _parts(kernel: Kernel) -> Iterator[Path]:
     yield from Path(__file__).parent.glob("*.py")
 
 
-def _environment() -> Iterator[tuple[str, str]]:
-    for word in virtme._environment():
-        name, _, value = word.partition("=")
-        if name not in ("PYTHONPATH", "TZ"):  # workers get theirs with the job
-            yield name, value
+def _environment() -> dict[str, str]:
+    kept = environment_of_python()
+    kept.pop("TZ", None)  # workers get theirs with the job
+    return kept
