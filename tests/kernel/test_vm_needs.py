@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import acceleration, virtme
+from pytest_bpfmaps.vm import acceleration, virtme, warm
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
 from pytest_bpfmaps.vm.qemu import find_qemu
 
@@ -62,6 +63,24 @@ def test_virtme_ng_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     with pytest.raises(VmError, match=r"virtme-ng is not installed") as caught:
         virtme.find_virtme()
     assert "pip install 'pytest-bpfmaps[vm]'" in str(caught.value)
+
+
+@pytest.mark.parametrize("said", [OSError(errno.EINVAL, "Invalid argument"), ValueError("no name"), None])
+def test_a_python_for_musl_is_refused(monkeypatch: pytest.MonkeyPatch, said: Exception | None) -> None:
+    """What os.confstr does with musl: the first; where Python's build did not find the name, the second."""
+
+    def confstr(name: str) -> None:
+        if said is not None:
+            raise said
+
+    warm.check("x86_64")
+    monkeypatch.setattr(os, "confstr", confstr)
+    with pytest.raises(VmError) as caught:
+        warm.check("x86_64")
+    assert str(caught.value) == (
+        "cannot start a warm guest: this Python was built for another C library than glibc\n"
+        "  -> use another Python, or --bpf-vm=virtme-ng"
+    )
 
 
 def test_virtme_run_refusing_is_told_in_its_own_words(
