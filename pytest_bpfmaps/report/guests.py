@@ -237,6 +237,8 @@ class Guests:
         report.longrepr = f"{entry.text}\nwhile it ran {crashitem}"
         if entry.console:
             report.sections.append((f"Console of kernel {kernel}", entry.console))
+        if entry.stacks:
+            report.sections.append((f"Stacks in kernel {kernel}", entry.stacks))
         if not self._scheduler.has_more_for(lane_of(report.node.gateway)):
             self._leave_place_empty(report.node)
 

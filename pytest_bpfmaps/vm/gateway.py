@@ -25,6 +25,7 @@ from typing import Any
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
+from pytest_bpfmaps.kernel.splats import reason
 from pytest_bpfmaps.vm import journal
 from pytest_bpfmaps.vm.acceleration import Verdict, judge
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
@@ -32,6 +33,7 @@ from pytest_bpfmaps.vm.greeting import CHUNK, Greeting, pump
 from pytest_bpfmaps.vm.qemu import Machine, Shape, advice
 from pytest_bpfmaps.vm.rpc import Lines, dump_error
 from pytest_bpfmaps.vm.ways import DEFAULT, MODULES, way
+from pytest_bpfmaps.vm.witness import ask
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -61,6 +63,8 @@ class Gateway:
         self.started = 0.0
         self.deadline: float | None = None
         self.timeout: float = options.timeout
+        self.console_before = 0  # bytes of the console when the test began
+        self.stacks = ""
         # What the threads below report to the main thread: what happened, and what came with it.
         self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         # What pytest-xdist writes while the guest starts may be more than a pipe holds, and it waits then.
@@ -84,7 +88,7 @@ class Gateway:
                 return self._attend(machine, kernel)
         except VmError as error:
             event = {VmTimeoutError: "hung", VmLostError: "lost"}.get(type(error), "failed")
-            self._tell(event, text=_without_details(error), console=error.details or "")
+            self._tell(event, text=_without_details(error), console=error.details or "", stacks=self.stacks)
             return 1
 
     def _attend(self, machine: Machine, kernel: Kernel) -> int:
@@ -101,7 +105,7 @@ class Gateway:
                 self._spawn(pump, machine.stream.fileno(), 1)
                 self._spawn(self._pump_in, machine.stream)
             elif event == "test":
-                self.test = value
+                self.test, self.console_before = value, machine.console.size()
                 self.deadline = time.monotonic() + self.timeout if value else None
             elif event == "call":
                 self._spawn(self._answer, control, kernel, value)
@@ -151,6 +155,7 @@ class Gateway:
         return {
             "cwd": os.getcwd(),
             # The kernel's configuration is not among the host's files in /boot; probes look for it here.
+            "timeout": self.options.timeout,
             "env": {**os.environ, "BPFMAPS_KERNEL_CONFIG": str(kernel.config or "")},
             "umask": mask,
             "path": [p for p in sys.path if p],
@@ -186,12 +191,16 @@ class Gateway:
     def _hung(self, machine: Machine, kernel: Kernel) -> VmError:
         timeout = f"{self.timeout:g} s"
         if self.test is not None:
+            words = machine.last_words(self.console_before)
+            self.stacks = ask(machine, self.timeout)
+            if machine.process.poll() is not None:  # it took a panic to know
+                words = machine.last_words(self.console_before)
             return VmTimeoutError(
                 "test hung in kernel",
                 on=kernel.name,
                 why=f"it ran for more than {timeout}, and the guest was ended",
-                fix="look at the console below; --bpf-vm-timeout gives tests more time",
-                details=machine.last_words(),
+                fix="look at the stacks below; --bpf-vm-timeout gives tests more time",
+                details=words,
             )
         return VmError(
             "kernel did not boot:",
@@ -202,13 +211,13 @@ class Gateway:
         )
 
     def _lost(self, machine: Machine, kernel: Kernel, status: int) -> VmError:
-        words = machine.last_words()
+        words = machine.last_words(self.console_before)
         if self.release:
+            panic = reason(words.splitlines())
             return VmLostError(
                 "guest died:",
                 on=f"kernel {kernel.name} ({kernel.release})",
-                why=f"QEMU ended with status {status}"
-                + (", after a kernel panic" if "panic" in words else ""),
+                why=f"kernel panic: {panic}" if panic else f"QEMU ended {_how(status)}",
                 details=words,
             )
         return VmError(
@@ -226,6 +235,10 @@ def _digest(path: str, _kernel: Kernel) -> str:
         return sha256(Path(path).read_bytes()).hexdigest()
     except OSError:
         return ""
+
+
+def _how(status: int) -> str:
+    return f"with status {status}" if status >= 0 else f"by signal {signal.Signals(-status).name}"
 
 
 def _without_details(error: BpfError) -> str:

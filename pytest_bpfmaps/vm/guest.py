@@ -2,18 +2,20 @@
 
 A script by itself: it must not import this package, whose modules the guest's pytest wants to import first.
 Speaks JSON lines with the gateway through the virtio-serial port ``bpfmaps.control``; the worker's stdin and
-stdout are the port ``bpfmaps.stream``.
+stdout are the port ``bpfmaps.stream``; process 1 goes on with ``bpfmaps.alarm``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import fcntl
 import glob
 import json
 import os
 import resource
+import signal
 import socket
 import struct
 import sys
@@ -21,6 +23,8 @@ import time
 import traceback
 from typing import Any
 
+PORTS = ("bpfmaps.control", "bpfmaps.stream", "bpfmaps.alarm")
+STACKS = signal.SIGRTMAX  # on which the worker writes its Python stacks; alarm.py reads them
 HOST_FILES = 9  # the descriptor of the host's plain root, opened by init.sh
 SIOCADDRT, SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8913, 0x8914, 0x8916, 0x891C
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2
@@ -171,13 +175,21 @@ def serve(job: dict[str, Any], stream: int) -> None:
     gateway_base.serve(io, id=job["id"])
 
 
-def reap(worker: int) -> None:
-    """Wait for the worker, and for whatever lost its parent meanwhile."""
-    while True:
-        pid, status = os.wait()
-        if pid == worker:
-            print("bpfmaps: the worker ended with status", os.waitstatus_to_exitcode(status), file=sys.stderr)
-            return
+def limit_hangs(timeout: float) -> None:
+    """Have the kernel panic when a CPU or a task hangs for a third of the time that a test has.
+
+    By then it is the test's fault, and the report says which kernel function it hangs in. Sooner than the
+    kernel would by itself, 20 s, is too soon: an emulated guest whose host is busy stands still for seconds.
+    """
+    third = max(round(timeout / 3), 20)
+    for path, seconds in (
+        ("/proc/sys/kernel/watchdog_thresh", min(third // 2, 60)),  # a soft lockup is twice that
+        ("/proc/sys/kernel/hung_task_timeout_secs", third),
+        ("/proc/sys/kernel/hung_task_check_interval_secs", third // 4),
+        ("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", min(third, 300)),
+    ):
+        with contextlib.suppress(OSError), open(path, "w") as file:  # a kernel without that detector
+            file.write(str(seconds))
 
 
 def main() -> None:
@@ -186,25 +198,32 @@ def main() -> None:
     mount_all(release, sys.argv[1] if len(sys.argv) > 1 else "")
     loopback_up()
     network_up()
-    control, stream = open_port("bpfmaps.control"), open_port("bpfmaps.stream")
+    control, stream, alarm = map(open_port, PORTS)
     hello = {"release": release, "uptime": float(open("/proc/uptime").read().split()[0])}  # noqa: SIM115
     os.write(control, json.dumps({"hello": hello}).encode() + b"\n")
-    work(control, stream)
+    work(control, stream, alarm)
 
 
-def work(control: int, stream: int) -> None:
+def work(control: int, stream: int, alarm: int) -> None:
     """Take the job, be a worker in a child, and wait for its end."""
     job = read_line(control)
     apply(job)
+    limit_hangs(job["timeout"])
+    written, writes = os.pipe()
     worker = os.fork()
     if worker == 0:
         os.setsid()
+        os.close(alarm)
+        faulthandler.register(STACKS, file=writes)
         os.environ["BPFMAPS_CONTROL_FD"] = str(control)
         serve(job, stream)
         os._exit(0)
-    os.close(control)
-    os.close(stream)
-    reap(worker)
+    for fd in (control, stream, writes):
+        os.close(fd)
+    from pytest_bpfmaps.vm.alarm import watch
+
+    status = watch(alarm, worker, written, STACKS)
+    print("bpfmaps: the worker ended with status", status, file=sys.stderr)
 
 
 if __name__ == "__main__":

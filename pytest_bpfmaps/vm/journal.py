@@ -20,7 +20,8 @@ class Entry:
     """Something that happened to the guest of the worker `worker`.
 
     `event`: ``ready`` (it booted), ``failed`` (it never did), ``lost`` (it died), ``hung`` (a test took too
-    long). `text` says why, `console` holds its last lines, `seconds` how long the start took.
+    long). `text` says why, `console` holds its last lines, `stacks` where the tasks of a hung one stood,
+    `seconds` how long the start took.
     """
 
     worker: str
@@ -28,6 +29,7 @@ class Entry:
     release: str = ""
     text: str = ""
     console: str = ""
+    stacks: str = ""
     seconds: float = 0.0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import shutil
 import signal
 import socket
@@ -16,15 +15,15 @@ from types import TracebackType
 from typing import Self
 
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.kernel.splats import fall, last_fall, readable
 from pytest_bpfmaps.vm.architecture import Architecture, architecture
+from pytest_bpfmaps.vm.monitor import Monitor
 
 PR_SET_PDEATHSIG = 1
 CANNOT_MOUNT = "cannot mount the host's files"  # a guest's last word, init.sh and zygote.py
 NO_CARD = "cannot drive the network card"  # likewise, guest.py
-PORTS = ("control", "stream")
-
-# The first line of what a kernel prints when it falls over.
-_FALL = re.compile(r"Kernel panic|BUG:|Oops:|general protection fault|rcu.*(self-detected|detected stalls)")
+PORTS = ("control", "stream", "alarm")
+MONITOR = "monitor"
 
 
 def find_qemu(arch: str) -> str:
@@ -68,26 +67,32 @@ class Log:
 
     def __init__(self, name: str) -> None:
         self.fd = os.memfd_create(name)
-        self._kept = ""
+        self._kept = b""
 
-    def text(self) -> str:
-        """All of it so far."""
-        if self.fd < 0:
-            return self._kept
-        size = os.fstat(self.fd).st_size
-        return os.pread(self.fd, size, 0).decode(errors="replace").replace("\r\n", "\n")
+    def size(self) -> int:
+        """How much there is of it, in bytes."""
+        return os.fstat(self.fd).st_size if self.fd >= 0 else len(self._kept)
 
-    def tail(self, lines: int = 30) -> str:
-        """The last `lines` lines that are not empty; where a kernel fell over, those from there on."""
-        full = [line.rstrip() for line in self.text().splitlines() if line.strip()]
-        first = next((i for i, line in enumerate(full) if _FALL.search(line)), len(full))
-        start = min(max(first - 3, 0), max(len(full) - lines, 0))
-        return "\n".join(full[start : start + lines])
+    def text(self, since: int = 0) -> str:
+        """All of it so far, from byte `since` on."""
+        data = self._kept[since:] if self.fd < 0 else os.pread(self.fd, max(self.size() - since, 0), since)
+        return data.decode(errors="replace").replace("\r\n", "\n")
+
+    def tail(self, lines: int = 30, since: int = 0) -> str:
+        """The last `lines` lines after byte `since`; where a kernel fell over, those from there on."""
+        full = self._lines(since)
+        start = fall(full)
+        if start is None and since and (found := last_fall(everything := self._lines(0))) is not None:
+            full, start = everything, found  # it panicked before this process saw the test begin
+        return "\n".join(full[-lines:] if start is None else readable(full[start:]))
+
+    def _lines(self, since: int) -> list[str]:
+        return [line.rstrip() for line in self.text(since).splitlines() if line.strip()]
 
     def close(self) -> None:
         """Take no more; what came so far stays readable."""
         if self.fd >= 0:
-            self._kept = self.text()
+            self._kept = os.pread(self.fd, self.size(), 0)
             os.close(self.fd)
             self.fd = -1
 
@@ -102,7 +107,7 @@ def advice(words: str) -> str:
 
 
 class Machine:
-    """A running guest: ``stream`` carries execnet's bytes, ``control`` JSON lines.
+    """A running guest: ``stream`` carries execnet's bytes, ``control`` and ``alarm`` JSON lines.
 
     What starts one (virtme-ng) only makes the QEMU command, for `arch`; everything from the process on is the
     same for all. QEMU gets `descriptors` of this process too.
@@ -111,12 +116,14 @@ class Machine:
     def __init__(self, command: Sequence[str], arch: str, descriptors: Sequence[int] = ()) -> None:
         self.console, self.messages = Log("console"), Log("qemu")
         pairs = {port: socket.socketpair() for port in PORTS}
-        self.control, self.stream = (pairs[port][0] for port in PORTS)
+        self.control, self.stream, self.alarm = (pairs[port][0] for port in PORTS)
         theirs = {port: pairs[port][1] for port in PORTS}
+        self._monitor: Monitor | None = None
+        self._monitor_socket, theirs[MONITOR] = socket.socketpair()
         parent = os.getpid()
         try:
             self.process = subprocess.Popen(
-                [*command, *_port_arguments(architecture(arch), {p: s.fileno() for p, s in theirs.items()})],
+                [*command, *_channel_arguments(architecture(arch), {n: s.fileno() for n, s in theirs.items()})],
                 stdin=subprocess.DEVNULL,
                 stdout=self.console.fd,
                 stderr=self.messages.fd,
@@ -136,18 +143,26 @@ class Machine:
     ) -> None:
         self.close()
 
-    def last_words(self, lines: int = 30) -> str:
-        """The console's last lines, and what QEMU itself said."""
-        parts = (("console", self.console.tail(lines)), ("QEMU", self.messages.tail(10)))
-        return "\n".join(f"--- {title}\n{text}" for title, text in parts if text) or "--- console: empty"
+    def monitor(self) -> Monitor:
+        """QEMU's monitor, which is this machine's to close. Raises VmError when QEMU does not answer."""
+        if self._monitor is None:
+            self._monitor = Monitor(self._monitor_socket)
+        return self._monitor
+
+    def last_words(self, since: int = 0) -> str:
+        """The console's last lines, of those after byte `since`, and what QEMU itself said."""
+        parts = (("console", self.console.tail(since=since)), ("QEMU", self.messages.tail(10)))
+        silent = "silent during this test" if since else "empty"
+        return "\n".join(f"--- {title}\n{text}" for title, text in parts if text) or f"--- console: {silent}"
 
     def close(self) -> None:
         """End the machine at once: its files are in memory, there is nothing to save."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for part in (self.control, self.stream, self.console, self.messages):
+        for part in (self.control, self.stream, self.alarm, self.console, self.messages):
             part.close()
+        (self._monitor or self._monitor_socket).close()
 
 
 def network_arguments(arch: Architecture, shape: Shape) -> list[str]:
@@ -157,13 +172,14 @@ def network_arguments(arch: Architecture, shape: Shape) -> list[str]:
     return ["-netdev", "user,id=bpfmaps-net,ipv6=off", *arch.device("virtio-net", "netdev=bpfmaps-net")]
 
 
-def _port_arguments(arch: Architecture, fds: dict[str, int]) -> list[str]:
+def _channel_arguments(arch: Architecture, fds: dict[str, int]) -> list[str]:
     arguments = arch.device("virtio-serial", "id=bpfmaps-ports")
-    for port, fd in fds.items():
-        arguments += ["-chardev", f"socket,id=bpfmaps-{port},fd={fd}"]
-        device = f"virtserialport,bus=bpfmaps-ports.0,chardev=bpfmaps-{port},name=bpfmaps.{port}"
-        arguments += ["-device", device]
-    return arguments
+    for name, fd in fds.items():
+        arguments += ["-chardev", f"socket,id=bpfmaps-{name},fd={fd}"]
+        if name in PORTS:
+            device = f"virtserialport,bus=bpfmaps-ports.0,chardev=bpfmaps-{name},name=bpfmaps.{name}"
+            arguments += ["-device", device]
+    return [*arguments, "-mon", f"chardev=bpfmaps-{MONITOR},mode=control"]
 
 
 def here(name: str) -> Path:

@@ -36,6 +36,15 @@ KERNEL_ARGUMENTS = (
     "random.trust_cpu=on",
     # Where bpf is missing from the list, LSM programs attach and never run.
     "lsm=lockdown,capability,landlock,yama,bpf",
+    # What a kernel survives, and the test that runs does not: a panic ends QEMU, and tells which test it was.
+    # guest.py says after how long.
+    *(
+        f"sysctl.kernel.{name}=1"
+        for name in ("softlockup_panic", "hardlockup_panic", "hung_task_panic", "panic_on_rcu_stall")
+    ),
+    # An NMI is the last way to a kernel that does not answer: each CPU then says where it is.
+    "sysctl.kernel.unknown_nmi_panic=1",
+    "sysctl.kernel.panic_print=64",
 )
 PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "LD_LIBRARY_PATH", "TZ")  # and LC_*, PYTHON*: read when it starts
 KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets some itself

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -26,7 +25,6 @@ from pytest_bpfmaps.errors import VmError, VmTimeoutError
 from pytest_bpfmaps.vm import initramfs, rehearsal, states
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
-from pytest_bpfmaps.vm.monitor import Monitor
 from pytest_bpfmaps.vm.qemu import Machine, Shape, advice, find_qemu, network_arguments
 from pytest_bpfmaps.vm.staging import staging
 from pytest_bpfmaps.vm.states import State
@@ -62,14 +60,11 @@ def start(kernel: Kernel, shape: Shape) -> Machine:
         opened = prepare(kernel, shape).open()
     memory, devices = opened
     try:
-        machine, monitor = _power_on(
-            kernel, shape, [*_ram(shape, memory, "off"), "-incoming", "defer"], opened
-        )
+        machine = _power_on(kernel, shape, [*_ram(shape, memory, "off"), "-incoming", "defer"], opened)
     finally:
         os.close(memory)
     try:
-        with monitor:
-            monitor.restore(f"fd:{devices}")
+        machine.monitor().restore(f"fd:{devices}")
         go = {"time": time.time(), "entropy": os.urandom(64).hex(), "modules": str(kernel.modules or "")}
         machine.control.sendall(json.dumps(go).encode() + b"\n")
     except BaseException:
@@ -115,10 +110,9 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
         python = initramfs.python(_environment())
         initramfs.write(start, kernel, find_busybox(), archive, python, network=shape.network)
         boot = [*_boot(kernel, shape, start), *_ram(shape, memory, "on")]
-        machine, monitor = _power_on(kernel, shape, boot, [memory])
-        with machine, monitor:
+        with _power_on(kernel, shape, boot, [memory]) as machine:
             _wait_until_ready(machine, kernel)
-            monitor.save(f"exec:cat > {shlex.quote(str(made.devices))}")
+            machine.monitor().save(f"exec:cat > {shlex.quote(str(made.devices))}")
         states.copy_memory(memory, made.memory)
         made.write_manifest(kernel.name, kernel.release, [*files, *map(str, _parts(kernel))])
         made.close_to_others()
@@ -150,21 +144,11 @@ def _wait_until_ready(machine: Machine, kernel: Kernel) -> None:
     machine.control.settimeout(None)
 
 
-def _power_on(
-    kernel: Kernel, shape: Shape, more: list[str], descriptors: Iterable[int]
-) -> tuple[Machine, Monitor]:
-    ours, theirs = socket.socketpair()
-    monitor = [
-        "-chardev",
-        f"socket,id=bpfmaps-qmp,fd={theirs.fileno()}",
-        "-mon",
-        "chardev=bpfmaps-qmp,mode=control",
-    ]
-    with theirs:
-        command = [*_command(kernel, shape), *monitor, *more]
-        machine = Machine(command, kernel.arch, [theirs.fileno(), *descriptors])
+def _power_on(kernel: Kernel, shape: Shape, more: list[str], descriptors: Iterable[int]) -> Machine:
+    machine = Machine([*_command(kernel, shape), *more], kernel.arch, [*descriptors])
     try:
-        return machine, Monitor(ours)
+        machine.monitor()
+        return machine
     except BaseException as e:
         words = machine.last_words()
         machine.close()

@@ -52,7 +52,7 @@ def main() -> None:
     drop_files()
     gc.collect()
     gc.freeze()  # a collection would touch, and so copy, every page of what is here
-    control, stream = guest.open_port("bpfmaps.control"), guest.open_port("bpfmaps.stream")
+    control, stream, alarm = map(guest.open_port, guest.PORTS)
     os.write(control, b'{"saved": true}\n')
     go = guest.read_line(control)
     started = time.monotonic()
@@ -62,7 +62,7 @@ def main() -> None:
     enter_host_files(go["modules"])
     hello = {"release": os.uname().release, "seconds": time.monotonic() - started}
     os.write(control, json.dumps({"hello": hello}).encode() + b"\n")
-    guest.work(control, stream)
+    guest.work(control, stream, alarm)
 
 
 def check_kernel() -> None:

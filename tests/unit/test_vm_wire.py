@@ -144,20 +144,32 @@ def test_the_journal_keeps_workers_apart_and_outlives_nobody() -> None:
     journal.write(book.path, journal.Entry("6.1", "lost"))  # nobody reads it any more
 
 
-@pytest.mark.parametrize(
-    ("lines", "first"),
-    [
-        ([f"line {n}" for n in range(100)], "line 90"),
-        ([f"line {n}" for n in range(50)] + ["Kernel panic - not syncing"] + ["trace"] * 60, "line 47"),
-    ],
-)
-def test_the_tail_of_a_console_starts_where_the_kernel_fell(lines: list[str], first: str) -> None:
+BOOT = [f"[    0.{n:06}] line {n}" for n in range(100)]
+PANIC = ["[    9.000001] Kernel panic - not syncing: Fatal exception", "[    9.000002] Call Trace:"]
+
+
+@pytest.mark.parametrize("is_seen_late", [False, True])
+def test_the_tail_of_a_console_starts_where_the_kernel_fell(is_seen_late: bool) -> None:
     log = Log("test")
-    os.write(log.fd, "\r\n".join(lines).encode())
-    assert log.tail(10).splitlines()[0] == first
+    os.write(log.fd, "\r\n".join([*BOOT, ""]).encode())
+    before = log.size()
+    os.write(log.fd, "\r\n".join([*PANIC, ""]).encode())
+    since = log.size() if is_seen_late else before  # the gateway hears of a test after it began
+    assert log.tail(since=since).splitlines() == PANIC
     log.close()
     log.close()
-    assert len(log.tail(10).splitlines()) == 10
+    assert log.tail(since=since).splitlines() == PANIC
+
+
+def test_the_tail_of_a_console_without_a_fall_is_its_end_and_of_this_test_only() -> None:
+    log = Log("test")
+    os.write(log.fd, "\r\n".join([*BOOT, ""]).encode())
+    assert log.tail(10).splitlines() == BOOT[-10:]
+    before = log.size()
+    assert log.tail(10, before) == ""
+    os.write(log.fd, b"[    9.000000] loop: module loaded\r\n")
+    assert log.tail(10, before) == "[    9.000000] loop: module loaded"
+    log.close()
 
 
 def test_a_machine_dies_with_its_gateway_even_when_that_is_killed(tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""What a kernel prints when something is wrong in it: where that begins and ends, and what of it one reads.
+
+Lines as they are in a console, with times, or without, as they come from ``/dev/kmsg``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+LONGEST, LAST = 60, 12
+
+_STAMP = re.compile(r"^\[ *\d+\.\d+\] ?(?:\[ *[CT]\d+\] ?)?")
+_CUT = re.compile(r"-+\[ cut here \]-+$")
+_BANNER = re.compile(r"={10,}$")
+_END = re.compile(r"---\[ end ")
+_START = re.compile(
+    r"(?:[\w/.-]+: )?(?:WARNING: |BUG: |\[ BUG: |BUG [\w-]+ \(|kernel BUG at |UBSAN: |Oops: |double fault: "
+    r"|general protection fault|stack segment|unreferenced object 0x|\d+ new suspected memory leaks"
+    r"|INFO: task \S+ .*blocked|INFO: .*detected (?:expedited )?stall"
+    r"|INFO: (?:suspicious|possible|trying to))"
+)
+_GOES_ON = re.compile(r"Oops: ")  # a second line of the same
+_PANIC = re.compile(r"Kernel panic - not syncing: (.*)|Uhhuh\. NMI received")
+_TRACE = re.compile(r"Call Trace:|stack backtrace:|Backtrace:")
+_OF_A_TRACE = re.compile(r"\s|RIP: |CPU: |Call Trace|---\[|Tainted: |Workqueue: |Stack:|task:|RAX|EFLAGS|$")
+# Registers, bytes of code, guesses of the unwinder, CPUs that do nothing.
+_NOISE = re.compile(
+    r"Modules linked in:|Code: |RSP: |R[A-Z0-9]{2}: [0-9a-f]{16}|[CDFG]S: |CR2: |DR[0-7]: |PKRU: "
+    r"|Hardware name: |RIP: 0033:|ORIG_RAX: |\s+\? |\s*</?[A-Z]+>$|Kernel Offset: "
+    r"|NMI backtrace for cpu \d+ skipped|INFO: NMI handler .* took too long"
+)
+_CPU = re.compile(r"NMI backtrace for cpu \d+$")
+_ASKS = re.compile(r" nmi_trigger_cpumask_backtrace\+")
+_OTHER_CPUS = re.compile(r"Sending NMI from CPU ")
+_OLD_WARNING = re.compile(
+    r"WARNING: CPU: \d+ PID: \d+ at (?:(\S+:\d+) )?(\S+?)\+0x[0-9a-fx/]+(?: (\[\w+\]))?"
+)
+_NEW_WARNING = re.compile(r"WARNING: (?:.* )?(\S+:\d+) at (\S+?)\+0x[0-9a-fx/]+(?: (\[\w+\]))?")
+_WHERE = re.compile(r"RIP: 0010:(\S+?)\+0x")
+
+
+@dataclass(frozen=True)
+class Splat:
+    """One complaint of the kernel; `is_whole` unless more of it may come."""
+
+    lines: tuple[str, ...]
+    is_whole: bool = True
+
+    @property
+    def headline(self) -> str:
+        """What and where, in one line."""
+        first = next(i for i, line in enumerate(self.lines) if _START.match(line))
+        line = self.lines[first].strip()
+        if found := _OLD_WARNING.match(line) or _NEW_WARNING.match(line):
+            file, function, module = found.groups()
+            where = f"WARNING at {file} in {function}()" if file else f"WARNING in {function}()"
+            said = [text for text in self.lines[:first] if not _CUT.match(text) and text.strip()]
+            return " ".join(filter(None, [where, module])) + (f": {said[0].strip()}" if said else "")
+        places = [place[1] for place in map(_WHERE.match, self.lines) if place]
+        return f"{line} at {places[0]}()" if places and places[0] not in line else line
+
+    @property
+    def text(self) -> str:
+        """Its readable lines."""
+        return "\n".join(readable(self.lines))
+
+
+def splats(lines: Sequence[str]) -> list[Splat]:
+    """The complaints in `lines`, each with all that belongs to it."""
+    found: list[Splat] = []
+    held: list[str] = []  # an opening line, and what may belong to it
+    current: list[str] = []
+    traced = False
+
+    def end(is_whole: bool = True) -> None:
+        if current:
+            found.append(Splat(tuple(current), is_whole))
+        current.clear()
+
+    for line in lines:
+        banner = bool(_BANNER.match(line))
+        if current and (_END.match(line) or (banner and _BANNER.match(current[0]))):
+            current.append(line)
+            end()
+            continue
+        if current and (_CUT.match(line) or banner or _is_next(line, current, traced)):
+            end()
+        if current:
+            current.append(line)
+            traced = traced or bool(_TRACE.match(line))
+        elif _START.match(line):
+            current[:], held, traced = [*held, line], [], False
+        elif _CUT.match(line) or banner:
+            held = [line]
+        elif held:
+            held = [*held, line] if len(held) < 6 else []
+    end(is_whole=False)
+    return found
+
+
+def _is_next(line: str, current: list[str], traced: bool) -> bool:
+    """Whether `line` no longer belongs to the splat `current`."""
+    if _START.match(line):
+        return not _GOES_ON.match(line)
+    return traced and not (_OF_A_TRACE.match(line) or _NOISE.match(line))
+
+
+def bare(line: str) -> str:
+    """A console's line without its time."""
+    return _STAMP.sub("", line)
+
+
+def fall(lines: Sequence[str]) -> int | None:
+    """The index of the first line that the kernel printed when it fell over; None where it did not."""
+    for index, line in enumerate(map(bare, lines)):
+        if _START.match(line) or _PANIC.match(line):
+            opened = index > 0 and _CUT.match(bare(lines[index - 1]))
+            return index - 1 if opened else index
+    return None
+
+
+def last_fall(lines: Sequence[str]) -> int | None:
+    """As `fall`, where what was printed before may be of another time: looks back from the panic."""
+    panics = [index for index, line in enumerate(map(bare, lines)) if _PANIC.match(line)]
+    if not panics:
+        return None
+    first = max(panics[0] - LONGEST, 0)
+    return first + (fall(lines[first:]) or 0)
+
+
+def reason(lines: Sequence[str]) -> str | None:
+    """Why the kernel panicked, in its own words."""
+    panics = [found[1] for found in map(_PANIC.match, map(bare, lines)) if found and found[1]]
+    return panics[0].strip() if panics else None
+
+
+def readable(lines: Sequence[str]) -> list[str]:
+    """`lines` without registers and guesses; of many the first and the last."""
+    kept = [line for line in _without_asking(lines) if line.strip() and not _NOISE.match(bare(line))]
+    if len(kept) <= LONGEST:
+        return kept
+    left_out = len(kept) - LONGEST + 1
+    return [*kept[: LONGEST - LAST - 1], f"[... {left_out} lines ...]", *kept[-LAST:]]
+
+
+def _without_asking(lines: Sequence[str]) -> Iterator[str]:
+    """Leaves out the stack of the CPU that asks all CPUs for theirs."""
+    asking = False
+    for index, line in enumerate(map(bare, lines)):
+        if _CPU.match(line):
+            asking = any(_ASKS.match(bare(each)) for each in lines[index : index + LONGEST])
+        if _OTHER_CPUS.match(line):
+            asking = False
+        elif not asking:
+            yield lines[index]

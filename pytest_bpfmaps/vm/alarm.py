@@ -1,0 +1,124 @@
+"""The guest's first process while a worker runs: wait for its end, say on demand where all tasks stand.
+
+It needs nothing of the test's process for that, nor of the host's files: they may be what hangs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+
+PF_KTHREAD = 0x00200000
+PAUSE = 0.3  # seconds without another byte, after which a stack has been written
+MOST_TASKS = 40
+
+
+def watch(port: int, worker: int, python: int, signum: int) -> int:
+    """Reap children, and answer the alarm, until `worker` ends. Returns its exit status.
+
+    `python` is where the worker writes its stacks to, on the signal `signum`.
+    """
+    ended, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(99))  # whoever spins
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.register(port, select.POLLIN)
+    while (status := reap(worker)) is None:
+        for fd, event in poll.poll():
+            if fd == ended:
+                os.read(ended, 512)
+            elif event & select.POLLIN:
+                seconds = json.loads(os.read(port, 512))["seconds"]
+                os.kill(worker, signum)
+                os.write(port, json.dumps(stacks(worker, python, seconds)).encode() + b"\n")
+            else:
+                poll.unregister(port)  # the gateway is gone, and takes QEMU along
+    return status
+
+
+def reap(worker: int) -> int | None:
+    """Wait for all that has ended; the worker's exit status if it has."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == worker:
+                return os.waitstatus_to_exitcode(ended[1])
+    return None
+
+
+def stacks(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:
+    """Titles and texts: the worker's Python, processes in the kernel, what the kernel knows."""
+    return [
+        ("Python stacks of the worker", python_stacks(python, seconds)),
+        ("kernel stacks of processes", "\n".join(kernel_stacks(worker))),
+        ("kernel log: blocked tasks, CPUs", kernel_log()),
+    ]
+
+
+def python_stacks(fd: int, seconds: float) -> str:
+    """What the worker writes within `seconds`."""
+    data, poll = b"", select.poll()
+    poll.register(fd, select.POLLIN)
+    end = time.monotonic() + seconds
+    while poll.poll(1000 * (PAUSE if data else seconds)) and time.monotonic() < end:
+        data += os.read(fd, 1 << 16)
+    return data.decode(errors="replace") or "none: all its threads block signals, or hang in the kernel"
+
+
+def kernel_stacks(worker: int) -> Iterator[str]:
+    """Each thread of each process but this one: its name, its state, and its stack in the kernel."""
+    count = 0
+    for process in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), key=abs):
+        with contextlib.suppress(OSError):  # it ends meanwhile
+            for task in os.listdir(f"/proc/{process}/task"):
+                folder = f"/proc/{process}/task/{task}"
+                name, state, flags = stat(folder)
+                if process == os.getpid() or flags & PF_KTHREAD:
+                    continue
+                count += 1
+                if count > MOST_TASKS:
+                    yield "..."
+                    return
+                whose = ", the worker" if process == worker else ""
+                yield f"{name} (process {process}{whose}, thread {task}), {state}"
+                yield from (f"    {line}" for line in read(f"{folder}/stack").splitlines())
+
+
+def stat(folder: str) -> tuple[str, str, int]:
+    """A task's name, its state, its flags: proc(5)."""
+    start, _, rest = read(f"{folder}/stat").rpartition(")")
+    fields = rest.split()
+    names = {"R": "running", "S": "sleeping", "D": "uninterruptible", "Z": "ended", "T": "stopped"}
+    return start.partition("(")[2], names.get(fields[0], fields[0]), int(fields[6])
+
+
+def read(path: str) -> str:
+    """All of a file of /proc."""
+    with open(path) as file:
+        return file.read()
+
+
+def kernel_log() -> str:
+    """What the kernel says of its blocked tasks (sysrq w), then of what its CPUs do (sysrq l)."""
+    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    lines = []
+    try:
+        os.lseek(log, 0, os.SEEK_END)
+        for key in "wl":
+            with open("/proc/sysrq-trigger", "w") as trigger:
+                trigger.write(key)
+        while True:
+            with contextlib.suppress(BrokenPipeError):  # records were overwritten before they were read
+                lines.append(os.read(log, 8192).decode(errors="replace").split("\n")[0].partition(";")[2])
+    except BlockingIOError:
+        return "\n".join(lines)
+    except OSError as error:
+        return "\n".join([*lines, str(error)])
+    finally:
+        os.close(log)
