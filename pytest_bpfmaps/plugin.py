@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 pytest_plugins = (
     "pytest_bpfmaps.report.assertions",
     "pytest_bpfmaps.report.failures",
+    "pytest_bpfmaps.report.kernel_log",
     "pytest_bpfmaps.report.kernels",
     "pytest_bpfmaps.report.leaks",
     "pytest_bpfmaps.report.skips",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import CompileError, UnsupportedError
 from ..kernel import features, privilege, running
+from ..kernel.log import PATH, KernelLog
 from ..kernel.targets import tracefs
 from ..kernel.types import ProgramType
 from .check import Check, State, ask
@@ -80,11 +81,24 @@ def kernel_checks() -> Iterator[Check]:
         running.release() if btf else "there is no /sys/kernel/btf/vmlinux: no CO-RE, no vmlinux.h",
         "" if btf else f"boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or {VIRTUAL_MACHINE}",
     )
+    yield _log_check()
     if allowed:
         yield _program_types("network", _NETWORK)
         yield _program_types("trace", _TRACING)
     else:
         yield Check("network", "program types", State.LIMITED, "not tried: no privileges", VIRTUAL_MACHINE)
+
+
+def _log_check() -> Check:
+    name = "kernel log"
+    try:
+        KernelLog().close()
+    except OSError as e:
+        found = f"{PATH}: {e.strerror}: the kernel's warnings do not fail tests"
+        return Check(
+            "load", name, State.LIMITED, found, f"run as root outside a container, or {VIRTUAL_MACHINE}"
+        )
+    return Check("load", name, State.OK, "the kernel's warnings fail tests")
 
 
 def _program_types(area: str, names: tuple[str, ...]) -> Check:

@@ -211,7 +211,8 @@ class Gateway:
         )
 
     def _lost(self, machine: Machine, kernel: Kernel, status: int) -> VmError:
-        words = machine.last_words(self.console_before)
+        heard = machine.console.text(self.console_before).strip()  # else it died before we heard of its test
+        words = machine.last_words(self.console_before if heard else 0)
         if self.release:
             panic = reason(words.splitlines())
             return VmLostError(

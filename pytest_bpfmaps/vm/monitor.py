@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pytest_bpfmaps.errors import VmError
 
@@ -34,14 +33,6 @@ class Monitor:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def call(self, command: str, **arguments: Any) -> Any:
         """A command's answer. Raises VmError when QEMU refuses it, or is gone."""

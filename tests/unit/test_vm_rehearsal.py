@@ -66,8 +66,8 @@ def test_qemu_refuses_in_its_own_words(tmp_path: Path) -> None:
     nothing = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", "x86_64")
     with warm.states.empty_memory() as memory:
         shape = Shape(1, "64M")
-        machine, monitor = warm._power_on(nothing, shape, [*warm._ram(shape, memory, "on"), "-S"], [memory])
-        with machine, monitor:
+        with warm._power_on(nothing, shape, [*warm._ram(shape, memory, "on"), "-S"], [memory]) as machine:
+            monitor = machine.monitor()
             assert monitor.call("query-status")["status"] == "prelaunch"
             with pytest.raises(VmError, match=r"QEMU refused migrate-incoming: .*-incoming"):
                 monitor.restore("fd:0")

@@ -1,0 +1,55 @@
+"""The kernel's log as it grows, ``/dev/kmsg``, and the complaints in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+
+from .splats import Splat, splats
+
+PATH = "/dev/kmsg"
+RECORD = 8192  # the longest that the kernel gives
+PATIENCE_MS = 200  # for the rest of a complaint that another CPU is printing
+_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
+
+
+class KernelLog:
+    """What the kernel logs from now on. Raises OSError when this user can't read it."""
+
+    def __init__(self) -> None:
+        self._fd = os.open(PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.skip()
+
+    def skip(self) -> None:
+        """What is there so far does not count."""
+        os.lseek(self._fd, 0, os.SEEK_END)
+
+    def lines(self) -> list[str]:
+        """The kernel's own lines that are new; those that programs wrote into its log are left out."""
+        found: list[str] = []
+        while True:
+            try:
+                record = os.read(self._fd, RECORD)
+            except BlockingIOError:
+                return found
+            except BrokenPipeError:  # older ones were overwritten
+                continue
+            head, _, text = record.decode(errors="replace").partition(";")
+            if int(head.partition(",")[0]) < 8:  # facility 0
+                found.append(_ESCAPE.sub(lambda code: chr(int(code[1], 16)), text.partition("\n")[0]))
+
+    def complaints(self) -> list[Splat]:
+        """The kernel's complaints that are new, each as a whole."""
+        lines = self.lines()
+        if not lines:
+            return []
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        while (found := splats(lines)) and not found[-1].is_whole and poll.poll(PATIENCE_MS):
+            lines += self.lines()
+        return found
+
+    def close(self) -> None:
+        """Read no more."""
+        os.close(self._fd)

@@ -1,0 +1,144 @@
+"""A warning that the kernel logs during a BPF test fails the test, unless it is allowed, with a reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_bpfmaps.kernel.log import KernelLog
+
+OPTION, MARKER = "bpf_allow_kernel_warnings", "bpf_kernel_warnings"
+_ALLOWED: pytest.StashKey[Iterable[re.Pattern[str]]] = pytest.StashKey()
+_REMEDY = f"if that is right: @pytest.mark.{MARKER}(REGEX, reason=...), or {OPTION} for all tests"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the list of what is allowed."""
+    text = "kernel warnings that do not fail a test; each line: REGEX  # REASON"
+    parser.addini(OPTION, text, type="linelist", default=[])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker; read the list."""
+    config.addinivalue_line(
+        "markers",
+        f"{MARKER}(*regexes, reason): kernel warnings that do not fail the test, whether they appear or not.",
+    )
+    config.stash[_ALLOWED] = list(_from_lines(config.getini(OPTION)))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Where there are BPF tests, and the log can be read: watch it."""
+    from pytest_bpfmaps.plugin import is_bpf_item
+
+    config = session.config
+    if config.getoption("collectonly") or not any(map(is_bpf_item, session.items)):
+        return
+    from pytest_bpfmaps.kernel.log import KernelLog
+
+    try:
+        watch = Watch(KernelLog(), config.stash[_ALLOWED])
+    except OSError:  # no privileges, or a container: `bpfmaps doctor` says so
+        return
+    config.pluginmanager.register(watch, "bpfmaps-kernel-log")
+
+
+class Watch:
+    """Looks into the log after each BPF test, and again after its teardown."""
+
+    def __init__(self, log: KernelLog, allowed: Iterable[re.Pattern[str]]) -> None:
+        from pytest_bpfmaps.plugin import is_bpf_item
+
+        self._log = log
+        self._is_bpf_item = is_bpf_item
+        self._always = list(allowed)
+        self._allowed: list[re.Pattern[str]] | None = None  # while a BPF test runs
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        """What was logged before the test does not count; what fixtures cause shows when the test is done."""
+        if not self._is_bpf_item(item):
+            self._allowed = None
+            return (yield)
+        self._allowed = self._always
+        self._log.skip()
+        try:
+            result = yield
+            if item.get_closest_marker(MARKER) is not None:
+                self._allowed = [*self._always, *_of_markers(item)]
+        except BaseException as error:
+            self._look(item, "setup", error)
+            raise
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Fail a test that passed, or was skipped; one that failed gets a section."""
+        yield from self._watched(item, "call")
+        return None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
+        """What the end of fixtures causes is an error of the teardown."""
+        yield from self._watched(item, "teardown")
+        return None
+
+    def _watched(self, item: pytest.Item, when: str) -> Generator[None, object, None]:
+        try:
+            yield
+        except BaseException as error:
+            self._look(item, when, error)
+            raise
+        self._look(item, when)
+
+    def _look(self, item: pytest.Item, when: str, error: BaseException | None = None) -> None:
+        if self._allowed is None:
+            return
+        found = [splat for splat in self._log.complaints() if not self._allows(splat.lines)]
+        if not found:
+            return
+        for splat in found:
+            item.add_report_section(when, "kernel log", splat.text)
+        if error is None or isinstance(error, pytest.skip.Exception):
+            lines = [f"the kernel complained: {splat.headline}" for splat in found]
+            pytest.fail("\n".join([*lines, f"  -> {_REMEDY}"]), pytrace=False)
+
+    def _allows(self, lines: Iterable[str]) -> bool:
+        text = "\n".join(lines)
+        return any(regex.search(text) for regex in self._allowed or ())
+
+    def pytest_unconfigure(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+
+def _from_lines(lines: Iterable[str]) -> Iterator[re.Pattern[str]]:
+    for line in lines:
+        regex, sign, reason = line.rpartition(" #")
+        if not (sign and regex.strip() and reason.strip()):
+            raise pytest.UsageError(f"{OPTION}: {line!r} has no reason\n  -> write: REGEX  # REASON")
+        yield _compiled(regex.strip(), OPTION)
+
+
+def _of_markers(item: pytest.Item) -> Iterator[re.Pattern[str]]:
+    for mark in item.iter_markers(MARKER):
+        reason = mark.kwargs.get("reason")
+        if not mark.args or not reason or len(mark.kwargs) > 1:
+            usage = f"write: @pytest.mark.{MARKER}(REGEX, reason=...)"
+            pytest.fail(f"{MARKER}: regexes and a reason are needed\n  -> {usage}", pytrace=False)
+        for regex in mark.args:
+            try:
+                yield _compiled(regex, MARKER)
+            except pytest.UsageError as error:
+                pytest.fail(str(error), pytrace=False)
+
+
+def _compiled(regex: str, where: str) -> re.Pattern[str]:
+    try:
+        return re.compile(regex, re.MULTILINE)
+    except re.error as error:
+        raise pytest.UsageError(f"{where}: {regex!r} is no regular expression: {error}") from None
