@@ -22,6 +22,7 @@ _START = re.compile(
     r"|INFO: (?:suspicious|possible|trying to))"
 )
 _GOES_ON = re.compile(r"Oops: ")  # a second line of the same
+_FRAMED = re.compile(r"BUG: K")  # sanitizers draw a line below, too
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)|Uhhuh\. NMI received")
 _TRACE = re.compile(r"Call Trace:|stack backtrace:|Backtrace:")
 _OF_A_TRACE = re.compile(r"\s|RIP: |CPU: |Call Trace|---\[|Tainted: |Workqueue: |Stack:|task:|RAX|EFLAGS|$")
@@ -102,6 +103,8 @@ def splats(lines: Sequence[str]) -> list[Splat]:
 
 def _is_next(line: str, current: list[str], traced: bool) -> bool:
     """Whether `line` no longer belongs to the splat `current`."""
+    if any(map(_FRAMED.match, current[1:2])):
+        return False
     if _START.match(line):
         return not _GOES_ON.match(line)
     return traced and not (_OF_A_TRACE.match(line) or _NOISE.match(line))

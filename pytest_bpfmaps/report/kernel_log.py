@@ -104,7 +104,7 @@ class Watch:
         for splat in found:
             item.add_report_section(when, "kernel log", splat.text)
         if error is None or isinstance(error, pytest.skip.Exception):
-            lines = [f"the kernel complained: {splat.headline}" for splat in found]
+            lines = [f"kernel: {splat.headline}" for splat in found]
             pytest.fail("\n".join([*lines, f"  -> {_REMEDY}"]), pytrace=False)
 
     def _allows(self, lines: Iterable[str]) -> bool:

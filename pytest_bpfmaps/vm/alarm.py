@@ -6,6 +6,7 @@ It needs nothing of the test's process for that, nor of the host's files: they m
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 PF_KTHREAD = 0x00200000
 PAUSE = 0.3  # seconds without another byte, after which a stack has been written
 MOST_TASKS = 40
+libc = ctypes.CDLL(None)
 
 
 def watch(port: int, worker: int, python: int, signum: int) -> int:
@@ -36,7 +38,7 @@ def watch(port: int, worker: int, python: int, signum: int) -> int:
                 os.read(ended, 512)
             elif event & select.POLLIN:
                 seconds = json.loads(os.read(port, 512))["seconds"]
-                os.kill(worker, signum)
+                libc.tgkill(worker, able_thread(worker, signum), signum)
                 os.write(port, json.dumps(stacks(worker, python, seconds)).encode() + b"\n")
             else:
                 poll.unregister(port)  # the gateway is gone, and takes QEMU along
@@ -50,6 +52,15 @@ def reap(worker: int) -> int | None:
             if ended[0] == worker:
                 return os.waitstatus_to_exitcode(ended[1])
     return None
+
+
+def able_thread(worker: int, signum: int) -> int:
+    """A thread of the worker that can take the signal: neither blocks it, nor hangs in the kernel."""
+    for task in sorted(map(int, os.listdir(f"/proc/{worker}/task"))):
+        facts = dict(line.split(":\t", 1) for line in read(f"/proc/{worker}/task/{task}/status").splitlines())
+        if facts["State"][0] != "D" and not int(facts["SigBlk"], 16) >> (signum - 1) & 1:
+            return task
+    return worker
 
 
 def stacks(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:

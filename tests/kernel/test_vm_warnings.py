@@ -1,0 +1,137 @@
+"""Warnings of a kernel, real ones, in guests: whose fault they are, and what allows them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from pytest_bpfmaps import paths
+
+CACHE = paths.cache_dir()  # before pytester moves HOME
+KERNEL = os.environ.get("BPFMAPS_BREAKS_ON", "6.1")
+
+TESTS = """
+    import pytest
+    from broken_disk import warn
+
+    @pytest.fixture
+    def bpf_kernel():
+        return "overrides the plugin's, which costs time"
+
+    @pytest.fixture
+    def warns(tmp_path):
+        warn(tmp_path)
+
+    @pytest.fixture
+    def warns_late(tmp_path):
+        yield
+        warn(tmp_path)
+
+    def test_before(bpf_kernel):
+        pass
+
+    def test_warns(bpf_kernel, tmp_path):
+        warn(tmp_path)
+
+    def test_is_quiet(bpf_kernel):
+        pass
+
+    def test_fixture_warns(bpf_kernel, warns):
+        pass
+
+    def test_fixture_warns_late(bpf_kernel, warns_late):
+        pass
+
+    def test_warns_and_fails(bpf_kernel, tmp_path):
+        warn(tmp_path)
+        assert 1 == 2
+
+    def test_warns_and_skips(bpf_kernel, tmp_path):
+        warn(tmp_path)
+        pytest.skip("too late")
+
+    @pytest.mark.bpf_kernel_warnings("^Call Trace", "no such thing", reason="the marker finds it in any line")
+    def test_is_allowed(bpf_kernel, tmp_path):
+        warn(tmp_path)
+
+    @pytest.mark.bpf_kernel_warnings("mark_buffer_dirty", reason="")
+    def test_has_no_reason(bpf_kernel):
+        pass
+
+    def test_programs_may_log_what_they_like(bpf_kernel):
+        with open("/dev/kmsg", "w") as log:
+            log.write("<2>WARNING: from a program")
+
+    def test_after(bpf_kernel):
+        pass
+"""
+WARNED = "kernel: WARNING at fs/buffer.c:* in mark_buffer_dirty()"
+
+
+@pytest.fixture
+def guest_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    shutil.copy(Path(__file__).with_name("broken_disk.py"), pytester.path)
+    pytester.makepyfile(test_it=TESTS)
+    return pytester
+
+
+def test_a_warning_fails_the_test_that_caused_it(guest_tests: pytest.Pytester) -> None:
+    result = guest_tests.runpytest_subprocess(f"--bpf-kernel={KERNEL}", "--junitxml=report.xml", "-rA")
+    result.assert_outcomes(passed=6, failed=4, errors=2)
+    failed = ("test_warns", "test_fixture_warns", "test_warns_and_skips", "test_warns_and_fails")
+    for name in failed[:3]:
+        result.stdout.fnmatch_lines([f"*_ {name}[[]{KERNEL}] _*", WARNED, "*Captured kernel log call*"])
+    result.stdout.fnmatch_lines(
+        [f"*ERROR at setup of test_has_no_reason[[]{KERNEL}]*", "*a reason are needed"]
+    )
+    result.stdout.fnmatch_lines(
+        [
+            f"*ERROR at teardown of test_fixture_warns_late[[]{KERNEL}]*",
+            WARNED,
+            "*Captured kernel log teardown*",
+        ]
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "*_ test_warns_and_fails*",
+            "*assert 1 == 2*",
+            "*Captured kernel log call*",
+            "*at *mark_buffer_dirty+0x*",
+        ]
+    )
+    result.stdout.fnmatch_lines([f"FAILED test_it.py::test_warns[[]{KERNEL}] - Failed: {WARNED[:24]}*"])
+    assert "RAX:" not in result.stdout.str()
+    cases = ElementTree.parse(guest_tests.path / "report.xml").iter("testcase")
+    failures = {str(case.get("name")): case.find("failure") for case in cases}
+    assert {name for name, failure in failures.items() if failure is not None} == {
+        f"{name}[{KERNEL}]" for name in failed
+    }
+    failure = failures[f"test_warns[{KERNEL}]"]
+    assert failure is not None
+    assert "mark_buffer_dirty" in str(failure.get("message"))
+
+
+def test_x_stops_at_it_and_lf_runs_it_again(guest_tests: pytest.Pytester) -> None:
+    select = (f"--bpf-kernel={KERNEL}", "-k", "before or test_warns")
+    guest_tests.runpytest_subprocess(*select, "-x").assert_outcomes(passed=1, failed=1)
+    allow = "bpf_allow_kernel_warnings=mark_buffer_dirty  # a disk that is broken on purpose"
+    result = guest_tests.runpytest_subprocess(*select[:1], "--lf", "-o", allow)
+    result.assert_outcomes(passed=1)
+
+
+def test_without_the_log_no_test_fails(guest_tests: pytest.Pytester) -> None:
+    guest_tests.makeconftest(
+        """
+        import os
+
+        if "BPFMAPS_CONTROL_FD" in os.environ:  # in the guest, before the log is opened
+            os.unlink("/dev/kmsg")
+        """
+    )
+    result = guest_tests.runpytest_subprocess(f"--bpf-kernel={KERNEL}", "-k", "test_warns")
+    result.assert_outcomes(passed=1, failed=1, skipped=1)
