@@ -181,7 +181,7 @@ def test_a_task_that_is_blocked_is_found_by_the_kernel(suite: pytest.Pytester) -
             f"*_ test_is_blocked[[]{KERNEL}] _*",
             "VmLostError: *: kernel panic: hung_task: blocked tasks",
             "--- console",
-            "*INFO: task python*:* blocked for more than 25 seconds.",
+            "*INFO: task python*:* blocked for more than * seconds.",
             "*percpu_rwsem_wait+0x*",
         ]
     )
@@ -199,8 +199,13 @@ def test_a_program_that_loops_in_the_kernel_is_found_even_where_interrupts_are_o
         assert weeks.parseoutcomes() == off.parseoutcomes() == {"skipped": 2, "error": 1}
         return
     weeks.assert_outcomes(passed=1, failed=1)
-    weeks.stdout.fnmatch_lines(
-        ["VmLostError: *: kernel panic: *", "--- console", "*INFO: rcu*stall* on CPU*", "*_for_weeks+0x*"]
+    weeks.stdout.re_match_lines(
+        [
+            r"VmLostError: .*: kernel panic: (RCU Stall|softlockup: hung tasks)",
+            r"--- console",
+            r".*(INFO: rcu.* stall|BUG: soft lockup)",
+            r".*_for_weeks\+0x",
+        ]
     )
     off.assert_outcomes(passed=1, failed=1)
     off.stdout.fnmatch_lines(
