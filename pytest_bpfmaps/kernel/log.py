@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import select
+from typing import TYPE_CHECKING
 
-from .splats import Splat, splats
+if TYPE_CHECKING:
+    from .splats import Splat
 
 PATH = "/dev/kmsg"
 RECORD = 8192  # the longest that the kernel gives
@@ -44,6 +46,8 @@ class KernelLog:
         lines = self.lines()
         if not lines:
             return []
+        from .splats import splats  # most runs never need it
+
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         while (found := splats(lines)) and not found[-1].is_whole and poll.poll(PATIENCE_MS):

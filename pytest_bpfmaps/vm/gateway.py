@@ -25,7 +25,6 @@ from typing import Any
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
-from pytest_bpfmaps.kernel.splats import reason
 from pytest_bpfmaps.vm import journal
 from pytest_bpfmaps.vm.acceleration import Verdict, judge
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
@@ -33,7 +32,6 @@ from pytest_bpfmaps.vm.greeting import CHUNK, Greeting, pump
 from pytest_bpfmaps.vm.qemu import Machine, Shape, advice
 from pytest_bpfmaps.vm.rpc import Lines, dump_error
 from pytest_bpfmaps.vm.ways import DEFAULT, MODULES, way
-from pytest_bpfmaps.vm.witness import ask
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -191,6 +189,8 @@ class Gateway:
     def _hung(self, machine: Machine, kernel: Kernel) -> VmError:
         timeout = f"{self.timeout:g} s"
         if self.test is not None:
+            from pytest_bpfmaps.vm.witness import ask
+
             words = machine.last_words(self.console_before)
             self.stacks = ask(machine, self.timeout)
             if machine.process.poll() is not None:  # it took a panic to know
@@ -211,6 +211,8 @@ class Gateway:
         )
 
     def _lost(self, machine: Machine, kernel: Kernel, status: int) -> VmError:
+        from pytest_bpfmaps.kernel.splats import reason
+
         heard = machine.console.text(self.console_before).strip()  # else it died before we heard of its test
         words = machine.last_words(self.console_before if heard else 0)
         if self.release:

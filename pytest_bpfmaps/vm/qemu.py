@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Self
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.kernel.splats import fall, last_fall, readable
 from pytest_bpfmaps.vm.architecture import Architecture, architecture
 from pytest_bpfmaps.vm.monitor import Monitor
 
@@ -80,6 +79,8 @@ class Log:
 
     def tail(self, lines: int = 30, since: int = 0) -> str:
         """The last `lines` lines after byte `since`; where a kernel fell over, those from there on."""
+        from pytest_bpfmaps.kernel.splats import fall, last_fall, readable  # guests that live need none
+
         full = self._lines(since)
         start = fall(full)
         if start is None and since and (found := last_fall(everything := self._lines(0))) is not None:
@@ -120,16 +121,17 @@ class Machine:
         theirs = {port: pairs[port][1] for port in PORTS}
         self._monitor: Monitor | None = None
         self._monitor_socket, theirs[MONITOR] = socket.socketpair()
+        channels = _channel_arguments(architecture(arch), {name: s.fileno() for name, s in theirs.items()})
         parent = os.getpid()
         try:
             self.process = subprocess.Popen(
-                [*command, *_channel_arguments(architecture(arch), {n: s.fileno() for n, s in theirs.items()})],
+                [*command, *channels],
                 stdin=subprocess.DEVNULL,
                 stdout=self.console.fd,
                 stderr=self.messages.fd,
                 pass_fds=[*(s.fileno() for s in theirs.values()), *descriptors],
                 process_group=0,  # Ctrl-C is for pytest, which then ends its guests in order
-                preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - no thread runs yet
+                preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - the one other thread reads, and holds no lock
             )
         finally:
             for sock in theirs.values():
