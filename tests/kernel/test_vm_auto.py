@@ -17,8 +17,9 @@ CACHE = paths.cache_dir()  # before pytester moves HOME
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can give up capabilities"
 )
+@pytest.mark.parametrize("workers", ["0", "2"])
 def test_without_privileges_bpf_tests_run_in_a_guest(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
     newest = list(Catalogue())[-1]
@@ -35,7 +36,7 @@ def test_without_privileges_bpf_tests_run_in_a_guest(
         """
     )
     without = ["setpriv", "--bounding-set=-all", sys.executable, "-m", "pytest", "-p", "no:hypothesispytest"]
-    result = pytester.run(*without, "-v", "--bpf-vm-timeout=120")
+    result = pytester.run(*without, "-v", "--bpf-vm-timeout=120", "-n", workers)
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         [
