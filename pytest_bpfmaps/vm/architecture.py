@@ -26,6 +26,8 @@ class Architecture:
     """The kernel's name of the first serial port."""
     kernel_arguments: tuple[str, ...]
     """Further words for the kernel's command line."""
+    emulated_kernel_arguments: tuple[str, ...]
+    """And where KVM is missing."""
 
     def device(self, kind: str, *settings: str) -> list[str]:
         """QEMU's arguments for a virtio device."""
@@ -40,7 +42,8 @@ ARCHITECTURES = {
             qemu="qemu-system-x86_64",
             package="qemu-system-x86",
             machine="pc",
-            emulated_cpu="max,la57=off",  # five page-table levels make each emulated TLB miss dearer
+            # Five page-table levels make each emulated TLB miss dearer; `rep movsb` copies byte by byte.
+            emulated_cpu="max,la57=off,erms=off",
             bus="pci",
             console="ttyS0",
             kernel_arguments=(
@@ -48,6 +51,8 @@ ARCHITECTURES = {
                 "no_timer_check",
                 "psmouse.proto=exps",  # as virtme-ng: looking for other mice is slow
             ),
+            # else code is patched for one CPU, and patched back when the second starts
+            emulated_kernel_arguments=("noreplace-smp",),
         ),
     )
 }

@@ -50,7 +50,12 @@ PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "LD_LIBRARY_PATH", "TZ")  # and LC_*, PY
 KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets some itself
 # One CPU boots and collects quicker than two that emulation takes turns with; plugin.py starts the rest for
 # tests.
-TCG_ARGUMENTS = ("maxcpus=1",)
+TCG_ARGUMENTS = (
+    "maxcpus=1",
+    # How long a delay loop is: a second CPU would measure it for two seconds, and fail. Devices that are
+    # emulated do not mind delays that are too short or too long.
+    "lpj=10000000",
+)
 # All CPUs in one thread: with a thread for each, QEMU 7.2 went on running an int3 that the kernel had patched
 # away on the other CPU, for ever (once in some two thousand tests); it also took half again as much time.
 TCG = "tcg,thread=single"
@@ -190,7 +195,7 @@ def kernel_arguments(kernel: Kernel, shape: Shape) -> list[str]:
     """Words of the kernel's command line, without those about its first process."""
     arch = architecture(kernel.arch)
     words = [f"console={arch.console}", *KERNEL_ARGUMENTS, *arch.kernel_arguments]
-    return words if shape.kvm else [*words, *TCG_ARGUMENTS]
+    return words if shape.kvm else [*words, *TCG_ARGUMENTS, *arch.emulated_kernel_arguments]
 
 
 def environment_of_python() -> dict[str, str]:
