@@ -32,6 +32,10 @@ from pytest_bpfmaps.vm.qemu import CANNOT_MOUNT
 MODULES = ("virtio_console", "9pnet_virtio", "9p", "overlay")  # and that of the bus
 TAG = "bpfmaps.host"
 MOUNT = "ro,trans=virtio,version=9p2000.L,msize=512000"
+# Old kernels read what they are asked for, and with a page cache one page at a time; new ones the reverse.
+READ_WHOLE = (MOUNT, "dd bs=512k if=")
+READ_AHEAD = (f"{MOUNT},cache=loose", "cat ")
+PYTHON_MODULES = "/modules/python"
 _FOLDERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/host")
 
 INIT = """#!/busybox/busybox sh
@@ -42,7 +46,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 while read -r module; do insmod "$module"; done < /modules/order
 cd /
-mount -t 9p -o {options} {tag} /host && cpio -idmu < {archive} && umount /host || {{
+mount -t 9p -o {options} {tag} /host && {read}{archive} | cpio -idmu && umount /host || {{
     echo "bpfmaps: this kernel {complaint}"
     reboot -f
 }}
@@ -58,7 +62,9 @@ def write(
     With `network`, it has the module for a card. Raises VmError when the kernel's modules can't be found.
     """
     host = shlex.quote(f"/host{archive.resolve()}")  # the guest would follow links to its own root
-    init = INIT.format(options=MOUNT, tag=TAG, archive=host, complaint=CANNOT_MOUNT, python=python)
+    options, read = READ_WHOLE if kernel.release.startswith("5.") else READ_AHEAD
+    facts = {"options": options, "tag": TAG, "read": read, "archive": host, "complaint": CANNOT_MOUNT}
+    init = INIT.format(**facts, python=python)
     with target.open("wb") as out:
         initramfs = Cpio(out)
         for folder in _FOLDERS:
@@ -75,11 +81,12 @@ def write(
         initramfs.close()
 
 
-def write_files(target: Path, files: Iterable[str]) -> None:
-    """Writes the archive of Python's files to `target`, with the bytecode that they lack."""
+def write_files(target: Path, modules: bytes, files: Iterable[str]) -> None:
+    """Writes the archive of Python's files to `target`: the one of its modules, and those besides."""
     files = list(files)
     with target.open("wb") as out:
         archive = Cpio(out, _loaded_part)
+        archive.add_bytes(PYTHON_MODULES, modules)
         for name, data in bytecode.lacking(files):
             archive.add_bytes(name, data)
         for file in files:
@@ -132,10 +139,15 @@ def _names_in(folder: str) -> list[str]:
         return []
 
 
+def before_all() -> str:
+    """What Python runs first, on the host and in the guest."""
+    return f"import sys; sys.path[:] = {search_path()!r}; from pytest_bpfmaps.vm import modules"
+
+
 def python(environment: Mapping[str, str]) -> str:
     """The guest's first Python process, as a command."""
-    program = f"import sys; sys.path[:] = {search_path()!r}; "
-    program += "from pytest_bpfmaps.vm import zygote; zygote.run()"
+    program = f"{before_all()}; modules = modules.Finder({PYTHON_MODULES!r}); "
+    program += "from pytest_bpfmaps.vm import zygote; zygote.run(modules)"
     settings = [f"{name}={value}" for name, value in environment.items()]
     if site.USER_SITE in sys.path:  # HOME is another in the guest
         settings.append(f"PYTHONUSERBASE={site.USER_BASE}")

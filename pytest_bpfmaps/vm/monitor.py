@@ -34,11 +34,11 @@ class Monitor:
             self.close()
             raise
 
-    def call(self, command: str, **arguments: Any) -> Any:
-        """A command's answer. Raises VmError when QEMU refuses it, or is gone."""
+    def call(self, command: str, *descriptors: int, **arguments: Any) -> Any:
+        """A command's answer; `descriptors` go with it. Raises VmError when QEMU refuses it, or is gone."""
         request = json.dumps({"execute": command, "arguments": arguments})
         try:
-            self._socket.sendall(request.encode() + b"\n")
+            socket.send_fds(self._socket, [request.encode() + b"\n"], descriptors)
         except OSError as e:
             raise VmError("cannot control QEMU:", on=command, why=str(e)) from e
         while True:
@@ -58,10 +58,11 @@ class Monitor:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def save(self, uri: str) -> None:
-        """Stops the machine, writes all but its memory to `uri`, as ``migrate`` takes it. Raises VmError."""
+    def save(self, target: int) -> None:
+        """Stops the machine, writes all but its memory to the file `target`. Raises VmError."""
         self.call("stop")
-        self.call("migrate", uri=uri)
+        self.call("getfd", target, fdname="state")
+        self.call("migrate", uri="fd:state")
         while True:
             answer = self.call("query-migrate")
             if answer.get("status") == "completed":

@@ -1,12 +1,12 @@
 """What a pytest worker does before its first test, done ahead.
 
-On the host, to see which files that takes; in a guest, to have it behind when its state is saved. A script by
-itself when the host runs it: it prints the files as JSON.
+On the host, to see which modules and files that takes; in a guest, to have it behind when its state is saved.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.metadata
 import io
@@ -16,10 +16,12 @@ import platform
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any
+from unittest import mock
+
+from pytest_bpfmaps.vm import modules, remembered
 
 # beyond what the pytest session below imports: what tests and failures need, and what the worker's side of
 # pytest-xdist is made of
@@ -36,9 +38,12 @@ MODULES = (
     *("statistics", "tomllib", "packaging.version", "multiprocessing", "asyncio", "encodings.idna"),
 )
 OPTIONAL = (
-    *("pyroute2", "pyroute2.iproute.linux", "pyroute2.netns", "scapy.layers.inet"),
+    *("pyroute2", "pyroute2.iproute.linux", "pyroute2.netns"),
     *("pytest_bpfmaps.triggers.netns", "pytest_bpfmaps.report.assertions"),
 )
+
+# of these, the source is read or looked for
+READ = ("os", "xdist.remote")
 
 _NO_FILES = ("/proc/", "/sys/", "/dev/", "/run/")
 METADATA = ("METADATA", "PKG-INFO", "RECORD", "direct_url.json", "entry_points.txt", "top_level.txt")
@@ -65,8 +70,7 @@ def number():
     "test_rehearsal.py": """
 import pytest
 
-pytestmark = pytest.mark.bpf_requires("no such feature")
-
+@pytest.mark.bpf_requires("hash")
 @pytest.mark.parametrize("n", [1])
 def test_passes(number, n, tmp_path, monkeypatch, capsys, request):
     assert number == n
@@ -92,25 +96,29 @@ def rehearse() -> None:
 
     with contextlib.suppress(Exception):
         version()  # opens libbpf
+    remembered.remember_packages()
     _say_too_late()
+    gc.freeze()  # pytest collects garbage at the end of a session
     _run_session()
     platform.platform(), platform.processor()  # starts processes; the answers are kept
-    from pytest_bpfmaps.vm import remembered
-
-    remembered.remember_packages()
     remembered.remember_worker()
     _say_too_late()
 
 
 def _run_session() -> None:
     import pytest
+    from _pytest.assertion.rewrite import AssertionRewritingHook
 
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         for name, text in SESSION.items():
             Path(folder, name).write_text(text)
         os.chdir(folder)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            mock.patch.object(AssertionRewritingHook, "mark_rewrite"),  # of plugins: it takes seconds
+        ):
             pytest.main(["-q", "--rootdir", folder])
         os.chdir(here)
     for name in ("conftest", "test_rehearsal"):
@@ -125,32 +133,28 @@ def _say_too_late() -> None:
                 module.__doc__ = f"{module.__doc__ or ''}\nPYTEST_DONT_REWRITE"
 
 
-def files(read: Iterable[str] = ()) -> set[str]:
-    """The files that this process was made of, and of those that it `read` the ones that stay."""
-    read = {path for path in read if path.startswith("/") and not path.startswith(_NO_FILES)}
-    found = {sys.executable, *_modules(), *_mapped(), *_site(), *_loader(), *filter(os.path.isfile, read)}
-    return {os.path.abspath(path) for path in found if os.path.exists(path)}
+def report(early: list[str], recorder: modules.Recorder) -> None:
+    """Rehearses on the host. Writes which files the modules came from, and which a guest needs besides, as a
+    line of JSON, then the modules. It has `early` modules before it has those, so their files are needed."""
+    rehearse()
+    sources = recorder.finish()
+    read = (p for p in recorder.reads if p.startswith("/") and not p.startswith(_NO_FILES))
+    found = {sys.executable, *_files(early), *_mapped(), *_site(), *_loader(), *_files(READ)}
+    found.update(path for path in read if os.path.isfile(path))
+    files = sorted({os.path.abspath(path) for path in found if os.path.exists(path)})
+    out = sys.stdout.buffer
+    out.write(json.dumps({"files": files, "sources": sources}).encode() + b"\n")
+    recorder.write(out)
 
 
-def note_reads(read: set[str]) -> None:
-    """Has `read` get the name of each file that is opened to be read: a plugin's data, say."""
-
-    def note(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and isinstance(arguments[0], str) and not arguments[2] & os.O_ACCMODE:
-            read.add(arguments[0])
-
-    sys.addaudithook(note)
-
-
-def _modules() -> set[str]:
-    found: set[str] = set()
-    for name, module in list(sys.modules.items()):
+def _files(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        module = sys.modules[name]
         spec = getattr(module, "__spec__", None)
-        paths = [getattr(module, "__file__", None)]
-        for one in (spec, _replaced(name, spec)):
-            paths += [getattr(one, "origin", None), getattr(one, "cached", None)]
-        found |= {path for path in paths if isinstance(path, str) and path.startswith("/")}
-    return found
+        paths = [getattr(module, "__file__", None), getattr(module, "__cached__", None)]
+        if (own := _replaced(name, spec)) is not None:
+            paths += [own.origin, own.cached]
+        yield from (path for path in paths if isinstance(path, str) and path.startswith("/"))
 
 
 def _replaced(name: str, spec: ModuleSpec | None) -> ModuleSpec | None:
@@ -200,10 +204,3 @@ def _loader() -> set[str]:
 
     with open_elf(Path("/proc/self/exe")) as program:
         return {program.loader()} - {""}
-
-
-if __name__ == "__main__":
-    opened: set[str] = set()
-    note_reads(opened)
-    rehearse()
-    json.dump(sorted(files(opened)), sys.stdout)

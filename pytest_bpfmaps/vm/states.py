@@ -139,8 +139,8 @@ def stamp(path: str) -> str:
 
 
 @contextmanager
-def empty_memory() -> Iterator[int]:
-    """A descriptor of a file for a guest's memory while it is made; nothing of it reaches the disk."""
+def in_memory() -> Iterator[int]:
+    """A descriptor of a file for a part of a state while it is made; nothing of it reaches the disk."""
     fd = os.memfd_create("bpfmaps-memory")
     try:
         yield fd
@@ -148,7 +148,7 @@ def empty_memory() -> Iterator[int]:
         os.close(fd)
 
 
-def copy_memory(source: int, target: Path) -> None:
+def copy(source: int, target: Path) -> None:
     """Copies the file `source` with a hole for each page of zeros. Raises OSError, when the disk is full."""
     size = os.fstat(source).st_size
     with target.open("xb") as file:
@@ -157,6 +157,7 @@ def copy_memory(source: int, target: Path) -> None:
         for start, end in _extents(source, size):
             for offset in range(start, end, _CHUNK):
                 _copy_pages(os.pread(source, min(_CHUNK, end - offset), offset), out, offset)
+        os.fsync(out)  # a machine that loses its power must not find the state's name and not its bytes
 
 
 def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:

@@ -55,6 +55,7 @@ TCG_ARGUMENTS = (
     # How long a delay loop is: a second CPU would measure it for two seconds, and fail. Devices that are
     # emulated do not mind delays that are too short or too long.
     "lpj=10000000",
+    "cryptomgr.notests",  # which take a third of a second
 )
 # All CPUs in one thread: with a thread for each, QEMU 7.2 went on running an int3 that the kernel had patched
 # away on the other CPU, for ever (once in some two thousand tests); it also took half again as much time.

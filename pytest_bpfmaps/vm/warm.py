@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from pytest_bpfmaps.errors import VmError, VmTimeoutError
-from pytest_bpfmaps.vm import initramfs, rehearsal, states
+from pytest_bpfmaps.vm import initramfs, states
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.qemu import Machine, Shape, advice, find_qemu, network_arguments
@@ -30,8 +29,17 @@ from pytest_bpfmaps.vm.staging import staging
 from pytest_bpfmaps.vm.states import State
 from pytest_bpfmaps.vm.virtme import TCG, environment_of_python, find_busybox, kernel_arguments
 
-FORMAT = 2
+FORMAT = 3
 SAVE_SECONDS = 300.0  # from power on to ready, under emulation on a busy machine
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """Files that a guest needs, the code of Python's `modules`, and the `sources` that they came from."""
+
+    files: list[str]
+    sources: list[str]
+    modules: bytes
 
 
 def check(arch: str) -> None:
@@ -102,19 +110,22 @@ def state_for(kernel: Kernel, shape: Shape) -> State:
 
 
 def _make(kernel: Kernel, shape: Shape, state: State) -> None:
-    files = rehearsed_files()
-    with staging(states.folder()) as scratch, states.empty_memory() as memory:
+    with staging(states.folder()) as scratch, states.in_memory() as memory, states.in_memory() as devices:
         archive, start, made = scratch / "files", scratch / "initramfs", State(scratch / "state")
         made.path.mkdir(mode=0o700)
-        initramfs.write_files(archive, files)
-        python = initramfs.python(_environment())
-        initramfs.write(start, kernel, find_busybox(), archive, python, network=shape.network)
+        python = rehearsed()
+        initramfs.write_files(archive, python.modules, python.files)
+        command = initramfs.python(_environment())
+        initramfs.write(start, kernel, find_busybox(), archive, command, network=shape.network)
         boot = [*_boot(kernel, shape, start), *_ram(shape, memory, "on")]
         with _power_on(kernel, shape, boot, [memory]) as machine:
             _wait_until_ready(machine, kernel)
-            machine.monitor().save(f"exec:cat > {shlex.quote(str(made.devices))}")
-        states.copy_memory(memory, made.memory)
-        made.write_manifest(kernel.name, kernel.release, [*files, *map(str, _parts(kernel))])
+            machine.monitor().save(devices)
+        states.copy(devices, made.devices)
+        states.copy(memory, made.memory)
+        made.write_manifest(
+            kernel.name, kernel.release, [*python.files, *python.sources, *map(str, _parts(kernel))]
+        )
         made.close_to_others()
         if state.path.exists():
             states.remove(state)
@@ -180,22 +191,22 @@ def _boot(kernel: Kernel, shape: Shape, archive: Path) -> list[str]:
     return ["-kernel", str(image), "-initrd", str(archive), "-append", arguments]
 
 
-def rehearsed_files() -> list[str]:
-    """The files that a worker is made of before its first test. Raises VmError when Python can't tell."""
+def rehearsed() -> Rehearsed:
+    """What a worker is made of before its first test. Raises VmError when Python can't tell."""
+    program = f"{initramfs.before_all()}; early = [*sys.modules]; recorder = modules.Recorder(); "
+    program += "from pytest_bpfmaps.vm import rehearsal; rehearsal.report(early, recorder)"
     done = subprocess.run(
-        [sys.executable, "-P", rehearsal.__file__],
+        [sys.executable, "-P", "-c", program],
         capture_output=True,
-        text=True,
         check=False,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, initramfs.search_path()))},
     )
     if done.returncode != 0:
-        raise VmError(
-            "cannot prepare a guest", why="a trial of pytest in a process failed", details=done.stderr
-        )
-    found: list[str] = json.loads(done.stdout)
-    return found
+        words = done.stderr.decode(errors="replace")
+        raise VmError("cannot prepare a guest", why="a trial of pytest in a process failed", details=words)
+    facts, _, modules = done.stdout.partition(b"\n")
+    return Rehearsed(**json.loads(facts), modules=modules)
 
 
 def _key(kernel: Kernel, shape: Shape) -> str:

@@ -25,14 +25,16 @@ import time
 import traceback
 from typing import Any
 
-from pytest_bpfmaps.vm import guest, initramfs, qemu, rehearsal
+from pytest_bpfmaps.vm import guest, initramfs, modules, qemu, rehearsal
 
 HOST, LAYER, ROOT = "/run/host", "/run/layer", "/run/root"
 KEPT = ("dev", "proc", "run", "sys", "tmp")
 EXTENSION = sysconfig.get_config_var("EXT_SUFFIX")
+CLEARED = 64 << 20
 MAP_FIXED = 0x10
 PORTS = "/sys/class/virtio-ports"
 MS_RDONLY, MS_REC = 1, 16384
+PR_SET_THP_DISABLE = 41
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
 OPTIONS = "trans=virtio,version=9p2000.L,msize=512000,cache=loose"
 
@@ -41,17 +43,24 @@ libc_mmap.restype = ctypes.c_void_p
 libc_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 
 
-def main() -> None:
+def main(finder: modules.Finder) -> None:
     """Process 1, from the boot to the end of each copy."""
+    gc.disable()
     guest.mount_all(os.uname().release, "")
     check_kernel()
     guest.loopback_up()
     guest.network_up()
+    # Without huge pages, memory is used that was in use before.
+    guest.libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
     rehearsal.rehearse()
     start_all_cpus()
+    finder.close()
     drop_files()
+    clear_free_memory()
+    guest.libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
     gc.collect()
     gc.freeze()  # a collection would touch, and so copy, every page of what is here
+    gc.enable()
     control, stream, alarm = map(guest.open_port, guest.PORTS)
     os.write(control, b'{"saved": true}\n')
     go = guest.read_line(control)
@@ -103,6 +112,12 @@ def clear(path: str) -> None:
         file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
         os.write(file, bytes(os.fstat(file).st_size))
         os.close(file)
+
+
+def clear_free_memory() -> None:
+    """Takes memory and gives it back: what was in use last. Zeros take no room in a state."""
+    once = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    mmap.mmap(-1, CLEARED, flags=once).close()
 
 
 def add_entropy(seed: bytes) -> None:
@@ -157,15 +172,11 @@ def must_mount(source: str, target: str, kind: str, flags: int, options: str) ->
         raise OSError(f"bpfmaps: this kernel {qemu.CANNOT_MOUNT} ({kind}): {why}")
 
 
-def run() -> Any:
+def run(finder: modules.Finder) -> Any:
     """`main`, and the end of the machine whatever happens."""
     try:
-        main()
+        main(finder)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
     guest.libc.reboot(guest.RB_AUTOBOOT)
-
-
-if __name__ == "__main__":
-    run()

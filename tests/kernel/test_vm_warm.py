@@ -113,5 +113,37 @@ def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(
     assert b"no saved states" in listed.stdout
 
 
+def test_a_full_disk_is_an_error_that_leaves_nothing_and_ends_with_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def mount(*words: str) -> None:
+        subprocess.run(["mount", *words], check=True)
+
+    def prepare() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pytest_bpfmaps.cli", "vm", "prepare", "6.1"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    mount("-t", "tmpfs", "-o", "size=16M", "small", str(tmp_path))
+    try:
+        (tmp_path / "kernels").symlink_to(CACHE / "kernels")
+        monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
+        for size in ("16M", "100M"):  # too little for what a guest is made of, and for its memory
+            mount("-o", f"remount,size={size}", str(tmp_path))
+            full = prepare()
+            assert full.returncode == 1
+            assert (
+                f"cannot save the state of a guest {tmp_path}/warm: [Errno 28] No space left" in full.stderr
+            )
+            assert "BPFMAPS_CACHE names another folder" in full.stderr
+            assert _states(tmp_path) == []
+            assert list((tmp_path / "warm" / ".new").iterdir()) == []
+        mount("-o", "remount,size=400M", str(tmp_path))
+        assert prepare().returncode == 0
+        (state,) = _states(tmp_path)
+        assert sorted(path.name for path in state.iterdir()) == ["devices", "manifest.json", "memory"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def _states(cache: Path) -> list[Path]:
     return [path for path in (cache / "warm").iterdir() if not path.name.startswith(".")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,11 +41,50 @@ def test_what_is_remembered_of_packages_is_what_is_installed() -> None:
 
 
 def test_a_rehearsal_names_the_files_of_a_worker() -> None:
-    files = warm.rehearsed_files()
-    names = {Path(file).name for file in files}
-    assert {"gateway_base.py", "remote.py", "plugin.py", "terminal.py", "entry_points.txt"} <= names
+    found = warm.rehearsed()
+    names = {Path(file).name for file in found.files}
+    assert {"remote.py", "os.py", "entry_points.txt"} <= names
     assert any(name.startswith("libbpf.so") for name in names)
-    assert sys.executable in files
+    assert sys.executable in found.files
+    assert {"gateway_base.py", "remote.py", "plugin.py", "terminal.py"} <= {
+        Path(s).name for s in found.sources
+    }
+
+
+ASKS = """
+import inspect, pathlib, sys
+import package.module as module, package.nested.deep as deep, package
+found = {m.__name__: (m.__file__, m.__cached__, m.__package__, type(m.__loader__).__name__, m.__spec__.origin)
+         for m in (module, deep)}
+print(found, [*package.nested.__path__], package.nested.__file__, module.f.__code__.co_filename, module.f())
+"""
+
+
+def test_modules_come_from_a_file_as_they_would_from_their_sources(tmp_path: Path) -> None:
+    nested = tmp_path / "package" / "nested"  # a package without an __init__.py
+    nested.mkdir(parents=True)
+    (nested.parent / "__init__.py").write_text("")
+    (nested.parent / "module.py").write_text("import package.nested.deep\ndef f(): return __name__")
+    (nested / "deep.py").write_text("")
+    target = str(tmp_path / "modules")
+    ours = "from pytest_bpfmaps.vm import modules"
+
+    def run(program: str) -> subprocess.CompletedProcess[str]:
+        path = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        command = [sys.executable, "-B", "-c", program]
+        return subprocess.run(command, env=path, capture_output=True, text=True, check=False)
+
+    expected = run(ASKS)
+    record = f"{ours}; recorder = modules.Recorder(); import package.module; print(recorder.finish()); "
+    recorded = run(f"{record}recorder.write(open({target!r}, 'wb'))")
+    assert f"{nested}/deep.py" in recorded.stdout, recorded.stderr
+    nested.parent.rename(tmp_path / "elsewhere")
+    assert "No module named 'package'" in run(ASKS).stderr
+    found = run(
+        f"{ours}\nfinder = modules.Finder({target!r})\n{ASKS}\nfinder.close()\nimport package.nested.no"
+    )
+    assert found.stdout == expected.stdout != ""
+    assert "No module named 'package.nested.no'" in found.stderr
 
 
 def test_plugins_that_were_imported_before_pytest_started_do_not_make_it_warn(tmp_path: Path) -> None:
@@ -64,7 +104,7 @@ def test_plugins_that_were_imported_before_pytest_started_do_not_make_it_warn(tm
 
 def test_qemu_refuses_in_its_own_words(tmp_path: Path) -> None:
     nothing = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", "x86_64")
-    with warm.states.empty_memory() as memory:
+    with warm.states.in_memory() as memory:
         shape = Shape(1, "64M")
         with warm._power_on(nothing, shape, [*warm._ram(shape, memory, "on"), "-S"], [memory]) as machine:
             monitor = machine.monitor()

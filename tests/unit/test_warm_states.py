@@ -119,12 +119,12 @@ def test_what_a_killed_process_was_making_is_collected() -> None:
 
 
 def test_zeros_of_the_memory_take_no_room(tmp_path: Path) -> None:
-    with states.empty_memory() as memory:
+    with states.in_memory() as memory:
         os.ftruncate(memory, 512 * PAGE)
         os.pwrite(memory, bytes(100 * PAGE), 200 * PAGE)
         for page in (0, 7, 8, 250, 511):
             os.pwrite(memory, b"\1", page * PAGE + 5)
-        states.copy_memory(memory, tmp_path / "copy")
+        states.copy(memory, tmp_path / "copy")
         assert (tmp_path / "copy").read_bytes() == os.pread(memory, 512 * PAGE, 0)
     assert (tmp_path / "copy").stat().st_blocks * 512 <= 16 * PAGE
 
