@@ -138,7 +138,7 @@ def report(early: list[str], recorder: modules.Recorder) -> None:
     line of JSON, then the modules. It has `early` modules before it has those, so their files are needed."""
     rehearse()
     sources = recorder.finish()
-    read = (p for p in recorder.reads if p.startswith("/") and not p.startswith(_NO_FILES))
+    read = (p for p in [*recorder.reads] if p.startswith("/") and not p.startswith(_NO_FILES))
     found = {sys.executable, *_files(early), *_mapped(), *_site(), *_loader(), *_files(READ)}
     found.update(path for path in read if os.path.isfile(path))
     files = sorted({os.path.abspath(path) for path in found if os.path.exists(path)})

@@ -29,7 +29,8 @@ def test_another_row_reaches_every_part_of_the_command(monkeypatch, tmp_path: Pa
     """No real machine: the row is made of names that QEMU does not know."""
     row = dict.fromkeys(("qemu", "package", "machine", "emulated_cpu", "bus", "console"))
     words = {name: f"its-{name}" for name in row}
-    made = type(architecture("x86_64"))(name="other", kernel_arguments=("its-argument",), **words)
+    arguments = {"kernel_arguments": ("its-argument",), "emulated_kernel_arguments": ("its-slow-argument",)}
+    made = type(architecture("x86_64"))(name="other", **arguments, **words)
     monkeypatch.setitem(ARCHITECTURES, "other", made)
     (tmp_path / "its-qemu").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -43,6 +44,7 @@ def test_another_row_reaches_every_part_of_the_command(monkeypatch, tmp_path: Pa
     assert "virtio-9p-its-bus,fsdev" in text
     assert "console=its-console" in text
     assert "its-argument" in text
+    assert ("its-slow-argument" in text) is not kvm
     assert not re.search(r"x86|ttyS|-pci\b|\bpc\b", text.replace(str(tmp_path), ""))
 
 
