@@ -38,8 +38,12 @@ def watch(port: int, worker: int, python: int, signum: int) -> int:
                 os.read(ended, 512)
             elif event & select.POLLIN:
                 seconds = json.loads(os.read(port, 512))["seconds"]
-                libc.tgkill(worker, able_thread(worker, signum), signum)
-                os.write(port, json.dumps(stacks(worker, python, seconds)).encode() + b"\n")
+                try:
+                    libc.tgkill(worker, able_thread(worker, signum), signum)
+                    sections = stacks(worker, python, seconds)
+                except (OSError, LookupError, ValueError) as error:  # of tasks that end meanwhile
+                    sections = [("stacks", repr(error))]
+                os.write(port, json.dumps(sections).encode() + b"\n")
             else:
                 poll.unregister(port)  # the gateway is gone, and takes QEMU along
     return status

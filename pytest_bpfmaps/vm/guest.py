@@ -214,6 +214,7 @@ def work(control: int, stream: int, alarm: int) -> None:
     if worker == 0:
         os.setsid()
         os.close(alarm)
+        os.close(written)
         faulthandler.register(STACKS, file=writes)
         os.environ["BPFMAPS_CONTROL_FD"] = str(control)
         serve(job, stream)

@@ -23,7 +23,7 @@ def ask(machine: Machine, timeout: float) -> str:
     Where process 1 does not run, each CPU gets an NMI, which also comes through where interrupts are off: the
     kernel panics (virtme.KERNEL_ARGUMENTS), and its console says where its CPUs are.
     """
-    seconds = max(SHORTEST, timeout / 12)  # an emulated guest has more of both
+    seconds = max(SHORTEST, timeout / 20)  # an emulated guest has more of both
     answer = _ask_process_1(machine, seconds)
     if answer:
         return answer

@@ -36,7 +36,9 @@ BREAKS = """
     from broken_disk import _mount, warn
 
     def test_first(bpf_kernel):
-        pass
+        for name, seconds in {"watchdog_thresh": 10, "hung_task_timeout_secs": 20}.items():
+            with open(f"/proc/sys/kernel/{name}") as file:
+                assert int(file.read()) == seconds
 
     def test_panics(bpf_kernel):
         with open("/proc/sysrq-trigger", "w") as file:
