@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 pytest_plugins = (
     "pytest_bpfmaps.report.assertions",
     "pytest_bpfmaps.report.failures",
-    "pytest_bpfmaps.report.kernel_log",
     "pytest_bpfmaps.report.kernels",
     "pytest_bpfmaps.report.leaks",
     "pytest_bpfmaps.report.skips",
@@ -95,6 +94,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             takes = {"action": "store_true"}
         group.addoption(f"--bpf-{name}", default=None, help=text, **takes)
         parser.addini(f"bpf_{name.replace('-', '_')}", text, type=ini_kind, default=default)
+    text = "kernel warnings that do not fail a test; each line: REGEX  # REASON"
+    parser.addini("bpf_allow_kernel_warnings", text, type="linelist", default=[])
     parser.addini("bpf_paths", "folders to look up BPF sources in", type="paths", default=["bpf"])
 
 
@@ -186,6 +187,15 @@ def pytest_configure(config: pytest.Config) -> None:
         "bpf_requires(*features): skip the test, with the reason, where the kernel lacks a feature, or clang "
         "one (clang='__clang_major__ >= 15'); probed, not guessed from its version.",
     )
+    config.addinivalue_line(
+        "markers",
+        "bpf_kernel_warnings(*regexes, reason): kernel warnings that do not fail the test, "
+        "whether they appear or not.",
+    )
+    if config.getini("bpf_allow_kernel_warnings"):
+        from .report.kernel_log import allowed
+
+        allowed(config)  # refuses a wrong one before anything runs
     given = getattr(config, "workerinput", {}).get("bpfmaps")
     if given is not None:
         config.stash[NAMES] = tuple(given["kernels"])
@@ -291,9 +301,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             from .report.foreseen import look_ahead
 
             look_ahead(session)
-    elif GUESTS in config.stash:
+        return
+    has_bpf = any(map(is_bpf_item, session.items))
+    if has_bpf:
+        from .report.kernel_log import watch
+
+        watch(config)
+    if GUESTS in config.stash:
         config.stash[GUESTS].begin(session)
-    elif not chosen(config) and (WORKERS in config.stash or any(map(is_bpf_item, session.items))):
+    elif not chosen(config) and (WORKERS in config.stash or has_bpf):
         from .report.auto import settle
 
         settle(session)

@@ -12,39 +12,18 @@ if TYPE_CHECKING:
     from pytest_bpfmaps.kernel.log import KernelLog
 
 OPTION, MARKER = "bpf_allow_kernel_warnings", "bpf_kernel_warnings"
-_ALLOWED: pytest.StashKey[Iterable[re.Pattern[str]]] = pytest.StashKey()
 _REMEDY = f"if that is right: @pytest.mark.{MARKER}(REGEX, reason=...), or {OPTION} for all tests"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register the list of what is allowed."""
-    text = "kernel warnings that do not fail a test; each line: REGEX  # REASON"
-    parser.addini(OPTION, text, type="linelist", default=[])
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker; read the list."""
-    config.addinivalue_line(
-        "markers",
-        f"{MARKER}(*regexes, reason): kernel warnings that do not fail the test, whether they appear or not.",
-    )
-    config.stash[_ALLOWED] = list(_from_lines(config.getini(OPTION)))
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Where there are BPF tests, and the log can be read: watch it."""
-    from pytest_bpfmaps.plugin import is_bpf_item
-
-    config = session.config
-    if config.getoption("collectonly") or not any(map(is_bpf_item, session.items)):
-        return
+def watch(config: pytest.Config) -> None:
+    """Watch the log from now on, where it can be read."""
     from pytest_bpfmaps.kernel.log import KernelLog
 
     try:
-        watch = Watch(KernelLog(), config.stash[_ALLOWED])
+        watching = Watch(KernelLog(), allowed(config))
     except OSError:  # no privileges, or a container: `bpfmaps doctor` says so
         return
-    config.pluginmanager.register(watch, "bpfmaps-kernel-log")
+    config.pluginmanager.register(watching, "bpfmaps-kernel-log")
 
 
 class Watch:
@@ -116,12 +95,15 @@ class Watch:
         self._log.close()
 
 
-def _from_lines(lines: Iterable[str]) -> Iterator[re.Pattern[str]]:
-    for line in lines:
+def allowed(config: pytest.Config) -> list[re.Pattern[str]]:
+    """What the configuration allows. Raises pytest.UsageError."""
+    found = []
+    for line in config.getini(OPTION):
         regex, sign, reason = line.rpartition(" #")
         if not (sign and regex.strip() and reason.strip()):
             raise pytest.UsageError(f"{OPTION}: {line!r} has no reason\n  -> write: REGEX  # REASON")
-        yield _compiled(regex.strip(), OPTION)
+        found.append(_compiled(regex.strip(), OPTION))
+    return found
 
 
 def _of_markers(item: pytest.Item) -> Iterator[re.Pattern[str]]:

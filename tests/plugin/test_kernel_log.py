@@ -40,7 +40,7 @@ def test_the_list_of_a_project_is_read_from_its_configuration(pytester: pytest.P
         from pytest_bpfmaps.report import kernel_log
 
         def test_x(pytestconfig):
-            found = [regex.pattern for regex in pytestconfig.stash[kernel_log._ALLOWED]]
+            found = [regex.pattern for regex in kernel_log.allowed(pytestconfig)]
             assert found == ["WARNING: .* at drivers/old\\\\.c", "a # in it"]
         """
     )
@@ -63,7 +63,7 @@ def test_only_a_run_with_bpf_tests_opens_the_log(
         def bpf_it(): pass
 
         {test}, pytestconfig):
-            assert ("pytest_bpfmaps.kernel.log" in sys.modules) == {is_watched}
+            assert ("pytest_bpfmaps.report.kernel_log" in sys.modules) == {is_watched}
             assert "pytest_bpfmaps.kernel.splats" not in sys.modules
         """
     )
