@@ -80,6 +80,7 @@ def _facts(state: states.State) -> dict[str, Any]:
         "release": facts["release"],
         "size": state.size,
         "age": state.age,
+        "seconds": facts.get("seconds", {}),
         "unused": state.unused,
         "current": state.is_current(),
         "path": str(state.path),

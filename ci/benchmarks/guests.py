@@ -117,7 +117,8 @@ def virtme(folder: Path, kernel: Kernel) -> float:
     if not vng.exists():
         raise Absent("pip install virtme-ng")
     ours(folder, "--bpf-kernel=host")  # clang's work is done
-    program = f"cd {folder} && {sys.executable} -m pytest -q test_guest.py"
+    cache = f"BPFMAPS_CACHE={paths.cache_dir()}"  # vng passes no environment on
+    program = f"cd {folder} && {cache} {sys.executable} -m pytest -q test_guest.py"
     command = [str(vng), "--run", str(kernel.image), "--force-9p", "--disable-kvm", "--cpus", "2"]
     command += ["--memory", "1G", "--overlay-rwdir", str(paths.cache_dir()), "--exec", program]
     if not sys.stdin.isatty():  # vng wants a terminal

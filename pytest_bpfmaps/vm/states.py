@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -47,7 +47,7 @@ class State:
         return self.path / "devices"
 
     def facts(self) -> dict[str, Any]:
-        """``kernel``, ``release``, ``files``, as they were when it was made. Raises OSError, ValueError."""
+        """``kernel``, ``release``, ``files``, ``seconds``, when it was made. Raises OSError, ValueError."""
         facts: dict[str, Any] = json.loads((self.path / "manifest.json").read_text())
         return facts
 
@@ -99,10 +99,12 @@ class State:
         """Seconds since it was made."""
         return time.time() - self.devices.stat().st_mtime
 
-    def write_manifest(self, kernel: str, release: str, files: Iterable[str]) -> None:
-        """Writes down what it is made of."""
+    def write_manifest(
+        self, kernel: str, release: str, files: Iterable[str], seconds: Mapping[str, float] | None = None
+    ) -> None:
+        """Writes down what it is made of, and how many `seconds` the parts of the making took."""
         stamps = {path: stamp(path) for path in sorted(set(files))}
-        facts = {"kernel": kernel, "release": release, "files": stamps}
+        facts = {"kernel": kernel, "release": release, "files": stamps, "seconds": seconds or {}}
         (self.path / "manifest.json").write_text(json.dumps(facts))
 
     def close_to_others(self) -> None:

@@ -113,26 +113,31 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
     with staging(states.folder()) as scratch, states.in_memory() as memory, states.in_memory() as devices:
         archive, start, made = scratch / "files", scratch / "initramfs", State(scratch / "state")
         made.path.mkdir(mode=0o700)
+        began = time.monotonic()
         python = rehearsed()
         initramfs.write_files(archive, python.modules, python.files)
         command = initramfs.python(_environment())
         initramfs.write(start, kernel, find_busybox(), archive, command, network=shape.network)
+        rehearsed_at = time.monotonic()
         boot = [*_boot(kernel, shape, start), *_ram(shape, memory, "on")]
         with _power_on(kernel, shape, boot, [memory]) as machine:
-            _wait_until_ready(machine, kernel)
+            imports = _wait_until_ready(machine, kernel)
+            ready_at = time.monotonic()
             machine.monitor().save(devices)
         states.copy(devices, made.devices)
         states.copy(memory, made.memory)
-        made.write_manifest(
-            kernel.name, kernel.release, [*python.files, *python.sources, *map(str, _parts(kernel))]
-        )
+        seconds = {"rehearse": rehearsed_at - began, "boot": ready_at - rehearsed_at - imports}
+        seconds |= {"imports": imports, "save": time.monotonic() - ready_at}
+        files = [*python.files, *python.sources, *map(str, _parts(kernel))]
+        made.write_manifest(kernel.name, kernel.release, files, seconds)
         made.close_to_others()
         if state.path.exists():
             states.remove(state)
         made.path.rename(state.path)
 
 
-def _wait_until_ready(machine: Machine, kernel: Kernel) -> None:
+def _wait_until_ready(machine: Machine, kernel: Kernel) -> float:
+    """The seconds that Python took to get ready in the guest."""
     machine.control.settimeout(SAVE_SECONDS)
     try:
         said = machine.control.recv(1 << 16)
@@ -153,6 +158,7 @@ def _wait_until_ready(machine: Machine, kernel: Kernel) -> None:
             details=machine.last_words(),
         )
     machine.control.settimeout(None)
+    return float(json.loads(said)["saved"])
 
 
 def _power_on(kernel: Kernel, shape: Shape, more: list[str], descriptors: Iterable[int]) -> Machine:
