@@ -17,7 +17,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterable, Iterator
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from pathlib import Path
 from unittest import mock
 
@@ -141,6 +141,7 @@ def report(early: list[str], recorder: modules.Recorder) -> None:
     sources = recorder.finish()
     read = (p for p in [*recorder.reads] if p.startswith("/") and not p.startswith(_NO_FILES))
     found = {sys.executable, *_files(early), *_mapped(), *_site(), *_loader(), *_files(READ)}
+    found.update(_files(_extensions()))
     found.update(path for path in read if os.path.isfile(path))
     files = sorted({os.path.abspath(path) for path in found if os.path.exists(path)})
     out = sys.stdout.buffer
@@ -156,6 +157,12 @@ def _files(names: Iterable[str]) -> Iterator[str]:
         if (own := _replaced(name, spec)) is not None:
             paths += [own.origin, own.cached]
         yield from (path for path in paths if isinstance(path, str) and path.startswith("/"))
+
+
+def _extensions() -> list[str]:
+    """Modules that are libraries: where they are links, only the targets are mapped."""
+    loaders = {name: getattr(module, "__loader__", None) for name, module in sys.modules.items()}
+    return [name for name, loader in loaders.items() if isinstance(loader, ExtensionFileLoader)]
 
 
 def _replaced(name: str, spec: ModuleSpec | None) -> ModuleSpec | None:
