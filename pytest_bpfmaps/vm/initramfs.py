@@ -104,12 +104,13 @@ def _loaded_part(path: Path) -> bytes:
 
 
 def search_path() -> list[str]:
-    """Where Python looks for what is installed: the same for all projects and ways to start pytest."""
-    ours = str(Path(__file__).resolve().parents[2])
-    known = {path for path in sys.path if _is_for_all(path)}
-    known |= {path for folder in known for path in _named_by_pth(folder)}
-    found = [path for path in sys.path if path in known]
-    return found if ours in found else [*found, ours]
+    """Where Python looks for what is installed: the same for all projects and ways to start pytest.
+
+    Editable projects come last, as in a Python that was not started in one of their folders.
+    """
+    found = [path for path in sys.path if _is_for_all(path)]
+    editable = [path for folder in found for path in _named_by_pth(folder) if path in sys.path]
+    return list(dict.fromkeys([*found, *editable, str(Path(__file__).resolve().parents[2])]))
 
 
 def _is_for_all(path: str) -> bool:
@@ -123,13 +124,13 @@ def _is_for_all(path: str) -> bool:
     return any(name.endswith(".dist-info") for name in _names_in(path))
 
 
-def _named_by_pth(folder: str) -> set[str]:
+def _named_by_pth(folder: str) -> list[str]:
     """What a folder's ``.pth`` files add, as `site` reads them: projects that are installed as editable."""
     lines: list[str] = []
-    for name in (name for name in _names_in(folder) if name.endswith(".pth")):
+    for name in sorted(name for name in _names_in(folder) if name.endswith(".pth")):
         with suppress(OSError, UnicodeDecodeError):
             lines += Path(folder, name).read_text(encoding="utf-8-sig").splitlines()
-    return {os.path.abspath(os.path.join(folder, line.rstrip())) for line in lines if line.strip()}
+    return [os.path.abspath(os.path.join(folder, line.rstrip())) for line in lines if line.strip()]
 
 
 def _names_in(folder: str) -> list[str]:

@@ -157,6 +157,22 @@ def test_a_project_does_not_change_where_a_state_looks_for_modules(
     assert initramfs.search_path() == before
 
 
+def test_a_project_that_is_installed_as_editable_counts_the_same_in_its_own_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    packages, first, second = (tmp_path / name for name in ("packages", "first", "second"))
+    for folder in (packages / "some-1.0.dist-info", first, second):
+        folder.mkdir(parents=True)
+    (packages / "a.pth").write_text(f"{first}\n")
+    (packages / "b.pth").write_text(f"{second}\n")
+    usual = [*sys.path, str(packages), str(first), str(second)]
+    monkeypatch.setattr(sys, "path", usual)
+    before = initramfs.search_path()
+    assert {str(first), str(second)} <= {*before}
+    monkeypatch.setattr(sys, "path", [str(second), *usual])
+    assert initramfs.search_path() == before
+
+
 def test_an_archive_has_files_with_their_folders_and_links(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "lib").mkdir(parents=True)
