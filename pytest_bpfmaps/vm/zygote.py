@@ -57,9 +57,9 @@ def main(finder: modules.Finder) -> None:
     start_all_cpus()
     finder.close()
     drop_files()
-    clear_free_memory()
-    guest.libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
     gc.collect()
+    give_memory_back()
+    guest.libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
     gc.freeze()  # a collection would touch, and so copy, every page of what is here
     gc.enable()
     control, stream, alarm = map(guest.open_port, guest.PORTS)
@@ -115,8 +115,11 @@ def clear(path: str) -> None:
         os.close(file)
 
 
-def clear_free_memory() -> None:
-    """Takes memory and gives it back: what was in use last. Zeros take no room in a state."""
+def give_memory_back() -> None:
+    """Frees what is kept for later, then takes free memory and frees it: zeros take no room in a state."""
+    guest.libc.malloc_trim(0)
+    with open("/proc/sys/vm/drop_caches", "w") as file:
+        file.write("3")
     once = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
     mmap.mmap(-1, CLEARED, flags=once).close()
 
