@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.plugin import HOST, kernel_of
+from pytest_bpfmaps.vm.remembered import forget_plugins
 from pytest_bpfmaps.vm.rpc import Host
 
 
@@ -27,6 +28,7 @@ class Worker:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> bool | None:
         """A worker without a kernel, which only keeps a place, has nothing to do."""
+        forget_plugins()
         return True if self.kernel == "idle" else None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

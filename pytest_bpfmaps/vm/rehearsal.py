@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from pytest_bpfmaps.vm import modules, remembered
@@ -120,10 +121,20 @@ def _run_session() -> None:
             contextlib.redirect_stderr(io.StringIO()),
             mock.patch.object(AssertionRewritingHook, "mark_rewrite"),  # of plugins: it takes seconds
         ):
-            pytest.main(["-q", "--rootdir", folder])
+            pytest.main(["-q", "--rootdir", folder], plugins=[_Plugins()])
         os.chdir(here)
     for name in ("conftest", "test_rehearsal"):
         sys.modules.pop(name, None)
+
+
+class _Plugins:
+    """A plugin that remembers the others."""
+
+    def pytest_sessionfinish(self, session: Any) -> None:
+        import pytest
+
+        plugins = session.config.pluginmanager.get_plugins()
+        remembered.remember_plugins(plugins, type(pytest.fixture(lambda: None)))
 
 
 def _say_too_late() -> None:

@@ -9,11 +9,13 @@ import builtins
 import importlib.metadata
 import inspect
 import sys
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterable, Iterator
+from functools import cached_property, partial
 from importlib.metadata import Distribution, EntryPoints, PackagePath, PathDistribution
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
+
+_brief: list[ModuleType] = []
 
 
 class Installed(PathDistribution):
@@ -79,7 +81,7 @@ def remember_worker() -> None:
     from execnet import gateway_base
 
     known = (inspect.getsource(xdist.remote) + "\n", inspect.getsourcefile(xdist.remote), "exec")
-    code = compile(known[0], str(known[1]), known[2])
+    code: CodeType = vars(xdist.remote)["__loader__"].get_code("xdist.remote")
 
     def compile_or_remember(source: Any, filename: Any, mode: str, *more: Any, **options: Any) -> CodeType:
         if (source, filename, mode) == known and not more and not options:
@@ -88,3 +90,26 @@ def remember_worker() -> None:
         return made
 
     vars(gateway_base)["compile"] = compile_or_remember  # before the builtin of that name
+
+
+def remember_plugins(plugins: Iterable[object], fixture: type) -> None:
+    """Has `dir` of a plugin's module name its hooks and its fixtures, objects of type `fixture`, only.
+
+    pytest and pluggy look at each name of each plugin, most of which its module has imported. This ends with
+    `forget_plugins`.
+    """
+    for module in plugins:
+        if isinstance(module, ModuleType) and "__dir__" not in vars(module):
+            fixtures = {name for name, value in vars(module).items() if type(value) is fixture}
+            vars(module)["__dir__"] = partial(_hooks_and, fixtures, vars(module))
+            _brief.append(module)
+
+
+def _hooks_and(fixtures: set[str], names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith("pytest_") or name in fixtures]
+
+
+def forget_plugins() -> None:
+    """Plugins are registered: their modules are as ever."""
+    while _brief:
+        del vars(_brief.pop())["__dir__"]

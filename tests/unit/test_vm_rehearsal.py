@@ -102,6 +102,37 @@ def test_plugins_that_were_imported_before_pytest_started_do_not_make_it_warn(tm
     assert "warning" not in done.stdout
 
 
+TELLS = """
+def pytest_collection_modifyitems(session):
+    manager = session.config.pluginmanager
+    for plugin in manager.get_plugins():
+        name = manager.get_name(plugin)
+        if not name.isdecimal():  # else the address of an object
+            print("plugin", name, sorted(caller.name for caller in manager.get_hookcallers(plugin)))
+"""
+
+
+def test_plugins_that_are_remembered_have_the_hooks_and_fixtures_that_they_have(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(TELLS)
+    ahead = "from pytest_bpfmaps.vm import rehearsal, remembered; rehearsal.rehearse(); "
+    finish = "import _pytest.tmpdir; print('Path' in dir(_pytest.tmpdir)); "
+    forget = "remembered.forget_plugins(); print('Path' in dir(_pytest.tmpdir))"
+    session = "import pytest; pytest.main(['-p', 'pytester', '--fixtures', '-q', '-s']); "
+
+    def run(program: str) -> list[str]:
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.stdout.splitlines()
+
+    expected = run(session)
+    assert any("tmp_path" in line for line in expected)
+    assert sum(line.startswith("plugin ") for line in expected) > 30
+    remembered = run(ahead + session + finish + forget)
+    assert remembered[-2:] == ["False", "True"]
+    told = [sorted(one for one in lines if " ran in " not in one) for lines in (expected, remembered[:-2])]
+    assert told[0] == told[1]
+
+
 def test_qemu_refuses_in_its_own_words(tmp_path: Path) -> None:
     nothing = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", "x86_64")
     with warm.states.in_memory() as memory:
