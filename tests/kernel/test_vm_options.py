@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from xml.etree import ElementTree
+
 import pytest
 
 from pytest_bpfmaps import paths
@@ -57,3 +60,18 @@ def test_stop_at_the_first_failure_with_several_host_workers(pytester: pytest.Py
     result.stdout.fnmatch_lines_random(
         ["*PASSED test_suite.py::test_one[[]host]*", "*PASSED test_suite.py::test_one[[]6.1]*"]
     )
+
+
+def test_host_workers_share_as_dist_says_and_junit_has_the_prefix(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_more="def test_a(): pass\ndef test_b(): pass\ndef test_c(): pass")
+    result = pytester.runpytest_subprocess(
+        "--bpf-kernel=host,6.1", "-n2", "--dist=loadfile", "-v", "--junitxml=report.xml", "--junit-prefix=ci"
+    )
+    result.assert_outcomes(passed=11, failed=1)
+    workers = re.findall(r"^\[(\w+)\].* PASSED test_more.py::test_[abc] $", result.stdout.str(), re.M)
+    assert len(workers) == 3
+    assert len(set(workers)) == 1
+    cases = ElementTree.parse(pytester.path / "report.xml").iter("testcase")
+    named = [f"{case.get('classname')}::{case.get('name')}" for case in cases]
+    assert {"ci.test_suite::test_one[6.1]", "ci.test_more::test_a"} < {*named}
+    assert len(named) == len(set(named)) == 12
