@@ -26,10 +26,11 @@ _FRAMED = re.compile(r"BUG: K")  # sanitizers draw a line below, too
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)|Uhhuh\. NMI received")
 _TRACE = re.compile(r"Call Trace:|stack backtrace:|Backtrace:")
 _OF_A_TRACE = re.compile(r"\s|RIP: |CPU: |Call Trace|---\[|Tainted: |Workqueue: |Stack:|task:|RAX|EFLAGS|$")
-# Registers, bytes of code, guesses of the unwinder, CPUs that do nothing.
+# Registers, bytes of code and of pages, guesses of the unwinder, when interrupts were on, idle CPUs.
 _NOISE = re.compile(
     r"Modules linked in:|Code: |RSP: |R[A-Z0-9]{2}: [0-9a-f]{16}|[CDFG]S: |CR2: |DR[0-7]: |PKRU: "
     r"|Hardware name: |RIP: 0033:|ORIG_RAX: |\s+\? |\s*</?[A-Z]+>$|Kernel Offset: "
+    r"|irq event stamp: |(?:hard|soft)irqs last +(?:en|dis)abled at |(?:raw|head): [0-9a-f]{16}"
     r"|NMI backtrace for cpu \d+ skipped|INFO: NMI handler .* took too long"
 )
 _CPU = re.compile(r"NMI backtrace for cpu \d+$")
@@ -137,6 +138,11 @@ def reason(lines: Sequence[str]) -> str | None:
     """Why the kernel panicked, in its own words."""
     panics = [found[1] for found in map(_PANIC.match, map(bare, lines)) if found and found[1]]
     return panics[0].strip() if panics else None
+
+
+def headlines(lines: Sequence[str]) -> list[str]:
+    """What the kernel complained of, in a line each."""
+    return [splat.headline for splat in splats([*map(bare, lines)])]
 
 
 def readable(lines: Sequence[str]) -> list[str]:

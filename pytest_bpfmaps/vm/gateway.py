@@ -211,16 +211,17 @@ class Gateway:
         )
 
     def _lost(self, machine: Machine, kernel: Kernel, status: int) -> VmError:
-        from pytest_bpfmaps.kernel.splats import reason
+        from pytest_bpfmaps.kernel.splats import headlines, reason
 
         heard = machine.console.text(self.console_before).strip()  # else it died before we heard of its test
         words = machine.last_words(self.console_before if heard else 0)
         if self.release:
             panic = reason(words.splitlines())
+            otherwise = "; ".join([*headlines(heard.splitlines())[:1], f"QEMU ended {_how(status)}"])
             return VmLostError(
                 "guest died:",
                 on=f"kernel {kernel.name} ({kernel.release})",
-                why=f"kernel panic: {panic}" if panic else f"QEMU ended {_how(status)}",
+                why=f"kernel panic: {panic}" if panic else otherwise,
                 details=words,
             )
         return VmError(
