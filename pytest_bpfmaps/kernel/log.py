@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from .splats import Splat
 
 PATH = "/dev/kmsg"
+ONCE = "/sys/kernel/debug/clear_warn_once"
 RECORD = 8192  # the longest that the kernel gives
 PATIENCE_MS = 200  # for the rest of a complaint that another CPU is printing
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
@@ -53,6 +55,11 @@ class KernelLog:
         while (found := splats(lines)) and not found[-1].is_whole and poll.poll(PATIENCE_MS):
             lines += self.lines()
         return found
+
+    def warn_again(self) -> None:
+        """Has the kernel print anew what it prints once per boot (`WARN_ON_ONCE`). Linux 4.15, debugfs."""
+        with contextlib.suppress(OSError), open(ONCE, "w") as file:
+            file.write("1")
 
     def close(self) -> None:
         """Read no more."""

@@ -18,9 +18,10 @@ _REMEDY = f"if that is right: @pytest.mark.{MARKER}(REGEX, reason=...), or {OPTI
 def watch(config: pytest.Config) -> None:
     """Watch the log from now on, where it can be read."""
     from pytest_bpfmaps.kernel.log import KernelLog
+    from pytest_bpfmaps.plugin import HOST, KERNEL
 
     try:
-        watching = Watch(KernelLog(), allowed(config))
+        watching = Watch(KernelLog(), allowed(config), is_guest=config.stash.get(KERNEL, HOST) != HOST)
     except OSError:  # no privileges, or a container: `bpfmaps doctor` says so
         return
     config.pluginmanager.register(watching, "bpfmaps-kernel-log")
@@ -29,10 +30,11 @@ def watch(config: pytest.Config) -> None:
 class Watch:
     """Looks into the log after each BPF test, and again after its teardown."""
 
-    def __init__(self, log: KernelLog, allowed: Iterable[re.Pattern[str]]) -> None:
+    def __init__(self, log: KernelLog, allowed: Iterable[re.Pattern[str]], *, is_guest: bool) -> None:
         from pytest_bpfmaps.plugin import is_bpf_item
 
         self._log = log
+        self._is_guest = is_guest
         self._is_bpf_item = is_bpf_item
         self._always = list(allowed)
         self._allowed: list[re.Pattern[str]] | None = None  # while a BPF test runs
@@ -77,7 +79,10 @@ class Watch:
     def _look(self, item: pytest.Item, when: str, error: BaseException | None = None) -> None:
         if self._allowed is None:
             return
-        found = [splat for splat in self._log.complaints() if not self._allows(splat.lines)]
+        complaints = self._log.complaints()
+        if complaints and self._is_guest:
+            self._log.warn_again()
+        found = [splat for splat in complaints if not self._allows(splat.lines)]
         if not found:
             return
         for splat in found:

@@ -34,6 +34,7 @@ KERNEL_ARGUMENTS = (
     "mitigations=off",
     "nokaslr",
     "random.trust_cpu=on",
+    "kasan_multi_shot",  # else only the first test that corrupts memory would fail
     # Where bpf is missing from the list, LSM programs attach and never run.
     "lsm=lockdown,capability,landlock,yama,bpf",
     # What a kernel survives, and the test that runs does not: a panic ends QEMU, and tells which test it was.
