@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pytest_bpfmaps.kernel.splats import LONGEST, fall, last_fall, readable, reason, splats
@@ -35,14 +37,6 @@ Call Trace:
  </TASK>
 ---[ end trace 0000000000000000 ]---
 """
-WITH_TEXT = """
-------------[ cut here ]------------
-refcount_t: underflow.
-WARNING: CPU: 1 PID: 7 at lib/refcount.c:28 refcount_warn_saturate+0xba/0x110 [mod]
-Call Trace:
- put_it+0x1/0x2
----[ end trace 0000000000000000 ]---
-"""
 HUNG = """
 INFO: task python:107 blocked for more than 30 seconds.
       Not tainted 6.1.0-56-amd64 #1 Debian 6.1.192-2
@@ -63,34 +57,6 @@ Call Trace:
  <IRQ>
  bpf_test_run+0x188/0x310
 """
-KASAN = """
-==================================================================
-BUG: KASAN: slab-use-after-free in read_it+0x1d/0x30 [mod]
-Read of size 8 at addr ffff888100 by task python/107
-CPU: 0 PID: 107 Comm: python
-Call Trace:
- dump_stack_lvl+0x44/0x5c
-Allocated by task 107:
- kmalloc_trace+0x25/0x90
-Memory state around the buggy address:
- ffff888100: fa fb fb fb
->ffff888180: fa fb fb fb
-==================================================================
-"""
-LOCKDEP = """
-======================================================
-WARNING: possible circular locking dependency detected
-6.1.0 #1 Not tainted
-------------------------------------------------------
-python/107 is trying to acquire lock:
-ffff888 (a){+.+.}-{3:3}, at: first+0x1/0x2
-stack backtrace:
-CPU: 0 PID: 107 Comm: python
-Call Trace:
- <TASK>
- second+0x1/0x2
- </TASK>
-"""
 OOPS = """
 BUG: kernel NULL pointer dereference, address: 0000000000000008
 #PF: supervisor read access in kernel mode
@@ -110,15 +76,8 @@ def lines(text: str) -> list[str]:
 EACH = [
     (WARNING_5_10, "WARNING at fs/inode.c:304 in drop_nlink()", True),
     (WARNING_7_2, "WARNING at fs/buffer.c:1093 in mark_buffer_dirty()", True),
-    (
-        WITH_TEXT,
-        "WARNING at lib/refcount.c:28 in refcount_warn_saturate() [mod]: refcount_t: underflow.",
-        True,
-    ),
     (HUNG, "INFO: task python:107 blocked for more than 30 seconds.", False),
     (STALL, "rcu: INFO: rcu_preempt self-detected stall on CPU at bpf_prog_a04f5eef06a7f555_inner()", False),
-    (KASAN, "BUG: KASAN: slab-use-after-free in read_it+0x1d/0x30 [mod]", True),
-    (LOCKDEP, "WARNING: possible circular locking dependency detected", False),
     (OOPS, "BUG: kernel NULL pointer dereference, address: 0000000000000008 at use_it()", True),
     (LEAK, LEAK, False),
     ("BUG: sleeping function called from invalid context at mm/slab.h:1", None, False),
@@ -137,9 +96,6 @@ def test_a_complaint_by_itself(text: str, headline: str | None, is_whole: bool) 
     assert found.is_whole == is_whole
 
 
-BETWEEN = {text: ["eth0: up"] for text in (WARNING_5_10, HUNG, KASAN, LOCKDEP)}
-
-
 def test_complaints_in_a_row_are_told_apart_and_what_is_between_belongs_to_none() -> None:
     texts = [text for text, *_ in EACH]
     everything = [
@@ -148,6 +104,51 @@ def test_complaints_in_a_row_are_told_apart_and_what_is_between_belongs_to_none(
     found = splats(everything)
     assert [splat.lines[0] for splat in found] == [lines(text)[0] for text in texts]
     assert not any("eth0: up" in splat.lines for splat in found)
+
+
+# What a kernel with LKDTM and sanitizers said when it was provoked (fixtures/record_splats.py).
+PROVOKED = {
+    "WARNING": ["WARNING at drivers/misc/lkdtm/bugs.c:112 in lkdtm_WARNING()"],
+    "WARNING_MESSAGE": [
+        "WARNING at drivers/misc/lkdtm/bugs.c:117 in lkdtm_WARNING_MESSAGE(): Warning message trigger"
+    ],
+    "CORRUPT_LIST_ADD": [
+        "WARNING at lib/list_debug.c:29 in __list_add_valid_or_report(): list_add corruption. next->prev"
+    ],
+    "REFCOUNT_INC_ZERO": [
+        "WARNING at lib/refcount.c:25 in refcount_warn_saturate(): refcount_t: addition on 0; use-after-free."
+    ],
+    "ARRAY_BOUNDS": ["UBSAN: array-index-out-of-bounds in drivers/misc/lkdtm/bugs.c:406:16"],
+    "READ_AFTER_FREE": ["BUG: KASAN: slab-use-after-free in lkdtm_READ_AFTER_FREE+"],
+    "SLAB_LINEAR_OVERFLOW": ["BUG: KASAN: slab-out-of-bounds in lkdtm_SLAB_LINEAR_OVERFLOW+"],
+    "SPINLOCKUP": ["BUG: scheduling while atomic: python/", "[ BUG: Invalid wait context ]"],  # lockdep
+}
+LOGS = Path(__file__).parents[2] / "fixtures" / "splats"
+
+
+def test_each_provocation_is_recorded() -> None:
+    assert {log.stem for log in LOGS.iterdir()} == {*PROVOKED}
+
+
+@pytest.mark.parametrize("name", PROVOKED)
+def test_what_a_provoked_kernel_says(name: str) -> None:
+    logged = (LOGS / f"{name}.log").read_text().splitlines()
+    found = splats(logged)
+    assert len(found) == len(PROVOKED[name])
+    for splat, headline in zip(found, PROVOKED[name], strict=True):
+        assert splat.headline.startswith(headline)
+        assert f" lkdtm_{name}+0x" in splat.text or "BUG: " in splat.headline
+        assert "RAX: " not in splat.text
+    told = {line for splat in found for line in splat.lines}
+    others = [line for line in logged if line not in told]
+    assert all(line.startswith(("lkdtm: ", "Disabling lock debugging")) for line in others)
+
+
+def test_provocations_in_a_row_are_told_apart() -> None:
+    logs = [line for name in PROVOKED for line in (LOGS / f"{name}.log").read_text().splitlines()]
+    expected = [headline for headlines in PROVOKED.values() for headline in headlines]
+    for splat, headline in zip(splats(logs), expected, strict=True):
+        assert splat.headline.startswith(headline)
 
 
 @pytest.mark.parametrize(
