@@ -17,10 +17,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 SURVIVED = {
-    "WARNING": r"WARNING at drivers/misc/lkdtm/bugs\.c:\d+ in lkdtm_WARNING\(\)",
-    "CORRUPT_LIST_ADD": r"WARNING at lib/list_debug\.c:\d+ in .*list_add corruption",
-    "REFCOUNT_INC_ZERO": r"WARNING at lib/refcount\.c:\d+ in refcount_warn_saturate\(\): .*use-after-free",
-    "ARRAY_BOUNDS": r"UBSAN: array-index-out-of-bounds in drivers/misc/lkdtm/bugs\.c",
+    "WARNING": r"WARNING at \S*drivers/misc/lkdtm/bugs\.c:\d+ in lkdtm_WARNING\(\)",
+    "CORRUPT_LIST_ADD": r"WARNING at \S*lib/list_debug\.c:\d+ in .*list_add corruption",
+    "REFCOUNT_INC_ZERO": r"WARNING at \S*lib/refcount\.c:\d+ in refcount_warn_saturate\(\): .*use-after-free",
+    "ARRAY_BOUNDS": r"UBSAN: array-index-out-of-bounds in \S*drivers/misc/lkdtm/bugs\.c",
     # lockdep's; either
     "SPINLOCKUP": r"(WARNING: lock held when returning to user space|\[ BUG: Invalid wait context)",
     "READ_AFTER_FREE": r"BUG: KASAN: slab-use-after-free in lkdtm_READ_AFTER_FREE",

@@ -135,3 +135,30 @@ def test_without_the_log_no_test_fails(guest_tests: pytest.Pytester) -> None:
     )
     result = guest_tests.runpytest_subprocess(f"--bpf-kernel={KERNEL}", "-k", "test_warns")
     result.assert_outcomes(passed=1, failed=1, skipped=1)
+
+
+def test_the_running_kernel_is_watched_as_well(guest_tests: pytest.Pytester) -> None:
+    """pytest runs in the guest by itself, for which the guest's kernel is the running one."""
+    guest_tests.makepyfile(
+        test_outer="""
+        import os, shutil, subprocess, sys
+        import pytest
+
+        @pytest.mark.bpf_kernel_warnings("mark_buffer_dirty", reason="the other pytest is to find it")
+        def test_pytest_by_itself(bpf_kernel, tmp_path):
+            for name in ("test_it.py", "broken_disk.py"):
+                shutil.copy(name, tmp_path)
+            own = {n: v for n, v in os.environ.items() if not n.startswith(("PYTEST_", "BPFMAPS_CONTROL"))}
+            command = [sys.executable, "-m", "pytest", "-rA", "-k", "before or test_warns", "-p", "no:xdist"]
+            command += ["--bpf-kernel=host", "-p", "no:hypothesispytest"]
+            done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
+            print(done.stdout)
+            assert done.returncode == 1
+        """
+    )
+    result = guest_tests.runpytest_subprocess(f"--bpf-kernel={KERNEL}", "test_outer.py", "-rP")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*_ test_warns[[]host] _*", WARNED, "*Captured kernel log call*"])
+    result.stdout.fnmatch_lines(["PASSED test_it.py::test_before[[]host]"])
+    # What is printed once per boot is not let again: the machine may be somebody else's, too.
+    result.stdout.fnmatch_lines(["*2 failed, 1 passed, 1 skipped, *"])
