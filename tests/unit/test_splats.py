@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.kernel.splats import LONGEST, fall, last_fall, readable, reason, splats
+from pytest_bpfmaps.kernel.splats import LONGEST, fall, headlines, last_fall, readable, reason, splats
 
 WARNING_5_10 = """
 ------------[ cut here ]------------
@@ -204,5 +204,6 @@ CONSOLE = [
 def test_a_console_is_read_from_the_fall_on() -> None:
     assert fall(CONSOLE) == last_fall(CONSOLE) == 201
     assert reason(CONSOLE) == "Fatal exception"
+    assert headlines(CONSOLE[:204]) == ["kernel BUG at fs/inode.c:1!"]
     assert readable(CONSOLE[201:]) == [*CONSOLE[201:204], *CONSOLE[-2:]]
     assert fall(CONSOLE[:201]) is last_fall(CONSOLE[:201]) is reason(CONSOLE[:201]) is None
