@@ -53,8 +53,9 @@ def opened(path: Path, work: Path) -> Iterator[Layout]:
     with tempfile.TemporaryDirectory(dir=work) as name:
         try:
             with tarfile.open(path) as archive:
-                wanted = [m for m in archive if m.isreg() and _MEMBER.fullmatch(m.name)]
-                archive.extractall(name, wanted, filter="data")
+                for member in archive:
+                    if member.isreg() and _MEMBER.fullmatch(member.name):
+                        _copy(archive, member, Path(name, member.name))
         except (tarfile.TarError, EOFError) as error:
             raise VmError("cannot unpack", on=str(path), why=str(error), fix=_FIX) from error
         yield Layout(path, Path(name))
@@ -241,16 +242,20 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, path: PurePosixP
         return
     target = work / path
     if member.isreg():
-        content = archive.extractfile(member)
-        assert content is not None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as out:
-            shutil.copyfileobj(content, out, 1 << 20)
+        _copy(archive, member, target)
     elif member.islnk():  # to a file that came before it
         earlier = PurePosixPath(member.linkname)
         if not earlier.is_absolute() and ".." not in earlier.parts and (work / earlier).is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(work / earlier, target)
+
+
+def _copy(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    content = archive.extractfile(member)
+    assert content is not None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as out:
+        shutil.copyfileobj(content, out, 1 << 20)
 
 
 def _remove(path: Path) -> None:
