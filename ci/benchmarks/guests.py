@@ -186,9 +186,7 @@ def guest() -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     """A gateway whose guest is ready and has nothing to do yet, and how long that took."""
     told = Journal()
     command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", kernel().name, "--journal", told.path]
-    folder = (
-        two_tests()
-    )  # as `ours`: Python looks for modules in the working directory, which states are told by
+    folder = two_tests()  # as `ours`: states are told by where Python looks for modules
     with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as gateway:
         assert gateway.stdin is not None
         gateway.stdin.write(b"id='bench-worker'\n")

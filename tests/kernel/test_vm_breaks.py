@@ -171,6 +171,7 @@ def test_each_break_is_its_tests_and_everything_after_it_runs(
     for name in ("first", *(f"after_{what}" for what in after), "last"):
         result.stdout.fnmatch_lines([f"*PASSED test_it.py::test_{name}[[]{KERNEL}]*"])
     ran = re.findall(r"%\] (?:PASSED|FAILED) test_it\.py::test_(\w+)", result.stdout.str())
+    assert len(ran) == 6 + len(broken)
     assert ran == [name for name in re.findall(r"def test_(\w+)", BREAKS) if name in ran]
     for name in broken:
         result.stdout.fnmatch_lines([f"*_ test_{name}[[]{KERNEL}] _*", *REPORTS[name]])
