@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_bpfmaps.compiler.request import CompileRequest
 from pytest_bpfmaps.errors import VmLostError
+
+if TYPE_CHECKING:
+    from pytest_bpfmaps.compiler.request import CompileRequest
 
 FD_VARIABLE = "BPFMAPS_CONTROL_FD"  # set by guest.py
 

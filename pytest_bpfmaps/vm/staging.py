@@ -14,12 +14,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import FileLock
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 def name_lock(root: Path, name: str) -> FileLock:
     """The lock, between processes, of one name below `root`. A name that starts with a dot is no kernel's."""
+    from filelock import FileLock
+
     folder = root / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / f"{name}.lock")

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from filelock import FileLock
-
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import bytecode
@@ -119,6 +117,8 @@ def _recipe(kernel: Kernel, shape: Shape) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{kernel.name.replace('/', '_')}-{key}"
     recipe, initramfs = folder / f"{name}.json", folder / f"{name}.cpio"
+    from filelock import FileLock
+
     with FileLock(folder / ".lock"):
         if not (recipe.exists() and initramfs.exists()):
             packed = folder / f".{name}.cpio"

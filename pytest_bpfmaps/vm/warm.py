@@ -18,8 +18,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from pytest_bpfmaps.errors import VmError, VmTimeoutError
 from pytest_bpfmaps.vm import initramfs, states
 from pytest_bpfmaps.vm.architecture import architecture
@@ -88,6 +86,8 @@ def prepare(kernel: Kernel, shape: Shape) -> State:
     state = state_for(kernel, shape)
     if state.is_current():
         return state
+    from filelock import FileLock
+
     states.folder().mkdir(parents=True, exist_ok=True)
     with FileLock(states.folder() / f".{state.path.name}.lock"):
         if not state.is_current():
