@@ -104,6 +104,7 @@ def rehearse() -> None:
     _run_session()
     platform.platform(), platform.processor()  # starts processes; the answers are kept
     remembered.remember_worker()
+    remembered.remember_config()
     _say_too_late()
 
 

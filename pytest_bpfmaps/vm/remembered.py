@@ -6,16 +6,24 @@ The files that the answers come from are in the state's manifest: where one chan
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib.metadata
 import inspect
+import os
 import sys
-from collections.abc import Iterable, Iterator
-from functools import cached_property, partial
+from collections import UserDict
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from importlib.metadata import Distribution, EntryPoints, PackagePath, PathDistribution
+from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
+from unittest import mock
 
-_brief: list[ModuleType] = []
+# argparse asks for these, for its help, which no worker prints
+HELP = {"COLUMNS", "LINES", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"}
+
+_brief: list[Any] = []
 
 
 class Installed(PathDistribution):
@@ -90,26 +98,82 @@ def remember_worker() -> None:
         return made
 
     vars(gateway_base)["compile"] = compile_or_remember  # before the builtin of that name
+    # the worker would look in all folders for what is not installed; `forget_plugins` ends this
+    sys.modules.setdefault("setproctitle", None)  # type: ignore[arg-type]
 
 
 def remember_plugins(plugins: Iterable[object], fixture: type) -> None:
-    """Has `dir` of a plugin's module name its hooks and its fixtures, objects of type `fixture`, only.
+    """Has `dir` of a plugin, a module or an object, name only hooks and fixtures, objects of type `fixture`.
 
-    pytest and pluggy look at each name of each plugin, most of which its module has imported. This ends with
-    `forget_plugins`.
+    pytest and pluggy look at each name of each plugin, most of which it has imported or inherited. This ends
+    with `forget_plugins`.
     """
-    for module in plugins:
-        if isinstance(module, ModuleType) and "__dir__" not in vars(module):
-            fixtures = {name for name, value in vars(module).items() if type(value) is fixture}
-            vars(module)["__dir__"] = partial(_hooks_and, fixtures, vars(module))
-            _brief.append(module)
+    for plugin in plugins:
+        owner: Any = plugin if isinstance(plugin, ModuleType) else type(plugin)
+        if "__dir__" in vars(owner):
+            continue
+        fixtures = {name for name in dir(owner) if type(inspect.getattr_static(owner, name)) is fixture}
+        with contextlib.suppress(TypeError):  # a class that is not Python's
+            owner.__dir__ = _brief_dir(fixtures, vars(owner) if owner is plugin else None)
+            _brief.append(owner)
 
 
-def _hooks_and(fixtures: set[str], names: Iterable[str]) -> list[str]:
-    return [name for name in names if name.startswith("pytest_") or name in fixtures]
+def _brief_dir(fixtures: set[str], module: Iterable[str] | None) -> Callable[..., list[str]]:
+    """A `__dir__` for a module with those names, or for a class."""
+
+    def names(*plugin: object) -> list[str]:
+        everything = object.__dir__(*plugin) if module is None else module
+        return [name for name in everything if name.startswith("pytest_") or name in fixtures]
+
+    return names
 
 
 def forget_plugins() -> None:
-    """Plugins are registered: their modules are as ever."""
+    """The worker and its plugins have begun: they are as ever."""
     while _brief:
-        del vars(_brief.pop())["__dir__"]
+        del _brief.pop().__dir__
+    if sys.modules.get("setproctitle", _brief) is None:
+        del sys.modules["setproctitle"]
+
+
+class _Environment(UserDict[str, str]):
+    """Environment variables that know which of them were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+        super().__init__(os.environ)
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        self.asked.add(str(name))
+        return super().__contains__(name)
+
+
+def remember_config() -> None:
+    """Has the next configuration of pytest come with its own plugins registered.
+
+    It is not used where pytest would not make the same one then: an argument excludes a plugin, or an
+    environment variable that was read meanwhile has another value.
+    """
+    import _pytest.config as pytest_config
+
+    make = pytest_config.get_config
+    environment = _Environment()
+    with mock.patch.object(os, "environ", environment):
+        ready = [make()]
+    known = {name: environment.get(name) for name in environment.asked - HELP}
+
+    def get_config(args: Iterable[str] | None = None, plugins: Any = None, **more: Any) -> Any:
+        args = tuple(args or ())
+        others = any(value is not None for value in more.values())
+        differs = any(os.environ.get(name) != value for name, value in known.items())
+        if not ready or others or differs or any("no:" in arg for arg in args):  # -p no:NAME, -pno:NAME
+            return make(args, plugins, **more)
+        config = ready.pop()
+        config.invocation_params = config.InvocationParams(args=args, plugins=plugins, dir=Path.cwd())
+        return config
+
+    pytest_config.get_config = get_config

@@ -133,6 +133,60 @@ def test_plugins_that_are_remembered_have_the_hooks_and_fixtures_that_they_have(
     assert told[0] == told[1]
 
 
+CONFIGURES = """
+import os, sys
+import _pytest.config as pytest_config
+
+made = []
+class Manager(pytest_config.PytestPluginManager):
+    def __init__(self):
+        made.append(self)
+        super().__init__()
+
+pytest_config.PytestPluginManager = Manager
+arguments, environment, folder = eval(sys.argv[1])
+os.chdir(folder)
+os.environ.update(environment)
+config = pytest_config._prepareconfig(arguments, None)
+manager = config.pluginmanager
+plugins = [name for name, _ in manager.list_name_plugin() if not name.isdecimal()]
+hooks = {name: [one.plugin_name for one in caller.get_hookimpls() if not one.plugin_name.isdecimal()]
+         for name, caller in sorted(vars(manager.hook).items()) if hasattr(caller, "get_hookimpls")}
+facts = [plugins, hooks, config.invocation_params, config.rootpath, config.inipath, config.args_source]
+facts += [config.args, sorted(vars(config.option).items())]
+facts += [config.getini("cache_dir"), config.getini("addopts")]
+print(facts)
+print(len(made))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "remembered"),
+    [
+        ([], {}, True),
+        (["-p", "pytester", "--tb=short"], {"PYTEST_ADDOPTS": "-v -p no:doctest", "COLUMNS": "20"}, True),
+        (["-p", "no:doctest"], {}, False),
+        (["-pno:unittest"], {}, False),
+        ([], {"TOX_ENV_DIR": "/tox"}, False),
+    ],
+)
+def test_a_configuration_that_is_remembered_is_that_of_its_run(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], remembered: bool
+) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -ra\n")
+    ahead = "from pytest_bpfmaps.vm import rehearsal; rehearsal.rehearse()\n"
+
+    def run(program: str) -> list[str]:
+        command = [sys.executable, "-c", program, repr((arguments, environment, str(tmp_path)))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.splitlines() or [done.stderr]
+
+    expected, found = run(CONFIGURES), run(ahead + CONFIGURES)
+    assert expected[1:] == ["1"]
+    assert found == [expected[0], "0" if remembered else "1"]
+    assert str(tmp_path) in expected[0]
+
+
 def test_qemu_refuses_in_its_own_words(tmp_path: Path) -> None:
     nothing = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", "x86_64")
     with warm.states.in_memory() as memory:
