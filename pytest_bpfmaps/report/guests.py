@@ -26,6 +26,7 @@ from .lanes import Lane, divide
 from .skips import KERNEL, with_kernel
 from .workers import Workers
 
+WAIT = 10.0  # seconds that a guest which has ended may take to be gone, as pytest-xdist has it
 MISSING = "guests are pytest-xdist workers, and it is {}\n  -> {}"
 
 
@@ -48,6 +49,7 @@ class Guests:
         self._waiting: list[Lane] = []  # for another guest to end
         self._foreseen: list[pytest.Item] = []
         self._lives: dict[str, int] = {}
+        self._ended: list[Any] = []
         self._scheduler: Any = None
 
     def header(self) -> list[str]:
@@ -123,7 +125,12 @@ class Guests:
         return (yield)
 
     def pytest_unconfigure(self) -> None:
-        """Forget the journal."""
+        """Wait for guests that have ended, which execnet does not when none is left; forget the journal."""
+        for gateway in self._ended:
+            gateway.join(WAIT)
+            if gateway.hasreceiver():
+                gateway._io.kill()
+            gateway._io.wait()
         self.journal.close()
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -191,6 +198,7 @@ class Guests:
         node.gateway.spec.popen = True
         if error is None:
             node.gateway.exit()  # else pytest-xdist keeps the guest until the session ends
+            self._ended.append(node.gateway)
             output = node.workeroutput
             if not (output["shouldfail"] or output["shouldstop"]):
                 self._start_another()
