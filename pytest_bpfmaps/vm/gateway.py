@@ -153,7 +153,7 @@ class Gateway:
         return {
             "cwd": os.getcwd(),
             # The kernel's configuration is not among the host's files in /boot; probes look for it here.
-            "timeout": self.options.timeout,
+            "timeout": self.timeout,
             "env": {**os.environ, "BPFMAPS_KERNEL_CONFIG": str(kernel.config or "")},
             "umask": mask,
             "path": [p for p in sys.path if p],
