@@ -1,6 +1,10 @@
 """The guest's first process while a worker runs: wait for its end, say on demand where all tasks stand.
 
 It needs nothing of the test's process for that, nor of the host's files: they may be what hangs.
+
+In a guest whose state is saved it is a Python of its own from the start, this file by itself. Were the worker
+forked off one that has everything, it would have to copy each page that it changes, and that takes long under
+emulation.
 """
 
 from __future__ import annotations
@@ -11,20 +15,48 @@ import json
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Iterator
 
 PF_KTHREAD = 0x00200000
 PAUSE = 0.3  # seconds without another byte, after which a stack has been written
 MOST_TASKS = 40
+STACKS = signal.SIGRTMAX  # the worker then writes its Python stacks: guest.py
+RB_AUTOBOOT = 0x1234567
+# the worker's descriptors: to say a path, to wait until something is done with it, to write stacks
+SAY, DONE, STACKS_TO = 3, 4, 5
 libc = ctypes.CDLL(None)
 
 
-def watch(port: int, worker: int, python: int, signum: int) -> int:
-    """Reap children, and answer the alarm, until `worker` ends. Returns its exit status.
+def main(command: list[str]) -> None:
+    """Runs `command`, the worker, until it ends."""
+    said, say = os.pipe()
+    done, do = os.pipe()
+    written, writes = os.pipe()
+    moves = [(os.POSIX_SPAWN_DUP2, fd, to) for fd, to in ((say, SAY), (done, DONE), (writes, STACKS_TO))]
+    worker = os.posix_spawn(command[0], command, os.environ, file_actions=moves, setsid=True)
+    for fd in (say, done, writes):
+        os.close(fd)
+    port = os.read(said, 512)
+    if port:  # else the worker has ended
+        alarm = os.open(port, os.O_RDWR | os.O_CLOEXEC)
+        os.write(do, b"1")
+        if root := os.read(said, 512):
+            os.chroot(root)  # the kernel runs modprobe in the root of process 1
+            os.chdir("/")
+            os.write(do, b"1")
+        watch(alarm, worker, written)
 
-    `python` is where the worker writes its stacks to, on the signal `signum`.
-    """
+
+def tell(path: str) -> None:
+    """In the worker: names the port of the alarm, and later the root that process 1 is to share."""
+    os.write(SAY, path.encode())
+    os.read(DONE, 1)
+
+
+def watch(port: int, worker: int, python: int) -> None:
+    """Reap children, and answer the alarm, until `worker` ends. `python` is where it writes its stacks to."""
     ended, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -39,14 +71,14 @@ def watch(port: int, worker: int, python: int, signum: int) -> int:
             elif event & select.POLLIN:
                 seconds = json.loads(os.read(port, 512))["seconds"]
                 try:
-                    libc.tgkill(worker, able_thread(worker, signum), signum)
+                    libc.tgkill(worker, able_thread(worker, STACKS), STACKS)
                     sections = stacks(worker, python, seconds)
                 except (OSError, LookupError, ValueError) as error:  # of tasks that end meanwhile
                     sections = [("stacks", repr(error))]
                 os.write(port, json.dumps(sections).encode() + b"\n")
             else:
                 poll.unregister(port)  # the gateway is gone, and takes QEMU along
-    return status
+    print("bpfmaps: the worker ended with status", status, file=sys.stderr)
 
 
 def reap(worker: int) -> int | None:
@@ -137,3 +169,11 @@ def kernel_log() -> str:
         return "\n".join([*lines, str(error)])
     finally:
         os.close(log)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # to the console; an exit of process 1 would add a panic to it
+    libc.reboot(RB_AUTOBOOT)

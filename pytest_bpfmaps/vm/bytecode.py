@@ -64,14 +64,19 @@ def is_current(bytecode: Path, source: Path) -> bool:
 
 def lacking(files: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """Name and content of the bytecode that sources among `files` lack beside them."""
+    for file in files:
+        target = importlib.util.cache_from_source(file) if file.endswith(".py") else file
+        if target != file and not is_current(Path(target), Path(file)):
+            with suppress(py_compile.PyCompileError):
+                yield target, compiled(file)
+
+
+def compiled(source: str) -> bytes:
+    """The content of a bytecode file of `source`. Raises py_compile.PyCompileError."""
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch, "one.pyc")
-        for file in files:
-            target = importlib.util.cache_from_source(file) if file.endswith(".py") else file
-            if target != file and not is_current(Path(target), Path(file)):
-                with suppress(py_compile.PyCompileError):
-                    py_compile.compile(file, str(made), dfile=file, doraise=True)
-                    yield target, made.read_bytes()
+        py_compile.compile(source, str(made), dfile=source, doraise=True)
+        return made.read_bytes()
 
 
 def _write(target: Path, sources: list[Path], scratch: Path) -> None:

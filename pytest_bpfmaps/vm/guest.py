@@ -24,8 +24,11 @@ import traceback
 from typing import Any
 
 PORTS = ("bpfmaps.control", "bpfmaps.stream", "bpfmaps.alarm")
-STACKS = signal.SIGRTMAX  # on which the worker writes its Python stacks; alarm.py reads them
-HOST_FILES = 9  # the descriptor of the host's plain root, opened by init.sh
+# last words, which the host looks for in the console
+CANNOT_MOUNT = "cannot mount the host's files"
+NO_CARD = "cannot drive the network card"
+STACKS = signal.SIGRTMAX  # on which the worker writes its Python stacks; alarm.py sends it
+HOST_FILES = 9  # the host's plain root, opened by init.sh
 SIOCADDRT, SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8913, 0x8914, 0x8916, 0x891C
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2
 VIRTIO_NET = 1  # the device's number, include/uapi/linux/virtio_ids.h
@@ -97,7 +100,7 @@ def network_up() -> None:
     if not os.path.exists(CARD):
         os.system("PATH=/sbin:/usr/sbin:/bin:/usr/bin exec modprobe virtio_net")
     if not os.path.exists(CARD):
-        raise OSError("bpfmaps: this kernel cannot drive the network card (it lacks virtio_net)")
+        raise OSError(f"bpfmaps: this kernel {NO_CARD} (it lacks virtio_net)")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for request, value in ((SIOCSIFADDR, ADDRESS), (SIOCSIFNETMASK, MASK)):
             fcntl.ioctl(sock, request, struct.pack("16s16s8x", b"eth0", sockaddr(value)))
@@ -122,12 +125,17 @@ def use_name_server() -> None:
 
 
 def open_port(name: str) -> int:
-    """A descriptor of the virtio-serial port called `name`; no udev is needed to find it."""
+    """A descriptor of the virtio-serial port called `name`."""
+    return os.open(find_port(name), os.O_RDWR | os.O_CLOEXEC)
+
+
+def find_port(name: str) -> str:
+    """The device of the virtio-serial port called `name`; no udev is needed to find it."""
     while True:  # QEMU tells the names of the ports one by one; the gateway has a deadline
         for path in glob.glob("/sys/class/virtio-ports/*/name"):
             with open(path) as file:
                 if file.read().strip() == name:
-                    return os.open(f"/dev/{path.split('/')[-2]}", os.O_RDWR | os.O_CLOEXEC)
+                    return f"/dev/{path.split('/')[-2]}"
         time.sleep(0.005)
 
 
@@ -143,8 +151,11 @@ def read_line(fd: int) -> dict[str, Any]:
     return line
 
 
-def apply(job: dict[str, Any]) -> None:
-    """Make this process look like one that the host's pytest had started."""
+def apply(job: dict[str, Any], host_files: int) -> None:
+    """Make this process look like one that the host's pytest had started.
+
+    `host_files`, which is closed, is a descriptor of the host's plain root.
+    """
     os.environ.clear()
     os.environ.update(job["env"])
     time.tzset()
@@ -156,8 +167,8 @@ def apply(job: dict[str, Any]) -> None:
     use_name_server()
     for folder in job["plain"]:
         # The overlay may remember that a file was missing there; the plain view asks the host each time.
-        mount(f"/proc/self/fd/{HOST_FILES}{folder}", folder, flags=MS_BIND)
-    os.close(HOST_FILES)
+        mount(f"/proc/self/fd/{host_files}{folder}", folder, flags=MS_BIND)
+    os.close(host_files)
     os.chdir(job["cwd"])
 
 
@@ -188,8 +199,10 @@ def limit_hangs(timeout: float) -> None:
         ("/proc/sys/kernel/hung_task_check_interval_secs", third // 4),
         ("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", min(third, 300)),
     ):
-        with contextlib.suppress(OSError), open(path, "w") as file:  # a kernel without that detector
-            file.write(str(seconds))
+        with contextlib.suppress(OSError), open(path, "r+") as file:  # a kernel without that detector
+            if file.read().strip() != str(seconds):  # else it takes milliseconds to start all anew
+                file.seek(0)
+                file.write(str(seconds))
 
 
 def main() -> None:
@@ -201,30 +214,29 @@ def main() -> None:
     control, stream, alarm = map(open_port, PORTS)
     hello = {"release": release, "uptime": float(open("/proc/uptime").read().split()[0])}  # noqa: SIM115
     os.write(control, json.dumps({"hello": hello}).encode() + b"\n")
-    work(control, stream, alarm)
-
-
-def work(control: int, stream: int, alarm: int) -> None:
-    """Take the job, be a worker in a child, and wait for its end."""
     job = read_line(control)
-    apply(job)
-    limit_hangs(job["timeout"])
+    apply(job, HOST_FILES)
     written, writes = os.pipe()
     worker = os.fork()
     if worker == 0:
         os.setsid()
         os.close(alarm)
         os.close(written)
-        faulthandler.register(STACKS, file=writes)
-        os.environ["BPFMAPS_CONTROL_FD"] = str(control)
-        serve(job, stream)
+        work(job, control, stream, writes)
         os._exit(0)
     for fd in (control, stream, writes):
         os.close(fd)
     from pytest_bpfmaps.vm.alarm import watch
 
-    status = watch(alarm, worker, written, STACKS)
-    print("bpfmaps: the worker ended with status", status, file=sys.stderr)
+    watch(alarm, worker, written)
+
+
+def work(job: dict[str, Any], control: int, stream: int, stacks: int) -> None:
+    """Be the worker, who writes its `stacks` when asked."""
+    limit_hangs(job["timeout"])
+    faulthandler.register(STACKS, file=stacks)
+    os.environ["BPFMAPS_CONTROL_FD"] = str(control)
+    serve(job, stream)
 
 
 if __name__ == "__main__":

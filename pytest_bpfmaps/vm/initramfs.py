@@ -22,12 +22,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import bytecode
+from pytest_bpfmaps.vm import alarm, bytecode
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.cpio import Cpio
 from pytest_bpfmaps.vm.elf import Elf
-from pytest_bpfmaps.vm.qemu import CANNOT_MOUNT
+from pytest_bpfmaps.vm.guest import CANNOT_MOUNT
 
 MODULES = ("virtio_console", "9pnet_virtio", "9p", "overlay")  # and that of the bus
 TAG = "bpfmaps.host"
@@ -35,7 +35,7 @@ MOUNT = "ro,trans=virtio,version=9p2000.L,msize=512000"
 # Old kernels read what they are asked for, and with a page cache one page at a time; new ones the reverse.
 READ_WHOLE = (MOUNT, "dd bs=512k if=")
 READ_AHEAD = (f"{MOUNT},cache=loose", "cat ")
-PYTHON_MODULES = "/modules/python"
+PYTHON_MODULES, FIRST = "/modules/python", "/modules/first.pyc"
 _FOLDERS = ("/proc", "/sys", "/dev", "/run", "/tmp", "/root", "/host")
 
 INIT = """#!/busybox/busybox sh
@@ -72,6 +72,7 @@ def write(
         initramfs.add_device("/dev/console", 5, 1)
         initramfs.add_bytes("/busybox/busybox", Path(busybox).read_bytes(), 0o755)
         initramfs.add_bytes("/init", init.encode(), 0o755)
+        initramfs.add_bytes(FIRST, bytecode.compiled(alarm.__file__))
         order = []
         for path in _modules(kernel, network):
             name = f"/modules/{path.name.split('.')[0]}.ko"
@@ -142,18 +143,18 @@ def _names_in(folder: str) -> list[str]:
 
 def before_all() -> str:
     """What Python runs first, on the host and in the guest."""
-    return f"import sys; sys.path[:] = {search_path()!r}; from pytest_bpfmaps.vm import modules"
+    return f"import sys; sys.path[:] = {search_path()!r}; from pytest_bpfmaps.vm import alarm, modules"
 
 
 def python(environment: Mapping[str, str]) -> str:
-    """The guest's first Python process, as a command."""
+    """The guest's first Python process, and the one that it starts, as a command."""
     program = f"{before_all()}; modules = modules.Finder({PYTHON_MODULES!r}); "
     program += "from pytest_bpfmaps.vm import zygote; zygote.run(modules)"
     settings = [f"{name}={value}" for name, value in environment.items()]
     if site.USER_SITE in sys.path:  # HOME is another in the guest
         settings.append(f"PYTHONUSERBASE={site.USER_BASE}")
-    words = ["env", "HOME=/root", *settings, sys.executable, "-u", "-P", "-c", program]
-    return shlex.join(words)
+    first = [sys.executable, "-S", "-P", FIRST]
+    return shlex.join(["env", "HOME=/root", *settings, *first, sys.executable, "-u", "-P", "-c", program])
 
 
 def _modules(kernel: Kernel, network: bool) -> Iterator[Path]:

@@ -16,11 +16,10 @@ from typing import Self
 
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.architecture import Architecture, architecture
+from pytest_bpfmaps.vm.guest import CANNOT_MOUNT, NO_CARD
 from pytest_bpfmaps.vm.monitor import Monitor
 
 PR_SET_PDEATHSIG = 1
-CANNOT_MOUNT = "cannot mount the host's files"  # a guest's last word, init.sh and zygote.py
-NO_CARD = "cannot drive the network card"  # likewise, guest.py
 PORTS = ("control", "stream", "alarm")
 MONITOR = "monitor"
 

@@ -1,8 +1,9 @@
-"""The first process of a guest whose state is saved: gets ready, stops, goes on in each restored copy.
+"""The worker of a guest whose state is saved: gets ready, stops, goes on in each restored copy.
 
 It runs in the initramfs, where every file of Python's has the host's path. What a worker does before its
-first test is done (`rehearsal`); then it says so and waits. The host saves the machine while it waits. In a
-restored machine the host says go, and this process puts the host's files in the initramfs's place.
+first test is done (`rehearsal.py`); then it says so and waits. The host saves the machine while it waits. In
+a restored machine the host says go, and this process puts the host's files in the initramfs's place. Then
+process 1 (`alarm.py`) follows.
 """
 
 from __future__ import annotations
@@ -19,32 +20,34 @@ import os
 import random
 import shutil
 import struct
-import sys
-import sysconfig
 import time
 import traceback
-from typing import Any
 
-from pytest_bpfmaps.vm import guest, initramfs, modules, qemu, rehearsal
+from pytest_bpfmaps.vm import alarm, guest, initramfs, libraries, modules, rehearsal
 
 HOST, LAYER, ROOT = "/run/host", "/run/layer", "/run/root"
 KEPT = ("dev", "proc", "run", "sys", "tmp")
-EXTENSION = sysconfig.get_config_var("EXT_SUFFIX")
 CLEARED = 64 << 20
-MAP_FIXED = 0x10
 PORTS = "/sys/class/virtio-ports"
 MS_RDONLY, MS_REC = 1, 16384
 PR_SET_THP_DISABLE = 41
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
+USUAL = 180.0  # seconds that a test in an emulated guest has, unless its job says otherwise
 OPTIONS = "trans=virtio,version=9p2000.L,msize=512000,cache=loose"
 
-libc_mmap = guest.libc.mmap
-libc_mmap.restype = ctypes.c_void_p
-libc_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+
+def run(finder: modules.Finder) -> None:
+    """`main`, and the end of this process, upon which process 1 ends the machine."""
+    try:
+        main(finder)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
 
 
 def main(finder: modules.Finder) -> None:
-    """Process 1, from the boot to the end of each copy."""
+    """The worker, from the boot to the end of each copy."""
     began = time.monotonic()
     gc.disable()
     guest.mount_all(os.uname().release, "")
@@ -55,24 +58,34 @@ def main(finder: modules.Finder) -> None:
     guest.libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
     rehearsal.rehearse()
     start_all_cpus()
+    guest.limit_hangs(USUAL)
     finder.close()
+    there, given_up = libraries.give_up_code()
     drop_files()
     gc.collect()
     give_memory_back()
     guest.libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
     gc.freeze()  # a collection would touch, and so copy, every page of what is here
     gc.enable()
-    control, stream, alarm = map(guest.open_port, guest.PORTS)
+    *ports, bell = guest.PORTS
+    control, stream = map(guest.open_port, ports)
+    alarm.tell(guest.find_port(bell))
     os.write(control, json.dumps({"saved": time.monotonic() - began}).encode() + b"\n")
     go = guest.read_line(control)
     started = time.monotonic()
     time.clock_settime(time.CLOCK_REALTIME, go["time"])
     add_entropy(bytes.fromhex(go["entropy"]))
     random.seed()
-    enter_host_files(go["modules"])
+    plain = enter_host_files(go["modules"])
+    libraries.use_host_files(there, given_up)
+    alarm.tell(ROOT)
+    os.closerange(alarm.SAY, alarm.DONE + 1)
+    os.set_inheritable(alarm.STACKS_TO, False)
     hello = {"release": os.uname().release, "seconds": time.monotonic() - started}
     os.write(control, json.dumps({"hello": hello}).encode() + b"\n")
-    guest.work(control, stream, alarm)
+    job = guest.read_line(control)
+    guest.apply(job, plain)
+    guest.work(job, control, stream, alarm.STACKS_TO)
 
 
 def check_kernel() -> None:
@@ -82,7 +95,7 @@ def check_kernel() -> None:
     found = {"9p": "9p" in known, "overlay": "overlay" in known, "virtio-console": os.path.isdir(PORTS)}
     missing = [name for name, is_there in found.items() if not is_there]
     if missing:
-        raise OSError(f"bpfmaps: this kernel {qemu.CANNOT_MOUNT} (it lacks {', '.join(missing)})")
+        raise OSError(f"bpfmaps: this kernel {guest.CANNOT_MOUNT} (it lacks {', '.join(missing)})")
 
 
 def start_all_cpus() -> None:
@@ -131,8 +144,11 @@ def add_entropy(seed: bytes) -> None:
         fcntl.ioctl(device, RNDRESEEDCRNG)
 
 
-def enter_host_files(modules: str) -> None:
-    """A read-only view of the host's files with a writable layer in memory over it, as root."""
+def enter_host_files(modules: str) -> int:
+    """A read-only view of the host's files with a writable layer in memory over it, as root.
+
+    Returns a descriptor of that view by itself.
+    """
     for folder in (HOST, f"{LAYER}/upper", f"{LAYER}/work", ROOT):
         os.makedirs(folder, exist_ok=True)
     must_mount(initramfs.TAG, HOST, "9p", MS_RDONLY, OPTIONS)
@@ -142,45 +158,15 @@ def enter_host_files(modules: str) -> None:
         must_mount(folder, ROOT + folder, "", guest.MS_BIND | MS_REC, "")
     must_mount("tmpfs", f"{ROOT}/run", "tmpfs", 0, "mode=0755")
     plain = os.open(HOST, os.O_RDONLY | os.O_DIRECTORY)
-    os.dup2(plain, guest.HOST_FILES)
-    os.close(plain)
     os.chroot(ROOT)
     os.chdir("/")
     guest.mount_modules(os.uname().release, modules)
     importlib.invalidate_caches()  # folders have more files now, and the times of change that they had
-    run_host_libraries()
-
-
-def run_host_libraries() -> None:
-    """Maps the code that this process runs from the host's files, which are the same: uprobes go into those.
-
-    Python's own extension modules stay as they are: each costs milliseconds, and nobody traces them.
-    """
-    with open("/proc/self/maps") as maps:
-        mapped = [line.split(maxsplit=5) for line in maps]
-    for area, rights, offset, *_, name in (fields for fields in mapped if len(fields) > 5):
-        path = name.strip().removesuffix(" (deleted)")
-        if rights == "r-xp" and path.startswith("/") and not path.endswith(EXTENSION):
-            start, end = (int(address, 16) for address in area.split("-"))
-            fd = os.open(path, os.O_RDONLY)
-            rights_now, how = mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE | MAP_FIXED
-            if libc_mmap(start, end - start, rights_now, how, fd, int(offset, 16)) != start:
-                raise OSError(ctypes.get_errno(), "cannot map code", path)
-            os.close(fd)
+    return plain
 
 
 def must_mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
     """mount(2). Raises OSError."""
     if guest.libc.mount(source.encode(), target.encode(), kind.encode(), flags, options.encode()) != 0:
         why = os.strerror(ctypes.get_errno())
-        raise OSError(f"bpfmaps: this kernel {qemu.CANNOT_MOUNT} ({kind}): {why}")
-
-
-def run(finder: modules.Finder) -> Any:
-    """`main`, and the end of the machine whatever happens."""
-    try:
-        main(finder)
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-    guest.libc.reboot(guest.RB_AUTOBOOT)
+        raise OSError(f"bpfmaps: this kernel {guest.CANNOT_MOUNT} ({kind}): {why}")
