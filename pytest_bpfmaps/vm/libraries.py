@@ -6,7 +6,7 @@ import ctypes
 import mmap
 import os
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pytest_bpfmaps.vm import guest
@@ -44,6 +44,13 @@ class Mapping(NamedTuple):
             raise OSError(ctypes.get_errno(), "cannot map code", self.path)
 
 
+class Code(NamedTuple):
+    """Libraries' code that is `there`, and that which was given up."""
+
+    there: list[Mapping]
+    given_up: list[Mapping]
+
+
 def mapped_files() -> Iterator[Mapping]:
     """Those of this process. Their paths are those of the host's, also when they are deleted."""
     with open("/proc/self/maps") as maps:
@@ -54,11 +61,10 @@ def mapped_files() -> Iterator[Mapping]:
             yield Mapping(name.strip().removesuffix(" (deleted)"), start, end, int(offset, 16), rights)
 
 
-def give_up_code() -> tuple[list[Mapping], list[Mapping]]:
+def give_up_code() -> Code:
     """Clears the code of libraries that process 1 has no use for: until the host's is there, it does not run.
 
-    It would be the largest part of a saved state that is not needed. Returns the code that is there, and that
-    which is not.
+    It would be the largest part of a saved state that is not needed.
     """
     with open("/proc/1/maps") as maps:
         needed = maps.read()
@@ -72,13 +78,13 @@ def give_up_code() -> tuple[list[Mapping], list[Mapping]]:
             file = os.open(mapping.path, os.O_WRONLY)
             os.pwrite(file, bytes(mapping.end - mapping.start), mapping.offset)
             os.close(file)
-    return [one for one in code if one not in given_up], given_up
+    return Code([one for one in code if one not in given_up], given_up)
 
 
-def use_host_files(there: Iterable[Mapping], given_up: Iterable[Mapping]) -> None:
+def use_host_files(code: Code) -> None:
     """Maps libraries' code from the host's files: uprobes go into those. What runs now is read at once."""
-    now = dict.fromkeys(there, mmap.MAP_PRIVATE | mmap.MAP_POPULATE)
-    for mapping, flags in (now | dict.fromkeys(given_up, mmap.MAP_PRIVATE)).items():
+    now = dict.fromkeys(code.there, mmap.MAP_PRIVATE | mmap.MAP_POPULATE)
+    for mapping, flags in (now | dict.fromkeys(code.given_up, mmap.MAP_PRIVATE)).items():
         file = os.open(mapping.path, os.O_RDONLY)
         mapping.replace(mmap.PROT_READ | mmap.PROT_EXEC, flags, file)
         os.close(file)

@@ -160,7 +160,9 @@ def remember_config() -> None:
     """
     import _pytest.config as pytest_config
 
-    make = pytest_config.get_config
+    make = getattr(pytest_config, "get_config", None)  # it is pytest's own: a later one may not have it
+    if make is None:
+        return
     environment = _Environment()
     with mock.patch.object(os, "environ", environment):
         ready = [make()]

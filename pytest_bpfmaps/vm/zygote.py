@@ -49,6 +49,30 @@ def run(finder: modules.Finder) -> None:
 def main(finder: modules.Finder) -> None:
     """The worker, from the boot to the end of each copy."""
     began = time.monotonic()
+    code = get_ready(finder)
+    *ports, bell = guest.PORTS
+    control, stream = map(guest.open_port, ports)
+    alarm.tell(guest.find_port(bell))
+    os.write(control, json.dumps({"saved": time.monotonic() - began}).encode() + b"\n")
+    go = guest.read_line(control)
+    started = time.monotonic()
+    time.clock_settime(time.CLOCK_REALTIME, go["time"])
+    add_entropy(bytes.fromhex(go["entropy"]))
+    random.seed()
+    plain = enter_host_files(go["modules"])
+    libraries.use_host_files(code)
+    alarm.tell(ROOT)
+    os.closerange(alarm.SAY, alarm.DONE + 1)
+    os.set_inheritable(alarm.STACKS_TO, False)
+    hello = {"release": os.uname().release, "seconds": time.monotonic() - started}
+    os.write(control, json.dumps({"hello": hello}).encode() + b"\n")
+    job = guest.read_line(control)
+    guest.apply(job, plain)
+    guest.work(job, control, stream, alarm.STACKS_TO)
+
+
+def get_ready(finder: modules.Finder) -> libraries.Code:
+    """All that is to be behind when the machine is saved, in no more memory than it takes."""
     gc.disable()
     guest.mount_all(os.uname().release, "")
     check_kernel()
@@ -60,32 +84,14 @@ def main(finder: modules.Finder) -> None:
     start_all_cpus()
     guest.limit_hangs(USUAL)
     finder.close()
-    there, given_up = libraries.give_up_code()
+    code = libraries.give_up_code()
     drop_files()
     gc.collect()
     give_memory_back()
     guest.libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
     gc.freeze()  # a collection would touch, and so copy, every page of what is here
     gc.enable()
-    *ports, bell = guest.PORTS
-    control, stream = map(guest.open_port, ports)
-    alarm.tell(guest.find_port(bell))
-    os.write(control, json.dumps({"saved": time.monotonic() - began}).encode() + b"\n")
-    go = guest.read_line(control)
-    started = time.monotonic()
-    time.clock_settime(time.CLOCK_REALTIME, go["time"])
-    add_entropy(bytes.fromhex(go["entropy"]))
-    random.seed()
-    plain = enter_host_files(go["modules"])
-    libraries.use_host_files(there, given_up)
-    alarm.tell(ROOT)
-    os.closerange(alarm.SAY, alarm.DONE + 1)
-    os.set_inheritable(alarm.STACKS_TO, False)
-    hello = {"release": os.uname().release, "seconds": time.monotonic() - started}
-    os.write(control, json.dumps({"hello": hello}).encode() + b"\n")
-    job = guest.read_line(control)
-    guest.apply(job, plain)
-    guest.work(job, control, stream, alarm.STACKS_TO)
+    return code
 
 
 def check_kernel() -> None:
