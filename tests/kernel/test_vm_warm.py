@@ -38,6 +38,26 @@ REPORTS = """
 """
 
 
+LIBRARIES = """
+    import hashlib, sqlite3, ssl, sysconfig
+
+    def test_they_work(bpf_kernel):
+        digest = hashlib.sha256(b"").hexdigest()
+        assert digest == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        assert sqlite3.connect(":memory:").execute("select 6 * 7").fetchone() == (42,)
+        assert ssl.create_default_context().get_ciphers()
+
+    def test_their_code_is_that_of_files_that_uprobes_go_into(bpf_kernel):
+        extension = sysconfig.get_config_var("EXT_SUFFIX")
+        with open("/proc/self/maps") as file:
+            mapped = [line.split(maxsplit=5) for line in file]
+        code = [fields[5].strip() for fields in mapped if fields[1] == "r-xp" and "/" in fields[-1]]
+        assert any("libcrypto" in path for path in code)
+        assert any("libc.so" in path for path in code)
+        assert [path for path in code if path.endswith("(deleted)") and extension not in path] == []
+"""
+
+
 def facts_of_a_run(pytester: pytest.Pytester) -> dict[str, object]:
     result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "-rP")
     result.assert_outcomes(passed=1)
@@ -74,6 +94,15 @@ def test_a_restored_guest_is_as_if_it_had_just_been_started(
     assert (first["umask"], first["cwd"], first["variable"]) == (0o27, str(pytester.path), "of this run")
     assert first["host"] == os.uname().nodename
     assert first["cpus"] == 2
+
+
+def test_libraries_of_a_restored_guest_run_the_code_of_the_hosts_files(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    pytester.makeconftest(FIXTURES)
+    pytester.makepyfile(LIBRARIES)
+    pytester.runpytest_subprocess("--bpf-kernel=6.1").assert_outcomes(passed=2)
 
 
 def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(
