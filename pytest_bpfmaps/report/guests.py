@@ -24,6 +24,7 @@ from pytest_bpfmaps.vm.ways import MODULES, way
 from .foreseen import foresee_all
 from .lanes import Lane, divide
 from .skips import KERNEL, with_kernel
+from .worker import shows_output
 from .workers import Workers
 
 WAIT = 10.0  # seconds that a guest which has ended may take to be gone, as pytest-xdist has it
@@ -109,6 +110,7 @@ class Guests:
         arguments += ["--memory", options["bpf_vm_memory"], "--timeout", str(options["bpf_vm_timeout"])]
         arguments += ["--network"] if options["bpf_vm_network"] else []
         arguments += ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
+        arguments += ["--output"] if shows_output(self.config) else []
         there = next((one for one in self._elsewhere if one.has(lane.kernel)), None)
         if there is None:
             command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *arguments]

@@ -14,6 +14,17 @@ from pytest_bpfmaps.vm.remembered import forget_plugins
 from pytest_bpfmaps.vm.rpc import Host
 
 
+def shows_output(config: pytest.Config) -> bool:
+    """Whether what tests write is to be seen at once: ``-s``, ``--capture=tee-sys``."""
+    return config.getoption("capture") in ("no", "tee-sys")
+
+
+def show_output(config: pytest.Config) -> None:
+    """Has stdout be stderr, and pytest write its own to /dev/null, where execnet has both go."""
+    config.get_terminal_writer()._file = os.fdopen(os.dup(1), "w", closefd=False)
+    os.dup2(2, 1)
+
+
 class Worker:
     """`orders` are those of `lanes.Lane`."""
 
@@ -22,6 +33,8 @@ class Worker:
         self.host = Host.connect() if self.kernel != HOST else None
         self._orders = orders
         self._root = config.rootpath
+        if shows_output(config):
+            show_output(config)
         if files := orders.get("files"):
             config.args = [str(config.rootpath / file) for file in files]
 

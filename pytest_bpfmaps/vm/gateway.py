@@ -18,6 +18,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -45,6 +47,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--judge", action="store_true", help="find out whether KVM works on this machine")
     parser.add_argument("--network", action="store_true")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds to boot, and for each test")
+    parser.add_argument("--output", action="store_true", help="show what tests write")
     parser.add_argument("--clang", default=None)
     parser.add_argument("--journal", default=None)
     return parser.parse_known_args(argv)[0]
@@ -83,7 +86,8 @@ class Gateway:
             self.started = time.monotonic()
             with way(self.options.way).start(kernel, shape) as machine:
                 self.attending = True
-                return self._attend(machine, kernel)
+                with showing(machine) if self.options.output else nullcontext():
+                    return self._attend(machine, kernel)
         except VmError as error:
             event = {VmTimeoutError: "hung", VmLostError: "lost"}.get(type(error), "failed")
             self._tell(event, text=_without_details(error), console=error.details or "", stacks=self.stacks)
@@ -160,6 +164,7 @@ class Gateway:
             "hostname": socket.gethostname(),
             "plain": [str(objects)],
             "execmodel": self.model,
+            "output": self.options.output,
             "id": f"{self.worker}-worker",
         }
 
@@ -231,6 +236,18 @@ class Gateway:
             fix=advice(words),
             details=words,
         )
+
+
+@contextmanager
+def showing(machine: Machine) -> Iterator[None]:
+    """Writes to stderr what the worker writes to its own, all of it. Ends the machine."""
+    writer = threading.Thread(target=pump, args=(machine.output.fileno(), 2), daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        machine.end()
+        writer.join()
 
 
 def _digest(path: str, _kernel: Kernel) -> str:

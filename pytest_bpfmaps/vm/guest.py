@@ -24,6 +24,7 @@ import traceback
 from typing import Any
 
 PORTS = ("bpfmaps.control", "bpfmaps.stream", "bpfmaps.alarm")
+OUTPUT = "bpfmaps.output"  # of the worker, where pytest does not capture it
 # last words, which the host looks for in the console
 CANNOT_MOUNT = "cannot mount the host's files"
 NO_CARD = "cannot drive the network card"
@@ -234,6 +235,10 @@ def main() -> None:
 def work(job: dict[str, Any], control: int, stream: int, stacks: int) -> None:
     """Be the worker, who writes its `stacks` when asked."""
     limit_hangs(job["timeout"])
+    if job["output"]:
+        output = open_port(OUTPUT)
+        os.dup2(output, 2)
+        os.close(output)
     faulthandler.register(STACKS, file=stacks)
     os.environ["BPFMAPS_CONTROL_FD"] = str(control)
     serve(job, stream)

@@ -1,4 +1,4 @@
-"""A QEMU process that can't outlive this one, its console, and the two byte channels into its guest."""
+"""A QEMU process that can't outlive this one, its console, and the byte channels into its guest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_bpfmaps.vm.guest import CANNOT_MOUNT, NO_CARD
 from pytest_bpfmaps.vm.monitor import Monitor
 
 PR_SET_PDEATHSIG = 1
-PORTS = ("control", "stream", "alarm")
+PORTS = ("control", "stream", "alarm", "output")
 MONITOR = "monitor"
 
 
@@ -107,7 +107,7 @@ def advice(words: str) -> str:
 
 
 class Machine:
-    """A running guest: ``stream`` carries execnet's bytes, ``control`` and ``alarm`` JSON lines.
+    """A running guest: ``stream`` carries execnet's bytes, ``control`` and ``alarm`` JSON, ``output`` text.
 
     What starts one (virtme-ng) only makes the QEMU command, for `arch`; everything from the process on is the
     same for all. QEMU gets `descriptors` of this process too.
@@ -116,7 +116,7 @@ class Machine:
     def __init__(self, command: Sequence[str], arch: str, descriptors: Sequence[int] = ()) -> None:
         self.console, self.messages = Log("console"), Log("qemu")
         pairs = {port: socket.socketpair() for port in PORTS}
-        self.control, self.stream, self.alarm = (pairs[port][0] for port in PORTS)
+        self.control, self.stream, self.alarm, self.output = (pairs[port][0] for port in PORTS)
         theirs = {port: pairs[port][1] for port in PORTS}
         self._monitor: Monitor | None = None
         self._monitor_socket, theirs[MONITOR] = socket.socketpair()
@@ -156,12 +156,16 @@ class Machine:
         silent = "silent during this test" if since else "empty"
         return "\n".join(f"--- {title}\n{text}" for title, text in parts if text) or f"--- console: {silent}"
 
-    def close(self) -> None:
-        """End the machine at once: its files are in memory, there is nothing to save."""
+    def end(self) -> None:
+        """End it at once: its files are in memory, there is nothing to save. What came of it can be read."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for part in (self.control, self.stream, self.alarm, self.console, self.messages):
+
+    def close(self) -> None:
+        """End it, and forget what it wrote."""
+        self.end()
+        for part in (self.control, self.stream, self.alarm, self.output, self.console, self.messages):
             part.close()
         (self._monitor or self._monitor_socket).close()
 

@@ -24,6 +24,7 @@ SUITE = """
     def test_runs_there(bpf):
         assert os.uname().release.startswith("6.1.0-")
         assert os.environ["SSH_CONNECTION"]
+        print("written there")
         assert os.getcwd() == os.environ["PWD"] == {there!r}
         assert bpf.create_map("array", value="u32", max_entries=1)[0] == 0
 
@@ -84,8 +85,9 @@ def test_a_kernel_runs_on_another_machine(pytester: pytest.Pytester, ssh: str, t
     shutil.copytree(pytester.path, there)
     python = f"env BPFMAPS_CACHE={CACHE} {sys.executable}"
     spec = f"ssh={ssh}//bpfmaps=6.*//python={python}//chdir={there}"
-    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "--tx", spec, "-v")
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "--tx", spec, "-v", "-s")
     result.assert_outcomes(passed=3, failed=1)
+    assert "written there" in result.stderr.lines
     result.stdout.fnmatch_lines(
         ["*_ test_ends_its_guest[[]6.1] _*", "VmLostError: guest died: *", "*Console of kernel 6.1*"]
     )

@@ -75,3 +75,34 @@ def test_host_workers_share_as_dist_says_and_junit_has_the_prefix(pytester: pyte
     named = [f"{case.get('classname')}::{case.get('name')}" for case in cases]
     assert {"ci.test_suite::test_one[6.1]", "ci.test_more::test_a"} < {*named}
     assert len(named) == len(set(named)) == 12
+
+
+@pytest.mark.parametrize(("way", "capture"), [("warm", "no"), ("warm", "tee-sys"), ("virtme-ng", "no")])
+def test_what_tests_write_is_seen_at_once(pytester: pytest.Pytester, way: str, capture: str) -> None:
+    """From all workers; in a guest also before its kernel panics."""
+    pytester.makepyfile(
+        test_suite="""
+        import os, sys
+
+        def test_writes(bpf_kernel):
+            where = "guest" if bpf_kernel.startswith("6.1.0-") else "host"
+            print("a line from the", where)
+            print("an error from the", where, file=sys.stderr)
+
+        def test_panics(bpf_kernel):
+            if bpf_kernel.startswith("6.1.0-"):
+                os.system("echo the last words of a child")
+                with open("/proc/sysrq-trigger", "w") as trigger:
+                    trigger.write("c")
+        """
+    )
+    options = [f"--capture={capture}", "--bpf-kernel=host,6.1", f"--bpf-vm={way}"]
+    result = pytester.runpytest_subprocess(*options, "-q")
+    result.assert_outcomes(passed=3, failed=1)
+    for line in ("a line from the host", "a line from the guest"):
+        assert result.stderr.lines.count(line) == 1
+        assert line not in result.stdout.str()
+    for where in ("host", "guest"):
+        assert f"an error from the {where}" in result.stderr.lines
+    assert "the last words of a child" in result.stderr.lines
+    assert "passed" not in result.stderr.str(), "pytest's own output in a worker"
