@@ -201,12 +201,15 @@ def rehearsed() -> Rehearsed:
     """What a worker is made of before its first test. Raises VmError when Python can't tell."""
     program = f"{initramfs.before_all()}; early = [*sys.modules]; recorder = modules.Recorder(); "
     program += "from pytest_bpfmaps.vm import rehearsal; rehearsal.report(early, recorder)"
+    # A state is for all runs; what this one asks of pytest, PYTEST_ADDOPTS, might exclude a plugin.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, initramfs.search_path()))
     done = subprocess.run(
         [sys.executable, "-P", "-c", program],
         capture_output=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, initramfs.search_path()))},
+        env=environment,
     )
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace")

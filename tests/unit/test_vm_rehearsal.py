@@ -51,6 +51,16 @@ def test_a_rehearsal_names_the_files_of_a_worker() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("PYTEST_ADDOPTS", "-p no:hypothesispytest"), ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")]
+)
+def test_a_rehearsal_is_for_all_runs_whatever_this_one_asks_of_pytest(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert "_hypothesis_pytestplugin.py" in {Path(source).name for source in warm.rehearsed().sources}
+
+
 ASKS = """
 import inspect, pathlib, sys
 import package.module as module, package.nested.deep as deep, package
