@@ -122,6 +122,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Decide which kernels; have pytest-xdist wait until it is known what there is to do on each."""
     if hasattr(config, "workerinput"):
+        if config.workerinput.get("bpfmaps", {}).get("kernel", HOST) != HOST:
+            from .report.others import settle_in_guest
+
+            settle_in_guest(config.workerinput)
         return
     patterns = option(config, "bpf_kernel")
     if patterns in ([], ["auto"]):

@@ -21,6 +21,7 @@ from pytest_bpfmaps.vm.journal import Entry, Journal
 from pytest_bpfmaps.vm.selection import HOST, IDLE, Selection, lane_of
 from pytest_bpfmaps.vm.ways import MODULES, way
 
+from . import others
 from .foreseen import foresee_all
 from .lanes import Lane, divide
 from .skips import KERNEL, with_kernel
@@ -154,10 +155,12 @@ class Guests:
         if life > 1:
             gateway.id = f"{lane}-{life}"
 
-    @pytest.hookimpl(optionalhook=True)
+    @pytest.hookimpl(optionalhook=True, trylast=True)  # after other plugins, whose word may need a change
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker what it is, and what to do."""
         name = lane_of(node.gateway)
+        if name not in (HOST, IDLE):
+            others.expect_guest(node.workerinput)
         orders = self._lanes[name].orders() if name in self._lanes else {"kernel": name}
         node.workerinput["bpfmaps"] = {**orders, "kernels": list(self.selection.names)}
         if any(one.has(orders["kernel"]) for one in self._elsewhere):

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from . import others
+
 Wanted = TypeVar("Wanted")
 
 
@@ -45,6 +47,7 @@ class Workers:
         from xdist.dsession import DSession
 
         config = self._config
+        others.expect_workers(config)
         config.option.dist, config.option.tx = self._dist, list(specs or self.hosts)
         self._distributed = DSession(config)
         self._distributed._failed_collection_errors.update(dict.fromkeys(known, True))
