@@ -46,17 +46,21 @@ class Worker:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
-        """Keep the tests of this worker."""
+        """Keep the tests of this worker.
+
+        Where the host names them, it is its word that counts: plugins that choose a part of all tests did so
+        there, where all are known.
+        """
+        collected = {item.nodeid: item for item in items}  # --dist=loadgroup will change the ids
         yield
-        mine = [item for item in items if kernel_of(item) == self.kernel]
-        without = set(self._orders.get("without", ()))
-        mine = [item for item in mine if item.nodeid not in without]
+        without = {collected.get(test) for test in self._orders.get("without", ())}
+        mine = [item for item in items if kernel_of(item) == self.kernel and item not in without]
         only = self._orders.get("only")
         if only is not None:
             unsure = set(self._orders.get("unsure", ()))
-            places = {test: place for place, test in enumerate(only)}
-            mine = [i for i in mine if i.nodeid in places or os.path.relpath(i.path, self._root) in unsure]
-            mine.sort(key=lambda item: places.get(item.nodeid, len(places)))
+            wanted = [collected[test] for test in only if test in collected]
+            more = [item for item in mine if os.path.relpath(item.path, self._root) in unsure]
+            mine = list(dict.fromkeys([*wanted, *more]))
         items[:] = mine
 
     def pytest_collection_finish(self) -> None:

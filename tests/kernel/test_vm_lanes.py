@@ -25,6 +25,13 @@ CONFTEST = """
 """
 
 
+PART = """
+    def pytest_collection_modifyitems(config, items):
+        config.hook.pytest_deselected(items=items[:3])
+        del items[:3]
+"""
+
+
 @pytest.fixture(autouse=True)
 def _cache(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The real 6.1 with its saved states, and a 5.10 that can't boot."""
@@ -178,6 +185,23 @@ def test_what_only_one_side_collects_is_not_lost(pytester: pytest.Pytester) -> N
     result.stdout.fnmatch_lines_random(
         ["*PASSED test_unequal.py::test_in_the_guest_only*", "*PASSED test_skipped.py::test_there*"]
     )
+
+
+@pytest.mark.parametrize("more", [(), ("-n2", "--dist=loadgroup")])
+def test_the_host_s_choice_counts(pytester: pytest.Pytester, more: tuple[str, ...]) -> None:
+    """A plugin that leaves out a part of all tests, as pytest-split does, would leave out another there."""
+    pytester.makeconftest(CONFTEST + PART)
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.xdist_group("group")
+        @pytest.mark.parametrize("n", range(4))
+        def test_x(bpf_kernel, n): pass
+        """
+    )
+    result = pytester.runpytest_subprocess("--bpf-kernel=host,6.1", *more)
+    result.assert_outcomes(passed=5, deselected=3)
 
 
 def test_broken_files_are_reported_once(pytester: pytest.Pytester) -> None:
