@@ -1,4 +1,4 @@
-"""The code of libraries in a guest whose state is saved: it comes from the host's files, which are equal."""
+"""The code and the constants of libraries in a guest whose state is saved come from the host's files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import NamedTuple
 from pytest_bpfmaps.vm import guest
 
 EXTENSION = sysconfig.get_config_var("EXT_SUFFIX")
+LARGE = 256 << 10
 MAP_FIXED, PROT_NONE = 0x10, 0
+RIGHTS = {"r-xp": mmap.PROT_READ | mmap.PROT_EXEC, "r--p": mmap.PROT_READ}
 
 libc_mmap = guest.libc.mmap
 libc_mmap.restype = ctypes.c_void_p
@@ -20,32 +22,46 @@ libc_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, cty
 
 
 class Mapping(NamedTuple):
-    """A file's part in this process's memory, as proc_pid_maps(5) has it."""
+    """A part of a file in this process's memory, as proc_pid_smaps(5) has it; `own`: kilobytes not its."""
 
     path: str
     start: int
     end: int
     offset: int
     rights: str
+    own: int = 0
 
     def is_library_code(self) -> bool:
         """Python's own extension modules are none: each costs milliseconds, and nobody traces them."""
         return self.rights == "r-xp" and not self.path.endswith(EXTENSION)
 
-    def shares_pages(self, other: Mapping) -> bool:
-        """Whether a page of the file is in both."""
-        mine, its = self.end - self.start, other.end - other.start
-        return self.offset < other.offset + its and other.offset < self.offset + mine
+    def is_as_in_the_file(self) -> bool:
+        """Code and constants; not what the loader has relocated."""
+        return self.rights in RIGHTS and not self.own
+
+    def is_large(self) -> bool:
+        """Whether it is worth a millisecond."""
+        return self.end - self.start >= LARGE
+
+    def pages(self) -> range:
+        """Where they begin in the file."""
+        return range(self.offset, self.offset + self.end - self.start, mmap.PAGESIZE)
+
+    def read_again(self, flags: int = 0) -> None:
+        """Maps it from the file that has its path now. Raises OSError."""
+        file = os.open(self.path, os.O_RDONLY)
+        self.replace(RIGHTS[self.rights], mmap.MAP_PRIVATE | flags, file)
+        os.close(file)
 
     def replace(self, rights: int, flags: int, file: int = -1) -> None:
         """Maps something else there, mmap(2). Raises OSError."""
         size, offset = self.end - self.start, self.offset if file >= 0 else 0
         if libc_mmap(self.start, size, rights, flags | MAP_FIXED, file, offset) != self.start:
-            raise OSError(ctypes.get_errno(), "cannot map code", self.path)
+            raise OSError(ctypes.get_errno(), "cannot map", self.path)
 
 
-class Code(NamedTuple):
-    """Libraries' code that is `there`, and that which was given up."""
+class Parts(NamedTuple):
+    """Libraries' code that is `there`, and what was given up."""
 
     there: list[Mapping]
     given_up: list[Mapping]
@@ -53,38 +69,40 @@ class Code(NamedTuple):
 
 def mapped_files() -> Iterator[Mapping]:
     """Those of this process. Their paths are those of the host's, also when they are deleted."""
-    with open("/proc/self/maps") as maps:
-        mapped = [line.split(maxsplit=5) for line in maps]
-    for area, rights, offset, _, _, name in (fields for fields in mapped if len(fields) > 5):
-        if name.startswith("/"):
+    with open("/proc/self/smaps") as maps:
+        lines = [line.split(maxsplit=5) for line in maps]
+    own = [int(fields[1]) for fields in lines if fields[0] == "Anonymous:"]
+    mapped = [fields for fields in lines if not fields[0].endswith(":")]
+    for (area, rights, offset, _, _, *name), changed in zip(mapped, own, strict=True):
+        if name and name[0].startswith("/"):
             start, end = (int(address, 16) for address in area.split("-"))
-            yield Mapping(name.strip().removesuffix(" (deleted)"), start, end, int(offset, 16), rights)
+            path = name[0].strip().removesuffix(" (deleted)")
+            yield Mapping(path, start, end, int(offset, 16), rights, changed)
 
 
-def give_up_code() -> Code:
-    """Clears the code of libraries that process 1 has no use for: until the host's is there, it does not run.
-
-    It would be the largest part of a saved state that is not needed.
-    """
+def give_up_parts() -> Parts:
+    """Clears code and constants of libraries that process 1 has no use for: until the host's are there,
+    nothing of them runs. They would be the largest part of a saved state that is not needed."""
     with open("/proc/1/maps") as maps:
         needed = maps.read()
     mappings = list(mapped_files())
     code = [one for one in mappings if one.is_library_code()]
-    given_up = [one for one in code if one.path not in needed]
+    libraries = {one.path for one in code}
+    able = [one for one in mappings if one.path not in needed and one.is_as_in_the_file()]
+    given_up = [one for one in able if one.path in libraries or one.is_large()]
     for mapping in given_up:
         mapping.replace(PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        others = (one for one in mappings if one.path == mapping.path and one != mapping)
-        if not any(mapping.shares_pages(other) for other in others):
-            file = os.open(mapping.path, os.O_WRONLY)
-            os.pwrite(file, bytes(mapping.end - mapping.start), mapping.offset)
-            os.close(file)
-    return Code([one for one in code if one not in given_up], given_up)
-
-
-def use_host_files(code: Code) -> None:
-    """Maps libraries' code from the host's files: uprobes go into those. What runs now is read at once."""
-    now = dict.fromkeys(code.there, mmap.MAP_PRIVATE | mmap.MAP_POPULATE)
-    for mapping, flags in (now | dict.fromkeys(code.given_up, mmap.MAP_PRIVATE)).items():
-        file = os.open(mapping.path, os.O_RDONLY)
-        mapping.replace(mmap.PROT_READ | mmap.PROT_EXEC, flags, file)
+        others = [one for one in mappings if one.path == mapping.path and one not in given_up]
+        file = os.open(mapping.path, os.O_WRONLY)
+        for page in {*mapping.pages()}.difference(*(other.pages() for other in others)):
+            os.pwrite(file, bytes(mmap.PAGESIZE), page)
         os.close(file)
+    return Parts([one for one in code if one not in given_up], given_up)
+
+
+def use_host_files(parts: Parts) -> None:
+    """Maps libraries' code from the host's files: uprobes go into those. What runs now is read at once."""
+    for mapping in parts.there:
+        mapping.read_again(mmap.MAP_POPULATE)
+    for mapping in parts.given_up:
+        mapping.read_again()

@@ -49,7 +49,7 @@ def run(finder: modules.Finder) -> None:
 def main(finder: modules.Finder) -> None:
     """The worker, from the boot to the end of each copy."""
     began = time.monotonic()
-    code = get_ready(finder)
+    parts = get_ready(finder)
     *ports, bell = guest.PORTS
     control, stream = map(guest.open_port, ports)
     alarm.tell(guest.find_port(bell))
@@ -60,7 +60,7 @@ def main(finder: modules.Finder) -> None:
     add_entropy(bytes.fromhex(go["entropy"]))
     random.seed()
     plain = enter_host_files(go["modules"])
-    libraries.use_host_files(code)
+    libraries.use_host_files(parts)
     alarm.tell(ROOT)
     os.closerange(alarm.SAY, alarm.DONE + 1)
     os.set_inheritable(alarm.STACKS_TO, False)
@@ -71,7 +71,7 @@ def main(finder: modules.Finder) -> None:
     guest.work(job, control, stream, alarm.STACKS_TO)
 
 
-def get_ready(finder: modules.Finder) -> libraries.Code:
+def get_ready(finder: modules.Finder) -> libraries.Parts:
     """All that is to be behind when the machine is saved, in no more memory than it takes."""
     gc.disable()
     guest.mount_all(os.uname().release, "")
@@ -84,14 +84,14 @@ def get_ready(finder: modules.Finder) -> libraries.Code:
     start_all_cpus()
     guest.limit_hangs(USUAL)
     finder.close()
-    code = libraries.give_up_code()
+    parts = libraries.give_up_parts()
     drop_files()
     gc.collect()
     give_memory_back()
     guest.libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
     gc.freeze()  # a collection would touch, and so copy, every page of what is here
     gc.enable()
-    return code
+    return parts
 
 
 def check_kernel() -> None:

@@ -39,13 +39,14 @@ REPORTS = """
 
 
 LIBRARIES = """
-    import hashlib, sqlite3, ssl, sysconfig
+    import hashlib, sqlite3, ssl, sysconfig, unicodedata
 
     def test_they_work(bpf_kernel):
         digest = hashlib.sha256(b"").hexdigest()
         assert digest == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         assert sqlite3.connect(":memory:").execute("select 6 * 7").fetchone() == (42,)
         assert ssl.create_default_context().get_ciphers()
+        assert unicodedata.lookup("LATIN SMALL LETTER SHARP S") == "\\xdf"
 
     def test_their_code_is_that_of_files_that_uprobes_go_into(bpf_kernel):
         extension = sysconfig.get_config_var("EXT_SUFFIX")
