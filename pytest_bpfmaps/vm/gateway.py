@@ -216,19 +216,14 @@ class Gateway:
         )
 
     def _lost(self, machine: Machine, kernel: Kernel, status: int) -> VmError:
-        from pytest_bpfmaps.kernel.splats import headlines, reason
-
         heard = machine.console.text(self.console_before).strip()  # else it died before we heard of its test
         words = machine.last_words(self.console_before if heard else 0)
         if self.release:
-            panic = reason(words.splitlines())
-            otherwise = "; ".join([*headlines(heard.splitlines())[:1], f"QEMU ended {_how(status)}"])
-            return VmLostError(
-                "guest died:",
-                on=f"kernel {kernel.name} ({kernel.release})",
-                why=f"kernel panic: {panic}" if panic else otherwise,
-                details=words,
-            )
+            from pytest_bpfmaps.vm.endings import why_it_ended
+
+            why, fix = why_it_ended(heard, words, status)
+            on = f"kernel {kernel.name} ({kernel.release})"
+            return VmLostError("guest died:", on=on, why=why, fix=fix, details=words)
         return VmError(
             "kernel did not boot:",
             on=f"{kernel.name} ({kernel.release})",
@@ -256,10 +251,6 @@ def _digest(path: str, _kernel: Kernel) -> str:
         return sha256(Path(path).read_bytes()).hexdigest()
     except OSError:
         return ""
-
-
-def _how(status: int) -> str:
-    return f"with status {status}" if status >= 0 else f"by signal {signal.Signals(-status).name}"
 
 
 def _without_details(error: BpfError) -> str:

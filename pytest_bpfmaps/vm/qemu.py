@@ -22,6 +22,7 @@ from pytest_bpfmaps.vm.monitor import Monitor
 PR_SET_PDEATHSIG = 1
 PORTS = ("control", "stream", "alarm", "output")
 MONITOR = "monitor"
+PYTHON_FELL = "Fatal Python error: "  # faulthandler
 
 
 def find_qemu(arch: str) -> str:
@@ -77,13 +78,15 @@ class Log:
         return data.decode(errors="replace").replace("\r\n", "\n")
 
     def tail(self, lines: int = 30, since: int = 0) -> str:
-        """The last `lines` lines after byte `since`; where a kernel fell over, those from there on."""
+        """The last `lines` lines after byte `since`; where the kernel or Python fell over, from there on."""
         from pytest_bpfmaps.kernel.splats import fall, last_fall, readable  # guests that live need none
 
         full = self._lines(since)
         start = fall(full)
         if start is None and since and (found := last_fall(everything := self._lines(0))) is not None:
             full, start = everything, found  # it panicked before this process saw the test begin
+        if start is None:
+            start = next((at for at, line in enumerate(full) if line.startswith(PYTHON_FELL)), None)
         return "\n".join(full[-lines:] if start is None else readable(full[start:]))
 
     def _lines(self, since: int) -> list[str]:

@@ -207,7 +207,43 @@ def test_a_worker_that_ends_by_itself_is_not_started_again_and_again(pytester: p
     pytester.makepyfile("def test_x(bpf_kernel): pass")
     result = pytester.runpytest_subprocess("--bpf-kernel=host,6.1")
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["VmLostError: guest died: *", "bpfmaps: the worker ended with status 3"])
+    result.stdout.fnmatch_lines(
+        [
+            "VmLostError: guest died: *: the worker ended with status 3",
+            "bpfmaps: the worker ended with status 3",
+        ]
+    )
+
+
+def test_what_ended_the_worker_is_said(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(FIXTURES)
+    pytester.makepyfile(
+        test_ends="""
+        import ctypes
+
+        def test_crashes(bpf_kernel):
+            ctypes.string_at(0)
+
+        def test_has_no_memory_left(bpf_kernel):
+            with open("/proc/sysrq-trigger", "w") as trigger:
+                trigger.write("f")  # the out-of-memory killer
+            while True: pass
+
+        def test_last(bpf_kernel):
+            pass
+        """
+    )
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1")
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "VmLostError: guest died: *: the worker ended by signal SIGSEGV",
+            "Fatal Python error: Segmentation fault",
+            "*test_ends.py*, line 4 in test_crashes",
+            "VmLostError: guest died: *: it had no memory left; the worker ended by signal SIGKILL",
+            "*-> --bpf-vm-memory gives guests more",
+        ]
+    )
 
 
 def test_a_kernel_without_modules_says_that_it_cannot_mount(
