@@ -18,8 +18,7 @@ def why_it_ended(console: str, words: str, status: int) -> tuple[str, str | None
     """
     if panic := reason(words.splitlines()):
         return f"kernel panic: {panic}", None
-    console = console or words
-    worker = _WORKER.search(console)
+    worker = _WORKER.search(words)
     ended = f"the worker ended {_how(int(worker[1]))}" if worker else f"QEMU ended {_how(status)}"
     said = headlines(console.splitlines())[:1]
     if not _NO_MEMORY.search(console):
