@@ -68,15 +68,15 @@ class Parts(NamedTuple):
 
 
 def mapped_files() -> Iterator[Mapping]:
-    """Those of this process. Their paths are those of the host's, also when they are deleted."""
+    """Those of this process, under the paths that they have on the host, too; none that never had one."""
     with open("/proc/self/smaps") as maps:
         lines = [line.split(maxsplit=5) for line in maps]
     own = [int(fields[1]) for fields in lines if fields[0] == "Anonymous:"]
     mapped = [fields for fields in lines if not fields[0].endswith(":")]
     for (area, rights, offset, _, _, *name), changed in zip(mapped, own, strict=True):
-        if name and name[0].startswith("/"):
+        path = name[0].strip() if name else ""
+        if path.startswith("/") and not path.endswith(" (deleted)"):
             start, end = (int(address, 16) for address in area.split("-"))
-            path = name[0].strip().removesuffix(" (deleted)")
             yield Mapping(path, start, end, int(offset, 16), rights, changed)
 
 
