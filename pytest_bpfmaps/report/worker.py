@@ -21,7 +21,8 @@ def shows_output(config: pytest.Config) -> bool:
 
 def show_output(config: pytest.Config) -> None:
     """Has stdout be stderr, and pytest write its own to /dev/null, where execnet has both go."""
-    config.get_terminal_writer()._file = os.fdopen(os.dup(1), "w", closefd=False)
+    if config.pluginmanager.has_plugin("terminalreporter"):
+        config.get_terminal_writer()._file = os.fdopen(os.dup(1), "w", closefd=False)
     os.dup2(2, 1)
 
 
