@@ -22,6 +22,7 @@ from collections.abc import Iterator
 PF_KTHREAD = 0x00200000
 PAUSE = 0.3  # seconds without another byte, after which a stack has been written
 MOST_TASKS = 40
+ENDED = "bpfmaps: the worker ended with status"  # endings.py looks for it in the console
 STACKS = signal.SIGRTMAX  # the worker then writes its Python stacks: guest.py
 RB_AUTOBOOT = 0x1234567
 # the worker's descriptors: to say a path, to wait until something is done with it, to write stacks
@@ -78,7 +79,7 @@ def watch(port: int, worker: int, python: int) -> None:
                 os.write(port, json.dumps(sections).encode() + b"\n")
             else:
                 poll.unregister(port)  # the gateway is gone, and takes QEMU along
-    print("bpfmaps: the worker ended with status", status, file=sys.stderr)
+    print(ENDED, status, file=sys.stderr)
 
 
 def reap(worker: int) -> int | None:

@@ -6,9 +6,10 @@ import re
 import signal
 
 from pytest_bpfmaps.kernel.splats import headlines, reason
+from pytest_bpfmaps.vm.alarm import ENDED
 
-_WORKER = re.compile(r"^bpfmaps: the worker ended with status (-?\d+)$", re.MULTILINE)  # alarm.py
-_NO_MEMORY = re.compile(r"\bOut of memory(?: \(.*\))?: Kill", re.MULTILINE)
+_WORKER = re.compile(rf"^{ENDED} (-?\d+)$", re.MULTILINE)
+_NO_MEMORY = re.compile(r"\bOut of memory(?: \(.*\))?: Kill")
 
 
 def why_it_ended(console: str, words: str, status: int) -> tuple[str, str | None]:
