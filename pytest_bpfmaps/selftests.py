@@ -23,7 +23,8 @@ from .kernel.features import Feature, probe
 from .kernel.privilege import effective_capabilities, only_capabilities
 from .kernel.types import MapType, ProgramType
 from .libbpf import capture_log, ffi, lib, syscalls
-from .objects import OpenedObject, _walk
+from .objects import OpenedObject
+from .objects.object_file import walk
 from .programs import Program
 from .refusals import explain_load
 from .rejections import tail, unlike
@@ -229,7 +230,7 @@ def _prepare(opened: OpenedObject, case: Case) -> LogBuffer:
     handle = opened.programs[case.program]._handle
     flags = (int(lib.bpf_program__flags(handle)) | _usual_flags()) & ~expected.clear_flags
     lib.bpf_program__set_flags(handle, flags | expected.set_flags)
-    for each in _walk(lib.bpf_object__next_map, opened._handle):
+    for each in walk(lib.bpf_object__next_map, opened._handle):
         lib.bpf_map__set_pin_path(each, ffi.NULL)
         if not case.privileged:
             lib.bpf_map__set_autocreate(each, _anybody_creates(each))
@@ -287,7 +288,7 @@ def _linear(size: int) -> bytes | None:
 def _struct_ops(opened: OpenedObject) -> Iterator[None]:
     """The object's struct_ops maps, registered."""
     with ExitStack() as stack:
-        for each in _walk(lib.bpf_object__next_map, opened._handle):
+        for each in walk(lib.bpf_object__next_map, opened._handle):
             if lib.bpf_map__type(each) == MapType.STRUCT_OPS and lib.bpf_map__autocreate(each):
                 link = lib.bpf_map__attach_struct_ops(each)
                 if link == ffi.NULL:

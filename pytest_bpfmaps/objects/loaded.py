@@ -1,0 +1,133 @@
+"""A BPF object in the kernel."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from typing import Any, Self
+
+from ..attach import attach_program, names_no_target
+from ..attach.kinds import example_for
+from ..attach.struct_ops import register_struct_ops
+from ..btf import Codecs
+from ..errors import AttachError, ClosedError
+from ..leaks import forget, note
+from ..libbpf import ffi, lib
+from ..links import Link, Links, close_all
+from ..maps import Map, MapType, make_map, map_info
+from ..maps.declared import DeclaredTypes, declared_types
+from ..named import Named
+from ..programs import Program
+from ..variables import Globals, Section
+from .object_file import split_maps, walk
+
+
+class LoadedObject:
+    """An object in the kernel: `maps`, `programs`, `globals`, each by attribute, by item, and iterable."""
+
+    def __init__(
+        self, handle: Any, name: str, codecs: Codecs | None, declared: Mapping[str, DeclaredTypes]
+    ) -> None:
+        self._handle = handle
+        self.name = name
+        self._links: list[Link] = []
+        user, internal = split_maps(walk(lib.bpf_object__next_map, handle))
+        self.maps: Named[Any] = Named(
+            "map", name, _make_maps(user, codecs, declared), hidden=_make_maps(internal, codecs, {})
+        )
+        self._struct_ops = {n: m for n, m in user.items() if lib.bpf_map__type(m) == MapType.STRUCT_OPS}
+        programs = [
+            Program(p, self._links, codecs)
+            for p in walk(lib.bpf_object__next_program, handle)
+            if lib.bpf_program__autoload(p)
+        ]
+        self.programs = Named("program", name, {p.name: p for p in programs})
+        self.globals = Globals(name, [Section(n, m) for n, m in internal.items()], codecs)
+        self.globals._enter("loaded")
+        maps = (*self.maps, *self.maps._hidden.values())
+        self._descriptors = (*(m.fd for m in maps), *(p.fd for p in programs))
+        note(f"object {name}", self._descriptors)
+
+    def attach(self) -> Links:
+        """Attaches every program whose section names its target, and struct_ops maps.
+
+        The programs run until the links are closed: by ``with``, by `close`, or with this object. Raises
+        `AttachError` when one is refused (those before it are detached again) or when there is none to
+        attach.
+        """
+        if self._handle == ffi.NULL:
+            raise ClosedError("cannot attach", on=self.name, why="it is closed")
+        made: list[Link] = []
+        try:
+            for program in self.programs:
+                self._attach_default(program, made)
+            for name, handle in self._struct_ops.items():
+                link = register_struct_ops(handle, f"map {name!r} (struct_ops)")
+                link._belongs_to(lib.bpf_map__fd(handle), None)
+                made.append(link)
+        except BaseException:
+            close_all(made)
+            raise
+        if not made:
+            raise AttachError(
+                "cannot attach",
+                on=self.name,
+                why="no section of it names a target",
+                fix="attach its programs one by one: " + self._examples(),
+                errno=errno.EOPNOTSUPP,
+            )
+        self._links += made
+        return Links(made)
+
+    def _examples(self) -> str:
+        return ", ".join(f"obj.programs.{p.name}.{example_for(p.type)}" for p in self.programs)
+
+    def _attach_default(self, program: Program, made: list[Link]) -> None:
+        if not lib.bpf_program__autoattach(program._handle):
+            return
+        try:
+            link = attach_program(program._handle, str(program), program.section, program.type, {})
+            link._belongs_to(program.fd, program._pins)
+            made.append(link)
+        except AttachError as e:
+            if not names_no_target(e):
+                raise
+
+    def close(self) -> None:
+        """Detaches, unloads and closes everything that came from it. Safe to call again."""
+        handle, self._handle = self._handle, ffi.NULL
+        if handle == ffi.NULL:
+            return
+        try:
+            close_all(self._links)
+        finally:
+            forget(*self._descriptors)
+            self.globals._enter("closed")
+            for each in (*self.maps, *self.maps._hidden.values()):
+                each.close()
+            for program in self.programs:
+                program._close()
+            lib.bpf_object__close(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<loaded {self.name}: {len(self.programs)} programs, {len(self.maps)} maps>"
+
+
+def _make_maps(
+    handles: dict[str, Any], codecs: Codecs | None, declared: Mapping[str, DeclaredTypes]
+) -> dict[str, Map]:
+    made = {}
+    for name, handle in handles.items():
+        fd = lib.bpf_map__fd(handle)
+        if fd < 0:
+            continue  # libbpf leaves out a section that this kernel has no use for
+        # ids of the object's own BTF; the kernel's copy may be sanitized for an old kernel
+        types = declared.get(name) or declared_types(handle)
+        made[name] = make_map(fd, types.applied_to(map_info(fd)), codecs, name=name, owned=False)
+    return made

@@ -1,0 +1,103 @@
+"""A map of an object that is opened and not loaded yet."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from typing import Any
+
+from ..errors import LoadError
+from ..libbpf import check, lib, to_str
+from ..maps import Map, MapType
+from ..maps.arena import ArenaMap
+from ..maps.declared import DeclaredTypes, declared_types
+from ..pinning import pin_path, set_pin_path
+
+
+class MapSpec:
+    """A map of an object that is opened and not loaded yet."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._types = _take_types(handle)
+        self.name = to_str(lib.bpf_map__name(handle))
+
+    @property
+    def type(self) -> MapType | int:
+        """Its ``enum bpf_map_type``."""
+        return MapType.from_number(lib.bpf_map__type(self._handle))
+
+    def set_inner_map(self, live: Map) -> None:
+        """Fixes what the inner maps of this map of maps are like: as `live`, which it does not get into.
+
+        Raises `LoadError` for a map that is no map of maps, or that declares its inner map in C.
+        """
+        check(
+            lib.bpf_map__set_inner_map_fd(self._handle, live.fd),
+            LoadError,
+            f"cannot take {live} as the inner map",
+            on=f"of {self}",
+            fix="give it to a map of maps that declares no inner map itself",
+        )
+        # ids of a BTF that is not this object's would name the wrong types
+        inner = replace(live._info, btf_key_type_id=0, btf_value_type_id=0)
+        self._types = replace(self._types, inner=inner)
+
+    @property
+    def max_entries(self) -> int:
+        """How many elements it will hold; can be set. For a ring buffer its size in bytes."""
+        return int(lib.bpf_map__max_entries(self._handle))
+
+    @max_entries.setter
+    def max_entries(self, count: int) -> None:
+        what = f"cannot set max_entries={count}"
+        check(lib.bpf_map__set_max_entries(self._handle, count), LoadError, what, on=f"of {self}")
+
+    @property
+    def pin_path(self) -> str | None:
+        """Where the load pins it, or takes it from when it is pinned there; can be set. None: nowhere."""
+        return pin_path(self._handle)
+
+    @pin_path.setter
+    def pin_path(self, path: str | os.PathLike[str] | None) -> None:
+        set_pin_path(self._handle, None if path is None else os.fspath(path))
+
+    def reuse(self, live: Map) -> None:
+        """Takes a live map in place of a new one; types and sizes must agree."""
+        mine = (self.type, lib.bpf_map__key_size(self._handle), lib.bpf_map__value_size(self._handle))
+        theirs = (live.type, live.key_size, live.value_size)
+        if mine != theirs:
+            names = ("type", "key_size", "value_size")
+            pairs = zip(names, mine, theirs, strict=True)
+            raise LoadError(
+                f"cannot reuse {live}",
+                on=f"as {self}",
+                why=", ".join(f"{n} is {b}, not {a}" for n, a, b in pairs if a != b),
+                errno=errno.EINVAL,
+            )
+        if isinstance(live, ArenaMap):
+            live.memory  # noqa: B018  the verifier wants to know its address
+        check(
+            lib.bpf_map__reuse_fd(self._handle, live.fd), LoadError, f"cannot reuse {live}", on=f"as {self}"
+        )
+
+    def __str__(self) -> str:
+        return f"map {self.name!r} ({self.type})"
+
+    __repr__ = __str__
+
+
+def _take_types(handle: Any) -> DeclaredTypes:
+    """What a map declares of its types, of which libbpf forgets a part while it loads.
+
+    A buffer's value type is its records' type; the kernel refuses a value size there, so it is taken away.
+    """
+    types = declared_types(handle)
+    size = {MapType.RINGBUF: 0, MapType.USER_RINGBUF: 0, MapType.PERF_EVENT_ARRAY: 4}.get(
+        lib.bpf_map__type(handle)
+    )
+    if size is not None:
+        lib.bpf_map__set_key_size(handle, size)
+        lib.bpf_map__set_value_size(handle, size)
+    return types

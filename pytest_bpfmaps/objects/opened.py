@@ -1,0 +1,157 @@
+"""A BPF object on its way into the kernel: opened, then loaded. Each phase is a type of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from .. import events  # noqa: F401  teaches `maps` the buffer types
+from ..btf import Codecs
+from ..btf.dwarf import read_local_types
+from ..compiler.legacy import upgraded
+from ..compiler.soundness import check_object
+from ..errors import ClosedError, LoadError, NameLookupError, closest
+from ..libbpf import capture_log, ffi, lib, opts
+from ..maps import Map
+from ..maps.arena import arenas_of
+from ..maps.kernel_btf import parse_codecs, raw_btf
+from ..maps.pins import Pins
+from ..named import Named
+from ..paths import objects_dir
+from ..pinning import PinnedMaps
+from ..programs import ProgramSpec
+from ..refusals import explain_load, explain_open
+from ..variables import Globals, Section
+from ..verifier.buffers import stats_buffers
+from .loaded import LoadedObject
+from .map_spec import MapSpec
+from .object_file import find_kconfig, object_name, split_maps, walk
+
+
+class OpenedObject:
+    """An object file that libbpf has read: sizes, globals and programs can still be changed.
+
+    `path` is the file, `name` what messages call it. Maps that the object wants pinned by name get their pins
+    in the folder `pin_root`, or else in that of `pins`, which also remembers the pins that the load makes.
+    Raises `LoadError` for a file that is no BPF object.
+    """
+
+    def __init__(
+        self, path: Path, *, name: str | None = None, pins: Pins | None = None, pin_root: str | None = None
+    ) -> None:
+        self.path = path
+        self.name = name or path.name
+        if not path.is_file():
+            why = "it is a folder" if path.is_dir() else "there is no such file"
+            raise LoadError("cannot open", on=str(path), why=why, errno=errno.ENOENT)
+        data = path.read_bytes()
+        if not path.is_relative_to(objects_dir()):  # those there are fresh from clang
+            check_object(data, str(path))
+        upgrade = upgraded(data, self.name)
+        name_in_kernel = ffi.new("char[]", object_name(path).encode())
+        kconfig = find_kconfig(data)
+        settings = opts("bpf_object_open_opts", object_name=name_in_kernel, kconfig=kconfig)
+        with capture_log() as log:
+            if upgrade is None:
+                handle = lib.bpf_object__open_file(os.fsencode(path), settings)
+            else:
+                handle = lib.bpf_object__open_mem(ffi.from_buffer(upgrade), len(upgrade), settings)
+            number = ffi.errno
+        if handle == ffi.NULL:
+            raise explain_open(path, number, log.text)
+        self._handle = handle
+        self._codecs = _codecs_of(handle, path)
+        maps = walk(lib.bpf_object__next_map, handle)
+        user, internal = split_maps(maps)
+        self.maps = Named("map", self.name, {n: MapSpec(m) for n, m in user.items()})
+        self._pinned = PinnedMaps(self.maps, pins, pin_root)
+        programs = [ProgramSpec(p) for p in walk(lib.bpf_object__next_program, handle)]
+        self.programs = Named("program", self.name, {p.name: p for p in programs})
+        self.globals = Globals(self.name, [Section(n, m) for n, m in internal.items()], self._codecs)
+
+    def configure(
+        self,
+        *,
+        globals: Mapping[str, Any] | None = None,
+        max_entries: Mapping[str, int] | None = None,
+        programs: Iterable[str] | None = None,
+        reuse: Mapping[str, Map] | None = None,
+    ) -> Self:
+        """Sets what `bpf.load` takes as arguments. Raises `NameLookupError` for names the object lacks."""
+        for name, value in (globals or {}).items():
+            self.globals[name] = value
+        for name, count in (max_entries or {}).items():
+            self.maps[name].max_entries = count
+        for name, live in (reuse or {}).items():
+            self.maps[name].reuse(live)
+        if programs is not None:
+            self._select(programs)
+        return self
+
+    def _select(self, programs: Iterable[str]) -> None:
+        wanted = {programs} if isinstance(programs, str) else set(programs)
+        for name in wanted - set(self.programs.names()):
+            raise NameLookupError(
+                f"no program {name!r}", on=f"in {self.name}", fix=closest(name, self.programs.names())
+            )
+        for program in self.programs:
+            program.autoload = program.name in wanted
+
+    def load(self) -> LoadedObject:
+        """Creates the maps and has the verifier check the programs.
+
+        This object is used up by it. Raises `VerifierError`, or `LoadError` with errno.
+        """
+        if self._handle == ffi.NULL:
+            raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
+        with arenas_of(m._handle for m in self.maps):
+            return self._load()
+
+    def _load(self) -> LoadedObject:
+        logs = stats_buffers({p.name: p._handle for p in self.programs})
+        self._pinned.look()
+        with capture_log() as log:
+            result = lib.bpf_object__load(self._handle)
+        if result < 0:
+            try:
+                raise self._pinned.explain(log.text, self.name) or explain_load(self, -result, log.text, logs)
+            finally:
+                self.close()
+        handle, self._handle = self._handle, ffi.NULL
+        self.globals._enter("closed")
+        declared = {m.name: m._types for m in self.maps}
+        try:
+            loaded = LoadedObject(handle, self.name, self._codecs, declared)
+        except BaseException:  # its BTF has what is no value, for example
+            lib.bpf_object__close(handle)
+            raise
+        self._pinned.keep(loaded.maps)
+        return loaded
+
+    def close(self) -> None:
+        """Frees what libbpf read. Safe to call again, and after `load`."""
+        handle, self._handle = self._handle, ffi.NULL
+        if handle != ffi.NULL:
+            self.globals._enter("closed")
+            lib.bpf_object__close(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<opened {self.name}>"
+
+
+def _codecs_of(handle: Any, path: Path) -> Codecs | None:
+    def local() -> Codecs | None:
+        raw = read_local_types(path)
+        return parse_codecs(raw) if raw else None
+
+    btf = lib.bpf_object__btf(handle)
+    return None if btf == ffi.NULL else parse_codecs(raw_btf(btf)).with_more(local)
