@@ -14,7 +14,6 @@ struct command {
 struct {
 	__uint(type, BPF_MAP_TYPE_USER_RINGBUF);
 	__uint(max_entries, 4096); // bytes
-	__type(value, struct command);
 } commands SEC(".maps");
 
 __s64 balance;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from .btf.lines import SourceLine, source_lines
@@ -11,25 +12,48 @@ from .btf.lines import SourceLine, source_lines
 _MOST = 1 << 20  # bytes of a source
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a source."""
+
+    file: Path
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file.name}:{self.number}: {self.text.strip()}"
+
+
 def line_of_map(path: Path, name: str) -> str:
     """Where a map is declared, ``file.bpf.c:7: } counts SEC(".maps");``; empty when that is not found."""
-    return _line_with(path, rf'\b{re.escape(name)}\b[^;]*SEC\("\.?maps"\)')
+    return _text(map_line(path, name))
+
+
+def map_line(path: Path, name: str) -> Line | None:
+    """The line where a map is declared, also a legacy one: ``struct bpf_map_def SEC("maps") counts = {``."""
+    word, section = rf"\b{re.escape(name)}\b", r'SEC\("\.?maps(?:/[^"]*)?"\)'
+    return _find(path, rf"{word}[^;]*{section}|{section}[^;={{]*{word}|^\s*{word}\s*=\s*{{")
+
+
+def section_line(path: Path, section: str) -> Line | None:
+    """The line where a program of that section is declared."""
+    return _find(path, rf'SEC\("{re.escape(section)}"\)')
 
 
 def line_of_program(path: Path, name: str) -> str:
     """Where a program begins."""
-    return _line_with(path, rf"\b{re.escape(name)}\s*[(,]")
+    return _text(_find(path, rf"\b{re.escape(name)}\s*[(,]"))
 
 
 def line_of_section(path: Path, section: str) -> str:
     """Where a program of that section is declared."""
-    return _line_with(path, rf'SEC\("{re.escape(section)}"\)')
+    return _text(section_line(path, section))
 
 
 def line_of_call(path: Path, name: str) -> str:
     """Where a function is called first, or else declared."""
     call = rf"\b{re.escape(name)}\s*\("
-    return _line_with(path, rf"^(?!\s*extern\b).*{call}") or _line_with(path, call)
+    return _text(_find(path, rf"^(?!\s*extern\b).*{call}") or _find(path, call))
 
 
 def use_of(path: Path, section: str, name: str, line: int) -> SourceLine | None:
@@ -39,15 +63,16 @@ def use_of(path: Path, section: str, name: str, line: int) -> SourceLine | None:
     return min(fits, key=lambda r: (r.line < line, abs(r.line - line)), default=None)
 
 
-def _line_with(path: Path, pattern: str) -> str:
+def _text(line: Line | None) -> str:
+    return "" if line is None else str(line)
+
+
+def _find(path: Path, pattern: str) -> Line | None:
     wanted = re.compile(pattern)
-    for file, number, text in _lines(path):
-        if wanted.search(text):
-            return f"{file}:{number}: {text.strip()}"
-    return ""
+    return next((line for line in _lines(path) if wanted.search(line.text)), None)
 
 
-def _lines(path: Path) -> Iterator[tuple[str, int, str]]:
+def _lines(path: Path) -> Iterator[Line]:
     """The lines of the object's own sources; none where they are not at hand any more."""
     for name in dict.fromkeys(r.file for r in source_lines(path)):
         file = Path(name)
@@ -59,4 +84,4 @@ def _lines(path: Path) -> Iterator[tuple[str, int, str]]:
         except OSError:
             continue
         for number, line in enumerate(text.splitlines(), 1):
-            yield file.name, number, line
+            yield Line(file, number, line)

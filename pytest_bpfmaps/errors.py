@@ -84,6 +84,16 @@ class LoadError(BpfError, OSError):
     """libbpf or the kernel refused to open or load an object."""
 
 
+class PortabilityError(LoadError):
+    """With ``--bpf-strict`` or `bpf_portable`: what works here, and libbpf or another loader refuses."""
+
+    default_errno = _errno.EINVAL
+
+
+class PortabilityWarning(UserWarning):
+    """Something works here that libbpf, or the loader of production, would refuse."""
+
+
 class VerifierError(LoadError):
     """The kernel's verifier rejected a program; `log` is its whole log."""
 

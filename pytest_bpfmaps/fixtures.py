@@ -104,7 +104,9 @@ def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
     from .harness import Bpf
 
     folders = [config.rootpath / p for p in config.getini("bpf_paths")]
-    made = Bpf(compiler_for(_clang(config)), [*([folder] if folder else []), *folders])
+    portable = is_portable(config)
+    compiler = compiler_for(_clang(config), portable)
+    made = Bpf(compiler, [*([folder] if folder else []), *folders], portable=portable)
     try:
         yield made
     finally:
@@ -129,14 +131,24 @@ def _lacking_clang(clang: str | None, expression: str) -> str | None:
     return lacking_ability(compiler_for(clang), expression)
 
 
+def is_portable(config: pytest.Config) -> bool:
+    """Whether what libbpf would refuse is an error here, too."""
+    from .report.skips import is_strict
+
+    return bool(config.getini("bpf_portable")) or is_strict(config)
+
+
 @cache
-def compiler_for(clang: str | None) -> Compiler:
-    """clang on this machine; in a guest, the host's."""
+def compiler_for(clang: str | None, portable: bool = False) -> Compiler:
+    """clang on this machine; in a guest, the host's. With `portable` it assumes no missing declaration."""
     from .vm.rpc import Host, RemoteCompiler
 
     host = Host.connect()
     if host is not None:
-        return RemoteCompiler(host)
-    from .compiler import LocalCompiler
+        return RemoteCompiler(host, portable=portable)
+    from functools import partial
 
-    return LocalCompiler(clang)
+    from .compiler import LocalCompiler
+    from .compiler.local import show_warnings
+
+    return LocalCompiler(clang, warn=partial(show_warnings, portable=portable))

@@ -33,11 +33,20 @@ class Bpf:
     """Compiles and loads BPF programs; `close` takes down all that came from it, last to first.
 
     `folders` are searched for sources, in order; `compiler` turns them into objects; `btf` is the file with
-    the target kernel's types for ``vmlinux.h`` (None: this kernel's own).
+    the target kernel's types for ``vmlinux.h`` (None: this kernel's own). With `portable`, what libbpf would
+    refuse is a `PortabilityError` and no warning.
     """
 
-    def __init__(self, compiler: Compiler, folders: Sequence[Path] = (), *, btf: str | None = None) -> None:
+    def __init__(
+        self,
+        compiler: Compiler,
+        folders: Sequence[Path] = (),
+        *,
+        btf: str | None = None,
+        portable: bool = False,
+    ) -> None:
         self._compiler = compiler
+        self._portable = portable
         self._folders = list(folders)
         self._btf = btf
         self._stack = contextlib.ExitStack()
@@ -88,7 +97,7 @@ class Bpf:
         path = self.compile(source, code=code, cflags=cflags, defines=defines)
         name = Path(source).name if source else path.name
         root = None if pin_root is None else str(pin_root)
-        opened = OpenedObject(path, name=name, pins=self._pins, pin_root=root)
+        opened = OpenedObject(path, name=name, pins=self._pins, pin_root=root, portable=self._portable)
         self._output.listen(opened)
         return self._keep(opened)
 

@@ -96,6 +96,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addini(f"bpf_{name.replace('-', '_')}", text, type=ini_kind, default=default)
     text = "kernel warnings that do not fail a test; each line: REGEX  # REASON"
     parser.addini("bpf_allow_kernel_warnings", text, type="linelist", default=[])
+    text = (
+        "refuse what works here and libbpf, or the loader of production, would refuse; --bpf-strict does, too"
+    )
+    parser.addini("bpf_portable", text, type="bool", default=False)
     parser.addini("bpf_paths", "folders to look up BPF sources in", type="paths", default=["bpf"])
 
 

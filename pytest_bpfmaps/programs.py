@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .attach import attach_program
-from .attach.sections import teach_newer
+from .attach.sections import teach_unknown
 from .btf import Codecs
 from .contexts import context_codec
 from .errors import ClosedError, LoadError
@@ -23,7 +23,7 @@ class ProgramSpec:
     """A program of an object that is opened and not loaded yet."""
 
     def __init__(self, handle: Any) -> None:
-        teach_newer(handle)
+        self._taught = teach_unknown(handle)
         self._handle = handle
         self.name = to_str(lib.bpf_program__name(handle))
         self.section = to_str(lib.bpf_program__section_name(handle))

@@ -10,30 +10,49 @@ from collections.abc import Callable
 from typing import Any
 
 from ..kernel.types import ProgramType
-from ..libbpf import lib, to_str
+from ..libbpf import ffi, lib, to_str, version
 
 Target = dict[str, Any]
 
 _FUNCTION = re.compile(r"([\w.$]+)(?:\+(0x[0-9a-fA-F]+|\d+))?$")
 
-# section: program type, enum bpf_attach_type; for a libbpf that does not know it
-_NEWER: dict[str, tuple[ProgramType, int]] = {
-    "kprobe.session": (ProgramType.KPROBE, 56),  # libbpf 1.5
-    "uprobe.multi": (ProgramType.KPROBE, 48),  # libbpf 1.3
-    "uretprobe.multi": (ProgramType.KPROBE, 48),
-    "uprobe.multi.s": (ProgramType.KPROBE, 48),
-    "uretprobe.multi.s": (ProgramType.KPROBE, 48),
-    "uprobe.session": (ProgramType.KPROBE, 57),  # libbpf 1.6
-    "uprobe.session.s": (ProgramType.KPROBE, 57),
-    "netfilter": (ProgramType.NETFILTER, 45),  # libbpf 1.3
-    "tcx": (ProgramType.SCHED_CLS, 0),  # libbpf 1.3: loaded as any tc program, for older kernels too
-    "tc/ingress": (ProgramType.SCHED_CLS, 0),
-    "tc/egress": (ProgramType.SCHED_CLS, 0),
-    "cgroup/connect_unix": (ProgramType.CGROUP_SOCK_ADDR, 49),  # libbpf 1.3, Linux 6.7
-    "cgroup/sendmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 50),
-    "cgroup/recvmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 51),
-    "cgroup/getpeername_unix": (ProgramType.CGROUP_SOCK_ADDR, 52),
-    "cgroup/getsockname_unix": (ProgramType.CGROUP_SOCK_ADDR, 53),
+# section: program type, enum bpf_attach_type, the first libbpf that knows it, what an older one knows instead
+_NEWER: dict[str, tuple[ProgramType, int, str, str]] = {
+    "kprobe.session": (ProgramType.KPROBE, 56, "1.5", ""),
+    "uprobe.multi": (ProgramType.KPROBE, 48, "1.3", "uprobe"),
+    "uretprobe.multi": (ProgramType.KPROBE, 48, "1.3", "uretprobe"),
+    "uprobe.multi.s": (ProgramType.KPROBE, 48, "1.3", "uprobe.s"),
+    "uretprobe.multi.s": (ProgramType.KPROBE, 48, "1.3", "uretprobe.s"),
+    "uprobe.session": (ProgramType.KPROBE, 57, "1.6", ""),
+    "uprobe.session.s": (ProgramType.KPROBE, 57, "1.6", ""),
+    "netfilter": (ProgramType.NETFILTER, 45, "1.3", ""),
+    "tcx": (ProgramType.SCHED_CLS, 0, "1.3", "tc"),  # loaded as any tc program, for older kernels too
+    "tc/ingress": (ProgramType.SCHED_CLS, 0, "1.3", "tc"),
+    "tc/egress": (ProgramType.SCHED_CLS, 0, "1.3", "tc"),
+    "cgroup/connect_unix": (ProgramType.CGROUP_SOCK_ADDR, 49, "1.3", ""),  # Linux 6.7
+    "cgroup/sendmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 50, "1.3", ""),
+    "cgroup/recvmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 51, "1.3", ""),
+    "cgroup/getpeername_unix": (ProgramType.CGROUP_SOCK_ADDR, 52, "1.3", ""),
+    "cgroup/getsockname_unix": (ProgramType.CGROUP_SOCK_ADDR, 53, "1.3", ""),
+}
+# libbpf before 1.0 took any section that began with one of these names, the first that fits; some it had
+# under another name
+_OLDER: dict[str, str] = {
+    "xdp_devmap/": "xdp/devmap",
+    "xdp_cpumap/": "xdp/cpumap",
+    **{
+        name: name
+        for name in (
+            *("socket", "sk_reuseport/migrate", "sk_reuseport", "classifier", "action", "xdp", "perf_event"),
+            *("lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local", "cgroup_skb/ingress", "cgroup_skb/egress"),
+            *("cgroup/skb", "cgroup/sock_create", "cgroup/sock_release", "cgroup/sock", "cgroup/post_bind4"),
+            *("cgroup/post_bind6", "cgroup/dev", "sockops", "sk_skb/stream_parser", "sk_skb/stream_verdict"),
+            *("sk_skb", "sk_msg", "lirc_mode2", "flow_dissector", "cgroup/bind4", "cgroup/bind6"),
+            *("cgroup/connect4", "cgroup/connect6", "cgroup/sendmsg4", "cgroup/sendmsg6", "cgroup/recvmsg4"),
+            *("cgroup/recvmsg6", "cgroup/getpeername4", "cgroup/getpeername6", "cgroup/getsockname4"),
+            *("cgroup/getsockname6", "cgroup/sysctl", "cgroup/getsockopt", "cgroup/setsockopt", "sk_lookup"),
+        )
+    },
 }
 _NAMES = """
     socket sk_reuseport kprobe kretprobe uprobe uretprobe usdt ksyscall kretsyscall kprobe.multi
@@ -68,19 +87,44 @@ def default_target(section: str) -> Target:
     return parse(rest) if parse and rest else {}
 
 
-def teach_newer(program: Any) -> None:
-    """Tells libbpf the type of a program (its handle) whose section is newer than it is."""
+def teach_unknown(program: Any) -> tuple[str, str] | None:
+    """Tells libbpf the type of a program (its handle) whose section it does not know.
+
+    That is a section that is newer than this libbpf, or one that libbpf before 1.0 took. Returns what was
+    done, and what to write instead; None for a section that libbpf knows.
+    """
     if lib.bpf_program__type(program) != ProgramType.UNSPEC:
-        return
+        return None
     section = to_str(lib.bpf_program__section_name(program)).lstrip("?")
+    return _teach_newer(program, section) or _teach_older(program, section)
+
+
+def _teach_newer(program: Any, section: str) -> tuple[str, str] | None:
     name = section if section in _NEWER else section.partition("/")[0]
     if name not in _NEWER:
-        return
-    type, attach_type = _NEWER[name]
+        return None
+    type, attach_type, since, instead = _NEWER[name]
     lib.bpf_program__set_type(program, type)
     lib.bpf_program__set_expected_attach_type(program, attach_type)
     if name.endswith(".s"):
         lib.bpf_program__set_flags(program, _SLEEPABLE)
+    known = "libbpf {}.{}".format(*version())
+    other = f' or write SEC("{instead}")' if instead else ""
+    return f'SEC("{section}") is newer than {known}, which refuses it', f"use libbpf {since} or later{other}"
+
+
+def _teach_older(program: Any, section: str) -> tuple[str, str] | None:
+    for old, name in _OLDER.items():
+        if not section.startswith(old):
+            continue
+        numbers = ffi.new("uint32_t[2]")
+        if lib.libbpf_prog_type_by_name(name.encode(), numbers, numbers + 1) < 0:
+            return None
+        lib.bpf_program__set_type(program, numbers[0])
+        lib.bpf_program__set_expected_attach_type(program, numbers[1])
+        what = f'SEC("{section}") is a name that libbpf 1.0 and later refuse: it is taken for {name!r}'
+        return what, f'write SEC("{name}")'
+    return None
 
 
 def _tracepoint(rest: str) -> Target:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .portability import Finding
+
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "include")
 
 
@@ -45,6 +47,14 @@ ASSUMPTIONS = (
         "in .maps",
     ),
 )
+
+
+_WARNING = re.compile(r"^(.+?):(\d+): warning: ('.*); (to compile elsewhere too, .*)$", re.MULTILINE)
+
+
+def assumptions_in(warnings: str) -> list[Finding]:
+    """What was assumed for an object, from the warnings that `wanted` gave for it."""
+    return [Finding(f, int(n), what, spelling) for f, n, what, spelling in _WARNING.findall(warnings)]
 
 
 def wanted(output: str, given: Iterable[Assumption]) -> tuple[Assumption, str] | None:

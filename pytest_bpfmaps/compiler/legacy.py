@@ -33,6 +33,7 @@ from .elf import (
 )
 
 _MAPS = ".maps"
+_NOTE = ".bpfmaps.legacy"  # a section of the upgraded object: the names of the maps that were legacy ones
 _POINTER = 8  # BPF's
 _R_BPF_64_ABS64 = 2
 _F_NUMA_NODE = 4
@@ -68,6 +69,15 @@ def upgrade_file(path: Path) -> None:
             path.write_bytes(new)
 
 
+def upgraded_maps(data: bytes) -> list[str]:
+    """The names of the maps of an upgraded object that had legacy definitions."""
+    if _NOTE.encode() not in data:
+        return []
+    elf = Elf(data)
+    section = elf.section(_NOTE)
+    return elf.content(section).decode().split("\0") if section else []
+
+
 class _Upgrade:
     def __init__(self, elf: Elf, name: str) -> None:
         self._elf = elf
@@ -99,6 +109,8 @@ class _Upgrade:
         indices = self._move_symbols(target, made)
         self._fill(target, [(at, indices[name]) for at, name in slots])
         self._write_types()
+        names = "\0".join(d.name for d in self._definitions)
+        self._elf.add_section(_NOTE, SHT_PROGBITS, names.encode())
         return self._elf.to_bytes()
 
     def _target(self) -> tuple[Section, list[tuple[int, int, int]]]:

@@ -12,24 +12,31 @@ from time import time_ns
 
 from ..errors import CompileError, strerror
 from ..paths import objects_dir
+from .assumed import assumptions_in
 from .build import Builder, Built
 from .cache import Entry, ObjectCache
 from .clang import Clang, find_clang
 from .collector import collect_sometimes
 from .flags import flags_for, surroundings
 from .inputs import Inputs, record
+from .portability import tell
 from .request import CompileRequest
 from .sources import read_source
 from .store import digest, scratch_folder, write_atomically
 from .vmlinux import BtfFile
 
-_FORMAT = "1"  # of the cache; with a new number older entries are left to the collector
+_FORMAT = "2"  # of the cache; with a new number older entries are left to the collector
 _ATTEMPTS = 3
 
 
-def show_warnings(text: str) -> None:
-    """Prints clang's warnings, so that pytest captures them with the test."""
+def show_warnings(text: str, *, portable: bool = False) -> None:
+    """Prints clang's warnings, so that pytest captures them with the test.
+
+    What had to be assumed to compile the source is a `PortabilityWarning` too, or with `portable` a
+    `PortabilityError`.
+    """
     print(text, end="", file=sys.stderr)
+    tell(assumptions_in(text), refuse=portable)
 
 
 class LocalCompiler:

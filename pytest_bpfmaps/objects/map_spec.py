@@ -11,7 +11,7 @@ from ..errors import LoadError
 from ..libbpf import check, lib, to_str
 from ..maps import Map, MapType
 from ..maps.arena import ArenaMap
-from ..maps.declared import DeclaredTypes, declared_types
+from ..maps.declared import declared_types
 from ..pinning import pin_path, set_pin_path
 
 
@@ -20,7 +20,8 @@ class MapSpec:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-        self._types = _take_types(handle)
+        self._types = declared_types(handle)
+        self._refused = _refused_sizes(handle)
         self.name = to_str(lib.bpf_map__name(handle))
 
     @property
@@ -88,16 +89,23 @@ class MapSpec:
     __repr__ = __str__
 
 
-def _take_types(handle: Any) -> DeclaredTypes:
-    """What a map declares of its types, of which libbpf forgets a part while it loads.
+# the sizes of key and value that the kernel wants of a buffer, whatever the type of its records
+_BUFFER_SIZES = {
+    MapType.RINGBUF: (0, 0),
+    MapType.USER_RINGBUF: (0, 0),
+    MapType.PERF_EVENT_ARRAY: (4, 4),
+}
 
-    A buffer's value type is its records' type; the kernel refuses a value size there, so it is taken away.
-    """
-    types = declared_types(handle)
-    size = {MapType.RINGBUF: 0, MapType.USER_RINGBUF: 0, MapType.PERF_EVENT_ARRAY: 4}.get(
-        lib.bpf_map__type(handle)
-    )
-    if size is not None:
-        lib.bpf_map__set_key_size(handle, size)
-        lib.bpf_map__set_value_size(handle, size)
-    return types
+
+def _refused_sizes(handle: Any) -> list[str]:
+    """Gives a buffer the sizes that the kernel wants; says what it declares, which libbpf would pass on."""
+    wanted = _BUFFER_SIZES.get(lib.bpf_map__type(handle))
+    if wanted is None:
+        return []
+    declared = (lib.bpf_map__key_size(handle), lib.bpf_map__value_size(handle))
+    lib.bpf_map__set_key_size(handle, wanted[0])
+    lib.bpf_map__set_value_size(handle, wanted[1])
+    pairs = zip(("key", "value"), declared, wanted, strict=True)
+    return [
+        f"a {part} of {is_} bytes" if is_ else f"no {part}_size" for part, is_, wants in pairs if is_ != wants
+    ]

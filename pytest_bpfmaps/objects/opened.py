@@ -11,9 +11,17 @@ from typing import Any, Self
 from .. import events  # noqa: F401  teaches `maps` the buffer types
 from ..btf import Codecs
 from ..btf.dwarf import read_local_types
-from ..compiler.legacy import upgraded
+from ..compiler.legacy import upgraded, upgraded_maps
+from ..compiler.portability import tell
 from ..compiler.soundness import check_object
-from ..errors import ClosedError, LoadError, NameLookupError, closest
+from ..errors import (
+    ClosedError,
+    LoadError,
+    NameLookupError,
+    PortabilityError,
+    PortabilityWarning,
+    closest,
+)
 from ..libbpf import capture_log, ffi, lib, opts
 from ..maps import Map
 from ..maps.arena import arenas_of
@@ -28,6 +36,7 @@ from ..variables import Globals, Section
 from ..verifier.buffers import stats_buffers
 from .loaded import LoadedObject
 from .map_spec import MapSpec
+from .mended import mended
 from .object_file import find_kconfig, object_name, split_maps, walk
 
 
@@ -36,11 +45,18 @@ class OpenedObject:
 
     `path` is the file, `name` what messages call it. Maps that the object wants pinned by name get their pins
     in the folder `pin_root`, or else in that of `pins`, which also remembers the pins that the load makes.
-    Raises `LoadError` for a file that is no BPF object.
+    Raises `LoadError` for a file that is no BPF object. What libbpf would refuse, and is mended here, is a
+    `PortabilityWarning`, or with `portable` a `PortabilityError`.
     """
 
     def __init__(
-        self, path: Path, *, name: str | None = None, pins: Pins | None = None, pin_root: str | None = None
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        pins: Pins | None = None,
+        pin_root: str | None = None,
+        portable: bool = False,
     ) -> None:
         self.path = path
         self.name = name or path.name
@@ -71,6 +87,14 @@ class OpenedObject:
         programs = [ProgramSpec(p) for p in walk(lib.bpf_object__next_program, handle)]
         self.programs = Named("program", self.name, {p.name: p for p in programs})
         self.globals = Globals(self.name, [Section(n, m) for n, m in internal.items()], self._codecs)
+        self._tell_mended(upgraded_maps(data if upgrade is None else upgrade), portable)
+
+    def _tell_mended(self, legacy: list[str], portable: bool) -> None:
+        try:
+            tell(mended(self.path, self.name, self.maps, self.programs, legacy), refuse=portable)
+        except (PortabilityError, PortabilityWarning):
+            self.close()
+            raise
 
     def configure(
         self,

@@ -110,8 +110,9 @@ class RemoteCompiler:
     that were written in the guest are not seen.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, portable: bool = False) -> None:
         self._host = host
+        self._portable = portable
 
     def compile(self, request: CompileRequest) -> Path:
         """The object file for `request`. Raises CompileError as the host's compiler does."""
@@ -126,7 +127,7 @@ class RemoteCompiler:
         if warnings:
             from pytest_bpfmaps.compiler.local import show_warnings
 
-            show_warnings(warnings)
+            show_warnings(warnings, portable=self._portable)
         return Path(path)
 
     def _host_has(self, source: Path) -> bool:

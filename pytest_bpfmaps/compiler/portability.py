@@ -1,0 +1,45 @@
+"""What works here and libbpf would refuse: said once by file and line, or refused here, too."""
+
+from __future__ import annotations
+
+import errno
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import PortabilityError, PortabilityWarning
+
+_told: set[Finding] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One such place. `what` stands there, `spelling` is what to write instead; both are on one line.
+
+    `line` is 0 where only the file is known.
+    """
+
+    file: str
+    line: int
+    what: str
+    spelling: str
+
+
+def tell(findings: Iterable[Finding], *, refuse: bool = False) -> None:
+    """Gives a `PortabilityWarning` for each finding that this process has not told yet.
+
+    With `refuse` the first one is raised instead, as a `PortabilityError`, each time.
+    """
+    for found in findings:
+        if refuse:
+            raise PortabilityError(
+                "cannot load",
+                on=f"{found.file}:{found.line}" if found.line else found.file,
+                why=found.what,
+                fix=f"{found.spelling}; it is a warning without bpf_portable = true and --bpf-strict",
+                errno=errno.EINVAL,
+            )
+        if found not in _told:
+            text = f"{found.what}; {found.spelling}"
+            warnings.warn_explicit(text, PortabilityWarning, found.file, found.line, module="pytest_bpfmaps")
+            _told.add(found)  # where warnings are errors it is not told yet

@@ -1,0 +1,50 @@
+"""What an object has that libbpf would refuse, and that is mended here: where it stands, what to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..compiler.portability import Finding
+from ..declared import Line, map_line, section_line
+from ..libbpf import ffi, lib, version
+from ..maps import MapType
+from ..programs import ProgramSpec
+from .map_spec import MapSpec
+
+_SPELLINGS = {
+    MapType.RINGBUF: 'leave it out, and name the records\' struct in the test: capture("event")',
+    MapType.USER_RINGBUF: 'leave it out, and name the records\' struct in the test: send(value, "command")',
+    MapType.PERF_EVENT_ARRAY: "write __uint(key_size, sizeof(int)) and __uint(value_size, sizeof(int)), and "
+    'name the records\' struct in the test: capture("event")',
+}
+
+
+def mended(
+    path: Path, name: str, maps: Iterable[MapSpec], programs: Iterable[ProgramSpec], legacy: Iterable[str]
+) -> Iterator[Finding]:
+    """The findings of the object at `path`, called `name`; `legacy` names its legacy maps."""
+    for each in legacy:
+        what = f"map {each!r} is a legacy definition, which libbpf 1.0 and later refuse"
+        spelling = f'write struct {{ __uint(type, …); __type(key, …); … }} {each} SEC(".maps")'
+        yield _at(map_line(path, each), path, name, what, spelling)
+    for spec in maps:
+        if spec._refused:
+            what = f"map {spec.name!r} declares {' and '.join(spec._refused)}, which libbpf and the kernel "
+            what += f"refuse of type {spec.type} (EINVAL)"
+            yield _at(map_line(path, spec.name), path, name, what, _SPELLINGS[MapType(spec.type)])
+        if spec.type == MapType.ARENA and lib.libbpf_bpf_map_type_str(MapType.ARENA) == ffi.NULL:
+            known = "libbpf {}.{}".format(*version())
+            what = f"map {spec.name!r} is an arena, which {known} does not map, so that no program loads"
+            yield _at(map_line(path, spec.name), path, name, what, "use libbpf 1.4 or later")
+    for program in programs:
+        if program._taught:
+            line = section_line(path, program.section)
+            yield _at(line, path, name, *program._taught)
+
+
+def _at(line: Line | None, path: Path, name: str, what: str, spelling: str) -> Finding:
+    """Without its source the object's own file has to do, or what the source is called."""
+    if line is None:
+        return Finding(str(path) if path.name == name else name, 0, what, spelling)
+    return Finding(str(line.file), line.number, what, spelling)
