@@ -151,6 +151,10 @@ class NameLookupError(BpfError, KeyError, AttributeError):
     __str__ = BpfError.__str__
 
 
+class NoValueError(BpfError, ValueError):
+    """A field has no value: its record was sent without it, or the kernel does not give it back."""
+
+
 class UnsupportedError(BpfError, OSError):
     """The kernel, libbpf or this machine lacks a feature; the message names it and the way to get it."""
 

@@ -29,6 +29,8 @@ class Codec:
     exact = False
     """Whether different bytes are always different values: no padding, nothing after a NUL."""
     is_bitfield = False
+    absent = False
+    """Whether there is no value to decode: `decode` raises `NoValueError`."""
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         """The Python value of the bytes at `offset`."""

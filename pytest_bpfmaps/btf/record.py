@@ -37,12 +37,25 @@ class Field:
         return decode(data, start + self.offset)
 
 
+class _NotThere:
+    """In comparisons and in print, the value of a field that has none."""
+
+    def __repr__(self) -> str:
+        return "<not there>"
+
+
+NOT_THERE = _NotThere()
+
+
 class Record:
     """A struct or union read from the kernel.
 
     Fields are attributes (``r.pid``) and items (``r["from"]``, for names that Python reserves). Immutable and
     hashable. Equal to a record or mapping with the same fields and values, and to a tuple of its values in
     order; of a union's alternatives, a mapping may name just one. Prints like a `dict`.
+
+    Fields that were not sent, or that the kernel does not give back, raise `NoValueError` when they are read.
+    A comparison and `_asdict` have the other fields.
     """
 
     __slots__ = ("_data_", "_offset_")
@@ -92,23 +105,32 @@ class Record:
             if type(self) is type(other) and bytes(self) == bytes(other):
                 return True
             names = self._codec_.by_name.keys()
-            return names == other._codec_.by_name.keys() and all(self[n] == other[n] for n in names)
+            return names == other._codec_.by_name.keys() and all(
+                self._peek_(n) == other._peek_(n) for n in names
+            )
         if isinstance(other, Mapping):
-            return self._codec_.names_match(other) and all(self[n] == v for n, v in other.items())
+            return self._codec_.names_match(other) and all(self._peek_(n) == v for n, v in other.items())
         if isinstance(other, tuple):
-            return len(other) == len(self) and all(a == b for a, b in zip(self, other, strict=True))
+            there = [self[f.name] for f in self._codec_.fields if not f.codec.absent]
+            return len(other) == len(there) and all(a == b for a, b in zip(there, other, strict=True))
         return NotImplemented
 
     def __hash__(self) -> int:
         # a union's alternatives are left out: equality with a tuple or mapping does not depend on all of them
-        return hash(tuple(_hashable(self[f.name]) for f in self._codec_.fields if f.choice is None))
+        there = (f for f in self._codec_.fields if f.choice is None and not f.codec.absent)
+        return hash(tuple(_hashable(self[f.name]) for f in there))
 
     def __repr__(self) -> str:
-        return repr(self._asdict())
+        return "{" + ", ".join(f"{f.name!r}: {self._peek_(f.name)!r}" for f in self._codec_.fields) + "}"
 
     def _asdict(self) -> dict[str, Any]:
-        """The fields as a new dict, nested records as dicts too; as a namedtuple has it."""
-        return {f.name: _plain(self[f.name]) for f in self._codec_.fields}
+        """The fields that have values as a new dict, nested records as dicts too; as a namedtuple has it."""
+        return {f.name: _plain(self[f.name]) for f in self._codec_.fields if not f.codec.absent}
+
+    def _peek_(self, name: str) -> Any:
+        """A field's value, or `NOT_THERE`."""
+        field = self._codec_.by_name.get(name)
+        return NOT_THERE if field is not None and field.codec.absent else self[name]
 
     def __copy__(self) -> Record:
         return self
@@ -146,8 +168,9 @@ class StructCodec(Codec):
         self.by_name = {f.name: f for f in fields}
         self.flexible = any(f.tail for f in fields)
         self.exact = sum(f.codec.size for f in fields) == size and all(f.codec.exact for f in fields)
-        self._required = {f.name for f in fields if f.choice is None}
-        self._choices = {f.name: f.choice for f in fields if f.choice is not None}
+        there = [f for f in fields if not f.codec.absent]
+        self._required = {f.name for f in there if f.choice is None}
+        self._choices = {f.name: f.choice for f in there if f.choice is not None}
         self.type = self._make_type()
 
     def _make_type(self) -> type[Record]:
@@ -192,7 +215,7 @@ class StructCodec(Codec):
             if not self.flexible and value._codec_.size == self.size and value._codec_.name == self.name:
                 out[offset : offset + self.size] = bytes(value)
                 return
-            value = value._asdict()
+            value = dict(zip(value._codec_.by_name, value, strict=True))  # a field without a value raises
         if isinstance(value, Mapping):
             self._encode_items(out, offset, value, where, rest)
         elif isinstance(value, tuple | list):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, overload
 
-from ..btf import Codec, Record
-from ..errors import CaptureTimeoutError, NameLookupError, closest
+from ..btf import Codec
+from ..errors import CaptureTimeoutError, NameLookupError
 from ..kernel.running import timeout_scale
 from ..kernel.runs import RunCounts
-from .nearmiss import MISSING, describe_loss, describe_misses, describe_runs, value_of
+from .fields import check_names, fits
+from .nearmiss import describe_loss, describe_misses, describe_runs
 from .records import Records, blocks_of
 from .source import Source
 
 # a program may submit with BPF_RB_NO_WAKEUP, so a sleeping reader looks again after this many seconds
 _LOOK_AGAIN = 0.02
+# defaults in seconds, told by `is` from the same number in a call
+_SECOND, _TENTH = float("1.0"), float("0.1")
 
 
 class Capture(Sequence[Any]):
@@ -31,7 +34,7 @@ class Capture(Sequence[Any]):
         self._source = source
         self._codec = codec
         self._on = on
-        self._records = Records(codec, on)
+        self._records = Records(codec, on, source.padding)
         self._open = True
         for _ in blocks_of(source):  # from before
             pass
@@ -73,7 +76,8 @@ class Capture(Sequence[Any]):
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        return repr(list(self))
+        self._drain()
+        return ", ".join(self._records.shown(0, len(self._records))).join("[]")
 
     def to_numpy(self) -> Any:
         """The records so far in one NumPy structured array, with a dtype made from BTF.
@@ -101,33 +105,54 @@ class Capture(Sequence[Any]):
             )
         return list(self._records)
 
-    def expect(self, *, count: int | None = None, timeout: float = 1.0, **fields: Any) -> list[Any]:
+    def expect(
+        self,
+        fields: Mapping[str, Any] | None = None,
+        /,
+        *,
+        count: int | None = None,
+        timeout: float = _SECOND,
+        **more: Any,
+    ) -> list[Any]:
         """The records whose fields equal those given, as soon as there are `count` (default: at least one).
 
-        A callable as a field's value is asked whether it fits. With `count`, one record more than that is a
-        failure too. Raises `CaptureTimeoutError`, with the closest records, `NameLookupError` for a field
-        that the records don't have.
+        Fields are keywords, or a mapping, where a name may be ``count`` or ``timeout`` too, or reach into a
+        nested struct: ``expect({"hdr.pid": 1, "count": 2}, count=1)``. A callable as a field's value is asked
+        whether it fits; a mapping as the value of a nested struct names the fields that count. With `count`,
+        one record more than that is a failure too. `timeout` in seconds.
+
+        Raises `CaptureTimeoutError`, with the closest records, `NameLookupError` for a field that the records
+        don't have, and for an argument that is also a field, when there is no mapping.
         """
-        self._check_names(fields)
-        wanted = 1 if count is None else count
-        found = self._until_matching(fields, wanted, timeout)
-        if len(found) < wanted or (count is not None and len(found) != count):
+        given = {} if count is None else {"count": count}
+        if timeout is not _SECOND:
+            given["timeout"] = timeout  # type: ignore[assignment]
+        wanted = self._wanted("expect", fields, more, given)
+        least = 1 if count is None else count
+        found = self._until_matching(wanted, least, timeout)
+        if len(found) < least or (count is not None and len(found) != count):
             raise CaptureTimeoutError(
-                f"expected {_amount(count)} with {_show(fields)}",
+                f"expected {_amount(count)} with {_show(wanted)}",
                 on=f"from {self._on}",
                 why=f"{len(found)} of {len(self._records)} captured did match in {timeout:g} s",
-                details=describe_misses(self._records, fields),
+                details=describe_misses(self._records, wanted),
                 fix=describe_loss(self._source) or (None if found else self._hint()),
             )
         return found
 
-    def expect_none(self, *, within: float = 0.1, **fields: Any) -> None:
-        """Fails as soon as a record with those fields comes; looks for `within` seconds."""
-        self._check_names(fields)
-        found = self._until_matching(fields, 1, within)
+    def expect_none(
+        self, fields: Mapping[str, Any] | None = None, /, *, within: float = _TENTH, **more: Any
+    ) -> None:
+        """Fails as soon as a record with those fields comes; looks for `within` seconds.
+
+        Fields are given as for `expect`.
+        """
+        given = {} if within is _TENTH else {"within": within}
+        wanted = self._wanted("expect_none", fields, more, given)
+        found = self._until_matching(wanted, 1, within)
         if found:
             raise CaptureTimeoutError(
-                f"expected no record with {_show(fields)}",
+                f"expected no record with {_show(wanted)}",
                 on=f"from {self._on}",
                 why=f"{len(found)} came",
                 details="\n".join(f"  {r!r}" for r in found[:5]),
@@ -135,8 +160,11 @@ class Capture(Sequence[Any]):
 
     def close(self) -> None:
         """Takes what is still in the buffer and ends the capture. Safe to call again."""
-        if self._open:
+        if not self._open:
+            return
+        try:
             self._drain()
+        finally:
             self._open = False
             self._source.close()
             if self._runs:
@@ -145,8 +173,13 @@ class Capture(Sequence[Any]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        try:
+            self.close()
+        except Exception as e:
+            if error is None:
+                raise
+            error.add_note(f"and the capture could not be ended: {e}")
 
     # inside
 
@@ -174,24 +207,36 @@ class Capture(Sequence[Any]):
         def enough() -> bool:
             nonlocal seen
             fresh, seen = self._records[seen:], len(self._records)
-            found.extend(r for r in fresh if _matches(r, fields))
+            found.extend(r for r in fresh if fits(r, fields))
             return len(found) >= max(count, 1)
 
         self._until(enough, timeout)
         return found
 
-    def _check_names(self, fields: dict[str, Any]) -> None:
+    def _wanted(
+        self, verb: str, fields: Mapping[str, Any] | None, more: dict[str, Any], given: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The fields of a call; `given` are the arguments that are no fields of it."""
+        twice = next((n for n in more if fields is not None and n in fields), None)
         known = getattr(self._codec, "by_name", {})
-        for name in fields:
-            if name not in known:
-                raise NameLookupError(
-                    "no field", on=f"{name!r} in the records from {self._on}", fix=closest(name, known)
-                )
+        clash = twice or next((n for n in given if fields is None and n in known), None)
+        if clash:
+            as_field = {**more, **(given if fields is None else fields)}
+            raise NameLookupError(
+                f"cannot tell what {clash!r} is in {verb}(…)",
+                on=f"of the records from {self._on}",
+                why="it is given twice" if twice else f"it is an argument, and a field of {self._codec.name}",
+                fix=f"give the fields as a mapping, before arguments: {verb}({as_field!r}, …)"
+                + ("" if twice else f"; the argument then is {verb}({more!r}, {clash}={given[clash]!r})"),
+            )
+        wanted = {**(fields or {}), **more}
+        check_names(self._codec, wanted, self._on)
+        return wanted
 
     def _listing(self) -> str | None:
         if not self._records:
             return None
-        shown = [f"  {r!r}" for r in self._records[:5]]
+        shown = [f"  {text}" for text in self._records.shown(0, 5)]
         more = len(self._records) - len(shown)
         return "\n".join(shown + ([f"  … and {more} more"] if more else []))
 
@@ -202,22 +247,11 @@ class Capture(Sequence[Any]):
         return describe_runs(runs) or "was the program attached, and did the trigger come after that?"
 
 
-def _matches(record: Any, fields: dict[str, Any]) -> bool:
-    return all(field_fits(value_of(record, name), wanted) for name, wanted in fields.items())
-
-
-def field_fits(value: Any, wanted: Any) -> bool:
-    """Whether a field's value is the wanted one, or satisfies it when that is callable."""
-    if value is MISSING:
-        return False
-    if callable(wanted) and not isinstance(wanted, Record):
-        return bool(wanted(value))
-    return bool(value == wanted)
-
-
 def _amount(count: int | None) -> str:
     return "a record" if count is None else f"{count} record{'s' * (count != 1)}"
 
 
 def _show(fields: dict[str, Any]) -> str:
-    return ", ".join(f"{n}={v!r}" for n, v in fields.items()) or "any fields"
+    if all(n.isidentifier() for n in fields):
+        return ", ".join(f"{n}={v!r}" for n, v in fields.items()) or "any fields"
+    return repr(fields)

@@ -6,33 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..kernel.runs import Runs
+from .fields import field_fits, value_of
 from .source import Source
 
 _MOST = 5
 
 
-class _Missing:
-    """The value of a field that a record of another type has."""
-
-    def __repr__(self) -> str:
-        return "not there"
-
-
-MISSING = _Missing()
-
-
-def value_of(record: Any, name: str) -> Any:
-    """A field's value; `MISSING` where a record of another type of the same buffer has no such field."""
-    try:
-        return record[name]
-    except KeyError:
-        return MISSING
-
-
 def describe_misses(records: Sequence[Any], fields: dict[str, Any]) -> str | None:
     """The closest records first, each with the fields that differ; None when there are no records."""
-    from .capture import field_fits
-
     if not records:
         return None
     ranked = []

@@ -33,6 +33,7 @@ class PerfBuffer:
     """The consumer's end of a perf event array. `lost` counts records for which a ring had no room."""
 
     was_full = False  # the kernel counts
+    padding = 7  # it makes a record, with the 4 bytes of its size, a multiple of 8
 
     def __init__(self, fd: int, on: str, pages: int = PAGES) -> None:
         self.lost = 0

@@ -9,8 +9,10 @@ from itertools import chain
 from typing import Any, Protocol, overload, runtime_checkable
 
 from ..btf import Codec
-from ..errors import MapValueError
+from ..btf.absent import shortened
+from ..errors import BpfError, NoValueError
 from .source import Source
+from .tagged import TaggedCodec
 
 # fewer than the objects that make the garbage collector look for garbage among them
 _DECODE_AT_ONCE = 256
@@ -47,23 +49,20 @@ def blocks_of(source: Source) -> Iterable[Block]:
 
 
 class Records(Sequence[Any]):
-    """Records of one type. `on` names their buffer in messages."""
+    """Records of one type. `on` names their buffer in messages.
 
-    def __init__(self, codec: Codec, on: str) -> None:
+    A record's last bytes, up to `padding`, may be the buffer's and not the program's.
+    """
+
+    def __init__(self, codec: Codec, on: str, padding: int = 0) -> None:
         self._codec = codec
         self._on = on
+        self._padding = padding
         self._blocks: list[Block] = []
         self._ends: list[int] = []  # of each block, the number of records up to its end
 
     def add(self, block: Block) -> None:
-        """Raises `MapValueError` when its records are shorter than their type."""
-        if block.size < self._codec.size:
-            raise MapValueError(
-                f"cannot read a record of {block.size} bytes",
-                on=f"from {self._on}",
-                why=f"{self._codec.name} has {self._codec.size}",
-                fix="name the records' own type: capture('my_struct')",
-            )
+        """Puts the records of a block behind those that are there."""
         self._blocks.append(block)
         self._ends.append(len(self) + block.count)
 
@@ -95,14 +94,40 @@ class Records(Sequence[Any]):
 
     def _decode(self, block: Block, first: int, count: int) -> list[Any]:
         start = block.start + first * block.step
-        if not self._codec.flexible:
-            return self._codec.decode_each(block.data, start, block.step, count)
+        codec = self._codec
+        if isinstance(codec, TaggedCodec):
+            pass
+        elif block.size < codec.size:
+            codec = shortened(codec, block.size, self._padding)
+        elif not codec.flexible:
+            return codec.decode_each(block.data, start, block.step, count)
         places = range(start, start + count * block.step, block.step)
-        return [self._codec.decode_rest(block.data[at : at + block.size]) for at in places]
+        raw = [block.data[at : at + block.size] for at in places]
+        if isinstance(codec, TaggedCodec):
+            return [codec.decode_padded(each, self._padding) for each in raw]
+        return [codec.decode_rest(each) for each in raw]
+
+    def shown(self, start: int, stop: int) -> list[str]:
+        """Records in print; of one that can't be read, the reason."""
+        texts = []
+        for at in range(*slice(start, stop).indices(len(self))):
+            try:
+                texts.append(repr(self[at]))
+            except BpfError as e:
+                texts.append(f"<{e.what}{f': {e.why}' if e.why else ''}>")
+        return texts
 
     def to_numpy(self) -> Any:
-        """All records in one structured array."""
+        """All records in one structured array. Raises `NoValueError` where one is shorter than its type."""
         from ..btf import arrays
 
+        short = next((b for b in self._blocks if b.size < self._codec.size), None)
+        if short is not None:
+            raise NoValueError(
+                "cannot make an array",
+                on=f"of the records from {self._on}",
+                why=f"one has {short.size} bytes, and {self._codec.name} has {self._codec.size}",
+                fix="read the records one by one; or name their own type: capture('my_struct')",
+            )
         blocks = ((b.count, b.data, b.start, b.step) for b in self._blocks)
         return arrays.from_blocks(blocks, self._codec, len(self))

@@ -28,6 +28,7 @@ class Ring:
     """The consumer's end of one ring buffer map. `size` is its `max_entries`, in bytes."""
 
     lost = 0  # the kernel does not count: bpf_ringbuf_reserve returns NULL to the program, and that is all
+    padding = 0
 
     def __init__(self, fd: int, size: int, on: str) -> None:
         self.was_full = False

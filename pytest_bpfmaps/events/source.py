@@ -15,6 +15,9 @@ class Source(Protocol):
     was_full: bool
     """Whether there was no room for one more record at some time, where nobody counts what was lost."""
 
+    padding: int
+    """How many of a record's last bytes may be the buffer's and not the program's."""
+
     def drain(self) -> Iterable[bytes]:
         """The records that are there now, oldest first; they are then gone from the buffer."""
 

@@ -70,7 +70,7 @@ def _plain(value: object) -> str:
     from ..btf import Record
 
     if isinstance(value, Record):
-        return "{" + ", ".join(f"{n!r}: {_plain(value[n])}" for n in value._codec_.by_name) + "}"
+        return "{" + ", ".join(f"{n!r}: {_plain(value._peek_(n))}" for n in value._codec_.by_name) + "}"
     if isinstance(value, Enum):
         return f"{value.name} ({int(value.value)})"
     if isinstance(value, Mapping):
@@ -127,16 +127,26 @@ def _of_snapshot(seen: Any, theirs: Mapping[Any, Any], text: Text) -> Sides:
 
 
 def _of_record(record: Any, theirs: Any) -> Sides:
-    names = list(record._codec_.by_name)
+    # a field without a value counts when the other side has one
+    names = [f.name for f in record._codec_.fields if not f.codec.absent or f.name in _names(theirs)]
     if isinstance(theirs, Mapping):
         chosen = {f.choice for f in record._codec_.fields if f.choice is not None and f.name in theirs}
-        names = [f.name for f in record._codec_.fields if f.name in theirs or f.choice not in chosen]
+        fields = [f for f in record._codec_.fields if f.name in names]
+        names = [f.name for f in fields if f.name in theirs or f.choice not in chosen]
         wanted: Mapping[Any, Any] = theirs
     elif isinstance(theirs, tuple):
         wanted = {names[i] if i < len(names) else f"[{i}]": v for i, v in enumerate(theirs)}
     else:
-        wanted = {n: theirs[n] for n in theirs._codec_.by_name}
-    return Sides(record._codec_.name, {n: record[n] for n in names}, wanted, "field", lambda name: f".{name}")
+        wanted = {n: theirs._peek_(n) for n in _names(theirs)}
+    mine = {n: record._peek_(n) for n in names}
+    return Sides(record._codec_.name, mine, wanted, "field", lambda name: f".{name}")
+
+
+def _names(theirs: Any) -> Any:
+    """The names of the fields on the other side of a record."""
+    if isinstance(theirs, Mapping):
+        return theirs.keys()
+    return () if isinstance(theirs, tuple) else [f.name for f in theirs._codec_.fields if not f.codec.absent]
 
 
 def _of_list(title: str, noun: str, mine: Sequence[Any], theirs: Any) -> Sides:
