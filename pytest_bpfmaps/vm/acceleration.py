@@ -12,7 +12,8 @@ from pathlib import Path
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
-from pytest_bpfmaps.vm.qemu import die_with, find_qemu
+from pytest_bpfmaps.vm.child_process import die_with
+from pytest_bpfmaps.vm.qemu import find_qemu
 
 KVM = Path("/dev/kvm")
 PROBE_SECONDS = 8.0  # a working KVM needs less than one

@@ -6,6 +6,7 @@ The protocol is docs/interop/qmp-spec in QEMU's sources: JSON, an answer per com
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from typing import Any
@@ -58,11 +59,13 @@ class Monitor:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def save(self, target: int) -> None:
-        """Stops the machine, writes all but its memory to the file `target`. Raises VmError."""
+    def save(self, target: int, *, to_file: bool) -> None:
+        """Stops the machine, writes all but its memory to the file `target`. Raises VmError.
+
+        `to_file`: this QEMU takes ``file:``, which since 11.1 is the only way to a file.
+        """
         self.call("stop")
-        self.call("getfd", target, fdname="state")
-        self.call("migrate", uri="fd:state")
+        self.call("migrate", uri=self._hand_over(target, to_file=to_file, flags=os.O_WRONLY))
         while True:
             answer = self.call("query-migrate")
             if answer.get("status") == "completed":
@@ -72,12 +75,27 @@ class Monitor:
                 raise VmError("cannot save the state of a guest", why=why)
             time.sleep(_PAUSE)
 
-    def restore(self, uri: str) -> None:
-        """Has a QEMU that was started with ``-incoming defer`` take that state, and go on. Raises VmError."""
-        self.call("migrate-incoming", uri=uri)
+    def restore(self, source: int, *, from_file: bool) -> None:
+        """Has a QEMU that was started with ``-incoming defer`` take the state in `source`, and go on.
+
+        `from_file` as for `save`. Raises VmError.
+        """
+        self.call("migrate-incoming", uri=self._hand_over(source, to_file=from_file, flags=os.O_RDONLY))
         while self.call("query-status")["status"] == "inmigrate":
             time.sleep(_PAUSE)
         self.call("cont")
+
+    def _hand_over(self, fd: int, *, to_file: bool, flags: int) -> str:
+        """Gives QEMU the file `fd`; returns the address of it for a migration."""
+        if not to_file:
+            self.call("getfd", fd, fdname="state")
+            return "fd:state"
+        again = os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)  # QEMU wants just these flags
+        try:
+            self.call("add-fd", again, **{"fdset-id": 1})
+        finally:
+            os.close(again)
+        return "file:/dev/fdset/1"
 
     def close(self) -> None:
         """Hangs up. Safe to call again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -16,12 +15,13 @@ from typing import Self
 
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.architecture import Architecture, architecture
+from pytest_bpfmaps.vm.child_process import die_with
 from pytest_bpfmaps.vm.guest import CANNOT_MOUNT, NO_CARD
 from pytest_bpfmaps.vm.monitor import Monitor
 
-PR_SET_PDEATHSIG = 1
 PORTS = ("control", "stream", "alarm", "output")
 MONITOR = "monitor"
+MONITOR_CHANNEL = f"bpfmaps-{MONITOR}"  # the character device that QEMU's monitor is to be put on
 PYTHON_FELL = "Fatal Python error: "  # faulthandler
 
 
@@ -36,19 +36,6 @@ def find_qemu(arch: str) -> str:
             fix=f"install QEMU (Debian, Ubuntu: apt install {wanted.package})",
         )
     return path
-
-
-def qemu_version(binary: str) -> str:
-    """The first line of ``qemu --version``."""
-    result = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)
-    return result.stdout.split("\n")[0].strip() or "unknown version"
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent`, which started it, dies in whatever way (prctl(2))."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call
-        os._exit(1)
 
 
 @dataclass(frozen=True)
@@ -113,7 +100,7 @@ class Machine:
     """A running guest: ``stream`` carries execnet's bytes, ``control`` and ``alarm`` JSON, ``output`` text.
 
     What starts one (virtme-ng) only makes the QEMU command, for `arch`; everything from the process on is the
-    same for all. QEMU gets `descriptors` of this process too.
+    same for all. QEMU gets `descriptors` of this process too. Its monitor is to be on `MONITOR_CHANNEL`.
     """
 
     def __init__(self, command: Sequence[str], arch: str, descriptors: Sequence[int] = ()) -> None:
@@ -123,11 +110,13 @@ class Machine:
         theirs = {port: pairs[port][1] for port in PORTS}
         self._monitor: Monitor | None = None
         self._monitor_socket, theirs[MONITOR] = socket.socketpair()
-        channels = _channel_arguments(architecture(arch), {name: s.fileno() for name, s in theirs.items()})
+        fds = {name: sock.fileno() for name, sock in theirs.items()}
+        channels = _channel_arguments(architecture(arch), fds)
+        self.command = [*command, *channels]
         parent = os.getpid()
         try:
             self.process = subprocess.Popen(
-                [*command, *channels],
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=self.console.fd,
                 stderr=self.messages.fd,
@@ -162,7 +151,7 @@ class Machine:
     def end(self) -> None:
         """End it at once: its files are in memory, there is nothing to save. What came of it can be read."""
         if self.process.poll() is None:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)  # QEMU may be the child of a script
         self.process.wait()
 
     def close(self) -> None:
@@ -187,7 +176,7 @@ def _channel_arguments(arch: Architecture, fds: dict[str, int]) -> list[str]:
         if name in PORTS:
             device = f"virtserialport,bus=bpfmaps-ports.0,chardev=bpfmaps-{name},name=bpfmaps.{name}"
             arguments += ["-device", device]
-    return [*arguments, "-mon", f"chardev=bpfmaps-{MONITOR},mode=control"]
+    return arguments
 
 
 def here(name: str) -> Path:

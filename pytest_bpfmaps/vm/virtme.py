@@ -22,7 +22,8 @@ from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import bytecode
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
-from pytest_bpfmaps.vm.qemu import Machine, Shape, find_qemu, here, network_arguments, qemu_version
+from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, here, network_arguments
+from pytest_bpfmaps.vm.qemu_features import features
 
 # An oops ends QEMU instead of leaving a half-dead kernel; the rest saves seconds where the CPU is emulated.
 KERNEL_ARGUMENTS = (
@@ -134,8 +135,7 @@ def _recipe(kernel: Kernel, shape: Shape) -> list[str]:
 
 
 def _stamps(kernel: Kernel, virtme: str, qemu: str) -> Iterator[str]:
-    yield qemu_version(qemu)
-    for path in (kernel.image, Path(virtme), Path(find_busybox())):
+    for path in (kernel.image, Path(qemu), Path(virtme), Path(find_busybox())):
         if not path.exists():
             continue  # virtme-run says so
         status = path.stat()
@@ -169,12 +169,13 @@ def _finish(recipe: list[str], kernel: Kernel, shape: Shape) -> list[str]:
     command[command.index("-append") + 1] = _kernel_command_line(kernel, shape)
     if kernel.vmlinux is not None and not shape.kvm:
         command[command.index("-kernel") + 1] = str(kernel.vmlinux)
+    qemu = features(command[0])
     if not shape.kvm:
-        command[command.index("-cpu") + 1] = arch.emulated_cpu
+        command[command.index("-cpu") + 1] = qemu.emulated_cpu(arch)
         command += ["-accel", TCG]
     files = "local,id=bpfmaps-host,path=/,security_model=none,readonly=on,multidevs=remap"
     command += ["-fsdev", files, *arch.device("virtio-9p", "fsdev=bpfmaps-host", "mount_tag=bpfmaps.host")]
-    command += network_arguments(arch, shape)
+    command += [*network_arguments(arch, shape), *qemu.monitor_arguments(MONITOR_CHANNEL)]
     return [*command, "-no-reboot"]
 
 

@@ -22,7 +22,8 @@ from pytest_bpfmaps.errors import VmError, VmTimeoutError
 from pytest_bpfmaps.vm import initramfs, states
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
-from pytest_bpfmaps.vm.qemu import Machine, Shape, advice, find_qemu, network_arguments
+from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, advice, find_qemu, network_arguments
+from pytest_bpfmaps.vm.qemu_features import QemuFeatures, features
 from pytest_bpfmaps.vm.staging import staging
 from pytest_bpfmaps.vm.states import State
 from pytest_bpfmaps.vm.virtme import TCG, environment_of_python, find_busybox, kernel_arguments
@@ -66,11 +67,11 @@ def start(kernel: Kernel, shape: Shape) -> Machine:
         opened = prepare(kernel, shape).open()
     memory, devices = opened
     try:
-        machine = _power_on(kernel, shape, [*_ram(shape, memory, "off"), "-incoming", "defer"], opened)
+        machine = _power_on(kernel, shape, [*_ram(shape, memory, "off"), "-incoming", "defer"], [memory])
     finally:
         os.close(memory)
     try:
-        machine.monitor().restore(f"fd:{devices}")
+        machine.monitor().restore(devices, from_file=_features(kernel).migrates_to_file)
         go = {"time": time.time(), "entropy": os.urandom(64).hex(), "modules": str(kernel.modules or "")}
         machine.control.sendall(json.dumps(go).encode() + b"\n")
     except BaseException:
@@ -123,7 +124,7 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
         with _power_on(kernel, shape, boot, [memory]) as machine:
             imports = _wait_until_ready(machine, kernel)
             ready_at = time.monotonic()
-            machine.monitor().save(devices)
+            machine.monitor().save(devices, to_file=_features(kernel).migrates_to_file)
         states.copy(devices, made.devices)
         states.copy(memory, made.memory)
         seconds = {"rehearse": rehearsed_at - began, "boot": ready_at - rehearsed_at - imports}
@@ -177,13 +178,19 @@ def _command(kernel: Kernel, shape: Shape) -> list[str]:
     """QEMU's command line, as far as it is the same for the machine that is saved and for those restored."""
     arch = architecture(kernel.arch)
     command = [find_qemu(arch.name), "-machine", f"{arch.machine},memory-backend=bpfmaps-memory"]
-    command += ["-accel", "kvm" if shape.kvm else TCG, "-cpu", "host" if shape.kvm else arch.emulated_cpu]
+    command += ["-accel", "kvm" if shape.kvm else TCG]
+    command += ["-cpu", "host" if shape.kvm else _features(kernel).emulated_cpu(arch)]
     command += ["-smp", str(shape.cpus), "-m", shape.memory]
     command += ["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]
     command += ["-chardev", "stdio,id=bpfmaps-console,signal=off", "-serial", "chardev:bpfmaps-console"]
     files = "local,id=bpfmaps-host,path=/,security_model=none,readonly=on,multidevs=remap"
     device = arch.device("virtio-9p", "fsdev=bpfmaps-host", f"mount_tag={initramfs.TAG}")
+    command += _features(kernel).monitor_arguments(MONITOR_CHANNEL)
     return [*command, "-fsdev", files, *device, *network_arguments(arch, shape)]
+
+
+def _features(kernel: Kernel) -> QemuFeatures:
+    return features(find_qemu(kernel.arch))
 
 
 def _ram(shape: Shape, fd: int, share: str) -> list[str]:

@@ -12,6 +12,7 @@ from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import acceleration, virtme, warm
 from pytest_bpfmaps.vm.architecture import ARCHITECTURES, architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.qemu import find_qemu
 
 
 @pytest.mark.parametrize("way", [warm, virtme])
@@ -30,9 +31,9 @@ def test_another_row_reaches_every_part_of_the_command(monkeypatch, tmp_path: Pa
     row = dict.fromkeys(("qemu", "package", "machine", "emulated_cpu", "bus", "console"))
     words = {name: f"its-{name}" for name in row}
     arguments = {"kernel_arguments": ("its-argument",), "emulated_kernel_arguments": ("its-slow-argument",)}
-    made = type(architecture("x86_64"))(name="other", **arguments, **words)
+    made = type(architecture("x86_64"))(name="other", cpu_features_off=(), **arguments, **words)
     monkeypatch.setitem(ARCHITECTURES, "other", made)
-    (tmp_path / "its-qemu").touch(mode=0o755)
+    (tmp_path / "its-qemu").symlink_to(find_qemu("x86_64"))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     kernel = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", "other")
     shape = warm.Shape(kvm=kvm)
