@@ -14,7 +14,7 @@ from ..libbpf import ffi, lib, to_str, version
 
 Target = dict[str, Any]
 
-_FUNCTION = re.compile(r"([\w.$]+)(?:\+(0x[0-9a-fA-F]+|\d+))?$")
+_FUNCTION = re.compile(r"([\w.$@]+)(?:\+(0x[0-9a-fA-F]+|\d+))?$")
 
 # section: program type, enum bpf_attach_type, the first libbpf that knows it, what an older one knows instead
 _NEWER: dict[str, tuple[ProgramType, int, str, str]] = {

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import warnings
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ..errors import AttachError, closest
-from ..kernel.binaries import find_binary, function_names, function_offsets, mapped_files, usdt_names
+from ..kernel.binaries import find_binary, mapped_files, usdt_names
+from ..kernel.elf_file import ElfError
+from ..kernel.elf_functions import Ambiguous, ElfFunctions, Function, elf_functions
+from ..kernel.ifuncs import NotChosen, chosen_code
 from ..libbpf import ffi, lib, opts
 from ..libbpf.syscalls import address, bpf, pack
 from ..links import FdLink
 from .kprobes import check_cookies, returns
+from .refusal import show_target
 
 Target = dict[str, Any]
 
@@ -23,24 +29,20 @@ _RETURN = 1  # BPF_F_UPROBE_MULTI_RETURN
 
 
 def to_uprobe(handle: Any, target: Target, on: str) -> Any:
-    binary = binary_of(target, on)
-    function = target.get("function")
-    c_name = ffi.new("char[]", function.encode()) if function else ffi.NULL
-    settings = opts(
-        "bpf_uprobe_opts",
-        retprobe=returns(handle, target),
-        func_name=c_name,
-        bpf_cookie=target.get("cookie", 0),
-    )
+    """A function, or a place in the file; libbpf would take an IFUNC's resolver, and refuse versions."""
+    binary, offset = binary_of(target, on), target.get("offset", 0)
+    if target.get("function"):
+        binary, place = place_of(binary, target["function"], target, on)
+        offset += place
+    settings = opts("bpf_uprobe_opts", retprobe=returns(handle, target), bpf_cookie=target.get("cookie", 0))
     return lib.bpf_program__attach_uprobe_opts(
-        handle, process_id(target.get("pid")), os.fsencode(binary), target.get("offset", 0), settings
+        handle, process_id(target.get("pid")), os.fsencode(binary), offset, settings
     )
 
 
 def to_uprobe_multi(handle: Any, target: Target, on: str) -> Any:
     """Many functions of a binary with one link (Linux 6.6, commit 89ae89f53d20); sessions Linux 6.13."""
-    binary = binary_of(target, on)
-    offsets = _offsets(binary, target["functions"], on)
+    binary, offsets = _places(binary_of(target, on), target, on)
     cookies = check_cookies(target.get("cookies"), len(offsets), on)
     attach_type = lib.bpf_program__expected_attach_type(handle)
     if attach_type != _TRACE_UPROBE_SESSION:
@@ -76,7 +78,8 @@ def to_usdt(handle: Any, target: Target, on: str) -> Any:
 
 def binary_of(target: Target, on: str) -> Path:
     """The file that the target names. Raises `AttachError` when there is none."""
-    found = find_binary(target["binary"])
+    pid = process_id(target.get("pid"))
+    found = find_binary(target["binary"], pid if pid > 0 else None)
     if found is None:
         raise AttachError(
             f"cannot attach {on}",
@@ -100,42 +103,138 @@ def _like(binary: str | os.PathLike[str]) -> str:
     return "give the path of a program or library, or the name of one that is loaded here: 'libc'"
 
 
+def place_of(binary: Path, name: str, target: Target, on: str) -> tuple[Path, int]:
+    """The file and the place in it of the function that a process runs by a name, ``name@VERSION`` perhaps.
+
+    Raises `AttachError` for a name that is not there, that several functions have, or that is an IFUNC of
+    which nobody knows yet what it will be.
+    """
+    file = _functions(binary, target, on)
+    try:
+        function = file.find(name)
+    except Ambiguous as e:
+        raise _refused(target, on, *_ambiguous(binary, file, name, e.functions)) from None
+    if function is None:
+        raise _refused(target, on, *_no_function(binary, file, name), number=errno.ENOENT)
+    if not function.is_ifunc:
+        return binary, file.offset(function.address)
+    try:
+        return _followed(binary, function, target)
+    except NotChosen as e:
+        why = f"{name!r} is an IFUNC: its resolver chooses the code when a program starts, and {e}"
+        raise _refused(target, on, why, _instead(file, name)) from None
+
+
+def _followed(binary: Path, function: Function, target: Target) -> tuple[Path, int]:
+    pid = process_id(target.get("pid"))
+    return chosen_code(binary, function, pid if pid > 0 else None)
+
+
+def _functions(binary: Path, target: Target, on: str) -> ElfFunctions:
+    try:
+        found = elf_functions(binary)
+    except (ElfError, OSError) as e:
+        fix = "name the program itself, not a script or a link to one" if "no ELF" in str(e) else None
+        raise _refused(target, on, str(e), fix, number=errno.ENOEXEC) from None
+    if not found.is_program:
+        why = f"{binary} is an object that is not linked yet, which no process runs"
+        raise _refused(target, on, why, "name the program or library that it is linked into")
+    return found
+
+
+def _refused(target: Target, on: str, why: str, fix: str | None, number: int = errno.EINVAL) -> AttachError:
+    return AttachError(f"cannot attach {on}", on=show_target(target), why=why, fix=fix, errno=number)
+
+
+def _ambiguous(binary: Path, file: ElfFunctions, name: str, functions: list[Function]) -> tuple[str, str]:
+    if any(f.version for f in functions):
+        versions = file.versions(name)
+        why = f"{binary} has {', '.join(versions)}, none of them the default version"
+        return why, f"name the version: function={versions[0]!r}"
+    places = [f"{f.source or 'a file'} at offset {file.offset(f.address):#x}" for f in functions]
+    first = file.offset(functions[0].address)
+    return (
+        f"{binary} has {len(functions)} functions {name!r}: in {', in '.join(places)}",
+        f"give the place instead of the name: attach(binary=…, offset={first:#x})",
+    )
+
+
+def _no_function(binary: Path, file: ElfFunctions, name: str) -> tuple[str, str]:
+    names = file.names()
+    base = name.partition("@")[0]
+    if not names:
+        return f"{binary} has no symbols", (
+            "install its debug symbols, or give a file offset: attach(binary=…, offset=…)"
+        )
+    if base in names:
+        versions = file.versions(base)
+        return f"{binary} has no function {name!r}", f"there are: {', '.join(versions)}"
+    if parts := sorted(n for n in names if n.startswith(f"{base}.")):
+        return (
+            f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
+            "take that name; parts of the function may be inlined elsewhere",
+        )
+    return f"{binary} has no function {name!r}", closest(name, names)
+
+
+def _instead(file: ElfFunctions, name: str) -> str:
+    base = name.partition("@")[0]
+    near = sorted(n for n in file.names() if base in n and n != base and not n.endswith(("_chk", "_ifunc")))
+    some = f", such as {near[0]!r}" if near else ""
+    return f"attach when the program runs, with pid=; or name the code that is chosen{some}"
+
+
 def explain_missing(target: Target, number: int) -> tuple[str, str | None] | None:
-    """What of the target is not there: a function or a USDT in a binary."""
+    """What of the target is not there: a USDT in a binary, or the process."""
     binary = find_binary(target["binary"])
-    if binary is None:
-        return None
-    if "usdt" in target:
-        known = usdt_names(binary)
+    if "usdt" in target and binary is not None:
+        try:
+            known = usdt_names(binary)
+        except ElfError as e:
+            return str(e), None
         if target["usdt"] not in known:
             return f"{binary} has no USDT {target['usdt']!r}", closest(target["usdt"], known)
-    elif target.get("function") and target["function"] not in (names := function_names(binary)):
-        if not names:
-            return f"{binary} has no symbols", "give a file offset: attach(binary=…, offset=…)"
-        return f"{binary} has no function {target['function']!r}", closest(target["function"], names)
-    elif number == errno.ESRCH and "pid" in target:
+    if number == errno.ESRCH and "pid" in target:
         return f"there is no process {target['pid']}", None
     return None
 
 
-def _offsets(binary: Path, functions: Any, on: str) -> list[int]:
-    names = [functions] if isinstance(functions, str) else list(functions)
-    found: list[int] = []
-    for name in names:
+def _places(binary: Path, target: Target, on: str) -> tuple[Path, list[int]]:
+    """The file, and the places in it, of each of several functions; of a pattern each place once."""
+    functions = target["functions"]
+    if not isinstance(functions, str):
+        places = [place_of(binary, str(name), target, on) for name in functions]
+    elif not set(functions) & set("*?["):
+        places = [place_of(binary, functions, target, on)]
+    else:
+        places = list(dict.fromkeys(_matching(binary, functions, target, on)))
+    files = {file for file, _ in places}
+    if len(files) > 1:
+        why = f"these functions are in {len(files)} files: {', '.join(sorted(map(str, files)))}"
+        raise _refused(target, on, why, "attach to the functions of each file by themselves")
+    return next(iter(files)), [offset for _, offset in places]
+
+
+def _matching(binary: Path, pattern: str, target: Target, on: str) -> Iterator[tuple[Path, int]]:
+    file = _functions(binary, target, on)
+    matching = file.matching(pattern)
+    if not matching:
+        raise _refused(
+            target, on, "it has no such function", closest(pattern, file.names()), number=errno.ENOENT
+        )
+    left_out = []
+    for function in matching:
+        if not function.is_ifunc:
+            yield binary, file.offset(function.address)
+            continue
         try:
-            offsets = function_offsets(binary, name)
-        except ValueError as e:
-            raise AttachError(f"cannot attach {on}", why=str(e), errno=errno.ENOEXEC) from None
-        if not offsets:
-            raise AttachError(
-                f"cannot attach {on}",
-                on=f"to binary={str(binary)!r}, functions={name!r}",
-                why="it has no such function",
-                fix=closest(name, function_names(binary)),
-                errno=errno.ENOENT,
-            )
-        found += offsets.values()
-    return found
+            yield _followed(binary, function, target)
+        except NotChosen as e:
+            left_out.append(f"{function}: {e}")
+    if left_out:
+        warnings.warn(
+            f"{on} is not attached to these IFUNCs that fit {pattern!r}: {'; '.join(left_out)}", stacklevel=2
+        )
 
 
 def process_id(process: Any) -> int:

@@ -1,120 +1,130 @@
-"""Programs and shared libraries that uprobes go into: where they are, and where in them a function is."""
+"""Programs and shared libraries that uprobes go into: where they are, and what of them can be probed."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import struct
 import sys
-from collections.abc import Iterator
-from fnmatch import translate
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
+from .elf_file import ElfError, open_elf
+from .elf_functions import elf_functions
+
+_LINE = re.compile(r"^(\w+)-(\w+) (\S+) (\w+) \S+ (\d+) +(/.*)$", re.MULTILINE)
+_LINK = re.compile(r"/proc/(self|thread-self|\d+)/exe$")
+_DELETED = " (deleted)"
+_AT_PHDR = 3
 
 
-def find_binary(name: str | os.PathLike[str]) -> Path | None:
+@dataclass(frozen=True, slots=True)
+class MappedFile:
+    """A part of a file in a process's memory: addresses, and the place in the file."""
+
+    start: int
+    end: int
+    offset: int
+    path: Path  # as this process can open it
+    name: Path  # as the process that maps it calls it
+    runs: bool  # whether it is code
+
+
+def find_binary(name: str | os.PathLike[str], pid: int | None = None) -> Path | None:
     """The file for a path, or for a name without slash.
 
-    A name is looked for among the libraries that this process has mapped (``libc``, ``libc.so.6``), then in
-    $PATH. ``libpython`` is where Python's own functions are: its library, or else the interpreter itself.
+    A name is looked for among the libraries that the process `pid` (default: this one) has mapped (``libc``,
+    ``libc.so.6``), then in $PATH. ``libpython`` is where Python's own functions are: its library, or else the
+    interpreter itself. ``/proc/PID/exe`` is the file that the process runs its code from, which is another
+    one than that of the link where its code was mapped anew.
     """
     text = os.fspath(name)
+    if link := _LINK.match(text):
+        return _program_of(text, link[1])
     if "/" in text:
         found = Path(text)
-        return found.resolve() if found.exists() and not text.startswith("/proc/") else _if_there(found)
-    mapped = mapped_files()
-    for path in mapped:
-        if path.name == text or re.match(re.escape(text) + r"[-.0-9]", path.name):
-            return path
+        return (found if text.startswith("/proc/") else found.resolve()) if found.exists() else None
+    for process in dict.fromkeys((pid, None)):
+        for file in _code_of(process):
+            if file.name.name == text or re.match(re.escape(text) + r"[-.0-9]", file.name.name):
+                return file.path
     if text == "libpython":
         return Path(sys.executable).resolve()
     program = shutil.which(text)
     return Path(program).resolve() if program else None
 
 
-def mapped_files() -> list[Path]:
-    """The files that this process has mapped to run: its program and its libraries."""
-    with open("/proc/self/maps") as file:
-        paths = (line.split(maxsplit=5)[5].rstrip() for line in file if " r-xp " in line and "/" in line)
-        return [Path(p) for p in dict.fromkeys(paths)]
+def mapped_files(pid: int | None = None) -> list[Path]:
+    """The files that a process (default: this one) has mapped to run: its program and its libraries."""
+    return list(dict.fromkeys(m.path for m in _code_of(pid)))
 
 
-def function_offsets(binary: Path, pattern: str) -> dict[str, int]:
-    """File offset of each function whose name fits a pattern with ``*`` and ``?``, sorted by name.
-
-    Raises `ValueError` for a file that is no ELF file.
-    """
-    fits = re.compile(translate(pattern)).match
-    with _open(binary) as elf:
-        found = {s.name: s["st_value"] for s in _functions(elf) if fits(s.name)}
-        segments = [s for s in elf.iter_segments("PT_LOAD") if s["p_flags"] & 1]
-    return {name: _to_offset(at, segments) for name, at in sorted(found.items())}
-
-
-def function_names(binary: Path) -> set[str]:
-    """Names of the functions that a binary has symbols for; none for a file that is no ELF file."""
-    try:
-        with _open(binary) as elf:
-            return {s.name for s in _functions(elf)}
-    except (ValueError, OSError):
-        return set()
-
-
-def usdt_names(binary: Path) -> set[str]:
-    """``provider:name`` of each user statically defined tracepoint of a binary."""
-    try:
-        with _open(binary) as elf:
-            section = elf.get_section_by_name(".note.stapsdt")
-            notes = list(section.iter_notes()) if section else []
-    except (ValueError, OSError):
-        return set()
-    found = set()
-    for note in notes:
-        raw = note["n_desc"]
-        data = raw if isinstance(raw, bytes) else str(raw).encode("latin-1")
-        parts = data[3 * 8 :].split(b"\0")  # after the addresses of place, base and semaphore
-        found.add(f"{parts[0].decode()}:{parts[1].decode()}")
+def mappings(pid: int | None = None) -> list[MappedFile]:
+    """What a process has mapped of files, by address. Raises `OSError` for one that can't be looked at."""
+    who = "self" if pid is None else str(pid)
+    text = Path(f"/proc/{who}/maps").read_text(errors="surrogateescape")
+    found = []
+    for start, end, rights, offset, _inode, path in _LINE.findall(text):
+        first, last = int(start, 16), int(end, 16)
+        place = _openable(who, path, f"/proc/{who}/map_files/{first:x}-{last:x}")
+        name = Path(path.removesuffix(_DELETED))
+        found.append(MappedFile(first, last, int(offset, 16), place, name, "x" in rights))
     return found
 
 
-def _if_there(path: Path) -> Path | None:
-    return path if path.exists() else None
+def _code_of(pid: int | None) -> list[MappedFile]:
+    try:
+        return [m for m in mappings(pid) if m.runs]
+    except OSError:
+        return []
 
 
-class _open:
-    """An ELF file for a while; raises `ValueError` when it is none."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+def _openable(who: str, path: str, link: str) -> Path:
+    """A deleted file is reached through its mapping, one of another mount namespace through its root."""
+    if path.endswith(_DELETED) and os.path.lexists(link):
+        return Path(link)
+    if who != "self":
+        inside = f"/proc/{who}/root{path}"
         try:
-            self._elf = ELFFile(self._file)
-        except ELFError as e:
-            self._file.close()
-            raise ValueError(f"{path} is no ELF file") from e
-
-    def __enter__(self) -> Any:
-        return self._elf
-
-    def __exit__(self, *exc: object) -> None:
-        self._file.close()
+            if not os.path.samefile(inside, path):
+                return Path(inside)
+        except OSError:
+            return Path(inside if os.path.exists(inside) else path)
+    return Path(path)
 
 
-def _functions(elf: Any) -> Iterator[Any]:
-    for section in elf.iter_sections():
-        if isinstance(section, SymbolTableSection):
-            yield from (
-                s
-                for s in section.iter_symbols()
-                if s["st_info"]["type"] in ("STT_FUNC", "STT_LOOS") and s["st_value"]
-            )
+def _program_of(link: str, process: str) -> Path | None:
+    """The file of a process's own program, which has the program's headers in memory and its code beside."""
+    if not os.path.exists(link):
+        return None
+    if not os.readlink(link).endswith(_DELETED):
+        return Path(link)
+    auxiliary = Path(f"/proc/{process}/auxv").read_bytes()
+    headers = dict(struct.iter_unpack("=QQ", auxiliary[: len(auxiliary) // 16 * 16])).get(_AT_PHDR, 0)
+    mapped = mappings(int(process) if process.isdecimal() else None)
+    name = next((m.name for m in mapped if m.start <= headers < m.end), None)
+    return next((m.path for m in mapped if m.runs and m.name == name), Path(link))
 
 
-def _to_offset(address: int, segments: list[Any]) -> int:
-    for s in segments:
-        if s["p_vaddr"] <= address < s["p_vaddr"] + s["p_memsz"]:
-            return int(address - s["p_vaddr"] + s["p_offset"])
-    return int(address)
+def usdt_names(binary: Path) -> set[str]:
+    """``provider:name`` of each user statically defined tracepoint of a binary. Raises `ElfError`."""
+    found = set()
+    with open_elf(binary) as elf:
+        section = elf.get_section_by_name(".note.stapsdt")
+        for note in section.iter_notes() if section else ():
+            raw = note["n_desc"]
+            data = raw if isinstance(raw, bytes) else str(raw).encode("latin-1")
+            parts = data[3 * elf.elfclass // 8 :].split(
+                b"\0"
+            )  # after three addresses: place, base, semaphore
+            found.add(f"{parts[0].decode()}:{parts[1].decode()}")
+    return found
+
+
+def function_names(binary: Path) -> set[str]:
+    """Names of the functions that a binary has symbols for; none for a file that is no whole ELF file."""
+    try:
+        return elf_functions(binary).names()
+    except (ElfError, OSError):
+        return set()

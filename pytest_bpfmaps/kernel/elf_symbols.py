@@ -5,8 +5,6 @@ pyelftools finds the tables; reading them symbol by symbol with it would take se
 
 from __future__ import annotations
 
-import io
-import lzma
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -14,11 +12,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from .elf_file import ElfError, from_debug_files, open_elf
+from .elf_functions import build_id
 from .kallsyms import preference
 
 _FUNC, _IFUNC = 2, 10
 _PF_X = 1
-_DEBUG = Path("/usr/lib/debug/.build-id")
 
 
 Function = tuple[tuple[str, ...], int]
@@ -29,11 +28,8 @@ class ElfSymbols:
     """The functions of one file. `build_id` is in hexadecimal, empty when the file has none."""
 
     def __init__(self, path: str) -> None:
-        from elftools.elf.elffile import ELFFile
-
-        with open(path, "rb") as file:
-            elf = ELFFile(file)
-            self.build_id = _build_id(elf)
+        with open_elf(path) as elf:
+            self.build_id = build_id(elf)
             self._loads = [
                 (s["p_offset"], s["p_filesz"], s["p_vaddr"])
                 for s in elf.iter_segments()
@@ -56,16 +52,7 @@ class ElfSymbols:
     @cached_property
     def _debug(self) -> list[_Table]:
         """The symbols of a debug package's file, and those in the compressed section that Fedora has."""
-        from elftools.elf.elffile import ELFFile
-
-        found = []
-        separate = _DEBUG / self.build_id[:2] / f"{self.build_id[2:]}.debug"
-        if self.build_id and separate.is_file():
-            with separate.open("rb") as file:
-                found.append(_Table(ELFFile(file)))
-        if self._packed:
-            found.append(_Table(ELFFile(io.BytesIO(lzma.decompress(self._packed)))))
-        return found
+        return from_debug_files(self.build_id, self._packed, _Table)
 
 
 class _Table:
@@ -127,16 +114,7 @@ def elf_symbols(path: str) -> ElfSymbols | None:
 
 @lru_cache(maxsize=128)
 def _cached(path: str, *_state: int) -> ElfSymbols | None:
-    from elftools.common.exceptions import ELFError
-
     try:
         return ElfSymbols(path)
-    except ELFError:
+    except ElfError:
         return None
-
-
-def _build_id(elf: Any) -> str:
-    section = elf.get_section_by_name(".note.gnu.build-id")
-    if section is None:
-        return ""
-    return next((str(n["n_desc"]) for n in section.iter_notes() if n["n_type"] == "NT_GNU_BUILD_ID"), "")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.attach.sections import default_target, is_return
-from pytest_bpfmaps.kernel.binaries import find_binary, function_names, function_offsets, mapped_files
+from pytest_bpfmaps.kernel.binaries import find_binary, mapped_files
 from pytest_bpfmaps.kernel.names import likely
 
 
@@ -49,18 +49,6 @@ def test_libraries_are_found_by_name_and_path():
     assert find_binary("sh") == Path("/bin/sh").resolve()
     assert find_binary("no-such-program") is None
     assert find_binary("/no/such/file") is None
-
-
-def test_functions_of_a_library(tmp_path):
-    libc = find_binary("libc")
-    assert libc is not None
-    assert "getloadavg" in function_names(libc)
-    assert list(function_offsets(libc, "getloadav?")) == ["getloadavg"]
-    assert function_offsets(libc, "no_such_function*") == {}
-    (tmp_path / "text").write_text("x")
-    assert function_names(tmp_path / "text") == set()
-    with pytest.raises(ValueError, match="is no ELF file"):
-        function_offsets(tmp_path / "text", "*")
 
 
 def test_names_that_are_worth_comparing():
