@@ -15,6 +15,8 @@ from enum import IntEnum
 from typing import Any
 
 from ..errors import MapOverflowError, MapTypeError, MapValueError, closest
+from .listed import ListedBool, ListedFloat, ListedText, ListedValues
+from .values import Values
 
 Buffer = bytes | bytearray | memoryview
 
@@ -26,11 +28,18 @@ class Codec:
     name: str
     flexible = False
     """Whether it ends in a flexible array: in a record that is longer than `size`, that has the rest."""
-    exact = False
-    """Whether different bytes are always different values: no padding, nothing after a NUL."""
     is_bitfield = False
     absent = False
     """Whether there is no value to decode: `decode` raises `NoValueError`."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether different bytes are always different values: no padding, nothing after a NUL."""
+        return False
+
+    def bits(self, *, exact: bool = False) -> int:
+        """A mask of the bits that the value depends on, bit 0 first; with `exact`, of those that it shows."""
+        return 0 if exact and not self.exact else (1 << self.size * 8) - 1
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         """The Python value of the bytes at `offset`."""
@@ -57,6 +66,23 @@ class Codec:
         """`count` values, the first at `offset`, each `step` bytes after the one before."""
         decode = self.decode
         return [decode(data, offset + i * step) for i in range(count)]
+
+    listed_class: Any = None
+    """The `Listed` for a key of this type whose bytes may be others than those its value is written as."""
+
+    def listed(self, raw: bytes, *, always: bool = True) -> Any:
+        """A key as a map lists it; see `Listed`. Without `always` a plain value where that is as good."""
+        value = self.decode(raw)
+        if self.exact or self.listed_class is None or (not always and self.encode(value, "") == raw):
+            return value
+        return self.listed_class(value, raw)
+
+    def listed_all(self, data: Buffer, *, always: bool) -> list[Any]:
+        """Keys that are packed one after another; see `listed`."""
+        size = self.size
+        if self.exact or not size:
+            return self.decode_all(data)
+        return [self.listed(bytes(data[at : at + size]), always=always) for at in range(0, len(data), size)]
 
     def encode_all(self, values: list[Any], where: str) -> bytes:
         """The values of an array of this type, packed."""
@@ -164,6 +190,8 @@ def checked_int(codec: Codec, value: Any, where: str, minimum: int, maximum: int
 class WideIntCodec(Codec):
     """An integer of another width, 128 bits for example; `int`."""
 
+    exact = True
+
     def __init__(self, name: str, size: int, signed: bool) -> None:
         self.name = name
         self.size = size
@@ -183,6 +211,7 @@ class BoolCodec(IntCodec):
 
     exact = False
     bounded = True
+    listed_class = ListedBool
 
     def __init__(self, name: str, size: int = 1) -> None:
         super().__init__(name, size, signed=False)
@@ -197,6 +226,8 @@ class BoolCodec(IntCodec):
 
 class FloatCodec(Codec):
     """A floating point number of 2, 4 or 8 bytes; `float`."""
+
+    listed_class = ListedFloat
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
@@ -308,6 +339,8 @@ class BytesCodec(Codec):
 class TextCodec(Codec):
     """``char[N]``: `str` up to the first NUL. Bytes that are not UTF-8 survive as surrogates."""
 
+    listed_class = ListedText
+
     def __init__(self, name: str, size: int) -> None:
         self.name = name
         self.size = size
@@ -336,17 +369,31 @@ class TextCodec(Codec):
 class ArrayCodec(Codec):
     """An array: `list`. Takes any iterable of exactly that many values, not a str or a mapping."""
 
+    listed_class = ListedValues
+
     def __init__(self, name: str, element: Codec, count: int) -> None:
         self.name = name
         self.element = element
         self.count = count
         self.size = element.size * count
-        self.exact = element.exact
+
+    @property
+    def exact(self) -> bool:
+        return self.element.exact
+
+    def bits(self, *, exact: bool = False) -> int:
+        if self.exact or not self.size:
+            return super().bits(exact=exact)
+        # the same for each element: a product with …0001 0001 repeats it
+        step = self.element.size * 8
+        return self.element.bits(exact=exact) * (((1 << step * self.count) - 1) // ((1 << step) - 1))
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
-        if not self.size:  # of empty structs, or of no length
-            return [self.element.decode(data, offset)] * self.count
-        return self.element.decode_all(data[offset : offset + self.size])
+        if not self.count:
+            return Values()
+        if not self.size:  # of empty structs
+            return Values([self.element.decode(data, offset)] * self.count)
+        return Values(self.element.decode_all(data[offset : offset + self.size]))
 
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
         if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
@@ -373,17 +420,24 @@ class BitfieldCodec(Codec):
         self.name = f"{base.name} : {bits}"
         self.base = base
         self.shift = shift
-        self.bits = bits
+        self.width = bits
         self.size = (shift + bits + 7) // 8
         self.signed = bool(getattr(base, "signed", False))
         self._mask = (1 << bits) - 1
         self._low, self._high = int_range(bits, self.signed)
 
+    @property
+    def exact(self) -> bool:
+        return self.base.exact or self.width == 1
+
+    def bits(self, *, exact: bool = False) -> int:
+        return 0 if exact and not self.exact else self._mask << self.shift
+
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         word = int.from_bytes(data[offset : offset + self.size], "little")
         number = (word >> self.shift) & self._mask
         if self.signed and number > self._high:
-            number -= 1 << self.bits
+            number -= 1 << self.width
         if isinstance(self.base, EnumCodec):
             return self.base.from_int(number)
         return bool(number) if isinstance(self.base, BoolCodec) else number

@@ -10,11 +10,13 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import Any, ClassVar
 
 from ..errors import MapTypeError, MapValueError, NameLookupError, closest
 from .codec import Buffer, Codec, FloatCodec, IntCodec, wrong_type
+from .listed import Listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class Record:
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Record):
+            if isinstance(self, Listed) and isinstance(other, Listed):
+                return self._codec_.name == other._codec_.name and self._raw_ == other._raw_
             if type(self) is type(other) and bytes(self) == bytes(other):
                 return True
             names = self._codec_.by_name.keys()
@@ -167,11 +171,32 @@ class StructCodec(Codec):
         self.fields = fields
         self.by_name = {f.name: f for f in fields}
         self.flexible = any(f.tail for f in fields)
-        self.exact = sum(f.codec.size for f in fields) == size and all(f.codec.exact for f in fields)
         there = [f for f in fields if not f.codec.absent]
         self._required = {f.name for f in there if f.choice is None}
         self._choices = {f.name: f.choice for f in there if f.choice is not None}
         self.type = self._make_type()
+
+    @cached_property
+    def exact(self) -> bool:
+        return self.bits(exact=True) == (1 << self.size * 8) - 1
+
+    def bits(self, *, exact: bool = False) -> int:
+        found = 0
+        for field in self.fields:
+            found |= field.codec.bits(exact=exact) << field.offset * 8
+        return found
+
+    @cached_property
+    def listed_type(self) -> type[Record]:
+        """The same as keys that a map lists: equal to each other where all their bytes are."""
+        body = {"__slots__": (), "_raw_": property(Record.__bytes__)}
+        return type(self.type.__name__, (self.type, Listed), body)
+
+    def listed(self, raw: bytes, *, always: bool = True) -> Any:
+        return self.listed_type(raw) if always and not self.exact else self.decode(raw)
+
+    def listed_all(self, data: Buffer, *, always: bool) -> list[Any]:
+        return super().listed_all(data, always=True) if always else self.decode_all(data)
 
     def _make_type(self) -> type[Record]:
         attributes: dict[str, Any] = {"__slots__": (), "_codec_": self}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from .hash import HashMap
 
@@ -34,5 +35,5 @@ class ArrayMap(HashMap):
 
     __hash__ = HashMap.__hash__
 
-    def _missing_key_hint(self) -> str | None:
-        return f"its indices go from 0 to {self.max_entries - 1}"
+    def _explain_missing(self, key: Any) -> tuple[str | None, str | None]:
+        return None, f"its indices go from 0 to {self.max_entries - 1}"

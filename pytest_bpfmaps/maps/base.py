@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Self
 
 from .. import BPF_ANY, BPF_NOEXIST
 from ..btf import Codecs
+from ..btf.listed import Listed
 from ..errors import ENOTSUPP, ClosedError, MapError, MapKeyError, UnsupportedError
 from ..kernel.running import release
 from ..kernel.types import MapType
@@ -116,9 +117,7 @@ class Map:
 
     def delete_elem(self, key: Any) -> None:
         """Removes `key`. Raises `MapKeyError` when it is not there. ``BPF_MAP_DELETE_ELEM``, bpf(2)."""
-        result = lib.bpf_map_delete_elem(self.fd, ffi.from_buffer(self._encode_key(key)))
-        if result < 0:
-            self._refuse(-result, "delete", key)
+        self._delete_raw(self._encode_key(key))
 
     def get_next_key(self, key: Any = None) -> Any:
         """The key after `key`, or the first one for None. Raises `MapKeyError` after the last.
@@ -130,7 +129,7 @@ class Map:
             raise MapKeyError(
                 "no key after", on=f"{key!r} in map {self.name!r} ({self.type})", errno=errno.ENOENT
             )
-        return self._key.decode(found)
+        return self._key.listed(found)
 
     def lookup_and_delete_elem(self, key: Any) -> Any:
         """The value of `key`, which is removed in the same step.
@@ -237,6 +236,8 @@ class Map:
     # for subclasses
 
     def _encode_key(self, key: Any) -> bytes:
+        if isinstance(key, Listed) and len(key._raw_) == self.key_size:
+            return key._raw_
         return self._key.encode(key, self._key_where)
 
     def _encode_value(self, value: Any) -> bytes:
@@ -244,6 +245,11 @@ class Map:
 
     def _decode_value(self, raw: bytes | bytearray | memoryview) -> Any:
         return self._value.decode(raw)
+
+    def _delete_raw(self, key: bytes) -> None:
+        result = lib.bpf_map_delete_elem(self.fd, ffi.from_buffer(key))
+        if result < 0:
+            self._refuse(-result, "delete", self._key.listed(key))
 
     def _lookup_raw(self, key: bytes, flags: int = 0) -> bytearray:
         out = bytearray(self._value_bytes)
@@ -253,7 +259,7 @@ class Map:
         else:
             result = lib.bpf_map_lookup_elem(fd, key_at, value_at)
         if result < 0:
-            self._refuse(-result, "look up", self._key.decode(key), flags)
+            self._refuse(-result, "look up", self._key.listed(key), flags)
         return out
 
     def _next_raw_key(self, key: bytes | None) -> bytes | None:
@@ -269,13 +275,15 @@ class Map:
         """Raises the exception for an error number of the kernel."""
         what, on = f"cannot {verb} {key!r}", f"in {self}"
         if number == errno.ENOENT:
-            raise MapKeyError(f"no key {key!r}", on=on, fix=self._missing_key_hint(), errno=number)
+            because, fix = self._explain_missing(key)
+            raise MapKeyError(f"no key {key!r}", on=on, why=because, fix=fix, errno=number)
         explain = _EXPLAIN.get(number)
         why, fix = explain(self, flags) if explain else (reason(number), None)
         raise MapError(what, on=on, why=why, fix=fix, errno=number)
 
-    def _missing_key_hint(self) -> str | None:
-        return None
+    def _explain_missing(self, key: Any) -> tuple[str | None, str | None]:
+        """Why a key is not there, and what to do."""
+        return None, None
 
 
 def _full(the_map: Map, flags: int) -> tuple[str, str | None]:

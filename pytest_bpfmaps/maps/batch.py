@@ -159,6 +159,6 @@ def delete_all(the_map: Map, keys: Buffer, count: int) -> None:
     if result < 0 and -result in UNSUPPORTED and not deleted:
         size = the_map.key_size
         for i in range(count):
-            the_map.delete_elem(the_map._key.decode(keys, i * size))
+            the_map._delete_raw(bytes(keys[i * size : (i + 1) * size]))
     elif result < 0:
         the_map._refuse(-result, "delete", the_map._key.decode(keys, deleted * the_map.key_size))

@@ -123,6 +123,9 @@ class _IdCodec(IntCodec):
     def decode(self, data: Any, offset: int = 0) -> Any:
         return CgroupId(super().decode(data, offset))
 
+    def decode_all(self, data: Any) -> list[Any]:
+        return [CgroupId(number) for number in super().decode_all(data)]
+
 
 _KEY = StructCodec(
     "struct bpf_cgroup_storage_key",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .. import BPF_ANY
@@ -14,6 +14,7 @@ from . import batch
 from .base import Map
 from .protocol import DictMap, Items
 from .snapshot import Snapshot, make_snapshot
+from .twins import ADVICE, alike, describe
 
 
 class HashMap(DictMap):
@@ -33,7 +34,7 @@ class HashMap(DictMap):
     def __len__(self) -> int:
         return batch.lookup_all(self).count
 
-    def snapshot(self) -> dict[Any, Any]:
+    def snapshot(self) -> Snapshot:
         """All elements as a new `dict`; later changes of the map don't show in it.
 
         A large map's elements are decoded when somebody asks for them. While programs write to the map, what
@@ -61,7 +62,7 @@ class HashMap(DictMap):
             key = keys[at : at + size]
             result = lib.bpf_map_delete_elem(self.fd, ffi.from_buffer(key))
             if result < 0 and result != -errno.ENOENT:
-                self._refuse(-result, "delete", self._key.decode(key))
+                self._refuse(-result, "delete", self._key.listed(key))
 
     def lookup_batch(self) -> list[tuple[Any, Any]]:
         """All elements as (key, value) pairs; ``BPF_MAP_LOOKUP_BATCH`` where it exists (Linux 5.6)."""
@@ -128,8 +129,7 @@ class HashMap(DictMap):
     def _compare(self, other: object, how: Callable[[Any, Any], Any]) -> Any:
         if isinstance(other, Map) or not isinstance(other, Mapping):
             return NotImplemented
-        found = self.snapshot()
-        seen = found if isinstance(found, Snapshot) else Snapshot(found, origin=str(self), codec=self._key)
+        seen = self.snapshot()
         fits = how(seen, other)
         self.compared = None if fits else seen
         return fits
@@ -138,7 +138,9 @@ class HashMap(DictMap):
     """What the last comparison that failed saw: the map may hold something else by the time of the report."""
 
     def _encode_keys(self, keys: list[Any]) -> bytes:
-        return self._key.encode_all(keys, self._key_where)
+        if self._key.exact:
+            return self._key.encode_all(keys, self._key_where)
+        return b"".join([self._encode_key(key) for key in keys])
 
     def _encode_values(self, values: list[Any]) -> bytes:
         return self._value.encode_all(values, self._value_where)
@@ -150,11 +152,16 @@ class HashMap(DictMap):
         """For a value per CPU: (number of CPUs, bytes from one to the next)."""
         return ()
 
-    def _missing_key_hint(self) -> str | None:
+    def _explain_missing(self, key: Any) -> tuple[str | None, str | None]:
+        if not self._key.exact:
+            raw = self._encode_key(key)
+            twins = alike(self._key, _split(batch.lookup_all(self).keys, self.key_size), raw)
+            if twins:
+                return describe(twins, raw), ADVICE
         keys = [repr(k) for k in self._some_keys(6)]
         if not keys:
-            return "the map is empty"
-        return "its keys: " + ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")
+            return None, "the map is empty"
+        return None, "its keys: " + ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")
 
     def _some_keys(self, most: int) -> list[Any]:
         found: list[Any] = []
@@ -165,3 +172,7 @@ class HashMap(DictMap):
                 break
             found.append(self._key.decode(key))
         return found
+
+
+def _split(keys: bytes, size: int) -> Iterator[bytes]:
+    return (keys[at : at + size] for at in range(0, len(keys), size))

@@ -23,8 +23,9 @@ class LpmTrieMap(HashMap):
     """``BPF_MAP_TYPE_LPM_TRIE``: Linux 4.11, commit b95a5c4db09b (listing keys: 4.16, commit b471f2f1de8b).
 
     https://docs.kernel.org/bpf/map_lpm_trie.html. Keys are `ipaddress` networks, addresses (their longest
-    prefix), or ``(prefixlen, bytes)``, with the prefix length in bits. Looking up finds the longest prefix
-    that covers the key, so ``key in m`` asks for a match; deleting and listing take prefixes exactly.
+    prefix), both also as text, or ``(prefixlen, bytes)``, with the prefix length in bits. Looking up finds
+    the longest prefix that covers the key, so ``key in m`` asks for a match; deleting and listing take
+    prefixes exactly.
     """
 
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
@@ -66,6 +67,9 @@ class PrefixCodec(Codec):
         raw = _masked(bytes(data[offset + _LENGTH.size : offset + self.size]), length)
         return self._network((raw, length)) if self._network else (length, raw)
 
+    def listed(self, raw: bytes, *, always: bool = True) -> Any:
+        return self._declared.listed(raw, always=always) if self._is_record else self.decode(raw)
+
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
         pair = self._as_pair(value, where)
         start = offset + _LENGTH.size
@@ -82,6 +86,8 @@ class PrefixCodec(Codec):
 
     def _as_pair(self, value: Any, where: str) -> tuple[int, bytes] | None:
         """The prefix length in bits and the data; None for what only the struct's codec may know."""
+        if isinstance(value, str):
+            value = self._parsed(value, where)
         if isinstance(value, ipaddress.IPv4Interface | ipaddress.IPv6Interface):
             value = value.network
         if isinstance(value, _ADDRESSES):
@@ -96,6 +102,12 @@ class PrefixCodec(Codec):
             case (int(length), ipaddress.IPv4Address() | ipaddress.IPv6Address() as address):
                 return self._checked(value, length, address.packed, where)
         return None
+
+    def _parsed(self, text: str, where: str) -> Any:
+        try:
+            return ipaddress.ip_interface(text)
+        except ValueError as e:
+            raise self._refusal(text, where, str(e)) from None
 
     def _checked(self, value: Any, length: int, data: bytes, where: str) -> tuple[int, bytes]:
         if len(data) == self._data_size:

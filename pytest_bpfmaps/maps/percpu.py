@@ -73,8 +73,7 @@ class PerCpuHashMap(HashMap):
 
     def sum(self) -> Snapshot:
         """``{key: total over all CPUs}``."""
-        totals = {k: v.sum() for k, v in self.snapshot().items()}
-        return Snapshot(totals, origin=f"the sum over all CPUs of {self}", codec=self._key)
+        return self.snapshot().mapped(PerCpu.sum, f"the sum over all CPUs of {self}")
 
     def _decode_value(self, raw: bytes | bytearray | memoryview) -> Any:
         decode, step = self._value.decode, self._stride

@@ -6,6 +6,7 @@ from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Va
 from typing import Any
 
 from .base import Map
+from .snapshot import Snapshot
 
 Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 _RAISE = object()
@@ -81,6 +82,6 @@ class DictMap(KeyedMap):
         """The elements as they are now."""
         return self.snapshot().items()
 
-    def snapshot(self) -> dict[Any, Any]:
+    def snapshot(self) -> Snapshot:
         """What it holds now as a new `dict`; later changes of the map don't show in it."""
         raise NotImplementedError

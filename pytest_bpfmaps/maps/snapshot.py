@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 from typing import Any
 
 from ..btf import Codec
-from ..errors import BpfError, MapOverflowError
+from ..btf.listed import Listed
+from ..errors import BpfError, MapOverflowError, MapValueError
 from .batch import Elements
+from .twins import ADVICE, describe, groups
 
 # smaller maps are decoded at once
 _LAZY_FROM = 512
@@ -19,8 +21,8 @@ _SEARCH_STEPS = 64
 class Snapshot(dict[Any, Any]):
     """The elements of a map at one moment, as a `dict`.
 
-    Equal to a mapping of the same keys and values, where a key may have any shape that the map takes.
-    ``snapshot >= {...}`` says whether it holds those elements, and maybe more.
+    Equal to a mapping of the same keys and values, where a key may have any shape that the map takes, and so
+    may a key that is looked up. ``snapshot >= {...}`` says whether it holds those elements, and maybe more.
 
     `origin` names the map in messages. `restarts` and `complete`: how the reading went while programs wrote
     to the map, see `pytest_bpfmaps.maps.batch.Elements`.
@@ -32,6 +34,7 @@ class Snapshot(dict[Any, Any]):
         "_decode_values",
         "_elements",
         "_searches",
+        "_twins",
         "complete",
         "origin",
         "restarts",
@@ -43,15 +46,71 @@ class Snapshot(dict[Any, Any]):
         self.restarts = 0
         self.complete = True
         self._codec = codec
+        self._twins: dict[Any, list[Any]] = {}
+
+    @classmethod
+    def of(cls, keys: bytes, values: list[Any], origin: str, codec: Codec) -> Snapshot:
+        """From keys that are packed one after another, and the value of each."""
+        made = Snapshot(origin=origin, codec=codec)
+        made._take(keys, values)
+        return made
+
+    def _take(self, keys: bytes, values: list[Any]) -> None:
+        codec = self._codec
+        assert codec is not None
+        dict.update(self, zip(codec.listed_all(keys, always=False), values, strict=True))
+        if len(self) != len(values):  # some are equal as values
+            listed = codec.listed_all(keys, always=True)
+            dict.clear(self)
+            dict.update(self, zip(listed, values, strict=True))
+            self._mark(groups(codec, keys, listed))
+
+    def _mark(self, twins: dict[Any, list[Any]]) -> None:
+        self._twins = twins
+        self.__class__ = TwinSnapshot if twins else Snapshot
+
+    def mapped(self, how: Callable[[Any], Any], origin: str) -> Snapshot:
+        """A snapshot of the same keys, each with what `how` makes of its value."""
+        made = Snapshot({k: how(v) for k, v in self.items()}, origin=origin, codec=self._codec)
+        made._mark(self._twins)
+        return made
+
+    @property
+    def has_twins(self) -> bool:
+        """Whether some of its keys are equal as values."""
+        return bool(self._twins)
+
+    def plain(self, key: Any) -> Any:
+        """A key that it lists as a plain value, as keys of other mappings are."""
+        return self._codec.decode(key._raw_) if self._codec and isinstance(key, Listed) else key
+
+    def twins(self, key: Any) -> list[Any]:
+        """The keys of the elements that `key` may mean, where these are several; see `Listed`."""
+        return []
 
     def canonical(self, key: Any) -> Any:
         """The key as this snapshot has it, for one in another shape: a tuple or mapping for a record."""
-        if self._codec is None or dict.__contains__(self, key):
+        if self._codec is None or isinstance(key, Listed) or dict.__contains__(self, key):
             return key
         try:
             return self._codec.decode(self._codec.encode(key, "key"))
         except BpfError:
             return key
+
+    def __missing__(self, key: Any) -> Any:
+        same = self.canonical(key)
+        if same is not key and dict.__contains__(self, same):
+            return dict.__getitem__(self, same)
+        raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return dict.__contains__(self, key) or dict.__contains__(self, self.canonical(key))
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            return default
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
@@ -75,14 +134,11 @@ class Snapshot(dict[Any, Any]):
         return all(k in theirs and v == theirs[k] for k, v in self.items())
 
     def _holds(self, other: Mapping[Any, Any]) -> bool:
-        missing = object()
-        for key, value in other.items():
-            mine = self.get(key, missing)
-            if mine is missing:
-                mine = self.get(self.canonical(key), missing)
-            if mine is missing or mine != value:
-                return False
-        return True
+        return all(self.has(key, value) for key, value in other.items())
+
+    def has(self, key: Any, value: Any) -> bool:
+        """Whether it has that element, and no other with that key."""
+        return not self.twins(key) and key in self and bool(self[key] == value)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return dict, (dict(self),)
@@ -90,6 +146,64 @@ class Snapshot(dict[Any, Any]):
     def copy(self) -> dict[Any, Any]:
         """A plain `dict` with the same elements."""
         return dict(self)
+
+
+class TwinSnapshot(Snapshot):
+    """A snapshot where several elements have keys that are equal as values; see `Listed`.
+
+    A key that it lists finds its own element. Any other that means several is refused, and equal to none.
+    """
+
+    __slots__ = ()
+
+    def twins(self, key: Any) -> list[Any]:
+        if isinstance(key, Listed):
+            return []
+        try:
+            found = self._twins.get(self.canonical(key), [])
+        except TypeError:  # unhashable
+            return []
+        there = [k for k in found if dict.__contains__(self, k)]
+        return there if len(there) > 1 else []
+
+    def canonical(self, key: Any) -> Any:
+        if self._codec is None or isinstance(key, Listed):
+            return key
+        try:
+            return self._codec.decode(self._codec.encode(key, "key"))
+        except BpfError:
+            return key
+
+    def __getitem__(self, key: Any) -> Any:
+        twins = self.twins(key)
+        if twins:
+            raise MapValueError(
+                f"cannot tell which element of {key!r} is meant",
+                on=f"in {self.origin}",
+                why=describe([k._raw_ for k in twins]),
+                fix=ADVICE,
+            )
+        return super().__getitem__(key)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return len(self) == len(other) and self._holds(other)
+
+    def __le__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        if any(self.twins(key) for key in other):
+            return False
+        return super().__le__(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def keys(self) -> Any:
+        return KeysView(self)
+
+    def items(self) -> Any:
+        return ItemsView(self)
 
 
 class LazySnapshot(Snapshot):
@@ -121,11 +235,10 @@ class LazySnapshot(Snapshot):
         elements, codec = self._elements, self._codec
         assert codec is not None
         values = self._decode_values(elements.values, elements.count)
-        keys = codec.decode_all(elements.keys)
-        dict.clear(self)
-        dict.update(self, zip(keys, values, strict=True))
         del self._elements, self._decode_value, self._decode_values
+        dict.clear(self)
         self.__class__ = Snapshot  # type: ignore[assignment]
+        self._take(elements.keys, values)
 
     def _position(self, key: Any) -> int | None:
         """Where the key's bytes are, -1 for nowhere; None when only a dict can tell."""
@@ -172,9 +285,6 @@ class LazySnapshot(Snapshot):
             return default
 
     def __len__(self) -> int:
-        if self._codec is None or not self._codec.exact:  # different bytes may be equal keys
-            self._fill()
-            return len(self)
         return self._elements.count
 
     def __iter__(self) -> Iterator[Any]:
@@ -201,14 +311,14 @@ def _filling(name: str) -> Any:
         return getattr(self, name)(*args, **options)
 
     method.__name__ = name
-    method.__doc__ = getattr(dict, name).__doc__
+    method.__doc__ = getattr(Snapshot, name).__doc__
     return method
 
 
 for _name in (
     *("keys", "values", "items", "pop", "popitem", "setdefault", "update", "clear", "copy"),
     *("__setitem__", "__delitem__", "__eq__", "__ne__", "__le__", "__or__", "__ror__", "__ior__"),
-    *("__reversed__", "__repr__", "__reduce_ex__"),
+    *("__reversed__", "__repr__", "__reduce_ex__", "twins", "mapped", "has"),
 ):
     setattr(LazySnapshot, _name, _filling(_name))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
+from ..btf.listed import Listed
 from ..errors import MapError, UnsupportedError
 from ..libbpf import ffi, lib
 from ..libbpf.calls import failure, reason
@@ -13,6 +15,7 @@ from .base import Map
 from .info import INDEXED
 from .protocol import DictMap
 from .snapshot import Snapshot
+from .twins import ADVICE, alike, describe
 
 # what the kernel says where user space can't read a slot; 524 is its own ENOTSUPP
 _UNREADABLE = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, 524})
@@ -44,8 +47,9 @@ class SparseMap(DictMap):
 
     def snapshot(self) -> Snapshot:
         """What it holds now as a new `dict`."""
-        found = {self._key.decode(k): self._decode_value(v) for k, v in self._raw_items()}
-        return Snapshot(found, origin=str(self), codec=self._key)
+        found = list(self._raw_items())
+        values = [self._decode_value(v) for _, v in found]
+        return Snapshot.of(b"".join(k for k, _ in found), values, str(self), self._key)
 
     def clear(self) -> None:
         """Empties all slots."""
@@ -77,8 +81,8 @@ class SparseMap(DictMap):
     def _holds(self, other: Mapping[Any, Any], *, exactly: bool) -> bool:
         seen = self.snapshot()
         wanted = {self._canonical(k): v for k, v in other.items()}
-        same = {k: v for k, v in wanted.items() if k in seen and self._same(seen[k], v)}
-        fits = len(same) == len(wanted) and (not exactly or len(seen) == len(wanted))
+        same = {k: v for k, v in wanted.items() if not seen.twins(k) and k in seen and self._same(seen[k], v)}
+        fits = len(same) == len(wanted) == len(other) and (not exactly or len(seen) == len(wanted))
         if not fits:
             seen.update(same)  # the things themselves, so that a report does not call them different
         self.compared = None if fits else seen
@@ -86,6 +90,8 @@ class SparseMap(DictMap):
 
     def _canonical(self, key: Any) -> Any:
         """A key in any shape that the map takes as listing gives it; itself when it is no key of this map."""
+        if isinstance(key, Listed):
+            return key
         try:
             return self._key.decode(self._encode_key(key))
         except (KeyError, TypeError, ValueError):
@@ -146,11 +152,17 @@ class SparseMap(DictMap):
             errno=number,
         )
 
-    def _missing_key_hint(self) -> str | None:
+    def _explain_missing(self, key: Any) -> tuple[str | None, str | None]:
         try:
-            keys = [repr(k) for k in self.snapshot()]
+            raws = [raw for raw, _ in self._raw_items()]
         except UnsupportedError:
-            return None
-        if not keys:
-            return "nothing was put into the map"
-        return "its keys: " + ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")
+            return None, None
+        if not raws:
+            return None, "nothing was put into the map"
+        with suppress(MapError):  # a key of another kind, a cgroup for example
+            asked = Map._encode_key(self, key)
+            twins = alike(self._key, raws, asked)
+            if twins:
+                return describe(twins, asked), ADVICE
+        keys = [repr(self._key.decode(raw)) for raw in raws]
+        return None, "its keys: " + ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")

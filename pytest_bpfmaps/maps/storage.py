@@ -82,8 +82,9 @@ class StorageMap(KeyedMap):
             f"cannot use {key!r} as a key", on=f"of {self}", why=why, fix=f"give {self.give}", errno=number
         )
 
-    def _missing_key_hint(self) -> str | None:
-        return f"{self.owner} gets a value when a program makes it (BPF_LOCAL_STORAGE_GET_F_CREATE) or you do"
+    def _explain_missing(self, key: Any) -> tuple[str | None, str | None]:
+        made = "a program makes it (BPF_LOCAL_STORAGE_GET_F_CREATE) or you do"
+        return None, f"{self.owner} gets a value when {made}"
 
 
 class SkStorageMap(StorageMap):

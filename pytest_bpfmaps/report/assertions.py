@@ -41,6 +41,7 @@ class Sides:
     noun: str
     label: Callable[[Any], str]
     note: str = ""
+    advice: str = ""
 
 
 @dataclass
@@ -123,7 +124,36 @@ def _of_snapshot(seen: Any, theirs: Mapping[Any, Any], text: Text) -> Sides:
     seen.keys()  # decodes a lazy one, so that keys have one shape
     wanted = {seen.canonical(k): v for k, v in theirs.items()}
     note = "" if seen.complete else "the map was written to so fast that not all of it could be read"
-    return Sides(seen.origin or "dict", seen, wanted, "key", lambda key: f"key {text.of(key)}", note)
+    mine, advice = _with_twins(seen, wanted)
+    origin = seen.origin or "dict"
+    return Sides(origin, mine, wanted, "key", lambda key: f"key {text.of(key)}", note, advice)
+
+
+@dataclass(frozen=True)
+class _Twins:
+    """In place of the values of elements that have one key: equal to nothing."""
+
+    says: str
+    values: list[Any]
+
+
+def _with_twins(seen: Any, wanted: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str]:
+    """The elements, those whose keys look alike as one; and what to do about these."""
+    from ..btf.listed import Listed
+    from ..maps.twins import ADVICE, describe
+
+    if not seen.has_twins or any(isinstance(key, Listed) for key in wanted):
+        return seen, ""
+    mine: dict[Any, Any] = {}
+    advice = ""
+    for key, value in seen.items():
+        plain = seen.plain(key)
+        twins = seen.twins(plain)
+        if twins:
+            advice = ADVICE
+        values = [seen[k] for k in twins]
+        mine[plain] = _Twins(describe([k._raw_ for k in twins]), values) if twins else value
+    return mine, advice
 
 
 def _of_record(record: Any, theirs: Any) -> Sides:
@@ -164,7 +194,7 @@ def _lines(sides: Sides, direction: str, text: Text) -> list[str]:
     }[direction]
     different = [k for k in keys if not _same(mine.get(k, _MISSING), theirs.get(k, _MISSING))]
     if not different:
-        return ["equal now: it changed after it was compared"]
+        return ["they are equal"]
     most = len(different) if text.most is None else text.most
     lines = [sides.note] if sides.note else []
     lines.append(f"{len(different)} of {len(keys)} {sides.noun}s differ{'s' * (len(keys) == 1)}:")
@@ -173,7 +203,7 @@ def _lines(sides: Sides, direction: str, text: Text) -> list[str]:
         lines.append(f"  {sides.label(key)}: {says}")
     if len(different) > most:
         lines.append(f"  … and {len(different) - most} more (-vv shows all)")
-    return lines
+    return [*lines, f"  -> {sides.advice}"] if sides.advice else lines
 
 
 def _same(mine: Any, theirs: Any) -> bool:
@@ -183,6 +213,9 @@ def _same(mine: Any, theirs: Any) -> bool:
 def _difference(mine: Any, theirs: Any, text: Text) -> str:
     from ..btf import Record
 
+    if isinstance(mine, _Twins):
+        expected = "not expected" if theirs is _MISSING else f"expected {text.of(theirs)}"
+        return f"{mine.says}; with {text.of(mine.values)}, {expected}"
     if mine is _MISSING:
         return f"missing, expected {text.of(theirs)}"
     if theirs is _MISSING:

@@ -134,7 +134,20 @@ def test_wrong_keys_are_told_apart(make_trie):
     with pytest.raises(MapValueError, match="has 16 bytes, the key's data 4"):
         m[ip_network("::/0")] = 1
     with pytest.raises(MapTypeError):
-        m["10.0.0.0/8"] = 1
+        m[8] = 1
+    with pytest.raises(MapValueError, match=r"(?s)'10.0.0.0/33' .*give an IPv4 network"):
+        m["10.0.0.0/33"] = 1
+
+
+def test_keys_as_text(make_trie):
+    m = make_trie()
+    m["10.0.0.0/8"] = 1
+    m["10.1.2.3"] = 2
+    assert m == {A: 1, ip_network("10.1.2.3/32"): 2}
+    assert m == {"10.0.0.0/8": 1, "10.1.2.3/32": 2}
+    assert m["10.9.9.9"] == m.snapshot()["10.0.0.0/8"] == 1
+    del m["10.0.0.0/8"]
+    assert list(m) == [ip_network("10.1.2.3/32")]
 
 
 def test_full(make_trie):

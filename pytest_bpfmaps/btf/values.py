@@ -1,0 +1,39 @@
+"""What an array in C is in Python: a list that is a copy, and says so when somebody tries to change it."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from ..errors import MapTypeError
+
+
+class Values(list[Any]):
+    """The elements of a C array: a `list` that can't be changed, because the kernel would not see it.
+
+    Hashable like a tuple, and equal to a list or tuple of the same values.
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return list.__eq__(self, list(other) if isinstance(other, tuple) else other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+    def _refuse(self, *args: Any, **options: Any) -> NoReturn:
+        raise MapTypeError(
+            "cannot change",
+            on="the elements of an array that was read",
+            why="they are a copy, and the kernel would not see it",
+            fix="change a list and write that: values = list(m[key]); values[1] = 5; m[key] = values",
+        )
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse

@@ -1,0 +1,51 @@
+"""Elements whose keys are equal as values although the kernel's bytes differ: in padding, or behind a NUL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+from ..btf import Codec
+
+ADVICE = (
+    "make every byte of the key known before its fields are set, __builtin_memset(&key, 0, sizeof(key)); "
+    "or declare a key without holes"
+)
+_MOST_SEARCHED = 100_000
+_SHOWN = 3
+
+
+def describe(keys: Sequence[bytes], asked: bytes = b"") -> str:
+    """Says that elements with these keys look alike, and which bytes differ, among them or from `asked`."""
+    one = len(keys) == 1
+    head = "1 element has this key: its" if one else f"{len(keys)} elements have this key: their"
+    return f"{head} padding differs (uninitialised bytes?){_places([asked, *keys] if asked else keys)}"
+
+
+def _places(keys: Sequence[bytes]) -> str:
+    differ = [at for at in range(len(keys[0])) if len({k[at] for k in keys}) > 1]
+    if not differ:
+        return ""
+    first, end = differ[0], differ[-1] + 1
+    shown = ", ".join(k[first:end].hex(" ", -4) for k in keys[:_SHOWN]) + (
+        ", …" if len(keys) > _SHOWN else ""
+    )
+    where = f"byte {first}" if end - first == 1 else f"bytes {first} to {end - 1}"
+    return f": {where}: {shown}"
+
+
+def alike(codec: Codec, raws: Iterable[bytes], asked: bytes) -> list[bytes]:
+    """Those of the keys that are equal to `asked` as values; of a large map, only the first are looked at."""
+    if codec.exact:
+        return []
+    wanted = codec.decode(asked)
+    return [raw for raw in islice(raws, _MOST_SEARCHED) if codec.decode(raw) == wanted]
+
+
+def groups(codec: Codec, raw: bytes, listed: list[Any]) -> dict[Any, list[Any]]:
+    """The listed keys that are equal as values, two and more, by that value; `raw` has their bytes."""
+    by_value: dict[Any, list[Any]] = {}
+    for value, key in zip(codec.decode_all(raw), listed, strict=True):
+        by_value.setdefault(value, []).append(key)
+    return {value: keys for value, keys in by_value.items() if len(keys) > 1}
