@@ -170,7 +170,18 @@ def apply(job: dict[str, Any], host_files: int) -> None:
         # The overlay may remember that a file was missing there; the plain view asks the host each time.
         mount(f"/proc/self/fd/{host_files}{folder}", folder, flags=MS_BIND)
     os.close(host_files)
+    place_config(job["env"].get("BPFMAPS_KERNEL_CONFIG"))
     os.chdir(job["cwd"])
+
+
+def place_config(path: str | None) -> None:
+    """Put the kernel's configuration where libbpf looks for what an object leaves open."""
+    if path:
+        link = f"/boot/config-{os.uname().release}"
+        os.makedirs("/boot", exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(link)
+        os.symlink(path, link)
 
 
 def serve(job: dict[str, Any], stream: int) -> None:
