@@ -28,6 +28,7 @@ from .errors import (
     VmLostError,
     VmTimeoutError,
 )
+from .kernel.retvals import BpfReturn, NetfilterVerdict, SkAction, TcAction, XdpAction
 
 BPF_ANY = 0
 """Update: create the element, or replace it."""
@@ -38,13 +39,71 @@ BPF_EXIST = 2
 BPF_F_LOCK = 4
 """Lookup and update: take the ``struct bpf_spin_lock`` of the value (Linux 5.1)."""
 
+XDP_ABORTED = XdpAction.XDP_ABORTED
+XDP_DROP = XdpAction.XDP_DROP
+XDP_PASS = XdpAction.XDP_PASS
+XDP_TX = XdpAction.XDP_TX
+XDP_REDIRECT = XdpAction.XDP_REDIRECT
+TC_ACT_UNSPEC = TcAction.TC_ACT_UNSPEC
+TC_ACT_OK = TcAction.TC_ACT_OK
+TC_ACT_RECLASSIFY = TcAction.TC_ACT_RECLASSIFY
+TC_ACT_SHOT = TcAction.TC_ACT_SHOT
+TC_ACT_PIPE = TcAction.TC_ACT_PIPE
+TC_ACT_STOLEN = TcAction.TC_ACT_STOLEN
+TC_ACT_QUEUED = TcAction.TC_ACT_QUEUED
+TC_ACT_REPEAT = TcAction.TC_ACT_REPEAT
+TC_ACT_REDIRECT = TcAction.TC_ACT_REDIRECT
+TC_ACT_TRAP = TcAction.TC_ACT_TRAP
+TCX_NEXT = TcAction.TCX_NEXT
+TCX_PASS = TcAction.TCX_PASS
+TCX_DROP = TcAction.TCX_DROP
+TCX_REDIRECT = TcAction.TCX_REDIRECT
+BPF_OK = BpfReturn.BPF_OK
+BPF_DROP = BpfReturn.BPF_DROP
+BPF_REDIRECT = BpfReturn.BPF_REDIRECT
+BPF_LWT_REROUTE = BpfReturn.BPF_LWT_REROUTE
+BPF_FLOW_DISSECTOR_CONTINUE = BpfReturn.BPF_FLOW_DISSECTOR_CONTINUE
+SK_DROP = SkAction.SK_DROP
+SK_PASS = SkAction.SK_PASS
+NF_DROP = NetfilterVerdict.NF_DROP
+NF_ACCEPT = NetfilterVerdict.NF_ACCEPT
+
 __all__ = [
     "BPF_ANY",
+    "BPF_DROP",
     "BPF_EXIST",
+    "BPF_FLOW_DISSECTOR_CONTINUE",
     "BPF_F_LOCK",
+    "BPF_LWT_REROUTE",
     "BPF_NOEXIST",
+    "BPF_OK",
+    "BPF_REDIRECT",
+    "NF_ACCEPT",
+    "NF_DROP",
+    "SK_DROP",
+    "SK_PASS",
+    "TCX_DROP",
+    "TCX_NEXT",
+    "TCX_PASS",
+    "TCX_REDIRECT",
+    "TC_ACT_OK",
+    "TC_ACT_PIPE",
+    "TC_ACT_QUEUED",
+    "TC_ACT_RECLASSIFY",
+    "TC_ACT_REDIRECT",
+    "TC_ACT_REPEAT",
+    "TC_ACT_SHOT",
+    "TC_ACT_STOLEN",
+    "TC_ACT_TRAP",
+    "TC_ACT_UNSPEC",
+    "XDP_ABORTED",
+    "XDP_DROP",
+    "XDP_PASS",
+    "XDP_REDIRECT",
+    "XDP_TX",
     "AttachError",
     "BpfError",
+    "BpfReturn",
     "CaptureTimeoutError",
     "ClosedError",
     "CompileError",
@@ -57,14 +116,18 @@ __all__ = [
     "MapTypeError",
     "MapValueError",
     "NameLookupError",
+    "NetfilterVerdict",
     "NoValueError",
     "PortabilityError",
     "PortabilityWarning",
+    "SkAction",
     "SourceNotFoundError",
+    "TcAction",
     "TriggerError",
     "UnsupportedError",
     "VerifierError",
     "VmError",
     "VmLostError",
     "VmTimeoutError",
+    "XdpAction",
 ]

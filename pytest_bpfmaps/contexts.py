@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
-from .btf import Codec, Codecs, Kind, Record
+from .btf import BtfType, Codec, Codecs, Kind, Record
+from .btf.absent import without
 from .btf.codec import ArrayCodec, IntCodec
 from .btf.record import Field, StructCodec
 from .errors import MapTypeError
+from .kernel.running import release
 from .kernel.types import ProgramType
 
 # <linux/bpf.h>: they only ever grow at the end. "@16": a union's alternative, at that offset.
@@ -40,6 +42,15 @@ _STRUCTS: dict[int, str] = {
     ProgramType.LWT_SEG6LOCAL: "__sk_buff",
     **{ProgramType[name]: "__sk_buff" for name in _OF_SKB},
 }
+# What BPF_PROG_TEST_RUN writes back (net/bpf/test_run.c: convert_skb_to___skb, xdp_convert_buff_to_md). Of
+# other structs it gives back all.
+_OF_SKB_AFTER = frozenset(
+    ["mark", "priority", "ingress_ifindex", "ifindex", "cb", "tstamp", "wire_len", "gso_segs", "hwtstamp"]
+)
+_OF_XDP_AFTER = frozenset(("data", "data_end", "data_meta"))
+_GIVEN = {"__sk_buff": _OF_SKB_AFTER, "xdp_md": _OF_XDP_AFTER}
+_INGRESS = slice(12, 16)  # of struct xdp_md
+_INSTEAD = {"len": "; the length of the packet is len(result.data)"}
 _FIELD = re.compile(r"u(\d+) (\w+)(?:\[(\d+)\])?(?:@(\d+))?")
 
 
@@ -91,16 +102,59 @@ def encode_context(ctx: Any, codec: Codec | None, on: str) -> bytes:
     )
 
 
-def decode_context(raw: bytes, codec: Codec | None) -> Any:
-    """A context's fields; the bytes where they are not known. What an older kernel has not is zero."""
-    return raw if codec is None else codec.decode(raw.ljust(codec.size, b"\0"))
+def decode_context(raw: bytes, codec: Codec | None, type: ProgramType | int) -> Any:
+    """The fields of a context after a run; the bytes where they are not known.
+
+    Those that the kernel does not give back, and those that it does not have, raise `NoValueError`.
+    """
+    if not isinstance(codec, StructCodec):
+        return raw if codec is None else codec.decode(raw.ljust(codec.size, b"\0"))
+    given = _GIVEN.get(_STRUCTS.get(type, ""))
+    if given is _OF_XDP_AFTER and any(raw[_INGRESS]):  # with an interface, these are what the program had
+        given |= {"ingress_ifindex", "rx_queue_index"}
+    names = frozenset(
+        f.name
+        for f in codec.fields
+        if f.offset + f.codec.size > len(raw) or (given is not None and f.name not in given)
+    )
+    return _partly(codec, names, len(raw)).decode(raw.ljust(codec.size, b"\0"))
+
+
+@lru_cache(maxsize=64)
+def _partly(codec: StructCodec, names: frozenset[str], size: int) -> StructCodec:
+    """The codec without the fields that a context of `size` bytes does not have, or the kernel not set."""
+    if not names:
+        return codec
+    reasons = {}
+    for field in codec.fields:
+        if field.offset + field.codec.size > size:
+            why, fix = f"Linux {release()} has {size} bytes of it", "run it on a newer kernel"
+        else:
+            why = "the kernel does not give it back after a run"
+            fix = "have the program copy it to a global variable" + _INSTEAD.get(field.name, "")
+        reasons[field.name] = (why, fix)
+    return without(codec, {n: reasons[n] for n in names}, f"the context ({codec.name})")
+
+
+def return_codec(name: str, codecs: Codecs | None) -> Codec | None:
+    """The codec of what program `name` returns; None where that is not known."""
+    prototype = None if codecs is None else _prototype(codecs, name)
+    if codecs is None or prototype is None:
+        return None
+    returned = codecs.btf.resolve(prototype.size_or_type)
+    return codecs.get(returned.id) if returned.kind in (Kind.INT, Kind.ENUM, Kind.ENUM64) else None
+
+
+def _prototype(codecs: Codecs, name: str) -> BtfType | None:
+    function = codecs.btf.find(name, Kind.FUNC)
+    return None if function is None else function.target
 
 
 def _declared(codecs: Codecs, name: str) -> Codec | None:
     """The codec of the struct that the program's first parameter points to."""
     btf = codecs.btf
-    function = btf.find(name, Kind.FUNC)
-    parameters = () if function is None else function.target.parameters()
+    prototype = _prototype(codecs, name)
+    parameters = () if prototype is None else prototype.parameters()
     if not parameters:
         return None
     parameter = btf.resolve(parameters[0])

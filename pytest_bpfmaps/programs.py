@@ -8,7 +8,7 @@ from typing import Any
 from .attach import attach_program
 from .attach.sections import teach_unknown
 from .btf import Codecs
-from .contexts import context_codec
+from .contexts import context_codec, return_codec
 from .errors import ClosedError, LoadError
 from .kernel.runs import LOADED
 from .kernel.types import ProgramType
@@ -154,7 +154,8 @@ class Program:
         `LoadError` for other refusals, `MapValueError` for a field that the context has not.
         """
         codec = context_codec(self.type, self.name, self._codecs)
-        program = Runnable(self.fd, self.type, codec, str(self))
+        returns = return_codec(self.name, self._codecs)
+        program = Runnable(self.fd, self.type, codec, returns, str(self))
         return run_program(program, data, ctx, repeat, cpu, live=live)
 
     def __repr__(self) -> str:

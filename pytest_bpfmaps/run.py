@@ -6,13 +6,16 @@ import contextlib
 import errno
 import os
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .btf import Codec
+from .btf.codec import BoolCodec, EnumCodec
 from .contexts import decode_context, encode_context
-from .errors import BpfError, LoadError, MapTypeError, UnsupportedError
+from .errors import BpfError, LoadError, MapTypeError, NoValueError, UnsupportedError
+from .kernel.retvals import NAMES
 from .kernel.running import release
 from .kernel.types import ProgramType
 from .libbpf import ffi, lib, opts
@@ -39,27 +42,53 @@ WITHOUT_PACKET = (
 _ONCE = WITHOUT_PACKET[1:]
 
 
-@dataclass(frozen=True, slots=True)
 class RunResult:
     """What `Program.run` gives back.
 
-    `retval` is the program's return value, `data` the packet and `ctx` the context after it ran,
-    `duration_ns` the mean time of one repetition in nanoseconds.
+    `data` is the packet and `ctx` the context after the program ran, `duration_ns` the mean time of one
+    repetition in nanoseconds. A field of `ctx` that the kernel does not give back raises `NoValueError`.
     """
 
-    retval: int
-    data: bytes
-    ctx: Any
-    duration_ns: int
+    __slots__ = ("_retval", "ctx", "data", "duration_ns")
+
+    def __init__(self, retval: int | None, data: bytes, ctx: Any, duration_ns: int) -> None:
+        self._retval = retval
+        self.data = data
+        self.ctx = ctx
+        self.duration_ns = duration_ns
+
+    @property
+    def retval(self) -> int:
+        """The program's return value, with the sign of its C type.
+
+        A member of an `IntEnum` where programs of this type have names for it: `XDP_DROP`, `TC_ACT_SHOT`.
+        Raises `NoValueError` for a run with live frames.
+        """
+        if self._retval is None:
+            raise NoValueError(
+                "cannot read the return value",
+                on="of a run with live frames",
+                why="the kernel does what it says, and does not tell it",
+                fix="run it without live, or have the program count in a map",
+            )
+        return self._retval
+
+    def __repr__(self) -> str:
+        shown = {"retval": self._retval, "data": self.data, "ctx": self.ctx, "duration_ns": self.duration_ns}
+        return f"RunResult({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 @dataclass(frozen=True, slots=True)
 class Runnable:
-    """A program to run: its descriptor, its type, its context's codec, and what messages call it."""
+    """A program to run: its descriptor, its type, the codecs of its context and of what it returns.
+
+    `on` is what messages call it.
+    """
 
     fd: int
     type: ProgramType | int
     codec: Codec | None
+    returns: Codec | None
     on: str
 
 
@@ -94,7 +123,7 @@ def run_program(
         raise _refused(program, -result, packet, context, live=live)
     data_out = bytes(out[: settings.data_size_out])
     return RunResult(
-        retval=settings.retval,
+        retval=None if live else _retval(program, settings.retval),
         data=data_out,
         ctx=_context_after(program, given, ctx_out[: settings.ctx_size_out], data_out),
         duration_ns=settings.duration,
@@ -128,12 +157,28 @@ def _context(program: Runnable, ctx: Any, packet: bytes) -> bytes | None:
     return encode_context(ctx, program.codec, program.on)
 
 
+def _retval(program: Runnable, number: int) -> int:
+    """A return value, of which the kernel gives 32 bits without a sign."""
+    if program.type is ProgramType.TRACING:  # of the functions that the kernel calls, not of the program
+        return number
+    codec = program.returns
+    size = 4 if codec is None else min(codec.size, 4)
+    raw = number.to_bytes(4, sys.byteorder)[:size]
+    signed = not isinstance(codec, BoolCodec) and getattr(codec, "signed", True)
+    value = int.from_bytes(raw, sys.byteorder, signed=signed)
+    names = NAMES.get(program.type)
+    if names is not None:
+        return names(value) if value in names._value2member_map_ else value
+    member: int = codec.from_int(value) if isinstance(codec, EnumCodec) else value
+    return member
+
+
 def _context_after(program: Runnable, given: bytearray, out: bytearray, data: bytes) -> Any:
     if program.type is ProgramType.SYSCALL:  # written in place
-        return decode_context(bytes(given), program.codec) if given else None
+        return decode_context(bytes(given), program.codec, program.type) if given else None
     if program.type is ProgramType.FLOW_DISSECTOR:  # its packet stays as it was; these are its result
-        return decode_context(data, program.codec)
-    return decode_context(bytes(out), program.codec) if out else None
+        return decode_context(data, program.codec, program.type)
+    return decode_context(bytes(out), program.codec, program.type) if out else None
 
 
 def _check(program: Runnable, packet: bytes, repeat: int, live: bool) -> None:

@@ -267,11 +267,12 @@ def _run(opened: OpenedObject, case: Case) -> None:
 def _compare_value(case: Case, got: int) -> None:
     wanted = case.expectation.retval
     if wanted is not None and (got ^ wanted) & 0xFFFFFFFF:
-        signed = got - (1 << 32) if got >> 31 else got
+        number = got & 0xFFFFFFFF
+        signed = number - (1 << 32) if number >> 31 else number
         raise ExpectationError(
             "the return value of",
             on=case.on,
-            why=f"it is {signed} ({got:#x}), and __retval says {wanted}",
+            why=f"it is {signed} ({number:#x}), and __retval says {wanted}",
             fix="the program ran on 64 zero bytes: follow them through the source",
         )
 

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from pytest_bpfmaps import LoadError, MapTypeError, MapValueError, UnsupportedError
+from pytest_bpfmaps import LoadError, MapTypeError, MapValueError, NoValueError, UnsupportedError
 from pytest_bpfmaps.contexts import context_codec
 from pytest_bpfmaps.kernel.types import ProgramType
 from pytest_bpfmaps.run import _LIVE_FRAMES, _xdp_takes
@@ -200,8 +200,10 @@ class TestLiveFrames:
                 with pytest.raises(UnsupportedError, match=r"Linux .* has no live frames for XDP"):
                     loaded.programs.out.run(FRAME, repeat=10, live=True)
                 return
-            loaded.programs.out.run(FRAME, repeat=10, live=True)
+            result = loaded.programs.out.run(FRAME, repeat=10, live=True)
             assert arrived.wait(10) == [FRAME] * 10
+        with pytest.raises(NoValueError, match="does what it says, and does not tell it"):
+            _ = result.retval
 
     def test_they_are_for_xdp(self, load_code):
         program = load_code('SEC("tc") int pass(struct __sk_buff *skb) { return 0; }').programs["pass"]

@@ -1,0 +1,82 @@
+"""What programs return, by name: an `IntEnum` for each kind of program that has names for it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from .types import ProgramType
+
+
+class _Returned(IntEnum):
+    """Prints as its name."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        return int.__format__(self, spec) if spec else self.name
+
+
+class XdpAction(_Returned):
+    """What XDP does with a packet: ``enum xdp_action`` of ``<linux/bpf.h>``."""
+
+    XDP_ABORTED = 0
+    XDP_DROP = 1
+    XDP_PASS = 2
+    XDP_TX = 3
+    XDP_REDIRECT = 4
+
+
+class TcAction(_Returned):
+    """What tc does with a packet: ``TC_ACT_*`` of ``<linux/pkt_cls.h>``, ``enum tcx_action_base``."""
+
+    TC_ACT_UNSPEC = -1
+    TC_ACT_OK = 0
+    TC_ACT_RECLASSIFY = 1
+    TC_ACT_SHOT = 2
+    TC_ACT_PIPE = 3
+    TC_ACT_STOLEN = 4
+    TC_ACT_QUEUED = 5
+    TC_ACT_REPEAT = 6
+    TC_ACT_REDIRECT = 7
+    TC_ACT_TRAP = 8
+    TCX_NEXT = -1
+    TCX_PASS = 0
+    TCX_DROP = 2
+    TCX_REDIRECT = 7
+
+
+class BpfReturn(_Returned):
+    """What lightweight tunnels and flow dissectors return: ``enum bpf_ret_code`` of ``<linux/bpf.h>``."""
+
+    BPF_OK = 0
+    BPF_DROP = 2
+    BPF_REDIRECT = 7
+    BPF_LWT_REROUTE = 128
+    BPF_FLOW_DISSECTOR_CONTINUE = 129
+
+
+class SkAction(_Returned):
+    """Whether a socket is chosen or a message passes: ``enum sk_action`` of ``<linux/bpf.h>``."""
+
+    SK_DROP = 0
+    SK_PASS = 1
+
+
+class NetfilterVerdict(_Returned):
+    """What netfilter does with a packet: ``NF_*`` of ``<linux/netfilter.h>``."""
+
+    NF_DROP = 0
+    NF_ACCEPT = 1
+
+
+_LWT = ("LWT_IN", "LWT_OUT", "LWT_XMIT", "LWT_SEG6LOCAL", "FLOW_DISSECTOR")
+NAMES: dict[int, type[IntEnum]] = {
+    ProgramType.XDP: XdpAction,
+    ProgramType.SCHED_CLS: TcAction,
+    ProgramType.SCHED_ACT: TcAction,
+    ProgramType.NETFILTER: NetfilterVerdict,
+    **{ProgramType[name]: BpfReturn for name in _LWT},
+    **{ProgramType[name]: SkAction for name in ("SK_LOOKUP", "SK_SKB", "SK_MSG", "SK_REUSEPORT")},
+}
+"""By program type; other types return numbers without names."""
