@@ -11,7 +11,8 @@ from typing import Any
 from .btf import BtfType, Codec, Codecs, Kind, Record
 from .btf.absent import without
 from .btf.codec import ArrayCodec, IntCodec
-from .btf.record import Field, StructCodec
+from .btf.field import Field
+from .btf.record import StructCodec
 from .errors import MapTypeError
 from .kernel.running import release
 from .kernel.types import ProgramType
@@ -172,7 +173,8 @@ def _layout(name: str) -> StructCodec:
         element = IntCodec(f"__u{bits}", int(bits) // 8, signed=False)
         codec = ArrayCodec(f"__u{bits}[{count}]", element, int(count)) if count else element
         at = int(place) if place else end + -end % element.size
-        fields.append(Field(field, codec, at, 1 if place else None))
+        # addresses in one union: those of IPv4, or those of IPv6, which are arrays
+        fields.append(Field(field, codec, at, ((1, bool(count)),) if place else ()))
         end = max(end, at + codec.size)
         widest = max(widest, element.size)
     return StructCodec(f"struct {name}", end + -end % widest, fields)

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..errors import NoValueError
 from .codec import ArrayCodec, Buffer, BytesCodec, Codec, TextCodec
-from .record import Field, StructCodec
+from .field import Field
+from .record import StructCodec
 
 
 class AbsentCodec(Codec):

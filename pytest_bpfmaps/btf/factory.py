@@ -19,10 +19,12 @@ from .codec import (
     TextCodec,
     WideIntCodec,
 )
+from .field import Field
 from .flexible import FlexibleArrayCodec
-from .record import Field, StructCodec
+from .record import StructCodec
 from .types import Btf, BtfType, Kind, Member
 
+Choice = tuple[tuple[int, int], ...]
 _SIGNED, _CHAR, _BOOL = 1, 2, 4
 _POINTER_SIZE = 8  # BPF's, whatever the host's
 
@@ -134,7 +136,7 @@ class Codecs:
         return ArrayCodec(name, self.get(element_id), count)
 
     def _struct(self, target: BtfType, name: str) -> StructCodec:
-        return StructCodec(name, target.size, self._with_tail(self._fields(target, 0, None)))
+        return StructCodec(name, target.size, self._with_tail(self._fields(target, 0, ())))
 
     def _with_tail(self, fields: list[Field]) -> list[Field]:
         """Empty arrays, and structs that end in one, take the rest of a record when no field follows them."""
@@ -149,22 +151,22 @@ class Codecs:
                 codec = FlexibleArrayCodec(codec.name.replace("[0]", "[]", 1), codec, element)
         return replace(field, codec=codec, tail=True) if codec.flexible else field
 
-    def _fields(self, target: BtfType, base: int, choice: int | None) -> list[Field]:
+    def _fields(self, target: BtfType, base: int, choice: Choice) -> list[Field]:
         """The named fields of a struct; those of anonymous members belong to the struct around them."""
-        if target.kind is Kind.UNION and choice is None:
-            choice = base * 100_000 + target.id  # any number that tells this union from its neighbours
         made: list[Field] = []
-        for member in target.members():
+        union = base * 100_000 + target.id  # any number that tells this union from its neighbours
+        for at, member in enumerate(target.members()):
             resolved = self.btf.resolve(member.type_id)
             if self._is_hidden(member, resolved):
                 continue
+            inside = (*choice, (union, at)) if target.kind is Kind.UNION else choice
             if not member.name and resolved.kind in (Kind.STRUCT, Kind.UNION):
-                made += self._fields(resolved, base + member.bit_offset // 8, choice)
+                made += self._fields(resolved, base + member.bit_offset // 8, inside)
             elif member.name:
-                made.append(self._field(member, base, choice))
+                made.append(self._field(member, base, inside))
         return made
 
-    def _field(self, member: Member, base: int, choice: int | None) -> Field:
+    def _field(self, member: Member, base: int, choice: Choice) -> Field:
         codec = self.get(member.type_id)
         bits, offset = member.bit_size, member.bit_offset
         target = self.btf.resolve(member.type_id)

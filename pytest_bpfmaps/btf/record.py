@@ -9,34 +9,16 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
 from typing import Any, ClassVar
 
 from ..errors import MapTypeError, MapValueError, NameLookupError, closest
 from .codec import Buffer, Codec, FloatCodec, IntCodec, wrong_type
+from .compare import same
+from .field import Field, arrange, first_alternatives, needed, positions, suffice
 from .listed import Listed
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A named field; `offset` in bytes from the start of the outermost struct that holds it.
-
-    Fields with the same `choice` (not None) are alternatives: members of one union. A `tail` is, or ends in,
-    a flexible array at the struct's end.
-    """
-
-    name: str
-    codec: Codec
-    offset: int
-    choice: int | None = None
-    tail: bool = False
-
-    def decode(self, data: Buffer, start: int) -> Any:
-        """The field's value in the struct at `start`."""
-        decode = self.codec.decode_rest if self.tail else self.codec.decode
-        return decode(data, start + self.offset)
+from .members import Member, write_members
 
 
 class _NotThere:
@@ -53,8 +35,10 @@ class Record:
     """A struct or union read from the kernel.
 
     Fields are attributes (``r.pid``) and items (``r["from"]``, for names that Python reserves). Immutable and
-    hashable. Equal to a record or mapping with the same fields and values, and to a tuple of its values in
-    order; of a union's alternatives, a mapping may name just one. Prints like a `dict`.
+    hashable. Equal to a record or mapping with the same fields and values, where a value may have any shape
+    that is written, and to a tuple of its values in order. Of a union's alternatives a mapping may name just
+    one, with all its fields; a tuple has the first, or all where the first has not all bytes. Prints like a
+    `dict`.
 
     Fields that were not sent, or that the kernel does not give back, raise `NoValueError` when they are read.
     A comparison and `_asdict` have the other fields.
@@ -62,6 +46,7 @@ class Record:
 
     __slots__ = ("_data_", "_offset_")
     _codec_: ClassVar[StructCodec]
+    _fixed_: ClassVar[bool] = False  # nothing that follows the struct belongs to it
     _data_: Buffer
     _offset_: int
 
@@ -89,17 +74,17 @@ class Record:
         field = self._codec_.by_name.get(name)
         if field is None:
             return self.__getattr__(name)
-        return field.decode(self._data_, self._offset_)
+        return field.decode(self._data_, self._offset_, rest=not self._fixed_)
 
     def __iter__(self) -> Iterator[Any]:
         """The values in field order, so that a record unpacks like a tuple."""
-        return (self[f.name] for f in self._codec_.fields)
+        return (self[f.name] for f in self._codec_.positions)
 
     def __len__(self) -> int:
-        return len(self._codec_.fields)
+        return len(self._codec_.positions)
 
     def __bytes__(self) -> bytes:
-        end = None if self._codec_.flexible else self._offset_ + self._codec_.size
+        end = None if self._codec_.flexible and not self._fixed_ else self._offset_ + self._codec_.size
         return bytes(self._data_[self._offset_ : end])
 
     def __eq__(self, other: object) -> bool:
@@ -108,21 +93,28 @@ class Record:
                 return self._codec_.name == other._codec_.name and self._raw_ == other._raw_
             if type(self) is type(other) and bytes(self) == bytes(other):
                 return True
-            names = self._codec_.by_name.keys()
-            return names == other._codec_.by_name.keys() and all(
-                self._peek_(n) == other._peek_(n) for n in names
+            names, codec = self._codec_.by_name.keys(), other._codec_
+            return (
+                names == codec.by_name.keys()
+                and [f.name for f in self._codec_.positions] == [f.name for f in codec.positions]
+                and all(self._peek_(n) == other._peek_(n) for n in names)
             )
         if isinstance(other, Mapping):
-            return self._codec_.names_match(other) and all(self._peek_(n) == v for n, v in other.items())
+            codec = self._codec_
+            return codec.names_match(other) and all(
+                same(codec.by_name[n].codec, self._peek_(n), v) for n, v in other.items()
+            )
         if isinstance(other, tuple):
-            there = [self[f.name] for f in self._codec_.fields if not f.codec.absent]
+            there = self._there_()
             return len(other) == len(there) and all(a == b for a, b in zip(there, other, strict=True))
         return NotImplemented
 
     def __hash__(self) -> int:
-        # a union's alternatives are left out: equality with a tuple or mapping does not depend on all of them
-        there = (f for f in self._codec_.fields if f.choice is None and not f.codec.absent)
-        return hash(tuple(_hashable(self[f.name]) for f in there))
+        return hash(tuple(self._there_()))
+
+    def _there_(self) -> list[Any]:
+        """The values of a tuple, without fields that have none."""
+        return [self[f.name] for f in self._codec_.positions if not f.codec.absent]
 
     def __repr__(self) -> str:
         return "{" + ", ".join(f"{f.name!r}: {self._peek_(f.name)!r}" for f in self._codec_.fields) + "}"
@@ -154,15 +146,11 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list) else value
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(_hashable(v) for v in value) if isinstance(value, list) else value
-
-
 class StructCodec(Codec):
     """A struct or union as a `Record`.
 
     Takes a mapping (missing fields are zero, unknown ones an error), a record, or a tuple or list with a
-    value for each field in order.
+    value for each field in order. Members of a union must agree on the bytes that they share.
     """
 
     def __init__(self, name: str, size: int, fields: list[Field]) -> None:
@@ -171,10 +159,15 @@ class StructCodec(Codec):
         self.fields = fields
         self.by_name = {f.name: f for f in fields}
         self.flexible = any(f.tail for f in fields)
-        there = [f for f in fields if not f.codec.absent]
-        self._required = {f.name for f in there if f.choice is None}
-        self._choices = {f.name: f.choice for f in there if f.choice is not None}
-        self.type = self._make_type()
+        self._items = arrange(fields)
+        self._has_unions = any(f.choice for f in fields)
+        self.type = self._make_type(fixed=False)
+        self._fixed_type = self._make_type(fixed=True) if self.flexible else self.type
+
+    @cached_property
+    def positions(self) -> list[Field]:
+        """The fields that have a place in a tuple."""
+        return positions(self._items) if self._has_unions else self.fields
 
     @cached_property
     def exact(self) -> bool:
@@ -190,7 +183,7 @@ class StructCodec(Codec):
     def listed_type(self) -> type[Record]:
         """The same as keys that a map lists: equal to each other where all their bytes are."""
         body = {"__slots__": (), "_raw_": property(Record.__bytes__)}
-        return type(self.type.__name__, (self.type, Listed), body)
+        return type(self.type.__name__, (self._fixed_type, Listed), body)
 
     def listed(self, raw: bytes, *, always: bool = True) -> Any:
         return self.listed_type(raw) if always and not self.exact else self.decode(raw)
@@ -198,36 +191,39 @@ class StructCodec(Codec):
     def listed_all(self, data: Buffer, *, always: bool) -> list[Any]:
         return super().listed_all(data, always=True) if always else self.decode_all(data)
 
-    def _make_type(self) -> type[Record]:
-        attributes: dict[str, Any] = {"__slots__": (), "_codec_": self}
+    def _make_type(self, *, fixed: bool) -> type[Record]:
+        attributes: dict[str, Any] = {"__slots__": (), "_codec_": self, "_fixed_": fixed}
         for field in self.fields:
-            attributes.setdefault(field.name, property(_reader(field)))
+            attributes.setdefault(field.name, property(_reader(field, fixed)))
         return type(self.name.removeprefix("struct ").removeprefix("union "), (Record,), attributes)
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
-        if self.flexible:  # its record must end where the struct does
-            return self.type(bytes(data[offset : offset + self.size]))
-        return self.type(data, offset)
+        return self._fixed_type(data, offset)
 
     def decode_rest(self, data: Buffer, offset: int = 0) -> Any:
         return self.type(bytes(data[offset:])) if self.flexible else self.type(data, offset)
 
     def decode_each(self, data: Buffer, offset: int, step: int, count: int) -> list[Any]:
         places = range(offset, offset + count * step, step) if step else repeat(offset, count)
-        if self.flexible:
-            return [self.decode(data, at) for at in places]
         # what Record.__init__ does, without a call of Python code for each: three times as fast
-        made = list(map(object.__new__, repeat(self.type, count)))
+        made = list(map(object.__new__, repeat(self._fixed_type, count)))
         deque(map(_set_data, made, repeat(data)), maxlen=0)
         deque(map(_set_offset, made, places), maxlen=0)
         return made
 
     def names_match(self, other: Mapping[Any, Any]) -> bool:
-        """Whether a mapping names all fields, and at least one of each union's alternatives."""
+        """Whether a mapping names all fields, and of each union's alternatives all fields of one."""
         names = other.keys()
-        if not (names >= self._required and all(n in self.by_name for n in names)):
-            return False
-        return {self._choices[n] for n in names if n in self._choices} == set(self._choices.values())
+        return all(n in self.by_name for n in names) and suffice(self._items_there, names)
+
+    @cached_property
+    def _items_there(self) -> list[Any]:
+        there = [f for f in self.fields if not f.codec.absent]
+        return self._items if len(there) == len(self.fields) else arrange(there)
+
+    def names_lacking(self, other: Mapping[Any, Any]) -> list[str]:
+        """The fields that a mapping would have to name, too, so that `names_match`."""
+        return [f.name for f in needed(self._items_there, other.keys())]
 
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
         self._encode(out, offset, value, where, rest=False)
@@ -237,10 +233,12 @@ class StructCodec(Codec):
 
     def _encode(self, out: bytearray, offset: int, value: Any, where: str, *, rest: bool) -> None:
         if isinstance(value, Record):
-            if not self.flexible and value._codec_.size == self.size and value._codec_.name == self.name:
-                out[offset : offset + self.size] = bytes(value)
+            raw = bytes(value)
+            is_whole = len(raw) == self.size or (rest and self.flexible and len(raw) > self.size)
+            if is_whole and value._codec_.size == self.size and value._codec_.name == self.name:
+                out[offset : offset + len(raw)] = raw
                 return
-            value = dict(zip(value._codec_.by_name, value, strict=True))  # a field without a value raises
+            value = {name: value[name] for name in value._codec_.by_name}  # a field without a value raises
         if isinstance(value, Mapping):
             self._encode_items(out, offset, value, where, rest)
         elif isinstance(value, tuple | list):
@@ -253,6 +251,7 @@ class StructCodec(Codec):
     def _encode_items(
         self, out: bytearray, offset: int, items: Mapping[str, Any], where: str, rest: bool
     ) -> None:
+        members: list[Member] = []
         for name, value in items.items():
             field = self.by_name.get(name)
             if field is None:
@@ -263,28 +262,30 @@ class StructCodec(Codec):
                     fix=closest(str(name), self.by_name),
                 )
             encode = field.codec.encode_rest if rest and field.tail else field.codec.encode_into
-            encode(out, offset + field.offset, value, f"{where}.{name}")
+            if field.choice:
+                members.append(Member(field, value, encode))
+            else:
+                encode(out, offset + field.offset, value, f"{where}.{name}")
+        if members:
+            write_members(out, slice(offset, offset + self.size), members, where, self.name)
 
     def _in_order(self, values: tuple[Any, ...] | list[Any], where: str) -> dict[str, Any]:
-        """Names for positional values; of a union's alternatives the first one has the position."""
-        seen: set[int] = set()
-        names = []
-        for field in self.fields:
-            if field.choice is None or field.choice not in seen:
-                names.append(field.name)
-            if field.choice is not None:
-                seen.add(field.choice)
-        if len(values) != len(names):
-            raise MapTypeError(
-                f"cannot store {len(values)} values",
-                on=f"in {where} ({self.name})",
-                why=f"it has {len(names)} fields",
-                fix=f"give a mapping, or a tuple in field order: {', '.join(names)}",
-            )
-        return dict(zip(names, values, strict=True))
+        """Names for positional values: as a record iterates; or the first alternative of unions; or all."""
+        shapes = [self.positions]
+        if self._has_unions:
+            shapes += [first_alternatives(self._items), self.fields]
+        for shape in shapes:
+            if len(values) == len(shape):
+                return {f.name: v for f, v in zip(shape, values, strict=True)}
+        raise MapTypeError(
+            f"cannot store {len(values)} values",
+            on=f"in {where} ({self.name})",
+            why=f"it has {len(self.positions)} fields",
+            fix=f"give a mapping, or a tuple in field order: {', '.join(f.name for f in self.positions)}",
+        )
 
 
-def _reader(field: Field) -> Any:
+def _reader(field: Field, fixed: bool) -> Any:
     codec, at = field.codec, field.offset
     if type(codec) in (IntCodec, FloatCodec):
         unpack = struct.Struct(f"={codec.format}").unpack_from  # type: ignore[attr-defined]
@@ -293,7 +294,7 @@ def _reader(field: Field) -> Any:
             return unpack(record._data_, record._offset_ + at)[0]
 
         return read_number
-    decode = codec.decode_rest if field.tail else codec.decode
+    decode = codec.decode if fixed or not field.tail else codec.decode_rest
 
     def read(record: Record) -> Any:
         return decode(record._data_, record._offset_ + at)

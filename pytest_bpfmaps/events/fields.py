@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..btf import Codec, Record
-from ..btf.record import Field, StructCodec
+from ..btf.compare import same
+from ..btf.field import Field
+from ..btf.record import StructCodec
 from ..errors import NameLookupError, NoValueError, closest
 
 
@@ -77,18 +79,19 @@ def check_names(codec: Codec, wanted: Mapping[str, Any], on: str) -> None:
 
 def fits(record: Any, wanted: Mapping[str, Any]) -> bool:
     """Whether all the fields have the values that are wanted."""
-    return all(field_fits(value_of(record, name), value) for name, value in wanted.items())
+    return all(field_fits(record, name, value) for name, value in wanted.items())
 
 
-def field_fits(value: Any, wanted: Any) -> bool:
+def field_fits(record: Any, name: str, wanted: Any) -> bool:
     """Whether a field's value is the wanted one, or satisfies it when that is callable.
 
     A mapping for a nested struct names the fields that count.
     """
+    value = value_of(record, name)
     if isinstance(value, Missing):
         return False
     if isinstance(value, Record) and isinstance(wanted, Mapping):
         return fits(value, wanted)
     if callable(wanted) and not isinstance(wanted, Record):
         return bool(wanted(value))
-    return bool(value == wanted)
+    return same(field_at(record._codec_, name).codec, value, wanted)

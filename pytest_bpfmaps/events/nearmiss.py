@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..btf.compare import byte_swap
 from ..kernel.runs import Runs
 from .fields import field_fits, value_of
 from .source import Source
@@ -18,18 +19,21 @@ def describe_misses(records: Sequence[Any], fields: dict[str, Any]) -> str | Non
         return None
     ranked = []
     for at, record in enumerate(records):
-        wrong = {
-            n: value for n, wanted in fields.items() if not field_fits(value := value_of(record, n), wanted)
-        }
+        wrong = {n: value_of(record, n) for n, wanted in fields.items() if not field_fits(record, n, wanted)}
         ranked.append((len(wrong), at, record, wrong))
     ranked.sort(key=lambda entry: entry[:2])
     lines = []
     for _, at, record, wrong in ranked[:_MOST]:
-        differs = ", ".join(f"{n} is {v!r}, not {_wanted(fields[n])}" for n, v in wrong.items())
+        differs = ", ".join(_differs(n, v, fields[n]) for n, v in wrong.items())
         lines.append(f"  [{at}] {record!r}" + (f"\n      {differs}" if wrong else "\n      matches"))
     if len(ranked) > _MOST:
         lines.append(f"  … and {len(ranked) - _MOST} more")
     return "\n".join(lines)
+
+
+def _differs(name: str, value: Any, wanted: Any) -> str:
+    hint = byte_swap(value, wanted)
+    return f"{name} is {value!r}, not {_wanted(wanted)}" + (f" ({hint})" if hint else "")
 
 
 def describe_loss(source: Source) -> str | None:

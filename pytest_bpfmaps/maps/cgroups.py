@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 from ..btf import Codec, Codecs
 from ..btf.codec import IntCodec
-from ..btf.record import Field, StructCodec
+from ..btf.field import Field
+from ..btf.record import StructCodec
 from ..errors import MapTypeError, MapValueError, closest
 from ..libbpf import ffi, lib, to_str
 from .descriptors import descriptor_of, is_path

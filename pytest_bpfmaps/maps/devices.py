@@ -8,7 +8,8 @@ from typing import Any, ClassVar, NoReturn
 
 from ..btf import Codecs
 from ..btf.codec import IntCodec
-from ..btf.record import Field, StructCodec
+from ..btf.field import Field
+from ..btf.record import StructCodec
 from ..errors import MapError, MapTypeError, MapValueError, closest
 from ..libbpf.calls import reason
 from .descriptors import descriptor_of
@@ -17,7 +18,9 @@ from .sparse import SparseMap
 
 _U32 = IntCodec("__u32", 4, signed=False)
 _S32 = IntCodec("int", 4, signed=True)
-_PROGRAM = StructCodec("union", 4, [Field("fd", _S32, 0, choice=1), Field("id", _U32, 0, choice=1)])
+_PROGRAM = StructCodec(
+    "union", 4, [Field("fd", _S32, 0, choice=((1, 0),)), Field("id", _U32, 0, choice=((1, 1),))]
+)
 
 
 class RedirectMap(SparseMap):

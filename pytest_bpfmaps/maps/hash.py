@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .. import BPF_ANY
+from ..btf import Codec
 from ..errors import UnsupportedError
 from ..libbpf import ffi, lib
 from . import batch
@@ -40,9 +41,9 @@ class HashMap(DictMap):
         A large map's elements are decoded when somebody asks for them. While programs write to the map, what
         they add or delete meanwhile may or may not be there; what stays in the map is.
         """
-        return make_snapshot(
-            batch.lookup_all(self), self._key, self._decode_value, self._decode_values, str(self)
-        )
+        found = batch.lookup_all(self)
+        decoders = self._decode_value, self._decode_values
+        return make_snapshot(found, decoders, origin=str(self), codec=self._key, value=self._compared_value())
 
     def to_numpy(self) -> tuple[Any, Any]:
         """All elements as two NumPy arrays, keys and values, with dtypes made from BTF.
@@ -147,6 +148,10 @@ class HashMap(DictMap):
 
     def _decode_values(self, raw: bytes, count: int) -> list[Any]:
         return self._value.decode_all(raw)
+
+    def _compared_value(self) -> Codec | None:
+        """The type of what a snapshot has for a key."""
+        return self._value
 
     def _lanes(self) -> tuple[int, int] | tuple[()]:
         """For a value per CPU: (number of CPUs, bytes from one to the next)."""

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from ..btf import Codecs, Record
+from ..btf.codec import ArrayCodec
 from ..btf.record import StructCodec
 from ..errors import MapError, MapValueError
 from ..libbpf import check, lib
@@ -85,6 +86,9 @@ class PerCpuHashMap(HashMap):
 
     def _encode_values(self, values: list[Any]) -> bytes:
         return b"".join([self._encode_value(v) for v in values])
+
+    def _compared_value(self) -> ArrayCodec:
+        return ArrayCodec(self._value.name, self._value, possible_cpus())
 
     def _lanes(self) -> tuple[int, int]:
         return possible_cpus(), self._stride

@@ -6,10 +6,14 @@ from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 from typing import Any
 
 from ..btf import Codec
+from ..btf.compare import same
 from ..btf.listed import Listed
 from ..errors import BpfError, MapOverflowError, MapValueError
 from .batch import Elements
 from .twins import ADVICE, describe, groups
+
+Decoders = tuple[Callable[[bytes], Any], Callable[[bytes, int], list[Any]]]
+"""What decodes a value, and many of them that are packed."""
 
 # smaller maps are decoded at once
 _LAZY_FROM = 512
@@ -24,8 +28,8 @@ class Snapshot(dict[Any, Any]):
     Equal to a mapping of the same keys and values, where a key may have any shape that the map takes, and so
     may a key that is looked up. ``snapshot >= {...}`` says whether it holds those elements, and maybe more.
 
-    `origin` names the map in messages. `restarts` and `complete`: how the reading went while programs wrote
-    to the map, see `pytest_bpfmaps.maps.batch.Elements`.
+    `origin` names the map in messages, `value` is the type of its values. `restarts` and `complete`: how the
+    reading went while programs wrote to the map, see `pytest_bpfmaps.maps.batch.Elements`.
     """
 
     __slots__ = (
@@ -38,11 +42,15 @@ class Snapshot(dict[Any, Any]):
         "complete",
         "origin",
         "restarts",
+        "value",
     )
 
-    def __init__(self, items: Any = (), *, origin: str = "", codec: Codec | None = None) -> None:
+    def __init__(
+        self, items: Any = (), *, origin: str = "", codec: Codec | None = None, value: Codec | None = None
+    ) -> None:
         super().__init__(items)
         self.origin = origin
+        self.value = value
         self.restarts = 0
         self.complete = True
         self._codec = codec
@@ -98,9 +106,9 @@ class Snapshot(dict[Any, Any]):
             return key
 
     def __missing__(self, key: Any) -> Any:
-        same = self.canonical(key)
-        if same is not key and dict.__contains__(self, same):
-            return dict.__getitem__(self, same)
+        other = self.canonical(key)
+        if other is not key and dict.__contains__(self, other):
+            return dict.__getitem__(self, other)
         raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
@@ -131,14 +139,14 @@ class Snapshot(dict[Any, Any]):
         if not isinstance(other, Mapping):
             return NotImplemented
         theirs = {self.canonical(k): v for k, v in other.items()}
-        return all(k in theirs and v == theirs[k] for k, v in self.items())
+        return all(k in theirs and same(self.value, v, theirs[k]) for k, v in self.items())
 
     def _holds(self, other: Mapping[Any, Any]) -> bool:
         return all(self.has(key, value) for key, value in other.items())
 
     def has(self, key: Any, value: Any) -> bool:
         """Whether it has that element, and no other with that key."""
-        return not self.twins(key) and key in self and bool(self[key] == value)
+        return not self.twins(key) and key in self and same(self.value, self[key], value)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return dict, (dict(self),)
@@ -218,15 +226,15 @@ class LazySnapshot(Snapshot):
     def __init__(
         self,
         elements: Elements,
-        codec: Codec,
-        decode_value: Callable[[bytes], Any],
-        decode_values: Callable[[bytes, int], list[Any]],
+        decoders: Decoders,
+        *,
         origin: str,
+        codec: Codec,
+        value: Codec | None = None,
     ) -> None:
-        super().__init__({_PACKED: None}, origin=origin, codec=codec)
+        super().__init__({_PACKED: None}, origin=origin, codec=codec, value=value)
         self._elements = elements
-        self._decode_value = decode_value
-        self._decode_values = decode_values
+        self._decode_value, self._decode_values = decoders
         self._searches = 0
         self.restarts = elements.restarts
         self.complete = elements.complete
@@ -323,15 +331,9 @@ for _name in (
     setattr(LazySnapshot, _name, _filling(_name))
 
 
-def make_snapshot(
-    elements: Elements,
-    codec: Codec,
-    decode_value: Callable[[bytes], Any],
-    decode_values: Callable[[bytes, int], list[Any]],
-    origin: str,
-) -> Snapshot:
-    """The elements as a `Snapshot`, lazily where there are many."""
-    made = LazySnapshot(elements, codec, decode_value, decode_values, origin)
+def make_snapshot(elements: Elements, decoders: Decoders, **options: Any) -> Snapshot:
+    """The elements as a `Snapshot`, lazily where there are many; options as for `LazySnapshot`."""
+    made = LazySnapshot(elements, decoders, **options)
     if elements.count < _LAZY_FROM:
         made._fill()
     return made

@@ -21,7 +21,10 @@ _MISSING = object()
 def pytest_assertrepr_compare(
     config: pytest.Config, op: str, left: object, right: object
 ) -> list[str] | None:
-    """Explains comparisons of maps, snapshots, records, per-CPU values and captures; no others."""
+    """Explains comparisons of maps, snapshots, records, per-CPU values and captures.
+
+    Of others, those of two numbers where one is the other in network byte order.
+    """
     if op not in _SWAPPED or "pytest_bpfmaps.btf" not in sys.modules:
         return None
     if config.get_verbosity(pytest.Config.VERBOSITY_ASSERTIONS) >= 2:
@@ -42,6 +45,17 @@ class Sides:
     label: Callable[[Any], str]
     note: str = ""
     advice: str = ""
+    codecs: Mapping[Any, Any] | Any = None  # of a value: by place, or one for all
+
+    def differ(self, place: Any) -> bool:
+        """Whether the two are different there."""
+        from ..btf.compare import same
+
+        mine, theirs = self.mine.get(place, _MISSING), self.theirs.get(place, _MISSING)
+        if mine is _MISSING or theirs is _MISSING:
+            return True
+        codec = self.codecs.get(place) if isinstance(self.codecs, Mapping) else self.codecs
+        return not same(codec, mine, theirs)
 
 
 @dataclass
@@ -64,7 +78,15 @@ def explain(op: str, left: object, right: object, text: Text) -> list[str] | Non
         if sides is not None:
             names = (sides.title, text.of(theirs)) if mine is left else (text.of(theirs), sides.title)
             return [f"{names[0]} {op} {names[1]}", *_lines(sides, direction, text)]
-    return None
+    return _of_numbers(op, left, right)
+
+
+def _of_numbers(op: str, left: object, right: object) -> list[str] | None:
+    """A port that was read is often in network byte order; nothing to say of other numbers."""
+    from ..btf.compare import byte_swap
+
+    hint = byte_swap(left, right) if op == "==" else None
+    return [f"{left} {op} {right}", hint] if hint else None
 
 
 def _plain(value: object) -> str:
@@ -126,7 +148,7 @@ def _of_snapshot(seen: Any, theirs: Mapping[Any, Any], text: Text) -> Sides:
     note = "" if seen.complete else "the map was written to so fast that not all of it could be read"
     mine, advice = _with_twins(seen, wanted)
     origin = seen.origin or "dict"
-    return Sides(origin, mine, wanted, "key", lambda key: f"key {text.of(key)}", note, advice)
+    return Sides(origin, mine, wanted, "key", lambda key: f"key {text.of(key)}", note, advice, seen.value)
 
 
 @dataclass(frozen=True)
@@ -157,19 +179,21 @@ def _with_twins(seen: Any, wanted: Mapping[Any, Any]) -> tuple[Mapping[Any, Any]
 
 
 def _of_record(record: Any, theirs: Any) -> Sides:
+    codec = record._codec_
     # a field without a value counts when the other side has one
-    names = [f.name for f in record._codec_.fields if not f.codec.absent or f.name in _names(theirs)]
+    names = [f.name for f in codec.fields if not f.codec.absent or f.name in _names(theirs)]
+    wanted: Mapping[Any, Any] = theirs
     if isinstance(theirs, Mapping):
-        chosen = {f.choice for f in record._codec_.fields if f.choice is not None and f.name in theirs}
-        fields = [f for f in record._codec_.fields if f.name in names]
-        names = [f.name for f in fields if f.name in theirs or f.choice not in chosen]
-        wanted: Mapping[Any, Any] = theirs
+        counting = {*theirs, *codec.names_lacking(theirs)}  # one alternative of a union is enough
+        names = [n for n in names if n in counting]
     elif isinstance(theirs, tuple):
+        names = [f.name for f in codec.positions if f.name in names]
         wanted = {names[i] if i < len(names) else f"[{i}]": v for i, v in enumerate(theirs)}
     else:
         wanted = {n: theirs._peek_(n) for n in _names(theirs)}
     mine = {n: record._peek_(n) for n in names}
-    return Sides(record._codec_.name, mine, wanted, "field", lambda name: f".{name}")
+    codecs = {name: field.codec for name, field in codec.by_name.items()}
+    return Sides(codec.name, mine, wanted, "field", lambda name: f".{name}", codecs=codecs)
 
 
 def _names(theirs: Any) -> Any:
@@ -192,7 +216,7 @@ def _lines(sides: Sides, direction: str, text: Text) -> list[str]:
         ">=": dict.fromkeys(theirs),
         "<=": dict.fromkeys(mine),
     }[direction]
-    different = [k for k in keys if not _same(mine.get(k, _MISSING), theirs.get(k, _MISSING))]
+    different = [k for k in keys if sides.differ(k)]
     if not different:
         return ["they are equal"]
     most = len(different) if text.most is None else text.most
@@ -206,12 +230,9 @@ def _lines(sides: Sides, direction: str, text: Text) -> list[str]:
     return [*lines, f"  -> {sides.advice}"] if sides.advice else lines
 
 
-def _same(mine: Any, theirs: Any) -> bool:
-    return mine is not _MISSING and theirs is not _MISSING and bool(mine == theirs)
-
-
 def _difference(mine: Any, theirs: Any, text: Text) -> str:
     from ..btf import Record
+    from ..btf.compare import byte_swap
 
     if isinstance(mine, _Twins):
         expected = "not expected" if theirs is _MISSING else f"expected {text.of(theirs)}"
@@ -222,10 +243,11 @@ def _difference(mine: Any, theirs: Any, text: Text) -> str:
         return f"{text.of(mine)}, not expected"
     if isinstance(mine, Record) and isinstance(theirs, Mapping | Record):
         sides = _of_record(mine, theirs)
-        names = dict.fromkeys([*sides.mine, *sides.theirs])
+        names = [n for n in dict.fromkeys([*sides.mine, *sides.theirs]) if sides.differ(n)]
         fields = [(n, sides.mine.get(n, _MISSING), sides.theirs.get(n, _MISSING)) for n in names]
-        return "; ".join(f".{n} {_difference(a, b, text)}" for n, a, b in fields if not _same(a, b))
-    return f"{text.of(mine)}, expected {text.of(theirs)}"
+        return "; ".join(f".{n} {_difference(a, b, text)}" for n, a, b in fields)
+    hint = byte_swap(mine, theirs)
+    return f"{text.of(mine)}, expected {text.of(theirs)}" + (f" ({hint})" if hint else "")
 
 
 def _sorted(keys: list[Any]) -> list[Any]:

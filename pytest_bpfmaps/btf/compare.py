@@ -1,0 +1,48 @@
+"""Comparing values as freely as they are written: an enumerator's name, an address, bytes as a list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import BpfError
+from .codec import ArrayCodec, BytesCodec, Codec
+
+
+def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
+    """Whether `value`, decoded by `codec`, is what writing `wanted` would give."""
+    if value is wanted or bool(value == wanted):
+        return True
+    if codec is None or wanted is None or isinstance(wanted, Mapping | int | float):
+        return False
+    if isinstance(codec, ArrayCodec) and isinstance(wanted, list | tuple):
+        pairs = zip(value, wanted, strict=False)
+        return len(value) == len(wanted) and all(same(codec.element, a, b) for a, b in pairs)
+    if (
+        isinstance(codec, BytesCodec)
+        and isinstance(wanted, list | tuple | bytearray)
+        and len(wanted) != len(value)
+    ):
+        return False  # a shorter one could be written, and zeros would fill it
+    try:
+        return bool(codec.decode(codec.encode(wanted, "")) == value)
+    except BpfError:
+        return False
+
+
+def byte_swap(mine: Any, theirs: Any) -> str | None:
+    """What to say of two different numbers where one is the other in network byte order; None for others."""
+    if not (type(mine) is type(theirs) is int) or mine == theirs or min(mine, theirs) < 0:
+        return None
+    for size, short in ((2, "s"), (4, "l")):
+        if (
+            max(mine, theirs) >> 8 * size == 0
+            and int.from_bytes(mine.to_bytes(size, "little"), "big") == theirs
+        ):
+            return (
+                f"{mine} is {theirs} with its bytes swapped, as the network has them: "
+                f"bpf_ntoh{short}() in the program, or socket.hton{short}({theirs}) in the test?"
+            )
+    if max(mine, theirs) >> 64 == 0 and int.from_bytes(mine.to_bytes(8, "little"), "big") == theirs:
+        return f"{mine} is {theirs} with its bytes swapped: bpf_be64_to_cpu() in the program?"
+    return None
