@@ -1,7 +1,8 @@
 """Global variables of a program: ``const volatile``, ``.data``, ``.bss``, as attributes and items.
 
 Before the load their bytes are in libbpf's memory, afterwards in maps that this process shares with the
-kernel, so that reading and writing is plain memory access and no update of a program is overwritten.
+kernel, so that reading and writing is plain memory access and no update of a program is overwritten. Sections
+that can't be shared are looked up and updated as a whole.
 """
 
 from __future__ import annotations
@@ -12,21 +13,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from . import BPF_F_LOCK
 from .btf import Codec, Codecs, Kind
-from .errors import ClosedError, MapError, NameLookupError, closest
-from .libbpf import ffi, lib
+from .btf.kernel_fields import LOCKS, is_kernel_field, kernel_fields
+from .errors import ENOTSUPP, ClosedError, MapError, NameLookupError, UnsupportedError, closest
+from .libbpf import check, ffi, lib
 from .libbpf.calls import reason
 
 _READ_ONLY = (".rodata", ".kconfig")
+_FIRST = ffi.new("uint32_t *", 0)  # a section is an array of one element
 
 
 class Section:
-    """The bytes of one data section; `name` is the ELF section's, ``.bss`` for example."""
+    """The bytes of one data section; `name` is the ELF section's, ``.bss`` for example.
+
+    `kept` are the kernel's own types in it, such as ``bpf_spin_lock``; `hidden` variables are of such a type.
+    """
 
     def __init__(self, name: str, handle: Any) -> None:
         self.name = name
+        self.kept: set[str] = set()
+        self.hidden: set[str] = set()
         self._handle = handle  # struct bpf_map *
         self._shared: mmap.mmap | None = None
+        self._mappable = True
         self.loaded = False
 
     @property
@@ -34,26 +44,80 @@ class Section:
         """Whether nobody may write it once it is loaded."""
         return self.name.startswith(_READ_ONLY)
 
-    def _share(self) -> mmap.mmap:
-        """Maps the loaded section into this process (``BPF_F_MMAPABLE``, Linux 5.5, commit fc9702273e2e)."""
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from `start` to `end`."""
+        memory = self._memory()
+        return bytes((self._lookup() if memory is None else memory)[start:end])
+
+    def write(self, start: int, raw: bytes) -> None:
+        """Writes bytes at `start`.
+
+        Where the section can't be mapped, all of it is read and written: what a program changes in between
+        is undone. The kernel does that under the section's ``bpf_spin_lock`` when it has one.
+        """
+        memory = self._memory()
+        if memory is not None:
+            memory[start : start + len(raw)] = raw
+            return
+        holds = self.kept - LOCKS
+        if holds:
+            raise UnsupportedError(
+                "cannot set a variable",
+                on=f"of section {self.name}",
+                why="the kernel writes the whole section, and frees what is in its "
+                + ", ".join(sorted(holds)),
+                fix="set it before the load: bpf.load(…, globals={…}), or give it a section of its own",
+                errno=errno.EOPNOTSUPP,
+            )
+        value = bytearray(self._lookup())
+        value[start : start + len(raw)] = raw
+        result = lib.bpf_map_update_elem(self._fd, _FIRST, ffi.from_buffer(value), self._flags)
+        check(result, MapError, "cannot set the variables of", on=f"section {self.name}")
+
+    @property
+    def _fd(self) -> int:
+        return int(lib.bpf_map__fd(self._handle))
+
+    @property
+    def _flags(self) -> int:
+        return BPF_F_LOCK if "bpf_spin_lock" in self.kept else 0
+
+    def _lookup(self) -> bytearray:
+        value = bytearray(lib.bpf_map__value_size(self._handle))
+        result = lib.bpf_map_lookup_elem_flags(self._fd, _FIRST, ffi.from_buffer(value), self._flags)
+        check(result, MapError, "cannot read the variables of", on=f"section {self.name}")
+        return value
+
+    def _memory(self) -> Any:
+        """A buffer over the section's bytes; None where the kernel does not let it be mapped."""
+        if not self.loaded:
+            return self._initial()
+        if self._shared is None and self._mappable:
+            self._shared = self._share()
+        return self._shared
+
+    def _share(self) -> mmap.mmap | None:
+        """Maps the loaded section into this process (``BPF_F_MMAPABLE``, Linux 5.5, commit fc9702273e2e).
+
+        libbpf does not ask for that where all variables are static, ``bpf_printk`` formats for example; the
+        kernel refuses it where the section has locks, lists or kptrs.
+        """
         size = -(-lib.bpf_map__value_size(self._handle) // mmap.PAGESIZE) * mmap.PAGESIZE
         access = mmap.PROT_READ if self.read_only else mmap.PROT_READ | mmap.PROT_WRITE
         try:
-            return mmap.mmap(lib.bpf_map__fd(self._handle), size, mmap.MAP_SHARED, access)
+            return mmap.mmap(self._fd, size, mmap.MAP_SHARED, access)
         except OSError as e:
-            raise MapError(
-                "cannot map the variables of",
-                on=f"section {self.name}",
-                why=reason(e.errno or 0),
-                errno=e.errno,
-            ) from e
+            if e.errno not in (errno.EINVAL, ENOTSUPP, errno.EOPNOTSUPP):
+                raise MapError(
+                    "cannot map the variables of",
+                    on=f"section {self.name}",
+                    why=reason(e.errno or 0),
+                    errno=e.errno,
+                ) from e
+        self._mappable = False
+        return None
 
-    def memory(self) -> Any:
-        """A buffer over the section's bytes."""
-        if self.loaded:
-            if self._shared is None:
-                self._shared = self._share()
-            return self._shared
+    def _initial(self) -> Any:
         size = ffi.new("size_t *")
         address = lib.bpf_map__initial_value(self._handle, size)
         if address == ffi.NULL:
@@ -85,7 +149,7 @@ class Globals:
 
     def __getitem__(self, name: str) -> Any:
         variable = self._find(name, "read")
-        return variable.codec.decode(bytes(variable.section.memory()[variable.offset : _end(variable)]))
+        return variable.codec.decode(variable.section.read(variable.offset, _end(variable)))
 
     def __setitem__(self, name: str, value: Any) -> None:
         variable = self._find(name, "set")
@@ -98,7 +162,7 @@ class Globals:
                 errno=errno.EPERM,
             )
         raw = variable.codec.encode(value, f"global {name!r}")
-        variable.section.memory()[variable.offset : _end(variable)] = raw
+        variable.section.write(variable.offset, raw)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -128,8 +192,12 @@ class Globals:
             raise ClosedError(f"cannot {verb} {name!r}", on=f"of {self._on}", why="the object is closed")
         found: _Variable | None = self._variables.get(name)
         if found is None:
+            kept = any(name in section.hidden for section in self._sections)
             raise NameLookupError(
-                f"no global variable {name!r}", on=f"in {self._on}", fix=closest(name, self._variables)
+                f"no global variable {name!r}",
+                on=f"in {self._on}",
+                why="the kernel keeps it to itself" if kept else None,
+                fix=None if kept else closest(name, self._variables),
             )
         return found
 
@@ -152,5 +220,9 @@ def _find_variables(sections: list[Section], codecs: Codecs) -> dict[str, _Varia
     for section in sections:
         datasec = by_name.get(section.name)
         for v in datasec.variables() if datasec else ():
-            made[v.name] = _Variable(section, v.offset, codecs.get(v.type_id))
+            section.kept |= kernel_fields(codecs.btf, v.type_id)
+            if is_kernel_field(codecs.btf, v.type_id):
+                section.hidden.add(v.name)
+            else:
+                made[v.name] = _Variable(section, v.offset, codecs.get(v.type_id))
     return made

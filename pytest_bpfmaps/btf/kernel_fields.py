@@ -1,0 +1,38 @@
+"""What the kernel keeps to itself in the values of maps: locks, timers, lists, kptrs."""
+
+from __future__ import annotations
+
+from .factory import _KPTR_TAGS, KERNEL_FIELDS
+from .types import Btf, Kind
+
+LOCKS = frozenset(("bpf_spin_lock", "bpf_res_spin_lock"))
+"""Those that hold nothing."""
+
+
+def kernel_fields(btf: Btf, type_id: int) -> set[str]:
+    """The names of the kernel's types in a value of that type, at any depth; ``kptr`` for its pointers."""
+    target = btf.resolve(type_id)
+    match target.kind:
+        case Kind.STRUCT if target.name in KERNEL_FIELDS:
+            return {target.name}
+        case Kind.STRUCT | Kind.UNION:
+            return set().union(*(kernel_fields(btf, m.type_id) for m in target.members()))
+        case Kind.ARRAY:
+            return kernel_fields(btf, target.array()[0])
+        case Kind.PTR:
+            pointed = target.target
+            while pointed.kind is Kind.TYPE_TAG:
+                if pointed.name in _KPTR_TAGS:
+                    return {"kptr"}
+                pointed = pointed.target
+    return set()
+
+
+def is_kernel_field(btf: Btf, type_id: int) -> bool:
+    """Whether a value of that type is nothing but the kernel's: a lock, an array of kptrs."""
+    target = btf.resolve(type_id)
+    while target.kind is Kind.ARRAY:
+        target = btf.resolve(target.array()[0])
+    if target.kind is Kind.PTR:
+        return bool(kernel_fields(btf, target.id))
+    return target.kind is Kind.STRUCT and target.name in KERNEL_FIELDS
