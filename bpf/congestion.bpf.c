@@ -1,9 +1,21 @@
 // SPDX-License-Identifier: MIT
 // A TCP congestion control of our own: struct_ops programs are the functions of a struct that the kernel
 // defines. This one keeps the window at a fixed size, and counts the connections that use it.
-#include "vmlinux.h"
+#include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
+
+struct sock; // the kernel's
+
+// The members that we set, with their types in the kernel. vmlinux.h would have those of one kernel, and libbpf
+// before 1.5 refuses the struct where another kernel lacks one of them.
+struct tcp_congestion_ops {
+	void (*init)(struct sock *sk);
+	__u32 (*ssthresh)(struct sock *sk);
+	void (*cong_avoid)(struct sock *sk, __u32 ack, __u32 acked);
+	__u32 (*undo_cwnd)(struct sock *sk);
+	char name[16];
+};
 
 #define WINDOW 16 // packets
 

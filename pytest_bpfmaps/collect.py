@@ -63,7 +63,7 @@ class BpfSource(pytest.File):
 
     def _cases(self) -> list[Case]:
         from .compiler import CompileRequest
-        from .fixtures import compiler_for
+        from .fixtures import compiler_of
         from .selftests import cases_of
 
         config = self.config
@@ -72,8 +72,7 @@ class BpfSource(pytest.File):
             include=tuple(str(folder) for folder in config.getini("bpf_paths")),
             cflags=tuple(config.getini("bpf_collect_cflags")),
         )
-        clang = config.getoption("bpf_clang") or config.getini("bpf_clang") or None
-        return cases_of(compiler_for(clang).compile(request), self.path.name)
+        return cases_of(compiler_of(config).compile(request), self.path.name)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
         """Our message, without a traceback."""

@@ -32,7 +32,7 @@ def line_of_map(path: Path, name: str) -> str:
 def map_line(path: Path, name: str) -> Line | None:
     """The line where a map is declared, also a legacy one: ``struct bpf_map_def SEC("maps") counts = {``."""
     word, section = rf"\b{re.escape(name)}\b", r'SEC\("\.?maps(?:/[^"]*)?"\)'
-    return _find(path, rf"{word}[^;]*{section}|{section}[^;={{]*{word}|^\s*{word}\s*=\s*{{")
+    return _find(path, rf"{word}[^;]*{section}|{section}[^;={{]*{word}|{word}\s*=\s*{{")
 
 
 def section_line(path: Path, section: str) -> Line | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .triggers.cgroup import Cgroup
     from .triggers.netns import NetNsFactory
     from .triggers.process import ProcessFactory
+    from .vm.vmlinux_h import Setting
 
 
 @pytest.fixture
@@ -105,8 +106,7 @@ def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
 
     folders = [config.rootpath / p for p in config.getini("bpf_paths")]
     portable = is_portable(config)
-    compiler = compiler_for(_clang(config), portable)
-    made = Bpf(compiler, [*([folder] if folder else []), *folders], portable=portable)
+    made = Bpf(compiler_of(config), [*([folder] if folder else []), *folders], portable=portable)
     try:
         yield made
     finally:
@@ -138,9 +138,27 @@ def is_portable(config: pytest.Config) -> bool:
     return bool(config.getini("bpf_portable")) or is_strict(config)
 
 
+def vmlinux_setting(config: pytest.Config) -> Setting:
+    """What ``vmlinux.h`` comes from in this process; a worker was told by the process that has it."""
+    from .vm.vmlinux_h import Setting
+
+    given = getattr(config, "workerinput", {}).get("bpfmaps", {}).get("vmlinux")
+    named = config.getoption("bpf_vmlinux")
+    folder = config.invocation_params.dir if named else config.rootpath
+    return Setting(given or named or config.getini("bpf_vmlinux"), str(folder))
+
+
+def compiler_of(config: pytest.Config) -> Compiler:
+    """The run's compiler."""
+    return compiler_for(_clang(config), is_portable(config), vmlinux_setting(config))
+
+
 @cache
-def compiler_for(clang: str | None, portable: bool = False) -> Compiler:
-    """clang on this machine; in a guest, the host's. With `portable` it assumes no missing declaration."""
+def compiler_for(clang: str | None, portable: bool = False, vmlinux: Setting | None = None) -> Compiler:
+    """clang on this machine; in a guest, the host's. With `portable` it assumes no missing declaration.
+
+    `vmlinux` says what ``vmlinux.h`` comes from, by default the newest kernel.
+    """
     from .vm.rpc import Host, RemoteCompiler
 
     host = Host.connect()
@@ -150,5 +168,8 @@ def compiler_for(clang: str | None, portable: bool = False) -> Compiler:
 
     from .compiler import LocalCompiler
     from .compiler.local import show_warnings
+    from .vm.vmlinux_h import Setting
 
-    return LocalCompiler(clang, warn=partial(show_warnings, portable=portable))
+    setting = vmlinux or Setting()
+    warn = partial(show_warnings, portable=portable)
+    return LocalCompiler(clang, warn=warn, vmlinux=cache(lambda: setting.choose().path))

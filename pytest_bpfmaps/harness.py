@@ -32,9 +32,8 @@ _POLL_MOST = 0.05
 class Bpf:
     """Compiles and loads BPF programs; `close` takes down all that came from it, last to first.
 
-    `folders` are searched for sources, in order; `compiler` turns them into objects; `btf` is the file with
-    the target kernel's types for ``vmlinux.h`` (None: this kernel's own). With `portable`, what libbpf would
-    refuse is a `PortabilityError` and no warning.
+    `folders` are searched for sources, in order; `compiler` turns them into objects. With
+    `portable`, what libbpf would refuse is a `PortabilityError` and no warning.
     """
 
     def __init__(
@@ -42,13 +41,11 @@ class Bpf:
         compiler: Compiler,
         folders: Sequence[Path] = (),
         *,
-        btf: str | None = None,
         portable: bool = False,
     ) -> None:
         self._compiler = compiler
         self._portable = portable
         self._folders = list(folders)
-        self._btf = btf
         self._stack = contextlib.ExitStack()
         self._pins = Pins()
         self._stack.callback(self._pins.close)
@@ -127,7 +124,6 @@ class Bpf:
             include=tuple(str(f) for f in self._folders),
             cflags=tuple(cflags),
             defines=tuple((n, None if v is None else str(v)) for n, v in (defines or {}).items()),
-            btf=self._btf,
         )
         return self._compiler.compile(request)
 

@@ -65,6 +65,14 @@ OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
         "where guests are emulated).",
     ),
     ("clang", str, "string", "", "clang to compile with (default: $CLANG, else the newest on the PATH)."),
+    (
+        "vmlinux",
+        str,
+        "string",
+        "newest",
+        "what vmlinux.h comes from where the project has none: newest (kernel of the run and the catalogue), "
+        "a kernel's name, a path to a header or BTF, or per-kernel: an object for each (default: newest).",
+    ),
 )
 
 
@@ -235,6 +243,20 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if missing := lacking():
         lines.append(f"bpfmaps: no {', no '.join(missing)} on this machine: see `bpfmaps doctor`")
     return lines
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+    """Whose types the header ``vmlinux.h`` has, where the header of the run could not tell."""
+    if GUESTS in config.stash or not any(map(is_bpf_item, items)):
+        return []
+    from .errors import VmError
+    from .fixtures import vmlinux_setting
+    from .report.machine import vmlinux_line
+
+    try:
+        return [vmlinux_line(config, vmlinux_setting(config).choose())]
+    except VmError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,15 @@ class BtfEditor:
         extra = b"".join(struct.pack("=III", *v) for v in sorted(variables, key=lambda v: v[1]))
         return self._add(self._record(name, Kind.DATASEC, len(variables), size, extra))
 
+    def drop_members(self, type_id: int, names: set[str]) -> None:
+        """Takes members out of a struct; its size and the other members' places stay."""
+        assert self.btf is not None
+        record = self._records[type_id - 1]
+        kept = [m for m in struct.iter_unpack("=III", record[12:]) if self.btf.string(m[0]) not in names]
+        name, info, size = struct.unpack_from("=III", record)
+        head = struct.pack("=III", name, info & ~0xFFFF | len(kept), size)
+        self._records[type_id - 1] = head + b"".join(struct.pack("=III", *m) for m in kept)
+
     def drop(self, type_id: int) -> None:
         """Puts a type that means nothing in the place of one that nothing refers to any more."""
         self._records[type_id - 1] = self._record("", Kind.PTR, 0, 0)

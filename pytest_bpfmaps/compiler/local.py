@@ -23,7 +23,7 @@ from .portability import tell
 from .request import CompileRequest
 from .sources import read_source
 from .store import digest, scratch_folder, write_atomically
-from .vmlinux import BtfFile
+from .vmlinux import VmlinuxFile
 
 _FORMAT = "2"  # of the cache; with a new number older entries are left to the collector
 _ATTEMPTS = 3
@@ -44,6 +44,8 @@ class LocalCompiler:
 
     `clang` is a name or path; without it ``$CLANG``, then the newest ``clang-N`` or ``clang`` in ``$PATH``.
     `timeout` in seconds bounds one run of clang. `warn` gets clang's warnings, also those of a cached object.
+    `vmlinux` tells the file, BTF or a header, that ``vmlinux.h`` comes from for requests that name none. It
+    is asked when a source wants the header, and None stands for the running kernel's BTF.
     Many processes may share the cache; each object is compiled by one of them.
     """
 
@@ -53,10 +55,12 @@ class LocalCompiler:
         *,
         timeout: float = 120,
         warn: Callable[[str], None] = show_warnings,
+        vmlinux: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._explicit = clang
         self._timeout = timeout
         self._warn = warn
+        self._vmlinux = vmlinux
         self._cache = ObjectCache(objects_dir())
 
     @cached_property
@@ -70,7 +74,7 @@ class LocalCompiler:
         Raises `CompileError`; its `details` are clang's diagnostics.
         """
         text = read_source(request)
-        btf = BtfFile(request.btf, self._cache.root)
+        btf = VmlinuxFile(lambda: request.btf or self._vmlinux(), self._cache.root)
         key = self._key(request, text)
         entry = self._cache.find(key, btf.digest)
         if entry is None:
@@ -90,7 +94,7 @@ class LocalCompiler:
         parts = [_FORMAT, self.clang.identity, origin, repr(flags_for(request)), repr(sorted(around.items()))]
         return digest(*parts, text)
 
-    def _build(self, key: str, request: CompileRequest, text: bytes, btf: BtfFile) -> Entry:
+    def _build(self, key: str, request: CompileRequest, text: bytes, btf: VmlinuxFile) -> Entry:
         source = Path(request.source) if request.source else self._keep_code(request, text)
         builder = Builder(self.clang, request, source, self._timeout, btf.header_folder)
         with scratch_folder(self._cache.root) as folder:

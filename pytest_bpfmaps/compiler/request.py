@@ -15,7 +15,7 @@ class CompileRequest:
     `source` is an absolute path; `name` is the file name under which `code` is shown in diagnostics and debug
     information. `include` holds folders that are searched before the system's, `cflags` extra arguments for
     clang (they come last and win), `defines` macros with their value or None. `btf` is the path of a raw BTF
-    file, that of the target kernel, from which ``vmlinux.h`` is made; None stands for the running kernel.
+    file or a header that ``vmlinux.h`` comes from; None leaves that to the compiler.
     """
 
     source: str | None = None

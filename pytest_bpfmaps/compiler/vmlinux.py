@@ -1,9 +1,11 @@
-"""``vmlinux.h``: a kernel's types as a C header, made from its BTF."""
+"""``vmlinux.h``: a kernel's types as a C header, made from its BTF, or a header that is there already."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -15,12 +17,20 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _FORMAT = "1"  # of the header; part of its folder's name
 
 
-class BtfFile:
-    """The target kernel's raw BTF: the file at `path`, else the running kernel's. `root` is the cache."""
+class VmlinuxFile:
+    """What ``vmlinux.h`` comes from: a file with raw BTF, or a header. `root` is the cache.
 
-    def __init__(self, path: str | None, root: Path) -> None:
-        self.path = path or RUNNING_KERNEL
+    `find` tells the path, None for the running kernel's BTF; it is asked when a source wants the header.
+    """
+
+    def __init__(self, find: Callable[[], str | None], root: Path) -> None:
+        self._find = find
         self._root = root
+
+    @cached_property
+    def path(self) -> str:
+        """The file's path."""
+        return self._find() or RUNNING_KERNEL
 
     def digest(self) -> str | None:
         """A name for the content, None when there is no such file. The file is read once per version."""
@@ -66,7 +76,10 @@ class BtfFile:
         from ..libbpf.dump import dump_header
 
         with scratch_folder(self._root) as scratch:
-            dump_header(self.path, scratch / "vmlinux.h")
+            if _is_header(self.path):
+                shutil.copyfile(self.path, scratch / "vmlinux.h")
+            else:
+                dump_header(self.path, scratch / "vmlinux.h")
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(scratch / "vmlinux.h", target)
 
@@ -82,3 +95,10 @@ class BtfFile:
             else "name an existing raw BTF file, such as one that 'bpfmaps kernels fetch' extracted",
             errno=error.errno,
         )
+
+
+def _is_header(path: str) -> bool:
+    """Whether it is C: BTF and ELF files begin with bytes that no C text has."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    return start[:2] not in (b"\x9f\xeb", b"\xeb\x9f") and start != b"\x7fELF"

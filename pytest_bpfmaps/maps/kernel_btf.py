@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-from ..btf import Btf, Codecs
+from ..btf import Btf, Codecs, Kind
 from ..errors import MapError
 from ..libbpf import check_pointer, ffi, lib
 
@@ -39,6 +39,17 @@ def load_codecs(btf_id: int) -> Codecs:
 def vmlinux_codecs() -> Codecs:
     """Codecs for the running kernel's own types; kept for the life of the process."""
     return Codecs(_KernelBtf())
+
+
+def struct_members(name: str) -> set[str] | None:
+    """The names of the members of the running kernel's struct; None without such a struct, or without BTF."""
+    try:
+        btf = vmlinux_codecs().btf
+    except MapError:
+        return None
+    assert isinstance(btf, _KernelBtf)
+    type_id = lib.btf__find_by_name_kind(btf._handle, name.encode(), Kind.STRUCT)
+    return {m.name for m in btf.type(type_id).members()} if type_id > 0 else None
 
 
 class _KernelBtf(Btf):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..compiler.portability import Finding
 from ..declared import Line, map_line, section_line
+from ..kernel.running import release
 from ..libbpf import ffi, lib, version
 from ..maps import MapType
 from ..programs import ProgramSpec
@@ -41,6 +42,17 @@ def mended(
         if program._taught:
             line = section_line(path, program.section)
             yield _at(line, path, name, *program._taught)
+
+
+def unknown_members(path: Path, name: str, members: Mapping[str, Iterable[str]]) -> Iterator[Finding]:
+    """The findings for members of struct_ops structs, by map, that this kernel lacks and that are zero."""
+    for each, unknown in members.items():
+        what = (
+            "libbpf {}.{}".format(*version()) + f" refuses map {each!r} on Linux {release()}, whose struct "
+        )
+        what += f"lacks {', '.join(unknown)} (which are zero)"
+        spelling = "use libbpf 1.5 or later, or declare the struct yourself with the members that you set"
+        yield _at(map_line(path, each), path, name, what, spelling)
 
 
 def _at(line: Line | None, path: Path, name: str, what: str, spelling: str) -> Finding:

@@ -36,8 +36,9 @@ from ..variables import Globals, Section
 from ..verifier.buffers import stats_buffers
 from .loaded import LoadedObject
 from .map_spec import MapSpec
-from .mended import mended
+from .mended import mended, unknown_members
 from .object_file import find_kconfig, object_name, split_maps, walk
+from .struct_ops_members import without_unknown_members
 
 
 class OpenedObject:
@@ -67,6 +68,8 @@ class OpenedObject:
         if not path.is_relative_to(objects_dir()):  # those there are fresh from clang
             check_object(data, str(path))
         upgrade = upgraded(data, self.name)
+        trimmed = without_unknown_members(data if upgrade is None else upgrade)
+        upgrade = trimmed.data if trimmed.members else upgrade
         name_in_kernel = ffi.new("char[]", object_name(path).encode())
         kconfig = find_kconfig(data)
         settings = opts("bpf_object_open_opts", object_name=name_in_kernel, kconfig=kconfig)
@@ -87,11 +90,15 @@ class OpenedObject:
         programs = [ProgramSpec(p) for p in walk(lib.bpf_object__next_program, handle)]
         self.programs = Named("program", self.name, {p.name: p for p in programs})
         self.globals = Globals(self.name, [Section(n, m) for n, m in internal.items()], self._codecs)
-        self._tell_mended(upgraded_maps(data if upgrade is None else upgrade), portable)
+        self._tell_mended(upgraded_maps(data if upgrade is None else upgrade), trimmed.members, portable)
 
-    def _tell_mended(self, legacy: list[str], portable: bool) -> None:
+    def _tell_mended(self, legacy: list[str], members: dict[str, list[str]], portable: bool) -> None:
+        findings = [
+            *mended(self.path, self.name, self.maps, self.programs, legacy),
+            *unknown_members(self.path, self.name, members),
+        ]
         try:
-            tell(mended(self.path, self.name, self.maps, self.programs, legacy), refuse=portable)
+            tell(findings, refuse=portable)
         except (PortabilityError, PortabilityWarning):
             self.close()
             raise

@@ -9,21 +9,25 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from pytest_bpfmaps.fixtures import vmlinux_setting
 from pytest_bpfmaps.plugin import COLLECTED, WORKERS, is_bpf_item, kernel_of
 from pytest_bpfmaps.vm import elsewhere
 from pytest_bpfmaps.vm.acceleration import judge
 from pytest_bpfmaps.vm.capacity import guests_at_once
 from pytest_bpfmaps.vm.journal import Entry, Journal
 from pytest_bpfmaps.vm.selection import HOST, IDLE, Selection, lane_of
+from pytest_bpfmaps.vm.vmlinux_h import PER_KERNEL
 from pytest_bpfmaps.vm.ways import MODULES, way
 
 from . import others
 from .foreseen import foresee_all
 from .lanes import Lane, divide
+from .machine import vmlinux_line
 from .skips import KERNEL, with_kernel
 from .worker import shows_output
 from .workers import Workers
@@ -44,6 +48,8 @@ class Guests:
         self.selection = selection
         self.journal = Journal()
         self.verdict = judge(selection.guests[0].kernel)
+        run = tuple(guest.kernel for guest in selection.guests)
+        self.vmlinux = replace(vmlinux_setting(config), run=run).choose()
         self._options = options
         self._workers = config.stash[WORKERS] if WORKERS in config.stash else Workers(config)
         self._elsewhere = self._workers.take(elsewhere.machine)
@@ -60,6 +66,7 @@ class Guests:
         lines = [f"bpfmaps: {self.selection.header(why)}"]
         if why:
             lines.append(f"bpfmaps: {why}: guests are emulated, which is slow")
+        lines.append(vmlinux_line(self.config, self.vmlinux))
         return lines
 
     def begin(self, session: pytest.Session) -> None:
@@ -106,13 +113,15 @@ class Guests:
     def _spec(self, lane: Lane) -> str:
         """An execnet specification, whose interpreter is a gateway."""
         options = self._options
+        there = next((one for one in self._elsewhere if one.has(lane.kernel)), None)
         (guest,) = (guest for guest in self.selection.guests if guest.kernel.name == lane.kernel)
         arguments = [guest.pattern, "--way", options["bpf_vm"], "--cpus", str(options["bpf_vm_cpus"])]
         arguments += ["--memory", options["bpf_vm_memory"], "--timeout", str(options["bpf_vm_timeout"])]
         arguments += ["--network"] if options["bpf_vm_network"] else []
         arguments += ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
+        chosen = self.vmlinux.path or PER_KERNEL
+        arguments += ["--vmlinux", chosen if there is None else options["bpf_vmlinux"]]
         arguments += ["--output"] if shows_output(self.config) else []
-        there = next((one for one in self._elsewhere if one.has(lane.kernel)), None)
         if there is None:
             command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *arguments]
             command += ["--journal", self.journal.path, *(["--kvm"] if self.verdict.kvm else [])]
@@ -162,7 +171,8 @@ class Guests:
         if name not in (HOST, IDLE):
             others.expect_guest(node.workerinput)
         orders = self._lanes[name].orders() if name in self._lanes else {"kernel": name}
-        node.workerinput["bpfmaps"] = {**orders, "kernels": list(self.selection.names)}
+        known = {"kernels": list(self.selection.names), "vmlinux": self.vmlinux.path or PER_KERNEL}
+        node.workerinput["bpfmaps"] = {**orders, **known}
         if any(one.has(orders["kernel"]) for one in self._elsewhere):
             node.gateway.spec.popen = None  # pytest-xdist would send this machine's sys.path
 

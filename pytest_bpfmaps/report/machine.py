@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_bpfmaps.vm.vmlinux_h import VmlinuxH
 
 _NEWEST, _OLDEST = 22, 14  # clang
 _PLACES = {
@@ -23,6 +29,15 @@ def lacking() -> list[str]:
     if not _has_cgroup2():
         found.append("cgroup v2")
     return found
+
+
+def vmlinux_line(config: pytest.Config, chosen: VmlinuxH) -> str:
+    """Whose ``vmlinux.h`` the run has; a header that sources include before it comes first."""
+    for folder in config.getini("bpf_paths"):
+        own = config.rootpath / folder / "vmlinux.h"
+        if own.is_file():
+            return f"bpfmaps: vmlinux.h: the project's own, {os.path.relpath(own, config.rootpath)}"
+    return f"bpfmaps: vmlinux.h {chosen.text}"
 
 
 def _has_cgroup2() -> bool:

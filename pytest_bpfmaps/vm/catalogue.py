@@ -156,7 +156,7 @@ class Catalogue:
         found = [k for k in self if fnmatchcase(k.name, glob)]
         if not found:
             raise self._unknown(pattern)
-        return [max(found, key=_age)] if newest else found
+        return [max(found, key=lambda k: age(k.release))] if newest else found
 
     def _ad_hoc(self, path: Path) -> Kernel:
         from pytest_bpfmaps.vm.importer import fingerprint, import_path
@@ -264,9 +264,8 @@ def check_name(name: str) -> None:
         )
 
 
-def _age(kernel: Kernel) -> tuple[list[int], bool, list[tuple[int, int, str]]]:
-    """Sorts by release, whatever the names are; ``6.9.0-rc1`` is older than ``6.9.0``."""
-    release = kernel.release
+def age(release: str) -> tuple[list[int], bool, list[tuple[int, int, str]]]:
+    """A key that sorts releases, oldest first; ``6.9.0-rc1`` is older than ``6.9.0``."""
     numbers = re.match(r"[\d.]*", release)
     assert numbers is not None
     return [int(n) for n in re.findall(r"\d+", numbers[0])], "-rc" not in release, _natural(release)

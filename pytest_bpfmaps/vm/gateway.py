@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds to boot, and for each test")
     parser.add_argument("--output", action="store_true", help="show what tests write")
     parser.add_argument("--clang", default=None)
+    parser.add_argument("--vmlinux", default="per-kernel", help="what vmlinux.h comes from")
     parser.add_argument("--journal", default=None)
     return parser.parse_known_args(argv)[0]
 
@@ -177,15 +177,18 @@ class Gateway:
         control.send(answer)
 
     def _compile(self, argument: str, kernel: Kernel) -> str:
-        """The object's path and clang's warnings; by default with the guest's own kernel's types."""
+        """The object's path and clang's warnings."""
         from pytest_bpfmaps.compiler.local import LocalCompiler
         from pytest_bpfmaps.compiler.request import CompileRequest
+        from pytest_bpfmaps.vm.vmlinux_h import Setting
 
-        request = CompileRequest.from_json(argument)
-        if request.btf is None and kernel.btf is not None:
-            request = replace(request, btf=str(kernel.btf))
+        def vmlinux() -> str | None:
+            chosen = Setting(self.options.vmlinux, run=(kernel,)).choose().path
+            return chosen or (None if kernel.btf is None else str(kernel.btf))
+
         warnings: list[str] = []
-        path = LocalCompiler(self.options.clang, warn=warnings.append).compile(request)
+        compiler = LocalCompiler(self.options.clang, warn=warnings.append, vmlinux=vmlinux)
+        path = compiler.compile(CompileRequest.from_json(argument))
         return json.dumps([str(path), "".join(warnings)])
 
     def _tell(self, event: str, **facts: Any) -> None:
