@@ -1,0 +1,170 @@
+"""`ci/hosts`: see docs/hosts.md."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import jobs
+import processes
+import results
+import root as roots
+import suites
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CANNOT = 77
+"""The exit status that says: not on this machine (automake's, for a skip)."""
+KEPT = {*jobs.COMMANDS, "tests"}
+"""The commands whose outcomes are kept for the table; others are trials."""
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="ci/hosts",
+        description="Runs ci/demo and ci/test in fresh roots of Debian's releases, and prints a table.",
+        epilog=f"Exits with 1 when a command failed, {CANNOT} where roots can't be made. See docs/hosts.md.",
+    )
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: {' '.join(suites.SUITES)}")
+    parser.add_argument("--job", action="append", default=[], choices=[*jobs.JOBS, "all"], metavar="NAME")
+    parser.add_argument("--list", action="store_true", help="print the names of the jobs")
+    parser.add_argument(
+        "--command",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="instead of demo and test: gallery, or a shell command that is run in the clone",
+    )
+    parser.add_argument("--other", action="store_true", help="a root of a release that does not run here")
+    parser.add_argument("--reuse", action="store_true", help="take the root that the last such run left")
+    parser.add_argument("--worktree", action="store_true", help="copy the working tree, instead of a clone")
+    parser.add_argument("--keep", action="store_true", help="leave the roots")
+    parser.add_argument("--share-kernels", action="store_true", help="use the kernels that this machine has")
+    parser.add_argument("--from", action="append", default=[], metavar="JOB=FOLDER", dest="given")
+    parser.add_argument("--skip-missing", action="store_true", help="a job without its version is no failure")
+    parser.add_argument(
+        "--timeout", type=float, default=90, metavar="MINUTES", help="for a command; default 90"
+    )
+    parser.add_argument("--table", action="store_true", help="write the table of all results into README.md")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the commands print")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    if options.list:
+        print("\n".join(jobs.JOBS))
+        return 0
+    stored = roots.cache() / "results.json"
+    if options.table:
+        results.write_between_marks(REPOSITORY / "README.md", results.table(results.load(stored).values()))
+        return 0
+    done = []
+    try:
+        roots.check_machine()
+        for result in run_all(options):
+            done.append(result)
+            if result.outcomes.keys() <= KEPT:
+                results.save(stored, result)
+    except suites.CannotMakeRootsError as error:
+        print(f"ci/hosts: cannot make roots: {error}", file=sys.stderr)
+        return CANNOT
+    print(results.table(done))
+    return int(any(o.status for result in done for o in result.outcomes.values()))
+
+
+def run_all(options: argparse.Namespace) -> Iterator[results.Result]:
+    """Run every root and job that was asked for, also after a failure."""
+    names = list(jobs.JOBS) if "all" in options.job else options.job
+    wanted = options.suites or ([suites.other_suite(suites.codename())] if options.other else [])
+    for suite in wanted if wanted or names else suites.SUITES:
+        try:
+            yield run_suite(suite, options)
+        except subprocess.CalledProcessError as error:
+            yield failed(suite, error)
+    for name in names:
+        try:
+            result = run_job(jobs.JOBS[name], options)
+        except subprocess.CalledProcessError as error:
+            result = failed(name, error)
+        if result is not None:
+            yield result
+
+
+def run_suite(suite: str, options: argparse.Namespace) -> results.Result:
+    """Run the commands in a root of `suite`."""
+    commands = {name: jobs.COMMANDS.get(name, name) for name in options.command or ("demo", "test")}
+    with roots.opened(
+        suite, suite, fresh=not options.reuse, keep=options.keep, verbose=options.verbose
+    ) as root:
+        return run_commands(suite, root, commands, options)
+
+
+def run_job(job: jobs.Job, options: argparse.Namespace) -> results.Result | None:
+    """Run a job in a root of the first release that has its version, or with what this machine has of it."""
+    commands = {name: jobs.COMMANDS.get(name, name) for name in options.command} or {"tests": job.command}
+    given = dict(item.partition("=")[::2] for item in options.given)
+    folder = jobs.elsewhere(job, {name: Path(value).resolve() for name, value in given.items()})
+    own = suites.codename()
+    places = [own if own in suites.SUITES else "bookworm"] if folder else job.suites
+    for suite in places:
+        with roots.opened(suite, job.name, fresh=True, keep=options.keep, verbose=options.verbose) as root:
+            (root.path / roots.SOURCE.lstrip("/")).mkdir(parents=True, exist_ok=True)
+            if folder:
+                jobs.install_from_folder(job, root, folder)
+            elif not jobs.install_from_release(job, root):
+                roots.say(f"{job.name}: {suite} has no package of it")
+                continue
+            return run_commands(job.name, root, commands, options)
+    why = jobs.missing(job, job.suites)
+    print(f"ci/hosts: {why}", file=sys.stderr)
+    return (
+        None if options.skip_missing else result_of(job.name, {}, {"tests": results.Outcome(2, 0, {}, why)})
+    )
+
+
+def run_commands(
+    name: str, root: roots.Root, commands: dict[str, str], options: argparse.Namespace
+) -> results.Result:
+    """Run `commands` one after the other in a clone in the root."""
+    roots.clone(root, worktree=options.worktree)
+    if options.share_kernels:
+        root.binds.append(f"{roots.cache().parent / 'kernels'}:/root/.cache/pytest-bpfmaps/kernels")
+    outcomes = {}
+    for short, command in commands.items():
+        start = time.monotonic()
+        status, log = root.run(short if short in KEPT else "command", command, 60 * options.timeout)
+        seconds = time.monotonic() - start
+        text = log.read_text(errors="replace")
+        outcomes[short] = results.outcome(status, seconds, text)
+        said = "passed" if status == 0 else "timed out" if status == 124 else "failed"
+        roots.say(f"{name}: {short} {said} in {seconds:.0f} s; output: {log}")
+        if status and not options.verbose:
+            print("\n".join(text.splitlines()[-200:]))
+    return result_of(name, results.versions(root), outcomes)
+
+
+def failed(name: str, error: subprocess.CalledProcessError) -> results.Result:
+    """The result where a root could not be made, or could not be given what a job tests."""
+    output = str(error.output)
+    print(f"ci/hosts: {error.cmd} failed (status {error.returncode}):\n{output}", file=sys.stderr)
+    outcome = results.outcome(error.returncode, 0, output)
+    outcome.stage = "; ".join(filter(None, (str(error.cmd), outcome.stage)))
+    return result_of(name, {}, {"root": outcome})
+
+
+def result_of(name: str, versions: dict[str, str], outcomes: dict[str, results.Outcome]) -> results.Result:
+    """A result of today, of the commit that is checked out."""
+    ask = ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return results.Result(name, today, commit, versions, outcomes)
+
+
+if __name__ == "__main__":
+    raise SystemExit(processes.guarded(lambda: main(sys.argv[1:])))

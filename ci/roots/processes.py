@@ -1,0 +1,148 @@
+"""Running commands so that nothing of them is left, however this process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+GRACE = 10.0
+"""How long processes have to end by themselves, in seconds."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
+_LIBC = ctypes.CDLL(None)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Do `work` in a process of its own, and return its exit status.
+
+    The first signal that ends this process, SIGKILL too, ends the work by an exception, through every
+    ``finally``; later ones change nothing.
+    """
+    worker = os.fork()
+    if worker == 0:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what commands leave behind is found by end_descendants
+        os.setpgid(0, 0)  # Ctrl-C reaches the work once, from the other process
+        stop_on_signals()
+        sys.exit(work())
+    for number in _ENDING:
+        signal.signal(number, lambda number, frame: _signal(worker, number))
+    status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+    return status if status >= 0 else 128 - status
+
+
+def stop_on_signals() -> None:
+    """Have the next signal that ends processes raise SystemExit."""
+
+    def stop(number: int, frame: object) -> None:
+        ignore_signals()
+        raise SystemExit(128 + number)
+
+    for number in _ENDING:
+        signal.signal(number, stop)
+
+
+def ignore_signals() -> None:
+    """From now on nothing interrupts: for the teardown."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def run(command: list[str], log: Path, timeout: float, echo: bool, environment: Mapping[str, str]) -> int:
+    """Run `command` with its output in the file `log`, with `echo` also on stdout; return its exit status.
+
+    After `timeout` seconds it is ended, and the status is 124, as that of timeout(1).
+    """
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509, no other thread runs here
+        )
+        try:
+            with log.open("rb") as shown:
+                status = _wait(process, timeout, (lambda: _show(shown.read())) if echo else None)
+        finally:
+            end_descendants()
+    return status
+
+
+def end_descendants() -> None:
+    """End every process below this one: SIGTERM, and SIGKILL after `GRACE` seconds."""
+    limit = time.monotonic() + GRACE
+    asked: set[int] = set()
+    while _reap() and (pids := descendants(os.getpid())):
+        late = time.monotonic() > limit
+        for pid in pids:
+            if late or pid not in asked:
+                _signal(pid, signal.SIGKILL if late else signal.SIGTERM)
+        asked |= pids
+        time.sleep(0.05)
+
+
+def descendants(ancestor: int) -> set[int]:
+    """The process ids of everything that `ancestor` started, and of what those started, zombies left out."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if fields[0] not in "ZX":
+                parents[int(folder.name)] = int(fields[1])
+    found: set[int] = set()
+    todo = [ancestor]
+    while todo:
+        parent = todo.pop()
+        new = [pid for pid, its in parents.items() if its == parent and pid not in found]
+        found.update(new)
+        todo += new
+    return found
+
+
+def _wait(process: subprocess.Popen[bytes], timeout: float, show: Callable[[], None] | None) -> int:
+    limit = time.monotonic() + timeout
+    status = None
+    while status is None and time.monotonic() < limit:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = process.wait(0.5)
+        if show is not None:
+            show()
+    return 124 if status is None else status
+
+
+def _show(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _reap() -> bool:
+    """Collect children that have ended; tell whether any is left."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True

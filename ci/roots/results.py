@@ -1,0 +1,142 @@
+"""What the runs found: kept between runs, and printed as a table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from root import Root
+
+MARKS = ("<!-- printed by ci/hosts -->", "<!-- end of what ci/hosts printed -->")
+_THINGS = ("Python", "libbpf", "clang", "QEMU", "glibc")
+_VERSIONS = r"""
+. /etc/os-release; echo "name: Debian ${VERSION_ID:-sid}"
+echo "Python: $(.venv/bin/python -c 'import platform; print(platform.python_version())')"
+so=$(find /opt/built-libbpf /usr/lib -name libbpf.so.1 2>/dev/null | head -n1)
+echo "libbpf: $(basename "$(readlink -f "$so")")"
+for v in 14 15 16 17 18 19 20 21 22 23; do if command -v clang-$v >/dev/null; then echo "clang: $v"; fi; done
+echo "QEMU: $(qemu-system-$(uname -m) --version | head -n1)"
+echo "glibc: $(ldd --version | head -n1)"
+echo "kernel: $(uname -r)"
+"""
+_WORDS = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
+_SUMMARY = re.compile(r"^=+ ((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s.*=+$", re.MULTILINE)
+
+
+@dataclass
+class Outcome:
+    """One command in one root: exit status, seconds, tests by result, and where and why it failed."""
+
+    status: int
+    seconds: float
+    counts: dict[str, int] = field(default_factory=dict)
+    stage: str = ""
+
+    def __str__(self) -> str:
+        tests = ", ".join(f"{n} {word}" for word in _WORDS if (n := self.counts.get(word)))
+        if self.status == 0:
+            return tests or "passed"
+        where = f" in `{self.stage}`" if self.stage else ""
+        return f"**failed**{where} (status {self.status})" + (f": {tests}" if tests else "")
+
+
+@dataclass
+class Result:
+    """One root: the release or the job it is for, the versions it has, and what the commands did there."""
+
+    name: str
+    date: str
+    commit: str
+    versions: dict[str, str]
+    outcomes: dict[str, Outcome]
+
+
+def outcome(status: int, seconds: float, text: str) -> Outcome:
+    """What the output of a command says: pytest's last lines added up, and the last stage that it began."""
+    counts: Counter[str] = Counter()
+    for match in _SUMMARY.finditer(text):
+        for part in match[1].split(", "):
+            number, word = part.split()
+            counts[word.removesuffix("s") if word == "errors" else word] += int(number)
+    if status == 0:
+        return Outcome(0, seconds, dict(counts))
+    stages = re.findall(r"^==> (.*)$", text, re.MULTILINE)
+    if counts and stages and not stages[-1].startswith("pytest"):
+        stages = []  # only steps of ci/setup, which pytest came after
+    refusals = re.findall(r"^E: (.*)$", text, re.MULTILINE)  # apt's: the release is broken by itself
+    why = stages[-1:] + [f"apt: {refusal}" for refusal in refusals[-1:]]
+    return Outcome(status, seconds, dict(counts), "; ".join(why))
+
+
+def versions(root: Root) -> dict[str, str]:
+    """The versions of what matters in a root that has been set up; several of clang."""
+    found: dict[str, list[str]] = {}
+    for line in root.output(_VERSIONS).splitlines():
+        name, _, value = line.partition(": ")
+        found.setdefault(name, []).append(value)
+    return {name: ", ".join(_short(name, value) for value in values) for name, values in found.items()}
+
+
+def _short(name: str, value: str) -> str:
+    if name in ("name", "kernel", "clang"):
+        return value
+    numbers: list[str] = re.findall(r"\d+\.\d+", value)
+    if not numbers:
+        return "?"
+    return numbers[-1] if name == "glibc" else numbers[0]
+
+
+def table(results: Iterable[Result]) -> str:
+    """All results as a table in Markdown, and a line that says when, and on which kernel."""
+    rows = sorted(results, key=lambda r: (r.name.split("-")[0] in ("clang", "python", "libbpf"), r.date))
+    commands = sorted({command for row in rows for command in row.outcomes})
+    head = ["root", *_THINGS, *(f"`ci/{c}`" if c in ("demo", "test") else c for c in commands)]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in rows:
+        cells = [_title(row), *(row.versions.get(thing, "?") for thing in _THINGS)]
+        cells += [str(row.outcomes.get(command, "")) for command in commands]
+        lines.append(f"| {' | '.join(cells)} |")
+    dates = sorted({row.date for row in rows})
+    kernels = sorted({row.versions.get("kernel", "?") for row in rows})
+    span = dates[0] if dates[:1] == dates[-1:] else f"{dates[0]} to {dates[-1]}" if dates else "never"
+    said = f"Printed by `ci/hosts` on {span}, Linux {', '.join(kernels)}."
+    return "\n".join([*lines, "", said])
+
+
+def _title(row: Result) -> str:
+    release = row.versions.get("name", "?")
+    return f"{release}" if row.name in ("bookworm", "trixie", "sid") else f"`{row.name}` on {release}"
+
+
+def write_between_marks(file: Path, text: str) -> None:
+    """Replace what `file` has between the two marks. Raises ValueError when it lacks them."""
+    before, first, rest = file.read_text().partition(MARKS[0])
+    _, second, after = rest.partition(MARKS[1])
+    if not first or not second:
+        raise ValueError(f"{file} lacks the line {MARKS[0]} or {MARKS[1]}")
+    file.write_text(f"{before}{first}\n{text}\n{second}{after}")
+
+
+def load(file: Path) -> dict[str, Result]:
+    """The results of earlier runs, by root."""
+    if not file.exists():
+        return {}
+    read = json.loads(file.read_text())
+    return {
+        name: Result(**{**r, "outcomes": {c: Outcome(**o) for c, o in r["outcomes"].items()}})
+        for name, r in read.items()
+    }
+
+
+def save(file: Path, result: Result) -> None:
+    """Add a result to those of earlier runs; outcomes of other commands on the same commit stay."""
+    known = load(file)
+    before = known.get(result.name)
+    if before is not None and before.commit == result.commit:
+        result.outcomes = {**before.outcomes, **result.outcomes}
+    known[result.name] = result
+    file.write_text(json.dumps({name: asdict(r) for name, r in known.items()}, indent=1))

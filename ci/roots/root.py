@@ -1,0 +1,224 @@
+"""A root: the files of a fresh machine in a folder of this one, made by mmdebstrap."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import machine
+import processes
+import suites
+from suites import CannotMakeRootsError
+
+SOURCE = "/src/pytest-bpfmaps"
+"""Where a root has its clone."""
+_HERE = Path(__file__).resolve()
+_REPOSITORY = _HERE.parents[2]
+_UNSHARE = ["unshare", "--mount", "--propagation", "private", "--"]
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TIMEOUT_OF_MMDEBSTRAP = 1800.0
+
+
+def cache() -> Path:
+    """The folder that this command keeps everything in."""
+    default = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    named = os.environ.get("BPFMAPS_CACHE") or f"{default}/pytest-bpfmaps"
+    return Path(named).expanduser().absolute() / "hosts"
+
+
+def say(text: str) -> None:
+    """Print a line of progress."""
+    print(f"==> {text}", flush=True)
+
+
+def check_machine() -> None:
+    """Raises CannotMakeRootsError where roots can't be made, or can't be entered, and says why."""
+    if os.geteuid() != 0:
+        raise CannotMakeRootsError("it needs root")
+    for command in ("mmdebstrap", "apt-config", "git"):
+        if shutil.which(command) is None:
+            raise CannotMakeRootsError(f"this system has no {command}; apt-get install {command}")
+    mounts = (
+        "mount -t tmpfs t /mnt && mkdir /mnt/p /mnt/s && mount -t proc p /mnt/p && mount -t sysfs s /mnt/s"
+    )
+    done = subprocess.run([*_UNSHARE, "sh", "-c", mounts], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        why = " ".join(done.stderr.split()) or f"unshare ended with status {done.returncode}"
+        raise CannotMakeRootsError(
+            f"this machine refuses mounts, as containers do ({why}); take one with all privileges"
+        )
+
+
+@dataclass
+class Root:
+    """A root of `suite` at `path`. `binds` are what else of this machine it sees, for `enter`."""
+
+    suite: str
+    path: Path
+    logs: Path
+    verbose: bool = False
+    binds: list[str] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def run(self, name: str, command: str, timeout: float) -> tuple[int, Path]:
+        """Run a shell command in the clone, as a machine would after boot; return its status, and its log."""
+        log = self.logs / f"{name}.log"
+        inside = ["/bin/bash", "-c", f"cd {SOURCE} && {command}"]
+        enter = [*_UNSHARE, str(_HERE.with_name("enter")), str(self.path), *self._all_binds(), "--"]
+        status = processes.run([*enter, *inside], log, timeout, self.verbose, self._environment())
+        return status, log
+
+    def output(self, command: str) -> str:
+        """What a command that must succeed prints. Raises CalledProcessError."""
+        status, log = self.run("preparation", command, 600)
+        text = log.read_text(errors="replace")
+        if status:
+            raise subprocess.CalledProcessError(status, command, text)
+        return text
+
+    def _all_binds(self) -> list[str]:
+        kept = {self.path.parent.parent / "debs" / self.suite: "/var/cache/apt/archives"}
+        kept[self.path.parent.parent / "pip"] = "/root/.cache/pip"
+        for folder in kept:
+            folder.mkdir(parents=True, exist_ok=True)
+        return [f"{folder}:{at}" for folder, at in kept.items()] + machine.bound_paths() + self.binds
+
+    def _environment(self) -> Mapping[str, str]:
+        own = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb", "COLUMNS": "100"}
+        return {**own, **machine.variables(os.environ), **self.variables}
+
+
+@contextlib.contextmanager
+def opened(suite: str, name: str, *, fresh: bool, keep: bool, verbose: bool) -> Iterator[Root]:
+    """A root of `suite`: a fresh one, removed at the end unless `keep`, or the one that the last run left.
+
+    Logs go to a folder of that `name`. Raises CannotMakeRootsError, or CalledProcessError of mmdebstrap.
+    """
+    folder = cache() / "roots"
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_stale(folder)
+    path = folder / (f"{suite}-{os.getpid()}" if fresh else suite)
+    logs = cache() / "logs" / name
+    logs.mkdir(parents=True, exist_ok=True)
+    with _locked(path.with_name(f"{path.name}.lock"), wait=True):
+        complete = path / "etc/machine-settings"  # the last thing that is made
+        try:
+            if not complete.exists():
+                _remove(path)
+                _make(suite, path, logs, verbose)
+                complete.touch()
+            machine.copy_settings(path)
+            yield Root(suite, path, logs, verbose)
+        finally:
+            processes.ignore_signals()
+            processes.end_descendants()
+            if (fresh and not keep) or not complete.exists():
+                _remove(path)
+            elif keep:
+                say(f"{suite}: kept the root at {path}")
+    processes.stop_on_signals()
+
+
+def clone(root: Root, *, worktree: bool) -> None:
+    """Give the root a fresh clone of this repository, or with `worktree` a copy of what is not committed yet.
+
+    What an earlier clone had in .venv stays.
+    """
+    target = root.path / SOURCE.lstrip("/")
+    new = target.with_name("new")
+    _remove(new)
+    new.parent.mkdir(parents=True, exist_ok=True)
+    git = ["git", "-C", str(_REPOSITORY)]
+    if worktree:
+        listed = [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
+        for name in filter(None, names):
+            file = _REPOSITORY / name
+            if file.is_symlink() or file.exists():  # not what was deleted
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, new / name, follow_symlinks=False)
+    else:
+        if subprocess.run([*git, "status", "--porcelain"], capture_output=True, check=True).stdout:
+            print("ci/hosts: what is not committed is not in the clone", file=sys.stderr)
+        subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(_REPOSITORY), str(new)], check=True)
+    if (target / ".venv").exists():
+        (target / ".venv").rename(new / ".venv")
+    _remove(target)
+    new.rename(target)
+
+
+def _make(suite: str, path: Path, logs: Path, verbose: bool) -> None:
+    options = suites.apt_options()
+    start = time.monotonic()
+    status, text = _mmdebstrap(suite, path, options, logs=logs, verbose=verbose)
+    if status and (late := suites.expired(text)):
+        say(f"{suite}: the mirror's index {late[0]} is {late[1]}: apt is told to take it (Check-Valid-Until)")
+        _remove(path)
+        options.append('Acquire::Check-Valid-Until "false";')
+        status, text = _mmdebstrap(suite, path, options, logs=logs, verbose=verbose)
+    if status:
+        tail = "\n".join(text.splitlines()[-15:])
+        raise subprocess.CalledProcessError(status, f"making a root of {suite}", tail)
+    say(f"{suite}: made a root in {time.monotonic() - start:.0f} s")
+
+
+def _mmdebstrap(suite: str, path: Path, options: list[str], *, logs: Path, verbose: bool) -> tuple[int, str]:
+    debs = cache() / "debs" / suite
+    debs.mkdir(parents=True, exist_ok=True)
+    (debs / "partial").mkdir(exist_ok=True)
+    inside = "/var/cache/apt/archives/"
+    command = [*_UNSHARE, "mmdebstrap", "--variant=minbase", "--format=directory", "--mode=root"]
+    command += [f"--aptopt={option}" for option in options]
+    command += ["--include=ca-certificates", "--skip=essential/unlink"]
+    command += [f'--setup-hook=mkdir -p "$1"{inside}', f"--setup-hook=sync-in {debs} {inside}"]
+    command += [f"--customize-hook=sync-out {inside} {debs}"]
+    if machine.CERTIFICATES.is_dir():
+        command += [f"--customize-hook=copy-in {machine.CERTIFICATES} {machine.CERTIFICATES.parent}"]
+        command += ['--customize-hook=chroot "$1" update-ca-certificates']
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = logs / "mmdebstrap.log"
+    environment = {**os.environ, "LC_ALL": "C"}
+    command += [suite.removesuffix("-backports"), str(path), *suites.archive(suite)]
+    status = processes.run(command, log, _TIMEOUT_OF_MMDEBSTRAP, verbose, environment)
+    return status, log.read_text(errors="replace")
+
+
+@contextlib.contextmanager
+def _locked(file: Path, *, wait: bool) -> Iterator[bool]:
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                yield False
+                return
+            say(f"waiting for another run that has {file.with_suffix('')}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield True
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove fresh roots of runs that were killed: nobody holds their lock."""
+    for file in folder.glob("*-[0-9]*.lock"):
+        with _locked(file, wait=False) as free:
+            if free:
+                _remove(file.with_suffix(""))
+                file.unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, and nothing that is mounted below it."""
+    mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    below = [point for point in mounted if Path(point).is_relative_to(path)]
+    if below:
+        raise RuntimeError(f"{path} is not removed: {', '.join(below)} is mounted")
+    if path.exists():
+        subprocess.run(["rm", "-rf", "--one-file-system", "--", str(path)], check=True)

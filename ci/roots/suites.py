@@ -1,0 +1,74 @@
+"""Which releases there are roots of, and where their packages come from: this system's mirror and keys."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+from pytest_bpfmaps.vm import sources
+
+SUITES = ("bookworm", "trixie", "sid")
+"""The suites that `ci/hosts` tries when it is given none: Debian 12, 13, and unstable."""
+_EXPIRED = re.compile(r"Release file for (\S+) is (expired \(.*?\))")
+
+
+class CannotMakeRootsError(Exception):
+    """This machine can't make roots: the message says why, and what to do."""
+
+
+def other_suite(codename: str) -> str:
+    """Another release than the one of that name: Debian 13, or Debian 12 where that is what runs here."""
+    return "bookworm" if codename == "trixie" else "trixie"
+
+
+def codename() -> str:
+    """The name of the release that runs here, ``bookworm``; empty for one without a name."""
+    system = platform.freedesktop_os_release()
+    return system.get("VERSION_CODENAME", "sid" if system.get("ID") == "debian" else "")
+
+
+def archive(suite: str) -> list[str]:
+    """The lines of sources.list(5) for `suite`; ``bookworm-backports`` includes bookworm's.
+
+    Raises CannotMakeRootsError where no package source of this system is an archive of Debian.
+    """
+    mine = sources.of_distribution(sources.system_sources(), "debian")
+    if not mine:
+        raise CannotMakeRootsError(
+            "none of this system's package sources is an archive of Debian; run it on Debian, or add one"
+        )
+    base = suite.removesuffix("-backports")
+    main, more = sources.for_suite(mine, "debian", base)
+    wanted = [main, *more]
+    if base != suite:
+        wanted += sources.for_suite(mine, "debian", suite)[:1]
+    return [_line(source) for source in wanted]
+
+
+def expired(messages: str) -> tuple[str, str] | None:
+    """The index that apt refused for its age, and apt's words for that; None when that was not its reason."""
+    match = _EXPIRED.search(messages)
+    return (match[1], match[2]) if match else None
+
+
+def apt_options() -> list[str]:
+    """What this system's apt.conf(5) says about proxies and certificates, as lines of such a file."""
+    text = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
+    return network_options(text)
+
+
+def network_options(dump: str) -> list[str]:
+    """The lines of ``apt-config dump`` that a root needs to reach the mirror."""
+    wanted = re.compile(r'Acquire::(https?::\S+|Retries|ForceIPv[46]) "[^"]+";', re.IGNORECASE)
+    return [line for line in dump.splitlines() if wanted.fullmatch(line) and "Auto-Detect" not in line]
+
+
+def _line(source: sources.Source) -> str:
+    options = f" [signed-by={','.join(_key_files(source))}]" if _key_files(source) else ""
+    return f"deb{options} {source.uri} {source.suite} {' '.join(source.components)}"
+
+
+def _key_files(source: sources.Source) -> list[str]:
+    return [word for word in (source.signed_by or "").split() if word.startswith("/") and Path(word).exists()]

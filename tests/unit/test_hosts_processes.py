@@ -1,0 +1,61 @@
+"""Nothing of ci/hosts is left, however it ends: its processes are real ones here."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+WORK = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import processes
+processes.GRACE = 0.5
+folder = Path(sys.argv[2])
+
+def work():
+    try:
+        # a command that leaves a process behind in a session of its own, and one that ignores SIGTERM
+        script = "setsid sleep 600 & (trap '' TERM; sleep 600; sleep 600) & echo ready; " + sys.argv[3]
+        return processes.run(["bash", "-c", script], folder / "log", 60, False, {"PATH": "/usr/bin:/bin"})
+    finally:
+        (folder / "torn down").write_text(str(len(processes.descendants(processes.os.getpid()))))
+
+sys.exit(processes.guarded(work))
+"""
+ROOTS = Path(__file__).parents[2] / "ci/roots"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the work above, whose command ends with the shell text that is given."""
+    return lambda end: subprocess.Popen([sys.executable, "-c", WORK, str(ROOTS), str(tmp_path), end])
+
+
+def wait_for(condition):
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing came of it in a minute")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_ends_every_process_and_the_teardown_runs(start, tmp_path, number):
+    with start("sleep 600") as process:
+        wait_for(lambda: (tmp_path / "log").exists() and "ready" in (tmp_path / "log").read_text())
+        os.kill(process.pid, number)
+    wait_for((tmp_path / "torn down").exists)
+    assert (tmp_path / "torn down").read_text() == "0"
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+
+
+def test_what_a_command_leaves_behind_ends_with_it(start, tmp_path):
+    with start("exit 3") as process:
+        pass
+    assert process.returncode == 3
+    assert (tmp_path / "torn down").read_text() == "0"
