@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, overload
 
@@ -36,6 +37,7 @@ class Capture(Sequence[Any]):
         self._on = on
         self._records = Records(codec, on, source.padding)
         self._open = True
+        self._told = False
         for _ in blocks_of(source):  # from before
             pass
 
@@ -48,7 +50,7 @@ class Capture(Sequence[Any]):
     # a sequence
 
     def __len__(self) -> int:
-        self._drain()
+        self._drain_all()
         return len(self._records)
 
     @overload
@@ -56,7 +58,7 @@ class Capture(Sequence[Any]):
     @overload
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
-        self._drain()
+        self._drain_all()
         try:
             return self._records[index]
         except IndexError:
@@ -65,7 +67,7 @@ class Capture(Sequence[Any]):
             ) from None
 
     def __iter__(self) -> Iterator[Any]:
-        self._drain()
+        self._drain_all()
         return iter(self._records)
 
     def __eq__(self, other: object) -> bool:
@@ -84,7 +86,7 @@ class Capture(Sequence[Any]):
 
         Raises `UnsupportedError` without NumPy, or for a C type that NumPy can't show.
         """
-        self._drain()
+        self._drain_all()
         return self._records.to_numpy()
 
     # waiting
@@ -96,6 +98,7 @@ class Capture(Sequence[Any]):
         """
         self._until(lambda: len(self._records) >= count, timeout)
         if len(self._records) < count:
+            self._told = True
             raise CaptureTimeoutError(
                 f"waited {timeout:g} s for {count} record{'s' * (count != 1)}",
                 on=f"from {self._on}",
@@ -138,6 +141,8 @@ class Capture(Sequence[Any]):
                 details=describe_misses(self._records, wanted),
                 fix=describe_loss(self._source) or (None if found else self._hint()),
             )
+        if count is not None:
+            self._refuse_if_taken()
         return found
 
     def expect_none(
@@ -157,6 +162,14 @@ class Capture(Sequence[Any]):
                 why=f"{len(found)} came",
                 details="\n".join(f"  {r!r}" for r in found[:5]),
             )
+        if self._source.others() or self._source.overwritten or self._source.lost:
+            self._told = True
+            raise CaptureTimeoutError(
+                f"cannot know that no record with {_show(wanted)} came",
+                on=f"from {self._on}",
+                why="not all records came here",
+                fix=describe_loss(self._source),
+            )
 
     def close(self) -> None:
         """Takes what is still in the buffer and ends the capture. Safe to call again."""
@@ -164,6 +177,7 @@ class Capture(Sequence[Any]):
             return
         try:
             self._drain()
+            self._warn_of_others()
         finally:
             self._open = False
             self._source.close()
@@ -188,6 +202,29 @@ class Capture(Sequence[Any]):
             return
         for block in blocks_of(self._source):
             self._records.add(block)
+
+    def _drain_all(self) -> None:
+        """Drains, for somebody who looks at all records."""
+        self._drain()
+        self._refuse_if_taken()
+
+    def _refuse_if_taken(self) -> None:
+        if self._source.taken:
+            self._told = True
+            raise CaptureTimeoutError(
+                "cannot know all records",
+                on=f"from {self._on}",
+                why=f"{len(self._records)} came here",
+                fix=describe_loss(self._source),
+            )
+
+    def _warn_of_others(self) -> None:
+        """Somebody else may have got what nobody missed so far."""
+        if self._told or (self._records and not self._source.taken):
+            return
+        others = self._source.others()
+        if others is not None:
+            warnings.warn(f"not all records from {self._on} came to the test: {others}", stacklevel=3)
 
     def _until(self, condition: Any, timeout: float) -> None:
         """Drains until `condition` holds or the time is over."""

@@ -38,6 +38,12 @@ def _differs(name: str, value: Any, wanted: Any) -> str:
 
 def describe_loss(source: Source) -> str | None:
     """Whether records may be missing because the buffer was too small."""
+    others = source.others()
+    if others is not None:
+        return f"{others}: end it, or let the test have a buffer of its own"
+    if source.overwritten:
+        lost = f"{source.overwritten} bytes of older ones"
+        return f"newer records took the place of {lost} (BPF_F_RB_OVERWRITE); give it a larger max_entries"
     if source.lost:
         return f"the kernel lost {source.lost} records: the buffer was full; make it larger: capture(pages=…)"
     if source.was_full:

@@ -11,11 +11,13 @@ import struct
 from typing import Any
 
 from ..errors import MapError
+from ..kernel.holders import holders_of_map
 from ..leaks import forget, note
 from ..libbpf import check, check_pointer, ffi, lib, opts
 from ..maps.base import Map
 from .capture import Capture
 from .ringbuf import RecordType, record_codec
+from .shared import SharedSource
 
 PAGES = 64
 """Size of each CPU's ring, in pages; a power of two."""
@@ -33,10 +35,12 @@ class PerfBuffer:
     """The consumer's end of a perf event array. `lost` counts records for which a ring had no room."""
 
     was_full = False  # the kernel counts
+    taken = overwritten = 0
     padding = 7  # it makes a record, with the 4 bytes of its size, a multiple of 8
 
-    def __init__(self, fd: int, on: str, pages: int = PAGES) -> None:
+    def __init__(self, fd: int, on: str, map_id: int, pages: int = PAGES) -> None:
         self.lost = 0
+        self._map_id = map_id
         self._records: list[tuple[int, bytes]] = []
         self._error: BaseException | None = None
         # the callback must live as long as the buffer that calls it
@@ -78,6 +82,14 @@ class PerfBuffer:
         found.sort(key=lambda record: record[0])
         return [data for _, data in found]
 
+    def others(self) -> str | None:
+        """Who has perf buffers, and this array open. The kernel does not tell for which array they are."""
+        readers = [h for h in holders_of_map(self._map_id) if h.perf_events]
+        if not readers:
+            return None
+        who = " and ".join(map(str, readers))
+        return f"{who} may have put perf buffers there too, and only the last that came gets the records"
+
     def wait(self, seconds: float) -> None:
         """Sleeps until a record is there, for at most `seconds`."""
         self._poll.poll(max(seconds, 0))
@@ -110,9 +122,11 @@ class PerfEventArrayMap(Map):
     def capture(self, type: RecordType = None, *, tag: str | None = None, pages: int = PAGES) -> Capture:
         """Collects the records that programs output from now on; use it with ``with``.
 
-        `type` and `tag` are as for a ring buffer; `pages` the size of each CPU's ring.
+        `type` and `tag` are as for a ring buffer; `pages` the size of each CPU's ring, when no other capture
+        of the array is open.
         Outside of a capture the kernel has nowhere to put records, and the program's call fails with
         ``ENOENT``.
         """
         codec = record_codec(self, type, self._codecs, tag)
-        return Capture(PerfBuffer(self.fd, str(self), pages), codec, str(self), self.id)
+        source = SharedSource(self.id, lambda: PerfBuffer(self.fd, str(self), self.id, pages))
+        return Capture(source, codec, str(self), self.id)

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 
 from ..errors import MapError
+from ..kernel.holders import holders_of_map
 from ..leaks import forget, note
 from ..libbpf.calls import reason
 from .records import Block
@@ -22,16 +23,24 @@ _BUSY = 1 << 31
 _DISCARD = 1 << 30
 _LENGTH = struct.Struct("=I")
 _HEADER_SIZE = 8
+_OVERWRITTEN = 2  # the place of overwrite_pos behind producer_pos and pending_pos, in 64-bit words
 
 
 class Ring:
-    """The consumer's end of one ring buffer map. `size` is its `max_entries`, in bytes."""
+    """The consumer's end of one ring buffer map. `size` is its `max_entries`, in bytes.
+
+    With `overwrites` (``BPF_F_RB_OVERWRITE``, Linux 6.19) the program never waits for the reader: where there
+    is no room, the oldest records make place, and a third position says up to where.
+    """
 
     lost = 0  # the kernel does not count: bpf_ringbuf_reserve returns NULL to the program, and that is all
     padding = 0
 
-    def __init__(self, fd: int, size: int, on: str) -> None:
+    def __init__(self, fd: int, size: int, on: str, map_id: int, *, overwrites: bool = False) -> None:
         self.was_full = False
+        self.taken = self.overwritten = 0
+        self._map_id = map_id
+        self._overwrites = overwrites
         page = mmap.PAGESIZE
         self._mask = size - 1
         try:
@@ -44,6 +53,7 @@ class Ring:
         self._positions = memoryview(self._producer).cast("Q")
         self._data = memoryview(self._producer)[page:]
         self._words = self._data.cast("I")
+        self._mine = self._consumer_position[0]  # where this reader stands
         self._poll = select.epoll()
         self._fd = os.dup(fd)  # the poll set must not lose its entry when the map is closed first
         self._poll.register(self._fd, select.EPOLLIN)
@@ -59,7 +69,10 @@ class Ring:
 
         Stops at a record that a program has reserved and not yet submitted: the kernel keeps the order.
         """
-        position = self._consumer_position[0]
+        if self._overwrites:
+            yield from self._newest()
+            return
+        position = self._look_for_others()
         self._look_if_full(self._positions[0] - position, position & self._mask)
         while position < (produced := self._positions[0]):
             at = position & self._mask
@@ -72,10 +85,54 @@ class Ring:
             if length == size:
                 count = self._run(at, size, step, (produced - position) // step)
                 block = Block(bytes(self._data[at : at + count * step]), _HEADER_SIZE, step, size, count)
-            position += step * (block.count if block else 1)
-            self._consumer_position[0] = position
+            self._give_back(position, position := position + step * (block.count if block else 1))
             if block:
                 yield block
+
+    def _look_for_others(self) -> int:
+        """Where to read on: where this reader stood, unless another one went on from there."""
+        position = self._consumer_position[0]
+        self.taken += abs(position - self._mine)
+        self._mine = position
+        return position
+
+    def _give_back(self, start: int, end: int) -> None:
+        if self._consumer_position[0] != start:
+            self._look_for_others()
+        self._consumer_position[0] = self._mine = end
+
+    def _newest(self) -> Iterator[Block]:
+        """The records of a ring that overwrites, one by one: one that changed meanwhile does not count."""
+        position = self._look_for_others()
+        while True:
+            oldest = self._positions[_OVERWRITTEN]
+            if position < oldest:
+                self.overwritten += oldest - position
+                position = oldest
+            if position >= self._positions[0]:
+                break
+            at = position & self._mask
+            length = self._words[at >> 2]
+            size = length & ~(_BUSY | _DISCARD)
+            raw = bytes(self._data[at + _HEADER_SIZE : at + _HEADER_SIZE + min(size, self._mask)])
+            if self._positions[_OVERWRITTEN] > position:
+                continue
+            if length & _BUSY:
+                break
+            position += (size + _HEADER_SIZE + 7) & ~7
+            if length == size:
+                self._give_back(self._mine, position)
+                yield Block(raw, 0, size, size, 1)
+        self._give_back(self._mine, position)
+
+    def others(self) -> str | None:
+        """Who read from the ring too, when somebody did."""
+        if not self.taken:
+            return None
+        holders = holders_of_map(self._map_id)
+        readers = [h for h in holders if h.maps] or holders
+        who = " and ".join(map(str, readers)) or "something else, in this process or where it can't be seen,"
+        return f"{who} read{'s' * (len(readers) < 2)} this ring buffer too, and took {self.taken} bytes"
 
     def _look_if_full(self, unread: int, at: int) -> None:
         """`unread` bytes begin at `at`."""

@@ -10,11 +10,13 @@ from ..errors import NameLookupError
 from ..maps.base import Map
 from .capture import Capture
 from .ring import Ring
+from .shared import SharedSource
 from .tagged import tagged_codec
 
 RecordType = str | type[bytes] | Mapping[Any, str] | None
 """A C struct's name, `bytes` for records as they are, or a name for each value of a tag."""
 
+_RB_OVERWRITE = 1 << 19
 DEFAULT_STRUCT = "event"
 
 
@@ -30,7 +32,11 @@ class RingBufMap(Map):
         `NameLookupError` when a struct is not there.
         """
         codec = record_codec(self, type, self._codecs, tag)
-        return Capture(Ring(self.fd, self.max_entries, str(self)), codec, str(self), self.id)
+        overwrites = bool(self.flags & _RB_OVERWRITE)
+        source = SharedSource(
+            self.id, lambda: Ring(self.fd, self.max_entries, str(self), self.id, overwrites=overwrites)
+        )
+        return Capture(source, codec, str(self), self.id)
 
 
 def record_codec(the_map: Map, type: RecordType, codecs: Codecs | None, tag: str | None = None) -> Codec:

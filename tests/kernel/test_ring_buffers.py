@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pytest_bpfmaps import CaptureTimeoutError, NameLookupError, NoValueError
+from pytest_bpfmaps import CaptureTimeoutError, MapError, NameLookupError, NoValueError
 
 SENDER = """
 struct event { __u32 kind; __u32 number; char comm[8]; };
@@ -221,3 +221,83 @@ def test_without_a_fitting_struct_the_message_says_how_to_name_one(load_code):
         NameLookupError, match=r"(?s)declares no value type .*capture\('my_struct'\).*happening"
     ):
         sender.maps.events.capture()
+
+
+OVERWRITING = """
+struct event { __u32 number; __u32 size; };
+struct event *e;
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 4096);
+    __uint(map_flags, 1 << 19);  // BPF_F_RB_OVERWRITE
+} ring SEC(".maps");
+__u8 bytes[2048];
+SEC("tc") int send(struct __sk_buff *skb)
+{
+    __u32 size = 8 + skb->priority;
+
+    if (size > sizeof(bytes))
+        return -1;
+    *(__u32 *)bytes = skb->mark;
+    *(__u32 *)(bytes + 4) = size;
+    return bpf_ringbuf_output(&ring, bytes, size, 0);
+}
+"""
+
+
+class TestOverwriting:
+    """BPF_F_RB_OVERWRITE: the newest records are there, however many came."""
+
+    @pytest.fixture
+    def ring(self, bpf, load_code):
+        try:
+            bpf.create_map("ringbuf", max_entries=4096, flags=1 << 19)
+        except MapError as e:
+            pytest.skip(f"this kernel has no BPF_F_RB_OVERWRITE (Linux 6.19): {e.why}; try --bpf-kernel=7.2")
+        obj = load_code(OVERWRITING)
+
+        def send(number, more=0):
+            assert obj.programs.send.run(bytes(64), ctx={"mark": number, "priority": more}).retval == 0
+
+        obj.maps.ring.send = send
+        return obj.maps.ring
+
+    def test_the_newest_are_there(self, ring):
+        with ring.capture("event") as events:
+            for number in range(1000):
+                ring.send(number)
+            numbers = [e.number for e in events]
+            assert numbers == list(range(1000 - len(numbers), 1000))
+            assert 4096 // 16 - 1 <= len(numbers) <= 4096 // 16
+            for number in range(2000, 2003):
+                ring.send(number)
+            assert [e.number for e in events][len(numbers) :] == [2000, 2001, 2002]
+
+    def test_records_of_all_sizes(self, ring):
+        sizes = [(7 * n * n) % 900 for n in range(200)]
+        with ring.capture("event") as events:
+            for number, more in enumerate(sizes):
+                ring.send(number, more)
+                if number % 37 == 0:
+                    assert events[-1] == {"number": number, "size": more + 8}
+            last = [e.number for e in events][-3:]
+        assert last == [197, 198, 199]
+        assert all(e.size == sizes[e.number] + 8 for e in events)
+        assert [e.number for e in events] == sorted({e.number for e in events})
+
+    def test_without_a_loss_it_is_as_any(self, ring):
+        with ring.capture("event") as events:
+            ring.send(1)
+            ring.send(2)
+            events.expect(number=1, count=1)
+            events.expect_none(number=3, within=0.01)
+        assert [e.number for e in events] == [1, 2]
+
+    def test_what_was_overwritten_is_not_known(self, ring):
+        with ring.capture("event") as events:
+            for number in range(600):
+                ring.send(number)
+            with pytest.raises(CaptureTimeoutError, match=r"took the place of \d+ bytes of older ones"):
+                events.expect(number=1, timeout=0.01)
+            with pytest.raises(CaptureTimeoutError, match="cannot know that no record with number=1 came"):
+                events.expect_none(number=1, within=0.01)
