@@ -104,12 +104,15 @@ def _variable(found: re.Match[str]) -> Answer:
     )
 
 
+NO_SECTION = (
+    "the function has no section, so its program type is not known",
+    'put SEC("xdp") or another before it',
+)
+
+
 def _section(found: re.Match[str]) -> Answer:
     if found[1] == ".text":
-        return (
-            "the function has no section, so its program type is not known",
-            'put SEC("xdp") or another before it',
-        )
+        return NO_SECTION
     release_of_libbpf = "{}.{}".format(*version())
     head, slash, rest = found[1].partition("/")
     near = [n + slash + rest for n in get_close_matches(head, SECTIONS, n=3, cutoff=0.5)]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from .attach.sections import kind
 from .btf.lines import source_lines
-from .causes import explain_log, refused_helper, refused_map, refused_program_type
+from .causes import NO_SECTION, explain_log, refused_helper, refused_map, refused_program_type
+from .compiler.elf import STT_FUNC, Elf
 from .contexts import context_codec, refused_field
 from .declared import line_of_call, line_of_map, line_of_program, line_of_section, use_of
 from .errors import LoadError, VerifierError
@@ -81,6 +82,30 @@ def _look_at(path: Path) -> tuple[str | None, str | None]:
     if big:
         return "it is compiled for big-endian BPF (bpfeb), this machine is little-endian", fix
     return None, fix
+
+
+def explain_no_program(opened: OpenedObject) -> LoadError | None:
+    """For an object without a program that has functions in no section of their own; None for another.
+
+    libbpf 1.4 and later take them for subprograms that nobody calls, and load nothing.
+    """
+    try:
+        elf = Elf(opened.path.read_bytes())
+        text = elf.section(".text")
+        functions = [s.name for s in elf.symbols() if text and s.section == text.index and s.type == STT_FUNC]
+    except ValueError:
+        return None
+    if not functions:
+        return None
+    why, fix = NO_SECTION
+    return LoadError(
+        "cannot load",
+        on=f"{opened.name}: function {functions[0]!r}",
+        why=why,
+        details=_indent(line_of_program(opened.path, functions[0])) or None,
+        fix=fix,
+        errno=errno.EINVAL,
+    )
 
 
 def explain_load(opened: OpenedObject, number: int, log: str, logs: Mapping[str, LogBuffer]) -> LoadError:

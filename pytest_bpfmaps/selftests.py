@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .btf import Btf
 from .btf.decl_tags import function_tags
-from .compiler.elf import SHF_EXECINSTR, Elf
+from .compiler.elf import SHF_EXECINSTR, STT_FUNC, Elf
 from .errors import ExpectationError, LoadError
 from .kernel.features import Feature, probe
 from .kernel.privilege import effective_capabilities, only_capabilities
@@ -35,7 +35,6 @@ from .verifier.messages import Message, mismatch
 
 _PACKET = bytes(64)  # TEST_DATA_LEN
 _SKB_SIZE, _SKB_DATA_END = 192, 80  # of struct __sk_buff in <linux/bpf.h>
-_STT_FUNC = 2
 _PROG_LOAD = 5  # enum bpf_cmd
 _SOCKET_FILTER = 1  # enum bpf_prog_type
 _ARCHITECTURES = {
@@ -130,7 +129,7 @@ def cases_of(path: Path, source: str) -> list[Case]:
 def _programs(elf: Elf) -> dict[str, str]:
     """The section of each function that libbpf takes for a program: all outside of .text."""
     code = {s.index: s.name for s in elf.sections if s.flags & SHF_EXECINSTR and s.name != ".text"}
-    found = [s for s in elf.symbols() if s.type == _STT_FUNC and s.section in code]
+    found = [s for s in elf.symbols() if s.type == STT_FUNC and s.section in code]
     return {s.name: code[s.section] for s in sorted(found, key=lambda s: (s.section, s.value))}
 
 

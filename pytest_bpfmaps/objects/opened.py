@@ -31,7 +31,7 @@ from ..named import Named
 from ..paths import objects_dir
 from ..pinning import PinnedMaps
 from ..programs import ProgramSpec
-from ..refusals import explain_load, explain_open
+from ..refusals import explain_load, explain_no_program, explain_open
 from ..variables import Globals, Section
 from ..verifier.buffers import stats_buffers
 from .loaded import LoadedObject
@@ -138,6 +138,8 @@ class OpenedObject:
         """
         if self._handle == ffi.NULL:
             raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
+        if not len(self.programs) and (refused := explain_no_program(self)):
+            raise refused
         with arenas_of(m._handle for m in self.maps):
             return self._load()
 

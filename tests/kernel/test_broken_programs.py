@@ -266,6 +266,14 @@ BROKEN = {
         r"the function has no section",
         r'put SEC\("xdp"\)',
     ),
+    "functions without sections": (
+        """
+        int prog(struct __sk_buff *skb) { return 0; } // line
+        int other(struct __sk_buff *skb) { return 1; }
+        """,
+        r"the function has no section",
+        r'put SEC\("xdp"\)',
+    ),
     "a map without a type": (
         """
         struct { __uint(max_entries, 2); __type(key, __u32); __type(value, __u32); } h SEC(".maps"); // line
