@@ -16,7 +16,8 @@ from fnmatch import translate
 from functools import cached_property, lru_cache
 from typing import Any
 
-from .elf_file import ElfError, from_debug_files, open_elf
+from .debug_files import DebugFiles
+from .elf_file import ElfError, open_elf
 
 _FUNC, _IFUNC, _FILE = 2, 10, 4  # STT_*
 _LOCAL = 0  # STB_LOCAL
@@ -63,9 +64,7 @@ class ElfFunctions:
             self._loads = _loads(elf)
             self._exported = list(_dynamic(elf))
             self._all = list(_static(elf, {(f.name, f.address) for f in self._exported}))
-            self._build_id = build_id(elf)
-            packed = elf.get_section_by_name(".gnu_debugdata")
-            self._packed: bytes = packed.data() if packed is not None else b""
+            self._files = DebugFiles.of(elf, path)
 
     def find(self, name: str) -> Function | None:
         """The function of a name, ``realpath`` or ``realpath@GLIBC_2.3``.
@@ -132,7 +131,7 @@ class ElfFunctions:
     @cached_property
     def _debug(self) -> list[Function]:
         """The symbols of files for debuggers."""
-        tables = from_debug_files(self._build_id, self._packed, self._moved)
+        tables = self._files.read(self._moved)
         return [function for table in tables for function in table]
 
     def _moved(self, elf: Any) -> list[Function]:
@@ -233,11 +232,3 @@ def _static(elf: Any, known: Iterable[tuple[str, int]] = ()) -> Iterator[Functio
                 is_default = not at or version.startswith("@")
                 from_file = source if binding == _LOCAL else ""
                 yield Function(name, value, type == _IFUNC, version.lstrip("@"), is_default, from_file)
-
-
-def build_id(elf: Any) -> str:
-    """In hexadecimal; empty when the file has none."""
-    section = elf.get_section_by_name(".note.gnu.build-id")
-    if section is None:
-        return ""
-    return next((str(n["n_desc"]) for n in section.iter_notes() if n["n_type"] == "NT_GNU_BUILD_ID"), "")

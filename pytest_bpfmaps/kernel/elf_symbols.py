@@ -12,8 +12,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from .elf_file import ElfError, from_debug_files, open_elf
-from .elf_functions import build_id
+from .debug_files import DebugFiles
+from .elf_file import ElfError, open_elf
 from .kallsyms import preference
 
 _FUNC, _IFUNC = 2, 10
@@ -25,19 +25,22 @@ Function = tuple[tuple[str, ...], int]
 
 
 class ElfSymbols:
-    """The functions of one file. `build_id` is in hexadecimal, empty when the file has none."""
+    """The functions of one file."""
 
     def __init__(self, path: str) -> None:
         with open_elf(path) as elf:
-            self.build_id = build_id(elf)
+            self._files = DebugFiles.of(elf, path)
             self._loads = [
                 (s["p_offset"], s["p_filesz"], s["p_vaddr"])
                 for s in elf.iter_segments()
                 if s["p_type"] == "PT_LOAD" and s["p_flags"] & _PF_X
             ]
             self._own = _Table(elf)  # read now: the file of another process may be gone later
-            packed = elf.get_section_by_name(".gnu_debugdata")
-            self._packed: bytes = packed.data() if packed is not None else b""
+
+    @property
+    def build_id(self) -> str:
+        """Its build id in hexadecimal, empty when it has none."""
+        return self._files.build_id
 
     def find(self, offset: int) -> Function | None:
         """The function at an offset in the file, with its own offset."""
@@ -51,8 +54,8 @@ class ElfSymbols:
 
     @cached_property
     def _debug(self) -> list[_Table]:
-        """The symbols of a debug package's file, and those in the compressed section that Fedora has."""
-        return from_debug_files(self.build_id, self._packed, _Table)
+        """The symbols of files for debuggers."""
+        return self._files.read(_Table)
 
 
 class _Table:

@@ -20,7 +20,8 @@ class Symbol:
     """The function that an address is in.
 
     `names` are all its names, the usual one first; `start` is its address, and `file` where it comes from:
-    ``vmlinux``, a module's name, ``bpf``, or a path.
+    ``vmlinux``, a module's name, ``bpf``, or a path. Without names it is a file that has no symbol there, and
+    `start` is the address of the file's first byte.
     """
 
     names: tuple[str, ...]

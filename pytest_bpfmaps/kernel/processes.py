@@ -59,26 +59,30 @@ class ProcessSymbols:
         self._starts = [m.start for m in self.mappings]
 
     def find(self, address: int) -> Symbol | None:
-        """The function that the address is in."""
+        """Returns the function that the address is in, or the file where no symbol tells the function.
+
+        None for memory that belongs to no file, where nothing names it, and where no code is mapped.
+        """
         mapping = self.mapping(address)
         if mapping is None:
             return None
         symbols = self._symbols(mapping)
+        begin = mapping.start - mapping.offset
         if symbols is None:  # memory of no file, or of none with symbols
-            return self._jitted(address)
-        found = symbols.find(address - mapping.start + mapping.offset)
-        if found is None:
-            return None
-        names, offset = found
-        return Symbol(names, offset + mapping.start - mapping.offset, mapping.path)
+            return self._jitted(address) or (Symbol((), begin, mapping.path) if mapping.path else None)
+        found = symbols.find(address - begin)
+        return Symbol(found[0], found[1] + begin, mapping.path) if found else Symbol((), begin, mapping.path)
 
     def find_in_file(self, build_id: str, offset: int) -> Symbol | None:
-        """The function at an offset in the mapped file with that build id (hexadecimal)."""
+        """Returns the function at an offset in the mapped file with that build id (hexadecimal).
+
+        None when this process has no such file mapped.
+        """
         for mapping in self.mappings:
             symbols = self._symbols(mapping)
             if symbols is not None and symbols.build_id == build_id:
-                found = symbols.find(offset)
-                return Symbol(*found, mapping.path) if found else None
+                names, start = symbols.find(offset) or ((), 0)
+                return Symbol(names, start, mapping.path)
         return None
 
     def mapping(self, address: int) -> Mapping | None:

@@ -49,7 +49,7 @@ class Frame:
         Raises `UnsupportedError` when the kernel hides its symbols.
         """
         found = self._found
-        return found.names[0] if found else None
+        return found.names[0] if found and found.names else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,13 +59,19 @@ class Frame:
 
     @property
     def offset(self) -> int | None:
-        """How far into the function, in bytes."""
+        """How far into the function, in bytes; where there is no symbol, how far into the file.
+
+        None when the address is in no file.
+        """
         found = self._found
         return self.address - found.start if found else None
 
     @property
     def file(self) -> str | None:
-        """Where the function is from: ``vmlinux``, a module, ``bpf``, or the path of a program or library."""
+        """Where the function is from: ``vmlinux``, a module, ``bpf``, or the path of a program or library.
+
+        It is known without a symbol, too. None when the address is in no file, or no code.
+        """
         found = self._found
         return found.file if found else None
 
@@ -87,9 +93,11 @@ class Frame:
     def __str__(self) -> str:
         found = self._trace._found[self._index]
         if isinstance(found, Symbol):
-            return f"{found.names[0]}+{self.address - found.start:#x} ({found.file})"
+            distance = f"+{self.address - found.start:#x}"
+            return f"{found.names[0]}{distance} ({found.file})" if found.names else f"{found.file}{distance}"
         where = f"{self.build_id}+" if self.build_id else ""
-        return f"{where}{self.address:#x}" + (f" ({found.why})" if isinstance(found, BpfError) else "")
+        why = found.why if isinstance(found, BpfError) else self._trace._nowhere(self)
+        return f"{where}{self.address:#x}" + (f" ({why})" if why else "")
 
     def __repr__(self) -> str:
         return f"<{self}>"
@@ -151,6 +159,16 @@ class StackTrace(Sequence[Frame]):
                 if not frame.in_kernel:
                     found[i] = self._find_user(self._process, frame)
         return found
+
+    def _nowhere(self, frame: Frame) -> str:
+        """What is at an address of a process that is in no file."""
+        if self._process is None or frame.in_kernel:
+            return ""
+        if frame.build_id:
+            return "the process has no such file mapped"
+        if self._process.mapping(_called_from(frame)) is None:
+            return "no code is mapped there"  # what is taken for a return address where no frame pointer is
+        return "in memory of no file"
 
     @staticmethod
     def _find_user(process: ProcessSymbols, frame: Frame) -> Symbol | None:

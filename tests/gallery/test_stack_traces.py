@@ -35,7 +35,7 @@ def test_the_stack_in_user_space(origin):
     stacks, origin = origin
     trace = stacks[origin.user_stack]
     print(trace)
-    # libc has several names for one function; Python calls it open64
-    assert "open64" in trace[0].names
+    # the frame has a symbol if libc has one for it: glibc 2.41 enters many system calls in a function without
     assert "libc" in trace[0].file
+    assert trace[0].offset > 0
     assert not trace[0].in_kernel

@@ -2,7 +2,9 @@
 
 import ctypes
 import errno
+import lzma
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +119,119 @@ def test_a_process_that_never_was():
     with pytest.raises(UnsupportedError, match="process 4194304: it has ended") as caught:
         ProcessSymbols(4194304)  # one more than the largest pid_max
     assert caught.value.errno == errno.ESRCH
+
+
+LIBRARY = """
+static __attribute__((noinline)) int hidden(int x) { return x * 3 + 1; }
+int shown(int x) { return hidden(x) + 2; }
+int another(int x) { return hidden(x) * 5; }
+"""
+
+
+def run(*command):
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def debugged(tmp_path, monkeypatch):
+    """A stripped library, its symbols in a file of their own, and the address of each function by `nm`."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc: apt-get install gcc")
+    monkeypatch.setattr("pytest_bpfmaps.kernel.debug_files._DEBUG", tmp_path / "debug")
+    source, library, symbols = (tmp_path / n for n in ("x.c", "x.so", "x.so.debug"))
+    source.write_text(LIBRARY)
+    run("gcc", "-O1", "-shared", "-fPIC", "-Wl,--build-id", "-o", library, source)
+    functions = {
+        n: int(a, 16) for a, k, n in map(str.split, run("nm", "--defined-only", library).splitlines())
+    }
+    run("objcopy", "--only-keep-debug", library, symbols)
+    run("strip", "--strip-all", library)
+    return library, symbols, functions
+
+
+def place_nowhere(library, symbols):
+    symbols.unlink()
+
+
+def place_by_build_id(library, symbols):
+    printed = run("readelf", "-n", library)
+    build_id = printed.partition("Build ID: ")[2].split()[0]
+    target = library.parent / "debug" / ".build-id" / build_id[:2] / f"{build_id[2:]}.debug"
+    target.parent.mkdir(parents=True)
+    symbols.rename(target)
+
+
+def place_beside(library, symbols):
+    run("objcopy", f"--add-gnu-debuglink={symbols}", library)
+    run("objcopy", "--remove-section=.note.gnu.build-id", library)
+
+
+def place_in_subfolder(library, symbols):
+    place_beside(library, symbols)
+    (library.parent / ".debug").mkdir()
+    symbols.rename(library.parent / ".debug" / symbols.name)
+
+
+def place_in_the_debug_tree(library, symbols):
+    place_beside(library, symbols)
+    target = Path(f"{library.parent}/debug{library.parent}") / symbols.name
+    target.parent.mkdir(parents=True)
+    symbols.rename(target)
+
+
+def place_inside(library, symbols):
+    run("objcopy", "--only-keep-debug", "--remove-section=.note.gnu.build-id", symbols)
+    symbols.write_bytes(lzma.compress(symbols.read_bytes()))
+    run("objcopy", f"--add-section=.gnu_debugdata={symbols}", library)
+    symbols.unlink()
+
+
+def place_another(library, symbols):
+    """One of the right name, from another build: the checksum tells."""
+    place_beside(library, symbols)
+    symbols.write_bytes(symbols.read_bytes() + b"\0")
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        (place_nowhere, False),
+        (place_by_build_id, True),
+        (place_beside, True),
+        (place_in_subfolder, True),
+        (place_in_the_debug_tree, True),
+        (place_inside, True),
+        (place_another, False),
+    ],
+)
+def test_symbols_in_files_of_their_own(debugged, place, found):
+    library, symbols, functions = debugged
+    place(library, symbols)
+    of_library = elf_symbols(str(library))
+    ((offset, _, vaddr),) = of_library._loads
+    for name in ("shown", "another"):
+        assert of_library.find(functions[name] - vaddr + offset)[0] == (name,)
+    hidden = of_library.find(functions["hidden"] + 1 - vaddr + offset)
+    assert hidden == ((("hidden",), functions["hidden"] - vaddr + offset) if found else None)
+
+
+def test_a_function_without_a_symbol_has_its_file_and_offset(debugged):
+    library, symbols, functions = debugged
+    place_nowhere(library, symbols)
+    loaded = ctypes.CDLL(str(library))
+    begin = ctypes.cast(loaded.shown, ctypes.c_void_p).value - functions["shown"]
+    found = ProcessSymbols().find(begin + functions["hidden"] + 2)
+    ((offset, _, vaddr),) = elf_symbols(str(library))._loads
+    assert (found.names, found.file) == ((), str(library))
+    assert begin + functions["hidden"] + 2 - found.start == functions["hidden"] + 2 - vaddr + offset
+
+
+def test_the_vdso_is_a_file():
+    mapping = next((m for m in ProcessSymbols().mappings if m.path == "[vdso]"), None)
+    if mapping is None:
+        pytest.skip("this process has no vdso")
+    found = ProcessSymbols().find(mapping.start + 8)
+    assert (found.names, found.file, found.start) == ((), "[vdso]", mapping.start)
 
 
 TRAMPOLINES = """
