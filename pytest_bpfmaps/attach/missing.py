@@ -13,7 +13,7 @@ from ..kernel.names import (
     traceable_functions,
     tracepoint_names,
 )
-from ..kernel.targets import tracefs
+from ..kernel.tracefs import tracefs
 from . import uprobes
 
 Target = dict[str, Any]

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..kernel.probe_programs import SLEEPABLE
+from ..kernel.section_types import NEWER
 from ..kernel.types import ProgramType
 from ..libbpf import ffi, lib, to_str, version
 
@@ -16,25 +18,6 @@ Target = dict[str, Any]
 
 _FUNCTION = re.compile(r"([\w.$@]+)(?:\+(0x[0-9a-fA-F]+|\d+))?$")
 
-# section: program type, enum bpf_attach_type, the first libbpf that knows it, what an older one knows instead
-_NEWER: dict[str, tuple[ProgramType, int, str, str]] = {
-    "kprobe.session": (ProgramType.KPROBE, 56, "1.5", ""),
-    "uprobe.multi": (ProgramType.KPROBE, 48, "1.3", "uprobe"),
-    "uretprobe.multi": (ProgramType.KPROBE, 48, "1.3", "uretprobe"),
-    "uprobe.multi.s": (ProgramType.KPROBE, 48, "1.3", "uprobe.s"),
-    "uretprobe.multi.s": (ProgramType.KPROBE, 48, "1.3", "uretprobe.s"),
-    "uprobe.session": (ProgramType.KPROBE, 57, "1.6", ""),
-    "uprobe.session.s": (ProgramType.KPROBE, 57, "1.6", ""),
-    "netfilter": (ProgramType.NETFILTER, 45, "1.3", ""),
-    "tcx": (ProgramType.SCHED_CLS, 0, "1.3", "tc"),  # loaded as any tc program, for older kernels too
-    "tc/ingress": (ProgramType.SCHED_CLS, 0, "1.3", "tc"),
-    "tc/egress": (ProgramType.SCHED_CLS, 0, "1.3", "tc"),
-    "cgroup/connect_unix": (ProgramType.CGROUP_SOCK_ADDR, 49, "1.3", ""),  # Linux 6.7
-    "cgroup/sendmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 50, "1.3", ""),
-    "cgroup/recvmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 51, "1.3", ""),
-    "cgroup/getpeername_unix": (ProgramType.CGROUP_SOCK_ADDR, 52, "1.3", ""),
-    "cgroup/getsockname_unix": (ProgramType.CGROUP_SOCK_ADDR, 53, "1.3", ""),
-}
 # libbpf before 1.0 took any section that began with one of these names, the first that fits; some it had
 # under another name
 _OLDER: dict[str, str] = {
@@ -67,8 +50,6 @@ _NAMES = """
 SECTIONS = tuple(_NAMES.split())
 """Names that libbpf knows, for suggestions; of those with a target only the first part."""
 
-_SLEEPABLE = 1 << 4  # BPF_F_SLEEPABLE
-
 
 def kind(section: str) -> str:
     """The first part of a section's name without the mark of what may sleep, ``uprobe``."""
@@ -100,14 +81,14 @@ def teach_unknown(program: Any) -> tuple[str, str] | None:
 
 
 def _teach_newer(program: Any, section: str) -> tuple[str, str] | None:
-    name = section if section in _NEWER else section.partition("/")[0]
-    if name not in _NEWER:
+    name = section if section in NEWER else section.partition("/")[0]
+    if name not in NEWER:
         return None
-    type, attach_type, since, instead = _NEWER[name]
+    type, attach_type, since, instead = NEWER[name]
     lib.bpf_program__set_type(program, type)
     lib.bpf_program__set_expected_attach_type(program, attach_type)
     if name.endswith(".s"):
-        lib.bpf_program__set_flags(program, _SLEEPABLE)
+        lib.bpf_program__set_flags(program, SLEEPABLE)
     known = "libbpf {}.{}".format(*version())
     other = f' or write SEC("{instead}")' if instead else ""
     return f'SEC("{section}") is newer than {known}, which refuses it', f"use libbpf {since} or later{other}"

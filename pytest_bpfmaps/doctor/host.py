@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import CompileError, UnsupportedError
 from ..kernel import features, privilege, running
 from ..kernel.log import PATH, KernelLog
-from ..kernel.targets import tracefs
+from ..kernel.tracefs import tracefs
 from ..kernel.types import ProgramType
 from .check import Check, State, ask
 from .packages import install

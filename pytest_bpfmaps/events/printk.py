@@ -20,7 +20,7 @@ from typing import Any, Self, overload
 
 from ..errors import CaptureTimeoutError, UnsupportedError, strerror
 from ..kernel.running import timeout_scale
-from ..kernel.targets import tracefs
+from ..kernel.tracefs import tracefs
 
 _PREFIX = "bpfmaps-"
 _EVENT = "events/bpf_trace/bpf_trace_printk/enable"

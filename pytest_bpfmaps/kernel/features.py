@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 from collections.abc import Callable, Mapping
@@ -9,13 +10,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ..errors import UnsupportedError, closest
-from ..libbpf import capture_log, check_pointer, ffi, lib
+from ..errors import UnsupportedError, closest, strerror
+from .probe_functions import may_call_helper, may_call_kfunc
+from .probe_maps import try_map
+from .probe_programs import Verdict, try_type
 from .running import release
 from .targets import probe_target
 from .types import MapType, ProgramType
+from .vmlinux import FUNC, enumerators, type_id, vmlinux_btf
 
-_FUNC, _ENUM = 12, 6  # BTF kinds
 UNLISTED = "the kernel's BTF does not list it"
 REFUSED = "the kernel refuses it"
 
@@ -89,7 +92,7 @@ def _map_type(name: str) -> Feature:
     wanted = MapType.from_name(name)
     if wanted is None:
         raise UnsupportedError("no map type", on=repr(name), fix=closest(name, (str(t) for t in MapType)))
-    return _by_libbpf(f"map type {wanted}", lib.libbpf_probe_bpf_map_type, wanted, "map_type")
+    return _by_trial(f"map type {wanted}", try_map(wanted))
 
 
 def _program_type(name: str) -> Feature:
@@ -98,20 +101,38 @@ def _program_type(name: str) -> Feature:
         raise UnsupportedError(
             "no program type", on=repr(name), fix=closest(name, (str(t) for t in ProgramType))
         )
-    return _by_libbpf(f"program type {wanted}", lib.libbpf_probe_bpf_prog_type, wanted, "prog_type")
+    return _by_trial(f"program type {wanted}", try_type(wanted))
 
 
-def _by_libbpf(what: str, call: Callable[..., int], wanted: MapType | ProgramType, enum: str) -> Feature:
-    with capture_log():
-        answer = call(wanted, ffi.NULL)
-    if answer == 1:
-        return Feature(what, True)
-    if answer == 0:
-        return Feature(what, False, REFUSED)
-    # a type that is newer than this libbpf: whether the kernel's own list has it
-    if f"BPF_{enum.upper()}_{wanted.name}" in enumerators(vmlinux_btf(), f"bpf_{enum}"):
-        return Feature(what, True)
-    return Feature(what, False, UNLISTED)
+def _by_trial(what: str, verdict: Verdict) -> Feature:
+    return Feature(what, True) if verdict.has_type else Feature(what, False, refusal(verdict.errno))
+
+
+def refusal(number: int) -> str:
+    """Returns why a feature is not there, by the error of a trial: `EINVAL` says no more than that."""
+    return REFUSED if number == errno.EINVAL else f"{REFUSED}: {strerror(number)}"
+
+
+def _helper(name: str) -> Feature:
+    number = enumerators(vmlinux_btf(), "bpf_func_id").get(_helper_id(name))
+    if number == 0:  # its name stands for none
+        return Feature(f"helper {name}", False, UNLISTED)
+    if number is None or may_call_helper(number) is not False:  # else it is listed, and may be there
+        return helper_in(vmlinux_btf(), name)
+    return Feature(f"helper {name}", False, "no type of program may call it with this kernel's configuration")
+
+
+def _kfunc(name: str) -> Feature:
+    answer = may_call_kfunc(name)
+    if answer is not False:
+        return Feature(f"kfunc {name}", True)
+    listed = kfunc_in(vmlinux_btf(), name)
+    return Feature(f"kfunc {name}", False, listed.why or "this kernel has the function, but not as a kfunc")
+
+
+def _function(name: str) -> Feature:
+    helper = _helper(name)
+    return helper if helper else _kfunc(name)
 
 
 def function_in(btf: object, name: str) -> Feature:
@@ -123,43 +144,20 @@ def function_in(btf: object, name: str) -> Feature:
 def helper_in(btf: object, name: str) -> Feature:
     """Whether a kernel with that BTF has a helper."""
     what = f"helper {name}"
-    wanted = "BPF_FUNC_" + name.removeprefix("bpf_")
-    if wanted in enumerators(btf, "bpf_func_id"):
+    if _helper_id(name) in enumerators(btf, "bpf_func_id"):
         return Feature(what, True)
     return Feature(what, False, UNLISTED)
+
+
+def _helper_id(name: str) -> str:
+    return "BPF_FUNC_" + name.removeprefix("bpf_")
 
 
 def kfunc_in(btf: object, name: str) -> Feature:
     """Whether a kernel with that BTF has a kfunc."""
     what = f"kfunc {name}"
-    found = lib.btf__find_by_name_kind(btf, name.encode(), _FUNC) > 0
+    found = type_id(btf, name, FUNC) > 0
     return Feature(what, found, "" if found else "the kernel's BTF has no such function")
-
-
-@cache
-def vmlinux_btf() -> object:
-    """The kernel's own BTF; kept for the life of the process."""
-    return check_pointer(
-        lib.btf__load_vmlinux_btf(),
-        UnsupportedError,
-        "cannot read the types of this kernel",
-        on="/sys/kernel/btf/vmlinux",
-        fix="boot one with CONFIG_DEBUG_INFO_BTF=y, or run the test in a virtual machine: "
-        "pytest --bpf-kernel=6.1",
-        **({} if os.path.exists("/sys/kernel/btf/vmlinux") else {"why": "there is no such file"}),
-    )
-
-
-@cache
-def enumerators(btf: object, enum: str) -> frozenset[str]:
-    """The names in an enum of a kernel's; none when it has no such enum. The BTF is one that stays."""
-    type_id = lib.btf__find_by_name_kind(btf, enum.encode(), _ENUM)
-    if type_id < 0:
-        return frozenset()
-    words = ffi.cast("uint32_t *", lib.btf__type_by_id(btf, type_id))
-    count = words[1] & 0xFFFF
-    names = (lib.btf__name_by_offset(btf, words[3 + 2 * i]) for i in range(count))
-    return frozenset(ffi.string(n).decode() for n in names)
 
 
 def config_in(settings: Mapping[str, str] | None, name: str) -> Feature:
@@ -168,7 +166,7 @@ def config_in(settings: Mapping[str, str] | None, name: str) -> Feature:
     if settings is None:
         return Feature(f"CONFIG_{option}", False, "this kernel's configuration is not to be found")
     value = settings.get(option)
-    fits = value == wanted if wanted else value in ("y", "m")
+    fits = (value or "n") == wanted if wanted else value in ("y", "m")
     return Feature(f"CONFIG_{name.removeprefix('CONFIG_')}", fits, f"it is {value or 'not set'}")
 
 
@@ -194,17 +192,16 @@ def read_config(path: Path) -> dict[str, str]:
 
 
 def _attach(section: str) -> Feature:
-    what = f"attach point {section}"
-    why = probe_target(section, _program_type, vmlinux_btf)
-    return Feature(what, not why, why)
+    why = probe_target(section)
+    return Feature(f"attach point {section}", not why, why)
 
 
 _PROBES: dict[str, Callable[[str], Feature]] = {
     "map_type": _map_type,
     "program_type": _program_type,
-    "helper": lambda name: helper_in(vmlinux_btf(), name),
-    "kfunc": lambda name: kfunc_in(vmlinux_btf(), name),
-    "function": lambda name: function_in(vmlinux_btf(), name),
+    "helper": _helper,
+    "kfunc": _kfunc,
+    "function": _function,
     "config": lambda name: config_in(kernel_config(), name),
     "attach": _attach,
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import closest
 from ..libbpf import ffi, lib, to_str
 from ..libbpf.syscalls import lsm_list_modules
-from .targets import tracefs
+from .tracefs import tracefs
 
 _LSM_LIST = Path("/sys/kernel/security/lsm")
 _LSM_ID_BPF = 109

@@ -7,19 +7,17 @@ left to the probe.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import UnsupportedError
-from ..libbpf import check_pointer, ffi, lib
+from ..libbpf import check_pointer, lib
 from .features import (
     REFUSED,
-    UNLISTED,
     Feature,
     config_in,
-    enumerators,
     function_in,
     helper_in,
     kfunc_in,
@@ -27,6 +25,7 @@ from .features import (
 )
 from .handle import asked, lacks
 from .types import MapType, ProgramType
+from .vmlinux import enumerators, program_types
 
 
 class RecordedKernel:
@@ -68,19 +67,18 @@ class RecordedKernel:
             case "function":
                 return function_in(self._btf, name)
             case "map_type":
-                return self._type("map", MapType.from_name(name), lib.libbpf_bpf_map_type_str)
+                return self._type("map", MapType.from_name(name), enumerators(self._btf, "bpf_map_type"))
             case "program_type":
-                return self._type("prog", ProgramType.from_name(name), lib.libbpf_bpf_prog_type_str)
+                return self._type("program", ProgramType.from_name(name), program_types(self._btf))
         return None
 
-    def _type(self, enum: str, wanted: MapType | ProgramType | None, name_of: Any) -> Feature | None:
-        listed = enumerators(self._btf, f"bpf_{enum}_type")
-        if wanted is None or not listed:
+    @staticmethod
+    def _type(what: str, wanted: MapType | ProgramType | None, there: Container[str]) -> Feature | None:
+        if wanted is None or not there:
             return None
-        what = f"{'map' if enum == 'map' else 'program'} type {wanted}"
-        if f"BPF_{enum.upper()}_TYPE_{wanted.name}" in listed:
-            return Feature(what, True)
-        return Feature(what, False, REFUSED if name_of(wanted) != ffi.NULL else UNLISTED)
+        prefix = "BPF_MAP_TYPE_" if isinstance(wanted, MapType) else "BPF_PROG_TYPE_"
+        present = f"{prefix}{wanted.name}" in there
+        return Feature(f"{what} type {wanted}", present, "" if present else REFUSED)
 
     @cached_property
     def _config(self) -> dict[str, str] | None:

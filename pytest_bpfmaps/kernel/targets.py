@@ -2,103 +2,121 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import errno
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from ..errors import strerror
-from ..libbpf import ffi, lib
-from ..libbpf.syscalls import address, bpf, pack
+from .names import bpf_lsm_active
+from .probe_programs import HAS_FRAGS, SLEEPABLE, Trial, Verdict, try_program, try_type
+from .section_types import section_type
+from .tracefs import tracefs
 from .types import ProgramType
+from .vmlinux import FUNC, TYPEDEF, enumerators, has_type, type_id, vmlinux_btf
 
-_FUNC, _TYPEDEF = 12, 8  # BTF kinds
-_PROG_LOAD = 5  # enum bpf_cmd
-# enum bpf_attach_type, what the target's name has in front in BTF, as which kind
-_BY_TYPE = {"tp_btf": (23, "btf_trace_", _TYPEDEF), "iter": (28, "bpf_iter_", _FUNC)}
-# functions that the kernel has with this kind of link
-_MANY = {
-    "kprobe.multi": ("bpf_kprobe_multi_link_attach", "register_fprobe_ips"),
-    "kretprobe.multi": ("bpf_kprobe_multi_link_attach", "register_fprobe_ips"),
-    "kprobe.session": ("bpf_session_is_return", "register_fprobe_ips"),
-    "uprobe.multi": ("bpf_uprobe_multi_link_attach",),
-    "uretprobe.multi": ("bpf_uprobe_multi_link_attach",),
+# what the name of a target has in front in BTF, and as which kind
+_BY_TYPE = {
+    "tp_btf": ("btf_trace_", TYPEDEF),
+    "iter": ("bpf_iter_", FUNC),
+    "lsm": ("bpf_lsm_", FUNC),
+    "lsm_cgroup": ("bpf_lsm_", FUNC),
+    **dict.fromkeys(("fentry", "fexit", "fmod_ret"), ("", FUNC)),
 }
-_TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+# enum bpf_attach_type of links to many functions, and a function that the kernel has with them
+_MANY = {
+    "kprobe.multi": (42, "register_fprobe_ips"),
+    "kretprobe.multi": (42, "register_fprobe_ips"),
+    "kprobe.session": (56, "register_fprobe_ips"),
+    "uprobe.multi": (48, "bpf_uprobe_multi_link_attach"),
+    "uretprobe.multi": (48, "bpf_uprobe_multi_link_attach"),
+    "uprobe.session": (57, "bpf_uprobe_multi_link_attach"),
+}
+_TCX = {"tcx/ingress": 46, "tcx/egress": 47}
+_NO_TRIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS)  # they are for what the section does not say
+_SYSCALLS = ("__x64_sys_", "__arm64_sys_", "__riscv_sys_", "__s390x_sys_", "__se_sys_", "sys_")
 
-TypeProbe = Callable[[str], Any]
-Vmlinux = Callable[[], object]
 
-
-def probe_target(section: str, program_type: TypeProbe, vmlinux: Vmlinux) -> str:
-    """Why nothing can be attached at `section`; the empty string when it can."""
+def probe_target(section: str) -> str:
+    """Returns why nothing can be attached at `section`; the empty string when it can."""
     kind, _, target = section.partition("/")
-    if kind in _BY_TYPE:
-        return _by_type(*_BY_TYPE[kind], target, vmlinux)
-    kind = kind.removesuffix(".s")
+    mark = kind.rpartition(".")[2]
+    kind = kind.removesuffix(".s").removesuffix(".frags")
     if kind in _MANY:
-        there = program_type("kprobe") and all(_btf(vmlinux, name, _FUNC) for name in _MANY[kind])
-        return "" if there else "this kernel has no links to many functions of that kind"
-    refused = _refused_type(section, program_type)
-    if refused:
-        return refused
-    if kind in ("tracepoint", "tp"):
-        return _tracepoint(target)
-    if kind in ("raw_tracepoint", "raw_tp"):
-        return (
-            "" if _btf(vmlinux, f"btf_trace_{target}", _TYPEDEF) else f"there is no raw tracepoint {target}"
-        )
-    if kind in ("kprobe", "kretprobe"):
-        return _event_source("kprobe", "kprobe_events") or _symbol(target.split("+")[0])
-    if kind in ("uprobe", "uretprobe", "usdt"):
-        return _event_source("uprobe", "uprobe_events")
-    if kind in ("fentry", "fexit", "fmod_ret"):
-        return "" if _btf(vmlinux, target, _FUNC) else f"the kernel's BTF has no function {target}"
-    if kind == "lsm":
-        return _lsm(target, vmlinux)
-    return ""
-
-
-def _by_type(attach_type: int, prefix: str, btf_kind: int, target: str, vmlinux: Vmlinux) -> str:
-    """Loads a program for it: a kernel that refuses fentry, by which libbpf probes, may take iterators."""
-    number = lib.btf__find_by_name_kind(vmlinux(), f"{prefix}{target}".encode(), btf_kind)
-    if number < 0:
-        return f"the kernel's BTF has no {prefix}{target}"
-    code = ffi.new("uint64_t[]", [0xB7, 0x95])  # r0 = 0; exit
-    licence = ffi.new("char[]", b"GPL")
-    attributes = pack(
-        ("I", ProgramType.TRACING),
-        ("I", 2),
-        ("Q", address(code)),
-        ("Q", address(licence)),
-        *[("I", 0)] * 2,  # log
-        *[("Q", 0)] * 4,  # log, version and flags, name
-        ("I", 0),
-        ("I", attach_type),
-        *[("Q", 0)] * 4,  # BTF of the program
-        ("I", 0),
-        ("I", number),
-    )
-    try:
-        os.close(bpf(_PROG_LOAD, attributes))
-    except OSError as e:
-        return f"the kernel refuses such a program: {strerror(e.errno or 0)}"
-    return ""
-
-
-def _refused_type(section: str, program_type: TypeProbe) -> str:
-    number, attach_type = ffi.new("uint32_t *"), ffi.new("uint32_t *")
-    if lib.libbpf_prog_type_by_name(section.encode(), number, attach_type) < 0:
+        return _many(*_MANY[kind])
+    found = section_type(section)
+    if found is None:
         return "libbpf does not know this section name"
-    wanted = ProgramType.from_number(number[0])
-    answer = program_type(str(wanted)) if isinstance(wanted, ProgramType) else True
-    return "" if answer else f"the kernel refuses programs of type {wanted}"
+    type, attach_type = found[0], _TCX.get(section, found[1])
+    if kind == "tc":  # a filter, and only by choice a link of the newer kind
+        attach_type = 0
+    if "/" in section and not _listed(attach_type):
+        return "this kernel has no such attach point"
+    trial = Trial(type, attach_type, {"s": SLEEPABLE, "frags": HAS_FRAGS}.get(mark, 0))
+    return _by_type(kind, target, trial) if kind in _BY_TYPE else _refused(trial) or _target(kind, target)
 
 
-def tracefs() -> Path | None:
-    """Where tracefs is mounted."""
-    return next((p for p in _TRACEFS if (p / "events").is_dir()), None)
+def _many(attach_type: int, function: str) -> str:
+    there = _listed(attach_type) and type_id(vmlinux_btf(), function, FUNC)
+    if not there:
+        return "this kernel has no links to many functions of that kind"
+    return _refused(Trial(ProgramType.KPROBE, attach_type))
+
+
+def _listed(attach_type: int) -> bool:
+    """Whether the kernel knows a number of ``enum bpf_attach_type``."""
+    known = enumerators(vmlinux_btf(), "bpf_attach_type")
+    return attach_type < known.get("__MAX_BPF_ATTACH_TYPE", 0)
+
+
+def _by_type(kind: str, target: str, trial: Trial) -> str:
+    """Loads a program for that very target: not each function can be traced, and not each may sleep."""
+    prefix, btf_kind = _BY_TYPE[kind]
+    name = f"{prefix}{target}"
+    if not has_type(name, btf_kind):
+        what = {"bpf_lsm_": f"LSM hook {target}", "": f"function {target}"}.get(prefix, name)
+        return f"the kernel's BTF has no {what}"
+    refused = _refused(Trial(trial.type, trial.attach_type, trial.flags, (name, btf_kind)))
+    if not refused and trial.type is ProgramType.LSM and bpf_lsm_active() is False:
+        return "the BPF LSM is not active: boot with 'bpf' in the lsm= list"
+    return refused
+
+
+def _refused(trial: Trial) -> str:
+    if trial.type in _NO_TRIAL:
+        verdict = try_type(trial.type)
+        return "" if verdict.has_type else _no_such_type(trial.type, verdict)
+    verdict = try_program(trial)
+    if not verdict.errno:
+        return ""
+    general = try_type(trial.type)
+    if not general.has_type and general.errno == verdict.errno:
+        return _no_such_type(trial.type, verdict)
+    said = next((line for line in verdict.log.splitlines() if line), "")
+    return f"the kernel refuses such a program: {said or strerror(verdict.errno)}"
+
+
+def _no_such_type(type: ProgramType, verdict: Verdict) -> str:
+    why = "" if verdict.errno == errno.EINVAL else f": {strerror(verdict.errno)}"
+    return f"the kernel refuses programs of type {type}{why}"
+
+
+def _target(kind: str, target: str) -> str:
+    match kind:
+        case "tracepoint" | "tp":
+            return _tracepoint(target)
+        case "raw_tracepoint" | "raw_tp" | "raw_tracepoint.w" | "raw_tp.w":
+            there = type_id(vmlinux_btf(), f"btf_trace_{target}", TYPEDEF)
+            return "" if there else f"there is no raw tracepoint {target}"
+        case "kprobe" | "kretprobe":
+            return _event_source("kprobe", "kprobe_events") or _symbol(target.split("+", maxsplit=1)[0])
+        case "ksyscall" | "kretsyscall":
+            known = any(f"{prefix}{target}" in _functions() for prefix in _SYSCALLS)
+            return _event_source("kprobe", "kprobe_events") or (
+                "" if known else f"there is no system call {target}"
+            )
+        case "uprobe" | "uretprobe" | "usdt":
+            return _event_source("uprobe", "uprobe_events")
+    return ""
 
 
 def _tracepoint(target: str) -> str:
@@ -118,26 +136,13 @@ def _event_source(name: str, legacy: str) -> str:
 
 
 def _symbol(name: str) -> str:
-    if not name or "*" in name or name in _symbols():
+    if not name or "*" in name or name in _functions():
         return ""
     return f"there is no kernel function {name}"
 
 
 @cache
-def _symbols() -> frozenset[str]:
-    """All names of /proc/kallsyms."""
+def _functions() -> frozenset[str]:
+    """The names of all functions in /proc/kallsyms."""
     with open("/proc/kallsyms") as file:
-        return frozenset(line.split()[2] for line in file)
-
-
-def _btf(vmlinux: Vmlinux, name: str, kind: int) -> bool:
-    return bool(lib.btf__find_by_name_kind(vmlinux(), name.encode(), kind) > 0)
-
-
-def _lsm(target: str, vmlinux: Vmlinux) -> str:
-    if not _btf(vmlinux, f"bpf_lsm_{target}", _FUNC):
-        return f"there is no LSM hook {target}"
-    active = Path("/sys/kernel/security/lsm")
-    if active.exists() and "bpf" not in active.read_text().strip().split(","):
-        return "the BPF LSM is not active: boot with 'bpf' in the lsm= list"
-    return ""
+        return frozenset(line.split(maxsplit=3)[2].rstrip() for line in file if line[17] in "tTwW")

@@ -65,6 +65,7 @@ class MapType(KernelEnum):
     CGRP_STORAGE = 32
     ARENA = 33
     INSN_ARRAY = 34
+    RHASH = 35
 
 
 class ProgramType(KernelEnum):

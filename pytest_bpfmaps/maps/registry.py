@@ -32,6 +32,7 @@ from .user_ringbuf import UserRingBufMap
 CLASSES: dict[int, type[Map]] = {
     MapType.HASH: HashMap,
     MapType.LRU_HASH: HashMap,
+    MapType.RHASH: HashMap,
     MapType.ARRAY: ArrayMap,
     MapType.PERCPU_HASH: PerCpuHashMap,
     MapType.LRU_PERCPU_HASH: PerCpuHashMap,

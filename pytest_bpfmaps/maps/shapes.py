@@ -40,6 +40,7 @@ _SHAPES: dict[int, Shape] = {
     MapType.STACK_TRACE: Shape(key=4, value=127 * 8),
     MapType.CGROUP_ARRAY: _REFERENCES,
     MapType.LPM_TRIE: Shape(flags=NO_PREALLOC),
+    MapType.RHASH: Shape(flags=NO_PREALLOC),
     MapType.ARRAY_OF_MAPS: _REFERENCES,
     MapType.HASH_OF_MAPS: Shape(value=4),
     MapType.DEVMAP: _REFERENCES,

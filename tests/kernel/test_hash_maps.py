@@ -16,12 +16,14 @@ from pytest_bpfmaps import (
     UnsupportedError,
 )
 
-TYPES = ["hash", "lru_hash"]
+TYPES = ["hash", "lru_hash", pytest.param("rhash", marks=pytest.mark.bpf_requires("rhash"))]
 POINT = "struct point { __s32 x, y; }; struct stats { __u64 count; char comm[16]; };"
 
 
 @pytest.fixture(params=TYPES)
-def m(request, make_map):
+def m(request, make_map, bpf):
+    if request.param == "rhash":  # it has a flag that it can't be without
+        return bpf.create_map("rhash", key="u32", value="u64", max_entries=64, name="the_map")
     return make_map(request.param, max_entries=64)
 
 
@@ -53,7 +55,7 @@ def test_a_missing_key_is_a_key_error_that_lists_some(m):
     m[7] = 70
     for read in (lambda: m[8], lambda: m.lookup_elem(8), lambda: m.delete_elem(8)):
         with pytest.raises(
-            KeyError, match=r"(?s)no key 8 in map 'the_map' \((lru_)?hash\).*its keys: 7"
+            KeyError, match=r"(?s)no key 8 in map 'the_map' \((lru_|r)?hash\).*its keys: 7"
         ) as caught:
             read()
         assert caught.value.errno == errno.ENOENT

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import CaptureTimeoutError, UnsupportedError
-from pytest_bpfmaps.kernel.targets import tracefs
+from pytest_bpfmaps.kernel.tracefs import tracefs
 
 CODE = """
 const volatile __u32 target_pid;

@@ -6,7 +6,6 @@ import pytest
 
 from pytest_bpfmaps.btf import Btf, Kind
 from pytest_bpfmaps.kernel import since
-from pytest_bpfmaps.kernel.features import probe
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 ENUMS = {
@@ -33,16 +32,3 @@ def test_the_table_is_right_about_this_kernel(bpf_kernel):
                 assert should or name not in functions, name
             checked += 1
     assert checked > 100
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "function"),
-    [
-        ("map_type", "arena", "arena_map_alloc"),
-        ("program_type", "netfilter", "bpf_nf_link_attach"),
-    ],
-)
-def test_types_that_libbpf_may_not_know_yet(kind, name, function):
-    answer = probe(kind, name)
-    assert bool(answer) == bool(probe("kfunc", function))
-    assert answer.why in ("", "the kernel refuses it", "the kernel's BTF does not list it")

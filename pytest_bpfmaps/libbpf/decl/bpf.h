@@ -12,6 +12,29 @@ struct bpf_map_create_opts {
 	uint32_t map_ifindex;
 };
 
+struct bpf_prog_load_opts {
+	size_t sz;
+	int attempts;
+	uint32_t expected_attach_type;
+	uint32_t prog_btf_fd;
+	uint32_t prog_flags;
+	uint32_t prog_ifindex;
+	uint32_t kern_version;
+	uint32_t attach_btf_id;
+	uint32_t attach_prog_fd;
+	uint32_t attach_btf_obj_fd;
+	const int *fd_array;
+	const void *func_info;
+	uint32_t func_info_cnt;
+	uint32_t func_info_rec_size;
+	const void *line_info;
+	uint32_t line_info_cnt;
+	uint32_t line_info_rec_size;
+	uint32_t log_level;
+	uint32_t log_size;
+	char *log_buf;
+};
+
 struct bpf_btf_load_opts {
 	size_t sz;
 	char *log_buf;
@@ -56,6 +79,8 @@ struct bpf_test_run_opts {
 
 int bpf_map_create(uint32_t map_type, const char *map_name, uint32_t key_size, uint32_t value_size,
 		   uint32_t max_entries, const struct bpf_map_create_opts *opts);
+int bpf_prog_load(uint32_t prog_type, const char *prog_name, const char *license, const struct bpf_insn *insns,
+		  size_t insn_cnt, struct bpf_prog_load_opts *opts);
 int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags);
 int bpf_map_lookup_elem(int fd, const void *key, void *value);
 int bpf_map_lookup_elem_flags(int fd, const void *key, void *value, uint64_t flags);
@@ -70,6 +95,8 @@ int bpf_map_lookup_and_delete_batch(int fd, void *in_batch, void *out_batch, voi
 				    uint32_t *count, const struct bpf_map_batch_opts *opts);
 int bpf_map_update_batch(int fd, const void *keys, const void *values, uint32_t *count,
 			 const struct bpf_map_batch_opts *opts);
+int bpf_btf_get_fd_by_id(uint32_t id);
+int bpf_btf_get_next_id(uint32_t start_id, uint32_t *next_id);
 int bpf_btf_load(const void *btf_data, size_t btf_size, const struct bpf_btf_load_opts *opts);
 int bpf_obj_pin(int fd, const char *pathname);
 int bpf_obj_get(const char *pathname);

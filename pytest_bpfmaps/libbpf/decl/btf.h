@@ -12,6 +12,7 @@ typedef void (*btf_dump_printf_fn_t)(void *ctx, const char *fmt, void *args);
 void btf__free(struct btf *btf);
 struct btf *btf__new(const void *data, uint32_t size);
 struct btf *btf__parse_raw(const char *path);
+struct btf *btf__parse_raw_split(const char *path, struct btf *base_btf);
 struct btf *btf__load_from_kernel_by_id(uint32_t id);
 uint32_t btf__type_cnt(const struct btf *btf);
 const void *btf__raw_data(const struct btf *btf, uint32_t *size);

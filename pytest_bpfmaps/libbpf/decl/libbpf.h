@@ -103,9 +103,6 @@ const char *libbpf_bpf_prog_type_str(uint32_t t);
 const char *libbpf_bpf_link_type_str(uint32_t t);
 int libbpf_num_possible_cpus(void);
 int libbpf_prog_type_by_name(const char *name, uint32_t *prog_type, uint32_t *expected_attach_type);
-int libbpf_probe_bpf_prog_type(uint32_t prog_type, const void *opts);
-int libbpf_probe_bpf_map_type(uint32_t map_type, const void *opts);
-int libbpf_probe_bpf_helper(uint32_t prog_type, uint32_t helper_id, const void *opts);
 
 struct bpf_object *bpf_object__open_file(const char *path, const struct bpf_object_open_opts *opts);
 struct bpf_object *bpf_object__open_mem(const void *obj_buf, size_t obj_buf_sz,

@@ -61,6 +61,17 @@ struct bpf_prog_info {
 	uint32_t _pad;
 };
 
+struct bpf_btf_info {
+	uint64_t btf;
+	uint32_t btf_size;
+	uint32_t id;
+	uint64_t name;
+	uint32_t name_len;
+	uint32_t kernel_btf;
+};
+
+struct bpf_insn; /* bitfields in the machine's order: bytes in Python */
+
 struct bpf_link_info {
 	uint32_t type;
 	uint32_t id;

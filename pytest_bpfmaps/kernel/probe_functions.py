@@ -1,0 +1,82 @@
+"""Whether some program may call a helper or a kfunc: asked by loading programs that call it.
+
+The kernel's BTF names helpers that the configuration leaves out, and functions that are no kfuncs, or became
+some only later. What the verifier says of a call tells them apart.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from functools import cache
+
+from .probe_programs import EXIT, SLEEPABLE, Trial, instruction, trial_of, try_program
+from .types import ProgramType
+from .vmlinux import FUNC, STRUCT, TYPEDEF, in_modules, marked_kfunc, member_index, type_id, vmlinux_btf
+
+_CALL, _KFUNC = 0x85, 2  # BPF_JMP | BPF_CALL, BPF_PSEUDO_KFUNC_CALL
+_NOT_HERE = re.compile(
+    r"unknown func|invalid func|cannot use helper|calling kernel function|reserved fields|"
+    r"is not a function|JIT"
+)
+_REACHED = "(85) call "
+_SPECIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS, ProgramType.UNSPEC)
+_CALLERS = (
+    *(trial_of(t) for t in ProgramType if t not in _SPECIAL),
+    # what a program may call depends on where it goes as well
+    Trial(ProgramType.TRACING, 23, target=("btf_trace_sched_switch", TYPEDEF)),  # BPF_TRACE_RAW_TP
+    Trial(ProgramType.TRACING, 25, target=("bpf_fentry_test1", FUNC)),  # BPF_TRACE_FEXIT
+    Trial(ProgramType.TRACING, 28, target=("bpf_iter_task", FUNC)),  # BPF_TRACE_ITER
+    Trial(ProgramType.LSM, 27, SLEEPABLE, ("bpf_lsm_bprm_committed_creds", FUNC)),  # BPF_LSM_MAC
+    Trial(ProgramType.LSM, 43, target=("bpf_lsm_socket_bind", FUNC)),  # BPF_LSM_CGROUP
+    Trial(ProgramType.KPROBE, flags=SLEEPABLE),
+    Trial(ProgramType.SK_REUSEPORT, 39),  # BPF_SK_REUSEPORT_SELECT
+)
+# a struct that programs may implement, and one of its functions
+_STRUCTS = (("tcp_congestion_ops", "ssthresh"), ("sched_ext_ops", "enqueue"), ("Qdisc_ops", "enqueue"))
+
+
+def may_call_helper(number: int) -> bool | None:
+    """Whether some type of program may call a helper, by its number.
+
+    None when those that loaded may not, and this process can't load others.
+    """
+    return _callable(instruction(_CALL, value=number), ())
+
+
+def may_call_kfunc(name: str) -> bool | None:
+    """Whether some type of program may call a kernel function, of the kernel or of a loaded module.
+
+    None when those that loaded may not, and this process can't load others. Linux 5.13 brought such calls.
+    """
+    marked = marked_kfunc(vmlinux_btf(), name)
+    if marked:
+        return True
+    number = type_id(vmlinux_btf(), name, FUNC)
+    if number:
+        return False if marked is False else _callable(instruction(_CALL, src=_KFUNC, value=number), ())
+    for number, fd in in_modules(name, FUNC):
+        try:
+            return _callable(instruction(_CALL, src=_KFUNC, offset=1, value=number), (fd,))
+        finally:
+            os.close(fd)
+    return False
+
+
+def _callable(call: bytes, modules: tuple[int, ...]) -> bool | None:
+    denied = False
+    for caller in (*_CALLERS, *_implementations()):
+        verdict = try_program(caller, call + EXIT, modules)
+        # the verifier lists the call when it has come so far, and then complains about the arguments
+        if not verdict.errno or (_REACHED in verdict.log and not _NOT_HERE.search(verdict.log)):
+            return True
+        denied |= verdict.errno in (errno.EPERM, errno.EACCES) and _REACHED not in verdict.log
+    return None if denied else False
+
+
+@cache
+def _implementations() -> tuple[Trial, ...]:
+    """Programs that are functions of a struct: the place in it is their ``expected_attach_type``."""
+    places = ((name, member_index(vmlinux_btf(), name, member)) for name, member in _STRUCTS)
+    return tuple(Trial(ProgramType.STRUCT_OPS, i, target=(n, STRUCT)) for n, i in places if i is not None)

@@ -1,0 +1,43 @@
+"""Which type of program the name of a section stands for."""
+
+from __future__ import annotations
+
+from ..libbpf import capture_log, ffi, lib
+from .types import ProgramType
+
+# section: program type, enum bpf_attach_type, the first libbpf that knows it, what an older one knows instead
+NEWER: dict[str, tuple[ProgramType, int, str, str]] = {
+    "kprobe.session": (ProgramType.KPROBE, 56, "1.5", ""),
+    "uprobe.multi": (ProgramType.KPROBE, 48, "1.3", "uprobe"),
+    "uretprobe.multi": (ProgramType.KPROBE, 48, "1.3", "uretprobe"),
+    "uprobe.multi.s": (ProgramType.KPROBE, 48, "1.3", "uprobe.s"),
+    "uretprobe.multi.s": (ProgramType.KPROBE, 48, "1.3", "uretprobe.s"),
+    "uprobe.session": (ProgramType.KPROBE, 57, "1.6", ""),
+    "uprobe.session.s": (ProgramType.KPROBE, 57, "1.6", ""),
+    "netfilter": (ProgramType.NETFILTER, 45, "1.3", ""),
+    "tcx": (ProgramType.SCHED_CLS, 0, "1.3", "tc"),  # loaded as any tc program, for older kernels too
+    "tc/ingress": (ProgramType.SCHED_CLS, 0, "1.3", "tc"),
+    "tc/egress": (ProgramType.SCHED_CLS, 0, "1.3", "tc"),
+    "netkit/primary": (ProgramType.SCHED_CLS, 54, "1.3", ""),  # Linux 6.7
+    "netkit/peer": (ProgramType.SCHED_CLS, 55, "1.3", ""),
+    "cgroup/connect_unix": (ProgramType.CGROUP_SOCK_ADDR, 49, "1.3", ""),  # Linux 6.7
+    "cgroup/sendmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 50, "1.3", ""),
+    "cgroup/recvmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 51, "1.3", ""),
+    "cgroup/getpeername_unix": (ProgramType.CGROUP_SOCK_ADDR, 52, "1.3", ""),
+    "cgroup/getsockname_unix": (ProgramType.CGROUP_SOCK_ADDR, 53, "1.3", ""),
+}
+
+
+def section_type(section: str) -> tuple[ProgramType, int] | None:
+    """Returns the program type and ``enum bpf_attach_type`` of a section, ``fentry/vfs_read`` for one.
+
+    None for a name that neither libbpf nor `NEWER` knows, and for a type newer than `ProgramType`.
+    """
+    number, attach_type = ffi.new("uint32_t *"), ffi.new("uint32_t *")
+    with capture_log():
+        unknown = lib.libbpf_prog_type_by_name(section.encode(), number, attach_type) < 0
+    if unknown:
+        newer = NEWER.get(section) or NEWER.get(section.partition("/")[0])
+        return newer and newer[:2]
+    type = ProgramType.from_number(number[0])
+    return (type, attach_type[0]) if isinstance(type, ProgramType) else None

@@ -1,0 +1,156 @@
+"""The kernel's own types, as libbpf reads them, and questions to the BTF of any kernel."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from ..errors import UnsupportedError
+from ..libbpf import check_pointer, ffi, lib, to_str
+
+FUNC, TYPEDEF, STRUCT = 12, 8, 4  # BTF kinds
+_ENUM, _DECL_TAG = 6, 17
+_FOLDER = Path("/sys/kernel/btf")
+PATH = str(_FOLDER / "vmlinux")
+
+
+@cache
+def vmlinux_btf() -> object:
+    """Returns the kernel's own BTF; it is kept for the life of the process.
+
+    Raises `UnsupportedError` where the kernel has none (``CONFIG_DEBUG_INFO_BTF``, Linux 5.2).
+    """
+    return check_pointer(
+        lib.btf__load_vmlinux_btf(),
+        UnsupportedError,
+        "cannot read the types of this kernel",
+        on=PATH,
+        fix="boot one with CONFIG_DEBUG_INFO_BTF=y, or run the test in a virtual machine: "
+        "pytest --bpf-kernel=6.1",
+        **({} if os.path.exists(PATH) else {"why": missing_file()}),
+    )
+
+
+def missing_file() -> str:
+    """Returns why the file with the kernel's BTF is not there: sysfs is not mounted, or it has none."""
+    if not os.path.exists("/sys/kernel"):
+        return "sysfs is not mounted: mount -t sysfs sysfs /sys"
+    return "there is no such file"
+
+
+def type_id(btf: object, name: str, kind: int) -> int:
+    """Returns the number of a type by its name and BTF kind; 0 when there is none."""
+    return max(int(lib.btf__find_by_name_kind(btf, name.encode(), kind)), 0)
+
+
+@cache
+def enumerators(btf: object, enum: str) -> dict[str, int]:
+    """Returns names and values of an enum of a kernel's; none when it has no such enum.
+
+    The BTF has to stay for the life of the process.
+    """
+    number = type_id(btf, enum, _ENUM)
+    if not number:
+        return {}
+    words = ffi.cast("uint32_t *", lib.btf__type_by_id(btf, number))
+    return {
+        to_str(lib.btf__name_by_offset(btf, words[3 + 2 * i])): int(words[4 + 2 * i])
+        for i in range(words[1] & 0xFFFF)
+    }
+
+
+@cache
+def program_types(btf: object) -> frozenset[str]:
+    """Returns the program types that a kernel was built with, ``BPF_PROG_TYPE_XDP`` for one.
+
+    The verifier finds the types of contexts in ``struct bpf_ctx_convert``, which has two members for each
+    type that the configuration leaves in (Linux 5.5, commit 91cc1a99740e). Empty when there is no such
+    struct.
+    """
+    number = type_id(btf, "bpf_ctx_convert", STRUCT)
+    if not number:
+        return frozenset()
+    return frozenset(n.removesuffix("_prog") for n in _members(btf, number) if n.endswith("_prog"))
+
+
+def marked_kfunc(btf: object, name: str) -> bool | None:
+    """Returns whether the BTF of a kernel marks a function as a kfunc; None when it marks none at all.
+
+    pahole 1.26 and Linux 6.9 (commit 6e10b6350a86) began with it: a declaration tag ``bpf_kfunc``.
+    """
+    raw = _raw(btf)
+    header, strings, size = (struct.unpack_from("=I", raw, at)[0] for at in (4, 16, 20))
+    start = header + strings
+    text = raw.find(b"\0bpf_kfunc\0", start, start + size) + 1 - start
+    if text <= 0:
+        return None
+    tag = struct.pack("=II", text, _DECL_TAG << 24)
+    if raw.find(tag, 0, start) < 0:
+        return None
+    number = type_id(btf, name, FUNC)
+    return number > 0 and raw.find(tag + struct.pack("=I", number), 0, start) >= 0
+
+
+@cache
+def _raw(btf: object) -> bytes:
+    size = ffi.new("uint32_t *")
+    return bytes(ffi.buffer(lib.btf__raw_data(btf, size), size[0]))
+
+
+def member_index(btf: object, name: str, member: str) -> int | None:
+    """Returns the place of a member in a struct of a kernel's; None when there is no such thing."""
+    number = type_id(btf, name, STRUCT)
+    names = _members(btf, number) if number else []
+    return names.index(member) if member in names else None
+
+
+def _members(btf: object, number: int) -> list[str]:
+    words = ffi.cast("uint32_t *", lib.btf__type_by_id(btf, number))
+    return [to_str(lib.btf__name_by_offset(btf, words[3 + 3 * i])) for i in range(words[1] & 0xFFFF)]
+
+
+def has_type(name: str, kind: int) -> bool:
+    """Returns whether the kernel or a loaded module has a type of that name and BTF kind."""
+    if type_id(vmlinux_btf(), name, kind):
+        return True
+    for _, fd in in_modules(name, kind):
+        os.close(fd)
+        return True
+    return False
+
+
+def in_modules(name: str, kind: int) -> Iterator[tuple[int, int]]:
+    """Yields the number of a type in the BTF of each loaded module that has it, and a descriptor of that BTF.
+
+    The caller closes the descriptors. Modules have BTF since Linux 5.11, commit 36e68442d1af.
+    """
+    for path in _FOLDER.glob("*") if _FOLDER.is_dir() else ():
+        if path.name == "vmlinux" or b"\0%s\0" % name.encode() not in path.read_bytes():
+            continue
+        btf = lib.btf__parse_raw_split(os.fsencode(path), vmlinux_btf())
+        if btf == ffi.NULL:
+            continue
+        number = type_id(btf, name, kind)
+        lib.btf__free(btf)
+        fd = _descriptor(path.name) if number else -1
+        if fd >= 0:
+            yield number, fd
+
+
+def _descriptor(module: str) -> int:
+    """Of the BTF of a module; -1 when it has gone."""
+    number, info = ffi.new("uint32_t *"), ffi.new("struct bpf_btf_info *")
+    name, size = ffi.new("char[]", 64), ffi.new("uint32_t *")
+    while lib.bpf_btf_get_next_id(number[0], number) == 0:
+        fd = int(lib.bpf_btf_get_fd_by_id(number[0]))
+        if fd < 0:
+            continue
+        ffi.memmove(info, bytes(ffi.sizeof("struct bpf_btf_info")), ffi.sizeof("struct bpf_btf_info"))
+        info.name, info.name_len, size[0] = int(ffi.cast("uintptr_t", name)), 64, ffi.sizeof(info[0])
+        if lib.bpf_obj_get_info_by_fd(fd, info, size) == 0 and ffi.string(name).decode() == module:
+            return fd
+        os.close(fd)
+    return -1

@@ -1,0 +1,242 @@
+"""Probes against the kernel itself: what it was built with, and what it does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from pytest_bpfmaps.kernel.features import kernel_config, probe
+from pytest_bpfmaps.kernel.handle import RunningKernel
+from pytest_bpfmaps.kernel.names import functions
+from pytest_bpfmaps.kernel.types import MapType, ProgramType
+from pytest_bpfmaps.kernel.vmlinux import enumerators, program_types, vmlinux_btf
+
+# include/linux/bpf_types.h leaves types out without these; the rest needs no more than CONFIG_BPF_SYSCALL
+MAP_OPTIONS = {
+    MapType.PERF_EVENT_ARRAY: "PERF_EVENTS",
+    MapType.STACK_TRACE: "PERF_EVENTS",
+    MapType.CGROUP_ARRAY: "CGROUPS",
+    MapType.CGROUP_STORAGE: "CGROUP_BPF",
+    MapType.PERCPU_CGROUP_STORAGE: "CGROUP_BPF",
+    MapType.CGRP_STORAGE: "CGROUPS",
+    MapType.INODE_STORAGE: "BPF_LSM",
+    MapType.DEVMAP: "NET",
+    MapType.DEVMAP_HASH: "NET",
+    MapType.CPUMAP: "NET",
+    MapType.SK_STORAGE: "NET",
+    MapType.SOCKMAP: "NET",
+    MapType.SOCKHASH: "NET",
+    MapType.REUSEPORT_SOCKARRAY: "INET",
+    MapType.XSKMAP: "XDP_SOCKETS",
+    MapType.STRUCT_OPS: "BPF_JIT",
+    MapType.ARENA: "MMU",
+}
+DENIED = "EPERM"  # this process may not, whatever the kernel was built with
+HEAD = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+pytestmark = pytest.mark.usefixtures("bpf_kernel")
+
+
+@pytest.fixture(autouse=True)
+def _btf() -> None:
+    if not os.path.exists("/sys/kernel/btf/vmlinux"):
+        pytest.skip("this kernel has no BTF to compare with: boot one with CONFIG_DEBUG_INFO_BTF=y")
+
+
+def test_the_lists_of_types_are_those_of_the_newest_kernel() -> None:
+    """A type of the kernel's that is in none of the lists could not even be asked for."""
+    for kind, enum in ((MapType, "bpf_map_type"), (ProgramType, "bpf_prog_type")):
+        listed = enumerators(vmlinux_btf(), enum)
+        known = {number: name for name, number in listed.items() if not name.startswith("__MAX")}
+        assert set(known) <= {int(t) for t in kind}, f"{enum} of this kernel: {known}"
+        for each in kind:
+            prefix = "BPF_MAP_TYPE_" if kind is MapType else "BPF_PROG_TYPE_"
+            assert listed.get(f"{prefix}{each.name}", each) == each
+
+
+@pytest.mark.parametrize("type", [t for t in ProgramType if t], ids=str)
+def test_program_types_are_those_that_the_verifier_was_built_with(type: ProgramType) -> None:
+    answer = probe("program_type", str(type))
+    assert (
+        bool(answer) == (f"BPF_PROG_TYPE_{type.name}" in program_types(vmlinux_btf())) or DENIED in answer.why
+    )
+
+
+@pytest.mark.parametrize("type", [t for t in MapType if t], ids=str)
+def test_map_types_are_those_that_the_kernel_was_built_with(type: MapType) -> None:
+    answer = probe("map_type", str(type))
+    listed = f"BPF_MAP_TYPE_{type.name}" in enumerators(vmlinux_btf(), "bpf_map_type")
+    option = MAP_OPTIONS.get(type)
+    settings = kernel_config()
+    if not listed or option is None:
+        assert bool(answer) == listed or DENIED in answer.why
+    elif settings is not None:
+        assert bool(answer) == (settings.get(option) == "y") or DENIED in answer.why
+
+
+STRUCT_OPS = """
+SEC("struct_ops/a") __u32 BPF_PROG(a, struct sock *sk) { return 2; }
+SEC("struct_ops/b") void BPF_PROG(b, struct sock *sk, __u32 ack, __u32 acked) { }
+SEC("struct_ops/c") __u32 BPF_PROG(c, struct sock *sk) { return 2; }
+SEC(".struct_ops") struct tcp_congestion_ops ours = {
+    .ssthresh = (void *)a, .cong_avoid = (void *)b, .undo_cwnd = (void *)c, .name = "bpfmaps_probe",
+};
+"""
+
+
+def test_struct_ops_load_where_the_probe_says_so(bpf) -> None:
+    """libbpf's own probe denied this for Linux 6.1, from libbpf 1.4 on."""
+    there = probe("map_type", "struct_ops")
+    assert bool(there) == bool(probe("program_type", "struct_ops"))
+    if not there:
+        pytest.skip(f"this kernel lacks {there.name}: {there.why}; boot one with CONFIG_BPF_JIT=y")
+    assert bpf.load(code=HEAD + STRUCT_OPS).maps.ours.type == MapType.STRUCT_OPS
+
+
+EXTENSION = """
+__noinline int replaced(struct xdp_md *ctx) { volatile int result = 1; return result; }
+SEC("xdp") int target(struct xdp_md *ctx) { return replaced(ctx); }
+"""
+REPLACING = 'SEC("freplace") int replacing(struct xdp_md *ctx) { return 2; }'
+
+
+def test_extensions_load_where_the_probe_says_so(bpf) -> None:
+    there = probe("program_type", "ext")
+    if not there:
+        pytest.skip(f"this kernel lacks {there.name}: {there.why}; pytest --bpf-kernel=6.1 has it")
+    target = bpf.load(code=HEAD + EXTENSION).programs.target
+    opened = bpf.open(code=HEAD + REPLACING)
+    opened.programs.replacing.set_attach_target("replaced", target)
+    assert opened.load().programs.replacing.type == ProgramType.EXT
+
+
+def test_helpers_that_no_configuration_takes_away() -> None:
+    for name in ("bpf_map_lookup_elem", "bpf_ktime_get_ns", "bpf_get_prandom_u32", "bpf_ringbuf_output"):
+        assert probe("helper", name), name
+    for name in ("bpf_no_such", "bpf_unspec", "vfs_read", "bpf_prog_load"):
+        assert not probe("helper", name), name
+
+
+# a helper, and the option without which nobody may call it
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("bpf_override_return", "BPF_KPROBE_OVERRIDE"),
+        ("bpf_rc_repeat", "BPF_LIRC_MODE2"),
+        ("bpf_bind", "INET"),
+    ],
+)
+def test_helpers_that_depend_on_the_configuration(name: str, option: str) -> None:
+    settings = kernel_config()
+    if settings is None:
+        pytest.skip("this kernel's configuration is in neither /proc/config.gz nor /boot")
+    if settings.get(option) != "y" and not probe("program_type", "tracing"):
+        pytest.skip("this process may not load programs that trace: pytest --bpf-kernel=6.1")
+    assert bool(probe("helper", name)) == (settings.get(option) == "y")
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/sbin/bpftool"), reason="no bpftool: apt-get install bpftool")
+def test_helpers_against_bpftool() -> None:
+    """Of the types of which it can load programs; the rest of its list it does not look at."""
+    command = ["/usr/sbin/bpftool", "feature", "probe", "kernel", "full"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if "eBPF helpers supported" not in done.stdout:
+        pytest.skip(f"bpftool is for another kernel here: {done.stderr.strip() or done.stdout[:200]}")
+    there = {line.removeprefix("\t- ") for line in done.stdout.splitlines() if line.startswith("\t- bpf_")}
+    assert len(there) > 100
+    denied = {name for name in there if not probe("helper", name)}
+    assert not denied
+
+
+def test_a_kernel_function_is_no_kfunc() -> None:
+    """BTF has functions of all kinds; programs may call those that the kernel registered for it."""
+    for name in ("vfs_read", "bpf_prog_load", "bpf_map_new_fd"):
+        if name in functions():
+            answer = probe("kfunc", name)
+            assert not answer
+            assert "not as a kfunc" in answer.why
+
+
+@pytest.mark.bpf_kernels("5.10", "6.1", "6.12", "7.2")
+def test_kfuncs_have_come_with_releases(bpf_kernel: RunningKernel) -> None:
+    """``tcp_slow_start`` and ``crash_kexec`` are older than kfuncs, and became some in 5.13 and 6.1."""
+    came = {"tcp_slow_start": (5, 13), "crash_kexec": (6, 1), "bpf_cpumask_create": (6, 3)}
+    for name, first in came.items():
+        assert bool(probe("kfunc", name)) == (bpf_kernel.version[:2] >= first), name
+
+
+@pytest.mark.bpf_kernels("6.1", "6.12", "7.2")
+def test_kfuncs_of_a_module() -> None:
+    subprocess.run(["modprobe", "nf_conntrack"], check=True, timeout=60)
+    assert probe("kfunc", "bpf_skb_ct_lookup")
+
+
+# a section, and the first release with it; Debian's kernels have them all
+@pytest.mark.bpf_kernels("5.10", "6.1", "6.12", "7.2")
+@pytest.mark.parametrize(
+    ("section", "first"),
+    [
+        ("tc/ingress", (4, 5)),
+        ("tcx/ingress", (6, 6)),
+        ("netkit/primary", (6, 7)),
+        ("cgroup/connect4", (4, 17)),
+        ("cgroup/connect_unix", (6, 7)),
+        ("xdp/devmap", (5, 8)),
+        ("xdp.frags", (5, 18)),
+        ("sk_reuseport/migrate", (5, 14)),
+        ("uprobe.s//bin/true:main", (6, 0)),
+        ("uprobe.multi//bin/true:main", (6, 6)),
+        ("lsm_cgroup/socket_bind", (6, 0)),
+        ("lsm/file_open", (5, 7)),
+        ("fentry/vfs_read", (5, 5)),
+        ("freplace/any", (5, 6)),
+        ("iter/task", (5, 8)),
+        ("struct_ops/ssthresh", (5, 6)),
+        ("netfilter", (6, 4)),
+        ("ksyscall/openat", (4, 1)),
+    ],
+)
+def test_attach_points_have_come_with_releases(
+    bpf_kernel: RunningKernel, section: str, first: tuple[int, int]
+) -> None:
+    answer = probe("attach", section)
+    assert bool(answer) == (bpf_kernel.version[:2] >= first), answer.why
+
+
+@pytest.mark.bpf_kernels("5.10", "6.1", "6.12", "7.2")
+@pytest.mark.parametrize(
+    ("section", "why"),
+    [
+        ("fentry/no_such_function", "no function no_such_function"),
+        ("fentry.s/vfs_read", "not sleepable"),
+        ("fmod_ret/vfs_read", "not modifiable"),
+        ("lsm/no_such_hook", "no LSM hook no_such_hook"),
+        ("iter/nothing", "no bpf_iter_nothing"),
+        ("kprobe/no_such_function", "no kernel function no_such_function"),
+        ("kprobe/init_task", "no kernel function init_task"),
+        ("ksyscall/no_such_call", "no system call no_such_call"),
+        ("raw_tp/no_such_event", "no raw tracepoint no_such_event"),
+        ("nonsense/x", "libbpf does not know this section name"),
+    ],
+)
+def test_attach_points_that_no_kernel_has(section: str, why: str) -> None:
+    answer = probe("attach", section)
+    assert not answer
+    assert why in answer.why
+
+
+def test_options_that_are_not_set() -> None:
+    if kernel_config() is None:
+        pytest.skip("this kernel's configuration is in neither /proc/config.gz nor /boot")
+    assert probe("config", "CONFIG_BPF_SYSCALL")
+    assert probe("config", "BPF_SYSCALL=y")
+    assert not probe("config", "BPF_SYSCALL=n")
+    assert not probe("config", "NO_SUCH_OPTION")
+    assert probe("config", "NO_SUCH_OPTION=n")
