@@ -41,7 +41,7 @@ class TestTc:
             arrived.wait()
         assert programs.globals.seen == 0
 
-    @pytest.mark.bpf_requires(kfunc="tcx_link_attach")
+    @pytest.mark.bpf_requires("tcx/ingress")
     def test_links_run_in_order(self, load_code, veth):
         code = """
         __u64 order;
@@ -143,7 +143,7 @@ class TestTc:
         assert loaded.globals.seen == 1
 
 
-@pytest.mark.bpf_requires(kfunc="bpf_nf_link_attach")
+@pytest.mark.bpf_requires("netfilter")
 class TestNetfilter:
     @pytest.fixture
     def program(self, load_code):
