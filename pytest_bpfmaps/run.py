@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .btf import Codec
-from .btf.codec import BoolCodec, EnumCodec
+from .btf.codec import BoolCodec
+from .btf.enums import EnumCodec
 from .contexts import decode_context, encode_context
 from .errors import BpfError, LoadError, MapTypeError, NoValueError, UnsupportedError
 from .kernel.retvals import NAMES

@@ -1,4 +1,4 @@
-"""Codecs of plain values: integers, booleans, floats, enums, bytes, text, arrays, bitfields.
+"""Codecs of plain values: integers, booleans, floats, bytes, text, arrays.
 
 A codec turns `size` bytes into a Python value and back. `where` names the place in messages, for example
 ``map 'events' value.comm``.
@@ -11,10 +11,9 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable
-from enum import IntEnum
 from typing import Any
 
-from ..errors import MapOverflowError, MapTypeError, MapValueError, closest
+from ..errors import MapOverflowError, MapTypeError, MapValueError
 from .listed import ListedBool, ListedFloat, ListedText, ListedValues
 from .values import Values
 
@@ -29,6 +28,8 @@ class Codec:
     flexible = False
     """Whether it ends in a flexible array: in a record that is longer than `size`, that has the rest."""
     is_bitfield = False
+    network_order = False
+    """Whether C programs keep it in network byte order; then it takes addresses of the Internet."""
     absent = False
     """Whether there is no value to decode: `decode` raises `NoValueError`."""
 
@@ -176,6 +177,13 @@ def checked_int(codec: Codec, value: Any, where: str, minimum: int, maximum: int
     try:
         number = operator.index(value)
     except TypeError:
+        if isinstance(getattr(value, "packed", None), bytes):  # an ipaddress object
+            raise MapTypeError(
+                f"cannot store {value!r}",
+                on=f"in {where} ({codec.name})",
+                why="the type does not say in which byte order it holds an address",
+                fix="declare it as __be32; or give int(address), or socket.htonl(int(address))",
+            ) from None
         raise wrong_type(value, codec, where, "an int") from None
     if minimum <= number <= maximum:
         return number
@@ -254,47 +262,6 @@ class FloatCodec(Codec):
             raise wrong_type(value, self, where, "a float") from None
 
 
-class EnumCodec(IntCodec):
-    """An enum: a member of an `IntEnum` made from BTF; a plain `int` for a value without a name.
-
-    Takes a member, an int, or an enumerator's name.
-    """
-
-    def __init__(self, name: str, size: int, signed: bool, enumerators: list[tuple[str, int]]) -> None:
-        super().__init__(name, size, signed)
-        self._names = dict(enumerators)
-        self._members: dict[int, Any] = {}
-        try:
-            # the boundary type: a C enum may hold any value of its width
-            self.type: type[IntEnum] | None = IntEnum(name.removeprefix("enum ") or "enum", self._names)  # type: ignore[misc]
-            self._members = {int(m): m for m in self.type}
-        except (TypeError, ValueError):
-            self.type = None  # an enumerator has a name that Python reserves, for example "mro"
-
-    def decode(self, data: Buffer, offset: int = 0) -> Any:
-        number = self._struct.unpack_from(data, offset)[0]
-        return self._members.get(number, number)
-
-    def decode_all(self, data: Buffer) -> list[Any]:
-        return [self._members.get(v, v) for v in super().decode_all(data)]
-
-    def from_int(self, number: int) -> Any:
-        """The member for a number, or the number."""
-        return self._members.get(number, number)
-
-    def to_int(self, value: Any, where: str) -> int:
-        if isinstance(value, str):
-            if value not in self._names:
-                raise MapValueError(
-                    f"cannot store {value!r}",
-                    on=f"in {where} ({self.name})",
-                    why="the enum has no such name",
-                    fix=closest(value, self._names),
-                )
-            value = self._names[value]
-        return super().to_int(value, where)
-
-
 class BytesCodec(Codec):
     """Bytes without a type of their own, and arrays of 8-bit integers; `bytes`.
 
@@ -367,7 +334,10 @@ class TextCodec(Codec):
 
 
 class ArrayCodec(Codec):
-    """An array: `list`. Takes any iterable of exactly that many values, not a str or a mapping."""
+    """An array: `list`. Takes any iterable of exactly that many values, not a str or a mapping.
+
+    Takes the bytes, too, where an element is an integer of one byte, and an address for ``__be32[4]``.
+    """
 
     listed_class = ListedValues
 
@@ -396,9 +366,7 @@ class ArrayCodec(Codec):
         return Values(self.element.decode_all(data[offset : offset + self.size]))
 
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
-        if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
-            raise wrong_type(value, self, where, "a list")
-        values = list(value)
+        values = self._to_list(value, where)
         if len(values) != self.count:
             raise MapValueError(
                 f"cannot store {len(values)} values",
@@ -410,41 +378,13 @@ class ArrayCodec(Codec):
         for i, item in enumerate(values):
             self.element.encode_into(out, offset + i * step, item, f"{where}[{i}]")
 
-
-class BitfieldCodec(Codec):
-    """`bits` bits from bit `shift` of the `size` bytes at the offset; the value of `base` in fewer bits."""
-
-    is_bitfield = True
-
-    def __init__(self, base: Codec, shift: int, bits: int) -> None:
-        self.name = f"{base.name} : {bits}"
-        self.base = base
-        self.shift = shift
-        self.width = bits
-        self.size = (shift + bits + 7) // 8
-        self.signed = bool(getattr(base, "signed", False))
-        self._mask = (1 << bits) - 1
-        self._low, self._high = int_range(bits, self.signed)
-
-    @property
-    def exact(self) -> bool:
-        return self.base.exact or self.width == 1
-
-    def bits(self, *, exact: bool = False) -> int:
-        return 0 if exact and not self.exact else self._mask << self.shift
-
-    def decode(self, data: Buffer, offset: int = 0) -> Any:
-        word = int.from_bytes(data[offset : offset + self.size], "little")
-        number = (word >> self.shift) & self._mask
-        if self.signed and number > self._high:
-            number -= 1 << self.width
-        if isinstance(self.base, EnumCodec):
-            return self.base.from_int(number)
-        return bool(number) if isinstance(self.base, BoolCodec) else number
-
-    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
-        if isinstance(self.base, EnumCodec):
-            value = self.base.to_int(value, where)
-        number = checked_int(self, value, where, self._low, self._high) & self._mask
-        word = int.from_bytes(out[offset : offset + self.size], "little") | number << self.shift
-        out[offset : offset + self.size] = word.to_bytes(self.size, "little")
+    def _to_list(self, value: Any, where: str) -> list[Any]:
+        element = self.element
+        if isinstance(value, bytes | bytearray) and isinstance(element, IntCodec) and element.size == 1:
+            return element.decode_all(value)
+        packed = getattr(value, "packed", None)  # an ipaddress object
+        if element.network_order and isinstance(packed, bytes) and len(packed) == self.size:
+            return element.decode_all(packed)
+        if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
+            raise wrong_type(value, self, where, "a list")
+        return list(value)

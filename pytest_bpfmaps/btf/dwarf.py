@@ -1,7 +1,8 @@
-"""Types of local variables, from DWARF to BTF.
+"""Types of local variables, and enums of 64 bits, from DWARF to BTF.
 
 clang puts into BTF only the types of maps, globals and function parameters. The struct that a program
-reserves in a ring buffer is often just a local variable's type, which DWARF alone describes.
+reserves in a ring buffer is often just a local variable's type, which DWARF alone describes. Before version
+15 clang also cuts the values of enums of 64 bits in half.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _ENCODINGS = {_BOOLEAN: 4, _SIGNED: 1, _SIGNED_CHAR: 1}
 def local_types(path: Path) -> bytes | None:
     """The structs and unions that local variables of an object have, or point to, as a BTF section.
 
-    None when there are none, or when the object has no DWARF. What a struct in turn points to is left out:
-    pointers become ``void *``.
+    With the typedefs through which they do, and the object's enums of 64 bits. None when there are none, or
+    when the object has no DWARF. What a struct in turn points to is left out: pointers become ``void *``.
     """
     try:
         return _read(path)
@@ -53,7 +54,7 @@ def _read(path: Path) -> bytes | None:
         dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
         for unit in dwarf.iter_CUs():
             converter = _Converter(writer, unit)
-            for die in _local_structs(unit.get_top_DIE()):
+            for die in _wanted_types(unit.get_top_DIE()):
                 converter.type_id(die)
     if not len(writer):
         return None
@@ -87,16 +88,18 @@ def _kept_types(path: Path) -> Path:
     return path.with_suffix(".types")
 
 
-def _local_structs(top: Any) -> Iterator[Any]:
-    """The struct types of all variables inside functions, each once."""
+def _wanted_types(top: Any) -> Iterator[Any]:
+    """The types of all variables inside functions that are structs, and wide enums, each once."""
     seen: set[int] = set()
     for die in top.iter_children():
+        if die.tag == "DW_TAG_enumeration_type" and _number(die, "DW_AT_byte_size") == 8:
+            yield die
         if die.tag == "DW_TAG_subprogram":
             for variable in _variables(die):
-                target = _struct_behind(variable)
-                if target is not None and target.offset not in seen:
-                    seen.add(target.offset)
-                    yield target
+                for target in _structs_behind(variable):
+                    if target.offset not in seen:
+                        seen.add(target.offset)
+                        yield target
 
 
 def _variables(die: Any) -> Iterator[Any]:
@@ -107,23 +110,27 @@ def _variables(die: Any) -> Iterator[Any]:
             yield from _variables(child)
 
 
-def _struct_behind(variable: Any) -> Any:
-    """The named struct or union that a variable is, or that it points to."""
+def _structs_behind(variable: Any) -> list[Any]:
+    """The named struct or union that a variable is, or that it points to, and its other names."""
     die = variable
     pointers = 0
+    names = []
     for _ in range(_LONGEST_CHAIN):
         if die is None or die.tag in _STRUCTS:
             break
-        if die.tag == "DW_TAG_pointer_type":
+        if die.tag == "DW_TAG_typedef":
+            names.append(die)
+        elif die.tag == "DW_TAG_pointer_type":
             pointers += 1
+            names = []  # a typedef of a pointer is no struct
         elif die.tag not in (*_VARIABLES, *_REFERENCES):
-            return None
+            return []
         if pointers > 1:
-            return None
+            return []
         die = _target(die)
     if die is None or die.tag not in _STRUCTS or "DW_AT_declaration" in die.attributes:
-        return None
-    return die if "DW_AT_name" in die.attributes else None
+        return []
+    return [*names, die] if "DW_AT_name" in die.attributes else names
 
 
 def _target(die: Any) -> Any:

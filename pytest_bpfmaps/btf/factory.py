@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 
 from ..errors import NameLookupError, UnsupportedError, closest
+from .addresses import NETWORK_ORDER, AddressCodec
 from .codec import (
     ArrayCodec,
-    BitfieldCodec,
     BoolCodec,
     BytesCodec,
     Codec,
-    EnumCodec,
     FloatCodec,
     IntCodec,
     TextCodec,
     WideIntCodec,
 )
+from .enums import BitfieldCodec, EnumCodec
 from .field import Field
 from .flexible import FlexibleArrayCodec
+from .kernel_fields import is_kernel_field
 from .record import StructCodec
-from .types import Btf, BtfType, Kind, Member
+from .types import MODIFIERS, Btf, BtfType, Kind, Member
 
 Choice = tuple[tuple[int, int], ...]
 _SIGNED, _CHAR, _BOOL = 1, 2, 4
+_LOWER_HALF = 0xFFFFFFFF
 _POINTER_SIZE = 8  # BPF's, whatever the host's
-
-# the kernel hides these from user space and keeps them when a value is written
-KERNEL_FIELDS = frozenset(
-    f"bpf_{name}"
-    for name in (
-        *("spin_lock", "res_spin_lock", "timer", "wq", "task_work", "refcount"),
-        *("list_head", "list_node", "rb_root", "rb_node"),
-    )
-)
-_KPTR_TAGS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
 
 
 class Codecs:
@@ -50,7 +42,8 @@ class Codecs:
     def with_more(self, more: Callable[[], Codecs | None]) -> Codecs:
         """The same, with the structs that this BTF lacks from what `more` gives when one is missed."""
         extended = Codecs(self.btf, cache(more))
-        extended._made = self._made
+        if not self.btf.has_truncated_enums:  # their names are another object's own
+            extended._made = self._made
         return extended
 
     def get(self, type_id: int) -> Codec:
@@ -89,20 +82,21 @@ class Codecs:
         return None
 
     def _struct_names(self) -> list[str]:
-        return [t.name for t in self.btf if t.kind in (Kind.STRUCT, Kind.UNION) and t.name]
+        kinds = (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF)
+        structs = (t for t in self.btf if t.kind in kinds and t.name)
+        return [t.name for t in structs if self.btf.resolve(t.id).kind in kinds]
 
     def _make(self, btf_type: BtfType) -> Codec:
         target = self.btf.resolve(btf_type.id)
         name = type_name(btf_type)
         match target.kind:
             case Kind.INT:
-                return self._int(target, name)
+                is_address = target.size == 4 and not NETWORK_ORDER.isdisjoint(self._aliases(btf_type))
+                return AddressCodec(name, 4, signed=False) if is_address else self._int(target, name)
             case Kind.PTR:
                 return IntCodec(name, _POINTER_SIZE, signed=False)
             case Kind.ENUM | Kind.ENUM64:
-                values = target.enumerators()
-                signed = target.kflag or any(v < 0 for _, v in values)
-                return EnumCodec(name, target.size, signed, values)
+                return self._enum(target, name)
             case Kind.FLOAT if target.size in (2, 4, 8):
                 return FloatCodec(name, target.size)
             case Kind.FLOAT:  # "long double" has no Python type
@@ -112,8 +106,10 @@ class Codecs:
             case Kind.STRUCT | Kind.UNION:
                 return self._struct(target, name)
             case Kind.DATASEC:
-                fields = [Field(v.name, self.get(v.type_id), v.offset) for v in target.variables()]
-                return StructCodec(name, target.size, fields)
+                shown = (v for v in target.variables() if not is_kernel_field(self.btf, v.type_id))
+                return StructCodec(
+                    name, target.size, [Field(v.name, self.get(v.type_id), v.offset) for v in shown]
+                )
             case _:
                 raise UnsupportedError("cannot read values", on=f"of type {name}", why="it holds no data")
 
@@ -124,6 +120,35 @@ class Codecs:
             return WideIntCodec(name, target.size, signed)
         return BoolCodec(name, target.size) if encoding & _BOOL else IntCodec(name, target.size, signed)
 
+    def _aliases(self, btf_type: BtfType) -> Iterator[str]:
+        """The names of the typedefs that a type is made of."""
+        for _ in range(64):
+            if btf_type.kind not in MODIFIERS:
+                return
+            yield btf_type.name
+            btf_type = btf_type.target
+
+    def _enum(self, target: BtfType, name: str) -> EnumCodec:
+        values = target.enumerators()
+        signed = target.kflag or any(v < 0 for _, v in values)
+        if target.is_truncated_enum:
+            whole = self._whole_enum(values)
+            signed = signed if whole is None else any(v < 0 for _, v in whole)
+            values = whole or []  # a number without a name is better than a name for another number
+        return EnumCodec(name, target.size, signed, values)
+
+    def _whole_enum(self, values: list[tuple[str, int]]) -> list[tuple[str, int]] | None:
+        """From DWARF, an enum of 64 bits of whose values BTF has the lower half; None where that fails."""
+        more = self._more()
+        wanted = [(name, value & _LOWER_HALF) for name, value in values]
+        found: list[list[tuple[str, int]]] = []
+        for each in more.btf if more else ():
+            if each.kind is Kind.ENUM64:
+                whole = each.enumerators()
+                if [(name, value & _LOWER_HALF) for name, value in whole] == wanted and whole not in found:
+                    found.append(whole)
+        return found[0] if len(found) == 1 else None
+
     def _array(self, target: BtfType, name: str) -> Codec:
         element_id, count = target.array()
         element_type = self.btf.resolve(element_id)
@@ -131,12 +156,13 @@ class Codecs:
             encoding = element_type.int_encoding()[0]
             if element_type.name == "char" or encoding & _CHAR:
                 return TextCodec(name, count)
-            if not encoding & _BOOL:
+            if not encoding & (_BOOL | _SIGNED):
                 return BytesCodec(name, count, filled=True)
         return ArrayCodec(name, self.get(element_id), count)
 
     def _struct(self, target: BtfType, name: str) -> StructCodec:
-        return StructCodec(name, target.size, self._with_tail(self._fields(target, 0, ())))
+        hidden = frozenset(m.name for m in target.members() if is_kernel_field(self.btf, m.type_id))
+        return StructCodec(name, target.size, self._with_tail(self._fields(target, 0, ())), hidden)
 
     def _with_tail(self, fields: list[Field]) -> list[Field]:
         """Empty arrays, and structs that end in one, take the rest of a record when no field follows them."""
@@ -157,7 +183,7 @@ class Codecs:
         union = base * 100_000 + target.id  # any number that tells this union from its neighbours
         for at, member in enumerate(target.members()):
             resolved = self.btf.resolve(member.type_id)
-            if self._is_hidden(member, resolved):
+            if is_kernel_field(self.btf, member.type_id):
                 continue
             inside = (*choice, (union, at)) if target.kind is Kind.UNION else choice
             if not member.name and resolved.kind in (Kind.STRUCT, Kind.UNION):
@@ -178,18 +204,6 @@ class Codecs:
         if not bits:
             return Field(member.name, codec, base + offset // 8, choice)
         return Field(member.name, BitfieldCodec(codec, offset % 8, bits), base + offset // 8, choice)
-
-    def _is_hidden(self, member: Member, resolved: BtfType) -> bool:
-        if resolved.kind is Kind.STRUCT and resolved.name in KERNEL_FIELDS:
-            return True
-        if resolved.kind is not Kind.PTR:
-            return False
-        target = resolved.target
-        while target.kind is Kind.TYPE_TAG:
-            if target.name in _KPTR_TAGS:
-                return True
-            target = target.target
-        return False
 
 
 def type_name(btf_type: BtfType) -> str:

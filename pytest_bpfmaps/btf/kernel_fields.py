@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from .factory import _KPTR_TAGS, KERNEL_FIELDS
 from .types import Btf, Kind
+
+# the kernel hides these from user space and keeps them when a value is written
+KERNEL_FIELDS = frozenset(
+    f"bpf_{name}"
+    for name in (
+        *("spin_lock", "res_spin_lock", "timer", "wq", "task_work", "refcount"),
+        *("list_head", "list_node", "rb_root", "rb_node"),
+    )
+)
+_KPTR_TAGS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
 
 LOCKS = frozenset(("bpf_spin_lock", "bpf_res_spin_lock"))
 """Those that hold nothing."""

@@ -14,6 +14,7 @@ from itertools import repeat
 from typing import Any, ClassVar
 
 from ..errors import MapTypeError, MapValueError, NameLookupError, closest
+from .addresses import is_address, packed_address
 from .codec import Buffer, Codec, FloatCodec, IntCodec, wrong_type
 from .compare import same
 from .field import Field, arrange, first_alternatives, needed, positions, suffice
@@ -150,13 +151,17 @@ class StructCodec(Codec):
     """A struct or union as a `Record`.
 
     Takes a mapping (missing fields are zero, unknown ones an error), a record, or a tuple or list with a
-    value for each field in order. Members of a union must agree on the bytes that they share.
+    value for each field in order. Members of a union must agree on the bytes that they share. `hidden` are
+    the names of fields that the kernel keeps for itself.
     """
 
-    def __init__(self, name: str, size: int, fields: list[Field]) -> None:
+    def __init__(
+        self, name: str, size: int, fields: list[Field], hidden: frozenset[str] = frozenset()
+    ) -> None:
         self.name = name
         self.size = size
         self.fields = fields
+        self._hidden = hidden
         self.by_name = {f.name: f for f in fields}
         self.flexible = any(f.tail for f in fields)
         self._items = arrange(fields)
@@ -245,6 +250,8 @@ class StructCodec(Codec):
             self._encode_items(out, offset, self._in_order(value, where), where, rest)
         elif isinstance(value, Buffer) and len(value) == self.size:
             out[offset : offset + self.size] = value
+        elif is_address(self) and (packed := packed_address(self, value, where)) is not None:
+            out[offset : offset + self.size] = packed
         else:
             raise wrong_type(value, self, where, "a mapping, a record, or a tuple of fields")
 
@@ -255,12 +262,7 @@ class StructCodec(Codec):
         for name, value in items.items():
             field = self.by_name.get(name)
             if field is None:
-                raise MapValueError(
-                    f"cannot store field {name!r}",
-                    on=f"in {where} ({self.name})",
-                    why="there is no such field",
-                    fix=closest(str(name), self.by_name),
-                )
+                raise self._no_field(name, where)
             encode = field.codec.encode_rest if rest and field.tail else field.codec.encode_into
             if field.choice:
                 members.append(Member(field, value, encode))
@@ -268,6 +270,16 @@ class StructCodec(Codec):
                 encode(out, offset + field.offset, value, f"{where}.{name}")
         if members:
             write_members(out, slice(offset, offset + self.size), members, where, self.name)
+
+    def _no_field(self, name: str, where: str) -> MapValueError:
+        kept = name in self._hidden
+        why = "there is no such field for user space, the kernel keeps it for itself: a lock, a timer, a kptr"
+        return MapValueError(
+            f"cannot store field {name!r}",
+            on=f"in {where} ({self.name})",
+            why=why if kept else "there is no such field",
+            fix="leave it out; programs alone can change it" if kept else closest(str(name), self.by_name),
+        )
 
     def _in_order(self, values: tuple[Any, ...] | list[Any], where: str) -> dict[str, Any]:
         """Names for positional values: as a record iterates; or the first alternative of unions; or all."""

@@ -122,6 +122,11 @@ class BtfType:
         )
         return [(self.btf.string(n), v - (1 << bits) if signed and v >> (bits - 1) else v) for n, v in wide]
 
+    @property
+    def is_truncated_enum(self) -> bool:
+        """Whether its values are longer than what BTF says of them."""
+        return self.kind is Kind.ENUM and self.size == 8
+
     def component(self) -> int:
         """Of a DECL_TAG: the number of the member or argument that it is for; -1 for the whole."""
         return self.btf.unpack("=i", self._extra)[0]
@@ -218,6 +223,11 @@ class Btf:
     def has_enum_signs(self) -> bool:
         """Whether some enum shows that the compiler records signs; an unset flag then means unsigned."""
         return any(t.kind is Kind.ENUM64 or (t.kind is Kind.ENUM and t.kflag) for t in self)
+
+    @cached_property
+    def has_truncated_enums(self) -> bool:
+        """Whether some enum has 64 bits and values of 32: clang before 15 knows no BTF_KIND_ENUM64."""
+        return any(t.is_truncated_enum for t in self)
 
     @staticmethod
     def legacy_enum_sign(values: Sequence[tuple[int, ...]]) -> bool:

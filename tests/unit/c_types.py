@@ -116,7 +116,7 @@ def scalars(draw: Any, names: Names, *, bitfield: bool = False) -> Scalar:
         case "int":
             text = draw(st.sampled_from([n for n, (bits, _) in INTS.items() if bits <= 64 or not bitfield]))
             bits, signed = INTS[text]
-            kind = {"char": "char", "signed char": "byte", "unsigned char": "byte"}.get(text, "int")
+            kind = {"char": "char", "unsigned char": "byte"}.get(text, "int")
             made = Scalar(text, "", kind, bits, signed, number(bits, signed))
         case "bool":
             made = Scalar("_Bool", "", "int", 1, False, st.booleans())
@@ -236,8 +236,7 @@ def _array_value(
         return text
     if scalar.kind == "byte":
         raw: bytes = draw(st.binary(min_size=count, max_size=count))
-        signed = [b - 256 if scalar.signed and b > 127 else b for b in raw]
-        leaves += [int_leaf(f"{at}[{i}]", b) for i, b in enumerate(signed)]
+        leaves += [int_leaf(f"{at}[{i}]", b) for i, b in enumerate(raw)]
         return raw
     values = draw(st.lists(scalar.values, min_size=count, max_size=count))
     leaves += [scalar.leaf(f"{at}[{i}]", v) for i, v in enumerate(values)]

@@ -1,0 +1,92 @@
+"""Codecs of enums, and of bitfields, which an enum may be."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from ..errors import MapValueError, closest
+from .codec import BoolCodec, Buffer, Codec, IntCodec, checked_int, int_range
+
+
+class EnumCodec(IntCodec):
+    """An enum: a member of an `IntEnum` made from BTF; a plain `int` for a value without a name.
+
+    Takes a member, an int, or an enumerator's name.
+    """
+
+    def __init__(self, name: str, size: int, signed: bool, enumerators: list[tuple[str, int]]) -> None:
+        super().__init__(name, size, signed)
+        self._names = dict(enumerators)
+        self._members: dict[int, Any] = {}
+        try:
+            # the boundary type: a C enum may hold any value of its width
+            self.type: type[IntEnum] | None = IntEnum(name.removeprefix("enum ") or "enum", self._names)  # type: ignore[misc]
+            self._members = {int(m): m for m in self.type}
+        except (TypeError, ValueError):
+            self.type = None  # an enumerator has a name that Python reserves, for example "mro"
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        number = self._struct.unpack_from(data, offset)[0]
+        return self._members.get(number, number)
+
+    def decode_all(self, data: Buffer) -> list[Any]:
+        return [self._members.get(v, v) for v in super().decode_all(data)]
+
+    def from_int(self, number: int) -> Any:
+        """The member for a number, or the number."""
+        return self._members.get(number, number)
+
+    def to_int(self, value: Any, where: str) -> int:
+        if isinstance(value, str):
+            if value not in self._names:
+                cut = "clang before 15 writes the lower half of a 64-bit enum's values only"
+                raise MapValueError(
+                    f"cannot store {value!r}",
+                    on=f"in {where} ({self.name})",
+                    why="the enum has no such name" if self._names else f"its names are not known: {cut}",
+                    fix=closest(value, self._names)
+                    if self._names
+                    else "give the number, or compile with clang 15 or later",
+                )
+            value = self._names[value]
+        return super().to_int(value, where)
+
+
+class BitfieldCodec(Codec):
+    """`bits` bits from bit `shift` of the `size` bytes at the offset; the value of `base` in fewer bits."""
+
+    is_bitfield = True
+
+    def __init__(self, base: Codec, shift: int, bits: int) -> None:
+        self.name = f"{base.name} : {bits}"
+        self.base = base
+        self.shift = shift
+        self.width = bits
+        self.size = (shift + bits + 7) // 8
+        self.signed = bool(getattr(base, "signed", False))
+        self._mask = (1 << bits) - 1
+        self._low, self._high = int_range(bits, self.signed)
+
+    @property
+    def exact(self) -> bool:
+        return self.base.exact or self.width == 1
+
+    def bits(self, *, exact: bool = False) -> int:
+        return 0 if exact and not self.exact else self._mask << self.shift
+
+    def decode(self, data: Buffer, offset: int = 0) -> Any:
+        word = int.from_bytes(data[offset : offset + self.size], "little")
+        number = (word >> self.shift) & self._mask
+        if self.signed and number > self._high:
+            number -= 1 << self.width
+        if isinstance(self.base, EnumCodec):
+            return self.base.from_int(number)
+        return bool(number) if isinstance(self.base, BoolCodec) else number
+
+    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
+        if isinstance(self.base, EnumCodec):
+            value = self.base.to_int(value, where)
+        number = checked_int(self, value, where, self._low, self._high) & self._mask
+        word = int.from_bytes(out[offset : offset + self.size], "little") | number << self.shift
+        out[offset : offset + self.size] = word.to_bytes(self.size, "little")
