@@ -98,18 +98,22 @@ def from_array(array: Any, codec: Codec, where: str, lanes: int = 0, step: int =
     Raises `MapValueError` for a shape or a value that the C type can't hold, naming the first.
     """
     np = numpy()
-    wanted = dtype(codec)
+    base = wanted = dtype(codec)
+    inner: tuple[int, ...] = ()  # the dimensions of a C array, `base` is what its elements are
+    while base.subdtype:
+        base, dimensions = base.subdtype
+        inner += dimensions
     given = np.asarray(array)
-    if lanes and given.ndim == 1:
+    if lanes and given.ndim == 1 + len(inner):
         given = np.repeat(given[:, None], lanes, axis=1)  # one value for all CPUs
-    converted = given if given.dtype == wanted else _converted(np, given, wanted, codec, where)
     shape = (len(given), lanes) if lanes else (len(given),)
-    if converted.shape[: len(shape)] != shape:
+    if given.shape != (*shape, *inner):
         raise MapValueError(
             f"cannot store an array of shape {given.shape}",
             on=f"in {where}",
-            fix=f"its shape must be {shape}",
+            fix=f"its shape must be {(*shape, *inner)}",
         )
+    converted = given if given.dtype == base else _converted(np, given, base, codec, where)
     if lanes and step != codec.size:
         padded = np.zeros(shape, {"names": ["v"], "formats": [wanted], "itemsize": step})
         padded["v"] = converted
@@ -120,9 +124,9 @@ def from_array(array: Any, codec: Codec, where: str, lanes: int = 0, step: int =
 def _converted(np: Any, given: Any, wanted: Any, codec: Codec, where: str) -> Any:
     if wanted.kind in "iub" and given.dtype.kind in "iub":
         made = given.astype(wanted)
-        wrong = np.nonzero(made != given)[0]
+        wrong = given[made != given]
         if len(wrong):
-            codec.encode(given.reshape(-1)[wrong[0]].item(), where)  # says why
+            _element(codec).encode(wrong[0].item(), where)  # says why
         return made
     try:
         return given.astype(wanted, casting="same_kind")
@@ -133,6 +137,12 @@ def _converted(np: Any, given: Any, wanted: Any, codec: Codec, where: str) -> An
             why=str(e),
             fix=f"give an array of {wanted}",
         ) from None
+
+
+def _element(codec: Codec) -> Codec:
+    while isinstance(codec, ArrayCodec):
+        codec = codec.element
+    return IntCodec("__u8", 1, signed=False) if isinstance(codec, BytesCodec) else codec
 
 
 def check_lengths(keys: Any, values: Any, on: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from ..btf import Codecs, Record
-from ..btf.codec import ArrayCodec
+from ..btf import Codec, Codecs, Record
+from ..btf.codec import ArrayCodec, BytesCodec
 from ..btf.record import StructCodec
 from ..errors import MapError, MapValueError
 from ..libbpf import check, lib
@@ -24,7 +24,10 @@ def possible_cpus() -> int:
 
 
 class PerCpu(tuple[Any, ...]):
-    """The values of one element, index by CPU. Equal to a list or tuple of the same values."""
+    """The values of one element, index by CPU. Equal to a list or tuple of the same values.
+
+    ``PerCpu([…])`` says in a write that these are the values of the CPUs, one for each.
+    """
 
     __slots__ = ()
 
@@ -63,7 +66,8 @@ def combine(values: tuple[Any, ...], how: Callable[[Iterable[Any]], Any]) -> Any
 class PerCpuHashMap(HashMap):
     """``BPF_MAP_TYPE_PERCPU_HASH``, ``BPF_MAP_TYPE_LRU_PERCPU_HASH``.
 
-    `m[key]` is a `PerCpu`. Writing takes one value for all CPUs, or a list with a value for each.
+    `m[key]` is a `PerCpu`. Writing takes one value for all CPUs, or a `PerCpu` or list with a value for each.
+    Where a value is itself given as a list, a list for each CPU is nested one level deeper.
     """
 
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
@@ -94,9 +98,34 @@ class PerCpuHashMap(HashMap):
         return possible_cpus(), self._stride
 
     def _encode_value(self, value: Any) -> bytes:
+        if isinstance(value, PerCpu) or not isinstance(value, list | tuple):
+            return self._encode_each(value) if isinstance(value, PerCpu) else self._encode_one(value)
+        if not isinstance(self._value, StructCodec | ArrayCodec) and not _is_byte_array(self._value):
+            return self._encode_each(value)
+        return self._encode_either(value)
+
+    def _encode_either(self, value: list[Any] | tuple[Any, ...]) -> bytes:
+        """A list for a type that is itself given as one: it fits as one value, or a level deeper as many."""
+        ways = [self._encode_one, self._encode_each]
+        is_likely_many = len(value) == possible_cpus() or isinstance(self._value, StructCodec)
+        if isinstance(value, list) and is_likely_many:
+            ways.reverse()  # the error is that of the first
+        try:
+            return ways[0](value)
+        except MapError:
+            try:
+                return ways[1](value)
+            except MapError:
+                pass
+            raise
+
+    def _encode_one(self, value: Any) -> bytes:
+        """The same value for all CPUs."""
         padding = bytes(self._stride - self._value.size)
-        if not self._is_one_per_cpu(value):
-            return (self._value.encode(value, self._value_where) + padding) * possible_cpus()
+        return (self._value.encode(value, self._value_where) + padding) * possible_cpus()
+
+    def _encode_each(self, value: Sequence[Any]) -> bytes:
+        """A value for each CPU."""
         if len(value) != possible_cpus():
             raise MapValueError(
                 f"cannot store {len(value)} values",
@@ -104,16 +133,15 @@ class PerCpuHashMap(HashMap):
                 why=f"this kernel has {possible_cpus()} possible CPUs",
                 fix="give one value for all CPUs, or a list with one for each",
             )
+        padding = bytes(self._stride - self._value.size)
         return b"".join(
             self._value.encode(v, f"{self._value_where} of CPU {cpu}") + padding
             for cpu, v in enumerate(value)
         )
 
-    def _is_one_per_cpu(self, value: Any) -> bool:
-        if isinstance(value, PerCpu | list):
-            return True
-        # a tuple is a struct in field order, or else one value for each CPU
-        return isinstance(value, tuple) and not isinstance(self._value, StructCodec)
+
+def _is_byte_array(codec: Codec) -> bool:
+    return isinstance(codec, BytesCodec) and codec.filled
 
 
 class PerCpuArrayMap(PerCpuHashMap, ArrayMap):

@@ -1,0 +1,108 @@
+"""Per-CPU maps whose value is itself a list: its shape says whether it is for one CPU or for all."""
+
+import pytest
+
+from pytest_bpfmaps import MapValueError
+from pytest_bpfmaps.maps import PerCpu
+
+PROLOGUE = """
+struct point { __u32 x, y; };
+struct points { struct point a, b; };
+typedef __u32 four_t[4];
+typedef __u32 grid_t[2][2];
+typedef __u8 bytes_t[4];
+typedef struct point points_t[2];
+typedef char names_t[2][8];
+typedef __s8 signed_t[2];
+"""
+# a value of each type
+VALUES = {
+    "four_t": [1, 2, 3, 4],
+    "grid_t": [[1, 2], [3, 4]],
+    "bytes_t": b"\1\2\3\4",
+    "points_t": [(1, 2), (3, 4)],
+    "names_t": ["ab", "cd"],
+    "signed_t": [-1, 1],
+    "struct point": (1, 2),
+    "struct points": ((1, 2), (3, 4)),
+}
+
+
+@pytest.fixture(params=["percpu_array", "percpu_hash"])
+def make(request, make_map):
+    return lambda value: make_map(request.param, value=value, prologue=PROLOGUE, max_entries=2)
+
+
+@pytest.fixture
+def cpus(make_map):
+    m = make_map("percpu_array")
+    return len(m[0])
+
+
+@pytest.mark.parametrize("type", VALUES)
+def test_one_value_is_for_all_cpus(make, cpus, type):
+    m, value = make(type), VALUES[type]
+    m[0] = value
+    assert list(m[0]) == [value] * cpus
+    m[0] = list(value)
+    assert list(m[0]) == [value] * cpus
+    m.update_batch({1: value})
+    assert list(m[1]) == [value] * cpus
+    assert m >= {1: [value] * cpus}
+
+
+@pytest.mark.parametrize("type", VALUES)
+def test_a_list_of_values_is_for_each_cpu(make, cpus, type):
+    m, value = make(type), VALUES[type]
+    others = [type_zero(m)] * (cpus - 1) + [value]
+    for given in (others, PerCpu(others), m[0] if m.get(0) else PerCpu(others)):
+        m[0] = given
+        assert list(m[0]) == list(given)
+    m[0] = others
+    assert m[0] == others
+    assert m >= {0: others}
+    assert (m[0] == value) is (cpus == 1 and [value] == value)
+
+
+def type_zero(m):
+    zero = m._value.decode(bytes(m._value.size))
+    return list(zero) if isinstance(zero, list) else zero
+
+
+def test_what_is_neither_is_refused(make, cpus):
+    m = make("four_t")
+    for wrong in ([1, 2, 3], [[1, 2, 3, 4]] * (cpus + 1), [[1, 2, 3]] * cpus, PerCpu([1, 2, 3, 4, 5])):
+        with pytest.raises(MapValueError):
+            m[0] = wrong
+
+
+def test_numpy_arrays_of_arrays(make, cpus):
+    np = pytest.importorskip("numpy")
+    m = make("four_t")
+    for key in (0, 1):
+        m[key] = [[cpu, 1, 2, 3 + key] for cpu in range(cpus)]
+    before = m.snapshot()
+    keys, values = m.to_numpy()
+    assert values.shape == (2, cpus, 4)
+    m.update_batch((keys, values))
+    assert m == before
+    m.update_batch((keys, values[:, 0]))  # one for all
+    assert m == {key: [before[key][0]] * cpus for key in (0, 1)}
+    m.update_batch((keys, values.astype(np.int64) + 1))
+    assert m == {key: [[cpu + 1, 2, 3, 4 + key] for cpu in range(cpus)] for key in (0, 1)}
+    with pytest.raises(MapValueError, match="its shape must be"):
+        m.update_batch((keys, values[:, 0, 0]))
+
+
+def test_numpy_keys_that_are_arrays(make_map):
+    pytest.importorskip("numpy")
+    m = make_map("hash", "pair_t", "grid_t", prologue=PROLOGUE + "typedef __u32 pair_t[2];")
+    m[1, 2] = [[1, 2], [3, 4]]
+    m[3, 4] = [[5, 6], [7, 8]]
+    before = m.snapshot()
+    assert before[1, 2] == [[1, 2], [3, 4]]
+    keys, values = m.to_numpy()
+    m.update_batch((keys, values))
+    assert m == before
+    m.update_batch((keys, values.astype("int64") * 2))
+    assert m == {(1, 2): [[2, 4], [6, 8]], (3, 4): [[10, 12], [14, 16]]}
