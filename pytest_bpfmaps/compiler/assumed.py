@@ -1,6 +1,7 @@
-"""Declarations that many a printed program takes for granted, and no header that it includes has.
+"""What many a printed program takes for granted: declarations that no header of it has, newer instructions.
 
-Given only where clang has just refused the source for want of them, so no source's own ones are in their way.
+Given only where clang has just refused the source for want of them, so nothing of the source's own is in the
+way.
 """
 
 from __future__ import annotations
@@ -17,16 +18,23 @@ _FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "include")
 
 @dataclass(frozen=True)
 class Assumption:
-    """What is given: `refusal` is how clang asks for it, `header` has it, `advice` says what to write."""
+    """What is given: `refusal` is how clang asks for it, `flags` give it, `advice` says what to write."""
 
     refusal: re.Pattern[str]
-    header: str
+    flags: tuple[str, ...]
     advice: str
+    name: str = ""  # of what is given, where clang does not name it
 
-    @property
-    def flags(self) -> list[str]:
-        """clang's options for it."""
-        return ["-include", os.path.join(_FOLDER, self.header)]
+    def is_settled(self, flags: Iterable[str]) -> bool:
+        """Whether options of the user's decide this."""
+        return self.flags == _MCPU and any(flag.startswith("-mcpu") for flag in flags)
+
+
+def _including(header: str) -> tuple[str, ...]:
+    return "-include", os.path.join(_FOLDER, header)
+
+
+_MCPU = ("-mcpu=v3",)
 
 
 _ERROR = r"^(.+?:\d+):\d+: error: "
@@ -36,15 +44,26 @@ ASSUMPTIONS = (
             _ERROR + r"(?:unknown type name|use of undeclared identifier) '([us](?:8|16|32|64))'",
             re.MULTILINE,
         ),
-        "bpfmaps_short_types.h",
+        _including("bpfmaps_short_types.h"),
         'is the kernel\'s own short name, taken as such; to compile elsewhere too, include "vmlinux.h" or '
         "write __{name}",
     ),
     Assumption(
         re.compile(_ERROR + r".*incomplete type '(struct bpf_map_def)'", re.MULTILINE),
-        "bpfmaps_map_def.h",
+        _including("bpfmaps_map_def.h"),
         "is taken as libbpf declared it before 1.0; to compile elsewhere too, declare it, or define the map "
         "in .maps",
+    ),
+    Assumption(
+        re.compile(
+            _ERROR + r"(?:[Uu]nsupported atomic operations?|Invalid usage of the XADD return value)"
+            r"|^fatal error: error in backend: line (?P<line>\d+): Invalid usage of the XADD",
+            re.MULTILINE,
+        ),
+        _MCPU,
+        "is what this atomic operation needs, and is given: clang before 20 compiles for older kernels; to "
+        "compile elsewhere too, give clang the option {name}",
+        _MCPU[0],
     ),
 )
 
@@ -57,11 +76,17 @@ def assumptions_in(warnings: str) -> list[Finding]:
     return [Finding(f, int(n), what, spelling) for f, n, what, spelling in _WARNING.findall(warnings)]
 
 
-def wanted(output: str, given: Iterable[Assumption]) -> tuple[Assumption, str] | None:
-    """What clang's `output` asks for beyond what it was given, and a warning that says so."""
+def wanted(
+    output: str, given: Iterable[Assumption], flags: Iterable[str] = (), file: str = ""
+) -> tuple[Assumption, str] | None:
+    """What clang's `output` asks for beyond what it was given, and a warning that says so.
+
+    `flags` are the options that it had, `file` is the source where clang tells only a line.
+    """
     for each in ASSUMPTIONS:
         found = each.refusal.search(output)
-        if found and each not in given:
-            name = found[2]
-            return each, f"{found[1]}: warning: '{name}' {each.advice.format(name=name)}\n"
+        if found and each not in given and not each.is_settled(flags):
+            name = each.name or found[2]
+            place = found[1] or f"{file}:{found['line']}"
+            return each, f"{place}: warning: '{name}' {each.advice.format(name=name)}\n"
     return None

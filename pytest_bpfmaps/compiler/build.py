@@ -68,7 +68,7 @@ class Builder:
             if not wants_vmlinux and missing_header(outcome.output) == "vmlinux.h":
                 wants_vmlinux = True
                 flags += ["-idirafter", str(self.vmlinux_folder())]
-            elif assumption := wanted(outcome.output, given):
+            elif assumption := wanted(outcome.output, given, flags, str(self.source)):
                 given.update([assumption])
                 flags += assumption[0].flags
             else:

@@ -7,6 +7,7 @@ import glob
 import os
 import platform
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -252,3 +253,31 @@ class TestWhatPrintedProgramsTakeForGranted:
     def test_other_errors_stay(self) -> None:
         with pytest.raises(CompileError, match=r"1 error .*\n(.*\n)*.*undeclared identifier 'nowhere'"):
             LocalCompiler().compile(CompileRequest(code=self.CODE + "u32 x() { return nowhere; }\n"))
+
+
+ATOMICS = {
+    "compare-and-swap": "return __sync_val_compare_and_swap(&value, 0, 1);",
+    "swap": "return __sync_lock_test_and_set(&value, 1);",
+    "or": "__sync_fetch_and_or(&value, 1); return 0;",
+    "fetched": "return __sync_fetch_and_add(&value, 1);",
+    "added": "__sync_fetch_and_add(&value, 1); return 0;",  # the one that every instruction set has
+}
+
+
+@pytest.mark.parametrize("clang", CLANGS)
+@pytest.mark.parametrize("name", ATOMICS)
+def test_newer_instructions_are_given_where_the_source_needs_them(clang: str, name: str) -> None:
+    """By the word of clang itself, asked without us."""
+    code = f"int value;\nint p(void *ctx)\n{{\n    {ATOMICS[name]}\n}}\n"
+    command = [clang, "-O2", "-target", "bpf", "-x", "c", "-c", "-o", os.devnull, "-"]
+    refused = subprocess.run(command, input=code.encode(), capture_output=True, check=False).returncode != 0
+    said: list[str] = []
+    compiler = LocalCompiler(clang, warn=said.append)
+    plain = compiler.compile(CompileRequest(code=code, name="p.bpf.c")).read_bytes()
+    newer = compiler.compile(CompileRequest(code=code, name="p.bpf.c", cflags=("-mcpu=v3",))).read_bytes()
+    assert [line.split(" is ")[0] for line in said] == (["p.bpf.c:4: warning: '-mcpu=v3'"] if refused else [])
+    assert not (refused and name == "added")
+    if refused:
+        assert plain == newer
+        with pytest.raises(CompileError):
+            compiler.compile(CompileRequest(code=code, name="p.bpf.c", cflags=("-mcpu=v2",)))
