@@ -54,26 +54,32 @@ class Bpf:
 
     def load(
         self,
-        source: Source | None = None,
+        source: Source | Sequence[Source] | None = None,
         *,
         code: str | None = None,
         globals: Mapping[str, Any] | None = None,
         max_entries: Mapping[str, int] | None = None,
-        programs: Iterable[str] | None = None,
+        maps: Mapping[str, Mapping[str, Any]] | None = None,
+        programs: Iterable[str] | Mapping[str, Mapping[str, Any]] | None = None,
         reuse: Mapping[str, Map] | None = None,
         cflags: Sequence[str] = (),
         defines: Mapping[str, Any] | None = None,
         pin_root: Source | None = None,
+        btf: Source | None = None,
     ) -> LoadedObject:
         """Compiles `source` (a ``.bpf.c``; a ``.bpf.o`` is taken as it is) or C text, and loads it.
 
         `globals` sets ``const volatile``, ``.data`` and ``.bss`` variables before the load; `max_entries`
-        resizes maps by name; `programs` names those to load (default: all); `reuse` puts live maps in place
-        of new ones; maps that are pinned by name are so in `pin_root` (default: `self.pin_root`). Raises
-        `CompileError`, `LoadError`, `VerifierError`, `NameLookupError`, `MapTypeError` …
+        resizes maps by name; `maps` sets whatever else a loader can, by a map's name:
+        ``{"counts": {"type": "lru_hash", "key_size": 8}}``, see `MapSpec`. `programs` names those to load
+        (default: all), or gives each settings, ``{"p": {"type": "xdp"}}``, see `ProgramSpec`. `reuse` puts
+        live maps in place of new ones; maps that are pinned by name are so in `pin_root` (default:
+        `self.pin_root`). `btf` is a file with the types that CO-RE relocations are made for, in place of the
+        kernel's own. Several sources and objects in a list are linked into one. Raises `CompileError`,
+        `LoadError`, `VerifierError`, `NameLookupError`, `MapTypeError` …
         """
-        opened = self.open(source, code=code, cflags=cflags, defines=defines, pin_root=pin_root)
-        opened.configure(globals=globals, max_entries=max_entries, programs=programs, reuse=reuse)
+        opened = self.open(source, code=code, cflags=cflags, defines=defines, pin_root=pin_root, btf=btf)
+        opened.configure(globals=globals, max_entries=max_entries, maps=maps, programs=programs, reuse=reuse)
         loaded = self._keep(opened.load())
         keep(loaded._descriptors)
         for program in loaded.programs:
@@ -83,30 +89,42 @@ class Bpf:
 
     def open(
         self,
-        source: Source | None = None,
+        source: Source | Sequence[Source] | None = None,
         *,
         code: str | None = None,
         cflags: Sequence[str] = (),
         defines: Mapping[str, Any] | None = None,
         pin_root: Source | None = None,
+        btf: Source | None = None,
     ) -> OpenedObject:
         """Compiles and opens an object without loading it; the way for whoever configures more."""
         path = self.compile(source, code=code, cflags=cflags, defines=defines)
-        name = Path(source).name if source else path.name
+        name = " + ".join(Path(each).name for each in _each(source)) or path.name
         root = None if pin_root is None else str(pin_root)
-        opened = OpenedObject(path, name=name, pins=self._pins, pin_root=root, portable=self._portable)
+        types = None if btf is None else self._beside(btf)
+        opened = OpenedObject(
+            path, name=name, btf=types, pins=self._pins, pin_root=root, portable=self._portable
+        )
         self._output.listen(opened)
         return self._keep(opened)
 
     def compile(
         self,
-        source: Source | None = None,
+        source: Source | Sequence[Source] | None = None,
         *,
         code: str | None = None,
         cflags: Sequence[str] = (),
         defines: Mapping[str, Any] | None = None,
     ) -> Path:
-        """The path of the compiled object. Raises `CompileError` with clang's diagnostics."""
+        """The path of the compiled object, of several sources and objects that of one linked of them.
+
+        Raises `CompileError` with clang's diagnostics, or with libbpf's for what can't be linked.
+        """
+        several = _each(source)
+        if len(several) > 1 and code is None:
+            made = [self.compile(each, cflags=cflags, defines=defines) for each in several]
+            return self._compiler.link(made)
+        source = several[0] if several else None
         if (source is None) == (code is None):
             raise CompileError(
                 "cannot compile",
@@ -126,6 +144,11 @@ class Bpf:
             defines=tuple((n, None if v is None else str(v)) for n, v in (defines or {}).items()),
         )
         return self._compiler.compile(request)
+
+    def _beside(self, path: Source) -> Path:
+        """A file of the test's: an absolute path, or one in the first of the folders that has it."""
+        places = [folder / path for folder in self._folders]
+        return next((place for place in places if place.exists()), Path(path))
 
     def rejects(
         self, source: Source | None = None, *patterns: str | re.Pattern[str], **options: Any
@@ -251,6 +274,12 @@ class Bpf:
     def _keep(self, made: Closeable) -> Closeable:
         self._stack.push(made)
         return made
+
+
+def _each(source: Source | Sequence[Source] | None) -> list[Source]:
+    if source is None:
+        return []
+    return [source] if isinstance(source, str | PathLike) else list(source)
 
 
 def _describe(condition: Callable[[], Any]) -> str:

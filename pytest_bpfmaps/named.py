@@ -29,7 +29,7 @@ class Named(Generic[T]):
             raise NameLookupError(
                 f"no {self._what} {name!r}",
                 on=f"in {self._on}",
-                fix=closest(name, {**self._parts, **self._hidden}),
+                fix=closest(name, {**self._parts, **(self._hidden if name.startswith(".") else {})}),
             )
         return found
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from .attach import attach_program
 from .attach.sections import teach_unknown
 from .btf import Codecs
 from .contexts import context_codec, return_codec
-from .errors import ClosedError, LoadError
+from .errors import ClosedError, LoadError, NameLookupError, closest
 from .kernel.runs import LOADED
 from .kernel.types import ProgramType
 from .libbpf import check, ffi, lib, to_str
@@ -17,6 +19,17 @@ from .links import Link
 from .maps.pins import Pins
 from .run import Runnable, RunResult, run_program
 from .streams import Streams
+
+_SETTINGS = ("type", "expected_attach_type", "flags", "autoload")
+
+
+@cache
+def attach_types() -> list[str]:
+    """libbpf's names of ``enum bpf_attach_type``, each at its number."""
+    names: list[str] = []
+    while name := to_str(lib.libbpf_bpf_attach_type_str(len(names))):
+        names.append(name)
+    return names
 
 
 class ProgramSpec:
@@ -30,8 +43,56 @@ class ProgramSpec:
 
     @property
     def type(self) -> ProgramType | int:
-        """Its ``enum bpf_prog_type``, from the section's name."""
+        """Its ``enum bpf_prog_type``, from the section's name; can be set, by number or name (``"xdp"``)."""
         return ProgramType.from_number(lib.bpf_program__type(self._handle))
+
+    @type.setter
+    def type(self, wanted: ProgramType | int | str) -> None:
+        number = ProgramType.from_name(wanted) if isinstance(wanted, str) else wanted
+        if number is None:
+            known = map(str, ProgramType)
+            raise NameLookupError("no program type", on=repr(wanted), fix=closest(str(wanted), known))
+        self._set("type", number)
+
+    @property
+    def expected_attach_type(self) -> str | int:
+        """Its ``enum bpf_attach_type`` as libbpf names it, ``"xdp_devmap"``; can be set, also by number."""
+        number = int(lib.bpf_program__expected_attach_type(self._handle))
+        return to_str(lib.libbpf_bpf_attach_type_str(number)) or number
+
+    @expected_attach_type.setter
+    def expected_attach_type(self, wanted: str | int) -> None:
+        if isinstance(wanted, str):
+            names = attach_types()
+            name = wanted.lower().removeprefix("bpf_")
+            if name not in names:
+                raise NameLookupError("no attach type", on=repr(wanted), fix=closest(name, names))
+            wanted = names.index(name)
+        self._set("expected_attach_type", wanted)
+
+    @property
+    def flags(self) -> int:
+        """``BPF_F_*`` of the load, ``BPF_F_SLEEPABLE`` for example; can be set."""
+        return int(lib.bpf_program__flags(self._handle))
+
+    @flags.setter
+    def flags(self, flags: int) -> None:
+        self._set("flags", flags)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Sets `type`, `expected_attach_type`, `flags`, `autoload` by name.
+
+        Raises `NameLookupError` for another name, `LoadError` for what libbpf refuses.
+        """
+        for name, value in settings.items():
+            if name not in _SETTINGS:
+                raise NameLookupError("no setting", on=f"{name!r} of {self}", fix=closest(name, _SETTINGS))
+            setattr(self, name, value)
+
+    def _set(self, name: str, value: int) -> None:
+        """By libbpf's function of that name."""
+        what, on = f"cannot set {name}={value}", f"of {self}"
+        check(getattr(lib, f"bpf_program__set_{name}")(self._handle, value), LoadError, what, on=on)
 
     @property
     def autoload(self) -> bool:
@@ -40,12 +101,7 @@ class ProgramSpec:
 
     @autoload.setter
     def autoload(self, wanted: bool) -> None:
-        check(
-            lib.bpf_program__set_autoload(self._handle, wanted),
-            LoadError,
-            "cannot set autoload of",
-            on=str(self),
-        )
+        self._set("autoload", wanted)
 
     def set_attach_target(self, function: str, target: Program | None = None) -> None:
         """Fixes what it is loaded for: a function of the kernel, or of the loaded program `target`.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .objects import OpenedObject
 
 Pattern = str | re.Pattern[str]
-_OF_OPEN = ("code", "cflags", "defines", "pin_root")
+_OF_OPEN = ("code", "cflags", "defines", "pin_root", "btf")
 _TAIL = 20  # lines
 
 

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from .objects import OpenedObject
 
 
+_OF_MAPS = (
+    *("type", "key_size", "value_size", "max_entries", "map_flags", "map_extra", "numa_node", "ifindex"),
+    "autocreate",
+)
+_OF_PROGRAMS = ("type", "expected_attach_type", "flags")
+
+
 def log_of_rejected(opened: OpenedObject, name: str, first: str) -> str:
     """The best log there is of the program `name`; `first` is what the load itself left.
 
@@ -41,7 +48,7 @@ def log_of_accepted(opened: OpenedObject, name: str) -> str:
 
 def _load_again(opened: OpenedObject, name: str, size: int) -> tuple[int, str]:
     """Error number and log of a load of just that program; a libbpf object can't be loaded twice."""
-    with type(opened)(opened.path, name=opened.name) as again, capture_log():
+    with type(opened)(opened.path, name=opened.name, btf=opened.btf) as again, capture_log():
         _copy_configuration(opened, again)
         for program in again.programs:
             program.autoload = program.name == name
@@ -50,7 +57,7 @@ def _load_again(opened: OpenedObject, name: str, size: int) -> tuple[int, str]:
 
 
 def _copy_configuration(old: OpenedObject, new: OpenedObject) -> None:
-    """Sizes and initial values; the new object's maps are its own and not pinned."""
+    """All settings and initial values; the new object's maps are its own and not pinned."""
     for mine, theirs in zip(_maps(old), _maps(new), strict=True):
         lib.bpf_map__set_pin_path(theirs, ffi.NULL)
         if lib.bpf_map__is_internal(mine):
@@ -59,7 +66,10 @@ def _copy_configuration(old: OpenedObject, new: OpenedObject) -> None:
             if values != ffi.NULL:
                 lib.bpf_map__set_initial_value(theirs, values, size[0])
         else:
-            lib.bpf_map__set_max_entries(theirs, lib.bpf_map__max_entries(mine))
+            for name in _OF_MAPS:
+                getattr(lib, f"bpf_map__set_{name}")(theirs, getattr(lib, f"bpf_map__{name}")(mine))
+    for program in new.programs:
+        program.configure({name: getattr(old.programs[program.name], name) for name in _OF_PROGRAMS})
 
 
 def _maps(opened: OpenedObject) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from time import time_ns
@@ -19,6 +19,7 @@ from .clang import Clang, find_clang
 from .collector import collect_sometimes
 from .flags import flags_for, surroundings
 from .inputs import Inputs, record
+from .link import link
 from .portability import tell
 from .request import CompileRequest
 from .sources import read_source
@@ -87,6 +88,10 @@ class LocalCompiler:
         if entry.warnings:
             self._warn(entry.warnings)
         return self._cache.root / entry.name
+
+    def link(self, objects: Sequence[Path]) -> Path:
+        """The path of one object that is linked of several; see `link.link`."""
+        return link(objects)
 
     def _key(self, request: CompileRequest, text: bytes) -> str:
         around = surroundings(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -61,4 +62,8 @@ class Compiler(Protocol):
 
     def compile(self, request: CompileRequest) -> Path:
         """The path of the BPF object for `request`. Raises `CompileError`."""
+        ...
+
+    def link(self, objects: Sequence[Path]) -> Path:
+        """The path of one object that is linked of several. Raises `CompileError`."""
         ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -32,6 +34,22 @@ class StructOpsMap(Map):
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
         super().__init__(fd, info, codecs, **options)
         self._typed = False
+        self._register: Callable[[], Any] | None = None  # of the object that declares it
+
+    def attach(self) -> Any:
+        """Registers this map alone, and returns its link; `LoadedObject.attach` takes all of the object.
+
+        Raises `AttachError` with errno, and `UnsupportedError` for a map that no object at hand declares.
+        """
+        if self._register is None:
+            raise UnsupportedError(
+                "cannot register",
+                on=str(self),
+                why="it was found by its id or a pin, and libbpf registers a map of an object",
+                fix="load the object here: bpf.load(…).maps.NAME.attach()",
+                errno=errno.EOPNOTSUPP,
+            )
+        return self._register()
 
     @property
     def state(self) -> StructOpsState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Self
 
 from ..attach import attach_program, names_no_target
@@ -35,7 +36,11 @@ class LoadedObject:
         self.maps: Named[Any] = Named(
             "map", name, _make_maps(user, codecs, declared), hidden=_make_maps(internal, codecs, {})
         )
-        self._struct_ops = {n: m for n, m in user.items() if lib.bpf_map__type(m) == MapType.STRUCT_OPS}
+        self._struct_ops = {
+            n: m for n, m in user.items() if n in self.maps and lib.bpf_map__type(m) == MapType.STRUCT_OPS
+        }
+        for each in self._struct_ops:
+            self.maps[each]._register = partial(self._register_alone, each)
         programs = [
             Program(p, self._links, codecs)
             for p in walk(lib.bpf_object__next_program, handle)
@@ -61,10 +66,8 @@ class LoadedObject:
         try:
             for program in self.programs:
                 self._attach_default(program, made)
-            for name, handle in self._struct_ops.items():
-                link = register_struct_ops(handle, f"map {name!r} (struct_ops)")
-                link._belongs_to(lib.bpf_map__fd(handle), None)
-                made.append(link)
+            for name in self._struct_ops:
+                made.append(self._register(name))
         except BaseException:
             close_all(made)
             raise
@@ -78,6 +81,20 @@ class LoadedObject:
             )
         self._links += made
         return Links(made)
+
+    def _register(self, name: str) -> Link:
+        """Registers a struct_ops map."""
+        if self._handle == ffi.NULL:
+            raise ClosedError("cannot register", on=f"map {name!r} of {self.name}", why="it is closed")
+        handle = self._struct_ops[name]
+        link = register_struct_ops(handle, f"map {name!r} (struct_ops)")
+        link._belongs_to(lib.bpf_map__fd(handle), None)
+        return link
+
+    def _register_alone(self, name: str) -> Link:
+        link = self._register(name)
+        self._links.append(link)
+        return link
 
     def _examples(self) -> str:
         return ", ".join(f"obj.programs.{p.name}.{example_for(p.type)}" for p in self.programs)

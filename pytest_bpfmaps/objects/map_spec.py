@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import LoadError
+from ..errors import LoadError, MapValueError, NameLookupError, closest
 from ..libbpf import check, lib, to_str
 from ..maps import Map, MapType
 from ..maps.arena import ArenaMap
 from ..maps.declared import declared_types
 from ..pinning import pin_path, set_pin_path
+
+SETTINGS = (
+    *("type", "key_size", "value_size", "max_entries", "flags", "map_extra", "numa_node", "ifindex"),
+    *("autocreate", "pin_path"),
+)
+"""What `MapSpec.configure`, and so ``bpf.load(maps=…)``, can set."""
 
 
 class MapSpec:
@@ -26,8 +33,15 @@ class MapSpec:
 
     @property
     def type(self) -> MapType | int:
-        """Its ``enum bpf_map_type``."""
+        """Its ``enum bpf_map_type``; can be set, by number or name (``"lru_hash"``)."""
         return MapType.from_number(lib.bpf_map__type(self._handle))
+
+    @type.setter
+    def type(self, wanted: MapType | int | str) -> None:
+        number = MapType.from_name(wanted) if isinstance(wanted, str) else wanted
+        if number is None:
+            raise NameLookupError("no map type", on=repr(wanted), fix=closest(str(wanted), map(str, MapType)))
+        self._set("type", number)
 
     def set_inner_map(self, live: Map) -> None:
         """Fixes what the inner maps of this map of maps are like: as `live`, which it does not get into.
@@ -52,8 +66,83 @@ class MapSpec:
 
     @max_entries.setter
     def max_entries(self, count: int) -> None:
-        what = f"cannot set max_entries={count}"
-        check(lib.bpf_map__set_max_entries(self._handle, count), LoadError, what, on=f"of {self}")
+        self._set("max_entries", count)
+
+    @property
+    def key_size(self) -> int:
+        """Bytes of a key; can be set. A key whose declared type has another size is `bytes` in Python."""
+        return int(lib.bpf_map__key_size(self._handle))
+
+    @key_size.setter
+    def key_size(self, size: int) -> None:
+        self._set("key_size", size)
+
+    @property
+    def value_size(self) -> int:
+        """Bytes of a value, as `key_size`; of a stack trace map 8 for each frame."""
+        return int(lib.bpf_map__value_size(self._handle))
+
+    @value_size.setter
+    def value_size(self, size: int) -> None:
+        self._set("value_size", size)
+
+    @property
+    def flags(self) -> int:
+        """``BPF_F_*``; can be set."""
+        return int(lib.bpf_map__map_flags(self._handle))
+
+    @flags.setter
+    def flags(self, flags: int) -> None:
+        self._set("map_flags", flags)
+
+    @property
+    def map_extra(self) -> int:
+        """What its type takes beyond flags, such as a bloom filter's hash functions; can be set.
+
+        Linux 5.16, commit 9330986c0300.
+        """
+        return int(lib.bpf_map__map_extra(self._handle))
+
+    @map_extra.setter
+    def map_extra(self, extra: int) -> None:
+        self._set("map_extra", extra)
+
+    @property
+    def numa_node(self) -> int:
+        """The node whose memory it takes; can be set. It counts with ``BPF_F_NUMA_NODE`` in `flags` only."""
+        return int(lib.bpf_map__numa_node(self._handle))
+
+    @numa_node.setter
+    def numa_node(self, node: int) -> None:
+        self._set("numa_node", node)
+
+    @property
+    def ifindex(self) -> int:
+        """The interface whose hardware has it (offload), 0 for none; can be set."""
+        return int(lib.bpf_map__ifindex(self._handle))
+
+    @ifindex.setter
+    def ifindex(self, index: int) -> None:
+        self._set("ifindex", index)
+
+    @property
+    def autocreate(self) -> bool:
+        """Whether loading the object creates it; can be set."""
+        return bool(lib.bpf_map__autocreate(self._handle))
+
+    @autocreate.setter
+    def autocreate(self, wanted: bool) -> None:
+        self._set("autocreate", wanted)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Sets attributes by name: ``{"type": "lru_hash", "key_size": 8}``.
+
+        Raises `NameLookupError` for a name that is none of them, `LoadError` for what libbpf refuses.
+        """
+        for name, value in settings.items():
+            if name not in SETTINGS:
+                raise NameLookupError("no setting", on=f"{name!r} of {self}", fix=closest(name, SETTINGS))
+            setattr(self, name, value)
 
     @property
     def pin_path(self) -> str | None:
@@ -82,6 +171,15 @@ class MapSpec:
         check(
             lib.bpf_map__reuse_fd(self._handle, live.fd), LoadError, f"cannot reuse {live}", on=f"as {self}"
         )
+
+    def _set(self, name: str, value: int) -> None:
+        """By libbpf's function of that name."""
+        what, on = f"cannot set {name}={value}", f"of {self}"
+        try:
+            result = getattr(lib, f"bpf_map__set_{name}")(self._handle, value)
+        except (OverflowError, TypeError) as e:
+            raise MapValueError(what, on=on, why=str(e), fix="give a number that fits into the field") from e
+        check(result, LoadError, what, on=on)
 
     def __str__(self) -> str:
         return f"map {self.name!r} ({self.type})"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
 
+from ..errors import LoadError
 from ..libbpf import ffi, lib, to_str
+from ..vm.vmlinux_h import RUNNING
 
 
 def find_kconfig(data: bytes) -> Any:
@@ -15,6 +18,34 @@ def find_kconfig(data: bytes) -> Any:
     if not path or b".kconfig" not in data or not Path(path).is_file():
         return ffi.NULL
     return ffi.new("char[]", Path(path).read_bytes())
+
+
+def find_btf(given: Path | None) -> Any:
+    """The file that libbpf takes the kernel's types from, where the kernel does not show them itself.
+
+    That is `given`, else the BTF that the catalogue has for this release. Raises `LoadError` when there is no
+    such file.
+    """
+    if given is not None and not given.is_file():
+        raise LoadError(
+            "cannot take the kernel's types",
+            on=f"from {given}",
+            why="there is no such file",
+            fix="name a file with raw BTF, or an ELF file with a section .BTF: bpf.load(…, btf=PATH)",
+            errno=errno.ENOENT,
+        )
+    found = given or (None if os.path.exists(RUNNING) else _btf_of_the_catalogue())
+    return ffi.NULL if found is None else ffi.new("char[]", os.fsencode(found))
+
+
+def _btf_of_the_catalogue() -> Path | None:
+    path = os.environ.get("BPFMAPS_KERNEL_BTF")  # in a guest, where the catalogue is the host's
+    if path is not None:
+        return Path(path) if path else None
+    from ..vm.catalogue import Catalogue
+
+    mine = os.uname().release
+    return next((kernel.btf for kernel in Catalogue() if kernel.release == mine), None)
 
 
 def object_name(path: Path) -> str:

@@ -37,7 +37,7 @@ from ..verifier.buffers import stats_buffers
 from .loaded import LoadedObject
 from .map_spec import MapSpec
 from .mended import mended, unknown_members
-from .object_file import find_kconfig, object_name, split_maps, walk
+from .object_file import find_btf, find_kconfig, object_name, split_maps, walk
 from .struct_ops_members import without_unknown_members
 
 
@@ -46,8 +46,10 @@ class OpenedObject:
 
     `path` is the file, `name` what messages call it. Maps that the object wants pinned by name get their pins
     in the folder `pin_root`, or else in that of `pins`, which also remembers the pins that the load makes.
-    Raises `LoadError` for a file that is no BPF object. What libbpf would refuse, and is mended here, is a
-    `PortabilityWarning`, or with `portable` a `PortabilityError`.
+    `btf` is a file with the types that relocations (CO-RE) are made for, in place of the running kernel's:
+    raw BTF, or an ELF file with a section ``.BTF``. Raises `LoadError` for a file that is no BPF object. What
+    libbpf would refuse, and is mended here, is a `PortabilityWarning`, or with `portable` a
+    `PortabilityError`.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class OpenedObject:
         pins: Pins | None = None,
         pin_root: str | None = None,
         portable: bool = False,
+        btf: Path | None = None,
     ) -> None:
         self.path = path
+        self.btf = btf
         self.name = name or path.name
         if not path.is_file():
             why = "it is a folder" if path.is_dir() else "there is no such file"
@@ -71,8 +75,10 @@ class OpenedObject:
         trimmed = without_unknown_members(data if upgrade is None else upgrade)
         upgrade = trimmed.data if trimmed.members else upgrade
         name_in_kernel = ffi.new("char[]", object_name(path).encode())
-        kconfig = find_kconfig(data)
-        settings = opts("bpf_object_open_opts", object_name=name_in_kernel, kconfig=kconfig)
+        kconfig, types = find_kconfig(data), find_btf(btf)
+        settings = opts(
+            "bpf_object_open_opts", object_name=name_in_kernel, kconfig=kconfig, btf_custom_path=types
+        )
         with capture_log() as log:
             if upgrade is None:
                 handle = lib.bpf_object__open_file(os.fsencode(path), settings)
@@ -85,7 +91,8 @@ class OpenedObject:
         self._codecs = _codecs_of(handle, path)
         maps = walk(lib.bpf_object__next_map, handle)
         user, internal = split_maps(maps)
-        self.maps = Named("map", self.name, {n: MapSpec(m) for n, m in user.items()})
+        sections = {n: MapSpec(m) for n, m in internal.items()}
+        self.maps = Named("map", self.name, {n: MapSpec(m) for n, m in user.items()}, hidden=sections)
         self._pinned = PinnedMaps(self.maps, pins, pin_root)
         programs = [ProgramSpec(p) for p in walk(lib.bpf_object__next_program, handle)]
         self.programs = Named("program", self.name, {p.name: p for p in programs})
@@ -108,10 +115,13 @@ class OpenedObject:
         *,
         globals: Mapping[str, Any] | None = None,
         max_entries: Mapping[str, int] | None = None,
-        programs: Iterable[str] | None = None,
+        maps: Mapping[str, Mapping[str, Any]] | None = None,
+        programs: Iterable[str] | Mapping[str, Mapping[str, Any]] | None = None,
         reuse: Mapping[str, Map] | None = None,
     ) -> Self:
         """Sets what `bpf.load` takes as arguments. Raises `NameLookupError` for names the object lacks."""
+        for name, settings in (maps or {}).items():
+            self.maps[name].configure(settings)
         for name, value in (globals or {}).items():
             self.globals[name] = value
         for name, count in (max_entries or {}).items():
@@ -130,6 +140,9 @@ class OpenedObject:
             )
         for program in self.programs:
             program.autoload = program.name in wanted
+        if isinstance(programs, Mapping):
+            for name, settings in programs.items():
+                self.programs[name].configure(settings)
 
     def load(self) -> LoadedObject:
         """Creates the maps and has the verifier check the programs.

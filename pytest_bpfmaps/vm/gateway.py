@@ -158,7 +158,11 @@ class Gateway:
             "cwd": os.getcwd(),
             # The kernel's configuration is not among the host's files in /boot; probes look for it here.
             "timeout": self.timeout,
-            "env": {**os.environ, "BPFMAPS_KERNEL_CONFIG": str(kernel.config or "")},
+            "env": {
+                **os.environ,
+                "BPFMAPS_KERNEL_CONFIG": str(kernel.config or ""),
+                "BPFMAPS_KERNEL_BTF": str(kernel.btf or ""),
+            },
             "umask": mask,
             "path": [p for p in sys.path if p],
             "hostname": socket.gethostname(),
@@ -170,7 +174,7 @@ class Gateway:
 
     def _answer(self, control: Lines, kernel: Kernel, message: dict[str, Any]) -> None:
         try:
-            calls = {"compile": self._compile, "digest": _digest}
+            calls = {"compile": self._compile, "digest": _digest, "link": _link}
             answer = {"result": calls[message["call"]](message["argument"], kernel)}
         except Exception as error:
             answer = {"error": dump_error(error)}
@@ -254,6 +258,13 @@ def _digest(path: str, _kernel: Kernel) -> str:
         return sha256(Path(path).read_bytes()).hexdigest()
     except OSError:
         return ""
+
+
+def _link(paths: str, _kernel: Kernel) -> str:
+    """The path of one object that is linked of several."""
+    from pytest_bpfmaps.compiler.link import link
+
+    return str(link([Path(path) for path in json.loads(paths)]))
 
 
 def _without_details(error: BpfError) -> str:

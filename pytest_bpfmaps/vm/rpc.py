@@ -13,7 +13,7 @@ import os
 import pickle
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -129,6 +129,14 @@ class RemoteCompiler:
 
             show_warnings(warnings, portable=self._portable)
         return Path(path)
+
+    def link(self, objects: Sequence[Path]) -> Path:
+        """One object that is linked of several: by the host, unless one of them is only here."""
+        if all(map(self._host_has, objects)):
+            return Path(self._host.call("link", json.dumps([str(path) for path in objects])))
+        from pytest_bpfmaps.compiler.link import link
+
+        return link(objects)
 
     def _host_has(self, source: Path) -> bool:
         digest = sha256(source.read_bytes()).hexdigest()

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from pytest_bpfmaps import AttachError
+from pytest_bpfmaps import AttachError, UnsupportedError
 
 pytestmark = pytest.mark.bpf_requires("struct_ops", map_type="struct_ops")
 
@@ -80,3 +80,48 @@ def test_a_name_can_be_registered_once(load):
 def test_the_kernel_wants_certain_functions(load):
     with pytest.raises(AttachError, match=r"cannot register map 'tiny' .*wants functions that it lacks"):
         load(defines={"NO_UNDO": None}).attach()
+
+
+TWO = (
+    CODE.replace("NO_UNDO", "NEVER")
+    + """
+SEC(".struct_ops")
+struct tcp_congestion_ops small = {
+    .init = (void *)t_init,
+    .ssthresh = (void *)t_ssthresh,
+    .cong_avoid = (void *)t_grow,
+    .undo_cwnd = (void *)t_undo,
+    .name = "bpfmaps_small",
+};
+"""
+)
+
+
+def test_one_of_several_is_registered_alone(bpf):
+    obj = bpf.load(code=TWO)
+    with obj.maps.small.attach():
+        use(b"bpfmaps_small")
+        with pytest.raises(FileNotFoundError):
+            use(b"bpfmaps_tiny")
+    with pytest.raises(FileNotFoundError):
+        use(b"bpfmaps_small")
+
+
+def test_all_of_several_are_registered_together(bpf):
+    with bpf.load(code=TWO).attach():
+        use(b"bpfmaps_small")
+        use(b"bpfmaps_tiny")
+
+
+def test_one_of_several_is_created_alone(bpf):
+    obj = bpf.load(code=TWO, maps={"small": {"autocreate": False}})
+    assert [m.name for m in obj.maps if str(m.type) == "struct_ops"] == ["tiny"]
+    with obj.attach():
+        use(b"bpfmaps_tiny")
+        with pytest.raises(FileNotFoundError):
+            use(b"bpfmaps_small")
+
+
+def test_a_map_that_was_found_by_its_id_is_not_registered(bpf, load):
+    with pytest.raises(UnsupportedError, match=r"bpf\.load"):
+        bpf.map_by_id(load().maps.tiny.id).attach()

@@ -177,10 +177,17 @@ int bpf_map__fd(const struct bpf_map *map);
 int bpf_map__reuse_fd(struct bpf_map *map, int fd);
 const char *bpf_map__name(const struct bpf_map *map);
 uint32_t bpf_map__type(const struct bpf_map *map);
+int bpf_map__set_type(struct bpf_map *map, uint32_t type);
 uint32_t bpf_map__max_entries(const struct bpf_map *map);
 int bpf_map__set_max_entries(struct bpf_map *map, uint32_t max_entries);
 uint32_t bpf_map__map_flags(const struct bpf_map *map);
+int bpf_map__set_map_flags(struct bpf_map *map, uint32_t flags);
+uint32_t bpf_map__numa_node(const struct bpf_map *map);
+int bpf_map__set_numa_node(struct bpf_map *map, uint32_t numa_node);
+uint32_t bpf_map__ifindex(const struct bpf_map *map);
+int bpf_map__set_ifindex(struct bpf_map *map, uint32_t ifindex);
 uint64_t bpf_map__map_extra(const struct bpf_map *map);
+int bpf_map__set_map_extra(struct bpf_map *map, uint64_t map_extra);
 uint32_t bpf_map__key_size(const struct bpf_map *map);
 int bpf_map__set_key_size(struct bpf_map *map, uint32_t size);
 uint32_t bpf_map__value_size(const struct bpf_map *map);
@@ -231,3 +238,12 @@ typedef int (*perf_buffer_event_fn)(void *ctx, int cpu, struct perf_event_header
 struct perf_buffer *perf_buffer__new_raw(int map_fd, size_t page_cnt, struct perf_event_attr *attr,
 					 perf_buffer_event_fn event_cb, void *ctx,
 					 const struct perf_buffer_raw_opts *opts);
+
+struct bpf_linker;
+struct bpf_linker_opts;
+struct bpf_linker_file_opts;
+struct bpf_linker *bpf_linker__new(const char *filename, struct bpf_linker_opts *opts);
+int bpf_linker__add_file(struct bpf_linker *linker, const char *filename,
+			 const struct bpf_linker_file_opts *opts);
+int bpf_linker__finalize(struct bpf_linker *linker);
+void bpf_linker__free(struct bpf_linker *linker);

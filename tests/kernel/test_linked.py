@@ -1,0 +1,100 @@
+"""Several sources linked into one object: as bpftool links them, and by whom a name is meant."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from pytest_bpfmaps import CompileError, LoadError
+
+HEAD = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+"""
+MAIN = """
+extern struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 4);
+    __type(key, __u32);
+    __type(value, __u64);
+} counts SEC(".maps");
+extern int limit;
+int add(__u32 key);
+
+SEC("xdp") int count(struct xdp_md *ctx) { return add(1) < limit ? XDP_PASS : XDP_DROP; }
+"""
+LIBRARY = """
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 4);
+    __type(key, __u32);
+    __type(value, __u64);
+} counts SEC(".maps");
+int limit = 3;
+
+__noinline int add(__u32 key)
+{
+    __u64 *value = bpf_map_lookup_elem(&counts, &key);
+
+    return value ? (*value += STEP) : 0;
+}
+"""
+
+
+@pytest.fixture
+def sources(tmp_path):
+    (tmp_path / "main.bpf.c").write_text(HEAD + MAIN)
+    (tmp_path / "library.bpf.c").write_text(HEAD + LIBRARY)
+    return [tmp_path / "main.bpf.c", tmp_path / "library.bpf.c"]
+
+
+def test_one_object_of_two_sources(bpf, sources):
+    obj = bpf.load(sources, defines={"STEP": 2}, globals={"limit": 5})
+    assert [obj.programs.count.run(bytes(64)).retval for _ in range(3)] == [2, 2, 1]
+    assert obj.maps.counts == {0: 0, 1: 6, 2: 0, 3: 0}
+    assert obj.globals.limit == 5
+
+
+def test_sources_and_objects_may_be_mixed(bpf, sources, tmp_path):
+    main, library = sources
+    made = bpf.compile(library, defines={"STEP": 1})
+    copy = tmp_path / "library.bpf.o"
+    shutil.copyfile(made, copy)
+    obj = bpf.load([main, copy])
+    assert obj.programs.count.run(bytes(64)).retval == 2
+
+
+def test_it_is_what_bpftool_links(bpf, sources, tmp_path):
+    bpftool = shutil.which("bpftool", path="/usr/sbin:/usr/bin:/sbin:/usr/local/sbin")
+    if bpftool is None:
+        pytest.skip("no bpftool: apt-get install bpftool")
+    made = [bpf.compile(each, defines={"STEP": 1}) for each in sources]
+    theirs = tmp_path / "theirs.bpf.o"
+    subprocess.run([bpftool, "gen", "object", theirs, *made], check=True)
+    assert bpf.compile(sources, defines={"STEP": 1}).read_bytes() == theirs.read_bytes()
+
+
+def test_the_same_objects_are_linked_once(bpf, sources):
+    first = bpf.compile(sources, defines={"STEP": 1})
+    before = first.stat()
+    assert bpf.compile(sources, defines={"STEP": 1}) == first
+    assert first.stat().st_mtime_ns == before.st_mtime_ns
+    assert bpf.compile(sources, defines={"STEP": 2}) != first
+
+
+def test_what_does_not_fit_is_refused(bpf, sources):
+    main, library = sources
+    other = library.with_name("other.bpf.c")
+    other.write_text(HEAD + "int limit = 4;\n")
+    with pytest.raises(CompileError, match=r"(?s)cannot link main\.bpf\.o and .*\(limit\) definition"):
+        bpf.load([main, library, other], defines={"STEP": 1})
+    with pytest.raises(CompileError, match="both a source and code"):
+        bpf.load([main], code=HEAD)
+    with pytest.raises(CompileError, match="neither a source nor code"):
+        bpf.load([])
+
+
+def test_what_nobody_defines_is_refused(bpf, sources):
+    with pytest.raises(LoadError, match=r"limit|add|counts"):
+        bpf.load(sources[:1])
