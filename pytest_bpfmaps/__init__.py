@@ -39,6 +39,11 @@ BPF_EXIST = 2
 BPF_F_LOCK = 4
 """Lookup and update: take the ``struct bpf_spin_lock`` of the value (Linux 5.1)."""
 
+BPF_F_CPU = 8
+"""Lookup and update of a per-CPU map: one CPU's value; ``cpu << 32 | BPF_F_CPU`` (Linux 6.19)."""
+BPF_F_ALL_CPUS = 16
+"""Update of a per-CPU map: the same value for all CPUs (Linux 6.19)."""
+
 XDP_ABORTED = XdpAction.XDP_ABORTED
 XDP_DROP = XdpAction.XDP_DROP
 XDP_PASS = XdpAction.XDP_PASS
@@ -73,6 +78,8 @@ __all__ = [
     "BPF_DROP",
     "BPF_EXIST",
     "BPF_FLOW_DISSECTOR_CONTINUE",
+    "BPF_F_ALL_CPUS",
+    "BPF_F_CPU",
     "BPF_F_LOCK",
     "BPF_LWT_REROUTE",
     "BPF_NOEXIST",

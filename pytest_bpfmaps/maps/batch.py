@@ -8,8 +8,9 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .. import BPF_F_ALL_CPUS, BPF_F_CPU
 from ..btf.codec import Buffer
-from ..errors import MapError
+from ..errors import MapError, UnsupportedError
 from ..kernel.types import MapType
 from ..libbpf import ffi, lib, opts
 from ..libbpf.calls import failure
@@ -123,6 +124,14 @@ def update_all(the_map: Map, keys: Buffer, values: Buffer, count: int, flags: in
     """Writes packed elements. Raises `MapError`; elements before the refused one are written."""
     if not count:
         return
+    if flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
+        raise UnsupportedError(
+            "cannot update",
+            on=str(the_map),
+            why="BPF_F_CPU and BPF_F_ALL_CPUS are for one element at a time here",
+            fix="use m.update_elem(key, value, flags) for each",
+            errno=errno.EINVAL,
+        )
     done = ffi.new("uint32_t *", count)
     result = lib.bpf_map_update_batch(
         the_map.fd,

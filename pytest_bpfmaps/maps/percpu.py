@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
+from .. import BPF_ANY, BPF_F_ALL_CPUS, BPF_F_CPU
 from ..btf import Codec, Codecs, Record
 from ..btf.codec import ArrayCodec, BytesCodec
 from ..btf.record import StructCodec
-from ..errors import MapError, MapValueError
-from ..libbpf import check, lib
+from ..errors import MapError, MapValueError, UnsupportedError
+from ..kernel.running import release
+from ..libbpf import check, ffi, lib
 from .array import ArrayMap
 from .hash import HashMap
 from .info import MapInfo
@@ -75,6 +78,46 @@ class PerCpuHashMap(HashMap):
         # the kernel gives each CPU's value 8-byte alignment; a buffer of plain value_size would be overrun
         self._stride = (self._value.size + 7) & ~7
         self._value_bytes = self._stride * possible_cpus()
+
+    def lookup_elem(self, key: Any, flags: int = 0) -> Any:
+        """The values of `key`, one for each CPU; with ``cpu << 32 | BPF_F_CPU`` the value of that CPU.
+
+        Raises `MapKeyError` when the key is not there, `UnsupportedError` for a flag that the kernel does not
+        have (Linux 6.19).
+        """
+        if not flags & BPF_F_CPU:
+            return super().lookup_elem(key, flags)
+        return self._value.decode(self._lookup_raw(self._encode_key(key), flags))
+
+    def update_elem(self, key: Any, value: Any, flags: int = BPF_ANY) -> None:
+        """Writes one value for all CPUs, or a list with a value for each.
+
+        With ``cpu << 32 | BPF_F_CPU`` it is one value for that CPU, with `BPF_F_ALL_CPUS` one for all. Raises
+        as `Map.update_elem`, and `UnsupportedError` for a flag that the kernel does not have (Linux 6.19).
+        """
+        if not flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
+            super().update_elem(key, value, flags)
+            return
+        raw = self._value.encode(value, self._value_where).ljust(self._stride, b"\0")
+        result = lib.bpf_map_update_elem(
+            self.fd, ffi.from_buffer(self._encode_key(key)), ffi.from_buffer(raw), flags
+        )
+        if result < 0:
+            self._refuse(-result, "update", key, flags)
+
+    def _refuse(self, number: int, verb: str, key: Any, flags: int = 0) -> NoReturn:
+        if number == errno.ERANGE and flags & BPF_F_CPU:
+            why = f"there is no CPU {flags >> 32}: this kernel has {possible_cpus()} possible CPUs"
+            raise MapError(f"cannot {verb} {key!r}", on=f"in {self}", why=why, errno=number)
+        if number == errno.EINVAL and flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
+            raise UnsupportedError(
+                f"cannot {verb} {key!r}",
+                on=f"in {self}",
+                why=f"Linux {release()} does not take {_names(flags)} there (they came with 6.19)",
+                fix="read or write the values of all CPUs: m[key][cpu], m[key] = [one for each CPU]",
+                errno=number,
+            )
+        super()._refuse(number, verb, key, flags)
 
     def sum(self) -> Snapshot:
         """``{key: total over all CPUs}``."""
@@ -142,6 +185,11 @@ class PerCpuHashMap(HashMap):
 
 def _is_byte_array(codec: Codec) -> bool:
     return isinstance(codec, BytesCodec) and codec.filled
+
+
+def _names(flags: int) -> str:
+    known = {"BPF_F_CPU": BPF_F_CPU, "BPF_F_ALL_CPUS": BPF_F_ALL_CPUS}
+    return " with ".join(name for name, flag in known.items() if flags & flag)
 
 
 class PerCpuArrayMap(PerCpuHashMap, ArrayMap):
