@@ -15,7 +15,7 @@ from .btf import Codec
 from .btf.codec import BoolCodec
 from .btf.enums import EnumCodec
 from .contexts import decode_context, encode_context
-from .errors import BpfError, LoadError, MapTypeError, NoValueError, UnsupportedError
+from .errors import BpfError, LoadError, MapTypeError, MapValueError, NoValueError, UnsupportedError
 from .kernel.retvals import NAMES
 from .kernel.running import release
 from .kernel.types import ProgramType
@@ -27,6 +27,8 @@ _LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 _BATCH = 64  # frames, the kernel's own default
 _ROOM = 4096  # bytes that a packet may grow by
 _ENOTSUPP = 524  # the kernel's own, of program types without a run of this kind
+_ONE_PAGE = 3500  # bytes of a packet for which a page has room, with what the kernel puts around it
+_MOST = (1 << 31) - 1  # repetitions
 _ETHERNET = 14  # bytes of header
 
 _SKB = frozenset(
@@ -185,6 +187,10 @@ def _context_after(program: Runnable, given: bytearray, out: bytearray, data: by
 def _check(program: Runnable, packet: bytes, repeat: int, live: bool) -> None:
     """Refuses what no kernel takes, before the kernel says just EINVAL."""
     why = fix = None
+    if not 0 <= repeat <= _MOST:  # the kernel takes -1 for four thousand million times
+        raise MapValueError(
+            "cannot run", on=program.on, why=f"repeat is {repeat}", fix=f"give a number from 1 to {_MOST}"
+        )
     if live and program.type is not ProgramType.XDP:
         why, fix = f"live frames are for XDP, not for programs of type {program.type}", "leave out live"
     elif packet and program.type in WITHOUT_PACKET:
@@ -237,6 +243,11 @@ def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -
         return None
     if program.type not in WITHOUT_PACKET and len(packet) < _ETHERNET:
         return f"a packet needs at least an Ethernet header: {_ETHERNET} bytes"
+    if len(packet) > _ONE_PAGE and program.type not in WITHOUT_PACKET:
+        more = ' unless the section is "xdp.frags" (Linux 5.18)' if program.type is ProgramType.XDP else ""
+        return (
+            f"the kernel puts the packet and its own data into one page{more}: give {_ONE_PAGE} bytes at most"
+        )
     if context and program.type is ProgramType.XDP:
         return (
             "data_end is the size of data, data_meta 0, data the size of the metadata at its start "

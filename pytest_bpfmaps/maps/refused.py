@@ -25,6 +25,7 @@ from .shapes import ANY, MMAPABLE, NO_PREALLOC, shape_of
 _PREFIX = 4  # bytes of a trie's key in front of the data
 _OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 _BUFFERS = (MapType.RINGBUF, MapType.USER_RINGBUF)
+_NEW_FLAGS = {1 << 19: "BPF_F_RB_OVERWRITE, Linux 6.19"}
 _FLAG_NAMES = {NO_PREALLOC: "BPF_F_NO_PREALLOC", MMAPABLE: "BPF_F_MMAPABLE"}
 
 Answer = tuple[str, str | None]
@@ -144,12 +145,17 @@ def _by_trying(wanted: Attributes, type: MapType) -> Answer | None:
                 "key_size": f"{better.key_size} is one that it takes",
                 "value_size": f"{better.value_size} is one that it takes",
                 "max_entries": f"{better.max_entries} is one that it takes",
-                "map_flags": f"without {wanted.map_flags & ~better.map_flags:#x} it can be created: "
+                "map_flags": f"without {_flags(wanted.map_flags & ~better.map_flags)} it can be created: "
                 "those flags are not for this type, or newer than this kernel",
             }
             value = f"{wanted.map_flags:#x}" if name == "map_flags" else getattr(wanted, name)
             return _at_fault(name, value, rules[name])
     return None
+
+
+def _flags(flags: int) -> str:
+    name = f" ({_NEW_FLAGS[flags]})" if flags in _NEW_FLAGS else ""
+    return f"{flags:#x}{name}"
 
 
 def _changes(wanted: Attributes, type: MapType) -> Iterator[tuple[str, Attributes]]:

@@ -253,7 +253,8 @@ class TestOverwriting:
         try:
             bpf.create_map("ringbuf", max_entries=4096, flags=1 << 19)
         except MapError as e:
-            pytest.skip(f"this kernel has no BPF_F_RB_OVERWRITE (Linux 6.19): {e.why}; try --bpf-kernel=7.2")
+            assert "BPF_F_RB_OVERWRITE, Linux 6.19" in str(e)  # noqa: PT017  this kernel has not got it
+            pytest.skip(f"{e.why}, which is BPF_F_RB_OVERWRITE (Linux 6.19): try --bpf-kernel=7.2")
         obj = load_code(OVERWRITING)
 
         def send(number, more=0):

@@ -76,6 +76,22 @@ class TestPackets:
         result = load_code(code).programs.measure.run(data)
         assert (result.retval, result.data) == (2, data)
 
+    @pytest.mark.parametrize(("section", "fix"), [("tc", "give 3500 bytes"), ("xdp", "xdp.frags")])
+    def test_too_long_a_packet_says_so(self, load_code, section, fix):
+        ctx = {"tc": "__sk_buff", "xdp": "xdp_md"}[section]
+        program = load_code(f'SEC("{section}") int two(struct {ctx} *ctx) {{ return 2; }}').programs.two
+        assert program.run(bytes(3500)).retval == 2
+        try:
+            program.run(bytes(70000))
+        except LoadError as e:
+            assert fix in str(e)  # noqa: PT017  newer kernels take several pages
+
+    @pytest.mark.parametrize("repeat", [-1, 1 << 31])
+    def test_numbers_of_repetitions_that_no_kernel_means(self, load_code, repeat):
+        program = load_code('SEC("tc") int pass(struct __sk_buff *skb) { return 0; }').programs["pass"]
+        with pytest.raises(MapValueError, match=f"repeat is {repeat}\n.*from 1 to 2147483647"):
+            program.run(FRAME, repeat=repeat)
+
     def test_too_short_a_packet_says_so(self, load_code):
         program = load_code('SEC("tc") int pass(struct __sk_buff *skb) { return 0; }').programs["pass"]
         with pytest.raises(LoadError, match=r"(?s)EINVAL.*at least an Ethernet header: 14 bytes"):
