@@ -14,45 +14,57 @@ class Named(Generic[T]):
     """Parts by name: ``parts.x``, ``parts["x"]``, ``"x" in parts``, ``for part in parts``.
 
     A wrong name raises `NameLookupError` (a `KeyError` and an `AttributeError`) with the closest names.
-    `hidden` parts are found by item, but not listed.
+    `hidden` parts are found by item, but not listed. A part that is called as a method is, ``names``, comes
+    before the method; only Python's own names between double underscores need the item.
     """
 
     def __init__(self, what: str, on: str, parts: dict[str, T], hidden: dict[str, T] | None = None) -> None:
-        self._what = what
-        self._on = on
-        self._parts = parts
-        self._hidden = hidden or {}
+        self.__what = what
+        self.__on = on
+        self.__parts = parts
+        self.__hidden = hidden or {}
+        # attributes of the instance come before methods of the class, whatever C calls them
+        self.__dict__.update({n: p for n, p in parts.items() if not n.startswith("_Named__")})
 
     def __getitem__(self, name: str) -> T:
-        found = self._parts.get(name, self._hidden.get(name))
+        found = self.__parts.get(name, self.__hidden.get(name))
         if found is None:
+            known = {**self.__parts, **(self.__hidden if name.startswith(".") else {})}
             raise NameLookupError(
-                f"no {self._what} {name!r}",
-                on=f"in {self._on}",
-                fix=closest(name, {**self._parts, **(self._hidden if name.startswith(".") else {})}),
+                f"no {self.__what} {name!r}", on=f"in {self.__on}", fix=closest(name, known)
             )
         return found
 
     def __getattr__(self, name: str) -> T:
-        if name.startswith("_"):
+        if name.startswith(("__", "_Named__")):
             raise AttributeError(name)
         return self[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._parts or name in self._hidden
+        return name in self.__parts or name in self.__hidden
 
     def __iter__(self) -> Iterator[T]:
-        return iter(self._parts.values())
+        return iter(self.__parts.values())
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self.__parts)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._parts]
+        return [n for n in super().__dir__() if not n.startswith("_Named__")]
 
     def names(self) -> list[str]:
         """The names, in the object's order."""
-        return list(self._parts)
+        return names_of(self)
 
     def __repr__(self) -> str:
-        return f"<{self._what}s of {self._on}: {', '.join(self._parts) or 'none'}>"
+        return f"<{self.__what}s of {self.__on}: {', '.join(self.__parts) or 'none'}>"
+
+
+def names_of(parts: Named[T]) -> list[str]:
+    """The names of the parts, in the object's order, also where one of them is called ``names``."""
+    return list(vars(parts)["_Named__parts"])
+
+
+def all_of(parts: Named[T]) -> list[T]:
+    """The parts, and those that are not listed."""
+    return [*vars(parts)["_Named__parts"].values(), *vars(parts)["_Named__hidden"].values()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +131,10 @@ class Section:
             self._shared.close()
 
 
+Origins = Callable[[str, str, list[tuple[int, int]]], list[str]]
+"""From a section, a name, and (offset, size) of its variables of that name, to the sources of these."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Variable:
     section: Section
@@ -139,24 +143,33 @@ class _Variable:
 
 
 class Globals:
-    """The object's global variables; ``g.x``, ``g["x"]``, ``g.x = 3``, iterable by name."""
+    """The object's global variables; ``g.x``, ``g["x"]``, ``g.x = 3``, iterable by name.
 
-    def __init__(self, on: str, sections: list[Section], codecs: Codecs | None) -> None:
-        object.__setattr__(self, "_on", on)
-        object.__setattr__(self, "_state", "opened")
-        object.__setattr__(self, "_sections", sections)
-        object.__setattr__(self, "_variables", _find_variables(sections, codecs) if codecs else {})
+    Any C name works, ``_state`` too; only Python's own between double underscores need the item. Several
+    variables of one name, of sources that were linked, are ``g["a.x"]`` and ``g["b.x"]``; `origins` tells the
+    sources of such a name's variables in a section.
+    """
+
+    def __init__(
+        self, on: str, sections: list[Section], codecs: Codecs | None, origins: Origins | None = None
+    ) -> None:
+        object.__setattr__(self, "_Globals__on", on)
+        object.__setattr__(self, "_Globals__state", "opened")
+        object.__setattr__(self, "_Globals__sections", sections)
+        object.__setattr__(
+            self, "_Globals__variables", _find_variables(sections, codecs, origins) if codecs else {}
+        )
 
     def __getitem__(self, name: str) -> Any:
-        variable = self._find(name, "read")
+        variable = self.__find(name, "read")
         return variable.codec.decode(variable.section.read(variable.offset, _end(variable)))
 
     def __setitem__(self, name: str, value: Any) -> None:
-        variable = self._find(name, "set")
-        if self._state == "loaded" and variable.section.read_only:
+        variable = self.__find(name, "set")
+        if self.__state == "loaded" and variable.section.read_only:
             raise MapError(
                 f"cannot set {name!r}",
-                on=f"of {self._on}",
+                on=f"of {self.__on}",
                 why=f"it is in {variable.section.name}, which the kernel froze when the object was loaded",
                 fix=f"set it before: bpf.load(…, globals={{{name!r}: {value!r}}})",
                 errno=errno.EPERM,
@@ -165,7 +178,7 @@ class Globals:
         variable.section.write(variable.offset, raw)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name not in self:
             raise AttributeError(name)
         return self[name]
 
@@ -173,50 +186,59 @@ class Globals:
         self[name] = value
 
     def __contains__(self, name: object) -> bool:
-        return name in self._variables
+        return name in self.__variables
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._variables)
+        return iter(self.__variables)
 
     def __len__(self) -> int:
-        return len(self._variables)
+        return len(self.__variables)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._variables]
+        return [*super().__dir__(), *self.__variables]
 
     def __repr__(self) -> str:
-        return f"<globals of {self._on}: {', '.join(self._variables) or 'none'}>"
+        return f"<globals of {self.__on}: {', '.join(self.__variables) or 'none'}>"
 
-    def _find(self, name: str, verb: str) -> _Variable:
-        if self._state == "closed":
-            raise ClosedError(f"cannot {verb} {name!r}", on=f"of {self._on}", why="the object is closed")
-        found: _Variable | None = self._variables.get(name)
+    def __find(self, name: str, verb: str) -> _Variable:
+        if self.__state == "closed":
+            raise ClosedError(f"cannot {verb} {name!r}", on=f"of {self.__on}", why="the object is closed")
+        found: _Variable | None = self.__variables.get(name)
         if found is None:
-            kept = any(name in section.hidden for section in self._sections)
+            same = [known for known in self.__variables if known.endswith(f".{name}")]
+            if len(same) > 1:
+                raise NameLookupError(
+                    f"several global variables are called {name!r}",
+                    on=f"in {self.__on}",
+                    why="sources that were linked have each their own",
+                    fix="say whose it is: " + " or ".join(f"globals[{known!r}]" for known in same),
+                )
+            kept = any(name in section.hidden for section in self.__sections)
             raise NameLookupError(
                 f"no global variable {name!r}",
-                on=f"in {self._on}",
+                on=f"in {self.__on}",
                 why="the kernel keeps it to itself" if kept else None,
-                fix=None if kept else closest(name, self._variables),
+                fix=None if kept else closest(name, self.__variables),
             )
         return found
 
-    def _enter(self, state: str) -> None:
-        """Follows the object's phase: ``opened``, ``loaded``, ``closed``."""
-        object.__setattr__(self, "_state", state)
-        for section in self._sections:
-            section.loaded = state == "loaded"
-            if state == "closed":
-                section.close()
+
+def enter(variables: Globals, state: str) -> None:
+    """Has variables follow their object's phase: ``opened``, ``loaded``, ``closed``."""
+    object.__setattr__(variables, "_Globals__state", state)
+    for section in vars(variables)["_Globals__sections"]:
+        section.loaded = state == "loaded"
+        if state == "closed":
+            section.close()
 
 
 def _end(variable: _Variable) -> int:
     return variable.offset + variable.codec.size
 
 
-def _find_variables(sections: list[Section], codecs: Codecs) -> dict[str, _Variable]:
+def _find_variables(sections: list[Section], codecs: Codecs, origins: Origins | None) -> dict[str, _Variable]:
     by_name = {t.name: t for t in codecs.btf if t.kind is Kind.DATASEC}
-    made = {}
+    found: dict[str, list[_Variable]] = {}
     for section in sections:
         datasec = by_name.get(section.name)
         for v in datasec.variables() if datasec else ():
@@ -224,5 +246,24 @@ def _find_variables(sections: list[Section], codecs: Codecs) -> dict[str, _Varia
             if is_kernel_field(codecs.btf, v.type_id):
                 section.hidden.add(v.name)
             else:
-                made[v.name] = _Variable(section, v.offset, codecs.get(v.type_id))
+                variable = _Variable(section, v.offset, codecs.get(v.type_id))
+                found.setdefault(v.name, []).append(variable)
+    made: dict[str, _Variable] = {}
+    for name, same in found.items():
+        names = [name] if len(same) == 1 else _tell_apart(name, same, origins)
+        made.update(zip(names, same, strict=True))
     return made
+
+
+def _tell_apart(name: str, same: list[_Variable], origins: Origins | None) -> list[str]:
+    """Names for variables of one name: by the source, else by the place in the section."""
+    names = [f"{v.section.name}+{v.offset}.{name}" for v in same]
+    for section in dict.fromkeys(v.section for v in same) if origins else ():
+        assert origins is not None
+        here = sorted((v.offset, i) for i, v in enumerate(same) if v.section is section)
+        places = [(offset, same[i].codec.size) for offset, i in here]
+        sources = origins(section.name, name, places)
+        for (_, i), source in zip(here, sources, strict=True):
+            if source and sources.count(source) == 1:
+                names[i] = f"{source}.{name}"
+    return names if len(set(names)) == len(names) else [f"{n}#{i}" for i, n in enumerate(names)]

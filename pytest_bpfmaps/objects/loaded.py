@@ -17,9 +17,10 @@ from ..libbpf import ffi, lib
 from ..links import Link, Links, close_all
 from ..maps import Map, MapType, make_map, map_info
 from ..maps.declared import DeclaredTypes, declared_types
-from ..named import Named
+from ..named import Named, all_of
 from ..programs import Program
-from ..variables import Globals, Section
+from ..variables import Globals, Section, enter
+from .linked import Sources
 from .object_file import split_maps, walk
 
 
@@ -27,14 +28,19 @@ class LoadedObject:
     """An object in the kernel: `maps`, `programs`, `globals`, each by attribute, by item, and iterable."""
 
     def __init__(
-        self, handle: Any, name: str, codecs: Codecs | None, declared: Mapping[str, DeclaredTypes]
+        self,
+        handle: Any,
+        name: str,
+        codecs: Codecs | None,
+        declared: Mapping[str, DeclaredTypes],
+        sources: Sources,
     ) -> None:
         self._handle = handle
         self.name = name
         self._links: list[Link] = []
         user, internal = split_maps(walk(lib.bpf_object__next_map, handle))
         self.maps: Named[Any] = Named(
-            "map", name, _make_maps(user, codecs, declared), hidden=_make_maps(internal, codecs, {})
+            "map", name, _make_maps(user, sources, declared), hidden=_make_maps(internal, sources, {})
         )
         self._struct_ops = {
             n: m for n, m in user.items() if n in self.maps and lib.bpf_map__type(m) == MapType.STRUCT_OPS
@@ -47,9 +53,10 @@ class LoadedObject:
             if lib.bpf_program__autoload(p)
         ]
         self.programs = Named("program", name, {p.name: p for p in programs})
-        self.globals = Globals(name, [Section(n, m) for n, m in internal.items()], codecs)
-        self.globals._enter("loaded")
-        maps = (*self.maps, *self.maps._hidden.values())
+        variables = [Section(n, m) for n, m in internal.items()]
+        self.globals = Globals(name, variables, codecs, sources.of_variables)
+        enter(self.globals, "loaded")
+        maps = all_of(self.maps)
         self._descriptors = (*(m.fd for m in maps), *(p.fd for p in programs))
         note(f"object {name}", self._descriptors)
 
@@ -119,8 +126,8 @@ class LoadedObject:
             close_all(self._links)
         finally:
             forget(*self._descriptors)
-            self.globals._enter("closed")
-            for each in (*self.maps, *self.maps._hidden.values()):
+            enter(self.globals, "closed")
+            for each in all_of(self.maps):
                 each.close()
             for program in self.programs:
                 program._close()
@@ -137,7 +144,7 @@ class LoadedObject:
 
 
 def _make_maps(
-    handles: dict[str, Any], codecs: Codecs | None, declared: Mapping[str, DeclaredTypes]
+    handles: dict[str, Any], sources: Sources, declared: Mapping[str, DeclaredTypes]
 ) -> dict[str, Map]:
     made = {}
     for name, handle in handles.items():
@@ -146,5 +153,7 @@ def _make_maps(
             continue  # libbpf leaves out a section that this kernel has no use for
         # ids of the object's own BTF; the kernel's copy may be sanitized for an old kernel
         types = declared.get(name) or declared_types(handle)
-        made[name] = make_map(fd, types.applied_to(map_info(fd)), codecs, name=name, owned=False)
+        made[name] = make_map(
+            fd, types.applied_to(map_info(fd)), sources.codecs_for(name), name=name, owned=False
+        )
     return made

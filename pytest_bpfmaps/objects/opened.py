@@ -27,13 +27,14 @@ from ..maps import Map
 from ..maps.arena import arenas_of
 from ..maps.kernel_btf import parse_codecs, raw_btf
 from ..maps.pins import Pins
-from ..named import Named
+from ..named import Named, names_of
 from ..paths import objects_dir
 from ..pinning import PinnedMaps
 from ..programs import ProgramSpec
 from ..refusals import explain_load, explain_no_program, explain_open
-from ..variables import Globals, Section
+from ..variables import Globals, Section, enter
 from ..verifier.buffers import stats_buffers
+from .linked import Sources
 from .loaded import LoadedObject
 from .map_spec import MapSpec
 from .mended import mended, unknown_members
@@ -96,7 +97,9 @@ class OpenedObject:
         self._pinned = PinnedMaps(self.maps, pins, pin_root)
         programs = [ProgramSpec(p) for p in walk(lib.bpf_object__next_program, handle)]
         self.programs = Named("program", self.name, {p.name: p for p in programs})
-        self.globals = Globals(self.name, [Section(n, m) for n, m in internal.items()], self._codecs)
+        self._sources = Sources(path, self._codecs)
+        variables = [Section(n, m) for n, m in internal.items()]
+        self.globals = Globals(self.name, variables, self._codecs, self._sources.of_variables)
         self._tell_mended(upgraded_maps(data if upgrade is None else upgrade), trimmed.members, portable)
 
     def _tell_mended(self, legacy: list[str], members: dict[str, list[str]], portable: bool) -> None:
@@ -134,9 +137,9 @@ class OpenedObject:
 
     def _select(self, programs: Iterable[str]) -> None:
         wanted = {programs} if isinstance(programs, str) else set(programs)
-        for name in wanted - set(self.programs.names()):
+        for name in wanted - set(names_of(self.programs)):
             raise NameLookupError(
-                f"no program {name!r}", on=f"in {self.name}", fix=closest(name, self.programs.names())
+                f"no program {name!r}", on=f"in {self.name}", fix=closest(name, names_of(self.programs))
             )
         for program in self.programs:
             program.autoload = program.name in wanted
@@ -167,10 +170,10 @@ class OpenedObject:
             finally:
                 self.close()
         handle, self._handle = self._handle, ffi.NULL
-        self.globals._enter("closed")
+        enter(self.globals, "closed")
         declared = {m.name: m._types for m in self.maps}
         try:
-            loaded = LoadedObject(handle, self.name, self._codecs, declared)
+            loaded = LoadedObject(handle, self.name, self._codecs, declared, self._sources)
         except BaseException:  # its BTF has what is no value, for example
             lib.bpf_object__close(handle)
             raise
@@ -181,7 +184,7 @@ class OpenedObject:
         """Frees what libbpf read. Safe to call again, and after `load`."""
         handle, self._handle = self._handle, ffi.NULL
         if handle != ffi.NULL:
-            self.globals._enter("closed")
+            enter(self.globals, "closed")
             lib.bpf_object__close(handle)
 
     def __enter__(self) -> Self:

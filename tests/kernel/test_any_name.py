@@ -1,0 +1,85 @@
+"""C names that are also names of ours: they mean what C means, and never a method."""
+
+import keyword
+
+import pytest
+
+from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.named import Named
+from pytest_bpfmaps.programs import Program
+from pytest_bpfmaps.variables import Globals
+
+# whatever an attribute of these classes, or of their instances, is called
+CLASSES = (Named, Globals)
+TAKEN = {name for cls in CLASSES for name in dir(cls) if not name.startswith("__")}
+TAKEN |= {
+    "names",
+    "items",
+    "keys",
+    "values",
+    "get",
+    "_parts",
+    "_hidden",
+    "_what",
+    "_on",
+    "_state",
+    "_sections",
+}
+TAKEN |= {"_variables", "_find", "_enter", "_handle", "_Named__parts", "_Globals__state", "update", "close"}
+NAMES = sorted(n for n in TAKEN if n.isidentifier() and not keyword.iskeyword(n))
+LONGEST = 15  # of a program's or map's name in the kernel
+
+
+@pytest.fixture
+def obj(load_code):
+    maps = "".join(
+        f"struct {{ __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, {i + 1}); "
+        f'__type(key, int); __type(value, int); }} {name} SEC(".maps");\n'
+        for i, name in enumerate(NAMES)
+    )
+    return load_code(maps)
+
+
+def test_maps(obj):
+    for i, name in enumerate(NAMES):
+        assert isinstance(obj.maps[name], Map)
+        assert obj.maps[name].max_entries == i + 1
+        if not name.startswith("_Named__"):
+            assert getattr(obj.maps, name) is obj.maps[name]
+    assert [m.name for m in obj.maps] == NAMES
+    assert len(obj.maps) == len(NAMES)
+    assert "names" in repr(obj.maps)
+
+
+def test_programs(load_code):
+    obj = load_code("".join(f'SEC("xdp") int {n}(void *c) {{ return {i}; }}\n' for i, n in enumerate(NAMES)))
+    for i, name in enumerate(NAMES):
+        assert isinstance(obj.programs[name], Program)
+        assert int(obj.programs[name].run(bytes(64)).retval) == i
+        if not name.startswith("_Named__"):
+            assert getattr(obj.programs, name) is obj.programs[name]
+    assert (
+        load_code('SEC("xdp") int names(void *c) { return 2; }', programs=["names"]).programs.names.name
+        == "names"
+    )
+
+
+def test_globals(load_code):
+    declared = "".join(f"volatile int {n} = {i};\n" for i, n in enumerate(NAMES))
+    used = " + ".join(NAMES)
+    obj = load_code(f'{declared} SEC("xdp") int p(void *c) {{ return {used}; }}')
+    for i, name in enumerate(NAMES):
+        assert obj.globals[name] == i
+        if not name.startswith("_Globals__"):
+            assert getattr(obj.globals, name) == i
+            setattr(obj.globals, name, i + 1)
+            assert obj.globals[name] == i + 1
+    assert set(NAMES) <= set(obj.globals)
+
+
+def test_wrong_names_are_still_wrong(load_code):
+    obj = load_code('int __odd = 3; SEC("xdp") int p(void *c) { return __odd; }')
+    assert obj.globals.__getattr__("__odd") == 3
+    for parts in (obj.maps, obj.programs, obj.globals):
+        assert not hasattr(parts, "_nothing")
+        assert not hasattr(parts, "__nothing__")
