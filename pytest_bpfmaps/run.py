@@ -43,22 +43,38 @@ WITHOUT_PACKET = (
     ProgramType.RAW_TRACEPOINT_WRITABLE,
 )
 _ONCE = WITHOUT_PACKET[1:]
+_NOT_MEASURED = (*_ONCE, ProgramType.TRACING)
 
 
 class RunResult:
     """What `Program.run` gives back.
 
-    `data` is the packet and `ctx` the context after the program ran, `duration_ns` the mean time of one
-    repetition in nanoseconds. A field of `ctx` that the kernel does not give back raises `NoValueError`.
+    `data` is the packet and `ctx` the context after the program ran. A field of `ctx` that the kernel does
+    not give back raises `NoValueError`.
     """
 
-    __slots__ = ("_retval", "ctx", "data", "duration_ns")
+    __slots__ = ("_duration", "_retval", "ctx", "data")
 
-    def __init__(self, retval: int | None, data: bytes, ctx: Any, duration_ns: int) -> None:
+    def __init__(self, retval: int | None, data: bytes, ctx: Any, duration_ns: int | None) -> None:
         self._retval = retval
+        self._duration = duration_ns
         self.data = data
         self.ctx = ctx
-        self.duration_ns = duration_ns
+
+    @property
+    def duration_ns(self) -> int:
+        """The mean time of one repetition, in nanoseconds.
+
+        Raises `NoValueError` for types of programs whose runs the kernel does not measure.
+        """
+        if self._duration is None:
+            raise NoValueError(
+                "cannot read the duration",
+                on="of a run",
+                why="the kernel does not measure the runs of syscall, raw tracepoint and tracing programs",
+                fix="measure around run with time.perf_counter_ns()",
+            )
+        return self._duration
 
     @property
     def retval(self) -> int:
@@ -77,7 +93,7 @@ class RunResult:
         return self._retval
 
     def __repr__(self) -> str:
-        shown = {"retval": self._retval, "data": self.data, "ctx": self.ctx, "duration_ns": self.duration_ns}
+        shown = {"retval": self._retval, "data": self.data, "ctx": self.ctx, "duration_ns": self._duration}
         return f"RunResult({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
@@ -129,7 +145,7 @@ def run_program(
         retval=None if live else _retval(program, settings.retval),
         data=data_out,
         ctx=_context_after(program, given, ctx_out[: settings.ctx_size_out], data_out),
-        duration_ns=settings.duration,
+        duration_ns=None if program.type in _NOT_MEASURED else settings.duration,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, overload
 
 from ..btf import Codec
-from ..errors import CaptureTimeoutError, NameLookupError
+from ..errors import CaptureTimeoutError, NameLookupError, NoValueError
 from ..kernel.running import timeout_scale
 from ..kernel.runs import RunCounts
 from .fields import check_names, fits
@@ -43,8 +43,19 @@ class Capture(Sequence[Any]):
 
     @property
     def lost(self) -> int:
-        """Records that the kernel could not deliver, where it counts them (perf buffers)."""
+        """Records that the kernel could not deliver.
+
+        It counts them for perf buffers. Of a ring buffer it is known only as long as there was room: raises
+        `NoValueError` when it was full, or overwrote records.
+        """
         self._drain()
+        if self._source.was_full or self._source.overwritten:
+            raise NoValueError(
+                "cannot count the lost records",
+                on=f"from {self._on}",
+                why="the buffer was full, and the kernel does not count what it then loses",
+                fix="give it a larger max_entries, or have the program count what it can't send",
+            )
         return self._source.lost
 
     # a sequence

@@ -6,6 +6,8 @@ put in order. libbpf reads the rings: perf_buffer__new_raw().
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import struct
 from typing import Any
@@ -25,6 +27,8 @@ PAGES = 64
 _RECORD_LOST, _RECORD_SAMPLE = 2, 9
 _CONTINUE = -2  # LIBBPF_PERF_EVENT_CONT
 _SOFTWARE, _BPF_OUTPUT = 1, 10  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_BPF_OUTPUT
+_FORMAT_LOST = 1 << 4
+_COUNTS = struct.Struct("=QQ")  # what a ring's descriptor gives: value, number of lost records
 _SAMPLE_TIME, _SAMPLE_RAW = 1 << 2, 1 << 10
 _USE_CLOCKID, _CLOCK_MONOTONIC = 1 << 25, 1
 _SAMPLE = struct.Struct("=QI")  # after the header: time in nanoseconds, size of the data
@@ -32,14 +36,14 @@ _LOST = struct.Struct("=QQ")  # after the header: id, number of records
 
 
 class PerfBuffer:
-    """The consumer's end of a perf event array. `lost` counts records for which a ring had no room."""
+    """The consumer's end of a perf event array."""
 
     was_full = False  # the kernel counts
     taken = overwritten = 0
     padding = 7  # it makes a record, with the 4 bytes of its size, a multiple of 8
 
     def __init__(self, fd: int, on: str, map_id: int, pages: int = PAGES) -> None:
-        self.lost = 0
+        self._lost = 0
         self._map_id = map_id
         self._records: list[tuple[int, bytes]] = []
         self._error: BaseException | None = None
@@ -53,14 +57,20 @@ class PerfBuffer:
                 "config": _BPF_OUTPUT,
                 "sample_period": 1,
                 "sample_type": _SAMPLE_TIME | _SAMPLE_RAW,
+                "read_format": _FORMAT_LOST,
                 "wakeup_events": 1,
                 "_flags": _USE_CLOCKID,
                 "clockid": _CLOCK_MONOTONIC,
             },
         )
         settings = opts("perf_buffer_raw_opts")
+        handle = lib.perf_buffer__new_raw(fd, pages, attributes, self._callback, ffi.NULL, settings)
+        if handle == ffi.NULL and ffi.errno == errno.EINVAL:
+            attributes.read_format = 0
+            handle = lib.perf_buffer__new_raw(fd, pages, attributes, self._callback, ffi.NULL, settings)
+        self._tells = bool(attributes.read_format)
         self._handle: Any = check_pointer(
-            lib.perf_buffer__new_raw(fd, pages, attributes, self._callback, ffi.NULL, settings),
+            handle,
             MapError,
             "cannot open the perf buffers of",
             on=on,
@@ -70,6 +80,18 @@ class PerfBuffer:
         self._ready = int(lib.perf_buffer__epoll_fd(self._handle))
         self._poll.register(self._ready, select.EPOLLIN)
         note(f"capture of {on}", [self._ready])
+
+    @property
+    def lost(self) -> int:
+        """Records for which a ring had no room.
+
+        Before Linux 6.0 (commit 119a784c8127) the kernel tells of them with the next record that has room.
+        """
+        if self._tells and self._handle != ffi.NULL:
+            rings = range(lib.perf_buffer__buffer_cnt(self._handle))
+            fds = [lib.perf_buffer__buffer_fd(self._handle, ring) for ring in rings]
+            self._lost = sum(_COUNTS.unpack(os.read(fd, _COUNTS.size))[1] for fd in fds)
+        return self._lost
 
     def drain(self) -> list[bytes]:
         """The records that are there now, of all CPUs, in order of time."""
@@ -96,6 +118,7 @@ class PerfBuffer:
 
     def close(self) -> None:
         """Frees the rings. Safe to call again."""
+        _ = self.lost  # as it stays
         handle, self._handle = self._handle, ffi.NULL
         if handle != ffi.NULL:
             self._poll.close()
@@ -110,7 +133,7 @@ class PerfBuffer:
                 at = 8 + _SAMPLE.size
                 self._records.append((time, raw[at : at + size]))
             elif event.type == _RECORD_LOST:
-                self.lost += _LOST.unpack_from(raw, 8)[1]
+                self._lost += 0 if self._tells else _LOST.unpack_from(raw, 8)[1]
         except BaseException as e:  # must not travel through C; drain raises it
             self._error = e
         return _CONTINUE

@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+from pytest_bpfmaps import CaptureTimeoutError
+
 pytestmark = pytest.mark.bpf_requires("perf_event_array")
 
 ABORTED, PASS = 0, 2
@@ -55,6 +57,17 @@ def test_losses_are_counted(reporter):
         events.expect(size=15)
         assert results.count(PASS) == kept
         assert events.lost == results.count(ABORTED) > 0
+
+
+def test_losses_at_the_end_are_counted(reporter, bpf_kernel):
+    if bpf_kernel.version < (6, 0):
+        pytest.skip("PERF_FORMAT_LOST is of Linux 6.0: try --bpf-kernel=6.1")
+    with reporter.maps.events.capture(pages=1) as events:
+        results = send(reporter, *[14] * 400, cpu=0)
+        assert events.lost == results.count(ABORTED) > 0
+        with pytest.raises(CaptureTimeoutError, match="cannot know that no record with size=15 came"):
+            events.expect_none(size=15, within=0.01)
+    assert events.lost == results.count(ABORTED)
 
 
 def test_outside_of_a_capture_records_go_nowhere(reporter):

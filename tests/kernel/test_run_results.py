@@ -158,7 +158,10 @@ class TestReturnValues:
     @pytest.mark.bpf_requires("syscall")
     def test_a_syscall_programs_error(self, load_code):
         programs = load_code(f'SEC("syscall") int fail(void *ctx) {{ return -{errno.ENOENT}; }}').programs
-        assert programs.fail.run().retval == -errno.ENOENT
+        result = programs.fail.run()
+        assert result.retval == -errno.ENOENT
+        with pytest.raises(NoValueError, match="does not measure the runs of syscall"):
+            _ = result.duration_ns
 
     def test_the_constants_are_the_kernels(self, load_code):
         groups = {

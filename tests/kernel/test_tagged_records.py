@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_bpfmaps import CaptureTimeoutError, MapValueError, NameLookupError
+from pytest_bpfmaps import CaptureTimeoutError, MapValueError, NameLookupError, NoValueError
 
 CODE = """
 enum kind { OPENED, CLOSED, UNKNOWN = 7 };
@@ -156,6 +156,8 @@ class TestFailedExpectations:
                 sender.programs.send.run(FRAME)
             with pytest.raises(CaptureTimeoutError, match="the ring buffer was full"):
                 events.expect(pid=1, count=200, timeout=0.01)
+            with pytest.raises(NoValueError, match="the kernel does not count what it then loses"):
+                _ = events.lost
 
     def test_attached_and_ran_0_times(self, sender, bpf_netns):
         """On a loopback of the test's own: nobody else sends there."""

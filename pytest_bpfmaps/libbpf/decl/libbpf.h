@@ -217,6 +217,8 @@ struct perf_buffer *perf_buffer__new(int map_fd, size_t page_cnt, perf_buffer_sa
 				     const struct perf_buffer_opts *opts);
 void perf_buffer__free(struct perf_buffer *pb);
 int perf_buffer__epoll_fd(const struct perf_buffer *pb);
+size_t perf_buffer__buffer_cnt(const struct perf_buffer *pb);
+int perf_buffer__buffer_fd(const struct perf_buffer *pb, size_t buf_idx);
 int perf_buffer__poll(struct perf_buffer *pb, int timeout_ms);
 int perf_buffer__consume(struct perf_buffer *pb);
 
