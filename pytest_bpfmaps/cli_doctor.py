@@ -14,6 +14,9 @@ def register(commands: Any) -> None:
     """Add ``doctor`` to argparse's `commands`."""
     doctor = commands.add_parser("doctor", help="what this machine can do for BPF tests, and what it lacks")
     doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument(
+        "--vm", action="store_true", help="also boot each kernel, and say which ways to start it work"
+    )
     doctor.add_argument("--clang", help="look at this clang")
     doctor.set_defaults(run=_doctor)
 
@@ -21,7 +24,7 @@ def register(commands: Any) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     from .doctor import all_checks, can_test
 
-    checks = list(all_checks(arguments.clang))
+    checks = list(all_checks(arguments.clang, boot=arguments.vm))
     able = can_test(checks)
     if arguments.json:
         json.dump({"able": able, "checks": [c.to_json() for c in checks]}, sys.stdout, indent=2)

@@ -178,6 +178,10 @@ class VmError(BpfError, RuntimeError):
     """A virtual machine, or a kernel for one, could not be had."""
 
 
+class VmBootError(VmError):
+    """A virtual machine did not come up, for a reason that another way to start it may not have."""
+
+
 class VmLostError(VmError, ConnectionError):
     """A virtual machine went away while it was in use."""
 

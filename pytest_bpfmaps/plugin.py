@@ -91,11 +91,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("bpf_kernel", "kernels to run BPF tests on (list)", type="args", default=[])
     group.addoption(
         "--bpf-vm",
-        choices=["warm", "virtme-ng"],
+        choices=["auto", "warm", "virtme-ng"],
         default=None,
-        help="how guests are started: from a saved state, or booted by virtme-ng (default: warm).",
+        help="how guests are started: from a saved state (warm), or booted by virtme-ng (default: auto, that "
+        "is warm, and virtme-ng for a kernel whose state can't be made or restored).",
     )
-    parser.addini("bpf_vm", "how guests are started", type="string", default="warm")
+    parser.addini("bpf_vm", "how guests are started", type="string", default="auto")
     for name, kind, ini_kind, default, text in OPTIONS:
         takes: dict[str, Any] = {"type": kind, "metavar": kind.__name__.upper()}
         if kind is bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import VmError
 from ..paths import cache_dir
 from ..vm.architecture import architecture
+from ..vm.qemu_features import features
 from .check import Check, State
 from .packages import install
 
@@ -29,10 +30,7 @@ _NEEDED = ("9p", "BTF")
 
 def machine_checks() -> Iterator[Check]:
     """What starting a guest needs."""
-    try:
-        yield _command(architecture(platform.machine()).qemu, install("qemu"))
-    except VmError as error:
-        yield Check("vm", "QEMU", State.MISSING, str(error.why), str(error.fix))
+    yield from _qemu()
     yield _command("busybox", install("busybox"))
     yield _command("modprobe", install("kmod"), "/sbin", "/usr/sbin")
     yield _command("virtme-run", "pip install 'pytest-bpfmaps[vm]'", sysconfig.get_path("scripts"))
@@ -45,6 +43,25 @@ def machine_checks() -> Iterator[Check]:
         "" if there else "pip install 'pytest-bpfmaps[vm]'",
     )
     yield _acceleration()
+
+
+def _qemu() -> Iterator[Check]:
+    try:
+        arch = architecture(platform.machine())
+        path = shutil.which(arch.qemu)
+        if path is None:
+            yield Check("vm", arch.qemu, State.MISSING, "not in $PATH", install("qemu"))
+            return
+        qemu = features(path)
+        qemu.check(arch)
+    except VmError as error:
+        yield Check("vm", "QEMU", State.MISSING, str(error.why), str(error.fix))
+        return
+    if why := qemu.can_save():
+        found, remedy = f"{path}: {why}: guests are booted, which is slow", "install QEMU 7.2 or later"
+        yield Check("vm", arch.qemu, State.LIMITED, found, remedy)
+    else:
+        yield Check("vm", arch.qemu, State.OK, f"{path} {qemu.version}")
 
 
 def _command(name: str, remedy: str, *more_folders: str) -> Check:

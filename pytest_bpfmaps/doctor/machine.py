@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..vm.progress import Progress
 from .check import Check, State
 from .guests import catalogue_checks, machine_checks
 from .host import compile_checks, kernel_checks, library_checks, mount_checks, tracing_checks
@@ -11,9 +12,14 @@ from .host import compile_checks, kernel_checks, library_checks, mount_checks, t
 _AREAS = ("compile", "load", "network", "trace", "vm", "kernels")
 
 
-def all_checks(clang: str | None = None) -> Iterator[Check]:
-    """Every check, area by area; boots nothing."""
-    return iter(sorted(_checks(clang), key=lambda check: _AREAS.index(check.area)))
+def all_checks(clang: str | None = None, *, boot: bool = False) -> Iterator[Check]:
+    """Every check, area by area. With `boot` each kernel is booted, which takes seconds to minutes."""
+    checks = list(_checks(clang))
+    if boot:
+        from .boots import boot_checks
+
+        checks += boot_checks(Progress())
+    return iter(sorted(checks, key=lambda check: _AREAS.index(check.area)))
 
 
 def _checks(clang: str | None) -> Iterator[Check]:

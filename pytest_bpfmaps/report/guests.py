@@ -18,11 +18,12 @@ from pytest_bpfmaps.fixtures import vmlinux_setting
 from pytest_bpfmaps.plugin import COLLECTED, WORKERS, is_bpf_item, kernel_of
 from pytest_bpfmaps.vm import elsewhere
 from pytest_bpfmaps.vm.acceleration import judge
+from pytest_bpfmaps.vm.booting import check as check_way
 from pytest_bpfmaps.vm.capacity import guests_at_once
 from pytest_bpfmaps.vm.journal import Entry, Journal
 from pytest_bpfmaps.vm.selection import HOST, IDLE, Selection, lane_of
 from pytest_bpfmaps.vm.vmlinux_h import PER_KERNEL
-from pytest_bpfmaps.vm.ways import MODULES, way
+from pytest_bpfmaps.vm.ways import CHOICES
 
 from . import others
 from .foreseen import foresee_all
@@ -58,6 +59,7 @@ class Guests:
         self._foreseen: list[pytest.Item] = []
         self._lives: dict[str, int] = {}
         self._ended: list[Any] = []
+        self._said: set[str] = set()
         self._scheduler: Any = None
 
     def header(self) -> list[str]:
@@ -177,6 +179,16 @@ class Guests:
             node.gateway.spec.popen = None  # pytest-xdist would send this machine's sys.path
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodeready(self, node: Any) -> None:
+        """Say in a line when a guest was started another way than usual, and why."""
+        terminal = self.config.pluginmanager.getplugin("terminalreporter")
+        for entry in self.journal.entries(node.gateway.spec.id):
+            if entry.event == "another-way" and entry.text not in self._said and terminal is not None:
+                self._said.add(entry.text)
+                terminal.ensure_newline()
+                terminal.write_line(f"bpfmaps: {entry.text}")
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
         """Send each test to its kernel's worker."""
         here = sum(len(lane.tests) for lane in self._lanes.values())
@@ -269,10 +281,10 @@ class Guests:
 def check(config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:
     """Raises pytest.UsageError or VmError when guests can't be had."""
     _require_xdist(config)
-    if options["bpf_vm"] not in MODULES:
-        known = " or ".join(repr(name) for name in MODULES)
+    if options["bpf_vm"] not in CHOICES:
+        known = " or ".join(repr(name) for name in CHOICES)
         raise pytest.UsageError(f"bpf_vm = {options['bpf_vm']!r}: guests are started by {known}")
-    way(options["bpf_vm"]).check(selection.guests[0].kernel.arch)
+    check_way(options["bpf_vm"], selection.guests[0].kernel.arch)
 
 
 def _require_xdist(config: pytest.Config) -> None:

@@ -28,18 +28,19 @@ from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
 from pytest_bpfmaps.vm import journal
 from pytest_bpfmaps.vm.acceleration import Verdict, judge
+from pytest_bpfmaps.vm.booting import boot
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
 from pytest_bpfmaps.vm.greeting import CHUNK, Greeting, pump
-from pytest_bpfmaps.vm.qemu import Machine, Shape, advice
+from pytest_bpfmaps.vm.qemu import Machine, Shape
 from pytest_bpfmaps.vm.rpc import Lines, dump_error
-from pytest_bpfmaps.vm.ways import DEFAULT, MODULES, way
+from pytest_bpfmaps.vm.ways import AUTO, CHOICES
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The gateway's arguments; those that execnet adds for an interpreter are ignored."""
     parser = argparse.ArgumentParser(prog="pytest_bpfmaps.vm.gateway")
     parser.add_argument("kernel")
-    parser.add_argument("--way", choices=sorted(MODULES), default=DEFAULT)
+    parser.add_argument("--way", choices=CHOICES, default=AUTO)
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--memory", default="1G")
     parser.add_argument("--kvm", action="store_true")
@@ -81,32 +82,32 @@ class Gateway:
         try:
             kernel = Catalogue().select(self.options.kernel)[0]
             verdict = judge(kernel) if self.options.judge else Verdict(self.options.kvm)
-            self.timeout = verdict.stretch(self.options.timeout)
             shape = Shape(self.options.cpus, self.options.memory, verdict.kvm, self.options.network)
             self.started = time.monotonic()
-            with way(self.options.way).start(kernel, shape) as machine:
+            booted = boot(kernel, self.options.way, shape, self.options.timeout)
+            if note := booted.note(kernel):
+                self._tell("another-way", text=note)
+            self.timeout = Verdict(booted.attempt.shape.kvm).stretch(self.options.timeout)
+            self.release = booted.release
+            with booted.machine as machine:
                 self.attending = True
                 with showing(machine) if self.options.output else nullcontext():
-                    return self._attend(machine, kernel)
+                    return self._attend(machine, kernel, booted.control)
         except VmError as error:
             event = {VmTimeoutError: "hung", VmLostError: "lost"}.get(type(error), "failed")
             self._tell(event, text=_without_details(error), console=error.details or "", stacks=self.stacks)
             return 1
 
-    def _attend(self, machine: Machine, kernel: Kernel) -> int:
-        control = Lines(machine.control.fileno())
-        self.deadline = time.monotonic() + self.timeout
+    def _attend(self, machine: Machine, kernel: Kernel, control: Lines) -> int:
+        self._tell("ready", seconds=time.monotonic() - self.started)
+        control.send(self._job(kernel))
         self._spawn(self._listen, control)
         self._spawn(self._wait_for_end, machine)
+        self._spawn(pump, machine.stream.fileno(), 1)
+        self._spawn(self._pump_in, machine.stream)
         while True:
             event, value = self._next_event(machine, kernel)
-            if event == "hello":
-                self.release, self.deadline = value["release"], None
-                self._tell("ready", seconds=time.monotonic() - self.started)
-                control.send(self._job(kernel))
-                self._spawn(pump, machine.stream.fileno(), 1)
-                self._spawn(self._pump_in, machine.stream)
-            elif event == "test":
+            if event == "test":
                 self.test, self.console_before = value, machine.console.size()
                 self.deadline = time.monotonic() + self.timeout if value else None
             elif event == "call":
@@ -128,7 +129,7 @@ class Gateway:
 
     def _listen(self, control: Lines) -> None:
         for message in control:
-            for key in ("hello", "test", "call"):
+            for key in ("test", "call"):
                 if key in message:
                     self.events.put((key, message if key == "call" else message[key]))
 
@@ -199,45 +200,28 @@ class Gateway:
         journal.write(self.options.journal, journal.Entry(self.worker, event, self.release, **facts))
 
     def _hung(self, machine: Machine, kernel: Kernel) -> VmError:
-        timeout = f"{self.timeout:g} s"
-        if self.test is not None:
-            from pytest_bpfmaps.vm.witness import ask
+        from pytest_bpfmaps.vm.witness import ask
 
+        words = machine.last_words(self.console_before)
+        self.stacks = ask(machine, self.timeout)
+        if machine.process.poll() is not None:  # it took a panic to know
             words = machine.last_words(self.console_before)
-            self.stacks = ask(machine, self.timeout)
-            if machine.process.poll() is not None:  # it took a panic to know
-                words = machine.last_words(self.console_before)
-            return VmTimeoutError(
-                "test hung in kernel",
-                on=kernel.name,
-                why=f"it ran for more than {timeout}, and the guest was ended",
-                fix="look at the stacks below; --bpf-vm-timeout gives tests more time",
-                details=words,
-            )
-        return VmError(
-            "kernel did not boot:",
-            on=f"{kernel.name} ({kernel.release})",
-            why=f"the guest was not ready after {timeout}",
-            fix="look at the console below; --bpf-vm-timeout gives it more time",
-            details=machine.last_words(),
+        return VmTimeoutError(
+            "test hung in kernel",
+            on=kernel.name,
+            why=f"it ran for more than {self.timeout:g} s, and the guest was ended",
+            fix="look at the stacks below; --bpf-vm-timeout gives tests more time",
+            details=words,
         )
 
     def _lost(self, machine: Machine, kernel: Kernel, status: int) -> VmError:
         heard = machine.console.text(self.console_before).strip()  # else it died before we heard of its test
         words = machine.last_words(self.console_before if heard else 0)
-        if self.release:
-            from pytest_bpfmaps.vm.endings import why_it_ended
+        from pytest_bpfmaps.vm.endings import why_it_ended
 
-            why, fix = why_it_ended(heard, words, status)
-            on = f"kernel {kernel.name} ({kernel.release})"
-            return VmLostError("guest died:", on=on, why=why, fix=fix, details=words)
-        return VmError(
-            "kernel did not boot:",
-            on=f"{kernel.name} ({kernel.release})",
-            why=f"QEMU ended with status {status} before the guest was ready",
-            fix=advice(words),
-            details=words,
-        )
+        why, fix = why_it_ended(heard, words, status)
+        on = f"kernel {kernel.name} ({kernel.release})"
+        return VmLostError("guest died:", on=on, why=why, fix=fix, details=words)
 
 
 @contextmanager

@@ -198,6 +198,12 @@ def serve(job: dict[str, Any], stream: int) -> None:
     gateway_base.serve(io, id=job["id"])
 
 
+def quiet_console() -> None:
+    """Leaves warnings and worse on the console, which shows more while the kernel boots."""
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/printk", "w") as file:
+        file.write("5")
+
+
 def limit_hangs(timeout: float) -> None:
     """Have the kernel panic when a CPU or a task hangs for a third of the time that a test has.
 
@@ -221,6 +227,7 @@ def main() -> None:
     """Process 1: everything, then the end of the machine."""
     release = os.uname().release
     mount_all(release, sys.argv[1] if len(sys.argv) > 1 else "")
+    quiet_console()
     loopback_up()
     network_up()
     control, stream, alarm = map(open_port, PORTS)

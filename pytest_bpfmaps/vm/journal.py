@@ -19,7 +19,8 @@ _MARK = "bpfmaps-journal "
 class Entry:
     """Something that happened to the guest of the worker `worker`.
 
-    `event`: ``ready`` (it booted), ``failed`` (it never did), ``lost`` (it died), ``hung`` (a test took too
+    `event`: ``another-way`` (it was started another way than usual, and `text` is a line that says why),
+    ``ready`` (it booted), ``failed`` (it never did), ``lost`` (it died), ``hung`` (a test took too
     long). `text` says why, `console` holds its last lines, `stacks` where the tasks of a hung one stood,
     `seconds` how long the start took.
     """

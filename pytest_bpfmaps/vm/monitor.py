@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from pytest_bpfmaps.errors import VmError
@@ -21,11 +22,13 @@ _MEMORY_APART = {"capability": "x-ignore-shared", "state": True}
 class Monitor:
     """Commands to one QEMU, over a socket that it was started with (``-mon mode=control``).
 
-    Raises VmError when QEMU does not answer.
+    An answer may take `seconds`. Raises VmError when QEMU does not answer.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, seconds: float) -> None:
         self._socket = sock
+        self._seconds = seconds
+        sock.settimeout(seconds)
         self._lines = sock.makefile("r", encoding="utf-8")
         try:
             self._receive()  # its greeting
@@ -52,6 +55,8 @@ class Monitor:
     def _receive(self) -> dict[str, Any]:
         try:
             line = self._lines.readline()
+        except TimeoutError as e:
+            raise VmError("cannot control QEMU", why=f"it did not answer within {self._seconds:.0f} s") from e
         except OSError as e:
             raise VmError("cannot control QEMU", why=str(e)) from e
         if not line:
@@ -66,14 +71,12 @@ class Monitor:
         """
         self.call("stop")
         self.call("migrate", uri=self._hand_over(target, to_file=to_file, flags=os.O_WRONLY))
-        while True:
-            answer = self.call("query-migrate")
+        for answer in self._answers("query-migrate"):
             if answer.get("status") == "completed":
                 return
             if answer.get("status") in ("failed", "cancelled"):
                 why = answer.get("error-desc", "QEMU gave up")
                 raise VmError("cannot save the state of a guest", why=why)
-            time.sleep(_PAUSE)
 
     def restore(self, source: int, *, from_file: bool) -> None:
         """Has a QEMU that was started with ``-incoming defer`` take the state in `source`, and go on.
@@ -81,9 +84,18 @@ class Monitor:
         `from_file` as for `save`. Raises VmError.
         """
         self.call("migrate-incoming", uri=self._hand_over(source, to_file=from_file, flags=os.O_RDONLY))
-        while self.call("query-status")["status"] == "inmigrate":
-            time.sleep(_PAUSE)
+        for answer in self._answers("query-status"):
+            if answer["status"] != "inmigrate":
+                break
         self.call("cont")
+
+    def _answers(self, command: str) -> Iterator[Any]:
+        """Asks the same again and again. Raises VmError when the caller still asks after `seconds`."""
+        end = time.monotonic() + self._seconds
+        while time.monotonic() < end:
+            yield self.call(command)
+            time.sleep(_PAUSE)
+        raise VmError("QEMU does not finish", on=command, why=f"it went on for {self._seconds:.0f} s")
 
     def _hand_over(self, fd: int, *, to_file: bool, flags: int) -> str:
         """Gives QEMU the file `fd`; returns the address of it for a migration."""

@@ -87,6 +87,11 @@ class Log:
             self.fd = -1
 
 
+def is_final(words: str) -> bool:
+    """Whether a guest that ended with these last words would do so however it is started."""
+    return any(sign in words for sign in (CANNOT_MOUNT, NO_CARD, "Failed to mount real root"))
+
+
 def advice(words: str) -> str:
     """What to do about a guest that ended with these last words."""
     if any(sign in words for sign in (CANNOT_MOUNT, "Failed to mount real root")):
@@ -100,10 +105,20 @@ class Machine:
     """A running guest: ``stream`` carries execnet's bytes, ``control`` and ``alarm`` JSON, ``output`` text.
 
     What starts one (virtme-ng) only makes the QEMU command, for `arch`; everything from the process on is the
-    same for all. QEMU gets `descriptors` of this process too. Its monitor is to be on `MONITOR_CHANNEL`.
+    same for all. QEMU gets `descriptors` of this process too. Its monitor is to be on `MONITOR_CHANNEL`,
+    where an answer may take `patience` seconds. `version` is QEMU's, for messages.
     """
 
-    def __init__(self, command: Sequence[str], arch: str, descriptors: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        arch: str,
+        descriptors: Sequence[int] = (),
+        *,
+        version: str = "",
+        patience: float = 20.0,
+    ) -> None:
+        self.version, self.patience = version, patience
         self.console, self.messages = Log("console"), Log("qemu")
         pairs = {port: socket.socketpair() for port in PORTS}
         self.control, self.stream, self.alarm, self.output = (pairs[port][0] for port in PORTS)
@@ -139,7 +154,7 @@ class Machine:
     def monitor(self) -> Monitor:
         """QEMU's monitor, which is this machine's to close. Raises VmError when QEMU does not answer."""
         if self._monitor is None:
-            self._monitor = Monitor(self._monitor_socket)
+            self._monitor = Monitor(self._monitor_socket, self.patience)
         return self._monitor
 
     def last_words(self, since: int = 0) -> str:

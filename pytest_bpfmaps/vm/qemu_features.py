@@ -24,6 +24,7 @@ from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.architecture import Architecture
 from pytest_bpfmaps.vm.child_process import die_with
 
+SLOW = 40  # how many times as long as this start of QEMU an answer may take
 FORMAT = 1  # of what is remembered
 ANSWER_SECONDS = 20.0  # QEMU 7.2 to 11.1 answer in 0.05 to 0.2 s on a quiet machine
 _COMMAND = ("-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio")
@@ -55,6 +56,11 @@ class QemuFeatures:
     migration_capabilities: frozenset[str]
     migrates_to_file: bool
     seconds: float
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for an answer of a QEMU that runs a guest, which may be busy."""
+        return max(ANSWER_SECONDS, SLOW * self.seconds)
 
     def emulated_cpu(self, arch: Architecture) -> str:
         """Returns the argument of ``-cpu`` where KVM is missing; what `arch` has switched off is off."""

@@ -16,7 +16,7 @@ import platform
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,16 @@ def test_fails():
 }
 
 
-def rehearse() -> None:
-    """Imports everything, runs a small pytest session in this process, and remembers what pytest looks up."""
+def rehearse(say: Callable[[str], object] = lambda step: None) -> None:
+    """Imports everything, runs a small pytest session in this process, and remembers what pytest looks up.
+
+    Tells each step to `say`.
+    """
     for name in MODULES:
+        say(f"import {name}")
         importlib.import_module(name)
     for name in OPTIONAL:
+        say(f"import {name}")
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     from pytest_bpfmaps.libbpf import version
@@ -102,7 +107,9 @@ def rehearse() -> None:
     remembered.remember_packages()
     _say_too_late()
     gc.freeze()  # pytest collects garbage at the end of a session
+    say("a session of pytest")
     _run_session()
+    say("what pytest looks up")
     platform.platform(), platform.processor()  # starts processes; the answers are kept
     remembered.remember_worker()
     remembered.remember_config()

@@ -188,6 +188,30 @@ def _copy_pages(data: bytes, out: int, offset: int) -> None:
         os.pwrite(out, view[run:], offset + run)
 
 
+def note_failure(state: State, why: str) -> None:
+    """Writes down that `state` could not be made, and why."""
+    with suppress(OSError):
+        _failure(state).write_text(why)
+
+
+def last_failure(state: State, seconds: float) -> tuple[float, str] | None:
+    """How many seconds ago `state` could not be made, and why; None when that is more than `seconds` ago."""
+    try:
+        ago = time.time() - _failure(state).stat().st_mtime
+        return (ago, _failure(state).read_text()) if ago < seconds else None
+    except OSError:
+        return None
+
+
+def forget_failure(state: State) -> None:
+    """Takes note that `state` could be made."""
+    _failure(state).unlink(missing_ok=True)
+
+
+def _failure(state: State) -> Path:
+    return folder() / f".failed-{state.path.name}"
+
+
 def states() -> list[State]:
     """All of them, by name."""
     with suppress(OSError):

@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.vm import bytecode
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
@@ -27,7 +27,7 @@ from pytest_bpfmaps.vm.qemu_features import features
 
 # An oops ends QEMU instead of leaving a half-dead kernel; the rest saves seconds where the CPU is emulated.
 KERNEL_ARGUMENTS = (
-    "loglevel=5",
+    "loglevel=7",  # lines on the console are how progress is seen; guest.py makes it quiet when it has booted
     "oops=panic",
     "panic=-1",
     "mitigations=off",
@@ -47,6 +47,7 @@ KERNEL_ARGUMENTS = (
     "sysctl.kernel.panic_print=64",
 )
 PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "LD_LIBRARY_PATH", "TZ")  # and LC_*, PYTHON*: read when it starts
+ASK_SECONDS = 120.0  # it packs an initramfs, which takes two seconds on a quiet machine
 KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets some itself
 # One CPU boots and collects quicker than two that emulation takes turns with; plugin.py starts the rest for
 # tests.
@@ -64,7 +65,9 @@ TCG = "tcg,thread=single"
 
 def start(kernel: Kernel, shape: Shape) -> Machine:
     """Start a guest with `kernel`. Raises VmError when virtme-ng or QEMU can't be run."""
-    return Machine(_finish(_recipe(kernel, shape), kernel, shape), kernel.arch)
+    qemu = features(find_qemu(kernel.arch))
+    command = _finish(_recipe(kernel, shape), kernel, shape)
+    return Machine(command, kernel.arch, version=qemu.version, patience=qemu.patience)
 
 
 def check(arch: str) -> None:
@@ -144,16 +147,21 @@ def _stamps(kernel: Kernel, virtme: str, qemu: str) -> Iterator[str]:
 
 def _ask(arguments: list[str], initramfs: Path, kernel: Kernel) -> list[str]:
     initramfs.unlink(missing_ok=True)
-    result = subprocess.run(
-        [*arguments, "--dry-run", "--show-command", "--save-initramfs", str(initramfs)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            [*arguments, "--dry-run", "--show-command", "--save-initramfs", str(initramfs)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=ASK_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        why = f"it took more than {ASK_SECONDS:g} s to say how it would start QEMU"
+        raise VmBootError("virtme-run refused kernel", on=kernel.name, why=why) from None
     lines = [line for line in result.stdout.splitlines() if " -append " in line]
     if result.returncode != 0 or not lines or not initramfs.exists():
-        raise VmError(
+        raise VmBootError(
             "virtme-run refused kernel",
             on=f"{kernel.name} ({kernel.image})",
             why=f"exit status {result.returncode}",

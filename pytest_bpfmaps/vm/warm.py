@@ -13,23 +13,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pytest_bpfmaps.errors import VmError, VmTimeoutError
+from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.vm import initramfs, states
 from pytest_bpfmaps.vm.architecture import architecture
+from pytest_bpfmaps.vm.boot_progress import boot_error, wait_for_word
 from pytest_bpfmaps.vm.catalogue import Kernel
-from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, advice, find_qemu, network_arguments
+from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, network_arguments
 from pytest_bpfmaps.vm.qemu_features import QemuFeatures, features
+from pytest_bpfmaps.vm.rpc import Lines
 from pytest_bpfmaps.vm.staging import staging
 from pytest_bpfmaps.vm.states import State
 from pytest_bpfmaps.vm.virtme import TCG, environment_of_python, find_busybox, kernel_arguments
 
-FORMAT = 3
-SAVE_SECONDS = 300.0  # from power on to ready, under emulation on a busy machine
+FORMAT = 4
+MOST_SECONDS = 300.0  # from power on to ready, however much progress there is
+FAILED_SECONDS = 3600.0  # how long a state that could not be made is not tried again by itself
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,15 @@ class Rehearsed:
 
 
 def check(arch: str) -> None:
-    """Raises VmError when this machine lacks a program that guests need."""
-    find_qemu(arch)
+    """Raises VmError when this machine lacks a program that guests need, VmBootError when it saves none."""
+    qemu = features(find_qemu(arch))
     find_busybox()
-    if not _has_glibc():
-        raise VmError(
-            "cannot start a warm guest",
-            why="this Python was built for another C library than glibc",
-            fix="use another Python, or --bpf-vm=virtme-ng",
-        )
+    why = qemu.can_save()
+    if not why and not _has_glibc():
+        why = "this Python was built for another C library than glibc"
+    if why:
+        fix = "leave out --bpf-vm=warm, or use --bpf-vm=virtme-ng"
+        raise VmBootError("cannot save the state of a guest", why=why, fix=fix)
 
 
 def _has_glibc() -> bool:
@@ -61,7 +65,11 @@ def _has_glibc() -> bool:
 
 
 def start(kernel: Kernel, shape: Shape) -> Machine:
-    """Restores a guest with `kernel`; makes and saves it first where that was not done. Raises VmError."""
+    """Restores a guest with `kernel`; makes and saves it first where that was not done.
+
+    Raises VmBootError when the state can't be made or restored, VmError for what another way would lack too.
+    """
+    check(kernel.arch)
     opened = None
     while opened is None:  # else somebody found it old, and deleted it, just now
         opened = prepare(kernel, shape).open()
@@ -74,6 +82,10 @@ def start(kernel: Kernel, shape: Shape) -> Machine:
         machine.monitor().restore(devices, from_file=_features(kernel).migrates_to_file)
         go = {"time": time.time(), "entropy": os.urandom(64).hex(), "modules": str(kernel.modules or "")}
         machine.control.sendall(json.dumps(go).encode() + b"\n")
+    except (VmError, OSError) as error:
+        failure = boot_error(machine, kernel, f"its saved state can't be restored: {error}")
+        machine.close()
+        raise failure from error
     except BaseException:
         machine.close()
         raise
@@ -82,8 +94,37 @@ def start(kernel: Kernel, shape: Shape) -> Machine:
     return machine
 
 
+def note_failure(kernel: Kernel, shape: Shape, why: str) -> None:
+    """Deletes a state that does not start; where none could be made, that is not tried again for an hour."""
+    state = state_for(kernel, shape)
+    if state.path.exists():
+        with suppress(OSError):
+            states.remove(state)
+    else:
+        states.note_failure(state, why)
+
+
+def forget_failure(kernel: Kernel, shape: Shape) -> None:
+    """Has the next start try to make a state, even where that failed within the last hour."""
+    states.forget_failure(state_for(kernel, shape))
+
+
+def check_not_failed(kernel: Kernel, shape: Shape) -> None:
+    """Raises VmBootError when no state could be made within the last hour, by whatever run."""
+    state = state_for(kernel, shape)
+    failure = None if state.is_current() else states.last_failure(state, FAILED_SECONDS)
+    if failure is not None:
+        ago, why = failure
+        raise VmBootError(
+            "cannot save the state of a guest",
+            on=f"with {kernel.name}",
+            why=f"{why}; that was {ago / 60:.0f} min ago",
+            fix=f"`bpfmaps vm prepare {kernel.name}` tries it again",
+        )
+
+
 def prepare(kernel: Kernel, shape: Shape) -> State:
-    """The state for `kernel`, made now when there is none that is current. Raises VmError."""
+    """The state for `kernel`, made now when there is none that is current. Raises as `start` does."""
     state = state_for(kernel, shape)
     if state.is_current():
         return state
@@ -96,7 +137,7 @@ def prepare(kernel: Kernel, shape: Shape) -> State:
             try:
                 _make(kernel, shape, state)
             except OSError as e:
-                raise VmError(
+                raise VmBootError(
                     "cannot save the state of a guest",
                     on=str(states.folder()),
                     why=str(e),
@@ -124,7 +165,7 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
         with _power_on(kernel, shape, boot, [memory]) as machine:
             imports = _wait_until_ready(machine, kernel)
             ready_at = time.monotonic()
-            machine.monitor().save(devices, to_file=_features(kernel).migrates_to_file)
+            _save(machine, kernel, devices)
         states.copy(devices, made.devices)
         states.copy(memory, made.memory)
         seconds = {"rehearse": rehearsed_at - began, "boot": ready_at - rehearsed_at - imports}
@@ -135,43 +176,41 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
         if state.path.exists():
             states.remove(state)
         made.path.rename(state.path)
+        states.forget_failure(state)
+
+
+def _save(machine: Machine, kernel: Kernel, devices: int) -> None:
+    try:
+        machine.monitor().save(devices, to_file=_features(kernel).migrates_to_file)
+    except VmError as error:
+        raise boot_error(machine, kernel, f"its state can't be saved: {error}") from error
 
 
 def _wait_until_ready(machine: Machine, kernel: Kernel) -> float:
     """The seconds that Python took to get ready in the guest."""
-    machine.control.settimeout(SAVE_SECONDS)
-    try:
-        said = machine.control.recv(1 << 16)
-    except TimeoutError:
-        raise VmTimeoutError(
-            "guest was not ready to be saved:",
-            on=f"kernel {kernel.name} ({kernel.release})",
-            why=f"it took more than {SAVE_SECONDS:g} s",
-            details=machine.last_words(),
-        ) from None
-    if b"saved" not in said:
-        machine.process.wait()  # for all of its words
-        raise VmError(
-            "kernel did not boot:",
-            on=f"{kernel.name} ({kernel.release})",
-            why="it ended before its state could be saved",
-            fix=advice(machine.last_words()),
-            details=machine.last_words(),
-        )
-    machine.control.settimeout(None)
-    return float(json.loads(said)["saved"])
+    said = wait_for_word(machine, kernel, Lines(machine.control.fileno()), MOST_SECONDS)
+    return float(said["saved"])
 
 
 def _power_on(kernel: Kernel, shape: Shape, more: list[str], descriptors: Iterable[int]) -> Machine:
-    machine = Machine([*_command(kernel, shape), *more], kernel.arch, [*descriptors])
+    qemu = _features(kernel)
+    machine = Machine(
+        [*_command(kernel, shape), *more],
+        kernel.arch,
+        [*descriptors],
+        version=qemu.version,
+        patience=qemu.patience,
+    )
     try:
         machine.monitor()
         return machine
-    except BaseException as e:
-        words = machine.last_words()
+    except VmError as error:
+        failure = boot_error(machine, kernel, str(error))
         machine.close()
-        fix = "--bpf-vm=virtme-ng starts guests without saved states"
-        raise VmError("cannot start a guest", why=str(e), fix=fix, details=words) from e
+        raise failure from error
+    except BaseException:
+        machine.close()
+        raise
 
 
 def _command(kernel: Kernel, shape: Shape) -> list[str]:
@@ -230,6 +269,7 @@ def _key(kernel: Kernel, shape: Shape) -> str:
     facts: list[Any] = [FORMAT, os.path.realpath(kernel.image), asdict(shape), sys.executable, os.geteuid()]
     facts += [initramfs.search_path(), sorted(_environment().items())]
     facts += [kernel_arguments(kernel, shape), asdict(architecture(kernel.arch)), TCG]
+    facts += [qemu := find_qemu(kernel.arch), states.stamp(qemu)]
     return sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-MODULES = {"warm": "pytest_bpfmaps.vm.warm", "virtme-ng": "pytest_bpfmaps.vm.virtme"}
-DEFAULT = "warm"
+WARM, VIRTME = "warm", "virtme-ng"
+MODULES = {WARM: "pytest_bpfmaps.vm.warm", VIRTME: "pytest_bpfmaps.vm.virtme"}
+AUTO = "auto"  # warm, and where that fails virtme-ng
+CHOICES = (AUTO, *MODULES)
 
 
 def way(name: str) -> Any:

@@ -75,12 +75,13 @@ def get_ready(finder: modules.Finder) -> libraries.Parts:
     """All that is to be behind when the machine is saved, in no more memory than it takes."""
     gc.disable()
     guest.mount_all(os.uname().release, "")
+    guest.quiet_console()
     check_kernel()
     guest.loopback_up()
     guest.network_up()
     # Without huge pages, memory is used that was in use before.
     guest.libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
-    rehearsal.rehearse()
+    rehearsal.rehearse(say)
     start_all_cpus()
     guest.limit_hangs(USUAL)
     finder.close()
@@ -92,6 +93,11 @@ def get_ready(finder: modules.Finder) -> libraries.Parts:
     gc.freeze()  # a collection would touch, and so copy, every page of what is here
     gc.enable()
     return parts
+
+
+def say(step: str) -> None:
+    """Writes what is done now to the console, where the host sees that there is progress."""
+    print("bpfmaps:", step, flush=True)
 
 
 def check_kernel() -> None:

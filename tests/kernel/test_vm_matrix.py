@@ -194,7 +194,7 @@ def test_a_kernel_that_does_not_boot_is_an_error_and_the_host_runs_on(pytester: 
     result.stdout.fnmatch_lines(
         [
             "*ERROR collecting kernel 6.1*",
-            "VmError: kernel did not boot: 6.1 (6.1.0-*): the guest was not ready after 0.* s",
+            "VmError: kernel did not boot: 6.1 (6.1.0-*) with QEMU *: the guest was not ready after 0.* s",
             "*--bpf-vm-timeout*",
             "*1 passed, 1 error*",
         ]

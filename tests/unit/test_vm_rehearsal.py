@@ -205,7 +205,7 @@ def test_qemu_refuses_in_its_own_words(tmp_path: Path) -> None:
             monitor = machine.monitor()
             assert monitor.call("query-status")["status"] == "prelaunch"
             with pytest.raises(VmError, match=r"QEMU refused migrate-incoming: .*-incoming"):
-                monitor.restore("fd:0")
+                monitor.restore(memory, from_file=False)
             machine.process.kill()
             machine.process.wait()
             with pytest.raises(VmError, match="cannot control QEMU"):

@@ -1,0 +1,98 @@
+"""A QEMU that refuses, hangs or gets stuck: the run says so in a line, and tests all the same."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import paths
+
+CACHE = paths.cache_dir()  # before pytester moves HOME
+QEMU = shutil.which("qemu-system-x86_64")
+CONFTEST = """
+    import os, pytest
+
+    @pytest.fixture
+    def bpf_kernel():
+        return os.uname().release
+"""
+TEST = "def test_x(bpf_kernel): assert bpf_kernel.startswith('6.1.0')"
+
+
+@pytest.fixture
+def qemu(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Has a script start guests, with an empty cache. Its text is what comes before QEMU's start."""
+    cache, folder = tmp_path / "cache", tmp_path / "bin"
+    cache.mkdir()
+    folder.mkdir()
+    (cache / "kernels").symlink_to(CACHE / "kernels")
+    if (CACHE / "kvm.json").exists():
+        shutil.copy(CACHE / "kvm.json", cache)
+    monkeypatch.setenv("BPFMAPS_CACHE", str(cache))
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(TEST)
+
+    def write(text: str) -> Path:
+        path = folder / "qemu-system-x86_64"
+        path.write_text(f'#!/bin/sh\n{text}\nexec {QEMU} "$@"\n')
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return cache
+
+    return write
+
+
+def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    return pytester.runpytest_subprocess("--bpf-kernel=6.1", "-p", "no:hypothesispytest", *arguments)
+
+
+def test_a_state_that_can_not_be_made(pytester: pytest.Pytester, qemu) -> None:
+    """Some other way starts the guest; the next run does not try in vain; who insists gets the reason."""
+    cache = qemu('case "$*" in *memory-backend-file*) echo "$0: no such backend" >&2; exit 1;; esac')
+    first = run(pytester)
+    first.assert_outcomes(passed=1)
+    line = "bpfmaps: 6.1 is emulated, booted by virtme-ng, since the usual start failed: *no such backend*"
+    first.stdout.fnmatch_lines([line])
+    second = run(pytester)
+    second.assert_outcomes(passed=1)
+    second.stdout.fnmatch_lines([f"{line}that was * min ago"])
+    insisting = run(pytester, "--bpf-vm=warm")
+    insisting.assert_outcomes(errors=1)
+    insisting.stdout.fnmatch_lines(
+        [
+            "VmBootError: kernel did not boot: 6.1 (6.1.0-*) with QEMU *no such backend*",
+            f"*{cache}/boots/6.1.sh",
+        ]
+    )
+    assert "memory-backend-file" in (cache / "boots" / "6.1.sh").read_text()
+    assert list(cache.glob("warm/6.1-*")) == []
+
+
+def test_a_boot_that_makes_no_progress(pytester: pytest.Pytester, qemu) -> None:
+    """QEMU's -S leaves the CPUs stopped: nothing comes from the guest, ever."""
+    qemu('case "$*" in *-append*memory-backend-file*) set -- "$@" -S;; esac')
+    result = run(pytester)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["bpfmaps: 6.1 is emulated, *: it made no progress for * s: no new line on its *"]
+    )
+
+
+def test_a_state_that_can_not_be_restored(pytester: pytest.Pytester, qemu) -> None:
+    """It is deleted, so that the next run makes it anew."""
+    cache = qemu('case "$*" in *-incoming*) echo "$0: what is this" >&2; exit 1;; esac')
+    result = run(pytester)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["bpfmaps: 6.1 is emulated, booted by virtme-ng, since * what is this*"])
+    assert list(cache.glob("warm/6.1-*")) == []
+    assert list(cache.glob("warm/.failed-*")) == []
+
+
+def test_a_qemu_that_hangs_is_found_before_a_guest_starts(pytester: pytest.Pytester, qemu) -> None:
+    qemu("sleep 1000")
+    result = run(pytester)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: cannot start a guest with *: it did not answer within 20 s"])

@@ -1,0 +1,130 @@
+"""What counts as progress of a boot, and how long a silence may be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps.errors import VmBootError, VmError
+from pytest_bpfmaps.vm import boot_progress
+from pytest_bpfmaps.vm.boot_progress import BootProgress, wait_for_word, waited_for_processor
+from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.qemu import Machine
+from pytest_bpfmaps.vm.rpc import Lines
+
+KERNEL = Kernel("6.1", "6.1.0-1", Path("image"), None, None, None, "nowhere", "x86_64")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boot_progress, "STALL_SECONDS", 1.0)
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """Any process in QEMU's place: the argument is the Python program that it runs."""
+    command = [sys.executable, "-u", "-c", request.param]
+    with Machine(command, "x86_64", version="9.9", patience=0.0) as made:
+        yield made
+
+
+def wait(machine: Machine, seconds: float = 60.0) -> object:
+    return wait_for_word(machine, KERNEL, Lines(machine.control.fileno()), seconds)
+
+
+SILENT = "import time; print('first and last', flush=True); time.sleep(100)"
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("machine", [SILENT], indirect=True)
+def test_silence_is_a_stall_and_the_error_has_all_that_is_known(machine: Machine, tmp_path: Path) -> None:
+    while not machine.console.size():
+        time.sleep(0.01)
+    with pytest.raises(VmBootError) as caught:
+        wait(machine)
+    error = caught.value
+    assert error.on == "6.1 (6.1.0-1) with QEMU 9.9"
+    assert str(error.why).startswith("it made no progress for ")
+    assert error.details == "--- console\nfirst and last"
+    kept = tmp_path / "cache" / "boots" / "6.1.sh"
+    assert str(error.fix).endswith(f"QEMU's command line is in {kept}")
+    assert sys.executable in kept.read_text()
+
+
+SLOW_WORD = """
+import os, sys, time
+fd = int(sys.argv[sys.argv.index("socket,id=bpfmaps-control,fd=" + next(
+    a.rpartition("=")[2] for a in sys.argv if a.startswith("socket,id=bpfmaps-control")))].rpartition("=")[2])
+for _ in range(8):
+    print("a line", flush=True)
+    time.sleep(0.4)
+os.write(fd, b'{"hello": 1}\\n')
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("machine", [SLOW_WORD], indirect=True)
+def test_lines_are_progress_for_as_long_as_they_come(machine: Machine) -> None:
+    assert wait(machine) == {"hello": 1}
+
+
+@pytest.mark.parametrize("machine", ["while True: print('again')"], indirect=True)
+def test_lines_without_end_have_an_end(machine: Machine) -> None:
+    with pytest.raises(VmError, match="the guest was not ready after 2 s") as caught:
+        wait(machine, 2.0)
+    assert not isinstance(caught.value, VmBootError)
+
+
+@pytest.mark.parametrize("machine", ["import sys; sys.exit('what is -chardev')"], indirect=True)
+def test_the_end_of_qemu_is_said_with_its_last_word(machine: Machine) -> None:
+    with pytest.raises(VmBootError) as caught:
+        wait(machine)
+    assert caught.value.why == (
+        "QEMU ended with status 1 before the guest was ready (it said: what is -chardev)"
+    )
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("machine", [SILENT], indirect=True)
+def test_a_boot_that_was_slow_so_far_may_be_slow(machine: Machine) -> None:
+    progress = BootProgress(machine, KERNEL)
+    assert progress.limit == 1.0
+    while progress.limit == 1.0:
+        time.sleep(0.1)
+        progress.note()
+    assert 1.0 < progress.limit < 100.0
+    machine.patience = 1000.0
+    assert progress.limit == 1000.0
+
+
+def test_time_without_a_processor_is_known() -> None:
+    """Two that want the same one: each waits while the other runs."""
+    cpu = min(os.sched_getaffinity(0))
+    program = f"import os; os.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
+    both = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
+    try:
+        end = time.monotonic() + 60
+        while waited_for_processor(both[0].pid) < 0.3:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+
+
+def test_a_process_that_is_gone_did_not_wait() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    assert waited_for_processor(process.pid) == 0.0
