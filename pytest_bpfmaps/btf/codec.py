@@ -164,6 +164,11 @@ class IntCodec(Codec):
         self._struct.pack_into(out, offset, self.to_int(value, where))
 
     def encode(self, value: Any, where: str) -> bytes:
+        if type(value) is int and not self.bounded:
+            try:
+                return self._struct.pack(value)
+            except struct.error:
+                pass  # said below
         return self._struct.pack(self.to_int(value, where))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .elements import Elements, read_mapped
 from .hash import HashMap
+from .shapes import MMAPABLE
 
 
 class ArrayMap(HashMap):
@@ -27,6 +29,9 @@ class ArrayMap(HashMap):
         result = lib.bpf_map_update_elem(self.fd, ffi.from_buffer(key), ffi.from_buffer(value), 0)
         if result < 0:
             self._refuse(-result, "clear", index)
+
+    def _read_memory(self) -> Elements | None:
+        return read_mapped(self.fd, self.max_entries, self.value_size) if self.flags & MMAPABLE else None
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Sequence) and not isinstance(other, str | bytes):

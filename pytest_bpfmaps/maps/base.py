@@ -16,6 +16,7 @@ from ..kernel.types import MapType
 from ..leaks import forget, forget_pin, note, note_pin
 from ..libbpf import check, ffi, lib
 from ..libbpf.calls import reason
+from .elements import Elements
 from .info import MapInfo, codecs_for, map_info
 from .pins import Pins, pin_remedy, unpin
 
@@ -261,6 +262,10 @@ class Map:
         if result < 0:
             self._refuse(-result, "look up", self._key.listed(key), flags)
         return out
+
+    def _read_memory(self) -> Elements | None:
+        """All elements, where the kernel lets them be mapped into memory."""
+        return None
 
     def _next_raw_key(self, key: bytes | None) -> bytes | None:
         out = bytearray(self.key_size)

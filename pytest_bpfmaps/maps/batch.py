@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import BPF_F_ALL_CPUS, BPF_F_CPU
@@ -14,6 +13,7 @@ from ..errors import MapError, UnsupportedError
 from ..kernel.types import MapType
 from ..libbpf import ffi, lib, opts
 from ..libbpf.calls import failure
+from .elements import Elements
 from .walk import Walk
 
 if TYPE_CHECKING:
@@ -35,24 +35,9 @@ _IN_ORDER = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Elements:
-    """What was in a map: keys and values, each packed one after another.
-
-    `restarts`: how often the reader had to find its place again, because the key where it stood was deleted;
-    0 when the kernel read in batches. `complete`: False when writers kept the reader from coming to an end.
-    """
-
-    keys: bytes
-    values: bytes
-    count: int
-    restarts: int = 0
-    complete: bool = True
-
-
 def lookup_all(the_map: Map) -> Elements:
     """All elements. Those that come or go meanwhile may or may not be among them; all others are."""
-    return _lookup_batches(the_map) or _lookup_each(the_map)
+    return the_map._read_memory() or _lookup_batches(the_map) or _lookup_each(the_map)
 
 
 def _lookup_each(the_map: Map) -> Elements:

@@ -9,7 +9,7 @@ from ..btf import Codec
 from ..btf.compare import same
 from ..btf.listed import Listed
 from ..errors import BpfError, MapOverflowError, MapValueError
-from .batch import Elements
+from .elements import Elements
 from .twins import ADVICE, describe, groups
 
 Decoders = tuple[Callable[[bytes], Any], Callable[[bytes, int], list[Any]]]
@@ -29,7 +29,7 @@ class Snapshot(dict[Any, Any]):
     may a key that is looked up. ``snapshot >= {...}`` says whether it holds those elements, and maybe more.
 
     `origin` names the map in messages, `value` is the type of its values. `restarts` and `complete`: how the
-    reading went while programs wrote to the map, see `pytest_bpfmaps.maps.batch.Elements`.
+    reading went while programs wrote to the map, see `pytest_bpfmaps.maps.elements.Elements`.
     """
 
     __slots__ = (
