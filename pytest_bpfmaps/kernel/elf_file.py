@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,9 +38,11 @@ def read_elf(file: BinaryIO, name: str, *, only_debug: bool = False) -> Iterator
         elf = ELFFile(file)
         _check_whole(elf, file, name, only_debug)
         yield elf
-    except (ElfError, OSError):
+    except ElfError:
         raise
     except Exception as e:  # its parser meets damage with nearly every builtin exception
+        if isinstance(e, OSError) and e.errno != errno.EINVAL:  # that is of a place where no file can be read
+            raise
         raise ElfError(f"{name} is damaged: {type(e).__name__}: {e}") from e
 
 

@@ -29,9 +29,20 @@ _MOST_COMPARED = 3000
 
 @cache
 def functions() -> Counter[str]:
-    """How often each name is in /proc/kallsyms; static functions of several files can share one."""
+    """How often each name is in /proc/kallsyms; static functions of several files can share one.
+
+    Linux 7.2 lists data under the letters of functions: what is in the kernel itself has to be in its text.
+    Functions that ran only while it booted are left out with that.
+    """
     with open("/proc/kallsyms") as file:
-        return Counter(line.split(maxsplit=3)[2].rstrip() for line in file if line[17] in "tTwW")
+        lines = [line for line in file if line[17] in "tTwW"]
+    begin, end = (next((x[:16] for x in lines if x[19:] == f"{name}\n"), "") for name in ("_stext", "_etext"))
+    hidden = begin in ("", "0" * 16)
+    return Counter(
+        line[19:].split(maxsplit=1)[0]
+        for line in lines
+        if hidden or begin <= line[:16] < end or line.endswith("]\n")
+    )
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -134,7 +135,8 @@ def _perf_entries(lines: Iterable[str]) -> Iterable[tuple[int, int, str]]:
     for line in lines:
         parts = line.split(" ", 2)
         if len(parts) == 3:
-            yield int(parts[0], 16), int(parts[1], 16), parts[2]
+            with contextlib.suppress(ValueError):  # any program may write there, and be cut off
+                yield int(parts[0], 16), int(parts[1], 16), parts[2]
 
 
 def _unreadable(pid: int, number: int, why: str | None) -> UnsupportedError:

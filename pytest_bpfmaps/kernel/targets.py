@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-from functools import cache
 from pathlib import Path
 
 from ..errors import strerror
-from .names import bpf_lsm_active
+from .names import bpf_lsm_active, functions
 from .probe_programs import HAS_FRAGS, SLEEPABLE, Trial, Verdict, try_program, try_type
 from .section_types import section_type
 from .tracefs import tracefs
@@ -110,7 +109,7 @@ def _target(kind: str, target: str) -> str:
         case "kprobe" | "kretprobe":
             return _event_source("kprobe", "kprobe_events") or _symbol(target.split("+", maxsplit=1)[0])
         case "ksyscall" | "kretsyscall":
-            known = any(f"{prefix}{target}" in _functions() for prefix in _SYSCALLS)
+            known = any(f"{prefix}{target}" in functions() for prefix in _SYSCALLS)
             return _event_source("kprobe", "kprobe_events") or (
                 "" if known else f"there is no system call {target}"
             )
@@ -136,13 +135,6 @@ def _event_source(name: str, legacy: str) -> str:
 
 
 def _symbol(name: str) -> str:
-    if not name or "*" in name or name in _functions():
+    if not name or "*" in name or name in functions():
         return ""
     return f"there is no kernel function {name}"
-
-
-@cache
-def _functions() -> frozenset[str]:
-    """The names of all functions in /proc/kallsyms."""
-    with open("/proc/kallsyms") as file:
-        return frozenset(line.split(maxsplit=3)[2].rstrip() for line in file if line[17] in "tTwW")

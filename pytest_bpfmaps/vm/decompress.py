@@ -35,21 +35,27 @@ def decompress(payload: bytes, out: IO[bytes]) -> None:
 
 def _check_size(payload: bytes, out: IO[bytes]) -> None:
     """The build appends the uncompressed size; lz4's old format has no other way to tell damage."""
-    size, expected = out.seek(0, 2), int.from_bytes(payload[-4:], "little")
+    size, expected = out.seek(0, 2), _announced_size(payload)
     if size != expected:
         raise ValueError(f"its payload gives {size} bytes and not {expected}")
+
+
+def _announced_size(payload: bytes) -> int:
+    return int.from_bytes(payload[-4:], "little")
 
 
 def _with_python(name: str, new: Callable[[], _Stream]) -> Callable[[bytes, IO[bytes]], None]:
     # A decompressor object stops at the end of its stream, before the appended size.
     def unpack(payload: bytes, out: IO[bytes]) -> None:
         stream = new()
+        most = _announced_size(payload)
         for start in range(0, len(payload), _CHUNK):
             try:
                 piece = stream.decompress(payload[start : start + _CHUNK])
-            except (zlib.error, lzma.LZMAError, OSError) as error:  # bz2 raises OSError
+            except (zlib.error, lzma.LZMAError, OSError, MemoryError) as error:  # bz2 raises OSError
                 raise ValueError(f"its {name} payload is damaged ({error})") from error
-            out.write(piece)
+            if out.write(piece) and out.tell() > most:
+                raise ValueError(f"its {name} payload gives more than the {most} bytes that it announces")
             if stream.eof:
                 return
         raise ValueError(f"its {name} payload ends early")

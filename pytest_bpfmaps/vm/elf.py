@@ -47,7 +47,11 @@ class Section:
 
 
 class Elf:
-    """An ELF file in memory. Raises ValueError when `data` is not a whole 64-bit little-endian one."""
+    """An ELF file in memory.
+
+    Raises ValueError when `data` is not a whole 64-bit little-endian one, and from each method for what its
+    numbers put outside of the file.
+    """
 
     def __init__(self, data: mmap.mmap | bytes) -> None:
         if len(data) < _HEADER.size or data[:6] != b"\x7fELF\x02\x01":
@@ -57,21 +61,32 @@ class Elf:
         self.type, self.machine = fields[1], fields[2]
         self._segments = fields[5], fields[9], fields[10]
         table, (size, count, names) = fields[6], fields[11:14]
-        if count and (size < _SECTION.size or table + count * size > len(data)):
-            raise ValueError("its section table lies outside of the file")
-        headers = [_SECTION.unpack_from(data, table + i * size) for i in range(count)]
-        strings = headers[names][4] if names < count else 0
-        self.sections = tuple(Section(self._string(strings + h[0]), h[1], h[4], h[5]) for h in headers)
+        headers = list(self._table("section table", table, size, count, _SECTION))
+        strings = self._part("table of section names", *headers[names][4:6]) if names < count else b"\0"
+        self.sections = tuple(Section(_string(strings, h[0]), h[1], h[4], h[5]) for h in headers)
 
-    def _string(self, offset: int) -> str:
-        end = self._data.find(b"\0", offset)
-        return bytes(self._data[offset:end]).decode(errors="replace")
+    def _part(self, what: str, offset: int, size: int) -> bytes:
+        if offset + size > len(self._data):
+            raise ValueError(f"its {what} lies outside of the file")
+        return bytes(self._data[offset : offset + size])
+
+    def _table(
+        self, what: str, offset: int, size: int, count: int, layout: struct.Struct
+    ) -> Iterator[tuple[int, ...]]:
+        """The entries of a table, which may have more in each than is known here."""
+        if not count:
+            return
+        if size < layout.size:
+            raise ValueError(f"its {what} has entries of {size} bytes")
+        raw = self._part(what, offset, size * count)
+        for at in range(0, len(raw), size):
+            yield layout.unpack_from(raw, at)
 
     def section(self, name: str) -> bytes | None:
         """The content of the first section called `name`, or None."""
         for section in self.sections:
             if section.name == name:
-                return bytes(self._data[section.offset : section.offset + section.size])
+                return self._part(f"section {name}", section.offset, section.size)
         return None
 
     def notes(self) -> Iterator[tuple[str, int]]:
@@ -79,28 +94,35 @@ class Elf:
         for section in self.sections:
             if section.type != _SHT_NOTE:
                 continue
-            at, end = section.offset, min(section.offset + section.size, len(self._data))
-            while at + _NOTE.size <= end:
-                owner, desc, kind = _NOTE.unpack_from(self._data, at)
+            raw = self._part(f"section {section.name}", section.offset, section.size)
+            at = 0
+            while at + _NOTE.size <= len(raw):
+                owner, desc, kind = _NOTE.unpack_from(raw, at)
                 at += _NOTE.size
-                yield bytes(self._data[at : at + owner]).rstrip(b"\0").decode(errors="replace"), kind
+                yield raw[at : at + owner].rstrip(b"\0").decode(errors="replace"), kind
                 at += -(-owner // 4) * 4 + -(-desc // 4) * 4
 
     def loaded_size(self) -> int:
         """Where in the file what is loaded to run it ends, in bytes; symbols for debuggers follow."""
-        return max((s[2] + s[5] for s in self._program_headers()), default=len(self._data))
+        size = len(self._data)
+        return min(max((s[2] + s[5] for s in self._program_headers()), default=size), size)
 
     def loader(self) -> str:
         """The program that is run to load this one; empty for one that is linked statically."""
-        return next((self._string(s[2]) for s in self._program_headers() if s[0] == _PT_INTERP), "")
+        paths = (self._part("loader", s[2], s[5]) for s in self._program_headers() if s[0] == _PT_INTERP)
+        return _string(next(paths, b""), 0)
 
     def _program_headers(self) -> list[tuple[int, ...]]:
-        table, size, count = self._segments
-        return [_SEGMENT.unpack_from(self._data, table + i * size) for i in range(count)]
+        return list(self._table("segment table", *self._segments, _SEGMENT))
 
     def has_pvh_entry(self) -> bool:
         """Whether a machine monitor can start this kernel uncompressed (Linux >= 4.21, ``CONFIG_PVH``)."""
         return ("Xen", _XEN_ELFNOTE_PHYS32_ENTRY) in self.notes()
+
+
+def _string(table: bytes, offset: int) -> str:
+    """The text up to the next NUL; empty behind the table's end."""
+    return table[offset:].split(b"\0", 1)[0].decode(errors="replace")
 
 
 @contextmanager

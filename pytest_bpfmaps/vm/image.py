@@ -27,6 +27,7 @@ _MAGIC = 0x202
 _PROTOCOL = 0x206
 _KERNEL_VERSION = 0x20E
 _PAYLOAD = 0x248
+_MOST_CONFIG = 16 << 20
 _LINUX_BANNER = re.compile(rb"Linux version (\S+) \(")
 
 # First bytes of files that people mistake for a kernel.
@@ -103,13 +104,15 @@ def _bzimage_release(path: Path, data: mmap.mmap | bytes) -> str:
 def _recognise_elf(path: Path, data: mmap.mmap | bytes) -> KernelImage:
     try:
         elf = Elf(data)
-    except (ValueError, struct.error) as error:
+    except ValueError as error:
         raise _not_a_kernel(path, f"an ELF file, but {error}") from error
     machine = MACHINES.get(elf.machine, f"machine number {elf.machine}")
     banner = _LINUX_BANNER.search(data) if elf.type == 2 else None
     if banner is None:
         raise _not_a_kernel(path, f"an ELF {TYPES.get(elf.type, 'file')} for {machine}")
-    if machine == "x86_64" and not elf.has_pvh_entry():
+    with _damage_told(path):
+        bootable = machine != "x86_64" or elf.has_pvh_entry()
+    if not bootable:
         raise VmError(
             "cannot boot kernel image",
             on=str(path),
@@ -167,7 +170,7 @@ def unpack_vmlinux(image: KernelImage, target: Path) -> None:
     try:
         with open_elf(target):
             pass
-    except (ValueError, struct.error) as error:
+    except ValueError as error:
         why = f"its payload is {error}"
         raise VmError("cannot unpack kernel image", on=str(image.path), why=why, fix=FIX) from error
 
@@ -184,22 +187,38 @@ def _payload(data: mmap.mmap | bytes) -> bytes:
     return bytes(data[start : start + length])
 
 
+@contextmanager
+def _damage_told(vmlinux: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, zlib.error) as error:
+        why = f"it is damaged: {error}"
+        raise VmError("cannot read kernel image", on=str(vmlinux), why=why, fix=FIX) from error
+
+
 def read_btf(vmlinux: Path) -> bytes | None:
-    """The raw BTF of an uncompressed kernel, or None (Linux >= 5.2 with ``CONFIG_DEBUG_INFO_BTF``)."""
-    with open_elf(vmlinux) as elf:
+    """The raw BTF of an uncompressed kernel, or None (Linux >= 5.2 with ``CONFIG_DEBUG_INFO_BTF``).
+
+    Raises VmError for a damaged file, as the two functions below do.
+    """
+    with _damage_told(vmlinux), open_elf(vmlinux) as elf:
         return elf.section(".BTF")
 
 
 def has_pvh_entry(vmlinux: Path) -> bool:
     """Whether a machine monitor can boot this uncompressed kernel directly."""
-    with open_elf(vmlinux) as elf:
+    with _damage_told(vmlinux), open_elf(vmlinux) as elf:
         return elf.has_pvh_entry()
 
 
 def read_config(vmlinux: Path) -> bytes | None:
     """The configuration inside an uncompressed kernel, or None (``CONFIG_IKCONFIG``)."""
-    with _mapped(vmlinux) as data:
+    with _damage_told(vmlinux), _mapped(vmlinux) as data:
         start = data.find(b"IKCFG_ST\x1f\x8b")
         if start < 0:
             return None
-        return zlib.decompressobj(31).decompress(data[start + 8 :])
+        unpack = zlib.decompressobj(31)
+        text = unpack.decompress(data[start + 8 :], _MOST_CONFIG)
+        if not unpack.eof:
+            raise ValueError(f"its configuration is cut off, or larger than {_MOST_CONFIG} bytes")
+        return text

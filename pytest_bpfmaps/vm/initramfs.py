@@ -14,7 +14,6 @@ import os
 import re
 import shlex
 import site
-import struct
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -100,7 +99,7 @@ def _loaded_part(path: Path) -> bytes:
     data = path.read_bytes()
     try:
         return data[: Elf(data).loaded_size()]
-    except (ValueError, struct.error):
+    except ValueError:
         return data
 
 

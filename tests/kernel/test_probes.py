@@ -114,7 +114,8 @@ def test_extensions_load_where_the_probe_says_so(bpf) -> None:
     target = bpf.load(code=HEAD + EXTENSION).programs.target
     opened = bpf.open(code=HEAD + REPLACING)
     opened.programs.replacing.set_attach_target("replaced", target)
-    assert opened.load().programs.replacing.type == ProgramType.EXT
+    with opened.load() as obj:
+        assert obj.programs.replacing.type == ProgramType.EXT
 
 
 def test_helpers_that_no_configuration_takes_away() -> None:
@@ -125,14 +126,16 @@ def test_helpers_that_no_configuration_takes_away() -> None:
 
 
 # a helper, and the option without which nobody may call it
-@pytest.mark.parametrize(
-    ("name", "option"),
-    [
-        ("bpf_override_return", "BPF_KPROBE_OVERRIDE"),
-        ("bpf_rc_repeat", "BPF_LIRC_MODE2"),
-        ("bpf_bind", "INET"),
-    ],
-)
+HELPER_OPTIONS = {
+    "bpf_override_return": "BPF_KPROBE_OVERRIDE",
+    "bpf_rc_repeat": "BPF_LIRC_MODE2",
+    "bpf_rc_keydown": "BPF_LIRC_MODE2",
+    "bpf_rc_pointer_rel": "BPF_LIRC_MODE2",
+    "bpf_bind": "INET",
+}
+
+
+@pytest.mark.parametrize(("name", "option"), HELPER_OPTIONS.items())
 def test_helpers_that_depend_on_the_configuration(name: str, option: str) -> None:
     settings = kernel_config()
     if settings is None:
@@ -144,7 +147,10 @@ def test_helpers_that_depend_on_the_configuration(name: str, option: str) -> Non
 
 @pytest.mark.skipif(not os.path.exists("/usr/sbin/bpftool"), reason="no bpftool: apt-get install bpftool")
 def test_helpers_against_bpftool() -> None:
-    """Of the types of which it can load programs; the rest of its list it does not look at."""
+    """Of the types of which it can load programs; the rest of its list it does not look at.
+
+    Where it does not know the words of a newer verifier's refusal, it takes the helper to be there.
+    """
     command = ["/usr/sbin/bpftool", "feature", "probe", "kernel", "full"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if "eBPF helpers supported" not in done.stdout:
@@ -152,7 +158,7 @@ def test_helpers_against_bpftool() -> None:
     there = {line.removeprefix("\t- ") for line in done.stdout.splitlines() if line.startswith("\t- bpf_")}
     assert len(there) > 100
     denied = {name for name in there if not probe("helper", name)}
-    assert not denied
+    assert denied <= HELPER_OPTIONS.keys()
 
 
 def test_a_kernel_function_is_no_kfunc() -> None:

@@ -324,7 +324,9 @@ def test_code_that_was_made_at_run_time(trace):
         view = ctypes.c_char.from_buffer(memory)
         start = ctypes.addressof(view)
         perf_map = Path(f"/tmp/perf-{os.getpid()}.map")
-        perf_map.write_text(f"{start:x} {len(code):x} made here\n{start + 64:x} 10 another\n")
+        perf_map.write_text(
+            f"{start:x} {len(code):x} made here\n{start + 64:x} 10 another\nno numbers here\n"
+        )
         try:
             obj = trace(os.getpid())
             ctypes.CFUNCTYPE(ctypes.c_int)(start)()

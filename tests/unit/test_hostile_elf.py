@@ -1,0 +1,151 @@
+"""Numbers in ELF files that point anywhere: each reader says what is wrong, or reads what is there."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import struct
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kernel_files import BTF, bzimage, vmlinux
+
+from pytest_bpfmaps import BpfError
+from pytest_bpfmaps.btf.dwarf import read_local_types
+from pytest_bpfmaps.compiler.elf import Elf as ObjectElf
+from pytest_bpfmaps.compiler.legacy import upgraded
+from pytest_bpfmaps.kernel.binaries import usdt_names
+from pytest_bpfmaps.kernel.elf_file import ElfError
+from pytest_bpfmaps.kernel.elf_functions import ElfFunctions
+from pytest_bpfmaps.kernel.elf_symbols import elf_symbols
+from pytest_bpfmaps.vm.elf import Elf, open_elf
+from pytest_bpfmaps.vm.image import has_pvh_entry, read_btf, read_config, read_image, unpack_vmlinux
+
+ANY_FILE = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+EDGES = sorted(
+    {2**n + d for n in (0, 7, 8, 15, 16, 31, 32, 62, 63, 64) for d in (-1, 0, 1)} - {2**64, 2**64 + 1}
+)
+SIZES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def changes_of(data):
+    """Up to four numbers anywhere in the header and the tables of sections and segments."""
+    places = st.integers(0, 63)
+    if data[:4] == b"\x7fELF":
+        (segments, sections) = struct.unpack_from("<QQ", data, 32)
+        (size, count) = struct.unpack_from("<HH", data, 58)
+        places |= st.integers(sections, sections + size * count - 1)
+        if segments:
+            places |= st.integers(segments, segments + 56 * 4)
+    numbers = st.sampled_from(EDGES) | st.integers(0, len(data) + 64) | st.integers(0, 2**64 - 1)
+    return st.lists(st.tuples(places, st.sampled_from(sorted(SIZES)), numbers), min_size=1, max_size=4)
+
+
+def changed(data, changes):
+    data = bytearray(data)
+    for place, size, number in changes:
+        aligned = place - place % size
+        if aligned + size <= len(data):
+            struct.pack_into("<" + SIZES[size], data, aligned, number & ((1 << 8 * size) - 1))
+    return bytes(data)
+
+
+def built(tmp_path_factory, *command):
+    """An ELF file of a few functions, or a skip."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"no {command[0]}: apt-get install {command[0]}")
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "x.c").write_text("int a(int x) { return x; } int b(int x) { return a(x) + 1; }\n")
+    subprocess.run([*command, "-g", "-o", folder / "x", folder / "x.c"], check=True)
+    return (folder / "x").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    return built(tmp_path_factory, "gcc", "-O1", "-shared", "-fPIC", "-Wl,--build-id")
+
+
+@pytest.fixture(scope="module")
+def bpf_object(tmp_path_factory):
+    return built(tmp_path_factory, "clang", "-O2", "-target", "bpf", "-c")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are for x86_64")
+@ANY_FILE
+@given(data=st.data(), image=st.sampled_from([vmlinux(btf=BTF[:64], config=b"CONFIG_BPF=y\n"), bzimage()]))
+def test_kernel_images(tmp_path: Path, data: st.DataObject, image: bytes) -> None:
+    file, target = tmp_path / "image", tmp_path / "vmlinux"
+    file.write_bytes(changed(image, data.draw(changes_of(image))))
+    with suppress(BpfError):
+        unpack_vmlinux(read_image(file), target)
+    for path in (file, target):
+        for read in (read_btf, read_config, has_pvh_entry):
+            if path.exists():
+                with suppress(BpfError):
+                    read(path)
+
+
+def test_a_section_name_at_two_to_the_63(tmp_path):
+    """The strings of sections begin where no file has a byte."""
+    data = bytearray(vmlinux())
+    (table,), (index,) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<H", data, 62)
+    struct.pack_into("<Q", data, table + index * 64 + 24, 1 << 63)
+    (tmp_path / "vmlinux").write_bytes(data)
+    with pytest.raises(BpfError, match="table of section names lies outside of the file"):
+        read_btf(tmp_path / "vmlinux")
+    with pytest.raises(ValueError, match="table of section names lies outside"):
+        Elf(bytes(data))
+
+
+def test_libraries(library, tmp_path):
+    path = tmp_path / "x.so"
+
+    @ANY_FILE
+    @given(changes_of(library))
+    def read(changes) -> None:
+        data = changed(library, changes)
+        path.unlink(missing_ok=True)
+        path.write_bytes(data)
+        symbols = elf_symbols(str(path))
+        if symbols is not None:
+            for offset in (0, 0x1000, 0x1110, 1 << 63):
+                symbols.find(offset)
+        with suppress(ElfError):
+            functions = ElfFunctions(path)
+            functions.find("a")
+            functions.find("no_such")
+        with suppress(ElfError):
+            usdt_names(path)
+        with suppress(ValueError), open_elf(path) as elf:
+            assert elf.loaded_size() <= len(data)
+            elf.loader()
+            list(elf.notes())
+
+    read()
+
+
+def test_objects(bpf_object, tmp_path):
+    path = tmp_path / "x.bpf.o"
+
+    @ANY_FILE
+    @given(changes_of(bpf_object))
+    def read(changes) -> None:
+        data = changed(bpf_object, changes)
+        path.write_bytes(data)
+        with suppress(ValueError):
+            elf = ObjectElf(data)
+            elf.symbols()
+            for section in elf.sections:
+                with suppress(ValueError):
+                    elf.content(section)
+        for call in (lambda: upgraded(data, "x"), lambda: read_local_types(path)):
+            with suppress(BpfError):
+                call()
+
+    read()
