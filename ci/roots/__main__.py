@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import subprocess
 import sys
@@ -109,23 +110,39 @@ def run_job(job: jobs.Job, options: argparse.Namespace) -> results.Result | None
     """Run a job in a root of the first release that has its version, or with what this machine has of it."""
     commands = {name: jobs.COMMANDS.get(name, name) for name in options.command} or {"tests": job.command}
     given = dict(item.partition("=")[::2] for item in options.given)
-    folder = jobs.elsewhere(job, {name: Path(value).resolve() for name, value in given.items()})
-    own = suites.codename()
-    places = [own if own in suites.SUITES else "bookworm"] if folder else job.suites
-    for suite in places:
-        with roots.opened(suite, job.name, fresh=True, keep=options.keep, verbose=options.verbose) as root:
-            (root.path / roots.SOURCE.lstrip("/")).mkdir(parents=True, exist_ok=True)
-            if folder:
-                jobs.install_from_folder(job, root, folder)
-            elif not jobs.install_from_release(job, root):
-                roots.say(f"{job.name}: {suite} has no package of it")
-                continue
-            return run_commands(job.name, root, commands, options)
-    why = jobs.missing(job, job.suites)
+    if folder := given.get(job.name):
+        return run_job_from(job, Path(folder).resolve(), commands, options)
+    for suite in job.suites:
+        with opened_for(job, suite, options) as root:
+            if jobs.install_from_release(job, root):
+                return run_commands(job.name, root, commands, options)
+            roots.say(f"{job.name}: {suite} has no package of it")
+    if found := jobs.on_this_machine(job):
+        return run_job_from(job, found, commands, options)
+    why = jobs.missing(job)
     print(f"ci/hosts: {why}", file=sys.stderr)
-    return (
-        None if options.skip_missing else result_of(job.name, {}, {"tests": results.Outcome(2, 0, {}, why)})
-    )
+    if options.skip_missing:
+        return None
+    return result_of(job.name, {}, {"preparation": results.Outcome(2, 0, {}, why)})
+
+
+def run_job_from(
+    job: jobs.Job, folder: Path, commands: dict[str, str], options: argparse.Namespace
+) -> results.Result:
+    """Run a job with what `folder` has, in a root of the release that runs here: what is there fits to it."""
+    own = suites.codename()
+    roots.say(f"{job.name}: from {folder}")
+    with opened_for(job, own if own in suites.SUITES else "trixie", options) as root:
+        jobs.install_from_folder(job, root, folder)
+        return run_commands(job.name, root, commands, options)
+
+
+@contextlib.contextmanager
+def opened_for(job: jobs.Job, suite: str, options: argparse.Namespace) -> Iterator[roots.Root]:
+    """A fresh root of `suite`, in which commands can run before there is a clone."""
+    with roots.opened(suite, job.name, fresh=True, keep=options.keep, verbose=options.verbose) as root:
+        (root.path / roots.SOURCE.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        yield root
 
 
 def run_commands(
@@ -155,7 +172,7 @@ def failed(name: str, error: subprocess.CalledProcessError) -> results.Result:
     print(f"ci/hosts: {error.cmd} failed (status {error.returncode}):\n{output}", file=sys.stderr)
     outcome = results.outcome(error.returncode, 0, output)
     outcome.stage = "; ".join(filter(None, (str(error.cmd), outcome.stage)))
-    return result_of(name, {}, {"root": outcome})
+    return result_of(name, {}, {"preparation": outcome})
 
 
 def result_of(name: str, versions: dict[str, str], outcomes: dict[str, results.Outcome]) -> results.Result:

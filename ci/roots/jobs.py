@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +50,7 @@ def _python(version: str, *suites: str) -> Job:
 
 def _libbpf(version: str, *suites: str) -> Job:
     tests = f"{_GALLERY} tests/kernel tests/unit/test_libbpf*.py --ignore-glob='*/test_vm_*.py'"
-    elsewhere = f"--from libbpf-{version}=FOLDER, libbpf's source of that version (its src/ has a Makefile)"
+    elsewhere = f"--from libbpf-{version}=FOLDER, a clone of libbpf or its source of that version"
     packages = ("libbpf1", "libbpf-dev")
     return Job("libbpf", version, suites, packages, f"{_SETUP} && {tests}", elsewhere)
 
@@ -62,18 +64,18 @@ JOBS = {
         _clang("17", "trixie"),
         _clang("18", "trixie"),
         _clang("19", "trixie", "bookworm", "sid"),
-        _clang("20", "sid", "trixie-backports"),
+        _clang("20"),
         _clang("21", "sid", "trixie-backports"),
         _python("3.11", "bookworm"),
-        _python("3.12", "sid"),
+        _python("3.12"),
         _python("3.13", "trixie", "sid"),
         _python("3.14", "sid"),
         _libbpf("1.1", "bookworm"),
-        _libbpf("1.2", "bookworm-backports"),
-        _libbpf("1.3", "bookworm-backports"),
+        _libbpf("1.2"),
+        _libbpf("1.3"),
         _libbpf("1.4", "bookworm-backports"),
         _libbpf("1.5", "trixie"),
-        _libbpf("1.6", "trixie-backports", "sid"),
+        _libbpf("1.6"),
         _libbpf("1.7", "sid"),
     )
 }
@@ -116,43 +118,69 @@ def install_from_release(job: Job, root: Root) -> bool:
     return True
 
 
-def elsewhere(job: Job, given: dict[str, Path]) -> Path | None:
-    """The folder of this machine that has what `job` tests: one that was given, or that of a Python here."""
-    if job.name in given or job.thing != "python":
-        return given.get(job.name)
-    ask = [f"python{job.version}", "-c", "import sys; print(sys.base_prefix)"]
-    try:
-        done = subprocess.run(ask, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+def on_this_machine(job: Job) -> Path | None:
+    """The folder of this machine that has what `job` tests: a Python's, in $PATH or pyenv's."""
+    if job.thing != "python":
         return None
-    prefix = Path(done.stdout.strip())
-    return prefix if (prefix / "bin" / f"python{job.version}").exists() else None
+    name = f"python{job.version}"
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    for command in (name, *map(str, sorted(pyenv.glob(f"versions/{job.version}.*/bin/{name}")))):
+        try:
+            ask = [command, "-c", "import sys; print(sys.base_prefix)"]
+            done = subprocess.run(ask, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):  # pyenv's command fails while no version is chosen
+            continue
+        prefix = Path(done.stdout.strip())
+        if prefix != Path("/usr") and (prefix / "bin" / name).exists():
+            return prefix
+    return None
+
+
+def newest_tag(tags: list[str], version: str) -> str | None:
+    """The tag of the last release of `version`, ``v1.4.7`` of ``1.4``."""
+    own = [tag for tag in tags if re.fullmatch(rf"v{re.escape(version)}\.\d+", tag)]
+    return max(own, key=lambda tag: int(tag.rpartition(".")[2]), default=None)
 
 
 def install_from_folder(job: Job, root: Root, folder: Path) -> None:
     """Let the root see `folder` of this machine, and use what `job` tests from there."""
-    at = f"/opt/{job.name}"
     if job.thing == "libbpf":
-        root.binds.append(f"{folder}:{at}:ro")
+        _copy_libbpf(job, folder, root.path / "usr/src/libbpf")
+        root.output("apt-get update -qq")
         root.output(_apt_install(["gcc", "libc6-dev", "make", "pkgconf", "libelf-dev", "zlib1g-dev"]))
-        make = "make -s -C /tmp/libbpf/src install PREFIX=/opt/built-libbpf LIBDIR=/opt/built-libbpf/lib"
-        root.output(f"cp -r {at} /tmp/libbpf && {make}")
-        root.variables["LD_LIBRARY_PATH"] = "/opt/built-libbpf/lib"
-        root.variables["C_INCLUDE_PATH"] = "/opt/built-libbpf/include"
+        at = "/opt/built-libbpf"
+        root.output(f"make -s -C /usr/src/libbpf/src install PREFIX={at} LIBDIR={at}/lib")
+        root.variables["LD_LIBRARY_PATH"] = f"{at}/lib"
+        root.variables["C_INCLUDE_PATH"] = f"{at}/include"
     elif job.thing == "python":
         root.binds.append(f"{folder}:{folder}:ro")  # a Python looks for its library where it was built to be
         libraries = ["libssl3", "libffi8", "zlib1g", "libbz2-1.0", "liblzma5", "libsqlite3-0", "libreadline8"]
+        root.output("apt-get update -qq")
         root.output(_apt_install(libraries))
         root.variables["PYTHON"] = f"{folder}/bin/python{job.version}"
     else:
+        at = f"/opt/{job.name}"
         root.binds.append(f"{folder}:{at}:ro")
         root.output(f"ln -sf {at}/bin/{job.name} /usr/local/bin/{job.name}")
 
 
-def missing(job: Job, tried: tuple[str, ...]) -> str:
+def _copy_libbpf(job: Job, folder: Path, target: Path) -> None:
+    """Copy libbpf's source: the last release of the version when `folder` is a clone, else all of it."""
+    git = ["git", "-C", str(folder)]
+    done = subprocess.run([*git, "tag"], capture_output=True, text=True, check=False)
+    tag = newest_tag(done.stdout.split(), job.version)
+    if tag is None:
+        shutil.copytree(folder, target)
+        return
+    target.mkdir(parents=True)
+    packed = subprocess.run([*git, "archive", tag], capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", str(target)], input=packed, check=True)
+
+
+def missing(job: Job) -> str:
     """What to say when no release has what `job` tests."""
-    where = f"no package of it in {', '.join(tried)}, and none on this machine"
-    return f"{job.name}: {where}; give {job.from_elsewhere}"
+    where = f"{', '.join(job.suites)} has no" if job.suites else "no release of Debian has a"
+    return f"{job.name}: {where} package of it, and this machine has none; give {job.from_elsewhere}"
 
 
 def _apt_install(packages: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from root import Root
+from suites import SUITES
 
 MARKS = ("<!-- printed by ci/hosts -->", "<!-- end of what ci/hosts printed -->")
 _THINGS = ("Python", "libbpf", "clang", "QEMU", "glibc")
@@ -21,7 +23,6 @@ echo "libbpf: $(basename "$(readlink -f "$so")")"
 for v in 14 15 16 17 18 19 20 21 22 23; do if command -v clang-$v >/dev/null; then echo "clang: $v"; fi; done
 echo "QEMU: $(qemu-system-$(uname -m) --version | head -n1)"
 echo "glibc: $(ldd --version | head -n1)"
-echo "kernel: $(uname -r)"
 """
 _WORDS = ("passed", "failed", "error", "skipped", "xfailed", "xpassed")
 _SUMMARY = re.compile(r"^=+ ((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s.*=+$", re.MULTILINE)
@@ -40,8 +41,8 @@ class Outcome:
         tests = ", ".join(f"{n} {word}" for word in _WORDS if (n := self.counts.get(word)))
         if self.status == 0:
             return tests or "passed"
-        where = f" in `{self.stage}`" if self.stage else ""
-        return f"**failed**{where} (status {self.status})" + (f": {tests}" if tests else "")
+        parts = [f"**failed** (status {self.status})", tests, self.stage]
+        return ": ".join(filter(None, parts))
 
 
 @dataclass
@@ -82,7 +83,7 @@ def versions(root: Root) -> dict[str, str]:
 
 
 def _short(name: str, value: str) -> str:
-    if name in ("name", "kernel", "clang"):
+    if name in ("name", "clang"):
         return value
     numbers: list[str] = re.findall(r"\d+\.\d+", value)
     if not numbers:
@@ -101,15 +102,16 @@ def table(results: Iterable[Result]) -> str:
         cells += [str(row.outcomes.get(command, "")) for command in commands]
         lines.append(f"| {' | '.join(cells)} |")
     dates = sorted({row.date for row in rows})
-    kernels = sorted({row.versions.get("kernel", "?") for row in rows})
     span = dates[0] if dates[:1] == dates[-1:] else f"{dates[0]} to {dates[-1]}" if dates else "never"
-    said = f"Printed by `ci/hosts` on {span}, Linux {', '.join(kernels)}."
+    said = f"Printed by `ci/hosts` on {span}, Linux {platform.release()}."
     return "\n".join([*lines, "", said])
 
 
 def _title(row: Result) -> str:
-    release = row.versions.get("name", "?")
-    return f"{release}" if row.name in ("bookworm", "trixie", "sid") else f"`{row.name}` on {release}"
+    release = row.versions.get("name")
+    if release is None or row.name in SUITES:
+        return release or row.name
+    return f"`{row.name}` on {release}"
 
 
 def write_between_marks(file: Path, text: str) -> None:
