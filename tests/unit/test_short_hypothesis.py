@@ -3,7 +3,7 @@
 import ctypes
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_bpfmaps import NoValueError
@@ -28,6 +28,7 @@ def make(shape):
     return layout, StructCodec("struct s", ctypes.sizeof(layout), made)
 
 
+@settings(deadline=None)
 @given(members, st.data())
 def test_cut_anywhere(shape, data):
     layout, codec = make(shape)
@@ -48,6 +49,7 @@ def test_cut_anywhere(shape, data):
                 _ = record[name]
 
 
+@settings(deadline=None)
 @given(members, st.data())
 def test_padding_is_never_taken_for_sent(shape, data):
     """A number that is shown was sent, however many of the last 7 bytes are the kernel's."""
