@@ -87,7 +87,7 @@ def _acceleration() -> Check:
         )
     if verdict.get("kvm"):
         return Check("vm", "acceleration", State.OK, "KVM runs kernels")
-    return Check("vm", "acceleration", State.LIMITED, f"KVM does not run kernels: {verdict.get('why')}")
+    return Check("vm", "acceleration", State.LIMITED, f"guests are emulated: {verdict.get('why')}")
 
 
 def catalogue_checks() -> Iterator[Check]:

@@ -6,27 +6,41 @@ import json
 import os
 import re
 import subprocess
+import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.child_process import die_with
+from pytest_bpfmaps.vm.host_cpu import KVM
 from pytest_bpfmaps.vm.qemu import find_qemu
 
-KVM = Path("/dev/kvm")
-PROBE_SECONDS = 8.0  # a working KVM needs less than one
+SILENT_SECONDS = 20.0  # a kernel that says nothing new for so long hangs; a quick machine takes 0.5 s in all
+PROBE_SECONDS = 300.0  # a kernel that does say something: machines in machines take minutes
+RETRY_SECONDS, MOST_RETRY_SECONDS = 900.0, 86400.0  # after a hang, for which load may be to blame
 EMULATED_FACTOR = 3.0  # how much longer everything may take in an emulated guest
+MOST_LOAD = 4.0  # the most that a busy machine stretches these by
+_PAUSE = 0.02
+_PANIC = b"Kernel panic - not syncing: VFS"  # the kernel got as far as its missing root
 _QEMU_PREFIX = re.compile(r"^\S*qemu\S*: (\S+:\d+: )?")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kvm`: guests run with KVM. Otherwise they are emulated, and `why` says the reason."""
+    """`kvm`: guests run with KVM. Otherwise they are emulated, and `why` says the reason.
+
+    `hung` counts how often in a row the kernel hung. KVM is then probed again at `retry`, in seconds since
+    the epoch; other verdicts hold until the next boot.
+    """
 
     kvm: bool
     why: str = ""
+    hung: int = 0
+    retry: float = 0.0
 
     def stretch(self, seconds: float) -> float:
         """`seconds` that a person had in mind for real hardware, as they are in such a guest."""
@@ -34,7 +48,7 @@ class Verdict:
 
 
 def judge(kernel: Kernel) -> Verdict:
-    """Whether KVM runs `kernel`. Decided once per boot of this machine and QEMU binary, then remembered."""
+    """Whether KVM runs `kernel`: remembered until the next boot or another QEMU, a hang not so long."""
     if not KVM.exists():
         return Verdict(False, "this machine has no /dev/kvm")
     if not os.access(KVM, os.R_OK | os.W_OK):
@@ -46,14 +60,15 @@ def judge(kernel: Kernel) -> Verdict:
     binary = os.stat(qemu)  # its --version takes as long as the start of a warm guest
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     key = f"{boot} {binary.st_size} {binary.st_mtime_ns}"
-    if (verdict := _remembered(memory, key)) is not None:
+    verdict = _remembered(memory, key)
+    if verdict is not None and _holds(verdict):
         return verdict
     from filelock import FileLock
 
     with FileLock(folder / ".kvm.lock"):
         verdict = _remembered(memory, key)
-        if verdict is None:
-            verdict = probe(kernel, qemu)
+        if verdict is None or not _holds(verdict):
+            verdict = _again_later(probe(kernel, qemu), hung_before=verdict.hung if verdict else 0)
             partial = folder / ".kvm.json"
             partial.write_text(json.dumps({"key": key, **asdict(verdict)}))
             os.replace(partial, memory)
@@ -63,31 +78,90 @@ def judge(kernel: Kernel) -> Verdict:
 def _remembered(memory: Path, key: str) -> Verdict | None:
     try:
         facts = json.loads(memory.read_text())
-        return Verdict(facts["kvm"], facts["why"]) if facts["key"] == key else None
-    except (OSError, ValueError, KeyError):
+        return Verdict(**facts) if facts.pop("key") == key else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def probe(kernel: Kernel, qemu: str, seconds: float = PROBE_SECONDS) -> Verdict:
-    """Boot `kernel` with KVM and no root file system: it must panic about that within `seconds`."""
+def _holds(verdict: Verdict) -> bool:
+    return not verdict.hung or time.time() < verdict.retry < time.time() + MOST_RETRY_SECONDS + 1
+
+
+def _again_later(verdict: Verdict, hung_before: int) -> Verdict:
+    """A hang is looked at again: after a quarter of an hour, and each time after twice as long."""
+    if not verdict.hung:
+        return verdict
+    wait = min(RETRY_SECONDS * 2**hung_before, MOST_RETRY_SECONDS)
+    later = f"{wait / 60:.0f} min" if wait < 7200 else f"{wait / 3600:.0f} h"
+    why = f"{verdict.why}; KVM is tried again in {later}, or when {paths.cache_dir() / 'kvm.json'} is deleted"
+    return Verdict(False, why, hung_before + 1, time.time() + wait)
+
+
+def probe(
+    kernel: Kernel, qemu: str, silent: float = SILENT_SECONDS, longest: float = PROBE_SECONDS
+) -> Verdict:
+    """Boots `kernel` with KVM and no root file system: it must come to its panic about that.
+
+    It has up to `longest` seconds, as long as it says something new every `silent` seconds. A busy machine
+    stretches both.
+    """
     arch = architecture(kernel.arch)
     command = [qemu, "-machine", f"{arch.machine},accel=kvm", "-cpu", "host", "-m", "512M", "-nodefaults"]
     command += ["-no-reboot", "-display", "none", "-serial", "stdio", "-kernel", str(kernel.image)]
-    command += ["-append", f"console={arch.console} panic=-1 oops=panic quiet root=none"]
+    # From the first moment on the kernel says all that it does: that is how progress shows.
+    words = f"console={arch.console} earlyprintk={arch.console},115200 ignore_loglevel panic=-1 root=none"
+    command += ["-append", words]
     parent = os.getpid()
-    try:
-        result = subprocess.run(
+    with (
+        tempfile.TemporaryFile() as console,
+        tempfile.TemporaryFile() as messages,
+        subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
+            stdout=console,
+            stderr=messages,
             process_group=0,
-            preexec_fn=lambda: die_with(parent),
-        )
-    except subprocess.TimeoutExpired:
-        return Verdict(False, f"/dev/kvm exists but did not run a kernel within {seconds:g} s")
-    if b"Kernel panic" in result.stdout and result.returncode == 0:
-        return Verdict(True)
-    said = _QEMU_PREFIX.sub("", result.stderr.decode(errors="replace").strip().split("\n")[-1])
-    return Verdict(False, f"/dev/kvm exists but does not run a kernel (QEMU: {said or result.returncode})")
+            preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - no lock is held here
+        ) as process,
+    ):
+        try:
+            return _watch(process, console, messages, silent, longest)
+        finally:
+            process.kill()
+
+
+def _watch(
+    process: subprocess.Popen[bytes], console: IO[bytes], messages: IO[bytes], silent: float, longest: float
+) -> Verdict:
+    began = heard = time.monotonic()
+    said = 0
+    while True:
+        ended = process.poll() is not None
+        if _PANIC in _text(console):
+            return Verdict(True)
+        if ended:
+            words = _text(messages).decode(errors="replace").strip().split("\n")[-1]
+            why = _QEMU_PREFIX.sub("", words) or f"it ended with status {process.returncode}"
+            return Verdict(False, f"/dev/kvm exists but does not run a kernel (QEMU: {why})")
+        now, size, load = time.monotonic(), os.fstat(console.fileno()).st_size, _load()
+        if size != said:
+            said, heard = size, now
+        if now - heard > silent * load or now - began > longest * load:
+            return Verdict(False, _hang(_text(console), now - began, now - heard), hung=1)
+        time.sleep(_PAUSE)
+
+
+def _load() -> float:
+    """How many processes want each processor, during the last minute: 1 to `MOST_LOAD`."""
+    return min(max(os.getloadavg()[0] / len(os.sched_getaffinity(0)), 1.0), MOST_LOAD)
+
+
+def _text(file: IO[bytes]) -> bytes:
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+
+
+def _hang(console: bytes, took: float, silence: float) -> str:
+    lines = [line.strip() for line in console.decode(errors="replace").splitlines() if line.strip()]
+    last = f"last line: {lines[-1]!r}" if lines else "it said nothing"
+    how = f"its kernel hung after {took - silence:.0f} s, and was silent for {silence:.0f} s more"
+    return f"/dev/kvm exists but does not run a kernel ({how}; {last})"

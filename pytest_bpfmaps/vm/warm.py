@@ -24,6 +24,7 @@ from pytest_bpfmaps.vm import initramfs, states
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.boot_progress import boot_error, wait_for_word
 from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.host_cpu import host_cpu
 from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, network_arguments
 from pytest_bpfmaps.vm.qemu_features import QemuFeatures, features
 from pytest_bpfmaps.vm.rpc import Lines
@@ -270,6 +271,7 @@ def _key(kernel: Kernel, shape: Shape) -> str:
     facts += [initramfs.search_path(), sorted(_environment().items())]
     facts += [kernel_arguments(kernel, shape), asdict(architecture(kernel.arch)), TCG]
     facts += [qemu := find_qemu(kernel.arch), states.stamp(qemu)]
+    facts += [host_cpu()] if shape.kvm else []
     return sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 

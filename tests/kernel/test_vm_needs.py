@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import shutil
 import sys
@@ -14,9 +13,8 @@ import pytest
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import acceleration, virtme, warm
+from pytest_bpfmaps.vm import virtme, warm
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
-from pytest_bpfmaps.vm.qemu import find_qemu
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 
@@ -91,28 +89,3 @@ def test_virtme_run_refusing_is_told_in_its_own_words(
     with pytest.raises(VmError, match="virtme-run refused kernel") as caught:
         virtme.start(gone, virtme.Shape())
     assert "vmlinuz does not exist" in str(caught.value.details)
-
-
-def test_a_kvm_that_does_not_finish_in_time_is_not_used(kernel: Kernel) -> None:
-    verdict = acceleration.probe(kernel, find_qemu(kernel.arch), seconds=0.001)
-    assert not verdict.kvm
-    assert "within 0.001 s" in verdict.why
-    assert verdict.stretch(60) == 180
-
-
-def test_the_verdict_is_remembered_for_this_boot(
-    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
-    verdict = acceleration.judge(kernel)
-    assert verdict.kvm or verdict.why
-    if not acceleration.KVM.exists() or not os.access(acceleration.KVM, os.R_OK | os.W_OK):
-        assert not (tmp_path / "kvm.json").exists()
-        return
-    memory = json.loads((tmp_path / "kvm.json").read_text())
-    memory["why"] = "remembered"
-    (tmp_path / "kvm.json").write_text(json.dumps(memory))
-    assert acceleration.judge(kernel).why == "remembered"
-    memory["key"] = "another boot"
-    (tmp_path / "kvm.json").write_text(json.dumps(memory))
-    assert acceleration.judge(kernel) == verdict

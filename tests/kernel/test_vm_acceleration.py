@@ -1,0 +1,111 @@
+"""Whether KVM runs kernels here: how that is found out, for how long it is remembered, what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.vm import acceleration
+from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+
+CACHE = paths.cache_dir()  # before pytester moves HOME
+USABLE = acceleration.KVM.exists() and os.access(acceleration.KVM, os.R_OK | os.W_OK)
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Catalogue(CACHE / "kernels").get("6.1")
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def emulating(folder: Path, *more: str) -> str:
+    """A QEMU that emulates where KVM is asked for: it runs kernels, as slowly as a very busy machine does."""
+    qemu = shutil.which("qemu-system-x86_64")
+    script = folder / "qemu-system-x86_64"
+    accel, cpu = "word=${word%kvm}tcg", "word=max,la57=off,fsrm=off,erms=off"
+    words = f"case $word in *accel=kvm) {accel} ;; host) {cpu} ;; esac"
+    lines = ["#!/bin/bash", "words=()", f'for word; do {words}; words+=("$word"); done']
+    script.write_text("\n".join([*lines, f'exec {qemu} "${{words[@]}}" {" ".join(more)}', ""]))
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_a_slow_machine_has_the_time_it_needs_as_long_as_the_kernel_gets_on(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    assert acceleration.probe(kernel, emulating(tmp_path)) == acceleration.Verdict(True)
+    took = time.monotonic() - began
+    verdict = acceleration.probe(kernel, emulating(tmp_path), longest=took / 100)
+    assert (verdict.kvm, verdict.hung) == (False, 1)
+
+
+def test_a_kernel_that_says_nothing_hangs(kernel: Kernel, tmp_path: Path) -> None:
+    stopped = emulating(tmp_path, "-S")  # its processors are never started
+    verdict = acceleration.probe(kernel, stopped, silent=1.0)
+    assert (verdict.kvm, verdict.hung) == (False, 1)
+    assert "/dev/kvm exists but does not run a kernel (its kernel hung after 0 s, and was" in verdict.why
+    assert verdict.why.endswith("it said nothing)")
+    assert verdict.stretch(60) == 180
+
+
+def test_a_kernel_that_stops_halfway_is_told_with_its_last_line(kernel: Kernel, tmp_path: Path) -> None:
+    waits = Path(emulating(tmp_path))
+    change = "word=${word/root=none/root=\\/dev\\/none rootwait}; words+=("
+    waits.write_text(waits.read_text().replace("words+=(", change))
+    unpacked = dataclasses.replace(kernel, image=kernel.vmlinux)  # else it is silent while it unpacks
+    verdict = acceleration.probe(unpacked, str(waits), silent=5.0, longest=1000.0)
+    assert (verdict.kvm, verdict.hung) == (False, 1)
+    assert re.search(
+        r"hung after [1-9]\d* s, and was silent for \d+ s more; last line: '\[ .*'\)$", verdict.why
+    )
+
+
+def test_a_qemu_that_ends_is_told_in_its_own_words(kernel: Kernel, tmp_path: Path) -> None:
+    verdict = acceleration.probe(kernel, emulating(tmp_path, "-device", "no-such-thing"))
+    assert (verdict.kvm, verdict.hung) == (False, 0)
+    assert "QEMU: -device no-such-thing: 'no-such-thing' is not a valid device model name" in verdict.why
+
+
+@pytest.mark.skipif(not USABLE, reason="no /dev/kvm that this user may use (group kvm)")
+def test_a_verdict_holds_until_the_next_boot(kernel: Kernel, cache: Path) -> None:
+    verdict = acceleration.judge(kernel)
+    assert verdict.kvm or verdict.why
+    memory = json.loads((cache / "kvm.json").read_text())
+    (cache / "kvm.json").write_text(json.dumps({**memory, "hung": 0, "why": "remembered"}))
+    assert acceleration.judge(kernel).why == "remembered"
+    (cache / "kvm.json").write_text(json.dumps({**memory, "key": "another boot", "why": "remembered"}))
+    assert acceleration.judge(kernel).why != "remembered"
+
+
+@pytest.mark.skipif(not USABLE, reason="no /dev/kvm that this user may use (group kvm)")
+def test_a_hang_holds_for_a_quarter_of_an_hour_then_twice_as_long_each_time(
+    kernel: Kernel, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulating(tmp_path, "-S")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(acceleration.probe, "__defaults__", (0.5, 5.0))
+    for hung, wait, words in ((1, 900, "15 min"), (2, 1800, "30 min"), (3, 3600, "60 min"), (4, 7200, "2 h")):
+        began = time.time()
+        verdict = acceleration.judge(kernel)
+        assert (verdict.kvm, verdict.hung) == (False, hung)
+        assert began + wait <= verdict.retry <= time.time() + wait
+        assert verdict.why.endswith(f"KVM is tried again in {words}, or when {cache}/kvm.json is deleted")
+        assert acceleration.judge(kernel) == verdict  # remembered
+        memory = json.loads((cache / "kvm.json").read_text())
+        (cache / "kvm.json").write_text(json.dumps({**memory, "retry": time.time() - 1}))
+    (cache / "kvm.json").unlink()
+    assert acceleration.judge(kernel).hung == 1  # the remedy
