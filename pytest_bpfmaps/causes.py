@@ -8,9 +8,9 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from .attach.sections import SECTIONS
 from .kernel.features import probe
 from .kernel.running import release
+from .kernel.section_names import SECTIONS
 from .kernel.since import since
 from .kernel.types import MapType, ProgramType
 from .libbpf import ffi, lib, version

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -193,7 +192,9 @@ def _only_looks(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers; take up this process's part: to distribute, to work, or both."""
     config.addinivalue_line(
-        "markers", "bpf_kernels(*names): run the test only on the chosen kernels with these names (or globs)."
+        "markers",
+        "bpf_kernels(*names): run the test only on the chosen kernels with these names, globs, or versions "
+        "in such a range: '>=5.15,<6.6'.",
     )
     config.addinivalue_line(
         "markers",
@@ -285,16 +286,30 @@ def chosen(config: pytest.Config) -> tuple[str, ...]:
 def fitting(config: pytest.Config, node: pytest.Collector | pytest.Item) -> list[str]:
     """The chosen kernels that the test's ``bpf_kernels`` markers leave."""
     names = chosen(config) or (HOST,)
-    for mark in node.iter_markers("bpf_kernels"):
-        names = tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in mark.args))
-    return list(names)
+    if node.get_closest_marker("bpf_kernels") is None:
+        return list(names)
+    from .report.wanted_kernels import wanted_kernels
+
+    return wanted_kernels(node, {name: _release(config, name) for name in names})
+
+
+def _release(config: pytest.Config, name: str) -> str:
+    """The release of a chosen kernel; in a guest its own is the running one, as the host's is elsewhere."""
+    if SELECTION in config.stash and name != HOST:
+        return next(g.kernel.release for g in config.stash[SELECTION].guests if g.kernel.name == name)
+    if name == config.stash.get(KERNEL, HOST):
+        return os.uname().release
+    return str(getattr(config, "workerinput", {}).get("bpfmaps", {}).get("releases", {}).get(name, ""))
 
 
 @pytest.hookimpl(trylast=True)  # the kernel is the last part of the id: test_x[a-6.1]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Multiply a BPF test by the chosen kernels."""
     config = metafunc.config
-    if not uses_bpf(metafunc.fixturenames) or not chosen(config):
+    if not uses_bpf(metafunc.fixturenames):
+        return
+    if not chosen(config):
+        fitting(config, metafunc.definition)  # refuses a wrong range now
         return
     kernels = kernels_here(config, metafunc.definition)
     if not kernels:
@@ -316,7 +331,12 @@ def kernels_here(config: pytest.Config, node: pytest.Collector | pytest.Item) ->
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip, with the reason, the tests that no chosen kernel fits."""
     for item in items:
-        if uses_bpf(getattr(item, "fixturenames", ())) and not fitting(config, item):
+        if item.get_closest_marker("bpf_kernels") is None or not uses_bpf(getattr(item, "fixturenames", ())):
+            continue
+        from .report.wanted_kernels import warn_of_unknown
+
+        warn_of_unknown(config, item, chosen(config))
+        if not fitting(config, item):
             run = ", ".join(chosen(config) or (HOST,))
             wanted = [pattern for mark in item.iter_markers("bpf_kernels") for pattern in mark.args]
             reason = f"for kernels {', '.join(wanted)}, and this run is for {run}"

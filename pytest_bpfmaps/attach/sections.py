@@ -37,18 +37,6 @@ _OLDER: dict[str, str] = {
         )
     },
 }
-_NAMES = """
-    socket sk_reuseport kprobe kretprobe uprobe uretprobe usdt ksyscall kretsyscall kprobe.multi
-    kretprobe.multi kprobe.session uprobe.multi uretprobe.multi uprobe.session tc tcx classifier action
-    tracepoint tp raw_tp raw_tracepoint tp_btf fentry fexit fmod_ret fentry.s fexit.s lsm lsm.s lsm_cgroup
-    iter iter.s syscall xdp xdp.frags xdp_devmap xdp_cpumap perf_event lwt_in lwt_out lwt_xmit lwt_seg6local
-    sockops sk_skb sk_msg sk_lookup flow_dissector cgroup_skb/ingress cgroup_skb/egress cgroup/skb
-    cgroup/sock_create cgroup/connect4 cgroup/connect6 cgroup/bind4 cgroup/bind6 cgroup/sendmsg4
-    cgroup/recvmsg4 cgroup/getsockopt cgroup/setsockopt cgroup/sysctl cgroup/dev struct_ops struct_ops.s
-    freplace netfilter
-"""
-SECTIONS = tuple(_NAMES.split())
-"""Names that libbpf knows, for suggestions; of those with a target only the first part."""
 
 
 def kind(section: str) -> str:

@@ -15,6 +15,7 @@ from .probe_functions import may_call_helper, may_call_kfunc
 from .probe_maps import try_map
 from .probe_programs import Verdict, try_type
 from .running import release
+from .section_names import TARGETED
 from .targets import probe_target
 from .types import MapType, ProgramType
 from .vmlinux import FUNC, enumerators, type_id, vmlinux_btf
@@ -61,12 +62,13 @@ def asked_for(name: str) -> tuple[str, str]:
 def kind_of(name: str) -> str:
     """The kind of a feature, by its name.
 
-    ``CONFIG_X`` is ``config``; what has a slash is ``attach``, written as in ``SEC()``; ``bpf_x`` a helper or
-    a kfunc; else the name of a map type or program type, ``ringbuf`` or ``xdp``.
+    ``CONFIG_X`` is ``config``; what has a slash is ``attach``, written as in ``SEC()``, and so is a section's
+    name alone, ``kprobe``, where it takes more than a type of program; ``bpf_x`` a helper or a kfunc; else
+    the name of a map type or program type, ``ringbuf`` or ``xdp``.
     """
     if name.startswith("CONFIG_"):
         return "config"
-    if "/" in name:
+    if "/" in name or (name in TARGETED and name not in ("struct_ops", "freplace")):
         return "attach"
     if name.startswith("bpf_"):
         return "function"
@@ -74,7 +76,7 @@ def kind_of(name: str) -> str:
         return "map_type"
     if ProgramType.from_name(name):
         return "program_type"
-    known = [str(t) for t in (*MapType, *ProgramType)]
+    known = [*TARGETED, *(str(t) for t in (*MapType, *ProgramType))]
     raise UnsupportedError(
         "cannot probe",
         on=repr(name),

@@ -7,8 +7,8 @@ from typing import Any
 
 from . import running
 from .features import KINDS, Feature, asked_for, probe
-
-_REMEDY = "run it in a virtual machine: pytest --bpf-kernel=6.1"
+from .known_names import kernels_with
+from .unknown_names import refuse_unknown
 
 
 class RunningKernel:
@@ -58,11 +58,30 @@ def asked(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[s
 
 
 def missing_features(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name of each feature that is not there, and a sentence fit for a skip."""
-    for feature in probe_all(names, features):
+    """Name of each feature that is not there, and a sentence fit for a skip.
+
+    Raises `UnsupportedError` for what no kernel has.
+    """
+    for kind, name in asked(names, features):
+        feature = probe(kind, name)
         if not feature:
-            remedy = "" if running.is_emulated() else f"; {_REMEDY}"
-            yield feature.name, lacks(running.release(), feature) + remedy
+            refuse_unknown(kind, name)
+            yield feature.name, lacks(running.release(), feature) + _remedy(kind, name)
+
+
+def _remedy(kind: str, name: str) -> str:
+    """A kernel of the catalogue that has it, as far as its BTF tells; nothing in a guest."""
+    if running.is_emulated():
+        return ""
+    section, _, target = name.partition("/")
+    by_name = section.startswith(("kprobe", "kretprobe", "fentry", "fexit", "fmod_ret"))
+    kernel = "6.1"
+    if kind == "attach" and by_name and target and not set(target) & set("*?+"):
+        having = kernels_with(target)
+        if not having:
+            return ""
+        kernel = having[0]
+    return f"; run it in a virtual machine: pytest --bpf-kernel={kernel}"
 
 
 def lacks(release: str, feature: Feature) -> str:

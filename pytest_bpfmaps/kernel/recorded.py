@@ -25,6 +25,7 @@ from .features import (
 )
 from .handle import asked, lacks
 from .types import MapType, ProgramType
+from .unknown_names import refuse_unknown
 from .vmlinux import enumerators, program_types
 
 
@@ -51,6 +52,10 @@ class RecordedKernel:
         for kind, name in wanted:
             feature = self._feature(kind, name)
             if feature is not None and not feature:
+                try:
+                    refuse_unknown(kind, name)
+                except UnsupportedError:
+                    return
                 yield feature.name, lacks(self.release, feature)
 
     def _feature(self, kind: str, name: str) -> Feature | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import re
+from fnmatch import translate
 from pathlib import Path
 
 from ..errors import strerror
@@ -30,6 +32,23 @@ _MANY = {
     "uretprobe.multi": (48, "bpf_uprobe_multi_link_attach"),
     "uprobe.session": (57, "bpf_uprobe_multi_link_attach"),
 }
+# a target that each kernel has, for a section's name alone
+_ALONE = {
+    "lsm": "lsm/file_open",
+    "lsm.s": "lsm.s/file_open",
+    "lsm_cgroup": "lsm_cgroup/socket_create",
+    "iter": "iter/task",
+    "iter.s": "iter.s/task",
+    "tp_btf": "tp_btf/sched_switch",
+    "raw_tp": "raw_tp/sched_switch",
+    "raw_tracepoint": "raw_tracepoint/sched_switch",
+    "tracepoint": "tracepoint/sched/sched_switch",
+    "tp": "tp/sched/sched_switch",
+    "ksyscall": "ksyscall/openat",
+    "kretsyscall": "kretsyscall/openat",
+    **{name: f"{name}/vfs_read" for name in ("fentry", "fexit")},
+    **{name: f"{name}/security_file_open" for name in ("fmod_ret", "fentry.s", "fexit.s", "fmod_ret.s")},
+}
 _TCX = {"tcx/ingress": 46, "tcx/egress": 47}
 _NO_TRIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS)  # they are for what the section does not say
 _SYSCALLS = ("__x64_sys_", "__arm64_sys_", "__riscv_sys_", "__s390x_sys_", "__se_sys_", "sys_")
@@ -37,11 +56,13 @@ _SYSCALLS = ("__x64_sys_", "__arm64_sys_", "__riscv_sys_", "__s390x_sys_", "__se
 
 def probe_target(section: str) -> str:
     """Returns why nothing can be attached at `section`; the empty string when it can."""
+    section = section.lstrip("?")
+    section = _ALONE.get(section, section)
     kind, _, target = section.partition("/")
     mark = kind.rpartition(".")[2]
     kind = kind.removesuffix(".s").removesuffix(".frags")
     if kind in _MANY:
-        return _many(*_MANY[kind])
+        return _many(*_MANY[kind]) or (_fitting(target) if "kprobe" in kind or "kret" in kind else "")
     found = section_type(section)
     if found is None:
         return "libbpf does not know this section name"
@@ -59,6 +80,14 @@ def _many(attach_type: int, function: str) -> str:
     if not there:
         return "this kernel has no links to many functions of that kind"
     return _refused(Trial(ProgramType.KPROBE, attach_type))
+
+
+def _fitting(target: str) -> str:
+    """Why a link to functions of the kernel by name or pattern has nothing to go to."""
+    if not set(target) & set("*?"):
+        return _symbol(target)
+    fits = re.compile(translate(target)).match
+    return "" if any(map(fits, functions())) else f"there is no kernel function that fits {target}"
 
 
 def _listed(attach_type: int) -> bool:

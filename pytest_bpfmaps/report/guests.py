@@ -6,6 +6,7 @@ that a kernel without any starts no machine, and each worker collects its own ke
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Generator, Mapping, Sequence
@@ -173,7 +174,12 @@ class Guests:
         if name not in (HOST, IDLE):
             others.expect_guest(node.workerinput)
         orders = self._lanes[name].orders() if name in self._lanes else {"kernel": name}
-        known = {"kernels": list(self.selection.names), "vmlinux": self.vmlinux.path or PER_KERNEL}
+        releases = {guest.kernel.name: guest.kernel.release for guest in self.selection.guests}
+        known = {
+            "kernels": list(self.selection.names),
+            "releases": {HOST: os.uname().release, **releases},
+            "vmlinux": self.vmlinux.path or PER_KERNEL,
+        }
         node.workerinput["bpfmaps"] = {**orders, **known}
         if any(one.has(orders["kernel"]) for one in self._elsewhere):
             node.gateway.spec.popen = None  # pytest-xdist would send this machine's sys.path

@@ -14,7 +14,7 @@ SUITE = """
     @pytest.mark.parametrize("x", [1, 2])
     def test_needs_two(bpf_kernel, x): pass
 
-    @pytest.mark.bpf_requires("bpf_no_such_function")
+    @pytest.mark.bpf_requires(config="NEITHER_THIS_ONE")
     def test_needs_three(bpf_kernel): pass
 
     def test_runs(bpf_kernel): pass
@@ -48,7 +48,7 @@ def test_skips_are_counted_by_feature(pytester, options):
         [
             "*= BPF features missing =*",
             "lacks CONFIG_NO_SUCH_OPTION: 3 tests (host)",
-            "lacks kfunc bpf_no_such_function: 1 test (host)",
+            "lacks CONFIG_NEITHER_THIS_ONE: 1 test (host)",
         ]
     )
     assert result.ret == pytest.ExitCode.OK

@@ -1,0 +1,168 @@
+"""Names that kernels of the last ten years have: they tell a misspelt name from one that is missing here.
+
+They are recorded from real kernels, their modules and BTF, by ``fixtures/record_names.py``. They are read
+when a probe has not found a name. A second place to look are the catalogue's kernels, which may be newer.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from ..errors import closest
+from ..paths import kernels_dir
+from .names import likely
+
+RECORDED = "Linux 5.10 to 7.2"
+_FOLDER = Path(__file__).with_name("recorded_names")
+# of kernels since 4.8 that are not among the recorded ones, and of ZFS, which is not the kernel's
+_EARLIER = """
+    __blk_account_io_done __blk_account_io_start __do_page_cache_readahead __vfs_read __vfs_write _do_fork
+    blk_start_request do_fork folio_account_dirtied generic_make_request tcp_drop mutex_lock_nested
+    mutex_lock_interruptible_nested mutex_lock_killable_nested down_read_nested down_read_killable_nested
+    down_write_nested down_write_killable_nested zpl_aio_read zpl_aio_write zpl_fsync zpl_iter_read
+    zpl_iter_write zpl_open zpl_read zpl_write
+"""
+_SYSCALL = re.compile(
+    r"^(?:__(?:x64|ia32|arm64|riscv|s390x?|se|do|se_compat|do_compat)_|SyS_|compat_)?(?:sys_)?"
+)
+_SYSCALLS = ("__x64_sys_", "__arm64_sys_", "sys_")
+
+
+def is_function(name: str) -> bool:
+    """Whether a kernel or a module has a function of that name; of ``name.isra.0`` the name counts."""
+    base = name.partition(".")[0]
+    return (
+        _has("functions", base)
+        or _has("modules", base)
+        or base in _EARLIER.split()
+        or ("sys_" in base.lower() and is_syscall(_SYSCALL.sub("", base)))
+        or _in_catalogue(base)
+    )
+
+
+def is_syscall(name: str) -> bool:
+    """Whether there is a system call of that name."""
+    return any(
+        _has("functions", f"{prefix}{name}") or _in_catalogue(f"{prefix}{name}") for prefix in _SYSCALLS
+    )
+
+
+def is_tracepoint(name: str) -> bool:
+    """Whether there is a tracepoint ``category/event``; of a module's only the event is known."""
+    event = name.rpartition("/")[2]
+    return _has("tracepoints", name) or (
+        not _matches("tracepoints", f"*/{event}") and (_has("raw_tracepoints", event) or _is_own(name))
+    )
+
+
+def _is_own(name: str) -> bool:
+    """Whether the catalogue has it; of system calls each has two."""
+    category, _, event = name.partition("/")
+    if category == "syscalls":
+        return is_syscall(event.removeprefix("sys_enter_").removeprefix("sys_exit_"))
+    return _in_catalogue(f"btf_trace_{event}")
+
+
+def is_raw_tracepoint(name: str) -> bool:
+    """Whether there is a tracepoint of that name."""
+    return _has("raw_tracepoints", name) or _in_catalogue(f"btf_trace_{name}")
+
+
+def is_lsm_hook(name: str) -> bool:
+    """Whether there is an LSM hook of that name."""
+    return _has("functions", f"bpf_lsm_{name}") or _in_catalogue(f"bpf_lsm_{name}")
+
+
+def is_iterator(name: str) -> bool:
+    """Whether there is an iterator over such objects."""
+    return _has("iterators", name) or _in_catalogue(f"bpf_iter_{name}")
+
+
+def is_helper(name: str) -> bool:
+    """Whether there is a helper ``bpf_…`` of that name."""
+    id = name.removeprefix("bpf_")
+    return _has("helpers", id) or _in_catalogue(f"BPF_FUNC_{id}")
+
+
+def is_option(name: str) -> bool:
+    """Whether there is an option of that name, without ``CONFIG_``."""
+    return _has("options", name)
+
+
+def fits_function(pattern: str) -> bool:
+    """Whether a pattern with ``*`` and ``?`` fits a function of a kernel or a module."""
+    return _matches("functions", pattern) or _matches("modules", pattern)
+
+
+def module_of(function: str) -> str | None:
+    """The name of a module that has the function, ``nf_tables``; None when no module has it."""
+    text = _text("modules")
+    at = text.find(b"\n%b\n" % function.encode())
+    if at < 0:
+        return None
+    start = text.rfind(b"\n@", 0, at) + 2
+    return text[start : text.index(b"\n", start)].decode().rpartition("/")[2].replace("-", "_")
+
+
+def closest_name(what: str, name: str, known: Iterable[str] = ()) -> str:
+    """A sentence with the names that come closest, of those recorded as `what` and of others."""
+    all = {*names(what), *known}
+    return closest(name, likely(name, all) or all)
+
+
+def is_close_to_option(name: str) -> bool:
+    """Whether it is nearly the name of an option."""
+    from difflib import get_close_matches
+
+    return bool(get_close_matches(name, likely(name, names("options")), n=1, cutoff=0.85))
+
+
+def names(what: str) -> list[str]:
+    """All names that are recorded as ``functions``, ``tracepoints``, ``helpers`` …"""
+    return _text(what).decode().split()
+
+
+def helpers() -> list[str]:
+    """The helpers on record."""
+    return [f"bpf_{id}" for id in names("helpers")]
+
+
+def syscalls() -> list[str]:
+    """The system calls on record."""
+    return [n.removeprefix("__x64_sys_") for n in names("functions") if n.startswith("__x64_sys_")]
+
+
+def lsm_hooks() -> list[str]:
+    """The LSM hooks on record."""
+    return [n.removeprefix("bpf_lsm_") for n in names("functions") if n.startswith("bpf_lsm_")]
+
+
+def _has(file: str, name: str) -> bool:
+    return b"\n%b\n" % name.encode() in _text(file)
+
+
+def _matches(file: str, pattern: str) -> bool:
+    text = "".join({"*": r"[^\n@]*", "?": r"[^\n@]"}.get(c, re.escape(c)) for c in pattern)
+    return re.search(b"^%b$" % text.encode(), _text(file), re.MULTILINE) is not None
+
+
+@cache
+def _text(file: str) -> bytes:
+    """The names of a file, a line each, between line ends."""
+    return b"\n" + lzma.decompress((_FOLDER / f"{file}.xz").read_bytes())
+
+
+def _in_catalogue(name: str) -> bool:
+    return bool(kernels_with(name))
+
+
+@cache
+def kernels_with(name: str) -> tuple[str, ...]:
+    """The kernels of the catalogue whose BTF has a name, `6.1` before others."""
+    wanted = b"\0%b\0" % name.encode()
+    found = (path.parent.name for path in kernels_dir().glob("*/btf") if wanted in path.read_bytes())
+    return tuple(sorted(found, key=lambda kernel: (kernel != "6.1", kernel)))

@@ -1,0 +1,32 @@
+"""The names of sections, as libbpf's documentation lists them.
+
+https://docs.kernel.org/bpf/libbpf/program_types.html
+"""
+
+from __future__ import annotations
+
+_EXACT = """
+    socket sk_reuseport sk_reuseport/migrate tc tc/ingress tc/egress tcx/ingress tcx/egress classifier action
+    netkit/primary netkit/peer syscall xdp xdp/devmap xdp/cpumap xdp.frags xdp.frags/devmap xdp.frags/cpumap
+    xdp_devmap xdp_cpumap perf_event lwt_in lwt_out lwt_xmit lwt_seg6local sockops sk_skb sk_skb/verdict
+    sk_skb/stream_parser sk_skb/stream_verdict sk_msg sk_lookup lirc_mode2 flow_dissector netfilter
+    cgroup_skb/ingress cgroup_skb/egress cgroup/skb cgroup/sock cgroup/sock_create cgroup/sock_release
+    cgroup/post_bind4 cgroup/post_bind6 cgroup/bind4 cgroup/bind6
+    cgroup/connect4 cgroup/connect6 cgroup/connect_unix cgroup/sendmsg4 cgroup/sendmsg6 cgroup/sendmsg_unix
+    cgroup/recvmsg4 cgroup/recvmsg6 cgroup/recvmsg_unix
+    cgroup/getpeername4 cgroup/getpeername6 cgroup/getpeername_unix
+    cgroup/getsockname4 cgroup/getsockname6 cgroup/getsockname_unix
+    cgroup/getsockopt cgroup/setsockopt cgroup/sysctl cgroup/dev
+"""
+_TARGETED = """
+    kprobe kretprobe uprobe uprobe.s uretprobe uretprobe.s usdt usdt.s ksyscall kretsyscall
+    kprobe.multi kretprobe.multi kprobe.session
+    uprobe.multi uprobe.multi.s uretprobe.multi uretprobe.multi.s uprobe.session uprobe.session.s
+    tracepoint tp raw_tp raw_tp.w raw_tracepoint raw_tracepoint.w tp_btf
+    fentry fentry.s fexit fexit.s fmod_ret fmod_ret.s fsession fsession.s
+    lsm lsm.s lsm_cgroup iter iter.s freplace struct_ops struct_ops.s
+"""
+TARGETED = frozenset(_TARGETED.split())
+"""Names behind whose slash a target follows."""
+SECTIONS = (*_TARGETED.split(), *_EXACT.split())
+"""All names; of those with a target only the part before it."""

@@ -1,0 +1,89 @@
+"""Names that no kernel has are errors; the judges are lists that the kernel and libbpf's headers have."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel import known_names
+from pytest_bpfmaps.kernel.features import probe, probe_any
+from pytest_bpfmaps.kernel.handle import missing_features
+from pytest_bpfmaps.kernel.unknown_names import refuse_unknown
+
+HEADER = Path("/usr/include/linux/bpf.h")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("kprob/do_unlinkat", "kprobe/do_unlinkat"),
+        ("kprobe/do_unlinkatt", "do_unlinkat"),
+        ("fentry/vfs_raed", "vfs_read"),
+        ("kretprobe.multi/tcp_sendmgs", "tcp_sendmsg"),
+        ("tracepoint/sched/sched_swich", "sched/sched_switch"),
+        ("tp/shed/sched_switch", "sched/sched_switch"),
+        ("raw_tp/sched_swich", "sched_switch"),
+        ("tp_btf/sched_proces_fork", "sched_process_fork"),
+        ("ksyscall/opneat", "openat"),
+        ("lsm/file_opne", "file_open"),
+        ("iter/tsk", "task"),
+        ("cgroup/conect4", "cgroup/connect4"),
+        ("bpf_lop", "bpf_loop"),
+        ("helper:bpf_lop", "bpf_loop"),
+        ("kfunc:bpf_task_acqire", "bpf_task_acquire"),
+        ("config:BPF_SYSCAL", "BPF_SYSCALL"),
+        ("ringbuff", "ringbuf"),
+        ("krobe", "kprobe"),
+    ],
+)
+def test_a_misspelt_name_is_an_error_with_the_closest(name, meant):
+    with pytest.raises(UnsupportedError, match=rf"did you mean (?:.* or )?'{re.escape(meant)}'"):
+        list(missing_features([name], {}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("kprobe/nft_do_chain", "fentry/ext4_file_open", "kprobe/_do_fork", "kprobe/sys_open"),
+        *("kprobe/tcp_drop", "tracepoint/nfsd/nfsd_file_acquire", "tracepoint/syscalls/sys_enter_openat"),
+        *("fexit/account_page_dirtied", "kprobe/do_unlinkat+0x4", "kprobe/tcp_v4_rcv.isra.0"),
+        *("lsm/bpf_map", "iter/bpf_map_elem", "kprobe.multi/tcp_*", "uprobe/libc:malloc", "ksyscall/openat2"),
+        *("bpf_loop", "bpf_arena_alloc_pages", "CONFIG_NO_SUCH_OPTION"),
+    ],
+)
+def test_what_some_kernel_has_may_be_missing(name):
+    list(missing_features([name], {}))
+
+
+def test_a_pattern_that_fits_nothing_is_a_warning():
+    with pytest.warns(UserWarning, match=r"kprobe.multi/tpc_\*_zz' fits no function of Linux 5.10 to"):
+        refuse_unknown("attach", "kprobe.multi/tpc_*_zz")
+
+
+def test_each_helper_of_the_header_is_known():
+    helpers = re.findall(
+        r"^\tFN\((\w+)[,)]", HEADER.read_text().replace("___BPF_FUNC_MAPPER", ""), re.MULTILINE
+    )
+    helpers = helpers or re.findall(r"\bFN\((\w+), ", HEADER.read_text())
+    assert len(helpers) > 150
+    assert [h for h in helpers if not known_names.is_helper(f"bpf_{h}") and h != "unspec"] == []
+
+
+def test_each_traceable_name_of_this_kernels_btf_is_known():
+    from pytest_bpfmaps.kernel.names import typed_targets
+
+    assert [n for n in typed_targets("tp_btf") if not known_names.is_raw_tracepoint(n)] == []
+    assert [n for n in typed_targets("lsm") if not known_names.is_lsm_hook(n)] == []
+
+
+def test_a_module_that_has_a_function():
+    assert known_names.module_of("nft_do_chain") == "nf_tables"
+    assert known_names.module_of("vfs_read") is None
+    assert known_names.module_of("no_such_function") is None
+
+
+def test_a_kind_alone_is_probed_as_an_attach_point():
+    assert probe_any("kprobe").name == "attach point kprobe"
+    assert probe("program_type", "kprobe").name == "program type kprobe"
+    assert bool(probe_any("kprobe")) == Path("/sys/bus/event_source/devices/kprobe").exists()

@@ -1,0 +1,45 @@
+"""Ranges of kernel versions; the judge is packaging's specifiers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet
+
+from pytest_bpfmaps.kernel.ranges import in_range, is_range
+
+NUMBERS = st.tuples(st.integers(4, 7), st.integers(0, 20), st.integers(0, 30))
+
+
+@given(st.lists(st.tuples(st.sampled_from([">=", "<"]), NUMBERS), min_size=1, max_size=3), NUMBERS)
+def test_a_range_of_whole_versions_is_packagings(conditions, version):
+    text = ",".join(f"{sign}{'.'.join(map(str, numbers))}" for sign, numbers in conditions)
+    release = ".".join(map(str, version))
+    assert in_range(text, f"{release}-56-amd64") == SpecifierSet(text).contains(release)
+
+
+@pytest.mark.parametrize(
+    ("text", "release", "expected"),
+    [
+        (">=6.6", "6.6.0-rc1", True),
+        (">=6.6", "6.1.0-56-amd64", False),
+        (">=6.6", "6.12.118+deb13-amd64", True),
+        (">= 5.10, < 6.6", "6.1.192", True),
+        ("<=6.6", "6.6.30", True),
+        (">6.6", "6.6.30", False),
+        ("==6.1", "6.1.192", True),
+        ("!=6.1", "6.1.192", False),
+        (">=6", "5.19.2", False),
+        (">=v6.6", "6.7.1", True),
+    ],
+)
+def test_as_many_numbers_count_as_are_given(text, release, expected):
+    assert is_range(text)
+    assert in_range(text, release) is expected
+
+
+@pytest.mark.parametrize("text", [">=x", ">=6.6<7", ">=", "~=6.1", ">=6.6,"])
+def test_what_is_no_range(text):
+    assert is_range(text)
+    with pytest.raises(ValueError, match=r"is no range of versions: write '>=5\.15'"):
+        in_range(text, "6.1.0")
+    assert not is_range("6.*")
