@@ -24,10 +24,12 @@ class BpfError(Exception):
 
     `what` was tried, `on` which object, `why` it failed, what to do (`fix`); `details` is longer text (a
     compiler's diagnostics, a verifier's log, a console's last lines) that belongs under the message.
-    `errno` is the kernel's error number as a positive int, or None.
+    `errno` is the kernel's error number as a positive int, or None. `section` is the attach point, written as
+    in ``SEC()``, of a program that could not be loaded or attached; None where there is none.
     """
 
     errno: int | None
+    section: str | None = None
     default_errno: ClassVar[int | None] = None  # for refusals of ours that the kernel would have put so
 
     def __init__(

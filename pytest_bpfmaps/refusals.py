@@ -127,7 +127,9 @@ def explain_load(opened: OpenedObject, number: int, log: str, logs: Mapping[str,
         answer = refused[1] if refused else _explain_log(opened, program, number, log)
     why, fix = answer
     details = _indent("\n".join(_told_by_libbpf(log, _declared_at(opened, program, refused, log))))
-    return LoadError("cannot load", on=on, why=why, details=details or None, fix=fix, errno=number)
+    error = LoadError("cannot load", on=on, why=why, details=details or None, fix=fix, errno=number)
+    error.section = program.section if program else None
+    return error
 
 
 def _declared_at(

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import AttachError, closest
+from ..errors import AttachError, UnsupportedError, closest
 from ..kernel.privilege import refusal_hint
 from ..libbpf import capture_log, ffi, lib
 from ..libbpf.calls import reason
@@ -14,6 +14,7 @@ from ..links import Link
 from . import cgroup, network, sockets, tracing
 from .kinds import check_kind
 from .refusal import Target, show_target
+from .sections import section_for
 
 
 def attach_program(handle: Any, on: str, section: str, type: Any, target: Target) -> Link:
@@ -52,6 +53,14 @@ def attach_program(handle: Any, on: str, section: str, type: Any, target: Target
 
     Raises `AttachError`, an `OSError` with errno.
     """
+    try:
+        return _attach(handle, on, section, type, target)
+    except (AttachError, UnsupportedError) as e:
+        e.section = section_for(section, target)
+        raise
+
+
+def _attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Link:
     if tracing.takes(handle, type, target):
         return tracing.attach(handle, on, section, type, target)
     way = _find_way(target, on)

@@ -56,6 +56,21 @@ def default_target(section: str) -> Target:
     return parse(rest) if parse and rest else {}
 
 
+def section_for(section: str, target: Target) -> str | None:
+    """What a section would be called that names the target; of a target in the network's there is none."""
+    if "binary" in target:
+        return "usdt" if "usdt" in target else "uprobe.multi" if "functions" in target else "uprobe"
+    if "event" in target:
+        return f"tracepoint/{target['category']}/{target['event']}"
+    for key, name in {"tracepoint": "raw_tp", "syscall": "ksyscall", "function": "kprobe"}.items():
+        if key in target and "target" not in target:
+            return f"{name}/{target[key]}"
+    if "functions" in target:
+        functions = target["functions"]
+        return f"kprobe.multi/{functions}" if isinstance(functions, str) else "kprobe.multi"
+    return section if target.keys() <= {"cookie", "cookies", "retprobe", "pid"} and section else None
+
+
 def teach_unknown(program: Any) -> tuple[str, str] | None:
     """Tells libbpf the type of a program (its handle) whose section it does not know.
 

@@ -66,7 +66,12 @@ def missing_features(names: Iterable[str], features: Mapping[str, Any]) -> Itera
         feature = probe(kind, name)
         if not feature:
             refuse_unknown(kind, name)
-            yield feature.name, lacks(running.release(), feature) + _remedy(kind, name)
+            yield feature.name, sentence_on(kind, name, feature)
+
+
+def sentence_on(kind: str, name: str, feature: Feature) -> str:
+    """A sentence on a feature that this kernel does not have, fit for a skip."""
+    return lacks(running.release(), feature) + _remedy(kind, name)
 
 
 def _remedy(kind: str, name: str) -> str:

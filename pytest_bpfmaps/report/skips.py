@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import pytest
@@ -57,6 +57,41 @@ def skip_for_want(item: pytest.Item, feature: str, sentence: str) -> None:
             pytrace=False,
         )
     pytest.skip(sentence)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """Skip where a fixture's program names what the kernel lacks."""
+    try:
+        yield
+    except OSError as error:
+        _skip_for_absent(item, error)
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Skip where the section of a test's program names what the kernel lacks."""
+    try:
+        return (yield)
+    except OSError as error:
+        _skip_for_absent(item, error)
+        raise
+
+
+def _skip_for_absent(item: pytest.Item, error: OSError) -> None:
+    """Does nothing with ``--bpf-strict``, and for what is no refusal of ours."""
+    section = getattr(error, "section", None)
+    if section is None or is_strict(item.config):
+        return
+    from pytest_bpfmaps.kernel.absent import absent_target
+    from pytest_bpfmaps.kernel.handle import sentence_on
+
+    feature = absent_target(section)
+    if feature is not None:
+        item.user_properties.append((MISSING, feature.name))
+        sentence = sentence_on("attach", section, feature)
+        raise pytest.skip.Exception(sentence, _use_item_location=True) from error
 
 
 class Skips:

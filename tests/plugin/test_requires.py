@@ -31,3 +31,47 @@ def test_misspelt_and_missing(pytester):
             r"lacks attach point fexit/account_page_dirtied: 1 test \(host\)",
         ]
     )
+
+
+PROGRAM = """
+    #include <linux/bpf.h>
+    #include <bpf/bpf_helpers.h>
+    char LICENSE[] SEC("license") = "GPL";
+    SEC("SECTION") int prog(void *ctx) { return 0; }
+"""
+UNMARKED = """
+    import pytest
+
+    def code(section):
+        return PROGRAM.replace("SECTION", section)
+
+    def test_gone(bpf):
+        bpf.load(code=code("fentry/account_page_dirtied")).attach()
+
+    def test_keyword(bpf):
+        bpf.load(code=code("kprobe")).programs.prog.attach(function="account_page_dirtied")
+
+    def test_misspelt(bpf):
+        bpf.load(code=code("fentry/account_page_dirtiedd")).attach()
+
+    def test_rejected(bpf):
+        bpf.load(code=code("kprobe/account_page_dirtied").replace("return 0", "return *(int *)0")).attach()
+
+    def test_expected(bpf):
+        with pytest.raises(OSError):
+            bpf.load(code=code("fentry/account_page_dirtied")).attach()
+"""
+
+
+def test_an_unmarked_test_is_skipped_for_what_the_kernel_lacks(pytester):
+    pytester.makepyfile(f"PROGRAM = {PROGRAM!r}\n" + UNMARKED.replace("\n    ", "\n"))
+    result = pytester.runpytest_subprocess("-rs")
+    result.assert_outcomes(skipped=2, failed=2, passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "lacks attach point fentry/account_page_dirtied: 1 test (host)",
+            "lacks attach point kprobe/account_page_dirtied: 1 test (host)",
+        ]
+    )
+    result = pytester.runpytest_subprocess("--bpf-strict")
+    result.assert_outcomes(failed=4, passed=1)
