@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     AttachError,
     BpfError,
@@ -28,7 +30,43 @@ from .errors import (
     VmLostError,
     VmTimeoutError,
 )
-from .kernel.retvals import BpfReturn, NetfilterVerdict, SkAction, TcAction, XdpAction
+
+if TYPE_CHECKING:
+    from .kernel.retvals import (
+        BPF_DROP,
+        BPF_FLOW_DISSECTOR_CONTINUE,
+        BPF_LWT_REROUTE,
+        BPF_OK,
+        BPF_REDIRECT,
+        NF_ACCEPT,
+        NF_DROP,
+        SK_DROP,
+        SK_PASS,
+        TC_ACT_OK,
+        TC_ACT_PIPE,
+        TC_ACT_QUEUED,
+        TC_ACT_RECLASSIFY,
+        TC_ACT_REDIRECT,
+        TC_ACT_REPEAT,
+        TC_ACT_SHOT,
+        TC_ACT_STOLEN,
+        TC_ACT_TRAP,
+        TC_ACT_UNSPEC,
+        TCX_DROP,
+        TCX_NEXT,
+        TCX_PASS,
+        TCX_REDIRECT,
+        XDP_ABORTED,
+        XDP_DROP,
+        XDP_PASS,
+        XDP_REDIRECT,
+        XDP_TX,
+        BpfReturn,
+        NetfilterVerdict,
+        SkAction,
+        TcAction,
+        XdpAction,
+    )
 
 BPF_ANY = 0
 """Update: create the element, or replace it."""
@@ -44,34 +82,6 @@ BPF_F_CPU = 8
 BPF_F_ALL_CPUS = 16
 """Update of a per-CPU map: the same value for all CPUs (Linux 6.19)."""
 
-XDP_ABORTED = XdpAction.XDP_ABORTED
-XDP_DROP = XdpAction.XDP_DROP
-XDP_PASS = XdpAction.XDP_PASS
-XDP_TX = XdpAction.XDP_TX
-XDP_REDIRECT = XdpAction.XDP_REDIRECT
-TC_ACT_UNSPEC = TcAction.TC_ACT_UNSPEC
-TC_ACT_OK = TcAction.TC_ACT_OK
-TC_ACT_RECLASSIFY = TcAction.TC_ACT_RECLASSIFY
-TC_ACT_SHOT = TcAction.TC_ACT_SHOT
-TC_ACT_PIPE = TcAction.TC_ACT_PIPE
-TC_ACT_STOLEN = TcAction.TC_ACT_STOLEN
-TC_ACT_QUEUED = TcAction.TC_ACT_QUEUED
-TC_ACT_REPEAT = TcAction.TC_ACT_REPEAT
-TC_ACT_REDIRECT = TcAction.TC_ACT_REDIRECT
-TC_ACT_TRAP = TcAction.TC_ACT_TRAP
-TCX_NEXT = TcAction.TCX_NEXT
-TCX_PASS = TcAction.TCX_PASS
-TCX_DROP = TcAction.TCX_DROP
-TCX_REDIRECT = TcAction.TCX_REDIRECT
-BPF_OK = BpfReturn.BPF_OK
-BPF_DROP = BpfReturn.BPF_DROP
-BPF_REDIRECT = BpfReturn.BPF_REDIRECT
-BPF_LWT_REROUTE = BpfReturn.BPF_LWT_REROUTE
-BPF_FLOW_DISSECTOR_CONTINUE = BpfReturn.BPF_FLOW_DISSECTOR_CONTINUE
-SK_DROP = SkAction.SK_DROP
-SK_PASS = SkAction.SK_PASS
-NF_DROP = NetfilterVerdict.NF_DROP
-NF_ACCEPT = NetfilterVerdict.NF_ACCEPT
 
 __all__ = [
     "BPF_ANY",
@@ -138,3 +148,12 @@ __all__ = [
     "VmTimeoutError",
     "XdpAction",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What programs return, by name; imported when a test wants it."""
+    if name in __all__:
+        from .kernel import retvals
+
+        return getattr(retvals, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,6 @@ struct event { __u64 number; __u32 pid, kind; };
 struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
     __uint(max_entries, 1 << 25);
-    __type(value, struct event);
 } events SEC(".maps");
 
 SEC("xdp") int fill(struct xdp_md *ctx)
@@ -52,7 +51,7 @@ def to_array(stack: contextlib.ExitStack) -> Sides:
     ring = sender.maps.events
 
     def ours() -> float:
-        with ring.capture() as events:
+        with ring.capture("event") as events:
             fill(sender)
             figure, array = rate(events.to_numpy)
         assert len(array) == COUNT
