@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -15,15 +17,15 @@ from typing import IO
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
-from pytest_bpfmaps.vm.child_process import die_with
+from pytest_bpfmaps.vm.child_process import die_with, waited_for_processor
 from pytest_bpfmaps.vm.host_cpu import KVM
 from pytest_bpfmaps.vm.qemu import find_qemu
+from pytest_bpfmaps.vm.qemu_features import features
 
 SILENT_SECONDS = 20.0  # a kernel that says nothing new for so long hangs; a quick machine takes 0.5 s in all
 PROBE_SECONDS = 300.0  # a kernel that does say something: machines in machines take minutes
 RETRY_SECONDS, MOST_RETRY_SECONDS = 900.0, 86400.0  # after a hang, for which load may be to blame
 EMULATED_FACTOR = 3.0  # how much longer everything may take in an emulated guest
-MOST_LOAD = 4.0  # the most that a busy machine stretches these by
 _PAUSE = 0.02
 _PANIC = b"Kernel panic - not syncing: VFS"  # the kernel got as far as its missing root
 _QEMU_PREFIX = re.compile(r"^\S*qemu\S*: (\S+:\d+: )?")
@@ -97,13 +99,11 @@ def _again_later(verdict: Verdict, hung_before: int) -> Verdict:
     return Verdict(False, why, hung_before + 1, time.time() + wait)
 
 
-def probe(
-    kernel: Kernel, qemu: str, silent: float = SILENT_SECONDS, longest: float = PROBE_SECONDS
-) -> Verdict:
+def probe(kernel: Kernel, qemu: str, silent: float | None = None, longest: float = PROBE_SECONDS) -> Verdict:
     """Boots `kernel` with KVM and no root file system: it must come to its panic about that.
 
-    It has up to `longest` seconds, as long as it says something new every `silent` seconds. A busy machine
-    stretches both.
+    It has up to `longest` seconds, as long as it says something new every `silent` seconds, by default
+    `SILENT_SECONDS` or what this QEMU needs to answer. Time in which it waits for a processor does not count.
     """
     arch = architecture(kernel.arch)
     command = [qemu, "-machine", f"{arch.machine},accel=kvm", "-cpu", "host", "-m", "512M", "-nodefaults"]
@@ -112,6 +112,8 @@ def probe(
     words = f"console={arch.console} earlyprintk={arch.console},115200 ignore_loglevel panic=-1 root=none"
     command += ["-append", words]
     parent = os.getpid()
+    if silent is None:
+        silent = max(SILENT_SECONDS, features(qemu).patience)
     with (
         tempfile.TemporaryFile() as console,
         tempfile.TemporaryFile() as messages,
@@ -127,14 +129,15 @@ def probe(
         try:
             return _watch(process, console, messages, silent, longest)
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # it may be a script that starts QEMU
 
 
 def _watch(
     process: subprocess.Popen[bytes], console: IO[bytes], messages: IO[bytes], silent: float, longest: float
 ) -> Verdict:
     began = heard = time.monotonic()
-    said = 0
+    said, waited = 0, 0.0
     while True:
         ended = process.poll() is not None
         if _PANIC in _text(console):
@@ -143,17 +146,13 @@ def _watch(
             words = _text(messages).decode(errors="replace").strip().split("\n")[-1]
             why = _QEMU_PREFIX.sub("", words) or f"it ended with status {process.returncode}"
             return Verdict(False, f"/dev/kvm exists but does not run a kernel (QEMU: {why})")
-        now, size, load = time.monotonic(), os.fstat(console.fileno()).st_size, _load()
+        size, waited = os.fstat(console.fileno()).st_size, max(waited, waited_for_processor(process.pid))
+        now = time.monotonic() - waited
         if size != said:
             said, heard = size, now
-        if now - heard > silent * load or now - began > longest * load:
+        if now - heard > silent or now - began > longest:
             return Verdict(False, _hang(_text(console), now - began, now - heard), hung=1)
         time.sleep(_PAUSE)
-
-
-def _load() -> float:
-    """How many processes want each processor, during the last minute: 1 to `MOST_LOAD`."""
-    return min(max(os.getloadavg()[0] / len(os.sched_getaffinity(0)), 1.0), MOST_LOAD)
 
 
 def _text(file: IO[bytes]) -> bytes:

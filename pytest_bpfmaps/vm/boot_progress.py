@@ -12,6 +12,7 @@ from typing import Any
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.child_process import waited_for_processor
 from pytest_bpfmaps.vm.qemu import Machine, advice, is_final
 from pytest_bpfmaps.vm.rpc import Lines
 
@@ -63,17 +64,6 @@ class BootProgress:
 
     def _now(self) -> float:
         return time.monotonic() - waited_for_processor(self._machine.process.pid)
-
-
-def waited_for_processor(pid: int) -> float:
-    """Seconds that the thread of process `pid` that waited longest was ready to run and had no processor."""
-    waited = 0
-    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-        try:
-            waited = max(waited, int(thread.read_text().split()[1]))
-        except (OSError, LookupError, ValueError):  # it has ended, or this kernel does not count
-            continue
-    return waited / 1e9
 
 
 def wait_for_word(machine: Machine, kernel: Kernel, control: Lines, timeout: float) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""A process that can't outlive the one that started it."""
+"""Processes that this one starts: they can't outlive it, and may have to wait for a processor."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 
@@ -14,3 +15,14 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the call
         os._exit(1)
+
+
+def waited_for_processor(pid: int) -> float:
+    """Seconds that the thread of process `pid` that waited longest was ready to run and had no processor."""
+    waited = 0
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        try:
+            waited = max(waited, int(thread.read_text().split()[1]))
+        except (OSError, LookupError, ValueError):  # it has ended, or this kernel does not count
+            continue
+    return waited / 1e9

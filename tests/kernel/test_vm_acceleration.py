@@ -47,7 +47,7 @@ def test_a_slow_machine_has_the_time_it_needs_as_long_as_the_kernel_gets_on(
     kernel: Kernel, tmp_path: Path
 ) -> None:
     began = time.monotonic()
-    assert acceleration.probe(kernel, emulating(tmp_path)) == acceleration.Verdict(True)
+    assert acceleration.probe(kernel, emulating(tmp_path), silent=60.0) == acceleration.Verdict(True)
     took = time.monotonic() - began
     verdict = acceleration.probe(kernel, emulating(tmp_path), longest=took / 100)
     assert (verdict.kvm, verdict.hung) == (False, 1)
@@ -75,7 +75,7 @@ def test_a_kernel_that_stops_halfway_is_told_with_its_last_line(kernel: Kernel, 
 
 
 def test_a_qemu_that_ends_is_told_in_its_own_words(kernel: Kernel, tmp_path: Path) -> None:
-    verdict = acceleration.probe(kernel, emulating(tmp_path, "-device", "no-such-thing"))
+    verdict = acceleration.probe(kernel, emulating(tmp_path, "-device", "no-such-thing"), silent=60.0)
     assert (verdict.kvm, verdict.hung) == (False, 0)
     assert "QEMU: -device no-such-thing: 'no-such-thing' is not a valid device model name" in verdict.why
 
