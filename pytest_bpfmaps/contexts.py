@@ -10,9 +10,10 @@ from typing import Any
 
 from .btf import BtfType, Codec, Codecs, Kind, Record
 from .btf.absent import without
-from .btf.codec import ArrayCodec, IntCodec
+from .btf.codec import IntCodec
 from .btf.field import Field
 from .btf.record import StructCodec
+from .btf.sequences import ArrayCodec
 from .errors import MapTypeError
 from .kernel.running import release
 from .kernel.types import ProgramType

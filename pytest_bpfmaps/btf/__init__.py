@@ -6,10 +6,11 @@ Nothing here knows about maps or libbpf: the input is the bytes of a ``.BTF`` se
 
 from __future__ import annotations
 
-from .codec import BytesCodec, Codec
+from .codec import Codec
 from .factory import Codecs
 from .flexible import RecordBytesCodec
 from .record import Record
+from .sequences import BytesCodec
 from .types import Btf, BtfType, Kind
 
 __all__ = ["Btf", "BtfType", "BytesCodec", "Codec", "Codecs", "Kind", "Record", "RecordBytesCodec"]

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import NoValueError
-from .codec import ArrayCodec, Buffer, BytesCodec, Codec, TextCodec
+from .codec import Buffer, Codec
 from .field import Field
 from .record import StructCodec
+from .sequences import ArrayCodec, BytesCodec, TextCodec
 
 
 class AbsentCodec(Codec):

@@ -6,18 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import MapValueError, UnsupportedError
-from .codec import (
-    ArrayCodec,
-    BoolCodec,
-    Buffer,
-    BytesCodec,
-    Codec,
-    FloatCodec,
-    IntCodec,
-    TextCodec,
-    WideIntCodec,
-)
+from .codec import BoolCodec, Buffer, Codec, FloatCodec, IntCodec, WideIntCodec
 from .record import StructCodec
+from .sequences import ArrayCodec, BytesCodec, TextCodec
 
 
 def numpy() -> Any:

@@ -1,4 +1,4 @@
-"""Codecs of plain values: integers, booleans, floats, bytes, text, arrays.
+"""Codecs of plain values: integers, booleans, floats; the base of all.
 
 A codec turns `size` bytes into a Python value and back. `where` names the place in messages, for example
 ``map 'events' value.comm``.
@@ -10,14 +10,15 @@ import operator
 import struct
 import sys
 from array import array
-from collections.abc import Iterable
 from typing import Any
 
-from ..errors import MapOverflowError, MapTypeError, MapValueError
-from .listed import ListedBool, ListedFloat, ListedText, ListedValues
-from .values import Values
+from ..errors import MapOverflowError, MapTypeError
+from .listed import ListedBool, ListedFloat
 
 Buffer = bytes | bytearray | memoryview
+NOT_ZERO, ROUNDED, UP_TO_NUL, EXACT = STRENGTHS = range(4)
+"""Of what is written, the bits of a ``_Bool`` say no more than that one is set; those of a NaN may change;
+a text says nothing of what follows its NUL; anything else says each bit."""
 
 
 class Codec:
@@ -68,6 +69,13 @@ class Codec:
         decode = self.decode
         return [decode(data, offset + i * step) for i in range(count)]
 
+    strength = EXACT
+    """How exactly its bits are what a value says: one of `STRENGTHS`."""
+
+    def says(self, data: Buffer, offset: int, strength: int) -> int:
+        """A mask of the bits, from `offset` on, that the value there says with that strength."""
+        return self.bits() if strength == self.strength else 0
+
     listed_class: Any = None
     """The `Listed` for a key of this type whose bytes may be others than those its value is written as."""
 
@@ -111,14 +119,15 @@ class Codec:
 def wrong_type(value: Any, codec: Codec, where: str, wanted: str) -> MapTypeError:
     """The error for a value of the wrong Python type."""
     return MapTypeError(
-        f"cannot store {_short(value)}",
+        f"cannot store {short(value)}",
         on=f"in {where} ({codec.name})",
         why=f"it is {type(value).__name__}, not {wanted}",
         fix=f"give {wanted}",
     )
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -223,6 +232,7 @@ class BoolCodec(IntCodec):
     """A ``bool``: `bool`; takes 0 and 1 as well."""
 
     exact = False
+    strength = NOT_ZERO
     bounded = True
     listed_class = ListedBool
 
@@ -241,6 +251,7 @@ class FloatCodec(Codec):
     """A floating point number of 2, 4 or 8 bytes; `float`."""
 
     listed_class = ListedFloat
+    strength = ROUNDED
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
@@ -265,131 +276,3 @@ class FloatCodec(Codec):
             ) from None
         except (TypeError, ValueError):
             raise wrong_type(value, self, where, "a float") from None
-
-
-class BytesCodec(Codec):
-    """Bytes without a type of their own, and arrays of 8-bit integers; `bytes`.
-
-    Takes bytes of exactly that size. With `filled`, shorter ones too (the rest is zero).
-    """
-
-    exact = True
-
-    def __init__(self, name: str, size: int, filled: bool = False) -> None:
-        self.name = name
-        self.size = size
-        self.filled = filled
-
-    def decode(self, data: Buffer, offset: int = 0) -> Any:
-        return bytes(data[offset : offset + self.size])
-
-    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
-        raw = self._to_bytes(value, where)
-        if len(raw) != self.size and not (self.filled and len(raw) < self.size):
-            raise MapValueError(
-                f"cannot store {len(raw)} bytes",
-                on=f"in {where} ({self.name})",
-                why=f"it holds {self.size} bytes",
-                fix=f"give {'at most' if self.filled else 'exactly'} {self.size} bytes",
-            )
-        out[offset : offset + len(raw)] = raw
-
-    def _to_bytes(self, value: Any, where: str) -> bytes:
-        if isinstance(value, bytes | bytearray | memoryview):
-            return bytes(value)
-        if isinstance(value, int) and not self.filled:
-            # a map without BTF knows its sizes only; an int is then the natural thing to write
-            limit = 1 << (8 * self.size)
-            return checked_int(self, value, where, 0, limit - 1).to_bytes(self.size, sys.byteorder)
-        if isinstance(value, list | tuple) and all(isinstance(v, int) and 0 <= v < 256 for v in value):
-            return bytes(value)
-        if hasattr(value, "packed"):  # ipaddress and its like
-            return bytes(value.packed)
-        raise wrong_type(value, self, where, "bytes")
-
-
-class TextCodec(Codec):
-    """``char[N]``: `str` up to the first NUL. Bytes that are not UTF-8 survive as surrogates."""
-
-    listed_class = ListedText
-
-    def __init__(self, name: str, size: int) -> None:
-        self.name = name
-        self.size = size
-
-    def decode(self, data: Buffer, offset: int = 0) -> Any:
-        raw = bytes(data[offset : offset + self.size])
-        return raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-
-    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
-        if isinstance(value, str):
-            raw = value.encode("utf-8", "surrogateescape")
-        elif isinstance(value, bytes | bytearray | memoryview):
-            raw = bytes(value)
-        else:
-            raise wrong_type(value, self, where, "a str or bytes")
-        if len(raw) > self.size:
-            raise MapValueError(
-                f"cannot store {_short(value)}",
-                on=f"in {where} ({self.name})",
-                why=f"it takes {len(raw)} bytes as UTF-8",
-                fix=f"give at most {self.size} bytes",
-            )
-        out[offset : offset + len(raw)] = raw
-
-
-class ArrayCodec(Codec):
-    """An array: `list`. Takes any iterable of exactly that many values, not a str or a mapping.
-
-    Takes the bytes, too, where an element is an integer of one byte, and an address for ``__be32[4]``.
-    """
-
-    listed_class = ListedValues
-
-    def __init__(self, name: str, element: Codec, count: int) -> None:
-        self.name = name
-        self.element = element
-        self.count = count
-        self.size = element.size * count
-
-    @property
-    def exact(self) -> bool:
-        return self.element.exact
-
-    def bits(self, *, exact: bool = False) -> int:
-        if self.exact or not self.size:
-            return super().bits(exact=exact)
-        # the same for each element: a product with …0001 0001 repeats it
-        step = self.element.size * 8
-        return self.element.bits(exact=exact) * (((1 << step * self.count) - 1) // ((1 << step) - 1))
-
-    def decode(self, data: Buffer, offset: int = 0) -> Any:
-        if not self.count:
-            return Values()
-        if not self.size:  # of empty structs
-            return Values([self.element.decode(data, offset)] * self.count)
-        return Values(self.element.decode_all(data[offset : offset + self.size]))
-
-    def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
-        values = self._to_list(value, where)
-        if len(values) != self.count:
-            raise MapValueError(
-                f"cannot store {len(values)} values",
-                on=f"in {where} ({self.name})",
-                why=f"the array holds {self.count}",
-                fix=f"give a list of {self.count} values",
-            )
-        step = self.element.size
-        for i, item in enumerate(values):
-            self.element.encode_into(out, offset + i * step, item, f"{where}[{i}]")
-
-    def _to_list(self, value: Any, where: str) -> list[Any]:
-        element = self.element
-        if isinstance(value, bytes | bytearray) and isinstance(element, IntCodec) and element.size == 1:
-            return element.decode_all(value)
-        packed = getattr(value, "packed", None)  # an ipaddress object
-        if element.network_order and isinstance(packed, bytes) and len(packed) == self.size:
-            return element.decode_all(packed)
-        if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
-            raise wrong_type(value, self, where, "a list")
-        return list(value)

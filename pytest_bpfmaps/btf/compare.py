@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BpfError
-from .codec import ArrayCodec, BytesCodec, Codec
+from .codec import Codec
+from .sequences import ArrayCodec, BytesCodec
 
 
 def same(codec: Codec | None, value: Any, wanted: Any) -> bool:

@@ -8,21 +8,13 @@ from functools import cache
 
 from ..errors import NameLookupError, UnsupportedError, closest
 from .addresses import NETWORK_ORDER, AddressCodec
-from .codec import (
-    ArrayCodec,
-    BoolCodec,
-    BytesCodec,
-    Codec,
-    FloatCodec,
-    IntCodec,
-    TextCodec,
-    WideIntCodec,
-)
+from .codec import BoolCodec, Codec, FloatCodec, IntCodec, WideIntCodec
 from .enums import BitfieldCodec, EnumCodec
 from .field import Field
 from .flexible import FlexibleArrayCodec
 from .kernel_fields import is_kernel_field
 from .record import StructCodec
+from .sequences import ArrayCodec, BytesCodec, TextCodec
 from .types import MODIFIERS, Btf, BtfType, Kind, Member
 
 Choice = tuple[tuple[int, int], ...]

@@ -111,12 +111,13 @@ def positions(items: Iterable[Field | Union]) -> list[Field]:
             continue
         each = [positions(alternative) for alternative in item.alternatives]
         every = [field for fields in each for field in fields]
-        made += each[0] if _shown(each[0]) == _shown(every) else every
+        is_whole = _bits(every) & ~_bits(each[0], exact=True) == 0
+        made += each[0] if is_whole or len(each) == 1 else every
     return made
 
 
-def _shown(fields: Sequence[Field]) -> int:
+def _bits(fields: Sequence[Field], *, exact: bool = False) -> int:
     found = 0
     for field in fields:
-        found |= field.codec.bits(exact=True) << field.offset * 8
+        found |= field.codec.bits(exact=exact) << field.offset * 8
     return found

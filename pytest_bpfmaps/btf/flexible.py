@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import MapValueError
-from .codec import ArrayCodec, Buffer, BytesCodec, Codec, TextCodec
+from .codec import Buffer, Codec
+from .sequences import ArrayCodec, BytesCodec, TextCodec
 
 
 class FlexibleArrayCodec(Codec):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import MapValueError
+from .codec import EXACT, NOT_ZERO, STRENGTHS
 from .field import Field
 
 
@@ -22,20 +23,26 @@ class Member:
 def write_members(out: bytearray, span: slice, members: Sequence[Member], where: str, name: str) -> None:
     """Writes them over each other into the struct `name` at `span`; then each must read as it was given.
 
-    Those that show all their bits come last: a text, for example, has no say in what follows its NUL. A
+    What says its bits exactly counts most: a text, for example, has no say in what follows its NUL. A
     flexible array may make `out` longer. Raises `MapValueError` for two that disagree.
     """
     start, size = span.start, span.stop - span.start
-    merged, longest = int.from_bytes(out[span], "little"), size
     written = []
-    for member in sorted(members, key=lambda m: m.field.codec.exact):
-        field = member.field
+    for member in members:
         alone = bytearray(size)
-        member.encode(alone, field.offset, member.value, f"{where}.{field.name}")
-        bits = field.bits if len(alone) == size else -1 << field.offset * 8
-        merged = merged & ~bits | int.from_bytes(alone, "little") & bits
-        longest = max(longest, len(alone))
-        written.append((field, alone))
+        member.encode(alone, member.field.offset, member.value, f"{where}.{member.field.name}")
+        written.append((member.field, alone))
+    merged, longest = int.from_bytes(out[span], "little"), max(len(alone) for _, alone in written)
+    set_bytes, said = 0, 0
+    for strength in STRENGTHS:
+        for field, alone in written:
+            bits = _says(field, alone, strength, size)
+            merged = merged & ~bits | _number(alone) & bits
+            if strength == NOT_ZERO:
+                set_bytes |= _number(alone) & bits
+            else:
+                said |= bits
+    merged = _with_set_bytes(merged, set_bytes, said)
     raw = merged.to_bytes(longest, "little")
     out[start : start + longest] = raw
     if len(written) > 1:
@@ -43,12 +50,29 @@ def write_members(out: bytearray, span: slice, members: Sequence[Member], where:
             _check(field, alone, raw, [f for f, _ in written], f"{where} ({name})", rest=len(alone) > size)
 
 
+def _with_set_bytes(merged: int, set_bytes: int, said: int) -> int:
+    """Gives each byte that must not be zero, and is, a bit that nothing else says."""
+    while set_bytes:
+        at = (set_bytes & -set_bytes).bit_length() - 1 & ~7
+        set_bytes &= ~(0xFF << at)
+        free = ~said >> at & 0xFF
+        if not merged >> at & 0xFF and free:
+            merged |= (free & -free) << at
+    return merged
+
+
+def _says(field: Field, alone: bytearray, strength: int, size: int) -> int:
+    if len(alone) > size:  # a flexible array, which nothing shares
+        return -1 << field.offset * 8 if strength == EXACT else 0
+    return field.codec.says(alone, field.offset, strength) << field.offset * 8
+
+
 def _check(
     field: Field, alone: bytearray, raw: bytes, fields: Sequence[Field], on: str, *, rest: bool
 ) -> None:
     given, found = field.decode(alone, 0, rest=rest), field.decode(raw, 0, rest=rest)
-    if given == found or (_number(alone) ^ _number(raw)) & field.bits == 0:
-        return
+    if given == found or (_number(alone) ^ _number(raw)) & field.bits == 0 or repr(given) == repr(found):
+        return  # a NaN equals no other, but prints as one
     other = next((f.name for f in fields if f is not field and f.bits & field.bits), "another")
     raise MapValueError(
         f"cannot store fields {field.name!r} and {other!r}",

@@ -184,6 +184,12 @@ class StructCodec(Codec):
             found |= field.codec.bits(exact=exact) << field.offset * 8
         return found
 
+    def says(self, data: Buffer, offset: int, strength: int) -> int:
+        found = 0
+        for field in self.fields:
+            found |= field.codec.says(data, offset + field.offset, strength) << field.offset * 8
+        return found
+
     @cached_property
     def listed_type(self) -> type[Record]:
         """The same as keys that a map lists: equal to each other where all their bytes are."""

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from .. import BPF_ANY, BPF_F_ALL_CPUS, BPF_F_CPU
 from ..btf import Codec, Codecs, Record
-from ..btf.codec import ArrayCodec, BytesCodec
 from ..btf.record import StructCodec
+from ..btf.sequences import ArrayCodec, BytesCodec
 from ..errors import MapError, MapValueError, UnsupportedError
 from ..kernel.running import release
 from ..libbpf import check, ffi, lib

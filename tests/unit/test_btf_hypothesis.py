@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import subprocess
 
 import c_types
@@ -63,8 +65,8 @@ def oracle(folder, plans: list[Plan]) -> str:
     for plan in plans:
         fill = "\n".join(f"    (*p){leaf.path} = {leaf.text};" for leaf in plan.leaves)
         show = "\n".join(
-            f"    {'FLOAT' if len(leaf.expected) == 16 else 'INT'}({cast(leaf)}(*p){leaf.path});"
-            for leaf in plan.leaves
+            f"    {'FLOAT' if leaf.kind == 'float' else 'INT'}({cast(leaf)}(*p){leaf.path});"
+            for leaf in (*plan.leaves, *plan.others)
         )
         parts.append(
             f"static void do_{plan.name}(void) {{\n"
@@ -83,7 +85,7 @@ def oracle(folder, plans: list[Plan]) -> str:
 
 
 def cast(leaf) -> str:
-    return "(unsigned long)" if leaf.text.startswith("(void *)") else ""
+    return "(unsigned long)" if leaf.kind == "pointer" else ""
 
 
 def end_of(plan: Plan) -> str:
@@ -107,6 +109,33 @@ def codecs_of(folder, plans: list[Plan]) -> Codecs:
         path = LocalCompiler().compile(CompileRequest(code=code, cflags=("-w",)))
     with path.open("rb") as file:
         return Codecs(Btf(ELFFile(file).get_section_by_name(".BTF").data()))
+
+
+def reads_as(record, leaf, line: str) -> bool:
+    """Whether a number of the record is what C printed for it."""
+    if leaf.kind == "letter":
+        holder, _, index = leaf.path.removesuffix("]").rpartition("[")
+        raw = eval(f"record{holder}", {"record": record}).encode(errors="surrogateescape") + b"\0"
+        at = int(index)  # what follows the NUL is not shown
+        return at >= len(raw) or int(line, 16) & 0xFF == raw[at]
+    found = eval(f"record{leaf.path}", {"record": record})
+    if isinstance(found, bool):
+        return found == bool(int(line, 16))
+    if isinstance(found, float):
+        theirs = struct.unpack(">d", bytes.fromhex(line))[0]
+        return theirs == found or (math.isnan(theirs) and math.isnan(found))
+    return int(found) & (1 << 128) - 1 == int(line, 16)
+
+
+def check_round_trips(codec, record, plan: Plan) -> None:
+    """Whatever shape a value is given back in is the same value."""
+    assert record == plan.value, plan.code
+    for shape in (record._asdict(), tuple(record), record, plan.value):
+        made = codec.encode_record(shape, plan.name)
+        again = codec.decode_rest(made[: len(bytes(record))])  # a flexible array may begin in the padding
+        assert repr(again) == repr(record), (shape, plan.code)
+    if record == tuple(record):  # not where a union's other member is a NaN
+        assert hash(record) == hash(tuple(record)), plan.code
 
 
 @settings(
@@ -134,9 +163,12 @@ def test_random_types_both_directions(tmp_path_factory, enum_signs, data):
         theirs = bytes.fromhex(next(lines))
         for leaf in plan.leaves:  # Python wrote, C reads
             assert next(lines) == leaf.expected, (leaf.path, plan.code)
+        for leaf in plan.others:  # the other members of unions
+            assert reads_as(codec.decode_rest(ours), leaf, next(lines)), (leaf.path, plan.code)
         record = codec.decode_rest(theirs)  # C wrote, Python reads
         for path, value in flatten(plan.value):
             found = eval(f"record{path}", {"record": record})
             assert found == value, (path, plan.code)
             assert isinstance(found, type(value)), (path, plan.code)
+        check_round_trips(codec, record, plan)
         assert theirs.ljust(len(ours), b"\0") == ours.ljust(len(theirs), b"\0"), plan.code

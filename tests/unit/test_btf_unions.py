@@ -29,6 +29,9 @@ struct nested { long a; struct in in; long z; };
 struct ends { long a; struct padded in; };
 struct empty { long a; struct {} e[3]; long f[2][0]; long b; };
 struct either { long a; union { struct { struct {} e; long fl[]; }; struct { long first; long low[]; }; }; };
+struct shared { union { struct { __u8 low:4; }; bool flag; }; };
+struct number { union { float f; __u32 bits; }; };
+struct shared shared; struct number number;
 struct value value; struct address address; struct deep deep; struct loose loose; struct bits bits;
 struct named named; struct lists lists;
 struct a va; struct padded padded; struct before before; struct nested nested; struct ends ends;
@@ -81,6 +84,19 @@ class TestWriting:
         assert codec.encode(record._asdict(), WHERE) == raw
         assert codec.encode(record, WHERE) == raw
         assert codec.encode(tuple(record), WHERE) == raw
+
+    @pytest.mark.parametrize("raw", [b"\x10", b"\x01", b"\xf0", b"\0", b"\x0f"])
+    def test_a_bool_whose_bits_are_others(self, codecs, raw):
+        codec = codecs.struct("shared")
+        record = codec.decode(raw)
+        again = codec.decode(codec.encode(record._asdict(), WHERE))
+        assert (again.flag, again.low) == (record.flag, record.low) == (raw != b"\0", raw[0] & 15)
+
+    def test_numbers_that_are_not_the_same_bits(self, codecs):
+        codec = codecs.struct("number")
+        for raw in (b"\1\0\xa0\x7f", b"\0\0\0\x80", b"\0\0\xc0\xff"):  # a signalling NaN, -0.0, a NaN
+            record = codec.decode(raw)
+            assert codec.encode(record._asdict(), WHERE) == codec.encode(tuple(record), WHERE) == raw
 
     def test_alternatives_in_alternatives(self, codecs):
         codec = codecs.struct("deep")

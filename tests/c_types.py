@@ -9,7 +9,7 @@ import itertools
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -34,22 +34,30 @@ POINTERS = ["void *", "struct unknown *", "const char **"]
 
 @dataclass
 class Leaf:
-    """A place that holds a number: what C prints must be `expected`, what C assigns is `text`."""
+    """A place that holds a number: what C prints must be `expected`, what C assigns is `text`.
+
+    `kind` is that of its scalar type, or "letter" for a part of a text.
+    """
 
     path: str
     expected: str
     text: str
+    kind: str = "int"
 
 
 @dataclass
 class Declared:
-    """A field: its declaration, its Python value, its leaves below a path."""
+    """A field: its declaration, its Python value, its leaves below a path.
+
+    `others` are the leaves of union members that the value does not name.
+    """
 
     name: str
     declaration: str
     value: Any
     leaves: list[Leaf] = field(default_factory=list)
     prologue: str = ""
+    others: list[Leaf] = field(default_factory=list)
 
 
 @dataclass
@@ -61,6 +69,7 @@ class Plan:
     value: dict[str, Any]
     leaves: list[Leaf]
     extra: str
+    others: list[Leaf]
 
 
 def number(bits: int, signed: bool) -> st.SearchStrategy[int]:
@@ -75,7 +84,7 @@ def int_leaf(path: str, value: int) -> Leaf:
 
 def float_leaf(path: str, value: float) -> Leaf:
     text = value.hex() if math.isfinite(value) else f"{'-' if value < 0 else ''}__builtin_inf()"
-    return Leaf(path, struct.pack(">d", value).hex(), text)
+    return Leaf(path, struct.pack(">d", value).hex(), text, "float")
 
 
 @dataclass
@@ -84,7 +93,7 @@ class Scalar:
 
     text: str
     prologue: str
-    kind: str  # "int", "float", "pointer", "char", "byte"
+    kind: str  # "int", "bool", "float", "pointer", "char", "byte"
     bits: int
     signed: bool
     values: st.SearchStrategy[Any]
@@ -93,17 +102,22 @@ class Scalar:
         if self.kind == "float":
             return float_leaf(path, value)
         made = int_leaf(path, int(value))
+        made.kind = self.kind
         if self.kind == "pointer":
             made.text = f"(void *)0x{value:x}ul"
         return made
 
 
 class Names:
-    """Names that are unique in a translation unit. `enum_signs`: the compiler records the sign of enums."""
+    """Names that are unique in a translation unit, and what may occur in it.
 
-    def __init__(self, enum_signs: bool) -> None:
+    `enum_signs`: the compiler records the sign of enums. `floats`: some fields are floating point numbers.
+    """
+
+    def __init__(self, enum_signs: bool, floats: bool = True) -> None:
         self._count = itertools.count()
         self.enum_signs = enum_signs
+        self.floats = floats
 
     def __call__(self, prefix: str) -> str:
         return f"{prefix}{next(self._count)}"
@@ -111,7 +125,9 @@ class Names:
 
 @st.composite
 def scalars(draw: Any, names: Names, *, bitfield: bool = False) -> Scalar:
-    kinds = ["int", "int", "int", "bool", "enum"] + ([] if bitfield else ["float", "pointer"])
+    kinds = ["int", "int", "int", "bool", "enum", *([] if bitfield else ["pointer"])]
+    if names.floats and not bitfield:
+        kinds.append("float")
     match draw(st.sampled_from(kinds)):
         case "int":
             text = draw(st.sampled_from([n for n, (bits, _) in INTS.items() if bits <= 64 or not bitfield]))
@@ -119,7 +135,7 @@ def scalars(draw: Any, names: Names, *, bitfield: bool = False) -> Scalar:
             kind = {"char": "char", "unsigned char": "byte"}.get(text, "int")
             made = Scalar(text, "", kind, bits, signed, number(bits, signed))
         case "bool":
-            made = Scalar("_Bool", "", "int", 1, False, st.booleans())
+            made = Scalar("_Bool", "", "bool", 1, False, st.booleans())
         case "enum":
             made = draw(enums(names, wide=not bitfield))
         case "float":
@@ -166,7 +182,8 @@ def _literal(value: int) -> str:
 def fields(draw: Any, names: Names, depth: int, path: str) -> Declared:
     """A named field, or an unnamed struct or union (name "") whose value is a dict to be merged."""
     options = ["scalar", "scalar", "array", "bits", "bits", "gap"]
-    options += ["struct", "union", "anonymous struct", "anonymous union", "structs"] if depth else []
+    if depth:
+        options += ["struct", "union", "anonymous struct", "anonymous union", "structs", "many", "many"]
     kind = draw(st.sampled_from(options))
     name = names("f")
     at = f"{path}.{name}"
@@ -186,12 +203,15 @@ def fields(draw: Any, names: Names, depth: int, path: str) -> Declared:
         return Declared("", draw(st.sampled_from(["int : 0;", "int : 3;", "long : 17;"])), {})
     if kind == "structs":
         return draw(struct_arrays(names, name, at, depth))
+    if kind == "many":
+        return draw(body_arrays(names, name, at, depth))
     word = kind.split()[-1]
     anonymous = kind.startswith("anonymous")
     inner = draw(bodies(names, depth - 1, path if anonymous else at, word == "union"))
     attribute = draw(st.sampled_from(["", "", " __attribute__((packed))"]))
     text = f"{word} {{ {inner.declaration} }}{attribute} {'' if anonymous else name};"
-    return Declared("" if anonymous else name, text, inner.value, inner.leaves, inner.prologue)
+    parts = inner.value, inner.leaves, inner.prologue, inner.others
+    return Declared("" if anonymous else name, text, *parts)
 
 
 @st.composite
@@ -204,13 +224,11 @@ def bodies(draw: Any, names: Names, depth: int, path: str, union: bool) -> Decla
     value: dict[str, Any] = {}
     for member in chosen:
         value |= {member.name: member.value} if member.name else member.value
-    return Declared(
-        "",
-        " ".join(m.declaration for m in made),
-        value,
-        [leaf for m in chosen for leaf in m.leaves],
-        "".join(m.prologue for m in made),
-    )
+    leaves = [leaf for m in chosen for leaf in m.leaves]
+    others = [leaf for m in made for leaf in m.others]
+    others += [leaf for m in made if all(m is not c for c in chosen) for leaf in m.leaves]
+    prologue = "".join(m.prologue for m in made)
+    return Declared("", " ".join(m.declaration for m in made), value, leaves, prologue, others)
 
 
 @st.composite
@@ -230,9 +248,10 @@ def _array_value(
     if rest:
         return [_array_value(draw, scalar, rest, f"{at}[{i}]", leaves) for i in range(count)]
     if scalar.kind == "char":
-        letters = st.characters(min_codepoint=1, max_codepoint=127)
-        text = draw(st.text(letters, min_size=count if full else 0, max_size=count))
-        leaves += [int_leaf(f"{at}[{i}]", b) for i, b in enumerate(text.encode().ljust(count, b"\0"))]
+        alphabet = st.characters(min_codepoint=1, max_codepoint=127)
+        text = draw(st.text(alphabet, min_size=count if full else 0, max_size=count))
+        letters = enumerate(text.encode().ljust(count, b"\0"))
+        leaves += [replace(int_leaf(f"{at}[{i}]", b), kind="letter") for i, b in letters]
         return text
     if scalar.kind == "byte":
         raw: bytes = draw(st.binary(min_size=count, max_size=count))
@@ -259,32 +278,58 @@ def struct_arrays(draw: Any, names: Names, name: str, at: str, depth: int) -> De
 
 
 @st.composite
+def body_arrays(draw: Any, names: Names, name: str, at: str, depth: int) -> Declared:
+    """An array, of one or two dimensions, of structs or unions of any kind; all elements have one value."""
+    word = draw(st.sampled_from(["struct", "union"]))
+    inner = draw(bodies(names, depth - 1, at, word == "union"))
+    shape = draw(st.lists(st.integers(1, 3), min_size=1, max_size=2))
+    places = ["".join(f"[{i}]" for i in index) for index in itertools.product(*map(range, shape))]
+    value: Any = inner.value
+    for count in reversed(shape):
+        value = [value] * count
+
+    def everywhere(leaves: list[Leaf]) -> list[Leaf]:
+        return [replace(leaf, path=at + p + leaf.path.removeprefix(at)) for p in places for leaf in leaves]
+
+    dimensions = "".join(f"[{n}]" for n in shape)
+    text = f"{word} {{ {inner.declaration} }} {name}{dimensions};"
+    return Declared(name, text, value, everywhere(inner.leaves), inner.prologue, everywhere(inner.others))
+
+
+@st.composite
 def flexible_arrays(draw: Any, names: Names) -> Declared:
     name = names("f")
-    scalar = draw(scalars(names))
+    count = draw(st.integers(1, 5))
     leaves: list[Leaf] = []
-    value = _array_value(draw, scalar, [draw(st.integers(1, 5))], f".{name}", leaves, full=True)
+    if draw(st.booleans()):
+        inner = draw(bodies(names, 1, "", False))
+        for i in range(count):
+            leaves += [replace(leaf, path=f".{name}[{i}]{leaf.path}") for leaf in inner.leaves]
+        text = f"struct {{ {inner.declaration} }} {name}[];"
+        return Declared(name, text, [inner.value] * count, leaves, inner.prologue)
+    scalar = draw(scalars(names))
+    value = _array_value(draw, scalar, [count], f".{name}", leaves, full=True)
     return Declared(name, f"{scalar.text} {name}[];", value, leaves, scalar.prologue)
 
 
 @st.composite
-def plans(draw: Any, enum_signs: bool) -> list[Plan]:
+def plans(draw: Any, enum_signs: bool, *, flexible: bool = True, floats: bool = True) -> list[Plan]:
     """Many top-level structs of one translation unit, so that one compiler run serves them all."""
-    names = Names(enum_signs)
+    names = Names(enum_signs, floats)
     made = []
     for i in range(draw(st.integers(10, 25))):
         body = draw(bodies(names, 2, "", False))
         extra = "0"
-        if draw(st.integers(0, 3)) == 0:
+        if flexible and draw(st.integers(0, 3)) == 0:
             tail = draw(flexible_arrays(names))
             body.declaration += " " + tail.declaration
             body.value[tail.name] = tail.value
             body.leaves += tail.leaves
             body.prologue += tail.prologue
-            extra = f"{len(tail.leaves)} * sizeof(((struct s{i} *)0)->{tail.name}[0])"
+            extra = f"{len(tail.value)} * sizeof(((struct s{i} *)0)->{tail.name}[0])"
         packed = draw(st.sampled_from(["", "", " __attribute__((packed))"]))
         code = f"{body.prologue}struct s{i} {{ {body.declaration} }}{packed};\n"
-        made.append(Plan(f"s{i}", code, body.value, body.leaves, extra))
+        made.append(Plan(f"s{i}", code, body.value, body.leaves, extra, body.others))
     return made
 
 

@@ -1,0 +1,115 @@
+"""Random C types with random bytes, as bpftool shows them, which shares no code with this package."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import c_types
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from pytest_bpfmaps.btf import Record
+from pytest_bpfmaps.btf.enums import BitfieldCodec, EnumCodec
+from pytest_bpfmaps.libbpf import ffi, lib
+
+HEAD = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#define CONST const
+enum sign { MINUS = -1 };
+enum sign sign;
+"""
+MAP = """
+struct {{ __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);
+         __type(value, struct {name}); }} m_{name} SEC(".maps");
+"""
+
+
+@pytest.fixture
+def bpftool():
+    """What ``bpftool map dump`` shows of a map's first value; fields of unnamed members where C has them."""
+    command = shutil.which("bpftool", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    if command is None:
+        pytest.skip("bpftool is missing: apt-get install bpftool")
+
+    def dump(m):
+        done = subprocess.run(
+            [command, "-j", "map", "dump", "id", str(m.id)], capture_output=True, check=True
+        )
+        text = re.sub(r"(?<!\\)((?:\\\\)*)\\'", r"\1'", done.stdout.decode(errors="surrogateescape"))
+        (element,) = json.loads(text, object_pairs_hook=merged, strict=False)
+        return element["formatted"]["value"]
+
+    return dump
+
+
+def merged(pairs):
+    """An object whose unnamed members, there may be several, are merged into it."""
+    made = {}
+    for name, value in pairs:
+        made |= value if name == "" else {name: value}
+    return made
+
+
+def agree(codec, ours, theirs):
+    """Whether a value is the one that bpftool shows."""
+    if isinstance(ours, Record):
+        fields = ours._codec_.by_name
+        return fields.keys() == theirs.keys() and all(
+            agree(f.codec, ours[n], theirs[n]) for n, f in fields.items()
+        )
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(map(agree, [codec.element] * len(ours), ours, theirs))
+    if isinstance(codec, BitfieldCodec):
+        return int(theirs, 16) == int(ours) & (1 << codec.width) - 1
+    if isinstance(ours, bool):
+        return theirs is ours
+    if isinstance(ours, bytes):
+        return theirs == list(ours)
+    if isinstance(ours, str):
+        if isinstance(theirs, str):
+            return theirs == ours
+        raw = bytes(number & 0xFF for number in theirs)  # where a letter does not print
+        return raw.partition(b"\0")[0] == ours.encode(errors="surrogateescape")
+    if isinstance(codec, EnumCodec) and hasattr(ours, "name"):
+        return theirs == ours.name
+    number = int(theirs, 16) if isinstance(theirs, str) else theirs
+    bits = 8 * codec.size
+    return isinstance(number, int) and (number - ours) % (1 << bits) == 0
+
+
+@pytest.mark.bpf_kernels("host")  # neither bpftool nor the types depend on the kernel
+@settings(
+    max_examples=3,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(data=st.data())
+def test_random_types_and_bytes(bpf, bpftool, data):
+    plans = data.draw(c_types.plans(True, flexible=False, floats=False))
+    code = HEAD + "".join(p.code + MAP.format(name=p.name) for p in plans)
+    obj = bpf.load(code=code, cflags=("-w",))
+    bytes_of = data.draw(st.randoms(use_true_random=False))
+    for plan in plans:
+        m = obj.maps[f"m_{plan.name}"]
+        for choice in ("any", "few"):
+            size = m.value_size
+            raw = (
+                bytes_of.randbytes(size)
+                if choice == "any"
+                else bytes(bytes_of.choices((0, 1, 65, 255), k=size))
+            )
+            assert lib.bpf_map_update_elem(m.fd, ffi.new("int *"), ffi.from_buffer(raw), 0) == 0
+            record, shown = m[0], bpftool(m)
+            assert bytes(record) == raw
+            assert agree(None, record, shown), (record, shown, plan.code)
+            for shape in (record._asdict(), tuple(record), record):  # each writes what was read
+                m[0] = raw[::-1]
+                m[0] = shape
+                assert repr(m[0]) == repr(record), (shape, plan.code)
+                assert agree(None, record, bpftool(m)), (shape, plan.code)
+    obj.close()
