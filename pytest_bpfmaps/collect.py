@@ -111,10 +111,11 @@ class BpfProgram(pytest.Item):
 
     def _run(self) -> list[str]:
         from .errors import ExpectationError
+        from .fixtures import is_portable
         from .selftests import run_case, spares_checks
 
         try:
-            return run_case(self.case)
+            return run_case(self.case, portable=is_portable(self.config))
         except ExpectationError as e:
             if self.case.privileged or not spares_checks():
                 raise

@@ -185,7 +185,7 @@ def anybody_loads() -> Iterator[None]:
         _UNPRIVILEGED_SWITCH.write_text(before)
 
 
-def run_case(case: Case) -> list[str]:
+def run_case(case: Case, *, portable: bool = False) -> list[str]:
     """Loads the program, compares, runs it. The answer says what was expected and could not be checked.
 
     Raises `ExpectationError` for what is not as expected, `LoadError` for a load that should succeed.
@@ -197,7 +197,7 @@ def run_case(case: Case) -> list[str]:
             dropped = stack.enter_context(ExitStack())
             kept = effective_capabilities() & ~_DROPPED | wanted.capabilities
             dropped.enter_context(only_capabilities(kept))
-        opened = stack.enter_context(OpenedObject(case.path, name=case.source))
+        opened = stack.enter_context(OpenedObject(case.path, name=case.source, portable=portable))
         log = _prepare(opened, case)
         with capture_log() as said:
             result = int(lib.bpf_object__load(opened._handle))

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import LoadError, MapValueError, NameLookupError, closest
-from ..libbpf import check, lib, to_str
+from ..errors import LoadError, MapValueError, NameLookupError, UnsupportedError, closest
+from ..libbpf import check, lib, to_str, version
 from ..maps import Map, MapType
 from ..maps.arena import ArenaMap
 from ..maps.declared import declared_types
@@ -20,6 +20,9 @@ SETTINGS = (
     *("autocreate", "pin_path"),
 )
 """What `MapSpec.configure`, and so ``bpf.load(maps=…)``, can set."""
+
+
+_RESIZES_SECTIONS = (1, 3)  # libbpf; an older one would read behind the section's bytes
 
 
 class MapSpec:
@@ -84,6 +87,14 @@ class MapSpec:
 
     @value_size.setter
     def value_size(self, size: int) -> None:
+        if lib.bpf_map__is_internal(self._handle) and version() < _RESIZES_SECTIONS:
+            raise UnsupportedError(
+                f"cannot set value_size={size}",
+                on=f"of {self}",
+                why="libbpf {}.{}".format(*version()) + " can't resize a data section",
+                fix="use libbpf 1.3 or later, or make the array in the source larger",
+                errno=errno.EOPNOTSUPP,
+            )
         self._set("value_size", size)
 
     @property

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from pytest_bpfmaps import LoadError, MapValueError, NameLookupError
+from pytest_bpfmaps import LoadError, MapValueError, NameLookupError, UnsupportedError
 from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.libbpf import version as libbpf_version
 
 HEAD = """
 #include <linux/bpf.h>
@@ -172,6 +173,18 @@ def test_misspelt_settings(load_code, options, message):
 def test_a_number_that_does_not_fit(load):
     with pytest.raises(MapValueError, match="cannot set key_size=-1 of map 'counts'"):
         load({"counts": {"key_size": -1}})
+
+
+def test_a_data_section_grows_where_libbpf_lets_it(load_code):
+    code = 'int seen[4]; SEC("xdp") int p(void *ctx) { return seen[1]; }'
+    if libbpf_version() < (1, 3):
+        with pytest.raises(UnsupportedError, match=r"libbpf 1\.\d+ can't resize a data section"):
+            load_code(code, maps={".bss": {"value_size": 4096}})
+    else:
+        assert (
+            told_by_kernel(load_code(code, maps={".bss": {"value_size": 4096}}).maps[".bss"]).value_size
+            == 4096
+        )
 
 
 CORE = """
