@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BpfError
-from .codec import Codec
+from .addresses import AddressCodec
+from .codec import Codec, IntCodec, WideIntCodec
 from .sequences import ArrayCodec, BytesCodec
 
 
@@ -16,6 +18,8 @@ def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
         return True
     if codec is None or wanted is None or isinstance(wanted, Mapping | int | float):
         return False
+    if type(codec) in _NUMBERS and isinstance(value, int):
+        return _in_network_order(codec, value) == getattr(wanted, "packed", None)
     if isinstance(codec, ArrayCodec) and isinstance(wanted, list | tuple):
         pairs = zip(value, wanted, strict=False)
         return len(value) == len(wanted) and all(same(codec.element, a, b) for a, b in pairs)
@@ -31,8 +35,21 @@ def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
         return False
 
 
+_NUMBERS = (IntCodec, WideIntCodec, AddressCodec)
+
+
+def _in_network_order(codec: Codec, number: int) -> bytes:
+    """The bytes of a number, which are those of an address when a program stored it as packets have it."""
+    return number.to_bytes(codec.size, sys.byteorder, signed=number < 0)
+
+
 def byte_swap(mine: Any, theirs: Any) -> str | None:
-    """What to say of two different numbers where one is the other in network byte order; None for others."""
+    """What to say of two different numbers where one is the other in network byte order; None for others.
+
+    The second may be an `ipaddress` object.
+    """
+    if isinstance(getattr(theirs, "packed", None), bytes) and type(mine) is int and mine == int(theirs):
+        return f"{mine} is {theirs} in the host's byte order: did the program use bpf_ntohl()?"
     if not (type(mine) is type(theirs) is int) or mine == theirs or min(mine, theirs) < 0:
         return None
     for size, short in ((2, "s"), (4, "l")):

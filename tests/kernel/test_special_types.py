@@ -229,6 +229,26 @@ def test_addresses_are_written_and_compared(bpf):
     assert bytes(m[IP4])[-4:] == IP4.packed
 
 
+def test_an_address_is_compared_with_the_bytes_of_a_number(bpf):
+    m = bpf.load(
+        code="""
+        #include <linux/bpf.h>
+        #include <bpf/bpf_helpers.h>
+        struct value { __u32 v4; unsigned __int128 v6; };
+        struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 2); __type(key, __u32);
+                 __type(value, struct value); } m SEC(".maps");
+        """
+    ).maps.m
+    m[0] = {"v4": socket.htonl(int(IP4)), "v6": int.from_bytes(IP6.packed, "little")}
+    m[1] = {"v4": int(IP4), "v6": int(IP6)}
+    assert m[0] == {"v4": IP4, "v6": IP6}
+    assert m[1] != {"v4": IP4, "v6": IP6}
+    assert m[0] != {"v4": IP4 + 1, "v6": IP6}
+    assert m[0] != {"v4": IP6, "v6": IP4}
+    with pytest.raises(AssertionError, match=r"167838211 is 10.1.2.3 in the host's byte order.*bpf_ntohl"):
+        assert m[1] == {"v4": IP4, "v6": int(IP6)}
+
+
 def test_a_failed_comparison_says_that_bytes_are_swapped(bpf):
     m = bpf.load(code=ADDRESSES).maps.m
     m[1] = {"port": socket.htons(2000), "plain": socket.htonl(0x0A010203)}
