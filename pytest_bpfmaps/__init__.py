@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
+    AmbiguousNameError,
     AttachError,
     BpfError,
     CaptureTimeoutError,
@@ -118,6 +119,7 @@ __all__ = [
     "XDP_PASS",
     "XDP_REDIRECT",
     "XDP_TX",
+    "AmbiguousNameError",
     "AttachError",
     "BpfError",
     "BpfReturn",

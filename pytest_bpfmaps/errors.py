@@ -157,6 +157,10 @@ class NoValueError(BpfError, ValueError):
     """A field has no value: its record was sent without it, or the kernel does not give it back."""
 
 
+class AmbiguousNameError(NameLookupError):
+    """Several maps, variables or structs have that name; the message says how to name each."""
+
+
 class UnsupportedError(BpfError, OSError):
     """The kernel, libbpf or this machine lacks a feature; the message names it and the way to get it."""
 

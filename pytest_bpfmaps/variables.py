@@ -16,7 +16,15 @@ from typing import Any
 from . import BPF_F_LOCK
 from .btf import Codec, Codecs, Kind
 from .btf.kernel_fields import LOCKS, is_kernel_field, kernel_fields
-from .errors import ENOTSUPP, ClosedError, MapError, NameLookupError, UnsupportedError, closest
+from .errors import (
+    ENOTSUPP,
+    AmbiguousNameError,
+    ClosedError,
+    MapError,
+    NameLookupError,
+    UnsupportedError,
+    closest,
+)
 from .libbpf import check, ffi, lib
 from .libbpf.calls import reason
 
@@ -207,7 +215,7 @@ class Globals:
         if found is None:
             same = [known for known in self.__variables if known.endswith(f".{name}")]
             if len(same) > 1:
-                raise NameLookupError(
+                raise AmbiguousNameError(
                     f"several global variables are called {name!r}",
                     on=f"in {self.__on}",
                     why="sources that were linked have each their own",

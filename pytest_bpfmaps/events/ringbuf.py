@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..btf import BytesCodec, Codec, Codecs, RecordBytesCodec
-from ..errors import NameLookupError
+from ..errors import AmbiguousNameError, NameLookupError
 from ..maps.base import Map
 from .capture import Capture
 from .ring import Ring
@@ -66,7 +66,7 @@ def record_codec(the_map: Map, type: RecordType, codecs: Codecs | None, tag: str
     try:
         return codecs.struct(str(type or DEFAULT_STRUCT))
     except NameLookupError as e:
-        if type is not None:
+        if type is not None or isinstance(e, AmbiguousNameError):
             raise
         raise NameLookupError(
             "cannot tell the type of the records of",

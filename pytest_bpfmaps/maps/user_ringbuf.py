@@ -6,7 +6,7 @@ import errno
 from typing import Any, Self
 
 from ..btf import BytesCodec, Codec, Codecs
-from ..errors import ClosedError, MapError, NameLookupError
+from ..errors import AmbiguousNameError, ClosedError, MapError, NameLookupError
 from ..libbpf import check_pointer, ffi, lib
 from ..libbpf.calls import failure, reason
 from .base import Map
@@ -83,7 +83,7 @@ class UserRingBufMap(Map):
         try:
             return self._codecs.struct(type or _DEFAULT_STRUCT)
         except NameLookupError as e:
-            if type is not None:
+            if type is not None or isinstance(e, AmbiguousNameError):
                 raise
             raise NameLookupError(
                 "cannot tell the type of the records for",

@@ -19,7 +19,7 @@ from ..btf.lines import SourceLine, source_lines
 from ..btf.record import StructCodec
 from ..compiler.elf import RELOCATION, SHF_EXECINSTR, SHT_REL, STT_FUNC, Elf, Section, Symbol
 from ..compiler.link import linked_inputs
-from ..errors import NameLookupError
+from ..errors import AmbiguousNameError, NameLookupError
 from ..maps.kernel_btf import parse_codecs
 from .buffer_sizes import sizes_by_map
 
@@ -204,9 +204,9 @@ def _layout(codec: StructCodec) -> tuple[Any, ...]:
 
 def _ambiguous(
     name: str, map_name: str, found: dict[str, StructCodec], example: str | None
-) -> NameLookupError:
+) -> AmbiguousNameError:
     listed = "; ".join(f"{where}: {{{', '.join(codec.by_name)}}}" for where, codec in found.items())
-    return NameLookupError(
+    return AmbiguousNameError(
         f"several structs are called {name!r}",
         on=f"for records of map {map_name!r}",
         why=listed,

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from pytest_bpfmaps import NameLookupError
+from pytest_bpfmaps import AmbiguousNameError, NameLookupError
 
 A = """
 #include <linux/bpf.h>
@@ -89,6 +89,9 @@ def test_a_buffer_of_both_has_to_be_told(obj):
         NameLookupError, match=r"(?s)several structs are called 'event'.*kind, a\}.*stamp, kind, b"
     ):
         obj.maps.both.capture("event")
+
+    with pytest.raises(AmbiguousNameError, match="several structs are called 'event'"):
+        obj.maps.both.capture()
 
 
 def test_it_is_told_by_the_source(bpf, sources):
