@@ -17,6 +17,7 @@ from .declared import line_of_call, line_of_map, line_of_program, line_of_sectio
 from .errors import LoadError, VerifierError
 from .kernel.names import explain_no_type
 from .kernel.privilege import refusal_hint
+from .kernel.unloaded import explain_unloaded
 from .libbpf.calls import as_errno, reason
 from .paths import objects_dir
 from .relocations import explain_relocation, missing_name
@@ -122,7 +123,9 @@ def explain_load(opened: OpenedObject, number: int, log: str, logs: Mapping[str,
         on = f"{opened.name}: map {refused[0]!r}"
     no_type = _NO_TYPE.search(log)
     if no_type and program:
-        answer = explain_no_type(kind(program.section), no_type[1])
+        section = kind(program.section)
+        what = "tracepoint" if section == "tp_btf" else "function"
+        answer = explain_unloaded(no_type[1], what) or explain_no_type(section, no_type[1])
     else:
         answer = refused[1] if refused else _explain_log(opened, program, number, log)
     why, fix = answer

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import AttachError, closest
 from ..kernel.names import functions_like, likely, traceable_functions
+from ..kernel.unloaded import explain_unloaded
 from ..libbpf import ffi, lib, opts, to_str
 from ..libbpf.syscalls import address, bpf, pack
 from ..links import FdLink
@@ -82,11 +83,15 @@ def _names(functions: Any, on: str) -> list[str]:
         return [str(name) for name in functions]
     found = functions_like(functions)
     if not found:
+        why, fix = explain_unloaded(functions) or (
+            "no kernel function that can be traced fits",
+            closest(functions, likely(functions, traceable_functions() or ())),
+        )
         raise AttachError(
             f"cannot attach {on}",
             on=f"to functions={functions!r}",
-            why="no kernel function that can be traced fits",
-            fix=closest(functions, likely(functions, traceable_functions() or ())),
+            why=why,
+            fix=fix,
             errno=errno.ENOENT,
         )
     return found

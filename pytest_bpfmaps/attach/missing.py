@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from ..errors import closest
+from ..errors import ENOTSUPP, closest
 from ..kernel.names import (
     functions,
     likely,
@@ -13,7 +13,11 @@ from ..kernel.names import (
     traceable_functions,
     tracepoint_names,
 )
+from ..kernel.running import release
+from ..kernel.targets import probe_target
 from ..kernel.tracefs import tracefs
+from ..kernel.unloaded import explain_unloaded
+from ..kernel.vmlinux import FUNC, enumerators, has_type, vmlinux_btf
 from . import uprobes
 
 Target = dict[str, Any]
@@ -36,10 +40,27 @@ def explain_missing(number: int, target: Target) -> Answer:
         return _raw_tracepoint(target["tracepoint"])
     if "syscall" in target:
         return _syscall(target["syscall"])
-    if "functions" in target and not isinstance(target["functions"], str):
-        return next(filter(None, (_function(name, 0, number) for name in target["functions"])), None)
+    if "functions" in target:
+        return _many(target["functions"], number)
     if "function" in target:
         return _function(target["function"], target.get("offset", 0), number)
+    return None
+
+
+def _many(functions: Any, number: int) -> Answer:
+    names = [functions] if isinstance(functions, str) else list(functions)
+    missing = (_function(name, 0, number) for name in names if not set(name) & set("*?"))
+    found = next(filter(None, missing), None)
+    if found or number not in (errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP):
+        return found
+    types = enumerators(vmlinux_btf(), "bpf_attach_type")
+    if "BPF_TRACE_KPROBE_MULTI" in types and not has_type("register_fprobe_ips", FUNC):
+        guest = "run the test in a virtual machine: pytest --bpf-kernel=6.12"
+        one = 'attach SEC("kprobe") to one function after the other, program.attach(function=…), or '
+        return (
+            f"Linux {release()} is built without CONFIG_FPROBE, which links to many functions need",
+            f"{'' if probe_target('kprobe') else one}{guest}",
+        )
     return None
 
 
@@ -49,6 +70,8 @@ def _tracepoint(category: str, event: str) -> Answer:
         return _NO_TRACEFS
     if (root / "events" / category / event / "id").exists():
         return None
+    if unloaded := explain_unloaded(event, "tracepoint"):
+        return unloaded
     known = tracepoint_names(category)
     if (root / "events" / category).is_dir():
         return f"{category} has no tracepoint {event!r}", closest(event, likely(event, known) or known)
@@ -59,6 +82,8 @@ def _raw_tracepoint(name: str) -> Answer:
     known = raw_tracepoints()
     if name in known or not known:
         return None
+    if unloaded := explain_unloaded(name, "tracepoint"):
+        return unloaded
     return f"there is no tracepoint {name!r}", closest(name, likely(name, known) or known)
 
 
@@ -74,6 +99,8 @@ def _function(name: str, offset: int, number: int) -> Answer:
     if not any(known):
         return None
     if name not in known:
+        if unloaded := explain_unloaded(name):
+            return unloaded
         parts = sorted(f for f in known if f.startswith(name + "."))
         if parts:
             return (

@@ -16,6 +16,14 @@ _STACK = re.compile(r"BPF stack limit (?:of \d+ bytes )?is exceeded")
 _BUILTIN = re.compile(r"error: .*[Aa] call to built-in function '(\w+)' is not supported")
 _LINE = re.compile(r":\d+: error: .*to built-in function.*")  # several for one line of the source
 _NOWHERE = "could not determine the original source location"
+_VMLINUX = re.compile(r"[/\"']vmlinux\.h[:\"']|\bvmlinux\.h:\d")
+_REDEFINED = re.compile(
+    r"error: (?:typedef )?redefinition of|error: typedef redefinition|error: redeclaration of"
+)
+_INCLUDED = re.compile(
+    r"^In file included from [^\n]*\.c:\d+:\nIn file included from /usr/include/(\S+?):\d+", re.MULTILINE
+)
+_ERROR = re.compile(r"^\S+:\d+:\d+: error: ", re.MULTILINE)
 _LIBBPF = (
     "install libbpf's headers: 'apt-get install libbpf-dev' on Debian and Ubuntu, 'dnf install libbpf-devel' "
     "on Fedora and RHEL, 'zypper install libbpf-devel' on openSUSE, 'pacman -S libbpf' on Arch, "
@@ -47,6 +55,9 @@ def reason(output: str) -> str:
         return "a function needs more than the 512 bytes of stack that BPF has"
     if builtin := _BUILTIN.search(output):
         return f"{_arithmetic(builtin[1])}BPF has no function {builtin[1]}()"
+    conflict = _conflict(output)
+    if conflict is not None:
+        return f"vmlinux.h and <{conflict or 'linux/…'}> define the same types"
     count = _ERROR_COUNT.search(output)
     if count:
         return "1 error" if count[1] == "1" else f"{count[1]} errors"
@@ -64,9 +75,25 @@ def remedy(output: str, folders: Sequence[str]) -> str | None:
         )
     if builtin := _BUILTIN.search(output):
         return _remedy_for_builtin(builtin[1])
+    if (conflict := _conflict(output)) is not None:
+        return (
+            f"leave out <{conflict or 'linux/…'}>: vmlinux.h has all types of the kernel; a macro that it "
+            "lacks, such as ETH_P_IP, is written as #define in the source"
+        )
     if "unable to create target" in output or "unknown target triple" in output:
         return f"this clang was built without the BPF target; {INSTALL}"
     return None
+
+
+def _conflict(output: str) -> str | None:
+    """The header of the kernel's, as the source includes it, that defines what ``vmlinux.h`` has defined.
+
+    Empty where clang does not tell which.
+    """
+    if not (_VMLINUX.search(output) and _REDEFINED.search(output)):
+        return None
+    found = (m[1] for m in _INCLUDED.finditer(output))
+    return next((header for header in found if header.startswith(("linux/", "asm", "net/"))), "")
 
 
 def _arithmetic(name: str) -> str:
@@ -82,7 +109,10 @@ def _remedy_for_builtin(name: str) -> str:
 
 
 def without_repetitions(output: str) -> str:
-    """Clang's diagnostics, each once: some it gives for every instruction."""
+    """Clang's diagnostics, each once: some it gives for every instruction, or for every type."""
+    if _conflict(output) is not None:
+        first, second = [*(m.start() for m in _ERROR.finditer(output)), len(output), len(output)][:2]
+        return output[: output.find("\nIn file included", first, second) + 1 or second]
     if not _STACK.search(output) and not _BUILTIN.search(output):
         return output
     parts = re.split(r"(?m)^(?=\S[^\n]*?:\d+:\d+: (?:error|warning|note): )", output)

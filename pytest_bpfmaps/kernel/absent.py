@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
-from pathlib import Path
 
 from ..errors import UnsupportedError
 from .features import Feature, probe
-from .known_names import module_of
 from .unknown_names import refuse_unknown
+from .unloaded import module_to_load
 
 
 def absent_target(section: str) -> Feature | None:
@@ -27,25 +25,13 @@ def absent_target(section: str) -> Feature | None:
             refuse_unknown("attach", section)
     except (UnsupportedError, UserWarning):
         return None
-    return None if module_to_load(function_of(section)) else feature
+    return None if module_to_load(_named(section)) else feature
 
 
-def function_of(section: str) -> str:
-    """The function that a section names; empty when it names none."""
-    found = re.match(
-        r"\??(?:k(?:ret)?probe(?:\.multi|\.session)?|f(?:entry|exit|mod_ret)(?:\.s)?)/(\w+)", section
-    )
+def _named(section: str) -> str:
+    """The function that a section names, or ``tracepoint:NAME``; empty when it names neither."""
+    if found := re.match(r"\??(?:tracepoint|tp|raw_tp|raw_tracepoint|tp_btf)/(?:\w+/)?(\w+)$", section):
+        return f"tracepoint:{found[1]}"
+    kinds = r"k(?:ret)?probe(?:\.multi|\.session)?|f(?:entry|exit|mod_ret)(?:\.s)?"
+    found = re.match(rf"\??(?:{kinds})/(\w+)", section)
     return found[1] if found else ""
-
-
-def module_to_load(function: str) -> str | None:
-    """The name of a module that has the function and that this machine has for its kernel, not loaded."""
-    module = module_of(function) if function else None
-    if module is None or Path(f"/sys/module/{module}").exists():
-        return None
-    try:
-        listed = Path(f"/lib/modules/{os.uname().release}/modules.dep").read_text()
-    except OSError:
-        return None
-    name = re.escape(module).replace("_", "[-_]")
-    return module if re.search(rf"(?:^|/){name}\.ko\S*:", listed, re.MULTILINE) else None

@@ -99,7 +99,7 @@ def fits_function(pattern: str) -> bool:
 
 
 def module_of(function: str) -> str | None:
-    """The name of a module that has the function, ``nf_tables``; None when no module has it."""
+    """The name of a module that has a function, or ``tracepoint:NAME``; None when no module has it."""
     text = _text("modules")
     at = text.find(b"\n%b\n" % function.encode())
     if at < 0:

@@ -27,13 +27,26 @@ _FUNCTIONS = ("", _FUNC, "function")
 _MOST_COMPARED = 3000
 
 
-@cache
 def functions() -> Counter[str]:
     """How often each name is in /proc/kallsyms; static functions of several files can share one.
 
     Linux 7.2 lists data under the letters of functions: what is in the kernel itself has to be in its text.
     Functions that ran only while it booted are left out with that.
     """
+    return _functions(loaded_modules())
+
+
+def loaded_modules() -> str:
+    """The names of the modules that are loaded now: what was read when there were others may be old."""
+    try:
+        with open("/proc/modules") as file:
+            return " ".join(line.partition(" ")[0] for line in file)
+    except OSError:  # a kernel without modules
+        return ""
+
+
+@cache
+def _functions(_modules: str) -> Counter[str]:
     with open("/proc/kallsyms") as file:
         lines = [line for line in file if line[17] in "tTwW"]
     begin, end = (next((x[:16] for x in lines if x[19:] == f"{name}\n"), "") for name in ("_stext", "_etext"))
@@ -45,9 +58,13 @@ def functions() -> Counter[str]:
     )
 
 
-@cache
 def traceable_functions() -> frozenset[str] | None:
     """The functions that ftrace can trace; None where tracefs does not say."""
+    return _traceable(loaded_modules())
+
+
+@cache
+def _traceable(_modules: str) -> frozenset[str] | None:
     root = tracefs()
     try:
         lines = (root / "available_filter_functions").read_text() if root else ""
@@ -65,7 +82,6 @@ def functions_like(pattern: str) -> list[str]:
     return sorted(name for name in known if fits(name))
 
 
-@cache
 def raw_tracepoints() -> frozenset[str]:
     """Names of the tracepoints, as a raw tracepoint takes them."""
     return typed_targets("tp_btf")

@@ -52,6 +52,10 @@ class Attributes:
         )
 
 
+_PER_CPU = frozenset({MapType.PERCPU_ARRAY, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
+_PER_CPU_MOST = 32 << 10  # bytes, PCPU_MIN_UNIT_SIZE
+
+
 def explain_refused_map(wanted: Attributes, number: int) -> Answer:
     """Why the kernel, or libbpf for it, refused a map with error `number` (positive), and what to do."""
     if number in (errno.EPERM, errno.EACCES):
@@ -61,6 +65,11 @@ def explain_refused_map(wanted: Attributes, number: int) -> Answer:
     missing = _no_type(wanted.type)
     if missing:
         return missing
+    if number == errno.E2BIG and wanted.type in _PER_CPU and wanted.value_size > _PER_CPU_MOST:
+        return (
+            f"its values have {wanted.value_size} bytes, and those of a per-CPU map at most {_PER_CPU_MOST}",
+            "make the value smaller, or divide it among several elements",
+        )
     if number in (errno.E2BIG, errno.ENOMEM):
         each = wanted.key_size + wanted.value_size
         total = each * wanted.max_entries

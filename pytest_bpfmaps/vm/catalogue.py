@@ -131,12 +131,15 @@ class Catalogue:
 
     def _unknown(self, name: str) -> VmError:
         known = self.names()
-        hint = closest(name, [*known, "newest"]) if known else "the catalogue is empty"
+        hint = f"{closest(name, [*known, 'newest'])}; " if known else ""
+        version = re.fullmatch(r"v?(\d+\.\d+(?:\.\d+)?(?:-rc\d+)?)", name)
+        upstream = f"v{version[1]}" if version else "debian:bookworm"
+        fix = f"{hint}get one with: bpfmaps kernels fetch {_SUITES.get(name, upstream)}"
         return VmError(
             "no kernel",
             on=repr(name),
             why=f"the catalogue has {', '.join(known) or 'none yet'}",
-            fix=f"{hint}; get one with: bpfmaps kernels fetch {_SUITES.get(name, 'debian:bookworm')}",
+            fix=fix,
         )
 
     def select(self, pattern: str) -> list[Kernel]:

@@ -245,6 +245,7 @@ class TestRead:
         with pytest.raises(VmError, match=r"no kernel '6\.11': the catalogue has 5\.10, 6\.1") as caught:
             catalogue.get("6.11")
         assert "did you mean '6.1'" in str(caught.value)
+        assert "bpfmaps kernels fetch v6.11" in str(caught.value)
         with pytest.raises(VmError, match="kernels fetch debian:trixie"):
             catalogue.get("6.12")
 

@@ -1,0 +1,33 @@
+"""What is in a module that is not loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from .known_names import module_of
+
+
+def module_to_load(name: str) -> str | None:
+    """The name of a module that has a function, or ``tracepoint:NAME``, and that could be loaded."""
+    module = module_of(name) if name else None
+    if module is None or Path(f"/sys/module/{module}/initstate").exists():
+        return None
+    try:
+        listed = Path(f"/lib/modules/{os.uname().release}/modules.dep").read_text()
+    except OSError:
+        return None
+    file = re.escape(module).replace("_", "[-_]")
+    return module if re.search(rf"(?:^|/){file}\.ko\S*:", listed, re.MULTILINE) else None
+
+
+def explain_unloaded(name: str, what: str = "function") -> tuple[str, str] | None:
+    """Why a function or tracepoint is not there, and what to do; None when it is in no such module."""
+    module = module_to_load(name if what == "function" else f"tracepoint:{name}")
+    if module is None:
+        return None
+    return (
+        f"{name!r} is a {what} of the module {module}, which is not loaded",
+        f"load it before: modprobe {module}",
+    )
