@@ -30,6 +30,7 @@ from . import others
 from .foreseen import foresee_all
 from .lanes import Lane, divide
 from .machine import vmlinux_line
+from .plain_values import receiving
 from .skips import KERNEL, with_kernel
 from .worker import shows_output
 from .workers import Workers
@@ -173,6 +174,7 @@ class Guests:
         name = lane_of(node.gateway)
         if name not in (HOST, IDLE):
             others.expect_guest(node.workerinput)
+            node.process_from_remote = receiving(node.process_from_remote)
         orders = self._lanes[name].orders() if name in self._lanes else {"kernel": name}
         releases = {guest.kernel.name: guest.kernel.release for guest in self.selection.guests}
         known = {

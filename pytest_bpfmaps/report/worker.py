@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.plugin import HOST, kernel_of
+from pytest_bpfmaps.report.plain_values import sending
 from pytest_bpfmaps.vm.remembered import forget_plugins
 from pytest_bpfmaps.vm.rpc import Host
 
@@ -26,6 +27,13 @@ def show_output(config: pytest.Config) -> None:
     os.dup2(2, 1)
 
 
+def make_events_plain(config: pytest.Config) -> None:
+    """Has pytest-xdist's part of this worker send only what can be sent: all else would end the whole run."""
+    for plugin in config.pluginmanager.get_plugins():
+        if type(plugin).__name__ == "WorkerInteractor":
+            plugin.sendevent = sending(plugin.sendevent)
+
+
 class Worker:
     """`orders` are those of `lanes.Lane`."""
 
@@ -34,6 +42,7 @@ class Worker:
         self.host = Host.connect() if self.kernel != HOST else None
         self._orders = orders
         self._root = config.rootpath
+        make_events_plain(config)
         if shows_output(config):
             show_output(config)
         if files := orders.get("files"):

@@ -1,0 +1,141 @@
+"""Whatever a test puts into a report arrives as something that can be read."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections import OrderedDict, namedtuple
+from pathlib import Path
+
+import execnet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_bpfmaps.report.plain_values import TITLE, plain, plain_event, sending, tame_warning
+
+
+class Kind(enum.IntEnum):
+    EXEC = 1
+
+
+class Word(enum.StrEnum):
+    A = "a"
+
+
+class Awkward:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+Point = namedtuple("Point", "x y")
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=1 << 20_000, max_value=1 << 20_001)
+    | st.floats()
+    | st.complex_numbers()
+    | st.binary()
+    | st.text(st.characters())  # lone surrogates among them
+    | st.sampled_from(
+        [Kind.EXEC, Word.A, Awkward(), Path("/tmp"), Point(1, 2), object, 1 << 64, bytearray(b"a")]
+    )
+)
+HASHABLE = (
+    st.integers() | st.text(st.characters()) | st.sampled_from([Kind.EXEC, Path("/a"), "/a", Point(1, 2)])
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(HASHABLE, inner) | st.frozensets(HASHABLE)
+    ),
+)
+
+
+@given(VALUES)
+def test_anything_can_be_sent_and_is_the_same_on_the_other_side(value: object) -> None:
+    made = plain(value, "it", [])
+    assert repr(execnet.loads(execnet.dumps(made))) == repr(made)
+
+
+@given(st.dictionaries(HASHABLE, st.integers()))
+def test_no_element_of_a_mapping_is_lost(value: dict[object, int]) -> None:
+    assert sorted(plain(value, "it", []).values()) == sorted(value.values())
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])) | st.integers(-(1 << 31), 1 << 64) | st.binary())
+def test_what_can_be_sent_stays_as_it_is(value: object) -> None:
+    notes: list[str] = []
+    assert plain([value], "it", notes) == [value]
+    assert notes == []
+
+
+def test_a_report_says_what_was_changed() -> None:
+    report = {"sections": [("Captured log", "a \udcff b")], "user_properties": [("p", Path("/tmp/x"))]}
+    data = plain_event({"data": report})["data"]
+    assert data["sections"][0] == ("Captured log", "a \\udcff b")
+    assert data["user_properties"] == [("p", "/tmp/x")]
+    assert data["sections"][1] == (
+        TITLE,
+        "data['sections'][0][1]: bytes that are no UTF-8 are shown as \\udc.., 80 to ff\n"
+        f"data['user_properties'][0][1]: {type(Path('/')).__name__}, sent as text",
+    )
+
+
+def test_a_number_that_execnet_can_not_send() -> None:
+    notes: list[str] = []
+    assert plain(-(1 << 31) - 1, "retval", notes) == "-2147483649"
+    assert notes == ["retval: int, sent as text"]
+
+
+def test_values_that_contain_themselves_end() -> None:
+    value: list[object] = []
+    value.append(value)
+    assert execnet.dumps(plain(value, "it", []))
+
+
+def test_keys_that_become_alike_stay_apart() -> None:
+    assert plain(OrderedDict({"/a": 1, Path("/a"): 2}), "it", []) == {
+        "/a": 1,
+        f"/a ({type(Path('/')).__name__} 1)": 2,
+    }
+
+
+def test_only_what_can_not_be_sent_is_touched() -> None:
+    sent: list[dict[str, object]] = []
+
+    def send(name: str, **facts: object) -> None:
+        execnet.dumps(facts)
+        sent.append(facts)
+
+    value = [1, "a"]
+    sending(send)("testreport", data=value)
+    assert sent[0]["data"] is value
+    sending(send)("workerfinished", workeroutput={"status": Kind.EXEC})
+    assert type(sent[1]["workeroutput"]["status"]) is int  # type: ignore[index]
+
+
+@pytest.mark.parametrize("module", ["no_such_module", "os", "this"])
+def test_a_warning_imports_nothing(module: str) -> None:
+    data = {
+        "message_module": module,
+        "message_class_name": "system",
+        "message_args": ("true",),
+        "message_str": "a text",
+        "category_module": module,
+        "category_class_name": "system",
+    }
+    loaded = set(sys.modules)
+    tame_warning(data)
+    assert set(sys.modules) == loaded
+    assert (data["message_module"], data["message_str"]) == (None, f"{module}.system: a text")
+    assert (data["category_module"], data["category_class_name"]) == ("builtins", "UserWarning")
+
+
+def test_a_known_warning_keeps_its_class() -> None:
+    names = ("message_module", "message_class_name", "category_module", "category_class_name")
+    data = dict(zip(names, ("builtins", "ResourceWarning") * 2, strict=True))
+    before = dict(data)
+    tame_warning(data)
+    assert data == before
