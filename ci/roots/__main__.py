@@ -149,6 +149,7 @@ def run_commands(
     name: str, root: roots.Root, commands: dict[str, str], options: argparse.Namespace
 ) -> results.Result:
     """Run `commands` one after the other in a clone in the root."""
+    commit = checked_out()
     roots.clone(root, worktree=options.worktree)
     if options.share_kernels:
         root.binds.append(f"{roots.cache().parent / 'kernels'}:/root/.cache/pytest-bpfmaps/kernels")
@@ -163,7 +164,7 @@ def run_commands(
         roots.say(f"{name}: {short} {said} in {seconds:.0f} s; output: {log}")
         if status and not options.verbose:
             print("\n".join(text.splitlines()[-200:]))
-    return result_of(name, results.versions(root), outcomes)
+    return result_of(name, results.versions(root), outcomes, commit)
 
 
 def failed(name: str, error: subprocess.CalledProcessError) -> results.Result:
@@ -175,12 +176,18 @@ def failed(name: str, error: subprocess.CalledProcessError) -> results.Result:
     return result_of(name, {}, {"preparation": outcome})
 
 
-def result_of(name: str, versions: dict[str, str], outcomes: dict[str, results.Outcome]) -> results.Result:
-    """A result of today, of the commit that is checked out."""
-    ask = ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+def result_of(
+    name: str, versions: dict[str, str], outcomes: dict[str, results.Outcome], commit: str = ""
+) -> results.Result:
+    """A result of today, of `commit` or what is checked out now."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return results.Result(name, today, commit, versions, outcomes)
+    return results.Result(name, today, commit or checked_out(), versions, outcomes)
+
+
+def checked_out() -> str:
+    """The commit that is checked out."""
+    ask = ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

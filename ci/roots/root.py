@@ -25,6 +25,8 @@ _REPOSITORY = _HERE.parents[2]
 _UNSHARE = ["unshare", "--mount", "--propagation", "private", "--"]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMEOUT_OF_MMDEBSTRAP = 1800.0
+_OLD = 30 * 86400
+"""How long a root that is kept is used, in seconds: after that it lacks too many updates."""
 
 
 def cache() -> Path:
@@ -109,18 +111,22 @@ def opened(suite: str, name: str, *, fresh: bool, keep: bool, verbose: bool) -> 
     logs = cache() / "logs" / name
     logs.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_name(f"{path.name}.lock"), wait=True):
-        complete = path / "etc/machine-settings"  # the last thing that is made
+        sound = path / "etc/sound-root"  # absent while it is made or used: a killed run leaves any state
         try:
-            if not complete.exists():
+            made = sound.stat().st_mtime if sound.exists() else 0.0
+            sound.unlink(missing_ok=True)
+            if time.time() - made > _OLD:
                 _remove(path)
                 _make(suite, path, logs, verbose)
-                complete.touch()
+                made = time.time()
             machine.copy_settings(path)
             yield Root(suite, path, logs, verbose)
+            sound.touch()
+            os.utime(sound, (made, made))
         finally:
             processes.ignore_signals()
             processes.end_descendants()
-            if (fresh and not keep) or not complete.exists():
+            if (fresh and not keep) or not sound.exists():
                 _remove(path)
             elif keep:
                 say(f"{suite}: kept the root at {path}")
