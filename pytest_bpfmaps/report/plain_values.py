@@ -1,8 +1,8 @@
 """Reports between workers and the process that prints them: what the wire can't carry is made plain.
 
 execnet carries Python's own simple types only, and text only where it is UTF-8. A value of another kind would
-end the whole run in an internal error, with the test unreported: text of a ``char[]`` with other bytes, a path
-given to ``record_property``, an enum.
+end the whole run in an internal error, with the test unreported: text of a ``char[]`` with other bytes, a
+path given to ``record_property``, an enum.
 """
 
 from __future__ import annotations
