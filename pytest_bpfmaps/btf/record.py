@@ -57,7 +57,8 @@ class Record:
 
     def __setattr__(self, name: str, value: Any = None) -> None:
         raise AttributeError(
-            f"cannot set .{name}: a record is immutable; write a whole value to the map instead"
+            f"cannot set .{name}: a record is an immutable copy; write a whole value to the map instead: "
+            f"fields = record._asdict(); fields[{name!r}] = …; m[key] = fields"
         )
 
     __delattr__ = __setattr__

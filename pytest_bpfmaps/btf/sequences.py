@@ -62,6 +62,10 @@ class TextCodec(Codec):
         self.name = name
         self.size = size
 
+    def listed(self, raw: bytes, *, always: bool = True) -> Any:
+        is_plain = not always and raw.rstrip(b"\0").find(0) < 0
+        return self.decode(raw) if is_plain else super().listed(raw, always=always)
+
     def says(self, data: Buffer, offset: int, strength: int) -> int:
         if strength != UP_TO_NUL:
             return 0

@@ -32,7 +32,8 @@ class Values(list[Any]):
             "cannot change",
             on="the elements of an array that was read",
             why="they are a copy, and the kernel would not see it",
-            fix="change a list and write that: values = list(m[key]); values[1] = 5; m[key] = values",
+            fix="change a list and write that: values = list(m[key]); values[1] = 5; m[key] = values "
+            "(a global variable: obj.globals.name = values)",
         )
 
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
