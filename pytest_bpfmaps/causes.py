@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from .kernel.features import probe
+from .kernel.mounts import has_sysfs, how_to_mount
 from .kernel.running import release
 from .kernel.section_names import SECTIONS
 from .kernel.since import since
@@ -138,7 +139,17 @@ def _no_setting(_: re.Match[str]) -> Answer:
     )
 
 
+def _no_sysfs(_: re.Match[str]) -> Answer:
+    why = "libbpf counts the CPUs in /sys/devices/system/cpu/possible, and can't read it"
+    return why, f"mount sysfs: {how_to_mount('sysfs')}" if not has_sysfs() else "look at the file"
+
+
 def _no_types(_: re.Match[str]) -> Answer:
+    if not has_sysfs():
+        return (
+            "the program needs the kernel's types (CO-RE), and sysfs, where they are, is not mounted",
+            how_to_mount("sysfs"),
+        )
     return (
         "the program needs the kernel's types (CO-RE), and this kernel has none at /sys/kernel/btf/vmlinux",
         "boot a kernel with CONFIG_DEBUG_INFO_BTF=y: pytest --bpf-kernel=6.1",
@@ -176,6 +187,7 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Answer]]] = [
         r"map '([^']+)': (?:unsupported |invalid |)(?:attr|value spec for|spec)? ?'?(\w+)'?: expected",
         _attribute,
     ),
+    (r"Failed to open cpu mask file", _no_sysfs),
     (r"failed to open system Kconfig", _no_setting),
     (r"kernel BTF is missing at|[Ee]rror loading vmlinux BTF|failed to find valid kernel BTF", _no_types),
 ]

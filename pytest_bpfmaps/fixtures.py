@@ -55,11 +55,21 @@ def bpf_netns() -> Iterator[NetNsFactory]:
 
 
 @pytest.fixture
-def bpf_cgroup() -> Iterator[Cgroup]:
-    """An empty cgroup v2 for one test; see `pytest_bpfmaps.triggers.cgroup.Cgroup`."""
+def bpf_cgroup(request: pytest.FixtureRequest) -> Iterator[Cgroup]:
+    """An empty cgroup v2 for one test; see `pytest_bpfmaps.triggers.cgroup.Cgroup`.
+
+    Skips the test where no version 2 hierarchy is mounted.
+    """
+    from .errors import UnsupportedError
     from .triggers.cgroup import new_cgroup
 
-    with new_cgroup() as made:
+    try:
+        group = new_cgroup()
+    except UnsupportedError as error:
+        from .report.skips import skip_for_want
+
+        skip_for_want(request.node, "cgroup v2", f"{error.why}; {error.fix}")
+    with group as made:
         yield made
 
 

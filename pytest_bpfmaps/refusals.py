@@ -40,6 +40,7 @@ _BTF_DUMP = re.compile(
 )
 # without news: the file in our cache, and what is not so from Linux 5.11 on
 _HOLLOW = ("failed to load object", "permission error while running as root", "libbpf: failed to load object")
+_NO_CPUS = "Failed to open cpu mask file"  # no map is at fault
 _MOST_SAID = 6
 _PARSED = 1 << 18  # characters from the end of a log; registers change all the time, so this is enough
 
@@ -117,7 +118,7 @@ def explain_load(opened: OpenedObject, number: int, log: str, logs: Mapping[str,
     if program and parse_log(said).complaint:
         return _rejected(opened, program, number, said)
     on = f"{opened.name}: {program}" if program else opened.name
-    refused = None if program else refused_map(opened, log)
+    refused = None if program or _NO_CPUS in log else refused_map(opened, log)
     answer: tuple[str, str | None]
     if refused:
         on = f"{opened.name}: map {refused[0]!r}"

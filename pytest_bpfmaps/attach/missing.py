@@ -15,19 +15,13 @@ from ..kernel.names import (
 )
 from ..kernel.running import release
 from ..kernel.targets import probe_target
-from ..kernel.tracefs import tracefs
+from ..kernel.tracefs import no_tracefs, tracefs
 from ..kernel.unloaded import explain_unloaded
 from ..kernel.vmlinux import FUNC, enumerators, has_type, vmlinux_btf
 from . import uprobes
 
 Target = dict[str, Any]
 Answer = tuple[str, str | None] | None
-
-_NO_TRACEFS = (
-    "tracefs is not mounted, and tracepoints and kprobes of this kernel need it",
-    "mount -t tracefs tracefs /sys/kernel/tracing, or run the test in a virtual machine: "
-    "pytest --bpf-kernel=6.1",
-)
 
 
 def explain_missing(number: int, target: Target) -> Answer:
@@ -67,7 +61,7 @@ def _many(functions: Any, number: int) -> Answer:
 def _tracepoint(category: str, event: str) -> Answer:
     root = tracefs()
     if root is None:
-        return _NO_TRACEFS
+        return no_tracefs()
     if (root / "events" / category / event / "id").exists():
         return None
     if unloaded := explain_unloaded(event, "tracepoint"):
@@ -124,7 +118,7 @@ def _function(name: str, offset: int, number: int) -> Answer:
             closest(name, [n for n in likely(name, traceable) if n != name]),
         )
     if number == errno.ENOENT and tracefs() is None:
-        return _NO_TRACEFS
+        return no_tracefs()
     if number in (errno.EINVAL, errno.EILSEQ) and offset:
         return f"{name}+{offset:#x} is not the start of an instruction", "see objdump -d for the addresses"
     return None

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..errors import CompileError, UnsupportedError
 from ..kernel import features, privilege, running
 from ..kernel.log import PATH, KernelLog
-from ..kernel.tracefs import tracefs
+from ..kernel.mounts import has_sysfs, how_to_mount
+from ..kernel.tracefs import no_tracefs, tracefs
 from ..kernel.types import ProgramType
 from .check import Check, State, ask
 from .packages import install
@@ -18,8 +19,8 @@ VIRTUAL_MACHINE = "run such tests in a virtual machine: pytest --bpf-kernel=6.1"
 _TRACING = ("tracepoint", "kprobe", "perf_event", "raw_tracepoint", "tracing", "lsm")
 _NETWORK = ("xdp", "sched_cls", "cgroup_skb", "sock_ops", "sk_skb", "sk_lookup", "socket_filter")
 _FILE_SYSTEMS = {
-    "bpf": ("bpffs", "mount -t bpf bpf /sys/fs/bpf"),
-    "cgroup2": ("cgroup v2", "mount -t cgroup2 none /sys/fs/cgroup"),
+    "bpf": "bpffs",
+    "cgroup2": "cgroup v2",
 }
 
 
@@ -79,7 +80,7 @@ def kernel_checks() -> Iterator[Check]:
         "kernel BTF",
         State.OK if btf else State.LIMITED,
         running.release() if btf else "there is no /sys/kernel/btf/vmlinux: no CO-RE, no vmlinux.h",
-        "" if btf else f"boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or {VIRTUAL_MACHINE}",
+        "" if btf else _how_to_have_btf(),
     )
     yield _log_check()
     if allowed:
@@ -87,6 +88,12 @@ def kernel_checks() -> Iterator[Check]:
         yield _program_types("trace", _TRACING)
     else:
         yield Check("network", "program types", State.LIMITED, "not tried: no privileges", VIRTUAL_MACHINE)
+
+
+def _how_to_have_btf() -> str:
+    if not has_sysfs():
+        return how_to_mount("sysfs")
+    return f"boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or {VIRTUAL_MACHINE}"
 
 
 def _log_check() -> Check:
@@ -115,18 +122,20 @@ def _program_types(area: str, names: tuple[str, ...]) -> Check:
 def tracing_checks() -> Iterator[Check]:
     """tracefs, and where kprobes and uprobes can attach."""
     root = tracefs()
+    why, fix = no_tracefs()
     yield Check(
         "trace",
         "tracefs",
         State.OK if root else State.LIMITED,
-        str(root) if root else "not at /sys/kernel/tracing: no tracepoints",
-        "" if root else f"mount -t tracefs tracefs /sys/kernel/tracing; where that fails, {VIRTUAL_MACHINE}",
+        str(root) if root else why,
+        "" if root else fix,
     )
     for kind in ("kprobe", "uprobe"):
         there = Path(f"/sys/bus/event_source/devices/{kind}").exists() or bool(
             root and (root / f"{kind}_events").exists()
         )
-        found = "can be attached" if there else f"this kernel has no {kind}s"
+        found = f"this kernel has no {kind}s" if has_sysfs() else "sysfs, which would say, is not mounted"
+        found = "can be attached" if there else found
         yield Check(
             "trace", f"{kind}s", State.OK if there else State.LIMITED, found, "" if there else VIRTUAL_MACHINE
         )
@@ -138,12 +147,12 @@ def mount_checks() -> Iterator[Check]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         mounts.setdefault(after.split()[0], before.split()[4])
-    for kind, (name, command) in _FILE_SYSTEMS.items():
+    for kind, name in _FILE_SYSTEMS.items():
         where = mounts.get(kind)
         yield Check(
             "load" if kind == "bpf" else "network",
             name,
             State.OK if where else State.LIMITED,
             f"mounted at {where}" if where else "not mounted",
-            "" if where else command,
+            "" if where else how_to_mount(kind) or f"boot a kernel that has it, or {VIRTUAL_MACHINE}",
         )

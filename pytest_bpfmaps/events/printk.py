@@ -20,7 +20,7 @@ from typing import Any, Self, overload
 
 from ..errors import CaptureTimeoutError, UnsupportedError, strerror
 from ..kernel.running import timeout_scale
-from ..kernel.tracefs import tracefs
+from ..kernel.tracefs import no_tracefs, tracefs
 
 _PREFIX = "bpfmaps-"
 _EVENT = "events/bpf_trace/bpf_trace_printk/enable"
@@ -217,12 +217,8 @@ def _make_instance() -> tuple[Path, int]:
     """A new instance that takes bpf_printk's event, and a descriptor of its pipe."""
     root = tracefs()
     if root is None:
-        raise UnsupportedError(
-            "cannot capture bpf_printk",
-            why="tracefs is not mounted",
-            fix="mount -t tracefs tracefs /sys/kernel/tracing, or run the test in a virtual machine: "
-            "pytest --bpf-kernel=6.1",
-        )
+        why, fix = no_tracefs()
+        raise UnsupportedError("cannot capture bpf_printk", why=why, fix=fix)
     _remove_stale(root / "instances")
     folder = root / "instances" / f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
     try:

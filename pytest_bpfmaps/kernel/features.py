@@ -19,7 +19,7 @@ from .running import release
 from .section_names import TARGETED
 from .targets import probe_target
 from .types import MapType, ProgramType
-from .vmlinux import FUNC, enumerators, type_id, vmlinux_btf
+from .vmlinux import FUNC, NoTypesError, enumerators, type_id, vmlinux_btf
 
 UNLISTED = "the kernel's BTF does not list it"
 REFUSED = "the kernel refuses it"
@@ -88,7 +88,11 @@ def kind_of(name: str) -> str:
 
 @cache
 def _probe(asked: Callable[[str], Feature], name: str, _modules: str) -> Feature:
-    return asked(name)
+    try:
+        return asked(name)
+    except NoTypesError as error:
+        kind = next(k for k, v in _PROBES.items() if v is asked)
+        return Feature(f"{_SAID.get(kind, kind)} {name}", False, f"{error}".replace("\n  -> ", "; "))
 
 
 def _map_type(name: str) -> Feature:
@@ -208,4 +212,5 @@ _PROBES: dict[str, Callable[[str], Feature]] = {
     "config": lambda name: config_in(kernel_config(), name),
     "attach": _attach,
 }
+_SAID = {"attach": "attach point", "map_type": "map type", "program_type": "program type"}
 KINDS = tuple(_PROBES)

@@ -129,4 +129,5 @@ _TABLES = {
     "helper": _read(_FUNCTIONS),
     "kfunc": _read(_FUNCTIONS),
     "attach point": _read(_ATTACH),
+    "cgroup": {"v2": "4.5"},
 }

@@ -8,10 +8,11 @@ from fnmatch import translate
 from pathlib import Path
 
 from ..errors import strerror
+from .mounts import has_sysfs, how_to_mount
 from .names import bpf_lsm_active, functions
 from .probe_programs import HAS_FRAGS, SLEEPABLE, Trial, Verdict, try_program, try_type
 from .section_types import section_type
-from .tracefs import tracefs
+from .tracefs import no_tracefs, tracefs
 from .types import ProgramType
 from .vmlinux import FUNC, TYPEDEF, enumerators, has_type, type_id, vmlinux_btf
 
@@ -92,6 +93,8 @@ def _fitting(target: str) -> str:
 
 def _listed(attach_type: int) -> bool:
     """Whether the kernel knows a number of ``enum bpf_attach_type``."""
+    if not attach_type:  # many types of programs have none
+        return True
     known = enumerators(vmlinux_btf(), "bpf_attach_type")
     return attach_type < known.get("__MAX_BPF_ATTACH_TYPE", 0)
 
@@ -150,7 +153,7 @@ def _target(kind: str, target: str) -> str:
 def _tracepoint(target: str) -> str:
     root = tracefs()
     if root is None:
-        return "tracefs is not mounted at /sys/kernel/tracing, or this kernel has none"
+        return "; ".join(no_tracefs())
     return "" if (root / "events" / target / "id").exists() else f"there is no tracepoint {target}"
 
 
@@ -160,6 +163,10 @@ def _event_source(name: str, legacy: str) -> str:
     root = tracefs()
     if root is not None and (root / legacy).exists():
         return ""
+    if not has_sysfs():
+        return f"sysfs is not mounted, and says whether there are {name}s: {how_to_mount('sysfs')}"
+    if root is None and (command := how_to_mount("tracefs")):
+        return f"this kernel has no {name}s as perf events, and tracefs is not mounted: {command}"
     return f"this kernel has no {name}s, neither as perf events nor in tracefs"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import UnsupportedError
 from ..libbpf import check_pointer, ffi, lib, to_str
+from .mounts import has_sysfs, how_to_mount
 
 FUNC, TYPEDEF, STRUCT = 12, 8, 4  # BTF kinds
 _ENUM, _DECL_TAG = 6, 17
@@ -17,28 +18,30 @@ _FOLDER = Path("/sys/kernel/btf")
 PATH = str(_FOLDER / "vmlinux")
 
 
+class NoTypesError(UnsupportedError):
+    """This kernel has no BTF, or does not show it."""
+
+
 @cache
 def vmlinux_btf() -> object:
     """Returns the kernel's own BTF; it is kept for the life of the process.
 
-    Raises `UnsupportedError` where the kernel has none (``CONFIG_DEBUG_INFO_BTF``, Linux 5.2).
+    Raises `NoTypesError` where the kernel has none (``CONFIG_DEBUG_INFO_BTF``, Linux 5.2).
     """
     return check_pointer(
         lib.btf__load_vmlinux_btf(),
-        UnsupportedError,
+        NoTypesError,
         "cannot read the types of this kernel",
         on=PATH,
-        fix="boot one with CONFIG_DEBUG_INFO_BTF=y, or run the test in a virtual machine: "
-        "pytest --bpf-kernel=6.1",
-        **({} if os.path.exists(PATH) else {"why": missing_file()}),
+        **_why_missing(),
     )
 
 
-def missing_file() -> str:
-    """Returns why the file with the kernel's BTF is not there: sysfs is not mounted, or it has none."""
-    if not os.path.exists("/sys/kernel"):
-        return "sysfs is not mounted: mount -t sysfs sysfs /sys"
-    return "there is no such file"
+def _why_missing() -> dict[str, str]:
+    if not has_sysfs():
+        return {"why": "sysfs is not mounted", "fix": how_to_mount("sysfs")}
+    fix = "boot one with CONFIG_DEBUG_INFO_BTF=y, or run in a virtual machine: pytest --bpf-kernel=6.1"
+    return {"fix": fix} if os.path.exists(PATH) else {"why": "there is no such file", "fix": fix}
 
 
 def type_id(btf: object, name: str, kind: int) -> int:

@@ -12,6 +12,7 @@ from ..btf import Codec, Codecs, Record
 from ..btf.record import StructCodec
 from ..btf.sequences import ArrayCodec, BytesCodec
 from ..errors import MapError, MapValueError, UnsupportedError
+from ..kernel.mounts import has_sysfs, how_to_mount
 from ..kernel.running import release
 from ..libbpf import check, ffi, lib
 from .array import ArrayMap
@@ -23,7 +24,11 @@ from .snapshot import Snapshot
 @cache
 def possible_cpus() -> int:
     """How many CPUs this kernel could ever have: the length of every per-CPU value."""
-    return check(lib.libbpf_num_possible_cpus(), MapError, "cannot count the possible CPUs")
+    number = lib.libbpf_num_possible_cpus()
+    parts = (
+        {} if number >= 0 or has_sysfs() else {"why": "sysfs is not mounted", "fix": how_to_mount("sysfs")}
+    )
+    return check(number, MapError, "cannot count the possible CPUs", **parts)
 
 
 class PerCpu(tuple[Any, ...]):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from ..errors import ClosedError, TriggerError, UnsupportedError
+from ..kernel.mounts import how_to_mount
 from ..kernel.running import timeout_scale
 from .names import PREFIX, unique_name
 from .reaper import reaper
@@ -148,8 +149,7 @@ def _mount() -> tuple[Path, str]:
         raise UnsupportedError(
             "cannot make a cgroup",
             why="no cgroup v2 hierarchy is mounted here; BPF programs know no other",
-            fix="mount -t cgroup2 none /sys/fs/cgroup/unified (beside v1), or boot with "
-            "systemd.unified_cgroup_hierarchy=1",
+            fix=how_to_mount("cgroup2") or "boot a kernel with CONFIG_CGROUPS=y",
             errno=errno.ENOENT,
         )
     return found

@@ -104,9 +104,9 @@ class TestPrintk:
 
 
 def test_without_tracefs_it_says_so(bpf, load_code, monkeypatch):
-    from pytest_bpfmaps.events import printk as module
+    from pytest_bpfmaps.kernel import tracefs as module
 
-    monkeypatch.setattr(module, "tracefs", lambda: None)
+    monkeypatch.setattr(module, "_PLACES", ())
     with pytest.raises(UnsupportedError, match=r"tracefs is not mounted(.*\n)*.*mount -t tracefs"):
         bpf.printk()
     load_code('SEC("xdp") int f(struct xdp_md *ctx) { bpf_printk("x"); return 0; }')  # and works all the same

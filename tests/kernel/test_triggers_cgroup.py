@@ -52,7 +52,7 @@ def test_a_process_that_is_not_there(bpf_cgroup):
         bpf_cgroup.add(99999999)
 
 
-def test_it_goes_with_all_that_is_inside():
+def test_it_goes_with_all_that_is_inside(bpf_cgroup):
     home, before = own_folder(), left_over()
     with new_cgroup() as group:
         inner = group.child("inner")
@@ -69,7 +69,7 @@ def test_it_goes_with_all_that_is_inside():
             _ = closed.fd
 
 
-def test_what_a_killed_run_left_goes_with_the_next_one():
+def test_what_a_killed_run_left_goes_with_the_next_one(bpf_cgroup):
     code = (
         "import subprocess, sys\n"
         "from pytest_bpfmaps.triggers.cgroup import new_cgroup\n"
