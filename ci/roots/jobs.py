@@ -20,7 +20,7 @@ COMMANDS = {"demo": "ci/demo", "test": "ci/test", "gallery": f"{_SETUP} && {_GAL
 
 @dataclass(frozen=True)
 class Job:
-    """`thing` in version `version`: the suites that may have it, and the command that tests it."""
+    """`thing` in version `version`, if any: the suites that may have it, the command that tests it."""
 
     thing: str
     version: str
@@ -31,7 +31,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        return f"{self.thing}-{self.version}"
+        return f"{self.thing}-{self.version}" if self.version else self.thing
 
 
 def _clang(version: str, *suites: str) -> Job:
@@ -55,6 +55,8 @@ def _libbpf(version: str, *suites: str) -> Job:
     return Job("libbpf", version, suites, packages, f"{_SETUP} && {tests}", elsewhere)
 
 
+_KVM = f"{_SETUP} && BPFMAPS_KVM_INSIDE=1 .venv/bin/pytest tests/kernel/test_vm_kvm.py"
+
 JOBS = {
     job.name: job
     for job in (
@@ -77,6 +79,7 @@ JOBS = {
         _libbpf("1.5", "trixie"),
         _libbpf("1.6"),
         _libbpf("1.7", "sid"),
+        Job("kvm", "", ("bookworm",), (), _KVM, ""),
     )
 }
 
@@ -108,6 +111,8 @@ def choice(job: Job, policy: str) -> list[str] | None:
 
 def install_from_release(job: Job, root: Root) -> bool:
     """Install what `job` tests from the release's own packages; tell whether it has them."""
+    if not job.packages:
+        return True
     policy = root.output(f"apt-get update -qq && apt-cache policy {' '.join(job.packages)}")
     chosen = choice(job, policy)
     if chosen is None:

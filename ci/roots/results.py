@@ -93,7 +93,7 @@ def _short(name: str, value: str) -> str:
 
 def table(results: Iterable[Result]) -> str:
     """All results as a table in Markdown, and a line that says when, and on which kernel."""
-    rows = sorted(results, key=lambda r: (r.name.split("-")[0] in ("clang", "python", "libbpf"), r.date))
+    rows = sorted(results, key=lambda r: (r.name not in SUITES, r.date, r.name))
     commands = sorted({command for row in rows for command in row.outcomes})
     head = ["root", *_THINGS, *(f"`ci/{c}`" if c in ("demo", "test") else c for c in commands)]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
