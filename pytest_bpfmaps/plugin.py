@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from .report.workers import Workers
     from .vm.selection import Selection
 
-pytest_plugins = (
+# registered by hand: pytest would warn of those among `pytest_plugins` that are imported already
+PLUGINS = (
     "pytest_bpfmaps.report.assertions",
     "pytest_bpfmaps.report.failures",
     "pytest_bpfmaps.report.kernels",
@@ -75,8 +77,10 @@ OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
 )
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Register the command line options, each with its twin in the configuration file."""
+    for name in PLUGINS:
+        pluginmanager.register(import_module(name), name)
     group = parser.getgroup("bpfmaps", "BPF programs and maps on real kernels")
     group.addoption(
         "--bpf-kernel",

@@ -226,3 +226,16 @@ except LoadError as e:
     assert "EPERM" in done.stdout
     assert "run as root or with CAP_BPF" in done.stdout
     assert "--bpf-kernel=6.1" in done.stdout
+
+
+def test_without_autoload_and_with_warnings_as_errors(pytester, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile("def test_x(bpf_kernel): assert bpf_kernel.release")
+    pytester.runpytest_subprocess("-p", "bpfmaps", "-W", "error").assert_outcomes(passed=1)
+
+
+def test_a_part_can_be_left_out(pytester):
+    """As of any plugin, by its name."""
+    pytester.makepyfile("def test_x(bpf_kernel): pass")
+    result = pytester.runpytest_subprocess("-p", "no:pytest_bpfmaps.report.kernels", "--bpf-summary=out.json")
+    result.stderr.fnmatch_lines(["*unrecognized arguments: --bpf-summary=out.json"])
