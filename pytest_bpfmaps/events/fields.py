@@ -26,18 +26,25 @@ class Missing:
 _OF_OTHERS, _NOT_SENT = Missing("not there"), Missing("not sent")
 
 
-def field_at(codec: Codec, name: str) -> Field:
-    """The field, with its place in the outermost struct. Raises `NameLookupError` with the closest names."""
+def field_at(codec: Codec, name: str, within: str = "") -> Field:
+    """The field, with its place in the outermost struct, which `within` leads from to this one.
+
+    Raises `NameLookupError` with the closest names, first with those of that name in nested structs.
+    """
     first, _, rest = name.partition(".")
     known: Mapping[str, Field] = getattr(codec, "by_name", {})
     field = known.get(first)
     if field is None:
-        raise NameLookupError("no field", on=f"{first!r} in {codec.name}", fix=closest(first, known))
+        inside = [
+            f"{within}{n}.{first}" for n, f in known.items() if first in getattr(f.codec, "by_name", {})
+        ]
+        fix = f"did you mean {' or '.join(map(repr, inside))}?" if inside else closest(first, known)
+        raise NameLookupError("no field", on=f"{first!r} in {codec.name}", fix=fix)
     if not rest:
         return field
     if not isinstance(field.codec, StructCodec):
         raise NameLookupError("no field", on=f"{rest!r} in {first!r}", why=f"{field.codec.name} is no struct")
-    inner = field_at(field.codec, rest)
+    inner = field_at(field.codec, rest, f"{within}{first}.")
     return replace(inner, offset=field.offset + inner.offset)
 
 
@@ -66,7 +73,7 @@ def check_names(codec: Codec, wanted: Mapping[str, Any], on: str) -> None:
                 error = e
         if not fields:
             known = {n for s in structs for n in getattr(s, "by_name", {})}
-            nested = error if "." in name else None
+            nested = error if error and "." in name + (error.fix or "") else None
             raise NameLookupError(
                 "no field",
                 on=f"{name!r} in the records from {on}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from .. import BPF_ANY
@@ -31,6 +32,16 @@ class HashMap(DictMap):
         if result < 0 and result != -errno.ENOENT:
             self._refuse(-result, "look up", key)
         return bool(result == 0)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value of `key`, or `default`."""
+        raw, out = self._encode_key(key), bytearray(self._value_bytes)
+        result = lib.bpf_map_lookup_elem(self.fd, ffi.from_buffer(raw), ffi.from_buffer(out))
+        if result == -errno.ENOENT:
+            return default
+        if result < 0:
+            self._refuse(-result, "look up", key)
+        return self._decode_value(out)
 
     def __len__(self) -> int:
         return batch.lookup_all(self).count
@@ -160,7 +171,7 @@ class HashMap(DictMap):
     def _explain_missing(self, key: Any) -> tuple[str | None, str | None]:
         if not self._key.exact:
             raw = self._encode_key(key)
-            twins = alike(self._key, _split(batch.lookup_all(self).keys, self.key_size), raw)
+            twins = alike(self._key, self._walk_keys(), raw)
             if twins:
                 return describe(twins, raw), ADVICE
         keys = [repr(k) for k in self._some_keys(6)]
@@ -169,15 +180,11 @@ class HashMap(DictMap):
         return None, "its keys: " + ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")
 
     def _some_keys(self, most: int) -> list[Any]:
-        found: list[Any] = []
-        key: bytes | None = None
-        while len(found) < most:
+        return [self._key.decode(key) for key in islice(self._walk_keys(), most)]
+
+    def _walk_keys(self) -> Iterator[bytes]:
+        """The keys one after another, as the kernel goes on from one to the next."""
+        key = self._next_raw_key(None)
+        while key is not None:
+            yield key
             key = self._next_raw_key(key)
-            if key is None:
-                break
-            found.append(self._key.decode(key))
-        return found
-
-
-def _split(keys: bytes, size: int) -> Iterator[bytes]:
-    return (keys[at : at + size] for at in range(0, len(keys), size))

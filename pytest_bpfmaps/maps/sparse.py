@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from ..btf.compare import same
 from ..btf.listed import Listed
 from ..errors import MapError, UnsupportedError
 from ..libbpf import ffi, lib
@@ -98,7 +99,7 @@ class SparseMap(DictMap):
             return key
 
     def _same(self, mine: Any, wanted: Any) -> bool:
-        return bool(mine == wanted)
+        return same(self._value, mine, wanted)
 
     def _find(self, key: bytes, flags: int = 0) -> bytearray | None:
         """The raw value, None for an empty slot. Raises `UnsupportedError` where nothing can be read."""

@@ -103,7 +103,8 @@ class TestNestedStructs:
         ("wanted", "named"),
         [
             ({"hdr.ids.pd": 5}, "'pid'"),
-            ({"hdr.pid": 5}, "'ids' or 'kind'"),
+            ({"hdr.pid": 5}, "did you mean 'hdr.ids.pid'?"),
+            ({"kind": 7}, "did you mean 'hdr.kind'?"),
             ({"pid.x": 5}, "__u32 is no struct"),
             ({"hdr": {"knd": 5}}, "'kind'"),
         ],
