@@ -6,7 +6,7 @@ import errno
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .kernel.features import probe
 from .kernel.mounts import has_sysfs, how_to_mount
@@ -34,8 +34,18 @@ def refused_map(opened: OpenedObject, log: str) -> tuple[str, Answer] | None:
     found = _MAP.search(log)
     if found is None or found[1] not in opened.maps:
         return None
-    handle = opened.maps[found[1]]._handle
-    wanted = Attributes(
+    name, handle = found[1], opened.maps[found[1]]._handle
+    error = found[2] or found[3]
+    number = int(error) if error.isdecimal() else getattr(errno, error, 0)
+    inner = lib.bpf_map__inner_map(handle)
+    if inner != ffi.NULL and f"map '{name}': failed to create inner map" in log:
+        why, fix = explain_refused_map(_attributes(inner), number)
+        return name, (f"its inner map, of type {_attributes(inner).type}: {why}", fix)
+    return name, explain_refused_map(_attributes(handle), number)
+
+
+def _attributes(handle: Any) -> Attributes:
+    return Attributes(
         MapType.from_number(lib.bpf_map__type(handle)),
         lib.bpf_map__key_size(handle),
         lib.bpf_map__value_size(handle),
@@ -43,9 +53,6 @@ def refused_map(opened: OpenedObject, log: str) -> tuple[str, Answer] | None:
         lib.bpf_map__map_flags(handle),
         inner_fd=0 if lib.bpf_map__inner_map(handle) == ffi.NULL else -1,
     )
-    error = found[2] or found[3]
-    number = int(error) if error.isdecimal() else getattr(errno, error, 0)
-    return found[1], explain_refused_map(wanted, number)
 
 
 def explain_log(log: str) -> Answer | None:

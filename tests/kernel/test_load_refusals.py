@@ -95,6 +95,18 @@ def test_a_map_type_that_nobody_has(bpf):
     assert why == "EINVAL: Invalid argument: nobody knows maps of type 999"
 
 
+def test_what_is_wrong_with_an_inner_map(bpf):
+    attributes = """
+        __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __uint(max_entries, 4);
+        __uint(key_size, 4); __uint(value_size, 4);
+        __array(values, struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(key_size, 8);
+                                 __uint(value_size, 4); __uint(max_entries, 1); });
+    """
+    why, fix, _ = refused_map(bpf, attributes)
+    assert why == "its inner map, of type array: the kernel refuses key_size=8"
+    assert fix == "maps of type array have keys of 4 bytes"
+
+
 def test_locked_memory_is_raised_where_maps_count_there():
     code = """
 import resource
