@@ -255,7 +255,7 @@ def _refused(program: Runnable, number: int, packet: bytes, context: bytes | Non
 def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -> str | None:
     if number == errno.ENODEV and context:
         return "ifindex and ingress_ifindex are of interfaces in this thread's network namespace"
-    if number != errno.EINVAL:
+    if number not in (errno.EINVAL, errno.EMSGSIZE):
         return None
     if program.type not in WITHOUT_PACKET and len(packet) < _ETHERNET:
         return f"a packet needs at least an Ethernet header: {_ETHERNET} bytes"
