@@ -21,7 +21,7 @@ from ..named import Named, all_of
 from ..programs import Program
 from ..variables import Globals, Section, enter
 from .linked import Sources
-from .object_file import split_maps, walk
+from .object_file import created_map, split_maps, walk
 
 
 class LoadedObject:
@@ -148,7 +148,7 @@ def _make_maps(
 ) -> dict[str, Map]:
     made = {}
     for name, handle in handles.items():
-        fd = lib.bpf_map__fd(handle)
+        fd = created_map(handle)
         if fd < 0:
             continue  # libbpf leaves out a section that this kernel has no use for
         # ids of the object's own BTF; the kernel's copy may be sanitized for an old kernel

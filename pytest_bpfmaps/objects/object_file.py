@@ -72,3 +72,14 @@ def split_maps(handles: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         else:
             user[name] = handle
     return user, internal
+
+
+def created_map(handle: Any) -> int:
+    """Returns the descriptor of a map of a loaded object, -1 when it was not created.
+
+    From libbpf 1.4 on such a map has a descriptor, too: one that only keeps the number free.
+    """
+    fd = int(lib.bpf_map__fd(handle))
+    if fd < 0 or lib.bpf_map__autocreate(handle):
+        return fd
+    return fd if os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:bpf-map" else -1
