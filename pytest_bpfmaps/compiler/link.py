@@ -15,15 +15,15 @@ from .store import digest, scratch_folder, write_atomically
 _FORMAT = "1"
 
 
-def link(objects: Sequence[Path]) -> Path:
+def link(objects: Sequence[Path], root: Path | None = None) -> Path:
     """The path of one object made of `objects`, from the cache when the same ones were linked before.
 
-    It has the name of the first. Raises `CompileError` with libbpf's words for objects that don't fit
-    together.
+    It has the name of the first. `root` is the cache (default: `paths.objects_dir`). Raises `CompileError` with
+    libbpf's words for objects that don't fit together.
     """
     from ..libbpf import version
 
-    root = objects_dir()
+    root = root or objects_dir()
     try:
         contents = [path.read_bytes() for path in objects]
         names = [str(path) for path in objects]

@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -136,7 +137,9 @@ class RemoteCompiler:
             return Path(self._host.call("link", json.dumps([str(path) for path in objects])))
         from pytest_bpfmaps.compiler.link import link
 
-        return link(objects)
+        return link(
+            objects, Path(tempfile.gettempdir(), "bpfmaps-objects")
+        )  # the host's cache is read-only here
 
     def _host_has(self, source: Path) -> bool:
         digest = sha256(source.read_bytes()).hexdigest()
