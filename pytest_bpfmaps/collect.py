@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -144,7 +145,10 @@ def _matches(config: pytest.Config) -> frozenset[Path]:
     found = config.stash.get(_MATCHES, None)
     if found is None:
         patterns = config.getini("bpf_collect")
-        paths = (path for pattern in patterns for path in config.rootpath.glob(pattern))
+        root = glob.escape(str(config.rootpath))
+        patterns = [os.path.join(root, one) for one in patterns]  # one that is absolute stays as it is
+        names = (name for one in patterns for name in glob.glob(one, recursive=True, include_hidden=True))
+        paths = map(Path, names)
         found = frozenset(p for p in paths if p.is_file() and _TAGS.search(p.read_bytes()))
         config.stash[_MATCHES] = found
     return found

@@ -94,3 +94,11 @@ def test_a_source_that_does_not_compile_is_an_error_of_the_collection(project):
     result = project.runpytest_subprocess("bpf")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*a.bpf.c*use of undeclared identifier 'y'*"])
+
+
+def test_a_pattern_may_be_absolute(project, pytester):
+    (pytester.path / "pytest.toml").write_text(
+        f'[pytest]\nbpf_collect = ["{pytester.path}/bpf/**/*.bpf.c"]\ntestpaths = ["tests"]\nstrict = true\n'
+    )
+    result = pytester.runpytest_subprocess("--collect-only", "-q")
+    result.stdout.fnmatch_lines(["bpf/deep/a.bpf.c::passes", "bpf/deep/a.bpf.c::too_far"])
