@@ -18,8 +18,8 @@ _FORMAT = "1"
 def link(objects: Sequence[Path], root: Path | None = None) -> Path:
     """The path of one object made of `objects`, from the cache when the same ones were linked before.
 
-    It has the name of the first. `root` is the cache (default: `paths.objects_dir`). Raises `CompileError` with
-    libbpf's words for objects that don't fit together.
+    It has the name of the first. `root` is the cache (default: `paths.objects_dir`). Raises `CompileError`
+    with the words of libbpf for objects that do not fit together.
     """
     from ..libbpf import version
 
