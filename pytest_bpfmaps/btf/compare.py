@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import BpfError
 from .addresses import AddressCodec
 from .codec import Codec, IntCodec, WideIntCodec
+from .flexible import FlexibleArrayCodec
 from .sequences import ArrayCodec, BytesCodec
 
 
@@ -16,11 +17,13 @@ def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
     """Whether `value`, decoded by `codec`, is what writing `wanted` would give."""
     if value is wanted or bool(value == wanted):
         return True
-    if codec is None or wanted is None or isinstance(wanted, Mapping | int | float):
+    if codec is None or codec.absent or wanted is None or isinstance(wanted, Mapping | int | float):
         return False
+    if isinstance(codec, FlexibleArrayCodec):
+        return same(codec.with_count(len(value)), value, wanted)
     if type(codec) in _NUMBERS and isinstance(value, int):
         return _in_network_order(codec, value) == getattr(wanted, "packed", None)
-    if isinstance(codec, ArrayCodec) and isinstance(wanted, list | tuple):
+    if isinstance(codec, ArrayCodec) and isinstance(wanted, list | tuple) and isinstance(value, list | tuple):
         pairs = zip(value, wanted, strict=False)
         return len(value) == len(wanted) and all(same(codec.element, a, b) for a, b in pairs)
     if (

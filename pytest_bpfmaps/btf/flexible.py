@@ -28,7 +28,7 @@ class FlexibleArrayCodec(Codec):
         return self._fixed.decode(data, offset)
 
     def decode_rest(self, data: Buffer, offset: int = 0) -> Any:
-        return self._with_count(self._room(data, offset)).decode(data, offset)
+        return self.with_count(self._room(data, offset)).decode(data, offset)
 
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
         if isinstance(value, Buffer | str | list | tuple) and len(value):
@@ -45,12 +45,13 @@ class FlexibleArrayCodec(Codec):
         count = len(raw) if hasattr(raw, "__len__") else 0
         end = offset + count * self._element.size
         out.extend(bytes(max(0, end - len(out))))
-        self._with_count(count).encode_into(out, offset, value, where)
+        self.with_count(count).encode_into(out, offset, value, where)
 
     def _room(self, data: Buffer, offset: int) -> int:
         return max(0, len(data) - offset) // self._element.size if self._element.size else 0
 
-    def _with_count(self, count: int) -> Codec:
+    def with_count(self, count: int) -> Codec:
+        """The codec of an array of so many elements."""
         if isinstance(self._fixed, TextCodec):
             return TextCodec(self.name, count)
         if isinstance(self._fixed, BytesCodec):

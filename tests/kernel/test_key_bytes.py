@@ -107,9 +107,10 @@ def test_the_walk_by_get_next_key_loses_none(filled, key):
         m.get_next_key(at)
 
 
+@pytest.mark.parametrize("type", ["hash", "percpu_hash"])
 @pytest.mark.parametrize("key", ALIKE)
-def test_a_comparison_fails(filled, key):
-    m = filled(key, ALIKE[key])
+def test_a_comparison_fails(filled, key, type):
+    m = filled(key, ALIKE[key], type)
     plain = m._key.decode(ALIKE[key][0])
     for n in range(len(ALIKE[key])):
         assert m != {plain: n}
@@ -118,6 +119,9 @@ def test_a_comparison_fails(filled, key):
         assert {plain: n} != m.snapshot()
         assert m.keys() != {plain: n}.keys()
         assert m.items() != {plain: n}.items()
+    with pytest.raises(AssertionError) as caught:
+        assert m <= {plain: [0, 0]}
+    assert "elements have this key" in str(caught.value)
     with pytest.raises(AssertionError) as caught:
         assert m == {plain: 0}
     text = str(caught.value)

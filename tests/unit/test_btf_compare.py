@@ -1,0 +1,77 @@
+"""Comparing as freely as writing, also where a flexible array is, or where a field was not sent."""
+
+import pytest
+from test_btf_values import compile_types
+
+from pytest_bpfmaps.btf.absent import shortened
+from pytest_bpfmaps.btf.compare import byte_swap, same
+
+TYPES = """
+#include <linux/types.h>
+enum kind { OPEN, EXIT = 5 };
+struct bytes { __u32 n; __u8 raw[]; };
+struct kinds { __u32 n; enum kind kinds[]; };
+struct text { __u32 n; char text[]; };
+struct whole { __u32 n; enum kind kind; __u8 mac[6]; int pair[2]; char name[8]; };
+struct bytes bytes; struct kinds kinds; struct text text; struct whole whole;
+"""
+
+
+@pytest.fixture(scope="module")
+def codecs(tmp_path_factory):
+    return compile_types(TYPES, tmp_path_factory.mktemp("compare"))
+
+
+def test_flexible_arrays(codecs):
+    record = codecs.struct("bytes").decode_rest(b"\2\0\0\0\1\2")
+    assert record == {"n": 2, "raw": b"\1\2"}
+    assert record == {"n": 2, "raw": [1, 2]}
+    assert record != {"n": 2, "raw": [1]}
+    assert record != {"n": 2, "raw": [1, 2, 0]}
+    record = codecs.struct("kinds").decode_rest(b"\2\0\0\0\5\0\0\0\0\0\0\0")
+    assert record == {"n": 2, "kinds": ["EXIT", "OPEN"]}
+    assert record != {"n": 2, "kinds": ["OPEN", "OPEN"]}
+    assert record != {"n": 2, "kinds": ["EXIT"]}
+    record = codecs.struct("text").decode_rest(b"\2\0\0\0hi")
+    assert record == {"n": 2, "text": b"hi"}
+    assert record != {"n": 2, "text": b"ho"}
+
+
+VALUES = {"kind": ["EXIT", 5], "mac": [[1] * 6, b"\1" * 6], "pair": [[1, 2], (1, 2)], "name": ["abc", b"abc"]}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_field_that_was_not_sent_is_equal_to_nothing(codecs, name):
+    record = shortened(codecs.struct("whole"), 4).decode_rest(b"\2\0\0\0")
+    assert record == {"n": 2}
+    for wanted in (*VALUES[name], 3, None):
+        assert record != {"n": 2, name: wanted}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_all_shapes(codecs, name):
+    codec = codecs.struct("whole")
+    for given in VALUES[name]:
+        record = codec.decode(codec.encode({name: given}, ""))
+        for wanted in VALUES[name]:
+            assert same(codec.by_name[name].codec, record[name], wanted)
+        for other in ("OPEN", 0, None, [1, 2, 3], b"\1", "abcd", {}, object()):
+            assert not same(codec.by_name[name].codec, record[name], other)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [(53255, 2000), (20480, 80), (0x0100007F, 0x7F000001), (1 << 56, 1), (256, 1), (1 << 24, 1)],
+)
+def test_swapped_bytes(mine, theirs):
+    for pair in ((mine, theirs), (theirs, mine)):
+        said = byte_swap(*pair)
+        assert said is not None
+        assert f"{pair[0]} is {pair[1]} with its bytes swapped" in said
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"), [(1, 1), (0, 0), (1, 2), (-1, 255), (True, 256), (2.0, 512), (1, "x")]
+)
+def test_not_swapped(mine, theirs):
+    assert byte_swap(mine, theirs) is None
