@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from .kernel.features import probe
+from .kernel.known_names import is_function
 from .kernel.mounts import has_sysfs, how_to_mount
 from .kernel.running import release
 from .kernel.section_names import SECTIONS
@@ -171,6 +172,11 @@ def _attribute(found: re.Match[str]) -> Answer:
 
 
 def _no_such_extern(found: re.Match[str]) -> Answer:
+    if found[1].startswith("bpf_") and is_function(found[1]):
+        return (
+            f"{found[1]} is a function of the kernel, and is not declared as one",
+            f"put __ksym behind its declaration: extern … {found[1]}(…) __ksym;",
+        )
     return (
         f"{found[1]} is declared and defined nowhere, and BPF programs have no C library",
         "write it yourself, include the source that has it, or for a kernel function declare it with __ksym",

@@ -77,10 +77,21 @@ def attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Lin
         return link
     if link != ffi.NULL:
         return Link(link, on)
-    why, fix = _explain(number, section, str(type), full)
+    beyond = number == errno.EACCES and "event" in full and " perf event: " not in log.text
+    why, fix = _beyond_record(full) if beyond else _explain(number, section, str(type), full)
     where = show_target(target) if target else "where its section says"
     raise AttachError(
         f"cannot attach {on}", on=where, why=why, details=log.text or None, fix=fix, errno=as_errno(number)
+    )
+
+
+def _beyond_record(target: Target) -> tuple[str, str]:
+    """For a program that the kernel would attach, were it not for what it reads."""
+    place = f"{target['category']}/{target['event']}"
+    return (
+        "the program reads beyond the end of the tracepoint's record",
+        f"compare its struct with /sys/kernel/tracing/events/{place}/format, or take struct "
+        "trace_event_raw_… of vmlinux.h",
     )
 
 

@@ -16,9 +16,10 @@ _STACK = re.compile(r"BPF stack limit (?:of \d+ bytes )?is exceeded")
 _BUILTIN = re.compile(r"error: .*[Aa] call to built-in function '(\w+)' is not supported")
 _LINE = re.compile(r":\d+: error: .*to built-in function.*")  # several for one line of the source
 _NOWHERE = "could not determine the original source location"
-_VMLINUX = re.compile(r"[/\"']vmlinux\.h[:\"']|\bvmlinux\.h:\d")
 _REDEFINED = re.compile(
-    r"error: (?:typedef )?redefinition of|error: typedef redefinition|error: redeclaration of"
+    r"^(\S+?):\d+:\d+: error: (?:typedef redefinition|redefinition of|redeclaration of|redefinition)"
+    r"(?:[^\n]* '(\w+)'| with)[^\n]*\n(?:(?!\S+:\d+:\d+: error: )[^\n]*\n)*?(\S+?):\d+:\d+: note: previous",
+    re.MULTILINE,
 )
 _INCLUDED = re.compile(
     r"^In file included from [^\n]*\.c:\d+:\nIn file included from /usr/include/(\S+?):\d+", re.MULTILINE
@@ -55,9 +56,10 @@ def reason(output: str) -> str:
         return "a function needs more than the 512 bytes of stack that BPF has"
     if builtin := _BUILTIN.search(output):
         return f"{_arithmetic(builtin[1])}BPF has no function {builtin[1]}()"
-    conflict = _conflict(output)
-    if conflict is not None:
-        return f"vmlinux.h and <{conflict or 'linux/…'}> define the same types"
+    if name := _taken_name(output):
+        return f"vmlinux.h has a {name} of its own"
+    if conflict := _conflict(output):
+        return f"vmlinux.h and <{conflict}> define the same types"
     count = _ERROR_COUNT.search(output)
     if count:
         return "1 error" if count[1] == "1" else f"{count[1]} errors"
@@ -75,9 +77,11 @@ def remedy(output: str, folders: Sequence[str]) -> str | None:
         )
     if builtin := _BUILTIN.search(output):
         return _remedy_for_builtin(builtin[1])
-    if (conflict := _conflict(output)) is not None:
+    if name := _taken_name(output):
+        return f"it is the kernel's: give yours another name than {name}, or leave your definition out"
+    if conflict := _conflict(output):
         return (
-            f"leave out <{conflict or 'linux/…'}>: vmlinux.h has all types of the kernel; a macro that it "
+            f"leave out <{conflict}>: vmlinux.h has all types of the kernel; a macro that it "
             "lacks, such as ETH_P_IP, is written as #define in the source"
         )
     if "unable to create target" in output or "unknown target triple" in output:
@@ -88,12 +92,27 @@ def remedy(output: str, folders: Sequence[str]) -> str | None:
 def _conflict(output: str) -> str | None:
     """The header of the kernel's, as the source includes it, that defines what ``vmlinux.h`` has defined.
 
-    Empty where clang does not tell which.
+    ``linux/…`` where clang does not tell which; None for another clash.
     """
-    if not (_VMLINUX.search(output) and _REDEFINED.search(output)):
+    clash = _REDEFINED.search(output)
+    if clash is None or not {"vmlinux.h", "system"} <= {_side(clash[1]), _side(clash[3])}:
         return None
     found = (m[1] for m in _INCLUDED.finditer(output))
-    return next((header for header in found if header.startswith(("linux/", "asm", "net/"))), "")
+    return next((header for header in found if header.startswith(("linux/", "asm", "net/"))), "linux/…")
+
+
+def _taken_name(output: str) -> str | None:
+    """What the source defines although ``vmlinux.h`` has it: ``key``; None for another clash."""
+    clash = _REDEFINED.search(output)
+    if clash is None or {"vmlinux.h", "source"} != {_side(clash[1]), _side(clash[3])}:
+        return None
+    return clash[2]
+
+
+def _side(path: str) -> str:
+    if path.endswith("vmlinux.h"):
+        return "vmlinux.h"
+    return "system" if path.startswith(("/usr/include/", "/usr/local/include/")) else "source"
 
 
 def _arithmetic(name: str) -> str:
@@ -110,7 +129,7 @@ def _remedy_for_builtin(name: str) -> str:
 
 def without_repetitions(output: str) -> str:
     """Clang's diagnostics, each once: some it gives for every instruction, or for every type."""
-    if _conflict(output) is not None:
+    if _conflict(output):
         first, second = [*(m.start() for m in _ERROR.finditer(output)), len(output), len(output)][:2]
         return output[: output.find("\nIn file included", first, second) + 1 or second]
     if not _STACK.search(output) and not _BUILTIN.search(output):

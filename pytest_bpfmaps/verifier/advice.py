@@ -18,6 +18,39 @@ class Advice:
 
 _TABLE: list[tuple[str, str, str]] = [
     (
+        r"progs cannot use bpf_(?:spin_lock|res_spin_lock|timer|wq|list_head|rb_root)",
+        "programs of this type may not use maps whose values have such a special field",
+        "count with __sync_fetch_and_add(), or in a per-CPU map; the field is for programs of the network",
+    ),
+    (
+        r"doesn't have \d+-th argument",
+        "the program declares more parameters than the kernel's function or hook has",
+        "declare those that it has, as vmlinux.h does; the return value follows the last one, for fexit, "
+        "fmod_ret and lsm only",
+    ),
+    (
+        r"\(\) has \d+ args while|(?:Return type|arg\d+) \S+.* (?:of|in) \S+\(\) (?:doesn't match|has type)",
+        "the replacement is not declared as the function that it replaces",
+        "give it the same parameters, of the same types, and the same return type",
+    ),
+    (
+        r"math between ctx pointer|variable ctx access|dereference of modified ctx",
+        "a field of the context is read at an offset that is not constant, which no bound makes allowed",
+        "copy the fields one by one into a local array, and index that within its bounds",
+    ),
+    (
+        r"does not point to a readonly map",
+        "that argument has to be text which can't change, and this is in memory that can be written",
+        'declare it const and global: const char text[16] = "…";',
+    ),
+    (
+        r"must be referenced or trusted|is not a (?:trusted|referenced)|must be a rcu pointer|"
+        r"pointer type STRUCT \w+ must point to scalar",
+        "the kernel function wants a pointer that the verifier knows to be valid, and this is an address",
+        "take it from bpf_get_current_task_btf(), an argument of the program (tp_btf, lsm, fentry), or a "
+        "kernel function that acquires it",
+    ),
+    (
         r"spin_lock-ed region|bpf_spin_unlock is missing|spin_unlock.*missing",
         "a path leaves the region of a bpf_spin_lock() without bpf_spin_unlock()",
         "call bpf_spin_unlock() on every path before the return; decide first, and lock only for the change",
@@ -234,6 +267,8 @@ def advise_closer(found: Rejection) -> Advice | None:
     if found.acquired:
         return _release_of(found.acquired.instruction)
     if wrong := _NOT_A_POINTER.search(found.text):
+        if moved := _moved_packet(found, wrong[1]):
+            return moved
         # without the state of registers, which old kernels don't show, a release that came before has to do
         state = found.registers.get(wrong[1])
         released = any(_RELEASES.search(s.instruction) for s in found.steps.values())
@@ -244,6 +279,24 @@ def advise_closer(found: Rejection) -> Advice | None:
             return _FAR if int(most[1], 0) > _MAX_PACKET_OFF else None
         return None if packet[2] else _VARIABLE_OFFSET
     return None
+
+
+_MOVES = re.compile(
+    r"call (bpf_(?:skb_(?:pull_data|change_\w+|adjust_room|store_bytes|vlan_\w+)|clone_redirect|"
+    r"l[34]_csum_replace|xdp_adjust_\w+|msg_(?:pull|push|pop)_data|lwt_push_encap|sk_assign_tcp_reqsk))\b"
+)
+
+
+def _moved_packet(found: Rejection, register: str) -> Advice | None:
+    """For a packet's pointer that was read before a helper that may move the packet."""
+    calls = [m[1] for s in found.steps.values() if (m := _MOVES.search(s.instruction))]
+    state = found.registers.get(register, "")
+    if not calls or (state and not state.startswith(("pkt", "inv", "scalar"))):
+        return None
+    return Advice(
+        f"{calls[-1]}() may move the packet: pointers into it from before the call are void",
+        "read data and data_end again behind the call, and compare them again",
+    )
 
 
 # what releases, by what acquires
