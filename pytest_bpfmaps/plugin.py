@@ -245,7 +245,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if GUESTS in config.stash:
         lines = config.stash[GUESTS].header()
     elif SELECTION in config.stash:
-        lines = [f"bpfmaps: {config.stash[SELECTION].header(None)}"]
+        lines = [f"bpfmaps: {config.stash[SELECTION].header()}"]
     if missing := lacking():
         lines.append(f"bpfmaps: no {', no '.join(missing)} on this machine: see `bpfmaps doctor`")
     return lines

@@ -65,11 +65,10 @@ class Guests:
         self._scheduler: Any = None
 
     def header(self) -> list[str]:
-        """The kernels, and why they are emulated, if they are although there is a /dev/kvm."""
-        why = None if self.verdict.kvm else self.verdict.why
-        lines = [f"bpfmaps: {self.selection.header(why)}"]
-        if why:
-            lines.append(f"bpfmaps: {why}: guests are emulated, which is slow")
+        """The kernels, whether they run with KVM, and why not."""
+        lines = [f"bpfmaps: {self.selection.header('KVM' if self.verdict.kvm else 'emulated')}"]
+        if not self.verdict.kvm:
+            lines.append(f"bpfmaps: {self.verdict.why}: guests are emulated, which is slow")
         lines.append(vmlinux_line(self.config, self.vmlinux))
         return lines
 

@@ -22,7 +22,7 @@ from pytest_bpfmaps.vm.host_cpu import KVM
 from pytest_bpfmaps.vm.qemu import find_qemu
 from pytest_bpfmaps.vm.qemu_features import features
 
-SILENT_SECONDS = 20.0  # a kernel that says nothing new for so long hangs; a quick machine takes 0.5 s in all
+SILENT_SECONDS = 20.0  # a kernel that says nothing new for so long hangs
 PROBE_SECONDS = 300.0  # a kernel that does say something: machines in machines take minutes
 RETRY_SECONDS, MOST_RETRY_SECONDS = 900.0, 86400.0  # after a hang, for which load may be to blame
 EMULATED_FACTOR = 3.0  # how much longer everything may take in an emulated guest

@@ -35,9 +35,9 @@ class Selection:
     guests: tuple[Guest, ...] = ()
     explicit: bool = False
 
-    def header(self, why_emulated: str | None) -> str:
-        """``kernels host (6.18.1), 6.1 (6.1.0-13-amd64, emulated)``."""
-        note = ", emulated" if why_emulated is not None else ""
+    def header(self, how: str = "") -> str:
+        """``kernels host (6.18.1), 6.1 (6.1.0-13-amd64, KVM)``; `how` guests run, where that is known."""
+        note = f", {how}" if how else ""
         releases = {guest.kernel.name: guest.kernel.release + note for guest in self.guests}
         releases[HOST] = os.uname().release
         return "kernels " + ", ".join(f"{name} ({releases[name]})" for name in self.names)

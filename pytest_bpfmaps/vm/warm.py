@@ -96,13 +96,15 @@ def start(kernel: Kernel, shape: Shape) -> Machine:
 
 
 def note_failure(kernel: Kernel, shape: Shape, why: str) -> None:
-    """Deletes a state that does not start; where none could be made, that is not tried again for an hour."""
+    """Deletes a state that does not start. Where a new one does not, that is not tried again for an hour."""
     state = state_for(kernel, shape)
     if state.path.exists():
         with suppress(OSError):
+            old = state.age > FAILED_SECONDS
             states.remove(state)
-    else:
-        states.note_failure(state, why)
+            if old:
+                return
+    states.note_failure(state, why)
 
 
 def forget_failure(kernel: Kernel, shape: Shape) -> None:

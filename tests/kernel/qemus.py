@@ -1,10 +1,13 @@
-"""What tests that boot guests themselves share: finding the guests' QEMU, and waiting."""
+"""What tests that boot guests themselves share: finding the guests' QEMU, another QEMU, and waiting."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+QEMU = shutil.which("qemu-system-x86_64")  # before tests move it
 
 
 def qemus_for(folder: Path) -> list[int]:
@@ -26,3 +29,18 @@ def wait_until(condition: Callable[[], object], seconds: float = 90.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.05)
+
+
+def emulating(folder: Path, *more: str, before: str = "") -> str:
+    """A QEMU that emulates where KVM is asked for: it runs kernels, as slowly as a very busy machine does.
+
+    `more` are further arguments, `before` is a shell's text that comes before all.
+    """
+    script = folder / "qemu-system-x86_64"
+    rules = {"*accel=kvm": "${word%kvm}tcg", "kvm": "tcg", "host": "max,la57=off,fsrm=off,erms=off"}
+    cases = " ".join(f"{pattern}) word={word} ;;" for pattern, word in rules.items())
+    lines = ["#!/bin/bash", before, f'for word; do case $word in {cases} esac; words+=("$word"); done']
+    lines += [f'exec {QEMU} "${{words[@]}}" {" ".join(more)}', ""]
+    script.write_text("\n".join(lines))
+    script.chmod(0o755)
+    return str(script)

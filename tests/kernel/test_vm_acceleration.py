@@ -6,11 +6,11 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 
 import pytest
+from qemus import emulating
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm import acceleration
@@ -29,18 +29,6 @@ def kernel() -> Kernel:
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def emulating(folder: Path, *more: str) -> str:
-    """A QEMU that emulates where KVM is asked for: it runs kernels, as slowly as a very busy machine does."""
-    qemu = shutil.which("qemu-system-x86_64")
-    script = folder / "qemu-system-x86_64"
-    accel, cpu = "word=${word%kvm}tcg", "word=max,la57=off,fsrm=off,erms=off"
-    words = f"case $word in *accel=kvm) {accel} ;; host) {cpu} ;; esac"
-    lines = ["#!/bin/bash", "words=()", f'for word; do {words}; words+=("$word"); done']
-    script.write_text("\n".join([*lines, f'exec {qemu} "${{words[@]}}" {" ".join(more)}', ""]))
-    script.chmod(0o755)
-    return str(script)
 
 
 def test_a_slow_machine_has_the_time_it_needs_as_long_as_the_kernel_gets_on(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 from pathlib import Path
 
 import pytest
+from qemus import QEMU, emulating
 
 from pytest_bpfmaps import paths
+from pytest_bpfmaps.vm.host_cpu import KVM
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
-QEMU = shutil.which("qemu-system-x86_64")
+USABLE = KVM.exists() and os.access(KVM, os.R_OK | os.W_OK)
 CONFTEST = """
     import os, pytest
 
@@ -82,13 +85,40 @@ def test_a_boot_that_makes_no_progress(pytester: pytest.Pytester, qemu) -> None:
 
 
 def test_a_state_that_can_not_be_restored(pytester: pytest.Pytester, qemu) -> None:
-    """It is deleted, so that the next run makes it anew."""
-    cache = qemu('case "$*" in *-incoming*) echo "$0: what is this" >&2; exit 1;; esac')
-    result = run(pytester)
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["bpfmaps: 6.1 is emulated, booted by virtme-ng, since * what is this*"])
-    assert list(cache.glob("warm/6.1-*")) == []
-    assert list(cache.glob("warm/.failed-*")) == []
+    """An old one is deleted and made anew; where a new one fails, that is not tried again soon."""
+    cache = qemu('[ -e fails ] && case "$*" in *-incoming*) echo "$0: what is this" >&2; exit 1;; esac')
+    run(pytester).assert_outcomes(passed=1)
+    (state,) = cache.glob("warm/6.1-*")
+    (pytester.path / "fails").touch()
+    os.utime(state / "devices", (0, 0))
+    line = "bpfmaps: 6.1 is emulated, booted by virtme-ng, since the usual start failed: *what is this*"
+    for again in ("", "", "that was * min ago"):
+        result = run(pytester)
+        result.assert_outcomes(passed=1)
+        result.stdout.fnmatch_lines([f"{line}{again}"])
+        assert list(cache.glob("warm/6.1-*")) == []
+
+
+@pytest.mark.skipif(not USABLE, reason="no /dev/kvm that this user may use (group kvm)")
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ('echo "$0: no way" >&2; exit 1', "no way"),
+        ("exec sleep 1000", "it did not answer within *"),
+    ],
+)
+def test_a_state_that_kvm_can_not_restore(pytester: pytest.Pytester, qemu, fault: str, why: str) -> None:
+    """The kernel is emulated, in the same run; the next run does not try KVM in vain."""
+    cache = qemu("")
+    emulating(cache.parent / "bin", before=f'case "$*" in *"-accel kvm"*-incoming*) {fault};; esac')
+    (cache / "kvm.json").unlink(missing_ok=True)
+    line = f"bpfmaps: 6.1 is emulated, from a saved state, since the usual start failed: *{why}*"
+    for again in ("", "that was * min ago"):
+        result = run(pytester)
+        result.assert_outcomes(passed=1)
+        result.stdout.fnmatch_lines(["bpfmaps: kernels 6.1 (6.1.0-*, KVM)", f"{line}{again}"])
+        assert len([one for one in result.outlines if "is emulated" in one]) == 1
+        assert len(list(cache.glob("warm/6.1-*"))) == 1
 
 
 def test_a_qemu_that_hangs_is_found_before_a_guest_starts(pytester: pytest.Pytester, qemu) -> None:
