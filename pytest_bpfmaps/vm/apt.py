@@ -85,7 +85,7 @@ class AptRoot:
 
     def show(self, package: str) -> dict[str, str] | None:
         """The fields of the newest version of `package`, or of ``NAME=VERSION``; None without one."""
-        command = ["apt-cache", "-c", str(self._conf), "show", "--no-all-versions", package]
+        command = ["apt-cache", "-c", str(self._conf), "show", "--no-all-versions", "--", package]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
         return dict(re.findall(r"^([\w-]+): (.*)$", done.stdout, re.M)) or None
 
@@ -98,7 +98,7 @@ class AptRoot:
     def download(self, package: str, version: str, folder: Path, progress: Progress, step: str) -> Path:
         """Get a package into `folder`, checked against the signed index. Raises AptError."""
         before = set(folder.iterdir())
-        self._run_with_progress(["download", f"{package}={version}"], folder, progress, step)
+        self._run_with_progress(["download", "--", f"{package}={version}"], folder, progress, step)
         (new,) = set(folder.iterdir()) - before
         return new
 

@@ -15,6 +15,7 @@ from typing import Any
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError, closest
 from pytest_bpfmaps.vm import staging
+from pytest_bpfmaps.vm.grammar import checked
 from pytest_bpfmaps.vm.progress import Progress, Silent
 from pytest_bpfmaps.vm.tree import FORMAT
 
@@ -58,9 +59,11 @@ class Kernel:
     def read(cls, tree: Path, name: str | None = None) -> Kernel:
         """The kernel in the folder `tree`. Raises OSError, ValueError, KeyError when it is not whole."""
         facts = json.loads((tree / "kernel.json").read_text())
+        if not isinstance(facts, dict):
+            raise ValueError("kernel.json is no JSON object")
         if facts["format"] != FORMAT:
             raise ValueError(f"format {facts['format']}")
-        release = facts["release"]
+        release = checked("kernel release", facts["release"])
 
         def existing(relative: str) -> Path | None:
             return tree / relative if (tree / relative).exists() else None
@@ -217,6 +220,7 @@ class Catalogue:
             build(tree)
             kernel = Kernel.read(tree)
             name = name or short_name(kernel.release)
+            check_name(name)
             with staging.name_lock(self.root, name):
                 self._check_free(name, kernel.source)
                 staging.replace(tree, self.root / name, stage)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import resource
 import shutil
+import signal
 import subprocess
 import zlib
 from collections.abc import Callable
@@ -68,8 +70,18 @@ def _with_command(*command: str) -> Callable[[bytes, IO[bytes]], None]:
         if shutil.which(command[0]) is None:
             raise ValueError(f"it is compressed for {command[0]!r}, which is not installed")
         out.flush()
+        most = _announced_size(payload)
         # These commands take the appended size for the start of another, broken, frame.
-        done = subprocess.run(command, input=payload[:-4], stdout=out, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            command,
+            input=payload[:-4],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+        )
+        if done.returncode == -signal.SIGXFSZ:
+            raise ValueError(f"its {command[0]} payload gives more than the {most} bytes that it announces")
         if done.returncode:
             raise ValueError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()}")
 

@@ -20,6 +20,7 @@ from typing import Literal
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.decompress import decompress
 from pytest_bpfmaps.vm.elf import MACHINES, TYPES, Elf, open_elf
+from pytest_bpfmaps.vm.grammar import checked
 
 _SETUP_SECTS = 0x1F1
 _BOOT_FLAG = 0x1FE
@@ -82,6 +83,11 @@ def _recognise(path: Path, data: mmap.mmap | bytes) -> KernelImage:
         image = KernelImage(path, "vmlinux", "aarch64", banner[1].decode(errors="replace") if banner else "")
     else:
         raise _not_a_kernel(path, _what_is(data))
+    try:
+        checked("kernel release", image.release)
+    except ValueError as error:
+        fix = "build it with another CONFIG_LOCALVERSION"
+        raise VmError("cannot use kernel image", on=str(path), why=str(error), fix=fix) from None
     if image.arch != platform.machine():
         raise VmError(
             "cannot use kernel image",

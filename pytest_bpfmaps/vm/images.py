@@ -20,7 +20,9 @@ from pytest_bpfmaps.vm.progress import Progress
 from pytest_bpfmaps.vm.tree import complete
 
 _REGISTRY = re.compile(r"(?:oci|docker)://(?P<reference>[^\s]+)")
-_REFERENCE = re.compile(r"(?P<name>[^@\s]+?)(?::(?P<tag>[\w.-]+))?(?:@sha256:(?P<digest>[0-9a-f]{64}))?")
+_REFERENCE = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._:/-]*?)(?::(?P<tag>[\w.-]+))?(?:@sha256:(?P<digest>[0-9a-f]{64}))?"
+)
 
 
 def fetch(

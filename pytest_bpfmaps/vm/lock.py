@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.errors import VmError, closest
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages
+from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages, check_name
 from pytest_bpfmaps.vm.fetching import fetch, fetchable
+from pytest_bpfmaps.vm.grammar import checked
 from pytest_bpfmaps.vm.progress import Progress
 
 DEFAULT = Path("kernels.lock")
@@ -89,7 +90,7 @@ def read(path: Path) -> list[Locked]:
         if value["format"] != _FORMAT:
             raise ValueError(f"its format is {value['format']}, and this version reads {_FORMAT}")
         return [_locked(entry, path) for entry in value["kernels"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, OSError):
             why = error.strerror or why
@@ -100,11 +101,25 @@ def read(path: Path) -> list[Locked]:
 
 
 def _locked(entry: dict[str, Any], path: Path) -> Locked:
-    source = entry["source"]
+    source = checked("source", entry["source"])
     if image := _LOCAL_IMAGE.fullmatch(source):
         source = f"oci:{path.absolute().parent / image[1]}"
-    packages = tuple(tuple(sorted(package.items())) for package in entry["packages"])
-    return Locked(entry["name"], source, entry["release"], entry["arch"], packages)
+    packages = tuple(tuple(sorted(_checked_package(package).items())) for package in entry["packages"])
+    release, arch = checked("kernel release", entry["release"]), checked("architecture", entry["arch"])
+    return Locked(_checked_name(entry["name"]), source, release, arch, packages)
+
+
+def _checked_package(package: dict[str, Any]) -> dict[str, str]:
+    kinds = {"name": "name", "version": "version", "sha256": "SHA-256"}
+    return {field: checked(kinds[field], value) for field, value in package.items()}
+
+
+def _checked_name(name: object) -> str:
+    try:
+        check_name(text := checked("name", name))
+    except VmError as error:
+        raise ValueError(f"{name!r} can't name a kernel: {error.why}") from None
+    return text
 
 
 def choose(locked: list[Locked], names: Sequence[str]) -> list[Locked]:

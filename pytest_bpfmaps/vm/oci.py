@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pytest_bpfmaps.errors import VmError, closest
+from pytest_bpfmaps.vm.unpack import Room
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Go names them
 _TAG = "org.opencontainers.image.ref.name"
@@ -52,10 +53,11 @@ def opened(path: Path, work: Path) -> Iterator[Layout]:
         return
     with tempfile.TemporaryDirectory(dir=work) as name:
         try:
+            room = Room(path, Path(name))
             with tarfile.open(path) as archive:
                 for member in archive:
                     if member.isreg() and _MEMBER.fullmatch(member.name):
-                        _copy(archive, member, Path(name, member.name))
+                        _copy(archive, member, Path(name, member.name), room)
         except (tarfile.TarError, EOFError) as error:
             raise VmError("cannot unpack", on=str(path), why=str(error), fix=_FIX) from error
         yield Layout(path, Path(name))
@@ -197,6 +199,7 @@ def _fits(image: Descriptor) -> bool:
 def _apply(blob: Path, root: Path, work: Path) -> None:
     """Apply a layer to what is below `root`, with an empty folder to `work` in."""
     gone: list[PurePosixPath] = []  # of the lower layers
+    room = Room(blob, work)
     with _tar(blob) as archive:
         for member in archive:
             path = PurePosixPath(*PurePosixPath(member.name).parts)
@@ -209,7 +212,7 @@ def _apply(blob: Path, root: Path, work: Path) -> None:
                 gone += [path.with_name(hidden)] if hidden not in ("", ".", "..") else []
             elif not member.isdir():
                 gone.append(path)
-                _extract(archive, member, path, work)
+                _extract(archive, member, path, work, room)
     for path in gone:
         _remove(root / path)
     _merge(work, root)
@@ -237,20 +240,24 @@ def _tar(blob: Path) -> Iterator[tarfile.TarFile]:
             raise tarfile.TarError(said)
 
 
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, path: PurePosixPath, work: Path) -> None:
+def _extract(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, path: PurePosixPath, work: Path, room: Room
+) -> None:
     if not any(path.parts[: len(wanted)] == wanted for wanted in _WANTED):
         return
     target = work / path
     if member.isreg():
-        _copy(archive, member, target)
+        _copy(archive, member, target, room)
     elif member.islnk():  # to a file that came before it
         earlier = PurePosixPath(member.linkname)
         if not earlier.is_absolute() and ".." not in earlier.parts and (work / earlier).is_file():
+            room.take((work / earlier).stat().st_size)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(work / earlier, target)
 
 
-def _copy(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+def _copy(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, room: Room) -> None:
+    room.take(member.size)
     content = archive.extractfile(member)
     assert content is not None
     target.parent.mkdir(parents=True, exist_ok=True)

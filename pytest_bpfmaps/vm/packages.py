@@ -16,9 +16,10 @@ from pytest_bpfmaps.errors import VmError, closest
 from pytest_bpfmaps.vm import sources, staging
 from pytest_bpfmaps.vm.apt import AptError, AptRoot, need_commands
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages, check_name
+from pytest_bpfmaps.vm.grammar import checked
 from pytest_bpfmaps.vm.progress import Progress
 from pytest_bpfmaps.vm.tree import complete
-from pytest_bpfmaps.vm.unpack import unpack_deb
+from pytest_bpfmaps.vm.unpack import sha256_of, unpack_deb
 
 # The metapackage that follows a suite's current kernel. Not the -cloud ones: theirs lack 9p.
 _METAPACKAGES = {"debian": "linux-image-{architecture}", "ubuntu": "linux-image-generic"}
@@ -177,12 +178,25 @@ def _kernel_packages(apt: AptRoot, spec: str, metapackage: str) -> list[Package]
 
 def _package(fields: dict[str, str]) -> Package:
     size, installed = int(fields["Size"]), int(fields.get("Installed-Size", 0)) * 1024
-    return Package(fields["Package"], fields["Version"], fields["SHA256"], size, installed)
+    try:
+        name, version = (
+            checked("package name", fields["Package"]),
+            checked("package version", fields["Version"]),
+        )
+        return Package(name, version, checked("SHA-256", fields["SHA256"]), size, installed)
+    except ValueError as error:
+        fix = "look at this system's package sources"
+        raise VmError("cannot trust a package index", why=str(error), fix=fix) from None
 
 
 def _exactly(apt: AptRoot, spec: str, wanted: dict[str, str], current: list[Package], host: str) -> Package:
     """The package with this name, version and hash. Raises VmError when the archive does not have it now."""
-    fields = apt.show(f"{wanted['name']}={wanted['version']}")
+    try:
+        name, version = checked("package name", wanted["name"]), checked("package version", wanted["version"])
+    except ValueError as error:
+        fix = "look at who changed kernels.lock; make it again with: bpfmaps kernels lock"
+        raise VmError("cannot fetch locked package", on=f"of {spec}", why=str(error), fix=fix) from None
+    fields = apt.show(f"{name}={version}")
     if fields is not None and fields["SHA256"] == wanted["sha256"]:
         return _package(fields)
     now = ", ".join(f"{package.name} {package.version}" for package in current)
@@ -229,9 +243,18 @@ def _build(apt: AptRoot, spec: str, packages: list[Package], tree: Path, progres
             raise VmError(
                 "cannot fetch", on=package.name, why="apt failed", details=str(error), fix=fix
             ) from error
+        _check_hash(file, package)
         _unpack(file, tree, package, f"{spec}: unpacking {package.name}", progress)
         file.unlink()
     complete(tree, source=spec, packages=[p.to_json() for p in packages], progress=progress)
+
+
+def _check_hash(file: Path, package: Package) -> None:
+    """apt compares it, too, with what the index says when it downloads."""
+    if (actual := sha256_of(file)) != package.sha256:
+        why = f"its SHA-256 is {actual}, and not {package.sha256}"
+        fix = "run the command again; a mirror may change while it is read"
+        raise VmError("cannot trust", on=f"{package.name} {package.version}", why=why, fix=fix)
 
 
 def _unpack(file: Path, tree: Path, package: Package, step: str, progress: Progress) -> None:

@@ -12,12 +12,39 @@ from typing import IO
 
 from pytest_bpfmaps.errors import VmError
 
+MOST_TIMES, LEAST_ROOM, LEFT_FREE = 30, 64 << 20, 64 << 20  # the latter two in bytes
 BOOT_FILES = ("vmlinuz", "vmlinux", "config", "System.map")
 SUFFIXES = (".deb", ".rpm")
 
 # What makes a tar archive of an RPM package on standard output, given the package as standard input: the
 # first is a small tool of every distribution, the second comes with rpm itself.
 _RPM_COMMANDS = (("bsdtar", "-c", "-f", "-", "--format=pax", "@-"), ("rpm2archive", "-"))
+
+
+class Room:
+    """How much may still come out of `packed`, into the folder `target`.
+
+    A kernel's package gives 2 to 8 times its size. One that gives far more would fill the disk, and is no
+    kernel's. Raises VmError.
+    """
+
+    def __init__(self, packed: Path, target: Path) -> None:
+        self._packed, self._target = packed, target
+        self._left = LEAST_ROOM + MOST_TIMES * packed.stat().st_size
+        self._free = shutil.disk_usage(target).free - LEFT_FREE
+
+    def take(self, size: int) -> None:
+        """`size` bytes are about to be written."""
+        self._left -= size
+        self._free -= size
+        on = str(self._packed)
+        if self._left < 0:
+            why = f"it holds more than {MOST_TIMES} times its size"
+            raise VmError("will not unpack", on=on, why=why, fix="look into it: it is no kernel's package")
+        if self._free < 0:
+            why = f"the disk of {self._target} would be full"
+            fix = "free some space, or set BPFMAPS_CACHE to a folder on another disk"
+            raise VmError("cannot unpack", on=on, why=why, fix=fix)
 
 
 def _nothing(size: int) -> None:
@@ -63,7 +90,7 @@ def _unpack_output(command: tuple[str, ...], package: Path, tree: Path, each: Ca
         assert tool.stderr is not None
         why = ""
         try:
-            if not _unpack_tar(tool.stdout, tree, each):  # bsdtar's answer to half a header
+            if not _unpack_tar(tool.stdout, tree, each, Room(package, tree)):  # bsdtar: half a header
                 why = "it is empty"
         except (tarfile.TarError, EOFError) as error:
             why = str(error)  # the tool says it better, if it noticed
@@ -77,7 +104,7 @@ def _unpack_output(command: tuple[str, ...], package: Path, tree: Path, each: Ca
         raise VmError("cannot unpack", on=str(package), why=said or why, fix=fix)
 
 
-def _unpack_tar(stream: IO[bytes], tree: Path, each: Callable[[int], None]) -> bool:
+def _unpack_tar(stream: IO[bytes], tree: Path, each: Callable[[int], None], room: Room) -> bool:
     """Tells whether there was anything in it, wanted or not."""
     member = None
     with tarfile.open(fileobj=stream, mode="r|*", errorlevel=2) as archive:
@@ -86,6 +113,7 @@ def _unpack_tar(stream: IO[bytes], tree: Path, each: Callable[[int], None]) -> b
             content = archive.extractfile(member) if relative else None
             if relative is None or content is None:
                 continue
+            room.take(member.size)
             target = tree / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as out:
@@ -114,9 +142,10 @@ def place(path: PurePosixPath) -> PurePosixPath | None:
 
 def fingerprints(files: list[Path]) -> list[dict[str, str]]:
     """Name and SHA-256 of each file, as ``kernel.json`` lists packages: they have no version to rely on."""
-    return [{"name": file.name, "version": "", "sha256": _sha256(file)} for file in files]
+    return [{"name": file.name, "version": "", "sha256": sha256_of(file)} for file in files]
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
