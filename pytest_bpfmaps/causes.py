@@ -12,7 +12,7 @@ from .kernel.features import probe
 from .kernel.known_names import is_function
 from .kernel.mounts import has_sysfs, how_to_mount
 from .kernel.running import release
-from .kernel.section_names import SECTIONS
+from .kernel.section_names import SECTIONS, TARGETED
 from .kernel.since import since
 from .kernel.types import MapType, ProgramType
 from .libbpf import ffi, lib, version
@@ -124,8 +124,8 @@ def _section(found: re.Match[str]) -> Answer:
         return NO_SECTION
     release_of_libbpf = "{}.{}".format(*version())
     head, slash, rest = found[1].partition("/")
-    near = [n + slash + rest for n in get_close_matches(head, SECTIONS, n=3, cutoff=0.5)]
-    near = near or get_close_matches(found[1], SECTIONS, n=3, cutoff=0.5)
+    whole = [f"{n}{slash}{rest}" if n in TARGETED else n for n in SECTIONS]
+    near = get_close_matches(found[1], whole, n=3, cutoff=0.6) or get_close_matches(head, SECTIONS, n=3)
     meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return (
         f"libbpf {release_of_libbpf} does not know the section name {found[1]!r}",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..kernel.probe_programs import SLEEPABLE
-from ..kernel.section_types import NEWER
+from ..kernel.section_types import NEWER, newer_section
 from ..kernel.types import ProgramType
 from ..libbpf import ffi, lib, to_str, version
 
@@ -84,8 +84,8 @@ def teach_unknown(program: Any) -> tuple[str, str] | None:
 
 
 def _teach_newer(program: Any, section: str) -> tuple[str, str] | None:
-    name = section if section in NEWER else section.partition("/")[0]
-    if name not in NEWER:
+    name = newer_section(section)
+    if name is None:
         return None
     type, attach_type, since, instead = NEWER[name]
     lib.bpf_program__set_type(program, type)

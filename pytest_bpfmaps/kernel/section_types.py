@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..libbpf import capture_log, ffi, lib
+from .section_names import SECTIONS, TARGETED
 from .types import ProgramType
 
 # section: program type, enum bpf_attach_type, the first libbpf that knows it, what an older one knows instead
@@ -28,6 +29,14 @@ NEWER: dict[str, tuple[ProgramType, int, str, str]] = {
 }
 
 
+def newer_section(section: str) -> str | None:
+    """Returns the name in `NEWER` that a section goes by; None for another, and for a misspelt one."""
+    kind = section.partition("/")[0]
+    whole = kind in TARGETED or section in SECTIONS or section == kind
+    name = section if section in NEWER else kind
+    return name if whole and name in NEWER else None
+
+
 def section_type(section: str) -> tuple[ProgramType, int] | None:
     """Returns the program type and ``enum bpf_attach_type`` of a section, ``fentry/vfs_read`` for one.
 
@@ -37,7 +46,7 @@ def section_type(section: str) -> tuple[ProgramType, int] | None:
     with capture_log():
         unknown = lib.libbpf_prog_type_by_name(section.encode(), number, attach_type) < 0
     if unknown:
-        newer = NEWER.get(section) or NEWER.get(section.partition("/")[0])
-        return newer and newer[:2]
+        newer = newer_section(section)
+        return NEWER[newer][:2] if newer else None
     type = ProgramType.from_number(number[0])
     return (type, attach_type[0]) if isinstance(type, ProgramType) else None

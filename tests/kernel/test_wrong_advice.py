@@ -35,6 +35,12 @@ def test_two_definitions_of_the_kernels_types(bpf):
     bpf.load(code=includes.replace("#include <linux/bpf.h>\n", "") + code)
 
 
+def test_a_misspelt_section_is_refused_also_where_libbpf_is_older(bpf):
+    code = TRACING.replace("SECTION", "tcx/ingres")
+    with pytest.raises(LoadError, match=r"section name 'tcx/ingres'\n(.*\n)*.*did you mean 'tcx/ingress'"):
+        bpf.load(code=code)
+
+
 @pytest.fixture
 def no_nf_tables():
     """The module nf_tables can be loaded, and is not."""
