@@ -25,8 +25,11 @@ class TestKernelFields:
         return bpf_session.open(
             None,
             code="""
+            #define bpf_refcount bpf_refcount_of_newer_headers
             #include <linux/bpf.h>
+            #undef bpf_refcount
             #include <bpf/bpf_helpers.h>
+            #undef __kptr
             #define __kptr __attribute__((btf_type_tag("kptr")))
             struct task_struct;
             struct bpf_refcount { __u32 :32; } __attribute__((aligned(4)));
