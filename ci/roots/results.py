@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from root import Root
+from root import Root, locked
 from suites import SUITES
 
 MARKS = ("<!-- printed by ci/hosts -->", "<!-- end of what ci/hosts printed -->")
@@ -18,8 +18,11 @@ _THINGS = ("Python", "libbpf", "clang", "QEMU", "glibc")
 _VERSIONS = r"""
 . /etc/os-release; echo "name: Debian ${VERSION_ID:-sid}"
 echo "Python: $(.venv/bin/python -c 'import platform; print(platform.python_version())')"
-so=$(find /opt/built-libbpf /usr/lib -name libbpf.so.1 2>/dev/null | head -n1)
-echo "libbpf: $(basename "$(readlink -f "$so")")"
+.venv/bin/python -c '
+import ctypes
+version = ctypes.CDLL("libbpf.so.1").libbpf_version_string
+version.restype = ctypes.c_char_p
+print("libbpf:", version().decode())'
 for v in 14 15 16 17 18 19 20 21 22 23; do if command -v clang-$v >/dev/null; then echo "clang: $v"; fi; done
 echo "QEMU: $(qemu-system-$(uname -m) --version | head -n1)"
 echo "glibc: $(ldd --version | head -n1)"
@@ -93,7 +96,7 @@ def _short(name: str, value: str) -> str:
 
 def table(results: Iterable[Result]) -> str:
     """All results as a table in Markdown, and a line that says when, and on which kernel."""
-    rows = sorted(results, key=lambda r: (r.name not in SUITES, r.date, r.name))
+    rows = sorted(results, key=lambda row: _place(row.name))
     commands = sorted({command for row in rows for command in row.outcomes})
     head = ["root", *_THINGS, *(f"`ci/{c}`" if c in ("demo", "test") else c for c in commands)]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
@@ -105,6 +108,11 @@ def table(results: Iterable[Result]) -> str:
     span = dates[0] if dates[:1] == dates[-1:] else f"{dates[0]} to {dates[-1]}" if dates else "never"
     said = f"Printed by `ci/hosts` on {span}, Linux {platform.release()}."
     return "\n".join([*lines, "", said])
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Where a root is in the table: releases from the oldest on, then jobs by name."""
+    return (SUITES.index(name) if name in SUITES else len(SUITES), name)
 
 
 def _title(row: Result) -> str:
@@ -136,9 +144,10 @@ def load(file: Path) -> dict[str, Result]:
 
 def save(file: Path, result: Result) -> None:
     """Add a result to those of earlier runs; outcomes of other commands on the same commit stay."""
-    known = load(file)
-    before = known.get(result.name)
-    if before is not None and before.commit == result.commit:
-        result.outcomes = {**before.outcomes, **result.outcomes}
-    known[result.name] = result
-    file.write_text(json.dumps({name: asdict(r) for name, r in known.items()}, indent=1))
+    with locked(file.with_suffix(".lock"), wait=True):
+        known = load(file)
+        before = known.get(result.name)
+        if before is not None and before.commit == result.commit:
+            result.outcomes = {**before.outcomes, **result.outcomes}
+        known[result.name] = result
+        file.write_text(json.dumps({name: asdict(r) for name, r in known.items()}, indent=1))

@@ -110,7 +110,7 @@ def opened(suite: str, name: str, *, fresh: bool, keep: bool, verbose: bool) -> 
     path = folder / (f"{suite}-{os.getpid()}" if fresh else suite)
     logs = cache() / "logs" / name
     logs.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_name(f"{path.name}.lock"), wait=True):
+    with locked(path.with_name(f"{path.name}.lock"), wait=True):
         sound = path / "etc/sound-root"  # absent while it is made or used: a killed run leaves any state
         try:
             made = sound.stat().st_mtime if sound.exists() else 0.0
@@ -198,7 +198,8 @@ def _mmdebstrap(suite: str, path: Path, options: list[str], *, logs: Path, verbo
 
 
 @contextlib.contextmanager
-def _locked(file: Path, *, wait: bool) -> Iterator[bool]:
+def locked(file: Path, *, wait: bool) -> Iterator[bool]:
+    """The lock on `file`, taken, and True; without `wait`, False where another process has it."""
     with file.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -214,7 +215,7 @@ def _locked(file: Path, *, wait: bool) -> Iterator[bool]:
 def _remove_stale(folder: Path) -> None:
     """Remove fresh roots of runs that were killed: nobody holds their lock."""
     for file in folder.glob("*-[0-9]*.lock"):
-        with _locked(file, wait=False) as free:
+        with locked(file, wait=False) as free:
             if free:
                 _remove(file.with_suffix(""))
                 file.unlink(missing_ok=True)
