@@ -78,12 +78,16 @@ def boot(kernel: Kernel, name: str, shape: Shape, timeout: float) -> Booted:
     Raises VmError when nothing works.
     """
     earlier: VmBootError | None = None
-    for attempt in attempts(name, shape):
+    todo = list(attempts(name, shape))
+    while todo:
+        attempt = todo.pop(0)
         try:
             return replace(_boot_once(kernel, attempt, timeout, name == AUTO), earlier=earlier)
         except VmBootError as error:
-            if attempt.way == WARM:
-                way(WARM).note_failure(kernel, attempt.shape, error.why or str(error))
+            why = error.why or str(error)
+            if attempt.way == WARM and way(WARM).note_failure(kernel, attempt.shape, why):
+                error.why = "its saved state was damaged, and was made again"
+                todo.insert(0, attempt)
             earlier = error if earlier is None else _both(error, earlier)
     assert earlier is not None
     raise earlier

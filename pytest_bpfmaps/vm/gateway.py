@@ -28,12 +28,12 @@ from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
 from pytest_bpfmaps.vm import journal
 from pytest_bpfmaps.vm.acceleration import Verdict, judge
-from pytest_bpfmaps.vm.booting import boot
+from pytest_bpfmaps.vm.booting import Attempt, boot
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
 from pytest_bpfmaps.vm.greeting import CHUNK, Greeting, pump
 from pytest_bpfmaps.vm.qemu import Machine, Shape
 from pytest_bpfmaps.vm.rpc import Lines, dump_error
-from pytest_bpfmaps.vm.ways import AUTO, CHOICES
+from pytest_bpfmaps.vm.ways import AUTO, CHOICES, WARM
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -67,6 +67,7 @@ class Gateway:
         self.timeout: float = options.timeout
         self.console_before = 0  # bytes of the console when the test began
         self.stacks = ""
+        self.attempt: Attempt | None = None  # how the guest was started
         # What the threads below report to the main thread: what happened, and what came with it.
         self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         # What pytest-xdist writes while the guest starts may be more than a pipe holds, and it waits then.
@@ -88,7 +89,7 @@ class Gateway:
             if note := booted.note(kernel):
                 self._tell("another-way", text=note)
             self.timeout = Verdict(booted.attempt.shape.kvm).stretch(self.options.timeout)
-            self.release = booted.release
+            self.release, self.attempt = booted.release, booted.attempt
             with booted.machine as machine:
                 self.attending = True
                 with showing(machine) if self.options.output else nullcontext():
@@ -220,8 +221,19 @@ class Gateway:
         from pytest_bpfmaps.vm.endings import why_it_ended
 
         why, fix = why_it_ended(heard, words, status)
+        if self._state_was_damaged(kernel):
+            why += "; its saved state was damaged, and is deleted"
+            fix = "run the test again, from a new state"
         on = f"kernel {kernel.name} ({kernel.release})"
         return VmLostError("guest died:", on=on, why=why, fix=fix, details=words)
+
+    def _state_was_damaged(self, kernel: Kernel) -> bool:
+        """Whether the guest came from a state that had changed on the disk, which may be why it died."""
+        if self.attempt is None or self.attempt.way != WARM:
+            return False
+        from pytest_bpfmaps.vm.warm import drop_if_damaged
+
+        return drop_if_damaged(kernel, self.attempt.shape)
 
 
 @contextmanager

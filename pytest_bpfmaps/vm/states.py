@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,10 +19,10 @@ from typing import Any
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import staging
+from pytest_bpfmaps.vm.sparse_files import digest
 
+PARTS = ("memory", "devices")
 UNUSED_SECONDS = 30 * 86400.0  # after which a state that is still current is collected too
-_PAGE = 4096
-_CHUNK = 1 << 20
 
 
 def folder() -> Path:
@@ -36,15 +36,19 @@ class State:
 
     path: Path
 
+    def part(self, name: str) -> Path:
+        """One of `PARTS`."""
+        return self.path / name
+
     @property
     def memory(self) -> Path:
         """The guest's memory."""
-        return self.path / "memory"
+        return self.part("memory")
 
     @property
     def devices(self) -> Path:
         """What else the machine consists of."""
-        return self.path / "devices"
+        return self.part("devices")
 
     def facts(self) -> dict[str, Any]:
         """``kernel``, ``release``, ``files``, ``seconds``, when it was made. Raises OSError, ValueError."""
@@ -55,9 +59,20 @@ class State:
         """Whether everything that it was made of is as it was."""
         try:
             files = self.facts()["files"]
-            whole = self.memory.exists() and self.devices.exists()
-            return whole and bool(files) and all(stamp(path) == then for path, then in files.items())
-        except (OSError, ValueError, KeyError):
+            sizes = {name: self.part(name).stat().st_size for name in PARTS}
+            return (
+                sizes == self.facts()["sizes"]
+                and bool(files)
+                and all(stamp(path) == then for path, then in files.items())
+            )
+        except (OSError, ValueError, LookupError, AttributeError, TypeError):  # whatever a manifest may hold
+            return False
+
+    def is_intact(self) -> bool:
+        """Whether its parts are what was written, to the bit. That takes a third of a second."""
+        try:
+            return all(digest(self.part(name)) == then for name, then in self.facts()["digests"].items())
+        except (OSError, ValueError, LookupError, AttributeError, TypeError):
             return False
 
     def open(self) -> tuple[int, int] | None:
@@ -105,7 +120,12 @@ class State:
         """Writes down what it is made of, and how many `seconds` the parts of the making took."""
         stamps = {path: stamp(path) for path in sorted(set(files))}
         facts = {"kernel": kernel, "release": release, "files": stamps, "seconds": seconds or {}}
-        (self.path / "manifest.json").write_text(json.dumps(facts))
+        facts["sizes"] = {name: self.part(name).stat().st_size for name in PARTS}
+        facts["digests"] = {name: digest(self.part(name)) for name in PARTS}
+        with (self.path / "manifest.json").open("w") as file:
+            json.dump(facts, file)
+            file.flush()
+            os.fsync(file.fileno())
 
     def close_to_others(self) -> None:
         """Leaves it to this user."""
@@ -138,54 +158,6 @@ def stamp(path: str) -> str:
     except OSError:
         return ""
     return sha256("\n".join(packages).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def in_memory() -> Iterator[int]:
-    """A descriptor of a file for a part of a state while it is made; nothing of it reaches the disk."""
-    fd = os.memfd_create("bpfmaps-memory")
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def copy(source: int, target: Path) -> None:
-    """Copies the file `source` with a hole for each page of zeros. Raises OSError, when the disk is full."""
-    size = os.fstat(source).st_size
-    with target.open("xb") as file:
-        out = file.fileno()
-        os.ftruncate(out, size)
-        for start, end in _extents(source, size):
-            for offset in range(start, end, _CHUNK):
-                _copy_pages(os.pread(source, min(_CHUNK, end - offset), offset), out, offset)
-        os.fsync(out)  # a machine that loses its power must not find the state's name and not its bytes
-
-
-def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError:  # ENXIO: no more data
-            return
-        end = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, end
-
-
-def _copy_pages(data: bytes, out: int, offset: int) -> None:
-    zeros = bytes(_PAGE)
-    view = memoryview(data)
-    run = None  # where the pages begin that are to be written in one go
-    for at in range(0, len(data), _PAGE):
-        if data[at : at + _PAGE] == zeros[: len(data) - at]:
-            if run is not None:
-                os.pwrite(out, view[run:at], offset + run)
-            run = None
-        elif run is None:
-            run = at
-    if run is not None:
-        os.pwrite(out, view[run:], offset + run)
 
 
 def note_failure(state: State, why: str) -> None:

@@ -28,11 +28,12 @@ from pytest_bpfmaps.vm.host_cpu import host_cpu
 from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, network_arguments
 from pytest_bpfmaps.vm.qemu_features import QemuFeatures, features
 from pytest_bpfmaps.vm.rpc import Lines
+from pytest_bpfmaps.vm.sparse_files import copy, in_memory
 from pytest_bpfmaps.vm.staging import staging
 from pytest_bpfmaps.vm.states import State
 from pytest_bpfmaps.vm.virtme import TCG, environment_of_python, find_busybox, kernel_arguments
 
-FORMAT = 4
+FORMAT = 5
 MOST_SECONDS = 300.0  # from power on to ready, however much progress there is
 FAILED_SECONDS = 3600.0  # how long a state that could not be made is not tried again by itself
 
@@ -95,16 +96,30 @@ def start(kernel: Kernel, shape: Shape) -> Machine:
     return machine
 
 
-def note_failure(kernel: Kernel, shape: Shape, why: str) -> None:
-    """Deletes a state that does not start. Where a new one does not, that is not tried again for an hour."""
+def note_failure(kernel: Kernel, shape: Shape, why: str) -> bool:
+    """Deletes a state that does not start. Where a new one does not, that is not tried again for an hour.
+
+    Tells whether the state was damaged, so that it is worth the while to make another.
+    """
     state = state_for(kernel, shape)
     if state.path.exists():
+        old, damaged = state.age > FAILED_SECONDS, not state.is_intact()
         with suppress(OSError):
-            old = state.age > FAILED_SECONDS
             states.remove(state)
-            if old:
-                return
+        if old or damaged:
+            return damaged
     states.note_failure(state, why)
+    return False
+
+
+def drop_if_damaged(kernel: Kernel, shape: Shape) -> bool:
+    """Deletes a state whose bytes are not those that were written, and tells whether it was so."""
+    state = state_for(kernel, shape)
+    if not state.path.exists() or state.is_intact():
+        return False
+    with suppress(OSError):
+        states.remove(state)
+    return True
 
 
 def forget_failure(kernel: Kernel, shape: Shape) -> None:
@@ -155,7 +170,7 @@ def state_for(kernel: Kernel, shape: Shape) -> State:
 
 
 def _make(kernel: Kernel, shape: Shape, state: State) -> None:
-    with staging(states.folder()) as scratch, states.in_memory() as memory, states.in_memory() as devices:
+    with staging(states.folder()) as scratch, in_memory() as memory, in_memory() as devices:
         archive, start, made = scratch / "files", scratch / "initramfs", State(scratch / "state")
         made.path.mkdir(mode=0o700)
         began = time.monotonic()
@@ -169,8 +184,8 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
             imports = _wait_until_ready(machine, kernel)
             ready_at = time.monotonic()
             _save(machine, kernel, devices)
-        states.copy(devices, made.devices)
-        states.copy(memory, made.memory)
+        copy(devices, made.devices)
+        copy(memory, made.memory)
         seconds = {"rehearse": rehearsed_at - began, "boot": ready_at - rehearsed_at - imports}
         seconds |= {"imports": imports, "save": time.monotonic() - ready_at}
         files = [*python.files, *python.sources, *map(str, _parts(kernel))]

@@ -199,7 +199,7 @@ def test_a_configuration_that_is_remembered_is_that_of_its_run(
 
 def test_qemu_refuses_in_its_own_words(tmp_path: Path) -> None:
     nothing = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", "x86_64")
-    with warm.states.in_memory() as memory:
+    with warm.in_memory() as memory:
         shape = Shape(1, "64M")
         with warm._power_on(nothing, shape, [*warm._ram(shape, memory, "on"), "-S"], [memory]) as machine:
             monitor = machine.monitor()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_bpfmaps.cli import main
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import initramfs, staging, states
+from pytest_bpfmaps.vm import initramfs, sparse_files, staging, states
 from pytest_bpfmaps.vm.cpio import Cpio
 from pytest_bpfmaps.vm.elf import open_elf
 from pytest_bpfmaps.vm.states import State
@@ -119,12 +122,12 @@ def test_what_a_killed_process_was_making_is_collected() -> None:
 
 
 def test_zeros_of_the_memory_take_no_room(tmp_path: Path) -> None:
-    with states.in_memory() as memory:
+    with sparse_files.in_memory() as memory:
         os.ftruncate(memory, 512 * PAGE)
         os.pwrite(memory, bytes(100 * PAGE), 200 * PAGE)
         for page in (0, 7, 8, 250, 511):
             os.pwrite(memory, b"\1", page * PAGE + 5)
-        states.copy(memory, tmp_path / "copy")
+        sparse_files.copy(memory, tmp_path / "copy")
         assert (tmp_path / "copy").read_bytes() == os.pread(memory, 512 * PAGE, 0)
     assert (tmp_path / "copy").stat().st_blocks * 512 <= 16 * PAGE
 
@@ -211,3 +214,46 @@ def test_the_loader_of_a_program_and_of_none(tmp_path: Path) -> None:
         assert subprocess.run([elf.loader(), "--version"], check=False, capture_output=True).returncode == 0
     with open_elf(Path("/bin/busybox").resolve()) as elf:
         assert elf.loader() == ""
+
+
+@pytest.mark.parametrize("part", ["memory", "devices"])
+@pytest.mark.parametrize("damage", ["shorter", "longer", "gone", "a bit"])
+def test_damage_is_noticed(part: str, damage: str) -> None:
+    """Another size at once, for that costs nothing; flipped bits when they are looked for."""
+    state = make("6.1-a", Path("/bin/sh"))
+    path = state.part(part)
+    data = path.read_bytes()
+    match damage:
+        case "gone":
+            path.unlink()
+        case "shorter":
+            path.write_bytes(data[:-1])
+        case "longer":
+            path.write_bytes(data + b"\0")
+        case "a bit":
+            path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    assert state.is_current() is (damage == "a bit")
+    assert not state.is_intact()
+
+
+@given(st.lists(st.sampled_from([b"\0", b"a", b"\0b"]), max_size=40), st.integers(0, PAGE))
+def test_a_digest_does_not_tell_holes_from_zeros(pages: list[bytes], rest: int) -> None:
+    """What a copy has as holes, a cache that came through an archive may have as zeros."""
+    data = b"".join(page.ljust(PAGE, b"\0") for page in pages) + bytes(rest)
+    with tempfile.TemporaryDirectory() as folder:
+        dense, sparse = Path(folder, "dense"), Path(folder, "sparse")
+        dense.write_bytes(data)
+        with dense.open("rb") as file:
+            sparse_files.copy(file.fileno(), sparse)
+        assert sparse_files.digest(dense) == sparse_files.digest(sparse)
+        if data:
+            dense.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            assert sparse_files.digest(dense) != sparse_files.digest(sparse)
+
+
+@pytest.mark.parametrize("text", ["[]", "7", '"x"', '{"files": 1, "sizes": {}}', '{"digests": [1]}', "\x00"])
+def test_a_manifest_of_another_shape_is_no_error(text: str) -> None:
+    state = make("6.1-a", Path("/bin/sh"))
+    (state.path / "manifest.json").write_text(text)
+    assert not state.is_current()
+    assert not state.is_intact()

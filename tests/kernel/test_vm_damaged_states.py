@@ -1,0 +1,55 @@
+"""A saved state that has changed on the disk is made again, once, and a line says so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import paths
+
+CACHE = paths.cache_dir()  # before pytester moves HOME
+
+
+@pytest.fixture
+def state(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], Path]:
+    """Where the state is that a run has made or used, in a cache of its own."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "kernels").symlink_to(CACHE / "kernels")
+    for name in ("kvm.json", "qemu.json"):
+        if (CACHE / name).exists():
+            shutil.copy(CACHE / name, cache)
+    monkeypatch.setenv("BPFMAPS_CACHE", str(cache))
+    pytester.makepyfile("def test_x(bpf_kernel): assert bpf_kernel.release.startswith('6.1.0')")
+
+    def find() -> Path:
+        (found,) = (cache / "warm").glob("6.1-*")
+        return found
+
+    return find
+
+
+def run(pytester: pytest.Pytester) -> str:
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "-p", "no:hypothesispytest")
+    result.assert_outcomes(passed=1)
+    return result.stdout.str()
+
+
+def test_damaged_states_are_made_again(pytester: pytest.Pytester, state: Callable[[], Path]) -> None:
+    assert "was damaged" not in run(pytester)
+    first = state()
+    made = first.stat().st_ctime_ns
+    with (first / "devices").open("r+b") as file:  # flipped bits, found when the restore fails
+        file.seek(200)
+        file.write(os.urandom(4000))
+    said = run(pytester)
+    assert "since the usual start failed: its saved state was damaged, and was made again" in said
+    assert state().stat().st_ctime_ns > made
+    os.truncate(state() / "memory", 1 << 20)  # found before the restore
+    assert "was damaged" not in run(pytester)
+    assert (state() / "memory").stat().st_size == 1 << 30
+    assert "was damaged" not in run(pytester)
