@@ -68,16 +68,21 @@ def unpack_deb(package: Path, tree: Path, each: Callable[[int], None] = _nothing
 
 def unpack_rpm(package: Path, tree: Path) -> None:
     """`unpack` of an RPM package."""
-    command = next((c for c in _RPM_COMMANDS if shutil.which(c[0])), None)
-    if command is None:
-        fix = "install libarchive-tools (Debian, Ubuntu) or bsdtar; or rpm, which has rpm2archive"
-        raise VmError("cannot unpack", on=str(package), why="no bsdtar and no rpm2archive", fix=fix)
     with package.open("rb") as file:
-        magic = file.read(4)
-    if magic != b"\xed\xab\xee\xdb":  # bsdtar would take many another archive, too
+        head = file.read(5)
+    if head[:4] != b"\xed\xab\xee\xdb":  # bsdtar would take many another archive, too
         raise VmError(
             "cannot unpack", on=str(package), why="it is no RPM package", fix="look at `file` of it"
         )
+    is_new = head[4:] > b"\3"  # the format of rpm 6, which libarchive 3.8 does not know
+    commands = _RPM_COMMANDS[1:] if is_new else _RPM_COMMANDS
+    command = next((c for c in commands if shutil.which(c[0])), None)
+    if command is None and is_new:
+        why, fix = "it has the format of rpm 6, and there is no rpm2archive", "install rpm, 6.0 or later"
+        raise VmError("cannot unpack", on=str(package), why=why, fix=fix)
+    if command is None:
+        fix = "install libarchive-tools (Debian, Ubuntu) or bsdtar; or rpm, which has rpm2archive"
+        raise VmError("cannot unpack", on=str(package), why="no bsdtar and no rpm2archive", fix=fix)
     _unpack_output(command, package, tree, _nothing)
 
 

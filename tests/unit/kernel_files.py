@@ -119,12 +119,23 @@ def deb(folder: Path, name: str, version: str, files: dict[str, bytes], depends:
     return target
 
 
-def rpm(folder: Path, name: str, version: str, files: dict[str, bytes], payload: str = "w3.zstdio") -> Path:
-    """An RPM package in `folder`, made by rpmbuild; `payload` is RPM's own name for a compression."""
+def rpm(
+    folder: Path,
+    name: str,
+    version: str,
+    files: dict[str, bytes],
+    payload: str = "w3.zstdio",
+    *,
+    format: int = 4,
+) -> Path:
+    """An RPM package in `folder`, made by rpmbuild; `payload` is RPM's own name for a compression.
+
+    `format` is the package's; rpm before 6 makes only 4.
+    """
     tree = write(folder / f"{name}.tree", files)
     macros = {"_topdir": folder / f"{name}.rpmbuild", "_rpmdir": folder, "_binary_payload": payload}
     macros |= {"_build_name_fmt": "%{NAME}-%{VERSION}.rpm", "__os_install_post": "%{nil}"}
-    macros |= {"_dbpath": folder / f"{name}.rpmdb"}
+    macros |= {"_dbpath": folder / f"{name}.rpmdb", "_rpmformat": format}
     spec = f"""
 Name: {name}
 Version: {version}

@@ -56,6 +56,21 @@ def test_package(
     assert kernel.to_json()["packages"] == [{"name": "kernel-6.1.9.rpm", "version": "", "sha256": digest}]
 
 
+@pytest.mark.parametrize("tools", [["rpm2archive"], ["bsdtar", "rpm2archive"], ["bsdtar"]])
+def test_the_format_of_rpm_6(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools: list[str]
+) -> None:
+    package = rpm(tmp_path, "kernel", "6.1.9", package_files(), format=6)
+    if package.read_bytes()[4] < 4:
+        pytest.skip("this rpm makes packages of the format 4 only: install rpm 6")
+    only(tools, tmp_path / "bin", monkeypatch)
+    if "rpm2archive" in tools:
+        assert catalogue.add(package).release == RELEASE
+    else:
+        with pytest.raises(VmError, match="has the format of rpm 6, and there is no rpm2archive"):
+            catalogue.add(package)
+
+
 def test_kernel_in_several_packages(catalogue: Catalogue, tmp_path: Path) -> None:
     release = "6.11.4-301.fc41.x86_64"
     modules = f"lib/modules/{release}"
