@@ -153,7 +153,9 @@ def _target(kind: str, target: str) -> str:
 def _tracepoint(target: str) -> str:
     root = tracefs()
     if root is None:
-        return "; ".join(no_tracefs())
+        why, _ = no_tracefs()
+        command = "" if "mounted, " in why else how_to_mount("tracefs")
+        return f"{why}: {command}" if command else why
     return "" if (root / "events" / target / "id").exists() else f"there is no tracepoint {target}"
 
 
