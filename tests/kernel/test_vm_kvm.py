@@ -135,12 +135,12 @@ def test_a_kernel_is_run_with_kvm_in_a_guest(
             """
         )
     )
-    pytester.makepyfile(OUTSIDE.replace("KERNELS", str(CACHE / "kernels")))
+    outside = pytester.makepyfile(OUTSIDE.replace("KERNELS", str(CACHE / "kernels")))
     inside = pytester.path / "inside"
     inside.mkdir()
     (inside / "test_inside.py").write_text(INSIDE)
     (inside / "pytest.ini").write_text("[pytest]\n")  # a root of its own
     guest = ["--bpf-kernel=6.1", "--bpf-vm-cpus=1", "--bpf-vm-memory=4G", "--bpf-vm-timeout=3600"]
-    result = pytester.runpytest_subprocess(*guest, "-rP", "-k", "test_inside")
+    result = pytester.runpytest_subprocess(outside, *guest, "-rP")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*clock: kvm-clock*"])
