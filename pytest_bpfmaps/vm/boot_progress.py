@@ -19,6 +19,7 @@ from pytest_bpfmaps.vm.rpc import Lines
 STALL_SECONDS = 20.0
 """How long a guest may be silent, at the least. The longest silence of a healthy boot without KVM is 2 s."""
 _LOOK_SECONDS = 0.25  # how often a boot is looked at
+MORE_TIME = "--bpf-vm-timeout gives it more time"
 GAPS = 10
 """How many times as long as the longest silence so far, in this boot, a silence may take."""
 
@@ -66,11 +67,13 @@ class BootProgress:
         return time.monotonic() - waited_for_processor(self._machine.process.pid)
 
 
-def wait_for_word(machine: Machine, kernel: Kernel, control: Lines, timeout: float) -> dict[str, Any]:
+def wait_for_word(
+    machine: Machine, kernel: Kernel, control: Lines, timeout: float, fix: str = MORE_TIME
+) -> dict[str, Any]:
     """The next message of a guest that boots.
 
     Raises VmBootError when the guest ends or makes no progress, VmError when it takes more than `timeout`
-    seconds.
+    seconds, for which `fix` is the remedy.
     """
     progress, deadline = BootProgress(machine, kernel), time.monotonic() + timeout
     ended = os.pidfd_open(machine.process.pid)
@@ -83,7 +86,6 @@ def wait_for_word(machine: Machine, kernel: Kernel, control: Lines, timeout: flo
                 raise _ended(machine, kernel)
             progress.check()
             if time.monotonic() > deadline:
-                fix = "--bpf-vm-timeout gives it more time"
                 raise final(boot_error(machine, kernel, f"the guest was not ready after {timeout:g} s", fix))
     finally:
         os.close(ended)

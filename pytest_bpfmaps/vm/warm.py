@@ -34,7 +34,7 @@ from pytest_bpfmaps.vm.states import State
 from pytest_bpfmaps.vm.virtme import TCG, environment_of_python, find_busybox, kernel_arguments
 
 FORMAT = 5
-MOST_SECONDS = 300.0  # from power on to ready, however much progress there is
+MOST_PATIENCES = 15.0  # from power on to ready, however much progress there is: five minutes as a rule
 FAILED_SECONDS = 3600.0  # how long a state that could not be made is not tried again by itself
 
 
@@ -206,7 +206,9 @@ def _save(machine: Machine, kernel: Kernel, devices: int) -> None:
 
 def _wait_until_ready(machine: Machine, kernel: Kernel) -> float:
     """The seconds that Python took to get ready in the guest."""
-    said = wait_for_word(machine, kernel, Lines(machine.control.fileno()), MOST_SECONDS)
+    fix = "--bpf-vm=virtme-ng boots without a state, for as long as --bpf-vm-timeout allows"
+    limit = MOST_PATIENCES * machine.patience
+    said = wait_for_word(machine, kernel, Lines(machine.control.fileno()), limit, fix)
     return float(said["saved"])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.errors import VmBootError, VmError
-from pytest_bpfmaps.vm import boot_progress
+from pytest_bpfmaps.vm import boot_progress, warm
 from pytest_bpfmaps.vm.boot_progress import BootProgress, wait_for_word
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.child_process import waited_for_processor
@@ -85,6 +85,18 @@ def test_lines_without_end_have_an_end(machine: Machine) -> None:
     with pytest.raises(VmError, match="the guest was not ready after 2 s") as caught:
         wait(machine, 2.0)
     assert not isinstance(caught.value, VmBootError)
+    assert str(caught.value.fix).startswith("--bpf-vm-timeout gives it more time; ")
+
+
+@pytest.mark.parametrize("machine", ["while True: print('again')"], indirect=True)
+def test_the_end_of_making_a_state_depends_on_the_machine_and_has_another_remedy(
+    machine: Machine,
+) -> None:
+    """--bpf-vm-timeout is for what starts, not for what is made before."""
+    machine.patience = 0.1
+    with pytest.raises(VmError, match=r"the guest was not ready after 1\.5 s") as caught:
+        warm._wait_until_ready(machine, KERNEL)
+    assert str(caught.value.fix).startswith("--bpf-vm=virtme-ng boots without a state, ")
 
 
 @pytest.mark.parametrize("machine", ["import sys; sys.exit('what is -chardev')"], indirect=True)
