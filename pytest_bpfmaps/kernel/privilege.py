@@ -64,6 +64,13 @@ def has_capability(name: str) -> bool:
     return bool(effective_capabilities() >> CAPABILITIES[name] & 1)
 
 
+def may_load_everything() -> bool:
+    """Whether no refusal of this kernel is for want of a capability of this thread."""
+    return has_capability("CAP_SYS_ADMIN") or all(
+        has_capability(name) for name in ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
+    )
+
+
 def host_refusal() -> str:
     """Why this process can load no BPF program at all on this kernel; empty when it can.
 
