@@ -15,8 +15,8 @@ from .unloaded import module_to_load
 def absent_target(section: str) -> Feature | None:
     """The attach point of a section, when a probe shows that this kernel lacks it and another has it.
 
-    None for one that is there, for a name that no kernel has, for a function of a module that could be loaded.
-    None also where this thread's capabilities may be what is missing.
+    None for one that is there, for a name that no kernel has, and for a function of a module that could be
+    loaded. None also where this thread's capabilities may be what is missing.
     """
     if not may_load_everything():
         return None
