@@ -61,35 +61,34 @@ def run(command: list[str], log: Path, timeout: float, echo: bool, environment: 
 
     After `timeout` seconds it is ended, and the status is 124, as that of timeout(1).
     """
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509, no other thread runs here
-        )
-        try:
-            with log.open("rb") as shown:
-                status = _wait(process, timeout, (lambda: _show(shown.read())) if echo else None)
-        finally:
-            end_descendants()
-    return status
+    try:
+        with log.open("wb") as file, log.open("rb") as shown:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509, no other thread runs here
+            )
+            return _wait(process, timeout, (lambda: _show(shown.read())) if echo else None)
+    finally:  # also when a signal came before Popen returned
+        end_descendants()
 
 
 def end_descendants() -> None:
     """End every process below this one: SIGTERM, and SIGKILL after `GRACE` seconds."""
     limit = time.monotonic() + GRACE
     asked: set[int] = set()
-    while _reap() and (pids := descendants(os.getpid())):
+    while pids := descendants(os.getpid()):
         late = time.monotonic() > limit
         for pid in pids:
             if late or pid not in asked:
                 _signal(pid, signal.SIGKILL if late else signal.SIGTERM)
         asked |= pids
         time.sleep(0.05)
+        _ended()
 
 
 def descendants(ancestor: int) -> set[int]:
@@ -114,14 +113,17 @@ def descendants(ancestor: int) -> set[int]:
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float, show: Callable[[], None] | None) -> int:
+    """Wait for `process`, and meanwhile collect the orphans that ended, as a machine's first process does."""
     limit = time.monotonic() + timeout
     status = None
     while status is None and time.monotonic() < limit:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            status = process.wait(0.5)
+        status = _ended().get(process.pid)
         if show is not None:
             show()
-    return 124 if status is None else status
+        if status is None:
+            time.sleep(0.05)
+    process.returncode = 124 if status is None else status
+    return process.returncode
 
 
 def _show(data: bytes) -> None:
@@ -138,11 +140,10 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _reap() -> bool:
-    """Collect children that have ended; tell whether any is left."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return False
-    return True
+def _ended() -> dict[int, int]:
+    """Children that have ended, collected, with their exit status."""
+    found: dict[int, int] = {}
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            found[ended[0]] = os.waitstatus_to_exitcode(ended[1])
+    return found

@@ -59,3 +59,12 @@ def test_what_a_command_leaves_behind_ends_with_it(start, tmp_path):
         pass
     assert process.returncode == 3
     assert (tmp_path / "torn down").read_text() == "0"
+
+
+def test_orphans_that_ended_do_not_stay_as_zombies(start):
+    orphan = "orphan=$( (sleep 0.2 >&2 & echo $!) ); "
+    with start(
+        orphan + "test -e /proc/$orphan && while test -e /proc/$orphan; do sleep 0.1; done; exit 4"
+    ) as process:
+        pass
+    assert process.returncode == 4
