@@ -6,8 +6,10 @@ import errno
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .compiler.elf import STB_WEAK, Elf
 from .kernel.features import probe
 from .kernel.known_names import is_function
 from .kernel.mounts import has_sysfs, how_to_mount
@@ -15,8 +17,10 @@ from .kernel.running import release
 from .kernel.section_names import SECTIONS, TARGETED
 from .kernel.since import since
 from .kernel.types import MapType, ProgramType
+from .kernel.vmlinux import FUNC, NoTypesError, has_type
 from .libbpf import ffi, lib, version
 from .maps.refused import Attributes, explain_refused_map
+from .verifier import Rejection
 
 if TYPE_CHECKING:
     from .objects import OpenedObject
@@ -102,7 +106,8 @@ def _function(found: re.Match[str]) -> Answer:
     name = found[1]
     return (
         _came_with(f"Linux {release()} has no kernel function {name} for BPF programs", f"kfunc {name}"),
-        f"declare it __weak and ask bpf_ksym_exists({name}), or mark the test bpf_requires(kfunc={name!r})",
+        f"declare it __weak and guard the call: if ({_exists(name)}) …; or mark the test "
+        f"bpf_requires(kfunc={name!r})",
     )
 
 
@@ -110,6 +115,38 @@ def _variable(found: re.Match[str]) -> Answer:
     return (
         f"Linux {release()} has no symbol {found[1]} that BPF programs may use",
         f"declare it __weak and compare its address with 0: if (&{found[1]}) …",
+    )
+
+
+def _exists(name: str) -> str:
+    """The condition for it in C; the macro came with libbpf 1.2."""
+    return f"bpf_ksym_exists({name})" if version() >= (1, 2) else f"&{name}"
+
+
+_NO_CALLEE = re.compile(r"call \S*#0$")
+
+
+def absent_weak(found: Rejection, path: Path) -> Answer | None:
+    """For a call of a weak function of the kernel's that this kernel lacks; None for another rejection.
+
+    libbpf leaves the number 0 there, which the verifier does not explain. `path` is the object.
+    """
+    calls = [s.source for s in found.steps.values() if _NO_CALLEE.match(s.instruction)]
+    if not calls and "kernel function call not eliminated" not in found.text:
+        return None
+    try:
+        symbols = Elf(path.read_bytes()).symbols()
+        weak = [s.name for s in symbols if not s.section and s.binding == STB_WEAK]
+        absent = [name for name in weak if not has_type(name, FUNC)]
+    except (OSError, ValueError, NoTypesError):
+        return None
+    called = [n for n in absent if any(re.search(rf"\b{n}\b", source) for source in calls)]
+    name = next(iter(called or absent), None)
+    if name is None:
+        return None
+    return (
+        _came_with(f"the call is not guarded, and Linux {release()} has no {name}", f"kfunc {name}"),
+        f"guard it: if ({_exists(name)}) …; or mark the test bpf_requires(kfunc={name!r})",
     )
 
 

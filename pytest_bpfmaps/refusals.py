@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .attach.sections import kind
 from .btf.lines import source_lines
-from .causes import NO_SECTION, explain_log, refused_helper, refused_map, refused_program_type
+from .causes import NO_SECTION, absent_weak, explain_log, refused_helper, refused_map, refused_program_type
 from .compiler.elf import STT_FUNC, Elf
 from .contexts import context_codec, refused_field
 from .declared import line_of_call, line_of_map, line_of_program, line_of_section, use_of
@@ -186,7 +186,11 @@ def _rejected(opened: OpenedObject, program: ProgramSpec, number: int, said: str
 
 def _advice(found: Rejection, opened: OpenedObject, program: ProgramSpec) -> Advice | None:
     """What this kernel has and lacks, and what is at hand here, says more than the general sentence."""
-    known = explain_relocation(found.text) or refused_helper(found.text, found.source, program.type)
+    known = (
+        explain_relocation(found.text)
+        or absent_weak(found, opened.path)
+        or refused_helper(found.text, found.source, program.type)
+    )
     general = advise(found.text)
     if known is None or (general is not None and "may sleep" in general.why):
         return _closer(found, opened, program, general)

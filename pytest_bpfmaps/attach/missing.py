@@ -17,7 +17,14 @@ from ..kernel.running import release
 from ..kernel.targets import probe_target
 from ..kernel.tracefs import no_tracefs, tracefs
 from ..kernel.unloaded import explain_unloaded
-from ..kernel.vmlinux import FUNC, enumerators, has_type, vmlinux_btf
+from ..kernel.vmlinux import (
+    FUNC,
+    NoTypesError,
+    enumerators,
+    has_type,
+    raw_tracepoint_arguments,
+    vmlinux_btf,
+)
 from . import uprobes
 
 Target = dict[str, Any]
@@ -31,7 +38,7 @@ def explain_missing(number: int, target: Target) -> Answer:
     if "event" in target:
         return _tracepoint(target["category"], target["event"])
     if "tracepoint" in target:
-        return _raw_tracepoint(target["tracepoint"])
+        return _raw_tracepoint(target["tracepoint"], number if not target.get("cookie") else 0)
     if "syscall" in target:
         return _syscall(target["syscall"])
     if "functions" in target:
@@ -72,13 +79,25 @@ def _tracepoint(category: str, event: str) -> Answer:
     return f"there are no tracepoints of {category!r}", closest(category, known)
 
 
-def _raw_tracepoint(name: str) -> Answer:
+def _raw_tracepoint(name: str, number: int) -> Answer:
+    try:
+        if (count := raw_tracepoint_arguments(name)) is not None:
+            return _beyond_arguments(name, count) if number == errno.EINVAL else None
+    except NoTypesError:
+        return None
     known = raw_tracepoints()
     if name in known or not known:
         return None
     if unloaded := explain_unloaded(name, "tracepoint"):
         return unloaded
     return f"there is no tracepoint {name!r}", closest(name, likely(name, known) or known)
+
+
+def _beyond_arguments(name: str, count: int) -> Answer:
+    return (
+        f"the program reads beyond the {count} arguments of {name}, or writes where no program may write",
+        f"its context has {count} words of 8 bytes; btf_trace_{name} in vmlinux.h has them, behind 'void *'",
+    )
 
 
 def _syscall(name: str) -> Answer:

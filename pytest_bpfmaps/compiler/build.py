@@ -14,9 +14,10 @@ from ..errors import CompileError, strerror
 from .assumed import Assumption, wanted
 from .clang import INSTALL, Clang, Outcome, run
 from .flags import flags_for
-from .hints import missing_header, reason, remedy, without_repetitions
+from .hints import errors_first, missing_header, reason, remedy, without_repetitions
 from .inputs import SearchPath, parse_dependencies, parse_search_path
 from .request import CompileRequest
+from .undeclared import explain, shortened
 
 _FRAME = re.compile(r"^ *#\d+ 0x.*\n?", re.MULTILINE)
 _CRASH = "PLEASE submit a bug report"
@@ -78,7 +79,7 @@ class Builder:
             self._run([*flags, "-E", "-v", "-x", "c", os.devnull, "-o", os.devnull]).output
         )
         if outcome.code:
-            raise self._failure(outcome, search)
+            raise self._failure(outcome, search, wants_vmlinux)
         dependencies = parse_dependencies((folder / "out.d").read_text(errors="surrogateescape"))
         warnings = self._presented("".join(given.values()) + outcome.output)
         return Built(folder / "out.o", warnings, dependencies, search, wants_vmlinux)
@@ -96,10 +97,15 @@ class Builder:
                 "cannot run clang", on=self.clang.path, why=strerror(e.errno or 0), fix=INSTALL, errno=e.errno
             ) from e
 
-    def _failure(self, outcome: Outcome, search: SearchPath) -> CompileError:
+    def _failure(self, outcome: Outcome, search: SearchPath, vmlinux: bool) -> CompileError:
         details = self._presented(outcome.output)
         if os.strerror(errno.ENOSPC) in details:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fix = remedy(details, search.folders)
+        known = None if fix else explain(details, vmlinux=vmlinux)
+        if known:
+            why = f"{known[0]} (clang {self.clang.version})"
+            return self._error(why, details=errors_first(shortened(details)), fix=known[1])
         if outcome.code < 0 or _CRASH in details:
             return self._error(
                 f"clang {self.clang.version} crashed{_signal_name(outcome.code)}",
@@ -108,8 +114,8 @@ class Builder:
             )
         return self._error(
             f"{reason(details)} (clang {self.clang.version})",
-            details=without_repetitions(details),
-            fix=remedy(details, search.folders),
+            details=errors_first(without_repetitions(details)),
+            fix=fix,
         )
 
     def _error(self, why: str, *, details: str | None = None, fix: str | None = None) -> CompileError:

@@ -17,7 +17,7 @@ RELOCATION = struct.Struct("=QQ")
 SHT_PROGBITS, SHT_SYMTAB, SHT_REL = 1, 2, 9
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
 STT_OBJECT, STT_FUNC, STT_SECTION = 1, 2, 3
-STB_LOCAL, STB_GLOBAL = 0, 1
+STB_LOCAL, STB_GLOBAL, STB_WEAK = 0, 1, 2
 _SHT_NOBITS = 8
 _MOST_ZEROS = 1 << 28  # bytes of a section without content in the file, .bss
 _MOST = 1 << 24  # bytes of a section that is not in the file

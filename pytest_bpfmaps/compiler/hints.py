@@ -41,6 +41,10 @@ _LIBC = (
 )
 
 
+_OF_LIBBPF = ("bpf_helpers.h", "bpf_tracing.h", "bpf_core_read.h", "bpf_endian.h", "usdt.bpf.h")
+_FROM = re.compile(r"^In file included from (?:/usr(?:/local)?/include/)([^\n:]+):\d+", re.MULTILINE)
+
+
 def missing_header(output: str) -> str | None:
     """The header that clang did not find, as the source names it."""
     found = _MISSING_HEADER.search(output)
@@ -70,7 +74,7 @@ def remedy(output: str, folders: Sequence[str]) -> str | None:
     """What to do about the failure, where it is known; `folders` is where headers were looked for."""
     header = missing_header(output)
     if header:
-        return _remedy_for_header(header, folders)
+        return _remedy_of_libc(header, output) or _remedy_for_header(header, folders)
     if _STACK.search(output):
         return (
             "keep large variables in a per-CPU array map, or in ring buffer memory, instead of on the stack"
@@ -140,6 +144,31 @@ def without_repetitions(output: str) -> str:
     return re.sub(r"\n\s*\n", "\n", text)
 
 
+_DIAGNOSTIC = re.compile(r"^\S[^\n]*?:\d+:\d+: (error|fatal error|warning): |^(?:fatal )?error: ")
+_COUNT = re.compile(r"^\d+ (?:errors?|warnings?)\b.* generated\.$")
+_INCLUDING = ("In file included from ", "                 from ")
+
+
+def errors_first(output: str) -> str:
+    """Clang's diagnostics with the errors before the warnings, each with its notes."""
+    blocks: list[list[str]] = [[]]
+    kinds = [""]
+    joined = False
+    for line in output.splitlines(keepends=True):
+        found = _DIAGNOSTIC.match(line)
+        including = line.startswith(_INCLUDING)
+        if (found or including or _COUNT.match(line)) and not joined:
+            blocks.append([])
+            kinds.append("count" if _COUNT.match(line) else "")
+        if found:
+            kinds[-1] = found[1] or "error"
+        joined = including
+        blocks[-1].append(line)
+    order = {"warning": 1, "count": 2}
+    ordered = sorted(zip(kinds, blocks, strict=True), key=lambda pair: order.get(pair[0], 0))
+    return "".join("".join(block) for _, block in ordered)
+
+
 def _near(header: str, folders: Sequence[str]) -> str:
     """Headers of nearly that name in the folder where it should be; empty when there is none."""
     folder, _, name = header.rpartition("/")
@@ -155,9 +184,24 @@ def _listed(folder: str) -> list[str]:
         return []
 
 
-def _remedy_for_header(header: str, folders: Sequence[str]) -> str:
-    if header.startswith(("gnu/", "bits/", "sys/cdefs")):
+def _remedy_of_libc(header: str, output: str) -> str | None:
+    """For a part of the C library: the header that the source includes is named, which leads to it."""
+    if not header.startswith(("gnu/", "bits/", "sys/cdefs")):
+        return None
+    included = _FROM.search(output)
+    if included is None or not included[1].startswith(("linux/", "asm", "net/")):
         return _LIBC
+    return (
+        f"<{included[1]}> leads to the C library, which BPF programs don't have: take the types from "
+        '"vmlinux.h" instead of the kernel\'s headers, all of them'
+    )
+
+
+def _remedy_for_header(header: str, folders: Sequence[str]) -> str:
+    if header in _OF_LIBBPF:
+        return f"write <bpf/{header}>"
+    if header.rpartition("/")[2] == "vmlinux.h":
+        return 'write #include "vmlinux.h": it is made when the source includes it by that name'
     if near := _near(header, folders):
         return near
     if header.startswith("bpf/"):

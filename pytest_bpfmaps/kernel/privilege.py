@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import UnsupportedError
 from ..libbpf import ffi, lib
 from ..libbpf.calls import reason
+from .types import ProgramType
 
 # numbers of <linux/capability.h>
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
@@ -92,6 +93,10 @@ def refusal_hint(program_type: str = "") -> str:
     wanted = ["CAP_BPF", *(["CAP_PERFMON"] if tracing else ["CAP_NET_ADMIN"])]
     if not has_capability("CAP_SYS_ADMIN") and not all(has_capability(c) for c in wanted):
         return f"run as root or with {' and '.join(wanted)}, or in a virtual machine: pytest --bpf-kernel=6.1"
+    from .features import probe
+
+    if program_type and ProgramType.from_name(program_type) and probe("program_type", program_type):
+        return f"this kernel takes other {program_type} programs: look at what this one does, and where"
     if tracing:
         return (
             f"this process has the capabilities, so the kernel itself refuses {program_type} programs "

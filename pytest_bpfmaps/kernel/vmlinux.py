@@ -13,6 +13,7 @@ from ..libbpf import check_pointer, ffi, lib, to_str
 from .mounts import has_sysfs, how_to_mount
 
 FUNC, TYPEDEF, STRUCT = 12, 8, 4  # BTF kinds
+_POINTER, _PROTOTYPE = 2, 13
 _ENUM, _DECL_TAG = 6, 17
 _FOLDER = Path("/sys/kernel/btf")
 PATH = str(_FOLDER / "vmlinux")
@@ -123,6 +124,24 @@ def has_type(name: str, kind: int) -> bool:
         os.close(fd)
         return True
     return False
+
+
+def raw_tracepoint_arguments(name: str) -> int | None:
+    """Returns how many arguments a tracepoint of the kernel itself gives to a program; None for no such.
+
+    Raises `NoTypesError`.
+    """
+    btf = vmlinux_btf()
+    number = type_id(btf, f"btf_trace_{name}", TYPEDEF)
+    kind = 0
+    while number and kind != _PROTOTYPE:
+        words = ffi.cast("uint32_t *", lib.btf__type_by_id(btf, number))
+        kind, number = words[1] >> 24 & 0x1F, words[2]
+        if kind == _PROTOTYPE:
+            return int(words[1] & 0xFFFF) - 1  # the first is the tracepoint's own
+        if kind not in (TYPEDEF, _POINTER):
+            return None
+    return None
 
 
 def in_modules(name: str, kind: int) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .advice import Advice, advise, advise_closer
+from .advice import Advice, advise
+from .closer import advise_closer
 from .log import Rejection, parse_log
 
 __all__ = ["Advice", "Rejection", "advise", "advise_closer", "parse_log"]

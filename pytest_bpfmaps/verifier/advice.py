@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .log import Rejection
-
 
 @dataclass(frozen=True, slots=True)
 class Advice:
@@ -56,13 +54,26 @@ _TABLE: list[tuple[str, str, str]] = [
         "call bpf_spin_unlock() on every path before the return; decide first, and lock only for the change",
     ),
     (
+        r"(?:inside|in) bpf_(?:rcu_read_lock|preempt_disable|local_irq_save)-ed region|"
+        r"bpf_(?:rcu_read_unlock|preempt_enable|local_irq_restore) is missing",
+        "a path leaves the region of bpf_rcu_read_lock(), bpf_preempt_disable() or bpf_local_irq_save() "
+        "without its end",
+        "call bpf_rcu_read_unlock(), bpf_preempt_enable() or bpf_local_irq_restore() on every path before "
+        "the return",
+    ),
+    (
         r"inside bpf_spin_lock|function calls are not allowed while holding a lock|while holding a lock",
         "the program does something between bpf_spin_lock() and bpf_spin_unlock() that is not allowed there",
         "keep calls and further lookups out of the locked region",
     ),
     (
-        r"cannot call GPL|GPL[- ]compatible|GPL only",
+        r"cannot call GPL|GPL only",
         "the program calls a helper that is for programs under the GPL only, and its licence is not",
+        'declare it: char LICENSE[] SEC("license") = "GPL";',
+    ),
+    (
+        r"GPL[- ]compatible",
+        "programs of this type have to be under the GPL, and this one's licence is not",
         'declare it: char LICENSE[] SEC("license") = "GPL";',
     ),
     (
@@ -72,10 +83,34 @@ _TABLE: list[tuple[str, str, str]] = [
         "this kernel does",
     ),
     (
-        r"might sleep|sleepable|unknown func bpf_(copy_from_user|ima_)",
-        "the program calls something that may sleep, or uses something that only sleepable programs may",
+        r"^\S+ is not sleepable$",
+        "the program is sleepable, and what it is attached to is called where nothing may sleep",
+        'take the ".s" from its section: SEC("fentry/…"), SEC("lsm/…"); or take a function or hook that '
+        "may sleep",
+    ),
+    (
+        r"[Ss]leepable programs can only use",
+        "a sleepable program may not use maps of this type",
+        'take the ".s" from its section, or keep the data in an array, a hash map that is preallocated, '
+        "or a ring buffer",
+    ),
+    (
+        r"sleepable (?:helper|kfunc) \S+ (?:in|within) (?!non-sleepable prog)|is sleepable within",
+        "the call may sleep, and stands where nothing may sleep: in a region of bpf_rcu_read_lock(), "
+        "bpf_preempt_disable(), bpf_local_irq_save() or a lock, or in a callback",
+        "end the region before the call, with its counterpart, and begin it again behind it",
+    ),
+    (
+        r"(?:Only|only) .* can be sleepable",
+        "programs of this type can't be sleepable",
+        'take the ".s" from its section',
+    ),
+    (
+        r"might sleep|must be sleepable|is sleepable but the program is not|in non-sleepable prog|"
+        r"unknown func bpf_(?:copy_from_user|ima_)",
+        "the program calls something that may sleep, and is not sleepable itself",
         'make the program sleepable (SEC("fentry.s/…"), "lsm.s/…", "uprobe.s/…"), or call what '
-        "does not sleep",
+        "does not sleep: bpf_probe_read_user() for bpf_copy_from_user()",
     ),
     (
         r"unknown func|cannot use helper|invalid func unknown",
@@ -195,6 +230,23 @@ _TABLE: list[tuple[str, str, str]] = [
         "copy what is to be changed, or take a map or argument that may be written",
     ),
     (
+        r"[Ii]nvalid format string",
+        "the format has a conversion that the kernel does not know",
+        "take %d, %i, %u, %x, %ld, %lld, %llu, %c, %s, %p and its kinds (%pI4); there is no floating point",
+    ),
+    (
+        r"^Global function \w+\(\) (?:doesn't|does not|return)",
+        "a global function may return a number only, and this one returns something else",
+        "declare it static, so that the verifier follows it where it is called, or return a number",
+    ),
+    (
+        r"^Caller passes invalid args into|^[Aa]rg#\d+ (?:reference )?type\b.*(?:size cannot|not supported)",
+        "a global function is verified by itself: it takes numbers, the context, and pointers to types of a "
+        "known size, and this one, or this call of it, has something else",
+        "declare it static, so that the verifier follows it where it is called and knows what is passed; "
+        "a pointer of the kernel's may be marked __arg_trusted (Linux 6.9, libbpf 1.4)",
+    ),
+    (
         r"misaligned",
         "the access is not aligned to its size, which this kernel or type of memory demands",
         "lay the struct out so that the field is aligned, or copy it with __builtin_memcpy()",
@@ -210,7 +262,7 @@ _TABLE: list[tuple[str, str, str]] = [
         "use a pointer that comes straight from a map, the stack, the packet or the context",
     ),
 ]
-_COMPILED = [(re.compile(pattern), Advice(why, fix)) for pattern, why, fix in _TABLE]
+_COMPILED = [(re.compile(pattern, re.MULTILINE), Advice(why, fix)) for pattern, why, fix in _TABLE]
 
 
 def advise(complaint: str) -> Advice | None:
@@ -219,110 +271,3 @@ def advise(complaint: str) -> Advice | None:
         if pattern.search(complaint):
             return advice
     return None
-
-
-_AFTER_RELEASE = Advice(
-    "the memory was given back before that: it is used after its release",
-    "move the use before bpf_ringbuf_submit() or whatever releases it",
-)
-_TWICE = Advice(
-    "what is submitted is no record any more: it was submitted or discarded before",
-    "submit or discard each record that was reserved exactly once",
-)
-_VARIABLE = Advice(
-    "the size has to be a number that is known when the program is compiled",
-    "reserve sizeof(struct …), or give a variable amount with bpf_ringbuf_output() or a dynptr",
-)
-_NO_PROGRAMS = Advice(
-    "bpf_tail_call() takes a program array, and that is another type of map",
-    "declare the map with __uint(type, BPF_MAP_TYPE_PROG_ARRAY), with keys and values of 4 bytes",
-)
-_FAR = Advice(
-    "the offset that was added to the packet pointer has no bound, so no comparison with data_end helps",
-    "bound it before it is added: offset &= 0x3fff; or if (offset > 1500) return …;",
-)
-_VARIABLE_OFFSET = Advice(
-    "the program touches packet bytes that it has not proven to be there",
-    "compare with data_end first, and bound what was added to the pointer before: offset &= 0x3fff;",
-)
-# by the instruction, and by the complaint; kernels put some of them in words that say little
-_CALLS = (
-    (r"call bpf_ringbuf_(?:submit|discard)\b", r"\btype=\S+ expected=", _TWICE),
-    (r"call bpf_ringbuf_reserve\b", r"is not a known constant|unbounded size", _VARIABLE),
-    (r"call bpf_tail_call\b", r"prog array|misconfigured verifier", _NO_PROGRAMS),
-)
-_OWNED = ("ringbuf_mem", "alloc_mem", "mem(ref", "mem(id", "sock", "tcp_sock", "ptr_", "trusted_ptr_")
-_RELEASES = re.compile(r"call bpf_(?:ringbuf_(?:submit|discard)|\w+_release)\b")
-_NOT_A_POINTER = re.compile(r"(R\d+) invalid mem access '(?:scalar|inv)'")
-_PACKET = re.compile(r"invalid access to packet.*\b(R\d+)\((id=0)?")
-_MOST = re.compile(r"\bumax(?:=smax)?(?:=\w+)*?=(0x[0-9a-f]+|\d+)")
-_MAX_PACKET_OFF = 0xFFFF
-
-
-def advise_closer(found: Rejection) -> Advice | None:
-    """What the instructions and registers say beyond the complaint; None when that is nothing."""
-    for call, complaint, advice in _CALLS:
-        if re.search(call, found.instruction) and re.search(complaint, found.text):
-            return advice
-    if found.acquired:
-        return _release_of(found.acquired.instruction)
-    if wrong := _NOT_A_POINTER.search(found.text):
-        if moved := _moved_packet(found, wrong[1]):
-            return moved
-        # without the state of registers, which old kernels don't show, a release that came before has to do
-        state = found.registers.get(wrong[1])
-        released = any(_RELEASES.search(s.instruction) for s in found.steps.values())
-        return _AFTER_RELEASE if released and (state or _OWNED[0]).startswith(_OWNED) else None
-    if packet := _PACKET.search(found.text):
-        most = _MOST.search(found.registers.get(packet[1], ""))
-        if most:
-            return _FAR if int(most[1], 0) > _MAX_PACKET_OFF else None
-        return None if packet[2] else _VARIABLE_OFFSET
-    return None
-
-
-_MOVES = re.compile(
-    r"call (bpf_(?:skb_(?:pull_data|change_\w+|adjust_room|store_bytes|vlan_\w+)|clone_redirect|"
-    r"l[34]_csum_replace|xdp_adjust_\w+|msg_(?:pull|push|pop)_data|lwt_push_encap|sk_assign_tcp_reqsk))\b"
-)
-
-
-def _moved_packet(found: Rejection, register: str) -> Advice | None:
-    """For a packet's pointer that was read before a helper that may move the packet."""
-    calls = [m[1] for s in found.steps.values() if (m := _MOVES.search(s.instruction))]
-    state = found.registers.get(register, "")
-    if not calls or (state and not state.startswith(("pkt", "inv", "scalar"))):
-        return None
-    return Advice(
-        f"{calls[-1]}() may move the packet: pointers into it from before the call are void",
-        "read data and data_end again behind the call, and compare them again",
-    )
-
-
-# what releases, by what acquires
-_COUNTERPARTS = {
-    "bpf_ringbuf_reserve": "bpf_ringbuf_submit() or bpf_ringbuf_discard()",
-    "bpf_ringbuf_reserve_dynptr": "bpf_ringbuf_submit_dynptr() or bpf_ringbuf_discard_dynptr()",
-    "bpf_sk_lookup_tcp": "bpf_sk_release()",
-    "bpf_sk_lookup_udp": "bpf_sk_release()",
-    "bpf_skc_lookup_tcp": "bpf_sk_release()",
-    "bpf_task_acquire": "bpf_task_release()",
-    "bpf_task_from_pid": "bpf_task_release()",
-    "bpf_cgroup_acquire": "bpf_cgroup_release()",
-    "bpf_cgroup_from_id": "bpf_cgroup_release()",
-    "bpf_cpumask_create": "bpf_cpumask_release()",
-    "bpf_obj_new_impl": "bpf_obj_drop(), or put it into a list or tree,",
-    "bpf_kptr_xchg": "the kfunc that releases it",
-}
-
-
-def _release_of(call: str) -> Advice | None:
-    """For an instruction that acquired what is not released on some path; None for one that is not known."""
-    found = re.search(r"bpf_\w+", call)
-    counterpart = _COUNTERPARTS.get(found[0]) if found else None
-    if found is None or counterpart is None:
-        return None
-    return Advice(
-        f"what {found[0]}() gave is not released on some path",
-        f"call {counterpart} on every path that leaves the program, the early returns too",
-    )

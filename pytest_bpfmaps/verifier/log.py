@@ -11,13 +11,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\) (.*?)(?:\s+; (R.*))?$")
+_INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\) (.*?)(?:\s+;(?: (R.*))?)?$")
 _UNFINISHED = re.compile(r"^(.* goto pc[+-]\d+) (\S.*)$")  # the complaint follows on the same line
 _POISONED = re.compile(r"^(\d+): <(invalid .*)>$")  # libbpf's words for a relocation that failed
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@]+):(\d+))?$")
 _STATE = re.compile(r"^(?:from \d+ to )?(\d+):(?: safe)? ?(R\d.*|frame\d.*)?$")
 _REGISTER = re.compile(r"\b(R\d+)(?:_\w+)?=(\S+?\([^()]*(?:\([^()]*\)[^()]*)*\)|\S+)")
 _WITHOUT_NEWLINE = re.compile(r"processed \d+ insns \(limit.*$")  # that some complaints of the kernel's lack
+_VALIDATING = re.compile(r"^Validating (\w+)\(\) func#\d+")
+_VALID = re.compile(r"^Func#\d+ .*is safe for any args")
+_UNSIZED = re.compile(r"^arg#\d+ reference type\(.*\) size cannot be determined")
 _NOISE = (
     "processed ",
     "verification time",
@@ -31,7 +34,6 @@ _NOISE = (
     "first_idx",
     "insns processed ",
     "func#",
-    "Validating ",
     "caller",
     "callee",
     "returning from callee",
@@ -58,7 +60,8 @@ class Rejection:
     `complaint` holds the verifier's last words; `index` and `instruction` are number and text of the last
     instruction that it looked at; `source` is the C line above that, with `file` and `line` where the kernel
     tells them; `registers` has the last known state of each register; `steps` has each instruction that the
-    log shows, by number, with its C line.
+    log shows, by number, with its C line; `function` is the global function that was verified by itself then,
+    empty in a program.
     """
 
     complaint: list[str] = field(default_factory=list)
@@ -67,6 +70,7 @@ class Rejection:
     source: str = ""
     file: str = ""
     line: int | None = None
+    function: str = ""
     registers: dict[str, str] = field(default_factory=dict)
     steps: dict[int, Step] = field(default_factory=dict)
 
@@ -91,8 +95,11 @@ def parse_log(log: str) -> Rejection:
     """What a whole log says of the instruction that was rejected."""
     found = Rejection()
     source: tuple[str, str, int | None] = ("", "", None)
+    unsized = ""
     for text in log.splitlines():
         line = text.strip()
+        if _UNSIZED.match(line):
+            unsized = line
         if not line or line.startswith(_NOISE):
             continue
         if match := _INSTRUCTION.match(line):
@@ -104,6 +111,10 @@ def parse_log(log: str) -> Rejection:
                 found.complaint.append(said)
             found.steps[found.index] = Step(found.index, found.instruction, *source)
             _note_registers(found, match[3] or "")
+        elif match := _VALIDATING.match(line):
+            found.function = match[1]
+        elif _VALID.match(line):
+            found.function = ""
         elif match := _POISONED.match(line):
             found.index, found.instruction = int(match[1]), match[2]
             found.source, found.file, found.line = source
@@ -113,6 +124,8 @@ def parse_log(log: str) -> Rejection:
             _note_registers(found, match[2] or "")
         else:
             found.complaint.append(_WITHOUT_NEWLINE.sub("", line))
+    if unsized and not found.complaint:
+        found.complaint.append(unsized)  # all that old kernels say of such a call
     return found
 
 

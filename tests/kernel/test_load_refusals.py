@@ -173,8 +173,9 @@ def test_a_kernel_function_that_is_not_there(bpf):
         f"cannot load inline.bpf.o: Linux {RELEASE} has no kernel function bpf_no_such_function "
         "for BPF programs"
     )
+    exists = "&{}" if version() < (1, 2) else "bpf_ksym_exists({})"
     assert last == (
-        "  -> declare it __weak and ask bpf_ksym_exists(bpf_no_such_function), "
+        f"  -> declare it __weak and guard the call: if ({exists.format('bpf_no_such_function')}) …; "
         "or mark the test bpf_requires(kfunc='bpf_no_such_function')"
     )
 
