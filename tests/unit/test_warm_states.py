@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_bpfmaps.cli import main
@@ -236,6 +236,7 @@ def test_damage_is_noticed(part: str, damage: str) -> None:
     assert not state.is_intact()
 
 
+@settings(deadline=None)  # it writes files
 @given(st.lists(st.sampled_from([b"\0", b"a", b"\0b"]), max_size=40), st.integers(0, PAGE))
 def test_a_digest_does_not_tell_holes_from_zeros(pages: list[bytes], rest: int) -> None:
     """What a copy has as holes, a cache that came through an archive may have as zeros."""
