@@ -19,7 +19,8 @@ from .kernel.since import since
 from .kernel.types import MapType, ProgramType
 from .kernel.vmlinux import FUNC, NoTypesError, has_type
 from .libbpf import ffi, lib, version
-from .maps.refused import Attributes, explain_refused_map
+from .maps.refused import EMPTY, Attributes, explain_refused_map
+from .maps.shapes import shape_of
 from .verifier import Rejection
 
 if TYPE_CHECKING:
@@ -46,7 +47,19 @@ def refused_map(opened: OpenedObject, log: str) -> tuple[str, Answer] | None:
     if inner != ffi.NULL and f"map '{name}': failed to create inner map" in log:
         why, fix = explain_refused_map(_attributes(inner), number)
         return name, (f"its inner map, of type {_attributes(inner).type}: {why}", fix)
-    return name, explain_refused_map(_attributes(handle), number)
+    why, fix = explain_refused_map(_attributes(handle), number)
+    return name, (why, _sizes_of(opened) if fix == EMPTY else fix)
+
+
+def _sizes_of(opened: OpenedObject) -> str:
+    """All maps that are to get their size when the object is loaded, in one call."""
+    empty = ((m.name, m.type) for m in opened.maps if not m.max_entries)
+    names = [n for n, type in empty if isinstance(type, MapType) and shape_of(type).entries]
+    sizes = ", ".join(f"{name!r}: 1024" for name in names)
+    return (
+        "it has to be at least 1: the program leaves it to its loader, so give it at the load, "
+        f"bpf.load(…, max_entries={{{sizes}}}), or write __uint(max_entries, …)"
+    )
 
 
 def _attributes(handle: Any) -> Attributes:
@@ -173,7 +186,8 @@ def _section(found: re.Match[str]) -> Answer:
 def _setting(found: re.Match[str]) -> Answer:
     return (
         f"the program wants {found[1]}, which this kernel's configuration does not tell",
-        "declare it __weak; the configuration is looked for in /proc/config.gz and /boot",
+        "look at its name; where kernels may lack it, declare it __weak (it is 0 then); the configuration is "
+        "looked for in /proc/config.gz and /boot",
     )
 
 
@@ -181,6 +195,24 @@ def _no_setting(_: re.Match[str]) -> Answer:
     return (
         "the program wants a CONFIG_ setting (__kconfig) which this kernel's configuration does not tell",
         "the configuration is looked for in /proc/config.gz and /boot; bpf_requires(config=…) probes it",
+    )
+
+
+_SET_TARGET = "opened = bpf.open(…); opened.programs.NAME.set_attach_target"
+
+
+def _no_replaced(_: re.Match[str]) -> Answer:
+    return (
+        'a program of SEC("freplace/…") replaces a function of another program, and none is given',
+        f'{_SET_TARGET}("FUNCTION", base) with a program of an object that is loaded; obj = opened.load()',
+    )
+
+
+def _no_function(_: re.Match[str]) -> Answer:
+    return (
+        "the section does not say what the program is loaded for",
+        f'write it there, SEC("fentry/FUNCTION"), SEC("lsm/HOOK"), or set it: {_SET_TARGET}("FUNCTION"); '
+        "for freplace with the loaded program as its second argument",
     )
 
 
@@ -239,5 +271,7 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Answer]]] = [
     ),
     (r"Failed to open cpu mask file", _no_sysfs),
     (r"failed to open system Kconfig", _no_setting),
+    (r"attach program FD is not set", _no_replaced),
+    (r"no BTF-based attach target is specified", _no_function),
     (r"kernel BTF is missing at|[Ee]rror loading vmlinux BTF|failed to find valid kernel BTF", _no_types),
 ]

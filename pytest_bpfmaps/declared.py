@@ -56,6 +56,11 @@ def line_of_call(path: Path, name: str) -> str:
     return _text(_find(path, rf"^(?!\s*extern\b).*{call}") or _find(path, call))
 
 
+def line_of_extern(path: Path, name: str) -> str:
+    """Where a variable of the kernel's is declared."""
+    return _text(_find(path, rf"\bextern\b.*\b{re.escape(name)}\b"))
+
+
 def use_of(path: Path, section: str, name: str, line: int) -> SourceLine | None:
     """The record of a section that has `name` in its text and is closest to a line, rather behind it."""
     word = re.compile(rf"\b{re.escape(name)}\b")

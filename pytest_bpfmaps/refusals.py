@@ -13,7 +13,7 @@ from .btf.lines import source_lines
 from .causes import NO_SECTION, absent_weak, explain_log, refused_helper, refused_map, refused_program_type
 from .compiler.elf import STT_FUNC, Elf
 from .contexts import context_codec, refused_field
-from .declared import line_of_call, line_of_map, line_of_program, line_of_section, use_of
+from .declared import line_of_call, line_of_extern, line_of_map, line_of_program, line_of_section, use_of
 from .errors import LoadError, VerifierError
 from .kernel.names import explain_no_type
 from .kernel.privilege import refusal_hint
@@ -34,6 +34,7 @@ _NO_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
 _EM_BPF = 247
 _MACHINES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 21: "PowerPC64", 22: "S/390"}
 _NO_FUNCTION = re.compile(r"extern \(func ksym\) '([^']+)'")
+_NO_VARIABLE = re.compile(r"extern '(\w+)' \(strong\): not resolved")
 _NAMED = re.compile(r"^map '([^']+)': |extern '([^']+)'", re.MULTILINE)
 _BTF_DUMP = re.compile(
     r"^.*-- BEGIN BTF LOAD LOG ---\n.*?^-- END BTF LOAD LOG --\n", re.MULTILINE | re.DOTALL
@@ -127,6 +128,9 @@ def explain_load(opened: OpenedObject, number: int, log: str, logs: Mapping[str,
         section = kind(program.section)
         what = "tracepoint" if section == "tp_btf" else "function"
         answer = explain_unloaded(no_type[1], what) or explain_no_type(section, no_type[1])
+        others = [p.name for p in opened.programs if p.autoload and p.name != program.name]
+        if others:
+            answer = answer[0], f"{answer[1]} or leave it out: bpf.load(…, programs={others})"
     else:
         answer = refused[1] if refused else _explain_log(opened, program, number, log)
     why, fix = answer
@@ -144,6 +148,8 @@ def _declared_at(
         return line_of_map(opened.path, refused[0])
     if function := _NO_FUNCTION.search(log):
         return line_of_call(opened.path, function[1])
+    if variable := _NO_VARIABLE.search(log):
+        return line_of_extern(opened.path, variable[1])
     if program:
         return line_of_section(opened.path, program.section) or line_of_program(opened.path, program.name)
     return ""

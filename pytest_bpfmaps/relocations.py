@@ -54,7 +54,8 @@ def _explain(kind: str, name: str, path: list[str], value: str | None) -> Answer
     if names is None:
         return (
             f"{here} does not have {kind} {name} ({_CAUSE})",
-            f"guard it with bpf_core_type_exists({kind} {name}), or keep the test to kernels that have it",
+            f"guard it with bpf_core_type_exists({kind} {name}), or keep the test to kernels that have it; "
+            "a struct of the program's own is read without CO-RE: BPF_PROBE_READ(), no preserve_access_index",
         )
     if value:
         return (

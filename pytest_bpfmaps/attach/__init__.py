@@ -12,7 +12,7 @@ from ..libbpf import capture_log, ffi, lib
 from ..libbpf.calls import reason
 from ..links import Link
 from . import cgroup, network, sockets, tracing
-from .kinds import check_kind
+from .kinds import check_kind, no_target
 from .refusal import Target, show_target
 from .sections import section_for
 
@@ -73,7 +73,7 @@ def _attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Li
     if link != ffi.NULL:
         return Link(link, on)
     where = show_target(target) if target else "where its section says"
-    why, fix = _explain(number, section, bool(target), str(type))
+    why, fix = _explain(number, section, bool(target), type)
     raise AttachError(
         f"cannot attach {on}", on=where, why=why, details=log.text or None, fix=fix, errno=number
     )
@@ -119,16 +119,13 @@ _WAYS: list[tuple[frozenset[str], frozenset[str], Callable[[Any, Target, str], A
 ]
 
 
-def _explain(number: int, section: str, has_target: bool, type: str) -> tuple[str, str | None]:
+def _explain(number: int, section: str, has_target: bool, type: Any) -> tuple[str, str | None]:
     """Why the attachment was refused, and what to do."""
     if number == errno.EOPNOTSUPP and not has_target:
-        return (
-            f"the section {section!r} names no target",
-            "name it: program.attach(interface=…), attach(cgroup=…), attach(function=…)",
-        )
+        return no_target(type, section)
     fix = None
     if number in (errno.EPERM, errno.EACCES):
-        fix = refusal_hint(type)
+        fix = refusal_hint(str(type))
     elif number == errno.ENOENT:
         fix = "the target does not exist in this kernel, or tracefs is not mounted at /sys/kernel/tracing"
     return reason(number), fix

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import AttachError
 from ..kernel.types import ProgramType
 from .refusal import Target, show_target
+from .sections import kind
 
 _EXAMPLES = {
     "interface": 'an interface: attach(interface="veth0")',
@@ -27,10 +28,39 @@ _WANTED = {
 }
 
 
-def example_for(type: Any) -> str:
-    """How a program of that type is attached."""
-    example = _EXAMPLES.get(_WANTED.get(type, ""), "")
-    return example.partition(": ")[2] or 'attach(interface="veth0")'
+# by the first part of a section's name
+_BY_SECTION = {
+    **dict.fromkeys(("kprobe", "kretprobe"), 'attach(function="vfs_read")'),
+    **dict.fromkeys(("ksyscall", "kretsyscall"), 'attach(syscall="openat")'),
+    **dict.fromkeys(("kprobe.multi", "kretprobe.multi", "kprobe.session"), 'attach(functions="vfs_*")'),
+    **dict.fromkeys(("uprobe", "uretprobe"), 'attach(binary="/bin/bash", function="readline")'),
+    **dict.fromkeys(
+        ("uprobe.multi", "uretprobe.multi", "uprobe.session"), 'attach(binary="libc", functions="mem*")'
+    ),
+    "usdt": 'attach(binary="/bin/bash", usdt="provider:name")',
+    **dict.fromkeys(("tracepoint", "tp"), 'attach(category="syscalls", event="sys_enter_openat")'),
+    **dict.fromkeys(("raw_tracepoint", "raw_tp"), 'attach(tracepoint="sched_switch")'),
+    "perf_event": 'attach(perf_event="cpu_clock", frequency=100)',
+}
+_NOWHERE = {
+    ProgramType.SYSCALL: "run it: program.run()",
+    **dict.fromkeys(
+        (ProgramType.LWT_IN, ProgramType.LWT_OUT, ProgramType.LWT_XMIT, ProgramType.LWT_SEG6LOCAL),
+        "pin it, and give it to a route: ip route add … encap bpf",
+    ),
+}
+
+
+def example_for(type: Any, section: str = "") -> str:
+    """How a program of that type, and of that section, is attached."""
+    example = _EXAMPLES.get(_WANTED.get(type, ""), "").partition(": ")[2]
+    return example or _BY_SECTION.get(kind(section), 'attach(interface="veth0")')
+
+
+def no_target(type: Any, section: str) -> tuple[str, str]:
+    """Why a program can't be attached whose section does not say where, and what to do."""
+    way = _NOWHERE.get(type) or f"name it: program.{example_for(type, section)}"
+    return f"the section {section!r} names no target", way
 
 
 def check_kind(type: Any, target: Target, on: str) -> None:

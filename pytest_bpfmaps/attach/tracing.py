@@ -14,9 +14,10 @@ from ..libbpf import capture_log, ffi
 from ..libbpf.calls import as_errno, reason
 from ..links import Link
 from . import iterators, kprobes, perf, tracepoints, uprobes
+from .kinds import no_target
 from .missing import explain_missing
 from .refusal import Target, show_target
-from .sections import default_target
+from .sections import default_target, kind
 
 Way = Callable[[Any, Target, str], Any]
 
@@ -78,7 +79,7 @@ def attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Lin
     if link != ffi.NULL:
         return Link(link, on)
     beyond = number == errno.EACCES and "event" in full and " perf event: " not in log.text
-    why, fix = _beyond_record(full) if beyond else _explain(number, section, str(type), full)
+    why, fix = _beyond_record(full) if beyond else _explain(number, section, type, full)
     where = show_target(target) if target else "where its section says"
     raise AttachError(
         f"cannot attach {on}", on=where, why=why, details=log.text or None, fix=fix, errno=as_errno(number)
@@ -111,15 +112,24 @@ def _find_way(target: Target, on: str) -> Way:
     )
 
 
-def _explain(number: int, section: str, type: str, target: Target) -> tuple[str, str | None]:
+def _explain(number: int, section: str, type: Any, target: Target) -> tuple[str, str | None]:
     """Why the attachment was refused, and what to do."""
     if number in (errno.EOPNOTSUPP, 0) and not target:
+        return no_target(type, section)
+    if number == errno.EINVAL and not target and kind(section) in ("uprobe", "uretprobe") and "/" in section:
+        name = section.partition("/")[2]
         return (
-            f"the section {section!r} names no target",
-            "name it: program.attach(function=…), attach(category=…, event=…), attach(binary=…, function=…)",
+            f"the section {section!r} names a function and no binary",
+            f'write SEC("{section.partition("/")[0]}//usr/bin/PROGRAM:{name}"), or name it: '
+            f'program.attach(binary="/usr/bin/PROGRAM", function="{name}")',
+        )
+    if number == errno.EBADF and section.startswith("iter"):
+        return (
+            "this iterator runs over the elements of a map, and none is given",
+            "name it: program.attach(map=obj.maps.NAME)",
         )
     if number in (errno.EPERM, errno.EACCES):
-        return reason(number), refusal_hint(type)
+        return reason(number), refusal_hint(str(type))
     missing = explain_missing(number, target)
     if missing:
         return missing

@@ -56,6 +56,9 @@ _PER_CPU = frozenset({MapType.PERCPU_ARRAY, MapType.PERCPU_HASH, MapType.LRU_PER
 _PER_CPU_MOST = 32 << 10  # bytes, PCPU_MIN_UNIT_SIZE
 
 
+EMPTY = "it has to be at least 1: __uint(max_entries, …) in C, max_entries= of bpf.create_map"
+
+
 def explain_refused_map(wanted: Attributes, number: int) -> Answer:
     """Why the kernel, or libbpf for it, refused a map with error `number` (positive), and what to do."""
     if number in (errno.EPERM, errno.EACCES):
@@ -136,7 +139,7 @@ def _broken_rule(wanted: Attributes, type: MapType) -> Answer | None:
     elif not shape.entries and wanted.max_entries:
         return _at_fault("max_entries", wanted.max_entries, f"maps of type {type} have none: leave it out")
     elif shape.entries and not wanted.max_entries:
-        return _at_fault("max_entries", 0, "it has to be at least 1")
+        return _at_fault("max_entries", 0, EMPTY)
     elif shape.key_type and not shape.entries and not wanted.typed:
         return f"maps of type {type} want types for key and value", "give value='u64', or a struct"
     if shape.flags & ~wanted.map_flags:

@@ -104,7 +104,7 @@ class LoadedObject:
         return link
 
     def _examples(self) -> str:
-        return ", ".join(f"obj.programs.{p.name}.{example_for(p.type)}" for p in self.programs)
+        return ", ".join(f"obj.programs.{p.name}.{example_for(p.type, p.section)}" for p in self.programs)
 
     def _attach_default(self, program: Program, made: list[Link]) -> None:
         if not lib.bpf_program__autoattach(program._handle):

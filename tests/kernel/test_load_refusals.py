@@ -49,7 +49,8 @@ HASH = "__uint(type, BPF_MAP_TYPE_HASH); "
         (
             HASH + "__uint(key_size, 4); __uint(value_size, 8);",
             "the kernel refuses max_entries=0",
-            "it has to be at least 1",
+            "it has to be at least 1: the program leaves it to its loader, so give it at the load, "
+            "bpf.load(…, max_entries={'the_map': 1024}), or write __uint(max_entries, …)",
         ),
         (
             "__uint(type, BPF_MAP_TYPE_QUEUE); __uint(key_size, 4); __uint(value_size, 8);"
