@@ -32,11 +32,20 @@ def outputs(item: pytest.Item) -> list[Output]:
     return [each._output for each in getattr(item, "funcargs", {}).values() if isinstance(each, Bpf)]
 
 
+def _shown(log: str, config: pytest.Config) -> str:
+    """The whole log with ``-vv``, else what is worth reading of it."""
+    if config.get_verbosity() > 1:
+        return log
+    from pytest_bpfmaps.verifier.excerpt import excerpt
+
+    return excerpt(log)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Cuts the traceback of our errors, and adds a verifier's whole log as a section."""
+    """Cuts the traceback of our errors, and adds a verifier's log as a section."""
     error = call.excinfo.value if call.excinfo is not None else None
     if isinstance(error, BpfError):
         # pytest looks for this name in a frame's globals; only now, so that a passing run pays nothing
@@ -45,7 +54,7 @@ def pytest_runtest_makereport(
                 module.__dict__.setdefault("__tracebackhide__", hide)
     report = yield
     if isinstance(error, VerifierError | ExpectationError) and error.log:
-        report.sections.append(("BPF verifier log", error.log))
+        report.sections.append(("BPF verifier log", _shown(error.log, item.config)))
     for output in outputs(item):
         if report.when == "setup" and report.passed:
             output.begin()
