@@ -101,4 +101,4 @@ def _is_header(path: str) -> bool:
     """Whether it is C: BTF and ELF files begin with bytes that no C text has."""
     with open(path, "rb") as file:
         start = file.read(4)
-    return start[:2] not in (b"\x9f\xeb", b"\xeb\x9f") and start != b"\x7fELF"
+    return bool(start) and start[:2] not in (b"\x9f\xeb", b"\xeb\x9f") and start != b"\x7fELF"
