@@ -76,8 +76,8 @@ def test_a_python_for_musl_is_refused(monkeypatch: pytest.MonkeyPatch, said: Exc
     with pytest.raises(VmError) as caught:
         warm.check("x86_64")
     assert str(caught.value) == (
-        "cannot start a warm guest: this Python was built for another C library than glibc\n"
-        "  -> use another Python, or --bpf-vm=virtme-ng"
+        "cannot save the state of a guest: this Python was built for another C library than glibc\n"
+        "  -> leave out --bpf-vm=warm, or use --bpf-vm=virtme-ng"
     )
 
 
