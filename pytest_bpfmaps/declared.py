@@ -56,6 +56,11 @@ def line_of_call(path: Path, name: str) -> str:
     return _text(_find(path, rf"^(?!\s*extern\b).*{call}") or _find(path, call))
 
 
+def format_line(path: Path, conversion: str) -> Line | None:
+    """The line that prints with a format that has `conversion`."""
+    return _find(path, rf'print\w*\s*\([^"]*".*{re.escape(conversion)}')
+
+
 def line_of_extern(path: Path, name: str) -> str:
     """Where a variable of the kernel's is declared."""
     return _text(_find(path, rf"\bextern\b.*\b{re.escape(name)}\b"))

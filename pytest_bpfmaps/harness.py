@@ -105,8 +105,9 @@ class Bpf:
         opened = OpenedObject(
             path, name=name, btf=types, pins=self._pins, pin_root=root, portable=self._portable
         )
+        self._keep(opened)
         self._output.listen(opened)
-        return self._keep(opened)
+        return opened
 
     def compile(
         self,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 
+from .compiler.portability import tell
 from .errors import BpfError, UnsupportedError
 from .events.printk import Printk, PrintkLog
 from .objects import OpenedObject
+from .objects.mended import refused_formats
 from .programs import Program
 
 _FORMAT = re.compile(r"\._{3,4}fmt(?:\.\d+)?$")  # what bpf_printk calls its variables
@@ -22,9 +24,13 @@ class Output:
         self._programs: list[Program] = []
 
     def listen(self, opened: OpenedObject) -> None:
-        """Collects what this object's programs print, where the kernel lets us."""
+        """Collects what this object's programs print, where the kernel lets us.
+
+        A format that the kernel refuses is a `PortabilityWarning`.
+        """
         formats = [opened.globals[name] for name in opened.globals if _FORMAT.search(name)]
         if formats:
+            tell(refused_formats(opened.path, opened.name, formats))
             with contextlib.suppress(UnsupportedError):
                 self._open().add_formats(formats)
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..compiler.portability import Finding
-from ..declared import Line, map_line, section_line
+from ..declared import Line, format_line, map_line, section_line
+from ..events.formats import refused_conversion
 from ..kernel.running import release
 from ..libbpf import ffi, lib, version
 from ..maps import MapType
@@ -53,6 +54,15 @@ def unknown_members(path: Path, name: str, members: Mapping[str, Iterable[str]])
         what += f"lacks {', '.join(unknown)} (which are zero)"
         spelling = "use libbpf 1.5 or later, or declare the struct yourself with the members that you set"
         yield _at(map_line(path, each), path, name, what, spelling)
+
+
+def refused_formats(path: Path, name: str, formats: Iterable[str]) -> Iterator[Finding]:
+    """The findings for formats of ``bpf_printk`` that this kernel refuses, so that nothing is printed."""
+    for format in formats:
+        if conversion := refused_conversion(format):
+            what = f"bpf_printk() prints nothing: Linux {release()} refuses {conversion!r} in its format"
+            spelling = "take %d, %i, %u, %x, %ld, %lld, %llu, %p or %s; BPF has no floating point"
+            yield _at(format_line(path, conversion), path, name, what, spelling)
 
 
 def _at(line: Line | None, path: Path, name: str, what: str, spelling: str) -> Finding:

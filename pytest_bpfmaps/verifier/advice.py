@@ -14,6 +14,11 @@ class Advice:
     fix: str
 
 
+OF_LENGTH = Advice(
+    "the length may be 0, negative, or larger than the buffer",
+    "bound it on both sides right before the call, in 64 bits with a sign, so that clang leaves both: "
+    "__s64 len; if (len > SIZE) return 0; barrier_var(len); if (len < 1) return 0;",
+)
 _TABLE: list[tuple[str, str, str]] = [
     (
         r"progs cannot use bpf_(?:spin_lock|res_spin_lock|timer|wq|list_head|rb_root)",
@@ -139,11 +144,7 @@ _TABLE: list[tuple[str, str, str]] = [
         "the map's value has no such special field (timer, lock, work queue) where the program says",
         "put a struct bpf_timer, or bpf_spin_lock, into the struct that is the map's value; give its address",
     ),
-    (
-        r"invalid zero-sized read",
-        "the length may be 0, or larger than the buffer",
-        "bound it on both sides right before the call: if (len == 0 || len > sizeof(buf)) return 0;",
-    ),
+    (r"invalid zero-sized read", OF_LENGTH.why, OF_LENGTH.fix),
     (
         r"unknown opcode|uses reserved fields|unknown insn",
         "the program has an instruction that this kernel does not know",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .advice import Advice
+from .advice import OF_LENGTH, Advice
 from .log import Rejection
 
 _AFTER_RELEASE = Advice(
@@ -54,6 +54,8 @@ def advise_closer(found: Rejection) -> Advice | None:
         return _EMPTY
     if beyond := _BEYOND_STACK.search(found.text):
         return _beyond_variable(found, int(beyond[1]), int(beyond[2]))
+    if found.instruction.startswith("call bpf_") and _LENGTH.search(found.text):
+        return OF_LENGTH
     if found.function and (inside := _in_global(found)):
         return inside
     if found.acquired:
@@ -73,6 +75,10 @@ def advise_closer(found: Rejection) -> Advice | None:
     return None
 
 
+_LENGTH = re.compile(
+    r"unbounded memory access|R\d min value is negative|"
+    r"invalid access to map value, value_size=\d+ off=\d+ size=(?:\d{5,}|0)\b"
+)
 _NO_RESULT = re.compile(r"^R0 !read_ok", re.MULTILINE)
 _EMPTY = Advice(
     "the result of a call is used that gives none",

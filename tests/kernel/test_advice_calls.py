@@ -26,6 +26,16 @@ SEC("tc") int prog(struct __sk_buff *skb)
     return bpf_skb_load_bytes(skb, 0, start, SIZE);
 }
 """
+LENGTH = """
+char text[64];
+__u32 size;
+SEC("tc") int prog(struct __sk_buff *skb)
+{
+    WIDTH length = size;
+    BOUND
+    return bpf_skb_load_bytes(skb, 0, text, length) & 0;
+}
+"""
 WEAK = """
 extern int bpf_function_of_nobody(int x) __ksym __weak;
 SEC("tc") int prog(struct __sk_buff *skb)
@@ -132,6 +142,16 @@ SEC(".struct_ops") struct tcp_congestion_ops mine = {
             r"the helper wants 16 bytes there, and the variable has no more than 8\n"
             r"(.*\n)*.*sizeof\(variable\)",
             id="size",
+        ),
+        pytest.param(
+            LENGTH,
+            {"WIDTH": "__u32", "BOUND": "if (length < 1 || length > sizeof(text)) return 0;"},
+            {
+                "WIDTH": "__s64",
+                "BOUND": "if (length > 64) return 0; barrier_var(length); if (length < 1) return 0;",
+            },
+            r"the length may be 0, negative, or larger(.*\n)*.*barrier_var\(len\)",
+            id="length",
         ),
         *(
             pytest.param(

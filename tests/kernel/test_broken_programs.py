@@ -233,7 +233,7 @@ BROKEN = {
             bpf_skb_load_bytes(skb, 0, buffer, skb->len); // line
             return bpf_ringbuf_output(&rb, buffer, sizeof(buffer), 0);
         }""",
-        r"the length may be 0, or larger than the buffer|can be larger, or smaller",
+        r"the length may be 0, negative, or larger than the buffer|can be larger, or smaller",
         r"bound it",
     ),
     "a tail call through a hash": (
