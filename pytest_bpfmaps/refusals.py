@@ -84,7 +84,14 @@ def _look_at(path: Path) -> tuple[str | None, str | None]:
         return f"it is an ELF object for {name}, not for BPF", fix
     if big:
         return "it is compiled for big-endian BPF (bpfeb), this machine is little-endian", fix
-    return None, fix
+    return None, None if _has_types(path) else fix
+
+
+def _has_types(path: Path) -> bool:
+    try:
+        return Elf(path.read_bytes()).section(".BTF") is not None
+    except ValueError:
+        return False
 
 
 def explain_no_program(opened: OpenedObject) -> LoadError | None:

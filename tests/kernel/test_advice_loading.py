@@ -160,3 +160,11 @@ def test_an_iterator_without_a_map(bpf):
     with pytest.raises(AttachError, match=r"elements of a map, and none is given(.*\n)*.*attach\(map="):
         obj.programs.prog.attach()
     obj.programs.prog.attach(map=obj.maps.m).detach()
+
+
+def test_an_object_with_types_is_not_said_to_lack_them(bpf):
+    """A program in a section for maps: how it is compiled is not at fault."""
+    with pytest.raises(LoadError, match="cannot open") as error:
+        bpf.open(code=HEAD + 'SEC("maps") int prog(void *ctx) { return 0; }')
+    assert "clang -g" not in (error.value.fix or "")
+    bpf.open(code=HEAD + 'SEC("xdp") int prog(void *ctx) { return 0; }')
