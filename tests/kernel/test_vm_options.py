@@ -54,11 +54,12 @@ def test_without_autoloading_then_the_last_failed(
 def test_stop_at_the_first_failure_with_several_host_workers(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("--bpf-kernel=host,6.1", "-n2", "-x", "-k", "one or fails", "-v")
     assert result.ret in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.TESTS_FAILED}
-    result.stdout.fnmatch_lines(
-        ["*FAILED test_suite.py::test_fails_in_the_guest[[]6.1]*", "*stopping after 1 failures*"]
-    )
-    result.stdout.fnmatch_lines_random(
-        ["*PASSED test_suite.py::test_one[[]host]*", "*PASSED test_suite.py::test_one[[]6.1]*"]
+    result.stdout.fnmatch_lines(  # whether the host's tests have run by then depends on who was quicker
+        [
+            "*PASSED test_suite.py::test_one[[]6.1]*",
+            "*FAILED test_suite.py::test_fails_in_the_guest[[]6.1]*",
+            "*stopping after 1 failures*",
+        ]
     )
 
 
