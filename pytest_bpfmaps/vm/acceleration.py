@@ -35,8 +35,8 @@ _QEMU_PREFIX = re.compile(r"^\S*qemu\S*: (\S+:\d+: )?")
 class Verdict:
     """`kvm`: guests run with KVM. Otherwise they are emulated, and `why` says the reason.
 
-    `hung` counts how often in a row the kernel hung. KVM is then probed again at `retry`, in seconds since
-    the epoch; other verdicts hold until the next boot.
+    `hung` counts how often in a row the kernel hung or restarted. KVM is then probed again at `retry`, in
+    seconds since the epoch; other verdicts hold until the next boot.
     """
 
     kvm: bool
@@ -142,6 +142,8 @@ def _watch(
         ended = process.poll() is not None
         if _PANIC in _text(console):
             return Verdict(True)
+        if ended and process.returncode == 0:  # as it ends when its kernel restarts
+            return Verdict(False, _no_panic(_text(console), "its kernel restarted early"), hung=1)
         if ended:
             words = _text(messages).decode(errors="replace").strip().split("\n")[-1]
             why = _QEMU_PREFIX.sub("", words) or f"it ended with status {process.returncode}"
@@ -151,7 +153,9 @@ def _watch(
         if size != said:
             said, heard = size, now
         if now - heard > silent or now - began > longest:
-            return Verdict(False, _hang(_text(console), now - began, now - heard), hung=1)
+            silence = now - heard
+            how = f"its kernel hung after {heard - began:.0f} s, and was silent for {silence:.0f} s more"
+            return Verdict(False, _no_panic(_text(console), how), hung=1)
         time.sleep(_PAUSE)
 
 
@@ -159,8 +163,7 @@ def _text(file: IO[bytes]) -> bytes:
     return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
 
 
-def _hang(console: bytes, took: float, silence: float) -> str:
+def _no_panic(console: bytes, how: str) -> str:
     lines = [line.strip() for line in console.decode(errors="replace").splitlines() if line.strip()]
     last = f"last line: {lines[-1]!r}" if lines else "it said nothing"
-    how = f"its kernel hung after {took - silence:.0f} s, and was silent for {silence:.0f} s more"
     return f"/dev/kvm exists but does not run a kernel ({how}; {last})"
