@@ -94,9 +94,11 @@ def reap(worker: int) -> int | None:
 def able_thread(worker: int, signum: int) -> int:
     """A thread of the worker that can take the signal: neither blocks it, nor hangs in the kernel."""
     for task in sorted(map(int, os.listdir(f"/proc/{worker}/task"))):
-        facts = dict(line.split(":\t", 1) for line in read(f"/proc/{worker}/task/{task}/status").splitlines())
-        if facts["State"][0] != "D" and not int(facts["SigBlk"], 16) >> (signum - 1) & 1:
-            return task
+        with contextlib.suppress(OSError):  # it ends meanwhile
+            lines = read(f"/proc/{worker}/task/{task}/status").splitlines()
+            facts = dict(line.split(":\t", 1) for line in lines)
+            if facts["State"][0] != "D" and not int(facts["SigBlk"], 16) >> (signum - 1) & 1:
+                return task
     return worker
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import is_running
 
 from pytest_bpfmaps.triggers.cgroup import root
 
@@ -63,13 +64,6 @@ def wait_until(condition):
         time.sleep(0.01)
 
 
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] in "ZX"
-    except FileNotFoundError:
-        return True
-
-
 def holders(inode):
     """The processes in a network namespace."""
     found = []
@@ -96,7 +90,7 @@ def test_ctrl_c_and_failure(bpf_cgroup, run, left, end):
     inode, *pids = map(int, Path("made").read_text().split())
     assert left() == set()
     assert holders(inode) == []
-    assert all(map(gone, pids))
+    assert not any(map(is_running, pids))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -105,7 +99,7 @@ def test_a_killed_run(bpf_cgroup, run, left, number):
         wait_until(made)
         os.killpg(pytest_run.pid, number)
     inode, *pids = map(int, Path("made").read_text().split())
-    wait_until(lambda: all(map(gone, pids)))
+    wait_until(lambda: not any(map(is_running, pids)))
     wait_until(lambda: left() == set())
     assert holders(inode) == []
 
@@ -120,12 +114,12 @@ def test_the_run_after_one_that_was_killed_with_all_that_watched_it(bpf_cgroup, 
                 os.kill(pid, signal.SIGKILL)
         pytest_run.kill()
     inode, inside, paused = map(int, Path("made").read_text().split())
-    wait_until(lambda: gone(paused))
+    wait_until(lambda: not is_running(paused))
     assert holders(inode) == [str(inside)]
     Path("made").unlink()
 
     with run("pass") as next_run:
         assert next_run.wait(60) == 0
     assert left() == set()
-    wait_until(lambda: gone(inside))
+    wait_until(lambda: not is_running(inside))
     assert holders(inode) == []

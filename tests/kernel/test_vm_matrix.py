@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from processes import is_running
 from qemus import qemus_for, wait_until
 
 from pytest_bpfmaps import paths
@@ -160,7 +161,7 @@ def test_nothing_is_left_behind(pytester: pytest.Pytester, victim: str) -> None:
         gateway = int(_stat(qemu)[1])
         os.kill(run.pid if victim == "pytest" else gateway, signal.SIGKILL)
         wait_until(lambda: not qemus_for(pytester.path))
-        wait_until(lambda: not Path(f"/proc/{gateway}").exists() or _stat(gateway)[0] == "Z")
+        wait_until(lambda: not is_running(gateway))
         assert run.wait(60) != 0
     finally:
         run.kill()

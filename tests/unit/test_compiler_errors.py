@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import is_running
 
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 from pytest_bpfmaps.errors import CompileError
@@ -108,16 +109,9 @@ def test_clang_hangs_and_is_killed_with_its_children(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match=r"gave no answer within 0\.5 s"):
         LocalCompiler(wrapper, timeout=0.5).compile(request)
     deadline = time.monotonic() + 10
-    while alive := [pid for pid in note.read_text().split() if running(int(pid))]:
+    while alive := [pid for pid in note.read_text().split() if is_running(pid)]:
         assert time.monotonic() < deadline, f"still running: {alive}"
         time.sleep(0.01)
-
-
-def running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_what_is_asked_for_is_no_program(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from processes import is_running
 
 from pytest_bpfmaps.compiler import CompileRequest
 from pytest_bpfmaps.errors import CompileError, VmLostError
@@ -184,9 +185,7 @@ def test_a_machine_dies_with_its_gateway_even_when_that_is_killed(tmp_path: Path
     gateway.send_signal(signal.SIGKILL)
     gateway.communicate()
     end = time.monotonic() + 20
-    while (
-        Path(f"/proc/{machine}").exists() and "Z" not in Path(f"/proc/{machine}/stat").read_text().split()[2]
-    ):
+    while is_running(machine):
         assert time.monotonic() < end, "it outlived its gateway"
         time.sleep(0.02)
 
