@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from ..errors import UnsupportedError
+from . import log
 from ._declarations import ffi as _ffi
 
 ffi: Any = _ffi
@@ -56,9 +57,7 @@ class Library:
                     fix="install libbpf 1.1 or later: 'apt-get install libbpf1' on Debian and Ubuntu, "
                     "'dnf install libbpf' on Fedora",
                 ) from e
-            from .log import install
-
-            install(handle)
+            log.install(handle)
             self._handle = handle
         return self._handle
 

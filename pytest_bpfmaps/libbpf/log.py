@@ -13,7 +13,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from .library import ffi
+from ._declarations import ffi as _ffi
+
+ffi: Any = _ffi
 
 WARN, INFO, DEBUG = 0, 1, 2
 _LEVELS = {WARN: logging.WARNING, INFO: logging.INFO, DEBUG: logging.DEBUG}
