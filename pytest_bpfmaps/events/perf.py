@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import MapError
 from ..kernel.holders import holders_of_map
+from ..kernel.types import MapType
 from ..leaks import forget, note
 from ..libbpf import check, check_pointer, ffi, lib, opts
 from ..maps.base import Map
@@ -139,7 +140,7 @@ class PerfBuffer:
         return _CONTINUE
 
 
-class PerfEventArrayMap(Map):
+class PerfEventArrayMap(Map, types=(MapType.PERF_EVENT_ARRAY,)):
     """A perf event array; programs write to it with ``bpf_perf_event_output``."""
 
     def capture(self, type: RecordType = None, *, tag: str | None = None, pages: int = PAGES) -> Capture:

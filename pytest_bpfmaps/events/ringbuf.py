@@ -7,6 +7,7 @@ from typing import Any
 
 from ..btf import BytesCodec, Codec, Codecs, RecordBytesCodec
 from ..errors import AmbiguousNameError, NameLookupError
+from ..kernel.types import MapType
 from ..maps.base import Map
 from .capture import Capture
 from .ring import Ring
@@ -20,7 +21,7 @@ _RB_OVERWRITE = 1 << 19
 DEFAULT_STRUCT = "event"
 
 
-class RingBufMap(Map):
+class RingBufMap(Map, types=(MapType.RINGBUF,)):
     """A ring buffer. `max_entries` is its size in bytes."""
 
     def capture(self, type: RecordType = None, *, tag: str | None = None) -> Capture:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from ..kernel.types import MapType
 from .array import ArrayMap
 from .base import Map
+from .classes import make_map
 from .hash import HashMap
 from .info import MapInfo, map_info
 from .percpu import PerCpu, PerCpuArrayMap, PerCpuHashMap
-from .registry import CLASSES, make_map, map_by_id, pinned_map
+from .registry import map_by_id, pinned_map
 
 __all__ = [
-    "CLASSES",
     "ArrayMap",
     "HashMap",
     "Map",

@@ -18,7 +18,7 @@ from .info import MapInfo, map_info
 _MAP_SHARED, _MAP_FIXED_NOREPLACE = 0x01, 0x100000
 
 
-class ArenaMap(Map):
+class ArenaMap(Map, types=(MapType.ARENA,)):
     """``BPF_MAP_TYPE_ARENA``: Linux 6.9, commit 317460317a02. `max_entries` is its size in pages.
 
     `memory` is all of it. A pointer that a program stored is an address in this process: `view` and `read`

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..kernel.types import MapType
 from .elements import Elements, read_mapped
 from .hash import HashMap
 from .shapes import MMAPABLE
 
 
-class ArrayMap(HashMap):
+class ArrayMap(HashMap, types=(MapType.ARRAY,)):
     """``BPF_MAP_TYPE_ARRAY``: keys 0 to `max_entries` - 1. Also equal to a list of its values."""
 
     def __len__(self) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from typing import Any, NoReturn, Self
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NoReturn, Self
 
 from .. import BPF_ANY, BPF_NOEXIST
 from ..btf import Codecs
@@ -26,9 +26,18 @@ class Map:
 
     `fd` belongs to this object when `owned`; otherwise to the loaded object that the map is part of. `codecs`
     has the types of the BTF that `info` refers to.
+
+    A class that serves types of maps names them: ``class QueueMap(Map, types=(MapType.QUEUE,))``. This class
+    serves the types that no other names.
     """
 
+    classes: ClassVar[dict[int, type[Map]]] = {}
+    """The class of each type of map."""
+
     _fd = -1  # until the constructor is through
+
+    def __init_subclass__(cls, *, types: Iterable[MapType] = ()) -> None:
+        Map.classes.update(dict.fromkeys(types, cls))
 
     def __init__(
         self, fd: int, info: MapInfo, codecs: Codecs | None, *, name: str | None = None, owned: bool = True

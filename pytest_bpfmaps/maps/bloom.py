@@ -7,12 +7,13 @@ from typing import Any
 
 from .. import BPF_ANY
 from ..errors import MapError
+from ..kernel.types import MapType
 from ..libbpf import ffi, lib
 from ..libbpf.calls import reason
 from .base import Map
 
 
-class BloomFilterMap(Map):
+class BloomFilterMap(Map, types=(MapType.BLOOM_FILTER,)):
     """``BPF_MAP_TYPE_BLOOM_FILTER``: Linux 5.16, commit 9330986c0300.
 
     https://docs.kernel.org/bpf/map_bloom_filter.html. Values can't be removed or listed. `max_entries` is the

@@ -14,6 +14,7 @@ from ..btf.codec import IntCodec
 from ..btf.field import Field
 from ..btf.record import StructCodec
 from ..errors import MapTypeError, MapValueError, closest
+from ..kernel.types import MapType
 from ..libbpf import ffi, lib, to_str
 from .descriptors import descriptor_of, is_path
 from .info import MapInfo
@@ -25,7 +26,7 @@ from .storage import cgroup
 _GIVE = "the path of a cgroup (v2), or its descriptor"
 
 
-class CgroupArrayMap(ReferenceMap):
+class CgroupArrayMap(ReferenceMap, types=(MapType.CGROUP_ARRAY,)):
     """``BPF_MAP_TYPE_CGROUP_ARRAY``: Linux 4.8, commit 4ed8ec521ed5.
 
     ``m[i] = "/sys/fs/cgroup/x"``, or a descriptor. Programs ask whether something is below one of them; the
@@ -47,7 +48,7 @@ class CgroupId(int):
     __str__ = __repr__
 
 
-class AttachedStorageMap(SparseMap):
+class AttachedStorageMap(SparseMap, types=(MapType.CGROUP_STORAGE,)):
     """``BPF_MAP_TYPE_CGROUP_STORAGE``: Linux 4.19, commit de9cbbaadba5. Deprecated by ``CGRP_STORAGE`` (6.2).
 
     https://docs.kernel.org/bpf/map_cgroup_storage.html. The kernel makes an element when a program that uses
@@ -113,7 +114,7 @@ class AttachedStorageMap(SparseMap):
             return default
 
 
-class PerCpuAttachedStorageMap(AttachedStorageMap, PerCpuHashMap):
+class PerCpuAttachedStorageMap(AttachedStorageMap, PerCpuHashMap, types=(MapType.PERCPU_CGROUP_STORAGE,)):
     """``BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE``: the same for each CPU. Linux 4.20, commit b741f1630346."""
 
 

@@ -18,10 +18,10 @@ from ..kernel.types import MapType
 from ..libbpf import capture_log, ffi, lib, opts
 from .base import Map
 from .c_types import Types, compile_types
+from .classes import make_map
 from .info import map_info
 from .kernel_btf import parse_codecs
 from .refused import Attributes, explain_refused_map
-from .registry import make_map
 from .shapes import ANY, Shape, shape_of
 
 CType = str | int | None

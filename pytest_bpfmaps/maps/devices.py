@@ -11,6 +11,7 @@ from ..btf.codec import IntCodec
 from ..btf.field import Field
 from ..btf.record import StructCodec
 from ..errors import MapError, MapTypeError, MapValueError, closest
+from ..kernel.types import MapType
 from ..libbpf.calls import reason
 from .descriptors import descriptor_of
 from .info import MapInfo
@@ -95,7 +96,7 @@ def _made_for(section: str) -> str:
     return f'give a program with SEC("{section}"), and none that is attached elsewhere'
 
 
-class DevMap(RedirectMap):
+class DevMap(RedirectMap, types=(MapType.DEVMAP, MapType.DEVMAP_HASH)):
     """``BPF_MAP_TYPE_DEVMAP`` and ``BPF_MAP_TYPE_DEVMAP_HASH``.
 
     Linux 4.14, commit 546ac1ffb70d, and 5.4, commit 6f9d451ab1a3; https://docs.kernel.org/bpf/map_devmap.html.
@@ -130,7 +131,7 @@ class DevMap(RedirectMap):
         return super()._why(number)
 
 
-class CpuMap(RedirectMap):
+class CpuMap(RedirectMap, types=(MapType.CPUMAP,)):
     """``BPF_MAP_TYPE_CPUMAP``: Linux 4.15, commit 6710e1126934. Keys are CPUs, values queue sizes in packets.
 
     https://docs.kernel.org/bpf/map_cpumap.html. With a program: Linux 5.9, commit 9216477449f3.

@@ -11,6 +11,7 @@ from typing import Any
 from .. import BPF_ANY
 from ..btf import Codec
 from ..errors import UnsupportedError
+from ..kernel.types import MapType
 from ..libbpf import ffi, lib
 from . import batch
 from .base import Map
@@ -19,7 +20,7 @@ from .snapshot import Snapshot, make_snapshot
 from .twins import ADVICE, alike, describe
 
 
-class HashMap(DictMap):
+class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
     """``BPF_MAP_TYPE_HASH``, ``BPF_MAP_TYPE_LRU_HASH``: the dict protocol, and batches.
 
     Iteration and views work on the keys that were there when they started.

@@ -11,6 +11,7 @@ from ..btf import Codec, Codecs
 from ..btf.codec import Buffer, wrong_type
 from ..btf.record import StructCodec
 from ..errors import MapError, MapValueError
+from ..kernel.types import MapType
 from .hash import HashMap
 from .info import MapInfo
 
@@ -19,7 +20,7 @@ _NETWORKS = {4: ipaddress.IPv4Network, 16: ipaddress.IPv6Network}
 _ADDRESSES = (ipaddress.IPv4Address, ipaddress.IPv6Address)
 
 
-class LpmTrieMap(HashMap):
+class LpmTrieMap(HashMap, types=(MapType.LPM_TRIE,)):
     """``BPF_MAP_TYPE_LPM_TRIE``: Linux 4.11, commit b95a5c4db09b (listing keys: 4.16, commit b471f2f1de8b).
 
     https://docs.kernel.org/bpf/map_lpm_trie.html. Keys are `ipaddress` networks, addresses (their longest

@@ -13,6 +13,7 @@ from ..errors import MapTypeError
 from ..kernel.types import MapType
 from ..libbpf.calls import reason
 from .base import Map
+from .classes import make_map, open_map_id
 from .info import MapInfo, map_info
 from .references import ReferenceMap
 
@@ -20,7 +21,7 @@ _COMPARED = ("type", "key_size", "value_size", "flags", "max_entries")
 _BPF_F_INNER_MAP = 1 << 12
 
 
-class MapOfMaps(ReferenceMap):
+class MapOfMaps(ReferenceMap, types=(MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)):
     """``BPF_MAP_TYPE_ARRAY_OF_MAPS`` and ``BPF_MAP_TYPE_HASH_OF_MAPS``.
 
     Linux 4.12, commits 56f668dfe00d and bcc6b1b7ebf8; https://docs.kernel.org/bpf/map_of_maps.html.
@@ -46,8 +47,6 @@ class MapOfMaps(ReferenceMap):
         return self._open(self._value.decode(raw))
 
     def _open(self, map_id: int) -> Map:
-        from .registry import make_map, open_map_id  # the registry knows this class
-
         fd = open_map_id(map_id)
         try:
             info, codecs = self._with_types(map_info(fd))

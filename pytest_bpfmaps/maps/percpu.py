@@ -14,6 +14,7 @@ from ..btf.sequences import ArrayCodec, BytesCodec
 from ..errors import MapError, MapValueError, UnsupportedError
 from ..kernel.mounts import has_sysfs, how_to_mount
 from ..kernel.running import release
+from ..kernel.types import MapType
 from ..libbpf import check, ffi, lib
 from .array import ArrayMap
 from .hash import HashMap
@@ -71,7 +72,7 @@ def combine(values: tuple[Any, ...], how: Callable[[Iterable[Any]], Any]) -> Any
     return how(values)
 
 
-class PerCpuHashMap(HashMap):
+class PerCpuHashMap(HashMap, types=(MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH)):
     """``BPF_MAP_TYPE_PERCPU_HASH``, ``BPF_MAP_TYPE_LRU_PERCPU_HASH``.
 
     `m[key]` is a `PerCpu`. Writing takes one value for all CPUs, or a `PerCpu` or list with a value for each.
@@ -197,5 +198,5 @@ def _names(flags: int) -> str:
     return " with ".join(name for name, flag in known.items() if flags & flag)
 
 
-class PerCpuArrayMap(PerCpuHashMap, ArrayMap):
+class PerCpuArrayMap(PerCpuHashMap, ArrayMap, types=(MapType.PERCPU_ARRAY,)):
     """``BPF_MAP_TYPE_PERCPU_ARRAY``: a `PerCpu` for every index."""

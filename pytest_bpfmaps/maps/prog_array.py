@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from ..errors import MapError
+from ..kernel.types import MapType
 from ..libbpf import check, ffi, lib, to_str
 from .references import Reference, ReferenceMap
 
@@ -40,7 +41,7 @@ class ProgramId(Reference):
             os.close(fd)
 
 
-class ProgArrayMap(ReferenceMap):
+class ProgArrayMap(ReferenceMap, types=(MapType.PROG_ARRAY,)):
     """``BPF_MAP_TYPE_PROG_ARRAY``: Linux 4.2, commit 04fd61ab36ec (read: 4.13, commit 14dc6f04f49d).
 
     ``m[i] = obj.programs.x``; reading gives a `ProgramId`. The kernel empties the array when its last user

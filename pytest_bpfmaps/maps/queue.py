@@ -7,12 +7,13 @@ from typing import Any, NoReturn
 
 from .. import BPF_ANY
 from ..errors import MapEmptyError, MapError
+from ..kernel.types import MapType
 from ..libbpf import ffi, lib
 from ..libbpf.calls import reason
 from .base import Map
 
 
-class QueueMap(Map):
+class QueueMap(Map, types=(MapType.QUEUE, MapType.STACK)):
     """``BPF_MAP_TYPE_QUEUE`` (first in, first out) and ``BPF_MAP_TYPE_STACK`` (last in, first out).
 
     Linux 4.20, commit f1a2e44a3aec; https://docs.kernel.org/bpf/map_queue_stack.html. The kernel does not

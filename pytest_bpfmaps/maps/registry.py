@@ -1,91 +1,59 @@
-"""Which class serves which map type."""
+"""All families of map types, and maps that others made: by id, by name, pinned."""
 
 from __future__ import annotations
 
 import errno
 import os
 
-from ..btf import Codecs
 from ..errors import MapError, UnsupportedError
 from ..kernel.types import MapType
 from ..libbpf import check, ffi, lib
-from .arena import ArenaMap
-from .array import ArrayMap
+from . import (
+    arena,
+    array,
+    bloom,
+    cgroups,
+    devices,
+    hash,
+    lpm_trie,
+    nested,
+    percpu,
+    prog_array,
+    queue,
+    sockets,
+    stack_trace,
+    storage,
+    struct_ops,
+    user_ringbuf,
+)
 from .base import Map, info_of
-from .bloom import BloomFilterMap
-from .cgroups import AttachedStorageMap, CgroupArrayMap, PerCpuAttachedStorageMap
-from .devices import CpuMap, DevMap
-from .hash import HashMap
-from .info import MapInfo
+from .classes import BY_ID, make_map, open_map_id
 from .kernel_btf import load_codecs
-from .lpm_trie import LpmTrieMap
-from .nested import MapOfMaps
-from .percpu import PerCpuArrayMap, PerCpuHashMap
-from .prog_array import ProgArrayMap
-from .queue import QueueMap
-from .sockets import ReuseportMap, SockMap, XskMap
-from .stack_trace import StackTraceMap
-from .storage import CgroupStorageMap, InodeStorageMap, SkStorageMap, TaskStorageMap
-from .struct_ops import StructOpsMap
-from .user_ringbuf import UserRingBufMap
 
-CLASSES: dict[int, type[Map]] = {
-    MapType.HASH: HashMap,
-    MapType.LRU_HASH: HashMap,
-    MapType.RHASH: HashMap,
-    MapType.ARRAY: ArrayMap,
-    MapType.PERCPU_HASH: PerCpuHashMap,
-    MapType.LRU_PERCPU_HASH: PerCpuHashMap,
-    MapType.PERCPU_ARRAY: PerCpuArrayMap,
-    MapType.LPM_TRIE: LpmTrieMap,
-    MapType.QUEUE: QueueMap,
-    MapType.STACK: QueueMap,
-    MapType.BLOOM_FILTER: BloomFilterMap,
-    MapType.ARRAY_OF_MAPS: MapOfMaps,
-    MapType.HASH_OF_MAPS: MapOfMaps,
-    MapType.PROG_ARRAY: ProgArrayMap,
-    MapType.STACK_TRACE: StackTraceMap,
-    MapType.CGROUP_ARRAY: CgroupArrayMap,
-    MapType.CGROUP_STORAGE: AttachedStorageMap,
-    MapType.PERCPU_CGROUP_STORAGE: PerCpuAttachedStorageMap,
-    MapType.SK_STORAGE: SkStorageMap,
-    MapType.INODE_STORAGE: InodeStorageMap,
-    MapType.TASK_STORAGE: TaskStorageMap,
-    MapType.CGRP_STORAGE: CgroupStorageMap,
-    MapType.SOCKMAP: SockMap,
-    MapType.SOCKHASH: SockMap,
-    MapType.REUSEPORT_SOCKARRAY: ReuseportMap,
-    MapType.XSKMAP: XskMap,
-    MapType.DEVMAP: DevMap,
-    MapType.DEVMAP_HASH: DevMap,
-    MapType.CPUMAP: CpuMap,
-    MapType.USER_RINGBUF: UserRingBufMap,
-    MapType.STRUCT_OPS: StructOpsMap,
-    MapType.ARENA: ArenaMap,
-}
-"""By type; other floors add theirs. A type that is not here gets the plain `Map` with the kernel's verbs."""
-
-
-BY_ID = "to look at what others loaded needs CAP_SYS_ADMIN: run as root, or in a virtual machine"
-
-
-def make_map(
-    fd: int, info: MapInfo, codecs: Codecs | None, *, name: str | None = None, owned: bool = True
-) -> Map:
-    """The map object for a descriptor."""
-    return CLASSES.get(info.type, Map)(fd, info, codecs, name=name, owned=owned)
+FAMILIES = (
+    arena,
+    array,
+    bloom,
+    cgroups,
+    devices,
+    hash,
+    lpm_trie,
+    nested,
+    percpu,
+    prog_array,
+    queue,
+    sockets,
+    stack_trace,
+    storage,
+    struct_ops,
+    user_ringbuf,
+)
+"""The modules whose classes serve types of maps; those of buffers are in `pytest_bpfmaps.events`."""
 
 
 def map_by_id(map_id: int) -> Map:
     """Opens the map with that id (``BPF_MAP_GET_FD_BY_ID``, Linux 4.13, commit bd5f5f4ecb78)."""
     return _from_own_fd(open_map_id(map_id))
-
-
-def open_map_id(map_id: int) -> int:
-    """A new descriptor of the map with that id."""
-    fd = lib.bpf_map_get_fd_by_id(map_id)
-    fix = {-errno.ENOENT: "list the ids with 'bpftool map list'", -errno.EPERM: BY_ID}.get(fd)
-    return check(fd, MapError, "cannot open", on=f"map id {map_id}", fix=fix)
 
 
 def pinned_map(path: str) -> Map:

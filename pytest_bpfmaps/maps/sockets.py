@@ -6,6 +6,7 @@ import errno
 import socket
 from typing import Any, ClassVar
 
+from ..kernel.types import MapType
 from ..libbpf import ffi, lib
 from .references import Reference, ReferenceMap
 
@@ -40,7 +41,7 @@ class SocketMap(ReferenceMap):
     unreadable = "user space can read cookies only where the value is declared with 8 bytes (__u64)"
 
 
-class SockMap(SocketMap):
+class SockMap(SocketMap, types=(MapType.SOCKMAP, MapType.SOCKHASH)):
     """``BPF_MAP_TYPE_SOCKMAP`` and ``BPF_MAP_TYPE_SOCKHASH``.
 
     Linux 4.14, commit 174a79ff9515, and 4.18, commit 81110384441a; https://docs.kernel.org/bpf/map_sockmap.html.
@@ -72,7 +73,7 @@ class SockMap(SocketMap):
             self._refuse(-result, "delete", key)
 
 
-class ReuseportMap(SocketMap):
+class ReuseportMap(SocketMap, types=(MapType.REUSEPORT_SOCKARRAY,)):
     """``BPF_MAP_TYPE_REUSEPORT_SOCKARRAY``: Linux 4.19, commit 5dc4c4b7d4e8.
 
     The sockets of a port among which an ``sk_reuseport`` program chooses.
@@ -88,7 +89,7 @@ class ReuseportMap(SocketMap):
     }
 
 
-class XskMap(ReferenceMap):
+class XskMap(ReferenceMap, types=(MapType.XSKMAP,)):
     """``BPF_MAP_TYPE_XSKMAP``: Linux 4.18, commit fbfc504a24f5. AF_XDP sockets, by receive queue.
 
     https://docs.kernel.org/bpf/map_xskmap.html. User space can't read it.

@@ -11,6 +11,7 @@ from typing import Any, overload
 from ..errors import BpfError, MapKeyError, UnsupportedError, strerror
 from ..kernel.kallsyms import Symbol, kernel_symbols
 from ..kernel.processes import HasPid, ProcessSymbols
+from ..kernel.types import MapType
 from .sparse import SparseMap
 
 Process = int | HasPid | ProcessSymbols
@@ -185,7 +186,7 @@ def _called_from(frame: Frame) -> int:
     return frame.address - (1 if frame._index else 0)
 
 
-class StackTraceMap(SparseMap):
+class StackTraceMap(SparseMap, types=(MapType.STACK_TRACE,)):
     """``BPF_MAP_TYPE_STACK_TRACE`` (Linux 4.6, commit d5a3b1f69186).
 
     ``m[stack_id]`` gives a `StackTrace`. Kernel addresses are named by ``/proc/kallsyms``, user addresses by

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NoReturn
 
 from .. import BPF_ANY
 from ..errors import MapKeyError, MapTypeError, UnsupportedError
+from ..kernel.types import MapType
 from ..libbpf import ffi, lib
 from ..libbpf.calls import reason
 from .descriptors import closing, describe, descriptor_of, is_path, opened
@@ -87,7 +88,7 @@ class StorageMap(KeyedMap):
         return None, f"{self.owner} gets a value when {made}"
 
 
-class SkStorageMap(StorageMap):
+class SkStorageMap(StorageMap, types=(MapType.SK_STORAGE,)):
     """``BPF_MAP_TYPE_SK_STORAGE``: Linux 5.2, commit 6ac99e8f23d4. Keys are sockets, or their descriptors.
 
     https://docs.kernel.org/bpf/map_sk_storage.html.
@@ -99,7 +100,7 @@ class SkStorageMap(StorageMap):
     list_with = 'SEC("iter/bpf_sk_storage_map")'
 
 
-class InodeStorageMap(StorageMap):
+class InodeStorageMap(StorageMap, types=(MapType.INODE_STORAGE,)):
     """``BPF_MAP_TYPE_INODE_STORAGE``: Linux 5.10, commit 8ea636848aca; needs ``CONFIG_BPF_LSM=y``.
 
     Keys are open files, descriptors, or paths (symbolic links are followed).
@@ -115,7 +116,7 @@ class InodeStorageMap(StorageMap):
         return super()._owner(key)
 
 
-class TaskStorageMap(StorageMap):
+class TaskStorageMap(StorageMap, types=(MapType.TASK_STORAGE,)):
     """``BPF_MAP_TYPE_TASK_STORAGE``: Linux 5.11, commit 4cf1bc1f1045.
 
     Keys are pidfds, process ids (an int that is no open pidfd is one), or objects with ``.pid``. A thread's
@@ -150,7 +151,7 @@ class TaskStorageMap(StorageMap):
             ) from e
 
 
-class CgroupStorageMap(StorageMap):
+class CgroupStorageMap(StorageMap, types=(MapType.CGRP_STORAGE,)):
     """``BPF_MAP_TYPE_CGRP_STORAGE``: Linux 6.2, commit c4bcfb38a95e.
 
     Keys are paths of cgroups, or their descriptors. https://docs.kernel.org/bpf/map_cgrp_storage.html.

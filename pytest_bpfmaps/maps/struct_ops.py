@@ -9,6 +9,7 @@ from typing import Any
 
 from ..btf import Codecs, Record
 from ..errors import UnsupportedError
+from ..kernel.types import MapType
 from .base import Map
 from .info import MapInfo
 from .kernel_btf import vmlinux_codecs
@@ -23,7 +24,7 @@ class StructOpsState(IntEnum):
     READY = 3
 
 
-class StructOpsMap(Map):
+class StructOpsMap(Map, types=(MapType.STRUCT_OPS,)):
     """``BPF_MAP_TYPE_STRUCT_OPS``: Linux 5.6, commit 85d33df357b6.
 
     `LoadedObject.attach` registers it, closing the link takes it back. Its only element is the kernel's

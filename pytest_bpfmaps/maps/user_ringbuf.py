@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from ..btf import BytesCodec, Codec, Codecs
 from ..errors import AmbiguousNameError, ClosedError, MapError, NameLookupError
+from ..kernel.types import MapType
 from ..libbpf import check_pointer, ffi, lib
 from ..libbpf.calls import failure, reason
 from .base import Map
@@ -15,7 +16,7 @@ from .info import MapInfo
 _DEFAULT_STRUCT = "command"
 
 
-class UserRingBufMap(Map):
+class UserRingBufMap(Map, types=(MapType.USER_RINGBUF,)):
     """``BPF_MAP_TYPE_USER_RINGBUF``: Linux 6.1, commit 583c1f420173. `max_entries` is its size in bytes.
 
     A program takes the records with ``bpf_user_ringbuf_drain()`` (commit 205715673844) when it runs; the

@@ -1,0 +1,27 @@
+"""A map object for a descriptor or an id, of the class that serves its type."""
+
+from __future__ import annotations
+
+import errno
+
+from ..btf import Codecs
+from ..errors import MapError
+from ..libbpf import check, lib
+from .base import Map
+from .info import MapInfo
+
+BY_ID = "to look at what others loaded needs CAP_SYS_ADMIN: run as root, or in a virtual machine"
+
+
+def make_map(
+    fd: int, info: MapInfo, codecs: Codecs | None, *, name: str | None = None, owned: bool = True
+) -> Map:
+    """The map object for a descriptor."""
+    return Map.classes.get(info.type, Map)(fd, info, codecs, name=name, owned=owned)
+
+
+def open_map_id(map_id: int) -> int:
+    """A new descriptor of the map with that id."""
+    fd = lib.bpf_map_get_fd_by_id(map_id)
+    fix = {-errno.ENOENT: "list the ids with 'bpftool map list'", -errno.EPERM: BY_ID}.get(fd)
+    return check(fd, MapError, "cannot open", on=f"map id {map_id}", fix=fix)
