@@ -8,15 +8,12 @@ import time
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import TriggerError
 from ..kernel.running import timeout_scale
 from .netlink import refused_as
 from .packets import Sniffer, open_packet_socket
-
-if TYPE_CHECKING:
-    from .netns import NetNs
 
 Address = IPv4Interface | IPv6Interface
 AddressPair = tuple[str | None, str | None]
@@ -26,10 +23,21 @@ _NUD_PERMANENT = 0x80
 _SILENCE = 0.2  # seconds
 
 
+class Namespace(Protocol):
+    """What an interface needs of the `NetNs` that it is in."""
+
+    def enter(self) -> contextlib.AbstractContextManager[Any]: ...
+    def netlink(self) -> contextlib.AbstractContextManager[Any]: ...
+    def keep(self, closeable: contextlib.AbstractContextManager[Any]) -> None: ...
+    def interface(self, name: str) -> Interface: ...
+    def next_name(self) -> str: ...
+    def fileno(self) -> int: ...
+
+
 class Interface:
     """A network interface of a namespace; `Program.attach(interface=…)` takes it."""
 
-    def __init__(self, netns: NetNs, name: str, index: int) -> None:
+    def __init__(self, netns: Namespace, name: str, index: int) -> None:
         self.netns = netns
         self.name = name
         self.index = index
@@ -111,7 +119,7 @@ class Interface:
         with self.enter():
             listening = open_packet_socket(self.name, receive=True, outgoing=outgoing)
         sniffer = Sniffer(listening, str(self), packet)
-        self.netns._keep(sniffer)
+        self.netns.keep(sniffer)
         return sniffer
 
     def __repr__(self) -> str:
@@ -167,8 +175,8 @@ class Plan:
 
 
 def connect(
-    near_ns: NetNs,
-    far_ns: NetNs,
+    near_ns: Namespace,
+    far_ns: Namespace,
     plan: Plan,
     *,
     names: tuple[str | None, str | None],
@@ -178,7 +186,7 @@ def connect(
     """What `NetNs.veth_to` does."""
     number = plan.next_number()
     macs = plan.mac(number, 1), plan.mac(number, 2)
-    near_name, far_name = names[0] or near_ns._next_name(), names[1] or far_ns._next_name()
+    near_name, far_name = names[0] or near_ns.next_name(), names[1] or far_ns.next_name()
     pairs = [_parse(p) for p in (plan.addresses(number) if addresses is None else addresses)]
     size = {} if mtu is None else {"mtu": mtu}
     peer = {"ifname": far_name, "address": macs[1], "net_ns_fd": far_ns.fileno(), **size}

@@ -236,11 +236,11 @@ class NetNs:
                     Path("/proc/sys", name).write_text(value)
             _loopback_up(any_socket)
 
-    def _next_name(self) -> str:
+    def next_name(self) -> str:
         self._interface_number += 1
         return f"veth{self._interface_number - 1}"
 
-    def _keep(self, closeable: contextlib.AbstractContextManager[Any]) -> None:
+    def keep(self, closeable: contextlib.AbstractContextManager[Any]) -> None:
         self._stack.push(closeable)
 
     def _join(self, thread: threading.Thread, name: str) -> None:
