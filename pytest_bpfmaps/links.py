@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from .errors import AttachError, UnsupportedError
 from .kernel.link_details import watched_at
@@ -17,7 +17,13 @@ from .libbpf import check, ffi, lib
 
 if TYPE_CHECKING:
     from .maps.pins import Pins
-    from .programs import Program
+
+
+class Attachable(Protocol):
+    """A loaded program, as far as a link looks at it."""
+
+    @property
+    def fd(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ class Link:
         target = watched_at(self.fd, kind) or _target(kind, info._detail)
         return LinkInfo(kind, info.id, info.prog_id, target)
 
-    def update(self, program: Program) -> None:
+    def update(self, program: Attachable) -> None:
         """Puts another program of the same type in its place, with no moment without one (Linux 5.7).
 
         Raises `AttachError`, where this kind of link can't be updated too.
@@ -187,7 +193,7 @@ class Attachment(Link):
     def unpin(self) -> None:
         _ = self.fd
 
-    def update(self, program: Program) -> None:
+    def update(self, program: Attachable) -> None:
         self._open()
         if self._replace is None:
             _ = self.fd
