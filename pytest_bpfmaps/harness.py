@@ -25,6 +25,9 @@ from .output import Output
 Source = str | PathLike[str]
 Closeable = TypeVar("Closeable", bound="contextlib.AbstractContextManager[Any]")
 
+_OF_OPEN = frozenset({"code", "cflags", "defines", "pin_root", "btf"})
+"""The options of `Bpf.load` that `Bpf.open` takes; the others are those of `OpenedObject.configure`."""
+
 _POLL_FIRST = 0.001
 _POLL_MOST = 0.05
 
@@ -157,12 +160,18 @@ class Bpf:
         """Loads what the verifier must reject, and returns its error.
 
         `patterns` are regular expressions that its log must have, one behind the other; `options` are those
-        of `load`. Raises `ExpectationError` (an `AssertionError`) when the programs are accepted or a pattern
-        is missing, and what `load` raises for other reasons.
+        of `load`. With ``code=`` among them `source` is the first pattern. Raises `ExpectationError` (an
+        `AssertionError`) when the programs are accepted or a pattern is missing, and what `load` raises for
+        other reasons.
         """
         from .rejections import expect_rejection
 
-        return expect_rejection(self, source, patterns, options)
+        wanted: Sequence[Any] = patterns
+        if source is not None and options.get("code") is not None:
+            wanted, source = (source, *patterns), None
+        opening = {name: value for name, value in options.items() if name in _OF_OPEN}
+        configuring = {name: value for name, value in options.items() if name not in _OF_OPEN}
+        return expect_rejection(lambda: self.open(source, **opening).configure(**configuring), wanted)
 
     def create_map(
         self,

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
 
 from .errors import ExpectationError, VerifierError
+from .objects import OpenedObject
 from .second_look import log_of_accepted
 from .verifier.messages import Mismatch, by_regex, mismatch
 
-if TYPE_CHECKING:
-    from .harness import Bpf, Source
-    from .objects import OpenedObject
-
 Pattern = str | re.Pattern[str]
-_OF_OPEN = ("code", "cflags", "defines", "pin_root", "btf")
 _TAIL = 20  # lines
 
 
 def expect_rejection(
-    bpf: Bpf, source: Source | None, patterns: Sequence[Any], options: Mapping[str, Any]
+    open_configured: Callable[[], OpenedObject], patterns: Sequence[Pattern]
 ) -> VerifierError:
     """Loads an object that the verifier must reject with a log that has `patterns` in that order.
 
-    With ``code=`` among the `options` (those of ``bpf.load``) `source` is the first pattern. Raises
+    `open_configured` opens the object, again to have the log where the verifier accepts it. Raises
     `ExpectationError` when the programs are accepted or a pattern is missing, and what ``bpf.load`` raises.
     """
-    if source is not None and options.get("code") is not None:
-        source, patterns = None, (source, *patterns)
     wanted = [by_regex(p) for p in patterns]
-    error = _load(_open(bpf, source, options))
+    error = _load(open_configured())
     if error is None:
-        opened = _open(bpf, source, options)
+        opened = open_configured()
         names = [p.name for p in opened.programs if p.autoload]
         raise ExpectationError(
             "the verifier accepted",
@@ -65,12 +58,6 @@ def tail(log: str) -> str:
     lines = log.rstrip("\n").splitlines()
     cut = ["…"] if len(lines) > _TAIL else []
     return "\n".join(f"  {line}" for line in cut + lines[-_TAIL:])
-
-
-def _open(bpf: Bpf, source: Source | None, options: Mapping[str, Any]) -> OpenedObject:
-    opening = {n: v for n, v in options.items() if n in _OF_OPEN}
-    configuring = {n: v for n, v in options.items() if n not in _OF_OPEN}
-    return bpf.open(source, **opening).configure(**configuring)
 
 
 def _load(opened: OpenedObject) -> VerifierError | None:
