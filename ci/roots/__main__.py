@@ -119,6 +119,10 @@ def run_job(job: jobs.Job, options: argparse.Namespace) -> results.Result | None
             roots.say(f"{job.name}: {suite} has no package of it")
     if found := jobs.on_this_machine(job):
         return run_job_from(job, found, commands, options)
+    if job.wheel:
+        with opened_for(job, suites.own_or_stable(), options) as root:
+            jobs.install_from_wheel(job, root)
+            return run_commands(job.name, root, commands, options)
     why = jobs.missing(job)
     print(f"ci/hosts: {why}", file=sys.stderr)
     if options.skip_missing:
@@ -130,9 +134,8 @@ def run_job_from(
     job: jobs.Job, folder: Path, commands: dict[str, str], options: argparse.Namespace
 ) -> results.Result:
     """Run a job with what `folder` has, in a root of the release that runs here: what is there fits to it."""
-    own = suites.codename()
     roots.say(f"{job.name}: from {folder}")
-    with opened_for(job, own if own in suites.SUITES else "trixie", options) as root:
+    with opened_for(job, suites.own_or_stable(), options) as root:
         jobs.install_from_folder(job, root, folder)
         return run_commands(job.name, root, commands, options)
 

@@ -20,7 +20,10 @@ COMMANDS = {"demo": "ci/demo", "test": "ci/test", "gallery": f"{_SETUP} && {_GAL
 
 @dataclass(frozen=True)
 class Job:
-    """`thing` in version `version`, if any: the suites that may have it, the command that tests it."""
+    """`thing` in version `version`, if any: the suites that may have it, the command that tests it.
+
+    `wheel` is a requirement of PyPI that has it, for what no release has.
+    """
 
     thing: str
     version: str
@@ -28,17 +31,18 @@ class Job:
     packages: tuple[str, ...]
     command: str
     from_elsewhere: str
+    wheel: str = ""
 
     @property
     def name(self) -> str:
         return f"{self.thing}-{self.version}" if self.version else self.thing
 
 
-def _clang(version: str, *suites: str) -> Job:
+def _clang(version: str, *suites: str, wheel: str = "") -> Job:
     name = f"clang-{version}"
     tests = f"{_GALLERY} tests/unit/test_compiler*.py --bpf-clang={name}"
     elsewhere = f"--from {name}=FOLDER, with {name} in its bin/, as LLVM's own builds have it"
-    return Job("clang", version, suites, (name,), f"{_SETUP} && {tests}", elsewhere)
+    return Job("clang", version, suites, (name,), f"{_SETUP} && {tests}", elsewhere, wheel)
 
 
 def _python(version: str, *suites: str) -> Job:
@@ -66,7 +70,7 @@ JOBS = {
         _clang("17", "trixie"),
         _clang("18", "trixie"),
         _clang("19", "trixie", "bookworm", "sid"),
-        _clang("20"),
+        _clang("20", wheel="ziglang==0.15.*"),
         _clang("21", "sid", "trixie-backports"),
         _python("3.11", "bookworm"),
         _python("3.12"),
@@ -121,6 +125,22 @@ def install_from_release(job: Job, root: Root) -> bool:
     if job.thing == "python":
         root.variables["PYTHON"] = f"python{job.version}"
     return True
+
+
+def install_from_wheel(job: Job, root: Root) -> None:
+    """Install the clang that PyPI's ziglang carries: ``zig clang`` is clang itself, with all LLVM targets."""
+    at = f"/opt/{job.name}"
+    package = f"$({at}/bin/python -c 'import ziglang; print(ziglang.__path__[0])')"
+    wrapper = f'#!/bin/sh\nexec {at}/zig clang -resource-dir={at}/resources "$@"\n'
+    root.output("apt-get update -qq")
+    root.output(_apt_install(["python3-venv", "ca-certificates"]))
+    root.output(f"python3 -m venv {at} && {at}/bin/pip install -q {shlex.quote(job.wheel)}")
+    root.output(
+        f"ln -s {package}/zig {at}/zig; mkdir {at}/resources; ln -s {package}/lib/include {at}/resources/"
+    )
+    root.output(
+        f"printf %s {shlex.quote(wrapper)} >/usr/local/bin/{job.name}; chmod +x /usr/local/bin/{job.name}"
+    )
 
 
 def on_this_machine(job: Job) -> Path | None:

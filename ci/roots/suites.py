@@ -29,6 +29,12 @@ def codename() -> str:
     return system.get("VERSION_CODENAME", "sid" if system.get("ID") == "debian" else "")
 
 
+def own_or_stable() -> str:
+    """The suite that runs here, or Debian 13 where none of them does."""
+    own = codename()
+    return own if own in SUITES else "trixie"
+
+
 def archive(suite: str) -> list[str]:
     """The lines of sources.list(5) for `suite`; ``bookworm-backports`` includes bookworm's.
 
