@@ -203,7 +203,7 @@ def test_the_ini_option_and_the_strict_run(pytester, ini, arguments, refused):
     code = HEAD + MAPS["ring-value"]
     pytester.makeini(f"[pytest]\n{ini}\n")
     pytester.makepyfile(f"def test_it(bpf):\n    bpf.load(code={code!r})\n")
-    result = pytester.runpytest(*arguments)
+    result = pytester.runpytest_subprocess(*arguments)
     result.assert_outcomes(failed=int(refused), passed=int(not refused), warnings=int(not refused))
     shown = (
         "*PortabilityError: cannot load *inline.bpf.c:*"
