@@ -106,7 +106,7 @@ class Builder:
         if known:
             why = f"{known[0]} (clang {self.clang.version})"
             return self._error(why, details=errors_first(shortened(details)), fix=known[1])
-        if outcome.code < 0 or _CRASH in details:
+        if _signal_name(outcome.code) or _CRASH in details:
             return self._error(
                 f"clang {self.clang.version} crashed{_signal_name(outcome.code)}",
                 details=_FRAME.sub("", details),
