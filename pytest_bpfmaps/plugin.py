@@ -163,7 +163,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 def _have_workers_wait(config: pytest.Config) -> None:
     """With ``-n``, where BPF programs can't be loaded here: what pytest-xdist starts may be a guest."""
-    if config.getoption("dist", "no") == "no" or not config.getoption("tx") or _only_looks(config):
+    if not _only_distributes(config) or _only_looks(config):
         return
     from .report.auto import refusal
 
@@ -248,19 +248,30 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         lines = [f"bpfmaps: {config.stash[SELECTION].header()}"]
     if missing := lacking():
         lines.append(f"bpfmaps: no {', no '.join(missing)} on this machine: see `bpfmaps doctor`")
+    if GUESTS not in config.stash and _only_distributes(config):
+        lines.append(_vmlinux_line(config))
     return lines
+
+
+def _only_distributes(config: pytest.Config) -> bool:
+    """Whether pytest-xdist's workers collect, and this process does not."""
+    return config.getoption("dist", "no") != "no" and bool(config.getoption("tx"))
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
     """Whose types the header ``vmlinux.h`` has, where the header of the run could not tell."""
     if GUESTS in config.stash or not any(map(is_bpf_item, items)):
         return []
+    return [_vmlinux_line(config)]
+
+
+def _vmlinux_line(config: pytest.Config) -> str:
     from .errors import VmError
     from .fixtures import vmlinux_setting
     from .report.machine import vmlinux_line
 
     try:
-        return [vmlinux_line(config, vmlinux_setting(config).choose())]
+        return vmlinux_line(config, vmlinux_setting(config).choose())
     except VmError as error:
         raise pytest.UsageError(str(error)) from None
 

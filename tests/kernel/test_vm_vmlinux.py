@@ -113,10 +113,19 @@ def test_the_ini_option(run, pytester):
     assert run()[0][0][1] == 12
 
 
+@pytest.mark.parametrize("arguments", [[], ["--bpf-kernel=host"]], ids=["plain", "host"])
+def test_workers_of_this_machine_are_told_of_in_the_header(run, arguments):
+    _, result = run("-n", "2", *arguments)
+    lines = [line for line in result.outlines if line.startswith("bpfmaps: vmlinux.h ")]
+    assert len(lines) == 1
+    assert lines[0].endswith(", the newest")
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["one", "workers"])
 @pytest.mark.parametrize("value", ["5.99", "no/such/vmlinux.h"])
-def test_what_is_not_there_is_refused(pytester, monkeypatch, value):
+def test_what_is_not_there_is_refused(pytester, monkeypatch, value, workers):
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
     pytester.makepyfile(TEST)
-    result = pytester.runpytest_subprocess(f"--bpf-vmlinux={value}")
+    result = pytester.runpytest_subprocess(f"--bpf-vmlinux={value}", *workers)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert value in result.stderr.str() + result.stdout.str()
