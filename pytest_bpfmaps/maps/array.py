@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, KeysView, Sequence
+from typing import Any, cast
 
+from ..btf.codec import IntCodec
 from ..kernel.types import MapType
 from .elements import Elements, read_mapped
 from .hash import HashMap
@@ -16,6 +17,16 @@ class ArrayMap(HashMap, types=(MapType.ARRAY,)):
 
     def __len__(self) -> int:
         return self.max_entries
+
+    def keys(self) -> KeysView[Any]:
+        """Its indices."""
+        if type(self._key) is not IntCodec or self.max_entries - 1 > self._key.maximum:
+            return super().keys()
+        self.fd  # noqa: B018 - raises when it is closed; otherwise there is nothing to ask the kernel for
+        return KeysView(cast(Any, range(self.max_entries)))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.keys())
 
     def clear(self) -> None:
         """Sets all elements to zero; an array's elements can't be deleted."""

@@ -26,6 +26,14 @@ class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
     Iteration and views work on the keys that were there when they started.
     """
 
+    def __getitem__(self, key: Any) -> Any:
+        # dict(m) comes here for each element: no more than what finds it
+        out = bytearray(self._value_bytes)
+        raw = self._encode_key(key)
+        if lib.bpf_map_lookup_elem(self._fd, ffi.from_buffer(raw), ffi.from_buffer(out)) == 0:
+            return self._decode_value(out)
+        return self.lookup_elem(key)
+
     def __contains__(self, key: Any) -> bool:
         out = bytearray(self._value_bytes)
         raw = self._encode_key(key)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps import MapError, MapValueError
+from pytest_bpfmaps import ClosedError, MapError, MapValueError
 
 STATS = "struct stats { __u64 count; __u32 most; char comm[4]; };"
 
@@ -41,6 +41,32 @@ def test_array_bounds(make_map):
         del m[1]
     assert caught.value.errno == errno.EINVAL
     assert 4 not in m
+
+
+@pytest.mark.parametrize("type", ["array", "percpu_array"])
+@pytest.mark.parametrize("key", ["__u32", "int", "enum place"])
+def test_the_keys_of_an_array(make_map, type, key):
+    m = make_map(type, key=key, max_entries=3, prologue="enum place { FIRST, SECOND };")
+    assert len(m.keys()) == 3
+    assert m.keys() == {0, 1, 2} == set(m) == dict(m).keys()
+    assert m.keys() & {2, 3} == {2}
+    assert m.keys() - {0, 1} == {2}
+    assert [key in keys for keys in (m.keys(), m) for key in (2, 3)] == [True, False] * 2
+    assert list(map(str, m.keys())) == list(map(str, m.items().mapping))
+    assert dict(m) == {key: m[key] for key in m} == m
+    m.close()
+    for read in (m.keys, lambda: iter(m), lambda: dict(m), lambda: m[0]):
+        with pytest.raises(ClosedError):
+            read()
+
+
+def test_reading_one_by_one_never_shows_what_was_there_before(make_map):
+    m = make_map("array", max_entries=64)
+    seen = []
+    for key in m:
+        m[63] = key
+        seen.append((m[key], m[63]))
+    assert seen == [(0, key) for key in range(63)] + [(63, 63)]
 
 
 @pytest.mark.parametrize("type", ["percpu_hash", "percpu_array", "lru_percpu_hash"])
