@@ -137,13 +137,27 @@ def _exists(name: str) -> str:
 
 
 _NO_CALLEE = re.compile(r"call \S*#0$")
+_UNRESOLVED = re.compile(r"^kfunc '(\w+)' is referenced but wasn't resolved$", re.MULTILINE)  # libbpf 1.2
 
 
 def absent_weak(found: Rejection, path: Path) -> Answer | None:
     """For a call of a weak function of the kernel's that this kernel lacks; None for another rejection.
 
-    libbpf leaves the number 0 there, which the verifier does not explain. `path` is the object.
+    libbpf 1.1 leaves the number 0 there, which the verifier does not explain. Later ones put the function's
+    name into the log. `path` is the object.
     """
+    told = _UNRESOLVED.search(found.text)
+    name = told[1] if told else _absent_of_object(found, path)
+    if name is None:
+        return None
+    return (
+        _came_with(f"the call is not guarded, and Linux {release()} has no {name}", f"kfunc {name}"),
+        f"guard it: if ({_exists(name)}) …; or mark the test bpf_requires(kfunc={name!r})",
+    )
+
+
+def _absent_of_object(found: Rejection, path: Path) -> str | None:
+    """The weak function that the kernel lacks: the one that a rejected line calls, else the first."""
     calls = [s.source for s in found.steps.values() if _NO_CALLEE.match(s.instruction)]
     if not calls and "kernel function call not eliminated" not in found.text:
         return None
@@ -154,13 +168,7 @@ def absent_weak(found: Rejection, path: Path) -> Answer | None:
     except (OSError, ValueError, NoTypesError):
         return None
     called = [n for n in absent if any(re.search(rf"\b{n}\b", source) for source in calls)]
-    name = next(iter(called or absent), None)
-    if name is None:
-        return None
-    return (
-        _came_with(f"the call is not guarded, and Linux {release()} has no {name}", f"kfunc {name}"),
-        f"guard it: if ({_exists(name)}) …; or mark the test bpf_requires(kfunc={name!r})",
-    )
+    return next(iter(called or absent), None)
 
 
 NO_SECTION = (

@@ -67,7 +67,8 @@ def apt_options() -> list[str]:
 
 def network_options(dump: str) -> list[str]:
     """The lines of ``apt-config dump`` that a root needs to reach the mirror."""
-    wanted = re.compile(r'Acquire::(https?::\S+|Retries|ForceIPv[46]) "[^"]+";', re.IGNORECASE)
+    names = r"https?::\S+|Retries|ForceIPv[46]|Check-Valid-Until"
+    wanted = re.compile(rf'Acquire::({names}) "[^"]+";', re.IGNORECASE)
     return [line for line in dump.splitlines() if wanted.fullmatch(line) and "Auto-Detect" not in line]
 
 

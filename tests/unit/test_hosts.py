@@ -68,6 +68,7 @@ Acquire::http::Proxy-Auto-Detect "/usr/bin/ask";
 Acquire::Retries "3";
 """
     assert hosts("suites").network_options(dump) == [
+        'Acquire::Check-Valid-Until "false";',
         'Acquire::http::Proxy "http://proxy:3128/";',
         'Acquire::https::mirror.example::CaInfo "/etc/ssl/own.pem";',
         'Acquire::Retries "3";',
