@@ -60,6 +60,11 @@ class AptError(Exception):
             for m in re.finditer(r"repository '\S+ (\S+) Release' does not have a Release file", str(self))
         }
 
+    def expired(self) -> str | None:
+        """Since when the mirror's index is no longer valid: "21d 22h 40min 11s"; None where it is."""
+        match = re.search(r"is expired \(invalid since ([^)]+)\)", str(self))
+        return match[1] if match else None
+
     def unsigned(self) -> bool:
         """Whether a signature could not be verified."""
         return bool(re.search(r"GPG error|signature|is not signed|not be authenticated", str(self)))

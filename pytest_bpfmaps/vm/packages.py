@@ -145,7 +145,13 @@ def _explain(error: AptError, spec: str, main: sources.Source) -> VmError:
         why = f"the mirror {_host(main)} has no suite {suite!r}"
         fix = closest(suite, _SUITES[distribution])
         return VmError("cannot fetch kernel", on=repr(spec), why=why, fix=fix)
-    if error.unsigned():
+    if since := error.expired():
+        why = f"the index of {suite!r} on {_host(main)} is out of date (no longer valid since {since})"
+        fix = (
+            "the mirror gets no updates; to take what it has, write 'Acquire::Check-Valid-Until \"false\";' "
+            "into /etc/apt/apt.conf.d/99check-valid-until"
+        )
+    elif error.unsigned():
         keys = main.signed_by or "apt's trusted.gpg.d"
         why = f"the signature of {suite!r} can't be verified with the keys in {keys}"
         fix = f"install a {distribution}-archive-keyring package that knows that suite's key"

@@ -38,6 +38,8 @@ class Archive:
         self.root, self._keys, self._monkeypatch = root, keys, monkeypatch
         (root / "pool").mkdir(parents=True)
         (root / "system/lists/partial").mkdir(parents=True)
+        self.settings = root / "system/apt.conf.d"
+        self.settings.mkdir()
 
     def suite(
         self,
@@ -47,6 +49,7 @@ class Archive:
         origin: str = "Debian",
         sign: bool = True,
         component: str = "main",
+        valid_until: str | None = None,
     ) -> None:
         """Publish `packages` as the suite `name`."""
         dist = self.root / "dists" / name
@@ -57,6 +60,7 @@ class Archive:
             write(dist, {path: data})
             entry += f"\n {hashlib.sha256(data).hexdigest()} {len(data)} {path}"
         fields = {"Origin": origin, "Codename": name, "Date": "Thu, 01 Jan 2026 00:00:00 UTC"}
+        fields |= {"Valid-Until": valid_until} if valid_until else {}
         fields |= {"Architectures": "amd64", "Components": component, "SHA256": entry}
         (dist / "Release").write_text(
             "".join(f"{k}: {v}\n".replace(": \n", ":\n") for k, v in fields.items())
@@ -80,6 +84,7 @@ class Archive:
         sources.write_text("".join(f"{k}: {v}\n" for k, v in fields.items()))
         conf = f'Dir::Etc::SourceList "{sources}"; Dir::Etc::SourceParts "/dev/null";'
         conf += f'Dir::State::Lists "{sources.parent}/lists"; Acquire::Retries "0";'
+        conf += f'Dir::Etc::Parts "{self.settings}";'
         (self.root / "system/apt.conf").write_text(conf)
         self._monkeypatch.setenv("APT_CONFIG", str(self.root / "system/apt.conf"))
 

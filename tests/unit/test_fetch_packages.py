@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -226,6 +227,21 @@ class TestErrors:
             fetch("debian:bookworm", catalogue, Silent())
         assert "connect" in str(caught.value)
         assert catalogue.names() == []
+
+    def test_an_index_that_is_out_of_date(
+        self, archive: Archive, make: Callable[..., Path], catalogue: Catalogue
+    ) -> None:
+        packages = kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1")
+        archive.suite("bookworm", packages, valid_until="Fri, 02 Jan 2026 00:00:00 UTC")
+        archive.use()
+        with pytest.raises(VmError, match=r"the index of 'bookworm' on .* is out of date") as caught:
+            fetch("debian:bookworm", catalogue, Silent())
+        assert caught.value.fix is not None
+        remedy = re.search(r"write '(.*)' into /etc/apt/apt\.conf\.d/(\S+)", caught.value.fix)
+        assert remedy is not None
+        (archive.settings / remedy[2]).write_text(remedy[1])
+        fetch("debian:bookworm", catalogue, Silent())
+        assert catalogue.names() == ["6.1"]
 
     def test_signature_of_an_unknown_key(
         self, archive: Archive, make: Callable[..., Path], catalogue: Catalogue, tmp_path: Path
