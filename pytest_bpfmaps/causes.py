@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .compiler.elf import STB_WEAK, Elf
+from .elf import STB_WEAK, Elf
 from .kernel.features import probe
 from .kernel.known_names import is_function
 from .kernel.mounts import has_sysfs, how_to_mount

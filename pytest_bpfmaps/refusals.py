@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from .attach.sections import kind
 from .btf.lines import source_lines
 from .causes import NO_SECTION, absent_weak, explain_log, refused_helper, refused_map, refused_program_type
-from .compiler.elf import STT_FUNC, Elf
 from .contexts import context_codec, refused_field
 from .declared import line_of_call, line_of_extern, line_of_map, line_of_program, line_of_section, use_of
+from .elf import STT_FUNC, Elf
 from .errors import LoadError, VerifierError
 from .kernel.names import explain_no_type
 from .kernel.privilege import refusal_hint

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .btf import Btf
 from .btf.decl_tags import function_tags
-from .compiler.elf import SHF_EXECINSTR, STT_FUNC, Elf
+from .elf import SHF_EXECINSTR, STT_FUNC, Elf
 from .errors import ExpectationError, LoadError
 from .kernel.features import Feature, probe
 from .kernel.privilege import effective_capabilities, only_capabilities

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from ..errors import AttachError, closest
-from ..kernel.names import functions_like, likely, traceable_functions
+from ..errors import AttachError
+from ..kernel.names import functions, functions_like, traceable_functions
 from ..kernel.unloaded import explain_unloaded
 from ..libbpf import ffi, lib, opts, to_str
 from ..libbpf.syscalls import address, bpf, pack
@@ -78,18 +78,18 @@ def check_cookies(cookies: Any, count: int, on: str) -> list[int]:
     return made
 
 
-def _names(functions: Any, on: str) -> list[str]:
-    if not isinstance(functions, str):
-        return [str(name) for name in functions]
-    found = functions_like(functions)
+def _names(wanted: Any, on: str) -> list[str]:
+    if not isinstance(wanted, str):
+        return [str(name) for name in wanted]
+    found = functions_like(wanted)
     if not found:
-        why, fix = explain_unloaded(functions) or (
+        why, fix = explain_unloaded(wanted) or (
             "no kernel function that can be traced fits",
-            closest(functions, likely(functions, traceable_functions() or ())),
+            (traceable_functions() or functions()).closest(wanted),
         )
         raise AttachError(
             f"cannot attach {on}",
-            on=f"to functions={functions!r}",
+            on=f"to functions={wanted!r}",
             why=why,
             fix=fix,
             errno=errno.ENOENT,

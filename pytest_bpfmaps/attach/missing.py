@@ -7,9 +7,8 @@ from typing import Any
 
 from ..errors import ENOTSUPP, closest
 from ..kernel.names import (
+    explain_no_type,
     functions,
-    likely,
-    raw_tracepoints,
     traceable_functions,
     tracepoint_names,
 )
@@ -19,6 +18,7 @@ from ..kernel.tracefs import no_tracefs, tracefs
 from ..kernel.unloaded import explain_unloaded
 from ..kernel.vmlinux import (
     FUNC,
+    TYPEDEF,
     NoTypesError,
     enumerators,
     has_type,
@@ -29,6 +29,8 @@ from . import uprobes
 
 Target = dict[str, Any]
 Answer = tuple[str, str | None] | None
+
+_SYSCALLS = ("__x64_sys_", "__arm64_sys_", "sys_")
 
 
 def explain_missing(number: int, target: Target) -> Answer:
@@ -75,7 +77,7 @@ def _tracepoint(category: str, event: str) -> Answer:
         return unloaded
     known = tracepoint_names(category)
     if (root / "events" / category).is_dir():
-        return f"{category} has no tracepoint {event!r}", closest(event, likely(event, known) or known)
+        return f"{category} has no tracepoint {event!r}", closest(event, known)
     return f"there are no tracepoints of {category!r}", closest(category, known)
 
 
@@ -85,12 +87,11 @@ def _raw_tracepoint(name: str, number: int) -> Answer:
             return _beyond_arguments(name, count) if number == errno.EINVAL else None
     except NoTypesError:
         return None
-    known = raw_tracepoints()
-    if name in known or not known:
+    if has_type(f"btf_trace_{name}", TYPEDEF):
         return None
     if unloaded := explain_unloaded(name, "tracepoint"):
         return unloaded
-    return f"there is no tracepoint {name!r}", closest(name, likely(name, known) or known)
+    return explain_no_type("tp_btf", name)
 
 
 def _beyond_arguments(name: str, count: int) -> Answer:
@@ -101,30 +102,29 @@ def _beyond_arguments(name: str, count: int) -> Answer:
 
 
 def _syscall(name: str) -> Answer:
-    known = {f.partition("_sys_")[2] for f in functions() if f.startswith(("__x64_sys_", "__arm64_sys_"))}
-    if name in known or not known:
+    known = functions()
+    prefix = next((p for p in _SYSCALLS if f"{p}read" in known), None)
+    if prefix is None or f"{prefix}{name}" in known:
         return None
-    return f"there is no system call {name!r}", closest(name, likely(name, known) or known)
+    return f"there is no system call {name!r}", known.closest(name, prefix)
 
 
 def _function(name: str, offset: int, number: int) -> Answer:
     known = functions()
-    if not any(known):
+    if not known:
         return None
     if name not in known:
         if unloaded := explain_unloaded(name):
             return unloaded
-        parts = sorted(f for f in known if f.startswith(name + "."))
-        if parts:
+        if parts := known.starting(f"{name}."):
             return (
                 f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
                 "take that name; parts of the function may be inlined elsewhere",
             )
-        return f"this kernel has no function {name!r}, or it is inlined everywhere", (
-            closest(name, likely(name, known))
-        )
-    if number == errno.EADDRNOTAVAIL or (number == errno.EINVAL and known[name] > 1):
-        return f"{known[name]} functions of this kernel have the name {name!r}", "take another function"
+        return explain_no_type("", name)  # which looks in a text of half the length
+    count = known.count(name)
+    if number == errno.EADDRNOTAVAIL or (number == errno.EINVAL and count > 1):
+        return f"{count} functions of this kernel have the name {name!r}", "take another function"
     traceable = traceable_functions()
     if (
         number in (errno.EINVAL, errno.ENOENT, errno.ESRCH)
@@ -134,7 +134,7 @@ def _function(name: str, offset: int, number: int) -> Answer:
     ):
         return (
             f"{name!r} is a function that must not be traced (notrace, or blacklisted for kprobes)",
-            closest(name, [n for n in likely(name, traceable) if n != name]),
+            traceable.closest(name),
         )
     if number == errno.ENOENT and tracefs() is None:
         return no_tracefs()

@@ -160,26 +160,24 @@ def _ambiguous(binary: Path, file: ElfFunctions, name: str, functions: list[Func
 
 
 def _no_function(binary: Path, file: ElfFunctions, name: str) -> tuple[str, str]:
-    names = file.names()
     base = name.partition("@")[0]
-    if not names:
+    if not file.has_names():
         return f"{binary} has no symbols", (
             "install its debug symbols, or give a file offset: attach(binary=…, offset=…)"
         )
-    if base in names:
-        versions = file.versions(base)
+    if versions := file.versions(base):
         return f"{binary} has no function {name!r}", f"there are: {', '.join(versions)}"
-    if parts := sorted(n for n in names if n.startswith(f"{base}.")):
+    if parts := file.starting(f"{base}."):
         return (
             f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
             "take that name; parts of the function may be inlined elsewhere",
         )
-    return f"{binary} has no function {name!r}", closest(name, names)
+    return f"{binary} has no function {name!r}", file.closest(name)
 
 
 def _instead(file: ElfFunctions, name: str) -> str:
     base = name.partition("@")[0]
-    near = sorted(n for n in file.names() if base in n and n != base and not n.endswith(("_chk", "_ifunc")))
+    near = [n for n in file.having(base) if n != base and not n.endswith(("_chk", "_ifunc"))]
     some = f", such as {near[0]!r}" if near else ""
     return f"attach when the program runs, with pid=; or name the code that is chosen{some}"
 
@@ -219,9 +217,7 @@ def _matching(binary: Path, pattern: str, target: Target, on: str) -> Iterator[t
     file = _functions(binary, target, on)
     matching = file.matching(pattern)
     if not matching:
-        raise _refused(
-            target, on, "it has no such function", closest(pattern, file.names()), number=errno.ENOENT
-        )
+        raise _refused(target, on, "it has no such function", file.closest(pattern), number=errno.ENOENT)
     left_out = []
     for function in matching:
         if not function.is_ifunc:

@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..elf import Elf
 from .types import Btf
 
 _HEADER = struct.Struct("=HBBIIIII")
@@ -34,14 +35,9 @@ def source_lines(path: Path) -> list[SourceLine]:
 
 
 def _read(path: Path) -> list[SourceLine]:
-    from elftools.elf.elffile import ELFFile
-
-    with path.open("rb") as file:
-        elf = ELFFile(file)
-        btf, ext = (elf.get_section_by_name(name) for name in (".BTF", ".BTF.ext"))
-        if btf is None or ext is None:
-            return []
-        return _parse(Btf(btf.data()), ext.data())
+    elf = Elf(path.read_bytes())
+    btf, ext = (elf.section(name) for name in (".BTF", ".BTF.ext"))
+    return _parse(Btf(elf.content(btf)), elf.content(ext)) if btf and ext else []
 
 
 def _parse(btf: Btf, raw: bytes) -> list[SourceLine]:

@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 
 from ..btf.types import Btf, BtfType, Kind
+from ..elf import STT_OBJECT, Elf, Section, Symbol
 from ..errors import LoadError
-from .elf import STT_OBJECT, Elf, Section, Symbol
 
 _FIX = 'define the map anew: struct { __uint(type, …); __type(key, …); … } name SEC(".maps");'
 # iproute2's struct bpf_elf_map has names of its own

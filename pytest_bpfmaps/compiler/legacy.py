@@ -13,9 +13,7 @@ from pathlib import Path
 
 from ..btf.editor import BtfEditor
 from ..btf.types import Kind
-from ..errors import LoadError
-from .definitions import Definition, inner_of, is_legacy, read_definitions, refusal
-from .elf import (
+from ..elf import (
     RELOCATION,
     SHF_ALLOC,
     SHF_EXECINSTR,
@@ -31,6 +29,8 @@ from .elf import (
     Symbol,
     moved,
 )
+from ..errors import LoadError
+from .definitions import Definition, inner_of, is_legacy, read_definitions, refusal
 
 _MAPS = ".maps"
 _NOTE = ".bpfmaps.legacy"  # a section of the upgraded object: the names of the maps that were legacy ones

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..btf.soundness import check_soundness
+from ..elf import Elf
 from ..errors import LoadError
-from .elf import Elf
 
 
 def check_object(data: bytes, on: str) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import warnings
 
 from ..errors import UnsupportedError
 from .features import Feature, probe
 from .privilege import may_load_everything
-from .unknown_names import refuse_unknown
+from .unknown_names import find_unknown
 from .unloaded import module_to_load
 
 
@@ -22,11 +21,9 @@ def absent_target(section: str) -> Feature | None:
         return None
     try:
         feature = probe("attach", section)
-        if feature:
-            return None
-        with warnings.catch_warnings(action="error", category=UserWarning):
-            refuse_unknown("attach", section)
-    except (UnsupportedError, UserWarning):
+    except UnsupportedError:
+        return None
+    if feature or find_unknown("attach", section):
         return None
     return None if module_to_load(_named(section)) else feature
 

@@ -11,16 +11,17 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property, lru_cache
 from typing import Any
 
+from ..errors import closest
 from .debug_files import DebugFiles
 from .elf_file import ElfError, open_elf
+from .elf_table import ElfSymbol, SymbolTable
+from .name_text import Names
 
-_FUNC, _IFUNC, _FILE = 2, 10, 4  # STT_*
-_LOCAL = 0  # STB_LOCAL
 _HIDDEN = 0x8000  # of an entry of .gnu.version: not the default
 _COLD = re.compile(r"\.cold(\.\d+)?$")  # a part of a function that is entered by a jump
 
@@ -62,8 +63,7 @@ class ElfFunctions:
         with open_elf(path) as elf:
             self.is_program = elf["e_type"] in ("ET_EXEC", "ET_DYN")
             self._loads = _loads(elf)
-            self._exported = list(_dynamic(elf))
-            self._all = list(_static(elf, {(f.name, f.address) for f in self._exported}))
+            self._own = [_Exported(elf), _Static(elf)]
             self._files = DebugFiles.of(elf, path)
 
     def find(self, name: str) -> Function | None:
@@ -73,7 +73,7 @@ class ElfFunctions:
         file of their own. Without a version it is the default one. Raises `Ambiguous`.
         """
         for table in self._tables():
-            found = _choose(table, name)
+            found = _choose(table.named(name.partition("@")[0]), name)
             if len({f.address for f in found}) > 1:
                 raise Ambiguous(found)
             if found:
@@ -86,10 +86,12 @@ class ElfFunctions:
         A pattern without ``@`` means the default versions.
         """
         fits = re.compile(translate(pattern)).match
+        functions = _each_once(f for table in self._own for f in table)
+        defaults = {f.name for f in functions if f.is_default}
         found: dict[int, Function] = {}
-        for function in sorted([*self._exported, *self._all], key=str):
+        for function in sorted(functions, key=str):
             text = str(function) if "@" in pattern else function.name
-            wanted = "@" in pattern or function.is_default or not self._has_default(function.name)
+            wanted = "@" in pattern or function.is_default or function.name not in defaults
             entered = ".cold" in pattern or not _COLD.search(function.name)
             if wanted and entered and fits(text):
                 found.setdefault(function.address, function)
@@ -99,10 +101,29 @@ class ElfFunctions:
         """All names that `find` knows, without versions."""
         return {f.name for table in self._tables() for f in table}
 
+    def has_names(self) -> bool:
+        """Whether it has symbols of functions at all."""
+        return any(self._tables())
+
+    def starting(self, start: str) -> list[str]:
+        """The names that start so."""
+        return sorted(
+            {n for table in self._tables() for n in table.names().starting(start) if table.named(n)}
+        )
+
+    def having(self, part: str) -> list[str]:
+        """The names that have a part in them."""
+        return sorted({n for table in self._tables() for n in table.names().having(part) if table.named(n)})
+
+    def closest(self, name: str) -> str:
+        """A sentence with the names that come closest, for an error's `fix`."""
+        near = [n for table in self._tables() for n in table.names().near(name)]
+        return closest(name, near) if near else f"no name comes close; nm -D {self._path} shows all"
+
     def versions(self, name: str) -> list[str]:
         """``["realpath@@GLIBC_2.3", "realpath@GLIBC_2.2.5"]``: what there is of a name."""
         base = name.partition("@")[0]
-        found = {str(f) for table in (self._exported, self._all) for f in table if f.name == base}
+        found = {str(f) for f in _each_once(f for table in self._own for f in table.named(base))}
         return sorted(found, key=lambda f: ("@@" not in f, f))
 
     def offset(self, address: int) -> int:
@@ -116,29 +137,72 @@ class ElfFunctions:
         """The address of what is at a place in the file; None for what is not loaded."""
         return next((v + offset - o for v, o, size in self._loads if o <= offset < o + size), None)
 
-    def _tables(self) -> Iterator[list[Function]]:
-        yield self._exported
-        yield self._all
-        yield self._debug
-
-    def _has_default(self, name: str) -> bool:
-        return name in self._defaults
+    def _tables(self) -> Iterator[_Table]:
+        yield from self._own
+        yield from self._debug
 
     @cached_property
-    def _defaults(self) -> frozenset[str]:
-        return frozenset(f.name for f in (*self._exported, *self._all) if f.is_default)
-
-    @cached_property
-    def _debug(self) -> list[Function]:
+    def _debug(self) -> list[_Table]:
         """The symbols of files for debuggers."""
-        tables = self._files.read(self._moved)
-        return [function for table in tables for function in table]
+        return self._files.read(self._moved)
 
-    def _moved(self, elf: Any) -> list[Function]:
+    def _moved(self, elf: Any) -> _Table:
         """Prelink gives a library other addresses than its debug file has."""
         theirs = _loads(elf)
-        by = self._loads[0][0] - theirs[0][0] if self._loads and theirs else 0
-        return [replace(f, address=f.address + by) for f in _static(elf)]
+        return _Static(elf, self._loads[0][0] - theirs[0][0] if self._loads and theirs else 0)
+
+
+class _Table:
+    """The functions of one symbol table."""
+
+    def __init__(self, elf: Any, section: str) -> None:
+        self._symbols = SymbolTable(elf, section)
+
+    def __iter__(self) -> Iterator[Function]:
+        return map(self._function, self._symbols)
+
+    def __bool__(self) -> bool:
+        return bool(self._symbols)
+
+    def named(self, base: str) -> list[Function]:
+        """Those of a name, whatever their versions."""
+        return list(map(self._function, self._symbols.named(base)))
+
+    def names(self) -> Names:
+        """Their names, without versions."""
+        return self._symbols.names()
+
+    def _function(self, symbol: ElfSymbol) -> Function:
+        raise NotImplementedError
+
+
+class _Exported(_Table):
+    """What the file exports, with versions."""
+
+    def __init__(self, elf: Any) -> None:
+        super().__init__(elf, ".dynsym")
+        self._versions, self._names = symbol_versions(elf)
+
+    def _function(self, symbol: ElfSymbol) -> Function:
+        mark = self._versions[symbol.number] if symbol.number < len(self._versions) else 1
+        version = self._names.get(mark & ~_HIDDEN, "")
+        is_default = not (version and mark & _HIDDEN)
+        return Function(symbol.name, symbol.address, symbol.is_ifunc, version, is_default)
+
+
+class _Static(_Table):
+    """The symbols that ``strip`` takes away; `by` is what their addresses are moved by."""
+
+    def __init__(self, elf: Any, by: int = 0) -> None:
+        super().__init__(elf, ".symtab")
+        self._by = by
+
+    def _function(self, symbol: ElfSymbol) -> Function:
+        name, at, version = symbol.name.partition("@")
+        is_default = not at or version.startswith("@")
+        source = self._symbols.source_of(symbol)
+        version = version.lstrip("@")
+        return Function(name, symbol.address + self._by, symbol.is_ifunc, version, is_default, source)
 
 
 @lru_cache(maxsize=16)
@@ -168,37 +232,6 @@ def _loads(elf: Any) -> list[tuple[int, int, int]]:
     return [(s["p_vaddr"], s["p_offset"], s["p_memsz"]) for s in parts]
 
 
-def symbols(elf: Any, section: Any) -> Iterator[tuple[int, str, int, int, int, int]]:
-    """Number, name, type, binding, section and value of each symbol of a table.
-
-    With pyelftools, symbol by symbol, it would take seconds for a large library.
-    """
-    order = "<" if elf.little_endian else ">"
-    wide = elf.elfclass == 64
-    layout = struct.Struct(f"{order}IBBHQQ" if wide else f"{order}IIIBBH")
-    raw, strings = section.data(), elf.get_section(section["sh_link"]).data()
-    for number, fields in enumerate(layout.iter_unpack(raw[: len(raw) // layout.size * layout.size])):
-        if wide:
-            name_at, info, _, place, value, _ = fields
-        else:
-            name_at, value, _, info, _, place = fields
-        name = strings[name_at : strings.find(b"\0", name_at)].decode(errors="replace")
-        yield number, name, info & 0xF, info >> 4, place, value
-
-
-def _dynamic(elf: Any) -> Iterator[Function]:
-    """What the file exports, with versions."""
-    section = elf.get_section_by_name(".dynsym")
-    if section is None or section["sh_type"] == "SHT_NOBITS":
-        return
-    versions, names = symbol_versions(elf)
-    for number, name, type, _, place, value in symbols(elf, section):
-        if type in (_FUNC, _IFUNC) and place and value:
-            mark = versions[number] if number < len(versions) else 1
-            version = names.get(mark & ~_HIDDEN, "")
-            yield Function(name, value, type == _IFUNC, version, not (version and mark & _HIDDEN))
-
-
 def symbol_versions(elf: Any) -> tuple[list[int], dict[int, str]]:
     """Of each dynamic symbol the number of its version, with `_HIDDEN`; and the versions' names."""
     marks = elf.get_section_by_name(".gnu.version")
@@ -217,18 +250,9 @@ def symbol_versions(elf: Any) -> tuple[list[int], dict[int, str]]:
     return numbers, names
 
 
-def _static(elf: Any, known: Iterable[tuple[str, int]] = ()) -> Iterator[Function]:
-    """The symbols that ``strip`` takes away; those that are `known` have more said of them elsewhere."""
-    section = elf.get_section_by_name(".symtab")
-    if section is None or section["sh_type"] == "SHT_NOBITS":
-        return
-    seen, source = set(known), ""
-    for _, text, type, binding, place, value in symbols(elf, section):
-        if type == _FILE:
-            source = text
-        elif type in (_FUNC, _IFUNC) and place and value:
-            name, at, version = text.partition("@")
-            if (name, value) not in seen:
-                is_default = not at or version.startswith("@")
-                from_file = source if binding == _LOCAL else ""
-                yield Function(name, value, type == _IFUNC, version.lstrip("@"), is_default, from_file)
+def _each_once(functions: Iterable[Function]) -> list[Function]:
+    """What several tables have is taken from the first, which says more of it."""
+    found: dict[tuple[str, int], Function] = {}
+    for function in functions:
+        found.setdefault((function.name, function.address), function)
+    return list(found.values())

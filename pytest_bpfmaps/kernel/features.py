@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import UnsupportedError, closest, strerror
-from .names import loaded_modules
+from .changes import loaded_modules
 from .probe_functions import may_call_helper, may_call_kfunc
 from .probe_maps import try_map
 from .probe_programs import Verdict, try_type
@@ -46,7 +46,7 @@ def probe(kind: str, name: str) -> Feature:
     asked = _PROBES.get(kind)
     if asked is None:
         raise UnsupportedError("cannot probe", on=f"{kind!r}", why="no such kind", fix=closest(kind, _PROBES))
-    return _probe(asked, name, loaded_modules() if kind in ("attach", "kfunc", "function") else "")
+    return _probe(asked, name, loaded_modules() if kind in ("attach", "kfunc", "function") else None)
 
 
 def probe_any(name: str) -> Feature:

@@ -16,7 +16,8 @@ from typing import Any
 
 from .binaries import MappedFile, mapped_files, mappings
 from .elf_file import ElfError, open_elf
-from .elf_functions import Function, elf_functions, symbol_versions, symbols
+from .elf_functions import Function, elf_functions, symbol_versions
+from .elf_table import SymbolTable
 
 _RELOCATION = struct.Struct("=QQq")
 _IRELATIVE = {"EM_X86_64": 37, "EM_AARCH64": 1032}
@@ -135,15 +136,11 @@ def _slots(file: Path, function: Function, *, own: bool) -> Iterator[tuple[int, 
 
 def _numbers(elf: Any, function: Function) -> Iterator[int]:
     """The numbers that the function has among the file's dynamic symbols."""
-    section = elf.get_section_by_name(".dynsym")
-    if section is None:
-        return
     versions, names = symbol_versions(elf)
-    for number, name, *_ in symbols(elf, section):
-        if name == function.name:
-            version = names.get(versions[number] & _VERSION, "") if number < len(versions) else ""
-            if not version or not function.version or version == function.version:
-                yield number
+    for number in SymbolTable(elf, ".dynsym").numbers(function.name):
+        version = names.get(versions[number] & _VERSION, "") if number < len(versions) else ""
+        if not version or not function.version or version == function.version:
+            yield number
 
 
 def _initial(elf: Any, address: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-from bisect import bisect_right
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ..errors import UnsupportedError
+from .changes import bpf_programs, loaded_modules
 
 _FARTHEST = 1 << 20  # no function is longer; what lies behind the last one of a module belongs to nobody
 _DIGITS = 16
@@ -32,54 +33,87 @@ class Symbol:
 class KernelSymbols:
     """The kernel's symbols as they were when they were last read.
 
-    They are 200,000 lines, most of which nobody asks for: they stay text, sorted by address.
+    They are 200,000 lines, most of which nobody asks for: they stay one text, in which the kernel's own are
+    first and in the order of their addresses. Those of modules and BPF programs come and go; `programs` gives
+    another value when programs did.
     """
 
-    def __init__(self, path: str = "/proc/kallsyms") -> None:
+    def __init__(self, path: str = "/proc/kallsyms", programs: Callable[[], object] = bpf_programs) -> None:
         self._path = path
-        self._lines: list[bytes] = []
+        self._programs = programs
+        self._as_of: tuple[object, object] | None = None
+        self._text = b""
+        self._own = range(0)  # where the kernel's own are in the text
+        self._others: list[bytes] = []
         self._core = range(0)
+        self._found: dict[int, Symbol | None] = {}
+
+    @property
+    def text(self) -> bytes:
+        """All of it; read again when modules came or went."""
+        if self._as_of is None or self._as_of[0] != loaded_modules():
+            self._read()
+        return self._text
 
     def find(self, addresses: Iterable[int]) -> list[Symbol | None]:
         """The function of each address, None where there is none.
 
         Modules and BPF programs come and go at the same addresses, so for an address that is not in the
-        kernel's own text the symbols are read again. Raises `UnsupportedError` when the kernel hides
-        addresses.
+        kernel's own text the symbols are read again when some did. Raises `UnsupportedError` when the kernel
+        hides addresses.
         """
         wanted = list(addresses)
-        if not self._lines or any(a not in self._core for a in wanted):
+        others = [a for a in wanted if a not in self._core]
+        if self._as_of is None or (others and self._as_of != self._now()):
             self._read()
-        return [self._find(a) for a in wanted]
+        elif any(a not in self._found and self._find(a) is None for a in others):
+            self._read()  # what belongs to no program, as ftrace's trampolines, comes and goes unseen
+        if not self._core.start:
+            raise _hidden()
+        self._found.update((a, self._find(a)) for a in wanted if a not in self._found)
+        return [self._found[a] for a in wanted]
+
+    def _now(self) -> tuple[object, object]:
+        return loaded_modules(), self._programs()
 
     def _read(self) -> None:
-        text = Path(self._path).read_bytes()
-        lines = text.splitlines()
-        lines.sort()  # nearly sorted already: the kernel's own, then each module's
-        if not lines or lines[-1].startswith(b"0" * _DIGITS):
-            raise _hidden()
-        self._lines = lines
+        self._as_of, self._found = self._now(), {}
+        text = self._text = Path(self._path).read_bytes()
+        bracket = text.find(b"\t[")  # the name of a module
+        end = text.rfind(b"\n", 0, bracket) + 1 if bracket >= 0 else len(text)
+        self._own, self._others = range(end), sorted(text[end:].splitlines())
         self._core = range(_address_of(b"_stext", text), _address_of(b"_etext", text))
 
     def _find(self, address: int) -> Symbol | None:
-        # the type letters of functions sort behind the address, and '~' behind all of them
-        at = bisect_right(self._lines, b"%016x ~" % address)
-        if not at:
-            return None
-        start = self._lines[at - 1][:_DIGITS]
-        where = int(start, 16)
+        same = self._lines_before(address)
+        where = _address(same[0]) if same else 0
         if not where or address - where > _FARTHEST:
             return None
-        first = at
-        while first and self._lines[first - 1].startswith(start):
-            first -= 1
-        same = [line.decode().split() for line in self._lines[first:at]]
-        functions = [s for s in same if s[1] in "tTwW"]
+        functions = [s for s in (line.decode().split() for line in same) if s[1] in "tTwW"]
         if not functions:
             return None
         functions.sort(key=lambda s: (s[1] != "T", *preference(s[2])))
         origin = functions[0][3].strip("[]") if len(functions[0]) > 3 else "vmlinux"
         return Symbol(tuple(s[2] for s in functions), where, origin)
+
+    def _lines_before(self, address: int) -> list[bytes]:
+        """The lines of the last address that is not behind this one."""
+        end = bisect_right(self._own, address, key=self._address_at)
+        begin = bisect_left(self._own, self._address_at(end - 1), 0, end, key=self._address_at) if end else 0
+        own = self._text[begin:end].splitlines()
+        others = self._others[: bisect_right(self._others, address, key=_address)]
+        others = others[bisect_left(others, _address(others[-1]), key=_address) :] if others else []
+        last = max(_address(lines[0]) for lines in (own, others, [b"0"]) if lines)
+        return [line for line in (*own, *others) if _address(line) == last]
+
+    def _address_at(self, place: int) -> int:
+        """The address in the line that a place of the text is in."""
+        start = self._text.rfind(b"\n", 0, place) + 1
+        return int(self._text[start : start + _DIGITS] or b"0", 16)
+
+
+def _address(line: bytes) -> int:
+    return int(line[:_DIGITS], 16)
 
 
 def _address_of(name: bytes, text: bytes) -> int:

@@ -1,12 +1,12 @@
 """Names that kernels of the last ten years have: they tell a misspelt name from one that is missing here.
 
 They are recorded from real kernels, their modules and BTF, by ``fixtures/record_names.py``. They are read
-when a probe has not found a name. A second place to look are the catalogue's kernels, which may be newer.
+when a probe has not found a name, as plain text: to unpack them would take an emulated machine longer. A
+second place to look are the catalogue's kernels, which may be newer.
 """
 
 from __future__ import annotations
 
-import lzma
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import closest
 from ..paths import kernels_dir
-from .names import likely
+from .name_text import Names
 
 RECORDED = "Linux 5.10 to 7.2"
 _FOLDER = Path(__file__).with_name("recorded_names")
@@ -108,17 +108,17 @@ def module_of(function: str) -> str | None:
     return text[start : text.index(b"\n", start)].decode().rpartition("/")[2].replace("-", "_")
 
 
-def closest_name(what: str, name: str, known: Iterable[str] = ()) -> str:
+def closest_name(what: str, name: str, others: Iterable[str] = ()) -> str:
     """A sentence with the names that come closest, of those recorded as `what` and of others."""
-    all = {*names(what), *known}
-    return closest(name, likely(name, all) or all)
+    near = [*_recorded(what).near(name), *others]
+    return closest(name, near) if near else _recorded(what).closest(name)
 
 
 def is_close_to_option(name: str) -> bool:
     """Whether it is nearly the name of an option."""
     from difflib import get_close_matches
 
-    return bool(get_close_matches(name, likely(name, names("options")), n=1, cutoff=0.85))
+    return bool(get_close_matches(name, _recorded("options").near(name), n=1, cutoff=0.85))
 
 
 def names(what: str) -> list[str]:
@@ -133,12 +133,12 @@ def helpers() -> list[str]:
 
 def syscalls() -> list[str]:
     """The system calls on record."""
-    return [n.removeprefix("__x64_sys_") for n in names("functions") if n.startswith("__x64_sys_")]
+    return [n.removeprefix("__x64_sys_") for n in _recorded("functions").starting("__x64_sys_")]
 
 
 def lsm_hooks() -> list[str]:
     """The LSM hooks on record."""
-    return [n.removeprefix("bpf_lsm_") for n in names("functions") if n.startswith("bpf_lsm_")]
+    return [n.removeprefix("bpf_lsm_") for n in _recorded("functions").starting("bpf_lsm_")]
 
 
 def _has(file: str, name: str) -> bool:
@@ -150,10 +150,14 @@ def _matches(file: str, pattern: str) -> bool:
     return re.search(b"^%b$" % text.encode(), _text(file), re.MULTILINE) is not None
 
 
+def _recorded(file: str) -> Names:
+    return Names(_text(file))
+
+
 @cache
 def _text(file: str) -> bytes:
     """The names of a file, a line each, between line ends."""
-    return b"\n" + lzma.decompress((_FOLDER / f"{file}.xz").read_bytes())
+    return b"\n" + (_FOLDER / f"{file}.txt").read_bytes()
 
 
 def _in_catalogue(name: str) -> bool:

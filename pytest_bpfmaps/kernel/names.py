@@ -2,117 +2,89 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from fnmatch import translate
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
-from ..errors import closest
-from ..libbpf import ffi, lib, to_str
 from ..libbpf.syscalls import lsm_list_modules
+from .changes import loaded_modules
+from .kallsyms import kernel_symbols
+from .name_text import Names
 from .tracefs import tracefs
+from .vmlinux import FUNC, TYPEDEF, type_names
 
 _LSM_LIST = Path("/sys/kernel/security/lsm")
 _LSM_ID_BPF = 109
-_FUNC, _TYPEDEF = 12, 8  # BTF kinds
 # by kind of section: what a target's name has in front in BTF, as which kind, what it is
 _TYPED = {
-    "tp_btf": ("btf_trace_", _TYPEDEF, "tracepoint"),
-    "iter": ("bpf_iter_", _FUNC, "iterator"),
-    "lsm": ("bpf_lsm_", _FUNC, "LSM hook"),
+    "tp_btf": ("btf_trace_", TYPEDEF, "tracepoint"),
+    "iter": ("bpf_iter_", FUNC, "iterator"),
+    "lsm": ("bpf_lsm_", FUNC, "LSM hook"),
 }
-_FUNCTIONS = ("", _FUNC, "function")
-_MOST_COMPARED = 3000
+_FUNCTIONS = ("", FUNC, "function")
+_DIGITS = 16  # of an address
 
 
-def functions() -> Counter[str]:
-    """How often each name is in /proc/kallsyms; static functions of several files can share one.
+class Functions(Names):
+    """The functions in /proc/kallsyms; static functions of several files can share a name.
 
     Linux 7.2 lists data under the letters of functions: what is in the kernel itself has to be in its text.
     Functions that ran only while it booted are left out with that.
     """
-    return _functions(loaded_modules())
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text, b" ", "cat /proc/kallsyms")
+        self._begin, self._end = (self._line_of(name)[:_DIGITS] for name in (b"_stext", b"_etext"))
+        self.hidden = self._begin in (b"", b"0" * _DIGITS)
+
+    def _line_of(self, name: bytes) -> bytes:
+        at = self._text.find(b" %b\n" % name)
+        return b"" if at < 0 else self._text[self._text.rfind(b"\n", 0, at) + 1 : at]
+
+    def _is_one(self, begin: int, end: int) -> bool:
+        text = self._text
+        if text[begin - 2 : begin - 1] not in (b"t", b"T", b"w", b"W"):
+            return False
+        of_module = text[end : end + 2] == b"\t["
+        start = begin - _DIGITS - 3
+        return of_module or self.hidden or self._begin <= text[start : start + _DIGITS] < self._end
 
 
-def loaded_modules() -> str:
-    """The names of the modules that are loaded now: what was read when there were others may be old."""
-    try:
-        with open("/proc/modules") as file:
-            return " ".join(line.partition(" ")[0] for line in file)
-    except OSError:  # a kernel without modules
-        return ""
+def functions() -> Functions:
+    """The functions that the kernel and its modules have now."""
+    return _functions(kernel_symbols().text)
 
 
-@cache
-def _functions(_modules: str) -> Counter[str]:
-    with open("/proc/kallsyms") as file:
-        lines = [line for line in file if line[17] in "tTwW"]
-    begin, end = (next((x[:16] for x in lines if x[19:] == f"{name}\n"), "") for name in ("_stext", "_etext"))
-    hidden = begin in ("", "0" * 16)
-    return Counter(
-        line[19:].split(maxsplit=1)[0]
-        for line in lines
-        if hidden or begin <= line[:16] < end or line.endswith("]\n")
-    )
+@lru_cache(maxsize=1)
+def _functions(text: bytes) -> Functions:
+    return Functions(text)
 
 
-def traceable_functions() -> frozenset[str] | None:
+def traceable_functions() -> Names | None:
     """The functions that ftrace can trace; None where tracefs does not say."""
     return _traceable(loaded_modules())
 
 
 @cache
-def _traceable(_modules: str) -> frozenset[str] | None:
+def _traceable(_modules: object) -> Names | None:
     root = tracefs()
     try:
-        lines = (root / "available_filter_functions").read_text() if root else ""
+        text = (root / "available_filter_functions").read_bytes() if root else b""
     except OSError:
         return None
-    return frozenset(line.split()[0] for line in lines.splitlines() if line) or None
+    return Names(b"\n" + text, shown_by=f"cat {root}/available_filter_functions") if text.strip() else None
 
 
 def functions_like(pattern: str) -> list[str]:
     """Functions that can be traced and fit a pattern with ``*`` and ``?``, sorted."""
-    known = traceable_functions() or frozenset(functions())
-    if pattern in known:
-        return [pattern]
-    fits = re.compile(translate(pattern)).match
-    return sorted(name for name in known if fits(name))
-
-
-def raw_tracepoints() -> frozenset[str]:
-    """Names of the tracepoints, as a raw tracepoint takes them."""
-    return typed_targets("tp_btf")
-
-
-def typed_targets(kind: str) -> frozenset[str]:
-    """What programs of a kind of section can be loaded for, by the kernel's BTF."""
-    prefix, btf_kind, _ = _TYPED.get(kind, _FUNCTIONS)
-    return frozenset(n.removeprefix(prefix) for n in type_names(btf_kind) if n.startswith(prefix))
+    return (traceable_functions() or functions()).fitting(pattern)
 
 
 def explain_no_type(kind: str, name: str) -> tuple[str, str]:
     """Why a program of a kind of section can't be loaded for a name that BTF lacks, and what to do."""
-    what = _TYPED.get(kind, _FUNCTIONS)[2]
-    known = typed_targets(kind)
+    prefix, btf_kind, what = _TYPED.get(kind, _FUNCTIONS)
+    known = type_names(btf_kind) or functions()
     inlined = ", or it is inlined everywhere" if what == "function" else ""
-    return f"this kernel has no {what} {name!r}{inlined}", closest(name, likely(name, known) or known)
-
-
-def type_names(kind: int) -> Iterator[str]:
-    """Names of all types of a BTF kind that the kernel has; none where it has no BTF."""
-    btf = lib.btf__load_vmlinux_btf()
-    if btf == ffi.NULL:
-        return
-    try:
-        for number in range(1, lib.btf__type_cnt(btf)):
-            name, info = ffi.cast("uint32_t *", lib.btf__type_by_id(btf, number))[0:2]
-            if info >> 24 & 0x1F == kind:
-                yield to_str(lib.btf__name_by_offset(btf, name))
-    finally:
-        lib.btf__free(btf)
+    return f"this kernel has no {what} {name!r}{inlined}", known.closest(name, prefix)
 
 
 def tracepoint_names(category: str) -> list[str]:
@@ -122,14 +94,6 @@ def tracepoint_names(category: str) -> list[str]:
         return []
     folder = root / "events" / category
     return sorted(p.name for p in (folder if folder.is_dir() else folder.parent).iterdir() if p.is_dir())
-
-
-def likely(name: str, known: Iterable[str]) -> list[str]:
-    """Names that are worth comparing with a wrong one: comparing it with all of them takes seconds."""
-    words = {word for word in name.lower().split("_") if len(word) > 2}
-    start = name[:4].lower()
-    found = {k for k in known if k.lower().startswith(start) or not words.isdisjoint(k.lower().split("_"))}
-    return sorted(found, key=lambda k: abs(len(k) - len(name)))[:_MOST_COMPARED]
 
 
 def bpf_lsm_active() -> bool | None:

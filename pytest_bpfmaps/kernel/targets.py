@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
-from fnmatch import translate
 from pathlib import Path
 
 from ..errors import strerror
@@ -87,8 +85,7 @@ def _fitting(target: str) -> str:
     """Why a link to functions of the kernel by name or pattern has nothing to go to."""
     if not set(target) & set("*?"):
         return _symbol(target)
-    fits = re.compile(translate(target)).match
-    return "" if any(map(fits, functions())) else f"there is no kernel function that fits {target}"
+    return "" if functions().fitting(target) else f"there is no kernel function that fits {target}"
 
 
 def _listed(attach_type: int) -> bool:

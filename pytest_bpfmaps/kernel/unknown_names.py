@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..errors import UnsupportedError, closest
 from . import known_names as known
@@ -31,61 +32,84 @@ _WHAT = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A name that no kernel on record has: `what` it would be, and what finds the names that come close.
+
+    A pattern `fits` nothing, which is no error: there may be modules of one's own.
+    """
+
+    name: str
+    what: str
+    find_closest: Callable[[], str]
+    is_pattern: bool = False
+
+    def error(self) -> UnsupportedError:
+        """What to raise for it."""
+        why = f"no kernel on record ({known.RECORDED}) has {self.what}"
+        own = " (a module of your own must be loaded before the probe)" if "function" in self.what else ""
+        return UnsupportedError(
+            "cannot probe",
+            on=repr(self.name),
+            why=why if self.what else "no libbpf knows such a section",
+            fix=self.find_closest() + own,
+            errno=errno.EINVAL,
+        )
+
+
 def refuse_unknown(kind: str, name: str) -> None:
     """Raises `UnsupportedError` with the closest names where no kernel on record has such a feature.
 
     `kind` and `name` are what `features.probe` takes. A pattern that fits nothing is a warning. Of options,
     which each architecture and vendor adds to, only one that nearly has a known name is taken for misspelt.
     """
+    unknown = find_unknown(kind, name)
+    if unknown is None:
+        return
+    if not unknown.is_pattern:
+        raise unknown.error()
+    said = f"{name!r} fits no function of {known.RECORDED}: {unknown.find_closest()}"
+    warnings.warn(said, stacklevel=2)
+
+
+def find_unknown(kind: str, name: str) -> Unknown | None:
+    """The same as a value; finding the closest names, which takes longer, is left to who wants them."""
     match kind:
         case "attach":
-            _refuse_section(name)
+            return _find_section(name)
         case "helper":
             if not known.is_helper(name):
-                _refuse(name, "a helper of that name", closest(name, known.helpers()))
+                return Unknown(name, "a helper of that name", lambda: closest(name, known.helpers()))
         case "kfunc":
             if not known.is_function(name):
-                _refuse(name, "a function of that name", known.closest_name("functions", name))
+                return Unknown(name, "a function of that name", lambda: known.closest_name("functions", name))
         case "function":
             if not known.is_helper(name) and not known.is_function(name):
-                helpers = [f"bpf_{helper}" for helper in known.names("helpers")]
-                _refuse(
-                    name, "a helper or kfunc of that name", known.closest_name("functions", name, helpers)
-                )
+                what = "a helper or kfunc of that name"
+                return Unknown(name, what, lambda: known.closest_name("functions", name, known.helpers()))
         case "config":
             option = name.removeprefix("CONFIG_").partition("=")[0]
             if not known.is_option(option) and known.is_close_to_option(option):
-                _refuse(f"CONFIG_{option}", "such an option", known.closest_name("options", option))
+                return Unknown(
+                    f"CONFIG_{option}", "such an option", lambda: known.closest_name("options", option)
+                )
+    return None
 
 
-def _refuse_section(section: str) -> None:
+def _find_section(section: str) -> Unknown | None:
     kind, slash, target = section.lstrip("?").partition("/")
     if kind not in TARGETED:
-        if section.lstrip("?") not in SECTIONS:
-            others = [f"{name}{slash}{target}" if name in TARGETED else name for name in SECTIONS]
-            _refuse(section, "", closest(section, others))
-        return
+        if section.lstrip("?") in SECTIONS:
+            return None
+        others = [f"{name}{slash}{target}" if name in TARGETED else name for name in SECTIONS]
+        return Unknown(section, "", lambda: closest(section, others))
     what = _WHAT.get(kind.removesuffix(".s").removesuffix(".w"))
     if not target or what is None:
-        return
+        return None
     if kind in _PATTERNS and set(target) & set("*?"):
-        if not known.fits_function(target):
-            said = known.closest_name("functions", target)
-            warnings.warn(f"{section!r} fits no function of {known.RECORDED}: {said}", stacklevel=3)
-        return
+        if known.fits_function(target):
+            return None
+        return Unknown(section, "", lambda: known.closest_name("functions", target), is_pattern=True)
     name = target.partition("+")[0]
     exists, find_closest = _TARGETS[what]
-    if not exists(name):
-        _refuse(section, f"{what} {name!r}", find_closest(name))
-
-
-def _refuse(name: str, what: str, fix: str) -> None:
-    why = f"no kernel on record ({known.RECORDED}) has {what}" if what else "no libbpf knows such a section"
-    own = " (a module of your own must be loaded before the probe)" if "function" in what else ""
-    raise UnsupportedError(
-        "cannot probe",
-        on=repr(name),
-        why=why,
-        fix=fix + own,
-        errno=errno.EINVAL,
-    )
+    return None if exists(name) else Unknown(section, f"{what} {name!r}", lambda: find_closest(name))

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import UnsupportedError
 from ..libbpf import check_pointer, ffi, lib, to_str
 from .mounts import has_sysfs, how_to_mount
+from .name_text import Names
 
 FUNC, TYPEDEF, STRUCT = 12, 8, 4  # BTF kinds
 _POINTER, _PROTOTYPE = 2, 13
@@ -85,10 +86,8 @@ def marked_kfunc(btf: object, name: str) -> bool | None:
 
     pahole 1.26 and Linux 6.9 (commit 6e10b6350a86) began with it: a declaration tag ``bpf_kfunc``.
     """
-    raw = _raw(btf)
-    header, strings, size = (struct.unpack_from("=I", raw, at)[0] for at in (4, 16, 20))
-    start = header + strings
-    text = raw.find(b"\0bpf_kfunc\0", start, start + size) + 1 - start
+    raw, start, end = _strings(btf)
+    text = raw.find(b"\0bpf_kfunc\0", start, end) + 1 - start
     if text <= 0:
         return None
     tag = struct.pack("=II", text, _DECL_TAG << 24)
@@ -96,6 +95,39 @@ def marked_kfunc(btf: object, name: str) -> bool | None:
         return None
     number = type_id(btf, name, FUNC)
     return number > 0 and raw.find(tag + struct.pack("=I", number), 0, start) >= 0
+
+
+def _strings(btf: object) -> tuple[bytes, int, int]:
+    """The raw BTF of a kernel, and where in it the names of types are."""
+    raw = _raw(btf)
+    header, strings, size = (struct.unpack_from("=I", raw, at)[0] for at in (4, 16, 20))
+    return raw, header + strings, header + strings + size
+
+
+class TypeNames(Names):
+    """The names of a kernel's types; those of one kind are told from others when they are asked for."""
+
+    def __init__(self, btf: object, kind: int) -> None:
+        super().__init__(_string_text(btf), b"\0", f"bpftool btf dump file {PATH}")
+        self._btf = btf
+        self._kind = kind
+
+    def __contains__(self, name: str) -> bool:
+        return type_id(self._btf, name, self._kind) > 0
+
+
+def type_names(kind: int) -> Names:
+    """The names of types of a BTF kind that the kernel has; none where it has no BTF."""
+    try:
+        return TypeNames(vmlinux_btf(), kind)
+    except NoTypesError:
+        return Names(b"")
+
+
+@cache
+def _string_text(btf: object) -> bytes:
+    raw, start, end = _strings(btf)
+    return raw[start:end]
 
 
 @cache

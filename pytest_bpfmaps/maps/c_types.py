@@ -10,7 +10,7 @@ from pathlib import Path
 from ..btf.editor import BtfEditor
 from ..btf.types import Kind
 from ..compiler import Compiler, CompileRequest
-from ..compiler.elf import Elf
+from ..elf import Elf
 from ..errors import CompileError, MapTypeError
 
 _HEAD = """\

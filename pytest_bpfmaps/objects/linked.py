@@ -17,8 +17,8 @@ from ..btf import Codecs, Kind
 from ..btf.dwarf import read_local_types
 from ..btf.lines import SourceLine, source_lines
 from ..btf.record import StructCodec
-from ..compiler.elf import RELOCATION, SHF_EXECINSTR, SHT_REL, STT_FUNC, Elf, Section, Symbol
 from ..compiler.link import linked_inputs
+from ..elf import RELOCATION, SHF_EXECINSTR, SHT_REL, STT_FUNC, Elf, Section, Symbol
 from ..errors import AmbiguousNameError, NameLookupError
 from ..maps.kernel_btf import parse_codecs
 from .buffer_sizes import sizes_by_map

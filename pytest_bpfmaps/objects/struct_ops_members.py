@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..btf.editor import BtfEditor
 from ..btf.types import Btf, BtfType, Kind, Variable
-from ..compiler.elf import RELOCATION, SHT_REL, Elf, Section
+from ..elf import RELOCATION, SHT_REL, Elf, Section
 from ..errors import BpfError
 from ..libbpf import version
 from ..maps.kernel_btf import struct_members

@@ -7,7 +7,7 @@ import pytest
 
 from pytest_bpfmaps import LoadError
 from pytest_bpfmaps.compiler import legacy
-from pytest_bpfmaps.compiler.elf import Elf
+from pytest_bpfmaps.elf import Elf
 
 HEAD = """
 #include <linux/bpf.h>

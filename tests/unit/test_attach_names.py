@@ -7,7 +7,6 @@ import pytest
 
 from pytest_bpfmaps.attach.sections import default_target, is_return
 from pytest_bpfmaps.kernel.binaries import find_binary, mapped_files
-from pytest_bpfmaps.kernel.names import likely
 
 
 @pytest.mark.parametrize(
@@ -49,10 +48,3 @@ def test_libraries_are_found_by_name_and_path():
     assert find_binary("sh") == Path("/bin/sh").resolve()
     assert find_binary("no-such-program") is None
     assert find_binary("/no/such/file") is None
-
-
-def test_names_that_are_worth_comparing():
-    known = ["do_sys_openat2", "tcp_sendmsg", "do_unlinkat", "x"]
-    assert likely("do_sys_openat3", known) == ["do_sys_openat2"]
-    assert likely("tcp_sendmgs", known) == ["tcp_sendmsg"]
-    assert likely("zzz", known) == []

@@ -18,8 +18,8 @@ from pytest_bpfmaps.btf.dwarf import read_local_types
 from pytest_bpfmaps.btf.lines import source_lines
 from pytest_bpfmaps.btf.soundness import check_soundness
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
-from pytest_bpfmaps.compiler.elf import Elf
 from pytest_bpfmaps.compiler.legacy import upgraded
+from pytest_bpfmaps.elf import Elf
 from pytest_bpfmaps.selftests import cases_of
 from pytest_bpfmaps.verifier import advise, parse_log
 from pytest_bpfmaps.verifier.expectations import expected_of

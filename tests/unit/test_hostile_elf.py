@@ -16,8 +16,8 @@ from kernel_files import BTF, bzimage, vmlinux
 
 from pytest_bpfmaps import BpfError
 from pytest_bpfmaps.btf.dwarf import read_local_types
-from pytest_bpfmaps.compiler.elf import Elf as ObjectElf
 from pytest_bpfmaps.compiler.legacy import upgraded
+from pytest_bpfmaps.elf import Elf as ObjectElf
 from pytest_bpfmaps.kernel.binaries import usdt_names
 from pytest_bpfmaps.kernel.elf_file import ElfError
 from pytest_bpfmaps.kernel.elf_functions import ElfFunctions

@@ -61,10 +61,27 @@ def test_addresses_of_no_function(symbols):
     assert symbols.find([0, 1, 0xFFFFFFFF80000000, 0xFFFFFFFF82000001, 0xFFFFFFFFC0200000]) == [None] * 5
 
 
-def test_what_comes_and_goes_is_read_again(symbols, tmp_path):
+def test_what_comes_and_goes_is_read_again(tmp_path):
+    programs = [17]
+    (tmp_path / "kallsyms").write_text(KALLSYMS)
+    symbols = KernelSymbols(str(tmp_path / "kallsyms"), lambda: tuple(programs))
     assert symbols.find([0xFFFFFFFFA0000100])[0].names == ("bpf_prog_0123456789abcdef_trace",)
     (tmp_path / "kallsyms").write_text(KALLSYMS.replace("0123456789abcdef", "fedcba9876543210"))
+    programs[0] = 18
     assert symbols.find([0xFFFFFFFFA0000100])[0].names == ("bpf_prog_fedcba9876543210_trace",)
+
+
+def test_what_nobody_announces_is_read_when_it_is_asked_for(symbols, tmp_path):
+    """ftrace's trampolines, for one; the rest is not read again for each address."""
+    trampoline = 0xFFFFFFFFA0300000
+    assert symbols.find([trampoline, 0xFFFFFFFFA0000000])[0] is None
+    old = symbols.text
+    assert symbols.find([trampoline, 0xFFFFFFFFA0000001])[1].names == ("module_function",)
+    assert symbols.text is old
+    (tmp_path / "kallsyms").write_text(
+        KALLSYMS + f"{trampoline + 4096:x} t ftrace_trampoline\t[__builtin__ftrace]\n"
+    )
+    assert symbols.find([trampoline + 4099])[0].names == ("ftrace_trampoline",)
 
 
 def test_hidden_addresses(tmp_path):

@@ -1,0 +1,40 @@
+"""What tells that the kernel's symbols are others than before: modules and BPF programs came or went."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from ..libbpf import ffi, lib
+
+
+def loaded_modules() -> frozenset[tuple[str, int]]:
+    """The modules that are loaded now, with a number that another load of the same module does not have."""
+    try:
+        with os.scandir("/sys/module") as entries:
+            return frozenset((entry.name, entry.inode()) for entry in entries)
+    except OSError:  # sysfs is not mounted
+        return _listed_modules()
+
+
+def _listed_modules() -> frozenset[tuple[str, int]]:
+    try:
+        with open("/proc/modules") as file:
+            return frozenset((line.partition(" ")[0], 0) for line in file)
+    except OSError:  # a kernel without modules
+        return frozenset()
+
+
+def bpf_programs() -> tuple[int, ...]:
+    """The ids of all BPF programs and links; none where this process may not ask.
+
+    The kernel gives no id twice, until it has given them all.
+    """
+    return (*_ids(lib.bpf_prog_get_next_id), -1, *_ids(lib.bpf_link_get_next_id))
+
+
+def _ids(next_id: Callable[[int, object], int]) -> list[int]:
+    found, at = [], ffi.new("uint32_t *")
+    while next_id(at[0], at) == 0:
+        found.append(int(at[0]))
+    return found

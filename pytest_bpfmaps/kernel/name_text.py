@@ -1,0 +1,127 @@
+"""Names in one long text, found without making objects of them all.
+
+A kernel has 200,000 symbols. A list of their names takes an emulated machine a second; a search of the text
+takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fnmatch import translate
+
+from ..errors import closest
+
+_NAME = re.compile(rb"[\w.$]*")
+_MOST_COMPARED = 1500
+_MOST_CHECKED = 12
+
+
+class Names:
+    """The names in a text, each behind the byte `before`; `shown_by` is a command that prints them."""
+
+    def __init__(self, text: bytes, before: bytes = b"\n", shown_by: str = "") -> None:
+        self._text = text
+        self._before = before
+        self._shown_by = shown_by
+
+    def __contains__(self, name: str) -> bool:
+        return next(self._places(name), None) is not None
+
+    def __bool__(self) -> bool:
+        return next(self._all(b""), None) is not None
+
+    def count(self, name: str) -> int:
+        """How often the name is there."""
+        return sum(1 for _ in self._places(name))
+
+    def starting(self, start: str) -> list[str]:
+        """Each name that starts so, once, sorted."""
+        return sorted(set(self._all(start.encode())))
+
+    def having(self, part: str) -> list[str]:
+        """Each name that has a part in it, once, sorted."""
+        return sorted(set(self._with(part.encode())))
+
+    def fitting(self, pattern: str) -> list[str]:
+        """Each name that fits a pattern with ``*`` and ``?``, once, sorted."""
+        if not set(pattern) & set("*?["):
+            return [pattern] if pattern in self else []
+        fits = re.compile(translate(pattern)).match
+        start = re.match(r"[^*?\[]*", pattern)
+        if start and start[0]:
+            found = self._all(start[0].encode())
+        else:
+            found = self._with(max(re.split(r"[*?]|\[.*?\]", pattern), key=len).encode())
+        return sorted({name for name in found if fits(name)})
+
+    def near(self, name: str, start: str = "") -> list[str]:
+        """The names that come closest to a wrong one, best first; of those that start so, if anything.
+
+        What has a part of the name in common is compared with it, rare parts before others.
+        """
+        compared: set[str] = set(self._all(start.encode())) if start else self._similar(name)
+        wanted = _pairs(start + name)
+
+        def distance(other: str) -> tuple[float, str]:
+            pairs = _pairs(other)
+            return -2 * len(wanted & pairs) / (len(wanted) + len(pairs) or 1), other
+
+        best = sorted(compared - {start + name}, key=distance)[:_MOST_CHECKED]
+        real = [each for each in best if each in self]
+        return [each.removeprefix(start) for each in real]
+
+    def closest(self, name: str, start: str = "") -> str:
+        """A sentence with the names that come closest, for an error's `fix`."""
+        if near := self.near(name, start):
+            return closest(name, near)
+        return "no name comes close" + (f"; {self._shown_by} shows all" if self._shown_by else "")
+
+    def _similar(self, name: str) -> set[str]:
+        words = {word for word in re.split(r"[_.]", name) if len(word) > 2}
+        pieces = {w.encode() for w in words}
+        counts = {p: self._text.count(p) for p in pieces | {self._before + name[:4].encode()}}
+        if not any(counts.values()):  # no word of it is right
+            fours = {name[i : i + 4].encode() for i in range(max(len(name) - 3, 1))}
+            counts = {piece: self._text.count(piece) for piece in fours}
+        found: set[str] = set()
+        for piece in sorted((p for p in counts if counts[p]), key=lambda p: counts[p]):
+            if found and counts[piece] + len(found) > _MOST_COMPARED:
+                break
+            found.update(self._with(piece))
+        return found
+
+    def _with(self, piece: bytes) -> Iterator[str]:
+        """Names that have a piece in them; a piece with the byte in front has to be their start."""
+        text, before, at = self._text, self._before, -1
+        while (at := text.find(piece, at + 1)) >= 0:
+            begin = at + 1 if piece.startswith(before) else text.rfind(before, 0, at) + 1
+            end = _end(text, begin)
+            if end > at and self._is_one(begin, end):
+                yield text[begin:end].decode(errors="replace")
+
+    def _all(self, start: bytes) -> Iterator[str]:
+        return self._with(self._before + start)
+
+    def _places(self, name: str) -> Iterator[int]:
+        """Where the name begins, each time."""
+        text, wanted, at = self._text, self._before + name.encode(), -1
+        while (at := text.find(wanted, at + 1)) >= 0:
+            end = at + len(wanted)
+            if _end(text, at + 1) == end and self._is_one(at + 1, end):
+                yield at + 1
+
+    def _is_one(self, begin: int, end: int) -> bool:
+        """Whether what is there is a name of the kind that is meant."""
+        return begin < end
+
+
+def _end(text: bytes, begin: int) -> int:
+    found = _NAME.match(text, begin)
+    return found.end() if found else begin
+
+
+def _pairs(name: str) -> set[str]:
+    """The pairs of letters in it."""
+    text = f"^{name.lower()}$"
+    return {text[i : i + 2] for i in range(len(text) - 1)}
