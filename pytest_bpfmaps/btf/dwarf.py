@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .dwarf_top import top_entries
 from .soundness import check_soundness
 from .types import Kind, Member
 from .writer import BtfWriter
@@ -54,7 +55,7 @@ def _read(path: Path) -> bytes | None:
         dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
         for unit in dwarf.iter_CUs():
             converter = _Converter(writer, unit)
-            for die in _wanted_types(unit.get_top_DIE()):
+            for die in _wanted_types(unit):
                 converter.type_id(die)
     if not len(writer):
         return None
@@ -88,10 +89,10 @@ def _kept_types(path: Path) -> Path:
     return path.with_suffix(".types")
 
 
-def _wanted_types(top: Any) -> Iterator[Any]:
+def _wanted_types(unit: Any) -> Iterator[Any]:
     """The types of all variables inside functions that are structs, and wide enums, each once."""
     seen: set[int] = set()
-    for die in top.iter_children():
+    for die in top_entries(unit, ("DW_TAG_enumeration_type", "DW_TAG_subprogram")):
         if die.tag == "DW_TAG_enumeration_type" and _number(die, "DW_AT_byte_size") == 8:
             yield die
         if die.tag == "DW_TAG_subprogram":

@@ -1,9 +1,13 @@
 """Structs that only local variables have."""
 
+import subprocess
+
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from pytest_bpfmaps.btf import Btf, Codecs, Kind
 from pytest_bpfmaps.btf.dwarf import local_types, read_local_types
+from pytest_bpfmaps.btf.dwarf_top import _walk, top_entries
 from pytest_bpfmaps.btf.writer import BtfWriter
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 
@@ -40,6 +44,14 @@ SEC("xdp") int prog(struct xdp_md *ctx)
 }
 """
 
+SEVERAL = """
+enum wide { LARGE = 1LL << 40 } one; enum small { A, B } two;
+struct s { struct { int x; } in; enum small e; float f[2][3]; char *text; } three;
+static inline int twice(int a) { struct s s = {{a}}; return s.in.x * 2; }
+int f(int a, struct s *s, ...) { for (int i = 0; i < a; i++) { long k = i; s->in.x += k; } return twice(a); }
+int g(void) { return f(3, &three) + one + two; }
+"""
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
@@ -72,6 +84,24 @@ def test_types_of_local_variables_are_found(path):
 
 def test_the_compiler_keeps_them_beside_the_object(path):
     assert read_local_types(path) == path.with_suffix(".types").read_bytes() == local_types(path)
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+@pytest.mark.parametrize("wide", [(), ("-gdwarf64",)])
+def test_the_entries_at_the_top_are_those_of_pyelftools(path, tmp_path, version, wide):
+    made = tmp_path / "made.o"
+    flags = ["-O2", "-g", f"-gdwarf-{version}", *(wide if version > 3 else ()), "-fno-builtin"]
+    (tmp_path / "made.c").write_text(SEVERAL)
+    subprocess.run(["clang", *flags, "-c", tmp_path / "made.c", "-o", made], check=True)
+    tags = ("DW_TAG_subprogram", "DW_TAG_enumeration_type", "DW_TAG_structure_type")
+    for object in (path, made):
+        with object.open("rb") as file:
+            for unit in ELFFile(file).get_dwarf_info(relocate_dwarf_sections=False).iter_CUs():
+                judge = [d.offset for d in unit.get_top_DIE().iter_children() if d.tag in tags]
+                assert len(judge) > 1
+                if version > 3:  # which has forms that are left to pyelftools
+                    assert [d.offset for d in _walk(unit, tags)] == judge
+                assert [d.offset for d in top_entries(unit, tags)] == judge
 
 
 def test_an_object_without_debug_information_has_none(tmp_path):
