@@ -54,6 +54,18 @@ def _check_whole(elf: Any, file: BinaryIO, name: str, only_debug: bool) -> None:
         elf["e_phoff"] + elf.num_segments() * elf["e_phentsize"] if elf["e_phoff"] else 0,
     ]
     if max(ends) <= size and not only_debug:
-        ends += [s["p_offset"] + s["p_filesz"] for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
+        ends += [s["p_offset"] + s["p_filesz"] for s in loaded_segments(elf)]
     if max(ends) > size:
         raise ElfError(f"{name} is cut off: it has {size} bytes, of {max(ends)} that its headers speak of")
+
+
+def loaded_segments(elf: Any) -> list[Any]:
+    """The headers of the parts of the file that are loaded.
+
+    `ELFFile.iter_segments` reads what the others speak of too: tables of hashes, which take it long.
+    """
+    from elftools.common.utils import struct_parse
+
+    places = (elf["e_phoff"] + number * elf["e_phentsize"] for number in range(elf.num_segments()))
+    headers = [struct_parse(elf.structs.Elf_Phdr, elf.stream, place) for place in places]
+    return [header for header in headers if header["p_type"] == "PT_LOAD"]

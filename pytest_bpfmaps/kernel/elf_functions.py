@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import closest
 from .debug_files import DebugFiles
-from .elf_file import ElfError, open_elf
+from .elf_file import ElfError, loaded_segments, open_elf
 from .elf_table import ElfSymbol, SymbolTable
 from .name_text import Names
 
@@ -227,7 +227,7 @@ def _choose(table: list[Function], name: str) -> list[Function]:
 
 def _loads(elf: Any) -> list[tuple[int, int, int]]:
     """Address, place in the file and size of each part that is loaded; what runs comes first."""
-    parts = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
+    parts = loaded_segments(elf)
     parts.sort(key=lambda s: not s["p_flags"] & 1)
     return [(s["p_vaddr"], s["p_offset"], s["p_memsz"]) for s in parts]
 

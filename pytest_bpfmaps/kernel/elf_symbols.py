@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .debug_files import DebugFiles
-from .elf_file import ElfError, open_elf
+from .elf_file import ElfError, loaded_segments, open_elf
 from .elf_table import SymbolTable
 from .kallsyms import preference
 
@@ -26,8 +26,8 @@ class ElfSymbols:
             self._files = DebugFiles.of(elf, path)
             self._loads = [
                 (s["p_offset"], s["p_filesz"], s["p_vaddr"])
-                for s in elf.iter_segments()
-                if s["p_type"] == "PT_LOAD" and s["p_flags"] & _PF_X
+                for s in loaded_segments(elf)
+                if s["p_flags"] & _PF_X
             ]
             self._own = _Tables(elf)  # read now: the file of another process may be gone later
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .binaries import MappedFile, mapped_files, mappings
-from .elf_file import ElfError, open_elf
+from .elf_file import ElfError, loaded_segments, open_elf
 from .elf_functions import Function, elf_functions, symbol_versions
 from .elf_table import SymbolTable
 
@@ -145,8 +145,8 @@ def _numbers(elf: Any, function: Function) -> Iterator[int]:
 
 def _initial(elf: Any, address: int) -> int:
     """What the file has at an address; a relocated pointer into the table of jumps, as a rule."""
-    for s in elf.iter_segments():
-        if s["p_type"] == "PT_LOAD" and s["p_vaddr"] <= address < s["p_vaddr"] + s["p_filesz"]:
+    for s in loaded_segments(elf):
+        if s["p_vaddr"] <= address < s["p_vaddr"] + s["p_filesz"]:
             elf.stream.seek(s["p_offset"] + address - s["p_vaddr"])
             return int(_WORD.unpack(elf.stream.read(_WORD.size))[0])
     return 0
