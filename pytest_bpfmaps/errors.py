@@ -196,6 +196,10 @@ class VmTimeoutError(VmError, TimeoutError):
     """A virtual machine did not boot, or did not answer, in time."""
 
 
+class CacheError(CompileError, VmError):
+    """The folder of what is kept between runs can't be trusted."""
+
+
 class ClosedError(BpfError, ValueError):
     """The object was used after it was closed."""
 

@@ -7,11 +7,11 @@ reserves in a ring buffer is often just a local variable's type, which DWARF alo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..stored import write
 from .dwarf_top import top_entries
 from .soundness import check_soundness
 from .types import Kind, Member
@@ -71,21 +71,19 @@ def keep_local_types(path: Path, beside: Path) -> None:
     """
     raw = local_types(path)
     if raw is not None:
-        kept = _kept_types(beside)
-        scratch = kept.with_name(f"{kept.name}.{os.getpid()}")
-        scratch.write_bytes(raw)
-        os.replace(scratch, kept)
+        write(kept_types(beside), raw)
 
 
 def read_local_types(path: Path) -> bytes | None:
     """The types that were kept beside an object, else read from its DWARF now."""
     try:
-        return _kept_types(path).read_bytes()
+        return kept_types(path).read_bytes()
     except OSError:
         return local_types(path)
 
 
-def _kept_types(path: Path) -> Path:
+def kept_types(path: Path) -> Path:
+    """Where the types of the object at `path` are kept."""
     return path.with_suffix(".types")
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..btf.dwarf import keep_local_types
+from ..btf.dwarf import keep_local_types, kept_types
+from ..stored import digest, discard, place, read, read_checked, write_checked
 from .build import Built
 from .inputs import Inputs
 from .legacy import upgrade_file
-from .store import digest, write_atomically
 
 _REMEMBERED = 32  # objects per source and options: one per kernel's BTF and per state of the headers
 _DAY = 86400
@@ -30,7 +30,7 @@ class Entry:
     """One object in the cache."""
 
     name: str  # path below the cache's root
-    size: int  # bytes
+    digests: tuple[str, ...]  # of the object, and of the types beside it where there are any
     warnings: str
     btf: str | None  # digest of the BTF that vmlinux.h came from, if it was read
     inputs: Inputs
@@ -50,7 +50,7 @@ class ObjectCache:
         for entry in self._entries(key):
             if entry.btf is not None and entry.btf != btf():
                 continue
-            if self._size(entry) == entry.size and entry.inputs.hold():
+            if entry.inputs.hold() and self._is_intact(entry):
                 self._touch(key, entry)
                 return entry
         return None
@@ -61,14 +61,14 @@ class ObjectCache:
         contents = [f"{file.path}={file.content}" for file in inputs.files]
         # A folder per object, because libbpf names the maps of .rodata and .bss after the object's file.
         name = f"{stem}-{digest(key, *contents)[:12]}/{stem}.bpf.o"
-        entry = Entry(name, built.object.stat().st_size, built.warnings, btf, inputs)
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         keep_local_types(built.object, target)
-        os.replace(built.object, target)
+        place(built.object, target)
+        entry = Entry(name, tuple(self._digests(name).values()), built.warnings, btf, inputs)
         others = [other for other in self._entries(key) if other.name != name]
         text = json.dumps([_to_plain(e) for e in (entry, *others[: _REMEMBERED - 1])])
-        write_atomically(self._manifest(key), text)
+        write_checked(self._manifest(key), text)
         return entry
 
     @contextlib.contextmanager
@@ -86,15 +86,32 @@ class ObjectCache:
 
     def _entries(self, key: str) -> list[Entry]:
         try:
-            return [_from_plain(plain) for plain in json.loads(self._manifest(key).read_text())]
-        except (OSError, ValueError, KeyError, TypeError):
-            return []  # not there yet, or damaged: the same thing, since it can be made again
+            return [_from_plain(plain) for plain in json.loads(read_checked(self._manifest(key)) or "[]")]
+        except (ValueError, KeyError, TypeError):  # another version's
+            return []
 
-    def _size(self, entry: Entry) -> int | None:
+    def _is_intact(self, entry: Entry) -> bool:
+        """Whether the object is there, and is what was written. One that is not is made again."""
         try:
-            return (self.root / entry.name).stat().st_size
+            found = self._digests(entry.name)
         except OSError:
-            return None
+            return False
+        for path, then in zip(self._files(entry.name), entry.digests, strict=False):
+            if path in found and found[path] != then:
+                discard(path)
+                return False
+        return len(found) == len(entry.digests)
+
+    def _files(self, name: str) -> tuple[Path, Path]:
+        return self.root / name, kept_types(self.root / name)
+
+    def _digests(self, name: str) -> dict[Path, str]:
+        """Of the object and, where they are kept, its types. Raises `OSError` when there is no object."""
+        made, types = self._files(name)
+        found = {made: digest(read(made))}
+        with contextlib.suppress(FileNotFoundError):
+            found[types] = digest(read(types))
+        return found
 
     def _touch(self, key: str, entry: Entry) -> None:
         """Notes, at most once a day, that the object is in use, so that the collector spares it."""
@@ -109,4 +126,5 @@ def _to_plain(entry: Entry) -> dict[str, Any]:
 
 
 def _from_plain(plain: dict[str, Any]) -> Entry:
-    return Entry(**{**plain, "inputs": Inputs.from_plain(plain["inputs"])})
+    inputs, digests = Inputs.from_plain(plain["inputs"]), tuple(plain["digests"])
+    return Entry(**{**plain, "inputs": inputs, "digests": digests})

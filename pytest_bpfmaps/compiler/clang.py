@@ -6,9 +6,11 @@ import contextlib
 import functools
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 from ..errors import CompileError
 
 _CLANG = re.compile(r"clang(?:-(\d+))?$")
+_LARGEST_FILE, _LONGEST_OUTPUT, _MEMORY = 256 << 20, 4 << 20, 4 << 30
 _VERSION = re.compile(r"clang version (\d+(?:\.\d+)*)")
 
 INSTALL = (
@@ -96,15 +99,15 @@ def _newer(plain: str, numbered: dict[int, str], versions: Path) -> bool:
 
 
 def _major(clang: Clang, versions: Path) -> int:
-    from .store import digest, write_atomically
+    from ..stored import digest, read_checked, write_checked
 
     memo = versions / digest(clang.identity)
-    try:
-        return int(memo.read_text())
-    except (OSError, ValueError):
-        major = int(clang.version.partition(".")[0] or 0)
+    known = read_checked(memo)
+    if known is not None and known.isdecimal():
+        return int(known)
+    major = int(clang.version.partition(".")[0] or 0)
     with contextlib.suppress(OSError):
-        write_atomically(memo, str(major))
+        write_checked(memo, str(major))
     return major
 
 
@@ -125,23 +128,33 @@ class Outcome:
 def run(command: Sequence[str], *, timeout: float) -> Outcome:
     """Runs a command; its standard output and error together. `timeout` in seconds.
 
+    It may write files of `_LARGEST_FILE` bytes, and use `_MEMORY`: a source of a line can ask for any amount.
+    What it says beyond `_LONGEST_OUTPUT` is left out.
     Raises `TimeoutError` when the command and all that it started had to be killed, `OSError` when it cannot
     start.
     """
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+    ):
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or has less already
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         try:
-            output, _ = process.communicate(timeout=timeout)
+            process.wait(timeout)
         except BaseException as e:
-            # A wrapper script's children would live on and hold the pipe: end the whole session.
+            # A wrapper script's children would live on: end the whole session.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             if isinstance(e, subprocess.TimeoutExpired):
                 raise TimeoutError(f"no answer within {timeout:g} s") from None
             raise
-    return Outcome(process.returncode, output.decode(errors="replace"))
+        said.seek(0)
+        output = said.read(_LONGEST_OUTPUT).decode(errors="replace")
+    return Outcome(process.returncode, output)

@@ -15,7 +15,8 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from .store import digest
+from ..errors import CompileError
+from ..stored import digest
 
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*(?:include|include_next|import|embed)[ \t]*"([^"\n]+)"', re.MULTILINE)
 _HAS_INCLUDE = re.compile(rb'__has_(?:include|include_next|embed)[ \t]*\([ \t]*["<]([^">\n]+)[">]')
@@ -109,14 +110,24 @@ class Inputs:
 
 
 def record(dependencies: Iterable[str], search: SearchPath) -> Inputs:
-    """The inputs of an object that clang has just made. Raises `OSError` when one of them is gone."""
+    """The inputs of an object that clang has just made.
+
+    Raises `OSError` when one of them is gone, `CompileError` for what is no file: it may never end.
+    """
     paths = sorted({os.path.abspath(path) if not os.path.isabs(path) else path for path in dependencies})
-    texts = {path: Path(path).read_bytes() for path in paths}
+    texts = {path: _content(path) for path in paths}
     files = [_record_file(path, text) for path, text in texts.items()]
     if search.compiler:
         files.append(FileState(search.compiler, "", _stat(search.compiler)))
     wanted = {os.path.join(folder, name) for folder, name in _looked_up(texts, search.folders)}
     return Inputs(tuple(files), tuple(sorted(path for path in wanted if not os.path.exists(path))))
+
+
+def _content(path: str) -> bytes:
+    if not os.path.isfile(path) and os.path.exists(path):
+        fix = "include a file; what another program prints has to be written to one first"
+        raise CompileError("cannot compile with", on=path, why="it is a device or a pipe", fix=fix)
+    return Path(path).read_bytes()
 
 
 def _record_file(path: str, text: bytes) -> FileState:

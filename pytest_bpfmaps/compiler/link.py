@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import CompileError, strerror
 from ..paths import objects_dir
-from .store import digest, scratch_folder, write_atomically
+from ..stored import digest, discard, own, place, read, read_checked, scratch_folder, write_checked
 
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 def link(objects: Sequence[Path], root: Path | None = None) -> Path:
@@ -23,19 +24,20 @@ def link(objects: Sequence[Path], root: Path | None = None) -> Path:
     """
     from ..libbpf import version
 
-    root = root or objects_dir()
+    root = root or own(objects_dir())
     try:
         contents = [path.read_bytes() for path in objects]
         names = [str(path) for path in objects]
         key = digest(_FORMAT, repr(version()), *names, *contents)
         stem = objects[0].name.split(".")[0]
         target = root / f"{stem}-{key[:12]}" / f"{stem}.bpf.o"
-        if not target.exists():
+        if not _is_intact(target):
             with scratch_folder(root) as folder:
                 _link(objects, folder / "out.o")
                 target.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(_inputs_file(target), json.dumps(names))
-                os.replace(folder / "out.o", target)
+                facts = {"objects": names, "digest": digest((folder / "out.o").read_bytes())}
+                write_checked(_facts_file(target), json.dumps(facts))
+                place(folder / "out.o", target)
     except OSError as e:
         why = strerror(e.errno or 0)
         raise CompileError("cannot link", on=_names(objects), why=why, errno=e.errno) from e
@@ -44,14 +46,29 @@ def link(objects: Sequence[Path], root: Path | None = None) -> Path:
 
 def linked_inputs(path: Path) -> list[Path]:
     """The objects that the one at `path` was linked of by `link`; none for any other object."""
-    try:
-        return [Path(name) for name in json.loads(_inputs_file(path).read_text())]
-    except (OSError, ValueError):
-        return []
+    # In a guest the file is the host's, which the guest trusts.
+    return [Path(name) for name in _facts(path, whose=False).get("objects", [])]
 
 
-def _inputs_file(path: Path) -> Path:
-    return path.with_suffix(".inputs")
+def _is_intact(target: Path) -> bool:
+    """Whether it was linked before, and is what was written then."""
+    known = _facts(target).get("digest")
+    if known is None or not target.exists():
+        return False
+    intact = bool(digest(read(target)) == known)
+    if not intact:
+        discard(target)
+    return intact
+
+
+def _facts(path: Path, *, whose: bool = True) -> dict[str, Any]:
+    """What is kept of an object that was linked: ``objects``, ``digest``."""
+    facts: dict[str, Any] = json.loads(read_checked(_facts_file(path), whose=whose) or "{}")
+    return facts
+
+
+def _facts_file(path: Path) -> Path:
+    return path.with_suffix(".linked")
 
 
 def _names(objects: Sequence[Path]) -> str:

@@ -12,6 +12,7 @@ from time import time_ns
 
 from ..errors import CompileError, strerror
 from ..paths import objects_dir
+from ..stored import digest, own, scratch_folder, write
 from .assumed import assumptions_in
 from .build import Builder, Built
 from .cache import Entry, ObjectCache
@@ -23,10 +24,9 @@ from .link import link
 from .portability import tell
 from .request import CompileRequest
 from .sources import read_source
-from .store import digest, scratch_folder, write_atomically
 from .vmlinux import VmlinuxFile
 
-_FORMAT = "2"  # of the cache; with a new number older entries are left to the collector
+_FORMAT = "3"  # of the cache; with a new number older entries are left to the collector
 _ATTEMPTS = 3
 
 
@@ -72,8 +72,10 @@ class LocalCompiler:
     def compile(self, request: CompileRequest) -> Path:
         """The path of the object for `request`, from the cache when nothing that it is made of has changed.
 
-        Raises `CompileError`; its `details` are clang's diagnostics.
+        Raises `CompileError`; its `details` are clang's diagnostics. It is a `CacheError` when others may
+        write to the cache.
         """
+        own(self._cache.root)
         text = read_source(request)
         btf = VmlinuxFile(lambda: request.btf or self._vmlinux(), self._cache.root)
         key = self._key(request, text)
@@ -110,7 +112,7 @@ class LocalCompiler:
     def _keep_code(self, request: CompileRequest, text: bytes) -> Path:
         """A file with the request's code: clang takes from it the lines that the verifier's log shows."""
         path = self._cache.root / "code" / digest(text)[:12] / request.file_name
-        write_atomically(path, text)
+        write(path, text)
         return path
 
 

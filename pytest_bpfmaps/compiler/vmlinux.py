@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import CompileError, strerror
-from .store import digest, scratch_folder, write_atomically
+from ..stored import digest, discard, place, read, read_checked, scratch_folder, write_checked
 
 RUNNING_KERNEL = "/sys/kernel/btf/vmlinux"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_FORMAT = "1"  # of the header; part of its folder's name
+_FORMAT = "2"  # of the header; part of its folder's name
 
 
 class VmlinuxFile:
@@ -42,12 +42,12 @@ class VmlinuxFile:
     @cached_property
     def _digest(self) -> str:
         memo = self._root / "btf" / digest(self._identity())
-        try:
-            return memo.read_text()
-        except OSError:
-            content = digest(Path(self.path).read_bytes())
+        known = read_checked(memo)
+        if known is not None:
+            return known
+        content = digest(Path(self.path).read_bytes())
         with contextlib.suppress(OSError):
-            write_atomically(memo, content)
+            write_checked(memo, content)
         return content
 
     def _identity(self) -> str:
@@ -67,7 +67,7 @@ class VmlinuxFile:
         except OSError as e:
             raise self._unavailable(e) from e
         folder = self._root / "vmlinux" / name
-        if not (folder / "vmlinux.h").exists():
+        if not _is_intact(folder / "vmlinux.h"):
             # Two processes may both come here: they write the same text, and the rename is atomic.
             self._write(folder / "vmlinux.h")
         return folder
@@ -81,7 +81,8 @@ class VmlinuxFile:
             else:
                 dump_header(self.path, scratch / "vmlinux.h")
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(scratch / "vmlinux.h", target)
+            write_checked(_mark(target), digest((scratch / "vmlinux.h").read_bytes()))
+            place(scratch / "vmlinux.h", target)
 
     def _unavailable(self, error: OSError) -> CompileError:
         running = self.path == RUNNING_KERNEL
@@ -95,6 +96,25 @@ class VmlinuxFile:
             else "name an existing raw BTF file, such as one that 'bpfmaps kernels fetch' extracted",
             errno=error.errno,
         )
+
+
+def _is_intact(header: Path) -> bool:
+    """Whether it is there, and is what was written."""
+    known = read_checked(_mark(header))
+    if known is None:
+        return False
+    try:
+        intact = digest(read(header)) == known
+    except OSError:
+        return False
+    if not intact:
+        discard(header)
+    return intact
+
+
+def _mark(header: Path) -> Path:
+    """Where the digest of a header is."""
+    return header.with_suffix(".digest")
 
 
 def _is_header(path: str) -> bool:

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.stored import read_checked
 
 WORKER = """
 import sys
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.stored import read_checked
 compiler = LocalCompiler(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -246,9 +248,9 @@ def test_a_hit_needs_no_writable_cache(clang: CountingClang, project: Path, obje
     assert {path: path.stat().st_mtime_ns for path in objects.rglob("*")} == before
 
 
-def test_the_manifest_is_plain_json_that_names_the_headers(project: Path, objects: Path) -> None:
+def test_the_manifest_is_json_that_names_the_headers(project: Path, objects: Path) -> None:
     LocalCompiler().compile(request_for(project))
     (manifest,) = (objects / "manifests").iterdir()
-    (entry,) = json.loads(manifest.read_text())
+    (entry,) = json.loads(read_checked(manifest) or "")
     assert str(project / "late/inner.h") in {file[0] for file in entry["inputs"]["files"]}
     assert str(project / "early/outer.h") in entry["inputs"]["absent"]

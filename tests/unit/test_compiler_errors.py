@@ -153,7 +153,7 @@ def in_tiny_file_system(folder: Path, kilobytes: int, code: str) -> str:
         "try: LocalCompiler().compile(CompileRequest(code=sys.argv[1]))\n"
         "except CompileError as e: print(e)\n"
     )
-    mount = f'mount -t tmpfs -o size={kilobytes}k none {folder} && exec "$@"'
+    mount = f'mount -t tmpfs -o mode=700,size={kilobytes}k none {folder} && exec "$@"'
     unshare = ["unshare", "--user", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False).returncode:
         pytest.skip("this system allows no user namespaces, so no small file system can be mounted")

@@ -1,0 +1,193 @@
+"""Files that are kept between runs: written whole and to the disk, and read with doubt.
+
+What is damaged counts as missing: whoever wanted it makes it again, and a line says so. The folder that holds
+all of it belongs to this user alone, for who writes there decides what runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from .errors import CacheError
+from .paths import cache_dir
+
+_OTHERS_MAY_WRITE = 0o022
+_DIGITS = 32
+
+
+def digest(*parts: str | bytes) -> str:
+    """A name for content, 32 hexadecimal digits; it tells `("ab", "c")` from `("a", "bc")`."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode(errors="surrogateescape") if isinstance(part, str) else part
+        state.update(b"%d:" % len(data))
+        state.update(data)
+    return state.hexdigest()[:_DIGITS]
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Writes `path` so that a reader sees the old content or the new, never a part. Raises `OSError`.
+
+    That holds for a machine that loses its power, too: the content is on the disk before it gets its name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode(errors="surrogateescape"))
+        place(Path(temporary), path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def place(made: Path, target: Path) -> None:
+    """Gives a file its name when it is on the disk, and lets nobody else write to it. Raises `OSError`."""
+    handle = os.open(made, os.O_RDONLY)
+    try:
+        os.fchmod(handle, 0o644)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.replace(made, target)
+
+
+def place_folder(made: Path, target: Path) -> None:
+    """`place` for a folder with all that is in it; there must be nothing of that name. Raises `OSError`."""
+    import ctypes
+
+    handle = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle):  # one call, where fsync takes one for each file
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fspath(made))
+    finally:
+        os.close(handle)
+    os.rename(made, target)
+
+
+def write_checked(path: Path, text: str) -> None:
+    """`write`, for `read_checked`: a digest follows the text. Raises `OSError`."""
+    write(path, f"{text}\n{digest(text)}\n")
+
+
+def read_checked(path: Path, *, whose: bool = True) -> str | None:
+    """The text that `write_checked` wrote; None when there is none, or it is damaged, which a line says.
+
+    Without `whose` anybody may have written it.
+    """
+    try:
+        raw = (read(path) if whose else path.read_bytes()).decode(errors="surrogateescape")
+    except OSError:
+        return None
+    text, mark = raw[: -_DIGITS - 2], raw[-_DIGITS - 2 :]
+    if mark == f"\n{digest(text)}\n":
+        return text
+    discard(path)
+    return None
+
+
+def read(path: Path) -> bytes:
+    """The content of a file. Raises `OSError`.
+
+    One that others could have written counts as missing, and a line says so.
+    """
+    with path.open("rb") as file:
+        why = why_not_ours(os.fstat(file.fileno()))
+        content = b"" if why else file.read()
+    if why:
+        discard(path, why)
+        raise FileNotFoundError(why)
+    return content
+
+
+def why_not_ours(status: os.stat_result) -> str:
+    """Why another user may have written a file or folder; empty when none but root may.
+
+    Who became root by sudo runs programs of his own as root anyway.
+    """
+    users = {0, os.geteuid()}
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
+        users.add(int(os.environ["SUDO_UID"]))
+    if status.st_uid not in users:
+        return f"it belongs to user {status.st_uid}, and this is user {os.geteuid()}"
+    if status.st_mode & _OTHERS_MAY_WRITE and not stat.S_ISLNK(status.st_mode):
+        return f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
+
+
+def own(folder: Path) -> Path:
+    """`folder`, which is the cache or lies in it, made when it is not there.
+
+    Raises `CacheError` when others may write to it. One that can't be made is left to whoever writes there.
+    """
+    _check(cache_dir())
+    return _check(folder)
+
+
+@functools.cache
+def _check(folder: Path) -> Path:
+    with contextlib.suppress(OSError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        status = folder.stat()
+    except OSError:
+        return folder
+    why = why_not_ours(status)
+    if why:
+        fix = "set BPFMAPS_CACHE to a folder of your own"
+        if status.st_uid == os.geteuid() and not status.st_mode & stat.S_ISVTX:  # not /tmp
+            fix = f"`chmod -R go-w {folder}` if nobody else wrote there, else delete it; or {fix}"
+        raise CacheError("will not use the cache", on=str(folder), why=why, fix=fix)
+    return folder
+
+
+def discard(path: Path, why: str = "it was damaged") -> None:
+    """Removes a file that is to be made again, and says so."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+    tell(f"{path} is made again: {why}")
+
+
+def _print(line: str) -> None:
+    print(f"bpfmaps: {line}", file=sys.stderr)
+
+
+_listeners: list[Callable[[str], None]] = [_print]
+
+
+def tell(line: str) -> None:
+    """Says a line about the cache, on stderr or to whoever listens."""
+    _listeners[-1](line)
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Has `listener` get the lines."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+@contextlib.contextmanager
+def scratch_folder(root: Path) -> Iterator[Path]:
+    """A folder on the cache's own file system, so that its files can be renamed into place."""
+    parent = root / "tmp"
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,185 @@
+"""Files of the cache that were damaged, or that others could have written: made again, and a line says so."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_bpfmaps import stored
+from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.errors import CacheError, CompileError
+
+VMLINUX_H = "typedef unsigned int u32;\n"
+SOURCE = '#include "vmlinux.h"\nstruct s { u32 a; };\nu32 f(void) { struct s local = {}; return local.a; }\n'
+
+
+def damages(size: int) -> st.SearchStrategy[Callable[[bytes], bytes]]:
+    """Cut short, a few bits flipped, or a page lost, as disks and power failures do it."""
+    cut = st.integers(0, size - 1).map(lambda n: lambda data: data[:n])
+    flips = st.lists(st.integers(0, size * 8 - 1), min_size=1, max_size=4, unique=True).map(
+        lambda bits: lambda data: _flipped(data, bits)
+    )
+    lost = st.integers(0, size - 1).map(lambda n: lambda data: _lost(data, n))
+    return st.one_of(cut, flips, lost)
+
+
+def _flipped(data: bytes, bits: list[int]) -> bytes:
+    changed = bytearray(data)
+    for bit in bits:
+        changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def _lost(data: bytes, start: int) -> bytes:
+    changed = data[:start].ljust(len(data), b"\0")
+    return changed if changed != data else data[:-1]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("damaged") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BPFMAPS_CACHE", str(folder))
+        yield folder
+
+
+def compiled(folder: Path) -> dict[str, bytes]:
+    """What there is, by name, after a program was compiled and linked with another."""
+    header = folder.parent / "types.h"
+    if not header.exists():
+        header.write_text(VMLINUX_H)
+    compiler = LocalCompiler()
+    one = compiler.compile(CompileRequest(code=SOURCE, name="one.bpf.c", btf=str(header)))
+    two = compiler.compile(CompileRequest(code="int two;", name="two.bpf.c"))
+    both = compiler.link([one, two])
+    return {path.name: path.read_bytes() for path in (one, one.with_suffix(".types"), two, both)}
+
+
+def kept(cache: Path) -> list[Path]:
+    """Every file that is kept, without locks and time stamps."""
+    found = sorted(path for path in (cache / "objects").rglob("*") if path.is_file())
+    return [path for path in found if path.parent.name != "locks" and path.name != "collected"]
+
+
+def kinds(cache: Path) -> set[str]:
+    return {path.suffix or path.parent.name for path in kept(cache)}
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_whatever_is_damaged_the_objects_are_the_same(cache: Path, data: st.DataObject) -> None:
+    whole = compiled(cache)
+    assert kinds(cache) >= {".o", ".types", ".json", ".h", ".digest", ".linked", "btf"}
+    path = data.draw(st.sampled_from(kept(cache)))
+    before = path.read_bytes()
+    damaged = data.draw(damages(len(before)))(before)
+    path.write_bytes(damaged)
+    lines: list[str] = []
+    with stored.listening(lines.append):
+        assert compiled(cache) == whole
+        assert len(lines) <= 1, lines
+        assert all(line == f"{path} is made again: it was damaged" for line in lines)
+        lines.clear()
+        assert compiled(cache) == whole  # once is enough
+        assert lines == []
+    if path.exists() and path.read_bytes() == damaged:  # nothing needed it: the next example may
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize("kind", [".o", ".types", ".json", ".linked", "btf"])
+def test_one_line_says_it(cache: Path, kind: str) -> None:
+    whole = compiled(cache)
+    path = next(path for path in kept(cache) if kind in (path.suffix, path.parent.name))
+    os.truncate(path, 3)
+    lines: list[str] = []
+    with stored.listening(lines.append):
+        assert compiled(cache) == whole
+    assert len(lines) == 1, lines
+    (line,) = lines
+    assert line == f"{path} is made again: it was damaged"
+
+
+def test_checked_text_holds_whatever_was_written(tmp_path: Path) -> None:
+    for text in ("", "\n", "a\n\n", "é\udcff\0", "x" * 100_000):
+        stored.write_checked(tmp_path / "a", text)
+        assert stored.read_checked(tmp_path / "a") == text
+    assert stored.read_checked(tmp_path / "none") is None
+
+
+def test_the_folder_is_made_for_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "a/cache"))
+    mask = os.umask(0)
+    try:
+        made = LocalCompiler().compile(CompileRequest(code="int x;"))
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "a/cache").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "a/cache/objects").stat().st_mode) == 0o700
+    assert stat.S_IMODE(made.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("which", ["cache", "cache/objects"])
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
+def test_a_folder_that_others_may_write_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str, mode: int
+) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache/objects").mkdir(parents=True)
+    (tmp_path / which).chmod(mode)
+    with pytest.raises(CacheError, match=rf"others may write to it \(mode {mode:04o}\)") as caught:
+        LocalCompiler().compile(CompileRequest(code="int x;"))
+    assert isinstance(caught.value, CompileError)
+    if mode & stat.S_ISVTX:
+        assert caught.value.fix == "set BPFMAPS_CACHE to a folder of your own"
+        return
+    command = str(caught.value.fix).split("`")[1]
+    assert os.system(command) == 0
+    stored._check.cache_clear()
+    assert LocalCompiler().compile(CompileRequest(code="int x;")).exists()
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+
+
+@needs_root
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    os.chown(tmp_path / "cache", 4242, -1)
+    with pytest.raises(CacheError, match="it belongs to user 4242, and this is user 0"):
+        LocalCompiler().compile(CompileRequest(code="int x;"))
+    stored._check.cache_clear()
+    monkeypatch.setenv("SUDO_UID", "4242")
+    assert LocalCompiler().compile(CompileRequest(code="int x;")).exists()
+
+
+def test_an_object_that_others_could_have_written_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
+    request = CompileRequest(code="int x;")
+    lines: list[str] = []
+    with stored.listening(lines.append):
+        made = LocalCompiler().compile(request)
+        manifest = next((tmp_path / "cache/objects/manifests").iterdir())
+        for path in (made, manifest):
+            path.chmod(0o666)
+            assert LocalCompiler().compile(request) == made
+            assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert lines == [f"{path} is made again: others may write to it (mode 0666)" for path in (made, manifest)]
+
+
+def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "a").write_text("x")
+    stored.place_folder(made, tmp_path / "target")
+    assert (tmp_path / "target/a").read_text() == "x"
+    with pytest.raises(FileNotFoundError):
+        stored.place_folder(made, tmp_path / "target")
