@@ -10,7 +10,6 @@ through. Whatever happens, the guest dies with this process, and this process wi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import queue
 import signal
@@ -20,8 +19,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps import paths
@@ -32,6 +29,7 @@ from pytest_bpfmaps.vm.booting import Attempt, boot
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
 from pytest_bpfmaps.vm.greeting import CHUNK, Greeting, pump
 from pytest_bpfmaps.vm.qemu import Machine, Shape
+from pytest_bpfmaps.vm.requests import Requests
 from pytest_bpfmaps.vm.rpc import Lines, dump_error
 from pytest_bpfmaps.vm.ways import AUTO, CHOICES, WARM
 
@@ -176,26 +174,19 @@ class Gateway:
 
     def _answer(self, control: Lines, kernel: Kernel, message: dict[str, Any]) -> None:
         try:
-            calls = {"compile": self._compile, "digest": _digest, "link": _link}
-            answer = {"result": calls[message["call"]](message["argument"], kernel)}
+            answer = {"result": self._requests(kernel).answer(message["call"], message["argument"])}
         except Exception as error:
             answer = {"error": dump_error(error)}
         control.send(answer)
 
-    def _compile(self, argument: str, kernel: Kernel) -> str:
-        """The object's path and clang's warnings."""
-        from pytest_bpfmaps.compiler.local import LocalCompiler
-        from pytest_bpfmaps.compiler.request import CompileRequest
+    def _requests(self, kernel: Kernel) -> Requests:
         from pytest_bpfmaps.vm.vmlinux_h import Setting
 
         def vmlinux() -> str | None:
             chosen = Setting(self.options.vmlinux, run=(kernel,)).choose().path
             return chosen or (None if kernel.btf is None else str(kernel.btf))
 
-        warnings: list[str] = []
-        compiler = LocalCompiler(self.options.clang, warn=warnings.append, vmlinux=vmlinux)
-        path = compiler.compile(CompileRequest.from_json(argument))
-        return json.dumps([str(path), "".join(warnings)])
+        return Requests(self.options.clang, vmlinux)
 
     def _tell(self, event: str, **facts: Any) -> None:
         journal.write(self.options.journal, journal.Entry(self.worker, event, self.release, **facts))
@@ -246,21 +237,6 @@ def showing(machine: Machine) -> Iterator[None]:
     finally:
         machine.end()
         writer.join()
-
-
-def _digest(path: str, _kernel: Kernel) -> str:
-    """The SHA-256 of a file as this side sees it; empty when there is none."""
-    try:
-        return sha256(Path(path).read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
-def _link(paths: str, _kernel: Kernel) -> str:
-    """The path of one object that is linked of several."""
-    from pytest_bpfmaps.compiler.link import link
-
-    return str(link([Path(path) for path in json.loads(paths)]))
 
 
 def _without_details(error: BpfError) -> str:
