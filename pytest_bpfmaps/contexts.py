@@ -147,6 +147,15 @@ def return_codec(name: str, codecs: Codecs | None) -> Codec | None:
     return codecs.get(returned.id) if returned.kind in (Kind.INT, Kind.ENUM, Kind.ENUM64) else None
 
 
+def may_be_program(name: str, codecs: Codecs | None) -> bool:
+    """Whether a function takes what a program does, one pointer; True where its type is not known."""
+    prototype = None if codecs is None else _prototype(codecs, name)
+    if codecs is None or prototype is None:
+        return True
+    kinds = [codecs.btf.resolve(type_id).kind for type_id in prototype.parameters() if type_id]
+    return kinds == [Kind.PTR]
+
+
 def _prototype(codecs: Codecs, name: str) -> BtfType | None:
     function = codecs.btf.find(name, Kind.FUNC)
     return None if function is None else function.target

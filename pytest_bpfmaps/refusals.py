@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .attach.sections import kind
 from .btf.lines import source_lines
 from .causes import NO_SECTION, absent_weak, explain_log, refused_helper, refused_map, refused_program_type
-from .contexts import context_codec, refused_field
+from .contexts import context_codec, may_be_program, refused_field
 from .declared import line_of_call, line_of_extern, line_of_map, line_of_program, line_of_section, use_of
 from .elf import STT_FUNC, Elf
 from .errors import LoadError, VerifierError
@@ -26,6 +26,7 @@ from .verifier import Advice, Rejection, advise, advise_closer, parse_log
 from .verifier.buffers import LogBuffer
 
 if TYPE_CHECKING:
+    from .btf import Codecs
     from .objects import OpenedObject
     from .programs import ProgramSpec
 
@@ -94,10 +95,11 @@ def _has_types(path: Path) -> bool:
         return False
 
 
-def explain_no_program(opened: OpenedObject) -> LoadError | None:
-    """For an object without a program that has functions in no section of their own; None for another.
+def explain_no_program(opened: OpenedObject, codecs: Codecs | None) -> LoadError | None:
+    """For an object without a program that has one in no section of its own; None for another.
 
-    libbpf 1.4 and later take them for subprograms that nobody calls, and load nothing.
+    libbpf takes such functions for subprograms that nobody calls, and loads nothing. Those that take no
+    context are what it says: they wait for other objects to be linked with.
     """
     try:
         elf = Elf(opened.path.read_bytes())
@@ -105,14 +107,15 @@ def explain_no_program(opened: OpenedObject) -> LoadError | None:
         functions = [s.name for s in elf.symbols() if text and s.section == text.index and s.type == STT_FUNC]
     except ValueError:
         return None
-    if not functions:
+    program = next((name for name in functions if may_be_program(name, codecs)), None)
+    if program is None:
         return None
     why, fix = NO_SECTION
     return LoadError(
         "cannot load",
-        on=f"{opened.name}: function {functions[0]!r}",
+        on=f"{opened.name}: function {program!r}",
         why=why,
-        details=_indent(line_of_program(opened.path, functions[0])) or None,
+        details=_indent(line_of_program(opened.path, program)) or None,
         fix=fix,
         errno=errno.EINVAL,
     )

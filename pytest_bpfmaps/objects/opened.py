@@ -154,7 +154,7 @@ class OpenedObject:
         """
         if self._handle == ffi.NULL:
             raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
-        if not len(self.programs) and (refused := explain_no_program(self)):
+        if not len(self.programs) and (refused := explain_no_program(self, self._codecs)):
             raise refused
         with arenas_of(m._handle for m in self.maps):
             return self._load()

@@ -272,3 +272,14 @@ def test_run_refuses_what_is_no_packet(load_code):
 def test_run_refuses_a_short_packet(load_code):
     with pytest.raises(LoadError, match=r"(?s)EINVAL.*Ethernet header: 14 bytes"):
         load_code(ECHO).programs.echo.run(b"short")
+
+
+def test_what_other_objects_are_linked_with_needs_no_section(load_code):
+    obj = load_code("""
+        __attribute__((noinline)) int add(int a, int b) { return a + b; }
+        __attribute__((noinline)) long both(const char *text, long length) { return length + !text; }
+        __attribute__((noinline)) long nothing(void) { return 0; }
+        int calls = 3;
+    """)
+    assert len(obj.programs) == 0
+    assert obj.globals.calls == 3
