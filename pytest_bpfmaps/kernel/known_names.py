@@ -1,8 +1,8 @@
 """Names that kernels of the last ten years have: they tell a misspelt name from one that is missing here.
 
-They are recorded from real kernels, their modules and BTF, by ``fixtures/record_names.py``. They are read
-when a probe has not found a name, as plain text: to unpack them would take an emulated machine longer. A
-second place to look are the catalogue's kernels, which may be newer.
+They are recorded from real kernels, from 5.10 on with their modules and BTF, by ``fixtures/record_names.py``.
+They are read when a probe has not found a name, as plain text: to unpack them would take an emulated machine
+longer. A second place to look are the catalogue's kernels, which may be newer.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from ..errors import closest
 from ..paths import kernels_dir
 from .name_text import Names
 
-RECORDED = "Linux 5.10 to 7.2"
+RECORDED = "Linux 4.4, 4.9, 4.15, 4.18, 5.0, 5.10, 6.1, 6.12, 6.18, 7.2"
 _FOLDER = Path(__file__).with_name("recorded_names")
-# of kernels since 4.8 that are not among the recorded ones, and of ZFS, which is not the kernel's
-_EARLIER = """
-    __blk_account_io_done __blk_account_io_start __do_page_cache_readahead __vfs_read __vfs_write _do_fork
-    blk_start_request do_fork folio_account_dirtied generic_make_request tcp_drop mutex_lock_nested
+# of kernels in between, of kernels with lockdep, and of ZFS, which is not the kernel's
+_OTHERS = """
+    __blk_account_io_done __blk_account_io_start do_fork folio_account_dirtied mutex_lock_nested
     mutex_lock_interruptible_nested mutex_lock_killable_nested down_read_nested down_read_killable_nested
     down_write_nested down_write_killable_nested zpl_aio_read zpl_aio_write zpl_fsync zpl_iter_read
     zpl_iter_write zpl_open zpl_read zpl_write
@@ -38,7 +37,7 @@ def is_function(name: str) -> bool:
     return (
         _has("functions", base)
         or _has("modules", base)
-        or base in _EARLIER.split()
+        or base in _OTHERS.split()
         or ("sys_" in base.lower() and is_syscall(_SYSCALL.sub("", base)))
         or _in_catalogue(base)
     )

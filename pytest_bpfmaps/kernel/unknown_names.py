@@ -47,12 +47,16 @@ class Unknown:
     def error(self) -> UnsupportedError:
         """What to raise for it."""
         why = f"no kernel on record ({known.RECORDED}) has {self.what}"
-        own = " (a module of your own must be loaded before the probe)" if "function" in self.what else ""
+        hints = ["a module of your own must be loaded before the probe"] if "function" in self.what else []
+        if self.what and "option" not in self.what:
+            hints.append(
+                "a kernel that is not on record must be in the catalogue: bpfmaps kernels fetch or add"
+            )
         return UnsupportedError(
             "cannot probe",
             on=repr(self.name),
             why=why if self.what else "no libbpf knows such a section",
-            fix=self.find_closest() + own,
+            fix=self.find_closest() + (f" ({'; '.join(hints)})" if hints else ""),
             errno=errno.EINVAL,
         )
 
