@@ -203,4 +203,10 @@ def _codecs_of(handle: Any, path: Path) -> Codecs | None:
         return parse_codecs(raw) if raw else None
 
     btf = lib.bpf_object__btf(handle)
-    return None if btf == ffi.NULL else parse_codecs(raw_btf(btf)).with_more(local)
+    if btf == ffi.NULL:
+        return None
+    codecs = parse_codecs(raw_btf(btf)).with_more(local)
+    # libbpf keeps what raw_btf() read, and loads that although it makes __hidden functions static meanwhile:
+    # they would be verified as global ones. Adding a string, even one that is there, has it forget.
+    lib.btf__add_str(btf, b"")
+    return codecs

@@ -283,3 +283,22 @@ def test_what_other_objects_are_linked_with_needs_no_section(load_code):
     """)
     assert len(obj.programs) == 0
     assert obj.globals.calls == 3
+
+
+@pytest.mark.parametrize("more", ["", "extern void bpf_no_such_function(void) __ksym __weak;"])
+def test_a_hidden_function_is_verified_where_it_is_called(load_code, more):
+    code = """
+        %s
+        %s __noinline int put(long *where) { *where = 1; return 0; }
+        SEC("socket") int prog(struct __sk_buff *skb)
+        {
+            long value = 0;
+            put(&value);
+            return value;
+        }
+    """
+    if more:
+        code = code.replace("put(&value);", "put(&value); if (bpf_no_such_function) bpf_no_such_function();")
+    with pytest.raises(VerifierError, match="put"):
+        load_code(code % (more, ""))
+    assert load_code(code % (more, "__hidden")).programs.prog.run(b"\0" * 14).retval == 1
