@@ -27,6 +27,7 @@ from pytest_bpfmaps.vm.vmlinux_h import PER_KERNEL
 from pytest_bpfmaps.vm.ways import CHOICES
 
 from . import others
+from .doings import Doings
 from .foreseen import foresee_all
 from .lanes import Lane, divide
 from .machine import vmlinux_line
@@ -61,6 +62,9 @@ class Guests:
         self._foreseen: list[pytest.Item] = []
         self._lives: dict[str, int] = {}
         self._ended: list[Any] = []
+        self._put_back: set[str] = set()
+        self._nodes = Doings()
+        config.pluginmanager.register(self._nodes, "bpfmaps-doings")
         self._said: set[str] = set()
         self._scheduler: Any = None
 
@@ -134,10 +138,27 @@ class Guests:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Report what is foreseen, which needs no guest; then pytest-xdist's, or pytest's own, loop."""
+        """Report what is foreseen, which needs no guest; then pytest-xdist's, or pytest's own, loop.
+
+        Then comes what tests did to their guests beside their result.
+        """
         for item in self._foreseen:
             self.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-        return (yield)
+        result = yield
+        for name in self._nodes.names:
+            for entry in self.journal.entries(name):
+                if entry.event == "fault":
+                    self._report_fault(entry)
+        return result
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Say what each guest is doing that Ctrl-C is about to end."""
+        terminal = self.config.pluginmanager.getplugin("terminalreporter")
+        if excinfo.type is not KeyboardInterrupt or terminal is None:
+            return
+        terminal.ensure_newline()
+        for doing in self._nodes.doings(self.journal, self._scheduler):
+            terminal.write_line(f"bpfmaps: interrupted: guest {doing}")
 
     def pytest_unconfigure(self) -> None:
         """Wait for guests that have ended, which execnet does not when none is left; forget the journal."""
@@ -172,6 +193,7 @@ class Guests:
         """Tell a worker what it is, and what to do."""
         name = lane_of(node.gateway)
         if name not in (HOST, IDLE):
+            self._nodes.begin(node)
             others.expect_guest(node.workerinput)
             node.process_from_remote = receiving(node.process_from_remote)
         orders = self._lanes[name].orders() if name in self._lanes else {"kernel": name}
@@ -229,6 +251,7 @@ class Guests:
         name = lane_of(node.gateway)
         if name not in self._lanes or name == HOST:
             return
+        self._nodes.end(node)
         node.gateway.spec.popen = True
         if error is None:
             node.gateway.exit()  # else pytest-xdist keeps the guest until the session ends
@@ -239,7 +262,7 @@ class Guests:
         elif not self._scheduler.is_running(node):
             self._scheduler.give_up(name)
             entry = self._last_entry(node)
-            self._report(f"kernel {name}", f"{entry.text}\n{entry.console}")
+            self._report(f"kernel {name}", "\n".join(filter(None, (entry.text, entry.stacks, entry.console))))
             self._leave_place_empty(node)
             if self._scheduler.collection_is_completed:
                 self._scheduler.schedule()  # the others may have waited for this one only
@@ -255,8 +278,8 @@ class Guests:
         self._start_another()
 
     def _last_entry(self, node: Any) -> Entry:
-        found = self.journal.last(node.gateway.spec.id)
-        if found is None or found.event == "ready":
+        found = self.journal.end(node.gateway.spec.id)
+        if found is None:
             text = "VmLostError: the process that runs the guest was killed"
             return Entry(node.gateway.spec.id, "lost", text=text)
         return found
@@ -264,6 +287,13 @@ class Guests:
     def _report(self, nodeid: str, text: str) -> None:
         report = pytest.CollectReport(nodeid=nodeid, outcome="failed", longrepr=text, result=[])
         self.config.hook.pytest_collectreport(report=report)
+
+    def _report_fault(self, entry: Entry) -> None:
+        """An error of a test whose own result is reported already."""
+        path, _, test = entry.test.partition("::")
+        location = (path, None, test.replace("::", ".") or f"kernel {entry.worker}")
+        report = pytest.TestReport(entry.test, location, {}, "failed", entry.text, "teardown")
+        self.config.hook.pytest_runtest_logreport(report=report)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any, sched: Any) -> None:
@@ -277,12 +307,30 @@ class Guests:
         path, _, test = crashitem.partition("::")
         report.location = (path, None, test.replace("::", "."))
         report.longrepr = f"{entry.text}\nwhile it ran {crashitem}"
+        if entry.event == "hung" and not entry.in_test:
+            self._blame_the_guest(report, entry, sched)
         if entry.console:
             report.sections.append((f"Console of kernel {kernel}", entry.console))
         if entry.stacks:
             report.sections.append((f"Stacks in kernel {kernel}", entry.stacks))
         if not self._scheduler.has_more_for(lane_of(report.node.gateway)):
             self._leave_place_empty(report.node)
+
+    def _blame_the_guest(self, report: Any, entry: Entry, sched: Any) -> None:
+        """A guest that hung after a test, or before it began it, is no fault of the test's.
+
+        The latter gets another guest, once.
+        """
+        test, when = report.nodeid, "after" if report.nodeid == entry.test else "before"
+        report.longrepr = f"{entry.text}\n{when} it ran {test}"
+        if when == "before":
+            if test in self._put_back:
+                return
+            self._put_back.add(test)
+            sched.mark_test_pending(test)
+        report.nodeid = f"kernel {report.node.gateway.spec.bpfmaps}, {when} {test}"
+        report.location = (report.location[0], None, report.nodeid)
+        report.user_properties = []  # it is no test of that kernel
 
 
 def check(config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 pytest-cov decides before any test is collected whether there will be workers, and has them write files where
 their host has this one's name. pytest-rerunfailures has them connect to a port here, which guests can't do.
+pytest-timeout gives tests limits of their own.
 """
 
 from __future__ import annotations
@@ -38,3 +39,14 @@ def settle_in_guest(workerinput: dict[str, Any]) -> None:
         server = plugin.ServerStatusDB()
         workerinput["sock_port"] = server.sock_port
         workerinput["statusdb_token"] = getattr(server, "token", None)  # which newer versions ask for
+
+
+def time_limit(item: pytest.Item) -> float:
+    """The seconds that pytest-timeout lets the test run; 0 where there is no such limit."""
+    settings = getattr(sys.modules.get("pytest_timeout"), "_get_item_settings", None)
+    if settings is None or not item.config.pluginmanager.has_plugin("timeout"):
+        return 0.0
+    try:
+        return max(float(settings(item).timeout or 0), 0.0)
+    except (TypeError, ValueError, AttributeError):  # a wrong marker, which pytest-timeout is about to refuse
+        return 0.0

@@ -1,16 +1,18 @@
-"""In a process that pytest-xdist started for one kernel: collect what is its own, say which test runs."""
+"""In a process that pytest-xdist started for one kernel: collect what is its own, say what it does."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_bpfmaps.plugin import HOST, kernel_of
+from pytest_bpfmaps.report.others import time_limit
 from pytest_bpfmaps.report.plain_values import sending
+from pytest_bpfmaps.vm.phases import Phase, Step
 from pytest_bpfmaps.vm.remembered import forget_plugins
 from pytest_bpfmaps.vm.rpc import Host
 
@@ -27,11 +29,10 @@ def show_output(config: pytest.Config) -> None:
     os.dup2(2, 1)
 
 
-def make_events_plain(config: pytest.Config) -> None:
-    """Has pytest-xdist's part of this worker send only what can be sent: all else would end the whole run."""
-    for plugin in config.pluginmanager.get_plugins():
-        if type(plugin).__name__ == "WorkerInteractor":
-            plugin.sendevent = sending(plugin.sendevent)
+def interactor(config: pytest.Config) -> Any:
+    """pytest-xdist's part of this worker, which talks to the process that distributes the tests."""
+    plugins = config.pluginmanager.get_plugins()
+    return next(plugin for plugin in plugins if type(plugin).__name__ == "WorkerInteractor")
 
 
 class Worker:
@@ -42,7 +43,11 @@ class Worker:
         self.host = Host.connect() if self.kernel != HOST else None
         self._orders = orders
         self._root = config.rootpath
-        make_events_plain(config)
+        talks = interactor(config)
+        talks.sendevent = sending(talks.sendevent)  # all else would end the whole run
+        if self.host is not None:
+            self._steps = Steps(self.host, talks)
+            config.pluginmanager.register(self._steps, "bpfmaps-steps")
         if shows_output(config):
             show_output(config)
         if files := orders.get("files"):
@@ -80,13 +85,80 @@ class Worker:
                 if switch.read_text().strip() == "0":
                     switch.write_text("1")
 
+
+class Steps:
+    """Tells the gateway each step of the worker, so that it notices when one hangs.
+
+    `talks` is pytest-xdist's part of the worker.
+    """
+
+    def __init__(self, host: Host, talks: Any) -> None:
+        self._host = host
+        self._worker = os.getpid()
+        self._test = ""
+        talks.sendevent = self._only_here(talks.sendevent)
+        talks.torun.get = self._waiting(talks.torun)
+
+    def tell(self, phase: Phase, at: str = "", more: float = 0.0) -> None:
+        """The worker is in `phase` from now on."""
+        self._end_a_fork()
+        self._host.tell(Step(phase, at, more))
+
+    def _only_here(self, send: Callable[..., None]) -> Callable[..., None]:
+        def sendevent(name: str, **facts: Any) -> None:
+            self._end_a_fork()
+            send(name, **facts)
+
+        return sendevent
+
+    def _end_a_fork(self) -> None:
+        """Ends this process when it is one that a test forked: there must be only one that reports."""
+        if os.getpid() != self._worker:
+            self._host.say_forked(self._test)
+            os._exit(1)
+
+    def _waiting(self, queue: Any) -> Callable[[], Any]:
+        """`queue.get`, which says when it has to wait for what the other side sends."""
+        get = queue.get
+
+        def get_next() -> Any:
+            with queue.lock() as items:
+                waits = not items
+            if not waits:
+                return get()
+            self.tell(Phase.ORDERS)
+            order = get()
+            self.tell(Phase.BETWEEN)
+            return order
+
+        return get_next
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Collection begins."""
+        self.tell(Phase.COLLECTION)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collectstart(self, collector: pytest.Collector) -> None:
+        """A file is collected, which imports it."""
+        if isinstance(collector, pytest.File):
+            self.tell(Phase.COLLECTION, collector.nodeid)
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Tell the gateway which test runs, so that it notices when one hangs."""
-        if self.host is None:
-            return (yield)
-        self.host.tell_test(item.nodeid)
+        """A test runs, which may have a limit of its own."""
+        self._test = item.nodeid
+        self.tell(Phase.TEST, item.nodeid, time_limit(item))
         try:
             return (yield)
         finally:
-            self.host.tell_test(None)
+            self.tell(Phase.BETWEEN)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        """The session ends; what comes then is not waited for."""
+        self.tell(Phase.END)
+        try:
+            return (yield)
+        finally:
+            self.tell(Phase.ORDERS)

@@ -21,6 +21,7 @@ from pytest_bpfmaps.vm.child_process import die_with, waited_for_processor
 from pytest_bpfmaps.vm.host_cpu import KVM
 from pytest_bpfmaps.vm.qemu import find_qemu
 from pytest_bpfmaps.vm.qemu_features import features
+from pytest_bpfmaps.vm.waiting import only_one
 
 SILENT_SECONDS = 20.0  # a kernel that says nothing new for so long hangs
 PROBE_SECONDS = 300.0  # a kernel that does say something: machines in machines take minutes
@@ -65,9 +66,7 @@ def judge(kernel: Kernel) -> Verdict:
     verdict = _remembered(memory, key)
     if verdict is not None and _holds(verdict):
         return verdict
-    from filelock import FileLock
-
-    with FileLock(folder / ".kvm.lock"):
+    with only_one(folder / ".kvm.lock", "find out whether KVM works", 2 * PROBE_SECONDS):
         verdict = _remembered(memory, key)
         if verdict is None or not _holds(verdict):
             verdict = _again_later(probe(kernel, qemu), hung_before=verdict.hung if verdict else 0)

@@ -71,15 +71,20 @@ def watch(port: int, worker: int, python: int) -> None:
                 os.read(ended, 512)
             elif event & select.POLLIN:
                 seconds = json.loads(os.read(port, 512))["seconds"]
-                try:
-                    libc.tgkill(worker, able_thread(worker, STACKS), STACKS)
-                    sections = stacks(worker, python, seconds)
-                except (OSError, LookupError, ValueError) as error:  # of tasks that end meanwhile
-                    sections = [("stacks", repr(error))]
+                sections = answer(worker, python, seconds) if seconds else []  # else a sign of life is wanted
                 os.write(port, json.dumps(sections).encode() + b"\n")
             else:
                 poll.unregister(port)  # the gateway is gone, and takes QEMU along
     print(ENDED, status, file=sys.stderr)
+
+
+def answer(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:
+    """`stacks`, or why there are none."""
+    try:
+        libc.tgkill(worker, able_thread(worker, STACKS), STACKS)
+        return stacks(worker, python, seconds)
+    except (OSError, LookupError, ValueError) as error:  # of tasks that end meanwhile
+        return [("stacks", repr(error))]
 
 
 def reap(worker: int) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.vm.catalogue import Kernel
-from pytest_bpfmaps.vm.child_process import waited_for_processor
+from pytest_bpfmaps.vm.child_process import stopped_process, waited_for_processor
 from pytest_bpfmaps.vm.qemu import Machine, advice, is_final
 from pytest_bpfmaps.vm.rpc import Lines
 
@@ -61,16 +61,16 @@ class BootProgress:
             self.note()
         elif self._now() - self._last > self.limit:
             why = f"it made no progress for {self.limit:.0f} s: no new line on its console, no word from it"
-            raise boot_error(self._machine, self._kernel, why)
+            raise if_stopped(self._machine, boot_error(self._machine, self._kernel, why))
 
     def _now(self) -> float:
         return time.monotonic() - waited_for_processor(self._machine.process.pid)
 
 
 def wait_for_word(
-    machine: Machine, kernel: Kernel, control: Lines, timeout: float, fix: str = MORE_TIME
-) -> dict[str, Any]:
-    """The next message of a guest that boots.
+    machine: Machine, kernel: Kernel, control: Lines, word: str, timeout: float, *, fix: str = MORE_TIME
+) -> Any:
+    """What comes with `word` from a guest that boots; all else that it sends is left out.
 
     Raises VmBootError when the guest ends or makes no progress, VmError when it takes more than `timeout`
     seconds, for which `fix` is the remedy.
@@ -80,8 +80,8 @@ def wait_for_word(
     try:
         while True:
             ready = select.select([control.fd, ended], [], [], _LOOK_SECONDS)[0]
-            if control.fd in ready and (message := control.receive()) is not None:
-                return message
+            if control.fd in ready and (message := control.receive()) is not None and word in message:
+                return message[word]
             if ended in ready:
                 raise _ended(machine, kernel)
             progress.check()
@@ -97,6 +97,15 @@ def _ended(machine: Machine, kernel: Kernel) -> VmError:
         machine, kernel, f"QEMU ended with status {status} before the guest was ready", advice(words)
     )
     return final(error) if is_final(words) else error
+
+
+def if_stopped(machine: Machine, error: VmBootError) -> VmError:
+    """The same error; where QEMU was stopped, another, for no other way and no other state would help."""
+    stopped = stopped_process(machine.process.pid)
+    if stopped is None:
+        return error
+    why = f"{error.why}; QEMU, process {stopped}, is stopped by a signal or a debugger"
+    return VmError(error.what, on=error.on, why=why, fix="find out what stops it", details=error.details)
 
 
 def final(error: VmBootError) -> VmError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pytest_bpfmaps.errors import BpfError, VmBootError
 from pytest_bpfmaps.vm.acceleration import Verdict
 from pytest_bpfmaps.vm.architecture import architecture
-from pytest_bpfmaps.vm.boot_progress import wait_for_word
+from pytest_bpfmaps.vm.boot_progress import MORE_TIME, wait_for_word
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.qemu import Machine, Shape, find_qemu
 from pytest_bpfmaps.vm.qemu_features import features
@@ -72,8 +72,10 @@ def attempts(name: str, shape: Shape) -> Iterator[Attempt]:
         yield Attempt(VIRTME, shapes[-1])
 
 
-def boot(kernel: Kernel, name: str, shape: Shape, timeout: float) -> Booted:
+def boot(kernel: Kernel, name: str, shape: Shape, timeout: float, fix: str = MORE_TIME) -> Booted:
     """A guest with `kernel`, started the way `name`, which may take `timeout` seconds on real hardware.
+
+    `fix` is what helps when that is too short.
 
     Raises VmError when nothing works.
     """
@@ -82,7 +84,7 @@ def boot(kernel: Kernel, name: str, shape: Shape, timeout: float) -> Booted:
     while todo:
         attempt = todo.pop(0)
         try:
-            return replace(_boot_once(kernel, attempt, timeout, name == AUTO), earlier=earlier)
+            return replace(_boot_once(kernel, attempt, timeout, fix, name == AUTO), earlier=earlier)
         except VmBootError as error:
             why = error.why or str(error)
             if attempt.way == WARM and way(WARM).note_failure(kernel, attempt.shape, why):
@@ -93,7 +95,7 @@ def boot(kernel: Kernel, name: str, shape: Shape, timeout: float) -> Booted:
     raise earlier
 
 
-def _boot_once(kernel: Kernel, attempt: Attempt, timeout: float, has_others: bool) -> Booted:
+def _boot_once(kernel: Kernel, attempt: Attempt, timeout: float, fix: str, has_others: bool) -> Booted:
     module = way(attempt.way)
     if has_others and attempt.way == WARM:
         module.check_not_failed(kernel, attempt.shape)
@@ -101,7 +103,7 @@ def _boot_once(kernel: Kernel, attempt: Attempt, timeout: float, has_others: boo
     try:
         control = Lines(machine.control.fileno())
         limit = Verdict(attempt.shape.kvm).stretch(timeout)
-        hello = wait_for_word(machine, kernel, control, limit)["hello"]
+        hello = wait_for_word(machine, kernel, control, "hello", limit, fix=fix)
         return Booted(machine, control, hello["release"], attempt)
     except BaseException:
         machine.close()

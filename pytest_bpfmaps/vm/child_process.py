@@ -26,3 +26,20 @@ def waited_for_processor(pid: int) -> float:
         except (OSError, LookupError, ValueError):  # it has ended, or this kernel does not count
             continue
     return waited / 1e9
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when the one that started it dies in whatever way."""
+    die_with(os.getppid())
+
+
+def stopped_process(group: int) -> int | None:
+    """A process of the process group `group` that a signal or a debugger has stopped; None if all may run."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]  # proc_pid_stat(5)
+        except (OSError, ValueError):  # it has ended
+            continue
+        if int(its_group) == group and state in "Tt":
+            return int(path.parent.name)
+    return None

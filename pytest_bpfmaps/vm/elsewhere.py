@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 from typing import IO
 
 from pytest_bpfmaps.vm import journal
+from pytest_bpfmaps.vm.child_process import die_with_parent
 from pytest_bpfmaps.vm.greeting import Greeting, pump
 
 
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     """Be the wire, until one of its ends is gone."""
     path, command = arguments[0], shlex.split(arguments[1])  # what follows is for an interpreter
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which then closes our stdin
+    die_with_parent()
     greeting = Greeting.take()
     ssh = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0

@@ -4,7 +4,7 @@
 
 execnet sends one line that would make a worker of any interpreter; the guest has execnet itself, so the line
 is answered here at once, and pytest-xdist starts the next guest while this one boots. From then on bytes pass
-through. Whatever happens, the guest dies with this process, and this process with its stdin.
+through. Whatever happens, the guest dies with this process, and this process with its stdin or its parent.
 """
 
 from __future__ import annotations
@@ -18,20 +18,27 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
 from pytest_bpfmaps.vm import journal
 from pytest_bpfmaps.vm.acceleration import Verdict, judge
+from pytest_bpfmaps.vm.answers import answer
 from pytest_bpfmaps.vm.booting import Attempt, boot
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+from pytest_bpfmaps.vm.child_process import die_with_parent, stopped_process, waited_for_processor
 from pytest_bpfmaps.vm.greeting import CHUNK, Greeting, pump
-from pytest_bpfmaps.vm.qemu import Machine, Shape
+from pytest_bpfmaps.vm.phases import Countdown, Phase, Step, Watch
+from pytest_bpfmaps.vm.qemu import END_SECONDS, Machine, Shape
 from pytest_bpfmaps.vm.requests import Requests
-from pytest_bpfmaps.vm.rpc import Lines, dump_error
+from pytest_bpfmaps.vm.rpc import GARBAGE, Lines
 from pytest_bpfmaps.vm.ways import AUTO, CHOICES, WARM
+
+_SAID = (Phase.START, Phase.COLLECTION, Phase.END)  # which pytest does not know of by itself
+GARBLED = "-> leave $BPFMAPS_CONTROL_FD and the ports /dev/vport* alone: this harness talks through them"
+FORKED = "-> end it in the test: os._exit(0), also where the code of the process raises"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -44,7 +51,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--kvm", action="store_true")
     parser.add_argument("--judge", action="store_true", help="find out whether KVM works on this machine")
     parser.add_argument("--network", action="store_true")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds to boot, and for each test")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds to boot, and for each step")
     parser.add_argument("--output", action="store_true", help="show what tests write")
     parser.add_argument("--clang", default=None)
     parser.add_argument("--vmlinux", default="per-kernel", help="what vmlinux.h comes from")
@@ -59,18 +66,18 @@ class Gateway:
         self.options = options
         self.worker, self.model = "?", "main_thread_only"
         self.release = ""
-        self.test: str | None = None
         self.started = 0.0
-        self.deadline: float | None = None
         self.timeout: float = options.timeout
         self.console_before = 0  # bytes of the console when the test began
         self.stacks = ""
         self.attempt: Attempt | None = None  # how the guest was started
+        self.watch: Watch | None = None  # from when it is ready
         # What the threads below report to the main thread: what happened, and what came with it.
         self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         # What pytest-xdist writes while the guest starts may be more than a pipe holds, and it waits then.
         self.input: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.attending = False
+        self.faults: set[tuple[str, str]] = set()
 
     def run(self) -> int:
         """Serve until pytest ends it, or the guest ends. Returns the exit status."""
@@ -97,40 +104,102 @@ class Gateway:
             self._tell(event, text=_without_details(error), console=error.details or "", stacks=self.stacks)
             return 1
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Where the guest is, for the journal."""
+        if self.watch is None:
+            return {}
+        return {"test": self.watch.last_test, "in_test": self.watch.step.phase is Phase.TEST}
+
     def _attend(self, machine: Machine, kernel: Kernel, control: Lines) -> int:
         self._tell("ready", seconds=time.monotonic() - self.started)
+        countdown = Countdown(lambda: waited_for_processor(machine.process.pid))
+        watch = self.watch = Watch(self.timeout, countdown)
         control.send(self._job(kernel))
         self._spawn(self._listen, control)
         self._spawn(self._wait_for_end, machine)
         self._spawn(pump, machine.stream.fileno(), 1)
         self._spawn(self._pump_in, machine.stream)
         while True:
-            event, value = self._next_event(machine, kernel)
-            if event == "test":
-                self.test, self.console_before = value, machine.console.size()
-                self.deadline = time.monotonic() + self.timeout if value else None
+            event, value = self._next_event(machine, kernel, watch)
+            if event == "step":
+                self._enter(machine, watch, value)
+            elif event == "input":  # from when it has something to do
+                self._enter(machine, watch, Step(Phase.START))
             elif event == "call":
+                countdown.hold()  # the guest waits for the host
                 self._spawn(self._answer, control, kernel, value)
+            elif event == "answered":
+                countdown.go_on()
+            elif event == "fault":
+                self._note_fault(watch, *value)
             elif event == "stdin":
                 return 0
             elif event == "end":
                 raise self._lost(machine, kernel, value)
 
-    def _next_event(self, machine: Machine, kernel: Kernel) -> tuple[str, Any]:
-        left = None if self.deadline is None else self.deadline - time.monotonic()
-        try:
-            return self.events.get(timeout=None if left is None else max(left, 0))
-        except queue.Empty:
-            raise self._hung(machine, kernel) from None
+    def _next_event(self, machine: Machine, kernel: Kernel, watch: Watch) -> tuple[str, Any]:
+        while True:
+            with suppress(queue.Empty):
+                return self.events.get(timeout=watch.countdown.pause)
+            if watch.countdown.is_over():
+                self._check_alive(machine, kernel, watch)
+                watch.start_again()
+
+    def _check_alive(self, machine: Machine, kernel: Kernel, watch: Watch) -> None:
+        """Raises VmTimeoutError, but for a guest that is alive and waits for others."""
+        from pytest_bpfmaps.vm.endings import LEAVE_ON, switched_off
+        from pytest_bpfmaps.vm.witness import ask, is_alive
+
+        stopped = stopped_process(machine.process.pid)
+        if stopped is None and watch.step.phase is Phase.ORDERS and is_alive(machine, self.timeout):
+            return
+        words, why = machine.last_words(self.console_before), watch.why
+        fix = "look at the stacks below; --bpf-vm-timeout gives it more time"
+        if stopped is not None:
+            why += f"; QEMU, process {stopped}, is stopped by a signal or a debugger"
+            fix = "find out what stops it"
+        elif halted := switched_off(words):
+            why, fix = halted, LEAVE_ON
+        else:
+            self.stacks = ask(machine, self.timeout)
+            if machine.process.poll() is not None:  # it took a panic to know
+                words = machine.last_words(self.console_before)
+        what = f"{watch.noun} hung in kernel"
+        raise VmTimeoutError(what, on=kernel.name, why=f"{why}; the guest was ended", fix=fix, details=words)
+
+    def _enter(self, machine: Machine, watch: Watch, step: Step) -> None:
+        watch.enter(step)
+        if step.phase is Phase.TEST or step.phase in _SAID:
+            self.console_before = machine.console.size()
+        if step.phase in _SAID:
+            self._tell("doing", text=str(step))
+
+    def _note_fault(self, watch: Watch, test: str, text: str) -> None:
+        """Once for each test."""
+        fault = (test or watch.last_test, text.partition(":")[0])
+        if fault not in self.faults:
+            self.faults.add(fault)
+            self._tell("fault", text=text, test=fault[0])
 
     def _spawn(self, target: Any, *arguments: Any) -> None:
         threading.Thread(target=target, args=arguments, daemon=True).start()
 
     def _listen(self, control: Lines) -> None:
         for message in control:
-            for key in ("test", "call"):
-                if key in message:
-                    self.events.put((key, message if key == "call" else message[key]))
+            if step := Step.read(message):
+                self.events.put(("step", step))
+            elif "call" in message:
+                self.events.put(("call", message))
+            elif isinstance(test := message.get("fork"), str):
+                what = (
+                    "a process that this test forked came back out of it, as a second pytest, and was ended"
+                )
+                self.events.put(("fault", (test, f"{what}\n  {FORKED}")))
+            else:
+                text = message.get(GARBAGE, repr(message))
+                what = f"a line came on the port of this harness that is none of its own: {text}"
+                self.events.put(("fault", ("", f"{what}\n  {GARBLED}")))
 
     def _wait_for_end(self, machine: Machine) -> None:
         self.events.put(("end", machine.process.wait()))
@@ -143,9 +212,14 @@ class Gateway:
         self.events.put(("stdin", None))
 
     def _pump_in(self, stream: socket.socket) -> None:
+        is_first = True
         try:
             while True:
-                stream.sendall(self.input.get())
+                data = self.input.get()
+                if data and is_first:
+                    self.events.put(("input", None))
+                    is_first = False
+                stream.sendall(data)
         except OSError:
             return  # the guest is gone, which _wait_for_end says
 
@@ -173,11 +247,8 @@ class Gateway:
         }
 
     def _answer(self, control: Lines, kernel: Kernel, message: dict[str, Any]) -> None:
-        try:
-            answer = {"result": self._requests(kernel).answer(message["call"], message["argument"])}
-        except Exception as error:
-            answer = {"error": dump_error(error)}
-        control.send(answer)
+        answer(control, message, self._requests(kernel).answer)
+        self.events.put(("answered", None))
 
     def _requests(self, kernel: Kernel) -> Requests:
         from pytest_bpfmaps.vm.vmlinux_h import Setting
@@ -189,22 +260,8 @@ class Gateway:
         return Requests(self.options.clang, vmlinux)
 
     def _tell(self, event: str, **facts: Any) -> None:
+        facts = self.facts | facts
         journal.write(self.options.journal, journal.Entry(self.worker, event, self.release, **facts))
-
-    def _hung(self, machine: Machine, kernel: Kernel) -> VmError:
-        from pytest_bpfmaps.vm.witness import ask
-
-        words = machine.last_words(self.console_before)
-        self.stacks = ask(machine, self.timeout)
-        if machine.process.poll() is not None:  # it took a panic to know
-            words = machine.last_words(self.console_before)
-        return VmTimeoutError(
-            "test hung in kernel",
-            on=kernel.name,
-            why=f"it ran for more than {self.timeout:g} s, and the guest was ended",
-            fix="look at the stacks below; --bpf-vm-timeout gives tests more time",
-            details=words,
-        )
 
     def _lost(self, machine: Machine, kernel: Kernel, status: int) -> VmError:
         heard = machine.console.text(self.console_before).strip()  # else it died before we heard of its test
@@ -236,7 +293,7 @@ def showing(machine: Machine) -> Iterator[None]:
         yield
     finally:
         machine.end()
-        writer.join()
+        writer.join(END_SECONDS)  # stderr may be a pipe that nobody reads
 
 
 def _without_details(error: BpfError) -> str:
@@ -247,6 +304,7 @@ def _without_details(error: BpfError) -> str:
 def main() -> None:
     """Be a gateway."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which then closes our stdin
+    die_with_parent()
     status = Gateway(parse(sys.argv[1:])).run()
     os._exit(status)  # threads may hang in reads of pipes that nobody will close
 

@@ -141,9 +141,9 @@ def find_port(name: str) -> str:
 
 
 def read_line(fd: int) -> dict[str, Any]:
-    """The next JSON line of `fd`."""
+    """The next JSON line of `fd`; empty ones are none."""
     data = b""
-    while not data.endswith(b"\n"):
+    while not (data.strip() and data.endswith(b"\n")):
         chunk = os.read(fd, 1 << 16)
         if not chunk:
             raise EOFError("the gateway is gone")

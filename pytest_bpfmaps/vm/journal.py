@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 STDERR = "stderr"  # a path that stands for lines of stderr, for a gateway on another machine
+ENDINGS = ("failed", "lost", "hung")
 _MARK = "bpfmaps-journal "
 
 
@@ -20,9 +22,11 @@ class Entry:
     """Something that happened to the guest of the worker `worker`.
 
     `event`: ``another-way`` (it was started another way than usual, and `text` is a line that says why),
-    ``ready`` (it booted), ``failed`` (it never did), ``lost`` (it died), ``hung`` (a test took too
-    long). `text` says why, `console` holds its last lines, `stacks` where the tasks of a hung one stood,
-    `seconds` how long the start took.
+    ``ready`` (it booted), ``doing`` (`text` is what it does from now on, where that is no test), ``fault``
+    (`test` did what `text` says, and the guest goes on), ``failed`` (it never booted), ``lost`` (it died),
+    ``hung`` (something took too long). `text` says why, `console` holds its last lines, `stacks` where the
+    tasks of a hung one stood, `seconds` how long the start took, `test` the last test that it began,
+    `in_test` whether it was in that test, `time` when this happened, in seconds since the epoch.
     """
 
     worker: str
@@ -32,6 +36,9 @@ class Entry:
     console: str = ""
     stacks: str = ""
     seconds: float = 0.0
+    test: str = ""
+    in_test: bool = False
+    time: float = field(default_factory=time.time)
 
 
 class Journal:
@@ -46,9 +53,9 @@ class Journal:
         text = os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode()
         return [e for e in (Entry(**json.loads(line)) for line in text.splitlines()) if e.worker == worker]
 
-    def last(self, worker: str) -> Entry | None:
-        """The last thing that happened to the guest of `worker`."""
-        return next(reversed(self.entries(worker)), None)
+    def end(self, worker: str) -> Entry | None:
+        """Why the guest of `worker` ended; None when nothing was said about it."""
+        return next((e for e in reversed(self.entries(worker)) if e.event in ENDINGS), None)
 
     def close(self) -> None:
         """Forget it."""

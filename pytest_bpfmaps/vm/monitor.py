@@ -41,28 +41,33 @@ class Monitor:
     def call(self, command: str, *descriptors: int, **arguments: Any) -> Any:
         """A command's answer; `descriptors` go with it. Raises VmError when QEMU refuses it, or is gone."""
         request = json.dumps({"execute": command, "arguments": arguments})
+        end = time.monotonic() + self._seconds
         try:
             socket.send_fds(self._socket, [request.encode() + b"\n"], descriptors)
         except OSError as e:
             raise VmError("cannot control QEMU:", on=command, why=str(e)) from e
-        while True:
+        while time.monotonic() < end:
             answer = self._receive()
             if "error" in answer:
                 raise VmError("QEMU refused", on=command, why=answer["error"].get("desc", "no reason given"))
             if "return" in answer:
                 return answer["return"]
+        raise self._late()
 
     def _receive(self) -> dict[str, Any]:
         try:
             line = self._lines.readline()
         except TimeoutError as e:
-            raise VmError("cannot control QEMU", why=f"it did not answer within {self._seconds:.0f} s") from e
+            raise self._late() from e
         except OSError as e:
             raise VmError("cannot control QEMU", why=str(e)) from e
         if not line:
             raise VmError("cannot control QEMU", why="it ended")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def _late(self) -> VmError:
+        return VmError("cannot control QEMU", why=f"it did not answer within {self._seconds:.0f} s")
 
     def save(self, target: int, *, to_file: bool) -> None:
         """Stops the machine, writes all but its memory to the file `target`. Raises VmError.

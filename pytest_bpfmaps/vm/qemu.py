@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from pytest_bpfmaps.vm.monitor import Monitor
 PORTS = ("control", "stream", "alarm", "output")
 MONITOR = "monitor"
 MONITOR_CHANNEL = f"bpfmaps-{MONITOR}"  # the character device that QEMU's monitor is to be put on
+END_SECONDS = 20.0  # that a process may take to be gone when it was killed
 PYTHON_FELL = "Fatal Python error: "  # faulthandler
 
 
@@ -167,7 +169,8 @@ class Machine:
         """End it at once: its files are in memory, there is nothing to save. What came of it can be read."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)  # QEMU may be the child of a script
-        self.process.wait()
+        with suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and ends when that lets it
+            self.process.wait(END_SECONDS)
 
     def close(self) -> None:
         """End it, and forget what it wrote."""

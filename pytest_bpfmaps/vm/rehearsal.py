@@ -31,7 +31,7 @@ MODULES = (
     *("pytest_bpfmaps.harness", "pytest_bpfmaps.objects", "pytest_bpfmaps.events", "pytest_bpfmaps.maps"),
     *("pytest_bpfmaps.kernel.features", "pytest_bpfmaps.kernel.handle", "pytest_bpfmaps.plugin"),
     *("pytest_bpfmaps.fixtures", "pytest_bpfmaps.report.failures", "pytest_bpfmaps.vm.rpc"),
-    "pytest_bpfmaps.vm.vmlinux_h",
+    *("pytest_bpfmaps.vm.vmlinux_h", "pytest_bpfmaps.vm.phases"),
     *("pytest_bpfmaps.vm.guest", "pytest_bpfmaps.vm.zygote", "pytest_bpfmaps.vm.remembered"),
     *("pytest_bpfmaps.vm.alarm", "pytest_bpfmaps.kernel.log", "pytest_bpfmaps.kernel.splats"),
     *("pytest_bpfmaps.report.kernel_log", "pytest_bpfmaps.report.others"),

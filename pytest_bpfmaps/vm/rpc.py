@@ -1,8 +1,9 @@
 """What a guest and its gateway say to each other: JSON lines over a virtio-serial port.
 
-Guest to host: ``hello`` (once), ``test`` (the running test's id, or null when it ended), ``call`` (a request
-that wants an answer). Host to guest: ``job`` (once), then an answer per call. The host takes nothing but
-plain JSON from the guest; the guest trusts the host, and gets its exceptions as they were raised.
+Guest to host: ``hello`` (once), ``phase`` (what the worker begins, see `phases.Step`), ``fork`` (see
+`Host.say_forked`), ``call`` (a request that wants an answer). Host to guest: ``job`` (once), then an answer
+per call. The host takes nothing but plain JSON from the guest, which may also send what is none; the guest
+trusts the host, and gets its exceptions as they were raised.
 """
 
 from __future__ import annotations
@@ -21,15 +22,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpfmaps.errors import VmLostError
+from pytest_bpfmaps.vm.phases import Step
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.compiler.request import CompileRequest
 
 FD_VARIABLE = "BPFMAPS_CONTROL_FD"  # set by guest.py
+LONGEST = 1 << 24  # bytes of a line
+GARBAGE = "garbage"  # the key of a line that was none of ours: its text
+_SHOWN = 80  # characters of it
 
 
 class Lines:
-    """JSON lines over a descriptor, which it does not own. Sending is safe from several threads."""
+    """JSON lines over a descriptor, which it does not own. Sending is safe from several threads.
+
+    An empty line is nothing. One comes before each message, so that what others wrote, without an end, does
+    not take the message along.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -38,14 +47,20 @@ class Lines:
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one message. Raises OSError when the other side is gone."""
-        data = memoryview(json.dumps(message).encode() + b"\n")
+        data = memoryview(_line(message))
         with self._sending:
             while data:
                 data = data[os.write(self.fd, data) :]
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message, or None when the other side is gone."""
-        while b"\n" not in self._rest:
+        """The next message, or None when the other side is gone. What is none has the key `GARBAGE`."""
+        while True:
+            line, end, rest = self._rest.partition(b"\n")
+            if end or len(line) > LONGEST:
+                self._rest = rest
+                if line.strip():
+                    return _message(line)
+                continue
             try:
                 chunk = os.read(self.fd, 1 << 16)
             except OSError:
@@ -53,13 +68,25 @@ class Lines:
             if not chunk:
                 return None
             self._rest += chunk
-        line, self._rest = self._rest.split(b"\n", 1)
-        message: dict[str, Any] = json.loads(line)
-        return message
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         while (message := self.receive()) is not None:
             yield message
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return b"\n" + json.dumps(message).encode() + b"\n"
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        message = None
+    if isinstance(message, dict):
+        return message
+    text = repr(line[:_SHOWN])[1:]
+    return {GARBAGE: f"{text} …" if len(line) > _SHOWN else text}
 
 
 def dump_error(error: BaseException) -> str:
@@ -86,9 +113,16 @@ class Host:
             return None
         return cls(int(text)) if stat.S_ISCHR(mode) else None
 
-    def tell_test(self, test: str | None) -> None:
-        """Say which test runs now, so that a hung one is noticed and named."""
-        self._lines.send({"test": test})
+    def tell(self, step: Step) -> None:
+        """Says what the worker begins now, so that a hang is noticed and named."""
+        self._lines.send(step.message())
+
+    def say_forked(self, test: str) -> None:
+        """In a process that `test` forked, and that came back out of the test: says so.
+
+        Nobody else's lock is waited for: who held it was not forked along.
+        """
+        os.write(self._lines.fd, _line({"fork": test}))
 
     def call(self, name: str, argument: str) -> str:
         """Have the host do something. Raises what it raised there, or VmLostError when it does not answer."""

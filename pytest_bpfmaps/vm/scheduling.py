@@ -118,6 +118,13 @@ class KernelScheduling:
             lane.pending.sort()
         return crashed
 
+    def in_hand(self, node: WorkerController) -> list[str]:
+        """The tests that a guest's worker was given and has not finished."""
+        lane = self._lanes.get(lane_of(node.gateway))
+        if lane is None or lane.collection is None:
+            return []
+        return [lane.collection[place] for place in lane.node2pending.get(node, ())]
+
     def is_running(self, node: WorkerController) -> bool:
         """Whether a guest's worker has a test in hand."""
         lane = self._lanes.get(lane_of(node.gateway))

@@ -22,8 +22,10 @@ from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.vm import bytecode
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.child_process import die_with
 from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, here, network_arguments
 from pytest_bpfmaps.vm.qemu_features import features
+from pytest_bpfmaps.vm.waiting import only_one
 
 # An oops ends QEMU instead of leaving a half-dead kernel; the rest saves seconds where the CPU is emulated.
 KERNEL_ARGUMENTS = (
@@ -121,9 +123,7 @@ def _recipe(kernel: Kernel, shape: Shape) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{kernel.name.replace('/', '_')}-{key}"
     recipe, initramfs = folder / f"{name}.json", folder / f"{name}.cpio"
-    from filelock import FileLock
-
-    with FileLock(folder / ".lock"):
+    with only_one(folder / ".lock", "ask virtme-run how it would start QEMU", 2 * ASK_SECONDS):
         if not (recipe.exists() and initramfs.exists()):
             packed = folder / f".{name}.cpio"
             command = _ask(arguments, packed, kernel)
@@ -147,6 +147,7 @@ def _stamps(kernel: Kernel, virtme: str, qemu: str) -> Iterator[str]:
 
 def _ask(arguments: list[str], initramfs: Path, kernel: Kernel) -> list[str]:
     initramfs.unlink(missing_ok=True)
+    parent = os.getpid()
     try:
         result = subprocess.run(
             [*arguments, "--dry-run", "--show-command", "--save-initramfs", str(initramfs)],
@@ -155,6 +156,7 @@ def _ask(arguments: list[str], initramfs: Path, kernel: Kernel) -> list[str]:
             text=True,
             check=False,
             timeout=ASK_SECONDS,
+            preexec_fn=lambda: die_with(parent),
         )
     except subprocess.TimeoutExpired:
         why = f"it took more than {ASK_SECONDS:g} s to say how it would start QEMU"

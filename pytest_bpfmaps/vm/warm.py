@@ -22,8 +22,9 @@ from typing import Any
 from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.vm import initramfs, states
 from pytest_bpfmaps.vm.architecture import architecture
-from pytest_bpfmaps.vm.boot_progress import boot_error, wait_for_word
+from pytest_bpfmaps.vm.boot_progress import boot_error, if_stopped, wait_for_word
 from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.child_process import die_with
 from pytest_bpfmaps.vm.host_cpu import host_cpu
 from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, network_arguments
 from pytest_bpfmaps.vm.qemu_features import QemuFeatures, features
@@ -32,9 +33,12 @@ from pytest_bpfmaps.vm.sparse_files import copy, in_memory
 from pytest_bpfmaps.vm.staging import staging
 from pytest_bpfmaps.vm.states import State
 from pytest_bpfmaps.vm.virtme import TCG, environment_of_python, find_busybox, kernel_arguments
+from pytest_bpfmaps.vm.waiting import only_one
 
 FORMAT = 5
 MOST_PATIENCES = 15.0  # from power on to ready, however much progress there is: five minutes as a rule
+REHEARSAL_SECONDS = 300.0  # which take three or four
+MAKING_SECONDS = 900.0  # that another process may take to make the same state
 FAILED_SECONDS = 3600.0  # how long a state that could not be made is not tried again by itself
 
 
@@ -85,7 +89,9 @@ def start(kernel: Kernel, shape: Shape) -> Machine:
         go = {"time": time.time(), "entropy": os.urandom(64).hex(), "modules": str(kernel.modules or "")}
         machine.control.sendall(json.dumps(go).encode() + b"\n")
     except (VmError, OSError) as error:
-        failure = boot_error(machine, kernel, f"its saved state can't be restored: {error}")
+        failure = if_stopped(
+            machine, boot_error(machine, kernel, f"its saved state can't be restored: {error}")
+        )
         machine.close()
         raise failure from error
     except BaseException:
@@ -108,7 +114,8 @@ def note_failure(kernel: Kernel, shape: Shape, why: str) -> bool:
             states.remove(state)
         if old or damaged:
             return damaged
-    states.note_failure(state, why)
+    if states.last_failure(state, FAILED_SECONDS) is None:  # else the hour would begin again with each run
+        states.note_failure(state, why)
     return False
 
 
@@ -146,10 +153,9 @@ def prepare(kernel: Kernel, shape: Shape) -> State:
     state = state_for(kernel, shape)
     if state.is_current():
         return state
-    from filelock import FileLock
-
     states.folder().mkdir(parents=True, exist_ok=True)
-    with FileLock(states.folder() / f".{state.path.name}.lock"):
+    lock = states.folder() / f".{state.path.name}.lock"
+    with only_one(lock, f"make the saved state of {kernel.name}", MAKING_SECONDS):
         if not state.is_current():
             states.collect()
             try:
@@ -201,15 +207,16 @@ def _save(machine: Machine, kernel: Kernel, devices: int) -> None:
     try:
         machine.monitor().save(devices, to_file=_features(kernel).migrates_to_file)
     except VmError as error:
-        raise boot_error(machine, kernel, f"its state can't be saved: {error}") from error
+        failure = boot_error(machine, kernel, f"its state can't be saved: {error}")
+        raise if_stopped(machine, failure) from error
 
 
 def _wait_until_ready(machine: Machine, kernel: Kernel) -> float:
     """The seconds that Python took to get ready in the guest."""
-    fix = "--bpf-vm=virtme-ng boots without a state, for as long as --bpf-vm-timeout allows"
+    fix = "`pytest --bpf-vm=virtme-ng --bpf-vm-timeout=SECONDS` boots without a state"
     limit = MOST_PATIENCES * machine.patience
-    said = wait_for_word(machine, kernel, Lines(machine.control.fileno()), limit, fix)
-    return float(said["saved"])
+    control = Lines(machine.control.fileno())
+    return float(wait_for_word(machine, kernel, control, "saved", limit, fix=fix))
 
 
 def _power_on(kernel: Kernel, shape: Shape, more: list[str], descriptors: Iterable[int]) -> Machine:
@@ -225,7 +232,7 @@ def _power_on(kernel: Kernel, shape: Shape, more: list[str], descriptors: Iterab
         machine.monitor()
         return machine
     except VmError as error:
-        failure = boot_error(machine, kernel, str(error))
+        failure = if_stopped(machine, boot_error(machine, kernel, str(error)))
         machine.close()
         raise failure from error
     except BaseException:
@@ -265,17 +272,21 @@ def _boot(kernel: Kernel, shape: Shape, archive: Path) -> list[str]:
 
 def rehearsed() -> Rehearsed:
     """What a worker is made of before its first test. Raises VmError when Python can't tell."""
-    program = f"{initramfs.before_all()}; early = [*sys.modules]; recorder = modules.Recorder(); "
+    # When the time is up it says where it is, and ends.
+    limit = f"import faulthandler; faulthandler.dump_traceback_later({REHEARSAL_SECONDS}, exit=True)"
+    program = f"{initramfs.before_all()}; {limit}; early = [*sys.modules]; recorder = modules.Recorder(); "
     program += "from pytest_bpfmaps.vm import rehearsal; rehearsal.report(early, recorder)"
     # A state is for all runs; what this one asks of pytest, PYTEST_ADDOPTS, might exclude a plugin.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, initramfs.search_path()))
+    parent = os.getpid()
     done = subprocess.run(
         [sys.executable, "-P", "-c", program],
         capture_output=True,
         check=False,
         stdin=subprocess.DEVNULL,
         env=environment,
+        preexec_fn=lambda: die_with(parent),
     )
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Sequence
+from typing import Any
 
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.kernel.splats import readable
@@ -24,31 +26,48 @@ def ask(machine: Machine, timeout: float) -> str:
     kernel panics (virtme.KERNEL_ARGUMENTS), and its console says where its CPUs are.
     """
     seconds = max(SHORTEST, timeout / 20)  # an emulated guest has more of both
-    answer = _ask_process_1(machine, seconds)
-    if answer:
-        return answer
+    sections = _ask_process_1(machine, seconds, 2 * seconds)  # half of it is the worker's
+    if sections:
+        return _readable(sections)
     try:
         machine.monitor().call("inject-nmi")
         machine.process.wait(seconds)
-    except (VmError, subprocess.TimeoutExpired) as error:
-        return f"none: process 1 did not answer, nor the kernel to an NMI ({error})"
+    except VmError as error:
+        return f"none: process 1 did not answer, and the kernel gets no NMI ({error})"
+    except subprocess.TimeoutExpired:
+        return "none: process 1 did not answer, nor the kernel to an NMI"
     return NO_ANSWER
 
 
-def _ask_process_1(machine: Machine, seconds: float) -> str:
-    data = b""
+def is_alive(machine: Machine, timeout: float) -> bool:
+    """Whether process 1 gives a sign of life, in a guest where a test may take `timeout` seconds."""
+    return _ask_process_1(machine, 0, max(SHORTEST, timeout / 4)) is not None
+
+
+def _ask_process_1(machine: Machine, seconds: float, patience: float) -> list[Any] | None:
+    """What it answers within `patience`; None when it does not."""
+    data, end = b"", time.monotonic() + patience
     try:
-        machine.alarm.settimeout(2 * seconds)  # half of it is the worker's
+        machine.alarm.settimeout(patience)
         machine.alarm.sendall(json.dumps({"seconds": seconds}).encode() + b"\n")
         while not data.endswith(b"\n") and len(data) < LONGEST:
+            machine.alarm.settimeout(max(end - time.monotonic(), 0.01))
             chunk = machine.alarm.recv(1 << 16)
             if not chunk:
-                return ""
+                return None
             data += chunk
-        python, *others = json.loads(data)
+        answer = json.loads(data)
+        return answer if isinstance(answer, list) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _readable(sections: Sequence[Any]) -> str:
+    try:
+        python, *others = sections
         return "\n".join(f"--- {title}\n{text}" for title, text in (_cut(*python), *map(_shown, others)))
-    except (OSError, ValueError, TypeError):
-        return ""
+    except (TypeError, ValueError):
+        return f"none: process 1 answered {sections!r:.200}"
 
 
 def _shown(section: Sequence[object]) -> tuple[str, str]:
@@ -64,4 +83,4 @@ def _cut(title: object, text: object) -> tuple[str, str]:
         end = next((i for i, line in enumerate(lines) if any(part in line for part in _NOT_THE_TESTS)), None)
         if end != 1:
             shown += lines[:end]
-    return str(title), "\n".join(shown)
+    return str(title), "\n".join(shown) or str(text).strip()  # none is the test's: then it is pytest's

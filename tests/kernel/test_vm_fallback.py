@@ -85,10 +85,24 @@ def test_a_boot_that_makes_no_progress(pytester: pytest.Pytester, qemu) -> None:
 
 
 def test_a_state_that_can_not_be_restored(pytester: pytest.Pytester, qemu) -> None:
-    """An old one is deleted and made anew; where a new one fails, that is not tried again soon."""
-    cache = qemu('[ -e fails ] && case "$*" in *-incoming*) echo "$0: what is this" >&2; exit 1;; esac')
+    """An old one is deleted and made anew; where a new one fails, that is not tried again soon.
+
+    A QEMU that somebody has stopped is no fault of the state's.
+    """
+    cache = qemu(
+        '[ -e stops ] && case "$*" in *-incoming*) kill -STOP $$;; esac\n'
+        '[ -e fails ] && case "$*" in *-incoming*) echo "$0: what is this" >&2; exit 1;; esac'
+    )
     run(pytester).assert_outcomes(passed=1)
     (state,) = cache.glob("warm/6.1-*")
+    (pytester.path / "stops").touch()
+    stopped = run(pytester)
+    stopped.assert_outcomes(errors=1)
+    stopped.stdout.fnmatch_lines(
+        ["VmError: kernel did not boot: *; QEMU, process *, is stopped by a signal or a debugger"]
+    )
+    (pytester.path / "stops").unlink()
+    assert state.exists()
     (pytester.path / "fails").touch()
     os.utime(state / "devices", (0, 0))
     line = "bpfmaps: 6.1 is emulated, booted by virtme-ng, since the usual start failed: *what is this*"
@@ -96,6 +110,7 @@ def test_a_state_that_can_not_be_restored(pytester: pytest.Pytester, qemu) -> No
         result = run(pytester)
         result.assert_outcomes(passed=1)
         result.stdout.fnmatch_lines([f"{line}{again}"])
+        assert result.stdout.str().count("min ago") == bool(again)
         assert list(cache.glob("warm/6.1-*")) == []
 
 

@@ -145,9 +145,27 @@ def test_a_guest_that_dies_or_hangs_fails_its_test_and_the_others_still_run(
     assert qemus_for(pytester.path) == []
 
 
+# when a test has begun: a process that has pytest's pipes too, so that these do not close with pytest
+HOLDER = """
+    import time
+
+    def pytest_runtest_logstart(nodeid):
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            return
+        holder = os.fork()
+        if holder == 0:
+            time.sleep(300)
+            os._exit(0)
+        with open("holder.new", "w") as file:
+            file.write(str(holder))
+        os.rename("holder.new", "holder")
+"""
+
+
 @pytest.mark.parametrize("victim", ["pytest", "gateway"])
 def test_nothing_is_left_behind(pytester: pytest.Pytester, victim: str) -> None:
-    pytester.makeconftest(FIXTURES)
+    pytester.makeconftest(FIXTURES + HOLDER)
+    holder = pytester.path / "holder"
     pytester.makepyfile("import time\ndef test_long(bpf_kernel): time.sleep(1000)")
     before = _traces()
     run = subprocess.Popen(
@@ -156,7 +174,7 @@ def test_nothing_is_left_behind(pytester: pytest.Pytester, victim: str) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: qemus_for(pytester.path))
+        wait_until(holder.exists)
         (qemu,) = qemus_for(pytester.path)
         gateway = int(_stat(qemu)[1])
         os.kill(run.pid if victim == "pytest" else gateway, signal.SIGKILL)
@@ -166,12 +184,15 @@ def test_nothing_is_left_behind(pytester: pytest.Pytester, victim: str) -> None:
     finally:
         run.kill()
         run.wait()
+        if holder.exists():
+            os.kill(int(holder.read_text()), signal.SIGKILL)
     assert _traces() == before
 
 
-def test_ctrl_c_ends_the_guest(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest(FIXTURES)
-    pytester.makepyfile("import time\ndef test_long(bpf_kernel): time.sleep(1000)")
+def test_ctrl_c_ends_the_guest_and_says_what_it_was_doing(pytester: pytest.Pytester) -> None:
+    began = "    def pytest_runtest_logstart(): open('began', 'w').close()\n"
+    pytester.makeconftest(FIXTURES + began)
+    pytester.makepyfile(test_it="import time\ndef test_long(bpf_kernel): time.sleep(1000)")
     run = subprocess.Popen(
         # what a shell runs in the background ignores SIGINT, and so would its children
         ["env", "--default-signal=INT", sys.executable, "-m", "pytest", "--bpf-kernel=6.1"],
@@ -179,10 +200,11 @@ def test_ctrl_c_ends_the_guest(pytester: pytest.Pytester) -> None:
         text=True,
         process_group=0,
     )
-    wait_until(lambda: qemus_for(pytester.path))
+    wait_until((pytester.path / "began").exists)
     os.killpg(run.pid, signal.SIGINT)
     output, _ = run.communicate(timeout=60)
     assert "KeyboardInterrupt" in output
+    assert re.search(r"interrupted: guest 6\.1 runs test_it\.py::test_long\[6\.1\] \(for \d+ s\)", output)
     assert run.returncode == pytest.ExitCode.INTERRUPTED
     assert qemus_for(pytester.path) == []
 

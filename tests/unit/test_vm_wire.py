@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,10 +18,19 @@ import pytest
 from processes import is_running
 
 from pytest_bpfmaps.compiler import CompileRequest
-from pytest_bpfmaps.errors import CompileError, VmLostError
-from pytest_bpfmaps.vm import journal
+from pytest_bpfmaps.errors import CompileError, VmLostError, VmTimeoutError
+from pytest_bpfmaps.vm import answers, journal
+from pytest_bpfmaps.vm.endings import why_it_ended
 from pytest_bpfmaps.vm.qemu import Log, Machine
-from pytest_bpfmaps.vm.rpc import FD_VARIABLE, Host, Lines, RemoteCompiler, dump_error
+from pytest_bpfmaps.vm.rpc import (
+    FD_VARIABLE,
+    GARBAGE,
+    LONGEST,
+    Host,
+    Lines,
+    RemoteCompiler,
+    dump_error,
+)
 
 
 @pytest.fixture
@@ -49,6 +59,83 @@ def test_many_threads_may_send(pair: tuple[socket.socket, socket.socket]) -> Non
     for thread in threads:
         thread.join()
     assert sorted(message["n"] for message in received if message) == list(range(8))
+
+
+@pytest.mark.parametrize("line", [b"garbage", b"[]", b"7", b"\xff{", b'{"a": 1', b"[" * 100_000])
+def test_a_line_that_is_none_of_ours_is_told_as_what_it_is(
+    pair: tuple[socket.socket, socket.socket], line: bytes
+) -> None:
+    """Also where it has no end: the next message is whole."""
+    lines, others = Lines(pair[0].fileno()), Lines(pair[1].fileno())
+    for end in (b"\n", b""):
+        pair[1].sendall(line + end)
+        others.send({"a": 1})
+        told = lines.receive()
+        assert told is not None
+        assert list(told) == [GARBAGE]
+        assert str(told[GARBAGE]).startswith(repr(line[:20])[1:-1])
+        assert len(told[GARBAGE]) < 200
+        assert lines.receive() == {"a": 1}
+
+
+def test_a_line_without_an_end_takes_no_more_memory_than_a_message_may(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    lines = Lines(pair[0].fileno())
+
+    def write() -> None:
+        with suppress(OSError):
+            pair[1].sendall(b"x" * (2 * LONGEST))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    told = lines.receive()
+    assert told is not None
+    assert str(told[GARBAGE]).startswith("'xxx")
+    pair[0].shutdown(socket.SHUT_RDWR)  # or the writer would wait
+    writer.join()
+
+
+def test_a_process_that_a_test_forked_says_so_whatever_locks_are_held(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    host, told = Host(pair[0].fileno()), Lines(pair[1].fileno())
+    with host._lines._sending:
+        pid = os.fork()
+        if pid == 0:
+            host.say_forked("test_x.py::test_x")
+            os._exit(0)
+    assert told.receive() == {"fork": "test_x.py::test_x"}
+    os.waitpid(pid, 0)
+
+
+def test_a_request_that_takes_too_long_is_answered_with_where_the_host_is(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    may_go = threading.Event()
+
+    def do(call: str, argument: str) -> str:
+        if argument == "slow":
+            may_go.wait()
+        return call + argument
+
+    def serve() -> None:
+        control = Lines(pair[0].fileno())
+        for message in control:
+            answers.answer(control, message, do, limit=20.0 if message["argument"] == "quick" else 0.2)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    host = Host(pair[1].fileno())
+    with pytest.raises(
+        VmTimeoutError, match=r"cannot compile on the host: it took more than 0\.2 s"
+    ) as caught:
+        host.call("compile", "slow")
+    assert "may_go.wait()" in str(caught.value.details)
+    may_go.set()
+    assert host.call("compile", "quick") == "compilequick"
+    pair[1].shutdown(socket.SHUT_RDWR)
+    server.join()
 
 
 def _answering(lines: Lines, answer: dict[str, str]) -> list[dict[str, str] | None]:
@@ -137,10 +224,10 @@ def test_the_journal_keeps_workers_apart_and_outlives_nobody() -> None:
     journal.write(book.path, journal.Entry("5.10", "lost", text="guest died"))
     journal.write(book.path, journal.Entry("6.1", "hung", console="last words"))
     assert [entry.event for entry in book.entries("6.1")] == ["ready", "hung"]
-    last = book.last("5.10")
+    last = book.end("5.10")
     assert last is not None
     assert last.text == "guest died"
-    assert book.last("7.2") is None
+    assert book.end("7.2") is None
     book.close()
     journal.write(book.path, journal.Entry("6.1", "lost"))  # nobody reads it any more
 
@@ -171,6 +258,31 @@ def test_the_tail_of_a_console_without_a_fall_is_its_end_and_of_this_test_only()
     os.write(log.fd, b"[    9.000000] loop: module loaded\r\n")
     assert log.tail(10, before) == "[    9.000000] loop: module loaded"
     log.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "why"),
+    [
+        ("--- console\n[    9.1] reboot: Restarting system", 0, "something in the guest restarted it"),
+        ("--- console\n[    9.1] reboot: Power down", 0, "something in the guest switched it off"),
+        ("--- console\n[    9.1] reboot: System halted", -9, "something in the guest halted it"),
+        ("--- console\n[    9.1] sysrq: Resetting", 0, "something in the guest reset it"),
+        ("--- console: empty", 0, "its CPU was reset, and its kernel said nothing about it"),
+        (
+            "--- QEMU\nqemu-system-x86_64: terminating on signal 15 from pid 7 (kill)",
+            0,
+            "QEMU ended on signal 15 from pid 7 (kill)",
+        ),
+        (
+            "bpfmaps: the worker ended with status 3\n[    9.1] reboot: Restarting system",
+            0,
+            "the worker ended with status 3",
+        ),
+        ("--- console: empty", -9, "QEMU ended by signal SIGKILL"),
+    ],
+)
+def test_why_a_guest_ended(words: str, status: int, why: str) -> None:
+    assert why_it_ended("", words, status)[0].startswith(why)
 
 
 def test_a_machine_dies_with_its_gateway_even_when_that_is_killed(tmp_path: Path) -> None:

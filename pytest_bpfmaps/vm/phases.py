@@ -1,0 +1,150 @@
+"""What the worker in a guest does, and how long that may take: one deadline at a time, whatever it does.
+
+The worker says what it begins (`rpc.Host.tell`); the gateway counts. What waits for pytest's orders has no
+limit, for it is not the guest that others wait for; there the gateway asks for a sign of life.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Phase(StrEnum):
+    """What a worker does. The values are what it sends."""
+
+    ORDERS = "waits for orders"
+    START = "starts pytest"
+    COLLECTION = "collects"
+    TEST = "runs"
+    BETWEEN = "goes on to the next test"
+    END = "ends its session"
+
+
+_NOUNS = {
+    Phase.ORDERS: "guest",
+    Phase.START: "start of pytest",
+    Phase.COLLECTION: "collection",
+    Phase.TEST: "test",
+    Phase.BETWEEN: "step between tests",
+    Phase.END: "end of the session",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A worker is in `phase`, at a file or a test. `more` are seconds that it may take beyond the limit."""
+
+    phase: Phase
+    at: str = ""
+    more: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.phase} {self.at}".rstrip()
+
+    @classmethod
+    def read(cls, message: Mapping[str, Any]) -> Step | None:
+        """The step that a worker's message tells; None when it tells none."""
+        try:
+            step = cls(Phase(message["phase"]), message["at"], float(message["more"]))
+        except (LookupError, TypeError, ValueError):
+            return None
+        return step if isinstance(step.at, str) and step.more >= 0 else None
+
+    def message(self) -> dict[str, Any]:
+        """What `read` reads."""
+        return {"phase": self.phase.value, "at": self.at, "more": self.more}
+
+
+class Countdown:
+    """Counts the seconds in which a guest could have run.
+
+    Those do not count in which `waited` grew, the seconds that QEMU waited for a processor; nor those in
+    which this process itself stood still, because it was stopped or the machine slept. For that it has to be
+    looked at every `LOOK` seconds.
+    """
+
+    LOOK = 1.0
+
+    def __init__(self, waited: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
+        self._waited, self._clock = waited, clock
+        self._left = 0.0
+        self._looked = 0.0
+        self._had_waited: float | None = None
+        self._holds = 0
+
+    def start(self, seconds: float) -> None:
+        """Counts `seconds` from now on."""
+        self._left, self._looked, self._had_waited = seconds, self._clock(), None
+
+    def hold(self) -> None:
+        """Does not count until `go_on` was called as often as this."""
+        self._holds += 1
+
+    def go_on(self) -> None:
+        """Counts again."""
+        self._holds -= 1
+        self._looked = self._clock()
+
+    @property
+    def pause(self) -> float:
+        """Seconds until it is to be looked at."""
+        return self.LOOK if self._holds else max(min(self._left, self.LOOK), 0.0)
+
+    def is_over(self) -> bool:
+        """Looks at the clock, and tells whether the seconds are over."""
+        now, waited = self._clock(), self._waited()
+        passed = min(now - self._looked, 2 * self.LOOK)
+        if self._had_waited is not None:
+            passed -= waited - self._had_waited
+        self._looked, self._had_waited = now, waited
+        if not self._holds:
+            self._left -= max(passed, 0.0)
+        return self._left <= 0 and not self._holds
+
+
+class Watch:
+    """The step that a guest's worker is at, the last test that it began, and the time that is left.
+
+    A step may take `limit` seconds.
+    """
+
+    def __init__(self, limit: float, countdown: Countdown) -> None:
+        self.limit, self.countdown = limit, countdown
+        self.step, self.last_test = Step(Phase.ORDERS), ""
+        self.enter(self.step)
+
+    def enter(self, step: Step) -> None:
+        """The worker is at `step` now."""
+        self.step = step
+        if step.phase is Phase.TEST:
+            self.last_test = step.at
+        self.countdown.start(self.limit + step.more)
+
+    def start_again(self) -> None:
+        """Counts the same step from the beginning."""
+        self.countdown.start(self.limit + self.step.more)
+
+    @property
+    def noun(self) -> str:
+        """What the worker is at, with its object: ``collection of test_x.py``."""
+        step = self.step
+        return (
+            f"{_NOUNS[step.phase]} of {step.at}"
+            if step.phase is Phase.COLLECTION and step.at
+            else _NOUNS[step.phase]
+        )
+
+    @property
+    def why(self) -> str:
+        """That the time is over, and after which test."""
+        seconds = f"{self.limit + self.step.more:g} s"
+        if self.step.phase is Phase.TEST:
+            return f"it ran for more than {seconds}"
+        after = f"the last test was {self.last_test}" if self.last_test else "no test had begun"
+        if self.step.phase is Phase.ORDERS:
+            return f"it gave no sign of life while it waited for orders; {after}"
+        return f"it took more than {seconds}; {after}"

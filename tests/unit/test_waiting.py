@@ -1,0 +1,89 @@
+"""Waits for other processes: they end, and the error names who is waited for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from processes import is_running
+
+from pytest_bpfmaps.errors import VmError, VmTimeoutError
+from pytest_bpfmaps.vm import warm
+from pytest_bpfmaps.vm.child_process import stopped_process
+from pytest_bpfmaps.vm.waiting import holder, only_one
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_the_process_that_holds_a_lock_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    program = (
+        "import sys, time; from pathlib import Path; from pytest_bpfmaps.vm.waiting import only_one\n"
+        f"with only_one(Path({str(path)!r}), 'wait', 60): print(flush=True); time.sleep(1000)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        other.send_signal(signal.SIGSTOP)
+        try:
+            assert holder(path) == other.pid
+            with pytest.raises(VmTimeoutError) as caught, only_one(path, "make the state of 6.1", 0.2):
+                pass
+        finally:
+            other.kill()
+    assert str(caught.value).splitlines() == [
+        f"cannot make the state of 6.1: {path}: process {other.pid} has held this lock for more than 0.2 s",
+        f"  -> end process {other.pid}, if it hangs (ps -o pid,stat,cmd shows a stopped one as T)",
+    ]
+    with only_one(path, "make the state of 6.1", 60):  # as the remedy says
+        assert holder(path) == os.getpid()
+    assert holder(path) is None
+
+
+def test_a_stopped_process_of_a_group_is_found() -> None:
+    program = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(1000)'])"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], process_group=0) as script:
+        children = Path(f"/proc/{script.pid}/task/{script.pid}/children")
+        try:
+            until(children.read_text)
+            assert stopped_process(script.pid) is None
+            child = int(children.read_text())
+            os.kill(child, signal.SIGSTOP)
+            until(lambda: stopped_process(script.pid) == child)
+            os.kill(child, signal.SIGCONT)
+            until(lambda: stopped_process(script.pid) is None)
+        finally:
+            os.killpg(script.pid, signal.SIGKILL)
+
+
+def test_the_trial_of_pytest_dies_with_the_process_that_makes_a_state() -> None:
+    program = "from pytest_bpfmaps.vm import warm; warm.rehearsed()"
+    with subprocess.Popen([sys.executable, "-c", program]) as maker:
+        children = Path(f"/proc/{maker.pid}/task/{maker.pid}/children")
+        try:
+            until(children.read_text)
+            (trial,) = children.read_text().split()
+        finally:
+            maker.kill()
+    until(lambda: not is_running(trial))
+
+
+def test_a_trial_of_pytest_that_takes_too_long_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm, "REHEARSAL_SECONDS", 0.2)
+    with pytest.raises(VmError, match="a trial of pytest in a process failed") as caught:
+        warm.rehearsed()
+    assert "Timeout (0:00:00.2" in str(caught.value.details)
+    assert "rehearsal.py" in str(caught.value.details)
