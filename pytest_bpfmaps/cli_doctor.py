@@ -17,6 +17,14 @@ def register(commands: Any) -> None:
     doctor.add_argument(
         "--vm", action="store_true", help="also boot each kernel, and say which ways to start it work"
     )
+    doctor.add_argument(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="with --vm, for each boot, as --bpf-vm-timeout (default: 60; three times that where guests are "
+        "emulated)",
+    )
     doctor.add_argument("--clang", help="look at this clang")
     doctor.set_defaults(run=_doctor)
 
@@ -24,7 +32,7 @@ def register(commands: Any) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     from .doctor import all_checks, can_test
 
-    checks = list(all_checks(arguments.clang, boot=arguments.vm))
+    checks = list(all_checks(arguments.clang, boot=arguments.timeout if arguments.vm else None))
     able = can_test(checks)
     if arguments.json:
         json.dump({"able": able, "checks": [c.to_json() for c in checks]}, sys.stdout, indent=2)

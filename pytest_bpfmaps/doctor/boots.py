@@ -16,24 +16,27 @@ from ..vm.warm import forget_failure
 from ..vm.ways import AUTO
 from .check import Check, State
 
-TIMEOUT = 60.0  # seconds of a boot on real hardware, as --bpf-vm-timeout has it
+MORE_TIME = "`bpfmaps doctor --vm --timeout SECONDS` gives it more time"
 
 
-def boot_checks(progress: Progress) -> Iterator[Check]:
-    """A row for each kernel. Each is booted once; where the usual way fails, the others are tried."""
-    rows = [_boot(kernel, progress) for kernel in Catalogue()]
+def boot_checks(progress: Progress, timeout: float) -> Iterator[Check]:
+    """A row for each kernel. Each is booted once; where the usual way fails, the others are tried.
+
+    A boot may take `timeout` seconds, three times that where guests are emulated.
+    """
+    rows = [_boot(kernel, progress, timeout) for kernel in Catalogue()]
     none = not any(row.state is State.OK or row.found.startswith("ready") for row in rows)
     yield from (replace(row, state=State.MISSING) if none else row for row in rows)
 
 
-def _boot(kernel: Kernel, progress: Progress) -> Check:
+def _boot(kernel: Kernel, progress: Progress, timeout: float) -> Check:
     name = f"{kernel.name} boots"
     progress.step(f"{kernel.name}: booting")
     began = time.monotonic()
     try:
         shape = Shape(kvm=judge(kernel).kvm)
         forget_failure(kernel, shape)
-        booted = boot(kernel, AUTO, shape, TIMEOUT)
+        booted = boot(kernel, AUTO, shape, timeout, fix=MORE_TIME)
     except VmError as error:
         return Check("kernels", name, State.LIMITED, one_line(error), error.fix or "")
     finally:

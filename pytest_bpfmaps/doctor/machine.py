@@ -12,13 +12,16 @@ from .host import compile_checks, kernel_checks, library_checks, mount_checks, t
 _AREAS = ("compile", "load", "network", "trace", "vm", "kernels")
 
 
-def all_checks(clang: str | None = None, *, boot: bool = False) -> Iterator[Check]:
-    """Every check, area by area. With `boot` each kernel is booted, which takes seconds to minutes."""
+def all_checks(clang: str | None = None, *, boot: float | None = None) -> Iterator[Check]:
+    """Every check, area by area.
+
+    With `boot` each kernel is booted, which takes seconds to minutes, and may take that many seconds.
+    """
     checks = list(_checks(clang))
-    if boot:
+    if boot is not None:
         from .boots import boot_checks
 
-        checks += boot_checks(Progress())
+        checks += boot_checks(Progress(), boot)
     return iter(sorted(checks, key=lambda check: _AREAS.index(check.area)))
 
 
