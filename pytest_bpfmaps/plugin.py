@@ -62,8 +62,8 @@ OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
         float,
         "float",
         60.0,
-        "seconds that a guest may take to boot, and each test in it to run (default: 60; three times that "
-        "where guests are emulated).",
+        "seconds that a guest may take to boot, and for each test or other step (default: 60; three times "
+        "that where guests are emulated).",
     ),
     ("clang", str, "string", "", "clang to compile with (default: $CLANG, else the newest on the PATH)."),
     (
@@ -370,9 +370,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     has_bpf = any(map(is_bpf_item, session.items))
     if has_bpf:
+        from .report import root_folder
         from .report.kernel_log import watch
 
         watch(config)
+        config.pluginmanager.register(root_folder, "bpfmaps-root-folder")
     if GUESTS in config.stash:
         config.stash[GUESTS].begin(session)
     elif not chosen(config) and (WORKERS in config.stash or has_bpf):

@@ -1,0 +1,85 @@
+"""A BPF test that leaves its process in another root folder, chroot(2), fails, and the process is put back.
+
+There neither pytest nor the tests that follow would find their files, nor /proc.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import suppress
+
+import pytest
+
+_ROOT: pytest.StashKey[int] = pytest.StashKey()  # a descriptor of it, from before the test
+_LEFT = (
+    "this test left its process in another root folder (chroot), where pytest has none of its files; "
+    "the process was put back\n"
+    "  -> have a process of its own do it: subprocess.run(..., preexec_fn=lambda: os.chroot(path))"
+)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Note where the root folder is."""
+    from pytest_bpfmaps.plugin import is_bpf_item
+
+    if not is_bpf_item(item):
+        return (yield)
+    root = item.stash[_ROOT] = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        return (yield)
+    finally:
+        with suppress(OSError):  # the test closed it
+            os.close(root)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A test may not stay in another one. A fixture may have gone there before, and go back later."""
+    before, result, failure = _identity("/"), None, None
+    try:
+        result = yield
+    except BaseException as error:
+        failure = error
+    if _identity("/") != before and _put_back(item):
+        if failure is None or isinstance(failure, pytest.skip.Exception):
+            pytest.fail(_LEFT, pytrace=False)
+        item.add_report_section("call", "root folder", _LEFT)
+    if failure is not None:
+        raise failure
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """When all is torn down, the process is where it was. Where not, that is why something failed."""
+    result, failure = None, None
+    try:
+        result = yield
+    except BaseException as error:
+        failure = error
+    if _put_back(item):
+        pytest.fail(_LEFT, pytrace=False)
+    if failure is not None:
+        raise failure
+    return result
+
+
+def _put_back(item: pytest.Item) -> bool:
+    """Whether the process had another root folder than before the test, and has that again."""
+    root = item.stash.get(_ROOT, -1)
+    try:
+        if root < 0 or _identity(root) == _identity("/"):
+            return False
+        os.fchdir(root)
+        os.chroot(".")
+        os.chdir(item.config.invocation_params.dir)
+    except OSError:  # the test closed the descriptor, or gave up what chroot(2) needs
+        return False
+    return True
+
+
+def _identity(path: str | int) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
