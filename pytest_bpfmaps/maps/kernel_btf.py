@@ -9,6 +9,7 @@ from typing import Any
 from ..btf import Btf, Codecs, Kind
 from ..errors import MapError
 from ..libbpf import check_pointer, ffi, lib
+from ..libbpf.syscalls import address
 
 
 @lru_cache(maxsize=64)
@@ -22,6 +23,20 @@ def raw_btf(handle: object) -> bytes:
     size = ffi.new("uint32_t *")
     data = check_pointer(lib.btf__raw_data(handle, size), MapError, "cannot read the BTF")
     return bytes(ffi.buffer(data, size[0]))
+
+
+def keeps_raw_btf(handle: Any) -> bool:
+    """Whether a ``struct btf *`` keeps a copy of what `raw_btf` read, and would load that copy.
+
+    It does where libbpf added to the types, as for kfuncs. When it loads the object, it changes the types
+    in place (a ``__hidden`` function becomes static), and the copy would have none of that.
+    """
+    first = ffi.NULL if handle == ffi.NULL else lib.btf__type_by_id(handle, 1)
+    if first == ffi.NULL:
+        return False
+    size = ffi.new("uint32_t *")
+    start = address(lib.btf__raw_data(handle, size))
+    return not start <= address(first) < start + size[0]
 
 
 def load_codecs(btf_id: int) -> Codecs:

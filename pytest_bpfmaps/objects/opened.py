@@ -25,7 +25,7 @@ from ..errors import (
 from ..libbpf import capture_log, ffi, lib, opts
 from ..maps import Map
 from ..maps.arena import arenas_of
-from ..maps.kernel_btf import parse_codecs, raw_btf
+from ..maps.kernel_btf import keeps_raw_btf, parse_codecs, raw_btf
 from ..maps.pins import Pins
 from ..named import Named, names_of
 from ..paths import objects_dir
@@ -80,16 +80,12 @@ class OpenedObject:
         settings = opts(
             "bpf_object_open_opts", object_name=name_in_kernel, kconfig=kconfig, btf_custom_path=types
         )
-        with capture_log() as log:
-            if upgrade is None:
-                handle = lib.bpf_object__open_file(os.fsencode(path), settings)
-            else:
-                handle = lib.bpf_object__open_mem(ffi.from_buffer(upgrade), len(upgrade), settings)
-            number = ffi.errno
-        if handle == ffi.NULL:
-            raise explain_open(path, number, log.text)
-        self._handle = handle
+        self._handle = handle = _open(path, upgrade, settings)
         self._codecs = _codecs_of(handle, path)
+        if keeps_raw_btf(lib.bpf_object__btf(handle)):
+            lib.bpf_object__close(handle)
+            self._handle = ffi.NULL
+            self._handle = handle = _open(path, upgrade, settings)
         maps = walk(lib.bpf_object__next_map, handle)
         user, internal = split_maps(maps)
         sections = {n: MapSpec(m) for n, m in internal.items()}
@@ -197,16 +193,23 @@ class OpenedObject:
         return f"<opened {self.name}>"
 
 
+def _open(path: Path, data: bytes | None, settings: Any) -> Any:
+    """libbpf's handle for the file, or for `data` in its place. Raises `LoadError`."""
+    with capture_log() as log:
+        if data is None:
+            handle = lib.bpf_object__open_file(os.fsencode(path), settings)
+        else:
+            handle = lib.bpf_object__open_mem(ffi.from_buffer(data), len(data), settings)
+        number = ffi.errno
+    if handle == ffi.NULL:
+        raise explain_open(path, number, log.text)
+    return handle
+
+
 def _codecs_of(handle: Any, path: Path) -> Codecs | None:
     def local() -> Codecs | None:
         raw = read_local_types(path)
         return parse_codecs(raw) if raw else None
 
     btf = lib.bpf_object__btf(handle)
-    if btf == ffi.NULL:
-        return None
-    codecs = parse_codecs(raw_btf(btf)).with_more(local)
-    # libbpf keeps what raw_btf() read, and loads that although it makes __hidden functions static meanwhile:
-    # they would be verified as global ones. Adding a string, even one that is there, has it forget.
-    lib.btf__add_str(btf, b"")
-    return codecs
+    return None if btf == ffi.NULL else parse_codecs(raw_btf(btf)).with_more(local)

@@ -16,7 +16,6 @@ struct btf *btf__parse_raw_split(const char *path, struct btf *base_btf);
 struct btf *btf__load_from_kernel_by_id(uint32_t id);
 uint32_t btf__type_cnt(const struct btf *btf);
 const void *btf__raw_data(const struct btf *btf, uint32_t *size);
-int btf__add_str(struct btf *btf, const char *s);
 uint32_t btf__endianness(const struct btf *btf);
 struct btf_dump *btf_dump__new(const struct btf *btf, btf_dump_printf_fn_t printf_fn, void *ctx,
 			       const struct btf_dump_opts *opts);
