@@ -8,6 +8,7 @@ from typing import Any
 from . import running
 from .features import KINDS, Feature, asked_for, probe
 from .known_names import kernels_with
+from .types import MapType, ProgramType
 from .unknown_names import refuse_unknown
 
 
@@ -78,15 +79,22 @@ def _remedy(kind: str, name: str) -> str:
     """A kernel of the catalogue that has it, as far as its BTF tells; nothing in a guest."""
     if running.is_emulated():
         return ""
+    in_btf = _name_in_btf(kind, name)
+    having = kernels_with(in_btf) if in_btf else ("6.1",)
+    return f"; run it in a virtual machine: pytest --bpf-kernel={having[0]}" if having else ""
+
+
+def _name_in_btf(kind: str, name: str) -> str | None:
+    """The name that the BTF of a kernel has which has the feature; None where there is no such name."""
     section, _, target = name.partition("/")
-    by_name = section.startswith(("kprobe", "kretprobe", "fentry", "fexit", "fmod_ret"))
-    kernel = "6.1"
-    if kind == "attach" and by_name and target and not set(target) & set("*?+"):
-        having = kernels_with(target)
-        if not having:
-            return ""
-        kernel = having[0]
-    return f"; run it in a virtual machine: pytest --bpf-kernel={kernel}"
+    if kind == "attach" and section.startswith(("kprobe", "kretprobe", "fentry", "fexit", "fmod_ret")):
+        return target if target and not set(target) & set("*?+") else None
+    if kind == "helper":
+        return f"BPF_FUNC_{name.removeprefix('bpf_')}"
+    if kind in ("map_type", "program_type"):
+        found = MapType.from_name(name) if kind == "map_type" else ProgramType.from_name(name)
+        return f"BPF_{'MAP' if kind == 'map_type' else 'PROG'}_TYPE_{found.name}" if found else None
+    return name if kind == "kfunc" else None
 
 
 def lacks(release: str, feature: Feature) -> str:

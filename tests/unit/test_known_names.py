@@ -7,8 +7,9 @@ import pytest
 
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel import known_names
-from pytest_bpfmaps.kernel.features import probe, probe_any
-from pytest_bpfmaps.kernel.handle import missing_features
+from pytest_bpfmaps.kernel.features import Feature, probe, probe_any
+from pytest_bpfmaps.kernel.handle import missing_features, sentence_on
+from pytest_bpfmaps.kernel.running import is_emulated
 from pytest_bpfmaps.kernel.unknown_names import refuse_unknown
 
 HEADER = Path("/usr/include/linux/bpf.h")
@@ -97,3 +98,29 @@ def test_a_kind_alone_is_probed_as_an_attach_point():
     assert probe_any("kprobe").name == "attach point kprobe"
     assert probe("program_type", "kprobe").name == "program type kprobe"
     assert bool(probe_any("kprobe")) == Path("/sys/bus/event_source/devices/kprobe").exists()
+
+
+@pytest.mark.skipif(is_emulated(), reason="needs a machine of its own: in a guest there is no such remedy")
+@pytest.mark.parametrize(
+    ("name", "in_btf"),
+    [
+        (("map_type", "rhash"), "BPF_MAP_TYPE_RHASH"),
+        (("program_type", "netfilter"), "BPF_PROG_TYPE_NETFILTER"),
+        (("helper", "bpf_loop"), "BPF_FUNC_loop"),
+        (("kfunc", "bpf_task_acquire"), "bpf_task_acquire"),
+        (("attach", "fentry/vfs_read"), "vfs_read"),
+    ],
+)
+def test_the_remedy_names_a_kernel_that_has_it(tmp_path, monkeypatch, name, in_btf):
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
+    for kernel, names in {"6.1": "other", "7.9": f"other\0{in_btf}\0", "7.8": f"not_{in_btf}"}.items():
+        (tmp_path / "kernels" / kernel).mkdir(parents=True)
+        (tmp_path / "kernels" / kernel / "btf").write_bytes(f"\0{names}\0".encode())
+    known_names.kernels_with.cache_clear()
+    try:
+        assert sentence_on(*name, Feature("it", False)).endswith("pytest --bpf-kernel=7.9")
+        (tmp_path / "kernels/7.9/btf").unlink()
+        known_names.kernels_with.cache_clear()
+        assert sentence_on(*name, Feature("it", False)).endswith(" lacks it")
+    finally:
+        known_names.kernels_with.cache_clear()
