@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from ..errors import MapValueError
-from .codec import Codec, IntCodec
+from .codec import Codec, IntCodec, wrong_type
 
 NETWORK_ORDER = frozenset({"__be32", "be32", "in_addr_t"})
 """Types of numbers that C programs keep in network byte order."""
@@ -19,6 +19,8 @@ class AddressCodec(IntCodec):
     network_order = True
 
     def to_int(self, value: Any, where: str) -> int:
+        if isinstance(value, str):
+            raise wrong_type(value, self, where, "an int or an address: ipaddress.ip_address('10.0.0.1')")
         packed = packed_address(self, value, where)
         return super().to_int(value if packed is None else int.from_bytes(packed, sys.byteorder), where)
 

@@ -58,10 +58,11 @@ class Record:
     def __setattr__(self, name: str, value: Any = None) -> None:
         raise AttributeError(
             f"cannot set .{name}: a record is an immutable copy; write a whole value to the map instead: "
-            f"fields = record._asdict(); fields[{name!r}] = …; m[key] = fields"
+            f"fields = record._asdict(); fields[{name!r}] = …; m[key] = fields "
+            "(a global variable: obj.globals.name = fields)"
         )
 
-    __delattr__ = __setattr__
+    __delattr__ = __setitem__ = __delitem__ = __setattr__
 
     def __getattr__(self, name: str) -> Any:
         # only names that are no field come here

@@ -254,8 +254,12 @@ class TestRecord:
     def test_is_immutable(self, point):
         with pytest.raises(AttributeError, match="immutable"):
             point.x = 5
+        with pytest.raises(AttributeError, match=r"fields\['x'\] = …; m\[key\] = fields"):
+            point["x"] = 5
         with pytest.raises(AttributeError):
             del point.x
+        with pytest.raises(AttributeError):
+            del point["x"]
         assert copy.deepcopy(point) is point
 
     def test_a_wrong_name_has_the_closest_ones(self, struct_all):
