@@ -192,8 +192,15 @@ def explain_missing(target: Target, number: int) -> tuple[str, str | None] | Non
             return str(e), None
         if target["usdt"] not in known:
             return f"{binary} has no USDT {target['usdt']!r}", closest(target["usdt"], known)
-    if number == errno.ESRCH and "pid" in target:
+    if number != errno.ESRCH:
+        return None
+    if "pid" in target and not os.path.exists(f"/proc/{process_id(target['pid'])}"):
         return f"there is no process {target['pid']}", None
+    if "usdt" in target:
+        return (
+            "its semaphore is in no segment: prelink(8) moves it, but not the note that tells where it is",
+            "attach to a file that is not prelinked: prelink --undo FILE",
+        )
     return None
 
 

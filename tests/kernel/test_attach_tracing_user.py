@@ -1,6 +1,5 @@
 """Attaching to functions of programs and libraries, to USDT, and to perf events."""
 
-import ctypes
 import errno
 import mmap
 import os
@@ -135,60 +134,6 @@ class TestManyUprobes:
             counter("uprobe.multi").programs.count.attach(binary="libc", functions="getloadavgg")
         with pytest.raises(AttachError, match="it has no such function"):
             counter("uprobe.multi").programs.count.attach(binary="libc", functions="getloadavgg*")
-
-
-LIBRARY = r"""
-void fire(long value)
-{
-    __asm__ volatile(
-        "990: nop\n"
-        ".pushsection .note.stapsdt,\"\",\"note\"\n"
-        ".balign 4\n.4byte 992f-991f, 994f-993f, 3\n"
-        "991: .asciz \"stapsdt\"\n992: .balign 4\n"
-        "993: .8byte 990b\n.8byte _.stapsdt.base\n.8byte 0\n"
-        ".asciz \"bpfmaps\"\n.asciz \"fired\"\n.asciz \"-8@%0\"\n"
-        "994: .balign 4\n.popsection\n"
-        ".pushsection .stapsdt.base,\"aG\",\"progbits\",.stapsdt.base,comdat\n"
-        ".weak _.stapsdt.base\n.hidden _.stapsdt.base\n"
-        "_.stapsdt.base: .space 1\n.size _.stapsdt.base, 1\n.popsection\n"
-        : : "r"(value));
-}
-"""
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    """A library with a USDT of its own, as <sys/sdt.h> makes it."""
-    folder = tmp_path_factory.mktemp("usdt")
-    (folder / "fire.c").write_text(LIBRARY)
-    command = ["cc", "-shared", "-fPIC", "-O1", "-o", folder / "libfire.so", folder / "fire.c"]
-    subprocess.run(command, check=True)
-    return folder / "libfire.so"
-
-
-class TestUsdt:
-    CODE = """
-    #include "vmlinux.h"
-    #include <bpf/bpf_helpers.h>
-    #include <bpf/bpf_tracing.h>
-    #include <bpf/usdt.bpf.h>
-    char LICENSE[] SEC("license") = "GPL";
-    long seen, cookie;
-    SEC("usdt") int BPF_USDT(fired, long value) { seen = value; cookie = bpf_usdt_cookie(ctx); return 0; }
-    """
-
-    def test_its_argument_arrives(self, bpf, library):
-        obj = bpf.load(code=self.CODE)
-        fire = ctypes.CDLL(str(library)).fire
-        with obj.programs.fired.attach(binary=library, usdt="bpfmaps:fired", pid=os.getpid(), cookie=47):
-            fire(7)
-        fire(8)
-        assert (obj.globals.seen, obj.globals.cookie) == (7, 47)
-
-    def test_a_wrong_name_names_the_closest(self, bpf, library):
-        obj = bpf.load(code=self.CODE)
-        with pytest.raises(AttachError, match=r"has no USDT 'bpfmaps:fire'\n(.*\n)*.*'bpfmaps:fired'"):
-            obj.programs.fired.attach(binary=library, usdt="bpfmaps:fire")
 
 
 @pytest.mark.bpf_requires("perf_event")
