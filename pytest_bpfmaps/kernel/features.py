@@ -16,7 +16,7 @@ from .probe_functions import may_call_helper, may_call_kfunc
 from .probe_maps import try_map
 from .probe_programs import Verdict, try_type
 from .running import release
-from .section_names import TARGETED
+from .section_names import SECTIONS, TARGETED
 from .targets import probe_target
 from .types import MapType, ProgramType
 from .vmlinux import FUNC, NoTypesError, enumerators, type_id, vmlinux_btf
@@ -65,7 +65,7 @@ def kind_of(name: str) -> str:
 
     ``CONFIG_X`` is ``config``; what has a slash is ``attach``, written as in ``SEC()``, and so is a section's
     name alone, ``kprobe``, where it takes more than a type of program; ``bpf_x`` a helper or a kfunc; else
-    the name of a map type or program type, ``ringbuf`` or ``xdp``.
+    the name of a map type or program type, ``ringbuf`` or ``xdp``, or any other section, ``tc``.
     """
     if name.startswith("CONFIG_"):
         return "config"
@@ -77,7 +77,9 @@ def kind_of(name: str) -> str:
         return "map_type"
     if ProgramType.from_name(name):
         return "program_type"
-    known = [*TARGETED, *(str(t) for t in (*MapType, *ProgramType))]
+    if name in SECTIONS:
+        return "attach"
+    known = [*SECTIONS, *(str(t) for t in (*MapType, *ProgramType))]
     raise UnsupportedError(
         "cannot probe",
         on=repr(name),

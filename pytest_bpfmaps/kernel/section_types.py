@@ -21,6 +21,7 @@ NEWER: dict[str, tuple[ProgramType, int, str, str]] = {
     "tc/egress": (ProgramType.SCHED_CLS, 0, "1.3", "tc"),
     "netkit/primary": (ProgramType.SCHED_CLS, 54, "1.3", ""),  # Linux 6.7
     "netkit/peer": (ProgramType.SCHED_CLS, 55, "1.3", ""),
+    "sk_skb/verdict": (ProgramType.SK_SKB, 38, "1.4", ""),  # Linux 5.13
     "cgroup/connect_unix": (ProgramType.CGROUP_SOCK_ADDR, 49, "1.3", ""),  # Linux 6.7
     "cgroup/sendmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 50, "1.3", ""),
     "cgroup/recvmsg_unix": (ProgramType.CGROUP_SOCK_ADDR, 51, "1.3", ""),

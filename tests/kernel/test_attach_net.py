@@ -357,6 +357,23 @@ class TestSockets:
         assert self.talk(bpf_netns(), loaded.maps.sockets) == b"12345"
         assert (loaded.globals.sent, loaded.globals.got) == (5, 5)
 
+    @pytest.mark.bpf_requires("sk_skb/verdict")
+    @pytest.mark.filterwarnings("ignore::pytest_bpfmaps.PortabilityWarning")
+    def test_what_sk_skb_verdict_stands_for(self, load_code, bpf_netns):
+        loaded = load_code("""
+            struct {
+                __uint(type, BPF_MAP_TYPE_SOCKMAP);
+                __uint(max_entries, 2);
+                __type(key, __u32);
+                __type(value, __u64);
+            } sockets SEC(".maps");
+            __u64 got;
+            SEC("sk_skb/verdict") int verdict(struct __sk_buff *skb) { got += skb->len; return SK_PASS; }
+        """)
+        with loaded.programs.verdict.attach(map=loaded.maps.sockets):
+            assert self.talk(bpf_netns(), loaded.maps.sockets) == b"12345"
+        assert loaded.globals.got == 5
+
     @staticmethod
     def talk(netns, sockets):
         with netns.enter(), socket.create_server(("127.0.0.1", 0)) as server:

@@ -52,7 +52,7 @@ SECTIONS = {
             "flow_dissector_0",
             "tcx/ingress",
         ),
-        *("netfilter", "tc/egress"),
+        *("netfilter", "tc/egress", "sk_skb/verdict"),
     )
 }
 LEGACY = """

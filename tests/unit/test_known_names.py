@@ -7,7 +7,7 @@ import pytest
 
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel import known_names
-from pytest_bpfmaps.kernel.features import Feature, probe, probe_any
+from pytest_bpfmaps.kernel.features import Feature, asked_for, probe, probe_any
 from pytest_bpfmaps.kernel.handle import missing_features, sentence_on
 from pytest_bpfmaps.kernel.running import is_emulated
 from pytest_bpfmaps.kernel.unknown_names import refuse_unknown
@@ -92,6 +92,16 @@ def test_a_module_that_has_a_function():
     assert known_names.module_of("nft_do_chain") == "nf_tables"
     assert known_names.module_of("vfs_read") is None
     assert known_names.module_of("no_such_function") is None
+
+
+@pytest.mark.parametrize("name", ["tc", "socket", "sockops", "classifier", "freplace"])
+def test_a_section_alone_is_a_feature(name):
+    assert asked_for(name) == ("attach", name)
+
+
+@pytest.mark.parametrize("name", ["xdp", "syscall", "hash", "sk_lookup"])
+def test_a_type_is_meant_before_a_section(name):
+    assert asked_for(name)[0] in ("program_type", "map_type")
 
 
 def test_a_kind_alone_is_probed_as_an_attach_point():
