@@ -22,7 +22,7 @@ def test_every_type_has_an_answer_for_every_kernel():
     table = rows()
     kernels = table.pop("map type")
     assert {"host", "5.10", "6.1", "6.12", "7.2"} <= set(kernels)
-    assert set(table) == {t.name for t in MapType} - {"UNSPEC", "INSN_ARRAY", "RHASH"}
+    assert set(table) == {t.name for t in MapType} - {"UNSPEC", "INSN_ARRAY"}
     notes = set(re.findall(r"^\[\^(\d+)\]: .", PAGE.read_text(), re.MULTILINE))
     for name, cells in table.items():
         assert len(cells) == len(kernels), name
