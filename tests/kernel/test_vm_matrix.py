@@ -225,6 +225,23 @@ def test_a_kernel_that_does_not_boot_is_an_error_and_the_host_runs_on(pytester: 
     assert "Traceback" not in result.stdout.str()
 
 
+def test_doctor_names_an_option_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kernels").mkdir()
+    for name in ("kernels/6.1", "kvm.json", "warm"):
+        if (CACHE / name).exists():
+            (tmp_path / name).symlink_to(CACHE / name)
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
+    for seconds, row in (
+        ("0.001", "*6.1 boots * the guest was not ready after 0.*"),
+        ("60", "*ok  6.1 boots *"),
+    ):
+        command = [Path(sys.executable).with_name("bpfmaps"), "doctor", "--vm", "--timeout", seconds]
+        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
+        pytest.LineMatcher(said.splitlines()).fnmatch_lines([row])
+        has_remedy = "-> `bpfmaps doctor --vm --timeout SECONDS` gives it more time; " in said
+        assert has_remedy == (seconds == "0.001")
+
+
 def test_a_worker_that_ends_by_itself_is_not_started_again_and_again(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(FIXTURES + "    if os.uname().release.startswith('6.1.0-'): os._exit(3)\n")
     pytester.makepyfile("def test_x(bpf_kernel): pass")
