@@ -329,7 +329,7 @@ class Guests:
             self._put_back.add(test)
             sched.mark_test_pending(test)
         report.nodeid = f"kernel {report.node.gateway.spec.bpfmaps}, {when} {test}"
-        report.location = (report.location[0], None, report.nodeid)
+        report.location = (report.location[0], None, f"hang of {report.nodeid}")
         report.user_properties = []  # it is no test of that kernel
 
 

@@ -140,7 +140,7 @@ REPORTS = [
     ["*_ test_reboots[[]6.1] _*", f"{DIED} restarted it, by reboot(2)"],
     ["*_ test_switches_off[[]6.1] _*", f"{DIED} switched it off, by reboot(2)"],
     [
-        "*_ kernel 6.1, after test_faults.py::test_before_a_hang[[]6.1] _*",
+        "*_ hang of kernel 6.1, after test_faults.py::test_before_a_hang[[]6.1] _*",
         f"VmTimeoutError: step between tests hung in kernel 6.1: it took more than {LIMIT} s; "
         "the last test was test_faults.py::test_before_a_hang[[]6.1]; the guest was ended",
         "*-> look at the stacks below; --bpf-vm-timeout gives it more time",
