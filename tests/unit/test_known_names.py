@@ -104,6 +104,21 @@ def test_a_type_is_meant_before_a_section(name):
     assert asked_for(name)[0] in ("program_type", "map_type")
 
 
+@pytest.mark.parametrize("file", ["functions", "helpers", "iterators", "options", "tracepoints", "modules"])
+def test_names_are_found_by_halves(file):
+    lines = (
+        known_names.names(file) if file != "modules" else known_names._text(file).decode().splitlines()[1:]
+    )
+    assert [line.encode() for line in lines] == sorted(line.encode() for line in lines)
+    path = known_names._FOLDER / f"{file}.txt"
+    names = {line.partition(" ")[0] for line in lines}
+    for line in (lines[0], lines[-1], *lines[:: max(len(lines) // 500, 1)]):
+        name = line.partition(" ")[0]
+        assert known_names._line(path, name) == line
+        for other in (f"{name}0", name[:-1], f"!{name}", f"~{name}", ""):
+            assert (known_names._line(path, other) is not None) == (other in names)
+
+
 def test_a_kind_alone_is_probed_as_an_attach_point():
     assert probe_any("kprobe").name == "attach point kprobe"
     assert probe("program_type", "kprobe").name == "program type kprobe"
