@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import BpfError
@@ -67,3 +67,23 @@ def byte_swap(mine: Any, theirs: Any) -> str | None:
     if max(mine, theirs) >> 64 == 0 and int.from_bytes(mine.to_bytes(8, "little"), "big") == theirs:
         return f"{mine} is {theirs} with its bytes swapped: bpf_be64_to_cpu() in the program?"
     return None
+
+
+def swapped_key(wanted: Any, keys: Iterable[Any]) -> str | None:
+    """What to say of a key that is not there, where one of `keys` is it in another byte order."""
+    for key in keys:
+        if hint := byte_swap(key, wanted):
+            return hint
+        there, asked = _fields(key), _fields(wanted)
+        different = [name for name in asked if there.get(name) != asked[name]]
+        hints = [byte_swap(there.get(name), asked[name]) for name in different]
+        if hints and all(hints):
+            return f".{different[0]}: {hints[0]}"
+    return None
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    codec = getattr(value, "_codec_", None)
+    return {f.name: value._peek_(f.name) for f in codec.fields if not f.codec.absent} if codec else {}

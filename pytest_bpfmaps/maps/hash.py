@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import BPF_ANY
 from ..btf import Codec
+from ..btf.compare import swapped_key
 from ..errors import UnsupportedError
 from ..kernel.types import MapType
 from ..libbpf import ffi, lib
@@ -183,10 +184,11 @@ class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
             twins = alike(self._key, self._walk_keys(), raw)
             if twins:
                 return describe(twins, raw), ADVICE
-        keys = [repr(k) for k in self._some_keys(6)]
+        keys = self._some_keys(6)
         if not keys:
             return None, "the map is empty"
-        return None, "its keys: " + ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")
+        shown = ", ".join(map(repr, keys[:5])) + (", …" if len(keys) > 5 else "")
+        return swapped_key(key, keys), f"its keys: {shown}"
 
     def _some_keys(self, most: int) -> list[Any]:
         return [self._key.decode(key) for key in islice(self._walk_keys(), most)]

@@ -15,6 +15,7 @@ import pytest
 _FEW, _WIDTH = 5, 90
 _MANY, _WIDE = 100, 400  # differences, and letters of a value, in CI
 _SWAPPED = {"==": "==", ">=": "<=", "<=": ">="}
+_MOST_SWAPPED = 50  # keys whose bytes are compared in both orders
 _MISSING = object()
 
 
@@ -210,6 +211,8 @@ def _of_list(title: str, noun: str, mine: Sequence[Any], theirs: Any) -> Sides:
 
 
 def _lines(sides: Sides, direction: str, text: Text) -> list[str]:
+    from ..btf.compare import swapped_key
+
     mine, theirs = sides.mine, sides.theirs
     keys = {
         "==": dict.fromkeys([*mine, *theirs]),
@@ -227,6 +230,10 @@ def _lines(sides: Sides, direction: str, text: Text) -> list[str]:
         lines.append(f"  {sides.label(key)}: {says}")
     if len(different) > most:
         lines.append(f"  … and {len(different) - most} more (-vv shows all)")
+    extra = [k for k in different if k not in theirs][:_MOST_SWAPPED]
+    missing = [k for k in different if k not in mine][:_MOST_SWAPPED]
+    if hint := next(filter(None, (swapped_key(k, extra) for k in missing)), None):
+        lines.append(f"  {hint}")
     return [*lines, f"  -> {sides.advice}"] if sides.advice else lines
 
 

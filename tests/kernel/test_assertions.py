@@ -2,6 +2,8 @@
 
 import pytest
 
+from pytest_bpfmaps import MapKeyError
+
 TYPES = """
 enum state { IDLE, RUNNING = 5 };
 struct stats { __u64 count; enum state state; char comm[12]; };
@@ -225,6 +227,26 @@ def test_foreign_values_are_left_to_pytest(stats, left, right):
 
     assert explain("==", left, right, Text()) is None
     assert explain("==", stats, 3, Text()) is None
+
+
+def test_keys_in_the_other_byte_order(bpf):
+    """A port is often stored as packets have it: 53255 is 2000 then."""
+    from pytest_bpfmaps.report.assertions import Text, explain
+
+    ports = bpf.create_map("hash", key="u16", value="u32", max_entries=8)
+    ports[53255] = 7
+    swapped = "53255 is 2000 with its bytes swapped"
+    with pytest.raises(MapKeyError, match=f"{swapped}.*bpf_ntohs"):
+        ports[2000]
+    assert swapped in explain("==", ports, {2000: 7}, Text())[-1]
+    assert not any("swapped" in line for line in explain("==", ports, {2001: 7}, Text()))
+    flows = bpf.create_map("hash", key="struct { u32 ip; u16 port; }", value="u32", max_entries=8)
+    flows[{"ip": 1, "port": 53255}] = 3
+    with pytest.raises(MapKeyError, match=rf"\.port: {swapped}"):
+        flows[{"ip": 1, "port": 2000}]
+    with pytest.raises(MapKeyError) as other:
+        flows[{"ip": 2, "port": 2000}]
+    assert "swapped" not in str(other.value)
 
 
 FAILING = """
