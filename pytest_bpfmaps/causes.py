@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .elf import STB_WEAK, Elf
 from .kernel.features import probe
-from .kernel.known_names import is_function
+from .kernel.known_names import is_function, is_helper
 from .kernel.mounts import has_sysfs, how_to_mount
 from .kernel.running import release
-from .kernel.section_names import SECTIONS, TARGETED
+from .kernel.section_names import SECTIONS, near_sections
 from .kernel.since import since
 from .kernel.types import MapType, ProgramType
 from .kernel.vmlinux import FUNC, NoTypesError, has_type
@@ -95,10 +94,10 @@ def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Answ
     """For a helper that the verifier does not let a program call: `source` is the C line."""
     if not re.search(r"unknown func|invalid func|cannot use helper", complaint):
         return None
-    found = _CALLED.search(complaint) or _IN_SOURCE.search(source)
-    if found is None:
+    found = _CALLED.search(complaint)
+    name = found[1] if found else _only_helper(source)
+    if name is None:
         return None
-    name = found[1]
     if probe("helper", name):
         return (
             f"this kernel has {name}, and does not allow it in this type of program ({type})",
@@ -108,6 +107,14 @@ def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Answ
         _came_with(f"Linux {release()} has no such helper as {name}", f"helper {name}"),
         f'mark the test bpf_requires("{name}")',
     )
+
+
+def _only_helper(source: str) -> str | None:
+    """The helper that a C line calls: the one that this kernel lacks, or the only one there is."""
+    called: list[str] = list(dict.fromkeys(_IN_SOURCE.findall(source)))
+    if len(called) == 1:
+        return called[0]
+    return next((name for name in called if is_helper(name) and not probe("helper", name)), None)
 
 
 def _came_with(text: str, feature: str) -> str:
@@ -181,13 +188,12 @@ def _section(found: re.Match[str]) -> Answer:
     if found[1] == ".text":
         return NO_SECTION
     release_of_libbpf = "{}.{}".format(*version())
-    head, slash, rest = found[1].partition("/")
-    whole = [f"{n}{slash}{rest}" if n in TARGETED else n for n in SECTIONS]
-    near = get_close_matches(found[1], whole, n=3, cutoff=0.6) or get_close_matches(head, SECTIONS, n=3)
+    near = near_sections(found[1])
     meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    newer = "; this one came with a newer libbpf" if found[1].partition("/")[0] in SECTIONS else ""
     return (
-        f"libbpf {release_of_libbpf} does not know the section name {found[1]!r}",
-        f"{meant}libbpf's documentation lists the names (program types); newer names need a newer libbpf",
+        f"libbpf {release_of_libbpf} does not know the section name {found[1]!r}{newer}",
+        f"{meant}docs.kernel.org/bpf/libbpf/program_types.html lists the names",
     )
 
 
@@ -260,6 +266,21 @@ def _no_such_extern(found: re.Match[str]) -> Answer:
     )
 
 
+def _other_prototype(found: re.Match[str]) -> Answer:
+    return (
+        f"the program declares {found[1]} with other parameters, or another result, than this kernel has",
+        "declare it as this kernel does, which tells it: bpftool btf dump file /sys/kernel/btf/vmlinux | "
+        f"grep -w {found[1]}",
+    )
+
+
+def _static_map(found: re.Match[str]) -> Answer:
+    return (
+        f"map {found[1]!r} is static, and libbpf takes maps only that other files can see",
+        "leave out the word static before its declaration",
+    )
+
+
 def _no_map_type(found: re.Match[str]) -> Answer:
     return f"map {found[1]!r} has no type", "declare one: __uint(type, BPF_MAP_TYPE_HASH);"
 
@@ -267,9 +288,11 @@ def _no_map_type(found: re.Match[str]) -> Answer:
 _TABLE: list[tuple[str, Callable[[re.Match[str]], Answer]]] = [
     (r"extern \(func ksym\) '([^']+)': not found", _function),
     (r"extern \(func ksym\) '([^']+)': .*can't find", _function),
+    (r"extern \(func ksym\) '([^']+)': func_proto \[\d+\] incompatible", _other_prototype),
     (r"extern \((?:var )?ksym\) '([^']+)': (?:not found|failed to find)", _variable),
     (r"failed to find BTF for extern '([^']+)'", _no_such_extern),
     (r"map '([^']+)': map type isn't specified", _no_map_type),
+    (r"map '([^']+)': unsupported map linkage", _static_map),
     (r"extern '(CONFIG_\w+)' \(strong\): not resolved", _setting),
     (r"extern '([^']+)' \(strong\): not resolved", _variable),
     (r"missing BPF prog type, check ELF section name '([^']+)'", _section),

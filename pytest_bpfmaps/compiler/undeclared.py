@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from ..kernel import known_names
 
 Answer = tuple[str, str]
 """Why, and what to do."""
@@ -29,6 +33,27 @@ _CAME_WITH = {
     **dict.fromkeys(("bpf_stream_printk", "__arg_untrusted", "bpf_usdt_arg_size"), "1.6"),
     **dict.fromkeys(("BPF_KSYSCALL", "bpf_core_type_matches"), "1.0"),
 }
+# by the header that has it
+_IN_HEADER = {
+    **dict.fromkeys(
+        ("SEC", "__uint", "__type", "__array", "__always_inline", "bpf_printk", "__ksym"), "bpf_helpers"
+    ),
+    **dict.fromkeys(
+        ("BPF_PROG", "BPF_KPROBE", "BPF_KRETPROBE", "PT_REGS_PARM1", "PT_REGS_RC"), "bpf_tracing"
+    ),
+    **dict.fromkeys(("BPF_CORE_READ", "BPF_CORE_READ_INTO", "bpf_core_field_exists"), "bpf_core_read"),
+    **dict.fromkeys(("bpf_htons", "bpf_ntohs", "bpf_htonl", "bpf_ntohl"), "bpf_endian"),
+}
+_OF_LIBC = {
+    **{name: f"bpf_{name}() of <bpf/bpf_endian.h>" for name in ("htons", "ntohs", "htonl", "ntohl")},
+    **{f"{sign}int{bits}_t": f"__{sign or 's'}{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64)},
+    **dict.fromkeys(("size_t", "ssize_t", "uintptr_t"), "__u64, or include vmlinux.h"),
+    **dict.fromkeys(("bool", "true", "false"), "_Bool, 1 and 0, or include <stdbool.h> or vmlinux.h"),
+    **dict.fromkeys(("printf", "puts"), 'bpf_printk("…") of <bpf/bpf_helpers.h>'),
+    "NULL": "0, or (void *)0",
+    **{name: f"__builtin_{name}()" for name in ("memcpy", "memset", "memmove", "memcmp")},
+    "assert": "if (!…) return …;",
+}
 _OF_THE_KERNEL = ("can_loop", "cond_break", "__contains", "bpf_obj_new", "bpf_obj_drop", "bpf_assert")
 
 
@@ -37,7 +62,104 @@ def explain(output: str, *, vmlinux: bool) -> Answer | None:
 
     With `vmlinux` the source includes the ``vmlinux.h`` that is made for it.
     """
-    return _atomic(output) or _newer_header(output) or (_other_kernel(output) if vmlinux else None)
+    found = _atomic(output) or _limits(output) or _order(output) or _newer_header(output)
+    return found or _elsewhere(output, vmlinux) or (_other_kernel(output) if vmlinux else None)
+
+
+_MACRO_ARGUMENTS = re.compile(r"'___bpf_(kretprobe|kprobe|syscall|ctx|uprobe)_?(?:args|cast)?(\d+)'")
+_MOST_ARGUMENTS = {
+    "kretprobe": "BPF_KRETPROBE gives one argument, the value that the function returns",
+    "kprobe": "BPF_KPROBE gives the arguments that are in registers, at most 8",
+    "syscall": "BPF_KSYSCALL gives the arguments of a system call, at most 7",
+    "ctx": "BPF_PROG gives at most 12 arguments",
+}
+_DIVISION = re.compile(r"[Uu]nsupported signed division")
+_SECTION_NAME = re.compile(r"error: symbol '(\w+)' is already defined")
+_STACK_ARGUMENTS = re.compile(r"stack arguments are not supported|too many arguments\s*$", re.MULTILINE)
+
+
+def _limits(output: str) -> Answer | None:
+    """What BPF has less of than C."""
+    if _DIVISION.search(output):
+        return (
+            "signed division and remainder came with the instruction set v4 (Linux 6.6)",
+            "divide unsigned numbers, and put the sign back; or compile with cflags=['-mcpu=v4'] (clang 18)",
+        )
+    if _STACK_ARGUMENTS.search(output):
+        return (
+            "a function of BPF has at most five parameters",
+            "give it a pointer to a struct of them, or mark it static __always_inline",
+        )
+    if twice := _SECTION_NAME.search(output):
+        return (
+            f"a section and a function have the same name, {twice[1]}",
+            'give the function the section of its type of program, SEC("xdp"), or another name',
+        )
+    if (macro := _MACRO_ARGUMENTS.search(output)) and macro[1] in _MOST_ARGUMENTS:
+        return (
+            _MOST_ARGUMENTS[macro[1]],
+            "declare no more; keep what is missing in a map when the function begins, and take it from there"
+            if macro[1] == "kretprobe"
+            else "declare fewer, and read the others from the context",
+        )
+    return None
+
+
+def _order(output: str) -> Answer | None:
+    """A header of libbpf's that stands before the types which it uses, or is not there at all."""
+    if re.search(r"/bpf/bpf_helper_defs\.h:\d+:\d+: error: unknown type name '__u(?:32|64)'", output):
+        return (
+            "<bpf/bpf_helpers.h> uses types that no header before it declares",
+            'put #include "vmlinux.h" or #include <linux/bpf.h> before it',
+        )
+    if re.search(r"error: expected parameter declarator\n[^\n]*\bSEC\(", output):
+        return "SEC() is a macro of libbpf's, and not declared", "#include <bpf/bpf_helpers.h>"
+    return None
+
+
+def _elsewhere(output: str, vmlinux: bool) -> Answer | None:
+    """A name that another header has, or the C library."""
+    for found in _UNDECLARED.finditer(output):
+        name = found[1]
+        if header := _IN_HEADER.get(name):
+            return f"{name} is in a header of libbpf's", f"#include <bpf/{header}.h>"
+        if instead := _OF_LIBC.get(name):
+            return f"{name} is of the C library, which BPF programs don't have", f"write {instead}"
+        if value := macro_value(name):
+            return (
+                f"{name} is a macro, and {'vmlinux.h has none' if vmlinux else 'no header here has it'}",
+                f"write it in the source: #define {name} {value}",
+            )
+        if near := _near_helper(name):
+            return f"there is no {name}", f"did you mean {near!r}?"
+        if vmlinux:
+            return (
+                f"{name} is neither in the source nor in the vmlinux.h that is used",
+                "for a type or an enumerator of another kernel, declare it in the source, and ask "
+                "bpf_core_type_exists() or bpf_core_enum_value_exists(); for a macro write #define",
+            )
+    return None
+
+
+def macro_value(name: str) -> str | None:
+    """The number that a header of the kernel's for programs defines a macro as."""
+    wanted = re.compile(rf"^#define\s+{name}\s+(\(?-?(?:0x)?[0-9a-fA-F]+[UL]*\)?)\s*(?:/\*|$)", re.MULTILINE)
+    for folder in _HEADERS:
+        for path in sorted(Path(folder).glob("*.h")):
+            text = path.read_text(errors="replace")
+            if name in text and (found := wanted.search(text)):
+                return found[1]
+    return None
+
+
+_HEADERS = ("/usr/include/linux", "/usr/include/asm-generic", "/usr/include/linux/netfilter")
+
+
+def _near_helper(name: str) -> str | None:
+    if not name.startswith("bpf_"):
+        return None
+    near = get_close_matches(name, ["bpf_printk", *known_names.helpers()], n=1, cutoff=0.8)
+    return near[0] if near else None
 
 
 def _atomic(output: str) -> Answer | None:

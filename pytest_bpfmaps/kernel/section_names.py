@@ -5,6 +5,9 @@ https://docs.kernel.org/bpf/libbpf/program_types.html
 
 from __future__ import annotations
 
+import re
+from difflib import get_close_matches
+
 _EXACT = """
     socket sk_reuseport sk_reuseport/migrate tc tc/ingress tc/egress tcx/ingress tcx/egress classifier action
     netkit/primary netkit/peer syscall xdp xdp/devmap xdp/cpumap xdp.frags xdp.frags/devmap xdp.frags/cpumap
@@ -30,3 +33,18 @@ TARGETED = frozenset(_TARGETED.split())
 """Names behind whose slash a target follows."""
 SECTIONS = (*_TARGETED.split(), *_EXACT.split())
 """All names; of those with a target only the part before it."""
+
+
+def near_sections(wrong: str) -> list[str]:
+    """Section names that may have been meant, three at most: ``xdp`` for ``xdp_prog``."""
+    head, slash, rest = wrong.partition("/")
+    of_group = [name for name in SECTIONS if name.startswith(f"{head}/")]
+    if rest and of_group:  # cgroup/foo
+        return get_close_matches(wrong, of_group, n=3, cutoff=0.8) or of_group[:3]
+    if not slash and (near := get_close_matches(wrong, SECTIONS, n=1, cutoff=0.85)):
+        return near
+    if not slash and (begun := re.match(r"([a-z]+)[_.:-]?(\w*)$", wrong)) and begun[1] in SECTIONS:
+        return [f"{begun[1]}/{begun[2]}" if begun[1] in TARGETED and begun[2] else begun[1]]
+    found = get_close_matches(head, SECTIONS, n=3, cutoff=0.65)
+    named = [f"{name}{slash}{rest}" if name in TARGETED else name for name in found]
+    return [name for name in named if name != wrong]

@@ -54,6 +54,8 @@ class Attributes:
 
 _PER_CPU = frozenset({MapType.PERCPU_ARRAY, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
 _PER_CPU_MOST = 32 << 10  # bytes, PCPU_MIN_UNIT_SIZE
+_LONGEST_KEY = 512  # of hashes in kernels that want it on the stack
+_MUCH = 1 << 22  # bytes that no kernel refuses for their number
 
 
 EMPTY = "it has to be at least 1: __uint(max_entries, …) in C, max_entries= of bpf.create_map"
@@ -76,6 +78,12 @@ def explain_refused_map(wanted: Attributes, number: int) -> Answer:
     if number in (errno.E2BIG, errno.ENOMEM):
         each = wanted.key_size + wanted.value_size
         total = each * wanted.max_entries
+        if number == errno.E2BIG and wanted.key_size > _LONGEST_KEY and total < _MUCH:
+            return (
+                f"its keys have {wanted.key_size} bytes, and this kernel's have at most {_LONGEST_KEY}, "
+                "as much as a program's stack",
+                "make the key shorter: a hash of what is long, or a part of it",
+            )
         return (
             f"{reason(number)}: {wanted.max_entries} elements (max_entries) of {each} bytes "
             f"are {total} bytes",

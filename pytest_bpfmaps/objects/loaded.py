@@ -82,8 +82,10 @@ class LoadedObject:
             raise AttachError(
                 "cannot attach",
                 on=self.name,
-                why="no section of it names a target",
-                fix="attach its programs one by one: " + self._examples(),
+                why="no section of it names a target" if self.programs else "it has no program",
+                fix="attach its programs one by one: " + self._examples()
+                if self.programs
+                else 'write a function behind SEC("…"), or load another object',
                 errno=errno.EOPNOTSUPP,
             )
         self._links += made

@@ -106,7 +106,7 @@ _TABLE: list[tuple[str, str, str]] = [
         "end the region before the call, with its counterpart, and begin it again behind it",
     ),
     (
-        r"(?:Only|only) .* can be sleepable",
+        r"(?:Only|only) .* can be sleepable|cannot be sleepable",
         "programs of this type can't be sleepable",
         'take the ".s" from its section',
     ),
@@ -140,20 +140,63 @@ _TABLE: list[tuple[str, str, str]] = [
         "bpf_ringbuf_…() for ring buffers, bpf_…_storage_get() for storage",
     ),
     (
-        r"has no valid bpf_(?:timer|spin_lock|wq|kptr)|has to be at the constant offset",
+        r"has no valid bpf_(?:timer|spin_lock|wq|kptr)|has to be at the constant offset|is mangled$|"
+        r"doesn't have 'struct bpf_",
         "the map's value has no such special field (timer, lock, work queue) where the program says",
         "put a struct bpf_timer, or bpf_spin_lock, into the struct that is the map's value; give its address",
     ),
     (r"invalid zero-sized read", OF_LENGTH.why, OF_LENGTH.fix),
+    (
+        r"BPF_STX uses reserved fields|BPF_ATOMIC uses invalid",
+        "this kernel's only atomic operation is an addition without a result (the others came with 5.12)",
+        "don't use the result of __sync_fetch_and_add(); or take a bpf_spin_lock in the map's value",
+    ),
     (
         r"unknown opcode|uses reserved fields|unknown insn",
         "the program has an instruction that this kernel does not know",
         "compile it for an older instruction set: cflags=['-mcpu=v3'], v2 or v1",
     ),
     (
-        r"_or_null'|possibly NULL|Possibly NULL|_or_null expected",
+        r"pointer arithmetic on pkt_end prohibited|invalid mem access 'pkt_end'",
+        "data_end can be compared with, and nothing can be added to it, taken from it, or read there",
+        "go from the packet's own pointer: if (data + SIZE > data_end) return …;",
+    ),
+    (
+        r"pointer arithmetic (?:on (?!\S*_or_null)|with)|bitwise operator|32-bit pointer arithmetic|"
+        r"pointer \S+ pointer prohibited|subtract pointer from scalar|subtraction from stack pointer",
+        "that is arithmetic with a pointer which BPF does not allow",
+        "calculate with a number, an offset, and add it to the pointer at last; of a context, a socket or a "
+        "struct of the kernel's name the field instead",
+    ),
+    (
+        r"recursive call from|call stack of \d+ frames is too deep",
+        "the functions call each other too deep: one calls itself, or more than 8 calls are in each other",
+        "make a loop of the recursion, with a bound, or mark small functions __always_inline",
+    ),
+    (
+        r"number of funcs in func_info doesn't match",
+        "the program gives a helper a function to call back, which this kernel does not know (5.13 does)",
+        'write the loop out, with a bound; or mark the test bpf_requires("bpf_for_each_map_elem")',
+    ),
+    (
+        r"has to have BTF in order to use",
+        "the kernel has refused the types of that map: values of maps of its type may not have such a field",
+        "put bpf_timer, bpf_spin_lock or bpf_wq into the values of a hash or array, not of a per-CPU map",
+    ),
+    (
+        r"_or_null'|_or_null prohibited|_or_null expected|[Pp]ossibly NULL",
         "the pointer may be NULL: the result of a lookup or a reservation was not checked",
         "check it before it is used: if (!pointer) return 0;",
+    ),
+    (
+        r"cannot access ptr member|access beyond (?:struct|the end of member)",
+        "the program reads a struct of the kernel at a place, or in a size, that no field of it has",
+        "give the pointer the type of the struct, struct file *f = (void *)ctx[0];, and read its fields",
+    ),
+    (
+        r"failed to find the address for kernel symbol",
+        "the kernel's types have that variable, and its list of symbols has not (CONFIG_KALLSYMS_ALL is off)",
+        "take a kernel that lists it: pytest --bpf-kernel=6.1",
     ),
     (
         r"invalid access to packet|outside of the packet",
@@ -189,8 +232,8 @@ _TABLE: list[tuple[str, str, str]] = [
     ),
     (
         r"back-edge|infinite loop",
-        "a loop has no end that the verifier can see",
-        "bound it by a constant, or use bpf_for(), bpf_loop() or bpf_repeat()",
+        "a loop, or a function that calls itself, has no end that the verifier can see",
+        "bound it by a constant, or use bpf_for(), bpf_loop() or bpf_repeat(); make a loop of a recursion",
     ),
     (
         r"too complex|too large\. Processed|program is too large|too many states",
@@ -221,12 +264,22 @@ _TABLE: list[tuple[str, str, str]] = [
         "the stack or ctx",
     ),
     (
+        r"At callback return",
+        "a function that is called back may return 0 or 1 only",
+        "return 0 to go on with the next, and 1 to stop",
+    ),
+    (
         r"At program exit|should have been in|has (unknown scalar )?value .* (should|at program)",
         "the return value is outside of what this program type may return",
         "return one of the values that the program type defines",
     ),
     (
-        r"cannot write into|write into map forbidden|rdonly|read-only",
+        r"write into map forbidden",
+        "the program writes to a const variable, or to a map that is read-only for it",
+        "leave out the const of the variable, or the flag BPF_F_RDONLY_PROG of the map",
+    ),
+    (
+        r"cannot write into|rdonly|read-only",
         "the program writes to memory that is read-only for it",
         "copy what is to be changed, or take a map or argument that may be written",
     ),

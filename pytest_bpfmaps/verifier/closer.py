@@ -6,6 +6,7 @@ import re
 
 from .advice import OF_LENGTH, Advice
 from .log import Rejection
+from .numbers import advise_in_numbers, short_check
 
 _AFTER_RELEASE = Advice(
     "the memory was given back before that: it is used after its release",
@@ -56,8 +57,8 @@ def advise_closer(found: Rejection) -> Advice | None:
         return _beyond_variable(found, int(beyond[1]), int(beyond[2]))
     if found.instruction.startswith("call bpf_") and _LENGTH.search(found.text):
         return OF_LENGTH
-    if found.function and (inside := _in_global(found)):
-        return inside
+    if told := (_in_global(found) if found.function else None) or advise_in_numbers(found):
+        return told
     if found.acquired:
         return _release_of(found.acquired.instruction)
     if wrong := _NOT_A_POINTER.search(found.text):
@@ -67,12 +68,19 @@ def advise_closer(found: Rejection) -> Advice | None:
         state = found.registers.get(wrong[1])
         released = any(_RELEASES.search(s.instruction) for s in found.steps.values())
         return _AFTER_RELEASE if released and (state or _OWNED[0]).startswith(_OWNED) else None
-    if packet := _PACKET.search(found.text):
-        most = _MOST.search(found.registers.get(packet[1], ""))
-        if most:
-            return _FAR if int(most[1], 0) > _MAX_PACKET_OFF else None
-        return None if packet[2] else _VARIABLE_OFFSET
-    return None
+    return _beyond_packet(found)
+
+
+def _beyond_packet(found: Rejection) -> Advice | None:
+    packet = _PACKET.search(found.text)
+    if packet is None:
+        return None
+    if short := short_check(found.text):
+        return short
+    most = _MOST.search(found.registers.get(packet[1], ""))
+    if most:
+        return _FAR if int(most[1], 0) > _MAX_PACKET_OFF else None
+    return None if packet[2] else _VARIABLE_OFFSET
 
 
 _LENGTH = re.compile(

@@ -66,7 +66,7 @@ def test_an_atomic_operation_of_a_newer_instruction_set(bpf):
     with pytest.raises(CompileError, match=r"came with the instruction set v3(.*\n)*.*\['-mcpu=v3'\]"):
         bpf.load(code=f"{HEAD}__u32 n; {WIDE}", cflags=["-mcpu=v2"])
     bpf.open(code=f"{HEAD}__u32 n; {WIDE}", cflags=["-mcpu=v3"])
-    bpf.load(code=f"{HEAD}__u64 n; {WIDE}", cflags=["-mcpu=v3"])
+    bpf.open(code=f"{HEAD}__u64 n; {WIDE}", cflags=["-mcpu=v3"])
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,118 @@ def test_errors_come_before_warnings(bpf):
     first = next(re.finditer(r"(?m)^.*: (?:error|warning): .*", error.value.details))[0]
     assert "use of undeclared identifier 'nothing'" in first
     assert error.value.details.count("warning: incompatible pointer types") == 20
+
+
+PLAIN = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+"""
+XDP = 'SEC("xdp") int prog(struct xdp_md *ctx) { BODY return XDP_PASS; }'
+KERNELS = HEAD + "#include <bpf/bpf_tracing.h>\n"
+SIX = """
+INLINE int f(int a, int b, int c, int d, int e, int g) { return a * b + c * d + e * g; }
+SEC("xdp") int prog(struct xdp_md *x) { return f(x->data, x->data_end, 3, 4, x->rx_queue_index, 5) & 1; }
+"""
+RETURNED = 'SEC("kretprobe/do_unlinkat") int BPF_KRETPROBE(prog, int retMORE) { return 0; }'
+
+
+@pytest.mark.parametrize(
+    ("code", "bad", "good", "why"),
+    [
+        pytest.param(
+            HEAD + XDP.replace("XDP_PASS", "VALUE"),
+            {"BODY": "", "VALUE": "ETH_P_IP"},
+            {"BODY": "", "VALUE": "0x0800"},
+            r"ETH_P_IP is a macro, and vmlinux\.h has none(.*\n)*.*#define ETH_P_IP 0x0800",
+            id="macro",
+        ),
+        pytest.param(
+            PLAIN + XDP,
+            {"BODY": 'bpf_prink("x");'},
+            {"BODY": 'bpf_printk("x");'},
+            "did you mean 'bpf_printk'",
+            id="misspelt",
+        ),
+        pytest.param(
+            "INCLUDE" + PLAIN + XDP,
+            {"INCLUDE": "", "BODY": "if (ntohs(ctx->rx_queue_index)) return 1;"},
+            {
+                "INCLUDE": "#include <bpf/bpf_endian.h>\n",
+                "BODY": "if (bpf_ntohs(ctx->rx_queue_index)) return 1;",
+            },
+            r"ntohs is of the C library(.*\n)*.*write bpf_ntohs\(\) of <bpf/bpf_endian\.h>",
+            id="ntohs",
+        ),
+        pytest.param(
+            PLAIN + XDP,
+            {"BODY": "uint32_t n = ctx->rx_queue_index; if (n) return 1;"},
+            {"BODY": "__u32 n = ctx->rx_queue_index; if (n) return 1;"},
+            r"uint32_t is of the C library(.*\n)*.*write __u32",
+            id="stdint",
+        ),
+        pytest.param(
+            "INCLUDE" + PLAIN + XDP,
+            {"INCLUDE": "", "BODY": "bool b = ctx->rx_queue_index; if (b) return 1;"},
+            {
+                "INCLUDE": "#include <stdbool.h>\n",
+                "BODY": "bool b = ctx->rx_queue_index; if (b) return 1;",
+            },
+            r"bool is of the C library(.*\n)*.*include <stdbool\.h>",
+            id="bool",
+        ),
+        pytest.param(
+            "FIRST #include <bpf/bpf_helpers.h>\n" + 'SEC("xdp") int prog(void *ctx) { return 2; }',
+            {"FIRST ": ""},
+            {"FIRST ": "#include <linux/bpf.h>\n"},
+            r"uses types that no header before it declares(.*\n)*.*#include <linux/bpf\.h> before it",
+            id="order",
+        ),
+        pytest.param(
+            "#include <linux/bpf.h>\nNEXT " + 'SEC("xdp") int prog(void *ctx) { return 2; }',
+            {"NEXT ": ""},
+            {"NEXT ": "#include <bpf/bpf_helpers.h>\n"},
+            r"SEC\(\) is a macro of libbpf's(.*\n)*.*#include <bpf/bpf_helpers\.h>",
+            id="no-helpers",
+        ),
+        pytest.param(
+            HEAD + SIX,
+            {"INLINE": "__attribute__((noinline))"},
+            {"INLINE": "static __always_inline"},
+            r"at most five parameters(.*\n)*.*static __always_inline",
+            id="six",
+        ),
+        pytest.param(
+            KERNELS + RETURNED,
+            {"MORE": ", struct filename *name"},
+            {"MORE": ""},
+            "BPF_KRETPROBE gives one argument",
+            id="kretprobe",
+        ),
+        pytest.param(
+            PLAIN + 'SEC("SECTION") int prog(struct xdp_md *ctx) { return 2; }',
+            {"SECTION": "prog"},
+            {"SECTION": "xdp"},
+            "a section and a function have the same name, prog",
+            id="section",
+        ),
+        pytest.param(
+            PLAIN + XDP,
+            {"BODY": "__s64 n = ctx->rx_queue_index; if ((n - 7) / (n + 3)) return 1;"},
+            {"BODY": "__u64 n = ctx->rx_queue_index; if ((n + 7) / (n + 3)) return 1;"},
+            r"signed division(.*\n)*.*divide unsigned numbers",
+            id="division",
+        ),
+        pytest.param(
+            "MINE" + HEAD + 'SEC("xdp") int prog(struct xdp_md *ctx) { return BPF_MAP_TYPE_TELEPORT & 1; }',
+            {"MINE": ""},
+            {"MINE": "enum mine { BPF_MAP_TYPE_TELEPORT = 99 };\n"},
+            r"TELEPORT is neither in the source nor in the vmlinux\.h(.*\n)*.*declare it in the source",
+            id="enumerator",
+        ),
+    ],
+)
+def test_what_is_said_compiles(bpf, code, bad, good, why):
+    with pytest.raises(CompileError, match=why):
+        bpf.compile(code=replaced(code, bad))
+    bpf.open(code=replaced(code, good))

@@ -256,8 +256,8 @@ BROKEN = {
             long value = 1;
             return bpf_map_push_elem(&slots, &value, 0); // line
         }""",
-        r"that helper is not for maps of this type",
-        r"bpf_map_push_elem\(\) for queues",
+        r"bpf_map_push_elem\(\) is not for maps of this type",
+        r"BPF_MAP_TYPE_QUEUE, STACK or BLOOM_FILTER",
     ),
     "a function without a section": (
         """
