@@ -117,7 +117,7 @@ class ElfFunctions:
 
     def closest(self, name: str) -> str:
         """A sentence with the names that come closest, for an error's `fix`."""
-        near = [n for table in self._tables() for n in table.names().near(name)]
+        near = {n for table in self._tables() for n in table.names().near(name)}
         return closest(name, near) if near else f"no name comes close; nm -D {self._path} shows all"
 
     def versions(self, name: str) -> list[str]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from fnmatch import translate
+from itertools import islice
 
 from ..errors import closest
 
 _NAME = re.compile(rb"[\w.$]*")
 _MOST_COMPARED = 1500
 _MOST_CHECKED = 12
+_CLOSE = 0.7  # as much of two names is the same when one of them is misspelt
 
 
 class Names:
@@ -60,16 +63,19 @@ class Names:
 
         What has a part of the name in common is compared with it, rare parts before others.
         """
-        compared: set[str] = set(self._all(start.encode())) if start else self._similar(name)
         wanted = _pairs(start + name)
 
         def distance(other: str) -> tuple[float, str]:
             pairs = _pairs(other)
             return -2 * len(wanted & pairs) / (len(wanted) + len(pairs) or 1), other
 
-        best = sorted(compared - {start + name}, key=distance)[:_MOST_CHECKED]
-        real = [each for each in best if each in self]
-        return [each.removeprefix(start) for each in real]
+        near: list[str] = []
+        for compared in [set(self._all(start.encode()))] if start else self._similar(name):
+            best = sorted(compared - {start + name}, key=distance)[:_MOST_CHECKED]
+            near = [each.removeprefix(start) for each in best if each in self]
+            if get_close_matches(name, near, n=1, cutoff=_CLOSE):
+                break
+        return near
 
     def closest(self, name: str, start: str = "") -> str:
         """A sentence with the names that come closest, for an error's `fix`."""
@@ -77,19 +83,19 @@ class Names:
             return closest(name, near)
         return "no name comes close" + (f"; {self._shown_by} shows all" if self._shown_by else "")
 
-    def _similar(self, name: str) -> set[str]:
-        words = {word for word in re.split(r"[_.]", name) if len(word) > 2}
-        pieces = {w.encode() for w in words}
-        counts = {p: self._text.count(p) for p in pieces | {self._before + name[:4].encode()}}
-        if not any(counts.values()):  # no word of it is right
-            fours = {name[i : i + 4].encode() for i in range(max(len(name) - 3, 1))}
-            counts = {piece: self._text.count(piece) for piece in fours}
+    def _similar(self, name: str) -> Iterator[set[str]]:
+        """Names with a word of it, or its start; and where these are not close, with ever shorter parts."""
+        words = {word.encode() for word in re.split(r"[_.]", name) if len(word) > 2}
         found: set[str] = set()
-        for piece in sorted((p for p in counts if counts[p]), key=lambda p: counts[p]):
-            if found and counts[piece] + len(found) > _MOST_COMPARED:
-                break
-            found.update(self._with(piece))
-        return found
+        start = self._before + name.encode()
+        for pieces in (words | {start[:5]}, _parts(name, 4), _parts(name, 3) | {start[:3]}):
+            counts = {piece: self._text.count(piece) for piece in pieces}
+            rare = sorted((p for p in counts if counts[p]), key=lambda p: counts[p])
+            for piece in rare:
+                if found and counts[piece] + len(found) > _MOST_COMPARED:
+                    break
+                found.update(islice(self._with(piece), _MOST_COMPARED))
+            yield found
 
     def _with(self, piece: bytes) -> Iterator[str]:
         """Names that have a piece in them; a piece with the byte in front has to be their start."""
@@ -119,6 +125,10 @@ class Names:
 def _end(text: bytes, begin: int) -> int:
     found = _NAME.match(text, begin)
     return found.end() if found else begin
+
+
+def _parts(name: str, length: int) -> set[bytes]:
+    return {name[i : i + length].encode() for i in range(max(len(name) - length + 1, 0))}
 
 
 def _pairs(name: str) -> set[str]:

@@ -175,6 +175,7 @@ class MapSpec:
                 f"cannot reuse {live}",
                 on=f"as {self}",
                 why=", ".join(f"{n} is {b}, not {a}" for n, a, b in pairs if a != b),
+                fix="give a map that is declared as the program's is, or change that: bpf.load(…, maps=…)",
                 errno=errno.EINVAL,
             )
         if isinstance(live, ArenaMap):

@@ -320,3 +320,11 @@ def test_an_object_without_programs(bpf):
     with pytest.raises(AttachError, match=r"it has no program\n  -> write a function"):
         bpf.load(code=HEAD).attach()
     bpf.load(code=HEAD + xdp("return 2;"))
+
+
+def test_a_live_map_of_another_type(bpf):
+    code = HEAD + xdp("__u32 k = 0; return bpf_map_lookup_elem(&m, &k) ? 1 : 2;")
+    live = bpf.create_map("array", key="u32", value="u64", max_entries=4)
+    with pytest.raises(LoadError, match=r"type is array, not hash\n  -> give a map .*bpf\.load\(…, maps=…\)"):
+        bpf.load(code=code, reuse={"m": live})
+    bpf.load(code=code, maps={"m": {"type": "array"}}, reuse={"m": live})

@@ -146,3 +146,19 @@ def test_a_long_key(bpf):
     said = refusal(bpf, LONG.replace("SIZE", "600"))
     assert not said or "its keys have 600 bytes, and this kernel's have at most 512" in said
     bpf.load(code=HEAD + LONG.replace("SIZE", "512"))
+
+
+NOT_ALLOWED = """
+extern __u32 tcp_reno_ssthresh(struct sock *sk) __ksym;
+void bpf_rcu_read_lock(void) __ksym;
+void bpf_rcu_read_unlock(void) __ksym;
+SEC("tc") int prog(struct __sk_buff *skb) { CALL return 0; }
+"""
+
+
+@pytest.mark.bpf_requires("bpf_rcu_read_lock")
+def test_a_kernel_function_that_this_type_of_program_may_not_call(bpf):
+    """It is registered for the congestion control of TCP."""
+    with pytest.raises(LoadError, match="program may not call that kernel function, or not on this kernel"):
+        bpf.load(code=HEAD + NOT_ALLOWED.replace("CALL", "tcp_reno_ssthresh((void *)skb);"))
+    bpf.load(code=HEAD + NOT_ALLOWED.replace("CALL", "bpf_rcu_read_lock(); bpf_rcu_read_unlock();"))

@@ -10,6 +10,7 @@ from pytest_bpfmaps.kernel.name_text import Names
 from pytest_bpfmaps.kernel.names import Functions
 
 LISTED = ["do_sys_openat2", "do_sys_open", "tcp_sendmsg", "tcp_sendmsg.isra.0", "vfs_read", "vfs_readv", "x"]
+LISTED += ["malloc", "location", "open", "CRYPTO_malloc"]
 KALLSYMS = b"""\
 0000000000000000 A fixed_percpu_data
 ffffffff81000000 T _stext
@@ -47,6 +48,9 @@ def test_patterns_starts_and_counts(listed, pattern):
         ("tcp_sendmgs", "tcp_sendmsg"),
         ("vfs_raed", "vfs_read"),
         ("vfsread", "vfs_read"),
+        ("fvs_raed", "vfs_read"),
+        ("maloc", "malloc"),
+        ("opne", "open"),
     ],
 )
 def test_the_closest(wrong, meant):
