@@ -1,4 +1,8 @@
-"""Decompress the payload of a kernel image, whatever ``CONFIG_KERNEL_*`` it was built with."""
+"""Decompress the payload of a kernel image, whatever ``CONFIG_KERNEL_*`` it was built with, or a module.
+
+A few kilobytes can unpack to gigabytes: everything has a limit, and no more than a piece is in memory before
+it is looked at.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ import resource
 import shutil
 import signal
 import subprocess
+import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Protocol
 
 _CHUNK = 1 << 20
@@ -19,7 +24,21 @@ class _Stream(Protocol):
     @property
     def eof(self) -> bool: ...
 
-    def decompress(self, data: bytes, /) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Gzip:
+    """zlib's decompressor, with the methods that those of lzma and bz2 have."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(31)
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
 
 
 def decompress(payload: bytes, out: IO[bytes]) -> None:
@@ -49,20 +68,70 @@ def _announced_size(payload: bytes) -> int:
 def _with_python(name: str, new: Callable[[], _Stream]) -> Callable[[bytes, IO[bytes]], None]:
     # A decompressor object stops at the end of its stream, before the appended size.
     def unpack(payload: bytes, out: IO[bytes]) -> None:
-        stream = new()
         most = _announced_size(payload)
-        for start in range(0, len(payload), _CHUNK):
-            try:
-                piece = stream.decompress(payload[start : start + _CHUNK])
-            except (zlib.error, lzma.LZMAError, OSError, MemoryError) as error:  # bz2 raises OSError
-                raise ValueError(f"its {name} payload is damaged ({error})") from error
-            if out.write(piece) and out.tell() > most:
-                raise ValueError(f"its {name} payload gives more than the {most} bytes that it announces")
-            if stream.eof:
-                return
-        raise ValueError(f"its {name} payload ends early")
+        try:
+            for piece in _pieces(new(), payload):
+                if out.write(piece) and out.tell() > most:
+                    raise ValueError(f"its {name} payload gives more than the {most} bytes that it announces")
+        except (zlib.error, lzma.LZMAError, OSError, MemoryError) as error:  # bz2 raises OSError
+            raise ValueError(f"its {name} payload is damaged ({error})") from error
+        except EOFError:
+            raise ValueError(f"its {name} payload ends early") from None
 
     return unpack
+
+
+def _pieces(stream: _Stream, data: bytes) -> Iterator[bytes]:
+    """What `data` unpacks to, a piece at a time. Raises EOFError when it ends early."""
+    for start in range(0, len(data), _CHUNK):
+        piece = stream.decompress(data[start : start + _CHUNK], _CHUNK)
+        while piece:
+            yield piece
+            piece = b"" if stream.eof else stream.decompress(b"", _CHUNK)
+        if stream.eof:
+            return
+    raise EOFError
+
+
+def decompress_module(data: bytes, suffix: str, most: int) -> bytes:
+    """The ELF bytes of a kernel module with a file name that ends in `suffix`.
+
+    Raises ValueError when it is damaged, or has more than `most` bytes; OSError when there is no zstd for it.
+    """
+    if suffix == ".zst":
+        return _module_by_zstd(data, most)
+    new = _MODULES.get(suffix)
+    if new is None:
+        return data
+    unpacked = bytearray()
+    try:
+        for piece in _pieces(new(), data):
+            unpacked += piece
+            if len(unpacked) > most:
+                raise ValueError(f"it unpacks to more than {most} bytes")
+    except (zlib.error, lzma.LZMAError, OSError) as error:
+        raise ValueError(f"it is damaged ({error})") from error
+    except EOFError:
+        raise ValueError("it ends early") from None
+    return bytes(unpacked)
+
+
+def _module_by_zstd(data: bytes, most: int) -> bytes:
+    with tempfile.TemporaryFile() as out:
+        done = subprocess.run(
+            ["zstd", "-dcq"],
+            input=data,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+        )
+        if done.returncode == -signal.SIGXFSZ:
+            raise ValueError(f"it unpacks to more than {most} bytes")
+        if done.returncode:
+            raise ValueError(f"zstd: {done.stderr.decode(errors='replace').strip()}")
+        out.seek(0)
+        return out.read()
 
 
 def _with_command(*command: str) -> Callable[[bytes, IO[bytes]], None]:
@@ -88,8 +157,13 @@ def _with_command(*command: str) -> Callable[[bytes, IO[bytes]], None]:
     return unpack
 
 
+_MODULES: dict[str, Callable[[], _Stream]] = {
+    ".gz": _Gzip,
+    ".xz": lzma.LZMADecompressor,
+    ".bz2": bz2.BZ2Decompressor,
+}
 _FORMATS: tuple[tuple[bytes, Callable[[bytes, IO[bytes]], None]], ...] = (
-    (b"\x1f\x8b", _with_python("gzip", lambda: zlib.decompressobj(31))),
+    (b"\x1f\x8b", _with_python("gzip", _Gzip)),
     (b"\xfd7zXZ\x00", _with_python("xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ))),
     (b"BZh", _with_python("bzip2", bz2.BZ2Decompressor)),
     (b"\x5d\x00\x00", _with_python("lzma", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE))),

@@ -7,14 +7,10 @@ it unpacks an initramfs from in the memory that is saved.
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import os
 import re
 import shlex
 import site
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -25,10 +21,12 @@ from pytest_bpfmaps.vm import alarm, bytecode
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.cpio import Cpio
+from pytest_bpfmaps.vm.decompress import decompress_module
 from pytest_bpfmaps.vm.elf import Elf
 from pytest_bpfmaps.vm.guest import CANNOT_MOUNT
 
 MODULES = ("virtio_console", "9pnet_virtio", "9p", "overlay")  # and that of the bus
+MOST_OF_A_MODULE = 256 << 20  # bytes, unpacked; the largest, with all of its debug information, has 100 MB
 TAG = "bpfmaps.host"
 MOUNT = "ro,trans=virtio,version=9p2000.L,msize=512000"
 # Old kernels read what they are asked for, and with a page cache one page at a time; new ones the reverse.
@@ -75,7 +73,7 @@ def write(
         order = []
         for path in _modules(kernel, network):
             name = f"/modules/{path.name.split('.')[0]}.ko"
-            initramfs.add_bytes(name, decompress(path))
+            initramfs.add_bytes(name, read_module(path))
             order.append(name)
         initramfs.add_bytes("/modules/order", "".join(f"{name}\n" for name in order).encode())
         initramfs.close()
@@ -199,17 +197,10 @@ def _name(path: str) -> str:
     return re.sub(r"\.ko(\.\w+)?$", "", os.path.basename(path)).replace("-", "_")
 
 
-def decompress(path: Path) -> bytes:
-    """A kernel module's ELF bytes."""
-    raw = path.read_bytes()
-    match path.suffix:
-        case ".xz":
-            return lzma.decompress(raw)
-        case ".gz":
-            return gzip.decompress(raw)
-        case ".bz2":
-            return bz2.decompress(raw)
-        case ".zst":
-            return subprocess.run(["zstd", "-dcq"], input=raw, capture_output=True, check=True).stdout
-        case _:
-            return raw
+def read_module(path: Path) -> bytes:
+    """A kernel module's ELF bytes. Raises VmError for one that is damaged."""
+    try:
+        return decompress_module(path.read_bytes(), path.suffix, MOST_OF_A_MODULE)
+    except (ValueError, OSError) as error:
+        why = str(error) if isinstance(error, ValueError) else error.strerror
+        raise VmError("cannot read module", on=str(path), why=why, fix="fetch the kernel again") from error
