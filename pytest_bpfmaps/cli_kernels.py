@@ -119,13 +119,15 @@ def _add(arguments: argparse.Namespace) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    kernels = list(Catalogue())
+    kernels, damaged = list(Catalogue()), Catalogue().damaged()
+    for error in damaged.values():
+        print(f"bpfmaps: {error}", file=sys.stderr)
     if arguments.json:
         print(json.dumps([kernel.to_json() for kernel in kernels], indent=1))
         return
     for kernel in kernels:
         print(_line(kernel))
-    if not kernels:
+    if not kernels and not damaged:
         print("no kernels yet; get one with: bpfmaps kernels fetch debian:bookworm")
 
 

@@ -160,6 +160,9 @@ def vmlinux_setting(config: pytest.Config) -> Setting:
 
 def compiler_of(config: pytest.Config) -> Compiler:
     """The run's compiler."""
+    from .report.machine import show_lines
+
+    show_lines(config)
     return compiler_for(_clang(config), is_portable(config), vmlinux_setting(config))
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from .errors import CacheError
 from .paths import cache_dir
@@ -94,6 +96,36 @@ def read_checked(path: Path, *, whose: bool = True) -> str | None:
         return text
     discard(path)
     return None
+
+
+def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """`facts`, with a digest of them."""
+    return {**facts, "digest": digest(json.dumps(facts, sort_keys=True))}
+
+
+def unsealed(facts: dict[str, Any]) -> dict[str, Any]:
+    """What `sealed` got. Raises ValueError when it is another, LookupError without a digest."""
+    rest = {name: value for name, value in facts.items() if name != "digest"}
+    if facts["digest"] != digest(json.dumps(rest, sort_keys=True)):
+        raise ValueError("it is not what was written")
+    return rest
+
+
+def write_json(path: Path, facts: Mapping[str, Any]) -> None:
+    """`write`, for `read_json`. Raises `OSError`."""
+    write(path, json.dumps(sealed(facts), indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote; nothing when there is none, or it is damaged, which a line says."""
+    try:
+        facts = json.loads(read(path))
+        return unsealed(facts)
+    except (OSError, LookupError):  # not there yet, or of an older version
+        return {}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        discard(path)
+        return {}
 
 
 def read(path: Path) -> bytes:

@@ -30,7 +30,7 @@ from . import others
 from .doings import Doings
 from .foreseen import foresee_all
 from .lanes import Lane, divide
-from .machine import vmlinux_line
+from .machine import show_lines, vmlinux_line
 from .plain_values import receiving
 from .skips import KERNEL, with_kernel
 from .worker import shows_output
@@ -47,6 +47,7 @@ class Guests:
     """
 
     def __init__(self, config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:
+        show_lines(config)
         check(config, selection, options)
         self.config = config
         self.selection = selection
@@ -210,6 +211,9 @@ class Guests:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: Any) -> None:
         """Say in a line when a guest was started another way than usual, and why."""
+        self._show_lines(node)
+
+    def _show_lines(self, node: Any) -> None:
         terminal = self.config.pluginmanager.getplugin("terminalreporter")
         for entry in self.journal.entries(node.gateway.spec.id):
             if entry.event == "another-way" and entry.text not in self._said and terminal is not None:
@@ -253,6 +257,7 @@ class Guests:
             return
         self._nodes.end(node)
         node.gateway.spec.popen = True
+        self._show_lines(node)
         if error is None:
             node.gateway.exit()  # else pytest-xdist keeps the guest until the session ends
             self._ended.append(node.gateway)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
+from pytest_bpfmaps import stored
+
+if TYPE_CHECKING:
     from pytest_bpfmaps.vm.vmlinux_h import VmlinuxH
 
 _NEWEST, _OLDEST = 22, 14  # clang
@@ -29,6 +32,19 @@ def lacking() -> list[str]:
     if not _has_cgroup2():
         found.append("cgroup v2")
     return found
+
+
+_SHOWN: pytest.StashKey[bool] = pytest.StashKey()
+
+
+def show_lines(config: pytest.Config) -> None:
+    """Has pytest show what is said about the cache: on its terminal, or in a worker on standard error."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and not config.stash.setdefault(_SHOWN, False):
+        config.stash[_SHOWN] = True
+        lines = ExitStack()
+        lines.enter_context(stored.listening(lambda line: terminal.write_line(f"bpfmaps: {line}")))
+        config.add_cleanup(lines.close)
 
 
 def vmlinux_line(config: pytest.Config, chosen: VmlinuxH) -> str:

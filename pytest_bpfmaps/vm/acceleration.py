@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from pytest_bpfmaps import paths
+from pytest_bpfmaps.stored import own, read_json, write_json
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.child_process import die_with, waited_for_processor
@@ -57,8 +57,7 @@ def judge(kernel: Kernel) -> Verdict:
     if not os.access(KVM, os.R_OK | os.W_OK):
         return Verdict(False, "/dev/kvm is not accessible to this user (join the group kvm)")
     qemu = find_qemu(kernel.arch)
-    folder = paths.cache_dir()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = own(paths.cache_dir())
     memory = folder / "kvm.json"
     binary = os.stat(qemu)  # its --version takes as long as the start of a warm guest
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -70,17 +69,15 @@ def judge(kernel: Kernel) -> Verdict:
         verdict = _remembered(memory, key)
         if verdict is None or not _holds(verdict):
             verdict = _again_later(probe(kernel, qemu), hung_before=verdict.hung if verdict else 0)
-            partial = folder / ".kvm.json"
-            partial.write_text(json.dumps({"key": key, **asdict(verdict)}))
-            os.replace(partial, memory)
+            write_json(memory, {"key": key, **asdict(verdict)})
     return verdict
 
 
 def _remembered(memory: Path, key: str) -> Verdict | None:
     try:
-        facts = json.loads(memory.read_text())
+        facts = read_json(memory)
         return Verdict(**facts) if facts.pop("key") == key else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):  # nothing, or another version's
         return None
 
 

@@ -9,7 +9,6 @@ stale one does no harm.
 from __future__ import annotations
 
 import importlib.util
-import os
 import py_compile
 import tarfile
 import tempfile
@@ -20,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from pytest_bpfmaps import paths
+from pytest_bpfmaps.stored import digest, discard, own, place, read, scratch_folder
 
 _KEPT = 3600.0  # seconds, for a guest that boots while a source changes and somebody else needs another one
 
@@ -30,18 +30,25 @@ def archive() -> Path:
     key = sha256(
         repr([(str(s), s.stat().st_mtime_ns, s.stat().st_size) for s in missing]).encode()
     ).hexdigest()[:16]
-    folder = paths.cache_dir()
-    target = folder / f"bytecode-{key}.tar"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / "bytecode.tar"
-            _write(made, missing, Path(scratch) / "one.pyc")
-            for old in folder.glob("bytecode-*.tar"):
-                if time.time() - old.stat().st_mtime > _KEPT:
-                    old.unlink(missing_ok=True)
-            os.replace(made, target)
+    folder = own(paths.cache_dir())
+    for made in folder.glob(f"bytecode-{key}-*.tar"):
+        with suppress(OSError):  # somebody else removes it
+            if made.name == _name(key, read(made)):
+                return made
+            discard(made)
+    with scratch_folder(folder) as scratch:
+        made = scratch / "bytecode.tar"
+        _write(made, missing, scratch / "one.pyc")
+        for old in folder.glob("bytecode-*.tar"):
+            if time.time() - old.stat().st_mtime > _KEPT:
+                old.unlink(missing_ok=True)
+        target = folder / _name(key, made.read_bytes())
+        place(made, target)
     return target
+
+
+def _name(key: str, content: bytes) -> str:
+    return f"bytecode-{key}-{digest(content)}.tar"
 
 
 def _missing() -> Iterator[Path]:

@@ -14,13 +14,16 @@ from typing import Any
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError, closest
-from pytest_bpfmaps.vm import staging
+from pytest_bpfmaps.stored import own, tell
+from pytest_bpfmaps.vm import parts, staging
 from pytest_bpfmaps.vm.grammar import checked
 from pytest_bpfmaps.vm.progress import Progress, Silent
 from pytest_bpfmaps.vm.tree import FORMAT
 
 # What a person who asks for a missing kernel most likely wants: Debian keeps a major.minor for a whole suite.
 _SUITES = {"5.10": "debian:bullseye", "6.1": "debian:bookworm", "6.12": "debian:trixie"}
+# What goes wrong when a kernel that is stored is not what was stored.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _RESERVED = {"all", "auto", "host", "newest"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -58,9 +61,7 @@ class Kernel:
     @classmethod
     def read(cls, tree: Path, name: str | None = None) -> Kernel:
         """The kernel in the folder `tree`. Raises OSError, ValueError, KeyError when it is not whole."""
-        facts = json.loads((tree / "kernel.json").read_text())
-        if not isinstance(facts, dict):
-            raise ValueError("kernel.json is no JSON object")
+        facts = parts.read_facts(tree)
         if facts["format"] != FORMAT:
             raise ValueError(f"format {facts['format']}")
         release = checked("kernel release", facts["release"])
@@ -92,16 +93,30 @@ class Catalogue:
     """The kernels below `root` (default: `paths.kernels_dir`), one folder each."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root if root is not None else paths.kernels_dir()
+        self.root = root if root is not None else own(paths.kernels_dir())
 
     def __iter__(self) -> Iterator[Kernel]:
         return iter(sorted(self._read(), key=lambda kernel: _natural(kernel.name)))
 
     def _read(self) -> Iterator[Kernel]:
-        for name in sorted({*self._folders(), *staging.locked_names(self.root)}):
-            kernel = self._find(name)
-            if kernel is not None:
-                yield kernel
+        for name in self._names():
+            with suppress(VmError):  # `damaged` tells
+                kernel = self._find(name)
+                if kernel is not None:
+                    yield kernel
+
+    def damaged(self) -> dict[str, VmError]:
+        """What is wrong with kernels that are stored and can't be used, by name."""
+        found = {}
+        for name in self._names():
+            try:
+                self._find(name)
+            except VmError as error:
+                found[name] = error
+        return found
+
+    def _names(self) -> list[str]:
+        return sorted({*self._folders(), *staging.locked_names(self.root)})
 
     def _folders(self) -> list[str]:
         if not self.root.is_dir():
@@ -109,17 +124,27 @@ class Catalogue:
         return [p.name for p in self.root.iterdir() if not p.name.startswith(".")]
 
     def _find(self, name: str) -> Kernel | None:
-        kernel = self._find_now(name)
-        if kernel is None and name in staging.locked_names(self.root):
+        """None when there is none of that name. Raises VmError for one that is damaged."""
+        with suppress(VmError):
+            kernel = self._find_now(name)
+            if kernel is not None:
+                return kernel
+        if name in staging.locked_names(self.root):
             with suppress(OSError), staging.name_lock(self.root, name):  # it may be replaced right now
                 return self._find_now(name)
-        return kernel
+        return self._find_now(name)
 
     def _find_now(self, name: str) -> Kernel | None:
-        if _NAME.fullmatch(name):
-            with suppress(OSError, ValueError, KeyError):
-                return Kernel.read(self.root / name)
-        return None
+        tree = self.root / name
+        if not _NAME.fullmatch(name) or not tree.is_dir():
+            return None
+        try:
+            parts.check(tree)
+            return Kernel.read(tree)
+        except _DAMAGE as error:
+            if not tree.is_dir():  # removed just now
+                return None
+            raise _damaged(tree, name, error) from error
 
     def names(self) -> list[str]:
         """The names, oldest kernel first."""
@@ -159,6 +184,9 @@ class Catalogue:
         first, colon, rest = pattern.partition(":")
         newest = first == "newest" and (rest or not colon)
         glob = (rest or "*") if newest else "*" if pattern == "all" else pattern
+        for name, error in self.damaged().items():
+            if fnmatchcase(name, glob):
+                raise error
         found = [k for k in self if fnmatchcase(k.name, glob)]
         if not found:
             raise self._unknown(pattern)
@@ -172,7 +200,7 @@ class Catalogue:
         folder = self.root / ".ad-hoc"
         target = folder / key
         with staging.name_lock(self.root, f".ad-hoc-{key}"):
-            if not (target / stamp).exists():
+            if not (target / stamp).exists() or not _is_whole(target):
                 with staging.staging(self.root) as stage:
                     import_path(path, stage / "tree", Silent())
                     (stage / "tree" / stamp).touch()
@@ -234,7 +262,9 @@ class Catalogue:
         return None
 
     def _check_free(self, name: str, source: str) -> None:
-        old = self._find_now(name)
+        old = None
+        with suppress(VmError):  # a damaged one is replaced
+            old = self._find_now(name)
         if old is not None and old.source != source:
             raise VmError(
                 "cannot store kernel",
@@ -252,6 +282,56 @@ class Catalogue:
         with staging.staging(self.root) as stage, staging.name_lock(self.root, name):
             if name in self._folders():
                 (self.root / name).rename(stage / name)
+
+
+def _is_whole(tree: Path) -> bool:
+    """Whether a kernel that is not in the catalogue is as it was stored."""
+    try:
+        parts.check(tree)
+        return bool(Kernel.read(tree))
+    except _DAMAGE as error:
+        tell(f"{tree} is made again: {_reason(error)}")
+        return False
+
+
+def check_content(kernel: Kernel, *wanted: str) -> None:
+    """Compares parts of a stored kernel with what was stored, and mends what it can: `parts.check_content`.
+
+    Raises VmError for damage that has to be fetched again.
+    """
+    tree = kernel.image.parent.parent
+    if not (tree / "kernel.json").exists():  # it came from elsewhere
+        return
+    try:
+        parts.check_content(tree, *wanted)
+    except _DAMAGE as error:
+        raise _damaged(tree, kernel.name, error) from error
+
+
+def _damaged(tree: Path, name: str, error: Exception) -> VmError:
+    return VmError(
+        "cannot use kernel",
+        on=repr(name),
+        why=f"what is stored of it is damaged: {_reason(error)}",
+        fix=f"get it again: {_command(tree, name)}",
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{Path(str(error.filename)).name}: {error.strerror}"
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _command(tree: Path, name: str) -> str:
+    """What stores the kernel again, as far as can still be read."""
+    source = ""
+    with suppress(OSError, ValueError, LookupError):
+        text = (tree / "kernel.json").read_text(errors="replace")
+        source = checked("stored source", json.loads(re.findall(r'"source": ("[^"]*")', text)[0]))
+    if source.startswith("/"):
+        return f"bpfmaps kernels add {source} --name {name}"
+    return f"bpfmaps kernels fetch {source or _SUITES.get(name, 'debian:bookworm')} --name {name}"
 
 
 def short_name(release: str) -> str:

@@ -23,11 +23,12 @@ from typing import Any
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
+from pytest_bpfmaps.stored import listening, own
 from pytest_bpfmaps.vm import journal
 from pytest_bpfmaps.vm.acceleration import Verdict, judge
 from pytest_bpfmaps.vm.answers import answer
 from pytest_bpfmaps.vm.booting import Attempt, boot
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, check_content
 from pytest_bpfmaps.vm.child_process import die_with_parent, stopped_process, waited_for_processor
 from pytest_bpfmaps.vm.greeting import CHUNK, Greeting, pump
 from pytest_bpfmaps.vm.phases import Countdown, Phase, Step, Watch
@@ -87,12 +88,13 @@ class Gateway:
         self._spawn(self._read_stdin)
         try:
             kernel = Catalogue().select(self.options.kernel)[0]
+            check_content(kernel, "boot/config")
             verdict = judge(kernel) if self.options.judge else Verdict(self.options.kvm)
             shape = Shape(self.options.cpus, self.options.memory, verdict.kvm, self.options.network)
             self.started = time.monotonic()
             booted = boot(kernel, self.options.way, shape, self.options.timeout)
             if note := booted.note(kernel):
-                self._tell("another-way", text=note)
+                self.tell("another-way", text=note)
             self.timeout = Verdict(booted.attempt.shape.kvm).stretch(self.options.timeout)
             self.release, self.attempt = booted.release, booted.attempt
             with booted.machine as machine:
@@ -101,7 +103,7 @@ class Gateway:
                     return self._attend(machine, kernel, booted.control)
         except VmError as error:
             event = {VmTimeoutError: "hung", VmLostError: "lost"}.get(type(error), "failed")
-            self._tell(event, text=_without_details(error), console=error.details or "", stacks=self.stacks)
+            self.tell(event, text=_without_details(error), console=error.details or "", stacks=self.stacks)
             return 1
 
     @property
@@ -112,7 +114,7 @@ class Gateway:
         return {"test": self.watch.last_test, "in_test": self.watch.step.phase is Phase.TEST}
 
     def _attend(self, machine: Machine, kernel: Kernel, control: Lines) -> int:
-        self._tell("ready", seconds=time.monotonic() - self.started)
+        self.tell("ready", seconds=time.monotonic() - self.started)
         countdown = Countdown(lambda: waited_for_processor(machine.process.pid))
         watch = self.watch = Watch(self.timeout, countdown)
         control.send(self._job(kernel))
@@ -173,14 +175,14 @@ class Gateway:
         if step.phase is Phase.TEST or step.phase in _SAID:
             self.console_before = machine.console.size()
         if step.phase in _SAID:
-            self._tell("doing", text=str(step))
+            self.tell("doing", text=str(step))
 
     def _note_fault(self, watch: Watch, test: str, text: str) -> None:
         """Once for each test."""
         fault = (test or watch.last_test, text.partition(":")[0])
         if fault not in self.faults:
             self.faults.add(fault)
-            self._tell("fault", text=text, test=fault[0])
+            self.tell("fault", text=text, test=fault[0])
 
     def _spawn(self, target: Any, *arguments: Any) -> None:
         threading.Thread(target=target, args=arguments, daemon=True).start()
@@ -224,8 +226,7 @@ class Gateway:
             return  # the guest is gone, which _wait_for_end says
 
     def _job(self, kernel: Kernel) -> dict[str, Any]:
-        objects = paths.objects_dir()
-        objects.mkdir(parents=True, exist_ok=True)
+        objects = own(paths.objects_dir())
         mask = os.umask(0)
         os.umask(mask)
         return {
@@ -255,11 +256,15 @@ class Gateway:
 
         def vmlinux() -> str | None:
             chosen = Setting(self.options.vmlinux, run=(kernel,)).choose().path
-            return chosen or (None if kernel.btf is None else str(kernel.btf))
+            if chosen is None and kernel.btf is not None:
+                check_content(kernel, "btf")
+                return str(kernel.btf)
+            return chosen
 
         return Requests(self.options.clang, vmlinux)
 
-    def _tell(self, event: str, **facts: Any) -> None:
+    def tell(self, event: str, **facts: Any) -> None:
+        """Writes it into the journal that pytest reads."""
         facts = self.facts | facts
         journal.write(self.options.journal, journal.Entry(self.worker, event, self.release, **facts))
 
@@ -305,7 +310,9 @@ def main() -> None:
     """Be a gateway."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which then closes our stdin
     die_with_parent()
-    status = Gateway(parse(sys.argv[1:])).run()
+    gateway = Gateway(parse(sys.argv[1:]))
+    with listening(lambda line: gateway.tell("another-way", text=line)):
+        status = gateway.run()
     os._exit(status)  # threads may hang in reads of pipes that nobody will close
 
 

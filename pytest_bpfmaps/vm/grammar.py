@@ -19,6 +19,8 @@ _GRAMMARS = {
     # of a registry, or a file
     "name": re.compile(r"[A-Za-z0-9][^\s\x00-\x1f\x7f-\x9f]{0,255}"),
     "version": re.compile(r"([A-Za-z0-9][^\s\x00-\x1f\x7f-\x9f]{0,255})?"),
+    # one that can stand in a command that a message shows
+    "stored source": re.compile(r"[A-Za-z0-9/][A-Za-z0-9/._:@+~ -]{0,4095}"),
     "source": re.compile(r"[A-Za-z0-9][^\x00-\x1f\x7f-\x9f]{0,4095}"),
 }
 

@@ -60,6 +60,8 @@ def write(
     elif path.exists():
         wanted = [catalogue.get(locked.name) for locked in read(path)]
     else:
+        for error in catalogue.damaged().values():
+            raise error
         wanted = catalogue
     pinned: list[Kernel] = []
     others: list[Kernel] = []

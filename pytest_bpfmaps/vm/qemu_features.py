@@ -16,11 +16,11 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.stored import own, read_json, write_json
 from pytest_bpfmaps.vm.architecture import Architecture
 from pytest_bpfmaps.vm.child_process import die_with
 
@@ -96,11 +96,11 @@ def features(binary: str) -> QemuFeatures:
     """What the QEMU at the path `binary` offers. Raises VmError when it does not answer as QEMU does."""
     status = os.stat(binary)
     key = f"{FORMAT} {os.path.realpath(binary)} {status.st_size} {status.st_mtime_ns}"
-    memory = paths.cache_dir() / "qemu.json"
-    known = _read(memory)
+    memory = own(paths.cache_dir()) / "qemu.json"
+    known = read_json(memory)
     if key not in known:
         known[key] = _ask(binary)
-        _write(memory, known)
+        write_json(memory, dict(list(known.items())[-4:]))  # of the last few binaries
     facts = known[key]
     sets = {name: frozenset(facts[name]) for name in ("cpu_properties", "types", "migration_capabilities")}
     return QemuFeatures(**{**facts, **sets})
@@ -199,19 +199,3 @@ def _useless(binary: str, why: str, said: str = "") -> VmError:
         fix=f"run `{binary} {' '.join(_COMMAND)}`: QEMU greets with a line of JSON",
         details=said or None,
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _write(path: Path, known: dict[str, Any]) -> None:
-    """Keeps the answers of the last few binaries."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".qemu.{os.getpid()}.json")
-    partial.write_text(json.dumps(dict(list(known.items())[-4:])))
-    os.replace(partial, path)

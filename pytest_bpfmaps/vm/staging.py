@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_bpfmaps.stored import place_folder
+
 if TYPE_CHECKING:
     from filelock import FileLock
 
@@ -89,4 +91,4 @@ def replace(folder: Path, target: Path, trash: Path) -> None:
     """Give `folder` the name `target`; what stood there goes below `trash`. Hold the name's lock."""
     with suppress(FileNotFoundError):
         target.rename(trash / "replaced")
-    folder.rename(target)
+    place_folder(folder, target)

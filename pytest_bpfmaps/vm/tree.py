@@ -6,7 +6,6 @@ vmlinux  btf  kernel.json                                         ours
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from pytest_bpfmaps.vm.image import (
     read_image,
     unpack_vmlinux,
 )
+from pytest_bpfmaps.vm.parts import write_facts
 from pytest_bpfmaps.vm.progress import Progress
 
 FORMAT = 1
@@ -59,7 +59,7 @@ def complete(
         "packages": packages or [],
         "size": size_of(tree),
     }
-    (tree / "kernel.json").write_text(json.dumps(facts, indent=1) + "\n")
+    write_facts(tree, facts)
 
 
 def _check_modules(tree: Path, image: KernelImage, source: str) -> None:

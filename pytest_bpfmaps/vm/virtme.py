@@ -7,7 +7,6 @@ which starts udev and writes a user's session, is replaced by `init.sh`: that is
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -19,9 +18,10 @@ from pathlib import Path
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmBootError, VmError
+from pytest_bpfmaps.stored import digest, discard, own, place, read, read_json, write_json
 from pytest_bpfmaps.vm import bytecode
 from pytest_bpfmaps.vm.architecture import architecture
-from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.catalogue import Kernel, check_content
 from pytest_bpfmaps.vm.child_process import die_with
 from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, here, network_arguments
 from pytest_bpfmaps.vm.qemu_features import features
@@ -68,6 +68,7 @@ TCG = "tcg,thread=single"
 def start(kernel: Kernel, shape: Shape) -> Machine:
     """Start a guest with `kernel`. Raises VmError when virtme-ng or QEMU can't be run."""
     qemu = features(find_qemu(kernel.arch))
+    check_content(kernel, "boot/", "vmlinux")
     command = _finish(_recipe(kernel, shape), kernel, shape)
     return Machine(command, kernel.arch, version=qemu.version, patience=qemu.patience)
 
@@ -119,22 +120,30 @@ def _recipe(kernel: Kernel, shape: Shape) -> list[str]:
     arguments += ["--cpus", str(shape.cpus), "--memory", shape.memory]
     arguments += [] if shape.kvm else ["--disable-kvm"]
     key = sha256("\0".join([*arguments, *_stamps(kernel, virtme, qemu)]).encode()).hexdigest()[:16]
-    folder = paths.cache_dir() / "virtme"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = own(paths.cache_dir() / "virtme")
     name = f"{kernel.name.replace('/', '_')}-{key}"
     recipe, initramfs = folder / f"{name}.json", folder / f"{name}.cpio"
     with only_one(folder / ".lock", "ask virtme-run how it would start QEMU", 2 * ASK_SECONDS):
-        if not (recipe.exists() and initramfs.exists()):
+        facts = read_json(recipe)
+        if not _is_intact(initramfs, facts.get("initramfs")):
             packed = folder / f".{name}.cpio"
             command = _ask(arguments, packed, kernel)
-            os.replace(packed, initramfs)
-            partial = folder / f".{name}.json"
-            partial.write_text(
-                json.dumps([str(initramfs) if a == f"{partial.with_suffix('.cpio')}" else a for a in command])
-            )
-            os.replace(partial, recipe)
-        found: list[str] = json.loads(recipe.read_text())
+            command = [str(initramfs) if word == str(packed) else word for word in command]
+            facts = {"command": command, "initramfs": digest(packed.read_bytes())}
+            place(packed, initramfs)
+            write_json(recipe, facts)
+    found: list[str] = facts["command"]
     return found
+
+
+def _is_intact(initramfs: Path, known: str | None) -> bool:
+    """Whether it is there, and has the digest `known`."""
+    if known is None or not initramfs.exists():
+        return False
+    intact = digest(read(initramfs)) == known
+    if not intact:
+        discard(initramfs)
+    return intact
 
 
 def _stamps(kernel: Kernel, virtme: str, qemu: str) -> Iterator[str]:

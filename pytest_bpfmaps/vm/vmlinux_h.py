@@ -56,12 +56,14 @@ def _newest(run: Iterable[Kernel]) -> VmlinuxH:
     """Of the running kernel, the catalogue and the run: whichever runs, the object stays the same."""
     from pytest_bpfmaps.vm.catalogue import Catalogue, age
 
-    known = {k.release: k for k in (*Catalogue(), *run) if k.btf and k.arch == platform.machine()}
+    catalogue = Catalogue()
+    known = {k.release: k for k in (*catalogue, *run) if k.btf and k.arch == platform.machine()}
+    without = "".join(f" without {name}, which is damaged" for name in catalogue.damaged())
     newest = max(known.values(), key=lambda k: age(k.release), default=None)
     host = os.uname().release
     if newest is not None and (age(newest.release) > age(host) or not os.path.exists(RUNNING)):
-        return _of(newest, ", the newest")
-    return VmlinuxH(RUNNING, f"of the host ({host}), the newest")
+        return _of(newest, f", the newest{without}")
+    return VmlinuxH(RUNNING, f"of the host ({host}), the newest{without}")
 
 
 def _named(name: str, run: Iterable[Kernel]) -> Kernel:
@@ -81,6 +83,9 @@ def _of(kernel: Kernel, more: str = "") -> VmlinuxH:
             why="it has no BTF: it was built without CONFIG_DEBUG_INFO_BTF",
             fix=f"name another kernel, or a file: --bpf-vmlinux={NEWEST}",
         )
+    from pytest_bpfmaps.vm.catalogue import check_content
+
+    check_content(kernel, "btf")
     return VmlinuxH(str(kernel.btf), f"of {kernel.name} ({kernel.release}){more}")
 
 

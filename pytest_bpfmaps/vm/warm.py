@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.errors import VmBootError, VmError
+from pytest_bpfmaps.stored import own, place_folder
 from pytest_bpfmaps.vm import initramfs, states
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.boot_progress import boot_error, if_stopped, wait_for_word
-from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.catalogue import Kernel, check_content
 from pytest_bpfmaps.vm.child_process import die_with
 from pytest_bpfmaps.vm.host_cpu import host_cpu
 from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, network_arguments
@@ -153,7 +154,7 @@ def prepare(kernel: Kernel, shape: Shape) -> State:
     state = state_for(kernel, shape)
     if state.is_current():
         return state
-    states.folder().mkdir(parents=True, exist_ok=True)
+    own(states.folder())
     lock = states.folder() / f".{state.path.name}.lock"
     with only_one(lock, f"make the saved state of {kernel.name}", MAKING_SECONDS):
         if not state.is_current():
@@ -180,6 +181,7 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
         archive, start, made = scratch / "files", scratch / "initramfs", State(scratch / "state")
         made.path.mkdir(mode=0o700)
         began = time.monotonic()
+        check_content(kernel)
         python = rehearsed()
         initramfs.write_files(archive, python.modules, python.files)
         command = initramfs.python(_environment())
@@ -199,7 +201,7 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
         made.close_to_others()
         if state.path.exists():
             states.remove(state)
-        made.path.rename(state.path)
+        place_folder(made.path, state.path)
         states.forget_failure(state)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import time
@@ -13,6 +12,7 @@ import pytest
 from qemus import emulating
 
 from pytest_bpfmaps import paths
+from pytest_bpfmaps.stored import read_json, write_json
 from pytest_bpfmaps.vm import acceleration
 from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
 
@@ -82,10 +82,10 @@ def test_a_qemu_that_ends_is_told_in_its_own_words(kernel: Kernel, tmp_path: Pat
 def test_a_verdict_holds_until_the_next_boot(kernel: Kernel, cache: Path) -> None:
     verdict = acceleration.judge(kernel)
     assert verdict.kvm or verdict.why
-    memory = json.loads((cache / "kvm.json").read_text())
-    (cache / "kvm.json").write_text(json.dumps({**memory, "hung": 0, "why": "remembered"}))
+    memory = read_json(cache / "kvm.json")
+    write_json(cache / "kvm.json", {**memory, "hung": 0, "why": "remembered"})
     assert acceleration.judge(kernel).why == "remembered"
-    (cache / "kvm.json").write_text(json.dumps({**memory, "key": "another boot", "why": "remembered"}))
+    write_json(cache / "kvm.json", {**memory, "key": "another boot", "why": "remembered"})
     assert acceleration.judge(kernel).why != "remembered"
 
 
@@ -103,7 +103,7 @@ def test_a_hang_holds_for_a_quarter_of_an_hour_then_twice_as_long_each_time(
         assert began + wait <= verdict.retry <= time.time() + wait
         assert verdict.why.endswith(f"KVM is tried again in {words}, or when {cache}/kvm.json is deleted")
         assert acceleration.judge(kernel) == verdict  # remembered
-        memory = json.loads((cache / "kvm.json").read_text())
-        (cache / "kvm.json").write_text(json.dumps({**memory, "retry": time.time() - 1}))
+        memory = read_json(cache / "kvm.json")
+        write_json(cache / "kvm.json", {**memory, "retry": time.time() - 1})
     (cache / "kvm.json").unlink()
     assert acceleration.judge(kernel).hung == 1  # the remedy

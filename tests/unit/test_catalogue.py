@@ -255,14 +255,18 @@ class TestRead:
         with pytest.raises(VmError, match="no kernel"):
             catalogue.get(name)
 
-    def test_half_a_folder_is_no_kernel(self, catalogue: Catalogue, image: Path) -> None:
+    def test_half_a_folder_is_a_damaged_kernel(self, catalogue: Catalogue, image: Path) -> None:
         catalogue.add(image)
         shutil.copytree(catalogue.root / "6.1", catalogue.root / "6.2")
         (catalogue.root / "6.2" / "kernel.json").write_text('{"format": 1')
         (catalogue.root / "6.3").mkdir()
         assert catalogue.names() == ["6.1"]
-        with pytest.raises(VmError, match=r"no kernel '6\.2'"):
-            catalogue.get("6.2")
+        for name in ("6.2", "6.3"):
+            with pytest.raises(
+                VmError, match=rf"cannot use kernel '{name}': what is stored of it is damaged"
+            ):
+                catalogue.get(name)
+        assert set(catalogue.damaged()) == {"6.2", "6.3"}
 
     def test_json_has_what_the_dataclass_has(self, catalogue: Catalogue, image: Path) -> None:
         kernel = catalogue.add(image)
