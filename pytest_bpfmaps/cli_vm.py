@@ -46,7 +46,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
         progress.step(f"{kernel.name}: booting, to save its state")
         try:
             shape = Shape(arguments.cpus, arguments.memory, judge(kernel).kvm, arguments.network)
-            state = warm.prepare(kernel, shape)
+            with kernel.in_use():
+                state = warm.prepare(kernel, shape)
         finally:
             progress.clear()
         print(f"{_line(state)}  in {time.monotonic() - began:.1f} s", flush=True)
@@ -66,13 +67,21 @@ def _list(arguments: argparse.Namespace) -> None:
 def _collect(arguments: argparse.Namespace) -> None:
     everything = states.states() if arguments.all else []
     for state in everything:
-        print(f"deleted {_line(state)}")
-        states.remove(state)
+        line = _line(state)
+        print(f"deleted {line}" if states.remove_unused(state) else f"kept    {line}  (a guest runs from it)")
     for state in states.collect():
         print(f"deleted {state.path.name}")
 
 
 def _facts(state: states.State) -> dict[str, Any]:
+    """What there is to tell; of one that is damaged at least its name and path."""
+    try:
+        return _whole_facts(state)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {"name": state.path.name, "current": False, "damaged": True, "path": str(state.path)}
+
+
+def _whole_facts(state: states.State) -> dict[str, Any]:
     facts = state.facts()
     return {
         "name": state.path.name,
@@ -89,6 +98,8 @@ def _facts(state: states.State) -> dict[str, Any]:
 
 def _line(state: states.State) -> str:
     facts = _facts(state)
+    if "damaged" in facts:
+        return f"{facts['name']}  (damaged)"
     what = "" if facts["current"] else "  (out of date)"
     age = f"made {_span(facts['age'])} ago, used {_span(facts['unused'])} ago"
     return f"{facts['kernel']:8} {facts['release']:26} {facts['size'] >> 20:5} MB  {age}{what}"

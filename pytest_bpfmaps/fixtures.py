@@ -181,8 +181,16 @@ def compiler_for(clang: str | None, portable: bool = False, vmlinux: Setting | N
 
     from .compiler import LocalCompiler
     from .compiler.local import show_warnings
+    from .vm.staging import InUse
     from .vm.vmlinux_h import Setting
 
-    setting = vmlinux or Setting()
+    setting, used = vmlinux or Setting(), []
+
+    def chosen() -> str | None:
+        path = setting.choose().path
+        if path:
+            used.append(InUse(Path(path).parent))  # as long as there is a compiler
+        return path
+
     warn = partial(show_warnings, portable=portable)
-    return LocalCompiler(clang, warn=warn, vmlinux=cache(lambda: setting.choose().path))
+    return LocalCompiler(clang, warn=warn, vmlinux=cache(chosen))

@@ -51,6 +51,8 @@ class Guests:
         check(config, selection, options)
         self.config = config
         self.selection = selection
+        for guest in selection.guests:
+            config.add_cleanup(guest.kernel.in_use().close)
         self.journal = Journal()
         self.verdict = judge(selection.guests[0].kernel)
         run = tuple(guest.kernel for guest in selection.guests)

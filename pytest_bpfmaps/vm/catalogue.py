@@ -88,6 +88,15 @@ class Kernel:
         facts = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
         return {**facts, "packages": [dict(p) for p in self.packages]}
 
+    @property
+    def tree(self) -> Path:
+        """The folder that it is stored in."""
+        return self.image.parent.parent
+
+    def in_use(self) -> staging.InUse:
+        """Keeps it stored until that is closed."""
+        return staging.InUse(self.tree)
+
 
 class Catalogue:
     """The kernels below `root` (default: `paths.kernels_dir`), one folder each."""
@@ -274,14 +283,13 @@ class Catalogue:
             )
 
     def remove(self, name: str) -> None:
-        """Delete the kernel called `name`. Raises VmError when there is none."""
+        """Delete the kernel called `name`. Raises VmError when there is none, or a run uses it."""
         if name not in self._folders():
             raise VmError(
                 "no kernel", on=repr(name), why="nothing to remove", fix=closest(name, self.names())
             )
         with staging.staging(self.root) as stage, staging.name_lock(self.root, name):
-            if name in self._folders():
-                (self.root / name).rename(stage / name)
+            staging.move_away(self.root / name, stage, "remove")
 
 
 def _is_whole(tree: Path) -> bool:
@@ -299,7 +307,7 @@ def check_content(kernel: Kernel, *wanted: str) -> None:
 
     Raises VmError for damage that has to be fetched again.
     """
-    tree = kernel.image.parent.parent
+    tree = kernel.tree
     if not (tree / "kernel.json").exists():  # it came from elsewhere
         return
     try:

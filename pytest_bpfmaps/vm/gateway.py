@@ -88,6 +88,7 @@ class Gateway:
         self._spawn(self._read_stdin)
         try:
             kernel = Catalogue().select(self.options.kernel)[0]
+            self.used = kernel.in_use()  # until this process ends
             check_content(kernel, "boot/config")
             verdict = judge(kernel) if self.options.judge else Verdict(self.options.kvm)
             shape = Shape(self.options.cpus, self.options.memory, verdict.kvm, self.options.network)

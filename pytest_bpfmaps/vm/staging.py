@@ -14,8 +14,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.stored import place_folder
 
 if TYPE_CHECKING:
@@ -87,8 +88,80 @@ def _delete_if_unused(folder: Path) -> bool:
         os.close(handle)
 
 
+class InUse:
+    """Says that this process uses a folder, so that no other removes it, until it is closed.
+
+    The kernel drops that when the process ends, however it ends. A folder that is not there is in no use.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = -1
+        with suppress(FileNotFoundError, NotADirectoryError):
+            self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Safe to call again."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+@contextmanager
+def unused(path: Path) -> Iterator[bool]:
+    """Whether no process uses a file or folder; as long as this lasts, none begins to. True where none is."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except BlockingIOError:
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(handle)
+
+
+def move_away(target: Path, trash: Path, what: str) -> None:
+    """Moves what is called `target` below `trash`, if it is there; `what` says what for.
+
+    Hold the name's lock. Raises VmError when a process uses it.
+    """
+    with unused(target) as free:
+        if not free:
+            raise VmError(
+                f"cannot {what} kernel",
+                on=repr(target.name),
+                why=f"a run uses it{_users(target)}",
+                fix="wait until that has ended, or end it",
+            )
+        with suppress(FileNotFoundError):
+            target.rename(trash / target.name)
+
+
+def _users(target: Path) -> str:
+    """The processes that hold a lock on `target`, as proc(5) has it in ``/proc/locks``."""
+    status = target.stat()
+    where = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    words = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    found = sorted({int(row[4]) for row in words if len(row) > 5 and row[5] == where and row[4].isdecimal()})
+    return f": process {', '.join(map(str, found))}" if found else ""
+
+
 def replace(folder: Path, target: Path, trash: Path) -> None:
-    """Give `folder` the name `target`; what stood there goes below `trash`. Hold the name's lock."""
-    with suppress(FileNotFoundError):
-        target.rename(trash / "replaced")
+    """Give `folder` the name `target`; what stood there goes below `trash`. Hold the name's lock.
+
+    Raises VmError when a process uses what stood there.
+    """
+    move_away(target, trash, "replace")
     place_folder(folder, target)

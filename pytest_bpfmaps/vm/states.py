@@ -6,6 +6,7 @@ is zero), ``devices`` (all else, as QEMU writes it) and ``manifest.json``. It ap
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -87,6 +88,9 @@ class State:
             for path, how in parts:
                 found.append(os.open(path, how | os.O_NOFOLLOW | os.O_CLOEXEC))
                 _check_is_ours(path, found[-1])
+            fcntl.flock(found[1], fcntl.LOCK_SH)  # QEMU, which gets this descriptor, holds it until it ends
+            if not os.path.samestat(self.memory.stat(), os.fstat(found[1])):
+                raise FileNotFoundError(self.memory)
             os.utime(self.path)  # it was used now
         except BaseException as error:
             for fd in found:
@@ -195,16 +199,24 @@ def states() -> list[State]:
 def collect(keep: State | None = None) -> list[State]:
     """Deletes states that are not current, or were not used for `UNUSED_SECONDS`; returns them.
 
-    A guest that runs from one keeps its files open.
+    One that a guest runs from stays.
     """
     gone = []
     staging.collect(folder())
     for state in states():
         with suppress(OSError):
-            if state != keep and (state.unused > UNUSED_SECONDS or not state.is_current()):
-                remove(state)
+            old = state.unused > UNUSED_SECONDS or not state.is_current()
+            if state != keep and old and remove_unused(state):
                 gone.append(state)
     return gone
+
+
+def remove_unused(state: State) -> bool:
+    """`remove`, unless a guest runs from it; tells whether it is gone."""
+    with staging.unused(state.memory) as free:
+        if free:
+            remove(state)
+        return free
 
 
 def remove(state: State) -> None:
