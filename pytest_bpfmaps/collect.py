@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +141,10 @@ def _message(excinfo: pytest.ExceptionInfo[BaseException]) -> str:
 
 
 def _matches(config: pytest.Config) -> frozenset[Path]:
-    """The files that match `bpf_collect` and have expectations."""
+    """The files that match `bpf_collect` and have expectations.
+
+    Raises pytest.UsageError for one whose name can't be part of a test's.
+    """
     found = config.stash.get(_MATCHES, None)
     if found is None:
         patterns = config.getini("bpf_collect")
@@ -150,8 +153,21 @@ def _matches(config: pytest.Config) -> frozenset[Path]:
         names = (name for one in patterns for name in glob.glob(one, recursive=True, include_hidden=True))
         paths = map(Path, names)
         found = frozenset(p for p in paths if p.is_file() and _TAGS.search(p.read_bytes()))
+        _check_names(found)
         config.stash[_MATCHES] = found
     return found
+
+
+def _check_names(paths: Iterable[Path]) -> None:
+    """pytest can neither keep nor print the name of a test that is no text."""
+    from .errors import shown
+
+    for path in sorted(paths):
+        if not str(path).isprintable():
+            raise pytest.UsageError(
+                f"bpf_collect cannot collect {shown(str(path))}: its name has bytes that are no text\n"
+                "  -> rename it, or name other files in bpf_collect"
+            )
 
 
 @cache

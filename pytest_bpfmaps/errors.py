@@ -212,6 +212,11 @@ def strerror(number: int) -> str:
     return f"{_errno.errorcode.get(number, f'errno {number}')}: {os.strerror(number)}"
 
 
+def shown(name: str) -> str:
+    """A file's name as it can stand in a message: as it is, or quoted where a terminal would not print it."""
+    return name if name.isprintable() else repr(name)
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the known names closest to `name`, for an error's `fix`."""
     names = sorted(known)

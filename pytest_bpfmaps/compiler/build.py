@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import CompileError, strerror
+from ..errors import CompileError, shown, strerror
 from .assumed import Assumption, wanted
 from .clang import INSTALL, Clang, Outcome, run
 from .flags import flags_for
 from .hints import errors_first, missing_header, reason, remedy, without_repetitions
-from .inputs import SearchPath, parse_dependencies, parse_search_path
+from .inputs import SearchPath, check_name, parse_dependencies, parse_search_path
 from .request import CompileRequest
 from .undeclared import explain, shortened
 
@@ -49,6 +49,8 @@ class Builder:
 
     def build(self, folder: Path) -> Built:
         """Compiles into `folder`. Raises `CompileError`; `OSError` when the folder cannot be written."""
+        for path in (str(self.source), str(folder), *self.request.include):
+            check_name(path)
         flags = flags_for(self.request)
         files = [
             "-MD",
@@ -80,7 +82,7 @@ class Builder:
         )
         if outcome.code:
             raise self._failure(outcome, search, wants_vmlinux)
-        dependencies = parse_dependencies((folder / "out.d").read_text(errors="surrogateescape"))
+        dependencies = parse_dependencies(os.fsdecode((folder / "out.d").read_bytes()))
         warnings = self._presented("".join(given.values()) + outcome.output)
         return Built(folder / "out.o", warnings, dependencies, search, wants_vmlinux)
 
@@ -119,11 +121,12 @@ class Builder:
         )
 
     def _error(self, why: str, *, details: str | None = None, fix: str | None = None) -> CompileError:
-        on = self.request.source or self.request.file_name
+        on = shown(self.request.source or self.request.file_name)
         return CompileError("cannot compile", on=on, why=why, details=details, fix=fix)
 
     def _presented(self, output: str) -> str:
         """Diagnostics that name `code` as the user did, not by the file of ours that holds it."""
+        output = os.fsencode(output).decode(errors="replace")
         return output.replace(f"{self.source.parent}/", "") if self.request.code is not None else output
 
 

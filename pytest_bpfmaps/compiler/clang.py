@@ -119,7 +119,7 @@ def _clang(path: str) -> Clang:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of clang ended; a negative `code` is a signal."""
+    """How a run of clang ended; a negative `code` is a signal. `output` has file names as Python has them."""
 
     code: int
     output: str
@@ -156,5 +156,5 @@ def run(command: Sequence[str], *, timeout: float) -> Outcome:
                 raise TimeoutError(f"no answer within {timeout:g} s") from None
             raise
         said.seek(0)
-        output = said.read(_LONGEST_OUTPUT).decode(errors="replace")
-    return Outcome(process.returncode, output)
+        output = said.read(_LONGEST_OUTPUT)
+    return Outcome(process.returncode, os.fsdecode(output))

@@ -42,10 +42,25 @@ def parse_search_path(verbose: str) -> SearchPath:
 
 
 def parse_dependencies(rule: str) -> list[str]:
-    """The files of the make rule that ``clang -MD`` writes."""
+    """The files of the make rule that ``clang -MD`` writes.
+
+    clang writes a newline in a name as it is, and turns a backslash into a slash: `check_name` refuses both.
+    """
     _, _, files = rule.replace("\\\n", " ").partition(": ")
-    words = re.findall(r"(?:\\[ #]|\S)+", files)
+    words = re.findall(r"(?:\\[ #]|[^ \n])+", files)
     return [re.sub(r"\\([ #])", r"\1", word).replace("$$", "$") for word in words]
+
+
+def check_name(path: str) -> None:
+    """Raises `CompileError` for a path that clang can't name among the files that it read."""
+    found = "newline" if "\n" in path else "backslash" if "\\" in path else ""
+    if found:
+        raise CompileError(
+            "cannot compile with",
+            on=repr(path),
+            why=f"there is a {found} in the path, which a list of dependencies can't hold",
+            fix="rename it",
+        )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from time import time_ns
 
-from ..errors import CompileError, strerror
+from ..errors import CompileError, shown, strerror
 from ..paths import objects_dir
 from ..stored import digest, own, scratch_folder, write
 from .assumed import assumptions_in
@@ -118,21 +117,25 @@ class LocalCompiler:
 
 def _settled(builder: Builder, folder: Path) -> tuple[Built, Inputs]:
     """The object, and inputs that are certainly those that clang read."""
-    before: Inputs | None = None
+    before, gone = None, ""
     for _ in range(_ATTEMPTS):
         started = time_ns()
         built = builder.build(folder)
-        with contextlib.suppress(FileNotFoundError):  # a header that is gone again has changed, too
+        try:
             inputs = record(built.dependencies, built.search)
-            # A clock that runs ahead on a file server looks like a change; then equal contents decide.
-            if not inputs.changed_since(started) or (before is not None and before.same_content(inputs)):
-                return built, inputs
-            before = inputs
+        except FileNotFoundError as e:  # a header that is gone again has changed, too
+            gone = f" ({shown(e.filename)} is gone)"
+            continue
+        # A clock that runs ahead on a file server looks like a change; then equal contents decide.
+        if not inputs.changed_since(started) or (before is not None and before.same_content(inputs)):
+            return built, inputs
+        before = inputs
     raise CompileError(
         "cannot compile",
-        on=str(builder.source),
-        why=f"the source or a header changed during each of {_ATTEMPTS} runs of clang",
-        fix="compile when whatever writes these files is done",
+        on=shown(str(builder.source)),
+        why=f"the source or a header changed during each of {_ATTEMPTS} runs of clang{gone}",
+        fix="compile when whatever writes these files is done; no folder may have a newline or a backslash "
+        "in its name",
     )
 
 

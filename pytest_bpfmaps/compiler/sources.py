@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..errors import CompileError, SourceNotFoundError, closest, strerror
+from ..errors import CompileError, SourceNotFoundError, closest, shown, strerror
 from .request import CompileRequest
 
 SUFFIXES = (".bpf.c", ".bpf.o")
@@ -27,7 +27,7 @@ def find_source(name: str | os.PathLike[str], folders: Iterable[str | os.PathLik
     raise SourceNotFoundError(
         "cannot find the BPF source",
         on=repr(os.fspath(name)),
-        why="no such file at " + ", ".join(map(str, places)),
+        why="no such file at " + ", ".join(shown(str(place)) for place in places),
         fix=closest(os.path.basename(name), known)
         if known
         else "put it beside the test or in a folder of bpf_paths",

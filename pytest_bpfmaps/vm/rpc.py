@@ -154,10 +154,8 @@ class RemoteCompiler:
         if request.source is not None:
             source = Path(request.source)
             if source.is_file() and not self._host_has(source):
-                include = (str(source.parent), *request.include)
-                request = replace(
-                    request, source=None, code=source.read_text(), name=source.name, include=include
-                )
+                code, include = os.fsdecode(source.read_bytes()), (str(source.parent), *request.include)
+                request = replace(request, source=None, code=code, name=source.name, include=include)
         path, warnings = json.loads(self._host.call("compile", request.to_json()))
         if warnings:
             from pytest_bpfmaps.compiler.local import show_warnings

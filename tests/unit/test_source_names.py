@@ -1,0 +1,108 @@
+"""Whatever a source, a header or a folder is called: its changes are seen, or its name is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.errors import CompileError
+from pytest_bpfmaps.vm.requests import Requests
+
+BYTES = st.lists(
+    st.sampled_from([*b"a.-_ #$%\\\n\t\r\x0b\x1b:;,=@'\"\xff\xc3\xa9()&|*?[]~!"]), min_size=1, max_size=6
+)
+REFUSED = "there is a (newline|backslash) in the path"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("names")
+
+
+def compiles_anew(request: CompileRequest, changing: Path) -> bool:
+    """Whether two contents of a file make two objects; False when its name is refused."""
+    made = []
+    for name in ("one", "another"):
+        changing.write_text(f"int {name};\n")
+        try:
+            made.append(LocalCompiler().compile(request).read_bytes())
+        except CompileError as error:
+            why = str(error)
+            break
+    else:
+        assert made[0] != made[1]
+        return True
+    assert ("newline" in why) or ("backslash" in why), why
+    return False
+
+
+def may_be_refused(path: Path) -> bool:
+    return "\n" in str(path) or "\\" in str(path)
+
+
+@settings(max_examples=12, deadline=None)
+@given(BYTES.map(bytes))
+@example(b"a#b")
+@example(b"a\xffb")
+@example(b"a\nb")
+@example(b"a\\")
+@example(b"@a")
+def test_a_source(folder: Path, name: bytes) -> None:
+    source = folder / os.fsdecode(b"x" + name + b".bpf.c")
+    assert compiles_anew(CompileRequest(source=str(source)), source) is not may_be_refused(source)
+
+
+@settings(max_examples=8, deadline=None)
+@given(BYTES.map(bytes))
+@example(b"a\tb\r")
+@example(b"\xff#")
+def test_a_folder_of_headers(folder: Path, name: bytes) -> None:
+    include = folder / os.fsdecode(b"y" + name)
+    include.mkdir(exist_ok=True)
+    request = CompileRequest(code='#include "h.h"\n', include=(str(include),))
+    assert compiles_anew(request, include / "h.h") is not may_be_refused(include)
+
+
+def test_a_header_that_appears_in_an_earlier_folder(folder: Path) -> None:
+    """The folder that clang names in bytes that are no UTF-8 is looked at, too."""
+    first, second = folder / os.fsdecode(b"first\xff"), folder / "second"
+    for each in (first, second):
+        each.mkdir()
+    (second / "late.h").write_text("int old;\n")
+    request = CompileRequest(code='#include "late.h"\n', include=(str(first), str(second)))
+    before = LocalCompiler().compile(request).read_bytes()
+    (first / "late.h").write_text("int fresh;\n")
+    assert LocalCompiler().compile(request).read_bytes() != before
+
+
+def test_a_backslash_is_not_taken_for_a_folder(folder: Path) -> None:
+    """clang writes a/b.h for a\\b.h: a change of the one would be looked for in the other."""
+    (folder / "a").mkdir(exist_ok=True)
+    (folder / "a/b.bpf.c").write_text("int other;\n")
+    source = folder / "a\\b.bpf.c"
+    source.write_text("int x;\n")
+    with pytest.raises(CompileError, match=REFUSED):
+        LocalCompiler().compile(CompileRequest(source=str(source)))
+
+
+def test_text_that_is_no_utf_8_comes_from_a_guest_as_it_is(folder: Path) -> None:
+    code = os.fsdecode(b'int x; // \xff\xe9\nconst char text[] = "\xff";\n')
+    request = CompileRequest(code=code, name=os.fsdecode(b"\xff.bpf.c"))
+    assert CompileRequest.from_json(request.to_json()) == request
+    assert Requests(None, lambda: None).answer("compile", request.to_json())
+
+
+def test_names_of_other_kinds_in_a_request(folder: Path) -> None:
+    """What a guest calls its code is no path on the host."""
+    for name in ("..", ".", "/", "", "../../../etc/x.bpf.c", "a\nb", "x" * 300, "-o", "@x", "\0"):
+        request = CompileRequest(code="int x;", name=name)
+        try:
+            made = LocalCompiler().compile(request)
+        except (CompileError, ValueError):
+            continue
+        assert made.is_relative_to(LocalCompiler()._cache.root)
