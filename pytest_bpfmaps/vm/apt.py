@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.stored import read_json, tell, write_json
 from pytest_bpfmaps.vm.progress import Progress
 from pytest_bpfmaps.vm.sources import Source
+from pytest_bpfmaps.vm.sparse_files import digest
 
+_KNOWN_LISTS = "lists.json"
 _CONF = """\
 Dir::State "{root}/state";
 Dir::State::Lists "{root}/lists";
@@ -75,6 +78,7 @@ class AptRoot:
 
     def __init__(self, root: Path, architecture: str) -> None:
         self.root = root
+        self._drop_damaged_lists()
         for folder in ("state", "lists/partial", "cache/archives/partial"):
             (root / folder).mkdir(parents=True, exist_ok=True)
         (root / "status").touch()
@@ -87,6 +91,24 @@ class AptRoot:
         stanzas = "".join(source.stanza(self._architecture) for source in sources)
         (self.root / "kernel.sources").write_text(stanzas)
         self._run_with_progress(["update"], self.root, progress, step)
+
+    def _drop_damaged_lists(self) -> None:
+        """apt takes a list that it has for what it once got: one that has changed is got again."""
+        known = read_json(self.root / _KNOWN_LISTS)
+        for name, then in self._lists().items():
+            if known and known.get(name) != then:
+                tell(f"the package lists in {self.root / 'lists'} are got again: {name} was damaged")
+                shutil.rmtree(self.root / "lists")
+                return
+
+    def note_lists(self) -> None:
+        """Writes down what the lists are, so that damage shows the next time."""
+        write_json(self.root / _KNOWN_LISTS, self._lists())
+
+    def _lists(self) -> dict[str, str]:
+        """The digest of each list."""
+        files = sorted(path for path in self.root.glob("lists/*_*") if path.is_file())
+        return {path.name: digest(path) for path in files}
 
     def show(self, package: str) -> dict[str, str] | None:
         """The fields of the newest version of `package`, or of ``NAME=VERSION``; None without one."""

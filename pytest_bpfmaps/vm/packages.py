@@ -129,6 +129,7 @@ def _update(
         if main.suite in error.missing():
             shutil.rmtree(apt.root)  # there is nothing to come back to
         raise _explain(error, spec, main) from error
+    apt.note_lists()
     distribution = spec.partition(":")[0]
     origins = {origin.lower() for origin in apt.origins()}
     if origins != {distribution}:

@@ -16,6 +16,7 @@ import pytest
 from kernel_files import bzimage
 from package_archive import Archive, Keys, kernel_packages
 
+from pytest_bpfmaps import stored
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.catalogue import Catalogue
 from pytest_bpfmaps.vm.packages import fetch
@@ -58,6 +59,30 @@ def test_second_fetch_downloads_nothing(
     first, _ = fetch("debian:bookworm", catalogue, Silent())
     shutil.rmtree(archive.root / "pool")
     assert fetch("debian:bookworm", catalogue, Silent()) == (first, False)
+
+
+@pytest.mark.parametrize("which", ["*_InRelease", "*_Packages*"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_damaged_lists_are_got_again_once(
+    archive: Archive, make: Callable[..., Path], catalogue: Catalogue, which: str, damage: str
+) -> None:
+    archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+    first, _ = fetch("debian:bookworm", catalogue, Silent())
+    path = next((catalogue.root / ".apt/debian-bookworm/lists").glob(which))
+    before = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        os.truncate(path, len(before) // 2)
+    else:
+        before[len(before) // 2] ^= 4
+        path.write_bytes(before)
+    lines: list[str] = []
+    with stored.listening(lines.append):
+        assert fetch("debian:bookworm", catalogue, Silent()) == (first, False)
+        assert fetch("debian:bookworm", catalogue, Silent()) == (first, False)
+    said = f"the package lists in {path.parent} are got again: {path.name} was damaged"
+    assert lines == ([] if damage == "gone" else [said])
 
 
 def test_newer_kernel_of_the_suite_replaces(
