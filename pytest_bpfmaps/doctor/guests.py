@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 import shutil
@@ -11,8 +10,9 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import VmError
+from ..errors import CacheError, VmError
 from ..paths import cache_dir
+from ..stored import read_json
 from ..vm.architecture import architecture
 from ..vm.qemu_features import features
 from .check import Check, State
@@ -79,9 +79,8 @@ def _acceleration() -> Check:
         return Check(
             "vm", "acceleration", State.LIMITED, "/dev/kvm is not for this user", "usermod -aG kvm $USER"
         )
-    try:
-        verdict = json.loads((cache_dir() / "kvm.json").read_text())
-    except (OSError, ValueError):
+    verdict = read_json(cache_dir() / "kvm.json")
+    if not verdict:
         return Check(
             "vm", "acceleration", State.OK, "/dev/kvm is there; the first guest proves whether it works"
         )
@@ -94,8 +93,15 @@ def catalogue_checks() -> Iterator[Check]:
     """Each kernel that tests can run on."""
     from ..vm.catalogue import Catalogue
 
-    kernels = list(Catalogue())
-    if not kernels:
+    try:
+        catalogue = Catalogue()
+    except CacheError as error:
+        yield Check("kernels", "catalogue", State.MISSING, f"{error.on}: {error.why}", error.fix or "")
+        return
+    kernels, damaged = list(catalogue), catalogue.damaged()
+    for name, what in damaged.items():
+        yield Check("kernels", name, State.MISSING, what.why or "", what.fix or "")
+    if not kernels and not damaged:
         yield Check(
             "kernels", "catalogue", State.MISSING, "it is empty", "bpfmaps kernels fetch debian:bookworm"
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmBootError, VmError
+from pytest_bpfmaps.stored import write
 from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.child_process import stopped_process, waited_for_processor
 from pytest_bpfmaps.vm.qemu import Machine, advice, is_final
@@ -130,6 +131,5 @@ def boot_error(machine: Machine, kernel: Kernel, why: str, fix: str | None = Non
 def _keep_command(machine: Machine, kernel: Kernel) -> Path:
     """The last failed boot of each kernel is kept."""
     path = paths.cache_dir() / "boots" / f"{kernel.name.replace('/', '_')}.sh"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n# of a guest that did not come up\nexec {shlex.join(machine.command)}\n")
+    write(path, f"#!/bin/sh\n# of a guest that did not come up\nexec {shlex.join(machine.command)}\n")
     return path
