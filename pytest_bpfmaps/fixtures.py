@@ -160,9 +160,10 @@ def vmlinux_setting(config: pytest.Config) -> Setting:
 
 def compiler_of(config: pytest.Config) -> Compiler:
     """The run's compiler."""
-    from .report.machine import show_lines
+    if config.pluginmanager.has_plugin("terminalreporter"):  # no worker has one
+        from .report.machine import show_lines
 
-    show_lines(config)
+        show_lines(config)
     return compiler_for(_clang(config), is_portable(config), vmlinux_setting(config))
 
 

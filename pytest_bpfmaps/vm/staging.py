@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.stored import place_folder
+from pytest_bpfmaps.vm.waiting import holder
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -139,23 +140,15 @@ def move_away(target: Path, trash: Path, what: str) -> None:
     """
     with unused(target) as free:
         if not free:
+            pid = holder(target)
             raise VmError(
                 f"cannot {what} kernel",
                 on=repr(target.name),
-                why=f"a run uses it{_users(target)}",
+                why="a run uses it" + (f": process {pid}" if pid else ""),
                 fix="wait until that has ended, or end it",
             )
         with suppress(FileNotFoundError):
             target.rename(trash / target.name)
-
-
-def _users(target: Path) -> str:
-    """The processes that hold a lock on `target`, as proc(5) has it in ``/proc/locks``."""
-    status = target.stat()
-    where = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    words = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    found = sorted({int(row[4]) for row in words if len(row) > 5 and row[5] == where and row[4].isdecimal()})
-    return f": process {', '.join(map(str, found))}" if found else ""
 
 
 def replace(folder: Path, target: Path, trash: Path) -> None:
