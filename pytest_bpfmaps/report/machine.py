@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpfmaps import stored
-
 if TYPE_CHECKING:
     from pytest_bpfmaps.vm.vmlinux_h import VmlinuxH
 
@@ -42,6 +40,8 @@ def show_lines(config: pytest.Config) -> None:
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if terminal is not None and not config.stash.setdefault(_SHOWN, False):
         config.stash[_SHOWN] = True
+        from pytest_bpfmaps import stored
+
         lines = ExitStack()
         lines.enter_context(stored.listening(lambda line: terminal.write_line(f"bpfmaps: {line}")))
         config.add_cleanup(lines.close)
