@@ -97,7 +97,7 @@ class InUse:
 
     def __init__(self, folder: Path) -> None:
         self._lock = -1
-        with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(OSError):  # nor is one on a file system without locks
             self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(self._lock, fcntl.LOCK_SH)
 
@@ -127,6 +127,8 @@ def unused(path: Path) -> Iterator[bool]:
         free = True
     except BlockingIOError:
         free = False
+    except OSError:  # a file system without locks
+        free = True
     try:
         yield free
     finally:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from damage import damages
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from pytest_bpfmaps import stored
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 from pytest_bpfmaps.errors import CacheError, CompileError
+from pytest_bpfmaps.vm import bytecode
 
 VMLINUX_H = "typedef unsigned int u32;\n"
 SOURCE = '#include "vmlinux.h"\nstruct s { u32 a; };\nu32 f(void) { struct s local = {}; return local.a; }\n'
@@ -162,3 +165,47 @@ def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
     assert (tmp_path / "target/a").read_text() == "x"
     with pytest.raises(FileNotFoundError):
         stored.place_folder(made, tmp_path / "target")
+
+
+NAMES = st.text(max_size=5).filter("digest".__ne__)
+FACTS = st.dictionaries(NAMES, st.integers() | st.text() | st.lists(st.booleans()), max_size=5)
+
+
+@given(facts=FACTS, data=st.data())
+def test_facts_are_what_was_written_or_nothing(
+    tmp_path_factory: pytest.TempPathFactory, facts: dict[str, Any], data: st.DataObject
+) -> None:
+    """Of QEMU, KVM, virtme-ng and package lists."""
+    path = tmp_path_factory.getbasetemp() / "facts.json"
+    stored.write_json(path, facts)
+    assert stored.read_json(path) == facts
+    before = path.read_bytes()
+    path.write_bytes(data.draw(damages(len(before)))(before))
+    lines: list[str] = []
+    with stored.listening(lines.append):
+        assert stored.read_json(path) in (facts, {})
+    assert len(lines) <= 1
+
+
+def test_facts_of_an_older_version_are_none(tmp_path: Path) -> None:
+    for text in ('{"a": 1}', "{}"):
+        (tmp_path / "facts").write_text(text)
+        assert stored.read_json(tmp_path / "facts") == {}
+        assert (tmp_path / "facts").exists()
+
+
+def test_bytecode_for_guests_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
+    made = bytecode.archive()
+    whole = made.read_bytes()
+    for damage in (whole[:-1], b"", whole[:600] + bytes([whole[600] ^ 1]) + whole[601:]):
+        made.write_bytes(damage)
+        lines: list[str] = []
+        with stored.listening(lines.append):
+            again = bytecode.archive()
+            assert bytecode.archive() == again
+        assert lines == [f"{made} is made again: it was damaged"]
+        with tarfile.open(again) as tar:
+            assert all(member.size or member.isdir() for member in tar)
+        made = again
+        whole = made.read_bytes()
