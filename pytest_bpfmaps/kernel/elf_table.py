@@ -19,6 +19,7 @@ from .name_text import Names
 
 _FUNC, _IFUNC, _FILE = 2, 10, 4  # STT_*
 _LOCAL = 0  # STB_LOCAL
+_FEW = 8
 _ORDERS = {"<": "little", ">": "big"}
 
 
@@ -76,7 +77,9 @@ class SymbolTable:
         while (at := self.strings.find(wanted, at + 1)) >= 0:
             if self.strings[at + len(wanted) : at + len(wanted) + 1] in (b"\0", b"@"):
                 places.add(at)
-        return [i for i, place in enumerate(self._names_at) if place in places]
+        if len(places) > _FEW:  # a short name, which is the end of many others
+            return [i for i, place in enumerate(self._names_at) if place in places]
+        return sorted(number for place in places for number in _indices(self._names_at, place))
 
     def names(self) -> Names:
         """The names of the functions, to look for one that is like another."""
@@ -129,6 +132,17 @@ class SymbolTable:
         if _ORDERS[self._order] != sys.byteorder:
             whole.byteswap()
         return whole[offset // whole.itemsize :: self._layout.size // whole.itemsize]
+
+
+def _indices(numbers: array[int], wanted: int) -> Iterator[int]:
+    """Where a number is, each time."""
+    at = -1
+    try:
+        while True:
+            at = numbers.index(wanted, at + 1)
+            yield at
+    except ValueError:
+        return
 
 
 class _FunctionNames(Names):

@@ -16,7 +16,7 @@ from ..errors import closest
 
 _NAME = re.compile(rb"[\w.$]*")
 _MOST_COMPARED = 1500
-_MOST_CHECKED = 12
+_MOST_CHECKED = 8
 _CLOSE = 0.7  # as much of two names is the same when one of them is misspelt
 
 
