@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .report.bpf_items import HOST, chosen, kernels_here
+
 if TYPE_CHECKING:
     from .selftests import Case
 
@@ -53,8 +55,6 @@ class BpfSource(pytest.File):
 
     def collect(self) -> Iterator[BpfProgram]:
         """Compiles the source. Its `CompileError` is an error of the collection."""
-        from .plugin import chosen, kernels_here
-
         kernels = kernels_here(self.config, self)
         cases = self._cases() if kernels else []
         for kernel in kernels:
@@ -94,7 +94,6 @@ class BpfProgram(pytest.Item):
         """Loads the program and compares."""
         from contextlib import nullcontext
 
-        from .plugin import HOST
         from .report.skips import skip_for_want
         from .selftests import anybody_loads, cannot_run, lacking
 

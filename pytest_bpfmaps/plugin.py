@@ -8,17 +8,30 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from .fixtures import *  # noqa: F403 - pytest finds fixtures in a plugin's own names
-
-if TYPE_CHECKING:
-    from .report.collected import Collected
-    from .report.guests import Guests
-    from .report.workers import Workers
-    from .vm.selection import Selection
+from .report.bpf_items import (
+    COLLECTED,
+    GUESTS,
+    HOST,
+    KERNEL,
+    NAMES,
+    OPTIONS,
+    SELECTION,
+    TARGET,
+    WORKERS,
+    Collected,
+    chosen,
+    fitting,
+    guest_options,
+    is_bpf_item,
+    kernels_here,
+    option,
+    uses_bpf,
+)
 
 # registered by hand: pytest would warn of those among `pytest_plugins` that are imported already
 PLUGINS = (
@@ -28,52 +41,6 @@ PLUGINS = (
     "pytest_bpfmaps.report.leaks",
     "pytest_bpfmaps.report.skips",
     "pytest_bpfmaps.collect",
-)
-
-HOST = "host"
-TARGET = "_bpf_target"
-SELECTION: pytest.StashKey[Selection] = pytest.StashKey()
-NAMES: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()  # the chosen kernels; empty when nobody chose
-KERNEL: pytest.StashKey[str] = pytest.StashKey()  # the one that this worker runs in
-GUESTS: pytest.StashKey[Guests] = pytest.StashKey()
-WORKERS: pytest.StashKey[Workers] = pytest.StashKey()  # pytest-xdist's, when they have to wait
-COLLECTED: pytest.StashKey[Collected] = pytest.StashKey()
-
-# option, type on the command line, type in the configuration file, default, help
-OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
-    ("vm-cpus", int, "int", 2, "CPUs of a guest (default: 2)."),
-    ("vm-memory", str, "string", "1G", "memory of a guest (default: 1G)."),
-    (
-        "vm-jobs",
-        int,
-        "int",
-        0,
-        "guests that run at a time (default: as many as processors and memory allow).",
-    ),
-    (
-        "vm-network",
-        bool,
-        "bool",
-        False,
-        "give guests a network, through QEMU's user mode: the host is 10.0.2.2 (default: they have only lo).",
-    ),
-    (
-        "vm-timeout",
-        float,
-        "float",
-        60.0,
-        "seconds that a guest may take to boot, and for each test or other step (default: 60; three times "
-        "that where guests are emulated).",
-    ),
-    ("clang", str, "string", "", "clang to compile with (default: $CLANG, else the newest on the PATH)."),
-    (
-        "vmlinux",
-        str,
-        "string",
-        "newest",
-        "what vmlinux.h comes from where the project has none: newest (kernel of the run and the catalogue), "
-        "a kernel's name, a path to a header or BTF, or per-kernel: an object for each (default: newest).",
-    ),
 )
 
 
@@ -113,12 +80,6 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     )
     parser.addini("bpf_portable", text, type="bool", default=False)
     parser.addini("bpf_paths", "folders to look up BPF sources in", type="paths", default=["bpf"])
-
-
-def option(config: pytest.Config, name: str) -> Any:
-    """An option's value: the command line's, else the configuration file's, else the default."""
-    value = config.getoption(name)
-    return config.getini(name) if value is None or value == [] else value
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -173,12 +134,6 @@ def _have_workers_wait(config: pytest.Config) -> None:
         config.stash[WORKERS] = Workers(config)
 
 
-def guest_options(config: pytest.Config) -> dict[str, Any]:
-    """The options of guests, by the names of their twins in the configuration file."""
-    names = ["bpf_vm", *(f"bpf_{name.replace('-', '_')}" for name, *_ in OPTIONS)]
-    return {name: option(config, name) for name in names}
-
-
 def _only_looks(config: pytest.Config) -> bool:
     looks = (
         "collectonly",
@@ -229,8 +184,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if SELECTION in config.stash:
         config.stash[NAMES] = config.stash[SELECTION].names
     if GUESTS in config.stash or (SELECTION not in config.stash and not _only_looks(config)):
-        from .report.collected import Collected
-
         config.stash[COLLECTED] = Collected(config)
         config.pluginmanager.register(config.stash[COLLECTED], "bpfmaps-collected")
     if GUESTS in config.stash:
@@ -282,41 +235,6 @@ def _bpf_target(request: pytest.FixtureRequest) -> str:
     return str(getattr(request, "param", HOST))
 
 
-def uses_bpf(names: Sequence[str]) -> bool:
-    """Whether a test with these fixtures is a BPF test."""
-    return any(name == "bpf" or name.startswith("bpf_") for name in names)
-
-
-def is_bpf_item(item: pytest.Item) -> bool:
-    """Whether it is a BPF test, or a collected source's."""
-    return hasattr(item, "bpf_kernel") or uses_bpf(getattr(item, "fixturenames", ()))
-
-
-def chosen(config: pytest.Config) -> tuple[str, ...]:
-    """The names of the chosen kernels; empty when nobody chose."""
-    names: tuple[str, ...] = config.stash.get(NAMES, ())
-    return names
-
-
-def fitting(config: pytest.Config, node: pytest.Collector | pytest.Item) -> list[str]:
-    """The chosen kernels that the test's ``bpf_kernels`` markers leave."""
-    names = chosen(config) or (HOST,)
-    if node.get_closest_marker("bpf_kernels") is None:
-        return list(names)
-    from .report.wanted_kernels import wanted_kernels
-
-    return wanted_kernels(node, {name: _release(config, name) for name in names})
-
-
-def _release(config: pytest.Config, name: str) -> str:
-    """The release of a chosen kernel; in a guest its own is the running one, as the host's is elsewhere."""
-    if SELECTION in config.stash and name != HOST:
-        return next(g.kernel.release for g in config.stash[SELECTION].guests if g.kernel.name == name)
-    if name == config.stash.get(KERNEL, HOST):
-        return os.uname().release
-    return str(getattr(config, "workerinput", {}).get("bpfmaps", {}).get("releases", {}).get(name, ""))
-
-
 @pytest.hookimpl(trylast=True)  # the kernel is the last part of the id: test_x[a-6.1]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Multiply a BPF test by the chosen kernels."""
@@ -332,15 +250,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if TARGET not in metafunc.fixturenames:
         metafunc.fixturenames.append(TARGET)
     metafunc.parametrize(TARGET, kernels, ids=kernels, indirect=True, scope="session")
-
-
-def kernels_here(config: pytest.Config, node: pytest.Collector | pytest.Item) -> list[str]:
-    """The kernels of `fitting` that this process makes items for."""
-    kernels = fitting(config, node)
-    here = config.stash.get(KERNEL, None)
-    if here in kernels and here != HOST:
-        return [here]  # the others would be dropped by the worker, after their cost under emulation
-    return kernels
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -381,12 +290,3 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from .report.auto import settle
 
         settle(session)
-
-
-def kernel_of(item: pytest.Item) -> str:
-    """The name of the kernel that the item is for."""
-    named = getattr(item, "bpf_kernel", None)  # of a collected source
-    if named is not None:
-        return str(named)
-    callspec = getattr(item, "callspec", None)
-    return str(callspec.params.get(TARGET, HOST)) if callspec is not None else HOST

@@ -8,6 +8,15 @@ from __future__ import annotations
 import pytest
 
 from pytest_bpfmaps.errors import BpfError, UnsupportedError, VmError
+from pytest_bpfmaps.report.bpf_items import (
+    COLLECTED,
+    GUESTS,
+    NAMES,
+    SELECTION,
+    WORKERS,
+    guest_options,
+    is_bpf_item,
+)
 
 
 def refusal() -> str:
@@ -22,8 +31,6 @@ def refusal() -> str:
 
 def settle(session: pytest.Session) -> None:
     """Lets the collected tests run where they can."""
-    from pytest_bpfmaps.plugin import COLLECTED, WORKERS, is_bpf_item
-
     config = session.config
     host = refusal() if any(map(is_bpf_item, session.items)) else ""
     if host and not session.testsfailed:
@@ -42,7 +49,6 @@ def _distribute(session: pytest.Session, host: str) -> None:
 
     Raises VmError and pytest.UsageError when there can be no guest.
     """
-    from pytest_bpfmaps.plugin import GUESTS, NAMES, SELECTION, guest_options
     from pytest_bpfmaps.report.guests import Guests, check
     from pytest_bpfmaps.vm.selection import newest
 
@@ -78,7 +84,5 @@ class Skipper:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Skip."""
-        from pytest_bpfmaps.plugin import is_bpf_item
-
         if is_bpf_item(item):
             pytest.skip(self._reason)

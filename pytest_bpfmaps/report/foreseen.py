@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_bpfmaps.report.bpf_items import SELECTION, kernel_of
+
 if TYPE_CHECKING:
     from pytest_bpfmaps.vm.catalogue import Kernel
     from pytest_bpfmaps.vm.selection import Guest
@@ -33,7 +35,6 @@ def foresee(items: Iterable[pytest.Item], kernel: Kernel) -> dict[str, list[tupl
 def look_ahead(session: pytest.Session) -> None:
     """After a collection for all chosen kernels: have the summary say which of them lack what."""
     from pytest_bpfmaps.errors import BpfError
-    from pytest_bpfmaps.plugin import SELECTION, kernel_of
 
     config = session.config
     outlook = Outlook()
@@ -86,7 +87,6 @@ class Outlook:
 
 
 def _test_of(item: pytest.Item) -> str:
-    from pytest_bpfmaps.plugin import kernel_of
     from pytest_bpfmaps.report.skips import without_kernel
 
     return without_kernel(item.nodeid, kernel_of(item))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.fixtures import vmlinux_setting
-from pytest_bpfmaps.plugin import COLLECTED, WORKERS, is_bpf_item, kernel_of
+from pytest_bpfmaps.report.bpf_items import COLLECTED, WORKERS, is_bpf_item, kernel_of
 from pytest_bpfmaps.vm import elsewhere
 from pytest_bpfmaps.vm.acceleration import judge
 from pytest_bpfmaps.vm.booting import check as check_way

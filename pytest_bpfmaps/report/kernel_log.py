@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpfmaps.report.bpf_items import HOST, KERNEL, is_bpf_item
+
 if TYPE_CHECKING:
     from pytest_bpfmaps.kernel.log import KernelLog
 
@@ -18,7 +20,6 @@ _REMEDY = f"if that is right: @pytest.mark.{MARKER}(REGEX, reason=...), or {OPTI
 def watch(config: pytest.Config) -> None:
     """Watch the log from now on, where it can be read."""
     from pytest_bpfmaps.kernel.log import KernelLog
-    from pytest_bpfmaps.plugin import HOST, KERNEL
 
     try:
         watching = Watch(KernelLog(), allowed(config), is_guest=config.stash.get(KERNEL, HOST) != HOST)
@@ -31,18 +32,15 @@ class Watch:
     """Looks into the log after each BPF test, and again after its teardown."""
 
     def __init__(self, log: KernelLog, allowed: Iterable[re.Pattern[str]], *, is_guest: bool) -> None:
-        from pytest_bpfmaps.plugin import is_bpf_item
-
         self._log = log
         self._is_guest = is_guest
-        self._is_bpf_item = is_bpf_item
         self._always = list(allowed)
         self._allowed: list[re.Pattern[str]] | None = None  # while a BPF test runs
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """What was logged before the test does not count; what fixtures cause shows when the test is done."""
-        if not self._is_bpf_item(item):
+        if not is_bpf_item(item):
             self._allowed = None
             return (yield)
         self._allowed = self._always

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from pytest_bpfmaps.report.bpf_items import chosen
+
 from .skips import KERNEL, MISSING, without_kernel
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
@@ -47,8 +49,6 @@ class KernelTable:
     @property
     def kernels(self) -> list[str]:
         """Those that tests were for, in the order in which they were chosen: guests answer in any."""
-        from pytest_bpfmaps.plugin import chosen
-
         order = {kernel: place for place, kernel in enumerate(chosen(self._config))}
         return sorted(self._seen, key=lambda kernel: order.get(kernel, len(order)))
 

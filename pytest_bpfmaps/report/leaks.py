@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpfmaps.report.bpf_items import is_bpf_item
+
 if TYPE_CHECKING:
     from pytest_bpfmaps.leaks import Leak, Snapshot
 
@@ -29,8 +31,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Note what is there before the test."""
-    from pytest_bpfmaps.plugin import is_bpf_item
-
     if "pytest_bpfmaps.libbpf" not in sys.modules and not is_bpf_item(item):
         return
     if item.config.getini("bpf_leaks"):

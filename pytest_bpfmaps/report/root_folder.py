@@ -11,6 +11,8 @@ from contextlib import suppress
 
 import pytest
 
+from pytest_bpfmaps.report.bpf_items import is_bpf_item
+
 _ROOT: pytest.StashKey[int] = pytest.StashKey()  # a descriptor of it, from before the test
 _LEFT = (
     "this test left its process in another root folder (chroot), where pytest has none of its files; "
@@ -22,8 +24,6 @@ _LEFT = (
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Note where the root folder is."""
-    from pytest_bpfmaps.plugin import is_bpf_item
-
     if not is_bpf_item(item):
         return (yield)
     root = item.stash[_ROOT] = os.open("/", os.O_PATH | os.O_DIRECTORY)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pytest_bpfmaps.report.bpf_items import is_bpf_item, kernel_of
+
 KERNEL, MISSING = (
     "bpf_kernel",
     "bpf_missing",
@@ -37,8 +39,6 @@ def is_strict(config: pytest.Config) -> bool:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have each report of a BPF test bear its kernel's name."""
-    from pytest_bpfmaps.plugin import is_bpf_item, kernel_of
-
     for item in items:
         if is_bpf_item(item):
             item.user_properties.append((KERNEL, kernel_of(item)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.plugin import HOST, kernel_of
+from pytest_bpfmaps.report.bpf_items import HOST, kernel_of
 from pytest_bpfmaps.report.others import time_limit
 from pytest_bpfmaps.report.plain_values import sending
 from pytest_bpfmaps.vm.phases import Phase, Step
