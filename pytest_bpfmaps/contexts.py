@@ -51,6 +51,12 @@ _OF_SKB_AFTER = frozenset(
 )
 _OF_XDP_AFTER = frozenset(("data", "data_end", "data_meta"))
 _GIVEN = {"__sk_buff": _OF_SKB_AFTER, "xdp_md": _OF_XDP_AFTER}
+# how the names of structs begin that programs get a pointer to, besides numbers and void
+_CONTEXTS = (
+    *("xdp_md", "__sk_buff", "sk_msg_md", "sk_reuseport_md", "bpf_sock", "bpf_sysctl", "bpf_cgroup_dev_ctx"),
+    *("bpf_sk_lookup", "bpf_perf_event_data", "bpf_raw_tracepoint_args", "bpf_nf_ctx", "bpf_iter__"),
+    *("pt_regs", "user_pt_regs", "trace_event_raw_"),
+)
 _INGRESS = slice(12, 16)  # of struct xdp_md
 _INSTEAD = {"len": "; the length of the packet is len(result.data)"}
 _FIELD = re.compile(r"u(\d+) (\w+)(?:\[(\d+)\])?(?:@(\d+))?")
@@ -148,12 +154,15 @@ def return_codec(name: str, codecs: Codecs | None) -> Codec | None:
 
 
 def may_be_program(name: str, codecs: Codecs | None) -> bool:
-    """Whether a function takes what a program does, one pointer; True where its type is not known."""
+    """Whether a function takes what a program does, a context alone; True where its type is not known."""
     prototype = None if codecs is None else _prototype(codecs, name)
     if codecs is None or prototype is None:
         return True
-    kinds = [codecs.btf.resolve(type_id).kind for type_id in prototype.parameters() if type_id]
-    return kinds == [Kind.PTR]
+    parameters = [codecs.btf.resolve(type_id) for type_id in prototype.parameters() if type_id]
+    if [p.kind for p in parameters] != [Kind.PTR]:
+        return False
+    pointed = parameters[0].size_or_type and codecs.btf.resolve(parameters[0].size_or_type)
+    return not pointed or pointed.kind is Kind.INT or pointed.name.startswith(_CONTEXTS)
 
 
 def _prototype(codecs: Codecs, name: str) -> BtfType | None:

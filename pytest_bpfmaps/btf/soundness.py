@@ -56,7 +56,8 @@ def _check(btf: Btf, each: BtfType) -> None:
     elif each.kind is Kind.DATASEC:
         _check_section(btf, each)
     elif each.kind in _SIZES:
-        if each.size not in _SIZES[each.kind]:
+        declared_only = each.kind is Kind.ENUM and not each.vlen and not each.size
+        if each.size not in _SIZES[each.kind] and not declared_only:
             raise _unsound(f"{each.kind.name} {each.id} has {each.size} bytes")
         if each.kind is Kind.INT:
             _check_int(each)

@@ -279,6 +279,8 @@ def test_what_other_objects_are_linked_with_needs_no_section(load_code):
         __attribute__((noinline)) int add(int a, int b) { return a + b; }
         __attribute__((noinline)) long both(const char *text, long length) { return length + !text; }
         __attribute__((noinline)) long nothing(void) { return 0; }
+        struct pair { long a, b; };
+        __attribute__((noinline)) long sum(struct pair *pair) { return pair ? pair->a + pair->b : 0; }
         int calls = 3;
     """)
     assert len(obj.programs) == 0
@@ -302,3 +304,19 @@ def test_a_hidden_function_is_verified_where_it_is_called(load_code, more):
     with pytest.raises(VerifierError, match="put"):
         load_code(code % (more, ""))
     assert load_code(code % (more, "__hidden")).programs.prog.run(b"\0" * 14).retval == 1
+
+
+def test_an_enum_that_is_only_declared(bpf, tmp_path):
+    made = bpf.compile(
+        code="""
+        #include <linux/bpf.h>
+        #include <bpf/bpf_helpers.h>
+        struct holder { enum later *at; int number; } holder = { 0, 5 };
+        SEC("socket") int prog(struct __sk_buff *skb) { return holder.at ? 1 : holder.number; }
+        """
+    )
+    foreign = tmp_path / "foreign.bpf.o"  # what the cache has is not checked
+    foreign.write_bytes(made.read_bytes())
+    obj = bpf.load(foreign)
+    assert obj.globals.holder.number == 5
+    assert obj.programs.prog.run(bytes(14)).retval == 5
