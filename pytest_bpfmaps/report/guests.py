@@ -297,8 +297,11 @@ class Guests:
 
     def _report_fault(self, entry: Entry) -> None:
         """An error of a test whose own result is reported already."""
+        if not entry.test:
+            self._report(f"kernel {entry.worker}", entry.text)
+            return
         path, _, test = entry.test.partition("::")
-        location = (path, None, test.replace("::", ".") or f"kernel {entry.worker}")
+        location = (path, None, test.replace("::", "."))
         report = pytest.TestReport(entry.test, location, {}, "failed", entry.text, "teardown")
         self.config.hook.pytest_runtest_logreport(report=report)
 

@@ -21,8 +21,9 @@ from collections.abc import Iterator
 
 PF_KTHREAD = 0x00200000
 PAUSE = 0.3  # seconds without another byte, after which a stack has been written
-MOST_TASKS = 40
+MOST_TASKS, MOST_FORKS = 40, 4
 ENDED = "bpfmaps: the worker ended with status"  # endings.py looks for it in the console
+NO_PYTHON = "none: its threads are stopped, block signals or hang in the kernel, or a test closed its files"
 STACKS = signal.SIGRTMAX  # the worker then writes its Python stacks: guest.py
 RB_AUTOBOOT = 0x1234567
 # the worker's descriptors: to say a path, to wait until something is done with it, to write stacks
@@ -81,7 +82,6 @@ def watch(port: int, worker: int, python: int) -> None:
 def answer(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:
     """`stacks`, or why there are none."""
     try:
-        libc.tgkill(worker, able_thread(worker, STACKS), STACKS)
         return stacks(worker, python, seconds)
     except (OSError, LookupError, ValueError) as error:  # of tasks that end meanwhile
         return [("stacks", repr(error))]
@@ -108,22 +108,34 @@ def able_thread(worker: int, signum: int) -> int:
 
 
 def stacks(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:
-    """Titles and texts: the worker's Python, processes in the kernel, what the kernel knows."""
+    """Titles and texts: Python of the worker and its forks, processes in the kernel, what that knows."""
+    forks = list(forks_of(worker))[:MOST_FORKS]
     return [
-        ("Python stacks of the worker", python_stacks(python, seconds)),
+        ("Python stacks of the worker", python_stacks(worker, python, seconds)),
+        *((f"Python stacks of its fork {pid}", python_stacks(pid, python, min(seconds, 1))) for pid in forks),
         ("kernel stacks of processes", "\n".join(kernel_stacks(worker))),
         ("kernel log: blocked tasks, CPUs", kernel_log()),
     ]
 
 
-def python_stacks(fd: int, seconds: float) -> str:
-    """What the worker writes within `seconds`."""
+def forks_of(worker: int) -> Iterator[int]:
+    """Processes that the worker forked and that run no other program: these have its handlers of signals."""
+    own = read(f"/proc/{worker}/cmdline")
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it ends meanwhile
+            if int(name) not in (worker, os.getpid()) and own and read(f"/proc/{name}/cmdline") == own:
+                yield int(name)
+
+
+def python_stacks(process: int, fd: int, seconds: float) -> str:
+    """What `process` writes to the other end of `fd` within `seconds`."""
+    libc.tgkill(process, able_thread(process, STACKS), STACKS)
     data, poll = b"", select.poll()
     poll.register(fd, select.POLLIN)
     end = time.monotonic() + seconds
     while poll.poll(1000 * (PAUSE if data else seconds)) and time.monotonic() < end:
         data += os.read(fd, 1 << 16)
-    return data.decode(errors="replace") or "none: all its threads block signals, or hang in the kernel"
+    return data.decode(errors="replace") or NO_PYTHON
 
 
 def kernel_stacks(worker: int) -> Iterator[str]:

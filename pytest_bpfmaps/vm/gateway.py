@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
@@ -75,6 +76,7 @@ class Gateway:
         self.watch: Watch | None = None  # from when it is ready
         # What the threads below report to the main thread: what happened, and what came with it.
         self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self.later: deque[tuple[str, Any]] = deque()  # of these, what was looked at, and is yet to be done
         # What pytest-xdist writes while the guest starts may be more than a pipe holds, and it waits then.
         self.input: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.attending = False
@@ -143,6 +145,8 @@ class Gateway:
 
     def _next_event(self, machine: Machine, kernel: Kernel, watch: Watch) -> tuple[str, Any]:
         while True:
+            if self.later:
+                return self.later.popleft()
             with suppress(queue.Empty):
                 return self.events.get(timeout=watch.countdown.pause)
             if watch.countdown.is_over():
@@ -150,7 +154,7 @@ class Gateway:
                 watch.start_again()
 
     def _check_alive(self, machine: Machine, kernel: Kernel, watch: Watch) -> None:
-        """Raises VmTimeoutError, but for a guest that is alive and waits for others."""
+        """Raises VmTimeoutError, but not where the guest is alive and waits for others, or moved on."""
         from pytest_bpfmaps.vm.endings import LEAVE_ON, switched_off
         from pytest_bpfmaps.vm.witness import ask, is_alive
 
@@ -165,11 +169,21 @@ class Gateway:
         elif halted := switched_off(words):
             why, fix = halted, LEAVE_ON
         else:
-            self.stacks = ask(machine, self.timeout)
+            stacks = ask(machine, self.timeout)
+            if self._moved_on():
+                return
+            self.stacks = stacks
             if machine.process.poll() is not None:  # it took a panic to know
                 words = machine.last_words(self.console_before)
         what = f"{watch.noun} hung in kernel"
         raise VmTimeoutError(what, on=kernel.name, why=f"{why}; the guest was ended", fix=fix, details=words)
+
+    def _moved_on(self) -> bool:
+        """Whether the worker began another step since the last event: then it is slow, and does not hang."""
+        with suppress(queue.Empty):
+            while True:
+                self.later.append(self.events.get_nowait())
+        return any(event == "step" for event, _ in self.later)
 
     def _enter(self, machine: Machine, watch: Watch, step: Step) -> None:
         watch.enter(step)
@@ -195,9 +209,8 @@ class Gateway:
             elif "call" in message:
                 self.events.put(("call", message))
             elif isinstance(test := message.get("fork"), str):
-                what = (
-                    "a process that this test forked came back out of it, as a second pytest, and was ended"
-                )
+                who = "this test" if test else "a file"
+                what = f"a process that {who} forked came back out of it, as a second pytest, and was ended"
                 self.events.put(("fault", (test, f"{what}\n  {FORKED}")))
             else:
                 text = message.get(GARBAGE, repr(message))

@@ -64,15 +64,16 @@ def _ask_process_1(machine: Machine, seconds: float, patience: float) -> list[An
 
 def _readable(sections: Sequence[Any]) -> str:
     try:
-        python, *others = sections
-        return "\n".join(f"--- {title}\n{text}" for title, text in (_cut(*python), *map(_shown, others)))
+        shown = [
+            (_cut if str(title).startswith("Python") else _shown)(title, text) for title, text in sections
+        ]
+        return "\n".join(f"--- {title}\n{text}" for title, text in shown)
     except (TypeError, ValueError):
         return f"none: process 1 answered {sections!r:.200}"
 
 
-def _shown(section: Sequence[object]) -> tuple[str, str]:
-    title, text = map(str, section)
-    return title, "\n".join(readable(text.splitlines())) or "none"
+def _shown(title: object, text: object) -> tuple[str, str]:
+    return str(title), "\n".join(readable(str(text).splitlines())) or "none"
 
 
 def _cut(title: object, text: object) -> tuple[str, str]:

@@ -122,6 +122,20 @@ IS_STOPPED = """
     def test_is_stopped(bpf_kernel):
         threading.Event().wait()
 """
+WAITS_FOR_A_FORK = """
+    import os, time
+    import pytest
+
+    def hangs():
+        time.sleep(100000)
+
+    @pytest.mark.bpf_fresh_kernel
+    def test_waits_for_a_fork(bpf_kernel):
+        child = os.fork()
+        if child == 0:
+            hangs()
+        os.waitpid(child, 0)
+"""
 DIED = "VmLostError: guest died: kernel 6.1 (6.1.0-*): something in the guest"
 REPORTS = [
     [
@@ -162,6 +176,14 @@ REPORTS = [
         f"VmTimeoutError: test hung in kernel 6.1: it ran for more than {LIMIT} s; QEMU, process *, "
         "is stopped by a signal or a debugger; the guest was ended",
     ],
+    [
+        "*_ test_waits_for_a_fork[[]6.1] _*",
+        f"VmTimeoutError: test hung in kernel 6.1: it ran for more than {LIMIT} s; the guest was ended",
+        "--- Python stacks of the worker",
+        "*line * in test_waits_for_a_fork",
+        "--- Python stacks of its fork *",
+        "*line * in hangs",
+    ],
 ]
 
 
@@ -171,16 +193,18 @@ def test_whatever_hangs_or_breaks_out_is_named_and_all_else_runs(
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
     shutil.copy(Path(__file__).with_name("qemus.py"), pytester.path)
     pytester.makeconftest(CONFTEST)
-    pytester.makepyfile(test_faults=FAULTS, test_import=HANGS_AT_IMPORT, test_is_stopped=IS_STOPPED)
+    pytester.makepyfile(
+        test_faults=FAULTS, test_import=HANGS_AT_IMPORT, test_is_stopped=IS_STOPPED, test_z=WAITS_FOR_A_FORK
+    )
     verdict = judge(Catalogue(CACHE / "kernels").get("6.1"))
     result = pytester.runpytest_subprocess(
-        "--bpf-kernel=6.1", "--bpf-vm-jobs=3", f"--bpf-vm-timeout={LIMIT / verdict.stretch(1.0)}", "-v"
+        "--bpf-kernel=6.1", "--bpf-vm-jobs=4", f"--bpf-vm-timeout={LIMIT / verdict.stretch(1.0)}", "-v"
     )
     passed = ["writes_to_the_control_port", "forks", "sees_the_child_end", "has_a_fixture_that_does"]
     for name in [*passed, "finds_its_files", "before_a_hang", "last"]:
         result.stdout.fnmatch_lines([f"*PASSED test_faults.py::test_{name}[[]6.1]*"])
     for lines in REPORTS:
         result.stdout.fnmatch_lines(lines)
-    result.assert_outcomes(passed=7, failed=5, errors=5)
+    result.assert_outcomes(passed=7, failed=6, errors=5)
     assert "INTERNALERROR" not in result.stdout.str()
     assert qemus_for(pytester.path) == []

@@ -21,6 +21,8 @@ from pytest_bpfmaps.compiler import CompileRequest
 from pytest_bpfmaps.errors import CompileError, VmLostError, VmTimeoutError
 from pytest_bpfmaps.vm import answers, journal
 from pytest_bpfmaps.vm.endings import why_it_ended
+from pytest_bpfmaps.vm.gateway import Gateway, parse
+from pytest_bpfmaps.vm.phases import Phase, Step
 from pytest_bpfmaps.vm.qemu import Log, Machine
 from pytest_bpfmaps.vm.rpc import (
     FD_VARIABLE,
@@ -216,6 +218,15 @@ def test_only_a_guests_worker_has_a_host(monkeypatch: pytest.MonkeyPatch, value:
     else:
         monkeypatch.setenv(FD_VARIABLE, value)
     assert Host.connect() is None
+
+
+def test_a_worker_that_moves_on_while_it_is_asked_does_not_hang() -> None:
+    gateway = Gateway(parse(["6.1"]))
+    gateway.events.put(("fault", ("", "garbage")))
+    assert not gateway._moved_on()
+    gateway.events.put(("step", Step(Phase.BETWEEN)))
+    assert gateway._moved_on()
+    assert [event for event, _ in gateway.later] == ["fault", "step"]
 
 
 def test_the_journal_keeps_workers_apart_and_outlives_nobody() -> None:
