@@ -192,11 +192,18 @@ def explain_missing(target: Target, number: int) -> tuple[str, str | None] | Non
             return str(e), None
         if target["usdt"] not in known:
             return f"{binary} has no USDT {target['usdt']!r}", closest(target["usdt"], known)
-    if number != errno.ESRCH:
-        return None
-    if "pid" in target and not os.path.exists(f"/proc/{process_id(target['pid'])}"):
+    if (
+        number in (errno.ESRCH, errno.ENOENT)
+        and "pid" in target
+        and not os.path.exists(f"/proc/{process_id(target['pid'])}")
+    ):
         return f"there is no process {target['pid']}", None
-    if "usdt" in target:
+    if "usdt" in target and number == errno.ENOTSUP and "pid" not in target:
+        return (
+            "the kernel has no cookies for uprobes (Linux 5.15), so libbpf has to know the process",
+            "attach when it runs: attach(binary=…, usdt=…, pid=…)",
+        )
+    if "usdt" in target and number == errno.ESRCH:
         return (
             "its semaphore is in no segment: prelink(8) moves it, but not the note that tells where it is",
             "attach to a file that is not prelinked: prelink --undo FILE",

@@ -125,8 +125,17 @@ def test_in_a_prelinked_library(bpf, prelinked):
 
 def test_a_semaphore_in_a_prelinked_library(bpf, prelinked):
     attach = bpf.load(code=CODE).programs.fired.attach
-    with pytest.raises(AttachError, match=r"prelink\(8\) moves that.*\n(.*\n)*.*prelink --undo"):
+    with pytest.raises(AttachError, match=r"prelink\(8\) moves it, .*\n(.*\n)*.*prelink --undo"):
         attach(binary=prelinked, usdt="bpfmaps:wanted", pid=os.getpid())
+
+
+def test_a_library_of_all_processes(bpf, bpf_kernel, library):
+    attach = bpf.load(code=CODE).programs.fired.attach
+    if bpf_kernel.has("bpf_get_attach_cookie"):
+        attach(binary=library, usdt="bpfmaps:fired").close()
+        return
+    with pytest.raises(AttachError, match=r"no cookies for uprobes.*\n(.*\n)*.*usdt=…, pid=…"):
+        attach(binary=library, usdt="bpfmaps:fired")
 
 
 def test_a_process_that_is_not_there(bpf, library):
@@ -162,7 +171,7 @@ def test_functions_of_a_prelinked_library(load_code, prelinked):
     [["-pie"], ["-pie", "-s"], ["-no-pie", "-s"], ["-static", "-s"], ["-static-pie", "-s"]],
     ids=" ".join,
 )
-def test_in_programs(bpf, tmp_path, flags, name):
+def test_in_programs(bpf, bpf_kernel, tmp_path, flags, name):
     program = build(tmp_path, "program", PROGRAM, *flags)
     obj = bpf.load(code=CODE)
     with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as running:
@@ -176,6 +185,9 @@ def test_in_programs(bpf, tmp_path, flags, name):
             fire(7)
         fire(8)
         assert obj.globals.seen == 7
-        with obj.programs.fired.attach(binary=f"/proc/{running.pid}/exe", usdt=name):
+        anybody = (
+            {} if "-no-pie" in flags or bpf_kernel.has("bpf_get_attach_cookie") else {"pid": running.pid}
+        )
+        with obj.programs.fired.attach(binary=f"/proc/{running.pid}/exe", usdt=name, **anybody):
             fire(9)
         assert obj.globals.seen == 9
