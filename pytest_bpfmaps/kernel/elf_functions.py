@@ -16,11 +16,10 @@ from fnmatch import translate
 from functools import cached_property, lru_cache
 from typing import Any
 
-from ..errors import closest
 from .debug_files import DebugFiles
 from .elf_file import ElfError, loaded_segments, open_elf
 from .elf_table import ElfSymbol, SymbolTable
-from .name_text import Names
+from .name_text import Names, tell_closest
 
 _HIDDEN = 0x8000  # of an entry of .gnu.version: not the default
 _COLD = re.compile(r"\.cold(\.\d+)?$")  # a part of a function that is entered by a jump
@@ -118,7 +117,7 @@ class ElfFunctions:
     def closest(self, name: str) -> str:
         """A sentence with the names that come closest, for an error's `fix`."""
         near = {n for table in self._tables() for n in table.names().near(name)}
-        return closest(name, near) if near else f"no name comes close; nm -D {self._path} shows all"
+        return tell_closest(name, near, f"nm -D {self._path}")
 
     def versions(self, name: str) -> list[str]:
         """``["realpath@@GLIBC_2.3", "realpath@GLIBC_2.2.5"]``: what there is of a name."""

@@ -13,9 +13,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from ..errors import closest
 from ..paths import kernels_dir
-from .name_text import Names
+from .name_text import Names, tell_closest
 
 RECORDED = "Linux 4.4, 4.9, 4.15, 4.18, 5.0, 5.10, 6.1, 6.12, 6.18, 7.2"
 _LONGEST = 512  # bytes, more than a line has
@@ -107,8 +106,7 @@ def module_of(function: str) -> str | None:
 
 def closest_name(what: str, name: str, others: Iterable[str] = ()) -> str:
     """A sentence with the names that come closest, of those recorded as `what` and of others."""
-    near = [*_recorded(what).near(name), *others]
-    return closest(name, near) if near else _recorded(what).closest(name)
+    return tell_closest(name, [*_recorded(what).near(name), *others])
 
 
 def is_close_to_option(name: str) -> bool:

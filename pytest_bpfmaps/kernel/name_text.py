@@ -7,7 +7,7 @@ takes milliseconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from fnmatch import translate
 from itertools import islice
@@ -15,8 +15,10 @@ from itertools import islice
 from ..errors import closest
 
 _NAME = re.compile(rb"[\w.$]*")
-_MOST_COMPARED = 1500
+_MOST_COMPARED = 600
 _MOST_CHECKED = 8
+_SHORT = 8  # letters; a longer name with an error still has four right ones in a row
+_SIMILAR = 0.5  # as in `closest`
 _CLOSE = 0.7  # as much of two names is the same when one of them is misspelt
 
 
@@ -64,31 +66,30 @@ class Names:
         What has a part of the name in common is compared with it, rare parts before others.
         """
         wanted = _pairs(start + name)
-
-        def distance(other: str) -> tuple[float, str]:
-            pairs = _pairs(other)
-            return -2 * len(wanted & pairs) / (len(wanted) + len(pairs) or 1), other
-
-        near: list[str] = []
+        shared: dict[str, float] = {}
+        best: list[str] = []
         for compared in [set(self._all(start.encode()))] if start else self._similar(name):
-            best = sorted(compared - {start + name}, key=distance)[:_MOST_CHECKED]
-            near = [each.removeprefix(start) for each in best if each in self]
-            if get_close_matches(name, near, n=1, cutoff=_CLOSE):
+            for other in compared - shared.keys() - {start + name}:
+                pairs = _pairs(other)
+                shared[other] = 2 * len(wanted & pairs) / (len(wanted) + len(pairs))
+            best = sorted(shared, key=lambda other: (-shared[other], other))[:_MOST_CHECKED]
+            if get_close_matches(start + name, best, n=1, cutoff=_CLOSE):
                 break
-        return near
+        if not get_close_matches(start + name, best, n=1, cutoff=_SIMILAR):
+            return []
+        return [other.removeprefix(start) for other in best if other in self]
 
     def closest(self, name: str, start: str = "") -> str:
         """A sentence with the names that come closest, for an error's `fix`."""
-        if near := self.near(name, start):
-            return closest(name, near)
-        return "no name comes close" + (f"; {self._shown_by} shows all" if self._shown_by else "")
+        return tell_closest(name, self.near(name, start), self._shown_by)
 
     def _similar(self, name: str) -> Iterator[set[str]]:
         """Names with a word of it, or its start; and where these are not close, with ever shorter parts."""
         words = {word.encode() for word in re.split(r"[_.]", name) if len(word) > 2}
         found: set[str] = set()
         start = self._before + name.encode()
-        for pieces in (words | {start[:5]}, _parts(name, 4), _parts(name, 3) | {start[:3]}):
+        threes = _parts(name, 3) | {start[:3]} if len(name) <= _SHORT else set()
+        for pieces in (words | {start[:5]}, _parts(name, 4), threes):
             counts = {piece: self._text.count(piece) for piece in pieces}
             rare = sorted((p for p in counts if counts[p]), key=lambda p: counts[p])
             for piece in rare:
@@ -135,3 +136,11 @@ def _pairs(name: str) -> set[str]:
     """The pairs of letters in it."""
     text = f"^{name.lower()}$"
     return {text[i : i + 2] for i in range(len(text) - 1)}
+
+
+def tell_closest(name: str, near: Iterable[str], shown_by: str = "") -> str:
+    """A sentence with those of the `near` names that are close enough; `shown_by` prints all there are."""
+    names = sorted(set(near))
+    if get_close_matches(name, names, n=1, cutoff=_SIMILAR):
+        return closest(name, names)
+    return "no name comes close" + (f"; {shown_by} shows all" if shown_by else "")
