@@ -121,5 +121,5 @@ def catalogue_checks() -> Iterator[Check]:
 def _options(config: Path | None) -> frozenset[str]:
     if config is None or not config.exists():
         return frozenset()
-    lines = (line for line in config.read_text().splitlines() if line.startswith("CONFIG_"))
+    lines = (line for line in config.read_text(errors="replace").splitlines() if line.startswith("CONFIG_"))
     return frozenset(line[len("CONFIG_") :].split("=")[0] for line in lines)

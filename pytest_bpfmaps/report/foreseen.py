@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def foresee(items: Iterable[pytest.Item], kernel: Kernel) -> dict[str, list[tuple[str, str]]]:
     """By node id: the features that `kernel` certainly lacks of those that a test requires, and sentences.
 
-    Tests that it may run are left out.
+    Tests that it may run are left out. Raises BpfError when what is stored of the kernel is damaged.
     """
     from pytest_bpfmaps.kernel.recorded import RecordedKernel
+    from pytest_bpfmaps.vm.catalogue import check_content
 
+    check_content(kernel, "btf", "boot/config")
     recorded = RecordedKernel(kernel.release, kernel.btf, kernel.config)
     found: dict[str, list[tuple[str, str]]] = {}
     for item in items:

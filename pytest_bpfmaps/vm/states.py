@@ -19,6 +19,7 @@ from typing import Any
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.stored import write
 from pytest_bpfmaps.vm import staging
 from pytest_bpfmaps.vm.sparse_files import digest
 
@@ -167,14 +168,14 @@ def stamp(path: str) -> str:
 def note_failure(state: State, why: str) -> None:
     """Writes down that `state` could not be made, and why."""
     with suppress(OSError):
-        _failure(state).write_text(why)
+        write(_failure(state), why)
 
 
 def last_failure(state: State, seconds: float) -> tuple[float, str] | None:
     """How many seconds ago `state` could not be made, and why; None when that is more than `seconds` ago."""
     try:
         ago = time.time() - _failure(state).stat().st_mtime
-        return (ago, _failure(state).read_text()) if ago < seconds else None
+        return (ago, _failure(state).read_text(errors="replace")) if ago < seconds else None
     except OSError:
         return None
 
