@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.errors import VmBootError, VmError
-from pytest_bpfmaps.stored import own, place_folder
+from pytest_bpfmaps.stored import own
 from pytest_bpfmaps.vm import initramfs, states
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.boot_progress import boot_error, if_stopped, wait_for_word
@@ -181,15 +182,17 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
         archive, start, made = scratch / "files", scratch / "initramfs", State(scratch / "state")
         made.path.mkdir(mode=0o700)
         began = time.monotonic()
-        check_content(kernel)
+        check_content(kernel, "vmlinux", "boot/")
         python = rehearsed()
         initramfs.write_files(archive, python.modules, python.files)
         command = initramfs.python(_environment())
         initramfs.write(start, kernel, find_busybox(), archive, command, network=shape.network)
         rehearsed_at = time.monotonic()
         boot = [*_boot(kernel, shape, start), *_ram(shape, memory, "on")]
-        with _power_on(kernel, shape, boot, [memory]) as machine:
+        with ThreadPoolExecutor(1) as pool, _power_on(kernel, shape, boot, [memory]) as machine:
+            modules = pool.submit(check_content, kernel, "lib/modules")  # some 400 MB, while the guest boots
             imports = _wait_until_ready(machine, kernel)
+            modules.result()
             ready_at = time.monotonic()
             _save(machine, kernel, devices)
         copy(devices, made.devices)
@@ -201,7 +204,7 @@ def _make(kernel: Kernel, shape: Shape, state: State) -> None:
         made.close_to_others()
         if state.path.exists():
             states.remove(state)
-        place_folder(made.path, state.path)
+        made.path.rename(state.path)  # its files are on the disk
         states.forget_failure(state)
 
 
