@@ -82,6 +82,12 @@ class Builder:
         )
         if outcome.code:
             raise self._failure(outcome, search, wants_vmlinux)
+        if not (folder / "out.o").exists() or not (folder / "out.d").exists():
+            raise self._error(
+                "clang ended well, and made no object",
+                details=self._presented(outcome.output),
+                fix="leave out the option that has it only print something, or write it elsewhere",
+            )
         dependencies = parse_dependencies(os.fsdecode((folder / "out.d").read_bytes()))
         warnings = self._presented("".join(given.values()) + outcome.output)
         return Built(folder / "out.o", warnings, dependencies, search, wants_vmlinux)

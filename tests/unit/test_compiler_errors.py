@@ -171,6 +171,13 @@ def test_the_disk_is_full(kilobytes: int, cache: Path) -> None:
     assert "free some space there" in message
 
 
+@pytest.mark.parametrize("option", ["-###", "--version"])
+def test_clang_that_makes_no_object(option: str) -> None:
+    request = CompileRequest(code="int x;", cflags=(option,))
+    with pytest.raises(CompileError, match="clang ended well, and made no object"):
+        LocalCompiler().compile(request)
+
+
 def test_an_error_survives_its_way_between_processes() -> None:
     error = failure(LocalCompiler(), "int x = y;")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

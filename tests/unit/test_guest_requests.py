@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler import CompileRequest, options
 from pytest_bpfmaps.compiler.options import check_options
 from pytest_bpfmaps.errors import CacheError, CompileError
 from pytest_bpfmaps.vm.requests import Requests
@@ -117,6 +117,12 @@ def _compile_beside_nothing(options: list[str]) -> None:
         )
         left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         assert left - {"source/a.c", "made/d", "made/o"} == set(), options
+
+
+@pytest.mark.parametrize("option", [*options._BY_TWO, "-Xclang"])
+def test_clang_takes_the_next_word_as_a_value_too(option: str) -> None:
+    """Else what the list takes for a value would be an option that nobody looked at."""
+    _compile_beside_nothing([option, "-Wp,-MD,OUT"])
 
 
 @pytest.fixture
