@@ -153,7 +153,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_and_ends_with_it(
         command = [sys.executable, "-m", "pytest_bpfmaps.cli", "vm", "prepare", "6.1"]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    mount("-t", "tmpfs", "-o", "size=16M", "small", str(tmp_path))
+    mount("-t", "tmpfs", "-o", "mode=700,size=16M", "small", str(tmp_path))
     try:
         (tmp_path / "kernels").symlink_to(CACHE / "kernels")
         monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))

@@ -202,7 +202,7 @@ def test_a_full_disk_leaves_no_half_header(btf: Path, tmp_path: Path) -> None:
         "except CompileError as e: print(e)\n"
         "print(list(pathlib.Path(sys.argv[3]).rglob('vmlinux.h')))\n"
     )
-    mount = f'mount -t tmpfs -o size=1m none {cache} && exec "$@"'
+    mount = f'mount -t tmpfs -o mode=700,size=1m none {cache} && exec "$@"'
     unshare = ["unshare", "--user", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False).returncode:
         pytest.skip("this system allows no user namespaces, so no small file system can be mounted")
