@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+from pytest_bpfmaps.vm.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernel import Kernel
 from pytest_bpfmaps.vm.progress import Progress
 
 

@@ -21,8 +21,9 @@ from benchmark import WALL, Absent, Benchmark, Sides
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm import states
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+from pytest_bpfmaps.vm.catalogue import Catalogue
 from pytest_bpfmaps.vm.journal import Journal
+from pytest_bpfmaps.vm.kernel import Kernel
 
 TESTS = """
 import os

@@ -9,7 +9,8 @@ from dataclasses import replace
 from ..errors import VmError
 from ..vm.acceleration import judge
 from ..vm.booting import boot, one_line
-from ..vm.catalogue import Catalogue, Kernel
+from ..vm.catalogue import Catalogue
+from ..vm.kernel import Kernel
 from ..vm.progress import Progress
 from ..vm.qemu import Shape
 from ..vm.warm import forget_failure

@@ -11,7 +11,7 @@ import pytest
 from pytest_bpfmaps.report.bpf_items import SELECTION, kernel_of
 
 if TYPE_CHECKING:
-    from pytest_bpfmaps.vm.catalogue import Kernel
+    from pytest_bpfmaps.vm.kernel import Kernel
     from pytest_bpfmaps.vm.selection import Guest
 
 

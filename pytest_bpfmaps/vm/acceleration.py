@@ -16,9 +16,9 @@ from typing import IO
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.stored import own, read_json, write_json
 from pytest_bpfmaps.vm.architecture import architecture
-from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.child_process import die_with, waited_for_processor
 from pytest_bpfmaps.vm.host_cpu import KVM
+from pytest_bpfmaps.vm.kernel import Kernel
 from pytest_bpfmaps.vm.qemu import find_qemu
 from pytest_bpfmaps.vm.qemu_features import features
 from pytest_bpfmaps.vm.waiting import only_one

@@ -12,8 +12,8 @@ from typing import Any
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.stored import write
-from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.child_process import stopped_process, waited_for_processor
+from pytest_bpfmaps.vm.kernel import Kernel
 from pytest_bpfmaps.vm.qemu import Machine, advice, is_final
 from pytest_bpfmaps.vm.rpc import Lines
 

@@ -12,7 +12,7 @@ from pytest_bpfmaps.errors import BpfError, VmBootError
 from pytest_bpfmaps.vm.acceleration import Verdict
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.boot_progress import MORE_TIME, wait_for_word
-from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.kernel import Kernel
 from pytest_bpfmaps.vm.qemu import Machine, Shape, find_qemu
 from pytest_bpfmaps.vm.qemu_features import features
 from pytest_bpfmaps.vm.rpc import Lines

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages
+from pytest_bpfmaps.vm.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernel import Kernel, Packages
 from pytest_bpfmaps.vm.progress import Progress
 
 

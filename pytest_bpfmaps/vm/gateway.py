@@ -29,9 +29,10 @@ from pytest_bpfmaps.vm import journal
 from pytest_bpfmaps.vm.acceleration import Verdict, judge
 from pytest_bpfmaps.vm.answers import answer
 from pytest_bpfmaps.vm.booting import Attempt, boot
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, check_content
+from pytest_bpfmaps.vm.catalogue import Catalogue, check_content
 from pytest_bpfmaps.vm.child_process import die_with_parent, stopped_process, waited_for_processor
 from pytest_bpfmaps.vm.greeting import CHUNK, Greeting, pump
+from pytest_bpfmaps.vm.kernel import Kernel
 from pytest_bpfmaps.vm.phases import Countdown, Phase, Step, Watch
 from pytest_bpfmaps.vm.qemu import END_SECONDS, Machine, Shape
 from pytest_bpfmaps.vm.requests import Requests

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import oci, staging
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages, check_name
-from pytest_bpfmaps.vm.importer import copy_package
+from pytest_bpfmaps.vm.catalogue import Catalogue, check_name
+from pytest_bpfmaps.vm.container_kernel import build, packages_of
+from pytest_bpfmaps.vm.kernel import Kernel, Packages
 from pytest_bpfmaps.vm.progress import Progress
-from pytest_bpfmaps.vm.tree import complete
 
 _REGISTRY = re.compile(r"(?:oci|docker)://(?P<reference>[^\s]+)")
 _REFERENCE = re.compile(
@@ -74,26 +74,8 @@ def _parse(spec: str) -> tuple[Path, str | None]:
 def _in_layout(layout: oci.Layout, tag: str | None, digest: str | None, progress: Progress) -> _Found:
     image = layout.image(tag if digest is None else None, digest)
     source = f"oci:{layout.path}" + (f":{tag}" if tag else "")
-    packages = _packages(layout.path.name, tag or "", image.sha256)
+    packages = packages_of(layout.path.name, tag or "", image.sha256)
     return _Found(source, packages, lambda tree: build(image, tree, source, progress, packages))
-
-
-def _packages(name: str, version: str, digest: str) -> Packages:
-    return ((("name", name), ("sha256", digest), ("version", version)),)
-
-
-def build(
-    image: oci.Image, tree: Path, source: str, progress: Progress, packages: Packages | None = None
-) -> None:
-    """Fill the folder `tree` with the kernel of `image`. Raises VmError when it has none."""
-    packages = packages or _packages(image.layout.path.name, "", image.sha256)
-    progress.step(f"unpacking {source}")
-    with tempfile.TemporaryDirectory(dir=tree.parent) as work:
-        root = Path(work, "root")
-        root.mkdir()
-        image.unpack(root)
-        copy_package(root, tree, source)
-    complete(tree, source=source, packages=[dict(p) for p in packages], progress=progress)
 
 
 def _in_registry(spec: str, reference: str, digest: str | None, progress: Progress) -> _Found:
@@ -105,7 +87,7 @@ def _in_registry(spec: str, reference: str, digest: str | None, progress: Progre
     progress.step(f"{spec}: asking the registry")
     digest = digest or match["digest"] or _ask(spec, reference)
     exact = f"{match['name']}@sha256:{digest}"
-    packages = _packages(match["name"], match["tag"] or "", digest)
+    packages = packages_of(match["name"], match["tag"] or "", digest)
 
     def copy(tree: Path) -> None:
         progress.step(f"{spec}: getting {exact}")

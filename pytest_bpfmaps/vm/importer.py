@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import oci
-from pytest_bpfmaps.vm.image import FIX, read_image
+from pytest_bpfmaps.vm import container_kernel, oci
+from pytest_bpfmaps.vm.image import FIX
+from pytest_bpfmaps.vm.kernel_files import built_image, copy_image, copy_modules, copy_package, packaged_image
 from pytest_bpfmaps.vm.progress import Progress
-from pytest_bpfmaps.vm.tree import FORMAT, complete, find_image
-from pytest_bpfmaps.vm.unpack import SUFFIXES, fingerprints, place, unpack
-
-# Where a kernel build leaves its bootable image, by architecture.
-_BUILT_IMAGES = ("arch/x86/boot/bzImage", "arch/arm64/boot/Image")
+from pytest_bpfmaps.vm.tree import FORMAT, complete
+from pytest_bpfmaps.vm.unpack import SUFFIXES, fingerprints, unpack
 
 
 def import_path(path: Path, tree: Path, progress: Progress, more: Sequence[Path] = ()) -> None:
@@ -46,10 +43,8 @@ def import_path(path: Path, tree: Path, progress: Progress, more: Sequence[Path]
 
 
 def _copy_container(path: Path, tree: Path, progress: Progress) -> None:
-    from pytest_bpfmaps.vm import images
-
     with oci.opened(path, tree.parent) as layout:
-        images.build(layout.image(), tree, str(path), progress)
+        container_kernel.build(layout.image(), tree, str(path), progress)
 
 
 def _is_package(path: Path) -> bool:
@@ -60,9 +55,9 @@ def _copy(path: Path, tree: Path) -> None:
     if _is_package(path):
         unpack(path, tree)
     elif path.is_file():
-        release = _copy_image(path, tree)
+        release = copy_image(path, tree)
         if path.parent.name == "boot":  # installed or unpacked: its modules are a folder away
-            _copy_modules(path.parent.parent, release, tree)
+            copy_modules(path.parent.parent, release, tree)
     elif built_image(path) is not None:
         _copy_build(path, tree)
     else:
@@ -81,54 +76,11 @@ def fingerprint(path: Path) -> str:
     return "stamp-" + sha256(text.encode()).hexdigest()[:16]
 
 
-def built_image(folder: Path) -> Path | None:
-    """The bootable image of a kernel build tree, or None."""
-    return next((folder / name for name in _BUILT_IMAGES if (folder / name).is_file()), None)
-
-
-def _copy_image(path: Path, tree: Path, config: Path | None = None) -> str:
-    image = read_image(path)
-    boot = tree / "boot"
-    boot.mkdir(parents=True, exist_ok=True)
-    stem = "vmlinuz" if image.format == "bzImage" else "vmlinux"
-    shutil.copyfile(path, boot / f"{stem}-{image.release}")
-    beside = [path.with_name(f"config-{image.release}"), path.with_name("config")]
-    for file in [config] if config else beside:
-        if file.is_file():
-            shutil.copyfile(file, boot / f"config-{image.release}")
-            break
-    return image.release
-
-
-def copy_package(root: Path, tree: Path, source: str) -> None:
-    """Copy image, configuration and modules of the unpacked package below `root` into `tree`."""
-    image = packaged_image(root)
-    if image is None:
-        raise VmError(
-            "cannot add kernel",
-            on=source,
-            why=f"it has neither boot/vmlinuz nor {_BUILT_IMAGES[0]}",
-            fix="name an unpacked kernel package or a kernel tree that is built, or the image itself",
-        )
-    _copy_modules(root, _copy_image(image, tree), tree)
-
-
-def _copy_modules(root: Path, release: str, tree: Path) -> None:
-    for prefix in ("lib/modules", "usr/lib/modules"):
-        for folder, _, names in os.walk(root / prefix / release):
-            for name in names:
-                file = Path(folder, name)
-                target = place(PurePosixPath(file.relative_to(root)))
-                if target is not None and file.is_file() and not (tree / target).exists():
-                    (tree / target).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(file, tree / target)
-
-
 def _copy_build(path: Path, tree: Path) -> None:
     """What ``make install modules_install`` would do, without make, from the list that the build wrote."""
     image = built_image(path)
     assert image is not None
-    release = _copy_image(image, tree, path / ".config")
+    release = copy_image(image, tree, path / ".config")
     target = tree / "lib/modules" / release
     order = path / "modules.order"
     if not order.is_file():
@@ -143,10 +95,3 @@ def _copy_build(path: Path, tree: Path) -> None:
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
         if (path / name).is_file():
             shutil.copyfile(path / name, target / name)
-
-
-def packaged_image(folder: Path) -> Path | None:
-    """The kernel image of an unpacked package, or None."""
-    beside_modules = (p for lib in ("lib", "usr/lib") for p in folder.glob(f"{lib}/modules/*/vmlinuz"))
-    bare = folder / "boot/vmlinuz"  # of a container image
-    return find_image(folder) or next(beside_modules, None) or (bare if bare.is_file() else None)

@@ -19,11 +19,11 @@ from pathlib import Path
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import alarm, bytecode
 from pytest_bpfmaps.vm.architecture import architecture
-from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.cpio import Cpio
 from pytest_bpfmaps.vm.decompress import decompress_module
 from pytest_bpfmaps.vm.elf import Elf
 from pytest_bpfmaps.vm.guest import CANNOT_MOUNT
+from pytest_bpfmaps.vm.kernel import Kernel
 
 MODULES = ("virtio_console", "9pnet_virtio", "9p", "overlay")  # and that of the bus
 MOST_OF_A_MODULE = 256 << 20  # bytes, unpacked; the largest, with all of its debug information, has 100 MB

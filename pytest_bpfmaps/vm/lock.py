@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.errors import VmError, closest
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages, check_name
+from pytest_bpfmaps.vm.catalogue import Catalogue, check_name
 from pytest_bpfmaps.vm.fetching import fetch, fetchable
 from pytest_bpfmaps.vm.grammar import checked
+from pytest_bpfmaps.vm.kernel import Kernel, Packages
 from pytest_bpfmaps.vm.progress import Progress
 
 DEFAULT = Path("kernels.lock")

@@ -15,8 +15,9 @@ from filelock import Timeout
 from pytest_bpfmaps.errors import VmError, closest
 from pytest_bpfmaps.vm import sources, staging
 from pytest_bpfmaps.vm.apt import AptError, AptRoot, need_commands
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages, check_name
+from pytest_bpfmaps.vm.catalogue import Catalogue, check_name
 from pytest_bpfmaps.vm.grammar import checked
+from pytest_bpfmaps.vm.kernel import Kernel, Packages
 from pytest_bpfmaps.vm.progress import Progress
 from pytest_bpfmaps.vm.tree import complete
 from pytest_bpfmaps.vm.unpack import sha256_of, unpack_deb

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_bpfmaps.vm.catalogue import Kernel
+    from pytest_bpfmaps.vm.kernel import Kernel
 
 HOST = "host"
 IDLE = "idle"  # a worker that takes the place of one that is not to be replaced

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import staging
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, Packages, check_name
+from pytest_bpfmaps.vm.catalogue import Catalogue, check_name
+from pytest_bpfmaps.vm.kernel import Kernel, Packages
 from pytest_bpfmaps.vm.progress import Progress
 from pytest_bpfmaps.vm.tree import complete
 from pytest_bpfmaps.vm.unpack import fingerprints, unpack_deb

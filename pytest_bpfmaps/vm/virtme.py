@@ -21,8 +21,9 @@ from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.stored import digest, discard, own, place, read, read_json, write_json
 from pytest_bpfmaps.vm import bytecode
 from pytest_bpfmaps.vm.architecture import architecture
-from pytest_bpfmaps.vm.catalogue import Kernel, check_content
+from pytest_bpfmaps.vm.catalogue import check_content
 from pytest_bpfmaps.vm.child_process import die_with
+from pytest_bpfmaps.vm.kernel import Kernel
 from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, here, network_arguments
 from pytest_bpfmaps.vm.qemu_features import features
 from pytest_bpfmaps.vm.waiting import only_one

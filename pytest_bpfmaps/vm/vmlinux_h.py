@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_bpfmaps.errors import VmError
 
 if TYPE_CHECKING:
-    from pytest_bpfmaps.vm.catalogue import Kernel
+    from pytest_bpfmaps.vm.kernel import Kernel
 
 NEWEST, PER_KERNEL, HOST = "newest", "per-kernel", "host"
 RUNNING = "/sys/kernel/btf/vmlinux"

@@ -25,9 +25,10 @@ from pytest_bpfmaps.stored import own
 from pytest_bpfmaps.vm import initramfs, states
 from pytest_bpfmaps.vm.architecture import architecture
 from pytest_bpfmaps.vm.boot_progress import boot_error, if_stopped, wait_for_word
-from pytest_bpfmaps.vm.catalogue import Kernel, check_content
+from pytest_bpfmaps.vm.catalogue import check_content
 from pytest_bpfmaps.vm.child_process import die_with
 from pytest_bpfmaps.vm.host_cpu import host_cpu
+from pytest_bpfmaps.vm.kernel import Kernel
 from pytest_bpfmaps.vm.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, network_arguments
 from pytest_bpfmaps.vm.qemu_features import QemuFeatures, features
 from pytest_bpfmaps.vm.rpc import Lines

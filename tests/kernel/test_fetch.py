@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+from pytest_bpfmaps.vm.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernel import Kernel
 
 pytestmark = pytest.mark.skipif(not shutil.which("apt-get"), reason="needs apt and a Debian mirror")
 

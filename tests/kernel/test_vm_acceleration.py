@@ -14,7 +14,8 @@ from qemus import emulating
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.stored import read_json, write_json
 from pytest_bpfmaps.vm import acceleration
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel
+from pytest_bpfmaps.vm.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernel import Kernel
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 USABLE = acceleration.KVM.exists() and os.access(acceleration.KVM, os.R_OK | os.W_OK)

@@ -11,7 +11,7 @@ from pytest_bpfmaps import vm
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import acceleration, virtme, warm
 from pytest_bpfmaps.vm.architecture import ARCHITECTURES, architecture
-from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.kernel import Kernel
 from pytest_bpfmaps.vm.qemu import find_qemu
 
 

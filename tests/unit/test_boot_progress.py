@@ -14,8 +14,8 @@ import pytest
 from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.vm import boot_progress, warm
 from pytest_bpfmaps.vm.boot_progress import BootProgress, wait_for_word
-from pytest_bpfmaps.vm.catalogue import Kernel
 from pytest_bpfmaps.vm.child_process import waited_for_processor
+from pytest_bpfmaps.vm.kernel import Kernel
 from pytest_bpfmaps.vm.qemu import Machine
 from pytest_bpfmaps.vm.rpc import Lines
 

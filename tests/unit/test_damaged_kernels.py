@@ -19,7 +19,8 @@ from kernel_files import bzimage, package_files, write
 from pytest_bpfmaps import cli, stored
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import vmlinux_h
-from pytest_bpfmaps.vm.catalogue import Catalogue, Kernel, check_content
+from pytest_bpfmaps.vm.catalogue import Catalogue, check_content
+from pytest_bpfmaps.vm.kernel import Kernel
 from pytest_bpfmaps.vm.lock import write as write_lock
 
 pytestmark = [

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm import warm
-from pytest_bpfmaps.vm.catalogue import Kernel
+from pytest_bpfmaps.vm.kernel import Kernel
 from pytest_bpfmaps.vm.monitor import Monitor
 from pytest_bpfmaps.vm.qemu import Shape
 
