@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Generator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Count where reports come together."""
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(KernelTable(config), "bpfmaps-kernels")
+        table = KernelTable(config)
+        config.pluginmanager.register(table, "bpfmaps-kernels")
+        config.pluginmanager.register(LastLine(table), "bpfmaps-last-line")
 
 
 class KernelTable:
@@ -69,7 +72,7 @@ class KernelTable:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """A test that no kernel of several could run makes the run fail; write the summary."""
-        if len(self.kernels) > 1 and self.never_ran() and exitstatus == pytest.ExitCode.OK:
+        if self.never_ran() and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         path = self._config.getoption("bpf_summary") or self._config.getini("bpf_summary")
         if path and self.kernels:
@@ -110,7 +113,9 @@ class KernelTable:
         return lines
 
     def never_ran(self) -> list[str]:
-        """Tests for which every kernel lacks something, without those that ``bpf_allow_never_ran`` names."""
+        """Tests that no kernel of several has all for, without those that ``bpf_allow_never_ran`` names."""
+        if len(self.kernels) < 2:
+            return []
         allowed = self._config.getini("bpf_allow_never_ran")
         return [
             test
@@ -148,6 +153,25 @@ class KernelTable:
         lines += [f"- {test}: ran on no kernel" for test in self.never_ran()]
         with path.open("a") as file:  # as CI's step summary wants it
             file.write("\n".join(lines) + "\n")
+
+
+class LastLine:
+    """Says at the end why a run has failed in which no test did."""
+
+    def __init__(self, table: KernelTable) -> None:
+        self._table = table
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
+        """Print it, after all that others print."""
+        result = yield
+        if count := len(self._table.never_ran()):
+            tests, them = ("a test", "it") if count == 1 else (f"{count} tests", "them")
+            terminalreporter.line(f"FAILED: {tests} ran on no kernel", red=True)
+            terminalreporter.line(
+                f"  -> add a kernel that has what is missing, or list {them} in bpf_allow_never_ran", red=True
+            )
+        return result
 
 
 def _cell(counts: Counter[str]) -> str:
