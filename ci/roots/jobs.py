@@ -40,7 +40,9 @@ class Job:
 
 def _clang(version: str, *suites: str, wheel: str = "") -> Job:
     name = f"clang-{version}"
-    tests = f"{_GALLERY} tests/unit/test_compiler*.py --bpf-clang={name}"
+    arenas = "tests/gallery/test_shared_list.py::*"  # need clang 19
+    allowed = f"-o bpf_allow_never_ran='{arenas}'"
+    tests = f"{_GALLERY} tests/unit/test_compiler*.py --bpf-clang={name} {allowed}"
     elsewhere = f"--from {name}=FOLDER, with {name} in its bin/, as LLVM's own builds have it"
     return Job("clang", version, suites, (name,), f"{_SETUP} && {tests}", elsewhere, wheel)
 
