@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler, find_source
+from pytest_bpfmaps.elf import Elf
 from pytest_bpfmaps.errors import CompileError
 
 CLANGS = sorted({os.path.basename(path) for path in glob.glob("/usr/bin/clang-[0-9][0-9]")}) or ["clang"]
@@ -264,6 +265,14 @@ ATOMICS = {
 }
 
 
+def instructions(made: bytes) -> bytes:
+    """Those of an object's functions; beside them Debian's clang 18 notes its whole command line."""
+    elf = Elf(made)
+    text = elf.section(".text")
+    assert text is not None
+    return elf.content(text)
+
+
 @pytest.mark.parametrize("clang", CLANGS)
 @pytest.mark.parametrize("name", ATOMICS)
 def test_newer_instructions_are_given_where_the_source_needs_them(clang: str, name: str) -> None:
@@ -278,6 +287,6 @@ def test_newer_instructions_are_given_where_the_source_needs_them(clang: str, na
     assert [line.split(" is ")[0] for line in said] == (["p.bpf.c:4: warning: '-mcpu=v3'"] if refused else [])
     assert not (refused and name == "added")
     if refused:
-        assert plain == newer
+        assert instructions(plain) == instructions(newer)
         with pytest.raises(CompileError):
             compiler.compile(CompileRequest(code=code, name="p.bpf.c", cflags=("-mcpu=v2",)))
