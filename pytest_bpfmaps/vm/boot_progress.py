@@ -73,21 +73,21 @@ def wait_for_word(
 ) -> Any:
     """What comes with `word` from a guest that boots; all else that it sends is left out.
 
-    Raises VmBootError when the guest ends or makes no progress, VmError when it takes more than `timeout`
-    seconds, for which `fix` is the remedy.
+    Raises VmBootError when the guest ends or makes no progress, VmError when the word comes more than
+    `timeout` seconds after the machine was started, for which `fix` is the remedy.
     """
-    progress, deadline = BootProgress(machine, kernel), time.monotonic() + timeout
+    progress, deadline = BootProgress(machine, kernel), machine.started + timeout
     ended = os.pidfd_open(machine.process.pid)
     try:
         while True:
             ready = select.select([control.fd, ended], [], [], _LOOK_SECONDS)[0]
+            if time.monotonic() > deadline:
+                raise final(boot_error(machine, kernel, f"the guest was not ready after {timeout:g} s", fix))
             if control.fd in ready and (message := control.receive()) is not None and word in message:
                 return message[word]
             if ended in ready:
                 raise _ended(machine, kernel)
             progress.check()
-            if time.monotonic() > deadline:
-                raise final(boot_error(machine, kernel, f"the guest was not ready after {timeout:g} s", fix))
     finally:
         os.close(ended)
 

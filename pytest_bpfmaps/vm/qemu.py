@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ class Machine:
 
     What starts one (virtme-ng) only makes the QEMU command, for `arch`; everything from the process on is the
     same for all. QEMU gets `descriptors` of this process too. Its monitor is to be on `MONITOR_CHANNEL`,
-    where an answer may take `patience` seconds. `version` is QEMU's, for messages.
+    where an answer may take `patience` seconds. `version` is QEMU's, for messages; `started` is when it was
+    started, as `time.monotonic` counts.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Machine:
         channels = _channel_arguments(architecture(arch), fds)
         self.command = [*command, *channels]
         parent = os.getpid()
+        self.started = time.monotonic()
         try:
             self.process = subprocess.Popen(
                 self.command,

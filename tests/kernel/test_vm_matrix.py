@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -229,14 +228,13 @@ def test_a_kernel_that_does_not_boot_is_an_error_and_the_host_runs_on(pytester: 
 def test_doctor_names_an_option_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "kernels").mkdir()
     monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
-    for seconds, row, parts in (
-        ("0.001", "*6.1 boots * the guest was not ready after 0.*", ("kernels/6.1", "kvm.json")),
-        ("60", "*ok  6.1 boots *", ("warm",)),  # a saved one may be ready before the first look at the clock
+    for name in ("kernels/6.1", "kvm.json", "warm"):
+        if (CACHE / name).exists():
+            (tmp_path / name).symlink_to(CACHE / name)
+    for seconds, row in (
+        ("0.001", "*6.1 boots * the guest was not ready after 0.*"),
+        ("60", "*ok  6.1 boots *"),
     ):
-        for name in parts:
-            if (CACHE / name).exists():
-                shutil.rmtree(tmp_path / name, ignore_errors=True)
-                (tmp_path / name).symlink_to(CACHE / name)
         command = [Path(sys.executable).with_name("bpfmaps"), "doctor", "--vm", "--timeout", seconds]
         said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
         pytest.LineMatcher(said.splitlines()).fnmatch_lines([row])

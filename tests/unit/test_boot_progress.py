@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import time
@@ -78,6 +79,14 @@ time.sleep(60)
 @pytest.mark.parametrize("machine", [SLOW_WORD], indirect=True)
 def test_lines_are_progress_for_as_long_as_they_come(machine: Machine) -> None:
     assert wait(machine) == 1
+
+
+@pytest.mark.parametrize("machine", [SLOW_WORD], indirect=True)
+def test_a_word_that_came_too_late_is_too_late_whenever_one_looks(machine: Machine) -> None:
+    """How quick this process was to look must not decide."""
+    assert select.select([machine.control], [], [], 60)[0]
+    with pytest.raises(VmError, match="the guest was not ready after 1 s"):
+        wait(machine, 1.0)
 
 
 @pytest.mark.parametrize("machine", ["while True: print('again')"], indirect=True)
