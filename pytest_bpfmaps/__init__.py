@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import (
+from pytest_bpfmaps.errors import (
     AmbiguousNameError,
     AttachError,
     BpfError,
@@ -34,7 +34,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .kernel.retvals import (
+    from pytest_bpfmaps.kernel.retvals import (
         BPF_DROP,
         BPF_FLOW_DISSECTOR_CONTINUE,
         BPF_LWT_REROUTE,
@@ -157,7 +157,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """What programs return, by name; imported when a test wants it."""
     if name in __all__:
-        from .kernel import retvals
+        from pytest_bpfmaps.kernel import retvals
 
         return getattr(retvals, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

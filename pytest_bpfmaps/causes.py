@@ -8,22 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .elf import STB_WEAK, Elf
-from .kernel.features import probe
-from .kernel.known_names import is_function, is_helper
-from .kernel.mounts import has_sysfs, how_to_mount
-from .kernel.running import release
-from .kernel.section_names import SECTIONS, near_sections
-from .kernel.since import since
-from .kernel.types import MapType, ProgramType
-from .kernel.vmlinux import FUNC, NoTypesError, has_type
-from .libbpf import ffi, lib, version
-from .maps.refused import EMPTY, Attributes, explain_refused_map
-from .maps.shapes import shape_of
-from .verifier import Rejection
+from pytest_bpfmaps.elf import STB_WEAK, Elf
+from pytest_bpfmaps.kernel.features import probe
+from pytest_bpfmaps.kernel.known_names import is_function, is_helper
+from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
+from pytest_bpfmaps.kernel.running import release
+from pytest_bpfmaps.kernel.section_names import SECTIONS, near_sections
+from pytest_bpfmaps.kernel.since import since
+from pytest_bpfmaps.kernel.types import MapType, ProgramType
+from pytest_bpfmaps.kernel.vmlinux import FUNC, NoTypesError, has_type
+from pytest_bpfmaps.libbpf import ffi, lib, version
+from pytest_bpfmaps.maps.refused import EMPTY, Attributes, explain_refused_map
+from pytest_bpfmaps.maps.shapes import shape_of
+from pytest_bpfmaps.verifier import Rejection
 
 if TYPE_CHECKING:
-    from .objects import OpenedObject
+    from pytest_bpfmaps.objects import OpenedObject
 
 Answer = tuple[str, str | None]
 """Why, and what to do."""

@@ -30,7 +30,7 @@ def register(commands: Any) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from .doctor import all_checks, can_test
+    from pytest_bpfmaps.doctor import all_checks, can_test
 
     checks = list(all_checks(arguments.clang, boot=arguments.timeout if arguments.vm else None))
     able = can_test(checks)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .report.bpf_items import HOST, chosen, kernels_here
+from pytest_bpfmaps.report.bpf_items import HOST, chosen, kernels_here
 
 if TYPE_CHECKING:
-    from .selftests import Case
+    from pytest_bpfmaps.selftests import Case
 
 # Whether to compile a file at all is told by its text: the macros of bpf_misc.h or bpfmaps_expect.h
 _TAGS = re.compile(
@@ -63,9 +63,9 @@ class BpfSource(pytest.File):
                 yield BpfProgram.from_parent(self, name=name, case=case, kernel=kernel)
 
     def _cases(self) -> list[Case]:
-        from .compiler import CompileRequest
-        from .fixtures import compiler_of
-        from .selftests import cases_of
+        from pytest_bpfmaps.compiler import CompileRequest
+        from pytest_bpfmaps.fixtures import compiler_of
+        from pytest_bpfmaps.selftests import cases_of
 
         config = self.config
         request = CompileRequest(
@@ -94,8 +94,8 @@ class BpfProgram(pytest.Item):
         """Loads the program and compares."""
         from contextlib import nullcontext
 
-        from .report.skips import skip_for_want
-        from .selftests import anybody_loads, cannot_run, lacking
+        from pytest_bpfmaps.report.skips import skip_for_want
+        from pytest_bpfmaps.selftests import anybody_loads, cannot_run, lacking
 
         # a guest is ours alone, so its switch may be turned for the time of a test
         with nullcontext() if self.bpf_kernel == HOST else anybody_loads():
@@ -110,9 +110,9 @@ class BpfProgram(pytest.Item):
             pytest.skip(f"all is as expected, but {', '.join(unchecked)} could not be checked")
 
     def _run(self) -> list[str]:
-        from .errors import ExpectationError
-        from .fixtures import is_portable
-        from .selftests import run_case, spares_checks
+        from pytest_bpfmaps.errors import ExpectationError
+        from pytest_bpfmaps.fixtures import is_portable
+        from pytest_bpfmaps.selftests import run_case, spares_checks
 
         try:
             return run_case(self.case, portable=is_portable(self.config))
@@ -134,7 +134,7 @@ class BpfProgram(pytest.Item):
 
 
 def _message(excinfo: pytest.ExceptionInfo[BaseException]) -> str:
-    from .errors import BpfError
+    from pytest_bpfmaps.errors import BpfError
 
     return str(excinfo.value) if isinstance(excinfo.value, BpfError) else ""
 
@@ -159,7 +159,7 @@ def _matches(config: pytest.Config) -> frozenset[Path]:
 
 def _check_names(paths: Iterable[Path]) -> None:
     """pytest can neither keep nor print the name of a test that is no text."""
-    from .errors import shown
+    from pytest_bpfmaps.errors import shown
 
     for path in sorted(paths):
         if not str(path).isprintable():

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
-from .btf import BtfType, Codec, Codecs, Kind, Record
-from .btf.absent import without
-from .btf.codec import IntCodec
-from .btf.field import Field
-from .btf.record import StructCodec
-from .btf.sequences import ArrayCodec
-from .errors import MapTypeError
-from .kernel.running import release
-from .kernel.types import ProgramType
+from pytest_bpfmaps.btf import BtfType, Codec, Codecs, Kind, Record
+from pytest_bpfmaps.btf.absent import without
+from pytest_bpfmaps.btf.codec import IntCodec
+from pytest_bpfmaps.btf.field import Field
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.btf.sequences import ArrayCodec
+from pytest_bpfmaps.errors import MapTypeError
+from pytest_bpfmaps.kernel.running import release
+from pytest_bpfmaps.kernel.types import ProgramType
 
 # <linux/bpf.h>: they only ever grow at the end. "@16": a union's alternative, at that offset.
 _LAYOUTS = {

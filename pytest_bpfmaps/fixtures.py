@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from .compiler import Compiler
-    from .harness import Bpf
-    from .kernel.handle import RunningKernel
-    from .triggers.cgroup import Cgroup
-    from .triggers.netns import NetNsFactory
-    from .triggers.process import ProcessFactory
-    from .vm.vmlinux_h import Setting
+    from pytest_bpfmaps.compiler import Compiler
+    from pytest_bpfmaps.harness import Bpf
+    from pytest_bpfmaps.kernel.handle import RunningKernel
+    from pytest_bpfmaps.triggers.cgroup import Cgroup
+    from pytest_bpfmaps.triggers.netns import NetNsFactory
+    from pytest_bpfmaps.triggers.process import ProcessFactory
+    from pytest_bpfmaps.vm.vmlinux_h import Setting
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def bpf_session(request: pytest.FixtureRequest) -> Iterator[Bpf]:
 @pytest.fixture(scope="session")
 def bpf_kernel() -> RunningKernel:
     """The kernel that the test runs on; see `pytest_bpfmaps.kernel.handle.RunningKernel`."""
-    from .kernel.handle import RunningKernel
+    from pytest_bpfmaps.kernel.handle import RunningKernel
 
     return RunningKernel()
 
@@ -48,7 +48,7 @@ def bpf_kernel() -> RunningKernel:
 @pytest.fixture
 def bpf_netns() -> Iterator[NetNsFactory]:
     """Makes network namespaces for one test: ``bpf_netns()``; see `pytest_bpfmaps.triggers.netns.NetNs`."""
-    from .triggers.netns import NetNsFactory
+    from pytest_bpfmaps.triggers.netns import NetNsFactory
 
     with NetNsFactory() as factory:
         yield factory
@@ -60,13 +60,13 @@ def bpf_cgroup(request: pytest.FixtureRequest) -> Iterator[Cgroup]:
 
     Skips the test where no version 2 hierarchy is mounted.
     """
-    from .errors import UnsupportedError
-    from .triggers.cgroup import new_cgroup
+    from pytest_bpfmaps.errors import UnsupportedError
+    from pytest_bpfmaps.triggers.cgroup import new_cgroup
 
     try:
         group = new_cgroup()
     except UnsupportedError as error:
-        from .report.skips import skip_for_want
+        from pytest_bpfmaps.report.skips import skip_for_want
 
         skip_for_want(request.node, "cgroup v2", f"{error.why}; {error.fix}")
     with group as made:
@@ -79,7 +79,7 @@ def bpf_process() -> Iterator[ProcessFactory]:
 
     See `pytest_bpfmaps.triggers.process.PausedProcess`.
     """
-    from .triggers.process import ProcessFactory
+    from pytest_bpfmaps.triggers.process import ProcessFactory
 
     with ProcessFactory() as factory:
         yield factory
@@ -92,14 +92,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     And one marked `bpf_fresh_kernel` on the running kernel, which nobody starts for it.
     """
     if item.get_closest_marker("bpf_fresh_kernel") and not in_guest():
-        from .report.skips import skip_for_want
+        from pytest_bpfmaps.report.skips import skip_for_want
 
         skip_for_want(
             item, "a fresh kernel", "needs a kernel of its own, which a guest has: --bpf-kernel=6.1"
         )
     for mark in item.iter_markers("bpf_requires"):
-        from .kernel.handle import missing_features
-        from .report.skips import skip_for_want
+        from pytest_bpfmaps.kernel.handle import missing_features
+        from pytest_bpfmaps.report.skips import skip_for_want
 
         features = dict(mark.kwargs)
         wanted = features.pop("clang", ())
@@ -112,7 +112,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
-    from .harness import Bpf
+    from pytest_bpfmaps.harness import Bpf
 
     folders = [config.rootpath / p for p in config.getini("bpf_paths")]
     portable = is_portable(config)
@@ -129,28 +129,28 @@ def _clang(config: pytest.Config) -> str | None:
 
 def in_guest() -> bool:
     """Whether this process is a guest's worker."""
-    from .vm.rpc import Host
+    from pytest_bpfmaps.vm.rpc import Host
 
     return Host.connect() is not None
 
 
 @cache
 def _lacking_clang(clang: str | None, expression: str) -> str | None:
-    from .compiler.abilities import lacking_ability
+    from pytest_bpfmaps.compiler.abilities import lacking_ability
 
     return lacking_ability(compiler_for(clang), expression)
 
 
 def is_portable(config: pytest.Config) -> bool:
     """Whether what libbpf would refuse is an error here, too."""
-    from .report.skips import is_strict
+    from pytest_bpfmaps.report.skips import is_strict
 
     return bool(config.getini("bpf_portable")) or is_strict(config)
 
 
 def vmlinux_setting(config: pytest.Config) -> Setting:
     """What ``vmlinux.h`` comes from in this process; a worker was told by the process that has it."""
-    from .vm.vmlinux_h import Setting
+    from pytest_bpfmaps.vm.vmlinux_h import Setting
 
     given = getattr(config, "workerinput", {}).get("bpfmaps", {}).get("vmlinux")
     named = config.getoption("bpf_vmlinux")
@@ -161,7 +161,7 @@ def vmlinux_setting(config: pytest.Config) -> Setting:
 def compiler_of(config: pytest.Config) -> Compiler:
     """The run's compiler."""
     if config.pluginmanager.has_plugin("terminalreporter"):  # no worker has one
-        from .report.machine import show_lines
+        from pytest_bpfmaps.report.machine import show_lines
 
         show_lines(config)
     return compiler_for(_clang(config), is_portable(config), vmlinux_setting(config))
@@ -173,17 +173,17 @@ def compiler_for(clang: str | None, portable: bool = False, vmlinux: Setting | N
 
     `vmlinux` says what ``vmlinux.h`` comes from, by default the newest kernel.
     """
-    from .vm.rpc import Host, RemoteCompiler
+    from pytest_bpfmaps.vm.rpc import Host, RemoteCompiler
 
     host = Host.connect()
     if host is not None:
         return RemoteCompiler(host, portable=portable)
     from functools import partial
 
-    from .compiler import LocalCompiler
-    from .compiler.local import show_warnings
-    from .vm.staging import InUse
-    from .vm.vmlinux_h import Setting
+    from pytest_bpfmaps.compiler import LocalCompiler
+    from pytest_bpfmaps.compiler.local import show_warnings
+    from pytest_bpfmaps.vm.staging import InUse
+    from pytest_bpfmaps.vm.vmlinux_h import Setting
 
     setting, used = vmlinux or Setting(), []
 

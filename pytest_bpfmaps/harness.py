@@ -10,17 +10,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from .compiler import Compiler, CompileRequest, find_source
-from .errors import CaptureTimeoutError, CompileError, VerifierError
-from .events.printk import Printk
-from .kernel.running import timeout_scale
-from .leaks import keep
-from .maps import Map, map_by_id, pinned_map
-from .maps.create import CType, create_map
-from .maps.pins import Pins
-from .maps.registry import maps_by_name
-from .objects import LoadedObject, OpenedObject
-from .output import Output
+from pytest_bpfmaps.compiler import Compiler, CompileRequest, find_source
+from pytest_bpfmaps.errors import CaptureTimeoutError, CompileError, VerifierError
+from pytest_bpfmaps.events.printk import Printk
+from pytest_bpfmaps.kernel.running import timeout_scale
+from pytest_bpfmaps.leaks import keep
+from pytest_bpfmaps.maps import Map, map_by_id, pinned_map
+from pytest_bpfmaps.maps.create import CType, create_map
+from pytest_bpfmaps.maps.pins import Pins
+from pytest_bpfmaps.maps.registry import maps_by_name
+from pytest_bpfmaps.objects import LoadedObject, OpenedObject
+from pytest_bpfmaps.output import Output
 
 Source = str | PathLike[str]
 Closeable = TypeVar("Closeable", bound="contextlib.AbstractContextManager[Any]")
@@ -164,7 +164,7 @@ class Bpf:
         `AssertionError`) when the programs are accepted or a pattern is missing, and what `load` raises for
         other reasons.
         """
-        from .rejections import expect_rejection
+        from pytest_bpfmaps.rejections import expect_rejection
 
         wanted: Sequence[Any] = patterns
         if source is not None and options.get("code") is not None:

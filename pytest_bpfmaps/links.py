@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from .errors import AttachError, UnsupportedError
-from .kernel.link_details import watched_at
-from .kernel.link_types import LinkType, attach_type_name
-from .leaks import forget, forget_pin, is_kept, keep, note, note_pin
-from .libbpf import check, ffi, lib
+from pytest_bpfmaps.errors import AttachError, UnsupportedError
+from pytest_bpfmaps.kernel.link_details import watched_at
+from pytest_bpfmaps.kernel.link_types import LinkType, attach_type_name
+from pytest_bpfmaps.leaks import forget, forget_pin, is_kept, keep, note, note_pin
+from pytest_bpfmaps.libbpf import check, ffi, lib
 
 if TYPE_CHECKING:
-    from .maps.pins import Pins
+    from pytest_bpfmaps.maps.pins import Pins
 
 
 class Attachable(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from .errors import NameLookupError, closest
+from pytest_bpfmaps.errors import NameLookupError, closest
 
 T = TypeVar("T")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 
-from .compiler.portability import tell
-from .errors import BpfError, UnsupportedError
-from .events.printk import Printk, PrintkLog
-from .objects import OpenedObject
-from .objects.mended import refused_formats
-from .programs import Program
+from pytest_bpfmaps.compiler.portability import tell
+from pytest_bpfmaps.errors import BpfError, UnsupportedError
+from pytest_bpfmaps.events.printk import Printk, PrintkLog
+from pytest_bpfmaps.objects import OpenedObject
+from pytest_bpfmaps.objects.mended import refused_formats
+from pytest_bpfmaps.programs import Program
 
 _FORMAT = re.compile(r"\._{3,4}fmt(?:\.\d+)?$")  # what bpf_printk calls its variables
 

@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .errors import LoadError
-from .libbpf import ffi, lib, to_str
-from .maps.info import MapInfo, map_info
-from .maps.pins import Pins, differences
-from .named import Named
+from pytest_bpfmaps.errors import LoadError
+from pytest_bpfmaps.libbpf import ffi, lib, to_str
+from pytest_bpfmaps.maps.info import MapInfo, map_info
+from pytest_bpfmaps.maps.pins import Pins, differences
+from pytest_bpfmaps.named import Named
 
 if TYPE_CHECKING:
-    from .objects import MapSpec
+    from pytest_bpfmaps.objects import MapSpec
 
 _MISMATCH = "couldn't reuse pinned map"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from .fixtures import *  # noqa: F403 - pytest finds fixtures in a plugin's own names
-from .report.bpf_items import (
+from pytest_bpfmaps.fixtures import *  # noqa: F403 - pytest finds fixtures in a plugin's own names
+from pytest_bpfmaps.report.bpf_items import (
     COLLECTED,
     GUESTS,
     HOST,
@@ -100,7 +100,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Decide which kernels; have pytest-xdist wait until it is known what there is to do on each."""
     if hasattr(config, "workerinput"):
         if config.workerinput.get("bpfmaps", {}).get("kernel", HOST) != HOST:
-            from .report.others import settle_in_guest
+            from pytest_bpfmaps.report.others import settle_in_guest
 
             settle_in_guest(config.workerinput)
         return
@@ -108,14 +108,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if patterns in ([], ["auto"]):
         _have_workers_wait(config)
         return  # decided when it is known whether there are BPF tests
-    from .errors import VmError
-    from .vm.selection import select
+    from pytest_bpfmaps.errors import VmError
+    from pytest_bpfmaps.vm.selection import select
 
     try:
         selection = select(patterns)
         config.stash[SELECTION] = selection
         if selection.guests and not _only_looks(config):
-            from .report.guests import Guests
+            from pytest_bpfmaps.report.guests import Guests
 
             config.stash[GUESTS] = Guests(config, selection, guest_options(config))
     except VmError as error:
@@ -126,10 +126,10 @@ def _have_workers_wait(config: pytest.Config) -> None:
     """With ``-n``, where BPF programs can't be loaded here: what pytest-xdist starts may be a guest."""
     if not _only_distributes(config) or _only_looks(config):
         return
-    from .report.auto import refusal
+    from pytest_bpfmaps.report.auto import refusal
 
     if refusal():
-        from .report.workers import Workers
+        from pytest_bpfmaps.report.workers import Workers
 
         config.stash[WORKERS] = Workers(config)
 
@@ -170,14 +170,14 @@ def pytest_configure(config: pytest.Config) -> None:
         "whether they appear or not.",
     )
     if config.getini("bpf_allow_kernel_warnings"):
-        from .report.kernel_log import allowed
+        from pytest_bpfmaps.report.kernel_log import allowed
 
         allowed(config)  # refuses a wrong one before anything runs
     given = getattr(config, "workerinput", {}).get("bpfmaps")
     if given is not None:
         config.stash[NAMES] = tuple(given["kernels"])
         config.stash[KERNEL] = given["kernel"]
-        from .report.worker import Worker
+        from pytest_bpfmaps.report.worker import Worker
 
         config.pluginmanager.register(Worker(config, given), "bpfmaps-worker")
         return
@@ -192,7 +192,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """The kernels that this run is for, and what this machine lacks."""
-    from .report.machine import lacking
+    from pytest_bpfmaps.report.machine import lacking
 
     lines = [f"bpfmaps: kernels host ({os.uname().release})"]
     if GUESTS in config.stash:
@@ -219,9 +219,9 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
 
 
 def _vmlinux_line(config: pytest.Config) -> str:
-    from .errors import VmError
-    from .fixtures import vmlinux_setting
-    from .report.machine import vmlinux_line
+    from pytest_bpfmaps.errors import VmError
+    from pytest_bpfmaps.fixtures import vmlinux_setting
+    from pytest_bpfmaps.report.machine import vmlinux_line
 
     try:
         return vmlinux_line(config, vmlinux_setting(config).choose())
@@ -257,7 +257,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("bpf_kernels") is None or not uses_bpf(getattr(item, "fixturenames", ())):
             continue
-        from .report.wanted_kernels import warn_of_unknown
+        from pytest_bpfmaps.report.wanted_kernels import warn_of_unknown
 
         warn_of_unknown(config, item, chosen(config))
         if not fitting(config, item):
@@ -273,20 +273,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if config.getoption("collectonly"):
         if SELECTION in config.stash:
-            from .report.foreseen import look_ahead
+            from pytest_bpfmaps.report.foreseen import look_ahead
 
             look_ahead(session)
         return
     has_bpf = any(map(is_bpf_item, session.items))
     if has_bpf:
-        from .report import root_folder
-        from .report.kernel_log import watch
+        from pytest_bpfmaps.report import root_folder
+        from pytest_bpfmaps.report.kernel_log import watch
 
         watch(config)
         config.pluginmanager.register(root_folder, "bpfmaps-root-folder")
     if GUESTS in config.stash:
         config.stash[GUESTS].begin(session)
     elif not chosen(config) and (WORKERS in config.stash or has_bpf):
-        from .report.auto import settle
+        from pytest_bpfmaps.report.auto import settle
 
         settle(session)

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from .attach import attach_program
-from .attach.sections import teach_unknown
-from .btf import Codecs
-from .contexts import context_codec, return_codec
-from .errors import ClosedError, LoadError, NameLookupError, closest
-from .kernel.runs import LOADED
-from .kernel.types import ProgramType
-from .libbpf import check, ffi, lib, to_str
-from .links import Link
-from .maps.pins import Pins
-from .run import Runnable, RunResult, run_program
-from .streams import Streams
+from pytest_bpfmaps.attach import attach_program
+from pytest_bpfmaps.attach.sections import teach_unknown
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.contexts import context_codec, return_codec
+from pytest_bpfmaps.errors import ClosedError, LoadError, NameLookupError, closest
+from pytest_bpfmaps.kernel.runs import LOADED
+from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.libbpf import check, ffi, lib, to_str
+from pytest_bpfmaps.links import Link
+from pytest_bpfmaps.maps.pins import Pins
+from pytest_bpfmaps.run import Runnable, RunResult, run_program
+from pytest_bpfmaps.streams import Streams
 
 _SETTINGS = ("type", "expected_attach_type", "flags", "autoload")
 

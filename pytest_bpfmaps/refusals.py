@@ -8,27 +8,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .attach.sections import kind
-from .btf.lines import source_lines
-from .causes import NO_SECTION, absent_weak, explain_log, refused_helper, refused_map, refused_program_type
-from .contexts import context_codec, may_be_program, refused_field
-from .declared import line_of_call, line_of_extern, line_of_map, line_of_program, line_of_section, use_of
-from .elf import STT_FUNC, Elf
-from .errors import LoadError, VerifierError
-from .kernel.names import explain_no_type
-from .kernel.privilege import refusal_hint
-from .kernel.unloaded import explain_unloaded
-from .libbpf.calls import as_errno, reason
-from .paths import objects_dir
-from .relocations import explain_relocation, missing_name
-from .second_look import log_of_rejected
-from .verifier import Advice, Rejection, advise, advise_closer, parse_log
-from .verifier.buffers import LogBuffer
+from pytest_bpfmaps.attach.sections import kind
+from pytest_bpfmaps.btf.lines import source_lines
+from pytest_bpfmaps.causes import (
+    NO_SECTION,
+    absent_weak,
+    explain_log,
+    refused_helper,
+    refused_map,
+    refused_program_type,
+)
+from pytest_bpfmaps.contexts import context_codec, may_be_program, refused_field
+from pytest_bpfmaps.declared import (
+    line_of_call,
+    line_of_extern,
+    line_of_map,
+    line_of_program,
+    line_of_section,
+    use_of,
+)
+from pytest_bpfmaps.elf import STT_FUNC, Elf
+from pytest_bpfmaps.errors import LoadError, VerifierError
+from pytest_bpfmaps.kernel.names import explain_no_type
+from pytest_bpfmaps.kernel.privilege import refusal_hint
+from pytest_bpfmaps.kernel.unloaded import explain_unloaded
+from pytest_bpfmaps.libbpf.calls import as_errno, reason
+from pytest_bpfmaps.paths import objects_dir
+from pytest_bpfmaps.relocations import explain_relocation, missing_name
+from pytest_bpfmaps.second_look import log_of_rejected
+from pytest_bpfmaps.verifier import Advice, Rejection, advise, advise_closer, parse_log
+from pytest_bpfmaps.verifier.buffers import LogBuffer
 
 if TYPE_CHECKING:
-    from .btf import Codecs
-    from .objects import OpenedObject
-    from .programs import ProgramSpec
+    from pytest_bpfmaps.btf import Codecs
+    from pytest_bpfmaps.objects import OpenedObject
+    from pytest_bpfmaps.programs import ProgramSpec
 
 _FAILED_PROGRAM = re.compile(r"^prog '([^']+)': ", re.MULTILINE)
 _NO_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from .errors import ExpectationError, VerifierError
-from .objects import OpenedObject
-from .second_look import log_of_accepted
-from .verifier.messages import Mismatch, by_regex, mismatch
+from pytest_bpfmaps.errors import ExpectationError, VerifierError
+from pytest_bpfmaps.objects import OpenedObject
+from pytest_bpfmaps.second_look import log_of_accepted
+from pytest_bpfmaps.verifier.messages import Mismatch, by_regex, mismatch
 
 Pattern = str | re.Pattern[str]
 _TAIL = 20  # lines

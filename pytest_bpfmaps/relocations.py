@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from .errors import BpfError, closest
-from .kernel.fields import names_at, names_in
-from .kernel.running import release
+from pytest_bpfmaps.errors import BpfError, closest
+from pytest_bpfmaps.kernel.fields import names_at, names_in
+from pytest_bpfmaps.kernel.running import release
 
 Answer = tuple[str, str]
 """Why, and what to do."""

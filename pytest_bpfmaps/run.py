@@ -11,17 +11,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .btf import Codec
-from .btf.codec import BoolCodec
-from .btf.enums import EnumCodec
-from .contexts import decode_context, encode_context
-from .errors import BpfError, LoadError, MapTypeError, MapValueError, NoValueError, UnsupportedError
-from .kernel.retvals import NAMES
-from .kernel.running import release
-from .kernel.types import ProgramType
-from .libbpf import ffi, lib, opts
-from .libbpf.calls import failure, reason
-from .libbpf.syscalls import address, bpf, pack
+from pytest_bpfmaps.btf import Codec
+from pytest_bpfmaps.btf.codec import BoolCodec
+from pytest_bpfmaps.btf.enums import EnumCodec
+from pytest_bpfmaps.contexts import decode_context, encode_context
+from pytest_bpfmaps.errors import (
+    BpfError,
+    LoadError,
+    MapTypeError,
+    MapValueError,
+    NoValueError,
+    UnsupportedError,
+)
+from pytest_bpfmaps.kernel.retvals import NAMES
+from pytest_bpfmaps.kernel.running import release
+from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.libbpf import ffi, lib, opts
+from pytest_bpfmaps.libbpf.calls import failure, reason
+from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
 
 _LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 _BATCH = 64  # frames, the kernel's own default

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from .kernel.running import is_emulated
-from .libbpf import capture_log, ffi, lib
-from .verifier import advise, parse_log
-from .verifier.buffers import LEVEL_INSTRUCTIONS, WHOLE_SIZES, LogBuffer
+from pytest_bpfmaps.kernel.running import is_emulated
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib
+from pytest_bpfmaps.verifier import advise, parse_log
+from pytest_bpfmaps.verifier.buffers import LEVEL_INSTRUCTIONS, WHOLE_SIZES, LogBuffer
 
 if TYPE_CHECKING:
-    from .objects import OpenedObject
+    from pytest_bpfmaps.objects import OpenedObject
 
 
 _OF_MAPS = (

@@ -15,23 +15,23 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from .btf import Btf
-from .btf.decl_tags import function_tags
-from .elf import SHF_EXECINSTR, STT_FUNC, Elf
-from .errors import ExpectationError, LoadError
-from .kernel.features import Feature, probe
-from .kernel.privilege import effective_capabilities, only_capabilities
-from .kernel.types import MapType, ProgramType
-from .libbpf import capture_log, ffi, lib, syscalls
-from .objects import OpenedObject
-from .objects.object_file import walk
-from .programs import Program
-from .refusals import explain_load
-from .rejections import tail, unlike
-from .run import WITHOUT_PACKET
-from .verifier.buffers import WHOLE_SIZES, LogBuffer
-from .verifier.expectations import FLAGS, Expectation, Expected, expected_of
-from .verifier.messages import Message, mismatch
+from pytest_bpfmaps.btf import Btf
+from pytest_bpfmaps.btf.decl_tags import function_tags
+from pytest_bpfmaps.elf import SHF_EXECINSTR, STT_FUNC, Elf
+from pytest_bpfmaps.errors import ExpectationError, LoadError
+from pytest_bpfmaps.kernel.features import Feature, probe
+from pytest_bpfmaps.kernel.privilege import effective_capabilities, only_capabilities
+from pytest_bpfmaps.kernel.types import MapType, ProgramType
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib, syscalls
+from pytest_bpfmaps.objects import OpenedObject
+from pytest_bpfmaps.objects.object_file import walk
+from pytest_bpfmaps.programs import Program
+from pytest_bpfmaps.refusals import explain_load
+from pytest_bpfmaps.rejections import tail, unlike
+from pytest_bpfmaps.run import WITHOUT_PACKET
+from pytest_bpfmaps.verifier.buffers import WHOLE_SIZES, LogBuffer
+from pytest_bpfmaps.verifier.expectations import FLAGS, Expectation, Expected, expected_of
+from pytest_bpfmaps.verifier.messages import Message, mismatch
 
 _PACKET = bytes(64)  # TEST_DATA_LEN
 _SKB_SIZE, _SKB_DATA_END = 192, 80  # of struct __sk_buff in <linux/bpf.h>

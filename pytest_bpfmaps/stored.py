@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import CacheError
-from .paths import cache_dir
+from pytest_bpfmaps.errors import CacheError
+from pytest_bpfmaps.paths import cache_dir
 
 _OTHERS_MAY_WRITE = 0o022
 _DIGITS = 32

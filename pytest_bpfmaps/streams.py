@@ -5,9 +5,9 @@ The kernel writes there too: to stderr, when a program faults in its arena or is
 
 from __future__ import annotations
 
-from .errors import UnsupportedError, strerror
-from .libbpf import ffi
-from .libbpf.syscalls import address, bpf, pack
+from pytest_bpfmaps.errors import UnsupportedError, strerror
+from pytest_bpfmaps.libbpf import ffi
+from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
 
 _READ_BY_FD = 37  # BPF_PROG_STREAM_READ_BY_FD
 _NUMBERS = {"stdout": 1, "stderr": 2}

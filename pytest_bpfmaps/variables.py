@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from . import BPF_F_LOCK
-from .btf import Codec, Codecs, Kind
-from .btf.kernel_fields import LOCKS, is_kernel_field, kernel_fields
-from .errors import (
+from pytest_bpfmaps import BPF_F_LOCK
+from pytest_bpfmaps.btf import Codec, Codecs, Kind
+from pytest_bpfmaps.btf.kernel_fields import LOCKS, is_kernel_field, kernel_fields
+from pytest_bpfmaps.errors import (
     ENOTSUPP,
     AmbiguousNameError,
     ClosedError,
@@ -25,8 +25,8 @@ from .errors import (
     UnsupportedError,
     closest,
 )
-from .libbpf import check, ffi, lib
-from .libbpf.calls import reason
+from pytest_bpfmaps.libbpf import check, ffi, lib
+from pytest_bpfmaps.libbpf.calls import reason
 
 _READ_ONLY = (".rodata", ".kconfig")
 _FIRST = ffi.new("uint32_t *", 0)  # a section is an array of one element

@@ -6,15 +6,15 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import AttachError, UnsupportedError, closest
-from ..kernel.privilege import refusal_hint
-from ..libbpf import capture_log, ffi, lib
-from ..libbpf.calls import reason
-from ..links import Link
-from . import cgroup, network, sockets, tracing
-from .kinds import check_kind, no_target
-from .refusal import Target, show_target
-from .sections import section_for
+from pytest_bpfmaps.attach import cgroup, network, sockets, tracing
+from pytest_bpfmaps.attach.kinds import check_kind, no_target
+from pytest_bpfmaps.attach.refusal import Target, show_target
+from pytest_bpfmaps.attach.sections import section_for
+from pytest_bpfmaps.errors import AttachError, UnsupportedError, closest
+from pytest_bpfmaps.kernel.privilege import refusal_hint
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.links import Link
 
 
 def attach_program(handle: Any, on: str, section: str, type: Any, target: Target) -> Link:

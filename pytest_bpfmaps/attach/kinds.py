@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from ..errors import AttachError
-from ..kernel.types import ProgramType
-from .refusal import Target, show_target
-from .sections import kind
+from pytest_bpfmaps.attach.refusal import Target, show_target
+from pytest_bpfmaps.attach.sections import kind
+from pytest_bpfmaps.errors import AttachError
+from pytest_bpfmaps.kernel.types import ProgramType
 
 _EXAMPLES = {
     "interface": 'an interface: attach(interface="veth0")',

@@ -5,18 +5,19 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from ..errors import ENOTSUPP, closest
-from ..kernel.names import (
+from pytest_bpfmaps.attach import uprobes
+from pytest_bpfmaps.errors import ENOTSUPP, closest
+from pytest_bpfmaps.kernel.names import (
     explain_no_type,
     functions,
     traceable_functions,
     tracepoint_names,
 )
-from ..kernel.running import release
-from ..kernel.targets import probe_target
-from ..kernel.tracefs import no_tracefs, tracefs
-from ..kernel.unloaded import explain_unloaded
-from ..kernel.vmlinux import (
+from pytest_bpfmaps.kernel.running import release
+from pytest_bpfmaps.kernel.targets import probe_target
+from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
+from pytest_bpfmaps.kernel.unloaded import explain_unloaded
+from pytest_bpfmaps.kernel.vmlinux import (
     FUNC,
     TYPEDEF,
     NoTypesError,
@@ -25,7 +26,6 @@ from ..kernel.vmlinux import (
     raw_tracepoint_arguments,
     vmlinux_btf,
 )
-from . import uprobes
 
 Target = dict[str, Any]
 Answer = tuple[str, str | None] | None

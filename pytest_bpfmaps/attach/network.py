@@ -5,13 +5,20 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from ..kernel.link_types import AttachType
-from ..kernel.types import ProgramType
-from ..libbpf import capture_log, ffi, lib
-from ..links import FdLink, Link
-from . import tc
-from .refusal import Target, programs_at, refused
-from .targets import choose, create_link, descriptor_of, interface_of, program_type, refuse_keys
+from pytest_bpfmaps.attach import tc
+from pytest_bpfmaps.attach.refusal import Target, programs_at, refused
+from pytest_bpfmaps.attach.targets import (
+    choose,
+    create_link,
+    descriptor_of,
+    interface_of,
+    program_type,
+    refuse_keys,
+)
+from pytest_bpfmaps.kernel.link_types import AttachType
+from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib
+from pytest_bpfmaps.links import FdLink, Link
 
 XDP_MODES = {"skb": 1 << 1, "native": 1 << 2, "offload": 1 << 3}  # <linux/if_link.h>, XDP_FLAGS_*_MODE
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import AttachError, closest
-from ..libbpf import ffi, lib, opts
-from ..libbpf.calls import reason
-from ..libbpf.syscalls import perf_event_open
-from ..links import Link
-from .uprobes import process_id
+from pytest_bpfmaps.attach.uprobes import process_id
+from pytest_bpfmaps.errors import AttachError, closest
+from pytest_bpfmaps.libbpf import ffi, lib, opts
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.libbpf.syscalls import perf_event_open
+from pytest_bpfmaps.links import Link
 
 Target = dict[str, Any]
 

@@ -6,11 +6,11 @@ import errno
 import os
 from typing import Any
 
-from ..errors import AttachError
-from ..kernel.privilege import refusal_hint
-from ..kernel.types import ProgramType
-from ..libbpf import ffi, lib, to_str
-from ..libbpf.calls import as_errno, reason
+from pytest_bpfmaps.errors import AttachError
+from pytest_bpfmaps.kernel.privilege import refusal_hint
+from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.libbpf import ffi, lib, to_str
+from pytest_bpfmaps.libbpf.calls import as_errno, reason
 
 Target = dict[str, Any]
 

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from ..kernel.probe_programs import SLEEPABLE
-from ..kernel.section_types import NEWER, newer_section
-from ..kernel.types import ProgramType
-from ..libbpf import ffi, lib, to_str, version
+from pytest_bpfmaps.kernel.probe_programs import SLEEPABLE
+from pytest_bpfmaps.kernel.section_types import NEWER, newer_section
+from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.libbpf import ffi, lib, to_str, version
 
 Target = dict[str, Any]
 

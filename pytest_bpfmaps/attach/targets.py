@@ -11,12 +11,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ..errors import AttachError, closest
-from ..kernel.namespaces import inside_netns
-from ..kernel.types import ProgramType
-from ..libbpf import capture_log, lib, opts
-from ..libbpf.calls import reason
-from .refusal import Target, show_target
+from pytest_bpfmaps.attach.refusal import Target, show_target
+from pytest_bpfmaps.errors import AttachError, closest
+from pytest_bpfmaps.kernel.namespaces import inside_netns
+from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.libbpf import capture_log, lib, opts
+from pytest_bpfmaps.libbpf.calls import reason
 
 
 def program_type(handle: Any) -> ProgramType | int:

@@ -7,17 +7,17 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import AttachError, UnsupportedError, closest
-from ..kernel.privilege import refusal_hint
-from ..kernel.types import ProgramType
-from ..libbpf import capture_log, ffi
-from ..libbpf.calls import as_errno, reason
-from ..links import Link
-from . import iterators, kprobes, perf, tracepoints, uprobes
-from .kinds import no_target
-from .missing import explain_missing
-from .refusal import Target, show_target
-from .sections import default_target, kind
+from pytest_bpfmaps.attach import iterators, kprobes, perf, tracepoints, uprobes
+from pytest_bpfmaps.attach.kinds import no_target
+from pytest_bpfmaps.attach.missing import explain_missing
+from pytest_bpfmaps.attach.refusal import Target, show_target
+from pytest_bpfmaps.attach.sections import default_target, kind
+from pytest_bpfmaps.errors import AttachError, UnsupportedError, closest
+from pytest_bpfmaps.kernel.privilege import refusal_hint
+from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.libbpf import capture_log, ffi
+from pytest_bpfmaps.libbpf.calls import as_errno, reason
+from pytest_bpfmaps.links import Link
 
 Way = Callable[[Any, Target, str], Any]
 

@@ -10,16 +10,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ..errors import AttachError, closest
-from ..kernel.binaries import find_binary, mapped_files, usdt_names
-from ..kernel.elf_file import ElfError
-from ..kernel.elf_functions import Ambiguous, ElfFunctions, Function, elf_functions
-from ..kernel.ifuncs import NotChosen, chosen_code
-from ..libbpf import ffi, lib, opts
-from ..libbpf.syscalls import address, bpf, pack
-from ..links import FdLink
-from .kprobes import check_cookies, returns
-from .refusal import show_target
+from pytest_bpfmaps.attach.kprobes import check_cookies, returns
+from pytest_bpfmaps.attach.refusal import show_target
+from pytest_bpfmaps.errors import AttachError, closest
+from pytest_bpfmaps.kernel.binaries import find_binary, mapped_files, usdt_names
+from pytest_bpfmaps.kernel.elf_file import ElfError
+from pytest_bpfmaps.kernel.elf_functions import Ambiguous, ElfFunctions, Function, elf_functions
+from pytest_bpfmaps.kernel.ifuncs import NotChosen, chosen_code
+from pytest_bpfmaps.libbpf import ffi, lib, opts
+from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
+from pytest_bpfmaps.links import FdLink
 
 Target = dict[str, Any]
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import NoValueError
-from .codec import Buffer, Codec
-from .field import Field
-from .record import StructCodec
-from .sequences import ArrayCodec, BytesCodec, TextCodec
+from pytest_bpfmaps.btf.codec import Buffer, Codec
+from pytest_bpfmaps.btf.field import Field
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.btf.sequences import ArrayCodec, BytesCodec, TextCodec
+from pytest_bpfmaps.errors import NoValueError
 
 
 class AbsentCodec(Codec):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from ..errors import MapValueError
-from .codec import Codec, IntCodec, wrong_type
+from pytest_bpfmaps.btf.codec import Codec, IntCodec, wrong_type
+from pytest_bpfmaps.errors import MapValueError
 
 NETWORK_ORDER = frozenset({"__be32", "be32", "in_addr_t"})
 """Types of numbers that C programs keep in network byte order."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import MapValueError, UnsupportedError
-from .codec import BoolCodec, Buffer, Codec, FloatCodec, IntCodec, WideIntCodec
-from .record import StructCodec
-from .sequences import ArrayCodec, BytesCodec, TextCodec
+from pytest_bpfmaps.btf.codec import BoolCodec, Buffer, Codec, FloatCodec, IntCodec, WideIntCodec
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.btf.sequences import ArrayCodec, BytesCodec, TextCodec
+from pytest_bpfmaps.errors import MapValueError, UnsupportedError
 
 
 def numpy() -> Any:

@@ -12,8 +12,8 @@ import sys
 from array import array
 from typing import Any
 
-from ..errors import MapOverflowError, MapTypeError
-from .listed import ListedBool, ListedFloat
+from pytest_bpfmaps.btf.listed import ListedBool, ListedFloat
+from pytest_bpfmaps.errors import MapOverflowError, MapTypeError
 
 Buffer = bytes | bytearray | memoryview
 NOT_ZERO, ROUNDED, UP_TO_NUL, EXACT = STRENGTHS = range(4)

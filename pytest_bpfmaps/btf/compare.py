@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import BpfError
-from .addresses import AddressCodec
-from .codec import Codec, IntCodec, WideIntCodec
-from .flexible import FlexibleArrayCodec
-from .sequences import ArrayCodec, BytesCodec
+from pytest_bpfmaps.btf.addresses import AddressCodec
+from pytest_bpfmaps.btf.codec import Codec, IntCodec, WideIntCodec
+from pytest_bpfmaps.btf.flexible import FlexibleArrayCodec
+from pytest_bpfmaps.btf.sequences import ArrayCodec, BytesCodec
+from pytest_bpfmaps.errors import BpfError
 
 
 def same(codec: Codec | None, value: Any, wanted: Any) -> bool:

@@ -5,7 +5,7 @@ clang 14 and later write them. https://docs.kernel.org/bpf/btf.html#btf-kind-dec
 
 from __future__ import annotations
 
-from .types import Btf, Kind
+from pytest_bpfmaps.btf.types import Btf, Kind
 
 _WHOLE = -1  # the component that a tag is for: the function itself, not one of its arguments
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from .types import Btf, Kind
+from pytest_bpfmaps.btf.types import Btf, Kind
 
 _MAGIC, _VERSION, _HEADER_SIZE = 0xEB9F, 1, 24
 VAR_STATIC, VAR_GLOBAL = 0, 1

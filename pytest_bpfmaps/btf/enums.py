@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from ..errors import MapValueError, closest
-from .codec import BoolCodec, Buffer, Codec, IntCodec, checked_int, int_range
+from pytest_bpfmaps.btf.codec import BoolCodec, Buffer, Codec, IntCodec, checked_int, int_range
+from pytest_bpfmaps.errors import MapValueError, closest
 
 
 class EnumCodec(IntCodec):

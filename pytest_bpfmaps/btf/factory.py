@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 
-from ..errors import NameLookupError, UnsupportedError, closest
-from .addresses import NETWORK_ORDER, AddressCodec
-from .codec import BoolCodec, Codec, FloatCodec, IntCodec, WideIntCodec
-from .enums import BitfieldCodec, EnumCodec
-from .field import Field
-from .flexible import FlexibleArrayCodec
-from .kernel_fields import is_kernel_field
-from .record import StructCodec
-from .sequences import ArrayCodec, BytesCodec, TextCodec
-from .types import MODIFIERS, Btf, BtfType, Kind, Member
+from pytest_bpfmaps.btf.addresses import NETWORK_ORDER, AddressCodec
+from pytest_bpfmaps.btf.codec import BoolCodec, Codec, FloatCodec, IntCodec, WideIntCodec
+from pytest_bpfmaps.btf.enums import BitfieldCodec, EnumCodec
+from pytest_bpfmaps.btf.field import Field
+from pytest_bpfmaps.btf.flexible import FlexibleArrayCodec
+from pytest_bpfmaps.btf.kernel_fields import is_kernel_field
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.btf.sequences import ArrayCodec, BytesCodec, TextCodec
+from pytest_bpfmaps.btf.types import MODIFIERS, Btf, BtfType, Kind, Member
+from pytest_bpfmaps.errors import NameLookupError, UnsupportedError, closest
 
 Choice = tuple[tuple[int, int], ...]
 _SIGNED, _CHAR, _BOOL = 1, 2, 4

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .codec import Buffer, Codec
+from pytest_bpfmaps.btf.codec import Buffer, Codec
 
 
 @dataclass(frozen=True, slots=True)

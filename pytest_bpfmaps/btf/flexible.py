@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import MapValueError
-from .codec import Buffer, Codec
-from .sequences import ArrayCodec, BytesCodec, TextCodec
+from pytest_bpfmaps.btf.codec import Buffer, Codec
+from pytest_bpfmaps.btf.sequences import ArrayCodec, BytesCodec, TextCodec
+from pytest_bpfmaps.errors import MapValueError
 
 
 class FlexibleArrayCodec(Codec):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .types import Btf, Kind
+from pytest_bpfmaps.btf.types import Btf, Kind
 
 # the kernel hides these from user space and keeps them when a value is written
 KERNEL_FIELDS = frozenset(

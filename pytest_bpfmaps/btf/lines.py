@@ -9,8 +9,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..elf import Elf
-from .types import Btf
+from pytest_bpfmaps.btf.types import Btf
+from pytest_bpfmaps.elf import Elf
 
 _HEADER = struct.Struct("=HBBIIIII")
 

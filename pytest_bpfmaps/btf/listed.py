@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from .values import Values
+from pytest_bpfmaps.btf.values import Values
 
 
 class Listed:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import MapValueError
-from .codec import EXACT, NOT_ZERO, STRENGTHS
-from .field import Field
+from pytest_bpfmaps.btf.codec import EXACT, NOT_ZERO, STRENGTHS
+from pytest_bpfmaps.btf.field import Field
+from pytest_bpfmaps.errors import MapValueError
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from functools import cached_property
 from itertools import repeat
 from typing import Any, ClassVar
 
-from ..errors import MapTypeError, MapValueError, NameLookupError, closest
-from .addresses import is_address, packed_address
-from .codec import Buffer, Codec, FloatCodec, IntCodec, wrong_type
-from .compare import same
-from .field import Field, arrange, first_alternatives, needed, positions, suffice
-from .listed import Listed
-from .members import Member, write_members
+from pytest_bpfmaps.btf.addresses import is_address, packed_address
+from pytest_bpfmaps.btf.codec import Buffer, Codec, FloatCodec, IntCodec, wrong_type
+from pytest_bpfmaps.btf.compare import same
+from pytest_bpfmaps.btf.field import Field, arrange, first_alternatives, needed, positions, suffice
+from pytest_bpfmaps.btf.listed import Listed
+from pytest_bpfmaps.btf.members import Member, write_members
+from pytest_bpfmaps.errors import MapTypeError, MapValueError, NameLookupError, closest
 
 
 class _NotThere:

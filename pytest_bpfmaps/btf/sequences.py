@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import MapValueError
-from .codec import UP_TO_NUL, Buffer, Codec, IntCodec, checked_int, short, wrong_type
-from .listed import ListedText, ListedValues
-from .values import Values
+from pytest_bpfmaps.btf.codec import UP_TO_NUL, Buffer, Codec, IntCodec, checked_int, short, wrong_type
+from pytest_bpfmaps.btf.listed import ListedText, ListedValues
+from pytest_bpfmaps.btf.values import Values
+from pytest_bpfmaps.errors import MapValueError
 
 
 class BytesCodec(Codec):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..errors import LoadError
-from .types import MODIFIERS, Btf, BtfType, Kind
+from pytest_bpfmaps.btf.types import MODIFIERS, Btf, BtfType, Kind
+from pytest_bpfmaps.errors import LoadError
 
 _REFERENCE = {  # kinds whose last word is a type
     Kind.PTR,

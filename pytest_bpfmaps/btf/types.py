@@ -10,7 +10,7 @@ from enum import IntEnum
 from functools import cached_property
 from itertools import pairwise
 
-from ..errors import BpfError, LoadError
+from pytest_bpfmaps.errors import BpfError, LoadError
 
 _MAGIC = 0xEB9F
 _HEADER = struct.Struct("=HBBIIIII")

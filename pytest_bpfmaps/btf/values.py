@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from ..errors import MapTypeError
+from pytest_bpfmaps.errors import MapTypeError
 
 
 class Values(list[Any]):

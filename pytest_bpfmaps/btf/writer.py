@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from .types import Kind, Member
+from pytest_bpfmaps.btf.types import Kind, Member
 
 _MAGIC, _VERSION, _HEADER_SIZE = 0xEB9F, 1, 24
 

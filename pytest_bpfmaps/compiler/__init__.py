@@ -5,8 +5,8 @@ Nothing here knows about maps, programs or pytest.
 
 from __future__ import annotations
 
-from .local import LocalCompiler
-from .request import Compiler, CompileRequest
-from .sources import find_source
+from pytest_bpfmaps.compiler.local import LocalCompiler
+from pytest_bpfmaps.compiler.request import Compiler, CompileRequest
+from pytest_bpfmaps.compiler.sources import find_source
 
 __all__ = ["CompileRequest", "Compiler", "LocalCompiler", "find_source"]

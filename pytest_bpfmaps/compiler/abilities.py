@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ..errors import CompileError
-from .request import Compiler, CompileRequest
+from pytest_bpfmaps.compiler.request import Compiler, CompileRequest
+from pytest_bpfmaps.errors import CompileError
 
 _VERSION = re.compile(r"\(clang ([^)]+)\)")
 _REFUSED = "no such ability"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .portability import Finding
+from pytest_bpfmaps.compiler.portability import Finding
 
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "include")
 

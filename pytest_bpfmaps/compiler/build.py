@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import CompileError, shown, strerror
-from .assumed import Assumption, wanted
-from .clang import INSTALL, Clang, Outcome, run
-from .flags import flags_for
-from .hints import errors_first, missing_header, reason, remedy, without_repetitions
-from .inputs import SearchPath, check_name, parse_dependencies, parse_search_path
-from .request import CompileRequest
-from .undeclared import explain, shortened
+from pytest_bpfmaps.compiler.assumed import Assumption, wanted
+from pytest_bpfmaps.compiler.clang import INSTALL, Clang, Outcome, run
+from pytest_bpfmaps.compiler.flags import flags_for
+from pytest_bpfmaps.compiler.hints import errors_first, missing_header, reason, remedy, without_repetitions
+from pytest_bpfmaps.compiler.inputs import SearchPath, check_name, parse_dependencies, parse_search_path
+from pytest_bpfmaps.compiler.request import CompileRequest
+from pytest_bpfmaps.compiler.undeclared import explain, shortened
+from pytest_bpfmaps.errors import CompileError, shown, strerror
 
 _FRAME = re.compile(r"^ *#\d+ 0x.*\n?", re.MULTILINE)
 _CRASH = "PLEASE submit a bug report"

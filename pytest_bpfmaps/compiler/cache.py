@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..btf.dwarf import keep_local_types, kept_types
-from ..stored import digest, discard, place, read, read_checked, write_checked
-from .build import Built
-from .inputs import Inputs
-from .legacy import upgrade_file
+from pytest_bpfmaps.btf.dwarf import keep_local_types, kept_types
+from pytest_bpfmaps.compiler.build import Built
+from pytest_bpfmaps.compiler.inputs import Inputs
+from pytest_bpfmaps.compiler.legacy import upgrade_file
+from pytest_bpfmaps.stored import digest, discard, place, read, read_checked, write_checked
 
 _REMEMBERED = 32  # objects per source and options: one per kernel's BTF and per state of the headers
 _DAY = 86400

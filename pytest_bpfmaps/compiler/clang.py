@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import CompileError
+from pytest_bpfmaps.errors import CompileError
 
 _CLANG = re.compile(r"clang(?:-(\d+))?$")
 _LARGEST_FILE, _LONGEST_OUTPUT, _MEMORY = 256 << 20, 4 << 20, 4 << 30
@@ -99,7 +99,7 @@ def _newer(plain: str, numbered: dict[int, str], versions: Path) -> bool:
 
 
 def _major(clang: Clang, versions: Path) -> int:
-    from ..stored import digest, read_checked, write_checked
+    from pytest_bpfmaps.stored import digest, read_checked, write_checked
 
     memo = versions / digest(clang.identity)
     known = read_checked(memo)

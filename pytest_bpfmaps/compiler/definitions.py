@@ -7,9 +7,9 @@ import struct
 import sys
 from dataclasses import dataclass
 
-from ..btf.types import Btf, BtfType, Kind
-from ..elf import STT_OBJECT, Elf, Section, Symbol
-from ..errors import LoadError
+from pytest_bpfmaps.btf.types import Btf, BtfType, Kind
+from pytest_bpfmaps.elf import STT_OBJECT, Elf, Section, Symbol
+from pytest_bpfmaps.errors import LoadError
 
 _FIX = 'define the map anew: struct { __uint(type, …); __type(key, …); … } name SEC(".maps");'
 # iproute2's struct bpf_elf_map has names of its own

@@ -6,8 +6,8 @@ import functools
 import os
 import platform
 
-from ..errors import CompileError
-from .request import CompileRequest
+from pytest_bpfmaps.compiler.request import CompileRequest
+from pytest_bpfmaps.errors import CompileError
 
 # uname's machine -> the suffix of __TARGET_ARCH_* in libbpf's bpf_tracing.h
 _ARCHITECTURES = {

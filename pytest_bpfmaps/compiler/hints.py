@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from .clang import INSTALL
+from pytest_bpfmaps.compiler.clang import INSTALL
 
 _MISSING_HEADER = re.compile(r"(?:fatal )?error: '([^'\n]+)' file not found")
 _ERROR_COUNT = re.compile(r"^(?:\d+ warnings? and )?(\d+) errors? generated\.$", re.MULTILINE)

@@ -15,8 +15,8 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from ..errors import CompileError
-from ..stored import digest
+from pytest_bpfmaps.errors import CompileError
+from pytest_bpfmaps.stored import digest
 
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*(?:include|include_next|import|embed)[ \t]*"([^"\n]+)"', re.MULTILINE)
 _HAS_INCLUDE = re.compile(rb'__has_(?:include|include_next|embed)[ \t]*\([ \t]*["<]([^">\n]+)[">]')

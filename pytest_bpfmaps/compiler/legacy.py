@@ -11,9 +11,10 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
-from ..btf.editor import BtfEditor
-from ..btf.types import Kind
-from ..elf import (
+from pytest_bpfmaps.btf.editor import BtfEditor
+from pytest_bpfmaps.btf.types import Kind
+from pytest_bpfmaps.compiler.definitions import Definition, inner_of, is_legacy, read_definitions, refusal
+from pytest_bpfmaps.elf import (
     RELOCATION,
     SHF_ALLOC,
     SHF_EXECINSTR,
@@ -29,8 +30,7 @@ from ..elf import (
     Symbol,
     moved,
 )
-from ..errors import LoadError
-from .definitions import Definition, inner_of, is_legacy, read_definitions, refusal
+from pytest_bpfmaps.errors import LoadError
 
 _MAPS = ".maps"
 _NOTE = ".bpfmaps.legacy"  # a section of the upgraded object: the names of the maps that were legacy ones

@@ -9,9 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import CompileError, strerror
-from ..paths import objects_dir
-from ..stored import digest, discard, own, place, read, read_checked, scratch_folder, write_checked
+from pytest_bpfmaps.errors import CompileError, strerror
+from pytest_bpfmaps.paths import objects_dir
+from pytest_bpfmaps.stored import (
+    digest,
+    discard,
+    own,
+    place,
+    read,
+    read_checked,
+    scratch_folder,
+    write_checked,
+)
 
 _FORMAT = "2"
 
@@ -22,7 +31,7 @@ def link(objects: Sequence[Path], root: Path | None = None) -> Path:
     It has the name of the first. `root` is the cache (default: `paths.objects_dir`). Raises `CompileError`
     with the words of libbpf for objects that do not fit together.
     """
-    from ..libbpf import version
+    from pytest_bpfmaps.libbpf import version
 
     root = root or own(objects_dir())
     try:
@@ -76,7 +85,7 @@ def _names(objects: Sequence[Path]) -> str:
 
 
 def _link(objects: Sequence[Path], target: Path) -> None:
-    from ..libbpf import capture_log, ffi, lib
+    from pytest_bpfmaps.libbpf import capture_log, ffi, lib
 
     with capture_log() as log:
         linker = lib.bpf_linker__new(os.fsencode(target), ffi.NULL)

@@ -9,21 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from time import time_ns
 
-from ..errors import CompileError, shown, strerror
-from ..paths import objects_dir
-from ..stored import digest, own, scratch_folder, write
-from .assumed import assumptions_in
-from .build import Builder, Built
-from .cache import Entry, ObjectCache
-from .clang import Clang, find_clang
-from .collector import collect_sometimes
-from .flags import flags_for, surroundings
-from .inputs import Inputs, record
-from .link import link
-from .portability import tell
-from .request import CompileRequest
-from .sources import read_source
-from .vmlinux import VmlinuxFile
+from pytest_bpfmaps.compiler.assumed import assumptions_in
+from pytest_bpfmaps.compiler.build import Builder, Built
+from pytest_bpfmaps.compiler.cache import Entry, ObjectCache
+from pytest_bpfmaps.compiler.clang import Clang, find_clang
+from pytest_bpfmaps.compiler.collector import collect_sometimes
+from pytest_bpfmaps.compiler.flags import flags_for, surroundings
+from pytest_bpfmaps.compiler.inputs import Inputs, record
+from pytest_bpfmaps.compiler.link import link
+from pytest_bpfmaps.compiler.portability import tell
+from pytest_bpfmaps.compiler.request import CompileRequest
+from pytest_bpfmaps.compiler.sources import read_source
+from pytest_bpfmaps.compiler.vmlinux import VmlinuxFile
+from pytest_bpfmaps.errors import CompileError, shown, strerror
+from pytest_bpfmaps.paths import objects_dir
+from pytest_bpfmaps.stored import digest, own, scratch_folder, write
 
 _FORMAT = "3"  # of the cache; with a new number older entries are left to the collector
 _ATTEMPTS = 3

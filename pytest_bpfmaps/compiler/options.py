@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ..errors import CompileError
+from pytest_bpfmaps.errors import CompileError
 
 # Each may have "no-" in front. None takes a value.
 _SWITCHES = """

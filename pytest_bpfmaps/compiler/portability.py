@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..errors import PortabilityError, PortabilityWarning
+from pytest_bpfmaps.errors import PortabilityError, PortabilityWarning
 
 _told: set[Finding] = set()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..btf.soundness import check_soundness
-from ..elf import Elf
-from ..errors import LoadError
+from pytest_bpfmaps.btf.soundness import check_soundness
+from pytest_bpfmaps.elf import Elf
+from pytest_bpfmaps.errors import LoadError
 
 
 def check_object(data: bytes, on: str) -> None:

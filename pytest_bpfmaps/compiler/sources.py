@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..errors import CompileError, SourceNotFoundError, closest, shown, strerror
-from .request import CompileRequest
+from pytest_bpfmaps.compiler.request import CompileRequest
+from pytest_bpfmaps.errors import CompileError, SourceNotFoundError, closest, shown, strerror
 
 SUFFIXES = (".bpf.c", ".bpf.o")
 

@@ -6,7 +6,7 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
-from ..kernel import known_names
+from pytest_bpfmaps.kernel import known_names
 
 Answer = tuple[str, str]
 """Why, and what to do."""

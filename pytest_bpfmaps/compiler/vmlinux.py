@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import CompileError, strerror
-from ..stored import digest, discard, place, read, read_checked, scratch_folder, write_checked
+from pytest_bpfmaps.errors import CompileError, strerror
+from pytest_bpfmaps.stored import digest, discard, place, read, read_checked, scratch_folder, write_checked
 
 RUNNING_KERNEL = "/sys/kernel/btf/vmlinux"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -73,7 +73,7 @@ class VmlinuxFile:
         return folder
 
     def _write(self, target: Path) -> None:
-        from ..libbpf.dump import dump_header
+        from pytest_bpfmaps.libbpf.dump import dump_header
 
         with scratch_folder(self._root) as scratch:
             if _is_header(self.path):

@@ -6,16 +6,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..errors import VmError
-from ..vm.acceleration import judge
-from ..vm.booting import boot, one_line
-from ..vm.catalogue import Catalogue
-from ..vm.kernel import Kernel
-from ..vm.progress import Progress
-from ..vm.qemu import Shape
-from ..vm.warm import forget_failure
-from ..vm.ways import AUTO
-from .check import Check, State
+from pytest_bpfmaps.doctor.check import Check, State
+from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm.acceleration import judge
+from pytest_bpfmaps.vm.booting import boot, one_line
+from pytest_bpfmaps.vm.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernel import Kernel
+from pytest_bpfmaps.vm.progress import Progress
+from pytest_bpfmaps.vm.qemu import Shape
+from pytest_bpfmaps.vm.warm import forget_failure
+from pytest_bpfmaps.vm.ways import AUTO
 
 MORE_TIME = "`bpfmaps doctor --vm --timeout SECONDS` gives it more time"
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from ..errors import BpfError
+from pytest_bpfmaps.errors import BpfError
 
 
 class State(StrEnum):

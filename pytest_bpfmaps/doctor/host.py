@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import CompileError, UnsupportedError
-from ..kernel import features, privilege, running
-from ..kernel.log import PATH, KernelLog
-from ..kernel.mounts import has_sysfs, how_to_mount
-from ..kernel.tracefs import no_tracefs, tracefs
-from ..kernel.types import ProgramType
-from .check import Check, State, ask
-from .packages import install
+from pytest_bpfmaps.doctor.check import Check, State, ask
+from pytest_bpfmaps.doctor.packages import install
+from pytest_bpfmaps.errors import CompileError, UnsupportedError
+from pytest_bpfmaps.kernel import features, privilege, running
+from pytest_bpfmaps.kernel.log import PATH, KernelLog
+from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
+from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
+from pytest_bpfmaps.kernel.types import ProgramType
 
 VIRTUAL_MACHINE = "run such tests in a virtual machine: pytest --bpf-kernel=6.1"
 _TRACING = ("tracepoint", "kprobe", "perf_event", "raw_tracepoint", "tracing", "lsm")
@@ -28,8 +28,8 @@ def compile_checks(clang: str | None = None) -> Iterator[Check]:
     """clang, its BPF target, libbpf's headers."""
 
     def find() -> str:
-        from ..compiler.clang import find_clang
-        from ..paths import objects_dir
+        from pytest_bpfmaps.compiler.clang import find_clang
+        from pytest_bpfmaps.paths import objects_dir
 
         try:
             found = find_clang(clang, objects_dir() / "clang")
@@ -53,7 +53,7 @@ def library_checks() -> Iterator[Check]:
     """libbpf."""
 
     def find() -> str:
-        from ..libbpf import version
+        from pytest_bpfmaps.libbpf import version
 
         try:
             return "{}.{}".format(*version())

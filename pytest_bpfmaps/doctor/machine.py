@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..vm.progress import Progress
-from .check import Check, State
-from .guests import catalogue_checks, machine_checks
-from .host import compile_checks, kernel_checks, library_checks, mount_checks, tracing_checks
+from pytest_bpfmaps.doctor.check import Check, State
+from pytest_bpfmaps.doctor.guests import catalogue_checks, machine_checks
+from pytest_bpfmaps.doctor.host import (
+    compile_checks,
+    kernel_checks,
+    library_checks,
+    mount_checks,
+    tracing_checks,
+)
+from pytest_bpfmaps.vm.progress import Progress
 
 _AREAS = ("compile", "load", "network", "trace", "vm", "kernels")
 
@@ -19,7 +25,7 @@ def all_checks(clang: str | None = None, *, boot: float | None = None) -> Iterat
     """
     checks = list(_checks(clang))
     if boot is not None:
-        from .boots import boot_checks
+        from pytest_bpfmaps.doctor.boots import boot_checks
 
         checks += boot_checks(Progress(), boot)
     return iter(sorted(checks, key=lambda check: _AREAS.index(check.area)))

@@ -5,8 +5,8 @@ Importing this floor registers the classes of buffers at `Map`.
 
 from __future__ import annotations
 
-from .capture import Capture
-from .perf import PerfEventArrayMap
-from .ringbuf import RingBufMap
+from pytest_bpfmaps.events.capture import Capture
+from pytest_bpfmaps.events.perf import PerfEventArrayMap
+from pytest_bpfmaps.events.ringbuf import RingBufMap
 
 __all__ = ["Capture", "PerfEventArrayMap", "RingBufMap"]

@@ -7,14 +7,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, overload
 
-from ..btf import Codec
-from ..errors import CaptureTimeoutError, NameLookupError, NoValueError
-from ..kernel.running import timeout_scale
-from ..kernel.runs import RunCounts
-from .fields import check_names, fits
-from .nearmiss import describe_loss, describe_misses, describe_runs
-from .records import Records, blocks_of
-from .source import Source
+from pytest_bpfmaps.btf import Codec
+from pytest_bpfmaps.errors import CaptureTimeoutError, NameLookupError, NoValueError
+from pytest_bpfmaps.events.fields import check_names, fits
+from pytest_bpfmaps.events.nearmiss import describe_loss, describe_misses, describe_runs
+from pytest_bpfmaps.events.records import Records, blocks_of
+from pytest_bpfmaps.events.source import Source
+from pytest_bpfmaps.kernel.running import timeout_scale
+from pytest_bpfmaps.kernel.runs import RunCounts
 
 # a program may submit with BPF_RB_NO_WAKEUP, so a sleeping reader looks again after this many seconds
 _LOOK_AGAIN = 0.02

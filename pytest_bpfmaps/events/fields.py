@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..btf import Codec, Record
-from ..btf.compare import same
-from ..btf.field import Field
-from ..btf.record import StructCodec
-from ..errors import NameLookupError, NoValueError, closest
+from pytest_bpfmaps.btf import Codec, Record
+from pytest_bpfmaps.btf.compare import same
+from pytest_bpfmaps.btf.field import Field
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.errors import NameLookupError, NoValueError, closest
 
 
 class Missing:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ..kernel.features import probe
+from pytest_bpfmaps.kernel.features import probe
 
 _END = r"(?![0-9A-Za-z])"
 _CONVERSION = re.compile(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..btf.compare import byte_swap
-from ..kernel.runs import Runs
-from .fields import field_fits, value_of
-from .source import Source
+from pytest_bpfmaps.btf.compare import byte_swap
+from pytest_bpfmaps.events.fields import field_fits, value_of
+from pytest_bpfmaps.events.source import Source
+from pytest_bpfmaps.kernel.runs import Runs
 
 _MOST = 5
 

@@ -12,15 +12,15 @@ import select
 import struct
 from typing import Any
 
-from ..errors import MapError
-from ..kernel.holders import holders_of_map
-from ..kernel.types import MapType
-from ..leaks import forget, note
-from ..libbpf import check, check_pointer, ffi, lib, opts
-from ..maps.base import Map
-from .capture import Capture
-from .ringbuf import RecordType, record_codec
-from .shared import SharedSource
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.events.capture import Capture
+from pytest_bpfmaps.events.ringbuf import RecordType, record_codec
+from pytest_bpfmaps.events.shared import SharedSource
+from pytest_bpfmaps.kernel.holders import holders_of_map
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.leaks import forget, note
+from pytest_bpfmaps.libbpf import check, check_pointer, ffi, lib, opts
+from pytest_bpfmaps.maps.base import Map
 
 PAGES = 64
 """Size of each CPU's ring, in pages; a power of two."""

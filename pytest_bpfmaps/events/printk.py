@@ -18,9 +18,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self, overload
 
-from ..errors import CaptureTimeoutError, UnsupportedError, strerror
-from ..kernel.running import timeout_scale
-from ..kernel.tracefs import no_tracefs, tracefs
+from pytest_bpfmaps.errors import CaptureTimeoutError, UnsupportedError, strerror
+from pytest_bpfmaps.kernel.running import timeout_scale
+from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 
 _PREFIX = "bpfmaps-"
 _EVENT = "events/bpf_trace/bpf_trace_printk/enable"

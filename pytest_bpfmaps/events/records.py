@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol, overload, runtime_checkable
 
-from ..btf import Codec
-from ..btf.absent import shortened
-from ..errors import BpfError, NoValueError
-from .source import Source
-from .tagged import TaggedCodec
+from pytest_bpfmaps.btf import Codec
+from pytest_bpfmaps.btf.absent import shortened
+from pytest_bpfmaps.errors import BpfError, NoValueError
+from pytest_bpfmaps.events.source import Source
+from pytest_bpfmaps.events.tagged import TaggedCodec
 
 # fewer than the objects that make the garbage collector look for garbage among them
 _DECODE_AT_ONCE = 256
@@ -119,7 +119,7 @@ class Records(Sequence[Any]):
 
     def to_numpy(self) -> Any:
         """All records in one structured array. Raises `NoValueError` where one is shorter than its type."""
-        from ..btf import arrays
+        from pytest_bpfmaps.btf import arrays
 
         short = next((b for b in self._blocks if b.size < self._codec.size), None)
         if short is not None:

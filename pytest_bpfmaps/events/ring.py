@@ -13,11 +13,11 @@ import select
 import struct
 from collections.abc import Iterator
 
-from ..errors import MapError
-from ..kernel.holders import holders_of_map
-from ..leaks import forget, note
-from ..libbpf.calls import reason
-from .records import Block
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.events.records import Block
+from pytest_bpfmaps.kernel.holders import holders_of_map
+from pytest_bpfmaps.leaks import forget, note
+from pytest_bpfmaps.libbpf.calls import reason
 
 _BUSY = 1 << 31
 _DISCARD = 1 << 30

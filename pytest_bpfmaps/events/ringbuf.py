@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..btf import BytesCodec, Codec, Codecs, RecordBytesCodec
-from ..errors import AmbiguousNameError, NameLookupError
-from ..kernel.types import MapType
-from ..maps.base import Map
-from .capture import Capture
-from .ring import Ring
-from .shared import SharedSource
-from .tagged import tagged_codec
+from pytest_bpfmaps.btf import BytesCodec, Codec, Codecs, RecordBytesCodec
+from pytest_bpfmaps.errors import AmbiguousNameError, NameLookupError
+from pytest_bpfmaps.events.capture import Capture
+from pytest_bpfmaps.events.ring import Ring
+from pytest_bpfmaps.events.shared import SharedSource
+from pytest_bpfmaps.events.tagged import tagged_codec
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.maps.base import Map
 
 RecordType = str | type[bytes] | Mapping[Any, str] | None
 """A C struct's name, `bytes` for records as they are, or a name for each value of a tag."""

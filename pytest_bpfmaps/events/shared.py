@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakSet
 
-from .records import Block, blocks_of
-from .source import Source
+from pytest_bpfmaps.events.records import Block, blocks_of
+from pytest_bpfmaps.events.source import Source
 
 
 class _Reader:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..btf import Codec, Codecs
-from ..btf.absent import shortened
-from ..btf.codec import Buffer
-from ..errors import MapValueError, NameLookupError, NoValueError
-from .fields import field_at
+from pytest_bpfmaps.btf import Codec, Codecs
+from pytest_bpfmaps.btf.absent import shortened
+from pytest_bpfmaps.btf.codec import Buffer
+from pytest_bpfmaps.errors import MapValueError, NameLookupError, NoValueError
+from pytest_bpfmaps.events.fields import field_at
 
 
 class TaggedCodec(Codec):

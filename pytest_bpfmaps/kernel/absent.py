@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from ..errors import UnsupportedError
-from .features import Feature, probe
-from .privilege import may_load_everything
-from .unknown_names import find_unknown
-from .unloaded import module_to_load
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.features import Feature, probe
+from pytest_bpfmaps.kernel.privilege import may_load_everything
+from pytest_bpfmaps.kernel.unknown_names import find_unknown
+from pytest_bpfmaps.kernel.unloaded import module_to_load
 
 
 def absent_target(section: str) -> Feature | None:

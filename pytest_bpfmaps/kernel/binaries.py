@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .elf_file import ElfError, open_elf
-from .elf_functions import elf_functions
+from pytest_bpfmaps.kernel.elf_file import ElfError, open_elf
+from pytest_bpfmaps.kernel.elf_functions import elf_functions
 
 _LINE = re.compile(r"^(\w+)-(\w+) (\S+) (\w+) \S+ (\d+) +(/.*)$", re.MULTILINE)
 _LINK = re.compile(r"/proc/(self|thread-self|\d+)/exe$")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from ..libbpf import ffi, lib
+from pytest_bpfmaps.libbpf import ffi, lib
 
 
 def loaded_modules() -> frozenset[tuple[str, int]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from .elf_file import ElfError, open_elf, read_elf
+from pytest_bpfmaps.kernel.elf_file import ElfError, open_elf, read_elf
 
 _DEBUG = Path("/usr/lib/debug")
 _T = TypeVar("_T")

@@ -16,10 +16,10 @@ from fnmatch import translate
 from functools import cached_property, lru_cache
 from typing import Any
 
-from .debug_files import DebugFiles
-from .elf_file import ElfError, loaded_segments, open_elf
-from .elf_table import ElfSymbol, SymbolTable
-from .name_text import Names, tell_closest
+from pytest_bpfmaps.kernel.debug_files import DebugFiles
+from pytest_bpfmaps.kernel.elf_file import ElfError, loaded_segments, open_elf
+from pytest_bpfmaps.kernel.elf_table import ElfSymbol, SymbolTable
+from pytest_bpfmaps.kernel.name_text import Names, tell_closest
 
 _HIDDEN = 0x8000  # of an entry of .gnu.version: not the default
 _COLD = re.compile(r"\.cold(\.\d+)?$")  # a part of a function that is entered by a jump

@@ -6,10 +6,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from .debug_files import DebugFiles
-from .elf_file import ElfError, loaded_segments, open_elf
-from .elf_table import SymbolTable
-from .kallsyms import preference
+from pytest_bpfmaps.kernel.debug_files import DebugFiles
+from pytest_bpfmaps.kernel.elf_file import ElfError, loaded_segments, open_elf
+from pytest_bpfmaps.kernel.elf_table import SymbolTable
+from pytest_bpfmaps.kernel.kallsyms import preference
 
 _PF_X = 1
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .name_text import Names
+from pytest_bpfmaps.kernel.name_text import Names
 
 _FUNC, _IFUNC, _FILE = 2, 10, 4  # STT_*
 _LOCAL = 0  # STB_LOCAL

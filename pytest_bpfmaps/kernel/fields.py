@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..libbpf import ffi, lib, to_str
-from .vmlinux import vmlinux_btf
+from pytest_bpfmaps.kernel.vmlinux import vmlinux_btf
+from pytest_bpfmaps.libbpf import ffi, lib, to_str
 
 _KINDS = {"struct": 4, "union": 5, "enum": 6}
 _STRUCT, _UNION, _ENUM64 = 4, 5, 19

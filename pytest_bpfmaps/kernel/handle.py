@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from . import running
-from .features import KINDS, Feature, asked_for, probe
-from .known_names import kernels_with
-from .types import MapType, ProgramType
-from .unknown_names import refuse_unknown
+from pytest_bpfmaps.kernel import running
+from pytest_bpfmaps.kernel.features import KINDS, Feature, asked_for, probe
+from pytest_bpfmaps.kernel.known_names import kernels_with
+from pytest_bpfmaps.kernel.types import MapType, ProgramType
+from pytest_bpfmaps.kernel.unknown_names import refuse_unknown
 
 
 class RunningKernel:

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .binaries import MappedFile, mapped_files, mappings
-from .elf_file import ElfError, loaded_segments, open_elf
-from .elf_functions import Function, elf_functions, symbol_versions
-from .elf_table import SymbolTable
+from pytest_bpfmaps.kernel.binaries import MappedFile, mapped_files, mappings
+from pytest_bpfmaps.kernel.elf_file import ElfError, loaded_segments, open_elf
+from pytest_bpfmaps.kernel.elf_functions import Function, elf_functions, symbol_versions
+from pytest_bpfmaps.kernel.elf_table import SymbolTable
 
 _RELOCATION = struct.Struct("=QQq")
 _IRELATIVE = {"EM_X86_64": 37, "EM_AARCH64": 1032}

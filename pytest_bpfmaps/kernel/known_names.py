@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from ..paths import kernels_dir
-from .name_text import Names, tell_closest
+from pytest_bpfmaps.kernel.name_text import Names, tell_closest
+from pytest_bpfmaps.paths import kernels_dir
 
 RECORDED = "Linux 4.4, 4.9, 4.15, 4.18, 5.0, 5.10, 6.1, 6.12, 6.18, 7.2"
 _LONGEST = 512  # bytes, more than a line has

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from ..libbpf import ffi, lib
-from ..libbpf.syscalls import address
-from .link_types import LinkType, attach_type_name
+from pytest_bpfmaps.kernel.link_types import LinkType, attach_type_name
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.libbpf.syscalls import address
 
 _UNION = 16  # offset behind type, id and prog_id, aligned
 _SIZE = 128

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..libbpf import lib, to_str
-from .types import KernelEnum
+from pytest_bpfmaps.kernel.types import KernelEnum
+from pytest_bpfmaps.libbpf import lib, to_str
 
 
 class LinkType(KernelEnum):

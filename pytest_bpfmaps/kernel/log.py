@@ -9,7 +9,7 @@ import select
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .splats import Splat
+    from pytest_bpfmaps.kernel.splats import Splat
 
 PATH = "/dev/kmsg"
 ONCE = "/sys/kernel/debug/clear_warn_once"
@@ -48,7 +48,7 @@ class KernelLog:
         lines = self.lines()
         if not lines:
             return []
-        from .splats import splats  # most runs never need it
+        from pytest_bpfmaps.kernel.splats import splats  # most runs never need it
 
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)

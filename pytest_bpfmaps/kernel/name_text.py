@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from fnmatch import translate
 from itertools import islice
 
-from ..errors import closest
+from pytest_bpfmaps.errors import closest
 
 _NAME = re.compile(rb"[\w.$]*")
 _MOST_COMPARED = 600

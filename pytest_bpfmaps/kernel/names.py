@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from pathlib import Path
 
-from ..libbpf.syscalls import lsm_list_modules
-from .changes import loaded_modules
-from .kallsyms import kernel_symbols
-from .name_text import Names
-from .tracefs import tracefs
-from .vmlinux import FUNC, TYPEDEF, type_names
+from pytest_bpfmaps.kernel.changes import loaded_modules
+from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
+from pytest_bpfmaps.kernel.name_text import Names
+from pytest_bpfmaps.kernel.tracefs import tracefs
+from pytest_bpfmaps.kernel.vmlinux import FUNC, TYPEDEF, type_names
+from pytest_bpfmaps.libbpf.syscalls import lsm_list_modules
 
 _LSM_LIST = Path("/sys/kernel/security/lsm")
 _LSM_ID_BPF = 109

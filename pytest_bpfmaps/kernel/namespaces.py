@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import UnsupportedError
-from ..libbpf import ffi, lib
-from ..libbpf.calls import reason
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.libbpf.calls import reason
 
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 

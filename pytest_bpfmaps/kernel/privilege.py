@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import UnsupportedError
-from ..libbpf import ffi, lib
-from ..libbpf.calls import reason
-from .types import ProgramType
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.libbpf.calls import reason
 
 # numbers of <linux/capability.h>
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
@@ -78,7 +78,7 @@ def host_refusal() -> str:
     Linux 5.8 split CAP_BPF from CAP_SYS_ADMIN, commit a17b53c4a4b5. A process may have it in a user namespace
     of its own, or in a sandbox, where it is worth nothing: so one program is loaded.
     """
-    from .features import probe
+    from pytest_bpfmaps.kernel.features import probe
 
     if not has_capability("CAP_BPF") and not has_capability("CAP_SYS_ADMIN"):
         return f"uid {os.geteuid()} has no CAP_BPF"
@@ -93,7 +93,7 @@ def refusal_hint(program_type: str = "") -> str:
     wanted = ["CAP_BPF", *(["CAP_PERFMON"] if tracing else ["CAP_NET_ADMIN"])]
     if not has_capability("CAP_SYS_ADMIN") and not all(has_capability(c) for c in wanted):
         return f"run as root or with {' and '.join(wanted)}, or in a virtual machine: pytest --bpf-kernel=6.1"
-    from .features import probe
+    from pytest_bpfmaps.kernel.features import probe
 
     if program_type and ProgramType.from_name(program_type) and probe("program_type", program_type):
         return f"this kernel takes other {program_type} programs: look at what this one does, and where"

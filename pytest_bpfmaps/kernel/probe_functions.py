@@ -11,9 +11,18 @@ import os
 import re
 from functools import cache
 
-from .probe_programs import EXIT, SLEEPABLE, Trial, instruction, trial_of, try_program
-from .types import ProgramType
-from .vmlinux import FUNC, STRUCT, TYPEDEF, in_modules, marked_kfunc, member_index, type_id, vmlinux_btf
+from pytest_bpfmaps.kernel.probe_programs import EXIT, SLEEPABLE, Trial, instruction, trial_of, try_program
+from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.kernel.vmlinux import (
+    FUNC,
+    STRUCT,
+    TYPEDEF,
+    in_modules,
+    marked_kfunc,
+    member_index,
+    type_id,
+    vmlinux_btf,
+)
 
 _CALL, _KFUNC = 0x85, 2  # BPF_JMP | BPF_CALL, BPF_PSEUDO_KFUNC_CALL
 _NOT_HERE = re.compile(

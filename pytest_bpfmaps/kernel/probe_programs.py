@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UnsupportedError
-from ..libbpf import capture_log, ffi, lib, opts
-from .types import ProgramType
-from .vmlinux import FUNC, in_modules, type_id, vmlinux_btf
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.kernel.vmlinux import FUNC, in_modules, type_id, vmlinux_btf
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts
 
 SLEEPABLE = 1 << 4  # BPF_F_SLEEPABLE
 HAS_FRAGS = 1 << 5  # BPF_F_XDP_HAS_FRAGS

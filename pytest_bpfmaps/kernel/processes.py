@@ -13,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import UnsupportedError
-from .elf_symbols import ElfSymbols, elf_symbols
-from .kallsyms import Symbol
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.elf_symbols import ElfSymbols, elf_symbols
+from pytest_bpfmaps.kernel.kallsyms import Symbol
 
 _LINE = re.compile(r"^(\w+)-(\w+) ..x. (\w+) \S+ (\d+) *(.*)$", re.MULTILINE)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 
-from .running import version
+from pytest_bpfmaps.kernel.running import version
 
 _CONDITION = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*v?(\d+(?:\.\d+){0,2})\s*$")
 _COMPARE = {

@@ -12,9 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnsupportedError
-from ..libbpf import check_pointer, lib
-from .features import (
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.features import (
     REFUSED,
     Feature,
     config_in,
@@ -23,10 +22,11 @@ from .features import (
     kfunc_in,
     read_config,
 )
-from .handle import asked, lacks
-from .types import MapType, ProgramType
-from .unknown_names import refuse_unknown
-from .vmlinux import enumerators, program_types
+from pytest_bpfmaps.kernel.handle import asked, lacks
+from pytest_bpfmaps.kernel.types import MapType, ProgramType
+from pytest_bpfmaps.kernel.unknown_names import refuse_unknown
+from pytest_bpfmaps.kernel.vmlinux import enumerators, program_types
+from pytest_bpfmaps.libbpf import check_pointer, lib
 
 
 class RecordedKernel:

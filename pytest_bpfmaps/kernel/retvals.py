@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from .types import ProgramType
+from pytest_bpfmaps.kernel.types import ProgramType
 
 
 class _Returned(IntEnum):

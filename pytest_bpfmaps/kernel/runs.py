@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakSet
 
-from ..libbpf import ffi, lib
+from pytest_bpfmaps.libbpf import ffi, lib
 
 _RUN_TIME = 0  # BPF_STATS_RUN_TIME
 _MOST_MAPS = 64

@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from ..errors import strerror
-from .mounts import has_sysfs, how_to_mount
-from .names import bpf_lsm_active, functions
-from .probe_programs import HAS_FRAGS, SLEEPABLE, Trial, Verdict, try_program, try_type
-from .section_types import section_type
-from .tracefs import no_tracefs, tracefs
-from .types import ProgramType
-from .vmlinux import FUNC, TYPEDEF, enumerators, has_type, type_id, vmlinux_btf
+from pytest_bpfmaps.errors import strerror
+from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
+from pytest_bpfmaps.kernel.names import bpf_lsm_active, functions
+from pytest_bpfmaps.kernel.probe_programs import HAS_FRAGS, SLEEPABLE, Trial, Verdict, try_program, try_type
+from pytest_bpfmaps.kernel.section_types import section_type
+from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
+from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.kernel.vmlinux import FUNC, TYPEDEF, enumerators, has_type, type_id, vmlinux_btf
 
 # what the name of a target has in front in BTF, and as which kind
 _BY_TYPE = {

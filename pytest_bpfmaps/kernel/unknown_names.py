@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import UnsupportedError, closest
-from . import known_names as known
-from .section_names import SECTIONS, TARGETED
+from pytest_bpfmaps.errors import UnsupportedError, closest
+from pytest_bpfmaps.kernel import known_names as known
+from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED
 
 _PATTERNS = ("kprobe.multi", "kretprobe.multi", "kprobe.session")
 # by what the target is: whether there is one of that name, and the names to compare with

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from .known_names import module_of
+from pytest_bpfmaps.kernel.known_names import module_of
 
 
 def module_to_load(name: str) -> str | None:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from ..errors import UnsupportedError
-from ..libbpf import check_pointer, ffi, lib, to_str
-from .mounts import has_sysfs, how_to_mount
-from .name_text import Names
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
+from pytest_bpfmaps.kernel.name_text import Names
+from pytest_bpfmaps.libbpf import check_pointer, ffi, lib, to_str
 
 FUNC, TYPEDEF, STRUCT = 12, 8, 4  # BTF kinds
 _POINTER, _PROTOTYPE = 2, 13

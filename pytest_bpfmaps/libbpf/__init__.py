@@ -7,9 +7,9 @@ Supported: libbpf 1.1 to 1.7, declarations in ``decl/``, one file per header.
 
 from __future__ import annotations
 
-from .calls import check, check_pointer, opts, to_str
-from .library import ffi, lib, version
-from .log import LogCapture, capture_log
+from pytest_bpfmaps.libbpf.calls import check, check_pointer, opts, to_str
+from pytest_bpfmaps.libbpf.library import ffi, lib, version
+from pytest_bpfmaps.libbpf.log import LogCapture, capture_log
 
 __all__ = [
     "LogCapture",

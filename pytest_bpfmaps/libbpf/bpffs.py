@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..errors import MapError
-from .calls import failure
-from .library import ffi
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.libbpf.calls import failure
+from pytest_bpfmaps.libbpf.library import ffi
 
 # the same numbers on every architecture
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from ..errors import BpfError, strerror
-from .library import ffi, lib
+from pytest_bpfmaps.errors import BpfError, strerror
+from pytest_bpfmaps.libbpf.library import ffi, lib
 
 
 def check(result: int, error: type[BpfError], what: str, **parts: Any) -> int:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import CompileError
-from .calls import check, check_pointer
-from .library import ffi, lib
+from pytest_bpfmaps.errors import CompileError
+from pytest_bpfmaps.libbpf.calls import check, check_pointer
+from pytest_bpfmaps.libbpf.library import ffi, lib
 
 _HEAD = """\
 #ifndef __VMLINUX_H__

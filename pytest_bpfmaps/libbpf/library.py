@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..errors import UnsupportedError
-from . import log
-from ._declarations import ffi as _ffi
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.libbpf import log
+from pytest_bpfmaps.libbpf._declarations import ffi as _ffi
 
 ffi: Any = _ffi
 SONAME = "libbpf.so.1"

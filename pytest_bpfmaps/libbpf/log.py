@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from ._declarations import ffi as _ffi
+from pytest_bpfmaps.libbpf._declarations import ffi as _ffi
 
 ffi: Any = _ffi
 

@@ -7,8 +7,8 @@ import struct
 from functools import cache
 from typing import Any
 
-from ..errors import UnsupportedError
-from .library import ffi
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.libbpf.library import ffi
 
 # by architecture, as os.uname().machine names it: bpf(2), perf_event_open(2)
 _NUMBERS = {

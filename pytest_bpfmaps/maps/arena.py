@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
-from ..btf import Codecs
-from ..errors import MapError, MapValueError, NameLookupError, UnsupportedError
-from ..kernel.types import MapType
-from ..libbpf import check, ffi, lib, opts, to_str
-from ..libbpf.calls import reason
-from .base import Map
-from .info import MapInfo, map_info
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.errors import MapError, MapValueError, NameLookupError, UnsupportedError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import check, ffi, lib, opts, to_str
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.maps.info import MapInfo, map_info
 
 _MAP_SHARED, _MAP_FIXED_NOREPLACE = 0x01, 0x100000
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, KeysView, Sequence
 from typing import Any, cast
 
-from ..btf.codec import IntCodec
-from ..kernel.types import MapType
-from .elements import Elements, read_mapped
-from .hash import HashMap
-from .shapes import MMAPABLE
+from pytest_bpfmaps.btf.codec import IntCodec
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.maps.elements import Elements, read_mapped
+from pytest_bpfmaps.maps.hash import HashMap
+from pytest_bpfmaps.maps.shapes import MMAPABLE
 
 
 class ArrayMap(HashMap, types=(MapType.ARRAY,)):
@@ -35,7 +35,7 @@ class ArrayMap(HashMap, types=(MapType.ARRAY,)):
             self._write_raw(index, zero)
 
     def _write_raw(self, index: int, value: bytes) -> None:
-        from ..libbpf import ffi, lib
+        from pytest_bpfmaps.libbpf import ffi, lib
 
         key = self._encode_key(index)
         result = lib.bpf_map_update_elem(self.fd, ffi.from_buffer(key), ffi.from_buffer(value), 0)

@@ -7,18 +7,18 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NoReturn, Self
 
-from .. import BPF_ANY, BPF_NOEXIST
-from ..btf import Codecs
-from ..btf.listed import Listed
-from ..errors import ENOTSUPP, ClosedError, MapError, MapKeyError, UnsupportedError
-from ..kernel.running import release
-from ..kernel.types import MapType
-from ..leaks import forget, forget_pin, note, note_pin
-from ..libbpf import check, ffi, lib
-from ..libbpf.calls import reason
-from .elements import Elements
-from .info import MapInfo, codecs_for, map_info
-from .pins import Pins, pin_remedy, unpin
+from pytest_bpfmaps import BPF_ANY, BPF_NOEXIST
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.btf.listed import Listed
+from pytest_bpfmaps.errors import ENOTSUPP, ClosedError, MapError, MapKeyError, UnsupportedError
+from pytest_bpfmaps.kernel.running import release
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.leaks import forget, forget_pin, note, note_pin
+from pytest_bpfmaps.libbpf import check, ffi, lib
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.maps.elements import Elements
+from pytest_bpfmaps.maps.info import MapInfo, codecs_for, map_info
+from pytest_bpfmaps.maps.pins import Pins, pin_remedy, unpin
 
 
 class Map:

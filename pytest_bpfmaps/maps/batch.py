@@ -7,17 +7,17 @@ import logging
 import struct
 from typing import TYPE_CHECKING, Any
 
-from .. import BPF_F_ALL_CPUS, BPF_F_CPU
-from ..btf.codec import Buffer
-from ..errors import MapError, UnsupportedError
-from ..kernel.types import MapType
-from ..libbpf import ffi, lib, opts
-from ..libbpf.calls import failure
-from .elements import Elements
-from .walk import Walk
+from pytest_bpfmaps import BPF_F_ALL_CPUS, BPF_F_CPU
+from pytest_bpfmaps.btf.codec import Buffer
+from pytest_bpfmaps.errors import MapError, UnsupportedError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import ffi, lib, opts
+from pytest_bpfmaps.libbpf.calls import failure
+from pytest_bpfmaps.maps.elements import Elements
+from pytest_bpfmaps.maps.walk import Walk
 
 if TYPE_CHECKING:
-    from .base import Map
+    from pytest_bpfmaps.maps.base import Map
 
 # 524 is the kernel's ENOTSUPP: batch commands came to map types one after another (hash and array: Linux 5.6)
 UNSUPPORTED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, 524})

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ..btf.editor import BtfEditor
-from ..btf.types import Kind
-from ..compiler import Compiler, CompileRequest
-from ..elf import Elf
-from ..errors import CompileError, MapTypeError
+from pytest_bpfmaps.btf.editor import BtfEditor
+from pytest_bpfmaps.btf.types import Kind
+from pytest_bpfmaps.compiler import Compiler, CompileRequest
+from pytest_bpfmaps.elf import Elf
+from pytest_bpfmaps.errors import CompileError, MapTypeError
 
 _HEAD = """\
 #include <stdbool.h>

@@ -9,19 +9,19 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, NoReturn
 
-from ..btf import Codec, Codecs
-from ..btf.codec import IntCodec
-from ..btf.field import Field
-from ..btf.record import StructCodec
-from ..errors import MapTypeError, MapValueError, closest
-from ..kernel.types import MapType
-from ..libbpf import ffi, lib, to_str
-from .descriptors import descriptor_of, is_path
-from .info import MapInfo
-from .percpu import PerCpuHashMap
-from .references import ReferenceMap
-from .sparse import SparseMap
-from .storage import cgroup
+from pytest_bpfmaps.btf import Codec, Codecs
+from pytest_bpfmaps.btf.codec import IntCodec
+from pytest_bpfmaps.btf.field import Field
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.errors import MapTypeError, MapValueError, closest
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import ffi, lib, to_str
+from pytest_bpfmaps.maps.descriptors import descriptor_of, is_path
+from pytest_bpfmaps.maps.info import MapInfo
+from pytest_bpfmaps.maps.percpu import PerCpuHashMap
+from pytest_bpfmaps.maps.references import ReferenceMap
+from pytest_bpfmaps.maps.sparse import SparseMap
+from pytest_bpfmaps.maps.storage import cgroup
 
 _GIVE = "the path of a cgroup (v2), or its descriptor"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 
-from ..btf import Codecs
-from ..errors import MapError
-from ..libbpf import check, lib
-from .base import Map
-from .info import MapInfo
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.libbpf import check, lib
+from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.maps.info import MapInfo
 
 BY_ID = "to look at what others loaded needs CAP_SYS_ADMIN: run as root, or in a virtual machine"
 

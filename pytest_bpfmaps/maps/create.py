@@ -10,19 +10,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..btf import Codecs
-from ..compiler import Compiler
-from ..errors import MapError, MapTypeError, MapValueError, NameLookupError, UnsupportedError, closest
-from ..kernel.features import probe
-from ..kernel.types import MapType
-from ..libbpf import capture_log, ffi, lib, opts
-from .base import Map
-from .c_types import Types, compile_types
-from .classes import make_map
-from .info import map_info
-from .kernel_btf import parse_codecs
-from .refused import Attributes, explain_refused_map
-from .shapes import ANY, Shape, shape_of
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.compiler import Compiler
+from pytest_bpfmaps.errors import (
+    MapError,
+    MapTypeError,
+    MapValueError,
+    NameLookupError,
+    UnsupportedError,
+    closest,
+)
+from pytest_bpfmaps.kernel.features import probe
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts
+from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.maps.c_types import Types, compile_types
+from pytest_bpfmaps.maps.classes import make_map
+from pytest_bpfmaps.maps.info import map_info
+from pytest_bpfmaps.maps.kernel_btf import parse_codecs
+from pytest_bpfmaps.maps.refused import Attributes, explain_refused_map
+from pytest_bpfmaps.maps.shapes import ANY, Shape, shape_of
 
 CType = str | int | None
 """A C type as text, or a size in bytes."""

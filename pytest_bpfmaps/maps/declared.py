@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..kernel.types import MapType
-from ..libbpf import ffi, lib, to_str
-from .info import MapInfo
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import ffi, lib, to_str
+from pytest_bpfmaps.maps.info import MapInfo
 
 
 @dataclass(frozen=True, slots=True)

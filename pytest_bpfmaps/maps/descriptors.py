@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import MapError
-from ..libbpf.calls import reason
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.libbpf.calls import reason
 
 
 def descriptor_of(thing: Any) -> int | None:

@@ -6,16 +6,16 @@ import errno
 import socket
 from typing import Any, ClassVar, NoReturn
 
-from ..btf import Codecs
-from ..btf.codec import IntCodec
-from ..btf.field import Field
-from ..btf.record import StructCodec
-from ..errors import MapError, MapTypeError, MapValueError, closest
-from ..kernel.types import MapType
-from ..libbpf.calls import reason
-from .descriptors import descriptor_of
-from .info import MapInfo
-from .sparse import SparseMap
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.btf.codec import IntCodec
+from pytest_bpfmaps.btf.field import Field
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.errors import MapError, MapTypeError, MapValueError, closest
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.maps.descriptors import descriptor_of
+from pytest_bpfmaps.maps.info import MapInfo
+from pytest_bpfmaps.maps.sparse import SparseMap
 
 _U32 = IntCodec("__u32", 4, signed=False)
 _S32 = IntCodec("int", 4, signed=True)

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from .. import BPF_ANY
-from ..btf import Codec
-from ..btf.compare import swapped_key
-from ..errors import UnsupportedError
-from ..kernel.types import MapType
-from ..libbpf import ffi, lib
-from . import batch
-from .base import Map
-from .protocol import DictMap, Items
-from .snapshot import Snapshot, make_snapshot
-from .twins import ADVICE, alike, describe
+from pytest_bpfmaps import BPF_ANY
+from pytest_bpfmaps.btf import Codec
+from pytest_bpfmaps.btf.compare import swapped_key
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.maps import batch
+from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.maps.protocol import DictMap, Items
+from pytest_bpfmaps.maps.snapshot import Snapshot, make_snapshot
+from pytest_bpfmaps.maps.twins import ADVICE, alike, describe
 
 
 class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
@@ -71,7 +71,7 @@ class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
 
         Raises `UnsupportedError` without NumPy, or for a C type that NumPy can't show.
         """
-        from ..btf import arrays
+        from pytest_bpfmaps.btf import arrays
 
         found = batch.lookup_all(self)
         keys = arrays.to_array(found.keys, self._key, found.count)
@@ -118,7 +118,7 @@ class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         return self._encode_keys(keys), self._encode_values(values), len(keys)
 
     def _pack_arrays(self, keys: Any, values: Any) -> tuple[Any, Any, int]:
-        from ..btf import arrays
+        from pytest_bpfmaps.btf import arrays
 
         arrays.check_lengths(keys, values, str(self))
         raw_keys = arrays.from_array(keys, self._key, self._key_where)

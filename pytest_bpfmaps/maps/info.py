@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..btf import BytesCodec, Codec, Codecs
-from ..btf.codec import IntCodec
-from ..errors import MapError
-from ..kernel.types import MapType
-from ..libbpf import check, ffi, lib, to_str
+from pytest_bpfmaps.btf import BytesCodec, Codec, Codecs
+from pytest_bpfmaps.btf.codec import IntCodec
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import check, ffi, lib, to_str
 
 INDEXED = frozenset(
     {

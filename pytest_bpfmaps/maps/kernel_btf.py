@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-from ..btf import Btf, Codecs, Kind
-from ..errors import MapError
-from ..libbpf import check_pointer, ffi, lib
-from ..libbpf.syscalls import address
+from pytest_bpfmaps.btf import Btf, Codecs, Kind
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.libbpf import check_pointer, ffi, lib
+from pytest_bpfmaps.libbpf.syscalls import address
 
 
 @lru_cache(maxsize=64)

@@ -7,13 +7,13 @@ import ipaddress
 import struct
 from typing import Any, NoReturn
 
-from ..btf import Codec, Codecs
-from ..btf.codec import Buffer, wrong_type
-from ..btf.record import StructCodec
-from ..errors import MapError, MapValueError
-from ..kernel.types import MapType
-from .hash import HashMap
-from .info import MapInfo
+from pytest_bpfmaps.btf import Codec, Codecs
+from pytest_bpfmaps.btf.codec import Buffer, wrong_type
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.errors import MapError, MapValueError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.maps.hash import HashMap
+from pytest_bpfmaps.maps.info import MapInfo
 
 _LENGTH = struct.Struct("=I")
 _NETWORKS = {4: ipaddress.IPv4Network, 16: ipaddress.IPv6Network}

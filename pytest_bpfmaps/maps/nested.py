@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any, NoReturn
 from weakref import WeakSet
 
-from ..btf import Codecs
-from ..errors import MapTypeError
-from ..kernel.types import MapType
-from ..libbpf.calls import reason
-from .base import Map
-from .classes import make_map, open_map_id
-from .info import MapInfo, map_info
-from .references import ReferenceMap
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.errors import MapTypeError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.maps.classes import make_map, open_map_id
+from pytest_bpfmaps.maps.info import MapInfo, map_info
+from pytest_bpfmaps.maps.references import ReferenceMap
 
 _COMPARED = ("type", "key_size", "value_size", "flags", "max_entries")
 _BPF_F_INNER_MAP = 1 << 12
@@ -59,7 +59,7 @@ class MapOfMaps(ReferenceMap, types=(MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS
 
     def _with_types(self, info: MapInfo) -> tuple[MapInfo, Codecs | None]:
         """Types from the kernel; where the inner map has none, those that the outer one declares."""
-        from .kernel_btf import load_codecs
+        from pytest_bpfmaps.maps.kernel_btf import load_codecs
 
         if info.btf_id and (info.btf_key_type_id or info.btf_value_type_id):
             return info, load_codecs(info.btf_id)

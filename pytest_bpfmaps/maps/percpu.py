@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NoReturn
 
-from .. import BPF_ANY, BPF_F_ALL_CPUS, BPF_F_CPU
-from ..btf import Codec, Codecs, Record
-from ..btf.record import StructCodec
-from ..btf.sequences import ArrayCodec, BytesCodec
-from ..errors import MapError, MapValueError, UnsupportedError
-from ..kernel.mounts import has_sysfs, how_to_mount
-from ..kernel.running import release
-from ..kernel.types import MapType
-from ..libbpf import check, ffi, lib
-from .array import ArrayMap
-from .hash import HashMap
-from .info import MapInfo
-from .snapshot import Snapshot
+from pytest_bpfmaps import BPF_ANY, BPF_F_ALL_CPUS, BPF_F_CPU
+from pytest_bpfmaps.btf import Codec, Codecs, Record
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.btf.sequences import ArrayCodec, BytesCodec
+from pytest_bpfmaps.errors import MapError, MapValueError, UnsupportedError
+from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
+from pytest_bpfmaps.kernel.running import release
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import check, ffi, lib
+from pytest_bpfmaps.maps.array import ArrayMap
+from pytest_bpfmaps.maps.hash import HashMap
+from pytest_bpfmaps.maps.info import MapInfo
+from pytest_bpfmaps.maps.snapshot import Snapshot
 
 
 @cache

@@ -13,9 +13,9 @@ import tempfile
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import ClosedError, MapError, UnsupportedError
-from ..libbpf.bpffs import open_bpffs
-from .info import MapInfo
+from pytest_bpfmaps.errors import ClosedError, MapError, UnsupportedError
+from pytest_bpfmaps.libbpf.bpffs import open_bpffs
+from pytest_bpfmaps.maps.info import MapInfo
 
 _SHARED = Path("/sys/fs/bpf")
 

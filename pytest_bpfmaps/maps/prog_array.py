@@ -6,10 +6,10 @@ import errno
 import os
 from typing import Any
 
-from ..errors import MapError
-from ..kernel.types import MapType
-from ..libbpf import check, ffi, lib, to_str
-from .references import Reference, ReferenceMap
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import check, ffi, lib, to_str
+from pytest_bpfmaps.maps.references import Reference, ReferenceMap
 
 
 class ProgramId(Reference):

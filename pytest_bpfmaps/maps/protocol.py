@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
-from .base import Map
-from .snapshot import Snapshot
+from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.maps.snapshot import Snapshot
 
 Items = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 _RAISE = object()

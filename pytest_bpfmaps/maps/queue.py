@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 from typing import Any, NoReturn
 
-from .. import BPF_ANY
-from ..errors import MapEmptyError, MapError
-from ..kernel.types import MapType
-from ..libbpf import ffi, lib
-from ..libbpf.calls import reason
-from .base import Map
+from pytest_bpfmaps import BPF_ANY
+from pytest_bpfmaps.errors import MapEmptyError, MapError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.maps.base import Map
 
 
 class QueueMap(Map, types=(MapType.QUEUE, MapType.STACK)):

@@ -6,15 +6,15 @@ import errno
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NoReturn
 
-from .. import BPF_ANY
-from ..btf import Codecs
-from ..btf.codec import IntCodec
-from ..errors import MapError, MapTypeError
-from ..libbpf import ffi, lib
-from ..libbpf.calls import reason
-from .descriptors import closing, describe, descriptor_of
-from .info import MapInfo
-from .sparse import SparseMap
+from pytest_bpfmaps import BPF_ANY
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.btf.codec import IntCodec
+from pytest_bpfmaps.errors import MapError, MapTypeError
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.maps.descriptors import closing, describe, descriptor_of
+from pytest_bpfmaps.maps.info import MapInfo
+from pytest_bpfmaps.maps.sparse import SparseMap
 
 
 class Reference(int):

@@ -13,14 +13,14 @@ import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..kernel.features import probe
-from ..kernel.privilege import refusal_hint
-from ..kernel.running import release
-from ..kernel.since import since
-from ..kernel.types import MapType
-from ..libbpf import capture_log, ffi, lib, opts
-from ..libbpf.calls import reason
-from .shapes import ANY, MMAPABLE, NO_PREALLOC, shape_of
+from pytest_bpfmaps.kernel.features import probe
+from pytest_bpfmaps.kernel.privilege import refusal_hint
+from pytest_bpfmaps.kernel.running import release
+from pytest_bpfmaps.kernel.since import since
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.maps.shapes import ANY, MMAPABLE, NO_PREALLOC, shape_of
 
 _PREFIX = 4  # bytes of a trie's key in front of the data
 _OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
-from ..errors import MapError, UnsupportedError
-from ..kernel.types import MapType
-from ..libbpf import check, ffi, lib
-from . import (
+from pytest_bpfmaps.errors import MapError, UnsupportedError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import check, ffi, lib
+from pytest_bpfmaps.maps import (
     arena,
     array,
     bloom,
@@ -26,9 +26,9 @@ from . import (
     struct_ops,
     user_ringbuf,
 )
-from .base import Map, info_of
-from .classes import BY_ID, make_map, open_map_id
-from .kernel_btf import load_codecs
+from pytest_bpfmaps.maps.base import Map, info_of
+from pytest_bpfmaps.maps.classes import BY_ID, make_map, open_map_id
+from pytest_bpfmaps.maps.kernel_btf import load_codecs
 
 FAMILIES = (
     arena,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..kernel.types import MapType
+from pytest_bpfmaps.kernel.types import MapType
 
 NO_PREALLOC, MMAPABLE = 1 << 0, 1 << 10
 ANY = -1

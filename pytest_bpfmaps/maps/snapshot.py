@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 from typing import Any
 
-from ..btf import Codec
-from ..btf.compare import same
-from ..btf.listed import Listed
-from ..errors import BpfError, MapOverflowError, MapValueError
-from .elements import Elements
-from .twins import ADVICE, describe, groups
+from pytest_bpfmaps.btf import Codec
+from pytest_bpfmaps.btf.compare import same
+from pytest_bpfmaps.btf.listed import Listed
+from pytest_bpfmaps.errors import BpfError, MapOverflowError, MapValueError
+from pytest_bpfmaps.maps.elements import Elements
+from pytest_bpfmaps.maps.twins import ADVICE, describe, groups
 
 Decoders = tuple[Callable[[bytes], Any], Callable[[bytes, int], list[Any]]]
 """What decodes a value, and many of them that are packed."""

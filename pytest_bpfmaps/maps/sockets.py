@@ -6,9 +6,9 @@ import errno
 import socket
 from typing import Any, ClassVar
 
-from ..kernel.types import MapType
-from ..libbpf import ffi, lib
-from .references import Reference, ReferenceMap
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.maps.references import Reference, ReferenceMap
 
 _SO_COOKIE = 57  # <asm-generic/socket.h>
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, overload
 
-from ..errors import BpfError, MapKeyError, UnsupportedError, strerror
-from ..kernel.kallsyms import Symbol, kernel_symbols
-from ..kernel.processes import HasPid, ProcessSymbols
-from ..kernel.types import MapType
-from .sparse import SparseMap
+from pytest_bpfmaps.errors import BpfError, MapKeyError, UnsupportedError, strerror
+from pytest_bpfmaps.kernel.kallsyms import Symbol, kernel_symbols
+from pytest_bpfmaps.kernel.processes import HasPid, ProcessSymbols
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.maps.sparse import SparseMap
 
 Process = int | HasPid | ProcessSymbols
 """Whose user addresses: a process id, what has a `pid`, or symbols that were taken earlier."""

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NoReturn
 
-from .. import BPF_ANY
-from ..errors import MapKeyError, MapTypeError, UnsupportedError
-from ..kernel.types import MapType
-from ..libbpf import ffi, lib
-from ..libbpf.calls import reason
-from .descriptors import closing, describe, descriptor_of, is_path, opened
-from .protocol import KeyedMap
+from pytest_bpfmaps import BPF_ANY
+from pytest_bpfmaps.errors import MapKeyError, MapTypeError, UnsupportedError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.maps.descriptors import closing, describe, descriptor_of, is_path, opened
+from pytest_bpfmaps.maps.protocol import KeyedMap
 
 
 class StorageMap(KeyedMap):

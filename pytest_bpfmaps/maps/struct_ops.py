@@ -7,12 +7,12 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-from ..btf import Codecs, Record
-from ..errors import UnsupportedError
-from ..kernel.types import MapType
-from .base import Map
-from .info import MapInfo
-from .kernel_btf import vmlinux_codecs
+from pytest_bpfmaps.btf import Codecs, Record
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.maps.info import MapInfo
+from pytest_bpfmaps.maps.kernel_btf import vmlinux_codecs
 
 
 class StructOpsState(IntEnum):

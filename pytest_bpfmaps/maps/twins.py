@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from ..btf import Codec
+from pytest_bpfmaps.btf import Codec
 
 ADVICE = (
     "make every byte of the key known before its fields are set, __builtin_memset(&key, 0, sizeof(key)); "

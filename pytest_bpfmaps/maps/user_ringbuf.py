@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 from typing import Any, Self
 
-from ..btf import BytesCodec, Codec, Codecs
-from ..errors import AmbiguousNameError, ClosedError, MapError, NameLookupError
-from ..kernel.types import MapType
-from ..libbpf import check_pointer, ffi, lib
-from ..libbpf.calls import failure, reason
-from .base import Map
-from .info import MapInfo
+from pytest_bpfmaps.btf import BytesCodec, Codec, Codecs
+from pytest_bpfmaps.errors import AmbiguousNameError, ClosedError, MapError, NameLookupError
+from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.libbpf import check_pointer, ffi, lib
+from pytest_bpfmaps.libbpf.calls import failure, reason
+from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.maps.info import MapInfo
 
 _DEFAULT_STRUCT = "command"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from ..errors import MapError
-from ..libbpf import ffi, lib
-from ..libbpf.calls import failure
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.libbpf.calls import failure
 
 if TYPE_CHECKING:
-    from .base import Map
+    from pytest_bpfmaps.maps.base import Map
 
 
 class Walk:

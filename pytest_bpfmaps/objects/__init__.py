@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .loaded import LoadedObject
-from .map_spec import MapSpec
-from .opened import OpenedObject
+from pytest_bpfmaps.objects.loaded import LoadedObject
+from pytest_bpfmaps.objects.map_spec import MapSpec
+from pytest_bpfmaps.objects.opened import OpenedObject
 
 __all__ = ["LoadedObject", "MapSpec", "OpenedObject"]

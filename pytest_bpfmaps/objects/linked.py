@@ -13,15 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..btf import Codecs, Kind
-from ..btf.dwarf import read_local_types
-from ..btf.lines import SourceLine, source_lines
-from ..btf.record import StructCodec
-from ..compiler.link import linked_inputs
-from ..elf import RELOCATION, SHF_EXECINSTR, SHT_REL, STT_FUNC, Elf, Section, Symbol
-from ..errors import AmbiguousNameError, NameLookupError
-from ..maps.kernel_btf import parse_codecs
-from .buffer_sizes import sizes_by_map
+from pytest_bpfmaps.btf import Codecs, Kind
+from pytest_bpfmaps.btf.dwarf import read_local_types
+from pytest_bpfmaps.btf.lines import SourceLine, source_lines
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.compiler.link import linked_inputs
+from pytest_bpfmaps.elf import RELOCATION, SHF_EXECINSTR, SHT_REL, STT_FUNC, Elf, Section, Symbol
+from pytest_bpfmaps.errors import AmbiguousNameError, NameLookupError
+from pytest_bpfmaps.maps.kernel_btf import parse_codecs
+from pytest_bpfmaps.objects.buffer_sizes import sizes_by_map
 
 
 class Sources:

@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Self
 
-from ..attach import attach_program, names_no_target
-from ..attach.kinds import example_for
-from ..attach.struct_ops import register_struct_ops
-from ..btf import Codecs
-from ..errors import AttachError, ClosedError
-from ..leaks import forget, note
-from ..libbpf import ffi, lib
-from ..links import Link, Links, close_all
-from ..maps import Map, MapType, make_map, map_info
-from ..maps.declared import DeclaredTypes, declared_types
-from ..named import Named, all_of
-from ..programs import Program
-from ..variables import Globals, Section, enter
-from .linked import Sources
-from .object_file import created_map, split_maps, walk
+from pytest_bpfmaps.attach import attach_program, names_no_target
+from pytest_bpfmaps.attach.kinds import example_for
+from pytest_bpfmaps.attach.struct_ops import register_struct_ops
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.errors import AttachError, ClosedError
+from pytest_bpfmaps.leaks import forget, note
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.links import Link, Links, close_all
+from pytest_bpfmaps.maps import Map, MapType, make_map, map_info
+from pytest_bpfmaps.maps.declared import DeclaredTypes, declared_types
+from pytest_bpfmaps.named import Named, all_of
+from pytest_bpfmaps.objects.linked import Sources
+from pytest_bpfmaps.objects.object_file import created_map, split_maps, walk
+from pytest_bpfmaps.programs import Program
+from pytest_bpfmaps.variables import Globals, Section, enter
 
 
 class LoadedObject:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import LoadError, MapValueError, NameLookupError, UnsupportedError, closest
-from ..libbpf import check, lib, to_str, version
-from ..maps import Map, MapType
-from ..maps.arena import ArenaMap
-from ..maps.declared import declared_types
-from ..pinning import pin_path, set_pin_path
+from pytest_bpfmaps.errors import LoadError, MapValueError, NameLookupError, UnsupportedError, closest
+from pytest_bpfmaps.libbpf import check, lib, to_str, version
+from pytest_bpfmaps.maps import Map, MapType
+from pytest_bpfmaps.maps.arena import ArenaMap
+from pytest_bpfmaps.maps.declared import declared_types
+from pytest_bpfmaps.pinning import pin_path, set_pin_path
 
 SETTINGS = (
     *("type", "key_size", "value_size", "max_entries", "flags", "map_extra", "numa_node", "ifindex"),

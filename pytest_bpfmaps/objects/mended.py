@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..compiler.portability import Finding
-from ..declared import Line, format_line, map_line, section_line
-from ..events.formats import refused_conversion
-from ..kernel.running import release
-from ..libbpf import ffi, lib, version
-from ..maps import MapType
-from ..programs import ProgramSpec
-from .map_spec import MapSpec
+from pytest_bpfmaps.compiler.portability import Finding
+from pytest_bpfmaps.declared import Line, format_line, map_line, section_line
+from pytest_bpfmaps.events.formats import refused_conversion
+from pytest_bpfmaps.kernel.running import release
+from pytest_bpfmaps.libbpf import ffi, lib, version
+from pytest_bpfmaps.maps import MapType
+from pytest_bpfmaps.objects.map_spec import MapSpec
+from pytest_bpfmaps.programs import ProgramSpec
 
 _SPELLINGS = {
     MapType.RINGBUF: 'leave it out, and name the records\' struct in the test: capture("event")',

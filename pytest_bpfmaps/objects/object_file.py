@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import LoadError
-from ..libbpf import ffi, lib, to_str
-from ..vm.vmlinux_h import RUNNING
+from pytest_bpfmaps.errors import LoadError
+from pytest_bpfmaps.libbpf import ffi, lib, to_str
+from pytest_bpfmaps.vm.vmlinux_h import RUNNING
 
 
 def find_kconfig(data: bytes) -> Any:
@@ -42,7 +42,7 @@ def _btf_of_the_catalogue() -> Path | None:
     path = os.environ.get("BPFMAPS_KERNEL_BTF")  # in a guest, where the catalogue is the host's
     if path is not None:
         return Path(path) if path else None
-    from ..vm.catalogue import Catalogue
+    from pytest_bpfmaps.vm.catalogue import Catalogue
 
     mine = os.uname().release
     return next((kernel.btf for kernel in Catalogue() if kernel.release == mine), None)

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from .. import events  # noqa: F401  teaches `maps` the buffer types
-from ..btf import Codecs
-from ..btf.dwarf import read_local_types
-from ..compiler.legacy import upgraded, upgraded_maps
-from ..compiler.portability import tell
-from ..compiler.soundness import check_object
-from ..errors import (
+from pytest_bpfmaps import events  # noqa: F401  teaches `maps` the buffer types
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.btf.dwarf import read_local_types
+from pytest_bpfmaps.compiler.legacy import upgraded, upgraded_maps
+from pytest_bpfmaps.compiler.portability import tell
+from pytest_bpfmaps.compiler.soundness import check_object
+from pytest_bpfmaps.errors import (
     ClosedError,
     LoadError,
     NameLookupError,
@@ -22,24 +22,24 @@ from ..errors import (
     PortabilityWarning,
     closest,
 )
-from ..libbpf import capture_log, ffi, lib, opts
-from ..maps import Map
-from ..maps.arena import arenas_of
-from ..maps.kernel_btf import keeps_raw_btf, parse_codecs, raw_btf
-from ..maps.pins import Pins
-from ..named import Named, names_of
-from ..paths import objects_dir
-from ..pinning import PinnedMaps
-from ..programs import ProgramSpec
-from ..refusals import explain_load, explain_no_program, explain_open
-from ..variables import Globals, Section, enter
-from ..verifier.buffers import stats_buffers
-from .linked import Sources
-from .loaded import LoadedObject
-from .map_spec import MapSpec
-from .mended import mended, unknown_members
-from .object_file import find_btf, find_kconfig, object_name, split_maps, walk
-from .struct_ops_members import without_unknown_members
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts
+from pytest_bpfmaps.maps import Map
+from pytest_bpfmaps.maps.arena import arenas_of
+from pytest_bpfmaps.maps.kernel_btf import keeps_raw_btf, parse_codecs, raw_btf
+from pytest_bpfmaps.maps.pins import Pins
+from pytest_bpfmaps.named import Named, names_of
+from pytest_bpfmaps.objects.linked import Sources
+from pytest_bpfmaps.objects.loaded import LoadedObject
+from pytest_bpfmaps.objects.map_spec import MapSpec
+from pytest_bpfmaps.objects.mended import mended, unknown_members
+from pytest_bpfmaps.objects.object_file import find_btf, find_kconfig, object_name, split_maps, walk
+from pytest_bpfmaps.objects.struct_ops_members import without_unknown_members
+from pytest_bpfmaps.paths import objects_dir
+from pytest_bpfmaps.pinning import PinnedMaps
+from pytest_bpfmaps.programs import ProgramSpec
+from pytest_bpfmaps.refusals import explain_load, explain_no_program, explain_open
+from pytest_bpfmaps.variables import Globals, Section, enter
+from pytest_bpfmaps.verifier.buffers import stats_buffers
 
 
 class OpenedObject:

@@ -10,12 +10,12 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..btf.editor import BtfEditor
-from ..btf.types import Btf, BtfType, Kind, Variable
-from ..elf import RELOCATION, SHT_REL, Elf, Section
-from ..errors import BpfError
-from ..libbpf import version
-from ..maps.kernel_btf import struct_members
+from pytest_bpfmaps.btf.editor import BtfEditor
+from pytest_bpfmaps.btf.types import Btf, BtfType, Kind, Variable
+from pytest_bpfmaps.elf import RELOCATION, SHT_REL, Elf, Section
+from pytest_bpfmaps.errors import BpfError
+from pytest_bpfmaps.libbpf import version
+from pytest_bpfmaps.maps.kernel_btf import struct_members
 
 _SECTION = b".struct_ops"
 _FIRST = (1, 5)  # libbpf that skips them itself

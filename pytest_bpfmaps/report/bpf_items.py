@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_bpfmaps.report.workers import Workers
     from pytest_bpfmaps.vm.selection import Selection
-
-    from .workers import Workers
 
 
 class GuestRun(Protocol):
@@ -142,7 +141,7 @@ def fitting(config: pytest.Config, node: pytest.Collector | pytest.Item) -> list
     names = chosen(config) or (HOST,)
     if node.get_closest_marker("bpf_kernels") is None:
         return list(names)
-    from .wanted_kernels import wanted_kernels
+    from pytest_bpfmaps.report.wanted_kernels import wanted_kernels
 
     return wanted_kernels(node, {name: _release(config, name) for name in names})
 

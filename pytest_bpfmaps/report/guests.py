@@ -16,7 +16,16 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.fixtures import vmlinux_setting
+from pytest_bpfmaps.report import others
 from pytest_bpfmaps.report.bpf_items import COLLECTED, WORKERS, is_bpf_item, kernel_of
+from pytest_bpfmaps.report.doings import Doings
+from pytest_bpfmaps.report.foreseen import foresee_all
+from pytest_bpfmaps.report.lanes import Lane, divide
+from pytest_bpfmaps.report.machine import show_lines, vmlinux_line
+from pytest_bpfmaps.report.plain_values import receiving
+from pytest_bpfmaps.report.skips import KERNEL, with_kernel
+from pytest_bpfmaps.report.worker import shows_output
+from pytest_bpfmaps.report.workers import Workers
 from pytest_bpfmaps.vm import elsewhere
 from pytest_bpfmaps.vm.acceleration import judge
 from pytest_bpfmaps.vm.booting import check as check_way
@@ -25,16 +34,6 @@ from pytest_bpfmaps.vm.journal import Entry, Journal
 from pytest_bpfmaps.vm.selection import HOST, IDLE, Selection, lane_of
 from pytest_bpfmaps.vm.vmlinux_h import PER_KERNEL
 from pytest_bpfmaps.vm.ways import CHOICES
-
-from . import others
-from .doings import Doings
-from .foreseen import foresee_all
-from .lanes import Lane, divide
-from .machine import show_lines, vmlinux_line
-from .plain_values import receiving
-from .skips import KERNEL, with_kernel
-from .worker import shows_output
-from .workers import Workers
 
 WAIT = 10.0  # seconds that a guest which has ended may take to be gone, as pytest-xdist has it
 MISSING = "guests are pytest-xdist workers, and it is {}\n  -> {}"

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.report.bpf_items import chosen
-
-from .skips import KERNEL, MISSING, without_kernel
+from pytest_bpfmaps.report.skips import KERNEL, MISSING, without_kernel
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 _SHORT = {PASSED: "", FAILED: "F", SKIPPED: "s"}

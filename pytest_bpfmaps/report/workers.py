@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from . import others
+from pytest_bpfmaps.report import others
 
 Wanted = TypeVar("Wanted")
 

@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from ..errors import ClosedError, TriggerError, UnsupportedError
-from ..kernel.mounts import how_to_mount
-from ..kernel.running import timeout_scale
-from .names import PREFIX, unique_name
-from .reaper import reaper
+from pytest_bpfmaps.errors import ClosedError, TriggerError, UnsupportedError
+from pytest_bpfmaps.kernel.mounts import how_to_mount
+from pytest_bpfmaps.kernel.running import timeout_scale
+from pytest_bpfmaps.triggers.names import PREFIX, unique_name
+from pytest_bpfmaps.triggers.reaper import reaper
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _MEMBERSHIP = Path("/proc/self/cgroup")

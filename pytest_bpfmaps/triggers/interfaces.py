@@ -10,10 +10,10 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ..errors import TriggerError
-from ..kernel.running import timeout_scale
-from .netlink import refused_as
-from .packets import Sniffer, open_packet_socket
+from pytest_bpfmaps.errors import TriggerError
+from pytest_bpfmaps.kernel.running import timeout_scale
+from pytest_bpfmaps.triggers.netlink import refused_as
+from pytest_bpfmaps.triggers.packets import Sniffer, open_packet_socket
 
 Address = IPv4Interface | IPv6Interface
 AddressPair = tuple[str | None, str | None]

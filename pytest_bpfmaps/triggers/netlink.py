@@ -7,8 +7,8 @@ import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import TriggerError, UnsupportedError
-from ..libbpf.calls import reason
+from pytest_bpfmaps.errors import TriggerError, UnsupportedError
+from pytest_bpfmaps.libbpf.calls import reason
 
 
 def require_pyroute2() -> None:

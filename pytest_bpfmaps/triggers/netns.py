@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from ..errors import ClosedError, NameLookupError, TriggerError, closest
-from ..kernel.namespaces import create_netns, inside_netns
-from ..kernel.running import timeout_scale
-from ..leaks import forget, keep, note
-from .interfaces import Address, AddressPair, Interface, Plan, Veth, connect
-from .names import PREFIX, unique_name
-from .netlink import netlink_socket, refused_as, require_pyroute2
-from .reaper import reaper
+from pytest_bpfmaps.errors import ClosedError, NameLookupError, TriggerError, closest
+from pytest_bpfmaps.kernel.namespaces import create_netns, inside_netns
+from pytest_bpfmaps.kernel.running import timeout_scale
+from pytest_bpfmaps.leaks import forget, keep, note
+from pytest_bpfmaps.triggers.interfaces import Address, AddressPair, Interface, Plan, Veth, connect
+from pytest_bpfmaps.triggers.names import PREFIX, unique_name
+from pytest_bpfmaps.triggers.netlink import netlink_socket, refused_as, require_pyroute2
+from pytest_bpfmaps.triggers.reaper import reaper
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, overload
 
-from ..errors import CaptureTimeoutError
-from ..kernel.running import timeout_scale
+from pytest_bpfmaps.errors import CaptureTimeoutError
+from pytest_bpfmaps.kernel.running import timeout_scale
 
 # <linux/if_ether.h>, <linux/if_packet.h>, <asm/socket.h>
 _ETH_P_ALL = 3

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import NoReturn, Self
 
-from ..errors import ClosedError, TriggerError
-from ..kernel.running import timeout_scale
-from ..libbpf import ffi, lib
+from pytest_bpfmaps.errors import ClosedError, TriggerError
+from pytest_bpfmaps.kernel.running import timeout_scale
+from pytest_bpfmaps.libbpf import ffi, lib
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _FAILED = struct.Struct("=i")

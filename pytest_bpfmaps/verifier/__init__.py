@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .advice import Advice, advise
-from .closer import advise_closer
-from .log import Rejection, parse_log
+from pytest_bpfmaps.verifier.advice import Advice, advise
+from pytest_bpfmaps.verifier.closer import advise_closer
+from pytest_bpfmaps.verifier.log import Rejection, parse_log
 
 __all__ = ["Advice", "Rejection", "advise", "advise_closer", "parse_log"]

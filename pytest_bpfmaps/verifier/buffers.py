@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 from typing import Any
 
-from ..libbpf import ffi, lib, to_str
+from pytest_bpfmaps.libbpf import ffi, lib, to_str
 
 LEVEL_STATS = 4
 LEVEL_INSTRUCTIONS = 1

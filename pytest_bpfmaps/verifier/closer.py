@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from .advice import OF_LENGTH, Advice
-from .log import Rejection
-from .numbers import advise_in_numbers, short_check
+from pytest_bpfmaps.verifier.advice import OF_LENGTH, Advice
+from pytest_bpfmaps.verifier.log import Rejection
+from pytest_bpfmaps.verifier.numbers import advise_in_numbers, short_check
 
 _AFTER_RELEASE = Advice(
     "the memory was given back before that: it is used after its release",

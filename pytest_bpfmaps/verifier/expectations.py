@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ..errors import LoadError
-from .messages import Message, by_text
+from pytest_bpfmaps.errors import LoadError
+from pytest_bpfmaps.verifier.messages import Message, by_text
 
 _TAG = re.compile(r"comment:(?:(\d+):)?(test_\w+|load_mode)(?:=(.*))?$", re.DOTALL)
 _NUMBERED = re.compile(r"(\d+)=(.*)$", re.DOTALL)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from .advice import Advice
-from .log import Rejection
+from pytest_bpfmaps.verifier.advice import Advice
+from pytest_bpfmaps.verifier.log import Rejection
 
 _VALUE = re.compile(r"invalid access to map value, value_size=(\d+) off=(\d+) size=(\d+)")
 _ARGUMENT = re.compile(r"^R\d type=(\w+) expected=(.*)", re.MULTILINE)
