@@ -164,12 +164,16 @@ class Guests:
 
     def pytest_unconfigure(self) -> None:
         """Wait for guests that have ended, which execnet does not when none is left; forget the journal."""
+        self._wait_for_ended()
+        self.journal.close()
+
+    def _wait_for_ended(self) -> None:
         for gateway in self._ended:
             gateway.join(WAIT)
             if gateway.hasreceiver():
                 gateway._io.kill()
             gateway._io.wait()
-        self.journal.close()
+        self._ended.clear()
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_newgateway(self, gateway: Any) -> None:
@@ -275,6 +279,7 @@ class Guests:
 
     def _start_another(self) -> None:
         if self._waiting and not self._workers.is_ending:
+            self._wait_for_ended()  # until then its memory and processors are taken
             self._workers.start(self._spec(self._waiting.pop(0)))
 
     def _leave_place_empty(self, node: Any) -> None:

@@ -31,6 +31,16 @@ PART = """
         del items[:3]
 """
 
+SLOW_END = """
+    import os, signal, threading
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_testnodedown(node):
+        gateway = node.gateway._io.popen.pid
+        os.kill(gateway, signal.SIGSTOP)
+        threading.Timer(5.0, os.kill, (gateway, signal.SIGCONT)).start()
+"""
+
 
 @pytest.fixture(autouse=True)
 def _cache(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -88,6 +98,8 @@ def test_tests_that_a_kernel_is_known_not_to_run_start_no_guest(pytester: pytest
 
 
 def test_a_test_with_a_kernel_of_its_own_sees_nothing_of_others(pytester: pytest.Pytester) -> None:
+    """Its guest starts when the one before it is gone, however long that takes."""
+    pytester.makeconftest(CONFTEST + SLOW_END)
     pytester.makepyfile(
         """
         import os, pytest
@@ -122,7 +134,7 @@ def test_a_test_with_a_kernel_of_its_own_sees_nothing_of_others(pytester: pytest
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    output, _ = run.communicate(timeout=500)
+    output, _ = run.communicate(timeout=1500)
     ended.set()
     watcher.join()
     assert "4 passed, 2 skipped, 2 deselected" in output
