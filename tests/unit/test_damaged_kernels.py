@@ -62,7 +62,7 @@ def test_damage_is_mended_or_named(catalogue: Catalogue, data: st.DataObject) ->
     whole = use(catalogue)
     path = part(catalogue, data.draw(st.sampled_from(PARTS)))
     before = path.read_bytes()
-    damaged = data.draw(damages(len(before)))(before)
+    damaged = data.draw(damages())(before)
     path.write_bytes(damaged)
     lines: list[str] = []
     try:

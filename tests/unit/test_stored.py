@@ -58,9 +58,10 @@ def kinds(cache: Path) -> set[str]:
 def test_whatever_is_damaged_the_objects_are_the_same(cache: Path, data: st.DataObject) -> None:
     whole = compiled(cache)
     assert kinds(cache) >= {".o", ".types", ".json", ".h", ".digest", ".linked", "btf"}
-    path = data.draw(st.sampled_from(kept(cache)))
+    files = kept(cache)  # whose number is no constant
+    path = files[data.draw(st.integers(0, 1000)) % len(files)]
     before = path.read_bytes()
-    damaged = data.draw(damages(len(before)))(before)
+    damaged = data.draw(damages())(before)
     path.write_bytes(damaged)
     lines: list[str] = []
     with stored.listening(lines.append):
@@ -180,7 +181,7 @@ def test_facts_are_what_was_written_or_nothing(
     stored.write_json(path, facts)
     assert stored.read_json(path) == facts
     before = path.read_bytes()
-    path.write_bytes(data.draw(damages(len(before)))(before))
+    path.write_bytes(data.draw(damages())(before))
     lines: list[str] = []
     with stored.listening(lines.append):
         assert stored.read_json(path) in (facts, {})
