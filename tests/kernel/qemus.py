@@ -23,8 +23,8 @@ def qemus_for(folder: Path) -> list[int]:
     return found
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 90.0) -> None:
-    """Returns as soon as it is true; fails after `seconds`."""
+def wait_until(condition: Callable[[], object], seconds: float = 600.0) -> None:
+    """Returns as soon as it is true; fails after `seconds`, which a busy machine that saves a state needs."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"

@@ -156,7 +156,7 @@ class TestPerfEvents:
             target = {**target, "pid": os.getpid()}  # parameters were made in another process of the matrix
         obj = counter("perf_event")
         with obj.programs.count.attach(**target):
-            bpf.wait_until(lambda: self.burn() or obj.globals.runs > 0, timeout=5)
+            bpf.wait_until(lambda: self.burn() or obj.globals.runs > 0, timeout=60)
         ran = obj.globals.runs
         self.burn()
         assert obj.globals.runs == ran

@@ -198,7 +198,7 @@ def test_it_is_gone_with_the_fixture(bpf):
     with Bpf(compiler_for(None)) as own:
         inner = {"type": "array", "value": "u16", "max_entries": 3}
         number = own.create_map("array_of_maps", max_entries=2, inner=inner).id
-    bpf.wait_until(lambda: number not in [m.id for m in bpf.maps_by_name("array_of_maps")])
+    bpf.wait_until(lambda: number not in [m.id for m in bpf.maps_by_name("array_of_maps")], timeout=60)
 
 
 HASH = {"type": "hash", "key": "u32", "value": "u32", "max_entries": 1}

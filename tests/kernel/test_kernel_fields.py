@@ -113,13 +113,13 @@ def test_a_timer(load_code, bpf):
     m, start = obj.maps.the_map, obj.programs.start
     m[0] = {"label": 5}
     assert start.run(bytes(64)).retval == 0
-    bpf.wait_until(lambda: m[0].ticks > 2)
+    bpf.wait_until(lambda: m[0].ticks > 2, timeout=60)
     assert start.run(bytes(64)).retval == 2  # it is initialized already
     m[0] = {"ticks": 1_000_000, "label": 6}
     assert m[0].label == 6
     assert list(m[0]._asdict()) == ["ticks", "label"]
     assert start.run(bytes(64)).retval == 0  # the write cancelled it
-    bpf.wait_until(lambda: m[0].ticks > 1_000_002)
+    bpf.wait_until(lambda: m[0].ticks > 1_000_002, timeout=60)
 
 
 KPTR = """

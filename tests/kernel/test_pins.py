@@ -98,7 +98,7 @@ def test_values_outlive_everything_that_held_the_map(bpf, load):
     assert again == {i: i * i for i in range(5)}
     again.unpin()
     again.close()
-    bpf.wait_until(lambda: number not in live_map_ids())
+    bpf.wait_until(lambda: number not in live_map_ids(), timeout=60)
 
 
 def test_without_a_pin_they_do_not(bpf, load):
@@ -106,7 +106,7 @@ def test_without_a_pin_they_do_not(bpf, load):
     number = first.maps.counts.id
     first.maps.counts.unpin()
     first.close()
-    bpf.wait_until(lambda: number not in live_map_ids())
+    bpf.wait_until(lambda: number not in live_map_ids(), timeout=60)
     with pytest.raises(MapError, match=rf"cannot open map id {number}: ENOENT"):
         bpf.map_by_id(number)
 
@@ -302,7 +302,7 @@ def test_nothing_is_left_after_close(load, own_bpf, bpf):
     assert not outside.exists()
     assert os.listdir(bpf.pin_root / "sub") == []
     assert (mounts(), descriptors()) == before[:2]
-    bpf.wait_until(lambda: number not in live_map_ids())
+    bpf.wait_until(lambda: number not in live_map_ids(), timeout=60)
 
 
 def test_pins_of_others_stay(bpf, load, own_bpf):
@@ -337,7 +337,7 @@ def test_nothing_is_left_after_a_test_that_fails(tmp_path):
         assert not root.exists()
         assert not outside.exists()
         assert mounts() == before
-        own.wait_until(lambda: number not in live_map_ids())
+        own.wait_until(lambda: number not in live_map_ids(), timeout=60)
 
 
 KILLED = """
@@ -360,7 +360,7 @@ def test_nothing_is_left_after_a_process_that_is_killed(bpf):
     number, root = done.stdout.split()
     assert not Path(root).exists()
     assert mounts() == before
-    bpf.wait_until(lambda: int(number) not in live_map_ids())
+    bpf.wait_until(lambda: int(number) not in live_map_ids(), timeout=60)
 
 
 def run_python(*arguments):

@@ -117,7 +117,7 @@ def test_wait_sees_what_another_thread_causes(sender, program):
     with sender.maps.events.capture() as events:
         thread = threading.Thread(target=later)
         thread.start()
-        assert [e.number for e in events.wait(count=2, timeout=10)] == [14, 15]
+        assert [e.number for e in events.wait(count=2, timeout=60)] == [14, 15]
         thread.join()
 
 

@@ -217,7 +217,7 @@ class TestLiveFrames:
                     loaded.programs.out.run(FRAME, repeat=10, live=True)
                 return
             result = loaded.programs.out.run(FRAME, repeat=10, live=True)
-            assert arrived.wait(10) == [FRAME] * 10
+            assert arrived.wait(10, timeout=60) == [FRAME] * 10
         with pytest.raises(NoValueError, match="does what it says, and does not tell it"):
             _ = result.retval
 

@@ -82,7 +82,7 @@ def test_a_closed_socket_leaves_the_map(make, type, bpf):
         with socket.create_connection(server.getsockname()) as client, server.accept()[0]:
             m[0] = client
             assert 0 in m
-        bpf.wait_until(lambda: 0 not in m)
+        bpf.wait_until(lambda: 0 not in m, timeout=60)
 
 
 @pytest.mark.bpf_requires("sockhash")
@@ -134,7 +134,7 @@ def listener(port=0, kind=socket.SOCK_DGRAM):
     sock = socket.socket(socket.AF_INET, kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.bind(("127.0.0.1", port))
-    sock.settimeout(10)
+    sock.settimeout(300)
     return sock
 
 

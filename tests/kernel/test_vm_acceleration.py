@@ -66,7 +66,7 @@ def test_a_kernel_that_stops_halfway_is_told_with_its_last_line(kernel: Kernel, 
     change = "word=${word/root=none/root=\\/dev\\/none rootwait}; words+=("
     waits.write_text(waits.read_text().replace("words+=(", change))
     unpacked = dataclasses.replace(kernel, image=kernel.vmlinux)  # else it is silent while it unpacks
-    verdict = acceleration.probe(unpacked, str(waits), silent=5.0, longest=1000.0)
+    verdict = acceleration.probe(unpacked, str(waits), silent=20.0, longest=1000.0)
     assert (verdict.kvm, verdict.hung) == (False, 1)
     assert re.search(
         r"hung after [1-9]\d* s, and was silent for \d+ s more; last line: '\[ .*'\)$", verdict.why

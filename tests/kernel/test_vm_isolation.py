@@ -166,7 +166,7 @@ def test_a_guest_has_no_door_for_others(pytester: pytest.Pytester, monkeypatch: 
         import os, socket
 
         def test_calls_and_waits_for_the_end(bpf_kernel):
-            with socket.create_connection(("10.0.2.2", int(os.environ["PORT"])), timeout=60) as caller:
+            with socket.create_connection(("10.0.2.2", int(os.environ["PORT"])), timeout=600) as caller:
                 caller.settimeout(None)
                 assert caller.recv(1) == b""
         """
@@ -176,7 +176,7 @@ def test_a_guest_has_no_door_for_others(pytester: pytest.Pytester, monkeypatch: 
         command = [sys.executable, "-m", "pytest", "--bpf-kernel=6.1", "--bpf-vm-network"]
         run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
-            server.settimeout(180)
+            server.settimeout(600)
             with server.accept()[0]:  # the test runs, and so does all that a guest needs
                 (qemu,) = qemus_for(pytester.path)
                 gateway = parent_of(qemu)
@@ -184,7 +184,7 @@ def test_a_guest_has_no_door_for_others(pytester: pytest.Pytester, monkeypatch: 
                 assert [door for process in processes for door in doors_of(process)] == []
                 for process in processes:
                     assert_private(process)
-            output, _ = run.communicate(timeout=180)
+            output, _ = run.communicate(timeout=600)
         finally:
             run.kill()
             run.wait()

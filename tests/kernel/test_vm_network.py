@@ -22,7 +22,7 @@ SUITE = """
         return os.uname().release
 
     def greeting(host):
-        with socket.create_connection((host, int(os.environ["PORT"])), timeout=20) as client:
+        with socket.create_connection((host, int(os.environ["PORT"])), timeout=120) as client:
             return client.makefile().read()
 
     def test_without(bpf_kernel):

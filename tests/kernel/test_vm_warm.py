@@ -127,7 +127,7 @@ def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(
     assert _states(cache) == []
 
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [run.communicate(timeout=400)[0] for run in both]
+    outputs = [run.communicate(timeout=1500)[0] for run in both]
     assert [run.returncode for run in both] == [0, 0], outputs
     (state,) = _states(cache)
     assert sorted(path.name for path in state.iterdir()) == ["devices", "manifest.json", "memory"]

@@ -89,8 +89,12 @@ def test_a_word_that_came_too_late_is_too_late_whenever_one_looks(machine: Machi
         wait(machine, 1.0)
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("machine", ["while True: print('again')"], indirect=True)
-def test_lines_without_end_have_an_end(machine: Machine) -> None:
+def test_lines_without_end_are_progress_and_have_an_end(machine: Machine) -> None:
+    """They go on for longer than a silence may be."""
+    while not machine.console.size():
+        time.sleep(0.01)
     with pytest.raises(VmError, match="the guest was not ready after 2 s") as caught:
         wait(machine, 2.0)
     assert not isinstance(caught.value, VmBootError)
@@ -138,7 +142,7 @@ def test_time_without_a_processor_is_known() -> None:
     program = f"import os; os.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
     both = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while waited_for_processor(both[0].pid) < 0.3:
             assert time.monotonic() < end
             time.sleep(0.05)

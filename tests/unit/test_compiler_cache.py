@@ -101,7 +101,7 @@ def test_eight_processes_compile_once(clang: CountingClang, project: Path) -> No
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    answers = {process.communicate(timeout=60)[0] for process in processes}
+    answers = {process.communicate(timeout=600)[0] for process in processes}
     assert len(answers) == 1
     assert Path(answers.pop().strip()).read_bytes()[:4] == b"\x7fELF"
     assert clang.compilations == 1
@@ -114,8 +114,9 @@ def test_a_killed_process_does_not_block_the_others(clang: CountingClang, projec
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-        deadline = time.monotonic() + 30
-        while not clang.runs() and time.monotonic() < deadline:
+        deadline = time.monotonic() + 600
+        while not clang.runs():
+            assert time.monotonic() < deadline, "clang was not started"
             time.sleep(0.01)
         process.kill()
     os.killpg(int(clang.runs()[0].split()[0]), signal.SIGKILL)

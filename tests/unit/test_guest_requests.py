@@ -113,7 +113,7 @@ def _compile_beside_nothing(options: list[str]) -> None:
         command = ["clang", "-g", "-O2", "-target", "bpf", "-fno-crash-diagnostics", *options, *files]
         environment = {**os.environ, "TMPDIR": f"{folder}/cwd", "HOME": f"{folder}/cwd"}
         subprocess.run(
-            command, cwd=folder / "cwd", env=environment, capture_output=True, check=False, timeout=60
+            command, cwd=folder / "cwd", env=environment, capture_output=True, check=False, timeout=600
         )
         left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         assert left - {"source/a.c", "made/d", "made/o"} == set(), options

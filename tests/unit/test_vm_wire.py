@@ -124,14 +124,12 @@ def test_a_request_that_takes_too_long_is_answered_with_where_the_host_is(
     def serve() -> None:
         control = Lines(pair[0].fileno())
         for message in control:
-            answers.answer(control, message, do, limit=20.0 if message["argument"] == "quick" else 0.2)
+            answers.answer(control, message, do, limit=300.0 if message["argument"] == "quick" else 2.0)
 
     server = threading.Thread(target=serve)
     server.start()
     host = Host(pair[1].fileno())
-    with pytest.raises(
-        VmTimeoutError, match=r"cannot compile on the host: it took more than 0\.2 s"
-    ) as caught:
+    with pytest.raises(VmTimeoutError, match=r"cannot compile on the host: it took more than 2 s") as caught:
         host.call("compile", "slow")
     assert "may_go.wait()" in str(caught.value.details)
     may_go.set()
@@ -307,7 +305,7 @@ def test_a_machine_dies_with_its_gateway_even_when_that_is_killed(tmp_path: Path
     machine = int(gateway.stdout.readline())
     gateway.send_signal(signal.SIGKILL)
     gateway.communicate()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 600
     while is_running(machine):
         assert time.monotonic() < end, "it outlived its gateway"
         time.sleep(0.02)
