@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pytest_bpfmaps.errors import ExpectationError, VerifierError
 from pytest_bpfmaps.objects import OpenedObject
-from pytest_bpfmaps.second_look import log_of_accepted
+from pytest_bpfmaps.objects.diagnosis.full_verifier_log import log_of_accepted
 from pytest_bpfmaps.verifier.messages import Mismatch, by_regex, mismatch
 
 Pattern = str | re.Pattern[str]
@@ -32,7 +32,7 @@ def expect_rejection(
             on=opened.name,
             why="it was expected to reject it",
             fix="make the program break the rule that this test is about, or expect that it loads",
-            details="\n".join(tail(log_of_accepted(opened, name)) for name in names),
+            details="\n".join(tail(log_of_accepted(opened.attempt, name)) for name in names),
         )
     wrong = mismatch(error.log, wanted)
     if wrong is not None:

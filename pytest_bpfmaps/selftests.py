@@ -24,9 +24,9 @@ from pytest_bpfmaps.kernel.privilege import effective_capabilities, only_capabil
 from pytest_bpfmaps.kernel.types import MapType, ProgramType
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, syscalls
 from pytest_bpfmaps.objects import OpenedObject
+from pytest_bpfmaps.objects.diagnosis.load_errors import explain_load
 from pytest_bpfmaps.objects.object_file import walk
 from pytest_bpfmaps.programs import Program
-from pytest_bpfmaps.refusals import explain_load
 from pytest_bpfmaps.rejections import tail, unlike
 from pytest_bpfmaps.run import WITHOUT_PACKET
 from pytest_bpfmaps.verifier.buffers import WHOLE_SIZES, LogBuffer
@@ -213,7 +213,7 @@ def run_case(case: Case, *, portable: bool = False) -> list[str]:
                 log=log.text,
             )
         if result < 0 and not (wanted.failure and log.text):  # an empty log: it never came to the verifier
-            raise explain_load(opened, -result, said.text, {p.name: log for p in opened.programs})
+            raise explain_load(opened.attempt, -result, said.text, {p.name: log for p in opened.programs})
         _compare(case, log.text, wanted.messages)
         if wanted.executes and not wanted.failure:
             _run(opened, case)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pytest_bpfmaps.compiler.portability import Finding
-from pytest_bpfmaps.declared import Line, format_line, map_line, section_line
 from pytest_bpfmaps.events.formats import refused_conversion
 from pytest_bpfmaps.kernel.running import release
 from pytest_bpfmaps.libbpf import ffi, lib, version
 from pytest_bpfmaps.maps import MapType
+from pytest_bpfmaps.objects.diagnosis.source_lines import Line, format_line, map_line, section_line
 from pytest_bpfmaps.objects.map_spec import MapSpec
 from pytest_bpfmaps.programs import ProgramSpec
 

@@ -4,15 +4,82 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.btf.dwarf import read_local_types
+from pytest_bpfmaps.compiler.legacy import upgraded, upgraded_maps
+from pytest_bpfmaps.compiler.soundness import check_object
 from pytest_bpfmaps.errors import LoadError
-from pytest_bpfmaps.libbpf import ffi, lib, to_str
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts, to_str
+from pytest_bpfmaps.maps.kernel_btf import keeps_raw_btf, parse_codecs, raw_btf
+from pytest_bpfmaps.objects.diagnosis.open_errors import explain_open
+from pytest_bpfmaps.objects.struct_ops_members import without_unknown_members
+from pytest_bpfmaps.paths import objects_dir
 from pytest_bpfmaps.vm.vmlinux_h import RUNNING
 
 
-def find_kconfig(data: bytes) -> Any:
+@dataclass
+class ObjectFile:
+    """An object file that libbpf has open as `handle`, and the `codecs` of its types.
+
+    libbpf was given other bytes than the file's where that had legacy map definitions (`legacy_maps`, by
+    name), or members of struct_ops maps that this kernel lacks (`unknown_members`, by map).
+    """
+
+    handle: Any
+    codecs: Codecs | None
+    legacy_maps: list[str] = field(default_factory=list)
+    unknown_members: dict[str, list[str]] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Frees what libbpf read. Safe to call again."""
+        handle, self.handle = self.handle, ffi.NULL
+        if handle != ffi.NULL:
+            lib.bpf_object__close(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_object(path: Path, name: str, btf: Path | None = None) -> ObjectFile:
+    """Has libbpf open the file at `path`, which messages call `name`.
+
+    `btf` is a file with the types that relocations are made for. Raises `LoadError` for a file that is no BPF
+    object.
+    """
+    if not path.is_file():
+        why = "it is a folder" if path.is_dir() else "there is no such file"
+        raise LoadError("cannot open", on=str(path), why=why, errno=errno.ENOENT)
+    data = path.read_bytes()
+    if not path.is_relative_to(objects_dir()):  # those there are fresh from clang
+        check_object(data, str(path))
+    upgrade = upgraded(data, name)
+    trimmed = without_unknown_members(data if upgrade is None else upgrade)
+    upgrade = trimmed.data if trimmed.members else upgrade
+    legacy = upgraded_maps(data if upgrade is None else upgrade)
+    name_in_kernel = ffi.new("char[]", _object_name(path).encode())
+    kconfig, types = _find_kconfig(data), _find_btf(btf)
+    settings = opts(
+        "bpf_object_open_opts", object_name=name_in_kernel, kconfig=kconfig, btf_custom_path=types
+    )
+    handle = _open(path, upgrade, settings)
+    codecs = _codecs_of(handle, path)
+    if keeps_raw_btf(lib.bpf_object__btf(handle)):
+        lib.bpf_object__close(handle)
+        handle = _open(path, upgrade, settings)
+    return ObjectFile(handle, codecs, legacy, trimmed.members)
+
+
+def _find_kconfig(data: bytes) -> Any:
     """The kernel's configuration for an object with ``__kconfig`` variables, where libbpf can't find it."""
     path = os.environ.get("BPFMAPS_KERNEL_CONFIG")  # a guest's, of which /boot is the host's
     if not path or b".kconfig" not in data or not Path(path).is_file():
@@ -20,7 +87,7 @@ def find_kconfig(data: bytes) -> Any:
     return ffi.new("char[]", Path(path).read_bytes())
 
 
-def find_btf(given: Path | None) -> Any:
+def _find_btf(given: Path | None) -> Any:
     """The file that libbpf takes the kernel's types from, where the kernel does not show them itself.
 
     That is `given`, else the BTF that the catalogue has for this release. Raises `LoadError` when there is no
@@ -48,9 +115,31 @@ def _btf_of_the_catalogue() -> Path | None:
     return next((kernel.btf for kernel in Catalogue() if kernel.release == mine), None)
 
 
-def object_name(path: Path) -> str:
+def _object_name(path: Path) -> str:
     """What the kernel shows before a data section's name: the file's name up to the first dot."""
     return "".join(c if c.isalnum() and c.isascii() else "_" for c in path.name.split(".")[0])[:15]
+
+
+def _open(path: Path, data: bytes | None, settings: Any) -> Any:
+    """libbpf's handle for the file, or for `data` in its place. Raises `LoadError`."""
+    with capture_log() as log:
+        if data is None:
+            handle = lib.bpf_object__open_file(os.fsencode(path), settings)
+        else:
+            handle = lib.bpf_object__open_mem(ffi.from_buffer(data), len(data), settings)
+        number = ffi.errno
+    if handle == ffi.NULL:
+        raise explain_open(path, number, log.text)
+    return handle
+
+
+def _codecs_of(handle: Any, path: Path) -> Codecs | None:
+    def local() -> Codecs | None:
+        raw = read_local_types(path)
+        return parse_codecs(raw) if raw else None
+
+    btf = lib.bpf_object__btf(handle)
+    return None if btf == ffi.NULL else parse_codecs(raw_btf(btf)).with_more(local)
 
 
 def walk(step: Any, handle: Any) -> list[Any]:

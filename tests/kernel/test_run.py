@@ -247,7 +247,7 @@ def test_layouts_for_programs_that_do_not_say_are_the_headers(bpf, type):
         {ours.name} context;
         struct bpf_flow_keys keys;
     """
-    codecs = bpf.open(code=code)._codecs
+    codecs = bpf.open(code=code).attempt.codecs
     for mine in (ours, context_codec(ProgramType.FLOW_DISSECTOR, "", None)):
         theirs = codecs.struct(mine.name)
         places = {f.name: (f.offset, f.codec.size) for f in mine.fields}

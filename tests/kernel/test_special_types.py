@@ -56,7 +56,7 @@ class TestKernelFields:
 
     @pytest.fixture
     def codec(self, opened):
-        return opened._codecs.struct("value")
+        return opened.attempt.codecs.struct("value")
 
     def test_arrays_of_them_are_hidden(self, codec):
         plain = {"a": 0, "in": [{"x": 0}, {"x": 0}], "plain": [0, 0], "b": 0}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_bpfmaps.kernel.running import is_emulated
-from pytest_bpfmaps.libbpf import capture_log, ffi, lib
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib, to_str
+from pytest_bpfmaps.objects.attempt import Attempt
+from pytest_bpfmaps.objects.object_file import open_object, walk
 from pytest_bpfmaps.verifier import advise, parse_log
 from pytest_bpfmaps.verifier.buffers import LEVEL_INSTRUCTIONS, WHOLE_SIZES, LogBuffer
-
-if TYPE_CHECKING:
-    from pytest_bpfmaps.objects import OpenedObject
-
 
 _OF_MAPS = (
     *("type", "key_size", "value_size", "max_entries", "map_flags", "map_extra", "numa_node", "ifindex"),
@@ -21,7 +19,7 @@ _OF_MAPS = (
 _OF_PROGRAMS = ("type", "expected_attach_type", "flags")
 
 
-def log_of_rejected(opened: OpenedObject, name: str, first: str) -> str:
+def log_of_rejected(attempt: Attempt, name: str, first: str) -> str:
     """The best log there is of the program `name`; `first` is what the load itself left.
 
     The whole log when it fits. Kernels from 6.4 on keep the end of a longer one, those before it the
@@ -33,7 +31,7 @@ def log_of_rejected(opened: OpenedObject, name: str, first: str) -> str:
     if gave_up and is_emulated():
         return first  # a million instructions, a line of text each, take minutes there and tell little
     for size in WHOLE_SIZES[:1] if gave_up else WHOLE_SIZES:
-        number, text = _load_again(opened, name, size)
+        number, text = _load_again(attempt, name, size)
         if number != errno.ENOSPC and text:
             return text
         if complaint and complaint[-1] in text[-len(first) - 1024 :]:
@@ -41,22 +39,21 @@ def log_of_rejected(opened: OpenedObject, name: str, first: str) -> str:
     return first
 
 
-def log_of_accepted(opened: OpenedObject, name: str) -> str:
+def log_of_accepted(attempt: Attempt, name: str) -> str:
     """The log of the program `name`, which the verifier accepts."""
-    return _load_again(opened, name, WHOLE_SIZES[0])[1]
+    return _load_again(attempt, name, WHOLE_SIZES[0])[1]
 
 
-def _load_again(opened: OpenedObject, name: str, size: int) -> tuple[int, str]:
+def _load_again(attempt: Attempt, name: str, size: int) -> tuple[int, str]:
     """Error number and log of a load of just that program; a libbpf object can't be loaded twice."""
-    with type(opened)(opened.path, name=opened.name, btf=opened.btf) as again, capture_log():
-        _copy_configuration(opened, again)
-        for program in again.programs:
-            program.autoload = program.name == name
-        buffer = LogBuffer(again.programs[name]._handle, LEVEL_INSTRUCTIONS, size)
-        return -int(lib.bpf_object__load(again._handle)), buffer.text
+    with open_object(attempt.path, attempt.name, attempt.btf) as again, capture_log():
+        _copy_maps(attempt.handle, again.handle)
+        program = _copy_programs(attempt.handle, again.handle, name)
+        buffer = LogBuffer(program, LEVEL_INSTRUCTIONS, size)
+        return -int(lib.bpf_object__load(again.handle)), buffer.text
 
 
-def _copy_configuration(old: OpenedObject, new: OpenedObject) -> None:
+def _copy_maps(old: Any, new: Any) -> None:
     """All settings and initial values; the new object's maps are its own and not pinned."""
     for mine, theirs in zip(_maps(old), _maps(new), strict=True):
         lib.bpf_map__set_pin_path(theirs, ffi.NULL)
@@ -68,14 +65,24 @@ def _copy_configuration(old: OpenedObject, new: OpenedObject) -> None:
         else:
             for name in _OF_MAPS:
                 getattr(lib, f"bpf_map__set_{name}")(theirs, getattr(lib, f"bpf_map__{name}")(mine))
-    for program in new.programs:
-        program.configure({name: getattr(old.programs[program.name], name) for name in _OF_PROGRAMS})
 
 
-def _maps(opened: OpenedObject) -> list[Any]:
-    found = []
-    at = lib.bpf_object__next_map(opened._handle, ffi.NULL)
-    while at != ffi.NULL:
-        found.append(at)
-        at = lib.bpf_object__next_map(opened._handle, at)
+def _copy_programs(old: Any, new: Any, name: str) -> Any:
+    """All settings; only the program `name`, which is returned, is to be loaded."""
+    found = None
+    for mine, theirs in zip(_programs(old), _programs(new), strict=True):
+        for setting in _OF_PROGRAMS:
+            value = getattr(lib, f"bpf_program__{setting}")(mine)
+            getattr(lib, f"bpf_program__set_{setting}")(theirs, value)
+        wanted = to_str(lib.bpf_program__name(theirs)) == name
+        lib.bpf_program__set_autoload(theirs, wanted)
+        found = theirs if wanted else found
     return found
+
+
+def _maps(handle: Any) -> list[Any]:
+    return walk(lib.bpf_object__next_map, handle)
+
+
+def _programs(handle: Any) -> list[Any]:
+    return walk(lib.bpf_object__next_program, handle)

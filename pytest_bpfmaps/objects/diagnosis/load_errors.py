@@ -6,11 +6,19 @@ import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_bpfmaps.attach.sections import kind
 from pytest_bpfmaps.btf.lines import source_lines
-from pytest_bpfmaps.causes import (
+from pytest_bpfmaps.contexts import context_codec, may_be_program, refused_field
+from pytest_bpfmaps.elf import STT_FUNC, Elf
+from pytest_bpfmaps.errors import LoadError, VerifierError
+from pytest_bpfmaps.kernel.names import explain_no_type
+from pytest_bpfmaps.kernel.privilege import refusal_hint
+from pytest_bpfmaps.kernel.unloaded import explain_unloaded
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.objects.attempt import Attempt
+from pytest_bpfmaps.objects.diagnosis.full_verifier_log import log_of_rejected
+from pytest_bpfmaps.objects.diagnosis.libbpf_log import (
     NO_SECTION,
     absent_weak,
     explain_log,
@@ -18,8 +26,9 @@ from pytest_bpfmaps.causes import (
     refused_map,
     refused_program_type,
 )
-from pytest_bpfmaps.contexts import context_codec, may_be_program, refused_field
-from pytest_bpfmaps.declared import (
+from pytest_bpfmaps.objects.diagnosis.open_errors import told_by_libbpf
+from pytest_bpfmaps.objects.diagnosis.relocations import explain_relocation, missing_name
+from pytest_bpfmaps.objects.diagnosis.source_lines import (
     line_of_call,
     line_of_extern,
     line_of_map,
@@ -27,214 +36,138 @@ from pytest_bpfmaps.declared import (
     line_of_section,
     use_of,
 )
-from pytest_bpfmaps.elf import STT_FUNC, Elf
-from pytest_bpfmaps.errors import LoadError, VerifierError
-from pytest_bpfmaps.kernel.names import explain_no_type
-from pytest_bpfmaps.kernel.privilege import refusal_hint
-from pytest_bpfmaps.kernel.unloaded import explain_unloaded
-from pytest_bpfmaps.libbpf.calls import as_errno, reason
-from pytest_bpfmaps.paths import objects_dir
-from pytest_bpfmaps.relocations import explain_relocation, missing_name
-from pytest_bpfmaps.second_look import log_of_rejected
+from pytest_bpfmaps.programs import ProgramSpec
 from pytest_bpfmaps.verifier import Advice, Rejection, advise, advise_closer, parse_log
 from pytest_bpfmaps.verifier.buffers import LogBuffer
 
-if TYPE_CHECKING:
-    from pytest_bpfmaps.btf import Codecs
-    from pytest_bpfmaps.objects import OpenedObject
-    from pytest_bpfmaps.programs import ProgramSpec
-
 _FAILED_PROGRAM = re.compile(r"^prog '([^']+)': ", re.MULTILINE)
 _NO_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
-_EM_BPF = 247
-_MACHINES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 21: "PowerPC64", 22: "S/390"}
 _NO_FUNCTION = re.compile(r"extern \(func ksym\) '([^']+)'")
 _NO_VARIABLE = re.compile(r"extern '(\w+)' \(strong\): not resolved")
-_NAMED = re.compile(r"^map '([^']+)': |extern '([^']+)'", re.MULTILINE)
-_BTF_DUMP = re.compile(
-    r"^.*-- BEGIN BTF LOAD LOG ---\n.*?^-- END BTF LOAD LOG --\n", re.MULTILINE | re.DOTALL
-)
-# without news: the file in our cache, and what is not so from Linux 5.11 on
-_HOLLOW = ("failed to load object", "permission error while running as root", "libbpf: failed to load object")
 _NO_CPUS = "Failed to open cpu mask file"  # no map is at fault
 _MOST_SAID = 6
 _PARSED = 1 << 18  # characters from the end of a log; registers change all the time, so this is enough
 
 
-def explain_open(path: Path, number: int, log: str) -> LoadError:
-    """For a file that libbpf could not open as an object."""
-    why, fix = _look_at(path)
-    declared = ""
-    if why is None:
-        why, fix = explain_log(log) or (reason(number), fix)
-        if named := _NAMED.search(log):
-            declared = line_of_map(path, named[1]) if named[1] else line_of_call(path, named[2])
-    return LoadError(
-        "cannot open",
-        on=path.name if path.is_relative_to(objects_dir()) else str(path),
-        why=why,
-        details="\n".join(_told_by_libbpf(log, declared)) or None,
-        fix=fix,
-        errno=as_errno(number),
-    )
-
-
-def _look_at(path: Path) -> tuple[str | None, str | None]:
-    """What is wrong with the file, from its first bytes."""
-    fix = "compile it with 'clang -g -O2 -target bpf', or name the .bpf.c file and let bpf.load compile it"
-    try:
-        head = path.read_bytes()[:64]
-    except OSError as e:
-        return reason(e.errno or 0), None
-    if not head:
-        return "the file is empty", fix
-    if head[:4] != b"\x7fELF":
-        return "it is not an ELF object", fix
-    if len(head) < 20:
-        return "the ELF header is cut off", fix
-    big = head[5] == 2
-    machine = int.from_bytes(head[18:20], "big" if big else "little")
-    if machine != _EM_BPF:
-        name = _MACHINES.get(machine, f"machine {machine}")
-        return f"it is an ELF object for {name}, not for BPF", fix
-    if big:
-        return "it is compiled for big-endian BPF (bpfeb), this machine is little-endian", fix
-    return None, None if _has_types(path) else fix
-
-
-def _has_types(path: Path) -> bool:
-    try:
-        return Elf(path.read_bytes()).section(".BTF") is not None
-    except ValueError:
-        return False
-
-
-def explain_no_program(opened: OpenedObject, codecs: Codecs | None) -> LoadError | None:
+def explain_no_program(attempt: Attempt) -> LoadError | None:
     """For an object without a program that has one in no section of its own; None for another.
 
     libbpf takes such functions for subprograms that nobody calls, and loads nothing. Those that take no
     context are what it says: they wait for other objects to be linked with.
     """
     try:
-        elf = Elf(opened.path.read_bytes())
+        elf = Elf(attempt.path.read_bytes())
         text = elf.section(".text")
         functions = [s.name for s in elf.symbols() if text and s.section == text.index and s.type == STT_FUNC]
     except ValueError:
         return None
-    program = next((name for name in functions if may_be_program(name, codecs)), None)
+    program = next((name for name in functions if may_be_program(name, attempt.codecs)), None)
     if program is None:
         return None
     why, fix = NO_SECTION
     return LoadError(
         "cannot load",
-        on=f"{opened.name}: function {program!r}",
+        on=f"{attempt.name}: function {program!r}",
         why=why,
-        details=_indent(line_of_program(opened.path, program)) or None,
+        details=_indent(line_of_program(attempt.path, program)) or None,
         fix=fix,
         errno=errno.EINVAL,
     )
 
 
-def explain_load(opened: OpenedObject, number: int, log: str, logs: Mapping[str, LogBuffer]) -> LoadError:
+def explain_load(attempt: Attempt, number: int, log: str, logs: Mapping[str, LogBuffer]) -> LoadError:
     """For an object that could not be loaded: libbpf's `log`, and each program's verifier log."""
     failed = _FAILED_PROGRAM.search(log)
-    program = opened.programs[failed[1]] if failed and failed[1] in opened.programs else None
+    program = attempt.programs[failed[1]] if failed and failed[1] in attempt.programs else None
     said = logs[program.name].text if program else ""
     if program and parse_log(said).complaint:
-        return _rejected(opened, program, number, said)
-    on = f"{opened.name}: {program}" if program else opened.name
-    refused = None if program or _NO_CPUS in log else refused_map(opened, log)
+        return _rejected(attempt, program, number, said)
+    on = f"{attempt.name}: {program}" if program else attempt.name
+    refused = None if program or _NO_CPUS in log else refused_map(attempt, log)
     answer: tuple[str, str | None]
     if refused:
-        on = f"{opened.name}: map {refused[0]!r}"
+        on = f"{attempt.name}: map {refused[0]!r}"
     no_type = _NO_TYPE.search(log)
     if no_type and program:
         section = kind(program.section)
         what = "tracepoint" if section == "tp_btf" else "function"
         answer = explain_unloaded(no_type[1], what) or explain_no_type(section, no_type[1])
-        others = [p.name for p in opened.programs if p.autoload and p.name != program.name]
+        others = [p.name for p in attempt.programs if p.autoload and p.name != program.name]
         if others:
             answer = answer[0], f"{answer[1]} or leave it out: bpf.load(…, programs={others})"
     else:
-        answer = refused[1] if refused else _explain_log(opened, program, number, log)
+        answer = refused[1] if refused else _explain_log(attempt, program, number, log)
     why, fix = answer
-    details = _indent("\n".join(_told_by_libbpf(log, _declared_at(opened, program, refused, log))))
+    details = _indent("\n".join(told_by_libbpf(log, _declared_at(attempt, program, refused, log))))
     error = LoadError("cannot load", on=on, why=why, details=details or None, fix=fix, errno=number)
     error.section = program.section if program else None
     return error
 
 
 def _declared_at(
-    opened: OpenedObject, program: ProgramSpec | None, refused: tuple[str, object] | None, log: str
+    attempt: Attempt, program: ProgramSpec | None, refused: tuple[str, object] | None, log: str
 ) -> str:
     """The C line that the refusal is about."""
     if refused:
-        return line_of_map(opened.path, refused[0])
+        return line_of_map(attempt.path, refused[0])
     if function := _NO_FUNCTION.search(log):
-        return line_of_call(opened.path, function[1])
+        return line_of_call(attempt.path, function[1])
     if variable := _NO_VARIABLE.search(log):
-        return line_of_extern(opened.path, variable[1])
+        return line_of_extern(attempt.path, variable[1])
     if program:
-        return line_of_section(opened.path, program.section) or line_of_program(opened.path, program.name)
+        return line_of_section(attempt.path, program.section) or line_of_program(attempt.path, program.name)
     return ""
 
 
-def _told_by_libbpf(log: str, first: str) -> list[str]:
-    """What is worth reading of libbpf's own words, behind the C line."""
-    log = _BTF_DUMP.sub("", log)
-    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(_HOLLOW)]
-    return [*([first] if first else []), *lines[-_MOST_SAID:]]
-
-
 def _explain_log(
-    opened: OpenedObject, program: ProgramSpec | None, number: int, log: str
+    attempt: Attempt, program: ProgramSpec | None, number: int, log: str
 ) -> tuple[str, str | None]:
     found = explain_log(log)
     if found:
         return found
-    type = program.type if program else next((p.type for p in opened.programs), "")
+    type = program.type if program else next((p.type for p in attempt.programs), "")
     if number in (errno.EPERM, errno.EACCES):
         return reason(number), refusal_hint(str(type))
     return (refused_program_type(program.type) if program else None) or (reason(number), None)
 
 
-def _rejected(opened: OpenedObject, program: ProgramSpec, number: int, said: str) -> VerifierError:
-    log = log_of_rejected(opened, program.name, said)
+def _rejected(attempt: Attempt, program: ProgramSpec, number: int, said: str) -> VerifierError:
+    log = log_of_rejected(attempt, program.name, said)
     found = parse_log(log[-_PARSED:])
-    advice = _advice(found, opened, program)
+    advice = _advice(found, attempt, program)
     last = found.complaint[-1] if found.complaint else reason(number)
     return VerifierError(
         "the verifier rejected",
-        on=f"program {program.name!r} of {opened.name}",
+        on=f"program {program.name!r} of {attempt.name}",
         why=advice.why if advice else last,
-        details=_indent("\n".join(_rejected_at(found, opened.path, program))),
+        details=_indent("\n".join(_rejected_at(found, attempt.path, program))),
         fix=advice.fix if advice else "the whole log is in the error's log attribute",
         errno=number,
         log=log,
     )
 
 
-def _advice(found: Rejection, opened: OpenedObject, program: ProgramSpec) -> Advice | None:
+def _advice(found: Rejection, attempt: Attempt, program: ProgramSpec) -> Advice | None:
     """What this kernel has and lacks, and what is at hand here, says more than the general sentence."""
     known = (
         explain_relocation(found.text)
-        or absent_weak(found, opened.path)
+        or absent_weak(found, attempt.path)
         or refused_helper(found.text, found.source, program.type)
     )
     general = advise(found.text)
     if known is None or (general is not None and "may sleep" in general.why):
-        return _closer(found, opened, program, general)
+        return _closer(found, attempt, program, general)
     return Advice(known[0], known[1] or "")
 
 
 def _closer(
-    found: Rejection, opened: OpenedObject, program: ProgramSpec, general: Advice | None
+    found: Rejection, attempt: Attempt, program: ProgramSpec, general: Advice | None
 ) -> Advice | None:
     if closer := advise_closer(found):
         return closer
     if general is None:
         return None
-    codec = context_codec(program.type, program.name, opened._codecs)
+    codec = context_codec(program.type, program.name, attempt.codecs)
     field = refused_field(found.text, found.instruction, program.type, codec)
     if not field:
         return general

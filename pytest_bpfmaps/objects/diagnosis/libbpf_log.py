@@ -6,7 +6,7 @@ import errno
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_bpfmaps.elf import STB_WEAK, Elf
 from pytest_bpfmaps.kernel.features import probe
@@ -20,10 +20,8 @@ from pytest_bpfmaps.kernel.vmlinux import FUNC, NoTypesError, has_type
 from pytest_bpfmaps.libbpf import ffi, lib, version
 from pytest_bpfmaps.maps.refused import EMPTY, Attributes, explain_refused_map
 from pytest_bpfmaps.maps.shapes import shape_of
+from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.verifier import Rejection
-
-if TYPE_CHECKING:
-    from pytest_bpfmaps.objects import OpenedObject
 
 Answer = tuple[str, str | None]
 """Why, and what to do."""
@@ -34,12 +32,12 @@ _CALLED = re.compile(r"(?:unknown func|invalid func|cannot use helper|helper) (b
 _IN_SOURCE = re.compile(r"\b(bpf_\w+)\s*\(")
 
 
-def refused_map(opened: OpenedObject, log: str) -> tuple[str, Answer] | None:
+def refused_map(attempt: Attempt, log: str) -> tuple[str, Answer] | None:
     """The name of the map that could not be created, and the answer for it."""
     found = _MAP.search(log)
-    if found is None or found[1] not in opened.maps:
+    if found is None or found[1] not in attempt.maps:
         return None
-    name, handle = found[1], opened.maps[found[1]]._handle
+    name, handle = found[1], attempt.maps[found[1]]._handle
     error = found[2] or found[3]
     number = int(error) if error.isdecimal() else getattr(errno, error, 0)
     inner = lib.bpf_map__inner_map(handle)
@@ -47,12 +45,12 @@ def refused_map(opened: OpenedObject, log: str) -> tuple[str, Answer] | None:
         why, fix = explain_refused_map(_attributes(inner), number)
         return name, (f"its inner map, of type {_attributes(inner).type}: {why}", fix)
     why, fix = explain_refused_map(_attributes(handle), number)
-    return name, (why, _sizes_of(opened) if fix == EMPTY else fix)
+    return name, (why, _sizes_of(attempt) if fix == EMPTY else fix)
 
 
-def _sizes_of(opened: OpenedObject) -> str:
+def _sizes_of(attempt: Attempt) -> str:
     """All maps that are to get their size when the object is loaded, in one call."""
-    empty = ((m.name, m.type) for m in opened.maps if not m.max_entries)
+    empty = ((m.name, m.type) for m in attempt.maps if not m.max_entries)
     names = [n for n, type in empty if isinstance(type, MapType) and shape_of(type).entries]
     sizes = ", ".join(f"{name!r}: 1024" for name in names)
     return (

@@ -1,0 +1,78 @@
+"""Why libbpf could not open a file as an object."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pytest_bpfmaps.elf import Elf
+from pytest_bpfmaps.errors import LoadError
+from pytest_bpfmaps.libbpf.calls import as_errno, reason
+from pytest_bpfmaps.objects.diagnosis.libbpf_log import explain_log
+from pytest_bpfmaps.objects.diagnosis.source_lines import line_of_call, line_of_map
+from pytest_bpfmaps.paths import objects_dir
+
+_EM_BPF = 247
+_MACHINES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 21: "PowerPC64", 22: "S/390"}
+_NAMED = re.compile(r"^map '([^']+)': |extern '([^']+)'", re.MULTILINE)
+_BTF_DUMP = re.compile(
+    r"^.*-- BEGIN BTF LOAD LOG ---\n.*?^-- END BTF LOAD LOG --\n", re.MULTILINE | re.DOTALL
+)
+# without news: the file in our cache, and what is not so from Linux 5.11 on
+_HOLLOW = ("failed to load object", "permission error while running as root", "libbpf: failed to load object")
+_MOST_SAID = 6
+
+
+def explain_open(path: Path, number: int, log: str) -> LoadError:
+    """For a file that libbpf could not open as an object."""
+    why, fix = _look_at(path)
+    declared = ""
+    if why is None:
+        why, fix = explain_log(log) or (reason(number), fix)
+        if named := _NAMED.search(log):
+            declared = line_of_map(path, named[1]) if named[1] else line_of_call(path, named[2])
+    return LoadError(
+        "cannot open",
+        on=path.name if path.is_relative_to(objects_dir()) else str(path),
+        why=why,
+        details="\n".join(told_by_libbpf(log, declared)) or None,
+        fix=fix,
+        errno=as_errno(number),
+    )
+
+
+def _look_at(path: Path) -> tuple[str | None, str | None]:
+    """What is wrong with the file, from its first bytes."""
+    fix = "compile it with 'clang -g -O2 -target bpf', or name the .bpf.c file and let bpf.load compile it"
+    try:
+        head = path.read_bytes()[:64]
+    except OSError as e:
+        return reason(e.errno or 0), None
+    if not head:
+        return "the file is empty", fix
+    if head[:4] != b"\x7fELF":
+        return "it is not an ELF object", fix
+    if len(head) < 20:
+        return "the ELF header is cut off", fix
+    big = head[5] == 2
+    machine = int.from_bytes(head[18:20], "big" if big else "little")
+    if machine != _EM_BPF:
+        name = _MACHINES.get(machine, f"machine {machine}")
+        return f"it is an ELF object for {name}, not for BPF", fix
+    if big:
+        return "it is compiled for big-endian BPF (bpfeb), this machine is little-endian", fix
+    return None, None if _has_types(path) else fix
+
+
+def _has_types(path: Path) -> bool:
+    try:
+        return Elf(path.read_bytes()).section(".BTF") is not None
+    except ValueError:
+        return False
+
+
+def told_by_libbpf(log: str, first: str) -> list[str]:
+    """What is worth reading of libbpf's own words, behind the C line."""
+    log = _BTF_DUMP.sub("", log)
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(_HOLLOW)]
+    return [*([first] if first else []), *lines[-_MOST_SAID:]]
