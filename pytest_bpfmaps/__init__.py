@@ -34,6 +34,14 @@ from pytest_bpfmaps.errors import (
 )
 
 if TYPE_CHECKING:
+    from pytest_bpfmaps.kernel.map_flags import (
+        BPF_ANY,
+        BPF_EXIST,
+        BPF_F_ALL_CPUS,
+        BPF_F_CPU,
+        BPF_F_LOCK,
+        BPF_NOEXIST,
+    )
     from pytest_bpfmaps.kernel.retvals import (
         BPF_DROP,
         BPF_FLOW_DISSECTOR_CONTINUE,
@@ -69,21 +77,6 @@ if TYPE_CHECKING:
         TcAction,
         XdpAction,
     )
-
-BPF_ANY = 0
-"""Update: create the element, or replace it."""
-BPF_NOEXIST = 1
-"""Update: only create; `MapError` with `EEXIST` when the key is there."""
-BPF_EXIST = 2
-"""Update: only replace; `MapKeyError` when the key is not there."""
-BPF_F_LOCK = 4
-"""Lookup and update: take the ``struct bpf_spin_lock`` of the value (Linux 5.1)."""
-
-BPF_F_CPU = 8
-"""Lookup and update of a per-CPU map: one CPU's value; ``cpu << 32 | BPF_F_CPU`` (Linux 6.19)."""
-BPF_F_ALL_CPUS = 16
-"""Update of a per-CPU map: the same value for all CPUs (Linux 6.19)."""
-
 
 __all__ = [
     "BPF_ANY",
@@ -155,9 +148,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What programs return, by name; imported when a test wants it."""
+    """Flags of maps, and what programs return, by name; imported when a test wants one."""
     if name in __all__:
-        from pytest_bpfmaps.kernel import retvals
+        from pytest_bpfmaps.kernel import map_flags, retvals
 
-        return getattr(retvals, name)
+        return getattr(map_flags if hasattr(map_flags, name) else retvals, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -64,7 +64,7 @@ class BpfSource(pytest.File):
 
     def _cases(self) -> list[Case]:
         from pytest_bpfmaps.compiler import CompileRequest
-        from pytest_bpfmaps.fixtures import compiler_of
+        from pytest_bpfmaps.report.compilers import compiler_of
         from pytest_bpfmaps.selftests import cases_of
 
         config = self.config
@@ -94,7 +94,7 @@ class BpfProgram(pytest.Item):
         """Loads the program and compares."""
         from contextlib import nullcontext
 
-        from pytest_bpfmaps.report.skips import skip_for_want
+        from pytest_bpfmaps.report.bpf_requires import skip_for_want
         from pytest_bpfmaps.selftests import anybody_loads, cannot_run, lacking
 
         # a guest is ours alone, so its switch may be turned for the time of a test
@@ -111,7 +111,7 @@ class BpfProgram(pytest.Item):
 
     def _run(self) -> list[str]:
         from pytest_bpfmaps.errors import ExpectationError
-        from pytest_bpfmaps.fixtures import is_portable
+        from pytest_bpfmaps.report.compilers import is_portable
         from pytest_bpfmaps.selftests import run_case, spares_checks
 
         try:

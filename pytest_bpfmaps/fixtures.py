@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_bpfmaps.compiler import Compiler
     from pytest_bpfmaps.harness import Bpf
     from pytest_bpfmaps.kernel.handle import RunningKernel
     from pytest_bpfmaps.triggers.cgroup import Cgroup
     from pytest_bpfmaps.triggers.netns import NetNsFactory
     from pytest_bpfmaps.triggers.process import ProcessFactory
-    from pytest_bpfmaps.vm.vmlinux_h import Setting
 
 
 @pytest.fixture
@@ -66,7 +63,7 @@ def bpf_cgroup(request: pytest.FixtureRequest) -> Iterator[Cgroup]:
     try:
         group = new_cgroup()
     except UnsupportedError as error:
-        from pytest_bpfmaps.report.skips import skip_for_want
+        from pytest_bpfmaps.report.bpf_requires import skip_for_want
 
         skip_for_want(request.node, "cgroup v2", f"{error.why}; {error.fix}")
     with group as made:
@@ -87,32 +84,16 @@ def bpf_process() -> Iterator[ProcessFactory]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a test marked `bpf_requires` where a probe says that the kernel, or clang, lacks the feature.
+    """Skips a test whose markers ask for what is not here."""
+    if any(map(item.get_closest_marker, ("bpf_requires", "bpf_fresh_kernel"))):
+        from pytest_bpfmaps.report.bpf_requires import check_markers
 
-    And one marked `bpf_fresh_kernel` on the running kernel, which nobody starts for it.
-    """
-    if item.get_closest_marker("bpf_fresh_kernel") and not in_guest():
-        from pytest_bpfmaps.report.skips import skip_for_want
-
-        skip_for_want(
-            item, "a fresh kernel", "needs a kernel of its own, which a guest has: --bpf-kernel=6.1"
-        )
-    for mark in item.iter_markers("bpf_requires"):
-        from pytest_bpfmaps.kernel.handle import missing_features
-        from pytest_bpfmaps.report.skips import skip_for_want
-
-        features = dict(mark.kwargs)
-        wanted = features.pop("clang", ())
-        for feature, sentence in missing_features(mark.args, features):
-            skip_for_want(item, feature, sentence)
-        for expression in [wanted] if isinstance(wanted, str) else wanted:
-            if clang := _lacking_clang(_clang(item.config), expression):
-                fix = "install a newer one, such as clang-19, or name it with --bpf-clang"
-                skip_for_want(item, f"clang with {expression}", f"{clang} lacks {expression}; {fix}")
+        check_markers(item)
 
 
 def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
     from pytest_bpfmaps.harness import Bpf
+    from pytest_bpfmaps.report.compilers import compiler_of, is_portable
 
     folders = [config.rootpath / p for p in config.getini("bpf_paths")]
     portable = is_portable(config)
@@ -121,77 +102,3 @@ def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
         yield made
     finally:
         made.close()
-
-
-def _clang(config: pytest.Config) -> str | None:
-    return config.getoption("bpf_clang") or config.getini("bpf_clang") or None
-
-
-def in_guest() -> bool:
-    """Whether this process is a guest's worker."""
-    from pytest_bpfmaps.vm.rpc import Host
-
-    return Host.connect() is not None
-
-
-@cache
-def _lacking_clang(clang: str | None, expression: str) -> str | None:
-    from pytest_bpfmaps.compiler.abilities import lacking_ability
-
-    return lacking_ability(compiler_for(clang), expression)
-
-
-def is_portable(config: pytest.Config) -> bool:
-    """Whether what libbpf would refuse is an error here, too."""
-    from pytest_bpfmaps.report.skips import is_strict
-
-    return bool(config.getini("bpf_portable")) or is_strict(config)
-
-
-def vmlinux_setting(config: pytest.Config) -> Setting:
-    """What ``vmlinux.h`` comes from in this process; a worker was told by the process that has it."""
-    from pytest_bpfmaps.vm.vmlinux_h import Setting
-
-    given = getattr(config, "workerinput", {}).get("bpfmaps", {}).get("vmlinux")
-    named = config.getoption("bpf_vmlinux")
-    folder = config.invocation_params.dir if named else config.rootpath
-    return Setting(given or named or config.getini("bpf_vmlinux"), str(folder))
-
-
-def compiler_of(config: pytest.Config) -> Compiler:
-    """The run's compiler."""
-    if config.pluginmanager.has_plugin("terminalreporter"):  # no worker has one
-        from pytest_bpfmaps.report.machine import show_lines
-
-        show_lines(config)
-    return compiler_for(_clang(config), is_portable(config), vmlinux_setting(config))
-
-
-@cache
-def compiler_for(clang: str | None, portable: bool = False, vmlinux: Setting | None = None) -> Compiler:
-    """clang on this machine; in a guest, the host's. With `portable` it assumes no missing declaration.
-
-    `vmlinux` says what ``vmlinux.h`` comes from, by default the newest kernel.
-    """
-    from pytest_bpfmaps.vm.rpc import Host, RemoteCompiler
-
-    host = Host.connect()
-    if host is not None:
-        return RemoteCompiler(host, portable=portable)
-    from functools import partial
-
-    from pytest_bpfmaps.compiler import LocalCompiler
-    from pytest_bpfmaps.compiler.local import show_warnings
-    from pytest_bpfmaps.vm.staging import InUse
-    from pytest_bpfmaps.vm.vmlinux_h import Setting
-
-    setting, used = vmlinux or Setting(), []
-
-    def chosen() -> str | None:
-        path = setting.choose().path
-        if path:
-            used.append(InUse(Path(path).parent))  # as long as there is a compiler
-        return path
-
-    warn = partial(show_warnings, portable=portable)
-    return LocalCompiler(clang, warn=warn, vmlinux=cache(chosen))

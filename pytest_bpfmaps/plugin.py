@@ -220,8 +220,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
 
 def _vmlinux_line(config: pytest.Config) -> str:
     from pytest_bpfmaps.errors import VmError
-    from pytest_bpfmaps.fixtures import vmlinux_setting
-    from pytest_bpfmaps.report.machine import vmlinux_line
+    from pytest_bpfmaps.report.compilers import vmlinux_line, vmlinux_setting
 
     try:
         return vmlinux_line(config, vmlinux_setting(config).choose())

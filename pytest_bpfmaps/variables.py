@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_bpfmaps import BPF_F_LOCK
 from pytest_bpfmaps.btf import Codec, Codecs, Kind
 from pytest_bpfmaps.btf.kernel_fields import LOCKS, is_kernel_field, kernel_fields
 from pytest_bpfmaps.errors import (
@@ -25,6 +24,7 @@ from pytest_bpfmaps.errors import (
     UnsupportedError,
     closest,
 )
+from pytest_bpfmaps.kernel.map_flags import BPF_F_LOCK
 from pytest_bpfmaps.libbpf import check, ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
 

@@ -9,7 +9,6 @@ from typing import Any
 from pytest_bpfmaps.kernel.debug_files import DebugFiles
 from pytest_bpfmaps.kernel.elf_file import ElfError, loaded_segments, open_elf
 from pytest_bpfmaps.kernel.elf_table import SymbolTable
-from pytest_bpfmaps.kernel.kallsyms import preference
 
 _PF_X = 1
 
@@ -88,3 +87,8 @@ def _cached(path: str, *_state: int) -> ElfSymbols | None:
         return ElfSymbols(path)
     except ElfError:
         return None
+
+
+def preference(name: str) -> tuple[int, int, str]:
+    """A sort key that puts the usual one of a function's names first: ``open`` before ``__open64``."""
+    return len(name) - len(name.lstrip("_")), len(name), name

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel.changes import bpf_programs, loaded_modules
+from pytest_bpfmaps.kernel.elf_symbols import preference
 
 _FARTHEST = 1 << 20  # no function is longer; what lies behind the last one of a module belongs to nobody
 _DIGITS = 16
@@ -120,11 +121,6 @@ def _address_of(name: bytes, text: bytes) -> int:
     """Of one of the kernel's own symbols, which come first; 0 when it is not there."""
     at = text.find(b" %s\n" % name)
     return 0 if at < 0 else int(text[text.rfind(b"\n", 0, at) + 1 : at].split()[0], 16)
-
-
-def preference(name: str) -> tuple[int, int, str]:
-    """A sort key that puts the usual one of a function's names first: ``open`` before ``__open64``."""
-    return len(name) - len(name.lstrip("_")), len(name), name
 
 
 @cache

@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NoReturn, Self
 
-from pytest_bpfmaps import BPF_ANY, BPF_NOEXIST
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.listed import Listed
 from pytest_bpfmaps.errors import ENOTSUPP, ClosedError, MapError, MapKeyError, UnsupportedError
+from pytest_bpfmaps.kernel.map_flags import BPF_ANY, BPF_NOEXIST
 from pytest_bpfmaps.kernel.running import release
 from pytest_bpfmaps.kernel.types import MapType
 from pytest_bpfmaps.leaks import forget, forget_pin, note, note_pin

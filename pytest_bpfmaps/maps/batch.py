@@ -7,9 +7,9 @@ import logging
 import struct
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpfmaps import BPF_F_ALL_CPUS, BPF_F_CPU
 from pytest_bpfmaps.btf.codec import Buffer
 from pytest_bpfmaps.errors import MapError, UnsupportedError
+from pytest_bpfmaps.kernel.map_flags import BPF_F_ALL_CPUS, BPF_F_CPU
 from pytest_bpfmaps.kernel.types import MapType
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.calls import failure

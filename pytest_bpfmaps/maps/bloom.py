@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from pytest_bpfmaps import BPF_ANY
 from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.kernel.map_flags import BPF_ANY
 from pytest_bpfmaps.kernel.types import MapType
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from pytest_bpfmaps import BPF_ANY
 from pytest_bpfmaps.btf import Codec
 from pytest_bpfmaps.btf.compare import swapped_key
 from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.map_flags import BPF_ANY
 from pytest_bpfmaps.kernel.types import MapType
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.maps import batch

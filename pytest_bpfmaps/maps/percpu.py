@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NoReturn
 
-from pytest_bpfmaps import BPF_ANY, BPF_F_ALL_CPUS, BPF_F_CPU
 from pytest_bpfmaps.btf import Codec, Codecs, Record
 from pytest_bpfmaps.btf.record import StructCodec
 from pytest_bpfmaps.btf.sequences import ArrayCodec, BytesCodec
 from pytest_bpfmaps.errors import MapError, MapValueError, UnsupportedError
+from pytest_bpfmaps.kernel.map_flags import BPF_ANY, BPF_F_ALL_CPUS, BPF_F_CPU
 from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.kernel.running import release
 from pytest_bpfmaps.kernel.types import MapType

@@ -6,10 +6,10 @@ import errno
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NoReturn
 
-from pytest_bpfmaps import BPF_ANY
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.codec import IntCodec
 from pytest_bpfmaps.errors import MapError, MapTypeError
+from pytest_bpfmaps.kernel.map_flags import BPF_ANY
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.maps.descriptors import closing, describe, descriptor_of

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NoReturn
 
-from pytest_bpfmaps import BPF_ANY
 from pytest_bpfmaps.errors import MapKeyError, MapTypeError, UnsupportedError
+from pytest_bpfmaps.kernel.map_flags import BPF_ANY
 from pytest_bpfmaps.kernel.types import MapType
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason

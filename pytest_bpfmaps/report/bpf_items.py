@@ -70,6 +70,9 @@ GUESTS: pytest.StashKey[GuestRun] = pytest.StashKey()
 WORKERS: pytest.StashKey[Workers] = pytest.StashKey()  # pytest-xdist's, when they have to wait
 COLLECTED: pytest.StashKey[Collected] = pytest.StashKey()
 
+KERNEL_PROPERTY, MISSING_PROPERTY = "bpf_kernel", "bpf_missing"
+"""Properties of reports, by which workers tell the kernel of a test, and a feature that it lacks."""
+
 # option, type on the command line, type in the configuration file, default, help
 OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
     ("vm-cpus", int, "int", 2, "CPUs of a guest (default: 2)."),
@@ -171,3 +174,20 @@ def kernel_of(item: pytest.Item) -> str:
         return str(named)
     callspec = getattr(item, "callspec", None)
     return str(callspec.params.get(TARGET, HOST)) if callspec is not None else HOST
+
+
+def is_strict(config: pytest.Config) -> bool:
+    """Whether a skip has to be justified."""
+    return bool(config.getoption("bpf_strict") or config.getini("bpf_strict"))
+
+
+def without_kernel(nodeid: str, kernel: str) -> str:
+    """A test's node id without the kernel that it is for."""
+    if nodeid.endswith(f"[{kernel}]"):
+        return nodeid.removesuffix(f"[{kernel}]")
+    return nodeid.removesuffix(f"-{kernel}]") + "]" if nodeid.endswith(f"-{kernel}]") else nodeid
+
+
+def with_kernel(nodeid: str, kernel: str) -> str:
+    """The reverse: a test's node id where a kernel was chosen for it."""
+    return f"{nodeid[:-1]}-{kernel}]" if nodeid.endswith("]") else f"{nodeid}[{kernel}]"

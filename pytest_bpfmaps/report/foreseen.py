@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpfmaps.report.bpf_items import SELECTION, kernel_of
+from pytest_bpfmaps.report.bpf_items import (
+    KERNEL_PROPERTY,
+    MISSING_PROPERTY,
+    SELECTION,
+    is_strict,
+    kernel_of,
+    without_kernel,
+)
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.vm.kernel import Kernel
@@ -89,8 +96,6 @@ class Outlook:
 
 
 def _test_of(item: pytest.Item) -> str:
-    from pytest_bpfmaps.report.skips import without_kernel
-
     return without_kernel(item.nodeid, kernel_of(item))
 
 
@@ -102,7 +107,6 @@ def foresee_all(
     `placed` are tests with their kernels. With ``--bpf-strict`` the guest has to say why.
     """
     from pytest_bpfmaps.errors import BpfError
-    from pytest_bpfmaps.report.skips import is_strict
 
     found: dict[str, tuple[str, str, str]] = {}
     picky: dict[str, list[pytest.Item]] = {}
@@ -128,10 +132,8 @@ class Unrunnable:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Skip, as the probe in the guest would."""
-        from pytest_bpfmaps.report.skips import KERNEL, MISSING
-
         if item.nodeid in self._missing:
             kernel, feature, sentence = self._missing[item.nodeid]
-            item.user_properties = [(k, v) for k, v in item.user_properties if k != KERNEL]
-            item.user_properties += [(KERNEL, kernel), (MISSING, feature)]
+            item.user_properties = [(k, v) for k, v in item.user_properties if k != KERNEL_PROPERTY]
+            item.user_properties += [(KERNEL_PROPERTY, kernel), (MISSING_PROPERTY, feature)]
             pytest.skip(sentence)

@@ -15,15 +15,20 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.fixtures import vmlinux_setting
 from pytest_bpfmaps.report import others
-from pytest_bpfmaps.report.bpf_items import COLLECTED, WORKERS, is_bpf_item, kernel_of
+from pytest_bpfmaps.report.bpf_items import (
+    COLLECTED,
+    KERNEL_PROPERTY,
+    WORKERS,
+    is_bpf_item,
+    kernel_of,
+    with_kernel,
+)
+from pytest_bpfmaps.report.compilers import show_lines, vmlinux_line, vmlinux_setting
 from pytest_bpfmaps.report.doings import Doings
 from pytest_bpfmaps.report.foreseen import foresee_all
 from pytest_bpfmaps.report.lanes import Lane, divide
-from pytest_bpfmaps.report.machine import show_lines, vmlinux_line
 from pytest_bpfmaps.report.plain_values import receiving
-from pytest_bpfmaps.report.skips import KERNEL, with_kernel
 from pytest_bpfmaps.report.worker import shows_output
 from pytest_bpfmaps.report.workers import Workers
 from pytest_bpfmaps.vm import elsewhere
@@ -36,7 +41,7 @@ from pytest_bpfmaps.vm.vmlinux_h import PER_KERNEL
 from pytest_bpfmaps.vm.ways import CHOICES
 
 WAIT = 10.0  # seconds that a guest which has ended may take to be gone, as pytest-xdist has it
-MISSING = "guests are pytest-xdist workers, and it is {}\n  -> {}"
+XDIST_MISSING = "guests are pytest-xdist workers, and it is {}\n  -> {}"
 
 
 class Guests:
@@ -317,7 +322,7 @@ class Guests:
             return
         entry = self._last_entry(report.node)
         report.when = "call"
-        report.user_properties.append((KERNEL, kernel))
+        report.user_properties.append((KERNEL_PROPERTY, kernel))
         path, _, test = crashitem.partition("::")
         report.location = (path, None, test.replace("::", "."))
         report.longrepr = f"{entry.text}\nwhile it ran {crashitem}"
@@ -360,9 +365,9 @@ def _require_xdist(config: pytest.Config) -> None:
     if not config.pluginmanager.has_plugin("xdist"):
         blocked = config.pluginmanager.is_blocked("xdist")
         raise pytest.UsageError(
-            MISSING.format("switched off", "leave out -p no:xdist")
+            XDIST_MISSING.format("switched off", "leave out -p no:xdist")
             if blocked
-            else MISSING.format("not installed", "pip install 'pytest-bpfmaps[vm]'")
+            else XDIST_MISSING.format("not installed", "pip install 'pytest-bpfmaps[vm]'")
         )
     if config.getoption("usepdb", False):
         raise pytest.UsageError(

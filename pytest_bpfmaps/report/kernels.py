@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.report.bpf_items import chosen
-from pytest_bpfmaps.report.skips import KERNEL, MISSING, without_kernel
+from pytest_bpfmaps.report.bpf_items import KERNEL_PROPERTY, MISSING_PROPERTY, chosen, without_kernel
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 _SHORT = {PASSED: "", FAILED: "F", SKIPPED: "s"}
@@ -57,7 +56,7 @@ class KernelTable:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what became of a BPF test on a kernel; a failure of any part is one."""
         properties = dict(report.user_properties)
-        kernel = str(properties.get(KERNEL, ""))
+        kernel = str(properties.get(KERNEL_PROPERTY, ""))
         if not kernel or (report.passed and report.when != "call"):
             return
         self._seen[kernel] = None
@@ -65,7 +64,7 @@ class KernelTable:
         outcomes = self._outcomes.setdefault(test, {})
         if outcomes.get(kernel) != FAILED:
             outcomes[kernel] = FAILED if report.failed else SKIPPED if report.skipped else PASSED
-        if report.skipped and MISSING in properties:
+        if report.skipped and MISSING_PROPERTY in properties:
             self._unsupported.setdefault(test, set()).add(kernel)
 
     @pytest.hookimpl(tryfirst=True)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.report.bpf_items import is_bpf_item, kernel_of
-
-KERNEL, MISSING = (
-    "bpf_kernel",
-    "bpf_missing",
-)  # properties of reports, so that workers can tell the controller
+from pytest_bpfmaps.report.bpf_items import (
+    KERNEL_PROPERTY,
+    MISSING_PROPERTY,
+    is_bpf_item,
+    is_strict,
+    kernel_of,
+    without_kernel,
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,32 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Skips(is_strict(config)), "bpfmaps-skips")
 
 
-def is_strict(config: pytest.Config) -> bool:
-    """Whether a skip has to be justified."""
-    return bool(config.getoption("bpf_strict") or config.getini("bpf_strict"))
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have each report of a BPF test bear its kernel's name."""
     for item in items:
         if is_bpf_item(item):
-            item.user_properties.append((KERNEL, kernel_of(item)))
-
-
-def skip_for_want(item: pytest.Item, feature: str, sentence: str) -> None:
-    """Skips a test for the want of a feature; with ``--bpf-strict`` it fails where the release has that."""
-    from pytest_bpfmaps.kernel.running import release, version
-    from pytest_bpfmaps.kernel.since import should_have, since
-
-    item.user_properties.append((MISSING, feature))
-    if is_strict(item.config) and should_have(feature, version()):
-        pytest.fail(
-            f"{sentence}\n  -> Linux has it since {since(feature)}, so {release()} is configured, locked "
-            "down or sandboxed: mend that, or run without --bpf-strict",
-            pytrace=False,
-        )
-    pytest.skip(sentence)
+            item.user_properties.append((KERNEL_PROPERTY, kernel_of(item)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -89,7 +71,7 @@ def _skip_for_absent(item: pytest.Item, error: OSError) -> None:
 
     feature = absent_target(section)
     if feature is not None:
-        item.user_properties.append((MISSING, feature.name))
+        item.user_properties.append((MISSING_PROPERTY, feature.name))
         sentence = sentence_on("attach", section, feature)
         raise pytest.skip.Exception(sentence, _use_item_location=True) from error
 
@@ -106,14 +88,14 @@ class Skips:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what became of a BPF test."""
         properties = dict(report.user_properties)
-        kernel = properties.get(KERNEL)
+        kernel = properties.get(KERNEL_PROPERTY)
         if kernel is None or report.when == "teardown":
             return
         test = without_kernel(report.nodeid, str(kernel))
         ran = report.failed or (report.when == "call" and (report.passed or hasattr(report, "wasxfail")))
         self._ran[test] = self._ran.get(test, False) or ran
-        if report.skipped and MISSING in properties:
-            self._missing.setdefault(str(properties[MISSING]), []).append((str(kernel), test))
+        if report.skipped and MISSING_PROPERTY in properties:
+            self._missing.setdefault(str(properties[MISSING_PROPERTY]), []).append((str(kernel), test))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -140,18 +122,6 @@ class Skips:
         if not any(self._ran.values()):
             return [f"no BPF test ran: {_tests(len(self._ran))} collected"]
         return [f"{test}: ran on no kernel" for test, ran in self._ran.items() if not ran]
-
-
-def without_kernel(nodeid: str, kernel: str) -> str:
-    """A test's node id without the kernel that it is for."""
-    if nodeid.endswith(f"[{kernel}]"):
-        return nodeid.removesuffix(f"[{kernel}]")
-    return nodeid.removesuffix(f"-{kernel}]") + "]" if nodeid.endswith(f"-{kernel}]") else nodeid
-
-
-def with_kernel(nodeid: str, kernel: str) -> str:
-    """The reverse: a test's node id where a kernel was chosen for it."""
-    return f"{nodeid[:-1]}-{kernel}]" if nodeid.endswith("]") else f"{nodeid}[{kernel}]"
 
 
 def _tests(count: int) -> str:

@@ -36,6 +36,7 @@ MODULES = (
     *("pytest_bpfmaps.vm.alarm", "pytest_bpfmaps.kernel.log", "pytest_bpfmaps.kernel.splats"),
     *("pytest_bpfmaps.report.kernel_log", "pytest_bpfmaps.report.others"),
     *("pytest_bpfmaps.report.plain_values", "pytest_bpfmaps.report.root_folder"),
+    *("pytest_bpfmaps.report.bpf_requires", "pytest_bpfmaps.report.compilers"),
     *("pytest_bpfmaps.compiler.request", "pytest_bpfmaps.triggers", "pytest_bpfmaps.run"),
     *("subprocess", "threading", "socket", "select", "mmap", "struct", "ctypes", "difflib", "pprint", "pdb"),
     *("ipaddress", "shutil", "signal", "selectors", "unittest.mock", "logging.handlers", "random"),
