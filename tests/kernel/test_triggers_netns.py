@@ -276,6 +276,11 @@ class TestPackets:
 
 
 class TestNothingIsLeft:
+    @pytest.fixture(autouse=True)
+    def whatever_is_made_once_per_process(self, bpf_netns):
+        """The pipe to the reaper stays open from the first namespace on."""
+        bpf_netns()
+
     def test_after_teardown(self):
         descriptors, names = set(os.listdir("/proc/self/fd")), published(os.getpid())
         with NetNsFactory() as factory:
