@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pytest_bpfmaps.errors import UnsupportedError, closest, strerror
 from pytest_bpfmaps.kernel.changes import loaded_modules
+from pytest_bpfmaps.kernel.known_names import is_recorded_helper
 from pytest_bpfmaps.kernel.probe_functions import may_call_helper, may_call_kfunc
 from pytest_bpfmaps.kernel.probe_maps import try_map
 from pytest_bpfmaps.kernel.probe_programs import Verdict, try_type
@@ -141,13 +142,13 @@ def _kfunc(name: str) -> Feature:
 
 def _function(name: str) -> Feature:
     helper = _helper(name)
-    return helper if helper else _kfunc(name)
+    return helper if helper or is_recorded_helper(name) else _kfunc(name)
 
 
 def function_in(btf: object, name: str) -> Feature:
     """Whether a kernel with that BTF has a helper or a kfunc of that name."""
     helper = helper_in(btf, name)
-    return helper if helper else kfunc_in(btf, name)
+    return helper if helper or is_recorded_helper(name) else kfunc_in(btf, name)
 
 
 def helper_in(btf: object, name: str) -> Feature:

@@ -84,8 +84,12 @@ def is_iterator(name: str) -> bool:
 
 def is_helper(name: str) -> bool:
     """Whether there is a helper ``bpf_…`` of that name."""
-    id = name.removeprefix("bpf_")
-    return _has("helpers", id) or _in_catalogue(f"BPF_FUNC_{id}")
+    return is_recorded_helper(name) or _in_catalogue(f"BPF_FUNC_{name.removeprefix('bpf_')}")
+
+
+def is_recorded_helper(name: str) -> bool:
+    """The same, of the kernels on record alone."""
+    return _has("helpers", name.removeprefix("bpf_"))
 
 
 def is_option(name: str) -> bool:

@@ -36,3 +36,17 @@ def test_what_files_lack_the_probe_lacks(bpf_kernel: RunningKernel) -> None:
             assert not answer
             assert said == [(answer.name, lacks(bpf_kernel.release, answer))]
     assert missing >= 3  # those that no kernel has
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("bpf_timer_init", "helper"), ("bpf_strncmp", "helper"), ("bpf_task_from_pid", "kfunc")],
+)
+def test_a_function_is_told_as_what_it_is_elsewhere(bpf_kernel, name, kind) -> None:
+    """Linux 5.10 has none of them: that it lacks a kfunc of a helper's name would be no news."""
+    assert probe("function", name).name == f"{kind} {name}"
+    if BTF.exists():
+        recorded = RecordedKernel(bpf_kernel.release, BTF, None)
+        assert [said for said, _ in recorded.missing_features([name], {})] == (
+            [] if probe("function", name) else [f"{kind} {name}"]
+        )
