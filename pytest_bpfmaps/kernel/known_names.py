@@ -2,7 +2,7 @@
 
 They are recorded from real kernels, from 5.10 on with their modules and BTF, by ``fixtures/record_names.py``.
 They are read when a probe has not found a name: plain text, sorted, of modules with the module behind each
-name. A second place to look are the catalogue's kernels, which may be newer.
+name. A second place to look are the catalogue's kernels: their BTF, and their System.map where they have one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pytest_bpfmaps.paths import kernels_dir
 RECORDED = "Linux 4.4, 4.9, 4.15, 4.18, 5.0, 5.10, 6.1, 6.12, 6.18, 7.2"
 _LONGEST = 512  # bytes, more than a line has
 _FOLDER = Path(__file__).with_name("recorded_names")
-# of kernels in between, of kernels with lockdep, and of ZFS, which is not the kernel's
+# what tools attach to: of kernels in between, of compilers that inline less, of kernels with lockdep, of ZFS
 _OTHERS = """
-    __blk_account_io_done __blk_account_io_start do_fork folio_account_dirtied mutex_lock_nested
+    __blk_account_io_done __blk_account_io_start check_map_func_compatibility do_fork exec_binprm
+    find_module_sections folio_account_dirtied vfs_dedupe_get_page mutex_lock_nested
     mutex_lock_interruptible_nested mutex_lock_killable_nested down_read_nested down_read_killable_nested
     down_write_nested down_write_killable_nested zpl_aio_read zpl_aio_write zpl_fsync zpl_iter_read
     zpl_iter_write zpl_open zpl_read zpl_write
@@ -184,7 +185,19 @@ def _text(file: str) -> bytes:
 
 
 def _in_catalogue(name: str) -> bool:
-    return bool(kernels_with(name))
+    return bool(kernels_with(name)) or _in_system_maps(name)
+
+
+@cache
+def _in_system_maps(name: str) -> bool:
+    """Whether a kernel of the catalogue has such a function or tracepoint, as its table of symbols tells.
+
+    Debian's packages have a note in its place, which names nothing.
+    """
+    symbol = name.replace("btf_trace_", "__tracepoint_", 1)
+    kinds = "tTwW" if symbol == name else "A-Za-z"
+    wanted = re.compile(rf"^[0-9a-f]+ [{kinds}] {re.escape(symbol)}$".encode(), re.MULTILINE)
+    return any(wanted.search(path.read_bytes()) for path in kernels_dir().glob("*/boot/System.map-*"))
 
 
 @cache

@@ -50,7 +50,8 @@ class Unknown:
         hints = ["a module of your own must be loaded before the probe"] if "function" in self.what else []
         if self.what and "option" not in self.what:
             hints.append(
-                "a kernel that is not on record must be in the catalogue: bpfmaps kernels fetch or add"
+                "a name of another kernel is known once the catalogue has that kernel: bpfmaps kernels fetch "
+                "SOURCE, or bpfmaps kernels add /boot/vmlinuz-RELEASE, with its System.map-RELEASE beside it"
             )
         return UnsupportedError(
             "cannot probe",

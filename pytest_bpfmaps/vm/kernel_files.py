@@ -41,17 +41,21 @@ def copy_package(root: Path, tree: Path, source: str) -> None:
 
 
 def copy_image(path: Path, tree: Path, config: Path | None = None) -> str:
-    """Copies the image `path` and its configuration into `tree`, and returns the kernel's release."""
+    """Copies the image `path`, its configuration and System.map into `tree`; returns the kernel's release.
+
+    `config` is where a build tree has the configuration.
+    """
     image = read_image(path)
     boot = tree / "boot"
     boot.mkdir(parents=True, exist_ok=True)
     stem = "vmlinuz" if image.format == "bzImage" else "vmlinux"
     shutil.copyfile(path, boot / f"{stem}-{image.release}")
-    beside = [path.with_name(f"config-{image.release}"), path.with_name("config")]
-    for file in [config] if config else beside:
-        if file.is_file():
-            shutil.copyfile(file, boot / f"config-{image.release}")
-            break
+    for name, built in (("config", config), ("System.map", config and config.with_name("System.map"))):
+        beside = [path.with_name(f"{name}-{image.release}"), path.with_name(name)]
+        for file in [built] if built else beside:
+            if file.is_file():
+                shutil.copyfile(file, boot / f"{name}-{image.release}")
+                break
     return image.release
 
 

@@ -131,11 +131,14 @@ class TestAdd:
         tree = {
             "arch/x86/boot/bzImage": bzimage(),
             ".config": b"CONFIG_BPF=y\n",
+            "System.map": b"ffffffff81000000 T its_function\n",
             "modules.order": order.encode(),
             "modules.builtin": b"kernel/fs/ext4/ext4.ko\n",
             "fs/9p/9p.ko": elf({".modinfo": b"license=GPL\0"}, type=1),
         }
-        check_package(catalogue.add(write(tmp_path / "linux", tree)))
+        kernel = catalogue.add(write(tmp_path / "linux", tree))
+        check_package(kernel)
+        assert (kernel.image.parent / f"System.map-{RELEASE}").read_bytes() == tree["System.map"]
 
     def test_name(self, catalogue: Catalogue, image: Path) -> None:
         assert catalogue.add(image, "mine").name == "mine"

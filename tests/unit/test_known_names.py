@@ -1,10 +1,13 @@
 """Names that no kernel has are errors; the judges are lists that the kernel and libbpf's headers have."""
 
+import platform
 import re
 from pathlib import Path
 
 import pytest
+from kernel_files import RELEASE, bzimage, write
 
+from pytest_bpfmaps.cli import main
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel import known_names
 from pytest_bpfmaps.kernel.features import Feature, asked_for, probe, probe_any
@@ -57,6 +60,11 @@ def test_a_misspelt_name_is_an_error_with_the_closest(name, meant):
             "kprobe/__set_task_comm",
             "kprobe/account_user_time",
         ),
+        *(
+            "kprobe/rt_spin_lock",
+            "fentry/el0_svc",
+            "kprobe/exec_binprm",
+        ),  # of PREEMPT_RT, of arm64, inlined here
         *("raw_tp/sched_stat_wait", "raw_tp/ext4_direct_IO_enter", "tracepoint/ext4/ext4_direct_IO_enter"),
     ],
 )
@@ -125,6 +133,47 @@ def test_a_kind_alone_is_probed_as_an_attach_point():
     assert bool(probe_any("kprobe")) == Path("/sys/bus/event_source/devices/kprobe").exists()
 
 
+@pytest.fixture
+def looked_up_anew():
+    """What was found in a catalogue is forgotten before and after."""
+    caches = (known_names.kernels_with, known_names._in_system_maps)
+    for each in caches:
+        each.cache_clear()
+    yield
+    for each in caches:
+        each.cache_clear()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the image is for x86_64")
+def test_the_remedy_makes_the_names_of_another_kernel_known(tmp_path, monkeypatch, looked_up_anew):
+    """As the message says it: Ubuntu's kernel 5.4 has no BTF, and its System.map lies beside it."""
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
+    symbols = ["T the_only_one", "t its_static", "D its_variable", "B __tracepoint_its_event"]
+    boot = {f"vmlinuz-{RELEASE}": bzimage(), f"System.map-{RELEASE}": system_map(symbols)}
+    its = ("kprobe/the_only_one", "kretprobe/its_static", "tp_btf/its_event")
+    image = write(tmp_path, boot) / f"vmlinuz-{RELEASE}"
+    with pytest.raises(UnsupportedError, match="bpfmaps kernels add /boot/vmlinuz-RELEASE, with its System"):
+        list(missing_features([its[0]], {}))
+    known_names._in_system_maps.cache_clear()
+    assert main(["kernels", "add", str(image), "--name", "old"]) == 0
+    assert len(list(missing_features(its, {}))) == len(its)
+    for other in ("kprobe/its_variable", "kprobe/the_only", "kprobe/only_one", "tp_btf/its_variable"):
+        with pytest.raises(UnsupportedError):
+            list(missing_features([other], {}))
+
+
+def test_a_note_in_the_place_of_the_symbols_names_nothing(tmp_path, monkeypatch, looked_up_anew):
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
+    note = system_map(["B The real System.map is in the linux-image-<version>-dbg package"])
+    write(tmp_path, {"kernels/6.1/boot/System.map-6.1": note})
+    with pytest.raises(UnsupportedError):
+        list(missing_features(["kprobe/package"], {}))
+
+
+def system_map(symbols):
+    return "".join(f"ffffffff81{n:06x} {symbol}\n" for n, symbol in enumerate(symbols)).encode()
+
+
 @pytest.mark.skipif(is_emulated(), reason="needs a machine of its own: in a guest there is no such remedy")
 @pytest.mark.parametrize(
     ("name", "in_btf"),
@@ -136,16 +185,12 @@ def test_a_kind_alone_is_probed_as_an_attach_point():
         (("attach", "fentry/vfs_read"), "vfs_read"),
     ],
 )
-def test_the_remedy_names_a_kernel_that_has_it(tmp_path, monkeypatch, name, in_btf):
+def test_the_remedy_names_a_kernel_that_has_it(tmp_path, monkeypatch, looked_up_anew, name, in_btf):
     monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
     for kernel, names in {"6.1": "other", "7.9": f"other\0{in_btf}\0", "7.8": f"not_{in_btf}"}.items():
         (tmp_path / "kernels" / kernel).mkdir(parents=True)
         (tmp_path / "kernels" / kernel / "btf").write_bytes(f"\0{names}\0".encode())
+    assert sentence_on(*name, Feature("it", False)).endswith("pytest --bpf-kernel=7.9")
+    (tmp_path / "kernels/7.9/btf").unlink()
     known_names.kernels_with.cache_clear()
-    try:
-        assert sentence_on(*name, Feature("it", False)).endswith("pytest --bpf-kernel=7.9")
-        (tmp_path / "kernels/7.9/btf").unlink()
-        known_names.kernels_with.cache_clear()
-        assert sentence_on(*name, Feature("it", False)).endswith(" lacks it")
-    finally:
-        known_names.kernels_with.cache_clear()
+    assert sentence_on(*name, Feature("it", False)).endswith(" lacks it")
