@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import io
 import json
+import linecache
 import os
 import platform
 import sys
@@ -38,9 +39,10 @@ MODULES = (
     *("pytest_bpfmaps.report.plain_values", "pytest_bpfmaps.report.root_folder"),
     *("pytest_bpfmaps.report.bpf_requires", "pytest_bpfmaps.report.compilers"),
     *("pytest_bpfmaps.compiler.request", "pytest_bpfmaps.triggers", "pytest_bpfmaps.run"),
+    *("elftools.elf.elffile", "elftools.elf.sections"),
     *("subprocess", "threading", "socket", "select", "mmap", "struct", "ctypes", "difflib", "pprint", "pdb"),
     *("ipaddress", "shutil", "signal", "selectors", "unittest.mock", "logging.handlers", "random"),
-    *("statistics", "tomllib", "packaging.version", "multiprocessing", "asyncio", "encodings.idna"),
+    *("tomllib", "packaging.version", "asyncio", "encodings.idna"),
 )
 OPTIONAL = (
     *("pyroute2", "pyroute2.iproute.linux", "pyroute2.netns"),
@@ -136,6 +138,7 @@ def _run_session() -> None:
         os.chdir(here)
     for name in ("conftest", "test_rehearsal"):
         sys.modules.pop(name, None)
+    linecache.clearcache()  # the sources that the failure was shown with
 
 
 class _Plugins:

@@ -27,11 +27,16 @@ _brief: list[Any] = []
 
 
 class Installed(PathDistribution):
-    """A package whose metadata is read once."""
+    """A package whose metadata is read once, until `forget_texts`, and whose name is known for good."""
 
     def __init__(self, path: Any) -> None:
         super().__init__(path)
         self._texts: dict[str, str | None] = {}
+
+    @cached_property
+    def name(self) -> str:
+        """Its name, as its metadata has it."""
+        return super().name
 
     def read_text(self, filename: Any) -> str | None:
         """The text of one of its metadata files; None where it has none."""
@@ -54,6 +59,11 @@ class Installed(PathDistribution):
         """Its files, as it was installed."""
         return super().files
 
+    def forget_texts(self) -> None:
+        """Has its texts read again when somebody asks: with its description, they are long."""
+        self._texts.clear()
+        vars(self).pop("metadata", None)
+
 
 def remember_packages() -> None:
     """Has `importlib.metadata` know what is in the folders of `sys.path`: pytest looks there often."""
@@ -62,7 +72,10 @@ def remember_packages() -> None:
     everything = [one for folder in reversed(sys.path) for one in reversed(known[folder])]
     names = {one.name.lower(): one for one in everything}  # the first of a name counts
     for found in everything:
-        if any(point.group == "pytest11" for point in found.entry_points):
+        is_plugin = any(point.group == "pytest11" for point in found.entry_points)
+        if isinstance(found, Installed) and not is_plugin:
+            found.forget_texts()
+        elif is_plugin:
             found.files, found.read_text("direct_url.json")  # pytest will ask for them
 
     def distributions(**context: Any) -> Iterator[Distribution]:

@@ -23,7 +23,8 @@ from pytest_bpfmaps.vm import remembered
 def facts():
     found = {d.name: d for d in reversed(list(metadata.distributions()))}
     points = {n: sorted(map(str, d.entry_points)) for n, d in found.items()}
-    return [(n, metadata.version(n), points[n], len(d.files or [])) for n, d in found.items()]
+    texts = {n: sorted(map(str, d.metadata.items())) + [d.metadata.get_payload()] for n, d in found.items()}
+    return [(n, d.name, d.version, points[n], texts[n], len(d.files or [])) for n, d in found.items()]
 
 before = facts()
 remembered.remember_packages()
@@ -49,6 +50,27 @@ def test_a_rehearsal_names_the_files_of_a_worker() -> None:
     assert {"gateway_base.py", "remote.py", "plugin.py", "terminal.py"} <= {
         Path(s).name for s in found.sources
     }
+
+
+EXPLAINS = """
+import sys
+from pytest_bpfmaps.vm import rehearsal
+rehearsal.rehearse()
+before = set(sys.modules)
+from pytest_bpfmaps.kernel.binaries import find_binary
+from pytest_bpfmaps.kernel.elf_functions import elf_functions
+from pytest_bpfmaps.kernel.names import functions
+library = elf_functions(find_binary("libc"))
+assert library.find("realpath") and "did you mean" in library.closest("realpaht")
+functions().closest("tcp_v4_conect")
+print(sorted(name for name in sys.modules.keys() - before if "." not in name or "elf" in name))
+"""
+
+
+def test_nothing_is_imported_to_explain_a_missing_function() -> None:
+    """An import in an emulated guest takes as long as the explanation itself, or longer."""
+    done = subprocess.run([sys.executable, "-c", EXPLAINS], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
 
 
 @pytest.mark.parametrize(
