@@ -106,8 +106,14 @@ def encode_context(ctx: Any, codec: Codec | None, on: str) -> bytes:
         f"cannot run {on}",
         on=f"with the context {ctx!r}",
         why="the fields of its context are not known" if codec is None else f"it is no {codec.name}",
-        fix="give bytes, or declare the program's parameter as the struct that it is",
+        fix="give bytes, or declare the program's parameter as the struct that it is"
+        if codec is None
+        else f"give bytes, or its fields: ctx={{{_first_field(codec)!r}: …}}",
     )
+
+
+def _first_field(codec: Codec) -> str:
+    return codec.fields[0].name if isinstance(codec, StructCodec) else "field"
 
 
 def decode_context(raw: bytes, codec: Codec | None, type: ProgramType | int) -> Any:

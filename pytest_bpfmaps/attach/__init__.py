@@ -10,7 +10,8 @@ from pytest_bpfmaps.attach import cgroup, network, sockets, tracing
 from pytest_bpfmaps.attach.kinds import check_kind, no_target
 from pytest_bpfmaps.attach.refusal import Target, show_target
 from pytest_bpfmaps.attach.sections import section_for
-from pytest_bpfmaps.errors import AttachError, UnsupportedError, closest
+from pytest_bpfmaps.attach.targets import no_way
+from pytest_bpfmaps.errors import AttachError, UnsupportedError
 from pytest_bpfmaps.kernel.privilege import refusal_hint
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
@@ -64,7 +65,7 @@ def _attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Li
     if tracing.takes(handle, type, target):
         return tracing.attach(handle, on, section, type, target)
     way = _find_way(target, on)
-    check_kind(type, target, on)
+    check_kind(type, target, on, section)
     with capture_log() as log:
         link = way(handle, target, on)
         number = ffi.errno
@@ -89,15 +90,7 @@ def _find_way(target: Target, on: str) -> Callable[[Any, Target, str], Any]:
     for required, optional, way in _WAYS:
         if required <= names <= required | optional:
             return way
-    known = sorted({n for required, optional, _ in _WAYS for n in required | optional})
-    unknown = [n for n in target if n not in known]
-    raise AttachError(
-        f"cannot attach {on}",
-        on=show_target(target),
-        why=f"no such target: {', '.join(unknown)}" if unknown else "these do not go together",
-        fix=closest(unknown[0], known) if unknown else f"targets are given by: {', '.join(known)}",
-        errno=errno.EINVAL,
-    )
+    raise no_way(target, on, [(required, optional) for required, optional, _ in _WAYS])
 
 
 def _default(handle: Any, target: Target, on: str) -> Any:

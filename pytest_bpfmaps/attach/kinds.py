@@ -28,6 +28,22 @@ _WANTED = {
 }
 
 
+# by what a target is given with, the type of program that goes there
+_WATCHED = {
+    "event": ProgramType.TRACEPOINT,
+    "tracepoint": ProgramType.RAW_TRACEPOINT,
+    "perf_event": ProgramType.PERF_EVENT,
+    "target": ProgramType.EXT,
+    **dict.fromkeys(("binary", "functions", "function", "syscall"), ProgramType.KPROBE),
+}
+_BY_SECTION_ONLY = (
+    'its section says where, SEC("fentry/FUNCTION"), SEC("lsm/HOOK"): leave the target out of attach()'
+)
+MANY = frozenset(
+    {"kprobe.multi", "kretprobe.multi", "kprobe.session", "uprobe.multi", "uretprobe.multi", "uprobe.session"}
+)
+"""The sections of programs that are attached to many functions with one link."""
+
 # by the first part of a section's name
 _BY_SECTION = {
     **dict.fromkeys(("kprobe", "kretprobe"), 'attach(function="vfs_read")'),
@@ -63,7 +79,37 @@ def no_target(type: Any, section: str) -> tuple[str, str]:
     return f"the section {section!r} names no target", way
 
 
-def check_kind(type: Any, target: Target, on: str) -> None:
+def check_watched(type: Any, section: str, target: Target, on: str) -> None:
+    """Raises `AttachError` for a target of tracing programs that this type of program does not go to."""
+    wanted = next((_WATCHED[key] for key in _WATCHED if key in target), type)
+    of_tracepoints = (ProgramType.RAW_TRACEPOINT, ProgramType.RAW_TRACEPOINT_WRITABLE)
+    is_open = isinstance(target.get("perf_event"), int)  # of whatever kind that event is
+    if wanted is type or is_open or (wanted in of_tracepoints and type in of_tracepoints):
+        return
+    raise _goes_elsewhere(on, target, type, _way(type, section))
+
+
+def explain_many(section: str, target: Target) -> tuple[str, str] | None:
+    """Why a program for one function is not attached to many, or the other way round, and what to do."""
+    name = kind(section)
+    if "functions" in target and name not in MANY:
+        many = f"{name}.multi" if f"{name}.multi" in MANY else "kprobe.multi"
+        return f'a program of SEC("{name}") goes to one function', f'write SEC("{many}"), or give function='
+    if "function" in target and name in MANY:
+        return f'a program of SEC("{name}") goes to many functions', "give functions=, a pattern or a list"
+    return None
+
+
+def _way(type: Any, section: str) -> str:
+    """How a tracing program is attached."""
+    if type in (ProgramType.TRACING, ProgramType.LSM):
+        return _BY_SECTION_ONLY
+    if type is ProgramType.EXT:
+        return 'give the program that it replaces a function of: attach(target=program, function="name")'
+    return f"give {_BY_SECTION.get(kind(section), 'its target')}"
+
+
+def check_kind(type: Any, target: Target, on: str, section: str) -> None:
     """Raises `AttachError` for a target that the kernel has no way to attach this type of program to."""
     wanted = _WANTED.get(type)
     if not target or wanted in target:
@@ -72,10 +118,14 @@ def check_kind(type: Any, target: Target, on: str) -> None:
         return  # a tracing program, and no target of the network's
     if type is ProgramType.LSM and "cgroup" in target:
         return
-    raise AttachError(
+    raise _goes_elsewhere(on, target, type, f"give {_EXAMPLES[wanted]}" if wanted else _way(type, section))
+
+
+def _goes_elsewhere(on: str, target: Target, type: Any, fix: str) -> AttachError:
+    return AttachError(
         f"cannot attach {on}",
         on=show_target(target),
         why=f"programs of type {type} do not go there",
-        fix=f"give {_EXAMPLES[wanted]}" if wanted else "see attach_program for the targets of its type",
+        fix=fix,
         errno=errno.EINVAL,
     )

@@ -8,6 +8,7 @@ from typing import Any
 from pytest_bpfmaps.attach import uprobes
 from pytest_bpfmaps.errors import ENOTSUPP, closest
 from pytest_bpfmaps.kernel.names import (
+    explain_no_function,
     explain_no_type,
     functions,
     traceable_functions,
@@ -116,12 +117,12 @@ def _function(name: str, offset: int, number: int) -> Answer:
     if name not in known:
         if unloaded := explain_unloaded(name):
             return unloaded
-        if parts := known.starting(f"{name}."):
+        if parts := [part for part in known.starting(f"{name}.") if ".cold" not in part]:
             return (
                 f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
-                "take that name; parts of the function may be inlined elsewhere",
+                "take that name, if it may be traced; parts of the function may be inlined elsewhere",
             )
-        return explain_no_type("", name)  # which looks in a text of half the length
+        return explain_no_function(name)
     count = known.count(name)
     if number == errno.EADDRNOTAVAIL or (number == errno.EINVAL and count > 1):
         return f"{count} functions of this kernel have the name {name!r}", "take another function"

@@ -138,6 +138,8 @@ def _describe(event: Any, target: Target, on: str) -> Target:
         wanted["type"], wanted["config"] = EVENTS[name]
     if wanted["type"] is None or wanted["config"] is None:
         raise _wrong(on, "no event is named", 'attach(perf_event="cpu_clock", frequency=100)')
+    if wanted["frequency"] and wanted["period"]:
+        raise _wrong(on, "it has a frequency and a period", "give one of them")
     return wanted
 
 
@@ -150,6 +152,8 @@ def _refused(number: int, wanted: Target, on: str) -> AttachError:
         fix = "it needs CAP_PERFMON, or a lower kernel.perf_event_paranoid"
     elif number == errno.ESRCH:
         why = f"there is no process {wanted['pid']}"
+    elif number in (errno.EINVAL, errno.ENODEV) and wanted["cpu"] not in (None, -1, *online_cpus()):
+        why, fix = f"there is no CPU {wanted['cpu']} that runs", f"CPUs: {_ONLINE.read_text().strip()}"
     elif number == errno.EINVAL and wanted["frequency"]:
         fix = "the frequency must not be above kernel.perf_event_max_sample_rate"
     return AttachError(

@@ -61,7 +61,7 @@ def section_for(section: str, target: Target) -> str | None:
     if "binary" in target:
         return "usdt" if "usdt" in target else "uprobe.multi" if "functions" in target else "uprobe"
     if "event" in target:
-        return f"tracepoint/{target['category']}/{target['event']}"
+        return f"tracepoint/{target['category']}/{target['event']}" if "category" in target else None
     for key, name in {"tracepoint": "raw_tp", "syscall": "ksyscall", "function": "kprobe"}.items():
         if key in target and "target" not in target:
             return f"{name}/{target[key]}"

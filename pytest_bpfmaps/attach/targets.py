@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -133,3 +133,21 @@ def refuse_keys(target: Target, keys: tuple[str, ...], on: str, why: str) -> Non
             fix=f"leave out {', '.join(extra)}",
             errno=errno.EINVAL,
         )
+
+
+def no_way(target: Target, on: str, ways: Iterable[tuple[frozenset[str], frozenset[str]]]) -> AttachError:
+    """The error for words of a target that do not go together; `ways` are those that must and that may."""
+    given = frozenset(target)
+    known = sorted({name for way in ways for names in way for name in names})
+    if unknown := [name for name in target if name not in known]:
+        why, fix = f"no such target: {', '.join(unknown)}", closest(unknown[0], known)
+    else:
+        why = "these do not go together"
+        required, optional = min(
+            ways, key=lambda way: (len(way[0] - given) + len(given - way[0] - way[1]), -len(given & way[0]))
+        )
+        lacking, extra = sorted(required - given), sorted(given - required - optional)
+        steps = [f"give {', '.join(lacking)}"] if lacking else []
+        steps += [f"leave out {', '.join(extra)}"] if extra else []
+        fix = ", and ".join(steps)
+    return AttachError(f"cannot attach {on}", on=show_target(target), why=why, fix=fix, errno=errno.EINVAL)

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_bpfmaps.attach import iterators, kprobes, perf, tracepoints, uprobes
-from pytest_bpfmaps.attach.kinds import no_target
+from pytest_bpfmaps.attach.kinds import check_watched, explain_many, no_target
 from pytest_bpfmaps.attach.missing import explain_missing
 from pytest_bpfmaps.attach.refusal import Target, show_target
 from pytest_bpfmaps.attach.sections import default_target, kind
-from pytest_bpfmaps.errors import AttachError, UnsupportedError, closest
+from pytest_bpfmaps.attach.targets import no_way
+from pytest_bpfmaps.errors import AttachError, UnsupportedError
 from pytest_bpfmaps.kernel.privilege import refusal_hint
 from pytest_bpfmaps.kernel.types import ProgramType
 from pytest_bpfmaps.libbpf import capture_log, ffi
@@ -65,7 +66,11 @@ def attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Lin
     full = target
     if target.keys() <= _MODIFIERS:
         full = default_target(section) | target
-    way = iterators.attach if iterators.is_iterator(handle) else _find_way(full, on)
+    if iterators.is_iterator(handle):
+        way: Way = iterators.attach
+    else:
+        way = _find_way(full, on)
+        check_watched(type, section, full, on)
     with capture_log() as log:
         try:
             link = way(handle, full, on)
@@ -101,15 +106,7 @@ def _find_way(target: Target, on: str) -> Way:
     for required, optional, way in _WAYS:
         if required <= names <= required | optional:
             return way
-    known = sorted({n for required, optional, _ in _WAYS for n in required | optional})
-    unknown = [n for n in target if n not in known]
-    raise AttachError(
-        f"cannot attach {on}",
-        on=show_target(target),
-        why=f"no such target: {', '.join(unknown)}" if unknown else "these do not go together",
-        fix=closest(unknown[0], known) if unknown else f"targets are given by: {', '.join(known)}",
-        errno=errno.EINVAL,
-    )
+    raise no_way(target, on, [(required, optional) for required, optional, _ in _WAYS])
 
 
 def _explain(number: int, section: str, type: Any, target: Target) -> tuple[str, str | None]:
@@ -130,6 +127,8 @@ def _explain(number: int, section: str, type: Any, target: Target) -> tuple[str,
         )
     if number in (errno.EPERM, errno.EACCES):
         return reason(number), refusal_hint(str(type))
+    if number in (errno.EINVAL, errno.EOPNOTSUPP) and (of_many := explain_many(section, target)):
+        return of_many
     missing = explain_missing(number, target)
     if missing:
         return missing

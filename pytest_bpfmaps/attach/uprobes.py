@@ -134,7 +134,8 @@ def _functions(binary: Path, target: Target, on: str) -> ElfFunctions:
     try:
         found = elf_functions(binary)
     except (ElfError, OSError) as e:
-        fix = "name the program itself, not a script or a link to one" if "no ELF" in str(e) else None
+        is_other = isinstance(e, IsADirectoryError) or "no ELF" in str(e)
+        fix = "name the program itself, not a script or a folder" if is_other else None
         raise _refused(target, on, str(e), fix, number=errno.ENOEXEC) from None
     if not found.is_program:
         why = f"{binary} is an object that is not linked yet, which no process runs"
@@ -167,7 +168,7 @@ def _no_function(binary: Path, file: ElfFunctions, name: str) -> tuple[str, str]
         )
     if versions := file.versions(base):
         return f"{binary} has no function {name!r}", f"there are: {', '.join(versions)}"
-    if parts := file.starting(f"{base}."):
+    if parts := [part for part in file.starting(f"{base}.") if ".cold" not in part]:
         return (
             f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
             "take that name; parts of the function may be inlined elsewhere",

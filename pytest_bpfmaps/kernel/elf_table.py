@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pytest_bpfmaps.kernel.name_text import Names
+from pytest_bpfmaps.kernel.name_text import Names, end_of_name
 
 _FUNC, _IFUNC, _FILE = 2, 10, 4  # STT_*
 _LOCAL = 0  # STB_LOCAL
@@ -94,6 +94,11 @@ class SymbolTable:
         return self.strings[start : self.strings.find(b"\0", start)].decode(errors="replace")
 
     @cached_property
+    def starts(self) -> list[int]:
+        """Where in `strings` the names begin, in their order."""
+        return sorted(set(self._names_at))
+
+    @cached_property
     def _files(self) -> list[int]:
         return [number for number, kind in enumerate(self._kinds) if kind & 0xF == _FILE]
 
@@ -152,3 +157,13 @@ class _FunctionNames(Names):
 
     def __contains__(self, name: str) -> bool:
         return bool(self._table.named(name))
+
+    def _with(self, piece: bytes) -> Iterator[str]:
+        """As of any names. A name that is the end of another one, as linkers store it, begins within that."""
+        text, starts = self._text, self._table.starts
+        wanted, at = piece.removeprefix(self._before), -1
+        while (at := text.find(wanted, at + 1)) >= 0:
+            begin = at if wanted != piece else text.rfind(self._before, 0, at) + 1
+            end = end_of_name(text, at)
+            for start in starts[bisect_left(starts, begin - 1) : bisect_right(starts, at - 1)]:
+                yield text[start + 1 : end].decode(errors="replace")

@@ -28,7 +28,7 @@ class Names:
     def __init__(self, text: bytes, before: bytes = b"\n", shown_by: str = "") -> None:
         self._text = text
         self._before = before
-        self._shown_by = shown_by
+        self.shown_by = shown_by
 
     def __contains__(self, name: str) -> bool:
         return next(self._places(name), None) is not None
@@ -73,7 +73,7 @@ class Names:
                 pairs = _pairs(other)
                 shared[other] = 2 * len(wanted & pairs) / (len(wanted) + len(pairs))
             best = sorted(shared, key=lambda other: (-shared[other], other))[:_MOST_CHECKED]
-            if get_close_matches(start + name, best, n=1, cutoff=_CLOSE):
+            if is_close(start + name, best):
                 break
         if not get_close_matches(start + name, best, n=1, cutoff=_SIMILAR):
             return []
@@ -81,7 +81,7 @@ class Names:
 
     def closest(self, name: str, start: str = "") -> str:
         """A sentence with the names that come closest, for an error's `fix`."""
-        return tell_closest(name, self.near(name, start), self._shown_by)
+        return tell_closest(name, self.near(name, start), self.shown_by)
 
     def _similar(self, name: str) -> Iterator[set[str]]:
         """Names with a word of it, or its start; and where these are not close, with ever shorter parts."""
@@ -103,7 +103,7 @@ class Names:
         text, before, at = self._text, self._before, -1
         while (at := text.find(piece, at + 1)) >= 0:
             begin = at + 1 if piece.startswith(before) else text.rfind(before, 0, at) + 1
-            end = _end(text, begin)
+            end = end_of_name(text, begin)
             if end > at and self._is_one(begin, end):
                 yield text[begin:end].decode(errors="replace")
 
@@ -115,7 +115,7 @@ class Names:
         text, wanted, at = self._text, self._before + name.encode(), -1
         while (at := text.find(wanted, at + 1)) >= 0:
             end = at + len(wanted)
-            if _end(text, at + 1) == end and self._is_one(at + 1, end):
+            if end_of_name(text, at + 1) == end and self._is_one(at + 1, end):
                 yield at + 1
 
     def _is_one(self, begin: int, end: int) -> bool:
@@ -123,7 +123,8 @@ class Names:
         return begin < end
 
 
-def _end(text: bytes, begin: int) -> int:
+def end_of_name(text: bytes, begin: int) -> int:
+    """Where the name ends that begins there, or is there."""
     found = _NAME.match(text, begin)
     return found.end() if found else begin
 
@@ -136,6 +137,11 @@ def _pairs(name: str) -> set[str]:
     """The pairs of letters in it."""
     text = f"^{name.lower()}$"
     return {text[i : i + 2] for i in range(len(text) - 1)}
+
+
+def is_close(name: str, near: Iterable[str]) -> bool:
+    """Whether it is one of these names, misspelt."""
+    return bool(get_close_matches(name, list(near), n=1, cutoff=_CLOSE))
 
 
 def tell_closest(name: str, near: Iterable[str], shown_by: str = "") -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pytest_bpfmaps.kernel.changes import loaded_modules
 from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
-from pytest_bpfmaps.kernel.name_text import Names
+from pytest_bpfmaps.kernel.name_text import Names, is_close, tell_closest
 from pytest_bpfmaps.kernel.tracefs import tracefs
-from pytest_bpfmaps.kernel.vmlinux import FUNC, TYPEDEF, type_names
+from pytest_bpfmaps.kernel.vmlinux import FUNC, TYPEDEF, modules_have_types, type_names
 from pytest_bpfmaps.libbpf.syscalls import lsm_list_modules
 
 _LSM_LIST = Path("/sys/kernel/security/lsm")
@@ -83,8 +83,20 @@ def explain_no_type(kind: str, name: str) -> tuple[str, str]:
     """Why a program of a kind of section can't be loaded for a name that BTF lacks, and what to do."""
     prefix, btf_kind, what = _TYPED.get(kind, _FUNCTIONS)
     known = type_names(btf_kind) or functions()
+    near = known.near(name, prefix)
+    if what == "function" and modules_have_types() and not is_close(name, near):
+        near += functions().near(name)  # of modules too
+    return _there_is_no(what, name), tell_closest(name, near, known.shown_by)
+
+
+def explain_no_function(name: str) -> tuple[str, str]:
+    """Why a kprobe finds no function of that name, and what to do."""
+    return _there_is_no("function", name), functions().closest(name)
+
+
+def _there_is_no(what: str, name: str) -> str:
     inlined = ", or it is inlined everywhere" if what == "function" else ""
-    return f"this kernel has no {what} {name!r}{inlined}", known.closest(name, prefix)
+    return f"this kernel has no {what} {name!r}{inlined}"
 
 
 def tracepoint_names(category: str) -> list[str]:

@@ -176,6 +176,11 @@ def raw_tracepoint_arguments(name: str) -> int | None:
     return None
 
 
+def modules_have_types() -> bool:
+    """Whether a loaded module has BTF (Linux 5.11), so that programs can attach to its functions by it."""
+    return any(path.name != "vmlinux" for path in _FOLDER.glob("*"))
+
+
 def in_modules(name: str, kind: int) -> Iterator[tuple[int, int]]:
     """Yields the number of a type in the BTF of each loaded module that has it, and a descriptor of that BTF.
 

@@ -306,7 +306,15 @@ def _full(the_map: Map, flags: int) -> tuple[str, str | None]:
         return f"its indices go from 0 to {last} (E2BIG)", "give an index in that range"
     return (
         f"the map is full: max_entries is {the_map.max_entries} (E2BIG)",
-        f"load with max_entries={{{the_map.name!r}: …}}, or delete elements first",
+        fuller(the_map.name),
+    )
+
+
+def fuller(name: str) -> str:
+    """What to do when a map is full."""
+    return (
+        f"have it larger: bpf.load(…, max_entries={{{name!r}: …}}), or bpf.create_map(…, max_entries=…); "
+        "or delete elements first"
     )
 
 

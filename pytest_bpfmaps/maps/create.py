@@ -35,6 +35,7 @@ CType = str | int | None
 """A C type as text, or a size in bytes."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.]")
 _KERNEL_NAME = 15
 _OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 _EMPTY = Types(b"", {})
@@ -122,7 +123,7 @@ def _checked_name(name: str | None, kind: MapType) -> str:
             "cannot create",
             on=f"map {name!r}",
             why="the kernel takes names of letters, digits, '_' and '.'",
-            fix="the kernel keeps the first 15 of them",
+            fix=f"name={_NOT_IN_NAMES.sub('_', name)!r}; of it the kernel keeps the first 15",
         )
     return name
 

@@ -12,6 +12,7 @@ from pytest_bpfmaps.btf.codec import Buffer, wrong_type
 from pytest_bpfmaps.btf.record import StructCodec
 from pytest_bpfmaps.errors import MapError, MapValueError
 from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.maps.base import fuller
 from pytest_bpfmaps.maps.hash import HashMap
 from pytest_bpfmaps.maps.info import MapInfo
 
@@ -40,7 +41,7 @@ class LpmTrieMap(HashMap, types=(MapType.LPM_TRIE,)):
             f"cannot {verb} {key!r}",
             on=f"in {self}",
             why=f"the map is full: max_entries is {self.max_entries} (ENOSPC)",
-            fix=f"load with max_entries={{{self.name!r}: …}}, or delete elements first",
+            fix=fuller(self.name),
             errno=number,
         )
 

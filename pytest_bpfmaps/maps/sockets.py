@@ -52,11 +52,11 @@ class SockMap(SocketMap, types=(MapType.SOCKMAP, MapType.SOCKHASH)):
     explain: ClassVar[dict[int, tuple[str, str]]] = {
         errno.EOPNOTSUPP: (
             "sockets of this protocol, or in this state, can't be in it",
-            "give a TCP socket that is connected or listens, or a UDP socket",
+            "give a TCP socket that is connected or listens, or a UDP socket that is bound",
         ),
         errno.EINVAL: (
             "this kernel can't have sockets of this family or protocol in it",
-            "give a TCP socket that is connected or listens, or a UDP socket",
+            "give a TCP socket that is connected or listens, or a UDP socket that is bound",
         ),
         errno.EBUSY: (
             "another map's program, or TLS, has the socket already",

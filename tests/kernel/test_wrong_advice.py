@@ -65,3 +65,16 @@ def test_a_function_of_a_module_that_is_not_loaded(bpf, bpf_kernel, no_nf_tables
     command = re.search(r"modprobe \w+", error.value.fix)[0]
     subprocess.run(command.split(), check=True)
     bpf.load(code=TRACING.replace("SECTION", section)).attach()
+
+
+@pytest.mark.bpf_requires("kprobe")
+@pytest.mark.parametrize("section", ["kprobe/nft_do_chian", "fentry/nft_do_chian"])
+def test_a_misspelt_function_of_a_module_that_is_loaded(bpf, bpf_kernel, no_nf_tables, section):
+    """The kernel's own types have none that comes close."""
+    if section.startswith("fentry") and bpf_kernel.version < (5, 11):
+        pytest.skip("modules have no types before Linux 5.11, so no fentry")
+    subprocess.run(["modprobe", "nf_tables"], check=True)
+    with pytest.raises((AttachError, LoadError), match="no function 'nft_do_chian'") as error:
+        bpf.load(code=TRACING.replace("SECTION", section)).attach()
+    assert "did you mean 'nft_do_chain'" in error.value.fix
+    bpf.load(code=TRACING.replace("SECTION", section.replace("chian", "chain"))).attach()

@@ -174,3 +174,23 @@ def test_a_damaged_file_is_read_or_refused(library, tmp_path_factory, data):
 def by_address(path):
     with open_elf(path) as elf:
         return [s.name for s in elf.iter_sections()]
+
+
+def test_names_that_others_end_with_are_found(tmp_path):
+    """A linker stores ``readline`` as the end of ``my_readline``; bash has such a one."""
+    names = ("my_readline", "readline", "line", "readline_all")
+    (tmp_path / "a.c").write_text("".join(f"int {name}(void) {{ return 1; }}\n" for name in names))
+    subprocess.run(["cc", "-shared", "-O2", "-o", "liba.so", "a.c"], cwd=tmp_path, check=True)
+    assert b"\0readline\0" not in (tmp_path / "liba.so").read_bytes()
+    found = elf_functions(tmp_path / "liba.so")
+    assert "'readline'" in found.closest("readlin")
+    assert found.starting("readline") == ["readline", "readline_all"]
+    assert set(found.having("line")) == set(names)
+
+
+def test_each_name_of_the_c_library_is_found_by_its_start():
+    libc = find_binary("libc")
+    known = {name.partition("@")[0] for name in by_readelf(libc)}
+    found = elf_functions(libc)
+    for start in ("mem", "str", "pthread_", "get"):
+        assert {n for n in known if n.startswith(start)} <= set(found.starting(start))
