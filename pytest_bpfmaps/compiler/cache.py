@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +15,12 @@ from typing import Any
 
 from pytest_bpfmaps.btf.dwarf import keep_local_types, kept_types
 from pytest_bpfmaps.compiler.build import Built
+from pytest_bpfmaps.compiler.in_use import steady, use
 from pytest_bpfmaps.compiler.inputs import Inputs
 from pytest_bpfmaps.compiler.legacy import upgrade_file
 from pytest_bpfmaps.stored import digest, discard, place, read, read_checked, write_checked
 
 _REMEMBERED = 32  # objects per source and options: one per kernel's BTF and per state of the headers
-_DAY = 86400
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Entry:
 
 
 class ObjectCache:
-    """Objects below `root`. Reading takes no lock and writes nothing that matters."""
+    """Objects below `root`. What was found or added stays until this process ends, and for a while."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -50,9 +48,10 @@ class ObjectCache:
         for entry in self._entries(key):
             if entry.btf is not None and entry.btf != btf():
                 continue
-            if entry.inputs.hold() and self._is_intact(entry):
-                self._touch(key, entry)
-                return entry
+            with steady(self.root):
+                if entry.inputs.hold() and self._is_intact(entry):
+                    use(self.root, (self.root / entry.name).parent, self._manifest(key))
+                    return entry
         return None
 
     def add(self, key: str, stem: str, built: Built, btf: str | None, inputs: Inputs) -> Entry:
@@ -69,6 +68,7 @@ class ObjectCache:
         others = [other for other in self._entries(key) if other.name != name]
         text = json.dumps([_to_plain(e) for e in (entry, *others[: _REMEMBERED - 1])])
         write_checked(self._manifest(key), text)
+        use(self.root, target.parent, self._manifest(key))
         return entry
 
     @contextlib.contextmanager
@@ -112,13 +112,6 @@ class ObjectCache:
         with contextlib.suppress(FileNotFoundError):
             found[types] = digest(read(types))
         return found
-
-    def _touch(self, key: str, entry: Entry) -> None:
-        """Notes, at most once a day, that the object is in use, so that the collector spares it."""
-        with contextlib.suppress(OSError):
-            if (self.root / entry.name).stat().st_mtime < time.time() - _DAY:
-                for path in (self.root / entry.name, self._manifest(key)):
-                    os.utime(path)
 
 
 def _to_plain(entry: Entry) -> dict[str, Any]:

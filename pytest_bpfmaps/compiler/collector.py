@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_bpfmaps.compiler.in_use import RUNS, oldest_run, steady
+
 _SERVICE = ("manifests", "locks", "code", "vmlinux", "btf", "clang", "tmp")
 _DAY = 86400
 EVERY = _DAY
@@ -17,7 +19,7 @@ MAX_AGE = 30 * _DAY
 """An entry that nobody used for so many seconds goes."""
 MAX_BYTES = 1 << 30
 """Above this size the entries that were not used for longest go, down to three quarters of it."""
-_IN_USE = 3600  # whatever a run of today may still hold a path of, in seconds
+_IN_USE = 3600  # seconds, for what takes a path from a run that has ended, such as a debugger
 _LEAST_SHARE = 0.75
 
 
@@ -45,19 +47,23 @@ def collect_sometimes(root: Path) -> None:
 def collect(root: Path, *, max_age: float = MAX_AGE, max_bytes: int = MAX_BYTES) -> list[Path]:
     """Removes what was not used for `max_age` seconds, then the oldest while all is more than `max_bytes`.
 
-    Nothing that was used in the last hour goes. Gives the paths that went. Other processes may compile and
-    collect at the same time: what they miss afterwards, they make again.
+    Nothing goes that was used in the last hour, or since a run began that still goes on. Gives the paths
+    that went. Other processes may compile and collect at the same time.
     """
     now = time.time()
+    spared = min(now - _IN_USE, oldest_run(root))
     items = sorted(_items(root), key=lambda item: item.used)
     total = sum(item.size for item in items)
     allowed = max_bytes if total <= max_bytes else max_bytes * _LEAST_SHARE
     removed = []
     for item in items:
         too_old = now - item.used > max_age
-        if now - item.used < _IN_USE or not (too_old or total > allowed):
+        if item.used >= spared or not (too_old or total > allowed):
             continue
-        _remove(item.path)
+        with steady(root, to_remove=True):
+            if _is_used_since(item.path, spared):
+                continue
+            _remove(item.path)
         total -= item.size
         removed.append(item.path)
     return removed
@@ -66,6 +72,8 @@ def collect(root: Path, *, max_age: float = MAX_AGE, max_bytes: int = MAX_BYTES)
 def _items(root: Path) -> Iterator[Item]:
     """The folders of objects, and what lies in the folders that serve them."""
     for folder in root.iterdir():
+        if folder.name == RUNS:
+            continue
         for path in folder.iterdir() if folder.name in _SERVICE else [folder]:
             if path.is_dir() or folder.name in _SERVICE:
                 with contextlib.suppress(FileNotFoundError):
@@ -76,6 +84,14 @@ def _item(path: Path) -> Item:
     files = [path, *path.iterdir()] if path.is_dir() else [path]
     states = [file.stat() for file in files]
     return Item(path, max(state.st_mtime for state in states), sum(state.st_size for state in states))
+
+
+def _is_used_since(path: Path, when: float) -> bool:
+    """Whether a process took it into use, or removed it, after it was looked at."""
+    try:
+        return _item(path).used >= when
+    except FileNotFoundError:
+        return True
 
 
 def _remove(path: Path) -> None:

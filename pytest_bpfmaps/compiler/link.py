@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_bpfmaps.compiler.in_use import steady, use
 from pytest_bpfmaps.errors import CompileError, strerror
 from pytest_bpfmaps.paths import objects_dir
 from pytest_bpfmaps.stored import (
@@ -40,7 +41,10 @@ def link(objects: Sequence[Path], root: Path | None = None) -> Path:
         key = digest(_FORMAT, repr(version()), *names, *contents)
         stem = objects[0].name.split(".")[0]
         target = root / f"{stem}-{key[:12]}" / f"{stem}.bpf.o"
-        if not _is_intact(target):
+        with steady(root):
+            is_there = _is_intact(target)
+            use(root, target.parent)
+        if not is_there:
             with scratch_folder(root) as folder:
                 _link(objects, folder / "out.o")
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
+from pytest_bpfmaps.compiler.in_use import steady, use
 from pytest_bpfmaps.errors import CompileError, strerror
 from pytest_bpfmaps.stored import digest, discard, place, read, read_checked, scratch_folder, write_checked
 
@@ -67,7 +68,10 @@ class VmlinuxFile:
         except OSError as e:
             raise self._unavailable(e) from e
         folder = self._root / "vmlinux" / name
-        if not _is_intact(folder / "vmlinux.h"):
+        with steady(self._root):
+            is_there = _is_intact(folder / "vmlinux.h")
+            use(self._root, folder)
+        if not is_there:
             # Two processes may both come here: they write the same text, and the rename is atomic.
             self._write(folder / "vmlinux.h")
         return folder

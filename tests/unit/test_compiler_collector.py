@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 from pytest_bpfmaps.compiler.collector import EVERY, MAX_AGE, collect
+from pytest_bpfmaps.compiler.in_use import steady, use
 
 DAY = 86400
 
@@ -20,8 +22,24 @@ def objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "objects"
 
 
-def compiled(name: str) -> Path:
-    return LocalCompiler().compile(CompileRequest(code=f"int {name};", name=f"{name}.bpf.c"))
+COMPILES = """
+import sys
+from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+print(LocalCompiler().compile(CompileRequest(code=sys.argv[2], name=f"{sys.argv[1]}.bpf.c")), flush=True)
+sys.stdin.read()
+"""
+
+
+def run_with(name: str, code: str) -> subprocess.Popen[str]:
+    """A process that has compiled that, says where the object is, and goes on until its stdin ends."""
+    command = [sys.executable, "-c", COMPILES, name, code]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def compiled(name: str, code: str = "") -> Path:
+    """The path of an object that a process has compiled that has ended."""
+    with run_with(name, code or f"int {name};") as process:
+        return Path(process.communicate(timeout=120)[0].strip())
 
 
 def age(path: Path, seconds: float) -> None:
@@ -42,9 +60,7 @@ def test_what_nobody_used_for_long_goes_with_all_that_serves_it(objects: Path) -
 
 
 def test_the_oldest_go_first_when_all_is_too_big(objects: Path) -> None:
-    names = ("five", "three", "four", "two")
-    big = [CompileRequest(code=f"char {name}[100000] = {{1}};", name=f"{name}.bpf.c") for name in names]
-    made = [LocalCompiler().compile(request) for request in big]
+    made = [compiled(name, f"char {name}[100000] = {{1}};") for name in ("five", "three", "four", "two")]
     age(objects, 2 * DAY)
     for days, path in zip((5, 3, 4, 2), made, strict=True):
         age(path.parent, days * DAY)
@@ -91,3 +107,63 @@ def test_compiling_collects_once_a_day(objects: Path) -> None:
     compiled("two")
     assert not old.exists()
     assert time.time() - (objects / "collected").stat().st_mtime < EVERY
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_a_run_uses_stays_until_it_ends(objects: Path, is_new: bool) -> None:
+    """However long it lasts, whatever the size; it may load the object when hours have passed."""
+    if not is_new:
+        age(compiled("a").parent, MAX_AGE + 60)
+    other = compiled("other")
+    age(objects, MAX_AGE + 60)
+    with run_with("a", "int a;") as run:
+        assert run.stdout is not None
+        assert run.stdin is not None
+        made = Path(run.stdout.readline().strip())
+        two_hours = time.time() - 7200
+        for each in (made.parent, *made.parent.iterdir(), *(objects / "runs").iterdir()):
+            os.utime(each, (two_hours, two_hours))
+        collect(objects, max_age=0, max_bytes=0)
+        assert made.exists()
+        assert not other.exists()
+        run.stdin.close()
+        run.wait(60)
+    assert made.parent in collect(objects, max_age=0, max_bytes=0)
+    assert not list((objects / "runs").iterdir())
+
+
+def test_what_is_being_taken_into_use_is_not_removed(objects: Path) -> None:
+    """Another process looks at an old object, and takes it, between the collector's look and its removal."""
+    made = compiled("a")
+    age(objects, MAX_AGE + 60)
+    with steady(objects):
+        collecting = subprocess.Popen([sys.executable, "-c", COLLECTS, str(objects)], stdout=subprocess.PIPE)
+        assert collecting.stdout is not None
+        assert collecting.stdout.readline() == b"looks\n"
+        with pytest.raises(subprocess.TimeoutExpired):  # it waits for the lock, however long
+            collecting.wait(0.5)
+        use(objects, made.parent)
+    assert collecting.wait(60) == 0
+    collecting.stdout.close()
+    assert made.exists()
+
+
+COLLECTS = """
+import sys
+from pathlib import Path
+from pytest_bpfmaps.compiler import collector
+print("looks", flush=True)
+collector.collect(Path(sys.argv[1]))
+"""
+
+
+def test_what_is_used_of_the_linker_and_of_a_header_stays_young(objects: Path) -> None:
+    names = [compiled(name, f"int {name}(void) {{ return 1; }}") for name in ("a", "b")]
+    program = "import sys; from pathlib import Path; from pytest_bpfmaps.compiler.link import link"
+    command = [sys.executable, "-c", f"{program}; print(link([*map(Path, sys.argv[1:])]))", *map(str, names)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    linked = Path(done.stdout.strip())
+    age(linked.parent, MAX_AGE + 60)
+    subprocess.run(command, capture_output=True, check=True)
+    collect(objects)
+    assert linked.exists()
