@@ -6,13 +6,16 @@ import ctypes
 import mmap
 import os
 import sysconfig
+from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from pytest_bpfmaps.vm import guest
 
 EXTENSION = sysconfig.get_config_var("EXT_SUFFIX")
 LARGE = 256 << 10
+PRESENT, OF_A_FILE = 1 << 63, 1 << 61  # of /proc/PID/pagemap: Documentation/admin-guide/mm/pagemap.rst
 MAP_FIXED, PROT_NONE = 0x10, 0
 RIGHTS = {"r-xp": mmap.PROT_READ | mmap.PROT_EXEC, "r--p": mmap.PROT_READ}
 
@@ -67,9 +70,9 @@ class Parts(NamedTuple):
     given_up: list[Mapping]
 
 
-def mapped_files() -> Iterator[Mapping]:
-    """Those of this process, under the paths that they have on the host, too; none that never had one."""
-    with open("/proc/self/smaps") as maps:
+def mapped_files(process: int | str = "self") -> Iterator[Mapping]:
+    """Those of a process, under the paths that they have on the host, too; none that never had one."""
+    with open(f"/proc/{process}/smaps") as maps:
         lines = [line.split(maxsplit=5) for line in maps]
     own = [int(fields[1]) for fields in lines if fields[0] == "Anonymous:"]
     mapped = [fields for fields in lines if not fields[0].endswith(":")]
@@ -82,7 +85,8 @@ def mapped_files() -> Iterator[Mapping]:
 
 def give_up_parts() -> Parts:
     """Clears code and constants of libraries that process 1 has no use for: until the host's are there,
-    nothing of them runs. They would be the largest part of a saved state that is not needed."""
+    nothing of them runs. They would be the largest part of a saved state that is not needed. So are parts of
+    which each process has a copy, such as what the loader relocated."""
     with open("/proc/1/maps") as maps:
         needed = maps.read()
     mappings = list(mapped_files())
@@ -92,12 +96,35 @@ def give_up_parts() -> Parts:
     given_up = [one for one in able if one.path in libraries or one.is_large()]
     for mapping in given_up:
         mapping.replace(PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        others = [one for one in mappings if one.path == mapping.path and one not in given_up]
-        file = os.open(mapping.path, os.O_WRONLY)
-        for page in {*mapping.pages()}.difference(*(other.pages() for other in others)):
-            os.pwrite(file, bytes(mmap.PAGESIZE), page)
-        os.close(file)
+    clear({one.path for one in mappings})
     return Parts([one for one in code if one not in given_up], given_up)
+
+
+def clear(paths: set[str]) -> None:
+    """Overwrites files of the root file system with zeros, but for what this process or process 1 reads."""
+    needed = [read_again("1"), read_again("self")]
+    for path in paths:
+        with suppress(OSError):  # the program that runs can't be written to
+            file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+            status, read = os.fstat(file), set[int]().union(*(one.get(path, ()) for one in needed))
+            if status.st_dev == os.lstat("/").st_dev:
+                for page in range(0, status.st_size, mmap.PAGESIZE):
+                    if page not in read:
+                        os.pwrite(file, bytes(min(mmap.PAGESIZE, status.st_size - page)), page)
+            os.close(file)
+
+
+def read_again(process: int | str) -> dict[str, set[int]]:
+    """Where the pages begin, by file, that a process maps and has no copy of."""
+    found: dict[str, set[int]] = {}
+    with open(f"/proc/{process}/pagemap", "rb", 0) as pagemap:
+        for mapping in mapped_files(process):
+            pages = mapping.pages()
+            facts = array("Q", os.pread(pagemap.fileno(), 8 * len(pages), mapping.start // mmap.PAGESIZE * 8))
+            copied = (fact & PRESENT and not fact & OF_A_FILE for fact in facts)
+            read = {page for page, is_copied in zip(pages, copied, strict=True) if not is_copied}
+            found.setdefault(mapping.path, set()).update(read)
+    return found
 
 
 def use_host_files(parts: Parts) -> None:

@@ -56,6 +56,7 @@ def main(finder: modules.Finder) -> None:
     os.write(control, json.dumps({"saved": time.monotonic() - began}).encode() + b"\n")
     go = guest.read_line(control)
     started = time.monotonic()
+    guest.libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
     time.clock_settime(time.CLOCK_REALTIME, go["time"])
     add_entropy(bytes.fromhex(go["entropy"]))
     random.seed()
@@ -79,7 +80,7 @@ def get_ready(finder: modules.Finder) -> libraries.Parts:
     check_kernel()
     guest.loopback_up()
     guest.network_up()
-    # Without huge pages, memory is used that was in use before.
+    # Without huge pages, memory is used that was in use before, and none is copied into them by the kernel.
     guest.libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
     rehearsal.rehearse(say)
     start_all_cpus()
@@ -89,7 +90,6 @@ def get_ready(finder: modules.Finder) -> libraries.Parts:
     drop_files()
     gc.collect()
     give_memory_back()
-    guest.libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
     gc.freeze()  # a collection would touch, and so copy, every page of what is here
     gc.enable()
     return parts

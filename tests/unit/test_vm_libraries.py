@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
+import sys
 from pathlib import Path
 
-from pytest_bpfmaps.vm.libraries import Mapping, mapped_files
+import pytest
+
+from pytest_bpfmaps.vm.libraries import Mapping, mapped_files, read_again
 
 
 def parts_of(name: str) -> list[Mapping]:
@@ -32,3 +36,26 @@ def test_what_has_no_path_is_not_among_them() -> None:
         assert memory[0] == 0
         assert parts_of("trampolines") == []
     os.close(fd)
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="only root may read all of /proc/PID/pagemap")
+def test_a_page_that_was_copied_is_not_read_again(tmp_path: Path) -> None:
+    path, size = tmp_path / "file", 4 * mmap.PAGESIZE
+    path.write_bytes(b"x" * size)
+    program = (
+        "import mmap, os, sys\n"
+        "file = os.open(sys.argv[1], os.O_RDWR)\n"
+        "memory = mmap.mmap(file, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)\n"
+        "memory[mmap.PAGESIZE] = memory[2 * mmap.PAGESIZE]\n"
+        "print(flush=True); input(); print(memory[mmap.PAGESIZE:][:1], memory[0:1], flush=True)"
+    )
+    command, pipe = [sys.executable, "-c", program, str(path)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout
+        process.stdout.readline()
+        read = read_again(process.pid)[str(path)]
+        assert read == {0, 2 * mmap.PAGESIZE, 3 * mmap.PAGESIZE}
+        with path.open("r+b") as file:
+            file.seek(mmap.PAGESIZE)
+            file.write(bytes(mmap.PAGESIZE))
+        assert process.communicate("\n")[0] == "b'x' b'x'\n"
