@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         BPF_F_LOCK,
         BPF_NOEXIST,
     )
-    from pytest_bpfmaps.kernel.retvals import (
+    from pytest_bpfmaps.kernel.return_values import (
         BPF_DROP,
         BPF_FLOW_DISSECTOR_CONTINUE,
         BPF_LWT_REROUTE,
@@ -150,7 +150,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Flags of maps, and what programs return, by name; imported when a test wants one."""
     if name in __all__:
-        from pytest_bpfmaps.kernel import map_flags, retvals
+        from pytest_bpfmaps.kernel import map_flags, return_values
 
-        return getattr(map_flags if hasattr(map_flags, name) else retvals, name)
+        return getattr(map_flags if hasattr(map_flags, name) else return_values, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

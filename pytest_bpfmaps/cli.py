@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pytest_bpfmaps.errors import BpfError
 
 # Modules with a `register(subcommands)` that adds a parser whose default `run` takes the namespace.
-_COMMANDS = ("pytest_bpfmaps.cli_doctor", "pytest_bpfmaps.cli_kernels", "pytest_bpfmaps.cli_vm")
+_COMMANDS = tuple(f"pytest_bpfmaps.commands.{name}" for name in ("doctor", "kernels", "vm"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

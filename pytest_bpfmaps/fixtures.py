@@ -10,7 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.harness import Bpf
-    from pytest_bpfmaps.kernel.handle import RunningKernel
+    from pytest_bpfmaps.kernel.running_kernel import RunningKernel
     from pytest_bpfmaps.triggers.cgroup import Cgroup
     from pytest_bpfmaps.triggers.netns import NetNsFactory
     from pytest_bpfmaps.triggers.process import ProcessFactory
@@ -36,8 +36,8 @@ def bpf_session(request: pytest.FixtureRequest) -> Iterator[Bpf]:
 
 @pytest.fixture(scope="session")
 def bpf_kernel() -> RunningKernel:
-    """The kernel that the test runs on; see `pytest_bpfmaps.kernel.handle.RunningKernel`."""
-    from pytest_bpfmaps.kernel.handle import RunningKernel
+    """The kernel that the test runs on; see `pytest_bpfmaps.kernel.running_kernel.RunningKernel`."""
+    from pytest_bpfmaps.kernel.running_kernel import RunningKernel
 
     return RunningKernel()
 
@@ -63,7 +63,7 @@ def bpf_cgroup(request: pytest.FixtureRequest) -> Iterator[Cgroup]:
     try:
         group = new_cgroup()
     except UnsupportedError as error:
-        from pytest_bpfmaps.report.bpf_requires import skip_for_want
+        from pytest_bpfmaps.matrix.bpf_requires import skip_for_want
 
         skip_for_want(request.node, "cgroup v2", f"{error.why}; {error.fix}")
     with group as made:
@@ -86,14 +86,14 @@ def bpf_process() -> Iterator[ProcessFactory]:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test whose markers ask for what is not here."""
     if any(map(item.get_closest_marker, ("bpf_requires", "bpf_fresh_kernel"))):
-        from pytest_bpfmaps.report.bpf_requires import check_markers
+        from pytest_bpfmaps.matrix.bpf_requires import check_markers
 
         check_markers(item)
 
 
 def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
     from pytest_bpfmaps.harness import Bpf
-    from pytest_bpfmaps.report.compilers import compiler_of, is_portable
+    from pytest_bpfmaps.matrix.compilers import compiler_of, is_portable
 
     folders = [config.rootpath / p for p in config.getini("bpf_paths")]
     portable = is_portable(config)

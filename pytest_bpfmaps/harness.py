@@ -13,14 +13,14 @@ from typing import Any, Self, TypeVar
 from pytest_bpfmaps.compiler import Compiler, CompileRequest, find_source
 from pytest_bpfmaps.errors import CaptureTimeoutError, CompileError, VerifierError
 from pytest_bpfmaps.events.printk import Printk
-from pytest_bpfmaps.kernel.running import timeout_scale
-from pytest_bpfmaps.leaks import keep
+from pytest_bpfmaps.kernel.open_resources import keep
+from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.maps import Map, map_by_id, pinned_map
 from pytest_bpfmaps.maps.create import CType, create_map
+from pytest_bpfmaps.maps.families.registry import maps_by_name
 from pytest_bpfmaps.maps.pins import Pins
-from pytest_bpfmaps.maps.registry import maps_by_name
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
-from pytest_bpfmaps.output import Output
+from pytest_bpfmaps.objects.program_output import Output
 
 Source = str | PathLike[str]
 Closeable = TypeVar("Closeable", bound="contextlib.AbstractContextManager[Any]")
@@ -164,7 +164,7 @@ class Bpf:
         `AssertionError`) when the programs are accepted or a pattern is missing, and what `load` raises for
         other reasons.
         """
-        from pytest_bpfmaps.rejections import expect_rejection
+        from pytest_bpfmaps.selftests.rejects import expect_rejection
 
         wanted: Sequence[Any] = patterns
         if source is not None and options.get("code") is not None:

@@ -1,9 +1,12 @@
-"""Where this package keeps files between runs, all below the user's cache folder."""
+"""Where this package is, and where it keeps files between runs: all below the user's cache folder."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+"""The folder of this package."""
 
 
 def cache_dir() -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.fixtures import *  # noqa: F403 - pytest finds fixtures in a plugin's own names
-from pytest_bpfmaps.report.bpf_items import (
+from pytest_bpfmaps.matrix.items import (
     COLLECTED,
     GUESTS,
     HOST,
@@ -37,10 +37,10 @@ from pytest_bpfmaps.report.bpf_items import (
 PLUGINS = (
     "pytest_bpfmaps.report.assertions",
     "pytest_bpfmaps.report.failures",
-    "pytest_bpfmaps.report.kernels",
+    "pytest_bpfmaps.report.kernel_table",
     "pytest_bpfmaps.report.leaks",
     "pytest_bpfmaps.report.skips",
-    "pytest_bpfmaps.collect",
+    "pytest_bpfmaps.matrix.source_items",
 )
 
 
@@ -100,7 +100,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Decide which kernels; have pytest-xdist wait until it is known what there is to do on each."""
     if hasattr(config, "workerinput"):
         if config.workerinput.get("bpfmaps", {}).get("kernel", HOST) != HOST:
-            from pytest_bpfmaps.report.others import settle_in_guest
+            from pytest_bpfmaps.matrix.other_plugins import settle_in_guest
 
             settle_in_guest(config.workerinput)
         return
@@ -109,13 +109,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         _have_workers_wait(config)
         return  # decided when it is known whether there are BPF tests
     from pytest_bpfmaps.errors import VmError
-    from pytest_bpfmaps.vm.selection import select
+    from pytest_bpfmaps.matrix.selection import select
 
     try:
         selection = select(patterns)
         config.stash[SELECTION] = selection
         if selection.guests and not _only_looks(config):
-            from pytest_bpfmaps.report.guests import Guests
+            from pytest_bpfmaps.matrix.guests import Guests
 
             config.stash[GUESTS] = Guests(config, selection, guest_options(config))
     except VmError as error:
@@ -126,10 +126,10 @@ def _have_workers_wait(config: pytest.Config) -> None:
     """With ``-n``, where BPF programs can't be loaded here: what pytest-xdist starts may be a guest."""
     if not _only_distributes(config) or _only_looks(config):
         return
-    from pytest_bpfmaps.report.auto import refusal
+    from pytest_bpfmaps.matrix.default_kernel import refusal
 
     if refusal():
-        from pytest_bpfmaps.report.workers import Workers
+        from pytest_bpfmaps.matrix.xdist_session import Workers
 
         config.stash[WORKERS] = Workers(config)
 
@@ -177,7 +177,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if given is not None:
         config.stash[NAMES] = tuple(given["kernels"])
         config.stash[KERNEL] = given["kernel"]
-        from pytest_bpfmaps.report.worker import Worker
+        from pytest_bpfmaps.matrix.worker import Worker
 
         config.pluginmanager.register(Worker(config, given), "bpfmaps-worker")
         return
@@ -192,7 +192,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """The kernels that this run is for, and what this machine lacks."""
-    from pytest_bpfmaps.report.machine import lacking
+    from pytest_bpfmaps.report.header import lacking
 
     lines = [f"bpfmaps: kernels host ({os.uname().release})"]
     if GUESTS in config.stash:
@@ -220,7 +220,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
 
 def _vmlinux_line(config: pytest.Config) -> str:
     from pytest_bpfmaps.errors import VmError
-    from pytest_bpfmaps.report.compilers import vmlinux_line, vmlinux_setting
+    from pytest_bpfmaps.matrix.compilers import vmlinux_line, vmlinux_setting
 
     try:
         return vmlinux_line(config, vmlinux_setting(config).choose())
@@ -256,7 +256,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("bpf_kernels") is None or not uses_bpf(getattr(item, "fixturenames", ())):
             continue
-        from pytest_bpfmaps.report.wanted_kernels import warn_of_unknown
+        from pytest_bpfmaps.matrix.bpf_kernels import warn_of_unknown
 
         warn_of_unknown(config, item, chosen(config))
         if not fitting(config, item):
@@ -272,7 +272,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if config.getoption("collectonly"):
         if SELECTION in config.stash:
-            from pytest_bpfmaps.report.foreseen import look_ahead
+            from pytest_bpfmaps.matrix.unrunnable import look_ahead
 
             look_ahead(session)
         return
@@ -286,6 +286,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if GUESTS in config.stash:
         config.stash[GUESTS].begin(session)
     elif not chosen(config) and (WORKERS in config.stash or has_bpf):
-        from pytest_bpfmaps.report.auto import settle
+        from pytest_bpfmaps.matrix.default_kernel import settle
 
         settle(session)

@@ -20,10 +20,10 @@ import peers
 from benchmark import WALL, Absent, Benchmark, Sides
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.vm import states
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.journal import Journal
-from pytest_bpfmaps.vm.kernel import Kernel
+from pytest_bpfmaps.vm.boot import saved_states
+from pytest_bpfmaps.vm.gateway.journal import Journal
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
 
 TESTS = """
 import os
@@ -229,7 +229,7 @@ def disk(stack: contextlib.ExitStack) -> Sides:
     """The largest saved state."""
     for one in kernels():
         ours(two_tests(), f"--bpf-kernel={one.name}")
-    return lambda: max(one.size for one in states.states() if one.is_current()) / 1e6, lambda: DISK_MB
+    return lambda: max(one.size for one in saved_states.states() if one.is_current()) / 1e6, lambda: DISK_MB
 
 
 BENCHMARKS = [

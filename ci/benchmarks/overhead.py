@@ -10,7 +10,7 @@ import peers
 from benchmark import Benchmark, Sides, now
 
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
-from pytest_bpfmaps.compiler.flags import flags_for
+from pytest_bpfmaps.compiler.command_line import flags_for
 from pytest_bpfmaps.harness import Bpf
 
 CODE = """

@@ -29,7 +29,7 @@ def pytest_xdist_setupnodes() -> None:
 
 
 def pytest_testnodeready(node: Any) -> None:
-    from pytest_bpfmaps.report.bpf_items import GUESTS
+    from pytest_bpfmaps.matrix.items import GUESTS
 
     now = time.time()
     if entry := node.config.stash[GUESTS].journal.last(node.gateway.spec.id):  # else it is the host's worker

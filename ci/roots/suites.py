@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from pytest_bpfmaps.vm import sources
+from pytest_bpfmaps.vm.kernels import apt_sources
 
 SUITES = ("bookworm", "trixie", "sid")
 """The suites that `ci/hosts` tries when it is given none: Debian 12, 13, and unstable."""
@@ -40,16 +40,16 @@ def archive(suite: str) -> list[str]:
 
     Raises CannotMakeRootsError where no package source of this system is an archive of Debian.
     """
-    mine = sources.of_distribution(sources.system_sources(), "debian")
+    mine = apt_sources.of_distribution(apt_sources.system_sources(), "debian")
     if not mine:
         raise CannotMakeRootsError(
             "none of this system's package sources is an archive of Debian; run it on Debian, or add one"
         )
     base = suite.removesuffix("-backports")
-    main, more = sources.for_suite(mine, "debian", base)
+    main, more = apt_sources.for_suite(mine, "debian", base)
     wanted = [main, *more]
     if base != suite:
-        wanted += sources.for_suite(mine, "debian", suite)[:1]
+        wanted += apt_sources.for_suite(mine, "debian", suite)[:1]
     return [_line(source) for source in wanted]
 
 
@@ -72,10 +72,10 @@ def network_options(dump: str) -> list[str]:
     return [line for line in dump.splitlines() if wanted.fullmatch(line) and "Auto-Detect" not in line]
 
 
-def _line(source: sources.Source) -> str:
+def _line(source: apt_sources.Source) -> str:
     options = f" [signed-by={','.join(_key_files(source))}]" if _key_files(source) else ""
     return f"deb{options} {source.uri} {source.suite} {' '.join(source.components)}"
 
 
-def _key_files(source: sources.Source) -> list[str]:
+def _key_files(source: apt_sources.Source) -> list[str]:
     return [word for word in (source.signed_by or "").split() if word.startswith("/") and Path(word).exists()]

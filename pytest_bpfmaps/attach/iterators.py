@@ -12,9 +12,9 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+from pytest_bpfmaps.attach.links import Link
 from pytest_bpfmaps.errors import AttachError, UnsupportedError, closest
 from pytest_bpfmaps.libbpf import check, ffi, lib, opts
-from pytest_bpfmaps.links import Link
 
 Target = dict[str, Any]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from pytest_bpfmaps.attach.sections import is_return
+from pytest_bpfmaps.attach.links import FdLink
+from pytest_bpfmaps.attach.section_targets import is_return
 from pytest_bpfmaps.errors import AttachError
-from pytest_bpfmaps.kernel.names import functions, functions_like, traceable_functions
-from pytest_bpfmaps.kernel.unloaded import explain_unloaded
+from pytest_bpfmaps.kernel.attach_names import functions, functions_like, traceable_functions
+from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.libbpf import ffi, lib, opts, to_str
 from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
-from pytest_bpfmaps.links import FdLink
 
 Target = dict[str, Any]
 

@@ -6,7 +6,9 @@ import errno
 from typing import Any
 
 from pytest_bpfmaps.attach import tc
-from pytest_bpfmaps.attach.refusal import Target, programs_at, refused
+from pytest_bpfmaps.attach.link_types import AttachType
+from pytest_bpfmaps.attach.links import FdLink, Link
+from pytest_bpfmaps.attach.refusals import Target, programs_at, refused
 from pytest_bpfmaps.attach.targets import (
     choose,
     create_link,
@@ -15,10 +17,8 @@ from pytest_bpfmaps.attach.targets import (
     program_type,
     refuse_keys,
 )
-from pytest_bpfmaps.kernel.link_types import AttachType
-from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
-from pytest_bpfmaps.links import FdLink, Link
 
 XDP_MODES = {"skb": 1 << 1, "native": 1 << 2, "offload": 1 << 3}  # <linux/if_link.h>, XDP_FLAGS_*_MODE
 

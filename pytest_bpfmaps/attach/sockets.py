@@ -9,15 +9,15 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from pytest_bpfmaps.attach.refusal import Target, programs_at, refused, show_target
+from pytest_bpfmaps.attach.link_types import AttachType
+from pytest_bpfmaps.attach.links import Attachment, FdLink, Link
+from pytest_bpfmaps.attach.refusals import Target, programs_at, refused, show_target
 from pytest_bpfmaps.attach.targets import choose, create_link, descriptor_of, program_type
 from pytest_bpfmaps.errors import AttachError
-from pytest_bpfmaps.kernel.link_types import AttachType
-from pytest_bpfmaps.kernel.namespaces import inside_netns
-from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.netns import inside_netns
 from pytest_bpfmaps.libbpf import check, lib
 from pytest_bpfmaps.libbpf.syscalls import bpf, pack
-from pytest_bpfmaps.links import Attachment, FdLink, Link
 
 # socket(7), <asm-generic/socket.h>
 _ATTACH = {ProgramType.SOCKET_FILTER: (50, 27), ProgramType.SK_REUSEPORT: (52, 68)}

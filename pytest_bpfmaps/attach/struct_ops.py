@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from pytest_bpfmaps.attach.links import Link
 from pytest_bpfmaps.errors import AttachError
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
-from pytest_bpfmaps.links import Link
 
 _WHY = {
     errno.EEXIST: "something of that name is registered already",

@@ -11,10 +11,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pytest_bpfmaps.attach.refusal import Target, show_target
+from pytest_bpfmaps.attach.refusals import Target, show_target
 from pytest_bpfmaps.errors import AttachError, closest
-from pytest_bpfmaps.kernel.namespaces import inside_netns
-from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.netns import inside_netns
 from pytest_bpfmaps.libbpf import capture_log, lib, opts
 from pytest_bpfmaps.libbpf.calls import reason
 

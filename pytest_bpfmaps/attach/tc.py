@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from pytest_bpfmaps.attach.refusal import Target, programs_at, refused, show_target
+from pytest_bpfmaps.attach.link_types import AttachType
+from pytest_bpfmaps.attach.links import Attachment, FdLink, Link
+from pytest_bpfmaps.attach.refusals import Target, programs_at, refused, show_target
 from pytest_bpfmaps.attach.targets import choose, create_link, program_type, refuse_keys
 from pytest_bpfmaps.errors import AttachError
-from pytest_bpfmaps.kernel.link_types import AttachType
-from pytest_bpfmaps.kernel.namespaces import current_netns, inside_netns
+from pytest_bpfmaps.kernel.netns import current_netns, inside_netns
 from pytest_bpfmaps.libbpf import capture_log, lib, opts, to_str
 from pytest_bpfmaps.libbpf.syscalls import bpf, pack
-from pytest_bpfmaps.links import Attachment, FdLink, Link
 
 DIRECTIONS = {"ingress": 1, "egress": 2}  # enum bpf_tc_attach_point
 _TCX = {1: AttachType.TCX_INGRESS, 2: AttachType.TCX_EGRESS}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from pytest_bpfmaps.attach.links import FdLink
 from pytest_bpfmaps.errors import AttachError
-from pytest_bpfmaps.kernel.names import bpf_lsm_active
-from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
-from pytest_bpfmaps.links import FdLink
 
 Target = dict[str, Any]
 

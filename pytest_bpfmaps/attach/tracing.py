@@ -7,18 +7,18 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from pytest_bpfmaps.attach import iterators, kprobes, perf, tracepoints, uprobes
-from pytest_bpfmaps.attach.kinds import check_watched, explain_many, no_target
-from pytest_bpfmaps.attach.missing import explain_missing
-from pytest_bpfmaps.attach.refusal import Target, show_target
-from pytest_bpfmaps.attach.sections import default_target, kind
+from pytest_bpfmaps.attach import iterators, kprobes, perf_events, tracepoints, uprobes
+from pytest_bpfmaps.attach.links import Link
+from pytest_bpfmaps.attach.missing_targets import explain_missing
+from pytest_bpfmaps.attach.program_targets import check_watched, explain_many, no_target
+from pytest_bpfmaps.attach.refusals import Target, show_target
+from pytest_bpfmaps.attach.section_targets import default_target, kind
 from pytest_bpfmaps.attach.targets import no_way
 from pytest_bpfmaps.errors import AttachError, UnsupportedError
-from pytest_bpfmaps.kernel.privilege import refusal_hint
-from pytest_bpfmaps.kernel.types import ProgramType
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.privileges import refusal_hint
 from pytest_bpfmaps.libbpf import capture_log, ffi
 from pytest_bpfmaps.libbpf.calls import as_errno, reason
-from pytest_bpfmaps.links import Link
 
 Way = Callable[[Any, Target, str], Any]
 
@@ -52,7 +52,7 @@ _WAYS: list[tuple[frozenset[str], frozenset[str], Way]] = [
     (frozenset({"binary", "functions"}), frozenset({"pid", "retprobe", "cookies"}), uprobes.to_uprobe_multi),
     (frozenset({"binary", "usdt"}), _PROCESS, uprobes.to_usdt),
     (frozenset({"binary"}), _PLACE | _PROCESS | {"function"}, uprobes.to_uprobe),
-    (frozenset({"perf_event"}), _PROCESS | {"cpu", "frequency", "period"}, perf.to_perf_event),
+    (frozenset({"perf_event"}), _PROCESS | {"cpu", "frequency", "period"}, perf_events.to_perf_event),
 ]
 
 

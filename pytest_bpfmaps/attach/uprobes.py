@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.attach.kprobes import check_cookies, returns
-from pytest_bpfmaps.attach.refusal import show_target
+from pytest_bpfmaps.attach.links import FdLink
+from pytest_bpfmaps.attach.refusals import show_target
+from pytest_bpfmaps.elf.binaries import find_binary, mapped_files, usdt_names
+from pytest_bpfmaps.elf.functions_by_name import Ambiguous, ElfFunctions, Function, elf_functions
+from pytest_bpfmaps.elf.ifuncs import NotChosen, chosen_code
+from pytest_bpfmaps.elf.reader import ElfError
 from pytest_bpfmaps.errors import AttachError, closest
-from pytest_bpfmaps.kernel.binaries import find_binary, mapped_files, usdt_names
-from pytest_bpfmaps.kernel.elf_file import ElfError
-from pytest_bpfmaps.kernel.elf_functions import Ambiguous, ElfFunctions, Function, elf_functions
-from pytest_bpfmaps.kernel.ifuncs import NotChosen, chosen_code
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
-from pytest_bpfmaps.links import FdLink
 
 Target = dict[str, Any]
 

@@ -6,11 +6,11 @@ Nothing here knows about maps or libbpf: the input is the bytes of a ``.BTF`` se
 
 from __future__ import annotations
 
+from pytest_bpfmaps.btf.array_codecs import BytesCodec
 from pytest_bpfmaps.btf.codec import Codec
-from pytest_bpfmaps.btf.factory import Codecs
-from pytest_bpfmaps.btf.flexible import RecordBytesCodec
+from pytest_bpfmaps.btf.codecs import Codecs
+from pytest_bpfmaps.btf.flexible_arrays import RecordBytesCodec
 from pytest_bpfmaps.btf.record import Record
-from pytest_bpfmaps.btf.sequences import BytesCodec
 from pytest_bpfmaps.btf.types import Btf, BtfType, Kind
 
 __all__ = ["Btf", "BtfType", "BytesCodec", "Codec", "Codecs", "Kind", "Record", "RecordBytesCodec"]

@@ -12,7 +12,7 @@ import sys
 from array import array
 from typing import Any
 
-from pytest_bpfmaps.btf.listed import ListedBool, ListedFloat
+from pytest_bpfmaps.btf.listed_keys import ListedBool, ListedFloat
 from pytest_bpfmaps.errors import MapOverflowError, MapTypeError
 
 Buffer = bytes | bytearray | memoryview

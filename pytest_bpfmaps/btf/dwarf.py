@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pytest_bpfmaps.btf.dwarf_top import top_entries
-from pytest_bpfmaps.btf.soundness import check_soundness
+from pytest_bpfmaps.btf.dwarf_index import top_entries
 from pytest_bpfmaps.btf.types import Kind, Member
+from pytest_bpfmaps.btf.validate import check_soundness
 from pytest_bpfmaps.btf.writer import BtfWriter
-from pytest_bpfmaps.stored import write
+from pytest_bpfmaps.cache.stored_files import write
 
 _STRUCTS = {"DW_TAG_structure_type": Kind.STRUCT, "DW_TAG_union_type": Kind.UNION}
 _REFERENCES = {

@@ -13,12 +13,12 @@ from functools import cached_property
 from itertools import repeat
 from typing import Any, ClassVar
 
-from pytest_bpfmaps.btf.addresses import is_address, packed_address
 from pytest_bpfmaps.btf.codec import Buffer, Codec, FloatCodec, IntCodec, wrong_type
-from pytest_bpfmaps.btf.compare import same
+from pytest_bpfmaps.btf.comparison import same
 from pytest_bpfmaps.btf.field import Field, arrange, first_alternatives, needed, positions, suffice
-from pytest_bpfmaps.btf.listed import Listed
-from pytest_bpfmaps.btf.members import Member, write_members
+from pytest_bpfmaps.btf.ip_addresses import is_address, packed_address
+from pytest_bpfmaps.btf.listed_keys import Listed
+from pytest_bpfmaps.btf.unions import Member, write_members
 from pytest_bpfmaps.errors import MapTypeError, MapValueError, NameLookupError, closest
 
 

@@ -5,7 +5,7 @@ Nothing here knows about maps, programs or pytest.
 
 from __future__ import annotations
 
-from pytest_bpfmaps.compiler.local import LocalCompiler
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.compiler.request import Compiler, CompileRequest
 from pytest_bpfmaps.compiler.sources import find_source
 

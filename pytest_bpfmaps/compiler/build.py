@@ -10,13 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_bpfmaps.compiler.assumed import Assumption, wanted
 from pytest_bpfmaps.compiler.clang import INSTALL, Clang, Outcome, run
-from pytest_bpfmaps.compiler.flags import flags_for
-from pytest_bpfmaps.compiler.hints import errors_first, missing_header, reason, remedy, without_repetitions
-from pytest_bpfmaps.compiler.inputs import SearchPath, check_name, parse_dependencies, parse_search_path
+from pytest_bpfmaps.compiler.command_line import flags_for
+from pytest_bpfmaps.compiler.dependencies import SearchPath, check_name, parse_dependencies, parse_search_path
+from pytest_bpfmaps.compiler.diagnostics import (
+    errors_first,
+    missing_header,
+    reason,
+    remedy,
+    without_repetitions,
+)
+from pytest_bpfmaps.compiler.implicit_headers import Assumption, wanted
 from pytest_bpfmaps.compiler.request import CompileRequest
-from pytest_bpfmaps.compiler.undeclared import explain, shortened
+from pytest_bpfmaps.compiler.undeclared_names import explain, shortened
 from pytest_bpfmaps.errors import CompileError, shown, strerror
 
 _FRAME = re.compile(r"^ *#\d+ 0x.*\n?", re.MULTILINE)

@@ -99,7 +99,7 @@ def _newer(plain: str, numbered: dict[int, str], versions: Path) -> bool:
 
 
 def _major(clang: Clang, versions: Path) -> int:
-    from pytest_bpfmaps.stored import digest, read_checked, write_checked
+    from pytest_bpfmaps.cache.stored_files import digest, read_checked, write_checked
 
     memo = versions / digest(clang.identity)
     known = read_checked(memo)

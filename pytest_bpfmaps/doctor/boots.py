@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from pytest_bpfmaps.doctor.check import Check, State
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm.acceleration import judge
-from pytest_bpfmaps.vm.booting import boot, one_line
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.kernel import Kernel
-from pytest_bpfmaps.vm.progress import Progress
-from pytest_bpfmaps.vm.qemu import Shape
-from pytest_bpfmaps.vm.warm import forget_failure
-from pytest_bpfmaps.vm.ways import AUTO
+from pytest_bpfmaps.vm.boot.backends import AUTO
+from pytest_bpfmaps.vm.boot.start import boot, one_line
+from pytest_bpfmaps.vm.boot.warm import forget_failure
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
+from pytest_bpfmaps.vm.kernels.progress import Progress
+from pytest_bpfmaps.vm.machine.kvm import judge
+from pytest_bpfmaps.vm.machine.qemu import Shape
 
 MORE_TIME = "`bpfmaps doctor --vm --timeout SECONDS` gives it more time"
 

@@ -10,13 +10,13 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
+from pytest_bpfmaps.cache.stored_files import read_json
 from pytest_bpfmaps.doctor.check import Check, State
 from pytest_bpfmaps.doctor.packages import install
 from pytest_bpfmaps.errors import CacheError, VmError
 from pytest_bpfmaps.paths import cache_dir
-from pytest_bpfmaps.stored import read_json
-from pytest_bpfmaps.vm.architecture import architecture
-from pytest_bpfmaps.vm.qemu_features import features
+from pytest_bpfmaps.vm.machine.architecture import architecture
+from pytest_bpfmaps.vm.machine.qemu_features import features
 
 _WANTED_OPTIONS = {
     "9p": ("NET_9P_VIRTIO", "9P_FS"),
@@ -91,7 +91,7 @@ def _acceleration() -> Check:
 
 def catalogue_checks() -> Iterator[Check]:
     """Each kernel that tests can run on."""
-    from pytest_bpfmaps.vm.catalogue import Catalogue
+    from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
     try:
         catalogue = Catalogue()

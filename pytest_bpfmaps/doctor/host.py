@@ -9,11 +9,11 @@ from pathlib import Path
 from pytest_bpfmaps.doctor.check import Check, State, ask
 from pytest_bpfmaps.doctor.packages import install
 from pytest_bpfmaps.errors import CompileError, UnsupportedError
-from pytest_bpfmaps.kernel import features, privilege, running
-from pytest_bpfmaps.kernel.log import PATH, KernelLog
+from pytest_bpfmaps.kernel import features, privileges, release
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.kmsg import PATH, KernelLog
 from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
-from pytest_bpfmaps.kernel.types import ProgramType
 
 VIRTUAL_MACHINE = "run such tests in a virtual machine: pytest --bpf-kernel=6.1"
 _TRACING = ("tracepoint", "kprobe", "perf_event", "raw_tracepoint", "tracing", "lsm")
@@ -65,7 +65,7 @@ def library_checks() -> Iterator[Check]:
 
 def kernel_checks() -> Iterator[Check]:
     """Privileges, BTF, and which types of programs load."""
-    has = [name for name in privilege.CAPABILITIES if privilege.has_capability(name)]
+    has = [name for name in privileges.CAPABILITIES if privileges.has_capability(name)]
     allowed = "CAP_SYS_ADMIN" in has or {"CAP_BPF", "CAP_NET_ADMIN"} <= set(has)
     yield Check(
         "load",
@@ -79,7 +79,7 @@ def kernel_checks() -> Iterator[Check]:
         "load",
         "kernel BTF",
         State.OK if btf else State.LIMITED,
-        running.release() if btf else "there is no /sys/kernel/btf/vmlinux: no CO-RE, no vmlinux.h",
+        release.release() if btf else "there is no /sys/kernel/btf/vmlinux: no CO-RE, no vmlinux.h",
         "" if btf else _how_to_have_btf(),
     )
     yield _log_check()

@@ -13,7 +13,7 @@ from pytest_bpfmaps.doctor.host import (
     mount_checks,
     tracing_checks,
 )
-from pytest_bpfmaps.vm.progress import Progress
+from pytest_bpfmaps.vm.kernels.progress import Progress
 
 _AREAS = ("compile", "load", "network", "trace", "vm", "kernels")
 

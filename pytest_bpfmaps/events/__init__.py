@@ -6,7 +6,7 @@ Importing this floor registers the classes of buffers at `Map`.
 from __future__ import annotations
 
 from pytest_bpfmaps.events.capture import Capture
-from pytest_bpfmaps.events.perf import PerfEventArrayMap
+from pytest_bpfmaps.events.perf_buffer import PerfEventArrayMap
 from pytest_bpfmaps.events.ringbuf import RingBufMap
 
 __all__ = ["Capture", "PerfEventArrayMap", "RingBufMap"]

@@ -9,12 +9,12 @@ from typing import Any, Self, overload
 
 from pytest_bpfmaps.btf import Codec
 from pytest_bpfmaps.errors import CaptureTimeoutError, NameLookupError, NoValueError
-from pytest_bpfmaps.events.fields import check_names, fits
-from pytest_bpfmaps.events.nearmiss import describe_loss, describe_misses, describe_runs
+from pytest_bpfmaps.events.buffer import Source
+from pytest_bpfmaps.events.matching import describe_loss, describe_misses, describe_runs
+from pytest_bpfmaps.events.record_fields import check_names, fits
 from pytest_bpfmaps.events.records import Records, blocks_of
-from pytest_bpfmaps.events.source import Source
-from pytest_bpfmaps.kernel.running import timeout_scale
-from pytest_bpfmaps.kernel.runs import RunCounts
+from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.kernel.run_counts import RunCounts
 
 # a program may submit with BPF_RB_NO_WAKEUP, so a sleeping reader looks again after this many seconds
 _LOOK_AGAIN = 0.02

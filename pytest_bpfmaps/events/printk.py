@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self, overload
 
 from pytest_bpfmaps.errors import CaptureTimeoutError, UnsupportedError, strerror
-from pytest_bpfmaps.kernel.running import timeout_scale
+from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 
 _PREFIX = "bpfmaps-"

@@ -9,10 +9,10 @@ from itertools import chain
 from typing import Any, Protocol, overload, runtime_checkable
 
 from pytest_bpfmaps.btf import Codec
-from pytest_bpfmaps.btf.absent import shortened
+from pytest_bpfmaps.btf.absent_fields import shortened
 from pytest_bpfmaps.errors import BpfError, NoValueError
-from pytest_bpfmaps.events.source import Source
-from pytest_bpfmaps.events.tagged import TaggedCodec
+from pytest_bpfmaps.events.buffer import Source
+from pytest_bpfmaps.events.tagged_records import TaggedCodec
 
 # fewer than the objects that make the garbage collector look for garbage among them
 _DECODE_AT_ONCE = 256
@@ -119,7 +119,7 @@ class Records(Sequence[Any]):
 
     def to_numpy(self) -> Any:
         """All records in one structured array. Raises `NoValueError` where one is shorter than its type."""
-        from pytest_bpfmaps.btf import arrays
+        from pytest_bpfmaps.btf import numpy_arrays
 
         short = next((b for b in self._blocks if b.size < self._codec.size), None)
         if short is not None:
@@ -130,4 +130,4 @@ class Records(Sequence[Any]):
                 fix="read the records one by one; or name their own type: capture('my_struct')",
             )
         blocks = ((b.count, b.data, b.start, b.step) for b in self._blocks)
-        return arrays.from_blocks(blocks, self._codec, len(self))
+        return numpy_arrays.from_blocks(blocks, self._codec, len(self))

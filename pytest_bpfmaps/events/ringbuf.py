@@ -8,10 +8,10 @@ from typing import Any
 from pytest_bpfmaps.btf import BytesCodec, Codec, Codecs, RecordBytesCodec
 from pytest_bpfmaps.errors import AmbiguousNameError, NameLookupError
 from pytest_bpfmaps.events.capture import Capture
-from pytest_bpfmaps.events.ring import Ring
-from pytest_bpfmaps.events.shared import SharedSource
-from pytest_bpfmaps.events.tagged import tagged_codec
-from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.events.ringbuf_memory import Ring
+from pytest_bpfmaps.events.shared_reader import SharedSource
+from pytest_bpfmaps.events.tagged_records import tagged_codec
+from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.maps.base import Map
 
 RecordType = str | type[bytes] | Mapping[Any, str] | None

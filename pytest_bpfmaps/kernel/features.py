@@ -11,16 +11,16 @@ from functools import cache
 from pathlib import Path
 
 from pytest_bpfmaps.errors import UnsupportedError, closest, strerror
-from pytest_bpfmaps.kernel.changes import loaded_modules
+from pytest_bpfmaps.kernel.attach_points import probe_target
+from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
 from pytest_bpfmaps.kernel.known_names import is_recorded_helper
 from pytest_bpfmaps.kernel.probe_functions import may_call_helper, may_call_kfunc
 from pytest_bpfmaps.kernel.probe_maps import try_map
 from pytest_bpfmaps.kernel.probe_programs import Verdict, try_type
-from pytest_bpfmaps.kernel.running import release
+from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED
-from pytest_bpfmaps.kernel.targets import probe_target
-from pytest_bpfmaps.kernel.types import MapType, ProgramType
-from pytest_bpfmaps.kernel.vmlinux import FUNC, NoTypesError, enumerators, type_id, vmlinux_btf
+from pytest_bpfmaps.kernel.symbol_changes import loaded_modules
+from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, NoTypesError, enumerators, type_id, vmlinux_btf
 
 UNLISTED = "the kernel's BTF does not list it"
 REFUSED = "the kernel refuses it"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from pytest_bpfmaps.elf.functions_by_address import preference
 from pytest_bpfmaps.errors import UnsupportedError
-from pytest_bpfmaps.kernel.changes import bpf_programs, loaded_modules
-from pytest_bpfmaps.kernel.elf_symbols import preference
+from pytest_bpfmaps.kernel.symbol_changes import bpf_programs, loaded_modules
 
 _FARTHEST = 1 << 20  # no function is longer; what lies behind the last one of a module belongs to nobody
 _DIGITS = 16

@@ -11,9 +11,9 @@ import os
 import re
 from functools import cache
 
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.probe_programs import EXIT, SLEEPABLE, Trial, instruction, trial_of, try_program
-from pytest_bpfmaps.kernel.types import ProgramType
-from pytest_bpfmaps.kernel.vmlinux import (
+from pytest_bpfmaps.kernel.vmlinux_btf import (
     FUNC,
     STRUCT,
     TYPEDEF,

@@ -6,8 +6,8 @@ import mmap
 import os
 from dataclasses import dataclass
 
+from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.probe_programs import INT_ID, Verdict, load_function_btf
-from pytest_bpfmaps.kernel.types import MapType
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts
 
 _NO_PREALLOC = 1 << 0

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_bpfmaps.errors import UnsupportedError
-from pytest_bpfmaps.kernel.types import ProgramType
-from pytest_bpfmaps.kernel.vmlinux import FUNC, in_modules, type_id, vmlinux_btf
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, in_modules, type_id, vmlinux_btf
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts
 
 SLEEPABLE = 1 << 4  # BPF_F_SLEEPABLE

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED
-from pytest_bpfmaps.kernel.types import ProgramType
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
 
 # section: program type, enum bpf_attach_type, the first libbpf that knows it, what an older one knows instead

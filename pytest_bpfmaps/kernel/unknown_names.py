@@ -17,7 +17,10 @@ _TARGETS: dict[str, tuple[Callable[[str], bool], Callable[[str], str]]] = {
     "a function": (known.is_function, lambda name: known.closest_name("functions", name)),
     "a system call": (known.is_syscall, lambda name: closest(name, known.syscalls())),
     "a tracepoint": (known.is_tracepoint, lambda name: closest(name, known.names("tracepoints"))),
-    "a raw tracepoint": (known.is_raw_tracepoint, lambda name: known.closest_name("raw_tracepoints", name)),
+    "a raw tracepoint": (
+        known.is_raw_tracepoint,
+        lambda name: known.closest_name("raw_tracepoints", name),
+    ),
     "an LSM hook": (known.is_lsm_hook, lambda name: closest(name, known.lsm_hooks())),
     "an iterator": (known.is_iterator, lambda name: closest(name, known.names("iterators"))),
 }

@@ -56,3 +56,13 @@ def opts(struct: str, **fields: Any) -> Any:
 def to_str(pointer: Any) -> str:
     """A C string as `str`; the empty string for NULL."""
     return "" if pointer == ffi.NULL else str(ffi.string(pointer).decode(errors="replace"))
+
+
+def walk(step: Any, handle: Any) -> list[Any]:
+    """All maps or programs of an object: what `step`, ``bpf_object__next_map`` for one, gives in turn."""
+    found = []
+    at = step(handle, ffi.NULL)
+    while at != ffi.NULL:
+        found.append(at)
+        at = step(handle, at)
+    return found

@@ -5,14 +5,14 @@ One module per family of map types; `registry` says which class serves which typ
 
 from __future__ import annotations
 
-from pytest_bpfmaps.kernel.types import MapType
-from pytest_bpfmaps.maps.array import ArrayMap
+from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.classes import make_map
-from pytest_bpfmaps.maps.hash import HashMap
+from pytest_bpfmaps.maps.families.array import ArrayMap
+from pytest_bpfmaps.maps.families.hash import HashMap
+from pytest_bpfmaps.maps.families.percpu import PerCpu, PerCpuArrayMap, PerCpuHashMap
+from pytest_bpfmaps.maps.families.registry import map_by_id, pinned_map
 from pytest_bpfmaps.maps.info import MapInfo, map_info
-from pytest_bpfmaps.maps.percpu import PerCpu, PerCpuArrayMap, PerCpuHashMap
-from pytest_bpfmaps.maps.registry import map_by_id, pinned_map
 
 __all__ = [
     "ArrayMap",

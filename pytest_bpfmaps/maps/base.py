@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NoReturn, Self
 
 from pytest_bpfmaps.btf import Codecs
-from pytest_bpfmaps.btf.listed import Listed
+from pytest_bpfmaps.btf.listed_keys import Listed
 from pytest_bpfmaps.errors import ENOTSUPP, ClosedError, MapError, MapKeyError, UnsupportedError
+from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.map_flags import BPF_ANY, BPF_NOEXIST
-from pytest_bpfmaps.kernel.running import release
-from pytest_bpfmaps.kernel.types import MapType
-from pytest_bpfmaps.leaks import forget, forget_pin, note, note_pin
+from pytest_bpfmaps.kernel.open_resources import forget, forget_pin, note, note_pin
+from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.libbpf import check, ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.maps.elements import Elements

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpfmaps.btf.codec import Buffer
 from pytest_bpfmaps.errors import MapError, UnsupportedError
+from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.map_flags import BPF_F_ALL_CPUS, BPF_F_CPU
-from pytest_bpfmaps.kernel.types import MapType
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.calls import failure
 from pytest_bpfmaps.maps.elements import Elements
-from pytest_bpfmaps.maps.walk import Walk
+from pytest_bpfmaps.maps.key_walk import Walk
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.maps.base import Map

@@ -10,7 +10,7 @@ from pathlib import Path
 from pytest_bpfmaps.btf.editor import BtfEditor
 from pytest_bpfmaps.btf.types import Kind
 from pytest_bpfmaps.compiler import Compiler, CompileRequest
-from pytest_bpfmaps.elf import Elf
+from pytest_bpfmaps.elf.editor import Elf
 from pytest_bpfmaps.errors import CompileError, MapTypeError
 
 _HEAD = """\

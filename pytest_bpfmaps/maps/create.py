@@ -20,16 +20,16 @@ from pytest_bpfmaps.errors import (
     UnsupportedError,
     closest,
 )
+from pytest_bpfmaps.kernel.bpf_types import MapType
+from pytest_bpfmaps.kernel.btf import parse_codecs
 from pytest_bpfmaps.kernel.features import probe
-from pytest_bpfmaps.kernel.types import MapType
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts
 from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.c_types import Types, compile_types
 from pytest_bpfmaps.maps.classes import make_map
+from pytest_bpfmaps.maps.create_errors import Attributes, explain_refused_map
 from pytest_bpfmaps.maps.info import map_info
-from pytest_bpfmaps.maps.kernel_btf import parse_codecs
-from pytest_bpfmaps.maps.refused import Attributes, explain_refused_map
-from pytest_bpfmaps.maps.shapes import ANY, Shape, shape_of
+from pytest_bpfmaps.maps.type_rules import ANY, Shape, shape_of
 
 CType = str | int | None
 """A C type as text, or a size in bytes."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pytest_bpfmaps.btf import BytesCodec, Codec, Codecs
 from pytest_bpfmaps.btf.codec import IntCodec
 from pytest_bpfmaps.errors import MapError
-from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.libbpf import check, ffi, lib, to_str
 
 INDEXED = frozenset(

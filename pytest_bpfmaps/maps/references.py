@@ -12,7 +12,7 @@ from pytest_bpfmaps.errors import MapError, MapTypeError
 from pytest_bpfmaps.kernel.map_flags import BPF_ANY
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
-from pytest_bpfmaps.maps.descriptors import closing, describe, descriptor_of
+from pytest_bpfmaps.maps.file_descriptors import closing, describe, descriptor_of
 from pytest_bpfmaps.maps.info import MapInfo
 from pytest_bpfmaps.maps.sparse import SparseMap
 

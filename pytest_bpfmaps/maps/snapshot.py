@@ -6,11 +6,11 @@ from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 from typing import Any
 
 from pytest_bpfmaps.btf import Codec
-from pytest_bpfmaps.btf.compare import same
-from pytest_bpfmaps.btf.listed import Listed
+from pytest_bpfmaps.btf.comparison import same
+from pytest_bpfmaps.btf.listed_keys import Listed
 from pytest_bpfmaps.errors import BpfError, MapOverflowError, MapValueError
 from pytest_bpfmaps.maps.elements import Elements
-from pytest_bpfmaps.maps.twins import ADVICE, describe, groups
+from pytest_bpfmaps.maps.equal_keys import ADVICE, describe, groups
 
 Decoders = tuple[Callable[[bytes], Any], Callable[[bytes, int], list[Any]]]
 """What decodes a value, and many of them that are packed."""

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from pytest_bpfmaps.btf.compare import same
-from pytest_bpfmaps.btf.listed import Listed
+from pytest_bpfmaps.btf.comparison import same
+from pytest_bpfmaps.btf.listed_keys import Listed
 from pytest_bpfmaps.errors import MapError, UnsupportedError
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import failure, reason
 from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.maps.dict_protocol import DictMap
+from pytest_bpfmaps.maps.equal_keys import ADVICE, alike, describe
 from pytest_bpfmaps.maps.info import INDEXED
-from pytest_bpfmaps.maps.protocol import DictMap
 from pytest_bpfmaps.maps.snapshot import Snapshot
-from pytest_bpfmaps.maps.twins import ADVICE, alike, describe
 
 # what the kernel says where user space can't read a slot; 524 is its own ENOTSUPP
 _UNREADABLE = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, 524})

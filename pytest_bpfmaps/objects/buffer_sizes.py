@@ -7,7 +7,7 @@ from collections import defaultdict
 from functools import lru_cache
 from pathlib import Path
 
-from pytest_bpfmaps.elf import RELOCATION, SHF_EXECINSTR, SHT_REL, Elf, Section
+from pytest_bpfmaps.elf.editor import RELOCATION, SHF_EXECINSTR, SHT_REL, Elf, Section
 
 _INSTRUCTION = struct.Struct("=BBhi")  # code, registers, offset, immediate
 _LOAD_WIDE, _CALL, _EXIT = 0x18, 0x85, 0x95

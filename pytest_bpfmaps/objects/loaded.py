@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Self
 
-from pytest_bpfmaps.attach import attach_program, names_no_target
-from pytest_bpfmaps.attach.kinds import example_for
+from pytest_bpfmaps.attach.dispatch import attach_program, names_no_target
+from pytest_bpfmaps.attach.links import Link, Links, close_all
+from pytest_bpfmaps.attach.program_targets import example_for
 from pytest_bpfmaps.attach.struct_ops import register_struct_ops
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.errors import AttachError, ClosedError
-from pytest_bpfmaps.leaks import forget, note
+from pytest_bpfmaps.kernel.open_resources import forget, note
 from pytest_bpfmaps.libbpf import ffi, lib
-from pytest_bpfmaps.links import Link, Links, close_all
+from pytest_bpfmaps.libbpf.calls import walk
 from pytest_bpfmaps.maps import Map, MapType, make_map, map_info
-from pytest_bpfmaps.maps.declared import DeclaredTypes, declared_types
-from pytest_bpfmaps.named import Named, all_of
-from pytest_bpfmaps.objects.linked import Sources
-from pytest_bpfmaps.objects.object_file import created_map, split_maps, walk
-from pytest_bpfmaps.programs import Program
-from pytest_bpfmaps.variables import Globals, Section, enter
+from pytest_bpfmaps.maps.declared_types import DeclaredTypes, declared_types
+from pytest_bpfmaps.objects.collection import Named, all_of
+from pytest_bpfmaps.objects.linked_sources import Sources
+from pytest_bpfmaps.objects.object_file import created_map, split_maps
+from pytest_bpfmaps.objects.variables import Globals, Section, enter
+from pytest_bpfmaps.programs.program import Program
 
 
 class LoadedObject:

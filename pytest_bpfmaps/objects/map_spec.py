@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_bpfmaps.errors import LoadError, MapValueError, NameLookupError, UnsupportedError, closest
-from pytest_bpfmaps.libbpf import check, lib, to_str, version
+from pytest_bpfmaps.libbpf import check, ffi, lib, to_str, version
 from pytest_bpfmaps.maps import Map, MapType
-from pytest_bpfmaps.maps.arena import ArenaMap
-from pytest_bpfmaps.maps.declared import declared_types
-from pytest_bpfmaps.pinning import pin_path, set_pin_path
+from pytest_bpfmaps.maps.declared_types import declared_types
+from pytest_bpfmaps.maps.families.arena import ArenaMap
 
 SETTINGS = (
     *("type", "key_size", "value_size", "max_entries", "flags", "map_extra", "numa_node", "ifindex"),
@@ -158,11 +157,11 @@ class MapSpec:
     @property
     def pin_path(self) -> str | None:
         """Where the load pins it, or takes it from when it is pinned there; can be set. None: nowhere."""
-        return pin_path(self._handle)
+        return to_str(lib.bpf_map__pin_path(self._handle)) or None
 
     @pin_path.setter
     def pin_path(self, path: str | os.PathLike[str] | None) -> None:
-        set_pin_path(self._handle, None if path is None else os.fspath(path))
+        lib.bpf_map__set_pin_path(self._handle, ffi.NULL if path is None else os.fsencode(path))
 
     def reuse(self, live: Map) -> None:
         """Takes a live map in place of a new one; types and sizes must agree."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -11,15 +13,15 @@ from typing import Any, Self
 
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.dwarf import read_local_types
-from pytest_bpfmaps.compiler.legacy import upgraded, upgraded_maps
-from pytest_bpfmaps.compiler.soundness import check_object
+from pytest_bpfmaps.compiler.legacy_maps import upgraded, upgraded_maps
+from pytest_bpfmaps.compiler.validate import check_object
 from pytest_bpfmaps.errors import LoadError
+from pytest_bpfmaps.kernel.btf import keeps_raw_btf, parse_codecs, raw_btf
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts, to_str
-from pytest_bpfmaps.maps.kernel_btf import keeps_raw_btf, parse_codecs, raw_btf
 from pytest_bpfmaps.objects.diagnosis.open_errors import explain_open
 from pytest_bpfmaps.objects.struct_ops_members import without_unknown_members
 from pytest_bpfmaps.paths import objects_dir
-from pytest_bpfmaps.vm.vmlinux_h import RUNNING
+from pytest_bpfmaps.vm.kernels.vmlinux_choice import RUNNING
 
 
 @dataclass
@@ -79,6 +81,13 @@ def open_object(path: Path, name: str, btf: Path | None = None) -> ObjectFile:
     return ObjectFile(handle, codecs, legacy, trimmed.members)
 
 
+@contextmanager
+def open_again(path: Path, name: str, btf: Path | None) -> Iterator[Any]:
+    """libbpf's handle of the same file, which is opened once more, for a while."""
+    with open_object(path, name, btf) as file:
+        yield file.handle
+
+
 def _find_kconfig(data: bytes) -> Any:
     """The kernel's configuration for an object with ``__kconfig`` variables, where libbpf can't find it."""
     path = os.environ.get("BPFMAPS_KERNEL_CONFIG")  # a guest's, of which /boot is the host's
@@ -109,7 +118,7 @@ def _btf_of_the_catalogue() -> Path | None:
     path = os.environ.get("BPFMAPS_KERNEL_BTF")  # in a guest, where the catalogue is the host's
     if path is not None:
         return Path(path) if path else None
-    from pytest_bpfmaps.vm.catalogue import Catalogue
+    from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
     mine = os.uname().release
     return next((kernel.btf for kernel in Catalogue() if kernel.release == mine), None)
@@ -140,15 +149,6 @@ def _codecs_of(handle: Any, path: Path) -> Codecs | None:
 
     btf = lib.bpf_object__btf(handle)
     return None if btf == ffi.NULL else parse_codecs(raw_btf(btf)).with_more(local)
-
-
-def walk(step: Any, handle: Any) -> list[Any]:
-    found = []
-    at = step(handle, ffi.NULL)
-    while at != ffi.NULL:
-        found.append(at)
-        at = step(handle, at)
-    return found
 
 
 def split_maps(handles: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:

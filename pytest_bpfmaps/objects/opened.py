@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,21 +17,22 @@ from pytest_bpfmaps.errors import (
     closest,
 )
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
+from pytest_bpfmaps.libbpf.calls import walk
 from pytest_bpfmaps.maps import Map
-from pytest_bpfmaps.maps.arena import arenas_of
+from pytest_bpfmaps.maps.families.arena import arenas_of
 from pytest_bpfmaps.maps.pins import Pins
-from pytest_bpfmaps.named import Named, names_of
 from pytest_bpfmaps.objects.attempt import Attempt
+from pytest_bpfmaps.objects.collection import Named, names_of
 from pytest_bpfmaps.objects.diagnosis.load_errors import explain_load, explain_no_program
-from pytest_bpfmaps.objects.linked import Sources
+from pytest_bpfmaps.objects.linked_sources import Sources
 from pytest_bpfmaps.objects.loaded import LoadedObject
 from pytest_bpfmaps.objects.map_spec import MapSpec
-from pytest_bpfmaps.objects.mended import mended, unknown_members
-from pytest_bpfmaps.objects.object_file import open_object, split_maps, walk
-from pytest_bpfmaps.pinning import PinnedMaps
-from pytest_bpfmaps.programs import ProgramSpec
-from pytest_bpfmaps.variables import Globals, Section, enter
-from pytest_bpfmaps.verifier.buffers import stats_buffers
+from pytest_bpfmaps.objects.object_file import open_again, open_object, split_maps
+from pytest_bpfmaps.objects.pinning import PinnedMaps
+from pytest_bpfmaps.objects.repairs import mended, unknown_members
+from pytest_bpfmaps.objects.variables import Globals, Section, enter
+from pytest_bpfmaps.programs.program import ProgramSpec
+from pytest_bpfmaps.verifier.log_buffers import stats_buffers
 
 
 class OpenedObject:
@@ -73,7 +75,8 @@ class OpenedObject:
     def attempt(self) -> Attempt:
         """What explains a refused load of this object; valid until it is closed."""
         file = self._file
-        return Attempt(self.path, self.name, self.btf, file.handle, self.maps, self.programs, file.codecs)
+        again = partial(open_again, self.path, self.name, self.btf)
+        return Attempt(self.path, self.name, file.handle, self.maps, self.programs, file.codecs, again)
 
     @property
     def _handle(self) -> Any:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from pytest_bpfmaps.btf.editor import BtfEditor
 from pytest_bpfmaps.btf.types import Btf, BtfType, Kind, Variable
-from pytest_bpfmaps.elf import RELOCATION, SHT_REL, Elf, Section
+from pytest_bpfmaps.elf.editor import RELOCATION, SHT_REL, Elf, Section
 from pytest_bpfmaps.errors import BpfError
+from pytest_bpfmaps.kernel.btf import struct_members
 from pytest_bpfmaps.libbpf import version
-from pytest_bpfmaps.maps.kernel_btf import struct_members
 
 _SECTION = b".struct_ops"
 _FIRST = (1, 5)  # libbpf that skips them itself

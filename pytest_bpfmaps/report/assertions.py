@@ -50,7 +50,7 @@ class Sides:
 
     def differ(self, place: Any) -> bool:
         """Whether the two are different there."""
-        from pytest_bpfmaps.btf.compare import same
+        from pytest_bpfmaps.btf.comparison import same
 
         mine, theirs = self.mine.get(place, _MISSING), self.theirs.get(place, _MISSING)
         if mine is _MISSING or theirs is _MISSING:
@@ -84,7 +84,7 @@ def explain(op: str, left: object, right: object, text: Text) -> list[str] | Non
 
 def _of_numbers(op: str, left: object, right: object) -> list[str] | None:
     """A port that was read is often in network byte order; nothing to say of other numbers."""
-    from pytest_bpfmaps.btf.compare import byte_swap
+    from pytest_bpfmaps.btf.comparison import byte_swap
 
     hint = byte_swap(left, right) if op == "==" else None
     return [f"{left} {op} {right}", hint] if hint else None
@@ -116,8 +116,8 @@ def _first(values: Any) -> Iterator[Any]:
 def _sides(mine: object, theirs: object, text: Text) -> Sides | None:
     from pytest_bpfmaps.btf import Record
     from pytest_bpfmaps.events.capture import Capture
-    from pytest_bpfmaps.maps.hash import HashMap
-    from pytest_bpfmaps.maps.percpu import PerCpu
+    from pytest_bpfmaps.maps.families.hash import HashMap
+    from pytest_bpfmaps.maps.families.percpu import PerCpu
     from pytest_bpfmaps.maps.snapshot import Snapshot
     from pytest_bpfmaps.maps.sparse import SparseMap
 
@@ -162,8 +162,8 @@ class _Twins:
 
 def _with_twins(seen: Any, wanted: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str]:
     """The elements, those whose keys look alike as one; and what to do about these."""
-    from pytest_bpfmaps.btf.listed import Listed
-    from pytest_bpfmaps.maps.twins import ADVICE, describe
+    from pytest_bpfmaps.btf.listed_keys import Listed
+    from pytest_bpfmaps.maps.equal_keys import ADVICE, describe
 
     if not seen.has_twins or any(isinstance(key, Listed) for key in wanted):
         return seen, ""
@@ -211,7 +211,7 @@ def _of_list(title: str, noun: str, mine: Sequence[Any], theirs: Any) -> Sides:
 
 
 def _lines(sides: Sides, direction: str, text: Text) -> list[str]:
-    from pytest_bpfmaps.btf.compare import swapped_key
+    from pytest_bpfmaps.btf.comparison import swapped_key
 
     mine, theirs = sides.mine, sides.theirs
     keys = {
@@ -239,7 +239,7 @@ def _lines(sides: Sides, direction: str, text: Text) -> list[str]:
 
 def _difference(mine: Any, theirs: Any, text: Text) -> str:
     from pytest_bpfmaps.btf import Record
-    from pytest_bpfmaps.btf.compare import byte_swap
+    from pytest_bpfmaps.btf.comparison import byte_swap
 
     if isinstance(mine, _Twins):
         expected = "not expected" if theirs is _MISSING else f"expected {text.of(theirs)}"

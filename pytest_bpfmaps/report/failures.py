@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import BpfError, ExpectationError, VerifierError
 
 if TYPE_CHECKING:
-    from pytest_bpfmaps.output import Output
+    from pytest_bpfmaps.objects.program_output import Output
 
 PACKAGE = "pytest_bpfmaps."
-_HERE = str(Path(__file__).parents[1])
+_HERE = str(paths.PACKAGE)
 
 
 def hide(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
@@ -36,7 +36,7 @@ def _shown(log: str, config: pytest.Config) -> str:
     """The whole log with ``-vv``, else what is worth reading of it."""
     if config.get_verbosity() > 1:
         return log
-    from pytest_bpfmaps.verifier.excerpt import excerpt
+    from pytest_bpfmaps.verifier.log_excerpt import excerpt
 
     return excerpt(log)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpfmaps.report.bpf_items import HOST, KERNEL, is_bpf_item
+from pytest_bpfmaps.matrix.items import HOST, KERNEL, is_bpf_item
 
 if TYPE_CHECKING:
-    from pytest_bpfmaps.kernel.log import KernelLog
+    from pytest_bpfmaps.kernel.kmsg import KernelLog
 
 OPTION, MARKER = "bpf_allow_kernel_warnings", "bpf_kernel_warnings"
 _REMEDY = f"if that is right: @pytest.mark.{MARKER}(REGEX, reason=...), or {OPTION} for all tests"
@@ -19,7 +19,7 @@ _REMEDY = f"if that is right: @pytest.mark.{MARKER}(REGEX, reason=...), or {OPTI
 
 def watch(config: pytest.Config) -> None:
     """Watch the log from now on, where it can be read."""
-    from pytest_bpfmaps.kernel.log import KernelLog
+    from pytest_bpfmaps.kernel.kmsg import KernelLog
 
     try:
         watching = Watch(KernelLog(), allowed(config), is_guest=config.stash.get(KERNEL, HOST) != HOST)

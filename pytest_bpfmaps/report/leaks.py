@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpfmaps.report.bpf_items import is_bpf_item
+from pytest_bpfmaps.matrix.items import is_bpf_item
 
 if TYPE_CHECKING:
-    from pytest_bpfmaps.leaks import Leak, Snapshot
+    from pytest_bpfmaps.kernel.open_resources import Leak, Snapshot
 
 _BEFORE: pytest.StashKey[Snapshot] = pytest.StashKey()
 _RAISED: pytest.StashKey[bool] = pytest.StashKey()
@@ -34,7 +34,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if "pytest_bpfmaps.libbpf" not in sys.modules and not is_bpf_item(item):
         return
     if item.config.getini("bpf_leaks"):
-        from pytest_bpfmaps.leaks import snapshot
+        from pytest_bpfmaps.kernel.open_resources import snapshot
 
         item.config.stash[_BEFORE] = snapshot()
 
@@ -47,7 +47,7 @@ def pytest_fixture_setup(
     stash = request.config.stash
     if fixturedef.scope == "function" or _BEFORE not in stash:
         return (yield)
-    from pytest_bpfmaps.leaks import Snapshot, snapshot
+    from pytest_bpfmaps.kernel.open_resources import Snapshot, snapshot
 
     before = snapshot()
     try:
@@ -79,7 +79,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     del item.config.stash[_BEFORE]
     if item.stash.get(_RAISED, False):
         return result
-    from pytest_bpfmaps.leaks import since
+    from pytest_bpfmaps.kernel.open_resources import since
 
     found = since(before, getattr(item, "funcargs", None))
     if found:

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from pytest_bpfmaps.report.bpf_items import is_bpf_item
+from pytest_bpfmaps.matrix.items import is_bpf_item
 
 _ROOT: pytest.StashKey[int] = pytest.StashKey()  # a descriptor of it, from before the test
 _LEFT = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.report.bpf_items import (
+from pytest_bpfmaps.matrix.items import (
     KERNEL_PROPERTY,
     MISSING_PROPERTY,
     is_bpf_item,
@@ -66,8 +66,8 @@ def _skip_for_absent(item: pytest.Item, error: OSError) -> None:
     section = getattr(error, "section", None)
     if section is None or is_strict(item.config):
         return
-    from pytest_bpfmaps.kernel.absent import absent_target
-    from pytest_bpfmaps.kernel.handle import sentence_on
+    from pytest_bpfmaps.kernel.absent_targets import absent_target
+    from pytest_bpfmaps.kernel.running_kernel import sentence_on
 
     feature = absent_target(section)
     if feature is not None:

@@ -16,9 +16,9 @@ from typing import Self
 
 from pytest_bpfmaps.errors import ClosedError, TriggerError, UnsupportedError
 from pytest_bpfmaps.kernel.mounts import how_to_mount
-from pytest_bpfmaps.kernel.running import timeout_scale
-from pytest_bpfmaps.triggers.names import PREFIX, unique_name
+from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.triggers.reaper import reaper
+from pytest_bpfmaps.triggers.unique_names import PREFIX, unique_name
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _MEMBERSHIP = Path("/proc/self/cgroup")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pytest_bpfmaps.errors import TriggerError
-from pytest_bpfmaps.kernel.running import timeout_scale
+from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.triggers.netlink import refused_as
 from pytest_bpfmaps.triggers.packets import Sniffer, open_packet_socket
 

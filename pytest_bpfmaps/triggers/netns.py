@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pytest_bpfmaps.errors import ClosedError, NameLookupError, TriggerError, closest
-from pytest_bpfmaps.kernel.namespaces import create_netns, inside_netns
-from pytest_bpfmaps.kernel.running import timeout_scale
-from pytest_bpfmaps.leaks import forget, keep, note
+from pytest_bpfmaps.kernel.netns import create_netns, inside_netns
+from pytest_bpfmaps.kernel.open_resources import forget, keep, note
+from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.triggers.interfaces import Address, AddressPair, Interface, Plan, Veth, connect
-from pytest_bpfmaps.triggers.names import PREFIX, unique_name
 from pytest_bpfmaps.triggers.netlink import netlink_socket, refused_as, require_pyroute2
 from pytest_bpfmaps.triggers.reaper import reaper
+from pytest_bpfmaps.triggers.unique_names import PREFIX, unique_name
 
 T = TypeVar("T")
 

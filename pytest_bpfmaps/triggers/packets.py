@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, overload
 
 from pytest_bpfmaps.errors import CaptureTimeoutError
-from pytest_bpfmaps.kernel.running import timeout_scale
+from pytest_bpfmaps.kernel.release import timeout_scale
 
 # <linux/if_ether.h>, <linux/if_packet.h>, <asm/socket.h>
 _ETH_P_ALL = 3

@@ -15,7 +15,7 @@ from os import PathLike
 from typing import NoReturn, Self
 
 from pytest_bpfmaps.errors import ClosedError, TriggerError
-from pytest_bpfmaps.kernel.running import timeout_scale
+from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.libbpf import ffi, lib
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from mutations import mutated
 
-from pytest_bpfmaps.elf import Elf
+from pytest_bpfmaps.elf.editor import Elf
 from pytest_bpfmaps.errors import BpfError
 from pytest_bpfmaps.libbpf import lib
 from pytest_bpfmaps.objects import OpenedObject

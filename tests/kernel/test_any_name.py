@@ -5,9 +5,9 @@ import keyword
 import pytest
 
 from pytest_bpfmaps.maps.base import Map
-from pytest_bpfmaps.named import Named
-from pytest_bpfmaps.programs import Program
-from pytest_bpfmaps.variables import Globals
+from pytest_bpfmaps.objects.collection import Named
+from pytest_bpfmaps.objects.variables import Globals
+from pytest_bpfmaps.programs.program import Program
 
 # whatever an attribute of these classes, or of their instances, is called
 CLASSES = (Named, Globals)

@@ -10,7 +10,7 @@ import pytest
 from traffic import COUNT, frame, is_ours
 
 from pytest_bpfmaps import AttachError
-from pytest_bpfmaps.kernel.link_types import LinkType
+from pytest_bpfmaps.attach.link_types import LinkType
 
 
 def udp_echo(address):

@@ -8,7 +8,7 @@ from traffic import COUNT, frame
 
 from pytest_bpfmaps import AttachError, UnsupportedError
 from pytest_bpfmaps.attach import tc
-from pytest_bpfmaps.kernel.link_types import LinkType
+from pytest_bpfmaps.attach.link_types import LinkType
 
 
 class TestTc:

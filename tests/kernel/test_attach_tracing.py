@@ -247,10 +247,10 @@ class TestLsm:
 
     def test_what_could_never_run_is_refused(self, bpf, tmp_path, monkeypatch):
         """The list of a machine that was booted without bpf in lsm=."""
-        from pytest_bpfmaps.kernel import names
+        from pytest_bpfmaps.kernel import attach_names
 
         (tmp_path / "lsm").write_text("lockdown,capability,yama")
-        monkeypatch.setattr(names, "_LSM_LIST", tmp_path / "lsm")
+        monkeypatch.setattr(attach_names, "_LSM_LIST", tmp_path / "lsm")
         obj = bpf.load(code=TRACING + LICENSE + PID + self.CODE)
         with pytest.raises(AttachError, match=r"attach and never run: 'bpf' is not among(.*\n)*.*lsm="):
             obj.attach()

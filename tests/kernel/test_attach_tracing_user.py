@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from pytest_bpfmaps import AttachError
-from pytest_bpfmaps.kernel.binaries import find_binary
-from pytest_bpfmaps.kernel.elf_functions import elf_functions
+from pytest_bpfmaps.elf.binaries import find_binary
+from pytest_bpfmaps.elf.functions_by_name import elf_functions
 
 PID = """
 const volatile __u32 target_pid;

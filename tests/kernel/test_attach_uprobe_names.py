@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import AttachError
-from pytest_bpfmaps.kernel.binaries import function_names
+from pytest_bpfmaps.elf.binaries import function_names
 
 pytestmark = pytest.mark.bpf_requires("uprobe/x")
 

@@ -193,7 +193,7 @@ def test_a_long_name_is_cut_by_the_kernel_alone(bpf):
 
 def test_it_is_gone_with_the_fixture(bpf):
     from pytest_bpfmaps.harness import Bpf
-    from pytest_bpfmaps.report.compilers import compiler_for
+    from pytest_bpfmaps.matrix.compilers import compiler_for
 
     with Bpf(compiler_for(None)) as own:
         inner = {"type": "array", "value": "u16", "max_entries": 3}

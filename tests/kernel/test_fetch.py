@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.kernel import Kernel
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
 
 pytestmark = pytest.mark.skipif(not shutil.which("apt-get"), reason="needs apt and a Debian mirror")
 

@@ -45,7 +45,7 @@ def loaded_program_ids():
 
 def test_close_takes_everything_down(bpf, tmp_path):
     from pytest_bpfmaps.harness import Bpf
-    from pytest_bpfmaps.report.compilers import compiler_for
+    from pytest_bpfmaps.matrix.compilers import compiler_for
 
     descriptors = set(os.listdir("/proc/self/fd"))
     with Bpf(compiler_for(None), bpf._folders) as own:

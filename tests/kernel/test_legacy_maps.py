@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import LoadError
-from pytest_bpfmaps.compiler import legacy
-from pytest_bpfmaps.elf import Elf
+from pytest_bpfmaps.compiler import legacy_maps
+from pytest_bpfmaps.elf.editor import Elf
 
 HEAD = """
 #include <linux/bpf.h>
@@ -257,6 +257,6 @@ def test_the_compiler_writes_the_upgraded_object(bpf, tmp_path):
     source = tmp_path / "old.bpf.c"
     source.write_text(HEAD + DEF + COUNTS + COUNT)
     content = bpf.compile(source).read_bytes()
-    assert legacy.upgraded(content, "old.bpf.o") is None
+    assert legacy_maps.upgraded(content, "old.bpf.o") is None
     assert Elf(content).section(".maps")
     assert not Elf(content).section("maps")

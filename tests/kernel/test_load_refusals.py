@@ -111,8 +111,8 @@ def test_what_is_wrong_with_an_inner_map(bpf):
 def test_locked_memory_is_raised_where_maps_count_there():
     code = """
 import resource
-from pytest_bpfmaps.maps.refused import Attributes, _can_create
-from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.maps.create_errors import Attributes, _can_create
+from pytest_bpfmaps.kernel.bpf_types import MapType
 hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, hard))
 assert _can_create(Attributes(MapType.ARRAY, 4, 1024, 1024, 0))

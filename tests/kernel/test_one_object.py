@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pytest_bpfmaps import LoadError
-from pytest_bpfmaps.maps.kernel_btf import vmlinux_codecs
+from pytest_bpfmaps.kernel.btf import vmlinux_codecs
 
 CODE = """
 #include "vmlinux.h"

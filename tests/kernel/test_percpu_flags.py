@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pytest_bpfmaps import BPF_F_ALL_CPUS, BPF_F_CPU, MapError, MapKeyError, UnsupportedError
-from pytest_bpfmaps.maps.percpu import possible_cpus
+from pytest_bpfmaps.maps.families.percpu import possible_cpus
 
 KINDS = ["percpu_array", "percpu_hash", "lru_percpu_hash"]
 

@@ -12,7 +12,7 @@ import pytest
 from pytest_bpfmaps import LoadError, MapError
 from pytest_bpfmaps.harness import Bpf
 from pytest_bpfmaps.libbpf import ffi, lib
-from pytest_bpfmaps.report.compilers import compiler_for
+from pytest_bpfmaps.matrix.compilers import compiler_for
 
 COUNTS = """
 struct {{
@@ -357,7 +357,7 @@ def test_nothing_is_left_after_a_test_that_fails(tmp_path):
 
 KILLED = """
 import os, sys
-from pytest_bpfmaps.report.compilers import compiler_for
+from pytest_bpfmaps.matrix.compilers import compiler_for
 from pytest_bpfmaps.harness import Bpf
 
 own = Bpf(compiler_for(None))

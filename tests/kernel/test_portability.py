@@ -9,7 +9,7 @@ from pytest_bpfmaps import PortabilityError, PortabilityWarning
 from pytest_bpfmaps.compiler import portability
 from pytest_bpfmaps.harness import Bpf
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
-from pytest_bpfmaps.report.compilers import compiler_for
+from pytest_bpfmaps.matrix.compilers import compiler_for
 
 HEAD = """
 #include <linux/bpf.h>

@@ -73,7 +73,7 @@ class TestPrintk:
 
     def test_other_programs_are_not_heard(self, bpf, load_code):
         from pytest_bpfmaps.harness import Bpf
-        from pytest_bpfmaps.report.compilers import compiler_for
+        from pytest_bpfmaps.matrix.compilers import compiler_for
 
         obj = load_code(CODE, globals={"target_pid": os.getpid()})
         head = '#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\nchar L[] SEC("license") = "GPL";\n'
@@ -87,7 +87,7 @@ class TestPrintk:
 
     def test_nothing_is_left(self, load_code):
         from pytest_bpfmaps.harness import Bpf
-        from pytest_bpfmaps.report.compilers import compiler_for
+        from pytest_bpfmaps.matrix.compilers import compiler_for
 
         before = instances()
         with Bpf(compiler_for(None)) as own, own.printk():

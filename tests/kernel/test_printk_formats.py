@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pytest_bpfmaps import PortabilityWarning
-from pytest_bpfmaps.events.formats import refused_conversion
+from pytest_bpfmaps.events.printk_formats import refused_conversion
 
 HEAD = """
 #include "vmlinux.h"

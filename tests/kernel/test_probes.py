@@ -7,11 +7,11 @@ import subprocess
 
 import pytest
 
+from pytest_bpfmaps.kernel.attach_names import functions
+from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
 from pytest_bpfmaps.kernel.features import kernel_config, probe
-from pytest_bpfmaps.kernel.handle import RunningKernel
-from pytest_bpfmaps.kernel.names import functions
-from pytest_bpfmaps.kernel.types import MapType, ProgramType
-from pytest_bpfmaps.kernel.vmlinux import enumerators, program_types, vmlinux_btf
+from pytest_bpfmaps.kernel.running_kernel import RunningKernel
+from pytest_bpfmaps.kernel.vmlinux_btf import enumerators, program_types, vmlinux_btf
 
 # include/linux/bpf_types.h leaves types out without these; the rest needs no more than CONFIG_BPF_SYSCALL
 MAP_OPTIONS = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
 from pytest_bpfmaps.kernel.features import probe
-from pytest_bpfmaps.kernel.handle import RunningKernel, lacks
-from pytest_bpfmaps.kernel.recorded import RecordedKernel
-from pytest_bpfmaps.kernel.types import MapType, ProgramType
+from pytest_bpfmaps.kernel.offline_features import RecordedKernel
+from pytest_bpfmaps.kernel.running_kernel import RunningKernel, lacks
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 FEATURES = [

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import VerifierError
-from pytest_bpfmaps.kernel.privilege import CAPABILITIES, effective_capabilities, only_capabilities
+from pytest_bpfmaps.kernel.privileges import CAPABILITIES, effective_capabilities, only_capabilities
 
 FOLDER = Path(__file__).parents[2] / "fixtures" / "rejected"
 PROGRAMS = sorted(p.name.removesuffix(".bpf.c") for p in FOLDER.glob("*.bpf.c"))

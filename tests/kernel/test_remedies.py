@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from pytest_bpfmaps import BPF_EXIST, BPF_NOEXIST, BpfError, LoadError
-from pytest_bpfmaps.kernel.names import functions, traceable_functions
+from pytest_bpfmaps.kernel.attach_names import functions, traceable_functions
 
 CODE = """
 #include "vmlinux.h"

@@ -8,9 +8,9 @@ import struct
 import pytest
 
 from pytest_bpfmaps import LoadError, MapTypeError, MapValueError, NoValueError, UnsupportedError
-from pytest_bpfmaps.contexts import context_codec
-from pytest_bpfmaps.kernel.types import ProgramType
-from pytest_bpfmaps.run import _LIVE_FRAMES, _xdp_takes
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.programs.context import context_codec
+from pytest_bpfmaps.programs.prog_run import _LIVE_FRAMES, _xdp_takes
 
 FRAME = bytes(range(12)) + b"\x88\xb5" + bytes(50)
 

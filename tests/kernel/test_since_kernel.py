@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.btf import Btf, Kind
-from pytest_bpfmaps.kernel import since
+from pytest_bpfmaps.kernel import feature_releases
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 ENUMS = {
@@ -22,8 +22,8 @@ def test_the_table_is_right_about_this_kernel(bpf_kernel):
     functions = {each.name for each in btf if each.kind is Kind.FUNC}
     checked = 0
     for kind, (_, prefix) in ENUMS.items():
-        for name, first in since._TABLES[kind].items():
-            should = since.should_have(f"{kind} {name}", bpf_kernel.version)
+        for name, first in feature_releases._TABLES[kind].items():
+            should = feature_releases.should_have(f"{kind} {name}", bpf_kernel.version)
             if kind != "helper":
                 assert (prefix + name.upper() in known) == should, name
             elif tuple(map(int, first.split("."))) < (6, 2):

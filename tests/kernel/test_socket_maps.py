@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from pytest_bpfmaps import BPF_EXIST, BPF_NOEXIST, MapError, MapTypeError, UnsupportedError
-from pytest_bpfmaps.maps.sockets import SocketCookie
+from pytest_bpfmaps.maps.families.sockets import SocketCookie
 
 MAP = """
 struct {{

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import MapKeyError, UnsupportedError
-from pytest_bpfmaps.kernel.elf_symbols import elf_symbols
+from pytest_bpfmaps.elf.functions_by_address import elf_symbols
 from pytest_bpfmaps.kernel.kallsyms import KernelSymbols, kernel_symbols
-from pytest_bpfmaps.kernel.processes import ProcessSymbols
+from pytest_bpfmaps.kernel.process_symbols import ProcessSymbols
 
 # getppid: nothing else calls it, and libc's function does nothing but the system call
 TRACE = """
@@ -140,7 +140,7 @@ def test_programs_that_come_and_go_are_told_apart(trace):
 HIDDEN = """
 import os
 from pytest_bpfmaps import UnsupportedError
-from pytest_bpfmaps.kernel.elf_symbols import elf_symbols
+from pytest_bpfmaps.elf.functions_by_address import elf_symbols
 from pytest_bpfmaps.kernel.kallsyms import KernelSymbols
 symbols = KernelSymbols()
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -164,7 +164,7 @@ def test_hidden_addresses_are_said_to_be_hidden():
 def test_frames_with_hidden_names_still_have_addresses(trace, monkeypatch, tmp_path):
     (tmp_path / "kallsyms").write_text("0000000000000000 T _stext\n0000000000000000 T _etext\n")
     hidden = KernelSymbols(str(tmp_path / "kallsyms"))
-    monkeypatch.setattr("pytest_bpfmaps.maps.stack_trace.kernel_symbols", lambda: hidden)
+    monkeypatch.setattr("pytest_bpfmaps.maps.families.stack_trace.kernel_symbols", lambda: hidden)
     obj = trace(os.getpid())
     libc.getppid()
     top = obj.maps.stacks[obj.globals.kernel_stack][0]

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.vm.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 

@@ -11,8 +11,8 @@ import pytest
 from qemus import qemus_for
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.vm.acceleration import judge
-from pytest_bpfmaps.vm.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.machine.kvm import judge
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 KERNEL = os.environ.get("BPFMAPS_BREAKS_ON", "6.1")

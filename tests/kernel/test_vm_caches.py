@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.vm import parts
+from pytest_bpfmaps.vm.kernels import kernel_parts
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 REMOVER = """
@@ -68,7 +68,7 @@ def copy_of_a_kernel(kernels: Path) -> Path:
     tree = kernels / "6.1"
     shutil.copytree(CACHE / "kernels/6.1", tree, ignore=shutil.ignore_patterns("lib"))
     shutil.copytree(CACHE / "kernels/6.1/lib", tree / "lib", copy_function=_link)
-    parts.check_content(tree)  # one of an older version gets its digests
+    kernel_parts.check_content(tree)  # one of an older version gets its digests
     return tree
 
 

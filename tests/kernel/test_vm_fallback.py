@@ -11,7 +11,7 @@ import pytest
 from qemus import QEMU, emulating
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.vm.host_cpu import KVM
+from pytest_bpfmaps.vm.machine.host_cpu import KVM
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 USABLE = KVM.exists() and os.access(KVM, os.R_OK | os.W_OK)

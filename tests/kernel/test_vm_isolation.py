@@ -13,10 +13,10 @@ import pytest
 from qemus import qemus_for, wait_until
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.vm import states, warm
-from pytest_bpfmaps.vm.acceleration import judge
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.qemu import Shape
+from pytest_bpfmaps.vm.boot import saved_states, warm
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.machine.kvm import judge
+from pytest_bpfmaps.vm.machine.qemu import Shape
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 NOBODY = 65534
@@ -235,7 +235,7 @@ def test_a_state_is_private(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(FIXTURES)
     pytester.makepyfile("def test_x(bpf_kernel): pass")
     pytester.runpytest_subprocess("--bpf-kernel=6.1").assert_outcomes(passed=1)
-    found = [state for state in states.states() if state.facts()["kernel"] == "6.1"]
+    found = [state for state in saved_states.states() if state.facts()["kernel"] == "6.1"]
     assert found
     for state in found:
         modes = {path.name: oct(path.stat().st_mode & 0o777) for path in state.path.iterdir()}

@@ -12,7 +12,7 @@ import pytest
 from qemus import qemus_for
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.vm.tree import FORMAT
+from pytest_bpfmaps.vm.kernels.kernel_tree import FORMAT
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 

@@ -13,9 +13,9 @@ import pytest
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import virtme, warm
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.kernel import Kernel
+from pytest_bpfmaps.vm.boot import virtme, warm
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 

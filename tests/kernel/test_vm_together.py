@@ -11,8 +11,8 @@ import pytest
 from qemus import qemus_for
 
 from pytest_bpfmaps import paths
+from pytest_bpfmaps.cache.staging import collect
 from pytest_bpfmaps.harness import Bpf
-from pytest_bpfmaps.vm.staging import collect
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 MAP = f"met_{os.urandom(4).hex()}"  # other runs on this machine have theirs

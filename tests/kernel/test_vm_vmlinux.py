@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.vm.catalogue import Catalogue, age
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, age
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 KERNELS = {kernel.name: kernel for kernel in Catalogue() if kernel.btf}

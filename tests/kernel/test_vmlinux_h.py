@@ -15,7 +15,7 @@ import pytest
 from pytest_bpfmaps.btf import Btf, Kind
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 from pytest_bpfmaps.errors import CompileError
-from pytest_bpfmaps.vm.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
 CLANGS = sorted({os.path.basename(path) for path in glob.glob("/usr/bin/clang-[0-9][0-9]")}) or ["clang"]
 RUNNING = Path("/sys/kernel/btf/vmlinux")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.kernel.privilege import host_refusal
-from pytest_bpfmaps.vm.tree import FORMAT
+from pytest_bpfmaps.kernel.privileges import host_refusal
+from pytest_bpfmaps.vm.kernels.kernel_tree import FORMAT
 
 SUITE = """
     import pytest

@@ -123,7 +123,7 @@ def test_a_namespace_that_was_entered_for_ever(pytester: pytest.Pytester) -> Non
         pytester,
         """
 def test_enters(bpf_netns, bpf):
-    from pytest_bpfmaps.kernel.namespaces import _switch
+    from pytest_bpfmaps.kernel.netns import _switch
     _switch(bpf_netns().fileno())
 
 def test_next(bpf): pass

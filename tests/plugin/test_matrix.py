@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.vm.tree import FORMAT
+from pytest_bpfmaps.vm.kernels.kernel_tree import FORMAT
 
 
 @pytest.fixture(autouse=True)

@@ -66,7 +66,7 @@ def test_each_option_has_a_typed_twin(pytester: pytest.Pytester) -> None:
     )
     pytester.makepyfile(
         """
-        from pytest_bpfmaps.report.bpf_items import option
+        from pytest_bpfmaps.matrix.items import option
         def test_x(request):
             config = request.config
             names = ("vm", "vm_cpus", "vm_memory", "vm_timeout", "vm_network", "clang", "kernel")

@@ -237,5 +237,7 @@ def test_without_autoload_and_with_warnings_as_errors(pytester, monkeypatch):
 def test_a_part_can_be_left_out(pytester):
     """As of any plugin, by its name."""
     pytester.makepyfile("def test_x(bpf_kernel): pass")
-    result = pytester.runpytest_subprocess("-p", "no:pytest_bpfmaps.report.kernels", "--bpf-summary=out.json")
+    result = pytester.runpytest_subprocess(
+        "-p", "no:pytest_bpfmaps.report.kernel_table", "--bpf-summary=out.json"
+    )
     result.stderr.fnmatch_lines(["*unrecognized arguments: --bpf-summary=out.json"])

@@ -12,7 +12,7 @@ import pytest
 from kernel_files import RELEASE, bzimage, elf, package_files, rpm
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
 _TOOLS = ("rpmbuild", "bsdtar", "rpm2archive", "depmod")
 _FOLDERS = "/usr/bin:/bin:/usr/sbin:/sbin"

@@ -9,10 +9,11 @@ import pytest
 
 from pytest_bpfmaps import vm
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import acceleration, virtme, warm
-from pytest_bpfmaps.vm.architecture import ARCHITECTURES, architecture
-from pytest_bpfmaps.vm.kernel import Kernel
-from pytest_bpfmaps.vm.qemu import find_qemu
+from pytest_bpfmaps.vm.boot import virtme, warm
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
+from pytest_bpfmaps.vm.machine import kvm as kvm_module
+from pytest_bpfmaps.vm.machine.architecture import ARCHITECTURES, architecture
+from pytest_bpfmaps.vm.machine.qemu import find_qemu
 
 
 @pytest.mark.parametrize("way", [warm, virtme])
@@ -51,11 +52,11 @@ def test_another_row_reaches_every_part_of_the_command(monkeypatch, tmp_path: Pa
 
 def test_names_of_an_architecture_are_in_the_table_only() -> None:
     """Code that starts guests; kernel images, container images and packages have names of their own."""
-    others = ("architecture.py", "image.py", "importer.py", "oci.py", "elf.py", "catalogue.py")
+    others = ("architecture.py", "kernel_image.py", "local_kernel.py", "oci_layout.py", "catalogue.py")
     known = re.compile(r"ttyS\d|\bq35\b|qemu-system-|psmouse|virtio-[a-z0-9]+-pci|virtio_pci|ld-linux")
-    files = [path for path in Path(vm.__file__).parent.iterdir() if path.suffix in (".py", ".sh")]
+    files = [path for path in Path(vm.__file__).parent.rglob("*") if path.suffix in (".py", ".sh")]
     found = [
         f"{p.name}: {m[0]}" for p in files if p.name not in others for m in known.finditer(p.read_text())
     ]
     assert found == []
-    assert acceleration.__file__ in map(str, files)
+    assert kvm_module.__file__ in map(str, files)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.attach.sections import default_target, is_return
-from pytest_bpfmaps.kernel.binaries import find_binary, mapped_files
+from pytest_bpfmaps.attach.section_targets import default_target, is_return
+from pytest_bpfmaps.elf.binaries import find_binary, mapped_files
 
 
 @pytest.mark.parametrize(

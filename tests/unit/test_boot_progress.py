@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.errors import VmBootError, VmError
-from pytest_bpfmaps.vm import boot_progress, warm
-from pytest_bpfmaps.vm.boot_progress import BootProgress, wait_for_word
-from pytest_bpfmaps.vm.child_process import waited_for_processor
-from pytest_bpfmaps.vm.kernel import Kernel
-from pytest_bpfmaps.vm.qemu import Machine
-from pytest_bpfmaps.vm.rpc import Lines
+from pytest_bpfmaps.vm.boot import boot_progress, warm
+from pytest_bpfmaps.vm.boot.boot_progress import BootProgress, wait_for_word
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
+from pytest_bpfmaps.vm.machine.child_process import waited_for_processor
+from pytest_bpfmaps.vm.machine.qemu import Machine
+from pytest_bpfmaps.vm.protocol.rpc import Lines
 
 KERNEL = Kernel("6.1", "6.1.0-1", Path("image"), None, None, None, "nowhere", "x86_64")
 

@@ -3,8 +3,8 @@
 import pytest
 from test_btf_values import compile_types
 
-from pytest_bpfmaps.btf.absent import shortened
-from pytest_bpfmaps.btf.compare import byte_swap, same
+from pytest_bpfmaps.btf.absent_fields import shortened
+from pytest_bpfmaps.btf.comparison import byte_swap, same
 
 TYPES = """
 #include <linux/types.h>

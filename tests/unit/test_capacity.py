@@ -7,7 +7,7 @@ import os
 import pytest
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import capacity
+from pytest_bpfmaps.vm.machine import capacity
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from kernel_files import BTF, RELEASE, bzimage, deb, elf, package_files, vmlinux
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.kernel import Kernel
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are for x86_64"),

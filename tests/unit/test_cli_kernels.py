@@ -16,8 +16,8 @@ import pytest
 from kernel_files import RELEASE, bzimage, package_files, write
 
 from pytest_bpfmaps.cli import main
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.progress import Progress
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.progress import Progress
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are for x86_64"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler, find_source
-from pytest_bpfmaps.elf import Elf
+from pytest_bpfmaps.elf.editor import Elf
 from pytest_bpfmaps.errors import CompileError
 
 CLANGS = sorted({os.path.basename(path) for path in glob.glob("/usr/bin/clang-[0-9][0-9]")}) or ["clang"]

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bpfmaps.cache.stored_files import read_checked
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
-from pytest_bpfmaps.stored import read_checked
 
 WORKER = """
 import sys
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
-from pytest_bpfmaps.stored import read_checked
+from pytest_bpfmaps.cache.stored_files import read_checked
 compiler = LocalCompiler(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.compiler.collector import EVERY, MAX_AGE, collect
+from pytest_bpfmaps.compiler.cache_eviction import EVERY, MAX_AGE, collect
 from pytest_bpfmaps.compiler.in_use import steady, use
 
 DAY = 86400
@@ -151,7 +151,7 @@ def test_what_is_being_taken_into_use_is_not_removed(objects: Path) -> None:
 COLLECTS = """
 import sys
 from pathlib import Path
-from pytest_bpfmaps.compiler import collector
+from pytest_bpfmaps.compiler import cache_eviction as collector
 print("looks", flush=True)
 collector.collect(Path(sys.argv[1]))
 """
@@ -159,7 +159,7 @@ collector.collect(Path(sys.argv[1]))
 
 def test_what_is_used_of_the_linker_and_of_a_header_stays_young(objects: Path) -> None:
     names = [compiled(name, f"int {name}(void) {{ return 1; }}") for name in ("a", "b")]
-    program = "import sys; from pathlib import Path; from pytest_bpfmaps.compiler.link import link"
+    program = "import sys; from pathlib import Path; from pytest_bpfmaps.compiler.linker import link"
     command = [sys.executable, "-c", f"{program}; print(link([*map(Path, sys.argv[1:])]))", *map(str, names)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     linked = Path(done.stdout.strip())

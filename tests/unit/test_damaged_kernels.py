@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_files import bzimage, package_files, write
 
-from pytest_bpfmaps import cli, stored
+from pytest_bpfmaps import cli
+from pytest_bpfmaps.cache import stored_files
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import vmlinux_h
-from pytest_bpfmaps.vm.catalogue import Catalogue, check_content
-from pytest_bpfmaps.vm.kernel import Kernel
-from pytest_bpfmaps.vm.lock import write as write_lock
+from pytest_bpfmaps.vm.kernels import vmlinux_choice
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
+from pytest_bpfmaps.vm.kernels.lockfile import write as write_lock
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are for x86_64"),
@@ -66,7 +67,7 @@ def test_damage_is_mended_or_named(catalogue: Catalogue, data: st.DataObject) ->
     path.write_bytes(damaged)
     lines: list[str] = []
     try:
-        with stored.listening(lines.append):
+        with stored_files.listening(lines.append):
             assert use(catalogue) == whole
         assert path.read_bytes() == before or path.name == "kernel.json"  # where a digest's name was hit
         assert lines == ([] if path.name == "kernel.json" else [f"{path} is made again: it was damaged"])
@@ -91,7 +92,7 @@ def test_what_came_out_of_the_image_is_taken_out_again(catalogue: Catalogue, pat
     else:
         path.write_bytes(before[:-1] if how == "cut" else before[:-1] + bytes([before[-1] ^ 1]))
     lines: list[str] = []
-    with stored.listening(lines.append):
+    with stored_files.listening(lines.append):
         assert use(catalogue) == whole
         assert use(catalogue) == whole
     assert lines == [f"{path} is made again: it was damaged"]
@@ -115,7 +116,7 @@ def test_a_damaged_entry_does_not_vanish(
             write_lock(tmp_path / "kernels.lock", catalogue)
         assert cli.main(["kernels", "list"]) == 0
         assert "cannot use kernel '6.1'" in capsys.readouterr().err
-        assert vmlinux_h.Setting().choose().text.endswith("the newest without 6.1, which is damaged")
+        assert vmlinux_choice.Setting().choose().text.endswith("the newest without 6.1, which is damaged")
     finally:
         path.write_bytes(before)
 
@@ -155,7 +156,7 @@ def test_an_entry_of_an_older_version_is_measured_once(catalogue: Catalogue) -> 
     before = damaged.read_bytes()
     damaged.write_bytes(before[:-1] + b"?")
     lines: list[str] = []
-    with stored.listening(lines.append):
+    with stored_files.listening(lines.append):
         use(catalogue)
     assert lines == [f"{damaged} is made again: it was damaged"]
     assert damaged.read_bytes() == before
@@ -168,7 +169,7 @@ def test_an_image_that_was_read_out_of_a_path_is_read_again(catalogue: Catalogue
     (kernel,) = catalogue.select(str(image))
     os.truncate(kernel.image, 100)
     lines: list[str] = []
-    with stored.listening(lines.append):
+    with stored_files.listening(lines.append):
         (again,) = catalogue.select(str(image))
     assert again == kernel
     assert kernel.image.read_bytes() == image.read_bytes()

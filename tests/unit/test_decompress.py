@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm.decompress import decompress_module
-from pytest_bpfmaps.vm.initramfs import read_module
+from pytest_bpfmaps.vm.boot.initramfs import read_module
+from pytest_bpfmaps.vm.kernels.decompress import decompress_module
 
 
 def by_zstd(data: bytes) -> bytes:
@@ -74,7 +74,7 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
         for _ in range(64):
             file.write(bytes(16 << 20))
     program = (
-        "import sys; from pathlib import Path; from pytest_bpfmaps.vm.initramfs import read_module\n"
+        "import sys; from pathlib import Path; from pytest_bpfmaps.vm.boot.initramfs import read_module\n"
         "from pytest_bpfmaps.errors import VmError\n"
         "try: read_module(Path(sys.argv[1]))\n"
         "except VmError as e: print(e)\n"

@@ -7,7 +7,7 @@ from elftools.elf.elffile import ELFFile
 
 from pytest_bpfmaps.btf import Btf, Codecs, Kind
 from pytest_bpfmaps.btf.dwarf import local_types, read_local_types
-from pytest_bpfmaps.btf.dwarf_top import _walk, top_entries
+from pytest_bpfmaps.btf.dwarf_index import _walk, top_entries
 from pytest_bpfmaps.btf.writer import BtfWriter
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_bpfmaps.kernel.binaries import find_binary, function_names, usdt_names
-from pytest_bpfmaps.kernel.elf_file import ElfError, open_elf
-from pytest_bpfmaps.kernel.elf_functions import Ambiguous, ElfFunctions, elf_functions
-from pytest_bpfmaps.kernel.ifuncs import NotChosen, chosen_code
+from pytest_bpfmaps.elf.binaries import find_binary, function_names, usdt_names
+from pytest_bpfmaps.elf.functions_by_name import Ambiguous, ElfFunctions, elf_functions
+from pytest_bpfmaps.elf.ifuncs import NotChosen, chosen_code
+from pytest_bpfmaps.elf.reader import ElfError, open_elf
 
 SOURCE = """
 __asm__(".symver old_f, f@V1"); __asm__(".symver new_f, f@@V2");

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import pytest
 
-from pytest_bpfmaps.vm import elsewhere, journal
+from pytest_bpfmaps.vm.gateway import journal, ssh
 
 FIRST = b"import sys;exec('id=\\'6.1-worker\\'')\n"
 
@@ -26,7 +26,7 @@ def run(told: journal.Journal, script: str, more: bytes) -> subprocess.Completed
     command = [
         sys.executable,
         "-m",
-        elsewhere.__name__,
+        ssh.__name__,
         told.path,
         f"sh -c '{script}'",
         "-u",
@@ -57,16 +57,14 @@ def test_a_connection_that_fails_is_told(told: journal.Journal) -> None:
 
 
 def test_a_specification_names_machine_and_kernels() -> None:
-    assert elsewhere.machine("popen") is None
-    assert elsewhere.machine("ssh=builder") is None, "a worker for the host's tests"
-    made = elsewhere.machine(
-        "ssh=-p 22 builder//bpfmaps=6.*//python=env A=1 /usr/bin/python3//chdir=/srv/a b"
-    )
+    assert ssh.machine("popen") is None
+    assert ssh.machine("ssh=builder") is None, "a worker for the host's tests"
+    made = ssh.machine("ssh=-p 22 builder//bpfmaps=6.*//python=env A=1 /usr/bin/python3//chdir=/srv/a b")
     assert made is not None
     assert made.has("6.12")
     assert not made.has("5.10")
     command = made.command(["6.12", "--cpus", "2"], "/proc/1/fd/9")
-    assert command[:4] == [sys.executable, "-m", elsewhere.__name__, "/proc/1/fd/9"]
+    assert command[:4] == [sys.executable, "-m", ssh.__name__, "/proc/1/fd/9"]
     assert command[4] == (
         "ssh -C -p 22 builder 'cd '\"'\"'/srv/a b'\"'\"' && exec env A=1 /usr/bin/python3 -m "
         "pytest_bpfmaps.vm.gateway 6.12 --cpus 2 --journal stderr --judge'"

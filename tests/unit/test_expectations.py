@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_bpfmaps import LoadError
-from pytest_bpfmaps.verifier.expectations import expected_of
+from pytest_bpfmaps.selftests.annotations import expected_of
 
 
 def texts(messages):

@@ -15,10 +15,10 @@ from container_images import FILES, Layout, layer, registry
 from kernel_files import RELEASE, bzimage, vmlinux, write
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import lock
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.fetching import fetch
-from pytest_bpfmaps.vm.progress import Silent
+from pytest_bpfmaps.vm.kernels import lockfile
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.fetch import fetch
+from pytest_bpfmaps.vm.kernels.progress import Silent
 
 _TOOLS = ("depmod", "zstd")
 _MISSING = [tool for tool in _TOOLS if not shutil.which(tool, path="/usr/bin:/bin:/usr/sbin:/sbin")]
@@ -282,14 +282,14 @@ class TestRegistry:
     def test_lock(self, catalogue: Catalogue, layout: Layout, address: str, tmp_path: Path) -> None:
         layout.add(layout.manifest(layer(FILES)), "6.1")
         kernel, _ = fetch(f"oci://{address}/ci/kernels:6.1", catalogue, Silent())
-        lock.write(tmp_path / "kernels.lock", catalogue)
+        lockfile.write(tmp_path / "kernels.lock", catalogue)
         layout.add(layout.manifest(layer({"boot/vmlinuz": bzimage("6.1.9")})), "6.1")
         catalogue.remove("6.1")
-        (locked,) = lock.read(tmp_path / "kernels.lock")
-        assert lock.restore(locked, catalogue, Silent()) == (kernel, True)
+        (locked,) = lockfile.read(tmp_path / "kernels.lock")
+        assert lockfile.restore(locked, catalogue, Silent()) == (kernel, True)
         gone = dataclasses.replace(locked, packages=((("name", "x"), ("sha256", "0" * 64), ("version", "")),))
         with pytest.raises(VmError, match="skopeo failed"):
-            lock.restore(gone, catalogue, Silent())
+            lockfile.restore(gone, catalogue, Silent())
         assert catalogue.get("6.1").release == RELEASE
 
     def test_by_digest(self, catalogue: Catalogue, layout: Layout, address: str) -> None:

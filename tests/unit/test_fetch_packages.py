@@ -16,11 +16,11 @@ import pytest
 from kernel_files import bzimage
 from package_archive import Archive, Keys, kernel_packages
 
-from pytest_bpfmaps import stored
+from pytest_bpfmaps.cache import stored_files
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.packages import fetch
-from pytest_bpfmaps.vm.progress import Silent
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.debian import fetch
+from pytest_bpfmaps.vm.kernels.progress import Silent
 
 _TOOLS = ("apt-get", "dpkg-deb", "gpg", "depmod")
 _MISSING = [tool for tool in _TOOLS if not shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin:/sbin")]
@@ -78,7 +78,7 @@ def test_damaged_lists_are_got_again_once(
         before[len(before) // 2] ^= 4
         path.write_bytes(before)
     lines: list[str] = []
-    with stored.listening(lines.append):
+    with stored_files.listening(lines.append):
         assert fetch("debian:bookworm", catalogue, Silent()) == (first, False)
         assert fetch("debian:bookworm", catalogue, Silent()) == (first, False)
     said = f"the package lists in {path.parent} are got again: {path.name} was damaged"
@@ -191,11 +191,11 @@ def test_killed_fetch_leaves_nothing_behind(
     archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
     code = f"""if True:
         import os, pathlib, signal
-        from pytest_bpfmaps.vm import packages
-        from pytest_bpfmaps.vm.catalogue import Catalogue
-        from pytest_bpfmaps.vm.progress import Silent
-        packages.complete = lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL)
-        packages.fetch("debian:bookworm", Catalogue(pathlib.Path({str(catalogue.root)!r})), Silent())
+        from pytest_bpfmaps.vm.kernels import debian
+        from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+        from pytest_bpfmaps.vm.kernels.progress import Silent
+        debian.complete = lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL)
+        debian.fetch("debian:bookworm", Catalogue(pathlib.Path({str(catalogue.root)!r})), Silent())
     """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     assert catalogue.names() == []

@@ -20,9 +20,9 @@ import pytest
 from kernel_files import bzimage, deb, elf
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.fetching import fetch
-from pytest_bpfmaps.vm.progress import Silent
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.fetch import fetch
+from pytest_bpfmaps.vm.kernels.progress import Silent
 
 pytest.importorskip("virtme_ng", reason="needs virtme-ng")
 _TOOLS = ("depmod", "dpkg-deb", "openssl")

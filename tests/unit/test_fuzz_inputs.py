@@ -15,15 +15,15 @@ from pytest_bpfmaps import BpfError
 from pytest_bpfmaps.btf import Btf, Codecs, Kind
 from pytest_bpfmaps.btf.decl_tags import function_tags
 from pytest_bpfmaps.btf.dwarf import read_local_types
-from pytest_bpfmaps.btf.lines import source_lines
-from pytest_bpfmaps.btf.soundness import check_soundness
+from pytest_bpfmaps.btf.line_info import source_lines
+from pytest_bpfmaps.btf.validate import check_soundness
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
-from pytest_bpfmaps.compiler.legacy import upgraded
-from pytest_bpfmaps.elf import Elf
-from pytest_bpfmaps.selftests import cases_of
+from pytest_bpfmaps.compiler.legacy_maps import upgraded
+from pytest_bpfmaps.elf.editor import Elf
+from pytest_bpfmaps.selftests.annotations import expected_of
+from pytest_bpfmaps.selftests.runner import cases_of
 from pytest_bpfmaps.verifier import advise, parse_log
-from pytest_bpfmaps.verifier.expectations import expected_of
-from pytest_bpfmaps.verifier.messages import by_text, mismatch
+from pytest_bpfmaps.verifier.expected_messages import by_text, mismatch
 
 NOT_VALUES = {Kind.FUNC, Kind.FUNC_PROTO, Kind.VAR, Kind.DATASEC, Kind.DECL_TAG, Kind.FWD}
 ROOT = Path(__file__).parents[2]

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_bpfmaps.compiler import CompileRequest, options
-from pytest_bpfmaps.compiler.options import check_options
+from pytest_bpfmaps.compiler import CompileRequest, guest_options
+from pytest_bpfmaps.compiler.guest_options import check_options
 from pytest_bpfmaps.errors import CacheError, CompileError
-from pytest_bpfmaps.vm.requests import Requests
+from pytest_bpfmaps.vm.gateway.requests import Requests
 
 # Each writes, loads, or runs something with clang 14, 16 or 19; OUT is a path that the guest chooses.
 HOSTILE = """
@@ -119,7 +119,7 @@ def _compile_beside_nothing(options: list[str]) -> None:
         assert left - {"source/a.c", "made/d", "made/o"} == set(), options
 
 
-@pytest.mark.parametrize("option", [*options._BY_TWO, "-Xclang"])
+@pytest.mark.parametrize("option", [*guest_options._BY_TWO, "-Xclang"])
 def test_clang_takes_the_next_word_as_a_value_too(option: str) -> None:
     """Else what the list takes for a value would be an option that nobody looked at."""
     _compile_beside_nothing([option, "-Wp,-MD,OUT"])

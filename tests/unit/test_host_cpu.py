@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import host_cpu
+from pytest_bpfmaps.vm.machine import host_cpu
 
 USABLE = host_cpu.KVM.exists() and os.access(host_cpu.KVM, os.R_OK | os.W_OK)
 needs_kvm = pytest.mark.skipif(not USABLE, reason="no /dev/kvm that this user may use (group kvm)")

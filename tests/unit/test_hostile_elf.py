@@ -16,14 +16,20 @@ from kernel_files import BTF, bzimage, vmlinux
 
 from pytest_bpfmaps import BpfError
 from pytest_bpfmaps.btf.dwarf import read_local_types
-from pytest_bpfmaps.compiler.legacy import upgraded
-from pytest_bpfmaps.elf import Elf as ObjectElf
-from pytest_bpfmaps.kernel.binaries import usdt_names
-from pytest_bpfmaps.kernel.elf_file import ElfError
-from pytest_bpfmaps.kernel.elf_functions import ElfFunctions
-from pytest_bpfmaps.kernel.elf_symbols import elf_symbols
-from pytest_bpfmaps.vm.elf import Elf, open_elf
-from pytest_bpfmaps.vm.image import has_pvh_entry, read_btf, read_config, read_image, unpack_vmlinux
+from pytest_bpfmaps.compiler.legacy_maps import upgraded
+from pytest_bpfmaps.elf.binaries import usdt_names
+from pytest_bpfmaps.elf.editor import Elf as ObjectElf
+from pytest_bpfmaps.elf.functions_by_address import elf_symbols
+from pytest_bpfmaps.elf.functions_by_name import ElfFunctions
+from pytest_bpfmaps.elf.headers import Elf, open_elf
+from pytest_bpfmaps.elf.reader import ElfError
+from pytest_bpfmaps.vm.kernels.kernel_image import (
+    has_pvh_entry,
+    read_btf,
+    read_config,
+    read_image,
+    unpack_vmlinux,
+)
 
 ANY_FILE = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from kernel_files import BTF, RELEASE, bzimage, elf, vmlinux
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm.image import has_pvh_entry, read_btf, read_config, read_image, unpack_vmlinux
+from pytest_bpfmaps.vm.kernels.kernel_image import (
+    has_pvh_entry,
+    read_btf,
+    read_config,
+    read_image,
+    unpack_vmlinux,
+)
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are for x86_64")
 

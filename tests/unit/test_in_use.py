@@ -18,8 +18,8 @@ from kernel_files import bzimage
 
 from pytest_bpfmaps import cli
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import states
-from pytest_bpfmaps.vm.catalogue import Catalogue
+from pytest_bpfmaps.vm.boot import saved_states
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
 only_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are for x86_64")
 
@@ -44,7 +44,7 @@ def another_process(program: str) -> Iterator[int]:
 
 @only_x86
 class TestKernels:
-    USES = "from pytest_bpfmaps.vm.catalogue import Catalogue; used = Catalogue().get('6.1').in_use()"
+    USES = "from pytest_bpfmaps.vm.kernels.catalogue import Catalogue; used = Catalogue().get('6.1').in_use()"
 
     @pytest.fixture(autouse=True)
     def stored(self, cache: Path, tmp_path: Path) -> None:
@@ -86,10 +86,10 @@ class TestKernels:
         Catalogue().remove("6.1")
 
 
-def state(name: str, manifest: str | None = None) -> states.State:
-    made = states.State(states.folder() / name)
+def state(name: str, manifest: str | None = None) -> saved_states.State:
+    made = saved_states.State(saved_states.folder() / name)
     made.path.mkdir(parents=True)
-    for part in states.PARTS:
+    for part in saved_states.PARTS:
         made.part(part).write_bytes(b"x" * 5000)
     made.write_manifest("6.1", "6.1.0", [str(made.path.parent)])
     if manifest is not None:
@@ -113,7 +113,7 @@ class TestStates:
             assert not other.path.exists()
             assert "kept    6.1" in said
             assert said.count("(a guest runs from it)") == 1
-            assert states.collect() == []
+            assert saved_states.collect() == []
             qemu.communicate()
         assert cli.main(["vm", "gc", "--all"]) == 0
         assert not used.path.exists()

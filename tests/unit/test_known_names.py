@@ -11,8 +11,8 @@ from pytest_bpfmaps.cli import main
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel import known_names
 from pytest_bpfmaps.kernel.features import Feature, asked_for, probe, probe_any
-from pytest_bpfmaps.kernel.handle import missing_features, sentence_on
-from pytest_bpfmaps.kernel.running import is_emulated
+from pytest_bpfmaps.kernel.release import is_emulated
+from pytest_bpfmaps.kernel.running_kernel import missing_features, sentence_on
 from pytest_bpfmaps.kernel.unknown_names import refuse_unknown
 
 HEADER = Path("/usr/include/linux/bpf.h")
@@ -87,7 +87,7 @@ def test_each_helper_of_the_header_is_known():
 
 
 def test_each_traceable_name_of_this_kernels_btf_is_known():
-    from pytest_bpfmaps.kernel.vmlinux import FUNC, TYPEDEF, type_names
+    from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, TYPEDEF, type_names
 
     tracepoints, hooks = type_names(TYPEDEF).starting("btf_trace_"), type_names(FUNC).starting("bpf_lsm_")
     assert len(tracepoints) > 500

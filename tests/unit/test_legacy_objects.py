@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pytest_bpfmaps import LoadError
 from pytest_bpfmaps.btf.types import Btf, Kind
-from pytest_bpfmaps.compiler.legacy import upgraded
-from pytest_bpfmaps.elf import Elf
+from pytest_bpfmaps.compiler.legacy_maps import upgraded
+from pytest_bpfmaps.elf.editor import Elf
 
 SOURCE = """
 #include <linux/bpf.h>

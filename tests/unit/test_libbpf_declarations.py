@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.libbpf import build, ffi
+from pytest_bpfmaps.libbpf import build_declarations, ffi
 
-DECL = Path(build.__file__).parent / "decl"
+DECL = Path(build_declarations.__file__).parent / "decl"
 INCLUDES = """
 #define _GNU_SOURCE
 #include <stddef.h>
@@ -45,7 +45,9 @@ def declared_structs():
 
 
 def test_the_compiled_declarations_are_up_to_date():
-    assert build.TARGET.read_text() == build.render(), "run: python -m pytest_bpfmaps.libbpf.build"
+    assert build_declarations.TARGET.read_text() == build_declarations.render(), (
+        "run: python -m pytest_bpfmaps.libbpf.build_declarations"
+    )
 
 
 def test_structs_have_the_headers_sizes_and_offsets(tmp_path):

@@ -16,10 +16,10 @@ from package_archive import Archive, kernel_packages
 
 from pytest_bpfmaps.cli import main
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import lock
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.fetching import fetch
-from pytest_bpfmaps.vm.progress import Silent
+from pytest_bpfmaps.vm.kernels import lockfile
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.fetch import fetch
+from pytest_bpfmaps.vm.kernels.progress import Silent
 
 _TOOLS = ("apt-get", "dpkg-deb", "gpg", "depmod")
 _MISSING = [tool for tool in _TOOLS if not shutil.which(tool, path="/usr/bin:/bin:/usr/sbin:/sbin")]
@@ -49,7 +49,7 @@ def locked(archive: Archive, make: Make, catalogue: Catalogue) -> Archive:
     """An archive whose suite has gone on since its kernel was locked, and an empty catalogue."""
     archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
     fetch("debian:bookworm", catalogue, Silent())
-    lock.write(lock.DEFAULT, catalogue)
+    lockfile.write(lockfile.DEFAULT, catalogue)
     catalogue.remove("6.1")
     archive.suite("bookworm", kernel_packages(make, "6.1.0-8-amd64", "6.1.21-1"))
     return archive
@@ -100,12 +100,12 @@ def test_the_archive_has_other_content_of_that_version(
     locked: Archive, make: Make, catalogue: Catalogue
 ) -> None:
     locked.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
-    value = json.loads(lock.DEFAULT.read_text())
+    value = json.loads(lockfile.DEFAULT.read_text())
     value["kernels"][0]["packages"][0]["sha256"] = "0" * 64
-    lock.DEFAULT.write_text(json.dumps(value))
-    (kernel,) = lock.read(lock.DEFAULT)
+    lockfile.DEFAULT.write_text(json.dumps(value))
+    (kernel,) = lockfile.read(lockfile.DEFAULT)
     with pytest.raises(VmError, match=r"has now one of that version with SHA-256 [0-9a-f]{64}, not 0{64}"):
-        lock.restore(kernel, catalogue, Silent())
+        lockfile.restore(kernel, catalogue, Silent())
     assert catalogue.names() == []
 
 
@@ -143,12 +143,12 @@ def test_name_that_belongs_to_another_source(
     locked.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
     image = write(tmp_path, {"bzImage": bzimage()}) / "bzImage"
     catalogue.add(image)
-    (kernel,) = lock.read(lock.DEFAULT)
+    (kernel,) = lockfile.read(lockfile.DEFAULT)
     assert kernel.differences(catalogue.get("6.1")) == (
         f"stored is one from {image}, locked one from debian:bookworm"
     )
     with pytest.raises(VmError, match=r"that name belongs to .* from .*bzImage"):
-        lock.restore(kernel, catalogue, Silent())
+        lockfile.restore(kernel, catalogue, Silent())
     assert catalogue.get("6.1").source == str(image)
 
 
@@ -159,7 +159,7 @@ class TestImages:
         layout = Layout(project / "images")
         layout.add(layout.manifest(layer(FILES)), "6.1")
         fetch("oci:images:6.1", catalogue, Silent())
-        lock.write(lock.DEFAULT, catalogue)
+        lockfile.write(lockfile.DEFAULT, catalogue)
         catalogue.remove("6.1")
         return layout
 
@@ -167,19 +167,19 @@ class TestImages:
         self, layout: Layout, project: Path, catalogue: Catalogue, tmp_path: Path
     ) -> None:
         moved = project.rename(tmp_path / "moved")
-        (kernel,) = lock.read(moved / "kernels.lock")
-        assert lock.restore(kernel, catalogue, Silent())[1]
+        (kernel,) = lockfile.read(moved / "kernels.lock")
+        assert lockfile.restore(kernel, catalogue, Silent())[1]
         assert catalogue.get("6.1").source == f"oci:{moved}/images:6.1"
-        assert lock.restore(kernel, catalogue, Silent())[1] is False
+        assert lockfile.restore(kernel, catalogue, Silent())[1] is False
 
     def test_moved_tag(self, layout: Layout, catalogue: Catalogue) -> None:
-        (kernel,) = lock.read(lock.DEFAULT)
+        (kernel,) = lockfile.read(lockfile.DEFAULT)
         new = layout.add(layout.manifest(layer({"boot/vmlinuz": bzimage("6.1.9")})), "6.1")
         with pytest.raises(VmError, match=rf"no image sha256:.*: it has sha256:{new}"):
-            lock.restore(kernel, catalogue, Silent())
+            lockfile.restore(kernel, catalogue, Silent())
         for tag in ("old", "older"):
             layout.add(layout.manifest(layer(FILES)), tag)
-        assert lock.restore(kernel, catalogue, Silent())[0].release == kernel.release
+        assert lockfile.restore(kernel, catalogue, Silent())[0].release == kernel.release
 
 
 class TestChoice:
@@ -193,7 +193,7 @@ class TestChoice:
         catalogue.add(write(tmp_path, {"bzImage": bzimage("6.1.1")}) / "bzImage")
 
     def names(self) -> list[str]:
-        return [kernel.name for kernel in lock.read(lock.DEFAULT)]
+        return [kernel.name for kernel in lockfile.read(lockfile.DEFAULT)]
 
     def test_all_but_those_that_can_not_be_fetched(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["kernels", "lock"]) == 0
@@ -210,7 +210,7 @@ class TestChoice:
     def test_one_that_can_not_be_fetched(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["kernels", "lock", "6.*"]) == 1
         assert "cannot lock kernels in kernels.lock: 6.1 is from /" in capsys.readouterr().err
-        assert not lock.DEFAULT.exists()
+        assert not lockfile.DEFAULT.exists()
 
     def test_fetch_of_some(self, catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
         main(["kernels", "lock", "--lock-file", "other.lock"])
@@ -235,7 +235,7 @@ class TestChoice:
 )
 def test_no_lock(text: str | None, why: str, capsys: pytest.CaptureFixture[str]) -> None:
     if text is not None:
-        lock.DEFAULT.write_text(text)
+        lockfile.DEFAULT.write_text(text)
     assert main(["kernels", "fetch", "--locked"]) == 1
     said = capsys.readouterr().err
     assert f"bpfmaps: cannot read lock kernels.lock: {why}" in said
@@ -248,6 +248,6 @@ def test_empty_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_lock_for_another_machine(catalogue: Catalogue) -> None:
-    kernel = lock.Locked("6.1", "debian:bookworm", "6.1.0-7-arm64", "aarch64", ())
+    kernel = lockfile.Locked("6.1", "debian:bookworm", "6.1.0-7-arm64", "aarch64", ())
     with pytest.raises(VmError, match="it is for aarch64, and this machine is x86_64"):
-        lock.restore(kernel, catalogue, Silent())
+        lockfile.restore(kernel, catalogue, Silent())

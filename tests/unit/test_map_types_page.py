@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.kernel.types import MapType
+from pytest_bpfmaps.kernel.bpf_types import MapType
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/map-types.md"

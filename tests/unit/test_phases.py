@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pytest_bpfmaps.vm.phases import Countdown, Phase, Step, Watch
+from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Step, Watch
 
 
 @dataclass

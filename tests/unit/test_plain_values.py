@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_bpfmaps.report.plain_values import TITLE, plain, plain_event, sending, tame_warning
+from pytest_bpfmaps.matrix.plain_reports import TITLE, plain, plain_event, sending, tame_warning
 
 
 class Kind(enum.IntEnum):

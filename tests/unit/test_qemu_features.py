@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import qemu_features
-from pytest_bpfmaps.vm.architecture import architecture
-from pytest_bpfmaps.vm.qemu import find_qemu
-from pytest_bpfmaps.vm.qemu_features import QemuFeatures, features
+from pytest_bpfmaps.vm.machine import qemu_features
+from pytest_bpfmaps.vm.machine.architecture import architecture
+from pytest_bpfmaps.vm.machine.qemu import find_qemu
+from pytest_bpfmaps.vm.machine.qemu_features import QemuFeatures, features
 
 ARCH = architecture("x86_64")
 LATE = "it did not answer within {:g} s"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
-from pytest_bpfmaps.kernel.ranges import in_range, is_range
+from pytest_bpfmaps.kernel.version_ranges import in_range, is_range
 
 NUMBERS = st.tuples(st.integers(4, 7), st.integers(0, 20), st.integers(0, 30))
 

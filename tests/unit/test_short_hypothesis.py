@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_bpfmaps import NoValueError
-from pytest_bpfmaps.btf.absent import shortened
+from pytest_bpfmaps.btf.absent_fields import shortened
+from pytest_bpfmaps.btf.array_codecs import ArrayCodec, BytesCodec
 from pytest_bpfmaps.btf.codec import IntCodec
 from pytest_bpfmaps.btf.field import Field
 from pytest_bpfmaps.btf.record import StructCodec
-from pytest_bpfmaps.btf.sequences import ArrayCodec, BytesCodec
 
 INTS = {1: ctypes.c_uint8, 2: ctypes.c_uint16, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
 members = st.lists(st.tuples(st.sampled_from(list(INTS)), st.integers(0, 5)), min_size=1, max_size=6)

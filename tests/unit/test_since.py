@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_bpfmaps.kernel.since import should_have, since
+from pytest_bpfmaps.kernel.feature_releases import should_have, since
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 from pytest_bpfmaps.errors import CompileError
-from pytest_bpfmaps.vm.requests import Requests
+from pytest_bpfmaps.vm.gateway.requests import Requests
 
 BYTES = st.lists(
     st.sampled_from([*b"a.-_ #$%\\\n\t\r\x0b\x1b:;,=@'\"\xff\xc3\xa9()&|*?[]~!"]), min_size=1, max_size=6

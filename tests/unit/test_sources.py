@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.vm.sources import Source, for_suite, of_distribution, system_sources
+from pytest_bpfmaps.vm.kernels.apt_sources import Source, for_suite, of_distribution, system_sources
 
 pytestmark = pytest.mark.skipif(not shutil.which("apt-config"), reason="needs apt")
 

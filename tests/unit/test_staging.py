@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from kernel_files import RELEASE, bzimage, package_files, write
 
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.staging import collect, staging
+from pytest_bpfmaps.cache.staging import collect, staging
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are for x86_64")
 
@@ -44,7 +44,7 @@ def test_failed_build_leaves_nothing(catalogue: Catalogue) -> None:
 def test_leftover_of_a_killed_process_is_collected(catalogue: Catalogue) -> None:
     code = f"""if True:
         import os, pathlib, signal
-        from pytest_bpfmaps.vm.staging import staging
+        from pytest_bpfmaps.cache.staging import staging
         with staging(pathlib.Path({str(catalogue.root)!r})) as stage:
             (stage / "half").write_text("x")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -67,7 +67,7 @@ def test_folder_in_use_is_not_collected(tmp_path: Path) -> None:
 def test_child_that_outlives_its_killed_parent_holds_nothing(catalogue: Catalogue) -> None:
     code = f"""if True:
         import os, pathlib, signal, subprocess
-        from pytest_bpfmaps.vm.staging import staging
+        from pytest_bpfmaps.cache.staging import staging
         with staging(pathlib.Path({str(catalogue.root)!r})):
             child = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
             print(child.pid, flush=True)
@@ -95,7 +95,7 @@ def test_get_waits_while_a_kernel_is_replaced(catalogue: Catalogue, image: Path)
     catalogue.add(image)
     code = f"""if True:
         import pathlib, sys, time
-        from pytest_bpfmaps.vm.staging import name_lock
+        from pytest_bpfmaps.cache.staging import name_lock
         root = pathlib.Path({str(catalogue.root)!r})
         with name_lock(root, "6.1"):
             (root / "6.1/kernel.json").rename(root / "saved")

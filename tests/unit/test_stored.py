@@ -14,10 +14,10 @@ from damage import damages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_bpfmaps import stored
+from pytest_bpfmaps.cache import stored_files
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 from pytest_bpfmaps.errors import CacheError, CompileError
-from pytest_bpfmaps.vm import bytecode
+from pytest_bpfmaps.vm.boot import bytecode
 
 VMLINUX_H = "typedef unsigned int u32;\n"
 SOURCE = '#include "vmlinux.h"\nstruct s { u32 a; };\nu32 f(void) { struct s local = {}; return local.a; }\n'
@@ -64,7 +64,7 @@ def test_whatever_is_damaged_the_objects_are_the_same(cache: Path, data: st.Data
     damaged = data.draw(damages())(before)
     path.write_bytes(damaged)
     lines: list[str] = []
-    with stored.listening(lines.append):
+    with stored_files.listening(lines.append):
         assert compiled(cache) == whole
         assert len(lines) <= 1, lines
         assert all(line == f"{path} is made again: it was damaged" for line in lines)
@@ -81,7 +81,7 @@ def test_one_line_says_it(cache: Path, kind: str) -> None:
     path = next(path for path in kept(cache) if kind in (path.suffix, path.parent.name))
     os.truncate(path, 3)
     lines: list[str] = []
-    with stored.listening(lines.append):
+    with stored_files.listening(lines.append):
         assert compiled(cache) == whole
     assert len(lines) == 1, lines
     (line,) = lines
@@ -90,9 +90,9 @@ def test_one_line_says_it(cache: Path, kind: str) -> None:
 
 def test_checked_text_holds_whatever_was_written(tmp_path: Path) -> None:
     for text in ("", "\n", "a\n\n", "é\udcff\0", "x" * 100_000):
-        stored.write_checked(tmp_path / "a", text)
-        assert stored.read_checked(tmp_path / "a") == text
-    assert stored.read_checked(tmp_path / "none") is None
+        stored_files.write_checked(tmp_path / "a", text)
+        assert stored_files.read_checked(tmp_path / "a") == text
+    assert stored_files.read_checked(tmp_path / "none") is None
 
 
 def test_the_folder_is_made_for_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_a_folder_that_others_may_write_to_is_refused(
         return
     command = str(caught.value.fix).split("`")[1]
     assert os.system(command) == 0
-    stored._check.cache_clear()
+    stored_files._check.cache_clear()
     assert LocalCompiler().compile(CompileRequest(code="int x;")).exists()
 
 
@@ -137,7 +137,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest
     os.chown(tmp_path / "cache", 4242, -1)
     with pytest.raises(CacheError, match="it belongs to user 4242, and this is user 0"):
         LocalCompiler().compile(CompileRequest(code="int x;"))
-    stored._check.cache_clear()
+    stored_files._check.cache_clear()
     monkeypatch.setenv("SUDO_UID", "4242")
     assert LocalCompiler().compile(CompileRequest(code="int x;")).exists()
 
@@ -148,7 +148,7 @@ def test_an_object_that_others_could_have_written_is_made_again(
     monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
     request = CompileRequest(code="int x;")
     lines: list[str] = []
-    with stored.listening(lines.append):
+    with stored_files.listening(lines.append):
         made = LocalCompiler().compile(request)
         manifest = next((tmp_path / "cache/objects/manifests").iterdir())
         for path in (made, manifest):
@@ -162,10 +162,10 @@ def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path) -> None:
     made = tmp_path / "made"
     made.mkdir()
     (made / "a").write_text("x")
-    stored.place_folder(made, tmp_path / "target")
+    stored_files.place_folder(made, tmp_path / "target")
     assert (tmp_path / "target/a").read_text() == "x"
     with pytest.raises(FileNotFoundError):
-        stored.place_folder(made, tmp_path / "target")
+        stored_files.place_folder(made, tmp_path / "target")
 
 
 NAMES = st.text(max_size=5).filter("digest".__ne__)
@@ -178,20 +178,20 @@ def test_facts_are_what_was_written_or_nothing(
 ) -> None:
     """Of QEMU, KVM, virtme-ng and package lists."""
     path = tmp_path_factory.getbasetemp() / "facts.json"
-    stored.write_json(path, facts)
-    assert stored.read_json(path) == facts
+    stored_files.write_json(path, facts)
+    assert stored_files.read_json(path) == facts
     before = path.read_bytes()
     path.write_bytes(data.draw(damages())(before))
     lines: list[str] = []
-    with stored.listening(lines.append):
-        assert stored.read_json(path) in (facts, {})
+    with stored_files.listening(lines.append):
+        assert stored_files.read_json(path) in (facts, {})
     assert len(lines) <= 1
 
 
 def test_facts_of_an_older_version_are_none(tmp_path: Path) -> None:
     for text in ('{"a": 1}', "{}"):
         (tmp_path / "facts").write_text(text)
-        assert stored.read_json(tmp_path / "facts") == {}
+        assert stored_files.read_json(tmp_path / "facts") == {}
         assert (tmp_path / "facts").exists()
 
 
@@ -202,7 +202,7 @@ def test_bytecode_for_guests_is_made_again(tmp_path: Path, monkeypatch: pytest.M
     for damage in (whole[:-1], b"", whole[:600] + bytes([whole[600] ^ 1]) + whole[601:]):
         made.write_bytes(damage)
         lines: list[str] = []
-        with stored.listening(lines.append):
+        with stored_files.listening(lines.append):
             again = bytecode.archive()
             assert bytecode.archive() == again
         assert lines == [f"{made} is made again: it was damaged"]

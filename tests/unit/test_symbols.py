@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import UnsupportedError
-from pytest_bpfmaps.kernel.elf_symbols import elf_symbols
+from pytest_bpfmaps.elf.functions_by_address import elf_symbols
 from pytest_bpfmaps.kernel.kallsyms import KernelSymbols
-from pytest_bpfmaps.kernel.processes import ProcessSymbols
+from pytest_bpfmaps.kernel.process_symbols import ProcessSymbols
 
 KALLSYMS = """\
 0000000000000000 A fixed_percpu_data
@@ -154,7 +154,7 @@ def debugged(tmp_path, monkeypatch):
     """A stripped library, its symbols in a file of their own, and the address of each function by `nm`."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc: apt-get install gcc")
-    monkeypatch.setattr("pytest_bpfmaps.kernel.debug_files._DEBUG", tmp_path / "debug")
+    monkeypatch.setattr("pytest_bpfmaps.elf.debug_files._DEBUG", tmp_path / "debug")
     source, library, symbols = (tmp_path / n for n in ("x.c", "x.so", "x.so.debug"))
     source.write_text(LIBRARY)
     run("gcc", "-O1", "-shared", "-fPIC", "-Wl,--build-id", "-o", library, source)

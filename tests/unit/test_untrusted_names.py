@@ -15,9 +15,9 @@ from kernel_files import bzimage
 
 from pytest_bpfmaps.cli import main
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import decompress, packages, unpack
-from pytest_bpfmaps.vm.catalogue import Catalogue
-from pytest_bpfmaps.vm.grammar import checked
+from pytest_bpfmaps.vm.kernels import debian, decompress, package_files
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.name_grammar import checked
 
 KERNEL = {
     "name": "6.1",
@@ -95,10 +95,10 @@ def test_a_lock_that_is_nested_too_deeply_is_refused(
 
 def test_a_package_of_an_index_is_checked_like_one_of_a_lock() -> None:
     fields = {"Package": "linux-image-6.1", "Version": "6.1.20-1", "SHA256": "0" * 64, "Size": "1"}
-    assert packages._package(fields).name == "linux-image-6.1"
+    assert debian._package(fields).name == "linux-image-6.1"
     for name, value in {"Package": "-o", "Version": "1;2", "SHA256": "1"}.items():
         with pytest.raises(VmError, match=r"cannot trust a package index: .* is no "):
-            packages._package({**fields, name: value})
+            debian._package({**fields, name: value})
 
 
 @pytest.mark.parametrize("release", ["-rf", ".locks", "6.1\x1b[2J", "a/b", "x" * 65])
@@ -142,7 +142,7 @@ def archive(folder: Path, size: int) -> Path:
 def take_out(packed: Path, tree: Path) -> None:
     tree.mkdir()
     with packed.open("rb") as stream:
-        unpack._unpack_tar(stream, tree, lambda size: None, unpack.Room(packed, tree))
+        package_files._unpack_tar(stream, tree, lambda size: None, package_files.Room(packed, tree))
 
 
 def test_a_package_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: Path) -> None:
@@ -157,10 +157,10 @@ def test_a_disk_that_would_be_full_is_said_before_it_is(
 ) -> None:
     packed = archive(tmp_path, 1 << 20)
     (tmp_path / "tree").mkdir()
-    monkeypatch.setattr(unpack, "LEFT_FREE", 1 << 60)
+    monkeypatch.setattr(package_files, "LEFT_FREE", 1 << 60)
     with packed.open("rb") as stream, pytest.raises(VmError, match="would be full") as caught:
-        unpack._unpack_tar(
-            stream, tmp_path / "tree", lambda size: None, unpack.Room(packed, tmp_path / "tree")
+        package_files._unpack_tar(
+            stream, tmp_path / "tree", lambda size: None, package_files.Room(packed, tmp_path / "tree")
         )
     assert "BPFMAPS_CACHE" in str(caught.value)
 

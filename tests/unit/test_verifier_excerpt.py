@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_bpfmaps.verifier.excerpt import excerpt
+from pytest_bpfmaps.verifier.log_excerpt import excerpt
 
 LOOP = [
     "12: (07) r1 += 1                      ; R1={n}",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_bpfmaps.verifier.messages import by_regex, by_text, mismatch
+from pytest_bpfmaps.verifier.expected_messages import by_regex, by_text, mismatch
 
 LOG = """\
 0: (b7) r0 = 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.vm.libraries import Mapping, mapped_files, read_again
+from pytest_bpfmaps.vm.guest.library_pages import Mapping, mapped_files, read_again
 
 
 def parts_of(name: str) -> list[Mapping]:

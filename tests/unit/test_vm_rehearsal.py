@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import warm
-from pytest_bpfmaps.vm.kernel import Kernel
-from pytest_bpfmaps.vm.monitor import Monitor
-from pytest_bpfmaps.vm.qemu import Shape
+from pytest_bpfmaps.vm.boot import warm
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
+from pytest_bpfmaps.vm.machine.qemu import Shape
+from pytest_bpfmaps.vm.machine.qmp import Monitor
 
 AGREES = """
 import importlib.metadata as metadata, json, sys
-from pytest_bpfmaps.vm import remembered
+from pytest_bpfmaps.vm.guest import lookup_caches
 
 def facts():
     found = {d.name: d for d in reversed(list(metadata.distributions()))}
@@ -27,7 +27,7 @@ def facts():
     return [(n, d.name, d.version, points[n], texts[n], len(d.files or [])) for n, d in found.items()]
 
 before = facts()
-remembered.remember_packages()
+lookup_caches.remember_packages()
 assert facts() == before and len(before) > 5
 try:
     metadata.version("no-such-package")
@@ -54,12 +54,12 @@ def test_a_rehearsal_names_the_files_of_a_worker() -> None:
 
 EXPLAINS = """
 import sys
-from pytest_bpfmaps.vm import rehearsal
+from pytest_bpfmaps.vm.guest import preload
 rehearsal.rehearse()
 before = set(sys.modules)
-from pytest_bpfmaps.kernel.binaries import find_binary
-from pytest_bpfmaps.kernel.elf_functions import elf_functions
-from pytest_bpfmaps.kernel.names import functions
+from pytest_bpfmaps.elf.binaries import find_binary
+from pytest_bpfmaps.elf.functions_by_name import elf_functions
+from pytest_bpfmaps.kernel.attach_names import functions
 library = elf_functions(find_binary("libc"))
 assert library.find("realpath") and "did you mean" in library.closest("realpaht")
 functions().closest("tcp_v4_conect")
@@ -99,7 +99,7 @@ def test_modules_come_from_a_file_as_they_would_from_their_sources(tmp_path: Pat
     (nested.parent / "module.py").write_text("import package.nested.deep\ndef f(): return __name__")
     (nested / "deep.py").write_text("")
     target = str(tmp_path / "modules")
-    ours = "from pytest_bpfmaps.vm import modules"
+    ours = "from pytest_bpfmaps.vm.guest import code_archive"
 
     def run(program: str) -> subprocess.CompletedProcess[str]:
         path = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -107,13 +107,13 @@ def test_modules_come_from_a_file_as_they_would_from_their_sources(tmp_path: Pat
         return subprocess.run(command, env=path, capture_output=True, text=True, check=False)
 
     expected = run(ASKS)
-    record = f"{ours}; recorder = modules.Recorder(); import package.module; print(recorder.finish()); "
+    record = f"{ours}; recorder = code_archive.Recorder(); import package.module; print(recorder.finish()); "
     recorded = run(f"{record}recorder.write(open({target!r}, 'wb'))")
     assert f"{nested}/deep.py" in recorded.stdout, recorded.stderr
     nested.parent.rename(tmp_path / "elsewhere")
     assert "No module named 'package'" in run(ASKS).stderr
     found = run(
-        f"{ours}\nfinder = modules.Finder({target!r})\n{ASKS}\nfinder.close()\nimport package.nested.no"
+        f"{ours}\nfinder = code_archive.Finder({target!r})\n{ASKS}\nfinder.close()\nimport package.nested.no"
     )
     assert found.stdout == expected.stdout != ""
     assert "No module named 'package.nested.no'" in found.stderr
@@ -121,7 +121,7 @@ def test_modules_come_from_a_file_as_they_would_from_their_sources(tmp_path: Pat
 
 def test_plugins_that_were_imported_before_pytest_started_do_not_make_it_warn(tmp_path: Path) -> None:
     (tmp_path / "test_x.py").write_text("def test_x(): assert 1 == 2")
-    program = "from pytest_bpfmaps.vm import rehearsal; rehearsal.rehearse(); import pytest; pytest.main()"
+    program = "from pytest_bpfmaps.vm.guest import preload; preload.rehearse(); import pytest; pytest.main()"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=tmp_path,
@@ -146,9 +146,9 @@ def pytest_collection_modifyitems(session):
 
 def test_plugins_that_are_remembered_have_the_hooks_and_fixtures_that_they_have(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(TELLS)
-    ahead = "from pytest_bpfmaps.vm import rehearsal, remembered; rehearsal.rehearse(); "
+    ahead = "from pytest_bpfmaps.vm.guest import lookup_caches, preload; preload.rehearse(); "
     finish = "import _pytest.tmpdir; print('Path' in dir(_pytest.tmpdir)); "
-    forget = "remembered.forget_plugins(); print('Path' in dir(_pytest.tmpdir))"
+    forget = "lookup_caches.forget_plugins(); print('Path' in dir(_pytest.tmpdir))"
     session = "import pytest; pytest.main(['-p', 'pytester', '--fixtures', '-q', '-s']); "
 
     def run(program: str) -> list[str]:
@@ -206,7 +206,7 @@ def test_a_configuration_that_is_remembered_is_that_of_its_run(
     tmp_path: Path, arguments: list[str], environment: dict[str, str], remembered: bool
 ) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -ra\n")
-    ahead = "from pytest_bpfmaps.vm import rehearsal; rehearsal.rehearse()\n"
+    ahead = "from pytest_bpfmaps.vm.guest import preload; preload.rehearse()\n"
 
     def run(program: str) -> list[str]:
         command = [sys.executable, "-c", program, repr((arguments, environment, str(tmp_path)))]

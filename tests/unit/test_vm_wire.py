@@ -19,12 +19,12 @@ from processes import is_running
 
 from pytest_bpfmaps.compiler import CompileRequest
 from pytest_bpfmaps.errors import CompileError, VmLostError, VmTimeoutError
-from pytest_bpfmaps.vm import answers, journal
-from pytest_bpfmaps.vm.endings import why_it_ended
-from pytest_bpfmaps.vm.gateway import Gateway, parse
-from pytest_bpfmaps.vm.phases import Phase, Step
-from pytest_bpfmaps.vm.qemu import Log, Machine
-from pytest_bpfmaps.vm.rpc import (
+from pytest_bpfmaps.vm.gateway import answers, journal
+from pytest_bpfmaps.vm.gateway.gateway import Gateway, parse
+from pytest_bpfmaps.vm.gateway.guest_exit import why_it_ended
+from pytest_bpfmaps.vm.machine.qemu import Log, Machine
+from pytest_bpfmaps.vm.protocol.phases import Phase, Step
+from pytest_bpfmaps.vm.protocol.rpc import (
     FD_VARIABLE,
     GARBAGE,
     LONGEST,
@@ -296,7 +296,7 @@ def test_why_a_guest_ended(words: str, status: int, why: str) -> None:
 
 def test_a_machine_dies_with_its_gateway_even_when_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pytest_bpfmaps.vm.qemu import Machine\n"
+        "import sys, time; from pytest_bpfmaps.vm.machine.qemu import Machine\n"
         "machine = Machine([sys.executable, '-c', 'import time; time.sleep(1000)'], 'x86_64')\n"
         "print(machine.process.pid, flush=True); time.sleep(1000)"
     )

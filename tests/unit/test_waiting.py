@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from processes import is_running
 
+from pytest_bpfmaps.cache.locks import holder, only_one
 from pytest_bpfmaps.errors import VmError, VmTimeoutError
-from pytest_bpfmaps.vm import warm
-from pytest_bpfmaps.vm.child_process import stopped_process
-from pytest_bpfmaps.vm.waiting import holder, only_one
+from pytest_bpfmaps.vm.boot import warm
+from pytest_bpfmaps.vm.machine.child_process import stopped_process
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -30,7 +30,7 @@ def until(condition: Callable[[], object]) -> None:
 def test_the_process_that_holds_a_lock_is_named(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     program = (
-        "import sys, time; from pathlib import Path; from pytest_bpfmaps.vm.waiting import only_one\n"
+        "import sys, time; from pathlib import Path; from pytest_bpfmaps.cache.locks import only_one\n"
         f"with only_one(Path({str(path)!r}), 'wait', 60): print(flush=True); time.sleep(1000)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as other:
@@ -71,7 +71,7 @@ def test_a_stopped_process_of_a_group_is_found() -> None:
 
 
 def test_the_trial_of_pytest_dies_with_the_process_that_makes_a_state() -> None:
-    program = "from pytest_bpfmaps.vm import warm; warm.rehearsed()"
+    program = "from pytest_bpfmaps.vm.boot import warm; warm.rehearsed()"
     trials: list[str] = []
     with subprocess.Popen([sys.executable, "-c", program]) as maker:
         children = Path(f"/proc/{maker.pid}/task/{maker.pid}/children")
@@ -98,4 +98,4 @@ def test_a_trial_of_pytest_that_takes_too_long_says_where_it_is(
             warm.rehearsed()
         details = str(caught.value.details)
     assert re.match(r"Timeout \(0:\d\d:\d\d(\.\d+)?\)!\n", details)
-    assert "rehearsal.py" in details
+    assert "preload.py" in details

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_bpfmaps.cache import sparse_files, staging
 from pytest_bpfmaps.cli import main
+from pytest_bpfmaps.elf.headers import open_elf
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm import initramfs, sparse_files, staging, states
-from pytest_bpfmaps.vm.cpio import Cpio
-from pytest_bpfmaps.vm.elf import open_elf
-from pytest_bpfmaps.vm.states import State
+from pytest_bpfmaps.vm.boot import initramfs, saved_states
+from pytest_bpfmaps.vm.boot.cpio import Cpio
+from pytest_bpfmaps.vm.boot.saved_states import State
 
 PAGE = 4096
 
@@ -29,7 +30,7 @@ def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def make(name: str, *files: Path) -> State:
     """A state that was made of `files`."""
-    state = State(states.folder() / name)
+    state = State(saved_states.folder() / name)
     state.path.mkdir(parents=True)
     state.memory.write_bytes(bytes(PAGE))
     state.devices.write_bytes(b"devices")
@@ -106,18 +107,18 @@ def test_only_current_states_survive_a_collection(tmp_path: Path) -> None:
     )
     source.write_text("x = 12")
     os.utime(unused.path, (0, 0))
-    with staging.staging(states.folder()) as busy:
-        assert states.collect() == [stale, unused]
+    with staging.staging(saved_states.folder()) as busy:
+        assert saved_states.collect() == [stale, unused]
         assert busy.exists()
-    assert states.states() == [kept]
-    assert states.collect(keep=kept) == []
+    assert saved_states.states() == [kept]
+    assert saved_states.collect(keep=kept) == []
 
 
 def test_what_a_killed_process_was_making_is_collected() -> None:
-    dead = states.folder() / ".new" / "tmpdead"
+    dead = saved_states.folder() / ".new" / "tmpdead"
     dead.mkdir(parents=True)
     (dead / "memory").write_bytes(b"half")
-    states.collect()
+    saved_states.collect()
     assert not dead.exists()
 
 

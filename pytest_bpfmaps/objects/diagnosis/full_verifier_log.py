@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from pytest_bpfmaps.kernel.running import is_emulated
+from pytest_bpfmaps.kernel.release import is_emulated
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, to_str
+from pytest_bpfmaps.libbpf.calls import walk
 from pytest_bpfmaps.objects.attempt import Attempt
-from pytest_bpfmaps.objects.object_file import open_object, walk
 from pytest_bpfmaps.verifier import advise, parse_log
-from pytest_bpfmaps.verifier.buffers import LEVEL_INSTRUCTIONS, WHOLE_SIZES, LogBuffer
+from pytest_bpfmaps.verifier.log_buffers import LEVEL_INSTRUCTIONS, WHOLE_SIZES, LogBuffer
 
 _OF_MAPS = (
     *("type", "key_size", "value_size", "max_entries", "map_flags", "map_extra", "numa_node", "ifindex"),
@@ -46,11 +46,11 @@ def log_of_accepted(attempt: Attempt, name: str) -> str:
 
 def _load_again(attempt: Attempt, name: str, size: int) -> tuple[int, str]:
     """Error number and log of a load of just that program; a libbpf object can't be loaded twice."""
-    with open_object(attempt.path, attempt.name, attempt.btf) as again, capture_log():
-        _copy_maps(attempt.handle, again.handle)
-        program = _copy_programs(attempt.handle, again.handle, name)
+    with attempt.open_again() as handle, capture_log():
+        _copy_maps(attempt.handle, handle)
+        program = _copy_programs(attempt.handle, handle, name)
         buffer = LogBuffer(program, LEVEL_INSTRUCTIONS, size)
-        return -int(lib.bpf_object__load(again.handle)), buffer.text
+        return -int(lib.bpf_object__load(handle)), buffer.text
 
 
 def _copy_maps(old: Any, new: Any) -> None:

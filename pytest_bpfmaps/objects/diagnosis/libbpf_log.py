@@ -8,18 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pytest_bpfmaps.elf import STB_WEAK, Elf
+from pytest_bpfmaps.elf.editor import STB_WEAK, Elf
+from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
+from pytest_bpfmaps.kernel.feature_releases import since
 from pytest_bpfmaps.kernel.features import probe
 from pytest_bpfmaps.kernel.known_names import is_function, is_helper
 from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
-from pytest_bpfmaps.kernel.running import release
+from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.section_names import SECTIONS, near_sections
-from pytest_bpfmaps.kernel.since import since
-from pytest_bpfmaps.kernel.types import MapType, ProgramType
-from pytest_bpfmaps.kernel.vmlinux import FUNC, NoTypesError, has_type
+from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, NoTypesError, has_type
 from pytest_bpfmaps.libbpf import ffi, lib, version
-from pytest_bpfmaps.maps.refused import EMPTY, Attributes, explain_refused_map
-from pytest_bpfmaps.maps.shapes import shape_of
+from pytest_bpfmaps.maps.create_errors import EMPTY, Attributes, explain_refused_map
+from pytest_bpfmaps.maps.type_rules import shape_of
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.verifier import Rejection
 

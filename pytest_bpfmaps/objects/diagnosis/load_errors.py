@@ -7,14 +7,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pytest_bpfmaps.attach.sections import kind
-from pytest_bpfmaps.btf.lines import source_lines
-from pytest_bpfmaps.contexts import context_codec, may_be_program, refused_field
-from pytest_bpfmaps.elf import STT_FUNC, Elf
+from pytest_bpfmaps.attach.section_targets import kind
+from pytest_bpfmaps.btf.line_info import source_lines
+from pytest_bpfmaps.elf.editor import STT_FUNC, Elf
 from pytest_bpfmaps.errors import LoadError, VerifierError
-from pytest_bpfmaps.kernel.names import explain_no_type
-from pytest_bpfmaps.kernel.privilege import refusal_hint
-from pytest_bpfmaps.kernel.unloaded import explain_unloaded
+from pytest_bpfmaps.kernel.attach_names import explain_no_type
+from pytest_bpfmaps.kernel.privileges import refusal_hint
+from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.diagnosis.full_verifier_log import log_of_rejected
@@ -36,9 +35,10 @@ from pytest_bpfmaps.objects.diagnosis.source_lines import (
     line_of_section,
     use_of,
 )
-from pytest_bpfmaps.programs import ProgramSpec
+from pytest_bpfmaps.programs.context import context_codec, may_be_program, refused_field
+from pytest_bpfmaps.programs.program import ProgramSpec
 from pytest_bpfmaps.verifier import Advice, Rejection, advise, advise_closer, parse_log
-from pytest_bpfmaps.verifier.buffers import LogBuffer
+from pytest_bpfmaps.verifier.log_buffers import LogBuffer
 
 _FAILED_PROGRAM = re.compile(r"^prog '([^']+)': ", re.MULTILINE)
 _NO_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")

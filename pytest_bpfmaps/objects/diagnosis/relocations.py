@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from pytest_bpfmaps.errors import BpfError, closest
-from pytest_bpfmaps.kernel.fields import names_at, names_in
-from pytest_bpfmaps.kernel.running import release
+from pytest_bpfmaps.kernel.release import release
+from pytest_bpfmaps.kernel.struct_fields import names_at, names_in
 
 Answer = tuple[str, str]
 """Why, and what to do."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_bpfmaps.btf.lines import SourceLine, source_lines
+from pytest_bpfmaps.btf.line_info import SourceLine, source_lines
 
 _MOST = 1 << 20  # bytes of a source
 

@@ -1,0 +1,144 @@
+"""Which name of a target the kernel, or a binary, does not have, and which ones come close."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from pytest_bpfmaps.attach import uprobes
+from pytest_bpfmaps.errors import ENOTSUPP, closest
+from pytest_bpfmaps.kernel.attach_names import (
+    explain_no_function,
+    explain_no_type,
+    functions,
+    traceable_functions,
+    tracepoint_names,
+)
+from pytest_bpfmaps.kernel.attach_points import probe_target
+from pytest_bpfmaps.kernel.release import release
+from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
+from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
+from pytest_bpfmaps.kernel.vmlinux_btf import (
+    FUNC,
+    TYPEDEF,
+    NoTypesError,
+    enumerators,
+    has_type,
+    raw_tracepoint_arguments,
+    vmlinux_btf,
+)
+
+Target = dict[str, Any]
+Answer = tuple[str, str | None] | None
+
+_SYSCALLS = ("__x64_sys_", "__arm64_sys_", "sys_")
+
+
+def explain_missing(number: int, target: Target) -> Answer:
+    """Why, and what to do; None when nothing of the target is missing."""
+    if "binary" in target:
+        return uprobes.explain_missing(target, number)
+    if "event" in target:
+        return _tracepoint(target["category"], target["event"])
+    if "tracepoint" in target:
+        return _raw_tracepoint(target["tracepoint"], number if not target.get("cookie") else 0)
+    if "syscall" in target:
+        return _syscall(target["syscall"])
+    if "functions" in target:
+        return _many(target["functions"], number)
+    if "function" in target:
+        return _function(target["function"], target.get("offset", 0), number)
+    return None
+
+
+def _many(functions: Any, number: int) -> Answer:
+    names = [functions] if isinstance(functions, str) else list(functions)
+    missing = (_function(name, 0, number) for name in names if not set(name) & set("*?"))
+    found = next(filter(None, missing), None)
+    if found or number not in (errno.EINVAL, errno.EOPNOTSUPP, ENOTSUPP):
+        return found
+    types = enumerators(vmlinux_btf(), "bpf_attach_type")
+    if "BPF_TRACE_KPROBE_MULTI" in types and not has_type("register_fprobe_ips", FUNC):
+        guest = "run the test in a virtual machine: pytest --bpf-kernel=6.12"
+        one = 'attach SEC("kprobe") to one function after the other, program.attach(function=…), or '
+        return (
+            f"Linux {release()} is built without CONFIG_FPROBE, which links to many functions need",
+            f"{'' if probe_target('kprobe') else one}{guest}",
+        )
+    return None
+
+
+def _tracepoint(category: str, event: str) -> Answer:
+    root = tracefs()
+    if root is None:
+        return no_tracefs()
+    if (root / "events" / category / event / "id").exists():
+        return None
+    if unloaded := explain_unloaded(event, "tracepoint"):
+        return unloaded
+    known = tracepoint_names(category)
+    if (root / "events" / category).is_dir():
+        return f"{category} has no tracepoint {event!r}", closest(event, known)
+    return f"there are no tracepoints of {category!r}", closest(category, known)
+
+
+def _raw_tracepoint(name: str, number: int) -> Answer:
+    try:
+        if (count := raw_tracepoint_arguments(name)) is not None:
+            return _beyond_arguments(name, count) if number == errno.EINVAL else None
+    except NoTypesError:
+        return None
+    if has_type(f"btf_trace_{name}", TYPEDEF):
+        return None
+    if unloaded := explain_unloaded(name, "tracepoint"):
+        return unloaded
+    return explain_no_type("tp_btf", name)
+
+
+def _beyond_arguments(name: str, count: int) -> Answer:
+    return (
+        f"the program reads beyond the {count} arguments of {name}, or writes where no program may write",
+        f"its context has {count} words of 8 bytes; btf_trace_{name} in vmlinux.h has them, behind 'void *'",
+    )
+
+
+def _syscall(name: str) -> Answer:
+    known = functions()
+    prefix = next((p for p in _SYSCALLS if f"{p}read" in known), None)
+    if prefix is None or f"{prefix}{name}" in known:
+        return None
+    return f"there is no system call {name!r}", known.closest(name, prefix)
+
+
+def _function(name: str, offset: int, number: int) -> Answer:
+    known = functions()
+    if not known:
+        return None
+    if name not in known:
+        if unloaded := explain_unloaded(name):
+            return unloaded
+        if parts := [part for part in known.starting(f"{name}.") if ".cold" not in part]:
+            return (
+                f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
+                "take that name, if it may be traced; parts of the function may be inlined elsewhere",
+            )
+        return explain_no_function(name)
+    count = known.count(name)
+    if number == errno.EADDRNOTAVAIL or (number == errno.EINVAL and count > 1):
+        return f"{count} functions of this kernel have the name {name!r}", "take another function"
+    traceable = traceable_functions()
+    if (
+        number in (errno.EINVAL, errno.ENOENT, errno.ESRCH)
+        and traceable
+        and name not in traceable
+        and not offset
+    ):
+        return (
+            f"{name!r} is a function that must not be traced (notrace, or blacklisted for kprobes)",
+            traceable.closest(name),
+        )
+    if number == errno.ENOENT and tracefs() is None:
+        return no_tracefs()
+    if number in (errno.EINVAL, errno.EILSEQ) and offset:
+        return f"{name}+{offset:#x} is not the start of an instruction", "see objdump -d for the addresses"
+    return None

@@ -1,0 +1,131 @@
+"""Which kind of target a type of program wants."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from pytest_bpfmaps.attach.refusals import Target, show_target
+from pytest_bpfmaps.attach.section_targets import kind
+from pytest_bpfmaps.errors import AttachError
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+
+_EXAMPLES = {
+    "interface": 'an interface: attach(interface="veth0")',
+    "cgroup": "a cgroup: attach(cgroup=bpf_cgroup)",
+    "netns": 'a network namespace: attach(netns="/proc/self/ns/net")',
+    "map": "a map of sockets: attach(map=obj.maps.sockets)",
+    "socket": "a socket: attach(socket=sock)",
+    "hook": 'a netfilter hook: attach(hook="input", family="ipv4")',
+}
+_WANTED = {
+    **dict.fromkeys((ProgramType.XDP, ProgramType.SCHED_CLS, ProgramType.SCHED_ACT), "interface"),
+    **{t: "cgroup" for t in ProgramType if t.name.startswith("CGROUP_") or t is ProgramType.SOCK_OPS},
+    **dict.fromkeys((ProgramType.SK_LOOKUP, ProgramType.FLOW_DISSECTOR), "netns"),
+    **dict.fromkeys((ProgramType.SK_SKB, ProgramType.SK_MSG), "map"),
+    **dict.fromkeys((ProgramType.SOCKET_FILTER, ProgramType.SK_REUSEPORT), "socket"),
+    ProgramType.NETFILTER: "hook",
+}
+
+
+# by what a target is given with, the type of program that goes there
+_WATCHED = {
+    "event": ProgramType.TRACEPOINT,
+    "tracepoint": ProgramType.RAW_TRACEPOINT,
+    "perf_event": ProgramType.PERF_EVENT,
+    "target": ProgramType.EXT,
+    **dict.fromkeys(("binary", "functions", "function", "syscall"), ProgramType.KPROBE),
+}
+_BY_SECTION_ONLY = (
+    'its section says where, SEC("fentry/FUNCTION"), SEC("lsm/HOOK"): leave the target out of attach()'
+)
+MANY = frozenset(
+    {"kprobe.multi", "kretprobe.multi", "kprobe.session", "uprobe.multi", "uretprobe.multi", "uprobe.session"}
+)
+"""The sections of programs that are attached to many functions with one link."""
+
+# by the first part of a section's name
+_BY_SECTION = {
+    **dict.fromkeys(("kprobe", "kretprobe"), 'attach(function="vfs_read")'),
+    **dict.fromkeys(("ksyscall", "kretsyscall"), 'attach(syscall="openat")'),
+    **dict.fromkeys(("kprobe.multi", "kretprobe.multi", "kprobe.session"), 'attach(functions="vfs_*")'),
+    **dict.fromkeys(("uprobe", "uretprobe"), 'attach(binary="/bin/bash", function="readline")'),
+    **dict.fromkeys(
+        ("uprobe.multi", "uretprobe.multi", "uprobe.session"), 'attach(binary="libc", functions="mem*")'
+    ),
+    "usdt": 'attach(binary="/bin/bash", usdt="provider:name")',
+    **dict.fromkeys(("tracepoint", "tp"), 'attach(category="syscalls", event="sys_enter_openat")'),
+    **dict.fromkeys(("raw_tracepoint", "raw_tp"), 'attach(tracepoint="sched_switch")'),
+    "perf_event": 'attach(perf_event="cpu_clock", frequency=100)',
+}
+_NOWHERE = {
+    ProgramType.SYSCALL: "run it: program.run()",
+    **dict.fromkeys(
+        (ProgramType.LWT_IN, ProgramType.LWT_OUT, ProgramType.LWT_XMIT, ProgramType.LWT_SEG6LOCAL),
+        "pin it, and give it to a route: ip route add … encap bpf",
+    ),
+}
+
+
+def example_for(type: Any, section: str = "") -> str:
+    """How a program of that type, and of that section, is attached."""
+    example = _EXAMPLES.get(_WANTED.get(type, ""), "").partition(": ")[2]
+    return example or _BY_SECTION.get(kind(section), 'attach(interface="veth0")')
+
+
+def no_target(type: Any, section: str) -> tuple[str, str]:
+    """Why a program can't be attached whose section does not say where, and what to do."""
+    way = _NOWHERE.get(type) or f"name it: program.{example_for(type, section)}"
+    return f"the section {section!r} names no target", way
+
+
+def check_watched(type: Any, section: str, target: Target, on: str) -> None:
+    """Raises `AttachError` for a target of tracing programs that this type of program does not go to."""
+    wanted = next((_WATCHED[key] for key in _WATCHED if key in target), type)
+    of_tracepoints = (ProgramType.RAW_TRACEPOINT, ProgramType.RAW_TRACEPOINT_WRITABLE)
+    is_open = isinstance(target.get("perf_event"), int)  # of whatever kind that event is
+    if wanted is type or is_open or (wanted in of_tracepoints and type in of_tracepoints):
+        return
+    raise _goes_elsewhere(on, target, type, _way(type, section))
+
+
+def explain_many(section: str, target: Target) -> tuple[str, str] | None:
+    """Why a program for one function is not attached to many, or the other way round, and what to do."""
+    name = kind(section)
+    if "functions" in target and name not in MANY:
+        many = f"{name}.multi" if f"{name}.multi" in MANY else "kprobe.multi"
+        return f'a program of SEC("{name}") goes to one function', f'write SEC("{many}"), or give function='
+    if "function" in target and name in MANY:
+        return f'a program of SEC("{name}") goes to many functions', "give functions=, a pattern or a list"
+    return None
+
+
+def _way(type: Any, section: str) -> str:
+    """How a tracing program is attached."""
+    if type in (ProgramType.TRACING, ProgramType.LSM):
+        return _BY_SECTION_ONLY
+    if type is ProgramType.EXT:
+        return 'give the program that it replaces a function of: attach(target=program, function="name")'
+    return f"give {_BY_SECTION.get(kind(section), 'its target')}"
+
+
+def check_kind(type: Any, target: Target, on: str, section: str) -> None:
+    """Raises `AttachError` for a target that the kernel has no way to attach this type of program to."""
+    wanted = _WANTED.get(type)
+    if not target or wanted in target:
+        return
+    if wanted is None and not any(k in target for k in _EXAMPLES):
+        return  # a tracing program, and no target of the network's
+    if type is ProgramType.LSM and "cgroup" in target:
+        return
+    raise _goes_elsewhere(on, target, type, f"give {_EXAMPLES[wanted]}" if wanted else _way(type, section))
+
+
+def _goes_elsewhere(on: str, target: Target, type: Any, fix: str) -> AttachError:
+    return AttachError(
+        f"cannot attach {on}",
+        on=show_target(target),
+        why=f"programs of type {type} do not go there",
+        fix=fix,
+        errno=errno.EINVAL,
+    )

@@ -1,0 +1,89 @@
+"""Comparing values as freely as they are written: an enumerator's name, an address, bytes as a list."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pytest_bpfmaps.btf.array_codecs import ArrayCodec, BytesCodec
+from pytest_bpfmaps.btf.codec import Codec, IntCodec, WideIntCodec
+from pytest_bpfmaps.btf.flexible_arrays import FlexibleArrayCodec
+from pytest_bpfmaps.btf.ip_addresses import AddressCodec
+from pytest_bpfmaps.errors import BpfError
+
+
+def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
+    """Whether `value`, decoded by `codec`, is what writing `wanted` would give."""
+    if value is wanted or bool(value == wanted):
+        return True
+    if codec is None or codec.absent or wanted is None or isinstance(wanted, Mapping | int | float):
+        return False
+    if isinstance(codec, FlexibleArrayCodec):
+        return same(codec.with_count(len(value)), value, wanted)
+    if type(codec) in _NUMBERS and isinstance(value, int):
+        return _in_network_order(codec, value) == getattr(wanted, "packed", None)
+    if isinstance(codec, ArrayCodec) and isinstance(wanted, list | tuple) and isinstance(value, list | tuple):
+        pairs = zip(value, wanted, strict=False)
+        return len(value) == len(wanted) and all(same(codec.element, a, b) for a, b in pairs)
+    if (
+        isinstance(codec, BytesCodec)
+        and isinstance(wanted, list | tuple | bytearray)
+        and len(wanted) != len(value)
+    ):
+        return False  # a shorter one could be written, and zeros would fill it
+    try:
+        return bool(codec.decode(codec.encode(wanted, "")) == value)
+    except BpfError:
+        return False
+
+
+_NUMBERS = (IntCodec, WideIntCodec, AddressCodec)
+
+
+def _in_network_order(codec: Codec, number: int) -> bytes:
+    """The bytes of a number, which are those of an address when a program stored it as packets have it."""
+    return number.to_bytes(codec.size, sys.byteorder, signed=number < 0)
+
+
+def byte_swap(mine: Any, theirs: Any) -> str | None:
+    """What to say of two different numbers where one is the other in network byte order; None for others.
+
+    The second may be an `ipaddress` object.
+    """
+    if isinstance(getattr(theirs, "packed", None), bytes) and type(mine) is int and mine == int(theirs):
+        return f"{mine} is {theirs} in the host's byte order: did the program use bpf_ntohl()?"
+    if not (type(mine) is type(theirs) is int) or mine == theirs or min(mine, theirs) < 0:
+        return None
+    for size, short in ((2, "s"), (4, "l")):
+        if (
+            max(mine, theirs) >> 8 * size == 0
+            and int.from_bytes(mine.to_bytes(size, "little"), "big") == theirs
+        ):
+            return (
+                f"{mine} is {theirs} with its bytes swapped, as the network has them: "
+                f"bpf_ntoh{short}() in the program, or socket.hton{short}({theirs}) in the test?"
+            )
+    if max(mine, theirs) >> 64 == 0 and int.from_bytes(mine.to_bytes(8, "little"), "big") == theirs:
+        return f"{mine} is {theirs} with its bytes swapped: bpf_be64_to_cpu() in the program?"
+    return None
+
+
+def swapped_key(wanted: Any, keys: Iterable[Any]) -> str | None:
+    """What to say of a key that is not there, where one of `keys` is it in another byte order."""
+    for key in keys:
+        if hint := byte_swap(key, wanted):
+            return hint
+        there, asked = _fields(key), _fields(wanted)
+        different = [name for name in asked if there.get(name) != asked[name]]
+        hints = [byte_swap(there.get(name), asked[name]) for name in different]
+        if hints and all(hints):
+            return f".{different[0]}: {hints[0]}"
+    return None
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return value
+    codec = getattr(value, "_codec_", None)
+    return {f.name: value._peek_(f.name) for f in codec.fields if not f.codec.absent} if codec else {}

@@ -1,0 +1,58 @@
+"""Where instructions come from: the line information of a ``.BTF.ext`` section.
+
+https://docs.kernel.org/bpf/btf.html#btf-ext-section
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_bpfmaps.btf.types import Btf
+from pytest_bpfmaps.elf.editor import Elf
+
+_HEADER = struct.Struct("=HBBIIIII")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """A C line that instructions of an ELF section come from; `offset` in bytes from the section's start."""
+
+    section: str
+    offset: int
+    file: str
+    text: str
+    line: int
+
+
+def source_lines(path: Path) -> list[SourceLine]:
+    """All line records of an object; none when it has no debug information."""
+    try:
+        return _read(path)
+    except Exception:  # a damaged object: the readers of ELF and of these records check little
+        return []
+
+
+def _read(path: Path) -> list[SourceLine]:
+    elf = Elf(path.read_bytes())
+    btf, ext = (elf.section(name) for name in (".BTF", ".BTF.ext"))
+    return _parse(Btf(elf.content(btf)), elf.content(ext)) if btf and ext else []
+
+
+def _parse(btf: Btf, raw: bytes) -> list[SourceLine]:
+    _magic, _version, _flags, header, _, _, line_offset, length = _HEADER.unpack_from(raw)
+    at = header + line_offset
+    end = at + length
+    (record_size,) = struct.unpack_from("=I", raw, at)
+    at += 4
+    found = []
+    while at + 8 <= end:
+        section, count = struct.unpack_from("=II", raw, at)
+        at += 8
+        for _ in range(count):
+            offset, file, text, line_column = struct.unpack_from("=IIII", raw, at)
+            at += record_size
+            strings = btf.string(section), offset, btf.string(file), btf.string(text).strip()
+            found.append(SourceLine(*strings, line_column >> 10))
+    return found

@@ -1,0 +1,92 @@
+"""Keys as a map lists them, which know the bytes that the kernel holds.
+
+The kernel compares keys byte by byte, padding and what follows a NUL included. A listed key therefore equals
+another listed key only where their bytes do, and anything else where their values do: so no element gets lost
+in a `dict`, and ``m[key]`` finds the element again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pytest_bpfmaps.btf.array_values import Values
+
+
+class Listed:
+    """Base of keys that know their bytes."""
+
+    __slots__ = ()
+
+    _raw_: bytes
+    """The bytes in the kernel."""
+
+
+def _listed_class(name: str, base: Any, doc: str) -> Any:
+    """A subclass of a plain type, immutable as that is."""
+
+    def new(cls: Any, value: Any, raw: bytes) -> Any:
+        made = base.__new__(cls, value)
+        made._raw_ = raw
+        return made
+
+    def same(self: Any, other: object) -> Any:
+        if isinstance(other, Listed):
+            return self._raw_ == other._raw_
+        return base.__eq__(self, other)
+
+    def different(self: Any, other: object) -> Any:
+        equal = same(self, other)
+        return equal if equal is NotImplemented else not equal
+
+    body = {
+        "__new__": new,
+        "__eq__": same,
+        "__ne__": different,
+        "__hash__": base.__hash__,
+        "__copy__": lambda self: self,
+        "__deepcopy__": lambda self, memo: self,
+        "__reduce_ex__": lambda self, protocol: (type(self), (base(self), self._raw_)),
+        "__doc__": doc,
+    }
+    return type(name, (Listed, base), body)
+
+
+ListedText = _listed_class("ListedText", str, "A text with what follows its NUL.")
+ListedFloat = _listed_class("ListedFloat", float, "A number that other bytes stand for, too: 0.0 and -0.0.")
+_ListedNumber = _listed_class("_ListedNumber", int, "")
+
+
+class ListedBool(_ListedNumber):  # type: ignore[misc, valid-type]
+    """A ``_Bool``: `True` and `False` can't have subclasses. Prints as they do."""
+
+    def __new__(cls, value: bool, raw: bytes) -> Self:
+        return _ListedNumber.__new__(cls, int(value), raw)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
+
+    __str__ = __repr__
+
+
+class ListedValues(Listed, Values):
+    """An array of such values."""
+
+    __slots__ = ("_raw_",)
+
+    def __init__(self, values: list[Any], raw: bytes) -> None:
+        super().__init__(values)
+        self._raw_ = raw
+
+    def __eq__(self, other: object) -> bool:
+        return self._raw_ == other._raw_ if isinstance(other, Listed) else Values.__eq__(self, other)
+
+    __hash__ = Values.__hash__
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return type(self), (list(self), self._raw_)

@@ -1,0 +1,164 @@
+"""What an object was made from, and whether that is still so.
+
+An object is up to date while every file that clang read is unchanged and no file has appeared that clang
+would now read instead: a header of the same name in a folder that is searched earlier, or one that
+``__has_include`` asked for in vain.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import time_ns
+from typing import Any
+
+from pytest_bpfmaps.cache.stored_files import digest
+from pytest_bpfmaps.errors import CompileError
+
+_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*(?:include|include_next|import|embed)[ \t]*"([^"\n]+)"', re.MULTILINE)
+_HAS_INCLUDE = re.compile(rb'__has_(?:include|include_next|embed)[ \t]*\([ \t]*["<]([^">\n]+)[">]')
+_SETTLED_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class SearchPath:
+    """Where clang looks for headers: folders in order, those that do not exist (yet) included."""
+
+    folders: tuple[str, ...]
+    compiler: str  # the binary that does the work, when the command is a wrapper
+
+
+def parse_search_path(verbose: str) -> SearchPath:
+    """Reads what ``clang -v -E`` prints."""
+    missing = re.findall(r'^ignoring nonexistent directory "(.*)"$', verbose, re.MULTILINE)
+    lists = re.search(r"search starts here:\n(.*)End of search list", verbose, re.DOTALL)
+    lines = lists[1].splitlines() if lists else []
+    compiler = re.search(r'^ "([^"]+)" -cc1 ', verbose, re.MULTILINE)
+    found = [line[1:] for line in lines if line.startswith(" ")]
+    return SearchPath((*missing, *found), compiler[1] if compiler else "")
+
+
+def parse_dependencies(rule: str) -> list[str]:
+    """The files of the make rule that ``clang -MD`` writes.
+
+    clang writes a newline in a name as it is, and turns a backslash into a slash: `check_name` refuses both.
+    """
+    _, _, files = rule.replace("\\\n", " ").partition(": ")
+    words = re.findall(r"(?:\\[ #]|[^ \n])+", files)
+    return [re.sub(r"\\([ #])", r"\1", word).replace("$$", "$") for word in words]
+
+
+def check_name(path: str) -> None:
+    """Raises `CompileError` for a path that clang can't name among the files that it read."""
+    found = "newline" if "\n" in path else "backslash" if "\\" in path else ""
+    if found:
+        raise CompileError(
+            "cannot compile with",
+            on=repr(path),
+            why=f"there is a {found} in the path, which a list of dependencies can't hold",
+            fix="rename it",
+        )
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file's content, and what `stat` said of it so that the content need not be read again."""
+
+    path: str
+    content: str  # digest; empty: only the stat counts
+    stat: tuple[int, ...] | None  # None: changed so recently that the stat could miss the next change
+
+    def changed_since(self, when_ns: int) -> bool:
+        """Whether the file changed after `when_ns` (nanoseconds since the epoch), or is gone."""
+        try:
+            return os.stat(self.path).st_ctime_ns > when_ns
+        except OSError:
+            return True
+
+    def holds(self) -> bool:
+        """Whether the file still has this content."""
+        try:
+            if self.stat is not None and _stat(self.path) == self.stat:
+                return True
+            return bool(self.content) and digest(Path(self.path).read_bytes()) == self.content
+        except OSError:
+            return False
+
+
+def _stat(path: str) -> tuple[int, ...]:
+    # The change time cannot be set back by `touch -d`, `cp -p` or `tar`; the modification time can.
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that an object depends on."""
+
+    files: tuple[FileState, ...]
+    absent: tuple[str, ...]
+
+    def hold(self) -> bool:
+        """Whether compiling now would read the same."""
+        return not any(map(os.path.exists, self.absent)) and all(file.holds() for file in self.files)
+
+    def changed_since(self, when_ns: int) -> bool:
+        """Whether one of the files changed after `when_ns` (nanoseconds since the epoch)."""
+        return any(file.changed_since(when_ns) for file in self.files)
+
+    def same_content(self, other: Inputs) -> bool:
+        """Whether both list the same files with the same contents."""
+        return [(f.path, f.content) for f in self.files] == [(f.path, f.content) for f in other.files]
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return {"files": [[f.path, f.content, f.stat] for f in self.files], "absent": self.absent}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Inputs:
+        """What `to_plain` made."""
+        files = (FileState(p, c, tuple(s) if s is not None else None) for p, c, s in plain["files"])
+        return cls(tuple(files), tuple(plain["absent"]))
+
+
+def record(dependencies: Iterable[str], search: SearchPath) -> Inputs:
+    """The inputs of an object that clang has just made.
+
+    Raises `OSError` when one of them is gone, `CompileError` for what is no file: it may never end.
+    """
+    paths = sorted({os.path.abspath(path) if not os.path.isabs(path) else path for path in dependencies})
+    texts = {path: _content(path) for path in paths}
+    files = [_record_file(path, text) for path, text in texts.items()]
+    if search.compiler:
+        files.append(FileState(search.compiler, "", _stat(search.compiler)))
+    wanted = {os.path.join(folder, name) for folder, name in _looked_up(texts, search.folders)}
+    return Inputs(tuple(files), tuple(sorted(path for path in wanted if not os.path.exists(path))))
+
+
+def _content(path: str) -> bytes:
+    if not os.path.isfile(path) and os.path.exists(path):
+        fix = "include a file; what another program prints has to be written to one first"
+        raise CompileError("cannot compile with", on=path, why="it is a device or a pipe", fix=fix)
+    return Path(path).read_bytes()
+
+
+def _record_file(path: str, text: bytes) -> FileState:
+    stat = _stat(path)
+    settled = stat[2] < time_ns() - _SETTLED_NS
+    return FileState(path, digest(text), stat if settled else None)
+
+
+def _looked_up(texts: dict[str, bytes], folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """`(folder, name)` of every place where clang looked, or may have looked, for a header."""
+    for path, text in texts.items():
+        for position, folder in enumerate(folders):
+            if path.startswith(folder.rstrip("/") + "/"):
+                name = path[len(folder.rstrip("/")) + 1 :]
+                yield from ((earlier, name) for earlier in folders[:position])
+        own = os.path.dirname(path)
+        yield from ((own, os.fsdecode(name)) for name in _INCLUDE.findall(text))
+        for name in _HAS_INCLUDE.findall(text):
+            yield from ((folder, os.fsdecode(name)) for folder in (own, *folders))

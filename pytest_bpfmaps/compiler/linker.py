@@ -1,0 +1,113 @@
+"""Linking several BPF objects into one with libbpf's linker, as ``bpftool gen object`` does."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps.cache.stored_files import (
+    digest,
+    discard,
+    own,
+    place,
+    read,
+    read_checked,
+    scratch_folder,
+    write_checked,
+)
+from pytest_bpfmaps.compiler.in_use import steady, use
+from pytest_bpfmaps.errors import CompileError, strerror
+from pytest_bpfmaps.paths import objects_dir
+
+_FORMAT = "2"
+
+
+def link(objects: Sequence[Path], root: Path | None = None) -> Path:
+    """The path of one object made of `objects`, from the cache when the same ones were linked before.
+
+    It has the name of the first. `root` is the cache (default: `paths.objects_dir`). Raises `CompileError`
+    with the words of libbpf for objects that do not fit together.
+    """
+    from pytest_bpfmaps.libbpf import version
+
+    root = root or own(objects_dir())
+    try:
+        contents = [path.read_bytes() for path in objects]
+        names = [str(path) for path in objects]
+        key = digest(_FORMAT, repr(version()), *names, *contents)
+        stem = objects[0].name.split(".")[0]
+        target = root / f"{stem}-{key[:12]}" / f"{stem}.bpf.o"
+        with steady(root):
+            is_there = _is_intact(target)
+            use(root, target.parent)
+        if not is_there:
+            with scratch_folder(root) as folder:
+                _link(objects, folder / "out.o")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                facts = {"objects": names, "digest": digest((folder / "out.o").read_bytes())}
+                write_checked(_facts_file(target), json.dumps(facts))
+                place(folder / "out.o", target)
+    except OSError as e:
+        why = strerror(e.errno or 0)
+        raise CompileError("cannot link", on=_names(objects), why=why, errno=e.errno) from e
+    return target
+
+
+def linked_inputs(path: Path) -> list[Path]:
+    """The objects that the one at `path` was linked of by `link`; none for any other object."""
+    # In a guest the file is the host's, which the guest trusts.
+    return [Path(name) for name in _facts(path, whose=False).get("objects", [])]
+
+
+def _is_intact(target: Path) -> bool:
+    """Whether it was linked before, and is what was written then."""
+    known = _facts(target).get("digest")
+    if known is None or not target.exists():
+        return False
+    intact = bool(digest(read(target)) == known)
+    if not intact:
+        discard(target)
+    return intact
+
+
+def _facts(path: Path, *, whose: bool = True) -> dict[str, Any]:
+    """What is kept of an object that was linked: ``objects``, ``digest``."""
+    facts: dict[str, Any] = json.loads(read_checked(_facts_file(path), whose=whose) or "{}")
+    return facts
+
+
+def _facts_file(path: Path) -> Path:
+    return path.with_suffix(".linked")
+
+
+def _names(objects: Sequence[Path]) -> str:
+    return " and ".join(path.name for path in objects)
+
+
+def _link(objects: Sequence[Path], target: Path) -> None:
+    from pytest_bpfmaps.libbpf import capture_log, ffi, lib
+
+    with capture_log() as log:
+        linker = lib.bpf_linker__new(os.fsencode(target), ffi.NULL)
+        result = -ffi.errno if linker == ffi.NULL else 0
+        for path in objects:
+            if result == 0:
+                result = lib.bpf_linker__add_file(linker, os.fsencode(path), ffi.NULL)
+        if result == 0:
+            result = lib.bpf_linker__finalize(linker)
+        if linker != ffi.NULL:
+            lib.bpf_linker__free(linker)
+    if result < 0:
+        said = [line for line in log.text.splitlines() if line.strip()]
+        raise CompileError(
+            "cannot link",
+            on=_names(objects),
+            why=said[0] if said else strerror(result),
+            details="\n".join(said[1:]) or None,
+            fix="what both define must be static in one of them, __weak, or declared extern there",
+            errno=-result or errno.EINVAL,
+        )

@@ -1,0 +1,150 @@
+"""Compiling on this machine: clang behind the object cache."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from time import time_ns
+
+from pytest_bpfmaps.cache.stored_files import digest, own, scratch_folder, write
+from pytest_bpfmaps.compiler.build import Builder, Built
+from pytest_bpfmaps.compiler.cache import Entry, ObjectCache
+from pytest_bpfmaps.compiler.cache_eviction import collect_sometimes
+from pytest_bpfmaps.compiler.clang import Clang, find_clang
+from pytest_bpfmaps.compiler.command_line import flags_for, surroundings
+from pytest_bpfmaps.compiler.dependencies import Inputs, record
+from pytest_bpfmaps.compiler.implicit_headers import assumptions_in
+from pytest_bpfmaps.compiler.linker import link
+from pytest_bpfmaps.compiler.portability import tell
+from pytest_bpfmaps.compiler.request import CompileRequest
+from pytest_bpfmaps.compiler.sources import read_source
+from pytest_bpfmaps.compiler.vmlinux_header import VmlinuxFile
+from pytest_bpfmaps.errors import CompileError, shown, strerror
+from pytest_bpfmaps.paths import objects_dir
+
+_FORMAT = "3"  # of the cache; with a new number older entries are left to the collector
+_ATTEMPTS = 3
+
+
+def show_warnings(text: str, *, portable: bool = False) -> None:
+    """Prints clang's warnings, so that pytest captures them with the test.
+
+    What had to be assumed to compile the source is a `PortabilityWarning` too, or with `portable` a
+    `PortabilityError`.
+    """
+    print(text, end="", file=sys.stderr)
+    tell(assumptions_in(text), refuse=portable)
+
+
+class LocalCompiler:
+    """Compiles with clang on this machine and keeps the objects in `paths.objects_dir()`.
+
+    `clang` is a name or path; without it ``$CLANG``, then the newest ``clang-N`` or ``clang`` in ``$PATH``.
+    `timeout` in seconds bounds one run of clang. `warn` gets clang's warnings, also those of a cached object.
+    `vmlinux` tells the file, BTF or a header, that ``vmlinux.h`` comes from for requests that name none. It
+    is asked when a source wants the header, and None stands for the running kernel's BTF.
+    Many processes may share the cache; each object is compiled by one of them.
+    """
+
+    def __init__(
+        self,
+        clang: str | None = None,
+        *,
+        timeout: float = 120,
+        warn: Callable[[str], None] = show_warnings,
+        vmlinux: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._explicit = clang
+        self._timeout = timeout
+        self._warn = warn
+        self._vmlinux = vmlinux
+        self._cache = ObjectCache(objects_dir())
+
+    @cached_property
+    def clang(self) -> Clang:
+        """The clang in use. Raises `CompileError` when there is none."""
+        return find_clang(self._explicit, self._cache.root / "clang")
+
+    def compile(self, request: CompileRequest) -> Path:
+        """The path of the object for `request`, from the cache when nothing that it is made of has changed.
+
+        Raises `CompileError`; its `details` are clang's diagnostics. It is a `CacheError` when others may
+        write to the cache.
+        """
+        own(self._cache.root)
+        text = read_source(request)
+        btf = VmlinuxFile(lambda: request.btf or self._vmlinux(), self._cache.root)
+        key = self._key(request, text)
+        entry = self._cache.find(key, btf.digest)
+        if entry is None:
+            try:
+                with self._cache.lock(key):
+                    entry = self._cache.find(key, btf.digest) or self._build(key, request, text, btf)
+                collect_sometimes(self._cache.root)
+            except OSError as e:
+                raise _unusable(self._cache.root, e) from e
+        if entry.warnings:
+            self._warn(entry.warnings)
+        return self._cache.root / entry.name
+
+    def link(self, objects: Sequence[Path]) -> Path:
+        """The path of one object that is linked of several; see `link.link`."""
+        return link(objects)
+
+    def _key(self, request: CompileRequest, text: bytes) -> str:
+        around = surroundings(request)
+        origin = request.source or f"code:{request.file_name}"
+        parts = [_FORMAT, self.clang.identity, origin, repr(flags_for(request)), repr(sorted(around.items()))]
+        return digest(*parts, text)
+
+    def _build(self, key: str, request: CompileRequest, text: bytes, btf: VmlinuxFile) -> Entry:
+        source = Path(request.source) if request.source else self._keep_code(request, text)
+        builder = Builder(self.clang, request, source, self._timeout, btf.header_folder)
+        with scratch_folder(self._cache.root) as folder:
+            built, inputs = _settled(builder, folder)
+            digest_used = btf.digest() if built.vmlinux else None
+            return self._cache.add(key, request.stem, built, digest_used, inputs)
+
+    def _keep_code(self, request: CompileRequest, text: bytes) -> Path:
+        """A file with the request's code: clang takes from it the lines that the verifier's log shows."""
+        path = self._cache.root / "code" / digest(text)[:12] / request.file_name
+        write(path, text)
+        return path
+
+
+def _settled(builder: Builder, folder: Path) -> tuple[Built, Inputs]:
+    """The object, and inputs that are certainly those that clang read."""
+    before, gone = None, ""
+    for _ in range(_ATTEMPTS):
+        started = time_ns()
+        built = builder.build(folder)
+        try:
+            inputs = record(built.dependencies, built.search)
+        except FileNotFoundError as e:  # a header that is gone again has changed, too
+            gone = f" ({shown(e.filename)} is gone)"
+            continue
+        # A clock that runs ahead on a file server looks like a change; then equal contents decide.
+        if not inputs.changed_since(started) or (before is not None and before.same_content(inputs)):
+            return built, inputs
+        before = inputs
+    raise CompileError(
+        "cannot compile",
+        on=shown(str(builder.source)),
+        why=f"the source or a header changed during each of {_ATTEMPTS} runs of clang{gone}",
+        fix="compile when whatever writes these files is done; no folder may have a newline or a backslash "
+        "in its name",
+    )
+
+
+def _unusable(root: Path, error: OSError) -> CompileError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return CompileError(
+        "cannot write to the object cache",
+        on=str(root),
+        why=strerror(error.errno or 0),
+        fix="free some space there" if full else "make it writable, or set BPFMAPS_CACHE to a folder that is",
+        errno=error.errno,
+    )

@@ -1,0 +1,25 @@
+"""Whether an object file holds together, before libbpf reads it."""
+
+from __future__ import annotations
+
+from pytest_bpfmaps.btf.validate import check_soundness
+from pytest_bpfmaps.elf.editor import Elf
+from pytest_bpfmaps.errors import LoadError
+
+
+def check_object(data: bytes, on: str) -> None:
+    """Checks what libbpf trusts in the object `on` with the bytes `data`.
+
+    That is its BTF; what is wrong with the ELF file itself libbpf's own reader notices. Raises `LoadError`.
+    """
+    try:
+        elf = Elf(data)
+        section = elf.section(".BTF")
+        raw = elf.content(section) if section else b""
+    except ValueError:
+        return  # libbpf refuses it, too
+    try:
+        if raw:
+            check_soundness(raw)
+    except LoadError as e:
+        raise LoadError("cannot open", on=on, why=f"{e.what}: {e.why}", fix=e.fix, errno=e.errno) from None

@@ -1,0 +1,1 @@
+"""Reading and changing ELF files: objects, programs, libraries, kernels."""

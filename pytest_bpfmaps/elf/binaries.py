@@ -1,0 +1,130 @@
+"""Programs and shared libraries that uprobes go into: where they are, and what of them can be probed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_bpfmaps.elf.functions_by_name import elf_functions
+from pytest_bpfmaps.elf.reader import ElfError, open_elf
+
+_LINE = re.compile(r"^(\w+)-(\w+) (\S+) (\w+) \S+ (\d+) +(/.*)$", re.MULTILINE)
+_LINK = re.compile(r"/proc/(self|thread-self|\d+)/exe$")
+_DELETED = " (deleted)"
+_AT_PHDR = 3
+
+
+@dataclass(frozen=True, slots=True)
+class MappedFile:
+    """A part of a file in a process's memory: addresses, and the place in the file."""
+
+    start: int
+    end: int
+    offset: int
+    path: Path  # as this process can open it
+    name: Path  # as the process that maps it calls it
+    runs: bool  # whether it is code
+
+
+def find_binary(name: str | os.PathLike[str], pid: int | None = None) -> Path | None:
+    """The file for a path, or for a name without slash.
+
+    A name is looked for among the libraries that the process `pid` (default: this one) has mapped (``libc``,
+    ``libc.so.6``), then in $PATH. ``libpython`` is where Python's own functions are: its library, or else the
+    interpreter itself. ``/proc/PID/exe`` is the file that the process runs its code from, which is another
+    one than that of the link where its code was mapped anew.
+    """
+    text = os.fspath(name)
+    if link := _LINK.match(text):
+        return _program_of(text, link[1])
+    if "/" in text:
+        found = Path(text)
+        return (found if text.startswith("/proc/") else found.resolve()) if found.exists() else None
+    for process in dict.fromkeys((pid, None)):
+        for file in _code_of(process):
+            if file.name.name == text or re.match(re.escape(text) + r"[-.0-9]", file.name.name):
+                return file.path
+    if text == "libpython":
+        return Path(sys.executable).resolve()
+    program = shutil.which(text)
+    return Path(program).resolve() if program else None
+
+
+def mapped_files(pid: int | None = None) -> list[Path]:
+    """The files that a process (default: this one) has mapped to run: its program and its libraries."""
+    return list(dict.fromkeys(m.path for m in _code_of(pid)))
+
+
+def mappings(pid: int | None = None) -> list[MappedFile]:
+    """What a process has mapped of files, by address. Raises `OSError` for one that can't be looked at."""
+    who = "self" if pid is None else str(pid)
+    text = Path(f"/proc/{who}/maps").read_text(errors="surrogateescape")
+    found = []
+    for start, end, rights, offset, _inode, path in _LINE.findall(text):
+        first, last = int(start, 16), int(end, 16)
+        place = _openable(who, path, f"/proc/{who}/map_files/{first:x}-{last:x}")
+        name = Path(path.removesuffix(_DELETED))
+        found.append(MappedFile(first, last, int(offset, 16), place, name, "x" in rights))
+    return found
+
+
+def _code_of(pid: int | None) -> list[MappedFile]:
+    try:
+        return [m for m in mappings(pid) if m.runs]
+    except OSError:
+        return []
+
+
+def _openable(who: str, path: str, link: str) -> Path:
+    """A deleted file is reached through its mapping, one of another mount namespace through its root."""
+    if path.endswith(_DELETED) and os.path.lexists(link):
+        return Path(link)
+    if who != "self":
+        inside = f"/proc/{who}/root{path}"
+        try:
+            if not os.path.samefile(inside, path):
+                return Path(inside)
+        except OSError:
+            return Path(inside if os.path.exists(inside) else path)
+    return Path(path)
+
+
+def _program_of(link: str, process: str) -> Path | None:
+    """The file of a process's own program, which has the program's headers in memory and its code beside."""
+    if not os.path.exists(link):
+        return None
+    if not os.readlink(link).endswith(_DELETED):
+        return Path(link)
+    auxiliary = Path(f"/proc/{process}/auxv").read_bytes()
+    headers = dict(struct.iter_unpack("=QQ", auxiliary[: len(auxiliary) // 16 * 16])).get(_AT_PHDR, 0)
+    mapped = mappings(int(process) if process.isdecimal() else None)
+    name = next((m.name for m in mapped if m.start <= headers < m.end), None)
+    return next((m.path for m in mapped if m.runs and m.name == name), Path(link))
+
+
+def usdt_names(binary: Path) -> set[str]:
+    """``provider:name`` of each user statically defined tracepoint of a binary. Raises `ElfError`."""
+    found = set()
+    with open_elf(binary) as elf:
+        section = elf.get_section_by_name(".note.stapsdt")
+        for note in section.iter_notes() if section else ():
+            raw = note["n_desc"]
+            data = raw if isinstance(raw, bytes) else str(raw).encode("latin-1")
+            parts = data[3 * elf.elfclass // 8 :].split(
+                b"\0"
+            )  # after three addresses: place, base, semaphore
+            found.add(f"{parts[0].decode()}:{parts[1].decode()}")
+    return found
+
+
+def function_names(binary: Path) -> set[str]:
+    """Names of the functions that a binary has symbols for; none for a file that is no whole ELF file."""
+    try:
+        return elf_functions(binary).names()
+    except (ElfError, OSError):
+        return set()

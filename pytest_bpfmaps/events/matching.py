@@ -1,0 +1,71 @@
+"""Which captured records came closest to what was expected, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pytest_bpfmaps.btf.comparison import byte_swap
+from pytest_bpfmaps.events.buffer import Source
+from pytest_bpfmaps.events.record_fields import field_fits, value_of
+from pytest_bpfmaps.kernel.run_counts import Runs
+
+_MOST = 5
+
+
+def describe_misses(records: Sequence[Any], fields: dict[str, Any]) -> str | None:
+    """The closest records first, each with the fields that differ; None when there are no records."""
+    if not records:
+        return None
+    ranked = []
+    for at, record in enumerate(records):
+        wrong = {n: value_of(record, n) for n, wanted in fields.items() if not field_fits(record, n, wanted)}
+        ranked.append((len(wrong), at, record, wrong))
+    ranked.sort(key=lambda entry: entry[:2])
+    lines = []
+    for _, at, record, wrong in ranked[:_MOST]:
+        differs = ", ".join(_differs(n, v, fields[n]) for n, v in wrong.items())
+        lines.append(f"  [{at}] {record!r}" + (f"\n      {differs}" if wrong else "\n      matches"))
+    if len(ranked) > _MOST:
+        lines.append(f"  … and {len(ranked) - _MOST} more")
+    return "\n".join(lines)
+
+
+def _differs(name: str, value: Any, wanted: Any) -> str:
+    hint = byte_swap(value, wanted)
+    return f"{name} is {value!r}, not {_wanted(wanted)}" + (f" ({hint})" if hint else "")
+
+
+def describe_loss(source: Source) -> str | None:
+    """Whether records may be missing because the buffer was too small."""
+    others = source.others()
+    if others is not None:
+        return f"{others}: end it, or let the test have a buffer of its own"
+    if source.overwritten:
+        lost = f"{source.overwritten} bytes of older ones"
+        return f"newer records took the place of {lost} (BPF_F_RB_OVERWRITE); give it a larger max_entries"
+    if source.lost:
+        return f"the kernel lost {source.lost} records: the buffer was full; make it larger: capture(pages=…)"
+    if source.was_full:
+        return "the ring buffer was full, so the program may have lost records; give it a larger max_entries"
+    return None
+
+
+def describe_runs(runs: list[Runs] | None) -> str | None:
+    """Whether the programs that write to the buffer ran at all."""
+    if not runs:
+        return None
+    said = []
+    for each in runs:
+        times = f"ran {each.count} time{'s' * (each.count != 1)} since the capture began"
+        if each.count:
+            said.append(f"program {each.name!r} {times}, and sent nothing that fits")
+        elif each.attached:
+            said.append(f"program {each.name!r} is attached, but {times}: did the trigger reach it?")
+        else:
+            said.append(f"program {each.name!r} is not attached, and {times}")
+    return "; ".join(said)
+
+
+def _wanted(value: Any) -> str:
+    return getattr(value, "__name__", "what the function wants") if callable(value) else repr(value)

@@ -1,0 +1,156 @@
+"""``BPF_MAP_TYPE_PERF_EVENT_ARRAY`` as a source of records (Linux 4.4, commit ea317b267e9d).
+
+Each CPU has a ring of its own; records carry the time they were made, so that those of several CPUs can be
+put in order. libbpf reads the rings: perf_buffer__new_raw().
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import struct
+from typing import Any
+
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.events.capture import Capture
+from pytest_bpfmaps.events.ringbuf import RecordType, record_codec
+from pytest_bpfmaps.events.shared_reader import SharedSource
+from pytest_bpfmaps.kernel.bpf_types import MapType
+from pytest_bpfmaps.kernel.map_holders import holders_of_map
+from pytest_bpfmaps.kernel.open_resources import forget, note
+from pytest_bpfmaps.libbpf import check, check_pointer, ffi, lib, opts
+from pytest_bpfmaps.maps.base import Map
+
+PAGES = 64
+"""Size of each CPU's ring, in pages; a power of two."""
+
+_RECORD_LOST, _RECORD_SAMPLE = 2, 9
+_CONTINUE = -2  # LIBBPF_PERF_EVENT_CONT
+_SOFTWARE, _BPF_OUTPUT = 1, 10  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_BPF_OUTPUT
+_FORMAT_LOST = 1 << 4
+_COUNTS = struct.Struct("=QQ")  # what a ring's descriptor gives: value, number of lost records
+_SAMPLE_TIME, _SAMPLE_RAW = 1 << 2, 1 << 10
+_USE_CLOCKID, _CLOCK_MONOTONIC = 1 << 25, 1
+_SAMPLE = struct.Struct("=QI")  # after the header: time in nanoseconds, size of the data
+_LOST = struct.Struct("=QQ")  # after the header: id, number of records
+
+
+class PerfBuffer:
+    """The consumer's end of a perf event array."""
+
+    was_full = False  # the kernel counts
+    taken = overwritten = 0
+    padding = 7  # it makes a record, with the 4 bytes of its size, a multiple of 8
+
+    def __init__(self, fd: int, on: str, map_id: int, pages: int = PAGES) -> None:
+        self._lost = 0
+        self._map_id = map_id
+        self._records: list[tuple[int, bytes]] = []
+        self._error: BaseException | None = None
+        # the callback must live as long as the buffer that calls it
+        self._callback = ffi.callback("int(void *, int, struct perf_event_header *)", self._on_event)
+        attributes = ffi.new(
+            "struct perf_event_attr *",
+            {
+                "type": _SOFTWARE,
+                "size": ffi.sizeof("struct perf_event_attr"),
+                "config": _BPF_OUTPUT,
+                "sample_period": 1,
+                "sample_type": _SAMPLE_TIME | _SAMPLE_RAW,
+                "read_format": _FORMAT_LOST,
+                "wakeup_events": 1,
+                "_flags": _USE_CLOCKID,
+                "clockid": _CLOCK_MONOTONIC,
+            },
+        )
+        settings = opts("perf_buffer_raw_opts")
+        handle = lib.perf_buffer__new_raw(fd, pages, attributes, self._callback, ffi.NULL, settings)
+        if handle == ffi.NULL and ffi.errno == errno.EINVAL:
+            attributes.read_format = 0
+            handle = lib.perf_buffer__new_raw(fd, pages, attributes, self._callback, ffi.NULL, settings)
+        self._tells = bool(attributes.read_format)
+        self._handle: Any = check_pointer(
+            handle,
+            MapError,
+            "cannot open the perf buffers of",
+            on=on,
+            fix="it needs CAP_PERFMON, and a kernel that allows perf_event_open(2)",
+        )
+        self._poll = select.epoll()
+        self._ready = int(lib.perf_buffer__epoll_fd(self._handle))
+        self._poll.register(self._ready, select.EPOLLIN)
+        note(f"capture of {on}", [self._ready])
+
+    @property
+    def lost(self) -> int:
+        """Records for which a ring had no room.
+
+        Before Linux 6.0 (commit 119a784c8127) the kernel tells of them with the next record that has room.
+        """
+        if self._tells and self._handle != ffi.NULL:
+            rings = range(lib.perf_buffer__buffer_cnt(self._handle))
+            fds = [lib.perf_buffer__buffer_fd(self._handle, ring) for ring in rings]
+            self._lost = sum(_COUNTS.unpack(os.read(fd, _COUNTS.size))[1] for fd in fds)
+        return self._lost
+
+    def drain(self) -> list[bytes]:
+        """The records that are there now, of all CPUs, in order of time."""
+        if self._handle != ffi.NULL:
+            check(lib.perf_buffer__consume(self._handle), MapError, "cannot read a perf buffer")
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        found, self._records = self._records, []
+        found.sort(key=lambda record: record[0])
+        return [data for _, data in found]
+
+    def others(self) -> str | None:
+        """Who has perf buffers, and this array open. The kernel does not tell for which array they are."""
+        readers = [h for h in holders_of_map(self._map_id) if h.perf_events]
+        if not readers:
+            return None
+        who = " and ".join(map(str, readers))
+        return f"{who} may have put perf buffers there too, and only the last that came gets the records"
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps until a record is there, for at most `seconds`."""
+        self._poll.poll(max(seconds, 0))
+
+    def close(self) -> None:
+        """Frees the rings. Safe to call again."""
+        _ = self.lost  # as it stays
+        handle, self._handle = self._handle, ffi.NULL
+        if handle != ffi.NULL:
+            self._poll.close()
+            forget(self._ready)
+            lib.perf_buffer__free(handle)
+
+    def _on_event(self, _context: Any, _cpu: int, event: Any) -> int:
+        try:
+            raw = ffi.buffer(event, event.size)
+            if event.type == _RECORD_SAMPLE:
+                time, size = _SAMPLE.unpack_from(raw, 8)
+                at = 8 + _SAMPLE.size
+                self._records.append((time, raw[at : at + size]))
+            elif event.type == _RECORD_LOST:
+                self._lost += 0 if self._tells else _LOST.unpack_from(raw, 8)[1]
+        except BaseException as e:  # must not travel through C; drain raises it
+            self._error = e
+        return _CONTINUE
+
+
+class PerfEventArrayMap(Map, types=(MapType.PERF_EVENT_ARRAY,)):
+    """A perf event array; programs write to it with ``bpf_perf_event_output``."""
+
+    def capture(self, type: RecordType = None, *, tag: str | None = None, pages: int = PAGES) -> Capture:
+        """Collects the records that programs output from now on; use it with ``with``.
+
+        `type` and `tag` are as for a ring buffer; `pages` the size of each CPU's ring, when no other capture
+        of the array is open.
+        Outside of a capture the kernel has nowhere to put records, and the program's call fails with
+        ``ENOENT``.
+        """
+        codec = record_codec(self, type, self._codecs, tag)
+        source = SharedSource(self.id, lambda: PerfBuffer(self.fd, str(self), self.id, pages))
+        return Capture(source, codec, str(self), self.id)

@@ -1,0 +1,104 @@
+"""Fields of records by name; a dotted name reaches into nested structs: ``hdr.pid``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pytest_bpfmaps.btf import Codec, Record
+from pytest_bpfmaps.btf.comparison import same
+from pytest_bpfmaps.btf.field import Field
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.errors import NameLookupError, NoValueError, closest
+
+
+class Missing:
+    """The value of a field that a record has not; prints as the reason."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def __repr__(self) -> str:
+        return self._why
+
+
+_OF_OTHERS, _NOT_SENT = Missing("not there"), Missing("not sent")
+
+
+def field_at(codec: Codec, name: str, within: str = "") -> Field:
+    """The field, with its place in the outermost struct, which `within` leads from to this one.
+
+    Raises `NameLookupError` with the closest names, first with those of that name in nested structs.
+    """
+    first, _, rest = name.partition(".")
+    known: Mapping[str, Field] = getattr(codec, "by_name", {})
+    field = known.get(first)
+    if field is None:
+        inside = [
+            f"{within}{n}.{first}" for n, f in known.items() if first in getattr(f.codec, "by_name", {})
+        ]
+        fix = f"did you mean {' or '.join(map(repr, inside))}?" if inside else closest(first, known)
+        raise NameLookupError("no field", on=f"{first!r} in {codec.name}", fix=fix)
+    if not rest:
+        return field
+    if not isinstance(field.codec, StructCodec):
+        raise NameLookupError("no field", on=f"{rest!r} in {first!r}", why=f"{field.codec.name} is no struct")
+    inner = field_at(field.codec, rest, f"{within}{first}.")
+    return replace(inner, offset=field.offset + inner.offset)
+
+
+def value_of(record: Any, name: str) -> Any:
+    """A field's value, or a `Missing` where the record was sent without it, or is of another type."""
+    value = record
+    for part in name.split("."):
+        try:
+            value = value[part]
+        except KeyError:
+            return _OF_OTHERS
+        except NoValueError:
+            return _NOT_SENT
+    return value
+
+
+def check_names(codec: Codec, wanted: Mapping[str, Any], on: str) -> None:
+    """Raises `NameLookupError` for a field that the records have not, also in a nested mapping."""
+    structs: tuple[Codec, ...] = getattr(codec, "structs", (codec,))  # of several types, one suffices
+    for name, value in wanted.items():
+        fields, error = [], None
+        for struct in structs:
+            try:
+                fields.append(field_at(struct, name))
+            except NameLookupError as e:
+                error = e
+        if not fields:
+            known = {n for s in structs for n in getattr(s, "by_name", {})}
+            nested = error if error and "." in name + (error.fix or "") else None
+            raise NameLookupError(
+                "no field",
+                on=f"{name!r} in the records from {on}",
+                why=nested.why if nested else None,
+                fix=nested.fix if nested else closest(name, known),
+            )
+        if isinstance(value, Mapping) and isinstance(fields[0].codec, StructCodec):
+            check_names(fields[0].codec, value, on)
+
+
+def fits(record: Any, wanted: Mapping[str, Any]) -> bool:
+    """Whether all the fields have the values that are wanted."""
+    return all(field_fits(record, name, value) for name, value in wanted.items())
+
+
+def field_fits(record: Any, name: str, wanted: Any) -> bool:
+    """Whether a field's value is the wanted one, or satisfies it when that is callable.
+
+    A mapping for a nested struct names the fields that count.
+    """
+    value = value_of(record, name)
+    if isinstance(value, Missing):
+        return False
+    if isinstance(value, Record) and isinstance(wanted, Mapping):
+        return fits(value, wanted)
+    if callable(wanted) and not isinstance(wanted, Record):
+        return bool(wanted(value))
+    return same(field_at(record._codec_, name).codec, value, wanted)

@@ -1,0 +1,170 @@
+"""The memory of a BPF ring buffer, read in place.
+
+Layout (https://docs.kernel.org/bpf/ringbuf.html, kernel/bpf/ringbuf.c): a page with the consumer's position,
+a page with the producer's, then the data, mapped twice in a row so that no record is ever split. A record is
+an 8-byte header (length, with a BUSY and a DISCARD bit on top; page offset) and the data, rounded up to 8.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import struct
+from collections.abc import Iterator
+
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.events.records import Block
+from pytest_bpfmaps.kernel.map_holders import holders_of_map
+from pytest_bpfmaps.kernel.open_resources import forget, note
+from pytest_bpfmaps.libbpf.calls import reason
+
+_BUSY = 1 << 31
+_DISCARD = 1 << 30
+_LENGTH = struct.Struct("=I")
+_HEADER_SIZE = 8
+_OVERWRITTEN = 2  # the place of overwrite_pos behind producer_pos and pending_pos, in 64-bit words
+
+
+class Ring:
+    """The consumer's end of one ring buffer map. `size` is its `max_entries`, in bytes.
+
+    With `overwrites` (``BPF_F_RB_OVERWRITE``, Linux 6.19) the program never waits for the reader: where there
+    is no room, the oldest records make place, and a third position says up to where.
+    """
+
+    lost = 0  # the kernel does not count: bpf_ringbuf_reserve returns NULL to the program, and that is all
+    padding = 0
+
+    def __init__(self, fd: int, size: int, on: str, map_id: int, *, overwrites: bool = False) -> None:
+        self.was_full = False
+        self.taken = self.overwritten = 0
+        self._map_id = map_id
+        self._overwrites = overwrites
+        page = mmap.PAGESIZE
+        self._mask = size - 1
+        try:
+            self._consumer = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._producer = mmap.mmap(fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        except OSError as e:
+            raise MapError("cannot map the memory of", on=on, why=reason(e.errno or 0), errno=e.errno) from e
+        # 64-bit views: a position must be read and written in one access
+        self._consumer_position = memoryview(self._consumer).cast("Q")
+        self._positions = memoryview(self._producer).cast("Q")
+        self._data = memoryview(self._producer)[page:]
+        self._words = self._data.cast("I")
+        self._mine = self._consumer_position[0]  # where this reader stands
+        self._poll = select.epoll()
+        self._fd = os.dup(fd)  # the poll set must not lose its entry when the map is closed first
+        self._poll.register(self._fd, select.EPOLLIN)
+        note(f"capture of {on}", [self._fd])
+
+    def drain(self) -> Iterator[bytes]:
+        """The records that are committed, oldest first; they are given back to the producer."""
+        for block in self.blocks():
+            yield from block
+
+    def blocks(self) -> Iterator[Block]:
+        """The same, in runs of records of equal length; each run is copied and given back at once.
+
+        Stops at a record that a program has reserved and not yet submitted: the kernel keeps the order.
+        """
+        if self._overwrites:
+            yield from self._newest()
+            return
+        position = self._look_for_others()
+        self._look_if_full(self._positions[0] - position, position & self._mask)
+        while position < (produced := self._positions[0]):
+            at = position & self._mask
+            length = self._words[at >> 2]
+            if length & _BUSY:
+                return
+            size = length & ~_DISCARD
+            step = (size + _HEADER_SIZE + 7) & ~7
+            block = None
+            if length == size:
+                count = self._run(at, size, step, (produced - position) // step)
+                block = Block(bytes(self._data[at : at + count * step]), _HEADER_SIZE, step, size, count)
+            self._give_back(position, position := position + step * (block.count if block else 1))
+            if block:
+                yield block
+
+    def _look_for_others(self) -> int:
+        """Where to read on: where this reader stood, unless another one went on from there."""
+        position = self._consumer_position[0]
+        self.taken += abs(position - self._mine)
+        self._mine = position
+        return position
+
+    def _give_back(self, start: int, end: int) -> None:
+        if self._consumer_position[0] != start:
+            self._look_for_others()
+        self._consumer_position[0] = self._mine = end
+
+    def _newest(self) -> Iterator[Block]:
+        """The records of a ring that overwrites, one by one: one that changed meanwhile does not count."""
+        position = self._look_for_others()
+        while True:
+            oldest = self._positions[_OVERWRITTEN]
+            if position < oldest:
+                self.overwritten += oldest - position
+                position = oldest
+            if position >= self._positions[0]:
+                break
+            at = position & self._mask
+            length = self._words[at >> 2]
+            size = length & ~(_BUSY | _DISCARD)
+            raw = bytes(self._data[at + _HEADER_SIZE : at + _HEADER_SIZE + min(size, self._mask)])
+            if self._positions[_OVERWRITTEN] > position:
+                continue
+            if length & _BUSY:
+                break
+            position += (size + _HEADER_SIZE + 7) & ~7
+            if length == size:
+                self._give_back(self._mine, position)
+                yield Block(raw, 0, size, size, 1)
+        self._give_back(self._mine, position)
+
+    def others(self) -> str | None:
+        """Who read from the ring too, when somebody did."""
+        if not self.taken:
+            return None
+        holders = holders_of_map(self._map_id)
+        readers = [h for h in holders if h.maps] or holders
+        who = " and ".join(map(str, readers)) or "something else, in this process or where it can't be seen,"
+        return f"{who} read{'s' * (len(readers) < 2)} this ring buffer too, and took {self.taken} bytes"
+
+    def _look_if_full(self, unread: int, at: int) -> None:
+        """`unread` bytes begin at `at`."""
+        if 2 * unread > self._mask:
+            one_more = (self._words[at >> 2] & ~(_BUSY | _DISCARD)) + _HEADER_SIZE
+            self.was_full = self.was_full or unread + one_more > self._mask
+
+    def _run(self, at: int, size: int, step: int, most: int) -> int:
+        """How many records from `at` on have that length, looking at more at once as long as they have."""
+        word, apart, count, look = at >> 2, step >> 2, 1, 1
+        header = _LENGTH.pack(size)
+        while count < most:
+            look = min(look * 8, most - count, 1 << 16)
+            first = word + count * apart
+            lengths = self._words[first : first + look * apart : apart]
+            if lengths.tobytes() != header * look:
+                return count + next(i for i, length in enumerate(lengths) if length != size)
+            count += look
+        return count
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps until a record is there, for at most `seconds`."""
+        self._poll.poll(max(seconds, 0))
+
+    def close(self) -> None:
+        """Unmaps the memory. Safe to call again."""
+        if self._poll.closed:
+            return
+        self._poll.close()
+        forget(self._fd)
+        os.close(self._fd)
+        for view in (self._consumer_position, self._positions, self._words, self._data):
+            view.release()
+        self._consumer.close()
+        self._producer.close()

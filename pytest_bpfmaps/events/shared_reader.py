@@ -1,0 +1,105 @@
+"""One reader for all captures of a buffer in this process, each of which gets every record.
+
+A ring buffer gives a record to one reader only, and a perf event array has one set of buffers: the last that
+somebody put there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakSet
+
+from pytest_bpfmaps.events.buffer import Source
+from pytest_bpfmaps.events.records import Block, blocks_of
+
+
+class _Reader:
+    """The buffer's source, and who wants its records."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.shares: WeakSet[SharedSource] = WeakSet()
+
+    def read(self) -> None:
+        for block in blocks_of(self.source):
+            for share in list(self.shares):
+                share._blocks.append(block)
+
+
+_READERS: dict[int, _Reader] = {}
+"""By map id."""
+
+
+class SharedSource:
+    """A capture's share of a buffer: its records from when this was made. `make` opens the buffer."""
+
+    def __init__(self, map_id: int, make: Callable[[], Source]) -> None:
+        self._id = map_id
+        reader = _READERS.get(map_id)
+        if reader is None:
+            reader = _READERS[map_id] = _Reader(make())
+        self._reader: _Reader | None = reader
+        self._source = reader.source
+        self._blocks: list[Block] = []
+        reader.read()  # what came before belongs to the others
+        reader.shares.add(self)
+        self._before = self._counts()
+        self.padding = self._source.padding
+
+    @property
+    def _poll(self) -> Any:
+        return getattr(self._source, "_poll", None)
+
+    def _counts(self) -> tuple[int, int, int]:
+        return self._source.lost, self._source.taken, self._source.overwritten
+
+    @property
+    def lost(self) -> int:
+        """See `Source`."""
+        return self._source.lost - self._before[0]
+
+    @property
+    def taken(self) -> int:
+        """See `Source`."""
+        return self._source.taken - self._before[1]
+
+    @property
+    def overwritten(self) -> int:
+        """See `Source`."""
+        return self._source.overwritten - self._before[2]
+
+    @property
+    def was_full(self) -> bool:
+        """See `Source`."""
+        return self._source.was_full
+
+    def blocks(self) -> Iterable[Block]:
+        """The records that came since the last call."""
+        if self._reader is not None:
+            self._reader.read()
+        found, self._blocks = self._blocks, []
+        return found
+
+    def drain(self) -> Iterable[bytes]:
+        """The same, one by one."""
+        return (raw for block in self.blocks() for raw in block)
+
+    def others(self) -> str | None:
+        """See `Source`."""
+        return self._source.others()
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps until a record may be there, for at most `seconds`."""
+        if self._reader is not None and not self._blocks:
+            self._source.wait(seconds)
+
+    def close(self) -> None:
+        """Ends this share; the last one closes the buffer. Safe to call again."""
+        reader, self._reader = self._reader, None
+        if reader is None:
+            return
+        reader.shares.discard(self)
+        if not reader.shares:
+            _READERS.pop(self._id, None)
+            reader.source.close()

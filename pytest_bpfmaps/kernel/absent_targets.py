@@ -1,0 +1,37 @@
+"""Whether a program was refused because this kernel lacks what its section names."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.features import Feature, probe
+from pytest_bpfmaps.kernel.privileges import may_load_everything
+from pytest_bpfmaps.kernel.unknown_names import find_unknown
+from pytest_bpfmaps.kernel.unloaded_modules import module_to_load
+
+
+def absent_target(section: str) -> Feature | None:
+    """The attach point of a section, when a probe shows that this kernel lacks it and another has it.
+
+    None for one that is there, for a name that no kernel has, and for a function of a module that could be
+    loaded. None also where this thread's capabilities may be what is missing.
+    """
+    if not may_load_everything():
+        return None
+    try:
+        feature = probe("attach", section)
+    except UnsupportedError:
+        return None
+    if feature or find_unknown("attach", section):
+        return None
+    return None if module_to_load(_named(section)) else feature
+
+
+def _named(section: str) -> str:
+    """The function that a section names, or ``tracepoint:NAME``; empty when it names neither."""
+    if found := re.match(r"\??(?:tracepoint|tp|raw_tp|raw_tracepoint|tp_btf)/(?:\w+/)?(\w+)$", section):
+        return f"tracepoint:{found[1]}"
+    kinds = r"k(?:ret)?probe(?:\.multi|\.session)?|f(?:entry|exit|mod_ret)(?:\.s)?"
+    found = re.match(rf"\??(?:{kinds})/(\w+)", section)
+    return found[1] if found else ""

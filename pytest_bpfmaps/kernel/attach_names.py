@@ -1,0 +1,120 @@
+"""Names that programs attach to: kernel functions, tracepoints, security modules. Read on demand."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from pathlib import Path
+
+from pytest_bpfmaps.elf.name_text import Names, is_close, tell_closest
+from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
+from pytest_bpfmaps.kernel.symbol_changes import loaded_modules
+from pytest_bpfmaps.kernel.tracefs import tracefs
+from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, TYPEDEF, modules_have_types, type_names
+from pytest_bpfmaps.libbpf.syscalls import lsm_list_modules
+
+_LSM_LIST = Path("/sys/kernel/security/lsm")
+_LSM_ID_BPF = 109
+# by kind of section: what a target's name has in front in BTF, as which kind, what it is
+_TYPED = {
+    "tp_btf": ("btf_trace_", TYPEDEF, "tracepoint"),
+    "iter": ("bpf_iter_", FUNC, "iterator"),
+    "lsm": ("bpf_lsm_", FUNC, "LSM hook"),
+}
+_FUNCTIONS = ("", FUNC, "function")
+_DIGITS = 16  # of an address
+
+
+class Functions(Names):
+    """The functions in /proc/kallsyms; static functions of several files can share a name.
+
+    Linux 7.2 lists data under the letters of functions: what is in the kernel itself has to be in its text.
+    Functions that ran only while it booted are left out with that.
+    """
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text, b" ", "cat /proc/kallsyms")
+        self._begin, self._end = (self._line_of(name)[:_DIGITS] for name in (b"_stext", b"_etext"))
+        self.hidden = self._begin in (b"", b"0" * _DIGITS)
+
+    def _line_of(self, name: bytes) -> bytes:
+        at = self._text.find(b" %b\n" % name)
+        return b"" if at < 0 else self._text[self._text.rfind(b"\n", 0, at) + 1 : at]
+
+    def _is_one(self, begin: int, end: int) -> bool:
+        text = self._text
+        if text[begin - 2 : begin - 1] not in (b"t", b"T", b"w", b"W"):
+            return False
+        of_module = text[end : end + 2] == b"\t["
+        start = begin - _DIGITS - 3
+        return of_module or self.hidden or self._begin <= text[start : start + _DIGITS] < self._end
+
+
+def functions() -> Functions:
+    """The functions that the kernel and its modules have now."""
+    return _functions(kernel_symbols().text)
+
+
+@lru_cache(maxsize=1)
+def _functions(text: bytes) -> Functions:
+    return Functions(text)
+
+
+def traceable_functions() -> Names | None:
+    """The functions that ftrace can trace; None where tracefs does not say."""
+    return _traceable(loaded_modules())
+
+
+@cache
+def _traceable(_modules: object) -> Names | None:
+    root = tracefs()
+    try:
+        text = (root / "available_filter_functions").read_bytes() if root else b""
+    except OSError:
+        return None
+    return Names(b"\n" + text, shown_by=f"cat {root}/available_filter_functions") if text.strip() else None
+
+
+def functions_like(pattern: str) -> list[str]:
+    """Functions that can be traced and fit a pattern with ``*`` and ``?``, sorted."""
+    return (traceable_functions() or functions()).fitting(pattern)
+
+
+def explain_no_type(kind: str, name: str) -> tuple[str, str]:
+    """Why a program of a kind of section can't be loaded for a name that BTF lacks, and what to do."""
+    prefix, btf_kind, what = _TYPED.get(kind, _FUNCTIONS)
+    known = type_names(btf_kind) or functions()
+    near = known.near(name, prefix)
+    if what == "function" and modules_have_types() and not is_close(name, near):
+        near += functions().near(name)  # of modules too
+    return _there_is_no(what, name), tell_closest(name, near, known.shown_by)
+
+
+def explain_no_function(name: str) -> tuple[str, str]:
+    """Why a kprobe finds no function of that name, and what to do."""
+    return _there_is_no("function", name), functions().closest(name)
+
+
+def _there_is_no(what: str, name: str) -> str:
+    inlined = ", or it is inlined everywhere" if what == "function" else ""
+    return f"this kernel has no {what} {name!r}{inlined}"
+
+
+def tracepoint_names(category: str) -> list[str]:
+    """The tracepoints of a category, ``syscalls`` for one; the categories when there is none of that name."""
+    root = tracefs()
+    if root is None:
+        return []
+    folder = root / "events" / category
+    return sorted(p.name for p in (folder if folder.is_dir() else folder.parent).iterdir() if p.is_dir())
+
+
+def bpf_lsm_active() -> bool | None:
+    """Whether LSM programs run: ``bpf`` is in the list of active modules. None when nothing tells."""
+    try:
+        return "bpf" in _LSM_LIST.read_text().strip().split(",")
+    except OSError:
+        pass  # securityfs is not mounted
+    try:
+        return _LSM_ID_BPF in lsm_list_modules()
+    except OSError:
+        return None

@@ -1,0 +1,175 @@
+"""Whether an attach point, written as in ``SEC()``, is there for this process."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from pytest_bpfmaps.errors import strerror
+from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active, functions
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
+from pytest_bpfmaps.kernel.probe_programs import HAS_FRAGS, SLEEPABLE, Trial, Verdict, try_program, try_type
+from pytest_bpfmaps.kernel.section_types import section_type
+from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
+from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, TYPEDEF, enumerators, has_type, type_id, vmlinux_btf
+
+# what the name of a target has in front in BTF, and as which kind
+_BY_TYPE = {
+    "tp_btf": ("btf_trace_", TYPEDEF),
+    "iter": ("bpf_iter_", FUNC),
+    "lsm": ("bpf_lsm_", FUNC),
+    "lsm_cgroup": ("bpf_lsm_", FUNC),
+    **dict.fromkeys(("fentry", "fexit", "fmod_ret"), ("", FUNC)),
+}
+# enum bpf_attach_type of links to many functions, and a function that the kernel has with them
+_MANY = {
+    "kprobe.multi": (42, "register_fprobe_ips"),
+    "kretprobe.multi": (42, "register_fprobe_ips"),
+    "kprobe.session": (56, "register_fprobe_ips"),
+    "uprobe.multi": (48, "bpf_uprobe_multi_link_attach"),
+    "uretprobe.multi": (48, "bpf_uprobe_multi_link_attach"),
+    "uprobe.session": (57, "bpf_uprobe_multi_link_attach"),
+}
+# a target that each kernel has, for a section's name alone
+_ALONE = {
+    "lsm": "lsm/file_open",
+    "lsm.s": "lsm.s/file_open",
+    "lsm_cgroup": "lsm_cgroup/socket_create",
+    "iter": "iter/task",
+    "iter.s": "iter.s/task",
+    "tp_btf": "tp_btf/sched_switch",
+    "raw_tp": "raw_tp/sched_switch",
+    "raw_tracepoint": "raw_tracepoint/sched_switch",
+    "tracepoint": "tracepoint/sched/sched_switch",
+    "tp": "tp/sched/sched_switch",
+    "ksyscall": "ksyscall/openat",
+    "kretsyscall": "kretsyscall/openat",
+    **{name: f"{name}/vfs_read" for name in ("fentry", "fexit")},
+    **{name: f"{name}/security_file_open" for name in ("fmod_ret", "fentry.s", "fexit.s", "fmod_ret.s")},
+}
+_TCX = {"tcx/ingress": 46, "tcx/egress": 47}
+_NO_TRIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS)  # they are for what the section does not say
+_SYSCALLS = ("__x64_sys_", "__arm64_sys_", "__riscv_sys_", "__s390x_sys_", "__se_sys_", "sys_")
+
+
+def probe_target(section: str) -> str:
+    """Returns why nothing can be attached at `section`; the empty string when it can."""
+    section = section.lstrip("?")
+    section = _ALONE.get(section, section)
+    kind, _, target = section.partition("/")
+    mark = kind.rpartition(".")[2]
+    kind = kind.removesuffix(".s").removesuffix(".frags")
+    if kind in _MANY:
+        return _many(*_MANY[kind]) or (_fitting(target) if "kprobe" in kind or "kret" in kind else "")
+    found = section_type(section)
+    if found is None:
+        return "libbpf does not know this section name"
+    type, attach_type = found[0], _TCX.get(section, found[1])
+    if kind == "tc":  # a filter, and only by choice a link of the newer kind
+        attach_type = 0
+    if "/" in section and not _listed(attach_type):
+        return "this kernel has no such attach point"
+    trial = Trial(type, attach_type, {"s": SLEEPABLE, "frags": HAS_FRAGS}.get(mark, 0))
+    return _by_type(kind, target, trial) if kind in _BY_TYPE else _refused(trial) or _target(kind, target)
+
+
+def _many(attach_type: int, function: str) -> str:
+    there = _listed(attach_type) and type_id(vmlinux_btf(), function, FUNC)
+    if not there:
+        return "this kernel has no links to many functions of that kind"
+    return _refused(Trial(ProgramType.KPROBE, attach_type))
+
+
+def _fitting(target: str) -> str:
+    """Why a link to functions of the kernel by name or pattern has nothing to go to."""
+    if not set(target) & set("*?"):
+        return _symbol(target)
+    return "" if functions().fitting(target) else f"there is no kernel function that fits {target}"
+
+
+def _listed(attach_type: int) -> bool:
+    """Whether the kernel knows a number of ``enum bpf_attach_type``."""
+    if not attach_type:  # many types of programs have none
+        return True
+    known = enumerators(vmlinux_btf(), "bpf_attach_type")
+    return attach_type < known.get("__MAX_BPF_ATTACH_TYPE", 0)
+
+
+def _by_type(kind: str, target: str, trial: Trial) -> str:
+    """Loads a program for that very target: not each function can be traced, and not each may sleep."""
+    prefix, btf_kind = _BY_TYPE[kind]
+    name = f"{prefix}{target}"
+    if not has_type(name, btf_kind):
+        what = {"bpf_lsm_": f"LSM hook {target}", "": f"function {target}"}.get(prefix, name)
+        return f"the kernel's BTF has no {what}"
+    refused = _refused(Trial(trial.type, trial.attach_type, trial.flags, (name, btf_kind)))
+    if not refused and trial.type is ProgramType.LSM and bpf_lsm_active() is False:
+        return "the BPF LSM is not active: boot with 'bpf' in the lsm= list"
+    return refused
+
+
+def _refused(trial: Trial) -> str:
+    if trial.type in _NO_TRIAL:
+        verdict = try_type(trial.type)
+        return "" if verdict.has_type else _no_such_type(trial.type, verdict)
+    verdict = try_program(trial)
+    if not verdict.errno:
+        return ""
+    general = try_type(trial.type)
+    if not general.has_type and general.errno == verdict.errno:
+        return _no_such_type(trial.type, verdict)
+    said = next((line for line in verdict.log.splitlines() if line), "")
+    return f"the kernel refuses such a program: {said or strerror(verdict.errno)}"
+
+
+def _no_such_type(type: ProgramType, verdict: Verdict) -> str:
+    why = "" if verdict.errno == errno.EINVAL else f": {strerror(verdict.errno)}"
+    return f"the kernel refuses programs of type {type}{why}"
+
+
+def _target(kind: str, target: str) -> str:
+    match kind:
+        case "tracepoint" | "tp":
+            return _tracepoint(target)
+        case "raw_tracepoint" | "raw_tp" | "raw_tracepoint.w" | "raw_tp.w":
+            there = type_id(vmlinux_btf(), f"btf_trace_{target}", TYPEDEF)
+            return "" if there else f"there is no raw tracepoint {target}"
+        case "kprobe" | "kretprobe":
+            return _event_source("kprobe", "kprobe_events") or _symbol(target.split("+", maxsplit=1)[0])
+        case "ksyscall" | "kretsyscall":
+            known = any(f"{prefix}{target}" in functions() for prefix in _SYSCALLS)
+            return _event_source("kprobe", "kprobe_events") or (
+                "" if known else f"there is no system call {target}"
+            )
+        case "uprobe" | "uretprobe" | "usdt":
+            return _event_source("uprobe", "uprobe_events")
+    return ""
+
+
+def _tracepoint(target: str) -> str:
+    root = tracefs()
+    if root is None:
+        why, _ = no_tracefs()
+        command = "" if "mounted, " in why else how_to_mount("tracefs")
+        return f"{why}: {command}" if command else why
+    return "" if (root / "events" / target / "id").exists() else f"there is no tracepoint {target}"
+
+
+def _event_source(name: str, legacy: str) -> str:
+    if Path(f"/sys/bus/event_source/devices/{name}").exists():
+        return ""
+    root = tracefs()
+    if root is not None and (root / legacy).exists():
+        return ""
+    if not has_sysfs():
+        return f"sysfs is not mounted, and says whether there are {name}s: {how_to_mount('sysfs')}"
+    if root is None and (command := how_to_mount("tracefs")):
+        return f"this kernel has no {name}s as perf events, and tracefs is not mounted: {command}"
+    return f"this kernel has no {name}s, neither as perf events nor in tracefs"
+
+
+def _symbol(name: str) -> str:
+    if not name or "*" in name or name in functions():
+        return ""
+    return f"there is no kernel function {name}"

@@ -1,0 +1,105 @@
+"""Why this kernel said no: missing capabilities, or a kernel that is locked down."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.libbpf.calls import reason
+
+# numbers of <linux/capability.h>
+CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_CAPSET_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
+_TRACING = (
+    "tracepoint",
+    "kprobe",
+    "perf_event",
+    "raw_tracepoint",
+    "raw_tracepoint_writable",
+    "tracing",
+    "lsm",
+)
+
+
+def effective_capabilities() -> int:
+    """The bits of this thread's effective capabilities, proc(5)."""
+    return _capabilities().get("CapEff", 0)
+
+
+@contextmanager
+def only_capabilities(bits: int) -> Iterator[None]:
+    """This thread without effective capabilities but `bits` (of those that it has), capabilities(7).
+
+    Raises `UnsupportedError` where the kernel refuses.
+    """
+    before = _capabilities()
+    _set_effective(before, before["CapEff"] & bits)
+    try:
+        yield
+    finally:
+        _set_effective(before, before["CapEff"])
+
+
+def _capabilities() -> dict[str, int]:
+    lines = Path("/proc/thread-self/status").read_text().splitlines()
+    fields = (line.partition(":") for line in lines if line.startswith("Cap"))
+    return {name: int(value, 16) for name, _, value in fields}
+
+
+def _set_effective(sets: dict[str, int], effective: int) -> None:
+    header = ffi.from_buffer(bytearray(struct.pack("=Ii", _CAPSET_VERSION, 0)))
+    wanted = (effective, sets["CapPrm"], sets["CapInh"])
+    halves = [bits >> shift & 0xFFFFFFFF for shift in (0, 32) for bits in wanted]
+    if lib.capset(header, ffi.from_buffer(struct.pack("=6I", *halves))):
+        raise UnsupportedError("cannot change this thread's capabilities", why=reason(ffi.errno))
+
+
+def has_capability(name: str) -> bool:
+    """Whether this thread has a capability, by its name in capabilities(7)."""
+    return bool(effective_capabilities() >> CAPABILITIES[name] & 1)
+
+
+def may_load_everything() -> bool:
+    """Whether no refusal of this kernel is for want of a capability of this thread."""
+    return has_capability("CAP_SYS_ADMIN") or all(
+        has_capability(name) for name in ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
+    )
+
+
+def host_refusal() -> str:
+    """Why this process can load no BPF program at all on this kernel; empty when it can.
+
+    Linux 5.8 split CAP_BPF from CAP_SYS_ADMIN, commit a17b53c4a4b5. A process may have it in a user namespace
+    of its own, or in a sandbox, where it is worth nothing: so one program is loaded.
+    """
+    from pytest_bpfmaps.kernel.features import probe
+
+    if not has_capability("CAP_BPF") and not has_capability("CAP_SYS_ADMIN"):
+        return f"uid {os.geteuid()} has no CAP_BPF"
+    if not probe("program_type", "socket_filter"):
+        return f"uid {os.geteuid()} has the capabilities, and the kernel refuses all the same"
+    return ""
+
+
+def refusal_hint(program_type: str = "") -> str:
+    """What to do about an EPERM of bpf(2), for the type of program that was refused."""
+    tracing = program_type in _TRACING
+    wanted = ["CAP_BPF", *(["CAP_PERFMON"] if tracing else ["CAP_NET_ADMIN"])]
+    if not has_capability("CAP_SYS_ADMIN") and not all(has_capability(c) for c in wanted):
+        return f"run as root or with {' and '.join(wanted)}, or in a virtual machine: pytest --bpf-kernel=6.1"
+    from pytest_bpfmaps.kernel.features import probe
+
+    if program_type and ProgramType.from_name(program_type) and probe("program_type", program_type):
+        return f"this kernel takes other {program_type} programs: look at what this one does, and where"
+    if tracing:
+        return (
+            f"this process has the capabilities, so the kernel itself refuses {program_type} programs "
+            "(locked down or a sandbox); run the test in a virtual machine: pytest --bpf-kernel=6.1"
+        )
+    return "this process has the capabilities, so the kernel itself refuses (locked down or a sandbox)"

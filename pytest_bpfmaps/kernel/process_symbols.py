@@ -1,0 +1,153 @@
+"""Names for addresses in a process: what it has mapped, and the symbols of that."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from pytest_bpfmaps.elf.functions_by_address import ElfSymbols, elf_symbols
+from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.kernel.kallsyms import Symbol
+
+_LINE = re.compile(r"^(\w+)-(\w+) ..x. (\w+) \S+ (\d+) *(.*)$", re.MULTILINE)
+
+
+class HasPid(Protocol):
+    """A `subprocess.Popen`, for one."""
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """An executable part of a process' memory: addresses, and the place in the file that is mapped."""
+
+    start: int
+    end: int
+    offset: int
+    path: str  # empty for memory without a file
+
+
+class ProcessSymbols:
+    """Names for the addresses of a process, as it is now.
+
+    Addresses are found in what is mapped at this moment; the symbols are read from the files when they are
+    asked for, which works after the process has ended, too. Code that is made at run time is named by
+    ``/tmp/perf-PID.map``, which ``python -X perf`` (3.12 and later), Node.js and Java write.
+
+    Raises `UnsupportedError` (`ESRCH`) for a process that is gone, `EACCES` for one of another user.
+    Source: proc_pid_maps(5); ``tools/perf/Documentation/jit-interface.txt`` of the kernel.
+    """
+
+    def __init__(self, process: int | HasPid | None = None) -> None:
+        self.pid = os.getpid() if process is None else process if isinstance(process, int) else process.pid
+        text = self._read_maps()
+        self.mappings = [
+            Mapping(int(start, 16), int(end, 16), int(offset, 16), path)
+            for start, end, offset, _inode, path in _LINE.findall(text)
+        ]
+        self._starts = [m.start for m in self.mappings]
+
+    def find(self, address: int) -> Symbol | None:
+        """Returns the function that the address is in, or the file where no symbol tells the function.
+
+        None for memory that belongs to no file, where nothing names it, and where no code is mapped.
+        """
+        mapping = self.mapping(address)
+        if mapping is None:
+            return None
+        symbols = self._symbols(mapping)
+        begin = mapping.start - mapping.offset
+        if symbols is None:  # memory of no file, or of none with symbols
+            return self._jitted(address) or (Symbol((), begin, mapping.path) if mapping.path else None)
+        found = symbols.find(address - begin)
+        return Symbol(found[0], found[1] + begin, mapping.path) if found else Symbol((), begin, mapping.path)
+
+    def find_in_file(self, build_id: str, offset: int) -> Symbol | None:
+        """Returns the function at an offset in the mapped file with that build id (hexadecimal).
+
+        None when this process has no such file mapped.
+        """
+        for mapping in self.mappings:
+            symbols = self._symbols(mapping)
+            if symbols is not None and symbols.build_id == build_id:
+                names, start = symbols.find(offset) or ((), 0)
+                return Symbol(names, start, mapping.path)
+        return None
+
+    def mapping(self, address: int) -> Mapping | None:
+        """The mapping that the address is in."""
+        at = bisect_right(self._starts, address)
+        found = self.mappings[at - 1] if at else None
+        return found if found and address < found.end else None
+
+    def _read_maps(self) -> str:
+        try:
+            text = Path(f"/proc/{self.pid}/maps").read_text(errors="surrogateescape")
+        except OSError as e:
+            raise _unreadable(self.pid, e.errno or 0, e.strerror) from e
+        if not text:  # a zombie: its memory is gone
+            raise _unreadable(self.pid, errno.ESRCH, "it has ended")
+        return text
+
+    def _symbols(self, mapping: Mapping) -> ElfSymbols | None:
+        """From the file as the process sees it, which may be in another mount namespace, or deleted."""
+        if not mapping.path.startswith("/"):
+            return None
+        path = mapping.path.removesuffix(" (deleted)")
+        places = [
+            f"/proc/{self.pid}/map_files/{mapping.start:x}-{mapping.end:x}",
+            f"/proc/{self.pid}/root{path}",
+            path,
+        ]
+        return next((s for p in places if (s := elf_symbols(p)) is not None), None)
+
+    def _jitted(self, address: int) -> Symbol | None:
+        at = bisect_right(self._perf_map, (address, 1 << 64, ""))
+        if not at:
+            return None
+        start, size, name = self._perf_map[at - 1]
+        return Symbol((name,), start, f"/tmp/perf-{self.pid}.map") if address < start + size else None
+
+    @cached_property
+    def _perf_map(self) -> list[tuple[int, int, str]]:
+        for folder in (f"/proc/{self.pid}/root/tmp", "/tmp"):
+            try:
+                text = Path(folder, f"perf-{self.pid}.map").read_text(errors="replace")
+            except OSError:
+                continue
+            return sorted(_perf_entries(text.splitlines()))
+        return []
+
+
+def _perf_entries(lines: Iterable[str]) -> Iterable[tuple[int, int, str]]:
+    for line in lines:
+        parts = line.split(" ", 2)
+        if len(parts) == 3:
+            with contextlib.suppress(ValueError):  # any program may write there, and be cut off
+                yield int(parts[0], 16), int(parts[1], 16), parts[2]
+
+
+def _unreadable(pid: int, number: int, why: str | None) -> UnsupportedError:
+    on = f"of process {pid}"
+    if number in (errno.ENOENT, errno.ESRCH):
+        return UnsupportedError(
+            "cannot name the user addresses",
+            on=on,
+            why="it has ended",
+            fix="read the trace while it runs; or take its ProcessSymbols(pid) before it ends, and give that",
+            errno=errno.ESRCH,
+        )
+    fix = "run as root, or as the user of that process"
+    return UnsupportedError("cannot name the user addresses", on=on, why=why, fix=fix, errno=number)

@@ -1,0 +1,102 @@
+"""What the fixture `bpf_kernel` is, and the marker `bpf_requires`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pytest_bpfmaps.kernel import release as running_release
+from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
+from pytest_bpfmaps.kernel.features import KINDS, Feature, asked_for, probe
+from pytest_bpfmaps.kernel.known_names import kernels_with
+from pytest_bpfmaps.kernel.unknown_names import refuse_unknown
+
+
+class RunningKernel:
+    """The kernel that this process runs on."""
+
+    @property
+    def release(self) -> str:
+        """As ``uname -r`` prints it."""
+        return running_release.release()
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """The numbers at the start of the release."""
+        return running_release.version()
+
+    @property
+    def id(self) -> str:
+        """Major and minor number, as the catalogue names kernels: ``6.1``."""
+        return "{}.{}".format(*self.version)
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the CPU is emulated in software, and everything so much slower."""
+        return running_release.is_emulated()
+
+    def has(self, *names: str, **features: str | Iterable[str]) -> bool:
+        """Whether it has all the features; written as for the marker `bpf_requires`."""
+        return all(probe_all(names, features))
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.release}>"
+
+
+def probe_all(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[Feature]:
+    """Probes ``("ringbuf", "bpf_loop")`` and ``{"map_type": "ringbuf", "helpers": [...]}``."""
+    for kind, name in asked(names, features):
+        yield probe(kind, name)
+
+
+def asked(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Kind and name of each feature that is asked for so."""
+    yield from map(asked_for, names)
+    for kind, wanted in features.items():
+        singular = kind if kind in KINDS else kind.removesuffix("s")
+        for name in [wanted] if isinstance(wanted, str) else wanted:
+            yield singular, name
+
+
+def missing_features(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name of each feature that is not there, and a sentence fit for a skip.
+
+    Raises `UnsupportedError` for what no kernel has.
+    """
+    for kind, name in asked(names, features):
+        feature = probe(kind, name)
+        if not feature:
+            refuse_unknown(kind, name)
+            yield feature.name, sentence_on(kind, name, feature)
+
+
+def sentence_on(kind: str, name: str, feature: Feature) -> str:
+    """A sentence on a feature that this kernel does not have, fit for a skip."""
+    return lacks(running_release.release(), feature) + _remedy(kind, name)
+
+
+def _remedy(kind: str, name: str) -> str:
+    """A kernel of the catalogue that has it, as far as its BTF tells; nothing in a guest."""
+    if running_release.is_emulated():
+        return ""
+    in_btf = _name_in_btf(kind, name)
+    having = kernels_with(in_btf) if in_btf else ("6.1",)
+    return f"; run it in a virtual machine: pytest --bpf-kernel={having[0]}" if having else ""
+
+
+def _name_in_btf(kind: str, name: str) -> str | None:
+    """The name that the BTF of a kernel has which has the feature; None where there is no such name."""
+    section, _, target = name.partition("/")
+    if kind == "attach" and section.startswith(("kprobe", "kretprobe", "fentry", "fexit", "fmod_ret")):
+        return target if target and not set(target) & set("*?+") else None
+    if kind == "helper":
+        return f"BPF_FUNC_{name.removeprefix('bpf_')}"
+    if kind in ("map_type", "program_type"):
+        found = MapType.from_name(name) if kind == "map_type" else ProgramType.from_name(name)
+        return f"BPF_{'MAP' if kind == 'map_type' else 'PROG'}_TYPE_{found.name}" if found else None
+    return name if kind == "kfunc" else None
+
+
+def lacks(release: str, feature: Feature) -> str:
+    """A sentence on a feature that a kernel of that release does not have."""
+    return f"{release} lacks {feature.name}" + (f": {feature.why}" if feature.why else "")

@@ -1,0 +1,209 @@
+"""Which attribute of a map the kernel refuses: it says no more than `EINVAL`.
+
+What no map of the type may have is known; for the rest the map is created again with one attribute changed at
+a time, and the one that helps is at fault.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pytest_bpfmaps.kernel.bpf_types import MapType
+from pytest_bpfmaps.kernel.feature_releases import since
+from pytest_bpfmaps.kernel.features import probe
+from pytest_bpfmaps.kernel.privileges import refusal_hint
+from pytest_bpfmaps.kernel.release import release
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.maps.type_rules import ANY, MMAPABLE, NO_PREALLOC, shape_of
+
+_PREFIX = 4  # bytes of a trie's key in front of the data
+_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
+_BUFFERS = (MapType.RINGBUF, MapType.USER_RINGBUF)
+_NEW_FLAGS = {1 << 19: "BPF_F_RB_OVERWRITE, Linux 6.19"}
+_FLAG_NAMES = {NO_PREALLOC: "BPF_F_NO_PREALLOC", MMAPABLE: "BPF_F_MMAPABLE"}
+
+Answer = tuple[str, str | None]
+"""Why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a map is created with; sizes in bytes."""
+
+    type: MapType | int
+    key_size: int
+    value_size: int
+    max_entries: int
+    map_flags: int
+    extra: int = 0
+    inner_fd: int = 0  # of the model of a map of maps; 0 for none, -1 for one that is not at hand
+    typed: bool = True  # whether key and value have types, as far as is known
+
+    def __str__(self) -> str:
+        return (
+            f"key_size={self.key_size}, value_size={self.value_size}, max_entries={self.max_entries}, "
+            f"map_flags={self.map_flags:#x}"
+        )
+
+
+_PER_CPU = frozenset({MapType.PERCPU_ARRAY, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
+_PER_CPU_MOST = 32 << 10  # bytes, PCPU_MIN_UNIT_SIZE
+_LONGEST_KEY = 512  # of hashes in kernels that want it on the stack
+_MUCH = 1 << 22  # bytes that no kernel refuses for their number
+
+
+EMPTY = "it has to be at least 1: __uint(max_entries, …) in C, max_entries= of bpf.create_map"
+
+
+def explain_refused_map(wanted: Attributes, number: int) -> Answer:
+    """Why the kernel, or libbpf for it, refused a map with error `number` (positive), and what to do."""
+    if number in (errno.EPERM, errno.EACCES):
+        return _memory_limit(wanted) or (reason(number), refusal_hint())
+    if not isinstance(wanted.type, MapType):
+        return f"{reason(number)}: nobody knows maps of type {wanted.type}", None
+    missing = _no_type(wanted.type)
+    if missing:
+        return missing
+    if number == errno.E2BIG and wanted.type in _PER_CPU and wanted.value_size > _PER_CPU_MOST:
+        return (
+            f"its values have {wanted.value_size} bytes, and those of a per-CPU map at most {_PER_CPU_MOST}",
+            "make the value smaller, or divide it among several elements",
+        )
+    if number in (errno.E2BIG, errno.ENOMEM):
+        each = wanted.key_size + wanted.value_size
+        total = each * wanted.max_entries
+        if number == errno.E2BIG and wanted.key_size > _LONGEST_KEY and total < _MUCH:
+            return (
+                f"its keys have {wanted.key_size} bytes, and this kernel's have at most {_LONGEST_KEY}, "
+                "as much as a program's stack",
+                "make the key shorter: a hash of what is long, or a part of it",
+            )
+        return (
+            f"{reason(number)}: {wanted.max_entries} elements (max_entries) of {each} bytes "
+            f"are {total} bytes",
+            "ask for fewer or smaller elements",
+        )
+    if number != errno.EINVAL:
+        return f"{reason(number)}, for {wanted}", None
+    known = _broken_rule(wanted, wanted.type)
+    if known:
+        return known
+    return _by_trying(wanted, wanted.type) or (f"{reason(number)}, for {wanted}", None)
+
+
+def _memory_limit(wanted: Attributes) -> Answer | None:
+    """Before Linux 5.11 (commit 97306be45fbe) maps count against a user's locked memory."""
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    if limit == resource.RLIM_INFINITY or probe("helper", "bpf_ktime_get_coarse_ns"):
+        return None
+    size = (wanted.key_size + wanted.value_size) * wanted.max_entries
+    return (
+        f"{reason(errno.EPERM)}: its {size} bytes and what this user has already are more than the limit of "
+        f"locked memory, {limit} bytes (Linux {release()} counts maps there, 5.11 and later do not)",
+        "raise it with 'ulimit -l unlimited', or run with CAP_SYS_RESOURCE, with which libbpf raises it",
+    )
+
+
+def _no_type(type: MapType) -> Answer | None:
+    if probe("map_type", str(type)):
+        return None
+    first = since(f"map type {type}")
+    return (
+        f"Linux {release()} has no maps of type {type}" + (f", they came with {first}" if first else ""),
+        f'mark the test bpf_requires("{type}")',
+    )
+
+
+def _broken_rule(wanted: Attributes, type: MapType) -> Answer | None:
+    shape = shape_of(type)
+    if shape.key not in (ANY, wanted.key_size):
+        return _at_fault("key_size", wanted.key_size, f"maps of type {type} have keys of {shape.key} bytes")
+    for name, size, wants in (
+        ("key", wanted.key_size, shape.key),
+        ("value", wanted.value_size, shape.value),
+    ):
+        if size == 0 and wants == ANY:
+            return f"it has no {name}", f"declare one: __type({name}, …) in C, {name}='u64' of bpf.create_map"
+    if type in _OF_MAPS and not wanted.inner_fd:
+        return (
+            "a map of maps has to know what its inner maps are like",
+            "declare that, __array(values, struct { … }), or give a live one: "
+            "opened.maps.NAME.set_inner_map(bpf.create_map(…))",
+        )
+    if type in _BUFFERS:
+        size, page = wanted.max_entries, mmap.PAGESIZE
+        if size == 0 or size & (size - 1) or size % page:
+            rule = f"it is the buffer's size in bytes: a power of 2, and a multiple of {page}"
+            return _at_fault("max_entries", size, rule)
+    elif type == MapType.LPM_TRIE and not _PREFIX < wanted.key_size <= _PREFIX + 256:
+        rule = "a key begins with '__u32 prefixlen;', and 1 to 256 bytes of data follow"
+        return _at_fault("key_size", wanted.key_size, rule)
+    elif not shape.entries and wanted.max_entries:
+        return _at_fault("max_entries", wanted.max_entries, f"maps of type {type} have none: leave it out")
+    elif shape.entries and not wanted.max_entries:
+        return _at_fault("max_entries", 0, EMPTY)
+    elif shape.key_type and not shape.entries and not wanted.typed:
+        return f"maps of type {type} want types for key and value", "give value='u64', or a struct"
+    if shape.flags & ~wanted.map_flags:
+        name = _FLAG_NAMES[shape.flags]
+        return _at_fault(
+            "map_flags", f"{wanted.map_flags:#x}", f"maps of type {type} want __uint(map_flags, {name})"
+        )
+    return None
+
+
+def _by_trying(wanted: Attributes, type: MapType) -> Answer | None:
+    for name, better in _changes(wanted, type):
+        if _can_create(better):
+            rules = {
+                "key_size": f"{better.key_size} is one that it takes",
+                "value_size": f"{better.value_size} is one that it takes",
+                "max_entries": f"{better.max_entries} is one that it takes",
+                "map_flags": f"without {_flags(wanted.map_flags & ~better.map_flags)} it can be created: "
+                "those flags are not for this type, or newer than this kernel",
+            }
+            value = f"{wanted.map_flags:#x}" if name == "map_flags" else getattr(wanted, name)
+            return _at_fault(name, value, rules[name])
+    return None
+
+
+def _flags(flags: int) -> str:
+    name = f" ({_NEW_FLAGS[flags]})" if flags in _NEW_FLAGS else ""
+    return f"{flags:#x}{name}"
+
+
+def _changes(wanted: Attributes, type: MapType) -> Iterator[tuple[str, Attributes]]:
+    shape = shape_of(type)
+    for bit in range(32):
+        if wanted.map_flags >> bit & 1 and not shape.flags >> bit & 1:
+            yield "map_flags", replace(wanted, map_flags=wanted.map_flags & ~(1 << bit))
+    yield "map_flags", replace(wanted, map_flags=shape.flags)
+    yield "key_size", replace(wanted, key_size=8 if shape.key == ANY else shape.key)
+    yield "value_size", replace(wanted, value_size=8 if shape.value == ANY else shape.value)
+    yield "max_entries", replace(wanted, max_entries=1)
+
+
+def _can_create(wanted: Attributes) -> bool:
+    sizes = (wanted.key_size, wanted.value_size, wanted.max_entries)
+    settings = opts(
+        "bpf_map_create_opts",
+        map_flags=wanted.map_flags,
+        map_extra=wanted.extra,
+        inner_map_fd=max(wanted.inner_fd, 0),
+    )
+    with capture_log():
+        fd = lib.bpf_map_create(wanted.type, ffi.NULL, *sizes, settings)
+    if fd < 0:
+        return False
+    os.close(fd)
+    return True
+
+
+def _at_fault(name: str, value: object, rule: str) -> Answer:
+    return f"the kernel refuses {name}={value}", rule

@@ -1,0 +1,1 @@
+"""The map types, one module for each family."""

@@ -1,0 +1,107 @@
+"""All families of map types, and maps that others made: by id, by name, pinned."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pytest_bpfmaps.errors import MapError, UnsupportedError
+from pytest_bpfmaps.kernel.bpf_types import MapType
+from pytest_bpfmaps.kernel.btf import load_codecs
+from pytest_bpfmaps.libbpf import check, ffi, lib
+from pytest_bpfmaps.maps.base import Map, info_of
+from pytest_bpfmaps.maps.classes import BY_ID, make_map, open_map_id
+from pytest_bpfmaps.maps.families import (
+    arena,
+    array,
+    bloom,
+    cgroup,
+    devices,
+    hash,
+    local_storage,
+    lpm_trie,
+    map_of_maps,
+    percpu,
+    prog_array,
+    queue,
+    sockets,
+    stack_trace,
+    struct_ops,
+    user_ringbuf,
+)
+
+FAMILIES = (
+    arena,
+    array,
+    bloom,
+    cgroup,
+    devices,
+    hash,
+    lpm_trie,
+    map_of_maps,
+    percpu,
+    prog_array,
+    queue,
+    sockets,
+    stack_trace,
+    local_storage,
+    struct_ops,
+    user_ringbuf,
+)
+"""The modules whose classes serve types of maps; those of buffers are in `pytest_bpfmaps.events`."""
+
+
+def map_by_id(map_id: int) -> Map:
+    """Opens the map with that id (``BPF_MAP_GET_FD_BY_ID``, Linux 4.13, commit bd5f5f4ecb78)."""
+    return _from_own_fd(open_map_id(map_id))
+
+
+def pinned_map(path: str) -> Map:
+    """Opens the map that is pinned at `path` (``BPF_OBJ_GET``, Linux 4.4, commit b2197755b263)."""
+    fd = lib.bpf_obj_get(os.fsencode(path))
+    fix = "is it pinned there, and is this a bpf file system?" if fd == -errno.ENOENT else None
+    check(fd, MapError, "cannot open the pinned map", on=path, fix=fix)
+    kind = os.readlink(f"/proc/self/fd/{fd}").removeprefix("anon_inode:")
+    if kind != "bpf-map":  # the kernel would fill in another struct of attributes
+        os.close(fd)
+        raise MapError("cannot open the pinned map", on=path, why=f"it is a {kind}", errno=errno.EINVAL)
+    return _from_own_fd(fd)
+
+
+def maps_by_name(name: str) -> list[Map]:
+    """All loaded maps of that name, oldest first (``BPF_MAP_GET_NEXT_ID``, Linux 4.13, commit bd5f5f4ecb78).
+
+    The kernel keeps the first 15 characters of a name, so only those are compared.
+    """
+    kept = name[:15]
+    found = []
+    at = ffi.new("uint32_t *")
+    while (result := lib.bpf_map_get_next_id(at[0], at)) == 0:
+        fd = lib.bpf_map_get_fd_by_id(at[0])
+        if fd == -errno.ENOENT:  # it went away meanwhile
+            continue
+        check(fd, MapError, "cannot open", on=f"map id {at[0]}")
+        if info_of(fd).name == kept:
+            found.append(_from_own_fd(fd))
+        else:
+            os.close(fd)
+    if result != -errno.ENOENT:
+        fix = BY_ID if result == -errno.EPERM else None
+        check(result, MapError, "cannot list", on="the loaded maps", fix=fix)
+    return found
+
+
+def _from_own_fd(fd: int) -> Map:
+    info = info_of(fd)
+    try:
+        return make_map(fd, info, load_codecs(info.btf_id) if info.btf_id else None)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def require_type(the_map: Map, *types: MapType) -> None:
+    """Raises `UnsupportedError` unless the map is of one of the types."""
+    if the_map.type not in types:
+        wanted = " or ".join(str(t) for t in types)
+        raise UnsupportedError("cannot use", on=str(the_map), why=f"it is no {wanted} map")

@@ -1,0 +1,262 @@
+"""Stack traces: ``BPF_MAP_TYPE_STACK_TRACE``, which ``bpf_get_stackid`` fills."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+from pytest_bpfmaps.errors import BpfError, MapKeyError, UnsupportedError, strerror
+from pytest_bpfmaps.kernel.bpf_types import MapType
+from pytest_bpfmaps.kernel.kallsyms import Symbol, kernel_symbols
+from pytest_bpfmaps.kernel.process_symbols import HasPid, ProcessSymbols
+from pytest_bpfmaps.maps.sparse import SparseMap
+
+Process = int | HasPid | ProcessSymbols
+"""Whose user addresses: a process id, what has a `pid`, or symbols that were taken earlier."""
+
+_F_STACK_BUILD_ID = 1 << 5
+_BUILD_ID = struct.Struct("=i20sQ")  # struct bpf_stack_build_id
+_VALID, _IP = 1, 2
+_KERNEL_HALF = 1 << 63
+_ERRORS = range((1 << 32) - 4095, 1 << 32)
+
+
+class Frame:
+    """One function of a stack trace.
+
+    `address` is where it was, or for a frame with a `build_id` (hexadecimal) the offset in that file.
+    """
+
+    __slots__ = ("_index", "_trace", "address", "build_id")
+
+    def __init__(self, trace: StackTrace, index: int, address: int, build_id: str = "") -> None:
+        self._trace = trace
+        self._index = index
+        self.address = address
+        self.build_id = build_id
+
+    @property
+    def in_kernel(self) -> bool:
+        """Whether it is the kernel's: those have the upper half of the addresses (but not on s390x)."""
+        return not self.build_id and self.address >= _KERNEL_HALF
+
+    @property
+    def symbol(self) -> str | None:
+        """The function's name; None when there is no symbol for the address.
+
+        Raises `UnsupportedError` when the kernel hides its symbols.
+        """
+        found = self._found
+        return found.names[0] if found and found.names else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of the function, `symbol` first: ``('open', 'open64', '__open')``."""
+        found = self._found
+        return found.names if found else ()
+
+    @property
+    def offset(self) -> int | None:
+        """How far into the function, in bytes; where there is no symbol, how far into the file.
+
+        None when the address is in no file.
+        """
+        found = self._found
+        return self.address - found.start if found else None
+
+    @property
+    def file(self) -> str | None:
+        """Where the function is from: ``vmlinux``, a module, ``bpf``, or the path of a program or library.
+
+        It is known without a symbol, too. None when the address is in no file, or no code.
+        """
+        found = self._found
+        return found.file if found else None
+
+    @property
+    def _found(self) -> Symbol | None:
+        found = self._trace._found[self._index]
+        if isinstance(found, BpfError):
+            raise found
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Frame):
+            return NotImplemented
+        return (self.address, self.build_id) == (other.address, other.build_id)
+
+    def __hash__(self) -> int:
+        return hash((self.address, self.build_id))
+
+    def __str__(self) -> str:
+        found = self._trace._found[self._index]
+        if isinstance(found, Symbol):
+            distance = f"+{self.address - found.start:#x}"
+            return f"{found.names[0]}{distance} ({found.file})" if found.names else f"{found.file}{distance}"
+        where = f"{self.build_id}+" if self.build_id else ""
+        why = found.why if isinstance(found, BpfError) else self._trace._nowhere(self)
+        return f"{where}{self.address:#x}" + (f" ({why})" if why else "")
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+class StackTrace(Sequence[Frame]):
+    """The frames of a stack, innermost first. Names are looked up when they are first asked for."""
+
+    def __init__(self, places: Sequence[tuple[int, str]], process: ProcessSymbols | None) -> None:
+        self._frames = tuple(Frame(self, i, a, b) for i, (a, b) in enumerate(places))
+        self._process = process
+
+    @property
+    def symbols(self) -> list[str | None]:
+        """The functions' names, innermost first."""
+        return [f.symbol for f in self]
+
+    @property
+    def addresses(self) -> list[int]:
+        """The frames' addresses, innermost first."""
+        return [f.address for f in self]
+
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Frame]: ...
+    def __getitem__(self, index: int | slice) -> Frame | Sequence[Frame]:
+        return self._frames[index]
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __eq__(self, other: object) -> bool:
+        return self._frames == other._frames if isinstance(other, StackTrace) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._frames)
+
+    def __str__(self) -> str:
+        return "\n".join(f"#{i} {frame}" for i, frame in enumerate(self))
+
+    def __repr__(self) -> str:
+        return f"<stack trace: {' < '.join(map(str, self))}>"
+
+    @cached_property
+    def _found(self) -> list[Symbol | UnsupportedError | None]:
+        """The function of each frame, or why it can't be told."""
+        found: list[Symbol | UnsupportedError | None] = [None] * len(self)
+        in_kernel = [i for i, f in enumerate(self) if f.in_kernel]
+        try:
+            names = kernel_symbols().find(_called_from(self[i]) for i in in_kernel) if in_kernel else []
+            for i, symbol in zip(in_kernel, names, strict=True):
+                found[i] = symbol
+        except UnsupportedError as e:
+            for i in in_kernel:
+                found[i] = e
+        if self._process is not None:
+            for i, frame in enumerate(self):
+                if not frame.in_kernel:
+                    found[i] = self._find_user(self._process, frame)
+        return found
+
+    def _nowhere(self, frame: Frame) -> str:
+        """What is at an address of a process that is in no file."""
+        if self._process is None or frame.in_kernel:
+            return ""
+        if frame.build_id:
+            return "the process has no such file mapped"
+        if self._process.mapping(_called_from(frame)) is None:
+            return "no code is mapped there"  # what is taken for a return address where no frame pointer is
+        return "in memory of no file"
+
+    @staticmethod
+    def _find_user(process: ProcessSymbols, frame: Frame) -> Symbol | None:
+        if frame.build_id:
+            return process.find_in_file(frame.build_id, _called_from(frame))
+        return process.find(_called_from(frame))
+
+
+def _called_from(frame: Frame) -> int:
+    """An address that is certainly in the calling function.
+
+    A frame other than the innermost has the address to return to, which after a last call is in the next.
+    """
+    return frame.address - (1 if frame._index else 0)
+
+
+class StackTraceMap(SparseMap, types=(MapType.STACK_TRACE,)):
+    """``BPF_MAP_TYPE_STACK_TRACE`` (Linux 4.6, commit d5a3b1f69186).
+
+    ``m[stack_id]`` gives a `StackTrace`. Kernel addresses are named by ``/proc/kallsyms``, user addresses by
+    what this process has mapped; for another process ask `user`.
+    """
+
+    def __getitem__(self, key: Any) -> StackTrace:
+        return self.lookup_elem(key)  # type: ignore[no-any-return]
+
+    def __contains__(self, key: Any) -> bool:
+        try:
+            return super().__contains__(key)
+        except MapKeyError:  # an error number in place of an id
+            return False
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The trace, or `default`; that also for an error number in place of an id."""
+        try:
+            return super().get(key, default)
+        except MapKeyError:
+            return default
+
+    def user(self, stack_id: int, process: Process) -> StackTrace:
+        """The trace of a stack of `process`: a process id, a `subprocess.Popen`, or its `ProcessSymbols`.
+
+        Raises `UnsupportedError` (`ESRCH`) when the process has ended.
+        """
+        symbols = process if isinstance(process, ProcessSymbols) else ProcessSymbols(process)
+        raw = self._find(self._encode_key(stack_id))
+        if raw is None:
+            self._refuse(errno.ENOENT, "look up", stack_id)
+        return StackTrace(self._places(raw), symbols)
+
+    def _encode_key(self, key: Any) -> bytes:
+        if isinstance(key, int) and (key < 0 or key in _ERRORS):
+            number = -key if key < 0 else (1 << 32) - key
+            raise MapKeyError(
+                f"no stack {key}",
+                on=f"in {self}",
+                why=f"it is an error that bpf_get_stackid() gave: {strerror(number)}",
+                fix=_REMEDIES.get(number),
+                errno=number,
+            )
+        return super()._encode_key(key)
+
+    def _decode_value(self, raw: bytes | bytearray | memoryview) -> StackTrace:
+        places = self._places(raw)
+        in_user = any(build_id or address < _KERNEL_HALF for address, build_id in places)
+        return StackTrace(places, ProcessSymbols() if in_user else None)
+
+    def _places(self, raw: bytes | bytearray | memoryview) -> list[tuple[int, str]]:
+        """(address, build id or "") of each frame."""
+        if self.flags & _F_STACK_BUILD_ID:
+            return list(_build_id_places(raw))
+        addresses = [a for (a,) in struct.iter_unpack("=Q", raw)]
+        while addresses and not addresses[-1]:
+            addresses.pop()
+        return [(a, "") for a in addresses]
+
+
+def _build_id_places(raw: bytes | bytearray | memoryview) -> Iterator[tuple[int, str]]:
+    for status, build_id, offset in _BUILD_ID.iter_unpack(raw):
+        if status == _VALID:
+            yield offset, build_id.hex()
+        elif status == _IP:  # the kernel could not look into the process' mappings just then
+            yield offset, ""
+
+
+_REMEDIES = {
+    errno.EEXIST: "another stack has its place: make the map larger, or pass BPF_F_REUSE_STACKID",
+    errno.EFAULT: "there was no such stack: a kernel thread has no user stack",
+    errno.ENOMEM: "the map is full: make it larger",
+}

@@ -1,0 +1,1 @@
+"""Which test runs on which kernel, and how pytest-xdist is led to do it."""

@@ -1,0 +1,55 @@
+"""The marker `bpf_kernels`: which of the chosen kernels a test is for, by name, glob or range of versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+import pytest
+
+from pytest_bpfmaps.errors import closest
+from pytest_bpfmaps.kernel.version_ranges import in_range, is_range
+
+HOST = "host"
+_SAID: pytest.StashKey[set[str]] = pytest.StashKey()
+
+
+def wanted_kernels(node: pytest.Collector | pytest.Item, releases: Mapping[str, str]) -> list[str]:
+    """Those of the kernels, given by name with their releases, that all markers of the test leave.
+
+    Raises `pytest.Collector.CollectError` for a range that is none.
+    """
+    left = list(releases)
+    for mark in node.iter_markers("bpf_kernels"):
+        try:
+            left = [name for name in left if any(_fits(name, text, releases[name]) for text in mark.args)]
+        except ValueError as e:
+            raise pytest.Collector.CollectError(f"bpf_kernels: {e}") from None
+    return left
+
+
+def warn_of_unknown(config: pytest.Config, item: pytest.Item, names: Iterable[str]) -> None:
+    """Warns of a glob or a name that fits no kernel of the run or of the catalogue, and is no version."""
+    if hasattr(config, "workerinput"):
+        return  # said where the workers were started
+    said = config.stash.setdefault(_SAID, set())
+    known = {HOST, *names}
+    for mark in item.iter_markers("bpf_kernels"):
+        for text in set(mark.args) - said:
+            if is_range(text) or any(fnmatchcase(name, text) for name in known):
+                continue
+            known.update(_catalogue())
+            if text.replace(".", "").isdecimal() or any(fnmatchcase(name, text) for name in known):
+                continue
+            said.add(text)
+            item.warn(pytest.PytestWarning(f"bpf_kernels({text!r}) fits no kernel: {closest(text, known)}"))
+
+
+def _fits(name: str, text: str, release: str) -> bool:
+    return in_range(text, release) if is_range(text) else fnmatchcase(name, text)
+
+
+def _catalogue() -> list[str]:
+    from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+
+    return Catalogue().names()

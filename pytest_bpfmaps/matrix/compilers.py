@@ -1,0 +1,104 @@
+"""The compiler of a run: clang on this machine, or the host's for a guest, and whose ``vmlinux.h`` it has."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_bpfmaps.matrix.items import is_strict
+
+if TYPE_CHECKING:
+    from pytest_bpfmaps.compiler import Compiler
+    from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting, VmlinuxH
+
+
+def clang_of(config: pytest.Config) -> str | None:
+    return config.getoption("bpf_clang") or config.getini("bpf_clang") or None
+
+
+def in_guest() -> bool:
+    """Whether this process is a guest's worker."""
+    from pytest_bpfmaps.vm.protocol.rpc import Host
+
+    return Host.connect() is not None
+
+
+def is_portable(config: pytest.Config) -> bool:
+    """Whether what libbpf would refuse is an error here, too."""
+    return bool(config.getini("bpf_portable")) or is_strict(config)
+
+
+def vmlinux_setting(config: pytest.Config) -> Setting:
+    """What ``vmlinux.h`` comes from in this process; a worker was told by the process that has it."""
+    from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting
+
+    given = getattr(config, "workerinput", {}).get("bpfmaps", {}).get("vmlinux")
+    named = config.getoption("bpf_vmlinux")
+    folder = config.invocation_params.dir if named else config.rootpath
+    return Setting(given or named or config.getini("bpf_vmlinux"), str(folder))
+
+
+def compiler_of(config: pytest.Config) -> Compiler:
+    """The run's compiler."""
+    if config.pluginmanager.has_plugin("terminalreporter"):  # no worker has one
+        show_lines(config)
+    return compiler_for(clang_of(config), is_portable(config), vmlinux_setting(config))
+
+
+@cache
+def compiler_for(clang: str | None, portable: bool = False, vmlinux: Setting | None = None) -> Compiler:
+    """clang on this machine; in a guest, the host's. With `portable` it assumes no missing declaration.
+
+    `vmlinux` says what ``vmlinux.h`` comes from, by default the newest kernel.
+    """
+    from pytest_bpfmaps.vm.protocol.rpc import Host, RemoteCompiler
+
+    host = Host.connect()
+    if host is not None:
+        return RemoteCompiler(host, portable=portable)
+    from functools import partial
+
+    from pytest_bpfmaps.cache.staging import InUse
+    from pytest_bpfmaps.compiler import LocalCompiler
+    from pytest_bpfmaps.compiler.local_compiler import show_warnings
+    from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting
+
+    setting, used = vmlinux or Setting(), []
+
+    def chosen() -> str | None:
+        path = setting.choose().path
+        if path:
+            used.append(InUse(Path(path).parent))  # as long as there is a compiler
+        return path
+
+    warn = partial(show_warnings, portable=portable)
+    return LocalCompiler(clang, warn=warn, vmlinux=cache(chosen))
+
+
+_SHOWN: pytest.StashKey[bool] = pytest.StashKey()
+
+
+def show_lines(config: pytest.Config) -> None:
+    """Has pytest show what is said about the cache: on its terminal, or in a worker on standard error."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and not config.stash.setdefault(_SHOWN, False):
+        config.stash[_SHOWN] = True
+        from pytest_bpfmaps.cache import stored_files
+
+        lines = ExitStack()
+        lines.enter_context(stored_files.listening(lambda line: terminal.write_line(f"bpfmaps: {line}")))
+        config.add_cleanup(lines.close)
+
+
+def vmlinux_line(config: pytest.Config, chosen: VmlinuxH) -> str:
+    """Whose ``vmlinux.h`` the run has; a header that sources include before it comes first."""
+    for folder in config.getini("bpf_paths"):
+        own = config.rootpath / folder / "vmlinux.h"
+        if own.is_file():
+            return f"bpfmaps: vmlinux.h: the project's own, {os.path.relpath(own, config.rootpath)}"
+    return f"bpfmaps: vmlinux.h {chosen.text}"

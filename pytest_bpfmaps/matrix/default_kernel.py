@@ -1,0 +1,88 @@
+"""``--bpf-kernel=auto``: the host if this user can load BPF programs there, else a guest, else skips.
+
+What runs where is decided after the collection, so that a run without BPF tests never starts a guest.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_bpfmaps.errors import BpfError, UnsupportedError, VmError
+from pytest_bpfmaps.matrix.items import (
+    COLLECTED,
+    GUESTS,
+    NAMES,
+    SELECTION,
+    WORKERS,
+    guest_options,
+    is_bpf_item,
+)
+
+
+def refusal() -> str:
+    """Why no BPF program can be loaded here; empty when it can be, or when a guest would be no better."""
+    from pytest_bpfmaps.kernel.privileges import host_refusal
+
+    try:
+        return host_refusal()
+    except UnsupportedError:
+        return ""  # no libbpf: the tests say that, and a guest would lack it too
+
+
+def settle(session: pytest.Session) -> None:
+    """Lets the collected tests run where they can."""
+    config = session.config
+    host = refusal() if any(map(is_bpf_item, session.items)) else ""
+    if host and not session.testsfailed:
+        try:
+            _distribute(session, host)
+            return
+        except (VmError, pytest.UsageError) as error:
+            reason = f"BPF programs can't be loaded here: {host}; nor in a guest: {_one_line(error)}"
+            config.pluginmanager.register(Skipper(reason), "bpfmaps-skipper")
+    if WORKERS in config.stash:
+        config.stash[WORKERS].begin(session, config.stash[COLLECTED].known())
+
+
+def _distribute(session: pytest.Session, host: str) -> None:
+    """Makes the run one with a guest; `host` is why it is not on the host.
+
+    Raises VmError and pytest.UsageError when there can be no guest.
+    """
+    from pytest_bpfmaps.matrix.guests import Guests, check
+    from pytest_bpfmaps.matrix.selection import newest
+
+    config = session.config
+    selection = newest()
+    if hasattr(config, "workerinput"):  # its controller may load BPF programs, or could start no guest
+        check(config, selection, guest_options(config))
+        raise pytest.UsageError("this is a worker of pytest-xdist\n  -> name a kernel: --bpf-kernel=6.1")
+    guests = Guests(config, selection, guest_options(config))
+    config.stash[SELECTION], config.stash[NAMES], config.stash[GUESTS] = selection, selection.names, guests
+    terminal = config.pluginmanager.getplugin("terminalreporter")
+    config.pluginmanager.register(guests, "bpfmaps-guests")
+    if terminal is not None:
+        for line in (f"bpfmaps: not on the host: {host}", *guests.header()):
+            terminal.write_line(line)
+    guests.begin(session)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, BpfError):
+        head = " ".join(part for part in (error.what, error.on) if part)
+        text = f"{head}: {error.why}" if error.why else head
+        return f"{text} -> {error.fix}" if error.fix else text
+    return str(error).replace("\n  -> ", " -> ")
+
+
+class Skipper:
+    """Skips the BPF tests. Registered last, so that it comes before what else may skip them."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Skip."""
+        if is_bpf_item(item):
+            pytest.skip(self._reason)

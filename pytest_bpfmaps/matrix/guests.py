@@ -1,0 +1,375 @@
+"""The kernel matrix in the process that distributes it: guests as pytest-xdist workers, what became of them.
+
+Hooks of pytest-xdist; registered only in a run that may have guests. The tests are collected here first, so
+that a kernel without any starts no machine, and each worker collects its own kernel's files only.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_bpfmaps.matrix import other_plugins
+from pytest_bpfmaps.matrix.assignment import Lane, divide
+from pytest_bpfmaps.matrix.compilers import show_lines, vmlinux_line, vmlinux_setting
+from pytest_bpfmaps.matrix.guest_activity import Doings
+from pytest_bpfmaps.matrix.items import (
+    COLLECTED,
+    KERNEL_PROPERTY,
+    WORKERS,
+    is_bpf_item,
+    kernel_of,
+    with_kernel,
+)
+from pytest_bpfmaps.matrix.plain_reports import receiving
+from pytest_bpfmaps.matrix.selection import HOST, IDLE, Selection, lane_of
+from pytest_bpfmaps.matrix.unrunnable import foresee_all
+from pytest_bpfmaps.matrix.worker import shows_output
+from pytest_bpfmaps.matrix.xdist_session import Workers
+from pytest_bpfmaps.vm.boot.backends import CHOICES
+from pytest_bpfmaps.vm.boot.start import check as check_way
+from pytest_bpfmaps.vm.gateway import ssh
+from pytest_bpfmaps.vm.gateway.journal import Entry, Journal
+from pytest_bpfmaps.vm.kernels.vmlinux_choice import PER_KERNEL
+from pytest_bpfmaps.vm.machine.capacity import guests_at_once
+from pytest_bpfmaps.vm.machine.kvm import judge
+
+WAIT = 10.0  # seconds that a guest which has ended may take to be gone, as pytest-xdist has it
+XDIST_MISSING = "guests are pytest-xdist workers, and it is {}\n  -> {}"
+
+
+class Guests:
+    """Has pytest-xdist run each test on its kernel, and turns what happens to guests into reports.
+
+    Raises pytest.UsageError when pytest-xdist is missing or can't be used, VmError when QEMU is.
+    """
+
+    def __init__(self, config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:
+        show_lines(config)
+        check(config, selection, options)
+        self.config = config
+        self.selection = selection
+        for guest in selection.guests:
+            config.add_cleanup(guest.kernel.in_use().close)
+        self.journal = Journal()
+        self.verdict = judge(selection.guests[0].kernel)
+        run = tuple(guest.kernel for guest in selection.guests)
+        self.vmlinux = replace(vmlinux_setting(config), run=run).choose()
+        self._options = options
+        self._workers = config.stash[WORKERS] if WORKERS in config.stash else Workers(config)
+        self._elsewhere = self._workers.take(ssh.machine)
+        self._lanes: dict[str, Lane] = {}
+        self._waiting: list[Lane] = []  # for another guest to end
+        self._foreseen: list[pytest.Item] = []
+        self._lives: dict[str, int] = {}
+        self._ended: list[Any] = []
+        self._put_back: set[str] = set()
+        self._nodes = Doings()
+        config.pluginmanager.register(self._nodes, "bpfmaps-doings")
+        self._said: set[str] = set()
+        self._scheduler: Any = None
+
+    def header(self) -> list[str]:
+        """The kernels, whether they run with KVM, and why not."""
+        lines = [f"bpfmaps: {self.selection.header('KVM' if self.verdict.kvm else 'emulated')}"]
+        if not self.verdict.kvm:
+            lines.append(f"bpfmaps: {self.verdict.why}: guests are emulated, which is slow")
+        lines.append(vmlinux_line(self.config, self.vmlinux))
+        return lines
+
+    def begin(self, session: pytest.Session) -> None:
+        """Everything is collected: start the guests that have something to do, and workers for the rest."""
+        if session.testsfailed and not self.config.option.continue_on_collection_errors:
+            return
+        placed = [(item, self._kernel_of(item)) for item in session.items]
+        missing = foresee_all(self.config, placed, self.selection.guests)
+        collected = self.config.stash[COLLECTED]
+        lanes = divide(
+            [(i, kernel, self._id_there(i, kernel)) for i, kernel in placed],
+            [guest.kernel.name for guest in self.selection.guests],
+            session.config.rootpath,
+            unsure=collected.skipped,
+            unable=missing,
+            all_wanted=collected.are_all_wanted(),
+        )
+        if not self._workers.asked and all(lane.kernel == HOST for lane in lanes):
+            return  # pytest itself runs them, here
+        self._foreseen = [item for item in session.items if item.nodeid in missing]
+        self._lanes = {lane.name: lane for lane in lanes}
+        guests = [lane for lane in lanes if lane.kernel != HOST]
+        most = guests_at_once(self._options["bpf_vm_jobs"], self._options["bpf_vm_memory"])
+        self._waiting = guests[most:]
+        hosts = (self._workers.hosts or [f"popen//id={HOST}"]) if HOST in self._lanes else []
+        # Guests first: they boot while the host's worker starts.
+        specs = [*map(self._spec, guests[:most]), *hosts]
+        from pytest_bpfmaps.matrix.scheduling import KernelScheduling
+
+        self._scheduler = KernelScheduling(
+            {lane.name: 1 for lane in guests} | ({HOST: len(hosts)} if hosts else {})
+        )
+        self._workers.begin(session, collected.known(), specs)
+
+    def _kernel_of(self, item: pytest.Item) -> str:
+        if self.selection.explicit or not is_bpf_item(item):
+            return kernel_of(item)
+        return self.selection.names[0]
+
+    def _id_there(self, item: pytest.Item, kernel: str) -> str:
+        explicit = self.selection.explicit or kernel == HOST
+        return item.nodeid if explicit else with_kernel(item.nodeid, kernel)
+
+    def _spec(self, lane: Lane) -> str:
+        """An execnet specification, whose interpreter is a gateway."""
+        options = self._options
+        there = next((one for one in self._elsewhere if one.has(lane.kernel)), None)
+        (guest,) = (guest for guest in self.selection.guests if guest.kernel.name == lane.kernel)
+        arguments = [guest.pattern, "--way", options["bpf_vm"], "--cpus", str(options["bpf_vm_cpus"])]
+        arguments += ["--memory", options["bpf_vm_memory"], "--timeout", str(options["bpf_vm_timeout"])]
+        arguments += ["--network"] if options["bpf_vm_network"] else []
+        arguments += ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
+        chosen = self.vmlinux.path or PER_KERNEL
+        arguments += ["--vmlinux", chosen if there is None else options["bpf_vmlinux"]]
+        arguments += ["--output"] if shows_output(self.config) else []
+        if there is None:
+            command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *arguments]
+            command += ["--journal", self.journal.path, *(["--kvm"] if self.verdict.kvm else [])]
+        else:
+            command = there.command(arguments, self.journal.path)
+        return f"popen//python={shlex.join(command)}//id={lane.name}//bpfmaps={lane.kernel}//lane={lane.name}"
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Report what is foreseen, which needs no guest; then pytest-xdist's, or pytest's own, loop.
+
+        Then comes what tests did to their guests beside their result.
+        """
+        for item in self._foreseen:
+            self.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        result = yield
+        for name in self._nodes.names:
+            for entry in self.journal.entries(name):
+                if entry.event == "fault":
+                    self._report_fault(entry)
+        return result
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Say what each guest is doing that Ctrl-C is about to end."""
+        terminal = self.config.pluginmanager.getplugin("terminalreporter")
+        if excinfo.type is not KeyboardInterrupt or terminal is None:
+            return
+        terminal.ensure_newline()
+        for doing in self._nodes.doings(self.journal, self._scheduler):
+            terminal.write_line(f"bpfmaps: interrupted: guest {doing}")
+
+    def pytest_unconfigure(self) -> None:
+        """Wait for guests that have ended, which execnet does not when none is left; forget the journal."""
+        self._wait_for_ended()
+        self.journal.close()
+
+    def _wait_for_ended(self) -> None:
+        for gateway in self._ended:
+            gateway.join(WAIT)
+            if gateway.hasreceiver():
+                gateway._io.kill()
+            gateway._io.wait()
+        self._ended.clear()
+
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
+    def pytest_xdist_newgateway(self, gateway: Any) -> None:
+        """Let pytest-xdist go on while the guest boots, and name the worker after its kernel."""
+        lane = lane_of(gateway)
+        if lane in (HOST, IDLE):
+            return
+        from execnet.gateway import RInfo
+
+        # Asked for otherwise, and waited for: what any process of this interpreter would answer.
+        facts = {
+            "executable": sys.executable,
+            "version_info": tuple(sys.version_info),
+            "platform": sys.platform,
+        }
+        gateway._cache_rinfo = RInfo({**facts, "cwd": str(self.config.invocation_params.dir), "pid": 0})
+        life = self._lives[lane] = self._lives.get(lane, 0) + 1
+        if life > 1:
+            gateway.id = f"{lane}-{life}"
+
+    @pytest.hookimpl(optionalhook=True, trylast=True)  # after other plugins, whose word may need a change
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker what it is, and what to do."""
+        name = lane_of(node.gateway)
+        if name not in (HOST, IDLE):
+            self._nodes.begin(node)
+            other_plugins.expect_guest(node.workerinput)
+            node.process_from_remote = receiving(node.process_from_remote)
+        orders = self._lanes[name].orders() if name in self._lanes else {"kernel": name}
+        releases = {guest.kernel.name: guest.kernel.release for guest in self.selection.guests}
+        known = {
+            "kernels": list(self.selection.names),
+            "releases": {HOST: os.uname().release, **releases},
+            "vmlinux": self.vmlinux.path or PER_KERNEL,
+        }
+        node.workerinput["bpfmaps"] = {**orders, **known}
+        if any(one.has(orders["kernel"]) for one in self._elsewhere):
+            node.gateway.spec.popen = None  # pytest-xdist would send this machine's sys.path
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodeready(self, node: Any) -> None:
+        """Say in a line when a guest was started another way than usual, and why."""
+        self._show_lines(node)
+
+    def _show_lines(self, node: Any) -> None:
+        terminal = self.config.pluginmanager.getplugin("terminalreporter")
+        for entry in self.journal.entries(node.gateway.spec.id):
+            if entry.event == "another-way" and entry.text not in self._said and terminal is not None:
+                self._said.add(entry.text)
+                terminal.ensure_newline()
+                terminal.write_line(f"bpfmaps: {entry.text}")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """Send each test to its kernel's worker."""
+        here = sum(len(lane.tests) for lane in self._lanes.values())
+        more = len(self._foreseen)
+        self._scheduler.prepare(
+            config, log, lambda there: config.stash[COLLECTED].tell(max(here, there) + more)
+        )
+        return self._scheduler
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        """Tests that the host collected and the guest did not must not be lost in silence."""
+        lane = self._lanes.get(lane_of(node.gateway))
+        if lane is None or lane.kernel == HOST:
+            return
+        there = {
+            test for one in ids for test in (one, one.rpartition("@")[0])
+        }  # --dist=loadgroup adds @group
+        for test in lane.tests:
+            if test not in there:
+                self._report(
+                    test,
+                    f"the host collected this test, and kernel {lane.kernel} did not\n"
+                    "  -> have its file define the same tests on every kernel, and skip those that can't run",
+                )
+        lane.tests = []
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object | None) -> None:
+        """A guest has ended, so another may start. When it died without a test in hand, its kernel failed."""
+        name = lane_of(node.gateway)
+        if name not in self._lanes or name == HOST:
+            return
+        self._nodes.end(node)
+        node.gateway.spec.popen = True
+        self._show_lines(node)
+        if error is None:
+            node.gateway.exit()  # else pytest-xdist keeps the guest until the session ends
+            self._ended.append(node.gateway)
+            output = node.workeroutput
+            if not (output["shouldfail"] or output["shouldstop"]):
+                self._start_another()
+        elif not self._scheduler.is_running(node):
+            self._scheduler.give_up(name)
+            entry = self._last_entry(node)
+            self._report(f"kernel {name}", "\n".join(filter(None, (entry.text, entry.stacks, entry.console))))
+            self._leave_place_empty(node)
+            if self._scheduler.collection_is_completed:
+                self._scheduler.schedule()  # the others may have waited for this one only
+
+    def _start_another(self) -> None:
+        if self._waiting and not self._workers.is_ending:
+            self._wait_for_ended()  # until then its memory and processors are taken
+            self._workers.start(self._spec(self._waiting.pop(0)))
+
+    def _leave_place_empty(self, node: Any) -> None:
+        """pytest-xdist replaces a dead worker by one of its spec: make that a process that does nothing."""
+        spec = node.gateway.spec
+        spec.python, spec.bpfmaps, spec.lane = None, None, IDLE
+        self._start_another()
+
+    def _last_entry(self, node: Any) -> Entry:
+        found = self.journal.end(node.gateway.spec.id)
+        if found is None:
+            text = "VmLostError: the process that runs the guest was killed"
+            return Entry(node.gateway.spec.id, "lost", text=text)
+        return found
+
+    def _report(self, nodeid: str, text: str) -> None:
+        report = pytest.CollectReport(nodeid=nodeid, outcome="failed", longrepr=text, result=[])
+        self.config.hook.pytest_collectreport(report=report)
+
+    def _report_fault(self, entry: Entry) -> None:
+        """An error of a test whose own result is reported already."""
+        if not entry.test:
+            self._report(f"kernel {entry.worker}", entry.text)
+            return
+        path, _, test = entry.test.partition("::")
+        location = (path, None, test.replace("::", "."))
+        report = pytest.TestReport(entry.test, location, {}, "failed", entry.text, "teardown")
+        self.config.hook.pytest_runtest_logreport(report=report)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: Any, sched: Any) -> None:
+        """The test that killed its guest: say why, with the console's last lines."""
+        kernel = report.node.gateway.spec.bpfmaps
+        if kernel is None:
+            return
+        entry = self._last_entry(report.node)
+        report.when = "call"
+        report.user_properties.append((KERNEL_PROPERTY, kernel))
+        path, _, test = crashitem.partition("::")
+        report.location = (path, None, test.replace("::", "."))
+        report.longrepr = f"{entry.text}\nwhile it ran {crashitem}"
+        if entry.event == "hung" and not entry.in_test:
+            self._blame_the_guest(report, entry, sched)
+        if entry.console:
+            report.sections.append((f"Console of kernel {kernel}", entry.console))
+        if entry.stacks:
+            report.sections.append((f"Stacks in kernel {kernel}", entry.stacks))
+        if not self._scheduler.has_more_for(lane_of(report.node.gateway)):
+            self._leave_place_empty(report.node)
+
+    def _blame_the_guest(self, report: Any, entry: Entry, sched: Any) -> None:
+        """A guest that hung after a test, or before it began it, is no fault of the test's.
+
+        The latter gets another guest, once.
+        """
+        test, when = report.nodeid, "after" if report.nodeid == entry.test else "before"
+        report.longrepr = f"{entry.text}\n{when} it ran {test}"
+        if when == "before":
+            if test in self._put_back:
+                return
+            self._put_back.add(test)
+            sched.mark_test_pending(test)
+        report.nodeid = f"kernel {report.node.gateway.spec.bpfmaps}, {when} {test}"
+        report.location = (report.location[0], None, f"hang of {report.nodeid}")
+        report.user_properties = []  # it is no test of that kernel
+
+
+def check(config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:
+    """Raises pytest.UsageError or VmError when guests can't be had."""
+    _require_xdist(config)
+    if options["bpf_vm"] not in CHOICES:
+        known = " or ".join(repr(name) for name in CHOICES)
+        raise pytest.UsageError(f"bpf_vm = {options['bpf_vm']!r}: guests are started by {known}")
+    check_way(options["bpf_vm"], selection.guests[0].kernel.arch)
+
+
+def _require_xdist(config: pytest.Config) -> None:
+    if not config.pluginmanager.has_plugin("xdist"):
+        blocked = config.pluginmanager.is_blocked("xdist")
+        raise pytest.UsageError(
+            XDIST_MISSING.format("switched off", "leave out -p no:xdist")
+            if blocked
+            else XDIST_MISSING.format("not installed", "pip install 'pytest-bpfmaps[vm]'")
+        )
+    if config.getoption("usepdb", False):
+        raise pytest.UsageError(
+            "--pdb cannot be used in guests, which are other processes\n  -> debug with --bpf-kernel=host"
+        )

@@ -1,0 +1,164 @@
+"""In a process that pytest-xdist started for one kernel: collect what is its own, say what it does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_bpfmaps.matrix.items import HOST, kernel_of
+from pytest_bpfmaps.matrix.other_plugins import time_limit
+from pytest_bpfmaps.matrix.plain_reports import sending
+from pytest_bpfmaps.vm.guest.lookup_caches import forget_plugins
+from pytest_bpfmaps.vm.protocol.phases import Phase, Step
+from pytest_bpfmaps.vm.protocol.rpc import Host
+
+
+def shows_output(config: pytest.Config) -> bool:
+    """Whether what tests write is to be seen at once: ``-s``, ``--capture=tee-sys``."""
+    return config.getoption("capture") in ("no", "tee-sys")
+
+
+def show_output(config: pytest.Config) -> None:
+    """Has stdout be stderr, and pytest write its own to /dev/null, where execnet has both go."""
+    if config.pluginmanager.has_plugin("terminalreporter"):
+        config.get_terminal_writer()._file = os.fdopen(os.dup(1), "w", closefd=False)
+    os.dup2(2, 1)
+
+
+def interactor(config: pytest.Config) -> Any:
+    """pytest-xdist's part of this worker, which talks to the process that distributes the tests."""
+    plugins = config.pluginmanager.get_plugins()
+    return next(plugin for plugin in plugins if type(plugin).__name__ == "WorkerInteractor")
+
+
+class Worker:
+    """`orders` are those of `lanes.Lane`."""
+
+    def __init__(self, config: pytest.Config, orders: Mapping[str, Any]) -> None:
+        self.kernel: str = orders["kernel"]
+        self.host = Host.connect() if self.kernel != HOST else None
+        self._orders = orders
+        self._root = config.rootpath
+        talks = interactor(config)
+        talks.sendevent = sending(talks.sendevent)  # all else would end the whole run
+        if self.host is not None:
+            self._steps = Steps(self.host, talks)
+            config.pluginmanager.register(self._steps, "bpfmaps-steps")
+        if shows_output(config):
+            show_output(config)
+        if files := orders.get("files"):
+            config.args = [str(config.rootpath / file) for file in files]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> bool | None:
+        """A worker without a kernel, which only keeps a place, has nothing to do."""
+        forget_plugins()
+        return True if self.kernel == "idle" else None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
+        """Keep the tests of this worker.
+
+        Where the host names them, it is its word that counts: plugins that choose a part of all tests did so
+        there, where all are known.
+        """
+        collected = {item.nodeid: item for item in items}  # --dist=loadgroup will change the ids
+        yield
+        without = {collected.get(test) for test in self._orders.get("without", ())}
+        mine = [item for item in items if kernel_of(item) == self.kernel and item not in without]
+        only = self._orders.get("only")
+        if only is not None:
+            unsure = set(self._orders.get("unsure", ()))
+            wanted = [collected[test] for test in only if test in collected]
+            more = [item for item in mine if os.path.relpath(item.path, self._root) in unsure]
+            mine = list(dict.fromkeys([*wanted, *more]))
+        items[:] = mine
+
+    def pytest_collection_finish(self) -> None:
+        """Start the CPUs that an emulated guest does not boot with; collection is quicker without them."""
+        if self.host is not None:
+            for switch in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/online"):
+                if switch.read_text().strip() == "0":
+                    switch.write_text("1")
+
+
+class Steps:
+    """Tells the gateway each step of the worker, so that it notices when one hangs.
+
+    `talks` is pytest-xdist's part of the worker.
+    """
+
+    def __init__(self, host: Host, talks: Any) -> None:
+        self._host = host
+        self._worker = os.getpid()
+        self._test = ""
+        talks.sendevent = self._only_here(talks.sendevent)
+        talks.torun.get = self._waiting(talks.torun)
+
+    def tell(self, phase: Phase, at: str = "", more: float = 0.0) -> None:
+        """The worker is in `phase` from now on."""
+        self._end_a_fork()
+        self._host.tell(Step(phase, at, more))
+
+    def _only_here(self, send: Callable[..., None]) -> Callable[..., None]:
+        def sendevent(name: str, **facts: Any) -> None:
+            self._end_a_fork()
+            send(name, **facts)
+
+        return sendevent
+
+    def _end_a_fork(self) -> None:
+        """Ends this process when it is one that a test forked: there must be only one that reports."""
+        if os.getpid() != self._worker:
+            self._host.say_forked(self._test)
+            os._exit(1)
+
+    def _waiting(self, queue: Any) -> Callable[[], Any]:
+        """`queue.get`, which says when it has to wait for what the other side sends."""
+        get = queue.get
+
+        def get_next() -> Any:
+            with queue.lock() as items:
+                waits = not items
+            if not waits:
+                return get()
+            self.tell(Phase.ORDERS)
+            order = get()
+            self.tell(Phase.BETWEEN)
+            return order
+
+        return get_next
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Collection begins."""
+        self.tell(Phase.COLLECTION)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collectstart(self, collector: pytest.Collector) -> None:
+        """A file is collected, which imports it."""
+        if isinstance(collector, pytest.File):
+            self.tell(Phase.COLLECTION, collector.nodeid)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """A test runs, which may have a limit of its own."""
+        self._test = item.nodeid
+        self.tell(Phase.TEST, item.nodeid, time_limit(item))
+        try:
+            return (yield)
+        finally:
+            self.tell(Phase.BETWEEN)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        """The session ends; what comes then is not waited for."""
+        self.tell(Phase.END)
+        try:
+            return (yield)
+        finally:
+            self.tell(Phase.ORDERS)

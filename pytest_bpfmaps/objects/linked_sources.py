@@ -1,0 +1,218 @@
+"""Which source of an object that was linked of several a name means.
+
+Two sources may each have their own ``struct event``, and their own ``static`` variable of one name. An object
+that was linked here has its inputs at hand, which tell. Of any other it is told by what programs do: the file
+of the function that refers to a variable, and how many bytes go into a buffer.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter, defaultdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps.btf import Codecs, Kind
+from pytest_bpfmaps.btf.dwarf import read_local_types
+from pytest_bpfmaps.btf.line_info import SourceLine, source_lines
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.compiler.linker import linked_inputs
+from pytest_bpfmaps.elf.editor import RELOCATION, SHF_EXECINSTR, SHT_REL, STT_FUNC, Elf, Section, Symbol
+from pytest_bpfmaps.errors import AmbiguousNameError, NameLookupError
+from pytest_bpfmaps.kernel.btf import parse_codecs
+from pytest_bpfmaps.objects.buffer_sizes import sizes_by_map
+
+
+class Sources:
+    """What the sources of the object at `path` have; everything is read when it is asked for."""
+
+    def __init__(self, path: Path, codecs: Codecs | None) -> None:
+        self._path = path
+        self._codecs = codecs
+
+    def codecs_for(self, map_name: str) -> Codecs | None:
+        """The object's codecs, which find structs by name as the sources that use the map mean them."""
+        return None if self._codecs is None else _ScopedCodecs(self._codecs, self, map_name)
+
+    # structs
+
+    def struct(self, name: str, map_name: str) -> StructCodec | None:
+        """The struct that `name` means for records of a map; None where the object has no choice of several.
+
+        ``a.event`` is that of the source a.bpf.c. Raises `NameLookupError` when it may be any of several.
+        """
+        return self._of_inputs(name, map_name) if self._inputs else self._by_size(name, map_name)
+
+    @cached_property
+    def _inputs(self) -> dict[str, _Input]:
+        """By the sources' names without suffix."""
+        paths = linked_inputs(self._path)
+        names = [path.name.split(".")[0] for path in paths]
+        return {
+            name if names.count(name) == 1 else f"{name}#{i}": _Input(path)
+            for i, (name, path) in enumerate(zip(names, paths, strict=True), 1)
+        }
+
+    def _of_inputs(self, name: str, map_name: str) -> StructCodec | None:
+        source, _, rest = name.partition(".")
+        if rest and source in self._inputs:
+            found = self._inputs[source].struct(rest)
+            if found is None:
+                raise NameLookupError(f"no struct {rest!r}", on=f"in {source} of {self._path.name}")
+            return found
+        using = {n: i for n, i in self._inputs.items() if map_name in i.symbols} or self._inputs
+        found_in = {n: codec for n, i in using.items() if (codec := i.struct(name))}
+        found_in = found_in or {n: codec for n, i in self._inputs.items() if (codec := i.struct(name))}
+        if len({_layout(codec) for codec in found_in.values()}) > 1:
+            raise _ambiguous(name, map_name, found_in, f"capture({next(iter(found_in)) + '.' + name!r})")
+        return next(iter(found_in.values()), None)
+
+    def _by_size(self, name: str, map_name: str) -> StructCodec | None:
+        assert self._codecs is not None
+        kinds = (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF)
+        ids = [t.id for t in self._codecs.btf if t.name == name and t.kind in kinds]
+        if len(ids) < 2:
+            return None
+        codecs = [codec for i in ids if isinstance(codec := self._codecs.get(i), StructCodec)]
+        different = {_layout(codec): codec for codec in codecs}
+        if len(different) < 2:
+            return None
+        used = sizes_by_map(self._path).get(map_name, set())
+        fitting = [codec for codec in different.values() if codec.size in used]
+        if len(fitting) == 1:
+            return fitting[0]
+        several = {f"{codec.size} bytes": codec for codec in different.values()}
+        raise _ambiguous(name, map_name, several, None)
+
+    # variables
+
+    def of_variables(self, section: str, name: str, places: list[tuple[int, int]]) -> list[str]:
+        """The sources, without suffix, of several variables of one name, each at (offset, size) of a section.
+
+        The empty string where that is not known.
+        """
+        having = [n for n, one in self._inputs.items() if name in one.variables(section)]
+        if len(having) == len(places):  # the linker puts the inputs' sections one behind the other
+            return having
+        uses = self._uses.get(section, [])
+        return [
+            next((source for at, source in uses if start <= at < start + size), "") for start, size in places
+        ]
+
+    @cached_property
+    def _uses(self) -> dict[str, list[tuple[int, str]]]:
+        """By section: offsets, and the source of the function that refers to what is there."""
+        try:
+            return _uses_of(self._path)
+        except (OSError, ValueError, LookupError, struct.error):
+            return {}
+
+
+def _uses_of(path: Path) -> dict[str, list[tuple[int, str]]]:
+    elf = Elf(path.read_bytes())
+    symbols, lines = elf.symbols(), source_lines(path)
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for table in elf.sections:
+        if table.type != SHT_REL or not elf.sections[table.info].flags & SHF_EXECINSTR:
+            continue
+        program = elf.sections[table.info]
+        code = elf.content(program)
+        for at, info in RELOCATION.iter_unpack(elf.content(table)):
+            symbol = symbols[info >> 32]
+            source = _source_at(symbols, lines, program, at)
+            if source and 0 < symbol.section < len(elf.sections):
+                (addend,) = struct.unpack_from("=i", code, at + 4)
+                found[elf.sections[symbol.section].name].append((symbol.value + addend, source))
+    return found
+
+
+def _source_at(symbols: list[Symbol], lines: list[SourceLine], program: Section, at: int) -> str:
+    """The source, without suffix, of the function that has the instruction at an offset of a section.
+
+    Lines of inlined functions are of headers or of the same source, so the commonest C file is it.
+    """
+    of_section = [s for s in symbols if s.section == program.index and s.type == STT_FUNC]
+    function = next((s for s in of_section if s.value <= at < s.value + s.size), None)
+    if function is None:
+        return ""
+    end = function.value + function.size
+    files = Counter(
+        line.file
+        for line in lines
+        if line.section == program.name and function.value <= line.offset < end and line.file.endswith(".c")
+    )
+    return Path(files.most_common(1)[0][0]).name.split(".")[0] if files else ""
+
+
+class _Input:
+    """One of the objects that were linked."""
+
+    def __init__(self, path: Path) -> None:
+        self._elf = Elf(path.read_bytes())
+        self._path = path
+
+    @cached_property
+    def symbols(self) -> set[str]:
+        """The names that it defines or refers to."""
+        return {symbol.name for symbol in self._elf.symbols()}
+
+    @cached_property
+    def codecs(self) -> Codecs | None:
+        """For its own types, those of local variables among them."""
+        section = self._elf.section(".BTF")
+        if section is None:
+            return None
+
+        def local() -> Codecs | None:
+            raw = read_local_types(self._path)
+            return parse_codecs(raw) if raw else None
+
+        return parse_codecs(self._elf.content(section)).with_more(local)
+
+    def struct(self, name: str) -> StructCodec | None:
+        """Its struct of that name, if it has one."""
+        try:
+            return self.codecs.struct(name) if self.codecs else None
+        except NameLookupError:
+            return None
+
+    def variables(self, section: str) -> list[str]:
+        """The names of the variables that it puts into a data section."""
+        datasec = self.codecs.btf.find(section, Kind.DATASEC) if self.codecs else None
+        return [v.name for v in datasec.variables()] if datasec else []
+
+
+class _ScopedCodecs(Codecs):
+    """Codecs that ask a map's sources before they take the first struct of a name."""
+
+    def __init__(self, base: Codecs, sources: Sources, map_name: str) -> None:
+        super().__init__(base.btf, base._more)
+        self._made = base._made
+        self._sources = sources
+        self._map_name = map_name
+
+    def struct(self, name: str) -> StructCodec:
+        bare = name.removeprefix("struct ").removeprefix("union ")
+        return self._sources.struct(bare, self._map_name) or super().struct(name)
+
+
+def _layout(codec: StructCodec) -> tuple[Any, ...]:
+    fields = tuple((f.name, f.offset, f.codec.name, f.codec.size) for f in codec.by_name.values())
+    return codec.size, fields
+
+
+def _ambiguous(
+    name: str, map_name: str, found: dict[str, StructCodec], example: str | None
+) -> AmbiguousNameError:
+    listed = "; ".join(f"{where}: {{{', '.join(codec.by_name)}}}" for where, codec in found.items())
+    return AmbiguousNameError(
+        f"several structs are called {name!r}",
+        on=f"for records of map {map_name!r}",
+        why=listed,
+        fix=f"say whose it is: {example}"
+        if example
+        else 'load the sources together, bpf.load(["a.bpf.c", "b.bpf.c"]), and say whose it is: "a.'
+        + name
+        + '"',
+    )

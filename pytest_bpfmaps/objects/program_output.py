@@ -1,0 +1,74 @@
+"""What programs of one `bpf` fixture print: collected for the test, and for the report when it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+from pytest_bpfmaps.compiler.portability import tell
+from pytest_bpfmaps.errors import BpfError, UnsupportedError
+from pytest_bpfmaps.events.printk import Printk, PrintkLog
+from pytest_bpfmaps.objects.opened import OpenedObject
+from pytest_bpfmaps.objects.repairs import refused_formats
+from pytest_bpfmaps.programs.program import Program
+
+_FORMAT = re.compile(r"\._{3,4}fmt(?:\.\d+)?$")  # what bpf_printk calls its variables
+
+
+class Output:
+    """Listens from when an object with ``bpf_printk`` is opened; before that it costs nothing."""
+
+    def __init__(self) -> None:
+        self._log: PrintkLog | None = None
+        self._reported = 0
+        self._programs: list[Program] = []
+
+    def listen(self, opened: OpenedObject) -> None:
+        """Collects what this object's programs print, where the kernel lets us.
+
+        A format that the kernel refuses is a `PortabilityWarning`.
+        """
+        formats = [opened.globals[name] for name in opened.globals if _FORMAT.search(name)]
+        if formats:
+            tell(refused_formats(opened.path, opened.name, formats))
+            with contextlib.suppress(UnsupportedError):
+                self._open().add_formats(formats)
+
+    def watch(self, programs: list[Program]) -> None:
+        """Looks at the streams of these programs too."""
+        self._programs += programs
+
+    def printk(self) -> Printk:
+        """The lines from now on. Raises `UnsupportedError`."""
+        return Printk(self._open())
+
+    def begin(self) -> None:
+        """What was printed until now is none of the next test's."""
+        if self._log is not None:
+            self._log.drain()
+            self._reported = len(self._log.lines)
+
+    def sections(self) -> list[tuple[str, str]]:
+        """Title and text of what was printed, for a report."""
+        found = []
+        if self._log is not None:
+            self._log.drain()
+            lines = self._log.lines[self._reported :]
+            self._reported = len(self._log.lines)
+            if lines:
+                found.append(("Captured bpf_printk", "\n".join(f"{x.comm}-{x.pid}: {x}" for x in lines)))
+        for program in self._programs:
+            with contextlib.suppress(BpfError):  # closed, or a kernel without streams
+                streams = {"stdout": program.stdout, "stderr": program.stderr}
+                found += [(f"Captured {n} of {program}", text) for n, text in streams.items() if text]
+        return found
+
+    def close(self) -> None:
+        """Safe to call again."""
+        if self._log is not None:
+            self._log.close()
+
+    def _open(self) -> PrintkLog:
+        if self._log is None:
+            self._log = PrintkLog()
+        return self._log

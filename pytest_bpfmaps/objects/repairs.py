@@ -1,0 +1,72 @@
+"""What an object has that libbpf would refuse, and that is mended here: where it stands, what to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from pytest_bpfmaps.compiler.portability import Finding
+from pytest_bpfmaps.events.printk_formats import refused_conversion
+from pytest_bpfmaps.kernel.release import release
+from pytest_bpfmaps.libbpf import ffi, lib, version
+from pytest_bpfmaps.maps import MapType
+from pytest_bpfmaps.objects.diagnosis.source_lines import Line, format_line, map_line, section_line
+from pytest_bpfmaps.objects.map_spec import MapSpec
+from pytest_bpfmaps.programs.program import ProgramSpec
+
+_SPELLINGS = {
+    MapType.RINGBUF: 'leave it out, and name the records\' struct in the test: capture("event")',
+    MapType.USER_RINGBUF: 'leave it out, and name the records\' struct in the test: send(value, "command")',
+    MapType.PERF_EVENT_ARRAY: "write __uint(key_size, sizeof(int)) and __uint(value_size, sizeof(int)), and "
+    'name the records\' struct in the test: capture("event")',
+}
+
+
+def mended(
+    path: Path, name: str, maps: Iterable[MapSpec], programs: Iterable[ProgramSpec], legacy: Iterable[str]
+) -> Iterator[Finding]:
+    """The findings of the object at `path`, called `name`; `legacy` names its legacy maps."""
+    for each in legacy:
+        what = f"map {each!r} is a legacy definition, which libbpf 1.0 and later refuse"
+        spelling = f'write struct {{ __uint(type, …); __type(key, …); … }} {each} SEC(".maps")'
+        yield _at(map_line(path, each), path, name, what, spelling)
+    for spec in maps:
+        if spec._refused:
+            what = f"map {spec.name!r} declares {' and '.join(spec._refused)}, which libbpf and the kernel "
+            what += f"refuse of type {spec.type} (EINVAL)"
+            yield _at(map_line(path, spec.name), path, name, what, _SPELLINGS[MapType(spec.type)])
+        if spec.type == MapType.ARENA and lib.libbpf_bpf_map_type_str(MapType.ARENA) == ffi.NULL:
+            known = "libbpf {}.{}".format(*version())
+            what = f"map {spec.name!r} is an arena, which {known} does not map, so that no program loads"
+            yield _at(map_line(path, spec.name), path, name, what, "use libbpf 1.4 or later")
+    for program in programs:
+        if program._taught:
+            line = section_line(path, program.section)
+            yield _at(line, path, name, *program._taught)
+
+
+def unknown_members(path: Path, name: str, members: Mapping[str, Iterable[str]]) -> Iterator[Finding]:
+    """The findings for members of struct_ops structs, by map, that this kernel lacks and that are zero."""
+    for each, unknown in members.items():
+        what = (
+            "libbpf {}.{}".format(*version()) + f" refuses map {each!r} on Linux {release()}, whose struct "
+        )
+        what += f"lacks {', '.join(unknown)} (which are zero)"
+        spelling = "use libbpf 1.5 or later, or declare the struct yourself with the members that you set"
+        yield _at(map_line(path, each), path, name, what, spelling)
+
+
+def refused_formats(path: Path, name: str, formats: Iterable[str]) -> Iterator[Finding]:
+    """The findings for formats of ``bpf_printk`` that this kernel refuses, so that nothing is printed."""
+    for format in formats:
+        if conversion := refused_conversion(format):
+            what = f"bpf_printk() prints nothing: Linux {release()} refuses {conversion!r} in its format"
+            spelling = "take %d, %i, %u, %x, %ld, %lld, %llu, %p or %s; BPF has no floating point"
+            yield _at(format_line(path, conversion), path, name, what, spelling)
+
+
+def _at(line: Line | None, path: Path, name: str, what: str, spelling: str) -> Finding:
+    """Without its source the object's own file has to do, or what the source is called."""
+    if line is None:
+        return Finding(str(path) if path.name == name else name, 0, what, spelling)
+    return Finding(str(line.file), line.number, what, spelling)

@@ -1,0 +1,277 @@
+"""Global variables of a program: ``const volatile``, ``.data``, ``.bss``, as attributes and items.
+
+Before the load their bytes are in libbpf's memory, afterwards in maps that this process shares with the
+kernel, so that reading and writing is plain memory access and no update of a program is overwritten. Sections
+that can't be shared are looked up and updated as a whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_bpfmaps.btf import Codec, Codecs, Kind
+from pytest_bpfmaps.btf.special_fields import LOCKS, is_kernel_field, kernel_fields
+from pytest_bpfmaps.errors import (
+    ENOTSUPP,
+    AmbiguousNameError,
+    ClosedError,
+    MapError,
+    NameLookupError,
+    UnsupportedError,
+    closest,
+)
+from pytest_bpfmaps.kernel.map_flags import BPF_F_LOCK
+from pytest_bpfmaps.libbpf import check, ffi, lib
+from pytest_bpfmaps.libbpf.calls import reason
+
+_READ_ONLY = (".rodata", ".kconfig")
+_FIRST = ffi.new("uint32_t *", 0)  # a section is an array of one element
+
+
+class Section:
+    """The bytes of one data section; `name` is the ELF section's, ``.bss`` for example.
+
+    `kept` are the kernel's own types in it, such as ``bpf_spin_lock``; `hidden` variables are of such a type.
+    """
+
+    def __init__(self, name: str, handle: Any) -> None:
+        self.name = name
+        self.kept: set[str] = set()
+        self.hidden: set[str] = set()
+        self._handle = handle  # struct bpf_map *
+        self._shared: mmap.mmap | None = None
+        self._mappable = True
+        self.loaded = False
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nobody may write it once it is loaded."""
+        return self.name.startswith(_READ_ONLY)
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from `start` to `end`."""
+        memory = self._memory()
+        return bytes((self._lookup() if memory is None else memory)[start:end])
+
+    def write(self, start: int, raw: bytes) -> None:
+        """Writes bytes at `start`.
+
+        Where the section can't be mapped, all of it is read and written: what a program changes in between
+        is undone. The kernel does that under the section's ``bpf_spin_lock`` when it has one.
+        """
+        memory = self._memory()
+        if memory is not None:
+            memory[start : start + len(raw)] = raw
+            return
+        holds = self.kept - LOCKS
+        if holds:
+            raise UnsupportedError(
+                "cannot set a variable",
+                on=f"of section {self.name}",
+                why="the kernel writes the whole section, and frees what is in its "
+                + ", ".join(sorted(holds)),
+                fix="set it before the load: bpf.load(…, globals={…}), or give it a section of its own",
+                errno=errno.EOPNOTSUPP,
+            )
+        value = bytearray(self._lookup())
+        value[start : start + len(raw)] = raw
+        result = lib.bpf_map_update_elem(self._fd, _FIRST, ffi.from_buffer(value), self._flags)
+        check(result, MapError, "cannot set the variables of", on=f"section {self.name}")
+
+    @property
+    def _fd(self) -> int:
+        return int(lib.bpf_map__fd(self._handle))
+
+    @property
+    def _flags(self) -> int:
+        return BPF_F_LOCK if "bpf_spin_lock" in self.kept else 0
+
+    def _lookup(self) -> bytearray:
+        value = bytearray(lib.bpf_map__value_size(self._handle))
+        result = lib.bpf_map_lookup_elem_flags(self._fd, _FIRST, ffi.from_buffer(value), self._flags)
+        check(result, MapError, "cannot read the variables of", on=f"section {self.name}")
+        return value
+
+    def _memory(self) -> Any:
+        """A buffer over the section's bytes; None where the kernel does not let it be mapped."""
+        if not self.loaded:
+            return self._initial()
+        if self._shared is None and self._mappable:
+            self._shared = self._share()
+        return self._shared
+
+    def _share(self) -> mmap.mmap | None:
+        """Maps the loaded section into this process (``BPF_F_MMAPABLE``, Linux 5.5, commit fc9702273e2e).
+
+        libbpf does not ask for that where all variables are static, ``bpf_printk`` formats for example; the
+        kernel refuses it where the section has locks, lists or kptrs.
+        """
+        size = -(-lib.bpf_map__value_size(self._handle) // mmap.PAGESIZE) * mmap.PAGESIZE
+        access = mmap.PROT_READ if self.read_only else mmap.PROT_READ | mmap.PROT_WRITE
+        try:
+            return mmap.mmap(self._fd, size, mmap.MAP_SHARED, access)
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, ENOTSUPP, errno.EOPNOTSUPP):
+                raise MapError(
+                    "cannot map the variables of",
+                    on=f"section {self.name}",
+                    why=reason(e.errno or 0),
+                    errno=e.errno,
+                ) from e
+        self._mappable = False
+        return None
+
+    def _initial(self) -> Any:
+        size = ffi.new("size_t *")
+        address = lib.bpf_map__initial_value(self._handle, size)
+        if address == ffi.NULL:
+            why = "this kernel has no use for them, or the section is not loaded"
+            raise MapError("cannot reach the variables of", on=f"section {self.name}", why=why)
+        return ffi.buffer(address, size[0])
+
+    def close(self) -> None:
+        """Unmaps it. Safe to call again."""
+        if self._shared is not None:
+            self._shared.close()
+
+
+Origins = Callable[[str, str, list[tuple[int, int]]], list[str]]
+"""From a section, a name, and (offset, size) of its variables of that name, to the sources of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    section: Section
+    offset: int
+    codec: Codec
+
+
+class Globals:
+    """The object's global variables; ``g.x``, ``g["x"]``, ``g.x = 3``, iterable by name.
+
+    Any C name works, ``_state`` too; only Python's own between double underscores need the item. Several
+    variables of one name, of sources that were linked, are ``g["a.x"]`` and ``g["b.x"]``; `origins` tells the
+    sources of such a name's variables in a section.
+    """
+
+    def __init__(
+        self, on: str, sections: list[Section], codecs: Codecs | None, origins: Origins | None = None
+    ) -> None:
+        object.__setattr__(self, "_Globals__on", on)
+        object.__setattr__(self, "_Globals__state", "opened")
+        object.__setattr__(self, "_Globals__sections", sections)
+        object.__setattr__(
+            self, "_Globals__variables", _find_variables(sections, codecs, origins) if codecs else {}
+        )
+
+    def __getitem__(self, name: str) -> Any:
+        variable = self.__find(name, "read")
+        return variable.codec.decode(variable.section.read(variable.offset, _end(variable)))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        variable = self.__find(name, "set")
+        if self.__state == "loaded" and variable.section.read_only:
+            raise MapError(
+                f"cannot set {name!r}",
+                on=f"of {self.__on}",
+                why=f"it is in {variable.section.name}, which the kernel froze when the object was loaded",
+                fix=f"set it before: bpf.load(…, globals={{{name!r}: {value!r}}})",
+                errno=errno.EPERM,
+            )
+        raw = variable.codec.encode(value, f"global {name!r}")
+        variable.section.write(variable.offset, raw)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name not in self:
+            raise AttributeError(name)
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.__variables
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__variables)
+
+    def __len__(self) -> int:
+        return len(self.__variables)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.__variables]
+
+    def __repr__(self) -> str:
+        return f"<globals of {self.__on}: {', '.join(self.__variables) or 'none'}>"
+
+    def __find(self, name: str, verb: str) -> _Variable:
+        if self.__state == "closed":
+            raise ClosedError(f"cannot {verb} {name!r}", on=f"of {self.__on}", why="the object is closed")
+        found: _Variable | None = self.__variables.get(name)
+        if found is None:
+            same = [known for known in self.__variables if known.endswith(f".{name}")]
+            if len(same) > 1:
+                raise AmbiguousNameError(
+                    f"several global variables are called {name!r}",
+                    on=f"in {self.__on}",
+                    why="sources that were linked have each their own",
+                    fix="say whose it is: " + " or ".join(f"globals[{known!r}]" for known in same),
+                )
+            kept = any(name in section.hidden for section in self.__sections)
+            raise NameLookupError(
+                f"no global variable {name!r}",
+                on=f"in {self.__on}",
+                why="the kernel keeps it to itself" if kept else None,
+                fix=None if kept else closest(name, self.__variables),
+            )
+        return found
+
+
+def enter(variables: Globals, state: str) -> None:
+    """Has variables follow their object's phase: ``opened``, ``loaded``, ``closed``."""
+    object.__setattr__(variables, "_Globals__state", state)
+    for section in vars(variables)["_Globals__sections"]:
+        section.loaded = state == "loaded"
+        if state == "closed":
+            section.close()
+
+
+def _end(variable: _Variable) -> int:
+    return variable.offset + variable.codec.size
+
+
+def _find_variables(sections: list[Section], codecs: Codecs, origins: Origins | None) -> dict[str, _Variable]:
+    by_name = {t.name: t for t in codecs.btf if t.kind is Kind.DATASEC}
+    found: dict[str, list[_Variable]] = {}
+    for section in sections:
+        datasec = by_name.get(section.name)
+        for v in datasec.variables() if datasec else ():
+            section.kept |= kernel_fields(codecs.btf, v.type_id)
+            if is_kernel_field(codecs.btf, v.type_id):
+                section.hidden.add(v.name)
+            else:
+                variable = _Variable(section, v.offset, codecs.get(v.type_id))
+                found.setdefault(v.name, []).append(variable)
+    made: dict[str, _Variable] = {}
+    for name, same in found.items():
+        names = [name] if len(same) == 1 else _tell_apart(name, same, origins)
+        made.update(zip(names, same, strict=True))
+    return made
+
+
+def _tell_apart(name: str, same: list[_Variable], origins: Origins | None) -> list[str]:
+    """Names for variables of one name: by the source, else by the place in the section."""
+    names = [f"{v.section.name}+{v.offset}.{name}" for v in same]
+    for section in dict.fromkeys(v.section for v in same) if origins else ():
+        assert origins is not None
+        here = sorted((v.offset, i) for i, v in enumerate(same) if v.section is section)
+        places = [(offset, same[i].codec.size) for offset, i in here]
+        sources = origins(section.name, name, places)
+        for (_, i), source in zip(here, sources, strict=True):
+            if source and sources.count(source) == 1:
+                names[i] = f"{source}.{name}"
+    return names if len(set(names)) == len(names) else [f"{n}#{i}" for i, n in enumerate(names)]

@@ -1,0 +1,242 @@
+"""Programs of an object: before and after it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pytest_bpfmaps.attach.dispatch import attach_program
+from pytest_bpfmaps.attach.links import Link
+from pytest_bpfmaps.attach.section_targets import teach_unknown
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.errors import ClosedError, LoadError, NameLookupError, closest
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.run_counts import LOADED
+from pytest_bpfmaps.libbpf import check, ffi, lib, to_str
+from pytest_bpfmaps.maps.pins import Pins
+from pytest_bpfmaps.programs.context import context_codec, return_codec
+from pytest_bpfmaps.programs.prog_run import Runnable, RunResult, run_program
+from pytest_bpfmaps.programs.streams import Streams
+
+_SETTINGS = ("type", "expected_attach_type", "flags", "autoload")
+
+
+@cache
+def attach_types() -> list[str]:
+    """libbpf's names of ``enum bpf_attach_type``, each at its number."""
+    names: list[str] = []
+    while name := to_str(lib.libbpf_bpf_attach_type_str(len(names))):
+        names.append(name)
+    return names
+
+
+class ProgramSpec:
+    """A program of an object that is opened and not loaded yet."""
+
+    def __init__(self, handle: Any) -> None:
+        self._taught = teach_unknown(handle)
+        self._handle = handle
+        self.name = to_str(lib.bpf_program__name(handle))
+        self.section = to_str(lib.bpf_program__section_name(handle))
+
+    @property
+    def type(self) -> ProgramType | int:
+        """Its ``enum bpf_prog_type``, from the section's name; can be set, by number or name (``"xdp"``)."""
+        return ProgramType.from_number(lib.bpf_program__type(self._handle))
+
+    @type.setter
+    def type(self, wanted: ProgramType | int | str) -> None:
+        number = ProgramType.from_name(wanted) if isinstance(wanted, str) else wanted
+        if number is None:
+            known = map(str, ProgramType)
+            raise NameLookupError("no program type", on=repr(wanted), fix=closest(str(wanted), known))
+        self._set("type", number)
+
+    @property
+    def expected_attach_type(self) -> str | int:
+        """Its ``enum bpf_attach_type`` as libbpf names it, ``"xdp_devmap"``; can be set, also by number."""
+        number = int(lib.bpf_program__expected_attach_type(self._handle))
+        return to_str(lib.libbpf_bpf_attach_type_str(number)) or number
+
+    @expected_attach_type.setter
+    def expected_attach_type(self, wanted: str | int) -> None:
+        if isinstance(wanted, str):
+            names = attach_types()
+            name = wanted.lower().removeprefix("bpf_")
+            if name not in names:
+                raise NameLookupError("no attach type", on=repr(wanted), fix=closest(name, names))
+            wanted = names.index(name)
+        self._set("expected_attach_type", wanted)
+
+    @property
+    def flags(self) -> int:
+        """``BPF_F_*`` of the load, ``BPF_F_SLEEPABLE`` for example; can be set."""
+        return int(lib.bpf_program__flags(self._handle))
+
+    @flags.setter
+    def flags(self, flags: int) -> None:
+        self._set("flags", flags)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Sets `type`, `expected_attach_type`, `flags`, `autoload` by name.
+
+        Raises `NameLookupError` for another name, `LoadError` for what libbpf refuses.
+        """
+        for name, value in settings.items():
+            if name not in _SETTINGS:
+                raise NameLookupError("no setting", on=f"{name!r} of {self}", fix=closest(name, _SETTINGS))
+            setattr(self, name, value)
+
+    def _set(self, name: str, value: int) -> None:
+        """By libbpf's function of that name."""
+        what, on = f"cannot set {name}={value}", f"of {self}"
+        check(getattr(lib, f"bpf_program__set_{name}")(self._handle, value), LoadError, what, on=on)
+
+    @property
+    def autoload(self) -> bool:
+        """Whether loading the object loads this program."""
+        return bool(lib.bpf_program__autoload(self._handle))
+
+    @autoload.setter
+    def autoload(self, wanted: bool) -> None:
+        self._set("autoload", wanted)
+
+    def set_attach_target(self, function: str, target: Program | None = None) -> None:
+        """Fixes what it is loaded for: a function of the kernel, or of the loaded program `target`.
+
+        For fentry, fexit and fmod_ret, LSM, tp_btf, and freplace, which has no other way to say it. Raises
+        `LoadError` with errno.
+        """
+        check(
+            lib.bpf_program__set_attach_target(self._handle, target.fd if target else 0, function.encode()),
+            LoadError,
+            f"cannot set the target {function!r} of",
+            on=str(self),
+        )
+
+    def __repr__(self) -> str:
+        return f"<program {self.name!r} ({self.section})>"
+
+    def __str__(self) -> str:
+        return f"program {self.name!r} ({self.section})"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierStats:
+    """What the verifier said of a program that it accepted.
+
+    `instructions` it processed (None before Linux 5.16, commit aba64c7da983); `log` as far as asked for.
+    """
+
+    instructions: int | None
+    log: str
+
+
+class Program:
+    """A program in the kernel."""
+
+    def __init__(self, handle: Any, links: list[Link], codecs: Codecs | None = None) -> None:
+        self._handle = handle
+        self._links = links
+        self._codecs = codecs  # of its object, which say what its context is
+        self.name = to_str(lib.bpf_program__name(handle))
+        self.section = to_str(lib.bpf_program__section_name(handle))
+        self.type: ProgramType | int = ProgramType.from_number(lib.bpf_program__type(handle))
+        self._closed = False
+        self._pins: Pins | None = None  # of the fixture that it came from
+        self._streams = Streams()
+        LOADED.add(self)
+
+    @property
+    def attached(self) -> bool:
+        """Whether a link of it is open."""
+        mine = str(self)
+        return any(link._on == mine and link._is_open() for link in self._links)
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor. Raises `ClosedError` after its object is closed."""
+        return int(lib.bpf_program__fd(self._open()))
+
+    @property
+    def id(self) -> int:
+        """The kernel's id for it, as ``bpftool prog list`` shows."""
+        return int(self._info().id)
+
+    @property
+    def run_count(self) -> int:
+        """How often it ran, while the kernel's statistics are on (``kernel.bpf_stats_enabled``)."""
+        return int(self._info().run_cnt)
+
+    @property
+    def verifier(self) -> VerifierStats:
+        """What the verifier said of it."""
+        return VerifierStats(int(self._info().verified_insns) or None, "")
+
+    @property
+    def stdout(self) -> str:
+        """All that it wrote with ``bpf_stream_printk(BPF_STDOUT, …)``.
+
+        Raises `UnsupportedError` before Linux 6.17.
+        """
+        return self._streams.read("stdout", self.fd, str(self))
+
+    @property
+    def stderr(self) -> str:
+        """All that it, or the kernel about it, wrote to its stderr; as `stdout`."""
+        return self._streams.read("stderr", self.fd, str(self))
+
+    def attach(self, **target: Any) -> Link:
+        """Attaches it, by default where its section's name says. See `attach_program` for the targets."""
+        link = attach_program(self._open(), str(self), self.section, self.type, target)
+        link._belongs_to(self.fd, self._pins)
+        self._links.append(link)
+        return link
+
+    def run(
+        self, data: Any = b"", ctx: Any = None, repeat: int = 1, cpu: int | None = None, *, live: bool = False
+    ) -> RunResult:
+        """Runs it without an event, on a packet or a context: ``BPF_PROG_TEST_RUN`` (Linux 4.12).
+
+        `data` is bytes, or anything that `bytes()` takes, a Scapy packet for example. `ctx` is the context:
+        a mapping of its fields (``{"mark": 7}`` of a ``__sk_buff``; the others are zero), the struct that the
+        program's parameter points to, 64-bit numbers for a raw tracepoint, or bytes. `cpu` is where it runs.
+        With `live`, XDP's packets go where its verdicts say (Linux 5.18, commit b530e9e1063e).
+
+        Minimum kernels: Linux 5.15 for an XDP context, 5.13 for sk_lookup, 5.14 for syscall programs, 5.10
+        for raw tracepoints. Raises `UnsupportedError` where the kernel can't run this type that way,
+        `LoadError` for other refusals, `MapValueError` for a field that the context has not.
+        """
+        codec = context_codec(self.type, self.name, self._codecs)
+        returns = return_codec(self.name, self._codecs)
+        program = Runnable(self.fd, self.type, codec, returns, str(self))
+        return run_program(program, data, ctx, repeat, cpu, live=live)
+
+    def __repr__(self) -> str:
+        return f"<program {self.name!r} ({self.section})>"
+
+    def __str__(self) -> str:
+        return f"program {self.name!r} ({self.section})"
+
+    # inside
+
+    def _info(self) -> Any:
+        info = ffi.new("struct bpf_prog_info *")
+        size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_prog_info"))
+        check(
+            lib.bpf_obj_get_info_by_fd(self.fd, info, size),
+            LoadError,
+            "cannot read the info of",
+            on=str(self),
+        )
+        return info
+
+    def _open(self) -> Any:
+        if self._closed:
+            raise ClosedError("cannot use", on=str(self), why="its object is closed")
+        return self._handle
+
+    def _close(self) -> None:
+        self._closed = True

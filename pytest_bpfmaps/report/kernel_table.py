@@ -1,0 +1,177 @@
+"""What a run on several kernels tells at its end: a table of test files by kernel, and what ran on none."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Generator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, MISSING_PROPERTY, chosen, without_kernel
+
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+_SHORT = {PASSED: "", FAILED: "F", SKIPPED: "s"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the options and their twins in the configuration file."""
+    text = "write the table of test files by kernel to FILE: as JSON (.json), else appended as Markdown"
+    parser.getgroup("bpfmaps").addoption("--bpf-summary", metavar="FILE", default=None, help=text + ".")
+    parser.addini("bpf_summary", text, type="string", default="")
+    parser.addini(
+        "bpf_allow_never_ran",
+        "tests (globs of their ids, without the kernel) that may lack what they need on every chosen kernel",
+        type="args",
+        default=[],
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count where reports come together."""
+    if not hasattr(config, "workerinput"):
+        table = KernelTable(config)
+        config.pluginmanager.register(table, "bpfmaps-kernels")
+        config.pluginmanager.register(LastLine(table), "bpfmaps-last-line")
+
+
+class KernelTable:
+    """Outcomes by kernel. It has something to say when tests were for more than one."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._outcomes: dict[str, dict[str, str]] = {}  # test without its kernel -> kernel -> outcome
+        self._unsupported: dict[str, set[str]] = {}  # test -> kernels that lack what it needs
+        self._seen: dict[str, None] = {}
+
+    @property
+    def kernels(self) -> list[str]:
+        """Those that tests were for, in the order in which they were chosen: guests answer in any."""
+        order = {kernel: place for place, kernel in enumerate(chosen(self._config))}
+        return sorted(self._seen, key=lambda kernel: order.get(kernel, len(order)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what became of a BPF test on a kernel; a failure of any part is one."""
+        properties = dict(report.user_properties)
+        kernel = str(properties.get(KERNEL_PROPERTY, ""))
+        if not kernel or (report.passed and report.when != "call"):
+            return
+        self._seen[kernel] = None
+        test = without_kernel(report.nodeid, kernel)
+        outcomes = self._outcomes.setdefault(test, {})
+        if outcomes.get(kernel) != FAILED:
+            outcomes[kernel] = FAILED if report.failed else SKIPPED if report.skipped else PASSED
+        if report.skipped and MISSING_PROPERTY in properties:
+            self._unsupported.setdefault(test, set()).add(kernel)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """A test that no kernel of several could run makes the run fail; write the summary."""
+        if self.never_ran() and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        path = self._config.getoption("bpf_summary") or self._config.getini("bpf_summary")
+        if path and self.kernels:
+            self._write(Path(path))
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print the table, of its sum alone with ``-q``, and the lines that need a person."""
+        if len(self.kernels) < 2:
+            return
+        rows = self.rows()
+        quiet = terminalreporter.verbosity < 0
+        terminalreporter.section("tests by kernel")
+        head = ["", *self.kernels]
+        shown = [head, *([] if quiet else rows), ["all", *map(_cell, self._sums())]]
+        widths = [max(len(row[i]) for row in shown) for i in range(len(head))]
+        for row in shown:
+            cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+            terminalreporter.line("  ".join(cells).rstrip())
+        for line in self.differences():
+            terminalreporter.line(line, yellow=True)
+        for test in self.never_ran():
+            terminalreporter.line(f"{test}: ran on no kernel, each lacks something it needs", red=True)
+
+    def rows(self) -> list[list[str]]:
+        """A file's path, and its counts on each kernel: ``12``, ``12 1F 2s``."""
+        counts = self._counts()
+        return [[file, *(_cell(counts[file][k]) for k in self.kernels)] for file in sorted(counts)]
+
+    def differences(self) -> list[str]:
+        """A line for each test that failed on a kernel and passed on another."""
+        lines, kernels = [], self.kernels
+        for test, outcomes in self._outcomes.items():
+            failed = [k for k in kernels if outcomes.get(k) == FAILED]
+            passed = [k for k in kernels if outcomes.get(k) == PASSED]
+            if failed and passed:
+                more = f" and on {', '.join(failed[1:])}" if failed[1:] else ""
+                lines.append(f"{test}: failed first on {failed[0]}{more}, passed on {', '.join(passed)}")
+        return lines
+
+    def never_ran(self) -> list[str]:
+        """Tests that no kernel of several has all for, without those that ``bpf_allow_never_ran`` names."""
+        if len(self.kernels) < 2:
+            return []
+        allowed = self._config.getini("bpf_allow_never_ran")
+        return [
+            test
+            for test, kernels in self._unsupported.items()
+            if set(self._outcomes[test]) == kernels and not any(fnmatchcase(test, p) for p in allowed)
+        ]
+
+    def _counts(self) -> dict[str, dict[str, Counter[str]]]:
+        counts: dict[str, dict[str, Counter[str]]] = {}
+        kernels = self.kernels
+        for test, outcomes in self._outcomes.items():
+            file = counts.setdefault(test.partition("::")[0], {k: Counter() for k in kernels})
+            for kernel, outcome in outcomes.items():
+                file[kernel][outcome] += 1
+        return counts
+
+    def _sums(self) -> list[Counter[str]]:
+        counts = self._counts()
+        return [sum((file[k] for file in counts.values()), Counter()) for k in self.kernels]
+
+    def _write(self, path: Path) -> None:
+        if path.suffix == ".json":
+            facts = {
+                "kernels": self.kernels,
+                "files": self._counts(),
+                "tests": self._outcomes,
+                "differences": self.differences(),
+                "never_ran": self.never_ran(),
+            }
+            path.write_text(json.dumps(facts, indent=1) + "\n")
+            return
+        rows = [["tests", *self.kernels], ["---"] * (len(self.kernels) + 1), *self.rows()]
+        lines = ["| " + " | ".join(cell or " " for cell in row) + " |" for row in rows]
+        lines += ["", *(f"- {line}" for line in self.differences())]
+        lines += [f"- {test}: ran on no kernel" for test in self.never_ran()]
+        with path.open("a") as file:  # as CI's step summary wants it
+            file.write("\n".join(lines) + "\n")
+
+
+class LastLine:
+    """Says at the end why a run has failed in which no test did."""
+
+    def __init__(self, table: KernelTable) -> None:
+        self._table = table
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
+        """Print it, after all that others print."""
+        result = yield
+        if count := len(self._table.never_ran()):
+            tests, them = ("a test", "it") if count == 1 else (f"{count} tests", "them")
+            terminalreporter.line(f"FAILED: {tests} ran on no kernel", red=True)
+            terminalreporter.line(
+                f"  -> add a kernel that has what is missing, or list {them} in bpf_allow_never_ran", red=True
+            )
+        return result
+
+
+def _cell(counts: Counter[str]) -> str:
+    """``12`` passed, ``1F`` failed, ``2s`` skipped."""
+    return " ".join(f"{counts[o]}{mark}" for o, mark in _SHORT.items() if counts[o]) or "-"

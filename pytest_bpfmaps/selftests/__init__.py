@@ -1,0 +1,1 @@
+"""Programs that carry their own expectations, by the rules of the kernel's tests."""

@@ -1,0 +1,172 @@
+"""What the rejected instruction and the registers say beyond the verifier's complaint."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_bpfmaps.verifier.advice import OF_LENGTH, Advice
+from pytest_bpfmaps.verifier.log import Rejection
+from pytest_bpfmaps.verifier.numbered_advice import advise_in_numbers, short_check
+
+_AFTER_RELEASE = Advice(
+    "the memory was given back before that: it is used after its release",
+    "move the use before bpf_ringbuf_submit() or whatever releases it",
+)
+_TWICE = Advice(
+    "what is submitted is no record any more: it was submitted or discarded before",
+    "submit or discard each record that was reserved exactly once",
+)
+_VARIABLE = Advice(
+    "the size has to be a number that is known when the program is compiled",
+    "reserve sizeof(struct …), or give a variable amount with bpf_ringbuf_output() or a dynptr",
+)
+_NO_PROGRAMS = Advice(
+    "bpf_tail_call() takes a program array, and that is another type of map",
+    "declare the map with __uint(type, BPF_MAP_TYPE_PROG_ARRAY), with keys and values of 4 bytes",
+)
+_FAR = Advice(
+    "the offset that was added to the packet pointer has no bound, so no comparison with data_end helps",
+    "bound it before it is added: offset &= 0x3fff; or if (offset > 1500) return …;",
+)
+_VARIABLE_OFFSET = Advice(
+    "the program touches packet bytes that it has not proven to be there",
+    "compare with data_end first, and bound what was added to the pointer before: offset &= 0x3fff;",
+)
+# by the instruction, and by the complaint; kernels put some of them in words that say little
+_CALLS = (
+    (r"call bpf_ringbuf_(?:submit|discard)\b", r"\btype=\S+ expected=", _TWICE),
+    (r"call bpf_ringbuf_reserve\b", r"is not a known constant|unbounded size", _VARIABLE),
+    (r"call bpf_tail_call\b", r"prog array|misconfigured verifier", _NO_PROGRAMS),
+)
+_OWNED = ("ringbuf_mem", "alloc_mem", "mem(ref", "mem(id", "sock", "tcp_sock", "ptr_", "trusted_ptr_")
+_RELEASES = re.compile(r"call bpf_(?:ringbuf_(?:submit|discard)|\w+_release)\b")
+_NOT_A_POINTER = re.compile(r"(R\d+) invalid mem access '(?:scalar|inv)'")
+_PACKET = re.compile(r"invalid access to packet.*\b(R\d+)\((id=0)?")
+_MOST = re.compile(r"\bumax(?:=smax)?(?:=\w+)*?=(0x[0-9a-f]+|\d+)")
+_MAX_PACKET_OFF = 0xFFFF
+
+
+def advise_closer(found: Rejection) -> Advice | None:
+    """What the instructions and registers say beyond the complaint; None when that is nothing."""
+    for call, complaint, advice in _CALLS:
+        if re.search(call, found.instruction) and re.search(complaint, found.text):
+            return advice
+    if _NO_RESULT.search(found.text) and not found.instruction.startswith("exit"):
+        return _EMPTY
+    if beyond := _BEYOND_STACK.search(found.text):
+        return _beyond_variable(found, int(beyond[1]), int(beyond[2]))
+    if found.instruction.startswith("call bpf_") and _LENGTH.search(found.text):
+        return OF_LENGTH
+    if told := (_in_global(found) if found.function else None) or advise_in_numbers(found):
+        return told
+    if found.acquired:
+        return _release_of(found.acquired.instruction)
+    if wrong := _NOT_A_POINTER.search(found.text):
+        if moved := _moved_packet(found, wrong[1]):
+            return moved
+        # without the state of registers, which old kernels don't show, a release that came before has to do
+        state = found.registers.get(wrong[1])
+        released = any(_RELEASES.search(s.instruction) for s in found.steps.values())
+        return _AFTER_RELEASE if released and (state or _OWNED[0]).startswith(_OWNED) else None
+    return _beyond_packet(found)
+
+
+def _beyond_packet(found: Rejection) -> Advice | None:
+    packet = _PACKET.search(found.text)
+    if packet is None:
+        return None
+    if short := short_check(found.text):
+        return short
+    most = _MOST.search(found.registers.get(packet[1], ""))
+    if most:
+        return _FAR if int(most[1], 0) > _MAX_PACKET_OFF else None
+    return None if packet[2] else _VARIABLE_OFFSET
+
+
+_LENGTH = re.compile(
+    r"unbounded memory access|R\d min value is negative|"
+    r"invalid access to map value, value_size=\d+ off=\d+ size=(?:\d{5,}|0)\b"
+)
+_NO_RESULT = re.compile(r"^R0 !read_ok", re.MULTILINE)
+_EMPTY = Advice(
+    "the result of a call is used that gives none",
+    "declare the function as it is, void, and don't use what it returns; or give the variable a value first",
+)
+_BEYOND_STACK = re.compile(r"stack (?:type )?(?:R\d+ )?off=(-\d+) (?:access_)?size=(\d+)")
+_OF_A_MAP = re.compile(r"call bpf_map_(?:lookup|update|delete|push|peek|pop)_\w+")
+
+
+def _beyond_variable(found: Rejection, offset: int, size: int) -> Advice | None:
+    """For a variable on the stack that is smaller than what a helper reads or writes there."""
+    if offset + size <= 0:
+        return None
+    why = f"the helper wants {size} bytes there, and the variable has no more than {-offset}"
+    if _OF_A_MAP.search(found.instruction):
+        return Advice(why, f"declare the variable with the type of the map's key, or value, of {size} bytes")
+    return Advice(why, "give the helper the size that the variable has, sizeof(variable), or make it larger")
+
+
+def _in_global(found: Rejection) -> Advice | None:
+    """For what a global function may not take for granted, which is verified by itself."""
+    alone = f"{found.function}() is a global function, which is verified by itself: "
+    static = "declare it static, so that the verifier follows it where it is called; or "
+    if re.search(r"invalid mem access 'mem_or_null'", found.text):
+        return Advice(
+            f"{alone}its pointer may be NULL there, whatever the callers give",
+            f"{static}check the pointer first, if (!pointer) return 0;, when it is to the stack or a map",
+        )
+    if size := re.search(r"\bmem_size=(\d+)\b", found.text):
+        return Advice(
+            f"{alone}its pointer is to {size[1]} bytes there, the size of the type that it points to",
+            f"{static}let it point to the whole: a struct, or an array, char (*text)[16]",
+        )
+    return None
+
+
+_MOVES = re.compile(
+    r"call (bpf_(?:skb_(?:pull_data|change_\w+|adjust_room|store_bytes|vlan_\w+)|clone_redirect|"
+    r"l[34]_csum_replace|xdp_adjust_\w+|msg_(?:pull|push|pop)_data|lwt_push_encap|sk_assign_tcp_reqsk))\b"
+)
+
+
+def _moved_packet(found: Rejection, register: str) -> Advice | None:
+    """For a packet's pointer that was read before a helper that may move the packet."""
+    calls = [m[1] for s in found.steps.values() if (m := _MOVES.search(s.instruction))]
+    state = found.registers.get(register, "")
+    if not calls or (state and not state.startswith(("pkt", "inv", "scalar"))):
+        return None
+    return Advice(
+        f"{calls[-1]}() may move the packet: pointers into it from before the call are void",
+        "read data and data_end again behind the call, and compare them again",
+    )
+
+
+# what releases, by what acquires
+_COUNTERPARTS = {
+    "bpf_ringbuf_reserve": "bpf_ringbuf_submit() or bpf_ringbuf_discard()",
+    "bpf_ringbuf_reserve_dynptr": "bpf_ringbuf_submit_dynptr() or bpf_ringbuf_discard_dynptr()",
+    "bpf_sk_lookup_tcp": "bpf_sk_release()",
+    "bpf_sk_lookup_udp": "bpf_sk_release()",
+    "bpf_skc_lookup_tcp": "bpf_sk_release()",
+    "bpf_task_acquire": "bpf_task_release()",
+    "bpf_task_from_pid": "bpf_task_release()",
+    "bpf_cgroup_acquire": "bpf_cgroup_release()",
+    "bpf_cgroup_from_id": "bpf_cgroup_release()",
+    "bpf_cpumask_create": "bpf_cpumask_release()",
+    "bpf_obj_new_impl": "bpf_obj_drop(), or put it into a list or tree,",
+    "bpf_kptr_xchg": "the kfunc that releases it",
+}
+
+
+def _release_of(call: str) -> Advice | None:
+    """For an instruction that acquired what is not released on some path; None for one that is not known."""
+    found = re.search(r"bpf_\w+", call)
+    counterpart = _COUNTERPARTS.get(found[0]) if found else None
+    if found and (iterator := re.fullmatch(r"(bpf_iter_\w+)_new", found[0])):
+        counterpart = f"{iterator[1]}_destroy()"
+    if found is None or counterpart is None:
+        return None
+    return Advice(
+        f"what {found[0]}() gave is not released on some path",
+        f"call {counterpart} on every path that leaves the program, the early returns too",
+    )

@@ -1,0 +1,1 @@
+"""Starting a guest: from a saved state, or through virtme-ng."""

@@ -1,0 +1,121 @@
+"""Starts a guest and waits until it is ready; where one way to start it fails, tries the next.
+
+A run still tests where QEMU, KVM or the disk has a fault: more slowly, and with a line that says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pytest_bpfmaps.errors import BpfError, VmBootError
+from pytest_bpfmaps.vm.boot.backends import AUTO, VIRTME, WARM, way
+from pytest_bpfmaps.vm.boot.boot_progress import MORE_TIME, wait_for_word
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
+from pytest_bpfmaps.vm.machine.architecture import architecture
+from pytest_bpfmaps.vm.machine.kvm import Verdict
+from pytest_bpfmaps.vm.machine.qemu import Machine, Shape, find_qemu
+from pytest_bpfmaps.vm.machine.qemu_features import features
+from pytest_bpfmaps.vm.protocol.rpc import Lines
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to start a guest: a name of `ways.MODULES`, and its shape."""
+
+    way: str
+    shape: Shape
+
+    def __str__(self) -> str:
+        speed = "with KVM" if self.shape.kvm else "emulated"
+        return f"{speed}, from a saved state" if self.way == WARM else f"{speed}, booted by virtme-ng"
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A guest that is ready: its machine, the wire to it, its kernel's release, how it was started.
+
+    `earlier` is why the usual way failed, if it did.
+    """
+
+    machine: Machine
+    control: Lines
+    release: str
+    attempt: Attempt
+    earlier: VmBootError | None = None
+
+    def note(self, kernel: Kernel) -> str | None:
+        """A line that says how it was started instead of as usual, and why."""
+        if self.earlier is None:
+            return None
+        return f"{kernel.name} is {self.attempt}, since the usual start failed: {self.earlier.why}"
+
+
+def check(name: str, arch: str) -> None:
+    """Raises VmError when this machine lacks a program that guests need which are started the way `name`."""
+    features(find_qemu(arch)).check(architecture(arch))
+    if name != AUTO:
+        way(name).check(arch)
+        return
+    try:
+        way(WARM).check(arch)
+    except VmBootError:  # the other way may do
+        way(VIRTME).check(arch)
+
+
+def attempts(name: str, shape: Shape) -> Iterator[Attempt]:
+    """What to try in turn. A way that was asked for by name is the only one; KVM is given up before that."""
+    shapes = [shape, replace(shape, kvm=False)] if shape.kvm else [shape]
+    first = WARM if name == AUTO else name
+    yield from (Attempt(first, each) for each in shapes)
+    if name == AUTO:
+        yield Attempt(VIRTME, shapes[-1])
+
+
+def boot(kernel: Kernel, name: str, shape: Shape, timeout: float, fix: str = MORE_TIME) -> Booted:
+    """A guest with `kernel`, started the way `name`, which may take `timeout` seconds on real hardware.
+
+    `fix` is what helps when that is too short.
+
+    Raises VmError when nothing works.
+    """
+    earlier: VmBootError | None = None
+    todo = list(attempts(name, shape))
+    while todo:
+        attempt = todo.pop(0)
+        try:
+            return replace(_boot_once(kernel, attempt, timeout, fix, name == AUTO), earlier=earlier)
+        except VmBootError as error:
+            why = error.why or str(error)
+            if attempt.way == WARM and way(WARM).note_failure(kernel, attempt.shape, why):
+                error.why = "its saved state was damaged, and was made again"
+                todo.insert(0, attempt)
+            earlier = error if earlier is None else _both(error, earlier)
+    assert earlier is not None
+    raise earlier
+
+
+def _boot_once(kernel: Kernel, attempt: Attempt, timeout: float, fix: str, has_others: bool) -> Booted:
+    module = way(attempt.way)
+    if has_others and attempt.way == WARM:
+        module.check_not_failed(kernel, attempt.shape)
+    machine: Machine = module.start(kernel, attempt.shape)
+    try:
+        control = Lines(machine.control.fileno())
+        limit = Verdict(attempt.shape.kvm).stretch(timeout)
+        hello = wait_for_word(machine, kernel, control, "hello", limit, fix=fix)
+        return Booted(machine, control, hello["release"], attempt)
+    except BaseException:
+        machine.close()
+        raise
+
+
+def _both(error: VmBootError, earlier: VmBootError) -> VmBootError:
+    details = f"{error.details or ''}\n--- tried before\n{one_line(earlier)}"
+    return VmBootError(error.what, on=error.on, why=error.why, fix=error.fix, details=details.lstrip("\n"))
+
+
+def one_line(error: BpfError) -> str:
+    """The error in a line, without details and without advice."""
+    head = " ".join(part for part in (error.what, error.on) if part)
+    return f"{head.removesuffix(':')}: {error.why}" if error.why else head

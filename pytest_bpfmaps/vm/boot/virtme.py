@@ -1,0 +1,242 @@
+"""Guests through virtme-ng: `virtme-run` chooses the machine and packs the initramfs.
+
+It is run as a command. What it would run is asked for once (``--dry-run --show-command``), kept with the
+initramfs in the cache, and then started by us, so that QEMU is our own child and dies with us. Its own init,
+which starts udev and writes a user's session, is replaced by `init.sh`: that is most of the time of a boot.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from pytest_bpfmaps.cache.locks import only_one
+from pytest_bpfmaps.cache.stored_files import digest, discard, own, place, read, read_json, write_json
+from pytest_bpfmaps.errors import VmBootError, VmError
+from pytest_bpfmaps.paths import PACKAGE, cache_dir
+from pytest_bpfmaps.vm.boot import bytecode
+from pytest_bpfmaps.vm.kernels.catalogue import check_content
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
+from pytest_bpfmaps.vm.machine.architecture import architecture
+from pytest_bpfmaps.vm.machine.child_process import die_with
+from pytest_bpfmaps.vm.machine.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, network_arguments
+from pytest_bpfmaps.vm.machine.qemu_features import features
+
+# An oops ends QEMU instead of leaving a half-dead kernel; the rest saves seconds where the CPU is emulated.
+KERNEL_ARGUMENTS = (
+    # Lines on the console are how progress is seen. guest/init.py makes it quiet when the guest has booted.
+    "loglevel=7",
+    "oops=panic",
+    "panic=-1",
+    "mitigations=off",
+    "nokaslr",
+    "random.trust_cpu=on",
+    "kasan_multi_shot",  # else only the first test that corrupts memory would fail
+    # Where bpf is missing from the list, LSM programs attach and never run.
+    "lsm=lockdown,capability,landlock,yama,bpf",
+    # What a kernel survives, and the test that runs does not: a panic ends QEMU, and tells which test it was.
+    # guest/init.py says after how long.
+    *(
+        f"sysctl.kernel.{name}=1"
+        for name in ("softlockup_panic", "hardlockup_panic", "hung_task_panic", "panic_on_rcu_stall")
+    ),
+    # An NMI is the last way to a kernel that does not answer: each CPU then says where it is.
+    "sysctl.kernel.unknown_nmi_panic=1",
+    "sysctl.kernel.panic_print=64",
+)
+PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "LD_LIBRARY_PATH", "TZ")  # and LC_*, PYTHON*: read when it starts
+ASK_SECONDS = 120.0  # it packs an initramfs, which takes two seconds on a quiet machine
+KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets some itself
+# One CPU boots and collects quicker than two that emulation takes turns with; plugin.py starts the rest for
+# tests.
+TCG_ARGUMENTS = (
+    "maxcpus=1",
+    # How long a delay loop is: a second CPU would measure it for two seconds, and fail. Devices that are
+    # emulated do not mind delays that are too short or too long.
+    "lpj=10000000",
+    "cryptomgr.notests",  # which take a third of a second
+)
+# All CPUs in one thread: with a thread for each, QEMU 7.2 went on running an int3 that the kernel had patched
+# away on the other CPU, for ever (once in some two thousand tests); it also took half again as much time.
+TCG = "tcg,thread=single"
+
+
+def start(kernel: Kernel, shape: Shape) -> Machine:
+    """Start a guest with `kernel`. Raises VmError when virtme-ng or QEMU can't be run."""
+    qemu = features(find_qemu(kernel.arch))
+    check_content(kernel, "boot/", "vmlinux")
+    command = _finish(_recipe(kernel, shape), kernel, shape)
+    return Machine(command, kernel.arch, version=qemu.version, patience=qemu.patience)
+
+
+def check(arch: str) -> None:
+    """Raises VmError when this machine lacks a program that guests need."""
+    find_qemu(arch)
+    find_virtme()
+    find_busybox()
+
+
+def find_virtme() -> str:
+    """The path of `virtme-run`: beside this Python, else on the PATH. Raises VmError when there is none."""
+    beside = Path(sys.executable).with_name("virtme-run")
+    path = str(beside) if beside.exists() else shutil.which("virtme-run")
+    if path is None:
+        raise VmError(
+            "cannot start a guest",
+            why="virtme-ng is not installed (no virtme-run command)",
+            fix="pip install 'pytest-bpfmaps[vm]'",
+        )
+    return path
+
+
+def find_busybox() -> str:
+    """The path of the busybox that virtme-ng needs. Raises VmError when there is none."""
+    path = shutil.which("busybox-static") or shutil.which("busybox")
+    if path is None:
+        raise VmError(
+            "cannot start a guest",
+            why="there is no busybox, which virtme-ng boots with",
+            fix="install a static one (Debian, Ubuntu: apt install busybox-static)",
+        )
+    return os.path.realpath(path)
+
+
+def _recipe(kernel: Kernel, shape: Shape) -> list[str]:
+    """The QEMU command that virtme-ng would run, with its initramfs in the cache."""
+    virtme, qemu = find_virtme(), find_qemu(kernel.arch)
+    arguments = [virtme, "--qemu-bin", qemu, "--kimg", str(kernel.image), "--mods", "auto", "--force-9p"]
+    arguments += [
+        "--force-initramfs",
+        "--overlay-rwdir",
+        "/",
+        "--disable-monitor",
+        "--busybox",
+        find_busybox(),
+    ]
+    arguments += ["--cpus", str(shape.cpus), "--memory", shape.memory]
+    arguments += [] if shape.kvm else ["--disable-kvm"]
+    key = sha256("\0".join([*arguments, *_stamps(kernel, virtme, qemu)]).encode()).hexdigest()[:16]
+    folder = own(cache_dir() / "virtme")
+    name = f"{kernel.name.replace('/', '_')}-{key}"
+    recipe, initramfs = folder / f"{name}.json", folder / f"{name}.cpio"
+    with only_one(folder / ".lock", "ask virtme-run how it would start QEMU", 2 * ASK_SECONDS):
+        facts = read_json(recipe)
+        if not _is_intact(initramfs, facts.get("initramfs")):
+            packed = folder / f".{name}.cpio"
+            command = _ask(arguments, packed, kernel)
+            command = [str(initramfs) if word == str(packed) else word for word in command]
+            facts = {"command": command, "initramfs": digest(packed.read_bytes())}
+            place(packed, initramfs)
+            write_json(recipe, facts)
+    found: list[str] = facts["command"]
+    return found
+
+
+def _is_intact(initramfs: Path, known: str | None) -> bool:
+    """Whether it is there, and has the digest `known`."""
+    if known is None or not initramfs.exists():
+        return False
+    intact = digest(read(initramfs)) == known
+    if not intact:
+        discard(initramfs)
+    return intact
+
+
+def _stamps(kernel: Kernel, virtme: str, qemu: str) -> Iterator[str]:
+    for path in (kernel.image, Path(qemu), Path(virtme), Path(find_busybox())):
+        if not path.exists():
+            continue  # virtme-run says so
+        status = path.stat()
+        yield f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+
+
+def _ask(arguments: list[str], initramfs: Path, kernel: Kernel) -> list[str]:
+    initramfs.unlink(missing_ok=True)
+    parent = os.getpid()
+    try:
+        result = subprocess.run(
+            [*arguments, "--dry-run", "--show-command", "--save-initramfs", str(initramfs)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=ASK_SECONDS,
+            preexec_fn=lambda: die_with(parent),
+        )
+    except subprocess.TimeoutExpired:
+        why = f"it took more than {ASK_SECONDS:g} s to say how it would start QEMU"
+        raise VmBootError("virtme-run refused kernel", on=kernel.name, why=why) from None
+    lines = [line for line in result.stdout.splitlines() if " -append " in line]
+    if result.returncode != 0 or not lines or not initramfs.exists():
+        raise VmBootError(
+            "virtme-run refused kernel",
+            on=f"{kernel.name} ({kernel.image})",
+            why=f"exit status {result.returncode}",
+            details=(result.stdout + result.stderr).strip(),
+            fix="see its message above; `bpfmaps doctor` lists what guests need",
+        )
+    return shlex.split(lines[-1])
+
+
+def _finish(recipe: list[str], kernel: Kernel, shape: Shape) -> list[str]:
+    """`recipe` with our kernel command line, the uncompressed kernel, a second view of the host's files."""
+    command, arch = list(recipe), architecture(kernel.arch)
+    command[command.index("-append") + 1] = _kernel_command_line(kernel, shape)
+    if kernel.vmlinux is not None and not shape.kvm:
+        command[command.index("-kernel") + 1] = str(kernel.vmlinux)
+    qemu = features(command[0])
+    if not shape.kvm:
+        command[command.index("-cpu") + 1] = qemu.emulated_cpu(arch)
+        command += ["-accel", TCG]
+    files = "local,id=bpfmaps-host,path=/,security_model=none,readonly=on,multidevs=remap"
+    command += ["-fsdev", files, *arch.device("virtio-9p", "fsdev=bpfmaps-host", "mount_tag=bpfmaps.host")]
+    command += [*network_arguments(arch, shape), *qemu.monitor_arguments(MONITOR_CHANNEL)]
+    return [*command, "-no-reboot"]
+
+
+def _kernel_command_line(kernel: Kernel, shape: Shape) -> str:
+    busybox = find_busybox()
+    init = [
+        PACKAGE / "vm/guest/init.sh",
+        busybox,
+        bytecode.archive(),
+        sys.executable,
+        PACKAGE / "vm/guest/init.py",
+        kernel.modules or "",
+    ]
+    arguments = [*kernel_arguments(kernel, shape), *_environment()]
+    words = [*arguments, f"init={busybox}", "--", "sh", *init]
+    return " ".join(_quote(str(word)) for word in words)
+
+
+def kernel_arguments(kernel: Kernel, shape: Shape) -> list[str]:
+    """Words of the kernel's command line, without those about its first process."""
+    arch = architecture(kernel.arch)
+    words = [f"console={arch.console}", *KERNEL_ARGUMENTS, *arch.kernel_arguments]
+    return words if shape.kvm else [*words, *TCG_ARGUMENTS, *arch.emulated_kernel_arguments]
+
+
+def environment_of_python() -> dict[str, str]:
+    """What decides how Python starts."""
+    kept = {n: v for n, v in os.environ.items() if n in PASSED_TO_PYTHON or n.startswith(("LC_", "PYTHON"))}
+    return {name: value for name, value in kept.items() if name != "PYTHONPATH"}  # comes with the job
+
+
+def _environment() -> list[str]:
+    """The part that fits on the kernel's command line."""
+    fit = [
+        f"{name}={value}"
+        for name, value in environment_of_python().items()
+        if value.isascii() and '"' not in value and len(value) < 200
+    ]
+    return fit[:KERNEL_ENVIRONMENT_LIMIT]
+
+
+def _quote(word: str) -> str:
+    return f'"{word}"' if " " in word or not word else word

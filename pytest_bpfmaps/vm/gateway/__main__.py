@@ -1,0 +1,7 @@
+"""``python -m pytest_bpfmaps.vm.gateway``: see `gateway`."""
+
+from __future__ import annotations
+
+from pytest_bpfmaps.vm.gateway.gateway import main
+
+main()

@@ -1,0 +1,331 @@
+"""What execnet takes for a Python interpreter: it starts a guest and is the wire to the worker in it.
+
+    python -m pytest_bpfmaps.vm.gateway KERNEL [options] -u -c BOOTSTRAP
+
+execnet sends one line that would make a worker of any interpreter; the guest has execnet itself, so the line
+is answered here at once, and pytest-xdist starts the next guest while this one boots. From then on bytes pass
+through. Whatever happens, the guest dies with this process, and this process with its stdin or its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.cache.stored_files import listening, own
+from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
+from pytest_bpfmaps.vm.boot.backends import AUTO, CHOICES, WARM
+from pytest_bpfmaps.vm.boot.start import Attempt, boot
+from pytest_bpfmaps.vm.gateway import journal
+from pytest_bpfmaps.vm.gateway.answers import answer
+from pytest_bpfmaps.vm.gateway.execnet_bootstrap import CHUNK, Greeting, pump
+from pytest_bpfmaps.vm.gateway.requests import Requests
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
+from pytest_bpfmaps.vm.machine.child_process import die_with_parent, stopped_process, waited_for_processor
+from pytest_bpfmaps.vm.machine.kvm import Verdict, judge
+from pytest_bpfmaps.vm.machine.qemu import END_SECONDS, Machine, Shape
+from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Step, Watch
+from pytest_bpfmaps.vm.protocol.rpc import GARBAGE, Lines
+
+_SAID = (Phase.START, Phase.COLLECTION, Phase.END)  # which pytest does not know of by itself
+GARBLED = "-> leave $BPFMAPS_CONTROL_FD and the ports /dev/vport* alone: this harness talks through them"
+FORKED = "-> end it in the test: os._exit(0), also where the code of the process raises"
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The gateway's arguments; those that execnet adds for an interpreter are ignored."""
+    parser = argparse.ArgumentParser(prog="pytest_bpfmaps.vm.gateway")
+    parser.add_argument("kernel")
+    parser.add_argument("--way", choices=CHOICES, default=AUTO)
+    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--memory", default="1G")
+    parser.add_argument("--kvm", action="store_true")
+    parser.add_argument("--judge", action="store_true", help="find out whether KVM works on this machine")
+    parser.add_argument("--network", action="store_true")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds to boot, and for each step")
+    parser.add_argument("--output", action="store_true", help="show what tests write")
+    parser.add_argument("--clang", default=None)
+    parser.add_argument("--vmlinux", default="per-kernel", help="what vmlinux.h comes from")
+    parser.add_argument("--journal", default=None)
+    return parser.parse_known_args(argv)[0]
+
+
+class Gateway:
+    """One guest, from its start to its end."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.worker, self.model = "?", "main_thread_only"
+        self.release = ""
+        self.started = 0.0
+        self.timeout: float = options.timeout
+        self.console_before = 0  # bytes of the console when the test began
+        self.stacks = ""
+        self.attempt: Attempt | None = None  # how the guest was started
+        self.watch: Watch | None = None  # from when it is ready
+        # What the threads below report to the main thread: what happened, and what came with it.
+        self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self.later: deque[tuple[str, Any]] = deque()  # of these, what was looked at, and is yet to be done
+        # What pytest-xdist writes while the guest starts may be more than a pipe holds, and it waits then.
+        self.input: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.attending = False
+        self.faults: set[tuple[str, str]] = set()
+
+    def run(self) -> int:
+        """Serve until pytest ends it, or the guest ends. Returns the exit status."""
+        greeting = Greeting.take()
+        self.worker, self.model = greeting.worker, greeting.model
+        self.input.put(greeting.rest)
+        self._spawn(self._read_stdin)
+        try:
+            kernel = Catalogue().select(self.options.kernel)[0]
+            self.used = kernel.in_use()  # until this process ends
+            check_content(kernel, "boot/config")
+            verdict = judge(kernel) if self.options.judge else Verdict(self.options.kvm)
+            shape = Shape(self.options.cpus, self.options.memory, verdict.kvm, self.options.network)
+            self.started = time.monotonic()
+            booted = boot(kernel, self.options.way, shape, self.options.timeout)
+            if note := booted.note(kernel):
+                self.tell("another-way", text=note)
+            self.timeout = Verdict(booted.attempt.shape.kvm).stretch(self.options.timeout)
+            self.release, self.attempt = booted.release, booted.attempt
+            with booted.machine as machine:
+                self.attending = True
+                with showing(machine) if self.options.output else nullcontext():
+                    return self._attend(machine, kernel, booted.control)
+        except VmError as error:
+            event = {VmTimeoutError: "hung", VmLostError: "lost"}.get(type(error), "failed")
+            self.tell(event, text=_without_details(error), console=error.details or "", stacks=self.stacks)
+            return 1
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Where the guest is, for the journal."""
+        if self.watch is None:
+            return {}
+        return {"test": self.watch.last_test, "in_test": self.watch.step.phase is Phase.TEST}
+
+    def _attend(self, machine: Machine, kernel: Kernel, control: Lines) -> int:
+        self.tell("ready", seconds=time.monotonic() - self.started)
+        countdown = Countdown(lambda: waited_for_processor(machine.process.pid))
+        watch = self.watch = Watch(self.timeout, countdown)
+        control.send(self._job(kernel))
+        self._spawn(self._listen, control)
+        self._spawn(self._wait_for_end, machine)
+        self._spawn(pump, machine.stream.fileno(), 1)
+        self._spawn(self._pump_in, machine.stream)
+        while True:
+            event, value = self._next_event(machine, kernel, watch)
+            if event == "step":
+                self._enter(machine, watch, value)
+            elif event == "input":  # from when it has something to do
+                self._enter(machine, watch, Step(Phase.START))
+            elif event == "call":
+                countdown.hold()  # the guest waits for the host
+                self._spawn(self._answer, control, kernel, value)
+            elif event == "answered":
+                countdown.go_on()
+            elif event == "fault":
+                self._note_fault(watch, *value)
+            elif event == "stdin":
+                return 0
+            elif event == "end":
+                raise self._lost(machine, kernel, value)
+
+    def _next_event(self, machine: Machine, kernel: Kernel, watch: Watch) -> tuple[str, Any]:
+        while True:
+            if self.later:
+                return self.later.popleft()
+            with suppress(queue.Empty):
+                return self.events.get(timeout=watch.countdown.pause)
+            if watch.countdown.is_over():
+                self._check_alive(machine, kernel, watch)
+                watch.start_again()
+
+    def _check_alive(self, machine: Machine, kernel: Kernel, watch: Watch) -> None:
+        """Raises VmTimeoutError, but not where the guest is alive and waits for others, or moved on."""
+        from pytest_bpfmaps.vm.gateway.guest_exit import LEAVE_ON, switched_off
+        from pytest_bpfmaps.vm.gateway.hung_guest import ask, is_alive
+
+        stopped = stopped_process(machine.process.pid)
+        if stopped is None and watch.step.phase is Phase.ORDERS and is_alive(machine, self.timeout):
+            return
+        words, why = machine.last_words(self.console_before), watch.why
+        fix = "look at the stacks below; --bpf-vm-timeout gives it more time"
+        if stopped is not None:
+            why += f"; QEMU, process {stopped}, is stopped by a signal or a debugger"
+            fix = "find out what stops it"
+        elif halted := switched_off(words):
+            why, fix = halted, LEAVE_ON
+        else:
+            stacks = ask(machine, self.timeout)
+            if self._moved_on():
+                return
+            self.stacks = stacks
+            if machine.process.poll() is not None:  # it took a panic to know
+                words = machine.last_words(self.console_before)
+        what = f"{watch.noun} hung in kernel"
+        raise VmTimeoutError(what, on=kernel.name, why=f"{why}; the guest was ended", fix=fix, details=words)
+
+    def _moved_on(self) -> bool:
+        """Whether the worker began another step since the last event: then it is slow, and does not hang."""
+        with suppress(queue.Empty):
+            while True:
+                self.later.append(self.events.get_nowait())
+        return any(event == "step" for event, _ in self.later)
+
+    def _enter(self, machine: Machine, watch: Watch, step: Step) -> None:
+        watch.enter(step)
+        if step.phase is Phase.TEST or step.phase in _SAID:
+            self.console_before = machine.console.size()
+        if step.phase in _SAID:
+            self.tell("doing", text=str(step))
+
+    def _note_fault(self, watch: Watch, test: str, text: str) -> None:
+        """Once for each test."""
+        fault = (test or watch.last_test, text.partition(":")[0])
+        if fault not in self.faults:
+            self.faults.add(fault)
+            self.tell("fault", text=text, test=fault[0])
+
+    def _spawn(self, target: Any, *arguments: Any) -> None:
+        threading.Thread(target=target, args=arguments, daemon=True).start()
+
+    def _listen(self, control: Lines) -> None:
+        for message in control:
+            if step := Step.read(message):
+                self.events.put(("step", step))
+            elif "call" in message:
+                self.events.put(("call", message))
+            elif isinstance(test := message.get("fork"), str):
+                who = "this test" if test else "a file"
+                what = f"a process that {who} forked came back out of it, as a second pytest, and was ended"
+                self.events.put(("fault", (test, f"{what}\n  {FORKED}")))
+            else:
+                text = message.get(GARBAGE, repr(message))
+                what = f"a line came on the port of this harness that is none of its own: {text}"
+                self.events.put(("fault", ("", f"{what}\n  {GARBLED}")))
+
+    def _wait_for_end(self, machine: Machine) -> None:
+        self.events.put(("end", machine.process.wait()))
+
+    def _read_stdin(self) -> None:
+        while chunk := os.read(0, CHUNK):
+            self.input.put(chunk)
+        if not self.attending:  # pytest has ended while the guest starts, or is being saved
+            os._exit(0)
+        self.events.put(("stdin", None))
+
+    def _pump_in(self, stream: socket.socket) -> None:
+        is_first = True
+        try:
+            while True:
+                data = self.input.get()
+                if data and is_first:
+                    self.events.put(("input", None))
+                    is_first = False
+                stream.sendall(data)
+        except OSError:
+            return  # the guest is gone, which _wait_for_end says
+
+    def _job(self, kernel: Kernel) -> dict[str, Any]:
+        objects = own(paths.objects_dir())
+        mask = os.umask(0)
+        os.umask(mask)
+        return {
+            "cwd": os.getcwd(),
+            # The kernel's configuration is not among the host's files in /boot; probes look for it here.
+            "timeout": self.timeout,
+            "env": {
+                **os.environ,
+                "BPFMAPS_KERNEL_CONFIG": str(kernel.config or ""),
+                "BPFMAPS_KERNEL_BTF": str(kernel.btf or ""),
+            },
+            "umask": mask,
+            "path": [p for p in sys.path if p],
+            "hostname": socket.gethostname(),
+            "plain": [str(objects)],
+            "execmodel": self.model,
+            "output": self.options.output,
+            "id": f"{self.worker}-worker",
+        }
+
+    def _answer(self, control: Lines, kernel: Kernel, message: dict[str, Any]) -> None:
+        answer(control, message, self._requests(kernel).answer)
+        self.events.put(("answered", None))
+
+    def _requests(self, kernel: Kernel) -> Requests:
+        from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting
+
+        def vmlinux() -> str | None:
+            chosen = Setting(self.options.vmlinux, run=(kernel,)).choose().path
+            if chosen is None and kernel.btf is not None:
+                check_content(kernel, "btf")
+                return str(kernel.btf)
+            return chosen
+
+        return Requests(self.options.clang, vmlinux)
+
+    def tell(self, event: str, **facts: Any) -> None:
+        """Writes it into the journal that pytest reads."""
+        facts = self.facts | facts
+        journal.write(self.options.journal, journal.Entry(self.worker, event, self.release, **facts))
+
+    def _lost(self, machine: Machine, kernel: Kernel, status: int) -> VmError:
+        heard = machine.console.text(self.console_before).strip()  # else it died before we heard of its test
+        words = machine.last_words(self.console_before if heard else 0)
+        from pytest_bpfmaps.vm.gateway.guest_exit import why_it_ended
+
+        why, fix = why_it_ended(heard, words, status)
+        if self._state_was_damaged(kernel):
+            why += "; its saved state was damaged, and is deleted"
+            fix = "run the test again, from a new state"
+        on = f"kernel {kernel.name} ({kernel.release})"
+        return VmLostError("guest died:", on=on, why=why, fix=fix, details=words)
+
+    def _state_was_damaged(self, kernel: Kernel) -> bool:
+        """Whether the guest came from a state that had changed on the disk, which may be why it died."""
+        if self.attempt is None or self.attempt.way != WARM:
+            return False
+        from pytest_bpfmaps.vm.boot.warm import drop_if_damaged
+
+        return drop_if_damaged(kernel, self.attempt.shape)
+
+
+@contextmanager
+def showing(machine: Machine) -> Iterator[None]:
+    """Writes to stderr what the worker writes to its own, all of it. Ends the machine."""
+    writer = threading.Thread(target=pump, args=(machine.output.fileno(), 2), daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        machine.end()
+        writer.join(END_SECONDS)  # stderr may be a pipe that nobody reads
+
+
+def _without_details(error: BpfError) -> str:
+    text = BpfError(error.what, on=error.on, why=error.why, fix=error.fix)
+    return f"{type(error).__name__}: {text}"
+
+
+def main() -> None:
+    """Be a gateway."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which then closes our stdin
+    die_with_parent()
+    gateway = Gateway(parse(sys.argv[1:]))
+    with listening(lambda line: gateway.tell("another-way", text=line)):
+        status = gateway.run()
+    os._exit(status)  # threads may hang in reads of pipes that nobody will close

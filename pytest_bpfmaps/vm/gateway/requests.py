@@ -1,0 +1,91 @@
+"""What a guest asks of its host: to compile, to link, and what a file looks like here.
+
+A guest is not trusted. Clang gets options from a list, and a request names files that are files: reading a
+device or a pipe may never end, and may do something.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable
+from hashlib import file_digest
+from typing import TYPE_CHECKING
+
+from pytest_bpfmaps.errors import CompileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_bpfmaps.compiler.request import CompileRequest
+
+_LARGEST = 256 << 20  # bytes of a source, an object, or a kernel's BTF
+
+
+class Requests:
+    """Answers them. `clang` is as `--bpf-clang` has it, `vmlinux` tells what ``vmlinux.h`` comes from."""
+
+    def __init__(self, clang: str | None, vmlinux: Callable[[], str | None]) -> None:
+        self._clang = clang
+        self._vmlinux = vmlinux
+
+    def answer(self, call: str, argument: str) -> str:
+        """Raises whatever the guest is to see."""
+        calls = {"compile": self._compile, "digest": _digest, "link": _link}
+        return calls[call](argument)
+
+    def _compile(self, argument: str) -> str:
+        """The object's path and clang's warnings."""
+        from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
+        from pytest_bpfmaps.compiler.request import CompileRequest
+
+        request = CompileRequest.from_json(argument)
+        _check(request)
+        warnings: list[str] = []
+        compiler = LocalCompiler(self._clang, warn=warnings.append, vmlinux=self._vmlinux)
+        return json.dumps([str(compiler.compile(request)), "".join(warnings)])
+
+
+def _check(request: CompileRequest) -> None:
+    """Raises CompileError for a request that could do more than compile."""
+    from pytest_bpfmaps.compiler.guest_options import check_options
+
+    defines = [f"-D{name}" if value is None else f"-D{name}={value}" for name, value in request.defines]
+    check_options([*defines, *request.cflags])
+    _check_files("compile", filter(None, (request.source, request.btf)))
+
+
+def _check_files(what: str, paths: Iterable[str | Path]) -> None:
+    """Raises CompileError for what is there and is no file, or is too large to be read."""
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue  # whoever opens it says so
+        if not stat.S_ISREG(status.st_mode):
+            raise CompileError(f"cannot {what}", on=str(path), why="it is no file", fix="name a file")
+        if status.st_size > _LARGEST:
+            why = f"it has {status.st_size} bytes, and a guest may name a file of up to {_LARGEST}"
+            raise CompileError(f"cannot {what}", on=str(path), why=why, fix="do that on the host")
+
+
+def _digest(path: str) -> str:
+    """The SHA-256 of a file as this side sees it; empty when there is none."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            return file_digest(file, "sha256").hexdigest() if regular else ""
+    except (OSError, ValueError):  # there may be a NUL in it
+        return ""
+
+
+def _link(paths: str) -> str:
+    """The path of one object that is linked of several."""
+    from pathlib import Path
+
+    from pytest_bpfmaps.compiler.linker import link
+
+    objects = [Path(path) for path in json.loads(paths)]
+    _check_files("link", objects)
+    return str(link(objects))

@@ -1,0 +1,119 @@
+"""Guests on other machines, ``--tx ssh=MACHINE//bpfmaps=KERNELS``: a gateway runs there; here is its wire.
+
+    python -m pytest_bpfmaps.vm.gateway.ssh JOURNAL COMMAND
+
+runs ssh, COMMAND being one word for a shell. It answers execnet at once, as the gateway does, so that nobody
+waits for the connection, and takes what the gateway has to tell (`journal`) out of ssh's stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import IO
+
+from pytest_bpfmaps.vm.gateway import journal
+from pytest_bpfmaps.vm.gateway.execnet_bootstrap import Greeting, pump
+from pytest_bpfmaps.vm.machine.child_process import die_with_parent
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the kernels that the glob `kernels` means are started; `python` and `folder` are paths there."""
+
+    kernels: str
+    ssh: tuple[str, ...]
+    python: tuple[str, ...]
+    folder: str
+
+    def has(self, kernel: str) -> bool:
+        """Whether guests with that kernel are to be started there."""
+        return fnmatchcase(kernel, self.kernels)
+
+    def command(self, arguments: Sequence[str], journal_here: str) -> list[str]:
+        """What runs a gateway there with these arguments."""
+        there = [
+            *self.python,
+            "-m",
+            "pytest_bpfmaps.vm.gateway",
+            *arguments,
+            "--journal",
+            journal.STDERR,
+            "--judge",
+        ]
+        shell = f"cd {shlex.quote(self.folder)} && exec {shlex.join(there)}"
+        return [sys.executable, "-m", __name__, journal_here, shlex.join([*self.ssh, shell])]
+
+
+def machine(spec: str) -> Machine | None:
+    """What an execnet specification says; None when it is a worker for the host's tests."""
+    import execnet
+
+    parsed = execnet.XSpec(spec)
+    if not parsed.bpfmaps or not parsed.ssh:
+        return None
+    config = ["-F", parsed.ssh_config] if parsed.ssh_config else []
+    return Machine(
+        kernels=str(parsed.bpfmaps),
+        ssh=("ssh", "-C", *config, *parsed.ssh.split()),
+        python=tuple(shlex.split(parsed.python or sys.executable)),
+        folder=parsed.chdir or os.getcwd(),
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Be the wire, until one of its ends is gone."""
+    path, command = arguments[0], shlex.split(arguments[1])  # what follows is for an interpreter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which then closes our stdin
+    die_with_parent()
+    greeting = Greeting.take()
+    ssh = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+    )
+    assert ssh.stdin is not None
+    assert ssh.stdout is not None
+    assert ssh.stderr is not None
+    said: deque[str] = deque(maxlen=10)
+    listener = threading.Thread(target=_listen, args=(ssh.stderr, path, said), daemon=True)
+    listener.start()
+    threading.Thread(target=_pass_on, args=(greeting.line + greeting.rest, ssh.stdin), daemon=True).start()
+    greeted = os.read(ssh.stdout.fileno(), 1)
+    if greeted:
+        pump(ssh.stdout.fileno(), 1)
+    status = ssh.wait()
+    listener.join()
+    if not greeted:
+        why = f"ssh ended with status {status}: {' '.join(said) or 'without a word'}"
+        text = f"VmError: cannot start a guest with {shlex.join(command)}: {why}"
+        journal.write(path, journal.Entry(greeting.worker, "failed", text=text))
+    return status
+
+
+def _pass_on(first: bytes, to: IO[bytes]) -> None:
+    try:
+        to.write(first)
+        to.flush()
+        pump(0, to.fileno())
+        to.close()
+    except OSError:
+        return  # ssh has ended, which the main thread sees
+
+
+def _listen(stderr: IO[bytes], path: str, said: deque[str]) -> None:
+    for raw in stderr:
+        line = raw.decode(errors="replace").rstrip()
+        if not journal.take(path, line):
+            said.append(line)
+            print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv[1:]))  # a thread may hang in a read of a pipe that nobody will close

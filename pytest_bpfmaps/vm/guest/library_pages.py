@@ -1,0 +1,135 @@
+"""The code and the constants of libraries in a guest whose state is saved come from the host's files."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sysconfig
+from array import array
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from pytest_bpfmaps.vm.guest import init
+
+EXTENSION = sysconfig.get_config_var("EXT_SUFFIX")
+LARGE = 256 << 10
+PRESENT, OF_A_FILE = 1 << 63, 1 << 61  # of /proc/PID/pagemap: Documentation/admin-guide/mm/pagemap.rst
+MAP_FIXED, PROT_NONE = 0x10, 0
+RIGHTS = {"r-xp": mmap.PROT_READ | mmap.PROT_EXEC, "r--p": mmap.PROT_READ}
+
+libc_mmap = init.libc.mmap
+libc_mmap.restype = ctypes.c_void_p
+libc_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+
+
+class Mapping(NamedTuple):
+    """A part of a file in this process's memory, as proc_pid_smaps(5) has it; `own`: kilobytes not its."""
+
+    path: str
+    start: int
+    end: int
+    offset: int
+    rights: str
+    own: int = 0
+
+    def is_library_code(self) -> bool:
+        """Python's own extension modules are none: each costs milliseconds, and nobody traces them."""
+        return self.rights == "r-xp" and not self.path.endswith(EXTENSION)
+
+    def is_as_in_the_file(self) -> bool:
+        """Code and constants; not what the loader has relocated."""
+        return self.rights in RIGHTS and not self.own
+
+    def is_large(self) -> bool:
+        """Whether it is worth a millisecond."""
+        return self.end - self.start >= LARGE
+
+    def pages(self) -> range:
+        """Where they begin in the file."""
+        return range(self.offset, self.offset + self.end - self.start, mmap.PAGESIZE)
+
+    def read_again(self, flags: int = 0) -> None:
+        """Maps it from the file that has its path now. Raises OSError."""
+        file = os.open(self.path, os.O_RDONLY)
+        self.replace(RIGHTS[self.rights], mmap.MAP_PRIVATE | flags, file)
+        os.close(file)
+
+    def replace(self, rights: int, flags: int, file: int = -1) -> None:
+        """Maps something else there, mmap(2). Raises OSError."""
+        size, offset = self.end - self.start, self.offset if file >= 0 else 0
+        if libc_mmap(self.start, size, rights, flags | MAP_FIXED, file, offset) != self.start:
+            raise OSError(ctypes.get_errno(), "cannot map", self.path)
+
+
+class Parts(NamedTuple):
+    """Libraries' code that is `there`, and what was given up."""
+
+    there: list[Mapping]
+    given_up: list[Mapping]
+
+
+def mapped_files(process: int | str = "self") -> Iterator[Mapping]:
+    """Those of a process, under the paths that they have on the host, too; none that never had one."""
+    with open(f"/proc/{process}/smaps") as maps:
+        lines = [line.split(maxsplit=5) for line in maps]
+    own = [int(fields[1]) for fields in lines if fields[0] == "Anonymous:"]
+    mapped = [fields for fields in lines if not fields[0].endswith(":")]
+    for (area, rights, offset, _, _, *name), changed in zip(mapped, own, strict=True):
+        path = name[0].strip() if name else ""
+        if path.startswith("/") and not path.endswith(" (deleted)"):
+            start, end = (int(address, 16) for address in area.split("-"))
+            yield Mapping(path, start, end, int(offset, 16), rights, changed)
+
+
+def give_up_parts() -> Parts:
+    """Clears code and constants of libraries that process 1 has no use for: until the host's are there,
+    nothing of them runs. They would be the largest part of a saved state that is not needed. So are parts of
+    which each process has a copy, such as what the loader relocated."""
+    with open("/proc/1/maps") as maps:
+        needed = maps.read()
+    mappings = list(mapped_files())
+    code = [one for one in mappings if one.is_library_code()]
+    libraries = {one.path for one in code}
+    able = [one for one in mappings if one.path not in needed and one.is_as_in_the_file()]
+    given_up = [one for one in able if one.path in libraries or one.is_large()]
+    for mapping in given_up:
+        mapping.replace(PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    clear({one.path for one in mappings})
+    return Parts([one for one in code if one not in given_up], given_up)
+
+
+def clear(paths: set[str]) -> None:
+    """Overwrites files of the root file system with zeros, but for what this process or process 1 reads."""
+    needed = [read_again("1"), read_again("self")]
+    for path in paths:
+        with suppress(OSError):  # the program that runs can't be written to
+            file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+            status, read = os.fstat(file), set[int]().union(*(one.get(path, ()) for one in needed))
+            if status.st_dev == os.lstat("/").st_dev:
+                for page in range(0, status.st_size, mmap.PAGESIZE):
+                    if page not in read:
+                        os.pwrite(file, bytes(min(mmap.PAGESIZE, status.st_size - page)), page)
+            os.close(file)
+
+
+def read_again(process: int | str) -> dict[str, set[int]]:
+    """Where the pages begin, by file, that a process maps and has no copy of."""
+    found: dict[str, set[int]] = {}
+    with open(f"/proc/{process}/pagemap", "rb", 0) as pagemap:
+        for mapping in mapped_files(process):
+            pages = mapping.pages()
+            facts = array("Q", os.pread(pagemap.fileno(), 8 * len(pages), mapping.start // mmap.PAGESIZE * 8))
+            copied = (fact & PRESENT and not fact & OF_A_FILE for fact in facts)
+            read = {page for page, is_copied in zip(pages, copied, strict=True) if not is_copied}
+            found.setdefault(mapping.path, set()).update(read)
+    return found
+
+
+def use_host_files(parts: Parts) -> None:
+    """Maps libraries' code from the host's files: uprobes go into those. What runs now is read at once."""
+    for mapping in parts.there:
+        mapping.read_again(mmap.MAP_POPULATE)
+    for mapping in parts.given_up:
+        mapping.read_again()

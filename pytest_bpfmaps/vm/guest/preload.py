@@ -1,0 +1,243 @@
+"""What a pytest worker does before its first test, done ahead.
+
+On the host, to see which modules and files that takes; in a guest, to have it behind when its state is saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import importlib.metadata
+import io
+import json
+import linecache
+import os
+import platform
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from pytest_bpfmaps.vm.guest import code_archive, lookup_caches
+
+# beyond what the pytest session below imports: what tests and failures need, and what the worker's side of
+# pytest-xdist is made of
+MODULES = (
+    *("execnet", "execnet.gateway_base", "xdist", "xdist.plugin", "xdist.remote", "xdist.looponfail"),
+    *("pytest_bpfmaps.harness", "pytest_bpfmaps.objects", "pytest_bpfmaps.events", "pytest_bpfmaps.maps"),
+    *("pytest_bpfmaps.kernel.features", "pytest_bpfmaps.kernel.running_kernel", "pytest_bpfmaps.plugin"),
+    *("pytest_bpfmaps.fixtures", "pytest_bpfmaps.report.failures", "pytest_bpfmaps.vm.protocol.rpc"),
+    *("pytest_bpfmaps.vm.kernels.vmlinux_choice", "pytest_bpfmaps.vm.protocol.phases"),
+    *(
+        "pytest_bpfmaps.vm.guest",
+        "pytest_bpfmaps.vm.guest.saved_worker",
+        "pytest_bpfmaps.vm.guest.lookup_caches",
+    ),
+    *("pytest_bpfmaps.vm.guest.supervisor", "pytest_bpfmaps.kernel.kmsg", "pytest_bpfmaps.kernel.splats"),
+    *("pytest_bpfmaps.report.kernel_log", "pytest_bpfmaps.matrix.other_plugins"),
+    *("pytest_bpfmaps.matrix.plain_reports", "pytest_bpfmaps.report.root_folder"),
+    *("pytest_bpfmaps.matrix.bpf_requires", "pytest_bpfmaps.matrix.compilers"),
+    *("pytest_bpfmaps.compiler.request", "pytest_bpfmaps.triggers", "pytest_bpfmaps.programs.prog_run"),
+    *("elftools.elf.elffile", "elftools.elf.sections"),
+    *("subprocess", "threading", "socket", "select", "mmap", "struct", "ctypes", "difflib", "pprint", "pdb"),
+    *("ipaddress", "shutil", "signal", "selectors", "unittest.mock", "logging.handlers", "random"),
+    *("tomllib", "packaging.version", "asyncio", "encodings.idna"),
+)
+OPTIONAL = (
+    *("pyroute2", "pyroute2.iproute.linux", "pyroute2.netns"),
+    *("pytest_bpfmaps.triggers.netns", "pytest_bpfmaps.report.assertions"),
+)
+
+# of these, the source is read or looked for
+READ = ("os", "xdist.remote")
+
+_NO_FILES = ("/proc/", "/sys/", "/dev/", "/run/")
+METADATA = ("METADATA", "PKG-INFO", "RECORD", "direct_url.json", "entry_points.txt", "top_level.txt")
+
+SESSION = {
+    "pyproject.toml": """
+[tool.pytest]
+minversion = "9.0"
+strict = true
+addopts = ["-ra"]
+testpaths = ["."]
+filterwarnings = ["error"]
+""",
+    "conftest.py": """
+import pytest
+
+pytest_plugins = ["pytester"]
+
+@pytest.fixture
+def number():
+    assert pytest
+    return 1
+""",
+    "test_rehearsal.py": """
+import pytest
+
+@pytest.mark.bpf_requires("hash")
+@pytest.mark.parametrize("n", [1])
+def test_passes(number, n, tmp_path, monkeypatch, capsys, request):
+    assert number == n
+
+@pytest.mark.skip(reason="none")
+def test_is_skipped():
+    pass
+
+def test_fails():
+    assert {"a": 1} == {"a": 2}
+""",
+}
+
+
+def rehearse(say: Callable[[str], object] = lambda step: None) -> None:
+    """Imports everything, runs a small pytest session in this process, and remembers what pytest looks up.
+
+    Tells each step to `say`.
+    """
+    for name in MODULES:
+        say(f"import {name}")
+        importlib.import_module(name)
+    for name in OPTIONAL:
+        say(f"import {name}")
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    from pytest_bpfmaps.libbpf import version
+
+    with contextlib.suppress(Exception):
+        version()  # opens libbpf
+    lookup_caches.remember_packages()
+    _say_too_late()
+    gc.freeze()  # pytest collects garbage at the end of a session
+    say("a session of pytest")
+    _run_session()
+    say("what pytest looks up")
+    platform.platform(), platform.processor()  # starts processes; the answers are kept
+    lookup_caches.remember_worker()
+    lookup_caches.remember_config()
+    _say_too_late()
+
+
+def _run_session() -> None:
+    import pytest
+    from _pytest.assertion.rewrite import AssertionRewritingHook
+
+    here = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in SESSION.items():
+            Path(folder, name).write_text(text)
+        os.chdir(folder)
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            mock.patch.object(AssertionRewritingHook, "mark_rewrite"),  # of plugins: it takes seconds
+        ):
+            pytest.main(["-q", "--rootdir", folder], plugins=[_Plugins()])
+        os.chdir(here)
+    for name in ("conftest", "test_rehearsal"):
+        sys.modules.pop(name, None)
+    linecache.clearcache()  # the sources that the failure was shown with
+
+
+class _Plugins:
+    """A plugin that remembers the others."""
+
+    def pytest_sessionfinish(self, session: Any) -> None:
+        import pytest
+
+        plugins = session.config.pluginmanager.get_plugins()
+        lookup_caches.remember_plugins(plugins, type(pytest.fixture(lambda: None)))
+
+
+def _say_too_late() -> None:
+    """pytest would warn that these modules were imported before it could rewrite their assertions."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] not in sys.stdlib_module_names:
+            with contextlib.suppress(Exception):
+                module.__doc__ = f"{module.__doc__ or ''}\nPYTEST_DONT_REWRITE"
+
+
+def report(early: list[str], recorder: code_archive.Recorder) -> None:
+    """Rehearses on the host. Writes which files the modules came from, and which a guest needs besides, as a
+    line of JSON, then the modules. It has `early` modules before it has those, so their files are needed."""
+    rehearse()
+    sources = recorder.finish()
+    read = (p for p in [*recorder.reads] if p.startswith("/") and not p.startswith(_NO_FILES))
+    found = {sys.executable, *_files(early), *_mapped(), *_site(), *_loader(), *_files(READ)}
+    found.update(_files(_extensions()))
+    found.update(path for path in read if os.path.isfile(path))
+    files = sorted({os.path.abspath(path) for path in found if os.path.exists(path)})
+    out = sys.stdout.buffer
+    out.write(json.dumps({"files": files, "sources": sources}).encode() + b"\n")
+    recorder.write(out)
+
+
+def _files(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        module = sys.modules[name]
+        spec = getattr(module, "__spec__", None)
+        paths = [getattr(module, "__file__", None), getattr(module, "__cached__", None)]
+        if (own := _replaced(name, spec)) is not None:
+            paths += [own.origin, own.cached]
+        yield from (path for path in paths if isinstance(path, str) and path.startswith("/"))
+
+
+def _extensions() -> list[str]:
+    """Modules that are libraries: where they are links, only the targets are mapped."""
+    loaders = {name: getattr(module, "__loader__", None) for name, module in sys.modules.items()}
+    return [name for name, loader in loaders.items() if isinstance(loader, ExtensionFileLoader)]
+
+
+def _replaced(name: str, spec: ModuleSpec | None) -> ModuleSpec | None:
+    """A module that put another in its place, collections.abc since Python 3.13: its own spec."""
+    folders = getattr(sys.modules.get(name.rpartition(".")[0]), "__path__", None)
+    if spec is None or spec.name == name or folders is None:
+        return None
+    return PathFinder.find_spec(name, folders)
+
+
+def _mapped() -> set[str]:
+    """Executables and libraries, with every name in their folder that leads to them."""
+    found: set[str] = set()
+    with open("/proc/self/maps") as file:
+        mapped = {line.split(maxsplit=5)[5].strip() for line in file if len(line.split(maxsplit=5)) > 5}
+    for path in mapped:
+        if path.startswith("/") and os.path.isfile(path):
+            found.add(path)
+            folder, stem = os.path.dirname(path), os.path.basename(path).split(".so")[0]
+            for name in os.listdir(folder):
+                other = os.path.join(folder, name)
+                if name.startswith(stem) and os.path.islink(other) and os.path.realpath(other) == path:
+                    found.add(other)
+    return found
+
+
+def _site() -> set[str]:
+    """What Python looks at while it starts, and the packages' entry points."""
+    found = {os.path.join(p, "pyvenv.cfg") for p in (sys.prefix, os.path.dirname(sys.executable))}
+    found.add("/etc/ld.so.cache")
+    for folder in {*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        if os.path.exists(folder):
+            found.add(folder)  # or a zip archive
+        if os.path.isdir(folder):
+            for name in os.listdir(folder):
+                if name.endswith(".pth"):
+                    found.add(os.path.join(folder, name))
+                elif name.endswith((".dist-info", ".egg-info")):
+                    found.add(os.path.join(folder, name))  # metadata by itself, where it is no folder
+                    found |= {os.path.join(folder, name, part) for part in METADATA}
+    return found
+
+
+def _loader() -> set[str]:
+    """The dynamic loader under the name that this interpreter gives it."""
+    from pytest_bpfmaps.elf.headers import open_elf
+
+    with open_elf(Path("/proc/self/exe")) as program:
+        return {program.loader()} - {""}

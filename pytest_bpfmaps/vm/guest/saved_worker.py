@@ -1,0 +1,184 @@
+"""The worker of a guest whose state is saved: gets ready, stops, goes on in each restored copy.
+
+It runs in the initramfs, where every file of Python's has the host's path. What a worker does before its
+first test is done (`preload.py`); then it says so and waits. The host saves the machine while it waits. In
+a restored machine the host says go, and this process puts the host's files in the initramfs's place. Then
+process 1 (`supervisor.py`) follows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import gc
+import glob
+import importlib
+import json
+import mmap
+import os
+import random
+import shutil
+import struct
+import time
+import traceback
+
+from pytest_bpfmaps.vm.guest import code_archive, init, library_pages, preload, supervisor
+
+HOST, LAYER, ROOT = "/run/host", "/run/layer", "/run/root"
+KEPT = ("dev", "proc", "run", "sys", "tmp")
+CLEARED = 64 << 20
+PORTS = "/sys/class/virtio-ports"
+MS_RDONLY, MS_REC = 1, 16384
+PR_SET_THP_DISABLE = 41
+RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
+USUAL = 180.0  # seconds that a test in an emulated guest has, unless its job says otherwise
+OPTIONS = "trans=virtio,version=9p2000.L,msize=512000,cache=loose"
+
+
+def run(finder: code_archive.Finder) -> None:
+    """`main`, and the end of this process, upon which process 1 ends the machine."""
+    try:
+        main(finder)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
+
+
+def main(finder: code_archive.Finder) -> None:
+    """The worker, from the boot to the end of each copy."""
+    began = time.monotonic()
+    parts = get_ready(finder)
+    *ports, bell = init.PORTS
+    control, stream = map(init.open_port, ports)
+    supervisor.tell(init.find_port(bell))
+    os.write(control, json.dumps({"saved": time.monotonic() - began}).encode() + b"\n")
+    go = init.read_line(control)
+    started = time.monotonic()
+    init.libc.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
+    time.clock_settime(time.CLOCK_REALTIME, go["time"])
+    add_entropy(bytes.fromhex(go["entropy"]))
+    random.seed()
+    plain = enter_host_files(go["modules"])
+    library_pages.use_host_files(parts)
+    supervisor.tell(ROOT)
+    os.closerange(supervisor.SAY, supervisor.DONE + 1)
+    os.set_inheritable(supervisor.STACKS_TO, False)
+    hello = {"release": os.uname().release, "seconds": time.monotonic() - started}
+    os.write(control, json.dumps({"hello": hello}).encode() + b"\n")
+    job = init.read_line(control)
+    init.apply(job, plain)
+    init.work(job, control, stream, supervisor.STACKS_TO)
+
+
+def get_ready(finder: code_archive.Finder) -> library_pages.Parts:
+    """All that is to be behind when the machine is saved, in no more memory than it takes."""
+    gc.disable()
+    init.mount_all(os.uname().release, "")
+    init.quiet_console()
+    check_kernel()
+    init.loopback_up()
+    init.network_up()
+    # Without huge pages, memory is used that was in use before, and none is copied into them by the kernel.
+    init.libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
+    preload.rehearse(say)
+    start_all_cpus()
+    init.limit_hangs(USUAL)
+    finder.close()
+    parts = library_pages.give_up_parts()
+    drop_files()
+    gc.collect()
+    give_memory_back()
+    gc.freeze()  # a collection would touch, and so copy, every page of what is here
+    gc.enable()
+    return parts
+
+
+def say(step: str) -> None:
+    """Writes what is done now to the console, where the host sees that there is progress."""
+    print("bpfmaps:", step, flush=True)
+
+
+def check_kernel() -> None:
+    """Raises OSError when this kernel lacks what later is needed, before anything takes time."""
+    with open("/proc/filesystems") as file:
+        known = file.read().split()
+    found = {"9p": "9p" in known, "overlay": "overlay" in known, "virtio-console": os.path.isdir(PORTS)}
+    missing = [name for name, is_there in found.items() if not is_there]
+    if missing:
+        raise OSError(f"bpfmaps: this kernel {init.CANNOT_MOUNT} (it lacks {', '.join(missing)})")
+
+
+def start_all_cpus() -> None:
+    """Starts those that an emulated guest does not boot with: one by itself boots quicker."""
+    for switch in glob.glob("/sys/devices/system/cpu/cpu[0-9]*/online"):
+        with open(switch, "r+") as file:
+            if file.read().strip() == "0":
+                file.write("1")
+
+
+def drop_files() -> None:
+    """Deletes the initramfs's files, which are memory: Python has what it needs; the host's will follow."""
+    with open("/proc/self/maps") as maps:
+        mapped = {int(line.split()[4]) for line in maps}
+    device = os.lstat("/").st_dev
+    tops = [f"/{top}" for top in os.listdir("/") if top not in KEPT and os.lstat(f"/{top}").st_dev == device]
+    for folder, _, names in (one for top in tops for one in os.walk(top)):
+        for path in (os.path.join(folder, name) for name in names):
+            if os.lstat(path).st_ino not in mapped:
+                clear(path)
+    for top in tops:
+        shutil.rmtree(top, ignore_errors=True)
+
+
+def clear(path: str) -> None:
+    """Overwrites a file with zeros: pages that are freed keep them, and they take no room in a state."""
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        os.write(file, bytes(os.fstat(file).st_size))
+        os.close(file)
+
+
+def give_memory_back() -> None:
+    """Frees what is kept for later, then takes free memory and frees it: zeros take no room in a state."""
+    init.libc.malloc_trim(0)
+    with open("/proc/sys/vm/drop_caches", "w") as file:
+        file.write("3")
+    once = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    mmap.mmap(-1, CLEARED, flags=once).close()
+
+
+def add_entropy(seed: bytes) -> None:
+    """Makes this copy's random numbers its own: random(4), RNDADDENTROPY, RNDRESEEDCRNG (4.17)."""
+    with open("/dev/urandom", "wb") as device:
+        fcntl.ioctl(device, RNDADDENTROPY, struct.pack("=ii", len(seed) * 8, len(seed)) + seed)
+        fcntl.ioctl(device, RNDRESEEDCRNG)
+
+
+def enter_host_files(modules: str) -> int:
+    """A read-only view of the host's files with a writable layer in memory over it, as root.
+
+    Returns a descriptor of that view by itself.
+    """
+    for folder in (HOST, f"{LAYER}/upper", f"{LAYER}/work", ROOT):
+        os.makedirs(folder, exist_ok=True)
+    must_mount(init.TAG, HOST, "9p", MS_RDONLY, OPTIONS)
+    layers = f"xino=off,lowerdir={HOST},upperdir={LAYER}/upper,workdir={LAYER}/work"
+    must_mount("root", ROOT, "overlay", 0, layers)
+    for folder in ("/dev", "/proc", "/sys"):  # with all that is mounted there
+        must_mount(folder, ROOT + folder, "", init.MS_BIND | MS_REC, "")
+    must_mount("tmpfs", f"{ROOT}/run", "tmpfs", 0, "mode=0755")
+    plain = os.open(HOST, os.O_RDONLY | os.O_DIRECTORY)
+    os.chroot(ROOT)
+    os.chdir("/")
+    init.mount_modules(os.uname().release, modules)
+    importlib.invalidate_caches()  # folders have more files now, and the times of change that they had
+    return plain
+
+
+def must_mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
+    """mount(2). Raises OSError."""
+    if init.libc.mount(source.encode(), target.encode(), kind.encode(), flags, options.encode()) != 0:
+        why = os.strerror(ctypes.get_errno())
+        raise OSError(f"bpfmaps: this kernel {init.CANNOT_MOUNT} ({kind}): {why}")

@@ -1,0 +1,199 @@
+"""The guest's first process while a worker runs: wait for its end, say on demand where all tasks stand.
+
+It needs nothing of the test's process for that, nor of the host's files: they may be what hangs.
+
+In a guest whose state is saved it is a Python of its own from the start, this file by itself. Were the worker
+forked off one that has everything, it would have to copy each page that it changes, and that takes long under
+emulation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+PF_KTHREAD = 0x00200000
+PAUSE = 0.3  # seconds without another byte, after which a stack has been written
+MOST_TASKS, MOST_FORKS = 40, 4
+ENDED = "bpfmaps: the worker ended with status"  # gateway/guest_exit.py looks for it in the console
+NO_PYTHON = "none: its threads are stopped, block signals or hang in the kernel, or a test closed its files"
+STACKS = signal.SIGRTMAX  # the worker then writes its Python stacks: init.py
+RB_AUTOBOOT = 0x1234567
+# the worker's descriptors: to say a path, to wait until something is done with it, to write stacks
+SAY, DONE, STACKS_TO = 3, 4, 5
+libc = ctypes.CDLL(None)
+
+
+def main(command: list[str]) -> None:
+    """Runs `command`, the worker, until it ends."""
+    said, say = os.pipe()
+    done, do = os.pipe()
+    written, writes = os.pipe()
+    moves = [(os.POSIX_SPAWN_DUP2, fd, to) for fd, to in ((say, SAY), (done, DONE), (writes, STACKS_TO))]
+    worker = os.posix_spawn(command[0], command, os.environ, file_actions=moves, setsid=True)
+    for fd in (say, done, writes):
+        os.close(fd)
+    port = os.read(said, 512)
+    if port:  # else the worker has ended
+        alarm = os.open(port, os.O_RDWR | os.O_CLOEXEC)
+        os.write(do, b"1")
+        if root := os.read(said, 512):
+            os.chroot(root)  # the kernel runs modprobe in the root of process 1
+            os.chdir("/")
+            os.write(do, b"1")
+        watch(alarm, worker, written)
+
+
+def tell(path: str) -> None:
+    """In the worker: names the port of the alarm, and later the root that process 1 is to share."""
+    os.write(SAY, path.encode())
+    os.read(DONE, 1)
+
+
+def watch(port: int, worker: int, python: int) -> None:
+    """Reap children, and answer the alarm, until `worker` ends. `python` is where it writes its stacks to."""
+    ended, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(99))  # whoever spins
+    poll = select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.register(port, select.POLLIN)
+    while (status := reap(worker)) is None:
+        for fd, event in poll.poll():
+            if fd == ended:
+                os.read(ended, 512)
+            elif event & select.POLLIN:
+                seconds = json.loads(os.read(port, 512))["seconds"]
+                sections = answer(worker, python, seconds) if seconds else []  # else a sign of life is wanted
+                os.write(port, json.dumps(sections).encode() + b"\n")
+            else:
+                poll.unregister(port)  # the gateway is gone, and takes QEMU along
+    print(ENDED, status, file=sys.stderr)
+
+
+def answer(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:
+    """`stacks`, or why there are none."""
+    try:
+        return stacks(worker, python, seconds)
+    except (OSError, LookupError, ValueError) as error:  # of tasks that end meanwhile
+        return [("stacks", repr(error))]
+
+
+def reap(worker: int) -> int | None:
+    """Wait for all that has ended; the worker's exit status if it has."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == worker:
+                return os.waitstatus_to_exitcode(ended[1])
+    return None
+
+
+def able_thread(worker: int, signum: int) -> int:
+    """A thread of the worker that can take the signal: neither blocks it, nor hangs in the kernel."""
+    for task in sorted(map(int, os.listdir(f"/proc/{worker}/task"))):
+        with contextlib.suppress(OSError):  # it ends meanwhile
+            lines = read(f"/proc/{worker}/task/{task}/status").splitlines()
+            facts = dict(line.split(":\t", 1) for line in lines)
+            if facts["State"][0] != "D" and not int(facts["SigBlk"], 16) >> (signum - 1) & 1:
+                return task
+    return worker
+
+
+def stacks(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:
+    """Titles and texts: Python of the worker and its forks, processes in the kernel, what that knows."""
+    forks = list(forks_of(worker))[:MOST_FORKS]
+    return [
+        ("Python stacks of the worker", python_stacks(worker, python, seconds)),
+        *((f"Python stacks of its fork {pid}", python_stacks(pid, python, min(seconds, 1))) for pid in forks),
+        ("kernel stacks of processes", "\n".join(kernel_stacks(worker))),
+        ("kernel log: blocked tasks, CPUs", kernel_log()),
+    ]
+
+
+def forks_of(worker: int) -> Iterator[int]:
+    """Processes that the worker forked and that run no other program: these have its handlers of signals."""
+    own = read(f"/proc/{worker}/cmdline")
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it ends meanwhile
+            if int(name) not in (worker, os.getpid()) and own and read(f"/proc/{name}/cmdline") == own:
+                yield int(name)
+
+
+def python_stacks(process: int, fd: int, seconds: float) -> str:
+    """What `process` writes to the other end of `fd` within `seconds`."""
+    libc.tgkill(process, able_thread(process, STACKS), STACKS)
+    data, poll = b"", select.poll()
+    poll.register(fd, select.POLLIN)
+    end = time.monotonic() + seconds
+    while poll.poll(1000 * (PAUSE if data else seconds)) and time.monotonic() < end:
+        data += os.read(fd, 1 << 16)
+    return data.decode(errors="replace") or NO_PYTHON
+
+
+def kernel_stacks(worker: int) -> Iterator[str]:
+    """Each thread of each process but this one: its name, its state, and its stack in the kernel."""
+    count = 0
+    for process in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), key=abs):
+        with contextlib.suppress(OSError):  # it ends meanwhile
+            for task in os.listdir(f"/proc/{process}/task"):
+                folder = f"/proc/{process}/task/{task}"
+                name, state, flags = stat(folder)
+                if process == os.getpid() or flags & PF_KTHREAD:
+                    continue
+                count += 1
+                if count > MOST_TASKS:
+                    yield "..."
+                    return
+                whose = ", the worker" if process == worker else ""
+                yield f"{name} (process {process}{whose}, thread {task}), {state}"
+                yield from (f"    {line}" for line in read(f"{folder}/stack").splitlines())
+
+
+def stat(folder: str) -> tuple[str, str, int]:
+    """A task's name, its state, its flags: proc(5)."""
+    start, _, rest = read(f"{folder}/stat").rpartition(")")
+    fields = rest.split()
+    names = {"R": "running", "S": "sleeping", "D": "uninterruptible", "Z": "ended", "T": "stopped"}
+    return start.partition("(")[2], names.get(fields[0], fields[0]), int(fields[6])
+
+
+def read(path: str) -> str:
+    """All of a file of /proc."""
+    with open(path) as file:
+        return file.read()
+
+
+def kernel_log() -> str:
+    """What the kernel says of its blocked tasks (sysrq w), then of what its CPUs do (sysrq l)."""
+    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    lines = []
+    try:
+        os.lseek(log, 0, os.SEEK_END)
+        for key in "wl":
+            with open("/proc/sysrq-trigger", "w") as trigger:
+                trigger.write(key)
+        while True:
+            with contextlib.suppress(BrokenPipeError):  # records were overwritten before they were read
+                lines.append(os.read(log, 8192).decode(errors="replace").split("\n")[0].partition(";")[2])
+    except BlockingIOError:
+        return "\n".join(lines)
+    except OSError as error:
+        return "\n".join([*lines, str(error)])
+    finally:
+        os.close(log)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # to the console; an exit of process 1 would add a panic to it
+    libc.reboot(RB_AUTOBOOT)

@@ -1,0 +1,1 @@
+"""The kernels that guests boot: the catalogue, and where they come from."""

@@ -1,0 +1,277 @@
+"""Fetch a distribution's kernel packages into the catalogue."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import Timeout
+
+from pytest_bpfmaps.cache import staging
+from pytest_bpfmaps.errors import VmError, closest
+from pytest_bpfmaps.vm.kernels import apt_sources
+from pytest_bpfmaps.vm.kernels.apt import AptError, AptRoot, need_commands
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_name
+from pytest_bpfmaps.vm.kernels.kernel import Kernel, Packages
+from pytest_bpfmaps.vm.kernels.kernel_tree import complete
+from pytest_bpfmaps.vm.kernels.name_grammar import checked
+from pytest_bpfmaps.vm.kernels.package_files import sha256_of, unpack_deb
+from pytest_bpfmaps.vm.kernels.progress import Progress
+
+# The metapackage that follows a suite's current kernel. Not the -cloud ones: theirs lack 9p.
+_METAPACKAGES = {"debian": "linux-image-{architecture}", "ubuntu": "linux-image-generic"}
+_SUITES = {
+    "debian": ("bullseye", "bookworm", "trixie", "sid"),
+    "ubuntu": ("focal", "jammy", "noble", "plucky", "questing"),
+}
+_KERNEL_PACKAGE = re.compile(r"linux-(image|image-unsigned|base|binary|modules|modules-extra)-\d")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package as the signed index describes it; `size` packed and `installed` unpacked, in bytes."""
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+    installed: int
+
+    def to_json(self) -> dict[str, str]:
+        return {"name": self.name, "version": self.version, "sha256": self.sha256}
+
+
+def fetch(
+    spec: str,
+    catalogue: Catalogue,
+    progress: Progress,
+    name: str | None = None,
+    pinned: Packages | None = None,
+) -> tuple[Kernel, bool]:
+    """Store the current kernel of `spec`, ``debian:bookworm``, or the `pinned` one; also tell if it is new.
+
+    Uses the mirror and the keys of the system's own package sources. Raises VmError: unknown distribution or
+    suite, mirror out of reach, a signature that can't be verified, no apt.
+    """
+    distribution, suite = _parse(spec)
+    if name is not None:
+        check_name(name)
+    need_commands("apt-get", "apt-cache", "apt-config", "dpkg", "dpkg-deb")
+    main, more = _sources(spec, distribution, suite)
+    architecture = apt_sources.architecture()
+    staging.collect(catalogue.root)
+    with _one_fetch(catalogue, spec, progress):
+        apt = AptRoot(
+            catalogue.root.absolute() / ".apt" / spec.replace(":", "-").replace("/", "-"), architecture
+        )
+        _update(apt, spec, main, more, progress)
+        packages = _kernel_packages(apt, spec, _METAPACKAGES[distribution].format(architecture=architecture))
+        if pinned is not None:
+            packages = [_exactly(apt, spec, dict(p), packages, _host(main)) for p in pinned]
+        current = catalogue.stored(spec, tuple(tuple(sorted(p.to_json().items())) for p in packages), name)
+        if current is not None:
+            return current, False
+        _check_space(catalogue.root, packages)
+        kernel = catalogue.store(lambda tree: _build(apt, spec, packages, tree, progress), name)
+        return kernel, True
+
+
+def _parse(spec: str) -> tuple[str, str]:
+    distribution, colon, suite = spec.partition(":")
+    examples = "write debian:bookworm, debian:sid, ubuntu:noble …; v6.6; oci:PATH or oci://REGISTRY/NAME:TAG"
+    if not colon or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9./_-]*", suite) or ".." in suite:
+        raise VmError("cannot fetch kernel", on=repr(spec), why="it is not DISTRIBUTION:SUITE", fix=examples)
+    if distribution not in _METAPACKAGES:
+        why = f"the distribution {distribution!r} is not one that this command knows"
+        raise VmError("cannot fetch kernel", on=repr(spec), why=why, fix=closest(distribution, _METAPACKAGES))
+    return distribution, suite
+
+
+def _sources(spec: str, distribution: str, suite: str) -> tuple[apt_sources.Source, list[apt_sources.Source]]:
+    mine = apt_sources.of_distribution(apt_sources.system_sources(), distribution)
+    if not mine:
+        raise VmError(
+            "cannot fetch kernel",
+            on=repr(spec),
+            why=f"none of this system's package sources is an archive of {distribution.title()}",
+            fix=f"run it on {distribution.title()}, or bring its package here: bpfmaps kernels add FILE.deb",
+        )
+    return apt_sources.for_suite(mine, distribution, suite)
+
+
+def _one_fetch(catalogue: Catalogue, spec: str, progress: Progress) -> AbstractContextManager[object]:
+    """The lock on the private apt of `spec`, taken: two fetches of one suite would do the same work twice."""
+    lock = staging.name_lock(catalogue.root, ".fetch-" + spec.replace(":", "-").replace("/", "-"))
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        progress.step(f"{spec}: waiting for another fetch of it")
+        return lock.acquire()
+
+
+def _update(
+    apt: AptRoot, spec: str, main: apt_sources.Source, more: list[apt_sources.Source], progress: Progress
+) -> None:
+    wanted = [main, *more]
+    step = f"{spec}: reading the package lists of {_host(main)}"
+    try:
+        try:
+            apt.update(wanted, progress, step)
+        except AptError as error:
+            missing = error.missing()
+            if not missing or main.suite in missing:
+                raise
+            apt.update([s for s in wanted if s.suite not in missing], progress, step)
+    except AptError as error:
+        if main.suite in error.missing():
+            shutil.rmtree(apt.root)  # there is nothing to come back to
+        raise _explain(error, spec, main) from error
+    apt.note_lists()
+    distribution = spec.partition(":")[0]
+    origins = {origin.lower() for origin in apt.origins()}
+    if origins != {distribution}:
+        what = "is not an archive of" if origins else "has no package index for main of"
+        why = f"the mirror {_host(main)} {what} {distribution.title()}"
+        raise VmError(
+            "cannot fetch kernel", on=repr(spec), why=why, fix="look at this system's package sources"
+        )
+
+
+def _explain(error: AptError, spec: str, main: apt_sources.Source) -> VmError:
+    distribution, _, suite = spec.partition(":")
+    if suite in error.missing():
+        why = f"the mirror {_host(main)} has no suite {suite!r}"
+        fix = closest(suite, _SUITES[distribution])
+        return VmError("cannot fetch kernel", on=repr(spec), why=why, fix=fix)
+    if since := error.expired():
+        why = f"the index of {suite!r} on {_host(main)} is out of date (no longer valid since {since})"
+        fix = (
+            "the mirror gets no updates; to take what it has, write 'Acquire::Check-Valid-Until \"false\";' "
+            "into /etc/apt/apt.conf.d/99check-valid-until"
+        )
+    elif error.unsigned():
+        keys = main.signed_by or "apt's trusted.gpg.d"
+        why = f"the signature of {suite!r} can't be verified with the keys in {keys}"
+        fix = f"install a {distribution}-archive-keyring package that knows that suite's key"
+    else:
+        why = f"the mirror {_host(main)} can't be reached, or its answer can't be used"
+        fix = "see whether `apt-get update` works here; kernels that are stored already need no network"
+    return VmError("cannot fetch kernel", on=repr(spec), why=why, fix=fix, details=str(error))
+
+
+def _host(source: apt_sources.Source) -> str:
+    return urlsplit(source.uri).netloc.rpartition("@")[2] or source.uri
+
+
+def _kernel_packages(apt: AptRoot, spec: str, metapackage: str) -> list[Package]:
+    """The packages that the image and its modules come in: those that the metapackage leads to."""
+    found: dict[str, Package] = {}
+    todo = [metapackage]
+    while todo:
+        fields = apt.show(todo.pop())
+        if fields is None:
+            continue
+        name = fields["Package"]
+        if name != metapackage:
+            found[name] = _package(fields)
+        todo += [n for n in _dependencies(fields) if _KERNEL_PACKAGE.match(n) and n not in found]
+    if not found:
+        raise VmError("cannot fetch kernel", on=repr(spec), why=f"the suite has no package {metapackage}")
+    return sorted(found.values(), key=lambda package: package.name)
+
+
+def _package(fields: dict[str, str]) -> Package:
+    size, installed = int(fields["Size"]), int(fields.get("Installed-Size", 0)) * 1024
+    try:
+        name, version = (
+            checked("package name", fields["Package"]),
+            checked("package version", fields["Version"]),
+        )
+        return Package(name, version, checked("SHA-256", fields["SHA256"]), size, installed)
+    except ValueError as error:
+        fix = "look at this system's package sources"
+        raise VmError("cannot trust a package index", why=str(error), fix=fix) from None
+
+
+def _exactly(apt: AptRoot, spec: str, wanted: dict[str, str], current: list[Package], host: str) -> Package:
+    """The package with this name, version and hash. Raises VmError when the archive does not have it now."""
+    try:
+        name, version = checked("package name", wanted["name"]), checked("package version", wanted["version"])
+    except ValueError as error:
+        fix = "look at who changed kernels.lock; make it again with: bpfmaps kernels lock"
+        raise VmError("cannot fetch locked package", on=f"of {spec}", why=str(error), fix=fix) from None
+    fields = apt.show(f"{name}={version}")
+    if fields is not None and fields["SHA256"] == wanted["sha256"]:
+        return _package(fields)
+    now = ", ".join(f"{package.name} {package.version}" for package in current)
+    if fields is not None:
+        now = f"one of that version with SHA-256 {fields['SHA256']}, not {wanted['sha256']}"
+    raise VmError(
+        "cannot fetch locked package",
+        on=f"{wanted['name']} {wanted['version']}",
+        why=f"{host} has now {now}",
+        fix=f"take that (bpfmaps kernels fetch {spec}) and lock it (bpfmaps kernels lock), or have a mirror "
+        "that keeps old versions in this system's package sources",
+    )
+
+
+def _dependencies(fields: dict[str, str]) -> Iterator[str]:
+    for field in ("Pre-Depends", "Depends"):
+        for clause in fields.get(field, "").split(","):
+            if clause.strip():
+                yield (
+                    clause.split("|")[0].split()[0].partition(":")[0]
+                )  # the archive's own choice comes first
+
+
+def _check_space(folder: Path, packages: list[Package]) -> None:
+    vmlinux = 150 << 20  # unpacked image and BTF, generously
+    needed = sum(p.size + p.installed for p in packages) + vmlinux
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise VmError(
+            "cannot store kernel",
+            on=str(folder),
+            why=f"it needs {needed >> 20} MB for a while, and {free >> 20} MB are free",
+            fix="free some space, or set BPFMAPS_CACHE to a folder on another disk",
+        )
+
+
+def _build(apt: AptRoot, spec: str, packages: list[Package], tree: Path, progress: Progress) -> None:
+    for package in packages:
+        step = f"{spec}: getting {package.name} {package.version} ({package.size / 1e6:.0f} MB)"
+        try:
+            file = apt.download(package.name, package.version, tree, progress, step)
+        except AptError as error:
+            fix = "run the command again; a mirror may change while it is read"
+            raise VmError(
+                "cannot fetch", on=package.name, why="apt failed", details=str(error), fix=fix
+            ) from error
+        _check_hash(file, package)
+        _unpack(file, tree, package, f"{spec}: unpacking {package.name}", progress)
+        file.unlink()
+    complete(tree, source=spec, packages=[p.to_json() for p in packages], progress=progress)
+
+
+def _check_hash(file: Path, package: Package) -> None:
+    """apt compares it, too, with what the index says when it downloads."""
+    if (actual := sha256_of(file)) != package.sha256:
+        why = f"its SHA-256 is {actual}, and not {package.sha256}"
+        fix = "run the command again; a mirror may change while it is read"
+        raise VmError("cannot trust", on=f"{package.name} {package.version}", why=why, fix=fix)
+
+
+def _unpack(file: Path, tree: Path, package: Package, step: str, progress: Progress) -> None:
+    unpacked = 0
+
+    def count(size: int) -> None:
+        nonlocal unpacked
+        unpacked += size
+        progress.step(step, min(100.0, 100 * unpacked / max(package.installed, 1)))
+
+    unpack_deb(file, tree, count)

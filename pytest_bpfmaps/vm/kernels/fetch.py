@@ -1,0 +1,35 @@
+"""`bpfmaps kernels fetch`: which source a specification means."""
+
+from __future__ import annotations
+
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.kernel import Kernel, Packages
+from pytest_bpfmaps.vm.kernels.progress import Progress
+
+
+def fetch(
+    spec: str,
+    catalogue: Catalogue,
+    progress: Progress,
+    name: str | None = None,
+    pinned: Packages | None = None,
+) -> tuple[Kernel, bool]:
+    """Store the current kernel of `spec`, or exactly the `pinned` one; also tell whether it is a new one.
+
+    ``debian:bookworm``, ``oci:PATH[:TAG]``, ``oci://REGISTRY/NAME[:TAG]``, ``v6.6``. Raises VmError.
+    """
+    if spec.startswith(("oci:", "docker://")):
+        from pytest_bpfmaps.vm.kernels import container_images
+
+        return container_images.fetch(spec, catalogue, progress, name, pinned)
+    from pytest_bpfmaps.vm.kernels import debian, mainline
+
+    if mainline.VERSION.fullmatch(spec):
+        return mainline.fetch(spec, catalogue, progress, name, pinned)
+
+    return debian.fetch(spec, catalogue, progress, name, pinned)
+
+
+def fetchable(source: str) -> bool:
+    """Whether a kernel's source is one that `fetch` knows, and not a path that was added."""
+    return not source.startswith("/")

@@ -1,0 +1,82 @@
+"""A kernel that guests can boot: where its files are, and what it was made of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps.cache import staging
+from pytest_bpfmaps.vm.kernels import kernel_parts
+from pytest_bpfmaps.vm.kernels.kernel_tree import FORMAT
+from pytest_bpfmaps.vm.kernels.name_grammar import checked
+
+# For each package: pairs of field and value (name, version, sha256), sorted.
+Packages = tuple[tuple[tuple[str, str], ...], ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that a guest can boot. All paths are absolute."""
+
+    name: str
+    """The catalogue's name, ``6.1``."""
+    release: str
+    """What ``uname -r`` says in the guest, ``6.1.0-13-amd64``."""
+    image: Path
+    """The compressed image (bzImage)."""
+    modules: Path | None
+    """The folder that holds ``lib/modules/RELEASE``."""
+    btf: Path | None
+    """The kernel's raw BTF."""
+    config: Path | None
+    """The build configuration."""
+    source: str
+    """Where it came from, ``debian:bookworm`` or a path."""
+    arch: str
+    """As ``uname -m`` says it, ``x86_64``."""
+    vmlinux: Path | None = None
+    """The uncompressed image, when it can boot as it is (PVH): saves seconds where the CPU is emulated."""
+    size: int = 0
+    """Bytes on disk."""
+    packages: Packages = ()
+    """What it was made of."""
+
+    @classmethod
+    def read(cls, tree: Path, name: str | None = None) -> Kernel:
+        """The kernel in the folder `tree`. Raises OSError, ValueError, KeyError when it is not whole."""
+        facts = kernel_parts.read_facts(tree)
+        if facts["format"] != FORMAT:
+            raise ValueError(f"format {facts['format']}")
+        release = checked("kernel release", facts["release"])
+
+        def existing(relative: str) -> Path | None:
+            return tree / relative if (tree / relative).exists() else None
+
+        return cls(
+            name=name or tree.name,
+            release=release,
+            image=tree / facts["image"],
+            modules=tree if existing(f"lib/modules/{release}") else None,
+            btf=existing("btf"),
+            config=existing(f"boot/config-{release}"),
+            source=facts["source"],
+            arch=facts["arch"],
+            vmlinux=existing("vmlinux"),
+            size=facts["size"],
+            packages=tuple(tuple(sorted(p.items())) for p in facts["packages"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The kernel as JSON values; paths are strings."""
+        facts = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        return {**facts, "packages": [dict(p) for p in self.packages]}
+
+    @property
+    def tree(self) -> Path:
+        """The folder that it is stored in."""
+        return self.image.parent.parent
+
+    def in_use(self) -> staging.InUse:
+        """Keeps it stored until that is closed."""
+        return staging.InUse(self.tree)

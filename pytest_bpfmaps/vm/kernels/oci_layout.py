@@ -1,0 +1,283 @@
+"""A kernel out of a container image on this machine: an OCI image layout, as a folder or in a tar archive.
+
+Sources: the OCI image specification 1.1 (``image-layout.md``, ``image-index.md``, ``manifest.md``,
+``layer.md``); the layout of cilium's ci-kernels: ``boot/vmlinuz``, ``usr/lib/modules/RELEASE``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pytest_bpfmaps.errors import VmError, closest
+from pytest_bpfmaps.vm.kernels.package_files import Room
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Go names them
+_TAG = "org.opencontainers.image.ref.name"
+_DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
+_MEMBER = re.compile(r"(\./)?(oci-layout|index\.json|blobs/sha256/[0-9a-f]{64}|blobs/sha512/[0-9a-f]{128})")
+_WANTED = (("boot",), ("lib", "modules"), ("usr", "lib", "modules"))
+_FIX = "copy the image again"
+
+Descriptor = dict[str, Any]
+
+
+def is_layout(path: Path) -> bool:
+    """Whether `path` is an OCI image layout: a folder, or a tar archive of one."""
+    if path.is_dir():
+        return (path / "oci-layout").is_file() and (path / "index.json").is_file()
+    try:
+        with tarfile.open(path) as archive:
+            return any(member.name.removeprefix("./") == "oci-layout" for member in archive)
+    except (tarfile.TarError, EOFError, OSError):
+        return False
+
+
+@contextmanager
+def opened(path: Path, work: Path) -> Iterator[Layout]:
+    """The layout at `path`; what an archive holds is unpacked below `work` meanwhile. Raises VmError."""
+    if path.is_dir():
+        yield Layout(path, path)
+        return
+    with tempfile.TemporaryDirectory(dir=work) as name:
+        try:
+            room = Room(path, Path(name))
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if member.isreg() and _MEMBER.fullmatch(member.name):
+                        _copy(archive, member, Path(name, member.name), room)
+        except (tarfile.TarError, EOFError) as error:
+            raise VmError("cannot unpack", on=str(path), why=str(error), fix=_FIX) from error
+        yield Layout(path, Path(name))
+
+
+class Layout:
+    """An OCI image layout: `path` is what the user calls it, `folder` where it lies."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self.path = path
+        self._folder = folder
+
+    def image(self, tag: str | None = None, digest: str | None = None) -> Image:
+        """The image called `tag`, or with the SHA-256 `digest`, or the only one for this machine.
+
+        Raises VmError that names those there are.
+        """
+        listed = self._json(self._folder / "index.json").get("manifests")
+        images = [d for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
+        if digest is not None:
+            found = [d for d in images if d.get("digest") == f"sha256:{digest}"][
+                :1
+            ]  # several tags may have it
+        elif tag is not None:
+            found = [d for d in images if tag in _tags(d)]
+        else:
+            found = images if len(images) == 1 else [d for d in images if _fits(d)]
+        if len(found) == 1:
+            return Image(self, found[0])
+        names = [name for d in images for name in _tags(d)[:1]]
+        if digest is not None:
+            why = "it has " + (", ".join(str(d.get("digest")) for d in images) or "no image")
+            raise VmError("no image", on=f"sha256:{digest} in {self.path}", why=why, fix=_FIX)
+        if tag is not None and not found:
+            raise VmError("no image", on=f"{tag!r} in {self.path}", fix=closest(tag, names))
+        why = f"it has {len(found)} images for this machine: {', '.join(names) or 'without tags'}"
+        fix = f"name one: bpfmaps kernels fetch oci:{self.path}:{names[0] if names else 'TAG'}"
+        raise VmError("cannot choose", on=f"an image of {self.path}", why=why, fix=fix)
+
+    def layers(self, image: Descriptor) -> Iterator[tuple[str, Path]]:
+        """The digest and the verified file of each layer of `image`, the lowest first. Raises VmError."""
+        for layer in self._manifest(image)["layers"]:
+            yield str(layer["digest"]), self._blob(layer)
+
+    def _manifest(self, image: Descriptor) -> dict[str, Any]:
+        manifest = self._json(self._blob(image))
+        for _ in range(4):  # an index may list indexes
+            if "manifests" not in manifest:
+                break
+            choices = manifest["manifests"]
+            fitting = [d for d in choices if _fits(d)]
+            if not fitting:
+                have = ", ".join(_platform(d) for d in choices) or "none"
+                why = f"it is for {have}, and this machine is {_machine()}"
+                raise VmError(
+                    "cannot use image", on=str(self.path), why=why, fix="fetch one for this machine"
+                )
+            manifest = self._json(self._blob(fitting[0]))
+        if "layers" not in manifest:
+            raise VmError("cannot use image", on=str(self.path), why="its manifest has no layers", fix=_FIX)
+        return manifest
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        try:
+            value = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            on = f"{path.name} of {self.path}"
+            raise VmError("cannot read image", on=on, why=str(error), fix=_FIX) from error
+        return value if isinstance(value, dict) else {}
+
+    def _blob(self, descriptor: Descriptor) -> Path:
+        """The verified file that `descriptor` names."""
+        digest = str(descriptor.get("digest"))
+        match = _DIGEST.fullmatch(digest)
+        if match is None:
+            why = f"{digest!r} is neither sha256 nor sha512"
+            raise VmError("cannot verify image", on=str(self.path), why=why, fix=_FIX)
+        algorithm, value = match[1] or match[3], match[2] or match[4]
+        path = self._folder / "blobs" / algorithm / value
+        on = f"blob {digest} of {self.path}"
+        try:
+            with path.open("rb") as file:
+                actual = file_digest(file, algorithm).hexdigest()
+        except OSError as error:
+            raise VmError("cannot read", on=on, why=error.strerror, fix=_FIX) from error
+        if actual != value:
+            why = f"its content has the digest {algorithm}:{actual}"
+            raise VmError("cannot trust", on=on, why=why, fix=_FIX)
+        return path
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of a layout that is open."""
+
+    layout: Layout
+    descriptor: Descriptor
+
+    @property
+    def sha256(self) -> str:
+        """What it is known by, in hexadecimal. Raises VmError when it has another digest."""
+        algorithm, _, value = str(self.descriptor.get("digest")).partition(":")
+        if algorithm != "sha256":
+            on = str(self.descriptor.get("digest"))
+            raise VmError("cannot use image", on=on, why="its digest is no sha256", fix=_FIX)
+        return value
+
+    def unpack(self, root: Path) -> None:
+        """Put its kernel files, all layers applied, below `root`. Raises VmError."""
+        for digest, blob in self.layout.layers(self.descriptor):
+            with tempfile.TemporaryDirectory(dir=root.parent) as name:
+                try:
+                    _apply(blob, root, Path(name))
+                except (tarfile.TarError, EOFError, OSError) as error:
+                    on = f"layer {digest} of {self.layout.path}"
+                    raise VmError("cannot unpack", on=on, why=str(error), fix=_FIX) from error
+
+
+def _tags(image: Descriptor) -> list[str]:
+    """The names of an image: its tag first; Docker writes a whole reference, which ends with it."""
+    name = str((image.get("annotations") or {}).get(_TAG, ""))
+    tag = name.rpartition("/")[2].rpartition(":")[2]
+    return list(dict.fromkeys([tag, name])) if name else []
+
+
+def _machine() -> str:
+    return "linux/" + _ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+def _platform(image: Descriptor) -> str:
+    facts = image.get("platform") or {}
+    return f"{facts.get('os', 'linux')}/{facts.get('architecture', 'unknown')}"
+
+
+def _fits(image: Descriptor) -> bool:
+    return not image.get("platform") or _platform(image) == _machine()
+
+
+def _apply(blob: Path, root: Path, work: Path) -> None:
+    """Apply a layer to what is below `root`, with an empty folder to `work` in."""
+    gone: list[PurePosixPath] = []  # of the lower layers
+    room = Room(blob, work)
+    with _tar(blob) as archive:
+        for member in archive:
+            path = PurePosixPath(*PurePosixPath(member.name).parts)
+            if path.is_absolute() or ".." in path.parts:
+                continue
+            if path.name == ".wh..wh..opq":
+                gone += (path.parent / old.name for old in (root / path.parent).glob("*"))
+            elif path.name.startswith(".wh."):
+                hidden = path.name.removeprefix(".wh.")
+                gone += [path.with_name(hidden)] if hidden not in ("", ".", "..") else []
+            elif not member.isdir():
+                gone.append(path)
+                _extract(archive, member, path, work, room)
+    for path in gone:
+        _remove(root / path)
+    _merge(work, root)
+
+
+@contextmanager
+def _tar(blob: Path) -> Iterator[tarfile.TarFile]:
+    with blob.open("rb") as file:
+        magic = os.pread(file.fileno(), 4, 0)  # leaves the position alone, which a command goes on from
+        if magic != b"\x28\xb5\x2f\xfd":
+            with tarfile.open(fileobj=file, mode="r|*", errorlevel=2) as archive:
+                yield archive
+            return
+        if shutil.which("zstd") is None:
+            raise VmError("cannot unpack", on=blob.name, why="no zstd", fix="install zstd")
+        pipe = subprocess.PIPE
+        with subprocess.Popen(["zstd", "-dcq"], stdin=file, stdout=pipe, stderr=pipe) as zstd:
+            assert zstd.stdout is not None
+            assert zstd.stderr is not None
+            with tarfile.open(fileobj=zstd.stdout, mode="r|", errorlevel=2) as archive:
+                yield archive
+            zstd.stdout.read()
+            said = zstd.stderr.read().decode(errors="replace").strip()
+        if zstd.returncode:
+            raise tarfile.TarError(said)
+
+
+def _extract(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, path: PurePosixPath, work: Path, room: Room
+) -> None:
+    if not any(path.parts[: len(wanted)] == wanted for wanted in _WANTED):
+        return
+    target = work / path
+    if member.isreg():
+        _copy(archive, member, target, room)
+    elif member.islnk():  # to a file that came before it
+        earlier = PurePosixPath(member.linkname)
+        if not earlier.is_absolute() and ".." not in earlier.parts and (work / earlier).is_file():
+            room.take((work / earlier).stat().st_size)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(work / earlier, target)
+
+
+def _copy(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path, room: Room) -> None:
+    room.take(member.size)
+    content = archive.extractfile(member)
+    assert content is not None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as out:
+        shutil.copyfileobj(content, out, 1 << 20)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+        return
+    with suppress(NotADirectoryError):  # a lower layer has a file where this one has a folder
+        path.unlink(missing_ok=True)
+
+
+def _merge(work: Path, root: Path) -> None:
+    for file in sorted(p for p in work.rglob("*") if p.is_file()):
+        target = root / file.relative_to(work)
+        for parent in reversed(target.relative_to(root).parents):
+            if (root / parent).is_file():
+                (root / parent).unlink()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)

@@ -1,0 +1,1 @@
+"""QEMU as a process: its features, its monitor, its acceleration."""

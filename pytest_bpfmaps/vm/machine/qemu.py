@@ -1,0 +1,199 @@
+"""A QEMU process that can't outlive this one, its console, and the byte channels into its guest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm.guest.init import CANNOT_MOUNT, NO_CARD
+from pytest_bpfmaps.vm.machine.architecture import Architecture, architecture
+from pytest_bpfmaps.vm.machine.child_process import die_with
+from pytest_bpfmaps.vm.machine.qmp import Monitor
+
+PORTS = ("control", "stream", "alarm", "output")
+MONITOR = "monitor"
+MONITOR_CHANNEL = f"bpfmaps-{MONITOR}"  # the character device that QEMU's monitor is to be put on
+END_SECONDS = 20.0  # that a process may take to be gone when it was killed
+PYTHON_FELL = "Fatal Python error: "  # faulthandler
+
+
+def find_qemu(arch: str) -> str:
+    """The path of the QEMU binary for guests of `arch`. Raises VmError when there is none."""
+    wanted = architecture(arch)
+    path = shutil.which(wanted.qemu)
+    if path is None:
+        raise VmError(
+            "cannot start a guest",
+            why=f"{wanted.qemu} is not on the PATH",
+            fix=f"install QEMU (Debian, Ubuntu: apt install {wanted.package})",
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A guest's size, `memory` as QEMU takes it (``1G``), whether KVM runs it, whether it has a network."""
+
+    cpus: int = 2
+    memory: str = "1G"
+    kvm: bool = False
+    network: bool = False
+
+
+class Log:
+    """Text that another process writes, kept in memory: no file that somebody would have to remove."""
+
+    def __init__(self, name: str) -> None:
+        self.fd = os.memfd_create(name)
+        self._kept = b""
+
+    def size(self) -> int:
+        """How much there is of it, in bytes."""
+        return os.fstat(self.fd).st_size if self.fd >= 0 else len(self._kept)
+
+    def text(self, since: int = 0) -> str:
+        """All of it so far, from byte `since` on."""
+        data = self._kept[since:] if self.fd < 0 else os.pread(self.fd, max(self.size() - since, 0), since)
+        return data.decode(errors="replace").replace("\r\n", "\n")
+
+    def tail(self, lines: int = 30, since: int = 0) -> str:
+        """The last `lines` lines after byte `since`; where the kernel or Python fell over, from there on."""
+        from pytest_bpfmaps.kernel.splats import fall, last_fall, readable  # guests that live need none
+
+        full = self._lines(since)
+        start = fall(full)
+        if start is None and since and (found := last_fall(everything := self._lines(0))) is not None:
+            full, start = everything, found  # it panicked before this process saw the test begin
+        if start is None:
+            start = next((at for at, line in enumerate(full) if line.startswith(PYTHON_FELL)), None)
+        return "\n".join(full[-lines:] if start is None else readable(full[start:]))
+
+    def _lines(self, since: int) -> list[str]:
+        return [line.rstrip() for line in self.text(since).splitlines() if line.strip()]
+
+    def close(self) -> None:
+        """Take no more; what came so far stays readable."""
+        if self.fd >= 0:
+            self._kept = os.pread(self.fd, self.size(), 0)
+            os.close(self.fd)
+            self.fd = -1
+
+
+def is_final(words: str) -> bool:
+    """Whether a guest that ended with these last words would do so however it is started."""
+    return any(sign in words for sign in (CANNOT_MOUNT, NO_CARD, "Failed to mount real root"))
+
+
+def advice(words: str) -> str:
+    """What to do about a guest that ended with these last words."""
+    if any(sign in words for sign in (CANNOT_MOUNT, "Failed to mount real root")):
+        return "use a kernel with 9p and overlay, built in or as modules (Debian's -cloud kernels lack 9p)"
+    if NO_CARD in words:
+        return "use a kernel with virtio_net, built in or as a module, or leave out --bpf-vm-network"
+    return "look at the console below"
+
+
+class Machine:
+    """A running guest: ``stream`` carries execnet's bytes, ``control`` and ``alarm`` JSON, ``output`` text.
+
+    What starts one (virtme-ng) only makes the QEMU command, for `arch`; everything from the process on is the
+    same for all. QEMU gets `descriptors` of this process too. Its monitor is to be on `MONITOR_CHANNEL`,
+    where an answer may take `patience` seconds. `version` is QEMU's, for messages; `started` is when it was
+    started, as `time.monotonic` counts.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        arch: str,
+        descriptors: Sequence[int] = (),
+        *,
+        version: str = "",
+        patience: float = 20.0,
+    ) -> None:
+        self.version, self.patience = version, patience
+        self.console, self.messages = Log("console"), Log("qemu")
+        pairs = {port: socket.socketpair() for port in PORTS}
+        self.control, self.stream, self.alarm, self.output = (pairs[port][0] for port in PORTS)
+        theirs = {port: pairs[port][1] for port in PORTS}
+        self._monitor: Monitor | None = None
+        self._monitor_socket, theirs[MONITOR] = socket.socketpair()
+        fds = {name: sock.fileno() for name, sock in theirs.items()}
+        channels = _channel_arguments(architecture(arch), fds)
+        self.command = [*command, *channels]
+        parent = os.getpid()
+        self.started = time.monotonic()
+        try:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=self.console.fd,
+                stderr=self.messages.fd,
+                pass_fds=[*(s.fileno() for s in theirs.values()), *descriptors],
+                process_group=0,  # Ctrl-C is for pytest, which then ends its guests in order
+                preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - the one other thread reads, and holds no lock
+            )
+        finally:
+            for sock in theirs.values():
+                sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def monitor(self) -> Monitor:
+        """QEMU's monitor, which is this machine's to close. Raises VmError when QEMU does not answer."""
+        if self._monitor is None:
+            self._monitor = Monitor(self._monitor_socket, self.patience)
+        return self._monitor
+
+    def last_words(self, since: int = 0) -> str:
+        """The console's last lines, of those after byte `since`, and what QEMU itself said."""
+        parts = (("console", self.console.tail(since=since)), ("QEMU", self.messages.tail(10)))
+        silent = "silent during this test" if since else "empty"
+        return "\n".join(f"--- {title}\n{text}" for title, text in parts if text) or f"--- console: {silent}"
+
+    def end(self) -> None:
+        """End it at once: its files are in memory, there is nothing to save. What came of it can be read."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)  # QEMU may be the child of a script
+        with suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and ends when that lets it
+            self.process.wait(END_SECONDS)
+
+    def close(self) -> None:
+        """End it, and forget what it wrote."""
+        self.end()
+        for part in (self.control, self.stream, self.alarm, self.output, self.console, self.messages):
+            part.close()
+        (self._monitor or self._monitor_socket).close()
+
+
+def network_arguments(arch: Architecture, shape: Shape) -> list[str]:
+    """A card on QEMU's user-mode network, for which this machine listens nowhere; nothing unless asked."""
+    if not shape.network:
+        return []
+    return ["-netdev", "user,id=bpfmaps-net,ipv6=off", *arch.device("virtio-net", "netdev=bpfmaps-net")]
+
+
+def _channel_arguments(arch: Architecture, fds: dict[str, int]) -> list[str]:
+    arguments = arch.device("virtio-serial", "id=bpfmaps-ports")
+    for name, fd in fds.items():
+        arguments += ["-chardev", f"socket,id=bpfmaps-{name},fd={fd}"]
+        if name in PORTS:
+            device = f"virtserialport,bus=bpfmaps-ports.0,chardev=bpfmaps-{name},name=bpfmaps.{name}"
+            arguments += ["-device", device]
+    return arguments

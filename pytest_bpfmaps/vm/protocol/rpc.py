@@ -1,0 +1,178 @@
+"""What a guest and its gateway say to each other: JSON lines over a virtio-serial port.
+
+Guest to host: ``hello`` (once), ``phase`` (what the worker begins, see `phases.Step`), ``fork`` (see
+`Host.say_forked`), ``call`` (a request that wants an answer). Host to guest: ``job`` (once), then an answer
+per call. The host takes nothing but plain JSON from the guest, which may also send what is none; the guest
+trusts the host, and gets its exceptions as they were raised.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_bpfmaps.errors import VmLostError
+from pytest_bpfmaps.vm.protocol.phases import Step
+
+if TYPE_CHECKING:
+    from pytest_bpfmaps.compiler.request import CompileRequest
+
+FD_VARIABLE = "BPFMAPS_CONTROL_FD"  # set by guest/init.py
+LONGEST = 1 << 24  # bytes of a line
+GARBAGE = "garbage"  # the key of a line that was none of ours: its text
+_SHOWN = 80  # characters of it
+
+
+class Lines:
+    """JSON lines over a descriptor, which it does not own. Sending is safe from several threads.
+
+    An empty line is nothing. One comes before each message, so that what others wrote, without an end, does
+    not take the message along.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._rest = b""
+        self._sending = threading.Lock()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one message. Raises OSError when the other side is gone."""
+        data = memoryview(_line(message))
+        with self._sending:
+            while data:
+                data = data[os.write(self.fd, data) :]
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message, or None when the other side is gone. What is none has the key `GARBAGE`."""
+        while True:
+            line, end, rest = self._rest.partition(b"\n")
+            if end or len(line) > LONGEST:
+                self._rest = rest
+                if line.strip():
+                    return _message(line)
+                continue
+            try:
+                chunk = os.read(self.fd, 1 << 16)
+            except OSError:
+                return None
+            if not chunk:
+                return None
+            self._rest += chunk
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while (message := self.receive()) is not None:
+            yield message
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return b"\n" + json.dumps(message).encode() + b"\n"
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        message = None
+    if isinstance(message, dict):
+        return message
+    text = repr(line[:_SHOWN])[1:]
+    return {GARBAGE: f"{text} …" if len(line) > _SHOWN else text}
+
+
+def dump_error(error: BaseException) -> str:
+    """An exception as text that travels to the guest."""
+    return base64.b64encode(pickle.dumps(error)).decode()
+
+
+class Host:
+    """The guest's side: the host that runs this guest, from within."""
+
+    def __init__(self, fd: int) -> None:
+        self._lines = Lines(fd)
+        self._calling = threading.Lock()
+
+    @classmethod
+    def connect(cls) -> Host | None:
+        """The host of this guest's worker; None in any other process."""
+        text = os.environ.get(FD_VARIABLE)
+        if text is None:
+            return None
+        try:
+            mode = os.fstat(int(text)).st_mode
+        except (OSError, ValueError):  # a child process, which inherits the variable and not the descriptor
+            return None
+        return cls(int(text)) if stat.S_ISCHR(mode) else None
+
+    def tell(self, step: Step) -> None:
+        """Says what the worker begins now, so that a hang is noticed and named."""
+        self._lines.send(step.message())
+
+    def say_forked(self, test: str) -> None:
+        """In a process that `test` forked, and that came back out of the test: says so.
+
+        Nobody else's lock is waited for: who held it was not forked along.
+        """
+        os.write(self._lines.fd, _line({"fork": test}))
+
+    def call(self, name: str, argument: str) -> str:
+        """Have the host do something. Raises what it raised there, or VmLostError when it does not answer."""
+        with self._calling:
+            self._lines.send({"call": name, "argument": argument})
+            answer = self._lines.receive()
+        if answer is None:
+            raise VmLostError(f"cannot {name}", on="on the host", why="the connection to it is closed")
+        if "error" in answer:
+            error: BaseException = pickle.loads(base64.b64decode(answer["error"]))
+            raise error
+        result: str = answer["result"]
+        return result
+
+
+class RemoteCompiler:
+    """A `Compiler` in a guest: clang runs on the host, and the object is read through the live host root.
+
+    The host reads the source itself, unless that was written in the guest: then the text travels. Headers
+    that were written in the guest are not seen.
+    """
+
+    def __init__(self, host: Host, *, portable: bool = False) -> None:
+        self._host = host
+        self._portable = portable
+
+    def compile(self, request: CompileRequest) -> Path:
+        """The object file for `request`. Raises CompileError as the host's compiler does."""
+        if request.source is not None:
+            source = Path(request.source)
+            if source.is_file() and not self._host_has(source):
+                code, include = os.fsdecode(source.read_bytes()), (str(source.parent), *request.include)
+                request = replace(request, source=None, code=code, name=source.name, include=include)
+        path, warnings = json.loads(self._host.call("compile", request.to_json()))
+        if warnings:
+            from pytest_bpfmaps.compiler.local_compiler import show_warnings
+
+            show_warnings(warnings, portable=self._portable)
+        return Path(path)
+
+    def link(self, objects: Sequence[Path]) -> Path:
+        """One object that is linked of several: by the host, unless one of them is only here."""
+        if all(map(self._host_has, objects)):
+            return Path(self._host.call("link", json.dumps([str(path) for path in objects])))
+        from pytest_bpfmaps.compiler.linker import link
+
+        return link(
+            objects, Path(tempfile.gettempdir(), "bpfmaps-objects")
+        )  # the host's cache is read-only here
+
+    def _host_has(self, source: Path) -> bool:
+        digest = sha256(source.read_bytes()).hexdigest()
+        return self._host.call("digest", str(source)) == digest
