@@ -246,10 +246,10 @@ class Gateway:
         os.umask(mask)
         return {
             "cwd": os.getcwd(),
-            # The kernel's configuration is not among the host's files in /boot; probes look for it here.
             "timeout": self.timeout,
             "env": {
                 **os.environ,
+                # A guest sees the host's files in /boot. Probes find its own configuration and types here.
                 "BPFMAPS_KERNEL_CONFIG": str(kernel.config or ""),
                 "BPFMAPS_KERNEL_BTF": str(kernel.btf or ""),
             },
