@@ -13,10 +13,17 @@ import errno as _errno
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 ENOTSUPP = 524
 """The kernel's own error number, which user space has no name for."""
+
+
+class Explanation(NamedTuple):
+    """`why` something failed, and what to do about it: `fix`, where that is known."""
+
+    why: str
+    fix: str | None = None
 
 
 class BpfError(Exception):

@@ -12,7 +12,7 @@ from pytest_bpfmaps.attach.program_targets import check_kind, no_target
 from pytest_bpfmaps.attach.refusals import Target, show_target
 from pytest_bpfmaps.attach.section_targets import section_for
 from pytest_bpfmaps.attach.targets import no_way
-from pytest_bpfmaps.errors import AttachError, UnsupportedError
+from pytest_bpfmaps.errors import AttachError, Explanation, UnsupportedError
 from pytest_bpfmaps.kernel.privileges import refusal_hint
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
@@ -112,7 +112,7 @@ _WAYS: list[tuple[frozenset[str], frozenset[str], Callable[[Any, Target, str], A
 ]
 
 
-def _explain(number: int, section: str, has_target: bool, type: Any) -> tuple[str, str | None]:
+def _explain(number: int, section: str, has_target: bool, type: Any) -> Explanation:
     """Why the attachment was refused, and what to do."""
     if number == errno.EOPNOTSUPP and not has_target:
         return no_target(type, section)
@@ -121,4 +121,4 @@ def _explain(number: int, section: str, has_target: bool, type: Any) -> tuple[st
         fix = refusal_hint(str(type))
     elif number == errno.ENOENT:
         fix = "the target does not exist in this kernel, or tracefs is not mounted at /sys/kernel/tracing"
-    return reason(number), fix
+    return Explanation(reason(number), fix)

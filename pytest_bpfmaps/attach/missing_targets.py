@@ -6,7 +6,7 @@ import errno
 from typing import Any
 
 from pytest_bpfmaps.attach import uprobes
-from pytest_bpfmaps.errors import ENOTSUPP, closest
+from pytest_bpfmaps.errors import ENOTSUPP, Explanation, closest
 from pytest_bpfmaps.kernel.attach_names import (
     explain_no_function,
     explain_no_type,
@@ -29,12 +29,11 @@ from pytest_bpfmaps.kernel.vmlinux_btf import (
 )
 
 Target = dict[str, Any]
-Answer = tuple[str, str | None] | None
 
 _SYSCALLS = ("__x64_sys_", "__arm64_sys_", "sys_")
 
 
-def explain_missing(number: int, target: Target) -> Answer:
+def explain_missing(number: int, target: Target) -> Explanation | None:
     """Why, and what to do; None when nothing of the target is missing."""
     if "binary" in target:
         return uprobes.explain_missing(target, number)
@@ -51,7 +50,7 @@ def explain_missing(number: int, target: Target) -> Answer:
     return None
 
 
-def _many(functions: Any, number: int) -> Answer:
+def _many(functions: Any, number: int) -> Explanation | None:
     names = [functions] if isinstance(functions, str) else list(functions)
     missing = (_function(name, 0, number) for name in names if not set(name) & set("*?"))
     found = next(filter(None, missing), None)
@@ -61,14 +60,14 @@ def _many(functions: Any, number: int) -> Answer:
     if "BPF_TRACE_KPROBE_MULTI" in types and not has_type("register_fprobe_ips", FUNC):
         guest = "run the test in a virtual machine: pytest --bpf-kernel=6.12"
         one = 'attach SEC("kprobe") to one function after the other, program.attach(function=…), or '
-        return (
+        return Explanation(
             f"Linux {release()} is built without CONFIG_FPROBE, which links to many functions need",
             f"{'' if probe_target('kprobe') else one}{guest}",
         )
     return None
 
 
-def _tracepoint(category: str, event: str) -> Answer:
+def _tracepoint(category: str, event: str) -> Explanation | None:
     root = tracefs()
     if root is None:
         return no_tracefs()
@@ -78,11 +77,11 @@ def _tracepoint(category: str, event: str) -> Answer:
         return unloaded
     known = tracepoint_names(category)
     if (root / "events" / category).is_dir():
-        return f"{category} has no tracepoint {event!r}", closest(event, known)
-    return f"there are no tracepoints of {category!r}", closest(category, known)
+        return Explanation(f"{category} has no tracepoint {event!r}", closest(event, known))
+    return Explanation(f"there are no tracepoints of {category!r}", closest(category, known))
 
 
-def _raw_tracepoint(name: str, number: int) -> Answer:
+def _raw_tracepoint(name: str, number: int) -> Explanation | None:
     try:
         if (count := raw_tracepoint_arguments(name)) is not None:
             return _beyond_arguments(name, count) if number == errno.EINVAL else None
@@ -95,22 +94,22 @@ def _raw_tracepoint(name: str, number: int) -> Answer:
     return explain_no_type("tp_btf", name)
 
 
-def _beyond_arguments(name: str, count: int) -> Answer:
-    return (
+def _beyond_arguments(name: str, count: int) -> Explanation | None:
+    return Explanation(
         f"the program reads beyond the {count} arguments of {name}, or writes where no program may write",
         f"its context has {count} words of 8 bytes; btf_trace_{name} in vmlinux.h has them, behind 'void *'",
     )
 
 
-def _syscall(name: str) -> Answer:
+def _syscall(name: str) -> Explanation | None:
     known = functions()
     prefix = next((p for p in _SYSCALLS if f"{p}read" in known), None)
     if prefix is None or f"{prefix}{name}" in known:
         return None
-    return f"there is no system call {name!r}", known.closest(name, prefix)
+    return Explanation(f"there is no system call {name!r}", known.closest(name, prefix))
 
 
-def _function(name: str, offset: int, number: int) -> Answer:
+def _function(name: str, offset: int, number: int) -> Explanation | None:
     known = functions()
     if not known:
         return None
@@ -118,14 +117,16 @@ def _function(name: str, offset: int, number: int) -> Answer:
         if unloaded := explain_unloaded(name):
             return unloaded
         if parts := [part for part in known.starting(f"{name}.") if ".cold" not in part]:
-            return (
+            return Explanation(
                 f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
                 "take that name, if it may be traced; parts of the function may be inlined elsewhere",
             )
         return explain_no_function(name)
     count = known.count(name)
     if number == errno.EADDRNOTAVAIL or (number == errno.EINVAL and count > 1):
-        return f"{count} functions of this kernel have the name {name!r}", "take another function"
+        return Explanation(
+            f"{count} functions of this kernel have the name {name!r}", "take another function"
+        )
     traceable = traceable_functions()
     if (
         number in (errno.EINVAL, errno.ENOENT, errno.ESRCH)
@@ -133,12 +134,14 @@ def _function(name: str, offset: int, number: int) -> Answer:
         and name not in traceable
         and not offset
     ):
-        return (
+        return Explanation(
             f"{name!r} is a function that must not be traced (notrace, or blacklisted for kprobes)",
             traceable.closest(name),
         )
     if number == errno.ENOENT and tracefs() is None:
         return no_tracefs()
     if number in (errno.EINVAL, errno.EILSEQ) and offset:
-        return f"{name}+{offset:#x} is not the start of an instruction", "see objdump -d for the addresses"
+        return Explanation(
+            f"{name}+{offset:#x} is not the start of an instruction", "see objdump -d for the addresses"
+        )
     return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_bpfmaps.attach.refusals import Target, show_target
 from pytest_bpfmaps.attach.section_targets import kind
-from pytest_bpfmaps.errors import AttachError
+from pytest_bpfmaps.errors import AttachError, Explanation
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 
 _EXAMPLES = {
@@ -73,10 +73,10 @@ def example_for(type: Any, section: str = "") -> str:
     return example or _BY_SECTION.get(kind(section), 'attach(interface="veth0")')
 
 
-def no_target(type: Any, section: str) -> tuple[str, str]:
+def no_target(type: Any, section: str) -> Explanation:
     """Why a program can't be attached whose section does not say where, and what to do."""
     way = _NOWHERE.get(type) or f"name it: program.{example_for(type, section)}"
-    return f"the section {section!r} names no target", way
+    return Explanation(f"the section {section!r} names no target", way)
 
 
 def check_watched(type: Any, section: str, target: Target, on: str) -> None:
@@ -89,14 +89,18 @@ def check_watched(type: Any, section: str, target: Target, on: str) -> None:
     raise _goes_elsewhere(on, target, type, _way(type, section))
 
 
-def explain_many(section: str, target: Target) -> tuple[str, str] | None:
+def explain_many(section: str, target: Target) -> Explanation | None:
     """Why a program for one function is not attached to many, or the other way round, and what to do."""
     name = kind(section)
     if "functions" in target and name not in MANY:
         many = f"{name}.multi" if f"{name}.multi" in MANY else "kprobe.multi"
-        return f'a program of SEC("{name}") goes to one function', f'write SEC("{many}"), or give function='
+        return Explanation(
+            f'a program of SEC("{name}") goes to one function', f'write SEC("{many}"), or give function='
+        )
     if "function" in target and name in MANY:
-        return f'a program of SEC("{name}") goes to many functions', "give functions=, a pattern or a list"
+        return Explanation(
+            f'a program of SEC("{name}") goes to many functions', "give functions=, a pattern or a list"
+        )
     return None
 
 

@@ -14,7 +14,7 @@ from pytest_bpfmaps.attach.program_targets import check_watched, explain_many, n
 from pytest_bpfmaps.attach.refusals import Target, show_target
 from pytest_bpfmaps.attach.section_targets import default_target, kind
 from pytest_bpfmaps.attach.targets import no_way
-from pytest_bpfmaps.errors import AttachError, UnsupportedError
+from pytest_bpfmaps.errors import AttachError, Explanation, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.privileges import refusal_hint
 from pytest_bpfmaps.libbpf import capture_log, ffi
@@ -91,10 +91,10 @@ def attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Lin
     )
 
 
-def _beyond_record(target: Target) -> tuple[str, str]:
+def _beyond_record(target: Target) -> Explanation:
     """For a program that the kernel would attach, were it not for what it reads."""
     place = f"{target['category']}/{target['event']}"
-    return (
+    return Explanation(
         "the program reads beyond the end of the tracepoint's record",
         f"compare its struct with /sys/kernel/tracing/events/{place}/format, or take struct "
         "trace_event_raw_… of vmlinux.h",
@@ -109,37 +109,41 @@ def _find_way(target: Target, on: str) -> Way:
     raise no_way(target, on, [(required, optional) for required, optional, _ in _WAYS])
 
 
-def _explain(number: int, section: str, type: Any, target: Target) -> tuple[str, str | None]:
+def _explain(number: int, section: str, type: Any, target: Target) -> Explanation:
     """Why the attachment was refused, and what to do."""
     if number in (errno.EOPNOTSUPP, 0) and not target:
         return no_target(type, section)
     if number == errno.EINVAL and not target and kind(section) in ("uprobe", "uretprobe") and "/" in section:
         name = section.partition("/")[2]
-        return (
+        return Explanation(
             f"the section {section!r} names a function and no binary",
             f'write SEC("{section.partition("/")[0]}//usr/bin/PROGRAM:{name}"), or name it: '
             f'program.attach(binary="/usr/bin/PROGRAM", function="{name}")',
         )
     if number == errno.EBADF and section.startswith("iter"):
-        return (
+        return Explanation(
             "this iterator runs over the elements of a map, and none is given",
             "name it: program.attach(map=obj.maps.NAME)",
         )
     if number in (errno.EPERM, errno.EACCES):
-        return reason(number), refusal_hint(str(type))
+        return Explanation(reason(number), refusal_hint(str(type)))
     if number in (errno.EINVAL, errno.EOPNOTSUPP) and (of_many := explain_many(section, target)):
         return of_many
     missing = explain_missing(number, target)
     if missing:
         return missing
     if number in (errno.EINVAL, 524, errno.EOPNOTSUPP) and target.get("cookie"):
-        return f"{reason(number)}; this kernel may have no cookies here", (
+        return Explanation(
+            f"{reason(number)}; this kernel may have no cookies here",
             "attach it without cookie=; cookies: Linux 5.15 for perf events, kprobes, uprobes, tracepoints, "
-            f"6.0 for fentry, 6.10 for raw tracepoints; this is {os.uname().release}"
+            f"6.0 for fentry, 6.10 for raw tracepoints; this is {os.uname().release}",
         )
     if number in (errno.EINVAL, errno.EOPNOTSUPP) and "functions" in target:
-        return f"{reason(number)}; this kernel may have no links to many functions", (
-            "attach to one function after the other; kprobe.multi: Linux 5.18, uprobe.multi: 6.6, "
-            "kprobe.session: 6.10, uprobe.session: 6.13"
+        return Explanation(
+            f"{reason(number)}; this kernel may have no links to many functions",
+            (
+                "attach to one function after the other; kprobe.multi: Linux 5.18, uprobe.multi: 6.6, "
+                "kprobe.session: 6.10, uprobe.session: 6.13"
+            ),
         )
-    return reason(number), None
+    return Explanation(reason(number), None)

@@ -17,7 +17,7 @@ from pytest_bpfmaps.elf.binaries import find_binary, mapped_files, usdt_names
 from pytest_bpfmaps.elf.functions_by_name import Ambiguous, ElfFunctions, Function, elf_functions
 from pytest_bpfmaps.elf.ifuncs import NotChosen, chosen_code
 from pytest_bpfmaps.elf.reader import ElfError
-from pytest_bpfmaps.errors import AttachError, closest
+from pytest_bpfmaps.errors import AttachError, Explanation, closest
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
 
@@ -147,33 +147,34 @@ def _refused(target: Target, on: str, why: str, fix: str | None, number: int = e
     return AttachError(f"cannot attach {on}", on=show_target(target), why=why, fix=fix, errno=number)
 
 
-def _ambiguous(binary: Path, file: ElfFunctions, name: str, functions: list[Function]) -> tuple[str, str]:
+def _ambiguous(binary: Path, file: ElfFunctions, name: str, functions: list[Function]) -> Explanation:
     if any(f.version for f in functions):
         versions = file.versions(name)
         why = f"{binary} has {', '.join(versions)}, none of them the default version"
-        return why, f"name the version: function={versions[0]!r}"
+        return Explanation(why, f"name the version: function={versions[0]!r}")
     places = [f"{f.source or 'a file'} at offset {file.offset(f.address):#x}" for f in functions]
     first = file.offset(functions[0].address)
-    return (
+    return Explanation(
         f"{binary} has {len(functions)} functions {name!r}: in {', in '.join(places)}",
         f"give the place instead of the name: attach(binary=…, offset={first:#x})",
     )
 
 
-def _no_function(binary: Path, file: ElfFunctions, name: str) -> tuple[str, str]:
+def _no_function(binary: Path, file: ElfFunctions, name: str) -> Explanation:
     base = name.partition("@")[0]
     if not file.has_names():
-        return f"{binary} has no symbols", (
-            "install its debug symbols, or give a file offset: attach(binary=…, offset=…)"
+        return Explanation(
+            f"{binary} has no symbols",
+            "install its debug symbols, or give a file offset: attach(binary=…, offset=…)",
         )
     if versions := file.versions(base):
-        return f"{binary} has no function {name!r}", f"there are: {', '.join(versions)}"
+        return Explanation(f"{binary} has no function {name!r}", f"there are: {', '.join(versions)}")
     if parts := [part for part in file.starting(f"{base}.") if ".cold" not in part]:
-        return (
+        return Explanation(
             f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
             "take that name; parts of the function may be inlined elsewhere",
         )
-    return f"{binary} has no function {name!r}", file.closest(name)
+    return Explanation(f"{binary} has no function {name!r}", file.closest(name))
 
 
 def _instead(file: ElfFunctions, name: str) -> str:
@@ -183,29 +184,29 @@ def _instead(file: ElfFunctions, name: str) -> str:
     return f"attach when the program runs, with pid=; or name the code that is chosen{some}"
 
 
-def explain_missing(target: Target, number: int) -> tuple[str, str | None] | None:
+def explain_missing(target: Target, number: int) -> Explanation | None:
     """What of the target is not there: a USDT in a binary, or the process."""
     binary = find_binary(target["binary"])
     if "usdt" in target and binary is not None:
         try:
             known = usdt_names(binary)
         except ElfError as e:
-            return str(e), None
+            return Explanation(str(e), None)
         if target["usdt"] not in known:
-            return f"{binary} has no USDT {target['usdt']!r}", closest(target["usdt"], known)
+            return Explanation(f"{binary} has no USDT {target['usdt']!r}", closest(target["usdt"], known))
     if (
         number in (errno.ESRCH, errno.ENOENT)
         and "pid" in target
         and not os.path.exists(f"/proc/{process_id(target['pid'])}")
     ):
-        return f"there is no process {target['pid']}", None
+        return Explanation(f"there is no process {target['pid']}", None)
     if "usdt" in target and number == errno.ENOTSUP and "pid" not in target:
-        return (
+        return Explanation(
             "the kernel has no cookies for uprobes (Linux 5.15), so libbpf has to know the process",
             "attach when it runs: attach(binary=…, usdt=…, pid=…)",
         )
     if "usdt" in target and number == errno.ESRCH:
-        return (
+        return Explanation(
             "its semaphore is in no segment: prelink(8) moves it, but not the note that tells where it is",
             "attach to a file that is not prelinked: prelink --undo FILE",
         )

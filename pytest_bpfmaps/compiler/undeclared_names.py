@@ -6,10 +6,8 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
+from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel import known_names
-
-Answer = tuple[str, str]
-"""Why, and what to do."""
 
 _NARROW = re.compile(r"[Uu]nsupported atomic operations?, please use (32/64|64) bit version")
 _PLAIN = re.compile(r"Cannot select: .*= Atomic(Load|Store)<")
@@ -57,7 +55,7 @@ _OF_LIBC = {
 _OF_THE_KERNEL = ("can_loop", "cond_break", "__contains", "bpf_obj_new", "bpf_obj_drop", "bpf_assert")
 
 
-def explain(output: str, *, vmlinux: bool) -> Answer | None:
+def explain(output: str, *, vmlinux: bool) -> Explanation | None:
     """For an atomic operation that BPF lacks, or a name that no header has; None for another error.
 
     With `vmlinux` the source includes the ``vmlinux.h`` that is made for it.
@@ -78,25 +76,25 @@ _SECTION_NAME = re.compile(r"error: symbol '(\w+)' is already defined")
 _STACK_ARGUMENTS = re.compile(r"stack arguments are not supported|too many arguments\s*$", re.MULTILINE)
 
 
-def _limits(output: str) -> Answer | None:
+def _limits(output: str) -> Explanation | None:
     """What BPF has less of than C."""
     if _DIVISION.search(output):
-        return (
+        return Explanation(
             "signed division and remainder came with the instruction set v4 (Linux 6.6)",
             "divide unsigned numbers, and put the sign back; or compile with cflags=['-mcpu=v4'] (clang 18)",
         )
     if _STACK_ARGUMENTS.search(output):
-        return (
+        return Explanation(
             "a function of BPF has at most five parameters",
             "give it a pointer to a struct of them, or mark it static __always_inline",
         )
     if twice := _SECTION_NAME.search(output):
-        return (
+        return Explanation(
             f"a section and a function have the same name, {twice[1]}",
             'give the function the section of its type of program, SEC("xdp"), or another name',
         )
     if (macro := _MACRO_ARGUMENTS.search(output)) and macro[1] in _MOST_ARGUMENTS:
-        return (
+        return Explanation(
             _MOST_ARGUMENTS[macro[1]],
             "declare no more; keep what is missing in a map when the function begins, and take it from there"
             if macro[1] == "kretprobe"
@@ -105,35 +103,37 @@ def _limits(output: str) -> Answer | None:
     return None
 
 
-def _order(output: str) -> Answer | None:
+def _order(output: str) -> Explanation | None:
     """A header of libbpf's that stands before the types which it uses, or is not there at all."""
     if re.search(r"/bpf/bpf_helper_defs\.h:\d+:\d+: error: unknown type name '__u(?:32|64)'", output):
-        return (
+        return Explanation(
             "<bpf/bpf_helpers.h> uses types that no header before it declares",
             'put #include "vmlinux.h" or #include <linux/bpf.h> before it',
         )
     if re.search(r"error: expected parameter declarator\n[^\n]*\bSEC\(", output):
-        return "SEC() is a macro of libbpf's, and not declared", "#include <bpf/bpf_helpers.h>"
+        return Explanation("SEC() is a macro of libbpf's, and not declared", "#include <bpf/bpf_helpers.h>")
     return None
 
 
-def _elsewhere(output: str, vmlinux: bool) -> Answer | None:
+def _elsewhere(output: str, vmlinux: bool) -> Explanation | None:
     """A name that another header has, or the C library."""
     for found in _UNDECLARED.finditer(output):
         name = found[1]
         if header := _IN_HEADER.get(name):
-            return f"{name} is in a header of libbpf's", f"#include <bpf/{header}.h>"
+            return Explanation(f"{name} is in a header of libbpf's", f"#include <bpf/{header}.h>")
         if instead := _OF_LIBC.get(name):
-            return f"{name} is of the C library, which BPF programs don't have", f"write {instead}"
+            return Explanation(
+                f"{name} is of the C library, which BPF programs don't have", f"write {instead}"
+            )
         if value := macro_value(name):
-            return (
+            return Explanation(
                 f"{name} is a macro, and {'vmlinux.h has none' if vmlinux else 'no header here has it'}",
                 f"write it in the source: #define {name} {value}",
             )
         if near := _near_helper(name):
-            return f"there is no {name}", f"did you mean {near!r}?"
+            return Explanation(f"there is no {name}", f"did you mean {near!r}?")
         if vmlinux:
-            return (
+            return Explanation(
                 f"{name} is neither in the source nor in the vmlinux.h that is used",
                 "for a type or an enumerator of another kernel, declare it in the source, and ask "
                 "bpf_core_type_exists() or bpf_core_enum_value_exists(); for a macro write #define",
@@ -162,19 +162,19 @@ def _near_helper(name: str) -> str | None:
     return near[0] if near else None
 
 
-def _atomic(output: str) -> Answer | None:
+def _atomic(output: str) -> Explanation | None:
     if found := _NARROW.search(output):
         if found[1] == "64":
-            return (
+            return Explanation(
                 "this atomic operation on 32 bits came with the instruction set v3",
                 "compile with cflags=['-mcpu=v3'] or without -mcpu, or make the variable 64 bits wide",
             )
-        return (
+        return Explanation(
             "BPF has atomic operations on 32 and 64 bits only",
             "make the variable __u32 or __u64",
         )
     if _RESULT.search(output):
-        return (
+        return Explanation(
             "the result of an atomic addition is used, which came with the instruction set v3",
             "compile with cflags=['-mcpu=v3'] or without -mcpu, or don't use the result",
         )
@@ -184,39 +184,39 @@ def _atomic(output: str) -> Answer | None:
             if found[1] == "Load"
             else "*(volatile __u64 *)&variable = value"
         )
-        return (
+        return Explanation(
             f"this clang has no atomic {found[1].lower()} for BPF",
             f"write {way}; of an aligned variable that is done in one piece",
         )
     return None
 
 
-def _newer_header(output: str) -> Answer | None:
+def _newer_header(output: str) -> Explanation | None:
     for found in _UNDECLARED.finditer(output):
         if since := _CAME_WITH.get(found[1]):
-            return (
+            return Explanation(
                 f"{found[1]} came with libbpf {since}, and the installed headers are older",
                 f"install the headers of libbpf {since} or later and name their folder with bpf_paths, or do "
                 "without",
             )
         if found[1] in _OF_THE_KERNEL:
-            return (
+            return Explanation(
                 f"{found[1]} is in no header of libbpf's, but in bpf_experimental.h of the kernel's tests",
                 "put that header beside the source (tools/testing/selftests/bpf), or do without",
             )
     return None
 
 
-def _other_kernel(output: str) -> Answer | None:
+def _other_kernel(output: str) -> Explanation | None:
     if member := _MEMBER.search(output):
         name, whole, plain = member.groups()
-        return (
+        return Explanation(
             f"{whole} of the kernel whose vmlinux.h is used has no member {name}",
             f"take the name that it has there; for a kernel with {name}, declare struct {plain}___old with "
             "it, marked __attribute__((preserve_access_index)), and ask bpf_core_field_exists()",
         )
     if incomplete := _INCOMPLETE.search(output):
-        return (
+        return Explanation(
             f"{incomplete[1]} is not in the vmlinux.h that is used: that kernel lacks it, or a module has it",
             "declare it in the source, with the members that are used, marked "
             "__attribute__((preserve_access_index))",

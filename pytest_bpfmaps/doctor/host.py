@@ -128,7 +128,7 @@ def tracing_checks() -> Iterator[Check]:
         "tracefs",
         State.OK if root else State.LIMITED,
         str(root) if root else why,
-        "" if root else fix,
+        "" if root else fix or "",
     )
     for kind in ("kprobe", "uprobe"):
         there = Path(f"/sys/bus/event_source/devices/{kind}").exists() or bool(

@@ -6,6 +6,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from pytest_bpfmaps.elf.name_text import Names, is_close, tell_closest
+from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
 from pytest_bpfmaps.kernel.symbol_changes import loaded_modules
 from pytest_bpfmaps.kernel.tracefs import tracefs
@@ -79,19 +80,19 @@ def functions_like(pattern: str) -> list[str]:
     return (traceable_functions() or functions()).fitting(pattern)
 
 
-def explain_no_type(kind: str, name: str) -> tuple[str, str]:
+def explain_no_type(kind: str, name: str) -> Explanation:
     """Why a program of a kind of section can't be loaded for a name that BTF lacks, and what to do."""
     prefix, btf_kind, what = _TYPED.get(kind, _FUNCTIONS)
     known = type_names(btf_kind) or functions()
     near = known.near(name, prefix)
     if what == "function" and modules_have_types() and not is_close(name, near):
         near += functions().near(name)  # of modules too
-    return _there_is_no(what, name), tell_closest(name, near, known.shown_by)
+    return Explanation(_there_is_no(what, name), tell_closest(name, near, known.shown_by))
 
 
-def explain_no_function(name: str) -> tuple[str, str]:
+def explain_no_function(name: str) -> Explanation:
     """Why a kprobe finds no function of that name, and what to do."""
-    return _there_is_no("function", name), functions().closest(name)
+    return Explanation(_there_is_no("function", name), functions().closest(name))
 
 
 def _there_is_no(what: str, name: str) -> str:

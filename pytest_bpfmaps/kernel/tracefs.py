@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.mounts import how_to_mount
 
 _PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
@@ -15,12 +16,14 @@ def tracefs() -> Path | None:
     return next((p for p in _PLACES if (p / "events").is_dir()), None)
 
 
-def no_tracefs() -> tuple[str, str]:
+def no_tracefs() -> Explanation:
     """Returns why there is no tracefs with tracepoints, and what to do about it."""
     elsewhere = "run the test in a virtual machine: pytest --bpf-kernel=6.1"
     if any(map(os.path.ismount, _PLACES)):
-        return "this kernel has no tracepoints: its tracefs is mounted, and has no events", elsewhere
+        return Explanation(
+            "this kernel has no tracepoints: its tracefs is mounted, and has no events", elsewhere
+        )
     command = how_to_mount("tracefs")
     if not command:
-        return "this kernel has no tracefs", elsewhere
-    return "tracefs is not mounted", f"{command}; or {elsewhere}"
+        return Explanation("this kernel has no tracefs", elsewhere)
+    return Explanation("tracefs is not mounted", f"{command}; or {elsewhere}")

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.known_names import module_of
 
 
@@ -22,12 +23,12 @@ def module_to_load(name: str) -> str | None:
     return module if re.search(rf"(?:^|/){file}\.ko\S*:", listed, re.MULTILINE) else None
 
 
-def explain_unloaded(name: str, what: str = "function") -> tuple[str, str] | None:
+def explain_unloaded(name: str, what: str = "function") -> Explanation | None:
     """Why a function or tracepoint is not there, and what to do; None when it is in no such module."""
     module = module_to_load(name if what == "function" else f"tracepoint:{name}")
     if module is None:
         return None
-    return (
+    return Explanation(
         f"{name!r} is a {what} of the module {module}, which is not loaded",
         f"load it before: modprobe {module}",
     )

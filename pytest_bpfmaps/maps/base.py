@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NoReturn, Self
 
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.listed_keys import Listed
-from pytest_bpfmaps.errors import ENOTSUPP, ClosedError, MapError, MapKeyError, UnsupportedError
+from pytest_bpfmaps.errors import ENOTSUPP, ClosedError, Explanation, MapError, MapKeyError, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.map_flags import BPF_ANY, BPF_NOEXIST
 from pytest_bpfmaps.kernel.open_resources import forget, forget_pin, note, note_pin
@@ -300,11 +300,11 @@ class Map:
         return None, None
 
 
-def _full(the_map: Map, flags: int) -> tuple[str, str | None]:
+def _full(the_map: Map, flags: int) -> Explanation:
     if "array" in str(the_map.type):
         last = the_map.max_entries - 1
-        return f"its indices go from 0 to {last} (E2BIG)", "give an index in that range"
-    return (
+        return Explanation(f"its indices go from 0 to {last} (E2BIG)", "give an index in that range")
+    return Explanation(
         f"the map is full: max_entries is {the_map.max_entries} (E2BIG)",
         fuller(the_map.name),
     )
@@ -318,27 +318,27 @@ def fuller(name: str) -> str:
     )
 
 
-def _exists(the_map: Map, flags: int) -> tuple[str, str | None]:
+def _exists(the_map: Map, flags: int) -> Explanation:
     if flags & BPF_NOEXIST:
-        return "the key exists already (EEXIST)", "use BPF_ANY to replace its value"
-    return reason(errno.EEXIST), None
+        return Explanation("the key exists already (EEXIST)", "use BPF_ANY to replace its value")
+    return Explanation(reason(errno.EEXIST), None)
 
 
-def _not_permitted(the_map: Map, flags: int) -> tuple[str, str | None]:
-    return (
+def _not_permitted(the_map: Map, flags: int) -> Explanation:
+    return Explanation(
         reason(errno.EPERM),
         "the map is frozen, read-only for user space (BPF_F_RDONLY), or this process lacks CAP_BPF",
     )
 
 
-def _invalid(the_map: Map, flags: int) -> tuple[str, str | None]:
+def _invalid(the_map: Map, flags: int) -> Explanation:
     why = reason(errno.EINVAL)
     if the_map.type == MapType.ARRAY:
-        return why, "elements of an array can't be created or deleted, only overwritten"
-    return why, None
+        return Explanation(why, "elements of an array can't be created or deleted, only overwritten")
+    return Explanation(why, None)
 
 
-_EXPLAIN: dict[int, Callable[[Map, int], tuple[str, str | None]]] = {
+_EXPLAIN: dict[int, Callable[[Map, int], Explanation]] = {
     errno.E2BIG: _full,
     errno.EEXIST: _exists,
     errno.EPERM: _not_permitted,

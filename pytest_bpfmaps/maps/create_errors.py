@@ -13,6 +13,7 @@ import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.feature_releases import since
 from pytest_bpfmaps.kernel.features import probe
@@ -27,9 +28,6 @@ _OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 _BUFFERS = (MapType.RINGBUF, MapType.USER_RINGBUF)
 _NEW_FLAGS = {1 << 19: "BPF_F_RB_OVERWRITE, Linux 6.19"}
 _FLAG_NAMES = {NO_PREALLOC: "BPF_F_NO_PREALLOC", MMAPABLE: "BPF_F_MMAPABLE"}
-
-Answer = tuple[str, str | None]
-"""Why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +59,17 @@ _MUCH = 1 << 22  # bytes that no kernel refuses for their number
 EMPTY = "it has to be at least 1: __uint(max_entries, …) in C, max_entries= of bpf.create_map"
 
 
-def explain_refused_map(wanted: Attributes, number: int) -> Answer:
+def explain_refused_map(wanted: Attributes, number: int) -> Explanation:
     """Why the kernel, or libbpf for it, refused a map with error `number` (positive), and what to do."""
     if number in (errno.EPERM, errno.EACCES):
-        return _memory_limit(wanted) or (reason(number), refusal_hint())
+        return _memory_limit(wanted) or Explanation(reason(number), refusal_hint())
     if not isinstance(wanted.type, MapType):
-        return f"{reason(number)}: nobody knows maps of type {wanted.type}", None
+        return Explanation(f"{reason(number)}: nobody knows maps of type {wanted.type}", None)
     missing = _no_type(wanted.type)
     if missing:
         return missing
     if number == errno.E2BIG and wanted.type in _PER_CPU and wanted.value_size > _PER_CPU_MOST:
-        return (
+        return Explanation(
             f"its values have {wanted.value_size} bytes, and those of a per-CPU map at most {_PER_CPU_MOST}",
             "make the value smaller, or divide it among several elements",
         )
@@ -79,48 +77,48 @@ def explain_refused_map(wanted: Attributes, number: int) -> Answer:
         each = wanted.key_size + wanted.value_size
         total = each * wanted.max_entries
         if number == errno.E2BIG and wanted.key_size > _LONGEST_KEY and total < _MUCH:
-            return (
+            return Explanation(
                 f"its keys have {wanted.key_size} bytes, and this kernel's have at most {_LONGEST_KEY}, "
                 "as much as a program's stack",
                 "make the key shorter: a hash of what is long, or a part of it",
             )
-        return (
+        return Explanation(
             f"{reason(number)}: {wanted.max_entries} elements (max_entries) of {each} bytes "
             f"are {total} bytes",
             "ask for fewer or smaller elements",
         )
     if number != errno.EINVAL:
-        return f"{reason(number)}, for {wanted}", None
+        return Explanation(f"{reason(number)}, for {wanted}", None)
     known = _broken_rule(wanted, wanted.type)
     if known:
         return known
-    return _by_trying(wanted, wanted.type) or (f"{reason(number)}, for {wanted}", None)
+    return _by_trying(wanted, wanted.type) or Explanation(f"{reason(number)}, for {wanted}", None)
 
 
-def _memory_limit(wanted: Attributes) -> Answer | None:
+def _memory_limit(wanted: Attributes) -> Explanation | None:
     """Before Linux 5.11 (commit 97306be45fbe) maps count against a user's locked memory."""
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     if limit == resource.RLIM_INFINITY or probe("helper", "bpf_ktime_get_coarse_ns"):
         return None
     size = (wanted.key_size + wanted.value_size) * wanted.max_entries
-    return (
+    return Explanation(
         f"{reason(errno.EPERM)}: its {size} bytes and what this user has already are more than the limit of "
         f"locked memory, {limit} bytes (Linux {release()} counts maps there, 5.11 and later do not)",
         "raise it with 'ulimit -l unlimited', or run with CAP_SYS_RESOURCE, with which libbpf raises it",
     )
 
 
-def _no_type(type: MapType) -> Answer | None:
+def _no_type(type: MapType) -> Explanation | None:
     if probe("map_type", str(type)):
         return None
     first = since(f"map type {type}")
-    return (
+    return Explanation(
         f"Linux {release()} has no maps of type {type}" + (f", they came with {first}" if first else ""),
         f'mark the test bpf_requires("{type}")',
     )
 
 
-def _broken_rule(wanted: Attributes, type: MapType) -> Answer | None:
+def _broken_rule(wanted: Attributes, type: MapType) -> Explanation | None:
     shape = shape_of(type)
     if shape.key not in (ANY, wanted.key_size):
         return _at_fault("key_size", wanted.key_size, f"maps of type {type} have keys of {shape.key} bytes")
@@ -129,9 +127,11 @@ def _broken_rule(wanted: Attributes, type: MapType) -> Answer | None:
         ("value", wanted.value_size, shape.value),
     ):
         if size == 0 and wants == ANY:
-            return f"it has no {name}", f"declare one: __type({name}, …) in C, {name}='u64' of bpf.create_map"
+            return Explanation(
+                f"it has no {name}", f"declare one: __type({name}, …) in C, {name}='u64' of bpf.create_map"
+            )
     if type in _OF_MAPS and not wanted.inner_fd:
-        return (
+        return Explanation(
             "a map of maps has to know what its inner maps are like",
             "declare that, __array(values, struct { … }), or give a live one: "
             "opened.maps.NAME.set_inner_map(bpf.create_map(…))",
@@ -149,7 +149,9 @@ def _broken_rule(wanted: Attributes, type: MapType) -> Answer | None:
     elif shape.entries and not wanted.max_entries:
         return _at_fault("max_entries", 0, EMPTY)
     elif shape.key_type and not shape.entries and not wanted.typed:
-        return f"maps of type {type} want types for key and value", "give value='u64', or a struct"
+        return Explanation(
+            f"maps of type {type} want types for key and value", "give value='u64', or a struct"
+        )
     if shape.flags & ~wanted.map_flags:
         name = _FLAG_NAMES[shape.flags]
         return _at_fault(
@@ -158,7 +160,7 @@ def _broken_rule(wanted: Attributes, type: MapType) -> Answer | None:
     return None
 
 
-def _by_trying(wanted: Attributes, type: MapType) -> Answer | None:
+def _by_trying(wanted: Attributes, type: MapType) -> Explanation | None:
     for name, better in _changes(wanted, type):
         if _can_create(better):
             rules = {
@@ -205,5 +207,5 @@ def _can_create(wanted: Attributes) -> bool:
     return True
 
 
-def _at_fault(name: str, value: object, rule: str) -> Answer:
-    return f"the kernel refuses {name}={value}", rule
+def _at_fault(name: str, value: object, rule: str) -> Explanation:
+    return Explanation(f"the kernel refuses {name}={value}", rule)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pytest_bpfmaps.verifier.advice import Advice, advise
+from pytest_bpfmaps.verifier.advice import advise
 from pytest_bpfmaps.verifier.instruction_advice import advise_closer
 from pytest_bpfmaps.verifier.log import Rejection, parse_log
 
-__all__ = ["Advice", "Rejection", "advise", "advise_closer", "parse_log"]
+__all__ = ["Rejection", "advise", "advise_closer", "parse_log"]

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from pytest_bpfmaps.errors import Explanation
 
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """`why` the program is rejected, `fix` what to change."""
-
-    why: str
-    fix: str
-
-
-OF_LENGTH = Advice(
+OF_LENGTH = Explanation(
     "the length may be 0, negative, or larger than the buffer",
     "bound it on both sides right before the call, in 64 bits with a sign, so that clang leaves both: "
     "__s64 len; if (len > SIZE) return 0; barrier_var(len); if (len < 1) return 0;",
 )
-_TABLE: list[tuple[str, str, str]] = [
+_TABLE: list[tuple[str, str, str | None]] = [
     (
         r"progs cannot use bpf_(?:spin_lock|res_spin_lock|timer|wq|list_head|rb_root)",
         "programs of this type may not use maps whose values have such a special field",
@@ -316,10 +308,10 @@ _TABLE: list[tuple[str, str, str]] = [
         "use a pointer that comes straight from a map, the stack, the packet or the context",
     ),
 ]
-_COMPILED = [(re.compile(pattern, re.MULTILINE), Advice(why, fix)) for pattern, why, fix in _TABLE]
+_COMPILED = [(re.compile(pattern, re.MULTILINE), Explanation(why, fix)) for pattern, why, fix in _TABLE]
 
 
-def advise(complaint: str) -> Advice | None:
+def advise(complaint: str) -> Explanation | None:
     """The advice for a complaint; None for one that is not known."""
     for pattern, advice in _COMPILED:
         if pattern.search(complaint):

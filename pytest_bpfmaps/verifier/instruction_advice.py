@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import re
 
-from pytest_bpfmaps.verifier.advice import OF_LENGTH, Advice
+from pytest_bpfmaps.errors import Explanation
+from pytest_bpfmaps.verifier.advice import OF_LENGTH
 from pytest_bpfmaps.verifier.log import Rejection
 from pytest_bpfmaps.verifier.numbered_advice import advise_in_numbers, short_check
 
-_AFTER_RELEASE = Advice(
+_AFTER_RELEASE = Explanation(
     "the memory was given back before that: it is used after its release",
     "move the use before bpf_ringbuf_submit() or whatever releases it",
 )
-_TWICE = Advice(
+_TWICE = Explanation(
     "what is submitted is no record any more: it was submitted or discarded before",
     "submit or discard each record that was reserved exactly once",
 )
-_VARIABLE = Advice(
+_VARIABLE = Explanation(
     "the size has to be a number that is known when the program is compiled",
     "reserve sizeof(struct …), or give a variable amount with bpf_ringbuf_output() or a dynptr",
 )
-_NO_PROGRAMS = Advice(
+_NO_PROGRAMS = Explanation(
     "bpf_tail_call() takes a program array, and that is another type of map",
     "declare the map with __uint(type, BPF_MAP_TYPE_PROG_ARRAY), with keys and values of 4 bytes",
 )
-_FAR = Advice(
+_FAR = Explanation(
     "the offset that was added to the packet pointer has no bound, so no comparison with data_end helps",
     "bound it before it is added: offset &= 0x3fff; or if (offset > 1500) return …;",
 )
-_VARIABLE_OFFSET = Advice(
+_VARIABLE_OFFSET = Explanation(
     "the program touches packet bytes that it has not proven to be there",
     "compare with data_end first, and bound what was added to the pointer before: offset &= 0x3fff;",
 )
@@ -46,7 +47,7 @@ _MOST = re.compile(r"\bumax(?:=smax)?(?:=\w+)*?=(0x[0-9a-f]+|\d+)")
 _MAX_PACKET_OFF = 0xFFFF
 
 
-def advise_closer(found: Rejection) -> Advice | None:
+def advise_closer(found: Rejection) -> Explanation | None:
     """What the instructions and registers say beyond the complaint; None when that is nothing."""
     for call, complaint, advice in _CALLS:
         if re.search(call, found.instruction) and re.search(complaint, found.text):
@@ -71,7 +72,7 @@ def advise_closer(found: Rejection) -> Advice | None:
     return _beyond_packet(found)
 
 
-def _beyond_packet(found: Rejection) -> Advice | None:
+def _beyond_packet(found: Rejection) -> Explanation | None:
     packet = _PACKET.search(found.text)
     if packet is None:
         return None
@@ -88,7 +89,7 @@ _LENGTH = re.compile(
     r"invalid access to map value, value_size=\d+ off=\d+ size=(?:\d{5,}|0)\b"
 )
 _NO_RESULT = re.compile(r"^R0 !read_ok", re.MULTILINE)
-_EMPTY = Advice(
+_EMPTY = Explanation(
     "the result of a call is used that gives none",
     "declare the function as it is, void, and don't use what it returns; or give the variable a value first",
 )
@@ -96,27 +97,31 @@ _BEYOND_STACK = re.compile(r"stack (?:type )?(?:R\d+ )?off=(-\d+) (?:access_)?si
 _OF_A_MAP = re.compile(r"call bpf_map_(?:lookup|update|delete|push|peek|pop)_\w+")
 
 
-def _beyond_variable(found: Rejection, offset: int, size: int) -> Advice | None:
+def _beyond_variable(found: Rejection, offset: int, size: int) -> Explanation | None:
     """For a variable on the stack that is smaller than what a helper reads or writes there."""
     if offset + size <= 0:
         return None
     why = f"the helper wants {size} bytes there, and the variable has no more than {-offset}"
     if _OF_A_MAP.search(found.instruction):
-        return Advice(why, f"declare the variable with the type of the map's key, or value, of {size} bytes")
-    return Advice(why, "give the helper the size that the variable has, sizeof(variable), or make it larger")
+        return Explanation(
+            why, f"declare the variable with the type of the map's key, or value, of {size} bytes"
+        )
+    return Explanation(
+        why, "give the helper the size that the variable has, sizeof(variable), or make it larger"
+    )
 
 
-def _in_global(found: Rejection) -> Advice | None:
+def _in_global(found: Rejection) -> Explanation | None:
     """For what a global function may not take for granted, which is verified by itself."""
     alone = f"{found.function}() is a global function, which is verified by itself: "
     static = "declare it static, so that the verifier follows it where it is called; or "
     if re.search(r"invalid mem access 'mem_or_null'", found.text):
-        return Advice(
+        return Explanation(
             f"{alone}its pointer may be NULL there, whatever the callers give",
             f"{static}check the pointer first, if (!pointer) return 0;, when it is to the stack or a map",
         )
     if size := re.search(r"\bmem_size=(\d+)\b", found.text):
-        return Advice(
+        return Explanation(
             f"{alone}its pointer is to {size[1]} bytes there, the size of the type that it points to",
             f"{static}let it point to the whole: a struct, or an array, char (*text)[16]",
         )
@@ -129,13 +134,13 @@ _MOVES = re.compile(
 )
 
 
-def _moved_packet(found: Rejection, register: str) -> Advice | None:
+def _moved_packet(found: Rejection, register: str) -> Explanation | None:
     """For a packet's pointer that was read before a helper that may move the packet."""
     calls = [m[1] for s in found.steps.values() if (m := _MOVES.search(s.instruction))]
     state = found.registers.get(register, "")
     if not calls or (state and not state.startswith(("pkt", "inv", "scalar"))):
         return None
-    return Advice(
+    return Explanation(
         f"{calls[-1]}() may move the packet: pointers into it from before the call are void",
         "read data and data_end again behind the call, and compare them again",
     )
@@ -158,7 +163,7 @@ _COUNTERPARTS = {
 }
 
 
-def _release_of(call: str) -> Advice | None:
+def _release_of(call: str) -> Explanation | None:
     """For an instruction that acquired what is not released on some path; None for one that is not known."""
     found = re.search(r"bpf_\w+", call)
     counterpart = _COUNTERPARTS.get(found[0]) if found else None
@@ -166,7 +171,7 @@ def _release_of(call: str) -> Advice | None:
         counterpart = f"{iterator[1]}_destroy()"
     if found is None or counterpart is None:
         return None
-    return Advice(
+    return Explanation(
         f"what {found[0]}() gave is not released on some path",
         f"call {counterpart} on every path that leaves the program, the early returns too",
     )

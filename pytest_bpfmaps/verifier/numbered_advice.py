@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pytest_bpfmaps.verifier.advice import Advice
+from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.verifier.log import Rejection
 
 _VALUE = re.compile(r"invalid access to map value, value_size=(\d+) off=(\d+) size=(\d+)")
@@ -44,7 +44,7 @@ _MAP_TYPES = {
 }
 
 
-def advise_in_numbers(found: Rejection) -> Advice | None:
+def advise_in_numbers(found: Rejection) -> Explanation | None:
     """How far an access reaches, what an argument is, what may be returned; None for another complaint."""
     text = found.text
     if value := _VALUE.search(text):
@@ -56,7 +56,7 @@ def advise_in_numbers(found: Rejection) -> Advice | None:
         first, last = (returned[1], returned[2]) if returned[2] else ("0", str(int(returned[3], 16)))
         span = first if first == last else f"{first} to {last}"
         allows = ": of a cgroup's program 1 allows, and 0 refuses" if span == "0 to 1" else ""
-        return Advice(
+        return Explanation(
             f"programs of this type return {span}, and this one returns something else",
             f"return {span}{allows}",
         )
@@ -65,57 +65,59 @@ def advise_in_numbers(found: Rejection) -> Advice | None:
     return None
 
 
-def short_check(text: str) -> Advice | None:
+def short_check(text: str) -> Explanation | None:
     """For a packet's byte behind those that were compared with data_end; None for another complaint."""
     found = _SHORT.search(text)
     if found is None:
         return None
     offset, size, proven = map(int, found.groups())
-    return Advice(
+    return Explanation(
         "the program touches packet bytes that it has not proven to be there: "
         f"{proven} are, and it goes on to byte {offset + size}",
         f"compare the end of what is touched with data_end, {offset + size} bytes from the same pointer on",
     )
 
 
-def _beyond_value(size: int, end: int) -> Advice:
-    return Advice(
+def _beyond_value(size: int, end: int) -> Explanation:
+    return Explanation(
         f"the program can reach to byte {end} of a map's value that has {size}",
         "bound the index, offset or length by what is left of the value, right before the access: "
         "if (i >= SIZE) return 0; or i &= SIZE - 1, with an unsigned type",
     )
 
 
-def _argument(given: str, wanted: list[str]) -> Advice | None:
+def _argument(given: str, wanted: list[str]) -> Explanation | None:
     if given.endswith("_or_null"):
         return None
     if wanted == ["ctx"]:
-        return Advice(
+        return Explanation(
             "the helper wants the program's own context there, and gets something else",
             "give it the parameter of the program as it is: ctx, skb",
         )
     if wanted == ["map_ptr"]:
-        return Advice("the helper wants a map there, and gets something else", "give the map's address: &map")
+        return Explanation(
+            "the helper wants a map there, and gets something else", "give the map's address: &map"
+        )
     if given in ("scalar", "inv") and "ptr_" in wanted:
-        return Advice(
+        return Explanation(
             "the helper wants a pointer to the kernel's struct that the verifier knows, and gets an address",
             "take it from bpf_get_current_task_btf(), instead of bpf_get_current_task(), or from an argument "
             "of a tp_btf, fentry or lsm program",
         )
     if given in ("scalar", "inv") and {"fp", "map_value"} & set(wanted):
-        return Advice(
+        return Explanation(
             "the helper wants a pointer there, and gets a number",
             "put the number into a variable, and give the variable's address: &key",
         )
     return None
 
 
-def _other_map(helper: str) -> Advice | None:
+def _other_map(helper: str) -> Explanation | None:
     fits = [start for start in _MAP_TYPES if helper.startswith(start)]
     if not fits:
         return None
     types = _MAP_TYPES[max(fits, key=len)]
-    return Advice(
+    return Explanation(
         f"{helper}() is not for maps of this type",
         f"give it a map of another type: BPF_MAP_TYPE_{types}",
     )

@@ -55,7 +55,7 @@ def test_a_rehearsal_names_the_files_of_a_worker() -> None:
 EXPLAINS = """
 import sys
 from pytest_bpfmaps.vm.guest import preload
-rehearsal.rehearse()
+preload.rehearse()
 before = set(sys.modules)
 from pytest_bpfmaps.elf.binaries import find_binary
 from pytest_bpfmaps.elf.functions_by_name import elf_functions

@@ -10,7 +10,7 @@ from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.codec import IntCodec
 from pytest_bpfmaps.btf.field import Field
 from pytest_bpfmaps.btf.record import StructCodec
-from pytest_bpfmaps.errors import MapError, MapTypeError, MapValueError, closest
+from pytest_bpfmaps.errors import Explanation, MapError, MapTypeError, MapValueError, closest
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.maps.file_descriptors import descriptor_of
@@ -83,9 +83,9 @@ class RedirectMap(SparseMap):
             f"cannot update {key!r}", on=f"in {self}", why=f"{why} ({reason(number)})", fix=fix, errno=number
         )
 
-    def _why(self, number: int) -> tuple[str, str] | None:
+    def _why(self, number: int) -> Explanation | None:
         if number in (errno.EBADF, errno.EINVAL):
-            return (
+            return Explanation(
                 "its program is no XDP program made for this kind of map",
                 _made_for(self.program_section),
             )
@@ -122,9 +122,9 @@ class DevMap(RedirectMap, types=(MapType.DEVMAP, MapType.DEVMAP_HASH)):
                 errno=errno.ENODEV,
             ) from e
 
-    def _why(self, number: int) -> tuple[str, str] | None:
+    def _why(self, number: int) -> Explanation | None:
         if number == errno.EINVAL:
-            return (
+            return Explanation(
                 "there is no interface of that index in this namespace, or its program is not made for it",
                 f'see socket.if_nameindex(); give a program with SEC("{self.program_section}")',
             )
@@ -148,13 +148,16 @@ class CpuMap(RedirectMap, types=(MapType.CPUMAP,)):
             f"cannot store {value!r}", on=f"in {self._value_where}", why="a queue size is an int"
         )
 
-    def _why(self, number: int) -> tuple[str, str] | None:
+    def _why(self, number: int) -> Explanation | None:
         if number == errno.ENODEV:
-            return "this machine can't have a CPU of that number", "see /sys/devices/system/cpu/possible"
+            return Explanation(
+                "this machine can't have a CPU of that number", "see /sys/devices/system/cpu/possible"
+            )
         if number == errno.EOVERFLOW:
-            return "a queue holds 16384 packets at most", "give a smaller queue size"
+            return Explanation("a queue holds 16384 packets at most", "give a smaller queue size")
         if number == errno.ENOMEM:  # also what the kernel says of a program that it can't run there
-            return "no memory for the queue, or its program is not made for this kind of map", _made_for(
-                self.program_section
+            return Explanation(
+                "no memory for the queue, or its program is not made for this kind of map",
+                _made_for(self.program_section),
             )
         return super()._why(number)

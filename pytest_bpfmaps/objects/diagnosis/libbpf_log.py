@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.elf.editor import STB_WEAK, Elf
+from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
 from pytest_bpfmaps.kernel.feature_releases import since
 from pytest_bpfmaps.kernel.features import probe
@@ -23,16 +24,13 @@ from pytest_bpfmaps.maps.type_rules import shape_of
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.verifier import Rejection
 
-Answer = tuple[str, str | None]
-"""Why, and what to do."""
-
 # an error is "Invalid argument(-22)" to libbpf before 1.6, and "-EINVAL" since
 _MAP = re.compile(r"^map '([^']+)': failed to create: (?:.*\(-(\d+)\)|-(\w+))", re.MULTILINE)
 _CALLED = re.compile(r"(?:unknown func|invalid func|cannot use helper|helper) (bpf_\w+)")
 _IN_SOURCE = re.compile(r"\b(bpf_\w+)\s*\(")
 
 
-def refused_map(attempt: Attempt, log: str) -> tuple[str, Answer] | None:
+def refused_map(attempt: Attempt, log: str) -> tuple[str, Explanation] | None:
     """The name of the map that could not be created, and the answer for it."""
     found = _MAP.search(log)
     if found is None or found[1] not in attempt.maps:
@@ -43,9 +41,9 @@ def refused_map(attempt: Attempt, log: str) -> tuple[str, Answer] | None:
     inner = lib.bpf_map__inner_map(handle)
     if inner != ffi.NULL and f"map '{name}': failed to create inner map" in log:
         why, fix = explain_refused_map(_attributes(inner), number)
-        return name, (f"its inner map, of type {_attributes(inner).type}: {why}", fix)
+        return name, Explanation(f"its inner map, of type {_attributes(inner).type}: {why}", fix)
     why, fix = explain_refused_map(_attributes(handle), number)
-    return name, (why, _sizes_of(attempt) if fix == EMPTY else fix)
+    return name, Explanation(why, _sizes_of(attempt) if fix == EMPTY else fix)
 
 
 def _sizes_of(attempt: Attempt) -> str:
@@ -70,7 +68,7 @@ def _attributes(handle: Any) -> Attributes:
     )
 
 
-def explain_log(log: str) -> Answer | None:
+def explain_log(log: str) -> Explanation | None:
     """The answer for what libbpf could not find; None for a log without such words."""
     for pattern, answer in _TABLE:
         found = re.search(pattern, log, re.MULTILINE)
@@ -79,16 +77,17 @@ def explain_log(log: str) -> Answer | None:
     return None
 
 
-def refused_program_type(type: ProgramType | int) -> Answer | None:
+def refused_program_type(type: ProgramType | int) -> Explanation | None:
     """For a program of which the verifier said nothing: whether this kernel has the type at all."""
     if not isinstance(type, ProgramType) or probe("program_type", str(type)):
         return None
-    return _came_with(f"Linux {release()} refuses programs of type {type}", f"program type {type}"), (
-        f'mark the test bpf_requires("{type}")'
+    return Explanation(
+        _came_with(f"Linux {release()} refuses programs of type {type}", f"program type {type}"),
+        (f'mark the test bpf_requires("{type}")'),
     )
 
 
-def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Answer | None:
+def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Explanation | None:
     """For a helper that the verifier does not let a program call: `source` is the C line."""
     if not re.search(r"unknown func|invalid func|cannot use helper", complaint):
         return None
@@ -97,11 +96,11 @@ def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Answ
     if name is None:
         return None
     if probe("helper", name):
-        return (
+        return Explanation(
             f"this kernel has {name}, and does not allow it in this type of program ({type})",
             "bpf-helpers(7) and 'bpftool feature probe' list the helpers of each type of program",
         )
-    return (
+    return Explanation(
         _came_with(f"Linux {release()} has no such helper as {name}", f"helper {name}"),
         f'mark the test bpf_requires("{name}")',
     )
@@ -120,17 +119,17 @@ def _came_with(text: str, feature: str) -> str:
     return f"{text} (it came with {first})" if first else text
 
 
-def _function(found: re.Match[str]) -> Answer:
+def _function(found: re.Match[str]) -> Explanation:
     name = found[1]
-    return (
+    return Explanation(
         _came_with(f"Linux {release()} has no kernel function {name} for BPF programs", f"kfunc {name}"),
         f"declare it __weak and guard the call: if ({_exists(name)}) …; or mark the test "
         f"bpf_requires(kfunc={name!r})",
     )
 
 
-def _variable(found: re.Match[str]) -> Answer:
-    return (
+def _variable(found: re.Match[str]) -> Explanation:
+    return Explanation(
         f"Linux {release()} has no symbol {found[1]} that BPF programs may use",
         f"declare it __weak and compare its address with 0: if (&{found[1]}) …",
     )
@@ -145,7 +144,7 @@ _NO_CALLEE = re.compile(r"call \S*#0$")
 _UNRESOLVED = re.compile(r"^kfunc '(\w+)' is referenced but wasn't resolved$", re.MULTILINE)  # libbpf 1.2
 
 
-def absent_weak(found: Rejection, path: Path) -> Answer | None:
+def absent_weak(found: Rejection, path: Path) -> Explanation | None:
     """For a call of a weak function of the kernel's that this kernel lacks; None for another rejection.
 
     libbpf 1.1 leaves the number 0 there, which the verifier does not explain. Later ones put the function's
@@ -155,7 +154,7 @@ def absent_weak(found: Rejection, path: Path) -> Answer | None:
     name = told[1] if told else _absent_of_object(found, path)
     if name is None:
         return None
-    return (
+    return Explanation(
         _came_with(f"the call is not guarded, and Linux {release()} has no {name}", f"kfunc {name}"),
         f"guard it: if ({_exists(name)}) …; or mark the test bpf_requires(kfunc={name!r})",
     )
@@ -176,35 +175,35 @@ def _absent_of_object(found: Rejection, path: Path) -> str | None:
     return next(iter(called or absent), None)
 
 
-NO_SECTION = (
+NO_SECTION = Explanation(
     "the function has no section, so its program type is not known",
     'put SEC("xdp") or another before it',
 )
 
 
-def _section(found: re.Match[str]) -> Answer:
+def _section(found: re.Match[str]) -> Explanation:
     if found[1] == ".text":
         return NO_SECTION
     release_of_libbpf = "{}.{}".format(*version())
     near = near_sections(found[1])
     meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     newer = "; this one came with a newer libbpf" if found[1].partition("/")[0] in SECTIONS else ""
-    return (
+    return Explanation(
         f"libbpf {release_of_libbpf} does not know the section name {found[1]!r}{newer}",
         f"{meant}docs.kernel.org/bpf/libbpf/program_types.html lists the names",
     )
 
 
-def _setting(found: re.Match[str]) -> Answer:
-    return (
+def _setting(found: re.Match[str]) -> Explanation:
+    return Explanation(
         f"the program wants {found[1]}, which this kernel's configuration does not tell",
         "look at its name; where kernels may lack it, declare it __weak (it is 0 then); the configuration is "
         "looked for in /proc/config.gz and /boot",
     )
 
 
-def _no_setting(_: re.Match[str]) -> Answer:
-    return (
+def _no_setting(_: re.Match[str]) -> Explanation:
+    return Explanation(
         "the program wants a CONFIG_ setting (__kconfig) which this kernel's configuration does not tell",
         "the configuration is looked for in /proc/config.gz and /boot; bpf_requires(config=…) probes it",
     )
@@ -213,77 +212,79 @@ def _no_setting(_: re.Match[str]) -> Answer:
 _SET_TARGET = "opened = bpf.open(…); opened.programs.NAME.set_attach_target"
 
 
-def _no_replaced(_: re.Match[str]) -> Answer:
-    return (
+def _no_replaced(_: re.Match[str]) -> Explanation:
+    return Explanation(
         'a program of SEC("freplace/…") replaces a function of another program, and none is given',
         f'{_SET_TARGET}("FUNCTION", base) with a program of an object that is loaded; obj = opened.load()',
     )
 
 
-def _no_function(_: re.Match[str]) -> Answer:
-    return (
+def _no_function(_: re.Match[str]) -> Explanation:
+    return Explanation(
         "the section does not say what the program is loaded for",
         f'write it there, SEC("fentry/FUNCTION"), SEC("lsm/HOOK"), or set it: {_SET_TARGET}("FUNCTION"); '
         "for freplace with the loaded program as its second argument",
     )
 
 
-def _no_sysfs(_: re.Match[str]) -> Answer:
+def _no_sysfs(_: re.Match[str]) -> Explanation:
     why = "libbpf counts the CPUs in /sys/devices/system/cpu/possible, and can't read it"
-    return why, f"mount sysfs: {how_to_mount('sysfs')}" if not has_sysfs() else "look at the file"
+    return Explanation(
+        why, f"mount sysfs: {how_to_mount('sysfs')}" if not has_sysfs() else "look at the file"
+    )
 
 
-def _no_types(_: re.Match[str]) -> Answer:
+def _no_types(_: re.Match[str]) -> Explanation:
     if not has_sysfs():
-        return (
+        return Explanation(
             "the program needs the kernel's types (CO-RE), and sysfs, where they are, is not mounted",
             how_to_mount("sysfs"),
         )
-    return (
+    return Explanation(
         "the program needs the kernel's types (CO-RE), and this kernel has none at /sys/kernel/btf/vmlinux",
         "boot a kernel with CONFIG_DEBUG_INFO_BTF=y: pytest --bpf-kernel=6.1",
     )
 
 
-def _attribute(found: re.Match[str]) -> Answer:
-    return (
+def _attribute(found: re.Match[str]) -> Explanation:
+    return Explanation(
         "libbpf {}.{}".format(*version()) + f" can't read the attribute {found[2]} of map {found[1]!r}",
         "write it with __uint, __type or __array as its documentation does; newer ways need a newer libbpf",
     )
 
 
-def _no_such_extern(found: re.Match[str]) -> Answer:
+def _no_such_extern(found: re.Match[str]) -> Explanation:
     if found[1].startswith("bpf_") and is_function(found[1]):
-        return (
+        return Explanation(
             f"{found[1]} is a function of the kernel, and is not declared as one",
             f"put __ksym behind its declaration: extern … {found[1]}(…) __ksym;",
         )
-    return (
+    return Explanation(
         f"{found[1]} is declared and defined nowhere, and BPF programs have no C library",
         "write it yourself, include the source that has it, or for a kernel function declare it with __ksym",
     )
 
 
-def _other_prototype(found: re.Match[str]) -> Answer:
-    return (
+def _other_prototype(found: re.Match[str]) -> Explanation:
+    return Explanation(
         f"the program declares {found[1]} with other parameters, or another result, than this kernel has",
         "declare it as this kernel does, which tells it: bpftool btf dump file /sys/kernel/btf/vmlinux | "
         f"grep -w {found[1]}",
     )
 
 
-def _static_map(found: re.Match[str]) -> Answer:
-    return (
+def _static_map(found: re.Match[str]) -> Explanation:
+    return Explanation(
         f"map {found[1]!r} is static, and libbpf takes maps only that other files can see",
         "leave out the word static before its declaration",
     )
 
 
-def _no_map_type(found: re.Match[str]) -> Answer:
-    return f"map {found[1]!r} has no type", "declare one: __uint(type, BPF_MAP_TYPE_HASH);"
+def _no_map_type(found: re.Match[str]) -> Explanation:
+    return Explanation(f"map {found[1]!r} has no type", "declare one: __uint(type, BPF_MAP_TYPE_HASH);")
 
 
-_TABLE: list[tuple[str, Callable[[re.Match[str]], Answer]]] = [
+_TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     (r"extern \(func ksym\) '([^']+)': not found", _function),
     (r"extern \(func ksym\) '([^']+)': .*can't find", _function),
     (r"extern \(func ksym\) '([^']+)': func_proto \[\d+\] incompatible", _other_prototype),

@@ -10,7 +10,7 @@ from pathlib import Path
 from pytest_bpfmaps.attach.section_targets import kind
 from pytest_bpfmaps.btf.line_info import source_lines
 from pytest_bpfmaps.elf.editor import STT_FUNC, Elf
-from pytest_bpfmaps.errors import LoadError, VerifierError
+from pytest_bpfmaps.errors import Explanation, LoadError, VerifierError
 from pytest_bpfmaps.kernel.attach_names import explain_no_type
 from pytest_bpfmaps.kernel.privileges import refusal_hint
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
@@ -37,7 +37,7 @@ from pytest_bpfmaps.objects.diagnosis.source_lines import (
 )
 from pytest_bpfmaps.programs.context import context_codec, may_be_program, refused_field
 from pytest_bpfmaps.programs.program import ProgramSpec
-from pytest_bpfmaps.verifier import Advice, Rejection, advise, advise_closer, parse_log
+from pytest_bpfmaps.verifier import Rejection, advise, advise_closer, parse_log
 from pytest_bpfmaps.verifier.log_buffers import LogBuffer
 
 _FAILED_PROGRAM = re.compile(r"^prog '([^']+)': ", re.MULTILINE)
@@ -84,7 +84,6 @@ def explain_load(attempt: Attempt, number: int, log: str, logs: Mapping[str, Log
         return _rejected(attempt, program, number, said)
     on = f"{attempt.name}: {program}" if program else attempt.name
     refused = None if program or _NO_CPUS in log else refused_map(attempt, log)
-    answer: tuple[str, str | None]
     if refused:
         on = f"{attempt.name}: map {refused[0]!r}"
     no_type = _NO_TYPE.search(log)
@@ -94,7 +93,8 @@ def explain_load(attempt: Attempt, number: int, log: str, logs: Mapping[str, Log
         answer = explain_unloaded(no_type[1], what) or explain_no_type(section, no_type[1])
         others = [p.name for p in attempt.programs if p.autoload and p.name != program.name]
         if others:
-            answer = answer[0], f"{answer[1]} or leave it out: bpf.load(…, programs={others})"
+            leave_out = f"or leave it out: bpf.load(…, programs={others})"
+            answer = Explanation(answer.why, f"{answer.fix} {leave_out}")
     else:
         answer = refused[1] if refused else _explain_log(attempt, program, number, log)
     why, fix = answer
@@ -119,16 +119,14 @@ def _declared_at(
     return ""
 
 
-def _explain_log(
-    attempt: Attempt, program: ProgramSpec | None, number: int, log: str
-) -> tuple[str, str | None]:
+def _explain_log(attempt: Attempt, program: ProgramSpec | None, number: int, log: str) -> Explanation:
     found = explain_log(log)
     if found:
         return found
     type = program.type if program else next((p.type for p in attempt.programs), "")
     if number in (errno.EPERM, errno.EACCES):
-        return reason(number), refusal_hint(str(type))
-    return (refused_program_type(program.type) if program else None) or (reason(number), None)
+        return Explanation(reason(number), refusal_hint(str(type)))
+    return (refused_program_type(program.type) if program else None) or Explanation(reason(number), None)
 
 
 def _rejected(attempt: Attempt, program: ProgramSpec, number: int, said: str) -> VerifierError:
@@ -147,7 +145,7 @@ def _rejected(attempt: Attempt, program: ProgramSpec, number: int, said: str) ->
     )
 
 
-def _advice(found: Rejection, attempt: Attempt, program: ProgramSpec) -> Advice | None:
+def _advice(found: Rejection, attempt: Attempt, program: ProgramSpec) -> Explanation | None:
     """What this kernel has and lacks, and what is at hand here, says more than the general sentence."""
     known = (
         explain_relocation(found.text)
@@ -157,12 +155,12 @@ def _advice(found: Rejection, attempt: Attempt, program: ProgramSpec) -> Advice 
     general = advise(found.text)
     if known is None or (general is not None and "may sleep" in general.why):
         return _closer(found, attempt, program, general)
-    return Advice(known[0], known[1] or "")
+    return Explanation(known[0], known[1] or "")
 
 
 def _closer(
-    found: Rejection, attempt: Attempt, program: ProgramSpec, general: Advice | None
-) -> Advice | None:
+    found: Rejection, attempt: Attempt, program: ProgramSpec, general: Explanation | None
+) -> Explanation | None:
     if closer := advise_closer(found):
         return closer
     if general is None:
@@ -172,11 +170,11 @@ def _closer(
     if not field:
         return general
     if "outside" in field:
-        return Advice(field, "check the offset or index, and the struct that the parameter points to")
+        return Explanation(field, "check the offset or index, and the struct that the parameter points to")
     if " bytes, as " in field:
-        return Advice(field, general.fix)
+        return Explanation(field, general.fix)
     packet = re.search(r"field 'data(_end|_meta)?'", field)
-    return Advice(field, "take bpf_skb_load_bytes(), or another type of program" if packet else _FIELDS)
+    return Explanation(field, "take bpf_skb_load_bytes(), or another type of program" if packet else _FIELDS)
 
 
 _FIELDS = (

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 
-from pytest_bpfmaps.errors import BpfError, closest
+from pytest_bpfmaps.errors import BpfError, Explanation, closest
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.struct_fields import names_at, names_in
-
-Answer = tuple[str, str]
-"""Why, and what to do."""
 
 _RELOCATION = re.compile(
     r"failed to resolve CO-RE relocation <(?P<kind>\w+)> \[\d+\] (?P<type>struct|union|enum|typedef) "
@@ -18,7 +15,7 @@ _RELOCATION = re.compile(
 _FLAVOUR = re.compile(r"___.*$")  # libbpf ignores this end of a type's name
 
 
-def explain_relocation(complaint: str) -> Answer | None:
+def explain_relocation(complaint: str) -> Explanation | None:
     """For the words that libbpf puts into the verifier's log; None when there are none."""
     found = _RELOCATION.search(complaint)
     if found is None:
@@ -28,7 +25,7 @@ def explain_relocation(complaint: str) -> Answer | None:
     try:
         return _explain(kind, name, path, found["value"])
     except BpfError as e:  # without the kernel's types there is nothing to compare with
-        return f"the program uses {kind} {name} ({_CAUSE}), {e.what}: {e.why}", str(e.fix)
+        return Explanation(f"the program uses {kind} {name} ({_CAUSE}), {e.what}: {e.why}", str(e.fix))
 
 
 def missing_name(complaint: str) -> str:
@@ -43,35 +40,35 @@ def missing_name(complaint: str) -> str:
 _CAUSE = "a CO-RE relocation failed"
 
 
-def _explain(kind: str, name: str, path: list[str], value: str | None) -> Answer:
+def _explain(kind: str, name: str, path: list[str], value: str | None) -> Explanation:
     here = f"Linux {release()}"
     if kind == "typedef":
-        return (
+        return Explanation(
             f"{here} does not have the type {name} as the program declares it ({_CAUSE})",
             f"guard it with bpf_core_type_exists({name})",
         )
     names = names_in(kind, name)
     if names is None:
-        return (
+        return Explanation(
             f"{here} does not have {kind} {name} ({_CAUSE})",
             f"guard it with bpf_core_type_exists({kind} {name}), or keep the test to kernels that have it; "
             "a struct of the program's own is read without CO-RE: BPF_PROBE_READ(), no preserve_access_index",
         )
     if value:
-        return (
+        return Explanation(
             f"{here} does not have {value} in enum {name} ({_CAUSE})",
             f"{closest(value, names)} or guard it with bpf_core_enum_value_exists(enum {name}, {value})",
         )
     depth, known = names_at(kind, name, path)
     if not path or depth == len(path):
-        return (
+        return Explanation(
             f"{here} has {'.'.join([name, *path])} of another kind than the program declares ({_CAUSE})",
             f"compare the program's {kind} {name} with vmlinux.h, and tell the kinds apart by two flavours: "
             f"{kind} {name}___old",
         )
     inside = "".join(f".{step}" for step in path[:depth])
     whole = ".".join(path)
-    return (
+    return Explanation(
         f"{here} does not have the field {path[depth]!r} in {kind} {name}{inside} ({_CAUSE})",
         f"{closest(path[depth], known)} or guard it with bpf_core_field_exists(((struct {name} *)0)->{whole})"
         if kind == "struct"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 
+from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.splats import headlines, reason
 from pytest_bpfmaps.vm.guest.supervisor import ENDED
 
@@ -20,21 +21,23 @@ _BY_SIGNAL = re.compile(r"terminating on signal (.+)$", re.MULTILINE)
 _NO_MEMORY = re.compile(r"\bOut of memory(?: \(.*\))?: Kill")
 
 
-def why_it_ended(console: str, words: str, status: int) -> tuple[str, str | None]:
+def why_it_ended(console: str, words: str, status: int) -> Explanation:
     """Why, and what to do if that is known.
 
     `console` is what was printed during the test, `words` the last of all, `status` QEMU's.
     """
     if panic := reason(words.splitlines()):
-        return f"kernel panic: {panic}", None
+        return Explanation(f"kernel panic: {panic}", None)
     worker = _WORKER.search(words)
     if worker is None and (how := switched_off(words)):
-        return how, LEAVE_ON
+        return Explanation(how, LEAVE_ON)
     ended = f"the worker ended {_how(int(worker[1]))}" if worker else _qemus_end(words, status)
     said = headlines(console.splitlines())[:1]
     if not _NO_MEMORY.search(console):
-        return "; ".join([*said, ended]), None
-    return "; ".join([*said, "it had no memory left", ended]), "--bpf-vm-memory gives guests more"
+        return Explanation("; ".join([*said, ended]), None)
+    return Explanation(
+        "; ".join([*said, "it had no memory left", ended]), "--bpf-vm-memory gives guests more"
+    )
 
 
 def switched_off(words: str) -> str | None:
