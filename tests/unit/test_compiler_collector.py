@@ -151,9 +151,9 @@ def test_what_is_being_taken_into_use_is_not_removed(objects: Path) -> None:
 COLLECTS = """
 import sys
 from pathlib import Path
-from pytest_bpfmaps.compiler import cache_eviction as collector
+from pytest_bpfmaps.compiler import cache_eviction
 print("looks", flush=True)
-collector.collect(Path(sys.argv[1]))
+cache_eviction.collect(Path(sys.argv[1]))
 """
 
 
