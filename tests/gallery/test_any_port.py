@@ -13,11 +13,11 @@ def test_one_server_for_a_range_of_ports(bpf, bpf_netns):
         chooser.maps.server[0] = server
         with chooser.programs.any_port.attach(netns=netns):
             for port in (80, 7000, 7500, 7999):
-                with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
                     session, _ = server.accept()
                     with session:
                         assert session.getsockname() == client.getpeername() == ("127.0.0.1", port)
             with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", 8000), timeout=10)
+                socket.create_connection(("127.0.0.1", 8000), timeout=60)
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", 7000), timeout=10)
+            socket.create_connection(("127.0.0.1", 7000), timeout=60)

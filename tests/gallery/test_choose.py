@@ -12,7 +12,7 @@ def worker(port=0):
     sock = socket.socket(type=socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.bind(("127.0.0.1", port))
-    sock.settimeout(10)
+    sock.settimeout(60)
     return sock
 
 

@@ -20,7 +20,7 @@ def test_two_namespaces_talk_through_a_third(bpf, bpf_netns):
 
     with server.enter():
         listening = socket.create_server(("192.0.2.2", 80))
-    with listening, client.enter(), socket.create_connection(("192.0.2.2", 80), timeout=10) as connection:
+    with listening, client.enter(), socket.create_connection(("192.0.2.2", 80), timeout=60) as connection:
         assert connection.getsockname()[0] == "192.0.2.1"
         listening.accept()[0].close()
 

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.bpf_requires("sockmap", "sockhash", "sk_skb")
 def connection():
     """Both ends of a TCP connection over loopback."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        client = socket.create_connection(server.getsockname(), timeout=10)
+        client = socket.create_connection(server.getsockname(), timeout=60)
         return client, server.accept()[0]
 
 

@@ -20,7 +20,7 @@ def test_a_connection_through_rewritten_ports(bpf, cable):
 
     with cable.far.enter():
         server = socket.create_server((address, 8080))
-    with server, cable.near.enter(), socket.create_connection((address, 80), timeout=10) as client:
+    with server, cable.near.enter(), socket.create_connection((address, 80), timeout=60) as client:
         session, _ = server.accept()
         with session:
             client.sendall(b"question")
@@ -35,4 +35,4 @@ def test_other_ports_stay(bpf, cable):
     rewriter = bpf.load("rewrite_port.bpf.c", globals={"public_port": 443})
     rewriter.programs.arriving.attach(interface=cable.far, direction="ingress")
     with cable.near.enter(), pytest.raises(ConnectionRefusedError):
-        socket.create_connection((str(cable.far.ipv4), 80), timeout=10)
+        socket.create_connection((str(cable.far.ipv4), 80), timeout=60)

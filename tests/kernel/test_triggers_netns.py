@@ -56,7 +56,7 @@ class TestNamespace:
         assert netns.interface("lo").is_up
         assert netns.addresses == []
         with netns.enter(), socket.create_server(("127.0.0.1", 7)) as server:
-            socket.create_connection(server.getsockname(), timeout=5).close()
+            socket.create_connection(server.getsockname(), timeout=60).close()
 
     def test_ip_netns_finds_it_by_its_name(self, bpf_netns):
         netns = bpf_netns("server")

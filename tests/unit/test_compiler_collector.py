@@ -127,7 +127,7 @@ def test_what_a_run_uses_stays_until_it_ends(objects: Path, is_new: bool) -> Non
         assert made.exists()
         assert not other.exists()
         run.stdin.close()
-        run.wait(60)
+        run.wait(600)
     assert made.parent in collect(objects, max_age=0, max_bytes=0)
     assert not list((objects / "runs").iterdir())
 
@@ -143,7 +143,7 @@ def test_what_is_being_taken_into_use_is_not_removed(objects: Path) -> None:
         with pytest.raises(subprocess.TimeoutExpired):  # it waits for the lock, however long
             collecting.wait(0.5)
         use(objects, made.parent)
-    assert collecting.wait(60) == 0
+    assert collecting.wait(600) == 0
     collecting.stdout.close()
     assert made.exists()
 
