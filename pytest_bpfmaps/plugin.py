@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.fixtures import *  # noqa: F403 - pytest finds fixtures in a plugin's own names
+from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.items import (
     COLLECTED,
     GUESTS,
-    HOST,
     KERNEL,
     NAMES,
     OPTIONS,

@@ -72,10 +72,10 @@ def network_options(dump: str) -> list[str]:
     return [line for line in dump.splitlines() if wanted.fullmatch(line) and "Auto-Detect" not in line]
 
 
-def _line(source: apt_sources.Source) -> str:
+def _line(source: apt_sources.AptSource) -> str:
     options = f" [signed-by={','.join(_key_files(source))}]" if _key_files(source) else ""
     return f"deb{options} {source.uri} {source.suite} {' '.join(source.components)}"
 
 
-def _key_files(source: apt_sources.Source) -> list[str]:
+def _key_files(source: apt_sources.AptSource) -> list[str]:
     return [word for word in (source.signed_by or "").split() if word.startswith("/") and Path(word).exists()]

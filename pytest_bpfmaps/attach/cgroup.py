@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.link_types import AttachType
 from pytest_bpfmaps.attach.links import FdLink, Link
-from pytest_bpfmaps.attach.refusals import Target, programs_at, refused, show_target
+from pytest_bpfmaps.attach.refusals import programs_at, refused, show_target
 from pytest_bpfmaps.attach.targets import choose, create_link, descriptor_of, program_type, refuse_keys
 from pytest_bpfmaps.errors import AttachError
 from pytest_bpfmaps.kernel.bpf_types import ProgramType

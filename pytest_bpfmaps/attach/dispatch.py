@@ -6,10 +6,10 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
-from pytest_bpfmaps.attach import cgroup, network, sockets, tracing
+from pytest_bpfmaps.attach import Target, cgroup, network, sockets, tracing
 from pytest_bpfmaps.attach.links import Link
 from pytest_bpfmaps.attach.program_targets import check_kind, no_target
-from pytest_bpfmaps.attach.refusals import Target, show_target
+from pytest_bpfmaps.attach.refusals import show_target
 from pytest_bpfmaps.attach.section_targets import section_for
 from pytest_bpfmaps.attach.targets import no_way
 from pytest_bpfmaps.errors import AttachError, Explanation, UnsupportedError

@@ -12,11 +12,10 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.links import Link
 from pytest_bpfmaps.errors import AttachError, UnsupportedError, closest
 from pytest_bpfmaps.libbpf import check, ffi, lib, opts
-
-Target = dict[str, Any]
 
 ORDERS = {"self_only": 1, "descendants_pre": 2, "descendants_post": 3, "ancestors_up": 4, "children": 5}
 """``enum bpf_cgroup_iter_order``."""

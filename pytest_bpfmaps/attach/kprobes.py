@@ -5,17 +5,15 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.links import FdLink
 from pytest_bpfmaps.attach.section_targets import is_return
 from pytest_bpfmaps.errors import AttachError
 from pytest_bpfmaps.kernel.attach_names import functions, functions_like, traceable_functions
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.libbpf import ffi, lib, opts, to_str
-from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
+from pytest_bpfmaps.libbpf.syscalls import BPF_LINK_CREATE, address, bpf, pack
 
-Target = dict[str, Any]
-
-_LINK_CREATE = 28  # enum bpf_cmd
 _TRACE_KPROBE_MULTI, _TRACE_KPROBE_SESSION = 42, 56  # enum bpf_attach_type
 _RETURN = 1  # BPF_F_KPROBE_MULTI_RETURN
 
@@ -62,7 +60,7 @@ def to_kprobe_multi(handle: Any, target: Target, on: str) -> Any:
         ("Q", 0),
         ("Q", address(numbers)),
     )
-    return FdLink(bpf(_LINK_CREATE, attributes), on)
+    return FdLink(bpf(BPF_LINK_CREATE, attributes), on)
 
 
 def check_cookies(cookies: Any, count: int, on: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from pytest_bpfmaps.attach import uprobes
+from pytest_bpfmaps.attach import Target, uprobes
 from pytest_bpfmaps.errors import ENOTSUPP, Explanation, closest
 from pytest_bpfmaps.kernel.attach_names import (
     explain_no_function,
@@ -27,8 +27,6 @@ from pytest_bpfmaps.kernel.vmlinux_btf import (
     raw_tracepoint_arguments,
     vmlinux_btf,
 )
-
-Target = dict[str, Any]
 
 _SYSCALLS = ("__x64_sys_", "__arm64_sys_", "sys_")
 

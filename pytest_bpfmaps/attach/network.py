@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from pytest_bpfmaps.attach import tc
+from pytest_bpfmaps.attach import Target, tc
 from pytest_bpfmaps.attach.link_types import AttachType
 from pytest_bpfmaps.attach.links import FdLink, Link
-from pytest_bpfmaps.attach.refusals import Target, programs_at, refused
+from pytest_bpfmaps.attach.refusals import programs_at, refused
 from pytest_bpfmaps.attach.targets import (
     choose,
     create_link,

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.links import Link
 from pytest_bpfmaps.attach.uprobes import process_id
 from pytest_bpfmaps.errors import AttachError, closest
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.libbpf.syscalls import perf_event_open
-
-Target = dict[str, Any]
 
 TYPES = {"hardware": 0, "software": 1, "tracepoint": 2, "hw_cache": 3, "raw": 4, "breakpoint": 5}
 """``enum perf_type_id``."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from pytest_bpfmaps.attach.refusals import Target, show_target
+from pytest_bpfmaps.attach import Target
+from pytest_bpfmaps.attach.refusals import show_target
 from pytest_bpfmaps.attach.section_targets import kind
 from pytest_bpfmaps.errors import AttachError, Explanation
 from pytest_bpfmaps.kernel.bpf_types import ProgramType

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any
 
+from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.errors import AttachError
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.privileges import refusal_hint
 from pytest_bpfmaps.libbpf import ffi, lib, to_str
 from pytest_bpfmaps.libbpf.calls import as_errno, reason
-
-Target = dict[str, Any]
 
 
 def show_target(target: Target) -> str:

@@ -9,12 +9,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.probe_programs import SLEEPABLE
 from pytest_bpfmaps.kernel.section_types import NEWER, newer_section
 from pytest_bpfmaps.libbpf import ffi, lib, to_str, version
-
-Target = dict[str, Any]
 
 _FUNCTION = re.compile(r"([\w.$@]+)(?:\+(0x[0-9a-fA-F]+|\d+))?$")
 

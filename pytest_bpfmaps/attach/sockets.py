@@ -9,22 +9,22 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.link_types import AttachType
 from pytest_bpfmaps.attach.links import Attachment, FdLink, Link
-from pytest_bpfmaps.attach.refusals import Target, programs_at, refused, show_target
+from pytest_bpfmaps.attach.refusals import programs_at, refused, show_target
 from pytest_bpfmaps.attach.targets import choose, create_link, descriptor_of, program_type
 from pytest_bpfmaps.errors import AttachError
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.netns import inside_netns
 from pytest_bpfmaps.libbpf import check, lib
-from pytest_bpfmaps.libbpf.syscalls import bpf, pack
+from pytest_bpfmaps.libbpf.syscalls import BPF_LINK_CREATE, bpf, pack
 
 # socket(7), <asm-generic/socket.h>
 _ATTACH = {ProgramType.SOCKET_FILTER: (50, 27), ProgramType.SK_REUSEPORT: (52, 68)}
 # <linux/netfilter.h>
 _HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 _FAMILIES = {"ipv4": 2, "ipv6": 10}
-_LINK_CREATE = 28  # enum bpf_cmd
 
 
 def to_map(handle: Any, target: Target, on: str) -> Link:
@@ -124,7 +124,7 @@ def to_hook(handle: Any, target: Target, on: str) -> Link:
         if "netns" in target:
             stack.enter_context(inside_netns(stack.enter_context(descriptor_of(target, "netns", on))))
         try:
-            return FdLink(bpf(_LINK_CREATE, attributes), on)
+            return FdLink(bpf(BPF_LINK_CREATE, attributes), on)
         except OSError as e:
             fix = None
             if e.errno in (errno.EINVAL, errno.EBUSY, errno.EEXIST):

@@ -11,7 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pytest_bpfmaps.attach.refusals import Target, show_target
+from pytest_bpfmaps.attach import Target
+from pytest_bpfmaps.attach.refusals import show_target
 from pytest_bpfmaps.errors import AttachError, closest
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.netns import inside_netns

@@ -8,19 +8,19 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.link_types import AttachType
 from pytest_bpfmaps.attach.links import Attachment, FdLink, Link
-from pytest_bpfmaps.attach.refusals import Target, programs_at, refused, show_target
+from pytest_bpfmaps.attach.refusals import programs_at, refused, show_target
 from pytest_bpfmaps.attach.targets import choose, create_link, program_type, refuse_keys
 from pytest_bpfmaps.errors import AttachError
 from pytest_bpfmaps.kernel.netns import current_netns, inside_netns
 from pytest_bpfmaps.libbpf import capture_log, lib, opts, to_str
-from pytest_bpfmaps.libbpf.syscalls import bpf, pack
+from pytest_bpfmaps.libbpf.syscalls import BPF_LINK_CREATE, bpf, pack
 
 DIRECTIONS = {"ingress": 1, "egress": 2}  # enum bpf_tc_attach_point
 _TCX = {1: AttachType.TCX_INGRESS, 2: AttachType.TCX_EGRESS}
 _BOTH, _REPLACE = 3, 1
-_LINK_CREATE = 28  # enum bpf_cmd
 _BEFORE, _AFTER, _LINK = 1 << 3, 1 << 4, 1 << 13  # BPF_F_*
 _GONE = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
 
@@ -79,7 +79,7 @@ def _in_order(handle: Any, index: int, point: int, target: Target, on: str) -> L
         ("Q", 0),  # any revision of the list
     )
     try:
-        return FdLink(bpf(_LINK_CREATE, attributes), on)
+        return FdLink(bpf(BPF_LINK_CREATE, attributes), on)
     except OSError as e:
         there = programs_at(index, _TCX[point])
         fix = (

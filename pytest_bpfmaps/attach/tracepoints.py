@@ -5,16 +5,14 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.links import FdLink
 from pytest_bpfmaps.errors import AttachError
 from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.libbpf import ffi, lib, opts
-from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
+from pytest_bpfmaps.libbpf.syscalls import BPF_RAW_TRACEPOINT_OPEN, address, bpf, pack
 
-Target = dict[str, Any]
-
-_RAW_TRACEPOINT_OPEN = 17  # enum bpf_cmd
 _TRACE_RAW_TP, _LSM_MAC = 23, 27  # enum bpf_attach_type
 
 
@@ -69,4 +67,4 @@ def _raw_tracepoint(handle: Any, name: bytes | None, cookie: int, on: str) -> An
     c_name = ffi.new("char[]", name) if name else ffi.NULL
     fd = lib.bpf_program__fd(handle)
     attributes = pack(("Q", address(c_name)), ("I", fd), ("I", 0), ("Q", cookie))
-    return FdLink(bpf(_RAW_TRACEPOINT_OPEN, attributes), on)
+    return FdLink(bpf(BPF_RAW_TRACEPOINT_OPEN, attributes), on)

@@ -7,14 +7,14 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from pytest_bpfmaps.attach import iterators, kprobes, perf_events, tracepoints, uprobes
+from pytest_bpfmaps.attach import Target, iterators, kprobes, perf_events, tracepoints, uprobes
 from pytest_bpfmaps.attach.links import Link
 from pytest_bpfmaps.attach.missing_targets import explain_missing
 from pytest_bpfmaps.attach.program_targets import check_watched, explain_many, no_target
-from pytest_bpfmaps.attach.refusals import Target, show_target
+from pytest_bpfmaps.attach.refusals import show_target
 from pytest_bpfmaps.attach.section_targets import default_target, kind
 from pytest_bpfmaps.attach.targets import no_way
-from pytest_bpfmaps.errors import AttachError, Explanation, UnsupportedError
+from pytest_bpfmaps.errors import ENOTSUPP, AttachError, Explanation, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.privileges import refusal_hint
 from pytest_bpfmaps.libbpf import capture_log, ffi
@@ -132,7 +132,7 @@ def _explain(number: int, section: str, type: Any, target: Target) -> Explanatio
     missing = explain_missing(number, target)
     if missing:
         return missing
-    if number in (errno.EINVAL, 524, errno.EOPNOTSUPP) and target.get("cookie"):
+    if number in (errno.EINVAL, ENOTSUPP, errno.EOPNOTSUPP) and target.get("cookie"):
         return Explanation(
             f"{reason(number)}; this kernel may have no cookies here",
             "attach it without cookie=; cookies: Linux 5.15 for perf events, kprobes, uprobes, tracepoints, "

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.kprobes import check_cookies, returns
 from pytest_bpfmaps.attach.links import FdLink
 from pytest_bpfmaps.attach.refusals import show_target
@@ -19,11 +20,8 @@ from pytest_bpfmaps.elf.ifuncs import NotChosen, chosen_code
 from pytest_bpfmaps.elf.reader import ElfError
 from pytest_bpfmaps.errors import AttachError, Explanation, closest
 from pytest_bpfmaps.libbpf import ffi, lib, opts
-from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
+from pytest_bpfmaps.libbpf.syscalls import BPF_LINK_CREATE, address, bpf, pack
 
-Target = dict[str, Any]
-
-_LINK_CREATE = 28  # enum bpf_cmd
 _TRACE_UPROBE_MULTI, _TRACE_UPROBE_SESSION = 48, 57  # enum bpf_attach_type
 _RETURN = 1  # BPF_F_UPROBE_MULTI_RETURN
 
@@ -64,7 +62,7 @@ def to_uprobe_multi(handle: Any, target: Target, on: str) -> Any:
         ("I", max(process_id(target.get("pid")), 0)),
         ("I", 0),
     )
-    return FdLink(bpf(_LINK_CREATE, attributes), on)
+    return FdLink(bpf(BPF_LINK_CREATE, attributes), on)
 
 
 def to_usdt(handle: Any, target: Target, on: str) -> Any:

@@ -36,7 +36,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     from pytest_bpfmaps.vm.boot import warm
     from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
     from pytest_bpfmaps.vm.machine.kvm import judge
-    from pytest_bpfmaps.vm.machine.qemu import Shape
+    from pytest_bpfmaps.vm.machine.qemu import MachineConfig
 
     progress, catalogue = Progress(), Catalogue()
     kernels = {kernel.name: kernel for name in arguments.kernel for kernel in catalogue.select(name)}
@@ -45,7 +45,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
         began = time.monotonic()
         progress.step(f"{kernel.name}: booting, to save its state")
         try:
-            shape = Shape(arguments.cpus, arguments.memory, judge(kernel).kvm, arguments.network)
+            shape = MachineConfig(arguments.cpus, arguments.memory, judge(kernel).kvm, arguments.network)
             with kernel.in_use():
                 state = warm.prepare(kernel, shape)
         finally:
@@ -77,7 +77,7 @@ def _collect(arguments: argparse.Namespace) -> None:
         print(f"deleted {state.path.name}")
 
 
-def _facts(state: saved_states.State) -> dict[str, Any]:
+def _facts(state: saved_states.SavedState) -> dict[str, Any]:
     """What there is to tell; of one that is damaged at least its name and path."""
     try:
         return _whole_facts(state)
@@ -85,7 +85,7 @@ def _facts(state: saved_states.State) -> dict[str, Any]:
         return {"name": state.path.name, "current": False, "damaged": True, "path": str(state.path)}
 
 
-def _whole_facts(state: saved_states.State) -> dict[str, Any]:
+def _whole_facts(state: saved_states.SavedState) -> dict[str, Any]:
     facts = state.facts()
     return {
         "name": state.path.name,
@@ -100,7 +100,7 @@ def _whole_facts(state: saved_states.State) -> dict[str, Any]:
     }
 
 
-def _line(state: saved_states.State) -> str:
+def _line(state: saved_states.SavedState) -> str:
     facts = _facts(state)
     if "damaged" in facts:
         return f"{facts['name']}  (damaged)"

@@ -24,7 +24,7 @@ _REMEMBERED = 32  # objects per source and options: one per kernel's BTF and per
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """One object in the cache."""
 
     name: str  # path below the cache's root
@@ -40,7 +40,7 @@ class ObjectCache:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def find(self, key: str, btf: Callable[[], str | None]) -> Entry | None:
+    def find(self, key: str, btf: Callable[[], str | None]) -> CacheEntry | None:
         """The object for `key` whose inputs are unchanged, if there is one.
 
         `btf` tells the digest of the target kernel's BTF; it is asked only for objects that depend on it.
@@ -54,7 +54,7 @@ class ObjectCache:
                     return entry
         return None
 
-    def add(self, key: str, stem: str, built: Built, btf: str | None, inputs: Inputs) -> Entry:
+    def add(self, key: str, stem: str, built: Built, btf: str | None, inputs: Inputs) -> CacheEntry:
         """Moves the object that clang made into the cache. Raises `OSError`."""
         upgrade_file(built.object)
         contents = [f"{file.path}={file.content}" for file in inputs.files]
@@ -64,7 +64,7 @@ class ObjectCache:
         target.parent.mkdir(parents=True, exist_ok=True)
         keep_local_types(built.object, target)
         place(built.object, target)
-        entry = Entry(name, tuple(self._digests(name).values()), built.warnings, btf, inputs)
+        entry = CacheEntry(name, tuple(self._digests(name).values()), built.warnings, btf, inputs)
         others = [other for other in self._entries(key) if other.name != name]
         text = json.dumps([_to_plain(e) for e in (entry, *others[: _REMEMBERED - 1])])
         write_checked(self._manifest(key), text)
@@ -84,13 +84,13 @@ class ObjectCache:
     def _manifest(self, key: str) -> Path:
         return self.root / "manifests" / f"{key}.json"
 
-    def _entries(self, key: str) -> list[Entry]:
+    def _entries(self, key: str) -> list[CacheEntry]:
         try:
             return [_from_plain(plain) for plain in json.loads(read_checked(self._manifest(key)) or "[]")]
         except (ValueError, KeyError, TypeError):  # another version's
             return []
 
-    def _is_intact(self, entry: Entry) -> bool:
+    def _is_intact(self, entry: CacheEntry) -> bool:
         """Whether the object is there, and is what was written. One that is not is made again."""
         try:
             found = self._digests(entry.name)
@@ -114,10 +114,10 @@ class ObjectCache:
         return found
 
 
-def _to_plain(entry: Entry) -> dict[str, Any]:
+def _to_plain(entry: CacheEntry) -> dict[str, Any]:
     return {**vars(entry), "inputs": entry.inputs.to_plain()}
 
 
-def _from_plain(plain: dict[str, Any]) -> Entry:
+def _from_plain(plain: dict[str, Any]) -> CacheEntry:
     inputs, digests = Inputs.from_plain(plain["inputs"]), tuple(plain["digests"])
-    return Entry(**{**plain, "inputs": inputs, "digests": digests})
+    return CacheEntry(**{**plain, "inputs": inputs, "digests": digests})

@@ -11,7 +11,7 @@ from time import time_ns
 
 from pytest_bpfmaps.cache.stored_files import digest, own, scratch_folder, write
 from pytest_bpfmaps.compiler.build import Builder, Built
-from pytest_bpfmaps.compiler.cache import Entry, ObjectCache
+from pytest_bpfmaps.compiler.cache import CacheEntry, ObjectCache
 from pytest_bpfmaps.compiler.cache_eviction import collect_sometimes
 from pytest_bpfmaps.compiler.clang import Clang, find_clang
 from pytest_bpfmaps.compiler.command_line import flags_for, surroundings
@@ -100,7 +100,7 @@ class LocalCompiler:
         parts = [_FORMAT, self.clang.identity, origin, repr(flags_for(request)), repr(sorted(around.items()))]
         return digest(*parts, text)
 
-    def _build(self, key: str, request: CompileRequest, text: bytes, btf: VmlinuxFile) -> Entry:
+    def _build(self, key: str, request: CompileRequest, text: bytes, btf: VmlinuxFile) -> CacheEntry:
         source = Path(request.source) if request.source else self._keep_code(request, text)
         builder = Builder(self.clang, request, source, self._timeout, btf.header_folder)
         with scratch_folder(self._cache.root) as folder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_bpfmaps.doctor.check import Check, State
+from pytest_bpfmaps.doctor.check import Check, CheckState
 from pytest_bpfmaps.doctor.machine import all_checks, can_test
 
-__all__ = ["Check", "State", "all_checks", "can_test"]
+__all__ = ["Check", "CheckState", "all_checks", "can_test"]

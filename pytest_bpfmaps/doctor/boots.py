@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pytest_bpfmaps.doctor.check import Check, State
+from pytest_bpfmaps.doctor.check import Check, CheckState
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.boot.backends import AUTO
 from pytest_bpfmaps.vm.boot.start import boot, one_line
@@ -15,7 +15,7 @@ from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.kernels.progress import Progress
 from pytest_bpfmaps.vm.machine.kvm import judge
-from pytest_bpfmaps.vm.machine.qemu import Shape
+from pytest_bpfmaps.vm.machine.qemu import MachineConfig
 
 MORE_TIME = "`bpfmaps doctor --vm --timeout SECONDS` gives it more time"
 
@@ -26,8 +26,8 @@ def boot_checks(progress: Progress, timeout: float) -> Iterator[Check]:
     A boot may take `timeout` seconds, three times that where guests are emulated.
     """
     rows = [_boot(kernel, progress, timeout) for kernel in Catalogue()]
-    none = not any(row.state is State.OK or row.found.startswith("ready") for row in rows)
-    yield from (replace(row, state=State.MISSING) if none else row for row in rows)
+    none = not any(row.state is CheckState.OK or row.found.startswith("ready") for row in rows)
+    yield from (replace(row, state=CheckState.MISSING) if none else row for row in rows)
 
 
 def _boot(kernel: Kernel, progress: Progress, timeout: float) -> Check:
@@ -35,17 +35,19 @@ def _boot(kernel: Kernel, progress: Progress, timeout: float) -> Check:
     progress.step(f"{kernel.name}: booting")
     began = time.monotonic()
     try:
-        shape = Shape(kvm=judge(kernel).kvm)
+        shape = MachineConfig(kvm=judge(kernel).kvm)
         forget_failure(kernel, shape)
         booted = boot(kernel, AUTO, shape, timeout, fix=MORE_TIME)
     except VmError as error:
-        return Check("kernels", name, State.LIMITED, one_line(error), error.fix or "")
+        return Check("kernels", name, CheckState.LIMITED, one_line(error), error.fix or "")
     finally:
         progress.clear()
     seconds = time.monotonic() - began
     booted.machine.close()
     found = f"ready in {seconds:.1f} s, {booted.attempt}"
     if booted.earlier is None:
-        return Check("kernels", name, State.OK, found)
+        return Check("kernels", name, CheckState.OK, found)
     found += f"; the usual start failed: {booted.earlier.why}"
-    return Check("kernels", name, State.LIMITED, found, f"bpfmaps vm prepare {kernel.name} shows the console")
+    return Check(
+        "kernels", name, CheckState.LIMITED, found, f"bpfmaps vm prepare {kernel.name} shows the console"
+    )

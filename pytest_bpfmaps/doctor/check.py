@@ -10,7 +10,7 @@ from typing import Any
 from pytest_bpfmaps.errors import BpfError
 
 
-class State(StrEnum):
+class CheckState(StrEnum):
     """`OK`; `LIMITED`: something does not work, others do; `MISSING`: the area's work is not possible."""
 
     OK = "ok"
@@ -24,7 +24,7 @@ class Check:
 
     area: str
     name: str
-    state: State
+    state: CheckState
     found: str
     remedy: str = ""
 
@@ -33,10 +33,12 @@ class Check:
         return {k: str(v) for k, v in asdict(self).items() if v}
 
 
-def ask(area: str, name: str, look: Callable[[], str], *, lack: State = State.MISSING) -> Iterator[Check]:
+def ask(
+    area: str, name: str, look: Callable[[], str], *, lack: CheckState = CheckState.MISSING
+) -> Iterator[Check]:
     """A check whose `look` tells what it found; one of our errors is what is missing, with its remedy."""
     try:
-        yield Check(area, name, State.OK, look())
+        yield Check(area, name, CheckState.OK, look())
     except BpfError as e:
         yield Check(area, name, lack, e.why or str(e), e.fix or "")
     except OSError as e:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_bpfmaps.cache.stored_files import read_json
-from pytest_bpfmaps.doctor.check import Check, State
+from pytest_bpfmaps.doctor.check import Check, CheckState
 from pytest_bpfmaps.doctor.packages import install
 from pytest_bpfmaps.errors import CacheError, VmError
 from pytest_bpfmaps.paths import cache_dir
@@ -38,7 +38,7 @@ def machine_checks() -> Iterator[Check]:
     yield Check(
         "vm",
         "pytest-xdist",
-        State.OK if there else State.MISSING,
+        CheckState.OK if there else CheckState.MISSING,
         "installed" if there else "not installed",
         "" if there else "pip install 'pytest-bpfmaps[vm]'",
     )
@@ -50,43 +50,45 @@ def _qemu() -> Iterator[Check]:
         arch = architecture(platform.machine())
         path = shutil.which(arch.qemu)
         if path is None:
-            yield Check("vm", arch.qemu, State.MISSING, "not in $PATH", install("qemu"))
+            yield Check("vm", arch.qemu, CheckState.MISSING, "not in $PATH", install("qemu"))
             return
         qemu = features(path)
         qemu.check(arch)
     except VmError as error:
-        yield Check("vm", "QEMU", State.MISSING, str(error.why), str(error.fix))
+        yield Check("vm", "QEMU", CheckState.MISSING, str(error.why), str(error.fix))
         return
     if why := qemu.can_save():
         found, remedy = f"{path}: {why}: guests are booted, which is slow", "install QEMU 7.2 or later"
-        yield Check("vm", arch.qemu, State.LIMITED, found, remedy)
+        yield Check("vm", arch.qemu, CheckState.LIMITED, found, remedy)
     else:
-        yield Check("vm", arch.qemu, State.OK, f"{path} {qemu.version}")
+        yield Check("vm", arch.qemu, CheckState.OK, f"{path} {qemu.version}")
 
 
 def _command(name: str, remedy: str, *more_folders: str) -> Check:
     path = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *more_folders]))
     if path:
-        return Check("vm", name, State.OK, path)
-    return Check("vm", name, State.MISSING, "not in $PATH", remedy)
+        return Check("vm", name, CheckState.OK, path)
+    return Check("vm", name, CheckState.MISSING, "not in $PATH", remedy)
 
 
 def _acceleration() -> Check:
     """What is known without booting anything: the verdict of an earlier run, or the device alone."""
     if not Path("/dev/kvm").exists():
-        return Check("vm", "acceleration", State.LIMITED, "no /dev/kvm: guests are emulated, which is slow")
+        return Check(
+            "vm", "acceleration", CheckState.LIMITED, "no /dev/kvm: guests are emulated, which is slow"
+        )
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return Check(
-            "vm", "acceleration", State.LIMITED, "/dev/kvm is not for this user", "usermod -aG kvm $USER"
+            "vm", "acceleration", CheckState.LIMITED, "/dev/kvm is not for this user", "usermod -aG kvm $USER"
         )
     verdict = read_json(cache_dir() / "kvm.json")
     if not verdict:
         return Check(
-            "vm", "acceleration", State.OK, "/dev/kvm is there; the first guest proves whether it works"
+            "vm", "acceleration", CheckState.OK, "/dev/kvm is there; the first guest proves whether it works"
         )
     if verdict.get("kvm"):
-        return Check("vm", "acceleration", State.OK, "KVM runs kernels")
-    return Check("vm", "acceleration", State.LIMITED, f"guests are emulated: {verdict.get('why')}")
+        return Check("vm", "acceleration", CheckState.OK, "KVM runs kernels")
+    return Check("vm", "acceleration", CheckState.LIMITED, f"guests are emulated: {verdict.get('why')}")
 
 
 def catalogue_checks() -> Iterator[Check]:
@@ -96,14 +98,14 @@ def catalogue_checks() -> Iterator[Check]:
     try:
         catalogue = Catalogue()
     except CacheError as error:
-        yield Check("kernels", "catalogue", State.MISSING, f"{error.on}: {error.why}", error.fix or "")
+        yield Check("kernels", "catalogue", CheckState.MISSING, f"{error.on}: {error.why}", error.fix or "")
         return
     kernels, damaged = list(catalogue), catalogue.damaged()
     for name, what in damaged.items():
-        yield Check("kernels", name, State.MISSING, what.why or "", what.fix or "")
+        yield Check("kernels", name, CheckState.MISSING, what.why or "", what.fix or "")
     if not kernels and not damaged:
         yield Check(
-            "kernels", "catalogue", State.MISSING, "it is empty", "bpfmaps kernels fetch debian:bookworm"
+            "kernels", "catalogue", CheckState.MISSING, "it is empty", "bpfmaps kernels fetch debian:bookworm"
         )
     for kernel in kernels:
         options = _options(kernel.config)
@@ -112,10 +114,12 @@ def catalogue_checks() -> Iterator[Check]:
             remedy = (
                 "add a generic kernel instead: cloud images leave out what virtual machines share files with"
             )
-            yield Check("kernels", kernel.name, State.LIMITED, f"lacks {', '.join(lacks)}", remedy)
+            yield Check("kernels", kernel.name, CheckState.LIMITED, f"lacks {', '.join(lacks)}", remedy)
             continue
         found = f"{kernel.release}: " + ", ".join(n for n in _WANTED_OPTIONS if n not in lacks)
-        yield Check("kernels", kernel.name, State.OK, found if options else f"{kernel.release}: no config")
+        yield Check(
+            "kernels", kernel.name, CheckState.OK, found if options else f"{kernel.release}: no config"
+        )
 
 
 def _options(config: Path | None) -> frozenset[str]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pytest_bpfmaps.doctor.check import Check, State, ask
+from pytest_bpfmaps.doctor.check import Check, CheckState, ask
 from pytest_bpfmaps.doctor.packages import install
 from pytest_bpfmaps.errors import CompileError, UnsupportedError
 from pytest_bpfmaps.kernel import features, privileges, release
@@ -43,7 +43,7 @@ def compile_checks(clang: str | None = None) -> Iterator[Check]:
     yield Check(
         "compile",
         "libbpf headers",
-        State.OK if there else State.MISSING,
+        CheckState.OK if there else CheckState.MISSING,
         str(header) if there else "bpf/bpf_helpers.h is not in /usr/include",
         "" if there else install("headers"),
     )
@@ -70,7 +70,7 @@ def kernel_checks() -> Iterator[Check]:
     yield Check(
         "load",
         "privileges",
-        State.OK if allowed else State.LIMITED,
+        CheckState.OK if allowed else CheckState.LIMITED,
         f"uid {os.geteuid()}, {', '.join(has) or 'none of the capabilities for BPF'}",
         "" if allowed else f"run as root or with CAP_BPF and CAP_NET_ADMIN, or {VIRTUAL_MACHINE}",
     )
@@ -78,7 +78,7 @@ def kernel_checks() -> Iterator[Check]:
     yield Check(
         "load",
         "kernel BTF",
-        State.OK if btf else State.LIMITED,
+        CheckState.OK if btf else CheckState.LIMITED,
         release.release() if btf else "there is no /sys/kernel/btf/vmlinux: no CO-RE, no vmlinux.h",
         "" if btf else _how_to_have_btf(),
     )
@@ -87,7 +87,9 @@ def kernel_checks() -> Iterator[Check]:
         yield _program_types("network", _NETWORK)
         yield _program_types("trace", _TRACING)
     else:
-        yield Check("network", "program types", State.LIMITED, "not tried: no privileges", VIRTUAL_MACHINE)
+        yield Check(
+            "network", "program types", CheckState.LIMITED, "not tried: no privileges", VIRTUAL_MACHINE
+        )
 
 
 def _how_to_have_btf() -> str:
@@ -103,9 +105,9 @@ def _log_check() -> Check:
     except OSError as e:
         found = f"{PATH}: {e.strerror}: the kernel's warnings do not fail tests"
         return Check(
-            "load", name, State.LIMITED, found, f"run as root outside a container, or {VIRTUAL_MACHINE}"
+            "load", name, CheckState.LIMITED, found, f"run as root outside a container, or {VIRTUAL_MACHINE}"
         )
-    return Check("load", name, State.OK, "the kernel's warnings fail tests")
+    return Check("load", name, CheckState.OK, "the kernel's warnings fail tests")
 
 
 def _program_types(area: str, names: tuple[str, ...]) -> Check:
@@ -113,10 +115,10 @@ def _program_types(area: str, names: tuple[str, ...]) -> Check:
     answers = {name: bool(features.probe("program_type", name)) for name in names}
     refused = [name for name, answer in answers.items() if not answer]
     if not refused:
-        return Check(area, "program types", State.OK, ", ".join(names))
+        return Check(area, "program types", CheckState.OK, ", ".join(names))
     loads = [name for name in names if name not in refused]
     found = f"refused: {', '.join(refused)}; load: {', '.join(loads) or 'none'}"
-    return Check(area, "program types", State.LIMITED, found, VIRTUAL_MACHINE)
+    return Check(area, "program types", CheckState.LIMITED, found, VIRTUAL_MACHINE)
 
 
 def tracing_checks() -> Iterator[Check]:
@@ -126,7 +128,7 @@ def tracing_checks() -> Iterator[Check]:
     yield Check(
         "trace",
         "tracefs",
-        State.OK if root else State.LIMITED,
+        CheckState.OK if root else CheckState.LIMITED,
         str(root) if root else why,
         "" if root else fix or "",
     )
@@ -137,7 +139,11 @@ def tracing_checks() -> Iterator[Check]:
         found = f"this kernel has no {kind}s" if has_sysfs() else "sysfs, which would say, is not mounted"
         found = "can be attached" if there else found
         yield Check(
-            "trace", f"{kind}s", State.OK if there else State.LIMITED, found, "" if there else VIRTUAL_MACHINE
+            "trace",
+            f"{kind}s",
+            CheckState.OK if there else CheckState.LIMITED,
+            found,
+            "" if there else VIRTUAL_MACHINE,
         )
 
 
@@ -152,7 +158,7 @@ def mount_checks() -> Iterator[Check]:
         yield Check(
             "load" if kind == "bpf" else "network",
             name,
-            State.OK if where else State.LIMITED,
+            CheckState.OK if where else CheckState.LIMITED,
             f"mounted at {where}" if where else "not mounted",
             "" if where else how_to_mount(kind) or f"boot a kernel that has it, or {VIRTUAL_MACHINE}",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pytest_bpfmaps.doctor.check import Check, State
+from pytest_bpfmaps.doctor.check import Check, CheckState
 from pytest_bpfmaps.doctor.guests import catalogue_checks, machine_checks
 from pytest_bpfmaps.doctor.host import (
     compile_checks,
@@ -35,7 +35,7 @@ def _checks(clang: str | None) -> Iterator[Check]:
     yield from compile_checks(clang)
     libraries = list(library_checks())
     yield from libraries
-    if all(c.state is State.OK for c in libraries):
+    if all(c.state is CheckState.OK for c in libraries):
         yield from kernel_checks()
     yield from mount_checks()
     yield from tracing_checks()
@@ -45,12 +45,12 @@ def _checks(clang: str | None) -> Iterator[Check]:
 
 def can_test(checks: Iterable[Check]) -> bool:
     """Whether BPF tests can run at all: they compile, and load here or in a virtual machine."""
-    areas: dict[str, set[State]] = {}
+    areas: dict[str, set[CheckState]] = {}
     for check in checks:
         areas.setdefault(check.area, set()).add(check.state)
 
     def works(*names: str) -> bool:
-        return not any(State.MISSING in areas.get(name, {State.MISSING}) for name in names)
+        return not any(CheckState.MISSING in areas.get(name, {CheckState.MISSING}) for name in names)
 
-    host = works("compile", "load") and areas.get("network") == {State.OK}
+    host = works("compile", "load") and areas.get("network") == {CheckState.OK}
     return host or works("compile", "load", "vm", "kernels")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 
-class Source(Protocol):
+class RecordSource(Protocol):
     """A buffer that a BPF program fills."""
 
     @property

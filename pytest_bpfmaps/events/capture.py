@@ -9,7 +9,7 @@ from typing import Any, Self, overload
 
 from pytest_bpfmaps.btf import Codec
 from pytest_bpfmaps.errors import CaptureTimeoutError, NameLookupError, NoValueError
-from pytest_bpfmaps.events.buffer import Source
+from pytest_bpfmaps.events.buffer import RecordSource
 from pytest_bpfmaps.events.matching import describe_loss, describe_misses, describe_runs
 from pytest_bpfmaps.events.record_fields import check_names, fits
 from pytest_bpfmaps.events.records import Records, blocks_of
@@ -29,7 +29,7 @@ class Capture(Sequence[Any]):
     the buffer before are not part of it. A record is decoded when somebody looks at it.
     """
 
-    def __init__(self, source: Source, codec: Codec, on: str, map_id: int | None = None) -> None:
+    def __init__(self, source: RecordSource, codec: Codec, on: str, map_id: int | None = None) -> None:
         self._map_id = map_id
         self._runs = RunCounts() if map_id is not None else None
         self._source = source

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_bpfmaps.btf.comparison import byte_swap
-from pytest_bpfmaps.events.buffer import Source
+from pytest_bpfmaps.events.buffer import RecordSource
 from pytest_bpfmaps.events.record_fields import field_fits, value_of
 from pytest_bpfmaps.kernel.run_counts import Runs
 
@@ -36,7 +36,7 @@ def _differs(name: str, value: Any, wanted: Any) -> str:
     return f"{name} is {value!r}, not {_wanted(wanted)}" + (f" ({hint})" if hint else "")
 
 
-def describe_loss(source: Source) -> str | None:
+def describe_loss(source: RecordSource) -> str | None:
     """Whether records may be missing because the buffer was too small."""
     others = source.others()
     if others is not None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, overload, runtime_checkable
 from pytest_bpfmaps.btf import Codec
 from pytest_bpfmaps.btf.absent_fields import shortened
 from pytest_bpfmaps.errors import BpfError, NoValueError
-from pytest_bpfmaps.events.buffer import Source
+from pytest_bpfmaps.events.buffer import RecordSource
 from pytest_bpfmaps.events.tagged_records import TaggedCodec
 
 # fewer than the objects that make the garbage collector look for garbage among them
@@ -41,7 +41,7 @@ class BlockSource(Protocol):
         """As `Source.drain`, many records at once."""
 
 
-def blocks_of(source: Source) -> Iterable[Block]:
+def blocks_of(source: RecordSource) -> Iterable[Block]:
     """The records that are in a source now."""
     if isinstance(source, BlockSource):
         return source.blocks()

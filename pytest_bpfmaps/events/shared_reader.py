@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakSet
 
-from pytest_bpfmaps.events.buffer import Source
+from pytest_bpfmaps.events.buffer import RecordSource
 from pytest_bpfmaps.events.records import Block, blocks_of
 
 
 class _Reader:
     """The buffer's source, and who wants its records."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: RecordSource) -> None:
         self.source = source
         self.shares: WeakSet[SharedSource] = WeakSet()
 
@@ -34,7 +34,7 @@ _READERS: dict[int, _Reader] = {}
 class SharedSource:
     """A capture's share of a buffer: its records from when this was made. `make` opens the buffer."""
 
-    def __init__(self, map_id: int, make: Callable[[], Source]) -> None:
+    def __init__(self, map_id: int, make: Callable[[], RecordSource]) -> None:
         self._id = map_id
         reader = _READERS.get(map_id)
         if reader is None:
@@ -56,22 +56,22 @@ class SharedSource:
 
     @property
     def lost(self) -> int:
-        """See `Source`."""
+        """See `RecordSource`."""
         return self._source.lost - self._before[0]
 
     @property
     def taken(self) -> int:
-        """See `Source`."""
+        """See `RecordSource`."""
         return self._source.taken - self._before[1]
 
     @property
     def overwritten(self) -> int:
-        """See `Source`."""
+        """See `RecordSource`."""
         return self._source.overwritten - self._before[2]
 
     @property
     def was_full(self) -> bool:
-        """See `Source`."""
+        """See `RecordSource`."""
         return self._source.was_full
 
     def blocks(self) -> Iterable[Block]:
@@ -86,7 +86,7 @@ class SharedSource:
         return (raw for block in self.blocks() for raw in block)
 
     def others(self) -> str | None:
-        """See `Source`."""
+        """See `RecordSource`."""
         return self._source.others()
 
     def wait(self, seconds: float) -> None:

@@ -18,7 +18,7 @@ _DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Symbol:
+class FunctionSymbol:
     """The function that an address is in.
 
     `names` are all its names, the usual one first; `start` is its address, and `file` where it comes from:
@@ -47,7 +47,7 @@ class KernelSymbols:
         self._own = range(0)  # where the kernel's own are in the text
         self._others: list[bytes] = []
         self._core = range(0)
-        self._found: dict[int, Symbol | None] = {}
+        self._found: dict[int, FunctionSymbol | None] = {}
 
     @property
     def text(self) -> bytes:
@@ -56,7 +56,7 @@ class KernelSymbols:
             self._read()
         return self._text
 
-    def find(self, addresses: Iterable[int]) -> list[Symbol | None]:
+    def find(self, addresses: Iterable[int]) -> list[FunctionSymbol | None]:
         """The function of each address, None where there is none.
 
         Modules and BPF programs come and go at the same addresses, so for an address that is not in the
@@ -85,7 +85,7 @@ class KernelSymbols:
         self._own, self._others = range(end), sorted(text[end:].splitlines())
         self._core = range(_address_of(b"_stext", text), _address_of(b"_etext", text))
 
-    def _find(self, address: int) -> Symbol | None:
+    def _find(self, address: int) -> FunctionSymbol | None:
         same = self._lines_before(address)
         where = _address(same[0]) if same else 0
         if not where or address - where > _FARTHEST:
@@ -95,7 +95,7 @@ class KernelSymbols:
             return None
         functions.sort(key=lambda s: (s[1] != "T", *preference(s[2])))
         origin = functions[0][3].strip("[]") if len(functions[0]) > 3 else "vmlinux"
-        return Symbol(tuple(s[2] for s in functions), where, origin)
+        return FunctionSymbol(tuple(s[2] for s in functions), where, origin)
 
     def _lines_before(self, address: int) -> list[bytes]:
         """The lines of the last address that is not behind this one."""

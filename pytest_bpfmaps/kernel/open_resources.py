@@ -48,7 +48,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class OpenResources:
     """What is there at a moment: descriptors with what they are, pins, this thread's network namespace."""
 
     descriptors: dict[int, str]
@@ -105,13 +105,13 @@ def forget_pin(path: str) -> None:
     _pins.pop(path, None)
 
 
-def snapshot() -> Snapshot:
+def snapshot() -> OpenResources:
     """What is there now."""
     _home()
-    return Snapshot(dict(_descriptors()), frozenset(_pins), _netns())
+    return OpenResources(dict(_descriptors()), frozenset(_pins), _netns())
 
 
-def since(before: Snapshot, holders: Mapping[str, object] | None = None) -> list[Leak]:
+def since(before: OpenResources, holders: Mapping[str, object] | None = None) -> list[Leak]:
     """What came after `before` and is still there, but for what a fixture closes later.
 
     `holders` are about to go: what only they refer to is no leak.
@@ -141,7 +141,7 @@ def _home() -> str:
     return _netns()
 
 
-def _suspects(before: Snapshot) -> dict[int, str]:
+def _suspects(before: OpenResources) -> dict[int, str]:
     fresh = {
         fd: kind
         for fd, kind in _descriptors()

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pytest_bpfmaps.elf.functions_by_address import ElfSymbols, elf_symbols
 from pytest_bpfmaps.errors import UnsupportedError
-from pytest_bpfmaps.kernel.kallsyms import Symbol
+from pytest_bpfmaps.kernel.kallsyms import FunctionSymbol
 
 _LINE = re.compile(r"^(\w+)-(\w+) ..x. (\w+) \S+ (\d+) *(.*)$", re.MULTILINE)
 
@@ -30,7 +30,7 @@ class HasPid(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping:
+class MappedFile:
     """An executable part of a process' memory: addresses, and the place in the file that is mapped."""
 
     start: int
@@ -54,12 +54,12 @@ class ProcessSymbols:
         self.pid = os.getpid() if process is None else process if isinstance(process, int) else process.pid
         text = self._read_maps()
         self.mappings = [
-            Mapping(int(start, 16), int(end, 16), int(offset, 16), path)
+            MappedFile(int(start, 16), int(end, 16), int(offset, 16), path)
             for start, end, offset, _inode, path in _LINE.findall(text)
         ]
         self._starts = [m.start for m in self.mappings]
 
-    def find(self, address: int) -> Symbol | None:
+    def find(self, address: int) -> FunctionSymbol | None:
         """Returns the function that the address is in, or the file where no symbol tells the function.
 
         None for memory that belongs to no file, where nothing names it, and where no code is mapped.
@@ -70,11 +70,17 @@ class ProcessSymbols:
         symbols = self._symbols(mapping)
         begin = mapping.start - mapping.offset
         if symbols is None:  # memory of no file, or of none with symbols
-            return self._jitted(address) or (Symbol((), begin, mapping.path) if mapping.path else None)
+            return self._jitted(address) or (
+                FunctionSymbol((), begin, mapping.path) if mapping.path else None
+            )
         found = symbols.find(address - begin)
-        return Symbol(found[0], found[1] + begin, mapping.path) if found else Symbol((), begin, mapping.path)
+        return (
+            FunctionSymbol(found[0], found[1] + begin, mapping.path)
+            if found
+            else FunctionSymbol((), begin, mapping.path)
+        )
 
-    def find_in_file(self, build_id: str, offset: int) -> Symbol | None:
+    def find_in_file(self, build_id: str, offset: int) -> FunctionSymbol | None:
         """Returns the function at an offset in the mapped file with that build id (hexadecimal).
 
         None when this process has no such file mapped.
@@ -83,10 +89,10 @@ class ProcessSymbols:
             symbols = self._symbols(mapping)
             if symbols is not None and symbols.build_id == build_id:
                 names, start = symbols.find(offset) or ((), 0)
-                return Symbol(names, start, mapping.path)
+                return FunctionSymbol(names, start, mapping.path)
         return None
 
-    def mapping(self, address: int) -> Mapping | None:
+    def mapping(self, address: int) -> MappedFile | None:
         """The mapping that the address is in."""
         at = bisect_right(self._starts, address)
         found = self.mappings[at - 1] if at else None
@@ -101,7 +107,7 @@ class ProcessSymbols:
             raise _unreadable(self.pid, errno.ESRCH, "it has ended")
         return text
 
-    def _symbols(self, mapping: Mapping) -> ElfSymbols | None:
+    def _symbols(self, mapping: MappedFile) -> ElfSymbols | None:
         """From the file as the process sees it, which may be in another mount namespace, or deleted."""
         if not mapping.path.startswith("/"):
             return None
@@ -113,12 +119,12 @@ class ProcessSymbols:
         ]
         return next((s for p in places if (s := elf_symbols(p)) is not None), None)
 
-    def _jitted(self, address: int) -> Symbol | None:
+    def _jitted(self, address: int) -> FunctionSymbol | None:
         at = bisect_right(self._perf_map, (address, 1 << 64, ""))
         if not at:
             return None
         start, size, name = self._perf_map[at - 1]
-        return Symbol((name,), start, f"/tmp/perf-{self.pid}.map") if address < start + size else None
+        return FunctionSymbol((name,), start, f"/tmp/perf-{self.pid}.map") if address < start + size else None
 
     @cached_property
     def _perf_map(self) -> list[tuple[int, int, str]]:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_bpfmaps.kernel.vmlinux_btf import vmlinux_btf
+from pytest_bpfmaps.kernel.vmlinux_btf import ENUM, ENUM64, STRUCT, UNION, vmlinux_btf
 from pytest_bpfmaps.libbpf import ffi, lib, to_str
 
-_KINDS = {"struct": 4, "union": 5, "enum": 6}
-_STRUCT, _UNION, _ENUM64 = 4, 5, 19
+_KINDS = {"struct": STRUCT, "union": UNION, "enum": ENUM}
 _MODIFIERS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag
 
 
@@ -24,7 +23,7 @@ def names_in(kind: str, name: str) -> list[str] | None:
     if found is None:
         return None
     if kind == "enum":
-        width = 3 if _kind(found) == _ENUM64 else 2
+        width = 3 if _kind(found) == ENUM64 else 2
         return [_text(found[3 + i * width]) for i in range(found[1] & 0xFFFF)]
     return [field for field, _ in _fields(found)]
 
@@ -41,7 +40,7 @@ def names_at(kind: str, name: str, path: list[str]) -> tuple[int, list[str]]:
 
 
 def _find(kind: str, name: str) -> Any:
-    for number in (_KINDS[kind], _ENUM64) if kind == "enum" else (_KINDS[kind],):
+    for number in (_KINDS[kind], ENUM64) if kind == "enum" else (_KINDS[kind],):
         type_id = lib.btf__find_by_name_kind(vmlinux_btf(), name.encode(), number)
         if type_id > 0:
             return _words(type_id)
@@ -64,7 +63,7 @@ def _resolve(type_id: int) -> Any:
     words = _words(type_id)
     while _kind(words) in _MODIFIERS:
         words = _words(words[2])
-    return words if _kind(words) in (_STRUCT, _UNION) else None
+    return words if _kind(words) in (STRUCT, UNION) else None
 
 
 def _words(type_id: int) -> Any:

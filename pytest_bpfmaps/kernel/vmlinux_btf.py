@@ -13,7 +13,8 @@ from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.libbpf import check_pointer, ffi, lib, to_str
 
-FUNC, TYPEDEF, STRUCT = 12, 8, 4  # BTF kinds
+# BTF kinds: the kernel's Documentation/bpf/btf.rst
+STRUCT, UNION, ENUM, TYPEDEF, FUNC, ENUM64 = 4, 5, 6, 8, 12, 19
 _POINTER, _PROTOTYPE = 2, 13
 _ENUM, _DECL_TAG = 6, 17
 _FOLDER = Path("/sys/kernel/btf")

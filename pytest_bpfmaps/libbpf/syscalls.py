@@ -19,6 +19,8 @@ _NUMBERS = {
     "s390x": (351, 331),
     "ppc64le": (361, 319),
 }
+# enum bpf_cmd of <linux/bpf.h>
+BPF_PROG_LOAD, BPF_RAW_TRACEPOINT_OPEN, BPF_LINK_CREATE, BPF_PROG_STREAM_READ_BY_FD = 5, 17, 28, 37
 _CLOEXEC = 1 << 3  # PERF_FLAG_FD_CLOEXEC
 _LSM_LIST_MODULES = 461  # the same on every architecture
 

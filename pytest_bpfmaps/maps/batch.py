@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpfmaps.btf.codec import Buffer
-from pytest_bpfmaps.errors import MapError, UnsupportedError
+from pytest_bpfmaps.errors import ENOTSUPP, MapError, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.map_flags import BPF_F_ALL_CPUS, BPF_F_CPU
 from pytest_bpfmaps.libbpf import ffi, lib, opts
@@ -19,8 +19,8 @@ from pytest_bpfmaps.maps.key_walk import Walk
 if TYPE_CHECKING:
     from pytest_bpfmaps.maps.base import Map
 
-# 524 is the kernel's ENOTSUPP: batch commands came to map types one after another (hash and array: Linux 5.6)
-UNSUPPORTED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, 524})
+# Batch commands came to map types one after another (hash and array: Linux 5.6).
+UNSUPPORTED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, ENOTSUPP})
 _log = logging.getLogger(__name__)
 _FIRST_CHUNK = 4096
 _MOST = 1 << 20  # elements in one call

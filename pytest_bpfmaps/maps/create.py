@@ -29,7 +29,7 @@ from pytest_bpfmaps.maps.c_types import Types, compile_types
 from pytest_bpfmaps.maps.classes import make_map
 from pytest_bpfmaps.maps.create_errors import Attributes, explain_refused_map
 from pytest_bpfmaps.maps.info import map_info
-from pytest_bpfmaps.maps.type_rules import ANY, Shape, shape_of
+from pytest_bpfmaps.maps.type_rules import ANY, TypeRules, shape_of
 
 CType = str | int | None
 """A C type as text, or a size in bytes."""
@@ -128,7 +128,7 @@ def _checked_name(name: str | None, kind: MapType) -> str:
     return name
 
 
-def _entries(kind: MapType, shape: Shape, given: int | None, on: str) -> int:
+def _entries(kind: MapType, shape: TypeRules, given: int | None, on: str) -> int:
     if not shape.entries:
         if given:
             raise MapValueError(

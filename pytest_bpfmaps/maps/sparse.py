@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from pytest_bpfmaps.btf.comparison import same
 from pytest_bpfmaps.btf.listed_keys import Listed
-from pytest_bpfmaps.errors import MapError, UnsupportedError
+from pytest_bpfmaps.errors import ENOTSUPP, MapError, UnsupportedError
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import failure, reason
 from pytest_bpfmaps.maps.base import Map
@@ -18,8 +18,8 @@ from pytest_bpfmaps.maps.equal_keys import ADVICE, alike, describe
 from pytest_bpfmaps.maps.info import INDEXED
 from pytest_bpfmaps.maps.snapshot import Snapshot
 
-# what the kernel says where user space can't read a slot; 524 is its own ENOTSUPP
-_UNREADABLE = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, 524})
+# What the kernel says where user space can't read a slot.
+_UNREADABLE = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, ENOTSUPP})
 
 
 class SparseMap(DictMap):

@@ -12,7 +12,7 @@ ANY = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TypeRules:
     """Sizes in bytes, of keys and values that need not be given; 0 for a map that has none.
 
     `flags` are those that the kernel insists on. `entries` is False when the number of elements is no choice.
@@ -28,30 +28,30 @@ class Shape:
     key_type: str | None = None
 
 
-_REFERENCES = Shape(key=4, value=4)
-_STORAGE = Shape(key=4, key_type="int", entries=False, flags=NO_PREALLOC)
-_QUEUE = Shape(key=0)
+_REFERENCES = TypeRules(key=4, value=4)
+_STORAGE = TypeRules(key=4, key_type="int", entries=False, flags=NO_PREALLOC)
+_QUEUE = TypeRules(key=0)
 
-_SHAPES: dict[int, Shape] = {
-    MapType.ARRAY: Shape(key=4, key_type="u32"),
-    MapType.PERCPU_ARRAY: Shape(key=4, key_type="u32"),
+_SHAPES: dict[int, TypeRules] = {
+    MapType.ARRAY: TypeRules(key=4, key_type="u32"),
+    MapType.PERCPU_ARRAY: TypeRules(key=4, key_type="u32"),
     MapType.PROG_ARRAY: _REFERENCES,
-    MapType.PERF_EVENT_ARRAY: Shape(key=4, value=4, records=True),
-    MapType.STACK_TRACE: Shape(key=4, value=127 * 8),
+    MapType.PERF_EVENT_ARRAY: TypeRules(key=4, value=4, records=True),
+    MapType.STACK_TRACE: TypeRules(key=4, value=127 * 8),
     MapType.CGROUP_ARRAY: _REFERENCES,
-    MapType.LPM_TRIE: Shape(flags=NO_PREALLOC),
-    MapType.RHASH: Shape(flags=NO_PREALLOC),
+    MapType.LPM_TRIE: TypeRules(flags=NO_PREALLOC),
+    MapType.RHASH: TypeRules(flags=NO_PREALLOC),
     MapType.ARRAY_OF_MAPS: _REFERENCES,
-    MapType.HASH_OF_MAPS: Shape(value=4),
+    MapType.HASH_OF_MAPS: TypeRules(value=4),
     MapType.DEVMAP: _REFERENCES,
     MapType.DEVMAP_HASH: _REFERENCES,
     MapType.CPUMAP: _REFERENCES,
     MapType.XSKMAP: _REFERENCES,
     MapType.SOCKMAP: _REFERENCES,
-    MapType.SOCKHASH: Shape(value=4),
-    MapType.REUSEPORT_SOCKARRAY: Shape(key=4, value=8),
-    MapType.CGROUP_STORAGE: Shape(key=8, entries=False),
-    MapType.PERCPU_CGROUP_STORAGE: Shape(key=8, entries=False),
+    MapType.SOCKHASH: TypeRules(value=4),
+    MapType.REUSEPORT_SOCKARRAY: TypeRules(key=4, value=8),
+    MapType.CGROUP_STORAGE: TypeRules(key=8, entries=False),
+    MapType.PERCPU_CGROUP_STORAGE: TypeRules(key=8, entries=False),
     MapType.QUEUE: _QUEUE,
     MapType.STACK: _QUEUE,
     MapType.BLOOM_FILTER: _QUEUE,
@@ -59,12 +59,12 @@ _SHAPES: dict[int, Shape] = {
     MapType.INODE_STORAGE: _STORAGE,
     MapType.TASK_STORAGE: _STORAGE,
     MapType.CGRP_STORAGE: _STORAGE,
-    MapType.RINGBUF: Shape(key=0, value=0, records=True),
-    MapType.USER_RINGBUF: Shape(key=0, value=0, records=True),
-    MapType.ARENA: Shape(key=0, value=0, flags=MMAPABLE),
+    MapType.RINGBUF: TypeRules(key=0, value=0, records=True),
+    MapType.USER_RINGBUF: TypeRules(key=0, value=0, records=True),
+    MapType.ARENA: TypeRules(key=0, value=0, flags=MMAPABLE),
 }
 
 
-def shape_of(type: MapType) -> Shape:
+def shape_of(type: MapType) -> TypeRules:
     """The rules for a map type; any key and any value for those that are not special."""
-    return _SHAPES.get(type, Shape())
+    return _SHAPES.get(type, TypeRules())

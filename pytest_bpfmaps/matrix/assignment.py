@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-HOST = "host"
+from pytest_bpfmaps.matrix import HOST
+
 FRESH = "bpf_fresh_kernel"
 
 

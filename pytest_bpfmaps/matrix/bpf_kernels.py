@@ -9,8 +9,8 @@ import pytest
 
 from pytest_bpfmaps.errors import closest
 from pytest_bpfmaps.kernel.version_ranges import in_range, is_range
+from pytest_bpfmaps.matrix import HOST
 
-HOST = "host"
 _SAID: pytest.StashKey[set[str]] = pytest.StashKey()
 
 

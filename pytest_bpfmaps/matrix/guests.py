@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.matrix import other_plugins
+from pytest_bpfmaps.matrix import HOST, other_plugins
 from pytest_bpfmaps.matrix.assignment import Lane, divide
 from pytest_bpfmaps.matrix.compilers import show_lines, vmlinux_line, vmlinux_setting
 from pytest_bpfmaps.matrix.guest_activity import Doings
@@ -28,14 +28,14 @@ from pytest_bpfmaps.matrix.items import (
     with_kernel,
 )
 from pytest_bpfmaps.matrix.plain_reports import receiving
-from pytest_bpfmaps.matrix.selection import HOST, IDLE, Selection, lane_of
+from pytest_bpfmaps.matrix.selection import IDLE, Selection, lane_of
 from pytest_bpfmaps.matrix.unrunnable import foresee_all
 from pytest_bpfmaps.matrix.worker import shows_output
 from pytest_bpfmaps.matrix.xdist_session import Workers
 from pytest_bpfmaps.vm.boot.backends import CHOICES
 from pytest_bpfmaps.vm.boot.start import check as check_way
 from pytest_bpfmaps.vm.gateway import ssh
-from pytest_bpfmaps.vm.gateway.journal import Entry, Journal
+from pytest_bpfmaps.vm.gateway.journal import Journal, JournalEntry
 from pytest_bpfmaps.vm.kernels.vmlinux_choice import PER_KERNEL
 from pytest_bpfmaps.vm.machine.capacity import guests_at_once
 from pytest_bpfmaps.vm.machine.kvm import judge
@@ -293,18 +293,18 @@ class Guests:
         spec.python, spec.bpfmaps, spec.lane = None, None, IDLE
         self._start_another()
 
-    def _last_entry(self, node: Any) -> Entry:
+    def _last_entry(self, node: Any) -> JournalEntry:
         found = self.journal.end(node.gateway.spec.id)
         if found is None:
             text = "VmLostError: the process that runs the guest was killed"
-            return Entry(node.gateway.spec.id, "lost", text=text)
+            return JournalEntry(node.gateway.spec.id, "lost", text=text)
         return found
 
     def _report(self, nodeid: str, text: str) -> None:
         report = pytest.CollectReport(nodeid=nodeid, outcome="failed", longrepr=text, result=[])
         self.config.hook.pytest_collectreport(report=report)
 
-    def _report_fault(self, entry: Entry) -> None:
+    def _report_fault(self, entry: JournalEntry) -> None:
         """An error of a test whose own result is reported already."""
         if not entry.test:
             self._report(f"kernel {entry.worker}", entry.text)
@@ -335,7 +335,7 @@ class Guests:
         if not self._scheduler.has_more_for(lane_of(report.node.gateway)):
             self._leave_place_empty(report.node)
 
-    def _blame_the_guest(self, report: Any, entry: Entry, sched: Any) -> None:
+    def _blame_the_guest(self, report: Any, entry: JournalEntry, sched: Any) -> None:
         """A guest that hung after a test, or before it began it, is no fault of the test's.
 
         The latter gets another guest, once.

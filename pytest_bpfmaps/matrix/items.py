@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from pytest_bpfmaps.matrix import HOST
+
 if TYPE_CHECKING:
     from pytest_bpfmaps.matrix.selection import Selection
     from pytest_bpfmaps.matrix.xdist_session import Workers
@@ -61,7 +63,6 @@ class Collected:
             self._session.testscollected = count
 
 
-HOST = "host"
 TARGET = "_bpf_target"
 SELECTION: pytest.StashKey[Selection] = pytest.StashKey()
 NAMES: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()  # the chosen kernels; empty when nobody chose

@@ -13,7 +13,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScheduling
 from xdist.workermanage import WorkerController
 
-from pytest_bpfmaps.matrix.selection import HOST, lane_of
+from pytest_bpfmaps.matrix import HOST
+from pytest_bpfmaps.matrix.selection import lane_of
 
 # The host's workers by pytest-xdist's --dist. A kernel's guest is one worker, with nothing to choose.
 SCHEDULERS = {

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_bpfmaps.matrix import HOST
+
 if TYPE_CHECKING:
     from pytest_bpfmaps.vm.kernels.kernel import Kernel
 
-HOST = "host"
 IDLE = "idle"  # a worker that takes the place of one that is not to be replaced
 AUTO = "auto"
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_bpfmaps.matrix.items import HOST, chosen, kernels_here
+from pytest_bpfmaps.matrix import HOST
+from pytest_bpfmaps.matrix.items import chosen, kernels_here
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.selftests.runner import Case

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.matrix.items import HOST, kernel_of
+from pytest_bpfmaps.matrix import HOST
+from pytest_bpfmaps.matrix.items import kernel_of
 from pytest_bpfmaps.matrix.other_plugins import time_limit
 from pytest_bpfmaps.matrix.plain_reports import sending
 from pytest_bpfmaps.vm.guest.lookup_caches import forget_plugins
-from pytest_bpfmaps.vm.protocol.phases import Phase, Step
+from pytest_bpfmaps.vm.protocol.phases import Phase, WorkerStep
 from pytest_bpfmaps.vm.protocol.rpc import Host
 
 
@@ -102,7 +103,7 @@ class Steps:
     def tell(self, phase: Phase, at: str = "", more: float = 0.0) -> None:
         """The worker is in `phase` from now on."""
         self._end_a_fork()
-        self._host.tell(Step(phase, at, more))
+        self._host.tell(WorkerStep(phase, at, more))
 
     def _only_here(self, send: Callable[..., None]) -> Callable[..., None]:
         def sendevent(name: str, **facts: Any) -> None:

@@ -21,7 +21,7 @@ from pytest_bpfmaps.maps.declared_types import DeclaredTypes, declared_types
 from pytest_bpfmaps.objects.collection import Named, all_of
 from pytest_bpfmaps.objects.linked_sources import Sources
 from pytest_bpfmaps.objects.object_file import created_map, split_maps
-from pytest_bpfmaps.objects.variables import Globals, Section, enter
+from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
 from pytest_bpfmaps.programs.program import Program
 
 
@@ -54,7 +54,7 @@ class LoadedObject:
             if lib.bpf_program__autoload(p)
         ]
         self.programs = Named("program", name, {p.name: p for p in programs})
-        variables = [Section(n, m) for n, m in internal.items()]
+        variables = [DataSection(n, m) for n, m in internal.items()]
         self.globals = Globals(name, variables, codecs, sources.of_variables)
         enter(self.globals, "loaded")
         maps = all_of(self.maps)

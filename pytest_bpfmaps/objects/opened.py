@@ -30,7 +30,7 @@ from pytest_bpfmaps.objects.map_spec import MapSpec
 from pytest_bpfmaps.objects.object_file import open_again, open_object, split_maps
 from pytest_bpfmaps.objects.pinning import PinnedMaps
 from pytest_bpfmaps.objects.repairs import mended, unknown_members
-from pytest_bpfmaps.objects.variables import Globals, Section, enter
+from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
 from pytest_bpfmaps.programs.program import ProgramSpec
 from pytest_bpfmaps.verifier.log_buffers import stats_buffers
 
@@ -67,7 +67,7 @@ class OpenedObject:
         programs = [ProgramSpec(p) for p in walk(lib.bpf_object__next_program, file.handle)]
         self.programs = Named("program", self.name, {p.name: p for p in programs})
         self._sources = Sources(path, file.codecs)
-        variables = [Section(n, m) for n, m in internal.items()]
+        variables = [DataSection(n, m) for n, m in internal.items()]
         self.globals = Globals(self.name, variables, file.codecs, self._sources.of_variables)
         self._tell_mended(portable)
 

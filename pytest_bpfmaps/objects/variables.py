@@ -32,7 +32,7 @@ _READ_ONLY = (".rodata", ".kconfig")
 _FIRST = ffi.new("uint32_t *", 0)  # a section is an array of one element
 
 
-class Section:
+class DataSection:
     """The bytes of one data section; `name` is the ELF section's, ``.bss`` for example.
 
     `kept` are the kernel's own types in it, such as ``bpf_spin_lock``; `hidden` variables are of such a type.
@@ -145,7 +145,7 @@ Origins = Callable[[str, str, list[tuple[int, int]]], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class _Variable:
-    section: Section
+    section: DataSection
     offset: int
     codec: Codec
 
@@ -159,7 +159,7 @@ class Globals:
     """
 
     def __init__(
-        self, on: str, sections: list[Section], codecs: Codecs | None, origins: Origins | None = None
+        self, on: str, sections: list[DataSection], codecs: Codecs | None, origins: Origins | None = None
     ) -> None:
         object.__setattr__(self, "_Globals__on", on)
         object.__setattr__(self, "_Globals__state", "opened")
@@ -244,7 +244,9 @@ def _end(variable: _Variable) -> int:
     return variable.offset + variable.codec.size
 
 
-def _find_variables(sections: list[Section], codecs: Codecs, origins: Origins | None) -> dict[str, _Variable]:
+def _find_variables(
+    sections: list[DataSection], codecs: Codecs, origins: Origins | None
+) -> dict[str, _Variable]:
     by_name = {t.name: t for t in codecs.btf if t.kind is Kind.DATASEC}
     found: dict[str, list[_Variable]] = {}
     for section in sections:

@@ -15,6 +15,7 @@ from pytest_bpfmaps.btf import Codec
 from pytest_bpfmaps.btf.codec import BoolCodec
 from pytest_bpfmaps.btf.enums import EnumCodec
 from pytest_bpfmaps.errors import (
+    ENOTSUPP,
     BpfError,
     LoadError,
     MapTypeError,
@@ -27,13 +28,12 @@ from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.return_values import NAMES
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.calls import failure, reason
-from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
+from pytest_bpfmaps.libbpf.syscalls import BPF_PROG_LOAD, address, bpf, pack
 from pytest_bpfmaps.programs.context import decode_context, encode_context
 
 _LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 _BATCH = 64  # frames, the kernel's own default
 _ROOM = 4096  # bytes that a packet may grow by
-_ENOTSUPP = 524  # the kernel's own, of program types without a run of this kind
 _ONE_PAGE = 3500  # bytes of a packet for which a page has room, with what the kernel puts around it
 _MOST = (1 << 31) - 1  # repetitions
 _ETHERNET = 14  # bytes of header
@@ -244,7 +244,7 @@ def _on_cpu(cpu: int | None, on: str) -> Iterator[None]:
 
 
 def _refused(program: Runnable, number: int, packet: bytes, context: bytes | None, *, live: bool) -> BpfError:
-    if number in (_ENOTSUPP, errno.EOPNOTSUPP):
+    if number in (ENOTSUPP, errno.EOPNOTSUPP):
         why = f"Linux {release()} has no BPF_PROG_TEST_RUN for programs of type {program.type}"
         fix = "attach it and trigger a real event instead"
         return UnsupportedError("cannot run", on=program.on, why=why, fix=fix, errno=errno.EOPNOTSUPP)
@@ -286,7 +286,6 @@ def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -
     return None
 
 
-_PROG_LOAD = 5  # enum bpf_cmd
 _PROBE = bytes(64)  # a packet
 _XDP_DROP = bytes.fromhex("b700000001000000 9500000000000000")  # r0 = 1; exit
 
@@ -296,7 +295,7 @@ def _xdp_takes(flags: int, ctx: bytes) -> bool:
     code, licence = ffi.from_buffer(_XDP_DROP), ffi.new("char[]", b"GPL")
     instructions = len(_XDP_DROP) // 8
     where = ("Q", address(code)), ("Q", address(licence))
-    fd = bpf(_PROG_LOAD, pack(("I", ProgramType.XDP), ("I", instructions), *where))
+    fd = bpf(BPF_PROG_LOAD, pack(("I", ProgramType.XDP), ("I", instructions), *where))
     try:
         settings = opts("bpf_test_run_opts", flags=flags, batch_size=_BATCH if flags else 0)
         packet, context = ffi.from_buffer(_PROBE), ffi.from_buffer(ctx)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from pytest_bpfmaps.errors import UnsupportedError, strerror
 from pytest_bpfmaps.libbpf import ffi
-from pytest_bpfmaps.libbpf.syscalls import address, bpf, pack
+from pytest_bpfmaps.libbpf.syscalls import BPF_PROG_STREAM_READ_BY_FD, address, bpf, pack
 
-_READ_BY_FD = 37  # BPF_PROG_STREAM_READ_BY_FD
 _NUMBERS = {"stdout": 1, "stderr": 2}
 _CHUNK = 1 << 16
 
@@ -29,7 +28,7 @@ class Streams:
         attributes = pack(("Q", address(buffer)), ("I", _CHUNK), ("I", _NUMBERS[name]), ("I", fd))
         while True:
             try:
-                size = bpf(_READ_BY_FD, attributes)
+                size = bpf(BPF_PROG_STREAM_READ_BY_FD, attributes)
             except OSError as e:
                 raise UnsupportedError(
                     f"cannot read the {name} of",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpfmaps.matrix.items import HOST, KERNEL, is_bpf_item
+from pytest_bpfmaps.matrix import HOST
+from pytest_bpfmaps.matrix.items import KERNEL, is_bpf_item
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.kernel.kmsg import KernelLog

@@ -13,9 +13,9 @@ import pytest
 from pytest_bpfmaps.matrix.items import is_bpf_item
 
 if TYPE_CHECKING:
-    from pytest_bpfmaps.kernel.open_resources import Leak, Snapshot
+    from pytest_bpfmaps.kernel.open_resources import Leak, OpenResources
 
-_BEFORE: pytest.StashKey[Snapshot] = pytest.StashKey()
+_BEFORE: pytest.StashKey[OpenResources] = pytest.StashKey()
 _RAISED: pytest.StashKey[bool] = pytest.StashKey()
 _REMEDY = (
     "close it, best by 'with', or have a fixture make it: bpf, bpf_netns, bpf_cgroup; what tests share comes "
@@ -47,7 +47,7 @@ def pytest_fixture_setup(
     stash = request.config.stash
     if fixturedef.scope == "function" or _BEFORE not in stash:
         return (yield)
-    from pytest_bpfmaps.kernel.open_resources import Snapshot, snapshot
+    from pytest_bpfmaps.kernel.open_resources import OpenResources, snapshot
 
     before = snapshot()
     try:
@@ -56,7 +56,7 @@ def pytest_fixture_setup(
         now, old = snapshot(), stash[_BEFORE]
         fresh = {fd: kind for fd, kind in now.descriptors.items() if before.descriptors.get(fd) != kind}
         netns = old.netns if now.netns == before.netns else now.netns
-        stash[_BEFORE] = Snapshot(old.descriptors | fresh, old.pins | (now.pins - before.pins), netns)
+        stash[_BEFORE] = OpenResources(old.descriptors | fresh, old.pins | (now.pins - before.pins), netns)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

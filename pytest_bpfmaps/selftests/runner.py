@@ -35,7 +35,6 @@ from pytest_bpfmaps.verifier.log_buffers import WHOLE_SIZES, LogBuffer
 
 _PACKET = bytes(64)  # TEST_DATA_LEN
 _SKB_SIZE, _SKB_DATA_END = 192, 80  # of struct __sk_buff in <linux/bpf.h>
-_PROG_LOAD = 5  # enum bpf_cmd
 _SOCKET_FILTER = 1  # enum bpf_prog_type
 _ARCHITECTURES = {
     "x86_64": "X86_64",
@@ -331,7 +330,7 @@ def _takes_flag(flag: int) -> bool:
         "=IIQQIIQII", _SOCKET_FILTER, 2, syscalls.address(code), syscalls.address(licence), 0, 0, 0, 0, flag
     )
     try:
-        os.close(syscalls.bpf(_PROG_LOAD, attributes))
+        os.close(syscalls.bpf(syscalls.BPF_PROG_LOAD, attributes))
     except OSError:
         return False
     return True

@@ -43,7 +43,7 @@ _NOISE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class VerifierStep:
     """An instruction, and the C line that it comes from."""
 
     index: int
@@ -72,7 +72,7 @@ class Rejection:
     line: int | None = None
     function: str = ""
     registers: dict[str, str] = field(default_factory=dict)
-    steps: dict[int, Step] = field(default_factory=dict)
+    steps: dict[int, VerifierStep] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -80,7 +80,7 @@ class Rejection:
         return "\n".join(self.complaint)
 
     @property
-    def acquired(self) -> Step | None:
+    def acquired(self) -> VerifierStep | None:
         """The call that got what is not released, as far as the log shows it."""
         found = re.search(r"alloc_insn=(\d+)", self.text)
         return self.steps.get(int(found[1])) if found else None
@@ -109,7 +109,7 @@ def parse_log(log: str) -> Rejection:
             if unfinished := _UNFINISHED.match(found.instruction):
                 found.instruction, said = unfinished.groups()
                 found.complaint.append(said)
-            found.steps[found.index] = Step(found.index, found.instruction, *source)
+            found.steps[found.index] = VerifierStep(found.index, found.instruction, *source)
             _note_registers(found, match[3] or "")
         elif match := _VALIDATING.match(line):
             found.function = match[1]

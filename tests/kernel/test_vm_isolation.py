@@ -16,7 +16,7 @@ from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.boot import saved_states, warm
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.machine.kvm import judge
-from pytest_bpfmaps.vm.machine.qemu import Shape
+from pytest_bpfmaps.vm.machine.qemu import MachineConfig
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
 NOBODY = 65534
@@ -253,7 +253,7 @@ def test_a_state_that_somebody_else_left_in_the_cache_is_not_restored(
         shutil.copy(CACHE / "kvm.json", cache)
     monkeypatch.setenv("BPFMAPS_CACHE", str(cache))
     kernel = Catalogue().get("6.1")
-    shape = Shape(kvm=judge(kernel).kvm)
+    shape = MachineConfig(kvm=judge(kernel).kvm)
     theirs = warm.state_for(kernel, shape)
     theirs.path.mkdir(parents=True)
     theirs.memory.write_bytes(bytes(4096))

@@ -37,7 +37,7 @@ def run(told: journal.Journal, script: str, more: bytes) -> subprocess.Completed
 
 
 def test_bytes_pass_and_the_journal_is_taken_out(told: journal.Journal) -> None:
-    entry = journal.Entry("6.1", "ready", "6.1.0", seconds=1.5)
+    entry = journal.JournalEntry("6.1", "ready", "6.1.0", seconds=1.5)
     line = f"bpfmaps-journal {json.dumps(asdict(entry))}".replace('"', '\\"')
     script = (
         f'read -r first; printf 1; echo "{line}" >&2; echo "a word" >&2; printf "%s" "$first" | wc -c; cat'

@@ -86,8 +86,8 @@ class TestKernels:
         Catalogue().remove("6.1")
 
 
-def state(name: str, manifest: str | None = None) -> saved_states.State:
-    made = saved_states.State(saved_states.folder() / name)
+def state(name: str, manifest: str | None = None) -> saved_states.SavedState:
+    made = saved_states.SavedState(saved_states.folder() / name)
     made.path.mkdir(parents=True)
     for part in saved_states.PARTS:
         made.part(part).write_bytes(b"x" * 5000)

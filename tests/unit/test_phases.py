@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Step, Watch
+from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Watch, WorkerStep
 
 
 @dataclass
@@ -86,55 +86,57 @@ def test_time_in_which_the_guest_waits_for_the_host_does_not_count(clock: Clock)
 def test_each_step_has_the_limit_anew_and_more_if_it_says_so(clock: Clock) -> None:
     countdown = clock.countdown()
     watch = Watch(10, countdown)
-    watch.enter(Step(Phase.START))
+    watch.enter(WorkerStep(Phase.START))
     assert not clock.run(countdown, 9)
-    watch.enter(Step(Phase.TEST, "test_x.py::test_x", more=100))
+    watch.enter(WorkerStep(Phase.TEST, "test_x.py::test_x", more=100))
     assert not clock.run(countdown, 109)
     assert clock.run(countdown, 1)
     watch.start_again()
     assert not clock.run(countdown, 109)
-    watch.enter(Step(Phase.BETWEEN))
+    watch.enter(WorkerStep(Phase.BETWEEN))
     assert clock.run(countdown, 10)
 
 
 @pytest.mark.parametrize(
     ("steps", "noun", "why"),
     [
-        ([Step(Phase.START)], "start of pytest", "it took more than 10 s; no test had begun"),
+        ([WorkerStep(Phase.START)], "start of pytest", "it took more than 10 s; no test had begun"),
         (
-            [Step(Phase.COLLECTION, "test_x.py")],
+            [WorkerStep(Phase.COLLECTION, "test_x.py")],
             "collection of test_x.py",
             "it took more than 10 s; no test had begun",
         ),
-        ([Step(Phase.COLLECTION)], "collection", "it took more than 10 s; no test had begun"),
-        ([Step(Phase.TEST, "a::b", more=2.5)], "test", "it ran for more than 12.5 s"),
+        ([WorkerStep(Phase.COLLECTION)], "collection", "it took more than 10 s; no test had begun"),
+        ([WorkerStep(Phase.TEST, "a::b", more=2.5)], "test", "it ran for more than 12.5 s"),
         (
-            [Step(Phase.TEST, "a::b"), Step(Phase.BETWEEN)],
+            [WorkerStep(Phase.TEST, "a::b"), WorkerStep(Phase.BETWEEN)],
             "step between tests",
             "it took more than 10 s; the last test was a::b",
         ),
         (
-            [Step(Phase.TEST, "a::b"), Step(Phase.BETWEEN), Step(Phase.END)],
+            [WorkerStep(Phase.TEST, "a::b"), WorkerStep(Phase.BETWEEN), WorkerStep(Phase.END)],
             "end of the session",
             "it took more than 10 s; the last test was a::b",
         ),
         (
-            [Step(Phase.TEST, "a::b"), Step(Phase.ORDERS)],
+            [WorkerStep(Phase.TEST, "a::b"), WorkerStep(Phase.ORDERS)],
             "guest",
             "it gave no sign of life while it waited for orders; the last test was a::b",
         ),
     ],
 )
-def test_what_hangs_is_named(clock: Clock, steps: list[Step], noun: str, why: str) -> None:
+def test_what_hangs_is_named(clock: Clock, steps: list[WorkerStep], noun: str, why: str) -> None:
     watch = Watch(10, clock.countdown())
     for step in steps:
         watch.enter(step)
     assert (watch.noun, watch.why) == (noun, why)
 
 
-@pytest.mark.parametrize("step", [Step(Phase.ORDERS), Step(Phase.TEST, "test_ä.py::test_x[6.1]", 1.5)])
-def test_a_step_travels(step: Step) -> None:
-    assert Step.read(step.message()) == step
+@pytest.mark.parametrize(
+    "step", [WorkerStep(Phase.ORDERS), WorkerStep(Phase.TEST, "test_ä.py::test_x[6.1]", 1.5)]
+)
+def test_a_step_travels(step: WorkerStep) -> None:
+    assert WorkerStep.read(step.message()) == step
 
 
 @pytest.mark.parametrize(
@@ -152,9 +154,9 @@ def test_a_step_travels(step: Step) -> None:
     ],
 )
 def test_what_is_no_step_is_none(message: dict[str, object]) -> None:
-    assert Step.read(message) is None
+    assert WorkerStep.read(message) is None
 
 
 def test_what_a_person_reads_who_interrupts() -> None:
-    assert str(Step(Phase.COLLECTION, "test_x.py")) == "collects test_x.py"
-    assert str(Step(Phase.END)) == "ends its session"
+    assert str(WorkerStep(Phase.COLLECTION, "test_x.py")) == "collects test_x.py"
+    assert str(WorkerStep(Phase.END)) == "ends its session"

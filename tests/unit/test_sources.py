@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.vm.kernels.apt_sources import Source, for_suite, of_distribution, system_sources
+from pytest_bpfmaps.vm.kernels.apt_sources import AptSource, for_suite, of_distribution, system_sources
 
 pytestmark = pytest.mark.skipif(not shutil.which("apt-config"), reason="needs apt")
 
@@ -16,7 +16,7 @@ KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     """A function that gives this text to apt as the system's sources, and returns what we see."""
 
-    def read(text: str, name: str = "test.sources") -> list[Source]:
+    def read(text: str, name: str = "test.sources") -> list[AptSource]:
         (tmp_path / "parts").mkdir(exist_ok=True)
         (tmp_path / "parts" / name).write_text(text)
         (tmp_path / "lists" / "partial").mkdir(parents=True, exist_ok=True)
@@ -51,8 +51,8 @@ Components: main
 """
     components = ("main", "contrib")
     assert read(text) == [
-        Source("http://a.test/debian", "bookworm", components, KEYS),
-        Source("http://a.test/debian", "bookworm-updates", components, KEYS),
+        AptSource("http://a.test/debian", "bookworm", components, KEYS),
+        AptSource("http://a.test/debian", "bookworm-updates", components, KEYS),
     ]
 
 
@@ -75,9 +75,9 @@ deb cdrom:[Debian GNU/Linux 12]/ bookworm main
 deb http://flat.test ./
 """
     assert read(text, "test.list") == [
-        Source("http://a.test/debian", "bookworm", ("main", "contrib"), None),
-        Source("http://b.test/debian", "bookworm-security", ("main",), f"{KEYS} /other.gpg"),
-        Source("http://c.test/debian", "sid", ("main",), None),
+        AptSource("http://a.test/debian", "bookworm", ("main", "contrib"), None),
+        AptSource("http://b.test/debian", "bookworm-security", ("main",), f"{KEYS} /other.gpg"),
+        AptSource("http://c.test/debian", "sid", ("main",), None),
     ]
 
 
@@ -108,15 +108,15 @@ Signed-By: {KEYS}
 """
     )
     assert of_distribution(sources, "debian") == [
-        Source("http://mirror.test/debian", "bookworm", ("main",), KEYS)
+        AptSource("http://mirror.test/debian", "bookworm", ("main",), KEYS)
     ]
     assert of_distribution(sources, "ubuntu") == []
 
 
 def test_another_suite_of_the_same_mirror() -> None:
     sources = [
-        Source("http://security.test/", "bookworm-security", ("main",), "/s.gpg"),
-        Source("http://mirror.test/debian", "bookworm", ("main",), "/m.gpg"),
+        AptSource("http://security.test/", "bookworm-security", ("main",), "/s.gpg"),
+        AptSource("http://mirror.test/debian", "bookworm", ("main",), "/m.gpg"),
     ]
     main, more = for_suite(sources, "debian", "trixie")
     assert (main.uri, main.suite, main.components) == ("http://mirror.test/debian", "trixie", ("main",))
@@ -130,6 +130,6 @@ def test_another_suite_of_the_same_mirror() -> None:
 
 @pytest.mark.parametrize("suite", ["sid", "unstable", "experimental", "bookworm-backports"])
 def test_suites_without_updates(suite: str) -> None:
-    main, more = for_suite([Source("http://m.test", "bookworm", ("main",), None)], "debian", suite)
+    main, more = for_suite([AptSource("http://m.test", "bookworm", ("main",), None)], "debian", suite)
     assert main.suite == suite
     assert more == []

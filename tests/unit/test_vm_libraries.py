@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.vm.guest.library_pages import Mapping, mapped_files, read_again
+from pytest_bpfmaps.vm.guest.library_pages import MappedPart, mapped_files, read_again
 
 
-def parts_of(name: str) -> list[Mapping]:
+def parts_of(name: str) -> list[MappedPart]:
     return [one for one in mapped_files() if name in Path(one.path).name]
 
 

@@ -13,7 +13,7 @@ import pytest
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.boot import warm
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
-from pytest_bpfmaps.vm.machine.qemu import Shape
+from pytest_bpfmaps.vm.machine.qemu import MachineConfig
 from pytest_bpfmaps.vm.machine.qmp import Monitor
 
 AGREES = """
@@ -222,7 +222,7 @@ def test_a_configuration_that_is_remembered_is_that_of_its_run(
 def test_qemu_refuses_in_its_own_words(tmp_path: Path) -> None:
     nothing = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", "x86_64")
     with warm.in_memory() as memory:
-        shape = Shape(1, "64M")
+        shape = MachineConfig(1, "64M")
         with warm._power_on(nothing, shape, [*warm._ram(shape, memory, "on"), "-S"], [memory]) as machine:
             monitor = machine.monitor()
             assert monitor.call("query-status")["status"] == "prelaunch"

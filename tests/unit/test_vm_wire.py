@@ -23,7 +23,7 @@ from pytest_bpfmaps.vm.gateway import answers, journal
 from pytest_bpfmaps.vm.gateway.gateway import Gateway, parse
 from pytest_bpfmaps.vm.gateway.guest_exit import why_it_ended
 from pytest_bpfmaps.vm.machine.qemu import Log, Machine
-from pytest_bpfmaps.vm.protocol.phases import Phase, Step
+from pytest_bpfmaps.vm.protocol.phases import Phase, WorkerStep
 from pytest_bpfmaps.vm.protocol.rpc import (
     FD_VARIABLE,
     GARBAGE,
@@ -222,23 +222,23 @@ def test_a_worker_that_moves_on_while_it_is_asked_does_not_hang() -> None:
     gateway = Gateway(parse(["6.1"]))
     gateway.events.put(("fault", ("", "garbage")))
     assert not gateway._moved_on()
-    gateway.events.put(("step", Step(Phase.BETWEEN)))
+    gateway.events.put(("step", WorkerStep(Phase.BETWEEN)))
     assert gateway._moved_on()
     assert [event for event, _ in gateway.later] == ["fault", "step"]
 
 
 def test_the_journal_keeps_workers_apart_and_outlives_nobody() -> None:
     book = journal.Journal()
-    journal.write(book.path, journal.Entry("6.1", "ready", release="6.1.0"))
-    journal.write(book.path, journal.Entry("5.10", "lost", text="guest died"))
-    journal.write(book.path, journal.Entry("6.1", "hung", console="last words"))
+    journal.write(book.path, journal.JournalEntry("6.1", "ready", release="6.1.0"))
+    journal.write(book.path, journal.JournalEntry("5.10", "lost", text="guest died"))
+    journal.write(book.path, journal.JournalEntry("6.1", "hung", console="last words"))
     assert [entry.event for entry in book.entries("6.1")] == ["ready", "hung"]
     last = book.end("5.10")
     assert last is not None
     assert last.text == "guest died"
     assert book.end("7.2") is None
     book.close()
-    journal.write(book.path, journal.Entry("6.1", "lost"))  # nobody reads it any more
+    journal.write(book.path, journal.JournalEntry("6.1", "lost"))  # nobody reads it any more
 
 
 BOOT = [f"[    0.{n:06}] line {n}" for n in range(100)]

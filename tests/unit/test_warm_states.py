@@ -18,7 +18,7 @@ from pytest_bpfmaps.elf.headers import open_elf
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.boot import initramfs, saved_states
 from pytest_bpfmaps.vm.boot.cpio import Cpio
-from pytest_bpfmaps.vm.boot.saved_states import State
+from pytest_bpfmaps.vm.boot.saved_states import SavedState
 
 PAGE = 4096
 
@@ -28,9 +28,9 @@ def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
 
 
-def make(name: str, *files: Path) -> State:
+def make(name: str, *files: Path) -> SavedState:
     """A state that was made of `files`."""
-    state = State(saved_states.folder() / name)
+    state = SavedState(saved_states.folder() / name)
     state.path.mkdir(parents=True)
     state.memory.write_bytes(bytes(PAGE))
     state.devices.write_bytes(b"devices")

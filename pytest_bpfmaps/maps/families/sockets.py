@@ -6,6 +6,7 @@ import errno
 import socket
 from typing import Any, ClassVar
 
+from pytest_bpfmaps.errors import ENOTSUPP
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.maps.references import Reference, ReferenceMap
@@ -85,7 +86,7 @@ class ReuseportMap(SocketMap, types=(MapType.REUSEPORT_SOCKARRAY,)):
             "set SO_REUSEPORT before bind(), and for TCP call listen(), before you put it in",
         ),
         errno.EBUSY: ("the socket is in such a map already", "delete it there first"),
-        524: ("it is no TCP or UDP socket of IPv4 or IPv6", "give one"),
+        ENOTSUPP: ("it is no TCP or UDP socket of IPv4 or IPv6", "give one"),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from pytest_bpfmaps.errors import BpfError, MapKeyError, UnsupportedError, strerror
 from pytest_bpfmaps.kernel.bpf_types import MapType
-from pytest_bpfmaps.kernel.kallsyms import Symbol, kernel_symbols
+from pytest_bpfmaps.kernel.kallsyms import FunctionSymbol, kernel_symbols
 from pytest_bpfmaps.kernel.process_symbols import HasPid, ProcessSymbols
 from pytest_bpfmaps.maps.sparse import SparseMap
 
@@ -77,7 +77,7 @@ class Frame:
         return found.file if found else None
 
     @property
-    def _found(self) -> Symbol | None:
+    def _found(self) -> FunctionSymbol | None:
         found = self._trace._found[self._index]
         if isinstance(found, BpfError):
             raise found
@@ -93,7 +93,7 @@ class Frame:
 
     def __str__(self) -> str:
         found = self._trace._found[self._index]
-        if isinstance(found, Symbol):
+        if isinstance(found, FunctionSymbol):
             distance = f"+{self.address - found.start:#x}"
             return f"{found.names[0]}{distance} ({found.file})" if found.names else f"{found.file}{distance}"
         where = f"{self.build_id}+" if self.build_id else ""
@@ -144,9 +144,9 @@ class StackTrace(Sequence[Frame]):
         return f"<stack trace: {' < '.join(map(str, self))}>"
 
     @cached_property
-    def _found(self) -> list[Symbol | UnsupportedError | None]:
+    def _found(self) -> list[FunctionSymbol | UnsupportedError | None]:
         """The function of each frame, or why it can't be told."""
-        found: list[Symbol | UnsupportedError | None] = [None] * len(self)
+        found: list[FunctionSymbol | UnsupportedError | None] = [None] * len(self)
         in_kernel = [i for i, f in enumerate(self) if f.in_kernel]
         try:
             names = kernel_symbols().find(_called_from(self[i]) for i in in_kernel) if in_kernel else []
@@ -172,7 +172,7 @@ class StackTrace(Sequence[Frame]):
         return "in memory of no file"
 
     @staticmethod
-    def _find_user(process: ProcessSymbols, frame: Frame) -> Symbol | None:
+    def _find_user(process: ProcessSymbols, frame: Frame) -> FunctionSymbol | None:
         if frame.build_id:
             return process.find_in_file(frame.build_id, _called_from(frame))
         return process.find(_called_from(frame))

@@ -33,7 +33,7 @@ def folder() -> Path:
 
 
 @dataclass(frozen=True)
-class State:
+class SavedState:
     """A saved state."""
 
     path: Path
@@ -165,13 +165,13 @@ def stamp(path: str) -> str:
     return sha256("\n".join(packages).encode()).hexdigest()[:16]
 
 
-def note_failure(state: State, why: str) -> None:
+def note_failure(state: SavedState, why: str) -> None:
     """Writes down that `state` could not be made, and why."""
     with suppress(OSError):
         write(_failure(state), why)
 
 
-def last_failure(state: State, seconds: float) -> tuple[float, str] | None:
+def last_failure(state: SavedState, seconds: float) -> tuple[float, str] | None:
     """How many seconds ago `state` could not be made, and why; None when that is more than `seconds` ago."""
     try:
         ago = time.time() - _failure(state).stat().st_mtime
@@ -180,24 +180,24 @@ def last_failure(state: State, seconds: float) -> tuple[float, str] | None:
         return None
 
 
-def forget_failure(state: State) -> None:
+def forget_failure(state: SavedState) -> None:
     """Takes note that `state` could be made."""
     _failure(state).unlink(missing_ok=True)
 
 
-def _failure(state: State) -> Path:
+def _failure(state: SavedState) -> Path:
     return folder() / f".failed-{state.path.name}"
 
 
-def states() -> list[State]:
+def states() -> list[SavedState]:
     """All of them, by name."""
     with suppress(OSError):
         found = [p for p in folder().iterdir() if not p.name.startswith(".")]
-        return [State(path) for path in sorted(found) if (path / "manifest.json").exists()]
+        return [SavedState(path) for path in sorted(found) if (path / "manifest.json").exists()]
     return []
 
 
-def collect(keep: State | None = None) -> list[State]:
+def collect(keep: SavedState | None = None) -> list[SavedState]:
     """Deletes states that are not current, or were not used for `UNUSED_SECONDS`; returns them.
 
     One that a guest runs from stays.
@@ -212,7 +212,7 @@ def collect(keep: State | None = None) -> list[State]:
     return gone
 
 
-def remove_unused(state: State) -> bool:
+def remove_unused(state: SavedState) -> bool:
     """`remove`, unless a guest runs from it; tells whether it is gone."""
     with staging.unused(state.memory) as free:
         if free:
@@ -220,7 +220,7 @@ def remove_unused(state: State) -> bool:
         return free
 
 
-def remove(state: State) -> None:
+def remove(state: SavedState) -> None:
     """Deletes it, in one step for whoever looks. Raises OSError."""
     with staging.staging(folder()) as trash:
         state.path.rename(trash / state.path.name)

@@ -14,7 +14,7 @@ from pytest_bpfmaps.vm.boot.boot_progress import MORE_TIME, wait_for_word
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine.architecture import architecture
 from pytest_bpfmaps.vm.machine.kvm import Verdict
-from pytest_bpfmaps.vm.machine.qemu import Machine, Shape, find_qemu
+from pytest_bpfmaps.vm.machine.qemu import Machine, MachineConfig, find_qemu
 from pytest_bpfmaps.vm.machine.qemu_features import features
 from pytest_bpfmaps.vm.protocol.rpc import Lines
 
@@ -24,7 +24,7 @@ class Attempt:
     """One way to start a guest: a name of `ways.MODULES`, and its shape."""
 
     way: str
-    shape: Shape
+    shape: MachineConfig
 
     def __str__(self) -> str:
         speed = "with KVM" if self.shape.kvm else "emulated"
@@ -63,7 +63,7 @@ def check(name: str, arch: str) -> None:
         way(VIRTME).check(arch)
 
 
-def attempts(name: str, shape: Shape) -> Iterator[Attempt]:
+def attempts(name: str, shape: MachineConfig) -> Iterator[Attempt]:
     """What to try in turn. A way that was asked for by name is the only one; KVM is given up before that."""
     shapes = [shape, replace(shape, kvm=False)] if shape.kvm else [shape]
     first = WARM if name == AUTO else name
@@ -72,7 +72,7 @@ def attempts(name: str, shape: Shape) -> Iterator[Attempt]:
         yield Attempt(VIRTME, shapes[-1])
 
 
-def boot(kernel: Kernel, name: str, shape: Shape, timeout: float, fix: str = MORE_TIME) -> Booted:
+def boot(kernel: Kernel, name: str, shape: MachineConfig, timeout: float, fix: str = MORE_TIME) -> Booted:
     """A guest with `kernel`, started the way `name`, which may take `timeout` seconds on real hardware.
 
     `fix` is what helps when that is too short.

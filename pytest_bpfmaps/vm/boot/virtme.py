@@ -25,7 +25,13 @@ from pytest_bpfmaps.vm.kernels.catalogue import check_content
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine.architecture import architecture
 from pytest_bpfmaps.vm.machine.child_process import die_with
-from pytest_bpfmaps.vm.machine.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, network_arguments
+from pytest_bpfmaps.vm.machine.qemu import (
+    MONITOR_CHANNEL,
+    Machine,
+    MachineConfig,
+    find_qemu,
+    network_arguments,
+)
 from pytest_bpfmaps.vm.machine.qemu_features import features
 
 # An oops ends QEMU instead of leaving a half-dead kernel; the rest saves seconds where the CPU is emulated.
@@ -67,7 +73,7 @@ TCG_ARGUMENTS = (
 TCG = "tcg,thread=single"
 
 
-def start(kernel: Kernel, shape: Shape) -> Machine:
+def start(kernel: Kernel, shape: MachineConfig) -> Machine:
     """Start a guest with `kernel`. Raises VmError when virtme-ng or QEMU can't be run."""
     qemu = features(find_qemu(kernel.arch))
     check_content(kernel, "boot/", "vmlinux")
@@ -107,7 +113,7 @@ def find_busybox() -> str:
     return os.path.realpath(path)
 
 
-def _recipe(kernel: Kernel, shape: Shape) -> list[str]:
+def _recipe(kernel: Kernel, shape: MachineConfig) -> list[str]:
     """The QEMU command that virtme-ng would run, with its initramfs in the cache."""
     virtme, qemu = find_virtme(), find_qemu(kernel.arch)
     arguments = [virtme, "--qemu-bin", qemu, "--kimg", str(kernel.image), "--mods", "auto", "--force-9p"]
@@ -184,7 +190,7 @@ def _ask(arguments: list[str], initramfs: Path, kernel: Kernel) -> list[str]:
     return shlex.split(lines[-1])
 
 
-def _finish(recipe: list[str], kernel: Kernel, shape: Shape) -> list[str]:
+def _finish(recipe: list[str], kernel: Kernel, shape: MachineConfig) -> list[str]:
     """`recipe` with our kernel command line, the uncompressed kernel, a second view of the host's files."""
     command, arch = list(recipe), architecture(kernel.arch)
     command[command.index("-append") + 1] = _kernel_command_line(kernel, shape)
@@ -200,7 +206,7 @@ def _finish(recipe: list[str], kernel: Kernel, shape: Shape) -> list[str]:
     return [*command, "-no-reboot"]
 
 
-def _kernel_command_line(kernel: Kernel, shape: Shape) -> str:
+def _kernel_command_line(kernel: Kernel, shape: MachineConfig) -> str:
     busybox = find_busybox()
     init = [
         PACKAGE / "vm/guest/init.sh",
@@ -215,7 +221,7 @@ def _kernel_command_line(kernel: Kernel, shape: Shape) -> str:
     return " ".join(_quote(str(word)) for word in words)
 
 
-def kernel_arguments(kernel: Kernel, shape: Shape) -> list[str]:
+def kernel_arguments(kernel: Kernel, shape: MachineConfig) -> list[str]:
     """Words of the kernel's command line, without those about its first process."""
     arch = architecture(kernel.arch)
     words = [f"console={arch.console}", *KERNEL_ARGUMENTS, *arch.kernel_arguments]

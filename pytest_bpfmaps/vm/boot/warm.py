@@ -28,7 +28,7 @@ from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.paths import PACKAGE
 from pytest_bpfmaps.vm.boot import initramfs, saved_states
 from pytest_bpfmaps.vm.boot.boot_progress import boot_error, if_stopped, wait_for_word
-from pytest_bpfmaps.vm.boot.saved_states import State
+from pytest_bpfmaps.vm.boot.saved_states import SavedState
 from pytest_bpfmaps.vm.boot.virtme import TCG, environment_of_python, find_busybox, kernel_arguments
 from pytest_bpfmaps.vm.guest.init import TAG
 from pytest_bpfmaps.vm.kernels.catalogue import check_content
@@ -36,7 +36,13 @@ from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine.architecture import architecture
 from pytest_bpfmaps.vm.machine.child_process import die_with
 from pytest_bpfmaps.vm.machine.host_cpu import host_cpu
-from pytest_bpfmaps.vm.machine.qemu import MONITOR_CHANNEL, Machine, Shape, find_qemu, network_arguments
+from pytest_bpfmaps.vm.machine.qemu import (
+    MONITOR_CHANNEL,
+    Machine,
+    MachineConfig,
+    find_qemu,
+    network_arguments,
+)
 from pytest_bpfmaps.vm.machine.qemu_features import QemuFeatures, features
 from pytest_bpfmaps.vm.protocol.rpc import Lines
 
@@ -75,7 +81,7 @@ def _has_glibc() -> bool:
         return False
 
 
-def start(kernel: Kernel, shape: Shape) -> Machine:
+def start(kernel: Kernel, shape: MachineConfig) -> Machine:
     """Restores a guest with `kernel`; makes and saves it first where that was not done.
 
     Raises VmBootError when the state can't be made or restored, VmError for what another way would lack too.
@@ -107,7 +113,7 @@ def start(kernel: Kernel, shape: Shape) -> Machine:
     return machine
 
 
-def note_failure(kernel: Kernel, shape: Shape, why: str) -> bool:
+def note_failure(kernel: Kernel, shape: MachineConfig, why: str) -> bool:
     """Deletes a state that does not start. Where a new one does not, that is not tried again for an hour.
 
     Tells whether the state was damaged, so that it is worth the while to make another.
@@ -126,7 +132,7 @@ def note_failure(kernel: Kernel, shape: Shape, why: str) -> bool:
     return False
 
 
-def drop_if_damaged(kernel: Kernel, shape: Shape) -> bool:
+def drop_if_damaged(kernel: Kernel, shape: MachineConfig) -> bool:
     """Deletes a state whose bytes are not those that were written, and tells whether it was so."""
     state = state_for(kernel, shape)
     if not state.path.exists() or state.is_intact():
@@ -136,12 +142,12 @@ def drop_if_damaged(kernel: Kernel, shape: Shape) -> bool:
     return True
 
 
-def forget_failure(kernel: Kernel, shape: Shape) -> None:
+def forget_failure(kernel: Kernel, shape: MachineConfig) -> None:
     """Has the next start try to make a state, even where that failed within the last hour."""
     saved_states.forget_failure(state_for(kernel, shape))
 
 
-def check_not_failed(kernel: Kernel, shape: Shape) -> None:
+def check_not_failed(kernel: Kernel, shape: MachineConfig) -> None:
     """Raises VmBootError when no state could be made within the last hour, by whatever run."""
     state = state_for(kernel, shape)
     failure = None if state.is_current() else saved_states.last_failure(state, FAILED_SECONDS)
@@ -155,7 +161,7 @@ def check_not_failed(kernel: Kernel, shape: Shape) -> None:
         )
 
 
-def prepare(kernel: Kernel, shape: Shape) -> State:
+def prepare(kernel: Kernel, shape: MachineConfig) -> SavedState:
     """The state for `kernel`, made now when there is none that is current. Raises as `start` does."""
     state = state_for(kernel, shape)
     if state.is_current():
@@ -177,14 +183,14 @@ def prepare(kernel: Kernel, shape: Shape) -> State:
     return state
 
 
-def state_for(kernel: Kernel, shape: Shape) -> State:
+def state_for(kernel: Kernel, shape: MachineConfig) -> SavedState:
     """Where the state for `kernel` is, or will be."""
-    return State(saved_states.folder() / f"{kernel.name.replace('/', '_')}-{_key(kernel, shape)}")
+    return SavedState(saved_states.folder() / f"{kernel.name.replace('/', '_')}-{_key(kernel, shape)}")
 
 
-def _make(kernel: Kernel, shape: Shape, state: State) -> None:
+def _make(kernel: Kernel, shape: MachineConfig, state: SavedState) -> None:
     with staging(saved_states.folder()) as scratch, in_memory() as memory, in_memory() as devices:
-        archive, start, made = scratch / "files", scratch / "initramfs", State(scratch / "state")
+        archive, start, made = scratch / "files", scratch / "initramfs", SavedState(scratch / "state")
         made.path.mkdir(mode=0o700)
         began = time.monotonic()
         check_content(kernel, "vmlinux", "boot/")
@@ -229,7 +235,7 @@ def _wait_until_ready(machine: Machine, kernel: Kernel) -> float:
     return float(wait_for_word(machine, kernel, control, "saved", limit, fix=fix))
 
 
-def _power_on(kernel: Kernel, shape: Shape, more: list[str], descriptors: Iterable[int]) -> Machine:
+def _power_on(kernel: Kernel, shape: MachineConfig, more: list[str], descriptors: Iterable[int]) -> Machine:
     qemu = _features(kernel)
     machine = Machine(
         [*_command(kernel, shape), *more],
@@ -250,7 +256,7 @@ def _power_on(kernel: Kernel, shape: Shape, more: list[str], descriptors: Iterab
         raise
 
 
-def _command(kernel: Kernel, shape: Shape) -> list[str]:
+def _command(kernel: Kernel, shape: MachineConfig) -> list[str]:
     """QEMU's command line, as far as it is the same for the machine that is saved and for those restored."""
     arch = architecture(kernel.arch)
     command = [find_qemu(arch.name), "-machine", f"{arch.machine},memory-backend=bpfmaps-memory"]
@@ -269,12 +275,12 @@ def _features(kernel: Kernel) -> QemuFeatures:
     return features(find_qemu(kernel.arch))
 
 
-def _ram(shape: Shape, fd: int, share: str) -> list[str]:
+def _ram(shape: MachineConfig, fd: int, share: str) -> list[str]:
     file = f"mem-path=/proc/self/fd/{fd},share={share}"
     return ["-object", f"memory-backend-file,id=bpfmaps-memory,size={shape.memory},{file}"]
 
 
-def _boot(kernel: Kernel, shape: Shape, archive: Path) -> list[str]:
+def _boot(kernel: Kernel, shape: MachineConfig, archive: Path) -> list[str]:
     image = kernel.image if shape.kvm or kernel.vmlinux is None else kernel.vmlinux
     arguments = " ".join(kernel_arguments(kernel, shape))
     return ["-kernel", str(image), "-initrd", str(archive), "-append", arguments]
@@ -306,7 +312,7 @@ def rehearsed() -> Rehearsed:
     return Rehearsed(**json.loads(facts), modules=modules)
 
 
-def _key(kernel: Kernel, shape: Shape) -> str:
+def _key(kernel: Kernel, shape: MachineConfig) -> str:
     """What tells states of one kernel apart."""
     facts: list[Any] = [FORMAT, os.path.realpath(kernel.image), asdict(shape), sys.executable, os.geteuid()]
     facts += [initramfs.search_path(), sorted(_environment().items())]

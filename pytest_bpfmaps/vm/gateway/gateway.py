@@ -35,8 +35,8 @@ from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine.child_process import die_with_parent, stopped_process, waited_for_processor
 from pytest_bpfmaps.vm.machine.kvm import Verdict, judge
-from pytest_bpfmaps.vm.machine.qemu import END_SECONDS, Machine, Shape
-from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Step, Watch
+from pytest_bpfmaps.vm.machine.qemu import END_SECONDS, Machine, MachineConfig
+from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Watch, WorkerStep
 from pytest_bpfmaps.vm.protocol.rpc import GARBAGE, Lines
 
 _SAID = (Phase.START, Phase.COLLECTION, Phase.END)  # which pytest does not know of by itself
@@ -94,7 +94,7 @@ class Gateway:
             self.used = kernel.in_use()  # until this process ends
             check_content(kernel, "boot/config")
             verdict = judge(kernel) if self.options.judge else Verdict(self.options.kvm)
-            shape = Shape(self.options.cpus, self.options.memory, verdict.kvm, self.options.network)
+            shape = MachineConfig(self.options.cpus, self.options.memory, verdict.kvm, self.options.network)
             self.started = time.monotonic()
             booted = boot(kernel, self.options.way, shape, self.options.timeout)
             if note := booted.note(kernel):
@@ -131,7 +131,7 @@ class Gateway:
             if event == "step":
                 self._enter(machine, watch, value)
             elif event == "input":  # from when it has something to do
-                self._enter(machine, watch, Step(Phase.START))
+                self._enter(machine, watch, WorkerStep(Phase.START))
             elif event == "call":
                 countdown.hold()  # the guest waits for the host
                 self._spawn(self._answer, control, kernel, value)
@@ -186,7 +186,7 @@ class Gateway:
                 self.later.append(self.events.get_nowait())
         return any(event == "step" for event, _ in self.later)
 
-    def _enter(self, machine: Machine, watch: Watch, step: Step) -> None:
+    def _enter(self, machine: Machine, watch: Watch, step: WorkerStep) -> None:
         watch.enter(step)
         if step.phase is Phase.TEST or step.phase in _SAID:
             self.console_before = machine.console.size()
@@ -205,7 +205,7 @@ class Gateway:
 
     def _listen(self, control: Lines) -> None:
         for message in control:
-            if step := Step.read(message):
+            if step := WorkerStep.read(message):
                 self.events.put(("step", step))
             elif "call" in message:
                 self.events.put(("call", message))
@@ -281,7 +281,7 @@ class Gateway:
     def tell(self, event: str, **facts: Any) -> None:
         """Writes it into the journal that pytest reads."""
         facts = self.facts | facts
-        journal.write(self.options.journal, journal.Entry(self.worker, event, self.release, **facts))
+        journal.write(self.options.journal, journal.JournalEntry(self.worker, event, self.release, **facts))
 
     def _lost(self, machine: Machine, kernel: Kernel, status: int) -> VmError:
         heard = machine.console.text(self.console_before).strip()  # else it died before we heard of its test

@@ -18,7 +18,7 @@ _MARK = "bpfmaps-journal "
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """Something that happened to the guest of the worker `worker`.
 
     `event`: ``another-way`` (it was started another way than usual, and `text` is a line that says why),
@@ -48,12 +48,14 @@ class Journal:
         self._fd = os.memfd_create("bpfmaps-journal")
         self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
 
-    def entries(self, worker: str) -> list[Entry]:
+    def entries(self, worker: str) -> list[JournalEntry]:
         """What happened to the guest of `worker`, oldest first."""
         text = os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode()
-        return [e for e in (Entry(**json.loads(line)) for line in text.splitlines()) if e.worker == worker]
+        return [
+            e for e in (JournalEntry(**json.loads(line)) for line in text.splitlines()) if e.worker == worker
+        ]
 
-    def end(self, worker: str) -> Entry | None:
+    def end(self, worker: str) -> JournalEntry | None:
         """Why the guest of `worker` ended; None when nothing was said about it."""
         return next((e for e in reversed(self.entries(worker)) if e.event in ENDINGS), None)
 
@@ -64,7 +66,7 @@ class Journal:
             self._fd = -1
 
 
-def write(path: str | None, entry: Entry) -> None:
+def write(path: str | None, entry: JournalEntry) -> None:
     """Append `entry`; without a reader (`path` is None, or it is gone) nothing happens."""
     text = json.dumps(asdict(entry))
     if path == STDERR:
@@ -78,5 +80,5 @@ def take(path: str, line: str) -> bool:
     """Append the entry that `line` of another gateway's stderr is; False when it is none."""
     if not line.startswith(_MARK):
         return False
-    write(path, Entry(**json.loads(line.removeprefix(_MARK))))
+    write(path, JournalEntry(**json.loads(line.removeprefix(_MARK))))
     return True

@@ -26,7 +26,7 @@ from pytest_bpfmaps.vm.machine.child_process import die_with_parent
 
 
 @dataclass(frozen=True)
-class Machine:
+class RemoteMachine:
     """Where the kernels that the glob `kernels` means are started; `python` and `folder` are paths there."""
 
     kernels: str
@@ -53,7 +53,7 @@ class Machine:
         return [sys.executable, "-m", __name__, journal_here, shlex.join([*self.ssh, shell])]
 
 
-def machine(spec: str) -> Machine | None:
+def machine(spec: str) -> RemoteMachine | None:
     """What an execnet specification says; None when it is a worker for the host's tests."""
     import execnet
 
@@ -61,7 +61,7 @@ def machine(spec: str) -> Machine | None:
     if not parsed.bpfmaps or not parsed.ssh:
         return None
     config = ["-F", parsed.ssh_config] if parsed.ssh_config else []
-    return Machine(
+    return RemoteMachine(
         kernels=str(parsed.bpfmaps),
         ssh=("ssh", "-C", *config, *parsed.ssh.split()),
         python=tuple(shlex.split(parsed.python or sys.executable)),
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     if not greeted:
         why = f"ssh ended with status {status}: {' '.join(said) or 'without a word'}"
         text = f"VmError: cannot start a guest with {shlex.join(command)}: {why}"
-        journal.write(path, journal.Entry(greeting.worker, "failed", text=text))
+        journal.write(path, journal.JournalEntry(greeting.worker, "failed", text=text))
     return status
 
 

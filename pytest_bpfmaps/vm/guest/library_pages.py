@@ -24,7 +24,7 @@ libc_mmap.restype = ctypes.c_void_p
 libc_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 
 
-class Mapping(NamedTuple):
+class MappedPart(NamedTuple):
     """A part of a file in this process's memory, as proc_pid_smaps(5) has it; `own`: kilobytes not its."""
 
     path: str
@@ -66,11 +66,11 @@ class Mapping(NamedTuple):
 class Parts(NamedTuple):
     """Libraries' code that is `there`, and what was given up."""
 
-    there: list[Mapping]
-    given_up: list[Mapping]
+    there: list[MappedPart]
+    given_up: list[MappedPart]
 
 
-def mapped_files(process: int | str = "self") -> Iterator[Mapping]:
+def mapped_files(process: int | str = "self") -> Iterator[MappedPart]:
     """Those of a process, under the paths that they have on the host, too; none that never had one."""
     with open(f"/proc/{process}/smaps") as maps:
         lines = [line.split(maxsplit=5) for line in maps]
@@ -80,7 +80,7 @@ def mapped_files(process: int | str = "self") -> Iterator[Mapping]:
         path = name[0].strip() if name else ""
         if path.startswith("/") and not path.endswith(" (deleted)"):
             start, end = (int(address, 16) for address in area.split("-"))
-            yield Mapping(path, start, end, int(offset, 16), rights, changed)
+            yield MappedPart(path, start, end, int(offset, 16), rights, changed)
 
 
 def give_up_parts() -> Parts:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pytest_bpfmaps.cache.sparse_files import digest
 from pytest_bpfmaps.cache.stored_files import read_json, tell, write_json
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm.kernels.apt_sources import Source
+from pytest_bpfmaps.vm.kernels.apt_sources import AptSource
 from pytest_bpfmaps.vm.kernels.progress import Progress
 
 _KNOWN_LISTS = "lists.json"
@@ -86,7 +86,7 @@ class AptRoot:
         self._conf.write_text(_CONF.format(root=root, architecture=architecture))
         self._architecture = architecture
 
-    def update(self, sources: list[Source], progress: Progress, step: str) -> None:
+    def update(self, sources: list[AptSource], progress: Progress, step: str) -> None:
         """Bring the lists of `sources` up to date. Raises AptError."""
         stanzas = "".join(source.stanza(self._architecture) for source in sources)
         (self.root / "kernel.sources").write_text(stanzas)

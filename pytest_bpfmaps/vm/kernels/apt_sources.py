@@ -16,7 +16,7 @@ _ALIASES = {"stable", "oldstable", "oldoldstable", "testing", "unstable", "sid",
 
 
 @dataclass(frozen=True)
-class Source:
+class AptSource:
     """One archive and suite: `signed_by` is sources.list(5)'s value, paths or a whole key, or None."""
 
     uri: str
@@ -39,7 +39,7 @@ class Source:
         return "".join(f"{name}: {value}\n" for name, value in fields.items()) + "\n"
 
 
-def system_sources() -> list[Source]:
+def system_sources() -> list[AptSource]:
     """Every enabled binary source of this system, without its CD-ROMs, in the order that apt reads them."""
     shell = _run("apt-config", "shell", "LIST", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d")
     places = dict(word.split("=", 1) for word in shlex.split(shell))
@@ -51,12 +51,12 @@ def system_sources() -> list[Source]:
     return [source for source in found if not source.uri.startswith("cdrom:")]
 
 
-def of_distribution(sources: list[Source], distribution: str) -> list[Source]:
+def of_distribution(sources: list[AptSource], distribution: str) -> list[AptSource]:
     """Those of `sources` that are archives of `distribution` itself, not of a third party."""
     origins = _origins()
     system = platform.freedesktop_os_release()
 
-    def belongs(source: Source) -> bool:
+    def belongs(source: AptSource) -> bool:
         if "main" not in source.components:
             return False
         origin = origins.get((source.uri.rstrip("/"), source.suite))
@@ -70,7 +70,7 @@ def of_distribution(sources: list[Source], distribution: str) -> list[Source]:
     return [source for source in sources if belongs(source)]
 
 
-def for_suite(sources: list[Source], distribution: str, suite: str) -> tuple[Source, list[Source]]:
+def for_suite(sources: list[AptSource], distribution: str, suite: str) -> tuple[AptSource, list[AptSource]]:
     """The source of another `suite` on the mirror of `sources`, and those of its updates (may not exist)."""
     main = next((s for s in sources if not _is_security(s)), sources[0])
     main = replace(main, suite=suite, components=("main",), signed_by=_keys(main, distribution))
@@ -92,11 +92,11 @@ def architecture() -> str:
     return _run("dpkg", "--print-architecture").strip()
 
 
-def _is_security(source: Source) -> bool:
+def _is_security(source: AptSource) -> bool:
     return source.suite.endswith(("-security", "/updates"))
 
 
-def _keys(source: Source, distribution: str) -> str | None:
+def _keys(source: AptSource, distribution: str) -> str | None:
     """The keys for another suite of the same archive: the source's own, and all of the distribution's.
 
     A source is often limited to one release's key; the distribution's keyring package trusts the others too.
@@ -121,12 +121,12 @@ def _run(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _parse(file: Path) -> Iterator[Source]:
+def _parse(file: Path) -> Iterator[AptSource]:
     text = file.read_text(errors="replace")
     return _parse_deb822(text) if file.suffix == ".sources" else _parse_lines(text)
 
 
-def _parse_lines(text: str) -> Iterator[Source]:
+def _parse_lines(text: str) -> Iterator[AptSource]:
     for line in text.splitlines():
         words = line.partition("#")[0].replace("[", " [ ").replace("]", " ] ").split()
         if not words or words[0] != "deb":
@@ -139,10 +139,10 @@ def _parse_lines(text: str) -> Iterator[Source]:
             rest = rest[end + 1 :]
         if len(rest) >= 3:
             signed_by = options.get("signed-by", "").replace(",", " ")
-            yield Source(rest[0], rest[1], tuple(rest[2:]), signed_by or None)
+            yield AptSource(rest[0], rest[1], tuple(rest[2:]), signed_by or None)
 
 
-def _parse_deb822(text: str) -> Iterator[Source]:
+def _parse_deb822(text: str) -> Iterator[AptSource]:
     for stanza in _stanzas(text):
         if "deb" not in stanza.get("types", "").split() or stanza.get("enabled", "yes").lower() in (
             "no",
@@ -152,7 +152,7 @@ def _parse_deb822(text: str) -> Iterator[Source]:
         components = tuple(stanza.get("components", "").split())
         for uri in stanza.get("uris", "").split():
             for suite in stanza.get("suites", "").split():
-                yield Source(uri, suite, components, stanza.get("signed-by") or None)
+                yield AptSource(uri, suite, components, stanza.get("signed-by") or None)
 
 
 def _stanzas(text: str) -> Iterator[dict[str, str]]:

@@ -92,7 +92,9 @@ def _parse(spec: str) -> tuple[str, str]:
     return distribution, suite
 
 
-def _sources(spec: str, distribution: str, suite: str) -> tuple[apt_sources.Source, list[apt_sources.Source]]:
+def _sources(
+    spec: str, distribution: str, suite: str
+) -> tuple[apt_sources.AptSource, list[apt_sources.AptSource]]:
     mine = apt_sources.of_distribution(apt_sources.system_sources(), distribution)
     if not mine:
         raise VmError(
@@ -115,7 +117,11 @@ def _one_fetch(catalogue: Catalogue, spec: str, progress: Progress) -> AbstractC
 
 
 def _update(
-    apt: AptRoot, spec: str, main: apt_sources.Source, more: list[apt_sources.Source], progress: Progress
+    apt: AptRoot,
+    spec: str,
+    main: apt_sources.AptSource,
+    more: list[apt_sources.AptSource],
+    progress: Progress,
 ) -> None:
     wanted = [main, *more]
     step = f"{spec}: reading the package lists of {_host(main)}"
@@ -142,7 +148,7 @@ def _update(
         )
 
 
-def _explain(error: AptError, spec: str, main: apt_sources.Source) -> VmError:
+def _explain(error: AptError, spec: str, main: apt_sources.AptSource) -> VmError:
     distribution, _, suite = spec.partition(":")
     if suite in error.missing():
         why = f"the mirror {_host(main)} has no suite {suite!r}"
@@ -164,7 +170,7 @@ def _explain(error: AptError, spec: str, main: apt_sources.Source) -> VmError:
     return VmError("cannot fetch kernel", on=repr(spec), why=why, fix=fix, details=str(error))
 
 
-def _host(source: apt_sources.Source) -> str:
+def _host(source: apt_sources.AptSource) -> str:
     return urlsplit(source.uri).netloc.rpartition("@")[2] or source.uri
 
 

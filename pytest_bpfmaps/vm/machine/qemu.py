@@ -41,7 +41,7 @@ def find_qemu(arch: str) -> str:
 
 
 @dataclass(frozen=True)
-class Shape:
+class MachineConfig:
     """A guest's size, `memory` as QEMU takes it (``1G``), whether KVM runs it, whether it has a network."""
 
     cpus: int = 2
@@ -182,7 +182,7 @@ class Machine:
         (self._monitor or self._monitor_socket).close()
 
 
-def network_arguments(arch: Architecture, shape: Shape) -> list[str]:
+def network_arguments(arch: Architecture, shape: MachineConfig) -> list[str]:
     """A card on QEMU's user-mode network, for which this machine listens nowhere; nothing unless asked."""
     if not shape.network:
         return []

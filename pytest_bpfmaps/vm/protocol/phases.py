@@ -35,7 +35,7 @@ _NOUNS = {
 
 
 @dataclass(frozen=True)
-class Step:
+class WorkerStep:
     """A worker is in `phase`, at a file or a test. `more` are seconds that it may take beyond the limit."""
 
     phase: Phase
@@ -46,7 +46,7 @@ class Step:
         return f"{self.phase} {self.at}".rstrip()
 
     @classmethod
-    def read(cls, message: Mapping[str, Any]) -> Step | None:
+    def read(cls, message: Mapping[str, Any]) -> WorkerStep | None:
         """The step that a worker's message tells; None when it tells none."""
         try:
             step = cls(Phase(message["phase"]), message["at"], float(message["more"]))
@@ -114,10 +114,10 @@ class Watch:
 
     def __init__(self, limit: float, countdown: Countdown) -> None:
         self.limit, self.countdown = limit, countdown
-        self.step, self.last_test = Step(Phase.ORDERS), ""
+        self.step, self.last_test = WorkerStep(Phase.ORDERS), ""
         self.enter(self.step)
 
-    def enter(self, step: Step) -> None:
+    def enter(self, step: WorkerStep) -> None:
         """The worker is at `step` now."""
         self.step = step
         if step.phase is Phase.TEST:

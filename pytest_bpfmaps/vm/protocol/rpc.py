@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpfmaps.errors import VmLostError
-from pytest_bpfmaps.vm.protocol.phases import Step
+from pytest_bpfmaps.vm.protocol.phases import WorkerStep
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.compiler.request import CompileRequest
@@ -113,7 +113,7 @@ class Host:
             return None
         return cls(int(text)) if stat.S_ISCHR(mode) else None
 
-    def tell(self, step: Step) -> None:
+    def tell(self, step: WorkerStep) -> None:
         """Says what the worker begins now, so that a hang is noticed and named."""
         self._lines.send(step.message())
 
