@@ -40,7 +40,6 @@ PLUGINS = (
     "pytest_bpfmaps.report.kernel_table",
     "pytest_bpfmaps.report.leaks",
     "pytest_bpfmaps.report.skips",
-    "pytest_bpfmaps.matrix.source_items",
 )
 
 
@@ -80,6 +79,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     )
     parser.addini("bpf_portable", text, type="bool", default=False)
     parser.addini("bpf_paths", "folders to look up BPF sources in", type="paths", default=["bpf"])
+    text = "BPF sources (globs) to collect as tests: one per program, run by the expectations in the source"
+    parser.addini("bpf_collect", text, type="args", default=[])
+    parser.addini("bpf_collect_cflags", "arguments for clang for these sources", type="args", default=[])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -169,6 +171,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "bpf_kernel_warnings(*regexes, reason): kernel warnings that do not fail the test, "
         "whether they appear or not.",
     )
+    if config.getini("bpf_collect"):
+        from pytest_bpfmaps.matrix import source_items
+
+        config.pluginmanager.register(source_items, "bpfmaps-source-items")
     if config.getini("bpf_allow_kernel_warnings"):
         from pytest_bpfmaps.report.kernel_log import allowed
 

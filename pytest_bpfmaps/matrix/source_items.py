@@ -1,4 +1,7 @@
-"""BPF sources that carry their own expectations, as pytest items: ``file.bpf.c::program[kernel]``."""
+"""BPF sources that carry their own expectations, as pytest items: ``file.bpf.c::program[kernel]``.
+
+A plugin that is registered where `bpf_collect` names sources.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,6 @@ _TAGS = re.compile(
 )
 
 _MATCHES: pytest.StashKey[frozenset[Path]] = pytest.StashKey()
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register where to look."""
-    group = "BPF sources (globs) to collect as tests: one per program, run by the expectations in the source"
-    parser.addini("bpf_collect", group, type="args", default=[])
-    parser.addini("bpf_collect_cflags", "arguments for clang for these sources", type="args", default=[])
 
 
 def pytest_configure(config: pytest.Config) -> None:

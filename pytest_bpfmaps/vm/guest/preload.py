@@ -42,6 +42,7 @@ MODULES = (
     *("pytest_bpfmaps.report.kernel_log", "pytest_bpfmaps.matrix.other_plugins"),
     *("pytest_bpfmaps.matrix.plain_reports", "pytest_bpfmaps.report.root_folder"),
     *("pytest_bpfmaps.matrix.bpf_requires", "pytest_bpfmaps.matrix.compilers"),
+    "pytest_bpfmaps.matrix.source_items",
     *("pytest_bpfmaps.compiler.request", "pytest_bpfmaps.triggers", "pytest_bpfmaps.programs.prog_run"),
     *("elftools.elf.elffile", "elftools.elf.sections"),
     *("subprocess", "threading", "socket", "select", "mmap", "struct", "ctypes", "difflib", "pprint", "pdb"),
