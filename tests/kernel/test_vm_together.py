@@ -31,12 +31,12 @@ SUITE = r"""
         __uint(pinning, LIBBPF_PIN_BY_NAME);
         __type(key, __u32);
         __type(value, __u64);
-    } MAP SEC(".maps");
+    } NAMED SEC(".maps");
 
     SEC("xdp") int count(struct xdp_md *ctx)
     {
         __u32 key = NUMBER;
-        __u64 *value = bpf_map_lookup_elem(&MAP, &key);
+        __u64 *value = bpf_map_lookup_elem(&NAMED, &key);
 
         if (value)
             __sync_fetch_and_add(value, 1);
@@ -56,7 +56,7 @@ SUITE = r"""
         counter = bpf.load(code=SOURCE, defines={"NUMBER": number})
         left, right = bpf_netns("left"), bpf_netns("right")
         near, far = left.veth_to(right)
-        made(left.path, right.path, bpf.pin_root / "MAP")
+        made(left.path, right.path, bpf.pin_root / "NAMED")
         with right.enter(), counter.programs.count.attach(interface=far.name):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
                 server.bind((str(far.addresses[0].ip), 7))
@@ -64,18 +64,18 @@ SUITE = r"""
                 with left.enter(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                     client.sendto(b"x", server.getsockname())
                 assert server.recv(10) == b"x"
-        counts = list(counter.maps.MAP.values())
+        counts = list(counter.maps.NAMED.values())
         assert counts[number] >= 1
         assert sum(counts) == counts[number]
 
     @pytest.mark.parametrize("number", range(4))
     def test_a_pin_is_this_tests_own(bpf, made, number):
         counter = bpf.load(code=SOURCE, defines={"NUMBER": 0})
-        pinned = bpf.pinned("MAP")
-        made(bpf.pin_root / "MAP")
+        pinned = bpf.pinned("NAMED")
+        made(bpf.pin_root / "NAMED")
         assert list(pinned.values()) == [0] * 4
         pinned[number] = 5
-        assert counter.maps.MAP[number] == 5
+        assert counter.maps.NAMED[number] == 5
 
     @pytest.mark.parametrize("number", range(4))
     def test_needs_no_kernel(tmp_path, number):
@@ -90,7 +90,7 @@ def test_two_runs_with_workers_and_a_guest_each_share_a_cache(
     comment = f"// {os.urandom(8).hex()}: in no cache yet"
     folders = [pytester.mkdir(name) for name in ("one", "two")]
     for folder in folders:
-        path = pytester.makepyfile(test_together=SUITE.replace("// NEW", comment).replace("MAP", MAP))
+        path = pytester.makepyfile(test_together=SUITE.replace("// NEW", comment).replace("NAMED", MAP))
         path.rename(folder / path.name)
     collect(CACHE / "warm")
     command = [sys.executable, "-m", "pytest", "-n4", "--bpf-kernel=host,6.1", "-p", "no:hypothesispytest"]
