@@ -103,6 +103,10 @@ class PortabilityWarning(UserWarning):
     """Something works here that libbpf, or the loader of production, would refuse."""
 
 
+class UnknownNameWarning(UserWarning):
+    """A value is compared with a text that is no name of its enum, so that they are never equal."""
+
+
 class VerifierError(LoadError):
     """The kernel's verifier rejected a program; `log` is its whole log."""
 

@@ -8,13 +8,20 @@ from typing import Any
 
 from pytest_bpfmaps.btf.array_codecs import ArrayCodec, BytesCodec
 from pytest_bpfmaps.btf.codec import Codec, IntCodec, WideIntCodec
+from pytest_bpfmaps.btf.enums import BitfieldCodec, EnumCodec
 from pytest_bpfmaps.btf.flexible_arrays import FlexibleArrayCodec
 from pytest_bpfmaps.btf.ip_addresses import AddressCodec
 from pytest_bpfmaps.errors import BpfError
 
 
 def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
-    """Whether `value`, decoded by `codec`, is what writing `wanted` would give."""
+    """Whether `value`, decoded by `codec`, is what writing `wanted` would give.
+
+    A text that is no name of an enum is warned of.
+    """
+    enum = codec.base if isinstance(codec, BitfieldCodec) else codec
+    if isinstance(enum, EnumCodec) and isinstance(wanted, str) and isinstance(value, int):
+        return enum.is_called(value, wanted)
     if value is wanted or bool(value == wanted):
         return True
     if codec is None or codec.absent or wanted is None or isinstance(wanted, Mapping | int | float):

@@ -6,22 +6,23 @@ from enum import IntEnum
 from typing import Any
 
 from pytest_bpfmaps.btf.codec import BoolCodec, Buffer, Codec, IntCodec, checked_int, int_range
+from pytest_bpfmaps.enumerators import Enumerator, warn_of_name
 from pytest_bpfmaps.errors import MapValueError, closest
 
 
 class EnumCodec(IntCodec):
     """An enum: a member of an `IntEnum` made from BTF; a plain `int` for a value without a name.
 
-    Takes a member, an int, or an enumerator's name.
+    Takes a member, an int, or an enumerator's name; a member equals all of them.
     """
 
     def __init__(self, name: str, size: int, signed: bool, enumerators: list[tuple[str, int]]) -> None:
         super().__init__(name, size, signed)
-        self._names = dict(enumerators)
+        self.names = dict(enumerators)
         self._members: dict[int, Any] = {}
         try:
             # the boundary type: a C enum may hold any value of its width
-            self.type: type[IntEnum] | None = IntEnum(name.removeprefix("enum ") or "enum", self._names)  # type: ignore[misc]
+            self.type: type[IntEnum] | None = _make(name.removeprefix("enum ") or "enum", self.names)
             self._members = {int(m): m for m in self.type}
         except (TypeError, ValueError):
             self.type = None  # an enumerator has a name that Python reserves, for example "mro"
@@ -37,20 +38,32 @@ class EnumCodec(IntCodec):
         """The member for a number, or the number."""
         return self._members.get(number, number)
 
+    def is_called(self, value: int, name: str) -> bool:
+        """Whether a value has that name; a name that the enum does not have is warned of."""
+        if self.names and name not in self.names:
+            warn_of_name(name, self.name, self.names)
+        return name in self.names and value == self.names[name]
+
     def to_int(self, value: Any, where: str) -> int:
         if isinstance(value, str):
-            if value not in self._names:
+            if value not in self.names:
                 cut = "clang before 15 writes the lower half of a 64-bit enum's values only"
                 raise MapValueError(
                     f"cannot store {value!r}",
                     on=f"in {where} ({self.name})",
-                    why="the enum has no such name" if self._names else f"its names are not known: {cut}",
-                    fix=closest(value, self._names)
-                    if self._names
+                    why="the enum has no such name" if self.names else f"its names are not known: {cut}",
+                    fix=closest(value, self.names)
+                    if self.names
                     else "give the number, or compile with clang 15 or later",
                 )
-            value = self._names[value]
+            value = self.names[value]
         return super().to_int(value, where)
+
+
+def _make(name: str, names: dict[str, int]) -> type[IntEnum]:
+    enum: Any = Enumerator  # called with names, it makes a class
+    made: type[IntEnum] = enum(name, names)
+    return made
 
 
 class BitfieldCodec(Codec):

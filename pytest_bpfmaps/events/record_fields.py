@@ -8,9 +8,10 @@ from typing import Any
 
 from pytest_bpfmaps.btf import Codec, Record
 from pytest_bpfmaps.btf.comparison import same
+from pytest_bpfmaps.btf.enums import BitfieldCodec, EnumCodec
 from pytest_bpfmaps.btf.field import Field
 from pytest_bpfmaps.btf.record import StructCodec
-from pytest_bpfmaps.errors import NameLookupError, NoValueError, closest
+from pytest_bpfmaps.errors import MapValueError, NameLookupError, NoValueError, closest
 
 
 class Missing:
@@ -82,6 +83,21 @@ def check_names(codec: Codec, wanted: Mapping[str, Any], on: str) -> None:
             )
         if isinstance(value, Mapping) and isinstance(fields[0].codec, StructCodec):
             check_names(fields[0].codec, value, on)
+        if isinstance(value, str):
+            _check_enumerator([f.codec for f in fields], name, value, on)
+
+
+def _check_enumerator(codecs: list[Codec], field: str, value: str, on: str) -> None:
+    """Raises `MapValueError` for a text that is no name of an enum; of several types one suffices."""
+    enums = [c.base if isinstance(c, BitfieldCodec) else c for c in codecs]
+    names = [each.names for each in enums if isinstance(each, EnumCodec) and each.names]
+    if len(names) == len(codecs) and not any(value in each for each in names):
+        raise MapValueError(
+            "cannot wait for",
+            on=f"{field}={value!r} in the records from {on}",
+            why="the enum has no such name",
+            fix=closest(value, {n for each in names for n in each}),
+        )
 
 
 def fits(record: Any, wanted: Mapping[str, Any]) -> bool:

@@ -5,12 +5,31 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Self
 
+from pytest_bpfmaps.enumerators import warn_of_name
+
 
 class KernelEnum(IntEnum):
-    """`str()` gives the kernel's name in lower case without prefix."""
+    """`str()` gives the kernel's name in lower case without prefix. A member equals what `from_name` takes.
+
+    A text that is no name is unequal, with an `UnknownNameWarning`.
+    """
 
     def __str__(self) -> str:
         return self.name.lower()
+
+    def __eq__(self, other: object) -> bool:
+        return self._is_called(other) if isinstance(other, str) else int.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self._is_called(other) if isinstance(other, str) else int.__ne__(self, other)
+
+    __hash__ = int.__hash__
+
+    def _is_called(self, name: str) -> bool:
+        member = self.from_name(name)
+        if member is None:
+            warn_of_name(name, type(self).__name__, map(str, type(self)))
+        return member is self
 
     @classmethod
     def from_number(cls, number: int) -> Self | int:

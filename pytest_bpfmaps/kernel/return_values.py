@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from pytest_bpfmaps.enumerators import Enumerator
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 
 
-class _Returned(IntEnum):
-    """Prints as its name."""
+class _Returned(Enumerator):
+    """Prints as its name, and equals it."""
 
     def __str__(self) -> str:
         return self.name

@@ -32,6 +32,7 @@ def lines_of(check):
     return [first.removeprefix("assert "), *(line.removeprefix("  ") for line in more)]
 
 
+@pytest.mark.filterwarnings("ignore::pytest_bpfmaps.errors.UnknownNameWarning")
 def test_a_map_shows_what_differs_by_key(stats):
     def check():
         assert stats == {

@@ -277,6 +277,7 @@ def test_a_comparison_of_equal_values_does_not_claim_a_change(bpf):
         assert "changed" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::pytest_bpfmaps.errors.UnknownNameWarning")
 def test_enums_by_their_names(bpf):
     obj = bpf.load(
         code="""

@@ -48,6 +48,7 @@ def test_a_field_that_was_not_sent_is_equal_to_nothing(codecs, name):
         assert record != {"n": 2, name: wanted}
 
 
+@pytest.mark.filterwarnings("ignore::pytest_bpfmaps.errors.UnknownNameWarning")
 @pytest.mark.parametrize("name", VALUES)
 def test_all_shapes(codecs, name):
     codec = codecs.struct("whole")

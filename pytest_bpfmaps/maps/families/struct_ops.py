@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Any
 
 from pytest_bpfmaps.btf import Codecs, Record
+from pytest_bpfmaps.enumerators import Enumerator
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.btf import vmlinux_codecs
@@ -15,7 +15,7 @@ from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.info import MapInfo
 
 
-class StructOpsState(IntEnum):
+class StructOpsState(Enumerator):
     """``enum bpf_struct_ops_state``."""
 
     INIT = 0

@@ -1,0 +1,143 @@
+"""An enum's value equals its name, wherever a value is shown; a misspelt name is never just unequal."""
+
+import pytest
+
+import pytest_bpfmaps
+from pytest_bpfmaps import UnknownNameWarning
+from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
+from pytest_bpfmaps.kernel.return_values import NAMES
+
+CODE = """
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+
+enum kind { NONE, EXEC, EXIT, name, value };
+struct event { enum kind kind; __u32 count; enum kind bits : 4; };
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct event);
+} records SEC(".maps");
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 2);
+    __type(key, __u32);
+    __type(value, enum kind);
+} kinds SEC(".maps");
+struct {
+    __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+} events SEC(".maps");
+enum kind last = EXIT;
+
+SEC("xdp") int drop(struct xdp_md *ctx)
+{
+    __u32 key = 0;
+    struct event *event = bpf_map_lookup_elem(&records, &key);
+
+    if (!event)
+        return XDP_ABORTED;
+    event->kind = EXEC;
+    event->bits = EXIT;
+    return XDP_DROP;
+}
+
+SEC("tc") int shot(struct __sk_buff *skb)
+{
+    struct event event = { .kind = EXIT, .count = 1 };
+
+    bpf_perf_event_output(skb, &events, BPF_F_CURRENT_CPU, &event, sizeof(event));
+    return TC_ACT_SHOT;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@pytest.fixture
+def loaded(bpf):
+    made = bpf.load(code=CODE)
+    made.programs.drop.run(bytes(64))
+    return made
+
+
+def test_verdicts(loaded):
+    xdp, tc = (p.run(bytes(64)).retval for p in (loaded.programs.drop, loaded.programs.shot))
+    assert xdp == "XDP_DROP"
+    assert xdp != "XDP_PASS"
+    assert xdp in ("XDP_PASS", "XDP_DROP")
+    assert xdp == pytest_bpfmaps.XDP_DROP == 1
+    assert tc == "TC_ACT_SHOT" == tc
+    assert tc == "TCX_DROP"
+    assert tc != "TC_ACT_OK"
+    assert {xdp: 1}[1] == 1
+    for wrong, meant in (("XDP_DORP", "XDP_DROP"), ("TC_ACT_SHOT", "there are: XDP_")):
+        with pytest.warns(UnknownNameWarning, match=f"XdpAction .* '{wrong}', .*{meant}") as said:
+            assert xdp != wrong
+        assert said[0].filename == __file__
+
+
+@pytest.mark.parametrize("names", set(NAMES.values()), ids=lambda names: names.__name__)
+def test_each_name_of_each_kind_of_verdict(names):
+    for text, member in names.__members__.items():
+        assert member == text
+        assert not member != text  # noqa: SIM202 - that is another method
+        assert [t for t in names.__members__ if member == t] == [
+            t for t, m in names.__members__.items() if m is member
+        ]
+        assert member == int(member)
+        assert hash(member) == hash(int(member))
+
+
+def test_values_of_maps_and_variables(loaded):
+    record = loaded.maps.records[0]
+    assert record.kind == "EXEC"
+    assert record.bits == "EXIT"
+    assert record.kind != "EXIT"
+    assert record == {"kind": "EXEC", "count": 0, "bits": "EXIT"}
+    assert loaded.globals.last == "EXIT"
+    loaded.maps.kinds[1] = "name"
+    assert loaded.maps.kinds[1] == "name"
+    assert loaded.maps.kinds == ["NONE", "name"] == list(loaded.maps.kinds.values())
+    assert loaded.maps.kinds != ["NONE", "value"]
+
+
+def test_a_misspelt_name_is_not_just_unequal(loaded):
+    record, kinds = loaded.maps.records[0], loaded.maps.kinds
+    kinds[1] = 99  # no name has it
+    for compare in (
+        lambda: record.kind != "EXCE",
+        lambda: record != {"kind": "EXCE", "count": 0, "bits": 2},
+        lambda: record != {"kind": 1, "count": 0, "bits": "EXCE"},
+        lambda: loaded.globals.last != "EXCE",
+        lambda: kinds[0] != "EXCE",
+        lambda: kinds != {0: 0, 1: "EXCE"},
+    ):
+        with pytest.warns(UnknownNameWarning, match="'EXCE', which it never is: did you mean 'EXEC'") as said:
+            assert compare()
+        assert {each.filename for each in said} == {__file__}
+    with pytest.warns(UnknownNameWarning), pytest.raises(AssertionError, match="EXCE"):
+        assert record.kind == "EXCE"
+
+
+def test_a_misspelt_name_is_not_just_awaited(loaded):
+    with loaded.maps.events.capture() as events:
+        loaded.programs.shot.run(bytes(64))
+        assert events.expect(kind="EXIT")[0] == {"kind": "EXIT", "count": 1, "bits": "NONE"}
+        loaded.programs.shot.run(bytes(64))
+        for wait in (events.expect_none, events.expect):
+            for field in ("kind", "bits"):
+                with pytest.raises(ValueError, match=rf"{field}='EXTI' in .*no such name\n.*mean 'EXIT'"):
+                    wait({field: "EXTI"})
+
+
+def test_types(loaded):
+    assert loaded.maps.records.type == "array" == loaded.maps.records.type
+    assert loaded.maps.records.type == "BPF_MAP_TYPE_ARRAY"
+    assert loaded.maps.records.type != "hash"
+    assert loaded.programs.drop.type == "xdp"
+    assert loaded.programs.drop.type != "sched_cls"
+    assert all(kind == str(kind) for kind in (*MapType, *ProgramType))
+    with pytest.warns(UnknownNameWarning, match="did you mean 'array'"):
+        assert loaded.maps.records.type != "arry"
