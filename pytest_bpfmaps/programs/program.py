@@ -20,7 +20,7 @@ from pytest_bpfmaps.programs.context import context_codec, return_codec
 from pytest_bpfmaps.programs.prog_run import Runnable, RunResult, run_program
 from pytest_bpfmaps.programs.streams import Streams
 
-_SETTINGS = ("type", "expected_attach_type", "flags", "autoload")
+_SETTINGS = ("type", "expected_attach_type", "flags", "ifindex", "autoload")
 
 
 @cache
@@ -38,6 +38,7 @@ class ProgramSpec:
     def __init__(self, handle: Any) -> None:
         self._taught = teach_unknown(handle)
         self._handle = handle
+        self._ifindex = 0
         self.name = to_str(lib.bpf_program__name(handle))
         self.section = to_str(lib.bpf_program__section_name(handle))
 
@@ -79,8 +80,22 @@ class ProgramSpec:
     def flags(self, flags: int) -> None:
         self._set("flags", flags)
 
+    @property
+    def ifindex(self) -> int:
+        """The interface, in this thread's network namespace, that it is loaded for; 0 for any; can be set.
+
+        With ``BPF_F_XDP_DEV_BOUND_ONLY``, 64, among the `flags` it runs on the CPU, and may call the metadata
+        kfuncs of that interface's driver (Linux 6.3); without it, it is for the hardware.
+        """
+        return self._ifindex
+
+    @ifindex.setter
+    def ifindex(self, index: int) -> None:
+        lib.bpf_program__set_ifindex(self._handle, index)
+        self._ifindex = index
+
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Sets `type`, `expected_attach_type`, `flags`, `autoload` by name.
+        """Sets `type`, `expected_attach_type`, `flags`, `ifindex`, `autoload` by name.
 
         Raises `NameLookupError` for another name, `LoadError` for what libbpf refuses.
         """

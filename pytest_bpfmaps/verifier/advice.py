@@ -116,6 +116,18 @@ _TABLE: list[tuple[str, str, str | None]] = [
         "bpf_requires(helper=…)",
     ),
     (
+        r"metadata kfuncs require device-bound program",
+        "the program calls a kfunc for metadata, bpf_xdp_metadata_…(), which belongs to an interface's "
+        "driver, and the program is not loaded for an interface",
+        'load it for one: bpf.load(…, programs={"NAME": {"ifindex": interface.index, "flags": 64}}), '
+        "64 being BPF_F_XDP_DEV_BOUND_ONLY, inside its network namespace, and attach it there",
+    ),
+    (
+        r"metadata kfuncs can't be offloaded",
+        "the program calls a kfunc for metadata, and is loaded for the hardware of an interface",
+        "add 64, BPF_F_XDP_DEV_BOUND_ONLY, to its flags, so that it runs on the CPU",
+    ),
+    (
         r"calling kernel function \S+ is not allowed",
         "this type of program may not call that kernel function, or not on this kernel",
         "see the function's registration (BTF_KFUNCS_START) in the kernel for the types that may",

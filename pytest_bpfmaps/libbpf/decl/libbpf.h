@@ -125,6 +125,7 @@ uint32_t bpf_program__expected_attach_type(const struct bpf_program *prog);
 size_t bpf_program__insn_cnt(const struct bpf_program *prog);
 uint32_t bpf_program__flags(const struct bpf_program *prog);
 int bpf_program__set_flags(struct bpf_program *prog, uint32_t flags);
+void bpf_program__set_ifindex(struct bpf_program *prog, uint32_t ifindex);
 int bpf_program__set_log_level(struct bpf_program *prog, uint32_t log_level);
 int bpf_program__set_log_buf(struct bpf_program *prog, char *log_buf, size_t log_size);
 int bpf_program__set_type(struct bpf_program *prog, uint32_t type);

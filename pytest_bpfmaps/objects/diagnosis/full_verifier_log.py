@@ -49,6 +49,7 @@ def _load_again(attempt: Attempt, name: str, size: int) -> tuple[int, str]:
     with attempt.open_again() as handle, capture_log():
         _copy_maps(attempt.handle, handle)
         program = _copy_programs(attempt.handle, handle, name)
+        lib.bpf_program__set_ifindex(program, attempt.programs[name].ifindex)  # libbpf does not tell it
         buffer = LogBuffer(program, LEVEL_INSTRUCTIONS, size)
         return -int(lib.bpf_object__load(handle)), buffer.text
 

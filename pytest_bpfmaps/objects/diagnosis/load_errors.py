@@ -46,6 +46,7 @@ _NO_FUNCTION = re.compile(r"extern \(func ksym\) '([^']+)'")
 _NO_VARIABLE = re.compile(r"extern '(\w+)' \(strong\): not resolved")
 _NO_CPUS = "Failed to open cpu mask file"  # no map is at fault
 _MOST_SAID = 6
+_DEVICE_BOUND = 64  # BPF_F_XDP_DEV_BOUND_ONLY
 _PARSED = 1 << 18  # characters from the end of a log; registers change all the time, so this is enough
 
 
@@ -126,7 +127,19 @@ def _explain_log(attempt: Attempt, program: ProgramSpec | None, number: int, log
     type = program.type if program else next((p.type for p in attempt.programs), "")
     if number in (errno.EPERM, errno.EACCES):
         return Explanation(reason(number), refusal_hint(str(type)))
+    if program and program.ifindex:
+        return _for_interface(program, number)
     return (refused_program_type(program.type) if program else None) or Explanation(reason(number), None)
+
+
+def _for_interface(program: ProgramSpec, number: int) -> Explanation:
+    if not program.flags & _DEVICE_BOUND:
+        why = f"it is for the hardware of interface {program.ifindex}, whose driver does not take it"
+        fix = f"add {_DEVICE_BOUND}, BPF_F_XDP_DEV_BOUND_ONLY, to its flags, so that it runs on the CPU"
+    else:
+        why = f"this thread's network namespace has no interface {program.ifindex} whose driver has metadata"
+        fix = "load inside the interface's namespace; it may be a veth: with netns.enter(): bpf.load(…)"
+    return Explanation(f"{why}: {reason(number)}", fix)
 
 
 def _rejected(attempt: Attempt, program: ProgramSpec, number: int, said: str) -> VerifierError:
