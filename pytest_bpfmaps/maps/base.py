@@ -5,11 +5,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.listed_keys import Listed
-from pytest_bpfmaps.errors import ENOTSUPP, ClosedError, Explanation, MapError, MapKeyError, UnsupportedError
+from pytest_bpfmaps.errors import (
+    ENOTSUPP,
+    ClosedError,
+    Explanation,
+    MapError,
+    MapKeyError,
+    NameLookupError,
+    UnsupportedError,
+    closest,
+)
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.map_flags import BPF_ANY, BPF_NOEXIST
 from pytest_bpfmaps.kernel.open_resources import forget, forget_pin, note, note_pin
@@ -19,6 +28,8 @@ from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.maps.elements import Elements
 from pytest_bpfmaps.maps.info import MapInfo, codecs_for, map_info
 from pytest_bpfmaps.maps.pins import Pins, pin_remedy, unpin
+
+_FEW = 6  # types that a message names
 
 
 class Map:
@@ -101,6 +112,28 @@ class Map:
     def flags(self) -> int:
         """``BPF_F_*`` flags it was created with."""
         return self._info.flags
+
+    if not TYPE_CHECKING:  # who checks types still learns of a wrong name
+
+        def __getattr__(self, name: str) -> Any:
+            """Raises `NameLookupError`, which says which types of maps have what this one has not."""
+            if name.startswith("_"):
+                raise AttributeError(name)
+            found = getattr(type(self), name, None)
+            if isinstance(found, property):  # it raised an AttributeError of its own
+                return found.__get__(self)
+            raise self._no_attribute(name)
+
+    def _no_attribute(self, name: str) -> NameLookupError:
+        having = sorted(str(MapType.from_number(n)) for n, each in Map.classes.items() if hasattr(each, name))
+        own = [n for n in dir(type(self)) if not n.startswith("_") and n not in ("classes", "compared")]
+        types = ", ".join(having[:_FEW]) + (", …" if len(having) > _FEW else "")
+        return NameLookupError(
+            f"no {name!r}",
+            on=f"in map {self.name!r}",
+            why=f"it is of type {self.type}" + (f"; maps of type {types} have that" if having else ""),
+            fix=f"there are: {', '.join(own)}" if having else closest(name, own),
+        )
 
     # the kernel's verbs
 

@@ -262,6 +262,11 @@ def _refused(program: Runnable, number: int, packet: bytes, context: bytes | Non
 def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -> str | None:
     if number == errno.ENODEV and context:
         return "ifindex and ingress_ifindex are of interfaces in this thread's network namespace"
+    if number == errno.EAFNOSUPPORT and program.type is ProgramType.SK_LOOKUP:
+        return (
+            'say what is looked up: run(ctx={"family": socket.AF_INET, "protocol": socket.IPPROTO_TCP, '
+            '"local_ip4": …, "local_port": 80}); for socket.AF_INET6 it is local_ip6'
+        )
     if number not in (errno.EINVAL, errno.EMSGSIZE):
         return None
     if program.type not in WITHOUT_PACKET and len(packet) < _ETHERNET:

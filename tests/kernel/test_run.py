@@ -177,6 +177,11 @@ class TestContexts:
         assert (result.retval, result.ctx.cookie) == (0, 0)
         with pytest.raises(UnsupportedError, match="a context and no packet"):
             program.run(FRAME, ctx=query)
+        for nothing in (None, {}, {"local_port": 80}):
+            with pytest.raises(
+                LoadError, match=r'EAFNOSUPPORT.*\n.*run\(ctx=\{"family": socket\.AF_INET, "pro'
+            ):
+                program.run(ctx=nothing)
 
     @pytest.mark.bpf_requires(program_type="syscall")
     def test_syscall_programs_write_their_argument(self, load_code):
