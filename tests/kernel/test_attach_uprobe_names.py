@@ -195,7 +195,7 @@ def test_this_process_by_the_usual_link(counter):
     obj = counter(f"uprobe//proc/self/exe:{'main' if 'main' in exported else 'Py_BytesMain'}")
     with obj.attach():
         subprocess.run([sys.executable, "-S", "-c", ""], check=True)
-        assert obj.globals.runs == 1
+        assert obj.globals.runs >= 1  # others on this machine may start it meanwhile
 
 
 def test_what_is_no_program(counter, folder, tmp_path, library):

@@ -47,14 +47,13 @@ def run(pytester):
 
 @pytest.fixture
 def left():
-    """What is there of ours, beyond what was there before."""
-    before = everything()
-    return lambda: everything() - before
+    """What is there of a run, by its process; other runs on this machine have their own."""
 
+    def of(pytest_run):
+        own = f"bpfmaps-*{pytest_run.pid}-*"
+        return {str(p) for folder in (Path("/run/netns"), root()) for p in folder.glob(own)}
 
-def everything():
-    names = Path("/run/netns").glob("bpfmaps-*")
-    return {str(p) for p in (*names, *root().glob("bpfmaps-*"))}
+    return of
 
 
 def wait_until(condition):
@@ -85,10 +84,11 @@ def test_ctrl_c_and_failure(bpf_cgroup, run, left, end):
     with run(end) as pytest_run:
         wait_until(made)
         if "sleep" in end:
+            assert len(left(pytest_run)) == 3
             pytest_run.send_signal(signal.SIGINT)
         assert pytest_run.wait(600) != 0
     inode, *pids = map(int, Path("made").read_text().split())
-    assert left() == set()
+    assert left(pytest_run) == set()
     assert holders(inode) == []
     assert not any(map(is_running, pids))
 
@@ -100,7 +100,7 @@ def test_a_killed_run(bpf_cgroup, run, left, number):
         os.killpg(pytest_run.pid, number)
     inode, *pids = map(int, Path("made").read_text().split())
     wait_until(lambda: not any(map(is_running, pids)))
-    wait_until(lambda: left() == set())
+    wait_until(lambda: left(pytest_run) == set())
     assert holders(inode) == []
 
 
@@ -112,6 +112,7 @@ def test_the_run_after_one_that_was_killed_with_all_that_watched_it(bpf_cgroup, 
         ):
             if "bpfmaps-reaper" in Path(f"/proc/{pid}/cmdline").read_text():
                 os.kill(pid, signal.SIGKILL)
+        assert left(pytest_run)
         pytest_run.kill()
     inode, inside, paused = map(int, Path("made").read_text().split())
     wait_until(lambda: not is_running(paused))
@@ -120,6 +121,6 @@ def test_the_run_after_one_that_was_killed_with_all_that_watched_it(bpf_cgroup, 
 
     with run("pass") as next_run:
         assert next_run.wait(600) == 0
-    assert left() == set()
+    assert left(pytest_run) == left(next_run) == set()
     wait_until(lambda: not is_running(inside))
     assert holders(inode) == []
