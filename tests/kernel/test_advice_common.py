@@ -302,6 +302,7 @@ def test_a_helper_that_is_missing_beside_one_that_is_there(bpf, bpf_kernel):
     [
         ("cgroup/foo", "cgroup/skb"),
         ("tc_cls", "tc"),
+        ("tc/x", "tc/ingress"),
         ("kprobe_do_unlinkat", "kprobe/do_unlinkat"),
         ("tracepoints/sched/sched_switch", "tracepoint/sched/sched_switch"),
     ],

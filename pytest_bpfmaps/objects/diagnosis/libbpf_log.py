@@ -16,7 +16,7 @@ from pytest_bpfmaps.kernel.features import probe
 from pytest_bpfmaps.kernel.known_names import is_function, is_helper
 from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.kernel.release import release
-from pytest_bpfmaps.kernel.section_names import SECTIONS, near_sections
+from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED, near_sections
 from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, NoTypesError, has_type
 from pytest_bpfmaps.libbpf import ffi, lib, version
 from pytest_bpfmaps.maps.create_errors import EMPTY, Attributes, explain_refused_map
@@ -187,7 +187,8 @@ def _section(found: re.Match[str]) -> Explanation:
     release_of_libbpf = "{}.{}".format(*version())
     near = near_sections(found[1])
     meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    newer = "; this one came with a newer libbpf" if found[1].partition("/")[0] in SECTIONS else ""
+    known = found[1] in SECTIONS or found[1].partition("/")[0] in TARGETED
+    newer = "; this one came with a newer libbpf" if known else ""
     return Explanation(
         f"libbpf {release_of_libbpf} does not know the section name {found[1]!r}{newer}",
         f"{meant}docs.kernel.org/bpf/libbpf/program_types.html lists the names",
