@@ -29,6 +29,7 @@ from pytest_bpfmaps.matrix.items import (
 )
 from pytest_bpfmaps.matrix.plain_reports import receiving
 from pytest_bpfmaps.matrix.selection import IDLE, Selection, lane_of
+from pytest_bpfmaps.matrix.stopped_gateways import StoppedGateways
 from pytest_bpfmaps.matrix.unrunnable import foresee_all
 from pytest_bpfmaps.matrix.worker import shows_output
 from pytest_bpfmaps.matrix.xdist_session import Workers
@@ -37,7 +38,7 @@ from pytest_bpfmaps.vm.boot.start import check as check_way
 from pytest_bpfmaps.vm.gateway import ssh
 from pytest_bpfmaps.vm.gateway.journal import Journal, JournalEntry
 from pytest_bpfmaps.vm.kernels.vmlinux_choice import PER_KERNEL
-from pytest_bpfmaps.vm.machine.capacity import guests_at_once
+from pytest_bpfmaps.vm.machine.capacity import guests_at_once, size
 from pytest_bpfmaps.vm.machine.kvm import judge
 
 WAIT = 10.0  # seconds that a guest which has ended may take to be gone, as pytest-xdist has it
@@ -58,6 +59,7 @@ class Guests:
         for guest in selection.guests:
             config.add_cleanup(guest.kernel.in_use().close)
         self.journal = Journal()
+        self._stopped = StoppedGateways(self.journal.path, options["bpf_vm_timeout"])
         self.verdict = judge(selection.guests[0].kernel)
         run = tuple(guest.kernel for guest in selection.guests)
         self.vmlinux = replace(vmlinux_setting(config), run=run).choose()
@@ -169,6 +171,7 @@ class Guests:
 
     def pytest_unconfigure(self) -> None:
         """Wait for guests that have ended, which execnet does not when none is left; forget the journal."""
+        self._stopped.close()
         self._wait_for_ended()
         self.journal.close()
 
@@ -195,6 +198,7 @@ class Guests:
             "platform": sys.platform,
         }
         gateway._cache_rinfo = RInfo({**facts, "cwd": str(self.config.invocation_params.dir), "pid": 0})
+        self._stopped.add(lane, gateway._io.popen, gateway.spec.bpfmaps)
         life = self._lives[lane] = self._lives.get(lane, 0) + 1
         if life > 1:
             gateway.id = f"{lane}-{life}"
@@ -266,6 +270,7 @@ class Guests:
         if name not in self._lanes or name == HOST:
             return
         self._nodes.end(node)
+        self._stopped.forget(name)
         node.gateway.spec.popen = True
         self._show_lines(node)
         if error is None:
@@ -358,6 +363,7 @@ def check(config: pytest.Config, selection: Selection, options: Mapping[str, Any
     if options["bpf_vm"] not in CHOICES:
         known = " or ".join(repr(name) for name in CHOICES)
         raise pytest.UsageError(f"bpf_vm = {options['bpf_vm']!r}: guests are started by {known}")
+    size(options["bpf_vm_memory"])
     check_way(options["bpf_vm"], selection.guests[0].kernel.arch)
 
 

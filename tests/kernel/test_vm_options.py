@@ -107,3 +107,9 @@ def test_what_tests_write_is_seen_at_once(pytester: pytest.Pytester, way: str, c
         assert f"an error from the {where}" in result.stderr.lines
     assert "the last words of a child" in result.stderr.lines
     assert "passed" not in result.stderr.str(), "pytest's own output in a worker"
+
+
+def test_a_memory_that_is_no_size(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "--bpf-vm-memory=much")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*a memory of 'much': it is no size", "*--bpf-vm-memory=512M*"])

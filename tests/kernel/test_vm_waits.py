@@ -53,10 +53,14 @@ CONFTEST = """
             self.config = config
 
         def pytest_runtest_logstart(self, nodeid):
-            if "test_is_stopped" in nodeid:
+            if "stopped" in nodeid:
                 nodes = self.config.pluginmanager.getplugin("dsession")._active_nodes
-                (node,) = (node for node in nodes if "fresh2" in node.gateway.spec.id)
+                number = "fresh2" if "test_is_stopped" in nodeid else "fresh4"
+                (node,) = (node for node in nodes if number in node.gateway.spec.id)
                 gateway = node.gateway._io.popen.pid
+                if number == "fresh4":
+                    os.kill(gateway, signal.SIGSTOP)
+                    return
                 for qemu in qemus_for(Path.cwd()):
                     stat = Path(f"/proc/{qemu}/stat").read_text().rpartition(")")[2].split()
                     if int(stat[1]) == gateway:
@@ -136,6 +140,14 @@ WAITS_FOR_A_FORK = """
             hangs()
         os.waitpid(child, 0)
 """
+GATEWAY_IS_STOPPED = """
+    import threading
+    import pytest
+
+    @pytest.mark.bpf_fresh_kernel
+    def test_gateway_is_stopped(bpf_kernel):
+        threading.Event().wait()
+"""
 DIED = "VmLostError: guest died: kernel 6.1 (6.1.0-*): something in the guest"
 REPORTS = [
     [
@@ -177,6 +189,13 @@ REPORTS = [
         "is stopped by a signal or a debugger; the guest was ended",
     ],
     [
+        "*_ test_gateway_is_stopped[[]6.1] _*",
+        "VmLostError: guest died: kernel 6.1: the process that runs it, *, was stopped by a signal or a "
+        "debugger for * s, and was ended",
+        "*-> find out what stops it",
+        "while it ran test_zz.py::test_gateway_is_stopped[[]6.1]",
+    ],
+    [
         "*_ test_waits_for_a_fork[[]6.1] _*",
         f"VmTimeoutError: test hung in kernel 6.1: it ran for more than {LIMIT} s; the guest was ended",
         "--- Python stacks of the worker",
@@ -194,7 +213,11 @@ def test_whatever_hangs_or_breaks_out_is_named_and_all_else_runs(
     shutil.copy(Path(__file__).with_name("qemus.py"), pytester.path)
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(
-        test_faults=FAULTS, test_import=HANGS_AT_IMPORT, test_is_stopped=IS_STOPPED, test_z=WAITS_FOR_A_FORK
+        test_faults=FAULTS,
+        test_import=HANGS_AT_IMPORT,
+        test_is_stopped=IS_STOPPED,
+        test_z=WAITS_FOR_A_FORK,
+        test_zz=GATEWAY_IS_STOPPED,
     )
     verdict = judge(Catalogue(CACHE / "kernels").get("6.1"))
     result = pytester.runpytest_subprocess(
@@ -205,6 +228,6 @@ def test_whatever_hangs_or_breaks_out_is_named_and_all_else_runs(
         result.stdout.fnmatch_lines([f"*PASSED test_faults.py::test_{name}[[]6.1]*"])
     for lines in REPORTS:
         result.stdout.fnmatch_lines(lines)
-    result.assert_outcomes(passed=7, failed=6, errors=5)
+    result.assert_outcomes(passed=7, failed=7, errors=5)
     assert "INTERNALERROR" not in result.stdout.str()
     assert qemus_for(pytester.path) == []

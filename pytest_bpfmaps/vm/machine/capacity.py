@@ -32,7 +32,7 @@ def size(memory: str) -> int:
             "cannot start guests with a memory of",
             on=repr(memory),
             why="it is no size",
-            fix="such as 512M or 1G",
+            fix="give a size as QEMU takes it: --bpf-vm-memory=512M, or 1G",
         )
     return int(parsed[1]) << _UNITS[parsed[2]]
 
