@@ -13,7 +13,7 @@ _NARROW = re.compile(r"[Uu]nsupported atomic operations?, please use (32/64|64) 
 _PLAIN = re.compile(r"Cannot select: .*= Atomic(Load|Store)<")
 _RESULT = re.compile(r"Invalid usage of the XADD return value")
 _UNDECLARED = re.compile(
-    r"error: (?:call to undeclared function|use of undeclared identifier|unknown type name|"
+    r"error: (?:call to undeclared (?:library )?function|use of undeclared identifier|unknown type name|"
     r"implicit declaration of function) '(\w+)'"
 )
 _MEMBER = re.compile(r"error: no member named '(\w+)' in '((?:struct|union) (\w+))'")
@@ -50,6 +50,13 @@ _OF_LIBC = {
     **dict.fromkeys(("printf", "puts"), 'bpf_printk("…") of <bpf/bpf_helpers.h>'),
     "NULL": "0, or (void *)0",
     **{name: f"__builtin_{name}()" for name in ("memcpy", "memset", "memmove", "memcmp")},
+    **dict.fromkeys(("strcmp", "strncmp"), "bpf_strncmp(text, size, constant), of Linux 5.17, or a loop"),
+    **dict.fromkeys(("strcpy", "strncpy"), "__builtin_memcpy() with a constant size, or a loop"),
+    **dict.fromkeys(("strlen", "strnlen"), "a loop up to the size of the array"),
+    **dict.fromkeys(("malloc", "calloc", "free"), "a map; memory of a program is in maps or on its stack"),
+    **dict.fromkeys(("time", "gettimeofday", "clock_gettime"), "bpf_ktime_get_ns()"),
+    "getpid": "bpf_get_current_pid_tgid() >> 32",
+    **dict.fromkeys(("rand", "random"), "bpf_get_prandom_u32()"),
     "assert": "if (!…) return …;",
 }
 _OF_THE_KERNEL = ("can_loop", "cond_break", "__contains", "bpf_obj_new", "bpf_obj_drop", "bpf_assert")
@@ -132,6 +139,11 @@ def _elsewhere(output: str, vmlinux: bool) -> Explanation | None:
             )
         if near := _near_helper(name):
             return Explanation(f"there is no {name}", f"did you mean {near!r}?")
+        if found[0].endswith(f"function '{name}'"):
+            return Explanation(
+                f"{name}() is declared nowhere, and BPF programs have no C library",
+                f"write it yourself, or declare it if it is the kernel's: extern … {name}(…) __ksym;",
+            )
         if vmlinux:
             return Explanation(
                 f"{name} is neither in the source nor in the vmlinux.h that is used",

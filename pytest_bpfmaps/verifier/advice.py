@@ -156,6 +156,11 @@ _TABLE: list[tuple[str, str, str | None]] = [
         "don't use the result of __sync_fetch_and_add(); or take a bpf_spin_lock in the map's value",
     ),
     (
+        r"unknown opcode 8d\b",
+        "the program calls a function through a pointer, and BPF has no such calls",
+        "call each function by its name, in an if or a switch; or make them programs, for bpf_tail_call()",
+    ),
+    (
         r"unknown opcode|uses reserved fields|unknown insn",
         "the program has an instruction that this kernel does not know",
         "compile it for an older instruction set: cflags=['-mcpu=v3'], v2 or v1",
@@ -179,8 +184,10 @@ _TABLE: list[tuple[str, str, str | None]] = [
     ),
     (
         r"number of funcs in func_info doesn't match",
-        "the program gives a helper a function to call back, which this kernel does not know (5.13 does)",
-        'write the loop out, with a bound; or mark the test bpf_requires("bpf_for_each_map_elem")',
+        "the program calls through a pointer, which no kernel knows, or gives a helper a function to call "
+        "back, which this kernel does not know (5.13 does)",
+        "call each function by its name; for a helper write the loop out, with a bound, or mark the test "
+        'bpf_requires("bpf_for_each_map_elem")',
     ),
     (
         r"has to have BTF in order to use",
@@ -209,6 +216,11 @@ _TABLE: list[tuple[str, str, str | None]] = [
         "same pointer",
     ),
     (
+        r"invalid (?:variable-offset )?read from stack R\d+ off=\d",
+        "the program reads beyond the end of a variable on the stack, and of the stack itself",
+        "read no more than the variable has, sizeof(variable), or make it larger",
+    ),
+    (
         r"invalid (indirect )?(read|access)[^\n]* (from|to) stack|invalid read from stack|"
         r"invalid indirect access to stack|invalid unbounded variable-offset",
         "the program reads stack bytes that it has never written",
@@ -222,7 +234,8 @@ _TABLE: list[tuple[str, str, str | None]] = [
     (
         r"R0 !read_ok",
         "the program can end without a return value",
-        "return a number on every path",
+        "return a number on every path; where there is one, clang dropped it behind what C leaves undefined, "
+        "a division by 0 or a variable without a value: compile with cflags=['-Wall']",
     ),
     (
         r"!read_ok|uninitialized",
