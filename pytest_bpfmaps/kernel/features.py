@@ -202,6 +202,14 @@ def read_config(path: Path) -> dict[str, str]:
 
 
 def _attach(section: str) -> Feature:
+    if section.endswith("/"):
+        kind = section.rstrip("/")
+        raise UnsupportedError(
+            "cannot probe",
+            on=repr(section),
+            why="it names no target behind the slash",
+            fix=f"write {kind!r} for such programs whatever their target, or {section}TARGET",
+        )
     why = probe_target(section)
     return Feature(f"attach point {section}", not why, why)
 
