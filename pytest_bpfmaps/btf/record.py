@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import repeat
 from typing import Any, ClassVar
 
-from pytest_bpfmaps.btf.codec import Buffer, Codec, FloatCodec, IntCodec, wrong_type
+from pytest_bpfmaps.btf.codec import Buffer, Codec, FloatCodec, IntCodec, short, wrong_type
 from pytest_bpfmaps.btf.comparison import same
 from pytest_bpfmaps.btf.field import Field, arrange, first_alternatives, needed, positions, suffice
 from pytest_bpfmaps.btf.ip_addresses import is_address, packed_address
@@ -261,7 +261,15 @@ class StructCodec(Codec):
         elif is_address(self) and (packed := packed_address(self, value, where)) is not None:
             out[offset : offset + self.size] = packed
         else:
-            raise wrong_type(value, self, where, "a mapping, a record, or a tuple of fields")
+            wanted = f"a mapping, a record, a tuple of fields, or {self.size} bytes"
+            if isinstance(value, Buffer):
+                raise MapValueError(
+                    f"cannot store {short(value)}",
+                    on=f"in {where} ({self.name})",
+                    why=f"it has {len(value)} bytes, not {self.size}",
+                    fix=f"give {wanted}",
+                )
+            raise wrong_type(value, self, where, wanted)
 
     def _encode_items(
         self, out: bytearray, offset: int, items: Mapping[str, Any], where: str, rest: bool

@@ -214,7 +214,8 @@ def test_spin_locks_are_hidden(codecs):
         ({"points": [(0, 0), {"x": 2**15}]}, MapOverflowError, "value.points[1].x (__s16)"),
         ({"number": "2"}, MapTypeError, "not a float"),
         ({"small": 1e300}, MapOverflowError, "cannot store 1e+300"),
-        (7, MapTypeError, "not a mapping, a record, or a tuple of fields"),
+        (b"abc", MapValueError, "cannot store b'abc' in map 'm' value (struct all): it has 3 bytes, not "),
+        (7, MapTypeError, "not a mapping, a record, a tuple of fields, or "),
         ((1, 2), MapTypeError, "tuple in field order: u8, s8, u16"),
     ],
 )
