@@ -28,6 +28,11 @@ class Enumerator(IntEnum):
     __hash__ = int.__hash__
 
 
+def equal_with_hash(value: object, other: object) -> bool:
+    """Whether two values are equal, and hash alike: a member and its name are equal and do not."""
+    return not (isinstance(other, str) and isinstance(value, IntEnum)) and bool(value == other)
+
+
 def _is_called(member: IntEnum, name: str) -> bool:
     names = type(member).__members__
     if name in names:

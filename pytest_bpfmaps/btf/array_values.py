@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from pytest_bpfmaps.enumerators import equal_with_hash
 from pytest_bpfmaps.errors import MapTypeError
 
 
@@ -16,7 +17,9 @@ class Values(list[Any]):
     __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
-        return list.__eq__(self, list(other) if isinstance(other, tuple) else other)
+        if isinstance(other, tuple):  # which has a hash
+            return len(self) == len(other) and all(map(equal_with_hash, self, other))
+        return list.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
         return not self == other

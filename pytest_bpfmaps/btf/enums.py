@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import Any
 
 from pytest_bpfmaps.btf.codec import BoolCodec, Buffer, Codec, IntCodec, checked_int, int_range
 from pytest_bpfmaps.enumerators import Enumerator, warn_of_name
 from pytest_bpfmaps.errors import MapValueError, closest
+
+_RESERVED = re.compile(r"mro$|_.*_$")
 
 
 class EnumCodec(IntCodec):
@@ -20,12 +23,9 @@ class EnumCodec(IntCodec):
         super().__init__(name, size, signed)
         self.names = dict(enumerators)
         self._members: dict[int, Any] = {}
-        try:
-            # the boundary type: a C enum may hold any value of its width
-            self.type: type[IntEnum] | None = _make(name.removeprefix("enum ") or "enum", self.names)
-            self._members = {int(m): m for m in self.type}
-        except (TypeError, ValueError):
-            self.type = None  # an enumerator has a name that Python reserves, for example "mro"
+        # the boundary type: a C enum may hold any value of its width
+        self.type: type[IntEnum] = _make(name.removeprefix("enum ") or "enum", self.names)
+        self._members = {int(m): m for m in self.type}
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         number = self._struct.unpack_from(data, offset)[0]
@@ -61,8 +61,9 @@ class EnumCodec(IntCodec):
 
 
 def _make(name: str, names: dict[str, int]) -> type[IntEnum]:
+    """The enum, without the names that Python has for itself: their values stay numbers."""
     enum: Any = Enumerator  # called with names, it makes a class
-    made: type[IntEnum] = enum(name, names)
+    made: type[IntEnum] = enum(name, {n: v for n, v in names.items() if not _RESERVED.match(n)})
     return made
 
 

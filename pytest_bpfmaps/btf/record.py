@@ -19,6 +19,7 @@ from pytest_bpfmaps.btf.field import Field, arrange, first_alternatives, needed,
 from pytest_bpfmaps.btf.ip_addresses import is_address, packed_address
 from pytest_bpfmaps.btf.listed_keys import Listed
 from pytest_bpfmaps.btf.unions import Member, write_members
+from pytest_bpfmaps.enumerators import equal_with_hash
 from pytest_bpfmaps.errors import MapTypeError, MapValueError, NameLookupError, closest
 
 
@@ -109,7 +110,7 @@ class Record:
             )
         if isinstance(other, tuple):
             there = self._there_()
-            return len(other) == len(there) and all(a == b for a, b in zip(there, other, strict=True))
+            return len(other) == len(there) and all(map(equal_with_hash, there, other))
         return NotImplemented
 
     def __hash__(self) -> int:

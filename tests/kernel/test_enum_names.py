@@ -30,7 +30,20 @@ struct {
 struct {
     __uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
 } events SEC(".maps");
-enum kind last = EXIT;
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, enum kind);
+} by_cpu SEC(".maps");
+enum odd { mro, _x_, __eq__, _generate_next_value_, self, plain };
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, enum odd);
+} odd SEC(".maps");
+enum kind last = EXIT, both[2] = { NONE, EXIT };
 
 SEC("xdp") int drop(struct xdp_md *ctx)
 {
@@ -130,6 +143,37 @@ def test_a_misspelt_name_is_not_just_awaited(loaded):
             for field in ("kind", "bits"):
                 with pytest.raises(ValueError, match=rf"{field}='EXTI' in .*no such name\n.*mean 'EXIT'"):
                     wait({field: "EXTI"})
+
+
+def test_what_is_equal_has_the_same_hash(loaded):
+    """So a tuple, which has a hash, has members or numbers in it; a list and a mapping may have names."""
+    record, kinds = loaded.maps.records[0], list(loaded.maps.kinds.values())
+    for wanted in (("EXEC", 0, "EXIT"), ("EXEC", 0, 2), (1, 0, 2), (record.kind, 0, 2), ("EXIT", 0, 2)):
+        assert record != wanted or hash(record) == hash(wanted)
+    assert record == (1, 0, 2) == record
+    values, cpus = loaded.globals.both, loaded.maps.by_cpu[0]
+    assert values == ["NONE", "EXIT"] == values
+    assert values != ("NONE", "EXIT")
+    assert values == (0, 2)
+    assert hash(values) == hash((0, 2))
+    assert cpus == ["NONE"] * len(cpus)
+    assert cpus != ("NONE",) * len(cpus)
+    assert cpus == (0,) * len(cpus)
+    assert {record: 1, values: 2, cpus: 3, (1, 0, 2): 4} == {record: 4, values: 2, cpus: 3}
+    assert kinds == ["NONE", "NONE"]
+
+
+def test_names_that_python_has_for_itself(loaded):
+    odd = loaded.maps.odd
+    for number, name in enumerate(("mro", "_x_", "__eq__", "_generate_next_value_", "self", "plain")):
+        odd[0] = name
+        assert odd[0] == number
+        assert odd == [name]
+        assert odd != ["plain" if number < 5 else "self"]
+    assert odd[0] == "plain"
+    odd[0] = "self"
+    assert odd[0] == "self"
+    assert odd[0] != "plain"
 
 
 def test_types(loaded):

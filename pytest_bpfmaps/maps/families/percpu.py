@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from pytest_bpfmaps.btf import Codec, Codecs, Record
 from pytest_bpfmaps.btf.array_codecs import ArrayCodec, BytesCodec
 from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.enumerators import equal_with_hash
 from pytest_bpfmaps.errors import MapError, MapValueError, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.map_flags import BPF_ANY, BPF_F_ALL_CPUS, BPF_F_CPU
@@ -53,6 +54,8 @@ class PerCpu(tuple[Any, ...]):
         return combine(self, min)
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, tuple):  # which has a hash
+            return len(self) == len(other) and all(map(equal_with_hash, self, other))
         return tuple.__eq__(self, tuple(other) if isinstance(other, list) else other)
 
     def __ne__(self, other: object) -> bool:
