@@ -7,6 +7,7 @@ all of it belongs to this user alone, for who writes there decides what runs.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -17,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pytest_bpfmaps.errors import CacheError
 from pytest_bpfmaps.paths import cache_dir
@@ -133,13 +134,30 @@ def read(path: Path) -> bytes:
 
     One that others could have written counts as missing, and a line says so.
     """
-    with path.open("rb") as file:
+    with _open_file(path) as file:
         why = why_not_ours(os.fstat(file.fileno()))
         content = b"" if why else file.read()
     if why:
         discard(path, why)
         raise FileNotFoundError(why)
     return content
+
+
+def read_any(path: Path, most: int = 64 << 20) -> bytes:
+    """The content of a file of whomever. Raises `OSError`, also where it has more than `most` bytes."""
+    with _open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {most >> 20} MB")
+        return file.read()
+
+
+def _open_file(path: Path) -> BinaryIO:
+    """Raises `OSError` for what is no file: a pipe may never say anything, a device may never end."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no file")
+    return file
 
 
 def why_not_ours(status: os.stat_result) -> str:

@@ -46,7 +46,7 @@ def oldest_run(root: Path) -> float:
     """When the oldest run that goes on began to use the cache; now, where none does."""
     began = time.time()
     for run in (root / RUNS).glob("*"):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # it is gone, or no file
             if _goes_on(run):
                 began = min(began, run.stat().st_mtime)
             else:
@@ -55,7 +55,7 @@ def oldest_run(root: Path) -> float:
 
 
 def _goes_on(run: Path) -> bool:
-    handle = os.open(run, os.O_RDONLY)
+    handle = os.open(run, os.O_RDONLY | os.O_NONBLOCK)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return False

@@ -21,8 +21,15 @@ def find_source(name: str | os.PathLike[str], folders: Iterable[str | os.PathLik
     looked_in = [Path(folder).absolute() for folder in folders]
     places = [folder / name for folder in looked_in] if not os.path.isabs(name) else [Path(name)]
     for place in places:
-        if place.is_file():
+        if os.path.isfile(place):  # False where the name is too long
             return place
+    if other := next(filter(os.path.lexists, places), None):
+        raise SourceNotFoundError(
+            "cannot find the BPF source",
+            on=repr(os.fspath(name)),
+            why=f"{shown(str(other))} is {_what(other)}",
+            fix="name a .bpf.c or .bpf.o file",
+        )
     known = list(_known(looked_in if not os.path.isabs(name) else [Path(name).parent]))
     raise SourceNotFoundError(
         "cannot find the BPF source",
@@ -32,6 +39,12 @@ def find_source(name: str | os.PathLike[str], folders: Iterable[str | os.PathLik
         if known
         else "put it beside the test or in a folder of bpf_paths",
     )
+
+
+def _what(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    return "a link that leads nowhere" if path.is_symlink() and not os.path.exists(path) else "no file"
 
 
 def _known(folders: Iterable[Path]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
-from pytest_bpfmaps.errors import CompileError
+from pytest_bpfmaps.compiler.sources import find_source
+from pytest_bpfmaps.errors import CompileError, SourceNotFoundError
 from pytest_bpfmaps.vm.gateway.requests import Requests
 
 BYTES = st.lists(
@@ -106,3 +108,29 @@ def test_names_of_other_kinds_in_a_request(folder: Path) -> None:
         except (CompileError, ValueError):
             continue
         assert made.is_relative_to(LocalCompiler()._cache.root)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (Path.mkdir, "is a folder"),
+        (os.mkfifo, "is no file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is no file"),
+        (lambda path: path.symlink_to(path), "is a link that leads nowhere"),
+        (lambda path: path.symlink_to("gone"), "is a link that leads nowhere"),
+    ],
+    ids=["folder", "pipe", "device", "link to itself", "link to nothing"],
+)
+@pytest.mark.parametrize("name", ["a.bpf.c", "a.bpf.o"])
+def test_what_is_there_and_no_file(
+    tmp_path: Path, name: str, make: Callable[[Path], object], why: str
+) -> None:
+    """It is not said to be missing, nor to be called as it is."""
+    make(tmp_path / name)
+    with pytest.raises(SourceNotFoundError, match=f"{name} {why}\n  -> name a .bpf.c or .bpf.o file"):
+        find_source(name, [tmp_path])
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match="no such file at"):
+        find_source("x" * 300 + ".bpf.c", [tmp_path])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 import subprocess
 import tarfile
 from pathlib import Path
@@ -17,6 +19,7 @@ from pytest_bpfmaps.cli import main
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.kernels import debian, decompress, package_files
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.kernels.kernel_tree import FORMAT
 from pytest_bpfmaps.vm.kernels.name_grammar import checked
 
 KERNEL = {
@@ -175,3 +178,51 @@ def test_a_payload_that_gives_more_than_it_announces_is_stopped(tmp_path: Path, 
     with out.open("w+b") as file, pytest.raises(ValueError, match="gives more than the 4096 bytes"):
         decompress.decompress(packed + (4096).to_bytes(4, "little"), file)
     assert out.stat().st_size <= 4096
+
+
+def put(path: Path, what: str) -> None:
+    """Something that is no file, or has no end."""
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "device":
+        path.symlink_to("/dev/zero")
+    elif what == "socket":
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
+    else:
+        path.mkdir()
+
+
+@pytest.mark.parametrize("what", ["pipe", "device", "socket", "folder"])
+def test_what_is_no_file_is_not_read(
+    what: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To read a pipe or a device may never end."""
+    put(project / "kernels.lock", what)
+    assert main(["kernels", "fetch", "--locked"]) == 1
+    assert "cannot read lock" in capsys.readouterr().err
+    entry = tmp_path / "cache" / "kernels" / "x"
+    entry.mkdir(parents=True)
+    put(entry / "kernel.json", what)
+    assert main(["kernels", "list"]) == 0
+    assert "cannot use kernel 'x'" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"image": "../../../../etc/shadow"}, "is outside of it"),
+        ({"image": "/etc/shadow"}, "is outside of it"),
+        ({"size": -5}, "its size is -5"),
+        ({"size": "much"}, "its size is 'much'"),
+    ],
+)
+def test_an_entry_that_points_elsewhere(
+    facts: dict[str, object], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = tmp_path / "cache" / "kernels" / "x"
+    entry.mkdir(parents=True)
+    whole = {"release": "6.1", "image": "bzImage", "source": "here", "arch": "x86_64", "size": 0}
+    (entry / "kernel.json").write_text(json.dumps({**whole, "format": FORMAT, "packages": [], **facts}))
+    assert main(["kernels", "list"]) == 0
+    assert why in "".join(capsys.readouterr())

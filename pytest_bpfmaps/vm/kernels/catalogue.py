@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache import staging
-from pytest_bpfmaps.cache.stored_files import own, tell
+from pytest_bpfmaps.cache.stored_files import own, read_any, tell
 from pytest_bpfmaps.errors import VmError, closest
 from pytest_bpfmaps.vm.kernels import kernel_parts
 from pytest_bpfmaps.vm.kernels.kernel import Kernel, Packages
@@ -264,7 +264,7 @@ def _command(tree: Path, name: str) -> str:
     """What stores the kernel again, as far as can still be read."""
     source = ""
     with suppress(OSError, ValueError, LookupError):
-        text = (tree / "kernel.json").read_text(errors="replace")
+        text = read_any(tree / "kernel.json").decode(errors="replace")
         source = checked("stored source", json.loads(re.findall(r'"source": ("[^"]*")', text)[0]))
     if source.startswith("/"):
         return f"bpfmaps kernels add {source} --name {name}"

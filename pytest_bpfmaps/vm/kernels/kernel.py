@@ -49,6 +49,11 @@ class Kernel:
         if facts["format"] != FORMAT:
             raise ValueError(f"format {facts['format']}")
         release = checked("kernel release", facts["release"])
+        image = Path(facts["image"])
+        if image.is_absolute() or ".." in image.parts:
+            raise ValueError(f"its image {facts['image']!r:.100} is outside of it")
+        if not isinstance(facts["size"], int) or facts["size"] < 0:
+            raise ValueError(f"its size is {facts['size']!r:.100}")
 
         def existing(relative: str) -> Path | None:
             return tree / relative if (tree / relative).exists() else None
@@ -56,7 +61,7 @@ class Kernel:
         return cls(
             name=name or tree.name,
             release=release,
-            image=tree / facts["image"],
+            image=tree / image,
             modules=tree if existing(f"lib/modules/{release}") else None,
             btf=existing("btf"),
             config=existing(f"boot/config-{release}"),

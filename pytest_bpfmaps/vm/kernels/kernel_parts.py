@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.cache.sparse_files import digest
-from pytest_bpfmaps.cache.stored_files import place, tell, unsealed, write_json
+from pytest_bpfmaps.cache.stored_files import place, read_any, tell, unsealed, write_json
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.kernels.kernel_image import read_btf, read_config, read_image, unpack_vmlinux
 
@@ -33,7 +33,7 @@ def write_facts(tree: Path, facts: Mapping[str, Any]) -> None:
 def read_facts(tree: Path) -> dict[str, Any]:
     """What ``kernel.json`` says. Raises OSError, ValueError when it is not what was written."""
     try:
-        facts = json.loads((tree / _FACTS).read_text())
+        facts = json.loads(read_any(tree / _FACTS))
     except ValueError:
         raise ValueError(f"{_FACTS} is no JSON") from None
     if not isinstance(facts, dict):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_bpfmaps.cache.stored_files import read_any
 from pytest_bpfmaps.errors import VmError, closest
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_name
 from pytest_bpfmaps.vm.kernels.fetch import fetch, fetchable
@@ -89,7 +90,7 @@ def _entry(kernel: Kernel, path: Path) -> dict[str, Any]:
 def read(path: Path) -> list[Locked]:
     """The kernels of the lock at `path`. Raises VmError when there is no lock, or one of another format."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(read_any(path))
         if value["format"] != _FORMAT:
             raise ValueError(f"its format is {value['format']}, and this version reads {_FORMAT}")
         return [_locked(entry, path) for entry in value["kernels"]]
