@@ -102,7 +102,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Decide which kernels; have pytest-xdist wait until it is known what there is to do on each."""
     if hasattr(config, "workerinput"):
         if config.workerinput.get("bpfmaps", {}).get("kernel", HOST) != HOST:
-            from pytest_bpfmaps.matrix.other_plugins import settle_in_guest
+            from pytest_bpfmaps.compat.other_plugins import settle_in_guest
 
             settle_in_guest(config.workerinput)
         return

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.matrix import HOST, other_plugins
+from pytest_bpfmaps.compat import other_plugins
+from pytest_bpfmaps.compat.xdist_names import process_of, tell_facts, wait_for_end
+from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.assignment import Lane, divide
 from pytest_bpfmaps.matrix.compilers import show_lines, vmlinux_line, vmlinux_setting
 from pytest_bpfmaps.matrix.guest_activity import Doings
@@ -177,10 +179,7 @@ class Guests:
 
     def _wait_for_ended(self) -> None:
         for gateway in self._ended:
-            gateway.join(WAIT)
-            if gateway.hasreceiver():
-                gateway._io.kill()
-            gateway._io.wait()
+            wait_for_end(gateway, WAIT)
         self._ended.clear()
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -189,16 +188,14 @@ class Guests:
         lane = lane_of(gateway)
         if lane in (HOST, IDLE):
             return
-        from execnet.gateway import RInfo
-
         # Asked for otherwise, and waited for: what any process of this interpreter would answer.
         facts = {
             "executable": sys.executable,
             "version_info": tuple(sys.version_info),
             "platform": sys.platform,
         }
-        gateway._cache_rinfo = RInfo({**facts, "cwd": str(self.config.invocation_params.dir), "pid": 0})
-        self._stopped.add(lane, gateway._io.popen, gateway.spec.bpfmaps)
+        tell_facts(gateway, {**facts, "cwd": str(self.config.invocation_params.dir), "pid": 0})
+        self._stopped.add(lane, process_of(gateway), gateway.spec.bpfmaps)
         life = self._lives[lane] = self._lives.get(lane, 0) + 1
         if life > 1:
             gateway.id = f"{lane}-{life}"

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from pytest_bpfmaps.compat.other_plugins import time_limit
+from pytest_bpfmaps.compat.pytest_names import redirect_terminal
+from pytest_bpfmaps.compat.xdist_names import is_empty, wait_for_orders, worker_interactor
 from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.items import kernel_of
-from pytest_bpfmaps.matrix.other_plugins import time_limit
 from pytest_bpfmaps.matrix.plain_reports import sending
 from pytest_bpfmaps.vm.guest.lookup_caches import forget_plugins
 from pytest_bpfmaps.vm.protocol.phases import Phase, WorkerStep
@@ -26,25 +28,19 @@ def shows_output(config: pytest.Config) -> bool:
 def show_output(config: pytest.Config) -> None:
     """Has stdout be stderr, and pytest write its own to /dev/null, where execnet has both go."""
     if config.pluginmanager.has_plugin("terminalreporter"):
-        config.get_terminal_writer()._file = os.fdopen(os.dup(1), "w", closefd=False)
+        redirect_terminal(config, os.fdopen(os.dup(1), "w", closefd=False))
     os.dup2(2, 1)
 
 
-def interactor(config: pytest.Config) -> Any:
-    """pytest-xdist's part of this worker, which talks to the process that distributes the tests."""
-    plugins = config.pluginmanager.get_plugins()
-    return next(plugin for plugin in plugins if type(plugin).__name__ == "WorkerInteractor")
-
-
 class Worker:
-    """`orders` are those of `lanes.Lane`."""
+    """`orders` are those of `assignment.Lane`."""
 
     def __init__(self, config: pytest.Config, orders: Mapping[str, Any]) -> None:
         self.kernel: str = orders["kernel"]
         self.host = Host.connect() if self.kernel != HOST else None
         self._orders = orders
         self._root = config.rootpath
-        talks = interactor(config)
+        talks = worker_interactor(config)
         talks.sendevent = sending(talks.sendevent)  # all else would end the whole run
         if self.host is not None:
             self._steps = Steps(self.host, talks)
@@ -98,7 +94,7 @@ class Steps:
         self._worker = os.getpid()
         self._test = ""
         talks.sendevent = self._only_here(talks.sendevent)
-        talks.torun.get = self._waiting(talks.torun)
+        wait_for_orders(talks, self._waiting)
 
     def tell(self, phase: Phase, at: str = "", more: float = 0.0) -> None:
         """The worker is in `phase` from now on."""
@@ -123,9 +119,7 @@ class Steps:
         get = queue.get
 
         def get_next() -> Any:
-            with queue.lock() as items:
-                waits = not items
-            if not waits:
+            if not is_empty(queue):
                 return get()
             self.tell(Phase.ORDERS)
             order = get()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
-from pytest_bpfmaps.matrix import other_plugins
+from pytest_bpfmaps.compat import other_plugins
+from pytest_bpfmaps.compat.xdist_names import Distribution, asked_workers
 
 Wanted = TypeVar("Wanted")
 
@@ -19,18 +20,16 @@ class Workers:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        from xdist.workermanage import parse_tx_spec_config
-
         option = config.option
         self.asked = option.dist != "no" and bool(option.tx)
-        self.hosts: list[str] = parse_tx_spec_config(config) if option.tx else []
+        self.hosts = asked_workers(config)
         self._config = config
         self._dist = "load" if option.dist in ("no", "each") else option.dist
-        self._distributed: Any = None
+        self._distribution: Distribution | None = None
         option.dist, option.tx = "no", []
 
     def take(self, parse: Callable[[str], Wanted | None]) -> list[Wanted]:
-        """Takes those that `parse` makes something of out of `hosts`."""
+        """Removes from `hosts` the specifications that `parse` recognises; returns what it made of them."""
         found = [(spec, parse(spec)) for spec in self.hosts]
         self.hosts = [spec for spec, made in found if made is None]
         self.asked = self.asked and bool(self.hosts)
@@ -44,28 +43,21 @@ class Workers:
         `known` are the texts of the collection's failures and skips that were reported already; `specs` the
         workers, by default those that were asked for.
         """
-        from xdist.dsession import DSession
-
         config = self._config
         other_plugins.expect_workers(config)
         config.option.dist, config.option.tx = self._dist, list(specs or self.hosts)
-        self._distributed = DSession(config)
-        self._distributed._failed_collection_errors.update(dict.fromkeys(known, True))
-        config.pluginmanager.register(self._distributed, "dsession")
+        self._distribution = Distribution(config, known)
         terminal = config.pluginmanager.getplugin("terminalreporter")
         if terminal is not None:
             terminal.showfspath = False
-        self._distributed.pytest_sessionstart(session)
+        self._distribution.begin(session)
 
     @property
     def is_ending(self) -> bool:
         """Whether no more tests are to be started: ``-x``, too many crashed workers, the end."""
-        return bool(self._distributed.shuttingdown or self._distributed.shouldstop)
+        return self._distribution is not None and self._distribution.is_ending
 
     def start(self, spec: str) -> None:
         """One more worker, in the midst of the session; as pytest-xdist replaces one that crashed."""
-        import execnet
-
-        distributed = self._distributed
-        node = distributed.nodemanager.setup_node(execnet.XSpec(spec), distributed.queue.put)
-        distributed._active_nodes.add(node)
+        assert self._distribution is not None
+        self._distribution.add_worker(spec)

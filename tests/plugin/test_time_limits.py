@@ -10,7 +10,7 @@ import pytest
 PLUGINS = Path(sys.prefix, "other-plugins")
 CONFTEST = """
     import pytest
-    from pytest_bpfmaps.matrix.other_plugins import time_limit
+    from pytest_bpfmaps.compat.other_plugins import time_limit
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(item):

@@ -5,7 +5,6 @@ The files that the answers come from are in the state's manifest: where one chan
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import importlib.metadata
 import inspect
@@ -16,9 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from importlib.metadata import Distribution, EntryPoints, PackagePath, PathDistribution
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 from unittest import mock
+
+from pytest_bpfmaps.compat.pytest_names import config_maker, set_config_maker
+from pytest_bpfmaps.compat.xdist_names import remember_worker_code
 
 # argparse asks for these, for its help, which no worker prints
 HELP = {"COLUMNS", "LINES", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"}
@@ -98,19 +100,7 @@ def _installed(found: Distribution) -> Distribution:
 
 def remember_worker() -> None:
     """Has execnet know the bytecode of pytest-xdist's worker, whose source is sent to each."""
-    import xdist.remote
-    from execnet import gateway_base
-
-    known = (inspect.getsource(xdist.remote) + "\n", inspect.getsourcefile(xdist.remote), "exec")
-    code: CodeType = vars(xdist.remote)["__loader__"].get_code("xdist.remote")
-
-    def compile_or_remember(source: Any, filename: Any, mode: str, *more: Any, **options: Any) -> CodeType:
-        if (source, filename, mode) == known and not more and not options:
-            return code
-        made: CodeType = builtins.compile(source, filename, mode, *more, **options)
-        return made
-
-    vars(gateway_base)["compile"] = compile_or_remember  # before the builtin of that name
+    remember_worker_code()
     # the worker would look in all folders for what is not installed; `forget_plugins` ends this
     sys.modules.setdefault("setproctitle", None)  # type: ignore[arg-type]
 
@@ -171,9 +161,7 @@ def remember_config() -> None:
     It is not used where pytest would not make the same one then: an argument excludes a plugin, or an
     environment variable that was read meanwhile has another value.
     """
-    import _pytest.config as pytest_config
-
-    make = getattr(pytest_config, "get_config", None)  # it is pytest's own: a later one may not have it
+    make = config_maker()
     if make is None:
         return
     environment = _Environment()
@@ -191,4 +179,4 @@ def remember_config() -> None:
         config.invocation_params = config.InvocationParams(args=args, plugins=plugins, dir=Path.cwd())
         return config
 
-    pytest_config.get_config = get_config
+    set_config_maker(get_config)

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
+from pytest_bpfmaps.compat.pytest_names import without_rewriting_plugins
 from pytest_bpfmaps.vm.guest import code_archive, lookup_caches
 
 # beyond what the pytest session below imports: what tests and failures need, and what the worker's side of
@@ -39,7 +39,7 @@ MODULES = (
         "pytest_bpfmaps.vm.guest.lookup_caches",
     ),
     *("pytest_bpfmaps.vm.guest.supervisor", "pytest_bpfmaps.kernel.kmsg", "pytest_bpfmaps.kernel.splats"),
-    *("pytest_bpfmaps.report.kernel_log", "pytest_bpfmaps.matrix.other_plugins"),
+    *("pytest_bpfmaps.report.kernel_log", "pytest_bpfmaps.compat.other_plugins"),
     *("pytest_bpfmaps.matrix.plain_reports", "pytest_bpfmaps.report.root_folder"),
     *("pytest_bpfmaps.matrix.bpf_requires", "pytest_bpfmaps.matrix.compilers"),
     "pytest_bpfmaps.matrix.source_items",
@@ -127,7 +127,6 @@ def rehearse(say: Callable[[str], object] = lambda step: None) -> None:
 
 def _run_session() -> None:
     import pytest
-    from _pytest.assertion.rewrite import AssertionRewritingHook
 
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +136,7 @@ def _run_session() -> None:
         with (
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
-            mock.patch.object(AssertionRewritingHook, "mark_rewrite"),  # of plugins: it takes seconds
+            without_rewriting_plugins(),
         ):
             pytest.main(["-q", "--rootdir", folder], plugins=[_Plugins()])
         os.chdir(here)

@@ -1,0 +1,36 @@
+"""What is used of pytest beyond its public names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TextIO
+from unittest import mock
+
+import pytest
+
+
+def redirect_terminal(config: pytest.Config, file: TextIO) -> None:
+    """Has pytest's terminal writer write to `file` from now on."""
+    config.get_terminal_writer()._file = file
+
+
+def config_maker() -> Callable[..., Any] | None:
+    """The function that makes the configuration of a run; None where a release has none of that name."""
+    import _pytest.config
+
+    return getattr(_pytest.config, "get_config", None)
+
+
+def set_config_maker(make: Callable[..., Any]) -> None:
+    """Has pytest make its configuration by `make`."""
+    import _pytest.config
+
+    _pytest.config.get_config = make
+
+
+def without_rewriting_plugins() -> AbstractContextManager[Any]:
+    """pytest looks for no plugins to rewrite in the metadata of all packages, which takes it seconds."""
+    from _pytest.assertion.rewrite import AssertionRewritingHook
+
+    return mock.patch.object(AssertionRewritingHook, "mark_rewrite")

@@ -1,0 +1,105 @@
+"""What is used of pytest-xdist and execnet beyond their public names."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import subprocess
+from collections.abc import Iterable, Mapping
+from types import CodeType
+from typing import Any
+
+import pytest
+
+
+def worker_interactor(config: pytest.Config) -> Any:
+    """pytest-xdist's part of this worker, which talks to the process that distributes the tests."""
+    plugins = config.pluginmanager.get_plugins()
+    return next(plugin for plugin in plugins if type(plugin).__name__ == "WorkerInteractor")
+
+
+def asked_workers(config: pytest.Config) -> list[str]:
+    """The specifications of workers that the command line asks for, one for each worker."""
+    from xdist.workermanage import parse_tx_spec_config
+
+    specs: list[str] = parse_tx_spec_config(config) if config.option.tx else []
+    return specs
+
+
+class Distribution:
+    """A distributed session of pytest-xdist, begun by hand.
+
+    `known` are the texts of the collection's failures and skips that were reported already.
+    """
+
+    def __init__(self, config: pytest.Config, known: Iterable[object]) -> None:
+        from xdist.dsession import DSession
+
+        self._session = DSession(config)
+        self._session._failed_collection_errors.update(dict.fromkeys(known, True))
+        config.pluginmanager.register(self._session, "dsession")
+
+    def begin(self, session: pytest.Session) -> None:
+        """Starts the workers."""
+        self._session.pytest_sessionstart(session)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether no more tests are to be started: ``-x``, too many crashed workers, the end."""
+        return bool(self._session.shuttingdown or self._session.shouldstop)
+
+    def add_worker(self, spec: str) -> None:
+        """One more worker, in the midst of the session; as pytest-xdist replaces one that crashed."""
+        import execnet
+
+        node = self._session.nodemanager.setup_node(execnet.XSpec(spec), self._session.queue.put)
+        self._session._active_nodes.add(node)
+
+
+def tell_facts(gateway: Any, facts: Mapping[str, object]) -> None:
+    """Sets what execnet would ask the other side for, and wait for: its executable, version, and so on."""
+    from execnet.gateway import RInfo
+
+    gateway._cache_rinfo = RInfo(dict(facts))
+
+
+def process_of(gateway: Any) -> subprocess.Popen[bytes]:
+    """The process behind a gateway."""
+    process: subprocess.Popen[bytes] = gateway._io.popen
+    return process
+
+
+def wait_for_end(gateway: Any, seconds: float) -> None:
+    """Waits until the process behind a gateway has ended. It is killed after `seconds`."""
+    gateway.join(seconds)
+    if gateway.hasreceiver():
+        gateway._io.kill()
+    gateway._io.wait()
+
+
+def remember_worker_code() -> None:
+    """Has execnet know the bytecode of pytest-xdist's worker, whose source is sent to each."""
+    import xdist.remote
+    from execnet import gateway_base
+
+    known = (inspect.getsource(xdist.remote) + "\n", inspect.getsourcefile(xdist.remote), "exec")
+    code: CodeType = vars(xdist.remote)["__loader__"].get_code("xdist.remote")
+
+    def compile_or_remember(source: Any, filename: Any, mode: str, *more: Any, **options: Any) -> CodeType:
+        if (source, filename, mode) == known and not more and not options:
+            return code
+        made: CodeType = builtins.compile(source, filename, mode, *more, **options)
+        return made
+
+    vars(gateway_base)["compile"] = compile_or_remember  # before the builtin of that name
+
+
+def wait_for_orders(interactor: Any, waiting: Any) -> None:
+    """Has a worker's interactor take its orders by `waiting(queue)`, in place of ``queue.get``."""
+    interactor.torun.get = waiting(interactor.torun)
+
+
+def is_empty(queue: Any) -> bool:
+    """Whether a worker's queue of orders has nothing in it."""
+    with queue.lock() as items:
+        return not items
