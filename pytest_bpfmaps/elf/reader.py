@@ -14,15 +14,16 @@ class ElfError(ValueError):
 
 
 @contextmanager
-def open_elf(path: str | os.PathLike[str], *, only_debug: bool = False) -> Iterator[Any]:
+def open_elf(path: str | os.PathLike[str], *, only_debug: bool = False, name: str = "") -> Iterator[Any]:
     """An `elftools.elf.elffile.ELFFile` for a while.
 
-    A file with `only_debug` symbols may leave out what its segments speak of.
+    A file with `only_debug` symbols may leave out what its segments speak of. Messages call it `name`, by
+    default its path.
 
     Raises `ElfError` for a file that is no whole ELF file, also when that shows only while it is read, and
     `OSError` when the file can't be opened.
     """
-    with open(path, "rb") as file, read_elf(file, os.fspath(path), only_debug=only_debug) as elf:
+    with open(path, "rb") as file, read_elf(file, name or os.fspath(path), only_debug=only_debug) as elf:
         yield elf
 
 
@@ -75,8 +76,38 @@ def loaded_segments(elf: Any) -> list[Any]:
 
     `ELFFile.iter_segments` reads what the others speak of too: tables of hashes, which take it long.
     """
+    return [header for header in _segments(elf) if header["p_type"] == "PT_LOAD"]
+
+
+def _segments(elf: Any) -> list[Any]:
     from elftools.common.utils import struct_parse
 
     places = (elf["e_phoff"] + number * elf["e_phentsize"] for number in range(elf.num_segments()))
-    headers = [struct_parse(elf.structs.Elf_Phdr, elf.stream, place) for place in places]
-    return [header for header in headers if header["p_type"] == "PT_LOAD"]
+    return [struct_parse(elf.structs.Elf_Phdr, elf.stream, place) for place in places]
+
+
+def notes(elf: Any) -> Iterator[tuple[str, int]]:
+    """Owner and type of every note that is in a section."""
+    from elftools.elf.sections import NoteSection
+
+    for section in elf.iter_sections():
+        if isinstance(section, NoteSection):
+            for note in section.iter_notes():
+                kind = note["n_type"]  # a name where pyelftools knows the number for this owner
+                yield str(note["n_name"]).rstrip("\0"), kind if isinstance(kind, int) else -1
+
+
+def loaded_size(elf: Any) -> int:
+    """Where in the file what is loaded to run it ends, in bytes; symbols for debuggers follow."""
+    size = elf.stream.seek(0, os.SEEK_END)
+    ends = (header["p_offset"] + header["p_filesz"] for header in _segments(elf))
+    return int(min(max(ends, default=size), size))
+
+
+def loader(elf: Any) -> str:
+    """The program that is run to load this one; empty for one that is linked statically."""
+    for header in _segments(elf):
+        if header["p_type"] == "PT_INTERP":
+            elf.stream.seek(header["p_offset"])
+            return str(elf.stream.read(header["p_filesz"]).split(b"\0", 1)[0].decode(errors="replace"))
+    return ""

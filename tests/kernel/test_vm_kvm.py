@@ -79,7 +79,7 @@ def name_of_state():
     program = "from pytest_bpfmaps.vm.boot import warm; "
     program += "from pytest_bpfmaps.vm.kernels.catalogue import Catalogue; "
     program += "from pytest_bpfmaps.vm.machine import qemu; kernel = Catalogue().get('6.1'); "
-    program += "print(warm.state_for(kernel, qemu.Shape(kvm=True)).path.name)"
+    program += "print(warm.state_for(kernel, qemu.MachineConfig(kvm=True)).path.name)"
     return said(sys.executable, "-c", program).strip()
 
 

@@ -88,5 +88,5 @@ def test_virtme_run_refusing_is_told_in_its_own_words(
     monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
     gone = dataclasses.replace(kernel, image=tmp_path / "vmlinuz")
     with pytest.raises(VmError, match="virtme-run refused kernel") as caught:
-        virtme.start(gone, virtme.Shape())
+        virtme.start(gone, virtme.MachineConfig())
     assert "vmlinuz does not exist" in str(caught.value.details)

@@ -37,7 +37,7 @@ def test_another_row_reaches_every_part_of_the_command(monkeypatch, tmp_path: Pa
     (tmp_path / "its-qemu").symlink_to(find_qemu("x86_64"))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     kernel = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", "other")
-    shape = warm.Shape(kvm=kvm)
+    shape = warm.MachineConfig(kvm=kvm)
     command = [*warm._command(kernel, shape), *warm._boot(kernel, shape, tmp_path / "initramfs")]
     text = " ".join(command)
     assert command[0] == str(tmp_path / "its-qemu")

@@ -18,11 +18,10 @@ from pytest_bpfmaps import BpfError
 from pytest_bpfmaps.btf.dwarf import read_local_types
 from pytest_bpfmaps.compiler.legacy_maps import upgraded
 from pytest_bpfmaps.elf.binaries import usdt_names
-from pytest_bpfmaps.elf.editor import Elf as ObjectElf
+from pytest_bpfmaps.elf.editor import Elf
 from pytest_bpfmaps.elf.functions_by_address import elf_symbols
 from pytest_bpfmaps.elf.functions_by_name import ElfFunctions
-from pytest_bpfmaps.elf.headers import Elf, open_elf
-from pytest_bpfmaps.elf.reader import ElfError
+from pytest_bpfmaps.elf.reader import ElfError, loaded_size, loader, notes, open_elf
 from pytest_bpfmaps.vm.kernels.kernel_image import (
     has_pvh_entry,
     read_btf,
@@ -103,10 +102,8 @@ def test_a_section_name_at_two_to_the_63(tmp_path):
     (table,), (index,) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<H", data, 62)
     struct.pack_into("<Q", data, table + index * 64 + 24, 1 << 63)
     (tmp_path / "vmlinux").write_bytes(data)
-    with pytest.raises(BpfError, match="table of section names lies outside of the file"):
+    with pytest.raises(BpfError, match="it is damaged: "):
         read_btf(tmp_path / "vmlinux")
-    with pytest.raises(ValueError, match="table of section names lies outside"):
-        Elf(bytes(data))
 
 
 def test_libraries(library, tmp_path):
@@ -129,9 +126,9 @@ def test_libraries(library, tmp_path):
         with suppress(ElfError):
             usdt_names(path)
         with suppress(ValueError), open_elf(path) as elf:
-            assert elf.loaded_size() <= len(data)
-            elf.loader()
-            list(elf.notes())
+            assert loaded_size(elf) <= len(data)
+            loader(elf)
+            list(notes(elf))
 
     read()
 
@@ -145,7 +142,7 @@ def test_objects(bpf_object, tmp_path):
         data = changed(bpf_object, changes)
         path.write_bytes(data)
         with suppress(ValueError):
-            elf = ObjectElf(data)
+            elf = Elf(data)
             elf.symbols()
             for section in elf.sections:
                 with suppress(ValueError):

@@ -74,9 +74,9 @@ def test_kernel_without_btf_config_or_pvh_entry(file: Path) -> None:
         (elf({}, type=1, machine=247), "an ELF relocatable object for bpf"),
         (elf({}, type=3, machine=62), "an ELF program or shared library for x86_64"),
         (elf({}, type=2, machine=40), "an ELF executable for arm"),
-        (b"\x7fELF\x01\x01" + bytes(100), "not a 64-bit little-endian ELF file"),
-        (elf({".text": b""})[:-70], "its section table lies outside of the file"),
-        (b"\x7fELF", "not a 64-bit little-endian ELF file"),
+        (b"\x7fELF\x01\x01" + bytes(100), "an ELF file for no machine"),
+        (elf({".text": b""})[:-70], "an ELF file, but it is cut off: it has "),
+        (b"\x7fELF", "an ELF file, but it is damaged: "),
     ],
 )
 def test_what_is_no_kernel_is_called_by_its_name(file: Path, content: bytes, what: str) -> None:
@@ -146,7 +146,7 @@ def test_missing_decompressor_is_named(file: Path, tmp_path: Path, monkeypatch: 
 
 def test_payload_that_is_no_kernel(file: Path, tmp_path: Path) -> None:
     file.write_bytes(bzimage(kernel=b"something else"))
-    with pytest.raises(VmError, match="its payload is not a 64-bit little-endian ELF file"):
+    with pytest.raises(VmError, match="its payload is no ELF file"):
         unpack_vmlinux(read_image(file), tmp_path / "vmlinux")
 
 

@@ -236,7 +236,7 @@ def test_qemu_refuses_in_its_own_words(tmp_path: Path) -> None:
 
 
 def test_the_manifest_is_json(tmp_path: Path) -> None:
-    state = warm.State(tmp_path)
+    state = warm.SavedState(tmp_path)
     state.memory.touch()
     state.devices.touch()
     state.write_manifest("6.1", "6.1.0", ["/bin/sh"])

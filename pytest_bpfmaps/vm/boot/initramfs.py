@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_bpfmaps.elf.headers import Elf
+from pytest_bpfmaps.elf.reader import loaded_size, open_elf
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.paths import PACKAGE
 from pytest_bpfmaps.vm.boot import bytecode
@@ -98,7 +98,8 @@ def _loaded_part(path: Path) -> bytes:
     """A file's content; of a library what is loaded, for the rest would only be memory of the guest."""
     data = path.read_bytes()
     try:
-        return data[: Elf(data).loaded_size()]
+        with open_elf(path) as elf:
+            return data[: loaded_size(elf)]
     except ValueError:
         return data
 

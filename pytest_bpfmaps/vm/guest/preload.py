@@ -237,7 +237,7 @@ def _site() -> set[str]:
 
 def _loader() -> set[str]:
     """The dynamic loader under the name that this interpreter gives it."""
-    from pytest_bpfmaps.elf.headers import open_elf
+    from pytest_bpfmaps.elf.reader import loader, open_elf
 
-    with open_elf(Path("/proc/self/exe")) as program:
-        return {program.loader()} - {""}
+    with open_elf("/proc/self/exe") as program:
+        return {loader(program)} - {""}

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pytest_bpfmaps.elf.headers import MACHINES, TYPES, Elf, open_elf
+from pytest_bpfmaps.elf.reader import ElfError, notes, open_elf
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.kernels.decompress import decompress
 from pytest_bpfmaps.vm.kernels.name_grammar import checked
@@ -45,6 +45,22 @@ _OTHER_FILES = (
     (b"PK\x03\x04", "a zip archive"),
     (b"#!", "a script"),
 )
+
+_TYPES = {
+    "ET_REL": "relocatable object",
+    "ET_EXEC": "executable",
+    "ET_DYN": "program or shared library",
+    "ET_CORE": "core dump",
+}
+_MACHINES = {
+    "EM_386": "x86",
+    "EM_PPC": "ppc",
+    "EM_PPC64": "ppc64",
+    "EM_S390": "s390x",
+    "EM_RISCV": "riscv64",
+    "EM_NONE": "no machine",
+}
+_XEN_ELFNOTE_PHYS32_ENTRY = 18  # include/xen/interface/elfnote.h
 
 FIX = "name a bzImage, such as /boot/vmlinuz-* or arch/x86/boot/bzImage of a build tree"
 
@@ -109,15 +125,14 @@ def _bzimage_release(path: Path, data: mmap.mmap | bytes) -> str:
 
 def _recognise_elf(path: Path, data: mmap.mmap | bytes) -> KernelImage:
     try:
-        elf = Elf(data)
+        with open_elf(path, name="it") as elf:
+            machine, kind = _machine(elf["e_machine"]), elf["e_type"]
+            bootable = machine != "x86_64" or _has_pvh_entry(elf)
     except ValueError as error:
         raise _not_a_kernel(path, f"an ELF file, but {error}") from error
-    machine = MACHINES.get(elf.machine, f"machine number {elf.machine}")
-    banner = _LINUX_BANNER.search(data) if elf.type == 2 else None
+    banner = _LINUX_BANNER.search(data) if kind == "ET_EXEC" else None
     if banner is None:
-        raise _not_a_kernel(path, f"an ELF {TYPES.get(elf.type, 'file')} for {machine}")
-    with _damage_told(path):
-        bootable = machine != "x86_64" or elf.has_pvh_entry()
+        raise _not_a_kernel(path, f"an ELF {_TYPES.get(kind, 'file')} for {machine}")
     if not bootable:
         raise VmError(
             "cannot boot kernel image",
@@ -126,6 +141,18 @@ def _recognise_elf(path: Path, data: mmap.mmap | bytes) -> KernelImage:
             fix="build it with CONFIG_PVH=y, or name the bzImage of the same build",
         )
     return KernelImage(path, "vmlinux", machine, banner[1].decode(errors="replace"))
+
+
+def _machine(found: str | int) -> str:
+    """A machine as ``uname -m`` says it, from what pyelftools says."""
+    if isinstance(found, int):
+        return f"machine number {found}"
+    return _MACHINES.get(found, found.removeprefix("EM_").lower())
+
+
+def _has_pvh_entry(elf: Any) -> bool:
+    """Whether a machine monitor can start this kernel uncompressed (Linux 4.21, ``CONFIG_PVH``)."""
+    return ("Xen", _XEN_ELFNOTE_PHYS32_ENTRY) in notes(elf)
 
 
 def _not_a_kernel(path: Path, what: str) -> VmError:
@@ -174,11 +201,10 @@ def unpack_vmlinux(image: KernelImage, target: Path) -> None:
                     fix="the file may be cut short: copy or fetch it again",
                 ) from error
     try:
-        with open_elf(target):
+        with open_elf(target, name="its payload"):
             pass
     except ValueError as error:
-        why = f"its payload is {error}"
-        raise VmError("cannot unpack kernel image", on=str(image.path), why=why, fix=FIX) from error
+        raise VmError("cannot unpack kernel image", on=str(image.path), why=str(error), fix=FIX) from error
 
 
 def _payload(data: mmap.mmap | bytes) -> bytes:
@@ -198,7 +224,7 @@ def _damage_told(vmlinux: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, zlib.error) as error:
-        why = f"it is damaged: {error}"
+        why = str(error) if isinstance(error, ElfError) else f"it is damaged: {error}"
         raise VmError("cannot read kernel image", on=str(vmlinux), why=why, fix=FIX) from error
 
 
@@ -207,14 +233,15 @@ def read_btf(vmlinux: Path) -> bytes | None:
 
     Raises VmError for a damaged file, as the two functions below do.
     """
-    with _damage_told(vmlinux), open_elf(vmlinux) as elf:
-        return elf.section(".BTF")
+    with _damage_told(vmlinux), open_elf(vmlinux, name="it") as elf:
+        section = elf.get_section_by_name(".BTF")
+        return None if section is None else bytes(section.data())
 
 
 def has_pvh_entry(vmlinux: Path) -> bool:
     """Whether a machine monitor can boot this uncompressed kernel directly."""
-    with _damage_told(vmlinux), open_elf(vmlinux) as elf:
-        return elf.has_pvh_entry()
+    with _damage_told(vmlinux), open_elf(vmlinux, name="it") as elf:
+        return _has_pvh_entry(elf)
 
 
 def read_config(vmlinux: Path) -> bytes | None:
