@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from pytest_bpfmaps.enumerators import equal_with_hash
+from pytest_bpfmaps.btf.enumerator import equal_with_hash
 from pytest_bpfmaps.errors import MapTypeError
 
 

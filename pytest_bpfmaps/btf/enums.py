@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 from pytest_bpfmaps.btf.codec import BoolCodec, Buffer, Codec, IntCodec, checked_int, int_range
-from pytest_bpfmaps.enumerators import Enumerator, warn_of_name
+from pytest_bpfmaps.btf.enumerator import Enumerator, warn_of_name
 from pytest_bpfmaps.errors import MapValueError, closest
 
 _RESERVED = re.compile(r"mro$|_.*_$")

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 from pytest_bpfmaps.btf.codec import Buffer, Codec, FloatCodec, IntCodec, short, wrong_type
 from pytest_bpfmaps.btf.comparison import same
+from pytest_bpfmaps.btf.enumerator import equal_with_hash
 from pytest_bpfmaps.btf.field import Field, arrange, first_alternatives, needed, positions, suffice
 from pytest_bpfmaps.btf.ip_addresses import is_address, packed_address
 from pytest_bpfmaps.btf.listed_keys import Listed
 from pytest_bpfmaps.btf.unions import Member, write_members
-from pytest_bpfmaps.enumerators import equal_with_hash
 from pytest_bpfmaps.errors import MapTypeError, MapValueError, NameLookupError, closest
 
 

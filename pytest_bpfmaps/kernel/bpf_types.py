@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Self
 
-from pytest_bpfmaps.enumerators import warn_of_name
+from pytest_bpfmaps.btf.enumerator import warn_of_name
 
 
 class KernelEnum(IntEnum):

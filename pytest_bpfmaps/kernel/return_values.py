@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from pytest_bpfmaps.enumerators import Enumerator
+from pytest_bpfmaps.btf.enumerator import Enumerator
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 
 

@@ -105,6 +105,7 @@ def test_execnet_keeps_what_it_asked_the_other_side_for() -> None:
 def test_execnet_ends_the_process_behind_a_gateway() -> None:
     gateway = execnet.makegateway("popen")
     assert {"kill", "wait"} <= {*dir(gateway._io)}, "execnet's Gateway has no _io: see wait_for_end"
+    assert xdist_names.process_of(gateway).poll() is None, "execnet's process is elsewhere: see process_of"
     gateway.exit()
     xdist_names.wait_for_end(gateway, 60.0)
     assert not gateway.hasreceiver()

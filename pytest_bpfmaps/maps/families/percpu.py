@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from pytest_bpfmaps.btf import Codec, Codecs, Record
 from pytest_bpfmaps.btf.array_codecs import ArrayCodec, BytesCodec
+from pytest_bpfmaps.btf.enumerator import equal_with_hash
 from pytest_bpfmaps.btf.record import StructCodec
-from pytest_bpfmaps.enumerators import equal_with_hash
 from pytest_bpfmaps.errors import MapError, MapValueError, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.map_flags import BPF_ANY, BPF_F_ALL_CPUS, BPF_F_CPU

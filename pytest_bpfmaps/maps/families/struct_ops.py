@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_bpfmaps.btf import Codecs, Record
-from pytest_bpfmaps.enumerators import Enumerator
+from pytest_bpfmaps.btf.enumerator import Enumerator
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.btf import vmlinux_codecs
