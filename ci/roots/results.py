@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -72,7 +73,8 @@ def outcome(status: int, seconds: float, text: str) -> Outcome:
     if counts and stages and not stages[-1].startswith("pytest"):
         stages = []  # only steps of ci/setup, which pytest came after
     refusals = re.findall(r"^E: (.*)$", text, re.MULTILINE)  # apt's: the release is broken by itself
-    why = stages[-1:] + [f"apt: {refusal}" for refusal in refusals[-1:]]
+    why = [textwrap.shorten(stage, 100, placeholder=" …") for stage in stages[-1:]]  # of many files, some
+    why += [f"apt: {refusal}" for refusal in refusals[-1:]]
     return Outcome(status, seconds, dict(counts), "; ".join(why))
 
 

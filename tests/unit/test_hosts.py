@@ -140,6 +140,11 @@ def test_the_tests_of_all_stages_are_added_up(hosts):
     results = hosts("results")
     assert str(results.outcome(0, 1.0, said)) == "30 passed, 1 failed, 2 error, 2 skipped"
     assert str(results.outcome(1, 1.0, said)).endswith("2 skipped: pytest tests/kernel")
+    many = " ".join(f"tests/kernel/test_{n}.py" for n in range(30))
+    stage = results.outcome(1, 1.0, f"{said}==> pytest {many}\n").stage
+    assert stage.startswith("pytest tests/kernel/test_0.py")
+    assert len(stage) <= 100
+    assert stage.endswith(" …")
 
 
 def test_what_apt_refuses_is_said(hosts):
