@@ -20,7 +20,7 @@ def test_sizes_are_those_of_qemu(text: str, size: int) -> None:
 @pytest.mark.parametrize("text", ["", "much", "0", "-1G", "1.5G"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(
-        VmError, match=r"cannot start guests with a memory of .*: it is no size\n  -> such as"
+        VmError, match=r"cannot start guests with a memory of .*: it is no size\n  -> give a size"
     ):
         capacity.guests_at_once(0, text)
 
