@@ -78,6 +78,10 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         "refuse what works here and libbpf, or the loader of production, would refuse; --bpf-strict does, too"
     )
     parser.addini("bpf_portable", text, type="bool", default=False)
+    text = (
+        "tests (globs of their ids, without the kernel) that may lack what they need on every chosen kernel"
+    )
+    parser.addini("bpf_allow_never_ran", text, type="args", default=[])
     parser.addini("bpf_paths", "folders to look up BPF sources in", type="paths", default=["bpf"])
     text = "BPF sources (globs) to collect as tests: one per program, run by the expectations in the source"
     parser.addini("bpf_collect", text, type="args", default=[])

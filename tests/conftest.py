@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-pytest_plugins = ["pytester", "map_usage"]
+pytest_plugins = ["pytester", "map_usage", "allowed_skips"]
 
 # A machine may be slow or busy: no example has a deadline.
 settings.register_profile("bpfmaps", deadline=None)

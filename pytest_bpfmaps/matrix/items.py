@@ -192,3 +192,10 @@ def without_kernel(nodeid: str, kernel: str) -> str:
 def with_kernel(nodeid: str, kernel: str) -> str:
     """The reverse: a test's node id where a kernel was chosen for it."""
     return f"{nodeid[:-1]}-{kernel}]" if nodeid.endswith("]") else f"{nodeid}[{kernel}]"
+
+
+def may_never_run(config: pytest.Config, test: str) -> bool:
+    """Whether ``bpf_allow_never_ran`` has a glob for the test, which is a node id without its kernel."""
+    from fnmatch import fnmatchcase
+
+    return any(fnmatchcase(test, glob) for glob in config.getini("bpf_allow_never_ran"))

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Generator
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, MISSING_PROPERTY, chosen, without_kernel
+from pytest_bpfmaps.matrix.items import (
+    KERNEL_PROPERTY,
+    MISSING_PROPERTY,
+    chosen,
+    may_never_run,
+    without_kernel,
+)
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 _SHORT = {PASSED: "", FAILED: "F", SKIPPED: "s"}
@@ -22,12 +27,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     text = "write the table of test files by kernel to FILE: as JSON (.json), else appended as Markdown"
     parser.getgroup("bpfmaps").addoption("--bpf-summary", metavar="FILE", default=None, help=text + ".")
     parser.addini("bpf_summary", text, type="string", default="")
-    parser.addini(
-        "bpf_allow_never_ran",
-        "tests (globs of their ids, without the kernel) that may lack what they need on every chosen kernel",
-        type="args",
-        default=[],
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -114,11 +113,10 @@ class KernelTable:
         """Tests that no kernel of several has all for, without those that ``bpf_allow_never_ran`` names."""
         if len(self.kernels) < 2:
             return []
-        allowed = self._config.getini("bpf_allow_never_ran")
         return [
             test
             for test, kernels in self._unsupported.items()
-            if set(self._outcomes[test]) == kernels and not any(fnmatchcase(test, p) for p in allowed)
+            if set(self._outcomes[test]) == kernels and not may_never_run(self._config, test)
         ]
 
     def _counts(self) -> dict[str, dict[str, Counter[str]]]:

@@ -13,6 +13,7 @@ from pytest_bpfmaps.matrix.items import (
     is_bpf_item,
     is_strict,
     kernel_of,
+    may_never_run,
     without_kernel,
 )
 
@@ -30,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Count where reports come together: without workers, or in the process that has them."""
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Skips(is_strict(config)), "bpfmaps-skips")
+        config.pluginmanager.register(Skips(config), "bpfmaps-skips")
 
 
 @pytest.hookimpl(trylast=True)
@@ -79,8 +80,9 @@ def _skip_for_absent(item: pytest.Item, error: OSError) -> None:
 class Skips:
     """What reports say, over all kernels."""
 
-    def __init__(self, strict: bool) -> None:
-        self._strict = strict
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._strict = is_strict(config)
         self._missing: dict[str, list[tuple[str, str]]] = {}  # feature -> (kernel, test)
         self._ran: dict[str, bool] = {}  # test without its kernel -> whether it ran on any
         self._looks = False
@@ -121,7 +123,8 @@ class Skips:
             return ()
         if not any(self._ran.values()):
             return [f"no BPF test ran: {_tests(len(self._ran))} collected"]
-        return [f"{test}: ran on no kernel" for test, ran in self._ran.items() if not ran]
+        never = [test for test, ran in self._ran.items() if not ran and not may_never_run(self._config, test)]
+        return [f"{test}: ran on no kernel" for test in never]
 
 
 def _tests(count: int) -> str:

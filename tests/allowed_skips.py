@@ -1,0 +1,68 @@
+"""Under ``ci/test`` a test is skipped only for a reason of ``ci/allowed-skips.txt``, or for a probed feature.
+
+What a test lacks otherwise is a package that ``ci/packages.txt`` should have, and the run fails.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_bpfmaps.matrix.items import MISSING_PROPERTY
+
+LIST = Path(__file__).parents[1] / "ci" / "allowed-skips.txt"
+
+
+def allowed() -> list[re.Pattern[str]]:
+    """The regular expressions of the list. A line has one, and why behind two spaces and a ``#``."""
+    lines = [line for line in LIST.read_text().splitlines() if line and not line.startswith("#")]
+    parts = [re.split(r"\s{2,}# ", line, maxsplit=1) for line in lines]
+    assert all(len(part) == 2 for part in parts), f"a line of {LIST.name} has no reason"
+    return [re.compile(part[0]) for part in parts]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Looks where reports come together."""
+    if os.environ.get("CI_SKIPS") == "listed" and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(AllowedSkips(), "allowed-skips")
+
+
+class AllowedSkips:
+    """Skips that are not in the list, by their reasons."""
+
+    def __init__(self) -> None:
+        self._allowed = allowed()
+        self._others: dict[str, list[str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Notes a skip for another reason."""
+        self._look(report, MISSING_PROPERTY in dict(report.user_properties))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """The same for a whole file."""
+        self._look(report, False)
+
+    def _look(self, report: pytest.TestReport | pytest.CollectReport, was_probed: bool) -> None:
+        if not report.skipped or was_probed or hasattr(report, "wasxfail"):
+            return
+        text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = text.removeprefix("Skipped: ")
+        if not any(pattern.fullmatch(reason) for pattern in self._allowed):
+            self._others.setdefault(reason, []).append(report.nodeid)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Fails the run."""
+        if self._others and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Says which reasons are not allowed."""
+        if self._others:
+            terminalreporter.section("skips that ci/allowed-skips.txt does not have", red=True)
+        for reason, tests in self._others.items():
+            terminalreporter.line(f"{reason}: {', '.join(tests)}", red=True)
