@@ -47,6 +47,7 @@ class Link:
     def __init__(self, handle: Any, on: str) -> None:
         self._handle = handle
         self._on = on
+        self._program: object = None
         self._pins: Pins | None = None
         self._pinned: str | None = None
 
@@ -73,7 +74,7 @@ class Link:
         """
         result = lib.bpf_link_update(self.fd, program.fd, ffi.NULL)
         check(result, AttachError, f"cannot put {program} in place of", on=self._on)
-        self._on = str(program)
+        self._on, self._program = str(program), program
 
     def pin(self, path: str | Path) -> None:
         """Keeps the program attached when the link is closed, under a name in a bpf file system.
@@ -126,9 +127,13 @@ class Link:
         state = "attached" if self._is_open() else "detached"
         return f"<link of {self._on}, {state}>"
 
-    def _belongs_to(self, descriptor: int, pins: Pins | None) -> None:
-        """It is closed with its object, which has that descriptor."""
-        self._pins = pins
+    def attaches(self, program: object) -> bool:
+        """Whether it is open, and keeps that program attached."""
+        return self._program is program and self._is_open()
+
+    def _belongs_to(self, descriptor: int, pins: Pins | None, program: object = None) -> None:
+        """It attaches `program`, and is closed with its object, which has that descriptor."""
+        self._pins, self._program = pins, program
         note(f"link of {self._on}", [self.fd])
         if is_kept(descriptor):
             keep([self.fd])
@@ -199,10 +204,10 @@ class Attachment(Link):
             _ = self.fd
         else:
             self._replace(program.fd)
-            self._on = str(program)
+            self._on, self._program = str(program), program
 
-    def _belongs_to(self, descriptor: int, pins: Pins | None) -> None:
-        pass  # nothing to close
+    def _belongs_to(self, descriptor: int, pins: Pins | None, program: object = None) -> None:
+        self._program = program  # there is nothing to close
 
     def close(self) -> None:
         undo, self._handle = self._handle, None

@@ -14,7 +14,7 @@ from pytest_bpfmaps.attach.struct_ops import register_struct_ops
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.errors import AttachError, ClosedError
 from pytest_bpfmaps.kernel.open_resources import forget, note
-from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.libbpf import ffi, lib, to_str
 from pytest_bpfmaps.libbpf.calls import walk
 from pytest_bpfmaps.maps import Map, MapType, make_map, map_info
 from pytest_bpfmaps.maps.declared_types import DeclaredTypes, declared_types
@@ -35,6 +35,8 @@ class LoadedObject:
         codecs: Codecs | None,
         declared: Mapping[str, DeclaredTypes],
         sources: Sources,
+        *,
+        logs: Mapping[str, str],
     ) -> None:
         self._handle = handle
         self.name = name
@@ -49,7 +51,7 @@ class LoadedObject:
         for each in self._struct_ops:
             self.maps[each]._register = partial(self._register_alone, each)
         programs = [
-            Program(p, self._links, codecs)
+            Program(p, self._links, codecs, logs.get(to_str(lib.bpf_program__name(p)), ""))
             for p in walk(lib.bpf_object__next_program, handle)
             if lib.bpf_program__autoload(p)
         ]
@@ -114,7 +116,7 @@ class LoadedObject:
             return
         try:
             link = attach_program(program._handle, str(program), program.section, program.type, {})
-            link._belongs_to(program.fd, program._pins)
+            link._belongs_to(program.fd, program._pins, program)
             made.append(link)
         except AttachError as e:
             if not names_no_target(e):

@@ -155,7 +155,8 @@ class OpenedObject:
         enter(self.globals, "closed")
         declared = {m.name: m._types for m in self.maps}
         try:
-            loaded = LoadedObject(handle, self.name, self._file.codecs, declared, self._sources)
+            said = {name: buffer.text for name, buffer in logs.items()}
+            loaded = LoadedObject(handle, self.name, self._file.codecs, declared, self._sources, logs=said)
         except BaseException:  # its BTF has what is no value, for example
             lib.bpf_object__close(handle)
             raise

@@ -142,7 +142,8 @@ class ProgramSpec:
 class VerifierStats:
     """What the verifier said of a program that it accepted.
 
-    `instructions` it processed (None before Linux 5.16, commit aba64c7da983); `log` as far as asked for.
+    `instructions` it processed (None before Linux 5.16, commit aba64c7da983). `log` is what it wrote on the
+    log level of statistics, ``BPF_LOG_STATS``: time, depth of the stack, instructions and states.
     """
 
     instructions: int | None
@@ -152,8 +153,9 @@ class VerifierStats:
 class Program:
     """A program in the kernel."""
 
-    def __init__(self, handle: Any, links: list[Link], codecs: Codecs | None = None) -> None:
+    def __init__(self, handle: Any, links: list[Link], codecs: Codecs | None = None, log: str = "") -> None:
         self._handle = handle
+        self._log = log
         self._links = links
         self._codecs = codecs  # of its object, which say what its context is
         self.name = to_str(lib.bpf_program__name(handle))
@@ -167,8 +169,7 @@ class Program:
     @property
     def attached(self) -> bool:
         """Whether a link of it is open."""
-        mine = str(self)
-        return any(link._on == mine and link._is_open() for link in self._links)
+        return any(link.attaches(self) for link in self._links)
 
     @property
     def fd(self) -> int:
@@ -188,7 +189,7 @@ class Program:
     @property
     def verifier(self) -> VerifierStats:
         """What the verifier said of it."""
-        return VerifierStats(int(self._info().verified_insns) or None, "")
+        return VerifierStats(int(self._info().verified_insns) or None, self._log)
 
     @property
     def stdout(self) -> str:
@@ -206,7 +207,7 @@ class Program:
     def attach(self, **target: Any) -> Link:
         """Attaches it, by default where its section's name says. See `attach_program` for the targets."""
         link = attach_program(self._open(), str(self), self.section, self.type, target)
-        link._belongs_to(self.fd, self._pins)
+        link._belongs_to(self.fd, self._pins, self)
         self._links.append(link)
         return link
 

@@ -6,6 +6,7 @@ import pytest
 
 from pytest_bpfmaps import AttachError
 
+PASS = 'SEC("xdp") int pass_all(struct xdp_md *ctx) { return 2; }'
 RAW = """
 int first_runs, second_runs;
 SEC("raw_tp/sys_enter") int first(void *ctx) { __sync_fetch_and_add(&first_runs, 1); return 0; }
@@ -35,6 +36,14 @@ class TestRawTracepoints:
         with obj.programs.first.attach():
             assert (obj.programs.first.attached, obj.programs.second.attached) == (True, False)
         assert not obj.programs.first.attached
+
+    def test_a_program_of_the_same_name_in_another_object_is_another(self, load_code, veth):
+        one, two = load_code(PASS), load_code(PASS)
+        with one.programs.pass_all.attach(interface=veth.near) as link:
+            assert (one.programs.pass_all.attached, two.programs.pass_all.attached) == (True, False)
+            link.update(two.programs.pass_all)
+            assert not one.programs.pass_all.attached
+            assert link.info.program_id == two.programs.pass_all.id
 
     def test_what_the_kernel_can_not_replace(self, load_code):
         obj = load_code(RAW)
@@ -109,7 +118,12 @@ def test_info_of_a_trampoline(bpf):
 @pytest.mark.bpf_requires("raw_tp/sys_enter")
 def test_links_go_with_their_object(load_code):
     obj = load_code(RAW)
-    obj.attach()
+    links = [*obj.attach()]
     os.getppid()
+    assert links
+    assert all(link.info.program_id for link in links)
     obj.close()
     obj.close()
+    for link in links:
+        with pytest.raises(AttachError, match="it is detached already"):
+            _ = link.info

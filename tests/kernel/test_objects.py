@@ -1,6 +1,7 @@
 """Opening, loading, global variables, sizes, subsets, reuse, and everything that is refused."""
 
 import errno
+import re
 import subprocess
 
 import pytest
@@ -209,6 +210,17 @@ def test_the_verifier_says_no(load_code):
     assert "return *(int *)(long)ctx->data;" in str(error)
     assert "invalid access to packet" in error.log
     assert error.errno == errno.EACCES
+
+
+def test_what_the_verifier_says_of_a_program_that_it_accepts(load_code):
+    code = 'SEC("xdp") int {}(struct xdp_md *ctx) {{ return ctx->data_end - ctx->data > {}; }}'
+    obj = load_code(code.format("one", 3) + code.format("two", 4))
+    said = [program.verifier for program in obj.programs]
+    for each in said:
+        found = re.search(r"^processed (\d+) insns", each.log, re.MULTILINE)
+        assert found is not None
+        assert each.instructions in (None, int(found[1]))
+    assert said[0].log.count("processed ") == 1
 
 
 def test_a_map_that_the_kernel_refuses(load_code):
