@@ -27,3 +27,12 @@ def objects_dir() -> Path:
 def kernels_dir() -> Path:
     """Kernels for virtual machines, by name."""
     return cache_dir() / "kernels"
+
+
+def find_program(name: str) -> str | None:
+    """The path of a program that Python packages bring: beside this Python, else on the PATH; or None."""
+    import shutil
+    import sys
+
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else shutil.which(name)

@@ -46,7 +46,7 @@ def staging(root: Path) -> Iterator[Path]:
     """A fresh folder below `root`, gone at the end together with what is still in it."""
     new = root / ".new"
     new.mkdir(parents=True, exist_ok=True)
-    collect(root)
+    remove_abandoned(root)
     folder, lock = _locked_folder(new)
     try:
         yield folder
@@ -66,7 +66,7 @@ def _locked_folder(parent: Path) -> tuple[Path, int]:
             os.close(lock)
 
 
-def collect(root: Path) -> list[Path]:
+def remove_abandoned(root: Path) -> list[Path]:
     """Delete the staging folders of processes that are gone; return them."""
     gone = []
     with suppress(FileNotFoundError):

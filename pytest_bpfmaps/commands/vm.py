@@ -73,7 +73,7 @@ def _collect(arguments: argparse.Namespace) -> None:
             if saved_states.remove_unused(state)
             else f"kept    {line}  (a guest runs from it)"
         )
-    for state in saved_states.collect():
+    for state in saved_states.remove_outdated():
         print(f"deleted {state.path.name}")
 
 

@@ -41,10 +41,10 @@ def collect_sometimes(root: Path) -> None:
     except FileNotFoundError:
         pass
     stamp.touch()
-    collect(root)
+    evict(root)
 
 
-def collect(root: Path, *, max_age: float = MAX_AGE, max_bytes: int = MAX_BYTES) -> list[Path]:
+def evict(root: Path, *, max_age: float = MAX_AGE, max_bytes: int = MAX_BYTES) -> list[Path]:
     """Removes what was not used for `max_age` seconds, then the oldest while all is more than `max_bytes`.
 
     Nothing goes that was used in the last hour, or since a run began that still goes on. Gives the paths

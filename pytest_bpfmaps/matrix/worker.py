@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from pytest_bpfmaps.compat.xdist_names import is_empty, wait_for_orders, worker_
 from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.items import kernel_of
 from pytest_bpfmaps.matrix.plain_reports import sending
+from pytest_bpfmaps.vm.guest.cpus import start_all_cpus
 from pytest_bpfmaps.vm.guest.lookup_caches import forget_plugins
 from pytest_bpfmaps.vm.protocol.phases import Phase, WorkerStep
 from pytest_bpfmaps.vm.protocol.rpc import Host
@@ -78,9 +78,7 @@ class Worker:
     def pytest_collection_finish(self) -> None:
         """Start the CPUs that an emulated guest does not boot with; collection is quicker without them."""
         if self.host is not None:
-            for switch in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/online"):
-                if switch.read_text().strip() == "0":
-                    switch.write_text("1")
+            start_all_cpus()
 
 
 class Steps:

@@ -11,7 +11,7 @@ import pytest
 from qemus import qemus_for
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.cache.staging import collect
+from pytest_bpfmaps.cache.staging import remove_abandoned
 from pytest_bpfmaps.harness import Bpf
 
 CACHE = paths.cache_dir()  # before pytester moves HOME
@@ -92,7 +92,7 @@ def test_two_runs_with_workers_and_a_guest_each_share_a_cache(
     for folder in folders:
         path = pytester.makepyfile(test_together=SUITE.replace("// NEW", comment).replace("NAMED", MAP))
         path.rename(folder / path.name)
-    collect(CACHE / "warm")
+    remove_abandoned(CACHE / "warm")
     command = [sys.executable, "-m", "pytest", "-n4", "--bpf-kernel=host,6.1", "-p", "no:hypothesispytest"]
     runs = [
         subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -108,4 +108,4 @@ def test_two_runs_with_workers_and_a_guest_each_share_a_cache(
         assert len(made) == 4 * 3 + 4
         assert [path for path in made if path.exists()] == []
     assert bpf.maps_by_name(MAP) == []
-    assert collect(CACHE / "warm") == []  # neither left what it staged
+    assert remove_abandoned(CACHE / "warm") == []  # neither left what it staged

@@ -113,7 +113,7 @@ class TestStates:
             assert not other.path.exists()
             assert "kept    6.1" in said
             assert said.count("(a guest runs from it)") == 1
-            assert saved_states.collect() == []
+            assert saved_states.remove_outdated() == []
             qemu.communicate()
         assert cli.main(["vm", "gc", "--all"]) == 0
         assert not used.path.exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from kernel_files import RELEASE, bzimage, package_files, write
 
-from pytest_bpfmaps.cache.staging import collect, staging
+from pytest_bpfmaps.cache.staging import remove_abandoned, staging
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the images are for x86_64")
@@ -52,13 +52,13 @@ def test_leftover_of_a_killed_process_is_collected(catalogue: Catalogue) -> None
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     (leftover,) = (catalogue.root / ".new").iterdir()
     assert (leftover / "half").exists()
-    assert collect(catalogue.root) == [leftover]
+    assert remove_abandoned(catalogue.root) == [leftover]
     assert not leftover.exists()
 
 
 def test_folder_in_use_is_not_collected(tmp_path: Path) -> None:
     with staging(tmp_path) as stage:
-        assert collect(tmp_path) == []
+        assert remove_abandoned(tmp_path) == []
         with staging(tmp_path) as other:
             assert stage.is_dir()
             assert other != stage
@@ -78,7 +78,7 @@ def test_child_that_outlives_its_killed_parent_holds_nothing(catalogue: Catalogu
     try:
         (leftover,) = (catalogue.root / ".new").iterdir()
         os.kill(child, 0)  # it is still there
-        assert collect(catalogue.root) == [leftover]
+        assert remove_abandoned(catalogue.root) == [leftover]
     finally:
         os.kill(child, signal.SIGKILL)
 

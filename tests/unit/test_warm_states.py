@@ -108,17 +108,17 @@ def test_only_current_states_survive_a_collection(tmp_path: Path) -> None:
     source.write_text("x = 12")
     os.utime(unused.path, (0, 0))
     with staging.staging(saved_states.folder()) as busy:
-        assert saved_states.collect() == [stale, unused]
+        assert saved_states.remove_outdated() == [stale, unused]
         assert busy.exists()
     assert saved_states.states() == [kept]
-    assert saved_states.collect(keep=kept) == []
+    assert saved_states.remove_outdated(keep=kept) == []
 
 
 def test_what_a_killed_process_was_making_is_collected() -> None:
     dead = saved_states.folder() / ".new" / "tmpdead"
     dead.mkdir(parents=True)
     (dead / "memory").write_bytes(b"half")
-    saved_states.collect()
+    saved_states.remove_outdated()
     assert not dead.exists()
 
 

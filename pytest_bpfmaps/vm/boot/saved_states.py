@@ -197,13 +197,13 @@ def states() -> list[SavedState]:
     return []
 
 
-def collect(keep: SavedState | None = None) -> list[SavedState]:
+def remove_outdated(keep: SavedState | None = None) -> list[SavedState]:
     """Deletes states that are not current, or were not used for `UNUSED_SECONDS`; returns them.
 
     One that a guest runs from stays.
     """
     gone = []
-    staging.collect(folder())
+    staging.remove_abandoned(folder())
     for state in states():
         with suppress(OSError):
             old = state.unused > UNUSED_SECONDS or not state.is_current()

@@ -19,7 +19,7 @@ from pathlib import Path
 from pytest_bpfmaps.cache.locks import only_one
 from pytest_bpfmaps.cache.stored_files import digest, discard, own, place, read, read_json, write_json
 from pytest_bpfmaps.errors import VmBootError, VmError
-from pytest_bpfmaps.paths import PACKAGE, cache_dir
+from pytest_bpfmaps.paths import PACKAGE, cache_dir, find_program
 from pytest_bpfmaps.vm.boot import bytecode
 from pytest_bpfmaps.vm.kernels.catalogue import check_content
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
@@ -59,8 +59,8 @@ KERNEL_ARGUMENTS = (
 PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "LD_LIBRARY_PATH", "TZ")  # and LC_*, PYTHON*: read when it starts
 ASK_SECONDS = 120.0  # it packs an initramfs, which takes two seconds on a quiet machine
 KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets some itself
-# One CPU boots and collects quicker than two that emulation takes turns with; plugin.py starts the rest for
-# tests.
+# One CPU boots and collects quicker than two that emulation takes turns with. matrix/worker.py starts the rest
+# for tests.
 TCG_ARGUMENTS = (
     "maxcpus=1",
     # How long a delay loop is: a second CPU would measure it for two seconds, and fail. Devices that are
@@ -90,8 +90,7 @@ def check(arch: str) -> None:
 
 def find_virtme() -> str:
     """The path of `virtme-run`: beside this Python, else on the PATH. Raises VmError when there is none."""
-    beside = Path(sys.executable).with_name("virtme-run")
-    path = str(beside) if beside.exists() else shutil.which("virtme-run")
+    path = find_program("virtme-run")
     if path is None:
         raise VmError(
             "cannot start a guest",

@@ -170,7 +170,7 @@ def prepare(kernel: Kernel, shape: MachineConfig) -> SavedState:
     lock = saved_states.folder() / f".{state.path.name}.lock"
     with only_one(lock, f"make the saved state of {kernel.name}", MAKING_SECONDS):
         if not state.is_current():
-            saved_states.collect()
+            saved_states.remove_outdated()
             try:
                 _make(kernel, shape, state)
             except OSError as e:

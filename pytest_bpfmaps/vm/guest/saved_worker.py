@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import fcntl
 import gc
-import glob
 import importlib
 import json
 import mmap
@@ -24,6 +23,7 @@ import time
 import traceback
 
 from pytest_bpfmaps.vm.guest import code_archive, init, library_pages, preload, supervisor
+from pytest_bpfmaps.vm.guest.cpus import start_all_cpus
 
 HOST, LAYER, ROOT = "/run/host", "/run/layer", "/run/root"
 KEPT = ("dev", "proc", "run", "sys", "tmp")
@@ -108,14 +108,6 @@ def check_kernel() -> None:
     missing = [name for name, is_there in found.items() if not is_there]
     if missing:
         raise OSError(f"bpfmaps: this kernel {init.CANNOT_MOUNT} (it lacks {', '.join(missing)})")
-
-
-def start_all_cpus() -> None:
-    """Starts those that an emulated guest does not boot with: one by itself boots quicker."""
-    for switch in glob.glob("/sys/devices/system/cpu/cpu[0-9]*/online"):
-        with open(switch, "r+") as file:
-            if file.read().strip() == "0":
-                file.write("1")
 
 
 def drop_files() -> None:

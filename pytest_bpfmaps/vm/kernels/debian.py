@@ -64,7 +64,7 @@ def fetch(
     need_commands("apt-get", "apt-cache", "apt-config", "dpkg", "dpkg-deb")
     main, more = _sources(spec, distribution, suite)
     architecture = apt_sources.architecture()
-    staging.collect(catalogue.root)
+    staging.remove_abandoned(catalogue.root)
     with _one_fetch(catalogue, spec, progress):
         apt = AptRoot(
             catalogue.root.absolute() / ".apt" / spec.replace(":", "-").replace("/", "-"), architecture

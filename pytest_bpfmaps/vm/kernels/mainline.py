@@ -11,12 +11,12 @@ import re
 import shutil
 import site
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_bpfmaps.cache import staging
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.paths import find_program
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_name
 from pytest_bpfmaps.vm.kernels.kernel import Kernel, Packages
 from pytest_bpfmaps.vm.kernels.kernel_tree import complete
@@ -47,8 +47,7 @@ def fetch(
 
 
 def _find_vng(spec: str) -> str:
-    beside = Path(sys.executable).with_name("vng")
-    path = str(beside) if beside.exists() else shutil.which("vng")
+    path = find_program("vng")
     if path is None:
         fix = "pip install 'pytest-bpfmaps[vm]'"
         why = "virtme-ng is not installed (no vng command)"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.compiler.cache_eviction import EVERY, MAX_AGE, collect
+from pytest_bpfmaps.compiler.cache_eviction import EVERY, MAX_AGE, evict
 from pytest_bpfmaps.compiler.in_use import steady, use
 
 DAY = 86400
@@ -53,7 +53,7 @@ def test_what_nobody_used_for_long_goes_with_all_that_serves_it(objects: Path) -
     compiled("old")
     age(objects, MAX_AGE + 60)
     young = compiled("young")
-    collect(objects)
+    evict(objects)
     assert [path.name for path in objects.rglob("*.bpf.?") if path.stem == "old.bpf"] == []
     assert young.exists()
     assert len(list((objects / "manifests").iterdir())) == 1
@@ -64,20 +64,20 @@ def test_the_oldest_go_first_when_all_is_too_big(objects: Path) -> None:
     age(objects, 2 * DAY)
     for days, path in zip((5, 3, 4, 2), made, strict=True):
         age(path.parent, days * DAY)
-    collect(objects, max_bytes=sum(path.stat().st_size for path in made))
+    evict(objects, max_bytes=sum(path.stat().st_size for path in made))
     assert [path.exists() for path in made] == [False, True, False, True]
 
 
 def test_nothing_goes_while_it_fits(objects: Path) -> None:
     made = compiled("a")
     age(objects, 2 * DAY)
-    assert collect(objects) == []
+    assert evict(objects) == []
     assert made.exists()
 
 
 def test_what_was_used_within_the_hour_stays_however_big(objects: Path) -> None:
     made = compiled("a")
-    assert collect(objects, max_age=0, max_bytes=0) == []
+    assert evict(objects, max_age=0, max_bytes=0) == []
     assert made.exists()
 
 
@@ -85,14 +85,14 @@ def test_use_keeps_an_object_young(objects: Path) -> None:
     made = compiled("a")
     age(objects, MAX_AGE + 60)
     assert compiled("a") == made
-    collect(objects)
+    evict(objects)
     assert made.exists()
 
 
 def test_a_collected_object_is_made_again(objects: Path) -> None:
     made = compiled("a")
     age(objects, MAX_AGE + 60)
-    collect(objects)
+    evict(objects)
     assert not made.exists()
     assert compiled("a") == made
     assert made.exists()
@@ -123,12 +123,12 @@ def test_what_a_run_uses_stays_until_it_ends(objects: Path, is_new: bool) -> Non
         two_hours = time.time() - 7200
         for each in (made.parent, *made.parent.iterdir(), *(objects / "runs").iterdir()):
             os.utime(each, (two_hours, two_hours))
-        collect(objects, max_age=0, max_bytes=0)
+        evict(objects, max_age=0, max_bytes=0)
         assert made.exists()
         assert not other.exists()
         run.stdin.close()
         run.wait(600)
-    assert made.parent in collect(objects, max_age=0, max_bytes=0)
+    assert made.parent in evict(objects, max_age=0, max_bytes=0)
     assert not list((objects / "runs").iterdir())
 
 
@@ -153,7 +153,7 @@ import sys
 from pathlib import Path
 from pytest_bpfmaps.compiler import cache_eviction
 print("looks", flush=True)
-cache_eviction.collect(Path(sys.argv[1]))
+cache_eviction.evict(Path(sys.argv[1]))
 """
 
 
@@ -165,5 +165,5 @@ def test_what_is_used_of_the_linker_and_of_a_header_stays_young(objects: Path) -
     linked = Path(done.stdout.strip())
     age(linked.parent, MAX_AGE + 60)
     subprocess.run(command, capture_output=True, check=True)
-    collect(objects)
+    evict(objects)
     assert linked.exists()
