@@ -59,8 +59,8 @@ KERNEL_ARGUMENTS = (
 PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "LD_LIBRARY_PATH", "TZ")  # and LC_*, PYTHON*: read when it starts
 ASK_SECONDS = 120.0  # it packs an initramfs, which takes two seconds on a quiet machine
 KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets some itself
-# One CPU boots and collects quicker than two that emulation takes turns with. matrix/worker.py starts the rest
-# for tests.
+# One CPU boots and collects quicker than two that emulation takes turns with.
+# For tests, matrix/worker.py starts the rest.
 TCG_ARGUMENTS = (
     "maxcpus=1",
     # How long a delay loop is: a second CPU would measure it for two seconds, and fail. Devices that are
