@@ -10,7 +10,7 @@ from pytest_bpfmaps.btf.codec import BoolCodec, Buffer, Codec, IntCodec, checked
 from pytest_bpfmaps.btf.enumerator import Enumerator, warn_of_name
 from pytest_bpfmaps.errors import MapValueError, closest
 
-_RESERVED = re.compile(r"$|mro$|_.*_$")  # the first is a name of damaged types
+_RESERVED = re.compile(r"$|mro$|_.*_$", re.DOTALL)  # the first is a name of damaged types
 
 
 class EnumCodec(IntCodec):

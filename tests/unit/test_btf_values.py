@@ -14,6 +14,7 @@ from pytest_bpfmaps import (
     NameLookupError,
 )
 from pytest_bpfmaps.btf import Btf, Codecs, Kind
+from pytest_bpfmaps.btf.enums import EnumCodec
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 
 TYPES = """
@@ -345,3 +346,10 @@ def test_an_unsigned_enum_with_a_large_value_stays_unsigned(tmp_path):
     assert sign.decode(b"\xff" * 4) == -1
     # clang before 16 does not say; then a number that could be -1 counts as -1
     assert big.decode(b"\xff" * 4) == (0xFFFFFFFF if codecs.btf.has_enum_signs else -1)
+
+
+def test_an_enum_of_damaged_types_keeps_the_names_that_can_be():
+    codec = EnumCodec("enum e", 4, False, [("", 0), ("_\n_", 1), ("mro", 2), ("fine", 3)])
+    assert [codec.from_int(number) for number in range(4)] == [0, 1, 2, 3]
+    assert codec.from_int(3) == "fine"
+    assert type(codec.from_int(1)) is int
