@@ -1,4 +1,4 @@
-"""Names that kernels of the last ten years have: they tell a misspelt name from one that is missing here.
+"""Names that kernels have: they tell a misspelt name from one that is missing here.
 
 They are recorded from real kernels, from 5.10 on with their modules and BTF, by ``fixtures/record_names.py``.
 They are read when a probe has not found a name: plain text, sorted, of modules with the module behind each
@@ -16,11 +16,18 @@ from pathlib import Path
 from pytest_bpfmaps.elf.name_text import Names, tell_closest
 from pytest_bpfmaps.paths import kernels_dir
 
-RECORDED = "Linux 4.4, 4.9, 4.15, 4.18, 5.0, 5.10, 6.1, 6.12, 6.18, 7.2"
+RECORDED = "Linux 5.10, 6.1, 6.12, 6.18, 7.2"
 _LONGEST = 512  # bytes, more than a line has
 _FOLDER = Path(__file__).with_name("recorded_names")
-# what tools attach to: of kernels in between, of compilers that inline less, of kernels with lockdep, of ZFS
+# What tools attach to: of kernels before 5.10 and in between, of compilers that inline less, of kernels with
+# lockdep, of ZFS.
 _OTHERS = """
+    _do_fork __do_execve_file do_page_fault do_IRQ smp_apic_timer_interrupt rcu_process_callbacks tcp_drop
+    netif_receive_skb_internal __vfs_read __vfs_write do_generic_file_read ext4_readpages mpage_readpages
+    __do_page_cache_readahead mem_cgroup_try_charge inotify_handle_event do_tty_write prepare_binprm
+    security_task_create rwsem_down_read_failed rwsem_down_write_failed blk_account_io_completion
+    blk_start_request blk_peek_request blk_finish_request blk_queue_bio generic_make_request
+    blk_mq_make_request elv_completed_request __elv_add_request
     __blk_account_io_done __blk_account_io_start check_map_func_compatibility do_fork exec_binprm
     find_module_sections folio_account_dirtied vfs_dedupe_get_page mutex_lock_nested
     mutex_lock_interruptible_nested mutex_lock_killable_nested down_read_nested down_read_killable_nested
