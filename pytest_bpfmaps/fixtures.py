@@ -1,4 +1,4 @@
-"""The fixtures. Thin: each makes an object of the floors below and closes it."""
+"""The fixtures: each makes an object of the rooms below, and closes it."""
 
 from __future__ import annotations
 

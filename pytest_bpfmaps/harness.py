@@ -1,4 +1,4 @@
-"""What the fixture `bpf` is: compiles, loads, and remembers what to take down."""
+"""The object behind the fixture `bpf`: it compiles and loads, and closes what it made."""
 
 from __future__ import annotations
 

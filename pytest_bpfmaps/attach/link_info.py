@@ -1,4 +1,4 @@
-"""Where a link of a program that watches is: the part of ``struct bpf_link_info`` that its type tells."""
+"""The target of a tracing link: what ``struct bpf_link_info`` tells for a link of its type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which name of a target the kernel, or a binary, does not have, and which ones come close."""
+"""Explains an attachment whose target does not exist: which name is missing, and which names come close."""
 
 from __future__ import annotations
 

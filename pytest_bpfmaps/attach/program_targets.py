@@ -1,4 +1,4 @@
-"""Which kind of target a type of program wants."""
+"""The kinds of target that each program type takes."""
 
 from __future__ import annotations
 

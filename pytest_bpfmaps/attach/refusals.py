@@ -1,4 +1,4 @@
-"""What a refused attachment says: the reason, what is there already, what to do."""
+"""The text of a refused attachment: the reason, what is attached there already, what to do."""
 
 from __future__ import annotations
 

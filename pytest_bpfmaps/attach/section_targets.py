@@ -1,4 +1,4 @@
-"""What a section's name says of the program's target, and sections that are newer than libbpf.
+"""Targets in the names of sections, and sections that this libbpf does not know.
 
 https://docs.kernel.org/bpf/libbpf/program_types.html lists the names.
 """

@@ -1,4 +1,4 @@
-"""Finding what a target's words name, and making a link there."""
+"""Finds the interface, cgroup or namespace that a target names, and makes a link there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attaching to what the kernel says of itself: tracepoints, raw tracepoints, and targets fixed at load."""
+"""Attaching to tracepoints, raw tracepoints, and targets that are fixed when a program is loaded."""
 
 from __future__ import annotations
 

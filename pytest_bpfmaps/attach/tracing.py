@@ -1,4 +1,4 @@
-"""Attaching programs that watch: what they take as a target, and why the kernel refuses it."""
+"""Attaching tracing programs: which targets they take, and why the kernel refuses one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BPF Type Format to Python values and back: one codec per kind of type.
+"""BTF (BPF Type Format) to Python values and back: one codec for each kind of type.
 
 Nothing here knows about maps or libbpf: the input is the bytes of a ``.BTF`` section
 (https://docs.kernel.org/bpf/btf.html).

@@ -1,4 +1,4 @@
-"""Fields without a value: a record was sent in part, or the kernel gives a context back in part.
+"""Fields without a value: a record was sent in part, or the kernel gives a part of a context back.
 
 Many programs send the used part of a struct only:
 ``bpf_ringbuf_output(&rb, e, offsetof(struct event, args) + n, 0)``.

@@ -1,4 +1,4 @@
-"""What an array in C is in Python: a list that is a copy, and says so when somebody tries to change it."""
+"""A C array as a Python list: it is a copy, and says so when somebody changes it."""
 
 from __future__ import annotations
 

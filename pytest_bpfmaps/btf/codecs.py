@@ -1,4 +1,4 @@
-"""From a BTF type to the codec for its values."""
+"""Makes the codec for a BTF type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Types of local variables, and enums of 64 bits, from DWARF to BTF.
+"""Makes BTF from DWARF: types of local variables, and enums of 64 bits.
 
 clang puts into BTF only the types of maps, globals and function parameters. The struct that a program
 reserves in a ring buffer is often just a local variable's type, which DWARF alone describes. Before version

@@ -1,4 +1,4 @@
-"""Where the entries of some kinds are at the top level of a compilation unit, in its DWARF.
+"""Finds the top-level entries of a compilation unit in DWARF, by their kind.
 
 A program with ``vmlinux.h`` has 40,000 entries, nearly all of them inside of structs that nobody asks for.
 pyelftools makes an object of each to get over it; here it is passed by its size, ten times as fast.

@@ -1,4 +1,4 @@
-"""Numbers that have names, compared with either."""
+"""Members of an enum that equal their number and their name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel keeps to itself in the values of maps: locks, timers, lists, kptrs."""
+"""Fields in map values that the kernel keeps to itself: locks, timers, lists, kptrs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing members of unions, which share bytes: those that disagree are refused."""
+"""Writing unions: members share bytes, and members that disagree are refused."""
 
 from __future__ import annotations
 

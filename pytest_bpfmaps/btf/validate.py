@@ -1,4 +1,4 @@
-"""Whether BTF holds together: every name and type that it refers to is there.
+"""Checks BTF: every name and type that it refers to must exist.
 
 libbpf before 1.3 follows such references unchecked, and a damaged object then ends the process.
 https://docs.kernel.org/bpf/btf.html

@@ -1,4 +1,4 @@
-"""A lock between processes that is not waited for without end, and whose holder is named."""
+"""A lock between processes. The wait has a limit, and the error names the process that holds the lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large files that are zero for the most part: copied with holes, and told apart by what is not zero."""
+"""Large files that are mostly zero: copied with holes, compared by what is not zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are kept between runs: written whole and to the disk, and read with doubt.
+"""Files that are kept between runs: written whole, flushed to the disk, checked when they are read.
 
 What is damaged counts as missing: whoever wanted it makes it again, and a line says so. The folder that holds
 all of it belongs to this user alone, for who writes there decides what runs.

@@ -1,4 +1,4 @@
-"""Other plugins, which take pytest-xdist's workers for processes of this machine, known from the start.
+"""Plugins that take pytest-xdist's workers for processes of this machine: they are told about guests.
 
 pytest-cov decides before any test is collected whether there will be workers, and has them write files where
 their host has this one's name. pytest-rerunfailures has them connect to a port here, which guests can't do.

@@ -1,4 +1,4 @@
-"""One run of clang for one request, past any cache, and what it means when it fails."""
+"""Runs clang once for one request, without a cache, and explains a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The object cache: from a request and the files that it read to the object that clang made of them.
+"""The object cache: finds the object that clang made of a request and of the files that it read.
 
 `manifests/KEY.json` lists, for one source with one set of options and one clang, the objects that were made
 and the inputs of each. It says which headers to look at before clang has run.

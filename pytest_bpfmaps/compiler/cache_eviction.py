@@ -1,4 +1,4 @@
-"""Throwing old objects out of the cache, now and then."""
+"""Removes old objects from the cache, now and then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the clang in use can do something, asked of its preprocessor."""
+"""Asks the preprocessor of the clang in use whether that clang can do something."""
 
 from __future__ import annotations
 

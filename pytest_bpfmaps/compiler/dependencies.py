@@ -1,4 +1,4 @@
-"""What an object was made from, and whether that is still so.
+"""The files that an object was made from, and whether they have changed.
 
 An object is up to date while every file that clang read is unchanged and no file has appeared that clang
 would now read instead: a header of the same name in a folder that is searched earlier, or one that

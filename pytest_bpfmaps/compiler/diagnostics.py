@@ -1,4 +1,4 @@
-"""From what clang said to what the user can do about it."""
+"""Explains what clang says: what the user can do about it."""
 
 from __future__ import annotations
 

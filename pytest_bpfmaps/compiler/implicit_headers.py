@@ -1,4 +1,4 @@
-"""What many a printed program takes for granted: declarations that no header of it has, newer instructions.
+"""Declarations that printed programs leave out, and newer instructions that they use.
 
 Given only where clang has just refused the source for want of them, so nothing of the source's own is in the
 way.

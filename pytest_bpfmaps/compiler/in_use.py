@@ -1,4 +1,4 @@
-"""Which parts of the object cache processes use, so that no collector takes them away meanwhile.
+"""Notes which parts of the object cache are in use, so that no other process removes them.
 
 Each process that takes something from the cache has a file in ``runs``, which it holds a lock on until it
 ends, however it ends; the file's time is when that began. What the process uses gets a time that is not

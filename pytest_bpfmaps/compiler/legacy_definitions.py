@@ -1,4 +1,4 @@
-"""Legacy map definitions: what ``struct bpf_map_def SEC("maps") x = {…}`` and its relatives say."""
+"""Reads legacy map definitions: ``struct bpf_map_def SEC("maps") x = {…}`` and its relatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Legacy map definitions, which libbpf 1.0 and later refuse, written anew the way that it wants them.
+"""Rewrites legacy map definitions, which libbpf 1.0 and later refuse.
 
 The definitions move from the sections ``maps`` and ``maps/…`` to ``.maps``, where libbpf reads a map's
 attributes from the types (BTF) of a variable. The programs' instructions stay as clang made them.

@@ -1,4 +1,4 @@
-"""What works here and libbpf would refuse: said once by file and line, or refused here, too."""
+"""Warns of what works here and is refused by libbpf: once for each file and line, or as an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be compiled, as plain data that can travel to another process."""
+"""What to compile, as plain data that can travel to another process."""
 
 from __future__ import annotations
 

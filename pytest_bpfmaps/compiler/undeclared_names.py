@@ -1,4 +1,4 @@
-"""What clang does not find or can't translate, and what the source is to say instead."""
+"""Explains names that clang does not find, and code that it can't translate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an object file holds together, before libbpf reads it."""
+"""Checks an object file before libbpf reads it."""
 
 from __future__ import annotations
 

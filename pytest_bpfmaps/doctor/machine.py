@@ -1,4 +1,4 @@
-"""All checks together, and what they come to."""
+"""All checks together, and whether BPF tests can run here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening ELF files of which nothing is known: whatever is wrong with one is an `ElfError` that says it."""
+"""Opens ELF files that may be damaged: whatever is wrong with one is an `ElfError`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One symbol table of an ELF file, of which only the symbols that somebody asks for become objects.
+"""One symbol table of an ELF file. Only the symbols that somebody asks for become objects.
 
 With pyelftools, symbol by symbol, a large library takes seconds; each symbol as an object takes an emulated
 machine one. Source: elf(5), ``Elf64_Sym``.

@@ -1,4 +1,4 @@
-"""Where records come from: the face that ring and perf buffers share."""
+"""The interface that ring buffers and perf buffers share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captured records, packed as they came, and decoded when somebody looks."""
+"""Captured records: kept as bytes, decoded when somebody looks at them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One reader for all captures of a buffer in this process, each of which gets every record.
+"""One reader for all captures of a buffer in this process. Each capture gets every record.
 
 A ring buffer gives a record to one reader only, and a perf event array has one set of buffers: the last that
 somebody put there.

@@ -1,4 +1,4 @@
-"""Records of several types in one buffer, told apart by a field that all of them have."""
+"""Records of several types in one buffer: a field that all of them have tells the type."""
 
 from __future__ import annotations
 

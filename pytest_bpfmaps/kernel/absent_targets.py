@@ -1,4 +1,4 @@
-"""Whether a program was refused because this kernel lacks what its section names."""
+"""Tells whether a program was refused because this kernel lacks what its section names."""
 
 from __future__ import annotations
 

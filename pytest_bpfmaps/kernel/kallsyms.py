@@ -1,4 +1,4 @@
-"""Names for addresses in the kernel: ``/proc/kallsyms``."""
+"""Finds the kernel's function at an address: ``/proc/kallsyms``."""
 
 from __future__ import annotations
 

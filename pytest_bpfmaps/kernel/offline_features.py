@@ -1,4 +1,4 @@
-"""What a kernel that does not run lacks for certain, by its recorded BTF and configuration.
+"""What a kernel of the catalogue lacks for certain, by its recorded BTF and configuration.
 
 The other way round nothing is certain: a kernel may list a feature and still refuse it, so what is there is
 left to the probe.

@@ -1,4 +1,4 @@
-"""Descriptors and pins that outlive what made them, and where in the user's code that was.
+"""Finds descriptors and pins that were left open, and where in the user's code they were made.
 
 The truth is what this process has open, /proc/self/fd. What this package makes is noted with its place while
 it is open; descriptors that were made another way (``os.dup``, libbpf itself) are told without one.

@@ -1,4 +1,4 @@
-"""Why this kernel said no: missing capabilities, or a kernel that is locked down."""
+"""Explains why this kernel refused something: missing capabilities, or lockdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names for addresses in a process: what it has mapped, and the symbols of that."""
+"""Finds the function of a process at an address, from its mapped files and their symbols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether programs ran while a test looked: the kernel's run counts, switched on while somebody wants them.
+"""Tells whether programs ran during a test, by the kernel's run counts.
 
 ``BPF_ENABLE_STATS`` (Linux 5.8, commit d46edd671a14) counts as long as its descriptor is open.
 """

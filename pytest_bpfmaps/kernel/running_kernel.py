@@ -1,4 +1,4 @@
-"""What the fixture `bpf_kernel` is, and the marker `bpf_requires`."""
+"""The object behind the fixture `bpf_kernel`, and the features that `bpf_requires` asks for."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def probe_all(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[Fea
 
 
 def asked(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Kind and name of each feature that is asked for so."""
+    """The kind and the name of each feature in the arguments of a marker."""
     yield from map(asked_for, names)
     for kind, wanted in features.items():
         singular = kind if kind in KINDS else kind.removesuffix("s")

@@ -1,4 +1,4 @@
-"""What a kernel prints when something is wrong in it: where that begins and ends, and what of it one reads.
+"""Finds the kernel's complaints in its log: where one begins and ends, and which lines to show.
 
 Lines as they are in a console, with times, or without, as they come from ``/dev/kmsg``.
 """

@@ -1,4 +1,4 @@
-"""What the running kernel's structs, unions and enums are made of, from its BTF by way of libbpf.
+"""The members of the running kernel's structs, unions and enums, from its BTF.
 
 Reading all of the kernel's types takes Python seconds; libbpf finds the few that are asked for at once.
 """

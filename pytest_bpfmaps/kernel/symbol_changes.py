@@ -1,4 +1,4 @@
-"""What tells that the kernel's symbols are others than before: modules and BPF programs came or went."""
+"""Tells when the kernel's symbols have changed, because modules or BPF programs came or went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusing names that no kernel has: what a probe has not found may be missing here, or be misspelt."""
+"""Refuses names that no kernel has: they are misspelt. A name that some kernel has may be missing here."""
 
 from __future__ import annotations
 

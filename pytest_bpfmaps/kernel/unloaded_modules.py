@@ -1,4 +1,4 @@
-"""What is in a module that is not loaded."""
+"""Functions and tracepoints of modules that are not loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bpf file system that nobody else sees."""
+"""A bpf file system of this process alone."""
 
 from __future__ import annotations
 

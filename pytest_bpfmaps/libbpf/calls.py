@@ -1,4 +1,4 @@
-"""Return codes and NULLs to exceptions, in one place."""
+"""Turns libbpf's return codes and NULLs into exceptions."""
 
 from __future__ import annotations
 

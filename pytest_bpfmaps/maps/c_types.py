@@ -1,4 +1,4 @@
-"""From the text of C types to BTF, by way of the compiler."""
+"""Turns the text of C types into BTF, by way of the compiler."""
 
 from __future__ import annotations
 

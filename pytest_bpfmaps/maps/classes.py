@@ -1,4 +1,4 @@
-"""A map object for a descriptor or an id, of the class that serves its type."""
+"""Makes a map object of the class that has registered for the map's type."""
 
 from __future__ import annotations
 

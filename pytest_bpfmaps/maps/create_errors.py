@@ -1,4 +1,4 @@
-"""Which attribute of a map the kernel refuses: it says no more than `EINVAL`.
+"""Finds the attribute of a map that the kernel refuses: the kernel says only `EINVAL`.
 
 What no map of the type may have is known; for the rest the map is created again with one attribute changed at
 a time, and the one that helps is at fault.

@@ -1,4 +1,4 @@
-"""What was in a map, as bytes; and reading an array that can be mapped into memory."""
+"""Elements of a map as bytes, and arrays that can be mapped into memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Elements whose keys are equal as values although the kernel's bytes differ: in padding, or behind a NUL."""
+"""Elements whose keys are equal as values and differ as bytes: in padding, or behind a NUL."""
 
 from __future__ import annotations
 

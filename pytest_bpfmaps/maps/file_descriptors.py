@@ -1,4 +1,4 @@
-"""From what a person has at hand (a file, a socket, a path, a process) to a descriptor."""
+"""Finds the descriptor of a file, a socket, a path or a process."""
 
 from __future__ import annotations
 

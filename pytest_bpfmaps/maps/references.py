@@ -1,4 +1,4 @@
-"""Maps whose values are other things in the kernel: given as descriptors, read as numbers."""
+"""Maps whose values are objects of the kernel: written as descriptors, read as ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each map type wants of key, value, number of elements and flags."""
+"""What each map type asks of its key, value, number of elements and flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tests go to which worker, told from the host's own collection: a *lane* is what one worker runs.
+"""Decides which tests go to which worker, from the host's collection. A *lane* is what one worker runs.
 
 The host's tests are one lane, which pytest-xdist may share out among several workers. Each kernel's are one,
 and so is each test that wants a kernel of its own.

@@ -1,4 +1,4 @@
-"""The compiler of a run: clang on this machine, or the host's for a guest, and whose ``vmlinux.h`` it has."""
+"""The compiler of a run (clang here, or the host's for a guest), and the source of its ``vmlinux.h``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each guest of a run is doing, for who interrupts it."""
+"""What each guest of a run is doing, for a message after Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel matrix in the process that distributes it: guests as pytest-xdist workers, what became of them.
+"""Runs guests as pytest-xdist workers, and reports what became of them.
 
 Hooks of pytest-xdist; registered only in a run that may have guests. The tests are collected here first, so
 that a kernel without any starts no machine, and each worker collects its own kernel's files only.

@@ -1,4 +1,4 @@
-"""The tests of a run: which are BPF tests, for which kernels, by which options; what was not collected."""
+"""Which tests are BPF tests, for which kernels, and by which options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports between workers and the process that prints them: what the wire can't carry is made plain.
+"""Makes reports plain before they are sent: execnet carries simple values only.
 
 execnet carries Python's own simple types only, and text only where it is UTF-8. A value of another kind would
 end the whole run in an internal error, with the test unreported: text of a ``char[]`` with other bytes, a

@@ -1,4 +1,4 @@
-"""Which kernels a run is for, from what ``--bpf-kernel`` says."""
+"""Which kernels a run is for, from the option ``--bpf-kernel``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tests a kernel of the catalogue can't run, known at collection, before it boots."""
+"""Finds, at collection, tests that a kernel of the catalogue can't run: no guest boots for them."""
 
 from __future__ import annotations
 

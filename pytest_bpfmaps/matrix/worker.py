@@ -1,4 +1,4 @@
-"""In a process that pytest-xdist started for one kernel: collect what is its own, say what it does."""
+"""A pytest-xdist worker for one kernel: it collects its own tests, and says what it does."""
 
 from __future__ import annotations
 

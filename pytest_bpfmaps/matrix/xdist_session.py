@@ -1,4 +1,4 @@
-"""pytest-xdist's distributed session, begun when the tests are known; by itself it would begin earlier."""
+"""Begins pytest-xdist's session when the tests are known; by itself it would begin earlier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A load that was refused, as far as the explanation needs it."""
+"""A load that was refused: what the explanation needs to know of it."""
 
 from __future__ import annotations
 

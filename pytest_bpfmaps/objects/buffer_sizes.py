@@ -1,4 +1,4 @@
-"""How many bytes programs put into each buffer, as far as their instructions say it with constants."""
+"""How many bytes programs send to each buffer, where their instructions have it as a constant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which source of an object that was linked of several a name means.
+"""Finds the source that a name means, in an object that was linked of several.
 
 Two sources may each have their own ``struct event``, and their own ``static`` variable of one name. An object
 that was linked here has its inputs at hand, which tell. Of any other it is told by what programs do: the file

@@ -1,4 +1,4 @@
-"""An object file as libbpf has read it: its maps and programs, and what libbpf is told when it opens one."""
+"""Opens an object file with libbpf, and finds its maps and programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A BPF object on its way into the kernel: opened, then loaded. Each phase is a type of its own."""
+"""A BPF object that is opened and can be configured. Loading it makes an object of another type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an object has that libbpf would refuse, and that is mended here: where it stands, what to write."""
+"""Names what an object has that libbpf would refuse, and that is mended here: where it is, what to write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The context structs of programs: what a type of program gets, as fields and as bytes."""
+"""The context structs of programs, as fields and as bytes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run tells: kernels, costs, coverage."""
+"""What a run shows: failures, skips, leaks, the table of kernels."""

@@ -1,4 +1,4 @@
-"""What `bpfmaps doctor` tells, in one line, from what can be seen without trying: for each run's header."""
+"""What this machine lacks, in one line, from what can be seen without trying: for the header of a run."""
 
 from __future__ import annotations
 

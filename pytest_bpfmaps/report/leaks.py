@@ -1,4 +1,4 @@
-"""What outlives its test is an error of that test's teardown."""
+"""Objects that outlive their test are an error of its teardown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A BPF test that leaves its process in another root folder, chroot(2), fails, and the process is put back.
+"""A BPF test that leaves its process in another root folder, chroot(2), fails. The process is put back.
 
 There neither pytest nor the tests that follow would find their files, nor /proc.
 """

@@ -1,4 +1,4 @@
-"""Which tests did not run, and for want of what; ``--bpf-strict`` makes failures of it."""
+"""Which tests did not run, and for want of which feature; ``--bpf-strict`` makes failures of them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What makes the kernel do the thing: network namespaces and packets, cgroups, processes."""
+"""Makes events happen: network namespaces and packets, cgroups, processes."""

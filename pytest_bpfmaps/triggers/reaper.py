@@ -1,4 +1,4 @@
-"""Takes down what a killed run leaves: a shell that waits for this process to end.
+"""Removes what a killed run has left: a shell that waits for this process to end.
 
 It holds the other end of a pipe, which the kernel closes with the process however that ends. A namespace goes
 with the descriptors that hold it; its name in /run/netns, processes inside, and control groups would stay.

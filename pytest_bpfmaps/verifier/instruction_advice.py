@@ -1,4 +1,4 @@
-"""What the rejected instruction and the registers say beyond the verifier's complaint."""
+"""Explains a rejection by the rejected instruction and the registers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Complaints that have numbers and names in them: advice that tells these."""
+"""Explains complaints that have numbers and names in them."""
 
 from __future__ import annotations
 

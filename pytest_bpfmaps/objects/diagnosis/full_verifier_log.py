@@ -1,4 +1,4 @@
-"""A rejected program's whole log: the object is opened again, and only that program is loaded."""
+"""Gets the full log of a rejected program: the object is opened again, and only that program is loaded."""
 
 from __future__ import annotations
 

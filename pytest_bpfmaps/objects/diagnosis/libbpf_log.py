@@ -1,4 +1,4 @@
-"""What libbpf's own log says of a load that failed before, or without, the verifier."""
+"""Explains libbpf's log of a load that failed before the verifier, or without it."""
 
 from __future__ import annotations
 

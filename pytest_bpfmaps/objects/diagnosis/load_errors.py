@@ -1,4 +1,4 @@
-"""Why libbpf or the kernel refused an object: from error numbers and libbpf's log to a message."""
+"""Explains a refused load: makes a message of error numbers, libbpf's log and the verifier's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CO-RE relocations that failed: which field, and what this kernel has in its place."""
+"""Explains CO-RE relocations that failed: which field, and what this kernel has instead."""
 
 from __future__ import annotations
 

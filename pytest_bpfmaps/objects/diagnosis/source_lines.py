@@ -1,4 +1,4 @@
-"""Lines of the C source that say what the kernel refused, where the kernel itself tells no line."""
+"""Finds the C line that was refused, where the kernel does not tell it."""
 
 from __future__ import annotations
 

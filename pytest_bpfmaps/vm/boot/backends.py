@@ -1,4 +1,4 @@
-"""The ways to start a guest: modules with ``check(arch)`` and ``start(kernel, shape) -> Machine``."""
+"""The ways to start a guest: modules with ``check(arch)`` and ``start(kernel, config) -> Machine``."""
 
 from __future__ import annotations
 

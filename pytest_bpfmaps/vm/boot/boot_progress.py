@@ -1,4 +1,4 @@
-"""Notices a guest that boots and makes no progress, and keeps what a person needs to look into it."""
+"""Notices a guest that makes no progress while it boots, and keeps what a person needs to look into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each request of a guest is answered in time, if only with an error that says where the host hangs."""
+"""Answers each request of a guest in time; the answer may be an error that says where the host hangs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first line that execnet sends to what it takes for a Python interpreter, and bytes after it."""
+"""Reads the first line that execnet sends to a Python interpreter, and the bytes after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What execnet takes for a Python interpreter: it starts a guest and is the wire to the worker in it.
+"""The process that execnet takes for a Python interpreter: it starts a guest, and is the wire to its worker.
 
     python -m pytest_bpfmaps.vm.gateway KERNEL [options] -u -c BOOTSTRAP
 

@@ -1,4 +1,4 @@
-"""Why a guest ended: what its console says about it."""
+"""Explains why a guest ended, from its console."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a guest's tasks stand when a test takes too long: asked of its first process, else of its kernel."""
+"""Finds where a guest's tasks stand when a test takes too long."""
 
 from __future__ import annotations
 

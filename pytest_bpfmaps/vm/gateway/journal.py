@@ -1,4 +1,4 @@
-"""What gateways have to tell the pytest process that started them, beside execnet's bytes.
+"""A file in which gateways tell pytest what happened to their guests.
 
 A file in memory, reached through ``/proc``: it is gone with the pytest process, however that ends.
 """

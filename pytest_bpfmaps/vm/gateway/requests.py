@@ -1,4 +1,4 @@
-"""What a guest asks of its host: to compile, to link, and what a file looks like here.
+"""Does what a guest asks of its host: compiles, links, and tells the digest of a file.
 
 A guest is not trusted. Clang gets options from a list, and a request names files that are files: reading a
 device or a pipe may never end, and may do something.

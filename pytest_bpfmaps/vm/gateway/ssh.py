@@ -1,4 +1,4 @@
-"""Guests on other machines, ``--tx ssh=MACHINE//bpfmaps=KERNELS``: a gateway runs there; here is its wire.
+"""Guests on other machines, ``--tx ssh=MACHINE//bpfmaps=KERNELS``: the wire to a gateway there.
 
     python -m pytest_bpfmaps.vm.gateway.ssh JOURNAL COMMAND
 

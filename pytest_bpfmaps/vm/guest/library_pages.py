@@ -1,4 +1,4 @@
-"""The code and the constants of libraries in a guest whose state is saved come from the host's files."""
+"""Maps the code and the constants of libraries from the host's files, in a guest from a saved state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ libc_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, cty
 
 
 class MappedPart(NamedTuple):
-    """A part of a file in this process's memory, as proc_pid_smaps(5) has it; `own`: kilobytes not its."""
+    """A part of a file in this process's memory, as proc_pid_smaps(5) has it.
+
+    `own`: kilobytes that this process has changed (``Anonymous:``).
+    """
 
     path: str
     start: int

@@ -1,4 +1,4 @@
-"""What a worker looks up and compiles at each start, remembered in the process whose state is saved.
+"""Remembers what a worker looks up and compiles at each start, before its state is saved.
 
 The files that the answers come from are in the state's manifest: where one changes, the state is made again.
 """

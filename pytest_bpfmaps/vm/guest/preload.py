@@ -1,4 +1,4 @@
-"""What a pytest worker does before its first test, done ahead.
+"""Does ahead what a pytest worker does before its first test.
 
 On the host, to see which modules and files that takes; in a guest, to have it behind when its state is saved.
 """

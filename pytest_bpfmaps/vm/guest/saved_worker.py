@@ -1,4 +1,4 @@
-"""The worker of a guest whose state is saved: gets ready, stops, goes on in each restored copy.
+"""The worker of a guest from a saved state: it gets ready, stops, and goes on in each restored copy.
 
 It runs in the initramfs, where every file of Python's has the host's path. What a worker does before its
 first test is done (`preload.py`); then it says so and waits. The host saves the machine while it waits. In

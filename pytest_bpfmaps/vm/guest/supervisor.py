@@ -1,4 +1,4 @@
-"""The guest's first process while a worker runs: wait for its end, say on demand where all tasks stand.
+"""The guest's first process: it waits for the worker's end, and says on demand where all tasks stand.
 
 It needs nothing of the test's process for that, nor of the host's files: they may be what hangs.
 
@@ -62,7 +62,8 @@ def watch(port: int, worker: int, python: int) -> None:
     ended, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(99))  # whoever spins
+    # Real-time priority: it answers even while a process of a test spins.
+    os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(99))
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     poll.register(port, select.POLLIN)

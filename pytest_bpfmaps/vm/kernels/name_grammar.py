@@ -1,4 +1,4 @@
-"""What names and versions may look like that come from a file, a package or a registry.
+"""The grammar of names and versions that come from a file, a package or a registry.
 
 They become arguments of other programs, file names, and text on a terminal. What does not fit its grammar is
 refused before any of that: a package called ``-o=Dir::Bin::dpkg`` would be an option of apt's.

@@ -1,4 +1,4 @@
-"""Whose types ``vmlinux.h`` has: one header for all kernels of a run, as production compiles once."""
+"""Chooses the kernel whose types ``vmlinux.h`` has: one header for all kernels of a run."""
 
 from __future__ import annotations
 

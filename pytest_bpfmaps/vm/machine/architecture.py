@@ -1,4 +1,4 @@
-"""What guests need that differs by architecture: the one place for names of QEMU's and the kernel's."""
+"""What differs between architectures: names of QEMU's and of the kernel's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What QEMU's ``-cpu host`` is on this machine: a saved state needs the same again.
+"""The processor that QEMU's ``-cpu host`` gives: a saved state needs the same one again.
 
 Asked of KVM, as QEMU does: the processor's features as far as this machine's kernel hands them on, KVM's own
 (kvmclock and others), microcode. The guest's clock counts by the processor's, whose frequency belongs to it.

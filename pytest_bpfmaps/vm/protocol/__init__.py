@@ -1,1 +1,1 @@
-"""What a guest and its gateway say to each other."""
+"""The protocol between a guest and its gateway."""

@@ -1,4 +1,4 @@
-"""What the worker in a guest does, and how long that may take: one deadline at a time, whatever it does.
+"""The steps of a worker in a guest, and how long each may take.
 
 The worker says what it begins (`rpc.Host.tell`); the gateway counts. What waits for pytest's orders has no
 limit, for it is not the guest that others wait for; there the gateway asks for a sign of life.
