@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -16,9 +17,11 @@ from pytest_bpfmaps.cache import sparse_files, staging
 from pytest_bpfmaps.cli import main
 from pytest_bpfmaps.elf.reader import loaded_size, loader, open_elf
 from pytest_bpfmaps.errors import VmError
-from pytest_bpfmaps.vm.boot import initramfs, saved_states
+from pytest_bpfmaps.paths import PACKAGE
+from pytest_bpfmaps.vm.boot import initramfs, saved_states, warm
 from pytest_bpfmaps.vm.boot.cpio import Cpio
 from pytest_bpfmaps.vm.boot.saved_states import SavedState
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
 
 PAGE = 4096
 
@@ -36,6 +39,15 @@ def make(name: str, *files: Path) -> SavedState:
     state.devices.write_bytes(b"devices")
     state.write_manifest("6.1", "6.1.0", map(str, files))
     return state
+
+
+def test_a_state_hangs_on_every_module_that_makes_or_serves_it(tmp_path: Path) -> None:
+    kernel = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", platform.machine())
+    parts = {*warm._parts(kernel)}
+    for room in ("boot", "gateway", "guest", "kernels", "machine", "protocol"):
+        modules = {*(PACKAGE / "vm" / room).glob("*.py")}
+        assert len(modules) > 1
+        assert modules <= parts, f"a change in vm/{room} leaves saved states as they are"
 
 
 def test_a_state_is_current_until_a_file_changes(tmp_path: Path) -> None:
