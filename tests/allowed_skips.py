@@ -22,7 +22,7 @@ def allowed() -> list[re.Pattern[str]]:
     lines = [line for line in LIST.read_text().splitlines() if line and not line.startswith("#")]
     parts = [re.split(r"\s{2,}# ", line, maxsplit=1) for line in lines]
     assert all(len(part) == 2 for part in parts), f"a line of {LIST.name} has no reason"
-    return [re.compile(part[0]) for part in parts]
+    return [re.compile(part[0], re.DOTALL) for part in parts]  # a reason may have several lines
 
 
 def pytest_configure(config: pytest.Config) -> None:

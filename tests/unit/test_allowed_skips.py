@@ -9,7 +9,7 @@ import pytest
 TESTS = """
 import pytest
 
-def test_of_another_kernel(): pytest.skip("this kernel has no arenas: try --bpf-kernel=7.2")
+def test_of_another_kernel(): pytest.skip("this kernel has no arenas\\n  -> try --bpf-kernel=7.2")
 def test_of_a_package(): pytest.skip("no gcc: apt-get install gcc")
 """
 
