@@ -398,13 +398,3 @@ class TestSockets:
         """)
         with pytest.raises(AttachError, match=r"(?s)map=.*numbers.*type sockmap or sockhash"):
             loaded.programs.message.attach(map=loaded.maps.numbers)
-
-
-def test_an_object_without_targets_says_how_each_program_is_attached(load_code):
-    programs = """
-    SEC("xdp") int drop(struct xdp_md *ctx) { return XDP_DROP; }
-    SEC("cgroup_skb/egress") int pass(struct __sk_buff *skb) { return 1; }
-    """
-    fix = r'programs\.drop\.attach\(interface="veth0"\), obj\.programs\.pass\.attach\(cgroup=bpf_cgroup\)'
-    with pytest.raises(AttachError, match=rf"(?s)no section of it names a target.*{fix}"):
-        load_code(programs).attach()

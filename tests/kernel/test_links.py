@@ -127,3 +127,13 @@ def test_links_go_with_their_object(load_code):
     for link in links:
         with pytest.raises(AttachError, match="it is detached already"):
             _ = link.info
+
+
+def test_an_object_without_targets_says_how_each_program_is_attached(load_code):
+    programs = """
+    SEC("xdp") int drop(struct xdp_md *ctx) { return XDP_DROP; }
+    SEC("cgroup_skb/egress") int pass(struct __sk_buff *skb) { return 1; }
+    """
+    fix = r'programs\.drop\.attach\(interface="veth0"\), obj\.programs\.pass\.attach\(cgroup=bpf_cgroup\)'
+    with pytest.raises(AttachError, match=rf"(?s)no section of it names a target.*{fix}"):
+        load_code(programs).attach()

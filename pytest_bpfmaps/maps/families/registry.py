@@ -11,7 +11,7 @@ from pytest_bpfmaps.kernel.btf import load_codecs
 from pytest_bpfmaps.libbpf import check, ffi, lib
 from pytest_bpfmaps.maps.base import Map, info_of
 from pytest_bpfmaps.maps.classes import BY_ID, make_map, open_map_id
-from pytest_bpfmaps.maps.families import (
+from pytest_bpfmaps.maps.families import (  # noqa: F401 - importing a family registers its classes
     arena,
     array,
     bloom,
@@ -29,26 +29,6 @@ from pytest_bpfmaps.maps.families import (
     struct_ops,
     user_ringbuf,
 )
-
-FAMILIES = (
-    arena,
-    array,
-    bloom,
-    cgroup,
-    devices,
-    hash,
-    lpm_trie,
-    map_of_maps,
-    percpu,
-    prog_array,
-    queue,
-    sockets,
-    stack_trace,
-    local_storage,
-    struct_ops,
-    user_ringbuf,
-)
-"""The modules whose classes serve types of maps; those of buffers are in `pytest_bpfmaps.events`."""
 
 
 def map_by_id(map_id: int) -> Map:
