@@ -22,7 +22,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CANNOT = 77
 """The exit status that says: not on this machine (automake's, for a skip)."""
 KEPT = {*jobs.COMMANDS, "tests"}
-"""The commands whose outcomes are kept for the table; others are trials."""
+"""The commands whose outcomes are kept for the table. Others are trials.
+
+A run in a root that was used before, or with files that are not committed, is a trial too.
+"""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -70,7 +73,7 @@ def main(arguments: list[str]) -> int:
         roots.check_machine()
         for result in run_all(options):
             done.append(result)
-            if result.outcomes.keys() <= KEPT:
+            if result.outcomes.keys() <= KEPT and not (options.reuse or options.worktree):
                 results.save(stored, result)
     except suites.CannotMakeRootsError as error:
         print(f"ci/hosts: cannot make roots: {error}", file=sys.stderr)
