@@ -20,6 +20,7 @@ from pytest_bpfmaps.maps.create import CType, create_map
 from pytest_bpfmaps.maps.families.registry import maps_by_name
 from pytest_bpfmaps.maps.pins import Pins
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
+from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.program_output import Output
 
 Source = str | PathLike[str]
@@ -36,7 +37,8 @@ class Bpf:
     """Compiles and loads BPF programs; `close` takes down all that came from it, last to first.
 
     `folders` are searched for sources, in order; `compiler` turns them into objects. With
-    `portable`, what libbpf would refuse is a `PortabilityError` and no warning.
+    `portable`, what libbpf would refuse is a `PortabilityError` and no warning. `observer` is told of every
+    object that is loaded.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Bpf:
         folders: Sequence[Path] = (),
         *,
         portable: bool = False,
+        observer: Observer[OpenedObject, LoadedObject] | None = None,
     ) -> None:
         self._compiler = compiler
+        self._observer = observer
         self._portable = portable
         self._folders = list(folders)
         self._stack = contextlib.ExitStack()
@@ -106,7 +110,13 @@ class Bpf:
         root = None if pin_root is None else str(pin_root)
         types = None if btf is None else self._beside(btf)
         opened = OpenedObject(
-            path, name=name, btf=types, pins=self._pins, pin_root=root, portable=self._portable
+            path,
+            name=name,
+            btf=types,
+            pins=self._pins,
+            pin_root=root,
+            portable=self._portable,
+            observer=self._observer,
         )
         self._keep(opened)
         self._output.listen(opened)

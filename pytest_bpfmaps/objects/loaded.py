@@ -21,6 +21,7 @@ from pytest_bpfmaps.maps.declared_types import DeclaredTypes, declared_types
 from pytest_bpfmaps.objects.collection import Named, all_of
 from pytest_bpfmaps.objects.linked_sources import Sources
 from pytest_bpfmaps.objects.object_file import created_map, split_maps
+from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
 from pytest_bpfmaps.programs.program import Program
 
@@ -62,6 +63,12 @@ class LoadedObject:
         maps = all_of(self.maps)
         self._descriptors = (*(m.fd for m in maps), *(p.fd for p in programs))
         note(f"object {name}", self._descriptors)
+        self._observer: Observer[Any, LoadedObject] | None = None
+
+    def _tell(self, observer: Observer[Any, LoadedObject]) -> None:
+        """Has `observer` know that this is the object that is used, and when that ends."""
+        self._observer = observer
+        observer.loaded(self)
 
     def attach(self) -> Links:
         """Attaches every program whose section names its target, and struct_ops maps.
@@ -129,6 +136,8 @@ class LoadedObject:
             return
         try:
             close_all(self._links)
+            if self._observer is not None:
+                self._observer.closing(self)
         finally:
             forget(*self._descriptors)
             enter(self.globals, "closed")

@@ -28,6 +28,7 @@ from pytest_bpfmaps.objects.linked_sources import Sources
 from pytest_bpfmaps.objects.loaded import LoadedObject
 from pytest_bpfmaps.objects.map_spec import MapSpec
 from pytest_bpfmaps.objects.object_file import open_again, open_object, split_maps
+from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.pinning import PinnedMaps
 from pytest_bpfmaps.objects.repairs import mended, unknown_members
 from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
@@ -41,9 +42,9 @@ class OpenedObject:
     `path` is the file, `name` what messages call it. Maps that the object wants pinned by name get their pins
     in the folder `pin_root`, or else in that of `pins`, which also remembers the pins that the load makes.
     `btf` is a file with the types that relocations (CO-RE) are made for, in place of the running kernel's:
-    raw BTF, or an ELF file with a section ``.BTF``. Raises `LoadError` for a file that is no BPF object. What
-    libbpf would refuse, and is mended here, is a `PortabilityWarning`, or with `portable` a
-    `PortabilityError`.
+    raw BTF, or an ELF file with a section ``.BTF``. `observer` is told of the load. Raises `LoadError` for a
+    file that is no BPF object. What libbpf would refuse, and is mended here, is a `PortabilityWarning`, or
+    with `portable` a `PortabilityError`.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class OpenedObject:
         pin_root: str | None = None,
         portable: bool = False,
         btf: Path | None = None,
+        observer: Observer[OpenedObject, LoadedObject] | None = None,
     ) -> None:
         self.path = path
         self.btf = btf
+        self._observer = observer
         self.name = name or path.name
         self._file = file = open_object(path, self.name, btf)
         user, internal = split_maps(walk(lib.bpf_object__next_map, file.handle))
@@ -136,8 +139,14 @@ class OpenedObject:
             raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
         if not len(self.programs) and (refused := explain_no_program(self.attempt)):
             raise refused
+        swap = None if self._observer is None else self._observer.before_load(self)
         with arenas_of(m._handle for m in self.maps):
-            return self._load()
+            loaded = self._load()
+        if swap is not None:
+            loaded = swap(loaded)
+        if self._observer is not None:
+            loaded._tell(self._observer)
+        return loaded
 
     def _load(self) -> LoadedObject:
         logs = stats_buffers({p.name: p._handle for p in self.programs})

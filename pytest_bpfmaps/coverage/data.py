@@ -1,0 +1,232 @@
+"""What was counted: by kernel, by test, by source file. Engines fill it, reports read it.
+
+A `Coverage` is sums: adding two gives what one run of both would have counted. So it does not matter in which
+order tests, workers, kernels and runs are put together. It is plain values as JSON too, to travel from a
+guest to the host and to be kept for the next run.
+
+The counts of a file are by key, and a count of 0 says: this is code, and it did not run. What is no key is no
+code: a line that the compiler removed is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Self, TypeVar
+
+FORMAT = 1  # of the plain values; what has another number is refused
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Branch(NamedTuple):
+    """One way out of a condition.
+
+    `condition` tells the conditions of a line apart: its columns, ``"9-14"``, where the engine knows them,
+    else a number. `outcome` is ``"true"`` or ``"false"``, or the place that it leads to.
+    """
+
+    line: int
+    condition: str
+    outcome: str
+
+
+class Function(NamedTuple):
+    """A function, by the line that it begins in, counted from 1."""
+
+    name: str
+    line: int
+
+
+class Region(NamedTuple):
+    """A part of the source, from one place to another; lines and columns are counted from 1."""
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+
+class Decision(NamedTuple):
+    """A condition of a decision (MC/DC); its count is of runs in which it alone was seen to decide."""
+
+    line: int
+    decision: str
+    condition: int
+
+
+class Measured(NamedTuple):
+    """A program that was loaded: by which engine it is measured, or why by none (`engine` is empty then)."""
+
+    object: str
+    program: str
+    engine: str
+    reason: str = ""
+
+
+@dataclass
+class FileCoverage:
+    """The counts of one source file on one kernel.
+
+    `alive` and `dead` are lines that depend on the kernel (``bpf_core_field_exists``): in how many loads the
+    line could be reached, and in how many not. `sources` are digests of the file's text as it was compiled,
+    with the number of objects.
+    """
+
+    lines: dict[int, int] = field(default_factory=dict)
+    branches: dict[Branch, int] = field(default_factory=dict)
+    functions: dict[Function, int] = field(default_factory=dict)
+    regions: dict[Region, int] = field(default_factory=dict)
+    decisions: dict[Decision, int] = field(default_factory=dict)
+    alive: dict[int, int] = field(default_factory=dict)
+    dead: dict[int, int] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: FileCoverage) -> None:
+        """Adds the counts of another."""
+        for each in fields(self):
+            _add(getattr(self, each.name), getattr(other, each.name))
+
+    def unreachable(self) -> set[int]:
+        """The lines that could be reached in no load."""
+        return {line for line, loads in self.dead.items() if loads and not self.alive.get(line)}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Lists of keys and counts: ``{"lines": [[12, 3]], "branches": [[12, "9-14", "true", 1]], …}``."""
+        plain: dict[str, list[list[Any]]] = {}
+        for each in fields(self):
+            counts: dict[Any, int] = getattr(self, each.name)
+            if counts:
+                plain[each.name] = [[*_parts(key), count] for key, count in sorted(counts.items())]
+        return plain
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The reverse of `to_plain`. Raises `ValueError` or `TypeError` for what is none."""
+        made = cls()
+        for name, rows in plain.items():
+            kind, counts = _KINDS.get(name), getattr(made, name)
+            for *parts, count in rows:
+                key = kind(*parts) if kind else parts[0]
+                counts[key] = counts.get(key, 0) + _count(count)
+        return made
+
+
+_KINDS: dict[str, Any] = {"branches": Branch, "functions": Function, "regions": Region, "decisions": Decision}
+
+Lines = dict[str, dict[int, int]]
+"""By path: the lines that ran, and how often."""
+
+
+@dataclass
+class KernelCoverage:
+    """What was counted on one kernel.
+
+    `files` are by absolute path. `contexts` are by the test's id, without its kernel: only lines that ran.
+    `programs` count the loads.
+    """
+
+    files: dict[str, FileCoverage] = field(default_factory=dict)
+    contexts: dict[str, Lines] = field(default_factory=dict)
+    programs: dict[Measured, int] = field(default_factory=dict)
+
+    def add(self, other: KernelCoverage) -> None:
+        """Adds the counts of another."""
+        for path, file in other.files.items():
+            self.file(path).add(file)
+        for test, lines in other.contexts.items():
+            mine = self.contexts.setdefault(test, {})
+            for path, counts in lines.items():
+                _add(mine.setdefault(path, {}), counts)
+        _add(self.programs, other.programs)
+
+    def file(self, path: str) -> FileCoverage:
+        """The counts of a file; they are made where there are none yet."""
+        return self.files.setdefault(path, FileCoverage())
+
+    def not_measured(self) -> Iterator[Measured]:
+        """The programs that no engine measured in any load here."""
+        done = {(each.object, each.program) for each in self.programs if each.engine}
+        return (p for p in self.programs if not p.engine and (p.object, p.program) not in done)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values, see `Coverage.to_plain`."""
+        return {
+            "files": {path: file.to_plain() for path, file in sorted(self.files.items())},
+            "contexts": {
+                test: {path: [list(one) for one in sorted(lines.items())] for path, lines in ran.items()}
+                for test, ran in sorted(self.contexts.items())
+            },
+            "programs": [[*program, loads] for program, loads in sorted(self.programs.items())],
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The reverse of `to_plain`. Raises `ValueError` or `TypeError` for what is none."""
+        made = cls()
+        for path, file in plain.get("files", {}).items():
+            made.files[path] = FileCoverage.from_plain(file)
+        for test, ran in plain.get("contexts", {}).items():
+            made.contexts[test] = {
+                path: {int(line): _count(count) for line, count in lines} for path, lines in ran.items()
+            }
+        for *program, loads in plain.get("programs", ()):
+            made.programs[Measured(*program)] = _count(loads)
+        return made
+
+
+@dataclass
+class Coverage:
+    """Everything that was counted, by the kernel's name (``host``, ``6.1``)."""
+
+    kernels: dict[str, KernelCoverage] = field(default_factory=dict)
+
+    def kernel(self, name: str) -> KernelCoverage:
+        """The counts of a kernel; they are made where there are none yet."""
+        return self.kernels.setdefault(name, KernelCoverage())
+
+    def add(self, other: Coverage) -> None:
+        """Adds the counts of another: of another worker, kernel, or run."""
+        for name, kernel in other.kernels.items():
+            self.kernel(name).add(kernel)
+
+    def paths(self) -> list[str]:
+        """The files of all kernels, sorted."""
+        return sorted({path for kernel in self.kernels.values() for path in kernel.files})
+
+    def merged(self, path: str, kernels: Iterable[str] | None = None) -> FileCoverage:
+        """The sum of a file's counts over the named kernels (default: all)."""
+        total = FileCoverage()
+        for name in self.kernels if kernels is None else kernels:
+            if name in self.kernels and path in self.kernels[name].files:
+                total.add(self.kernels[name].files[path])
+        return total
+
+    def to_plain(self) -> dict[str, Any]:
+        """Values that JSON and execnet carry. Paths, lines and counts as they are; keys are lists."""
+        kernels = {name: kernel.to_plain() for name, kernel in sorted(self.kernels.items())}
+        return {"format": FORMAT, "kernels": kernels}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The reverse of `to_plain`. Raises `ValueError` or `TypeError` for what is none."""
+        if not isinstance(plain, Mapping) or plain.get("format") != FORMAT:
+            raise ValueError(f"it is no coverage data of format {FORMAT}")
+        kernels = plain["kernels"].items()
+        return cls({name: KernelCoverage.from_plain(kernel) for name, kernel in kernels})
+
+
+def _add(mine: dict[Key, int], more: Mapping[Key, int]) -> None:
+    """Unlike `Counter`, a key whose count is 0 stays."""
+    for key, count in more.items():
+        mine[key] = mine.get(key, 0) + count
+
+
+def _parts(key: Any) -> tuple[Any, ...]:
+    return tuple(key) if isinstance(key, tuple) else (key,)
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value

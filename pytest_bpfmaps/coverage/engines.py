@@ -1,0 +1,77 @@
+"""The engines that count, and what each has to do; `ENGINES` is where one is registered.
+
+An engine has two halves. Its `Recorder` works in the process that runs the tests, in a guest too, and gives
+plain values. `Engine.resolve` makes lines of source of them, in the process that reports: only there are
+clang's tools, and QEMU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from pytest_bpfmaps.coverage.data import Coverage
+from pytest_bpfmaps.objects import LoadedObject, OpenedObject
+
+ENGINES: dict[str, str] = {}
+"""By name: the module that has the engine, as ``engine()``. ``auto`` tries them in this order."""
+
+Plain = Mapping[str, Any]
+"""What JSON and execnet carry."""
+
+Swap = Callable[[LoadedObject], LoadedObject]
+"""Gets the object as it was loaded, and gives the one that tests use: the same, or one that counts."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an engine counted on one kernel, during one test (empty: not asked for, or during none)."""
+
+    engine: str
+    kernel: str
+    test: str
+    counted: Plain
+
+    def to_plain(self) -> dict[str, Any]:
+        """As it travels."""
+        return dict(vars(self))
+
+
+class Recorder(Protocol):
+    """An engine, where tests run. Nothing of it may raise for what it can't measure: a program says why."""
+
+    def before_load(self, opened: OpenedObject) -> Swap | None:
+        """An object is configured, and about to be loaded. None: it is used as it is."""
+        ...
+
+    def loaded(self, loaded: LoadedObject, programs: Sequence[str]) -> dict[str, str]:
+        """These programs are to be measured. Returns those that can't be, with the reason."""
+        ...
+
+    def closing(self, loaded: LoadedObject) -> None:
+        """An object is about to be closed: the last time to read its counts."""
+        ...
+
+    def take(self) -> list[Plain]:
+        """What was counted since the last call, also by objects that are still loaded."""
+        ...
+
+
+class Engine(Protocol):
+    """An engine, in the process that reports."""
+
+    def recorder(self) -> Recorder | str:
+        """Its other half, for this process; or, in a sentence, why there can be none here."""
+        ...
+
+    def resolve(self, records: Sequence[Record]) -> Coverage:
+        """What was counted, by lines of source. What can't be resolved is a warning of `warnings`."""
+        ...
+
+
+def engine(name: str) -> Engine:
+    """The engine of that name. Raises `KeyError` when there is none."""
+    made: Engine = import_module(ENGINES[name]).engine()
+    return made

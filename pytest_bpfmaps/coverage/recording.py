@@ -1,0 +1,79 @@
+"""Has the engines measure the objects of a process, and collects what they count."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from pytest_bpfmaps.coverage.data import Measured
+from pytest_bpfmaps.coverage.engines import ENGINES, Record, Recorder, Swap, engine
+from pytest_bpfmaps.objects import LoadedObject, OpenedObject
+
+AUTO = "auto"
+
+
+class Recording:
+    """The engines of this process: those that `wanted` names, of which the first that can measures a program.
+
+    An `Observer` of objects. `kernel` is the name of the kernel that tests run on here.
+    """
+
+    def __init__(self, wanted: str = AUTO, kernel: str = "host") -> None:
+        self.kernel = kernel
+        self._recorders: dict[str, Recorder] = {}
+        self._absent: dict[str, str] = {}  # engines that can't work here, and why
+        self._programs: Counter[Measured] = Counter()
+        for name in ENGINES if wanted == AUTO else (wanted,):
+            made = engine(name).recorder()
+            if isinstance(made, str):
+                self._absent[name] = made
+            else:
+                self._recorders[name] = made
+
+    def before_load(self, opened: OpenedObject) -> Swap | None:
+        """Lets an engine put another object in place of one that is about to be loaded."""
+        for recorder in self._recorders.values():
+            if swap := recorder.before_load(opened):
+                return swap
+        return None
+
+    def loaded(self, loaded: LoadedObject) -> None:
+        """Decides for each program which engine measures it."""
+        reasons = dict.fromkeys((program.name for program in loaded.programs), "")
+        for name, recorder in self._recorders.items():
+            refused = recorder.loaded(loaded, list(reasons)) if reasons else {}
+            self._count(loaded, name, {each: "" for each in reasons if each not in refused})
+            reasons = {
+                each: _both(before, refused[each]) for each, before in reasons.items() if each in refused
+            }
+        absent = "; ".join(f"{name}: {why}" for name, why in self._absent.items())
+        self._count(loaded, "", {each: _both(why, absent) for each, why in reasons.items()})
+
+    def _count(self, loaded: LoadedObject, name: str, programs: Mapping[str, str]) -> None:
+        self._programs.update(Measured(loaded.name, each, name, why) for each, why in programs.items())
+
+    def closing(self, loaded: LoadedObject) -> None:
+        """Tells the engines that an object is about to be closed."""
+        for recorder in self._recorders.values():
+            recorder.closing(loaded)
+
+    def take(self, test: str = "") -> dict[str, Any]:
+        """What was counted since the last call, as plain values; nothing where nothing was.
+
+        `test` is the id of the test that ran meanwhile, where that is to be known.
+        """
+        records = [
+            Record(name, self.kernel, test, counted).to_plain()
+            for name, recorder in self._recorders.items()
+            for counted in recorder.take()
+        ]
+        programs = [[*program, loads] for program, loads in self._programs.items()]
+        self._programs.clear()
+        if not records and not programs:
+            return {}
+        return {"kernel": self.kernel, "records": records, "programs": programs}
+
+
+def _both(first: str, second: str) -> str:
+    return "; ".join(filter(None, (first, second)))
