@@ -39,7 +39,7 @@ def without(codec: StructCodec, reasons: Mapping[str, tuple[str, str]], on: str)
         replace(f, codec=AbsentCodec(f.codec, f.name, on, *reasons[f.name])) if f.name in reasons else f
         for f in codec.fields
     ]
-    return StructCodec(codec.name, codec.size, fields, codec._hidden)
+    return StructCodec(codec.name, codec.size, fields, codec.hidden)
 
 
 def shortened(codec: Codec, size: int, padding: int = 0) -> Codec:
@@ -70,7 +70,7 @@ def _cut_struct(codec: StructCodec, on: str, size: int, padding: int) -> StructC
     if len(last) == 1 and end <= size and _is_array(last[0]):
         padding = 0
     fields = [_cut_field(codec, f, on, size, padding, trailing=f in last) for f in codec.fields]
-    return StructCodec(codec.name, size, fields, codec._hidden)
+    return StructCodec(codec.name, size, fields, codec.hidden)
 
 
 def _is_array(field: Field) -> bool:

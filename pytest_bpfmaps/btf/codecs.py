@@ -24,12 +24,23 @@ _POINTER_SIZE = 8  # BPF's, whatever the host's
 
 
 class Codecs:
-    """Codecs for the types of one BTF, each made once."""
+    """Codecs for the types of one BTF, each made once.
 
-    def __init__(self, btf: Btf, more: Callable[[], Codecs | None] = lambda: None) -> None:
+    `more` gives the codecs of a BTF with structs that this one lacks. `prefer` gives the struct of a name
+    where another than the first of that name is meant.
+    """
+
+    def __init__(
+        self,
+        btf: Btf,
+        more: Callable[[], Codecs | None] = lambda: None,
+        *,
+        prefer: Callable[[str], StructCodec | None] = lambda name: None,
+    ) -> None:
         self.btf = btf
         self._made: dict[int, Codec] = {}
         self._more = more
+        self._prefer = prefer
 
     def with_more(self, more: Callable[[], Codecs | None]) -> Codecs:
         """The same, with the structs that this BTF lacks from what `more` gives when one is missed."""
@@ -37,6 +48,12 @@ class Codecs:
         if not self.btf.has_truncated_enums:  # their names are another object's own
             extended._made = self._made
         return extended
+
+    def preferring(self, prefer: Callable[[str], StructCodec | None]) -> Codecs:
+        """The same, but for the structs that `prefer` gives for a name."""
+        preferring = Codecs(self.btf, self._more, prefer=prefer)
+        preferring._made = self._made
+        return preferring
 
     def get(self, type_id: int) -> Codec:
         """The codec for a type id. Raises `UnsupportedError` for a type that holds no data."""
@@ -52,20 +69,21 @@ class Codecs:
         """
         name = name.removeprefix("struct ").removeprefix("union ")
         more = None
-        found = self._find_struct(name)
+        found = self._prefer(name) or self.find_struct(name)
         if found is None:
             more = self._more()
-            found = more._find_struct(name) if more else None
+            found = more.find_struct(name) if more else None
         if found is not None:
             return found
         raise NameLookupError(
             "no struct",
             on=f"{name!r} in the object",
             why="clang keeps the types of maps, global variables and local variables only",
-            fix=closest(name, {*self._struct_names(), *(more._struct_names() if more else ())}),
+            fix=closest(name, {*self.struct_names(), *(more.struct_names() if more else ())}),
         )
 
-    def _find_struct(self, name: str) -> StructCodec | None:
+    def find_struct(self, name: str) -> StructCodec | None:
+        """The first struct or union with that name, or typedef for one."""
         for found in self.btf:
             if found.name == name and found.kind in (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF):
                 codec = self.get(found.id)
@@ -73,7 +91,8 @@ class Codecs:
                     return codec
         return None
 
-    def _struct_names(self) -> list[str]:
+    def struct_names(self) -> list[str]:
+        """The names of all structs and unions, and of the typedefs for one."""
         kinds = (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF)
         structs = (t for t in self.btf if t.kind in kinds and t.name)
         return [t.name for t in structs if self.btf.resolve(t.id).kind in kinds]

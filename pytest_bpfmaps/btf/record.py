@@ -164,7 +164,7 @@ class StructCodec(Codec):
         self.name = name
         self.size = size
         self.fields = fields
-        self._hidden = hidden
+        self.hidden = hidden
         self.by_name = {f.name: f for f in fields}
         self.flexible = any(f.tail for f in fields)
         self._items = arrange(fields)
@@ -289,7 +289,7 @@ class StructCodec(Codec):
             write_members(out, slice(offset, offset + self.size), members, where, self.name)
 
     def _no_field(self, name: str, where: str) -> MapValueError:
-        kept = name in self._hidden
+        kept = name in self.hidden
         why = "there is no such field for user space, the kernel keeps it for itself: a lock, a timer, a kptr"
         return MapValueError(
             f"cannot store field {name!r}",

@@ -77,7 +77,7 @@ class BtfType:
     vlen: int
     kflag: bool
     size_or_type: int
-    _extra: int  # offset of the kind's own data
+    extra: int  # offset of the kind's own data
 
     @property
     def size(self) -> int:
@@ -91,18 +91,18 @@ class BtfType:
 
     def int_encoding(self) -> tuple[int, int, int]:
         """Of an INT: (encoding flags, offset in bits, size in bits)."""
-        (word,) = self.btf.unpack("=I", self._extra)
+        (word,) = self.btf.unpack("=I", self.extra)
         return (word >> 24) & 0x0F, (word >> 16) & 0xFF, word & 0xFF
 
     def array(self) -> tuple[int, int]:
         """Of an ARRAY: (type id of the elements, number of elements)."""
-        element, _index, count = self.btf.unpack("=III", self._extra)
+        element, _index, count = self.btf.unpack("=III", self.extra)
         return element, count
 
     def members(self) -> list[Member]:
         """Of a STRUCT or UNION."""
         made = []
-        for name, type_id, offset in self.btf.unpack_many("=III", self._extra, self.vlen):
+        for name, type_id, offset in self.btf.unpack_many("=III", self.extra, self.vlen):
             bits = (offset >> 24, offset & 0xFFFFFF) if self.kflag else (0, offset)
             made.append(Member(self.btf.string(name), type_id, bits[1], bits[0]))
         return made
@@ -110,11 +110,11 @@ class BtfType:
     def enumerators(self) -> list[tuple[str, int]]:
         """Of an ENUM or ENUM64, in order."""
         if self.kind is Kind.ENUM64:
-            values = self.btf.unpack_many("=III", self._extra, self.vlen)
+            values = self.btf.unpack_many("=III", self.extra, self.vlen)
             wide = [(name, high << 32 | low) for name, low, high in values]
             bits = 64
         else:
-            wide = [(name, value) for name, value in self.btf.unpack_many("=II", self._extra, self.vlen)]
+            wide = [(name, value) for name, value in self.btf.unpack_many("=II", self.extra, self.vlen)]
             bits = 32
         # compilers before clang 16 say nothing of the sign: -1 must not become 2**32-1 then
         signed = self.kflag or (
@@ -129,16 +129,16 @@ class BtfType:
 
     def component(self) -> int:
         """Of a DECL_TAG: the number of the member or argument that it is for; -1 for the whole."""
-        return self.btf.unpack("=i", self._extra)[0]
+        return self.btf.unpack("=i", self.extra)[0]
 
     def parameters(self) -> list[int]:
         """Of a FUNC_PROTO: the ids of its parameters' types."""
-        return [type_id for _, type_id in self.btf.unpack_many("=II", self._extra, self.vlen)]
+        return [type_id for _, type_id in self.btf.unpack_many("=II", self.extra, self.vlen)]
 
     def variables(self) -> list[Variable]:
         """Of a DATASEC."""
         made = []
-        for type_id, offset, size in self.btf.unpack_many("=III", self._extra, self.vlen):
+        for type_id, offset, size in self.btf.unpack_many("=III", self.extra, self.vlen):
             var = self.btf.type(type_id)
             made.append(Variable(var.name, var.size_or_type, offset, size))
         return made
@@ -156,6 +156,7 @@ class Btf:
         header_len, type_off, type_len, str_off, str_len = self._header()
         self._strings = header_len + str_off
         self._strings_end = self._strings + str_len
+        self.strings_size = str_len
         self._types_end = header_len + type_off + type_len
         self._offsets = self._index(header_len + type_off, type_len)
 
@@ -194,7 +195,7 @@ class Btf:
         return (self._raw[at:end] for at, end in pairwise(places))
 
     def strings(self) -> bytes:
-        """The string section."""
+        """The string section; shorter than `strings_size` where the bytes end before it does."""
         return self._raw[self._strings : self._strings_end]
 
     def string(self, offset: int) -> str:

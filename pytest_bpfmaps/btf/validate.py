@@ -35,8 +35,8 @@ _SIZES = {
 def check_soundness(raw: bytes) -> None:
     """Checks every reference in BTF. Raises `LoadError` that names the first bad one."""
     btf = Btf(raw)
-    strings = raw[btf._strings : btf._strings_end]
-    if btf._strings_end > len(raw) or strings[:1] != b"\0" or strings[-1:] != b"\0":
+    strings = btf.strings()
+    if len(strings) < btf.strings_size or strings[:1] != b"\0" or strings[-1:] != b"\0":
         raise _unsound("its strings lie outside of it, or are not ended")
     inside: dict[int, list[int]] = {}
     for each in btf:
@@ -49,7 +49,7 @@ def _check(btf: Btf, each: BtfType) -> None:
     if each.kind in _REFERENCE:
         _check_reference(btf, each)
     elif each.kind is Kind.ARRAY:
-        element, index, _count = btf.unpack("=III", each._extra)
+        element, index, _count = btf.unpack("=III", each.extra)
         _check_ids(btf, each, element, index)
     elif each.kind in _MEMBERS:
         _check_ids(btf, each, *(m.type_id for m in each.members()))
@@ -70,13 +70,13 @@ def _check_reference(btf: Btf, each: BtfType) -> None:
     if each.kind is Kind.FUNC and each.target.kind is not Kind.FUNC_PROTO:
         raise _unsound(f"function {each.id} has type {each.size_or_type}, which is no prototype")
     if each.kind is Kind.FUNC_PROTO:
-        for name, type_id in btf.unpack_many("=II", each._extra, each.vlen):
+        for name, type_id in btf.unpack_many("=II", each.extra, each.vlen):
             btf.string(name)
             _check_ids(btf, each, type_id)
 
 
 def _check_section(btf: Btf, each: BtfType) -> None:
-    for type_id, _offset, _size in btf.unpack_many("=III", each._extra, each.vlen):
+    for type_id, _offset, _size in btf.unpack_many("=III", each.extra, each.vlen):
         _check_ids(btf, each, type_id)
         if btf.type(type_id).kind not in (Kind.VAR, Kind.FUNC):
             raise _unsound(f"section {each.name!r} holds type {type_id}, which is no variable")

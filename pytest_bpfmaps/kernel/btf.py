@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-from pytest_bpfmaps.btf import Btf, Codecs, Kind
+from pytest_bpfmaps.btf import Btf, BtfType, Codecs, Kind
 from pytest_bpfmaps.errors import MapError
 from pytest_bpfmaps.libbpf import check_pointer, ffi, lib
 from pytest_bpfmaps.libbpf.syscalls import address
@@ -63,8 +63,8 @@ def struct_members(name: str) -> set[str] | None:
     except MapError:
         return None
     assert isinstance(btf, _KernelBtf)
-    type_id = lib.btf__find_by_name_kind(btf._handle, name.encode(), Kind.STRUCT)
-    return {m.name for m in btf.type(type_id).members()} if type_id > 0 else None
+    found = btf.struct(name)
+    return {m.name for m in found.members()} if found else None
 
 
 class _KernelBtf(Btf):
@@ -82,6 +82,11 @@ class _KernelBtf(Btf):
 
     def _index(self, start: int, length: int) -> Any:
         return _Offsets(self._handle)
+
+    def struct(self, name: str) -> BtfType | None:
+        """The struct of that name, which libbpf finds."""
+        type_id = lib.btf__find_by_name_kind(self._handle, name.encode(), Kind.STRUCT)
+        return self.type(type_id) if type_id > 0 else None
 
 
 class _Offsets(Sequence[int]):

@@ -33,7 +33,9 @@ class Sources:
 
     def codecs_for(self, map_name: str) -> Codecs | None:
         """The object's codecs, which find structs by name as the sources that use the map mean them."""
-        return None if self._codecs is None else _ScopedCodecs(self._codecs, self, map_name)
+        if self._codecs is None:
+            return None
+        return self._codecs.preferring(lambda name: self.struct(name, map_name))
 
     # structs
 
@@ -181,20 +183,6 @@ class _Input:
         """The names of the variables that it puts into a data section."""
         datasec = self.codecs.btf.find(section, Kind.DATASEC) if self.codecs else None
         return [v.name for v in datasec.variables()] if datasec else []
-
-
-class _ScopedCodecs(Codecs):
-    """Codecs that ask a map's sources before they take the first struct of a name."""
-
-    def __init__(self, base: Codecs, sources: Sources, map_name: str) -> None:
-        super().__init__(base.btf, base._more)
-        self._made = base._made
-        self._sources = sources
-        self._map_name = map_name
-
-    def struct(self, name: str) -> StructCodec:
-        bare = name.removeprefix("struct ").removeprefix("union ")
-        return self._sources.struct(bare, self._map_name) or super().struct(name)
 
 
 def _layout(codec: StructCodec) -> tuple[Any, ...]:
