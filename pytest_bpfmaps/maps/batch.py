@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_bpfmaps.btf.codec import Buffer
 from pytest_bpfmaps.errors import ENOTSUPP, MapError, UnsupportedError
@@ -13,11 +13,9 @@ from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.map_flags import BPF_F_ALL_CPUS, BPF_F_CPU
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.calls import failure
+from pytest_bpfmaps.maps.dict_protocol import DictMap
 from pytest_bpfmaps.maps.elements import Elements
 from pytest_bpfmaps.maps.key_walk import Walk
-
-if TYPE_CHECKING:
-    from pytest_bpfmaps.maps.base import Map
 
 # Batch commands came to map types one after another (hash and array: Linux 5.6).
 UNSUPPORTED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, ENOTSUPP})
@@ -35,65 +33,123 @@ _IN_ORDER = frozenset(
 )
 
 
-def lookup_all(the_map: Map) -> Elements:
-    """All elements. Those that come or go meanwhile may or may not be among them; all others are."""
-    return the_map._read_memory() or _lookup_batches(the_map) or _lookup_each(the_map)
-
-
-def _lookup_each(the_map: Map) -> Elements:
-    walk = Walk(the_map)
-    found = walk.found
-    if not walk.complete:
-        _log.warning(
-            "%s: programs write to it so fast that it could not be read to its end; %d elements were seen",
-            the_map,
-            len(found),
-        )
-    return Elements(b"".join(found), b"".join(found.values()), len(found), walk.restarts, walk.complete)
-
-
 # memory that costs nothing before the kernel writes to it
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
 
 
-def _lookup_batches(the_map: Map) -> Elements | None:
-    """With ``BPF_MAP_LOOKUP_BATCH``; None where the kernel lacks it for this type, or gives up."""
-    sizes = the_map.key_size, the_map._value_bytes
-    place, next_place = bytearray(max(sizes[0], 4)), bytearray(max(sizes[0], 4))
-    packed: tuple[list[Any], list[Any]] = ([], [])
-    total, started = 0, False
-    chunk = max(1, min(the_map.max_entries, _FIRST_CHUNK))
-    count, settings = ffi.new("uint32_t *"), opts("bpf_map_batch_opts")
-    while True:
-        room = [_allocate("char[]", max(1, chunk * size)) for size in sizes]
-        count[0] = chunk
-        result = lib.bpf_map_lookup_batch(
-            the_map.fd,
-            ffi.from_buffer(place) if started else ffi.NULL,
-            ffi.from_buffer(next_place),
-            *room,
-            count,
-            settings,
+class BatchMap(DictMap):
+    """A map whose elements can be read, written and deleted in one call."""
+
+    def _lookup_all(self) -> Elements:
+        """All elements. Those that come or go meanwhile may or may not be among them; all others are."""
+        return self._read_memory() or self._lookup_batches() or self._lookup_each()
+
+    def _lookup_each(self) -> Elements:
+        walk = Walk(self._next_raw_key, self._find_raw, most=4 * self.max_entries + 1024)
+        found = walk.found
+        if not walk.complete:
+            what = "programs write to it so fast that it could not be read to its end"
+            _log.warning("%s: %s; %d elements were seen", self, what, len(found))
+        return Elements(b"".join(found), b"".join(found.values()), len(found), walk.restarts, walk.complete)
+
+    def _find_raw(self, key: bytes) -> bytes | None:
+        """The value of a key; None when it is gone."""
+        out = bytearray(self._value_bytes)
+        result = lib.bpf_map_lookup_elem(self.fd, ffi.from_buffer(key), ffi.from_buffer(out))
+        if result == -errno.ENOENT:
+            return None
+        if result < 0:
+            raise failure(-result, MapError, "cannot read", on=str(self))
+        return bytes(out)
+
+    def _lookup_batches(self) -> Elements | None:
+        """With ``BPF_MAP_LOOKUP_BATCH``; None where the kernel lacks it for this type, or gives up."""
+        sizes = self.key_size, self._value_bytes
+        place, next_place = bytearray(max(sizes[0], 4)), bytearray(max(sizes[0], 4))
+        packed: tuple[list[Any], list[Any]] = ([], [])
+        total, started = 0, False
+        chunk = max(1, min(self.max_entries, _FIRST_CHUNK))
+        count, settings = ffi.new("uint32_t *"), opts("bpf_map_batch_opts")
+        while True:
+            room = [_allocate("char[]", max(1, chunk * size)) for size in sizes]
+            count[0] = chunk
+            result = lib.bpf_map_lookup_batch(
+                self.fd,
+                ffi.from_buffer(place) if started else ffi.NULL,
+                ffi.from_buffer(next_place),
+                *room,
+                count,
+                settings,
+            )
+            if result == -errno.ENOSPC:  # a hash bucket holds more than the chunk
+                chunk *= 2
+                continue
+            if result < 0 and result != -errno.ENOENT:
+                if result == -errno.EINTR or (not started and -result in UNSUPPORTED):
+                    return None  # EINTR: a writer deleted each key that the kernel wanted to go on from
+                raise failure(-result, MapError, "cannot read", on=str(self))
+            got = count[0]
+            for chunks, memory, size in zip(packed, room, sizes, strict=True):
+                chunks.append(ffi.buffer(memory, got * size))
+            total += got
+            if result == -errno.ENOENT or got == 0:
+                break
+            if total > 2 * self.max_entries + _FIRST_CHUNK and self.type not in _IN_ORDER:
+                return None  # going round in circles
+            place, next_place, started = next_place, place, True
+            chunk = min(_MOST, max(chunk, self.max_entries))
+        found = Elements(b"".join(packed[0]), b"".join(packed[1]), total)
+        return found if self.type in _IN_ORDER else _each_once(found, *sizes)
+
+    def _update_all(self, keys: Buffer, values: Buffer, count: int, flags: int) -> None:
+        """Writes packed elements. Raises `MapError`; elements before the refused one are written."""
+        if not count:
+            return
+        if flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
+            raise UnsupportedError(
+                "cannot update",
+                on=str(self),
+                why="BPF_F_CPU and BPF_F_ALL_CPUS are for one element at a time here",
+                fix="use m.update_elem(key, value, flags) for each",
+                errno=errno.EINVAL,
+            )
+        done = ffi.new("uint32_t *", count)
+        result = lib.bpf_map_update_batch(
+            self.fd,
+            ffi.from_buffer(keys),
+            ffi.from_buffer(values),
+            done,
+            opts("bpf_map_batch_opts", elem_flags=flags),
         )
-        if result == -errno.ENOSPC:  # a hash bucket holds more than the chunk
-            chunk *= 2
-            continue
-        if result < 0 and result != -errno.ENOENT:
-            if result == -errno.EINTR or (not started and -result in UNSUPPORTED):
-                return None  # EINTR: a writer deleted each key that the kernel wanted to go on from
-            raise failure(-result, MapError, "cannot read", on=str(the_map))
-        got = count[0]
-        for chunks, memory, size in zip(packed, room, sizes, strict=True):
-            chunks.append(ffi.buffer(memory, got * size))
-        total += got
-        if result == -errno.ENOENT or got == 0:
-            break
-        if total > 2 * the_map.max_entries + _FIRST_CHUNK and the_map.type not in _IN_ORDER:
-            return None  # going round in circles
-        place, next_place, started = next_place, place, True
-        chunk = min(_MOST, max(chunk, the_map.max_entries))
-    found = Elements(b"".join(packed[0]), b"".join(packed[1]), total)
-    return found if the_map.type in _IN_ORDER else _each_once(found, *sizes)
+        written = done[0] if done[0] < count else 0
+        if result < 0 and -result in UNSUPPORTED and not written:
+            self._update_each(keys, values, count, flags)
+        elif result < 0:
+            key = self._key.decode(keys, written * self.key_size)
+            self._refuse(-result, "update", key, flags)
+
+    def _update_each(self, keys: Buffer, values: Buffer, count: int, flags: int) -> None:
+        key_size, value_size = self.key_size, self._value_bytes
+        for i in range(count):
+            key = keys[i * key_size : (i + 1) * key_size]
+            value = values[i * value_size : (i + 1) * value_size]
+            result = lib.bpf_map_update_elem(self.fd, ffi.from_buffer(key), ffi.from_buffer(value), flags)
+            if result < 0:
+                self._refuse(-result, "update", self._key.decode(key), flags)
+
+    def _delete_all(self, keys: Buffer, count: int) -> None:
+        """Deletes packed keys. Raises `MapKeyError` for one that is missing; those before it are deleted."""
+        if not count:
+            return
+        done = ffi.new("uint32_t *", count)
+        result = lib.bpf_map_delete_batch(self.fd, ffi.from_buffer(keys), done, opts("bpf_map_batch_opts"))
+        deleted = done[0] if done[0] < count else 0
+        if result < 0 and -result in UNSUPPORTED and not deleted:
+            size = self.key_size
+            for i in range(count):
+                self._delete_raw(bytes(keys[i * size : (i + 1) * size]))
+        elif result < 0:
+            self._refuse(-result, "delete", self._key.decode(keys, deleted * self.key_size))
 
 
 def _each_once(found: Elements, key_size: int, value_size: int) -> Elements:
@@ -103,56 +159,3 @@ def _each_once(found: Elements, key_size: int, value_size: int) -> Elements:
     values = (found.values[i * value_size : (i + 1) * value_size] for i in range(found.count))
     unique = dict(zip(keys, values, strict=True))
     return Elements(b"".join(unique), b"".join(unique.values()), len(unique))
-
-
-def update_all(the_map: Map, keys: Buffer, values: Buffer, count: int, flags: int) -> None:
-    """Writes packed elements. Raises `MapError`; elements before the refused one are written."""
-    if not count:
-        return
-    if flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
-        raise UnsupportedError(
-            "cannot update",
-            on=str(the_map),
-            why="BPF_F_CPU and BPF_F_ALL_CPUS are for one element at a time here",
-            fix="use m.update_elem(key, value, flags) for each",
-            errno=errno.EINVAL,
-        )
-    done = ffi.new("uint32_t *", count)
-    result = lib.bpf_map_update_batch(
-        the_map.fd,
-        ffi.from_buffer(keys),
-        ffi.from_buffer(values),
-        done,
-        opts("bpf_map_batch_opts", elem_flags=flags),
-    )
-    written = done[0] if done[0] < count else 0
-    if result < 0 and -result in UNSUPPORTED and not written:
-        _update_each(the_map, keys, values, count, flags)
-    elif result < 0:
-        key = the_map._key.decode(keys, written * the_map.key_size)
-        the_map._refuse(-result, "update", key, flags)
-
-
-def _update_each(the_map: Map, keys: Buffer, values: Buffer, count: int, flags: int) -> None:
-    key_size, value_size = the_map.key_size, the_map._value_bytes
-    for i in range(count):
-        key = keys[i * key_size : (i + 1) * key_size]
-        value = values[i * value_size : (i + 1) * value_size]
-        result = lib.bpf_map_update_elem(the_map.fd, ffi.from_buffer(key), ffi.from_buffer(value), flags)
-        if result < 0:
-            the_map._refuse(-result, "update", the_map._key.decode(key), flags)
-
-
-def delete_all(the_map: Map, keys: Buffer, count: int) -> None:
-    """Deletes packed keys. Raises `MapKeyError` for one that is missing; those before it are deleted."""
-    if not count:
-        return
-    done = ffi.new("uint32_t *", count)
-    result = lib.bpf_map_delete_batch(the_map.fd, ffi.from_buffer(keys), done, opts("bpf_map_batch_opts"))
-    deleted = done[0] if done[0] < count else 0
-    if result < 0 and -result in UNSUPPORTED and not deleted:
-        size = the_map.key_size
-        for i in range(count):
-            the_map._delete_raw(bytes(keys[i * size : (i + 1) * size]))
-    elif result < 0:
-        the_map._refuse(-result, "delete", the_map._key.decode(keys, deleted * the_map.key_size))

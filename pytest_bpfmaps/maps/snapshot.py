@@ -217,6 +217,8 @@ class TwinSnapshot(Snapshot):
 class LazySnapshot(Snapshot):
     """A snapshot that is still packed. It becomes a plain `Snapshot` as soon as all is asked for.
 
+    One of few elements becomes that at once.
+
     C code that knows `dict` may look at its memory past these methods: as long as it is packed there is one
     element in it, because `json` for example asks for the items of those that are not empty only.
     """
@@ -238,6 +240,8 @@ class LazySnapshot(Snapshot):
         self._searches = 0
         self.restarts = elements.restarts
         self.complete = elements.complete
+        if elements.count < _LAZY_FROM:
+            self._fill()
 
     def _fill(self) -> None:
         elements, codec = self._elements, self._codec
@@ -329,11 +333,3 @@ for _name in (
     *("__reversed__", "__repr__", "__reduce_ex__", "twins", "mapped", "has"),
 ):
     setattr(LazySnapshot, _name, _filling(_name))
-
-
-def make_snapshot(elements: Elements, decoders: Decoders, **options: Any) -> Snapshot:
-    """The elements as a `Snapshot`, lazily where there are many; options as for `LazySnapshot`."""
-    made = LazySnapshot(elements, decoders, **options)
-    if elements.count < _LAZY_FROM:
-        made._fill()
-    return made

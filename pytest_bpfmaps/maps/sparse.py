@@ -161,7 +161,7 @@ class SparseMap(DictMap):
         if not raws:
             return None, "nothing was put into the map"
         with suppress(MapError):  # a key of another kind, a cgroup for example
-            asked = Map._encode_key(self, key)
+            asked = super()._encode_key(key)
             twins = alike(self._key, raws, asked)
             if twins:
                 return describe(twins, asked), ADVICE

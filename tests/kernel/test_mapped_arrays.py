@@ -6,7 +6,6 @@ import random
 import pytest
 
 from pytest_bpfmaps import MapError
-from pytest_bpfmaps.maps import batch
 
 CODE = """
 struct {{ __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, {count}); __uint(map_flags, {flags});
@@ -27,7 +26,7 @@ def test_as_by_the_kernels_commands(load_code, type, count):
     raws = [chosen.randbytes(m.value_size) for _ in range(count)]
     for index, raw in enumerate(raws):
         m[index] = raw if m.value_size not in (1, 2, 4, 8) else m._value.decode(raw)
-    assert m._read_memory() == batch._lookup_batches(m)
+    assert m._read_memory() == m._lookup_batches()
     assert m._read_memory().values == b"".join(raws)
     seen = m.snapshot()
     assert len(seen) == count

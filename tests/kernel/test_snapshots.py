@@ -244,7 +244,7 @@ def test_reading_while_a_writer_inserts_and_deletes(make_map, monkeypatch, way, 
     stay = {k: k for k in range(0, count, 2)}
     m.update_batch(stay)
     if way == "one by one":
-        monkeypatch.setattr("pytest_bpfmaps.maps.batch._lookup_batches", lambda the_map: None)
+        monkeypatch.setattr("pytest_bpfmaps.maps.batch.BatchMap._lookup_batches", lambda the_map: None)
     restarts = 0
     with Writer(m, count):
         for _ in range(20):
@@ -266,7 +266,7 @@ def test_reading_while_a_writer_inserts_and_deletes(make_map, monkeypatch, way, 
 def test_the_walk_says_when_the_key_where_it_stood_was_deleted(make_map, monkeypatch):
     m = make_map("hash", max_entries=64)
     m.update_batch({k: k for k in range(40)})
-    monkeypatch.setattr("pytest_bpfmaps.maps.batch._lookup_batches", lambda the_map: None)
+    monkeypatch.setattr("pytest_bpfmaps.maps.batch.BatchMap._lookup_batches", lambda the_map: None)
     first = m.get_next_key()
     order = list(m)
     assert order[0] == first
@@ -287,7 +287,7 @@ def test_the_walk_says_when_the_key_where_it_stood_was_deleted(make_map, monkeyp
 def test_a_walk_that_never_ends_is_ended(make_map, monkeypatch, caplog):
     m = make_map("hash", max_entries=8)
     m.update_batch({1: 1, 2: 2})
-    monkeypatch.setattr("pytest_bpfmaps.maps.batch._lookup_batches", lambda the_map: None)
+    monkeypatch.setattr("pytest_bpfmaps.maps.batch.BatchMap._lookup_batches", lambda the_map: None)
     monkeypatch.setattr(m, "_next_raw_key", lambda key: (1).to_bytes(4, "little"))
     seen = m.snapshot()
     assert not seen.complete

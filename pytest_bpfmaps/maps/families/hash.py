@@ -14,14 +14,14 @@ from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.map_flags import BPF_ANY
 from pytest_bpfmaps.libbpf import ffi, lib
-from pytest_bpfmaps.maps import batch
 from pytest_bpfmaps.maps.base import Map
-from pytest_bpfmaps.maps.dict_protocol import DictMap, Items
+from pytest_bpfmaps.maps.batch import BatchMap
+from pytest_bpfmaps.maps.dict_protocol import Items
 from pytest_bpfmaps.maps.equal_keys import ADVICE, alike, describe
-from pytest_bpfmaps.maps.snapshot import Snapshot, make_snapshot
+from pytest_bpfmaps.maps.snapshot import LazySnapshot, Snapshot
 
 
-class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
+class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
     """``BPF_MAP_TYPE_HASH``, ``BPF_MAP_TYPE_LRU_HASH``: the dict protocol, and batches.
 
     Iteration and views work on the keys that were there when they started.
@@ -54,7 +54,7 @@ class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         return self._decode_value(out)
 
     def __len__(self) -> int:
-        return batch.lookup_all(self).count
+        return self._lookup_all().count
 
     def snapshot(self) -> Snapshot:
         """All elements as a new `dict`; later changes of the map don't show in it.
@@ -62,9 +62,10 @@ class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         A large map's elements are decoded when somebody asks for them. While programs write to the map, what
         they add or delete meanwhile may or may not be there; what stays in the map is.
         """
-        found = batch.lookup_all(self)
+        found = self._lookup_all()
         decoders = self._decode_value, self._decode_values
-        return make_snapshot(found, decoders, origin=str(self), codec=self._key, value=self._compared_value())
+        value = self._compared_value()
+        return LazySnapshot(found, decoders, origin=str(self), codec=self._key, value=value)
 
     def to_numpy(self) -> tuple[Any, Any]:
         """All elements as two NumPy arrays, keys and values, with dtypes made from BTF.
@@ -73,13 +74,13 @@ class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         """
         from pytest_bpfmaps.btf import numpy_arrays
 
-        found = batch.lookup_all(self)
+        found = self._lookup_all()
         keys = numpy_arrays.to_array(found.keys, self._key, found.count)
         return keys, numpy_arrays.to_array(found.values, self._value, found.count, *self._lanes())
 
     def clear(self) -> None:
         """Deletes all elements."""
-        keys, size = batch.lookup_all(self).keys, self.key_size
+        keys, size = self._lookup_all().keys, self.key_size
         for at in range(0, len(keys), size):
             key = keys[at : at + size]
             result = lib.bpf_map_delete_elem(self.fd, ffi.from_buffer(key))
@@ -110,7 +111,7 @@ class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
             keys, values, count = self._pack_arrays(*items)
         else:
             keys, values, count = self._pack(items if isinstance(items, Mapping) else list(items))
-        batch.update_all(self, keys, values, count, flags)
+        self._update_all(keys, values, count, flags)
 
     def _pack(self, pairs: Mapping[Any, Any] | list[tuple[Any, Any]]) -> tuple[bytes, bytes, int]:
         keys = list(pairs) if isinstance(pairs, Mapping) else [k for k, _ in pairs]
@@ -131,7 +132,7 @@ class HashMap(DictMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
     def delete_batch(self, keys: Iterable[Any]) -> None:
         """Deletes many keys; ``BPF_MAP_DELETE_BATCH`` where the kernel has it (Linux 5.6)."""
         wanted = list(keys)
-        batch.delete_all(self, self._encode_keys(wanted), len(wanted))
+        self._delete_all(self._encode_keys(wanted), len(wanted))
 
     def __eq__(self, other: object) -> bool:
         """With a mapping: whether it holds the same keys and values now. With a map: whether it is that."""
