@@ -88,9 +88,7 @@ class Bpf:
         opened = self.open(source, code=code, cflags=cflags, defines=defines, pin_root=pin_root, btf=btf)
         opened.configure(globals=globals, max_entries=max_entries, maps=maps, programs=programs, reuse=reuse)
         loaded = self._keep(opened.load())
-        keep(loaded._descriptors)
-        for program in loaded.programs:
-            program._pins = self._pins
+        keep(loaded.descriptors)
         self._output.watch(list(loaded.programs))
         return loaded
 
@@ -220,23 +218,21 @@ class Bpf:
                 name=name,
                 inner=inner,
                 extra=extra,
+                pins=self._pins,
             )
         )
 
     def map_by_id(self, map_id: int) -> Map:
         """Any map of this machine, by the kernel's id."""
-        return self._keep_map(map_by_id(map_id))
+        return self._keep_map(map_by_id(map_id, self._pins))
 
     def maps_by_name(self, name: str) -> list[Map]:
         """All loaded maps of this machine with that name, oldest first; the kernel keeps 15 characters."""
-        return [self._keep_map(m) for m in maps_by_name(name)]
+        return [self._keep_map(m) for m in maps_by_name(name, self._pins)]
 
     def pinned(self, path: Source) -> Map:
         """The map that is pinned at `path`; a relative one is below `pin_root`."""
-        where = self._pins.path(path)
-        found = self._keep_map(pinned_map(where))
-        found._pinned.append(where)
-        return found
+        return self._keep_map(pinned_map(self._pins.path(path), self._pins))
 
     def printk(self) -> Printk:
         """The lines that programs print with ``bpf_printk`` from now on; use it with ``with``.
@@ -250,6 +246,11 @@ class Bpf:
     def pin_root(self) -> Path:
         """A folder on a bpf file system for the pins of this fixture; they go with it."""
         return self._pins.root
+
+    @property
+    def program_output(self) -> Output:
+        """What its programs print, for the report of a test that fails."""
+        return self._output
 
     def wait_until(self, condition: Callable[[], Any], timeout: float = 1.0) -> Any:
         """Calls `condition` until it gives something true, and returns that; `timeout` in seconds.
@@ -287,7 +288,6 @@ class Bpf:
         self.close()
 
     def _keep_map(self, found: Map) -> Map:
-        found._pins = self._pins
         keep([found.fd])
         return self._keep(found)
 

@@ -64,7 +64,7 @@ class Link:
         result = lib.bpf_obj_get_info_by_fd(self.fd, info, size)
         check(result, AttachError, "cannot read the info of the link of", on=self._on)
         kind = LinkType.from_number(info.type)
-        target = watched_at(self.fd, kind) or _target(kind, info._detail)
+        target = watched_at(self.fd, kind) or _target(kind, ffi.addressof(info[0], "_detail")[0])
         return LinkInfo(kind, info.id, info.prog_id, target)
 
     def update(self, program: Attachable) -> None:
@@ -131,8 +131,8 @@ class Link:
         """Whether it is open, and keeps that program attached."""
         return self._program is program and self._is_open()
 
-    def _belongs_to(self, descriptor: int, pins: Pins | None, program: object = None) -> None:
-        """It attaches `program`, and is closed with its object, which has that descriptor."""
+    def belong_to(self, descriptor: int, pins: Pins | None, program: object = None) -> None:
+        """Says that it attaches `program`, and is closed with its object, which has that descriptor."""
         self._pins, self._program = pins, program
         note(f"link of {self._on}", [self.fd])
         if is_kept(descriptor):
@@ -206,7 +206,7 @@ class Attachment(Link):
             self._replace(program.fd)
             self._on, self._program = str(program), program
 
-    def _belongs_to(self, descriptor: int, pins: Pins | None, program: object = None) -> None:
+    def belong_to(self, descriptor: int, pins: Pins | None, program: object = None) -> None:
         self._program = program  # there is nothing to close
 
     def close(self) -> None:

@@ -36,7 +36,8 @@ class Map:
     """A map in the kernel.
 
     `fd` belongs to this object when `owned`; otherwise to the loaded object that the map is part of. `codecs`
-    has the types of the BTF that `info` refers to.
+    has the types of the BTF that `info` refers to. `pins` are those of the test that it is for, and `pinned`
+    the paths where it is pinned already.
 
     A class that serves types of maps names them: ``class QueueMap(Map, types=(MapType.QUEUE,))``. This class
     serves the types that no other names.
@@ -51,7 +52,15 @@ class Map:
         Map.classes.update(dict.fromkeys(types, cls))
 
     def __init__(
-        self, fd: int, info: MapInfo, codecs: Codecs | None, *, name: str | None = None, owned: bool = True
+        self,
+        fd: int,
+        info: MapInfo,
+        codecs: Codecs | None,
+        *,
+        name: str | None = None,
+        owned: bool = True,
+        pins: Pins | None = None,
+        pinned: Iterable[str] = (),
     ) -> None:
         key, value = codecs_for(info, codecs)
         self._fd = fd
@@ -64,8 +73,8 @@ class Map:
         self.name = name or info.name
         self._key_where = f"map {self.name!r} key"
         self._value_where = f"map {self.name!r} value"
-        self._pins: Pins | None = None
-        self._pinned: list[str] = []
+        self._pins = pins
+        self._pinned = list(pinned)
         if owned:
             note(str(self), [fd], owner=self)
 

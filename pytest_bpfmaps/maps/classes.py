@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.errors import MapError
@@ -13,11 +14,9 @@ from pytest_bpfmaps.maps.info import MapInfo
 BY_ID = "to look at what others loaded needs CAP_SYS_ADMIN: run as root, or in a virtual machine"
 
 
-def make_map(
-    fd: int, info: MapInfo, codecs: Codecs | None, *, name: str | None = None, owned: bool = True
-) -> Map:
-    """The map object for a descriptor."""
-    return Map.classes.get(info.type, Map)(fd, info, codecs, name=name, owned=owned)
+def make_map(fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> Map:
+    """The map object for a descriptor; `options` are those of `Map`."""
+    return Map.classes.get(info.type, Map)(fd, info, codecs, **options)
 
 
 def open_map_id(map_id: int) -> int:

@@ -28,7 +28,8 @@ from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.c_types import Types, compile_types
 from pytest_bpfmaps.maps.classes import make_map
 from pytest_bpfmaps.maps.create_errors import Attributes, explain_refused_map
-from pytest_bpfmaps.maps.info import map_info
+from pytest_bpfmaps.maps.info import map_info, untyped_info
+from pytest_bpfmaps.maps.pins import Pins
 from pytest_bpfmaps.maps.type_rules import ANY, TypeRules, shape_of
 
 CType = str | int | None
@@ -70,6 +71,7 @@ def create_map(
     name: str | None = None,
     inner: Map | Mapping[str, Any] | None = None,
     extra: int = 0,
+    pins: Pins | None = None,
 ) -> Map:
     """Creates a map; see `pytest_bpfmaps.harness.Bpf.create_map`."""
     kind = _kind(type)
@@ -89,14 +91,14 @@ def create_map(
         inner_fd = 0 if model is None else model.fd
         sizes = (key_size, value_size, entries)
         fd = _create(_Request(kind, name, *sizes, flags | shape.flags, extra, inner_fd, types))
-        inner_info = None if model is None else model._info
+        inner_info = None if model is None else untyped_info(model.fd)
     info = replace(
         map_info(fd),
         btf_key_type_id=types.ids.get("key", 0),
         btf_value_type_id=types.ids.get("value", 0),
-        inner=inner_info and replace(inner_info, btf_key_type_id=0, btf_value_type_id=0),
+        inner=inner_info,
     )
-    return make_map(fd, info, codecs, name=name)
+    return make_map(fd, info, codecs, name=name, pins=pins)
 
 
 def _kind(type: str | MapType) -> MapType:

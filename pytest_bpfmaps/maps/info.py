@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_bpfmaps.btf import BytesCodec, Codec, Codecs
 from pytest_bpfmaps.btf.codec import IntCodec
@@ -68,6 +68,11 @@ def map_info(fd: int) -> MapInfo:
         btf_vmlinux_value_type_id=raw.btf_vmlinux_value_type_id,
         map_extra=raw.map_extra,
     )
+
+
+def untyped_info(fd: int) -> MapInfo:
+    """`map_info` of the model of inner maps, without its types: their ids are those of another BTF."""
+    return replace(map_info(fd), btf_key_type_id=0, btf_value_type_id=0)
 
 
 def codecs_for(info: MapInfo, codecs: Codecs | None) -> tuple[Codec, Codec]:

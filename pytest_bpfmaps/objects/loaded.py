@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Self
 
-from pytest_bpfmaps.attach.dispatch import attach_program, names_no_target
+from pytest_bpfmaps.attach.dispatch import names_no_target
 from pytest_bpfmaps.attach.links import Link, Links, close_all
 from pytest_bpfmaps.attach.program_targets import example_for
 from pytest_bpfmaps.attach.struct_ops import register_struct_ops
@@ -22,12 +22,16 @@ from pytest_bpfmaps.objects.collection import Named, all_of
 from pytest_bpfmaps.objects.linked_sources import Sources
 from pytest_bpfmaps.objects.object_file import created_map, split_maps
 from pytest_bpfmaps.objects.observer import Observer
+from pytest_bpfmaps.objects.pinning import PinnedMaps
 from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
 from pytest_bpfmaps.programs.program import Program
 
 
 class LoadedObject:
-    """An object in the kernel: `maps`, `programs`, `globals`, each by attribute, by item, and iterable."""
+    """An object in the kernel: `maps`, `programs`, `globals`, each by attribute, by item, and iterable.
+
+    `descriptors` are those of its maps and programs, as they were when it was loaded.
+    """
 
     def __init__(
         self,
@@ -38,21 +42,25 @@ class LoadedObject:
         sources: Sources,
         *,
         logs: Mapping[str, str],
+        pinned: PinnedMaps,
     ) -> None:
         self._handle = handle
         self.name = name
         self._links: list[Link] = []
         user, internal = split_maps(walk(lib.bpf_object__next_map, handle))
         self.maps: Named[Any] = Named(
-            "map", name, _make_maps(user, sources, declared), hidden=_make_maps(internal, sources, {})
+            "map",
+            name,
+            _make_maps(user, sources, declared, pinned),
+            hidden=_make_maps(internal, sources, {}, pinned),
         )
         self._struct_ops = {
             n: m for n, m in user.items() if n in self.maps and lib.bpf_map__type(m) == MapType.STRUCT_OPS
         }
         for each in self._struct_ops:
-            self.maps[each]._register = partial(self._register_alone, each)
+            self.maps[each].declared_by(partial(self._register, each))
         programs = [
-            Program(p, self._links, codecs, logs.get(to_str(lib.bpf_program__name(p)), ""))
+            Program(p, self._links, codecs, logs.get(to_str(lib.bpf_program__name(p)), ""), pinned.pins)
             for p in walk(lib.bpf_object__next_program, handle)
             if lib.bpf_program__autoload(p)
         ]
@@ -61,11 +69,11 @@ class LoadedObject:
         self.globals = Globals(name, variables, codecs, sources.of_variables)
         enter(self.globals, "loaded")
         maps = all_of(self.maps)
-        self._descriptors = (*(m.fd for m in maps), *(p.fd for p in programs))
-        note(f"object {name}", self._descriptors)
+        self.descriptors = (*(m.fd for m in maps), *(p.fd for p in programs))
+        note(f"object {name}", self.descriptors)
         self._observer: Observer[Any, LoadedObject] | None = None
 
-    def _tell(self, observer: Observer[Any, LoadedObject]) -> None:
+    def observed_by(self, observer: Observer[Any, LoadedObject]) -> None:
         """Has `observer` know that this is the object that is used, and when that ends."""
         self._observer = observer
         observer.loaded(self)
@@ -82,7 +90,8 @@ class LoadedObject:
         made: list[Link] = []
         try:
             for program in self.programs:
-                self._attach_default(program, made)
+                if program.autoattach:
+                    made += self._attach_default(program)
             for name in self._struct_ops:
                 made.append(self._register(name))
         except BaseException:
@@ -98,7 +107,6 @@ class LoadedObject:
                 else 'write a function behind SEC("…"), or load another object',
                 errno=errno.EOPNOTSUPP,
             )
-        self._links += made
         return Links(made)
 
     def _register(self, name: str) -> Link:
@@ -107,27 +115,21 @@ class LoadedObject:
             raise ClosedError("cannot register", on=f"map {name!r} of {self.name}", why="it is closed")
         handle = self._struct_ops[name]
         link = register_struct_ops(handle, f"map {name!r} (struct_ops)")
-        link._belongs_to(lib.bpf_map__fd(handle), None)
-        return link
-
-    def _register_alone(self, name: str) -> Link:
-        link = self._register(name)
+        link.belong_to(lib.bpf_map__fd(handle), None)
         self._links.append(link)
         return link
 
     def _examples(self) -> str:
         return ", ".join(f"obj.programs.{p.name}.{example_for(p.type, p.section)}" for p in self.programs)
 
-    def _attach_default(self, program: Program, made: list[Link]) -> None:
-        if not lib.bpf_program__autoattach(program._handle):
-            return
+    def _attach_default(self, program: Program) -> list[Link]:
+        """Attaches a program where its section says; does nothing where the section names no target."""
         try:
-            link = attach_program(program._handle, str(program), program.section, program.type, {})
-            link._belongs_to(program.fd, program._pins, program)
-            made.append(link)
+            return [program.attach()]
         except AttachError as e:
             if not names_no_target(e):
                 raise
+        return []
 
     def close(self) -> None:
         """Detaches, unloads and closes everything that came from it. Safe to call again."""
@@ -139,12 +141,12 @@ class LoadedObject:
             if self._observer is not None:
                 self._observer.closing(self)
         finally:
-            forget(*self._descriptors)
+            forget(*self.descriptors)
             enter(self.globals, "closed")
             for each in all_of(self.maps):
                 each.close()
             for program in self.programs:
-                program._close()
+                program.invalidate()
             lib.bpf_object__close(handle)
 
     def __enter__(self) -> Self:
@@ -158,7 +160,7 @@ class LoadedObject:
 
 
 def _make_maps(
-    handles: dict[str, Any], sources: Sources, declared: Mapping[str, DeclaredTypes]
+    handles: dict[str, Any], sources: Sources, declared: Mapping[str, DeclaredTypes], pinned: PinnedMaps
 ) -> dict[str, Map]:
     made = {}
     for name, handle in handles.items():
@@ -168,6 +170,12 @@ def _make_maps(
         # ids of the object's own BTF; the kernel's copy may be sanitized for an old kernel
         types = declared.get(name) or declared_types(handle)
         made[name] = make_map(
-            fd, types.applied_to(map_info(fd)), sources.codecs_for(name), name=name, owned=False
+            fd,
+            types.applied_to(map_info(fd)),
+            sources.codecs_for(name),
+            name=name,
+            owned=False,
+            pins=pinned.pins,
+            pinned=pinned.paths_of(name),
         )
     return made

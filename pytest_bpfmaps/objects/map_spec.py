@@ -13,6 +13,7 @@ from pytest_bpfmaps.libbpf import check, ffi, lib, to_str, version
 from pytest_bpfmaps.maps import Map, MapType
 from pytest_bpfmaps.maps.declared_types import declared_types
 from pytest_bpfmaps.maps.families.arena import ArenaMap
+from pytest_bpfmaps.maps.info import untyped_info
 
 SETTINGS = (
     *("type", "key_size", "value_size", "max_entries", "flags", "map_extra", "numa_node", "ifindex"),
@@ -28,15 +29,15 @@ class MapSpec:
     """A map of an object that is opened and not loaded yet."""
 
     def __init__(self, handle: Any) -> None:
-        self._handle = handle
-        self._types = declared_types(handle)
-        self._refused = _refused_sizes(handle)
+        self.handle = handle
+        self.declared = declared_types(handle)
+        self.refused_sizes = _refused_sizes(handle)
         self.name = to_str(lib.bpf_map__name(handle))
 
     @property
     def type(self) -> MapType | int:
         """Its ``enum bpf_map_type``; can be set, by number or name (``"lru_hash"``)."""
-        return MapType.from_number(lib.bpf_map__type(self._handle))
+        return MapType.from_number(lib.bpf_map__type(self.handle))
 
     @type.setter
     def type(self, wanted: MapType | int | str) -> None:
@@ -51,20 +52,18 @@ class MapSpec:
         Raises `LoadError` for a map that is no map of maps, or that declares its inner map in C.
         """
         check(
-            lib.bpf_map__set_inner_map_fd(self._handle, live.fd),
+            lib.bpf_map__set_inner_map_fd(self.handle, live.fd),
             LoadError,
             f"cannot take {live} as the inner map",
             on=f"of {self}",
             fix="give it to a map of maps that declares no inner map itself",
         )
-        # ids of a BTF that is not this object's would name the wrong types
-        inner = replace(live._info, btf_key_type_id=0, btf_value_type_id=0)
-        self._types = replace(self._types, inner=inner)
+        self.declared = replace(self.declared, inner=untyped_info(live.fd))
 
     @property
     def max_entries(self) -> int:
         """How many elements it will hold; can be set. For a ring buffer its size in bytes."""
-        return int(lib.bpf_map__max_entries(self._handle))
+        return int(lib.bpf_map__max_entries(self.handle))
 
     @max_entries.setter
     def max_entries(self, count: int) -> None:
@@ -73,7 +72,7 @@ class MapSpec:
     @property
     def key_size(self) -> int:
         """Bytes of a key; can be set. A key whose declared type has another size is `bytes` in Python."""
-        return int(lib.bpf_map__key_size(self._handle))
+        return int(lib.bpf_map__key_size(self.handle))
 
     @key_size.setter
     def key_size(self, size: int) -> None:
@@ -82,11 +81,11 @@ class MapSpec:
     @property
     def value_size(self) -> int:
         """Bytes of a value, as `key_size`; of a stack trace map 8 for each frame."""
-        return int(lib.bpf_map__value_size(self._handle))
+        return int(lib.bpf_map__value_size(self.handle))
 
     @value_size.setter
     def value_size(self, size: int) -> None:
-        if lib.bpf_map__is_internal(self._handle) and version() < _RESIZES_SECTIONS:
+        if lib.bpf_map__is_internal(self.handle) and version() < _RESIZES_SECTIONS:
             raise UnsupportedError(
                 f"cannot set value_size={size}",
                 on=f"of {self}",
@@ -99,7 +98,7 @@ class MapSpec:
     @property
     def flags(self) -> int:
         """``BPF_F_*``; can be set."""
-        return int(lib.bpf_map__map_flags(self._handle))
+        return int(lib.bpf_map__map_flags(self.handle))
 
     @flags.setter
     def flags(self, flags: int) -> None:
@@ -111,7 +110,7 @@ class MapSpec:
 
         Linux 5.16, commit 9330986c0300.
         """
-        return int(lib.bpf_map__map_extra(self._handle))
+        return int(lib.bpf_map__map_extra(self.handle))
 
     @map_extra.setter
     def map_extra(self, extra: int) -> None:
@@ -120,7 +119,7 @@ class MapSpec:
     @property
     def numa_node(self) -> int:
         """The node whose memory it takes; can be set. It counts with ``BPF_F_NUMA_NODE`` in `flags` only."""
-        return int(lib.bpf_map__numa_node(self._handle))
+        return int(lib.bpf_map__numa_node(self.handle))
 
     @numa_node.setter
     def numa_node(self, node: int) -> None:
@@ -129,7 +128,7 @@ class MapSpec:
     @property
     def ifindex(self) -> int:
         """The interface whose hardware has it (offload), 0 for none; can be set."""
-        return int(lib.bpf_map__ifindex(self._handle))
+        return int(lib.bpf_map__ifindex(self.handle))
 
     @ifindex.setter
     def ifindex(self, index: int) -> None:
@@ -138,7 +137,7 @@ class MapSpec:
     @property
     def autocreate(self) -> bool:
         """Whether loading the object creates it; can be set."""
-        return bool(lib.bpf_map__autocreate(self._handle))
+        return bool(lib.bpf_map__autocreate(self.handle))
 
     @autocreate.setter
     def autocreate(self, wanted: bool) -> None:
@@ -157,15 +156,15 @@ class MapSpec:
     @property
     def pin_path(self) -> str | None:
         """Where the load pins it, or takes it from when it is pinned there; can be set. None: nowhere."""
-        return to_str(lib.bpf_map__pin_path(self._handle)) or None
+        return to_str(lib.bpf_map__pin_path(self.handle)) or None
 
     @pin_path.setter
     def pin_path(self, path: str | os.PathLike[str] | None) -> None:
-        lib.bpf_map__set_pin_path(self._handle, ffi.NULL if path is None else os.fsencode(path))
+        lib.bpf_map__set_pin_path(self.handle, ffi.NULL if path is None else os.fsencode(path))
 
     def reuse(self, live: Map) -> None:
         """Takes a live map in place of a new one; types and sizes must agree."""
-        mine = (self.type, lib.bpf_map__key_size(self._handle), lib.bpf_map__value_size(self._handle))
+        mine = (self.type, lib.bpf_map__key_size(self.handle), lib.bpf_map__value_size(self.handle))
         theirs = (live.type, live.key_size, live.value_size)
         if mine != theirs:
             names = ("type", "key_size", "value_size")
@@ -179,15 +178,13 @@ class MapSpec:
             )
         if isinstance(live, ArenaMap):
             live.memory  # noqa: B018  the verifier wants to know its address
-        check(
-            lib.bpf_map__reuse_fd(self._handle, live.fd), LoadError, f"cannot reuse {live}", on=f"as {self}"
-        )
+        check(lib.bpf_map__reuse_fd(self.handle, live.fd), LoadError, f"cannot reuse {live}", on=f"as {self}")
 
     def _set(self, name: str, value: int) -> None:
         """By libbpf's function of that name."""
         what, on = f"cannot set {name}={value}", f"of {self}"
         try:
-            result = getattr(lib, f"bpf_map__set_{name}")(self._handle, value)
+            result = getattr(lib, f"bpf_map__set_{name}")(self.handle, value)
         except (OverflowError, TypeError) as e:
             raise MapValueError(what, on=on, why=str(e), fix="give a number that fits into the field") from e
         check(result, LoadError, what, on=on)

@@ -82,7 +82,8 @@ class OpenedObject:
         return Attempt(self.path, self.name, file.handle, self.maps, self.programs, file.codecs, again)
 
     @property
-    def _handle(self) -> Any:
+    def handle(self) -> Any:
+        """libbpf's ``struct bpf_object *``; NULL when it is closed or loaded."""
         return self._file.handle
 
     def _tell_mended(self, portable: bool) -> None:
@@ -135,24 +136,24 @@ class OpenedObject:
 
         This object is used up by it. Raises `VerifierError`, or `LoadError` with errno.
         """
-        if self._handle == ffi.NULL:
+        if self.handle == ffi.NULL:
             raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
         if not len(self.programs) and (refused := explain_no_program(self.attempt)):
             raise refused
         swap = None if self._observer is None else self._observer.before_load(self)
-        with arenas_of(m._handle for m in self.maps):
+        with arenas_of(m.handle for m in self.maps):
             loaded = self._load()
         if swap is not None:
             loaded = swap(loaded)
         if self._observer is not None:
-            loaded._tell(self._observer)
+            loaded.observed_by(self._observer)
         return loaded
 
     def _load(self) -> LoadedObject:
-        logs = stats_buffers({p.name: p._handle for p in self.programs})
+        logs = stats_buffers({p.name: p.handle for p in self.programs})
         self._pinned.look()
         with capture_log() as log:
-            result = lib.bpf_object__load(self._handle)
+            result = lib.bpf_object__load(self.handle)
         if result < 0:
             try:
                 raise self._pinned.explain(log.text, self.name) or explain_load(
@@ -162,10 +163,12 @@ class OpenedObject:
                 self.close()
         handle, self._file.handle = self._file.handle, ffi.NULL
         enter(self.globals, "closed")
-        declared = {m.name: m._types for m in self.maps}
+        declared = {m.name: m.declared for m in self.maps}
         try:
             said = {name: buffer.text for name, buffer in logs.items()}
-            loaded = LoadedObject(handle, self.name, self._file.codecs, declared, self._sources, logs=said)
+            loaded = LoadedObject(
+                handle, self.name, self._file.codecs, declared, self._sources, logs=said, pinned=self._pinned
+            )
         except BaseException:  # its BTF has what is no value, for example
             lib.bpf_object__close(handle)
             raise

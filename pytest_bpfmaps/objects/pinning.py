@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Container, Iterable
 
 from pytest_bpfmaps.errors import LoadError
 from pytest_bpfmaps.libbpf import lib
 from pytest_bpfmaps.maps.info import MapInfo, map_info
 from pytest_bpfmaps.maps.pins import Pins, differences
-from pytest_bpfmaps.objects.collection import Named
 from pytest_bpfmaps.objects.map_spec import MapSpec
 
 _MISMATCH = "couldn't reuse pinned map"
@@ -25,10 +23,10 @@ class PinnedMaps:
     """
 
     def __init__(self, specs: Iterable[MapSpec], pins: Pins | None, root: str | None) -> None:
-        self._specs = list(specs)
-        self._pins = pins
+        self.pins = pins
+        self._specs = {spec.name: spec for spec in specs}
         self._there: set[str] = set()
-        for spec in self._specs:
+        for spec in self._specs.values():
             path = spec.pin_path
             if path is not None and (root is not None or pins is not None):
                 folder = root if root is not None else str(pins.root if pins else "")
@@ -36,13 +34,13 @@ class PinnedMaps:
 
     def look(self) -> None:
         """Notes which pins are there before the load: those will stay after it."""
-        self._there = {p for s in self._specs if (p := s.pin_path) and os.path.lexists(p)}
+        self._there = {p for s in self._specs.values() if (p := s.pin_path) and os.path.lexists(p)}
 
     def explain(self, log: str, on: str) -> LoadError | None:
         """Why libbpf did not take a pinned map, field by field; None when that is not why the load failed."""
         if _MISMATCH not in log:
             return None
-        for spec in self._specs:
+        for spec in self._specs.values():
             path = spec.pin_path
             if path in self._there and (found := _info_at(path)) is not None:
                 why = differences(_wanted(spec), found)
@@ -56,29 +54,29 @@ class PinnedMaps:
                     )
         return None
 
-    def keep(self, maps: Named[Any]) -> None:
-        """Hands the new pins to the test's, so that they go with it."""
-        for loaded in maps:
-            loaded._pins = self._pins
-        for spec in self._specs:
-            path = spec.pin_path
-            if path is None or spec.name not in maps:
-                continue
-            maps[spec.name]._pinned.append(path)
-            if self._pins is not None and path not in self._there:
-                self._pins.add(path)
+    def paths_of(self, name: str) -> list[str]:
+        """The pin that the load made of a map, or took it from; none where it has none."""
+        spec = self._specs.get(name)
+        return [spec.pin_path] if spec and spec.pin_path else []
+
+    def keep(self, maps: Container[str]) -> None:
+        """Hands the new pins of loaded maps to the test's, so that they go with it."""
+        if self.pins is None:
+            return
+        for path in (path for name in self._specs if name in maps for path in self.paths_of(name)):
+            if path not in self._there:
+                self.pins.add(path)
 
 
 def _wanted(spec: MapSpec) -> MapInfo:
-    handle = spec._handle
     return MapInfo(
         type=spec.type,
         id=0,
         name=spec.name,
-        key_size=lib.bpf_map__key_size(handle),
-        value_size=lib.bpf_map__value_size(handle),
-        max_entries=lib.bpf_map__max_entries(handle),
-        flags=lib.bpf_map__map_flags(handle),
+        key_size=spec.key_size,
+        value_size=spec.value_size,
+        max_entries=spec.max_entries,
+        flags=spec.flags,
         btf_id=0,
         btf_key_type_id=0,
         btf_value_type_id=0,

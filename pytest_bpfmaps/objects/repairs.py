@@ -31,8 +31,10 @@ def mended(
         spelling = f'write struct {{ __uint(type, …); __type(key, …); … }} {each} SEC(".maps")'
         yield _at(map_line(path, each), path, name, what, spelling)
     for spec in maps:
-        if spec._refused:
-            what = f"map {spec.name!r} declares {' and '.join(spec._refused)}, which libbpf and the kernel "
+        if spec.refused_sizes:
+            what = (
+                f"map {spec.name!r} declares {' and '.join(spec.refused_sizes)}, which libbpf and the kernel "
+            )
             what += f"refuse of type {spec.type} (EINVAL)"
             yield _at(map_line(path, spec.name), path, name, what, _SPELLINGS[MapType(spec.type)])
         if spec.type == MapType.ARENA and lib.libbpf_bpf_map_type_str(MapType.ARENA) == ffi.NULL:
@@ -40,9 +42,9 @@ def mended(
             what = f"map {spec.name!r} is an arena, which {known} does not map, so that no program loads"
             yield _at(map_line(path, spec.name), path, name, what, "use libbpf 1.4 or later")
     for program in programs:
-        if program._taught:
+        if program.taught_section:
             line = section_line(path, program.section)
-            yield _at(line, path, name, *program._taught)
+            yield _at(line, path, name, *program.taught_section)
 
 
 def unknown_members(path: Path, name: str, members: Mapping[str, Iterable[str]]) -> Iterator[Finding]:

@@ -36,8 +36,8 @@ class ProgramSpec:
     """A program of an object that is opened and not loaded yet."""
 
     def __init__(self, handle: Any) -> None:
-        self._taught = teach_unknown(handle)
-        self._handle = handle
+        self.handle = handle
+        self.taught_section = teach_unknown(handle)
         self._ifindex = 0
         self.name = to_str(lib.bpf_program__name(handle))
         self.section = to_str(lib.bpf_program__section_name(handle))
@@ -45,7 +45,7 @@ class ProgramSpec:
     @property
     def type(self) -> ProgramType | int:
         """Its ``enum bpf_prog_type``, from the section's name; can be set, by number or name (``"xdp"``)."""
-        return ProgramType.from_number(lib.bpf_program__type(self._handle))
+        return ProgramType.from_number(lib.bpf_program__type(self.handle))
 
     @type.setter
     def type(self, wanted: ProgramType | int | str) -> None:
@@ -58,7 +58,7 @@ class ProgramSpec:
     @property
     def expected_attach_type(self) -> str | int:
         """Its ``enum bpf_attach_type`` as libbpf names it, ``"xdp_devmap"``; can be set, also by number."""
-        number = int(lib.bpf_program__expected_attach_type(self._handle))
+        number = int(lib.bpf_program__expected_attach_type(self.handle))
         return to_str(lib.libbpf_bpf_attach_type_str(number)) or number
 
     @expected_attach_type.setter
@@ -74,7 +74,7 @@ class ProgramSpec:
     @property
     def flags(self) -> int:
         """``BPF_F_*`` of the load, ``BPF_F_SLEEPABLE`` for example; can be set."""
-        return int(lib.bpf_program__flags(self._handle))
+        return int(lib.bpf_program__flags(self.handle))
 
     @flags.setter
     def flags(self, flags: int) -> None:
@@ -91,7 +91,7 @@ class ProgramSpec:
 
     @ifindex.setter
     def ifindex(self, index: int) -> None:
-        lib.bpf_program__set_ifindex(self._handle, index)
+        lib.bpf_program__set_ifindex(self.handle, index)
         self._ifindex = index
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -107,12 +107,12 @@ class ProgramSpec:
     def _set(self, name: str, value: int) -> None:
         """By libbpf's function of that name."""
         what, on = f"cannot set {name}={value}", f"of {self}"
-        check(getattr(lib, f"bpf_program__set_{name}")(self._handle, value), LoadError, what, on=on)
+        check(getattr(lib, f"bpf_program__set_{name}")(self.handle, value), LoadError, what, on=on)
 
     @property
     def autoload(self) -> bool:
         """Whether loading the object loads this program."""
-        return bool(lib.bpf_program__autoload(self._handle))
+        return bool(lib.bpf_program__autoload(self.handle))
 
     @autoload.setter
     def autoload(self, wanted: bool) -> None:
@@ -125,7 +125,7 @@ class ProgramSpec:
         `LoadError` with errno.
         """
         check(
-            lib.bpf_program__set_attach_target(self._handle, target.fd if target else 0, function.encode()),
+            lib.bpf_program__set_attach_target(self.handle, target.fd if target else 0, function.encode()),
             LoadError,
             f"cannot set the target {function!r} of",
             on=str(self),
@@ -153,7 +153,14 @@ class VerifierStats:
 class Program:
     """A program in the kernel."""
 
-    def __init__(self, handle: Any, links: list[Link], codecs: Codecs | None = None, log: str = "") -> None:
+    def __init__(
+        self,
+        handle: Any,
+        links: list[Link],
+        codecs: Codecs | None = None,
+        log: str = "",
+        pins: Pins | None = None,
+    ) -> None:
         self._handle = handle
         self._log = log
         self._links = links
@@ -162,9 +169,14 @@ class Program:
         self.section = to_str(lib.bpf_program__section_name(handle))
         self.type: ProgramType | int = ProgramType.from_number(lib.bpf_program__type(handle))
         self._closed = False
-        self._pins: Pins | None = None  # of the fixture that it came from
+        self._pins = pins  # of the fixture that it came from
         self._streams = Streams()
         LOADED.add(self)
+
+    @property
+    def autoattach(self) -> bool:
+        """Whether `LoadedObject.attach` attaches it, which libbpf does not want of every section."""
+        return bool(lib.bpf_program__autoattach(self._open()))
 
     @property
     def attached(self) -> bool:
@@ -207,7 +219,7 @@ class Program:
     def attach(self, **target: Any) -> Link:
         """Attaches it, by default where its section's name says. See `attach_program` for the targets."""
         link = attach_program(self._open(), str(self), self.section, self.type, target)
-        link._belongs_to(self.fd, self._pins, self)
+        link.belong_to(self.fd, self._pins, self)
         self._links.append(link)
         return link
 
@@ -236,6 +248,10 @@ class Program:
     def __str__(self) -> str:
         return f"program {self.name!r} ({self.section})"
 
+    def invalidate(self) -> None:
+        """Has each use of it raise `ClosedError` from now on: its object is closed."""
+        self._closed = True
+
     # inside
 
     def _info(self) -> Any:
@@ -253,6 +269,3 @@ class Program:
         if self._closed:
             raise ClosedError("cannot use", on=str(self), why="its object is closed")
         return self._handle
-
-    def _close(self) -> None:
-        self._closed = True

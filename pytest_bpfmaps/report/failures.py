@@ -29,7 +29,7 @@ def outputs(item: pytest.Item) -> list[Output]:
         return []
     from pytest_bpfmaps.harness import Bpf
 
-    return [each._output for each in getattr(item, "funcargs", {}).values() if isinstance(each, Bpf)]
+    return [each.program_output for each in getattr(item, "funcargs", {}).values() if isinstance(each, Bpf)]
 
 
 def _shown(log: str, config: pytest.Config) -> str:

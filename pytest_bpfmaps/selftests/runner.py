@@ -199,7 +199,7 @@ def run_case(case: Case, *, portable: bool = False) -> list[str]:
         opened = stack.enter_context(OpenedObject(case.path, name=case.source, portable=portable))
         log = _prepare(opened, case)
         with capture_log() as said:
-            result = int(lib.bpf_object__load(opened._handle))
+            result = int(lib.bpf_object__load(opened.handle))
         if not case.privileged:
             dropped.close()  # the kernel's tests run the program with all capabilities, too
         if wanted.failure and result >= 0:
@@ -225,10 +225,10 @@ def _prepare(opened: OpenedObject, case: Case) -> LogBuffer:
     for program in opened.programs:
         mine = program.name == case.program
         program.autoload = mine or case.privileged in case.all[program.name].auxiliary
-    handle = opened.programs[case.program]._handle
+    handle = opened.programs[case.program].handle
     flags = (int(lib.bpf_program__flags(handle)) | _usual_flags()) & ~expected.clear_flags
     lib.bpf_program__set_flags(handle, flags | expected.set_flags)
-    for each in walk(lib.bpf_object__next_map, opened._handle):
+    for each in walk(lib.bpf_object__next_map, opened.handle):
         lib.bpf_map__set_pin_path(each, ffi.NULL)
         if not case.privileged:
             lib.bpf_map__set_autocreate(each, _anybody_creates(each))
@@ -249,7 +249,7 @@ def _compare(case: Case, text: str, messages: Sequence[Message], of: str = "veri
 
 def _run(opened: OpenedObject, case: Case) -> None:
     wanted = case.expectation
-    program = Program(opened.programs[case.program]._handle, [])
+    program = Program(opened.programs[case.program].handle, [])
     packet = b"" if program.type in WITHOUT_PACKET else _PACKET
     try:
         with _struct_ops(opened):
@@ -259,7 +259,7 @@ def _run(opened: OpenedObject, case: Case) -> None:
             if messages:
                 _compare(case, getattr(program, stream), messages, of=f"program's {stream}")
     finally:
-        program._close()
+        program.invalidate()
 
 
 def _compare_value(case: Case, got: int) -> None:
@@ -287,7 +287,7 @@ def _linear(size: int) -> bytes | None:
 def _struct_ops(opened: OpenedObject) -> Iterator[None]:
     """The object's struct_ops maps, registered."""
     with ExitStack() as stack:
-        for each in walk(lib.bpf_object__next_map, opened._handle):
+        for each in walk(lib.bpf_object__next_map, opened.handle):
             if lib.bpf_map__type(each) == MapType.STRUCT_OPS and lib.bpf_map__autocreate(each):
                 link = lib.bpf_map__attach_struct_ops(each)
                 if link == ffi.NULL:
@@ -341,7 +341,7 @@ def _teach(path: Path, program: str) -> None:
     with OpenedObject(path) as opened, capture_log():
         for each in opened.programs:
             each.autoload = each.name == program
-        lib.bpf_object__load(opened._handle)
+        lib.bpf_object__load(opened.handle)
 
 
 def _teach_libbpf(case: Case) -> None:

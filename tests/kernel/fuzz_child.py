@@ -42,7 +42,7 @@ def regions(data):
 
 
 def is_small(opened):
-    maps = [m._handle for m in opened.maps]
+    maps = [m.handle for m in opened.maps]
     sizes = [
         lib.bpf_map__max_entries(m) * (lib.bpf_map__key_size(m) + lib.bpf_map__value_size(m) or 1)
         for m in maps

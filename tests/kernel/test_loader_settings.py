@@ -137,7 +137,7 @@ def test_attach_types_have_the_kernels_numbers(bpf, load_code):
     ):
         for name in names:
             program.expected_attach_type = name
-            assert lib.bpf_program__expected_attach_type(program._handle) == number
+            assert lib.bpf_program__expected_attach_type(program.handle) == number
     assert program.expected_attach_type == "cgroup_inet4_connect"
 
 

@@ -123,7 +123,7 @@ def test_an_old_section_means_what_it_meant(bpf, old, new):
     with pytest.warns(PortabilityWarning, match=f'write SEC."{new}"'):
         opened = bpf.open(code=HEAD + program.format(old, "a") + program.format(new, "b"))
     assert opened.programs.a.type == opened.programs.b.type
-    types = [lib.bpf_program__expected_attach_type(p._handle) for p in opened.programs]
+    types = [lib.bpf_program__expected_attach_type(p.handle) for p in opened.programs]
     assert types[0] == types[1]
 
 

@@ -70,7 +70,9 @@ class ArenaMap(Map, types=(MapType.ARENA,)):
 
     def _mapped(self) -> _Mapping:
         if self._mapping is None:
-            self._mapping = _Mapping.of(self.fd, self)
+            fd = self.fd  # a closed map has no memory, though another may share it
+            self._mapping = _Mapping.known.get(self.id) or _map(fd, self, self._info.map_extra)
+            self._mapping.acquire()
         return self._mapping
 
 
@@ -87,13 +89,9 @@ class _Mapping:
         self.view = memoryview(ffi.buffer(ffi.cast("char *", address), size)).cast("B")
         self.known[map_id] = self
 
-    @classmethod
-    def of(cls, fd: int, arena: ArenaMap) -> _Mapping:
-        """The mapping of an arena that is open as `fd`; `release` gives it back."""
-        size = arena.max_entries * mmap.PAGESIZE
-        mapping = cls.known.get(arena.id) or cls(arena.id, _map(fd, arena, size), size)
-        mapping._users += 1
-        return mapping
+    def acquire(self) -> None:
+        """It has one more user, who calls `release` when done."""
+        self._users += 1
 
     def release(self) -> None:
         """Unmaps the memory when this was its last user."""
@@ -107,15 +105,19 @@ class _Mapping:
             lib.munmap(ffi.cast("void *", self.address), size)
 
 
-def _map(fd: int, arena: ArenaMap, size: int) -> int:
-    """Maps it where ``map_extra`` says, else where there is room; programs can be loaded only after that."""
-    wanted = ffi.cast("void *", arena._info.map_extra)
-    flags = _MAP_SHARED | (_MAP_FIXED_NOREPLACE if arena._info.map_extra else 0)
-    pointer = lib.mmap(wanted, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0)
+def _map(fd: int, arena: ArenaMap, wanted: int) -> _Mapping:
+    """Maps it at the address that is `wanted` (``map_extra``), else where there is room.
+
+    Programs can be loaded only after that.
+    """
+    size = arena.max_entries * mmap.PAGESIZE
+    flags = _MAP_SHARED | (_MAP_FIXED_NOREPLACE if wanted else 0)
+    rights = mmap.PROT_READ | mmap.PROT_WRITE
+    pointer = lib.mmap(ffi.cast("void *", wanted), size, rights, flags, fd, 0)
     number = ffi.errno
     address = int(ffi.cast("intptr_t", pointer))
     if address != -1:
-        return address
+        return _Mapping(arena.id, address, size)
     raise MapError(
         "cannot map the memory of",
         on=str(arena),

@@ -101,7 +101,7 @@ class MapOfMaps(ReferenceMap, types=(MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS
         for _, raw in self._raw_items():
             inner = self._open(self._value.decode(raw))
             try:
-                return inner._info
+                return map_info(inner.fd)
             finally:
                 inner.close()
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 from pytest_bpfmaps.errors import MapError, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
@@ -29,14 +30,15 @@ from pytest_bpfmaps.maps.families import (  # noqa: F401 - importing a family re
     struct_ops,
     user_ringbuf,
 )
+from pytest_bpfmaps.maps.pins import Pins
 
 
-def map_by_id(map_id: int) -> Map:
+def map_by_id(map_id: int, pins: Pins | None = None) -> Map:
     """Opens the map with that id (``BPF_MAP_GET_FD_BY_ID``, Linux 4.13, commit bd5f5f4ecb78)."""
-    return _from_own_fd(open_map_id(map_id))
+    return _from_own_fd(open_map_id(map_id), pins=pins)
 
 
-def pinned_map(path: str) -> Map:
+def pinned_map(path: str, pins: Pins | None = None) -> Map:
     """Opens the map that is pinned at `path` (``BPF_OBJ_GET``, Linux 4.4, commit b2197755b263)."""
     fd = lib.bpf_obj_get(os.fsencode(path))
     fix = "is it pinned there, and is this a bpf file system?" if fd == -errno.ENOENT else None
@@ -45,10 +47,10 @@ def pinned_map(path: str) -> Map:
     if kind != "bpf-map":  # the kernel would fill in another struct of attributes
         os.close(fd)
         raise MapError("cannot open the pinned map", on=path, why=f"it is a {kind}", errno=errno.EINVAL)
-    return _from_own_fd(fd)
+    return _from_own_fd(fd, pins=pins, pinned=[path])
 
 
-def maps_by_name(name: str) -> list[Map]:
+def maps_by_name(name: str, pins: Pins | None = None) -> list[Map]:
     """All loaded maps of that name, oldest first (``BPF_MAP_GET_NEXT_ID``, Linux 4.13, commit bd5f5f4ecb78).
 
     The kernel keeps the first 15 characters of a name, so only those are compared.
@@ -62,7 +64,7 @@ def maps_by_name(name: str) -> list[Map]:
             continue
         check(fd, MapError, "cannot open", on=f"map id {at[0]}")
         if info_of(fd).name == kept:
-            found.append(_from_own_fd(fd))
+            found.append(_from_own_fd(fd, pins=pins))
         else:
             os.close(fd)
     if result != -errno.ENOENT:
@@ -71,10 +73,10 @@ def maps_by_name(name: str) -> list[Map]:
     return found
 
 
-def _from_own_fd(fd: int) -> Map:
+def _from_own_fd(fd: int, **options: Any) -> Map:
     info = info_of(fd)
     try:
-        return make_map(fd, info, load_codecs(info.btf_id) if info.btf_id else None)
+        return make_map(fd, info, load_codecs(info.btf_id) if info.btf_id else None, **options)
     except BaseException:
         os.close(fd)
         raise

@@ -35,7 +35,11 @@ class StructOpsMap(Map, types=(MapType.STRUCT_OPS,)):
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
         super().__init__(fd, info, codecs, **options)
         self._typed = False
-        self._register: Callable[[], Any] | None = None  # of the object that declares it
+        self._register: Callable[[], Any] | None = None
+
+    def declared_by(self, register: Callable[[], Any]) -> None:
+        """Takes what registers it for the object that declares it."""
+        self._register = register
 
     def attach(self) -> Any:
         """Registers this map alone, and returns its link; `LoadedObject.attach` takes all of the object.

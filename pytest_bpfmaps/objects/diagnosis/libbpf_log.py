@@ -35,7 +35,7 @@ def refused_map(attempt: Attempt, log: str) -> tuple[str, Explanation] | None:
     found = _MAP.search(log)
     if found is None or found[1] not in attempt.maps:
         return None
-    name, handle = found[1], attempt.maps[found[1]]._handle
+    name, handle = found[1], attempt.maps[found[1]].handle
     error = found[2] or found[3]
     number = int(error) if error.isdecimal() else getattr(errno, error, 0)
     inner = lib.bpf_map__inner_map(handle)
