@@ -92,5 +92,5 @@ def swapped_key(wanted: Any, keys: Iterable[Any]) -> str | None:
 def _fields(value: Any) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
-    codec = getattr(value, "_codec_", None)
-    return {f.name: value._peek_(f.name) for f in codec.fields if not f.codec.absent} if codec else {}
+    codec = getattr(value, "__codec__", None)
+    return {f.name: value.__peek__(f.name) for f in codec.fields if not f.codec.absent} if codec else {}

@@ -17,7 +17,7 @@ class Listed:
 
     __slots__ = ()
 
-    _raw_: bytes
+    __raw__: bytes
     """The bytes in the kernel."""
 
 
@@ -26,12 +26,12 @@ def _listed_class(name: str, base: Any, doc: str) -> Any:
 
     def new(cls: Any, value: Any, raw: bytes) -> Any:
         made = base.__new__(cls, value)
-        made._raw_ = raw
+        made.__raw__ = raw
         return made
 
     def same(self: Any, other: object) -> Any:
         if isinstance(other, Listed):
-            return self._raw_ == other._raw_
+            return self.__raw__ == other.__raw__
         return base.__eq__(self, other)
 
     def different(self: Any, other: object) -> Any:
@@ -45,7 +45,7 @@ def _listed_class(name: str, base: Any, doc: str) -> Any:
         "__hash__": base.__hash__,
         "__copy__": lambda self: self,
         "__deepcopy__": lambda self, memo: self,
-        "__reduce_ex__": lambda self, protocol: (type(self), (base(self), self._raw_)),
+        "__reduce_ex__": lambda self, protocol: (type(self), (base(self), self.__raw__)),
         "__doc__": doc,
     }
     return type(name, (Listed, base), body)
@@ -71,14 +71,14 @@ class ListedBool(_ListedNumber):  # type: ignore[misc, valid-type]
 class ListedValues(Listed, Values):
     """An array of such values."""
 
-    __slots__ = ("_raw_",)
+    __slots__ = ("__raw__",)
 
     def __init__(self, values: list[Any], raw: bytes) -> None:
         super().__init__(values)
-        self._raw_ = raw
+        self.__raw__ = raw
 
     def __eq__(self, other: object) -> bool:
-        return self._raw_ == other._raw_ if isinstance(other, Listed) else Values.__eq__(self, other)
+        return self.__raw__ == other.__raw__ if isinstance(other, Listed) else Values.__eq__(self, other)
 
     __hash__ = Values.__hash__
 
@@ -89,4 +89,4 @@ class ListedValues(Listed, Values):
         return self
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return type(self), (list(self), self._raw_)
+        return type(self), (list(self), self.__raw__)

@@ -46,11 +46,11 @@ class Record:
     A comparison and `_asdict` have the other fields.
     """
 
-    __slots__ = ("_data_", "_offset_")
-    _codec_: ClassVar[StructCodec]
-    _fixed_: ClassVar[bool] = False  # nothing that follows the struct belongs to it
-    _data_: Buffer
-    _offset_: int
+    __slots__ = ("__data__", "__offset__")
+    __codec__: ClassVar[StructCodec]
+    __fixed__: ClassVar[bool] = False  # nothing that follows the struct belongs to it
+    __data__: Buffer
+    __offset__: int
 
     def __init__(self, data: Buffer, offset: int = 0) -> None:
         _set_data(self, data)
@@ -69,67 +69,69 @@ class Record:
         # only names that are no field come here
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
-        codec = self._codec_
+        codec = self.__codec__
         raise NameLookupError(
             "no field", on=f"{name!r} in {codec.name}", fix=closest(name, (f.name for f in codec.fields))
         )
 
     def __getitem__(self, name: str) -> Any:
-        field = self._codec_.by_name.get(name)
+        field = self.__codec__.by_name.get(name)
         if field is None:
             return self.__getattr__(name)
-        return field.decode(self._data_, self._offset_, rest=not self._fixed_)
+        return field.decode(self.__data__, self.__offset__, rest=not self.__fixed__)
 
     def __iter__(self) -> Iterator[Any]:
         """The values in field order, so that a record unpacks like a tuple."""
-        return (self[f.name] for f in self._codec_.positions)
+        return (self[f.name] for f in self.__codec__.positions)
 
     def __len__(self) -> int:
-        return len(self._codec_.positions)
+        return len(self.__codec__.positions)
 
     def __bytes__(self) -> bytes:
-        end = None if self._codec_.flexible and not self._fixed_ else self._offset_ + self._codec_.size
-        return bytes(self._data_[self._offset_ : end])
+        end = (
+            None if self.__codec__.flexible and not self.__fixed__ else self.__offset__ + self.__codec__.size
+        )
+        return bytes(self.__data__[self.__offset__ : end])
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Record):
             if isinstance(self, Listed) and isinstance(other, Listed):
-                return self._codec_.name == other._codec_.name and self._raw_ == other._raw_
+                return self.__codec__.name == other.__codec__.name and self.__raw__ == other.__raw__
             if type(self) is type(other) and bytes(self) == bytes(other):
                 return True
-            names, codec = self._codec_.by_name.keys(), other._codec_
+            names, codec = self.__codec__.by_name.keys(), other.__codec__
             return (
                 names == codec.by_name.keys()
-                and [f.name for f in self._codec_.positions] == [f.name for f in codec.positions]
-                and all(self._peek_(n) == other._peek_(n) for n in names)
+                and [f.name for f in self.__codec__.positions] == [f.name for f in codec.positions]
+                and all(self.__peek__(n) == other.__peek__(n) for n in names)
             )
         if isinstance(other, Mapping):
-            codec = self._codec_
+            codec = self.__codec__
             return codec.names_match(other) and all(
-                same(codec.by_name[n].codec, self._peek_(n), v) for n, v in other.items()
+                same(codec.by_name[n].codec, self.__peek__(n), v) for n, v in other.items()
             )
         if isinstance(other, tuple):
-            there = self._there_()
+            there = self.__there__()
             return len(other) == len(there) and all(map(equal_with_hash, there, other))
         return NotImplemented
 
     def __hash__(self) -> int:
-        return hash(tuple(self._there_()))
+        return hash(tuple(self.__there__()))
 
-    def _there_(self) -> list[Any]:
+    def __there__(self) -> list[Any]:
         """The values of a tuple, without fields that have none."""
-        return [self[f.name] for f in self._codec_.positions if not f.codec.absent]
+        return [self[f.name] for f in self.__codec__.positions if not f.codec.absent]
 
     def __repr__(self) -> str:
-        return "{" + ", ".join(f"{f.name!r}: {self._peek_(f.name)!r}" for f in self._codec_.fields) + "}"
+        return "{" + ", ".join(f"{f.name!r}: {self.__peek__(f.name)!r}" for f in self.__codec__.fields) + "}"
 
     def _asdict(self) -> dict[str, Any]:
         """The fields that have values as a new dict, nested records as dicts too; as a namedtuple has it."""
-        return {f.name: _plain(self[f.name]) for f in self._codec_.fields if not f.codec.absent}
+        return {f.name: _plain(self[f.name]) for f in self.__codec__.fields if not f.codec.absent}
 
-    def _peek_(self, name: str) -> Any:
+    def __peek__(self, name: str) -> Any:
         """A field's value, or `NOT_THERE`."""
-        field = self._codec_.by_name.get(name)
+        field = self.__codec__.by_name.get(name)
         return NOT_THERE if field is not None and field.codec.absent else self[name]
 
     def __copy__(self) -> Record:
@@ -139,14 +141,16 @@ class Record:
         return self
 
 
+# These need the item. All of ours have two underscores at both ends, as Python's own have.
+_RESERVED = {n for n in dir(Record) if n.startswith("__")} | {"__raw__", "__dict__", "__weakref__"}
 # past __setattr__, which refuses
-_set_data = Record.__dict__["_data_"].__set__
-_set_offset = Record.__dict__["_offset_"].__set__
+_set_data = Record.__dict__["__data__"].__set__
+_set_offset = Record.__dict__["__offset__"].__set__
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Record):
-        return value._asdict()
+        return Record._asdict(value)  # a field may have that name
     return [_plain(v) for v in value] if isinstance(value, list) else value
 
 
@@ -196,7 +200,7 @@ class StructCodec(Codec):
     @cached_property
     def listed_type(self) -> type[Record]:
         """The same as keys that a map lists: equal to each other where all their bytes are."""
-        body = {"__slots__": (), "_raw_": property(Record.__bytes__)}
+        body = {"__slots__": (), "__raw__": property(Record.__bytes__)}
         return type(self.type.__name__, (self._fixed_type, Listed), body)
 
     def listed(self, raw: bytes, *, always: bool = True) -> Any:
@@ -206,9 +210,10 @@ class StructCodec(Codec):
         return super().listed_all(data, always=True) if always else self.decode_all(data)
 
     def _make_type(self, *, fixed: bool) -> type[Record]:
-        attributes: dict[str, Any] = {"__slots__": (), "_codec_": self, "_fixed_": fixed}
+        attributes: dict[str, Any] = {"__slots__": (), "__codec__": self, "__fixed__": fixed}
         for field in self.fields:
-            attributes.setdefault(field.name, property(_reader(field, fixed)))
+            if field.name not in _RESERVED:
+                attributes[field.name] = property(_reader(field, fixed))
         return type(self.name.removeprefix("struct ").removeprefix("union "), (Record,), attributes)
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
@@ -249,10 +254,10 @@ class StructCodec(Codec):
         if isinstance(value, Record):
             raw = bytes(value)
             is_whole = len(raw) == self.size or (rest and self.flexible and len(raw) > self.size)
-            if is_whole and value._codec_.size == self.size and value._codec_.name == self.name:
+            if is_whole and value.__codec__.size == self.size and value.__codec__.name == self.name:
                 out[offset : offset + len(raw)] = raw
                 return
-            value = {name: value[name] for name in value._codec_.by_name}  # a field without a value raises
+            value = {name: value[name] for name in value.__codec__.by_name}  # a field without a value raises
         if isinstance(value, Mapping):
             self._encode_items(out, offset, value, where, rest)
         elif isinstance(value, tuple | list):
@@ -320,12 +325,12 @@ def _reader(field: Field, fixed: bool) -> Any:
         unpack = struct.Struct(f"={codec.format}").unpack_from  # type: ignore[attr-defined]
 
         def read_number(record: Record) -> Any:  # the common case in one call
-            return unpack(record._data_, record._offset_ + at)[0]
+            return unpack(record.__data__, record.__offset__ + at)[0]
 
         return read_number
     decode = codec.decode if fixed or not field.tail else codec.decode_rest
 
     def read(record: Record) -> Any:
-        return decode(record._data_, record._offset_ + at)
+        return decode(record.__data__, record.__offset__ + at)
 
     return read

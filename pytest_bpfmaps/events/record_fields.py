@@ -117,4 +117,4 @@ def field_fits(record: Any, name: str, wanted: Any) -> bool:
         return fits(value, wanted)
     if callable(wanted) and not isinstance(wanted, Record):
         return bool(wanted(value))
-    return same(field_at(record._codec_, name).codec, value, wanted)
+    return same(field_at(record.__codec__, name).codec, value, wanted)

@@ -288,8 +288,8 @@ class Map:
     # for subclasses
 
     def _encode_key(self, key: Any) -> bytes:
-        if isinstance(key, Listed) and len(key._raw_) == self.key_size:
-            return key._raw_
+        if isinstance(key, Listed) and len(key.__raw__) == self.key_size:
+            return key.__raw__
         return self._key.encode(key, self._key_where)
 
     def _encode_value(self, value: Any) -> bytes:

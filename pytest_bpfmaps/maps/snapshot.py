@@ -90,7 +90,7 @@ class Snapshot(dict[Any, Any]):
 
     def plain(self, key: Any) -> Any:
         """A key that it lists as a plain value, as keys of other mappings are."""
-        return self._codec.decode(key._raw_) if self._codec and isinstance(key, Listed) else key
+        return self._codec.decode(key.__raw__) if self._codec and isinstance(key, Listed) else key
 
     def twins(self, key: Any) -> list[Any]:
         """The keys of the elements that `key` may mean, where these are several; see `Listed`."""
@@ -188,7 +188,7 @@ class TwinSnapshot(Snapshot):
             raise MapValueError(
                 f"cannot tell which element of {key!r} is meant",
                 on=f"in {self.origin}",
-                why=describe([k._raw_ for k in twins]),
+                why=describe([k.__raw__ for k in twins]),
                 fix=ADVICE,
             )
         return super().__getitem__(key)

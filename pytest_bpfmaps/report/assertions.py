@@ -94,7 +94,7 @@ def _plain(value: object) -> str:
     from pytest_bpfmaps.btf import Record
 
     if isinstance(value, Record):
-        return "{" + ", ".join(f"{n!r}: {_plain(value._peek_(n))}" for n in value._codec_.by_name) + "}"
+        return "{" + ", ".join(f"{n!r}: {_plain(value.__peek__(n))}" for n in value.__codec__.by_name) + "}"
     if isinstance(value, Enum):
         return f"{value.name} ({int(value.value)})"
     if isinstance(value, Mapping):
@@ -175,12 +175,12 @@ def _with_twins(seen: Any, wanted: Mapping[Any, Any]) -> tuple[Mapping[Any, Any]
         if twins:
             advice = ADVICE
         values = [seen[k] for k in twins]
-        mine[plain] = _Twins(describe([k._raw_ for k in twins]), values) if twins else value
+        mine[plain] = _Twins(describe([k.__raw__ for k in twins]), values) if twins else value
     return mine, advice
 
 
 def _of_record(record: Any, theirs: Any) -> Sides:
-    codec = record._codec_
+    codec = record.__codec__
     # a field without a value counts when the other side has one
     names = [f.name for f in codec.fields if not f.codec.absent or f.name in _names(theirs)]
     wanted: Mapping[Any, Any] = theirs
@@ -191,8 +191,8 @@ def _of_record(record: Any, theirs: Any) -> Sides:
         names = [f.name for f in codec.positions if f.name in names]
         wanted = {names[i] if i < len(names) else f"[{i}]": v for i, v in enumerate(theirs)}
     else:
-        wanted = {n: theirs._peek_(n) for n in _names(theirs)}
-    mine = {n: record._peek_(n) for n in names}
+        wanted = {n: theirs.__peek__(n) for n in _names(theirs)}
+    mine = {n: record.__peek__(n) for n in names}
     codecs = {name: field.codec for name, field in codec.by_name.items()}
     return Sides(codec.name, mine, wanted, "field", lambda name: f".{name}", codecs=codecs)
 
@@ -201,7 +201,9 @@ def _names(theirs: Any) -> Any:
     """The names of the fields on the other side of a record."""
     if isinstance(theirs, Mapping):
         return theirs.keys()
-    return () if isinstance(theirs, tuple) else [f.name for f in theirs._codec_.fields if not f.codec.absent]
+    return (
+        () if isinstance(theirs, tuple) else [f.name for f in theirs.__codec__.fields if not f.codec.absent]
+    )
 
 
 def _of_list(title: str, noun: str, mine: Sequence[Any], theirs: Any) -> Sides:

@@ -4,6 +4,7 @@ import keyword
 
 import pytest
 
+from pytest_bpfmaps.btf import Record
 from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.objects.collection import Named
 from pytest_bpfmaps.objects.variables import Globals
@@ -83,3 +84,28 @@ def test_wrong_names_are_still_wrong(load_code):
     for parts in (obj.maps, obj.programs, obj.globals):
         assert not hasattr(parts, "_nothing")
         assert not hasattr(parts, "__nothing__")
+
+
+FIELDS = sorted({n for n in dir(Record) if not n.startswith("__")} | {"_data_", "_codec_", "index", "name"})
+PYTHONS_OWN = ["__class__", "__data__", "__len__", "__slots__"]
+
+
+def test_fields(bpf):
+    fields = "".join(f"unsigned {n};" for n in (*FIELDS, *PYTHONS_OWN))
+    struct = f"struct {{ {fields} struct {{ unsigned _asdict; }} inner; }}"
+    m = bpf.create_map("hash", key=struct, value=struct, max_entries=2)
+    numbers = {n: i for i, n in enumerate((*FIELDS, *PYTHONS_OWN))}
+    m[numbers] = numbers | {"inner": {"_asdict": 99}}
+    (listed,) = m
+    for record in (m[numbers], listed):
+        for name in FIELDS:
+            assert getattr(record, name) == record[name] == numbers[name]
+        for name in PYTHONS_OWN:
+            assert record[name] == numbers[name]
+    assert Record._asdict(m[numbers]) == numbers | {"inner": {"_asdict": 99}}
+    assert m == {numbers_of(numbers): {**numbers, "inner": {"_asdict": 99}}}
+    assert eval(repr(m[numbers])) == Record._asdict(m[numbers])
+
+
+def numbers_of(numbers):
+    return (*numbers.values(), (0,))

@@ -56,7 +56,7 @@ def merged(pairs):
 def agree(codec, ours, theirs):
     """Whether a value is the one that bpftool shows."""
     if isinstance(ours, Record):
-        fields = ours._codec_.by_name
+        fields = ours.__codec__.by_name
         return fields.keys() == theirs.keys() and all(
             agree(f.codec, ours[n], theirs[n]) for n, f in fields.items()
         )

@@ -68,7 +68,7 @@ def combine(values: tuple[Any, ...], how: Callable[[Iterable[Any]], Any]) -> Any
     """`how` over numbers, over each numeric field of records, over each place of lists."""
     first = values[0]
     if isinstance(first, Record):
-        names = [n for n in first._codec_.by_name if isinstance(first[n], int | float | Record | list)]
+        names = [n for n in first.__codec__.by_name if isinstance(first[n], int | float | Record | list)]
         return {n: combine(tuple(v[n] for v in values), how) for n in names}
     if isinstance(first, list):
         return [combine(column, how) for column in zip(*values, strict=True)]

@@ -59,7 +59,7 @@ class StructOpsMap(Map, types=(MapType.STRUCT_OPS,)):
     @property
     def state(self) -> StructOpsState:
         """Whether it is registered: ``INIT``, ``INUSE``, ``TOBEFREE`` (somebody uses it still), ``READY``."""
-        common = self.value["common"] if "common" in self.value._codec_.by_name else self.value
+        common = self.value["common"] if "common" in self.value.__codec__.by_name else self.value
         return StructOpsState(common["state"])
 
     @property
