@@ -1,6 +1,6 @@
-"""The `bpfmaps` command: parses arguments, calls, and turns our errors into exit codes.
+"""The `bpfmaps` command: parses arguments, calls a subcommand, and turns our errors into exit codes.
 
-Exit codes: 0 done, 1 it failed (why is on stderr), 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed (stderr says why), 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from importlib.metadata import version
 
 from pytest_bpfmaps.errors import BpfError
 
-# Modules with a `register(subcommands)` that adds a parser whose default `run` takes the namespace.
+# Each module has a `register(subcommands)`. It adds a parser whose default `run` takes the namespace.
 _COMMANDS = tuple(f"pytest_bpfmaps.commands.{name}" for name in ("doctor", "kernels", "vm"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with `argv` (default: the process's); return its exit code."""
+    """Runs the command with `argv` (default: the process's), and returns its exit code."""
     arguments = _parser().parse_args(argv)
     try:
         code = arguments.run(arguments)
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Version(argparse.Action):
-    """Like argparse's own, but reads the package's metadata only when asked."""
+    """Does what argparse's own action does, but reads the package's metadata only when asked."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         print(f"bpfmaps {version('pytest-bpfmaps')}")
@@ -48,7 +48,7 @@ class _Version(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bpfmaps", description="Kernels and diagnosis for pytest-bpfmaps.")
+    parser = argparse.ArgumentParser(prog="bpfmaps", description="Kernels and guests for pytest-bpfmaps.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in _COMMANDS:

@@ -1,8 +1,8 @@
 """Every exception that this package raises.
 
-One root, `BpfError`; below it a class per phase of a BPF object's life. Each is also the builtin that a
-Python programmer would catch (`OSError` with ``errno`` where the kernel refused, `KeyError`, `TypeError`,
-`OverflowError`, `AssertionError`, `TimeoutError` …).
+`BpfError` is the root. Below it is a class for each phase of a BPF object's life. Each class is also the
+builtin that a Python programmer would catch: `OSError` with ``errno`` where the kernel refused, `KeyError`,
+`TypeError`, `OverflowError`, `AssertionError`, `TimeoutError` …
 
 A message has four parts: what was tried, on which object, why it failed, what to do.
 """
@@ -16,11 +16,11 @@ from difflib import get_close_matches
 from typing import ClassVar, NamedTuple
 
 ENOTSUPP = 524
-"""The kernel's own error number, which user space has no name for."""
+"""An error number that only the kernel defines. User space has no name for it."""
 
 
 class Explanation(NamedTuple):
-    """`why` something failed, and what to do about it: `fix`, where that is known."""
+    """`why` something failed, and `fix`: what to do about it, where that is known."""
 
     why: str
     fix: str | None = None
@@ -29,15 +29,17 @@ class Explanation(NamedTuple):
 class BpfError(Exception):
     """Root of all errors of this package.
 
-    `what` was tried, `on` which object, `why` it failed, what to do (`fix`); `details` is longer text (a
-    compiler's diagnostics, a verifier's log, a console's last lines) that belongs under the message.
-    `errno` is the kernel's error number as a positive int, or None. `section` is the attach point, written as
-    in ``SEC()``, of a program that could not be loaded or attached; None where there is none.
+    - `what` was tried, `on` which object, `why` it failed, and what to do (`fix`).
+    - `details` is longer text that belongs under the message: a compiler's diagnostics, a verifier's log, a
+      console's last lines.
+    - `errno` is the kernel's error number as a positive int, or None.
+    - `section` is the attach point, written as in ``SEC()``, of a program that could not be loaded or
+      attached; None where there is none.
     """
 
     errno: int | None
     section: str | None = None
-    default_errno: ClassVar[int | None] = None  # for refusals of ours that the kernel would have put so
+    default_errno: ClassVar[int | None] = None  # for our own refusals: the errno that the kernel would give
 
     def __init__(
         self,
@@ -94,17 +96,17 @@ class LoadError(BpfError, OSError):
 
 
 class PortabilityError(LoadError):
-    """With ``--bpf-strict`` or `bpf_portable`: what works here, and libbpf or another loader refuses."""
+    """Code that works here, and that libbpf or another loader refuses (``--bpf-strict``, `bpf_portable`)."""
 
     default_errno = _errno.EINVAL
 
 
 class PortabilityWarning(UserWarning):
-    """Something works here that libbpf, or the loader of production, would refuse."""
+    """Warns of code that works here, and that libbpf or the loader of production would refuse."""
 
 
 class UnknownNameWarning(UserWarning):
-    """A value is compared with a text that is no name of its enum, so that they are never equal."""
+    """Warns of a comparison with a text that is no name of the value's enum: they are never equal."""
 
 
 class VerifierError(LoadError):
@@ -147,7 +149,7 @@ class MapTypeError(MapError, TypeError):
 
 
 class MapValueError(MapError, ValueError):
-    """A Python value has a fitting type, but not a value that the map's C type can hold."""
+    """A Python value has the right type, but the map's C type can't hold it."""
 
     default_errno = _errno.EINVAL
 
@@ -181,7 +183,7 @@ class CaptureTimeoutError(BpfError, AssertionError):
 
 
 class ExpectationError(BpfError, AssertionError):
-    """The verifier accepted, rejected or said what it was not expected to; `log` is its whole log."""
+    """The verifier did not do, or say, what the test expected; `log` is its whole log."""
 
     def __init__(self, what: str, *, log: str = "", **parts: object) -> None:
         super().__init__(what, **parts)  # type: ignore[arg-type]
@@ -196,7 +198,7 @@ class VmError(BpfError, RuntimeError):
 
 
 class VmBootError(VmError):
-    """A virtual machine did not come up, for a reason that another way to start it may not have."""
+    """A virtual machine did not come up. Another way to start it may work."""
 
 
 class VmLostError(VmError, ConnectionError):
@@ -208,7 +210,7 @@ class VmTimeoutError(VmError, TimeoutError):
 
 
 class CacheError(CompileError, VmError):
-    """The folder of what is kept between runs can't be trusted."""
+    """The cache folder, which keeps files between runs, can't be trusted."""
 
 
 class ClosedError(BpfError, ValueError):
@@ -216,7 +218,7 @@ class ClosedError(BpfError, ValueError):
 
 
 def strerror(number: int) -> str:
-    """``EPERM: Operation not permitted`` for an errno, positive or negative."""
+    """Returns ``EPERM: Operation not permitted`` for an errno, positive or negative."""
     number = abs(number)
     if number == ENOTSUPP:
         return "ENOTSUPP: Operation is not supported by this kernel"
@@ -224,12 +226,12 @@ def strerror(number: int) -> str:
 
 
 def shown(name: str) -> str:
-    """A file's name as it can stand in a message: as it is, or quoted where a terminal would not print it."""
+    """Returns a file's name for a message: as it is, or quoted where a terminal would not print it."""
     return name if name.isprintable() else repr(name)
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """A sentence that names the known names closest to `name`, for an error's `fix`."""
+    """Returns a sentence for an error's `fix`: the known names that are closest to `name`."""
     names = sorted(known)
     if not names:
         return "there are none"

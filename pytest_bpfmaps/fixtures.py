@@ -1,4 +1,4 @@
-"""The fixtures: each makes an object of the rooms below, and closes it."""
+"""The fixtures. Each makes an object of a room below, and closes it after the test, file or run."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def bpf(request: pytest.FixtureRequest) -> Iterator[Bpf]:
 
 @pytest.fixture(scope="module")
 def bpf_module(request: pytest.FixtureRequest) -> Iterator[Bpf]:
-    """As `bpf`, for all tests of a file."""
+    """Does what `bpf` does, for all tests of a file."""
     yield from _bpf(request.config, request.path.parent)
 
 
 @pytest.fixture(scope="session")
 def bpf_session(request: pytest.FixtureRequest) -> Iterator[Bpf]:
-    """As `bpf`, for the whole run; sources are looked up in `bpf_paths` only."""
+    """Does what `bpf` does, for the whole run. It looks up sources in `bpf_paths` only."""
     yield from _bpf(request.config, None)
 
 
 @pytest.fixture(scope="session")
 def bpf_kernel() -> RunningKernel:
-    """The kernel that the test runs on; see `pytest_bpfmaps.kernel.running_kernel.RunningKernel`."""
+    """Returns the kernel that the test runs on; see `pytest_bpfmaps.kernel.running_kernel.RunningKernel`."""
     from pytest_bpfmaps.kernel.running_kernel import RunningKernel
 
     return RunningKernel()
@@ -53,7 +53,7 @@ def bpf_netns() -> Iterator[NetNsFactory]:
 
 @pytest.fixture
 def bpf_cgroup(request: pytest.FixtureRequest) -> Iterator[Cgroup]:
-    """An empty cgroup v2 for one test; see `pytest_bpfmaps.triggers.cgroup.Cgroup`.
+    """Makes an empty cgroup v2 for one test; see `pytest_bpfmaps.triggers.cgroup.Cgroup`.
 
     Skips the test where no version 2 hierarchy is mounted.
     """
@@ -84,7 +84,7 @@ def bpf_process() -> Iterator[ProcessFactory]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips a test whose markers ask for what is not here."""
+    """Skips a test whose markers require a feature that is missing here."""
     if any(map(item.get_closest_marker, ("bpf_requires", "bpf_fresh_kernel"))):
         from pytest_bpfmaps.matrix.bpf_requires import check_markers
 

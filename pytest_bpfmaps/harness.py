@@ -34,11 +34,11 @@ _POLL_MOST = 0.05
 
 
 class Bpf:
-    """Compiles and loads BPF programs; `close` takes down all that came from it, last to first.
+    """Compiles and loads BPF programs. `close` takes down everything that came from it, last to first.
 
-    `folders` are searched for sources, in order; `compiler` turns them into objects. With
-    `portable`, what libbpf would refuse is a `PortabilityError` and no warning. `observer` is told of every
-    object that is loaded.
+    `folders` are searched for sources, in order. `compiler` turns sources into objects. With `portable`, code
+    that libbpf would refuse raises a `PortabilityError`; without it, such code gives a warning.
+    `observer` is told of every object that is loaded.
     """
 
     def __init__(
@@ -76,14 +76,18 @@ class Bpf:
     ) -> LoadedObject:
         """Compiles `source` (a ``.bpf.c``; a ``.bpf.o`` is taken as it is) or C text, and loads it.
 
-        `globals` sets ``const volatile``, ``.data`` and ``.bss`` variables before the load; `max_entries`
-        resizes maps by name; `maps` sets whatever else a loader can, by a map's name:
-        ``{"counts": {"type": "lru_hash", "key_size": 8}}``, see `MapSpec`. `programs` names those to load
-        (default: all), or gives each settings, ``{"p": {"type": "xdp"}}``, see `ProgramSpec`. `reuse` puts
-        live maps in place of new ones; maps that are pinned by name are so in `pin_root` (default:
-        `self.pin_root`). `btf` is a file with the types that CO-RE relocations are made for, in place of the
-        kernel's own. Several sources and objects in a list are linked into one. Raises `CompileError`,
-        `LoadError`, `VerifierError`, `NameLookupError`, `MapTypeError` …
+        - `globals` sets ``const volatile``, ``.data`` and ``.bss`` variables before the load.
+        - `max_entries` resizes maps by name.
+        - `maps` sets everything else that a loader can set, by a map's name:
+          ``{"counts": {"type": "lru_hash", "key_size": 8}}``; see `MapSpec`.
+        - `programs` names the programs to load (default: all). Or it gives each program settings,
+          ``{"p": {"type": "xdp"}}``; see `ProgramSpec`.
+        - `reuse` puts live maps in place of new ones.
+        - `pin_root` is the folder of maps that are pinned by name (default: `self.pin_root`).
+        - `btf` is a file with types. CO-RE relocations use them in place of the kernel's own.
+
+        A list of sources and objects is linked into one object. Raises `CompileError`, `LoadError`,
+        `VerifierError`, `NameLookupError`, `MapTypeError` …
         """
         opened = self.open(source, code=code, cflags=cflags, defines=defines, pin_root=pin_root, btf=btf)
         opened.configure(globals=globals, max_entries=max_entries, maps=maps, programs=programs, reuse=reuse)
@@ -102,7 +106,7 @@ class Bpf:
         pin_root: Source | None = None,
         btf: Source | None = None,
     ) -> OpenedObject:
-        """Compiles and opens an object without loading it; the way for whoever configures more."""
+        """Compiles and opens an object, and does not load it. The caller may configure it before the load."""
         path = self.compile(source, code=code, cflags=cflags, defines=defines)
         name = " + ".join(Path(each).name for each in _each(source)) or path.name
         root = None if pin_root is None else str(pin_root)
@@ -128,9 +132,9 @@ class Bpf:
         cflags: Sequence[str] = (),
         defines: Mapping[str, Any] | None = None,
     ) -> Path:
-        """The path of the compiled object, of several sources and objects that of one linked of them.
+        """Returns the path of the compiled object. Several sources and objects are linked into one.
 
-        Raises `CompileError` with clang's diagnostics, or with libbpf's for what can't be linked.
+        Raises `CompileError` with clang's diagnostics, or with libbpf's when the objects can't be linked.
         """
         several = _each(source)
         if len(several) > 1 and code is None:
@@ -158,7 +162,7 @@ class Bpf:
         return self._compiler.compile(request)
 
     def _beside(self, path: Source) -> Path:
-        """A file of the test's: an absolute path, or one in the first of the folders that has it."""
+        """Returns the path of a test's file: in the first of the folders that has it, else `path` itself."""
         places = [folder / path for folder in self._folders]
         return next((place for place in places if place.exists()), Path(path))
 
@@ -167,10 +171,10 @@ class Bpf:
     ) -> VerifierError:
         """Loads what the verifier must reject, and returns its error.
 
-        `patterns` are regular expressions that its log must have, one behind the other; `options` are those
-        of `load`. With ``code=`` among them `source` is the first pattern. Raises `ExpectationError` (an
-        `AssertionError`) when the programs are accepted or a pattern is missing, and what `load` raises for
-        other reasons.
+        `patterns` are regular expressions. The verifier's log must have a match for each of them, in this
+        order. `options` are those of `load`. When ``code=`` is among them, `source` is the first pattern.
+        Raises `ExpectationError` (an `AssertionError`) when the kernel accepts the programs, or when a
+        pattern has no match. Raises what `load` raises when it fails for another reason.
         """
         from pytest_bpfmaps.selftests.rejects import expect_rejection
 
@@ -195,17 +199,20 @@ class Bpf:
     ) -> Map:
         """Creates a map without an object.
 
-        `type` is the kernel's name in lower case without prefix, ``"percpu_array"``. `key` and `value` are C
-        type text, ``"u32"``, ``"struct { u32 a; u64 b; }"``, or sizes in bytes; types that always have the
-        same need none (indices, references to maps and programs), and a ring buffer's value is the type of
-        its records. `max_entries` counts elements (a ring buffer's bytes, an arena's pages); `flags` are
-        ``BPF_F_*``, to which those are added that the type can't be without. `inner` is the model for the
-        maps in a map of maps: a live map, or a mapping of these arguments. `extra` is ``map_extra``: a bloom
+        `type` is the kernel's name in lower case without prefix, ``"percpu_array"``.
+
+        `key` and `value` are C types as text, ``"u32"``, ``"struct { u32 a; u64 b; }"``, or sizes in bytes.
+        Some map types always have the same key or value (indices, references to maps and programs): these
+        need none. A ring buffer's `value` is the type of its records.
+
+        `max_entries` counts elements. For a ring buffer it counts bytes, for an arena pages. `flags` are
+        ``BPF_F_*``; the flags that the type requires are added. `inner` is the model for the maps in a map of
+        maps: a live map, or a mapping of these arguments. `extra` is ``map_extra``: the number of a bloom
         filter's hash functions.
 
-        Raises `MapTypeError` for text that is no C type and for missing or superfluous parts, `MapError` with
-        errno for what the kernel refuses, `UnsupportedError` when it lacks the type.
-        ``BPF_MAP_CREATE``, bpf(2).
+        Raises `MapTypeError` for text that is no C type and for missing or superfluous parts. Raises
+        `MapError` with errno when the kernel refuses the map, and `UnsupportedError` when it lacks the type.
+        Source: ``BPF_MAP_CREATE``, bpf(2).
         """
         return self._keep_map(
             create_map(
@@ -223,28 +230,28 @@ class Bpf:
         )
 
     def map_by_id(self, map_id: int) -> Map:
-        """Any map of this machine, by the kernel's id."""
+        """Returns any map of this machine, by the kernel's id."""
         return self._keep_map(map_by_id(map_id, self._pins))
 
     def maps_by_name(self, name: str) -> list[Map]:
-        """All loaded maps of this machine with that name, oldest first; the kernel keeps 15 characters."""
+        """Returns all maps of this machine with that name, oldest first. The kernel keeps 15 characters."""
         return [self._keep_map(m) for m in maps_by_name(name, self._pins)]
 
     def pinned(self, path: Source) -> Map:
-        """The map that is pinned at `path`; a relative one is below `pin_root`."""
+        """Returns the map that is pinned at `path`. A relative path is below `pin_root`."""
         return self._keep_map(pinned_map(self._pins.path(path), self._pins))
 
     def printk(self) -> Printk:
-        """The lines that programs print with ``bpf_printk`` from now on; use it with ``with``.
+        """Returns the lines that programs print with ``bpf_printk`` from now on; use it with ``with``.
 
-        Of other programs on the machine only lines that fit a format of this fixture's programs are among
-        them. Raises `UnsupportedError` where tracefs is absent.
+        Other programs of the machine print, too. Their lines are left out, unless a line fits a format of
+        this fixture's programs. Raises `UnsupportedError` where tracefs is absent.
         """
         return self._keep(self._output.printk())
 
     @property
     def pin_root(self) -> Path:
-        """A folder on a bpf file system for the pins of this fixture; they go with it."""
+        """A folder on a bpf file system for the pins of this fixture. `close` removes it and the pins."""
         return self._pins.root
 
     @property
@@ -253,10 +260,10 @@ class Bpf:
         return self._output
 
     def wait_until(self, condition: Callable[[], Any], timeout: float = 1.0) -> Any:
-        """Calls `condition` until it gives something true, and returns that; `timeout` in seconds.
+        """Calls `condition` until it returns something true, and returns that. `timeout` is in seconds.
 
-        An `AssertionError` in it counts as false. Raises `CaptureTimeoutError` (an `AssertionError`) that
-        says what it last saw.
+        An `AssertionError` in `condition` counts as false. Raises `CaptureTimeoutError` (an
+        `AssertionError`), which says what `condition` returned last.
         """
         end = time.monotonic() + timeout * timeout_scale()
         pause = _POLL_FIRST
@@ -278,7 +285,7 @@ class Bpf:
             pause = min(pause * 2, _POLL_MOST)
 
     def close(self) -> None:
-        """Detaches, unpins and closes all that came from here, last to first. Safe to call again."""
+        """Detaches, unpins and closes everything that came from here, last to first. Safe to call again."""
         self._stack.close()
 
     def __enter__(self) -> Self:

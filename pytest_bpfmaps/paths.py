@@ -1,4 +1,4 @@
-"""Where this package is, and where it keeps files between runs: all below the user's cache folder."""
+"""The folder of this package, and the folders below the user's cache where it keeps files between runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent
 
 
 def cache_dir() -> Path:
-    """The root of all cached files: ``$BPFMAPS_CACHE``, else the platform's user cache folder."""
+    """Returns the root of all cached files: ``$BPFMAPS_CACHE``, else the platform's user cache folder."""
     override = os.environ.get("BPFMAPS_CACHE")
     if override:
         return Path(override)
@@ -20,17 +20,17 @@ def cache_dir() -> Path:
 
 
 def objects_dir() -> Path:
-    """Compiled objects, by content."""
+    """Returns the folder of compiled objects, which are named by their content."""
     return cache_dir() / "objects"
 
 
 def kernels_dir() -> Path:
-    """Kernels for virtual machines, by name."""
+    """Returns the folder of kernels for virtual machines, by name."""
     return cache_dir() / "kernels"
 
 
 def find_program(name: str) -> str | None:
-    """The path of a program that Python packages bring: beside this Python, else on the PATH; or None."""
+    """Returns the path of a program of a Python package: beside this Python, else on the PATH; or None."""
     import shutil
     import sys
 

@@ -1,6 +1,6 @@
-"""The pytest face: options, markers, and each BPF test once per chosen kernel.
+"""The plugin that pytest loads: options, markers, and each BPF test once per chosen kernel.
 
-Loading this module must cost a suite that never uses it nothing noticeable: the rest is imported on use.
+A suite that never uses it must not notice what this module costs. So all else is imported when it is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pytest_bpfmaps.matrix.items import (
     uses_bpf,
 )
 
-# registered by hand: pytest would warn of those among `pytest_plugins` that are imported already
+# Registered by hand: pytest would warn of a module in `pytest_plugins` that is imported already.
 PLUGINS = (
     "pytest_bpfmaps.report.assertions",
     "pytest_bpfmaps.report.failures",
@@ -44,7 +44,7 @@ PLUGINS = (
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Register the command line options, each with its twin in the configuration file."""
+    """Registers the command line options, and for each the key of the configuration file."""
     for name in PLUGINS:
         pluginmanager.register(import_module(name), name)
     group = parser.getgroup("bpfmaps", "BPF programs and maps on real kernels")
@@ -53,8 +53,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         action="append",
         default=[],
         metavar="NAME[,NAME...]",
-        help="kernels to run BPF tests on: host, a name of the catalogue (bpfmaps kernels list), a glob, "
-        "a path to a kernel image or build tree, all, newest, newest:GLOB; or auto, the default: "
+        help="kernels to run BPF tests on: host, a name of the catalogue (see bpfmaps kernels list), a glob, "
+        "a path to a kernel image or a build tree, all, newest, newest:GLOB, or auto. auto is the default: "
         "the running kernel, or newest where this user can't load BPF programs here.",
     )
     parser.addini("bpf_kernel", "kernels to run BPF tests on (list)", type="args", default=[])
@@ -62,8 +62,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         "--bpf-vm",
         choices=["auto", "warm", "virtme-ng"],
         default=None,
-        help="how guests are started: from a saved state (warm), or booted by virtme-ng (default: auto, that "
-        "is warm, and virtme-ng for a kernel whose state can't be made or restored).",
+        help="how guests are started: warm (from a saved state), virtme-ng (it boots them), or auto (the "
+        "default: warm, and virtme-ng for a kernel whose state can't be made or restored).",
     )
     parser.addini("bpf_vm", "how guests are started", type="string", default="auto")
     for name, kind, ini_kind, default, text in OPTIONS:
@@ -75,22 +75,23 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     text = "kernel warnings that do not fail a test; each line: REGEX  # REASON"
     parser.addini("bpf_allow_kernel_warnings", text, type="linelist", default=[])
     text = (
-        "refuse what works here and libbpf, or the loader of production, would refuse; --bpf-strict does, too"
+        "refuse code that works here, and that libbpf or the loader of production would refuse; "
+        "--bpf-strict does so, too"
     )
     parser.addini("bpf_portable", text, type="bool", default=False)
-    text = (
-        "tests (globs of their ids, without the kernel) that may lack what they need on every chosen kernel"
-    )
+    text = "tests that may lack what they need on every chosen kernel (globs of their ids without the kernel)"
     parser.addini("bpf_allow_never_ran", text, type="args", default=[])
     parser.addini("bpf_paths", "folders to look up BPF sources in", type="paths", default=["bpf"])
-    text = "BPF sources (globs) to collect as tests: one per program, run by the expectations in the source"
+    text = (
+        "BPF sources (globs) to collect as tests: one test per program, with the expectations of the source"
+    )
     parser.addini("bpf_collect", text, type="args", default=[])
     parser.addini("bpf_collect_cflags", "arguments for clang for these sources", type="args", default=[])
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Guests need pytest-xdist; without autoloading it must be loaded by hand, before options are parsed."""
+    """Loads pytest-xdist before options are parsed: guests need it, and autoloading may be off."""
     manager = early_config.pluginmanager
     wanted = early_config.known_args_namespace.bpf_kernel or early_config.getini("bpf_kernel")
     if not wanted or manager.has_plugin("xdist") or manager.is_blocked("xdist"):
@@ -98,12 +99,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     try:
         import xdist.plugin
     except ImportError:
-        return  # said where a guest is really wanted
+        return  # a run that needs a guest says so later
     manager.register(xdist.plugin, "xdist")
 
 
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Decide which kernels; have pytest-xdist wait until it is known what there is to do on each."""
+    """Decides the kernels. Has pytest-xdist wait until the tests of each kernel are known."""
     if hasattr(config, "workerinput"):
         if config.workerinput.get("bpfmaps", {}).get("kernel", HOST) != HOST:
             from pytest_bpfmaps.compat.other_plugins import settle_in_guest
@@ -113,7 +114,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     patterns = option(config, "bpf_kernel")
     if patterns in ([], ["auto"]):
         _have_workers_wait(config)
-        return  # decided when it is known whether there are BPF tests
+        return  # decided after the collection, when it is known whether there are BPF tests
     from pytest_bpfmaps.errors import VmError
     from pytest_bpfmaps.matrix.selection import select
 
@@ -129,7 +130,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def _have_workers_wait(config: pytest.Config) -> None:
-    """With ``-n``, where BPF programs can't be loaded here: what pytest-xdist starts may be a guest."""
+    """Has pytest-xdist wait, with ``-n``, where BPF programs can't be loaded here.
+
+    Its workers may have to be guests.
+    """
     if not _only_distributes(config) or _only_looks(config):
         return
     from pytest_bpfmaps.matrix.default_kernel import refusal
@@ -153,27 +157,27 @@ def _only_looks(config: pytest.Config) -> bool:
     return any(config.getoption(name, None) for name in looks)
 
 
-@pytest.hookimpl(trylast=True)  # after pytest's own --lf, whose choice must be made before ours
+@pytest.hookimpl(trylast=True)  # after pytest's own --lf, which must choose first
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the markers; take up this process's part: to distribute, to work, or both."""
+    """Registers the markers, and prepares what this process does: distribute tests, run tests, or both."""
     config.addinivalue_line(
         "markers",
-        "bpf_kernels(*names): run the test only on the chosen kernels with these names, globs, or versions "
-        "in such a range: '>=5.15,<6.6'.",
+        "bpf_kernels(*names): run the test only on the chosen kernels that a name fits. A name may be a "
+        "glob, or a range of versions such as '>=5.15,<6.6'.",
     )
     config.addinivalue_line(
         "markers",
-        "bpf_fresh_kernel: run the test in a guest that is started for it alone, and ended after it.",
+        "bpf_fresh_kernel: run the test in a guest that is started for this test alone and ends after it.",
     )
     config.addinivalue_line(
         "markers",
-        "bpf_requires(*features): skip the test, with the reason, where the kernel lacks a feature, or clang "
-        "one (clang='__clang_major__ >= 15'); probed, not guessed from its version.",
+        "bpf_requires(*features): skip the test, with the reason, where the kernel or clang lacks a feature "
+        "(of clang: clang='__clang_major__ >= 15'). Features are probed, not guessed from a version.",
     )
     config.addinivalue_line(
         "markers",
-        "bpf_kernel_warnings(*regexes, reason): kernel warnings that do not fail the test, "
-        "whether they appear or not.",
+        "bpf_kernel_warnings(*regexes, reason): kernel warnings that do not fail the test. "
+        "They may appear or not.",
     )
     if config.getini("bpf_collect"):
         from pytest_bpfmaps.matrix import source_items
@@ -182,7 +186,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getini("bpf_allow_kernel_warnings"):
         from pytest_bpfmaps.report.kernel_log import allowed
 
-        allowed(config)  # refuses a wrong one before anything runs
+        allowed(config)  # raises for a wrong line, before anything runs
     given = getattr(config, "workerinput", {}).get("bpfmaps")
     if given is not None:
         config.stash[NAMES] = tuple(given["kernels"])
@@ -201,7 +205,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """The kernels that this run is for, and what this machine lacks."""
+    """Returns the lines of the header: the kernels of this run, and what this machine lacks."""
     from pytest_bpfmaps.report.header import lacking
 
     lines = [f"bpfmaps: kernels host ({os.uname().release})"]
@@ -222,7 +226,7 @@ def _only_distributes(config: pytest.Config) -> bool:
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
-    """Whose types the header ``vmlinux.h`` has, where the header of the run could not tell."""
+    """Says where the types of ``vmlinux.h`` come from, if the header of the run could not."""
     if GUESTS in config.stash or not any(map(is_bpf_item, items)):
         return []
     return [_vmlinux_line(config)]
@@ -240,29 +244,29 @@ def _vmlinux_line(config: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def _bpf_target(request: pytest.FixtureRequest) -> str:
-    """The name of the kernel that the test is for."""
+    """Returns the name of the kernel that the test is for."""
     return str(getattr(request, "param", HOST))
 
 
 @pytest.hookimpl(trylast=True)  # the kernel is the last part of the id: test_x[a-6.1]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Multiply a BPF test by the chosen kernels."""
+    """Makes one test for each chosen kernel out of a BPF test."""
     config = metafunc.config
     if not uses_bpf(metafunc.fixturenames):
         return
     if not chosen(config):
-        fitting(config, metafunc.definition)  # refuses a wrong range now
+        fitting(config, metafunc.definition)  # raises for a wrong range at once
         return
     kernels = kernels_here(config, metafunc.definition)
     if not kernels:
-        return  # one item, which is skipped with the reason
+        return  # one item stays, which is skipped with the reason
     if TARGET not in metafunc.fixturenames:
         metafunc.fixturenames.append(TARGET)
     metafunc.parametrize(TARGET, kernels, ids=kernels, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip, with the reason, the tests that no chosen kernel fits."""
+    """Skips, with the reason, the tests that no chosen kernel fits."""
     for item in items:
         if item.get_closest_marker("bpf_kernels") is None or not uses_bpf(getattr(item, "fixturenames", ())):
             continue
@@ -276,9 +280,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.hookimpl(trylast=True)  # after pytest has said how many there are
+@pytest.hookimpl(trylast=True)  # after pytest has said how many tests there are
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Let the tests run where they should, guests where they must. With ``--collect-only``: look ahead."""
+    """Starts the guests where tests need them.
+
+    With ``--collect-only`` it tells which tests can't run.
+    """
     config = session.config
     if config.getoption("collectonly"):
         if SELECTION in config.stash:

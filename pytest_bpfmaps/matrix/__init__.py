@@ -1,4 +1,4 @@
-"""Which test runs on which kernel, and how pytest-xdist is led to do it."""
+"""Decides which test runs on which kernel, and has pytest-xdist run it there."""
 
 HOST = "host"
 """The name of the kernel that runs here."""

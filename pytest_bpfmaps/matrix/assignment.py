@@ -1,7 +1,7 @@
-"""Decides which tests go to which worker, from the host's collection. A *lane* is what one worker runs.
+"""Divides the tests that the host collected among the workers. A *lane* is what one worker runs.
 
-The host's tests are one lane, which pytest-xdist may share out among several workers. Each kernel's are one,
-and so is each test that wants a kernel of its own.
+All tests of the host are one lane, and pytest-xdist may share it out among several workers. All tests of
+another kernel are one lane, too. A test that needs a fresh kernel has a lane of its own.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ FRESH = "bpf_fresh_kernel"
 class Lane:
     """A guest's worker collects `files` (relative to the root folder) and runs their tests.
 
-    Without those of `without`, which have lanes of their own; with `only` no others, but for those of the
-    files `unsure`, which were skipped whole on the host, and may not be in the guest.
+    It leaves out the tests in `without`, because they have lanes of their own or can't run. When `only` is
+    given, it runs those tests, and all tests of the files `unsure`. The host skipped these files as a whole,
+    and the guest may not.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Lane:
     without: list[str] = field(default_factory=list)
 
     def orders(self) -> dict[str, Any]:
-        """What the worker is told."""
+        """Returns what the worker is told."""
         lists = {part: getattr(self, part) for part in ("files", "unsure", "only", "without")}
         return {"kernel": self.kernel, **{part: ids for part, ids in lists.items() if ids}}
 
@@ -50,10 +51,10 @@ def divide(
     unable: Container[str] = (),
     all_wanted: bool = True,
 ) -> list[Lane]:
-    """The lanes that have anything to do: the host's, those of kernels, those of single tests.
+    """Returns the lanes that have anything to do: the host's, one for each kernel, one for some single tests.
 
-    `items` come with their kernel and with the node id that they have there; those `unable` (by their id
-    here) are not to be run. `all_wanted`: each test of their files is among them.
+    Each of `items` comes with its kernel and with the node id that it has there. The tests `unable` (by their
+    node id here) are not to be run. `all_wanted`: `items` has every test of their files.
     """
     main = {kernel: Lane(kernel, kernel) for kernel in (HOST, *kernels)}
     single: list[Lane] = []

@@ -15,9 +15,9 @@ _SAID: pytest.StashKey[set[str]] = pytest.StashKey()
 
 
 def wanted_kernels(node: pytest.Collector | pytest.Item, releases: Mapping[str, str]) -> list[str]:
-    """Those of the kernels, given by name with their releases, that all markers of the test leave.
+    """Returns the names of the kernels that all markers of the test allow; `releases` has all, by name.
 
-    Raises `pytest.Collector.CollectError` for a range that is none.
+    Raises `pytest.Collector.CollectError` for a range that can't be read.
     """
     left = list(releases)
     for mark in node.iter_markers("bpf_kernels"):
@@ -29,9 +29,9 @@ def wanted_kernels(node: pytest.Collector | pytest.Item, releases: Mapping[str, 
 
 
 def warn_of_unknown(config: pytest.Config, item: pytest.Item, names: Iterable[str]) -> None:
-    """Warns of a glob or a name that fits no kernel of the run or of the catalogue, and is no version."""
+    """Warns of a glob or name that fits no kernel of the run or the catalogue, and is no version."""
     if hasattr(config, "workerinput"):
-        return  # said where the workers were started
+        return  # the process that started the workers warns
     said = config.stash.setdefault(_SAID, set())
     known = {HOST, *names}
     for mark in item.iter_markers("bpf_kernels"):

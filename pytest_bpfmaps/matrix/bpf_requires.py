@@ -1,4 +1,4 @@
-"""The markers `bpf_requires` and `bpf_fresh_kernel`: a test is skipped where the kernel lacks a feature."""
+"""The markers `bpf_requires` and `bpf_fresh_kernel`: they skip a test where the kernel lacks a feature."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_bpfmaps.matrix.items import MISSING_PROPERTY, is_strict
 def check_markers(item: pytest.Item) -> None:
     """Skips a test marked `bpf_requires` where a probe says that the kernel, or clang, lacks the feature.
 
-    And one marked `bpf_fresh_kernel` on the running kernel, which nobody starts for it.
+    Skips a test marked `bpf_fresh_kernel` on the running kernel: nobody can start that one for a test.
     """
     if item.get_closest_marker("bpf_fresh_kernel") and not in_guest():
         skip_for_want(
@@ -35,7 +35,10 @@ def check_markers(item: pytest.Item) -> None:
 
 
 def skip_for_want(item: pytest.Item, feature: str, sentence: str) -> None:
-    """Skips a test for the want of a feature; with ``--bpf-strict`` it fails where the release has that."""
+    """Skips a test because a feature is missing.
+
+    With ``--bpf-strict`` the test fails if Linux of this release has the feature.
+    """
     item.user_properties.append((MISSING_PROPERTY, feature))
     if is_strict(item.config) and should_have(feature, version()):
         pytest.fail(

@@ -1,4 +1,4 @@
-"""The compiler of a run (clang here, or the host's for a guest), and the source of its ``vmlinux.h``."""
+"""The compiler of a run (clang here; a guest uses the host's), and where its ``vmlinux.h`` comes from."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def clang_of(config: pytest.Config) -> str | None:
+    """Returns the clang that the run names, or None."""
     return config.getoption("bpf_clang") or config.getini("bpf_clang") or None
 
 
@@ -29,12 +30,12 @@ def in_guest() -> bool:
 
 
 def is_portable(config: pytest.Config) -> bool:
-    """Whether what libbpf would refuse is an error here, too."""
+    """Whether code that libbpf would refuse is an error here, too."""
     return bool(config.getini("bpf_portable")) or is_strict(config)
 
 
 def vmlinux_setting(config: pytest.Config) -> Setting:
-    """What ``vmlinux.h`` comes from in this process; a worker was told by the process that has it."""
+    """Returns where ``vmlinux.h`` comes from in this process. A worker has that from its controller."""
     from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting
 
     given = getattr(config, "workerinput", {}).get("bpfmaps", {}).get("vmlinux")
@@ -44,7 +45,7 @@ def vmlinux_setting(config: pytest.Config) -> Setting:
 
 
 def compiler_of(config: pytest.Config) -> Compiler:
-    """The run's compiler."""
+    """Returns the run's compiler."""
     if config.pluginmanager.has_plugin("terminalreporter"):  # no worker has one
         show_lines(config)
     return compiler_for(clang_of(config), is_portable(config), vmlinux_setting(config))
@@ -52,9 +53,10 @@ def compiler_of(config: pytest.Config) -> Compiler:
 
 @cache
 def compiler_for(clang: str | None, portable: bool = False, vmlinux: Setting | None = None) -> Compiler:
-    """clang on this machine; in a guest, the host's. With `portable` it assumes no missing declaration.
+    """Returns clang on this machine, or in a guest the host's.
 
-    `vmlinux` says what ``vmlinux.h`` comes from, by default the newest kernel.
+    With `portable` the compiler assumes no missing declaration. `vmlinux` says where ``vmlinux.h`` comes
+    from, by default the newest kernel.
     """
     from pytest_bpfmaps.vm.protocol.rpc import Host, RemoteCompiler
 
@@ -73,7 +75,7 @@ def compiler_for(clang: str | None, portable: bool = False, vmlinux: Setting | N
     def chosen() -> str | None:
         path = setting.choose().path
         if path:
-            used.append(InUse(Path(path).parent))  # as long as there is a compiler
+            used.append(InUse(Path(path).parent))  # in use as long as the compiler exists
         return path
 
     warn = partial(show_warnings, portable=portable)
@@ -84,7 +86,7 @@ _SHOWN: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def show_lines(config: pytest.Config) -> None:
-    """Has pytest show what is said about the cache: on its terminal, or in a worker on standard error."""
+    """Has pytest show lines about the cache on its terminal. A worker shows them on standard error."""
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if terminal is not None and not config.stash.setdefault(_SHOWN, False):
         config.stash[_SHOWN] = True
@@ -96,7 +98,7 @@ def show_lines(config: pytest.Config) -> None:
 
 
 def vmlinux_line(config: pytest.Config, chosen: VmlinuxH) -> str:
-    """Whose ``vmlinux.h`` the run has; a header that sources include before it comes first."""
+    """Returns a line that says where ``vmlinux.h`` comes from. A header of the project comes first."""
     for folder in config.getini("bpf_paths"):
         own = config.rootpath / folder / "vmlinux.h"
         if own.is_file():

@@ -1,6 +1,6 @@
 """``--bpf-kernel=auto``: the host if this user can load BPF programs there, else a guest, else skips.
 
-What runs where is decided after the collection, so that a run without BPF tests never starts a guest.
+The decision comes after the collection, so that a run without BPF tests never starts a guest.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from pytest_bpfmaps.matrix.items import (
 
 
 def refusal() -> str:
-    """Why no BPF program can be loaded here; empty when it can be, or when a guest would be no better."""
+    """Returns why no BPF program can be loaded here.
+
+    The text is empty when one can be loaded, or when a guest would not be better.
+    """
     from pytest_bpfmaps.kernel.privileges import host_refusal
 
     try:
         return host_refusal()
     except UnsupportedError:
-        return ""  # no libbpf: the tests say that, and a guest would lack it too
+        return ""  # libbpf is missing: the tests say that, and a guest would lack it, too
 
 
 def settle(session: pytest.Session) -> None:
@@ -45,7 +48,7 @@ def settle(session: pytest.Session) -> None:
 
 
 def _distribute(session: pytest.Session, host: str) -> None:
-    """Makes the run one with a guest; `host` is why it is not on the host.
+    """Has the run use a guest. `host` says why the host does not do.
 
     Raises VmError and pytest.UsageError when there can be no guest.
     """
@@ -54,7 +57,7 @@ def _distribute(session: pytest.Session, host: str) -> None:
 
     config = session.config
     selection = newest()
-    if hasattr(config, "workerinput"):  # its controller may load BPF programs, or could start no guest
+    if hasattr(config, "workerinput"):  # its controller can load BPF programs, or could start no guest
         check(config, selection, guest_options(config))
         raise pytest.UsageError("this is a worker of pytest-xdist\n  -> name a kernel: --bpf-kernel=6.1")
     guests = Guests(config, selection, guest_options(config))
@@ -76,13 +79,13 @@ def _one_line(error: BaseException) -> str:
 
 
 class Skipper:
-    """Skips the BPF tests. Registered last, so that it comes before what else may skip them."""
+    """Skips the BPF tests. It is registered last, so that pytest asks it first."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Skip."""
+        """Skips a BPF test."""
         if is_bpf_item(item):
             pytest.skip(self._reason)

@@ -14,32 +14,32 @@ if TYPE_CHECKING:
 
 
 class Doings:
-    """The workers in guests, and the tests that have begun. `names` are of all that there were."""
+    """The workers in guests, and the tests that have begun. `names` has every worker that there ever was."""
 
     def __init__(self) -> None:
         self.names: dict[str, None] = {}
-        self._nodes: dict[Any, float] = {}  # with the time of their start
+        self._nodes: dict[Any, float] = {}  # worker -> the time when it was started
         self._tests: dict[str, float] = {}
 
     def begin(self, node: Any) -> None:
-        """A guest is started."""
+        """Notes that a guest is started."""
         self.names[node.gateway.spec.id] = None
         self._nodes[node] = time.time()
 
     def end(self, node: Any) -> None:
-        """It has ended."""
+        """Notes that a guest has ended."""
         self._nodes.pop(node, None)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A test has begun, in whatever process."""
+        """Notes that a test has begun, in whatever process."""
         self._tests[nodeid] = time.time()
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """It has ended."""
+        """Notes that a test has ended."""
         self._tests.pop(nodeid, None)
 
     def doings(self, journal: Journal, scheduler: KernelScheduling | None) -> Iterator[str]:
-        """What each guest is doing, and for how long: ``6.1 runs test_x.py::test_x[6.1] (for 2 s)``."""
+        """Tells what each guest is doing, and for how long: ``6.1 runs test_x.py::test_x[6.1] (for 2 s)``."""
         for node, started in self._nodes.items():
             entry = next(reversed(journal.entries(node.gateway.spec.id)), None)
             tests = scheduler.in_hand(node) if scheduler is not None else []

@@ -1,7 +1,8 @@
 """Runs guests as pytest-xdist workers, and reports what became of them.
 
-Hooks of pytest-xdist; registered only in a run that may have guests. The tests are collected here first, so
-that a kernel without any starts no machine, and each worker collects its own kernel's files only.
+The hooks are those of pytest-xdist. They are registered only in a run that may have guests. This process
+collects the tests first. So a kernel without tests starts no machine, and each worker collects only the files
+of its own kernel.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ from pytest_bpfmaps.vm.kernels.vmlinux_choice import PER_KERNEL
 from pytest_bpfmaps.vm.machine.capacity import guests_at_once, size
 from pytest_bpfmaps.vm.machine.kvm import judge
 
-WAIT = 10.0  # seconds that a guest which has ended may take to be gone, as pytest-xdist has it
+WAIT = 10.0  # pytest-xdist's own limit, in seconds: how long a guest that has ended may take to be gone
 XDIST_MISSING = "guests are pytest-xdist workers, and it is {}\n  -> {}"
 
 
 class Guests:
     """Has pytest-xdist run each test on its kernel, and turns what happens to guests into reports.
 
-    Raises pytest.UsageError when pytest-xdist is missing or can't be used, VmError when QEMU is.
+    Raises pytest.UsageError when pytest-xdist is missing or can't be used. Raises VmError when QEMU is.
     """
 
     def __init__(self, config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:
@@ -69,7 +70,7 @@ class Guests:
         self._workers = config.stash[WORKERS] if WORKERS in config.stash else Workers(config)
         self._elsewhere = self._workers.take(ssh.machine)
         self._lanes: dict[str, Lane] = {}
-        self._waiting: list[Lane] = []  # for another guest to end
+        self._waiting: list[Lane] = []  # these start when another guest has ended
         self._foreseen: list[pytest.Item] = []
         self._lives: dict[str, int] = {}
         self._ended: list[Any] = []
@@ -80,7 +81,7 @@ class Guests:
         self._scheduler: Any = None
 
     def header(self) -> list[str]:
-        """The kernels, whether they run with KVM, and why not."""
+        """Returns the lines of the header: the kernels, and why they run without KVM, if they do."""
         lines = [f"bpfmaps: {self.selection.header('KVM' if self.verdict.kvm else 'emulated')}"]
         if not self.verdict.kvm:
             lines.append(f"bpfmaps: {self.verdict.why}: guests are emulated, which is slow")
@@ -88,7 +89,7 @@ class Guests:
         return lines
 
     def begin(self, session: pytest.Session) -> None:
-        """Everything is collected: start the guests that have something to do, and workers for the rest."""
+        """Starts the guests that have tests, and workers for the host's tests. Collection is complete."""
         if session.testsfailed and not self.config.option.continue_on_collection_errors:
             return
         placed = [(item, self._kernel_of(item)) for item in session.items]
@@ -129,7 +130,7 @@ class Guests:
         return item.nodeid if explicit else with_kernel(item.nodeid, kernel)
 
     def _spec(self, lane: Lane) -> str:
-        """An execnet specification, whose interpreter is a gateway."""
+        """Returns an execnet specification whose interpreter is a gateway."""
         options = self._options
         there = next((one for one in self._elsewhere if one.has(lane.kernel)), None)
         (guest,) = (guest for guest in self.selection.guests if guest.kernel.name == lane.kernel)
@@ -149,9 +150,9 @@ class Guests:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Report what is foreseen, which needs no guest; then pytest-xdist's, or pytest's own, loop.
+        """Skips the tests that need no guest for that, then runs pytest-xdist's, or pytest's own, loop.
 
-        Then comes what tests did to their guests beside their result.
+        After the loop it reports what tests did to their guests, besides their results.
         """
         for item in self._foreseen:
             self.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
@@ -163,7 +164,7 @@ class Guests:
         return result
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Say what each guest is doing that Ctrl-C is about to end."""
+        """Says what each guest is doing that Ctrl-C is about to end."""
         terminal = self.config.pluginmanager.getplugin("terminalreporter")
         if excinfo.type is not KeyboardInterrupt or terminal is None:
             return
@@ -172,7 +173,7 @@ class Guests:
             terminal.write_line(f"bpfmaps: interrupted: guest {doing}")
 
     def pytest_unconfigure(self) -> None:
-        """Wait for guests that have ended, which execnet does not when none is left; forget the journal."""
+        """Waits for guests that have ended, and removes the journal. execnet may not wait for them."""
         self._stopped.close()
         self._wait_for_ended()
         self.journal.close()
@@ -184,11 +185,12 @@ class Guests:
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_newgateway(self, gateway: Any) -> None:
-        """Let pytest-xdist go on while the guest boots, and name the worker after its kernel."""
+        """Lets pytest-xdist go on while the guest boots, and names the worker after its kernel."""
         lane = lane_of(gateway)
         if lane in (HOST, IDLE):
             return
-        # Asked for otherwise, and waited for: what any process of this interpreter would answer.
+        # pytest-xdist would ask the worker for these, and wait. Any process of this interpreter answers the
+        # same.
         facts = {
             "executable": sys.executable,
             "version_info": tuple(sys.version_info),
@@ -200,9 +202,9 @@ class Guests:
         if life > 1:
             gateway.id = f"{lane}-{life}"
 
-    @pytest.hookimpl(optionalhook=True, trylast=True)  # after other plugins, whose word may need a change
+    @pytest.hookimpl(optionalhook=True, trylast=True)  # after other plugins: what they say may need a change
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker what it is, and what to do."""
+        """Tells a worker what it is, and what to do."""
         name = lane_of(node.gateway)
         if name not in (HOST, IDLE):
             self._nodes.begin(node)
@@ -221,7 +223,7 @@ class Guests:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: Any) -> None:
-        """Say in a line when a guest was started another way than usual, and why."""
+        """Says in a line when a guest was started in another way than usual, and why."""
         self._show_lines(node)
 
     def _show_lines(self, node: Any) -> None:
@@ -234,7 +236,7 @@ class Guests:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
-        """Send each test to its kernel's worker."""
+        """Returns the scheduler that sends each test to its kernel's worker."""
         here = sum(len(lane.tests) for lane in self._lanes.values())
         more = len(self._foreseen)
         self._scheduler.prepare(
@@ -244,7 +246,7 @@ class Guests:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        """Tests that the host collected and the guest did not must not be lost in silence."""
+        """Reports each test that the host collected and the guest did not. None may be lost in silence."""
         lane = self._lanes.get(lane_of(node.gateway))
         if lane is None or lane.kernel == HOST:
             return
@@ -262,7 +264,7 @@ class Guests:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
-        """A guest has ended, so another may start. When it died without a test in hand, its kernel failed."""
+        """Starts the next guest after one has ended. A guest that died outside a test is a failure."""
         name = lane_of(node.gateway)
         if name not in self._lanes or name == HOST:
             return
@@ -286,11 +288,14 @@ class Guests:
 
     def _start_another(self) -> None:
         if self._waiting and not self._workers.is_ending:
-            self._wait_for_ended()  # until then its memory and processors are taken
+            self._wait_for_ended()  # a guest has its memory and processors until then
             self._workers.start(self._spec(self._waiting.pop(0)))
 
     def _leave_place_empty(self, node: Any) -> None:
-        """pytest-xdist replaces a dead worker by one of its spec: make that a process that does nothing."""
+        """Has pytest-xdist replace a dead worker by a process that does nothing.
+
+        pytest-xdist starts another worker from the specification of the dead one.
+        """
         spec = node.gateway.spec
         spec.python, spec.bpfmaps, spec.lane = None, None, IDLE
         self._start_another()
@@ -307,7 +312,7 @@ class Guests:
         self.config.hook.pytest_collectreport(report=report)
 
     def _report_fault(self, entry: JournalEntry) -> None:
-        """An error of a test whose own result is reported already."""
+        """Reports an error of a test whose own result is reported already."""
         if not entry.test:
             self._report(f"kernel {entry.worker}", entry.text)
             return
@@ -318,7 +323,7 @@ class Guests:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any, sched: Any) -> None:
-        """The test that killed its guest: say why, with the console's last lines."""
+        """Says of the test that killed its guest why the guest died, with the console's last lines."""
         kernel = report.node.gateway.spec.bpfmaps
         if kernel is None:
             return
@@ -338,9 +343,9 @@ class Guests:
             self._leave_place_empty(report.node)
 
     def _blame_the_guest(self, report: Any, entry: JournalEntry, sched: Any) -> None:
-        """A guest that hung after a test, or before it began it, is no fault of the test's.
+        """Reports a hang before or after a test as the guest's fault, not the test's.
 
-        The latter gets another guest, once.
+        When the guest hung before it began the test, the test gets another guest, once.
         """
         test, when = report.nodeid, "after" if report.nodeid == entry.test else "before"
         report.longrepr = f"{entry.text}\n{when} it ran {test}"

@@ -25,7 +25,7 @@ class GuestRun(Protocol):
 
 
 class Collected:
-    """Watches the collection that guests' and other workers' tests are taken from."""
+    """Watches the collection of this process. The tests of guests and of other workers are taken from it."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.skipped: list[str] = []  # files, relative to the root folder
@@ -34,11 +34,11 @@ class Collected:
         self._session: pytest.Session | None = None
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Remember the session, which must know how many tests there are."""
+        """Keeps the session, which must know how many tests there are."""
         self._session = session
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Note files that were not collected; a guest may be able to."""
+        """Notes the files that were not collected. A guest may be able to collect them."""
         if report.failed:
             self._known.append(str(report.longrepr))
         elif report.skipped:
@@ -46,7 +46,7 @@ class Collected:
             self.skipped.append(report.nodeid.partition("::")[0])
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Note that there was a choice."""
+        """Notes that tests were deselected."""
         self._whole = self._whole and not items
 
     def are_all_wanted(self) -> bool:
@@ -54,11 +54,14 @@ class Collected:
         return self._whole
 
     def known(self) -> list[object]:
-        """Why files were not collected, as workers would report it once more."""
+        """Returns why files were not collected. Workers would report the same once more."""
         return self._known
 
     def tell(self, count: int) -> None:
-        """pytest-xdist tells pytest the count of one worker, and that may have none: tell it that of all."""
+        """Tells pytest how many tests there are.
+
+        pytest-xdist tells it the count of one worker, and that worker may have none.
+        """
         if self._session is not None:
             self._session.testscollected = count
 
@@ -66,13 +69,13 @@ class Collected:
 TARGET = "_bpf_target"
 SELECTION: pytest.StashKey[Selection] = pytest.StashKey()
 NAMES: pytest.StashKey[tuple[str, ...]] = pytest.StashKey()  # the chosen kernels; empty when nobody chose
-KERNEL: pytest.StashKey[str] = pytest.StashKey()  # the one that this worker runs in
+KERNEL: pytest.StashKey[str] = pytest.StashKey()  # the kernel that this worker runs on
 GUESTS: pytest.StashKey[GuestRun] = pytest.StashKey()
-WORKERS: pytest.StashKey[Workers] = pytest.StashKey()  # pytest-xdist's, when they have to wait
+WORKERS: pytest.StashKey[Workers] = pytest.StashKey()  # pytest-xdist's workers, when they have to wait
 COLLECTED: pytest.StashKey[Collected] = pytest.StashKey()
 
 KERNEL_PROPERTY, MISSING_PROPERTY = "bpf_kernel", "bpf_missing"
-"""Properties of reports, by which workers tell the kernel of a test, and a feature that it lacks."""
+"""Properties of reports. A worker tells by them the kernel of a test, and a feature that it lacks."""
 
 # option, type on the command line, type in the configuration file, default, help
 OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
@@ -83,22 +86,22 @@ OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
         int,
         "int",
         0,
-        "guests that run at a time (default: as many as processors and memory allow).",
+        "guests that run at a time (default: as many as the processors and the memory allow).",
     ),
     (
         "vm-network",
         bool,
         "bool",
         False,
-        "give guests a network, through QEMU's user mode: the host is 10.0.2.2 (default: they have only lo).",
+        "give guests a network by QEMU's user mode; the host is 10.0.2.2 (default: guests have only lo).",
     ),
     (
         "vm-timeout",
         float,
         "float",
         60.0,
-        "seconds that a guest may take to boot, and for each test or other step (default: 60; three times "
-        "that where guests are emulated).",
+        "seconds that a guest may take to boot, and a test or another step may take (default: 60; three "
+        "times as long where guests are emulated).",
     ),
     ("clang", str, "string", "", "clang to compile with (default: $CLANG, else the newest on the PATH)."),
     (
@@ -106,20 +109,21 @@ OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
         str,
         "string",
         "newest",
-        "what vmlinux.h comes from where the project has none: newest (kernel of the run and the catalogue), "
-        "a kernel's name, a path to a header or BTF, or per-kernel: an object for each (default: newest).",
+        "the types of vmlinux.h, where the project has no vmlinux.h: newest (of the run's kernels and the "
+        "catalogue's), a kernel's name, a path to a header or BTF, or per-kernel: an object for each kernel "
+        "(default: newest).",
     ),
 )
 
 
 def option(config: pytest.Config, name: str) -> Any:
-    """An option's value: the command line's, else the configuration file's, else the default."""
+    """Returns an option's value: the command line's, else the configuration file's, else the default."""
     value = config.getoption(name)
     return config.getini(name) if value is None or value == [] else value
 
 
 def guest_options(config: pytest.Config) -> dict[str, Any]:
-    """The options of guests, by the names of their twins in the configuration file."""
+    """Returns the options of guests, by their names in the configuration file."""
     names = ["bpf_vm", *(f"bpf_{name.replace('-', '_')}" for name, *_ in OPTIONS)]
     return {name: option(config, name) for name in names}
 
@@ -130,18 +134,18 @@ def uses_bpf(names: Sequence[str]) -> bool:
 
 
 def is_bpf_item(item: pytest.Item) -> bool:
-    """Whether it is a BPF test, or a collected source's."""
+    """Whether the item is a BPF test, or a program of a collected source."""
     return hasattr(item, "bpf_kernel") or uses_bpf(getattr(item, "fixturenames", ()))
 
 
 def chosen(config: pytest.Config) -> tuple[str, ...]:
-    """The names of the chosen kernels; empty when nobody chose."""
+    """Returns the names of the chosen kernels; none when nobody chose."""
     names: tuple[str, ...] = config.stash.get(NAMES, ())
     return names
 
 
 def fitting(config: pytest.Config, node: pytest.Collector | pytest.Item) -> list[str]:
-    """The chosen kernels that the test's ``bpf_kernels`` markers leave."""
+    """Returns the chosen kernels that the test's ``bpf_kernels`` markers allow."""
     names = chosen(config) or (HOST,)
     if node.get_closest_marker("bpf_kernels") is None:
         return list(names)
@@ -151,7 +155,10 @@ def fitting(config: pytest.Config, node: pytest.Collector | pytest.Item) -> list
 
 
 def _release(config: pytest.Config, name: str) -> str:
-    """The release of a chosen kernel; in a guest its own is the running one, as the host's is elsewhere."""
+    """Returns the release of a chosen kernel.
+
+    The kernel of this process is the running one: the host's here, a guest's own in a guest.
+    """
     if SELECTION in config.stash and name != HOST:
         return next(g.kernel.release for g in config.stash[SELECTION].guests if g.kernel.name == name)
     if name == config.stash.get(KERNEL, HOST):
@@ -160,17 +167,17 @@ def _release(config: pytest.Config, name: str) -> str:
 
 
 def kernels_here(config: pytest.Config, node: pytest.Collector | pytest.Item) -> list[str]:
-    """The kernels of `fitting` that this process makes items for."""
+    """Returns the kernels of `fitting` that this process makes items for."""
     kernels = fitting(config, node)
     here = config.stash.get(KERNEL, None)
     if here in kernels and here != HOST:
-        return [here]  # the others would be dropped by the worker, after their cost under emulation
+        return [here]  # the worker would drop items for others, and emulation makes each item costly
     return kernels
 
 
 def kernel_of(item: pytest.Item) -> str:
-    """The name of the kernel that the item is for."""
-    named = getattr(item, "bpf_kernel", None)  # of a collected source
+    """Returns the name of the kernel that the item is for."""
+    named = getattr(item, "bpf_kernel", None)  # a program of a collected source has it
     if named is not None:
         return str(named)
     callspec = getattr(item, "callspec", None)
@@ -178,24 +185,24 @@ def kernel_of(item: pytest.Item) -> str:
 
 
 def is_strict(config: pytest.Config) -> bool:
-    """Whether a skip has to be justified."""
+    """Whether the run is strict (``--bpf-strict``): a skip has to be justified."""
     return bool(config.getoption("bpf_strict") or config.getini("bpf_strict"))
 
 
 def without_kernel(nodeid: str, kernel: str) -> str:
-    """A test's node id without the kernel that it is for."""
+    """Returns a test's node id without the kernel that the test is for."""
     if nodeid.endswith(f"[{kernel}]"):
         return nodeid.removesuffix(f"[{kernel}]")
     return nodeid.removesuffix(f"-{kernel}]") + "]" if nodeid.endswith(f"-{kernel}]") else nodeid
 
 
 def with_kernel(nodeid: str, kernel: str) -> str:
-    """The reverse: a test's node id where a kernel was chosen for it."""
+    """Returns a test's node id with the kernel that the test is for; the reverse of `without_kernel`."""
     return f"{nodeid[:-1]}-{kernel}]" if nodeid.endswith("]") else f"{nodeid}[{kernel}]"
 
 
 def may_never_run(config: pytest.Config, test: str) -> bool:
-    """Whether ``bpf_allow_never_ran`` has a glob for the test, which is a node id without its kernel."""
+    """Whether a glob of ``bpf_allow_never_ran`` fits the test, which is a node id without its kernel."""
     from fnmatch import fnmatchcase
 
     return any(fnmatchcase(test, glob) for glob in config.getini("bpf_allow_never_ran"))

@@ -1,8 +1,8 @@
-"""Makes reports plain before they are sent: execnet carries simple values only.
+"""Makes reports plain before they are sent.
 
-execnet carries Python's own simple types only, and text only where it is UTF-8. A value of another kind would
-end the whole run in an internal error, with the test unreported: text of a ``char[]`` with other bytes, a
-path given to ``record_property``, an enum.
+execnet carries Python's own simple types only, and text only where it is UTF-8. Any other value would end the
+whole run in an internal error, and the test would stay unreported. Examples are the text of a ``char[]`` with
+other bytes, a path given to ``record_property``, and an enum.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 TITLE = "Values changed for this report"
-LEAST = -(1 << 31)  # of integers that execnet 2.1 can send
-MOST_BITS = 4096  # of an integer: Python refuses to write down many more digits than that
+LEAST = -(1 << 31)  # the least integer that execnet 2.1 can send
+MOST_BITS = 4096  # of an integer: Python refuses to write an integer of many more digits
 MOST_DEPTH = 64
 _ASIS = (type(None), bool, float, complex, bytes)
 
 
 def sending(send: Callable[..., None]) -> Callable[..., None]:
-    """A `sendevent` of pytest-xdist's worker that sends everything, by `send`."""
+    """Returns a `sendevent` for pytest-xdist's worker that can send everything. It sends by `send`."""
 
     def sendevent(name: str, **facts: Any) -> None:
         try:
             send(name, **facts)
-        except Exception:  # execnet has several for what it can't carry; it raises before it sends anything
+        except Exception:  # execnet has several errors for this; it raises them before it sends anything
             send(name, **plain_event(facts))
 
     return sendevent
 
 
 def plain_event(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The same facts in simple types. A report among them gets a section that lists what was changed."""
+    """Returns the same facts in simple types. A report among them gets a section that lists each change."""
     notes: list[str] = []
     made: dict[str, Any] = {name: plain(value, name, notes) for name, value in facts.items()}
     report = made.get("data")
@@ -42,9 +42,9 @@ def plain_event(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(value: object, where: str, notes: list[str], depth: int = 0) -> Any:
-    """`value` in types that execnet carries. Adds a line to `notes` for each that is another one now.
+    """Returns `value` in types that execnet carries, and adds a line to `notes` for each value it changed.
 
-    `where` says in the line which value it was.
+    `where` says in that line which value it was.
     """
     if type(value) in _ASIS:
         return value
@@ -66,16 +66,16 @@ def _mapping(value: Mapping[Any, Any], where: str, notes: list[str], depth: int)
         key = plain(own, f"{where} key", notes, depth + 1)
         try:
             taken = key in made
-        except TypeError:  # a key that can't be one here
+        except TypeError:  # a key that can't be hashed after the change
             key, taken = _other(repr(own), f"{where} key", notes, type(own)), False
-        if taken:  # a path and its own text, for example: none of them may be lost
+        if taken:  # for example a path and its own text are one key now: neither may be lost
             key = _other(f"{key} ({type(own).__name__} {len(made)})", f"{where} key", notes, type(own))
         made[key] = plain(item, f"{where}[{key!r}]", notes, depth + 1)
     return made
 
 
 def _set(made: list[Any]) -> Any:
-    """Where elements are no longer hashable, or are alike now, it is a list."""
+    """Returns a set, or a list where the elements are no longer hashable, or no longer different."""
     try:
         return frozenset(made) if len(frozenset(made)) == len(made) else made
     except TypeError:
@@ -94,13 +94,13 @@ def _simple(value: object, where: str, notes: list[str]) -> Any:
         return kind(value)  # type: ignore[arg-type]
     try:
         text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-    except Exception as error:  # of a __str__ of the test's
+    except Exception as error:  # raised by a __str__ that a test defines
         text = f"<{type(value).__name__} without a text: {type(error).__name__}>"
     return _other(text if isinstance(text, str) else repr(text), where, notes, type(value))
 
 
 def _text(value: str, where: str, notes: list[str]) -> str:
-    """Bytes that are no UTF-8 are in Python's text as lone surrogates; they become ``\\udcff``."""
+    """Returns `value` with ``\\udcff`` for each byte that is no UTF-8. Python has it as a lone surrogate."""
     value = str.__str__(value)
     try:
         value.encode()
@@ -120,13 +120,13 @@ def _utf8(text: str) -> str:
 
 
 def receiving(receive: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A `process_from_remote` of pytest-xdist's controller that imports nothing which a worker names."""
+    """Returns a `process_from_remote` for pytest-xdist's controller that imports no module a worker names."""
 
     def process_from_remote(event: Any) -> None:
         if isinstance(event, tuple) and event[0] == "warning_recorded":
             try:
                 tame_warning(event[1]["warning_message_data"])
-            except (LookupError, TypeError):  # of a worker that sends something else under this name
+            except (LookupError, TypeError):  # a worker sends something else under this name
                 return
         receive(event)
 
@@ -134,7 +134,7 @@ def receiving(receive: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def tame_warning(data: dict[str, Any]) -> None:
-    """Leaves a class of warnings in `data` where it is loaded here; else the warning is text."""
+    """Keeps a class of warnings in `data` where that class is loaded here; else the warning becomes text."""
     if not _is_known_warning(data["message_module"], data["message_class_name"]):
         kind = f"{data['message_module']}.{data['message_class_name']}"
         data["message_str"] = (

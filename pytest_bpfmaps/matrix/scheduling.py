@@ -1,6 +1,6 @@
-"""Which worker runs which test: each test has one kernel, and each kernel a worker of its own.
+"""Decides which worker runs which test: each test has one kernel, and each kernel has its own worker.
 
-What one worker runs, or several of the host's share, is a lane; see `pytest_bpfmaps.matrix.assignment`.
+What one worker runs is a lane; several workers of the host share one. See `pytest_bpfmaps.matrix.assignment`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xdist.workermanage import WorkerController
 from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.selection import lane_of
 
-# The host's workers by pytest-xdist's --dist. A kernel's guest is one worker, with nothing to choose.
+# How the host's workers share tests, by pytest-xdist's --dist. A kernel's guest is one worker.
 SCHEDULERS = {
     "loadscope": xdist.scheduler.LoadScopeScheduling,
     "loadfile": xdist.scheduler.LoadFileScheduling,
@@ -28,18 +28,18 @@ SCHEDULERS = {
 class KernelScheduling:
     """pytest-xdist's ``Scheduling`` for workers whose collections differ on purpose.
 
-    One of xdist's own schedulers per lane does the work; this one sends each call to the right one. A lane
-    starts as soon as its own workers have collected.
+    Each lane has one of pytest-xdist's own schedulers, which does the work. This class sends each call to the
+    right one. A lane starts as soon as its own workers have collected.
     """
 
     def __init__(self, workers: Mapping[str, int]) -> None:
-        self._workers = dict(workers)  # by lane
+        self._workers = dict(workers)  # lane -> number of workers
         self._lanes: dict[str, LoadScheduling] = {}
         self._idle: list[WorkerController] = []
         self._tell: Callable[[int], None] = lambda count: None
 
     def prepare(self, config: Any, log: Producer, tell: Callable[[int], None]) -> None:
-        """Makes the lanes. `tell` gets the number of tests that workers have collected so far."""
+        """Makes the lanes. `tell` is called with the number of tests that workers have collected so far."""
         self._tell = tell
         for name, count in self._workers.items():
             kind = SCHEDULERS.get(config.option.dist, LoadScheduling) if name == HOST else LoadScheduling
@@ -61,7 +61,7 @@ class KernelScheduling:
 
     @property
     def tests_finished(self) -> bool:
-        """Whether every worker has at most the test left that it is running."""
+        """Whether no worker has a test left, except the one that it is running."""
         return all(lane.tests_finished for lane in self._lanes.values())
 
     @property
@@ -70,7 +70,7 @@ class KernelScheduling:
         return any(lane.has_pending for lane in self._lanes.values())
 
     def add_node(self, node: WorkerController) -> None:
-        """A worker is up."""
+        """Takes up a worker that is ready."""
         if lane_of(node.gateway) in self._lanes:
             self._lane(node).add_node(node)
         else:
@@ -78,7 +78,7 @@ class KernelScheduling:
             node.shutdown()
 
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
-        """A worker has collected its tests: hand some out, whatever the others do."""
+        """Takes what a worker has collected, and hands out tests, whatever the other workers do."""
         if lane_of(node.gateway) in self._lanes:
             lane = self._lane(node)
             lane.add_node_collection(node, collection)
@@ -88,26 +88,29 @@ class KernelScheduling:
         self._tell(sum(len(tests) for tests in known if tests))
 
     def schedule(self) -> None:
-        """Everything is collected (again, after a worker was replaced)."""
+        """Hands out tests when everything is collected (again, after a worker was replaced)."""
         for lane in self._lanes.values():
             _schedule(lane)
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
-        """A worker has finished a test."""
+        """Notes that a worker has finished a test."""
         self._lane(node).mark_test_complete(node, item_index, duration)
 
     def mark_test_pending(self, item: str) -> None:
-        """A test is to be run again."""
+        """Has a test run again."""
         for lane in self._lanes.values():
             if item in (lane.collection or ()):
                 lane.mark_test_pending(item)
 
     def remove_pending_tests_from_node(self, node: WorkerController, indices: Sequence[int]) -> None:
-        """A worker gave tests back."""
+        """Takes back tests that a worker gave back."""
         self._lane(node).remove_pending_tests_from_node(node, indices)
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """A worker is gone; the test that it was running, if any. Raises KeyError for one never added."""
+        """Removes a worker, and returns the test that it was running, if any.
+
+        Raises KeyError for a worker that was never added.
+        """
         if node in self._idle:
             self._idle.remove(node)
             return None
@@ -115,12 +118,12 @@ class KernelScheduling:
             raise KeyError(node)
         lane = self._lane(node)
         crashed: str | None = lane.remove_node(node)
-        if lane_of(node.gateway) != HOST:  # pytest-xdist puts what the worker had to the end
+        if lane_of(node.gateway) != HOST:  # pytest-xdist puts a lost worker's tests at the end
             lane.pending.sort()
         return crashed
 
     def in_hand(self, node: WorkerController) -> list[str]:
-        """The tests that a guest's worker was given and has not finished."""
+        """Returns the tests that a guest's worker was given and has not finished."""
         lane = self._lanes.get(lane_of(node.gateway))
         if lane is None or lane.collection is None:
             return []
@@ -137,7 +140,7 @@ class KernelScheduling:
         return lane is not None and bool(lane.pending)
 
     def give_up(self, name: str) -> None:
-        """No worker for that lane can be had: expect nothing from it."""
+        """Expects nothing more from that lane, because no worker can be had for it."""
         self._lanes.pop(name, None)
 
 

@@ -13,7 +13,7 @@ from pytest_bpfmaps.matrix import HOST
 if TYPE_CHECKING:
     from pytest_bpfmaps.vm.kernels.kernel import Kernel
 
-IDLE = "idle"  # a worker that takes the place of one that is not to be replaced
+IDLE = "idle"  # a worker that only keeps the place of a worker that must not be replaced
 AUTO = "auto"
 
 
@@ -27,9 +27,9 @@ class Guest:
 
 @dataclass(frozen=True)
 class Selection:
-    """The kernels of a run in their order, `HOST` perhaps among them, and those that are guests.
+    """The kernels of a run in their order (`HOST` may be among them), and those of them that are guests.
 
-    `explicit`: somebody chose them, so that items bear the kernel's name.
+    `explicit`: the user chose them, so the ids of items have the kernel's name.
     """
 
     names: tuple[str, ...] = (HOST,)
@@ -37,7 +37,7 @@ class Selection:
     explicit: bool = False
 
     def header(self, how: str = "") -> str:
-        """``kernels host (6.18.1), 6.1 (6.1.0-13-amd64, KVM)``; `how` guests run, where that is known."""
+        """Returns ``kernels host (6.18.1), 6.1 (6.1.0-13-amd64, KVM)``; `how` is how guests run, if known."""
         note = f", {how}" if how else ""
         releases = {guest.kernel.name: guest.kernel.release + note for guest in self.guests}
         releases[HOST] = os.uname().release
@@ -45,9 +45,9 @@ class Selection:
 
 
 def select(patterns: Iterable[str]) -> Selection:
-    """What `patterns` mean: ``host``, or what `Catalogue.select` takes; several with commas.
+    """Returns the kernels that `patterns` mean: ``host``, or what `Catalogue.select` takes.
 
-    Raises VmError when one means nothing.
+    A pattern may be several with commas between them. Raises VmError when one means no kernel.
     """
     from pytest_bpfmaps.errors import VmError
     from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
@@ -75,7 +75,7 @@ def select(patterns: Iterable[str]) -> Selection:
 
 
 def newest() -> Selection:
-    """The newest kernel of the catalogue, as a guest. Raises VmError when there is none."""
+    """Returns the newest kernel of the catalogue, as a guest. Raises VmError when the catalogue is empty."""
     from pytest_bpfmaps.errors import VmError
     from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
@@ -92,5 +92,5 @@ def newest() -> Selection:
 
 
 def lane_of(gateway: Any) -> str:
-    """What a worker runs, told by its execnet gateway: a lane's name, `HOST`, or `IDLE`."""
+    """Returns the lane of a worker, by its execnet gateway: a lane's name, `HOST`, or `IDLE`."""
     return gateway.spec.lane or HOST

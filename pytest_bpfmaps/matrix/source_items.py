@@ -1,6 +1,6 @@
-"""BPF sources that carry their own expectations, as pytest items: ``file.bpf.c::program[kernel]``.
+"""Makes pytest items of BPF sources that have their own expectations: ``file.bpf.c::program[kernel]``.
 
-A plugin that is registered where `bpf_collect` names sources.
+This module is a plugin. It is registered where `bpf_collect` names sources.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pytest_bpfmaps.matrix.items import chosen, kernels_here
 if TYPE_CHECKING:
     from pytest_bpfmaps.selftests.runner import Case
 
-# Whether to compile a file at all is told by its text: the macros of bpf_misc.h or bpfmaps_expect.h
+# The text of a file tells whether to compile it at all: it uses macros of bpf_misc.h or bpfmaps_expect.h.
 _TAGS = re.compile(
     rb"\b__(success|failure|msg|not_msg|retval|xlated|jited|auxiliary|description|log_level)(_unpriv)?\b"
     rb"|comment:test_"
@@ -31,7 +31,7 @@ _MATCHES: pytest.StashKey[frozenset[Path]] = pytest.StashKey()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where nothing is named on the command line, these files are collected beside `testpaths`."""
+    """Adds these files to those of `testpaths` where the command line names none."""
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return
     roots = [Path(os.path.abspath(config.rootpath / a.partition("::")[0])) for a in config.args]
@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> BpfSource | None:
-    """Take it when it is one of those that `bpf_collect` means."""
+    """Takes a file when `bpf_collect` names it."""
     if file_path not in _matches(parent.config):
         return None
     return BpfSource.from_parent(parent, path=file_path)
@@ -51,7 +51,7 @@ class BpfSource(pytest.File):
     """A source; its items are its programs, once per kernel."""
 
     def collect(self) -> Iterator[BpfProgram]:
-        """Compiles the source. Its `CompileError` is an error of the collection."""
+        """Compiles the source, and gives its programs. A `CompileError` is an error of the collection."""
         kernels = kernels_here(self.config, self)
         cases = self._cases() if kernels else []
         for kernel in kernels:
@@ -73,7 +73,7 @@ class BpfSource(pytest.File):
         return cases_of(compiler_of(config).compile(request), self.path.name)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
-        """Our message, without a traceback."""
+        """Returns our message, without a traceback."""
         return _message(excinfo) or super().repr_failure(excinfo)
 
 
@@ -88,13 +88,13 @@ class BpfProgram(pytest.Item):
             self.user_properties.append(("description", case.expected.description))
 
     def runtest(self) -> None:
-        """Loads the program and compares."""
+        """Loads the program, and compares what happens with the expectations."""
         from contextlib import nullcontext
 
         from pytest_bpfmaps.matrix.bpf_requires import skip_for_want
         from pytest_bpfmaps.selftests.runner import anybody_loads, cannot_run, lacking
 
-        # a guest is ours alone, so its switch may be turned for the time of a test
+        # The guest is used by this run only, so a test may change its setting while it runs.
         with nullcontext() if self.bpf_kernel == HOST else anybody_loads():
             reason = cannot_run(self.case)
             if reason:
@@ -116,17 +116,17 @@ class BpfProgram(pytest.Item):
         except ExpectationError as e:
             if self.case.privileged or not spares_checks():
                 raise
-            # the kernel's own runner does not even try
+            # The kernel's own runner does not even try these.
             pytest.skip(
                 f"mitigations=off spares users without privileges some of the verifier's checks: {e.what}"
             )
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
-        """Our message, without a traceback; a log as a section of the report."""
+        """Returns our message, without a traceback. A log becomes a section of the report."""
         return _message(excinfo) or super().repr_failure(excinfo)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """The file, the program's line (from 0), and the item's name."""
+        """Returns the file, the program's line (from 0), and the item's name."""
         return self.path, _line_of(self.path, self.case.program), self.name
 
 
@@ -137,15 +137,15 @@ def _message(excinfo: pytest.ExceptionInfo[BaseException]) -> str:
 
 
 def _matches(config: pytest.Config) -> frozenset[Path]:
-    """The files that match `bpf_collect` and have expectations.
+    """Returns the files that match `bpf_collect` and have expectations.
 
-    Raises pytest.UsageError for one whose name can't be part of a test's.
+    Raises pytest.UsageError for a file whose name can't be part of a test's name.
     """
     found = config.stash.get(_MATCHES, None)
     if found is None:
         patterns = config.getini("bpf_collect")
         root = glob.escape(str(config.rootpath))
-        patterns = [os.path.join(root, one) for one in patterns]  # one that is absolute stays as it is
+        patterns = [os.path.join(root, one) for one in patterns]  # an absolute pattern stays as it is
         names = (name for one in patterns for name in glob.glob(one, recursive=True, include_hidden=True))
         paths = map(Path, names)
         found = frozenset(p for p in paths if p.is_file() and _TAGS.search(p.read_bytes()))
@@ -155,7 +155,7 @@ def _matches(config: pytest.Config) -> frozenset[Path]:
 
 
 def _check_names(paths: Iterable[Path]) -> None:
-    """pytest can neither keep nor print the name of a test that is no text."""
+    """Raises pytest.UsageError for a name that is no text: pytest can neither keep nor print such a name."""
     from pytest_bpfmaps.errors import shown
 
     for path in sorted(paths):

@@ -1,4 +1,4 @@
-"""Gateways that a signal or a debugger has stopped: they count no time, and the run would wait for ever."""
+"""Ends gateways that a signal or a debugger has stopped. They count no time; the run would wait for ever."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pytest_bpfmaps.vm.protocol.phases import Countdown
 class StoppedGateways:
     """Ends a gateway that has been stopped for `seconds`, and notes that in the `journal`, a path.
 
-    Time in which this process itself was stopped, as Ctrl-Z does to all at once, does not count.
+    The time in which this process itself was stopped does not count: Ctrl-Z stops all of them at once.
     """
 
     def __init__(self, journal: str, seconds: float) -> None:
         self._journal, self._seconds = journal, seconds
-        self._watched: dict[str, tuple[Any, str, Countdown | None]] = {}  # by the worker's name
+        self._watched: dict[str, tuple[Any, str, Countdown | None]] = {}  # by the name of the worker
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -33,11 +33,11 @@ class StoppedGateways:
             self._thread.start()
 
     def forget(self, worker: str) -> None:
-        """It has ended, or is about to."""
+        """Watches a worker's gateway no more: it has ended, or is about to."""
         self._watched.pop(worker, None)
 
     def close(self) -> None:
-        """Watches none any more."""
+        """Stops watching."""
         self._over.set()
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""Finds, at collection, tests that a kernel of the catalogue can't run: no guest boots for them."""
+"""Finds, at collection, the tests that a kernel of the catalogue can't run. No guest boots for them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def foresee(items: Iterable[pytest.Item], kernel: Kernel) -> dict[str, list[tuple[str, str]]]:
-    """By node id: the features that `kernel` certainly lacks of those that a test requires, and sentences.
+    """Returns, by node id, the required features that `kernel` certainly lacks, each with a sentence.
 
-    Tests that it may run are left out. Raises BpfError when what is stored of the kernel is damaged.
+    Tests that it may run are left out. Raises BpfError when the stored files of the kernel are damaged.
     """
     from pytest_bpfmaps.kernel.offline_features import RecordedKernel
     from pytest_bpfmaps.vm.kernels.catalogue import check_content
@@ -42,7 +42,7 @@ def foresee(items: Iterable[pytest.Item], kernel: Kernel) -> dict[str, list[tupl
 
 
 def look_ahead(session: pytest.Session) -> None:
-    """After a collection for all chosen kernels: have the summary say which of them lack what."""
+    """Has the summary say which of the chosen kernels lack what, after a collection for all of them."""
     from pytest_bpfmaps.errors import BpfError
 
     config = session.config
@@ -51,7 +51,7 @@ def look_ahead(session: pytest.Session) -> None:
         items = [item for item in session.items if kernel_of(item) == guest.kernel.name]
         try:
             outlook.add(guest.kernel.name, items, foresee(items, guest.kernel))
-        except BpfError as error:  # no libbpf, or damaged BTF: tests will say so
+        except BpfError as error:  # libbpf is missing, or BTF is damaged: tests will say so
             outlook.notes.append(str(error))
     outlook.hosts = {_test_of(item) for item in session.items if kernel_of(item) == "host"}
     config.pluginmanager.register(outlook, "bpfmaps-outlook")
@@ -70,18 +70,18 @@ class Outlook:
     def add(
         self, kernel: str, items: Iterable[pytest.Item], missing: Mapping[str, list[tuple[str, str]]]
     ) -> None:
-        """Note what `foresee` found for the items of a kernel."""
+        """Notes what `foresee` found for the items of a kernel."""
         for item in items:
             test = _test_of(item)
             if item.nodeid not in missing:
                 self._able.add(test)
                 continue
-            feature, sentence = missing[item.nodeid][0]  # at the first one the test is skipped
+            feature, sentence = missing[item.nodeid][0]  # the test is skipped at the first one
             self._missing.setdefault(feature, []).append(kernel)
             self._unable.setdefault(test, []).append(sentence)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Count the skips to come by feature; name the tests that no chosen kernel can run."""
+        """Counts the expected skips by feature, and names the tests that no chosen kernel can run."""
         if terminalreporter.verbosity < 0 or not (self._missing or self.notes):
             return
         terminalreporter.section("BPF features missing")
@@ -104,7 +104,7 @@ def foresee_all(
 ) -> set[str]:
     """Has tests skipped here that their kernel certainly can't run; returns their node ids.
 
-    `placed` are tests with their kernels. With ``--bpf-strict`` the guest has to say why.
+    `placed` are tests with their kernels. With ``--bpf-strict`` it skips none: the guest has to say why.
     """
     from pytest_bpfmaps.errors import BpfError
 
@@ -115,7 +115,7 @@ def foresee_all(
             picky.setdefault(kernel, []).append(item)
     for guest in guests if picky and not is_strict(config) else ():
         name = guest.kernel.name
-        with contextlib.suppress(BpfError):  # no libbpf, or damaged BTF: tests will say so
+        with contextlib.suppress(BpfError):  # libbpf is missing, or BTF is damaged: tests will say so
             for test, missing in foresee(picky.get(name, ()), guest.kernel).items():
                 found[test] = (name, *missing[0])
     if found:
@@ -124,14 +124,14 @@ def foresee_all(
 
 
 class Unrunnable:
-    """Skips tests that their kernel can't run. Registered last, so that it is asked first."""
+    """Skips tests that their kernel can't run. It is registered last, so that pytest asks it first."""
 
     def __init__(self, missing: Mapping[str, tuple[str, str, str]]) -> None:
         self._missing = missing  # test -> kernel, feature, sentence
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Skip, as the probe in the guest would."""
+        """Skips the test as the probe in the guest would."""
         if item.nodeid in self._missing:
             kernel, feature, sentence = self._missing[item.nodeid]
             item.user_properties = [(k, v) for k, v in item.user_properties if k != KERNEL_PROPERTY]

@@ -1,4 +1,4 @@
-"""A pytest-xdist worker for one kernel: it collects its own tests, and says what it does."""
+"""A pytest-xdist worker for one kernel: it collects its own tests, and tells each step."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ from pytest_bpfmaps.vm.protocol.rpc import Host
 
 
 def shows_output(config: pytest.Config) -> bool:
-    """Whether what tests write is to be seen at once: ``-s``, ``--capture=tee-sys``."""
+    """Whether the run shows at once what tests write: ``-s``, ``--capture=tee-sys``."""
     return config.getoption("capture") in ("no", "tee-sys")
 
 
 def show_output(config: pytest.Config) -> None:
-    """Has stdout be stderr, and pytest write its own to /dev/null, where execnet has both go."""
+    """Sends stdout to stderr, so that what tests write is seen; execnet has sent stdout to /dev/null.
+
+    pytest's own output stays in /dev/null.
+    """
     if config.pluginmanager.has_plugin("terminalreporter"):
         redirect_terminal(config, os.fdopen(os.dup(1), "w", closefd=False))
     os.dup2(2, 1)
 
 
 class Worker:
-    """`orders` are those of `assignment.Lane`."""
+    """Runs the tests of one lane; `orders` come from `assignment.Lane.orders`."""
 
     def __init__(self, config: pytest.Config, orders: Mapping[str, Any]) -> None:
         self.kernel: str = orders["kernel"]
@@ -41,7 +44,7 @@ class Worker:
         self._orders = orders
         self._root = config.rootpath
         talks = worker_interactor(config)
-        talks.sendevent = sending(talks.sendevent)  # all else would end the whole run
+        talks.sendevent = sending(talks.sendevent)  # a value that execnet can't carry would end the whole run
         if self.host is not None:
             self._steps = Steps(self.host, talks)
             config.pluginmanager.register(self._steps, "bpfmaps-steps")
@@ -52,16 +55,16 @@ class Worker:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> bool | None:
-        """A worker without a kernel, which only keeps a place, has nothing to do."""
+        """Collects nothing in a worker without a kernel, which only keeps a place."""
         forget_plugins()
         return True if self.kernel == "idle" else None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, None, None]:
-        """Keep the tests of this worker.
+        """Keeps the tests of this worker.
 
-        Where the host names them, it is its word that counts: plugins that choose a part of all tests did so
-        there, where all are known.
+        Where the host names the tests, these run. Plugins that choose a part of all tests have done so on the
+        host, where all tests are known.
         """
         collected = {item.nodeid: item for item in items}  # --dist=loadgroup will change the ids
         yield
@@ -76,7 +79,7 @@ class Worker:
         items[:] = mine
 
     def pytest_collection_finish(self) -> None:
-        """Start the CPUs that an emulated guest does not boot with; collection is quicker without them."""
+        """Starts the CPUs that an emulated guest does not boot with; collection is faster without them."""
         if self.host is not None:
             start_all_cpus()
 
@@ -95,7 +98,7 @@ class Steps:
         wait_for_orders(talks, self._waiting)
 
     def tell(self, phase: Phase, at: str = "", more: float = 0.0) -> None:
-        """The worker is in `phase` from now on."""
+        """Tells that the worker is in `phase` from now on."""
         self._end_a_fork()
         self._host.tell(WorkerStep(phase, at, more))
 
@@ -107,13 +110,13 @@ class Steps:
         return sendevent
 
     def _end_a_fork(self) -> None:
-        """Ends this process when it is one that a test forked: there must be only one that reports."""
+        """Ends this process if a test forked it: only one process may report."""
         if os.getpid() != self._worker:
             self._host.say_forked(self._test)
             os._exit(1)
 
     def _waiting(self, queue: Any) -> Callable[[], Any]:
-        """`queue.get`, which says when it has to wait for what the other side sends."""
+        """Returns a `queue.get` that tells when it has to wait for the other side."""
         get = queue.get
 
         def get_next() -> Any:
@@ -128,18 +131,18 @@ class Steps:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
-        """Collection begins."""
+        """Tells that the collection begins."""
         self.tell(Phase.COLLECTION)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collectstart(self, collector: pytest.Collector) -> None:
-        """A file is collected, which imports it."""
+        """Tells that a file is collected, which imports it."""
         if isinstance(collector, pytest.File):
             self.tell(Phase.COLLECTION, collector.nodeid)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """A test runs, which may have a limit of its own."""
+        """Tells that a test runs, and that it may have a time limit of its own."""
         self._test = item.nodeid
         self.tell(Phase.TEST, item.nodeid, time_limit(item))
         try:
@@ -149,7 +152,7 @@ class Steps:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, object, object]:
-        """The session ends; what comes then is not waited for."""
+        """Tells that the session ends. Nobody waits for what comes after that."""
         self.tell(Phase.END)
         try:
             return (yield)

@@ -1,4 +1,4 @@
-"""Begins pytest-xdist's session when the tests are known; by itself it would begin earlier."""
+"""Begins pytest-xdist's session when the tests are known. pytest-xdist itself would begin earlier."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Wanted = TypeVar("Wanted")
 
 
 class Workers:
-    """Takes the distribution out of pytest-xdist's hands; `begin` gives it back, and `start` adds workers.
+    """Keeps pytest-xdist from distributing tests; `begin` lets it, and `start` adds workers.
 
-    `hosts` are the specifications of workers that the command line asked for, `asked` whether it did.
+    `asked` is whether the command line asked for workers. `hosts` are their specifications.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -38,10 +38,10 @@ class Workers:
     def begin(
         self, session: pytest.Session, known: Sequence[object], specs: Sequence[str] | None = None
     ) -> None:
-        """Does what pytest-xdist does at its configuration and at the session's start.
+        """Does what pytest-xdist does when it is configured and when the session starts.
 
-        `known` are the texts of the collection's failures and skips that were reported already; `specs` the
-        workers, by default those that were asked for.
+        `known` are the texts of failures and skips of the collection that are reported already. `specs` are
+        the workers, by default those that the command line asked for.
         """
         config = self._config
         other_plugins.expect_workers(config)
@@ -54,10 +54,10 @@ class Workers:
 
     @property
     def is_ending(self) -> bool:
-        """Whether no more tests are to be started: ``-x``, too many crashed workers, the end."""
+        """Whether no more tests are to be started: by ``-x``, too many crashed workers, or the end."""
         return self._distribution is not None and self._distribution.is_ending
 
     def start(self, spec: str) -> None:
-        """One more worker, in the midst of the session; as pytest-xdist replaces one that crashed."""
+        """Adds a worker in the middle of the session, as pytest-xdist replaces one that crashed."""
         assert self._distribution is not None
         self._distribution.add_worker(spec)
