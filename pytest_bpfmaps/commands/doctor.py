@@ -1,4 +1,4 @@
-"""`bpfmaps doctor`: the table of what this machine can do."""
+"""`bpfmaps doctor`: prints the table of what this machine can do."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _SIGNS = {"ok": "ok", "limited": "--", "missing": "NO"}
 
 
 def register(commands: Any) -> None:
-    """Add ``doctor`` to argparse's `commands`."""
+    """Adds ``doctor`` to argparse's `commands`."""
     doctor = commands.add_parser("doctor", help="what this machine can do for BPF tests, and what it lacks")
-    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.add_argument(
         "--vm", action="store_true", help="also boot each kernel, and say which ways to start it work"
     )
@@ -22,10 +22,10 @@ def register(commands: Any) -> None:
         type=float,
         default=60.0,
         metavar="SECONDS",
-        help="with --vm, for each boot, as --bpf-vm-timeout (default: 60; three times that where guests are "
-        "emulated)",
+        help="with --vm: the limit of each boot, as --bpf-vm-timeout (default: 60; three times as long where "
+        "guests are emulated)",
     )
-    doctor.add_argument("--clang", help="look at this clang")
+    doctor.add_argument("--clang", help="the clang to look at (default: $CLANG, else the newest on the PATH)")
     doctor.set_defaults(run=_doctor)
 
 

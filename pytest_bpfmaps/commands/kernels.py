@@ -1,4 +1,4 @@
-"""`bpfmaps kernels`: the catalogue of kernels on the command line."""
+"""`bpfmaps kernels`: manages the catalogue of kernels on the command line."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ from pytest_bpfmaps.vm.kernels.progress import Progress
 
 
 def register(commands: Any) -> None:
-    """Add ``kernels`` and its verbs to argparse's `commands`."""
+    """Adds ``kernels`` and its verbs to argparse's `commands`."""
     kernels = commands.add_parser("kernels", help="the kernels that tests can run on")
     verbs = kernels.add_subparsers(title="verbs", metavar="VERB", required=True)
 
-    fetch = verbs.add_parser("fetch", help="get a distribution's current kernel, or a container image's")
+    fetch = verbs.add_parser(
+        "fetch", help="get the current kernel of a distribution, or one from a container image"
+    )
     fetch.add_argument(
         "spec",
         nargs="*",
         metavar="SOURCE",
-        help="debian:bookworm, ubuntu:noble, …; oci:PATH[:TAG], oci://REGISTRY/NAME[:TAG]; v6.6",
+        help="debian:bookworm, ubuntu:noble, …; a release, v6.6; oci:PATH[:TAG]; oci://REGISTRY/NAME[:TAG]",
     )
-    fetch.add_argument("--name", help="store it under this name (default: its version, 6.1)")
+    fetch.add_argument("--name", help="store it under this name (default: its version, such as 6.1)")
     fetch.add_argument(
-        "--locked", action="store_true", help="get exactly the kernels of the lock (with names: these of it)"
+        "--locked",
+        action="store_true",
+        help="get exactly the kernels of the lock file, or those of them that are named",
     )
     _add_lock_file(fetch)
     fetch.set_defaults(run=_fetch, usage_error=fetch.error)
@@ -39,21 +43,23 @@ def register(commands: Any) -> None:
     lock.add_argument(
         "name",
         nargs="*",
-        help="names or globs (default: those that the lock has, else all that were fetched)",
+        help="names or globs (default: the kernels of the lock file, else all that were fetched)",
     )
     _add_lock_file(lock)
     lock.set_defaults(run=_lock)
 
     add = verbs.add_parser("add", help="store a kernel that is on this machine")
     add.add_argument(
-        "path", type=Path, help="an image, a .deb or .rpm, an unpacked package, a build tree, an OCI layout"
+        "path",
+        type=Path,
+        help="an image, a .deb or .rpm, an unpacked package, a build tree, or an OCI layout",
     )
-    add.add_argument("more", type=Path, nargs="*", metavar="PACKAGE", help="further packages of that kernel")
-    add.add_argument("--name", help="store it under this name (default: its version, 6.1)")
+    add.add_argument("more", type=Path, nargs="*", metavar="PACKAGE", help="more packages of that kernel")
+    add.add_argument("--name", help="store it under this name (default: its version, such as 6.1)")
     add.set_defaults(run=_add)
 
     show = verbs.add_parser("list", help="show the kernels that are stored")
-    show.add_argument("--json", action="store_true", help="as JSON")
+    show.add_argument("--json", action="store_true", help="print JSON")
     show.set_defaults(run=_list)
 
     remove = verbs.add_parser("remove", help="delete stored kernels")
@@ -63,7 +69,11 @@ def register(commands: Any) -> None:
 
 def _add_lock_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--lock-file", type=Path, default=Path("kernels.lock"), metavar="FILE", help="default: kernels.lock"
+        "--lock-file",
+        type=Path,
+        default=Path("kernels.lock"),
+        metavar="FILE",
+        help="the lock file (default: kernels.lock)",
     )
 
 

@@ -1,4 +1,4 @@
-"""`bpfmaps vm`: the saved states that guests start from, on the command line."""
+"""`bpfmaps vm`: manages the saved states that guests start from, on the command line."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from pytest_bpfmaps.vm.kernels.progress import Progress
 
 
 def register(commands: Any) -> None:
-    """Add ``vm`` and its verbs to argparse's `commands`."""
+    """Adds ``vm`` and its verbs to argparse's `commands`."""
     vm = commands.add_parser("vm", help="the saved states that guests start from")
     verbs = vm.add_subparsers(title="verbs", metavar="VERB", required=True)
 
-    prepare = verbs.add_parser("prepare", help="make states now, rather than in the first run of each kernel")
-    prepare.add_argument("kernel", nargs="*", default=["all"], help="names or globs (default: all)")
+    prepare = verbs.add_parser(
+        "prepare", help="make states now; else the first run of each kernel makes them"
+    )
+    prepare.add_argument(
+        "kernel", nargs="*", default=["all"], help="names or globs of kernels (default: all)"
+    )
     prepare.add_argument("--cpus", type=int, default=2, help="as --bpf-vm-cpus (default: 2)")
     prepare.add_argument("--memory", default="1G", help="as --bpf-vm-memory (default: 1G)")
     prepare.add_argument("--network", action="store_true", help="as --bpf-vm-network")
     prepare.set_defaults(run=_prepare)
 
     show = verbs.add_parser("list", help="show the states that are stored")
-    show.add_argument("--json", action="store_true", help="as JSON")
+    show.add_argument("--json", action="store_true", help="print JSON")
     show.set_defaults(run=_list)
 
     collect = verbs.add_parser("gc", help="delete states that are out of date")
-    collect.add_argument("--all", action="store_true", help="delete those that are current too")
+    collect.add_argument("--all", action="store_true", help="delete current states, too")
     collect.set_defaults(run=_collect)
 
 
@@ -78,7 +82,7 @@ def _collect(arguments: argparse.Namespace) -> None:
 
 
 def _facts(state: saved_states.SavedState) -> dict[str, Any]:
-    """What there is to tell; of one that is damaged at least its name and path."""
+    """Returns what there is to tell of a state; of a damaged one only its name and path."""
     try:
         return _whole_facts(state)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

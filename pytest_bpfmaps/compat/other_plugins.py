@@ -1,8 +1,8 @@
-"""Plugins that take pytest-xdist's workers for processes of this machine: they are told about guests.
+"""Tells other plugins about guests. They take every pytest-xdist worker for a process of this machine.
 
-pytest-cov decides before any test is collected whether there will be workers, and has them write files where
-their host has this one's name. pytest-rerunfailures has them connect to a port here, which guests can't do.
-pytest-timeout gives tests limits of their own.
+pytest-cov decides before any test is collected whether there will be workers. It has workers write files if
+their host has the name of this one. pytest-rerunfailures has workers connect to a port of this machine, and
+guests can't do that. pytest-timeout gives tests time limits of their own.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import pytest
 
 
 def expect_workers(config: pytest.Config) -> None:
-    """There will be workers: tell pytest-cov, which may have begun as if there were none.
+    """Tells pytest-cov that there will be workers. It may have begun as if there were none.
 
-    It has a class for either case; what they have begun to measure with is the same.
+    pytest-cov has a class for either case. Both begin to measure with the same object.
     """
     controller = getattr(config.pluginmanager.get_plugin("_cov"), "cov_controller", None)
     if controller is None or hasattr(controller, "configure_node"):
@@ -27,26 +27,26 @@ def expect_workers(config: pytest.Config) -> None:
 
 
 def expect_guest(workerinput: dict[str, Any]) -> None:
-    """Have pytest-cov in a guest send what it measures, as from another machine: its files stay there."""
+    """Has pytest-cov in a guest send what it measures, as from another machine: its files stay there."""
     if "cov_master_host" in workerinput:
         workerinput["cov_master_host"] = "the host of a guest"
 
 
 def settle_in_guest(workerinput: dict[str, Any]) -> None:
-    """Give pytest-rerunfailures a server in the guest itself; it counts failures there."""
+    """Gives pytest-rerunfailures a server in the guest itself, where it counts failures."""
     plugin: Any = sys.modules.get("pytest_rerunfailures")
     if plugin is not None and "sock_port" in workerinput:
         server = plugin.ServerStatusDB()
         workerinput["sock_port"] = server.sock_port
-        workerinput["statusdb_token"] = getattr(server, "token", None)  # which newer versions ask for
+        workerinput["statusdb_token"] = getattr(server, "token", None)  # newer versions need it
 
 
 def time_limit(item: pytest.Item) -> float:
-    """The seconds that pytest-timeout lets the test run; 0 where there is no such limit."""
+    """Returns the seconds that pytest-timeout lets the test run; 0 where there is no such limit."""
     settings = getattr(sys.modules.get("pytest_timeout"), "_get_item_settings", None)
     if settings is None or not item.config.pluginmanager.has_plugin("timeout"):
         return 0.0
     try:
         return max(float(settings(item).timeout or 0), 0.0)
-    except (TypeError, ValueError, AttributeError):  # a wrong marker, which pytest-timeout is about to refuse
+    except (TypeError, ValueError, AttributeError):  # a wrong marker, which pytest-timeout refuses later
         return 0.0

@@ -1,4 +1,4 @@
-"""What is used of pytest beyond its public names."""
+"""The private names of pytest that are used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def redirect_terminal(config: pytest.Config, file: TextIO) -> None:
 
 
 def config_maker() -> Callable[..., Any] | None:
-    """The function that makes the configuration of a run; None where a release has none of that name."""
+    """Returns the function that makes the configuration of a run; None where a release has no such name."""
     import _pytest.config
 
     return getattr(_pytest.config, "get_config", None)
@@ -30,7 +30,7 @@ def set_config_maker(make: Callable[..., Any]) -> None:
 
 
 def without_rewriting_plugins() -> AbstractContextManager[Any]:
-    """pytest looks for no plugins to rewrite in the metadata of all packages, which takes it seconds."""
+    """Keeps pytest from looking for plugins to rewrite in the metadata of all packages: it takes seconds."""
     from _pytest.assertion.rewrite import AssertionRewritingHook
 
     return mock.patch.object(AssertionRewritingHook, "mark_rewrite")

@@ -1,4 +1,4 @@
-"""What is used of pytest-xdist and execnet beyond their public names."""
+"""The private names of pytest-xdist and execnet that are used."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 
 
 def worker_interactor(config: pytest.Config) -> Any:
-    """pytest-xdist's part of this worker, which talks to the process that distributes the tests."""
+    """Returns pytest-xdist's part of this worker. It talks to the process that distributes the tests."""
     plugins = config.pluginmanager.get_plugins()
     return next(plugin for plugin in plugins if type(plugin).__name__ == "WorkerInteractor")
 
 
 def asked_workers(config: pytest.Config) -> list[str]:
-    """The specifications of workers that the command line asks for, one for each worker."""
+    """Returns the specifications of workers that the command line asks for, one for each worker."""
     from xdist.workermanage import parse_tx_spec_config
 
     specs: list[str] = parse_tx_spec_config(config) if config.option.tx else []
@@ -27,9 +27,9 @@ def asked_workers(config: pytest.Config) -> list[str]:
 
 
 class Distribution:
-    """A distributed session of pytest-xdist, begun by hand.
+    """A distributed session of pytest-xdist, which we begin by hand.
 
-    `known` are the texts of the collection's failures and skips that were reported already.
+    `known` are the texts of failures and skips of the collection that are reported already.
     """
 
     def __init__(self, config: pytest.Config, known: Iterable[object]) -> None:
@@ -45,11 +45,11 @@ class Distribution:
 
     @property
     def is_ending(self) -> bool:
-        """Whether no more tests are to be started: ``-x``, too many crashed workers, the end."""
+        """Whether no more tests are to be started: by ``-x``, too many crashed workers, or the end."""
         return bool(self._session.shuttingdown or self._session.shouldstop)
 
     def add_worker(self, spec: str) -> None:
-        """One more worker, in the midst of the session; as pytest-xdist replaces one that crashed."""
+        """Adds a worker in the middle of the session, as pytest-xdist replaces one that crashed."""
         import execnet
 
         node = self._session.nodemanager.setup_node(execnet.XSpec(spec), self._session.queue.put)
@@ -57,20 +57,20 @@ class Distribution:
 
 
 def tell_facts(gateway: Any, facts: Mapping[str, object]) -> None:
-    """Sets what execnet would ask the other side for, and wait for: its executable, version, and so on."""
+    """Sets what execnet would ask the other side for and wait for: its executable, version, and so on."""
     from execnet.gateway import RInfo
 
     gateway._cache_rinfo = RInfo(dict(facts))
 
 
 def process_of(gateway: Any) -> subprocess.Popen[bytes]:
-    """The process behind a gateway."""
+    """Returns the process behind a gateway."""
     process: subprocess.Popen[bytes] = gateway._io.popen
     return process
 
 
 def wait_for_end(gateway: Any, seconds: float) -> None:
-    """Waits until the process behind a gateway has ended. It is killed after `seconds`."""
+    """Waits until the process behind a gateway has ended, and kills it after `seconds`."""
     gateway.join(seconds)
     if gateway.hasreceiver():
         gateway._io.kill()
@@ -78,7 +78,7 @@ def wait_for_end(gateway: Any, seconds: float) -> None:
 
 
 def remember_worker_code() -> None:
-    """Has execnet know the bytecode of pytest-xdist's worker, whose source is sent to each."""
+    """Gives execnet the bytecode of pytest-xdist's worker. Its source is sent to each worker."""
     import xdist.remote
     from execnet import gateway_base
 
@@ -91,7 +91,7 @@ def remember_worker_code() -> None:
         made: CodeType = builtins.compile(source, filename, mode, *more, **options)
         return made
 
-    vars(gateway_base)["compile"] = compile_or_remember  # before the builtin of that name
+    vars(gateway_base)["compile"] = compile_or_remember  # found before the builtin of that name
 
 
 def wait_for_orders(interactor: Any, waiting: Any) -> None:
@@ -100,6 +100,6 @@ def wait_for_orders(interactor: Any, waiting: Any) -> None:
 
 
 def is_empty(queue: Any) -> bool:
-    """Whether a worker's queue of orders has nothing in it."""
+    """Whether a worker's queue of orders is empty."""
     with queue.lock() as items:
         return not items

@@ -1,4 +1,4 @@
-"""What a failing comparison shows: the map's type and name, and the keys, fields or records that differ."""
+"""Explains a failing comparison: the map's type and name, and the keys, fields or records that differ."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-# pytest itself cuts an explanation to 8 lines and 640 letters, below -vv and outside of CI
+# pytest itself cuts an explanation to 8 lines and 640 characters, unless with -vv or in CI.
 _FEW, _WIDTH = 5, 90
-_MANY, _WIDE = 100, 400  # differences, and letters of a value, in CI
+_MANY, _WIDE = 100, 400  # in CI: number of differences, and characters of a value
 _SWAPPED = {"==": "==", ">=": "<=", "<=": ">="}
 _MOST_SWAPPED = 50  # keys whose bytes are compared in both orders
 _MISSING = object()
@@ -24,7 +24,7 @@ def pytest_assertrepr_compare(
 ) -> list[str] | None:
     """Explains comparisons of maps, snapshots, records, per-CPU values and captures.
 
-    Of others, those of two numbers where one is the other in network byte order.
+    Explains two numbers, too, where one is the other in network byte order.
     """
     if op not in _SWAPPED or "pytest_bpfmaps.btf" not in sys.modules:
         return None
@@ -37,7 +37,7 @@ def pytest_assertrepr_compare(
 
 @dataclass
 class Sides:
-    """Two things to compare place by place. `noun` names a place; `label` says which one."""
+    """Two things to compare place by place. `noun` names a place; `label` says which place it is."""
 
     title: str
     mine: Mapping[Any, Any]
@@ -46,10 +46,10 @@ class Sides:
     label: Callable[[Any], str]
     note: str = ""
     advice: str = ""
-    codecs: Mapping[Any, Any] | Any = None  # of a value: by place, or one for all
+    codecs: Mapping[Any, Any] | Any = None  # how to compare values: one codec by place, or one for all
 
     def differ(self, place: Any) -> bool:
-        """Whether the two are different there."""
+        """Whether the two differ at `place`."""
         from pytest_bpfmaps.btf.comparison import same
 
         mine, theirs = self.mine.get(place, _MISSING), self.theirs.get(place, _MISSING)
@@ -61,19 +61,19 @@ class Sides:
 
 @dataclass
 class Text:
-    """How much is shown: `most` differences, `width` letters of a value; None for all."""
+    """How much is shown: `most` differences, and `width` characters of a value; None shows all."""
 
     most: int | None = _FEW
     width: int | None = _WIDTH
 
     def of(self, value: object) -> str:
-        """A value, decoded, with the names of enumerators."""
+        """Returns the text of a value, decoded, with the names of enumerators."""
         text = _plain(value)
         return text if self.width is None or len(text) <= self.width else f"{text[: self.width - 1]}…"
 
 
 def explain(op: str, left: object, right: object, text: Text) -> list[str] | None:
-    """The lines for a comparison that failed; None when neither side is of this package."""
+    """Returns the lines for a comparison that failed; None when neither side is of this package."""
     for mine, theirs, direction in ((left, right, op), (right, left, _SWAPPED[op])):
         sides = _sides(mine, theirs, text)
         if sides is not None:
@@ -83,7 +83,7 @@ def explain(op: str, left: object, right: object, text: Text) -> list[str] | Non
 
 
 def _of_numbers(op: str, left: object, right: object) -> list[str] | None:
-    """A port that was read is often in network byte order; nothing to say of other numbers."""
+    """Explains two numbers that are equal in another byte order: a port is often in network byte order."""
     from pytest_bpfmaps.btf.comparison import byte_swap
 
     hint = byte_swap(left, right) if op == "==" else None
@@ -98,7 +98,7 @@ def _plain(value: object) -> str:
     if isinstance(value, Enum):
         return f"{value.name} ({int(value.value)})"
     if isinstance(value, Mapping):
-        # of a large one, the beginning is enough: it is cut anyway
+        # The beginning of a large mapping is enough, because the text is cut anyway.
         return "{" + ", ".join(f"{_plain(k)}: {_plain(v)}" for k, v in _first(value.items())) + "}"
     if isinstance(value, list | tuple):
         brackets = "()" if isinstance(value, tuple) and type(value) is tuple else "[]"
@@ -144,7 +144,7 @@ def _of_map(the_map: Any, theirs: Any, text: Text) -> Sides:
 
 
 def _of_snapshot(seen: Any, theirs: Mapping[Any, Any], text: Text) -> Sides:
-    seen.keys()  # decodes a lazy one, so that keys have one shape
+    seen.keys()  # decodes a lazy snapshot, so that all keys have one form
     wanted = {seen.canonical(k): v for k, v in theirs.items()}
     note = "" if seen.complete else "the map was written to so fast that not all of it could be read"
     mine, advice = _with_twins(seen, wanted)
@@ -154,14 +154,14 @@ def _of_snapshot(seen: Any, theirs: Mapping[Any, Any], text: Text) -> Sides:
 
 @dataclass(frozen=True)
 class _Twins:
-    """In place of the values of elements that have one key: equal to nothing."""
+    """Stands for the values of several elements that have equal keys. It is equal to nothing."""
 
     says: str
     values: list[Any]
 
 
 def _with_twins(seen: Any, wanted: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str]:
-    """The elements, those whose keys look alike as one; and what to do about these."""
+    """Returns the elements, with one element for all keys that look alike, and advice about these."""
     from pytest_bpfmaps.btf.listed_keys import Listed
     from pytest_bpfmaps.maps.equal_keys import ADVICE, describe
 
@@ -181,7 +181,7 @@ def _with_twins(seen: Any, wanted: Mapping[Any, Any]) -> tuple[Mapping[Any, Any]
 
 def _of_record(record: Any, theirs: Any) -> Sides:
     codec = record.__codec__
-    # a field without a value counts when the other side has one
+    # A field without a value counts when the other side has a value for it.
     names = [f.name for f in codec.fields if not f.codec.absent or f.name in _names(theirs)]
     wanted: Mapping[Any, Any] = theirs
     if isinstance(theirs, Mapping):
@@ -198,7 +198,7 @@ def _of_record(record: Any, theirs: Any) -> Sides:
 
 
 def _names(theirs: Any) -> Any:
-    """The names of the fields on the other side of a record."""
+    """Returns the names of the fields on the other side of the comparison with a record."""
     if isinstance(theirs, Mapping):
         return theirs.keys()
     return (

@@ -1,4 +1,4 @@
-"""What a failing test shows: the user's own line and our message, not the inside of this package."""
+"""Shows of a failing test the user's own line and our message, and not the inside of this package."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _HERE = str(Path(__file__).parents[1])  # `paths` is not imported: a run without
 
 
 def hide(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
-    """Whether this package's frames are left out of a traceback: its errors say what happened themselves."""
+    """Whether a traceback leaves out this package's frames: our errors say what happened themselves."""
     return isinstance(excinfo.value, BpfError)
 
 
 def outputs(item: pytest.Item) -> list[Output]:
-    """Where the `bpf` fixtures of a test collect what programs print."""
+    """Returns the objects that collect what the programs of a test's `bpf` fixtures print."""
     if "pytest_bpfmaps.harness" not in sys.modules:
         return []
     from pytest_bpfmaps.harness import Bpf
@@ -33,7 +33,7 @@ def outputs(item: pytest.Item) -> list[Output]:
 
 
 def _shown(log: str, config: pytest.Config) -> str:
-    """The whole log with ``-vv``, else what is worth reading of it."""
+    """Returns the whole log with ``-vv``, else the part that is worth reading."""
     if config.get_verbosity() > 1:
         return log
     from pytest_bpfmaps.verifier.log_excerpt import excerpt
@@ -48,7 +48,7 @@ def pytest_runtest_makereport(
     """Cuts the traceback of our errors, and adds a verifier's log as a section."""
     error = call.excinfo.value if call.excinfo is not None else None
     if isinstance(error, BpfError):
-        # pytest looks for this name in a frame's globals; only now, so that a passing run pays nothing
+        # pytest looks for this name in a frame's globals. It is set only now, so a passing run pays nothing.
         for name, module in list(sys.modules.items()):
             if name.startswith(PACKAGE):
                 module.__dict__.setdefault("__tracebackhide__", hide)
@@ -61,6 +61,6 @@ def pytest_runtest_makereport(
         elif report.failed:
             report.sections.extend(output.sections())
     if report.skipped and isinstance(report.longrepr, tuple) and report.longrepr[0].startswith(_HERE):
-        # a probe skipped it: the summary should name the test's file, not ours
+        # A probe skipped the test. The summary should name the test's file, not ours.
         report.longrepr = (str(item.path), None, report.longrepr[2])  # type: ignore[assignment]
     return report

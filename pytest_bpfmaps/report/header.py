@@ -1,11 +1,11 @@
-"""What this machine lacks, in one line, from what can be seen without trying: for the header of a run."""
+"""Finds what this machine lacks for BPF tests, for a line in the header of a run. It only looks at files."""
 
 from __future__ import annotations
 
 import os
 import shutil
 
-_NEWEST, _OLDEST = 22, 14  # clang
+_NEWEST, _OLDEST = 22, 14  # versions of clang
 _PLACES = {
     "kernel BTF": ("/sys/kernel/btf/vmlinux",),
     "tracefs": ("/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"),
@@ -14,7 +14,7 @@ _PLACES = {
 
 
 def lacking() -> list[str]:
-    """What BPF tests may want and this machine does not show; costs well under a millisecond."""
+    """Returns what BPF tests may need and this machine does not show. Takes well under a millisecond."""
     found = []
     names = ("clang", *(f"clang-{n}" for n in range(_NEWEST, _OLDEST - 1, -1)))
     if not os.environ.get("CLANG") and not any(map(shutil.which, names)):

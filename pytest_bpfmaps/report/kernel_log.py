@@ -1,4 +1,4 @@
-"""A warning that the kernel logs during a BPF test fails the test, unless it is allowed, with a reason."""
+"""Fails a BPF test during which the kernel logs a warning, unless the warning is allowed with a reason."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from pytest_bpfmaps.kernel.kmsg import KernelLog
 
 OPTION, MARKER = "bpf_allow_kernel_warnings", "bpf_kernel_warnings"
-_REMEDY = f"if that is right: @pytest.mark.{MARKER}(REGEX, reason=...), or {OPTION} for all tests"
+_REMEDY = f"if the warning is expected: @pytest.mark.{MARKER}(REGEX, reason=...), or {OPTION} for all tests"
 
 
 def watch(config: pytest.Config) -> None:
-    """Watch the log from now on, where it can be read."""
+    """Watches the log from now on, where it can be read."""
     from pytest_bpfmaps.kernel.kmsg import KernelLog
 
     try:
         watching = Watch(KernelLog(), allowed(config), is_guest=config.stash.get(KERNEL, HOST) != HOST)
-    except OSError:  # no privileges, or a container: `bpfmaps doctor` says so
+    except OSError:  # no privileges, or a container; `bpfmaps doctor` reports it
         return
     config.pluginmanager.register(watching, "bpfmaps-kernel-log")
 
@@ -36,11 +36,11 @@ class Watch:
         self._log = log
         self._is_guest = is_guest
         self._always = list(allowed)
-        self._allowed: list[re.Pattern[str]] | None = None  # while a BPF test runs
+        self._allowed: list[re.Pattern[str]] | None = None  # None while no BPF test runs
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
-        """What was logged before the test does not count; what fixtures cause shows when the test is done."""
+        """Ignores what was logged before the test. Looks at what fixtures cause when the test is done."""
         if not is_bpf_item(item):
             self._allowed = None
             return (yield)
@@ -57,13 +57,13 @@ class Watch:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Fail a test that passed, or was skipped; one that failed gets a section."""
+        """Fails a test that passed or was skipped. A test that failed gets a section with the warning."""
         yield from self._watched(item, "call")
         return None
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
-        """What the end of fixtures causes is an error of the teardown."""
+        """Makes an error of the teardown out of a warning that the end of fixtures causes."""
         yield from self._watched(item, "teardown")
         return None
 
@@ -95,12 +95,12 @@ class Watch:
         return any(regex.search(text) for regex in self._allowed or ())
 
     def pytest_unconfigure(self) -> None:
-        """Close the log."""
+        """Closes the log."""
         self._log.close()
 
 
 def allowed(config: pytest.Config) -> list[re.Pattern[str]]:
-    """What the configuration allows. Raises pytest.UsageError."""
+    """Returns the warnings that the configuration allows. Raises pytest.UsageError for a wrong line."""
     found = []
     for line in config.getini(OPTION):
         regex, sign, reason = line.rpartition(" #")

@@ -1,4 +1,4 @@
-"""What a run on several kernels tells at its end: a table of test files by kernel, and what ran on none."""
+"""Shows at the end of a run on several kernels a table of test files by kernel, and what ran on none."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SHORT = {PASSED: "", FAILED: "F", SKIPPED: "s"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register the options and their twins in the configuration file."""
+    """Registers the option and its key of the configuration file."""
     text = "write the table of test files by kernel to FILE: as JSON (.json), else appended as Markdown"
     parser.getgroup("bpfmaps").addoption("--bpf-summary", metavar="FILE", default=None, help=text + ".")
     parser.addini("bpf_summary", text, type="string", default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count where reports come together."""
+    """Registers the table in the process where the reports of all workers arrive."""
     if not hasattr(config, "workerinput"):
         table = KernelTable(config)
         config.pluginmanager.register(table, "bpfmaps-kernels")
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class KernelTable:
-    """Outcomes by kernel. It has something to say when tests were for more than one."""
+    """Outcomes by kernel. The table is shown when tests were for more than one kernel."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -48,12 +48,12 @@ class KernelTable:
 
     @property
     def kernels(self) -> list[str]:
-        """Those that tests were for, in the order in which they were chosen: guests answer in any."""
+        """The kernels that tests were for, in the order of the choice; guests may report in any order."""
         order = {kernel: place for place, kernel in enumerate(chosen(self._config))}
         return sorted(self._seen, key=lambda kernel: order.get(kernel, len(order)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note what became of a BPF test on a kernel; a failure of any part is one."""
+        """Notes what became of a BPF test on a kernel. The test failed if any part of it did."""
         properties = dict(report.user_properties)
         kernel = str(properties.get(KERNEL_PROPERTY, ""))
         if not kernel or (report.passed and report.when != "call"):
@@ -68,7 +68,7 @@ class KernelTable:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """A test that no kernel of several could run makes the run fail; write the summary."""
+        """Fails a run in which no kernel of several could run some test, and writes the summary."""
         if self.never_ran() and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         path = self._config.getoption("bpf_summary") or self._config.getini("bpf_summary")
@@ -76,7 +76,7 @@ class KernelTable:
             self._write(Path(path))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Print the table, of its sum alone with ``-q``, and the lines that need a person."""
+        """Prints the table (with ``-q`` only its sums), and the lines that a person should look at."""
         if len(self.kernels) < 2:
             return
         rows = self.rows()
@@ -94,12 +94,12 @@ class KernelTable:
             terminalreporter.line(f"{test}: ran on no kernel, each lacks something it needs", red=True)
 
     def rows(self) -> list[list[str]]:
-        """A file's path, and its counts on each kernel: ``12``, ``12 1F 2s``."""
+        """Returns rows of a file's path and its counts on each kernel: ``12``, ``12 1F 2s``."""
         counts = self._counts()
         return [[file, *(_cell(counts[file][k]) for k in self.kernels)] for file in sorted(counts)]
 
     def differences(self) -> list[str]:
-        """A line for each test that failed on a kernel and passed on another."""
+        """Returns a line for each test that failed on a kernel and passed on another."""
         lines, kernels = [], self.kernels
         for test, outcomes in self._outcomes.items():
             failed = [k for k in kernels if outcomes.get(k) == FAILED]
@@ -110,7 +110,7 @@ class KernelTable:
         return lines
 
     def never_ran(self) -> list[str]:
-        """Tests that no kernel of several has all for, without those that ``bpf_allow_never_ran`` names."""
+        """Returns the tests that no kernel of several could run, without those of ``bpf_allow_never_ran``."""
         if len(self.kernels) < 2:
             return []
         return [
@@ -147,19 +147,19 @@ class KernelTable:
         lines = ["| " + " | ".join(cell or " " for cell in row) + " |" for row in rows]
         lines += ["", *(f"- {line}" for line in self.differences())]
         lines += [f"- {test}: ran on no kernel" for test in self.never_ran()]
-        with path.open("a") as file:  # as CI's step summary wants it
+        with path.open("a") as file:  # GitHub's step summary is a file to append to
             file.write("\n".join(lines) + "\n")
 
 
 class LastLine:
-    """Says at the end why a run has failed in which no test did."""
+    """Says at the end why the run failed although no test failed."""
 
     def __init__(self, table: KernelTable) -> None:
         self._table = table
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
-        """Print it, after all that others print."""
+        """Prints the line after all that others print."""
         result = yield
         if count := len(self._table.never_ran()):
             tests, them = ("a test", "it") if count == 1 else (f"{count} tests", "them")
@@ -171,5 +171,5 @@ class LastLine:
 
 
 def _cell(counts: Counter[str]) -> str:
-    """``12`` passed, ``1F`` failed, ``2s`` skipped."""
+    """Returns ``12`` for passed, ``1F`` for failed, and ``2s`` for skipped tests, joined."""
     return " ".join(f"{counts[o]}{mark}" for o, mark in _SHORT.items() if counts[o]) or "-"

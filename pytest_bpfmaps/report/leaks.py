@@ -1,4 +1,4 @@
-"""Objects that outlive their test are an error of its teardown."""
+"""Makes an error of a test's teardown out of BPF objects that outlive the test."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _REMEDY = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register the switch."""
+    """Registers the key of the configuration file that switches this off."""
     parser.addini("bpf_leaks", "fail tests that leave BPF objects open", type="bool", default=True)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Note what is there before the test."""
+    """Notes what is open before the test."""
     if "pytest_bpfmaps.libbpf" not in sys.modules and not is_bpf_item(item):
         return
     if item.config.getini("bpf_leaks"):
@@ -43,7 +43,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
-    """What a fixture of wider scope makes lives longer than the test that is the first to use it."""
+    """Excludes what a fixture of wider scope makes: it outlives the test that uses it first."""
     stash = request.config.stash
     if fixturedef.scope == "function" or _BEFORE not in stash:
         return (yield)
@@ -63,7 +63,7 @@ def pytest_fixture_setup(
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember whether it raised: then the traceback keeps alive what the test had."""
+    """Notes whether the test raised an error. Then the traceback keeps the test's objects alive."""
     if call.excinfo is not None:
         item.stash[_RAISED] = True
     return (yield)
@@ -71,7 +71,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """Compare when all that belongs to the test is torn down."""
+    """Compares when everything that belongs to the test is torn down."""
     result = yield
     before = item.config.stash.get(_BEFORE, None)
     if before is None:

@@ -1,6 +1,6 @@
-"""A BPF test that leaves its process in another root folder, chroot(2), fails. The process is put back.
+"""Fails a BPF test that leaves its process in another root folder, chroot(2), and puts the process back.
 
-There neither pytest nor the tests that follow would find their files, nor /proc.
+In another root folder neither pytest nor the tests that follow would find their files, nor /proc.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from pytest_bpfmaps.matrix.items import is_bpf_item
 
-_ROOT: pytest.StashKey[int] = pytest.StashKey()  # a descriptor of it, from before the test
+_ROOT: pytest.StashKey[int] = pytest.StashKey()  # a descriptor of the root folder, opened before the test
 _LEFT = (
     "this test left its process in another root folder (chroot), where pytest has none of its files; "
     "the process was put back\n"
@@ -23,20 +23,20 @@ _LEFT = (
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Note where the root folder is."""
+    """Keeps a descriptor of the root folder during the test."""
     if not is_bpf_item(item):
         return (yield)
     root = item.stash[_ROOT] = os.open("/", os.O_PATH | os.O_DIRECTORY)
     try:
         return (yield)
     finally:
-        with suppress(OSError):  # the test closed it
+        with suppress(OSError):  # the test has closed it
             os.close(root)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """A test may not stay in another one. A fixture may have gone there before, and go back later."""
+    """Fails a test that stays in another root folder. A fixture may have entered one, and leave it later."""
     before, result, failure = _identity("/"), None, None
     try:
         result = yield
@@ -53,7 +53,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """When all is torn down, the process is where it was. Where not, that is why something failed."""
+    """Fails the teardown if the process is in another root folder when everything is torn down."""
     result, failure = None, None
     try:
         result = yield
@@ -67,7 +67,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 
 def _put_back(item: pytest.Item) -> bool:
-    """Whether the process had another root folder than before the test, and has that again."""
+    """Puts the process back into the root folder of before the test. Returns whether it was in another."""
     root = item.stash.get(_ROOT, -1)
     try:
         if root < 0 or _identity(root) == _identity("/"):
@@ -75,7 +75,7 @@ def _put_back(item: pytest.Item) -> bool:
         os.fchdir(root)
         os.chroot(".")
         os.chdir(item.config.invocation_params.dir)
-    except OSError:  # the test closed the descriptor, or gave up what chroot(2) needs
+    except OSError:  # the test closed the descriptor, or dropped CAP_SYS_CHROOT
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Which tests did not run, and for want of which feature; ``--bpf-strict`` makes failures of them."""
+"""Counts the tests that did not run, by the feature that was missing; ``--bpf-strict`` fails on them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pytest_bpfmaps.matrix.items import (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register the option and its twin in the configuration file."""
+    """Registers the option and its key of the configuration file."""
     text = (
-        "fail where BPF tests are skipped without need: for a feature that the release has, on every "
+        "fail where BPF tests are skipped without need: for a feature that this release has, on every chosen "
         "kernel, or all of them."
     )
     parser.getgroup("bpfmaps").addoption("--bpf-strict", action="store_true", default=False, help=text)
@@ -29,14 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count where reports come together: without workers, or in the process that has them."""
+    """Registers the counter in the process where reports arrive: without workers, or the controller."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Skips(config), "bpfmaps-skips")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have each report of a BPF test bear its kernel's name."""
+    """Adds its kernel's name to each report of a BPF test."""
     for item in items:
         if is_bpf_item(item):
             item.user_properties.append((KERNEL_PROPERTY, kernel_of(item)))
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
-    """Skip where a fixture's program names what the kernel lacks."""
+    """Skips a test where a fixture's program attaches to something that the kernel lacks."""
     try:
         yield
     except OSError as error:
@@ -54,7 +54,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Skip where the section of a test's program names what the kernel lacks."""
+    """Skips a test whose program attaches to something that the kernel lacks."""
     try:
         return (yield)
     except OSError as error:
@@ -63,7 +63,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _skip_for_absent(item: pytest.Item, error: OSError) -> None:
-    """Does nothing with ``--bpf-strict``, and for what is no refusal of ours."""
+    """Skips the test if `error` says that; does nothing with ``--bpf-strict`` or for another error."""
     section = getattr(error, "section", None)
     if section is None or is_strict(item.config):
         return
@@ -78,17 +78,17 @@ def _skip_for_absent(item: pytest.Item, error: OSError) -> None:
 
 
 class Skips:
-    """What reports say, over all kernels."""
+    """Collects from reports what was missing and what ran, over all kernels."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._strict = is_strict(config)
         self._missing: dict[str, list[tuple[str, str]]] = {}  # feature -> (kernel, test)
-        self._ran: dict[str, bool] = {}  # test without its kernel -> whether it ran on any
+        self._ran: dict[str, bool] = {}  # test without its kernel -> whether it ran on any kernel
         self._looks = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note what became of a BPF test."""
+        """Notes what became of a BPF test."""
         properties = dict(report.user_properties)
         kernel = properties.get(KERNEL_PROPERTY)
         if kernel is None or report.when == "teardown":
@@ -101,13 +101,13 @@ class Skips:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """With ``--bpf-strict``, a run that tested too little has failed."""
+        """Fails a run that tested too little, with ``--bpf-strict``."""
         self._looks = session.config.getoption("collectonly")
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and self._shortcomings():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Count the skips by feature; say what ``--bpf-strict`` finds."""
+        """Counts the skips by feature, and says what ``--bpf-strict`` finds."""
         if self._missing:
             terminalreporter.section("BPF features missing")
             for feature, places in sorted(self._missing.items(), key=lambda f: (-len(f[1]), f[0])):
