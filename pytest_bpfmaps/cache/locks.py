@@ -12,9 +12,9 @@ from pytest_bpfmaps.errors import VmTimeoutError
 
 @contextmanager
 def only_one(path: Path, what: str, seconds: float) -> Iterator[None]:
-    """Holds the lock `path`, which another process may have for up to `seconds` to do `what`.
+    """Holds the lock `path`. Another process may hold it for up to `seconds` to do `what`.
 
-    Raises VmTimeoutError after that.
+    Raises VmTimeoutError after that time.
     """
     from filelock import FileLock, Timeout
 
@@ -37,7 +37,7 @@ def only_one(path: Path, what: str, seconds: float) -> Iterator[None]:
 
 
 def holder(path: Path) -> int | None:
-    """The process that holds a lock on the file `path`, as far as /proc/locks tells: proc_locks(5)."""
+    """Returns the process that holds a lock on the file `path`, if /proc/locks tells: proc_locks(5)."""
     inode = f":{os.stat(path).st_ino}"
     for line in Path("/proc/locks").read_text().splitlines():
         fields = line.split()

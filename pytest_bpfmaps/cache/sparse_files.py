@@ -1,4 +1,4 @@
-"""Large files that are mostly zero: copied with holes, compared by what is not zero."""
+"""Large files that are mostly zero: copied with holes, and compared by the pages that are not zero."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CHUNK = 1 << 20
 
 @contextmanager
 def in_memory() -> Iterator[int]:
-    """A descriptor of a file for a part of a state while it is made; nothing of it reaches the disk."""
+    """Gives a descriptor of a file in memory, for a part of a state that is being made."""
     fd = os.memfd_create("bpfmaps-memory")
     try:
         yield fd
@@ -23,7 +23,7 @@ def in_memory() -> Iterator[int]:
 
 
 def copy(source: int, target: Path) -> None:
-    """Copies the file `source` with a hole for each page of zeros. Raises OSError, when the disk is full."""
+    """Copies the file `source` with a hole for each page of zeros. Raises OSError, also for a full disk."""
     size = os.fstat(source).st_size
     with target.open("xb") as file:
         out = file.fileno()
@@ -31,7 +31,7 @@ def copy(source: int, target: Path) -> None:
         for start, end in _extents(source, size):
             for offset in range(start, end, _CHUNK):
                 _copy_pages(os.pread(source, min(_CHUNK, end - offset), offset), out, offset)
-        os.fsync(out)  # a machine that loses its power must not find the state's name and not its bytes
+        os.fsync(out)  # after a power failure the state's name must not be there without its bytes
 
 
 def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
@@ -48,7 +48,7 @@ def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
 def _copy_pages(data: bytes, out: int, offset: int) -> None:
     zeros = bytes(_PAGE)
     view = memoryview(data)
-    run = None  # where the pages begin that are to be written in one go
+    run = None  # start of the pages that the next write takes
     for at in range(0, len(data), _PAGE):
         if data[at : at + _PAGE] == zeros[: len(data) - at]:
             if run is not None:
@@ -61,9 +61,9 @@ def _copy_pages(data: bytes, out: int, offset: int) -> None:
 
 
 def digest(path: Path) -> str:
-    """A digest of the file's pages that are not zero, and of its size; holes or not make no difference.
+    """Returns a digest of the file's size and of its pages that are not zero. Holes make no difference.
 
-    It tells damage, such as a truncated file or flipped bits. Raises OSError.
+    It shows damage, such as a truncated file or flipped bits. Raises OSError.
     """
     found = blake2b(digest_size=16)
     with path.open("rb") as file:
@@ -71,7 +71,7 @@ def digest(path: Path) -> str:
         found.update(size.to_bytes(8, "little"))
         done = 0
         for start, end in _extents(file.fileno(), size):
-            begin, done = max(done, start - start % _PAGE), end + -end % _PAGE  # whole pages, each once
+            begin, done = max(done, start - start % _PAGE), end + -end % _PAGE  # whole pages, each one once
             for offset in range(begin, done, _CHUNK):
                 data = os.pread(file.fileno(), min(_CHUNK, done - offset), offset)
                 _add_pages(data, offset, found.update)

@@ -1,8 +1,8 @@
-"""Build a folder out of sight, then move it to its name in one step.
+"""Builds a folder out of sight, then moves it to its name in one step.
 
-A staging folder lies in ``.new`` beside its target, so on the same file system. Its maker holds a `flock(2)`
-on the folder itself for as long as it lives; the kernel drops that lock even on ``kill -9``, so a folder that
-can be locked is a leftover, whatever process ids have come round again.
+A staging folder lies in ``.new`` beside its target, so both are on one file system. The process that makes it
+holds a `flock(2)` on the folder itself as long as it lives. The kernel drops that lock even on ``kill -9``.
+So a folder that can be locked is a leftover. Process ids would not tell that, because they are used again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def name_lock(root: Path, name: str) -> FileLock:
-    """The lock, between processes, of one name below `root`. A name that starts with a dot is no kernel's."""
+    """Returns the lock, between processes, of one name below `root`. No kernel's name starts with a dot."""
     from filelock import FileLock
 
     folder = root / ".locks"
@@ -34,7 +34,7 @@ def name_lock(root: Path, name: str) -> FileLock:
 
 
 def locked_names(root: Path) -> set[str]:
-    """The names below `root` that ever had a lock, so that may be on their way from one folder to another."""
+    """Returns the names below `root` that ever had a lock. They may be on their way to another folder."""
     with suppress(OSError):
         locks = os.listdir(root / ".locks")
         return {lock.removesuffix(".lock") for lock in locks if not lock.startswith(".")}
@@ -43,7 +43,7 @@ def locked_names(root: Path) -> set[str]:
 
 @contextmanager
 def staging(root: Path) -> Iterator[Path]:
-    """A fresh folder below `root`, gone at the end together with what is still in it."""
+    """Makes a fresh folder below `root`, and removes it at the end with everything that is still in it."""
     new = root / ".new"
     new.mkdir(parents=True, exist_ok=True)
     remove_abandoned(root)
@@ -61,13 +61,13 @@ def _locked_folder(parent: Path) -> tuple[Path, int]:
         with suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():  # else another process took it for a leftover, before the lock
+            if folder.exists():  # else another process took it for a leftover before it was locked
                 return folder, lock
             os.close(lock)
 
 
 def remove_abandoned(root: Path) -> list[Path]:
-    """Delete the staging folders of processes that are gone; return them."""
+    """Deletes the staging folders of processes that are gone, and returns them."""
     gone = []
     with suppress(FileNotFoundError):
         for folder in (root / ".new").iterdir():
@@ -90,14 +90,14 @@ def _delete_if_unused(folder: Path) -> bool:
 
 
 class InUse:
-    """Says that this process uses a folder, so that no other removes it, until it is closed.
+    """Marks a folder as used by this process until it is closed, so that no other process removes it.
 
-    The kernel drops that when the process ends, however it ends. A folder that is not there is in no use.
+    The kernel removes the mark when the process ends, however it ends. A missing folder can't be marked.
     """
 
     def __init__(self, folder: Path) -> None:
         self._lock = -1
-        with suppress(OSError):  # nor is one on a file system without locks
+        with suppress(OSError):  # it is missing, or its file system has no locks
             self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(self._lock, fcntl.LOCK_SH)
 
@@ -108,7 +108,7 @@ class InUse:
         self.close()
 
     def close(self) -> None:
-        """Safe to call again."""
+        """Removes the mark. Safe to call again."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -116,7 +116,7 @@ class InUse:
 
 @contextmanager
 def unused(path: Path) -> Iterator[bool]:
-    """Whether no process uses a file or folder; as long as this lasts, none begins to. True where none is."""
+    """Gives whether no process uses a file or folder, and keeps it so meanwhile. True where it is missing."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -136,9 +136,9 @@ def unused(path: Path) -> Iterator[bool]:
 
 
 def move_away(target: Path, trash: Path, what: str) -> None:
-    """Moves what is called `target` below `trash`, if it is there; `what` says what for.
+    """Moves `target` into `trash`, if it is there; `what` says what for.
 
-    Hold the name's lock. Raises VmError when a process uses it.
+    The caller holds the lock of the name. Raises VmError when a process uses `target`.
     """
     with unused(target) as free:
         if not free:
@@ -154,9 +154,9 @@ def move_away(target: Path, trash: Path, what: str) -> None:
 
 
 def replace(folder: Path, target: Path, trash: Path) -> None:
-    """Give `folder` the name `target`; what stood there goes below `trash`. Hold the name's lock.
+    """Gives `folder` the name `target`, and moves what had that name into `trash`.
 
-    Raises VmError when a process uses what stood there.
+    The caller holds the lock of the name. Raises VmError when a process uses what had it.
     """
     move_away(target, trash, "replace")
     place_folder(folder, target)

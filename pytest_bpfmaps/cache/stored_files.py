@@ -1,7 +1,7 @@
 """Files that are kept between runs: written whole, flushed to the disk, checked when they are read.
 
-What is damaged counts as missing: whoever wanted it makes it again, and a line says so. The folder that holds
-all of it belongs to this user alone, for who writes there decides what runs.
+A damaged file counts as missing: whoever needs it makes it again, and a line says so. The folder of all these
+files belongs to this user alone, because whoever writes to it decides what runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DIGITS = 32
 
 
 def digest(*parts: str | bytes) -> str:
-    """A name for content, 32 hexadecimal digits; it tells `("ab", "c")` from `("a", "bc")`."""
+    """Returns a name for content, 32 hexadecimal digits. ``("ab", "c")`` and ``("a", "bc")`` differ."""
     state = hashlib.sha256()
     for part in parts:
         data = part.encode(errors="surrogateescape") if isinstance(part, str) else part
@@ -40,7 +40,7 @@ def digest(*parts: str | bytes) -> str:
 def write(path: Path, content: str | bytes) -> None:
     """Writes `path` so that a reader sees the old content or the new, never a part. Raises `OSError`.
 
-    That holds for a machine that loses its power, too: the content is on the disk before it gets its name.
+    That is true after a power failure, too: the content is on the disk before it gets its name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
@@ -55,7 +55,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def place(made: Path, target: Path) -> None:
-    """Gives a file its name when it is on the disk, and lets nobody else write to it. Raises `OSError`."""
+    """Flushes a file to the disk, then gives it its name. Nobody else may write to it. Raises `OSError`."""
     handle = os.open(made, os.O_RDONLY)
     try:
         os.fchmod(handle, 0o644)
@@ -66,12 +66,12 @@ def place(made: Path, target: Path) -> None:
 
 
 def place_folder(made: Path, target: Path) -> None:
-    """`place` for a folder with all that is in it; there must be nothing of that name. Raises `OSError`."""
+    """Does what `place` does, for a folder with its content. `target` must not exist. Raises `OSError`."""
     import ctypes
 
     handle = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(handle):  # one call, where fsync takes one for each file
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle):  # one call; fsync would need one for each file
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fspath(made))
     finally:
         os.close(handle)
@@ -79,14 +79,14 @@ def place_folder(made: Path, target: Path) -> None:
 
 
 def write_checked(path: Path, text: str) -> None:
-    """`write`, for `read_checked`: a digest follows the text. Raises `OSError`."""
+    """Writes text with its digest behind it, for `read_checked`. Raises `OSError`."""
     write(path, f"{text}\n{digest(text)}\n")
 
 
 def read_checked(path: Path, *, whose: bool = True) -> str | None:
-    """The text that `write_checked` wrote; None when there is none, or it is damaged, which a line says.
+    """Returns the text that `write_checked` wrote; None when it is missing or damaged, which a line says.
 
-    Without `whose` anybody may have written it.
+    With `whose`, a file that another user may have written counts as missing, too.
     """
     try:
         raw = (read(path) if whose else path.read_bytes()).decode(errors="surrogateescape")
@@ -100,12 +100,12 @@ def read_checked(path: Path, *, whose: bool = True) -> str | None:
 
 
 def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """`facts`, with a digest of them."""
+    """Returns `facts` with a digest of them."""
     return {**facts, "digest": digest(json.dumps(facts, sort_keys=True))}
 
 
 def unsealed(facts: dict[str, Any]) -> dict[str, Any]:
-    """What `sealed` got. Raises ValueError when it is another, LookupError without a digest."""
+    """Returns what `sealed` got. Raises ValueError for a wrong digest, LookupError for a missing one."""
     rest = {name: value for name, value in facts.items() if name != "digest"}
     if facts["digest"] != digest(json.dumps(rest, sort_keys=True)):
         raise ValueError("it is not what was written")
@@ -113,16 +113,16 @@ def unsealed(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """`write`, for `read_json`. Raises `OSError`."""
+    """Writes facts with their digest, for `read_json`. Raises `OSError`."""
     write(path, json.dumps(sealed(facts), indent=1) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote; nothing when there is none, or it is damaged, which a line says."""
+    """Returns what `write_json` wrote. Empty when the file is missing or damaged, which a line says."""
     try:
         facts = json.loads(read(path))
         return unsealed(facts)
-    except (OSError, LookupError):  # not there yet, or of an older version
+    except (OSError, LookupError):  # not there yet, or written by an older version
         return {}
     except (ValueError, TypeError, AttributeError, RecursionError):
         discard(path)
@@ -130,9 +130,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> bytes:
-    """The content of a file. Raises `OSError`.
+    """Returns the content of a file. Raises `OSError`.
 
-    One that others could have written counts as missing, and a line says so.
+    A file that others could have written counts as missing, and a line says so.
     """
     with _open_file(path) as file:
         why = why_not_ours(os.fstat(file.fileno()))
@@ -144,7 +144,7 @@ def read(path: Path) -> bytes:
 
 
 def read_any(path: Path, most: int = 64 << 20) -> bytes:
-    """The content of a file of whomever. Raises `OSError`, also where it has more than `most` bytes."""
+    """Returns the content of any user's file. Raises `OSError`, also for more than `most` bytes."""
     with _open_file(path) as file:
         if os.fstat(file.fileno()).st_size > most:
             raise OSError(errno.EFBIG, f"it has more than {most >> 20} MB")
@@ -152,7 +152,7 @@ def read_any(path: Path, most: int = 64 << 20) -> bytes:
 
 
 def _open_file(path: Path) -> BinaryIO:
-    """Raises `OSError` for what is no file: a pipe may never say anything, a device may never end."""
+    """Opens a regular file. Raises `OSError` for others: a pipe may say nothing, a device may never end."""
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -161,9 +161,9 @@ def _open_file(path: Path) -> BinaryIO:
 
 
 def why_not_ours(status: os.stat_result) -> str:
-    """Why another user may have written a file or folder; empty when none but root may.
+    """Returns why another user may have written a file or folder. Empty when only this user and root may.
 
-    Who became root by sudo runs programs of his own as root anyway.
+    With sudo, the user who called it counts, too: such a user runs own programs as root anyway.
     """
     users = {0, os.geteuid()}
     if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
@@ -176,9 +176,9 @@ def why_not_ours(status: os.stat_result) -> str:
 
 
 def own(folder: Path) -> Path:
-    """`folder`, which is the cache or lies in it, made when it is not there.
+    """Returns `folder`, which is the cache or lies in it, and makes it when it is not there.
 
-    Raises `CacheError` when others may write to it. One that can't be made is left to whoever writes there.
+    Raises `CacheError` when others may write to it. When it can't be made, the later write will fail.
     """
     _check(cache_dir())
     return _check(folder)
@@ -217,13 +217,13 @@ _listeners: list[Callable[[str], None]] = [_print]
 
 
 def tell(line: str) -> None:
-    """Says a line about the cache, on stderr or to whoever listens."""
+    """Says a line about the cache, on stderr or to the newest listener."""
     _listeners[-1](line)
 
 
 @contextlib.contextmanager
 def listening(listener: Callable[[str], None]) -> Iterator[None]:
-    """Has `listener` get the lines."""
+    """Has `listener` get the lines meanwhile."""
     _listeners.append(listener)
     try:
         yield
@@ -233,7 +233,7 @@ def listening(listener: Callable[[str], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def scratch_folder(root: Path) -> Iterator[Path]:
-    """A folder on the cache's own file system, so that its files can be renamed into place."""
+    """Makes a folder on the cache's own file system, so that its files can be renamed into place."""
     parent = root / "tmp"
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent))

@@ -1,4 +1,4 @@
-"""What this machine can do for BPF tests, and what to do where it can't: ``bpfmaps doctor``."""
+"""Tells what this machine can do for BPF tests, and what to do where it can't: ``bpfmaps doctor``."""
 
 from __future__ import annotations
 

@@ -21,9 +21,10 @@ MORE_TIME = "`bpfmaps doctor --vm --timeout SECONDS` gives it more time"
 
 
 def boot_checks(progress: Progress, timeout: float) -> Iterator[Check]:
-    """A row for each kernel. Each is booted once; where the usual way fails, the others are tried.
+    """Boots each kernel once, and gives a row for each. Where the usual way to start fails, it tries the
+    others.
 
-    A boot may take `timeout` seconds, three times that where guests are emulated.
+    A boot may take `timeout` seconds, or three times as long where guests are emulated.
     """
     rows = [_boot(kernel, progress, timeout) for kernel in Catalogue()]
     none = not any(row.state is CheckState.OK or row.found.startswith("ready") for row in rows)

@@ -1,4 +1,4 @@
-"""One line of the doctor's table."""
+"""One row of the doctor's table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_bpfmaps.errors import BpfError
 
 
 class CheckState(StrEnum):
-    """`OK`; `LIMITED`: something does not work, others do; `MISSING`: the area's work is not possible."""
+    """`OK`; `LIMITED`: some things do not work; `MISSING`: nothing of this area works."""
 
     OK = "ok"
     LIMITED = "limited"
@@ -29,14 +29,14 @@ class Check:
     remedy: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, without an empty remedy."""
+        """Returns the fields, without an empty remedy."""
         return {k: str(v) for k, v in asdict(self).items() if v}
 
 
 def ask(
     area: str, name: str, look: Callable[[], str], *, lack: CheckState = CheckState.MISSING
 ) -> Iterator[Check]:
-    """A check whose `look` tells what it found; one of our errors is what is missing, with its remedy."""
+    """Gives one check. `look` returns what was found, or raises an error, which says what is missing."""
     try:
         yield Check(area, name, CheckState.OK, look())
     except BpfError as e:

@@ -1,4 +1,4 @@
-"""Checks of virtual machines: what starts them, acceleration, each kernel of the catalogue."""
+"""Checks of virtual machines: the programs that start them, acceleration, the kernels of the catalogue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NEEDED = ("9p", "BTF")
 
 
 def machine_checks() -> Iterator[Check]:
-    """What starting a guest needs."""
+    """Checks what is needed to start a guest."""
     yield from _qemu()
     yield _command("busybox", install("busybox"))
     yield _command("modprobe", install("kmod"), "/sbin", "/usr/sbin")
@@ -72,7 +72,7 @@ def _command(name: str, remedy: str, *more_folders: str) -> Check:
 
 
 def _acceleration() -> Check:
-    """What is known without booting anything: the verdict of an earlier run, or the device alone."""
+    """Checks acceleration without a boot: by the verdict of an earlier run, or by the device alone."""
     if not Path("/dev/kvm").exists():
         return Check(
             "vm", "acceleration", CheckState.LIMITED, "no /dev/kvm: guests are emulated, which is slow"
@@ -92,7 +92,7 @@ def _acceleration() -> Check:
 
 
 def catalogue_checks() -> Iterator[Check]:
-    """Each kernel that tests can run on."""
+    """Checks each kernel that tests can run on."""
     from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
     try:

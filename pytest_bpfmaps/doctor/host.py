@@ -25,7 +25,7 @@ _FILE_SYSTEMS = {
 
 
 def compile_checks(clang: str | None = None) -> Iterator[Check]:
-    """clang, its BPF target, libbpf's headers."""
+    """Checks clang, its BPF target, and libbpf's headers."""
 
     def find() -> str:
         from pytest_bpfmaps.compiler.clang import find_clang
@@ -50,7 +50,7 @@ def compile_checks(clang: str | None = None) -> Iterator[Check]:
 
 
 def library_checks() -> Iterator[Check]:
-    """libbpf."""
+    """Checks libbpf."""
 
     def find() -> str:
         from pytest_bpfmaps.libbpf import version
@@ -64,7 +64,7 @@ def library_checks() -> Iterator[Check]:
 
 
 def kernel_checks() -> Iterator[Check]:
-    """Privileges, BTF, and which types of programs load."""
+    """Checks privileges, BTF, and which types of programs load."""
     has = [name for name in privileges.CAPABILITIES if privileges.has_capability(name)]
     allowed = "CAP_SYS_ADMIN" in has or {"CAP_BPF", "CAP_NET_ADMIN"} <= set(has)
     yield Check(
@@ -122,7 +122,7 @@ def _program_types(area: str, names: tuple[str, ...]) -> Check:
 
 
 def tracing_checks() -> Iterator[Check]:
-    """tracefs, and where kprobes and uprobes can attach."""
+    """Checks tracefs, and whether kprobes and uprobes can be attached."""
     root = tracefs()
     why, fix = no_tracefs()
     yield Check(
@@ -148,7 +148,7 @@ def tracing_checks() -> Iterator[Check]:
 
 
 def mount_checks() -> Iterator[Check]:
-    """The bpf file system and cgroup v2."""
+    """Checks that the bpf file system and cgroup v2 are mounted."""
     mounts: dict[str, str] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")

@@ -1,4 +1,4 @@
-"""All checks together, and whether BPF tests can run here."""
+"""Makes all checks, and decides whether BPF tests can run here."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _AREAS = ("compile", "load", "network", "trace", "vm", "kernels")
 
 
 def all_checks(clang: str | None = None, *, boot: float | None = None) -> Iterator[Check]:
-    """Every check, area by area.
+    """Makes every check, area by area.
 
-    With `boot` each kernel is booted, which takes seconds to minutes, and may take that many seconds.
+    With `boot` it boots each kernel. That takes seconds to minutes; one boot may take `boot` seconds.
     """
     checks = list(_checks(clang))
     if boot is not None:

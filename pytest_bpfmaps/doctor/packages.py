@@ -1,11 +1,11 @@
-"""The command that installs something on this distribution."""
+"""Returns the command that installs something on this distribution."""
 
 from __future__ import annotations
 
 import platform
 from functools import cache
 
-# what is needed, by the distribution's family: Debian's, Fedora's, openSUSE's, Arch's, Alpine's name
+# What is needed, with its name in each family of distributions: Debian, Fedora, openSUSE, Arch, Alpine.
 _NAMES = {
     "clang": ("clang", "clang", "clang", "clang", "clang"),
     "libbpf": ("libbpf1", "libbpf", "libbpf1", "libbpf", "libbpf"),
@@ -40,6 +40,6 @@ def _family() -> int:
 
 
 def install(*wanted: str) -> str:
-    """The command for what is `wanted` (keys of this module's table)."""
+    """Returns the command that installs what is `wanted` (keys of `_NAMES`)."""
     family = _family()
     return f"{_COMMANDS[family]} " + " ".join(dict.fromkeys(_NAMES[w][family] for w in wanted))

@@ -1,1 +1,1 @@
-"""Programs that carry their own expectations, by the rules of the kernel's tests."""
+"""Programs whose sources say what the verifier should do, by the rules of the kernel's selftests."""

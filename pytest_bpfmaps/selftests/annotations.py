@@ -1,9 +1,9 @@
-"""What a program's source expects of the verifier, from its declaration tags.
+"""Reads from the declaration tags of a program what its source expects of the verifier.
 
-The tags, and what follows from each, are those of the kernel's own tests: progs/bpf_misc.h and test_loader.c
-in tools/testing/selftests/bpf. Their spelling changed over time: first ``comment:TAG``, in Linux 6.12
-``comment:TAG=NUMBER=TEXT`` for messages, then ``comment:NUMBER:TAG``; all are read. The numbers count up
-through the source, since compilers do not keep the order of tags.
+The tags, and what follows from each, are those of the kernel's selftests: progs/bpf_misc.h and test_loader.c
+in tools/testing/selftests/bpf. Their spelling has changed over time. It was ``comment:TAG`` first. Linux 6.12
+has ``comment:TAG=NUMBER=TEXT`` for messages, and later releases have ``comment:NUMBER:TAG``. All three are
+read. The numbers grow from the top of the source to its end, because compilers do not keep the order of tags.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ FLAGS = {
     "BPF_F_XDP_HAS_FRAGS": 1 << 5,
     "BPF_F_TEST_REG_INVARIANTS": 1 << 7,
 }
-"""``BPF_F_*`` of BPF_PROG_LOAD in <linux/bpf.h>."""
+"""The flags ``BPF_F_*`` of BPF_PROG_LOAD, from <linux/bpf.h>."""
 
 
 @dataclass
 class Expectation:
-    """What is expected of a program's load by a user with, or without, privileges.
+    """What is expected when a user with privileges, or one without, loads a program.
 
-    `failure`: it is rejected. `messages` are those of the verifier's log, `xlated` of the rewritten program,
-    `jited` of its machine code (for one architecture), `stderr` and `stdout` of its streams. With `executes`
-    it is run: its return value is `retval`, or any when that is None. `capabilities` are the bits of those
-    that a user without privileges has all the same.
+    - `failure`: the verifier rejects it.
+    - `messages` are expected in the verifier's log, `xlated` in the rewritten program, `jited` in its machine
+      code (by architecture), `stderr` and `stdout` in its streams.
+    - `executes`: the program is run. Its return value is `retval`, or any value when that is None.
+    - `capabilities` are bits: the capabilities that the user without privileges has nevertheless.
     """
 
     failure: bool = False
@@ -54,11 +55,13 @@ class Expectation:
 
 @dataclass
 class Expected:
-    """What a program's tags say. `privileged` and `unprivileged`: how it is to be tried (None: not so).
+    """What a program's tags say. `privileged` and `unprivileged` say what is expected; None: do not try it.
 
-    `log_level` is the verifier's; `set_flags` and `clear_flags` are ``BPF_F_*`` bits; `architectures` and
-    `jit` (True, False, None: either) say where it can be tried at all; an `auxiliary` program is loaded with
-    the others and no test itself; `linear_size` is the part of the packet outside of fragments, in bytes.
+    - `log_level` is the verifier's.
+    - `set_flags` and `clear_flags` are ``BPF_F_*`` bits.
+    - `architectures` and `jit` (True, False, None for both) say where the program can be tried at all.
+    - An `auxiliary` program is loaded with the others, and is no test itself.
+    - `linear_size` is the part of the packet outside of fragments, in bytes.
     """
 
     program: str
@@ -76,7 +79,7 @@ class Expected:
 
 
 def expected_of(program: str, tags: Iterable[str]) -> Expected:
-    """Reads the tags of a program; one without tags is expected to load.
+    """Reads the tags of a program. A program without tags is expected to load.
 
     Raises `LoadError` for a tag that can't be read.
     """
@@ -109,15 +112,15 @@ def _in_order(tags: Iterable[str]) -> list[tuple[str, str]]:
 
 
 class _Reader:
-    """Takes tags in order. Each tag for users without privileges has ``_unpriv`` at its end."""
+    """Takes the tags in order. A tag for users without privileges ends in ``_unpriv``."""
 
     def __init__(self, program: str) -> None:
         self.result = Expected(program)
         self.sides = {True: Expectation(), False: Expectation()}
         self.asked: set[bool] = set()
-        self.given: set[str] = set()  # what is said of users without privileges themselves
+        self.given: set[str] = set()  # tags that users without privileges have of their own
         self.architecture = ""
-        self.gap: set[object] = set()  # lists in which the next message need not be on the next line
+        self.gap: set[object] = set()  # lists whose next message may be on any later line
         self.actions: dict[str, Callable[[str, Expectation], object]] = {
             "expect_failure": lambda _, side: setattr(side, "failure", True),
             "expect_success": lambda _, side: setattr(side, "failure", False),
@@ -132,7 +135,7 @@ class _Reader:
         }
 
     def take(self, name: str, value: str) -> None:
-        """One tag. Raises `ValueError`."""
+        """Takes one tag. Raises `ValueError`."""
         privileged = not name.endswith("_unpriv")
         base = name.removesuffix("_unpriv")
         if base == "auxiliary":
@@ -148,7 +151,10 @@ class _Reader:
             self._general(base, value)
 
     def done(self) -> Expected:
-        """What was said, with what is not said of users without privileges taken from the others."""
+        """Returns what the tags said.
+
+        Users without privileges take from those with privileges what their own tags do not say.
+        """
         mine, theirs = self.sides[True], self.sides[False]
         if not self.given & {"expect_failure", "expect_success"}:
             theirs.failure = mine.failure
@@ -191,11 +197,11 @@ class _Reader:
 
     def _jited(self, text: str, side: Expectation) -> None:
         if not self.architecture:
-            raise ValueError("it must come behind an __arch_… tag")
+            raise ValueError("it must come after an __arch_… tag")
         self._line(side.jited.setdefault(self.architecture, []), text)
 
     def _line(self, messages: list[Message], text: str) -> None:
-        """Lines follow each other unless ``...`` is between them."""
+        """Adds a line that must follow the one before it, unless ``...`` stands between them."""
         if text == "...":
             self.gap.add(id(messages))
             return
@@ -213,7 +219,7 @@ class _Reader:
 
 
 def _number(text: str) -> int:
-    """A decimal number, or a hexadecimal one behind 0x. Raises `ValueError`."""
+    """Returns a decimal number, or a hexadecimal one with 0x before it. Raises `ValueError`."""
     try:
         return int(text, 16 if text.lower().startswith("0x") else 10)
     except ValueError:

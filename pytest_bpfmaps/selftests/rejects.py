@@ -1,4 +1,4 @@
-"""Programs that the verifier must reject, and what it must say: ``bpf.rejects``."""
+"""Checks that the verifier rejects programs, and what it says: ``bpf.rejects``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pytest_bpfmaps.objects.diagnosis.full_verifier_log import log_of_accepted
 from pytest_bpfmaps.verifier.expected_messages import Mismatch, by_regex, mismatch
 
 Pattern = str | re.Pattern[str]
-_TAIL = 20  # lines
+_TAIL = 20  # lines of a log that a message shows
 
 
 def expect_rejection(
     open_configured: Callable[[], OpenedObject], patterns: Sequence[Pattern]
 ) -> VerifierError:
-    """Loads an object that the verifier must reject with a log that has `patterns` in that order.
+    """Loads an object that the verifier must reject. Its log must have `patterns` in that order.
 
-    `open_configured` opens the object, again to have the log where the verifier accepts it. Raises
-    `ExpectationError` when the programs are accepted or a pattern is missing, and what ``bpf.load`` raises.
+    `open_configured` opens the object. It is called again for the log when the verifier accepts the programs.
+    Raises `ExpectationError` when they are accepted or a pattern has no match, and what ``bpf.load`` raises.
     """
     wanted = [by_regex(p) for p in patterns]
     error = _load(open_configured())
@@ -41,7 +41,7 @@ def expect_rejection(
 
 
 def unlike(wrong: Mismatch, on: str, log: str, of: str = "verifier's log") -> ExpectationError:
-    """The error for a text, the verifier's log as a rule, that is not as expected."""
+    """Returns the error for a text that is not as expected, as a rule the verifier's log."""
     verb = "has" if wrong.problem == "unexpected" else "lacks"
     return ExpectationError(
         f"the {of} {verb} {wrong.message.text!r}",
@@ -54,7 +54,7 @@ def unlike(wrong: Mismatch, on: str, log: str, of: str = "verifier's log") -> Ex
 
 
 def tail(log: str) -> str:
-    """The last lines of a log, for a message."""
+    """Returns the last lines of a log, for a message."""
     lines = log.rstrip("\n").splitlines()
     cut = ["…"] if len(lines) > _TAIL else []
     return "\n".join(f"  {line}" for line in cut + lines[-_TAIL:])

@@ -1,7 +1,8 @@
-"""Running programs that carry their own expectations, by the rules of the kernel's tests.
+"""Runs programs whose sources say what is expected, by the rules of the kernel's selftests.
 
-The rules are those of ``run_subtest()`` in tools/testing/selftests/bpf/test_loader.c: an object of its own
-for each program, which is loaded alone but for auxiliary ones; its log; then one run on 64 zero bytes.
+The rules are those of ``run_subtest()`` in tools/testing/selftests/bpf/test_loader.c. Each program has an
+object of its own. It is loaded alone, except for auxiliary programs. Its log is compared. Then it runs once,
+on 64 zero bytes.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _ARCHITECTURES = {
 }
 _DROPPED = 1 << 12 | 1 << 21 | 1 << 38 | 1 << 39  # CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF
 _UNPRIVILEGED_SWITCH = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
-_UNPRIVILEGED_MAPS = {  # that a user without privileges may create
+_UNPRIVILEGED_MAPS = {  # types that a user without privileges may create
     MapType.HASH,
     MapType.PERCPU_HASH,
     MapType.HASH_OF_MAPS,
@@ -83,7 +84,7 @@ class Case:
 
     @property
     def on(self) -> str:
-        """What messages call it."""
+        """The name of the case in messages."""
         without = "" if self.privileged else ", loaded without privileges"
         return f"program {self.program!r} of {self.source}{without}"
 
@@ -94,14 +95,14 @@ class Case:
 
     @property
     def expectation(self) -> Expectation:
-        """What they say of this load."""
+        """What they say of this load, with or without privileges."""
         found = self.expected.privileged if self.privileged else self.expected.unprivileged
         assert found is not None
         return found
 
 
 def cases_of(path: Path, source: str) -> list[Case]:
-    """The cases of a compiled object, in the order of its programs; none when no program has tags.
+    """Returns the cases of a compiled object in the order of its programs; none when no program has tags.
 
     Raises `LoadError` for a tag that can't be read, or an object without BTF.
     """
@@ -126,25 +127,25 @@ def cases_of(path: Path, source: str) -> list[Case]:
 
 
 def _programs(elf: Elf) -> dict[str, str]:
-    """The section of each function that libbpf takes for a program: all outside of .text."""
+    """Returns the section of each function that libbpf takes for a program: all outside of .text."""
     code = {s.index: s.name for s in elf.sections if s.flags & SHF_EXECINSTR and s.name != ".text"}
     found = [s for s in elf.symbols() if s.type == STT_FUNC and s.section in code]
     return {s.name: code[s.section] for s in sorted(found, key=lambda s: (s.section, s.value))}
 
 
 def lacking(case: Case) -> Feature | None:
-    """The type of program, when this kernel lacks it."""
+    """Returns the type of program if this kernel lacks it, else None."""
     number = ffi.new("uint32_t *")
     section = case.section.removeprefix("?").encode()
     if lib.libbpf_prog_type_by_name(section, number, ffi.new("uint32_t *")) < 0:
-        return None  # the load says so
+        return None  # the load will say so
     type = ProgramType.from_number(number[0])
     feature = probe("program_type", str(type)) if isinstance(type, ProgramType) else None
     return feature if feature is not None and not feature else None
 
 
 def cannot_run(case: Case) -> str | None:
-    """Why the case has no meaning on this machine; None when it has."""
+    """Returns why the case has no meaning on this machine; None when it has one."""
     expected = case.expected
     here = _ARCHITECTURES.get(platform.machine(), "")
     if expected.architectures and here not in expected.architectures:
@@ -163,16 +164,19 @@ def cannot_run(case: Case) -> str | None:
 
 
 def spares_checks() -> bool:
-    """Whether the verifier leaves out the checks for speculation that it makes of users without privileges.
+    """Whether the verifier leaves out checks of speculation that it makes for users without privileges.
 
-    ``mitigations=off`` on the kernel's command line (Linux 6.7, commit bc5bc309db45).
+    ``mitigations=off`` on the kernel's command line does that (Linux 6.7, commit bc5bc309db45).
     """
     return "mitigations=off" in Path("/proc/cmdline").read_text().split()
 
 
 @contextmanager
 def anybody_loads() -> Iterator[None]:
-    """The kernel with BPF for users without privileges, where an administrator can have it (not after 1)."""
+    """Lets users without privileges load programs meanwhile, where an administrator can allow it.
+
+    Nobody can after ``kernel.unprivileged_bpf_disabled=1``.
+    """
     before = _UNPRIVILEGED_SWITCH.read_text() if _UNPRIVILEGED_SWITCH.exists() else ""
     if before.strip() != "2":
         yield
@@ -185,7 +189,7 @@ def anybody_loads() -> Iterator[None]:
 
 
 def run_case(case: Case, *, portable: bool = False) -> list[str]:
-    """Loads the program, compares, runs it. The answer says what was expected and could not be checked.
+    """Loads the program, compares its log, and runs it. Returns the expectations that could not be checked.
 
     Raises `ExpectationError` for what is not as expected, `LoadError` for a load that should succeed.
     """
@@ -211,7 +215,7 @@ def run_case(case: Case, *, portable: bool = False) -> list[str]:
                 details=tail(log.text),
                 log=log.text,
             )
-        if result < 0 and not (wanted.failure and log.text):  # an empty log: it never came to the verifier
+        if result < 0 and not (wanted.failure and log.text):  # empty log: the verifier never saw it
             raise explain_load(opened.attempt, -result, said.text, {p.name: log for p in opened.programs})
         _compare(case, log.text, wanted.messages)
         if wanted.executes and not wanted.failure:
@@ -220,7 +224,7 @@ def run_case(case: Case, *, portable: bool = False) -> list[str]:
 
 
 def _prepare(opened: OpenedObject, case: Case) -> LogBuffer:
-    """Chooses the programs and maps to load; the buffer of the program's log."""
+    """Chooses the programs and maps to load. Returns the buffer of the program's log."""
     expected = case.expected
     for program in opened.programs:
         mine = program.name == case.program
@@ -232,7 +236,8 @@ def _prepare(opened: OpenedObject, case: Case) -> LogBuffer:
         lib.bpf_map__set_pin_path(each, ffi.NULL)
         if not case.privileged:
             lib.bpf_map__set_autocreate(each, _anybody_creates(each))
-    # level 0 is silent when the program is accepted; libbpf asks for the log of a rejected one
+    # At level 0 the verifier says nothing of a program that it accepts. libbpf asks for the log of a rejected
+    # one.
     return LogBuffer(handle, expected.log_level, WHOLE_SIZES[1])
 
 
@@ -285,7 +290,7 @@ def _linear(size: int) -> bytes | None:
 
 @contextmanager
 def _struct_ops(opened: OpenedObject) -> Iterator[None]:
-    """The object's struct_ops maps, registered."""
+    """Keeps the object's struct_ops maps registered meanwhile."""
     with ExitStack() as stack:
         for each in walk(lib.bpf_object__next_map, opened.handle):
             if lib.bpf_map__type(each) == MapType.STRUCT_OPS and lib.bpf_map__autocreate(each):
@@ -317,13 +322,13 @@ def _is_jit_enabled() -> bool:
 
 @cache
 def _usual_flags() -> int:
-    """The flags that the kernel's tests load every program with, as far as this kernel knows them."""
+    """Returns the flags with which the kernel's selftests load every program, if this kernel knows them."""
     names = ("BPF_F_TEST_RND_HI32", "BPF_F_TEST_REG_INVARIANTS")
     return sum(FLAGS[name] for name in names if _takes_flag(FLAGS[name]))
 
 
 def _takes_flag(flag: int) -> bool:
-    """Whether BPF_PROG_LOAD takes the flag, by a program that returns at once."""
+    """Whether BPF_PROG_LOAD takes the flag; tried with a program that returns at once."""
     code = ffi.from_buffer(struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0))
     licence = ffi.new("char[]", b"GPL")
     attributes = struct.pack(
@@ -345,5 +350,8 @@ def _teach(path: Path, program: str) -> None:
 
 
 def _teach_libbpf(case: Case) -> None:
-    """libbpf remembers what the kernel can do when it first asks; with privileges, or it learns wrong."""
+    """Has libbpf learn what the kernel can do while this process has privileges; else it learns wrong facts.
+
+    libbpf probes once, and remembers the answers.
+    """
     _teach(case.path, case.program)

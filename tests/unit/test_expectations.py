@@ -134,7 +134,7 @@ def test_auxiliary_programs_and_capabilities():
     [
         ("test_retval=many", "'many' is no number"),
         ("test_expect_msg={{(}}", "no valid regular expression"),
-        ("test_jited=ret", "it must come behind an __arch_… tag"),
+        ("test_jited=ret", "it must come after an __arch_… tag"),
     ],
 )
 def test_a_tag_that_cannot_be_read(tag, why):
