@@ -1,1 +1,1 @@
-"""Makes events happen: network namespaces and packets, cgroups, processes."""
+"""Makes events happen in the kernel: by network namespaces and packets, cgroups, and processes."""

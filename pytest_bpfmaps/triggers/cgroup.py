@@ -1,4 +1,4 @@
-"""Control groups, version 2, for tests."""
+"""Makes control groups, version 2, for tests."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pytest_bpfmaps.triggers.unique_names import PREFIX, unique_name
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _MEMBERSHIP = Path("/proc/self/cgroup")
-_KILL_TIME = 2.0  # seconds until a killed process is taken for stuck
+_KILL_TIME = 2.0  # seconds after which a killed process counts as stuck
 
 
 class Cgroup:
-    """A control group; `Program.attach(cgroup=…)` takes it. Made by the fixture `bpf_cgroup`.
+    """A control group; `Program.attach(cgroup=…)` takes it. The fixture `bpf_cgroup` makes it.
 
-    Its folder is locked while this process lives: that is how a later run knows what a killed one left.
+    Its folder is locked while this process lives. So a later run knows which folders a killed run has left.
     Raises `TriggerError` with errno.
     """
 
@@ -39,7 +39,7 @@ class Cgroup:
         reaper.watch_cgroup(path)
 
     def fileno(self) -> int:
-        """Its descriptor. Raises `ClosedError` after teardown."""
+        """Returns its descriptor. Raises `ClosedError` after teardown."""
         if self._fd < 0:
             raise ClosedError("cannot use", on=str(self), why="it is removed already")
         return self._fd
@@ -51,22 +51,22 @@ class Cgroup:
 
     @property
     def id(self) -> int:
-        """What ``bpf_get_current_cgroup_id()`` gives inside: the folder's inode number (Linux 5.5)."""
+        """What ``bpf_get_current_cgroup_id()`` returns inside: the folder's inode number (Linux 5.5)."""
         return os.fstat(self.fileno()).st_ino
 
     @property
     def pids(self) -> list[int]:
-        """The processes inside, not those of its children."""
+        """The processes inside, without those of its children."""
         return _pids(self.path)
 
     def add(self, pid: int) -> None:
-        """Moves a process in, with all its threads; 0 is this one."""
+        """Moves a process in, with all its threads; 0 is this process."""
         self.fileno()
         _move(pid, self.path)
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[Self]:
-        """This process is inside, all its threads, and afterwards where it was before; may be nested."""
+        """Moves this process in with all its threads, and back afterwards. It may be nested."""
         home = own_folder()
         self.add(0)
         try:
@@ -75,13 +75,13 @@ class Cgroup:
             _move(0, home)
 
     def child(self, name: str) -> Cgroup:
-        """A control group inside this one; removed with it."""
+        """Makes a control group inside this one. It is removed together with this one."""
         made = Cgroup(self.path / name)
         self._children.append(made)
         return made
 
     def close(self) -> None:
-        """Moves this process out, kills every other one inside, removes it with its children.
+        """Moves this process out, kills every other process inside, and removes the group with its children.
 
         Safe to call again. Raises `TriggerError` when a process inside does not die within two seconds.
         """
@@ -112,9 +112,10 @@ class Cgroup:
 
 
 def new_cgroup() -> Cgroup:
-    """A control group with a new name below the one that this process began in.
+    """Makes a control group with a new name below the group that this process began in.
 
-    Raises `UnsupportedError` where no version 2 hierarchy is mounted, or it is not ours to change.
+    Raises `UnsupportedError` where no version 2 hierarchy is mounted. Raises `TriggerError` where this
+    process may not change it.
     """
     parent = root()
     _remove_dead(parent)
@@ -123,19 +124,19 @@ def new_cgroup() -> Cgroup:
 
 @cache
 def root() -> Path:
-    """The folder of the control group that this process began in."""
+    """Returns the folder of the control group that this process began in."""
     return own_folder()
 
 
 def own_folder() -> Path:
-    """The folder of the control group that this process is in; the top one when that is not in view."""
+    """Returns the folder of the control group that this process is in, or the top one if that is hidden."""
     top, mounted = _mount()
     folder = top / os.path.relpath(_own_path(), mounted)
     return folder if folder.is_relative_to(top) and folder.is_dir() else top
 
 
 def _own_path() -> str:
-    """The path of this process in the version 2 hierarchy, cgroups(7)."""
+    """Returns the path of this process in the version 2 hierarchy, cgroups(7)."""
     for line in _MEMBERSHIP.read_text().splitlines():
         if line.startswith("0::"):
             return line.removeprefix("0::").removesuffix(" (deleted)")
@@ -156,9 +157,9 @@ def _mount() -> tuple[Path, str]:
 
 
 def find_mount(mountinfo: str) -> tuple[Path, str] | None:
-    """From the text of /proc/self/mountinfo: where cgroup2 is mounted, and which part of it.
+    """Returns where cgroup2 is mounted, and which part of it, by the text of /proc/self/mountinfo.
 
-    The whole of it if that is mounted anywhere, proc_pid_mountinfo(5).
+    It prefers a mount of the whole hierarchy, proc_pid_mountinfo(5).
     """
     found = []
     for line in mountinfo.splitlines():
@@ -177,7 +178,7 @@ def _unescape(field: str) -> str:
 
 
 def _make(path: Path) -> int:
-    """A locked descriptor of a new folder."""
+    """Returns a locked descriptor of a new folder."""
     while True:
         try:
             path.mkdir()
@@ -191,7 +192,7 @@ def _make(path: Path) -> int:
                 errno=e.errno,
             ) from e
         fcntl.flock(fd, fcntl.LOCK_SH)
-        if path.exists():  # else: another run took it for left over, just before it was locked
+        if path.exists():  # else another run took it for a leftover before it was locked
             return fd
         os.close(fd)
 
@@ -209,7 +210,7 @@ def _pids(folder: Path) -> list[int]:
 
 
 def remove(folder: Path) -> None:
-    """Empties and removes a control group and those below it."""
+    """Empties and removes a control group and the groups below it."""
     for child in [p for p in folder.iterdir() if p.is_dir()]:
         remove(child)
     _empty(folder)
@@ -220,7 +221,7 @@ def remove(folder: Path) -> None:
             return
         except FileNotFoundError:
             return
-        except OSError as e:  # a process that is dying still counts
+        except OSError as e:  # a process that is dying still counts as inside
             if e.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise TriggerError(
                     "cannot remove cgroup",
@@ -232,17 +233,17 @@ def remove(folder: Path) -> None:
 
 
 def _empty(folder: Path) -> None:
-    """Moves this process out, kills the others."""
+    """Moves this process out, and kills the others."""
     for pid in _pids(folder):
         if pid == os.getpid():
             _move(0, root())
-        elif pid > 0:  # 0: of another PID namespace
+        elif pid > 0:  # 0 is a process of another PID namespace
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
 def _remove_dead(parent: Path) -> None:
-    """Removes what killed runs left: folders of ours that nobody has locked."""
+    """Removes what killed runs have left: folders of ours that nobody has locked."""
     for folder in parent.glob(f"{PREFIX}-*"):
         with contextlib.suppress(OSError):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""Network interfaces inside namespaces: pairs, addresses, packets."""
+"""Network interfaces inside namespaces: pairs of them, addresses, packets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AddressPair = tuple[str | None, str | None]
 
 _IFA_F_NODAD = 0x02  # <linux/if_addr.h>
 _NUD_PERMANENT = 0x80
-_SILENCE = 0.2  # seconds
+_SILENCE = 0.2  # seconds: the longest wait for the kernel's own packets
 
 
 class Namespace(Protocol):
@@ -43,7 +43,7 @@ class Interface:
         self.index = index
 
     def enter(self) -> contextlib.AbstractContextManager[Any]:
-        """This thread is in the interface's namespace, and afterwards where it was before."""
+        """Puts this thread into the interface's namespace, and back afterwards."""
         return self.netns.enter()
 
     @property
@@ -53,7 +53,7 @@ class Interface:
 
     @property
     def mtu(self) -> int:
-        """The largest packet in bytes, without the Ethernet header; can be set."""
+        """The largest packet in bytes, without the Ethernet header. It can be set."""
         return int(self._link().get("mtu"))
 
     @mtu.setter
@@ -62,7 +62,7 @@ class Interface:
 
     @property
     def is_up(self) -> bool:
-        """Whether it is administratively up; can be set."""
+        """Whether it is administratively up. It can be set."""
         return bool(self._link()["flags"] & 1)
 
     @is_up.setter
@@ -81,21 +81,22 @@ class Interface:
 
     @property
     def ipv4(self) -> IPv4Address:
-        """Its first IPv4 address. Raises `TriggerError` when it has none."""
+        """Its first IPv4 address. Raises `TriggerError` when there is none."""
         return self._first(IPv4Interface)  # type: ignore[no-any-return]
 
     @property
     def ipv6(self) -> IPv6Address:
-        """Its first IPv6 address. Raises `TriggerError` when it has none."""
+        """Its first IPv6 address. Raises `TriggerError` when there is none."""
         return self._first(IPv6Interface)  # type: ignore[no-any-return]
 
     def add_address(self, address: str) -> None:
-        """Adds ``"192.0.2.1/24"`` or ``"2001:db8::1/64"``, usable at once (no duplicate detection)."""
+        """Adds ``"192.0.2.1/24"`` or ``"2001:db8::1/64"``. It is usable at once (no duplicate detection)."""
         with refused_as(f"cannot add address {address} to", str(self)), self.netns.netlink() as ip:
             _add_address(ip, self.index, ip_interface(address))
 
     def send(self, *packets: Any) -> None:
-        """Sends whole Ethernet frames out of it: bytes, or what `bytes()` takes, a Scapy packet for one.
+        """Sends whole Ethernet frames out of the interface: bytes, or what `bytes()` takes, as a Scapy
+        packet.
 
         Programs at its egress see them, and the other end of a veth receives them.
         """
@@ -114,7 +115,7 @@ class Interface:
     def sniff(self, packet: Callable[[bytes], Any] = bytes, *, outgoing: bool = False) -> Sniffer:
         """Collects the frames that arrive, and with `outgoing` those that leave; see `Sniffer`.
 
-        `packet` makes something of each frame, Scapy's ``Ether`` for one.
+        `packet` makes an object of the bytes of each frame, for example Scapy's ``Ether``.
         """
         with self.enter():
             listening = open_packet_socket(self.name, receive=True, outgoing=outgoing)
@@ -146,31 +147,31 @@ class Interface:
 
 
 class Veth(NamedTuple):
-    """The two ends of a pair: `near` in the namespace that was asked, `far` in the other."""
+    """The two ends of a pair: `near` in the namespace whose method made it, `far` in the other."""
 
     near: Interface
     far: Interface
 
 
 class Plan:
-    """Numbers for the networks of one test, so that no two share an address."""
+    """Numbers the networks of one test, so that no two of them share an address."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
 
     def next_number(self) -> int:
-        """From 1 up."""
+        """Returns the next number, from 1 up."""
         return next(self._numbers)
 
     @staticmethod
     def addresses(number: int) -> list[AddressPair]:
-        """The pairs of network `number`."""
+        """Returns the pairs of addresses of network `number`."""
         v4, v6 = f"10.{number >> 8}.{number & 255}", f"fd00:{number:x}:"
         return [(f"{v4}.1/24", f"{v4}.2/24"), (f"{v6}:1/64", f"{v6}:2/64")]
 
     @staticmethod
     def mac(number: int, end: int) -> str:
-        """The hardware address of an end (1 or 2): locally administered."""
+        """Returns the hardware address of an end (1 or 2). It is locally administered."""
         return f"02:62:70:{number >> 8 & 255:02x}:{number & 255:02x}:{end:02x}"
 
 
@@ -183,7 +184,7 @@ def connect(
     addresses: Iterable[AddressPair] | None,
     mtu: int | None,
 ) -> Veth:
-    """What `NetNs.veth_to` does."""
+    """Connects two namespaces; see `NetNs.veth_to`."""
     number = plan.next_number()
     macs = plan.mac(number, 1), plan.mac(number, 2)
     near_name, far_name = names[0] or near_ns.next_name(), names[1] or far_ns.next_name()
@@ -224,10 +225,10 @@ def _add_address(ip: Any, index: int, address: Address) -> None:
 def _wait_for_silence(
     ip: Any, interface: Interface, pairs: list[tuple[Address | None, Address | None]]
 ) -> None:
-    """Waits until the kernel has reported the multicast groups of IPv6 addresses, which it does on its own.
+    """Waits until the kernel has reported the multicast groups of IPv6 addresses, which it does unasked.
 
-    Otherwise a test that counts packets would at times count those. They are sent when an address is ready,
-    see igmp6 in proc(5), and again when the link is.
+    Else a test that counts packets would sometimes count these reports. The kernel sends them when an address
+    is ready, see igmp6 in proc(5), and again when the link is ready.
     """
     v6 = [mine.ip.packed for mine, _ in pairs if mine is not None and mine.version == 6]
     groups = {f"{interface.index} ff0200000000000000000001ff{packed[-3:].hex()}" for packed in v6}

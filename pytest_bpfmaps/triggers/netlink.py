@@ -1,4 +1,4 @@
-"""pyroute2, imported when the first interface is made: that takes longer than most tests."""
+"""Wraps pyroute2. It is imported when the first interface is made: that takes longer than most tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def require_pyroute2() -> None:
     """Raises `UnsupportedError` where pyroute2 is not installed; does not import it."""
     try:
         found = importlib.util.find_spec("pyroute2")
-    except ValueError:  # somebody put None in its place
+    except ValueError:  # sys.modules has None in its place
         found = None
     if found is None:
         raise UnsupportedError(
@@ -27,10 +27,10 @@ def require_pyroute2() -> None:
 
 @contextlib.contextmanager
 def netlink_socket() -> Iterator[Any]:
-    """pyroute2's ``IPRoute`` in this thread's namespace.
+    """Gives pyroute2's ``IPRoute`` in this thread's namespace.
 
-    A new one each time, a millisecond: pyroute2 opens a further socket, in whichever namespace that is, for
-    each thread that uses one.
+    Each call makes a new one, in a millisecond. pyroute2 opens another socket for each thread that uses one,
+    and that socket belongs to whatever namespace the thread is in.
     """
     require_pyroute2()
     from pyroute2.iproute.linux import IPRoute
@@ -41,7 +41,7 @@ def netlink_socket() -> Iterator[Any]:
 
 
 def _refuse_running_loop() -> None:
-    """pyroute2 runs an event loop of its own for each request, and a thread runs one at a time."""
+    """Raises `TriggerError` in a running event loop: pyroute2 runs its own, and a thread runs only one."""
     import asyncio
 
     try:
@@ -57,7 +57,7 @@ def _refuse_running_loop() -> None:
 
 @contextlib.contextmanager
 def refused_as(what: str, on: str) -> Iterator[None]:
-    """The kernel's refusals of netlink requests as `TriggerError`."""
+    """Raises `TriggerError` where the kernel refuses a netlink request."""
     require_pyroute2()
     from pyroute2.netlink.exceptions import NetlinkError
 

@@ -1,4 +1,4 @@
-"""Network namespaces for tests: made in a few milliseconds, gone with the test."""
+"""Makes network namespaces for tests in a few milliseconds, and removes them with the test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ T = TypeVar("T")
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # netdevice(7)
 _SO_NETNS_COOKIE = 71
 _QUIET = {
-    # what the kernel would say without being asked: a test counts packets, and these are none of its own
+    # These settings keep the kernel from sending packets by itself. A test counts packets, and these are not
+    # its own.
     "net/ipv6/conf/default/addr_gen_mode": "1",  # no link-local address
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/default/router_solicitations": "0",
@@ -39,8 +40,8 @@ _QUIET = {
 class NetNs:
     """A network namespace with its loopback up; ``with netns.enter():`` puts this thread inside.
 
-    `name` is unique on this machine and good for ``ip netns exec NAME`` while the test runs. `plan` numbers
-    the networks between namespaces. Made by the fixture `bpf_netns`. Raises `UnsupportedError` where this
+    `name` is unique on this machine. ``ip netns exec NAME`` takes it while the test runs. `plan` numbers the
+    networks between namespaces. The fixture `bpf_netns` makes it. Raises `UnsupportedError` where this
     process may not make namespaces.
     """
 
@@ -63,26 +64,26 @@ class NetNs:
             raise
 
     def fileno(self) -> int:
-        """Its descriptor, as ``netns=`` of `Program.attach` takes it. Raises `ClosedError` after teardown."""
+        """Returns its descriptor, for ``netns=`` of `Program.attach`. Raises `ClosedError` after teardown."""
         if self._fd < 0:
             raise ClosedError("cannot use", on=str(self), why="it is torn down already")
         return self._fd
 
     @property
     def inode(self) -> int:
-        """Its inode number, as links tell it and ``lsns`` shows it."""
+        """Its inode number. Links tell it, and ``lsns`` shows it."""
         return os.fstat(self.fileno()).st_ino
 
     @property
     def cookie(self) -> int:
-        """What ``bpf_get_netns_cookie()`` gives (Linux 5.14, commit e8b9eab99232)."""
+        """What ``bpf_get_netns_cookie()`` returns (Linux 5.14, commit e8b9eab99232)."""
         with self.enter(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             raw = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         return int(struct.unpack("=Q", raw)[0])
 
     @contextlib.contextmanager
     def enter(self) -> Iterator[Self]:
-        """This thread is inside, and afterwards where it was before; may be nested."""
+        """Puts this thread inside, and back afterwards. It may be nested."""
         with inside_netns(self.fileno()):
             yield self
 
@@ -98,15 +99,15 @@ class NetNs:
     ) -> Veth:
         """Connects two namespaces by a pair of virtual Ethernet interfaces that are up and have addresses.
 
-        `addresses` are pairs for this side and the other, ``[("192.0.2.1/24", "192.0.2.2/24")]`` (None: that
-        side gets none); by default one IPv4 and one IPv6 pair that no other veth of the test has. `names`
-        default to ``veth0``, ``veth1`` …; `mtu` is in bytes. Each end knows the other's MAC address, so no
-        ARP or neighbour discovery is seen. Raises `TriggerError` with errno.
+        `addresses` are pairs for this side and the other, ``[("192.0.2.1/24", "192.0.2.2/24")]``. With None
+        in a pair, that side gets no address. By default there is one IPv4 and one IPv6 pair that no other
+        veth of the test has. `names` default to ``veth0``, ``veth1`` …; `mtu` is in bytes. Each end knows the
+        other's MAC address, so neither sends ARP or neighbour discovery. Raises `TriggerError` with errno.
         """
         return connect(self, other, self._plan, names=names, addresses=addresses, mtu=mtu)
 
     def interface(self, name: str) -> Interface:
-        """An interface by name. Raises `NameLookupError` with the closest ones."""
+        """Returns an interface by name. Raises `NameLookupError` with the closest names."""
         with self.enter():
             try:
                 return Interface(self, name, socket.if_nametoindex(name))
@@ -116,7 +117,7 @@ class NetNs:
 
     @property
     def interfaces(self) -> list[Interface]:
-        """All of them, the loopback first."""
+        """All interfaces, the loopback first."""
         with self.enter():
             return [Interface(self, name, index) for index, name in socket.if_nameindex()]
 
@@ -126,7 +127,7 @@ class NetNs:
         return [a for i in self.interfaces if i.name != "lo" for a in i.addresses]
 
     def add_bridge(self, name: str = "br0", ports: Sequence[Interface] = ()) -> Interface:
-        """A bridge that is up, with interfaces of this namespace as its ports."""
+        """Makes a bridge that is up. Its `ports` are interfaces of this namespace."""
         with refused_as(f"cannot make bridge {name!r}", str(self)), self.netlink() as ip:
             ip.link("add", ifname=name, kind="bridge")
             bridge = self.interface(name)
@@ -136,7 +137,7 @@ class NetNs:
         return bridge
 
     def add_route(self, destination: str, *, via: object = None, interface: Interface | None = None) -> None:
-        """A route to ``"192.0.2.0/24"`` or ``"default"``, by a gateway's address, an interface, or both."""
+        """Adds a route to ``"192.0.2.0/24"`` or ``"default"``, by a gateway, an interface, or both."""
         target = destination
         if destination == "default":
             target = "::/0" if ":" in str(via) else "0.0.0.0/0"
@@ -149,7 +150,7 @@ class NetNs:
             ip.route("add", **keys)
 
     def sysctl(self, name: str, value: object = None) -> str:
-        """Reads ``"net.ipv4.ip_forward"``, or sets it and gives the value before."""
+        """Reads ``"net.ipv4.ip_forward"``, or sets it and returns the value before."""
         path = Path("/proc/sys", *name.split("/") if "/" in name else name.split("."))
         with self.enter():
             try:
@@ -162,44 +163,44 @@ class NetNs:
 
     @contextlib.contextmanager
     def netlink(self) -> Iterator[Any]:
-        """pyroute2's ``IPRoute`` inside, for what has no method here; this thread is inside meanwhile."""
+        """Gives pyroute2's ``IPRoute`` for what has no method here. This thread is inside meanwhile."""
         with self.enter(), netlink_socket() as ip:
             yield ip
 
     # what runs inside
 
     def run(self, args: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
-        """`subprocess.run` inside."""
+        """Calls `subprocess.run` inside."""
         with self.enter():
             return subprocess.run(args, **options)  # noqa: PLW1510 - `check` is the caller's to choose
 
     def Popen(self, args: Any, **options: Any) -> subprocess.Popen[Any]:
-        """`subprocess.Popen` inside; what still runs at teardown is killed."""
+        """Calls `subprocess.Popen` inside. Teardown kills the process if it still runs."""
         with self.enter():
             started: subprocess.Popen[Any] = subprocess.Popen(args, **options)
         self._stack.callback(_end, started)
         return started
 
     def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """What `function` gives when this thread calls it inside."""
+        """Calls `function` in this thread inside, and returns its result."""
         with self.enter():
             return function(*args, **kwargs)
 
     def thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
-        """Calls `function` in a new thread inside; ``.result(timeout)`` waits for what it gives."""
+        """Calls `function` in a new thread inside; ``.result(timeout)`` waits for its result."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def work() -> None:
             try:
                 result = function(*args, **kwargs)
-            except BaseException as e:  # whoever asks for the result gets it
+            except BaseException as e:  # ``result`` raises it
                 future.set_exception(e)
             else:
                 future.set_result(result)
 
         name = getattr(function, "__name__", repr(function))
         started = threading.Thread(target=work, name=f"{self.name}:{name}", daemon=True)
-        with self.enter():  # a thread begins where the one that starts it is
+        with self.enter():  # a new thread is in the namespace of the thread that starts it
             started.start()
         self._stack.callback(self._join, started, name)
         return future
@@ -207,9 +208,9 @@ class NetNs:
     # teardown
 
     def close(self) -> None:
-        """Ends what it was asked to run, last to first, and lets go of the namespace. Safe to call again.
+        """Ends everything that runs inside, last to first, and releases the namespace. Safe to call again.
 
-        Interfaces go with it. Raises `TriggerError` when a thread inside does not end within a second.
+        The interfaces go with it. Raises `TriggerError` when a thread inside does not end within a second.
         """
         forget(self._fd)
         self._fd = -1
@@ -255,7 +256,7 @@ class NetNs:
 
 
 def _loopback_up(any_socket: socket.socket) -> None:
-    # by ioctl: the one thing that every namespace needs, without waiting for pyroute2's import
+    # By ioctl: every namespace needs this one thing, and pyroute2 takes long to import.
     import fcntl
 
     request = struct.pack("16sh22x", b"lo", 0)
@@ -264,14 +265,14 @@ def _loopback_up(any_socket: socket.socket) -> None:
 
 
 def _publish(fd: int, path: Path) -> Path:
-    """Gives the namespace a name that `ip netns` finds: a link to our descriptor, which dies with us."""
+    """Gives the namespace a name for `ip netns`: a link to our descriptor, which ends with us."""
     target = Path(f"/proc/{os.getpid()}/fd/{fd}")
     try:
         path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)
         path.symlink_to(target)
     except OSError:
-        return target  # /run is not ours to write: the name is for people only
+        return target  # this process may not write to /run; only people use the name
     return path
 
 
@@ -285,13 +286,13 @@ def _end(process: subprocess.Popen[Any]) -> None:
         process.kill()
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
-            with contextlib.suppress(OSError):  # unwritten input of a dead process
+            with contextlib.suppress(OSError):  # a dead process has not read all its input
                 stream.close()
     process.wait()
 
 
 class NetNsFactory:
-    """What the fixture `bpf_netns` is: each call makes a namespace; `close` takes all down, last to first.
+    """The fixture `bpf_netns`: each call makes a namespace, and `close` removes them all, last to first.
 
     Raises `UnsupportedError` where pyroute2 is not installed.
     """
@@ -305,7 +306,7 @@ class NetNsFactory:
         _forget_dead(folder)
 
     def __call__(self, label: str = "") -> NetNs:
-        """A new network namespace with its loopback up; `label` becomes part of its name."""
+        """Makes a network namespace with its loopback up; `label` becomes part of its name."""
         name = unique_name("".join(c if c.isalnum() else "_" for c in label))
         made = NetNs(name, self._folder / name, self._plan)
         self._stack.push(made)
@@ -314,7 +315,7 @@ class NetNsFactory:
         return made
 
     def close(self) -> None:
-        """Takes down all namespaces that it made. Safe to call again."""
+        """Removes all namespaces that it made. Safe to call again."""
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -326,7 +327,7 @@ class NetNsFactory:
 
 
 def _forget_dead(folder: Path) -> None:
-    """Removes the names of namespaces whose process was killed; the kernel has removed the rest."""
+    """Removes the names of namespaces whose process was killed. The kernel has removed the namespaces."""
     for link in folder.glob(f"{PREFIX}-*"):
         if link.is_symlink() and not link.exists():
             link.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Whole frames through packet(7) sockets."""
+"""Sends and receives whole frames by packet(7) sockets."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _PACKET_STATISTICS, _PACKET_AUXDATA, _PACKET_IGNORE_OUTGOING = 6, 8, 23
 _SO_RCVBUFFORCE = 33
 _TP_STATUS_VLAN_VALID = 1 << 4
 _AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
-_BUFFER = 8 << 20  # bytes
-_LARGEST = 1 << 18  # bytes of one frame
+_BUFFER = 8 << 20  # bytes that the kernel keeps for us
+_LARGEST = 1 << 18  # bytes of the largest frame
 _MAC_PAIR = 12  # bytes; a VLAN tag comes after them
 
 Match = Callable[[Any], object]
 
 
 def open_packet_socket(interface: str, *, receive: bool, outgoing: bool = False) -> socket.socket:
-    """A raw packet socket on an interface of this thread's namespace.
+    """Opens a raw packet socket on an interface of this thread's namespace.
 
-    `outgoing` frames are seen too where asked for (hidden by ``PACKET_IGNORE_OUTGOING``, Linux 4.20).
+    With `outgoing` it receives outgoing frames, too; else ``PACKET_IGNORE_OUTGOING`` hides them (Linux 4.20).
     """
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     try:
@@ -38,7 +38,7 @@ def open_packet_socket(interface: str, *, receive: bool, outgoing: bool = False)
             made.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
             made.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, not outgoing)
             made.setblocking(False)
-        # only now it receives: from this interface alone, and nothing that came before
+        # It receives from now on: from this interface alone, and no frame that came before.
         made.bind((interface, _ETH_P_ALL if receive else 0))
     except BaseException:
         made.close()
@@ -47,10 +47,10 @@ def open_packet_socket(interface: str, *, receive: bool, outgoing: bool = False)
 
 
 class Sniffer(Sequence[Any]):
-    """The frames that an interface saw, in order; a sequence that grows until it is closed.
+    """The frames that an interface saw, in order. The sequence grows until it is closed.
 
-    The kernel collects them (8 MiB of them), so none is missed between two looks. Programs decide first: what
-    XDP or tc ingress drops is not seen here. `packet` makes something of each frame's bytes.
+    The kernel collects up to 8 MiB of frames, so none is missed between two looks. Programs come first: a
+    frame that XDP or tc ingress drops is not here. `packet` makes an object of each frame's bytes.
     """
 
     def __init__(self, from_socket: socket.socket, on: str, packet: Callable[[bytes], Any]) -> None:
@@ -61,9 +61,9 @@ class Sniffer(Sequence[Any]):
         self._lost = 0
 
     def wait(self, count: int = 1, timeout: float = 1.0, match: Match | None = None) -> list[Any]:
-        """The first `count` frames for which `match` is true (default: all), as soon as they are there.
+        """Waits for `count` frames for which `match` is true (default: any frames), and returns them.
 
-        `timeout` is in seconds, longer where the CPU is emulated. Raises `CaptureTimeoutError`, an
+        `timeout` is in seconds; it is longer where the CPU is emulated. Raises `CaptureTimeoutError`, an
         `AssertionError` that shows what came instead.
         """
         deadline = time.monotonic() + timeout * timeout_scale()
@@ -94,14 +94,14 @@ class Sniffer(Sequence[Any]):
 
     @property
     def lost(self) -> int:
-        """How many frames the kernel had no room for."""
+        """How many frames the kernel dropped because there was no room for them."""
         if self._socket.fileno() >= 0:  # reading the counter resets it
             raw = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
             self._lost += struct.unpack("=II", raw)[1]
         return self._lost
 
     def close(self) -> None:
-        """Takes what has arrived, and listens no more; the frames stay. Safe to call again."""
+        """Reads the frames that have arrived, and listens no more. The frames stay. Safe to call again."""
         if self._socket.fileno() >= 0:
             self._drain()
             self._lost = self.lost
@@ -138,7 +138,7 @@ class Sniffer(Sequence[Any]):
         return f"<{len(self)} packets at {self._on}>"
 
     def _poll(self, seconds: float) -> bool:
-        """Waits until there is something to read; False when the time is up."""
+        """Waits until there is something to read. Returns False when the time is over."""
         if self._socket.fileno() < 0 or seconds <= 0:
             return False
         ready = select.poll()
@@ -157,7 +157,7 @@ class Sniffer(Sequence[Any]):
 
 
 def _with_vlan(data: bytes, extra: list[tuple[int, int, bytes]]) -> bytes:
-    """The frame as it was on the wire: the kernel hands its VLAN tag over beside it."""
+    """Returns the frame as it was on the wire. The kernel passes its VLAN tag separately."""
     for level, kind, raw in extra:
         if level == _SOL_PACKET and kind == _PACKET_AUXDATA and len(raw) >= _AUXDATA.size:
             status, *_, tci, tpid = _AUXDATA.unpack_from(raw)

@@ -1,4 +1,4 @@
-"""Processes whose id is known before they run, so that a program can filter by it first."""
+"""Starts processes whose id is known before they run, so that a program can filter by it from the start."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ Argument = str | bytes | PathLike[str]
 
 
 class PausedProcess:
-    """A process that exists and does nothing until `resume`, which makes it execute its program.
+    """A process that exists and does nothing until `resume` makes it execute its program.
 
-    `pid` is known at once; between the two nothing happens in it, so the program's own execve is the first
-    event of it that a tracer sees. `input` is what it reads from its standard input. It is killed when this
-    process dies, and reaped by `close` in any case. Raises `TriggerError` when there is no such program.
+    `pid` is known at once. Nothing happens in the process before `resume`, so the first event that a tracer
+    sees is the program's own execve. `input` is what the program reads from its standard input. The process
+    is killed when this process dies, and `close` reaps it in any case. Raises `TriggerError` when there is no
+    such program.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class PausedProcess:
             raise TriggerError(
                 "cannot start", on=os.fsdecode(self.args[0]), why="there is no such program", errno=2
             )
-        lib.prctl  # noqa: B018 - opens libc now: after the fork is no time for it
+        lib.prctl  # noqa: B018 - opens libc now; that is not safe after the fork
         self._output = os.memfd_create("output", os.MFD_CLOEXEC)
         self._door, inside = socket.socketpair()
         stdin = os.memfd_create("input", os.MFD_CLOEXEC)
@@ -65,28 +66,29 @@ class PausedProcess:
         self.pidfd = os.pidfd_open(self.pid)
 
     def resume(self) -> None:
-        """Lets it execute its program; returns when it does. Raises `TriggerError` when execve refuses."""
+        """Lets it execute its program, and returns when it does. Raises `TriggerError` when execve fails."""
         if self._door.fileno() < 0:
             raise ClosedError("cannot resume", on=str(self), why="it was resumed already, or is closed")
         with self._door as door:
-            with contextlib.suppress(OSError):  # it has ended already
+            with contextlib.suppress(OSError):  # the process has ended already
                 door.sendall(b"!")
-            refused = door.recv(_FAILED.size)  # nothing, once execve has closed the other end
+            refused = door.recv(_FAILED.size)  # empty when execve has closed the other end
         if refused:
             number = _FAILED.unpack(refused)[0]
             self.wait()
             raise TriggerError("cannot start", on=str(self), why=os.strerror(number), errno=number)
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal; nothing happens when it has ended already."""
+        """Sends a signal. Does nothing when the process has ended."""
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
 
     def wait(self, timeout: float = 10.0) -> int:
-        """Waits until it ends; its exit status, or minus the signal that killed it.
+        """Waits until the process ends. Returns its exit status, or minus the signal that killed it.
 
-        `timeout` is in seconds, longer where the CPU is emulated. Raises `TriggerError`.
+        `timeout` is in seconds; it is longer where the CPU is emulated. Raises `TriggerError` when it is
+        over.
         """
         if self.returncode is None:
             ended = select.poll()
@@ -97,17 +99,17 @@ class PausedProcess:
         return self.returncode
 
     def run(self, timeout: float = 10.0) -> int:
-        """`resume` and `wait` in one."""
+        """Resumes the process, and waits until it ends; see `resume` and `wait`."""
         self.resume()
         return self.wait(timeout)
 
     @property
     def output(self) -> bytes:
-        """What it has written to its standard output so far."""
+        """What the process has written to its standard output so far."""
         return os.pread(self._output, os.fstat(self._output).st_size, 0)
 
     def close(self) -> None:
-        """Kills it if it still exists, and reaps it. Safe to call again."""
+        """Kills the process if it still exists, and reaps it. Safe to call again."""
         if self._output < 0:
             return
         self.send_signal(signal.SIGKILL)
@@ -132,7 +134,7 @@ class PausedProcess:
 
 
 class ProcessFactory:
-    """What the fixture `bpf_process` is: each call makes a `PausedProcess`; `close` ends them all."""
+    """The fixture `bpf_process`: each call makes a `PausedProcess`, and `close` ends them all."""
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
@@ -145,13 +147,13 @@ class ProcessFactory:
         env: Mapping[str, str] | None = None,
         cwd: str | PathLike[str] | None = None,
     ) -> PausedProcess:
-        """A new process that waits for `PausedProcess.resume`."""
+        """Makes a process that waits for `PausedProcess.resume`."""
         made = PausedProcess(args, input=input, env=env, cwd=cwd)
         self._stack.push(made)
         return made
 
     def close(self) -> None:
-        """Kills and reaps all that it made. Safe to call again."""
+        """Kills and reaps all processes that it made. Safe to call again."""
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -163,7 +165,7 @@ class ProcessFactory:
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        # The child takes no lock that another thread may hold: it waits, and executes.
+        # The child takes no lock that another thread may hold: it only waits, and executes.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
@@ -177,13 +179,16 @@ def _wait_and_execute(
 ) -> NoReturn:
     try:
         lib.prctl(_PR_SET_PDEATHSIG, ffi.cast("unsigned long", signal.SIGKILL))
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; a program expects them
+        for number in (
+            signal.SIGPIPE,
+            signal.SIGXFSZ,
+        ):  # Python ignores them; programs want their defaults
             signal.signal(number, signal.SIG_DFL)
         os.dup2(stdin, 0)
         os.dup2(stdout, 1)
         if cwd is not None:
             os.chdir(cwd)
-        if os.read(door, 1):  # nothing: the test ended without it
+        if os.read(door, 1):  # empty when the test ended without `resume`
             os.execve(*command)
     except OSError as e:
         os.write(door, _FAILED.pack(e.errno or 0))

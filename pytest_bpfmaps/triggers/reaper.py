@@ -1,7 +1,8 @@
-"""Removes what a killed run has left: a shell that waits for this process to end.
+"""Removes what a killed run has left, by a shell that waits for this process to end.
 
-It holds the other end of a pipe, which the kernel closes with the process however that ends. A namespace goes
-with the descriptors that hold it; its name in /run/netns, processes inside, and control groups would stay.
+The shell has one end of a pipe. The kernel closes our end when this process ends, however it ends. A
+namespace is gone when nobody has a descriptor of it. But its name in /run/netns, the processes inside, and
+control groups would stay.
 """
 
 from __future__ import annotations
@@ -48,22 +49,22 @@ done
 
 
 class Reaper:
-    """The shell, started when it is first told of something, once in each process."""
+    """The shell. It is started when it is first told something, once in each process."""
 
     def __init__(self) -> None:
         self._pipe = -1
-        self._owner = 0  # the process whose pipe it is: after a fork there is another
+        self._owner = 0  # the process that has the pipe; after a fork it is another
 
     def watch_netns(self, inode: int, path: Path) -> None:
-        """Has the namespace's processes killed, and its name removed, when this process is gone."""
+        """Has the namespace's processes killed and its name removed when this process is gone."""
         self._tell(f"path {path}\ninode {inode}\n")
 
     def forget_netns(self, inode: int) -> None:
-        """It is taken down; its inode number may soon be another's."""
+        """Forgets a namespace that is taken down, because another may soon have its inode number."""
         self._tell(f"gone {inode}\n")
 
     def watch_cgroup(self, path: Path) -> None:
-        """Has what is in the control group killed, and it removed, when this process is gone."""
+        """Has the processes of a control group killed, and the group removed, when this process is gone."""
         self._tell(f"group {path}\n")
 
     def _tell(self, lines: str) -> None:
@@ -71,19 +72,19 @@ class Reaper:
             self._pipe, self._owner = _start(), os.getpid()
         try:
             os.write(self._pipe, lines.encode())
-        except BrokenPipeError:  # it was killed, perhaps as one inside a control group: another takes over
+        except BrokenPipeError:  # the shell was killed, perhaps inside a control group
             os.close(self._pipe)
             self._pipe = _start()
             os.write(self._pipe, lines.encode())
 
 
 reaper = Reaper()
-"""This process's."""
+"""The reaper of this process."""
 
 
 def _start() -> int:
-    """The writing end of the pipe."""
-    reading, writing = os.pipe()  # not inherited, but by what is asked to
+    """Starts the shell, and returns our end of the pipe."""
+    reading, writing = os.pipe()  # only processes that are told to inherit it
     quiet = os.open(os.devnull, os.O_WRONLY)
     try:
         os.posix_spawn(
@@ -95,7 +96,7 @@ def _start() -> int:
                 (os.POSIX_SPAWN_DUP2, quiet, 1),
                 (os.POSIX_SPAWN_DUP2, quiet, 2),
             ],
-            setsid=True,  # Ctrl-C is for the run's own group of processes
+            setsid=True,  # so that Ctrl-C does not end it, too
         )
     finally:
         os.close(reading)
