@@ -63,7 +63,8 @@ def _own(binary: Path, function: Function) -> tuple[Path, int] | None:
         return None
     find.restype = ctypes.c_void_p
     arguments = [function.version.encode()] if function.version else []
-    address = find(ctypes.c_void_p(library._handle), function.name.encode(), *arguments)
+    handle = ctypes.c_void_p(library._handle)  # noqa: SLF001 - ctypes' documentation has this name
+    address = find(handle, function.name.encode(), *arguments)
     return _place(address, mappings(), "this process") if address else None
 
 

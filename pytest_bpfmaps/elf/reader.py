@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+from pytest_bpfmaps.compat.elftools_names import leave_hash_tables
+
 
 class ElfError(ValueError):
     """The file is no ELF file, or it is damaged; the text says which file, and what is wrong."""
@@ -37,7 +39,7 @@ def read_elf(file: BinaryIO, name: str, *, only_debug: bool = False) -> Iterator
         raise ElfError(f"{name} is empty" if not head else f"{name} is no ELF file")
     try:
         elf = ELFFile(file)
-        _leave_hashes(elf)
+        leave_hash_tables(elf)
         _check_whole(elf, file, name, only_debug)
         yield elf
     except ElfError:
@@ -46,16 +48,6 @@ def read_elf(file: BinaryIO, name: str, *, only_debug: bool = False) -> Iterator
         if isinstance(e, OSError) and e.errno != errno.EINVAL:  # that is of a place where no file can be read
             raise
         raise ElfError(f"{name} is damaged: {type(e).__name__}: {e}") from e
-
-
-def _leave_hashes(elf: Any) -> None:
-    """The tables of hashes stay unread: nobody here asks for them, and they have 10,000 entries."""
-    from elftools.elf.sections import Section
-
-    def plain(header: Any, name: str) -> Any:
-        return Section(header, name, elf)
-
-    elf._make_gnu_hash_section = elf._make_elf_hash_section = plain
 
 
 def _check_whole(elf: Any, file: BinaryIO, name: str, only_debug: bool) -> None:

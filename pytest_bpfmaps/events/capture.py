@@ -26,7 +26,8 @@ class Capture(Sequence[Any]):
     """The records that came since the capture began, decoded, oldest first.
 
     A sequence that grows while the ``with`` block runs and stays as it is afterwards. Records that were in
-    the buffer before are not part of it. A record is decoded when somebody looks at it.
+    the buffer before are not part of it. A record is decoded when somebody looks at it. `on` is what messages
+    call the buffer.
     """
 
     def __init__(self, source: RecordSource, codec: Codec, on: str, map_id: int | None = None) -> None:
@@ -34,7 +35,7 @@ class Capture(Sequence[Any]):
         self._runs = RunCounts() if map_id is not None else None
         self._source = source
         self._codec = codec
-        self._on = on
+        self.on = on
         self._records = Records(codec, on, source.padding)
         self._open = True
         self._told = False
@@ -52,7 +53,7 @@ class Capture(Sequence[Any]):
         if self._source.was_full or self._source.overwritten:
             raise NoValueError(
                 "cannot count the lost records",
-                on=f"from {self._on}",
+                on=f"from {self.on}",
                 why="the buffer was full, and the kernel does not count what it then loses",
                 fix="give it a larger max_entries, or have the program count what it can't send",
             )
@@ -74,7 +75,7 @@ class Capture(Sequence[Any]):
             return self._records[index]
         except IndexError:
             raise IndexError(
-                f"no record {index} from {self._on}: {len(self._records)} were captured"
+                f"no record {index} from {self.on}: {len(self._records)} were captured"
             ) from None
 
     def __iter__(self) -> Iterator[Any]:
@@ -112,7 +113,7 @@ class Capture(Sequence[Any]):
             self._told = True
             raise CaptureTimeoutError(
                 f"waited {timeout:g} s for {count} record{'s' * (count != 1)}",
-                on=f"from {self._on}",
+                on=f"from {self.on}",
                 why=f"{len(self._records)} came",
                 details=self._listing(),
                 fix=describe_loss(self._source) or self._hint(),
@@ -147,7 +148,7 @@ class Capture(Sequence[Any]):
         if len(found) < least or (count is not None and len(found) != count):
             raise CaptureTimeoutError(
                 f"expected {_amount(count)} with {_show(wanted)}",
-                on=f"from {self._on}",
+                on=f"from {self.on}",
                 why=f"{len(found)} of {len(self._records)} captured did match in {timeout:g} s",
                 details=describe_misses(self._records, wanted),
                 fix=describe_loss(self._source) or (None if found else self._hint()),
@@ -169,7 +170,7 @@ class Capture(Sequence[Any]):
         if found:
             raise CaptureTimeoutError(
                 f"expected no record with {_show(wanted)}",
-                on=f"from {self._on}",
+                on=f"from {self.on}",
                 why=f"{len(found)} came",
                 details="\n".join(f"  {r!r}" for r in found[:5]),
             )
@@ -177,7 +178,7 @@ class Capture(Sequence[Any]):
             self._told = True
             raise CaptureTimeoutError(
                 f"cannot know that no record with {_show(wanted)} came",
-                on=f"from {self._on}",
+                on=f"from {self.on}",
                 why="not all records came here",
                 fix=describe_loss(self._source),
             )
@@ -224,7 +225,7 @@ class Capture(Sequence[Any]):
             self._told = True
             raise CaptureTimeoutError(
                 "cannot know all records",
-                on=f"from {self._on}",
+                on=f"from {self.on}",
                 why=f"{len(self._records)} came here",
                 fix=describe_loss(self._source),
             )
@@ -235,7 +236,7 @@ class Capture(Sequence[Any]):
             return
         others = self._source.others()
         if others is not None:
-            warnings.warn(f"not all records from {self._on} came to the test: {others}", stacklevel=3)
+            warnings.warn(f"not all records from {self.on} came to the test: {others}", stacklevel=3)
 
     def _until(self, condition: Any, timeout: float) -> None:
         """Drains until `condition` holds or the time is over."""
@@ -272,13 +273,13 @@ class Capture(Sequence[Any]):
             as_field = {**more, **(given if fields is None else fields)}
             raise NameLookupError(
                 f"cannot tell what {clash!r} is in {verb}(…)",
-                on=f"of the records from {self._on}",
+                on=f"of the records from {self.on}",
                 why="it is given twice" if twice else f"it is an argument, and a field of {self._codec.name}",
                 fix=f"give the fields as a mapping, before arguments: {verb}({as_field!r}, …)"
                 + ("" if twice else f"; the argument then is {verb}({more!r}, {clash}={given[clash]!r})"),
             )
         wanted = {**(fields or {}), **more}
-        check_names(self._codec, wanted, self._on)
+        check_names(self._codec, wanted, self.on)
         return wanted
 
     def _listing(self) -> str | None:

@@ -151,6 +151,6 @@ class PerfEventArrayMap(Map, types=(MapType.PERF_EVENT_ARRAY,)):
         Outside of a capture the kernel has nowhere to put records, and the program's call fails with
         ``ENOENT``.
         """
-        codec = record_codec(self, type, self._codecs, tag)
+        codec = record_codec(type, tag, self._value, self._codecs, str(self))
         source = SharedSource(self.id, lambda: PerfBuffer(self.fd, str(self), self.id, pages))
         return Capture(source, codec, str(self), self.id)

@@ -32,7 +32,7 @@ class RingBufMap(Map, types=(MapType.RINGBUF,)):
         field that all have: ``capture({0: "open_event", 1: "exit_event"}, tag="kind")``. Raises
         `NameLookupError` when a struct is not there.
         """
-        codec = record_codec(self, type, self._codecs, tag)
+        codec = record_codec(type, tag, self._value, self._codecs, str(self))
         overwrites = bool(self.flags & _RB_OVERWRITE)
         source = SharedSource(
             self.id, lambda: Ring(self.fd, self.max_entries, str(self), self.id, overwrites=overwrites)
@@ -40,10 +40,12 @@ class RingBufMap(Map, types=(MapType.RINGBUF,)):
         return Capture(source, codec, str(self), self.id)
 
 
-def record_codec(the_map: Map, type: RecordType, codecs: Codecs | None, tag: str | None = None) -> Codec:
-    """The codec of a buffer's records."""
+def record_codec(
+    type: RecordType, tag: str | None, declared: Codec, codecs: Codecs | None, the_map: str
+) -> Codec:
+    """The codec of the records of `the_map`, as messages call it; its `declared` value type is theirs."""
     if isinstance(type, Mapping):
-        return tagged_codec(type, tag, codecs, str(the_map))
+        return tagged_codec(type, tag, codecs, the_map)
     if tag is not None:
         raise NameLookupError(
             f"cannot tell records apart by {tag!r}",
@@ -53,14 +55,12 @@ def record_codec(the_map: Map, type: RecordType, codecs: Codecs | None, tag: str
         )
     if type is bytes:
         return RecordBytesCodec()
-    if type is None:
-        declared = the_map._value
-        if declared.size and not isinstance(declared, BytesCodec):
-            return declared
+    if type is None and declared.size and not isinstance(declared, BytesCodec):
+        return declared
     if codecs is None:
         raise NameLookupError(
             "cannot decode the records of",
-            on=str(the_map),
+            on=the_map,
             why="there is no BTF",
             fix="compile with 'clang -g'",
         )
@@ -71,7 +71,7 @@ def record_codec(the_map: Map, type: RecordType, codecs: Codecs | None, tag: str
             raise
         raise NameLookupError(
             "cannot tell the type of the records of",
-            on=str(the_map),
+            on=the_map,
             why=f"the map declares no value type and the object has no struct {DEFAULT_STRUCT!r}",
             fix="name it: capture('my_struct'), or capture(bytes); " + str(e.fix),
         ) from None

@@ -24,7 +24,7 @@ class _Reader:
     def read(self) -> None:
         for block in blocks_of(self.source):
             for share in list(self.shares):
-                share._blocks.append(block)
+                share.add(block)
 
 
 _READERS: dict[int, _Reader] = {}
@@ -73,6 +73,10 @@ class SharedSource:
     def was_full(self) -> bool:
         """See `RecordSource`."""
         return self._source.was_full
+
+    def add(self, block: Block) -> None:
+        """Takes records that were read, until `blocks` gives them on."""
+        self._blocks.append(block)
 
     def blocks(self) -> Iterable[Block]:
         """The records that came since the last call."""

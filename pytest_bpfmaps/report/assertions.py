@@ -132,7 +132,7 @@ def _sides(mine: object, theirs: object, text: Text) -> Sides | None:
         case PerCpu() if is_list:
             return _of_list("the value of each CPU", "CPU", mine, theirs)
         case Capture() if is_list:
-            return _of_list(f"the records from {mine._on}", "record", list(mine), theirs)
+            return _of_list(f"the records from {mine.on}", "record", list(mine), theirs)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
 import io
 import sys
@@ -18,10 +19,12 @@ import xdist.remote
 import xdist.scheduler
 import xdist.workermanage
 from _pytest.assertion.rewrite import AssertionRewritingHook
+from elftools.elf.elffile import ELFFile
+from elftools.elf.hash import ELFHashSection, GNUHashSection
 from execnet import gateway_base
 from execnet.gateway import RInfo
 
-from pytest_bpfmaps.compat import pytest_names, xdist_names
+from pytest_bpfmaps.compat import elftools_names, pytest_names, python_names, xdist_names
 
 PLUGINS = Path(sys.prefix, "other-plugins")
 
@@ -121,6 +124,28 @@ def test_execnet_serves_in_a_process_that_is_there(name: str) -> None:
 def test_execnet_compiles_what_it_is_sent() -> None:
     assert "compile" in names_of(gateway_base.WorkerGateway.executetask), (
         "execnet compiles the worker's source elsewhere: guests start slower, see remember_worker_code"
+    )
+
+
+def test_the_library_of_python_says_where_the_metadata_of_a_package_is() -> None:
+    package = importlib.metadata.distribution("pytest")
+    assert isinstance(package, importlib.metadata.PathDistribution)
+    assert hasattr(package, "_path"), "importlib.metadata keeps the folder elsewhere: see metadata_folder"
+    again = importlib.metadata.PathDistribution(python_names.metadata_folder(package))
+    assert again.metadata["Name"] == "pytest", "PathDistribution takes something else: see metadata_folder"
+
+
+def test_pyelftools_makes_sections_with_hashes_by_methods_of_its_file() -> None:
+    with open(sys.executable, "rb") as file:
+        elf = ELFFile(file)
+        read = {type(section) for section in elf.iter_sections()}
+        assert read & {GNUHashSection, ELFHashSection}, "pyelftools reads no hashes: leave_hash_tables can go"
+    with open(sys.executable, "rb") as file:
+        elf = ELFFile(file)
+        elftools_names.leave_hash_tables(elf)
+        left = {type(section) for section in elf.iter_sections()}
+    assert not left & {GNUHashSection, ELFHashSection}, (
+        "pyelftools makes sections with hashes another way: files are read slower, see leave_hash_tables"
     )
 
 

@@ -24,16 +24,71 @@ _KERNEL_HALF = 1 << 63
 _ERRORS = range((1 << 32) - 4095, 1 << 32)
 
 
+class _Functions:
+    """The functions at the places of a stack, which are looked up together when one is asked for."""
+
+    def __init__(self, places: Sequence[tuple[int, str]], process: ProcessSymbols | None) -> None:
+        self._places = places
+        self._process = process
+
+    @cached_property
+    def found(self) -> list[FunctionSymbol | UnsupportedError | None]:
+        """The function at each place, or why it can't be told."""
+        found: list[FunctionSymbol | UnsupportedError | None] = [None] * len(self._places)
+        in_kernel = [i for i, place in enumerate(self._places) if _is_kernels(*place)]
+        try:
+            names = kernel_symbols().find(self._called_from(i) for i in in_kernel) if in_kernel else []
+            for i, symbol in zip(in_kernel, names, strict=True):
+                found[i] = symbol
+        except UnsupportedError as e:
+            for i in in_kernel:
+                found[i] = e
+        if self._process is not None:
+            for i, place in enumerate(self._places):
+                if not _is_kernels(*place):
+                    found[i] = self._find_user(self._process, i)
+        return found
+
+    def nowhere(self, index: int) -> str:
+        """What is at a place of a process that is in no file."""
+        address, build_id = self._places[index]
+        if self._process is None or _is_kernels(address, build_id):
+            return ""
+        if build_id:
+            return "the process has no such file mapped"
+        if self._process.mapping(self._called_from(index)) is None:
+            return "no code is mapped there"  # what is taken for a return address where no frame pointer is
+        return "in memory of no file"
+
+    def _find_user(self, process: ProcessSymbols, index: int) -> FunctionSymbol | None:
+        build_id = self._places[index][1]
+        if build_id:
+            return process.find_in_file(build_id, self._called_from(index))
+        return process.find(self._called_from(index))
+
+    def _called_from(self, index: int) -> int:
+        """An address that is certainly in the calling function.
+
+        A place other than the innermost is the address to return to, which after a last call is in the next.
+        """
+        return self._places[index][0] - (1 if index else 0)
+
+
+def _is_kernels(address: int, build_id: str) -> bool:
+    """Whether a place is in the kernel: those have the upper half of the addresses (but not on s390x)."""
+    return not build_id and address >= _KERNEL_HALF
+
+
 class Frame:
     """One function of a stack trace.
 
     `address` is where it was, or for a frame with a `build_id` (hexadecimal) the offset in that file.
     """
 
-    __slots__ = ("_index", "_trace", "address", "build_id")
+    __slots__ = ("_functions", "_index", "address", "build_id")
 
-    def __init__(self, trace: StackTrace, index: int, address: int, build_id: str = "") -> None:
-        self._trace = trace
+    def __init__(self, functions: _Functions, index: int, address: int, build_id: str = "") -> None:
+        self._functions = functions
         self._index = index
         self.address = address
         self.build_id = build_id
@@ -41,7 +96,7 @@ class Frame:
     @property
     def in_kernel(self) -> bool:
         """Whether it is the kernel's: those have the upper half of the addresses (but not on s390x)."""
-        return not self.build_id and self.address >= _KERNEL_HALF
+        return _is_kernels(self.address, self.build_id)
 
     @property
     def symbol(self) -> str | None:
@@ -78,7 +133,7 @@ class Frame:
 
     @property
     def _found(self) -> FunctionSymbol | None:
-        found = self._trace._found[self._index]
+        found = self._functions.found[self._index]
         if isinstance(found, BpfError):
             raise found
         return found
@@ -92,12 +147,12 @@ class Frame:
         return hash((self.address, self.build_id))
 
     def __str__(self) -> str:
-        found = self._trace._found[self._index]
+        found = self._functions.found[self._index]
         if isinstance(found, FunctionSymbol):
             distance = f"+{self.address - found.start:#x}"
             return f"{found.names[0]}{distance} ({found.file})" if found.names else f"{found.file}{distance}"
         where = f"{self.build_id}+" if self.build_id else ""
-        why = found.why if isinstance(found, BpfError) else self._trace._nowhere(self)
+        why = found.why if isinstance(found, BpfError) else self._functions.nowhere(self._index)
         return f"{where}{self.address:#x}" + (f" ({why})" if why else "")
 
     def __repr__(self) -> str:
@@ -108,8 +163,8 @@ class StackTrace(Sequence[Frame]):
     """The frames of a stack, innermost first. Names are looked up when they are first asked for."""
 
     def __init__(self, places: Sequence[tuple[int, str]], process: ProcessSymbols | None) -> None:
-        self._frames = tuple(Frame(self, i, a, b) for i, (a, b) in enumerate(places))
-        self._process = process
+        functions = _Functions(places, process)
+        self._frames = tuple(Frame(functions, i, a, b) for i, (a, b) in enumerate(places))
 
     @property
     def symbols(self) -> list[str | None]:
@@ -142,48 +197,6 @@ class StackTrace(Sequence[Frame]):
 
     def __repr__(self) -> str:
         return f"<stack trace: {' < '.join(map(str, self))}>"
-
-    @cached_property
-    def _found(self) -> list[FunctionSymbol | UnsupportedError | None]:
-        """The function of each frame, or why it can't be told."""
-        found: list[FunctionSymbol | UnsupportedError | None] = [None] * len(self)
-        in_kernel = [i for i, f in enumerate(self) if f.in_kernel]
-        try:
-            names = kernel_symbols().find(_called_from(self[i]) for i in in_kernel) if in_kernel else []
-            for i, symbol in zip(in_kernel, names, strict=True):
-                found[i] = symbol
-        except UnsupportedError as e:
-            for i in in_kernel:
-                found[i] = e
-        if self._process is not None:
-            for i, frame in enumerate(self):
-                if not frame.in_kernel:
-                    found[i] = self._find_user(self._process, frame)
-        return found
-
-    def _nowhere(self, frame: Frame) -> str:
-        """What is at an address of a process that is in no file."""
-        if self._process is None or frame.in_kernel:
-            return ""
-        if frame.build_id:
-            return "the process has no such file mapped"
-        if self._process.mapping(_called_from(frame)) is None:
-            return "no code is mapped there"  # what is taken for a return address where no frame pointer is
-        return "in memory of no file"
-
-    @staticmethod
-    def _find_user(process: ProcessSymbols, frame: Frame) -> FunctionSymbol | None:
-        if frame.build_id:
-            return process.find_in_file(frame.build_id, _called_from(frame))
-        return process.find(_called_from(frame))
-
-
-def _called_from(frame: Frame) -> int:
-    """An address that is certainly in the calling function.
-
-    A frame other than the innermost has the address to return to, which after a last call is in the next.
-    """
-    return frame.address - (1 if frame._index else 0)
 
 
 class StackTraceMap(SparseMap, types=(MapType.STACK_TRACE,)):

@@ -25,7 +25,7 @@ class UserRingBufMap(Map, types=(MapType.USER_RINGBUF,)):
 
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
         super().__init__(fd, info, codecs, **options)
-        self._producer: Any = ffi.NULL
+        self._producer = _Producer()
 
     def send(self, value: Any, type: str | None = None) -> None:
         """Puts one record in: `bytes` as they are, else a value of the records' C type.
@@ -52,19 +52,17 @@ class UserRingBufMap(Map, types=(MapType.USER_RINGBUF,)):
 
     def close(self) -> None:
         """Unmaps the buffer's memory and closes the descriptor. Safe to call again."""
-        producer, self._producer = self._producer, ffi.NULL
-        if producer != ffi.NULL:
-            lib.user_ring_buffer__free(producer)
+        self._producer.close()
         super().close()
 
     def _reserve(self, size: int, codec: Codec | None) -> Sample:
-        if self._producer == ffi.NULL:
+        if self._producer.handle == ffi.NULL:
             made = lib.user_ring_buffer__new(self.fd, ffi.NULL)
-            self._producer = check_pointer(made, MapError, "cannot map the memory of", on=str(self))
-        pointer = lib.user_ring_buffer__reserve(self._producer, size)
+            self._producer.handle = check_pointer(made, MapError, "cannot map the memory of", on=str(self))
+        pointer = lib.user_ring_buffer__reserve(self._producer.handle, size)
         number = ffi.errno
         if pointer != ffi.NULL:
-            return Sample(self, pointer, size, codec)
+            return Sample(self, self._producer, pointer, size, codec)
         what, on = f"cannot reserve {size} bytes", f"in {self}"
         why, fix = None, None
         if number == errno.ENOSPC:
@@ -94,11 +92,27 @@ class UserRingBufMap(Map, types=(MapType.USER_RINGBUF,)):
             ) from None
 
 
+class _Producer:
+    """libbpf's ``struct user_ring_buffer *``; NULL while the buffer's memory is not mapped."""
+
+    def __init__(self) -> None:
+        self.handle: Any = ffi.NULL
+
+    def close(self) -> None:
+        """Unmaps the memory. Safe to call again."""
+        handle, self.handle = self.handle, ffi.NULL
+        if handle != ffi.NULL:
+            lib.user_ring_buffer__free(handle)
+
+
 class Sample:
     """A record in a user ring buffer that no program sees yet. `data` is its memory, writable."""
 
-    def __init__(self, ring: UserRingBufMap, pointer: Any, size: int, codec: Codec | None) -> None:
+    def __init__(
+        self, ring: UserRingBufMap, producer: _Producer, pointer: Any, size: int, codec: Codec | None
+    ) -> None:
         self._ring = ring
+        self._producer = producer
         self._pointer = pointer
         self._codec = codec
         self._view = memoryview(ffi.buffer(pointer, size)).cast("B")
@@ -126,10 +140,10 @@ class Sample:
         self._check_open()
         pointer, self._pointer = self._pointer, ffi.NULL
         self._view.release()
-        how(self._ring._producer, pointer)
+        how(self._producer.handle, pointer)
 
     def _check_open(self) -> None:
-        if ffi.NULL in (self._pointer, self._ring._producer):
+        if ffi.NULL in (self._pointer, self._producer.handle):
             raise ClosedError(
                 "cannot use a record of", on=str(self._ring), why="it is submitted or discarded"
             )

@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 from pytest_bpfmaps.compat.pytest_names import config_maker, set_config_maker
+from pytest_bpfmaps.compat.python_names import metadata_folder
 from pytest_bpfmaps.compat.xdist_names import remember_worker_code
 
 # argparse asks for these, for its help, which no worker prints
@@ -95,7 +96,7 @@ def remember_packages() -> None:
 
 
 def _installed(found: Distribution) -> Distribution:
-    return Installed(found._path) if isinstance(found, PathDistribution) else found
+    return Installed(metadata_folder(found)) if isinstance(found, PathDistribution) else found
 
 
 def remember_worker() -> None:
