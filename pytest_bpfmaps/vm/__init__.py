@@ -1,1 +1,1 @@
-"""Kernels in virtual machines: the catalogue, the guests, and the wire between a guest and pytest."""
+"""Runs kernels in virtual machines: the catalogue, guests, and the connection between guest and pytest."""

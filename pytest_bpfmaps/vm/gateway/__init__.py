@@ -1,1 +1,1 @@
-"""The process between pytest-xdist and a guest: the wire, the limits, the end."""
+"""The process between pytest-xdist and a guest: passes bytes on, counts time, explains the end."""

@@ -1,4 +1,4 @@
-"""``python -m pytest_bpfmaps.vm.gateway``: see `gateway`."""
+"""Runs `gateway` as ``python -m pytest_bpfmaps.vm.gateway``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers each request of a guest in time; the answer may be an error that says where the host hangs."""
+"""Answers each request of a guest in time. The answer may be an error that says where the host hangs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from pytest_bpfmaps.errors import VmTimeoutError
 from pytest_bpfmaps.vm.protocol.rpc import Lines, dump_error
 
-LIMIT = 300.0  # seconds for an answer; one run of clang has 120
+LIMIT = 300.0  # seconds for an answer; one run of clang may take 120
 
 
 def answer(
     control: Lines, message: Mapping[str, Any], do: Callable[[str, str], str], limit: float = LIMIT
 ) -> None:
-    """Has `do` do what `message` asks for, and sends what came of it within `limit` seconds."""
+    """Has `do` do what `message` asks for, and sends the result, or an error after `limit` seconds."""
     answers: list[dict[str, str]] = []
     work = threading.Thread(target=lambda: answers.append(_done(message, do)), daemon=True)
     work.start()
     work.join(limit)
     made = answers[0] if answers else {"error": dump_error(_late(message, work, limit))}
-    with suppress(OSError):  # the guest is gone
+    with suppress(OSError):  # the guest has ended
         control.send(made)
 
 

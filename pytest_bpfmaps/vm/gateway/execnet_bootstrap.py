@@ -14,9 +14,9 @@ _MODEL = re.compile(r"get_execmodel\('(\w+)'\)")
 
 @dataclass(frozen=True)
 class Greeting:
-    """What was read: a line that would make a worker of any interpreter, and perhaps bytes that follow it.
+    """The line that would make a worker of any interpreter, and perhaps bytes that follow it.
 
-    The worker's id and execution model are in the line.
+    The line has the worker's id and its execution model.
     """
 
     line: bytes
@@ -26,7 +26,7 @@ class Greeting:
 
     @classmethod
     def take(cls) -> Self:
-        """Reads it from stdin, and answers. Raises SystemExit when there is none."""
+        """Reads the line from stdin, and answers it. Raises SystemExit when stdin ends before."""
         data = b""
         while b"\n" not in data:
             chunk = os.read(0, CHUNK)
@@ -41,7 +41,7 @@ class Greeting:
 
 
 def pump(source: int, target: int) -> None:
-    """Copies bytes from a descriptor to another until either is gone."""
+    """Copies bytes from one descriptor to another until either is closed."""
     try:
         while chunk := os.read(source, CHUNK):
             data = memoryview(chunk)

@@ -1,10 +1,11 @@
-"""The process that execnet takes for a Python interpreter: it starts a guest, and is the wire to its worker.
+"""The process that execnet takes for a Python interpreter. It starts a guest, and connects it with execnet.
 
     python -m pytest_bpfmaps.vm.gateway KERNEL [options] -u -c BOOTSTRAP
 
-execnet sends one line that would make a worker of any interpreter; the guest has execnet itself, so the line
-is answered here at once, and pytest-xdist starts the next guest while this one boots. From then on bytes pass
-through. Whatever happens, the guest dies with this process, and this process with its stdin or its parent.
+execnet sends one line that would make a worker of any interpreter. The guest has execnet itself, so this
+process answers the line at once. Then pytest-xdist starts the next guest while this one boots. From then on
+this process passes bytes on. Whatever happens, the guest ends with this process, and this process ends with
+its stdin or its parent.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ from pytest_bpfmaps.vm.machine.qemu import END_SECONDS, Machine, MachineConfig
 from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Watch, WorkerStep
 from pytest_bpfmaps.vm.protocol.rpc import GARBAGE, Lines
 
-_SAID = (Phase.START, Phase.COLLECTION, Phase.END)  # which pytest does not know of by itself
-GARBLED = "-> leave $BPFMAPS_CONTROL_FD and the ports /dev/vport* alone: this harness talks through them"
+_SAID = (Phase.START, Phase.COLLECTION, Phase.END)  # steps that pytest does not know of by itself
+GARBLED = "-> leave $BPFMAPS_CONTROL_FD and the ports /dev/vport* alone: this harness uses them"
 FORKED = "-> end it in the test: os._exit(0), also where the code of the process raises"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The gateway's arguments; those that execnet adds for an interpreter are ignored."""
+    """Parses the gateway's arguments, and ignores those that execnet adds for an interpreter."""
     parser = argparse.ArgumentParser(prog="pytest_bpfmaps.vm.gateway")
     parser.add_argument("kernel")
     parser.add_argument("--way", choices=CHOICES, default=AUTO)
@@ -54,7 +55,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--kvm", action="store_true")
     parser.add_argument("--judge", action="store_true", help="find out whether KVM works on this machine")
     parser.add_argument("--network", action="store_true")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds to boot, and for each step")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for the boot, and for each step")
     parser.add_argument("--output", action="store_true", help="show what tests write")
     parser.add_argument("--clang", default=None)
     parser.add_argument("--vmlinux", default="per-kernel", help="what vmlinux.h comes from")
@@ -71,27 +72,28 @@ class Gateway:
         self.release = ""
         self.started = 0.0
         self.timeout: float = options.timeout
-        self.console_before = 0  # bytes of the console when the test began
+        self.console_before = 0  # size of the console in bytes when the test began
         self.stacks = ""
         self.attempt: Attempt | None = None  # how the guest was started
-        self.watch: Watch | None = None  # from when it is ready
-        # What the threads below report to the main thread: what happened, and what came with it.
+        self.watch: Watch | None = None  # set when the guest is ready
+        # What the threads below report to the main thread: what happened, and a value that belongs to it.
         self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self.later: deque[tuple[str, Any]] = deque()  # of these, what was looked at, and is yet to be done
-        # What pytest-xdist writes while the guest starts may be more than a pipe holds, and it waits then.
+        self.later: deque[tuple[str, Any]] = deque()  # events that were looked at, and not yet handled
+        # While the guest starts, pytest-xdist may write more than a pipe holds. It would wait for a reader
+        # then.
         self.input: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.attending = False
         self.faults: set[tuple[str, str]] = set()
 
     def run(self) -> int:
-        """Serve until pytest ends it, or the guest ends. Returns the exit status."""
+        """Serves until pytest or the guest ends. Returns the exit status."""
         greeting = Greeting.take()
         self.worker, self.model = greeting.worker, greeting.model
         self.input.put(greeting.rest)
         self._spawn(self._read_stdin)
         try:
             kernel = Catalogue().select(self.options.kernel)[0]
-            self.used = kernel.in_use()  # until this process ends
+            self.used = kernel.in_use()  # closed by the end of this process
             check_content(kernel, "boot/config")
             verdict = judge(kernel) if self.options.judge else Verdict(self.options.kvm)
             shape = MachineConfig(self.options.cpus, self.options.memory, verdict.kvm, self.options.network)
@@ -130,7 +132,7 @@ class Gateway:
             event, value = self._next_event(machine, kernel, watch)
             if event == "step":
                 self._enter(machine, watch, value)
-            elif event == "input":  # from when it has something to do
+            elif event == "input":  # the worker has something to do from now on
                 self._enter(machine, watch, WorkerStep(Phase.START))
             elif event == "call":
                 countdown.hold()  # the guest waits for the host
@@ -155,7 +157,7 @@ class Gateway:
                 watch.start_again()
 
     def _check_alive(self, machine: Machine, kernel: Kernel, watch: Watch) -> None:
-        """Raises VmTimeoutError, but not where the guest is alive and waits for others, or moved on."""
+        """Raises VmTimeoutError, except where the guest is alive and waits for orders, or has gone on."""
         from pytest_bpfmaps.vm.gateway.guest_exit import LEAVE_ON, switched_off
         from pytest_bpfmaps.vm.gateway.hung_guest import ask, is_alive
 
@@ -174,13 +176,13 @@ class Gateway:
             if self._moved_on():
                 return
             self.stacks = stacks
-            if machine.process.poll() is not None:  # it took a panic to know
+            if machine.process.poll() is not None:  # only a panic showed the stacks
                 words = machine.last_words(self.console_before)
         what = f"{watch.noun} hung in kernel"
         raise VmTimeoutError(what, on=kernel.name, why=f"{why}; the guest was ended", fix=fix, details=words)
 
     def _moved_on(self) -> bool:
-        """Whether the worker began another step since the last event: then it is slow, and does not hang."""
+        """Whether the worker began another step since the last event. Then it is slow, and does not hang."""
         with suppress(queue.Empty):
             while True:
                 self.later.append(self.events.get_nowait())
@@ -194,7 +196,7 @@ class Gateway:
             self.tell("doing", text=str(step))
 
     def _note_fault(self, watch: Watch, test: str, text: str) -> None:
-        """Once for each test."""
+        """Tells a fault once for each test."""
         fault = (test or watch.last_test, text.partition(":")[0])
         if fault not in self.faults:
             self.faults.add(fault)
@@ -224,7 +226,7 @@ class Gateway:
     def _read_stdin(self) -> None:
         while chunk := os.read(0, CHUNK):
             self.input.put(chunk)
-        if not self.attending:  # pytest has ended while the guest starts, or is being saved
+        if not self.attending:  # pytest ended while the guest started, or was saved
             os._exit(0)
         self.events.put(("stdin", None))
 
@@ -238,7 +240,7 @@ class Gateway:
                     is_first = False
                 stream.sendall(data)
         except OSError:
-            return  # the guest is gone, which _wait_for_end says
+            return  # the guest has ended; _wait_for_end reports it
 
     def _job(self, kernel: Kernel) -> dict[str, Any]:
         objects = own(paths.objects_dir())
@@ -249,7 +251,8 @@ class Gateway:
             "timeout": self.timeout,
             "env": {
                 **os.environ,
-                # A guest sees the host's files in /boot. Probes find its own configuration and types here.
+                # A guest sees the host's files in /boot. By these variables probes find its own configuration
+                # and types.
                 "BPFMAPS_KERNEL_CONFIG": str(kernel.config or ""),
                 "BPFMAPS_KERNEL_BTF": str(kernel.btf or ""),
             },
@@ -279,12 +282,13 @@ class Gateway:
         return Requests(self.options.clang, vmlinux)
 
     def tell(self, event: str, **facts: Any) -> None:
-        """Writes it into the journal that pytest reads."""
+        """Writes an entry into the journal that pytest reads."""
         facts = self.facts | facts
         journal.write(self.options.journal, journal.JournalEntry(self.worker, event, self.release, **facts))
 
     def _lost(self, machine: Machine, kernel: Kernel, status: int) -> VmError:
-        heard = machine.console.text(self.console_before).strip()  # else it died before we heard of its test
+        # Empty when the guest died before its test was told.
+        heard = machine.console.text(self.console_before).strip()
         words = machine.last_words(self.console_before if heard else 0)
         from pytest_bpfmaps.vm.gateway.guest_exit import why_it_ended
 
@@ -296,7 +300,7 @@ class Gateway:
         return VmLostError("guest died:", on=on, why=why, fix=fix, details=words)
 
     def _state_was_damaged(self, kernel: Kernel) -> bool:
-        """Whether the guest came from a state that had changed on the disk, which may be why it died."""
+        """Whether the guest came from a state that had changed on the disk. It may have died of that."""
         if self.attempt is None or self.attempt.way != WARM:
             return False
         from pytest_bpfmaps.vm.boot.warm import drop_if_damaged
@@ -306,14 +310,14 @@ class Gateway:
 
 @contextmanager
 def showing(machine: Machine) -> Iterator[None]:
-    """Writes to stderr what the worker writes to its own, all of it. Ends the machine."""
+    """Writes to stderr everything that the worker writes to its own stderr. Ends the machine."""
     writer = threading.Thread(target=pump, args=(machine.output.fileno(), 2), daemon=True)
     writer.start()
     try:
         yield
     finally:
         machine.end()
-        writer.join(END_SECONDS)  # stderr may be a pipe that nobody reads
+        writer.join(END_SECONDS)  # a limit, because stderr may be a pipe that nobody reads
 
 
 def _without_details(error: BpfError) -> str:
@@ -322,10 +326,10 @@ def _without_details(error: BpfError) -> str:
 
 
 def main() -> None:
-    """Be a gateway."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which then closes our stdin
+    """Runs one gateway."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest handles Ctrl-C, and closes our stdin
     die_with_parent()
     gateway = Gateway(parse(sys.argv[1:]))
     with listening(lambda line: gateway.tell("another-way", text=line)):
         status = gateway.run()
-    os._exit(status)  # threads may hang in reads of pipes that nobody will close
+    os._exit(status)  # threads may read from pipes that nobody will close

@@ -1,4 +1,4 @@
-"""Explains why a guest ended, from its console."""
+"""Explains by a guest's console why the guest ended."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _SWITCHED_OFF = {
     "reboot: System halted": "something in the guest halted it, by reboot(2)",
     "sysrq: Resetting": "something in the guest reset it, by sysrq b",
 }
-LEAVE_ON = "leave its end to pytest: a test must not run reboot, poweroff or halt"
+LEAVE_ON = "let pytest end the guest: a test must not run reboot, poweroff or halt"
 _BY_SIGNAL = re.compile(r"terminating on signal (.+)$", re.MULTILINE)
 _NO_MEMORY = re.compile(r"\bOut of memory(?: \(.*\))?: Kill")
 
 
 def why_it_ended(console: str, words: str, status: int) -> Explanation:
-    """Why, and what to do if that is known.
+    """Returns why a guest ended, and what to do if that is known.
 
-    `console` is what was printed during the test, `words` the last of all, `status` QEMU's.
+    `console` is what it printed during the test, `words` are the last lines of all, `status` is QEMU's.
     """
     if panic := reason(words.splitlines()):
         return Explanation(f"kernel panic: {panic}", None)
@@ -41,7 +41,7 @@ def why_it_ended(console: str, words: str, status: int) -> Explanation:
 
 
 def switched_off(words: str) -> str | None:
-    """That the guest's own programs ended it, if its last `words` say so."""
+    """Returns how the guest's own programs ended it, if its last `words` say so; else None."""
     return next((how for sign, how in _SWITCHED_OFF.items() if sign in words), None)
 
 

@@ -1,4 +1,4 @@
-"""Finds where a guest's tasks stand when a test takes too long."""
+"""Asks a guest where its tasks stand when a test takes too long."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.kernel.splats import readable
 from pytest_bpfmaps.vm.machine.qemu import Machine
 
-SHORTEST = 5.0  # seconds that an answer may take
-LONGEST = 1 << 20  # bytes of it
+SHORTEST = 5.0  # seconds: the shortest limit for an answer
+LONGEST = 1 << 20  # bytes of an answer
 _NOT_THE_TESTS = ("/_pytest/", "/pluggy/", "/execnet/")
 NO_ANSWER = "process 1 did not answer, so that an NMI stopped the kernel: see the console"
 
 
 def ask(machine: Machine, timeout: float) -> str:
-    """The stacks in the guest, of a test that may take `timeout` seconds.
+    """Returns the stacks of the tasks in a guest, where a test may take `timeout` seconds.
 
-    Where process 1 does not run, each CPU gets an NMI, which also comes through where interrupts are off: the
-    kernel panics (virtme.KERNEL_ARGUMENTS), and its console says where its CPUs are.
+    Where process 1 does not run, each CPU gets an NMI. It also arrives where interrupts are off. Then the
+    kernel panics (`kernel_arguments.KERNEL_ARGUMENTS`), and its console shows where its CPUs are.
     """
-    seconds = max(SHORTEST, timeout / 20)  # an emulated guest has more of both
-    sections = _ask_process_1(machine, seconds, 2 * seconds)  # half of it is the worker's
+    seconds = max(SHORTEST, timeout / 20)  # `timeout`, and so this, is longer for an emulated guest
+    sections = _ask_process_1(machine, seconds, 2 * seconds)  # the worker gets half of it
     if sections:
         return _readable(sections)
     try:
@@ -40,12 +40,12 @@ def ask(machine: Machine, timeout: float) -> str:
 
 
 def is_alive(machine: Machine, timeout: float) -> bool:
-    """Whether process 1 gives a sign of life, in a guest where a test may take `timeout` seconds."""
+    """Whether process 1 answers, in a guest where a test may take `timeout` seconds."""
     return _ask_process_1(machine, 0, max(SHORTEST, timeout / 4)) is not None
 
 
 def _ask_process_1(machine: Machine, seconds: float, patience: float) -> list[Any] | None:
-    """What it answers within `patience`; None when it does not."""
+    """Returns the answer of process 1 within `patience` seconds; None when there is none."""
     data, end = b"", time.monotonic() + patience
     try:
         machine.alarm.settimeout(patience)
@@ -77,11 +77,11 @@ def _shown(title: object, text: object) -> tuple[str, str]:
 
 
 def _cut(title: object, text: object) -> tuple[str, str]:
-    """Python's stacks as far as they are the test's: no frames of pytest, no thread that execnet reads in."""
+    """Cuts Python's stacks to the test's part: no frames of pytest, no thread in which execnet reads."""
     shown: list[str] = []
     for thread in re.split(r"\n(?=\S)", str(text).strip()):
         lines = thread.splitlines()
         end = next((i for i, line in enumerate(lines) if any(part in line for part in _NOT_THE_TESTS)), None)
         if end != 1:
             shown += lines[:end]
-    return str(title), "\n".join(shown) or str(text).strip()  # none is the test's: then it is pytest's
+    return str(title), "\n".join(shown) or str(text).strip()  # no frame is the test's: show pytest's

@@ -1,7 +1,7 @@
 """Does what a guest asks of its host: compiles, links, and tells the digest of a file.
 
-A guest is not trusted. Clang gets options from a list, and a request names files that are files: reading a
-device or a pipe may never end, and may do something.
+A guest is not trusted. So clang gets only options of a list, and a request may name only regular files.
+Reading a device or a pipe may never end, and may have effects.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _LARGEST = 256 << 20  # bytes of a source, an object, or a kernel's BTF
 
 
 class Requests:
-    """Answers them. `clang` is as `--bpf-clang` has it, `vmlinux` tells what ``vmlinux.h`` comes from."""
+    """Answers requests. `clang` is as for `--bpf-clang`; `vmlinux` tells where ``vmlinux.h`` comes from."""
 
     def __init__(self, clang: str | None, vmlinux: Callable[[], str | None]) -> None:
         self._clang = clang
         self._vmlinux = vmlinux
 
     def answer(self, call: str, argument: str) -> str:
-        """Raises whatever the guest is to see."""
+        """Returns the answer to a request. Raises whatever error the guest should see."""
         calls = {"compile": self._compile, "digest": _digest, "link": _link}
         return calls[call](argument)
 
     def _compile(self, argument: str) -> str:
-        """The object's path and clang's warnings."""
+        """Returns the object's path and clang's warnings, as JSON."""
         from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
         from pytest_bpfmaps.compiler.request import CompileRequest
 
@@ -57,12 +57,12 @@ def _check(request: CompileRequest) -> None:
 
 
 def _check_files(what: str, paths: Iterable[str | Path]) -> None:
-    """Raises CompileError for what is there and is no file, or is too large to be read."""
+    """Raises CompileError for a path that exists and is no regular file, or a file that is too large."""
     for path in paths:
         try:
             status = os.stat(path)
         except OSError:
-            continue  # whoever opens it says so
+            continue  # opening it will raise the error
         if not stat.S_ISREG(status.st_mode):
             raise CompileError(f"cannot {what}", on=str(path), why="it is no file", fix="name a file")
         if status.st_size > _LARGEST:
@@ -71,17 +71,17 @@ def _check_files(what: str, paths: Iterable[str | Path]) -> None:
 
 
 def _digest(path: str) -> str:
-    """The SHA-256 of a file as this side sees it; empty when there is none."""
+    """Returns the SHA-256 of a file as the host sees it; empty when there is none."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             return file_digest(file, "sha256").hexdigest() if regular else ""
-    except (OSError, ValueError):  # there may be a NUL in it
+    except (OSError, ValueError):  # ValueError: the path may have a NUL
         return ""
 
 
 def _link(paths: str) -> str:
-    """The path of one object that is linked of several."""
+    """Returns the path of the object that is linked of several."""
     from pathlib import Path
 
     from pytest_bpfmaps.compiler.linker import link

@@ -1,9 +1,9 @@
-"""Guests on other machines, ``--tx ssh=MACHINE//bpfmaps=KERNELS``: the wire to a gateway there.
+"""Connects to a gateway on another machine, for ``--tx ssh=MACHINE//bpfmaps=KERNELS``.
 
     python -m pytest_bpfmaps.vm.gateway.ssh JOURNAL COMMAND
 
-runs ssh, COMMAND being one word for a shell. It answers execnet at once, as the gateway does, so that nobody
-waits for the connection, and takes what the gateway has to tell (`journal`) out of ssh's stderr.
+runs ssh; COMMAND is one word for a shell. It answers execnet at once, as the gateway does, so that nobody
+waits for the connection. It reads the entries of the journal out of ssh's stderr.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pytest_bpfmaps.vm.machine.child_process import die_with_parent
 
 @dataclass(frozen=True)
 class RemoteMachine:
-    """Where the kernels that the glob `kernels` means are started; `python` and `folder` are paths there."""
+    """Where the kernels that fit the glob `kernels` are started; `python` and `folder` are paths there."""
 
     kernels: str
     ssh: tuple[str, ...]
@@ -39,7 +39,7 @@ class RemoteMachine:
         return fnmatchcase(kernel, self.kernels)
 
     def command(self, arguments: Sequence[str], journal_here: str) -> list[str]:
-        """What runs a gateway there with these arguments."""
+        """Returns the command that runs a gateway there with these arguments."""
         there = [
             *self.python,
             "-m",
@@ -54,7 +54,7 @@ class RemoteMachine:
 
 
 def machine(spec: str) -> RemoteMachine | None:
-    """What an execnet specification says; None when it is a worker for the host's tests."""
+    """Returns the machine of an execnet specification; None when it is a worker for the host's tests."""
     import execnet
 
     parsed = execnet.XSpec(spec)
@@ -70,9 +70,9 @@ def machine(spec: str) -> RemoteMachine | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be the wire, until one of its ends is gone."""
-    path, command = arguments[0], shlex.split(arguments[1])  # what follows is for an interpreter
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest, which then closes our stdin
+    """Passes bytes on until one of the two ends is closed. Returns ssh's exit status."""
+    path, command = arguments[0], shlex.split(arguments[1])  # more arguments are for an interpreter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest handles Ctrl-C, and closes our stdin
     die_with_parent()
     greeting = Greeting.take()
     ssh = subprocess.Popen(
@@ -104,7 +104,7 @@ def _pass_on(first: bytes, to: IO[bytes]) -> None:
         pump(0, to.fileno())
         to.close()
     except OSError:
-        return  # ssh has ended, which the main thread sees
+        return  # ssh has ended; the main thread sees it
 
 
 def _listen(stderr: IO[bytes], path: str, said: deque[str]) -> None:
@@ -116,4 +116,4 @@ def _listen(stderr: IO[bytes], path: str, said: deque[str]) -> None:
 
 
 if __name__ == "__main__":
-    os._exit(main(sys.argv[1:]))  # a thread may hang in a read of a pipe that nobody will close
+    os._exit(main(sys.argv[1:]))  # a thread may read from a pipe that nobody will close

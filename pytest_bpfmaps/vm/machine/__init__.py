@@ -1,1 +1,1 @@
-"""QEMU as a process: its features, its monitor, its acceleration."""
+"""Runs QEMU as a process: its features, its monitor, and whether KVM works."""

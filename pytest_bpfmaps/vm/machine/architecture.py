@@ -1,4 +1,4 @@
-"""What differs between architectures: names of QEMU's and of the kernel's."""
+"""What differs between architectures: names of QEMU and of the kernel."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ class Architecture:
     qemu: str
     """QEMU's binary."""
     package: str
-    """Debian's package with it."""
+    """The Debian package that has it."""
     machine: str
     """QEMU's machine type."""
     emulated_cpu: str
     """QEMU's CPU model where KVM is missing."""
     cpu_features_off: tuple[tuple[str, ...], ...]
-    """Properties of that model to switch off, as far as the QEMU has them. A group belongs together."""
+    """Properties of that model to switch off, if this QEMU has them.
+
+    The properties of a group belong together.
+    """
     bus: str
-    """What virtio devices sit on: the suffix of QEMU's devices, ``virtio-9p-pci``, and of a kernel module."""
+    """The bus of virtio devices: the suffix of QEMU's devices, ``virtio-9p-pci``, and of a kernel module."""
     console: str
     """The kernel's name of the first serial port."""
     kernel_arguments: tuple[str, ...]
-    """Further words for the kernel's command line."""
+    """More words for the kernel's command line."""
     emulated_kernel_arguments: tuple[str, ...]
-    """And where KVM is missing."""
+    """And those for a guest without KVM."""
 
     def device(self, kind: str, *settings: str) -> list[str]:
-        """QEMU's arguments for a virtio device."""
+        """Returns QEMU's arguments for a virtio device."""
         return ["-device", ",".join([f"{kind}-{self.bus}", *settings])]
 
 
@@ -46,10 +49,10 @@ ARCHITECTURES = {
             machine="pc",
             emulated_cpu="max",
             cpu_features_off=(
-                ("la57",),  # a fifth level of page tables makes each emulated TLB miss dearer
-                # The kernel uses `rep movsb` where the CPU says that it is fast; emulated, it copies byte by
-                # byte. The other four are further promises about it, made by newer QEMUs. Linux 6.1 does not
-                # boot with `fsrm` alone: its memmove then leaves out the check for short copies, which is
+                ("la57",),  # with a fifth level of page tables, each emulated TLB miss costs more
+                # The kernel uses `rep movsb` where the CPU says that it is fast. Emulated, it copies byte by
+                # byte. The other four are more promises about it, which newer QEMUs make. Linux 6.1 does not
+                # boot with `fsrm` alone: its memmove then leaves out the check for short copies. That is
                 # right only together with the `rep movsb` that `erms` puts there.
                 ("erms", "fsrm", "fzrm", "fsrs", "fsrc"),
             ),
@@ -58,9 +61,9 @@ ARCHITECTURES = {
             kernel_arguments=(
                 # On a busy machine an emulated timer may miss its test at boot, and the kernel panics.
                 "no_timer_check",
-                "psmouse.proto=exps",  # as virtme-ng: looking for other mice is slow
+                "psmouse.proto=exps",  # as virtme-ng does: looking for other mice is slow
             ),
-            # else code is patched for one CPU, and patched back when the second starts
+            # Else the kernel patches its code for one CPU, and patches it back when the second CPU starts.
             emulated_kernel_arguments=("noreplace-smp",),
         ),
     )
@@ -68,7 +71,7 @@ ARCHITECTURES = {
 
 
 def architecture(name: str) -> Architecture:
-    """The row called `name`. Raises VmError when there is none."""
+    """Returns the row called `name`. Raises VmError when there is none."""
     if name not in ARCHITECTURES:
         raise VmError(
             "cannot start a guest",

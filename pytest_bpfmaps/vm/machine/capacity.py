@@ -1,4 +1,4 @@
-"""How many guests this machine carries at a time."""
+"""Tells how many guests this machine can run at a time."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 
 from pytest_bpfmaps.errors import VmError
 
-# An emulated guest keeps one processor busy, and waits now and then for its files: two for each lose nothing.
+# An emulated guest keeps one processor busy, and sometimes waits for its files. Two guests for each processor
+# lose no time.
 PER_CPU = 2
 _UNITS = {"": 20, "K": 10, "M": 20, "G": 30, "T": 40}  # QEMU's -m counts in megabytes
 
 
 def guests_at_once(wanted: int, memory: str) -> int:
-    """`wanted`, or where that is 0 what processors and free memory allow with `memory` for each, but one.
+    """Returns `wanted`, or, when that is 0, how many guests processors and free memory allow (at least 1).
 
-    Raises VmError for a size that QEMU would not take.
+    A guest has `memory`. Raises VmError for a size that QEMU would not take.
     """
     if wanted:
         return max(wanted, 1)
@@ -25,7 +26,7 @@ def guests_at_once(wanted: int, memory: str) -> int:
 
 
 def size(memory: str) -> int:
-    """A size as QEMU takes it, ``512M``, in bytes. Raises VmError."""
+    """Returns the bytes of a size as QEMU takes it, ``512M``. Raises VmError for another text."""
     parsed = re.fullmatch(r"(\d+)([KMGT]?)B?", memory.strip().upper())
     if parsed is None or not int(parsed[1]):
         raise VmError(
@@ -38,11 +39,11 @@ def size(memory: str) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that processes may still take without swapping: proc_meminfo(5), and this cgroup's limit."""
+    """Returns the bytes that processes may take without swapping: proc_meminfo(5), the cgroup's limit."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
     try:
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
         return min(free, limit - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    except (OSError, ValueError):  # no cgroup of its own, or "max"
+    except (OSError, ValueError):  # this process has no cgroup with a limit
         return free

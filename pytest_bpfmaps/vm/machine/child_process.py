@@ -1,4 +1,4 @@
-"""Processes that this one starts: they can't outlive it, and may have to wait for a processor."""
+"""Processes that this one starts: they can't outlive it, and they may have to wait for a processor."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int) -> None:
-    """Has the kernel kill this process when `parent`, which started it, dies in whatever way: prctl(2)."""
+    """Has the kernel kill this process when `parent`, which started it, ends in any way: prctl(2)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call
+    if os.getppid() != parent:  # the parent died before the call
         os._exit(1)
 
 
 def waited_for_processor(pid: int) -> float:
-    """Seconds that the thread of process `pid` that waited longest was ready to run and had no processor."""
+    """Returns the seconds that a thread of process `pid` was ready to run without a processor, at most."""
     waited = 0
     for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         try:
             waited = max(waited, int(thread.read_text().split()[1]))
-        except (OSError, LookupError, ValueError):  # it has ended, or this kernel does not count
+        except (OSError, LookupError, ValueError):  # the thread has ended, or this kernel does not count
             continue
     return waited / 1e9
 
 
 def die_with_parent() -> None:
-    """Has the kernel kill this process when the one that started it dies in whatever way."""
+    """Has the kernel kill this process when its parent ends in any way."""
     die_with(os.getppid())
 
 
 def stopped_process(group: int) -> int | None:
-    """A process of the process group `group` that a signal or a debugger has stopped; None if all may run."""
+    """Returns a process of a process group that a signal or a debugger has stopped; None if all may run."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]  # proc_pid_stat(5)
-        except (OSError, ValueError):  # it has ended
+        except (OSError, ValueError):  # the process has ended
             continue
         if int(its_group) == group and state in "Tt":
             return int(path.parent.name)

@@ -1,8 +1,8 @@
-"""The processor that QEMU's ``-cpu host`` gives: a saved state needs the same one again.
+"""Describes the processor that QEMU's ``-cpu host`` gives. A saved state needs the same processor again.
 
-Asked of KVM, as QEMU does: the processor's features as far as this machine's kernel hands them on, KVM's own
-(kvmclock and others), microcode. The guest's clock counts by the processor's, whose frequency belongs to it.
-Source: Documentation/virt/kvm/api.rst and x86/cpuid.rst of Linux.
+KVM is asked for it, as QEMU does: for the processor's features that this machine's kernel passes on, KVM's
+own features (kvmclock and others), and the microcode. The guest's clock counts by the processor's clock, so
+its frequency belongs to it. Source: Documentation/virt/kvm/api.rst and x86/cpuid.rst of Linux.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ CPUINFO = Path("/proc/cpuinfo")
 KVM_GET_SUPPORTED_CPUID = 0xC008AE05
 KVM_GET_MSR_FEATURE_INDEX_LIST = 0xC004AE0A  # Linux 4.17
 KVM_GET_MSRS = 0xC008AE88
-_MOST = 256  # entries that fit in one answer, as many as KVM has
+_MOST = 256  # entries in one answer; KVM has no more
 _CPUID = struct.Struct("=7I12x")  # struct kvm_cpuid_entry2
-# Caches and topology: which processor asks, and how many there are. A restored kernel keeps its own.
+# Leaves about caches and topology: they depend on the processor that asks. A restored kernel keeps its own.
 _TOPOLOGY = {0x2, 0x4, 0xB, 0x18, 0x1A, 0x1F, 0x80000005, 0x80000006, 0x8000001D, 0x8000001E}
-# Without the bits that differ from one processor to the next, and the size of what is enabled now.
+# The bits to keep: others differ from one processor to the next, or tell the size of what is enabled now.
 _KEPT_OF_EBX = {(0x1, 0): 0x00FFFFFF, (0xD, 0): 0, (0xD, 1): 0}
 
 
 def host_cpu() -> str:
-    """Returns a digest of all that a saved state depends on. Raises VmError when KVM does not tell."""
+    """Returns a digest of everything that a saved state depends on. Raises VmError when KVM does not tell."""
     try:
         kvm = os.open(KVM, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -48,7 +48,7 @@ def host_cpu() -> str:
 
 
 def cpuid(kvm: int) -> Iterator[tuple[int, ...]]:
-    """Leaf, index, and the registers EAX to EDX, of what KVM, open as `kvm`, hands on. Raises OSError."""
+    """Gives leaf, index, and registers EAX to EDX of what KVM (open as `kvm`) passes on. Raises OSError."""
     answer = bytearray(struct.pack("=II", _MOST, 0) + bytes(_CPUID.size * _MOST))
     fcntl.ioctl(kvm, KVM_GET_SUPPORTED_CPUID, answer)
     (count,) = struct.unpack_from("=I", answer)
@@ -59,7 +59,7 @@ def cpuid(kvm: int) -> Iterator[tuple[int, ...]]:
 
 
 def feature_msrs(kvm: int) -> Iterator[tuple[int, int | None]]:
-    """Number and value of the registers that tell of features and microcode. Raises OSError."""
+    """Gives number and value of each register that tells of features or microcode. Raises OSError."""
     answer = bytearray(struct.pack("=I", _MOST) + bytes(4 * _MOST))
     fcntl.ioctl(kvm, KVM_GET_MSR_FEATURE_INDEX_LIST, answer)
     count, *numbers = struct.unpack(f"={1 + _MOST}I", answer)
@@ -70,9 +70,9 @@ def feature_msrs(kvm: int) -> Iterator[tuple[int, int | None]]:
 
 
 def frequency() -> str:
-    """The processor's, as the kernel measured it, rounded to what it measures again after the next boot.
+    """Returns the processor's frequency, rounded so that the kernel measures the same after the next boot.
 
-    KVM takes a difference of 250 millionths, and more only where the processor scales its counter.
+    KVM accepts a difference of 250 millionths. It accepts more only where the processor scales its counter.
     """
     with CPUINFO.open() as file:
         found = next((line for line in file if line.startswith("bogomips")), ":0")

@@ -1,4 +1,4 @@
-"""Whether KVM runs a kernel on this machine. A `/dev/kvm` that opens and answers proves nothing."""
+"""Finds out whether KVM runs a kernel on this machine. That `/dev/kvm` opens and answers proves nothing."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from pytest_bpfmaps.vm.machine.host_cpu import KVM
 from pytest_bpfmaps.vm.machine.qemu import find_qemu
 from pytest_bpfmaps.vm.machine.qemu_features import features
 
-SILENT_SECONDS = 20.0  # a kernel that says nothing new for so long hangs
-PROBE_SECONDS = 300.0  # a kernel that does say something: machines in machines take minutes
-RETRY_SECONDS, MOST_RETRY_SECONDS = 900.0, 86400.0  # after a hang, for which load may be to blame
+SILENT_SECONDS = 20.0  # a kernel that prints nothing new for so long hangs
+PROBE_SECONDS = 300.0  # a kernel that prints something: nested machines take minutes
+RETRY_SECONDS, MOST_RETRY_SECONDS = 900.0, 86400.0  # after a hang, which load may have caused
 EMULATED_FACTOR = 3.0  # how much longer everything may take in an emulated guest
 _PAUSE = 0.02
-_PANIC = b"Kernel panic - not syncing: VFS"  # the kernel got as far as its missing root
+_PANIC = b"Kernel panic - not syncing: VFS"  # the kernel reached its missing root file system
 _QEMU_PREFIX = re.compile(r"^\S*qemu\S*: (\S+:\d+: )?")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kvm`: guests run with KVM. Otherwise they are emulated, and `why` says the reason.
+    """`kvm`: guests run with KVM. Otherwise they are emulated, and `why` is the reason.
 
-    `hung` counts how often in a row the kernel hung or restarted. KVM is then probed again at `retry`, in
-    seconds since the epoch; other verdicts hold until the next boot.
+    `hung` counts how often in a row the kernel hung or restarted. KVM is then tried again at `retry`, in
+    seconds since the epoch. Other verdicts hold until the next boot.
     """
 
     kvm: bool
@@ -46,12 +46,15 @@ class Verdict:
     retry: float = 0.0
 
     def stretch(self, seconds: float) -> float:
-        """`seconds` that a person had in mind for real hardware, as they are in such a guest."""
+        """Returns how long in such a guest may take what takes `seconds` on real hardware."""
         return seconds if self.kvm else seconds * EMULATED_FACTOR
 
 
 def judge(kernel: Kernel) -> Verdict:
-    """Whether KVM runs `kernel`: remembered until the next boot or another QEMU, a hang not so long."""
+    """Returns whether KVM runs `kernel`. The verdict holds until the next boot or another QEMU.
+
+    A hang is tried again earlier.
+    """
     if not KVM.exists():
         return Verdict(False, "this machine has no /dev/kvm")
     if not os.access(KVM, os.R_OK | os.W_OK):
@@ -59,7 +62,7 @@ def judge(kernel: Kernel) -> Verdict:
     qemu = find_qemu(kernel.arch)
     folder = own(paths.cache_dir())
     memory = folder / "kvm.json"
-    binary = os.stat(qemu)  # its --version takes as long as the start of a warm guest
+    binary = os.stat(qemu)  # running it with --version would take as long as starting a warm guest
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     key = f"{boot} {binary.st_size} {binary.st_mtime_ns}"
     verdict = _remembered(memory, key)
@@ -77,7 +80,7 @@ def _remembered(memory: Path, key: str) -> Verdict | None:
     try:
         facts = read_json(memory)
         return Verdict(**facts) if facts.pop("key") == key else None
-    except (KeyError, TypeError):  # nothing, or another version's
+    except (KeyError, TypeError):  # there is none, or another version wrote it
         return None
 
 
@@ -86,7 +89,7 @@ def _holds(verdict: Verdict) -> bool:
 
 
 def _again_later(verdict: Verdict, hung_before: int) -> Verdict:
-    """A hang is looked at again: after a quarter of an hour, and each time after twice as long."""
+    """Plans to try again after a hang: after a quarter of an hour, and each time after twice as long."""
     if not verdict.hung:
         return verdict
     wait = min(RETRY_SECONDS * 2**hung_before, MOST_RETRY_SECONDS)
@@ -96,15 +99,16 @@ def _again_later(verdict: Verdict, hung_before: int) -> Verdict:
 
 
 def probe(kernel: Kernel, qemu: str, silent: float | None = None, longest: float = PROBE_SECONDS) -> Verdict:
-    """Boots `kernel` with KVM and no root file system: it must come to its panic about that.
+    """Boots `kernel` with KVM and no root file system. It must reach its panic about that.
 
-    It has up to `longest` seconds, as long as it says something new every `silent` seconds, by default
-    `SILENT_SECONDS` or what this QEMU needs to answer. Time in which it waits for a processor does not count.
+    It has up to `longest` seconds, as long as it prints something new every `silent` seconds. The default of
+    `silent` is `SILENT_SECONDS`, or what this QEMU needs to answer. Time in which it waits for a processor
+    does not count.
     """
     arch = architecture(kernel.arch)
     command = [qemu, "-machine", f"{arch.machine},accel=kvm", "-cpu", "host", "-m", "512M", "-nodefaults"]
     command += ["-no-reboot", "-display", "none", "-serial", "stdio", "-kernel", str(kernel.image)]
-    # From the first moment on the kernel says all that it does: that is how progress shows.
+    # The kernel prints everything that it does from the first moment on. That shows its progress.
     words = f"console={arch.console} earlyprintk={arch.console},115200 ignore_loglevel panic=-1 root=none"
     command += ["-append", words]
     parent = os.getpid()
@@ -126,7 +130,7 @@ def probe(kernel: Kernel, qemu: str, silent: float | None = None, longest: float
             return _watch(process, console, messages, silent, longest)
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # it may be a script that starts QEMU
+                os.killpg(process.pid, signal.SIGKILL)  # `qemu` may be a script that starts QEMU
 
 
 def _watch(
@@ -138,7 +142,7 @@ def _watch(
         ended = process.poll() is not None
         if _PANIC in _text(console):
             return Verdict(True)
-        if ended and process.returncode == 0:  # as it ends when its kernel restarts
+        if ended and process.returncode == 0:  # QEMU ends so when its kernel restarts
             return Verdict(False, _no_panic(_text(console), "its kernel restarted early"), hung=1)
         if ended:
             words = _text(messages).decode(errors="replace").strip().split("\n")[-1]

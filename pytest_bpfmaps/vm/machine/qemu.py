@@ -1,4 +1,4 @@
-"""A QEMU process that can't outlive this one, its console, and the byte channels into its guest."""
+"""Runs a QEMU process that can't outlive this one, with its console and the byte channels into its guest."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pytest_bpfmaps.vm.machine.qmp import Monitor
 
 PORTS = ("control", "stream", "alarm", "output")
 MONITOR = "monitor"
-MONITOR_CHANNEL = f"bpfmaps-{MONITOR}"  # the character device that QEMU's monitor is to be put on
-END_SECONDS = 20.0  # that a process may take to be gone when it was killed
-PYTHON_FELL = "Fatal Python error: "  # faulthandler
+MONITOR_CHANNEL = f"bpfmaps-{MONITOR}"  # the character device for QEMU's monitor
+END_SECONDS = 20.0  # how long a killed process may take to be gone
+PYTHON_FELL = "Fatal Python error: "  # printed by faulthandler
 
 
 def find_qemu(arch: str) -> str:
-    """The path of the QEMU binary for guests of `arch`. Raises VmError when there is none."""
+    """Returns the path of the QEMU binary for guests of `arch`. Raises VmError when there is none."""
     wanted = architecture(arch)
     path = shutil.which(wanted.qemu)
     if path is None:
@@ -42,7 +42,7 @@ def find_qemu(arch: str) -> str:
 
 @dataclass(frozen=True)
 class MachineConfig:
-    """A guest's size, `memory` as QEMU takes it (``1G``), whether KVM runs it, whether it has a network."""
+    """The size of a guest, and whether it has KVM and a network; `memory` is as QEMU takes it, ``1G``."""
 
     cpus: int = 2
     memory: str = "1G"
@@ -51,29 +51,29 @@ class MachineConfig:
 
 
 class Log:
-    """Text that another process writes, kept in memory: no file that somebody would have to remove."""
+    """Text that another process writes. It is kept in memory, so nobody has to remove a file."""
 
     def __init__(self, name: str) -> None:
         self.fd = os.memfd_create(name)
         self._kept = b""
 
     def size(self) -> int:
-        """How much there is of it, in bytes."""
+        """Returns the size of the text in bytes."""
         return os.fstat(self.fd).st_size if self.fd >= 0 else len(self._kept)
 
     def text(self, since: int = 0) -> str:
-        """All of it so far, from byte `since` on."""
+        """Returns the text so far, from byte `since` on."""
         data = self._kept[since:] if self.fd < 0 else os.pread(self.fd, max(self.size() - since, 0), since)
         return data.decode(errors="replace").replace("\r\n", "\n")
 
     def tail(self, lines: int = 30, since: int = 0) -> str:
-        """The last `lines` lines after byte `since`; where the kernel or Python fell over, from there on."""
-        from pytest_bpfmaps.kernel.splats import fall, last_fall, readable  # guests that live need none
+        """Returns the last lines after byte `since`, or all lines since a panic or a fatal error."""
+        from pytest_bpfmaps.kernel.splats import fall, last_fall, readable  # needed by dead guests only
 
         full = self._lines(since)
         start = fall(full)
         if start is None and since and (found := last_fall(everything := self._lines(0))) is not None:
-            full, start = everything, found  # it panicked before this process saw the test begin
+            full, start = everything, found  # it panicked before this process noted the test's begin
         if start is None:
             start = next((at for at, line in enumerate(full) if line.startswith(PYTHON_FELL)), None)
         return "\n".join(full[-lines:] if start is None else readable(full[start:]))
@@ -82,7 +82,7 @@ class Log:
         return [line.rstrip() for line in self.text(since).splitlines() if line.strip()]
 
     def close(self) -> None:
-        """Take no more; what came so far stays readable."""
+        """Takes no more text. The text so far can still be read. Safe to call again."""
         if self.fd >= 0:
             self._kept = os.pread(self.fd, self.size(), 0)
             os.close(self.fd)
@@ -90,12 +90,12 @@ class Log:
 
 
 def is_final(words: str) -> bool:
-    """Whether a guest that ended with these last words would do so however it is started."""
+    """Whether a guest that ended with these last words would end so in any way to start it."""
     return any(sign in words for sign in (CANNOT_MOUNT, NO_CARD, "Failed to mount real root"))
 
 
 def advice(words: str) -> str:
-    """What to do about a guest that ended with these last words."""
+    """Returns what to do about a guest that ended with these last words."""
     if any(sign in words for sign in (CANNOT_MOUNT, "Failed to mount real root")):
         return "use a kernel with 9p and overlay, built in or as modules (Debian's -cloud kernels lack 9p)"
     if NO_CARD in words:
@@ -106,10 +106,10 @@ def advice(words: str) -> str:
 class Machine:
     """A running guest: ``stream`` carries execnet's bytes, ``control`` and ``alarm`` JSON, ``output`` text.
 
-    What starts one (virtme-ng) only makes the QEMU command, for `arch`; everything from the process on is the
-    same for all. QEMU gets `descriptors` of this process too. Its monitor is to be on `MONITOR_CHANNEL`,
-    where an answer may take `patience` seconds. `version` is QEMU's, for messages; `started` is when it was
-    started, as `time.monotonic` counts.
+    Whatever starts a guest only makes the QEMU command, for `arch`; the rest is the same for all. QEMU
+    inherits `descriptors` of this process. The command puts QEMU's monitor on `MONITOR_CHANNEL`; an answer
+    may take `patience` seconds there. `version` is QEMU's, for messages. `started` is when QEMU was started,
+    as `time.monotonic` counts.
     """
 
     def __init__(
@@ -140,8 +140,8 @@ class Machine:
                 stdout=self.console.fd,
                 stderr=self.messages.fd,
                 pass_fds=[*(s.fileno() for s in theirs.values()), *descriptors],
-                process_group=0,  # Ctrl-C is for pytest, which then ends its guests in order
-                preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - the one other thread reads, and holds no lock
+                process_group=0,  # pytest handles Ctrl-C, and ends its guests in order
+                preexec_fn=lambda: die_with(parent),  # noqa: PLW1509 - the other thread holds no lock
             )
         finally:
             for sock in theirs.values():
@@ -156,26 +156,26 @@ class Machine:
         self.close()
 
     def monitor(self) -> Monitor:
-        """QEMU's monitor, which is this machine's to close. Raises VmError when QEMU does not answer."""
+        """Returns QEMU's monitor; this machine closes it. Raises VmError when QEMU does not answer."""
         if self._monitor is None:
             self._monitor = Monitor(self._monitor_socket, self.patience)
         return self._monitor
 
     def last_words(self, since: int = 0) -> str:
-        """The console's last lines, of those after byte `since`, and what QEMU itself said."""
+        """Returns the console's last lines after byte `since`, and what QEMU itself printed."""
         parts = (("console", self.console.tail(since=since)), ("QEMU", self.messages.tail(10)))
         silent = "silent during this test" if since else "empty"
         return "\n".join(f"--- {title}\n{text}" for title, text in parts if text) or f"--- console: {silent}"
 
     def end(self) -> None:
-        """End it at once: its files are in memory, there is nothing to save. What came of it can be read."""
+        """Ends the guest at once, because it has nothing to save. What it wrote can still be read."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)  # QEMU may be the child of a script
-        with suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and ends when that lets it
+        with suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and ends later
             self.process.wait(END_SECONDS)
 
     def close(self) -> None:
-        """End it, and forget what it wrote."""
+        """Ends the guest, and closes everything that belongs to it. Safe to call again."""
         self.end()
         for part in (self.control, self.stream, self.alarm, self.output, self.console, self.messages):
             part.close()
@@ -183,7 +183,7 @@ class Machine:
 
 
 def network_arguments(arch: Architecture, shape: MachineConfig) -> list[str]:
-    """A card on QEMU's user-mode network, for which this machine listens nowhere; nothing unless asked."""
+    """Returns the arguments for a card on QEMU's user-mode network; none unless `shape` has a network."""
     if not shape.network:
         return []
     return ["-netdev", "user,id=bpfmaps-net,ipv6=off", *arch.device("virtio-net", "netdev=bpfmaps-net")]

@@ -1,8 +1,8 @@
-"""What the QEMU of this machine offers: asked of QEMU itself, once for each binary, before a guest starts.
+"""What the QEMU of this machine offers. QEMU itself is asked, once for each binary, before a guest starts.
 
-Versions 7.2 to 11.1 differ in CPU features, in how a state is saved, and in options. A QEMU that does not
-answer, or that lacks what guests need, is reported here and not by a guest that never comes up.
-Source: ``docs/interop/qmp-spec`` and ``qapi/`` in QEMU's sources.
+Versions 7.2 to 11.1 differ in CPU features, in how they save a state, and in options. A QEMU that does not
+answer, or that lacks what guests need, is reported here. Else the first sign would be a guest that never
+comes up. Source: ``docs/interop/qmp-spec`` and ``qapi/`` in QEMU's sources.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.machine.architecture import Architecture
 from pytest_bpfmaps.vm.machine.child_process import die_with
 
-SLOW = 40  # how many times as long as this start of QEMU an answer may take
-FORMAT = 1  # of what is remembered
+SLOW = 40  # an answer may take so many times as long as this start of QEMU
+FORMAT = 1  # of the file in the cache
 ANSWER_SECONDS = 20.0  # QEMU 7.2 to 11.1 answer in 0.05 to 0.2 s on a quiet machine
 _COMMAND = ("-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio")
 _QUESTIONS: tuple[dict[str, Any], ...] = (
@@ -38,16 +38,18 @@ _QUESTIONS: tuple[dict[str, Any], ...] = (
     {"execute": "qom-list-types", "id": "types"},
     {"execute": "query-qmp-schema", "id": "schema"},
 )
-_KEPT_TYPES = ("virt", "memory-backend-", "monitor-")  # prefixes of the types that are of interest
+_KEPT_TYPES = ("virt", "memory-backend-", "monitor-")  # prefixes of the types that are kept
 
 
 @dataclass(frozen=True)
 class QemuFeatures:
     """What one QEMU binary answered.
 
-    `version` as QEMU tells it; `cpu_properties` of the model ``max``; `types`, names of devices and objects;
-    `migration_capabilities`; `migrates_to_file`, whether it takes ``file:`` (since QEMU 8.2); `seconds`, how
-    long it took to start and to answer, which tells how quick this machine is.
+    - `version` is as QEMU tells it.
+    - `cpu_properties` are those of the model ``max``.
+    - `types` are names of devices and objects.
+    - `migrates_to_file` is whether it takes ``file:`` (since QEMU 8.2).
+    - `seconds` is how long it took to start and to answer; that shows how fast this machine is.
     """
 
     version: str
@@ -59,22 +61,22 @@ class QemuFeatures:
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for an answer of a QEMU that runs a guest, which may be busy."""
+        """Seconds to wait for an answer of a QEMU that runs a guest and may be busy."""
         return max(ANSWER_SECONDS, SLOW * self.seconds)
 
     def emulated_cpu(self, arch: Architecture) -> str:
-        """Returns the argument of ``-cpu`` where KVM is missing; what `arch` has switched off is off."""
+        """Returns the argument of ``-cpu`` where KVM is missing. What `arch` switches off is off."""
         unwanted = [name for group in arch.cpu_features_off for name in group if name in self.cpu_properties]
         return ",".join([arch.emulated_cpu, *(f"{name}=off" for name in unwanted)])
 
     def monitor_arguments(self, chardev: str) -> list[str]:
-        """QEMU's arguments for a monitor on the character device `chardev`."""
-        if "monitor-qmp" in self.types:  # since QEMU 11.1, which warns of the other
+        """Returns QEMU's arguments for a monitor on the character device `chardev`."""
+        if "monitor-qmp" in self.types:  # since QEMU 11.1, which warns of -mon
             return ["-object", f"monitor-qmp,id={chardev}-qmp,chardev={chardev}"]
         return ["-mon", f"chardev={chardev},mode=control"]
 
     def check(self, arch: Architecture) -> None:
-        """Raises VmError when this QEMU lacks a device that guests need, as distributions may build it."""
+        """Raises VmError when this QEMU lacks a device that guests need; a distribution may leave it out."""
         wanted = ("virtserialport", *(f"{kind}-{arch.bus}" for kind in ("virtio-serial", "virtio-9p")))
         missing = [name for name in wanted if name not in self.types]
         if missing:
@@ -86,21 +88,24 @@ class QemuFeatures:
             )
 
     def can_save(self) -> str:
-        """Why this QEMU can't save a state without the memory; empty when it can."""
+        """Returns why this QEMU can't save a state without the memory; empty when it can."""
         lacks = [name for name in ("x-ignore-shared",) if name not in self.migration_capabilities]
         lacks += [name for name in ("memory-backend-file",) if name not in self.types]
         return f"QEMU {self.version} has no {', '.join(lacks)}" if lacks else ""
 
 
 def features(binary: str) -> QemuFeatures:
-    """What the QEMU at the path `binary` offers. Raises VmError when it does not answer as QEMU does."""
+    """Returns what the QEMU at the path `binary` offers.
+
+    Raises VmError when it does not answer as QEMU does.
+    """
     status = os.stat(binary)
     key = f"{FORMAT} {os.path.realpath(binary)} {status.st_size} {status.st_mtime_ns}"
     memory = own(paths.cache_dir()) / "qemu.json"
     known = read_json(memory)
     if key not in known:
         known[key] = _ask(binary)
-        write_json(memory, dict(list(known.items())[-4:]))  # of the last few binaries
+        write_json(memory, dict(list(known.items())[-4:]))  # keep the last few binaries
     facts = known[key]
     sets = {name: frozenset(facts[name]) for name in ("cpu_properties", "types", "migration_capabilities")}
     return QemuFeatures(**{**facts, **sets})
@@ -122,10 +127,10 @@ def _ask(binary: str) -> dict[str, Any]:
 
 
 def _converse(binary: str) -> tuple[list[dict[str, Any]], str, bool]:
-    """Returns the messages up to the last answer, the text on stderr, and whether the time was up before.
+    """Returns the messages up to the last answer, the text on stderr, and whether the time was over before.
 
-    This ends QEMU itself: on ``quit`` it may end before it has written all of a long answer. The whole
-    process group ends, for `binary` may be a script that starts QEMU.
+    This ends QEMU itself: after ``quit`` it may end before it has written all of a long answer. The whole
+    process group ends, because `binary` may be a script that starts QEMU.
     """
     command = [binary, *_COMMAND]
     pipe, parent, messages = subprocess.PIPE, os.getpid(), []
@@ -180,7 +185,7 @@ def _facts(version: dict[str, Any], answers: dict[str, Any], seconds: float) -> 
         for entry in answers["schema"]
         if entry["meta-type"] == "enum"
     ]
-    cpu = answers["cpu"] or {"model": {"props": {}}}  # a QEMU that emulates nothing has no such model
+    cpu = answers["cpu"] or {"model": {"props": {}}}  # a QEMU without emulation has no such model
     return {
         "version": f"{number} ({version['package']})" if version["package"] else number,
         "cpu_properties": sorted(cpu["model"]["props"]),

@@ -1,6 +1,7 @@
-"""QEMU's monitor: save and restore a machine.
+"""QEMU's monitor: saves and restores a machine.
 
-The protocol is docs/interop/qmp-spec in QEMU's sources: JSON, an answer per command, events between them.
+The protocol is docs/interop/qmp-spec in QEMU's sources: JSON, one answer for each command, events between
+them.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Any
 from pytest_bpfmaps.errors import VmError
 
 _PAUSE = 0.002
-# The memory lies in a file of its own. QEMU leaves it out of the state that it writes, since version 4.0.
+# The memory is in a file of its own. Since version 4.0 QEMU can leave it out of the state that it writes.
 _MEMORY_APART = {"capability": "x-ignore-shared", "state": True}
 
 
 class Monitor:
-    """Commands to one QEMU, over a socket that it was started with (``-mon mode=control``).
+    """Sends commands to one QEMU over a socket that it was started with (``-mon mode=control``).
 
     An answer may take `seconds`. Raises VmError when QEMU does not answer.
     """
@@ -39,7 +40,10 @@ class Monitor:
             raise
 
     def call(self, command: str, *descriptors: int, **arguments: Any) -> Any:
-        """A command's answer; `descriptors` go with it. Raises VmError when QEMU refuses it, or is gone."""
+        """Returns a command's answer; `descriptors` go with it.
+
+        Raises VmError when QEMU refuses it or has ended.
+        """
         request = json.dumps({"execute": command, "arguments": arguments})
         end = time.monotonic() + self._seconds
         try:
@@ -70,9 +74,9 @@ class Monitor:
         return VmError("cannot control QEMU", why=f"it did not answer within {self._seconds:.0f} s")
 
     def save(self, target: int, *, to_file: bool) -> None:
-        """Stops the machine, writes all but its memory to the file `target`. Raises VmError.
+        """Stops the machine, and writes everything except its memory to the file `target`. Raises VmError.
 
-        `to_file`: this QEMU takes ``file:``, which since 11.1 is the only way to a file.
+        `to_file`: this QEMU takes ``file:``. Since 11.1 that is the only way to a file.
         """
         self.call("stop")
         self.call("migrate", uri=self._hand_over(target, to_file=to_file, flags=os.O_WRONLY))
@@ -84,9 +88,9 @@ class Monitor:
                 raise VmError("cannot save the state of a guest", why=why)
 
     def restore(self, source: int, *, from_file: bool) -> None:
-        """Has a QEMU that was started with ``-incoming defer`` take the state in `source`, and go on.
+        """Has a QEMU that was started with ``-incoming defer`` load the state in `source`, and go on.
 
-        `from_file` as for `save`. Raises VmError.
+        `from_file` is as `to_file` of `save`. Raises VmError.
         """
         self.call("migrate-incoming", uri=self._hand_over(source, to_file=from_file, flags=os.O_RDONLY))
         for answer in self._answers("query-status"):
@@ -95,7 +99,10 @@ class Monitor:
         self.call("cont")
 
     def _answers(self, command: str) -> Iterator[Any]:
-        """Asks the same again and again. Raises VmError when the caller still asks after `seconds`."""
+        """Sends the same command again and again.
+
+        Raises VmError when the caller still asks after `seconds`.
+        """
         end = time.monotonic() + self._seconds
         while time.monotonic() < end:
             yield self.call(command)
@@ -103,11 +110,11 @@ class Monitor:
         raise VmError("QEMU does not finish", on=command, why=f"it went on for {self._seconds:.0f} s")
 
     def _hand_over(self, fd: int, *, to_file: bool, flags: int) -> str:
-        """Gives QEMU the file `fd`; returns the address of it for a migration."""
+        """Gives QEMU the file `fd`, and returns its address for a migration."""
         if not to_file:
             self.call("getfd", fd, fdname="state")
             return "fd:state"
-        again = os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)  # QEMU wants just these flags
+        again = os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)  # QEMU compares exactly these flags
         try:
             self.call("add-fd", again, **{"fdset-id": 1})
         finally:
@@ -115,6 +122,6 @@ class Monitor:
         return "file:/dev/fdset/1"
 
     def close(self) -> None:
-        """Hangs up. Safe to call again."""
+        """Closes the connection. Safe to call again."""
         self._lines.close()
         self._socket.close()

@@ -1,7 +1,8 @@
 """The steps of a worker in a guest, and how long each may take.
 
-The worker says what it begins (`rpc.Host.tell`); the gateway counts. What waits for pytest's orders has no
-limit, for it is not the guest that others wait for; there the gateway asks for a sign of life.
+The worker says what it begins (`rpc.Host.tell`), and the gateway counts the time. A worker that waits for
+pytest's orders has no limit, because nobody waits for it. The gateway then asks the guest whether it is
+alive.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _NOUNS = {
 
 @dataclass(frozen=True)
 class WorkerStep:
-    """A worker is in `phase`, at a file or a test. `more` are seconds that it may take beyond the limit."""
+    """A worker is in `phase`, at a file or a test. It may take `more` seconds beyond the limit."""
 
     phase: Phase
     at: str = ""
@@ -47,7 +48,7 @@ class WorkerStep:
 
     @classmethod
     def read(cls, message: Mapping[str, Any]) -> WorkerStep | None:
-        """The step that a worker's message tells; None when it tells none."""
+        """Returns the step that a worker's message tells; None when it tells none."""
         try:
             step = cls(Phase(message["phase"]), message["at"], float(message["more"]))
         except (LookupError, TypeError, ValueError):
@@ -55,16 +56,16 @@ class WorkerStep:
         return step if isinstance(step.at, str) and step.more >= 0 else None
 
     def message(self) -> dict[str, Any]:
-        """What `read` reads."""
+        """Returns the message that `read` reads."""
         return {"phase": self.phase.value, "at": self.at, "more": self.more}
 
 
 class Countdown:
     """Counts the seconds in which a guest could have run.
 
-    Those do not count in which `waited` grew, the seconds that QEMU waited for a processor; nor those in
-    which this process itself stood still, because it was stopped or the machine slept. For that it has to be
-    looked at every `LOOK` seconds.
+    Seconds in which QEMU waited for a processor do not count; `waited` tells their sum. Seconds in which this
+    process itself stood still do not count, too, because it was stopped or the machine slept. For that,
+    `is_over` must be called every `LOOK` seconds.
     """
 
     LOOK = 1.0
@@ -77,11 +78,11 @@ class Countdown:
         self._holds = 0
 
     def start(self, seconds: float) -> None:
-        """Counts `seconds` from now on."""
+        """Counts `seconds` down from now on."""
         self._left, self._looked, self._had_waited = seconds, self._clock(), None
 
     def hold(self) -> None:
-        """Does not count until `go_on` was called as often as this."""
+        """Stops counting until `go_on` was called as often as this method."""
         self._holds += 1
 
     def go_on(self) -> None:
@@ -91,11 +92,11 @@ class Countdown:
 
     @property
     def pause(self) -> float:
-        """Seconds until it is to be looked at."""
+        """Seconds until `is_over` must be called."""
         return self.LOOK if self._holds else max(min(self._left, self.LOOK), 0.0)
 
     def is_over(self) -> bool:
-        """Looks at the clock, and tells whether the seconds are over."""
+        """Looks at the clock, and returns whether the seconds are over."""
         now, waited = self._clock(), self._waited()
         passed = min(now - self._looked, 2 * self.LOOK)
         if self._had_waited is not None:
@@ -107,7 +108,7 @@ class Countdown:
 
 
 class Watch:
-    """The step that a guest's worker is at, the last test that it began, and the time that is left.
+    """The step of a guest's worker, the last test that it began, and the time that is left.
 
     A step may take `limit` seconds.
     """
@@ -118,7 +119,7 @@ class Watch:
         self.enter(self.step)
 
     def enter(self, step: WorkerStep) -> None:
-        """The worker is at `step` now."""
+        """Notes that the worker is at `step` now."""
         self.step = step
         if step.phase is Phase.TEST:
             self.last_test = step.at
@@ -130,7 +131,7 @@ class Watch:
 
     @property
     def noun(self) -> str:
-        """What the worker is at, with its object: ``collection of test_x.py``."""
+        """The step as a noun, with its object: ``collection of test_x.py``."""
         step = self.step
         return (
             f"{_NOUNS[step.phase]} of {step.at}"
@@ -140,7 +141,7 @@ class Watch:
 
     @property
     def why(self) -> str:
-        """That the time is over, and after which test."""
+        """A sentence that says that the time is over, and after which test."""
         seconds = f"{self.limit + self.step.more:g} s"
         if self.step.phase is Phase.TEST:
             return f"it ran for more than {seconds}"

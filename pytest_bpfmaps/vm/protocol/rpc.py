@@ -1,9 +1,9 @@
-"""What a guest and its gateway say to each other: JSON lines over a virtio-serial port.
+"""What a guest and its gateway say to each other, as JSON lines over a virtio-serial port.
 
-Guest to host: ``hello`` (once), ``phase`` (what the worker begins, see `phases.Step`), ``fork`` (see
-`Host.say_forked`), ``call`` (a request that wants an answer). Host to guest: ``job`` (once), then an answer
-per call. The host takes nothing but plain JSON from the guest, which may also send what is none; the guest
-trusts the host, and gets its exceptions as they were raised.
+The guest sends ``hello`` (once), ``phase`` (what the worker begins, see `phases.WorkerStep`), ``fork`` (see
+`Host.say_forked`), and ``call`` (a request that needs an answer). The host sends ``job`` (once), then one
+answer for each call. The host takes nothing but plain JSON from the guest, and expects that the guest may
+send something else. The guest trusts the host: it raises the host's exceptions as they were raised there.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from pytest_bpfmaps.compiler.request import CompileRequest
 
 FD_VARIABLE = "BPFMAPS_CONTROL_FD"  # set by guest/init.py
-LONGEST = 1 << 24  # bytes of a line
-GARBAGE = "garbage"  # the key of a line that was none of ours: its text
-_SHOWN = 80  # characters of it
+LONGEST = 1 << 24  # bytes of the longest line
+GARBAGE = "garbage"  # the key for the text of a line that is no message
+_SHOWN = 80  # characters of that text in a message
 
 
 class Lines:
-    """JSON lines over a descriptor, which it does not own. Sending is safe from several threads.
+    """JSON lines over a descriptor. The caller closes the descriptor. Several threads may send.
 
-    An empty line is nothing. One comes before each message, so that what others wrote, without an end, does
-    not take the message along.
+    Empty lines do not count. Each message follows an empty line, so that another program's text without a
+    line end does not spoil the message.
     """
 
     def __init__(self, fd: int) -> None:
@@ -46,14 +46,17 @@ class Lines:
         self._sending = threading.Lock()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send one message. Raises OSError when the other side is gone."""
+        """Sends one message. Raises OSError when the other side has ended."""
         data = memoryview(_line(message))
         with self._sending:
             while data:
                 data = data[os.write(self.fd, data) :]
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message, or None when the other side is gone. What is none has the key `GARBAGE`."""
+        """Returns the next message, or None when the other side has ended.
+
+        Other lines have the key `GARBAGE`.
+        """
         while True:
             line, end, rest = self._rest.partition(b"\n")
             if end or len(line) > LONGEST:
@@ -90,12 +93,12 @@ def _message(line: bytes) -> dict[str, Any]:
 
 
 def dump_error(error: BaseException) -> str:
-    """An exception as text that travels to the guest."""
+    """Returns an exception as text for the guest."""
     return base64.b64encode(pickle.dumps(error)).decode()
 
 
 class Host:
-    """The guest's side: the host that runs this guest, from within."""
+    """The host, as a guest's worker talks to it."""
 
     def __init__(self, fd: int) -> None:
         self._lines = Lines(fd)
@@ -103,13 +106,13 @@ class Host:
 
     @classmethod
     def connect(cls) -> Host | None:
-        """The host of this guest's worker; None in any other process."""
+        """Returns the host of this guest's worker; None in any other process."""
         text = os.environ.get(FD_VARIABLE)
         if text is None:
             return None
         try:
             mode = os.fstat(int(text)).st_mode
-        except (OSError, ValueError):  # a child process, which inherits the variable and not the descriptor
+        except (OSError, ValueError):  # a child process inherits the variable, not the descriptor
             return None
         return cls(int(text)) if stat.S_ISCHR(mode) else None
 
@@ -118,14 +121,14 @@ class Host:
         self._lines.send(step.message())
 
     def say_forked(self, test: str) -> None:
-        """In a process that `test` forked, and that came back out of the test: says so.
+        """Says, in a process that `test` forked, that this process came back out of the test.
 
-        Nobody else's lock is waited for: who held it was not forked along.
+        It takes no lock: the thread that held it was not forked, and would never release it.
         """
         os.write(self._lines.fd, _line({"fork": test}))
 
     def call(self, name: str, argument: str) -> str:
-        """Have the host do something. Raises what it raised there, or VmLostError when it does not answer."""
+        """Has the host do something. Raises the host's error, or VmLostError when it does not answer."""
         with self._calling:
             self._lines.send({"call": name, "argument": argument})
             answer = self._lines.receive()
@@ -139,10 +142,10 @@ class Host:
 
 
 class RemoteCompiler:
-    """A `Compiler` in a guest: clang runs on the host, and the object is read through the live host root.
+    """A `Compiler` in a guest. Clang runs on the host, and the guest reads the object from the host's files.
 
-    The host reads the source itself, unless that was written in the guest: then the text travels. Headers
-    that were written in the guest are not seen.
+    The host reads the source itself. The text of a source that was written in the guest is sent. Headers that
+    were written in the guest are not found.
     """
 
     def __init__(self, host: Host, *, portable: bool = False) -> None:
@@ -150,7 +153,7 @@ class RemoteCompiler:
         self._portable = portable
 
     def compile(self, request: CompileRequest) -> Path:
-        """The object file for `request`. Raises CompileError as the host's compiler does."""
+        """Returns the object file for `request`. Raises CompileError as the host's compiler does."""
         if request.source is not None:
             source = Path(request.source)
             if source.is_file() and not self._host_has(source):
@@ -164,7 +167,7 @@ class RemoteCompiler:
         return Path(path)
 
     def link(self, objects: Sequence[Path]) -> Path:
-        """One object that is linked of several: by the host, unless one of them is only here."""
+        """Returns one object, linked of several: by the host, unless one of them is only in the guest."""
         if all(map(self._host_has, objects)):
             return Path(self._host.call("link", json.dumps([str(path) for path in objects])))
         from pytest_bpfmaps.compiler.linker import link
