@@ -1,1 +1,1 @@
-"""Starting a guest: from a saved state, or through virtme-ng."""
+"""Starts a guest: from a saved state, or by virtme-ng."""

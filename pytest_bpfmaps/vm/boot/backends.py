@@ -1,4 +1,7 @@
-"""The ways to start a guest: modules with ``check(arch)`` and ``start(kernel, config) -> Machine``."""
+"""The ways to start a guest.
+
+Each is a module with ``check(arch)`` and ``start(kernel, config) -> Machine``.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from typing import Any
 
 WARM, VIRTME = "warm", "virtme-ng"
 MODULES = {WARM: "pytest_bpfmaps.vm.boot.warm", VIRTME: "pytest_bpfmaps.vm.boot.virtme"}
-AUTO = "auto"  # warm, and where that fails virtme-ng
+AUTO = "auto"  # warm, and virtme-ng where that fails
 CHOICES = (AUTO, *MODULES)
 
 
 def way(name: str) -> Any:
-    """The module of that name; raises KeyError for one that is none of `MODULES`."""
+    """Returns the module of that name. Raises KeyError for a name that is not in `MODULES`."""
     return import_module(MODULES[name])

@@ -18,18 +18,18 @@ from pytest_bpfmaps.vm.machine.qemu import Machine, advice, is_final
 from pytest_bpfmaps.vm.protocol.rpc import Lines
 
 STALL_SECONDS = 20.0
-"""How long a guest may be silent, at the least. The longest silence of a healthy boot without KVM is 2 s."""
-_LOOK_SECONDS = 0.25  # how often a boot is looked at
+"""How long a guest may be silent, at least. The longest silence of a healthy boot without KVM is 2 s."""
+_LOOK_SECONDS = 0.25  # how often the boot is checked
 MORE_TIME = "--bpf-vm-timeout gives it more time"
 GAPS = 10
-"""How many times as long as the longest silence so far, in this boot, a silence may take."""
+"""A silence may take so many times as long as the longest silence so far in this boot."""
 
 
 class BootProgress:
-    """Watches one machine until it is ready. A line on its console is progress, and so is a word from it.
+    """Watches one machine until it is ready. A line on its console is progress, and so is a message from it.
 
-    How long a silence may be is measured, see `limit`. Time in which QEMU waited for a processor, because the
-    host is busy, does not count: field 2 of ``/proc/PID/schedstat`` (the kernel's ``sched-stats.rst``).
+    `limit` says how long a silence may be. Time in which QEMU waited for a processor, because the host is
+    busy, does not count: field 2 of ``/proc/PID/schedstat`` (the kernel's ``sched-stats.rst``).
     """
 
     def __init__(self, machine: Machine, kernel: Kernel) -> None:
@@ -41,15 +41,15 @@ class BootProgress:
 
     @property
     def limit(self) -> float:
-        """Seconds of silence that are taken for a stall.
+        """Seconds of silence that count as a stall.
 
-        At least `STALL_SECONDS`; longer where this QEMU was slow to start, as it is within another emulated
-        machine, and where this very boot has been silent for longer before.
+        It is at least `STALL_SECONDS`. It is longer where this QEMU was slow to start, as inside another
+        emulated machine, and where this boot has been silent for longer before.
         """
         return max(STALL_SECONDS, self._machine.patience, GAPS * self._longest)
 
     def note(self) -> None:
-        """Counts a word from the guest as progress."""
+        """Counts a message from the guest as progress."""
         now = self._now()
         self._longest = max(self._longest, now - self._last)
         self._last = now
@@ -61,7 +61,9 @@ class BootProgress:
             self._seen = size
             self.note()
         elif self._now() - self._last > self.limit:
-            why = f"it made no progress for {self.limit:.0f} s: no new line on its console, no word from it"
+            why = (
+                f"it made no progress for {self.limit:.0f} s: no new line on its console, no message from it"
+            )
             raise if_stopped(self._machine, boot_error(self._machine, self._kernel, why))
 
     def _now(self) -> float:
@@ -71,10 +73,10 @@ class BootProgress:
 def wait_for_word(
     machine: Machine, kernel: Kernel, control: Lines, word: str, timeout: float, *, fix: str = MORE_TIME
 ) -> Any:
-    """What comes with `word` from a guest that boots; all else that it sends is left out.
+    """Returns the value of the message `word` from a guest that boots, and ignores other messages.
 
-    Raises VmBootError when the guest ends or makes no progress, VmError when the word comes more than
-    `timeout` seconds after the machine was started, for which `fix` is the remedy.
+    Raises VmBootError when the guest ends or makes no progress. Raises VmError when the message does not come
+    within `timeout` seconds after the machine was started; then `fix` is the remedy.
     """
     progress, deadline = BootProgress(machine, kernel), machine.started + timeout
     ended = os.pidfd_open(machine.process.pid)
@@ -101,7 +103,7 @@ def _ended(machine: Machine, kernel: Kernel) -> VmError:
 
 
 def if_stopped(machine: Machine, error: VmBootError) -> VmError:
-    """The same error; where QEMU was stopped, another, for no other way and no other state would help."""
+    """Returns the same error. Where QEMU was stopped, returns one for which nothing else is tried."""
     stopped = stopped_process(machine.process.pid)
     if stopped is None:
         return error
@@ -110,12 +112,15 @@ def if_stopped(machine: Machine, error: VmBootError) -> VmError:
 
 
 def final(error: VmBootError) -> VmError:
-    """The same error, for which no other way to start the guest is tried."""
+    """Returns the same error in a class for which no other way to start the guest is tried."""
     return VmError(error.what, on=error.on, why=error.why, fix=error.fix, details=error.details)
 
 
 def boot_error(machine: Machine, kernel: Kernel, why: str, fix: str | None = None) -> VmBootError:
-    """The error for a guest that did not come up, with its last words. Keeps QEMU's command in a file."""
+    """Returns the error for a guest that did not come up, with its last words.
+
+    Keeps QEMU's command in a file.
+    """
     kept = _keep_command(machine, kernel)
     said = machine.messages.tail(1)
     where = f"QEMU's command line is in {kept}"
@@ -129,7 +134,7 @@ def boot_error(machine: Machine, kernel: Kernel, why: str, fix: str | None = Non
 
 
 def _keep_command(machine: Machine, kernel: Kernel) -> Path:
-    """The last failed boot of each kernel is kept."""
+    """Keeps the command of a failed boot in a file. Each kernel has one file."""
     path = paths.cache_dir() / "boots" / f"{kernel.name.replace('/', '_')}.sh"
     write(path, f"#!/bin/sh\n# of a guest that did not come up\nexec {shlex.join(machine.command)}\n")
     return path

@@ -1,9 +1,9 @@
-"""Bytecode of this package for guests, where compiling costs thirty times what it costs on the host.
+"""Makes bytecode of this package for guests. Compiling costs thirty times as much there as on the host.
 
-Python may have been told not to write any beside the sources (``PYTHONDONTWRITEBYTECODE``), or may not be
-able to. What is missing there is put into an archive in the cache, which a guest unpacks into the writable
-layer of its file system: it sees the files beside the sources. Python checks each against its source, so a
-stale one does no harm.
+Python may have been told not to write bytecode beside the sources (``PYTHONDONTWRITEBYTECODE``), or may be
+unable to. What is missing there goes into an archive in the cache. A guest unpacks it into the writable layer
+of its file system, and so sees the files beside the sources. Python checks each file against its source, so
+an old one does no harm.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pathlib import Path
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache.stored_files import digest, discard, own, place, read, scratch_folder
 
-_KEPT = 3600.0  # seconds, for a guest that boots while a source changes and somebody else needs another one
+_KEPT = 3600.0  # seconds: a guest may still boot from an older archive
 
 
 def archive() -> Path:
-    """A tar file with the bytecode, by absolute path, that this package's modules lack beside them."""
+    """Returns a tar file with the bytecode that this package's modules lack, by absolute path."""
     missing = list(_missing())
     key = sha256(
         repr([(str(s), s.stat().st_mtime_ns, s.stat().st_size) for s in missing]).encode()
     ).hexdigest()[:16]
     folder = own(paths.cache_dir())
     for made in folder.glob(f"bytecode-{key}-*.tar"):
-        with suppress(OSError):  # somebody else removes it
+        with suppress(OSError):  # another process removes it
             if made.name == _name(key, read(made)):
                 return made
             discard(made)
@@ -70,7 +70,7 @@ def is_current(bytecode: Path, source: Path) -> bool:
 
 
 def lacking(files: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the bytecode that sources among `files` lack beside them."""
+    """Gives name and content of the bytecode that sources among `files` lack."""
     for file in files:
         target = importlib.util.cache_from_source(file) if file.endswith(".py") else file
         if target != file and not is_current(Path(target), Path(file)):
@@ -79,7 +79,7 @@ def lacking(files: Iterable[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def compiled(source: str) -> bytes:
-    """The content of a bytecode file of `source`. Raises py_compile.PyCompileError."""
+    """Returns the content of the bytecode file of `source`. Raises py_compile.PyCompileError."""
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch, "one.pyc")
         py_compile.compile(source, str(made), dfile=source, doraise=True)
@@ -87,7 +87,7 @@ def compiled(source: str) -> bytes:
 
 
 def _write(target: Path, sources: list[Path], scratch: Path) -> None:
-    """Folders come with their own mode and owner: in the guest, they stand for the host's."""
+    """Writes the archive. Folders get their own mode and owner, because the guest sees them as the host's."""
     folders = {folder for source in sources for folder in source.parents if folder != Path("/")}
     with tarfile.open(target, "w") as tar:
         for folder in sorted(folders):
@@ -96,5 +96,5 @@ def _write(target: Path, sources: list[Path], scratch: Path) -> None:
             try:
                 py_compile.compile(str(source), str(scratch), dfile=str(source), doraise=True)
             except py_compile.PyCompileError:
-                continue  # the guest's Python will say so
+                continue  # the guest's Python will report the error
             tar.add(scratch, importlib.util.cache_from_source(str(source)))

@@ -1,6 +1,6 @@
-"""Writing an initramfs: a cpio archive in the ``newc`` format.
+"""Writes an initramfs: a cpio archive in the ``newc`` format.
 
-The kernel's Documentation/driver-api/early-userspace/buffer-format.rst describes it.
+Source: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _MAGIC = "070701"
 class Cpio:
     """An archive that is written entry by entry. Paths are absolute, as the guest sees them.
 
-    Adding a file adds the folders above it and the links on the way, as this machine has them. `read` gives
-    a file's content.
+    Adding a file also adds the folders above it, and the links on the way, as this machine has them. `read`
+    returns a file's content.
     """
 
     def __init__(self, out: BinaryIO, read: Callable[[Path], bytes] = Path.read_bytes) -> None:
@@ -28,12 +28,12 @@ class Cpio:
         self._added: set[str] = set()
 
     def add_tree(self, path: str) -> None:
-        """Adds what is at `path` on this machine under the same name: file, link and target, or folder."""
+        """Adds what is at `path` on this machine, under the same name: file, link and target, or folder."""
         folder = os.path.dirname(path)
         if folder != "/":
             self.add_tree(folder)
             real = os.path.realpath(folder)
-            if real != folder:  # the folder is reached through a link; the file lies in the target
+            if real != folder:  # the folder is a link; the file is in its target
                 path = os.path.join(real, os.path.basename(path))
                 self.add_tree(path)
                 return
@@ -52,7 +52,7 @@ class Cpio:
             self._entry(path, mode, self._read(Path(path)), status.st_mtime)
 
     def add_bytes(self, path: str, data: bytes, mode: int = 0o644) -> None:
-        """Adds a file with that content, unless there is one of that name."""
+        """Adds a file with that content, unless the archive has a file of that name."""
         if path in self._added:
             return
         self.add_folder(os.path.dirname(path))
@@ -60,7 +60,7 @@ class Cpio:
         self._entry(path, stat.S_IFREG | mode, data, 0)
 
     def add_folder(self, path: str) -> None:
-        """Adds an empty folder, and those above it."""
+        """Adds an empty folder, and the folders above it."""
         if path == "/" or path in self._added:
             return
         self.add_folder(os.path.dirname(path))

@@ -1,8 +1,8 @@
-"""What a guest whose state is saved boots from: busybox, modules to mount the host's files, and Python.
+"""Makes the files that a guest boots from before its state is saved: busybox, modules to mount files, Python.
 
-Every file of Python's has the host's path, so that what is imported before the state is saved looks as if it
-had come from the host. These files come in an archive of their own, read over 9p: the kernel would leave what
-it unpacks an initramfs from in the memory that is saved.
+Every file of Python has the host's path. So what is imported before the state is saved looks as if it had
+come from the host. These files are in an archive of their own, which is read over 9p. In an initramfs they
+would cost memory: the kernel leaves the packed initramfs in the memory that is saved.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from pytest_bpfmaps.vm.kernels.decompress import decompress_module
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine.architecture import architecture
 
-MODULES = ("virtio_console", "9pnet_virtio", "9p", "overlay")  # and that of the bus
-MOST_OF_A_MODULE = 256 << 20  # bytes, unpacked; the largest, with all of its debug information, has 100 MB
+MODULES = ("virtio_console", "9pnet_virtio", "9p", "overlay")  # and the module of the bus
+MOST_OF_A_MODULE = 256 << 20  # bytes, unpacked; the largest has 100 MB, with debug information
 MOUNT = "ro,trans=virtio,version=9p2000.L,msize=512000"
-# Linux 5.x is faster with `dd bs=512k` and no page cache: with one it reads a page at a time. Later ones are
-# faster with `cat` and cache=loose.
+# Linux 5.x is faster with `dd bs=512k` and no page cache: with a page cache it reads a page at a time. Later
+# releases are faster with `cat` and cache=loose.
 READ_WHOLE = (MOUNT, "dd bs=512k if=")
 READ_AHEAD = (f"{MOUNT},cache=loose", "cat ")
 PYTHON_MODULES, FIRST = "/modules/python", "/modules/first.pyc"
@@ -58,9 +58,11 @@ def write(
 ) -> None:
     """Writes the initramfs to `target`, for a guest that unpacks `archive` and runs the command `python`.
 
-    With `network`, it has the module for a card. Raises VmError when the kernel's modules can't be found.
+    With `network` it has the module for a network card. Raises VmError when the kernel's modules can't be
+    found.
     """
-    host = shlex.quote(f"/host{archive.resolve()}")  # the guest would follow links to its own root
+    # The guest would look for a link's target in its own root.
+    host = shlex.quote(f"/host{archive.resolve()}")
     options, read = READ_WHOLE if kernel.release.startswith("5.") else READ_AHEAD
     facts = {"options": options, "tag": TAG, "read": read, "archive": host, "complaint": CANNOT_MOUNT}
     init = INIT.format(**facts, python=python)
@@ -82,7 +84,7 @@ def write(
 
 
 def write_files(target: Path, modules: bytes, files: Iterable[str]) -> None:
-    """Writes the archive of Python's files to `target`: the one of its modules, and those besides."""
+    """Writes the archive of Python's files to `target`: the archive of its modules, and other files."""
     files = list(files)
     with target.open("wb") as out:
         archive = Cpio(out, _loaded_part)
@@ -95,7 +97,7 @@ def write_files(target: Path, modules: bytes, files: Iterable[str]) -> None:
 
 
 def _loaded_part(path: Path) -> bytes:
-    """A file's content; of a library what is loaded, for the rest would only be memory of the guest."""
+    """Returns a file's content, or of a library the part that is loaded: the rest would only take memory."""
     data = path.read_bytes()
     try:
         with open_elf(path) as elf:
@@ -105,7 +107,7 @@ def _loaded_part(path: Path) -> bytes:
 
 
 def search_path() -> list[str]:
-    """Where Python looks for what is installed: the same for all projects and ways to start pytest.
+    """Returns where Python looks for installed packages. It is the same for all ways to start pytest.
 
     Editable projects come last, as in a Python that was not started in one of their folders.
     """
@@ -115,18 +117,18 @@ def search_path() -> list[str]:
 
 
 def _is_for_all(path: str) -> bool:
-    """Not a project's folder, nor that of the script that was started."""
-    if path == site.USER_SITE or (path and os.sep not in path):  # else a word that an import hook knows
+    """Whether a folder of sys.path is no project's folder, and not that of the script that was started."""
+    if path == site.USER_SITE or (path and os.sep not in path):  # a path without / is for an import hook
         return True
     roots = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
     if os.path.basename(path) != "bin" and any(path.startswith(root + os.sep) for root in roots):
         return True
-    # installed elsewhere, ``pip install --target``, and found by $PYTHONPATH
+    # It is installed elsewhere, by ``pip install --target``, and $PYTHONPATH names it.
     return any(name.endswith(".dist-info") for name in _names_in(path))
 
 
 def _named_by_pth(folder: str) -> list[str]:
-    """What a folder's ``.pth`` files add, as `site` reads them: projects that are installed as editable."""
+    """Returns what a folder's ``.pth`` files add, as `site` reads them: projects installed as editable."""
     lines: list[str] = []
     for name in sorted(name for name in _names_in(folder) if name.endswith(".pth")):
         with suppress(OSError, UnicodeDecodeError):
@@ -142,24 +144,24 @@ def _names_in(folder: str) -> list[str]:
 
 
 def before_all() -> str:
-    """What Python runs first, on the host and in the guest."""
+    """Returns the statements that Python runs first, on the host and in the guest."""
     path = f"import sys; sys.path[:] = {search_path()!r}"
     return f"{path}; from pytest_bpfmaps.vm.guest import code_archive, supervisor"
 
 
 def python(environment: Mapping[str, str]) -> str:
-    """The guest's first Python process, and the one that it starts, as a command."""
+    """Returns the command of the guest's first Python process, which starts the second one."""
     program = f"{before_all()}; finder = code_archive.Finder({PYTHON_MODULES!r}); "
     program += "from pytest_bpfmaps.vm.guest import saved_worker; saved_worker.run(finder)"
     settings = [f"{name}={value}" for name, value in environment.items()]
-    if site.USER_SITE in sys.path:  # HOME is another in the guest
+    if site.USER_SITE in sys.path:  # the guest has another HOME
         settings.append(f"PYTHONUSERBASE={site.USER_BASE}")
     first = [sys.executable, "-S", "-P", FIRST]
     return shlex.join(["env", "HOME=/root", *settings, *first, sys.executable, "-u", "-P", "-c", program])
 
 
 def _modules(kernel: Kernel, network: bool) -> Iterator[Path]:
-    """The files of the modules and of what they need, in the order to insert them, without built-in ones."""
+    """Gives the files of the modules and of those they need, in the order to insert them."""
     if kernel.modules is None:
         return
     folder = kernel.modules / "lib" / "modules" / kernel.release
@@ -185,7 +187,7 @@ def _modules(kernel: Kernel, network: bool) -> Iterator[Path]:
 
 
 def _dependencies(folder: Path) -> dict[str, list[str]]:
-    """``modules.dep``: for each module its file, then those that it needs."""
+    """Returns ``modules.dep``: for each module its file, then the files that it needs."""
     found = {}
     for line in (folder / "modules.dep").read_text().splitlines():
         file, _, others = line.partition(":")
@@ -202,7 +204,7 @@ def _name(path: str) -> str:
 
 
 def read_module(path: Path) -> bytes:
-    """A kernel module's ELF bytes. Raises VmError for one that is damaged."""
+    """Returns a kernel module's ELF bytes. Raises VmError for a damaged one."""
     try:
         return decompress_module(path.read_bytes(), path.suffix, MOST_OF_A_MODULE)
     except (ValueError, OSError) as error:

@@ -1,7 +1,8 @@
-"""Saved states of guests on disk: what each was made of, which are current, which can go.
+"""Saved states of guests on disk: what each was made of, which are current, and which can be deleted.
 
-A state is a folder below `folder()`, ``KERNEL-KEY``: ``memory`` (as large as the guest's, with holes where it
-is zero), ``devices`` (all else, as QEMU writes it) and ``manifest.json``. It appears whole or not at all.
+A state is a folder below `folder()`, ``KERNEL-KEY``. It has ``memory`` (as large as the guest's memory, with
+holes where it is zero), ``devices`` (everything else, as QEMU writes it), and ``manifest.json``. It appears
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from pytest_bpfmaps.cache.stored_files import write
 from pytest_bpfmaps.errors import VmError
 
 PARTS = ("memory", "devices")
-UNUSED_SECONDS = 30 * 86400.0  # after which a state that is still current is collected too
+UNUSED_SECONDS = 30 * 86400.0  # after this time a current state is deleted, too
 
 
 def folder() -> Path:
-    """Where states are kept."""
+    """Returns the folder where states are kept."""
     return paths.cache_dir() / "warm"
 
 
@@ -39,26 +40,29 @@ class SavedState:
     path: Path
 
     def part(self, name: str) -> Path:
-        """One of `PARTS`."""
+        """Returns the path of one of `PARTS`."""
         return self.path / name
 
     @property
     def memory(self) -> Path:
-        """The guest's memory."""
+        """The file with the guest's memory."""
         return self.part("memory")
 
     @property
     def devices(self) -> Path:
-        """What else the machine consists of."""
+        """The file with the rest of the machine."""
         return self.part("devices")
 
     def facts(self) -> dict[str, Any]:
-        """``kernel``, ``release``, ``files``, ``seconds``, when it was made. Raises OSError, ValueError."""
+        """Returns ``kernel``, ``release``, ``files``, ``seconds`` … of the manifest.
+
+        Raises OSError, ValueError.
+        """
         facts: dict[str, Any] = json.loads((self.path / "manifest.json").read_text())
         return facts
 
     def is_current(self) -> bool:
-        """Whether everything that it was made of is as it was."""
+        """Whether everything that it was made of is unchanged."""
         try:
             files = self.facts()["files"]
             sizes = {name: self.part(name).stat().st_size for name in PARTS}
@@ -67,21 +71,21 @@ class SavedState:
                 and bool(files)
                 and all(stamp(path) == then for path, then in files.items())
             )
-        except (OSError, ValueError, LookupError, AttributeError, TypeError):  # whatever a manifest may hold
+        except (OSError, ValueError, LookupError, AttributeError, TypeError):  # a manifest may hold anything
             return False
 
     def is_intact(self) -> bool:
-        """Whether its parts are what was written, to the bit. That takes a third of a second."""
+        """Whether its parts are exactly what was written. That takes a third of a second."""
         try:
             return all(digest(self.part(name)) == then for name, then in self.facts()["digests"].items())
         except (OSError, ValueError, LookupError, AttributeError, TypeError):
             return False
 
     def open(self) -> tuple[int, int] | None:
-        """Descriptors of memory and devices, to be closed by the caller; None when they are gone.
+        """Returns descriptors of memory and devices, which the caller closes; None when they are gone.
 
-        Raises VmError when they are not this user's alone: who writes a state decides what runs in the guest,
-        and what QEMU makes of it.
+        Raises VmError when others may write to them: whoever writes a state decides what runs in the guest,
+        and what QEMU reads.
         """
         found: list[int] = []
         parts = ((self.path, os.O_DIRECTORY), (self.memory, os.O_RDWR), (self.devices, os.O_RDONLY))
@@ -89,10 +93,11 @@ class SavedState:
             for path, how in parts:
                 found.append(os.open(path, how | os.O_NOFOLLOW | os.O_CLOEXEC))
                 _check_is_ours(path, found[-1])
-            fcntl.flock(found[1], fcntl.LOCK_SH)  # QEMU, which gets this descriptor, holds it until it ends
+            # QEMU inherits this descriptor, and holds the lock until it ends.
+            fcntl.flock(found[1], fcntl.LOCK_SH)
             if not os.path.samestat(self.memory.stat(), os.fstat(found[1])):
                 raise FileNotFoundError(self.memory)
-            os.utime(self.path)  # it was used now
+            os.utime(self.path)  # notes when it was used
         except BaseException as error:
             for fd in found:
                 os.close(fd)
@@ -106,7 +111,7 @@ class SavedState:
 
     @property
     def size(self) -> int:
-        """What it takes on the disk, in bytes."""
+        """How many bytes it takes on the disk."""
         return sum(p.stat().st_blocks * 512 for p in self.path.iterdir())
 
     @property
@@ -122,7 +127,7 @@ class SavedState:
     def write_manifest(
         self, kernel: str, release: str, files: Iterable[str], seconds: Mapping[str, float] | None = None
     ) -> None:
-        """Writes down what it is made of, and how many `seconds` the parts of the making took."""
+        """Writes what it is made of, and how many `seconds` each step of the making took."""
         stamps = {path: stamp(path) for path in sorted(set(files))}
         facts = {"kernel": kernel, "release": release, "files": stamps, "seconds": seconds or {}}
         facts["sizes"] = {name: self.part(name).stat().st_size for name in PARTS}
@@ -133,7 +138,7 @@ class SavedState:
             os.fsync(file.fileno())
 
     def close_to_others(self) -> None:
-        """Leaves it to this user."""
+        """Lets only this user read and write it."""
         for path in self.path.iterdir():
             path.chmod(0o600)
         self.path.chmod(0o700)
@@ -153,7 +158,7 @@ def _not_ours(path: Path, why: str) -> VmError:
 
 
 def stamp(path: str) -> str:
-    """What changes when a file does, or the packages in a folder; empty where nothing is."""
+    """Returns a text that changes with a file, or with the packages in a folder; empty where nothing is."""
     try:
         status = os.stat(path)
         if not os.path.isdir(path):
@@ -166,13 +171,13 @@ def stamp(path: str) -> str:
 
 
 def note_failure(state: SavedState, why: str) -> None:
-    """Writes down that `state` could not be made, and why."""
+    """Notes that `state` could not be made, and why."""
     with suppress(OSError):
         write(_failure(state), why)
 
 
 def last_failure(state: SavedState, seconds: float) -> tuple[float, str] | None:
-    """How many seconds ago `state` could not be made, and why; None when that is more than `seconds` ago."""
+    """Returns how many seconds ago making `state` failed, and why; None when it was before `seconds`."""
     try:
         ago = time.time() - _failure(state).stat().st_mtime
         return (ago, _failure(state).read_text(errors="replace")) if ago < seconds else None
@@ -181,7 +186,7 @@ def last_failure(state: SavedState, seconds: float) -> tuple[float, str] | None:
 
 
 def forget_failure(state: SavedState) -> None:
-    """Takes note that `state` could be made."""
+    """Notes that `state` could be made."""
     _failure(state).unlink(missing_ok=True)
 
 
@@ -190,7 +195,7 @@ def _failure(state: SavedState) -> Path:
 
 
 def states() -> list[SavedState]:
-    """All of them, by name."""
+    """Returns all states, by name."""
     with suppress(OSError):
         found = [p for p in folder().iterdir() if not p.name.startswith(".")]
         return [SavedState(path) for path in sorted(found) if (path / "manifest.json").exists()]
@@ -200,7 +205,7 @@ def states() -> list[SavedState]:
 def remove_outdated(keep: SavedState | None = None) -> list[SavedState]:
     """Deletes states that are not current, or were not used for `UNUSED_SECONDS`; returns them.
 
-    One that a guest runs from stays.
+    A state that a guest runs from is kept.
     """
     gone = []
     staging.remove_abandoned(folder())
@@ -213,7 +218,7 @@ def remove_outdated(keep: SavedState | None = None) -> list[SavedState]:
 
 
 def remove_unused(state: SavedState) -> bool:
-    """`remove`, unless a guest runs from it; tells whether it is gone."""
+    """Removes a state, unless a guest runs from it. Returns whether it is gone."""
     with staging.unused(state.memory) as free:
         if free:
             remove(state)
@@ -221,6 +226,6 @@ def remove_unused(state: SavedState) -> bool:
 
 
 def remove(state: SavedState) -> None:
-    """Deletes it, in one step for whoever looks. Raises OSError."""
+    """Deletes a state. Other processes see it whole or not at all. Raises OSError."""
     with staging.staging(folder()) as trash:
         state.path.rename(trash / state.path.name)

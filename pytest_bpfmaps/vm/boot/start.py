@@ -1,6 +1,6 @@
-"""Starts a guest and waits until it is ready; where one way to start it fails, tries the next.
+"""Starts a guest, and waits until it is ready. Where one way to start it fails, it tries the next.
 
-A run still tests where QEMU, KVM or the disk has a fault: more slowly, and with a line that says why.
+So a run still tests where QEMU, KVM or the disk has a fault. It is slower then, and a line says why.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pytest_bpfmaps.vm.protocol.rpc import Lines
 
 @dataclass(frozen=True)
 class Attempt:
-    """One way to start a guest: a name of `ways.MODULES`, and its shape."""
+    """One way to start a guest: a name of `backends.MODULES`, and its shape."""
 
     way: str
     shape: MachineConfig
@@ -33,7 +33,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Booted:
-    """A guest that is ready: its machine, the wire to it, its kernel's release, how it was started.
+    """A guest that is ready: its machine, the lines to it, its kernel's release, and how it was started.
 
     `earlier` is why the usual way failed, if it did.
     """
@@ -45,26 +45,26 @@ class Booted:
     earlier: VmBootError | None = None
 
     def note(self, kernel: Kernel) -> str | None:
-        """A line that says how it was started instead of as usual, and why."""
+        """Returns a line that says how it was started, and why not as usual; None if it was as usual."""
         if self.earlier is None:
             return None
         return f"{kernel.name} is {self.attempt}, since the usual start failed: {self.earlier.why}"
 
 
 def check(name: str, arch: str) -> None:
-    """Raises VmError when this machine lacks a program that guests need which are started the way `name`."""
+    """Raises VmError when this machine lacks a program that guests need when they start the way `name`."""
     features(find_qemu(arch)).check(architecture(arch))
     if name != AUTO:
         way(name).check(arch)
         return
     try:
         way(WARM).check(arch)
-    except VmBootError:  # the other way may do
+    except VmBootError:  # the other way may work
         way(VIRTME).check(arch)
 
 
 def attempts(name: str, shape: MachineConfig) -> Iterator[Attempt]:
-    """What to try in turn. A way that was asked for by name is the only one; KVM is given up before that."""
+    """Gives what to try in turn: a named way alone, first with KVM and then without."""
     shapes = [shape, replace(shape, kvm=False)] if shape.kvm else [shape]
     first = WARM if name == AUTO else name
     yield from (Attempt(first, each) for each in shapes)
@@ -73,11 +73,9 @@ def attempts(name: str, shape: MachineConfig) -> Iterator[Attempt]:
 
 
 def boot(kernel: Kernel, name: str, shape: MachineConfig, timeout: float, fix: str = MORE_TIME) -> Booted:
-    """A guest with `kernel`, started the way `name`, which may take `timeout` seconds on real hardware.
+    """Starts a guest with `kernel` the way `name`. On real hardware that may take `timeout` seconds.
 
-    `fix` is what helps when that is too short.
-
-    Raises VmError when nothing works.
+    `fix` is the remedy for a time that is too short. Raises VmError when nothing works.
     """
     earlier: VmBootError | None = None
     todo = list(attempts(name, shape))
@@ -116,6 +114,6 @@ def _both(error: VmBootError, earlier: VmBootError) -> VmBootError:
 
 
 def one_line(error: BpfError) -> str:
-    """The error in a line, without details and without advice."""
+    """Returns the error in one line, without details and without advice."""
     head = " ".join(part for part in (error.what, error.on) if part)
     return f"{head.removesuffix(':')}: {error.why}" if error.why else head

@@ -1,8 +1,9 @@
-"""Guests through virtme-ng: `virtme-run` chooses the machine and packs the initramfs.
+"""Starts guests by virtme-ng: `virtme-run` chooses the machine, and packs the initramfs.
 
-It is run as a command. What it would run is asked for once (``--dry-run --show-command``), kept with the
-initramfs in the cache, and then started by us, so that QEMU is our own child and dies with us. Its own init,
-which starts udev and writes a user's session, is replaced by `init.sh`: that is most of the time of a boot.
+`virtme-run` is a command. It is asked once what it would run (``--dry-run --show-command``). The answer is
+kept in the cache, together with the initramfs. Then this process runs that command itself, so that QEMU is
+its child and ends with it. virtme-ng's own init starts udev and writes a user's session, which takes most of
+the time of a boot. So `init.sh` replaces it.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from pytest_bpfmaps.vm.machine.qemu import (
 )
 from pytest_bpfmaps.vm.machine.qemu_features import features
 
-# An oops ends QEMU instead of leaving a half-dead kernel; the rest saves seconds where the CPU is emulated.
+# A kernel that oopses panics, and QEMU ends; else a half-dead kernel would go on. The rest saves seconds
+# where the CPU is emulated.
 KERNEL_ARGUMENTS = (
-    # Lines on the console are how progress is seen. guest/init.py makes it quiet when the guest has booted.
+    # Lines on the console show progress. guest/init.py makes the console quiet when the guest has booted.
     "loglevel=7",
     "oops=panic",
     "panic=-1",
@@ -44,37 +46,39 @@ KERNEL_ARGUMENTS = (
     "nokaslr",
     "random.trust_cpu=on",
     "kasan_multi_shot",  # else only the first test that corrupts memory would fail
-    # Where bpf is missing from the list, LSM programs attach and never run.
+    # Where bpf is missing from this list, LSM programs can be attached, and never run.
     "lsm=lockdown,capability,landlock,yama,bpf",
-    # What a kernel survives, and the test that runs does not: a panic ends QEMU, and tells which test it was.
-    # guest/init.py says after how long.
+    # A kernel may survive these, but the test does not. A panic ends QEMU, and shows which test it was.
+    # guest/init.py sets the time limits.
     *(
         f"sysctl.kernel.{name}=1"
         for name in ("softlockup_panic", "hardlockup_panic", "hung_task_panic", "panic_on_rcu_stall")
     ),
-    # An NMI is the last way to a kernel that does not answer: each CPU then says where it is.
+    # An NMI is the last way to reach a kernel that does not answer. Each CPU then prints where it is.
     "sysctl.kernel.unknown_nmi_panic=1",
     "sysctl.kernel.panic_print=64",
 )
-PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "LD_LIBRARY_PATH", "TZ")  # and LC_*, PYTHON*: read when it starts
-ASK_SECONDS = 120.0  # it packs an initramfs, which takes two seconds on a quiet machine
-KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and sets some itself
-# One CPU boots and collects quicker than two that emulation takes turns with.
-# For tests, matrix/worker.py starts the rest.
+# And LC_*, PYTHON*: Python reads them when it starts.
+PASSED_TO_PYTHON = ("LANG", "LANGUAGE", "LD_LIBRARY_PATH", "TZ")
+ASK_SECONDS = 120.0  # virtme-run packs an initramfs, in two seconds on a quiet machine
+KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and it sets some itself
+# Boot and collection are faster with one CPU than with two that take turns under emulation.
+# matrix/worker.py starts the other CPUs for the tests.
 TCG_ARGUMENTS = (
     "maxcpus=1",
-    # How long a delay loop is: a second CPU would measure it for two seconds, and fail. Devices that are
-    # emulated do not mind delays that are too short or too long.
+    # How long a delay loop is. A second CPU would measure it for two seconds, and fail. Emulated devices do
+    # not mind delays that are too short or too long.
     "lpj=10000000",
-    "cryptomgr.notests",  # which take a third of a second
+    "cryptomgr.notests",  # these self-tests take a third of a second
 )
-# All CPUs in one thread: with a thread for each, QEMU 7.2 went on running an int3 that the kernel had patched
-# away on the other CPU, for ever (once in some two thousand tests); it also took half again as much time.
+# All CPUs run in one thread. With a thread for each CPU, QEMU 7.2 sometimes went on for ever to run an int3
+# that the kernel had already patched away on the other CPU (once in some two thousand tests). It also took
+# half again as much time.
 TCG = "tcg,thread=single"
 
 
 def start(kernel: Kernel, shape: MachineConfig) -> Machine:
-    """Start a guest with `kernel`. Raises VmError when virtme-ng or QEMU can't be run."""
+    """Starts a guest with `kernel`. Raises VmError when virtme-ng or QEMU can't be run."""
     qemu = features(find_qemu(kernel.arch))
     check_content(kernel, "boot/", "vmlinux")
     command = _finish(_recipe(kernel, shape), kernel, shape)
@@ -89,7 +93,7 @@ def check(arch: str) -> None:
 
 
 def find_virtme() -> str:
-    """The path of `virtme-run`: beside this Python, else on the PATH. Raises VmError when there is none."""
+    """Returns the path of `virtme-run`: beside this Python, else on the PATH. Raises VmError for none."""
     path = find_program("virtme-run")
     if path is None:
         raise VmError(
@@ -101,7 +105,7 @@ def find_virtme() -> str:
 
 
 def find_busybox() -> str:
-    """The path of the busybox that virtme-ng needs. Raises VmError when there is none."""
+    """Returns the path of the busybox that virtme-ng needs. Raises VmError when there is none."""
     path = shutil.which("busybox-static") or shutil.which("busybox")
     if path is None:
         raise VmError(
@@ -113,7 +117,7 @@ def find_busybox() -> str:
 
 
 def _recipe(kernel: Kernel, shape: MachineConfig) -> list[str]:
-    """The QEMU command that virtme-ng would run, with its initramfs in the cache."""
+    """Returns the QEMU command that virtme-ng would run. Its initramfs is in the cache."""
     virtme, qemu = find_virtme(), find_qemu(kernel.arch)
     arguments = [virtme, "--qemu-bin", qemu, "--kimg", str(kernel.image), "--mods", "auto", "--force-9p"]
     arguments += [
@@ -144,7 +148,7 @@ def _recipe(kernel: Kernel, shape: MachineConfig) -> list[str]:
 
 
 def _is_intact(initramfs: Path, known: str | None) -> bool:
-    """Whether it is there, and has the digest `known`."""
+    """Whether the file is there and has the digest `known`."""
     if known is None or not initramfs.exists():
         return False
     intact = digest(read(initramfs)) == known
@@ -156,7 +160,7 @@ def _is_intact(initramfs: Path, known: str | None) -> bool:
 def _stamps(kernel: Kernel, virtme: str, qemu: str) -> Iterator[str]:
     for path in (kernel.image, Path(qemu), Path(virtme), Path(find_busybox())):
         if not path.exists():
-            continue  # virtme-run says so
+            continue  # virtme-run will report it
         status = path.stat()
         yield f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
@@ -190,7 +194,7 @@ def _ask(arguments: list[str], initramfs: Path, kernel: Kernel) -> list[str]:
 
 
 def _finish(recipe: list[str], kernel: Kernel, shape: MachineConfig) -> list[str]:
-    """`recipe` with our kernel command line, the uncompressed kernel, a second view of the host's files."""
+    """Returns `recipe` with our command line, the uncompressed kernel, and the host's files once more."""
     command, arch = list(recipe), architecture(kernel.arch)
     command[command.index("-append") + 1] = _kernel_command_line(kernel, shape)
     if kernel.vmlinux is not None and not shape.kvm:
@@ -221,20 +225,20 @@ def _kernel_command_line(kernel: Kernel, shape: MachineConfig) -> str:
 
 
 def kernel_arguments(kernel: Kernel, shape: MachineConfig) -> list[str]:
-    """Words of the kernel's command line, without those about its first process."""
+    """Returns the words of the kernel's command line, without those about its first process."""
     arch = architecture(kernel.arch)
     words = [f"console={arch.console}", *KERNEL_ARGUMENTS, *arch.kernel_arguments]
     return words if shape.kvm else [*words, *TCG_ARGUMENTS, *arch.emulated_kernel_arguments]
 
 
 def environment_of_python() -> dict[str, str]:
-    """What decides how Python starts."""
+    """Returns the environment variables that decide how Python starts."""
     kept = {n: v for n, v in os.environ.items() if n in PASSED_TO_PYTHON or n.startswith(("LC_", "PYTHON"))}
-    return {name: value for name, value in kept.items() if name != "PYTHONPATH"}  # comes with the job
+    return {name: value for name, value in kept.items() if name != "PYTHONPATH"}  # the job brings PYTHONPATH
 
 
 def _environment() -> list[str]:
-    """The part that fits on the kernel's command line."""
+    """Returns the part of them that fits on the kernel's command line."""
     fit = [
         f"{name}={value}"
         for name, value in environment_of_python().items()

@@ -1,8 +1,9 @@
-"""Guests that start warm: a machine is booted once, made ready, and saved; each run restores that state.
+"""Starts guests warm: a machine is booted once, made ready, and saved; each run restores that state.
 
-The memory of a restored machine is a private view of the saved file: nothing is read before it is used, and
-what guests do not change they share. What a state holds is written down with it (`states`): files of the
-kernel, of Python and of its packages, QEMU. Where one of them has changed, the state is made again.
+The memory of a restored machine is a private view of the saved file. So nothing is read before it is used,
+and guests share what they do not change. The manifest of a state (`saved_states`) names what it was made of:
+files of the kernel, of Python and its packages, and QEMU. Where one of them has changed, the state is made
+again.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ from pytest_bpfmaps.vm.machine.qemu_features import QemuFeatures, features
 from pytest_bpfmaps.vm.protocol.rpc import Lines
 
 FORMAT = 5
-MOST_PATIENCES = 15.0  # from power on to ready, however much progress there is: five minutes as a rule
-REHEARSAL_SECONDS = 300.0  # which take three or four
-MAKING_SECONDS = 900.0  # that another process may take to make the same state
-FAILED_SECONDS = 3600.0  # how long a state that could not be made is not tried again by itself
+MOST_PATIENCES = 15.0  # limit from power on to ready, even with progress: usually five minutes
+REHEARSAL_SECONDS = 300.0  # it usually takes three or four
+MAKING_SECONDS = 900.0  # how long another process may take to make the same state
+FAILED_SECONDS = 3600.0  # how long to wait before making a state is tried again after it failed
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Rehearsed:
 
 
 def check(arch: str) -> None:
-    """Raises VmError when this machine lacks a program that guests need, VmBootError when it saves none."""
+    """Raises VmError when a program that guests need is missing, VmBootError when states can't be saved."""
     qemu = features(find_qemu(arch))
     find_busybox()
     why = qemu.can_save()
@@ -77,18 +78,19 @@ def check(arch: str) -> None:
 def _has_glibc() -> bool:
     try:
         return "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or "")
-    except (ValueError, OSError):  # a name that musl does not know
+    except (ValueError, OSError):  # musl does not know this name
         return False
 
 
 def start(kernel: Kernel, shape: MachineConfig) -> Machine:
-    """Restores a guest with `kernel`; makes and saves it first where that was not done.
+    """Restores a guest with `kernel`, and first makes and saves its state if there is none.
 
-    Raises VmBootError when the state can't be made or restored, VmError for what another way would lack too.
+    Raises VmBootError when the state can't be made or restored. Raises VmError for what another way would
+    lack, too.
     """
     check(kernel.arch)
     opened = None
-    while opened is None:  # else somebody found it old, and deleted it, just now
+    while opened is None:  # None: another process found the state old and has just deleted it
         opened = prepare(kernel, shape).open()
     memory, devices = opened
     try:
@@ -114,9 +116,9 @@ def start(kernel: Kernel, shape: MachineConfig) -> Machine:
 
 
 def note_failure(kernel: Kernel, shape: MachineConfig, why: str) -> bool:
-    """Deletes a state that does not start. Where a new one does not, that is not tried again for an hour.
+    """Deletes a state that does not start. If it was new, another is not made for an hour.
 
-    Tells whether the state was damaged, so that it is worth the while to make another.
+    Returns whether the state was damaged, so that it is worthwhile to make another.
     """
     state = state_for(kernel, shape)
     if state.path.exists():
@@ -133,7 +135,7 @@ def note_failure(kernel: Kernel, shape: MachineConfig, why: str) -> bool:
 
 
 def drop_if_damaged(kernel: Kernel, shape: MachineConfig) -> bool:
-    """Deletes a state whose bytes are not those that were written, and tells whether it was so."""
+    """Deletes a state whose bytes are not those that were written. Returns whether it was so."""
     state = state_for(kernel, shape)
     if not state.path.exists() or state.is_intact():
         return False
@@ -143,12 +145,12 @@ def drop_if_damaged(kernel: Kernel, shape: MachineConfig) -> bool:
 
 
 def forget_failure(kernel: Kernel, shape: MachineConfig) -> None:
-    """Has the next start try to make a state, even where that failed within the last hour."""
+    """Has the next start try to make a state, even if that failed within the last hour."""
     saved_states.forget_failure(state_for(kernel, shape))
 
 
 def check_not_failed(kernel: Kernel, shape: MachineConfig) -> None:
-    """Raises VmBootError when no state could be made within the last hour, by whatever run."""
+    """Raises VmBootError when making the state failed within the last hour, in any run."""
     state = state_for(kernel, shape)
     failure = None if state.is_current() else saved_states.last_failure(state, FAILED_SECONDS)
     if failure is not None:
@@ -162,7 +164,7 @@ def check_not_failed(kernel: Kernel, shape: MachineConfig) -> None:
 
 
 def prepare(kernel: Kernel, shape: MachineConfig) -> SavedState:
-    """The state for `kernel`, made now when there is none that is current. Raises as `start` does."""
+    """Returns the state for `kernel`, and makes it when there is no current one. Raises as `start` does."""
     state = state_for(kernel, shape)
     if state.is_current():
         return state
@@ -184,7 +186,7 @@ def prepare(kernel: Kernel, shape: MachineConfig) -> SavedState:
 
 
 def state_for(kernel: Kernel, shape: MachineConfig) -> SavedState:
-    """Where the state for `kernel` is, or will be."""
+    """Returns where the state for `kernel` is or will be."""
     return SavedState(saved_states.folder() / f"{kernel.name.replace('/', '_')}-{_key(kernel, shape)}")
 
 
@@ -201,7 +203,8 @@ def _make(kernel: Kernel, shape: MachineConfig, state: SavedState) -> None:
         rehearsed_at = time.monotonic()
         boot = [*_boot(kernel, shape, start), *_ram(shape, memory, "on")]
         with ThreadPoolExecutor(1) as pool, _power_on(kernel, shape, boot, [memory]) as machine:
-            modules = pool.submit(check_content, kernel, "lib/modules")  # some 400 MB, while the guest boots
+            # Reads some 400 MB while the guest boots.
+            modules = pool.submit(check_content, kernel, "lib/modules")
             imports = _wait_until_ready(machine, kernel)
             modules.result()
             ready_at = time.monotonic()
@@ -215,7 +218,7 @@ def _make(kernel: Kernel, shape: MachineConfig, state: SavedState) -> None:
         made.close_to_others()
         if state.path.exists():
             saved_states.remove(state)
-        made.path.rename(state.path)  # its files are on the disk
+        made.path.rename(state.path)  # its files are on the disk already
         saved_states.forget_failure(state)
 
 
@@ -228,7 +231,7 @@ def _save(machine: Machine, kernel: Kernel, devices: int) -> None:
 
 
 def _wait_until_ready(machine: Machine, kernel: Kernel) -> float:
-    """The seconds that Python took to get ready in the guest."""
+    """Returns the seconds that Python took to get ready in the guest."""
     fix = "`pytest --bpf-vm=virtme-ng --bpf-vm-timeout=SECONDS` boots without a state"
     limit = MOST_PATIENCES * machine.patience
     control = Lines(machine.control.fileno())
@@ -257,7 +260,7 @@ def _power_on(kernel: Kernel, shape: MachineConfig, more: list[str], descriptors
 
 
 def _command(kernel: Kernel, shape: MachineConfig) -> list[str]:
-    """QEMU's command line, as far as it is the same for the machine that is saved and for those restored."""
+    """Returns the part of QEMU's command line that the saved machine and the restored ones have in common."""
     arch = architecture(kernel.arch)
     command = [find_qemu(arch.name), "-machine", f"{arch.machine},memory-backend=bpfmaps-memory"]
     command += ["-accel", "kvm" if shape.kvm else TCG]
@@ -287,13 +290,13 @@ def _boot(kernel: Kernel, shape: MachineConfig, archive: Path) -> list[str]:
 
 
 def rehearsed() -> Rehearsed:
-    """What a worker is made of before its first test. Raises VmError when Python can't tell."""
-    # When the time is up it says where it is, and ends.
+    """Returns what a worker is made of before its first test. Raises VmError when Python can't tell."""
+    # When the time is over, Python prints where it is, and ends.
     limit = f"import faulthandler; faulthandler.dump_traceback_later({REHEARSAL_SECONDS}, exit=True)"
     program = f"{initramfs.before_all()}; {limit}; early = [*sys.modules]; "
     program += "recorder = code_archive.Recorder(); "
     program += "from pytest_bpfmaps.vm.guest import preload; preload.report(early, recorder)"
-    # A state is for all runs; what this one asks of pytest, PYTEST_ADDOPTS, might exclude a plugin.
+    # A state is for all runs. What this run asks of pytest, by PYTEST_ADDOPTS, might exclude a plugin.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["PYTHONPATH"] = os.pathsep.join(filter(os.path.isabs, initramfs.search_path()))
     parent = os.getpid()
@@ -313,7 +316,7 @@ def rehearsed() -> Rehearsed:
 
 
 def _key(kernel: Kernel, shape: MachineConfig) -> str:
-    """What tells states of one kernel apart."""
+    """Returns a key by which states of one kernel differ."""
     facts: list[Any] = [FORMAT, os.path.realpath(kernel.image), asdict(shape), sys.executable, os.geteuid()]
     facts += [initramfs.search_path(), sorted(_environment().items())]
     facts += [kernel_arguments(kernel, shape), asdict(architecture(kernel.arch)), TCG]
@@ -323,7 +326,7 @@ def _key(kernel: Kernel, shape: MachineConfig) -> str:
 
 
 def _parts(kernel: Kernel) -> Iterator[Path]:
-    """Files besides Python's that a state depends on."""
+    """Gives the files, other than Python's, that a state depends on."""
     yield Path(find_qemu(kernel.arch))
     yield Path(find_busybox())
     yield from (p.resolve() for p in (kernel.image, kernel.vmlinux) if p is not None)
@@ -332,5 +335,5 @@ def _parts(kernel: Kernel) -> Iterator[Path]:
 
 def _environment() -> dict[str, str]:
     kept = environment_of_python()
-    kept.pop("TZ", None)  # workers get theirs with the job
+    kept.pop("TZ", None)  # the job brings the worker's
     return kept
