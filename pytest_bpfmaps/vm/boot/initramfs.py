@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import site
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -51,6 +52,18 @@ mount -t 9p -o {options} {tag} /host && {read}{archive} | cpio -idmu && umount /
 }}
 exec {python}
 """
+
+
+def find_busybox() -> str:
+    """Returns the path of the busybox that virtme-ng needs. Raises VmError when there is none."""
+    path = shutil.which("busybox-static") or shutil.which("busybox")
+    if path is None:
+        raise VmError(
+            "cannot start a guest",
+            why="there is no busybox, which virtme-ng boots with",
+            fix="install a static one (Debian, Ubuntu: apt install busybox-static)",
+        )
+    return os.path.realpath(path)
 
 
 def write(

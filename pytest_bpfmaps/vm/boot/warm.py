@@ -29,8 +29,9 @@ from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.paths import PACKAGE
 from pytest_bpfmaps.vm.boot import initramfs, saved_states
 from pytest_bpfmaps.vm.boot.boot_progress import boot_error, if_stopped, wait_for_word
+from pytest_bpfmaps.vm.boot.initramfs import find_busybox
+from pytest_bpfmaps.vm.boot.kernel_arguments import TCG, environment_of_python, kernel_arguments
 from pytest_bpfmaps.vm.boot.saved_states import SavedState
-from pytest_bpfmaps.vm.boot.virtme import TCG, environment_of_python, find_busybox, kernel_arguments
 from pytest_bpfmaps.vm.guest.init import TAG
 from pytest_bpfmaps.vm.kernels.catalogue import check_content
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
