@@ -1,6 +1,6 @@
 """The ways to start a guest.
 
-Each is a module with ``check(arch)`` and ``start(kernel, config) -> Machine``.
+Each is a module with ``check(arch)`` and ``start(kernel, config, more) -> Machine``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pytest_bpfmaps.vm.boot.boot_progress import MORE_TIME, wait_for_word
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine.architecture import architecture
 from pytest_bpfmaps.vm.machine.kvm import Verdict
-from pytest_bpfmaps.vm.machine.qemu import Machine, MachineConfig, find_qemu
+from pytest_bpfmaps.vm.machine.qemu import NOTHING_MORE, Addition, Machine, MachineConfig, find_qemu
 from pytest_bpfmaps.vm.machine.qemu_features import features
 from pytest_bpfmaps.vm.protocol.rpc import Lines
 
@@ -72,17 +72,28 @@ def attempts(name: str, shape: MachineConfig) -> Iterator[Attempt]:
         yield Attempt(VIRTME, shapes[-1])
 
 
-def boot(kernel: Kernel, name: str, shape: MachineConfig, timeout: float, fix: str = MORE_TIME) -> Booted:
+def boot(
+    kernel: Kernel,
+    name: str,
+    shape: MachineConfig,
+    timeout: float,
+    fix: str = MORE_TIME,
+    *,
+    more: Addition = NOTHING_MORE,
+) -> Booted:
     """Starts a guest with `kernel` the way `name`. On real hardware that may take `timeout` seconds.
 
-    `fix` is the remedy for a time that is too short. Raises VmError when nothing works.
+    `fix` is the remedy for a time that is too short. QEMU gets `more`, unless KVM is
+    used. Raises VmError when nothing works.
     """
     earlier: VmBootError | None = None
     todo = list(attempts(name, shape))
     while todo:
         attempt = todo.pop(0)
         try:
-            return replace(_boot_once(kernel, attempt, timeout, fix, name == AUTO), earlier=earlier)
+            return replace(
+                _boot_once(kernel, attempt, timeout, fix, more, has_others=name == AUTO), earlier=earlier
+            )
         except VmBootError as error:
             why = error.why or str(error)
             if attempt.way == WARM and way(WARM).note_failure(kernel, attempt.shape, why):
@@ -93,11 +104,13 @@ def boot(kernel: Kernel, name: str, shape: MachineConfig, timeout: float, fix: s
     raise earlier
 
 
-def _boot_once(kernel: Kernel, attempt: Attempt, timeout: float, fix: str, has_others: bool) -> Booted:
+def _boot_once(
+    kernel: Kernel, attempt: Attempt, timeout: float, fix: str, more: Addition, *, has_others: bool
+) -> Booted:
     module = way(attempt.way)
     if has_others and attempt.way == WARM:
         module.check_not_failed(kernel, attempt.shape)
-    machine: Machine = module.start(kernel, attempt.shape)
+    machine: Machine = module.start(kernel, attempt.shape, NOTHING_MORE if attempt.shape.kvm else more)
     try:
         control = Lines(machine.control.fileno())
         limit = Verdict(attempt.shape.kvm).stretch(timeout)

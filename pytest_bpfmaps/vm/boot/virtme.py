@@ -29,6 +29,8 @@ from pytest_bpfmaps.vm.machine.architecture import architecture
 from pytest_bpfmaps.vm.machine.child_process import die_with
 from pytest_bpfmaps.vm.machine.qemu import (
     MONITOR_CHANNEL,
+    NOTHING_MORE,
+    Addition,
     Machine,
     MachineConfig,
     find_qemu,
@@ -40,12 +42,13 @@ ASK_SECONDS = 120.0  # virtme-run packs an initramfs, in two seconds on a quiet 
 KERNEL_ENVIRONMENT_LIMIT = 24  # the kernel panics at more than 32, and it sets some itself
 
 
-def start(kernel: Kernel, shape: MachineConfig) -> Machine:
-    """Starts a guest with `kernel`. Raises VmError when virtme-ng or QEMU can't be run."""
+def start(kernel: Kernel, shape: MachineConfig, more: Addition = NOTHING_MORE) -> Machine:
+    """Starts a guest with `kernel`, and `more`. Raises VmError when virtme-ng or QEMU can't be run."""
     qemu = features(find_qemu(kernel.arch))
     check_content(kernel, "boot/", "vmlinux")
     command = _finish(_recipe(kernel, shape), kernel, shape)
-    return Machine(command, kernel.arch, version=qemu.version, patience=qemu.patience)
+    command += more.arguments
+    return Machine(command, kernel.arch, more.descriptors, version=qemu.version, patience=qemu.patience)
 
 
 def check(arch: str) -> None:

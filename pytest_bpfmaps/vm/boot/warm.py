@@ -40,6 +40,8 @@ from pytest_bpfmaps.vm.machine.child_process import die_with
 from pytest_bpfmaps.vm.machine.host_cpu import host_cpu
 from pytest_bpfmaps.vm.machine.qemu import (
     MONITOR_CHANNEL,
+    NOTHING_MORE,
+    Addition,
     Machine,
     MachineConfig,
     find_qemu,
@@ -83,8 +85,8 @@ def _has_glibc() -> bool:
         return False
 
 
-def start(kernel: Kernel, shape: MachineConfig) -> Machine:
-    """Restores a guest with `kernel`, and first makes and saves its state if there is none.
+def start(kernel: Kernel, shape: MachineConfig, more: Addition = NOTHING_MORE) -> Machine:
+    """Restores a guest with `kernel`, and `more`; first makes and saves its state if there is none.
 
     Raises VmBootError when the state can't be made or restored. Raises VmError for what another way would
     lack, too.
@@ -95,7 +97,8 @@ def start(kernel: Kernel, shape: MachineConfig) -> Machine:
         opened = prepare(kernel, shape).open()
     memory, devices = opened
     try:
-        machine = _power_on(kernel, shape, [*_ram(shape, memory, "off"), "-incoming", "defer"], [memory])
+        arguments = [*_ram(shape, memory, "off"), "-incoming", "defer", *more.arguments]
+        machine = _power_on(kernel, shape, arguments, [memory, *more.descriptors])
     finally:
         os.close(memory)
     try:

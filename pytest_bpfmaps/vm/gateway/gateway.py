@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache.stored_files import listening, own
@@ -36,9 +36,19 @@ from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine.child_process import die_with_parent, stopped_process, waited_for_processor
 from pytest_bpfmaps.vm.machine.kvm import Verdict, judge
-from pytest_bpfmaps.vm.machine.qemu import END_SECONDS, Machine, MachineConfig
+from pytest_bpfmaps.vm.machine.qemu import (
+    END_SECONDS,
+    NOTHING_MORE,
+    Addition,
+    Machine,
+    MachineConfig,
+    find_qemu,
+)
 from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Watch, WorkerStep
 from pytest_bpfmaps.vm.protocol.rpc import GARBAGE, Lines
+
+if TYPE_CHECKING:
+    from pytest_bpfmaps.vm.executed.session import ExecutedCode
 
 _SAID = (Phase.START, Phase.COLLECTION, Phase.END)  # steps that pytest does not know of by itself
 GARBLED = "-> leave $BPFMAPS_CONTROL_FD and the ports /dev/vport* alone: this harness uses them"
@@ -55,6 +65,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--kvm", action="store_true")
     parser.add_argument("--judge", action="store_true", help="find out whether KVM works on this machine")
     parser.add_argument("--network", action="store_true")
+    parser.add_argument("--executed", action="store_true", help="record which code of BPF programs runs")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for the boot, and for each step")
     parser.add_argument("--output", action="store_true", help="show what tests write")
     parser.add_argument("--clang", default=None)
@@ -84,6 +95,7 @@ class Gateway:
         self.input: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.attending = False
         self.faults: set[tuple[str, str]] = set()
+        self.executed: ExecutedCode | None = None
 
     def run(self) -> int:
         """Serves until pytest or the guest ends. Returns the exit status."""
@@ -98,7 +110,8 @@ class Gateway:
             verdict = judge(kernel) if self.options.judge else Verdict(self.options.kvm)
             shape = MachineConfig(self.options.cpus, self.options.memory, verdict.kvm, self.options.network)
             self.started = time.monotonic()
-            booted = boot(kernel, self.options.way, shape, self.options.timeout)
+            more = self._record(kernel, shape)
+            booted = boot(kernel, self.options.way, shape, self.options.timeout, more=more)
             if note := booted.note(kernel):
                 self.tell("another-way", text=note)
             self.timeout = Verdict(booted.attempt.shape.kvm).stretch(self.options.timeout)
@@ -111,6 +124,15 @@ class Gateway:
             event = {VmTimeoutError: "hung", VmLostError: "lost"}.get(type(error), "failed")
             self.tell(event, text=_without_details(error), console=error.details or "", stacks=self.stacks)
             return 1
+
+    def _record(self, kernel: Kernel, shape: MachineConfig) -> Addition:
+        """Prepares what records executed code, where that is wanted: arguments for QEMU."""
+        if not self.options.executed:
+            return NOTHING_MORE
+        from pytest_bpfmaps.vm.executed.session import ExecutedCode
+
+        self.executed = ExecutedCode.prepare(find_qemu(kernel.arch), self.options.clang, kvm=shape.kvm)
+        return self.executed.addition
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -279,7 +301,7 @@ class Gateway:
                 return str(kernel.btf)
             return chosen
 
-        return Requests(self.options.clang, vmlinux)
+        return Requests(self.options.clang, vmlinux, self.executed)
 
     def tell(self, event: str, **facts: Any) -> None:
         """Writes an entry into the journal that pytest reads."""

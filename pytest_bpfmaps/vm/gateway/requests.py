@@ -1,4 +1,4 @@
-"""Does what a guest asks of its host: compiles, links, and tells the digest of a file.
+"""Does what a guest asks of its host: compiles, links, tells the digest of a file, and what code ran.
 
 A guest is not trusted. So clang gets only options of a list, and a request may name only regular files.
 Reading a device or a pipe may never end, and may have effects.
@@ -19,20 +19,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_bpfmaps.compiler.request import CompileRequest
+    from pytest_bpfmaps.vm.executed.session import ExecutedCode
 
 _LARGEST = 256 << 20  # bytes of a source, an object, or a kernel's BTF
 
 
 class Requests:
-    """Answers requests. `clang` is as for `--bpf-clang`; `vmlinux` tells where ``vmlinux.h`` comes from."""
+    """Answers requests. `clang` is as for `--bpf-clang`; `vmlinux` tells where ``vmlinux.h`` comes from.
 
-    def __init__(self, clang: str | None, vmlinux: Callable[[], str | None]) -> None:
+    `executed` is the record of what ran in this guest, where there is one.
+    """
+
+    def __init__(
+        self, clang: str | None, vmlinux: Callable[[], str | None], executed: ExecutedCode | None = None
+    ) -> None:
         self._clang = clang
         self._vmlinux = vmlinux
+        self._executed = executed
 
     def answer(self, call: str, argument: str) -> str:
         """Returns the answer to a request. Raises whatever error the guest should see."""
         calls = {"compile": self._compile, "digest": _digest, "link": _link}
+        if self._executed is not None:
+            calls["executed"] = self._executed.answer
         return calls[call](argument)
 
     def _compile(self, argument: str) -> str:

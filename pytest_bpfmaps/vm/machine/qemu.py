@@ -50,6 +50,20 @@ class MachineConfig:
     network: bool = False
 
 
+@dataclass(frozen=True)
+class Addition:
+    """What a guest's QEMU gets beside its shape: `arguments`, and `descriptors` of this process they name.
+
+    A saved state does not depend on it.
+    """
+
+    arguments: tuple[str, ...] = ()
+    descriptors: tuple[int, ...] = ()
+
+
+NOTHING_MORE = Addition()
+
+
 class Log:
     """Text that another process writes. It is kept in memory, so nobody has to remove a file."""
 

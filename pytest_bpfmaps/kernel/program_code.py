@@ -1,0 +1,92 @@
+"""What the kernel tells of a program's machine code, and of the C lines that it came from, as plain bytes.
+
+Needs `CAP_SYS_ADMIN`, and addresses that the kernel does not hide: ``kernel.kptr_restrict`` below 2. Source:
+``struct bpf_prog_info`` of <linux/bpf.h>; Linux 5.0 for all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pytest_bpfmaps.libbpf import ffi, lib, to_str
+
+_FIELDS = (  # number, pointer, size of one; a number of bytes where that is 1
+    ("jited_prog_len", "jited_prog_insns", 1),
+    ("xlated_prog_len", "xlated_prog_insns", 1),
+    ("nr_jited_ksyms", "jited_ksyms", 8),
+    ("nr_jited_func_lens", "jited_func_lens", 4),
+    ("nr_func_info", "func_info", "func_info_rec_size"),
+    ("nr_line_info", "line_info", "line_info_rec_size"),
+    ("nr_jited_line_info", "jited_line_info", "jited_line_info_rec_size"),
+)
+
+
+def program_ids() -> list[int]:
+    """Ids of all programs that are loaded now. Raises OSError."""
+    found: list[int] = []
+    number = ffi.new("uint32_t *")
+    while (result := lib.bpf_prog_get_next_id(number[0], number)) == 0:
+        found.append(int(number[0]))
+    if result != -2:  # ENOENT: that was the last one
+        raise OSError(-result, os.strerror(-result))
+    return found
+
+
+def program_code(number: int) -> dict[str, Any]:
+    """What belongs to the program with this id; numbers, text, and bytes. Raises OSError when it is gone."""
+    fd = int(lib.bpf_prog_get_fd_by_id(number))
+    if fd < 0:
+        raise OSError(-fd, os.strerror(-fd))
+    try:
+        first = _info(fd, ffi.new("struct bpf_prog_info *"))
+        full, buffers = ffi.new("struct bpf_prog_info *"), {}
+        for count, pointer, size in _FIELDS:
+            one = size if isinstance(size, int) else getattr(first, size)
+            buffers[pointer] = ffi.new("char[]", getattr(first, count) * one or 1)
+            setattr(full, count, getattr(first, count))
+            setattr(full, pointer, int(ffi.cast("uintptr_t", buffers[pointer])))
+            if not isinstance(size, int):
+                setattr(full, size, one)
+        info = _info(fd, full)
+    finally:
+        os.close(fd)
+    facts: dict[str, Any] = {"id": info.id, "type": info.type, "btf_id": info.btf_id}
+    facts |= {"name": to_str(info.name), "load_time": info.load_time}
+    facts |= {size: getattr(info, size) for *_, size in _FIELDS if isinstance(size, str)}
+    for count, pointer, size in _FIELDS:
+        one = size if isinstance(size, int) else getattr(info, size)
+        is_told = getattr(info, pointer) != 0  # else the kernel hides it
+        length = min(getattr(info, count), getattr(first, count)) * one
+        facts[pointer] = bytes(ffi.buffer(buffers[pointer], length)) if is_told else b""
+    return facts
+
+
+def btf_bytes(number: int) -> bytes:
+    """The raw BTF with this id. Raises OSError when it is gone."""
+    fd = int(lib.bpf_btf_get_fd_by_id(number))
+    if fd < 0:
+        raise OSError(-fd, os.strerror(-fd))
+    try:
+        info, size = ffi.new("struct bpf_btf_info *"), ffi.new("uint32_t *")
+        size[0] = ffi.sizeof("struct bpf_btf_info")
+        _check(lib.bpf_obj_get_info_by_fd(fd, info, size))
+        data = ffi.new("char[]", info.btf_size)
+        again = ffi.new("struct bpf_btf_info *")
+        again.btf, again.btf_size = int(ffi.cast("uintptr_t", data)), info.btf_size
+        size[0] = ffi.sizeof("struct bpf_btf_info")
+        _check(lib.bpf_obj_get_info_by_fd(fd, again, size))
+        return bytes(ffi.buffer(data, info.btf_size))
+    finally:
+        os.close(fd)
+
+
+def _info(fd: int, info: Any) -> Any:
+    size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_prog_info"))
+    _check(lib.bpf_obj_get_info_by_fd(fd, info, size))
+    return info
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
