@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_bpfmaps.elf.functions_by_name import elf_functions
+from pytest_bpfmaps.elf.process_mappings import DELETED, mappings_of
 from pytest_bpfmaps.elf.reader import ElfError, open_elf
 
-_LINE = re.compile(r"^(\w+)-(\w+) (\S+) (\w+) \S+ (\d+) +(/.*)$", re.MULTILINE)
 _LINK = re.compile(r"/proc/(self|thread-self|\d+)/exe$")
-_DELETED = " (deleted)"
 _AT_PHDR = 3
 
 
@@ -63,13 +62,12 @@ def mapped_files(pid: int | None = None) -> list[Path]:
 def mappings(pid: int | None = None) -> list[MappedFile]:
     """What a process has mapped of files, by address. Raises `OSError` for one that can't be looked at."""
     who = "self" if pid is None else str(pid)
-    text = Path(f"/proc/{who}/maps").read_text(errors="surrogateescape")
     found = []
-    for start, end, rights, offset, _inode, path in _LINE.findall(text):
-        first, last = int(start, 16), int(end, 16)
-        place = _openable(who, path, f"/proc/{who}/map_files/{first:x}-{last:x}")
-        name = Path(path.removesuffix(_DELETED))
-        found.append(MappedFile(first, last, int(offset, 16), place, name, "x" in rights))
+    for m in mappings_of(who):
+        if m.is_file:
+            place = _openable(who, m.path, f"/proc/{who}/map_files/{m.start:x}-{m.end:x}")
+            name = Path(m.path.removesuffix(DELETED))
+            found.append(MappedFile(m.start, m.end, m.offset, place, name, m.runs))
     return found
 
 
@@ -82,7 +80,7 @@ def _code_of(pid: int | None) -> list[MappedFile]:
 
 def _openable(who: str, path: str, link: str) -> Path:
     """A deleted file is reached through its mapping, one of another mount namespace through its root."""
-    if path.endswith(_DELETED) and os.path.lexists(link):
+    if path.endswith(DELETED) and os.path.lexists(link):
         return Path(link)
     if who != "self":
         inside = f"/proc/{who}/root{path}"
@@ -98,7 +96,7 @@ def _program_of(link: str, process: str) -> Path | None:
     """The file of a process's own program, which has the program's headers in memory and its code beside."""
     if not os.path.exists(link):
         return None
-    if not os.readlink(link).endswith(_DELETED):
+    if not os.readlink(link).endswith(DELETED):
         return Path(link)
     auxiliary = Path(f"/proc/{process}/auxv").read_bytes()
     headers = dict(struct.iter_unpack("=QQ", auxiliary[: len(auxiliary) // 16 * 16])).get(_AT_PHDR, 0)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_bpfmaps.elf.process_mappings import mappings_of
+
 _MAPPED = "anon_inode:bpf-map"
 
 
@@ -40,7 +42,14 @@ def _has(pid: int, line: str) -> bool:
 def _holder(pid: int) -> Holder:
     targets = [_target(f"/proc/{pid}/fd/{fd}") for fd in _descriptors(pid)]
     name = _read(f"/proc/{pid}/comm").strip()
-    return Holder(pid, name, _MAPPED in _read(f"/proc/{pid}/maps"), "anon_inode:[perf_event]" in targets)
+    return Holder(pid, name, _maps_a_map(pid), "anon_inode:[perf_event]" in targets)
+
+
+def _maps_a_map(pid: int) -> bool:
+    try:
+        return any(_MAPPED in m.path for m in mappings_of(pid))
+    except OSError:  # gone, or not ours
+        return False
 
 
 def _descriptors(pid: int) -> Iterator[str]:

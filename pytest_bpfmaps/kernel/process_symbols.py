@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from pytest_bpfmaps.elf.functions_by_address import ElfSymbols, elf_symbols
+from pytest_bpfmaps.elf.process_mappings import DELETED, Mapping, mappings_of
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel.kallsyms import FunctionSymbol
-
-_LINE = re.compile(r"^(\w+)-(\w+) ..x. (\w+) \S+ (\d+) *(.*)$", re.MULTILINE)
 
 
 class HasPid(Protocol):
@@ -27,16 +24,6 @@ class HasPid(Protocol):
     def pid(self) -> int:
         """The process id."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class MappedFile:
-    """An executable part of a process' memory: addresses, and the place in the file that is mapped."""
-
-    start: int
-    end: int
-    offset: int
-    path: str  # empty for memory without a file
 
 
 class ProcessSymbols:
@@ -52,11 +39,7 @@ class ProcessSymbols:
 
     def __init__(self, process: int | HasPid | None = None) -> None:
         self.pid = os.getpid() if process is None else process if isinstance(process, int) else process.pid
-        text = self._read_maps()
-        self.mappings = [
-            MappedFile(int(start, 16), int(end, 16), int(offset, 16), path)
-            for start, end, offset, _inode, path in _LINE.findall(text)
-        ]
+        self.mappings = [m for m in self._mapped() if m.runs]
         self._starts = [m.start for m in self.mappings]
 
     def find(self, address: int) -> FunctionSymbol | None:
@@ -92,26 +75,26 @@ class ProcessSymbols:
                 return FunctionSymbol(names, start, mapping.path)
         return None
 
-    def mapping(self, address: int) -> MappedFile | None:
+    def mapping(self, address: int) -> Mapping | None:
         """The mapping that the address is in."""
         at = bisect_right(self._starts, address)
         found = self.mappings[at - 1] if at else None
         return found if found and address < found.end else None
 
-    def _read_maps(self) -> str:
+    def _mapped(self) -> list[Mapping]:
         try:
-            text = Path(f"/proc/{self.pid}/maps").read_text(errors="surrogateescape")
+            found = mappings_of(self.pid)
         except OSError as e:
             raise _unreadable(self.pid, e.errno or 0, e.strerror) from e
-        if not text:  # a zombie: its memory is gone
+        if not found:  # a zombie: its memory is gone
             raise _unreadable(self.pid, errno.ESRCH, "it has ended")
-        return text
+        return found
 
-    def _symbols(self, mapping: MappedFile) -> ElfSymbols | None:
+    def _symbols(self, mapping: Mapping) -> ElfSymbols | None:
         """From the file as the process sees it, which may be in another mount namespace, or deleted."""
-        if not mapping.path.startswith("/"):
+        if not mapping.is_file:
             return None
-        path = mapping.path.removesuffix(" (deleted)")
+        path = mapping.path.removesuffix(DELETED)
         places = [
             f"/proc/{self.pid}/map_files/{mapping.start:x}-{mapping.end:x}",
             f"/proc/{self.pid}/root{path}",

@@ -5,17 +5,22 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import re
 import sysconfig
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+from pytest_bpfmaps.elf.process_mappings import DELETED, Mapping, mappings_of, parse_mappings
 from pytest_bpfmaps.vm.guest import init
 
 EXTENSION = sysconfig.get_config_var("EXT_SUFFIX")
 LARGE = 256 << 10
 PRESENT, OF_A_FILE = 1 << 63, 1 << 61  # of /proc/PID/pagemap: Documentation/admin-guide/mm/pagemap.rst
+ANONYMOUS = re.compile(r"^Anonymous: +(\d+) kB$", re.MULTILINE)
 MAP_FIXED, PROT_NONE = 0x10, 0
 RIGHTS = {"r-xp": mmap.PROT_READ | mmap.PROT_EXEC, "r--p": mmap.PROT_READ}
 
@@ -24,18 +29,14 @@ libc_mmap.restype = ctypes.c_void_p
 libc_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 
 
-class MappedPart(NamedTuple):
-    """A part of a file in this process's memory, as proc_pid_smaps(5) has it.
+@dataclass(frozen=True, slots=True)
+class MappedPart(Mapping):
+    """A part of a file in this process's memory.
 
-    `own`: kilobytes that this process has changed (``Anonymous:``).
+    `own`: kilobytes that this process has changed (``Anonymous:`` in proc_pid_smaps(5)).
     """
 
-    path: str
-    start: int
-    end: int
-    offset: int
-    rights: str
-    own: int = 0
+    own: int
 
     def is_library_code(self) -> bool:
         """Python's own extension modules are none: each costs milliseconds, and nobody traces them."""
@@ -75,23 +76,18 @@ class Parts(NamedTuple):
 
 def mapped_files(process: int | str = "self") -> Iterator[MappedPart]:
     """Those of a process, under the paths that they have on the host, too; none that never had one."""
-    with open(f"/proc/{process}/smaps") as maps:
-        lines = [line.split(maxsplit=5) for line in maps]
-    own = [int(fields[1]) for fields in lines if fields[0] == "Anonymous:"]
-    mapped = [fields for fields in lines if not fields[0].endswith(":")]
-    for (area, rights, offset, _, _, *name), changed in zip(mapped, own, strict=True):
-        path = name[0].strip() if name else ""
-        if path.startswith("/") and not path.endswith(" (deleted)"):
-            start, end = (int(address, 16) for address in area.split("-"))
-            yield MappedPart(path, start, end, int(offset, 16), rights, changed)
+    text = Path(f"/proc/{process}/smaps").read_text(errors="surrogateescape")
+    own = [int(kilobytes) for kilobytes in ANONYMOUS.findall(text)]
+    for m, changed in zip(parse_mappings(text), own, strict=True):
+        if m.is_file and not m.path.endswith(DELETED):
+            yield MappedPart(m.start, m.end, m.rights, m.offset, m.inode, m.path, changed)
 
 
 def give_up_parts() -> Parts:
     """Clears code and constants of libraries that process 1 has no use for: until the host's are there,
     nothing of them runs. They would be the largest part of a saved state that is not needed. So are parts of
     which each process has a copy, such as what the loader relocated."""
-    with open("/proc/1/maps") as maps:
-        needed = maps.read()
+    needed = {mapping.path for mapping in mappings_of(1)}
     mappings = list(mapped_files())
     code = [one for one in mappings if one.is_library_code()]
     libraries = {one.path for one in code}

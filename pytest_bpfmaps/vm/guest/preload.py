@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.compat.pytest_names import without_rewriting_plugins
+from pytest_bpfmaps.elf.process_mappings import mappings_of
 from pytest_bpfmaps.vm.guest import code_archive, lookup_caches
 
 # beyond what the pytest session below imports: what tests and failures need, and what the worker's side of
@@ -205,10 +206,8 @@ def _replaced(name: str, spec: ModuleSpec | None) -> ModuleSpec | None:
 def _mapped() -> set[str]:
     """Executables and libraries, with every name in their folder that leads to them."""
     found: set[str] = set()
-    with open("/proc/self/maps") as file:
-        mapped = {line.split(maxsplit=5)[5].strip() for line in file if len(line.split(maxsplit=5)) > 5}
-    for path in mapped:
-        if path.startswith("/") and os.path.isfile(path):
+    for path in {mapping.path for mapping in mappings_of() if mapping.is_file}:
+        if os.path.isfile(path):
             found.add(path)
             folder, stem = os.path.dirname(path), os.path.basename(path).split(".so")[0]
             for name in os.listdir(folder):

@@ -22,6 +22,7 @@ import struct
 import time
 import traceback
 
+from pytest_bpfmaps.elf.process_mappings import mappings_of
 from pytest_bpfmaps.vm.guest import code_archive, init, library_pages, preload, supervisor
 from pytest_bpfmaps.vm.guest.cpus import start_all_cpus
 
@@ -112,8 +113,7 @@ def check_kernel() -> None:
 
 def drop_files() -> None:
     """Deletes the initramfs's files, which are memory: Python has what it needs; the host's will follow."""
-    with open("/proc/self/maps") as maps:
-        mapped = {int(line.split()[4]) for line in maps}
+    mapped = {mapping.inode for mapping in mappings_of()}
     device = os.lstat("/").st_dev
     tops = [f"/{top}" for top in os.listdir("/") if top not in KEPT and os.lstat(f"/{top}").st_dev == device]
     for folder, _, names in (one for top in tops for one in os.walk(top)):
