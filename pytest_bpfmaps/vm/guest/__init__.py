@@ -1,1 +1,1 @@
-"""What runs inside a guest before and beside pytest."""
+"""Runs inside a guest, before pytest and beside it."""

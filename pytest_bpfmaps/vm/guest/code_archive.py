@@ -1,8 +1,9 @@
-"""Python's modules for a guest, as one file of code.
+"""Keeps Python's modules for a guest as one file of code.
 
-An emulated guest spends more on finding a module, a dozen calls into the file system, than on running it. So
-the host imports what guests need and writes down the code of each (`Recorder`); a guest imports it from there
-(`Finder`), under the host's names and paths. The file: the length of an index, the index, the code.
+To find a module takes a dozen calls into the file system. In an emulated guest that takes more time than to
+run the module. So the host imports what guests need, and writes down the code of each module (`Recorder`). A
+guest imports it from there (`Finder`), under the host's names and paths. The file has the length of an index,
+the index, and the code.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from types import CodeType, ModuleType
 from typing import Any, BinaryIO
 
 _LENGTH = 8
-# The source ("" for a package without one), where modules of a package are, begin and end of the code.
+# The source ("" for a package without one), the folders of a package's modules, and begin and end of the
+# code.
 Entry = tuple[str, list[str] | None, int, int]
 _get_code = SourceFileLoader.get_code
 
@@ -26,7 +28,7 @@ _get_code = SourceFileLoader.get_code
 class Recorder:
     """Notes the code of the modules that are imported from sources, from now on until this process ends.
 
-    And, in `reads`, the other files that are opened to be read: a plugin's data, say, or its source.
+    `reads` has the other files that are opened to be read, for example a plugin's data or its source.
     """
 
     def __init__(self) -> None:
@@ -56,7 +58,7 @@ class Recorder:
         sys.addaudithook(note)
 
     def finish(self) -> list[str]:
-        """Adds what was imported before; returns the sources."""
+        """Adds what was imported before, and returns the sources of all."""
         for name, module in list(sys.modules.items()):
             loader = getattr(module, "__loader__", None)
             if name not in self._codes and isinstance(loader, SourceFileLoader) and loader.name == name:
@@ -84,7 +86,7 @@ def _places(module: ModuleType | None) -> list[str] | None:
 
 
 class Finder:
-    """Has Python find modules in such a file, until it is closed."""
+    """Has Python find modules in such a file, until `close`."""
 
     def __init__(self, path: str) -> None:
         with open(path, "rb") as file:
@@ -107,7 +109,7 @@ class Finder:
     def find_spec(
         self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """As `importlib.abc.MetaPathFinder`."""
+        """Finds a module; see `importlib.abc.MetaPathFinder`."""
         if name not in self._index:
             return None
         path, places, *_ = self._index[name]
@@ -119,7 +121,10 @@ class Finder:
         return spec
 
     def close(self) -> None:
-        """Python finds modules as ever; those that are there look as if it had found them so."""
+        """Has Python find modules as usual again.
+
+        Modules that are imported look as if it had always done so.
+        """
         finders: list[Any] = sys.meta_path
         finders.remove(self)
         SourceFileLoader.get_code = _get_code  # type: ignore[method-assign]

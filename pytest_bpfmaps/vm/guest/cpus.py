@@ -1,4 +1,4 @@
-"""The CPUs of a guest: an emulated one boots with one of them, which is quicker."""
+"""Starts the CPUs of a guest. An emulated guest boots with one of them, because that is faster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import glob
 
 
 def start_all_cpus() -> None:
-    """Starts those that the guest did not boot with."""
+    """Starts the CPUs that the guest did not boot with."""
     for switch in glob.glob("/sys/devices/system/cpu/cpu[0-9]*/online"):
         with open(switch, "r+") as file:
             if file.read().strip() == "0":

@@ -1,8 +1,8 @@
-"""The guest's first process: mount, greet the gateway, take the job, become an execnet worker.
+"""The guest's first process. It mounts, greets the gateway, takes the job, and becomes an execnet worker.
 
-A script by itself: it must not import this package, whose modules the guest's pytest wants to import first.
-Speaks JSON lines with the gateway through the virtio-serial port ``bpfmaps.control``; the worker's stdin and
-stdout are the port ``bpfmaps.stream``; process 1 goes on with ``bpfmaps.alarm``.
+It is a script by itself. It must not import this package, because the guest's pytest has to import its
+modules first. It sends and receives JSON lines through the virtio-serial port ``bpfmaps.control``. The
+worker's stdin and stdout are the port ``bpfmaps.stream``. Process 1 later uses ``bpfmaps.alarm``.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ import traceback
 from typing import Any
 
 PORTS = ("bpfmaps.control", "bpfmaps.stream", "bpfmaps.alarm")
-TAG = "bpfmaps.host"  # by which the guest mounts the host's files
-OUTPUT = "bpfmaps.output"  # of the worker, where pytest does not capture it
-# last words, which the host looks for in the console
+TAG = "bpfmaps.host"  # the name by which the guest mounts the host's files
+OUTPUT = "bpfmaps.output"  # what the worker writes, where pytest does not capture it
+# The host looks for these texts among the last lines of the console.
 CANNOT_MOUNT = "cannot mount the host's files"
 NO_CARD = "cannot drive the network card"
-STACKS = signal.SIGRTMAX  # on which the worker writes its Python stacks; supervisor.py sends it
-HOST_FILES = 9  # the host's plain root, opened by init.sh
+STACKS = signal.SIGRTMAX  # supervisor.py sends it, and the worker writes its Python stacks
+HOST_FILES = 9  # the descriptor of the host's plain root, opened by init.sh
 SIOCADDRT, SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8913, 0x8914, 0x8916, 0x891C
 IFF_UP, RTF_UP, RTF_GATEWAY = 1, 1, 2
 VIRTIO_NET = 1  # the device's number, include/uapi/linux/virtio_ids.h
-# QEMU's user-mode network: what it expects of a guest, and what it offers
+# QEMU's user-mode network: the address that it expects of a guest, and the addresses that it offers.
 ADDRESS, MASK, GATEWAY, NAME_SERVER = "10.0.2.15", "255.255.255.0", "10.0.2.2", "10.0.2.3"
 CARD = "/sys/class/net/eth0"
 MS_BIND = 4096
 RB_AUTOBOOT = 0x1234567
 
-# type, target, options: what BPF programs and their tests expect to find
+# Type, target, options of the file systems that BPF programs and their tests expect.
 MOUNTS = (
     ("proc", "/proc", None),
     ("sysfs", "/sys", None),
@@ -60,13 +60,13 @@ libc = ctypes.CDLL(None, use_errno=True)
 def mount(
     source: str, target: str, kind: str | None = None, flags: int = 0, options: str | None = None
 ) -> None:
-    """mount(2); a file system or folder that this kernel lacks is left out."""
+    """Calls mount(2). Ignores a file system or folder that this kernel lacks."""
     encoded = [s if s is None else s.encode() for s in (source, target, kind, options)]
     libc.mount(encoded[0], encoded[1], encoded[2], flags, encoded[3])
 
 
 def mount_all(release: str, modules: str) -> None:
-    """Mount the kernel's file systems, and its modules."""
+    """Mounts the kernel's file systems, and its modules."""
     for kind, target, options in MOUNTS:
         if target.startswith("/dev/"):
             os.makedirs(target, exist_ok=True)
@@ -75,7 +75,7 @@ def mount_all(release: str, modules: str) -> None:
 
 
 def mount_modules(release: str, modules: str) -> None:
-    """Put the kernel's modules, if it has any, where modprobe looks for them."""
+    """Puts the kernel's modules, if it has any, where modprobe looks for them."""
     if modules:
         folder = f"/lib/modules/{release}"
         os.makedirs(folder, exist_ok=True)
@@ -83,19 +83,19 @@ def mount_modules(release: str, modules: str) -> None:
 
 
 def loopback_up() -> None:
-    """Bring the interface lo up."""
+    """Brings the interface lo up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         interface_up(sock, b"lo")
 
 
 def interface_up(sock: socket.socket, name: bytes) -> None:
-    """Set an interface's flag IFF_UP, netdevice(7)."""
+    """Sets the flag IFF_UP of an interface, netdevice(7)."""
     flags = struct.unpack_from("h", fcntl.ioctl(sock, SIOCGIFFLAGS, struct.pack("16sh14x", name, 0)), 16)[0]
     fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", name, flags | IFF_UP))
 
 
 def network_up() -> None:
-    """Configure the network card, if this machine has one."""
+    """Configures the network card, if this machine has one."""
     devices = glob.glob("/sys/bus/virtio/devices/*/device")
     if VIRTIO_NET not in (int(open(path).read(), 16) for path in devices):  # noqa: SIM115
         return
@@ -113,12 +113,12 @@ def network_up() -> None:
 
 
 def sockaddr(address: str) -> bytes:
-    """A ``struct sockaddr_in`` without a port."""
+    """Returns a ``struct sockaddr_in`` without a port."""
     return struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(address))
 
 
 def use_name_server() -> None:
-    """Have names looked up through QEMU, which asks whom the host asks. The host's file may be a link."""
+    """Has names looked up by QEMU, which asks the host's name server. The host's own file may be a link."""
     if os.path.exists(CARD):
         with contextlib.suppress(FileNotFoundError):
             os.unlink("/etc/resolv.conf")
@@ -127,13 +127,13 @@ def use_name_server() -> None:
 
 
 def open_port(name: str) -> int:
-    """A descriptor of the virtio-serial port called `name`."""
+    """Opens the virtio-serial port called `name`, and returns a descriptor."""
     return os.open(find_port(name), os.O_RDWR | os.O_CLOEXEC)
 
 
 def find_port(name: str) -> str:
-    """The device of the virtio-serial port called `name`; no udev is needed to find it."""
-    while True:  # QEMU tells the names of the ports one by one; the gateway has a deadline
+    """Returns the device of the virtio-serial port called `name`. It needs no udev."""
+    while True:  # QEMU tells the ports' names one by one; the gateway has a limit
         for path in glob.glob("/sys/class/virtio-ports/*/name"):
             with open(path) as file:
                 if file.read().strip() == name:
@@ -142,7 +142,7 @@ def find_port(name: str) -> str:
 
 
 def read_line(fd: int) -> dict[str, Any]:
-    """The next JSON line of `fd`; empty ones are none."""
+    """Returns the next JSON line of `fd`. Empty lines do not count."""
     data = b""
     while not (data.strip() and data.endswith(b"\n")):
         chunk = os.read(fd, 1 << 16)
@@ -154,9 +154,9 @@ def read_line(fd: int) -> dict[str, Any]:
 
 
 def apply(job: dict[str, Any], host_files: int) -> None:
-    """Make this process look like one that the host's pytest had started.
+    """Makes this process look like one that the host's pytest had started.
 
-    `host_files`, which is closed, is a descriptor of the host's plain root.
+    `host_files` is a descriptor of the host's plain root. It is closed.
     """
     os.environ.clear()
     os.environ.update(job["env"])
@@ -168,7 +168,7 @@ def apply(job: dict[str, Any], host_files: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
     use_name_server()
     for folder in job["plain"]:
-        # The overlay may remember that a file was missing there; the plain view asks the host each time.
+        # The overlay may remember that a file was missing there. The plain view asks the host each time.
         mount(f"/proc/self/fd/{host_files}{folder}", folder, flags=MS_BIND)
     os.close(host_files)
     place_config(job["env"].get("BPFMAPS_KERNEL_CONFIG"))
@@ -176,7 +176,7 @@ def apply(job: dict[str, Any], host_files: int) -> None:
 
 
 def place_config(path: str | None) -> None:
-    """Put the kernel's configuration where libbpf looks for what an object leaves open."""
+    """Puts the kernel's configuration where libbpf looks for the ``__kconfig`` values of an object."""
     if path:
         link = f"/boot/config-{os.uname().release}"
         os.makedirs("/boot", exist_ok=True)
@@ -186,7 +186,7 @@ def place_config(path: str | None) -> None:
 
 
 def serve(job: dict[str, Any], stream: int) -> None:
-    """Be an execnet worker on `stream` until it closes."""
+    """Runs an execnet worker on `stream` until it closes."""
     os.dup2(stream, 0)
     os.dup2(stream, 1)
     os.close(stream)
@@ -200,32 +200,32 @@ def serve(job: dict[str, Any], stream: int) -> None:
 
 
 def quiet_console() -> None:
-    """Leaves warnings and worse on the console, which shows more while the kernel boots."""
+    """Leaves warnings and worse on the console. It shows more while the kernel boots."""
     with contextlib.suppress(OSError), open("/proc/sys/kernel/printk", "w") as file:
         file.write("5")
 
 
 def limit_hangs(timeout: float) -> None:
-    """Have the kernel panic when a CPU or a task hangs for a third of the time that a test has.
+    """Has the kernel panic when a CPU or a task hangs for a third of the time that a test has.
 
-    By then it is the test's fault, and the report says which kernel function it hangs in. Sooner than the
-    kernel would by itself, 20 s, is too soon: an emulated guest whose host is busy stands still for seconds.
+    Then it is the test's fault, and the report names the kernel function that it hangs in. The kernel's own
+    limit, 20 s, is never made shorter: an emulated guest whose host is busy stands still for seconds.
     """
     third = max(round(timeout / 3), 20)
     for path, seconds in (
-        ("/proc/sys/kernel/watchdog_thresh", min(third // 2, 60)),  # a soft lockup is twice that
+        ("/proc/sys/kernel/watchdog_thresh", min(third // 2, 60)),  # the limit of a soft lockup is twice that
         ("/proc/sys/kernel/hung_task_timeout_secs", third),
         ("/proc/sys/kernel/hung_task_check_interval_secs", third // 4),
         ("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", min(third, 300)),
     ):
-        with contextlib.suppress(OSError), open(path, "r+") as file:  # a kernel without that detector
-            if file.read().strip() != str(seconds):  # else it takes milliseconds to start all anew
+        with contextlib.suppress(OSError), open(path, "r+") as file:  # this kernel lacks that detector
+            if file.read().strip() != str(seconds):  # else the kernel restarts the detector, in milliseconds
                 file.seek(0)
                 file.write(str(seconds))
 
 
 def main() -> None:
-    """Process 1: everything, then the end of the machine."""
+    """Does everything that process 1 does, then ends the machine."""
     release = os.uname().release
     mount_all(release, sys.argv[1] if len(sys.argv) > 1 else "")
     quiet_console()
@@ -252,7 +252,7 @@ def main() -> None:
 
 
 def work(job: dict[str, Any], control: int, stream: int, stacks: int) -> None:
-    """Be the worker, who writes its `stacks` when asked."""
+    """Runs the worker, which writes its Python stacks to `stacks` when asked."""
     limit_hangs(job["timeout"])
     if job["output"]:
         output = open_port(OUTPUT)
@@ -267,5 +267,5 @@ if __name__ == "__main__":
     try:
         main()
     except BaseException:
-        traceback.print_exc()  # to the console; an exit of process 1 would add a panic to it
+        traceback.print_exc()  # to the console; if process 1 exited, the kernel would panic
     libc.reboot(RB_AUTOBOOT)

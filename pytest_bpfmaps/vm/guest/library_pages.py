@@ -19,7 +19,7 @@ from pytest_bpfmaps.vm.guest import init
 
 EXTENSION = sysconfig.get_config_var("EXT_SUFFIX")
 LARGE = 256 << 10
-PRESENT, OF_A_FILE = 1 << 63, 1 << 61  # of /proc/PID/pagemap: Documentation/admin-guide/mm/pagemap.rst
+PRESENT, OF_A_FILE = 1 << 63, 1 << 61  # bits of /proc/PID/pagemap: Documentation/admin-guide/mm/pagemap.rst
 ANONYMOUS = re.compile(r"^Anonymous: +(\d+) kB$", re.MULTILINE)
 MAP_FIXED, PROT_NONE = 0x10, 0
 RIGHTS = {"r-xp": mmap.PROT_READ | mmap.PROT_EXEC, "r--p": mmap.PROT_READ}
@@ -39,19 +39,22 @@ class MappedPart(Mapping):
     own: int
 
     def is_library_code(self) -> bool:
-        """Python's own extension modules are none: each costs milliseconds, and nobody traces them."""
+        """Whether it is code of a library, but not of Python's own extension modules.
+
+        Each of these costs milliseconds, and nobody traces them.
+        """
         return self.rights == "r-xp" and not self.path.endswith(EXTENSION)
 
     def is_as_in_the_file(self) -> bool:
-        """Code and constants; not what the loader has relocated."""
+        """Whether it is code or constants, and not what the loader has relocated."""
         return self.rights in RIGHTS and not self.own
 
     def is_large(self) -> bool:
-        """Whether it is worth a millisecond."""
+        """Whether it is so large that it is worth a millisecond."""
         return self.end - self.start >= LARGE
 
     def pages(self) -> range:
-        """Where they begin in the file."""
+        """Returns where its pages begin in the file."""
         return range(self.offset, self.offset + self.end - self.start, mmap.PAGESIZE)
 
     def read_again(self, flags: int = 0) -> None:
@@ -61,21 +64,21 @@ class MappedPart(Mapping):
         os.close(file)
 
     def replace(self, rights: int, flags: int, file: int = -1) -> None:
-        """Maps something else there, mmap(2). Raises OSError."""
+        """Maps something else in its place, mmap(2). Raises OSError."""
         size, offset = self.end - self.start, self.offset if file >= 0 else 0
         if libc_mmap(self.start, size, rights, flags | MAP_FIXED, file, offset) != self.start:
             raise OSError(ctypes.get_errno(), "cannot map", self.path)
 
 
 class Parts(NamedTuple):
-    """Libraries' code that is `there`, and what was given up."""
+    """Libraries' code: the parts that are `there`, and the parts that were `given_up`."""
 
     there: list[MappedPart]
     given_up: list[MappedPart]
 
 
 def mapped_files(process: int | str = "self") -> Iterator[MappedPart]:
-    """Those of a process, under the paths that they have on the host, too; none that never had one."""
+    """Gives the parts of files that a process maps, by paths that the host has, too."""
     text = Path(f"/proc/{process}/smaps").read_text(errors="surrogateescape")
     own = [int(kilobytes) for kilobytes in ANONYMOUS.findall(text)]
     for m, changed in zip(parse_mappings(text), own, strict=True):
@@ -84,9 +87,12 @@ def mapped_files(process: int | str = "self") -> Iterator[MappedPart]:
 
 
 def give_up_parts() -> Parts:
-    """Clears code and constants of libraries that process 1 has no use for: until the host's are there,
-    nothing of them runs. They would be the largest part of a saved state that is not needed. So are parts of
-    which each process has a copy, such as what the loader relocated."""
+    """Clears code and constants of libraries that process 1 does not use, and returns them.
+
+    Nothing of them runs until the host's files are there. They would be the largest part of a saved state
+    that is not needed. Parts of which each process has a copy, such as what the loader relocated, are not
+    needed, too.
+    """
     needed = {mapping.path for mapping in mappings_of(1)}
     mappings = list(mapped_files())
     code = [one for one in mappings if one.is_library_code()]
@@ -100,10 +106,10 @@ def give_up_parts() -> Parts:
 
 
 def clear(paths: set[str]) -> None:
-    """Overwrites files of the root file system with zeros, but for what this process or process 1 reads."""
+    """Overwrites files of the root file system with zeros, except what this process or process 1 reads."""
     needed = [read_again("1"), read_again("self")]
     for path in paths:
-        with suppress(OSError):  # the program that runs can't be written to
+        with suppress(OSError):  # the program that runs can't be written
             file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
             status, read = os.fstat(file), set[int]().union(*(one.get(path, ()) for one in needed))
             if status.st_dev == os.lstat("/").st_dev:
@@ -114,7 +120,7 @@ def clear(paths: set[str]) -> None:
 
 
 def read_again(process: int | str) -> dict[str, set[int]]:
-    """Where the pages begin, by file, that a process maps and has no copy of."""
+    """Returns, by file, where the pages begin that a process maps and has no copy of."""
     found: dict[str, set[int]] = {}
     with open(f"/proc/{process}/pagemap", "rb", 0) as pagemap:
         for mapping in mapped_files(process):
@@ -127,7 +133,7 @@ def read_again(process: int | str) -> dict[str, set[int]]:
 
 
 def use_host_files(parts: Parts) -> None:
-    """Maps libraries' code from the host's files: uprobes go into those. What runs now is read at once."""
+    """Maps libraries' code from the host's files, to which uprobes attach. Reads at once what runs now."""
     for mapping in parts.there:
         mapping.read_again(mmap.MAP_POPULATE)
     for mapping in parts.given_up:

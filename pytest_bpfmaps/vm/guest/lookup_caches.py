@@ -1,6 +1,6 @@
 """Remembers what a worker looks up and compiles at each start, before its state is saved.
 
-The files that the answers come from are in the state's manifest: where one changes, the state is made again.
+The state's manifest names the files that the answers come from. Where one changes, the state is made again.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pytest_bpfmaps.compat.pytest_names import config_maker, set_config_maker
 from pytest_bpfmaps.compat.python_names import metadata_folder
 from pytest_bpfmaps.compat.xdist_names import remember_worker_code
 
-# argparse asks for these, for its help, which no worker prints
+# argparse asks for these for its help, and no worker prints help.
 HELP = {"COLUMNS", "LINES", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"}
 
 _brief: list[Any] = []
 
 
 class Installed(PathDistribution):
-    """A package whose metadata is read once, until `forget_texts`, and whose name is known for good."""
+    """A package that reads its metadata once, until `forget_texts`, and its name once for good."""
 
     def __init__(self, path: Any) -> None:
         super().__init__(path)
@@ -38,48 +38,48 @@ class Installed(PathDistribution):
 
     @cached_property
     def name(self) -> str:
-        """Its name, as its metadata has it."""
+        """The name in its metadata."""
         return super().name
 
     def read_text(self, filename: Any) -> str | None:
-        """The text of one of its metadata files; None where it has none."""
+        """Returns the text of one of its metadata files; None where it has no such file."""
         if filename not in self._texts:
             self._texts[filename] = super().read_text(filename)
         return self._texts[filename]
 
     @cached_property
     def metadata(self) -> Any:
-        """Its name, version and so on."""
+        """The name, version and so on."""
         return super().metadata
 
     @cached_property
     def entry_points(self) -> EntryPoints:
-        """Its entry points."""
+        """The package's entry points."""
         return super().entry_points
 
     @cached_property
     def files(self) -> list[PackagePath] | None:
-        """Its files, as it was installed."""
+        """The files that were installed."""
         return super().files
 
     def forget_texts(self) -> None:
-        """Has its texts read again when somebody asks: with its description, they are long."""
+        """Has its texts read again when somebody asks. With the description, they are long."""
         self._texts.clear()
         vars(self).pop("metadata", None)
 
 
 def remember_packages() -> None:
-    """Has `importlib.metadata` know what is in the folders of `sys.path`: pytest looks there often."""
+    """Has `importlib.metadata` remember the packages in the folders of `sys.path`. pytest asks often."""
     look_up, look_up_one = importlib.metadata.distributions, Distribution.from_name
     known = {folder: [_installed(found) for found in look_up(path=[folder])] for folder in sys.path}
     everything = [one for folder in reversed(sys.path) for one in reversed(known[folder])]
-    names = {one.name.lower(): one for one in everything}  # the first of a name counts
+    names = {one.name.lower(): one for one in everything}  # the first package of a name counts
     for found in everything:
         is_plugin = any(point.group == "pytest11" for point in found.entry_points)
         if isinstance(found, Installed) and not is_plugin:
             found.forget_texts()
         elif is_plugin:
-            found.files, found.read_text("direct_url.json")  # pytest will ask for them
+            found.files, found.read_text("direct_url.json")  # reads what pytest will ask for
 
     def distributions(**context: Any) -> Iterator[Distribution]:
         if context:
@@ -100,30 +100,30 @@ def _installed(found: Distribution) -> Distribution:
 
 
 def remember_worker() -> None:
-    """Has execnet know the bytecode of pytest-xdist's worker, whose source is sent to each."""
+    """Has execnet remember the bytecode of pytest-xdist's worker. Its source is sent to each worker."""
     remember_worker_code()
-    # the worker would look in all folders for what is not installed; `forget_plugins` ends this
+    # The worker would look in all folders for a package that is not installed. `forget_plugins` ends this.
     sys.modules.setdefault("setproctitle", None)  # type: ignore[arg-type]
 
 
 def remember_plugins(plugins: Iterable[object], fixture: type) -> None:
-    """Has `dir` of a plugin, a module or an object, name only hooks and fixtures, objects of type `fixture`.
+    """Has `dir` of a plugin (a module or an object) name only hooks and fixtures (objects of type `fixture`).
 
-    pytest and pluggy look at each name of each plugin, most of which it has imported or inherited. This ends
-    with `forget_plugins`.
+    pytest and pluggy look at each name of each plugin, and most names are imported or inherited.
+    `forget_plugins` ends this.
     """
     for plugin in plugins:
         owner: Any = plugin if isinstance(plugin, ModuleType) else type(plugin)
         if "__dir__" in vars(owner):
             continue
         fixtures = {name for name in dir(owner) if type(inspect.getattr_static(owner, name)) is fixture}
-        with contextlib.suppress(TypeError):  # a class that is not Python's
+        with contextlib.suppress(TypeError):  # a class that is not written in Python
             owner.__dir__ = _brief_dir(fixtures, vars(owner) if owner is plugin else None)
             _brief.append(owner)
 
 
 def _brief_dir(fixtures: set[str], module: Iterable[str] | None) -> Callable[..., list[str]]:
-    """A `__dir__` for a module with those names, or for a class."""
+    """Returns a `__dir__` with those names, for a module or for a class."""
 
     def names(*plugin: object) -> list[str]:
         everything = object.__dir__(*plugin) if module is None else module
@@ -133,7 +133,7 @@ def _brief_dir(fixtures: set[str], module: Iterable[str] | None) -> Callable[...
 
 
 def forget_plugins() -> None:
-    """The worker and its plugins have begun: they are as ever."""
+    """Makes plugins as they were, when the worker and its plugins have begun."""
     while _brief:
         del _brief.pop().__dir__
     if sys.modules.get("setproctitle", _brief) is None:
@@ -141,7 +141,7 @@ def forget_plugins() -> None:
 
 
 class _Environment(UserDict[str, str]):
-    """Environment variables that know which of them were asked for."""
+    """Environment variables that note which of them were asked for."""
 
     def __init__(self) -> None:
         self.asked: set[str] = set()
@@ -157,10 +157,10 @@ class _Environment(UserDict[str, str]):
 
 
 def remember_config() -> None:
-    """Has the next configuration of pytest come with its own plugins registered.
+    """Makes the next configuration of pytest now, with pytest's own plugins registered.
 
-    It is not used where pytest would not make the same one then: an argument excludes a plugin, or an
-    environment variable that was read meanwhile has another value.
+    The worker does not use it where pytest would make another one: an argument excludes a plugin, or an
+    environment variable that pytest has read has another value.
     """
     make = config_maker()
     if make is None:

@@ -1,6 +1,6 @@
-"""Does ahead what a pytest worker does before its first test.
+"""Does in advance what a pytest worker does before its first test.
 
-On the host, to see which modules and files that takes; in a guest, to have it behind when its state is saved.
+On the host, that shows which modules and files it needs. In a guest, it is done before the state is saved.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from pytest_bpfmaps.compat.pytest_names import without_rewriting_plugins
 from pytest_bpfmaps.elf.process_mappings import mappings_of
 from pytest_bpfmaps.vm.guest import code_archive, lookup_caches
 
-# beyond what the pytest session below imports: what tests and failures need, and what the worker's side of
-# pytest-xdist is made of
+# Modules that the pytest session below does not import: those that tests and failures need, and the worker's
+# side of pytest-xdist.
 MODULES = (
     *("execnet", "execnet.gateway_base", "xdist", "xdist.plugin", "xdist.remote", "xdist.looponfail"),
     *("pytest_bpfmaps.harness", "pytest_bpfmaps.objects", "pytest_bpfmaps.events", "pytest_bpfmaps.maps"),
@@ -55,7 +55,7 @@ OPTIONAL = (
     *("pytest_bpfmaps.triggers.netns", "pytest_bpfmaps.report.assertions"),
 )
 
-# of these, the source is read or looked for
+# The source of these modules is read or looked for.
 READ = ("os", "xdist.remote")
 
 _NO_FILES = ("/proc/", "/sys/", "/dev/", "/run/")
@@ -101,7 +101,7 @@ def test_fails():
 def rehearse(say: Callable[[str], object] = lambda step: None) -> None:
     """Imports everything, runs a small pytest session in this process, and remembers what pytest looks up.
 
-    Tells each step to `say`.
+    `say` is called with each step.
     """
     for name in MODULES:
         say(f"import {name}")
@@ -113,14 +113,14 @@ def rehearse(say: Callable[[str], object] = lambda step: None) -> None:
     from pytest_bpfmaps.libbpf import version
 
     with contextlib.suppress(Exception):
-        version()  # opens libbpf
+        version()  # opens the library
     lookup_caches.remember_packages()
     _say_too_late()
-    gc.freeze()  # pytest collects garbage at the end of a session
+    gc.freeze()  # pytest runs the garbage collector at the end of a session
     say("a session of pytest")
     _run_session()
     say("what pytest looks up")
-    platform.platform(), platform.processor()  # starts processes; the answers are kept
+    platform.platform(), platform.processor()  # starts processes; Python keeps the answers
     lookup_caches.remember_worker()
     lookup_caches.remember_config()
     _say_too_late()
@@ -143,11 +143,11 @@ def _run_session() -> None:
         os.chdir(here)
     for name in ("conftest", "test_rehearsal"):
         sys.modules.pop(name, None)
-    linecache.clearcache()  # the sources that the failure was shown with
+    linecache.clearcache()  # forgets the sources that the failure was shown with
 
 
 class _Plugins:
-    """A plugin that remembers the others."""
+    """A plugin that remembers the other plugins."""
 
     def pytest_sessionfinish(self, session: Any) -> None:
         import pytest
@@ -157,7 +157,7 @@ class _Plugins:
 
 
 def _say_too_late() -> None:
-    """pytest would warn that these modules were imported before it could rewrite their assertions."""
+    """Keeps pytest from warning that these modules were imported before it could rewrite their assertions."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] not in sys.stdlib_module_names:
             with contextlib.suppress(Exception):
@@ -165,8 +165,11 @@ def _say_too_late() -> None:
 
 
 def report(early: list[str], recorder: code_archive.Recorder) -> None:
-    """Rehearses on the host. Writes which files the modules came from, and which a guest needs besides, as a
-    line of JSON, then the modules. It has `early` modules before it has those, so their files are needed."""
+    """Preloads on the host. Writes a line of JSON with files and sources, then the modules.
+
+    ``sources`` are the files that the modules came from. ``files`` are others that a guest needs: among them
+    those of the modules `early`, which the guest imports before it has the archive of modules.
+    """
     rehearse()
     sources = recorder.finish()
     read = (p for p in [*recorder.reads] if p.startswith("/") and not p.startswith(_NO_FILES))
@@ -190,13 +193,13 @@ def _files(names: Iterable[str]) -> Iterator[str]:
 
 
 def _extensions() -> list[str]:
-    """Modules that are libraries: where they are links, only the targets are mapped."""
+    """Returns the modules that are libraries. Where these are links, only the targets are mapped."""
     loaders = {name: getattr(module, "__loader__", None) for name, module in sys.modules.items()}
     return [name for name, loader in loaders.items() if isinstance(loader, ExtensionFileLoader)]
 
 
 def _replaced(name: str, spec: ModuleSpec | None) -> ModuleSpec | None:
-    """A module that put another in its place, collections.abc since Python 3.13: its own spec."""
+    """Returns a module's own spec if it put another in its place, as collections.abc in Python 3.13."""
     folders = getattr(sys.modules.get(name.rpartition(".")[0]), "__path__", None)
     if spec is None or spec.name == name or folders is None:
         return None
@@ -204,7 +207,7 @@ def _replaced(name: str, spec: ModuleSpec | None) -> ModuleSpec | None:
 
 
 def _mapped() -> set[str]:
-    """Executables and libraries, with every name in their folder that leads to them."""
+    """Returns executables and libraries, with every name in their folder that leads to them."""
     found: set[str] = set()
     for path in {mapping.path for mapping in mappings_of() if mapping.is_file}:
         if os.path.isfile(path):
@@ -218,24 +221,24 @@ def _mapped() -> set[str]:
 
 
 def _site() -> set[str]:
-    """What Python looks at while it starts, and the packages' entry points."""
+    """Returns what Python looks at while it starts, and the packages' entry points."""
     found = {os.path.join(p, "pyvenv.cfg") for p in (sys.prefix, os.path.dirname(sys.executable))}
     found.add("/etc/ld.so.cache")
     for folder in {*sys.path, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         if os.path.exists(folder):
-            found.add(folder)  # or a zip archive
+            found.add(folder)  # a folder or a zip archive
         if os.path.isdir(folder):
             for name in os.listdir(folder):
                 if name.endswith(".pth"):
                     found.add(os.path.join(folder, name))
                 elif name.endswith((".dist-info", ".egg-info")):
-                    found.add(os.path.join(folder, name))  # metadata by itself, where it is no folder
+                    found.add(os.path.join(folder, name))  # a folder, or a file that is the metadata itself
                     found |= {os.path.join(folder, name, part) for part in METADATA}
     return found
 
 
 def _loader() -> set[str]:
-    """The dynamic loader under the name that this interpreter gives it."""
+    """Returns the dynamic loader, by the name that this interpreter has for it."""
     from pytest_bpfmaps.elf.reader import loader, open_elf
 
     with open_elf("/proc/self/exe") as program:

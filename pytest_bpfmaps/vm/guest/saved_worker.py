@@ -1,9 +1,9 @@
-"""The worker of a guest from a saved state: it gets ready, stops, and goes on in each restored copy.
+"""The worker of a guest from a saved state. It gets ready, waits, and goes on in each restored copy.
 
-It runs in the initramfs, where every file of Python's has the host's path. What a worker does before its
-first test is done (`preload.py`); then it says so and waits. The host saves the machine while it waits. In
-a restored machine the host says go, and this process puts the host's files in the initramfs's place. Then
-process 1 (`supervisor.py`) follows.
+It runs in the initramfs, where every file of Python has the host's path. It does what a worker does before
+its first test (`preload.py`), says so, and waits. The host saves the machine meanwhile. In a restored machine
+the host lets it go on, and this process puts the host's files in place of the initramfs. Process 1
+(`supervisor.py`) follows.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ PORTS = "/sys/class/virtio-ports"
 MS_RDONLY, MS_REC = 1, 16384
 PR_SET_THP_DISABLE = 41
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
-USUAL = 180.0  # seconds that a test in an emulated guest has, unless its job says otherwise
+USUAL = 180.0  # seconds that a test has in an emulated guest; the job may change it
 OPTIONS = "trans=virtio,version=9p2000.L,msize=512000,cache=loose"
 
 
 def run(finder: code_archive.Finder) -> None:
-    """`main`, and the end of this process, upon which process 1 ends the machine."""
+    """Runs `main`, then ends this process. Process 1 then ends the machine."""
     try:
         main(finder)
         os._exit(0)
@@ -48,7 +48,7 @@ def run(finder: code_archive.Finder) -> None:
 
 
 def main(finder: code_archive.Finder) -> None:
-    """The worker, from the boot to the end of each copy."""
+    """Runs the worker, from the boot to the end of each copy."""
     began = time.monotonic()
     parts = get_ready(finder)
     *ports, bell = init.PORTS
@@ -74,14 +74,15 @@ def main(finder: code_archive.Finder) -> None:
 
 
 def get_ready(finder: code_archive.Finder) -> library_pages.Parts:
-    """All that is to be behind when the machine is saved, in no more memory than it takes."""
+    """Does everything that must be done before the machine is saved, and keeps its memory small."""
     gc.disable()
     init.mount_all(os.uname().release, "")
     init.quiet_console()
     check_kernel()
     init.loopback_up()
     init.network_up()
-    # Without huge pages, memory is used that was in use before, and none is copied into them by the kernel.
+    # Without huge pages, only memory that was in use before is used. Else the kernel would copy it into huge
+    # pages.
     init.libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
     preload.rehearse(say)
     start_all_cpus()
@@ -91,18 +92,18 @@ def get_ready(finder: code_archive.Finder) -> library_pages.Parts:
     drop_files()
     gc.collect()
     give_memory_back()
-    gc.freeze()  # a collection would touch, and so copy, every page of what is here
+    gc.freeze()  # the collector would touch, and so copy, every page of these objects
     gc.enable()
     return parts
 
 
 def say(step: str) -> None:
-    """Writes what is done now to the console, where the host sees that there is progress."""
+    """Writes the current step to the console, where the host sees progress."""
     print("bpfmaps:", step, flush=True)
 
 
 def check_kernel() -> None:
-    """Raises OSError when this kernel lacks what later is needed, before anything takes time."""
+    """Raises OSError at once when this kernel lacks what is needed later."""
     with open("/proc/filesystems") as file:
         known = file.read().split()
     found = {"9p": "9p" in known, "overlay": "overlay" in known, "virtio-console": os.path.isdir(PORTS)}
@@ -112,7 +113,7 @@ def check_kernel() -> None:
 
 
 def drop_files() -> None:
-    """Deletes the initramfs's files, which are memory: Python has what it needs; the host's will follow."""
+    """Deletes the initramfs's files, which take memory. Python has loaded what it needs."""
     mapped = {mapping.inode for mapping in mappings_of()}
     device = os.lstat("/").st_dev
     tops = [f"/{top}" for top in os.listdir("/") if top not in KEPT and os.lstat(f"/{top}").st_dev == device]
@@ -125,7 +126,7 @@ def drop_files() -> None:
 
 
 def clear(path: str) -> None:
-    """Overwrites a file with zeros: pages that are freed keep them, and they take no room in a state."""
+    """Overwrites a file with zeros. Its freed pages keep them, and zeros take no room in a state."""
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
         os.write(file, bytes(os.fstat(file).st_size))
@@ -133,7 +134,7 @@ def clear(path: str) -> None:
 
 
 def give_memory_back() -> None:
-    """Frees what is kept for later, then takes free memory and frees it: zeros take no room in a state."""
+    """Frees caches, then takes free memory and frees it: zeros take no room in a state."""
     init.libc.malloc_trim(0)
     with open("/proc/sys/vm/drop_caches", "w") as file:
         file.write("3")
@@ -142,35 +143,35 @@ def give_memory_back() -> None:
 
 
 def add_entropy(seed: bytes) -> None:
-    """Makes this copy's random numbers its own: random(4), RNDADDENTROPY, RNDRESEEDCRNG (4.17)."""
+    """Gives this copy random numbers of its own: random(4), RNDADDENTROPY, RNDRESEEDCRNG (Linux 4.17)."""
     with open("/dev/urandom", "wb") as device:
         fcntl.ioctl(device, RNDADDENTROPY, struct.pack("=ii", len(seed) * 8, len(seed)) + seed)
         fcntl.ioctl(device, RNDRESEEDCRNG)
 
 
 def enter_host_files(modules: str) -> int:
-    """A read-only view of the host's files with a writable layer in memory over it, as root.
+    """Makes the host's files the root: a read-only view, with a writable layer in memory over it.
 
-    Returns a descriptor of that view by itself.
+    Returns a descriptor of the view alone.
     """
     for folder in (HOST, f"{LAYER}/upper", f"{LAYER}/work", ROOT):
         os.makedirs(folder, exist_ok=True)
     must_mount(init.TAG, HOST, "9p", MS_RDONLY, OPTIONS)
     layers = f"xino=off,lowerdir={HOST},upperdir={LAYER}/upper,workdir={LAYER}/work"
     must_mount("root", ROOT, "overlay", 0, layers)
-    for folder in ("/dev", "/proc", "/sys"):  # with all that is mounted there
+    for folder in ("/dev", "/proc", "/sys"):  # with everything that is mounted there
         must_mount(folder, ROOT + folder, "", init.MS_BIND | MS_REC, "")
     must_mount("tmpfs", f"{ROOT}/run", "tmpfs", 0, "mode=0755")
     plain = os.open(HOST, os.O_RDONLY | os.O_DIRECTORY)
     os.chroot(ROOT)
     os.chdir("/")
     init.mount_modules(os.uname().release, modules)
-    importlib.invalidate_caches()  # folders have more files now, and the times of change that they had
+    importlib.invalidate_caches()  # folders have more files now, and their old times of change
     return plain
 
 
 def must_mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
-    """mount(2). Raises OSError."""
+    """Calls mount(2). Raises OSError."""
     if init.libc.mount(source.encode(), target.encode(), kind.encode(), flags, options.encode()) != 0:
         why = os.strerror(ctypes.get_errno())
         raise OSError(f"bpfmaps: this kernel {init.CANNOT_MOUNT} ({kind}): {why}")

@@ -1,10 +1,10 @@
-"""The guest's first process: it waits for the worker's end, and says on demand where all tasks stand.
+"""The guest's first process. It waits for the worker's end, and says on demand where all tasks stand.
 
-It needs nothing of the test's process for that, nor of the host's files: they may be what hangs.
+For that it needs nothing of the test's process, and nothing of the host's files: they may be what hangs.
 
-In a guest whose state is saved it is a Python of its own from the start, this file by itself. Were the worker
-forked off one that has everything, it would have to copy each page that it changes, and that takes long under
-emulation.
+In a guest whose state is saved it is a separate Python from the start, with this file alone. If it had
+imported everything and then forked the worker, the worker would have to copy each page that it changes. That
+takes long under emulation.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ import time
 from collections.abc import Iterator
 
 PF_KTHREAD = 0x00200000
-PAUSE = 0.3  # seconds without another byte, after which a stack has been written
+PAUSE = 0.3  # seconds without another byte: then a stack is complete
 MOST_TASKS, MOST_FORKS = 40, 4
 ENDED = "bpfmaps: the worker ended with status"  # gateway/guest_exit.py looks for it in the console
 NO_PYTHON = "none: its threads are stopped, block signals or hang in the kernel, or a test closed its files"
 STACKS = signal.SIGRTMAX  # the worker then writes its Python stacks: init.py
 RB_AUTOBOOT = 0x1234567
-# the worker's descriptors: to say a path, to wait until something is done with it, to write stacks
+# The worker's descriptors: it says a path on the first, waits on the second until process 1 has used the
+# path, and writes its stacks to the third.
 SAY, DONE, STACKS_TO = 3, 4, 5
 libc = ctypes.CDLL(None)
 
 
 def main(command: list[str]) -> None:
-    """Runs `command`, the worker, until it ends."""
+    """Runs `command`, which is the worker, until it ends."""
     said, say = os.pipe()
     done, do = os.pipe()
     written, writes = os.pipe()
@@ -41,7 +42,7 @@ def main(command: list[str]) -> None:
     for fd in (say, done, writes):
         os.close(fd)
     port = os.read(said, 512)
-    if port:  # else the worker has ended
+    if port:  # empty when the worker has ended
         alarm = os.open(port, os.O_RDWR | os.O_CLOEXEC)
         os.write(do, b"1")
         if root := os.read(said, 512):
@@ -52,17 +53,20 @@ def main(command: list[str]) -> None:
 
 
 def tell(path: str) -> None:
-    """In the worker: names the port of the alarm, and later the root that process 1 is to share."""
+    """Tells process 1, in the worker, the port of the alarm, and later the root that it should share."""
     os.write(SAY, path.encode())
     os.read(DONE, 1)
 
 
 def watch(port: int, worker: int, python: int) -> None:
-    """Reap children, and answer the alarm, until `worker` ends. `python` is where it writes its stacks to."""
+    """Reaps children and answers the alarm until `worker` ends.
+
+    It reads the worker's stacks from `python`.
+    """
     ended, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    # Real-time priority: it answers even while a process of a test spins.
+    # Real-time priority, so that it answers even while a process of a test uses every CPU.
     os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(99))
     poll = select.poll()
     poll.register(ended, select.POLLIN)
@@ -73,23 +77,23 @@ def watch(port: int, worker: int, python: int) -> None:
                 os.read(ended, 512)
             elif event & select.POLLIN:
                 seconds = json.loads(os.read(port, 512))["seconds"]
-                sections = answer(worker, python, seconds) if seconds else []  # else a sign of life is wanted
+                sections = answer(worker, python, seconds) if seconds else []  # with 0, any answer will do
                 os.write(port, json.dumps(sections).encode() + b"\n")
             else:
-                poll.unregister(port)  # the gateway is gone, and takes QEMU along
+                poll.unregister(port)  # the gateway has ended, and QEMU will end with it
     print(ENDED, status, file=sys.stderr)
 
 
 def answer(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:
-    """`stacks`, or why there are none."""
+    """Returns `stacks`, or why there are none."""
     try:
         return stacks(worker, python, seconds)
-    except (OSError, LookupError, ValueError) as error:  # of tasks that end meanwhile
+    except (OSError, LookupError, ValueError) as error:  # a task may end meanwhile
         return [("stacks", repr(error))]
 
 
 def reap(worker: int) -> int | None:
-    """Wait for all that has ended; the worker's exit status if it has."""
+    """Reaps every process that has ended. Returns the worker's exit status if it has."""
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == worker:
@@ -98,9 +102,9 @@ def reap(worker: int) -> int | None:
 
 
 def able_thread(worker: int, signum: int) -> int:
-    """A thread of the worker that can take the signal: neither blocks it, nor hangs in the kernel."""
+    """Returns a thread of the worker that can take the signal: it neither blocks it nor hangs."""
     for task in sorted(map(int, os.listdir(f"/proc/{worker}/task"))):
-        with contextlib.suppress(OSError):  # it ends meanwhile
+        with contextlib.suppress(OSError):  # the thread may end meanwhile
             lines = read(f"/proc/{worker}/task/{task}/status").splitlines()
             facts = dict(line.split(":\t", 1) for line in lines)
             if facts["State"][0] != "D" and not int(facts["SigBlk"], 16) >> (signum - 1) & 1:
@@ -109,7 +113,7 @@ def able_thread(worker: int, signum: int) -> int:
 
 
 def stacks(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:
-    """Titles and texts: Python of the worker and its forks, processes in the kernel, what that knows."""
+    """Returns titles and texts: Python stacks of the worker and its forks, kernel stacks, kernel log."""
     forks = list(forks_of(worker))[:MOST_FORKS]
     return [
         ("Python stacks of the worker", python_stacks(worker, python, seconds)),
@@ -120,16 +124,16 @@ def stacks(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:
 
 
 def forks_of(worker: int) -> Iterator[int]:
-    """Processes that the worker forked and that run no other program: these have its handlers of signals."""
+    """Gives the processes that the worker forked, and that run no other program: they have its handlers."""
     own = read(f"/proc/{worker}/cmdline")
     for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):  # it ends meanwhile
+        with contextlib.suppress(OSError):  # the process may end meanwhile
             if int(name) not in (worker, os.getpid()) and own and read(f"/proc/{name}/cmdline") == own:
                 yield int(name)
 
 
 def python_stacks(process: int, fd: int, seconds: float) -> str:
-    """What `process` writes to the other end of `fd` within `seconds`."""
+    """Returns what `process` writes to the other end of `fd` within `seconds`."""
     libc.tgkill(process, able_thread(process, STACKS), STACKS)
     data, poll = b"", select.poll()
     poll.register(fd, select.POLLIN)
@@ -140,10 +144,10 @@ def python_stacks(process: int, fd: int, seconds: float) -> str:
 
 
 def kernel_stacks(worker: int) -> Iterator[str]:
-    """Each thread of each process but this one: its name, its state, and its stack in the kernel."""
+    """Gives, for each thread of each process but this one, its name, its state, and its kernel stack."""
     count = 0
     for process in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), key=abs):
-        with contextlib.suppress(OSError):  # it ends meanwhile
+        with contextlib.suppress(OSError):  # the process may end meanwhile
             for task in os.listdir(f"/proc/{process}/task"):
                 folder = f"/proc/{process}/task/{task}"
                 name, state, flags = stat(folder)
@@ -159,7 +163,7 @@ def kernel_stacks(worker: int) -> Iterator[str]:
 
 
 def stat(folder: str) -> tuple[str, str, int]:
-    """A task's name, its state, its flags: proc(5)."""
+    """Returns a task's name, state and flags: proc(5)."""
     start, _, rest = read(f"{folder}/stat").rpartition(")")
     fields = rest.split()
     names = {"R": "running", "S": "sleeping", "D": "uninterruptible", "Z": "ended", "T": "stopped"}
@@ -167,13 +171,13 @@ def stat(folder: str) -> tuple[str, str, int]:
 
 
 def read(path: str) -> str:
-    """All of a file of /proc."""
+    """Returns the content of a file of /proc."""
     with open(path) as file:
         return file.read()
 
 
 def kernel_log() -> str:
-    """What the kernel says of its blocked tasks (sysrq w), then of what its CPUs do (sysrq l)."""
+    """Returns what the kernel says of blocked tasks (sysrq w), then of what its CPUs do (sysrq l)."""
     log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     lines = []
     try:
@@ -196,5 +200,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # to the console; an exit of process 1 would add a panic to it
+        sys.excepthook(*sys.exc_info())  # to the console; if process 1 exited, the kernel would panic
     libc.reboot(RB_AUTOBOOT)
