@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_bpfmaps.vm.gateway.journal import Journal
 
 
-class Doings:
+class GuestActivity:
     """The workers in guests, and the tests that have begun. `names` has every worker that there ever was."""
 
     def __init__(self) -> None:

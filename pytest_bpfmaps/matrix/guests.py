@@ -21,7 +21,7 @@ from pytest_bpfmaps.compat.xdist_names import process_of, tell_facts, wait_for_e
 from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.assignment import Lane, divide
 from pytest_bpfmaps.matrix.compilers import show_lines, vmlinux_line, vmlinux_setting
-from pytest_bpfmaps.matrix.guest_activity import Doings
+from pytest_bpfmaps.matrix.guest_activity import GuestActivity
 from pytest_bpfmaps.matrix.items import (
     COLLECTED,
     KERNEL_PROPERTY,
@@ -75,7 +75,7 @@ class Guests:
         self._lives: dict[str, int] = {}
         self._ended: list[Any] = []
         self._put_back: set[str] = set()
-        self._nodes = Doings()
+        self._nodes = GuestActivity()
         config.pluginmanager.register(self._nodes, "bpfmaps-doings")
         self._said: set[str] = set()
         self._scheduler: Any = None

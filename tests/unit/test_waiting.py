@@ -71,7 +71,7 @@ def test_a_stopped_process_of_a_group_is_found() -> None:
 
 
 def test_the_trial_of_pytest_dies_with_the_process_that_makes_a_state() -> None:
-    program = "from pytest_bpfmaps.vm.boot import warm; warm.rehearsed()"
+    program = "from pytest_bpfmaps.vm.boot import warm; warm.preloaded()"
     trials: list[str] = []
     with subprocess.Popen([sys.executable, "-c", program]) as maker:
         children = Path(f"/proc/{maker.pid}/task/{maker.pid}/children")
@@ -93,9 +93,9 @@ def test_a_trial_of_pytest_that_takes_too_long_says_where_it_is(
     seconds, details = 0.5, ""
     while "pyroute2.py" not in details:  # a busy machine has not come to it by then
         seconds *= 2
-        monkeypatch.setattr(warm, "REHEARSAL_SECONDS", seconds)
+        monkeypatch.setattr(warm, "PRELOAD_SECONDS", seconds)
         with pytest.raises(VmError, match="a trial of pytest in a process failed") as caught:
-            warm.rehearsed()
+            warm.preloaded()
         details = str(caught.value.details)
     assert re.match(r"Timeout \(0:\d\d:\d\d(\.\d+)?\)!\n", details)
     assert "preload.py" in details

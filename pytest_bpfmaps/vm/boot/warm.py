@@ -52,13 +52,13 @@ from pytest_bpfmaps.vm.protocol.rpc import Lines
 
 FORMAT = 5
 MOST_PATIENCES = 15.0  # limit from power on to ready, even with progress: usually five minutes
-REHEARSAL_SECONDS = 300.0  # it usually takes three or four
+PRELOAD_SECONDS = 300.0  # it usually takes three or four
 MAKING_SECONDS = 900.0  # how long another process may take to make the same state
 FAILED_SECONDS = 3600.0  # how long to wait before making a state is tried again after it failed
 
 
 @dataclass(frozen=True)
-class Rehearsed:
+class Preloaded:
     """Files that a guest needs, the code of Python's `modules`, and the `sources` that they came from."""
 
     files: list[str]
@@ -200,11 +200,11 @@ def _make(kernel: Kernel, shape: MachineConfig, state: SavedState) -> None:
         made.path.mkdir(mode=0o700)
         began = time.monotonic()
         check_content(kernel, "vmlinux", "boot/")
-        python = rehearsed()
+        python = preloaded()
         initramfs.write_files(archive, python.modules, python.files)
         command = initramfs.python(_environment())
         initramfs.write(start, kernel, find_busybox(), archive, command, network=shape.network)
-        rehearsed_at = time.monotonic()
+        preloaded_at = time.monotonic()
         boot = [*_boot(kernel, shape, start), *_ram(shape, memory, "on")]
         with ThreadPoolExecutor(1) as pool, _power_on(kernel, shape, boot, [memory]) as machine:
             # Reads some 400 MB while the guest boots.
@@ -215,7 +215,7 @@ def _make(kernel: Kernel, shape: MachineConfig, state: SavedState) -> None:
             _save(machine, kernel, devices)
         copy(devices, made.devices)
         copy(memory, made.memory)
-        seconds = {"rehearse": rehearsed_at - began, "boot": ready_at - rehearsed_at - imports}
+        seconds = {"rehearse": preloaded_at - began, "boot": ready_at - preloaded_at - imports}
         seconds |= {"imports": imports, "save": time.monotonic() - ready_at}
         files = [*python.files, *python.sources, *map(str, _parts(kernel))]
         made.write_manifest(kernel.name, kernel.release, files, seconds)
@@ -293,10 +293,10 @@ def _boot(kernel: Kernel, shape: MachineConfig, archive: Path) -> list[str]:
     return ["-kernel", str(image), "-initrd", str(archive), "-append", arguments]
 
 
-def rehearsed() -> Rehearsed:
+def preloaded() -> Preloaded:
     """Returns what a worker is made of before its first test. Raises VmError when Python can't tell."""
     # When the time is over, Python prints where it is, and ends.
-    limit = f"import faulthandler; faulthandler.dump_traceback_later({REHEARSAL_SECONDS}, exit=True)"
+    limit = f"import faulthandler; faulthandler.dump_traceback_later({PRELOAD_SECONDS}, exit=True)"
     program = f"{initramfs.before_all()}; {limit}; early = [*sys.modules]; "
     program += "recorder = code_archive.Recorder(); "
     program += "from pytest_bpfmaps.vm.guest import preload; preload.report(early, recorder)"
@@ -316,7 +316,7 @@ def rehearsed() -> Rehearsed:
         words = done.stderr.decode(errors="replace")
         raise VmError("cannot prepare a guest", why="a trial of pytest in a process failed", details=words)
     facts, _, modules = done.stdout.partition(b"\n")
-    return Rehearsed(**json.loads(facts), modules=modules)
+    return Preloaded(**json.loads(facts), modules=modules)
 
 
 def _key(kernel: Kernel, shape: MachineConfig) -> str:

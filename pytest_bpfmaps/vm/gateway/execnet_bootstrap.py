@@ -13,7 +13,7 @@ _MODEL = re.compile(r"get_execmodel\('(\w+)'\)")
 
 
 @dataclass(frozen=True)
-class Greeting:
+class Bootstrap:
     """The line that would make a worker of any interpreter, and perhaps bytes that follow it.
 
     The line has the worker's id and its execution model.

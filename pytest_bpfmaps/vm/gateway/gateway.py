@@ -30,7 +30,7 @@ from pytest_bpfmaps.vm.boot.backends import AUTO, CHOICES, WARM
 from pytest_bpfmaps.vm.boot.start import Attempt, boot
 from pytest_bpfmaps.vm.gateway import journal
 from pytest_bpfmaps.vm.gateway.answers import answer
-from pytest_bpfmaps.vm.gateway.execnet_bootstrap import CHUNK, Greeting, pump
+from pytest_bpfmaps.vm.gateway.execnet_bootstrap import CHUNK, Bootstrap, pump
 from pytest_bpfmaps.vm.gateway.requests import Requests
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
@@ -99,9 +99,9 @@ class Gateway:
 
     def run(self) -> int:
         """Serves until pytest or the guest ends. Returns the exit status."""
-        greeting = Greeting.take()
-        self.worker, self.model = greeting.worker, greeting.model
-        self.input.put(greeting.rest)
+        bootstrap = Bootstrap.take()
+        self.worker, self.model = bootstrap.worker, bootstrap.model
+        self.input.put(bootstrap.rest)
         self._spawn(self._read_stdin)
         try:
             kernel = Catalogue().select(self.options.kernel)[0]

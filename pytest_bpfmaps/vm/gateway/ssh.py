@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from typing import IO
 
 from pytest_bpfmaps.vm.gateway import journal
-from pytest_bpfmaps.vm.gateway.execnet_bootstrap import Greeting, pump
+from pytest_bpfmaps.vm.gateway.execnet_bootstrap import Bootstrap, pump
 from pytest_bpfmaps.vm.machine.child_process import die_with_parent
 
 
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     path, command = arguments[0], shlex.split(arguments[1])  # more arguments are for an interpreter
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest handles Ctrl-C, and closes our stdin
     die_with_parent()
-    greeting = Greeting.take()
+    bootstrap = Bootstrap.take()
     ssh = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
     )
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     said: deque[str] = deque(maxlen=10)
     listener = threading.Thread(target=_listen, args=(ssh.stderr, path, said), daemon=True)
     listener.start()
-    threading.Thread(target=_pass_on, args=(greeting.line + greeting.rest, ssh.stdin), daemon=True).start()
+    threading.Thread(target=_pass_on, args=(bootstrap.line + bootstrap.rest, ssh.stdin), daemon=True).start()
     greeted = os.read(ssh.stdout.fileno(), 1)
     if greeted:
         pump(ssh.stdout.fileno(), 1)
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     if not greeted:
         why = f"ssh ended with status {status}: {' '.join(said) or 'without a word'}"
         text = f"VmError: cannot start a guest with {shlex.join(command)}: {why}"
-        journal.write(path, journal.JournalEntry(greeting.worker, "failed", text=text))
+        journal.write(path, journal.JournalEntry(bootstrap.worker, "failed", text=text))
     return status
 
 

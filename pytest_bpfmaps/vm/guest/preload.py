@@ -80,7 +80,7 @@ def number():
     assert pytest
     return 1
 """,
-    "test_rehearsal.py": """
+    "test_preload.py": """
 import pytest
 
 @pytest.mark.bpf_requires("hash")
@@ -98,7 +98,7 @@ def test_fails():
 }
 
 
-def rehearse(say: Callable[[str], object] = lambda step: None) -> None:
+def preload(say: Callable[[str], object] = lambda step: None) -> None:
     """Imports everything, runs a small pytest session in this process, and remembers what pytest looks up.
 
     `say` is called with each step.
@@ -141,7 +141,7 @@ def _run_session() -> None:
         ):
             pytest.main(["-q", "--rootdir", folder], plugins=[_Plugins()])
         os.chdir(here)
-    for name in ("conftest", "test_rehearsal"):
+    for name in ("conftest", "test_preload"):
         sys.modules.pop(name, None)
     linecache.clearcache()  # forgets the sources that the failure was shown with
 
@@ -170,7 +170,7 @@ def report(early: list[str], recorder: code_archive.Recorder) -> None:
     ``sources`` are the files that the modules came from. ``files`` are others that a guest needs: among them
     those of the modules `early`, which the guest imports before it has the archive of modules.
     """
-    rehearse()
+    preload()
     sources = recorder.finish()
     read = (p for p in [*recorder.reads] if p.startswith("/") and not p.startswith(_NO_FILES))
     found = {sys.executable, *_files(early), *_mapped(), *_site(), *_loader(), *_files(READ)}

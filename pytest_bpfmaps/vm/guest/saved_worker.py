@@ -51,9 +51,9 @@ def main(finder: code_archive.Finder) -> None:
     """Runs the worker, from the boot to the end of each copy."""
     began = time.monotonic()
     parts = get_ready(finder)
-    *ports, bell = init.PORTS
+    *ports, alarm = init.PORTS
     control, stream = map(init.open_port, ports)
-    supervisor.tell(init.find_port(bell))
+    supervisor.tell(init.find_port(alarm))
     os.write(control, json.dumps({"saved": time.monotonic() - began}).encode() + b"\n")
     go = init.read_line(control)
     started = time.monotonic()
@@ -84,7 +84,7 @@ def get_ready(finder: code_archive.Finder) -> library_pages.Parts:
     # Without huge pages, only memory that was in use before is used. Else the kernel would copy it into huge
     # pages.
     init.libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
-    preload.rehearse(say)
+    preload.preload(say)
     start_all_cpus()
     init.limit_hangs(USUAL)
     finder.close()

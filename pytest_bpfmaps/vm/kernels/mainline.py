@@ -58,7 +58,7 @@ def _find_vng(spec: str) -> str:
 def _download(vng: str, spec: str, home: Path) -> str:
     """Have virtme-ng download below `home`; return what it said last.
 
-    Its exit code is that of a rehearsed run of the kernel, which is nothing to us.
+    Its exit code is that of a trial run of the kernel, which does not matter here.
     """
     places = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PYTHONUSERBASE": site.getuserbase()}
     command = [vng, "--run", spec, "--dry-run"]

@@ -41,8 +41,8 @@ def test_what_is_remembered_of_packages_is_what_is_installed() -> None:
     assert done.stdout == "agrees\n", done.stderr
 
 
-def test_a_rehearsal_names_the_files_of_a_worker() -> None:
-    found = warm.rehearsed()
+def test_preloading_names_the_files_of_a_worker() -> None:
+    found = warm.preloaded()
     names = {Path(file).name for file in found.files}
     assert {"remote.py", "os.py", "entry_points.txt"} <= names
     assert any(name.startswith("libbpf.so") for name in names)
@@ -55,7 +55,7 @@ def test_a_rehearsal_names_the_files_of_a_worker() -> None:
 EXPLAINS = """
 import sys
 from pytest_bpfmaps.vm.guest import preload
-preload.rehearse()
+preload.preload()
 before = set(sys.modules)
 from pytest_bpfmaps.elf.binaries import find_binary
 from pytest_bpfmaps.elf.functions_by_name import elf_functions
@@ -76,11 +76,11 @@ def test_nothing_is_imported_to_explain_a_missing_function() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("PYTEST_ADDOPTS", "-p no:hypothesispytest"), ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")]
 )
-def test_a_rehearsal_is_for_all_runs_whatever_this_one_asks_of_pytest(
+def test_preloading_ignores_what_this_run_asks_of_pytest(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
-    assert "_hypothesis_pytestplugin.py" in {Path(source).name for source in warm.rehearsed().sources}
+    assert "_hypothesis_pytestplugin.py" in {Path(source).name for source in warm.preloaded().sources}
 
 
 ASKS = """
@@ -121,7 +121,7 @@ def test_modules_come_from_a_file_as_they_would_from_their_sources(tmp_path: Pat
 
 def test_plugins_that_were_imported_before_pytest_started_do_not_make_it_warn(tmp_path: Path) -> None:
     (tmp_path / "test_x.py").write_text("def test_x(): assert 1 == 2")
-    program = "from pytest_bpfmaps.vm.guest import preload; preload.rehearse(); import pytest; pytest.main()"
+    program = "from pytest_bpfmaps.vm.guest import preload; preload.preload(); import pytest; pytest.main()"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=tmp_path,
@@ -146,7 +146,7 @@ def pytest_collection_modifyitems(session):
 
 def test_plugins_that_are_remembered_have_the_hooks_and_fixtures_that_they_have(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(TELLS)
-    ahead = "from pytest_bpfmaps.vm.guest import lookup_caches, preload; preload.rehearse(); "
+    ahead = "from pytest_bpfmaps.vm.guest import lookup_caches, preload; preload.preload(); "
     finish = "import _pytest.tmpdir; print('Path' in dir(_pytest.tmpdir)); "
     forget = "lookup_caches.forget_plugins(); print('Path' in dir(_pytest.tmpdir))"
     session = "import pytest; pytest.main(['-p', 'pytester', '--fixtures', '-q', '-s']); "
@@ -206,7 +206,7 @@ def test_a_configuration_that_is_remembered_is_that_of_its_run(
     tmp_path: Path, arguments: list[str], environment: dict[str, str], remembered: bool
 ) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -ra\n")
-    ahead = "from pytest_bpfmaps.vm.guest import preload; preload.rehearse()\n"
+    ahead = "from pytest_bpfmaps.vm.guest import preload; preload.preload()\n"
 
     def run(program: str) -> list[str]:
         command = [sys.executable, "-c", program, repr((arguments, environment, str(tmp_path)))]
