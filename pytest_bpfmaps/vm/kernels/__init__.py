@@ -1,1 +1,1 @@
-"""The kernels that guests boot: the catalogue, and where they come from."""
+"""The kernels that guests boot: the catalogue, and the sources that kernels come from."""

@@ -1,6 +1,6 @@
-"""apt in a private root: its own sources, lists and cache, so that nothing on the system changes.
+"""Runs apt in a private root, with its own sources, lists and cache. So nothing on the system changes.
 
-What the system's apt.conf(5) says about proxies and logins stays in force; its hooks, pins and foreign
+What the system's apt.conf(5) says about proxies and logins still counts. Its hooks, pins and foreign
 architectures do not.
 """
 
@@ -57,14 +57,14 @@ class AptError(Exception):
         self.messages = messages
 
     def missing(self) -> set[str]:
-        """The suites that the mirror does not have."""
+        """Returns the suites that the mirror does not have."""
         return {
             m[1]
             for m in re.finditer(r"repository '\S+ (\S+) Release' does not have a Release file", str(self))
         }
 
     def expired(self) -> str | None:
-        """Since when the mirror's index is no longer valid: "21d 22h 40min 11s"; None where it is."""
+        """Returns how long the mirror's index has been invalid, "21d 22h 40min 11s"; None where it is valid."""
         match = re.search(r"is expired \(invalid since ([^)]+)\)", str(self))
         return match[1] if match else None
 
@@ -74,7 +74,7 @@ class AptError(Exception):
 
 
 class AptRoot:
-    """A private apt at the folder `root`. Not for two processes at once: hold a lock."""
+    """A private apt in the folder `root`. Two processes must not use it at once: hold a lock."""
 
     def __init__(self, root: Path, architecture: str) -> None:
         self.root = root
@@ -87,13 +87,16 @@ class AptRoot:
         self._architecture = architecture
 
     def update(self, sources: list[AptSource], progress: Progress, step: str) -> None:
-        """Bring the lists of `sources` up to date. Raises AptError."""
+        """Brings the lists of `sources` up to date. Raises AptError."""
         stanzas = "".join(source.stanza(self._architecture) for source in sources)
         (self.root / "kernel.sources").write_text(stanzas)
         self._run_with_progress(["update"], self.root, progress, step)
 
     def _drop_damaged_lists(self) -> None:
-        """apt takes a list that it has for what it once got: one that has changed is got again."""
+        """Removes lists that have changed, so that apt gets them again.
+
+        apt would trust a list that it has.
+        """
         known = read_json(self.root / _KNOWN_LISTS)
         for name, then in self._lists().items():
             if known and known.get(name) != then:
@@ -102,28 +105,28 @@ class AptRoot:
                 return
 
     def note_lists(self) -> None:
-        """Writes down what the lists are, so that damage shows the next time."""
+        """Writes down the digests of the lists, so that damage shows the next time."""
         write_json(self.root / _KNOWN_LISTS, self._lists())
 
     def _lists(self) -> dict[str, str]:
-        """The digest of each list."""
+        """Returns the digest of each list."""
         files = sorted(path for path in self.root.glob("lists/*_*") if path.is_file())
         return {path.name: digest(path) for path in files}
 
     def show(self, package: str) -> dict[str, str] | None:
-        """The fields of the newest version of `package`, or of ``NAME=VERSION``; None without one."""
+        """Returns the fields of the newest version of `package`, or of ``NAME=VERSION``; None for none."""
         command = ["apt-cache", "-c", str(self._conf), "show", "--no-all-versions", "--", package]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
         return dict(re.findall(r"^([\w-]+): (.*)$", done.stdout, re.M)) or None
 
     def origins(self) -> set[str]:
-        """Who made the archives of the lists, as their signed index says."""
+        """Returns who made the archives of the lists, as their signed index says."""
         command = ["apt-get", "-c", str(self._conf), "indextargets", "--format", "$(ORIGIN)"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
         return set(done.stdout.split("\n")) - {""}
 
     def download(self, package: str, version: str, folder: Path, progress: Progress, step: str) -> Path:
-        """Get a package into `folder`, checked against the signed index. Raises AptError."""
+        """Gets a package into `folder`, checked against the signed index. Raises AptError."""
         before = set(folder.iterdir())
         self._run_with_progress(["download", "--", f"{package}={version}"], folder, progress, step)
         (new,) = set(folder.iterdir()) - before
@@ -142,7 +145,7 @@ class AptRoot:
 
     def _lines(self, arguments: list[str], folder: Path) -> Iterator[str]:
         command = ["apt-get", "-c", str(self._conf), *arguments]
-        if shutil.which("setpriv"):  # a killed fetch must not leave an apt behind that holds the lists
+        if shutil.which("setpriv"):  # else a killed fetch leaves an apt behind that locks the lists
             command = ["setpriv", "--pdeathsig", "TERM", "--", *command]
         with subprocess.Popen(
             command,
@@ -165,7 +168,7 @@ class AptRoot:
 
 
 def need_commands(*commands: str) -> None:
-    """Raises VmError that names the first command that this machine lacks."""
+    """Raises VmError, which names the first command that this machine lacks."""
     for command in commands:
         if shutil.which(command) is None:
             raise VmError(

@@ -1,4 +1,4 @@
-"""The package sources that this system uses: where its mirror is, and which keys it trusts for it.
+"""Reads the package sources of this system: where its mirror is, and which keys it trusts for it.
 
 Source: sources.list(5), both styles.
 """
@@ -17,7 +17,7 @@ _ALIASES = {"stable", "oldstable", "oldoldstable", "testing", "unstable", "sid",
 
 @dataclass(frozen=True)
 class AptSource:
-    """One archive and suite: `signed_by` is sources.list(5)'s value, paths or a whole key, or None."""
+    """One archive and suite; `signed_by` is the value of sources.list(5): paths, a whole key, or None."""
 
     uri: str
     suite: str
@@ -25,7 +25,7 @@ class AptSource:
     signed_by: str | None
 
     def stanza(self, architecture: str) -> str:
-        """The source in deb822 style, for an index of packages alone."""
+        """Returns the source in deb822 style, for the index of packages alone."""
         fields = {
             "Types": "deb",
             "URIs": self.uri,
@@ -40,7 +40,7 @@ class AptSource:
 
 
 def system_sources() -> list[AptSource]:
-    """Every enabled binary source of this system, without its CD-ROMs, in the order that apt reads them."""
+    """Returns every enabled binary source of this system in apt's order, without CD-ROMs."""
     shell = _run("apt-config", "shell", "LIST", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d")
     places = dict(word.split("=", 1) for word in shlex.split(shell))
     files = [Path(places.get("LIST", ""))]
@@ -52,7 +52,7 @@ def system_sources() -> list[AptSource]:
 
 
 def of_distribution(sources: list[AptSource], distribution: str) -> list[AptSource]:
-    """Those of `sources` that are archives of `distribution` itself, not of a third party."""
+    """Returns those of `sources` that are archives of `distribution` itself, not of a third party."""
     origins = _origins()
     system = platform.freedesktop_os_release()
 
@@ -62,7 +62,7 @@ def of_distribution(sources: list[AptSource], distribution: str) -> list[AptSour
         origin = origins.get((source.uri.rstrip("/"), source.suite))
         if origin is not None:
             return origin.lower() == distribution
-        if source.signed_by is not None:  # its index is not here: the keyring's name tells
+        if source.signed_by is not None:  # the system has no index of it: the keyring's name tells
             return f"{distribution}-archive-" in source.signed_by
         base = source.suite.partition("-")[0].partition("/")[0]
         return system.get("ID") == distribution and base in _ALIASES | {system.get("VERSION_CODENAME", "")}
@@ -71,7 +71,7 @@ def of_distribution(sources: list[AptSource], distribution: str) -> list[AptSour
 
 
 def for_suite(sources: list[AptSource], distribution: str, suite: str) -> tuple[AptSource, list[AptSource]]:
-    """The source of another `suite` on the mirror of `sources`, and those of its updates (may not exist)."""
+    """Returns the source of another `suite` on the same mirror, and those of its updates (may not exist)."""
     main = next((s for s in sources if not _is_security(s)), sources[0])
     main = replace(main, suite=suite, components=("main",), signed_by=_keys(main, distribution))
     if "-" in suite or suite in {"sid", "unstable", "experimental"}:
@@ -88,7 +88,7 @@ def for_suite(sources: list[AptSource], distribution: str, suite: str) -> tuple[
 
 
 def architecture() -> str:
-    """The system's own architecture as dpkg names it, ``amd64``."""
+    """Returns the system's own architecture as dpkg names it, ``amd64``."""
     return _run("dpkg", "--print-architecture").strip()
 
 
@@ -97,9 +97,10 @@ def _is_security(source: AptSource) -> bool:
 
 
 def _keys(source: AptSource, distribution: str) -> str | None:
-    """The keys for another suite of the same archive: the source's own, and all of the distribution's.
+    """Returns the keys for another suite of the same archive: the source's own, and the distribution's.
 
-    A source is often limited to one release's key; the distribution's keyring package trusts the others too.
+    A source is often limited to the key of one release. The distribution's keyring package has the others,
+    too.
     """
     signed_by = source.signed_by
     whole = f"/usr/share/keyrings/{distribution}-archive-keyring.gpg"
@@ -111,7 +112,7 @@ def _keys(source: AptSource, distribution: str) -> str | None:
 
 
 def _origins() -> dict[tuple[str, str], str]:
-    """Who made the archives whose index is on this system, by URI and suite."""
+    """Returns who made the archives whose index is on this system, by URI and suite."""
     text = _run("apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(ORIGIN)")
     rows = (line.split("|") for line in text.splitlines())
     return {(row[0].rstrip("/"), row[1]): row[2] for row in rows if len(row) == 3 and row[2]}
@@ -166,7 +167,8 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
                 yield stanza
             stanza = {}
         elif line[0] in " \t":
-            stanza[name] = stanza.get(name, "") + "\n" + line.rstrip()  # a key in place keeps its lines
+            # A key inside the file keeps its lines.
+            stanza[name] = stanza.get(name, "") + "\n" + line.rstrip()
         else:
             name, _, value = line.partition(":")
             name = name.strip().lower()

@@ -1,4 +1,4 @@
-"""The kernels that a machine has for its guests, by name, in the user's cache folder."""
+"""The kernels that this machine has for guests, by name, in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pytest_bpfmaps.vm.kernels.kernel import Kernel, Packages
 from pytest_bpfmaps.vm.kernels.name_grammar import checked
 from pytest_bpfmaps.vm.kernels.progress import Progress, Silent
 
-# What a person who asks for a missing kernel most likely wants: Debian keeps a major.minor for a whole suite.
+# What a person who asks for a missing kernel most likely means: a Debian suite keeps one major.minor version.
 _SUITES = {"5.10": "debian:bullseye", "6.1": "debian:bookworm", "6.12": "debian:trixie"}
-# What goes wrong when a kernel that is stored is not what was stored.
+# The errors that a damaged kernel may cause.
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _RESERVED = {"all", "auto", "host", "newest"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 class Catalogue:
-    """The kernels below `root` (default: `paths.kernels_dir`), one folder each."""
+    """The kernels below `root` (default: `paths.kernels_dir`), one folder for each."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else own(paths.kernels_dir())
@@ -38,13 +38,13 @@ class Catalogue:
 
     def _read(self) -> Iterator[Kernel]:
         for name in self._names():
-            with suppress(VmError):  # `damaged` tells
+            with suppress(VmError):  # `damaged` reports it
                 kernel = self._find(name)
                 if kernel is not None:
                     yield kernel
 
     def damaged(self) -> dict[str, VmError]:
-        """What is wrong with kernels that are stored and can't be used, by name."""
+        """Returns what is wrong with stored kernels that can't be used, by name."""
         found = {}
         for name in self._names():
             try:
@@ -62,13 +62,13 @@ class Catalogue:
         return [p.name for p in self.root.iterdir() if not p.name.startswith(".")]
 
     def _find(self, name: str) -> Kernel | None:
-        """None when there is none of that name. Raises VmError for one that is damaged."""
+        """Returns the kernel of that name, or None. Raises VmError for a damaged one."""
         with suppress(VmError):
             kernel = self._find_now(name)
             if kernel is not None:
                 return kernel
         if name in staging.locked_names(self.root):
-            with suppress(OSError), staging.name_lock(self.root, name):  # it may be replaced right now
+            with suppress(OSError), staging.name_lock(self.root, name):  # another process may be replacing it
                 return self._find_now(name)
         return self._find_now(name)
 
@@ -80,16 +80,16 @@ class Catalogue:
             kernel_parts.check(tree)
             return Kernel.read(tree)
         except _DAMAGE as error:
-            if not tree.is_dir():  # removed just now
+            if not tree.is_dir():  # another process has just removed it
                 return None
             raise _damaged(tree, name, error) from error
 
     def names(self) -> list[str]:
-        """The names, oldest kernel first."""
+        """Returns the names, oldest kernel first."""
         return [kernel.name for kernel in self]
 
     def get(self, name: str) -> Kernel:
-        """The kernel called `name`. Raises VmError that names those known."""
+        """Returns the kernel called `name`. Raises VmError, which names the known ones."""
         kernel = self._find(name)
         if kernel is None:
             raise self._unknown(name)
@@ -109,11 +109,11 @@ class Catalogue:
         )
 
     def select(self, pattern: str) -> list[Kernel]:
-        """The kernels that `pattern` means.
+        """Returns the kernels that `pattern` means.
 
-        A name, a glob, ``all``, ``newest``, ``newest:GLOB``, or a path to what `add` takes. A path is not
-        stored; what is read out of it is kept in the cache until the path changes. Raises VmError when
-        nothing fits.
+        It is a name, a glob, ``all``, ``newest``, ``newest:GLOB``, or a path to something that `add` takes. A
+        path is not stored under a name. What is read out of it is kept in the cache until the path changes.
+        Raises VmError when nothing fits.
         """
         if (kernel := self._find(pattern)) is not None:
             return [kernel]
@@ -149,7 +149,7 @@ class Catalogue:
         return Kernel(**{**vars(kernel), "name": kernel.release})
 
     def _forget_ad_hoc(self, trash: Path) -> None:
-        """Move away what was read out of paths that are gone."""
+        """Moves away what was read out of paths that are gone."""
         for tree in (self.root / ".ad-hoc").iterdir():
             with suppress(OSError, ValueError, KeyError):
                 if not Path(Kernel.read(tree).source).exists():
@@ -162,10 +162,10 @@ class Catalogue:
         progress: Progress | None = None,
         more: Sequence[Path] = (),
     ) -> Kernel:
-        """Store the kernel at `path`: an image, a package, an unpacked package, or a kernel build tree.
+        """Stores the kernel at `path`: an image, a package, an unpacked package, or a kernel build tree.
 
-        `more` are further packages of it. `name` defaults to its major.minor version. Raises VmError when
-        `path` is none of these, or the name is taken.
+        `more` are more packages of it. `name` is by default its major.minor version. Raises VmError when
+        `path` is none of these, or when the name is taken.
         """
         from pytest_bpfmaps.vm.kernels.local_kernel import import_path
 
@@ -175,10 +175,10 @@ class Catalogue:
         return self.store(lambda tree: import_path(path, tree, progress or Silent(), others), name)
 
     def store(self, build: Callable[[Path], None], name: str | None = None) -> Kernel:
-        """Store the kernel that `build` puts into the (new) folder that it is given.
+        """Stores the kernel that `build` puts into the (new) folder that it is given.
 
-        Nobody ever sees half of it. A kernel of the same name and source is replaced; raises VmError when the
-        name belongs to a kernel from elsewhere.
+        Nobody ever sees half of it. It replaces a kernel of the same name and source. Raises VmError when the
+        name belongs to a kernel from another source.
         """
         with staging.staging(self.root) as stage:
             tree = stage / "tree"
@@ -193,7 +193,7 @@ class Catalogue:
         return self.get(name)
 
     def stored(self, source: str, packages: Packages, name: str | None) -> Kernel | None:
-        """The kernel that was made of exactly these packages, under `name` if given, or None."""
+        """Returns the kernel that was made of exactly these packages (and has `name`, if given), or None."""
         for kernel in self:
             if kernel.source == source and kernel.packages == packages and name in (None, kernel.name):
                 return kernel
@@ -201,7 +201,7 @@ class Catalogue:
 
     def _check_free(self, name: str, source: str) -> None:
         old = None
-        with suppress(VmError):  # a damaged one is replaced
+        with suppress(VmError):  # a damaged kernel is replaced
             old = self._find_now(name)
         if old is not None and old.source != source:
             raise VmError(
@@ -212,7 +212,7 @@ class Catalogue:
             )
 
     def remove(self, name: str) -> None:
-        """Delete the kernel called `name`. Raises VmError when there is none, or a run uses it."""
+        """Deletes the kernel called `name`. Raises VmError when there is none, or a run uses it."""
         if name not in self._folders():
             raise VmError(
                 "no kernel", on=repr(name), why="nothing to remove", fix=closest(name, self.names())
@@ -222,7 +222,7 @@ class Catalogue:
 
 
 def _is_whole(tree: Path) -> bool:
-    """Whether a kernel that is not in the catalogue is as it was stored."""
+    """Whether a kernel that is not in the catalogue is unchanged."""
     try:
         kernel_parts.check(tree)
         return bool(Kernel.read(tree))
@@ -232,12 +232,12 @@ def _is_whole(tree: Path) -> bool:
 
 
 def check_content(kernel: Kernel, *wanted: str) -> None:
-    """Compares parts of a stored kernel with what was stored, and mends what it can: `parts.check_content`.
+    """Compares parts of a stored kernel with what was stored, and repairs what can be repaired.
 
-    Raises VmError for damage that has to be fetched again.
+    See `kernel_parts.check_content`. Raises VmError for damage that only a new fetch repairs.
     """
     tree = kernel.tree
-    if not (tree / "kernel.json").exists():  # it came from elsewhere
+    if not (tree / "kernel.json").exists():  # the catalogue did not store it
         return
     try:
         kernel_parts.check_content(tree, *wanted)
@@ -261,7 +261,7 @@ def _reason(error: Exception) -> str:
 
 
 def _command(tree: Path, name: str) -> str:
-    """What stores the kernel again, as far as can still be read."""
+    """Returns the command that stores the kernel again, if its source can still be read."""
     source = ""
     with suppress(OSError, ValueError, LookupError):
         text = read_any(tree / "kernel.json").decode(errors="replace")
@@ -272,13 +272,13 @@ def _command(tree: Path, name: str) -> str:
 
 
 def short_name(release: str) -> str:
-    """``6.1`` for ``6.1.0-13-amd64``."""
+    """Returns ``6.1`` for ``6.1.0-13-amd64``."""
     match = re.match(r"\d+\.\d+", release)
     return match[0] if match else release
 
 
 def check_name(name: str) -> None:
-    """Raises VmError when `name` can't be a catalogue name."""
+    """Raises VmError when `name` can't be a name in the catalogue."""
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise VmError(
             "cannot name a kernel",
@@ -289,7 +289,7 @@ def check_name(name: str) -> None:
 
 
 def age(release: str) -> tuple[list[int], bool, list[tuple[int, int, str]]]:
-    """A key that sorts releases, oldest first; ``6.9.0-rc1`` is older than ``6.9.0``."""
+    """Returns a key that sorts releases, oldest first; ``6.9.0-rc1`` is older than ``6.9.0``."""
     numbers = re.match(r"[\d.]*", release)
     assert numbers is not None
     return [int(n) for n in re.findall(r"\d+", numbers[0])], "-rc" not in release, _natural(release)

@@ -1,4 +1,4 @@
-"""Fetch a kernel that comes as a container image: from a layout on this machine, or from a registry."""
+"""Fetches a kernel that is in a container image: from a layout on this machine, or from a registry."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ _REFERENCE = re.compile(
 def fetch(
     spec: str, catalogue: Catalogue, progress: Progress, name: str | None, pinned: Packages | None
 ) -> tuple[Kernel, bool]:
-    """Store the kernel of an image; also tell whether it is a new one. See `fetching.fetch`.
+    """Stores the kernel of an image. Returns it, and whether it is new; see `fetch.fetch`.
 
-    `pinned` has the image's digest. Raises VmError: no such image, one that can't be verified, no skopeo.
+    `pinned` has the image's digest. Raises VmError: no such image, an image that can't be verified, no
+    skopeo.
     """
     if name is not None:
         check_name(name)
@@ -52,7 +53,7 @@ def fetch(
 
 @dataclass(frozen=True)
 class _Found:
-    """An image that was found: what it is, and how its kernel is put into a folder."""
+    """An image that was found: what it is, and how to put its kernel into a folder."""
 
     source: str
     packages: Packages
@@ -101,7 +102,7 @@ def _in_registry(spec: str, reference: str, digest: str | None, progress: Progre
 
 
 def _ask(spec: str, reference: str) -> str:
-    """The digest of what the registry has under that name now."""
+    """Returns the digest of what the registry has under that name now."""
     return sha256(_skopeo(spec, "inspect", "--raw", f"docker://{reference}")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The kernel in a container image."""
+"""Takes the kernel out of a container image."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pytest_bpfmaps.vm.kernels.progress import Progress
 
 
 def packages_of(name: str, version: str, digest: str) -> Packages:
-    """What a kernel of a container image was made of: that image."""
+    """Returns what a kernel of a container image was made of: that image."""
     return ((("name", name), ("sha256", digest), ("version", version)),)
 
 
 def build(
     image: oci_layout.Image, tree: Path, source: str, progress: Progress, packages: Packages | None = None
 ) -> None:
-    """Fill the folder `tree` with the kernel of `image`. Raises VmError when it has none."""
+    """Fills the folder `tree` with the kernel of `image`. Raises VmError when it has none."""
     packages = packages or packages_of(image.layout.path.name, "", image.sha256)
     progress.step(f"unpacking {source}")
     with tempfile.TemporaryDirectory(dir=tree.parent) as work:

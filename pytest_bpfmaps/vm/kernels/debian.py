@@ -1,4 +1,4 @@
-"""Fetch a distribution's kernel packages into the catalogue."""
+"""Fetches the kernel packages of a distribution into the catalogue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pytest_bpfmaps.vm.kernels.name_grammar import checked
 from pytest_bpfmaps.vm.kernels.package_files import sha256_of, unpack_deb
 from pytest_bpfmaps.vm.kernels.progress import Progress
 
-# The metapackage that follows a suite's current kernel. Not the -cloud ones: theirs lack 9p.
+# The metapackage that follows a suite's current kernel. The -cloud kernels would not do: they lack 9p.
 _METAPACKAGES = {"debian": "linux-image-{architecture}", "ubuntu": "linux-image-generic"}
 _SUITES = {
     "debian": ("bullseye", "bookworm", "trixie", "sid"),
@@ -53,10 +53,11 @@ def fetch(
     name: str | None = None,
     pinned: Packages | None = None,
 ) -> tuple[Kernel, bool]:
-    """Store the current kernel of `spec`, ``debian:bookworm``, or the `pinned` one; also tell if it is new.
+    """Stores the current kernel of `spec`, ``debian:bookworm``, or the `pinned` one.
 
-    Uses the mirror and the keys of the system's own package sources. Raises VmError: unknown distribution or
-    suite, mirror out of reach, a signature that can't be verified, no apt.
+    Returns it, and whether it is new. Uses the mirror and the keys of the system's own package sources.
+    Raises VmError: unknown distribution or suite, mirror out of reach, a signature that can't be verified, no
+    apt.
     """
     distribution, suite = _parse(spec)
     if name is not None:
@@ -107,7 +108,7 @@ def _sources(
 
 
 def _one_fetch(catalogue: Catalogue, spec: str, progress: Progress) -> AbstractContextManager[object]:
-    """The lock on the private apt of `spec`, taken: two fetches of one suite would do the same work twice."""
+    """Takes the lock on the private apt of `spec`. Else two fetches of one suite would do the same work."""
     lock = staging.name_lock(catalogue.root, ".fetch-" + spec.replace(":", "-").replace("/", "-"))
     try:
         return lock.acquire(timeout=0)
@@ -135,7 +136,7 @@ def _update(
             apt.update([s for s in wanted if s.suite not in missing], progress, step)
     except AptError as error:
         if main.suite in error.missing():
-            shutil.rmtree(apt.root)  # there is nothing to come back to
+            shutil.rmtree(apt.root)  # nothing in it can be used again
         raise _explain(error, spec, main) from error
     apt.note_lists()
     distribution = spec.partition(":")[0]
@@ -175,7 +176,7 @@ def _host(source: apt_sources.AptSource) -> str:
 
 
 def _kernel_packages(apt: AptRoot, spec: str, metapackage: str) -> list[Package]:
-    """The packages that the image and its modules come in: those that the metapackage leads to."""
+    """Returns the packages of the image and its modules: those that the metapackage leads to."""
     found: dict[str, Package] = {}
     todo = [metapackage]
     while todo:
@@ -205,7 +206,7 @@ def _package(fields: dict[str, str]) -> Package:
 
 
 def _exactly(apt: AptRoot, spec: str, wanted: dict[str, str], current: list[Package], host: str) -> Package:
-    """The package with this name, version and hash. Raises VmError when the archive does not have it now."""
+    """Returns the package with this name, version and hash. Raises VmError when the archive lacks it now."""
     try:
         name, version = checked("package name", wanted["name"]), checked("package version", wanted["version"])
     except ValueError as error:
@@ -265,7 +266,7 @@ def _build(apt: AptRoot, spec: str, packages: list[Package], tree: Path, progres
 
 
 def _check_hash(file: Path, package: Package) -> None:
-    """apt compares it, too, with what the index says when it downloads."""
+    """Compares the hash with the index once more; apt has done so when it downloaded."""
     if (actual := sha256_of(file)) != package.sha256:
         why = f"its SHA-256 is {actual}, and not {package.sha256}"
         fix = "run the command again; a mirror may change while it is read"

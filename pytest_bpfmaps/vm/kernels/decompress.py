@@ -1,7 +1,7 @@
-"""Decompress the payload of a kernel image, whatever ``CONFIG_KERNEL_*`` it was built with, or a module.
+"""Decompresses the payload of a kernel image (by any ``CONFIG_KERNEL_*``), or a module.
 
-A few kilobytes can unpack to gigabytes: everything has a limit, and no more than a piece is in memory before
-it is looked at.
+A few kilobytes can unpack to gigabytes. So everything has a limit, and only one piece at a time is in memory
+before it is checked.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class _Gzip:
 
 
 def decompress(payload: bytes, out: IO[bytes]) -> None:
-    """Write the decompressed `payload` to `out`.
+    """Writes the decompressed `payload` to `out`.
 
-    Raises ValueError when the payload is damaged, of an unknown format, or its command is not installed.
+    Raises ValueError when the payload is damaged, of an unknown format, or when its command is not installed.
     """
     for magic, unpack in _FORMATS:
         if payload.startswith(magic):
@@ -55,7 +55,10 @@ def decompress(payload: bytes, out: IO[bytes]) -> None:
 
 
 def _check_size(payload: bytes, out: IO[bytes]) -> None:
-    """The build appends the uncompressed size; lz4's old format has no other way to tell damage."""
+    """Compares the size with the one that the build appends.
+
+    lz4's old format shows damage in no other way.
+    """
     size, expected = out.seek(0, 2), _announced_size(payload)
     if size != expected:
         raise ValueError(f"its payload gives {size} bytes and not {expected}")
@@ -82,7 +85,7 @@ def _with_python(name: str, new: Callable[[], _Stream]) -> Callable[[bytes, IO[b
 
 
 def _pieces(stream: _Stream, data: bytes) -> Iterator[bytes]:
-    """What `data` unpacks to, a piece at a time. Raises EOFError when it ends early."""
+    """Gives what `data` unpacks to, a piece at a time. Raises EOFError when it ends early."""
     for start in range(0, len(data), _CHUNK):
         piece = stream.decompress(data[start : start + _CHUNK], _CHUNK)
         while piece:
@@ -94,9 +97,9 @@ def _pieces(stream: _Stream, data: bytes) -> Iterator[bytes]:
 
 
 def decompress_module(data: bytes, suffix: str, most: int) -> bytes:
-    """The ELF bytes of a kernel module with a file name that ends in `suffix`.
+    """Returns the ELF bytes of a kernel module whose file name ends in `suffix`.
 
-    Raises ValueError when it is damaged, or has more than `most` bytes; OSError when there is no zstd for it.
+    Raises ValueError when it is damaged, or has more than `most` bytes. Raises OSError when zstd is missing.
     """
     if suffix == ".zst":
         return _module_by_zstd(data, most)

@@ -1,4 +1,4 @@
-"""`bpfmaps kernels fetch`: which source a specification means."""
+"""`bpfmaps kernels fetch`: finds the source that a specification means."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ def fetch(
     name: str | None = None,
     pinned: Packages | None = None,
 ) -> tuple[Kernel, bool]:
-    """Store the current kernel of `spec`, or exactly the `pinned` one; also tell whether it is a new one.
+    """Stores the current kernel of `spec`, or exactly the `pinned` one. Returns it, and whether it is new.
 
-    ``debian:bookworm``, ``oci:PATH[:TAG]``, ``oci://REGISTRY/NAME[:TAG]``, ``v6.6``. Raises VmError.
+    `spec` is ``debian:bookworm``, ``oci:PATH[:TAG]``, ``oci://REGISTRY/NAME[:TAG]``, or ``v6.6``. Raises
+    VmError.
     """
     if spec.startswith(("oci:", "docker://")):
         from pytest_bpfmaps.vm.kernels import container_images
@@ -31,5 +32,5 @@ def fetch(
 
 
 def fetchable(source: str) -> bool:
-    """Whether a kernel's source is one that `fetch` knows, and not a path that was added."""
+    """Whether `fetch` knows a kernel's source. Else it is a path that was added."""
     return not source.startswith("/")

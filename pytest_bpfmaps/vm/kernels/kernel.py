@@ -34,17 +34,20 @@ class Kernel:
     source: str
     """Where it came from, ``debian:bookworm`` or a path."""
     arch: str
-    """As ``uname -m`` says it, ``x86_64``."""
+    """The architecture as ``uname -m`` says it, ``x86_64``."""
     vmlinux: Path | None = None
-    """The uncompressed image, when it can boot as it is (PVH): saves seconds where the CPU is emulated."""
+    """The uncompressed image, if it can boot as it is (PVH). It saves seconds where the CPU is emulated."""
     size: int = 0
     """Bytes on disk."""
     packages: Packages = ()
-    """What it was made of."""
+    """The packages that it was made of."""
 
     @classmethod
     def read(cls, tree: Path, name: str | None = None) -> Kernel:
-        """The kernel in the folder `tree`. Raises OSError, ValueError, KeyError when it is not whole."""
+        """Returns the kernel in the folder `tree`.
+
+        Raises OSError, ValueError, KeyError when it is damaged.
+        """
         facts = kernel_parts.read_facts(tree)
         if facts["format"] != FORMAT:
             raise ValueError(f"format {facts['format']}")
@@ -73,7 +76,7 @@ class Kernel:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The kernel as JSON values; paths are strings."""
+        """Returns the kernel as JSON values; paths are strings."""
         facts = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
         return {**facts, "packages": [dict(p) for p in self.packages]}
 
@@ -83,5 +86,5 @@ class Kernel:
         return self.image.parent.parent
 
     def in_use(self) -> staging.InUse:
-        """Keeps it stored until that is closed."""
+        """Keeps it stored until the returned object is closed."""
         return staging.InUse(self.tree)

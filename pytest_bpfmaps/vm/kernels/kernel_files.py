@@ -16,19 +16,19 @@ _BUILT_IMAGES = ("arch/x86/boot/bzImage", "arch/arm64/boot/Image")
 
 
 def built_image(folder: Path) -> Path | None:
-    """The bootable image of a kernel build tree, or None."""
+    """Returns the bootable image of a kernel build tree, or None."""
     return next((folder / name for name in _BUILT_IMAGES if (folder / name).is_file()), None)
 
 
 def packaged_image(folder: Path) -> Path | None:
-    """The kernel image of an unpacked package, or None."""
+    """Returns the kernel image of an unpacked package, or None."""
     beside_modules = (p for lib in ("lib", "usr/lib") for p in folder.glob(f"{lib}/modules/*/vmlinuz"))
-    bare = folder / "boot/vmlinuz"  # of a container image
+    bare = folder / "boot/vmlinuz"  # a container image has it so
     return find_image(folder) or next(beside_modules, None) or (bare if bare.is_file() else None)
 
 
 def copy_package(root: Path, tree: Path, source: str) -> None:
-    """Copy image, configuration and modules of the unpacked package below `root` into `tree`."""
+    """Copies image, configuration and modules of the unpacked package below `root` into `tree`."""
     image = packaged_image(root)
     if image is None:
         raise VmError(
@@ -41,9 +41,9 @@ def copy_package(root: Path, tree: Path, source: str) -> None:
 
 
 def copy_image(path: Path, tree: Path, config: Path | None = None) -> str:
-    """Copies the image `path`, its configuration and System.map into `tree`; returns the kernel's release.
+    """Copies the image `path`, its configuration and System.map into `tree`. Returns the kernel's release.
 
-    `config` is where a build tree has the configuration.
+    `config` is the path of the configuration in a build tree.
     """
     image = read_image(path)
     boot = tree / "boot"
@@ -60,7 +60,7 @@ def copy_image(path: Path, tree: Path, config: Path | None = None) -> str:
 
 
 def copy_modules(root: Path, release: str, tree: Path) -> None:
-    """Copies the modules of `release` below `root` that guests may need into `tree`."""
+    """Copies into `tree` the modules of `release` below `root` that guests may need."""
     for prefix in ("lib/modules", "usr/lib/modules"):
         for folder, _, names in os.walk(root / prefix / release):
             for name in names:

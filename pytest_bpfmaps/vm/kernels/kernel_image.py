@@ -1,7 +1,7 @@
-"""Recognise a kernel image, and take it apart: release, uncompressed kernel, BTF, configuration.
+"""Recognises a kernel image, and takes it apart: release, uncompressed kernel, BTF, configuration.
 
 Sources: ``Documentation/arch/x86/boot.rst`` (the header of a bzImage), ``scripts/extract-ikconfig`` (where
-the configuration lies).
+the configuration is).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PAYLOAD = 0x248
 _MOST_CONFIG = 16 << 20
 _LINUX_BANNER = re.compile(rb"Linux version (\S+) \(")
 
-# First bytes of files that people mistake for a kernel.
+# The first bytes of files that people take for a kernel.
 _OTHER_FILES = (
     (b"!<arch>\ndebian-binary", "a Debian package"),
     (b"!<arch>\n", "a static library"),
@@ -76,7 +76,7 @@ class KernelImage:
 
 
 def read_image(path: Path) -> KernelImage:
-    """What kernel `path` is. Raises VmError that says what it is instead, when no kernel for this machine."""
+    """Returns the kernel at `path`. Raises VmError for another file, which says what the file is."""
     try:
         with _mapped(path) as data:
             return _recognise(path, data)
@@ -144,14 +144,14 @@ def _recognise_elf(path: Path, data: mmap.mmap | bytes) -> KernelImage:
 
 
 def _machine(found: str | int) -> str:
-    """A machine as ``uname -m`` says it, from what pyelftools says."""
+    """Returns a machine as ``uname -m`` says it, from what pyelftools says."""
     if isinstance(found, int):
         return f"machine number {found}"
     return _MACHINES.get(found, found.removeprefix("EM_").lower())
 
 
 def _has_pvh_entry(elf: Any) -> bool:
-    """Whether a machine monitor can start this kernel uncompressed (Linux 4.21, ``CONFIG_PVH``)."""
+    """Whether this kernel can be started uncompressed (Linux 4.21, ``CONFIG_PVH``)."""
     return ("Xen", _XEN_ELFNOTE_PHYS32_ENTRY) in notes(elf)
 
 
@@ -182,9 +182,9 @@ def _mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
 
 
 def unpack_vmlinux(image: KernelImage, target: Path) -> None:
-    """Write the uncompressed kernel of `image` to `target`.
+    """Writes the uncompressed kernel of `image` to `target`.
 
-    Raises VmError when the image is damaged, or its compression has no decompressor on this machine.
+    Raises VmError when the image is damaged, or when this machine has no program for its compression.
     """
     with _mapped(image.path) as data:
         if image.format == "vmlinux":
@@ -229,7 +229,7 @@ def _damage_told(vmlinux: Path) -> Iterator[None]:
 
 
 def read_btf(vmlinux: Path) -> bytes | None:
-    """The raw BTF of an uncompressed kernel, or None (Linux >= 5.2 with ``CONFIG_DEBUG_INFO_BTF``).
+    """Returns the raw BTF of an uncompressed kernel, or None (Linux >= 5.2 with ``CONFIG_DEBUG_INFO_BTF``).
 
     Raises VmError for a damaged file, as the two functions below do.
     """
@@ -239,13 +239,13 @@ def read_btf(vmlinux: Path) -> bytes | None:
 
 
 def has_pvh_entry(vmlinux: Path) -> bool:
-    """Whether a machine monitor can boot this uncompressed kernel directly."""
+    """Whether this uncompressed kernel can be booted directly."""
     with _damage_told(vmlinux), open_elf(vmlinux, name="it") as elf:
         return _has_pvh_entry(elf)
 
 
 def read_config(vmlinux: Path) -> bytes | None:
-    """The configuration inside an uncompressed kernel, or None (``CONFIG_IKCONFIG``)."""
+    """Returns the configuration inside an uncompressed kernel, or None (``CONFIG_IKCONFIG``)."""
     with _damage_told(vmlinux), _mapped(vmlinux) as data:
         start = data.find(b"IKCFG_ST\x1f\x8b")
         if start < 0:

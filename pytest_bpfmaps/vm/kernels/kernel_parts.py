@@ -1,6 +1,6 @@
-"""What a stored kernel consists of, written down in its ``kernel.json`` so that damage shows.
+"""Writes the digests of a stored kernel's parts into its ``kernel.json``, so that damage shows.
 
-What was taken out of the kernel's image is taken out again. Anything else has to be fetched again.
+A part that came out of the kernel's image is made again. Any other part has to be fetched again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write_facts(tree: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_facts(tree: Path) -> dict[str, Any]:
-    """What ``kernel.json`` says. Raises OSError, ValueError when it is not what was written."""
+    """Returns what ``kernel.json`` says. Raises OSError, ValueError when it is not what was written."""
     try:
         facts = json.loads(read_any(tree / _FACTS))
     except ValueError:
@@ -39,13 +39,13 @@ def read_facts(tree: Path) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise ValueError(f"{_FACTS} is no JSON object")
     try:
-        return unsealed(facts) if "digest" in facts else facts  # older ones have none
+        return unsealed(facts) if "digest" in facts else facts  # an older version wrote no digest
     except (ValueError, TypeError):
         raise ValueError(f"{_FACTS} is not what was written") from None
 
 
 def check(tree: Path) -> None:
-    """Looks at the sizes of files, and makes again what can be made.
+    """Compares the sizes of files, and makes again what can be made.
 
     Raises OSError, ValueError for other damage.
     """
@@ -55,13 +55,13 @@ def check(tree: Path) -> None:
 
 
 def check_content(tree: Path, *wanted: str) -> None:
-    """Looks at the content of the parts whose names begin with one of `wanted`; at all without any.
+    """Compares the content of the parts whose names begin with one of `wanted`, by default of all.
 
-    Raises as `check` does. For a kernel that an older version stored, it is written down now what that has.
+    Raises as `check` does. If an older version stored the kernel, it writes down its digests now.
     """
     facts = read_facts(tree)
     if "parts" not in facts:
-        if not wanted or "vmlinux" in wanted:  # for one who boots it
+        if not wanted or "vmlinux" in wanted:  # the caller boots it
             with suppress(PermissionError):
                 _adopt(tree, facts)
         return
@@ -75,7 +75,7 @@ def _names(tree: Path, facts: Mapping[str, Any]) -> list[str]:
 
 
 def _measure(path: Path) -> list[Any]:
-    """Size and digest of a file, or of all that is in a folder."""
+    """Returns size and digest of a file, or of everything in a folder."""
     if not path.is_dir():
         with suppress(OSError):
             return [path.stat().st_size, digest(path)]
@@ -91,7 +91,7 @@ def _measure(path: Path) -> list[Any]:
 
 
 def _files(folder: str) -> Iterator[str]:
-    """The files below a folder, each time in the same order."""
+    """Gives the files below a folder, always in the same order."""
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     yield from (entry.path for entry in entries if entry.is_file())
@@ -124,7 +124,7 @@ def _mend(tree: Path, damaged: list[str]) -> None:
 
 
 def _take_apart(tree: Path, facts: Mapping[str, Any], folder: Path) -> dict[str, Path]:
-    """What comes out of the image, by the names of parts. Raises ValueError when the image is damaged."""
+    """Returns the parts that come out of the image, by name. Raises ValueError when the image is damaged."""
     config = f"boot/config-{facts['release']}"
     made = {"vmlinux": folder / "vmlinux"}
     try:

@@ -1,7 +1,7 @@
 """An unpacked kernel in the standard layout, made complete: checked, indexed, and taken apart for quick use.
 
 boot/vmlinuz-RELEASE  boot/config-RELEASE  lib/modules/RELEASE/   as the package has them
-vmlinux  btf  kernel.json                                         ours
+vmlinux  btf  kernel.json                                         made here
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMAT = 1
 
 
 def find_image(tree: Path) -> Path | None:
-    """The kernel image of an unpacked package: the newest ``boot/vmlinuz-*`` that is a file."""
+    """Returns the kernel image of an unpacked package: the newest ``boot/vmlinuz-*`` that is a file."""
     images = [p for p in tree.glob("boot/vmlinu[xz]-*") if p.is_file()]
     return max(images, default=None, key=lambda p: (p.name.startswith("vmlinuz"), p.stat().st_mtime))
 
@@ -35,9 +35,9 @@ def find_image(tree: Path) -> Path | None:
 def complete(
     tree: Path, *, source: str, progress: Progress, packages: list[dict[str, str]] | None = None
 ) -> None:
-    """Check the kernel in `tree`, and add module index, BTF, vmlinux and ``kernel.json``.
+    """Checks the kernel in `tree`, and adds module index, BTF, vmlinux and ``kernel.json``.
 
-    `source` is where it came from. Raises VmError when it has no kernel image, or another's modules.
+    `source` is where it came from. Raises VmError when it has no kernel image, or another kernel's modules.
     """
     path = find_image(tree)
     if path is None:
@@ -45,7 +45,7 @@ def complete(
     image = read_image(path)
     _check_modules(tree, image, source)
     modules = tree / "lib/modules" / image.release
-    if modules.is_dir() and not (modules / "modules.dep").exists():  # only installed kernels have it
+    if modules.is_dir() and not (modules / "modules.dep").exists():  # only installed kernels have one
         progress.step(f"indexing modules of {image.release}")
         run_depmod(tree, image.release)
     progress.step(f"unpacking kernel {image.release}")
@@ -87,7 +87,7 @@ def _take_apart(tree: Path, image: KernelImage) -> None:
 
 
 def run_depmod(tree: Path, release: str) -> None:
-    """Write ``modules.dep`` and the other indexes of ``lib/modules/RELEASE`` below `tree`, with depmod(8)."""
+    """Writes ``modules.dep`` and the other indexes of ``lib/modules/RELEASE`` below `tree`, by depmod(8)."""
     depmod = shutil.which("depmod") or shutil.which("depmod", path="/usr/sbin:/sbin")
     if depmod is None:
         raise VmError("cannot index the modules of", on=release, why="no depmod", fix="install kmod")
@@ -97,7 +97,7 @@ def run_depmod(tree: Path, release: str) -> None:
 
 
 def size_of(tree: Path) -> int:
-    """Bytes on disk below `tree`."""
+    """Returns the bytes on disk below `tree`."""
     return sum(
         os.lstat(os.path.join(folder, name)).st_blocks * 512
         for folder, _, names in os.walk(tree)

@@ -1,4 +1,4 @@
-"""Bring a kernel into the standard layout: from an image, packages, an unpacked package, a build tree."""
+"""Copies a kernel of this machine: from an image, packages, an unpacked package, or a build tree."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from pytest_bpfmaps.vm.kernels.progress import Progress
 
 
 def import_path(path: Path, tree: Path, progress: Progress, more: Sequence[Path] = ()) -> None:
-    """Fill the folder `tree` with the kernel at `path`; `more` are further packages of that kernel.
+    """Fills the folder `tree` with the kernel at `path`; `more` are more packages of that kernel.
 
-    Raises VmError when there is none.
+    Raises VmError when there is no kernel.
     """
     paths = [path, *more]
     for part in paths:
@@ -62,7 +62,7 @@ def _copy(path: Path, tree: Path) -> None:
         unpack(path, tree)
     elif path.is_file():
         release = copy_image(path, tree)
-        if path.parent.name == "boot":  # installed or unpacked: its modules are a folder away
+        if path.parent.name == "boot":  # installed or unpacked: its modules are near
             copy_modules(path.parent.parent, release, tree)
     elif built_image(path) is not None:
         _copy_build(path, tree)
@@ -71,8 +71,8 @@ def _copy(path: Path, tree: Path) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """A file name that changes when the kernel at `path` does. Raises VmError when there is none."""
-    index = path / "index.json"  # of a container image
+    """Returns a file name that changes when the kernel at `path` does. Raises VmError when there is none."""
+    index = path / "index.json"  # a container image has it
     image = built_image(path) or packaged_image(path) or (index if index.is_file() else path)
     try:
         facts = image.stat()
@@ -83,7 +83,7 @@ def fingerprint(path: Path) -> str:
 
 
 def _copy_build(path: Path, tree: Path) -> None:
-    """What ``make install modules_install`` would do, without make, from the list that the build wrote."""
+    """Does what ``make install modules_install`` does, without make, by the list that the build wrote."""
     image = built_image(path)
     assert image is not None
     release = copy_image(image, tree, path / ".config")
@@ -93,7 +93,7 @@ def _copy_build(path: Path, tree: Path) -> None:
         return
     target.mkdir(parents=True)
     for line in order.read_text().split():
-        # Linux < 5.3 has "kernel/" in front, >= 6.4 names the .o file
+        # Linux < 5.3 has "kernel/" before the name; Linux >= 6.4 names the .o file.
         relative = PurePosixPath(line.removeprefix("kernel/")).with_suffix(".ko")
         if (path / relative).is_file():
             (target / "kernel" / relative).parent.mkdir(parents=True, exist_ok=True)

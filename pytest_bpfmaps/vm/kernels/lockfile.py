@@ -25,7 +25,7 @@ _LOCAL_IMAGE = re.compile(r"oci:(?!//)(.*)")
 
 @dataclass(frozen=True)
 class Locked:
-    """One kernel of a lock: what `Kernel` says of it."""
+    """One kernel of a lock file: what `Kernel` says of it."""
 
     name: str
     source: str
@@ -42,7 +42,7 @@ class Locked:
         )
 
     def differences(self, kernel: Kernel) -> str:
-        """A sentence on how a stored kernel differs from this one."""
+        """Returns a sentence that says how a stored kernel differs from this one."""
         if kernel.source != self.source:
             return f"stored is one from {kernel.source}, locked one from {self.source}"
         return f"stored is {_described(kernel)}, locked is {_described(self)}"
@@ -51,10 +51,11 @@ class Locked:
 def write(
     path: Path, catalogue: Catalogue, patterns: Sequence[str] = ()
 ) -> tuple[list[Kernel], list[Kernel]]:
-    """Pin kernels of the catalogue in the file `path`; return those, and those that can't be.
+    """Pins kernels of the catalogue in the file `path`. Returns these kernels, and those that can't be
+    pinned.
 
-    `patterns` are as for `Catalogue.select`; default: the kernels that `path` has, else all. Raises VmError
-    for a kernel named here that could not be fetched again, and when there is none to pin.
+    `patterns` are as for `Catalogue.select`. The default is the kernels that `path` has, else all. Raises
+    VmError for a named kernel that could not be fetched again, and when there is none to pin.
     """
     wanted: Iterable[Kernel]
     if patterns:
@@ -83,12 +84,13 @@ def _entry(kernel: Kernel, path: Path) -> dict[str, Any]:
     entry = {field: facts[field] for field in ("name", "source", "release", "arch", "packages")}
     folder = f"{path.absolute().parent}/"
     if (image := _LOCAL_IMAGE.fullmatch(kernel.source)) and image[1].startswith(folder):
-        entry["source"] = f"oci:{image[1].removeprefix(folder)}"  # it moves with the project
+        # The path is relative, so that the project can move.
+        entry["source"] = f"oci:{image[1].removeprefix(folder)}"
     return entry
 
 
 def read(path: Path) -> list[Locked]:
-    """The kernels of the lock at `path`. Raises VmError when there is no lock, or one of another format."""
+    """Returns the kernels of the lock at `path`. Raises VmError for no lock, or one of another format."""
     try:
         value = json.loads(read_any(path))
         if value["format"] != _FORMAT:
@@ -127,7 +129,7 @@ def _checked_name(name: object) -> str:
 
 
 def choose(locked: list[Locked], names: Sequence[str]) -> list[Locked]:
-    """Those called `names`; all without names. Raises VmError for a name that is not among them."""
+    """Returns those called `names`, or all when there are no names. Raises VmError for an unknown name."""
     known = {kernel.name: kernel for kernel in locked}
     for name in names:
         if name not in known:
@@ -136,9 +138,9 @@ def choose(locked: list[Locked], names: Sequence[str]) -> list[Locked]:
 
 
 def restore(locked: Locked, catalogue: Catalogue, progress: Progress) -> tuple[Kernel, bool]:
-    """Store exactly the kernel `locked`, unless it is; also tell whether it is a new one.
+    """Stores exactly the kernel `locked`, unless it is stored. Returns it, and whether it is new.
 
-    Needs no network when it is. Raises VmError when its source has it no more.
+    A stored kernel needs no network. Raises VmError when the kernel's source does not have it any more.
     """
     if locked.arch != platform.machine():
         why = f"it is for {locked.arch}, and this machine is {platform.machine()}"

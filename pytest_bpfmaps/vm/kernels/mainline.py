@@ -1,7 +1,7 @@
-"""Fetch an upstream version, ``v6.6``: virtme-ng downloads a precompiled mainline kernel's packages.
+"""Fetches an upstream release, ``v6.6``: virtme-ng downloads the packages of a precompiled mainline kernel.
 
-virtme-ng is run as a command. It keeps packages below the user's home folder, an interrupted download
-included, which it then takes for whole; so it gets a home of its own, gone at the end.
+virtme-ng is run as a command. It keeps packages below the user's home folder. It also keeps an interrupted
+download, and later takes it for whole. So it gets a home of its own, which is deleted at the end.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from pytest_bpfmaps.vm.kernels.kernel_tree import complete
 from pytest_bpfmaps.vm.kernels.package_files import fingerprints, unpack_deb
 from pytest_bpfmaps.vm.kernels.progress import Progress
 
-VERSION = re.compile(r"v\d+(\.\d+)*(-rc\d+)?")  # what virtme-ng takes for an upstream version
+VERSION = re.compile(r"v\d+(\.\d+)*(-rc\d+)?")  # what virtme-ng takes for an upstream release
 
 
 def fetch(
     spec: str, catalogue: Catalogue, progress: Progress, name: str | None, pinned: Packages | None
 ) -> tuple[Kernel, bool]:
-    """Store the upstream kernel `spec`, ``v6.6``; also tell whether it is a new one. See `fetching.fetch`.
+    """Stores the upstream kernel `spec`, ``v6.6``. Returns it, and whether it is new; see `fetch.fetch`.
 
-    Raises VmError: no virtme-ng, no such version, its server out of reach, half a download.
+    Raises VmError: no virtme-ng, no such release, its server out of reach, half a download.
     """
     if name is not None:
         check_name(name)
-    for kernel in catalogue:  # a version does not change
+    for kernel in catalogue:  # a release does not change
         if kernel.source == spec and name in (None, kernel.name) and pinned in (None, kernel.packages):
             return kernel, False
     vng = _find_vng(spec)
@@ -56,13 +56,13 @@ def _find_vng(spec: str) -> str:
 
 
 def _download(vng: str, spec: str, home: Path) -> str:
-    """Have virtme-ng download below `home`; return what it said last.
+    """Has virtme-ng download below `home`, and returns its last line of output.
 
     Its exit code is that of a trial run of the kernel, which does not matter here.
     """
     places = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PYTHONUSERBASE": site.getuserbase()}
     command = [vng, "--run", spec, "--dry-run"]
-    if shutil.which("setpriv"):  # a killed fetch must not leave a download behind
+    if shutil.which("setpriv"):  # else a killed fetch leaves a download behind
         command = ["setpriv", "--pdeathsig", "TERM", "--", *command]
     done = subprocess.run(
         command,
@@ -78,7 +78,7 @@ def _download(vng: str, spec: str, home: Path) -> str:
 
 
 def _kernel_packages(spec: str, found: Sequence[Path], said: str) -> list[Path]:
-    """Those of the downloaded packages that make one kernel."""
+    """Returns those of the downloaded packages that make one kernel."""
     wanted = [p for p in found if "-lowlatency" not in p.name]
     if not wanted:
         raise VmError(
@@ -104,9 +104,9 @@ def _kernel_packages(spec: str, found: Sequence[Path], said: str) -> list[Path]:
 def build(
     spec: str, files: list[Path], tree: Path, progress: Progress, pinned: Packages | None = None
 ) -> None:
-    """Fill the folder `tree` with the kernel in the packages `files`.
+    """Fills the folder `tree` with the kernel in the packages `files`.
 
-    Raises VmError when one is damaged, or they are not the `pinned` ones.
+    Raises VmError when a package is damaged, or when they are not the `pinned` ones.
     """
     packages = fingerprints(files)
     if pinned is not None and sorted(map(dict, pinned), key=str) != sorted(packages, key=str):

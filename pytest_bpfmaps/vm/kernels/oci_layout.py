@@ -1,4 +1,4 @@
-"""A kernel out of a container image on this machine: an OCI image layout, as a folder or in a tar archive.
+"""Reads a kernel out of a container image on this machine: an OCI image layout, a folder or a tar archive.
 
 Sources: the OCI image specification 1.1 (``image-layout.md``, ``image-index.md``, ``manifest.md``,
 ``layer.md``); the layout of cilium's ci-kernels: ``boot/vmlinuz``, ``usr/lib/modules/RELEASE``.
@@ -47,7 +47,7 @@ def is_layout(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path, work: Path) -> Iterator[Layout]:
-    """The layout at `path`; what an archive holds is unpacked below `work` meanwhile. Raises VmError."""
+    """Gives the layout at `path`. An archive is unpacked below `work` meanwhile. Raises VmError."""
     if path.is_dir():
         yield Layout(path, path)
         return
@@ -64,16 +64,16 @@ def opened(path: Path, work: Path) -> Iterator[Layout]:
 
 
 class Layout:
-    """An OCI image layout: `path` is what the user calls it, `folder` where it lies."""
+    """An OCI image layout: `path` is what the user calls it, `folder` is where it is."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         self.path = path
         self._folder = folder
 
     def image(self, tag: str | None = None, digest: str | None = None) -> Image:
-        """The image called `tag`, or with the SHA-256 `digest`, or the only one for this machine.
+        """Returns the image called `tag`, or with the SHA-256 `digest`, or the only one for this machine.
 
-        Raises VmError that names those there are.
+        Raises VmError, which names the images of the layout.
         """
         listed = self._json(self._folder / "index.json").get("manifests")
         images = [d for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
@@ -98,7 +98,10 @@ class Layout:
         raise VmError("cannot choose", on=f"an image of {self.path}", why=why, fix=fix)
 
     def layers(self, image: Descriptor) -> Iterator[tuple[str, Path]]:
-        """The digest and the verified file of each layer of `image`, the lowest first. Raises VmError."""
+        """Gives the digest and the verified file of each layer of `image`, the lowest first.
+
+        Raises VmError.
+        """
         for layer in self._manifest(image)["layers"]:
             yield str(layer["digest"]), self._blob(layer)
 
@@ -129,7 +132,7 @@ class Layout:
         return value if isinstance(value, dict) else {}
 
     def _blob(self, descriptor: Descriptor) -> Path:
-        """The verified file that `descriptor` names."""
+        """Returns the verified file that `descriptor` names."""
         digest = str(descriptor.get("digest"))
         match = _DIGEST.fullmatch(digest)
         if match is None:
@@ -151,14 +154,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Image:
-    """One image of a layout that is open."""
+    """One image of an open layout."""
 
     layout: Layout
     descriptor: Descriptor
 
     @property
     def sha256(self) -> str:
-        """What it is known by, in hexadecimal. Raises VmError when it has another digest."""
+        """Its digest in hexadecimal. Raises VmError when it has a digest of another kind."""
         algorithm, _, value = str(self.descriptor.get("digest")).partition(":")
         if algorithm != "sha256":
             on = str(self.descriptor.get("digest"))
@@ -166,7 +169,7 @@ class Image:
         return value
 
     def unpack(self, root: Path) -> None:
-        """Put its kernel files, all layers applied, below `root`. Raises VmError."""
+        """Puts its kernel files below `root`, with all layers applied. Raises VmError."""
         for digest, blob in self.layout.layers(self.descriptor):
             with tempfile.TemporaryDirectory(dir=root.parent) as name:
                 try:
@@ -177,7 +180,10 @@ class Image:
 
 
 def _tags(image: Descriptor) -> list[str]:
-    """The names of an image: its tag first; Docker writes a whole reference, which ends with it."""
+    """Returns the names of an image, its tag first.
+
+    Docker writes a whole reference, which ends in the tag.
+    """
     name = str((image.get("annotations") or {}).get(_TAG, ""))
     tag = name.rpartition("/")[2].rpartition(":")[2]
     return list(dict.fromkeys([tag, name])) if name else []
@@ -197,8 +203,8 @@ def _fits(image: Descriptor) -> bool:
 
 
 def _apply(blob: Path, root: Path, work: Path) -> None:
-    """Apply a layer to what is below `root`, with an empty folder to `work` in."""
-    gone: list[PurePosixPath] = []  # of the lower layers
+    """Applies a layer to what is below `root`. `work` is an empty folder."""
+    gone: list[PurePosixPath] = []  # files of the lower layers
     room = Room(blob, work)
     with _tar(blob) as archive:
         for member in archive:
@@ -221,7 +227,7 @@ def _apply(blob: Path, root: Path, work: Path) -> None:
 @contextmanager
 def _tar(blob: Path) -> Iterator[tarfile.TarFile]:
     with blob.open("rb") as file:
-        magic = os.pread(file.fileno(), 4, 0)  # leaves the position alone, which a command goes on from
+        magic = os.pread(file.fileno(), 4, 0)  # does not move the position, from which zstd reads
         if magic != b"\x28\xb5\x2f\xfd":
             with tarfile.open(fileobj=file, mode="r|*", errorlevel=2) as archive:
                 yield archive
@@ -248,7 +254,7 @@ def _extract(
     target = work / path
     if member.isreg():
         _copy(archive, member, target, room)
-    elif member.islnk():  # to a file that came before it
+    elif member.islnk():  # a link to a file that came before it
         earlier = PurePosixPath(member.linkname)
         if not earlier.is_absolute() and ".." not in earlier.parts and (work / earlier).is_file():
             room.take((work / earlier).stat().st_size)

@@ -1,4 +1,4 @@
-"""What a guest needs of a package, taken out of it: image, configuration, modules."""
+"""Takes out of a package what a guest needs: image, configuration, modules."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import IO
 
 from pytest_bpfmaps.errors import VmError
 
-MOST_TIMES, LEAST_ROOM, LEFT_FREE = 30, 64 << 20, 64 << 20  # the latter two in bytes
+MOST_TIMES, LEAST_ROOM, LEFT_FREE = 30, 64 << 20, 64 << 20  # the last two in bytes
 BOOT_FILES = ("vmlinuz", "vmlinux", "config", "System.map")
 SUFFIXES = (".deb", ".rpm")
 
-# What makes a tar archive of an RPM package on standard output, given the package as standard input: the
-# first is a small tool of every distribution, the second comes with rpm itself.
+# These commands make a tar archive of an RPM package: from standard input to standard output. Every
+# distribution has the first; the second comes with rpm itself.
 _RPM_COMMANDS = (("bsdtar", "-c", "-f", "-", "--format=pax", "@-"), ("rpm2archive", "-"))
 
 
 class Room:
     """How much may still come out of `packed`, into the folder `target`.
 
-    A kernel's package gives 2 to 8 times its size. One that gives far more would fill the disk, and is no
-    kernel's. Raises VmError.
+    A kernel's package gives 2 to 8 times its size. A package that gives far more is no kernel's, and would
+    fill the disk. Raises VmError.
     """
 
     def __init__(self, packed: Path, target: Path) -> None:
@@ -34,7 +34,7 @@ class Room:
         self._free = shutil.disk_usage(target).free - LEFT_FREE
 
     def take(self, size: int) -> None:
-        """`size` bytes are about to be written."""
+        """Takes `size` bytes, which are about to be written."""
         self._left -= size
         self._free -= size
         on = str(self._packed)
@@ -52,29 +52,29 @@ def _nothing(size: int) -> None:
 
 
 def unpack(package: Path, tree: Path) -> None:
-    """Unpack image, configuration and modules of a ``.deb`` or ``.rpm`` into `tree`.
+    """Unpacks image, configuration and modules of a ``.deb`` or ``.rpm`` into `tree`.
 
-    Raises VmError when the package is damaged or the tool for it is missing.
+    Raises VmError when the package is damaged, or when the tool for it is missing.
     """
     {".deb": unpack_deb, ".rpm": unpack_rpm}[package.suffix](package, tree)
 
 
 def unpack_deb(package: Path, tree: Path, each: Callable[[int], None] = _nothing) -> None:
-    """`unpack` of a Debian package. `each` is told the bytes of each file."""
+    """Unpacks a Debian package as `unpack` does. `each` is called with the size of each file in bytes."""
     if shutil.which("dpkg-deb") is None:
         raise VmError("cannot unpack", on=str(package), why="no dpkg-deb", fix="install dpkg")
     _unpack_output(("dpkg-deb", "--fsys-tarfile", str(package)), package, tree, each)
 
 
 def unpack_rpm(package: Path, tree: Path) -> None:
-    """`unpack` of an RPM package."""
+    """Unpacks an RPM package as `unpack` does."""
     with package.open("rb") as file:
         head = file.read(5)
-    if head[:4] != b"\xed\xab\xee\xdb":  # bsdtar would take many another archive, too
+    if head[:4] != b"\xed\xab\xee\xdb":  # bsdtar would take many other archives, too
         raise VmError(
             "cannot unpack", on=str(package), why="it is no RPM package", fix="look at `file` of it"
         )
-    is_new = head[4:] > b"\3"  # the format of rpm 6, which libarchive 3.8 does not know
+    is_new = head[4:] > b"\3"  # rpm 6 writes this format, and libarchive 3.8 does not know it
     commands = _RPM_COMMANDS[1:] if is_new else _RPM_COMMANDS
     command = next((c for c in commands if shutil.which(c[0])), None)
     if command is None and is_new:
@@ -95,10 +95,11 @@ def _unpack_output(command: tuple[str, ...], package: Path, tree: Path, each: Ca
         assert tool.stderr is not None
         why = ""
         try:
-            if not _unpack_tar(tool.stdout, tree, each, Room(package, tree)):  # bsdtar: half a header
+            # Bsdtar makes this of half a header.
+            if not _unpack_tar(tool.stdout, tree, each, Room(package, tree)):
                 why = "it is empty"
         except (tarfile.TarError, EOFError) as error:
-            why = str(error)  # the tool says it better, if it noticed
+            why = str(error)  # the tool's own message is better, if there is one
         except BaseException:
             tool.kill()
             raise
@@ -110,7 +111,7 @@ def _unpack_output(command: tuple[str, ...], package: Path, tree: Path, each: Ca
 
 
 def _unpack_tar(stream: IO[bytes], tree: Path, each: Callable[[int], None], room: Room) -> bool:
-    """Tells whether there was anything in it, wanted or not."""
+    """Unpacks an archive. Returns whether there was anything in it, wanted or not."""
     member = None
     with tarfile.open(fileobj=stream, mode="r|*", errorlevel=2) as archive:
         for member in archive:
@@ -134,23 +135,24 @@ def _wanted(member: tarfile.TarInfo) -> PurePosixPath | None:
 
 
 def place(path: PurePosixPath) -> PurePosixPath | None:
-    """Where a package's file belongs in our layout; None when no guest needs it."""
+    """Returns where a package's file belongs in our layout; None when no guest needs it."""
     parts = path.parts[1:] if path.parts[:2] == ("usr", "lib") else path.parts
     if parts[:1] == ("boot",) and path.name.startswith(tuple(f"{name}-" for name in BOOT_FILES)):
         return PurePosixPath(*parts)
     if parts[:2] != ("lib", "modules") or len(parts) < 4:
         return None
-    if len(parts) == 4 and path.name in BOOT_FILES:  # Debian >= 7.2, Fedora: all in one folder
+    # Kernels of Debian >= 7.2 and Fedora have all in one folder.
+    if len(parts) == 4 and path.name in BOOT_FILES:
         return PurePosixPath("boot", f"{path.name}-{parts[2]}")
     return PurePosixPath(*parts)
 
 
 def fingerprints(files: list[Path]) -> list[dict[str, str]]:
-    """Name and SHA-256 of each file, as ``kernel.json`` lists packages: they have no version to rely on."""
+    """Returns name and SHA-256 of each file as a package. Files have no version that one could rely on."""
     return [{"name": file.name, "version": "", "sha256": sha256_of(file)} for file in files]
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()

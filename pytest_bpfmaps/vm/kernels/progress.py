@@ -1,4 +1,4 @@
-"""What a long command is doing: one live line on a terminal, a line per step elsewhere."""
+"""Shows what a long command is doing: one live line on a terminal, a line for each step elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TextIO
 
 
 class Progress:
-    """Writes steps to `stream` (default: stderr, so that stdout stays data)."""
+    """Writes steps to `stream` (default: stderr, so that stdout has only data)."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
@@ -15,7 +15,7 @@ class Progress:
         self._step = ""
 
     def step(self, text: str, percent: float | None = None) -> None:
-        """Now doing `text`; `percent` of it is done (0 to 100), where that is known."""
+        """Shows the step `text`, and how much of it is done in `percent` (0 to 100), if that is known."""
         if self._live:
             share = "" if percent is None else f" {percent:3.0f}%"
             self._write(f"\r\033[K{text}{share}")
@@ -24,12 +24,12 @@ class Progress:
         self._step = text
 
     def done(self, text: str) -> None:
-        """`text` stays on the terminal; the live line goes."""
+        """Writes `text`, which stays on the terminal, in place of the live line."""
         self._write(("\r\033[K" if self._live else "") + text + "\n")
         self._step = ""
 
     def clear(self) -> None:
-        """Take the live line away."""
+        """Removes the live line."""
         if self._live and self._step:
             self._write("\r\033[K")
         self._step = ""
@@ -40,7 +40,7 @@ class Progress:
 
 
 class Silent(Progress):
-    """Shows nothing: for library use."""
+    """Shows nothing, for callers that are no command."""
 
     def _write(self, text: str) -> None:
         pass

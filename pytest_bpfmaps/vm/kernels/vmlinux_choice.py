@@ -20,7 +20,7 @@ RUNNING = "/sys/kernel/btf/vmlinux"
 
 @dataclass(frozen=True, slots=True)
 class VmlinuxH:
-    """`path` is a file with BTF or a header; None stands for each kernel's own BTF. `text` says it."""
+    """`path` is a file with BTF, or a header; None means each kernel's own BTF. `text` describes it."""
 
     path: str | None
     text: str
@@ -28,10 +28,10 @@ class VmlinuxH:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What `bpf_vmlinux` says, not looked up yet.
+    """The value of `bpf_vmlinux`, which is not looked up yet.
 
-    ``newest``, ``per-kernel``, ``host``, a name of the catalogue, or a path, which begins at `folder`. `run`
-    are the run's kernels, of which some may be in no catalogue.
+    It is ``newest``, ``per-kernel``, ``host``, a name of the catalogue, or a path, which begins at `folder`.
+    `run` are the run's kernels; some of them may be in no catalogue.
     """
 
     text: str = NEWEST
@@ -39,7 +39,7 @@ class Setting:
     run: tuple[Kernel, ...] = ()
 
     def choose(self) -> VmlinuxH:
-        """Looks it up. Raises `VmError` for a name or path that means nothing."""
+        """Looks the value up. Raises `VmError` for a name or path that means nothing."""
         if self.text == PER_KERNEL:
             return VmlinuxH(None, "of each kernel, which has objects of its own (per-kernel)")
         if self.text == NEWEST:
@@ -53,7 +53,10 @@ class Setting:
 
 
 def _newest(run: Iterable[Kernel]) -> VmlinuxH:
-    """Of the running kernel, the catalogue and the run: whichever runs, the object stays the same."""
+    """Returns the newest of the running kernel, the catalogue and the run.
+
+    So the object is always the same.
+    """
     from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, age
 
     catalogue = Catalogue()
