@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Protocol
 
 _CHUNK = 1 << 20
@@ -102,7 +102,10 @@ def decompress_module(data: bytes, suffix: str, most: int) -> bytes:
     Raises ValueError when it is damaged, or has more than `most` bytes. Raises OSError when zstd is missing.
     """
     if suffix == ".zst":
-        return _module_by_zstd(data, most)
+        with tempfile.TemporaryFile() as out:
+            _run(("zstd", "-dcq"), data, out, most, f"it unpacks to more than {most} bytes")
+            out.seek(0)
+            return out.read()
     new = _MODULES.get(suffix)
     if new is None:
         return data
@@ -119,45 +122,37 @@ def decompress_module(data: bytes, suffix: str, most: int) -> bytes:
     return bytes(unpacked)
 
 
-def _module_by_zstd(data: bytes, most: int) -> bytes:
-    with tempfile.TemporaryFile() as out:
-        done = subprocess.run(
-            ["zstd", "-dcq"],
-            input=data,
-            stdout=out,
-            stderr=subprocess.PIPE,
-            check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
-        )
-        if done.returncode == -signal.SIGXFSZ:
-            raise ValueError(f"it unpacks to more than {most} bytes")
-        if done.returncode:
-            raise ValueError(f"zstd: {done.stderr.decode(errors='replace').strip()}")
-        out.seek(0)
-        return out.read()
-
-
 def _with_command(*command: str) -> Callable[[bytes, IO[bytes]], None]:
     def unpack(payload: bytes, out: IO[bytes]) -> None:
         if shutil.which(command[0]) is None:
             raise ValueError(f"it is compressed for {command[0]!r}, which is not installed")
         out.flush()
         most = _announced_size(payload)
+        too_large = f"its {command[0]} payload gives more than the {most} bytes that it announces"
         # These commands take the appended size for the start of another, broken, frame.
-        done = subprocess.run(
-            command,
-            input=payload[:-4],
-            stdout=out,
-            stderr=subprocess.PIPE,
-            check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
-        )
-        if done.returncode == -signal.SIGXFSZ:
-            raise ValueError(f"its {command[0]} payload gives more than the {most} bytes that it announces")
-        if done.returncode:
-            raise ValueError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()}")
+        _run(command, payload[:-4], out, most, too_large)
 
     return unpack
+
+
+def _run(command: Sequence[str], data: bytes, out: IO[bytes], most: int, too_large: str) -> None:
+    """Has a command decompress `data` into the file `out`.
+
+    Raises ValueError for damaged data, and with the text `too_large` for more than `most` bytes. Raises
+    OSError when the command is missing.
+    """
+    done = subprocess.run(
+        command,
+        input=data,
+        stdout=out,
+        stderr=subprocess.PIPE,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )
+    if done.returncode == -signal.SIGXFSZ:
+        raise ValueError(too_large)
+    if done.returncode:
+        raise ValueError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()}")
 
 
 _MODULES: dict[str, Callable[[], _Stream]] = {
