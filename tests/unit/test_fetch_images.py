@@ -18,6 +18,7 @@ from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.kernels import lockfile
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.kernels.fetch import fetch
+from pytest_bpfmaps.vm.kernels.package import Package
 from pytest_bpfmaps.vm.kernels.progress import Silent
 
 _TOOLS = ("depmod", "zstd")
@@ -81,7 +82,7 @@ def test_image_for_several_machines(catalogue: Catalogue, layout: Layout) -> Non
     digest = layout.add(layout.index(other, unknown, layout.manifest(layer(FILES))), "6.1")
     kernel, _ = fetch(f"oci:{layout.folder}:6.1", catalogue, Silent())
     assert kernel.release == RELEASE
-    assert dict(kernel.packages[0])["sha256"] == digest
+    assert kernel.packages[0].sha256 == digest
 
 
 def test_layers_hide_files_of_lower_ones(catalogue: Catalogue, layout: Layout) -> None:
@@ -287,7 +288,7 @@ class TestRegistry:
         catalogue.remove("6.1")
         (locked,) = lockfile.read(tmp_path / "kernels.lock")
         assert lockfile.restore(locked, catalogue, Silent()) == (kernel, True)
-        gone = dataclasses.replace(locked, packages=((("name", "x"), ("sha256", "0" * 64), ("version", "")),))
+        gone = dataclasses.replace(locked, packages=(Package("x", "0" * 64),))
         with pytest.raises(VmError, match="skopeo failed"):
             lockfile.restore(gone, catalogue, Silent())
         assert catalogue.get("6.1").release == RELEASE

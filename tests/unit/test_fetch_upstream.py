@@ -22,6 +22,7 @@ from kernel_files import bzimage, deb, elf
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.kernels.fetch import fetch
+from pytest_bpfmaps.vm.kernels.package import Package
 from pytest_bpfmaps.vm.kernels.progress import Silent
 
 pytest.importorskip("virtme_ng", reason="needs virtme-ng")
@@ -172,7 +173,7 @@ def test_what_virtme_ng_keeps_can_be_added(
 
 def test_version_that_was_built_anew(catalogue: Catalogue, mainline: Mainline, tmp_path: Path) -> None:
     mainline.publish("v6.6", packages(tmp_path))
-    pinned = ((("name", "linux-modules.deb"), ("sha256", "0" * 64), ("version", "")),)
+    pinned = [Package("linux-modules.deb", "0" * 64)]
     with pytest.raises(VmError, match="the packages are not those of the lock"):
         fetch("v6.6", catalogue, Silent(), pinned=pinned)
     assert catalogue.names() == []

@@ -64,7 +64,7 @@ class AptError(Exception):
         }
 
     def expired(self) -> str | None:
-        """Returns how long the mirror's index has been invalid, "21d 22h 40min 11s"; None where it is valid."""
+        """Returns how long the mirror's index has been invalid, ``21d 22h 40min 11s``; None if it is not."""
         match = re.search(r"is expired \(invalid since ([^)]+)\)", str(self))
         return match[1] if match else None
 

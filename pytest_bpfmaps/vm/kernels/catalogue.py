@@ -15,8 +15,9 @@ from pytest_bpfmaps.cache import staging
 from pytest_bpfmaps.cache.stored_files import own, read_any, tell
 from pytest_bpfmaps.errors import VmError, closest
 from pytest_bpfmaps.vm.kernels import kernel_parts
-from pytest_bpfmaps.vm.kernels.kernel import Kernel, Packages
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.kernels.name_grammar import checked
+from pytest_bpfmaps.vm.kernels.package import Package
 from pytest_bpfmaps.vm.kernels.progress import Progress, Silent
 
 # What a person who asks for a missing kernel most likely means: a Debian suite keeps one major.minor version.
@@ -192,10 +193,10 @@ class Catalogue:
                 staging.replace(tree, self.root / name, stage)
         return self.get(name)
 
-    def stored(self, source: str, packages: Packages, name: str | None) -> Kernel | None:
+    def stored(self, source: str, packages: Sequence[Package], name: str | None) -> Kernel | None:
         """Returns the kernel that was made of exactly these packages (and has `name`, if given), or None."""
         for kernel in self:
-            if kernel.source == source and kernel.packages == packages and name in (None, kernel.name):
+            if kernel.source == source and kernel.packages == tuple(packages) and name in (None, kernel.name):
                 return kernel
         return None
 

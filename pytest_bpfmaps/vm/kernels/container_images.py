@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,8 +16,9 @@ from pytest_bpfmaps.cache import staging
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.kernels import oci_layout
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_name
-from pytest_bpfmaps.vm.kernels.container_kernel import build, packages_of
-from pytest_bpfmaps.vm.kernels.kernel import Kernel, Packages
+from pytest_bpfmaps.vm.kernels.container_kernel import build
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
+from pytest_bpfmaps.vm.kernels.package import Package
 from pytest_bpfmaps.vm.kernels.progress import Progress
 
 _REGISTRY = re.compile(r"(?:oci|docker)://(?P<reference>[^\s]+)")
@@ -27,7 +28,7 @@ _REFERENCE = re.compile(
 
 
 def fetch(
-    spec: str, catalogue: Catalogue, progress: Progress, name: str | None, pinned: Packages | None
+    spec: str, catalogue: Catalogue, progress: Progress, name: str | None, pinned: Sequence[Package] | None
 ) -> tuple[Kernel, bool]:
     """Stores the kernel of an image. Returns it, and whether it is new; see `fetch.fetch`.
 
@@ -36,7 +37,7 @@ def fetch(
     """
     if name is not None:
         check_name(name)
-    digest = dict(pinned[0])["sha256"] if pinned else None
+    digest = pinned[0].sha256 if pinned else None
     with ExitStack() as stack:
         if match := _REGISTRY.fullmatch(spec):
             found = _in_registry(spec, match["reference"], digest, progress)
@@ -45,7 +46,7 @@ def fetch(
             work = stack.enter_context(staging.staging(catalogue.root))
             layout = stack.enter_context(oci_layout.opened(path, work))
             found = _in_layout(layout, tag, digest, progress)
-        stored = catalogue.stored(found.source, found.packages, name)
+        stored = catalogue.stored(found.source, [found.package], name)
         if stored is not None:
             return stored, False
         return catalogue.store(found.build, name), True
@@ -56,7 +57,7 @@ class _Found:
     """An image that was found: what it is, and how to put its kernel into a folder."""
 
     source: str
-    packages: Packages
+    package: Package
     build: Callable[[Path], None]
 
 
@@ -76,8 +77,8 @@ def _parse(spec: str) -> tuple[Path, str | None]:
 def _in_layout(layout: oci_layout.Layout, tag: str | None, digest: str | None, progress: Progress) -> _Found:
     image = layout.image(tag if digest is None else None, digest)
     source = f"oci:{layout.path}" + (f":{tag}" if tag else "")
-    packages = packages_of(layout.path.name, tag or "", image.sha256)
-    return _Found(source, packages, lambda tree: build(image, tree, source, progress, packages))
+    package = Package(layout.path.name, image.sha256, tag or "")
+    return _Found(source, package, lambda tree: build(image, tree, source, progress, package))
 
 
 def _in_registry(spec: str, reference: str, digest: str | None, progress: Progress) -> _Found:
@@ -89,16 +90,16 @@ def _in_registry(spec: str, reference: str, digest: str | None, progress: Progre
     progress.step(f"{spec}: asking the registry")
     digest = digest or match["digest"] or _ask(spec, reference)
     exact = f"{match['name']}@sha256:{digest}"
-    packages = packages_of(match["name"], match["tag"] or "", digest)
+    package = Package(match["name"], digest, match["tag"] or "")
 
     def copy(tree: Path) -> None:
         progress.step(f"{spec}: getting {exact}")
         with tempfile.TemporaryDirectory(dir=tree.parent) as folder:
             _skopeo(spec, "copy", "--quiet", f"docker://{exact}", f"oci:{folder}:image")
             layout = oci_layout.Layout(Path(folder), Path(folder))
-            build(layout.image("image"), tree, spec, progress, packages)
+            build(layout.image("image"), tree, spec, progress, package)
 
-    return _Found(spec, packages, copy)
+    return _Found(spec, package, copy)
 
 
 def _ask(spec: str, reference: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ from pytest_bpfmaps.errors import VmError, closest
 from pytest_bpfmaps.vm.kernels import apt_sources
 from pytest_bpfmaps.vm.kernels.apt import AptError, AptRoot, need_commands
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_name
-from pytest_bpfmaps.vm.kernels.kernel import Kernel, Packages
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.kernels.kernel_tree import complete
 from pytest_bpfmaps.vm.kernels.name_grammar import checked
+from pytest_bpfmaps.vm.kernels.package import Package
 from pytest_bpfmaps.vm.kernels.package_files import sha256_of, unpack_deb
 from pytest_bpfmaps.vm.kernels.progress import Progress
 
@@ -33,17 +34,22 @@ _KERNEL_PACKAGE = re.compile(r"linux-(image|image-unsigned|base|binary|modules|m
 
 
 @dataclass(frozen=True)
-class Package:
+class IndexedPackage:
     """A package as the signed index describes it; `size` packed and `installed` unpacked, in bytes."""
 
-    name: str
-    version: str
-    sha256: str
+    package: Package
     size: int
     installed: int
 
-    def to_json(self) -> dict[str, str]:
-        return {"name": self.name, "version": self.version, "sha256": self.sha256}
+    @property
+    def name(self) -> str:
+        """The package's name."""
+        return self.package.name
+
+    @property
+    def version(self) -> str:
+        """The package's version."""
+        return self.package.version
 
 
 def fetch(
@@ -51,7 +57,7 @@ def fetch(
     catalogue: Catalogue,
     progress: Progress,
     name: str | None = None,
-    pinned: Packages | None = None,
+    pinned: Sequence[Package] | None = None,
 ) -> tuple[Kernel, bool]:
     """Stores the current kernel of `spec`, ``debian:bookworm``, or the `pinned` one.
 
@@ -73,8 +79,8 @@ def fetch(
         _update(apt, spec, main, more, progress)
         packages = _kernel_packages(apt, spec, _METAPACKAGES[distribution].format(architecture=architecture))
         if pinned is not None:
-            packages = [_exactly(apt, spec, dict(p), packages, _host(main)) for p in pinned]
-        current = catalogue.stored(spec, tuple(tuple(sorted(p.to_json().items())) for p in packages), name)
+            packages = [_exactly(apt, spec, p, packages, _host(main)) for p in pinned]
+        current = catalogue.stored(spec, [indexed.package for indexed in packages], name)
         if current is not None:
             return current, False
         _check_space(catalogue.root, packages)
@@ -175,9 +181,9 @@ def _host(source: apt_sources.AptSource) -> str:
     return urlsplit(source.uri).netloc.rpartition("@")[2] or source.uri
 
 
-def _kernel_packages(apt: AptRoot, spec: str, metapackage: str) -> list[Package]:
+def _kernel_packages(apt: AptRoot, spec: str, metapackage: str) -> list[IndexedPackage]:
     """Returns the packages of the image and its modules: those that the metapackage leads to."""
-    found: dict[str, Package] = {}
+    found: dict[str, IndexedPackage] = {}
     todo = [metapackage]
     while todo:
         fields = apt.show(todo.pop())
@@ -192,35 +198,38 @@ def _kernel_packages(apt: AptRoot, spec: str, metapackage: str) -> list[Package]
     return sorted(found.values(), key=lambda package: package.name)
 
 
-def _package(fields: dict[str, str]) -> Package:
+def _package(fields: dict[str, str]) -> IndexedPackage:
     size, installed = int(fields["Size"]), int(fields.get("Installed-Size", 0)) * 1024
     try:
-        name, version = (
-            checked("package name", fields["Package"]),
-            checked("package version", fields["Version"]),
+        package = Package(
+            name=checked("package name", fields["Package"]),
+            sha256=checked("SHA-256", fields["SHA256"]),
+            version=checked("package version", fields["Version"]),
         )
-        return Package(name, version, checked("SHA-256", fields["SHA256"]), size, installed)
+        return IndexedPackage(package, size, installed)
     except ValueError as error:
         fix = "look at this system's package sources"
         raise VmError("cannot trust a package index", why=str(error), fix=fix) from None
 
 
-def _exactly(apt: AptRoot, spec: str, wanted: dict[str, str], current: list[Package], host: str) -> Package:
+def _exactly(
+    apt: AptRoot, spec: str, wanted: Package, current: list[IndexedPackage], host: str
+) -> IndexedPackage:
     """Returns the package with this name, version and hash. Raises VmError when the archive lacks it now."""
     try:
-        name, version = checked("package name", wanted["name"]), checked("package version", wanted["version"])
+        name, version = checked("package name", wanted.name), checked("package version", wanted.version)
     except ValueError as error:
         fix = "look at who changed kernels.lock; make it again with: bpfmaps kernels lock"
         raise VmError("cannot fetch locked package", on=f"of {spec}", why=str(error), fix=fix) from None
     fields = apt.show(f"{name}={version}")
-    if fields is not None and fields["SHA256"] == wanted["sha256"]:
+    if fields is not None and fields["SHA256"] == wanted.sha256:
         return _package(fields)
     now = ", ".join(f"{package.name} {package.version}" for package in current)
     if fields is not None:
-        now = f"one of that version with SHA-256 {fields['SHA256']}, not {wanted['sha256']}"
+        now = f"one of that version with SHA-256 {fields['SHA256']}, not {wanted.sha256}"
     raise VmError(
         "cannot fetch locked package",
-        on=f"{wanted['name']} {wanted['version']}",
+        on=f"{wanted.name} {wanted.version}",
         why=f"{host} has now {now}",
         fix=f"take that (bpfmaps kernels fetch {spec}) and lock it (bpfmaps kernels lock), or have a mirror "
         "that keeps old versions in this system's package sources",
@@ -236,7 +245,7 @@ def _dependencies(fields: dict[str, str]) -> Iterator[str]:
                 )  # the archive's own choice comes first
 
 
-def _check_space(folder: Path, packages: list[Package]) -> None:
+def _check_space(folder: Path, packages: list[IndexedPackage]) -> None:
     vmlinux = 150 << 20  # unpacked image and BTF, generously
     needed = sum(p.size + p.installed for p in packages) + vmlinux
     free = shutil.disk_usage(folder).free
@@ -249,7 +258,7 @@ def _check_space(folder: Path, packages: list[Package]) -> None:
         )
 
 
-def _build(apt: AptRoot, spec: str, packages: list[Package], tree: Path, progress: Progress) -> None:
+def _build(apt: AptRoot, spec: str, packages: list[IndexedPackage], tree: Path, progress: Progress) -> None:
     for package in packages:
         step = f"{spec}: getting {package.name} {package.version} ({package.size / 1e6:.0f} MB)"
         try:
@@ -259,10 +268,10 @@ def _build(apt: AptRoot, spec: str, packages: list[Package], tree: Path, progres
             raise VmError(
                 "cannot fetch", on=package.name, why="apt failed", details=str(error), fix=fix
             ) from error
-        _check_hash(file, package)
+        _check_hash(file, package.package)
         _unpack(file, tree, package, f"{spec}: unpacking {package.name}", progress)
         file.unlink()
-    complete(tree, source=spec, packages=[p.to_json() for p in packages], progress=progress)
+    complete(tree, source=spec, packages=[indexed.package for indexed in packages], progress=progress)
 
 
 def _check_hash(file: Path, package: Package) -> None:
@@ -273,7 +282,7 @@ def _check_hash(file: Path, package: Package) -> None:
         raise VmError("cannot trust", on=f"{package.name} {package.version}", why=why, fix=fix)
 
 
-def _unpack(file: Path, tree: Path, package: Package, step: str, progress: Progress) -> None:
+def _unpack(file: Path, tree: Path, package: IndexedPackage, step: str, progress: Progress) -> None:
     unpacked = 0
 
     def count(size: int) -> None:

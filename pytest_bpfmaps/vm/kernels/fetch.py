@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
-from pytest_bpfmaps.vm.kernels.kernel import Kernel, Packages
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
+from pytest_bpfmaps.vm.kernels.package import Package
 from pytest_bpfmaps.vm.kernels.progress import Progress
 
 
@@ -12,7 +15,7 @@ def fetch(
     catalogue: Catalogue,
     progress: Progress,
     name: str | None = None,
-    pinned: Packages | None = None,
+    pinned: Sequence[Package] | None = None,
 ) -> tuple[Kernel, bool]:
     """Stores the current kernel of `spec`, or exactly the `pinned` one. Returns it, and whether it is new.
 

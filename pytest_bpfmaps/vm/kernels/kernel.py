@@ -10,9 +10,7 @@ from pytest_bpfmaps.cache import staging
 from pytest_bpfmaps.vm.kernels import kernel_parts
 from pytest_bpfmaps.vm.kernels.kernel_tree import FORMAT
 from pytest_bpfmaps.vm.kernels.name_grammar import checked
-
-# For each package: pairs of field and value (name, version, sha256), sorted.
-Packages = tuple[tuple[tuple[str, str], ...], ...]
+from pytest_bpfmaps.vm.kernels.package import Package
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Kernel:
     """The uncompressed image, if it can boot as it is (PVH). It saves seconds where the CPU is emulated."""
     size: int = 0
     """Bytes on disk."""
-    packages: Packages = ()
+    packages: tuple[Package, ...] = ()
     """The packages that it was made of."""
 
     @classmethod
@@ -72,13 +70,13 @@ class Kernel:
             arch=facts["arch"],
             vmlinux=existing("vmlinux"),
             size=facts["size"],
-            packages=tuple(tuple(sorted(p.items())) for p in facts["packages"]),
+            packages=tuple(Package.from_json(p) for p in facts["packages"]),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the kernel as JSON values; paths are strings."""
         facts = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
-        return {**facts, "packages": [dict(p) for p in self.packages]}
+        return {**facts, "packages": [p.to_json() for p in self.packages]}
 
     @property
     def tree(self) -> Path:

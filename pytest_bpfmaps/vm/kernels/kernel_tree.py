@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_bpfmaps.errors import VmError
@@ -21,6 +22,7 @@ from pytest_bpfmaps.vm.kernels.kernel_image import (
     unpack_vmlinux,
 )
 from pytest_bpfmaps.vm.kernels.kernel_parts import write_facts
+from pytest_bpfmaps.vm.kernels.package import Package
 from pytest_bpfmaps.vm.kernels.progress import Progress
 
 FORMAT = 1
@@ -32,9 +34,7 @@ def find_image(tree: Path) -> Path | None:
     return max(images, default=None, key=lambda p: (p.name.startswith("vmlinuz"), p.stat().st_mtime))
 
 
-def complete(
-    tree: Path, *, source: str, progress: Progress, packages: list[dict[str, str]] | None = None
-) -> None:
+def complete(tree: Path, *, source: str, progress: Progress, packages: Sequence[Package] = ()) -> None:
     """Checks the kernel in `tree`, and adds module index, BTF, vmlinux and ``kernel.json``.
 
     `source` is where it came from. Raises VmError when it has no kernel image, or another kernel's modules.
@@ -56,7 +56,7 @@ def complete(
         "arch": image.arch,
         "image": str(path.relative_to(tree)),
         "source": source,
-        "packages": packages or [],
+        "packages": [package.to_json() for package in packages],
         "size": size_of(tree),
     }
     write_facts(tree, facts)

@@ -14,8 +14,9 @@ from pytest_bpfmaps.cache.stored_files import read_any
 from pytest_bpfmaps.errors import VmError, closest
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_name
 from pytest_bpfmaps.vm.kernels.fetch import fetch, fetchable
-from pytest_bpfmaps.vm.kernels.kernel import Kernel, Packages
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.kernels.name_grammar import checked
+from pytest_bpfmaps.vm.kernels.package import Package
 from pytest_bpfmaps.vm.kernels.progress import Progress
 
 DEFAULT = Path("kernels.lock")
@@ -31,7 +32,7 @@ class Locked:
     source: str
     release: str
     arch: str
-    packages: Packages
+    packages: tuple[Package, ...]
 
     def is_in(self, kernel: Kernel) -> bool:
         """Whether a stored kernel is exactly this one."""
@@ -110,14 +111,17 @@ def _locked(entry: dict[str, Any], path: Path) -> Locked:
     source = checked("source", entry["source"])
     if image := _LOCAL_IMAGE.fullmatch(source):
         source = f"oci:{path.absolute().parent / image[1]}"
-    packages = tuple(tuple(sorted(_checked_package(package).items())) for package in entry["packages"])
+    packages = tuple(_checked_package(package) for package in entry["packages"])
     release, arch = checked("kernel release", entry["release"]), checked("architecture", entry["arch"])
     return Locked(_checked_name(entry["name"]), source, release, arch, packages)
 
 
-def _checked_package(package: dict[str, Any]) -> dict[str, str]:
-    kinds = {"name": "name", "version": "version", "sha256": "SHA-256"}
-    return {field: checked(kinds[field], value) for field, value in package.items()}
+def _checked_package(facts: dict[str, Any]) -> Package:
+    package = Package.from_json(facts)
+    checked("name", package.name)
+    checked("SHA-256", package.sha256)
+    checked("version", package.version)
+    return package
 
 
 def _checked_name(name: object) -> str:
@@ -158,6 +162,5 @@ def restore(locked: Locked, catalogue: Catalogue, progress: Progress) -> tuple[K
 
 
 def _described(kernel: Kernel | Locked) -> str:
-    facts = [dict(package) for package in kernel.packages]
-    versions = dict.fromkeys(f["version"] or f["sha256"][:12] for f in facts)
+    versions = dict.fromkeys(package.version or package.sha256[:12] for package in kernel.packages)
     return f"{kernel.release} ({', '.join(versions)})"

@@ -18,8 +18,9 @@ from pytest_bpfmaps.cache import staging
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.paths import find_program
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_name
-from pytest_bpfmaps.vm.kernels.kernel import Kernel, Packages
+from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.kernels.kernel_tree import complete
+from pytest_bpfmaps.vm.kernels.package import Package
 from pytest_bpfmaps.vm.kernels.package_files import fingerprints, unpack_deb
 from pytest_bpfmaps.vm.kernels.progress import Progress
 
@@ -27,7 +28,7 @@ VERSION = re.compile(r"v\d+(\.\d+)*(-rc\d+)?")  # what virtme-ng takes for an up
 
 
 def fetch(
-    spec: str, catalogue: Catalogue, progress: Progress, name: str | None, pinned: Packages | None
+    spec: str, catalogue: Catalogue, progress: Progress, name: str | None, pinned: Sequence[Package] | None
 ) -> tuple[Kernel, bool]:
     """Stores the upstream kernel `spec`, ``v6.6``. Returns it, and whether it is new; see `fetch.fetch`.
 
@@ -36,7 +37,11 @@ def fetch(
     if name is not None:
         check_name(name)
     for kernel in catalogue:  # a release does not change
-        if kernel.source == spec and name in (None, kernel.name) and pinned in (None, kernel.packages):
+        if (
+            kernel.source == spec
+            and name in (None, kernel.name)
+            and (pinned is None or tuple(pinned) == kernel.packages)
+        ):
             return kernel, False
     vng = _find_vng(spec)
     with staging.staging(catalogue.root) as home:
@@ -102,19 +107,19 @@ def _kernel_packages(spec: str, found: Sequence[Path], said: str) -> list[Path]:
 
 
 def build(
-    spec: str, files: list[Path], tree: Path, progress: Progress, pinned: Packages | None = None
+    spec: str, files: list[Path], tree: Path, progress: Progress, pinned: Sequence[Package] | None = None
 ) -> None:
     """Fills the folder `tree` with the kernel in the packages `files`.
 
     Raises VmError when a package is damaged, or when they are not the `pinned` ones.
     """
     packages = fingerprints(files)
-    if pinned is not None and sorted(map(dict, pinned), key=str) != sorted(packages, key=str):
+    if pinned is not None and sorted(pinned) != sorted(packages):
         raise VmError(
             "cannot fetch kernel",
             on=repr(spec),
             why="the packages are not those of the lock",
-            details="\n".join(f"{p['sha256']}  {p['name']}" for p in packages),
+            details="\n".join(f"{p.sha256}  {p.name}" for p in packages),
             fix="the version was built anew: fetch without --locked, then bpfmaps kernels lock",
         )
     for file in files:

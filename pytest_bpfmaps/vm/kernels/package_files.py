@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm.kernels.package import Package
 
 MOST_TIMES, LEAST_ROOM, LEFT_FREE = 30, 64 << 20, 64 << 20  # the last two in bytes
 BOOT_FILES = ("vmlinuz", "vmlinux", "config", "System.map")
@@ -147,9 +148,9 @@ def place(path: PurePosixPath) -> PurePosixPath | None:
     return PurePosixPath(*parts)
 
 
-def fingerprints(files: list[Path]) -> list[dict[str, str]]:
-    """Returns name and SHA-256 of each file as a package. Files have no version that one could rely on."""
-    return [{"name": file.name, "version": "", "sha256": sha256_of(file)} for file in files]
+def fingerprints(files: list[Path]) -> list[Package]:
+    """Returns each file as a package, by its name and its SHA-256."""
+    return [Package(file.name, sha256_of(file)) for file in files]
 
 
 def sha256_of(path: Path) -> str:
