@@ -2,7 +2,7 @@
 
     PYTHONPATH=ci/benchmarks python -m pytest -p parts --bpf-kernel=6.1
 
-Seconds of wall time, for the one kernel that is chosen.
+It prints seconds of wall time, and expects that one kernel is chosen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ times: dict[str, float] = {}
 
 
 def _started() -> float:
-    """When this process was started, as `time.time` has it (proc_pid_stat(5))."""
+    """Returns when this process was started, as `time.time` counts (proc_pid_stat(5))."""
     with open("/proc/self/stat") as file:
         ticks = int(file.read().rpartition(")")[2].split()[19])
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
@@ -32,7 +32,8 @@ def pytest_testnodeready(node: Any) -> None:
     from pytest_bpfmaps.matrix.items import GUESTS
 
     now = time.time()
-    if entry := node.config.stash[GUESTS].journal.last(node.gateway.spec.id):  # else it is the host's worker
+    entries = node.config.stash[GUESTS].journal.entries(node.gateway.spec.id)  # none of the host's worker
+    for entry in entries[-1:]:
         times[f"ready ({entry.seconds:.2f} of it: the restored guest mounts), the worker's pytest"] = now
 
 
