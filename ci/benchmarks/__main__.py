@@ -1,4 +1,4 @@
-"""``ci/bench``: runs the benchmarks of this folder's modules and prints what they measured."""
+"""``ci/bench``: runs the benchmarks of this folder's modules, and prints what they measured."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 from benchmark import WALL, Absent, Benchmark, measure
 
-# every module here that has a BENCHMARKS list
+# Every module here that has a BENCHMARKS list.
 MODULES = sorted(
     path.stem for path in Path(__file__).parent.glob("*.py") if "\nBENCHMARKS" in path.read_text()
 )
 
 
 def main() -> int:
-    """0 when all that could be measured meets its goal."""
+    """Runs the benchmarks. Returns 0 when every figure that could be measured meets its goal."""
     parser = argparse.ArgumentParser(prog="ci/bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks, or the start of their names")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -49,7 +49,7 @@ def known() -> list[Benchmark]:
 
 
 def run(benchmark: Benchmark, rounds: int, stack: contextlib.ExitStack) -> dict[str, Any]:
-    """The result as ``--json`` prints it; without numbers of the peer when that is absent."""
+    """Returns the result as ``--json`` prints it; without figures when the peer is absent."""
     try:
         return measure(benchmark, rounds, stack)
     except Absent as absent:
@@ -64,7 +64,7 @@ def run(benchmark: Benchmark, rounds: int, stack: contextlib.ExitStack) -> dict[
 
 
 def line(result: dict[str, Any]) -> str:
-    """The result for a person."""
+    """Returns the result as text for a person."""
     name = f"{result['name']:<20}"
     if "absent" in result:
         return f"{name} {result['peer_name']} is absent: {result['absent']}"

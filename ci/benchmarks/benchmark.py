@@ -1,4 +1,4 @@
-"""What a benchmark is, and how it is measured: both sides in turn, several rounds, medians."""
+"""Defines and measures a benchmark: both sides in turn, several rounds, medians."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ class Absent(Exception):
 
 
 WALL = "BENCH_WALL"
-"""Set for all peers too when ``--wall`` asks for wall time."""
+"""The variable by which ``--wall`` asks for wall time; peers read it, too."""
 
 
 def now() -> float:
-    """Seconds of processor time: other work on the machine must not count. The peers measure the same."""
+    """Returns seconds of processor time, so that other work on the machine does not count.
+
+    Peers do the same.
+    """
     return time.perf_counter() if WALL in os.environ else time.process_time()
 
 
@@ -31,9 +34,9 @@ Sides = tuple[Callable[[], float], Callable[[], float]]
 class Benchmark:
     """One comparison.
 
-    `start` sets up (closing on the stack) and gives two functions that measure once: ours and the peer's.
-    `goal` is what the ratio ours / peer must reach, or stay below with `lower`; it may depend on the peer's
-    figure. `unit` is of both figures.
+    `start` sets up (the stack closes what it opens), and returns two functions that measure once: ours and
+    the peer's. `goal` is what the ratio ours / peer must reach; with `lower`, what it must stay below. It may
+    depend on the peer's figure. `unit` is the unit of both figures.
     """
 
     name: str
@@ -45,7 +48,7 @@ class Benchmark:
 
 
 def measure(benchmark: Benchmark, rounds: int, stack: contextlib.ExitStack) -> dict[str, Any]:
-    """Both sides in turn, so that whatever else the machine does slows both."""
+    """Measures both sides in turn, so that other work on the machine slows both."""
     ours_once, peer_once = benchmark.start(stack)
     ours, peer = [], []
     for _ in range(rounds):
@@ -55,7 +58,7 @@ def measure(benchmark: Benchmark, rounds: int, stack: contextlib.ExitStack) -> d
 
 
 def judge(benchmark: Benchmark, ours: float, peer: float) -> dict[str, Any]:
-    """The figures as a line of ``--json``."""
+    """Returns the figures as a line of ``--json``."""
     ratio = ours / peer
     goal = benchmark.goal(peer) if callable(benchmark.goal) else benchmark.goal
     return {

@@ -1,4 +1,4 @@
-"""What a run in an emulated machine costs: `pytest --bpf-kernel` beside virtme-ng that runs pytest."""
+"""Measures what a run in an emulated machine costs: `pytest --bpf-kernel`, and pytest in virtme-ng."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def test_short(bpf_kernel, n):
     assert bpf_kernel.release
 """
 MORE = 50
-MATRIX = 4  # kernels
+MATRIX = 4  # number of kernels
 MOST_MS, MATRIX_S, READY_S, MEMORY_MB, DISK_MB = 30.0, 20.0, 1.5, 100.0, 150.0
 
 
 def project(more: int = 0) -> Path:
-    """A folder with the two tests, and some that do next to nothing."""
+    """Makes a folder with the two tests, and `more` tests that do next to nothing."""
     keep = tempfile.TemporaryDirectory(prefix="bench-", dir=paths.cache_dir())  # virtme-ng hides /tmp
     peers.scratch_folders.append(keep)
     folder = Path(keep.name)
@@ -79,8 +79,11 @@ def project(more: int = 0) -> Path:
 
 
 def seconds(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> float:
-    """What a command takes with all that it starts, of processor time or of wall time. It must succeed."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # virtme-run
+    """Returns what a command takes with everything that it starts: processor time or wall time.
+
+    Raises RuntimeError when its tests do not pass.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # for virtme-run
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         command,
@@ -100,7 +103,7 @@ def seconds(command: list[str], folder: Path, environment: dict[str, str] | None
 
 
 def kernel() -> Kernel:
-    """The one of the catalogue that is measured: the oldest from 6.1 on."""
+    """Returns the kernel of the catalogue that is measured: the oldest from 6.1 on."""
     found = [k for k in Catalogue() if k.vmlinux is not None and k.name >= "6"]
     if not found:
         raise Absent("bpfmaps kernels fetch debian:bookworm")
@@ -113,16 +116,16 @@ def ours(folder: Path, *arguments: str, environment: dict[str, str] | None = Non
 
 @functools.cache
 def virtme(folder: Path, kernel: Kernel) -> float:
-    """The tests by virtme-ng; once, for it takes a minute."""
+    """Measures the tests in virtme-ng, once, because it takes a minute."""
     vng = Path(sys.executable).with_name("vng")
     if not vng.exists():
         raise Absent("pip install virtme-ng")
-    ours(folder, "--bpf-kernel=host")  # clang's work is done
-    cache = f"BPFMAPS_CACHE={paths.cache_dir()}"  # vng passes no environment on
+    ours(folder, "--bpf-kernel=host")  # so that clang has nothing to do later
+    cache = f"BPFMAPS_CACHE={paths.cache_dir()}"  # vng does not pass the environment on
     program = f"cd {folder} && {cache} {sys.executable} -m pytest -q test_guest.py"
     command = [str(vng), "--run", str(kernel.image), "--force-9p", "--disable-kvm", "--cpus", "2"]
     command += ["--memory", "1G", "--overlay-rwdir", str(paths.cache_dir()), "--exec", program]
-    if not sys.stdin.isatty():  # vng wants a terminal
+    if not sys.stdin.isatty():  # vng needs a terminal
         command = ["script", "-qec", shlex.join(command), "/dev/null"]
     return seconds(command, folder)
 
@@ -133,21 +136,21 @@ def two_tests() -> Path:
 
 
 def warm(stack: contextlib.ExitStack) -> Sides:
-    """A state is there, and so is bytecode of BPF."""
+    """Measures with a saved state and compiled objects in the cache."""
     folder, chosen = two_tests(), f"--bpf-kernel={kernel().name}"
     ours(folder, chosen)
     return lambda: ours(folder, chosen), lambda: virtme(folder, kernel())
 
 
 def first(stack: contextlib.ExitStack) -> Sides:
-    """The cache has the kernels and nothing else."""
+    """Measures with kernels in the cache, and nothing else."""
     folder, chosen = two_tests(), f"--bpf-kernel={kernel().name}"
 
     def from_nothing() -> float:
         with tempfile.TemporaryDirectory(dir=peers.scratch()) as cache:
             Path(cache, "kernels").symlink_to(paths.kernels_dir())
             verdict = paths.cache_dir() / "kvm.json"
-            if verdict.exists():  # it took eight seconds, and is not about a kernel
+            if verdict.exists():  # it takes eight seconds, and does not depend on a kernel
                 shutil.copy(verdict, cache)
             return ours(folder, chosen, environment={"BPFMAPS_CACHE": cache})
 
@@ -155,7 +158,7 @@ def first(stack: contextlib.ExitStack) -> Sides:
 
 
 def one_more(stack: contextlib.ExitStack) -> Sides:
-    """Of many that do nothing, in a guest and on the host."""
+    """Measures one more test among many that do nothing, in a guest and on the host."""
     few, many = project(1), project(1 + MORE)
 
     def cost(*arguments: str) -> float:
@@ -167,7 +170,7 @@ def one_more(stack: contextlib.ExitStack) -> Sides:
 
 
 def matrix(stack: contextlib.ExitStack) -> Sides:
-    """Fifty more on each of four kernels, and one virtme-ng after the other."""
+    """Measures fifty more tests on each of four kernels, and one virtme-ng after the other."""
     folder, chosen = project(MORE), kernels()
     arguments = f"--bpf-kernel={','.join(one.name for one in chosen)}"
     ours(folder, arguments)
@@ -175,7 +178,7 @@ def matrix(stack: contextlib.ExitStack) -> Sides:
 
 
 def kernels() -> list[Kernel]:
-    """Four of the catalogue."""
+    """Returns four kernels of the catalogue."""
     found = [one for one in Catalogue() if one.vmlinux is not None]
     if len(found) < MATRIX:
         raise Absent("bpfmaps kernels fetch debian:bullseye debian:bookworm debian:trixie debian:sid")
@@ -184,10 +187,10 @@ def kernels() -> list[Kernel]:
 
 @contextlib.contextmanager
 def guest() -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """A gateway whose guest is ready and has nothing to do yet, and how long that took."""
+    """Gives a gateway whose guest is ready and has nothing to do yet, and how long that took."""
     told = Journal()
     command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", kernel().name, "--journal", told.path]
-    folder = two_tests()  # as `ours`: states are told by where Python looks for modules
+    folder = two_tests()  # as `ours`: a state depends on where Python looks for modules
     with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as gateway:
         assert gateway.stdin is not None
         gateway.stdin.write(b"id='bench-worker'\n")
@@ -202,7 +205,7 @@ def guest() -> Iterator[tuple[subprocess.Popen[bytes], float]]:
 
 
 def ready(stack: contextlib.ExitStack) -> Sides:
-    """From QEMU's start to the guest's word that it has the host's files; of wall time always."""
+    """Measures wall time from QEMU's start until the guest has the host's files."""
     ours(two_tests(), f"--bpf-kernel={kernel().name}")
 
     def measured() -> float:
@@ -213,7 +216,7 @@ def ready(stack: contextlib.ExitStack) -> Sides:
 
 
 def memory(stack: contextlib.ExitStack) -> Sides:
-    """What such a guest has for itself; the rest it shares with its saved state, and so with other guests."""
+    """Measures the memory that such a guest does not share with its saved state and with other guests."""
     ours(two_tests(), f"--bpf-kernel={kernel().name}")
 
     def measured() -> float:
@@ -226,7 +229,7 @@ def memory(stack: contextlib.ExitStack) -> Sides:
 
 
 def disk(stack: contextlib.ExitStack) -> Sides:
-    """The largest saved state."""
+    """Measures the largest saved state."""
     for one in kernels():
         ours(two_tests(), f"--bpf-kernel={one.name}")
     return lambda: max(one.size for one in saved_states.states() if one.is_current()) / 1e6, lambda: DISK_MB

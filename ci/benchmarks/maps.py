@@ -1,4 +1,4 @@
-"""A hash map ``u32 -> u64`` with a million entries: reading it into arrays and dicts, updating it."""
+"""A hash map ``u32 -> u64`` with a million entries: reads it into arrays and dicts, and updates it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _made: list[tuple[Any, dict[int, int]]] = []
 
 
 def full_map(stack: contextlib.ExitStack) -> tuple[Any, dict[int, int]]:
-    """The map and what is in it; the same for all."""
+    """Returns the map and its content. All benchmarks use the same map."""
     if not _made:
         bpf = stack.enter_context(Bpf(LocalCompiler()))
         contents = {k: 3 * k for k in range(COUNT)}
@@ -40,7 +40,7 @@ def full_map(stack: contextlib.ExitStack) -> tuple[Any, dict[int, int]]:
 
 
 def rate(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Millions of elements a second, and what came out."""
+    """Returns millions of elements a second, and the result of `work`."""
     began = now()
     result = work()
     return COUNT / (now() - began) / 1e6, result
@@ -63,7 +63,7 @@ def read_dict(stack: contextlib.ExitStack) -> Callable[[], float]:
     def ours() -> float:
         def filled() -> Any:
             found = counts.snapshot()
-            found.items()  # decodes all of it
+            found.items()  # decodes everything
             return found
 
         figure, found = rate(filled)
@@ -87,7 +87,7 @@ found = {element["formatted"]["key"]: element["formatted"]["value"] for element 
 
 
 def against_bpftool(stack: contextlib.ExitStack) -> Sides:
-    """Both sides end with a dict: what bpftool prints has to be read by something."""
+    """Measures both sides until they have a dict: something has to read what bpftool prints."""
     tool, (counts, _) = peers.bpftool(), full_map(stack)
     dump = [tool, "-j", "map", "dump", "id", str(counts.id)]
     command = [sys.executable, "-S", "-c", _READ_JSON, *dump]

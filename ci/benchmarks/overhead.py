@@ -1,4 +1,4 @@
-"""What a test pays before its own work: loading a cached object, and asking the cache for it."""
+"""Measures what a test pays before its own work: loading a cached object, and asking the cache for it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MOST_MS = 5.0
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """The mean of some calls."""
+    """Returns the mean of some calls."""
     began = now()
     for _ in range(ROUNDS):
         work()

@@ -1,4 +1,4 @@
-"""bcc's side: reads commands, prints a figure for each. Runs in the system's Python, which has bcc."""
+"""bcc's side: reads commands, and prints a figure for each. The system's Python runs it, which has bcc."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""The other side: C programs built here, and tools that may be installed."""
+"""The other sides: C programs that are built here, and tools that may be installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 @cache
 def scratch() -> Path:
-    """A folder that goes away with the process."""
+    """Makes a folder that is deleted with this process."""
     keep = tempfile.TemporaryDirectory(prefix="bench-")
     scratch_folders.append(keep)
     return Path(keep.name)
@@ -30,7 +30,7 @@ scratch_folders: list[tempfile.TemporaryDirectory[str]] = []
 
 @cache
 def c_peer() -> Path:
-    """peer.c, built with the libbpf that is installed."""
+    """Builds peer.c with the libbpf that is installed, and returns its path."""
     if shutil.which("gcc") is None or not Path("/usr/include/bpf/libbpf.h").exists():
         raise Absent("apt-get install gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev")
     program = scratch() / "peer"
@@ -43,7 +43,7 @@ def c_peer() -> Path:
 
 
 def c_figure(*arguments: object) -> float:
-    """What the C program prints for a command."""
+    """Returns what the C program prints for a command."""
     done = subprocess.run(
         [str(c_peer()), *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -51,7 +51,7 @@ def c_figure(*arguments: object) -> float:
 
 
 def seconds_of(command: list[str]) -> float:
-    """What a program takes from start to end."""
+    """Returns what a program takes from start to end."""
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         _, status, used = os.wait4(process.pid, 0)
@@ -79,7 +79,7 @@ class Bcc:
         self._answer()
 
     def ask(self, command: str) -> float:
-        """The figure for a command of peer_bcc.py."""
+        """Returns the figure for a command of peer_bcc.py."""
         if self._process.poll() is not None:
             raise Absent("bcc ended before; its message is above")
         assert self._process.stdin
@@ -90,7 +90,7 @@ class Bcc:
     def _answer(self) -> float:
         assert self._process.stdout
         for line in self._process.stdout:
-            if line.startswith("figure "):  # bcc prints warnings between
+            if line.startswith("figure "):  # bcc prints warnings between figures
                 return float(line.split()[1])
         raise Absent(f"bcc ended with exit code {self._process.wait()}; its message is above")
 
@@ -104,7 +104,7 @@ _started: list[Bcc] = []
 
 
 def bcc(stack: contextlib.ExitStack) -> Bcc:
-    """The one process with bcc, started when it is first needed."""
+    """Returns the one process with bcc, and starts it when it is first needed."""
     if not _started:
         if subprocess.run(
             ["/usr/bin/python3", "-c", "import bcc"], capture_output=True, check=False
@@ -116,9 +116,9 @@ def bcc(stack: contextlib.ExitStack) -> Bcc:
 
 @cache
 def kernel_headers() -> tuple[str, int]:
-    """The headers that bcc compiles with, and their LINUX_VERSION_CODE.
+    """Returns the headers that bcc compiles with, and their LINUX_VERSION_CODE.
 
-    Debian splits them into two packages: they are laid over one another.
+    Debian splits the headers into two packages. Their files are merged into one folder.
     """
     given = os.environ.get("BCC_KERNEL_SOURCE"), os.environ.get("BCC_LINUX_VERSION_CODE")
     if given[0] and given[1]:
@@ -142,7 +142,7 @@ def kernel_headers() -> tuple[str, int]:
 
 
 def bpftool() -> str:
-    """The path of bpftool."""
+    """Returns the path of bpftool."""
     found = shutil.which("bpftool", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if found is None:
         raise Absent("apt-get install bpftool")

@@ -1,4 +1,4 @@
-"""A ring buffer with a million records of 16 bytes: into an array, and one by one."""
+"""A ring buffer with a million records of 16 bytes: reads it into an array, and one by one."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def one_by_one(stack: contextlib.ExitStack) -> Sides:
 
 
 BENCHMARKS = [
-    # 30 million a second or 0.15 of C, whichever is lower
+    # 30 million a second or 0.15 of C's figure, whichever is lower.
     Benchmark("ring-read-numpy", "M/s", "C callback", lambda peer: min(0.15, 30 / peer), to_array),
     Benchmark("ring-iterate", "M/s", "bcc callback", 3.0, one_by_one),
 ]

@@ -1,4 +1,4 @@
-"""`ci/hosts`: see docs/hosts.md."""
+"""`ci/hosts`; see docs/hosts.md."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ import suites
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CANNOT = 77
-"""The exit status that says: not on this machine (automake's, for a skip)."""
+"""The exit status for a machine that can't make roots (automake's status for a skip)."""
 KEPT = {*jobs.COMMANDS, "tests"}
-"""The commands whose outcomes are kept for the table. Others are trials.
+"""The commands whose outcomes are kept for the table. Other commands are trials.
 
-A run in a root that was used before, or with files that are not committed, is a trial too.
+A run is a trial, too, in a root that was used before, or with files that are not committed.
 """
 
 
@@ -34,25 +34,40 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description="Runs ci/demo and ci/test in fresh roots of Debian's releases, and prints a table.",
         epilog=f"Exits with 1 when a command failed, {CANNOT} where roots can't be made. See docs/hosts.md.",
     )
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: {' '.join(suites.SUITES)}")
-    parser.add_argument("--job", action="append", default=[], choices=[*jobs.JOBS, "all"], metavar="NAME")
+    parser.add_argument(
+        "suites", nargs="*", metavar="SUITE", help=f"releases (default: {' '.join(suites.SUITES)})"
+    )
+    parser.add_argument(
+        "--job", action="append", default=[], choices=[*jobs.JOBS, "all"], metavar="NAME", help="run this job"
+    )
     parser.add_argument("--list", action="store_true", help="print the names of the jobs")
     parser.add_argument(
         "--command",
         action="append",
         default=[],
         metavar="NAME",
-        help="instead of demo and test: gallery, or a shell command that is run in the clone",
+        help="run this instead of demo and test: gallery, or a shell command in the clone",
     )
     parser.add_argument("--other", action="store_true", help="a root of a release that does not run here")
-    parser.add_argument("--reuse", action="store_true", help="take the root that the last such run left")
-    parser.add_argument("--worktree", action="store_true", help="copy the working tree, instead of a clone")
+    parser.add_argument("--reuse", action="store_true", help="use the root that the last such run left")
+    parser.add_argument(
+        "--worktree", action="store_true", help="copy the working tree instead of making a clone"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the roots")
     parser.add_argument("--share-kernels", action="store_true", help="use the kernels that this machine has")
-    parser.add_argument("--from", action="append", default=[], metavar="JOB=FOLDER", dest="given")
-    parser.add_argument("--skip-missing", action="store_true", help="a job without its version is no failure")
     parser.add_argument(
-        "--timeout", type=float, default=90, metavar="MINUTES", help="for a command; default 90"
+        "--from",
+        action="append",
+        default=[],
+        metavar="JOB=FOLDER",
+        dest="given",
+        help="take what JOB tests from FOLDER",
+    )
+    parser.add_argument(
+        "--skip-missing", action="store_true", help="do not fail when a job's version can't be found"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=90, metavar="MINUTES", help="limit of a command (default: 90)"
     )
     parser.add_argument("--table", action="store_true", help="write the table of all results into README.md")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the commands print")
@@ -83,7 +98,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run_all(options: argparse.Namespace) -> Iterator[results.Result]:
-    """Run every root and job that was asked for, also after a failure."""
+    """Runs every root and job that was asked for, also after a failure."""
     names = list(jobs.JOBS) if "all" in options.job else options.job
     wanted = options.suites or ([suites.other_suite(suites.codename())] if options.other else [])
     for suite in wanted if wanted or names else suites.SUITES:
@@ -101,7 +116,7 @@ def run_all(options: argparse.Namespace) -> Iterator[results.Result]:
 
 
 def run_suite(suite: str, options: argparse.Namespace) -> results.Result:
-    """Run the commands in a root of `suite`."""
+    """Runs the commands in a root of `suite`."""
     commands = {name: jobs.COMMANDS.get(name, name) for name in options.command or ("demo", "test")}
     with roots.opened(
         suite, suite, fresh=not options.reuse, keep=options.keep, verbose=options.verbose
@@ -110,7 +125,7 @@ def run_suite(suite: str, options: argparse.Namespace) -> results.Result:
 
 
 def run_job(job: jobs.Job, options: argparse.Namespace) -> results.Result | None:
-    """Run a job in a root of the first release that has its version, or with what this machine has of it."""
+    """Runs a job in a root of the first release that has its version, or with what this machine has of it."""
     commands = {name: jobs.COMMANDS.get(name, name) for name in options.command} or {"tests": job.command}
     given = dict(item.partition("=")[::2] for item in options.given)
     if folder := given.get(job.name):
@@ -136,7 +151,7 @@ def run_job(job: jobs.Job, options: argparse.Namespace) -> results.Result | None
 def run_job_from(
     job: jobs.Job, folder: Path, commands: dict[str, str], options: argparse.Namespace
 ) -> results.Result:
-    """Run a job with what `folder` has, in a root of the release that runs here: what is there fits to it."""
+    """Runs a job with what is in `folder`, in a root of the release here, because it was built for that."""
     roots.say(f"{job.name}: from {folder}")
     with opened_for(job, suites.own_or_stable(), options) as root:
         jobs.install_from_folder(job, root, folder)
@@ -145,7 +160,7 @@ def run_job_from(
 
 @contextlib.contextmanager
 def opened_for(job: jobs.Job, suite: str, options: argparse.Namespace) -> Iterator[roots.Root]:
-    """A fresh root of `suite`, in which commands can run before there is a clone."""
+    """Makes a fresh root of `suite`, in which commands can run before there is a clone."""
     with roots.opened(suite, job.name, fresh=True, keep=options.keep, verbose=options.verbose) as root:
         (root.path / roots.SOURCE.lstrip("/")).mkdir(parents=True, exist_ok=True)
         yield root
@@ -154,7 +169,7 @@ def opened_for(job: jobs.Job, suite: str, options: argparse.Namespace) -> Iterat
 def run_commands(
     name: str, root: roots.Root, commands: dict[str, str], options: argparse.Namespace
 ) -> results.Result:
-    """Run `commands` one after the other in a clone in the root."""
+    """Runs `commands` one after the other in a clone in the root."""
     commit = checked_out()
     roots.clone(root, worktree=options.worktree)
     if options.share_kernels:
@@ -174,7 +189,7 @@ def run_commands(
 
 
 def failed(name: str, error: subprocess.CalledProcessError) -> results.Result:
-    """The result where a root could not be made, or could not be given what a job tests."""
+    """Returns the result for a root that could not be made, or that could not get what a job tests."""
     output = str(error.output)
     print(f"ci/hosts: {error.cmd} failed (status {error.returncode}):\n{output}", file=sys.stderr)
     outcome = results.outcome(error.returncode, 0, output)
@@ -185,13 +200,13 @@ def failed(name: str, error: subprocess.CalledProcessError) -> results.Result:
 def result_of(
     name: str, versions: dict[str, str], outcomes: dict[str, results.Outcome], commit: str = ""
 ) -> results.Result:
-    """A result of today, of `commit` or what is checked out now."""
+    """Returns a result of today, for `commit` or for what is checked out now."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return results.Result(name, today, commit or checked_out(), versions, outcomes)
 
 
 def checked_out() -> str:
-    """The commit that is checked out."""
+    """Returns the commit that is checked out."""
     ask = ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"]
     return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
 

@@ -1,4 +1,4 @@
-"""The named jobs: one version of one thing that the releases differ in, by `ci/hosts --job NAME`."""
+"""The named jobs of `ci/hosts --job NAME`. Each tests one version of one thing that differs by release."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from root import Root
 _SETUP = "ci/setup debian:bookworm"
 _GALLERY = ".venv/bin/pytest tests/gallery --bpf-kernel=host,6.1"
 COMMANDS = {"demo": "ci/demo", "test": "ci/test", "gallery": f"{_SETUP} && {_GALLERY}"}
-"""What `--command` can name; anything else is run as it is."""
+"""The names that `--command` knows; any other text is run as it is."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """`thing` in version `version`, if any: the suites that may have it, the command that tests it.
+    """Tests `thing` in `version`, if any: the suites that may have it, and the command that tests it.
 
-    `wheel` is a requirement of PyPI that has it, for what no release has.
+    `wheel` is a requirement of PyPI that has the version, if no release has it.
     """
 
     thing: str
@@ -40,7 +40,7 @@ class Job:
 
 def _clang(version: str, *suites: str, wheel: str = "") -> Job:
     name = f"clang-{version}"
-    arenas = "tests/gallery/test_shared_list.py::*"  # need clang 19
+    arenas = "tests/gallery/test_shared_list.py::*"  # they need clang 19
     allowed = f"-o bpf_allow_never_ran='{arenas}'"
     tests = f"{_GALLERY} tests/unit/test_compiler*.py --bpf-clang={name} {allowed}"
     elsewhere = f"--from {name}=FOLDER, with {name} in its bin/, as LLVM's own builds have it"
@@ -91,7 +91,7 @@ JOBS = {
 
 
 def candidates(policy: str) -> dict[str, list[str]]:
-    """The versions that ``apt-cache policy`` says can be installed, by package, the newest first."""
+    """Returns the versions that ``apt-cache policy`` can install, by package, the newest first."""
     found: dict[str, list[str]] = {}
     versions: list[str] = []
     for line in policy.splitlines():
@@ -103,7 +103,7 @@ def candidates(policy: str) -> dict[str, list[str]]:
 
 
 def choice(job: Job, policy: str) -> list[str] | None:
-    """What to install for `job`, as NAME=VERSION; None when the release lacks it."""
+    """Returns what to install for `job`, as NAME=VERSION; None when the release lacks it."""
     found = candidates(policy)
     wanted = re.compile(rf"(\d+:)?{re.escape(job.version)}(?!\d)")
     chosen = []
@@ -116,7 +116,7 @@ def choice(job: Job, policy: str) -> list[str] | None:
 
 
 def install_from_release(job: Job, root: Root) -> bool:
-    """Install what `job` tests from the release's own packages; tell whether it has them."""
+    """Installs what `job` tests from the release's own packages. Returns whether it has them."""
     if not job.packages:
         return True
     policy = root.output(f"apt-get update -qq && apt-cache policy {' '.join(job.packages)}")
@@ -130,7 +130,7 @@ def install_from_release(job: Job, root: Root) -> bool:
 
 
 def install_from_wheel(job: Job, root: Root) -> None:
-    """Install the clang that PyPI's ziglang carries: ``zig clang`` is clang itself, with all LLVM targets."""
+    """Installs the clang in PyPI's ziglang: ``zig clang`` is clang itself, with all LLVM targets."""
     at = f"/opt/{job.name}"
     package = f"$({at}/bin/python -c 'import ziglang; print(ziglang.__path__[0])')"
     wrapper = f'#!/bin/sh\nexec {at}/zig clang -resource-dir={at}/resources "$@"\n'
@@ -146,7 +146,7 @@ def install_from_wheel(job: Job, root: Root) -> None:
 
 
 def on_this_machine(job: Job) -> Path | None:
-    """The folder of this machine that has what `job` tests: a Python's, in $PATH or pyenv's."""
+    """Returns the folder of this machine that has what `job` tests: a Python in $PATH or pyenv."""
     if job.thing != "python":
         return None
     name = f"python{job.version}"
@@ -155,7 +155,7 @@ def on_this_machine(job: Job) -> Path | None:
         try:
             ask = [command, "-c", "import sys; print(sys.base_prefix)"]
             done = subprocess.run(ask, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):  # pyenv's command fails while no version is chosen
+        except (OSError, subprocess.CalledProcessError):  # pyenv's command fails when no version is chosen
             continue
         prefix = Path(done.stdout.strip())
         if prefix != Path("/usr") and (prefix / "bin" / name).exists():
@@ -164,13 +164,13 @@ def on_this_machine(job: Job) -> Path | None:
 
 
 def newest_tag(tags: list[str], version: str) -> str | None:
-    """The tag of the last release of `version`, ``v1.4.7`` of ``1.4``."""
+    """Returns the tag of the last release of `version`, ``v1.4.7`` of ``1.4``."""
     own = [tag for tag in tags if re.fullmatch(rf"v{re.escape(version)}\.\d+", tag)]
     return max(own, key=lambda tag: int(tag.rpartition(".")[2]), default=None)
 
 
 def install_from_folder(job: Job, root: Root, folder: Path) -> None:
-    """Let the root see `folder` of this machine, and use what `job` tests from there."""
+    """Lets the root see `folder` of this machine, and use what `job` tests from there."""
     if job.thing == "libbpf":
         _copy_libbpf(job, folder, root.path / "usr/src/libbpf")
         root.output("apt-get update -qq")
@@ -180,7 +180,8 @@ def install_from_folder(job: Job, root: Root, folder: Path) -> None:
         root.variables["LD_LIBRARY_PATH"] = f"{at}/lib"
         root.variables["C_INCLUDE_PATH"] = f"{at}/include"
     elif job.thing == "python":
-        root.binds.append(f"{folder}:{folder}:ro")  # a Python looks for its library where it was built to be
+        # A Python looks for its library at the path that it was built for.
+        root.binds.append(f"{folder}:{folder}:ro")
         libraries = ["libssl3", "libffi8", "zlib1g", "libbz2-1.0", "liblzma5", "libsqlite3-0", "libreadline8"]
         root.output("apt-get update -qq")
         root.output(_apt_install(libraries))
@@ -192,7 +193,7 @@ def install_from_folder(job: Job, root: Root, folder: Path) -> None:
 
 
 def _copy_libbpf(job: Job, folder: Path, target: Path) -> None:
-    """Copy libbpf's source: the last release of the version when `folder` is a clone, else all of it."""
+    """Copies libbpf's source: the last release of the version if `folder` is a clone, else all of it."""
     git = ["git", "-C", str(folder)]
     done = subprocess.run([*git, "tag"], capture_output=True, text=True, check=False)
     tag = newest_tag(done.stdout.split(), job.version)
@@ -205,7 +206,7 @@ def _copy_libbpf(job: Job, folder: Path, target: Path) -> None:
 
 
 def missing(job: Job) -> str:
-    """What to say when no release has what `job` tests."""
+    """Returns the message for a version that no release has."""
     where = f"{', '.join(job.suites)} has no" if job.suites else "no release of Debian has a"
     return f"{job.name}: {where} package of it, and this machine has none; give {job.from_elsewhere}"
 

@@ -15,11 +15,11 @@ _VARIABLES = re.compile(
     r"PIP_\w+|(https?|ftp|all|no)_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE", re.IGNORECASE
 )
 _LEFT_OUT = {"PIP_CACHE_DIR", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_PYTHON", "PIP_REQUIRE_VIRTUALENV"}
-_BUNDLE = "/etc/ssl/certs"  # the root makes its own, of the same certificates
+_BUNDLE = "/etc/ssl/certs"  # the root makes its own of the same certificates
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of `environment` that say how the network, and pip's packages, are reached."""
+    """Returns the variables of `environment` that say how to reach the network and pip's packages."""
     return {
         name: value
         for name, value in environment.items()
@@ -28,23 +28,23 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def pip_files(home: str) -> list[Path]:
-    """pip's configuration files on this machine, those that are there."""
+    """Returns pip's configuration files that exist on this machine."""
     named = os.environ.get("PIP_CONFIG_FILE")
     paths = [Path(name.replace("~", home)) for name in _PIP_FILES] + ([Path(named)] if named else [])
     return [path for path in paths if path.is_file()]
 
 
 def local_paths(values: Iterable[str]) -> list[Path]:
-    """The files and folders of this machine that settings of pip name, as paths or as ``file:`` addresses."""
+    """Returns the files and folders here that pip's settings name, as paths or ``file:`` addresses."""
     words = [word.removeprefix("file://") for value in values for word in value.split()]
     paths = [Path(word) for word in words if word.startswith("/") and not word.startswith(_BUNDLE)]
-    # a package index's pages name files that lie beside it
+    # The pages of a package index name files that lie beside it.
     paths = [path.parent if path.name == "simple" else path for path in paths]
     return sorted({path for path in paths if path.exists()})
 
 
 def pip_values(files: Iterable[Path]) -> list[str]:
-    """Every value in pip's configuration files."""
+    """Returns every value in pip's configuration files."""
     values: list[str] = []
     for file in files:
         parser = configparser.RawConfigParser()
@@ -54,7 +54,7 @@ def pip_values(files: Iterable[Path]) -> list[str]:
 
 
 def copy_settings(root: Path) -> None:
-    """Copy names, certificates and pip's configuration files into the root at `root`."""
+    """Copies names, certificates and pip's configuration files into the root at `root`."""
     for name in ("/etc/resolv.conf", "/etc/hosts"):
         _copy(Path(name), root, name)
     home = str(Path.home())
@@ -65,7 +65,7 @@ def copy_settings(root: Path) -> None:
 
 
 def bound_paths() -> list[str]:
-    """What `enter` binds, read-only, so that pip's settings find the files and folders that they name."""
+    """Returns what `enter` binds, read-only, so that pip finds what its settings name."""
     values = [*pip_values(pip_files(str(Path.home()))), *variables(os.environ).values()]
     return [f"{path}:{path}:ro" for path in local_paths(values)]
 
@@ -73,5 +73,5 @@ def bound_paths() -> list[str]:
 def _copy(file: Path, root: Path, name: str) -> None:
     target = root / name.lstrip("/")
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)  # a link of the root would lead out of it
+    target.unlink(missing_ok=True)  # the root may have a link there, which would lead out of it
     shutil.copyfile(file, target)

@@ -1,4 +1,4 @@
-"""Running commands so that nothing of them is left, however this process ends."""
+"""Runs commands so that no process of them is left, however this process ends."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """Do `work` in a process of its own, and return its exit status.
+    """Does `work` in a process of its own, and returns its exit status.
 
-    The first signal that ends this process, SIGKILL too, ends the work by an exception, through every
-    ``finally``; later ones change nothing.
+    The first signal that ends this process, SIGKILL too, ends the work by an exception, so every ``finally``
+    runs. Later signals change nothing.
     """
     worker = os.fork()
     if worker == 0:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what commands leave behind is found by end_descendants
-        os.setpgid(0, 0)  # Ctrl-C reaches the work once, from the other process
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # so that end_descendants finds what commands leave behind
+        os.setpgid(0, 0)  # so that Ctrl-C reaches the work once, from the other process
         stop_on_signals()
         sys.exit(work())
     for number in _ENDING:
@@ -40,7 +40,7 @@ def guarded(work: Callable[[], int]) -> int:
 
 
 def stop_on_signals() -> None:
-    """Have the next signal that ends processes raise SystemExit."""
+    """Has the next signal that ends processes raise SystemExit."""
 
     def stop(number: int, frame: object) -> None:
         ignore_signals()
@@ -51,13 +51,13 @@ def stop_on_signals() -> None:
 
 
 def ignore_signals() -> None:
-    """From now on nothing interrupts: for the teardown."""
+    """Ignores signals from now on, so that nothing interrupts the teardown."""
     for number in _ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 def run(command: list[str], log: Path, timeout: float, echo: bool, environment: Mapping[str, str]) -> int:
-    """Run `command` with its output in the file `log`, with `echo` also on stdout; return its exit status.
+    """Runs `command` with its output in the file `log`, and with `echo` also on stdout. Returns its status.
 
     After `timeout` seconds it is ended, and the status is 124, as that of timeout(1).
     """
@@ -73,12 +73,12 @@ def run(command: list[str], log: Path, timeout: float, echo: bool, environment: 
                 preexec_fn=_end_with_parent,  # noqa: PLW1509, no other thread runs here
             )
             return _wait(process, timeout, (lambda: _show(shown.read())) if echo else None)
-    finally:  # also when a signal came before Popen returned
+    finally:  # also after a signal that came before Popen returned
         end_descendants()
 
 
 def end_descendants() -> None:
-    """End every process below this one: SIGTERM, and SIGKILL after `GRACE` seconds."""
+    """Ends every process below this one: by SIGTERM, and by SIGKILL after `GRACE` seconds."""
     limit = time.monotonic() + GRACE
     asked: set[int] = set()
     while pids := descendants(os.getpid()):
@@ -92,7 +92,7 @@ def end_descendants() -> None:
 
 
 def descendants(ancestor: int) -> set[int]:
-    """The process ids of everything that `ancestor` started, and of what those started, zombies left out."""
+    """Returns the ids of all processes that `ancestor` started, directly or indirectly, without zombies."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -113,7 +113,7 @@ def descendants(ancestor: int) -> set[int]:
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float, show: Callable[[], None] | None) -> int:
-    """Wait for `process`, and meanwhile collect the orphans that ended, as a machine's first process does."""
+    """Waits for `process`, and meanwhile reaps orphans that ended, as a machine's first process does."""
     limit = time.monotonic() + timeout
     status = None
     while status is None and time.monotonic() < limit:
@@ -141,7 +141,7 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _ended() -> dict[int, int]:
-    """Children that have ended, collected, with their exit status."""
+    """Reaps children that have ended. Returns their exit statuses."""
     found: dict[int, int] = {}
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:

@@ -51,7 +51,7 @@ class Outcome:
 
 @dataclass
 class Result:
-    """One root: the release or the job it is for, the versions it has, and what the commands did there."""
+    """One root: the release or job that it is for, the versions in it, and what the commands did."""
 
     name: str
     date: str
@@ -61,7 +61,7 @@ class Result:
 
 
 def outcome(status: int, seconds: float, text: str) -> Outcome:
-    """What the output of a command says: pytest's last lines added up, and the last stage that it began."""
+    """Returns what a command's output says: pytest's last lines added up, and the last stage that began."""
     counts: Counter[str] = Counter()
     for match in _SUMMARY.finditer(text):
         for part in match[1].split(", "):
@@ -71,15 +71,16 @@ def outcome(status: int, seconds: float, text: str) -> Outcome:
         return Outcome(0, seconds, dict(counts))
     stages = re.findall(r"^==> (.*)$", text, re.MULTILINE)
     if counts and stages and not stages[-1].startswith("pytest"):
-        stages = []  # only steps of ci/setup, which pytest came after
-    refusals = re.findall(r"^E: (.*)$", text, re.MULTILINE)  # apt's: the release is broken by itself
-    why = [textwrap.shorten(stage, 100, placeholder=" …") for stage in stages[-1:]]  # of many files, some
+        stages = []  # pytest ran after these: they are steps of ci/setup
+    refusals = re.findall(r"^E: (.*)$", text, re.MULTILINE)  # apt's errors: the release itself is broken
+    # A stage may list many files.
+    why = [textwrap.shorten(stage, 100, placeholder=" …") for stage in stages[-1:]]
     why += [f"apt: {refusal}" for refusal in refusals[-1:]]
     return Outcome(status, seconds, dict(counts), "; ".join(why))
 
 
 def versions(root: Root) -> dict[str, str]:
-    """The versions of what matters in a root that has been set up; several of clang."""
+    """Returns the versions of what matters in a root that has been set up; clang may have several."""
     found: dict[str, list[str]] = {}
     for line in root.output(_VERSIONS).splitlines():
         name, _, value = line.partition(": ")
@@ -97,7 +98,7 @@ def _short(name: str, value: str) -> str:
 
 
 def table(results: Iterable[Result]) -> str:
-    """All results as a table in Markdown, and a line that says when, and on which kernel."""
+    """Returns all results as a table in Markdown, and a line that says when, and on which kernel."""
     rows = sorted(results, key=lambda row: _place(row.name))
     commands = sorted({command for row in rows for command in row.outcomes})
     head = ["root", *_THINGS, *(f"`ci/{c}`" if c in ("demo", "test") else c for c in commands)]
@@ -113,7 +114,7 @@ def table(results: Iterable[Result]) -> str:
 
 
 def _place(name: str) -> tuple[int, str]:
-    """Where a root is in the table: releases from the oldest on, then jobs by name."""
+    """Returns where a root is in the table: releases from the oldest on, then jobs by name."""
     return (SUITES.index(name) if name in SUITES else len(SUITES), name)
 
 
@@ -125,7 +126,7 @@ def _title(row: Result) -> str:
 
 
 def write_between_marks(file: Path, text: str) -> None:
-    """Replace what `file` has between the two marks. Raises ValueError when it lacks them."""
+    """Replaces what `file` has between the two marks. Raises ValueError when it lacks a mark."""
     before, first, rest = file.read_text().partition(MARKS[0])
     _, second, after = rest.partition(MARKS[1])
     if not first or not second:
@@ -134,7 +135,7 @@ def write_between_marks(file: Path, text: str) -> None:
 
 
 def load(file: Path) -> dict[str, Result]:
-    """The results of earlier runs, by root."""
+    """Returns the results of earlier runs, by root."""
     if not file.exists():
         return {}
     read = json.loads(file.read_text())
@@ -145,7 +146,7 @@ def load(file: Path) -> dict[str, Result]:
 
 
 def save(file: Path, result: Result) -> None:
-    """Add a result to those of earlier runs; outcomes of other commands on the same commit stay."""
+    """Adds a result to those of earlier runs. Outcomes of other commands on the same commit stay."""
     with locked(file.with_suffix(".lock"), wait=True):
         known = load(file)
         before = known.get(result.name)

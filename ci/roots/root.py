@@ -19,30 +19,30 @@ import suites
 from suites import CannotMakeRootsError
 
 SOURCE = "/src/pytest-bpfmaps"
-"""Where a root has its clone."""
+"""The folder of the clone in a root."""
 _HERE = Path(__file__).resolve()
 _REPOSITORY = _HERE.parents[2]
 _UNSHARE = ["unshare", "--mount", "--propagation", "private", "--"]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMEOUT_OF_MMDEBSTRAP = 1800.0
 _OLD = 30 * 86400
-"""How long a root that is kept is used, in seconds: after that it lacks too many updates."""
+"""How long a kept root is used, in seconds; then it lacks too many updates."""
 
 
 def cache() -> Path:
-    """The folder that this command keeps everything in."""
+    """Returns the folder in which this command keeps everything."""
     default = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     named = os.environ.get("BPFMAPS_CACHE") or f"{default}/pytest-bpfmaps"
     return Path(named).expanduser().absolute() / "hosts"
 
 
 def say(text: str) -> None:
-    """Print a line of progress."""
+    """Prints a line of progress."""
     print(f"==> {text}", flush=True)
 
 
 def check_machine() -> None:
-    """Raises CannotMakeRootsError where roots can't be made, or can't be entered, and says why."""
+    """Raises CannotMakeRootsError, with the reason, where roots can't be made or entered."""
     if os.geteuid() != 0:
         raise CannotMakeRootsError("it needs root")
     for command in ("mmdebstrap", "apt-config", "git"):
@@ -61,7 +61,7 @@ def check_machine() -> None:
 
 @dataclass
 class Root:
-    """A root of `suite` at `path`. `binds` are what else of this machine it sees, for `enter`."""
+    """A root of `suite` at `path`; `binds` are more of this machine's paths that it sees, for `enter`."""
 
     suite: str
     path: Path
@@ -71,7 +71,10 @@ class Root:
     variables: dict[str, str] = field(default_factory=dict)
 
     def run(self, name: str, command: str, timeout: float) -> tuple[int, Path]:
-        """Run a shell command in the clone, as a machine would after boot; return its status, and its log."""
+        """Runs a shell command in the clone, as a machine would after boot.
+
+        Returns its status and its log.
+        """
         log = self.logs / f"{name}.log"
         inside = ["/bin/bash", "-c", f"cd {SOURCE} && {command}"]
         enter = [*_UNSHARE, str(_HERE.with_name("enter")), str(self.path), *self._all_binds(), "--"]
@@ -79,7 +82,7 @@ class Root:
         return status, log
 
     def output(self, command: str) -> str:
-        """What a command that must succeed prints. Raises CalledProcessError."""
+        """Returns what a command prints. Raises CalledProcessError when it fails."""
         status, log = self.run("preparation", command, 600)
         text = log.read_text(errors="replace")
         if status:
@@ -100,7 +103,8 @@ class Root:
 
 @contextlib.contextmanager
 def opened(suite: str, name: str, *, fresh: bool, keep: bool, verbose: bool) -> Iterator[Root]:
-    """A root of `suite`: a fresh one, removed at the end unless `keep`, or the one that the last run left.
+    """Gives a root of `suite`: a fresh one, removed at the end unless `keep`, or the one that the last run
+    left.
 
     Logs go to a folder of that `name`. Raises CannotMakeRootsError, or CalledProcessError of mmdebstrap.
     """
@@ -111,7 +115,8 @@ def opened(suite: str, name: str, *, fresh: bool, keep: bool, verbose: bool) -> 
     logs = cache() / "logs" / name
     logs.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f"{path.name}.lock"), wait=True):
-        sound = path / "etc/sound-root"  # absent while it is made or used: a killed run leaves any state
+        # Absent while the root is made or used: a killed run may leave any state.
+        sound = path / "etc/sound-root"
         try:
             made = sound.stat().st_mtime if sound.exists() else 0.0
             sound.unlink(missing_ok=True)
@@ -134,7 +139,7 @@ def opened(suite: str, name: str, *, fresh: bool, keep: bool, verbose: bool) -> 
 
 
 def clone(root: Root, *, worktree: bool) -> None:
-    """Give the root a fresh clone of this repository, or with `worktree` a copy of what is not committed yet.
+    """Gives the root a fresh clone of this repository; with `worktree`, a copy of the files as they are now.
 
     What an earlier clone had in .venv stays.
     """
@@ -148,7 +153,7 @@ def clone(root: Root, *, worktree: bool) -> None:
         names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0")
         for name in filter(None, names):
             file = _REPOSITORY / name
-            if file.is_symlink() or file.exists():  # not what was deleted
+            if file.is_symlink() or file.exists():  # not a deleted file
                 (new / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(file, new / name, follow_symlinks=False)
     else:
@@ -199,7 +204,7 @@ def _mmdebstrap(suite: str, path: Path, options: list[str], *, logs: Path, verbo
 
 @contextlib.contextmanager
 def locked(file: Path, *, wait: bool) -> Iterator[bool]:
-    """The lock on `file`, taken, and True; without `wait`, False where another process has it."""
+    """Takes the lock on `file`, and gives True. Without `wait`, gives False where another process has it."""
     with file.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -213,7 +218,7 @@ def locked(file: Path, *, wait: bool) -> Iterator[bool]:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove fresh roots of runs that were killed: nobody holds their lock."""
+    """Removes fresh roots of runs that were killed: nobody holds their lock."""
     for file in folder.glob("*-[0-9]*.lock"):
         with locked(file, wait=False) as free:
             if free:
@@ -222,7 +227,7 @@ def _remove_stale(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, and nothing that is mounted below it."""
+    """Removes a folder. Raises RuntimeError when something is mounted below it."""
     mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     below = [point for point in mounted if Path(point).is_relative_to(path)]
     if below:

@@ -1,4 +1,4 @@
-"""Which releases there are roots of, and where their packages come from: this system's mirror and keys."""
+"""The releases that roots are made of, and the source of their packages: this system's mirror and keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from pytest_bpfmaps.vm.kernels import apt_sources
 
 SUITES = ("bookworm", "trixie", "sid")
-"""The suites that `ci/hosts` tries when it is given none: Debian 12, 13, and unstable."""
+"""The suites that `ci/hosts` tries when none is named: Debian 12, 13, and unstable."""
 _EXPIRED = re.compile(r"Release file for (\S+) is (expired \(.*?\))")
 
 
@@ -19,24 +19,24 @@ class CannotMakeRootsError(Exception):
 
 
 def other_suite(codename: str) -> str:
-    """Another release than the one of that name: Debian 13, or Debian 12 where that is what runs here."""
+    """Returns another release than `codename`: Debian 13, or Debian 12 where Debian 13 runs here."""
     return "bookworm" if codename == "trixie" else "trixie"
 
 
 def codename() -> str:
-    """The name of the release that runs here, ``bookworm``; empty for one without a name."""
+    """Returns the name of the release that runs here, ``bookworm``; empty for one without a name."""
     system = platform.freedesktop_os_release()
     return system.get("VERSION_CODENAME", "sid" if system.get("ID") == "debian" else "")
 
 
 def own_or_stable() -> str:
-    """The suite that runs here, or Debian 13 where none of them does."""
+    """Returns the suite that runs here, or Debian 13 where none of `SUITES` does."""
     own = codename()
     return own if own in SUITES else "trixie"
 
 
 def archive(suite: str) -> list[str]:
-    """The lines of sources.list(5) for `suite`; ``bookworm-backports`` includes bookworm's.
+    """Returns the lines of sources.list(5) for `suite`; ``bookworm-backports`` includes bookworm's.
 
     Raises CannotMakeRootsError where no package source of this system is an archive of Debian.
     """
@@ -54,19 +54,19 @@ def archive(suite: str) -> list[str]:
 
 
 def expired(messages: str) -> tuple[str, str] | None:
-    """The index that apt refused for its age, and apt's words for that; None when that was not its reason."""
+    """Returns the index that apt refused for its age, and apt's words for that; None for another reason."""
     match = _EXPIRED.search(messages)
     return (match[1], match[2]) if match else None
 
 
 def apt_options() -> list[str]:
-    """What this system's apt.conf(5) says about proxies and certificates, as lines of such a file."""
+    """Returns what this system's apt.conf(5) says about proxies and certificates, as lines of such a file."""
     text = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
     return network_options(text)
 
 
 def network_options(dump: str) -> list[str]:
-    """The lines of ``apt-config dump`` that a root needs to reach the mirror."""
+    """Returns the lines of ``apt-config dump`` that a root needs to reach the mirror."""
     names = r"https?::\S+|Retries|ForceIPv[46]|Check-Valid-Until"
     wanted = re.compile(rf'Acquire::({names}) "[^"]+";', re.IGNORECASE)
     return [line for line in dump.splitlines() if wanted.fullmatch(line) and "Auto-Detect" not in line]
