@@ -1,4 +1,4 @@
-"""Whether KVM runs kernels here: how that is found out, for how long it is remembered, what it says."""
+"""Tests whether KVM runs kernels here: how that is found out, how long it is remembered, what is said."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine import kvm
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 USABLE = kvm.KVM.exists() and os.access(kvm.KVM, os.R_OK | os.W_OK)
 
 
@@ -45,7 +45,7 @@ def test_a_slow_machine_has_the_time_it_needs_as_long_as_the_kernel_gets_on(
 
 
 def test_a_kernel_that_says_nothing_hangs(kernel: Kernel, tmp_path: Path) -> None:
-    stopped = emulating(tmp_path, "-S")  # its processors are never started
+    stopped = emulating(tmp_path, "-S")  # -S never starts its processors
     verdict = kvm.probe(kernel, stopped, silent=1.0)
     assert (verdict.kvm, verdict.hung) == (False, 1)
     assert "/dev/kvm exists but does not run a kernel (its kernel hung after 0 s, and was" in verdict.why
@@ -65,7 +65,8 @@ def test_a_kernel_that_stops_halfway_is_told_with_its_last_line(kernel: Kernel, 
     waits = Path(emulating(tmp_path))
     change = "word=${word/root=none/root=\\/dev\\/none rootwait}; words+=("
     waits.write_text(waits.read_text().replace("words+=(", change))
-    unpacked = dataclasses.replace(kernel, image=kernel.vmlinux)  # else it is silent while it unpacks
+    # The compressed kernel is silent while it unpacks itself.
+    unpacked = dataclasses.replace(kernel, image=kernel.vmlinux)
     verdict = kvm.probe(unpacked, str(waits), silent=20.0, longest=1000.0)
     assert (verdict.kvm, verdict.hung) == (False, 1)
     assert re.search(
@@ -103,8 +104,8 @@ def test_a_hang_holds_for_a_quarter_of_an_hour_then_twice_as_long_each_time(
         assert (verdict.kvm, verdict.hung) == (False, hung)
         assert began + wait <= verdict.retry <= time.time() + wait
         assert verdict.why.endswith(f"KVM is tried again in {words}, or when {cache}/kvm.json is deleted")
-        assert kvm.judge(kernel) == verdict  # remembered
+        assert kvm.judge(kernel) == verdict  # the remembered verdict
         memory = read_json(cache / "kvm.json")
         write_json(cache / "kvm.json", {**memory, "retry": time.time() - 1})
     (cache / "kvm.json").unlink()
-    assert kvm.judge(kernel).hung == 1  # the remedy
+    assert kvm.judge(kernel).hung == 1  # the remedy that the message names

@@ -1,4 +1,4 @@
-"""A user who can't load BPF programs on the host gets a guest without asking for it."""
+"""Tests that a user who can't load BPF programs on the host gets a guest without asking for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 
 @pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""Kernels that break under a test, really: the test fails and says how, and all others run."""
+"""Tests kernels that really break under a test: the test fails and says how, and all other tests run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.machine.kvm import judge
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 KERNEL = os.environ.get("BPFMAPS_BREAKS_ON", "6.1")
 
 CONFTEST = """
@@ -58,7 +58,7 @@ BREAKS = """
 
     def test_is_stuck(bpf_kernel, tmp_path):
         os.system("modprobe fuse")
-        server = os.open("/dev/fuse", os.O_RDWR)  # one that never answers
+        server = os.open("/dev/fuse", os.O_RDWR)  # a file system whose server never answers
         _mount("none", tmp_path, "fuse", f"fd={server},rootmode=40000,user_id=0,group_id=0")
         os.stat(tmp_path / "file")
 
@@ -121,7 +121,7 @@ BLOCKED = """
 
     def test_last(bpf_kernel):
         with open("/proc/sys/kernel/hung_task_timeout_secs") as file:
-            assert int(file.read()) == 25  # a third of what the guest's tests have
+            assert int(file.read()) == 25  # a third of the seconds that the guest's tests have
 """
 
 
@@ -147,7 +147,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
 
 def seconds(of_the_guest: float) -> str:
-    """The option that gives tests that many seconds, also where guests are emulated."""
+    """Returns the option that gives tests that many seconds, also where guests are emulated."""
     verdict = judge(Catalogue(CACHE / "kernels").get(KERNEL))
     return f"--bpf-vm-timeout={of_the_guest / verdict.stretch(1.0)}"
 
@@ -156,7 +156,7 @@ def seconds(of_the_guest: float) -> str:
     ("way", "timeout", "broken"),
     [
         ("warm", 24, ["panics", "spins", "is_stuck", "warns", "is_shot"]),
-        ("virtme-ng", 90, ["panics", "spins", "warns", "is_shot"]),  # boots may take longer than 24 s
+        ("virtme-ng", 90, ["panics", "spins", "warns", "is_shot"]),  # a boot may take longer than 24 s
     ],
 )
 def test_each_break_is_its_tests_and_everything_after_it_runs(
@@ -198,11 +198,11 @@ def test_a_program_that_loops_in_the_kernel_is_found_even_where_interrupts_are_o
     suite: pytest.Pytester,
 ) -> None:
     suite.makepyfile(test_it=LOOPS)
-    # One CPU: nothing else can run, process 1 included.
+    # The guest has one CPU, so nothing else can run, not even process 1.
     arguments = (f"--bpf-kernel={KERNEL}", "--bpf-vm-cpus=1", "--bpf-vm=virtme-ng")
     weeks = suite.runpytest_subprocess(*arguments, seconds(75), "-k", "weeks or last")
     off = suite.runpytest_subprocess(*arguments, seconds(90), "-k", "off or last")
-    if KERNEL == "5.10":  # it has no loop that takes longer than the verifier
+    if KERNEL == "5.10":  # in 5.10 no loop can run longer than its verification
         assert weeks.parseoutcomes() == off.parseoutcomes() == {"skipped": 2, "deselected": 1}
         return
     weeks.assert_outcomes(passed=1, failed=1)

@@ -1,4 +1,4 @@
-"""A run with guests while its caches are damaged, and while another process removes what it uses."""
+"""Tests a run with guests whose caches are damaged, and from which another process removes files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels import kernel_parts
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 REMOVER = """
     import subprocess, sys
 
@@ -64,18 +64,18 @@ TESTS = """
 
 
 def copy_of_a_kernel(kernels: Path) -> Path:
-    """The stored kernel 6.1, in files of its own but for the modules, which nobody here changes."""
+    """Copies the stored kernel 6.1. Its modules are links, because nobody here changes them."""
     tree = kernels / "6.1"
     shutil.copytree(CACHE / "kernels/6.1", tree, ignore=shutil.ignore_patterns("lib"))
     shutil.copytree(CACHE / "kernels/6.1/lib", tree / "lib", copy_function=_link)
-    kernel_parts.check_content(tree)  # one of an older version gets its digests
+    kernel_parts.check_content(tree)  # writes digests for a kernel that an older version stored
     return tree
 
 
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another file system
+    except OSError:  # a link can't lead to another file system
         shutil.copy2(source, target)
 
 
@@ -96,7 +96,7 @@ def test_a_run_mends_its_caches_and_keeps_what_it_uses(
     before = set(tmp_path.iterdir())
     result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "-p", "no:hypothesispytest")
     result.assert_outcomes(passed=14)
-    assert set(tmp_path.iterdir()) == before  # no option wrote anything
+    assert set(tmp_path.iterdir()) == before  # no option of clang wrote a file
     shown = result.stdout.str() + result.stderr.str()
     for name in ("qemu.json", "kernels/6.1/vmlinux"):
         assert shown.count(f"{cache / name} is made again: it was damaged") == 1, shown

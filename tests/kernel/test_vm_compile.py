@@ -1,4 +1,4 @@
-"""Compiling for a guest: clang runs on the host, wherever the source was written."""
+"""Tests compiling for a guest: clang runs on the host, wherever the source was written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 
 def test_sources_of_the_host_and_of_the_guest(

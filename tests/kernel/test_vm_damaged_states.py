@@ -1,4 +1,4 @@
-"""A saved state that has changed on the disk is made again, once, and a line says so."""
+"""Tests that a saved state that has changed on the disk is made again, once, and that a line says so."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 
 @pytest.fixture
 def state(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], Path]:
-    """Where the state is that a run has made or used, in a cache of its own."""
+    """Returns the path of the state that a run has made or used, in a cache of its own."""
     cache = tmp_path / "cache"
     cache.mkdir()
     (cache / "kernels").symlink_to(CACHE / "kernels")
@@ -43,13 +43,13 @@ def test_damaged_states_are_made_again(pytester: pytest.Pytester, state: Callabl
     assert "was damaged" not in run(pytester)
     first = state()
     made = first.stat().st_ctime_ns
-    with (first / "devices").open("r+b") as file:  # flipped bits, found when the restore fails
+    with (first / "devices").open("r+b") as file:  # flipped bits are found when the restore fails
         file.seek(200)
         file.write(os.urandom(4000))
     said = run(pytester)
     assert "since the usual start failed: its saved state was damaged, and was made again" in said
     assert state().stat().st_ctime_ns > made
-    os.truncate(state() / "memory", 1 << 20)  # found before the restore
+    os.truncate(state() / "memory", 1 << 20)  # a wrong size is found before the restore
     assert "was damaged" not in run(pytester)
     assert (state() / "memory").stat().st_size == 1 << 30
     assert "was damaged" not in run(pytester)

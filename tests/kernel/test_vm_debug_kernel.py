@@ -1,4 +1,4 @@
-"""A kernel that finds faults in itself, provoked (LKDTM): each fault fails its test, and all tests run."""
+"""Tests a kernel that finds faults that LKDTM causes in it: each fails its test, and all tests run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 KERNEL = os.environ.get("BPFMAPS_DEBUG_KERNEL", "")
 
 pytestmark = pytest.mark.skipif(
@@ -21,7 +21,7 @@ SURVIVED = {
     "CORRUPT_LIST_ADD": r"WARNING at \S*lib/list_debug\.c:\d+ in .*list_add corruption",
     "REFCOUNT_INC_ZERO": r"WARNING at \S*lib/refcount\.c:\d+ in refcount_warn_saturate\(\): .*use-after-free",
     "ARRAY_BOUNDS": r"UBSAN: array-index-out-of-bounds in \S*drivers/misc/lkdtm/bugs\.c",
-    # lockdep's; either
+    # Lockdep reports one of these two.
     "SPINLOCKUP": r"(WARNING: lock held when returning to user space|\[ BUG: Invalid wait context)",
     "READ_AFTER_FREE": r"BUG: KASAN: slab-use-after-free in lkdtm_READ_AFTER_FREE",
     "WRITE_AFTER_FREE": r"BUG: KASAN: slab-use-after-free in lkdtm_WRITE_AFTER_FREE",
@@ -38,7 +38,7 @@ TESTS = f"""
     import os, pytest
 
     def provoke(name):
-        child = os.fork()  # which may not survive
+        child = os.fork()  # the child may not survive
         if child == 0:
             with open("/sys/kernel/debug/provoke-crash/DIRECT", "w") as file:
                 file.write(name)

@@ -1,4 +1,4 @@
-"""Guests on another machine, through ssh: here a server on loopback stands for it."""
+"""Tests guests on another machine, through ssh. A server on loopback is the other machine here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qemus import qemus_for, wait_until
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 SSHD = "/usr/sbin/sshd"
 SUITE = """
     import os
@@ -42,12 +42,12 @@ SUITE = """
 
 @pytest.fixture
 def ssh(tmp_path: Path) -> Iterator[str]:
-    """What stands behind ``ssh=`` for a server of this user's on loopback."""
+    """Gives what follows ``ssh=`` for a server on loopback that belongs to this user."""
     folder = tmp_path / "ssh"
     folder.mkdir(mode=0o700)
     for key in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
-    Path("/run/sshd").mkdir(exist_ok=True)  # its place for those who are not logged in yet
+    Path("/run/sshd").mkdir(exist_ok=True)  # sshd needs this folder for its unprivileged part
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     (folder / "sshd_config").write_text(
@@ -117,7 +117,7 @@ def test_a_machine_that_can_not_be_reached_is_an_error_of_its_kernel(
     pytester: pytest.Pytester, ssh: str
 ) -> None:
     pytester.makepyfile("def test_x(bpf): pass")
-    wrong = ssh.replace("/user ", "/host ")  # a key that it does not know
+    wrong = ssh.replace("/user ", "/host ")  # a key that the server does not know
     result = pytester.runpytest_subprocess("--bpf-kernel=host,6.1", "--tx", f"ssh={wrong}//bpfmaps=6.1")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(

@@ -1,4 +1,4 @@
-"""A QEMU that refuses, hangs or gets stuck: the run says so in a line, and tests all the same."""
+"""Tests a QEMU that refuses, hangs or gets stuck: the run says so in a line, and the tests still run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qemus import QEMU, emulating
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.machine.host_cpu import KVM
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 USABLE = KVM.exists() and os.access(KVM, os.R_OK | os.W_OK)
 CONFTEST = """
     import os, pytest
@@ -27,7 +27,7 @@ TEST = "def test_x(bpf_kernel): assert bpf_kernel.startswith('6.1.0')"
 
 @pytest.fixture
 def qemu(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Has a script start guests, with an empty cache. Its text is what comes before QEMU's start."""
+    """Has a script start guests, with an empty cache. The given text comes before QEMU's start."""
     cache, folder = tmp_path / "cache", tmp_path / "bin"
     cache.mkdir()
     folder.mkdir()
@@ -53,7 +53,7 @@ def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 
 def test_a_state_that_can_not_be_made(pytester: pytest.Pytester, qemu) -> None:
-    """Some other way starts the guest; the next run does not try in vain; who insists gets the reason."""
+    """Another way starts the guest. The next run does not try in vain. With --bpf-vm=warm it is an error."""
     cache = qemu('case "$*" in *memory-backend-file*) echo "$0: no such backend" >&2; exit 1;; esac')
     first = run(pytester)
     first.assert_outcomes(passed=1)
@@ -75,7 +75,7 @@ def test_a_state_that_can_not_be_made(pytester: pytest.Pytester, qemu) -> None:
 
 
 def test_a_boot_that_makes_no_progress(pytester: pytest.Pytester, qemu) -> None:
-    """QEMU's -S leaves the CPUs stopped: nothing comes from the guest, ever."""
+    """QEMU's -S leaves the CPUs stopped, so nothing ever comes from the guest."""
     qemu('case "$*" in *-append*memory-backend-file*) set -- "$@" -S;; esac')
     result = run(pytester)
     result.assert_outcomes(passed=1)
@@ -85,9 +85,9 @@ def test_a_boot_that_makes_no_progress(pytester: pytest.Pytester, qemu) -> None:
 
 
 def test_a_state_that_can_not_be_restored(pytester: pytest.Pytester, qemu) -> None:
-    """An old one is deleted and made anew; where a new one fails, that is not tried again soon.
+    """An old state is deleted and made again. When a new state fails, it is not tried again soon.
 
-    A QEMU that somebody has stopped is no fault of the state's.
+    A QEMU that somebody has stopped is not the state's fault.
     """
     cache = qemu(
         '[ -e stops ] && case "$*" in *-incoming*) kill -STOP $$;; esac\n'
@@ -123,7 +123,7 @@ def test_a_state_that_can_not_be_restored(pytester: pytest.Pytester, qemu) -> No
     ],
 )
 def test_a_state_that_kvm_can_not_restore(pytester: pytest.Pytester, qemu, fault: str, why: str) -> None:
-    """The kernel is emulated, in the same run; the next run does not try KVM in vain."""
+    """The kernel is emulated in the same run. The next run does not try KVM in vain."""
     cache = qemu("")
     emulating(cache.parent / "bin", before=f'case "$*" in *"-accel kvm"*-incoming*) {fault};; esac')
     (cache / "kvm.json").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a guest can't do to this machine, whatever its root tries, and other users can't do to a guest."""
+"""Tests what a guest can't do to this machine, even as root, and what other users can't do to a guest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.machine.kvm import judge
 from pytest_bpfmaps.vm.machine.qemu import MachineConfig
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 NOBODY = 65534
 FIXTURES = """
     import os, pytest
@@ -42,7 +42,7 @@ WRITES = """
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), target)
 
     def attempts(folder):
-        "What writes, by name: each must change nothing on the host."
+        "Returns what writes, by name: each must change nothing on the host."
         file = f"{folder}/file"
         return {
             "truncate": lambda: os.close(os.open(file, os.O_WRONLY | os.O_TRUNC)),
@@ -63,7 +63,7 @@ WRITES = """
         }
 
     def expect_refusals(folder, known=(errno.EROFS,)):
-        "By QEMU: for the guest's kernel that mount is writable."
+        "Checks that QEMU refuses. For the guest's kernel the mount is writable."
         assert not os.statvfs(folder).f_flag & os.ST_RDONLY
         assert os.path.exists(f"{folder}/file")
         for name, attempt in attempts(folder).items():
@@ -78,7 +78,7 @@ WRITES = """
         for name, attempt in attempts(f"{ROOTS[n]}{TARGET}/overlaid{n}").items():
             try:
                 attempt()
-            except OSError as refused:  # tmpfs keeps such since Linux 6.6
+            except OSError as refused:  # tmpfs keeps such attributes since Linux 6.6
                 assert (name, refused.errno) == ("xattr", errno.EOPNOTSUPP)
         assert "renamed" in os.listdir(f"{TARGET}/overlaid{n}")
 
@@ -89,11 +89,11 @@ WRITES = """
         for tag in tags:
             with pytest.raises(OSError) as caught:
                 mount(tag, str(tmp_path), "9p", 0, "trans=virtio,version=9p2000.L,msize=131072")
-            assert caught.value.errno == errno.EBUSY  # one mount each, those that are there
+            assert caught.value.errno == errno.EBUSY  # each of these is mounted, and busy
 
     def test_the_views_that_the_guest_stands_on(bpf_kernel, tmp_path):
         inside = os.open("/", os.O_RDONLY)
-        os.chroot(tmp_path)  # out of a chroot: the working directory is not below the new one
+        os.chroot(tmp_path)  # leaves a chroot: the working directory is not below the new root
         os.fchdir(inside)
         try:
             for _ in range(64):
@@ -109,7 +109,7 @@ WRITES = """
             os.fchdir(inside)
             os.chroot(".")
             os.chdir(HERE)
-        with pytest.raises(OSError) as caught:  # mounted from there
+        with pytest.raises(OSError) as caught:  # the file is on that mount
             os.close(os.open(f"{objects}/new", os.O_WRONLY | os.O_CREAT))
         assert caught.value.errno == errno.EROFS
 """
@@ -129,7 +129,7 @@ def make_target(folder: Path) -> None:
 
 
 def seen(folder: Path) -> list[tuple[object, ...]]:
-    """Everything that can be seen of what is below `folder`."""
+    """Returns everything that can be seen of what is below `folder`."""
     found: list[tuple[object, ...]] = []
     for path in sorted([folder, *folder.rglob("*")]):
         status = path.lstat()
@@ -177,7 +177,7 @@ def test_a_guest_has_no_door_for_others(pytester: pytest.Pytester, monkeypatch: 
         run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             server.settimeout(600)
-            with server.accept()[0]:  # the test runs, and so does all that a guest needs
+            with server.accept()[0]:  # the test runs, and everything that a guest needs
                 (qemu,) = qemus_for(pytester.path)
                 gateway = parent_of(qemu)
                 processes = (qemu, gateway, run.pid)
@@ -196,7 +196,7 @@ def parent_of(pid: int) -> int:
 
 
 def doors_of(pid: int) -> list[str]:
-    """A process's sockets that have a name in the file system or listen, proc_net(5)."""
+    """Returns a process's sockets that have a name in the file system or listen, proc_net(5)."""
     links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
     inodes = {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:")}
     found = []
@@ -211,7 +211,7 @@ def doors_of(pid: int) -> list[str]:
 
 
 def assert_private(pid: int) -> None:
-    """Its descriptors (console, journal, memory of the guest) can be opened here, by no other user."""
+    """Checks that this user can open its descriptors (console, journal, memory), and no other user can."""
     files = [path for path in Path(f"/proc/{pid}/fd").iterdir() if "memfd" in os.readlink(path)]
     for path in files:
         os.close(os.open(path, os.O_RDONLY))

@@ -1,6 +1,7 @@
-"""KVM, tried without hardware for it: an emulated guest is an AMD processor with SVM, and the host of others.
+"""Tests KVM on a machine without hardware for it. An emulated guest is an AMD processor with SVM, and runs
+guests.
 
-In it `kvm_amd` gives a working `/dev/kvm`, and pytest runs a kernel inside. It takes ten minutes and 4 GB of
+`kvm_amd` gives it a working `/dev/kvm`, and pytest runs a kernel inside. That takes ten minutes and 4 GB of
 memory: `BPFMAPS_KVM_INSIDE=1 pytest tests/kernel/test_vm_kvm.py`.
 """
 
@@ -13,7 +14,7 @@ import pytest
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("BPFMAPS_KVM_INSIDE"),
@@ -105,7 +106,7 @@ def test_inside(bpf_kernel):
         assert "is emulated" not in run
         (state,) = states()
         assert name_of_state() == state
-    load_kvm("nested=0")  # then the processor that KVM hands on has no SVM
+    load_kvm("nested=0")  # then the processor that KVM passes on has no SVM
     assert name_of_state() != state
     load_kvm()
     assert name_of_state() == state
@@ -119,10 +120,11 @@ def test_inside(bpf_kernel):
 def test_a_kernel_is_run_with_kvm_in_a_guest(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A state is made and restored, one of another processor is not taken, virtme-ng boots with KVM.
+    """A state is made and restored. One of another processor is not used. virtme-ng boots with KVM.
 
-    One CPU: QEMU's thread leaves each of several after 100 ms, and its emulation of SVM (7.2 to 11.1) may
-    then deliver an interrupt twice. The handler in the kernel inside waits for itself.
+    The guest has one CPU. With several, QEMU's thread leaves each of them after 100 ms, and its emulation of
+    SVM (7.2 to 11.1) may then deliver an interrupt twice. The handler in the kernel inside would wait for
+    itself.
     """
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
     pytester.makeconftest(
@@ -140,7 +142,7 @@ def test_a_kernel_is_run_with_kvm_in_a_guest(
     inside = pytester.path / "inside"
     inside.mkdir()
     (inside / "test_inside.py").write_text(INSIDE)
-    (inside / "pytest.ini").write_text("[pytest]\n")  # a root of its own
+    (inside / "pytest.ini").write_text("[pytest]\n")  # makes this folder pytest's root
     guest = ["--bpf-kernel=6.1", "--bpf-vm-cpus=1", "--bpf-vm-memory=4G", "--bpf-vm-timeout=3600"]
     result = pytester.runpytest_subprocess(outside, *guest, "-rP")
     result.assert_outcomes(passed=1)

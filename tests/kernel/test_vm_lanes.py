@@ -1,4 +1,4 @@
-"""Which guests start, and what each runs: no more than the selection needs, and nothing is lost."""
+"""Tests which guests start, and what each runs: no more than the selection needs, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qemus import qemus_for
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels.kernel_tree import FORMAT
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 CONFTEST = """
     import os, pytest
@@ -44,7 +44,7 @@ SLOW_END = """
 
 @pytest.fixture(autouse=True)
 def _cache(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The real 6.1 with its saved states, and a 5.10 that can't boot."""
+    """Makes a cache with the real 6.1 and its saved states, and with a 5.10 that can't boot."""
     cache = tmp_path / "cache"
     broken = cache / "kernels" / "5.10"
     broken.mkdir(parents=True)
@@ -98,7 +98,7 @@ def test_tests_that_a_kernel_is_known_not_to_run_start_no_guest(pytester: pytest
 
 
 def test_a_test_with_a_kernel_of_its_own_sees_nothing_of_others(pytester: pytest.Pytester) -> None:
-    """Its guest starts when the one before it is gone, however long that takes."""
+    """Its guest starts when the guest before it is gone, however long that takes."""
     pytester.makeconftest(CONFTEST + SLOW_END)
     pytester.makepyfile(
         """
@@ -201,7 +201,7 @@ def test_what_only_one_side_collects_is_not_lost(pytester: pytest.Pytester) -> N
 
 @pytest.mark.parametrize("more", [(), ("-n2", "--dist=loadgroup")])
 def test_the_host_s_choice_counts(pytester: pytest.Pytester, more: tuple[str, ...]) -> None:
-    """A plugin that leaves out a part of all tests, as pytest-split does, would leave out another there."""
+    """A plugin that leaves out some tests, as pytest-split does, would leave out others in a guest."""
     pytester.makeconftest(CONFTEST + PART)
     pytester.makepyfile(
         """

@@ -1,7 +1,8 @@
-"""Warm guests with the layouts that Pythons come in, made here from the Python and the packages of this run.
+"""Tests warm guests with the layouts of several Pythons, made from the Python and the packages of this run.
 
-Each costs the boot of a guest, so that two that differ most from a virtual environment run as a rule;
-``BPFMAPS_LAYOUTS=all`` (or names) runs more. "uv" wants the command uv, and an index that it can reach.
+Each test boots a guest. So only two run by default, which differ most from a virtual environment.
+``BPFMAPS_LAYOUTS=all`` (or names) runs more. "uv" needs the command uv, and a package index that it can
+reach.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from packaging.requirements import Requirement
 import pytest_bpfmaps
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 SUITE = """
     import json, os, sys
 
@@ -49,7 +50,7 @@ ASK = "import json, sys; print(json.dumps([sys.executable, sys.prefix, sys.base_
 
 
 def needed(name: str, known: dict[str, Distribution]) -> dict[str, Distribution]:
-    """A distribution and those that it requires, as they are installed here."""
+    """Returns a distribution and those that it requires, as they are installed here."""
     if name not in known:
         known[name] = distribution(name)
         for requirement in map(Requirement, known[name].requires or ()):
@@ -69,7 +70,8 @@ def install(target: Path, *, link: bool = False) -> None:
         for file in found.files or ()
         if not str(file).startswith("..") and not str(file).endswith((".pth", ".pyc"))
     }
-    package = Path(pytest_bpfmaps.__file__).parent  # installed as editable: its metadata only is there
+    # It is installed as editable, so only its metadata is there.
+    package = Path(pytest_bpfmaps.__file__).parent
     files |= {path: str(path.relative_to(package.parent)) for path in package.rglob("*.*") if path.is_file()}
     for source, name in files.items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -87,14 +89,14 @@ def site_of(python: Path) -> Path:
 
 
 def venv(folder: Path, *options: str) -> Path:
-    """The interpreter of a new virtual environment."""
+    """Makes a virtual environment, and returns its interpreter."""
     base = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     subprocess.run([base, "-m", "venv", "--without-pip", *options, folder], check=True)
     return folder / "bin" / "python"
 
 
 def own_prefix(tmp_path: Path) -> tuple[Path, Mapping[str, str]]:
-    """As conda has it: all of Python in a folder that was moved, packages in it, no virtual environment."""
+    """Makes Python as conda does: all of it in a moved folder, packages in it, no virtual environment."""
     prefix = tmp_path / "a folder of pythöns"
     name = f"python3.{sys.version_info.minor}"
     (prefix / "bin").mkdir(parents=True)
@@ -123,7 +125,7 @@ def own_prefix(tmp_path: Path) -> tuple[Path, Mapping[str, str]]:
 
 PLUGIN = """
 import os, pytest
-EARLY = os.path.exists("/modules/order")  # in the initramfs
+EARLY = os.path.exists("/modules/order")  # true in the initramfs
 
 @pytest.fixture
 def from_NAME(): return EARLY
@@ -146,7 +148,10 @@ sys.path.append("__editable__.hooked.finder")
 
 
 def editable(tmp_path: Path) -> tuple[Path, Mapping[str, str]]:
-    """A copied interpreter; packages by $PYTHONPATH as links; plugins by .pth, import hook and zipped egg."""
+    """Copies the interpreter.
+
+    $PYTHONPATH has packages as links; plugins come by .pth, import hook and zipped egg.
+    """
     python = venv(tmp_path / "venv", "--copies")
     packages = site_of(python)
     install(tmp_path / "target", link=True)
@@ -184,7 +189,7 @@ def editable(tmp_path: Path) -> tuple[Path, Mapping[str, str]]:
 
 
 def user_site(tmp_path: Path) -> tuple[Path, Mapping[str, str]]:
-    """No virtual environment: packages of a user, as ``pip install --user`` leaves them."""
+    """Makes packages of a user, as ``pip install --user`` leaves them, without a virtual environment."""
     python = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     environment = {"HOME": str(tmp_path)}
     ask = [python, "-m", "site", "--user-site"]
@@ -194,7 +199,7 @@ def user_site(tmp_path: Path) -> tuple[Path, Mapping[str, str]]:
 
 
 def uv(tmp_path: Path) -> tuple[Path, Mapping[str, str]]:
-    """uv's environment, with links into its cache."""
+    """Makes uv's environment, with links into its cache."""
     folder, root = tmp_path / "venv", Path(__file__).parents[2]
     subprocess.run(["uv", "venv", "--python", sys.executable, folder], check=True)
     links = ["uv", "pip", "install", "--python", folder, "--link-mode=symlink", f"{root}[vm,net]"]
@@ -208,7 +213,7 @@ ASKED = os.environ.get("BPFMAPS_LAYOUTS", "prefix,editable")
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache of its own: its states go with the layout."""
+    """Makes a cache of its own, because its states belong to the layout."""
     folder = tmp_path / "cache"
     folder.mkdir()
     (folder / "kernels").symlink_to(CACHE / "kernels")

@@ -1,4 +1,4 @@
-"""Guests through virtme-ng, as a person sees them: real kernels, one `pytest` command each."""
+"""Tests guests by virtme-ng, as a person sees them: real kernels, one `pytest` command each."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from qemus import qemus_for, wait_until
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
-MARK = "BPFMAPS_TEST_OF_TRACES"  # in the environment of all that one run of pytest starts
+CACHE = paths.cache_dir()  # read before pytester changes HOME
+MARK = "BPFMAPS_TEST_OF_TRACES"  # in the environment of every process that one run of pytest starts
 
 FIXTURES = """
     import os, pytest
@@ -146,7 +146,8 @@ def test_a_guest_that_dies_or_hangs_fails_its_test_and_the_others_still_run(
     assert qemus_for(pytester.path) == []
 
 
-# when a test has begun: a process that has pytest's pipes too, so that these do not close with pytest
+# When a test has begun, this starts a process that has pytest's pipes, too. So these do not close with
+# pytest.
 HOLDER = """
     import time
 
@@ -194,7 +195,7 @@ def test_nothing_is_left_behind(
     assert list((pytester.path / "tmp").iterdir()) == []
 
 
-# last: what the interrupted run says is what earlier hooks have noted
+# It runs last, because the interrupted run says what earlier hooks have noted.
 BEGAN = """
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logstart():
@@ -206,7 +207,7 @@ def test_ctrl_c_ends_the_guest_and_says_what_it_was_doing(pytester: pytest.Pytes
     pytester.makeconftest(FIXTURES + BEGAN)
     pytester.makepyfile(test_it="import time\ndef test_long(bpf_kernel): time.sleep(1000)")
     run = subprocess.Popen(
-        # what a shell runs in the background ignores SIGINT, and so would its children
+        # A shell's background processes ignore SIGINT, and so would their children.
         ["env", "--default-signal=INT", sys.executable, "-m", "pytest", "--bpf-kernel=6.1"],
         stdout=subprocess.PIPE,
         text=True,
@@ -278,7 +279,7 @@ def test_what_ended_the_worker_is_said(pytester: pytest.Pytester) -> None:
 
         def test_has_no_memory_left(bpf_kernel):
             with open("/proc/sysrq-trigger", "w") as trigger:
-                trigger.write("f")  # the out-of-memory killer
+                trigger.write("f")  # starts the out-of-memory killer
             while True: pass
 
         def test_last(bpf_kernel):
@@ -314,7 +315,7 @@ def test_a_kernel_without_modules_says_that_it_cannot_mount(
 
 
 def _stat(pid: int) -> list[str]:
-    """State and parent of a process, proc_pid_stat(5)."""
+    """Returns state and parent of a process, proc_pid_stat(5)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
     except OSError:
@@ -322,12 +323,12 @@ def _stat(pid: int) -> list[str]:
 
 
 def _marked(value: str) -> list[int]:
-    """The processes that were started with `MARK` in their environment."""
+    """Returns the processes that were started with `MARK` in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if f"{MARK}={value}".encode() in (process / "environ").read_bytes().split(b"\0"):
                 found.append(int(process.name))
-        except OSError:  # it has ended, or is another user's
+        except OSError:  # the process has ended, or is another user's
             continue
     return found

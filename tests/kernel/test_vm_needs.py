@@ -1,4 +1,4 @@
-"""What guests need of this machine, and what is said when it is not there."""
+"""Tests what guests need of this machine, and what is said when it is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pytest_bpfmaps.vm.boot import virtme, warm
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def kernel() -> Kernel:
 
 
 def _only(folder: Path, *programs: str) -> str:
-    """A PATH with nothing but these programs."""
+    """Makes a PATH with only these programs."""
     folder.mkdir()
     for program in programs:
         found = shutil.which(program)
@@ -66,7 +66,7 @@ def test_virtme_ng_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("said", [OSError(errno.EINVAL, "Invalid argument"), ValueError("no name"), None])
 def test_a_python_for_musl_is_refused(monkeypatch: pytest.MonkeyPatch, said: Exception | None) -> None:
-    """What os.confstr does with musl: the first; where Python's build did not find the name, the second."""
+    """os.confstr with musl does the first, or the second if Python's build did not find the name."""
 
     def confstr(name: str) -> None:
         if said is not None:

@@ -1,4 +1,4 @@
-"""Guests have no network; with --bpf-vm-network they have QEMU's, through which they reach this machine."""
+"""Tests that guests have no network; with --bpf-vm-network they reach this machine through QEMU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 SUITE = """
     import errno, os, socket
@@ -37,13 +37,13 @@ SUITE = """
         assert greeting("10.0.2.2") == "hello from the host"
         assert open("/etc/resolv.conf").read() == "nameserver 10.0.2.3\\n"
         with pytest.raises(ConnectionRefusedError):
-            greeting("127.0.0.1")  # that is the guest itself
+            greeting("127.0.0.1")  # here that is the guest itself
 """
 
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A server's, that greets whoever comes to this machine's loopback."""
+    """Gives the port of a server on this machine's loopback that greets whoever connects."""
 
     def serve(server: socket.socket) -> None:
         while True:

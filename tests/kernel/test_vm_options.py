@@ -1,4 +1,4 @@
-"""pytest's own options, and pytest-xdist's, in runs that have guests."""
+"""Tests options of pytest and pytest-xdist in runs that have guests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_without_autoloading_then_the_last_failed(
 def test_stop_at_the_first_failure_with_several_host_workers(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("--bpf-kernel=host,6.1", "-n2", "-x", "-k", "one or fails", "-v")
     assert result.ret in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.TESTS_FAILED}
-    result.stdout.fnmatch_lines(  # whether the host's tests have run by then depends on who was quicker
+    result.stdout.fnmatch_lines(  # the host's tests may have run by then, or not
         [
             "*PASSED test_suite.py::test_one[[]6.1]*",
             "*FAILED test_suite.py::test_fails_in_the_guest[[]6.1]*",
@@ -80,7 +80,7 @@ def test_host_workers_share_as_dist_says_and_junit_has_the_prefix(pytester: pyte
 
 @pytest.mark.parametrize(("way", "capture"), [("warm", "no"), ("warm", "tee-sys"), ("virtme-ng", "no")])
 def test_what_tests_write_is_seen_at_once(pytester: pytest.Pytester, way: str, capture: str) -> None:
-    """From all workers; in a guest also before its kernel panics."""
+    """It is seen from all workers, and in a guest also before its kernel panics."""
     pytester.makepyfile(
         test_suite="""
         import os, sys

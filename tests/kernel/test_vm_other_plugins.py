@@ -1,4 +1,4 @@
-"""Other plugins of pytest in runs that have guests."""
+"""Tests other plugins of pytest in runs that have guests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 PLUGINS = Path(sys.prefix, "other-plugins")
 
 pytestmark = pytest.mark.skipif(not PLUGINS.exists(), reason=f"no folder {PLUGINS}: ci/setup makes it")

@@ -1,4 +1,4 @@
-"""What a test in a guest reports arrives, whatever it is; and no guest has the host import a module."""
+"""Tests that every report of a test in a guest arrives, and that no guest has the host import a module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 
 @pytest.fixture(autouse=True)

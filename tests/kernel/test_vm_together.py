@@ -1,4 +1,4 @@
-"""Two runs at once on one cache: workers on the host and a guest each, with all that BPF tests do."""
+"""Tests two runs at once on one cache, each with workers on the host, a guest, and all kinds of tests."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache.staging import remove_abandoned
 from pytest_bpfmaps.harness import Bpf
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
-MAP = f"met_{os.urandom(4).hex()}"  # other runs on this machine have theirs
+CACHE = paths.cache_dir()  # read before pytester changes HOME
+MAP = f"met_{os.urandom(4).hex()}"  # a name that no other run on this machine uses
 
 SUITE = r"""
     import os, socket
@@ -108,4 +108,4 @@ def test_two_runs_with_workers_and_a_guest_each_share_a_cache(
         assert len(made) == 4 * 3 + 4
         assert [path for path in made if path.exists()] == []
     assert bpf.maps_by_name(MAP) == []
-    assert remove_abandoned(CACHE / "warm") == []  # neither left what it staged
+    assert remove_abandoned(CACHE / "warm") == []  # neither has left a staging folder

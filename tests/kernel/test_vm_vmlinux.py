@@ -1,4 +1,4 @@
-"""``bpf_vmlinux``: whose types a source gets, on the host and in guests."""
+"""Tests ``bpf_vmlinux``: whose types a source gets, on the host and in guests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, age
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 KERNELS = {kernel.name: kernel for kernel in Catalogue() if kernel.btf}
 
-# task_struct has 'state' up to Linux 5.13, and '__state' since: which header was read shows in the object
+# task_struct has 'state' up to Linux 5.13, and '__state' since then. So the object shows which header was
+# read.
 CODE = """
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -52,7 +53,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
 
 
 def place_in(btf: Path) -> int:
-    """Where task_struct has its pid, in bytes, by a kernel's BTF."""
+    """Returns the offset of the pid in task_struct, in bytes, by a kernel's BTF."""
     from pytest_bpfmaps.btf import Btf, Kind
 
     found = Btf(btf.read_bytes()).find("task_struct", Kind.STRUCT)

@@ -1,4 +1,4 @@
-"""What hangs in a guest ends, is named, and takes nothing along. Real guests, in one run."""
+"""Tests that what hangs in a guest is ended and named, and harms nothing else. Real guests, in one run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.machine.kvm import judge
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
-LIMIT = 24  # seconds of each step
+CACHE = paths.cache_dir()  # read before pytester changes HOME
+LIMIT = 24  # seconds for each step
 
 CONFTEST = """
     import os, signal, time
@@ -75,10 +75,10 @@ FAULTS = """
 
     def test_forks(bpf_kernel):
         global child
-        child = os.fork()  # the child comes back
+        child = os.fork()  # the child comes back out of the test
 
     def test_sees_the_child_end(bpf_kernel):
-        os.waitpid(child, 0)  # else process 1 would
+        os.waitpid(child, 0)  # else process 1 would reap it
 
     def test_changes_its_root(bpf_kernel, tmp_path):
         os.chroot(tmp_path)

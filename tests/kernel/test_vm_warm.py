@@ -1,4 +1,4 @@
-"""Warm guests as a person sees them: made once, restored as if they had just been started, never half."""
+"""Tests warm guests as a person sees them: made once, restored as if just started, never half made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qemus import qemus_for, wait_until
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 FIXTURES = """
     import os, pytest
@@ -135,7 +135,7 @@ def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(
     assert list((cache / "warm" / ".new").iterdir()) == []
     assert qemus_for(pytester.path) == []
 
-    (state / "memory").unlink()  # whoever deletes half of it
+    (state / "memory").unlink()  # as if somebody had deleted half of it
     (state / "manifest.json").unlink()
     listed = subprocess.run(
         [sys.executable, "-m", "pytest_bpfmaps.cli", "vm", "list"], capture_output=True, check=True
@@ -157,7 +157,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_and_ends_with_it(
     try:
         (tmp_path / "kernels").symlink_to(CACHE / "kernels")
         monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path))
-        for size in ("16M", "100M"):  # too little for what a guest is made of, and for its memory
+        for size in ("16M", "100M"):  # too small for the files of a guest, and too small for its memory
             mount("-o", f"remount,size={size}", str(tmp_path))
             full = prepare()
             assert full.returncode == 1

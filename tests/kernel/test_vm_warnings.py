@@ -1,4 +1,4 @@
-"""Warnings of a kernel, real ones, in guests: whose fault they are, and what allows them."""
+"""Tests real warnings of a kernel in guests: which test they fail, and what allows them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # before pytester moves HOME
+CACHE = paths.cache_dir()  # read before pytester changes HOME
 KERNEL = os.environ.get("BPFMAPS_BREAKS_ON", "6.1")
 
 TESTS = """
@@ -138,7 +138,7 @@ def test_without_the_log_no_test_fails(guest_tests: pytest.Pytester) -> None:
 
 
 def test_the_running_kernel_is_watched_as_well(guest_tests: pytest.Pytester) -> None:
-    """pytest runs in the guest by itself, for which the guest's kernel is the running one."""
+    """pytest runs inside the guest by itself, so the guest's kernel is the running one."""
     guest_tests.makepyfile(
         test_outer="""
         import os, shutil, subprocess, sys
@@ -160,5 +160,6 @@ def test_the_running_kernel_is_watched_as_well(guest_tests: pytest.Pytester) -> 
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*_ test_warns[[]host] _*", WARNED, "*Captured kernel log call*"])
     result.stdout.fnmatch_lines(["PASSED test_it.py::test_before[[]host]"])
-    # What is printed once per boot is not let again: the machine may be somebody else's, too.
+    # The kernel prints some warnings once per boot. It is not told to print them again here, because the
+    # machine may be used by others, too.
     result.stdout.fnmatch_lines(["*2 failed, 1 passed, 1 skipped, *"])

@@ -1,4 +1,4 @@
-"""Where BPF tests run when nobody chose: here, in a guest, or nowhere, by what this user may do."""
+"""Tests where BPF tests run when nobody chose: here, in a guest, or nowhere, by what this user may do."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ SUITE = """
 
 @pytest.fixture(autouse=True)
 def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A cache whose catalogue is empty."""
+    """Makes a cache whose catalogue is empty."""
     monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
 
 
 def run_with(pytester: pytest.Pytester, capabilities: str, *arguments: str) -> pytest.RunResult:
-    """Runs pytest with the capabilities ``bpf,net_admin`` only; none for the empty string."""
+    """Runs pytest with the capabilities ``bpf,net_admin`` only; with none for the empty string."""
     bounds = ",".join(["-all", *(f"+{name}" for name in capabilities.split(",") if name)])
     command = ["setpriv", "--bounding-set", bounds, sys.executable, "-m", "pytest", "-ra", *arguments]
     return pytester.run(*command)

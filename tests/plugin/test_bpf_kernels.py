@@ -1,4 +1,4 @@
-"""The marker bpf_kernels: names, globs, ranges of versions."""
+"""Tests the marker bpf_kernels: names, globs, ranges of versions."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""bpf_collect: sources with expectations as items."""
+"""Tests bpf_collect: sources with expectations become items."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is known at collection of kernels that are not booted; none is booted here."""
+"""Tests what is known at collection of kernels that are not booted. No kernel is booted here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NEEDS_TYPES = """
 
 @pytest.fixture(autouse=True)
 def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two kernels that have a configuration, and nothing that could boot."""
+    """Makes two kernels that have a configuration, and nothing that could boot."""
     root = tmp_path / "cache/kernels"
     for name, config in {"5.10": "CONFIG_BPF=y\n", "6.1": "CONFIG_BPF=y\nCONFIG_BPF_LSM=y\n"}.items():
         boot = root / name / "boot"

@@ -1,4 +1,4 @@
-"""The list of kernel warnings that are allowed, and who pays for watching the log."""
+"""Tests the list of allowed kernel warnings, and which runs open the kernel's log."""
 
 from __future__ import annotations
 

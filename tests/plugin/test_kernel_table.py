@@ -1,10 +1,11 @@
-"""The end of a run on several kernels: reports as guests send them; guests are in tests/kernel/test_vm_*."""
+"""Tests the end of a run on several kernels, with reports as guests send them. See also test_vm_matrix.py."""
 
 import json
 
 import pytest
 
-# what a run on kernels 5.10 and 6.1 reports: the property names the kernel, a skip may name what it lacks
+# What a run on kernels 5.10 and 6.1 reports. A property names the kernel; a skip may name the missing
+# feature.
 CONFTEST = """
     import pytest
 

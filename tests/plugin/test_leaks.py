@@ -1,4 +1,4 @@
-"""What outlives its test, as far as one file can make it."""
+"""Tests what outlives its test, where one file is enough to make it."""
 
 from __future__ import annotations
 

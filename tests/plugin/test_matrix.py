@@ -1,4 +1,4 @@
-"""What --bpf-kernel makes of a suite, as far as it needs no guest."""
+"""Tests what --bpf-kernel makes of a suite, where that needs no guest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_bpfmaps.vm.kernels.kernel_tree import FORMAT
 
 @pytest.fixture(autouse=True)
 def catalogue(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A catalogue with 5.10, 6.1 and 6.12, none of which could boot."""
+    """Makes a catalogue with 5.10, 6.1 and 6.12. None of them could boot."""
     cache = tmp_path / "cache"
     monkeypatch.setenv("BPFMAPS_CACHE", str(cache))
     for name in ("5.10", "6.1", "6.12"):

@@ -1,4 +1,4 @@
-"""Options and their twins in the configuration file, and the ways to load the plugin."""
+"""Tests options and their keys in the configuration file, and the ways to load the plugin."""
 
 from __future__ import annotations
 

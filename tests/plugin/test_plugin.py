@@ -1,4 +1,4 @@
-"""The plugin's face: loaded or not, what it costs, how failures look."""
+"""Tests the plugin from outside: whether it is loaded, what it costs, how failures look."""
 
 import subprocess
 import sys
@@ -45,7 +45,7 @@ def test_it_works_without_autoloading(pytester, monkeypatch):
 
 
 def test_a_suite_that_never_uses_it_imports_nothing_heavy(pytester, monkeypatch):
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins import what they like
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins may import anything
     pytester.makepyfile(
         f"""
         import sys
@@ -235,7 +235,7 @@ def test_without_autoload_and_with_warnings_as_errors(pytester, monkeypatch):
 
 
 def test_a_part_can_be_left_out(pytester):
-    """As of any plugin, by its name."""
+    """Leaves out a part by its name, as of any plugin."""
     pytester.makepyfile("def test_x(bpf_kernel): pass")
     result = pytester.runpytest_subprocess(
         "-p", "no:pytest_bpfmaps.report.kernel_table", "--bpf-summary=out.json"

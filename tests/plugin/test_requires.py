@@ -1,4 +1,4 @@
-"""The marker bpf_requires: a misspelt name is an error, a missing feature a skip."""
+"""Tests the marker bpf_requires: a misspelt name is an error, a missing feature is a skip."""
 
 
 def test_misspelt_and_missing(pytester):

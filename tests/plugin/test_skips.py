@@ -1,4 +1,4 @@
-"""Skips are counted by feature, and --bpf-strict wants them justified."""
+"""Tests that skips are counted by feature, and that --bpf-strict fails on skips without need."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The limit that pytest-timeout gives to a test, which its guest is told of."""
+"""Tests the time limit that pytest-timeout gives to a test, and that its guest is told."""
 
 from __future__ import annotations
 
