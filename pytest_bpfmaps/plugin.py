@@ -289,9 +289,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if config.getoption("collectonly"):
         if SELECTION in config.stash:
-            from pytest_bpfmaps.matrix.unrunnable import look_ahead
+            from pytest_bpfmaps.matrix.unrunnable import show_expected_skips
 
-            look_ahead(session)
+            show_expected_skips(session)
         return
     has_bpf = any(map(is_bpf_item, session.items))
     if has_bpf:

@@ -45,7 +45,7 @@ from pytest_bpfmaps.vm.machine.capacity import guests_at_once, size
 from pytest_bpfmaps.vm.machine.kvm import judge
 
 WAIT = 10.0  # pytest-xdist's own limit, in seconds: how long a guest that has ended may take to be gone
-XDIST_MISSING = "guests are pytest-xdist workers, and it is {}\n  -> {}"
+XDIST_MISSING = "guests are pytest-xdist workers, and pytest-xdist is {}\n  -> {}"
 
 
 class Guests:

@@ -41,23 +41,23 @@ def foresee(items: Iterable[pytest.Item], kernel: Kernel) -> dict[str, list[tupl
     return found
 
 
-def look_ahead(session: pytest.Session) -> None:
+def show_expected_skips(session: pytest.Session) -> None:
     """Has the summary say which of the chosen kernels lack what, after a collection for all of them."""
     from pytest_bpfmaps.errors import BpfError
 
     config = session.config
-    outlook = Outlook()
+    expected = ExpectedSkips()
     for guest in config.stash[SELECTION].guests:
         items = [item for item in session.items if kernel_of(item) == guest.kernel.name]
         try:
-            outlook.add(guest.kernel.name, items, foresee(items, guest.kernel))
+            expected.add(guest.kernel.name, items, foresee(items, guest.kernel))
         except BpfError as error:  # libbpf is missing, or BTF is damaged: tests will say so
-            outlook.notes.append(str(error))
-    outlook.hosts = {_test_of(item) for item in session.items if kernel_of(item) == "host"}
-    config.pluginmanager.register(outlook, "bpfmaps-outlook")
+            expected.notes.append(str(error))
+    expected.hosts = {_test_of(item) for item in session.items if kernel_of(item) == "host"}
+    config.pluginmanager.register(expected, "bpfmaps-expected-skips")
 
 
-class Outlook:
+class ExpectedSkips:
     """What is foreseen of the collected tests, over all chosen kernels."""
 
     def __init__(self) -> None:
@@ -109,14 +109,14 @@ def foresee_all(
     from pytest_bpfmaps.errors import BpfError
 
     found: dict[str, tuple[str, str, str]] = {}
-    picky: dict[str, list[pytest.Item]] = {}
+    marked: dict[str, list[pytest.Item]] = {}
     for item, kernel in placed:
         if item.get_closest_marker("bpf_requires") is not None:
-            picky.setdefault(kernel, []).append(item)
-    for guest in guests if picky and not is_strict(config) else ():
+            marked.setdefault(kernel, []).append(item)
+    for guest in guests if marked and not is_strict(config) else ():
         name = guest.kernel.name
         with contextlib.suppress(BpfError):  # libbpf is missing, or BTF is damaged: tests will say so
-            for test, missing in foresee(picky.get(name, ()), guest.kernel).items():
+            for test, missing in foresee(marked.get(name, ()), guest.kernel).items():
                 found[test] = (name, *missing[0])
     if found:
         config.pluginmanager.register(Unrunnable(found), "bpfmaps-unrunnable")

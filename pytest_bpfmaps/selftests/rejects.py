@@ -30,7 +30,7 @@ def expect_rejection(
         raise ExpectationError(
             "the verifier accepted",
             on=opened.name,
-            why="it was expected to reject it",
+            why="this test expects that it rejects this object",
             fix="make the program break the rule that this test is about, or expect that it loads",
             details="\n".join(tail(log_of_accepted(opened.attempt, name)) for name in names),
         )

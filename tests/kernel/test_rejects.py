@@ -32,7 +32,7 @@ def test_an_accepted_program(bpf):
     with pytest.raises(ExpectationError) as caught:
         bpf.rejects("anything", code=GOOD)
     first, *_, last = str(caught.value).splitlines()
-    assert re.fullmatch(r"the verifier accepted \S+: it was expected to reject it", first)
+    assert re.fullmatch(r"the verifier accepted \S+: this test expects that it rejects this object", first)
     assert "processed 2 insns" in str(caught.value)
     assert last == ("  -> make the program break the rule that this test is about, or expect that it loads")
     assert isinstance(caught.value, AssertionError)

@@ -221,6 +221,6 @@ def test_a_program_that_loops_in_the_kernel_is_found_even_where_interrupts_are_o
             "*Uhhuh. NMI received for unknown reason *",
             "*_with_interrupts_off+0x*",
             f"*- Stacks in kernel {KERNEL} -*",
-            "process 1 did not answer, so that an NMI stopped the kernel: see the console",
+            "process 1 did not answer, so an NMI stopped the kernel: see the console",
         ]
     )

@@ -153,7 +153,7 @@ def test_a_file_that_is_no_kernel_is_a_usage_error(pytester: pytest.Pytester) ->
 def test_guests_need_xdist(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "-p", "no:xdist")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: guests are pytest-xdist workers, and it is switched off"])
+    result.stderr.fnmatch_lines(["ERROR: guests are pytest-xdist workers, and pytest-xdist is switched off"])
 
 
 def test_guests_without_xdist_installed_say_what_to_install(
@@ -165,7 +165,7 @@ def test_guests_without_xdist_installed_say_what_to_install(
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "-p", "bpfmaps")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*it is not installed", "*pip install 'pytest-bpfmaps[[]vm]'*"])
+    result.stderr.fnmatch_lines(["*pytest-xdist is not installed", "*pip install 'pytest-bpfmaps[[]vm]'*"])
 
 
 def test_pdb_and_guests_do_not_go_together(pytester: pytest.Pytester) -> None:

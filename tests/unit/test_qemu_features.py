@@ -82,7 +82,7 @@ def test_a_qemu_without_a_device_is_refused(real: QemuFeatures) -> None:
         lacking.check(ARCH)
     assert str(caught.value) == (
         "cannot start a guest with qemu-system-x86_64 9.9.9: it was built without virtio-9p-pci\n"
-        "  -> install a QEMU with it (Debian, Ubuntu: apt install qemu-system-x86)"
+        "  -> install a QEMU that has it (Debian, Ubuntu: apt install qemu-system-x86)"
     )
 
 

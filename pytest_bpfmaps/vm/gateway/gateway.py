@@ -239,7 +239,7 @@ class Gateway:
                 self.events.put(("fault", (test, f"{what}\n  {FORKED}")))
             else:
                 text = message.get(GARBAGE, repr(message))
-                what = f"a line came on the port of this harness that is none of its own: {text}"
+                what = f"a line came on the port of this harness, and the harness did not send it: {text}"
                 self.events.put(("fault", ("", f"{what}\n  {GARBLED}")))
 
     def _wait_for_end(self, machine: Machine) -> None:

@@ -16,7 +16,7 @@ from pytest_bpfmaps.vm.machine.qemu import Machine
 SHORTEST = 5.0  # seconds: the shortest limit for an answer
 LONGEST = 1 << 20  # bytes of an answer
 _NOT_THE_TESTS = ("/_pytest/", "/pluggy/", "/execnet/")
-NO_ANSWER = "process 1 did not answer, so that an NMI stopped the kernel: see the console"
+NO_ANSWER = "process 1 did not answer, so an NMI stopped the kernel: see the console"
 
 
 def ask(machine: Machine, timeout: float) -> str:

@@ -84,7 +84,7 @@ class QemuFeatures:
                 "cannot start a guest",
                 on=f"with {arch.qemu} {self.version}",
                 why=f"it was built without {', '.join(missing)}",
-                fix=f"install a QEMU with it (Debian, Ubuntu: apt install {arch.package})",
+                fix=f"install a QEMU that has it (Debian, Ubuntu: apt install {arch.package})",
             )
 
     def can_save(self) -> str:
