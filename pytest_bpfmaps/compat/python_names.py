@@ -1,4 +1,4 @@
-"""What is used of Python's own library beyond its public names."""
+"""The private names of Python's own library that are used."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Any
 
 
 def metadata_folder(package: PathDistribution) -> Any:
-    """The folder with the metadata of an installed package, a path that `PathDistribution` takes."""
+    """Returns the folder with the metadata of an installed package, as `PathDistribution` takes it."""
     return package._path

@@ -1,8 +1,8 @@
-"""Which conditional jumps of a program come from its source, and which the kernel has put there.
+"""Tells which conditional jumps of a program come from its source, and which the kernel has put there.
 
-The verifier writes calls of some helpers anew as instructions, with jumps among them, and puts checks before
-divisions. Such jumps are never the end of what one place of the source became: another instruction, which
-they are about, follows. A condition of the source is that end.
+The verifier replaces calls of some helpers by instructions with jumps among them, and puts checks before
+divisions. Another instruction always follows such a jump: the one that the jump is about. So such a jump is
+never the last thing that one place of the source became. A condition of the source is the last thing.
 Source: ``do_misc_fixups()`` in kernel/bpf/verifier.c; instruction-set.rst of Linux.
 """
 
@@ -15,7 +15,7 @@ _MOV, _HIDDEN_REGISTER = 0xB0, 11  # BPF_REG_AX, which only the kernel uses
 
 
 def trailing_conditions(instructions: bytes) -> int:
-    """How many conditional jumps are at the end of `instructions`, with nothing but moves among them."""
+    """Returns how many conditional jumps end `instructions`, with nothing but moves among them."""
     count = 0
     for at in range(len(instructions) - _SIZE, -1, -_SIZE):
         code, registers = instructions[at], instructions[at + 1]
@@ -27,7 +27,7 @@ def trailing_conditions(instructions: bytes) -> int:
         elif not (
             (kind in (_JMP, _JMP32) and operation == _JA)
             or (kind in (_ALU, _ALU64) and operation == _MOV)
-            or kind == _LD  # a constant of 64 bits, and its second half
+            or kind == _LD  # one of the two halves of a 64-bit constant
         ):
             break
     return count

@@ -1,8 +1,8 @@
-"""From counts of machine instructions to counts of C lines, functions and branches.
+"""Makes counts of C lines, functions and branches out of counts of machine instructions.
 
-The compiler has moved, merged and copied code. What is counted for a line is how often control came to it
-from another line. Copies of a place (a column of the line) in several stretches of code without jumps are
-added; in one stretch a place counts once. The place that ran most often tells for the line.
+The compiler has moved, merged and copied code. The count of a line is how often control came to it from
+another line. A place (a column of the line) may have copies in several stretches of code without jumps: these
+are added. In one stretch a place counts once. The place that ran most often gives the count of the line.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 from pytest_bpfmaps.vm.executed.programs import CodeFunction, Program
 from pytest_bpfmaps.vm.executed.record import Block
 
-_JUMPS = (0xE9, 0xEB)  # jmp of x86, with 4 and 1 bytes of distance
+_JUMPS = (0xE9, 0xEB)  # jmp of x86, with a distance of 4 bytes and of 1 byte
 
 
 @dataclass
 class Counts:
     """What ran of a program, by address of the instruction.
 
-    `passed` is of conditional jumps: how often each was not taken. `ways` are of all jumps: the address
-    behind it, or 0 where it is always taken, and its target.
+    `passed` tells of conditional jumps how often each was not taken. `ways` tells of all jumps the address
+    behind it (0 where it is always taken), and its target.
     """
 
     executed: Counter[int] = field(default_factory=Counter)
@@ -46,9 +46,10 @@ class Counts:
 
 @dataclass
 class Stretch:
-    """Code without jumps in it: begins at `first`, ran `count` times, and ends with the instruction `last`.
+    """Code without jumps inside. It begins at `first`, ran `count` times, and ends with the instruction
+    `last`.
 
-    `came_from` are stretches before it, with how often control came from each.
+    `came_from` are the stretches that led to it, each with how often control came from it.
     """
 
     first: int
@@ -58,9 +59,9 @@ class Stretch:
 
 
 def lines_of(program: Program, counts: Counts) -> dict[str, Any]:
-    """By file: ``lines`` (line, count), ``functions`` (name, line, count), ``branches``, see `_branches`.
+    """Returns, by file, ``lines`` (line, count), ``functions`` (name, line, count), and ``branches``.
 
-    All that there is of the program is told, also with a count of 0.
+    For branches see `_branches`. Everything in the program is listed, also with a count of 0.
     """
     files: dict[str, dict[str, Any]] = {}
     for function in program.functions:
@@ -82,8 +83,8 @@ def _file(files: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def _lines(function: CodeFunction, counts: Counts) -> Iterator[tuple[str, int, int]]:
-    """File, line, count."""
-    found: dict[tuple[str, int], Counter[int]] = {}  # for each line, by column
+    """Gives file, line and count of each line."""
+    found: dict[tuple[str, int], Counter[int]] = {}  # line -> counts by column
     for segment in function.segments:
         found.setdefault((segment.file, segment.line), Counter())
     starts = [segment.first for segment in function.segments]
@@ -96,14 +97,14 @@ def _lines(function: CodeFunction, counts: Counts) -> Iterator[tuple[str, int, i
                 again = _from_same_line(function, starts, stretch, place[:2])
             found[place[:2]][place[2]] += stretch.count - again
     for (file, line), places in found.items():
-        if line:  # else it is no line of the source, but what the compiler made up
+        if line:  # line 0 is code that the compiler made up
             yield file, line, max(places.values(), default=0)
 
 
 def _from_same_line(
     function: CodeFunction, starts: list[int], stretch: Stretch, line: tuple[str, int]
 ) -> int:
-    """How often control came to a stretch out of the same line, and not in a loop."""
+    """Returns how often control came to a stretch from the same line, and not in a loop."""
     again = 0
     for before, count in stretch.came_from:
         end = function.segments[max(bisect_right(starts, before.last) - 1, 0)]
@@ -113,7 +114,7 @@ def _from_same_line(
 
 
 def _stretches(function: CodeFunction, counts: Counts) -> list[Stretch]:
-    """Those that ran, in the order of their addresses."""
+    """Returns the stretches that ran, in the order of their addresses."""
     ran = sorted(a for a in counts.executed if function.first <= a < function.last and counts.executed[a])
     if not ran:
         return []
@@ -124,7 +125,7 @@ def _stretches(function: CodeFunction, counts: Counts) -> list[Stretch]:
         if address in leaders:
             stretch = made[address] = Stretch(address, address, 0)
         stretch.last = address
-        # a tail call enters behind the first instructions
+        # A tail call enters behind the first instructions.
         stretch.count = max(stretch.count, counts.executed[address])
     in_order = list(made.values())
     for stretch, after in zip(in_order, [*in_order[1:], None], strict=True):
@@ -139,16 +140,17 @@ def _stretches(function: CodeFunction, counts: Counts) -> list[Stretch]:
 
 
 def _entered(function: CodeFunction, counts: Counts) -> int:
-    """How often it was called: a tail call enters behind its first instructions."""
+    """Returns how often a function was called. A tail call enters behind its first instructions."""
     stretches = _stretches(function, counts)
     is_first = bool(stretches) and stretches[0].first < function.segments[0].last
     return stretches[0].count if is_first else 0
 
 
 def _branches(function: CodeFunction, counts: Counts) -> Iterator[tuple[str, list[Any]]]:
-    """Of each conditional jump of the source: the file; line, number in the line, way, count of that way.
+    """Gives for each conditional jump of the source its file, and line, number in the line, way, count of the
+    way.
 
-    Way 1 is that it jumped. Jumps have numbers in the order of their addresses.
+    Way 1 means that it jumped. The numbers follow the order of the jumps' addresses.
     """
     numbers: Counter[tuple[str, int]] = Counter()
     passed = sorted(counts.passed)

@@ -1,10 +1,10 @@
 // A plugin for QEMU's TCG: counts each instruction that a guest executes in an area of its addresses.
 //
-// All counts are in a file that QEMU and the gateway share, record by record: record.py reads them. A record is a
-// translated block. QEMU translates again when the guest writes other code to a place, so a record never
-// belongs to two programs.
+// All counts are in a file that QEMU and the gateway share; record.py reads it. It has a record for each translated
+// block. QEMU translates again when the guest writes other code to a place, so a record never belongs to two
+// programs.
 //
-// Needs no header of QEMU's and none of libc's. QEMU_PLUGIN_VERSION is the interface's version, 0 to 7.
+// It needs no header of QEMU, and none of libc. QEMU_PLUGIN_VERSION is the version of the interface, 0 to 7.
 
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -42,11 +42,11 @@ int strncmp(const char *, const char *, unsigned long);
 
 struct header {
     u64 format;
-    u64 size;  // of the file, in bytes
-    u64 used;  // by records and this header
+    u64 size;  // size of the file, in bytes
+    u64 used;  // bytes of this header and of all records
     u64 lost;  // blocks and jumps for which there was no room
-    u64 enabled;  // set by the gateway; blocks that are translated before are not counted
-    u64 first, last;  // the area: addresses from first, below last
+    u64 enabled;  // set by the gateway; a block that was translated before is not counted
+    u64 first, last;  // the area: addresses from first to last (not included)
     u64 excluded_count;
     struct {
         u64 first, last;
@@ -54,20 +54,20 @@ struct header {
 };
 
 struct record {
-    u64 length;  // of this record, in bytes; written last
+    u64 length;  // size of this record, in bytes; written last
     u64 address;
     u64 count_of_instructions;
     u64 code_size;
     u64 next;  // address after the block
-    u64 target;  // where its last instruction may jump to; 0 when that is no conditional jump
+    u64 target;  // where its last instruction may jump to; 0 if that is no conditional jump
     u64 passed;  // how often that jump was not taken
     u64 counts[];  // one for each instruction, then sizes of instructions (u8), then the code
 };
 
 struct cpu {
-    struct record *pending[MOST_PENDING];  // jumps of which it is not known yet where they went
+    struct record *pending[MOST_PENDING];  // jumps whose way is not known yet
     u64 depth;
-    u64 pad[7];  // to the end of a cache line
+    u64 pad[7];  // fills the cache line
 };
 
 static struct header *header;
@@ -164,7 +164,7 @@ static u64 target_of(const u8 *code, u64 size, u64 next) {
     return 0;
 }
 
-// The first argument was an id until version 7, the last one is `header` since then.
+// Before version 7 the first argument was an id. Since version 7 the last one is `header`.
 static void translated(void *one, void *other) {
     struct qemu_plugin_tb *block = other == header ? one : other;
     u64 address = qemu_plugin_tb_vaddr(block), count = qemu_plugin_tb_n_insns(block), size = 0;

@@ -1,7 +1,7 @@
-"""Builds the plugin for QEMU that counts executed instructions, for the QEMU of this machine.
+"""Builds the plugin that counts executed instructions, for the QEMU of this machine.
 
-QEMU's interface for plugins has versions: 0 to 1 in QEMU 7.2, 2 to 4 in 10.0, 7 in 11.1. QEMU tells its own
-when it refuses another. Source: include/plugins/qemu-plugin.h in QEMU's sources.
+QEMU's interface for plugins has versions: 0 to 1 in QEMU 7.2, 2 to 4 in 10.0, 7 in 11.1. A QEMU that refuses
+a version tells its own. Source: include/plugins/qemu-plugin.h in QEMU's sources.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from pytest_bpfmaps.errors import CompileError, VmError
 from pytest_bpfmaps.vm.machine.child_process import die_with
 
 SOURCE = Path(__file__).with_name("plugin.c")
-SECONDS = 60.0  # for one run of clang or QEMU
+SECONDS = 60.0  # limit of one run of clang or QEMU
 FIRST_VERSION = 1
 _OTHER_VERSION = re.compile(r"supports only (?:a minimum|up to) version (?:of )?(\d+)")
-_TAKEN = "qemu_plugin_install returned error code"  # QEMU has called it, and it has no memory to write to
+# QEMU has called the plugin, which has no memory to write to.
+_TAKEN = "qemu_plugin_install returned error code"
 _FLAGS = (
     *("-O2", "-shared", "-fPIC", "-nostdlib", "-ffreestanding", "-fvisibility=hidden"),
     *("-Wl,--build-id=none", "-Werror=implicit-function-declaration"),
@@ -30,9 +31,9 @@ _FLAGS = (
 
 
 def plugin_for(qemu: str, clang: str | None) -> Path:
-    """The path of the plugin for the QEMU at the path `qemu`, built with `clang` (as `--bpf-clang`).
+    """Returns the path of the plugin for the QEMU at the path `qemu`, built with `clang` (as `--bpf-clang`).
 
-    Raises VmError when this QEMU takes no plugin, or when it can't be built.
+    Raises VmError when this QEMU takes no plugin, or when the plugin can't be built.
     """
     folder = own(paths.cache_dir() / "plugins")
     status = os.stat(qemu)
@@ -93,7 +94,10 @@ def _build(clang: str | None, version: int, to: Path) -> None:
 
 
 def _ask(qemu: str, plugin: Path) -> str:
-    """What QEMU says of it. It has no guest, and ends at once, for the plugin refuses to start."""
+    """Returns what QEMU says of the plugin.
+
+    QEMU has no guest, and ends at once: the plugin does not start.
+    """
     machine = ("-machine", "none", "-nodefaults", "-no-user-config", "-display", "none")
     return _run([qemu, *machine, "-plugin", str(plugin)], "ask QEMU about its plugins").stdout
 

@@ -1,6 +1,6 @@
-"""A program of a guest, as the kernel told of it: where its machine code is, and its line information.
+"""A program of a guest, as the kernel describes it: where its machine code is, and its line information.
 
-All of it comes from a guest, which is not trusted: whatever is wrong with it is a `ValueError`.
+All of it comes from a guest, which is not trusted. So anything wrong in it is a `ValueError`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ HIDDEN = "the kernel hides addresses: set kernel.kptr_restrict to 0 or 1"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Machine code from `first`, below `last`, that came from one place of the source.
+    """Machine code from `first` up to `last` (not included) that came from one place of the source.
 
-    `conditions`: how many conditional jumps at its end come from the source.
+    `conditions` is how many conditional jumps at its end come from the source.
     """
 
     first: int
@@ -38,7 +38,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class CodeFunction:
-    """A function of a program: a static one that was inlined is none."""
+    """A function of a program. A static function that was inlined is not one."""
 
     name: str
     first: int
@@ -49,7 +49,7 @@ class CodeFunction:
 
 @dataclass(frozen=True)
 class Program:
-    """`why` tells why it can't be measured; empty when it can."""
+    """A program of a guest; `why` tells why it can't be measured, and is empty when it can."""
 
     id: int
     name: str
@@ -57,11 +57,11 @@ class Program:
     why: str = ""
 
     def function_at(self, address: int) -> CodeFunction | None:
-        """The function whose code is there."""
+        """Returns the function whose code is at `address`."""
         return next((each for each in self.functions if each.first <= address < each.last), None)
 
     def differing(self, address: int, code: bytes) -> int | None:
-        """In how many bytes `code` at `address` differs from this program's; None when it is not inside."""
+        """Returns in how many bytes `code` at `address` differs from this program; None if it is outside."""
         function = self.function_at(address)
         if function is None:
             return None
@@ -72,12 +72,12 @@ class Program:
         return sum(a != b for a, b in zip(mine, code, strict=False)) + len(code) - len(mine)
 
     def has_lines_of(self, other: Program) -> bool:
-        """Whether the same code would be the same lines in another program."""
+        """Whether the same code has the same lines in another program."""
         return [f.segments for f in self.functions] == [f.segments for f in other.functions]
 
 
 def read_program(facts: Mapping[str, Any], types: Btf | None) -> Program:
-    """Reads what `kernel.program_code` found, its bytes in base64; `types` is the program's BTF.
+    """Reads what `kernel.program_code` found, with its bytes in base64; `types` is the program's BTF.
 
     Raises ValueError.
     """

@@ -1,4 +1,4 @@
-"""The memory that QEMU's plugin (plugin.c) writes its counts to, as the gateway reads it."""
+"""Reads the memory in which QEMU's plugin (plugin.c) writes its counts; the gateway does so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-SIZE = 256 << 20  # bytes; what is not used takes no memory
+SIZE = 256 << 20  # bytes; unused pages take no memory
 MODULE_AREA = (
     0xFFFF_FFFF_A000_0000,
     0xFFFF_FFFF_FF00_0000,
@@ -25,15 +25,15 @@ _FIRST_RECORD = _HEADER.size + 16 * MOST_EXCLUDED
 _RECORD = struct.Struct("=7Q")  # length, address, instructions, size of the code, next, target, passed
 
 Part = tuple[int, int]
-"""A first address, and one behind the last."""
+"""A first address, and the address behind the last."""
 
 
 @dataclass(slots=True)
 class Block:
-    """A block of machine code that QEMU has translated, and what has run of it since `Recording.read`.
+    """A block of machine code that QEMU has translated, and what of it has run since `Recording.read`.
 
-    `instructions` are addresses. `target` is where the conditional jump at its end may go, 0 without one, and
-    `passed` how often that jump was not taken.
+    `instructions` are addresses. `target` is where the conditional jump at its end may go, or 0 without such
+    a jump. `passed` is how often that jump was not taken.
     """
 
     address: int
@@ -43,12 +43,12 @@ class Block:
     at: int  # offset of the record
     counts: Sequence[int] = ()
     passed: int = 0
-    owner: int | None = None  # whoever reads it may note here whose code it is
+    owner: int | None = None  # the reader may note here whose code it is
     _seen: bytes = b""
     _passed: int = field(default=0)
 
     def take(self, memory: memoryview) -> bool:
-        """Sets `counts` and `passed` to what came since the last time; tells whether that is anything."""
+        """Sets `counts` and `passed` to what came since the last time. Returns whether anything came."""
         start = self.at + _RECORD.size
         now = bytes(memory[start - 8 : start + 8 * len(self.instructions)])
         if now == self._seen:
@@ -83,11 +83,11 @@ class Recording:
 
     @property
     def arguments(self) -> list[str]:
-        """QEMU's arguments, which has to get the descriptor `fd`, too."""
+        """QEMU's arguments. QEMU has to inherit the descriptor `fd`, too."""
         return ["-plugin", f"file={self._plugin},size={SIZE},memory=/proc/self/fd/{self.fd}"]
 
     def begin(self, without: Sequence[Part]) -> None:
-        """Counts from now on all that is translated from now on, but for the parts `without`."""
+        """Counts from now on everything that is translated from now on, except the parts `without`."""
         self.excluded = list(without)[:MOST_EXCLUDED]
         for index, part in enumerate(self.excluded):
             struct.pack_into("=2Q", self._map, _HEADER.size + 16 * index, *part)
@@ -96,16 +96,16 @@ class Recording:
 
     @property
     def lost(self) -> int:
-        """How many blocks or jumps were not recorded, since there was no room."""
+        """How many blocks or jumps were not recorded because there was no room."""
         return int(struct.unpack_from("=Q", self._map, _LOST)[0])
 
     @property
     def used(self) -> int:
-        """Bytes of all records."""
+        """How many bytes all records take."""
         return int(struct.unpack_from("=Q", self._map, _USED)[0]) - _FIRST_RECORD
 
     def read(self) -> Iterator[Block]:
-        """Blocks that ran since the last time."""
+        """Gives the blocks that ran since the last time."""
         self._find_more()
         for block in self._blocks:
             if block.take(self._memory):
@@ -114,7 +114,7 @@ class Recording:
     def _find_more(self) -> None:
         while self._at + _RECORD.size <= SIZE:
             length, address, count, size, _, target, _ = _RECORD.unpack_from(self._map, self._at)
-            if not length:  # it is not complete yet, or there is none
+            if not length:  # the record is not complete yet, or there is none
                 return
             sizes_at = self._at + _RECORD.size + 8 * count
             sizes = self._memory[sizes_at : sizes_at + count]
@@ -124,7 +124,7 @@ class Recording:
             self._at += length
 
     def close(self) -> None:
-        """Gives its memory back. Safe to call again."""
+        """Gives the memory back. Safe to call again."""
         if self.fd >= 0:
             self._memory.release()
             self._map.close()

@@ -1,4 +1,4 @@
-"""What ran in one guest, from its programs and QEMU's record to C lines: the gateway's part of coverage."""
+"""Makes C lines out of one guest's programs and QEMU's record: the gateway's part of coverage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_bpfmaps.vm.executed.programs import Program, read_program
 from pytest_bpfmaps.vm.executed.record import Block, Part, Recording
 from pytest_bpfmaps.vm.machine.qemu import NOTHING_MORE, Addition
 
-PATCHED = 5  # bytes that the kernel writes into a loaded program: a call or jump that is switched on
+PATCHED = 5  # bytes that the kernel may change in a loaded program, to switch on a call or jump
 BY_KVM = "the guest runs with KVM, which tells nobody what it executes"
 NO_ROOM = "QEMU's record of this guest is full"
 SAME_CODE = "another program with the same machine code had the same address during the test"
@@ -23,18 +23,21 @@ IN_MODULE = "its code is where a kernel module was, which is not recorded"
 
 
 class ExecutedCode:
-    """Answers the guest's calls ``executed``. `why` there is no recording, where there is none."""
+    """Answers the guest's calls ``executed``. `why` tells why there is no recording, where there is none."""
 
     def __init__(self, recording: Recording | None, why: str = "") -> None:
         self._recording = recording
         self._why = why
         self._programs: dict[int, Program] = {}
         self._types: dict[int, Btf] = {}
-        self._told: set[int] = set()  # ids of programs; what has not run since is not told again
+        self._told: set[int] = set()  # ids of programs; those that have not run since are not told again
 
     @classmethod
     def prepare(cls, qemu: str, clang: str | None, *, kvm: bool) -> Self:
-        """For a guest that the QEMU at the path `qemu` is about to run. Where that can't be, it says why."""
+        """Prepares recording for a guest of the QEMU at the path `qemu`.
+
+        If that is impossible, it keeps why.
+        """
         if kvm:
             return cls(None, BY_KVM)
         try:
@@ -44,13 +47,13 @@ class ExecutedCode:
 
     @property
     def addition(self) -> Addition:
-        """What QEMU is to get."""
+        """The arguments and descriptors that QEMU needs for it."""
         if self._recording is None:
             return NOTHING_MORE
         return Addition(tuple(self._recording.arguments), (self._recording.fd,))
 
     def answer(self, argument: str) -> str:
-        """Begins, with ``{"modules": [[first, last], …]}``; or tells what ran since the last time.
+        """Begins to record (``{"modules": [[first, last], …]}``), or returns what ran since the last time.
 
         Raises UnsupportedError where nothing is recorded, ValueError for nonsense.
         """
@@ -97,7 +100,7 @@ class ExecutedCode:
         return counts, unsure
 
     def _owners(self, block: Block) -> list[Program]:
-        """The programs whose code it is, those that fit best."""
+        """Returns the programs whose code a block is: those that fit best."""
         found: dict[int, list[Program]] = {}
         for program in self._programs.values():
             differing = program.differing(block.address, block.code)

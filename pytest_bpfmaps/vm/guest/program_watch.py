@@ -1,8 +1,8 @@
-"""Watches which BPF programs are loaded in a guest, by whomever: a process of its own, beside the worker.
+"""Watches which BPF programs are loaded in a guest, by any process. It is a process beside the worker.
 
-The kernel tells each load and unload in the ring buffers of perf events, ``PERF_RECORD_BPF_EVENT`` (Linux
-5.1, commit 6ee52e2a3fe4), before the loader has its descriptor. This process, which has a real-time priority,
-then reads what belongs to the program. It holds no descriptor of a program, so a test sees no difference.
+The kernel tells each load and unload in the ring buffers of perf events, by ``PERF_RECORD_BPF_EVENT`` (Linux
+5.1, commit 6ee52e2a3fe4), before the loader has its descriptor. This process has a real-time priority, and
+reads at once what belongs to the program. It holds no descriptor of a program, so a test sees no difference.
 Source: perf_event_open(2).
 """
 
@@ -26,16 +26,16 @@ from pytest_bpfmaps.libbpf import ffi
 from pytest_bpfmaps.libbpf.syscalls import perf_event_open
 
 PRIORITY = 50
-PAGES = 16  # of each ring buffer, beside the first: a power of two
+PAGES = 16  # pages of each ring buffer after the first one; a power of two
 _SOFTWARE, _DUMMY = 1, 9  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY
 _WATERMARK, _KSYMBOL, _BPF_EVENT = 1 << 14, 1 << 29, 1 << 30  # bits of struct perf_event_attr
 _LOST_RECORD, _KSYMBOL_RECORD, _BPF_RECORD = 2, 17, 18
 _LOADED, _ENDED = 1, 2  # PERF_BPF_EVENT_PROG_LOAD, _UNLOAD
-_HEAD, _TAIL = 0x400, 0x408  # of struct perf_event_mmap_page
+_HEAD, _TAIL = 0x400, 0x408  # offsets in struct perf_event_mmap_page
 
 
 class Ring:
-    """The records of one CPU. Raises OSError when there can be none."""
+    """The records of one CPU. Raises OSError when the kernel has none."""
 
     def __init__(self, cpu: int) -> None:
         attributes = {"type": _SOFTWARE, "config": _DUMMY, "_flags": _WATERMARK | _KSYMBOL | _BPF_EVENT}
@@ -45,7 +45,7 @@ class Ring:
         self._map = mmap.mmap(self.fd, self._page * (1 + PAGES))
 
     def records(self) -> Iterator[tuple[int, bytes]]:
-        """Type and content of each record since the last time."""
+        """Gives type and content of each record since the last time."""
         head = struct.unpack_from("=Q", self._map, _HEAD)[0]
         tail = struct.unpack_from("=Q", self._map, _TAIL)[0]
         while tail < head:
@@ -78,7 +78,7 @@ class Watch:
         self._lost = False
 
     def look(self) -> None:
-        """Takes what the kernel has told."""
+        """Reads what the kernel has told."""
         for ring in self.rings:
             symbol = ""
             for kind, content in ring.records():
@@ -105,7 +105,7 @@ class Watch:
             self._missed[number] = symbol
 
     def tell(self) -> bytes:
-        """A line of JSON with all that came since the last one."""
+        """Returns a line of JSON with everything that came since the last line."""
         self.look()
         told = {
             "programs": self._programs,
@@ -123,7 +123,7 @@ def _text(data: bytes) -> str:
 
 
 class ProgramWatcher:
-    """The worker's side of that process. `close` ends it; so does the end of the worker.
+    """The worker's side of that process. `close` ends the process, and so does the end of the worker.
 
     Raises OSError where the kernel does not tell of programs.
     """
@@ -139,7 +139,10 @@ class ProgramWatcher:
             raise OSError(words.decode(errors="replace").strip() or "the process that watches programs ended")
 
     def ask(self) -> str:
-        """What came since the last time, as `Watch.tell`. Raises OSError when that process is gone."""
+        """Returns what came since the last time; see `Watch.tell`.
+
+        Raises OSError when the process has ended.
+        """
         self._socket.sendall(b"?")
         line = self._lines.readline()
         if not line.endswith(b"\n"):
@@ -147,15 +150,16 @@ class ProgramWatcher:
         return line.decode()
 
     def close(self) -> None:
-        """Safe to call again."""
+        """Ends the process. Safe to call again."""
         self._lines.close()
         self._socket.close()
 
 
 def _fork_orphan(work: Callable[[], None]) -> None:
-    """Does `work` in a process that is no child of this one, so that a test which waits sees none."""
+    """Does `work` in a process that is no child of this one, so a test that waits for children sees none."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: it takes none of their locks
+        # It warns of threads; the child takes none of their locks.
+        warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child:
         os.waitpid(child, 0)
