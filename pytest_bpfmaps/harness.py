@@ -119,6 +119,7 @@ class Bpf:
             pin_root=root,
             portable=self._portable,
             observer=self._observer,
+            counting=self._counting(source, code, cflags, defines),
         )
         self._keep(opened)
         self._output.listen(opened)
@@ -136,9 +137,20 @@ class Bpf:
 
         Raises `CompileError` with clang's diagnostics, or with libbpf's when the objects can't be linked.
         """
+        return self._compile(source, code, cflags, defines)
+
+    def _compile(
+        self,
+        source: Source | Sequence[Source] | None,
+        code: str | None,
+        cflags: Sequence[str],
+        defines: Mapping[str, Any] | None,
+        *,
+        counting: bool = False,
+    ) -> Path:
         several = _each(source)
         if len(several) > 1 and code is None:
-            made = [self.compile(each, cflags=cflags, defines=defines) for each in several]
+            made = [self._compile(each, None, cflags, defines, counting=counting) for each in several]
             return self._compiler.link(made)
         source = several[0] if several else None
         if (source is None) == (code is None):
@@ -158,8 +170,21 @@ class Bpf:
             include=tuple(str(f) for f in self._folders),
             cflags=tuple(cflags),
             defines=tuple((n, None if v is None else str(v)) for n, v in (defines or {}).items()),
+            counting=counting,
         )
         return self._compiler.compile(request)
+
+    def _counting(
+        self,
+        source: Source | Sequence[Source] | None,
+        code: str | None,
+        cflags: Sequence[str],
+        defines: Mapping[str, Any] | None,
+    ) -> Callable[[], Path] | None:
+        """Makes the object that counts what of it runs; None where no source is at hand."""
+        if self._observer is None or (code is None and all(Path(s).suffix != ".c" for s in _each(source))):
+            return None
+        return lambda: self._compile(source, code, cflags, defines, counting=True)
 
     def _beside(self, path: Source) -> Path:
         """Returns the path of a test's file: in the first of the folders that has it, else `path` itself."""

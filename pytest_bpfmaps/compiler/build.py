@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pytest_bpfmaps.compiler.clang import INSTALL, Clang, Outcome, run
 from pytest_bpfmaps.compiler.command_line import flags_for
+from pytest_bpfmaps.compiler.counting import assemble
 from pytest_bpfmaps.compiler.dependencies import SearchPath, check_name, parse_dependencies, parse_search_path
 from pytest_bpfmaps.compiler.diagnostics import (
     errors_first,
@@ -64,10 +65,10 @@ class Builder:
             f"{folder}/out.d",
             "-MT",
             "out.o",
-            "-c",
+            *(("-S", "-emit-llvm") if self.request.counting else ("-c",)),
             str(self.source),
             "-o",
-            f"{folder}/out.o",
+            f"{folder}/out.ll" if self.request.counting else f"{folder}/out.o",
         ]
         outcome = self._run([*flags, *files])
         wants_vmlinux = False
@@ -83,19 +84,24 @@ class Builder:
             else:
                 break
             outcome = self._run([*flags, *files])
+        warnings = outcome.output
+        dependencies: list[str] = []
+        if outcome.code == 0 and (folder / "out.d").exists():
+            dependencies = parse_dependencies(os.fsdecode((folder / "out.d").read_bytes()))
+            if self.request.counting:
+                outcome = assemble(folder, flags, self._run, self.clang.path, dependencies)
         search = parse_search_path(
             self._run([*flags, "-E", "-v", "-x", "c", os.devnull, "-o", os.devnull]).output
         )
         if outcome.code:
             raise self._failure(outcome, search, wants_vmlinux)
-        if not (folder / "out.o").exists() or not (folder / "out.d").exists():
+        if not (folder / "out.o").exists() or not dependencies:
             raise self._error(
                 "clang ended well, and made no object",
                 details=self._presented(outcome.output),
                 fix="leave out the option that has it only print something, or write it elsewhere",
             )
-        dependencies = parse_dependencies(os.fsdecode((folder / "out.d").read_bytes()))
-        warnings = self._presented("".join(given.values()) + outcome.output)
+        warnings = self._presented("".join(given.values()) + warnings)
         return Built(folder / "out.o", warnings, dependencies, search, wants_vmlinux)
 
     def _run(self, arguments: Sequence[str]) -> Outcome:

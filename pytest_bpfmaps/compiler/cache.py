@@ -16,6 +16,7 @@ from typing import Any
 from pytest_bpfmaps.btf.dwarf import keep_local_types, kept_types
 from pytest_bpfmaps.cache.stored_files import digest, discard, place, read, read_checked, write_checked
 from pytest_bpfmaps.compiler.build import Built
+from pytest_bpfmaps.compiler.counting import facts_file, map_file
 from pytest_bpfmaps.compiler.dependencies import Inputs
 from pytest_bpfmaps.compiler.in_use import steady, use
 from pytest_bpfmaps.compiler.legacy_maps import upgrade_file
@@ -28,7 +29,7 @@ class CacheEntry:
     """One object in the cache."""
 
     name: str  # path below the cache's root
-    digests: tuple[str, ...]  # of the object, and of the types beside it where there are any
+    digests: tuple[str, ...]  # of the object, and of what is kept beside it
     warnings: str
     btf: str | None  # digest of the BTF that vmlinux.h came from, if it was read
     inputs: Inputs
@@ -63,6 +64,9 @@ class ObjectCache:
         target = self.root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         keep_local_types(built.object, target)
+        for beside in (facts_file, map_file):  # of an object that counts
+            with contextlib.suppress(FileNotFoundError):
+                place(beside(built.object), beside(target))
         place(built.object, target)
         entry = CacheEntry(name, tuple(self._digests(name).values()), built.warnings, btf, inputs)
         others = [other for other in self._entries(key) if other.name != name]
@@ -96,21 +100,21 @@ class ObjectCache:
             found = self._digests(entry.name)
         except OSError:
             return False
-        for path, then in zip(self._files(entry.name), entry.digests, strict=False):
-            if path in found and found[path] != then:
+        if len(found) != len(entry.digests):
+            return False
+        for (path, now), then in zip(found.items(), entry.digests, strict=True):
+            if now != then:
                 discard(path)
                 return False
-        return len(found) == len(entry.digests)
-
-    def _files(self, name: str) -> tuple[Path, Path]:
-        return self.root / name, kept_types(self.root / name)
+        return True
 
     def _digests(self, name: str) -> dict[Path, str]:
-        """Of the object and, where they are kept, its types. Raises `OSError` when there is no object."""
-        made, types = self._files(name)
+        """Of the object and of what is kept beside it. Raises `OSError` when there is no object."""
+        made = self.root / name
         found = {made: digest(read(made))}
-        with contextlib.suppress(FileNotFoundError):
-            found[types] = digest(read(types))
+        for beside in (kept_types(made), facts_file(made), map_file(made)):
+            with contextlib.suppress(FileNotFoundError):
+                found[beside] = digest(read(beside))
         return found
 
 

@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 
+from pytest_bpfmaps.compiler.counting import counting_flags
 from pytest_bpfmaps.compiler.request import CompileRequest
 from pytest_bpfmaps.errors import CompileError
 
@@ -67,7 +68,7 @@ def flags_for(request: CompileRequest) -> list[str]:
     for folder in (*own, *request.include):
         flags += ["-I", os.path.abspath(folder)]
     flags += [f"-D{name}" if value is None else f"-D{name}={value}" for name, value in request.defines]
-    return [*flags, *request.cflags]
+    return [*flags, *request.cflags, *(counting_flags() if request.counting else ())]
 
 
 def surroundings(request: CompileRequest) -> dict[str, str]:

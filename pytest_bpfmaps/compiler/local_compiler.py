@@ -86,7 +86,7 @@ class LocalCompiler:
                 collect_sometimes(self._cache.root)
             except OSError as e:
                 raise _unusable(self._cache.root, e) from e
-        if entry.warnings:
+        if entry.warnings and not request.counting:  # the plain object's were shown
             self._warn(entry.warnings)
         return self._cache.root / entry.name
 

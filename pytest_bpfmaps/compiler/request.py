@@ -16,7 +16,8 @@ class CompileRequest:
     `source` is an absolute path; `name` is the file name under which `code` is shown in diagnostics and debug
     information. `include` holds folders that are searched before the system's, `cflags` extra arguments for
     clang (they come last and win), `defines` macros with their value or None. `btf` is the path of a raw BTF
-    file or a header that ``vmlinux.h`` comes from; None leaves that to the compiler.
+    file or a header that ``vmlinux.h`` comes from; None leaves that to the compiler. `counting` asks for an
+    object that counts what of it runs, see `counting`.
     """
 
     source: str | None = None
@@ -26,6 +27,7 @@ class CompileRequest:
     cflags: tuple[str, ...] = ()
     defines: tuple[tuple[str, str | None], ...] = ()
     btf: str | None = None
+    counting: bool = False
 
     def __post_init__(self) -> None:
         if (self.source is None) == (self.code is None):

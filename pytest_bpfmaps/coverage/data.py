@@ -85,7 +85,7 @@ class FileCoverage:
     def add(self, other: FileCoverage) -> None:
         """Adds the counts of another."""
         for each in fields(self):
-            _add(getattr(self, each.name), getattr(other, each.name))
+            add_counts(getattr(self, each.name), getattr(other, each.name))
 
     def unreachable(self) -> set[int]:
         """The lines that could be reached in no load."""
@@ -137,8 +137,8 @@ class KernelCoverage:
         for test, lines in other.contexts.items():
             mine = self.contexts.setdefault(test, {})
             for path, counts in lines.items():
-                _add(mine.setdefault(path, {}), counts)
-        _add(self.programs, other.programs)
+                add_counts(mine.setdefault(path, {}), counts)
+        add_counts(self.programs, other.programs)
 
     def file(self, path: str) -> FileCoverage:
         """The counts of a file; they are made where there are none yet."""
@@ -216,8 +216,8 @@ class Coverage:
         return cls({name: KernelCoverage.from_plain(kernel) for name, kernel in kernels})
 
 
-def _add(mine: dict[Key, int], more: Mapping[Key, int]) -> None:
-    """Unlike `Counter`, a key whose count is 0 stays."""
+def add_counts(mine: dict[Key, int], more: Mapping[Key, int]) -> None:
+    """Adds counts to `mine`. Unlike in a `Counter`, a key whose count is 0 stays."""
     for key, count in more.items():
         mine[key] = mine.get(key, 0) + count
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pytest_bpfmaps.coverage.data import Coverage
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
 
-ENGINES: dict[str, str] = {}
+ENGINES: dict[str, str] = {"counters": "pytest_bpfmaps.coverage.counters"}
 """By name: the module that has the engine, as ``engine()``. ``auto`` tries them in this order."""
 
 Plain = Mapping[str, Any]
@@ -66,8 +66,8 @@ class Engine(Protocol):
         """Its other half, for this process; or, in a sentence, why there can be none here."""
         ...
 
-    def resolve(self, records: Sequence[Record]) -> Coverage:
-        """What was counted, by lines of source. What can't be resolved is a warning of `warnings`."""
+    def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
+        """What was counted, by lines of source. `tell` gets a sentence for what can't be resolved."""
         ...
 
 

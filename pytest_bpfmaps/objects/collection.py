@@ -68,3 +68,8 @@ def names_of(parts: Named[T]) -> list[str]:
 def all_of(parts: Named[T]) -> list[T]:
     """The parts, and those that are not listed."""
     return [*vars(parts)["_Named__parts"].values(), *vars(parts)["_Named__hidden"].values()]
+
+
+def items_of(parts: Named[T]) -> dict[str, T]:
+    """The parts by name, those that are not listed among them."""
+    return {**vars(parts)["_Named__parts"], **vars(parts)["_Named__hidden"]}

@@ -12,6 +12,7 @@ from pytest_bpfmaps.attach.links import Link, Links, close_all
 from pytest_bpfmaps.attach.program_targets import example_for
 from pytest_bpfmaps.attach.struct_ops import register_struct_ops
 from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.compiler.counters_ir import SECTION as COUNTERS
 from pytest_bpfmaps.errors import AttachError, ClosedError
 from pytest_bpfmaps.kernel.open_resources import forget, note
 from pytest_bpfmaps.libbpf import ffi, lib, to_str
@@ -30,7 +31,8 @@ from pytest_bpfmaps.programs.program import Program
 class LoadedObject:
     """An object in the kernel: `maps`, `programs`, `globals`, each by attribute, by item, and iterable.
 
-    `descriptors` are those of its maps and programs, as they were when it was loaded.
+    `descriptors` are those of its maps and programs, as they were when it was loaded. `counters` is libbpf's
+    handle of the map with the counters, of an object that counts what of it runs; it is not among the maps.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class LoadedObject:
         self.name = name
         self._links: list[Link] = []
         user, internal = split_maps(walk(lib.bpf_object__next_map, handle))
+        self.counters = internal.pop(COUNTERS, None)
         self.maps: Named[Any] = Named(
             "map",
             name,
@@ -69,7 +72,8 @@ class LoadedObject:
         self.globals = Globals(name, variables, codecs, sources.of_variables)
         enter(self.globals, "loaded")
         maps = all_of(self.maps)
-        self.descriptors = (*(m.fd for m in maps), *(p.fd for p in programs))
+        counters = () if self.counters is None else (created_map(self.counters),)
+        self.descriptors = (*(m.fd for m in maps), *(p.fd for p in programs), *counters)
         note(f"object {name}", self.descriptors)
         self._observer: Observer[Any, LoadedObject] | None = None
 

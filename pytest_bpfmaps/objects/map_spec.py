@@ -32,6 +32,9 @@ class MapSpec:
         self.handle = handle
         self.declared = declared_types(handle)
         self.refused_sizes = _refused_sizes(handle)
+        self.changed: dict[str, int] = {}  # what was set, by libbpf's names
+        self.inner: Map | None = None
+        self.reused: Map | None = None
         self.name = to_str(lib.bpf_map__name(handle))
 
     @property
@@ -58,6 +61,7 @@ class MapSpec:
             on=f"of {self}",
             fix="give it to a map of maps that declares no inner map itself",
         )
+        self.inner = live
         self.declared = replace(self.declared, inner=untyped_info(live.fd))
 
     @property
@@ -179,6 +183,7 @@ class MapSpec:
         if isinstance(live, ArenaMap):
             live.memory  # noqa: B018  the verifier wants to know its address
         check(lib.bpf_map__reuse_fd(self.handle, live.fd), LoadError, f"cannot reuse {live}", on=f"as {self}")
+        self.reused = live
 
     def _set(self, name: str, value: int) -> None:
         """By libbpf's function of that name."""
@@ -188,6 +193,17 @@ class MapSpec:
         except (OverflowError, TypeError) as e:
             raise MapValueError(what, on=on, why=str(e), fix="give a number that fits into the field") from e
         check(result, LoadError, what, on=on)
+        self.changed[name] = value
+
+    def set_as(self, other: MapSpec) -> None:
+        """Sets all that was set of another object's map of the same source."""
+        for name, value in other.changed.items():
+            self._set(name, value)
+        self.pin_path = other.pin_path
+        if other.inner is not None:
+            self.set_inner_map(other.inner)
+        if other.reused is not None:
+            self.reuse(other.reused)
 
     def __str__(self) -> str:
         return f"map {self.name!r} ({self.type})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -42,7 +42,9 @@ class OpenedObject:
     `path` is the file, `name` what messages call it. Maps that the object wants pinned by name get their pins
     in the folder `pin_root`, or else in that of `pins`, which also remembers the pins that the load makes.
     `btf` is a file with the types that relocations (CO-RE) are made for, in place of the running kernel's:
-    raw BTF, or an ELF file with a section ``.BTF``. `observer` is told of the load. Raises `LoadError` for a
+    raw BTF, or an ELF file with a section ``.BTF``. `observer` is told of the load; `counting`
+    makes the object that counts what of it runs, where its sources are at hand. With `quiet`
+    nothing is said of what is mended. Raises `LoadError` for a
     file that is no BPF object. What libbpf would refuse, and is mended here, is a `PortabilityWarning`, or
     with `portable` a `PortabilityError`.
     """
@@ -57,8 +59,12 @@ class OpenedObject:
         portable: bool = False,
         btf: Path | None = None,
         observer: Observer[OpenedObject, LoadedObject] | None = None,
+        counting: Callable[[], Path] | None = None,
+        quiet: bool = False,
     ) -> None:
         self.path = path
+        self.counting = counting
+        self._alike = partial(OpenedObject, name=name, pins=pins, pin_root=pin_root, btf=btf)
         self.btf = btf
         self._observer = observer
         self.name = name or path.name
@@ -72,7 +78,12 @@ class OpenedObject:
         self._sources = Sources(path, file.codecs)
         variables = [DataSection(n, m) for n, m in internal.items()]
         self.globals = Globals(self.name, variables, file.codecs, self._sources.of_variables)
-        self._tell_mended(portable)
+        if not quiet:
+            self._tell_mended(portable)
+
+    def opened_alike(self, path: Path) -> OpenedObject:
+        """Another object that is opened as this one was; its findings were told with this one's."""
+        return self._alike(path, quiet=True)
 
     @property
     def attempt(self) -> Attempt:

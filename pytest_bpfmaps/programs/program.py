@@ -39,6 +39,8 @@ class ProgramSpec:
         self.handle = handle
         self.taught_section = teach_unknown(handle)
         self._ifindex = 0
+        self.changed: dict[str, int] = {}  # what was set, by libbpf's names
+        self.target: tuple[str, Program | None] | None = None
         self.name = to_str(lib.bpf_program__name(handle))
         self.section = to_str(lib.bpf_program__section_name(handle))
 
@@ -108,6 +110,16 @@ class ProgramSpec:
         """By libbpf's function of that name."""
         what, on = f"cannot set {name}={value}", f"of {self}"
         check(getattr(lib, f"bpf_program__set_{name}")(self.handle, value), LoadError, what, on=on)
+        self.changed[name] = value
+
+    def set_as(self, other: ProgramSpec) -> None:
+        """Sets all that was set of another object's program of the same source."""
+        for name, value in other.changed.items():
+            self._set(name, value)
+        if other.ifindex:
+            self.ifindex = other.ifindex
+        if other.target is not None:
+            self.set_attach_target(*other.target)
 
     @property
     def autoload(self) -> bool:
@@ -130,6 +142,7 @@ class ProgramSpec:
             f"cannot set the target {function!r} of",
             on=str(self),
         )
+        self.target = function, target
 
     def __repr__(self) -> str:
         return f"<program {self.name!r} ({self.section})>"
@@ -163,6 +176,7 @@ class Program:
     ) -> None:
         self._handle = handle
         self._log = log
+        self._stats: VerifierStats | None = None  # of the plain program, where one that counts runs
         self._links = links
         self._codecs = codecs  # of its object, which say what its context is
         self.name = to_str(lib.bpf_program__name(handle))
@@ -201,7 +215,11 @@ class Program:
     @property
     def verifier(self) -> VerifierStats:
         """What the verifier said of it."""
-        return VerifierStats(int(self._info().verified_insns) or None, self._log)
+        return self._stats or VerifierStats(int(self._info().verified_insns) or None, self._log)
+
+    def verified_as(self, stats: VerifierStats) -> None:
+        """This program counts what of it runs; `stats` are of the plain one, and those that are shown."""
+        self._stats = stats
 
     @property
     def stdout(self) -> str:

@@ -1,0 +1,183 @@
+"""Makes LLVM's coverage counters fit for BPF, in the text of LLVM's intermediate representation.
+
+clang writes for each function an array of counters, and what its profile runtime wants: there is none in
+BPF. What stays is the counters, as plain data of one section, which libbpf makes a map of. Each array gets a
+symbol, so that the object says where it lies. https://llvm.org/docs/CoverageMappingFormat.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import md5
+
+SECTION = ".data.bpfcov"
+"""The section of the counters. It begins with ``.data.``, which libbpf takes for variables."""
+
+_COUNTERS = re.compile(r"^@(\"?__profc_[^ ]+) = .*? global \[(\d+) x i64\] zeroinitializer")
+_DATA = re.compile(
+    r"^@\"?__profd_[^ ]+ = .*? global \{[^}]*\} \{ i64 (-?\d+), i64 (-?\d+), .*?@(\"?__profc_\S+?\"?) to i64"
+)
+_NAMES = re.compile(r"^@__llvm_prf_nm = .*? c\"(.*)\", section")
+_USED = re.compile(
+    r"^(@llvm\.(?:compiler\.)?used = appending global) \[\d+ x ([^\]]+)\] \[(.*)\](, section .*)$"
+)
+_UNWANTED = re.compile(r"^[@$]\"?(__profd_|__covrec_|__llvm_coverage_mapping|__llvm_prf_nm|__llvm_profile_)")
+_DEFINITION = '@{} = internal global [{} x i64] zeroinitializer, section "{}", align 8'
+_DEFINITION = '@{} = internal global [{} x i64] zeroinitializer, section "{}", align 8'
+_COMDAT = re.compile(r"^\$\"?__profc_")
+_MAP = re.compile(r"^(target |[$@]__covrec_|@__llvm_coverage_mapping|@__llvm_prf_nm)")
+_OF_MAP = ("@__covrec_", "@__llvm_coverage_mapping", "@__llvm_prf_nm")
+_RUNTIME = ("__profd_", "__profc_", "__covrec_", "__llvm_")
+_LOAD = re.compile(r"= load atomic (i64, .*@\"?__profc_.*) monotonic(, align \d+)")
+_ESCAPE = re.compile(rb"\\([0-9A-Fa-f]{2})")
+_MENTION = re.compile(r"@(\"?__profc_[^ ,)]+)(?:(?:, i(?:64|32) 0)?, i(?:64|32) ([\d%]+))?")
+_INDEXED = re.compile(r"getelementptr [^()]*\(?(\[\d+ x i64\]|i64|i8), (?:ptr|[^,]*\*) $")
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The counters of a function: `count` of them at the symbol `symbol`.
+
+    `name` and `hash` are what LLVM's profiles call the function. `gone` are those that the compiler removed,
+    with the code that they would count.
+    """
+
+    symbol: str
+    name: str
+    hash: int
+    count: int
+    gone: tuple[int, ...] = ()
+
+
+class NotInstrumentedError(ValueError):
+    """clang wrote something else than is known here."""
+
+
+def fit(text: str) -> tuple[str, list[Counters]]:
+    """The text for an object that loads, and its functions' counters.
+
+    Raises `NotInstrumentedError` when the text is not as clang 14 to 19 write it.
+    """
+    kept: list[str] = []
+    sizes: dict[str, int] = {}
+    hashes: dict[str, tuple[int, int]] = {}
+    names: dict[int, str] = {}
+    for line in text.split("\n"):
+        if found := _COUNTERS.match(line):
+            sizes[found[1]] = int(found[2])
+            kept.append(_DEFINITION.format(found[1], found[2], SECTION))
+        elif found := _USED.match(line):
+            kept += _used(*found.groups(), leave=_RUNTIME)
+        elif _COMDAT.match(line):
+            continue
+        elif _UNWANTED.match(line):
+            if found := _DATA.match(line):
+                hashes[found[3]] = (int(found[1]) & _MASK, int(found[2]) & _MASK)
+            elif found := _NAMES.match(line):
+                names = {_digest(name): name for name in _names(found[1])}
+        else:
+            # A step of 0 becomes a load whose value nobody wants, which clang 14 can't compile for BPF.
+            kept.append(_LOAD.sub(r"= load \1\2", line) if "load atomic" in line else line)
+    if set(sizes) != set(hashes):
+        raise NotInstrumentedError("some functions have counters and no hash, or the reverse")
+    if missing := [symbol for symbol, (digest, _) in hashes.items() if digest not in names]:
+        raise NotInstrumentedError(f"{missing[0]} has no name")
+    fitted = "\n".join(kept)
+    live = _live(kept)
+    return fitted, [
+        Counters(
+            symbol.strip('"'), names[name], code, sizes[symbol], _gone(live.get(symbol, set()), sizes[symbol])
+        )
+        for symbol, (name, code) in hashes.items()
+    ]
+
+
+def coverage_map(text: str) -> str:
+    """What llvm-cov wants of the same text: which counters belong to which part of the source."""
+    kept: list[str] = []
+    for line in text.split("\n"):
+        if _MAP.match(line):
+            kept.append(line)
+        elif found := _USED.match(line):
+            kept += _used(*found.groups(), keep=_OF_MAP)
+    return "\n".join([*kept, ""])
+
+
+def _live(lines: list[str]) -> dict[str, set[int]]:
+    """By symbol: the counters that code refers to; -1 for one that is known when it runs only."""
+    found: dict[str, set[int]] = {}
+    for line in lines:
+        if "@__profc_" not in line and '@"__profc_' not in line:
+            continue
+        for mention in _MENTION.finditer(line):
+            if mention.start() == 0:
+                continue  # the definition
+            indexed = _INDEXED.search(line[: mention.start()])
+            index = mention[2] or "0" if indexed else "0"
+            at = int(index) if index.isdecimal() else -1
+            if indexed and indexed[1] == "i8" and at > 0:
+                at //= 8
+            found.setdefault(mention[1], set()).add(at)
+    return found
+
+
+def _gone(live: set[int], count: int) -> tuple[int, ...]:
+    return () if -1 in live else tuple(sorted(set(range(count)) - live))
+
+
+def _used(
+    head: str, kind: str, elements: str, tail: str, *, keep: Sequence[str] = (), leave: Sequence[str] = ()
+) -> Iterator[str]:
+    """A line of `llvm.used` with the elements that name one of `keep`, and none of `leave`."""
+    left = [
+        one
+        for one in _split(elements)
+        if any(name in one for name in keep or ("",)) and not any(name in one for name in leave)
+    ]
+    if left:
+        yield f"{head} [{len(left)} x {kind}] [{', '.join(left)}]{tail}"
+
+
+def _split(elements: str) -> Iterator[str]:
+    """The elements of a list: commas within brackets divide nothing."""
+    depth, start = 0, 0
+    for at, letter in enumerate(elements):
+        depth += (letter in "([{<") - (letter in ")]}>")
+        if letter == "," and depth == 0:
+            yield elements[start:at].strip()
+            start = at + 1
+    yield elements[start:].strip()
+
+
+def _names(quoted: str) -> list[str]:
+    """The names in the string of ``__llvm_prf_nm``: two sizes, of which the second is 0, then the names."""
+    raw = _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), quoted.encode())
+    names: list[str] = []
+    while raw:
+        size, raw = _number(raw)
+        packed, raw = _number(raw)
+        if packed:
+            raise NotInstrumentedError("the names are compressed")
+        names += raw[:size].decode(errors="surrogateescape").split("\x01")
+        raw = raw[size:].lstrip(b"\0")
+    return names
+
+
+def _number(raw: bytes) -> tuple[int, bytes]:
+    """A ULEB128 number, and what is behind it."""
+    value, shift = 0, 0
+    for at, byte in enumerate(raw):
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if not byte & 0x80:
+            return value, raw[at + 1 :]
+    raise NotInstrumentedError("the names are cut off")
+
+
+def _digest(name: str) -> int:
+    """How LLVM refers to a name: the low 64 bits of its MD5."""
+    raw = md5(name.encode(errors="surrogateescape"), usedforsecurity=False).digest()
+    return int.from_bytes(raw[:8], "little")

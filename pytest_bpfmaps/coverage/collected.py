@@ -1,0 +1,87 @@
+"""What workers and this process counted, and what earlier runs did."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps.cache.stored_files import digest
+from pytest_bpfmaps.coverage.data import Coverage, Measured, add_counts
+from pytest_bpfmaps.coverage.engines import Record, engine
+
+
+class Collected:
+    """Gathers the plain values of `Recording.take`. `tell` gets sentences about what can't be used."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._records: list[Record] = []
+        self._total = Coverage()
+
+    def take(self, found: Mapping[str, Any] | None) -> None:
+        """What a process counted; values that are not as they should be, a guest's, are told of."""
+        if not found:
+            return
+        try:
+            kernel = str(found["kernel"])
+            programs = {Measured(*map(str, parts)): int(loads) for *parts, loads in found["programs"]}
+            self._records += [Record(**record) for record in found["records"]]
+        except (KeyError, TypeError, ValueError) as e:
+            self._tell(f"what a worker counted is lost: it is not as expected ({type(e).__name__}: {e})")
+            return
+        add_counts(self._total.kernel(kernel).programs, programs)
+
+    def coverage(self, file: Path, *, append: bool) -> Coverage:
+        """Everything, by lines. With `append` what `file` has is added; then it is written there."""
+        for name in sorted({record.engine for record in self._records}):
+            mine = [record for record in self._records if record.engine == name]
+            self._total.add(engine(name).resolve(mine, self._tell))
+        self._records.clear()
+        if append:
+            self._total.add(self._earlier(file))
+        self._keep(file)
+        return self._total
+
+    def _earlier(self, file: Path) -> Coverage:
+        """What earlier runs counted, without files that have changed since."""
+        try:
+            found = Coverage.from_plain(json.loads(file.read_text(errors="surrogateescape")))
+        except FileNotFoundError:
+            return Coverage()
+        except OSError as e:
+            self._tell(f"cannot add to the coverage in {file}: {e.strerror}")
+            return Coverage()
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            self._tell(f"cannot add to the coverage in {file}: {e}\n  -> remove it, and run all tests again")
+            return Coverage()
+        for path in found.paths():
+            if self._has_changed(path, found):
+                self._tell(f"{path} has changed: what earlier runs counted of it is left out")
+                for kernel in found.kernels.values():
+                    kernel.files.pop(path, None)
+                    for lines in kernel.contexts.values():
+                        lines.pop(path, None)
+        return found
+
+    def _has_changed(self, path: str, found: Coverage) -> bool:
+        then = set(found.merged(path).sources)
+        now = set(self._total.merged(path).sources)
+        if not now:
+            try:
+                now = {digest(Path(path).read_bytes())}
+            except OSError:
+                return True
+        return bool(then) and then != now
+
+    def _keep(self, file: Path) -> None:
+        text = json.dumps(self._total.to_plain(), separators=(",", ":"))
+        made = file.with_name(f"{file.name}.{os.getpid()}")
+        try:
+            made.write_text(text, errors="surrogateescape")
+            made.replace(file)
+        except OSError as e:
+            self._tell(f"cannot keep the coverage of this run in {file}: {e.strerror}")
+            made.unlink(missing_ok=True)

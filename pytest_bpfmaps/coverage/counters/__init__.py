@@ -1,0 +1,31 @@
+"""The engine that has clang count: for sources that this package compiles, on every kernel.
+
+`recorder` loads objects that count, and reads them; `resolve` has clang's tools make lines of the counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pytest_bpfmaps.coverage.counters.recorder import CounterRecorder
+from pytest_bpfmaps.coverage.data import Coverage
+from pytest_bpfmaps.coverage.engines import Record
+
+
+class CounterEngine:
+    """The engine ``counters``."""
+
+    def recorder(self) -> CounterRecorder:
+        """It works in every process."""
+        return CounterRecorder()
+
+    def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
+        """Runs llvm-profdata and llvm-cov, once for each object that counted."""
+        from pytest_bpfmaps.coverage.counters.resolve import resolve
+
+        return resolve(records, tell)
+
+
+def engine() -> CounterEngine:
+    """The engine."""
+    return CounterEngine()

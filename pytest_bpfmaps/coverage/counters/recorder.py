@@ -1,0 +1,117 @@
+"""Loads objects that count in place of plain ones, and reads their counters: where tests run."""
+
+from __future__ import annotations
+
+import struct
+import weakref
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps.compiler.linker import linked_inputs
+from pytest_bpfmaps.coverage.engines import Plain, Swap
+from pytest_bpfmaps.errors import BpfError, MapError
+from pytest_bpfmaps.libbpf import check, ffi, lib
+from pytest_bpfmaps.objects import LoadedObject, OpenedObject
+from pytest_bpfmaps.objects.replacement import Replacement
+
+_FIRST = ffi.new("uint32_t *", 0)  # a section is an array of one element
+
+
+class CounterRecorder:
+    """The recorder of the engine ``counters``, see `engines.Recorder`."""
+
+    def __init__(self) -> None:
+        self._reasons: weakref.WeakKeyDictionary[LoadedObject, str] = weakref.WeakKeyDictionary()
+        self._live: dict[LoadedObject, _Reader] = {}
+        self._read: dict[tuple[str, ...], Counter[int]] = {}
+
+    def before_load(self, opened: OpenedObject) -> Swap | None:
+        """Compiles and opens the object that counts; why that is not to be had is kept for `loaded`."""
+        if opened.counting is None:
+            return self._plain("no source of it was compiled here")
+        try:
+            path = opened.counting()
+            replacement = Replacement(opened, path)
+        except BpfError as e:
+            return self._plain(f"no object that counts can be made: {_first_line(e)}")
+        return lambda loaded: self._swap(replacement, path, loaded)
+
+    def _plain(self, reason: str) -> Swap:
+        def keep(loaded: LoadedObject) -> LoadedObject:
+            self._reasons[loaded] = reason
+            return loaded
+
+        return keep
+
+    def _swap(self, replacement: Replacement, path: Path, loaded: LoadedObject) -> LoadedObject:
+        try:
+            used = replacement.swap(loaded)
+        finally:
+            replacement.close()
+        if used.counters is None:
+            refusal = replacement.refusal
+            why = (
+                "it has no function"
+                if refusal is None
+                else f"the verifier refuses it with counters: {_first_line(refusal)}"
+            )
+            self._reasons[used] = why
+        else:
+            inputs = tuple(map(str, linked_inputs(path) or [path]))
+            self._live[used] = _Reader(used.counters, inputs)
+        return used
+
+    def loaded(self, loaded: LoadedObject, programs: Sequence[str]) -> dict[str, str]:
+        """All programs of an object count, or none."""
+        if loaded in self._live:
+            return {}
+        return dict.fromkeys(programs, self._reasons.get(loaded, ""))
+
+    def closing(self, loaded: LoadedObject) -> None:
+        """Reads the counters for the last time."""
+        reader = self._live.pop(loaded, None)
+        if reader is not None:
+            self._add(reader)
+
+    def take(self) -> list[Plain]:
+        """The counts, as ``{"objects": [PATH, …], "counts": [[INDEX, COUNT], …]}``.
+
+        The index is that of a 64-bit counter in the section of counters. Of linked sources there are several
+        paths, and their counters lie one behind the other.
+        """
+        for reader in self._live.values():
+            self._add(reader)
+        taken: list[Plain] = [
+            {"objects": list(objects), "counts": [[i, n] for i, n in sorted(counts.items())]}
+            for objects, counts in self._read.items()
+        ]
+        self._read.clear()
+        return taken
+
+    def _add(self, reader: _Reader) -> None:
+        self._read.setdefault(reader.objects, Counter()).update(reader.more())
+
+
+class _Reader:
+    """The counters of one loaded object."""
+
+    def __init__(self, handle: Any, objects: tuple[str, ...]) -> None:
+        self.objects = objects
+        self._handle = handle
+        self._value = bytearray(lib.bpf_map__value_size(handle))
+        self._before: tuple[int, ...] = (0,) * (len(self._value) // 8)
+
+    def more(self) -> dict[int, int]:
+        """What was counted since the last call, by the counter's index, without those that are 0."""
+        result = lib.bpf_map_lookup_elem(lib.bpf_map__fd(self._handle), _FIRST, ffi.from_buffer(self._value))
+        check(result, MapError, "cannot read the counters of", on=self.objects[0])
+        now = struct.unpack(f"={len(self._before)}Q", self._value)
+        found = {i: n - b for i, (n, b) in enumerate(zip(now, self._before, strict=True)) if n != b}
+        self._before = now
+        return found
+
+
+def _first_line(error: BpfError) -> str:
+    return " ".join(str(error).splitlines()[0].split())

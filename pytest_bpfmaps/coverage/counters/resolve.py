@@ -1,0 +1,178 @@
+"""Makes lines of counters: a profile for each object, and what llvm-cov says of it."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps.compiler.counting import Facts, facts_file, map_file
+from pytest_bpfmaps.coverage.counters.exported import read_export, read_lines
+from pytest_bpfmaps.coverage.counters.llvm_tools import LlvmTools, run_tool, tools_for
+from pytest_bpfmaps.coverage.data import Coverage, FileCoverage, KernelCoverage, add_counts
+from pytest_bpfmaps.coverage.engines import Record
+from pytest_bpfmaps.errors import BpfError
+
+_KINDS = ("lines", "branches", "functions", "regions")
+_LARGE = 1 << 40
+
+
+def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
+    """The lines of all records. `tell` gets a sentence for what can't be resolved."""
+    total, objects = Coverage(), _Objects(tell)
+    for kernel, by_test in objects.sort(records).items():
+        counts: dict[str, Counter[int]] = defaultdict(Counter)
+        for test, found in by_test.items():
+            for path, more in found.items():
+                counts[path].update(more)
+                if test:
+                    objects.add_context(total.kernel(kernel), test, path, more)
+        for path, all_of_it in counts.items():
+            objects.add_files(total.kernel(kernel), path, all_of_it)
+    return total
+
+
+class _Objects:
+    """The objects that counted. One that can't be read is told of once."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._known: dict[str, _Object | None] = {}
+        self._said: set[str] = set()
+
+    def sort(self, records: Iterable[Record]) -> dict[str, dict[str, dict[str, Counter[int]]]]:
+        """By kernel, test, and object: the counts by index."""
+        made: dict[str, dict[str, dict[str, Counter[int]]]] = {}
+        for record in records:
+            objects = made.setdefault(record.kernel, {}).setdefault(record.test, {})
+            for path, counts in self._divide(record.counted):
+                objects.setdefault(path, Counter()).update(counts)
+        return made
+
+    def add_files(self, kernel: KernelCoverage, path: str, counts: Mapping[int, int]) -> None:
+        """Adds what an object counted on a kernel."""
+        for file, found in self._try(path, lambda known: known.files(counts)).items():
+            kernel.file(file).add(found)
+
+    def add_context(self, kernel: KernelCoverage, test: str, path: str, counts: Mapping[int, int]) -> None:
+        """Adds the lines that an object ran in a test."""
+        for file, line, count in self._try(path, lambda known: known.ran(counts)):
+            add_counts(kernel.contexts.setdefault(test, {}).setdefault(file, {}), {line: count})
+
+    def _divide(self, counted: Mapping[str, Any]) -> Iterable[tuple[str, dict[int, int]]]:
+        """Divides the counters of linked sources: they lie one behind the other, as the linker puts them."""
+        paths, start = counted["objects"], 0
+        known = [self._object(path) for path in paths]
+        if None in known:
+            return
+        for path, each in zip(paths, known, strict=True):
+            assert each is not None
+            end = start + each.facts.size // 8
+            yield path, {i - start: n for i, n in counted["counts"] if start <= i < end}
+            start = end
+
+    def _object(self, path: str) -> _Object | None:
+        if path not in self._known:
+            try:
+                self._known[path] = _Object(path)
+            except (OSError, ValueError, KeyError, TypeError):
+                self._known[path] = None
+                self._say(f"what {Path(path).name} counted is lost: its description is gone from the cache")
+        return self._known[path]
+
+    def _try(self, path: str, action: Callable[[_Object], Any]) -> Any:
+        known = self._object(path)
+        try:
+            return action(known) if known is not None and known.facts.functions else {}
+        except BpfError as e:
+            self._say(str(e))
+        except OSError as e:
+            self._say(f"cannot report what {Path(path).name} counted: {e.strerror} ({e.filename})")
+        return {}
+
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._tell(text)
+
+
+class _Object:
+    """An object that counted, at `path`. Raises `OSError` or `ValueError` when its facts are not there."""
+
+    def __init__(self, path: str) -> None:
+        self.facts = Facts.from_json(facts_file(Path(path)).read_text())
+        self._map = str(map_file(Path(path)))
+
+    def files(self, counts: Mapping[int, int]) -> dict[str, FileCoverage]:
+        """By source file: what was counted. Raises `UnsupportedError` when clang's tools fail."""
+        lcov, text = self._export(counts, "lcov", "text")
+        made: dict[str, FileCoverage] = {}
+        for path, found in read_export(lcov, text).items():
+            kept = self._without_removed(path, found)
+            if kept.lines:
+                made[path] = kept
+                if path in self.facts.sources:
+                    kept.sources[self.facts.sources[path]] = 1
+        return made
+
+    def ran(self, counts: Mapping[int, int]) -> Iterable[tuple[str, int, int]]:
+        """File, line, and count of the lines that ran."""
+        (lcov,) = self._export(counts, "lcov")
+        return [one for one in read_lines(lcov) if one[2]]
+
+    def _without_removed(self, path: str, found: FileCoverage) -> FileCoverage:
+        there = self._there.get(path, {})
+        made = FileCoverage()
+        for kind in _KINDS:
+            counts: dict[Any, int] = getattr(found, kind)
+            keys = there.get(kind, set())
+            getattr(made, kind).update({key: n for key, n in counts.items() if n or key in keys})
+        return made
+
+    @cached_property
+    def _there(self) -> dict[str, dict[str, set[Any]]]:
+        """By file and kind: what can have a count at all, which the compiler has not removed.
+
+        That is seen when the counters that are left have large, unlike numbers: then whatever depends on
+        them has one, too.
+        """
+        made: dict[str, dict[str, set[Any]]] = {}
+        for seed in (1, 2):
+            lcov, text = self._export(self._numbers(seed), "lcov", "text")
+            for path, file in read_export(lcov, text).items():
+                kinds = made.setdefault(path, {kind: set() for kind in _KINDS})
+                for kind in _KINDS:
+                    kinds[kind] |= {key for key, n in getattr(file, kind).items() if n}
+        return made
+
+    def _numbers(self, seed: int) -> dict[int, int]:
+        drawn = random.Random(seed)
+        return {
+            offset // 8 + i: drawn.randrange(_LARGE) + _LARGE
+            for counters, offset in self.facts.functions
+            for i in range(counters.count)
+            if i not in counters.gone
+        }
+
+    def _export(self, counts: Mapping[int, int], *formats: str) -> list[bytes]:
+        """What ``llvm-cov export`` says, in each of the formats."""
+        tools: LlvmTools = tools_for(self.facts.clang)
+        with tempfile.TemporaryDirectory(prefix="bpfmaps-coverage-") as folder:
+            text, profile = Path(folder, "text"), Path(folder, "profile")
+            text.write_text(self._profile(counts), errors="surrogateescape")
+            run_tool(tools.profdata, "merge", str(text), "-o", str(profile))
+            export = [tools.cov, "export", f"-instr-profile={profile}"]
+            return [run_tool(*export, f"-format={each}", self._map) for each in formats]
+
+    def _profile(self, counts: Mapping[int, int]) -> str:
+        """A profile in LLVM's format of text: name, hash, number of counters, counters."""
+        parts = []
+        for counters, offset in self.facts.functions:
+            values = [counts.get(offset // 8 + i, 0) for i in range(counters.count)]
+            lines = [counters.name, counters.hash, counters.count, *values, ""]
+            parts.append("\n".join(map(str, lines)))
+        return "\n".join(parts)

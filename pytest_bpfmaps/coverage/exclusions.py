@@ -1,0 +1,67 @@
+"""Lines that a source leaves out of its coverage: ``// bpfmaps: no cover``.
+
+On a line of its own statement the comment leaves out that line. On a line that opens a block, a function's
+first for example, it leaves out the block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_MARK = re.compile(r"(//|/\*)\s*bpfmaps:\s*no cover\b")
+_NO_CODE = re.compile(r"""//.*|/\*.*?(\*/|$)|"(\\.|[^"\\])*"|'(\\.|[^'\\])*'""")
+
+
+def excluded_lines(text: Sequence[str]) -> set[int]:
+    """The numbers, from 1, of the lines that are left out."""
+    found: set[int] = set()
+    codes = _code_of(text)
+    for at, line in enumerate(text):
+        mark = _MARK.search(line)
+        if not mark:
+            continue
+        found.add(at + 1)
+        code = codes[at]
+        if code.count("{") > code.count("}"):
+            found |= _block(codes, at)
+    return found
+
+
+def _block(codes: Sequence[str], start: int) -> set[int]:
+    """The lines from one that opens a block to the one that closes it."""
+    depth = 0
+    for at in range(start, len(codes)):
+        code = codes[at]
+        if at == start and "}" in code and code.index("}") < code.find("{"):
+            code = code[code.index("{") :]  # of "} else {" only the second part counts
+        depth += code.count("{") - code.count("}")
+        if depth <= 0:
+            return set(range(start + 1, at + 2))
+    return set(range(start + 1, len(codes) + 1))
+
+
+def _code_of(text: Sequence[str]) -> list[str]:
+    """The lines without comments, strings, and characters."""
+    codes, inside = [], False
+    for line in text:
+        code = line
+        if inside:
+            _, end, code = line.partition("*/")
+            inside = not end
+            if inside:
+                codes.append("")
+                continue
+        code = _NO_CODE.sub(lambda found: " " if found[0].startswith(("//", "/*")) else '""', code)
+        opened = _opens_comment(line if code is line else code, line)
+        inside = opened
+        codes.append(code)
+    return codes
+
+
+def _opens_comment(code: str, line: str) -> bool:
+    """Whether a comment that begins in the line goes on behind it."""
+    last = None
+    for found in _NO_CODE.finditer(line):
+        last = found
+    return last is not None and last[0].startswith("/*") and not last[0].endswith("*/")

@@ -1,0 +1,59 @@
+"""The kinds of reports, one module each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from pytest_bpfmaps.coverage.view import View
+
+KINDS = ("term", "term-missing", "html:DIR", "lcov:FILE", "json:FILE", "xml:FILE", "none")
+_DEFAULT_TARGETS = {
+    "html": "bpf-htmlcov",
+    "lcov": "bpf-coverage.lcov",
+    "json": "bpf-coverage.json",
+    "xml": "bpf-coverage.xml",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A kind of report, and the file or folder that it is written to (empty: the terminal)."""
+
+    kind: str
+    target: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.target}" if self.target else self.kind
+
+
+def report_requests(texts: Sequence[str]) -> list[Request]:
+    """Reads ``html:DIR`` and its like. Raises `ValueError` for what is none."""
+    found = []
+    for text in texts:
+        kind, _, target = text.partition(":")
+        if kind not in {known.partition(":")[0] for known in KINDS}:
+            raise ValueError(f"there is no report {text!r}")
+        if target and kind not in _DEFAULT_TARGETS:
+            raise ValueError(f"{kind} is for the terminal, and goes to no file")
+        found.append(Request(kind, target or _DEFAULT_TARGETS.get(kind, "")))
+    return [request for request in found if request.kind != "none"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report of a view."""
+
+    request: Request
+    view: View
+
+    def write(self) -> list[str]:
+        """Writes it. Returns the lines for the terminal. Raises `OSError`, or ImportError for a library."""
+        kind = self.request.kind
+        module = import_module(f"{__name__}.{kind.partition('-')[0]}_report")
+        if not self.request.target:
+            lines: list[str] = module.lines(self.view, missing=kind == "term-missing")
+            return lines
+        module.write(self.view, self.request.target)
+        return [f"{kind} report: {self.request.target}"]

@@ -1,0 +1,115 @@
+"""The table on the terminal, at most 80 columns wide."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from pytest_bpfmaps.coverage.data import FileCoverage
+from pytest_bpfmaps.coverage.view import FileView, View, percent_of
+
+WIDTH = 80
+_LEAST_NAME = 16
+_HEAD = ("Lines", "Miss", "Branch", "Miss", "Cover")
+
+
+def lines(view: View, *, missing: bool = False) -> list[str]:
+    """The table: a row for each file, a column for each kernel where there are several."""
+    kernels = view.kernels if len(view.kernels) > 1 else []
+    rows = [("File", [*_HEAD, *kernels])]
+    rows += [(file.name, [*_numbers(file.total), *_on(file, kernels)]) for file in view.files]
+    sums = _numbers(*(file.total for file in view.files))
+    rows.append(("TOTAL", [*sums, *(_percent(view.percent_on(kernel)) for kernel in kernels)]))
+    details = [_details(file, missing=missing) for file in view.files]
+    return [*_table(rows, [[], *details, []]), *_programs(view)]
+
+
+def _table(rows: Sequence[tuple[str, list[str]]], details: Sequence[list[str]]) -> list[str]:
+    """Columns go to further lines where there are too many kernels for one."""
+    widths = [max(len(cells[i]) for _, cells in rows) for i in range(len(rows[0][1]))]
+    names = min(max(len(name) for name, _ in rows), max(WIDTH - sum(widths) - 2 * len(widths), _LEAST_NAME))
+    made = []
+    for (name, cells), more in zip(rows, details, strict=True):
+        row = _short(name, names).ljust(names)
+        for cell, width in zip(cells, widths, strict=True):
+            if len(row.rpartition("\n")[2]) + 2 + width > WIDTH:
+                row += "\n" + " " * names
+            row += f"  {cell:>{width}}"
+        made += [*row.splitlines(), *more]
+    return made
+
+
+def _numbers(*files: FileCoverage) -> list[str]:
+    counts = [count for file in files for count in file.lines.values()]
+    branches = [count for file in files for count in file.branches.values()]
+    numbers = [len(counts), counts.count(0), len(branches), branches.count(0)]
+    return [*map(str, numbers), _percent(percent_of(*files))]
+
+
+def _on(file: FileView, kernels: Iterable[str]) -> list[str]:
+    return [_percent(percent_of(file.kernels[k])) if k in file.kernels else "-" for k in kernels]
+
+
+def _percent(value: float) -> str:
+    """Neither 100 nor 0 but for all and none."""
+    return f"{min(max(round(value), 0 if value == 0 else 1), 100 if value == 100 else 99)}%"
+
+
+def _short(name: str, width: int) -> str:
+    return name if len(name) <= width else "…" + name[1 - width :]
+
+
+def _details(file: FileView, *, missing: bool) -> list[str]:
+    """The lines that did not run, and those of which a branch was not taken."""
+    made: list[str] = []
+    if missing and file.missing:
+        made += _wrapped("missing", _ranges(file.missing, set(file.total.lines)))
+    if missing and (partial := file.partial()):
+        made += _wrapped("branches", [_ways(file, line) for line in partial])
+    if file.unreachable:
+        made += _wrapped("no kernel reaches", _ranges(sorted(file.unreachable), file.unreachable))
+    return made
+
+
+def _wrapped(what: str, parts: Iterable[str]) -> list[str]:
+    indent = " " * (len(what) + 6)
+    return textwrap.wrap(
+        ", ".join(parts),
+        WIDTH,
+        initial_indent=f"    {what}: ",
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
+
+
+def _ranges(found: Sequence[int], code: set[int]) -> list[str]:
+    """``3, 7-9``: lines without code between two of them do not divide."""
+    groups: list[list[int]] = []
+    for line in found:
+        if groups and not any(between in code for between in range(groups[-1][1] + 1, line)):
+            groups[-1][1] = line
+        else:
+            groups.append([line, line])
+    return [str(first) if first == last else f"{first}-{last}" for first, last in groups]
+
+
+def _ways(file: FileView, line: int) -> str:
+    missed = [branch.outcome for branch, count in file.branches()[line] if not count]
+    return f"{line} never {'/'.join(dict.fromkeys(missed))}"
+
+
+def _programs(view: View) -> list[str]:
+    """Which engine measured how many programs, and those that none did."""
+    engines = view.engines()
+    made = []
+    if engines:
+        made.append("measured: " + ", ".join(f"{n} {_plural(n)} by {name}" for name, n in engines.items()))
+    for program, kernels in view.not_measured():
+        where = f" on {', '.join(kernels)}" if len(view.kernels) > 1 else ""
+        text = f"not measured: {program.program} of {program.object}{where}: {program.reason or 'no engine'}"
+        made += textwrap.wrap(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    return made
+
+
+def _plural(count: int) -> str:
+    return "program" if count == 1 else "programs"
