@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 
+from pytest_bpfmaps.btf.section import StringTable, to_section
 from pytest_bpfmaps.btf.types import Btf, Kind
 
-_MAGIC, _VERSION, _HEADER_SIZE = 0xEB9F, 1, 24
 VAR_STATIC, VAR_GLOBAL = 0, 1
 _UNSIGNED = 0
 
@@ -20,8 +20,7 @@ class BtfEditor:
     def __init__(self, raw: bytes | None = None) -> None:
         self.btf = Btf(raw) if raw else None
         self._records = list(self.btf.records()) if self.btf else []
-        self._strings = bytearray(self.btf.strings() if self.btf else b"\0")
-        self._known: dict[str, int] = {"": 0}
+        self._strings = StringTable(self.btf.strings()) if self.btf else StringTable()
         self._ints: dict[tuple[str, int], int] = {}
 
     def __len__(self) -> int:
@@ -45,7 +44,7 @@ class BtfEditor:
 
     def add_struct(self, size: int, members: list[tuple[str, int, int]]) -> int:
         """An anonymous struct; members are (name, type id, offset in bytes)."""
-        extra = b"".join(struct.pack("=III", self._string(n), t, at * 8) for n, t, at in members)
+        extra = b"".join(struct.pack("=III", self._strings.offset(n), t, at * 8) for n, t, at in members)
         return self._add(self._record("", Kind.STRUCT, len(members), size, extra))
 
     def add_variable(self, name: str, type_id: int) -> int:
@@ -72,22 +71,11 @@ class BtfEditor:
 
     def to_bytes(self) -> bytes:
         """The section."""
-        types = b"".join(self._records)
-        sizes = (0, len(types), len(types), len(self._strings))
-        return (
-            struct.pack("=HBBIIIII", _MAGIC, _VERSION, 0, _HEADER_SIZE, *sizes) + types + bytes(self._strings)
-        )
+        return to_section(b"".join(self._records), self._strings)
 
     def _add(self, record: bytes) -> int:
         self._records.append(record)
         return len(self._records)
 
     def _record(self, name: str, kind: Kind, count: int, size: int, extra: bytes = b"") -> bytes:
-        return struct.pack("=III", self._string(name), kind << 24 | count, size) + extra
-
-    def _string(self, text: str) -> int:
-        at = self._known.get(text)
-        if at is None:
-            at = self._known[text] = len(self._strings)
-            self._strings += text.encode() + b"\0"
-        return at
+        return struct.pack("=III", self._strings.offset(name), kind << 24 | count, size) + extra

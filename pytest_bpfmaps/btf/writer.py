@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 
+from pytest_bpfmaps.btf.section import StringTable, to_section
 from pytest_bpfmaps.btf.types import Kind, Member
-
-_MAGIC, _VERSION, _HEADER_SIZE = 0xEB9F, 1, 24
 
 
 class BtfWriter:
@@ -14,8 +13,7 @@ class BtfWriter:
 
     def __init__(self) -> None:
         self._types = bytearray()
-        self._strings = bytearray(b"\0")
-        self._known: dict[str, int] = {"": 0}
+        self._strings = StringTable()
         self._count = 0
 
     def __len__(self) -> int:
@@ -40,7 +38,7 @@ class BtfWriter:
     def add_struct(self, kind: Kind, name: str, size: int, members: list[Member]) -> int:
         """A struct or union of `size` bytes."""
         extra = b"".join(
-            struct.pack("=III", self._string(m.name), m.type_id, m.bit_size << 24 | m.bit_offset)
+            struct.pack("=III", self._strings.offset(m.name), m.type_id, m.bit_size << 24 | m.bit_offset)
             for m in members
         )
         return self._add(name, kind, size, extra, len(members), kflag=True)
@@ -50,29 +48,21 @@ class BtfWriter:
         signed = any(v < 0 for _, v in values)
         if size == 8:
             extra = b"".join(
-                struct.pack("=III", self._string(n), v & 0xFFFFFFFF, v >> 32 & 0xFFFFFFFF) for n, v in values
+                struct.pack("=III", self._strings.offset(n), v & 0xFFFFFFFF, v >> 32 & 0xFFFFFFFF)
+                for n, v in values
             )
             return self._add(name, Kind.ENUM64, size, extra, len(values), kflag=signed)
-        extra = b"".join(struct.pack("=II", self._string(n), v & 0xFFFFFFFF) for n, v in values)
+        extra = b"".join(struct.pack("=II", self._strings.offset(n), v & 0xFFFFFFFF) for n, v in values)
         return self._add(name, Kind.ENUM, size, extra, len(values), kflag=signed)
 
     def to_bytes(self) -> bytes:
         """The whole section in this machine's byte order."""
-        sizes = (0, len(self._types), len(self._types), len(self._strings))
-        header = struct.pack("=HBBIIIII", _MAGIC, _VERSION, 0, _HEADER_SIZE, *sizes)
-        return header + bytes(self._types) + bytes(self._strings)
+        return to_section(bytes(self._types), self._strings)
 
     def _add(
         self, name: str, kind: Kind, size: int, extra: bytes = b"", count: int = 0, *, kflag: bool = False
     ) -> int:
         info = kflag << 31 | kind << 24 | count
-        self._types += struct.pack("=III", self._string(name), info, size) + extra
+        self._types += struct.pack("=III", self._strings.offset(name), info, size) + extra
         self._count += 1
         return self._count
-
-    def _string(self, text: str) -> int:
-        at = self._known.get(text)
-        if at is None:
-            at = self._known[text] = len(self._strings)
-            self._strings += text.encode() + b"\0"
-        return at
