@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from typing import Any
 
 from pytest_bpfmaps.attach import Target, cgroup, network, sockets, tracing
@@ -11,7 +10,7 @@ from pytest_bpfmaps.attach.links import Link
 from pytest_bpfmaps.attach.program_targets import check_kind, no_target
 from pytest_bpfmaps.attach.refusals import show_target
 from pytest_bpfmaps.attach.section_targets import section_for
-from pytest_bpfmaps.attach.targets import no_way
+from pytest_bpfmaps.attach.targets import Ways, find_way
 from pytest_bpfmaps.errors import AttachError, Explanation, UnsupportedError
 from pytest_bpfmaps.kernel.privileges import refusal_hint
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
@@ -64,7 +63,7 @@ def attach_program(handle: Any, on: str, section: str, type: Any, target: Target
 def _attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Link:
     if tracing.takes(handle, type, target):
         return tracing.attach(handle, on, section, type, target)
-    way = _find_way(target, on)
+    way = find_way(_WAYS, target, on)
     check_kind(type, target, on, section)
     with capture_log() as log:
         link = way(handle, target, on)
@@ -85,19 +84,11 @@ def names_no_target(error: AttachError) -> bool:
     return error.errno == errno.EOPNOTSUPP and "names no target" in (error.why or "")
 
 
-def _find_way(target: Target, on: str) -> Callable[[Any, Target, str], Any]:
-    names = frozenset(target)
-    for required, optional, way in _WAYS:
-        if required <= names <= required | optional:
-            return way
-    raise no_way(target, on, [(required, optional) for required, optional, _ in _WAYS])
-
-
 def _default(handle: Any, target: Target, on: str) -> Any:
     return lib.bpf_program__attach(handle)
 
 
-_WAYS: list[tuple[frozenset[str], frozenset[str], Callable[[Any, Target, str], Any]]] = [
+_WAYS: Ways = [
     (frozenset(), frozenset(), _default),
     (
         frozenset({"interface"}),

@@ -15,6 +15,7 @@ from pytest_bpfmaps.kernel.attach_names import (
     tracepoint_names,
 )
 from pytest_bpfmaps.kernel.attach_points import probe_target
+from pytest_bpfmaps.kernel.known_names import SYSCALL_PREFIXES
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
@@ -27,8 +28,6 @@ from pytest_bpfmaps.kernel.vmlinux_btf import (
     raw_tracepoint_arguments,
     vmlinux_btf,
 )
-
-_SYSCALLS = ("__x64_sys_", "__arm64_sys_", "sys_")
 
 
 def explain_missing(number: int, target: Target) -> Explanation | None:
@@ -101,7 +100,7 @@ def _beyond_arguments(name: str, count: int) -> Explanation | None:
 
 def _syscall(name: str) -> Explanation | None:
     known = functions()
-    prefix = next((p for p in _SYSCALLS if f"{p}read" in known), None)
+    prefix = next((p for p in SYSCALL_PREFIXES if f"{p}read" in known), None)
     if prefix is None or f"{prefix}{name}" in known:
         return None
     return Explanation(f"there is no system call {name!r}", known.closest(name, prefix))

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,12 @@ from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.netns import inside_netns
 from pytest_bpfmaps.libbpf import capture_log, lib, opts
 from pytest_bpfmaps.libbpf.calls import reason
+
+Way = Callable[[Any, Target, str], Any]
+"""Attaches the program behind a libbpf handle to a target; messages call the program by the text."""
+
+Ways = Sequence[tuple[frozenset[str], frozenset[str], Way]]
+"""The words of a target that must be there, those that may be, and what attaches to it."""
 
 
 def program_type(handle: Any) -> ProgramType | int:
@@ -136,7 +142,16 @@ def refuse_keys(target: Target, keys: tuple[str, ...], on: str, why: str) -> Non
         )
 
 
-def no_way(target: Target, on: str, ways: Iterable[tuple[frozenset[str], frozenset[str]]]) -> AttachError:
+def find_way(ways: Ways, target: Target, on: str) -> Way:
+    """The function that attaches to a target with these words. Raises `AttachError` when there is none."""
+    names = frozenset(target)
+    for required, optional, way in ways:
+        if required <= names <= required | optional:
+            return way
+    raise _no_way(target, on, [(required, optional) for required, optional, _ in ways])
+
+
+def _no_way(target: Target, on: str, ways: Iterable[tuple[frozenset[str], frozenset[str]]]) -> AttachError:
     """The error for words of a target that do not go together; `ways` are those that must and that may."""
     given = frozenset(target)
     known = sorted({name for way in ways for names in way for name in names})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from typing import Any
 
 from pytest_bpfmaps.attach import Target, iterators, kprobes, perf_events, tracepoints, uprobes
@@ -13,14 +12,12 @@ from pytest_bpfmaps.attach.missing_targets import explain_missing
 from pytest_bpfmaps.attach.program_targets import check_watched, explain_many, no_target
 from pytest_bpfmaps.attach.refusals import show_target
 from pytest_bpfmaps.attach.section_targets import default_target, kind
-from pytest_bpfmaps.attach.targets import no_way
+from pytest_bpfmaps.attach.targets import Way, Ways, find_way
 from pytest_bpfmaps.errors import ENOTSUPP, AttachError, Explanation, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.privileges import refusal_hint
 from pytest_bpfmaps.libbpf import capture_log, ffi
 from pytest_bpfmaps.libbpf.calls import as_errno, reason
-
-Way = Callable[[Any, Target, str], Any]
 
 TYPES = frozenset(
     {
@@ -41,7 +38,7 @@ _PROCESS = frozenset({"pid", "cookie"})
 _MODIFIERS = _PLACE | _PROCESS | {"cookies"}
 
 # what must be given, what may be given, how it is attached
-_WAYS: list[tuple[frozenset[str], frozenset[str], Way]] = [
+_WAYS: Ways = [
     (frozenset(), frozenset({"cookie"}), tracepoints.where_loaded),
     (frozenset({"category", "event"}), frozenset({"cookie"}), tracepoints.to_tracepoint),
     (frozenset({"tracepoint"}), frozenset({"cookie"}), tracepoints.to_raw_tracepoint),
@@ -69,7 +66,7 @@ def attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Lin
     if iterators.is_iterator(handle):
         way: Way = iterators.attach
     else:
-        way = _find_way(full, on)
+        way = find_way(_WAYS, full, on)
         check_watched(type, section, full, on)
     with capture_log() as log:
         try:
@@ -99,14 +96,6 @@ def _beyond_record(target: Target) -> Explanation:
         f"compare its struct with /sys/kernel/tracing/events/{place}/format, or take struct "
         "trace_event_raw_… of vmlinux.h",
     )
-
-
-def _find_way(target: Target, on: str) -> Way:
-    names = frozenset(target)
-    for required, optional, way in _WAYS:
-        if required <= names <= required | optional:
-            return way
-    raise no_way(target, on, [(required, optional) for required, optional, _ in _WAYS])
 
 
 def _explain(number: int, section: str, type: Any, target: Target) -> Explanation:

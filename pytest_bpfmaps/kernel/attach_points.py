@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_bpfmaps.errors import strerror
 from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active, functions
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.known_names import SYSCALL_PREFIXES
 from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.kernel.probe_programs import HAS_FRAGS, SLEEPABLE, Trial, Verdict, try_program, try_type
 from pytest_bpfmaps.kernel.section_types import section_type
@@ -50,7 +51,6 @@ _ALONE = {
 }
 _TCX = {"tcx/ingress": 46, "tcx/egress": 47}
 _NO_TRIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS)  # they are for what the section does not say
-_SYSCALLS = ("__x64_sys_", "__arm64_sys_", "__riscv_sys_", "__s390x_sys_", "__se_sys_", "sys_")
 
 
 def probe_target(section: str) -> str:
@@ -138,7 +138,7 @@ def _target(kind: str, target: str) -> str:
         case "kprobe" | "kretprobe":
             return _event_source("kprobe", "kprobe_events") or _symbol(target.split("+", maxsplit=1)[0])
         case "ksyscall" | "kretsyscall":
-            known = any(f"{prefix}{target}" in functions() for prefix in _SYSCALLS)
+            known = any(f"{prefix}{target}" in functions() for prefix in SYSCALL_PREFIXES)
             return _event_source("kprobe", "kprobe_events") or (
                 "" if known else f"there is no system call {target}"
             )

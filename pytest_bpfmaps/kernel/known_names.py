@@ -37,7 +37,8 @@ _OTHERS = """
 _SYSCALL = re.compile(
     r"^(?:__(?:x64|ia32|arm64|riscv|s390x?|se|do|se_compat|do_compat)_|SyS_|compat_)?(?:sys_)?"
 )
-_SYSCALLS = ("__x64_sys_", "__arm64_sys_", "sys_")
+SYSCALL_PREFIXES = ("__x64_sys_", "__arm64_sys_", "__riscv_sys_", "__s390x_sys_", "__se_sys_", "sys_")
+"""What the names of the functions of system calls begin with."""
 
 
 def is_function(name: str) -> bool:
@@ -55,7 +56,8 @@ def is_function(name: str) -> bool:
 def is_syscall(name: str) -> bool:
     """Whether there is a system call of that name."""
     return any(
-        _has("functions", f"{prefix}{name}") or _in_catalogue(f"{prefix}{name}") for prefix in _SYSCALLS
+        _has("functions", f"{prefix}{name}") or _in_catalogue(f"{prefix}{name}")
+        for prefix in SYSCALL_PREFIXES
     )
 
 
