@@ -12,6 +12,7 @@ from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.links import Link
 from pytest_bpfmaps.attach.uprobes import process_id
 from pytest_bpfmaps.errors import AttachError, closest
+from pytest_bpfmaps.kernel.cpus import ONLINE, online_cpus
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.libbpf.syscalls import perf_event_open
@@ -33,7 +34,6 @@ EVENTS = {
 
 FIELDS = frozenset({"type", "config", "frequency", "period", "pid", "cpu"})
 _FREQUENCY = 1 << 10  # perf_event_attr.freq
-_ONLINE = Path("/sys/devices/system/cpu/online")
 
 
 class PerfEventLink(Link):
@@ -85,15 +85,6 @@ def to_perf_event(handle: Any, target: Target, on: str) -> Any:
             lib.bpf_link__destroy(each)
         raise
     return PerfEventLink(made, on)
-
-
-def online_cpus() -> list[int]:
-    """Numbers of the CPUs that run."""
-    found: list[int] = []
-    for part in _ONLINE.read_text().strip().split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
 
 
 def _open(wanted: Target, pid: int, cpu: int, on: str) -> int:
@@ -152,7 +143,7 @@ def _refused(number: int, wanted: Target, on: str) -> AttachError:
     elif number == errno.ESRCH:
         why = f"there is no process {wanted['pid']}"
     elif number in (errno.EINVAL, errno.ENODEV) and wanted["cpu"] not in (None, -1, *online_cpus()):
-        why, fix = f"there is no CPU {wanted['cpu']} that runs", f"CPUs: {_ONLINE.read_text().strip()}"
+        why, fix = f"there is no CPU {wanted['cpu']} that runs", f"CPUs: {ONLINE.read_text().strip()}"
     elif number == errno.EINVAL and wanted["frequency"]:
         fix = "the frequency must not be above kernel.perf_event_max_sample_rate"
     return AttachError(

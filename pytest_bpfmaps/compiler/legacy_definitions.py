@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pytest_bpfmaps.btf.types import Btf, BtfType, Kind
 from pytest_bpfmaps.elf.editor import STT_OBJECT, Elf, Section, Symbol
 from pytest_bpfmaps.errors import LoadError
+from pytest_bpfmaps.kernel.bpf_types import OF_MAPS
 
 _FIX = 'define the map anew: struct { __uint(type, …); __type(key, …); … } name SEC(".maps");'
 # iproute2's struct bpf_elf_map has names of its own
@@ -29,7 +30,6 @@ _BY_SIZE = {
     24: (*_PLAIN, "inner_map_idx"),
     28: (*_PLAIN, "inner_map_idx", "numa_node"),
 }
-_OF_MAPS = (12, 13)  # BPF_MAP_TYPE_ARRAY_OF_MAPS, BPF_MAP_TYPE_HASH_OF_MAPS
 _NONE = 0xFFFFFFFF  # -1
 
 
@@ -58,7 +58,7 @@ class Definition:
     @property
     def of_maps(self) -> bool:
         """Whether its values are maps."""
-        return self.type in _OF_MAPS
+        return self.type in OF_MAPS
 
 
 def is_legacy(section: Section) -> bool:

@@ -12,7 +12,7 @@ from pytest_bpfmaps.errors import CompileError, UnsupportedError
 from pytest_bpfmaps.kernel import features, privileges, release
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.kmsg import PATH, KernelLog
-from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
+from pytest_bpfmaps.kernel.mounts import MOUNTINFO, has_sysfs, how_to_mount, parse_mounts
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 
 VIRTUAL_MACHINE = "run such tests in a virtual machine: pytest --bpf-kernel=6.1"
@@ -150,9 +150,8 @@ def tracing_checks() -> Iterator[Check]:
 def mount_checks() -> Iterator[Check]:
     """Checks that the bpf file system and cgroup v2 are mounted."""
     mounts: dict[str, str] = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        mounts.setdefault(after.split()[0], before.split()[4])
+    for mount in parse_mounts(MOUNTINFO.read_text()):
+        mounts.setdefault(mount.kind, mount.point)
     for kind, name in _FILE_SYSTEMS.items():
         where = mounts.get(kind)
         yield Check(

@@ -87,6 +87,10 @@ class MapType(KernelEnum):
     RHASH = 35
 
 
+OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
+"""Maps whose values are maps."""
+
+
 class ProgramType(KernelEnum):
     """``enum bpf_prog_type``."""
 

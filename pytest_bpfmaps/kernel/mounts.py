@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+MOUNTINFO = Path("/proc/self/mountinfo")
 _PLACES = {
     "sysfs": "/sys",
     "bpf": "/sys/fs/bpf",
     "cgroup2": "/sys/fs/cgroup",
     "tracefs": "/sys/kernel/tracing",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mounted file system. `kind` is the kernel's name for it, ``cgroup2``.
+
+    `part` is the path in the file system that is at the path `point`: ``/`` for all of it.
+    """
+
+    kind: str
+    part: str
+    point: str
+
+
+def parse_mounts(mountinfo: str) -> Iterator[Mount]:
+    """Yields the mounts in the text of /proc/self/mountinfo, proc_pid_mountinfo(5)."""
+    for line in mountinfo.splitlines():
+        fields, _, rest = line.partition(" - ")
+        part, point = (_unescape(field) for field in fields.split()[3:5])
+        yield Mount(rest.split()[0], part, point)
+
+
+def _unescape(field: str) -> str:
+    return re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), field)
 
 
 def has_sysfs() -> bool:

@@ -20,8 +20,9 @@ from pytest_bpfmaps.errors import (
     UnsupportedError,
     closest,
 )
-from pytest_bpfmaps.kernel.bpf_types import MapType
+from pytest_bpfmaps.kernel.bpf_types import OF_MAPS, MapType
 from pytest_bpfmaps.kernel.btf import parse_codecs
+from pytest_bpfmaps.kernel.cpus import possible_cpus
 from pytest_bpfmaps.kernel.features import probe
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts
 from pytest_bpfmaps.maps.base import Map
@@ -38,7 +39,6 @@ CType = str | int | None
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.]")
 _KERNEL_NAME = 15
-_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 _EMPTY = Types(b"", {})
 
 
@@ -141,7 +141,7 @@ def _entries(kind: MapType, shape: TypeRules, given: int | None, on: str) -> int
             )
         return 0
     if given is None and kind == MapType.PERF_EVENT_ARRAY:
-        return int(lib.libbpf_num_possible_cpus())
+        return possible_cpus()
     if given is None:
         raise MapValueError("cannot create", on=on, why="max_entries is missing", fix="give max_entries=…")
     return given
@@ -169,14 +169,14 @@ def _model(
     compiler: Compiler, kind: MapType, inner: Map | Mapping[str, Any] | None, on: str
 ) -> Iterator[Map | None]:
     """The map that a map of maps takes for the model of its inner maps: a live one, or one for the moment."""
-    if inner is None and kind in _OF_MAPS:
+    if inner is None and kind in OF_MAPS:
         raise MapTypeError(
             "cannot create",
             on=on,
             why="inner, the model of its maps, is missing",
             fix="give a live map, or inner={'type': 'array', 'value': 'u64', 'max_entries': 4}",
         )
-    if inner is not None and kind not in _OF_MAPS:
+    if inner is not None and kind not in OF_MAPS:
         raise MapTypeError("cannot create", on=on, why="only maps of maps have an inner map")
     if not isinstance(inner, Mapping):
         yield inner

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pytest_bpfmaps.errors import Explanation
-from pytest_bpfmaps.kernel.bpf_types import MapType
+from pytest_bpfmaps.kernel.bpf_types import OF_MAPS, MapType
 from pytest_bpfmaps.kernel.feature_releases import since
 from pytest_bpfmaps.kernel.features import probe
 from pytest_bpfmaps.kernel.privileges import refusal_hint
@@ -24,7 +24,6 @@ from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.maps.type_rules import ANY, MMAPABLE, NO_PREALLOC, shape_of
 
 _PREFIX = 4  # bytes of a trie's key in front of the data
-_OF_MAPS = (MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS)
 _BUFFERS = (MapType.RINGBUF, MapType.USER_RINGBUF)
 _NEW_FLAGS = {1 << 19: "BPF_F_RB_OVERWRITE, Linux 6.19"}
 _FLAG_NAMES = {NO_PREALLOC: "BPF_F_NO_PREALLOC", MMAPABLE: "BPF_F_MMAPABLE"}
@@ -130,7 +129,7 @@ def _broken_rule(wanted: Attributes, type: MapType) -> Explanation | None:
             return Explanation(
                 f"it has no {name}", f"declare one: __type({name}, …) in C, {name}='u64' of bpf.create_map"
             )
-    if type in _OF_MAPS and not wanted.inner_fd:
+    if type in OF_MAPS and not wanted.inner_fd:
         return Explanation(
             "a map of maps has to know what its inner maps are like",
             "declare that, __array(values, struct { … }), or give a live one: "

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -15,12 +14,11 @@ from pathlib import Path
 from typing import Self
 
 from pytest_bpfmaps.errors import ClosedError, TriggerError, UnsupportedError
-from pytest_bpfmaps.kernel.mounts import how_to_mount
+from pytest_bpfmaps.kernel.mounts import MOUNTINFO, how_to_mount, parse_mounts
 from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.triggers.reaper import reaper
 from pytest_bpfmaps.triggers.unique_names import PREFIX, unique_name
 
-_MOUNTS = Path("/proc/self/mountinfo")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _KILL_TIME = 2.0  # seconds after which a killed process counts as stuck
 
@@ -145,7 +143,7 @@ def _own_path() -> str:
 
 @cache
 def _mount() -> tuple[Path, str]:
-    found = find_mount(_MOUNTS.read_text())
+    found = find_mount(MOUNTINFO.read_text())
     if found is None:
         raise UnsupportedError(
             "cannot make a cgroup",
@@ -159,22 +157,13 @@ def _mount() -> tuple[Path, str]:
 def find_mount(mountinfo: str) -> tuple[Path, str] | None:
     """Returns where cgroup2 is mounted, and which part of it, by the text of /proc/self/mountinfo.
 
-    It prefers a mount of the whole hierarchy, proc_pid_mountinfo(5).
+    It prefers a mount of the whole hierarchy.
     """
-    found = []
-    for line in mountinfo.splitlines():
-        fields, _, rest = line.partition(" - ")
-        if rest.startswith("cgroup2 "):
-            part, point = (_unescape(f) for f in fields.split()[3:5])
-            found.append((part, point))
+    found = [(mount.part, mount.point) for mount in parse_mounts(mountinfo) if mount.kind == "cgroup2"]
     if not found:
         return None
     part, point = min(found)
     return Path(point), part
-
-
-def _unescape(field: str) -> str:
-    return re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), field)
 
 
 def _make(path: Path) -> int:

@@ -96,7 +96,7 @@ def test_what_a_killed_run_left_goes_with_the_next_one(bpf_cgroup):
 def test_a_host_with_version_1_only_is_told_so(monkeypatch, tmp_path):
     mounts = tmp_path / "mountinfo"
     mounts.write_text("36 31 0:33 / /sys/fs/cgroup/devices rw,relatime - cgroup cgroup rw,devices\n")
-    monkeypatch.setattr(cgroup_module, "_MOUNTS", mounts)
+    monkeypatch.setattr(cgroup_module, "MOUNTINFO", mounts)
     cgroup_module._mount.cache_clear()
     try:
         with pytest.raises(

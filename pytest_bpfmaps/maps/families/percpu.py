@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from typing import Any, NoReturn
 
 from pytest_bpfmaps.btf import Codec, Codecs, Record
@@ -13,24 +12,14 @@ from pytest_bpfmaps.btf.enumerator import equal_with_hash
 from pytest_bpfmaps.btf.record import StructCodec
 from pytest_bpfmaps.errors import MapError, MapValueError, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
+from pytest_bpfmaps.kernel.cpus import possible_cpus
 from pytest_bpfmaps.kernel.map_flags import BPF_ANY, BPF_F_ALL_CPUS, BPF_F_CPU
-from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.kernel.release import release
-from pytest_bpfmaps.libbpf import check, ffi, lib
+from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.maps.families.array import ArrayMap
 from pytest_bpfmaps.maps.families.hash import HashMap
 from pytest_bpfmaps.maps.info import MapInfo
 from pytest_bpfmaps.maps.snapshot import Snapshot
-
-
-@cache
-def possible_cpus() -> int:
-    """How many CPUs this kernel could ever have: the length of every per-CPU value."""
-    number = lib.libbpf_num_possible_cpus()
-    parts = (
-        {} if number >= 0 or has_sysfs() else {"why": "sysfs is not mounted", "fix": how_to_mount("sysfs")}
-    )
-    return check(number, MapError, "cannot count the possible CPUs", **parts)
 
 
 class PerCpu(tuple[Any, ...]):

@@ -1,0 +1,32 @@
+"""The CPUs of this machine: those that run, and those that the kernel could ever have."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
+from pytest_bpfmaps.libbpf import check, lib
+
+ONLINE = Path("/sys/devices/system/cpu/online")
+"""The numbers of the CPUs that run, as text: ``0-3,6``."""
+
+
+@cache
+def possible_cpus() -> int:
+    """How many CPUs this kernel could ever have: the length of every per-CPU value."""
+    number = lib.libbpf_num_possible_cpus()
+    parts = (
+        {} if number >= 0 or has_sysfs() else {"why": "sysfs is not mounted", "fix": how_to_mount("sysfs")}
+    )
+    return check(number, MapError, "cannot count the possible CPUs", **parts)
+
+
+def online_cpus() -> list[int]:
+    """Numbers of the CPUs that run."""
+    found: list[int] = []
+    for part in ONLINE.read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
