@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_bpfmaps.btf import BytesCodec, Codec, Codecs, RecordBytesCodec
-from pytest_bpfmaps.errors import AmbiguousNameError, NameLookupError
+from pytest_bpfmaps.btf import Codec, Codecs, RecordBytesCodec
+from pytest_bpfmaps.errors import NameLookupError
 from pytest_bpfmaps.events.capture import Capture
 from pytest_bpfmaps.events.ringbuf_memory import Ring
 from pytest_bpfmaps.events.shared_reader import SharedSource
 from pytest_bpfmaps.events.tagged_records import tagged_codec
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.maps.record_type import is_declared, struct_of_records
 
 RecordType = str | type[bytes] | Mapping[Any, str] | None
 """A C struct's name, `bytes` for records as they are, or a name for each value of a tag."""
@@ -55,7 +56,7 @@ def record_codec(
         )
     if type is bytes:
         return RecordBytesCodec()
-    if type is None and declared.size and not isinstance(declared, BytesCodec):
+    if type is None and is_declared(declared):
         return declared
     if codecs is None:
         raise NameLookupError(
@@ -64,14 +65,11 @@ def record_codec(
             why="there is no BTF",
             fix="compile with 'clang -g'",
         )
-    try:
-        return codecs.struct(str(type or DEFAULT_STRUCT))
-    except NameLookupError as e:
-        if type is not None or isinstance(e, AmbiguousNameError):
-            raise
-        raise NameLookupError(
-            "cannot tell the type of the records of",
-            on=the_map,
-            why=f"the map declares no value type and the object has no struct {DEFAULT_STRUCT!r}",
-            fix="name it: capture('my_struct'), or capture(bytes); " + str(e.fix),
-        ) from None
+    return struct_of_records(
+        codecs,
+        None if type is None else str(type),
+        DEFAULT_STRUCT,
+        what="cannot tell the type of the records of",
+        on=the_map,
+        how="capture('my_struct'), or capture(bytes)",
+    )

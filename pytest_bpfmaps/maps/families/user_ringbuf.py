@@ -6,12 +6,13 @@ import errno
 from typing import Any, Self
 
 from pytest_bpfmaps.btf import BytesCodec, Codec, Codecs
-from pytest_bpfmaps.errors import AmbiguousNameError, ClosedError, MapError, NameLookupError
+from pytest_bpfmaps.errors import ClosedError, MapError, NameLookupError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.libbpf import check_pointer, ffi, lib
 from pytest_bpfmaps.libbpf.calls import failure, reason
 from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.info import MapInfo
+from pytest_bpfmaps.maps.record_type import is_declared, struct_of_records
 
 _DEFAULT_STRUCT = "command"
 
@@ -74,22 +75,19 @@ class UserRingBufMap(Map, types=(MapType.USER_RINGBUF,)):
         raise failure(number, MapError, what, on=on, **({"why": why, "fix": fix} if why else {}))
 
     def _codec(self, type: str | None) -> Codec:
-        if type is None and self._value.size and not isinstance(self._value, BytesCodec):
+        if type is None and is_declared(self._value):
             return self._value
         if self._codecs is None:
             why, fix = "there are no types for it", "send bytes"
             raise NameLookupError("cannot encode a record for", on=str(self), why=why, fix=fix)
-        try:
-            return self._codecs.struct(type or _DEFAULT_STRUCT)
-        except NameLookupError as e:
-            if type is not None or isinstance(e, AmbiguousNameError):
-                raise
-            raise NameLookupError(
-                "cannot tell the type of the records for",
-                on=str(self),
-                why=f"the map declares no value type and the object has no struct {_DEFAULT_STRUCT!r}",
-                fix=f"name it: send(value, 'my_struct'), or send bytes; {e.fix}",
-            ) from None
+        return struct_of_records(
+            self._codecs,
+            type,
+            _DEFAULT_STRUCT,
+            what="cannot tell the type of the records for",
+            on=str(self),
+            how="send(value, 'my_struct'), or send bytes",
+        )
 
 
 class _Producer:
