@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar, NamedTuple
 
+NONE = "there are none"
 ENOTSUPP = 524
 """An error number that only the kernel defines. User space has no name for it."""
 
@@ -234,7 +235,7 @@ def closest(name: str, known: Iterable[str]) -> str:
     """Returns a sentence for an error's `fix`: the known names that are closest to `name`."""
     names = sorted(known)
     if not names:
-        return "there are none"
+        return NONE
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         return "did you mean " + " or ".join(repr(n) for n in near) + "?"

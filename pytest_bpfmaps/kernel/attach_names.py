@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _TYPED = {
     "lsm": ("bpf_lsm_", FUNC, "LSM hook"),
 }
 _FUNCTIONS = ("", FUNC, "function")
+_SYSCALL = re.compile(r"sys_(enter|exit)_\w+")
 _DIGITS = 16  # of an address
 
 
@@ -60,6 +62,11 @@ def _functions(text: bytes) -> Functions:
     return Functions(text)
 
 
+def symbols() -> Names:
+    """All symbols that the kernel and its modules have now, variables too."""
+    return Names(kernel_symbols().text, b" ")
+
+
 def traceable_functions() -> Names | None:
     """The functions that ftrace can trace; None where tracefs does not say."""
     return _traceable(loaded_modules())
@@ -82,6 +89,12 @@ def functions_like(pattern: str) -> list[str]:
 
 def explain_no_type(kind: str, name: str) -> Explanation:
     """Why a program of a kind of section can't be loaded for a name that BTF lacks, and what to do."""
+    if kind == "tp_btf" and (call := _SYSCALL.fullmatch(name)):
+        return Explanation(
+            f'{name!r} is a tracepoint for SEC("tracepoint") only: raw tracepoints and tp_btf have one for '
+            f"all system calls, sys_{call[1]}",
+            f'take SEC("tracepoint/syscalls/{name}"); or SEC("tp_btf/sys_{call[1]}"), and compare the number',
+        )
     prefix, btf_kind, what = _TYPED.get(kind, _FUNCTIONS)
     known = type_names(btf_kind) or functions()
     near = known.near(name, prefix)

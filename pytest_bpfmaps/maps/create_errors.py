@@ -26,6 +26,11 @@ from pytest_bpfmaps.maps.type_rules import ANY, MMAPABLE, NO_PREALLOC, shape_of
 _PREFIX = 4  # bytes of a trie's key in front of the data
 _BUFFERS = (MapType.RINGBUF, MapType.USER_RINGBUF)
 _NEW_FLAGS = {1 << 19: "BPF_F_RB_OVERWRITE, Linux 6.19"}
+_NUMA_NODE = 1 << 2
+_EXCLUDING = {
+    1 << 3 | 1 << 4: "BPF_F_RDONLY and BPF_F_WRONLY",
+    1 << 7 | 1 << 8: "BPF_F_RDONLY_PROG and BPF_F_WRONLY_PROG",
+}
 _FLAG_NAMES = {NO_PREALLOC: "BPF_F_NO_PREALLOC", MMAPABLE: "BPF_F_MMAPABLE"}
 
 
@@ -72,6 +77,11 @@ def explain_refused_map(wanted: Attributes, number: int) -> Explanation:
             f"its values have {wanted.value_size} bytes, and those of a per-CPU map at most {_PER_CPU_MOST}",
             "make the value smaller, or divide it among several elements",
         )
+    if number == errno.E2BIG and wanted.type == MapType.CPUMAP:
+        return Explanation(
+            f"it is for {wanted.max_entries} CPUs, and this kernel is built for fewer",
+            "give max_entries= the number of CPUs of the machine, os.cpu_count(), or 64",
+        )
     if number in (errno.E2BIG, errno.ENOMEM):
         each = wanted.key_size + wanted.value_size
         total = each * wanted.max_entries
@@ -88,7 +98,7 @@ def explain_refused_map(wanted: Attributes, number: int) -> Explanation:
         )
     if number != errno.EINVAL:
         return Explanation(f"{reason(number)}, for {wanted}", None)
-    known = _broken_rule(wanted, wanted.type)
+    known = _broken_rule(wanted, wanted.type) or _excluding_flags(wanted)
     if known:
         return known
     return _by_trying(wanted, wanted.type) or Explanation(f"{reason(number)}, for {wanted}", None)
@@ -159,6 +169,14 @@ def _broken_rule(wanted: Attributes, type: MapType) -> Explanation | None:
     return None
 
 
+def _excluding_flags(wanted: Attributes) -> Explanation | None:
+    """For a map that is to be only read and only written, by programs or by the test."""
+    for flags, names in _EXCLUDING.items():
+        if wanted.map_flags & flags == flags:
+            return _at_fault("map_flags", f"{wanted.map_flags:#x}", f"take one of {names}, or none of them")
+    return None
+
+
 def _by_trying(wanted: Attributes, type: MapType) -> Explanation | None:
     for name, better in _changes(wanted, type):
         if _can_create(better):
@@ -169,6 +187,11 @@ def _by_trying(wanted: Attributes, type: MapType) -> Explanation | None:
                 "map_flags": f"without {_flags(wanted.map_flags & ~better.map_flags)} it can be created: "
                 "those flags are not for this type, or newer than this kernel",
             }
+            if wanted.map_flags & ~better.map_flags == _NUMA_NODE:
+                rules["map_flags"] = (
+                    "without BPF_F_NUMA_NODE (0x4) it can be created: this machine has no node of the number "
+                    "that numa_node says, or maps of this type have none; leave both out"
+                )
             value = f"{wanted.map_flags:#x}" if name == "map_flags" else getattr(wanted, name)
             return _at_fault(name, value, rules[name])
     return None

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pytest_bpfmaps.attach.dispatch import names_no_target
 from pytest_bpfmaps.attach.links import Link, Links, close_all
-from pytest_bpfmaps.attach.program_targets import example_for
+from pytest_bpfmaps.attach.program_targets import ways_for
 from pytest_bpfmaps.attach.struct_ops import register_struct_ops
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.compiler.counters_ir import SECTION as COUNTERS
@@ -124,7 +124,7 @@ class LoadedObject:
         return link
 
     def _examples(self) -> str:
-        return ", ".join(f"obj.programs.{p.name}.{example_for(p.type, p.section)}" for p in self.programs)
+        return ", ".join(ways_for(p.name, p.type, p.section) for p in self.programs)
 
     def _attach_default(self, program: Program) -> list[Link]:
         """Attaches a program where its section says; does nothing where the section names no target."""

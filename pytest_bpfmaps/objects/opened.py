@@ -24,6 +24,7 @@ from pytest_bpfmaps.maps.pins import Pins
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.collection import Named, names_of
 from pytest_bpfmaps.objects.diagnosis.load_errors import explain_load, explain_no_program
+from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import told_pointers
 from pytest_bpfmaps.objects.linked_sources import Sources
 from pytest_bpfmaps.objects.loaded import LoadedObject
 from pytest_bpfmaps.objects.map_spec import MapSpec
@@ -101,6 +102,7 @@ class OpenedObject:
         findings = [
             *mended(self.path, self.name, self.maps, self.programs, self._file.legacy_maps),
             *unknown_members(self.path, self.name, self._file.unknown_members),
+            *told_pointers(self.path, self.name),
         ]
         try:
             tell(findings, refuse=portable)

@@ -76,6 +76,13 @@ def context_codec(type: ProgramType | int, name: str, codecs: Codecs | None) -> 
     return None if expected is None else _layout(expected)
 
 
+def seen_context(type: ProgramType | int, name: str, codecs: Codecs | None) -> Codec | None:
+    """The codec of the context that program `name` sees, which for some types is not what a run is given."""
+    if type == ProgramType.FLOW_DISSECTOR:
+        return _layout("__sk_buff")
+    return None if type == ProgramType.NETFILTER else context_codec(type, name, codecs)
+
+
 def refused_field(complaint: str, instruction: str, type: ProgramType | int, codec: Codec | None) -> str:
     """Which field of its context a program may not touch, in words; empty when that is not known."""
     found = re.search(r"invalid bpf_context access off=(\d+) size=(\d+)", complaint)

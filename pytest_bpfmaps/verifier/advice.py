@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from pytest_bpfmaps.errors import Explanation
+from pytest_bpfmaps.verifier.special_advice import SPECIAL
 
 OF_LENGTH = Explanation(
     "the length may be 0, negative, or larger than the buffer",
@@ -18,10 +19,10 @@ _TABLE: list[tuple[str, str, str | None]] = [
         "count with __sync_fetch_and_add(), or in a per-CPU map; the field is for programs of the network",
     ),
     (
-        r"doesn't have \d+-th argument",
+        r"doesn't have \d+-th argument|^func '\w+' arg\d+ '\(anon\)' has type UNKNOWN",
         "the program declares more parameters than the kernel's function or hook has",
         "declare those that it has, as vmlinux.h does; the return value follows the last one, for fexit, "
-        "fmod_ret and lsm only",
+        "fmod_ret and lsm only, and a void function has none",
     ),
     (
         r"\(\) has \d+ args while|(?:Return type|arg\d+) \S+.* (?:of|in) \S+\(\) (?:doesn't match|has type)",
@@ -191,11 +192,13 @@ _TABLE: list[tuple[str, str, str | None]] = [
     ),
     (
         r"has to have BTF in order to use",
-        "the kernel has refused the types of that map: values of maps of its type may not have such a field",
-        "put bpf_timer, bpf_spin_lock or bpf_wq into the values of a hash or array, not of a per-CPU map",
+        "the kernel has refused the types of that map: values of maps of its type may not have such a field, "
+        "or it is there twice, or at an offset that is no multiple of its alignment",
+        "put one bpf_timer, bpf_spin_lock or bpf_wq into the values of a hash or array, not of a per-CPU "
+        "map, nor a lock into those of an LRU; without __attribute__((packed))",
     ),
     (
-        r"_or_null'|_or_null prohibited|_or_null expected|[Pp]ossibly NULL",
+        r"_or_null_?'|_or_null_? prohibited|_or_null expected|[Pp]ossibly NULL",
         "the pointer may be NULL: the result of a lookup or a reservation was not checked",
         "check it before it is used: if (!pointer) return 0;",
     ),
@@ -212,8 +215,8 @@ _TABLE: list[tuple[str, str, str | None]] = [
     (
         r"invalid access to packet|outside of the packet",
         "the program touches packet bytes that it has not proven to be there",
-        "compare with data_end first: if ((void *)(header + 1) > data_end) return …; and use that "
-        "same pointer",
+        "compare with data_end first (optval_end of a sockopt program): if ((void *)(header + 1) > data_end) "
+        "return …; and use that same pointer",
     ),
     (
         r"invalid (?:variable-offset )?read from stack R\d+ off=\d",
@@ -222,7 +225,7 @@ _TABLE: list[tuple[str, str, str | None]] = [
     ),
     (
         r"invalid (indirect )?(read|access)[^\n]* (from|to) stack|invalid read from stack|"
-        r"invalid indirect access to stack|invalid unbounded variable-offset",
+        r"invalid indirect access to stack",
         "the program reads stack bytes that it has never written",
         "initialise the whole variable, padding too: struct event event = {}; or __builtin_memset()",
     ),
@@ -333,7 +336,9 @@ _TABLE: list[tuple[str, str, str | None]] = [
         "use a pointer that comes straight from a map, the stack, the packet or the context",
     ),
 ]
-_COMPILED = [(re.compile(pattern, re.MULTILINE), Explanation(why, fix)) for pattern, why, fix in _TABLE]
+_COMPILED = [
+    (re.compile(pattern, re.MULTILINE), Explanation(why, fix)) for pattern, why, fix in (*SPECIAL, *_TABLE)
+]
 
 
 def advise(complaint: str) -> Explanation | None:

@@ -34,10 +34,32 @@ _VARIABLE_OFFSET = Explanation(
     "compare with data_end first, and bound what was added to the pointer before: offset &= 0x3fff;",
 )
 # by the instruction, and by the complaint; kernels put some of them in words that say little
+_NO_KEYS = Explanation(
+    "the elements of such a map have no keys, so nothing is looked up, updated or deleted by key",
+    "call what its type has: bpf_map_push_elem(), _pop_elem(), _peek_elem() for queues and stacks, "
+    "bpf_map_peek_elem() for bloom filters, bpf_ringbuf_…() for ring buffers",
+)
+_INTO_KERNEL = Explanation(
+    "the helper writes to its first argument, and that is an address in the kernel, or in a process",
+    "read into a variable of the program: bpf_probe_read_kernel(&copy, sizeof(copy), address)",
+)
+_IN_CONTEXT = Explanation(
+    "the function is given an address inside of the context, and the context may be handed on whole only",
+    "copy the field into a variable, and give the variable's address: __u32 key = ctx->field; … &key",
+)
 _CALLS = (
+    (r"^call ", r"dereference of modified ctx", _IN_CONTEXT),
+    (r"call bpf_map_(?:lookup|update|delete)_elem\b", r"invalid zero-sized read", _NO_KEYS),
+    (r"call bpf_probe_read", r"^R1 type=(?:scalar|inv) expected=", _INTO_KERNEL),
     (r"call bpf_ringbuf_(?:submit|discard)\b", r"\btype=\S+ expected=", _TWICE),
     (r"call bpf_ringbuf_reserve\b", r"is not a known constant|unbounded size", _VARIABLE),
     (r"call bpf_tail_call\b", r"prog array|misconfigured verifier", _NO_PROGRAMS),
+)
+_NULL = ("0", "inv0", "scalar(0)")
+_IS_NULL = Explanation(
+    "the pointer is NULL there: on that path, or for that caller, it is 0",
+    "give it an address; what a callback gets is the argument of bpf_loop(), or another helper, for it: "
+    "bpf_loop(n, callback, &context, 0)",
 )
 _OWNED = ("ringbuf_mem", "alloc_mem", "mem(ref", "mem(id", "sock", "tcp_sock", "ptr_", "trusted_ptr_")
 _RELEASES = re.compile(r"call bpf_(?:ringbuf_(?:submit|discard)|\w+_release)\b")
@@ -50,14 +72,14 @@ _MAX_PACKET_OFF = 0xFFFF
 def advise_closer(found: Rejection) -> Explanation | None:
     """What the instructions and registers say beyond the complaint; None when that is nothing."""
     for call, complaint, advice in _CALLS:
-        if re.search(call, found.instruction) and re.search(complaint, found.text):
+        if re.search(call, found.instruction) and re.search(complaint, found.text, re.MULTILINE):
             return advice
     if _NO_RESULT.search(found.text) and not found.instruction.startswith("exit"):
         return _EMPTY
     if beyond := _BEYOND_STACK.search(found.text):
         return _beyond_variable(found, int(beyond[1]), int(beyond[2]))
     if found.instruction.startswith("call bpf_") and _LENGTH.search(found.text):
-        return OF_LENGTH
+        return _of_argument(found)
     if told := (_in_global(found) if found.function else None) or advise_in_numbers(found):
         return told
     if found.acquired:
@@ -67,6 +89,8 @@ def advise_closer(found: Rejection) -> Explanation | None:
             return moved
         # without the state of registers, which old kernels don't show, a release that came before has to do
         state = found.registers.get(wrong[1])
+        if state in _NULL:
+            return _IS_NULL
         released = any(_RELEASES.search(s.instruction) for s in found.steps.values())
         return _AFTER_RELEASE if released and (state or _OWNED[0]).startswith(_OWNED) else None
     return _beyond_packet(found)
@@ -88,6 +112,21 @@ _LENGTH = re.compile(
     r"unbounded memory access|R\d min value is negative|"
     r"invalid access to map value, value_size=\d+ off=\d+ size=(?:\d{5,}|0)\b"
 )
+_NEGATIVE = re.compile(r"(R\d) min value is negative")
+_OF_OFFSET = Explanation(
+    "what was added to the pointer may be negative, or larger than the memory: the result of a helper is "
+    "negative when it fails",
+    "keep it in 64 bits, and bound it right before it is added: "
+    "__s64 n; if (n < 0 || n > SIZE - LENGTH) return 0;",
+)
+
+
+def _of_argument(found: Rejection) -> Explanation:
+    negative = _NEGATIVE.search(found.text)
+    state = found.registers.get(negative[1], "") if negative else ""
+    return _OF_OFFSET if state.startswith(("map_value", "fp", "mem", "alloc_mem", "ringbuf")) else OF_LENGTH
+
+
 _NO_RESULT = re.compile(r"^R0 !read_ok", re.MULTILINE)
 _EMPTY = Explanation(
     "the result of a call is used that gives none",

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass, field
 
 _INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\) (.*?)(?:\s+;(?: (R.*))?)?$")
+# the state in which a callback begins, behind the call that it is given to
+_JOINED = re.compile(r"^(\d+: \(85\) call \S+) (\d+: frame\d)", re.MULTILINE)
 _UNFINISHED = re.compile(r"^(.* goto pc[+-]\d+) (\S.*)$")  # the complaint follows on the same line
 _POISONED = re.compile(r"^(\d+): <(invalid .*)>$")  # libbpf's words for a relocation that failed
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@]+):(\d+))?$")
@@ -96,7 +98,7 @@ def parse_log(log: str) -> Rejection:
     found = Rejection()
     source: tuple[str, str, int | None] = ("", "", None)
     unsized = ""
-    for text in log.splitlines():
+    for text in _JOINED.sub(r"\1\n\2", log).splitlines():
         line = text.strip()
         if _UNSIZED.match(line):
             unsized = line

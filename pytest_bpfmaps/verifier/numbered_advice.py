@@ -14,6 +14,7 @@ _RETURNED = re.compile(
 )
 _SHORT = re.compile(r"invalid access to packet, off=(\d+) size=(\d+), R\d\(id=\d+,off=\d+,r=([1-9]\d*)\)")
 _OTHER_MAP = re.compile(r"cannot pass map_type \d+ into func (bpf_\w+)")
+_MEMORY = re.compile(r"invalid access to memory, mem_size=(\d+) off=(\d+) size=(\d+)")
 # what a helper's map is of, by the start of the helper's name
 _MAP_TYPES = {
     "bpf_redirect_map": "DEVMAP, DEVMAP_HASH, CPUMAP or XSKMAP",
@@ -62,6 +63,9 @@ def advise_in_numbers(found: Rejection) -> Explanation | None:
         )
     if other := _OTHER_MAP.search(text):
         return _other_map(other[1])
+    if (memory := _MEMORY.search(text)) and not found.function:
+        size, offset, length = map(int, memory.groups())
+        return _beyond_memory(size, offset + length) if offset + length > size else None
     return None
 
 
@@ -86,6 +90,14 @@ def _beyond_value(size: int, end: int) -> Explanation:
     )
 
 
+def _beyond_memory(size: int, end: int) -> Explanation:
+    return Explanation(
+        f"the program can reach to byte {end} of memory that has {size}",
+        "reserve, or ask for, as much as is used: sizeof(struct …); an index is to be bounded before: "
+        "if (i >= SIZE) return 0;",
+    )
+
+
 def _argument(given: str, wanted: list[str]) -> Explanation | None:
     if given.endswith("_or_null"):
         return None
@@ -93,6 +105,11 @@ def _argument(given: str, wanted: list[str]) -> Explanation | None:
         return Explanation(
             "the helper wants the program's own context there, and gets something else",
             "give it the parameter of the program as it is: ctx, skb",
+        )
+    if wanted == ["map_ptr"] and given.startswith("map_value"):
+        return Explanation(
+            "the helper wants a map there, and gets a plain variable: its declaration is no map's",
+            'put SEC(".maps") behind the declaration: struct { … } name SEC(".maps");',
         )
     if wanted == ["map_ptr"]:
         return Explanation(

@@ -60,3 +60,16 @@ def test_a_complaint_on_the_line_of_its_instruction():
 def test_helpers_that_sleep_where_the_kernel_says_only_unknown():
     assert "may sleep" in advise("unknown func bpf_copy_from_user#148").why
     assert "no such helper" in advise("unknown func bpf_loop#181").why
+
+
+def test_a_callback_begins_on_the_line_of_the_call():
+    """Its registers are not those of the caller."""
+    found = parse_log(
+        "1: (18) r2 = 0x6 ; R2=func()\n"
+        "5: (85) call bpf_loop#181 8: frame1: R1=scalar() R2=0 R10=fp0 cb\n"
+        "8: (61) r3 = *(u32 *)(r2 +0)\n"
+        "R2 invalid mem access 'scalar'\n"
+    )
+    assert found.instruction == "r3 = *(u32 *)(r2 +0)"
+    assert found.registers["R2"] == "0"
+    assert found.steps[5].instruction == "call bpf_loop#181"

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.elf.editor import STB_WEAK, Elf
-from pytest_bpfmaps.errors import Explanation
+from pytest_bpfmaps.elf.name_text import Names, is_close, tell_closest
+from pytest_bpfmaps.errors import Explanation, closest
+from pytest_bpfmaps.kernel.attach_names import symbols
 from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
 from pytest_bpfmaps.kernel.feature_releases import since
 from pytest_bpfmaps.kernel.features import probe
@@ -17,11 +19,12 @@ from pytest_bpfmaps.kernel.known_names import is_function, is_helper
 from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED, near_sections
-from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, NoTypesError, has_type
+from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, STRUCT, NoTypesError, has_type, type_names
 from pytest_bpfmaps.libbpf import ffi, lib, version
 from pytest_bpfmaps.maps.create_errors import EMPTY, Attributes, explain_refused_map
 from pytest_bpfmaps.maps.type_rules import shape_of
 from pytest_bpfmaps.objects.attempt import Attempt
+from pytest_bpfmaps.objects.diagnosis.map_declarations import MAP_DECLARATIONS
 from pytest_bpfmaps.verifier import Rejection
 
 # an error is "Invalid argument(-22)" to libbpf before 1.6, and "-EINVAL" since
@@ -123,16 +126,32 @@ def _function(found: re.Match[str]) -> Explanation:
     name = found[1]
     return Explanation(
         _came_with(f"Linux {release()} has no kernel function {name} for BPF programs", f"kfunc {name}"),
-        f"declare it __weak and guard the call: if ({_exists(name)}) …; or mark the test "
-        f"bpf_requires(kfunc={name!r})",
+        f"{_meant(name, type_names(FUNC))}declare it __weak and guard the call: "
+        f"if ({_exists(name)}) …; or mark the test bpf_requires(kfunc={name!r})",
+    )
+
+
+def _typed_variable(found: re.Match[str]) -> Explanation:
+    if found[1] not in symbols():
+        return _variable(found)
+    return Explanation(
+        f"the kernel has {found[1]}, and its types don't tell which type it has",
+        f"declare it without a type, extern const void {found[1]} __ksym;, and read what is at &{found[1]} "
+        "with bpf_probe_read_kernel()",
     )
 
 
 def _variable(found: re.Match[str]) -> Explanation:
     return Explanation(
         f"Linux {release()} has no symbol {found[1]} that BPF programs may use",
-        f"declare it __weak and compare its address with 0: if (&{found[1]}) …",
+        f"{_meant(found[1], symbols())}declare it __weak and compare its address with 0: if (&{found[1]}) …",
     )
+
+
+def _meant(name: str, known: Names) -> str:
+    """``did you mean …? or `` before another remedy, for a name that is misspelt."""
+    near = known.near(name)
+    return f"{closest(name, near)} or " if is_close(name, near) else ""
 
 
 def _exists(name: str) -> str:
@@ -228,6 +247,16 @@ def _no_function(_: re.Match[str]) -> Explanation:
     )
 
 
+def _no_struct(found: re.Match[str]) -> Explanation:
+    prefix = "bpf_struct_ops_"
+    near = type_names(STRUCT).near(found[1], prefix)
+    return Explanation(
+        f"Linux {release()} has no struct {found[1]} whose functions programs can be",
+        f"{tell_closest(found[1], near)}; those that there are: bpftool btf dump file "
+        f"/sys/kernel/btf/vmlinux | grep -o {prefix}[a-z_]*",
+    )
+
+
 def _no_sysfs(_: re.Match[str]) -> Explanation:
     why = "libbpf counts the CPUs in /sys/devices/system/cpu/possible, and can't read it"
     return Explanation(
@@ -244,13 +273,6 @@ def _no_types(_: re.Match[str]) -> Explanation:
     return Explanation(
         "the program needs the kernel's types (CO-RE), and this kernel has none at /sys/kernel/btf/vmlinux",
         "boot a kernel with CONFIG_DEBUG_INFO_BTF=y: pytest --bpf-kernel=6.1",
-    )
-
-
-def _attribute(found: re.Match[str]) -> Explanation:
-    return Explanation(
-        "libbpf {}.{}".format(*version()) + f" can't read the attribute {found[2]} of map {found[1]!r}",
-        "write it with __uint, __type or __array as its documentation does; newer ways need a newer libbpf",
     )
 
 
@@ -274,32 +296,18 @@ def _other_prototype(found: re.Match[str]) -> Explanation:
     )
 
 
-def _static_map(found: re.Match[str]) -> Explanation:
-    return Explanation(
-        f"map {found[1]!r} is static, and libbpf takes maps only that other files can see",
-        "leave out the word static before its declaration",
-    )
-
-
-def _no_map_type(found: re.Match[str]) -> Explanation:
-    return Explanation(f"map {found[1]!r} has no type", "declare one: __uint(type, BPF_MAP_TYPE_HASH);")
-
-
 _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
+    *MAP_DECLARATIONS,
     (r"extern \(func ksym\) '([^']+)': not found", _function),
     (r"extern \(func ksym\) '([^']+)': .*can't find", _function),
     (r"extern \(func ksym\) '([^']+)': func_proto \[\d+\] incompatible", _other_prototype),
+    (r"extern \(var ksym\) '([^']+)': not found in kernel BTF", _typed_variable),
     (r"extern \((?:var )?ksym\) '([^']+)': (?:not found|failed to find)", _variable),
     (r"failed to find BTF for extern '([^']+)'", _no_such_extern),
-    (r"map '([^']+)': map type isn't specified", _no_map_type),
-    (r"map '([^']+)': unsupported map linkage", _static_map),
     (r"extern '(CONFIG_\w+)' \(strong\): not resolved", _setting),
     (r"extern '([^']+)' \(strong\): not resolved", _variable),
     (r"missing BPF prog type, check ELF section name '([^']+)'", _section),
-    (
-        r"map '([^']+)': (?:unsupported |invalid |)(?:attr|value spec for|spec)? ?'?(\w+)'?: expected",
-        _attribute,
-    ),
+    (r"struct_ops init_kern: struct (\w+) is not found in kernel BTF", _no_struct),
     (r"Failed to open cpu mask file", _no_sysfs),
     (r"failed to open system Kconfig", _no_setting),
     (r"attach program FD is not set", _no_replaced),

@@ -13,9 +13,11 @@ from pytest_bpfmaps.elf.editor import STT_FUNC, Elf
 from pytest_bpfmaps.errors import Explanation, LoadError, VerifierError
 from pytest_bpfmaps.kernel.attach_names import explain_no_type
 from pytest_bpfmaps.kernel.privileges import refusal_hint
+from pytest_bpfmaps.kernel.same_names import explain_untyped
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.objects.attempt import Attempt
+from pytest_bpfmaps.objects.diagnosis.context_fields import fix_for_field
 from pytest_bpfmaps.objects.diagnosis.full_verifier_log import log_of_rejected
 from pytest_bpfmaps.objects.diagnosis.libbpf_log import (
     NO_SECTION,
@@ -35,7 +37,8 @@ from pytest_bpfmaps.objects.diagnosis.source_lines import (
     line_of_section,
     use_of,
 )
-from pytest_bpfmaps.programs.context import context_codec, may_be_program, refused_field
+from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import explain_pointer
+from pytest_bpfmaps.programs.context import may_be_program, refused_field, seen_context
 from pytest_bpfmaps.programs.program import ProgramSpec
 from pytest_bpfmaps.verifier import Rejection, advise, advise_closer, parse_log
 from pytest_bpfmaps.verifier.log_buffers import LogBuffer
@@ -91,7 +94,8 @@ def explain_load(attempt: Attempt, number: int, log: str, logs: Mapping[str, Log
     if no_type and program:
         section = kind(program.section)
         what = "tracepoint" if section == "tp_btf" else "function"
-        answer = explain_unloaded(no_type[1], what) or explain_no_type(section, no_type[1])
+        untyped = explain_untyped(no_type[1]) if section.startswith(("fentry", "fexit", "fmod_ret")) else None
+        answer = untyped or explain_unloaded(no_type[1], what) or explain_no_type(section, no_type[1])
         others = [p.name for p in attempt.programs if p.autoload and p.name != program.name]
         if others:
             leave_out = f"or leave it out: bpf.load(…, programs={others})"
@@ -163,6 +167,7 @@ def _advice(found: Rejection, attempt: Attempt, program: ProgramSpec) -> Explana
     known = (
         explain_relocation(found.text)
         or absent_weak(found, attempt.path)
+        or explain_pointer(found, attempt.path)
         or refused_helper(found.text, found.source, program.type)
     )
     general = advise(found.text)
@@ -178,7 +183,7 @@ def _closer(
         return closer
     if general is None:
         return None
-    codec = context_codec(program.type, program.name, attempt.codecs)
+    codec = seen_context(program.type, program.name, attempt.codecs)
     field = refused_field(found.text, found.instruction, program.type, codec)
     if not field:
         return general
@@ -186,13 +191,7 @@ def _closer(
         return Explanation(field, "check the offset or index, and the struct that the parameter points to")
     if " bytes, as " in field:
         return Explanation(field, general.fix)
-    packet = re.search(r"field 'data(_end|_meta)?'", field)
-    return Explanation(field, "take bpf_skb_load_bytes(), or another type of program" if packet else _FIELDS)
-
-
-_FIELDS = (
-    "each type of program has its own list: is_valid_access in the kernel, net/core/filter.c for packets"
-)
+    return Explanation(field, fix_for_field(field, program.type))
 
 
 def _rejected_at(found: Rejection, path: Path, program: ProgramSpec) -> list[str]:

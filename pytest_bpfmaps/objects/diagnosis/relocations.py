@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from pytest_bpfmaps.errors import BpfError, Explanation, closest
+from pytest_bpfmaps.errors import NONE, BpfError, Explanation, closest
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.struct_fields import names_at, names_in
 
@@ -26,6 +27,12 @@ def explain_relocation(complaint: str) -> Explanation | None:
         return _explain(kind, name, path, found["value"])
     except BpfError as e:  # without the kernel's types there is nothing to compare with
         return Explanation(f"the program uses {kind} {name} ({_CAUSE}), {e.what}: {e.why}", str(e.fix))
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """``did you mean …? or `` before another remedy; empty where there are no names."""
+    told = closest(name, known)
+    return "" if told == NONE else f"{told} or "
 
 
 def missing_name(complaint: str) -> str:
@@ -57,7 +64,7 @@ def _explain(kind: str, name: str, path: list[str], value: str | None) -> Explan
     if value:
         return Explanation(
             f"{here} does not have {value} in enum {name} ({_CAUSE})",
-            f"{closest(value, names)} or guard it with bpf_core_enum_value_exists(enum {name}, {value})",
+            f"{_near(value, names)}guard it with bpf_core_enum_value_exists(enum {name}, {value})",
         )
     depth, known = names_at(kind, name, path)
     if not path or depth == len(path):
@@ -70,7 +77,7 @@ def _explain(kind: str, name: str, path: list[str], value: str | None) -> Explan
     whole = ".".join(path)
     return Explanation(
         f"{here} does not have the field {path[depth]!r} in {kind} {name}{inside} ({_CAUSE})",
-        f"{closest(path[depth], known)} or guard it with bpf_core_field_exists(((struct {name} *)0)->{whole})"
+        f"{_near(path[depth], known)}guard it with bpf_core_field_exists(((struct {name} *)0)->{whole})"
         if kind == "struct"
         else closest(path[depth], known),
     )

@@ -35,6 +35,11 @@ def map_line(path: Path, name: str) -> Line | None:
     return _find(path, rf"{word}[^;]*{section}|{section}[^;={{]*{word}|{word}\s*=\s*{{")
 
 
+def variable_line(path: Path, name: str) -> Line | None:
+    """The line where a variable gets its first value."""
+    return _find(path, rf"\b{re.escape(name)}\b[^;=]*=")
+
+
 def section_line(path: Path, section: str) -> Line | None:
     """The line where a program of that section is declared."""
     return _find(path, rf'SEC\("{re.escape(section)}"\)')

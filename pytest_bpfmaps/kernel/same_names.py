@@ -1,0 +1,96 @@
+"""Functions of the kernel that share a name, each by a symbol before it whose name nobody shares."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pytest_bpfmaps.errors import Explanation
+from pytest_bpfmaps.kernel.attach_names import functions
+from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
+
+_LINE = re.compile(rb"([0-9a-f]{16}) ([tTwW]) ([\w.]+)(?:\t\[(\w+)\])?")
+_BEFORE = 40  # lines that are looked at, of the kernel's own symbols
+_OF_MODULE = 2000  # as many of a module, which has its symbols in no order
+_MOST = 4
+_PADDING = ("__pfx_", "__cfi_")
+
+
+def places_of(name: str) -> list[tuple[str, int]]:
+    """Symbol and offset in bytes of the first few functions of that name.
+
+    A kprobe takes them as ``function=SYMBOL, offset=OFFSET``. A function without such a symbol before it is
+    left out.
+    """
+    text = kernel_symbols().text
+    found: list[tuple[str, int]] = []
+    for match in re.finditer(
+        rb"^[0-9a-f]{16} [tTwW] %b(?=[\t\n])" % re.escape(name.encode()), text, re.MULTILINE
+    ):
+        place = _before(text, match.start())
+        if place is not None:
+            found.append(place)
+        if len(found) == _MOST:
+            break
+    return found
+
+
+def explain_same_name(name: str, count: int) -> Explanation:
+    """Why a kprobe does not go to a name that several functions have, and what to do."""
+    ways = " or ".join(
+        f"attach(function={symbol!r}, offset={offset:#x})" for symbol, offset in places_of(name)
+    )
+    return Explanation(
+        f"{count} functions of this kernel have the name {name!r}",
+        f'tell which one by what is before it, mostly of the same file: SEC("kprobe") and program.{ways}'
+        if ways
+        else "take another function, that calls it or that it calls",
+    )
+
+
+def explain_untyped(name: str) -> Explanation | None:
+    """Why the kernel's types lack a function that the kernel has, and what to do; None for another."""
+    count = functions().count(name)
+    if not count:
+        return None
+    if count > 1:
+        why, fix = explain_same_name(name, count)
+        return Explanation(f"{why}, so that the kernel's types tell none of them", fix)
+    return Explanation(
+        f"this kernel has {name!r}, and its types don't: it is written in assembler, or the compiler has "
+        "changed its parameters",
+        f'take a kprobe, SEC("kprobe/{name}")',
+    )
+
+
+def _before(text: bytes, start: int) -> tuple[str, int] | None:
+    line = _LINE.match(text, start)
+    if line is None:
+        return None
+    address, module = int(line[1], 16), line[4]
+    near = ((int(other[1], 16), other[3].decode()) for other in _around(text, start, module))
+    for at, symbol in sorted((n for n in near if n[0] < address), reverse=True):
+        if not symbol.startswith(_PADDING) and "." not in symbol and functions().count(symbol) == 1:
+            return symbol, address - at
+    return None
+
+
+def _around(text: bytes, start: int, module: bytes | None) -> Iterator[re.Match[bytes]]:
+    """The lines before; of a module those behind too."""
+    begin = start
+    for _ in range(_BEFORE if module is None else _OF_MODULE):
+        begin = text.rfind(b"\n", 0, max(begin - 1, 0)) + 1
+        line = _LINE.match(text, begin)
+        if line is not None and line[4] == module:
+            yield line
+        if not begin or (module and not _of(text, begin, module)):
+            break
+    end = start
+    while module is not None and (end := text.find(b"\n", end) + 1) and _of(text, end, module):
+        if line := _LINE.match(text, end):
+            yield line
+
+
+def _of(text: bytes, begin: int, module: bytes) -> bool:
+    """Whether the line that begins there is of a module."""
+    return text[begin : text.find(b"\n", begin)].endswith(b"\t[%b]" % module)

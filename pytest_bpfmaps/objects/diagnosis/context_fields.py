@@ -1,0 +1,46 @@
+"""What to do about a field of the context that a program may not touch."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+
+_WRITES = {
+    ("__sk_buff", "len"): "bpf_skb_change_tail() makes a packet longer or shorter",
+    ("__sk_buff", "data"): "bpf_skb_change_head(), or bpf_skb_adjust_room(), makes room in front",
+    ("__sk_buff", "data_end"): "bpf_skb_change_tail() makes a packet longer or shorter",
+    ("__sk_buff", "protocol"): "bpf_skb_change_proto() goes from IPv4 to IPv6 and back",
+    ("__sk_buff", "pkt_type"): "bpf_skb_change_type() changes it, in a program of tc",
+    ("__sk_buff", "vlan_tci"): "bpf_skb_vlan_push() and bpf_skb_vlan_pop() change it",
+    ("__sk_buff", "vlan_proto"): "bpf_skb_vlan_push() and bpf_skb_vlan_pop() change it",
+    ("xdp_md", "data"): "bpf_xdp_adjust_head() moves it; the bytes are changed through the pointer itself",
+    ("xdp_md", "data_end"): "bpf_xdp_adjust_tail() moves it",
+    ("xdp_md", "data_meta"): "bpf_xdp_adjust_meta() moves it",
+}
+_REGISTERS = (
+    "a kprobe sees a copy of the registers; bpf_override_return() replaces the result of a function of "
+    "/sys/kernel/debug/error_injection/list"
+)
+_DATA = "take bpf_skb_load_bytes(), or another type of program"
+_FAMILY = (
+    "read user_ip4 and msg_src_ip4 in programs of connect4, bind4 …, and user_ip6 in those of connect6 …"
+)
+_ANY = "each type of program has its own list: is_valid_access in the kernel, net/core/filter.c for packets"
+
+
+def fix_for_field(refused: str, type: ProgramType | int) -> str:
+    """What helps; `refused` is the sentence that names verb, field and struct."""
+    found = re.search(r"not (read|write) the field '(\w+)' of struct (\w+)", refused)
+    if found is None:
+        return _ANY
+    verb, field, struct = found.groups()
+    if verb == "write":
+        if struct.endswith("pt_regs") and type == ProgramType.KPROBE:
+            return _REGISTERS
+        return _WRITES.get((struct, field), _ANY)
+    if struct == "__sk_buff" and field in ("data", "data_end", "data_meta"):
+        return _DATA
+    if struct == "bpf_sock_addr" and field.endswith(("_ip4", "_ip6")):
+        return _FAMILY
+    return _ANY
