@@ -16,7 +16,9 @@ from pytest_bpfmaps.kernel.attach_names import (
 )
 from pytest_bpfmaps.kernel.attach_points import probe_target
 from pytest_bpfmaps.kernel.known_names import SYSCALL_PREFIXES
+from pytest_bpfmaps.kernel.kprobe_blacklist import how_to_see, is_blacklisted
 from pytest_bpfmaps.kernel.release import release
+from pytest_bpfmaps.kernel.same_names import explain_same_name
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.kernel.vmlinux_btf import (
@@ -78,6 +80,19 @@ def _tracepoint(category: str, event: str) -> Explanation | None:
     return Explanation(f"there are no tracepoints of {category!r}", closest(category, known))
 
 
+def explain_no_category(section: str) -> Explanation:
+    """Why a program of ``tracepoint/EVENT`` is not attached, and what to do."""
+    kind, _, event = section.partition("/")
+    root = tracefs()
+    places = (
+        sorted(p.parent.name for p in root.glob(f"events/*/{event}")) if root and event.isidentifier() else []
+    )
+    meant = [f'SEC("{kind}/{place}/{event}")' for place in places] or [f'SEC("{kind}/CATEGORY/EVENT")']
+    return Explanation(
+        f"the section {section!r} names an event and no category", f"write {' or '.join(meant)}"
+    )
+
+
 def _raw_tracepoint(name: str, number: int) -> Explanation | None:
     try:
         if (count := raw_tracepoint_arguments(name)) is not None:
@@ -106,6 +121,21 @@ def _syscall(name: str) -> Explanation | None:
     return Explanation(f"there is no system call {name!r}", known.closest(name, prefix))
 
 
+def _blacklisted(name: str) -> Explanation:
+    by_type = f'attach by its type, SEC("fentry/{name}"), or ' if _is_typed(name) else ""
+    return Explanation(
+        f"the kernel lets no kprobe go to {name!r}: kprobes run through it (its list: {how_to_see()})",
+        f"{by_type}take a function that calls it",
+    )
+
+
+def _is_typed(name: str) -> bool:
+    try:
+        return probe_target("fentry") == "" and has_type(name, FUNC)
+    except NoTypesError:
+        return False
+
+
 def _function(name: str, offset: int, number: int) -> Explanation | None:
     known = functions()
     if not known:
@@ -121,9 +151,7 @@ def _function(name: str, offset: int, number: int) -> Explanation | None:
         return explain_no_function(name)
     count = known.count(name)
     if number == errno.EADDRNOTAVAIL or (number == errno.EINVAL and count > 1):
-        return Explanation(
-            f"{count} functions of this kernel have the name {name!r}", "take another function"
-        )
+        return explain_same_name(name, count)
     traceable = traceable_functions()
     if (
         number in (errno.EINVAL, errno.ENOENT, errno.ESRCH)
@@ -135,6 +163,8 @@ def _function(name: str, offset: int, number: int) -> Explanation | None:
             f"{name!r} is a function that must not be traced (notrace, or blacklisted for kprobes)",
             traceable.closest(name),
         )
+    if number == errno.EINVAL and not offset and is_blacklisted(name) is not False:
+        return _blacklisted(name)
     if number == errno.ENOENT and tracefs() is None:
         return no_tracefs()
     if number in (errno.EINVAL, errno.EILSEQ) and offset:

@@ -74,6 +74,14 @@ def example_for(type: Any, section: str = "") -> str:
     return example or _BY_SECTION.get(kind(section), 'attach(interface="veth0")')
 
 
+def ways_for(name: str, type: Any, section: str) -> str:
+    """The same, for program `name` of an object."""
+    nowhere = _NOWHERE.get(type)
+    if nowhere is None:
+        return f"obj.programs.{name}.{example_for(type, section)}"
+    return nowhere.replace("program", f"obj.programs.{name}")
+
+
 def no_target(type: Any, section: str) -> Explanation:
     """Why a program can't be attached whose section does not say where, and what to do."""
     way = _NOWHERE.get(type) or f"name it: program.{example_for(type, section)}"

@@ -17,6 +17,13 @@ _WHY = {
 }
 
 
+_FIX = {
+    errno.EEXIST: "give it another name in its struct, .name = …, which is what the subsystem knows it by",
+    errno.EBUSY: "close the link, or what uses it, first",
+    errno.EINVAL: "see what the kernel says of it: dmesg",
+}
+
+
 def register_struct_ops(handle: Any, on: str) -> Link:
     """Registers the struct of a map with the kernel's subsystem, until the link is closed.
 
@@ -28,5 +35,5 @@ def register_struct_ops(handle: Any, on: str) -> Link:
     if link != ffi.NULL:
         return Link(link, on)
     why = f"{_WHY[number]} ({reason(number)})" if number in _WHY else reason(number)
-    fix = "see what the kernel says of it: dmesg" if number == errno.EINVAL else None
+    fix = _FIX.get(number)
     raise AttachError("cannot register", on=on, why=why, details=log.text or None, fix=fix, errno=number)

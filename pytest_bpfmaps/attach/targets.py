@@ -142,6 +142,19 @@ def refuse_keys(target: Target, keys: tuple[str, ...], on: str, why: str) -> Non
         )
 
 
+# what libbpf, bcc, bpftool and ip call them
+_OTHER_WORDS = {
+    **dict.fromkeys(("ifindex", "ifname", "dev", "device", "iface"), "interface"),
+    **dict.fromkeys(("func", "func_name", "symbol", "name"), "function"),
+    **dict.fromkeys(("path", "binary_path", "library"), "binary"),
+    **dict.fromkeys(("pattern", "syms"), "functions"),
+    **dict.fromkeys(("cgroup_fd", "cgroup_path"), "cgroup"),
+    **dict.fromkeys(("tp", "tp_name"), "tracepoint"),
+    "bpf_cookie": "cookie",
+    "prio": "priority",
+}
+
+
 def find_way(ways: Ways, target: Target, on: str) -> Way:
     """The function that attaches to a target with these words. Raises `AttachError` when there is none."""
     names = frozenset(target)
@@ -156,7 +169,9 @@ def _no_way(target: Target, on: str, ways: Iterable[tuple[frozenset[str], frozen
     given = frozenset(target)
     known = sorted({name for way in ways for names in way for name in names})
     if unknown := [name for name in target if name not in known]:
-        why, fix = f"no such target: {', '.join(unknown)}", closest(unknown[0], known)
+        meant = _OTHER_WORDS.get(unknown[0])
+        why = f"no such target: {', '.join(unknown)}"
+        fix = f"it is called {meant}" if meant else closest(unknown[0], known)
     else:
         why = "these do not go together"
         required, optional = min(

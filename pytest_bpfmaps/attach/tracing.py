@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_bpfmaps.attach import Target, iterators, kprobes, perf_events, tracepoints, uprobes
 from pytest_bpfmaps.attach.links import Link
-from pytest_bpfmaps.attach.missing_targets import explain_missing
+from pytest_bpfmaps.attach.missing_targets import explain_missing, explain_no_category
 from pytest_bpfmaps.attach.program_targets import check_watched, explain_many, no_target
 from pytest_bpfmaps.attach.refusals import show_target
 from pytest_bpfmaps.attach.section_targets import default_target, kind
@@ -109,6 +109,8 @@ def _explain(number: int, section: str, type: Any, target: Target) -> Explanatio
             f'write SEC("{section.partition("/")[0]}//usr/bin/PROGRAM:{name}"), or name it: '
             f'program.attach(binary="/usr/bin/PROGRAM", function="{name}")',
         )
+    if number == errno.EINVAL and not target and kind(section) in ("tp", "tracepoint") and "/" in section:
+        return explain_no_category(section)
     if number == errno.EBADF and section.startswith("iter"):
         return Explanation(
             "this iterator runs over the elements of a map, and none is given",

@@ -134,7 +134,8 @@ def _functions(binary: Path, target: Target, on: str) -> ElfFunctions:
     except (ElfError, OSError) as e:
         is_other = isinstance(e, IsADirectoryError) or "no ELF" in str(e)
         fix = "name the program itself, not a script or a folder" if is_other else None
-        raise _refused(target, on, str(e), fix, number=errno.ENOEXEC) from None
+        why = f"{binary}: {e.strerror}" if isinstance(e, OSError) else str(e)
+        raise _refused(target, on, why, fix, number=errno.ENOEXEC) from None
     if not found.is_program:
         why = f"{binary} is an object that is not linked yet, which no process runs"
         raise _refused(target, on, why, "name the program or library that it is linked into")

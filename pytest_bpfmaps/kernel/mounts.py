@@ -14,6 +14,7 @@ _PLACES = {
     "bpf": "/sys/fs/bpf",
     "cgroup2": "/sys/fs/cgroup",
     "tracefs": "/sys/kernel/tracing",
+    "debugfs": "/sys/kernel/debug",
 }
 
 

@@ -267,8 +267,14 @@ def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -
             'say what is looked up: run(ctx={"family": socket.AF_INET, "protocol": socket.IPPROTO_TCP, '
             '"local_ip4": …, "local_port": 80}); for socket.AF_INET6 it is local_ip6'
         )
+    if program.type is ProgramType.TRACING and number == errno.EFAULT:
+        return "an iterator is read, not run: program.attach().read()"
     if number not in (errno.EINVAL, errno.EMSGSIZE):
         return None
+    if program.type in (ProgramType.RAW_TRACEPOINT, ProgramType.RAW_TRACEPOINT_WRITABLE):
+        return "give as many numbers as the program reads of its context, 12 at most: run(ctx=[0] * 12)"
+    if program.type is ProgramType.SYSCALL:
+        return f"its context has as many bytes as the program reads, and at most {_MOST_OF_SYSCALL}"
     if program.type not in WITHOUT_PACKET and len(packet) < _ETHERNET:
         return f"a packet needs at least an Ethernet header: {_ETHERNET} bytes"
     if len(packet) > _ONE_PAGE and program.type not in WITHOUT_PACKET:
@@ -291,6 +297,7 @@ def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -
     return None
 
 
+_MOST_OF_SYSCALL = 0xFFFF  # bytes of a syscall program's context, U16_MAX
 _PROBE = bytes(64)  # a packet
 _XDP_DROP = bytes.fromhex("b700000001000000 9500000000000000")  # r0 = 1; exit
 

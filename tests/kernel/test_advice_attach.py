@@ -1,0 +1,133 @@
+"""Attachments and runs that are refused: the remedy is applied, and works."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import AttachError, BpfError, LoadError
+from pytest_bpfmaps.kernel import kprobe_blacklist
+from pytest_bpfmaps.kernel.attach_names import functions
+from pytest_bpfmaps.kernel.same_names import places_of
+
+HEAD = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+char LICENSE[] SEC("license") = "GPL";
+int hits;
+"""
+COUNT = 'SEC("%s") int prog(void *ctx) { __sync_fetch_and_add(&hits, 1); return 0; }'
+EMPTY = 'SEC("%s") int prog(void *ctx) { return 0; }'
+
+
+@pytest.fixture
+def load(bpf):
+    return lambda section, code=EMPTY: bpf.load(code=HEAD + code % section)
+
+
+@pytest.mark.bpf_requires("kprobe")
+@pytest.mark.parametrize("kind", ["kprobe", "kretprobe"])
+def test_one_of_several_functions_of_a_name(bpf, load, kind):
+    """Both /proc/self/maps and /proc/self/mounts begin in a function ``m_start``, each in its own."""
+    with pytest.raises(
+        AttachError, match=r"functions of this kernel have the name 'm_start'(?s:.*)-> tell which"
+    ):
+        load(f"{kind}/m_start").attach()
+    hits = {}
+    for symbol, offset in places_of("m_start"):
+        loaded = load(kind, COUNT)
+        for file in ("maps", "mounts"):
+            with loaded.programs.prog.attach(function=symbol, offset=offset):
+                loaded.globals.hits = 0
+                Path(f"/proc/self/{file}").read_bytes()
+                hits.setdefault(file, []).append(loaded.globals.hits > 0)
+    assert hits["maps"].count(True) == hits["mounts"].count(True) == 1
+    assert hits["maps"].index(True) != hits["mounts"].index(True)
+
+
+@pytest.mark.bpf_requires("kprobe/do_int3")
+def test_a_function_that_kprobes_run_through(load):
+    mount = "mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug"
+    subprocess.run(mount, shell=True, check=True)
+    assert kprobe_blacklist.is_blacklisted("do_int3")
+    with pytest.raises(
+        AttachError, match=r"no kprobe go to 'do_int3': kprobes run through it(?s:.*)-> .*calls it"
+    ) as e:
+        load("kprobe/do_int3").attach()
+    if 'SEC("fentry/do_int3")' in e.value.fix:
+        with load("fentry/do_int3").attach():
+            load("kprobe/vfs_read").attach().close()
+
+
+@pytest.mark.bpf_requires("fentry")
+def test_a_function_that_the_kernels_types_lack(load):
+    name = "entry_SYSCALL_64"
+    if name not in functions():
+        pytest.skip("this kernel has no entry_SYSCALL_64")
+    with pytest.raises(LoadError, match=rf"has '{name}', and its types don't(?s:.*)-> take a kprobe"):
+        load(f"fentry/{name}")
+
+
+@pytest.mark.bpf_requires("tracepoint")
+@pytest.mark.parametrize("kind", ["tp", "tracepoint"])
+def test_an_event_without_its_category(load, kind):
+    with pytest.raises(
+        AttachError, match=rf'no category(?s:.*)-> write SEC\("{kind}/syscalls/sys_enter_getpid"\)'
+    ):
+        load(f"{kind}/sys_enter_getpid").attach()
+    loaded = load(f"{kind}/syscalls/sys_enter_getpid", COUNT)
+    with loaded.attach():
+        os.getpid()
+    assert loaded.globals.hits
+
+
+@pytest.mark.bpf_requires("raw_tp/sys_enter")
+@pytest.mark.parametrize("kind", ["raw_tp", "tp_btf"])
+def test_a_system_call_of_which_there_is_no_raw_tracepoint(load, kind):
+    with pytest.raises(
+        BpfError, match=r'-> take SEC\("tracepoint/syscalls/sys_enter_getpid"\); or SEC\("tp_btf/'
+    ):
+        load(f"{kind}/sys_enter_getpid").attach()
+    load("tp_btf/sys_enter").attach()
+    load("tracepoint/syscalls/sys_enter_getpid").attach()
+
+
+@pytest.mark.bpf_requires("iter/task")
+def test_an_iterator_is_not_run(load):
+    program = load("iter/task").programs.prog
+    with pytest.raises(BpfError, match=r"-> an iterator is read, not run: program\.attach\(\)\.read\(\)"):
+        program.run()
+    assert program.attach().read() == ""
+
+
+@pytest.mark.bpf_requires("raw_tp/sched_switch")
+def test_a_context_that_is_shorter_than_what_is_read(bpf):
+    code = HEAD + 'SEC("raw_tp/sched_switch") int prog(__u64 *ctx) { return ctx[2] != 0; }'
+    program = bpf.load(code=code).programs.prog
+    with pytest.raises(LoadError, match=r"-> give as many numbers as the program reads.*ctx=\[0\] \* 12"):
+        program.run(ctx=[0])
+    assert program.run(ctx=[0] * 12).retval == 0
+
+
+def test_other_words_for_a_target(load, bpf_netns):
+    program = load("xdp", 'SEC("%s") int prog(struct xdp_md *ctx) { return 2; }').programs.prog
+    with pytest.raises(AttachError, match=r"no such target: ifindex\n  -> it is called interface"):
+        program.attach(ifindex=1)
+    (interface, _) = bpf_netns().veth_to(bpf_netns())
+    program.attach(interface=interface).close()
+
+
+@pytest.mark.bpf_requires("syscall")
+def test_a_program_that_is_attached_nowhere(load):
+    loaded = load("syscall")
+    with pytest.raises(AttachError, match=r"-> .*run it: obj\.programs\.prog\.run\(\)"):
+        loaded.attach()
+    assert loaded.programs.prog.run().retval == 0
+
+
+@pytest.mark.bpf_requires("uprobe")
+def test_a_folder_in_place_of_a_program(load):
+    with pytest.raises(AttachError, match=r"/usr/bin: Is a directory\n  -> name the program itself"):
+        load("uprobe//usr/bin:main").attach()
