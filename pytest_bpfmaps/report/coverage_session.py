@@ -125,7 +125,7 @@ class CoverageSession:
             tell=self._say,
         )
         for request in self._settings.reports:
-            self._write(Report(request, view), request)
+            self._write(Report(request, view, self._config.invocation_params.dir), request)
         least = self._settings.least
         if least is not None and view.percent < least:
             self._failure = f"FAILED: {view.percent:.1f} % of the lines ran, and {least:g} % are asked for"

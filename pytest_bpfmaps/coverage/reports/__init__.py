@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from pytest_bpfmaps.coverage.view import View
 
@@ -47,6 +48,8 @@ class Report:
 
     request: Request
     view: View
+    folder: Path
+    """Where the target is looked up."""
 
     def write(self) -> list[str]:
         """Writes it. Returns the lines for the terminal. Raises `OSError`, or ImportError for a library."""
@@ -55,5 +58,7 @@ class Report:
         if not self.request.target:
             lines: list[str] = module.lines(self.view, missing=kind == "term-missing")
             return lines
-        module.write(self.view, self.request.target)
+        target = self.folder / self.request.target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        module.write(self.view, target)
         return [f"{kind} report: {self.request.target}"]

@@ -1,0 +1,90 @@
+"""Pages that need nothing beside them: an index, and one for each source file. Made with Jinja2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps.coverage.data import Branch
+from pytest_bpfmaps.coverage.view import FileView, View, percent_of
+
+_NO_NAME = re.compile(r"[^A-Za-z0-9.-]+")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a page. `kind` is ``hit``, ``part``, ``miss``, ``excluded``, ``unreachable``, or empty."""
+
+    number: int
+    text: str
+    kind: str
+    count: int | None
+    kernels: list[int | None]
+    branches: list[str]
+    tests: list[str]
+
+
+def write(view: View, target: Path) -> None:
+    """Writes the pages into the folder `target`. Raises `OSError`, and ImportError without Jinja2."""
+    try:
+        from jinja2 import Environment, PackageLoader
+    except ImportError as e:
+        raise ImportError("Jinja2 is not installed\n  -> pip install 'pytest-bpfmaps[html]'") from e
+    target.mkdir(parents=True, exist_ok=True)
+    loader = PackageLoader("pytest_bpfmaps.coverage.reports")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pages = {file.path: f"{_NO_NAME.sub('_', file.name)}.html" for file in view.files}
+    for number, (path, name) in enumerate(pages.items()):
+        if list(pages.values()).count(name) > 1:
+            pages[path] = f"{number}-{name}"
+    facts = {"view": view, "pages": pages, "percent_of": percent_of, "kernels": view.kernels, "bar": _bar}
+    _render(environment, "index.html", target / "index.html", facts)
+    for file in view.files:
+        more = {"file": file, "lines": list(_lines(view, file))}
+        _render(environment, "file.html", target / pages[file.path], {**facts, **more})
+
+
+def _render(environment: Any, template: str, path: Path, facts: dict[str, Any]) -> None:
+    path.write_text(environment.get_template(template).render(**facts), errors="surrogateescape")
+
+
+def _bar(percent: float) -> str:
+    """What a percentage is called: it decides its colour."""
+    return "high" if percent >= 90 else "middle" if percent >= 60 else "low"
+
+
+def _lines(view: View, file: FileView) -> Iterator[Line]:
+    tests, branches = view.tests_of(file.path), file.branches()
+    partial = set(file.partial())
+    last = max([len(file.text), *file.total.lines])
+    for number in range(1, last + 1):
+        count = file.total.lines.get(number)
+        text = file.text[number - 1] if number <= len(file.text) else ""
+        yield Line(
+            number,
+            text.expandtabs(8),
+            _kind(file, number, number in partial),
+            count,
+            [file.kernels[k].lines.get(number) if k in file.kernels else None for k in view.kernels],
+            [_way(branch, taken) for branch, taken in branches.get(number, ())] if count else [],
+            sorted(tests.get(number, ())),
+        )
+
+
+def _kind(file: FileView, number: int, partial: bool) -> str:
+    if number in file.excluded:
+        return "excluded"
+    if number in file.unreachable:
+        return "unreachable"
+    count = file.total.lines.get(number)
+    if count is None:
+        return ""
+    return "miss" if not count else "part" if partial else "hit"
+
+
+def _way(branch: Branch, count: int) -> str:
+    where = f"columns {branch.condition}" if "-" in branch.condition else f"condition {branch.condition}"
+    return f"{where}: {branch.outcome} {count} times"

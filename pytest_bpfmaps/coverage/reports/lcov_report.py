@@ -1,0 +1,37 @@
+"""lcov's tracefile, which services and editors read beside that of Python's coverage: geninfo(1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytest_bpfmaps.coverage.view import FileView, View
+
+
+def write(view: View, target: Path) -> None:
+    """Writes the file. Raises `OSError`."""
+    lines = [line for file in view.files for line in _record(file)]
+    target.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
+
+
+def _record(file: FileView) -> Iterator[str]:
+    total = file.total
+    yield "TN:"
+    yield f"SF:{file.name}"
+    functions = sorted(total.functions.items(), key=lambda one: (one[0].line, one[0].name))
+    yield from (f"FN:{function.line},{function.name}" for function, _ in functions)
+    yield from (f"FNDA:{count},{function.name}" for function, count in functions)
+    yield f"FNF:{len(functions)}"
+    yield f"FNH:{sum(bool(count) for _, count in functions)}"
+    for line, ways in sorted(file.branches().items()):
+        blocks = list(dict.fromkeys(branch.condition for branch, _ in ways))
+        for number, (branch, count) in enumerate(ways):
+            # "-": nobody came to the condition
+            taken = str(count) if total.lines.get(line) else "-"
+            yield f"BRDA:{line},{blocks.index(branch.condition)},{number},{taken}"
+    yield f"BRF:{len(total.branches)}"
+    yield f"BRH:{sum(map(bool, total.branches.values()))}"
+    yield from (f"DA:{line},{count}" for line, count in sorted(total.lines.items()))
+    yield f"LF:{len(total.lines)}"
+    yield f"LH:{sum(map(bool, total.lines.values()))}"
+    yield "end_of_record"
