@@ -1,6 +1,9 @@
 """Programs that several of the kernel's tests load."""
 
+from functools import partial
+
 import pytest
+from stack_traces import load_tracer
 
 HEAD = """
 #include <linux/bpf.h>
@@ -42,3 +45,9 @@ def make_map(load_code):
 def veth(bpf_netns):
     """Two namespaces with a cable between them."""
     return bpf_netns("left").veth_to(bpf_netns("right"))
+
+
+@pytest.fixture
+def trace(load_code):
+    """Loads and attaches a tracer of stacks for a process: `load_tracer` without its first argument."""
+    return partial(load_tracer, load_code)
