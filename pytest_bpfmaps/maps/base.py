@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from pytest_bpfmaps.btf import Codecs
@@ -12,7 +12,6 @@ from pytest_bpfmaps.btf.listed_keys import Listed
 from pytest_bpfmaps.errors import (
     ENOTSUPP,
     ClosedError,
-    Explanation,
     MapError,
     MapKeyError,
     NameLookupError,
@@ -20,13 +19,13 @@ from pytest_bpfmaps.errors import (
     closest,
 )
 from pytest_bpfmaps.kernel.bpf_types import MapType
-from pytest_bpfmaps.kernel.map_flags import BPF_ANY, BPF_NOEXIST
+from pytest_bpfmaps.kernel.map_flags import BPF_ANY
 from pytest_bpfmaps.kernel.open_resources import forget, forget_pin, note, note_pin
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.libbpf import check, ffi, lib
-from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.maps.element_errors import explain_refused_element
 from pytest_bpfmaps.maps.elements import Elements
-from pytest_bpfmaps.maps.info import MapInfo, codecs_for, map_info
+from pytest_bpfmaps.maps.info import MapInfo, codecs_for
 from pytest_bpfmaps.maps.pins import Pins, pin_remedy, unpin
 
 _FEW = 6  # types that a message names
@@ -333,65 +332,9 @@ class Map:
         if number == errno.ENOENT:
             because, fix = self._explain_missing(key)
             raise MapKeyError(f"no key {key!r}", on=on, why=because, fix=fix, errno=number)
-        explain = _EXPLAIN.get(number)
-        why, fix = explain(self, flags) if explain else (reason(number), None)
+        why, fix = explain_refused_element(number, self.name, self._info, flags)
         raise MapError(what, on=on, why=why, fix=fix, errno=number)
 
     def _explain_missing(self, key: Any) -> tuple[str | None, str | None]:
         """Why a key is not there, and what to do."""
         return None, None
-
-
-def _full(the_map: Map, flags: int) -> Explanation:
-    if "array" in str(the_map.type):
-        last = the_map.max_entries - 1
-        return Explanation(f"its indices go from 0 to {last} (E2BIG)", "give an index in that range")
-    return Explanation(
-        f"the map is full: max_entries is {the_map.max_entries} (E2BIG)",
-        fuller(the_map.name),
-    )
-
-
-def fuller(name: str) -> str:
-    """What to do when a map is full."""
-    return (
-        f"have it larger: bpf.load(…, max_entries={{{name!r}: …}}), or bpf.create_map(…, max_entries=…); "
-        "or delete elements first"
-    )
-
-
-def _exists(the_map: Map, flags: int) -> Explanation:
-    if flags & BPF_NOEXIST:
-        return Explanation("the key exists already (EEXIST)", "use BPF_ANY to replace its value")
-    return Explanation(reason(errno.EEXIST), None)
-
-
-def _not_permitted(the_map: Map, flags: int) -> Explanation:
-    return Explanation(
-        reason(errno.EPERM),
-        "the map is frozen, read-only for user space (BPF_F_RDONLY), or this process lacks CAP_BPF",
-    )
-
-
-def _invalid(the_map: Map, flags: int) -> Explanation:
-    why = reason(errno.EINVAL)
-    if the_map.type == MapType.ARRAY:
-        return Explanation(why, "elements of an array can't be created or deleted, only overwritten")
-    return Explanation(why, None)
-
-
-_EXPLAIN: dict[int, Callable[[Map, int], Explanation]] = {
-    errno.E2BIG: _full,
-    errno.EEXIST: _exists,
-    errno.EPERM: _not_permitted,
-    errno.EINVAL: _invalid,
-}
-
-
-def info_of(fd: int) -> MapInfo:
-    """`map_info`, closing the descriptor when it is no map's."""
-    try:
-        return map_info(fd)
-    except BaseException:
-        os.close(fd)
-        raise

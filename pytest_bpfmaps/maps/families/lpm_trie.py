@@ -12,7 +12,7 @@ from pytest_bpfmaps.btf.codec import Buffer, wrong_type
 from pytest_bpfmaps.btf.record import StructCodec
 from pytest_bpfmaps.errors import MapError, MapValueError
 from pytest_bpfmaps.kernel.bpf_types import MapType
-from pytest_bpfmaps.maps.base import fuller
+from pytest_bpfmaps.maps.element_errors import how_to_enlarge
 from pytest_bpfmaps.maps.families.hash import HashMap
 from pytest_bpfmaps.maps.info import MapInfo
 
@@ -41,7 +41,7 @@ class LpmTrieMap(HashMap, types=(MapType.LPM_TRIE,)):
             f"cannot {verb} {key!r}",
             on=f"in {self}",
             why=f"the map is full: max_entries is {self.max_entries} (ENOSPC)",
-            fix=fuller(self.name),
+            fix=how_to_enlarge(self.name),
             errno=number,
         )
 

@@ -10,7 +10,7 @@ from pytest_bpfmaps.errors import MapError, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.btf import load_codecs
 from pytest_bpfmaps.libbpf import check, ffi, lib
-from pytest_bpfmaps.maps.base import Map, info_of
+from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.classes import BY_ID, make_map, open_map_id
 from pytest_bpfmaps.maps.families import (  # noqa: F401 - importing a family registers its classes
     arena,
@@ -30,6 +30,7 @@ from pytest_bpfmaps.maps.families import (  # noqa: F401 - importing a family re
     struct_ops,
     user_ringbuf,
 )
+from pytest_bpfmaps.maps.info import MapInfo, map_info
 from pytest_bpfmaps.maps.pins import Pins
 
 
@@ -63,7 +64,7 @@ def maps_by_name(name: str, pins: Pins | None = None) -> list[Map]:
         if fd == -errno.ENOENT:  # it went away meanwhile
             continue
         check(fd, MapError, "cannot open", on=f"map id {at[0]}")
-        if info_of(fd).name == kept:
+        if _info_of(fd).name == kept:
             found.append(_from_own_fd(fd, pins=pins))
         else:
             os.close(fd)
@@ -74,9 +75,18 @@ def maps_by_name(name: str, pins: Pins | None = None) -> list[Map]:
 
 
 def _from_own_fd(fd: int, **options: Any) -> Map:
-    info = info_of(fd)
+    info = _info_of(fd)
     try:
         return make_map(fd, info, load_codecs(info.btf_id) if info.btf_id else None, **options)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _info_of(fd: int) -> MapInfo:
+    """`map_info`, closing the descriptor when it is no map's."""
+    try:
+        return map_info(fd)
     except BaseException:
         os.close(fd)
         raise
