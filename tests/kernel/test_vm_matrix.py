@@ -28,6 +28,37 @@ FIXTURES = """
         return os.uname().release
 """
 
+AT_HOME = """
+    import os, socket, sys
+    import pytest
+
+    def test_says_where_it_runs(bpf_kernel):
+        print("runs in", bpf_kernel)
+        assert bpf_kernel == "nowhere"
+
+    def test_cannot_write_to_the_hosts_files(bpf_kernel, tmp_path):
+        with open("written.txt", "w") as file:
+            file.write("x")
+        (tmp_path / "temporary").write_text("y")
+        with open("/etc/bpfmaps-was-here", "w") as file:
+            file.write("z")
+
+    @pytest.mark.bpf_kernels("6.*")
+    def test_is_at_home(bpf_kernel):
+        assert os.environ["FROM_THE_HOST"] == "yes"
+        assert os.getcwd() == os.environ["HERE"]
+        assert os.umask(0o22) == 0o22
+        assert os.path.ismount("/sys/fs/bpf") and os.path.ismount("/sys/kernel/tracing")
+        assert os.path.ismount("/sys/fs/cgroup")
+        assert len(os.sched_getaffinity(0)) == 2
+        assert sys.getfilesystemencoding() == "utf-8"
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=60).close()
+
+    def test_plain():
+        assert os.uname().release == os.environ["HOST_RELEASE"]
+"""
+
 
 @pytest.fixture(autouse=True)
 def _cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,38 +71,7 @@ def test_tests_run_in_a_guest_as_they_would_on_the_host(
 ) -> None:
     pytester.makeconftest(FIXTURES)
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
-    pytester.makepyfile(
-        test_matrix="""
-        import os, socket, sys
-        import pytest
-
-        def test_says_where_it_runs(bpf_kernel):
-            print("runs in", bpf_kernel)
-            assert bpf_kernel == "nowhere"
-
-        def test_cannot_write_to_the_hosts_files(bpf_kernel, tmp_path):
-            with open("written.txt", "w") as file:
-                file.write("x")
-            (tmp_path / "temporary").write_text("y")
-            with open("/etc/bpfmaps-was-here", "w") as file:
-                file.write("z")
-
-        @pytest.mark.bpf_kernels("6.*")
-        def test_is_at_home(bpf_kernel):
-            assert os.environ["FROM_THE_HOST"] == "yes"
-            assert os.getcwd() == os.environ["HERE"]
-            assert os.umask(0o22) == 0o22
-            assert os.path.ismount("/sys/fs/bpf") and os.path.ismount("/sys/kernel/tracing")
-            assert os.path.ismount("/sys/fs/cgroup")
-            assert len(os.sched_getaffinity(0)) == 2
-            assert sys.getfilesystemencoding() == "utf-8"
-            with socket.create_server(("127.0.0.1", 0)) as server:
-                socket.create_connection(server.getsockname(), timeout=60).close()
-
-        def test_plain():
-            assert os.uname().release == os.environ["HOST_RELEASE"]
-        """
-    )
+    pytester.makepyfile(test_matrix=AT_HOME)
     monkeypatch.setenv("FROM_THE_HOST", "yes")
     monkeypatch.setenv("HERE", str(pytester.path))
     monkeypatch.setenv("HOST_RELEASE", os.uname().release)
