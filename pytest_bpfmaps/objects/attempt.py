@@ -1,4 +1,4 @@
-"""A load that was refused: what the explanation needs to know of it."""
+"""What an explanation needs to know about a load that was refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from pytest_bpfmaps.programs.program import ProgramSpec
 class Attempt:
     """An object that could not be loaded: its file, its name in messages, its parts as they were configured.
 
-    `handle` is libbpf's, of the opened object. `open_again` gives one of the same file, for a while.
+    `handle` is libbpf's handle of the opened object. `open_again` opens the same file once more, and gives
+    libbpf's handle of it until its ``with`` block ends.
     """
 
     path: Path

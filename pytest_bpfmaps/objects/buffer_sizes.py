@@ -1,4 +1,4 @@
-"""How many bytes programs send to each buffer, where their instructions have it as a constant."""
+"""Finds how many bytes programs send to each buffer, where their instructions have that as a constant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOAD_WIDE, _CALL, _EXIT = 0x18, 0x85, 0x95
 _MOVES = (0xB7, 0xB4)  # dst = imm, of 64 and 32 bits
 _COPY = 0xBF  # dst = src
 _JUMPS = (0x05, 0x06)  # BPF_JMP, BPF_JMP32
-# helper: the register of the map, that of the size in bytes
+# number of the helper: (register of the map, register of the size in bytes)
 _HELPERS = {
     25: (2, 5),  # bpf_perf_event_output
     111: (2, 5),  # bpf_skb_output
@@ -26,7 +26,7 @@ _HELPERS = {
 
 @lru_cache(maxsize=16)
 def sizes_by_map(path: Path) -> dict[str, set[int]]:
-    """By the map's name; empty for an object that is damaged."""
+    """Returns the sizes in bytes by the map's name; an empty dict for a damaged object."""
     found: dict[str, set[int]] = defaultdict(set)
     try:
         elf = Elf(path.read_bytes())
@@ -40,7 +40,7 @@ def sizes_by_map(path: Path) -> dict[str, set[int]]:
 
 
 def _calls(elf: Elf, table: Section) -> list[tuple[str, int]]:
-    """(map, size) of each call in one section of programs whose map and size are known."""
+    """Returns (map, size) of each call in a section of programs whose map and size are known."""
     symbols = elf.symbols()
     maps = {at: symbols[info >> 32].name for at, info in RELOCATION.iter_unpack(elf.content(table))}
     code = list(_INSTRUCTION.iter_unpack(elf.content(elf.sections[table.info])))
@@ -50,13 +50,13 @@ def _calls(elf: Elf, table: Section) -> list[tuple[str, int]]:
     for i, (op, registers, _, immediate) in enumerate(code):
         target, source = registers & 0xF, registers >> 4
         if i in targets:
-            known.clear()  # who comes from elsewhere may have other values
+            known.clear()  # a jump to here may come with other values
         if op == _CALL:
             if source == 0 and immediate in _HELPERS:
                 map_name, size = (known.get(r) for r in _HELPERS[immediate])
                 if isinstance(map_name, str) and isinstance(size, int):
                     found.append((map_name, size))
-            for register in range(6):  # a call leaves nothing in them
+            for register in range(6):  # a call overwrites these registers
                 known.pop(register, None)
         elif op == _LOAD_WIDE and i * _INSTRUCTION.size in maps:
             known[target] = maps[i * _INSTRUCTION.size]

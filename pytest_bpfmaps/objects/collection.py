@@ -14,8 +14,8 @@ class Named(Generic[T]):
     """Parts by name: ``parts.x``, ``parts["x"]``, ``"x" in parts``, ``for part in parts``.
 
     A wrong name raises `NameLookupError` (a `KeyError` and an `AttributeError`) with the closest names.
-    `hidden` parts are found by item, but not listed. A part that is called as a method is, ``names``, comes
-    before the method; only Python's own names between double underscores need the item.
+    `hidden` parts are found by item, but not listed. If a part has the name of a method, such as ``names``,
+    the attribute is the part. Only Python's own names between double underscores need ``parts["x"]``.
     """
 
     def __init__(self, what: str, on: str, parts: dict[str, T], hidden: dict[str, T] | None = None) -> None:
@@ -23,7 +23,7 @@ class Named(Generic[T]):
         self.__on = on
         self.__parts = parts
         self.__hidden = hidden or {}
-        # attributes of the instance come before methods of the class, whatever C calls them
+        # Python looks at attributes of the instance before methods of the class, so any C name works
         self.__dict__.update({n: p for n, p in parts.items() if not n.startswith("_Named__")})
 
     def __getitem__(self, name: str) -> T:
@@ -53,7 +53,7 @@ class Named(Generic[T]):
         return [n for n in super().__dir__() if not n.startswith("_Named__")]
 
     def names(self) -> list[str]:
-        """The names, in the object's order."""
+        """Returns the names, in the object's order."""
         return names_of(self)
 
     def __repr__(self) -> str:
@@ -61,12 +61,12 @@ class Named(Generic[T]):
 
 
 def names_of(parts: Named[T]) -> list[str]:
-    """The names of the parts, in the object's order, also where one of them is called ``names``."""
+    """Returns the names of the parts, in the object's order, even if a part is called ``names``."""
     return list(vars(parts)["_Named__parts"])
 
 
 def all_of(parts: Named[T]) -> list[T]:
-    """The parts, and those that are not listed."""
+    """Returns the parts, and the hidden ones."""
     return [*vars(parts)["_Named__parts"].values(), *vars(parts)["_Named__hidden"].values()]
 
 

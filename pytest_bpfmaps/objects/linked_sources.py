@@ -1,8 +1,8 @@
-"""Finds the source that a name means, in an object that was linked of several.
+"""Finds which source a name belongs to, in an object that was linked from several sources.
 
-Two sources may each have their own ``struct event``, and their own ``static`` variable of one name. An object
-that was linked here has its inputs at hand, which tell. Of any other it is told by what programs do: the file
-of the function that refers to a variable, and how many bytes go into a buffer.
+Two sources may each have their own ``struct event``, and their own ``static`` variable of one name. For an
+object that was linked here, the input objects answer that. For any other object, the programs answer it: by
+the file of the function that refers to a variable, and by how many bytes go into a buffer.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pytest_bpfmaps.objects.buffer_sizes import sizes_by_map
 
 
 class Sources:
-    """What the sources of the object at `path` have; everything is read when it is asked for."""
+    """The structs and variables of the sources of the object at `path`; each is read when it is needed."""
 
     def __init__(self, path: Path, codecs: Codecs | None) -> None:
         self._path = path
         self._codecs = codecs
 
     def codecs_for(self, map_name: str) -> Codecs | None:
-        """The object's codecs, which find structs by name as the sources that use the map mean them."""
+        """Returns the object's codecs, with structs of the sources that use the map."""
         if self._codecs is None:
             return None
         return self._codecs.preferring(lambda name: self.struct(name, map_name))
@@ -40,9 +40,10 @@ class Sources:
     # structs
 
     def struct(self, name: str, map_name: str) -> StructCodec | None:
-        """The struct that `name` means for records of a map; None where the object has no choice of several.
+        """Returns the struct that `name` means for records of a map; None if the object has no choice.
 
-        ``a.event`` is that of the source a.bpf.c. Raises `NameLookupError` when it may be any of several.
+        ``a.event`` is the struct of the source a.bpf.c. Raises `AmbiguousNameError` when it may be any of
+        several structs, and `NameLookupError` when that source has none.
         """
         return self._of_inputs(name, map_name) if self._inputs else self._by_size(name, map_name)
 
@@ -90,12 +91,12 @@ class Sources:
     # variables
 
     def of_variables(self, section: str, name: str, places: list[tuple[int, int]]) -> list[str]:
-        """The sources, without suffix, of several variables of one name, each at (offset, size) of a section.
+        """Returns the source, without suffix, of each of several variables with the same name.
 
-        The empty string where that is not known.
+        `places` has (offset, size) of each variable in the section. A source that is not known is empty.
         """
         having = [n for n, one in self._inputs.items() if name in one.variables(section)]
-        if len(having) == len(places):  # the linker puts the inputs' sections one behind the other
+        if len(having) == len(places):  # the linker joins the inputs' sections in the order of the inputs
             return having
         uses = self._uses.get(section, [])
         return [
@@ -104,7 +105,7 @@ class Sources:
 
     @cached_property
     def _uses(self) -> dict[str, list[tuple[int, str]]]:
-        """By section: offsets, and the source of the function that refers to what is there."""
+        """By section: offsets, and the source of the function that refers to each offset."""
         try:
             return _uses_of(self._path)
         except (OSError, ValueError, LookupError, struct.error):
@@ -130,9 +131,10 @@ def _uses_of(path: Path) -> dict[str, list[tuple[int, str]]]:
 
 
 def _source_at(symbols: list[Symbol], lines: list[SourceLine], program: Section, at: int) -> str:
-    """The source, without suffix, of the function that has the instruction at an offset of a section.
+    """Returns the source, without suffix, of the function with the instruction at an offset of a section.
 
-    Lines of inlined functions are of headers or of the same source, so the commonest C file is it.
+    Lines of inlined functions belong to headers or to the same source. So the source is the C file with the
+    most lines.
     """
     of_section = [s for s in symbols if s.section == program.index and s.type == STT_FUNC]
     function = next((s for s in of_section if s.value <= at < s.value + s.size), None)
@@ -156,12 +158,12 @@ class _Input:
 
     @cached_property
     def symbols(self) -> set[str]:
-        """The names that it defines or refers to."""
+        """The names that the object defines or refers to."""
         return {symbol.name for symbol in self._elf.symbols()}
 
     @cached_property
     def codecs(self) -> Codecs | None:
-        """For its own types, those of local variables among them."""
+        """The codecs of its own types, including those of local variables."""
         section = self._elf.section(".BTF")
         if section is None:
             return None
@@ -173,14 +175,14 @@ class _Input:
         return parse_codecs(self._elf.content(section)).with_more(local)
 
     def struct(self, name: str) -> StructCodec | None:
-        """Its struct of that name, if it has one."""
+        """Returns its struct of that name, if it has one."""
         try:
             return self.codecs.struct(name) if self.codecs else None
         except NameLookupError:
             return None
 
     def variables(self, section: str) -> list[str]:
-        """The names of the variables that it puts into a data section."""
+        """Returns the names of the variables that it puts into a data section."""
         datasec = self.codecs.btf.find(section, Kind.DATASEC) if self.codecs else None
         return [v.name for v in datasec.variables()] if datasec else []
 
@@ -198,9 +200,9 @@ def _ambiguous(
         f"several structs are called {name!r}",
         on=f"for records of map {map_name!r}",
         why=listed,
-        fix=f"say whose it is: {example}"
+        fix=f"name the source: {example}"
         if example
-        else 'load the sources together, bpf.load(["a.bpf.c", "b.bpf.c"]), and say whose it is: "a.'
+        else 'load the sources together, bpf.load(["a.bpf.c", "b.bpf.c"]), and name the source: "a.'
         + name
         + '"',
     )

@@ -31,8 +31,8 @@ from pytest_bpfmaps.programs.program import Program
 class LoadedObject:
     """An object in the kernel: `maps`, `programs`, `globals`, each by attribute, by item, and iterable.
 
-    `descriptors` are those of its maps and programs, as they were when it was loaded. `counters` is libbpf's
-    handle of the map with the counters, of an object that counts what of it runs; it is not among the maps.
+    `descriptors` are the descriptors of its maps and programs at the time of the load. `counters` is libbpf's
+    handle of the map with the counters, if the object counts which of its lines run; it is not in `maps`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class LoadedObject:
         self._observer: Observer[Any, LoadedObject] | None = None
 
     def observed_by(self, observer: Observer[Any, LoadedObject]) -> None:
-        """Has `observer` know that this is the object that is used, and when that ends."""
+        """Tells `observer` that the test uses this object, and later that it is closed."""
         self._observer = observer
         observer.loaded(self)
 
@@ -86,8 +86,8 @@ class LoadedObject:
         """Attaches every program whose section names its target, and struct_ops maps.
 
         The programs run until the links are closed: by ``with``, by `close`, or with this object. Raises
-        `AttachError` when one is refused (those before it are detached again) or when there is none to
-        attach.
+        `AttachError` when the kernel refuses a program (the programs before it are detached again), or when
+        there is no program to attach.
         """
         if self._handle == ffi.NULL:
             raise ClosedError("cannot attach", on=self.name, why="it is closed")
@@ -105,10 +105,10 @@ class LoadedObject:
             raise AttachError(
                 "cannot attach",
                 on=self.name,
-                why="no section of it names a target" if self.programs else "it has no program",
+                why="none of its sections names a target" if self.programs else "it has no program",
                 fix="attach its programs one by one: " + self._examples()
                 if self.programs
-                else 'write a function behind SEC("…"), or load another object',
+                else 'write a function after SEC("…"), or load another object',
                 errno=errno.EOPNOTSUPP,
             )
         return Links(made)
@@ -127,7 +127,7 @@ class LoadedObject:
         return ", ".join(ways_for(p.name, p.type, p.section) for p in self.programs)
 
     def _attach_default(self, program: Program) -> list[Link]:
-        """Attaches a program where its section says; does nothing where the section names no target."""
+        """Attaches a program to the target of its section; does nothing if the section names no target."""
         try:
             return [program.attach()]
         except AttachError as e:
@@ -170,8 +170,8 @@ def _make_maps(
     for name, handle in handles.items():
         fd = created_map(handle)
         if fd < 0:
-            continue  # libbpf leaves out a section that this kernel has no use for
-        # ids of the object's own BTF; the kernel's copy may be sanitized for an old kernel
+            continue  # libbpf does not create a section that this kernel does not use
+        # these are type ids of the object's own BTF; libbpf may change the copy that an old kernel gets
         types = declared.get(name) or declared_types(handle)
         made[name] = make_map(
             fd,

@@ -22,7 +22,7 @@ SETTINGS = (
 """What `MapSpec.configure`, and so ``bpf.load(maps=…)``, can set."""
 
 
-_RESIZES_SECTIONS = (1, 3)  # libbpf; an older one would read behind the section's bytes
+_RESIZES_SECTIONS = (1, 3)  # version of libbpf; an older one would read past the end of the section
 
 
 class MapSpec:
@@ -50,9 +50,10 @@ class MapSpec:
         self._set("type", number)
 
     def set_inner_map(self, live: Map) -> None:
-        """Fixes what the inner maps of this map of maps are like: as `live`, which it does not get into.
+        """Gives the inner maps of this map of maps the type and sizes of `live`.
 
-        Raises `LoadError` for a map that is no map of maps, or that declares its inner map in C.
+        `live` itself is not put into the map. Raises `LoadError` for a map that is not a map of maps, or that
+        declares its inner map in C.
         """
         check(
             lib.bpf_map__set_inner_map_fd(self.handle, live.fd),
@@ -66,7 +67,7 @@ class MapSpec:
 
     @property
     def max_entries(self) -> int:
-        """How many elements it will hold; can be set. For a ring buffer its size in bytes."""
+        """How many elements it will hold; can be set. For a ring buffer it is the size in bytes."""
         return int(lib.bpf_map__max_entries(self.handle))
 
     @max_entries.setter
@@ -84,7 +85,7 @@ class MapSpec:
 
     @property
     def value_size(self) -> int:
-        """Bytes of a value, as `key_size`; of a stack trace map 8 for each frame."""
+        """Bytes of a value; can be set, as `key_size`. A stack trace map has 8 bytes for each frame."""
         return int(lib.bpf_map__value_size(self.handle))
 
     @value_size.setter
@@ -110,7 +111,7 @@ class MapSpec:
 
     @property
     def map_extra(self) -> int:
-        """What its type takes beyond flags, such as a bloom filter's hash functions; can be set.
+        """An extra number for some types, such as a bloom filter's count of hash functions; can be set.
 
         Linux 5.16, commit 9330986c0300.
         """
@@ -122,7 +123,7 @@ class MapSpec:
 
     @property
     def numa_node(self) -> int:
-        """The node whose memory it takes; can be set. It counts with ``BPF_F_NUMA_NODE`` in `flags` only."""
+        """The NUMA node whose memory it uses; can be set. It needs ``BPF_F_NUMA_NODE`` in `flags`."""
         return int(lib.bpf_map__numa_node(self.handle))
 
     @numa_node.setter
@@ -131,7 +132,7 @@ class MapSpec:
 
     @property
     def ifindex(self) -> int:
-        """The interface whose hardware has it (offload), 0 for none; can be set."""
+        """The index of the interface whose hardware holds it (offload), 0 for none; can be set."""
         return int(lib.bpf_map__ifindex(self.handle))
 
     @ifindex.setter
@@ -150,7 +151,7 @@ class MapSpec:
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Sets attributes by name: ``{"type": "lru_hash", "key_size": 8}``.
 
-        Raises `NameLookupError` for a name that is none of them, `LoadError` for what libbpf refuses.
+        Raises `NameLookupError` for an unknown name, and `LoadError` for a value that libbpf refuses.
         """
         for name, value in settings.items():
             if name not in SETTINGS:
@@ -159,7 +160,10 @@ class MapSpec:
 
     @property
     def pin_path(self) -> str | None:
-        """Where the load pins it, or takes it from when it is pinned there; can be set. None: nowhere."""
+        """Where the load pins the map, or opens it if it is pinned there already; can be set.
+
+        None means that the map is not pinned.
+        """
         return to_str(lib.bpf_map__pin_path(self.handle)) or None
 
     @pin_path.setter
@@ -167,7 +171,7 @@ class MapSpec:
         lib.bpf_map__set_pin_path(self.handle, ffi.NULL if path is None else os.fsencode(path))
 
     def reuse(self, live: Map) -> None:
-        """Takes a live map in place of a new one; types and sizes must agree."""
+        """Uses a live map in place of a new one; type and sizes must agree."""
         mine = (self.type, lib.bpf_map__key_size(self.handle), lib.bpf_map__value_size(self.handle))
         theirs = (live.type, live.key_size, live.value_size)
         if mine != theirs:
@@ -181,12 +185,12 @@ class MapSpec:
                 errno=errno.EINVAL,
             )
         if isinstance(live, ArenaMap):
-            live.memory  # noqa: B018  the verifier wants to know its address
+            live.memory  # noqa: B018  maps it: the verifier needs its address
         check(lib.bpf_map__reuse_fd(self.handle, live.fd), LoadError, f"cannot reuse {live}", on=f"as {self}")
         self.reused = live
 
     def _set(self, name: str, value: int) -> None:
-        """By libbpf's function of that name."""
+        """Calls libbpf's setter of that name."""
         what, on = f"cannot set {name}={value}", f"of {self}"
         try:
             result = getattr(lib, f"bpf_map__set_{name}")(self.handle, value)
@@ -211,7 +215,7 @@ class MapSpec:
     __repr__ = __str__
 
 
-# the sizes of key and value that the kernel wants of a buffer, whatever the type of its records
+# the sizes of key and value that the kernel requires of a buffer; the type of its records does not matter
 _BUFFER_SIZES = {
     MapType.RINGBUF: (0, 0),
     MapType.USER_RINGBUF: (0, 0),
@@ -220,7 +224,10 @@ _BUFFER_SIZES = {
 
 
 def _refused_sizes(handle: Any) -> list[str]:
-    """Gives a buffer the sizes that the kernel wants; says what it declares, which libbpf would pass on."""
+    """Gives a buffer the sizes that the kernel requires; returns what it declares instead.
+
+    libbpf would pass the declared sizes to the kernel, which refuses them.
+    """
     wanted = _BUFFER_SIZES.get(lib.bpf_map__type(handle))
     if wanted is None:
         return []

@@ -28,8 +28,8 @@ from pytest_bpfmaps.vm.kernels.vmlinux_choice import RUNNING
 class ObjectFile:
     """An object file that libbpf has open as `handle`, and the `codecs` of its types.
 
-    libbpf was given other bytes than the file's where that had legacy map definitions (`legacy_maps`, by
-    name), or members of struct_ops maps that this kernel lacks (`unknown_members`, by map).
+    libbpf got changed bytes if the file has legacy map definitions (`legacy_maps`, by name), or members of
+    struct_ops maps that this kernel lacks (`unknown_members`, by map).
     """
 
     handle: Any
@@ -53,16 +53,16 @@ class ObjectFile:
 
 
 def open_object(path: Path, name: str, btf: Path | None = None) -> ObjectFile:
-    """Has libbpf open the file at `path`, which messages call `name`.
+    """Opens the file at `path` with libbpf; messages call it `name`.
 
-    `btf` is a file with the types that relocations are made for. Raises `LoadError` for a file that is no BPF
+    `btf` is a file with the types that relocations use. Raises `LoadError` for a file that is not a BPF
     object.
     """
     if not path.is_file():
         why = "it is a folder" if path.is_dir() else "there is no such file"
         raise LoadError("cannot open", on=str(path), why=why, errno=errno.ENOENT)
     data = path.read_bytes()
-    if not path.is_relative_to(objects_dir()):  # those there are fresh from clang
+    if not path.is_relative_to(objects_dir()):  # our clang made the objects there
         check_object(data, str(path))
     upgrade = upgraded(data, name)
     trimmed = without_unknown_members(data if upgrade is None else upgrade)
@@ -83,28 +83,31 @@ def open_object(path: Path, name: str, btf: Path | None = None) -> ObjectFile:
 
 @contextmanager
 def open_again(path: Path, name: str, btf: Path | None) -> Iterator[Any]:
-    """libbpf's handle of the same file, which is opened once more, for a while."""
+    """Opens the same file once more, and gives libbpf's handle of it until the ``with`` block ends."""
     with open_object(path, name, btf) as file:
         yield file.handle
 
 
 def _find_kconfig(data: bytes) -> Any:
-    """The kernel's configuration for an object with ``__kconfig`` variables, where libbpf can't find it."""
-    path = os.environ.get("BPFMAPS_KERNEL_CONFIG")  # a guest's, of which /boot is the host's
+    """Returns the kernel's configuration for an object with ``__kconfig`` variables, else NULL.
+
+    It is only needed in a guest, where libbpf would find the host's configuration in /boot.
+    """
+    path = os.environ.get("BPFMAPS_KERNEL_CONFIG")
     if not path or b".kconfig" not in data or not Path(path).is_file():
         return ffi.NULL
     return ffi.new("char[]", Path(path).read_bytes())
 
 
 def _find_btf(given: Path | None) -> Any:
-    """The file that libbpf takes the kernel's types from, where the kernel does not show them itself.
+    """Returns the file that libbpf reads the kernel's types from; NULL for the running kernel's own.
 
-    That is `given`, else the BTF that the catalogue has for this release. Raises `LoadError` when there is no
-    such file.
+    That is `given`. If it is None, and the kernel shows no types itself, it is the BTF that the catalogue has
+    for this release. Raises `LoadError` if `given` does not exist.
     """
     if given is not None and not given.is_file():
         raise LoadError(
-            "cannot take the kernel's types",
+            "cannot read the kernel's types",
             on=f"from {given}",
             why="there is no such file",
             fix="name a file with raw BTF, or an ELF file with a section .BTF: bpf.load(…, btf=PATH)",
@@ -125,12 +128,12 @@ def _btf_of_the_catalogue() -> Path | None:
 
 
 def _object_name(path: Path) -> str:
-    """What the kernel shows before a data section's name: the file's name up to the first dot."""
+    """Returns what the kernel shows before a data section's name: the file's name up to the first dot."""
     return "".join(c if c.isalnum() and c.isascii() else "_" for c in path.name.split(".")[0])[:15]
 
 
 def _open(path: Path, data: bytes | None, settings: Any) -> Any:
-    """libbpf's handle for the file, or for `data` in its place. Raises `LoadError`."""
+    """Returns libbpf's handle for the file, or for `data` in its place. Raises `LoadError`."""
     with capture_log() as log:
         if data is None:
             handle = lib.bpf_object__open_file(os.fsencode(path), settings)
@@ -152,7 +155,10 @@ def _codecs_of(handle: Any, path: Path) -> Codecs | None:
 
 
 def split_maps(handles: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The program's own maps, and those that libbpf made of data sections, by the section's name."""
+    """Returns the program's own maps, and the maps that libbpf made of data sections, each by name.
+
+    A data section has the section's name, such as ``.bss``.
+    """
     user, internal = {}, {}
     for handle in handles:
         name = to_str(lib.bpf_map__name(handle))
@@ -164,9 +170,9 @@ def split_maps(handles: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def created_map(handle: Any) -> int:
-    """Returns the descriptor of a map of a loaded object, -1 when it was not created.
+    """Returns the descriptor of a map of a loaded object, or -1 when it was not created.
 
-    From libbpf 1.4 on such a map has a descriptor, too: one that only keeps the number free.
+    From libbpf 1.4 on, a map that was not created has a descriptor, too, which only reserves the number.
     """
     fd = int(lib.bpf_map__fd(handle))
     if fd < 0 or lib.bpf_map__autocreate(handle):

@@ -1,4 +1,4 @@
-"""Whoever is told of objects as they are loaded and closed: coverage, which counts what runs."""
+"""The protocol of observers that are told when objects are loaded and closed: coverage is one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ class Observer(Protocol[Opened_contra, Loaded]):
     """Is told of each object: an `OpenedObject`, then a `LoadedObject`."""
 
     def before_load(self, opened: Opened_contra) -> Callable[[Loaded], Loaded] | None:
-        """It is configured. What this returns gets the loaded object, and gives the one that is used."""
+        """Is called when the object is configured.
+
+        May return a function, which gets the loaded object and returns the object that the test uses.
+        """
         ...
 
     def loaded(self, loaded: Loaded) -> None:
-        """This is the object that is used."""
+        """Is called with the object that the test uses."""
         ...
 
     def closing(self, loaded: Loaded) -> None:
-        """Its links are closed, and it is about to be."""
+        """Is called when the object's links are closed, before the object itself is closed."""
         ...

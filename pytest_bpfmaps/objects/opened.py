@@ -40,14 +40,13 @@ from pytest_bpfmaps.verifier.log_buffers import stats_buffers
 class OpenedObject:
     """An object file that libbpf has read: sizes, globals and programs can still be changed.
 
-    `path` is the file, `name` what messages call it. Maps that the object wants pinned by name get their pins
-    in the folder `pin_root`, or else in that of `pins`, which also remembers the pins that the load makes.
-    `btf` is a file with the types that relocations (CO-RE) are made for, in place of the running kernel's:
-    raw BTF, or an ELF file with a section ``.BTF``. `observer` is told of the load; `counting`
-    makes the object that counts what of it runs, where its sources are at hand. With `quiet`
-    nothing is said of what is mended. Raises `LoadError` for a
-    file that is no BPF object. What libbpf would refuse, and is mended here, is a `PortabilityWarning`, or
-    with `portable` a `PortabilityError`.
+    `path` is the file, and `name` is its name in messages. Maps that are pinned by name get their pins in the
+    folder `pin_root`, or else in the folder of `pins`. `pins` also keeps the pins that the load makes. `btf`
+    is a file with the types that relocations (CO-RE) use in place of the running kernel's: raw BTF, or an ELF
+    file with a section ``.BTF``. `observer` is told about the load. `counting` makes an object that counts
+    which of its lines run, if its sources exist. If the object has what libbpf would refuse and what is mended
+    here, that is a `PortabilityWarning`, or with `portable` a `PortabilityError`; with `quiet` it is neither.
+    Raises `LoadError` for a file that is not a BPF object.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class OpenedObject:
 
     @property
     def attempt(self) -> Attempt:
-        """What explains a refused load of this object; valid until it is closed."""
+        """What the explanation of a refused load needs; valid until the object is closed."""
         file = self._file
         again = partial(open_again, self.path, self.name, self.btf)
         return Attempt(self.path, self.name, file.handle, self.maps, self.programs, file.codecs, again)
@@ -119,7 +118,10 @@ class OpenedObject:
         programs: Iterable[str] | Mapping[str, Mapping[str, Any]] | None = None,
         reuse: Mapping[str, Map] | None = None,
     ) -> Self:
-        """Sets what `bpf.load` takes as arguments. Raises `NameLookupError` for names the object lacks."""
+        """Sets what `bpf.load` takes as arguments.
+
+        Raises `NameLookupError` for a name that the object lacks.
+        """
         for name, settings in (maps or {}).items():
             self.maps[name].configure(settings)
         for name, value in (globals or {}).items():
@@ -145,9 +147,9 @@ class OpenedObject:
                 self.programs[name].configure(settings)
 
     def load(self) -> LoadedObject:
-        """Creates the maps and has the verifier check the programs.
+        """Creates the maps and loads the programs, which the verifier checks.
 
-        This object is used up by it. Raises `VerifierError`, or `LoadError` with errno.
+        The opened object can't be used afterwards. Raises `VerifierError`, or `LoadError` with errno.
         """
         if self.handle == ffi.NULL:
             raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
@@ -182,7 +184,7 @@ class OpenedObject:
             loaded = LoadedObject(
                 handle, self.name, self._file.codecs, declared, self._sources, logs=said, pinned=self._pinned
             )
-        except BaseException:  # its BTF has what is no value, for example
+        except BaseException:  # for example a type in its BTF that a value can't have
             lib.bpf_object__close(handle)
             raise
         self._pinned.keep(loaded.maps)

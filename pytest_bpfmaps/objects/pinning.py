@@ -1,4 +1,4 @@
-"""Maps of an object that libbpf pins, and takes from their pins: ``LIBBPF_PIN_BY_NAME``."""
+"""Maps of an object that libbpf pins, or opens by their pins: ``LIBBPF_PIN_BY_NAME``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MISMATCH = "couldn't reuse pinned map"
 
 
 class PinnedMaps:
-    """Those of an opened object's maps that have a path for a pin.
+    """The maps of an opened object that have a path for a pin.
 
-    libbpf names it when the object is opened; a map that is pinned by name moves from ``/sys/fs/bpf`` to
-    `root`, or to the folder of `pins`.
+    libbpf sets the path when the object is opened. For a map that is pinned by name, this class replaces
+    ``/sys/fs/bpf`` in it by `root`, or by the folder of `pins`.
     """
 
     def __init__(self, specs: Iterable[MapSpec], pins: Pins | None, root: str | None) -> None:
@@ -33,11 +33,14 @@ class PinnedMaps:
                 spec.pin_path = f"{folder}/{os.path.basename(path)}"
 
     def look(self) -> None:
-        """Notes which pins are there before the load: those will stay after it."""
+        """Records which pins exist before the load: the teardown will not remove these."""
         self._there = {p for s in self._specs.values() if (p := s.pin_path) and os.path.lexists(p)}
 
     def explain(self, log: str, on: str) -> LoadError | None:
-        """Why libbpf did not take a pinned map, field by field; None when that is not why the load failed."""
+        """Returns the error that names each field in which a pinned map differs.
+
+        Returns None if the load failed for another reason.
+        """
         if _MISMATCH not in log:
             return None
         for spec in self._specs.values():
@@ -55,12 +58,12 @@ class PinnedMaps:
         return None
 
     def paths_of(self, name: str) -> list[str]:
-        """The pin that the load made of a map, or took it from; none where it has none."""
+        """Returns the path of the pin that the load made or opened for a map; an empty list without one."""
         spec = self._specs.get(name)
         return [spec.pin_path] if spec and spec.pin_path else []
 
     def keep(self, maps: Container[str]) -> None:
-        """Hands the new pins of loaded maps to the test's, so that they go with it."""
+        """Adds the new pins of loaded maps to the test's pins, so that the teardown removes them."""
         if self.pins is None:
             return
         for path in (path for name in self._specs if name in maps for path in self.paths_of(name)):

@@ -1,4 +1,4 @@
-"""What programs of one `bpf` fixture print: collected for the test, and for the report when it fails."""
+"""Collects what programs of one `bpf` fixture print, for the test and for the report of a failure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pytest_bpfmaps.objects.opened import OpenedObject
 from pytest_bpfmaps.objects.repairs import refused_formats
 from pytest_bpfmaps.programs.program import Program
 
-_FORMAT = re.compile(r"\._{3,4}fmt(?:\.\d+)?$")  # what bpf_printk calls its variables
+_FORMAT = re.compile(r"\._{3,4}fmt(?:\.\d+)?$")  # the names of the variables that bpf_printk makes
 
 
 class Output:
-    """Listens from when an object with ``bpf_printk`` is opened; before that it costs nothing."""
+    """Listens as soon as an object with ``bpf_printk`` is opened; it opens nothing before that."""
 
     def __init__(self) -> None:
         self._log: PrintkLog | None = None
@@ -35,21 +35,21 @@ class Output:
                 self._open().add_formats(formats)
 
     def watch(self, programs: list[Program]) -> None:
-        """Looks at the streams of these programs too."""
+        """Also collects the streams of these programs."""
         self._programs += programs
 
     def printk(self) -> Printk:
-        """The lines from now on. Raises `UnsupportedError`."""
+        """Returns the lines that are printed from now on. Raises `UnsupportedError`."""
         return Printk(self._open())
 
     def begin(self) -> None:
-        """What was printed until now is none of the next test's."""
+        """Begins a test: its report will not have what was printed before."""
         if self._log is not None:
             self._log.drain()
             self._reported = len(self._log.lines)
 
     def sections(self) -> list[tuple[str, str]]:
-        """Title and text of what was printed, for a report."""
+        """Returns title and text of each section for a report."""
         found = []
         if self._log is not None:
             self._log.drain()
@@ -64,7 +64,7 @@ class Output:
         return found
 
     def close(self) -> None:
-        """Safe to call again."""
+        """Stops listening. Safe to call again."""
         if self._log is not None:
             self._log.close()
 

@@ -1,4 +1,4 @@
-"""Names what an object has that libbpf would refuse, and that is mended here: where it is, what to write."""
+"""Finds what libbpf would refuse in an object and is mended here: where it is, and what to write instead."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SPELLINGS = {
 def mended(
     path: Path, name: str, maps: Iterable[MapSpec], programs: Iterable[ProgramSpec], legacy: Iterable[str]
 ) -> Iterator[Finding]:
-    """The findings of the object at `path`, called `name`; `legacy` names its legacy maps."""
+    """Yields the findings of the object at `path`, called `name`; `legacy` has its legacy maps' names."""
     for each in legacy:
         what = f"map {each!r} is a legacy definition, which libbpf 1.0 and later refuse"
         spelling = f'write struct {{ __uint(type, …); __type(key, …); … }} {each} SEC(".maps")'
@@ -48,7 +48,7 @@ def mended(
 
 
 def unknown_members(path: Path, name: str, members: Mapping[str, Iterable[str]]) -> Iterator[Finding]:
-    """The findings for members of struct_ops structs, by map, that this kernel lacks and that are zero."""
+    """Yields the findings for members of struct_ops structs that this kernel lacks and that are zero."""
     for each, unknown in members.items():
         what = (
             "libbpf {}.{}".format(*version()) + f" refuses map {each!r} on Linux {release()}, whose struct "
@@ -59,16 +59,16 @@ def unknown_members(path: Path, name: str, members: Mapping[str, Iterable[str]])
 
 
 def refused_formats(path: Path, name: str, formats: Iterable[str]) -> Iterator[Finding]:
-    """The findings for formats of ``bpf_printk`` that this kernel refuses, so that nothing is printed."""
+    """Yields the findings for formats of ``bpf_printk`` that this kernel refuses, printing nothing."""
     for format in formats:
         if conversion := refused_conversion(format):
             what = f"bpf_printk() prints nothing: Linux {release()} refuses {conversion!r} in its format"
-            spelling = "take %d, %i, %u, %x, %ld, %lld, %llu, %p or %s; BPF has no floating point"
+            spelling = "use %d, %i, %u, %x, %ld, %lld, %llu, %p or %s; BPF has no floating point"
             yield _at(format_line(path, conversion), path, name, what, spelling)
 
 
 def _at(line: Line | None, path: Path, name: str, what: str, spelling: str) -> Finding:
-    """Without its source the object's own file has to do, or what the source is called."""
+    """Returns the finding; if its line is not known, it names the object's file, or the source's name."""
     if line is None:
         return Finding(str(path) if path.name == name else name, 0, what, spelling)
     return Finding(str(line.file), line.number, what, spelling)

@@ -1,7 +1,7 @@
-"""Members of a struct_ops map's struct that this kernel's own struct lacks, and that the object leaves zero.
+"""Removes struct members of struct_ops maps that this kernel lacks, if the object leaves them zero.
 
-One ``vmlinux.h`` for all kernels declares them on older kernels, too. libbpf skips them from 1.5 on; an older
-one refuses the object, so they are taken out of its BTF before it reads it.
+A ``vmlinux.h`` for all kernels declares such members for older kernels, too. libbpf ignores them from 1.5 on.
+An older libbpf refuses the object. So this module removes them from the BTF before libbpf reads it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from pytest_bpfmaps.kernel.btf import struct_members
 from pytest_bpfmaps.libbpf import version
 
 _SECTION = b".struct_ops"
-_FIRST = (1, 5)  # libbpf that skips them itself
+_FIRST = (1, 5)  # the first libbpf that ignores such members itself
 
 
 @dataclass(frozen=True, slots=True)
 class Trimmed:
-    """An object without such members; `members` are their names by the map's."""
+    """An object without such members; `members` has their names by the map's name."""
 
     data: bytes
     members: dict[str, list[str]] = field(default_factory=dict)
 
 
 def without_unknown_members(data: bytes) -> Trimmed:
-    """The object `data`; unchanged when nothing is to be taken out, and when it is damaged."""
+    """Returns the object `data` without such members; a damaged object is returned unchanged."""
     if _SECTION not in data or version() >= _FIRST:
         return Trimmed(data)
     try:
         return _trim(data)
     except (BpfError, ValueError, LookupError, struct.error):
-        return Trimmed(data)  # libbpf says better what is wrong with it, or with this kernel's BTF
+        return Trimmed(data)  # libbpf's own error says what is wrong with it, or with this kernel's BTF
 
 
 def _trim(data: bytes) -> Trimmed:
@@ -66,7 +66,7 @@ def _variables(elf: Elf, btf: Btf) -> Iterator[tuple[Section, Variable]]:
 
 
 def _unknown(elf: Elf, places: Section, variable: Variable, declared: BtfType) -> list[str]:
-    """The members that the kernel's struct of that name lacks, when none of them is set."""
+    """Returns the members that the kernel's struct of that name lacks, if none of them is set."""
     known = struct_members(declared.name.partition("___")[0])
     if declared.kind is not Kind.STRUCT or known is None:
         return []
@@ -79,12 +79,12 @@ def _unknown(elf: Elf, places: Section, variable: Variable, declared: BtfType) -
     for member, start, end in zip(members, starts, ends, strict=True):
         if member.name and member.name not in known:
             if any(content[start:end]) or any(start <= at < end for at in set_places):
-                return []  # it is wanted: libbpf's own refusal names it
+                return []  # the program sets it: libbpf's own error names it
             unknown.append(member.name)
     return unknown
 
 
 def _relocated(elf: Elf, places: Section) -> list[int]:
-    """Offsets in a section that the linker or libbpf fills in: pointers to programs."""
+    """Returns the offsets in a section that the linker or libbpf fills in: pointers to programs."""
     tables = [s for s in elf.sections if s.type == SHT_REL and s.info == places.index]
     return [at for s in tables for at, _ in RELOCATION.iter_unpack(elf.content(s))]

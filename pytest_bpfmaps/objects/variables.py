@@ -1,8 +1,8 @@
 """Global variables of a program: ``const volatile``, ``.data``, ``.bss``, as attributes and items.
 
-Before the load their bytes are in libbpf's memory, afterwards in maps that this process shares with the
-kernel, so that reading and writing is plain memory access and no update of a program is overwritten. Sections
-that can't be shared are looked up and updated as a whole.
+Before the load their bytes are in libbpf's memory. After the load they are in maps that this process shares
+with the kernel: reading and writing is plain memory access, and overwrites no update of a program. A section
+that can't be shared is read and written as a whole.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _FIRST = ffi.new("uint32_t *", 0)  # a section is an array of one element
 
 
 class DataSection:
-    """The bytes of one data section; `name` is the ELF section's, ``.bss`` for example.
+    """The bytes of one data section; `name` is the name of the ELF section, such as ``.bss``.
 
-    `kept` are the kernel's own types in it, such as ``bpf_spin_lock``; `hidden` variables are of such a type.
+    `kept` has the kernel's own types in it, such as ``bpf_spin_lock``. `hidden` has the names of variables of
+    such a type.
     """
 
     def __init__(self, name: str, handle: Any) -> None:
@@ -49,19 +50,19 @@ class DataSection:
 
     @property
     def read_only(self) -> bool:
-        """Whether nobody may write it once it is loaded."""
+        """Whether the kernel refuses writes to it after the load."""
         return self.name.startswith(_READ_ONLY)
 
     def read(self, start: int, end: int) -> bytes:
-        """The bytes from `start` to `end`."""
+        """Returns the bytes from `start` to `end`."""
         memory = self._memory()
         return bytes((self._lookup() if memory is None else memory)[start:end])
 
     def write(self, start: int, raw: bytes) -> None:
         """Writes bytes at `start`.
 
-        Where the section can't be mapped, all of it is read and written: what a program changes in between
-        is undone. The kernel does that under the section's ``bpf_spin_lock`` when it has one.
+        If the section can't be mapped, all of it is read and written, and what a program changes in between
+        is lost. If the section has a ``bpf_spin_lock``, the kernel holds it during each of the two steps.
         """
         memory = self._memory()
         if memory is not None:
@@ -97,7 +98,7 @@ class DataSection:
         return value
 
     def _memory(self) -> Any:
-        """A buffer over the section's bytes; None where the kernel does not let it be mapped."""
+        """Returns a buffer over the section's bytes; None if the kernel does not allow to map them."""
         if not self.loaded:
             return self._initial()
         if self._shared is None and self._mappable:
@@ -107,8 +108,9 @@ class DataSection:
     def _share(self) -> mmap.mmap | None:
         """Maps the loaded section into this process (``BPF_F_MMAPABLE``, Linux 5.5, commit fc9702273e2e).
 
-        libbpf does not ask for that where all variables are static, ``bpf_printk`` formats for example; the
-        kernel refuses it where the section has locks, lists or kptrs.
+        Returns None if that is not possible. libbpf does not make the section mappable if all its variables
+        are static, for example ``bpf_printk`` formats. The kernel refuses it for a section with locks, lists
+        or kptrs.
         """
         size = -(-lib.bpf_map__value_size(self._handle) // mmap.PAGESIZE) * mmap.PAGESIZE
         access = mmap.PROT_READ if self.read_only else mmap.PROT_READ | mmap.PROT_WRITE
@@ -129,18 +131,18 @@ class DataSection:
         size = ffi.new("size_t *")
         address = lib.bpf_map__initial_value(self._handle, size)
         if address == ffi.NULL:
-            why = "this kernel has no use for them, or the section is not loaded"
+            why = "this kernel does not use them, or the section is not loaded"
             raise MapError("cannot reach the variables of", on=f"section {self.name}", why=why)
         return ffi.buffer(address, size[0])
 
     def close(self) -> None:
-        """Unmaps it. Safe to call again."""
+        """Unmaps the section. Safe to call again."""
         if self._shared is not None:
             self._shared.close()
 
 
 Origins = Callable[[str, str, list[tuple[int, int]]], list[str]]
-"""From a section, a name, and (offset, size) of its variables of that name, to the sources of these."""
+"""Gets a section, a name, and (offset, size) of each variable of that name; returns the source of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +155,9 @@ class _Variable:
 class Globals:
     """The object's global variables; ``g.x``, ``g["x"]``, ``g.x = 3``, iterable by name.
 
-    Any C name works, ``_state`` too; only Python's own between double underscores need the item. Several
-    variables of one name, of sources that were linked, are ``g["a.x"]`` and ``g["b.x"]``; `origins` tells the
-    sources of such a name's variables in a section.
+    Any C name works as an attribute, even ``_state``. Only Python's own names between double underscores need
+    ``g["x"]``. If several linked sources have a variable of the same name, these are ``g["a.x"]`` and
+    ``g["b.x"]``; `origins` finds the source of each.
     """
 
     def __init__(
@@ -218,21 +220,21 @@ class Globals:
                 raise AmbiguousNameError(
                     f"several global variables are called {name!r}",
                     on=f"in {self.__on}",
-                    why="sources that were linked have each their own",
-                    fix="say whose it is: " + " or ".join(f"globals[{known!r}]" for known in same),
+                    why="several of the linked sources have one",
+                    fix="name the source: " + " or ".join(f"globals[{known!r}]" for known in same),
                 )
             kept = any(name in section.hidden for section in self.__sections)
             raise NameLookupError(
                 f"no global variable {name!r}",
                 on=f"in {self.__on}",
-                why="the kernel keeps it to itself" if kept else None,
+                why="only the kernel may read and write its type" if kept else None,
                 fix=None if kept else closest(name, self.__variables),
             )
         return found
 
 
 def enter(variables: Globals, state: str) -> None:
-    """Has variables follow their object's phase: ``opened``, ``loaded``, ``closed``."""
+    """Sets the phase of the variables' object: ``opened``, ``loaded``, ``closed``."""
     object.__setattr__(variables, "_Globals__state", state)
     for section in vars(variables)["_Globals__sections"]:
         section.loaded = state == "loaded"
@@ -266,7 +268,7 @@ def _find_variables(
 
 
 def _tell_apart(name: str, same: list[_Variable], origins: Origins | None) -> list[str]:
-    """Names for variables of one name: by the source, else by the place in the section."""
+    """Returns distinct names for variables of one name: by the source, else by the place in the section."""
     names = [f"{v.section.name}+{v.offset}.{name}" for v in same]
     for section in dict.fromkeys(v.section for v in same) if origins else ():
         assert origins is not None

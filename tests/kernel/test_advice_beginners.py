@@ -44,7 +44,7 @@ MISTAKES = {
         "static int get_nprocs(void) { return 2; }" + XDP % "return get_nprocs();",
     ),
     "one that is declared": (
-        "extern int get_nprocs(void);" + XDP % "return get_nprocs();", "declared and defined nowhere",
+        "extern int get_nprocs(void);" + XDP % "return get_nprocs();", "declared but not defined",
         "yourself",
         "static int get_nprocs(void) { return 2; }" + XDP % "return get_nprocs();",
     ),

@@ -148,7 +148,7 @@ RETURN_COPY = "__u32 cb[5] = {skb->cb[0], skb->cb[1], skb->cb[2], skb->cb[3], sk
             FROM_PID,
             {"KSYM": ""},
             {"KSYM": " __ksym"},
-            "bpf_task_from_pid is a function of the kernel, and is not declared as one",
+            "bpf_task_from_pid is a function of the kernel, but is not declared as one",
             id="ksym",
             marks=pytest.mark.bpf_requires("tp_btf", "bpf_task_from_pid"),
         ),

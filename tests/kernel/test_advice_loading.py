@@ -56,7 +56,7 @@ def test_a_replacement_without_a_target(bpf, section):
 @pytest.mark.bpf_requires("fentry")
 def test_a_tracing_program_without_a_function(bpf):
     code = HEAD + 'SEC("SECTION") int prog(void *ctx) { return 0; }'
-    with pytest.raises(LoadError, match="section does not say what the program is loaded for"):
+    with pytest.raises(LoadError, match="section does not name the function or hook"):
         bpf.load(code=code.replace("SECTION", "fentry"))
     opened = bpf.open(code=code.replace("SECTION", "fentry"))
     opened.programs.prog.set_attach_target("vfs_read")

@@ -302,7 +302,7 @@ BROKEN = {
             bpf_skb_load_bytes(skb, 0, text, 20);
             return strlen(text); // line
         }""",
-        r"strlen is declared and defined nowhere, and BPF programs have no C library",
+        r"strlen is declared but not defined, and BPF programs have no C library",
         r"write it yourself",
     ),
     "a number with a fraction": (

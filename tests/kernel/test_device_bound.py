@@ -51,7 +51,10 @@ def test_the_remedy_loads_it(bpf, veth):
 
 def test_for_the_hardware_of_a_veth(bpf, veth):
     index = veth.far.index
-    why = rf"for the hardware of interface {index}, whose driver does not take it: E.*\n(?s:.*)add 64, BPF_F_"
+    why = (
+        rf"the driver of interface {index} does not run programs in its hardware: E.*"
+        r"\n(?s:.*)add 64, BPF_F_"
+    )
     with veth.far.netns.enter(), pytest.raises(LoadError, match=why):
         bpf.load(code=CODE, programs={"look": {"ifindex": index}})
 

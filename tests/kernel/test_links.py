@@ -135,5 +135,5 @@ def test_an_object_without_targets_says_how_each_program_is_attached(load_code):
     SEC("cgroup_skb/egress") int pass(struct __sk_buff *skb) { return 1; }
     """
     fix = r'programs\.drop\.attach\(interface="veth0"\), obj\.programs\.pass\.attach\(cgroup=bpf_cgroup\)'
-    with pytest.raises(AttachError, match=rf"(?s)no section of it names a target.*{fix}"):
+    with pytest.raises(AttachError, match=rf"(?s)none of its sections names a target.*{fix}"):
         load_code(programs).attach()

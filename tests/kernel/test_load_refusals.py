@@ -49,7 +49,7 @@ HASH = "__uint(type, BPF_MAP_TYPE_HASH); "
         (
             HASH + "__uint(key_size, 4); __uint(value_size, 8);",
             "the kernel refuses max_entries=0",
-            "it has to be at least 1: the program leaves it to its loader, so give it at the load, "
+            "it has to be at least 1. The source does not say it, so give it at the load: "
             "bpf.load(…, max_entries={'the_map': 1024}), or write __uint(max_entries, …)",
         ),
         (
@@ -187,7 +187,7 @@ def test_a_setting_that_the_kernel_does_not_have(bpf):
     SEC("xdp") int prog(struct xdp_md *ctx) { return CONFIG_NO_SUCH_OPTION; }
     """
     first, last, _ = refusal(bpf, code)
-    assert "which this kernel's configuration does not tell" in first
+    assert "this kernel's configuration does not have it" in first
     assert "/proc/config.gz and /boot" in last
 
 
@@ -224,7 +224,7 @@ def test_a_helper_that_the_type_of_program_may_not_call(bpf):
     code = 'SEC("xdp") int prog(struct xdp_md *ctx) { return bpf_skb_pull_data((void *)ctx, 0); }'
     first, last, _ = refusal(bpf, code, VerifierError)
     assert first.endswith(
-        ": this kernel has bpf_skb_pull_data, and does not allow it in this type of program (xdp)"
+        ": this kernel has bpf_skb_pull_data, but does not allow it in this type of program (xdp)"
     )
     assert last.startswith("  -> bpf-helpers(7)")
 

@@ -218,7 +218,7 @@ def test_custom_btf(load_code, other_kernel, tmp_path):
 
 def test_custom_btf_that_is_not_there(load_code):
     with pytest.raises(
-        LoadError, match=r"(?s)cannot take the kernel's types from .*none\.btf: there is no such file"
+        LoadError, match=r"(?s)cannot read the kernel's types from .*none\.btf: there is no such file"
     ):
         load_code(CORE, btf="none.btf")
 

@@ -234,7 +234,7 @@ def test_a_map_that_the_kernel_refuses(load_code):
 
 def test_attach_without_a_target(load_code):
     obj = load_code(TWO)
-    with pytest.raises(AttachError, match=r"no section of it names a target"):
+    with pytest.raises(AttachError, match=r"none of its sections names a target"):
         obj.attach()
     with pytest.raises(AttachError, match=r"(?s)section 'xdp' names no target.*attach\(interface="):
         obj.programs.first.attach()

@@ -132,7 +132,7 @@ class TestLocks:
     def test_the_lock_is_the_kernels(self, load_code):
         obj = load_code(LOCKED)
         with pytest.raises(
-            NameLookupError, match=r"no global variable 'lock' .*the kernel keeps it to itself"
+            NameLookupError, match=r"no global variable 'lock' .*only the kernel may read and write its type"
         ):
             _ = obj.globals.lock
         assert "lock" not in obj.globals

@@ -1,1 +1,1 @@
-"""Why an object was not opened or loaded, and what to do about it."""
+"""Explains why an object was not opened or loaded, and what to do about it."""

@@ -1,4 +1,4 @@
-"""Gets the full log of a rejected program: the object is opened again, and only that program is loaded."""
+"""Gets the full log of a rejected program: opens the object again, and loads only that program."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _OF_PROGRAMS = ("type", "expected_attach_type", "flags")
 
 
 def log_of_rejected(attempt: Attempt, name: str, first: str) -> str:
-    """The best log there is of the program `name`; `first` is what the load itself left.
+    """Returns the best available log of the program `name`; `first` is the log of the load itself.
 
-    The whole log when it fits. Kernels from 6.4 on keep the end of a longer one, those before it the
-    beginning, which is of no use: the complaint is at the end.
+    That is the whole log if it fits into the buffer. Of a longer log, kernels from 6.4 on keep the end. Older
+    kernels keep the beginning, which does not help, because the complaint is at the end.
     """
     complaint = parse_log(first).complaint
     advice = advise("\n".join(complaint))
     gave_up = advice is not None and advice.why.startswith("the verifier gave up")
     if gave_up and is_emulated():
-        return first  # a million instructions, a line of text each, take minutes there and tell little
+        return first  # a log of a million instructions takes minutes there, and explains little
     for size in WHOLE_SIZES[:1] if gave_up else WHOLE_SIZES:
         number, text = _load_again(attempt, name, size)
         if number != errno.ENOSPC and text:
@@ -40,22 +40,26 @@ def log_of_rejected(attempt: Attempt, name: str, first: str) -> str:
 
 
 def log_of_accepted(attempt: Attempt, name: str) -> str:
-    """The log of the program `name`, which the verifier accepts."""
+    """Returns the log of the program `name`, which the verifier accepts."""
     return _load_again(attempt, name, WHOLE_SIZES[0])[1]
 
 
 def _load_again(attempt: Attempt, name: str, size: int) -> tuple[int, str]:
-    """Error number and log of a load of just that program; a libbpf object can't be loaded twice."""
+    """Loads only that program, from an object opened anew; returns the error number and the log.
+
+    A libbpf object can't be loaded twice.
+    """
     with attempt.open_again() as handle, capture_log():
         _copy_maps(attempt.handle, handle)
         program = _copy_programs(attempt.handle, handle, name)
-        lib.bpf_program__set_ifindex(program, attempt.programs[name].ifindex)  # libbpf does not tell it
+        # libbpf has no function that returns the interface
+        lib.bpf_program__set_ifindex(program, attempt.programs[name].ifindex)
         buffer = LogBuffer(program, LEVEL_INSTRUCTIONS, size)
         return -int(lib.bpf_object__load(handle)), buffer.text
 
 
 def _copy_maps(old: Any, new: Any) -> None:
-    """All settings and initial values; the new object's maps are its own and not pinned."""
+    """Copies all settings and initial values of maps; the new maps are not pinned."""
     for mine, theirs in zip(_maps(old), _maps(new), strict=True):
         lib.bpf_map__set_pin_path(theirs, ffi.NULL)
         if lib.bpf_map__is_internal(mine):
@@ -69,7 +73,7 @@ def _copy_maps(old: Any, new: Any) -> None:
 
 
 def _copy_programs(old: Any, new: Any, name: str) -> Any:
-    """All settings; only the program `name`, which is returned, is to be loaded."""
+    """Copies all settings of programs; returns the program `name`, the only one that will be loaded."""
     found = None
     for mine, theirs in zip(_programs(old), _programs(new), strict=True):
         for setting in _OF_PROGRAMS:

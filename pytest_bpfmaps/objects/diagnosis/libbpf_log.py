@@ -27,14 +27,14 @@ from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.diagnosis.map_declarations import MAP_DECLARATIONS
 from pytest_bpfmaps.verifier import Rejection
 
-# an error is "Invalid argument(-22)" to libbpf before 1.6, and "-EINVAL" since
+# libbpf before 1.6 writes an error as "Invalid argument(-22)", later ones as "-EINVAL"
 _MAP = re.compile(r"^map '([^']+)': failed to create: (?:.*\(-(\d+)\)|-(\w+))", re.MULTILINE)
 _CALLED = re.compile(r"(?:unknown func|invalid func|cannot use helper|helper) (bpf_\w+)")
 _IN_SOURCE = re.compile(r"\b(bpf_\w+)\s*\(")
 
 
 def refused_map(attempt: Attempt, log: str) -> tuple[str, Explanation] | None:
-    """The name of the map that could not be created, and the answer for it."""
+    """Returns the name of the map that could not be created, and the explanation; None if none failed."""
     found = _MAP.search(log)
     if found is None or found[1] not in attempt.maps:
         return None
@@ -50,12 +50,12 @@ def refused_map(attempt: Attempt, log: str) -> tuple[str, Explanation] | None:
 
 
 def _sizes_of(attempt: Attempt) -> str:
-    """All maps that are to get their size when the object is loaded, in one call."""
+    """Returns the advice for maps without a size: one call that gives sizes to all of them."""
     empty = ((m.name, m.type) for m in attempt.maps if not m.max_entries)
     names = [n for n, type in empty if isinstance(type, MapType) and shape_of(type).entries]
     sizes = ", ".join(f"{name!r}: 1024" for name in names)
     return (
-        "it has to be at least 1: the program leaves it to its loader, so give it at the load, "
+        "it has to be at least 1. The source does not say it, so give it at the load: "
         f"bpf.load(…, max_entries={{{sizes}}}), or write __uint(max_entries, …)"
     )
 
@@ -72,7 +72,7 @@ def _attributes(handle: Any) -> Attributes:
 
 
 def explain_log(log: str) -> Explanation | None:
-    """The answer for what libbpf could not find; None for a log without such words."""
+    """Returns the explanation for what libbpf could not find; None if the log has no such line."""
     for pattern, answer in _TABLE:
         found = re.search(pattern, log, re.MULTILINE)
         if found:
@@ -81,7 +81,10 @@ def explain_log(log: str) -> Explanation | None:
 
 
 def refused_program_type(type: ProgramType | int) -> Explanation | None:
-    """For a program of which the verifier said nothing: whether this kernel has the type at all."""
+    """Returns an explanation if this kernel lacks the program type; else None.
+
+    This is for a program without a word of the verifier.
+    """
     if not isinstance(type, ProgramType) or probe("program_type", str(type)):
         return None
     return Explanation(
@@ -91,7 +94,7 @@ def refused_program_type(type: ProgramType | int) -> Explanation | None:
 
 
 def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Explanation | None:
-    """For a helper that the verifier does not let a program call: `source` is the C line."""
+    """Explains that the verifier does not let a program call a helper; `source` is the C line."""
     if not re.search(r"unknown func|invalid func|cannot use helper", complaint):
         return None
     found = _CALLED.search(complaint)
@@ -100,7 +103,7 @@ def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Expl
         return None
     if probe("helper", name):
         return Explanation(
-            f"this kernel has {name}, and does not allow it in this type of program ({type})",
+            f"this kernel has {name}, but does not allow it in this type of program ({type})",
             "bpf-helpers(7) and 'bpftool feature probe' list the helpers of each type of program",
         )
     return Explanation(
@@ -110,7 +113,7 @@ def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Expl
 
 
 def _only_helper(source: str) -> str | None:
-    """The helper that a C line calls: the one that this kernel lacks, or the only one there is."""
+    """Returns the helper that a C line calls: the only one, or else the one that this kernel lacks."""
     called: list[str] = list(dict.fromkeys(_IN_SOURCE.findall(source)))
     if len(called) == 1:
         return called[0]
@@ -155,7 +158,7 @@ def _meant(name: str, known: Names) -> str:
 
 
 def _exists(name: str) -> str:
-    """The condition for it in C; the macro came with libbpf 1.2."""
+    """Returns the C condition that a kernel function exists; the macro came with libbpf 1.2."""
     return f"bpf_ksym_exists({name})" if version() >= (1, 2) else f"&{name}"
 
 
@@ -164,10 +167,10 @@ _UNRESOLVED = re.compile(r"^kfunc '(\w+)' is referenced but wasn't resolved$", r
 
 
 def absent_weak(found: Rejection, path: Path) -> Explanation | None:
-    """For a call of a weak function of the kernel's that this kernel lacks; None for another rejection.
+    """Explains a call of a weak kernel function that this kernel lacks; None for another rejection.
 
-    libbpf 1.1 leaves the number 0 there, which the verifier does not explain. Later ones put the function's
-    name into the log. `path` is the object.
+    libbpf 1.1 leaves the number 0 in the call, which the verifier does not explain. Later versions put the
+    function's name into the log. `path` is the object.
     """
     told = _UNRESOLVED.search(found.text)
     name = told[1] if told else _absent_of_object(found, path)
@@ -180,7 +183,7 @@ def absent_weak(found: Rejection, path: Path) -> Explanation | None:
 
 
 def _absent_of_object(found: Rejection, path: Path) -> str | None:
-    """The weak function that the kernel lacks: the one that a rejected line calls, else the first."""
+    """Returns the weak function that the kernel lacks: the one that a rejected line calls, else the first."""
     calls = [s.source for s in found.steps.values() if _NO_CALLEE.match(s.instruction)]
     if not calls and "kernel function call not eliminated" not in found.text:
         return None
@@ -216,15 +219,15 @@ def _section(found: re.Match[str]) -> Explanation:
 
 def _setting(found: re.Match[str]) -> Explanation:
     return Explanation(
-        f"the program wants {found[1]}, which this kernel's configuration does not tell",
-        "look at its name; where kernels may lack it, declare it __weak (it is 0 then); the configuration is "
+        f"the program needs {found[1]}, and this kernel's configuration does not have it",
+        "check its name; if some kernels lack it, declare it __weak (it is 0 there); the configuration is "
         "looked for in /proc/config.gz and /boot",
     )
 
 
 def _no_setting(_: re.Match[str]) -> Explanation:
     return Explanation(
-        "the program wants a CONFIG_ setting (__kconfig) which this kernel's configuration does not tell",
+        "the program needs a CONFIG_ setting (__kconfig), and this kernel does not show its configuration",
         "the configuration is looked for in /proc/config.gz and /boot; bpf_requires(config=…) probes it",
     )
 
@@ -234,15 +237,15 @@ _SET_TARGET = "opened = bpf.open(…); opened.programs.NAME.set_attach_target"
 
 def _no_replaced(_: re.Match[str]) -> Explanation:
     return Explanation(
-        'a program of SEC("freplace/…") replaces a function of another program, and none is given',
-        f'{_SET_TARGET}("FUNCTION", base) with a program of an object that is loaded; obj = opened.load()',
+        'a program of SEC("freplace/…") replaces a function of another program, and no program is given',
+        f'give a program of a loaded object: {_SET_TARGET}("FUNCTION", base); obj = opened.load()',
     )
 
 
 def _no_function(_: re.Match[str]) -> Explanation:
     return Explanation(
-        "the section does not say what the program is loaded for",
-        f'write it there, SEC("fentry/FUNCTION"), SEC("lsm/HOOK"), or set it: {_SET_TARGET}("FUNCTION"); '
+        "the section does not name the function or hook that the program attaches to",
+        f'write SEC("fentry/FUNCTION") or SEC("lsm/HOOK"), or set it: {_SET_TARGET}("FUNCTION"); '
         "for freplace with the loaded program as its second argument",
     )
 
@@ -258,16 +261,16 @@ def _no_struct(found: re.Match[str]) -> Explanation:
 
 
 def _no_sysfs(_: re.Match[str]) -> Explanation:
-    why = "libbpf counts the CPUs in /sys/devices/system/cpu/possible, and can't read it"
+    why = "libbpf counts the CPUs in /sys/devices/system/cpu/possible, and can't read that file"
     return Explanation(
-        why, f"mount sysfs: {how_to_mount('sysfs')}" if not has_sysfs() else "look at the file"
+        why, "look at its permissions" if has_sysfs() else f"mount sysfs: {how_to_mount('sysfs')}"
     )
 
 
 def _no_types(_: re.Match[str]) -> Explanation:
     if not has_sysfs():
         return Explanation(
-            "the program needs the kernel's types (CO-RE), and sysfs, where they are, is not mounted",
+            "the program needs the kernel's types (CO-RE); they are in sysfs, which is not mounted",
             how_to_mount("sysfs"),
         )
     return Explanation(
@@ -279,19 +282,19 @@ def _no_types(_: re.Match[str]) -> Explanation:
 def _no_such_extern(found: re.Match[str]) -> Explanation:
     if found[1].startswith("bpf_") and is_function(found[1]):
         return Explanation(
-            f"{found[1]} is a function of the kernel, and is not declared as one",
-            f"put __ksym behind its declaration: extern … {found[1]}(…) __ksym;",
+            f"{found[1]} is a function of the kernel, but is not declared as one",
+            f"put __ksym after its declaration: extern … {found[1]}(…) __ksym;",
         )
     return Explanation(
-        f"{found[1]} is declared and defined nowhere, and BPF programs have no C library",
+        f"{found[1]} is declared but not defined, and BPF programs have no C library",
         "write it yourself, include the source that has it, or for a kernel function declare it with __ksym",
     )
 
 
 def _other_prototype(found: re.Match[str]) -> Explanation:
     return Explanation(
-        f"the program declares {found[1]} with other parameters, or another result, than this kernel has",
-        "declare it as this kernel does, which tells it: bpftool btf dump file /sys/kernel/btf/vmlinux | "
+        f"the program declares {found[1]} with other parameters, or another result, than this kernel",
+        "declare it as this kernel does; this shows it: bpftool btf dump file /sys/kernel/btf/vmlinux | "
         f"grep -w {found[1]}",
     )
 

@@ -1,4 +1,4 @@
-"""Explains a refused load: makes a message of error numbers, libbpf's log and the verifier's."""
+"""Explains a refused load: makes a message of error numbers, libbpf's log and the verifier's log."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ _NO_VARIABLE = re.compile(r"extern '(\w+)' \(strong\): not resolved")
 _NO_CPUS = "Failed to open cpu mask file"  # no map is at fault
 _MOST_SAID = 6
 _DEVICE_BOUND = 64  # BPF_F_XDP_DEV_BOUND_ONLY
-_PARSED = 1 << 18  # characters from the end of a log; registers change all the time, so this is enough
+_PARSED = 1 << 18  # characters from the end of a log; the registers that matter are near its end
 
 
 def explain_no_program(attempt: Attempt) -> LoadError | None:
-    """For an object without a program that has one in no section of its own; None for another.
+    """Explains that a program has no section of its own, in an object without any program; else None.
 
-    libbpf takes such functions for subprograms that nobody calls, and loads nothing. Those that take no
-    context are what it says: they wait for other objects to be linked with.
+    libbpf treats such a function as a subprogram that nobody calls, and loads nothing. A function that takes
+    no context really is a subprogram: another object may be linked with it.
     """
     try:
         elf = Elf(attempt.path.read_bytes())
@@ -80,7 +80,10 @@ def explain_no_program(attempt: Attempt) -> LoadError | None:
 
 
 def explain_load(attempt: Attempt, number: int, log: str, logs: Mapping[str, LogBuffer]) -> LoadError:
-    """For an object that could not be loaded: libbpf's `log`, and each program's verifier log."""
+    """Returns the error for an object that could not be loaded.
+
+    `log` is libbpf's log, and `logs` has each program's verifier log.
+    """
     failed = _FAILED_PROGRAM.search(log)
     program = attempt.programs[failed[1]] if failed and failed[1] in attempt.programs else None
     said = logs[program.name].text if program else ""
@@ -112,7 +115,7 @@ def explain_load(attempt: Attempt, number: int, log: str, logs: Mapping[str, Log
 def _declared_at(
     attempt: Attempt, program: ProgramSpec | None, refused: tuple[str, object] | None, log: str
 ) -> str:
-    """The C line that the refusal is about."""
+    """Returns the C line that caused the refusal."""
     if refused:
         return line_of_map(attempt.path, refused[0])
     if function := _NO_FUNCTION.search(log):
@@ -138,7 +141,7 @@ def _explain_log(attempt: Attempt, program: ProgramSpec | None, number: int, log
 
 def _for_interface(program: ProgramSpec, number: int) -> Explanation:
     if not program.flags & _DEVICE_BOUND:
-        why = f"it is for the hardware of interface {program.ifindex}, whose driver does not take it"
+        why = f"the driver of interface {program.ifindex} does not run programs in its hardware"
         fix = f"add {_DEVICE_BOUND}, BPF_F_XDP_DEV_BOUND_ONLY, to its flags, so that it runs on the CPU"
     else:
         why = f"this thread's network namespace has no interface {program.ifindex} whose driver has metadata"
@@ -163,7 +166,7 @@ def _rejected(attempt: Attempt, program: ProgramSpec, number: int, said: str) ->
 
 
 def _advice(found: Rejection, attempt: Attempt, program: ProgramSpec) -> Explanation | None:
-    """What this kernel has and lacks, and what is at hand here, says more than the general sentence."""
+    """Returns the advice: what this kernel lacks comes before the general sentence, because it is exact."""
     known = (
         explain_relocation(found.text)
         or absent_weak(found, attempt.path)
@@ -195,7 +198,7 @@ def _closer(
 
 
 def _rejected_at(found: Rejection, path: Path, program: ProgramSpec) -> list[str]:
-    """The C line, the instruction, the registers that matter, the verifier's own words."""
+    """Returns the C line, the instruction, the registers that matter, and the verifier's own words."""
     lines = []
     if found.source:
         file, line, text = _place(found, path, program)
@@ -214,7 +217,7 @@ def _rejected_at(found: Rejection, path: Path, program: ProgramSpec) -> list[str
 
 
 def _place(found: Rejection, path: Path, program: ProgramSpec) -> tuple[str, int | None, str]:
-    """File, line and text of the rejected instruction; kernels before 6.10 tell the text only."""
+    """Returns file, line and text of the rejected instruction; kernels before 6.10 give only the text."""
     file, line = found.file, found.line
     if not line:
         same = [r for r in source_lines(path) if r.text == found.source]

@@ -1,4 +1,4 @@
-"""Explains libbpf's log of a map that is declared in a way that libbpf does not read."""
+"""Explains libbpf's log for a map with a declaration that libbpf can't read."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _FIELDS += ("pinning", "map_extra")
 def _attribute(found: re.Match[str]) -> Explanation:
     return Explanation(
         "libbpf {}.{}".format(*version()) + f" can't read the attribute {found[2]} of map {found[1]!r}",
-        "write it with __uint, __type or __array as its documentation does; newer ways need a newer libbpf",
+        "write it with __uint, __type or __array as its documentation does; newer forms need a newer libbpf",
     )
 
 
 def _static_map(found: re.Match[str]) -> Explanation:
     return Explanation(
-        f"map {found[1]!r} is static, and libbpf takes maps only that other files can see",
-        "leave out the word static before its declaration",
+        f"map {found[1]!r} is static, and libbpf takes only maps that other files can see",
+        "remove the word static before its declaration",
     )
 
 
@@ -50,15 +50,15 @@ def _unknown_field(found: re.Match[str]) -> Explanation:
 
 def _pinning(found: re.Match[str]) -> Explanation:
     return Explanation(
-        f"map {found[1]!r} is to be pinned in a way that libbpf does not know: {found[2]}",
+        f"map {found[1]!r} has a value of pinning that libbpf does not know: {found[2]}",
         "write __uint(pinning, LIBBPF_PIN_BY_NAME), or leave it out",
     )
 
 
 def _no_struct(found: re.Match[str]) -> Explanation:
     return Explanation(
-        f"{found[1]!r} is no map, and stands in the section of maps",
-        f'take SEC(".maps") from its declaration; a map is a struct: '
+        f"{found[1]!r} is in the section of maps, but is not a map",
+        f'remove SEC(".maps") from its declaration; a map is a struct: '
         f'struct {{ __uint(type, …); … }} {found[1]} SEC(".maps");',
     )
 

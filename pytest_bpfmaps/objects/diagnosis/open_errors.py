@@ -1,4 +1,4 @@
-"""Why libbpf could not open a file as an object."""
+"""Explains why libbpf could not open a file as an object."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ _NAMED = re.compile(r"^map '([^']+)': |extern '([^']+)'", re.MULTILINE)
 _BTF_DUMP = re.compile(
     r"^.*-- BEGIN BTF LOAD LOG ---\n.*?^-- END BTF LOAD LOG --\n", re.MULTILINE | re.DOTALL
 )
-# without news: the file in our cache, and what is not so from Linux 5.11 on
-_HOLLOW = ("failed to load object", "permission error while running as root", "libbpf: failed to load object")
+# these lines do not help: a path in our cache, and advice that is wrong from Linux 5.11 on
+_USELESS = (
+    "failed to load object",
+    "permission error while running as root",
+    "libbpf: failed to load object",
+)
 _MOST_SAID = 6
 
 
 def explain_open(path: Path, number: int, log: str) -> LoadError:
-    """For a file that libbpf could not open as an object."""
+    """Returns the error for a file that libbpf could not open as an object."""
     why, fix = _look_at(path)
     declared = ""
     if why is None:
@@ -42,7 +46,7 @@ def explain_open(path: Path, number: int, log: str) -> LoadError:
 
 
 def _look_at(path: Path) -> tuple[str | None, str | None]:
-    """What is wrong with the file, from its first bytes."""
+    """Returns what is wrong with the file, by its first bytes, and what to do."""
     fix = "compile it with 'clang -g -O2 -target bpf', or name the .bpf.c file and let bpf.load compile it"
     try:
         head = path.read_bytes()[:64]
@@ -60,7 +64,7 @@ def _look_at(path: Path) -> tuple[str | None, str | None]:
         name = _MACHINES.get(machine, f"machine {machine}")
         return f"it is an ELF object for {name}, not for BPF", fix
     if big:
-        return "it is compiled for big-endian BPF (bpfeb), this machine is little-endian", fix
+        return "it is compiled for big-endian BPF (bpfeb), but this machine is little-endian", fix
     return None, None if _has_types(path) else fix
 
 
@@ -72,7 +76,7 @@ def _has_types(path: Path) -> bool:
 
 
 def told_by_libbpf(log: str, first: str) -> list[str]:
-    """What is worth reading of libbpf's own words, behind the C line."""
+    """Returns the C line `first`, then the lines of libbpf's log that help."""
     log = _BTF_DUMP.sub("", log)
-    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(_HOLLOW)]
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(_USELESS)]
     return [*([first] if first else []), *lines[-_MOST_SAID:]]

@@ -17,7 +17,7 @@ _FLAVOUR = re.compile(r"___.*$")  # libbpf ignores this end of a type's name
 
 
 def explain_relocation(complaint: str) -> Explanation | None:
-    """For the words that libbpf puts into the verifier's log; None when there are none."""
+    """Explains the sentence that libbpf puts into the verifier's log; None if there is none."""
     found = _RELOCATION.search(complaint)
     if found is None:
         return None
@@ -36,7 +36,7 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 
 def missing_name(complaint: str) -> str:
-    """The innermost name that could not be found, as the C source has it; empty without such words."""
+    """Returns the innermost name that was not found, as in the C source; empty if the log has none."""
     found = _RELOCATION.search(complaint)
     if found is None:
         return ""
@@ -69,8 +69,8 @@ def _explain(kind: str, name: str, path: list[str], value: str | None) -> Explan
     depth, known = names_at(kind, name, path)
     if not path or depth == len(path):
         return Explanation(
-            f"{here} has {'.'.join([name, *path])} of another kind than the program declares ({_CAUSE})",
-            f"compare the program's {kind} {name} with vmlinux.h, and tell the kinds apart by two flavours: "
+            f"{here} has {'.'.join([name, *path])} with another type than the program declares ({_CAUSE})",
+            f"compare the program's {kind} {name} with vmlinux.h, and declare the other type as a flavour: "
             f"{kind} {name}___old",
         )
     inside = "".join(f".{step}" for step in path[:depth])

@@ -1,4 +1,4 @@
-"""Finds the C line that was refused, where the kernel does not tell it."""
+"""Finds the C line that was refused, when the kernel does not name it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Line:
 
 
 def line_of_map(path: Path, name: str) -> str:
-    """Where a map is declared, ``file.bpf.c:7: } counts SEC(".maps");``; empty when that is not found."""
+    """Returns where a map is declared, ``file.bpf.c:7: } counts SEC(".maps");``; empty if not found."""
     return _text(map_line(path, name))
 
 
 def map_line(path: Path, name: str) -> Line | None:
-    """The line where a map is declared, also a legacy one: ``struct bpf_map_def SEC("maps") counts = {``."""
+    """Returns the line that declares a map, or a legacy one: ``struct bpf_map_def SEC("maps") x = {``."""
     word, section = rf"\b{re.escape(name)}\b", r'SEC\("\.?maps(?:/[^"]*)?"\)'
     return _find(path, rf"{word}[^;]*{section}|{section}[^;={{]*{word}|{word}\s*=\s*{{")
 
@@ -41,38 +41,41 @@ def variable_line(path: Path, name: str) -> Line | None:
 
 
 def section_line(path: Path, section: str) -> Line | None:
-    """The line where a program of that section is declared."""
+    """Returns the line where a program of that section is declared."""
     return _find(path, rf'SEC\("{re.escape(section)}"\)')
 
 
 def line_of_program(path: Path, name: str) -> str:
-    """Where a program begins."""
+    """Returns where a program begins; empty if not found."""
     return _text(_find(path, rf"\b{re.escape(name)}\s*[(,]"))
 
 
 def line_of_section(path: Path, section: str) -> str:
-    """Where a program of that section is declared."""
+    """Returns where a program of that section is declared; empty if not found."""
     return _text(section_line(path, section))
 
 
 def line_of_call(path: Path, name: str) -> str:
-    """Where a function is called first, or else declared."""
+    """Returns where a function is called first, or else declared; empty if not found."""
     call = rf"\b{re.escape(name)}\s*\("
     return _text(_find(path, rf"^(?!\s*extern\b).*{call}") or _find(path, call))
 
 
 def format_line(path: Path, conversion: str) -> Line | None:
-    """The line that prints with a format that has `conversion`."""
+    """Returns the line that prints with a format that has `conversion`."""
     return _find(path, rf'print\w*\s*\([^"]*".*{re.escape(conversion)}')
 
 
 def line_of_extern(path: Path, name: str) -> str:
-    """Where a variable of the kernel's is declared."""
+    """Returns where the source declares a variable of the kernel; empty if not found."""
     return _text(_find(path, rf"\bextern\b.*\b{re.escape(name)}\b"))
 
 
 def use_of(path: Path, section: str, name: str, line: int) -> SourceLine | None:
-    """The record of a section that has `name` in its text and is closest to a line, rather behind it."""
+    """Returns the source line of a section that uses `name` and is closest to `line`.
+
+    A line after `line` comes before any line in front of it.
+    """
     word = re.compile(rf"\b{re.escape(name)}\b")
     fits = [r for r in source_lines(path) if r.section == section and word.search(r.text)]
     return min(fits, key=lambda r: (r.line < line, abs(r.line - line)), default=None)
@@ -88,7 +91,7 @@ def _find(path: Path, pattern: str) -> Line | None:
 
 
 def _lines(path: Path) -> Iterator[Line]:
-    """The lines of the object's own sources; none where they are not at hand any more."""
+    """Yields the lines of the object's own sources; none if the files no longer exist."""
     for name in dict.fromkeys(r.file for r in source_lines(path)):
         file = Path(name)
         if file.suffix != ".c":
