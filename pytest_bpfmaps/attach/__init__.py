@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Any
 
 Target = dict[str, Any]
-"""What a user says of a target, by keyword: ``interface="veth0"``."""
+"""The keywords by which a user names a target: ``interface="veth0"``."""

@@ -18,9 +18,9 @@ DIRECTIONS = {"ingress": AttachType.CGROUP_INET_INGRESS, "egress": AttachType.CG
 
 
 def to_cgroup(handle: Any, target: Target, on: str) -> Link:
-    """Programs of the cgroup types, and sockops (Linux 5.7, commit af6eea57437a).
+    """Attaches a program of a cgroup type, or sockops (Linux 5.7, commit af6eea57437a).
 
-    They run for the processes in the group and in those below it, beside what is attached there already.
+    It runs for the processes in the group and in the groups below it, beside programs that are there already.
     """
     attach_type = _attach_type(handle, target, on)
     with descriptor_of(target, "cgroup", on) as fd:
@@ -30,12 +30,12 @@ def to_cgroup(handle: Any, target: Target, on: str) -> Link:
         there = programs_at(fd, attach_type)
     fix = None
     if -result == errno.EBADF:
-        fix = "this is no folder of a cgroup v2 hierarchy: use the fixture bpf_cgroup, or one below its root"
+        fix = "give a folder of a cgroup v2 hierarchy: the fixture bpf_cgroup, or one below its root"
     raise refused(-result, on, target, type=program_type(handle), there=there, fix=fix)
 
 
 def _attach_type(handle: Any, target: Target, on: str) -> int:
-    """Where in the kernel: as its section says, or for ``SEC("cgroup/skb")`` as the direction says."""
+    """Returns the ``enum bpf_attach_type``: from the section, or for ``SEC("cgroup/skb")`` the direction."""
     section_says = int(lib.bpf_program__expected_attach_type(handle))
     if program_type(handle) is not ProgramType.CGROUP_SKB:
         refuse_keys(target, ("direction",), on, "a direction is for cgroup_skb programs")

@@ -1,4 +1,4 @@
-"""Attaching a program to its target."""
+"""Attaches a program to its target."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pytest_bpfmaps.libbpf.calls import reason
 
 
 def attach_program(handle: Any, on: str, section: str, type: Any, target: Target) -> Link:
-    """Attaches the program behind a libbpf handle; `on` names it in messages.
+    """Attaches the program with a libbpf handle; `on` is its name in messages.
 
-    Without a target: where its section's name says, ``SEC("tracepoint/syscalls/sys_enter_openat")`` for one.
-    Otherwise one of:
+    Without keywords, the target is in the section's name: ``SEC("tracepoint/syscalls/sys_enter_openat")``.
+    The keywords are one of:
 
     - ``interface="veth0"`` (a name, an index, an interface of `bpf_netns`), and ``netns=`` when it is not in
       this thread's namespace: XDP, with ``mode="skb"`` or ``"native"`` (Linux 5.9, commit aa8d3a716b59); tc,
       with ``direction="ingress"`` or ``"egress"``, ``priority=1`` or ``before=``, ``after=`` (a link or
-      program there, or True for all; Linux 6.6)
+      program that is attached there, or True for all; Linux 6.6)
     - ``cgroup="/sys/fs/cgroup/x"`` (a path, an open descriptor, a `bpf_cgroup`): cgroup programs, sockops
       (Linux 5.7), with ``direction=`` for ``SEC("cgroup/skb")``
     - ``netns="/proc/self/ns/net"`` (a path, a descriptor, one of `bpf_netns`): sk_lookup, flow dissector
@@ -48,8 +48,9 @@ def attach_program(handle: Any, on: str, section: str, type: Any, target: Target
     - ``map=``, ``cgroup=`` with ``order="descendants_pre"``, ``pid=``, ``tid=``: what an iterator runs over
     - ``target=program, function="name"``: freplace
 
-    ``cookie=7`` beside a tracing target is what ``bpf_get_attach_cookie`` gives (Linux 5.15, fentry 6.0,
-    raw tracepoints 6.10); ``cookies=[…]`` beside `functions`. Iterators give an `iterators.IteratorLink`.
+    ``cookie=7`` beside a tracing target is what ``bpf_get_attach_cookie`` returns in the program (Linux 5.15,
+    fentry 6.0, raw tracepoints 6.10). ``cookies=[…]`` is for `functions`. For an iterator, the link is an
+    `iterators.IteratorLink`.
 
     Raises `AttachError`, an `OSError` with errno.
     """
@@ -80,7 +81,7 @@ def _attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Li
 
 
 def names_no_target(error: AttachError) -> bool:
-    """Whether a program could not be attached because its section does not say where."""
+    """Whether a program could not be attached because its section names no target."""
     return error.errno == errno.EOPNOTSUPP and "names no target" in (error.why or "")
 
 
@@ -104,7 +105,7 @@ _WAYS: Ways = [
 
 
 def _explain(number: int, section: str, has_target: bool, type: Any) -> Explanation:
-    """Why the attachment was refused, and what to do."""
+    """Returns why the attachment was refused, and what to do."""
     if number == errno.EOPNOTSUPP and not has_target:
         return no_target(type, section)
     fix = None

@@ -1,4 +1,4 @@
-"""Iterators: programs that the kernel runs for each of its own objects, read as text.
+"""Iterators: programs that the kernel runs for each of its own objects. What they print is read as text.
 
 https://docs.kernel.org/bpf/bpf_iterators.html (Linux 5.8, commit de4e05cac46d).
 """
@@ -27,10 +27,10 @@ _CHUNK = 1 << 16
 
 
 class IteratorLink(Link):
-    """An iterator that is attached; each `read`, and each iteration, runs it over the kernel's objects."""
+    """An attached iterator; each `read`, and each iteration, runs it over the kernel's objects."""
 
     def read_bytes(self) -> bytes:
-        """What the program wrote with ``bpf_seq_write`` and its like, in one whole run."""
+        """Runs the iterator once, and returns what it wrote with ``bpf_seq_write`` or ``bpf_seq_printf``."""
         fd = check(lib.bpf_iter_create(self.fd), AttachError, "cannot run the iterator", on=self._on)
         try:
             return b"".join(iter(lambda: os.read(fd, _CHUNK), b""))
@@ -48,24 +48,24 @@ class IteratorLink(Link):
             os.close(fd)
 
     def read(self) -> str:
-        """What the program printed with ``BPF_SEQ_PRINTF``, in one whole run."""
+        """Runs the iterator once, and returns the text that it printed with ``BPF_SEQ_PRINTF``."""
         return self.read_bytes().decode(errors="replace")
 
     def __iter__(self) -> Iterator[str]:
-        """The lines of one whole run, without their ends."""
+        """Runs the iterator once, and yields the lines of its text, without line ends."""
         return iter(self.read().splitlines())
 
 
 def is_iterator(handle: Any) -> bool:
-    """Whether the program behind a libbpf handle is an iterator."""
+    """Whether the program with that libbpf handle is an iterator."""
     return bool(lib.bpf_program__expected_attach_type(handle) == _TRACE_ITER)
 
 
 def attach(handle: Any, target: Target, on: str) -> IteratorLink:
-    """With `map`, `cgroup` and `order`, `pid` or `tid`, as the kind of iterator wants it.
+    """Attaches an iterator; `target` has `map`, `cgroup` and `order`, `pid` or `tid`, or nothing.
 
-    A task iterator can be restricted from Linux 6.1 on, commit f0d74c4da1f0; cgroup iterators are from 6.1,
-    commit d4ccaf58a847.
+    A task iterator can be restricted to a task from Linux 6.1 on, commit f0d74c4da1f0. Cgroup iterators exist
+    from 6.1 on, commit d4ccaf58a847.
     """
     for name in target:
         if name not in FIELDS:
@@ -116,7 +116,7 @@ def _descriptor(target: Any, stack: contextlib.ExitStack) -> int:
 
 
 def _check_restricted(link: IteratorLink, target: Target, on: str) -> None:
-    """Kernels before 6.1 take `pid` without a word and then run over all tasks."""
+    """Raises `UnsupportedError` if the kernel ignored `pid` or `tid`, as kernels before 6.1 do."""
     if not {"pid", "tid"} & target.keys():
         return
     info = ffi.new("uint64_t[16]")

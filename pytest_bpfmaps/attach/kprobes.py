@@ -1,4 +1,4 @@
-"""Attaching to functions of the kernel: kprobes, one or many at once."""
+"""Attaches to functions of the kernel by kprobes: to one function, or to many with one link."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RETURN = 1  # BPF_F_KPROBE_MULTI_RETURN
 
 
 def returns(handle: Any, target: Target) -> bool:
-    """Whether the program runs when its function returns; its section's name is the default."""
+    """Whether the program runs when its function returns; without `retprobe` its section decides."""
     wanted = target.get("retprobe")
     return is_return(to_str(lib.bpf_program__section_name(handle))) if wanted is None else bool(wanted)
 
@@ -40,7 +40,7 @@ def to_syscall(handle: Any, target: Target, on: str) -> Any:
 
 
 def to_kprobe_multi(handle: Any, target: Target, on: str) -> Any:
-    """Many functions with one link (Linux 5.18, commit 0dcac2725406); sessions Linux 6.10."""
+    """Attaches to many functions with one link (Linux 5.18, commit 0dcac2725406); sessions: Linux 6.10."""
     names = _names(target["functions"], on)
     cookies = check_cookies(target.get("cookies"), len(names), on)
     attach_type = lib.bpf_program__expected_attach_type(handle)
@@ -64,7 +64,7 @@ def to_kprobe_multi(handle: Any, target: Target, on: str) -> Any:
 
 
 def check_cookies(cookies: Any, count: int, on: str) -> list[int]:
-    """A cookie for each place, or none at all."""
+    """Returns the cookies as a list: one for each of `count` functions, or none at all."""
     made = list(cookies or ())
     if made and len(made) != count:
         raise AttachError(

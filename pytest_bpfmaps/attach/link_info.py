@@ -1,4 +1,4 @@
-"""The target of a tracing link: what ``struct bpf_link_info`` tells for a link of its type."""
+"""Reads the target of a tracing link from ``struct bpf_link_info``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pytest_bpfmaps.attach.link_types import LinkType, attach_type_name
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.syscalls import address
 
-_UNION = 16  # offset behind type, id and prog_id, aligned
+_UNION = 16  # offset of the union, which follows type, id and prog_id
 _SIZE = 128
 _TEXT = 256
 _PERF_KINDS = ("unspec", "uprobe", "uretprobe", "kprobe", "kretprobe", "tracepoint", "event")
-_ADDRESS_AT = {  # where the address of a buffer for a name goes, and its length
+_ADDRESS_AT = {  # offsets in the union: of the address of a buffer for a name, and of its length
     LinkType.RAW_TRACEPOINT: (0, 8),
     LinkType.ITER: (0, 8),
     LinkType.UPROBE_MULTI: (0, 32),
@@ -21,11 +21,11 @@ _ADDRESS_AT = {  # where the address of a buffer for a name goes, and its length
 
 
 def watched_at(fd: int, kind: LinkType | int) -> dict[str, Any]:
-    """The target of a link (its descriptor), by its type; empty where this kernel does not say.
+    """Returns the target of the link with that descriptor; empty if this kernel does not show it.
 
-    ``tracepoint`` (Linux 5.8), ``iterator``, ``attach_type``, ``map_id`` of struct_ops; ``event`` and
-    ``function``, ``tracepoint`` or ``path`` with ``offset`` of perf events (Linux 6.6, commit 1b715e1b0ec5);
-    ``count`` of links to many functions.
+    The keys depend on the link's type: ``tracepoint`` (Linux 5.8), ``iterator``, ``attach_type``, ``map_id``
+    for struct_ops; ``event`` and ``function``, ``tracepoint`` or ``path`` with ``offset`` for perf events
+    (Linux 6.6, commit 1b715e1b0ec5); ``count`` for links to many functions.
     """
     if kind == LinkType.TRACING:
         attach_type, object_id, type_id = struct.unpack_from("=III", _read(fd), 0)
@@ -66,7 +66,7 @@ def _perf_event(fd: int) -> dict[str, Any]:
 
 
 def _read(fd: int, given: bytes = b"") -> bytes:
-    """The union, after a query with `given` in it; zeros when the kernel refuses it."""
+    """Returns the union after a query that begins with `given` in it; zeros if the kernel refuses it."""
     info = ffi.new("char[]", (b"\0" * _UNION + given).ljust(_SIZE, b"\0"))
     size = ffi.new("uint32_t *", _SIZE)
     if lib.bpf_obj_get_info_by_fd(fd, info, size) < 0:
@@ -75,11 +75,11 @@ def _read(fd: int, given: bytes = b"") -> bytes:
 
 
 def _read_text(fd: int, address_at: int, length_at: int) -> tuple[bytes, str]:
-    """The union, and the text that the kernel writes where it is told to."""
+    """Returns the union, and the text that the kernel writes into the buffer that the query names."""
     text = ffi.new("char[]", _TEXT)
     given = bytearray(_SIZE - _UNION)
     struct.pack_into("=Q", given, address_at, address(text))
     struct.pack_into("=I", given, length_at, _TEXT)
-    if address_at:  # the kernel wants to hear the kind again
+    if address_at:  # the second query must have the kind of perf event that the first one returned
         given[0:4] = _read(fd)[0:4]
     return _read(fd, bytes(given)), ffi.string(text).decode(errors="replace")

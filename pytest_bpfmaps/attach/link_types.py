@@ -41,7 +41,7 @@ class AttachType(KernelEnum):
 
 
 def attach_type_name(number: int) -> str:
-    """``cgroup_inet_ingress``; the number for one that neither libbpf nor this list knows."""
+    """Returns a name such as ``cgroup_inet_ingress``; the number if libbpf and this list have no name."""
     known = AttachType.from_number(number)
     if isinstance(known, AttachType):
         return str(known)

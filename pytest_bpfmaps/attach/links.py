@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Attachable(Protocol):
-    """A loaded program, as far as a link looks at it."""
+    """The part of a loaded program that a link uses."""
 
     @property
     def fd(self) -> int: ...
@@ -28,10 +28,10 @@ class Attachable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """What the kernel knows of a link (``BPF_OBJ_GET_INFO_BY_FD``, Linux 5.8, commit f2e10bff16a0).
+    """What the kernel knows about a link (``BPF_OBJ_GET_INFO_BY_FD``, Linux 5.8, commit f2e10bff16a0).
 
-    `program_id` is the id of the program that is attached now; `target` says where, by the link's type:
-    ``ifindex``, ``cgroup_id``, ``netns_inode``, ``map_id``, ``attach_type``; of netfilter ``family``,
+    `program_id` is the id of the program that is attached now. `target` has keys that depend on the link's
+    type: ``ifindex``, ``cgroup_id``, ``netns_inode``, ``map_id``, ``attach_type``; for netfilter ``family``,
     ``hook``, ``priority``.
     """
 
@@ -42,7 +42,7 @@ class LinkInfo:
 
 
 class Link:
-    """One program at one target; detached by `close`, at the end of a ``with`` block, or with its object."""
+    """Keeps one program at one target until `close`, the end of a ``with`` block, or the object's end."""
 
     def __init__(self, handle: Any, on: str) -> None:
         self._handle = handle
@@ -53,12 +53,12 @@ class Link:
 
     @property
     def fd(self) -> int:
-        """The link's descriptor; of old-style perf event attachments the event's."""
+        """The link's descriptor; for a perf event without a link in the kernel, the event's descriptor."""
         return int(lib.bpf_link__fd(self._open()))
 
     @property
     def info(self) -> LinkInfo:
-        """What the kernel knows of it. Raises `UnsupportedError` where it has no link for this."""
+        """What the kernel knows about it. Raises `UnsupportedError` if the kernel has no link here."""
         info = ffi.new("struct bpf_link_info *")
         size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_link_info"))
         result = lib.bpf_obj_get_info_by_fd(self.fd, info, size)
@@ -68,9 +68,10 @@ class Link:
         return LinkInfo(kind, info.id, info.prog_id, target)
 
     def update(self, program: Attachable) -> None:
-        """Puts another program of the same type in its place, with no moment without one (Linux 5.7).
+        """Puts another program of the same type in its place (Linux 5.7).
 
-        Raises `AttachError`, where this kind of link can't be updated too.
+        One of the two programs is attached at any moment. Raises `AttachError`, also for kinds of links that
+        can't be updated.
         """
         result = lib.bpf_link_update(self.fd, program.fd, ffi.NULL)
         check(result, AttachError, f"cannot put {program} in place of", on=self._on)
@@ -79,8 +80,8 @@ class Link:
     def pin(self, path: str | Path) -> None:
         """Keeps the program attached when the link is closed, under a name in a bpf file system.
 
-        A relative `path` is below the test's own folder, `Bpf.pin_root`. A link of what came from the fixture
-        `bpf` is unpinned with it.
+        A relative `path` is below the test's own folder, `Bpf.pin_root`. If the program came from the fixture
+        `bpf`, the teardown removes the pin.
         """
         where = os.fspath(path) if self._pins is None else self._pins.place(path)
         result = lib.bpf_obj_pin(self.fd, os.fsencode(where))
@@ -107,7 +108,7 @@ class Link:
             raise AttachError(what, on=f"{self._on} at {where}", why=e.strerror, errno=e.errno) from e
 
     def close(self) -> None:
-        """Detaches. Safe to call again."""
+        """Detaches the program. Safe to call again."""
         handle, self._handle = self._handle, ffi.NULL
         if handle != ffi.NULL:
             forget(lib.bpf_link__fd(handle))
@@ -128,11 +129,14 @@ class Link:
         return f"<link of {self._on}, {state}>"
 
     def attaches(self, program: object) -> bool:
-        """Whether it is open, and keeps that program attached."""
+        """Whether the link is open and keeps that program attached."""
         return self._program is program and self._is_open()
 
     def belong_to(self, descriptor: int, pins: Pins | None, program: object = None) -> None:
-        """Says that it attaches `program`, and is closed with its object, which has that descriptor."""
+        """Records that the link attaches `program`.
+
+        `descriptor` belongs to the object of the program. The link is closed with that object.
+        """
         self._pins, self._program = pins, program
         note(f"link of {self._on}", [self.fd])
         if is_kept(descriptor):
@@ -150,7 +154,7 @@ class Link:
 
 
 class FdLink(Link):
-    """A link in the kernel, made by ``BPF_LINK_CREATE``; `fd` is the link, and given up to it."""
+    """A link in the kernel, made by ``BPF_LINK_CREATE``; it owns the descriptor `fd`."""
 
     @property
     def fd(self) -> int:
@@ -170,8 +174,8 @@ class FdLink(Link):
 class Attachment(Link):
     """A program at a target for which this kernel has no link: a tc filter, a socket's filter.
 
-    `undo` takes it away; it stays when this process is killed. `replace` puts the program with that
-    descriptor in its place, when that can be done.
+    `undo` detaches the program. If this process is killed, the program stays attached. `replace` puts the
+    program with the given descriptor in its place; None if that is not possible.
     """
 
     def __init__(
@@ -183,7 +187,7 @@ class Attachment(Link):
 
     @property
     def fd(self) -> int:
-        """There is none: raises `UnsupportedError`."""
+        """Raises `UnsupportedError`: there is no descriptor."""
         self._open()
         raise UnsupportedError(
             "cannot use the link of",
@@ -207,7 +211,7 @@ class Attachment(Link):
             self._on, self._program = str(program), program
 
     def belong_to(self, descriptor: int, pins: Pins | None, program: object = None) -> None:
-        self._program = program  # there is nothing to close
+        self._program = program  # there is no descriptor to close
 
     def close(self) -> None:
         undo, self._handle = self._handle, None
@@ -219,7 +223,7 @@ class Attachment(Link):
 
 
 class Links:
-    """Several links, closed last to first. Iterable."""
+    """Several links, iterable. They are closed from the last to the first."""
 
     def __init__(self, links: list[Link]) -> None:
         self._links = links
@@ -231,7 +235,7 @@ class Links:
         return len(self._links)
 
     def close(self) -> None:
-        """Detaches all, also when one of them refuses. Safe to call again."""
+        """Detaches all programs, even if one of them fails. Safe to call again."""
         close_all(self._links)
 
     detach = close
@@ -244,7 +248,7 @@ class Links:
 
 
 def close_all(links: list[Link]) -> None:
-    """Closes links last to first; the first refusal is raised when all were tried."""
+    """Closes links from the last to the first; raises the first error after it has tried all."""
     failed: BaseException | None = None
     for link in reversed(links):
         try:
@@ -264,7 +268,7 @@ _PLACES: dict[int, str] = {
 
 
 def _target(kind: LinkType | int, detail: Any) -> dict[str, Any]:
-    """Where the link is: the union of ``struct bpf_link_info``, as 32-bit words."""
+    """Returns the target of a link; `detail` is the union of ``struct bpf_link_info`` as 32-bit words."""
     if kind is LinkType.CGROUP:
         return {"cgroup_id": detail[0] | detail[1] << 32, "attach_type": attach_type_name(detail[2])}
     if kind is LinkType.XDP:

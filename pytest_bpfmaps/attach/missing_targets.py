@@ -33,7 +33,7 @@ from pytest_bpfmaps.kernel.vmlinux_btf import (
 
 
 def explain_missing(number: int, target: Target) -> Explanation | None:
-    """Why, and what to do; None when nothing of the target is missing."""
+    """Returns which part of the target is missing, and what to do; None if nothing is missing."""
     if "binary" in target:
         return uprobes.explain_missing(target, number)
     if "event" in target:

@@ -1,4 +1,4 @@
-"""Attaching to network interfaces and network namespaces."""
+"""Attaches to network interfaces and network namespaces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ XDP_MODES = {"skb": 1 << 1, "native": 1 << 2, "offload": 1 << 3}  # <linux/if_li
 
 
 def to_interface(handle: Any, target: Target, on: str) -> Link:
-    """XDP and tc programs, on an interface of this namespace, of `netns=`, or of the object's own."""
+    """Attaches an XDP or tc program to an interface.
+
+    The interface is in this thread's namespace, in that of `netns=`, or in its own, if it is an object of
+    `bpf_netns`.
+    """
     with interface_of(target, on) as index:
         if program_type(handle) is ProgramType.XDP:
             return _xdp(handle, index, target, on)
@@ -39,7 +43,7 @@ def _xdp(handle: Any, index: int, target: Target, on: str) -> Link:
         target,
         ("direction", "priority", "handle", "before", "after"),
         on,
-        "XDP runs for what arrives, one program alone",
+        "XDP runs only for packets that arrive, and takes one program",
     )
     result = create_link(handle, index, AttachType.XDP, flags)
     if result >= 0:
@@ -67,14 +71,14 @@ def _xdp_fix(number: int, target: Target) -> str | None:
 
 
 def to_netns(handle: Any, target: Target, on: str) -> Link:
-    """sk_lookup and flow dissector programs (Linux 5.8)."""
+    """Attaches a sk_lookup or flow dissector program to a network namespace (Linux 5.8)."""
     attach_type = int(lib.bpf_program__expected_attach_type(handle))
     with descriptor_of(target, "netns", on) as fd:
         result = create_link(handle, fd, attach_type)
         if result >= 0:
             return FdLink(result, on)
         there = programs_at(fd, attach_type)
-    fix = "this is no network namespace: give one of bpf_netns, or /proc/PID/ns/net"
+    fix = "give a network namespace: one of bpf_netns, or /proc/PID/ns/net"
     raise refused(
         -result,
         on,

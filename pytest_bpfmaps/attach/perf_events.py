@@ -1,4 +1,4 @@
-"""Attaching to perf events: opened here, or open already."""
+"""Attaches to perf events: to events that it opens, or to an event that is open."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ EVENTS = {
          "page_faults_maj", "alignment_faults", "emulation_faults", "dummy", "bpf_output", "cgroup_switches")
     )},
 }  # fmt: skip
-"""``PERF_COUNT_HW_*`` and ``PERF_COUNT_SW_*`` in lower case: type and config."""
+"""(type, config) by the names ``PERF_COUNT_HW_*`` and ``PERF_COUNT_SW_*`` in lower case."""
 
 FIELDS = frozenset({"type", "config", "frequency", "period", "pid", "cpu"})
 _FREQUENCY = 1 << 10  # perf_event_attr.freq
 
 
 class PerfEventLink(Link):
-    """A program at perf events that were opened for it, on one or several CPUs."""
+    """Keeps a program at perf events that were opened for it, on one or several CPUs."""
 
     def __init__(self, handles: list[Any], on: str) -> None:
         super().__init__(handles[0], on)
         self._others = [Link(handle, on) for handle in handles[1:]]
 
     def pin(self, path: str | Path) -> None:
-        """As of any link; raises `AttachError` when there is one for each of several CPUs."""
+        """Pins the link; raises `AttachError` if there is a link for each of several CPUs."""
         if self._others:
             raise AttachError(
                 "cannot pin the link of",
@@ -63,7 +63,10 @@ class PerfEventLink(Link):
 
 
 def to_perf_event(handle: Any, target: Target, on: str) -> Any:
-    """At a descriptor, or an event that is described; on all CPUs when that has neither process nor CPU."""
+    """Attaches to a perf event: to its descriptor, or to a described event, which is opened here.
+
+    An event without process and CPU is opened on all CPUs.
+    """
     event = target["perf_event"]
     if isinstance(event, int):
         return _attach(handle, event, target)
@@ -77,7 +80,7 @@ def to_perf_event(handle: Any, target: Target, on: str) -> Any:
             link = _attach(handle, fd, target)
             if link == ffi.NULL:
                 number = ffi.errno
-                os.close(fd)  # a link would own it
+                os.close(fd)  # no link was made that owns the descriptor
                 raise OSError(number, os.strerror(number))
             made.append(link)
     except BaseException:
@@ -110,7 +113,7 @@ def _attach(handle: Any, fd: int, target: Target) -> Any:
 
 
 def _describe(event: Any, target: Target, on: str) -> Target:
-    """All fields, from an event's name or a mapping; keywords beside it win."""
+    """Returns all fields of an event, from its name or a mapping; keywords beside it take precedence."""
     given: Target = {"config": event} if isinstance(event, str) else dict(event)
     unknown = set(given) - FIELDS if isinstance(event, Mapping | str) else set()
     if unknown:
@@ -136,8 +139,8 @@ def _describe(event: Any, target: Target, on: str) -> Target:
 def _refused(number: int, wanted: Target, on: str) -> AttachError:
     why, fix = reason(number), None
     if number in (errno.ENOENT, errno.EOPNOTSUPP, errno.ENODEV) and wanted["type"] in (0, 3, 4):
-        why = "this machine does not count it: virtual machines mostly have no hardware counters"
-        fix = 'take a software event: attach(perf_event="cpu_clock", frequency=100)'
+        why = "this machine does not count it: most virtual machines have no hardware counters"
+        fix = 'use a software event: attach(perf_event="cpu_clock", frequency=100)'
     elif number == errno.EACCES:
         fix = "it needs CAP_PERFMON, or a lower kernel.perf_event_paranoid"
     elif number == errno.ESRCH:

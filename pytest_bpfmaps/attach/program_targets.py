@@ -1,4 +1,4 @@
-"""The kinds of target that each program type takes."""
+"""Tables of the kinds of target that each program type takes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WANTED = {
 }
 
 
-# by what a target is given with, the type of program that goes there
+# keyword of a target: the type of program that takes it
 _WATCHED = {
     "event": ProgramType.TRACEPOINT,
     "tracepoint": ProgramType.RAW_TRACEPOINT,
@@ -38,14 +38,14 @@ _WATCHED = {
     **dict.fromkeys(("binary", "functions", "function", "syscall"), ProgramType.KPROBE),
 }
 _BY_SECTION_ONLY = (
-    'its section says where, SEC("fentry/FUNCTION"), SEC("lsm/HOOK"): leave the target out of attach()'
+    'its section names the target, SEC("fentry/FUNCTION"), SEC("lsm/HOOK"): leave it out of attach()'
 )
 MANY = frozenset(
     {"kprobe.multi", "kretprobe.multi", "kprobe.session", "uprobe.multi", "uretprobe.multi", "uprobe.session"}
 )
 """The sections of programs that are attached to many functions with one link."""
 
-# by the first part of a section's name
+# first part of a section's name: an example of the call
 _BY_SECTION = {
     **dict.fromkeys(("kprobe", "kretprobe"), 'attach(function="vfs_read")'),
     **dict.fromkeys(("ksyscall", "kretsyscall"), 'attach(syscall="openat")'),
@@ -69,7 +69,7 @@ _NOWHERE = {
 
 
 def example_for(type: Any, section: str = "") -> str:
-    """How a program of that type, and of that section, is attached."""
+    """Returns a call that attaches a program of that type and that section, as an example."""
     example = _EXAMPLES.get(_WANTED.get(type, ""), "").partition(": ")[2]
     return example or _BY_SECTION.get(kind(section), 'attach(interface="veth0")')
 
@@ -83,23 +83,23 @@ def ways_for(name: str, type: Any, section: str) -> str:
 
 
 def no_target(type: Any, section: str) -> Explanation:
-    """Why a program can't be attached whose section does not say where, and what to do."""
+    """Explains why a program can't be attached if its section names no target."""
     way = _NOWHERE.get(type) or f"name it: program.{example_for(type, section)}"
     return Explanation(f"the section {section!r} names no target", way)
 
 
 def check_watched(type: Any, section: str, target: Target, on: str) -> None:
-    """Raises `AttachError` for a target of tracing programs that this type of program does not go to."""
+    """Raises `AttachError` if a tracing target does not fit this type of program."""
     wanted = next((_WATCHED[key] for key in _WATCHED if key in target), type)
     of_tracepoints = (ProgramType.RAW_TRACEPOINT, ProgramType.RAW_TRACEPOINT_WRITABLE)
-    is_open = isinstance(target.get("perf_event"), int)  # of whatever kind that event is
+    is_open = isinstance(target.get("perf_event"), int)  # an open event of any kind
     if wanted is type or is_open or (wanted in of_tracepoints and type in of_tracepoints):
         return
     raise _goes_elsewhere(on, target, type, _way(type, section))
 
 
 def explain_many(section: str, target: Target) -> Explanation | None:
-    """Why a program for one function is not attached to many, or the other way round, and what to do."""
+    """Explains why a program for one function can't be attached to many, or the other way round."""
     name = kind(section)
     if "functions" in target and name not in MANY:
         many = f"{name}.multi" if f"{name}.multi" in MANY else "kprobe.multi"
@@ -114,21 +114,21 @@ def explain_many(section: str, target: Target) -> Explanation | None:
 
 
 def _way(type: Any, section: str) -> str:
-    """How a tracing program is attached."""
+    """Returns how to attach a tracing program."""
     if type in (ProgramType.TRACING, ProgramType.LSM):
         return _BY_SECTION_ONLY
     if type is ProgramType.EXT:
-        return 'give the program that it replaces a function of: attach(target=program, function="name")'
+        return 'give the program whose function it replaces: attach(target=program, function="name")'
     return f"give {_BY_SECTION.get(kind(section), 'its target')}"
 
 
 def check_kind(type: Any, target: Target, on: str, section: str) -> None:
-    """Raises `AttachError` for a target that the kernel has no way to attach this type of program to."""
+    """Raises `AttachError` for a target to which the kernel can't attach this type of program."""
     wanted = _WANTED.get(type)
     if not target or wanted in target:
         return
     if wanted is None and not any(k in target for k in _EXAMPLES):
-        return  # a tracing program, and no target of the network's
+        return  # a tracing program, and not a network target
     if type is ProgramType.LSM and "cgroup" in target:
         return
     raise _goes_elsewhere(on, target, type, f"give {_EXAMPLES[wanted]}" if wanted else _way(type, section))

@@ -1,4 +1,4 @@
-"""The text of a refused attachment: the reason, what is attached there already, what to do."""
+"""Makes the error of a refused attachment: the reason, what is attached there already, what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_bpfmaps.libbpf.calls import as_errno, reason
 
 
 def show_target(target: Target) -> str:
-    """``to interface='veth0', direction='ingress'``."""
+    """Returns a target as text: ``to interface='veth0', direction='ingress'``."""
     return "to " + ", ".join(f"{name}={value!r}" for name, value in target.items())
 
 
@@ -28,7 +28,7 @@ def refused(
     fix: str | None = None,
     details: str | None = None,
 ) -> AttachError:
-    """The error for a positive errno; `there` are the ids of programs that are at the target already."""
+    """Returns the error for a positive errno; `there` has the ids of programs at the target already."""
     why = reason(number)
     if there and number in (errno.EBUSY, errno.EEXIST, errno.EPERM):
         why += f"; attached there already: {', '.join(map(program_name, there))}"
@@ -46,7 +46,7 @@ def refused(
 
 
 def program_name(program_id: int) -> str:
-    """``'drop_port' (id 17)``, by the kernel's id."""
+    """Returns the name of a program by its id: ``'drop_port' (id 17)``."""
     fd = lib.bpf_prog_get_fd_by_id(program_id)
     if fd < 0:
         return f"id {program_id}"
@@ -60,7 +60,7 @@ def program_name(program_id: int) -> str:
 
 
 def programs_at(fd: int, attach_type: int) -> list[int]:
-    """The ids of the programs at a cgroup, a network namespace or a map (``BPF_PROG_QUERY``)."""
+    """Returns the ids of the programs at a cgroup, a network namespace or a map (``BPF_PROG_QUERY``)."""
     ids, count = ffi.new("uint32_t[64]"), ffi.new("uint32_t *", 64)
     if lib.bpf_prog_query(fd, attach_type, 0, ffi.NULL, ids, count):
         return []

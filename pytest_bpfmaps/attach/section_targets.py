@@ -1,4 +1,4 @@
-"""Targets in the names of sections, and sections that this libbpf does not know.
+"""Reads targets from the names of sections, and handles sections that this libbpf does not know.
 
 https://docs.kernel.org/bpf/libbpf/program_types.html lists the names.
 """
@@ -17,8 +17,8 @@ from pytest_bpfmaps.libbpf import ffi, lib, to_str, version
 
 _FUNCTION = re.compile(r"([\w.$@]+)(?:\+(0x[0-9a-fA-F]+|\d+))?$")
 
-# libbpf before 1.0 took any section that began with one of these names, the first that fits; some it had
-# under another name
+# libbpf before 1.0 accepted any section that began with one of these names; the first that fits counts. The
+# value is the name that libbpf has for it today.
 _OLDER: dict[str, str] = {
     "xdp_devmap/": "xdp/devmap",
     "xdp_cpumap/": "xdp/cpumap",
@@ -39,24 +39,24 @@ _OLDER: dict[str, str] = {
 
 
 def kind(section: str) -> str:
-    """The first part of a section's name without the mark of what may sleep, ``uprobe``."""
+    """Returns the first part of a section's name, such as ``uprobe``, without the marks ``.s`` and ``.w``."""
     return section.lstrip("?").partition("/")[0].removesuffix(".s").removesuffix(".w")
 
 
 def is_return(section: str) -> bool:
-    """Whether the section is of a program that runs when its function returns."""
+    """Whether programs of the section run when their function returns."""
     return kind(section).startswith(("kretprobe", "uretprobe", "kretsyscall"))
 
 
 def default_target(section: str) -> Target:
-    """The target that the section names, as `Program.attach` takes it; empty when it names none."""
+    """Returns the target that the section names, as `Program.attach` takes it; empty if it names none."""
     parse = _PARSERS.get(kind(section))
     rest = section.partition("/")[2]
     return parse(rest) if parse and rest else {}
 
 
 def section_for(section: str, target: Target) -> str | None:
-    """What a section would be called that names the target; of a target in the network's there is none."""
+    """Returns the name of a section for that target; None for network targets, which have no section."""
     if "binary" in target:
         return "usdt" if "usdt" in target else "uprobe.multi" if "functions" in target else "uprobe"
     if "event" in target:
@@ -71,9 +71,9 @@ def section_for(section: str, target: Target) -> str | None:
 
 
 def teach_unknown(program: Any) -> tuple[str, str] | None:
-    """Tells libbpf the type of a program (its handle) whose section it does not know.
+    """Tells libbpf the type of a program whose section it does not know; `program` is its handle.
 
-    That is a section that is newer than this libbpf, or one that libbpf before 1.0 took. Returns what was
+    Such a section is newer than this libbpf, or is one that only libbpf before 1.0 accepted. Returns what was
     done, and what to write instead; None for a section that libbpf knows.
     """
     if lib.bpf_program__type(program) != ProgramType.UNSPEC:

@@ -1,4 +1,4 @@
-"""Attaching to sockets, maps of sockets, and netfilter hooks."""
+"""Attaches to sockets, maps of sockets, and netfilter hooks."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _FAMILIES = {"ipv4": 2, "ipv6": 10}
 
 
 def to_map(handle: Any, target: Target, on: str) -> Link:
-    """sk_skb and sk_msg programs, on a sockmap or sockhash (Linux 4.14; a link since 6.10).
+    """Attaches a sk_skb or sk_msg program to a sockmap or sockhash (Linux 4.14; by a link from 6.10 on).
 
-    A socket takes the map's programs when it is put into the map, and keeps them as long as it is in there.
+    A socket takes the map's programs when it is put into the map, and keeps them while it is in the map.
     """
     attach_type = int(lib.bpf_program__expected_attach_type(handle))
     if attach_type == 0:
         raise AttachError(
             f"cannot attach {on}",
             on=show_target(target),
-            why="its section does not say for what",
-            fix='SEC("sk_skb/stream_verdict"), SEC("sk_skb/stream_parser") or SEC("sk_msg")',
+            why="its section does not say what the program is for",
+            fix='write SEC("sk_skb/stream_verdict"), SEC("sk_skb/stream_parser") or SEC("sk_msg")',
             errno=errno.EINVAL,
         )
     the_map = target["map"]
@@ -47,7 +47,7 @@ def to_map(handle: Any, target: Target, on: str) -> Link:
     result = create_link(handle, fd, attach_type)
     if result >= 0:
         return FdLink(result, on)
-    if -result == errno.EINVAL:  # that is: no such kind of link
+    if -result == errno.EINVAL:  # the kernel has no such kind of link
         result = lib.bpf_prog_attach(program_fd, fd, attach_type, 0)
     if result < 0:
         there = programs_at(fd, attach_type)
@@ -73,9 +73,9 @@ def _undo_map(program_fd: int, map_fd: int, attach_type: int) -> Callable[[], No
 
 
 def to_socket(handle: Any, target: Target, on: str) -> Link:
-    """Socket filters (Linux 4.1) and sk_reuseport programs (Linux 4.19), by setsockopt(2).
+    """Attaches a socket filter (Linux 4.1) or a sk_reuseport program (Linux 4.19), by setsockopt(2).
 
-    The socket keeps the program when this process forgets it, until it is closed.
+    The socket keeps the program until the socket is closed, even if this process closes the program.
     """
     attach, detach = _ATTACH[ProgramType(program_type(handle))]
     with descriptor_of(target, "socket", on) as fd:
@@ -89,7 +89,7 @@ def to_socket(handle: Any, target: Target, on: str) -> Link:
         inode = os.fstat(fd).st_ino
 
     def undo() -> None:
-        with contextlib.suppress(OSError):  # closed, and with that detached
+        with contextlib.suppress(OSError):  # a closed socket has no program any more
             if os.fstat(fd).st_ino == inode:
                 _set(fd, detach, 0)
 
@@ -106,10 +106,10 @@ def _set(fd: int, option: int, value: int) -> None:
 
 
 def to_hook(handle: Any, target: Target, on: str) -> Link:
-    """Netfilter programs (Linux 6.4, commit 84601d6ee68a)."""
+    """Attaches a netfilter program (Linux 6.4, commit 84601d6ee68a)."""
     family = choose({"family": "ipv4", **target}, "family", _FAMILIES, on)
     hook = choose(target, "hook", _HOOKS, on)
-    # by the system call: libbpf has a function for it from 1.3 on
+    # this uses the system call, because libbpf has a function for it only from 1.3 on
     attributes = pack(
         ("I", lib.bpf_program__fd(handle)),
         ("I", 0),

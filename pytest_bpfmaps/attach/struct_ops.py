@@ -1,4 +1,4 @@
-"""Registering struct_ops maps."""
+"""Registers struct_ops maps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pytest_bpfmaps.libbpf import capture_log, ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
 
 _WHY = {
-    errno.EEXIST: "something of that name is registered already",
-    errno.EBUSY: "it is registered already, or somebody still uses it after it was taken back",
-    errno.EINVAL: "the kernel's subsystem wants functions that it lacks, or other values in its fields",
+    errno.EEXIST: "another struct of that name is registered already",
+    errno.EBUSY: "it is registered already, or the kernel still uses it after it was unregistered",
+    errno.EINVAL: "the kernel's subsystem requires functions that it lacks, or other values in its fields",
 }
 
 

@@ -20,19 +20,19 @@ from pytest_bpfmaps.libbpf import capture_log, lib, opts
 from pytest_bpfmaps.libbpf.calls import reason
 
 Way = Callable[[Any, Target, str], Any]
-"""Attaches the program behind a libbpf handle to a target; messages call the program by the text."""
+"""Attaches the program with a libbpf handle to a target; the text is the program's name in messages."""
 
 Ways = Sequence[tuple[frozenset[str], frozenset[str], Way]]
-"""The words of a target that must be there, those that may be, and what attaches to it."""
+"""For each way to attach: the keywords that are required, those that are allowed, and the function."""
 
 
 def program_type(handle: Any) -> ProgramType | int:
-    """The type of the program behind a libbpf handle."""
+    """Returns the type of the program with that libbpf handle."""
     return ProgramType.from_number(lib.bpf_program__type(handle))
 
 
 def create_link(handle: Any, where: int, attach_type: int, flags: int = 0) -> int:
-    """A new link's descriptor, or a negative errno (``BPF_LINK_CREATE``, Linux 5.7)."""
+    """Returns a new link's descriptor, or a negative errno (``BPF_LINK_CREATE``, Linux 5.7)."""
     with capture_log():
         return int(
             lib.bpf_link_create(
@@ -43,7 +43,7 @@ def create_link(handle: Any, where: int, attach_type: int, flags: int = 0) -> in
 
 @contextlib.contextmanager
 def interface_of(target: Target, on: str) -> Iterator[int]:
-    """The index of ``target["interface"]``; this thread is in its namespace meanwhile."""
+    """Gives the index of ``target["interface"]``; this thread is in its namespace until the end."""
     interface = target["interface"]
     with contextlib.ExitStack() as stack:
         if "netns" in target:
@@ -65,14 +65,14 @@ def interface_of(target: Target, on: str) -> Iterator[int]:
 
 
 def interface_index(interface: str, target: Target, on: str) -> int:
-    """The index of a network interface of this thread's namespace."""
+    """Returns the index of a network interface of this thread's namespace."""
     try:
         return socket.if_nametoindex(interface)
     except OSError:
         raise AttachError(
             f"cannot attach {on}",
             on=show_target(target),
-            why="there is none of that name in this network namespace",
+            why="this network namespace has no interface of that name",
             fix=closest(interface, (n for _, n in socket.if_nameindex())),
             errno=errno.ENODEV,
         ) from None
@@ -80,7 +80,7 @@ def interface_index(interface: str, target: Target, on: str) -> int:
 
 @contextlib.contextmanager
 def descriptor_of(target: Target, key: str, on: str) -> Iterator[int]:
-    """A descriptor of ``target[key]``: one that is open already, an object that has one, or a path."""
+    """Gives a descriptor for ``target[key]``, which is a descriptor, an object that has one, or a path."""
     value = target[key]
     if isinstance(value, int):
         yield value
@@ -101,7 +101,7 @@ def descriptor_of(target: Target, key: str, on: str) -> Iterator[int]:
 
 
 def _missing_path(path: str | bytes | os.PathLike[str], key: str) -> tuple[str, str]:
-    """Which part of a path is not there, and what is in its place."""
+    """Returns which part of a path does not exist, and similar names in its folder."""
     whole = Path(os.fsdecode(path))
     there = next((p for p in whole.parents if p.exists()), Path())
     lacking = whole.relative_to(there).parts[0]
@@ -116,7 +116,7 @@ def _missing_path(path: str | bytes | os.PathLike[str], key: str) -> tuple[str, 
 
 
 def choose(target: Target, key: str, choices: Mapping[str, int], on: str) -> int:
-    """The number for ``target[key]``, a word."""
+    """Returns the number for the word in ``target[key]``."""
     number = choices.get(target[key])
     if number is None:
         raise AttachError(
@@ -130,7 +130,7 @@ def choose(target: Target, key: str, choices: Mapping[str, int], on: str) -> int
 
 
 def refuse_keys(target: Target, keys: tuple[str, ...], on: str, why: str) -> None:
-    """Raises `AttachError` when the target has one of the keys, which mean nothing for this program."""
+    """Raises `AttachError` if the target has one of the keys, which do not fit this program."""
     extra = [k for k in keys if k in target]
     if extra:
         raise AttachError(
@@ -142,7 +142,7 @@ def refuse_keys(target: Target, keys: tuple[str, ...], on: str, why: str) -> Non
         )
 
 
-# what libbpf, bcc, bpftool and ip call them
+# keywords as libbpf, bcc, bpftool and ip name them, and our names
 _OTHER_WORDS = {
     **dict.fromkeys(("ifindex", "ifname", "dev", "device", "iface"), "interface"),
     **dict.fromkeys(("func", "func_name", "symbol", "name"), "function"),
@@ -156,7 +156,7 @@ _OTHER_WORDS = {
 
 
 def find_way(ways: Ways, target: Target, on: str) -> Way:
-    """The function that attaches to a target with these words. Raises `AttachError` when there is none."""
+    """Returns the function that attaches to a target with these keywords. Raises `AttachError`."""
     names = frozenset(target)
     for required, optional, way in ways:
         if required <= names <= required | optional:
@@ -165,7 +165,10 @@ def find_way(ways: Ways, target: Target, on: str) -> Way:
 
 
 def _no_way(target: Target, on: str, ways: Iterable[tuple[frozenset[str], frozenset[str]]]) -> AttachError:
-    """The error for words of a target that do not go together; `ways` are those that must and that may."""
+    """Returns the error for keywords of a target that do not go together.
+
+    `ways` has, for each way to attach, the keywords that are required and those that are allowed.
+    """
     given = frozenset(target)
     known = sorted({name for way in ways for names in way for name in names})
     if unknown := [name for name in target if name not in known]:
@@ -173,7 +176,7 @@ def _no_way(target: Target, on: str, ways: Iterable[tuple[frozenset[str], frozen
         why = f"no such target: {', '.join(unknown)}"
         fix = f"it is called {meant}" if meant else closest(unknown[0], known)
     else:
-        why = "these do not go together"
+        why = "these keywords do not go together"
         required, optional = min(
             ways, key=lambda way: (len(way[0] - given) + len(given - way[0] - way[1]), -len(given & way[0]))
         )

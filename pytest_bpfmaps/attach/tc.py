@@ -1,4 +1,4 @@
-"""Attaching tc programs: by a tcx link where the kernel has them, else as a filter of a clsact qdisc."""
+"""Attaches tc programs: by a tcx link if the kernel has them, else as a filter of a clsact qdisc."""
 
 from __future__ import annotations
 
@@ -25,33 +25,36 @@ _BEFORE, _AFTER, _LINK = 1 << 3, 1 << 4, 1 << 13  # BPF_F_*
 _GONE = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
 
 _filters: Counter[tuple[int, int]] = Counter()
-"""How many filters of ours are in a clsact qdisc of ours, by namespace's inode and interface's index."""
+"""How many of our filters are in a clsact qdisc that we made, by inode of the namespace and ifindex."""
 
 
 def attach(handle: Any, index: int, target: Target, on: str) -> Link:
-    """A tc program on an interface of this thread's namespace.
+    """Attaches a tc program to an interface of this thread's namespace.
 
-    Without a priority: by a tcx link (Linux 6.6, commit e420bed02507), after those that are there or where
-    ``before=`` or ``after=`` says. With one, or where the kernel has no tcx: as a filter in direct-action
-    mode (Linux 4.5). A killed process takes its links with it, its filters stay.
+    Without a priority it makes a tcx link (Linux 6.6, commit e420bed02507): at the end of the list, or at the
+    place that ``before=`` or ``after=`` names. With a priority, or if the kernel has no tcx links, it makes a
+    filter in direct-action mode (Linux 4.5). When this process is killed, its links go and its filters stay.
     """
     refuse_keys(target, ("mode",), on, "a mode is for XDP")
     point = _direction(handle, target, on)
     if "before" in target or "after" in target:
-        refuse_keys(target, ("priority", "handle"), on, "filters have priorities, tcx links an order")
+        refuse_keys(target, ("priority", "handle"), on, "only filters have a priority; tcx links have an order")
         return _in_order(handle, index, point, target, on)
     if "priority" not in target and "handle" not in target:
         result = create_link(handle, index, _TCX[point])
         if result >= 0:
             return FdLink(result, on)
-        if -result != errno.EINVAL:  # that is: no such kind of link
+        if -result != errno.EINVAL:  # with EINVAL, the kernel has no such kind of link
             there = programs_at(index, _TCX[point])
             raise refused(-result, on, target, type=program_type(handle), there=there)
     return _filter(handle, index, point, target, on)
 
 
 def _in_order(handle: Any, index: int, point: int, target: Target, on: str) -> Link:
-    """Before or after another link or program, or all (True). By the system call: libbpf has it since 1.3."""
+    """Attaches before or after another link or program, or before or after all (True).
+
+    It uses the system call, because libbpf has a function for it only from 1.3 on.
+    """
     flags, relative = 0, 0
     for key, flag in (("before", _BEFORE), ("after", _AFTER)):
         other = target.get(key)
@@ -65,8 +68,8 @@ def _in_order(handle: Any, index: int, point: int, target: Target, on: str) -> L
         raise AttachError(
             f"cannot attach {on}",
             on=show_target(target),
-            why="its place is given by a link or a program that is attached there, or by True",
-            fix="give the link that attach() gave: before=link",
+            why="before= and after= take a link or a program that is attached there, or True",
+            fix="give the link that attach() returned: before=link",
             errno=errno.EINVAL,
         )
     attributes = pack(
@@ -83,13 +86,13 @@ def _in_order(handle: Any, index: int, point: int, target: Target, on: str) -> L
     except OSError as e:
         there = programs_at(index, _TCX[point])
         fix = (
-            "it takes Linux 6.6; elsewhere give a priority" if e.errno == errno.EINVAL and not there else None
+            "this needs Linux 6.6; give a priority instead" if e.errno == errno.EINVAL and not there else None
         )
         raise refused(e.errno or 0, on, target, type=program_type(handle), there=there, fix=fix) from e
 
 
 def _direction(handle: Any, target: Target, on: str) -> int:
-    """As the target says, else as the section: ``SEC("tcx/ingress")``."""
+    """Returns the direction of the target, else that of the section: ``SEC("tcx/ingress")``."""
     if "direction" in target:
         return choose(target, "direction", DIRECTIONS, on)
     of_section = to_str(lib.bpf_program__section_name(handle)).rpartition("/")[2]
@@ -168,7 +171,7 @@ def _replace(namespace: int, index: int, point: int, place: tuple[int, int]) -> 
 
 
 def _drop(key: tuple[int, int], count: int) -> None:
-    """One filter less; with the last one the qdisc goes, when it was ours."""
+    """Counts `count` filters less; removes the qdisc with the last one, if it was ours."""
     if key not in _filters:
         return
     _filters[key] -= count

@@ -1,4 +1,4 @@
-"""Attaching to tracepoints, raw tracepoints, and targets that are fixed when a program is loaded."""
+"""Attaches to tracepoints, raw tracepoints, and targets that are fixed when a program is loaded."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def to_raw_tracepoint(handle: Any, target: Target, on: str) -> Any:
 
 
 def where_loaded(handle: Any, target: Target, on: str) -> Any:
-    """For programs that are loaded for a target: fentry, fexit, fmod_ret, LSM, tp_btf, freplace."""
+    """Attaches a program to the target of its load: fentry, fexit, fmod_ret, LSM, tp_btf, freplace."""
     attach_type = lib.bpf_program__expected_attach_type(handle)
     if lib.bpf_program__type(handle) == ProgramType.LSM and attach_type == _LSM_MAC:
         refuse_idle_lsm(on)
     cookie = target.get("cookie", 0)
     if not cookie:
         return lib.bpf_program__attach(handle)
-    if attach_type == _TRACE_RAW_TP:  # link_create would drop the cookie without a word
+    if attach_type == _TRACE_RAW_TP:  # libbpf's link_create would silently drop the cookie
         return _raw_tracepoint(handle, None, cookie, on)
     return lib.bpf_program__attach_trace_opts(handle, opts("bpf_trace_opts", cookie=cookie))
 
 
 def to_program(handle: Any, target: Target, on: str) -> Any:
-    """freplace: in place of a function of another program."""
+    """Attaches a freplace program in place of a function of another program."""
     name = target.get("function")
     c_name = ffi.new("char[]", name.encode()) if name else ffi.NULL
     return lib.bpf_program__attach_freplace(handle, target["target"].fd, c_name)
 
 
 def refuse_idle_lsm(on: str) -> None:
-    """Raises `AttachError` where LSM programs attach and never run."""
+    """Raises `AttachError` if LSM programs can be attached, but never run."""
     if bpf_lsm_active() is False:
         raise AttachError(
             f"cannot attach {on}",
@@ -63,7 +63,7 @@ def refuse_idle_lsm(on: str) -> None:
 
 
 def _raw_tracepoint(handle: Any, name: bytes | None, cookie: int, on: str) -> Any:
-    """With a cookie (Linux 6.10, commit 68ca5d4eebb8); libbpf has a function for it from 1.4 on."""
+    """Attaches with a cookie (Linux 6.10, commit 68ca5d4eebb8); libbpf has a function from 1.4 on."""
     c_name = ffi.new("char[]", name) if name else ffi.NULL
     fd = lib.bpf_program__fd(handle)
     attributes = pack(("Q", address(c_name)), ("I", fd), ("I", 0), ("Q", cookie))

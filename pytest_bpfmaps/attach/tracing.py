@@ -1,4 +1,4 @@
-"""Attaching tracing programs: which targets they take, and why the kernel refuses one."""
+"""Attaches tracing programs, and explains why the kernel refuses one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PLACE = frozenset({"retprobe", "offset", "cookie"})
 _PROCESS = frozenset({"pid", "cookie"})
 _MODIFIERS = _PLACE | _PROCESS | {"cookies"}
 
-# what must be given, what may be given, how it is attached
+# (keywords that are required, keywords that are allowed, function that attaches)
 _WAYS: Ways = [
     (frozenset(), frozenset({"cookie"}), tracepoints.where_loaded),
     (frozenset({"category", "event"}), frozenset({"cookie"}), tracepoints.to_tracepoint),
@@ -54,7 +54,7 @@ _WAYS: Ways = [
 
 
 def takes(handle: Any, type: Any, target: Target) -> bool:
-    """Whether such a program is attached here, rather than to something of the network."""
+    """Whether this module attaches such a program; other modules attach to network targets."""
     return type in TYPES and (iterators.is_iterator(handle) or target.keys().isdisjoint(_NETWORK))
 
 
@@ -89,32 +89,32 @@ def attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Lin
 
 
 def _beyond_record(target: Target) -> Explanation:
-    """For a program that the kernel would attach, were it not for what it reads."""
+    """Explains that the kernel refuses the program because it reads too far, not because of the target."""
     place = f"{target['category']}/{target['event']}"
     return Explanation(
         "the program reads beyond the end of the tracepoint's record",
-        f"compare its struct with /sys/kernel/tracing/events/{place}/format, or take struct "
+        f"compare its struct with /sys/kernel/tracing/events/{place}/format, or use struct "
         "trace_event_raw_… of vmlinux.h",
     )
 
 
 def _explain(number: int, section: str, type: Any, target: Target) -> Explanation:
-    """Why the attachment was refused, and what to do."""
+    """Returns why the attachment was refused, and what to do."""
     if number in (errno.EOPNOTSUPP, 0) and not target:
         return no_target(type, section)
     if number == errno.EINVAL and not target and kind(section) in ("uprobe", "uretprobe") and "/" in section:
         name = section.partition("/")[2]
         return Explanation(
-            f"the section {section!r} names a function and no binary",
-            f'write SEC("{section.partition("/")[0]}//usr/bin/PROGRAM:{name}"), or name it: '
+            f"the section {section!r} names a function but no binary",
+            f'write SEC("{section.partition("/")[0]}//usr/bin/PROGRAM:{name}"), or name the binary: '
             f'program.attach(binary="/usr/bin/PROGRAM", function="{name}")',
         )
     if number == errno.EINVAL and not target and kind(section) in ("tp", "tracepoint") and "/" in section:
         return explain_no_category(section)
     if number == errno.EBADF and section.startswith("iter"):
         return Explanation(
-            "this iterator runs over the elements of a map, and none is given",
-            "name it: program.attach(map=obj.maps.NAME)",
+            "this iterator runs over the elements of a map, and no map is given",
+            "give the map: program.attach(map=obj.maps.NAME)",
         )
     if number in (errno.EPERM, errno.EACCES):
         return Explanation(reason(number), refusal_hint(str(type)))

@@ -1,4 +1,4 @@
-"""Attaching to functions of programs and libraries: uprobes, one or many at once, and USDT."""
+"""Attaches to functions of programs and libraries: uprobes, one or many at once, and USDT."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _RETURN = 1  # BPF_F_UPROBE_MULTI_RETURN
 
 
 def to_uprobe(handle: Any, target: Target, on: str) -> Any:
-    """A function, or a place in the file; libbpf would take an IFUNC's resolver, and refuse versions."""
+    """Attaches to a function, or to an offset in the file.
+
+    The function is looked up here: libbpf would attach to the resolver of an IFUNC, and refuses versions.
+    """
     binary, offset = binary_of(target, on), target.get("offset", 0)
     if target.get("function"):
         binary, place = place_of(binary, target["function"], target, on)
@@ -39,7 +42,10 @@ def to_uprobe(handle: Any, target: Target, on: str) -> Any:
 
 
 def to_uprobe_multi(handle: Any, target: Target, on: str) -> Any:
-    """Many functions of a binary with one link (Linux 6.6, commit 89ae89f53d20); sessions Linux 6.13."""
+    """Attaches to many functions of a binary with one link (Linux 6.6, commit 89ae89f53d20).
+
+    Sessions need Linux 6.13.
+    """
     binary, offsets = _places(binary_of(target, on), target, on)
     cookies = check_cookies(target.get("cookies"), len(offsets), on)
     attach_type = lib.bpf_program__expected_attach_type(handle)
@@ -75,7 +81,7 @@ def to_usdt(handle: Any, target: Target, on: str) -> Any:
 
 
 def binary_of(target: Target, on: str) -> Path:
-    """The file that the target names. Raises `AttachError` when there is none."""
+    """Returns the file that the target names. Raises `AttachError` if there is none."""
     pid = process_id(target.get("pid"))
     found = find_binary(target["binary"], pid if pid > 0 else None)
     if found is None:
@@ -92,7 +98,7 @@ def binary_of(target: Target, on: str) -> Path:
 
 
 def _like(binary: str | os.PathLike[str]) -> str:
-    """Libraries with names like that, and for a path what is in its folder."""
+    """Returns advice with similar names: of loaded libraries, and for a path of files in its folder."""
     path = Path(binary)
     beside = [p.name for p in path.parent.iterdir()] if "/" in str(binary) and path.parent.is_dir() else []
     near = get_close_matches(path.name, {*(p.name for p in mapped_files()), *beside}, n=3, cutoff=0.7)
@@ -102,10 +108,10 @@ def _like(binary: str | os.PathLike[str]) -> str:
 
 
 def place_of(binary: Path, name: str, target: Target, on: str) -> tuple[Path, int]:
-    """The file and the place in it of the function that a process runs by a name, ``name@VERSION`` perhaps.
+    """Returns the file and the offset in it of the function that a process calls by that name.
 
-    Raises `AttachError` for a name that is not there, that several functions have, or that is an IFUNC of
-    which nobody knows yet what it will be.
+    The name may be ``name@VERSION``. Raises `AttachError` for a name that does not exist, for a name that
+    several functions have, and for an IFUNC whose code is not known yet.
     """
     file = _functions(binary, target, on)
     try:
@@ -184,7 +190,7 @@ def _instead(file: ElfFunctions, name: str) -> str:
 
 
 def explain_missing(target: Target, number: int) -> Explanation | None:
-    """What of the target is not there: a USDT in a binary, or the process."""
+    """Explains which part of the target does not exist: a USDT in a binary, or the process."""
     binary = find_binary(target["binary"])
     if "usdt" in target and binary is not None:
         try:
@@ -201,19 +207,19 @@ def explain_missing(target: Target, number: int) -> Explanation | None:
         return Explanation(f"there is no process {target['pid']}", None)
     if "usdt" in target and number == errno.ENOTSUP and "pid" not in target:
         return Explanation(
-            "the kernel has no cookies for uprobes (Linux 5.15), so libbpf has to know the process",
+            "the kernel has no cookies for uprobes (they came with Linux 5.15), so libbpf needs the process",
             "attach when it runs: attach(binary=…, usdt=…, pid=…)",
         )
     if "usdt" in target and number == errno.ESRCH:
         return Explanation(
-            "its semaphore is in no segment: prelink(8) moves it, but not the note that tells where it is",
+            "its semaphore is in no segment: prelink(8) moved it, and left the old address in the note",
             "attach to a file that is not prelinked: prelink --undo FILE",
         )
     return None
 
 
 def _places(binary: Path, target: Target, on: str) -> tuple[Path, list[int]]:
-    """The file, and the places in it, of each of several functions; of a pattern each place once."""
+    """Returns the file, and the offset of each function in it; a pattern gives each offset once."""
     functions = target["functions"]
     if not isinstance(functions, str):
         places = [place_of(binary, str(name), target, on) for name in functions]
@@ -249,5 +255,5 @@ def _matching(binary: Path, pattern: str, target: Target, on: str) -> Iterator[t
 
 
 def process_id(process: Any) -> int:
-    """Of a number, or of what has one, a `subprocess.Popen`; -1 for None, which is every process."""
+    """Returns the pid of a number, or of an object with one, as `subprocess.Popen`; -1 (all) for None."""
     return -1 if process is None else int(getattr(process, "pid", process))

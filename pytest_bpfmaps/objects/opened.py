@@ -44,7 +44,7 @@ class OpenedObject:
     folder `pin_root`, or else in the folder of `pins`. `pins` also keeps the pins that the load makes. `btf`
     is a file with the types that relocations (CO-RE) use in place of the running kernel's: raw BTF, or an ELF
     file with a section ``.BTF``. `observer` is told about the load. `counting` makes an object that counts
-    which of its lines run, if its sources exist. If the object has what libbpf would refuse and what is mended
+    which of its lines run, if its sources exist. If the object has what libbpf would refuse and is mended
     here, that is a `PortabilityWarning`, or with `portable` a `PortabilityError`; with `quiet` it is neither.
     Raises `LoadError` for a file that is not a BPF object.
     """

@@ -1,4 +1,4 @@
-"""The context structs of programs, as fields and as bytes."""
+"""Converts the context structs of programs between fields and bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pytest_bpfmaps.errors import MapTypeError
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.release import release
 
-# <linux/bpf.h>: they only ever grow at the end. "@16": a union's alternative, at that offset.
+# From <linux/bpf.h>, where new fields come at the end. "@16" is a member of a union, at that offset.
 _LAYOUTS = {
     "xdp_md": "u32 data, u32 data_end, u32 data_meta, u32 ingress_ifindex, u32 rx_queue_index, "
     "u32 egress_ifindex",
@@ -44,14 +44,14 @@ _STRUCTS: dict[int, str] = {
     ProgramType.LWT_SEG6LOCAL: "__sk_buff",
     **{ProgramType[name]: "__sk_buff" for name in _OF_SKB},
 }
-# What BPF_PROG_TEST_RUN writes back (net/bpf/test_run.c: convert_skb_to___skb, xdp_convert_buff_to_md). Of
-# other structs it gives back all.
+# The fields that BPF_PROG_TEST_RUN writes back (net/bpf/test_run.c: convert_skb_to___skb,
+# xdp_convert_buff_to_md). For other structs it writes back all fields.
 _OF_SKB_AFTER = frozenset(
     ["mark", "priority", "ingress_ifindex", "ifindex", "cb", "tstamp", "wire_len", "gso_segs", "hwtstamp"]
 )
 _OF_XDP_AFTER = frozenset(("data", "data_end", "data_meta"))
 _GIVEN = {"__sk_buff": _OF_SKB_AFTER, "xdp_md": _OF_XDP_AFTER}
-# how the names of structs begin that programs get a pointer to, besides numbers and void
+# prefixes of the names of context structs; a context may also be a number or void
 _CONTEXTS = (
     *("xdp_md", "__sk_buff", "sk_msg_md", "sk_reuseport_md", "bpf_sock", "bpf_sysctl", "bpf_cgroup_dev_ctx"),
     *("bpf_sk_lookup", "bpf_perf_event_data", "bpf_raw_tracepoint_args", "bpf_nf_ctx", "bpf_iter__"),
@@ -63,9 +63,9 @@ _FIELD = re.compile(r"u(\d+) (\w+)(?:\[(\d+)\])?(?:@(\d+))?")
 
 
 def context_codec(type: ProgramType | int, name: str, codecs: Codecs | None) -> Codec | None:
-    """The codec of the context of program `name`; None for a type without a struct that can be given.
+    """Returns the codec of the context of program `name`; None for a type whose context is not a struct.
 
-    As the program itself declares it, where it does: its object's header may know more fields.
+    If the program declares the struct itself, its declaration is used, because it may have newer fields.
     """
     if type in (ProgramType.RAW_TRACEPOINT, ProgramType.RAW_TRACEPOINT_WRITABLE):
         return None  # as many numbers as the tracepoint has arguments
@@ -84,7 +84,7 @@ def seen_context(type: ProgramType | int, name: str, codecs: Codecs | None) -> C
 
 
 def refused_field(complaint: str, instruction: str, type: ProgramType | int, codec: Codec | None) -> str:
-    """Which field of its context a program may not touch, in words; empty when that is not known."""
+    """Returns a sentence about the context field that a program may not use; empty if it is not known."""
     found = re.search(r"invalid bpf_context access off=(\d+) size=(\d+)", complaint)
     if found is None or not isinstance(codec, StructCodec):
         return ""
@@ -99,9 +99,9 @@ def refused_field(complaint: str, instruction: str, type: ProgramType | int, cod
 
 
 def encode_context(ctx: Any, codec: Codec | None, on: str) -> bytes:
-    """A context as bytes: from a mapping or record of its fields, from bytes, or from 64-bit numbers.
+    """Returns a context as bytes: from a mapping or record of its fields, from bytes, or 64-bit numbers.
 
-    Raises `MapTypeError`, `MapValueError`.
+    Raises `MapTypeError` or `MapValueError`.
     """
     if isinstance(ctx, bytes | bytearray | memoryview):
         return bytes(ctx)
@@ -124,14 +124,14 @@ def _first_field(codec: Codec) -> str:
 
 
 def decode_context(raw: bytes, codec: Codec | None, type: ProgramType | int) -> Any:
-    """The fields of a context after a run; the bytes where they are not known.
+    """Returns the fields of a context after a run; the bytes if the struct is not known.
 
-    Those that the kernel does not give back, and those that it does not have, raise `NoValueError`.
+    Fields that the kernel does not give back, and fields that it does not have, raise `NoValueError`.
     """
     if not isinstance(codec, StructCodec):
         return raw if codec is None else codec.decode(raw.ljust(codec.size, b"\0"))
     given = _GIVEN.get(_STRUCTS.get(type, ""))
-    if given is _OF_XDP_AFTER and any(raw[_INGRESS]):  # with an interface, these are what the program had
+    if given is _OF_XDP_AFTER and any(raw[_INGRESS]):  # with an interface, the kernel also sets these two
         given |= {"ingress_ifindex", "rx_queue_index"}
     names = frozenset(
         f.name
@@ -143,7 +143,7 @@ def decode_context(raw: bytes, codec: Codec | None, type: ProgramType | int) -> 
 
 @lru_cache(maxsize=64)
 def _partly(codec: StructCodec, names: frozenset[str], size: int) -> StructCodec:
-    """The codec without the fields that a context of `size` bytes does not have, or the kernel not set."""
+    """Returns the codec without the fields `names`, which this kernel does not have, or does not set."""
     if not names:
         return codec
     reasons = {}
@@ -152,13 +152,13 @@ def _partly(codec: StructCodec, names: frozenset[str], size: int) -> StructCodec
             why, fix = f"Linux {release()} has {size} bytes of it", "run it on a newer kernel"
         else:
             why = "the kernel does not give it back after a run"
-            fix = "have the program copy it to a global variable" + _INSTEAD.get(field.name, "")
+            fix = "let the program copy it to a global variable" + _INSTEAD.get(field.name, "")
         reasons[field.name] = (why, fix)
     return without(codec, {n: reasons[n] for n in names}, f"the context ({codec.name})")
 
 
 def return_codec(name: str, codecs: Codecs | None) -> Codec | None:
-    """The codec of what program `name` returns; None where that is not known."""
+    """Returns the codec of the return value of program `name`; None if it is not known."""
     prototype = None if codecs is None else _prototype(codecs, name)
     if codecs is None or prototype is None:
         return None
@@ -167,7 +167,7 @@ def return_codec(name: str, codecs: Codecs | None) -> Codec | None:
 
 
 def may_be_program(name: str, codecs: Codecs | None) -> bool:
-    """Whether a function takes what a program does, a context alone; True where its type is not known."""
+    """Whether a function's only parameter is a context, as a program's is; True if its type is unknown."""
     prototype = None if codecs is None else _prototype(codecs, name)
     if codecs is None or prototype is None:
         return True
@@ -184,7 +184,7 @@ def _prototype(codecs: Codecs, name: str) -> BtfType | None:
 
 
 def _declared(codecs: Codecs, name: str) -> Codec | None:
-    """The codec of the struct that the program's first parameter points to."""
+    """Returns the codec of the struct that the program's first parameter points to."""
     btf = codecs.btf
     prototype = _prototype(codecs, name)
     parameters = () if prototype is None else prototype.parameters()
@@ -205,7 +205,7 @@ def _layout(name: str) -> StructCodec:
         element = IntCodec(f"__u{bits}", int(bits) // 8, signed=False)
         codec = ArrayCodec(f"__u{bits}[{count}]", element, int(count)) if count else element
         at = int(place) if place else end + -end % element.size
-        # addresses in one union: those of IPv4, or those of IPv6, which are arrays
+        # the addresses are in one union: those of IPv4, or those of IPv6, which are arrays
         fields.append(Field(field, codec, at, ((1, bool(count)),) if place else ()))
         end = max(end, at + codec.size)
         widest = max(widest, element.size)

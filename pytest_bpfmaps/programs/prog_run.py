@@ -1,4 +1,4 @@
-"""Running a program without an event: ``BPF_PROG_TEST_RUN``."""
+"""Runs a program without an event: ``BPF_PROG_TEST_RUN``."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from pytest_bpfmaps.programs.context import decode_context, encode_context
 
 _LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 _BATCH = 64  # frames, the kernel's own default
-_ROOM = 4096  # bytes that a packet may grow by
-_ONE_PAGE = 3500  # bytes of a packet for which a page has room, with what the kernel puts around it
+_ROOM = 4096  # bytes by which a packet may grow
+_ONE_PAGE = 3500  # bytes of a packet that fit into one page, beside the kernel's own data
 _MOST = (1 << 31) - 1  # repetitions
 _ETHERNET = 14  # bytes of header
 
@@ -54,7 +54,7 @@ _NOT_MEASURED = (*_ONCE, ProgramType.TRACING)
 
 
 class RunResult:
-    """What `Program.run` gives back.
+    """What `Program.run` returns.
 
     `data` is the packet and `ctx` the context after the program ran. A field of `ctx` that the kernel does
     not give back raises `NoValueError`.
@@ -72,7 +72,7 @@ class RunResult:
     def duration_ns(self) -> int:
         """The mean time of one repetition, in nanoseconds.
 
-        Raises `NoValueError` for types of programs whose runs the kernel does not measure.
+        Raises `NoValueError` for program types whose runs the kernel does not measure.
         """
         if self._duration is None:
             raise NoValueError(
@@ -87,15 +87,15 @@ class RunResult:
     def retval(self) -> int:
         """The program's return value, with the sign of its C type.
 
-        A member of an `IntEnum` where programs of this type have names for it: `XDP_DROP`, `TC_ACT_SHOT`.
+        It is a member of an `IntEnum` if values of this program type have names: `XDP_DROP`, `TC_ACT_SHOT`.
         Raises `NoValueError` for a run with live frames.
         """
         if self._retval is None:
             raise NoValueError(
                 "cannot read the return value",
                 on="of a run with live frames",
-                why="the kernel does what it says, and does not tell it",
-                fix="run it without live, or have the program count in a map",
+                why="the kernel acts on it, but does not report it",
+                fix="run it without live, or let the program count in a map",
             )
         return self._retval
 
@@ -106,9 +106,9 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class Runnable:
-    """A program to run: its descriptor, its type, the codecs of its context and of what it returns.
+    """A program to run: its descriptor, its type, the codecs of its context and of its return value.
 
-    `on` is what messages call it.
+    `on` is its name in messages.
     """
 
     fd: int
@@ -121,7 +121,7 @@ class Runnable:
 def run_program(
     program: Runnable, data: Any, ctx: Any, repeat: int, cpu: int | None, *, live: bool
 ) -> RunResult:
-    """What `Program.run` does."""
+    """Runs a program; see `Program.run`."""
     packet = _packet(program, data)
     context = _context(program, ctx, packet)
     _check(program, packet, repeat, live)
@@ -129,7 +129,7 @@ def run_program(
     out = bytearray(len(packet) + _ROOM if packet and not live else 0)
     wants_context = program.type in _SKB or (context and program.type in _GIVES_CONTEXT)
     ctx_out = bytearray(max(_ROOM, len(given)) if wants_context else 0)
-    # once is 0: there are types that take no other number
+    # 0 means once; some types take no other number
     settings = opts("bpf_test_run_opts", repeat=0 if repeat == 1 else repeat)
     if live:
         settings.flags, settings.batch_size = _LIVE_FRAMES, _BATCH
@@ -157,7 +157,7 @@ def run_program(
 
 
 def _place(settings: Any, what: str, way: str, data: bytes | bytearray) -> Any:
-    """Points the settings to a buffer; it lives as long as what this gives."""
+    """Points the settings to a buffer; the caller must keep the returned object until the call."""
     buffer = ffi.from_buffer(data)
     if data:
         setattr(settings, f"{what}_{way}", buffer)
@@ -177,15 +177,15 @@ def _context(program: Runnable, ctx: Any, packet: bytes) -> bytes | None:
     if ctx is None:
         if program.type is not ProgramType.SK_LOOKUP:
             return None
-        ctx = {}  # it has no packet, only that
+        ctx = {}  # such a program has no packet, so the kernel needs a context
     if program.type is ProgramType.XDP and isinstance(ctx, Mapping) and "data_end" not in ctx:
-        ctx = {**ctx, "data_end": len(packet)}  # the kernel wants it to be just that
+        ctx = {**ctx, "data_end": len(packet)}  # the kernel takes no other value
     return encode_context(ctx, program.codec, program.on)
 
 
 def _retval(program: Runnable, number: int) -> int:
-    """A return value, of which the kernel gives 32 bits without a sign."""
-    if program.type is ProgramType.TRACING:  # of the functions that the kernel calls, not of the program
+    """Returns the return value with its sign; `number` has the 32 bits that the kernel gives."""
+    if program.type is ProgramType.TRACING:  # this is the value of the functions that the kernel calls
         return number
     codec = program.returns
     size = 4 if codec is None else min(codec.size, 4)
@@ -202,22 +202,22 @@ def _retval(program: Runnable, number: int) -> int:
 def _context_after(program: Runnable, given: bytearray, out: bytearray, data: bytes) -> Any:
     if program.type is ProgramType.SYSCALL:  # written in place
         return decode_context(bytes(given), program.codec, program.type) if given else None
-    if program.type is ProgramType.FLOW_DISSECTOR:  # its packet stays as it was; these are its result
+    if program.type is ProgramType.FLOW_DISSECTOR:  # the kernel puts the result where others have the packet
         return decode_context(data, program.codec, program.type)
     return decode_context(bytes(out), program.codec, program.type) if out else None
 
 
 def _check(program: Runnable, packet: bytes, repeat: int, live: bool) -> None:
-    """Refuses what no kernel takes, before the kernel says just EINVAL."""
+    """Refuses what no kernel takes; the kernel itself would only say EINVAL."""
     why = fix = None
-    if not 0 <= repeat <= _MOST:  # the kernel takes -1 for four thousand million times
+    if not 0 <= repeat <= _MOST:  # to the kernel, -1 means four thousand million times
         raise MapValueError(
             "cannot run", on=program.on, why=f"repeat is {repeat}", fix=f"give a number from 1 to {_MOST}"
         )
     if live and program.type is not ProgramType.XDP:
         why, fix = f"live frames are for XDP, not for programs of type {program.type}", "leave out live"
     elif packet and program.type in WITHOUT_PACKET:
-        why, fix = f"programs of type {program.type} get a context and no packet", "give ctx, and no data"
+        why, fix = f"programs of type {program.type} get a context and no packet", "give ctx, not data"
     elif repeat != 1 and program.type in _ONCE:
         why, fix = f"the kernel runs programs of type {program.type} once at a time", "call run in a loop"
     if why:
@@ -226,7 +226,7 @@ def _check(program: Runnable, packet: bytes, repeat: int, live: bool) -> None:
 
 @contextlib.contextmanager
 def _on_cpu(cpu: int | None, on: str) -> Iterator[None]:
-    """This thread is on that CPU: a program runs where the thread that asks for it does."""
+    """Moves this thread to that CPU until the end: a program runs on the CPU of the calling thread."""
     if cpu is None:
         yield
         return
@@ -235,7 +235,7 @@ def _on_cpu(cpu: int | None, on: str) -> Iterator[None]:
         os.sched_setaffinity(0, {cpu})
     except OSError as e:
         allowed = ", ".join(map(str, sorted(before)))
-        why = f"CPU {cpu} is not there, or not for this process"
+        why = f"CPU {cpu} does not exist, or this process may not use it"
         raise LoadError("cannot run", on=on, why=why, fix=f"CPUs: {allowed}", errno=e.errno) from e
     try:
         yield
@@ -253,7 +253,7 @@ def _refused(program: Runnable, number: int, packet: bytes, context: bytes | Non
             why = f"Linux {release()} has no live frames for XDP (they came with 5.18, commit b530e9e1063e)"
             return UnsupportedError("cannot run", on=program.on, why=why, fix="leave out live", errno=number)
         if context and not _xdp_takes(0, struct.pack("=5I", 0, len(_PROBE), 0, 0, 0)):
-            why = f"Linux {release()} takes no context for XDP (from 5.15 on, commit 47316f4a3053)"
+            why = f"Linux {release()} takes no context for XDP (kernels from 5.15 on do, commit 47316f4a3053)"
             return UnsupportedError("cannot run", on=program.on, why=why, fix="leave out ctx", errno=number)
     hint = _fix(program, number, packet, context)
     return failure(number, LoadError, "cannot run", on=program.on, why=reason(number), fix=hint)
@@ -261,7 +261,7 @@ def _refused(program: Runnable, number: int, packet: bytes, context: bytes | Non
 
 def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -> str | None:
     if number == errno.ENODEV and context:
-        return "ifindex and ingress_ifindex are of interfaces in this thread's network namespace"
+        return "give ifindex and ingress_ifindex of interfaces in this thread's network namespace"
     if number == errno.EAFNOSUPPORT and program.type is ProgramType.SK_LOOKUP:
         return (
             'say what is looked up: run(ctx={"family": socket.AF_INET, "protocol": socket.IPPROTO_TCP, '
@@ -276,7 +276,7 @@ def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -
     if program.type is ProgramType.SYSCALL:
         return f"its context has as many bytes as the program reads, and at most {_MOST_OF_SYSCALL}"
     if program.type not in WITHOUT_PACKET and len(packet) < _ETHERNET:
-        return f"a packet needs at least an Ethernet header: {_ETHERNET} bytes"
+        return f"give a packet with at least an Ethernet header: {_ETHERNET} bytes"
     if len(packet) > _ONE_PAGE and program.type not in WITHOUT_PACKET:
         more = ' unless the section is "xdp.frags" (Linux 5.18)' if program.type is ProgramType.XDP else ""
         return (
@@ -284,16 +284,16 @@ def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -
         )
     if context and program.type is ProgramType.XDP:
         return (
-            "data_end is the size of data, data_meta 0, data the size of the metadata at its start "
-            "(a multiple of 4), egress_ifindex 0; rx_queue_index belongs to ingress_ifindex"
+            "set data_end to the size of data, data_meta and egress_ifindex to 0, data to the size of the "
+            "metadata at its start (a multiple of 4), and rx_queue_index only together with ingress_ifindex"
         )
     if context and program.type in _SKB:
         return (
-            "can be set: mark, priority, ingress_ifindex, ifindex, cb, tstamp, wire_len, gso_segs, gso_size; "
-            "the others must be 0"
+            "set only mark, priority, ingress_ifindex, ifindex, cb, tstamp, wire_len, gso_segs and gso_size; "
+            "the other fields must be 0"
         )
     if context and program.type is ProgramType.SK_LOOKUP:
-        return "family is AF_INET or AF_INET6, protocol IPPROTO_TCP or IPPROTO_UDP; cookie must be 0"
+        return "set family to AF_INET or AF_INET6, protocol to IPPROTO_TCP or IPPROTO_UDP, and cookie to 0"
     return None
 
 
@@ -303,7 +303,7 @@ _XDP_DROP = bytes.fromhex("b700000001000000 9500000000000000")  # r0 = 1; exit
 
 
 def _xdp_takes(flags: int, ctx: bytes) -> bool:
-    """Whether this kernel runs the smallest XDP program that way."""
+    """Whether this kernel runs a minimal XDP program with these flags and this context."""
     code, licence = ffi.from_buffer(_XDP_DROP), ffi.new("char[]", b"GPL")
     instructions = len(_XDP_DROP) // 8
     where = ("Q", address(code)), ("Q", address(licence))

@@ -25,7 +25,7 @@ _SETTINGS = ("type", "expected_attach_type", "flags", "ifindex", "autoload")
 
 @cache
 def attach_types() -> list[str]:
-    """libbpf's names of ``enum bpf_attach_type``, each at its number."""
+    """Returns libbpf's names of ``enum bpf_attach_type``; the index is the number."""
     names: list[str] = []
     while name := to_str(lib.libbpf_bpf_attach_type_str(len(names))):
         names.append(name)
@@ -33,7 +33,7 @@ def attach_types() -> list[str]:
 
 
 class ProgramSpec:
-    """A program of an object that is opened and not loaded yet."""
+    """A program of an object that is opened, but not loaded yet."""
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
@@ -75,7 +75,7 @@ class ProgramSpec:
 
     @property
     def flags(self) -> int:
-        """``BPF_F_*`` of the load, ``BPF_F_SLEEPABLE`` for example; can be set."""
+        """The flags ``BPF_F_*`` of the load, such as ``BPF_F_SLEEPABLE``; can be set."""
         return int(lib.bpf_program__flags(self.handle))
 
     @flags.setter
@@ -84,10 +84,11 @@ class ProgramSpec:
 
     @property
     def ifindex(self) -> int:
-        """The interface, in this thread's network namespace, that it is loaded for; 0 for any; can be set.
+        """The index of the interface that it is loaded for; 0 for any; can be set.
 
-        With ``BPF_F_XDP_DEV_BOUND_ONLY``, 64, among the `flags` it runs on the CPU, and may call the metadata
-        kfuncs of that interface's driver (Linux 6.3); without it, it is for the hardware.
+        The interface is in this thread's network namespace. With ``BPF_F_XDP_DEV_BOUND_ONLY`` (64) in `flags`
+        the program runs on the CPU, and may call the metadata kfuncs of that interface's driver (Linux 6.3).
+        Without that flag it is for the interface's hardware.
         """
         return self._ifindex
 
@@ -99,7 +100,7 @@ class ProgramSpec:
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Sets `type`, `expected_attach_type`, `flags`, `ifindex`, `autoload` by name.
 
-        Raises `NameLookupError` for another name, `LoadError` for what libbpf refuses.
+        Raises `NameLookupError` for another name, and `LoadError` for a value that libbpf refuses.
         """
         for name, value in settings.items():
             if name not in _SETTINGS:
@@ -107,13 +108,13 @@ class ProgramSpec:
             setattr(self, name, value)
 
     def _set(self, name: str, value: int) -> None:
-        """By libbpf's function of that name."""
+        """Calls libbpf's setter of that name."""
         what, on = f"cannot set {name}={value}", f"of {self}"
         check(getattr(lib, f"bpf_program__set_{name}")(self.handle, value), LoadError, what, on=on)
         self.changed[name] = value
 
     def set_as(self, other: ProgramSpec) -> None:
-        """Sets all that was set of another object's program of the same source."""
+        """Copies all settings that were changed in `other`, a program of the same source."""
         for name, value in other.changed.items():
             self._set(name, value)
         if other.ifindex:
@@ -131,10 +132,10 @@ class ProgramSpec:
         self._set("autoload", wanted)
 
     def set_attach_target(self, function: str, target: Program | None = None) -> None:
-        """Fixes what it is loaded for: a function of the kernel, or of the loaded program `target`.
+        """Sets the function that it is loaded for: a kernel function, or one of the loaded program `target`.
 
-        For fentry, fexit and fmod_ret, LSM, tp_btf, and freplace, which has no other way to say it. Raises
-        `LoadError` with errno.
+        This is for fentry, fexit, fmod_ret, LSM, tp_btf and freplace. freplace needs it, because its section
+        can't name the program. Raises `LoadError` with errno.
         """
         check(
             lib.bpf_program__set_attach_target(self.handle, target.fd if target else 0, function.encode()),
@@ -153,10 +154,10 @@ class ProgramSpec:
 
 @dataclass(frozen=True, slots=True)
 class VerifierStats:
-    """What the verifier said of a program that it accepted.
+    """What the verifier reported about a program that it accepted.
 
-    `instructions` it processed (None before Linux 5.16, commit aba64c7da983). `log` is what it wrote on the
-    log level of statistics, ``BPF_LOG_STATS``: time, depth of the stack, instructions and states.
+    `instructions` is how many it processed (None before Linux 5.16, commit aba64c7da983). `log` is what it
+    wrote on the log level ``BPF_LOG_STATS``: time, depth of the stack, instructions and states.
     """
 
     instructions: int | None
@@ -176,35 +177,35 @@ class Program:
     ) -> None:
         self._handle = handle
         self._log = log
-        self._stats: VerifierStats | None = None  # of the plain program, where one that counts runs
+        self._stats: VerifierStats | None = None  # of the plain program, if this one counts its lines
         self._links = links
-        self._codecs = codecs  # of its object, which say what its context is
+        self._codecs = codecs  # those of its object, for the types of its context and return value
         self.name = to_str(lib.bpf_program__name(handle))
         self.section = to_str(lib.bpf_program__section_name(handle))
         self.type: ProgramType | int = ProgramType.from_number(lib.bpf_program__type(handle))
         self._closed = False
-        self._pins = pins  # of the fixture that it came from
+        self._pins = pins  # those of the fixture that it came from
         self._streams = Streams()
         LOADED.add(self)
 
     @property
     def autoattach(self) -> bool:
-        """Whether `LoadedObject.attach` attaches it, which libbpf does not want of every section."""
+        """Whether `LoadedObject.attach` attaches it; libbpf decides that by the section."""
         return bool(lib.bpf_program__autoattach(self._open()))
 
     @property
     def attached(self) -> bool:
-        """Whether a link of it is open."""
+        """Whether a link of this program is open."""
         return any(link.attaches(self) for link in self._links)
 
     @property
     def fd(self) -> int:
-        """Its descriptor. Raises `ClosedError` after its object is closed."""
+        """The program's descriptor. Raises `ClosedError` after its object is closed."""
         return int(lib.bpf_program__fd(self._open()))
 
     @property
     def id(self) -> int:
-        """The kernel's id for it, as ``bpftool prog list`` shows."""
+        """The kernel's id of the program, as ``bpftool prog list`` shows it."""
         return int(self._info().id)
 
     @property
@@ -214,16 +215,16 @@ class Program:
 
     @property
     def verifier(self) -> VerifierStats:
-        """What the verifier said of it."""
+        """What the verifier reported about it."""
         return self._stats or VerifierStats(int(self._info().verified_insns) or None, self._log)
 
     def verified_as(self, stats: VerifierStats) -> None:
-        """This program counts what of it runs; `stats` are of the plain one, and those that are shown."""
+        """Shows `stats`, those of the plain program, because this program also counts its lines."""
         self._stats = stats
 
     @property
     def stdout(self) -> str:
-        """All that it wrote with ``bpf_stream_printk(BPF_STDOUT, …)``.
+        """All text that it wrote with ``bpf_stream_printk(BPF_STDOUT, …)``.
 
         Raises `UnsupportedError` before Linux 6.17.
         """
@@ -231,11 +232,11 @@ class Program:
 
     @property
     def stderr(self) -> str:
-        """All that it, or the kernel about it, wrote to its stderr; as `stdout`."""
+        """All text that the program, or the kernel about the program, wrote to its stderr; see `stdout`."""
         return self._streams.read("stderr", self.fd, str(self))
 
     def attach(self, **target: Any) -> Link:
-        """Attaches it, by default where its section's name says. See `attach_program` for the targets."""
+        """Attaches it, by default to its section's target. See `attach_program` for the targets."""
         link = attach_program(self._open(), str(self), self.section, self.type, target)
         link.belong_to(self.fd, self._pins, self)
         self._links.append(link)
@@ -248,12 +249,13 @@ class Program:
 
         `data` is bytes, or anything that `bytes()` takes, a Scapy packet for example. `ctx` is the context:
         a mapping of its fields (``{"mark": 7}`` of a ``__sk_buff``; the others are zero), the struct that the
-        program's parameter points to, 64-bit numbers for a raw tracepoint, or bytes. `cpu` is where it runs.
-        With `live`, XDP's packets go where its verdicts say (Linux 5.18, commit b530e9e1063e).
+        program's parameter points to, 64-bit numbers for a raw tracepoint, or bytes. `cpu` is the CPU that it
+        runs on. With `live`, the kernel sends XDP's packets to where the verdict says (Linux 5.18, commit
+        b530e9e1063e).
 
         Minimum kernels: Linux 5.15 for an XDP context, 5.13 for sk_lookup, 5.14 for syscall programs, 5.10
-        for raw tracepoints. Raises `UnsupportedError` where the kernel can't run this type that way,
-        `LoadError` for other refusals, `MapValueError` for a field that the context has not.
+        for raw tracepoints. Raises `UnsupportedError` if the kernel can't run this type that way,
+        `MapValueError` for a field that the context does not have, and `LoadError` for other refusals.
         """
         codec = context_codec(self.type, self.name, self._codecs)
         returns = return_codec(self.name, self._codecs)
@@ -267,10 +269,9 @@ class Program:
         return f"program {self.name!r} ({self.section})"
 
     def invalidate(self) -> None:
-        """Has each use of it raise `ClosedError` from now on: its object is closed."""
+        """Makes each later use raise `ClosedError`; called when its object is closed."""
         self._closed = True
 
-    # inside
 
     def _info(self) -> Any:
         info = ffi.new("struct bpf_prog_info *")

@@ -1,6 +1,6 @@
-"""A program's standard streams: what it wrote with ``bpf_stream_printk`` (Linux 6.17, commit 5ab154f1463a).
+"""Reads a program's standard streams: ``bpf_stream_printk`` (Linux 6.17, commit 5ab154f1463a).
 
-The kernel writes there too: to stderr, when a program faults in its arena or is stopped for running too long.
+The kernel also writes to stderr when a program faults in its arena, or is stopped because it runs too long.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ _CHUNK = 1 << 16
 
 
 class Streams:
-    """What one program has written so far. The kernel gives each text out once, so it is kept here."""
+    """What one program has written so far; it is kept here, because the kernel returns each text once."""
 
     def __init__(self) -> None:
         self._texts = dict.fromkeys(_NUMBERS, "")
 
     def read(self, name: str, fd: int, on: str) -> str:
-        """All text of ``stdout`` or ``stderr`` of the program with that descriptor.
+        """Returns all text of ``stdout`` or ``stderr`` of the program with that descriptor.
 
-        Raises `UnsupportedError` where the kernel has no streams.
+        Raises `UnsupportedError` if the kernel has no streams.
         """
         buffer = ffi.new("char[]", _CHUNK)
         attributes = pack(("Q", address(buffer)), ("I", _CHUNK), ("I", _NUMBERS[name]), ("I", fd))

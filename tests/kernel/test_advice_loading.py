@@ -83,7 +83,7 @@ SEC("xdp") int prog(struct xdp_md *ctx) { return CONFIG_HZZ; }
 
 
 def test_a_setting_that_no_kernel_has(bpf):
-    with pytest.raises(LoadError, match=r"wants CONFIG_HZZ(.*\n)*.*:\d+: extern int CONFIG_HZZ"):
+    with pytest.raises(LoadError, match=r"needs CONFIG_HZZ(.*\n)*.*:\d+: extern int CONFIG_HZZ"):
         bpf.load(code=HEAD + SETTING.replace("WEAK", ""))
     bpf.load(code=HEAD + SETTING.replace("WEAK", "__weak"))
 
@@ -140,7 +140,7 @@ def test_targets_that_are_there_are_attached_as_the_message_says(bpf, bpf_netns)
 def test_a_probe_without_a_binary(bpf, section):
     program = bpf.load(code=f'{HEAD}SEC("{section}") int prog(void *ctx) {{ return 0; }}').programs.prog
     with pytest.raises(
-        AttachError, match=r"names a function and no binary(.*\n)*.*function=.malloc."
+        AttachError, match=r"names a function but no binary(.*\n)*.*function=.malloc."
     ) as error:
         program.attach()
     assert f"{section.partition('/')[0]}//usr/bin/PROGRAM:malloc" in error.value.fix

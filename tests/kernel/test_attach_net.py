@@ -93,7 +93,7 @@ class TestXdp:
         assert e.value.errno == errno.EBUSY
 
     def test_an_unknown_interface_names_the_closest(self, programs, veth):
-        refusal = r"(?s)interface='veht0'.*none of that name.*'veth0'\?"
+        refusal = r"(?s)interface='veht0'.*no interface of that name.*'veth0'\?"
         with pytest.raises(AttachError, match=refusal):
             programs.programs.count.attach(interface="veht0", netns=veth.near.netns)
 
@@ -229,7 +229,7 @@ class TestCgroup:
 
     def test_no_cgroup_2_folder(self, load_code, tmp_path):
         program = load_code('SEC("cgroup_skb/egress") int pass(void *ctx) { return 1; }').programs["pass"]
-        with pytest.raises(AttachError, match=r"(?s)EBADF.*no folder of a cgroup v2"):
+        with pytest.raises(AttachError, match=r"(?s)EBADF.*give a folder of a cgroup v2"):
             program.attach(cgroup=tmp_path)
         with pytest.raises(AttachError, match=r"(?s)cgroup='/no/such'.*no 'no' in / \(ENOENT\).*bpf_cgroup"):
             program.attach(cgroup="/no/such")
@@ -282,7 +282,7 @@ class TestNetns:
         program = load_code(
             'SEC("flow_dissector") int flow(struct __sk_buff *skb) { return BPF_OK; }'
         ).programs.flow
-        with pytest.raises(AttachError, match=r"(?s)EINVAL.*no network namespace"):
+        with pytest.raises(AttachError, match=r"(?s)EINVAL.*give a network namespace"):
             program.attach(netns=tmp_path)
         with pytest.raises(AttachError, match=r"(?s)type flow_dissector do not go there.*attach\(netns="):
             program.attach(socket=3)

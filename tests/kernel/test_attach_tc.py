@@ -59,9 +59,9 @@ class TestTc:
         four.attach(**where, before=True)
         veth.near.send(frame(veth))
         assert obj.globals.order == 4231
-        with pytest.raises(AttachError, match="given by a link or a program"):
+        with pytest.raises(AttachError, match="before= and after= take a link or a program"):
             one.attach(**where, before="first")
-        with pytest.raises(AttachError, match="filters have priorities, tcx links an order"):
+        with pytest.raises(AttachError, match="only filters have a priority; tcx links have an order"):
             one.attach(**where, before=link, priority=1)
 
     def test_filters_run_by_priority(self, load_code, veth):

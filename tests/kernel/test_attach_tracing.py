@@ -303,7 +303,7 @@ class TestWrongTargets:
         attach = counter("raw_tp").programs.count.attach
         with pytest.raises(AttachError, match=r"no such target: functoin(.*\n)*.*'function'"):
             attach(functoin="x")
-        with pytest.raises(AttachError, match="these do not go together"):
+        with pytest.raises(AttachError, match="these keywords do not go together"):
             attach(tracepoint="sys_enter", function="x")
         with pytest.raises(AttachError, match="the section 'raw_tp' names no target"):
             attach()

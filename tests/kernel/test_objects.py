@@ -240,7 +240,7 @@ def test_attach_without_a_target(load_code):
         obj.programs.first.attach()
     with pytest.raises(AttachError, match=r"(?s)no such target: inteface.*did you mean 'interface'"):
         obj.programs.first.attach(inteface="lo")
-    with pytest.raises(AttachError, match="none of that name in this network namespace") as caught:
+    with pytest.raises(AttachError, match="this network namespace has no interface of that name") as caught:
         obj.programs.first.attach(interface="nosuch0")
     assert caught.value.errno == errno.ENODEV
 

@@ -273,7 +273,7 @@ SEC("SECTION") int prog(void *ctx) { return 0; }
         ("kprobe", {"function": "vfs_read", "offset": 1}, "objdump -d", {"function": "vfs_read"}),
         ("kprobe", {"functions": ["vfs_read", "vfs_write"]}, "kprobe.multi.*give function=",
          {"function": "vfs_read"}),
-        pytest.param("fentry/vfs_read", {"function": "vfs_read"}, r"leave the target out of attach\(\)", {},
+        pytest.param("fentry/vfs_read", {"function": "vfs_read"}, r"leave it out of attach\(\)", {},
                      marks=pytest.mark.bpf_requires("fentry/vfs_read")),
     ],
 )  # fmt: skip

@@ -78,7 +78,7 @@ def test_a_name_can_be_registered_once(load):
 
 
 def test_the_kernel_wants_certain_functions(load):
-    with pytest.raises(AttachError, match=r"cannot register map 'tiny' .*wants functions that it lacks"):
+    with pytest.raises(AttachError, match=r"cannot register map 'tiny' .*requires functions that it lacks"):
         load(defines={"NO_UNDO": None}).attach()
 
 
