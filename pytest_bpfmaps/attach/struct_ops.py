@@ -18,9 +18,9 @@ _WHY = {
 
 
 _FIX = {
-    errno.EEXIST: "give it another name in its struct, .name = …, which is what the subsystem knows it by",
-    errno.EBUSY: "close the link, or what uses it, first",
-    errno.EINVAL: "see what the kernel says of it: dmesg",
+    errno.EEXIST: "give it another name in its struct, .name = …, by which the subsystem identifies it",
+    errno.EBUSY: "close the link, or what uses the struct, first",
+    errno.EINVAL: "read the reason in the kernel's log: dmesg",
 }
 
 

@@ -38,7 +38,8 @@ def attach(handle: Any, index: int, target: Target, on: str) -> Link:
     refuse_keys(target, ("mode",), on, "a mode is for XDP")
     point = _direction(handle, target, on)
     if "before" in target or "after" in target:
-        refuse_keys(target, ("priority", "handle"), on, "only filters have a priority; tcx links have an order")
+        why = "only filters have a priority; tcx links have an order"
+        refuse_keys(target, ("priority", "handle"), on, why)
         return _in_order(handle, index, point, target, on)
     if "priority" not in target and "handle" not in target:
         result = create_link(handle, index, _TCX[point])

@@ -1,6 +1,6 @@
-"""From C source to BPF object: clang, include folders, ``vmlinux.h``, the object cache.
+"""Compiles C sources to BPF objects: clang, include folders, ``vmlinux.h``, the object cache.
 
-Nothing here knows about maps, programs or pytest.
+This room does not use maps, programs or pytest.
 """
 
 from __future__ import annotations

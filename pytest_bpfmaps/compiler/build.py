@@ -32,20 +32,20 @@ _CRASH = "PLEASE submit a bug report"
 
 @dataclass(frozen=True)
 class Built:
-    """What clang made, in the folder that it was given."""
+    """What clang made in the given folder."""
 
     object: Path
     warnings: str
     dependencies: list[str]
     search: SearchPath
-    vmlinux: bool  # whether vmlinux.h had to be made for it
+    vmlinux: bool  # whether vmlinux.h had to be made for the source
 
 
 @dataclass(frozen=True)
 class Builder:
     """Compiles one request. `source` is the file that clang reads, `timeout` is in seconds per run.
 
-    `vmlinux_folder` makes ``vmlinux.h`` and tells its folder; it is asked when clang finds none.
+    `vmlinux_folder` makes ``vmlinux.h`` and returns its folder. It is called only if clang does not find one.
     """
 
     clang: Clang
@@ -55,7 +55,7 @@ class Builder:
     vmlinux_folder: Callable[[], Path]
 
     def build(self, folder: Path) -> Built:
-        """Compiles into `folder`. Raises `CompileError`; `OSError` when the folder cannot be written."""
+        """Compiles into `folder`. Raises `CompileError`, and `OSError` if the folder can't be written."""
         for path in (str(self.source), str(folder), *self.request.include):
             check_name(path)
         flags = flags_for(self.request)
@@ -74,7 +74,7 @@ class Builder:
         wants_vmlinux = False
         given: dict[Assumption, str] = {}
         while outcome.code != 0:
-            # Asked for only now: most sources need neither, and a user's own is found before ours.
+            # These are added only now: most sources need neither, and clang finds a user's own header first.
             if not wants_vmlinux and missing_header(outcome.output) == "vmlinux.h":
                 wants_vmlinux = True
                 flags += ["-idirafter", str(self.vmlinux_folder())]
@@ -97,9 +97,9 @@ class Builder:
             raise self._failure(outcome, search, wants_vmlinux)
         if not (folder / "out.o").exists() or not dependencies:
             raise self._error(
-                "clang ended well, and made no object",
+                "clang succeeded, but made no object",
                 details=self._presented(outcome.output),
-                fix="leave out the option that has it only print something, or write it elsewhere",
+                fix="leave out the option that makes it only print something, or write the object elsewhere",
             )
         warnings = self._presented("".join(given.values()) + warnings)
         return Built(folder / "out.o", warnings, dependencies, search, wants_vmlinux)
@@ -130,7 +130,7 @@ class Builder:
             return self._error(
                 f"clang {self.clang.version} crashed{_signal_name(outcome.code)}",
                 details=_FRAME.sub("", details),
-                fix="the defect is clang's, whatever the source says: try another clang (--bpf-clang)",
+                fix="this is a defect of clang, not of the source: try another clang (--bpf-clang)",
             )
         return self._error(
             f"{reason(details)} (clang {self.clang.version})",
@@ -143,12 +143,15 @@ class Builder:
         return CompileError("cannot compile", on=on, why=why, details=details, fix=fix)
 
     def _presented(self, output: str) -> str:
-        """Diagnostics that name `code` as the user did, not by the file of ours that holds it."""
+        """Returns diagnostics that name `code` as the user did, not the temporary file that holds it."""
         output = os.fsencode(output).decode(errors="replace")
         return output.replace(f"{self.source.parent}/", "") if self.request.code is not None else output
 
 
 def _signal_name(code: int) -> str:
-    """The signal of a status that `subprocess` (negative) or a shell or clang's driver (128 and up) gives."""
+    """Returns the signal in an exit status as text, ``" (SIGSEGV)"``; empty if there is none.
+
+    `subprocess` gives a negative number for a signal; a shell and clang's driver give 128 and more.
+    """
     number = -code if code < 0 else code - 128
     return f" ({signal.Signals(number).name})" if number in set(signal.Signals) else ""

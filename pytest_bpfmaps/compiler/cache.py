@@ -1,7 +1,7 @@
-"""The object cache: finds the object that clang made of a request and of the files that it read.
+"""The object cache: finds the object that clang made for a request from the files that it read.
 
-`manifests/KEY.json` lists, for one source with one set of options and one clang, the objects that were made
-and the inputs of each. It says which headers to look at before clang has run.
+`manifests/KEY.json` is for one source with one set of options and one clang. It lists the objects that were
+made, and the inputs of each. So the headers of an object are known before clang runs.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class CacheEntry:
     """One object in the cache."""
 
     name: str  # path below the cache's root
-    digests: tuple[str, ...]  # of the object, and of what is kept beside it
+    digests: tuple[str, ...]  # of the object, and of the files that are kept beside it
     warnings: str
     btf: str | None  # digest of the BTF that vmlinux.h came from, if it was read
     inputs: Inputs
 
 
 class ObjectCache:
-    """Objects below `root`. What was found or added stays until this process ends, and for a while."""
+    """Objects below `root`. An object that was found or added stays at least until this process ends."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def find(self, key: str, btf: Callable[[], str | None]) -> CacheEntry | None:
-        """The object for `key` whose inputs are unchanged, if there is one.
+        """Returns the object for `key` whose inputs are unchanged, if there is one.
 
-        `btf` tells the digest of the target kernel's BTF; it is asked only for objects that depend on it.
+        `btf` returns the digest of the target kernel's BTF. It is called only for objects that depend on it.
         """
         for entry in self._entries(key):
             if entry.btf is not None and entry.btf != btf():
@@ -77,7 +77,7 @@ class ObjectCache:
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Held by the one process that compiles `key`; the others wait for its object."""
+        """Holds the lock for `key`: one process compiles, the others wait for its object."""
         from filelock import FileLock
 
         folder = self.root / "locks"
@@ -91,11 +91,11 @@ class ObjectCache:
     def _entries(self, key: str) -> list[CacheEntry]:
         try:
             return [_from_plain(plain) for plain in json.loads(read_checked(self._manifest(key)) or "[]")]
-        except (ValueError, KeyError, TypeError):  # another version's
+        except (ValueError, KeyError, TypeError):  # another version of this package wrote it
             return []
 
     def _is_intact(self, entry: CacheEntry) -> bool:
-        """Whether the object is there, and is what was written. One that is not is made again."""
+        """Whether the object exists and is unchanged. A damaged one is removed, to be made again."""
         try:
             found = self._digests(entry.name)
         except OSError:
@@ -109,7 +109,10 @@ class ObjectCache:
         return True
 
     def _digests(self, name: str) -> dict[Path, str]:
-        """Of the object and of what is kept beside it. Raises `OSError` when there is no object."""
+        """Returns the digests of the object and of the files beside it.
+
+        Raises `OSError` when there is no object.
+        """
         made = self.root / name
         found = {made: digest(read(made))}
         for beside in (kept_types(made), facts_file(made), map_file(made)):

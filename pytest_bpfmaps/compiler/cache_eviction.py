@@ -1,4 +1,4 @@
-"""Removes old objects from the cache, now and then."""
+"""Removes old objects from the cache, at most once a day."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _SERVICE = ("manifests", "locks", "code", "vmlinux", "btf", "clang", "tmp")
 _DAY = 86400
 EVERY = _DAY
 MAX_AGE = 30 * _DAY
-"""An entry that nobody used for so many seconds goes."""
+"""An entry that nobody used for so many seconds is removed."""
 MAX_BYTES = 1 << 30
-"""Above this size the entries that were not used for longest go, down to three quarters of it."""
-_IN_USE = 3600  # seconds, for what takes a path from a run that has ended, such as a debugger
+"""Above this size the least recently used entries are removed, until three quarters of it are left."""
+_IN_USE = 3600  # seconds; a program such as a debugger may still use the path of a run that has ended
 _LEAST_SHARE = 0.75
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file or folder of the cache that can go as a whole."""
+    """A file or folder of the cache that can be removed as a whole."""
 
     path: Path
     used: float  # seconds since the epoch
@@ -33,7 +33,7 @@ class Item:
 
 
 def collect_sometimes(root: Path) -> None:
-    """Collects when the last time is more than a day ago; otherwise it costs one `stat`."""
+    """Removes old objects if the last time is more than a day ago; otherwise it costs one `stat`."""
     stamp = root / "collected"
     try:
         if time.time() - stamp.stat().st_mtime < EVERY:
@@ -45,10 +45,10 @@ def collect_sometimes(root: Path) -> None:
 
 
 def evict(root: Path, *, max_age: float = MAX_AGE, max_bytes: int = MAX_BYTES) -> list[Path]:
-    """Removes what was not used for `max_age` seconds, then the oldest while all is more than `max_bytes`.
+    """Removes what was not used for `max_age` seconds, then the oldest while the rest exceeds `max_bytes`.
 
-    Nothing goes that was used in the last hour, or since a run began that still goes on. Gives the paths
-    that went. Other processes may compile and collect at the same time.
+    It leaves what was used in the last hour, or since the oldest run began that still goes on. Returns the
+    removed paths. Other processes may compile and remove at the same time.
     """
     now = time.time()
     spared = min(now - _IN_USE, oldest_run(root))
@@ -70,7 +70,7 @@ def evict(root: Path, *, max_age: float = MAX_AGE, max_bytes: int = MAX_BYTES) -
 
 
 def _items(root: Path) -> Iterator[Item]:
-    """The folders of objects, and what lies in the folders that serve them."""
+    """Yields the folders of objects, and the contents of the folders with other files of the cache."""
     for folder in root.iterdir():
         if folder.name == RUNS:
             continue
@@ -87,7 +87,7 @@ def _item(path: Path) -> Item:
 
 
 def _is_used_since(path: Path, when: float) -> bool:
-    """Whether a process took it into use, or removed it, after it was looked at."""
+    """Whether a process has used or removed the path since `when`."""
     try:
         return _item(path).used >= when
     except FileNotFoundError:

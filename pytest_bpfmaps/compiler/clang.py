@@ -1,4 +1,4 @@
-"""Finding clang and running it."""
+"""Finds clang and runs it."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Clang:
 
     @property
     def version(self) -> str:
-        """``"19.1.7"``; empty when it does not tell. Runs clang: not for a cache hit."""
+        """The version, such as ``"19.1.7"``; empty if unknown. It runs clang, which a cache hit must not."""
         found = _VERSION.search(run([self.path, "--version"], timeout=20).output)
         return found[1] if found else ""
 
 
 def find_clang(explicit: str | None, versions: Path) -> Clang:
-    """The clang to use: `explicit`, else ``$CLANG``, else the newest ``clang-N`` or ``clang`` on ``$PATH``.
+    """Returns `explicit`, else ``$CLANG``, else the newest ``clang-N`` or ``clang`` on ``$PATH``.
 
-    `versions` is a folder that remembers what each plain ``clang`` said of its version, so that it is asked
-    once. Raises `CompileError` when there is none.
+    `versions` is a folder that keeps the version of each plain ``clang``, so that each is asked only once.
+    Raises `CompileError` when there is no clang.
     """
     for wanted, origin in ((explicit, "--bpf-clang"), (os.environ.get("CLANG"), "$CLANG")):
         if wanted:
@@ -69,8 +69,8 @@ def _named(wanted: str, origin: str) -> Clang:
     raise CompileError(
         "cannot find clang",
         on=repr(wanted),
-        why=f"{origin} names it, and it is no executable file and not in $PATH",
-        fix=f"there are: {', '.join(known)}" if known else INSTALL,
+        why=f"{origin} names it, but there is no such executable file, also not in $PATH",
+        fix=f"use one of these: {', '.join(known)}" if known else INSTALL,
     )
 
 
@@ -80,7 +80,7 @@ def _installed() -> tuple[tuple[int | None, str], ...]:
 
 @functools.cache  # reading /usr/bin takes longer than the rest of a cache hit
 def _in_folders(path_list: str) -> tuple[tuple[int | None, str], ...]:
-    """`(version, path)` of each clang, the first of each version; None for a plain ``clang``."""
+    """Returns (version, path) of the first clang of each version; the version of ``clang`` is None."""
     found: dict[int | None, str] = {}
     for folder in path_list.split(os.pathsep):
         with contextlib.suppress(OSError):
@@ -92,7 +92,7 @@ def _in_folders(path_list: str) -> tuple[tuple[int | None, str], ...]:
 
 
 def _newer(plain: str, numbered: dict[int, str], versions: Path) -> bool:
-    """Whether the plain ``clang`` is newer than every ``clang-N``; mostly it is a link to one of them."""
+    """Whether the plain ``clang`` is newer than every ``clang-N``; usually it is a link to one of them."""
     if any(os.path.samefile(plain, path) for path in numbered.values()):
         return False
     return _major(_clang(plain), versions) > max(numbered)
@@ -126,12 +126,11 @@ class Outcome:
 
 
 def run(command: Sequence[str], *, timeout: float) -> Outcome:
-    """Runs a command; its standard output and error together. `timeout` in seconds.
+    """Runs a command, and returns its standard output and error together. `timeout` is in seconds.
 
-    It may write files of `_LARGEST_FILE` bytes, and use `_MEMORY`: a source of a line can ask for any amount.
-    What it says beyond `_LONGEST_OUTPUT` is left out.
-    Raises `TimeoutError` when the command and all that it started had to be killed, `OSError` when it cannot
-    start.
+    The command may write files of `_LARGEST_FILE` bytes, and use `_MEMORY` bytes: without limits, a source
+    could ask for any amount. Output beyond `_LONGEST_OUTPUT` bytes is left out. Raises `TimeoutError`
+    after it has killed the command and all that the command started, and `OSError` if it can't start.
     """
     with (
         tempfile.TemporaryFile() as said,
@@ -143,13 +142,13 @@ def run(command: Sequence[str], *, timeout: float) -> Outcome:
             start_new_session=True,
         ) as process,
     ):
-        with contextlib.suppress(OSError, ValueError):  # it has ended, or has less already
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or has lower limits already
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
             resource.prlimit(process.pid, resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         try:
             process.wait(timeout)
         except BaseException as e:
-            # A wrapper script's children would live on: end the whole session.
+            # the children of a wrapper script would go on, so the whole session is ended
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             if isinstance(e, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Asks the preprocessor of the clang in use whether that clang can do something."""
+"""Asks the preprocessor of the clang in use whether that clang has a feature."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REFUSED = "no such ability"
 
 
 def lacking_ability(compiler: Compiler, expression: str) -> str | None:
-    """The clang that lacks it, as ``"clang 14.0.6"``; None where `expression` holds.
+    """Returns the clang that lacks the feature, as ``"clang 14.0.6"``; None if `expression` holds.
 
     `expression` is what may follow ``#if`` (``"__clang_major__ >= 15"``), or the name of a macro that clang
     defines for BPF (``"__BPF_FEATURE_ADDR_SPACE_CAST"``). Raises `CompileError` for one that is malformed.

@@ -1,4 +1,4 @@
-"""clang's command line for a BPF object."""
+"""Makes clang's command line for a BPF object."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ARCHITECTURES = {
     "loongarch64": "loongarch",
     "mips64": "mips",
 }
-# Debian's name of a folder in /usr/include where it is not MACHINE-linux-gnu
+# Debian's name of the machine's folder in /usr/include, if it is not MACHINE-linux-gnu
 _MULTIARCH = {
     "i686": "i386-linux-gnu",
     "armv7l": "arm-linux-gnueabihf",
@@ -39,14 +39,14 @@ ENVIRONMENT = ("CPATH", "C_INCLUDE_PATH", "CCC_OVERRIDE_OPTIONS", "COMPILER_PATH
 
 @functools.cache
 def target_flags() -> tuple[str, ...]:
-    """The options that are the same for every source on this machine."""
+    """Returns the options that are the same for every source on this machine."""
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
         raise CompileError(
             "cannot compile for this machine",
             on=machine,
             why="libbpf's bpf_tracing.h has no __TARGET_ARCH_* for it",
-            fix=f"known are: {', '.join(_ARCHITECTURES)}",
+            fix=f"compile on one of these machines: {', '.join(_ARCHITECTURES)}",
         )
     flags = ["-g", "-O2", "-Wall", "-target", "bpf", f"-D__TARGET_ARCH_{_ARCHITECTURES[machine]}"]
     flags += ["-fno-stack-protector", "-fno-color-diagnostics", "-fno-crash-diagnostics"]
@@ -56,13 +56,13 @@ def target_flags() -> tuple[str, ...]:
     multiarch = f"/usr/include/{_MULTIARCH.get(machine, f'{machine}-linux-gnu')}"
     if os.path.isdir(multiarch):
         flags += ["-idirafter", multiarch]
-    # last of all: a project's own header of the same name is the one that counts
+    # our folder comes last, so that a project's own header of the same name is found first
     flags += ["-idirafter", os.path.join(os.path.dirname(os.path.dirname(__file__)), "include")]
     return tuple(flags)
 
 
 def flags_for(request: CompileRequest) -> list[str]:
-    """All options for `request` but its input and output."""
+    """Returns all options for `request` except its input and output."""
     own = [os.path.dirname(request.source)] if request.source else []
     flags = list(target_flags())
     for folder in (*own, *request.include):
@@ -72,8 +72,10 @@ def flags_for(request: CompileRequest) -> list[str]:
 
 
 def surroundings(request: CompileRequest) -> dict[str, str]:
-    """What else decides the outcome: environment variables, and the working folder where an option may name a
-    relative path."""
+    """Returns what else changes the result: environment variables, and the working folder.
+
+    The folder is only included if an option may name a relative path.
+    """
     found = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     if any(not _pathless(flag) for flag in request.cflags):
         found["cwd"] = os.getcwd()

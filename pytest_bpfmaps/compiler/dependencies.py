@@ -1,8 +1,8 @@
-"""The files that an object was made from, and whether they have changed.
+"""Records the files that an object was made from, and finds out whether they have changed.
 
-An object is up to date while every file that clang read is unchanged and no file has appeared that clang
-would now read instead: a header of the same name in a folder that is searched earlier, or one that
-``__has_include`` asked for in vain.
+An object is up to date while every file that clang read is unchanged, and no file has appeared that clang
+would now read instead. Such a file is a header of the same name in a folder that is searched earlier, or a
+header that ``__has_include`` asked for and did not find.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SETTLED_NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class SearchPath:
-    """Where clang looks for headers: folders in order, those that do not exist (yet) included."""
+    """Where clang looks for headers: folders in order, including those that do not exist (yet)."""
 
     folders: tuple[str, ...]
     compiler: str  # the binary that does the work, when the command is a wrapper
@@ -42,9 +42,9 @@ def parse_search_path(verbose: str) -> SearchPath:
 
 
 def parse_dependencies(rule: str) -> list[str]:
-    """The files of the make rule that ``clang -MD`` writes.
+    """Returns the files of the make rule that ``clang -MD`` writes.
 
-    clang writes a newline in a name as it is, and turns a backslash into a slash: `check_name` refuses both.
+    clang does not escape a newline in a name, and turns a backslash into a slash: `check_name` refuses both.
     """
     _, _, files = rule.replace("\\\n", " ").partition(": ")
     words = re.findall(r"(?:\\[ #]|[^ \n])+", files)
@@ -52,7 +52,7 @@ def parse_dependencies(rule: str) -> list[str]:
 
 
 def check_name(path: str) -> None:
-    """Raises `CompileError` for a path that clang can't name among the files that it read."""
+    """Raises `CompileError` for a path that clang can't write into its list of dependencies."""
     found = "newline" if "\n" in path else "backslash" if "\\" in path else ""
     if found:
         raise CompileError(
@@ -65,14 +65,14 @@ def check_name(path: str) -> None:
 
 @dataclass(frozen=True)
 class FileState:
-    """A file's content, and what `stat` said of it so that the content need not be read again."""
+    """A file's digest, and the result of `stat`, so that an unchanged file need not be read again."""
 
     path: str
-    content: str  # digest; empty: only the stat counts
-    stat: tuple[int, ...] | None  # None: changed so recently that the stat could miss the next change
+    content: str  # digest; if it is empty, only `stat` is compared
+    stat: tuple[int, ...] | None  # None if the file changed so recently that `stat` could miss a change
 
     def changed_since(self, when_ns: int) -> bool:
-        """Whether the file changed after `when_ns` (nanoseconds since the epoch), or is gone."""
+        """Whether the file changed after `when_ns` (nanoseconds since the epoch), or no longer exists."""
         try:
             return os.stat(self.path).st_ctime_ns > when_ns
         except OSError:
@@ -102,7 +102,7 @@ class Inputs:
     absent: tuple[str, ...]
 
     def hold(self) -> bool:
-        """Whether compiling now would read the same."""
+        """Whether clang would read the same files now."""
         return not any(map(os.path.exists, self.absent)) and all(file.holds() for file in self.files)
 
     def changed_since(self, when_ns: int) -> bool:
@@ -114,20 +114,21 @@ class Inputs:
         return [(f.path, f.content) for f in self.files] == [(f.path, f.content) for f in other.files]
 
     def to_plain(self) -> dict[str, Any]:
-        """As JSON-able data."""
+        """Returns the inputs as data for JSON."""
         return {"files": [[f.path, f.content, f.stat] for f in self.files], "absent": self.absent}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Inputs:
-        """What `to_plain` made."""
+        """Returns the inputs from data that `to_plain` made."""
         files = (FileState(p, c, tuple(s) if s is not None else None) for p, c, s in plain["files"])
         return cls(tuple(files), tuple(plain["absent"]))
 
 
 def record(dependencies: Iterable[str], search: SearchPath) -> Inputs:
-    """The inputs of an object that clang has just made.
+    """Returns the inputs of an object that clang has just made.
 
-    Raises `OSError` when one of them is gone, `CompileError` for what is no file: it may never end.
+    Raises `OSError` if one of them no longer exists, and `CompileError` for a device or a pipe, because
+    reading it may never end.
     """
     paths = sorted({os.path.abspath(path) if not os.path.isabs(path) else path for path in dependencies})
     texts = {path: _content(path) for path in paths}
@@ -140,7 +141,7 @@ def record(dependencies: Iterable[str], search: SearchPath) -> Inputs:
 
 def _content(path: str) -> bytes:
     if not os.path.isfile(path) and os.path.exists(path):
-        fix = "include a file; what another program prints has to be written to one first"
+        fix = "include a file: write the output of the other program to a file first"
         raise CompileError("cannot compile with", on=path, why="it is a device or a pipe", fix=fix)
     return Path(path).read_bytes()
 
@@ -152,7 +153,7 @@ def _record_file(path: str, text: bytes) -> FileState:
 
 
 def _looked_up(texts: dict[str, bytes], folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """`(folder, name)` of every place where clang looked, or may have looked, for a header."""
+    """Yields (folder, name) of every place where clang looked, or may have looked, for a header."""
     for path, text in texts.items():
         for position, folder in enumerate(folders):
             if path.startswith(folder.rstrip("/") + "/"):

@@ -1,4 +1,4 @@
-"""Explains what clang says: what the user can do about it."""
+"""Explains clang's errors, and says what the user can do about them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ERROR_COUNT = re.compile(r"^(?:\d+ warnings? and )?(\d+) errors? generated\.$",
 
 _STACK = re.compile(r"BPF stack limit (?:of \d+ bytes )?is exceeded")
 _BUILTIN = re.compile(r"error: .*[Aa] call to built-in function '(\w+)' is not supported")
-_LINE = re.compile(r":\d+: error: .*to built-in function.*")  # several for one line of the source
+_LINE = re.compile(r":\d+: error: .*to built-in function.*")  # clang prints several for one source line
 _NOWHERE = "could not determine the original source location"
 _REDEFINED = re.compile(
     r"^(\S+?):\d+:\d+: error: (?:typedef redefinition|redefinition of|redeclaration of|redefinition)"
@@ -36,8 +36,8 @@ _LINUX = (
     "'pacman -S linux-api-headers' on Arch, 'apk add linux-headers' on Alpine"
 )
 _LIBC = (
-    "a BPF program has no C library: leave out the libc header that includes it, and take types from "
-    '<linux/types.h> or "vmlinux.h"'
+    "a BPF program has no C library: leave out the libc header that includes it, and include "
+    '<linux/types.h> or "vmlinux.h" for types'
 )
 
 
@@ -46,13 +46,13 @@ _FROM = re.compile(r"^In file included from (?:/usr(?:/local)?/include/)([^\n:]+
 
 
 def missing_header(output: str) -> str | None:
-    """The header that clang did not find, as the source names it."""
+    """Returns the header that clang did not find, as the source names it."""
     found = _MISSING_HEADER.search(output)
     return found[1] if found else None
 
 
 def reason(output: str) -> str:
-    """Why clang failed, in a few words."""
+    """Returns why clang failed, in a few words."""
     header = missing_header(output)
     if header:
         return f"'{header}' not found"
@@ -71,7 +71,7 @@ def reason(output: str) -> str:
 
 
 def remedy(output: str, folders: Sequence[str]) -> str | None:
-    """What to do about the failure, where it is known; `folders` is where headers were looked for."""
+    """Returns what to do about the failure, if known; `folders` are those where clang looked for headers."""
     header = missing_header(output)
     if header:
         return _remedy_of_libc(header, output) or _remedy_for_header(header, folders)
@@ -82,7 +82,7 @@ def remedy(output: str, folders: Sequence[str]) -> str | None:
     if builtin := _BUILTIN.search(output):
         return _remedy_for_builtin(builtin[1])
     if name := _taken_name(output):
-        return f"it is the kernel's: give yours another name than {name}, or leave your definition out"
+        return f"the kernel has this name: rename your {name}, or leave your definition out"
     if conflict := _conflict(output):
         return (
             f"leave out <{conflict}>: vmlinux.h has all types of the kernel; a macro that it "
@@ -94,9 +94,9 @@ def remedy(output: str, folders: Sequence[str]) -> str | None:
 
 
 def _conflict(output: str) -> str | None:
-    """The header of the kernel's, as the source includes it, that defines what ``vmlinux.h`` has defined.
+    """Returns the kernel header that defines the same types as ``vmlinux.h``, as the source includes it.
 
-    ``linux/…`` where clang does not tell which; None for another clash.
+    Returns ``linux/…`` if clang does not name the header, and None for another clash.
     """
     clash = _REDEFINED.search(output)
     if clash is None or not {"vmlinux.h", "system"} <= {_side(clash[1]), _side(clash[3])}:
@@ -106,7 +106,7 @@ def _conflict(output: str) -> str | None:
 
 
 def _taken_name(output: str) -> str | None:
-    """What the source defines although ``vmlinux.h`` has it: ``key``; None for another clash."""
+    """Returns the name that the source defines although ``vmlinux.h`` defines it; None for another clash."""
     clash = _REDEFINED.search(output)
     if clash is None or {"vmlinux.h", "source"} != {_side(clash[1]), _side(clash[3])}:
         return None
@@ -125,14 +125,14 @@ def _arithmetic(name: str) -> str:
 
 def _remedy_for_builtin(name: str) -> str:
     if _arithmetic(name):
-        return "count in integers, in thousandths for example, and divide in the test"
+        return "count in integers, for example in thousandths, and divide in the test"
     if name.startswith("mem"):
-        return "clang inlines copies of up to 1024 bytes: copy in parts, or by bpf_probe_read_kernel()"
-    return "write it in integers that BPF has, up to 64 bits"
+        return "clang inlines copies of up to 1024 bytes: copy in parts, or with bpf_probe_read_kernel()"
+    return "calculate with integers of at most 64 bits"
 
 
 def without_repetitions(output: str) -> str:
-    """Clang's diagnostics, each once: some it gives for every instruction, or for every type."""
+    """Returns clang's diagnostics, each once: clang repeats some for every instruction, or every type."""
     if _conflict(output):
         first, second = [*(m.start() for m in _ERROR.finditer(output)), len(output), len(output)][:2]
         return output[: output.find("\nIn file included", first, second) + 1 or second]
@@ -150,7 +150,7 @@ _INCLUDING = ("In file included from ", "                 from ")
 
 
 def errors_first(output: str) -> str:
-    """Clang's diagnostics with the errors before the warnings, each with its notes."""
+    """Returns clang's diagnostics with the errors before the warnings, each with its notes."""
     blocks: list[list[str]] = [[]]
     kinds = [""]
     joined = False
@@ -170,7 +170,7 @@ def errors_first(output: str) -> str:
 
 
 def _near(header: str, folders: Sequence[str]) -> str:
-    """Headers of nearly that name in the folder where it should be; empty when there is none."""
+    """Returns advice with headers of a similar name in the expected folder; empty if there is none."""
     folder, _, name = header.rpartition("/")
     beside = {n for f in folders for n in _listed(os.path.join(f, folder))} if folder else set()
     near = get_close_matches(name, beside, n=2, cutoff=0.75)
@@ -185,15 +185,15 @@ def _listed(folder: str) -> list[str]:
 
 
 def _remedy_of_libc(header: str, output: str) -> str | None:
-    """For a part of the C library: the header that the source includes is named, which leads to it."""
+    """Returns advice for a header of the C library, with the included header that leads to it; else None."""
     if not header.startswith(("gnu/", "bits/", "sys/cdefs")):
         return None
     included = _FROM.search(output)
     if included is None or not included[1].startswith(("linux/", "asm", "net/")):
         return _LIBC
     return (
-        f"<{included[1]}> leads to the C library, which BPF programs don't have: take the types from "
-        '"vmlinux.h" instead of the kernel\'s headers, all of them'
+        f"<{included[1]}> includes headers of the C library, which BPF programs don't have: replace all "
+        'kernel headers by "vmlinux.h"'
     )
 
 
@@ -201,7 +201,7 @@ def _remedy_for_header(header: str, folders: Sequence[str]) -> str:
     if header in _OF_LIBBPF:
         return f"write <bpf/{header}>"
     if header.rpartition("/")[2] == "vmlinux.h":
-        return 'write #include "vmlinux.h": it is made when the source includes it by that name'
+        return 'write #include "vmlinux.h": the header is made for a source that includes it by that name'
     if near := _near(header, folders):
         return near
     if header.startswith("bpf/"):
@@ -209,5 +209,6 @@ def _remedy_for_header(header: str, folders: Sequence[str]) -> str:
     if header.startswith(("linux/", "asm/", "asm-generic/")):
         return _LINUX
     return (
-        f"looked in the including file's folder, {', '.join(folders)}; add a folder with bpf_paths or cflags"
+        f"add the header's folder with bpf_paths or cflags; clang looked in the including file's folder, "
+        f"{', '.join(folders)}"
     )

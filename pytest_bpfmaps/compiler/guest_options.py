@@ -1,8 +1,8 @@
-"""Which options of clang a guest may give: those that are known to write and to load no file.
+"""Checks the options of clang that a guest gives: it may give only those that write no file and load no code.
 
-clang has thousands of options, and each version has more. Some write a file wherever they are told
-(``-MF``, ``--serialize-diagnostics``), some load code (``-fplugin=``), some start another program. So this is
-a list of what is allowed. It takes what programs are built with, and reads a command line as clang does.
+clang has thousands of options, and each version has more. Some write to any file that they name (``-MF``,
+``--serialize-diagnostics``), some load code (``-fplugin=``), some start another program. So this module has a
+list of allowed options: those that BPF programs are built with. It reads a command line as clang does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from pytest_bpfmaps.errors import CompileError
 
-# Each may have "no-" in front. None takes a value.
+# Switches: each may begin with "no-", and none takes a value.
 _SWITCHES = """
     addrsig associative-math asynchronous-unwind-tables builtin caret-diagnostics color-diagnostics
     common constant-cfstrings data-sections delete-null-pointer-checks diagnostics-fixit-info
@@ -28,7 +28,7 @@ _SWITCHES = """
     struct-path-tbaa trapping-math trigraphs unique-section-names unroll-loops unsafe-math-optimizations
     unsigned-bitfields unsigned-char unwind-tables vectorize verbose-asm wrapv zero-initialized-in-bss
 """
-# With a value, which is a word or a path that is only put into debug information.
+# Options with a value, which is a word, or a path that only goes into debug information.
 _VALUES = """
     cf-protection debug-compilation-dir debug-default-version debug-prefix-map diagnostics-color
     error-limit file-compilation-dir file-prefix-map lax-vector-conversions macro-backtrace-limit
@@ -49,7 +49,7 @@ _ALONE = re.compile(
             r"-O([0-3szg]|fast)?",
             r"-g([0-3]|gdb[0-3]?|dwarf(-[2-5])?|dwarf(32|64)|line-tables-only|line-directives-only)?",
             r"-g(no-)?(column-info|embed-source|record-command-line|strict-dwarf|inline-line-tables|pubnames)",
-            r"-W[A-Za-z0-9#][\w+#=-]*",  # no comma: -Wp,-MD,FILE hands an option on
+            r"-W[A-Za-z0-9#][\w+#=-]*",  # no comma: -Wp,-MD,FILE passes an option to the preprocessor
             r"-[wcvHP]|-pipe|-ansi|-undef|-trigraphs|-pthread|-Qunused-arguments|-Qn|-Qy",
             r"--?pedantic(-errors)?",
             r"-nostd(inc|lib|libinc)|-nobuiltininc",
@@ -64,7 +64,7 @@ _ALONE = re.compile(
     ),
     re.DOTALL,
 )
-# Those whose value is the next argument: what that may be.
+# Options whose value is the next argument, and the values that are allowed.
 _ANY = re.compile(r".+", re.DOTALL)
 _BY_TWO = dict.fromkeys(
     ("-D", "-U", "-I", "-isystem", "-iquote", "-idirafter", "-isysroot", "-include", "-imacros"), _ANY
@@ -73,7 +73,7 @@ _BY_TWO = dict.fromkeys(
     "-x": re.compile(r"c|none"),
     "-mllvm": re.compile(r"-?-(bpf-[\w-]+|inline-threshold|unroll-threshold)(=[\w.+-]*)?"),
 }
-# What -Xclang hands to the compiler itself, each word after an -Xclang of its own.
+# The words that -Xclang may pass to the compiler itself; each word has its own -Xclang.
 _INNER = re.compile(
     r"-target-feature|-target-cpu|[+-](alu32|dwarfris)|v[1-9]|generic|probe|-disable-O0-optnone"
     r"|-disable-llvm-passes|-disable-lifetime-markers|-fno-validate-pch"
@@ -81,7 +81,7 @@ _INNER = re.compile(
 
 
 def check_options(options: Iterable[str]) -> None:
-    """Raises `CompileError` that names the first one which is not known to be harmless."""
+    """Raises a `CompileError` that names the first option which is not in the list."""
     words = iter(options)
     for word in words:
         refused = _refused(word, words)
@@ -89,16 +89,16 @@ def check_options(options: Iterable[str]) -> None:
             raise CompileError(
                 "will not compile for a guest",
                 on=f"with the option {refused!r}",
-                why="it is not among the options that are known to write and to load no file",
+                why="it is not in the list of options that write no file and load no code",
                 fix="leave it out; or compile on the host, and give bpf.load the object; or put it into a "
-                "script that runs clang, and name that with --bpf-clang",
+                "script that runs clang, and name the script with --bpf-clang",
             )
 
 
 def _refused(word: str, more: Iterator[str]) -> str | None:
-    """What is wrong with the option that begins with `word`, and goes on with `more`; None if nothing is.
+    """Returns the option that begins with `word`, and goes on with `more`, if it is refused; else None.
 
-    clang replaces ``@FILE`` by what is in the file, wherever it stands, before it looks at any option.
+    clang replaces ``@FILE`` by the content of the file, in any place, before it reads any option.
     """
     if word in _BY_TWO or word == "-Xclang":
         value = next(more, "")

@@ -1,7 +1,7 @@
-"""Declarations that printed programs leave out, and newer instructions that they use.
+"""Adds declarations that printed programs leave out, and allows newer instructions that they use.
 
-Given only where clang has just refused the source for want of them, so nothing of the source's own is in the
-way.
+They are added only after clang has refused the source because they are missing. So they can't clash with the
+source's own declarations.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "include")
 
 @dataclass(frozen=True)
 class Assumption:
-    """What is given: `refusal` is how clang asks for it, `flags` give it, `advice` says what to write."""
+    """What is added: `refusal` matches clang's error, `flags` add it, `advice` says what to write."""
 
     refusal: re.Pattern[str]
     flags: tuple[str, ...]
     advice: str
-    name: str = ""  # of what is given, where clang does not name it
+    name: str = ""  # the name of what is added, if clang's error has none
 
     def is_settled(self, flags: Iterable[str]) -> bool:
-        """Whether options of the user's decide this."""
+        """Whether the user's own options decide this."""
         return self.flags == _MCPU and any(flag.startswith("-mcpu") for flag in flags)
 
 
@@ -45,14 +45,14 @@ ASSUMPTIONS = (
             re.MULTILINE,
         ),
         _including("bpfmaps_short_types.h"),
-        'is the kernel\'s own short name, taken as such; to compile elsewhere too, include "vmlinux.h" or '
-        "write __{name}",
+        "is the kernel's own short name, and is declared here; to compile elsewhere too, include "
+        '"vmlinux.h" or write __{name}',
     ),
     Assumption(
         re.compile(_ERROR + r".*incomplete type '(struct bpf_map_def)'", re.MULTILINE),
         _including("bpfmaps_map_def.h"),
-        "is taken as libbpf declared it before 1.0; to compile elsewhere too, declare it, or define the map "
-        "in .maps",
+        "is declared here as libbpf declared it before 1.0; to compile elsewhere too, declare it, or define "
+        "the map in .maps",
     ),
     Assumption(
         re.compile(
@@ -61,8 +61,8 @@ ASSUMPTIONS = (
             re.MULTILINE,
         ),
         _MCPU,
-        "is what this atomic operation needs, and is given: clang before 20 compiles for older kernels; to "
-        "compile elsewhere too, give clang the option {name}",
+        "is what this atomic operation needs, and is added here: clang before 20 compiles for older kernels; "
+        "to compile elsewhere too, give clang the option {name}",
         _MCPU[0],
     ),
 )
@@ -72,16 +72,16 @@ _WARNING = re.compile(r"^(.+?):(\d+): warning: ('.*); (to compile elsewhere too,
 
 
 def assumptions_in(warnings: str) -> list[Finding]:
-    """What was assumed for an object, from the warnings that `wanted` gave for it."""
+    """Returns what was added for an object, from the warnings that `wanted` returned for it."""
     return [Finding(f, int(n), what, spelling) for f, n, what, spelling in _WARNING.findall(warnings)]
 
 
 def wanted(
     output: str, given: Iterable[Assumption], flags: Iterable[str] = (), file: str = ""
 ) -> tuple[Assumption, str] | None:
-    """What clang's `output` asks for beyond what it was given, and a warning that says so.
+    """Returns what clang's `output` needs beyond `given`, and a warning that says so; else None.
 
-    `flags` are the options that it had, `file` is the source where clang tells only a line.
+    `flags` are the options that clang had. `file` is the source, for errors in which clang names only a line.
     """
     for each in ASSUMPTIONS:
         found = each.refusal.search(output)

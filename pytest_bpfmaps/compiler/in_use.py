@@ -1,8 +1,9 @@
-"""Notes which parts of the object cache are in use, so that no other process removes them.
+"""Records which parts of the object cache are in use, so that no other process removes them.
 
-Each process that takes something from the cache has a file in ``runs``, which it holds a lock on until it
-ends, however it ends; the file's time is when that began. What the process uses gets a time that is not
-before that one. So what was used since the oldest run began that still goes on has to stay.
+Each process that uses the cache has a file in ``runs``. It holds a lock on this file until it ends, in
+whatever way. The file's modification time is the time when the process began to use the cache. An entry that
+the process uses gets a time that is not earlier. So every entry with a time after the start of the oldest
+running process has to stay.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ RUNS = "runs"
 
 
 def use(root: Path, *paths: Path) -> None:
-    """Has what is at `paths` in the cache stay until this process ends. Hold `steady` until it was found."""
-    with contextlib.suppress(OSError):  # the cache may be another user's, who takes care of it
+    """Keeps `paths` in the cache until this process ends. The caller holds `steady` meanwhile."""
+    with contextlib.suppress(OSError):  # the cache may belong to another user, whose runs keep it
         began = _begin(root, os.getpid())
         for path in paths:
             if path.stat().st_mtime < began:
@@ -30,23 +31,23 @@ def use(root: Path, *paths: Path) -> None:
 
 @cache
 def _begin(root: Path, process: int) -> float:
-    """When this process began to use the cache; the lock is held until it ends."""
+    """Returns when this process began to use the cache; the lock is held until the process ends."""
     (root / RUNS).mkdir(parents=True, exist_ok=True)
     while True:
         handle, name = tempfile.mkstemp(dir=root / RUNS)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_SH)
-        os.write(handle, b"%d\n" % process)  # nobody but people reads it
-        with contextlib.suppress(FileNotFoundError):  # a collector took it for a leftover, before the lock
+        os.write(handle, b"%d\n" % process)  # only for people who look at the file
+        with contextlib.suppress(FileNotFoundError):  # another process removed it before it was locked
             return os.stat(name).st_mtime
         os.close(handle)
 
 
 def oldest_run(root: Path) -> float:
-    """When the oldest run that goes on began to use the cache; now, where none does."""
+    """Returns when the oldest running process began to use the cache; the current time if there is none."""
     began = time.time()
     for run in (root / RUNS).glob("*"):
-        with contextlib.suppress(OSError):  # it is gone, or no file
+        with contextlib.suppress(OSError):  # it no longer exists, or is no file
             if _goes_on(run):
                 began = min(began, run.stat().st_mtime)
             else:
@@ -59,7 +60,7 @@ def _goes_on(run: Path) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return False
-    except OSError:  # held; or a file system without locks, where nothing tells
+    except OSError:  # the lock is held; or the file system has no locks, so the process may still run
         return True
     finally:
         os.close(handle)
@@ -67,7 +68,7 @@ def _goes_on(run: Path) -> bool:
 
 @contextlib.contextmanager
 def steady(root: Path, *, to_remove: bool = False) -> Iterator[None]:
-    """Meanwhile no collector removes anything; or with `to_remove`, nobody takes anything into use."""
+    """Stops removals in other processes until the end; with `to_remove`, stops new uses instead."""
     try:
         handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:  # there is no cache yet

@@ -13,7 +13,7 @@ from pytest_bpfmaps.errors import LoadError
 from pytest_bpfmaps.kernel.bpf_types import OF_MAPS
 
 _FIX = 'define the map anew: struct { __uint(type, …); __type(key, …); … } name SEC(".maps");'
-# iproute2's struct bpf_elf_map has names of its own
+# iproute2's struct bpf_elf_map has other names for the same fields
 _SYNONYMS = {
     "map_type": "type",
     "size_key": "key_size",
@@ -23,7 +23,7 @@ _SYNONYMS = {
 }
 _PLAIN = ("type", "key_size", "value_size", "max_entries", "map_flags")
 _KNOWN = {*_PLAIN, "inner_map_idx", "numa_node", "id", "pinning", "inner_id", "inner_idx"}
-# without type information only the size tells which of the known structs it is
+# without type information only the size shows which of the known structs it is
 _BY_SIZE = {
     16: _PLAIN[:4],
     20: _PLAIN,
@@ -35,9 +35,9 @@ _NONE = 0xFFFFFFFF  # -1
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One legacy definition. `symbol_index` is that of its ELF symbol, `fields` the struct's values.
+    """One legacy definition. `symbol_index` is the index of its ELF symbol, `fields` are the struct's values.
 
-    `type_id` is its VAR's in the object's BTF, or 0.
+    `type_id` is the id of its VAR in the object's BTF, or 0.
     """
 
     symbol: Symbol
@@ -62,14 +62,14 @@ class Definition:
 
 
 def is_legacy(section: Section) -> bool:
-    """Whether a section is one for legacy definitions: ``maps``, and ``maps/x`` of some loaders."""
+    """Whether a section has legacy definitions: ``maps``, or ``maps/x`` of some loaders."""
     return section.name == "maps" or section.name.startswith("maps/")
 
 
 def read_definitions(elf: Elf, btf: Btf | None, on: str) -> list[Definition]:
-    """The legacy definitions of an object, in the order of their sections and places; `on` names it.
+    """Returns the legacy definitions of an object, ordered by section and offset; `on` names the object.
 
-    Raises `LoadError` for those that say what libbpf has no word for.
+    Raises `LoadError` for a definition that uses a field which libbpf does not have.
     """
     variables = {v.name: v for v in btf or () if v.kind is Kind.VAR}
     found = []
@@ -84,7 +84,7 @@ def read_definitions(elf: Elf, btf: Btf | None, on: str) -> list[Definition]:
 
 
 def inner_of(outer: Definition, all: list[Definition], on: str) -> tuple[Definition, dict[int, Definition]]:
-    """The template for the values of a map of maps, and the maps that are to lie in its slots at first.
+    """Returns the template for the values of a map of maps, and the maps that are in its slots at first.
 
     ``inner_map_idx`` counts the object's definitions; iproute2's ``inner_id`` names an ``id``, whose
     ``inner_idx`` is the slot.
@@ -94,11 +94,11 @@ def inner_of(outer: Definition, all: list[Definition], on: str) -> tuple[Definit
     if inner_id:
         fitting = [d for d in all if d.fields.get("id") == inner_id and not d.of_maps]
         if not fitting:
-            raise refusal(on, f"its inner_id is {inner_id}, which is no map's id")
+            raise refusal(on, f"its inner_id is {inner_id}, but no map has that id")
         slots = {s: d for d in fitting if (s := d.fields.get("inner_idx", _NONE)) != _NONE}
         return fitting[0], slots
     if index is None:
-        raise refusal(on, "its values are maps, and the definition does not say which: no inner_map_idx")
+        raise refusal(on, "its values are maps, but the definition has no inner_map_idx that says which")
     if index >= len(all) or all[index].of_maps:
         known = ", ".join(f"{i} {d.name}" for i, d in enumerate(all))
         raise refusal(on, f"its inner_map_idx is {index}, and the object's maps are: {known}")
@@ -106,7 +106,7 @@ def inner_of(outer: Definition, all: list[Definition], on: str) -> tuple[Definit
 
 
 def refusal(on: str, why: str, fix: str = _FIX) -> LoadError:
-    """The exception for a definition that can't be upgraded."""
+    """Returns the exception for a definition that can't be upgraded."""
     return LoadError(
         "cannot upgrade the legacy definition of", on=on, why=why, fix=fix, errno=errno.EOPNOTSUPP
     )
@@ -116,19 +116,19 @@ def _read(symbol: Symbol, variable: BtfType | None, content: bytes, on: str) -> 
     raw = content[symbol.value : symbol.value + symbol.size]
     fields = _untyped(raw, on) if variable is None else _typed(variable, raw, on)
     if "type" not in fields:
-        raise refusal(on, f"it has no field 'type', but {', '.join(fields) or 'none'}")
+        raise refusal(on, f"it has no field 'type'; its fields are: {', '.join(fields) or 'none'}")
     for name, value in fields.items():
         if value and name not in _KNOWN:
-            raise refusal(on, f"its field {name!r} is set, and libbpf has none like it")
+            raise refusal(on, f"its field {name!r} is set, but libbpf has no such field")
     return fields
 
 
 def _typed(variable: BtfType, raw: bytes, on: str) -> dict[str, int]:
-    """The fields by the struct's own names."""
+    """Returns the fields by the struct's own names."""
     btf = variable.btf
     struct_type = btf.resolve(variable.size_or_type)
     if struct_type.kind is not Kind.STRUCT:
-        raise refusal(on, f"it is no struct but of the kind {struct_type.kind.name}")
+        raise refusal(on, f"it is not a struct, but of the kind {struct_type.kind.name}")
     members = struct_type.members()
     starts = [m.bit_offset // 8 for m in members]
     ends = [*starts[1:], struct_type.size]
@@ -141,8 +141,6 @@ def _typed(variable: BtfType, raw: bytes, on: str) -> dict[str, int]:
 def _untyped(raw: bytes, on: str) -> dict[str, int]:
     names = _BY_SIZE.get(len(raw))
     if names is None:
-        why = (
-            f"the object has no types (BTF), and {len(raw)} bytes are the size of no known struct bpf_map_def"
-        )
+        why = f"the object has no types (BTF), and no known struct bpf_map_def has a size of {len(raw)} bytes"
         raise refusal(on, why, "compile the object with 'clang -g'")
     return dict(zip(names, (v for (v,) in struct.iter_unpack("=I", raw)), strict=True))

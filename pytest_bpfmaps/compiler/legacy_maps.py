@@ -40,20 +40,20 @@ from pytest_bpfmaps.errors import LoadError
 
 _MAPS = ".maps"
 _NOTE = ".bpfmaps.legacy"  # a section of the upgraded object: the names of the maps that were legacy ones
-_POINTER = 8  # BPF's
+_POINTER = 8  # bytes of a BPF pointer
 _R_BPF_64_ABS64 = 2
 _F_NUMA_NODE = 4
 _MOST_SLOTS = 4096
-# BPF_MAP_TYPE_*: (LRU, per-CPU) HASH and ARRAY, QUEUE, STACK. Their values are plain data, so that a size
-# without a type can be read as an integer.
+# BPF_MAP_TYPE_* of HASH and ARRAY (also LRU and per-CPU), QUEUE, STACK. Their values are plain data, so a
+# value without a type can be read as an integer of its size.
 _DATA = {1, 2, 5, 6, 9, 10, 22, 23}
 
 
 def upgraded(data: bytes, name: str) -> bytes | None:
-    """The object `data`, called `name`, with its legacy definitions written anew; None when it has none.
+    """Returns the object `data`, called `name`, with its legacy definitions converted; None if it has none.
 
-    What is no ELF object of this machine's byte order is left alone, too. Raises `LoadError` with the reason
-    for a definition that can't be written anew.
+    It also returns None for data that is not an ELF object of this machine's byte order. Raises `LoadError`
+    with the reason for a definition that can't be converted.
     """
     try:
         elf = Elf(data)
@@ -61,13 +61,13 @@ def upgraded(data: bytes, name: str) -> bytes | None:
             return None
         return _Upgrade(elf, name).run()
     except (ValueError, LookupError, ArithmeticError, struct.error):
-        return None  # libbpf says better what is wrong with a damaged file
+        return None  # libbpf's own error says what is wrong with a damaged file
 
 
 def upgrade_file(path: Path) -> None:
-    """Writes the object at `path` anew when it has legacy definitions that can be.
+    """Converts the legacy definitions of the object at `path`, and writes it again.
 
-    The others stay: whoever opens the object gets the reason.
+    An object with a definition that can't be converted stays as it is: opening it gives the reason.
     """
     with contextlib.suppress(LoadError):
         new = upgraded(path.read_bytes(), path.name)
@@ -76,7 +76,7 @@ def upgrade_file(path: Path) -> None:
 
 
 def upgraded_maps(data: bytes) -> list[str]:
-    """The names of the maps of an upgraded object that had legacy definitions."""
+    """Returns the names of the maps of an upgraded object that had legacy definitions."""
     if _NOTE.encode() not in data:
         return []
     elf = Elf(data)
@@ -96,7 +96,7 @@ class _Upgrade:
         self._unit = self._types.add_int("unsigned char", 1)
 
     def run(self) -> bytes:
-        """Everything, in order."""
+        """Converts all definitions, and returns the new object."""
         target, present = self._target()
         content = bytearray(self._elf.content(target))
         made: list[tuple[int, int, int]] = []
@@ -120,9 +120,9 @@ class _Upgrade:
         return self._elf.to_bytes()
 
     def _target(self) -> tuple[Section, list[tuple[int, int, int]]]:
-        """The section that the definitions go to, and the variables that are there already."""
+        """Returns the section that the definitions go to, and the variables that are there already."""
         for section in filter(is_legacy, self._elf.sections):
-            section.name = f".legacy.{section.name}"  # libbpf refuses the object for the name alone
+            section.name = f".legacy.{section.name}"  # libbpf refuses an object with the old name
         for old in self._types.btf or ():
             if old.kind is Kind.DATASEC and (old.name == "maps" or old.name.startswith("maps/")):
                 self._types.drop(old.id)
@@ -133,7 +133,10 @@ class _Upgrade:
         return there, self._present(there)
 
     def _present(self, section: Section) -> list[tuple[int, int, int]]:
-        """The variables of an object that defines maps both ways; clang leaves their places to libbpf."""
+        """Returns the variables of .maps in an object that also has legacy definitions.
+
+        Their offsets come from the symbols, because clang writes none into the BTF.
+        """
         btf = self._types.btf
         datasec = btf.find(_MAPS, Kind.DATASEC) if btf else None
         if btf is None or datasec is None:
@@ -145,7 +148,7 @@ class _Upgrade:
         return [(ids[n], symbols[n].value, symbols[n].size) for n in names]
 
     def _struct(self, definition: Definition, *, inner: bool = False) -> tuple[int, int]:
-        """The type of a variable that says the same; its size in bytes."""
+        """Returns the type of a variable with the same attributes, and its size in bytes."""
         fields = definition.fields
         wanted = {n: fields.get(n, 0) for n in ("type", "key_size", "value_size", "max_entries", "map_flags")}
         if fields.get("map_flags", 0) & _F_NUMA_NODE:
@@ -153,7 +156,7 @@ class _Upgrade:
         if fields.get("pinning") and not inner:
             wanted["pinning"] = 1  # LIBBPF_PIN_BY_NAME
         if definition.of_maps:
-            wanted["value_size"] = 0  # libbpf's own, when there is an inner map
+            wanted["value_size"] = 0  # libbpf sets it for a map with an inner map
         members = [(n, self._number(v)) for n, v in wanted.items() if v]
         members += [(n, self._types.add_pointer(t)) for n, t in self._key_and_value(definition)]
         size = len(members) * _POINTER
@@ -165,13 +168,13 @@ class _Upgrade:
         return self._types.add_struct(size, placed), size
 
     def _number(self, value: int) -> int:
-        """libbpf's way to put a number into a type: a pointer to an array of so many elements."""
+        """Returns a type for a number, in libbpf's way: a pointer to an array of so many elements."""
         return self._types.add_pointer(self._types.add_array(self._unit, self._index_type, value))
 
     def _key_and_value(self, definition: Definition) -> list[tuple[str, int]]:
-        """The types of key and value: from ``BPF_ANNOTATE_KV_PAIR``, else integers of the sizes.
+        """Returns the types of key and value: from ``BPF_ANNOTATE_KV_PAIR``, else integers of their sizes.
 
-        An integer is a guess, so only sizes are taken that an integer can have.
+        A key or value whose size no integer has gets no type.
         """
         sizes = {"key": definition.fields.get("key_size", 0), "value": definition.fields.get("value_size", 0)}
         btf = self._types.btf
@@ -195,10 +198,10 @@ class _Upgrade:
         return slots
 
     def _move_symbols(self, target: Section, places: list[tuple[int, int, int]]) -> dict[str, int]:
-        """Lets the definitions' symbols point to their new places; gives the index of each by name.
+        """Moves the definitions' symbols to their new places; returns the index of each by name.
 
-        Static definitions have a local symbol, which programs refer to by section and offset: they get a
-        global one, as libbpf wants.
+        A static definition has a local symbol, and programs refer to it by section and offset. It gets a
+        global symbol, because libbpf needs one.
         """
         symbols = self._elf.symbols()
         indices, at = {}, {}
@@ -218,7 +221,7 @@ class _Upgrade:
         return indices
 
     def _relink(self, relocations: Section, symbols: list[Symbol], at: dict[tuple[int, int], int]) -> None:
-        """Turns references to a section and an offset (in the instruction) into those to a symbol."""
+        """Turns references to a section and an offset (in the instruction) into references to a symbol."""
         legacy = {section for section, _ in at}
         program = self._elf.sections[relocations.info]
         code = bytearray(self._elf.content(program))
@@ -236,7 +239,7 @@ class _Upgrade:
             program.content = bytes(code)
 
     def _fill(self, target: Section, slots: list[tuple[int, int]]) -> None:
-        """Tells libbpf which maps lie in a map of maps at first: a relocation per slot."""
+        """Tells libbpf which maps are in a map of maps at first: one relocation for each slot."""
         if not slots:
             return
         raw = b"".join(RELOCATION.pack(at, index << 32 | _R_BPF_64_ABS64) for at, index in slots)

@@ -1,4 +1,4 @@
-"""Linking several BPF objects into one with libbpf's linker, as ``bpftool gen object`` does."""
+"""Links several BPF objects into one with libbpf's linker, as ``bpftool gen object`` does."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _FORMAT = "2"
 
 
 def link(objects: Sequence[Path], root: Path | None = None) -> Path:
-    """The path of one object made of `objects`, from the cache when the same ones were linked before.
+    """Returns the path of one object made of `objects`, from the cache if the same were linked before.
 
-    It has the name of the first. `root` is the cache (default: `paths.objects_dir`). Raises `CompileError`
-    with the words of libbpf for objects that do not fit together.
+    The object has the name of the first. `root` is the cache (default: `paths.objects_dir`). Raises
+    `CompileError` with libbpf's message for objects that do not fit together.
     """
     from pytest_bpfmaps.libbpf import version
 
@@ -58,13 +58,13 @@ def link(objects: Sequence[Path], root: Path | None = None) -> Path:
 
 
 def linked_inputs(path: Path) -> list[Path]:
-    """The objects that the one at `path` was linked of by `link`; none for any other object."""
-    # In a guest the file is the host's, which the guest trusts.
+    """Returns the objects from which `link` made the object at `path`; an empty list for any other object."""
+    # In a guest the file belongs to the host, which the guest trusts.
     return [Path(name) for name in _facts(path, whose=False).get("objects", [])]
 
 
 def _is_intact(target: Path) -> bool:
-    """Whether it was linked before, and is what was written then."""
+    """Whether the object was linked before, and is unchanged since."""
     known = _facts(target).get("digest")
     if known is None or not target.exists():
         return False
@@ -75,7 +75,7 @@ def _is_intact(target: Path) -> bool:
 
 
 def _facts(path: Path, *, whose: bool = True) -> dict[str, Any]:
-    """What is kept of an object that was linked: ``objects``, ``digest``."""
+    """Returns what is stored about an object that was linked: ``objects``, ``digest``."""
     facts: dict[str, Any] = json.loads(read_checked(_facts_file(path), whose=whose) or "{}")
     return facts
 
@@ -108,6 +108,6 @@ def _link(objects: Sequence[Path], target: Path) -> None:
             on=_names(objects),
             why=said[0] if said else strerror(result),
             details="\n".join(said[1:]) or None,
-            fix="what both define must be static in one of them, __weak, or declared extern there",
+            fix="if both define a name, make it static or __weak in one of them, or declare it extern there",
             errno=-result or errno.EINVAL,
         )

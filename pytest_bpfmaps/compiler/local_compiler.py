@@ -1,4 +1,4 @@
-"""Compiling on this machine: clang behind the object cache."""
+"""Compiles on this machine: takes an object from the cache, or runs clang."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from pytest_bpfmaps.compiler.vmlinux_header import VmlinuxFile
 from pytest_bpfmaps.errors import CompileError, shown, strerror
 from pytest_bpfmaps.paths import objects_dir
 
-_FORMAT = "3"  # of the cache; with a new number older entries are left to the collector
+_FORMAT = "3"  # of the cache; entries with another number are never found, and are removed after a month
 _ATTEMPTS = 3
 
 
 def show_warnings(text: str, *, portable: bool = False) -> None:
     """Prints clang's warnings, so that pytest captures them with the test.
 
-    What had to be assumed to compile the source is a `PortabilityWarning` too, or with `portable` a
+    What was added to compile the source is a `PortabilityWarning`, too, or with `portable` a
     `PortabilityError`.
     """
     print(text, end="", file=sys.stderr)
@@ -43,10 +43,10 @@ class LocalCompiler:
     """Compiles with clang on this machine and keeps the objects in `paths.objects_dir()`.
 
     `clang` is a name or path; without it ``$CLANG``, then the newest ``clang-N`` or ``clang`` in ``$PATH``.
-    `timeout` in seconds bounds one run of clang. `warn` gets clang's warnings, also those of a cached object.
-    `vmlinux` tells the file, BTF or a header, that ``vmlinux.h`` comes from for requests that name none. It
-    is asked when a source wants the header, and None stands for the running kernel's BTF.
-    Many processes may share the cache; each object is compiled by one of them.
+    `timeout` limits one run of clang, in seconds. `warn` gets clang's warnings, cached or not.
+    `vmlinux` returns the file, BTF or a header, from which ``vmlinux.h`` is made for requests that name none;
+    None means the running kernel's BTF. It is called only for a source that needs the header.
+    Many processes may share the cache; one of them compiles an object.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class LocalCompiler:
         return find_clang(self._explicit, self._cache.root / "clang")
 
     def compile(self, request: CompileRequest) -> Path:
-        """The path of the object for `request`, from the cache when nothing that it is made of has changed.
+        """Returns the path of the object for `request`, from the cache if none of its inputs has changed.
 
-        Raises `CompileError`; its `details` are clang's diagnostics. It is a `CacheError` when others may
+        Raises `CompileError`, whose `details` are clang's diagnostics, and `CacheError` if other users may
         write to the cache.
         """
         own(self._cache.root)
@@ -91,7 +91,7 @@ class LocalCompiler:
         return self._cache.root / entry.name
 
     def link(self, objects: Sequence[Path]) -> Path:
-        """The path of one object that is linked of several; see `link.link`."""
+        """Returns the path of one object that is linked of several; see `linker.link`."""
         return link(objects)
 
     def _key(self, request: CompileRequest, text: bytes) -> str:
@@ -109,24 +109,24 @@ class LocalCompiler:
             return self._cache.add(key, request.stem, built, digest_used, inputs)
 
     def _keep_code(self, request: CompileRequest, text: bytes) -> Path:
-        """A file with the request's code: clang takes from it the lines that the verifier's log shows."""
+        """Returns a file with the request's code, from which clang takes the lines in the verifier's log."""
         path = self._cache.root / "code" / digest(text)[:12] / request.file_name
         write(path, text)
         return path
 
 
 def _settled(builder: Builder, folder: Path) -> tuple[Built, Inputs]:
-    """The object, and inputs that are certainly those that clang read."""
+    """Returns the object, and its inputs, which did not change while clang read them."""
     before, gone = None, ""
     for _ in range(_ATTEMPTS):
         started = time_ns()
         built = builder.build(folder)
         try:
             inputs = record(built.dependencies, built.search)
-        except FileNotFoundError as e:  # a header that is gone again has changed, too
+        except FileNotFoundError as e:  # a header that no longer exists has changed, too
             gone = f" ({shown(e.filename)} is gone)"
             continue
-        # A clock that runs ahead on a file server looks like a change; then equal contents decide.
+        # If the clock of a file server is ahead, a file seems to have changed; then equal contents decide.
         if not inputs.changed_since(started) or (before is not None and before.same_content(inputs)):
             return built, inputs
         before = inputs
@@ -134,8 +134,8 @@ def _settled(builder: Builder, folder: Path) -> tuple[Built, Inputs]:
         "cannot compile",
         on=shown(str(builder.source)),
         why=f"the source or a header changed during each of {_ATTEMPTS} runs of clang{gone}",
-        fix="compile when whatever writes these files is done; no folder may have a newline or a backslash "
-        "in its name",
+        fix="compile when the program that writes these files has ended; no folder may have a newline or a "
+        "backslash in its name",
     )
 
 

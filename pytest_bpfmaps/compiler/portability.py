@@ -1,4 +1,4 @@
-"""Warns of what works here and is refused by libbpf: once for each file and line, or as an error."""
+"""Warns about what works here but libbpf refuses: once for each file and line, or as an error."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _told: set[Finding] = set()
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One such place. `what` stands there, `spelling` is what to write instead; both are on one line.
+    """One such place. `what` says what is wrong there, `spelling` what to write; each is one line of text.
 
-    `line` is 0 where only the file is known.
+    `line` is 0 if only the file is known.
     """
 
     file: str
@@ -26,9 +26,9 @@ class Finding:
 
 
 def tell(findings: Iterable[Finding], *, refuse: bool = False) -> None:
-    """Gives a `PortabilityWarning` for each finding that this process has not told yet.
+    """Gives a `PortabilityWarning` for each finding for which this process has not given one yet.
 
-    With `refuse` the first one is raised instead, as a `PortabilityError`, each time.
+    With `refuse` it raises a `PortabilityError` for the first finding instead, each time.
     """
     for found in findings:
         if refuse:
@@ -42,4 +42,4 @@ def tell(findings: Iterable[Finding], *, refuse: bool = False) -> None:
         if found not in _told:
             text = f"{found.what}; {found.spelling}"
             warnings.warn_explicit(text, PortabilityWarning, found.file, found.line, module="pytest_bpfmaps")
-            _told.add(found)  # where warnings are errors it is not told yet
+            _told.add(found)  # not reached if the warning is an error: then it is raised again next time

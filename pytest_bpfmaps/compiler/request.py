@@ -1,4 +1,4 @@
-"""What to compile, as plain data that can travel to another process."""
+"""What to compile, as plain data that can be sent to another process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Protocol
 class CompileRequest:
     """One BPF program to compile: a file (`source`) or C text (`code`), and how.
 
-    `source` is an absolute path; `name` is the file name under which `code` is shown in diagnostics and debug
-    information. `include` holds folders that are searched before the system's, `cflags` extra arguments for
-    clang (they come last and win), `defines` macros with their value or None. `btf` is the path of a raw BTF
-    file or a header that ``vmlinux.h`` comes from; None leaves that to the compiler. `counting` asks for an
-    object that counts what of it runs, see `counting`.
+    `source` is an absolute path; `name` is the file name of `code` in diagnostics and debug information.
+    `include` has folders that are searched before the system's. `cflags` has extra arguments for clang, which
+    come last and take precedence. `defines` has macros with their value or None. `btf` is the path of a raw
+    BTF file or a header from which ``vmlinux.h`` is made; None leaves that to the compiler. `counting` asks
+    for an object that counts which of its lines run; see the module `counting`.
     """
 
     source: str | None = None
@@ -42,17 +42,17 @@ class CompileRequest:
 
     @property
     def stem(self) -> str:
-        """The file name without ``.bpf.c`` or ``.c``: what libbpf calls the object."""
+        """The file name without ``.bpf.c`` or ``.c``, which is libbpf's name of the object."""
         name = self.file_name
         return name.removesuffix(".c").removesuffix(".bpf") or "inline"
 
     def to_json(self) -> str:
-        """The request as JSON text."""
+        """Returns the request as JSON text."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> CompileRequest:
-        """The request that `to_json` wrote."""
+        """Returns the request that `to_json` wrote."""
         fields = json.loads(text)
         fields["defines"] = tuple((name, value) for name, value in fields["defines"])
         fields |= {name: tuple(fields[name]) for name in ("include", "cflags")}
@@ -60,12 +60,12 @@ class CompileRequest:
 
 
 class Compiler(Protocol):
-    """Whatever turns a request into an object file: clang on this machine, or a machine that asks another."""
+    """Turns a request into an object file: with clang on this machine, or by asking another machine."""
 
     def compile(self, request: CompileRequest) -> Path:
-        """The path of the BPF object for `request`. Raises `CompileError`."""
+        """Returns the path of the BPF object for `request`. Raises `CompileError`."""
         ...
 
     def link(self, objects: Sequence[Path]) -> Path:
-        """The path of one object that is linked of several. Raises `CompileError`."""
+        """Returns the path of one object that is linked of several. Raises `CompileError`."""
         ...

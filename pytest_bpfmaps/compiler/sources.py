@@ -1,4 +1,4 @@
-"""Finding and reading BPF sources."""
+"""Finds and reads BPF sources."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SUFFIXES = (".bpf.c", ".bpf.o")
 
 
 def find_source(name: str | os.PathLike[str], folders: Iterable[str | os.PathLike[str]]) -> Path:
-    """The absolute path of the source or object `name`, in the first of `folders` that has it unless it is
-    absolute itself.
+    """Returns the absolute path of the source or object `name`, in the first of `folders` that has it.
 
-    Raises `SourceNotFoundError` that tells where it was looked for and which names there are like it.
+    `name` may be an absolute path. Raises a `SourceNotFoundError` with the places that were searched, and
+    similar names there.
     """
     looked_in = [Path(folder).absolute() for folder in folders]
     places = [folder / name for folder in looked_in] if not os.path.isabs(name) else [Path(name)]
@@ -54,7 +54,7 @@ def _known(folders: Iterable[Path]) -> Iterator[str]:
 
 
 def read_source(request: CompileRequest) -> bytes:
-    """The text of the request's source. Raises `CompileError` when it cannot be read."""
+    """Returns the text of the request's source. Raises `CompileError` if it can't be read."""
     if request.source is None:
         return (request.code or "").encode(errors="surrogateescape")
     path = Path(request.source)

@@ -1,4 +1,4 @@
-"""Explains names that clang does not find, and code that it can't translate."""
+"""Explains names that clang does not find, and code that it can't compile for BPF."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEMBER = re.compile(r"error: no member named '(\w+)' in '((?:struct|union) (\w+
 _INCOMPLETE = re.compile(
     r"error: (?:.*incomplete (?:definition of )?type|invalid application .*) '((?:struct|union|enum) \w+)'"
 )
-# by libbpf's tags: the first release whose bpf_helpers.h, bpf_tracing.h, bpf_core_read.h or usdt.bpf.h has it
+# the first release of libbpf whose bpf_helpers.h, bpf_tracing.h, bpf_core_read.h or usdt.bpf.h has the name
 _CAME_WITH = {
     **dict.fromkeys(("bpf_for", "bpf_for_each", "bpf_repeat", "bpf_ksym_exists", "BPF_UPROBE"), "1.2"),
     **dict.fromkeys(("BPF_URETPROBE", "__kptr_untrusted"), "1.2"),
@@ -31,7 +31,7 @@ _CAME_WITH = {
     **dict.fromkeys(("bpf_stream_printk", "__arg_untrusted", "bpf_usdt_arg_size"), "1.6"),
     **dict.fromkeys(("BPF_KSYSCALL", "bpf_core_type_matches"), "1.0"),
 }
-# by the header that has it
+# the header of libbpf that has the name
 _IN_HEADER = {
     **dict.fromkeys(
         ("SEC", "__uint", "__type", "__array", "__always_inline", "bpf_printk", "__ksym"), "bpf_helpers"
@@ -48,7 +48,7 @@ _OF_LIBC = {
     **dict.fromkeys(("size_t", "ssize_t", "uintptr_t"), "__u64, or include vmlinux.h"),
     **dict.fromkeys(("bool", "true", "false"), "_Bool, 1 and 0, or include <stdbool.h> or vmlinux.h"),
     **dict.fromkeys(("printf", "puts"), 'bpf_printk("…") of <bpf/bpf_helpers.h>'),
-    "NULL": "0, or (void *)0",
+    "NULL": "0 or (void *)0",
     **{name: f"__builtin_{name}()" for name in ("memcpy", "memset", "memmove", "memcmp")},
     **dict.fromkeys(("strcmp", "strncmp"), "bpf_strncmp(text, size, constant), of Linux 5.17, or a loop"),
     **dict.fromkeys(("strcpy", "strncpy"), "__builtin_memcpy() with a constant size, or a loop"),
@@ -63,9 +63,9 @@ _OF_THE_KERNEL = ("can_loop", "cond_break", "__contains", "bpf_obj_new", "bpf_ob
 
 
 def explain(output: str, *, vmlinux: bool) -> Explanation | None:
-    """For an atomic operation that BPF lacks, or a name that no header has; None for another error.
+    """Explains an atomic operation that BPF lacks, or a name that no header has; None for another error.
 
-    With `vmlinux` the source includes the ``vmlinux.h`` that is made for it.
+    `vmlinux` says whether the source includes the ``vmlinux.h`` that is made for it.
     """
     found = _atomic(output) or _limits(output) or _order(output) or _newer_header(output)
     return found or _elsewhere(output, vmlinux) or (_other_kernel(output) if vmlinux else None)
@@ -84,7 +84,7 @@ _STACK_ARGUMENTS = re.compile(r"stack arguments are not supported|too many argum
 
 
 def _limits(output: str) -> Explanation | None:
-    """What BPF has less of than C."""
+    """Explains a limit of BPF that C does not have; None for another error."""
     if _DIVISION.search(output):
         return Explanation(
             "signed division and remainder came with the instruction set v4 (Linux 6.6)",
@@ -103,7 +103,7 @@ def _limits(output: str) -> Explanation | None:
     if (macro := _MACRO_ARGUMENTS.search(output)) and macro[1] in _MOST_ARGUMENTS:
         return Explanation(
             _MOST_ARGUMENTS[macro[1]],
-            "declare no more; keep what is missing in a map when the function begins, and take it from there"
+            "declare only that one; save other arguments in a map when the function begins"
             if macro[1] == "kretprobe"
             else "declare fewer, and read the others from the context",
         )
@@ -111,30 +111,30 @@ def _limits(output: str) -> Explanation | None:
 
 
 def _order(output: str) -> Explanation | None:
-    """A header of libbpf's that stands before the types which it uses, or is not there at all."""
+    """Explains that a header of libbpf is included before the types that it uses, or not included."""
     if re.search(r"/bpf/bpf_helper_defs\.h:\d+:\d+: error: unknown type name '__u(?:32|64)'", output):
         return Explanation(
             "<bpf/bpf_helpers.h> uses types that no header before it declares",
             'put #include "vmlinux.h" or #include <linux/bpf.h> before it',
         )
     if re.search(r"error: expected parameter declarator\n[^\n]*\bSEC\(", output):
-        return Explanation("SEC() is a macro of libbpf's, and not declared", "#include <bpf/bpf_helpers.h>")
+        return Explanation("SEC() is a macro of libbpf, and not declared", "#include <bpf/bpf_helpers.h>")
     return None
 
 
 def _elsewhere(output: str, vmlinux: bool) -> Explanation | None:
-    """A name that another header has, or the C library."""
+    """Explains a name that another header has, or the C library; None for another error."""
     for found in _UNDECLARED.finditer(output):
         name = found[1]
         if header := _IN_HEADER.get(name):
-            return Explanation(f"{name} is in a header of libbpf's", f"#include <bpf/{header}.h>")
+            return Explanation(f"{name} is in a header of libbpf", f"#include <bpf/{header}.h>")
         if instead := _OF_LIBC.get(name):
             return Explanation(
-                f"{name} is of the C library, which BPF programs don't have", f"write {instead}"
+                f"{name} belongs to the C library, which BPF programs don't have", f"write {instead}"
             )
         if value := macro_value(name):
             return Explanation(
-                f"{name} is a macro, and {'vmlinux.h has none' if vmlinux else 'no header here has it'}",
+                f"{name} is a macro, and {'vmlinux.h has no macros' if vmlinux else 'no header here has it'}",
                 f"write it in the source: #define {name} {value}",
             )
         if near := _near_helper(name):
@@ -142,19 +142,19 @@ def _elsewhere(output: str, vmlinux: bool) -> Explanation | None:
         if found[0].endswith(f"function '{name}'"):
             return Explanation(
                 f"{name}() is declared nowhere, and BPF programs have no C library",
-                f"write it yourself, or declare it if it is the kernel's: extern … {name}(…) __ksym;",
+                f"write it yourself, or declare it if it is a kernel function: extern … {name}(…) __ksym;",
             )
         if vmlinux:
             return Explanation(
                 f"{name} is neither in the source nor in the vmlinux.h that is used",
                 "for a type or an enumerator of another kernel, declare it in the source, and ask "
-                "bpf_core_type_exists() or bpf_core_enum_value_exists(); for a macro write #define",
+                "bpf_core_type_exists() or bpf_core_enum_value_exists(); for a macro, write #define",
             )
     return None
 
 
 def macro_value(name: str) -> str | None:
-    """The number that a header of the kernel's for programs defines a macro as."""
+    """Returns the number of a macro in the kernel's headers for user space; None if there is none."""
     wanted = re.compile(rf"^#define\s+{name}\s+(\(?-?(?:0x)?[0-9a-fA-F]+[UL]*\)?)\s*(?:/\*|$)", re.MULTILINE)
     for folder in _HEADERS:
         for path in sorted(Path(folder).glob("*.h")):
@@ -198,7 +198,7 @@ def _atomic(output: str) -> Explanation | None:
         )
         return Explanation(
             f"this clang has no atomic {found[1].lower()} for BPF",
-            f"write {way}; of an aligned variable that is done in one piece",
+            f"write {way}; for an aligned variable this is one access",
         )
     return None
 
@@ -208,13 +208,14 @@ def _newer_header(output: str) -> Explanation | None:
         if since := _CAME_WITH.get(found[1]):
             return Explanation(
                 f"{found[1]} came with libbpf {since}, and the installed headers are older",
-                f"install the headers of libbpf {since} or later and name their folder with bpf_paths, or do "
-                "without",
+                f"install the headers of libbpf {since} or later and name their folder with bpf_paths, or "
+                "write the program without it",
             )
         if found[1] in _OF_THE_KERNEL:
             return Explanation(
-                f"{found[1]} is in no header of libbpf's, but in bpf_experimental.h of the kernel's tests",
-                "put that header beside the source (tools/testing/selftests/bpf), or do without",
+                f"{found[1]} is not in a header of libbpf, but in bpf_experimental.h of the kernel's tests",
+                "put that header beside the source (tools/testing/selftests/bpf), or write the program "
+                "without it",
             )
     return None
 
@@ -224,7 +225,7 @@ def _other_kernel(output: str) -> Explanation | None:
         name, whole, plain = member.groups()
         return Explanation(
             f"{whole} of the kernel whose vmlinux.h is used has no member {name}",
-            f"take the name that it has there; for a kernel with {name}, declare struct {plain}___old with "
+            f"use the member's name there; for a kernel with {name}, declare struct {plain}___old with "
             "it, marked __attribute__((preserve_access_index)), and ask bpf_core_field_exists()",
         )
     if incomplete := _INCOMPLETE.search(output):
@@ -237,6 +238,6 @@ def _other_kernel(output: str) -> Explanation | None:
 
 
 def shortened(output: str) -> str:
-    """The diagnostics without what LLVM prints for those who mend it."""
+    """Returns the diagnostics without what LLVM prints for its own developers."""
     text = output.partition("\nIn function: ")[0].partition("\nPLEASE submit a bug report")[0]
     return re.sub(r"(?m)^ +0x[0-9a-f]+: .*\n?", "", text)

@@ -8,9 +8,9 @@ from pytest_bpfmaps.errors import LoadError
 
 
 def check_object(data: bytes, on: str) -> None:
-    """Checks what libbpf trusts in the object `on` with the bytes `data`.
+    """Checks the BTF of the object `on` with the bytes `data`, which libbpf trusts. Raises `LoadError`.
 
-    That is its BTF; what is wrong with the ELF file itself libbpf's own reader notices. Raises `LoadError`.
+    The ELF file is not checked here, because libbpf's own reader checks it.
     """
     try:
         elf = Elf(data)

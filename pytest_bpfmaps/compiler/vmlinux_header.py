@@ -1,4 +1,4 @@
-"""``vmlinux.h``: a kernel's types as a C header, made from its BTF, or a header that is there already."""
+"""Provides ``vmlinux.h``, a kernel's types as a C header: makes it from BTF, or copies a given header."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ _FORMAT = "2"  # of the header; part of its folder's name
 
 
 class VmlinuxFile:
-    """What ``vmlinux.h`` comes from: a file with raw BTF, or a header. `root` is the cache.
+    """The file from which ``vmlinux.h`` is made: raw BTF, or a header. `root` is the cache.
 
-    `find` tells the path, None for the running kernel's BTF; it is asked when a source wants the header.
+    `find` returns the path, or None for the running kernel's BTF. It is called only for a source that needs
+    the header.
     """
 
     def __init__(self, find: Callable[[], str | None], root: Path) -> None:
@@ -42,7 +43,7 @@ class VmlinuxFile:
         return self._find() or RUNNING_KERNEL
 
     def digest(self) -> str | None:
-        """A name for the content, None when there is no such file. The file is read once per version."""
+        """Returns a digest of the content; None if there is no such file. An unchanged file is read once."""
         try:
             return self._digest
         except OSError:
@@ -60,16 +61,19 @@ class VmlinuxFile:
         return content
 
     def _identity(self) -> str:
-        """Changes with the content. In sysfs a file's times say nothing, but one boot has one kernel."""
+        """Returns a text that changes with the content.
+
+        The times of a file in sysfs do not show changes, so the running kernel is identified by its boot.
+        """
         status = os.stat(self.path)
         if self.path == RUNNING_KERNEL:
             return f"boot {_BOOT_ID.read_text()}"
         return f"{self.path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
     def header_folder(self) -> Path:
-        """The folder that holds this kernel's ``vmlinux.h``; made when it is not there yet.
+        """Returns the folder with this kernel's ``vmlinux.h``; makes it if it does not exist yet.
 
-        Raises `CompileError` when the BTF cannot be had or read, `OSError` when the cache cannot be written.
+        Raises `CompileError` if the BTF can't be found or read, and `OSError` if the cache can't be written.
         """
         try:
             name = f"{self._digest[:12]}-{_FORMAT}"
@@ -111,7 +115,7 @@ class VmlinuxFile:
 
 
 def _is_intact(header: Path) -> bool:
-    """Whether it is there, and is what was written."""
+    """Whether the header exists, and is unchanged since it was written."""
     known = read_checked(_mark(header))
     if known is None:
         return False
@@ -125,12 +129,12 @@ def _is_intact(header: Path) -> bool:
 
 
 def _mark(header: Path) -> Path:
-    """Where the digest of a header is."""
+    """Returns the file with the digest of a header."""
     return header.with_suffix(".digest")
 
 
 def _is_header(path: str) -> bool:
-    """Whether it is C: BTF and ELF files begin with bytes that no C text has."""
+    """Whether the file is C text: BTF and ELF files begin with bytes that no C text has."""
     with open(path, "rb") as file:
         start = file.read(4)
     return bool(start) and start[:2] not in (b"\x9f\xeb", b"\xeb\x9f") and start != b"\x7fELF"

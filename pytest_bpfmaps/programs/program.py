@@ -272,7 +272,6 @@ class Program:
         """Makes each later use raise `ClosedError`; called when its object is closed."""
         self._closed = True
 
-
     def _info(self) -> Any:
         info = ffi.new("struct bpf_prog_info *")
         size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_prog_info"))

@@ -133,7 +133,7 @@ RETURNED = 'SEC("kretprobe/do_unlinkat") int BPF_KRETPROBE(prog, int retMORE) { 
             HEAD + XDP.replace("XDP_PASS", "VALUE"),
             {"BODY": "", "VALUE": "ETH_P_IP"},
             {"BODY": "", "VALUE": "0x0800"},
-            r"ETH_P_IP is a macro, and vmlinux\.h has none(.*\n)*.*#define ETH_P_IP 0x0800",
+            r"ETH_P_IP is a macro, and vmlinux\.h has no macros(.*\n)*.*#define ETH_P_IP 0x0800",
             id="macro",
         ),
         pytest.param(

@@ -157,7 +157,7 @@ SEC("iter/bpf_map_elem") int prog(struct bpf_iter__bpf_map_elem *ctx) { return 0
 @pytest.mark.bpf_requires("iter/bpf_map_elem")
 def test_an_iterator_without_a_map(bpf):
     obj = bpf.load(code=HEAD + ELEMENTS)
-    with pytest.raises(AttachError, match=r"elements of a map, and none is given(.*\n)*.*attach\(map="):
+    with pytest.raises(AttachError, match=r"elements of a map, and no map is given(.*\n)*.*attach\(map="):
         obj.programs.prog.attach()
     obj.programs.prog.attach(map=obj.maps.m).detach()
 

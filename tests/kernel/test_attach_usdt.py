@@ -125,7 +125,7 @@ def test_in_a_prelinked_library(bpf, prelinked):
 
 def test_a_semaphore_in_a_prelinked_library(bpf, prelinked):
     attach = bpf.load(code=CODE).programs.fired.attach
-    with pytest.raises(AttachError, match=r"prelink\(8\) moves it, .*\n(.*\n)*.*prelink --undo"):
+    with pytest.raises(AttachError, match=r"prelink\(8\) moved it, .*\n(.*\n)*.*prelink --undo"):
         attach(binary=prelinked, usdt="bpfmaps:wanted", pid=os.getpid())
 
 

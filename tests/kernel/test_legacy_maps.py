@@ -208,18 +208,18 @@ def test_iproute2_definitions_with_an_inner_map_in_its_slot(load_code):
         ),
         (
             DEF + 'struct bpf_map_def SEC("maps") outer = {BPF_MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, 0};',
-            r"does not say which: no inner_map_idx",
+            r"the definition has no inner_map_idx that says which",
         ),
         (
             ELF_DEF
             + """struct bpf_elf_map SEC("maps") outer = {.type = BPF_MAP_TYPE_ARRAY_OF_MAPS, .size_key = 4,
             .size_value = 4, .max_elem = 1, .inner_id = 3};""",
-            r"inner_id is 3, which is no map's id",
+            r"inner_id is 3, but no map has that id",
         ),
         (
             """struct bpf_map_def { unsigned type, key_size, value_size, max_entries, map_flags, mode; };
             struct bpf_map_def SEC("maps") android = {BPF_MAP_TYPE_HASH, 4, 4, 1, 0, 0644};""",
-            r"field 'mode' is set, and libbpf has none like it",
+            r"field 'mode' is set, but libbpf has no such field",
         ),
         (
             DEF + 'struct bpf_map_def SEC("maps") two[2] = {{BPF_MAP_TYPE_HASH, 4, 4, 1, 0}};',

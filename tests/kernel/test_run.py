@@ -58,7 +58,7 @@ class TestPackets:
             loaded.programs.where.run(FRAME, cpu=cpu)
             assert loaded.globals.cpu == cpu
         assert os.sched_getaffinity(0) == before
-        with pytest.raises(LoadError, match=r"(?s)CPU 9999 is not there.*CPUs: 0"):
+        with pytest.raises(LoadError, match=r"(?s)CPU 9999 does not exist.*CPUs: 0"):
             loaded.programs.where.run(FRAME, cpu=9999)
 
     @pytest.mark.bpf_requires(helper="bpf_xdp_get_buff_len")  # it came with XDP's fragments

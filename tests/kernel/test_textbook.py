@@ -184,7 +184,7 @@ def test_a_map_of_the_old_kind(bpf, capfd):
     obj = bpf.load(code=SHORT + LEGACY)
     assert obj.programs.use.run(bytes(64)).retval == 2
     assert obj.maps.numbers == {1: 100}
-    assert "'struct bpf_map_def' is taken as libbpf declared it before 1.0" in capfd.readouterr().err
+    assert "'struct bpf_map_def' is declared here as libbpf declared it before 1.0" in capfd.readouterr().err
 
 
 STACKS = """

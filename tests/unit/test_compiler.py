@@ -241,7 +241,9 @@ class TestWhatPrintedProgramsTakeForGranted:
         for _ in range(2):  # also from the cache
             made = LocalCompiler(warn=said.append).compile(CompileRequest(code=self.CODE, name="p.bpf.c"))
             assert is_bpf(made)
-        assert said[0].startswith("p.bpf.c:4: warning: 'u8' is the kernel's own short name, taken as such")
+        assert said[0].startswith(
+            "p.bpf.c:4: warning: 'u8' is the kernel's own short name, and is declared here"
+        )
         assert len(set(said)) == 1
 
     def test_a_source_has_its_own_types(self) -> None:
