@@ -40,11 +40,11 @@ DECLARED = {
         HASH % "__uint(max_entry, 4);", "a field 'max_entry'", "did you mean 'max_entries'", HASH % ENTRIES,
     ),
     "a way of pinning": (
-        HASH % (ENTRIES + "__uint(pinning, 7);"), "way that libbpf does not know", "LIBBPF_PIN_BY_NAME",
+        HASH % (ENTRIES + "__uint(pinning, 7);"), "pinning that libbpf does not know", "LIBBPF_PIN_BY_NAME",
         HASH % ENTRIES,
     ),
     "a number among the maps": (
-        HASH % ENTRIES + 'int number SEC(".maps");', "'number' is no map", r'take SEC\("\.maps"\) from',
+        HASH % ENTRIES + 'int number SEC(".maps");', "but is not a map", r'remove SEC\("\.maps"\) from',
         HASH % ENTRIES + "int number;",
     ),
     "two flags that exclude each other": (
