@@ -1,4 +1,4 @@
-"""Attaching programs to their targets, and the links that keep them there."""
+"""Attaches programs to their targets; links keep them there."""
 
 from __future__ import annotations
 

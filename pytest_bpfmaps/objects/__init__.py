@@ -1,4 +1,4 @@
-"""A BPF object: opened, configured, loaded."""
+"""BPF objects: opens, configures and loads them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Programs of an object: before and after the load, and their runs."""
+"""Programs of an object, before and after the load, and their runs."""
