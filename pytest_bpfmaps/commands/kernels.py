@@ -81,7 +81,7 @@ def _fetch(arguments: argparse.Namespace) -> None:
     from pytest_bpfmaps.vm.kernels.fetch import fetch
 
     if arguments.name and (arguments.locked or len(arguments.spec) > 1):
-        arguments.usage_error("--name goes with one kernel")
+        arguments.usage_error("--name needs exactly one kernel")
     if arguments.locked:
         _fetch_locked(arguments)
         return

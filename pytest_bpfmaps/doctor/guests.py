@@ -79,7 +79,11 @@ def _acceleration() -> Check:
         )
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return Check(
-            "vm", "acceleration", CheckState.LIMITED, "/dev/kvm is not for this user", "usermod -aG kvm $USER"
+            "vm",
+            "acceleration",
+            CheckState.LIMITED,
+            "this user may not use /dev/kvm",
+            "usermod -aG kvm $USER",
         )
     verdict = read_json(cache_dir() / "kvm.json")
     if not verdict:

@@ -136,7 +136,7 @@ def tracing_checks() -> Iterator[Check]:
         there = Path(f"/sys/bus/event_source/devices/{kind}").exists() or bool(
             root and (root / f"{kind}_events").exists()
         )
-        found = f"this kernel has no {kind}s" if has_sysfs() else "sysfs, which would say, is not mounted"
+        found = f"this kernel has no {kind}s" if has_sysfs() else "unknown, because sysfs is not mounted"
         found = "can be attached" if there else found
         yield Check(
             "trace",

@@ -20,9 +20,7 @@ def check_markers(item: pytest.Item) -> None:
     Skips a test marked `bpf_fresh_kernel` on the running kernel: nobody can start that one for a test.
     """
     if item.get_closest_marker("bpf_fresh_kernel") and not in_guest():
-        skip_for_want(
-            item, "a fresh kernel", "needs a kernel of its own, which a guest has: --bpf-kernel=6.1"
-        )
+        skip_for_want(item, "a fresh kernel", "needs a fresh kernel: run it in a guest, by --bpf-kernel=6.1")
     for mark in item.iter_markers("bpf_requires"):
         features = dict(mark.kwargs)
         wanted = features.pop("clang", ())
@@ -42,8 +40,8 @@ def skip_for_want(item: pytest.Item, feature: str, sentence: str) -> None:
     item.user_properties.append((MISSING_PROPERTY, feature))
     if is_strict(item.config) and should_have(feature, version()):
         pytest.fail(
-            f"{sentence}\n  -> Linux has it since {since(feature)}, so {release()} is configured, locked "
-            "down or sandboxed: mend that, or run without --bpf-strict",
+            f"{sentence}\n  -> Linux has it since {since(feature)}, so {release()} is configured "
+            "without it, locked down or sandboxed: change that, or run without --bpf-strict",
             pytrace=False,
         )
     pytest.skip(sentence)

@@ -17,7 +17,7 @@ _ROOT: pytest.StashKey[int] = pytest.StashKey()  # a descriptor of the root fold
 _LEFT = (
     "this test left its process in another root folder (chroot), where pytest has none of its files; "
     "the process was put back\n"
-    "  -> have a process of its own do it: subprocess.run(..., preexec_fn=lambda: os.chroot(path))"
+    "  -> do it in a separate process: subprocess.run(..., preexec_fn=lambda: os.chroot(path))"
 )
 
 

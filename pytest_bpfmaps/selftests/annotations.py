@@ -92,7 +92,7 @@ def expected_of(program: str, tags: Iterable[str]) -> Expected:
                 f"cannot read the expectation {name}",
                 on=f"of program {program!r}",
                 why=str(e),
-                fix="see docs/expectations.md for what it takes",
+                fix="see docs/expectations.md for the values that it takes",
             ) from e
     return reader.done()
 

@@ -210,7 +210,7 @@ def run_case(case: Case, *, portable: bool = False) -> list[str]:
             raise ExpectationError(
                 "the verifier accepted",
                 on=case.on,
-                why="it carries __failure",
+                why="its source says __failure",
                 fix="make the program break the rule that it is about, or write __success",
                 details=tail(log.text),
                 log=log.text,

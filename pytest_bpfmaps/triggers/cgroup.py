@@ -147,7 +147,7 @@ def _mount() -> tuple[Path, str]:
     if found is None:
         raise UnsupportedError(
             "cannot make a cgroup",
-            why="no cgroup v2 hierarchy is mounted here; BPF programs know no other",
+            why="no cgroup v2 hierarchy is mounted here, and BPF programs use no other",
             fix=how_to_mount("cgroup2") or "boot a kernel with CONFIG_CGROUPS=y",
             errno=errno.ENOENT,
         )

@@ -251,7 +251,7 @@ class NetNs:
                 "cannot tear down",
                 on=str(self),
                 why=f"{name}() still runs in a thread inside",
-                fix="let it end with the test: close its socket, give it a timeout",
+                fix="let it end with the test: close its socket, or give it a timeout",
             )
 
 

@@ -266,9 +266,7 @@ class TestRead:
         (catalogue.root / "6.3").mkdir()
         assert catalogue.names() == ["6.1"]
         for name in ("6.2", "6.3"):
-            with pytest.raises(
-                VmError, match=rf"cannot use kernel '{name}': what is stored of it is damaged"
-            ):
+            with pytest.raises(VmError, match=rf"cannot use kernel '{name}': its stored files are damaged"):
                 catalogue.get(name)
         assert set(catalogue.damaged()) == {"6.2", "6.3"}
 

@@ -111,7 +111,7 @@ def test_empty_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["add", sys.executable], "not a kernel image: .* an ELF"),
         (["fetch", "bookworm"], "it is not DISTRIBUTION:SUITE"),
-        (["fetch", "gentoo:now"], "'gentoo' is not one that this command knows"),
+        (["fetch", "gentoo:now"], "this command does not know the distribution 'gentoo'"),
     ],
 )
 def test_failure_is_exit_code_1_and_says_what_to_do(

@@ -78,7 +78,7 @@ def test_damage_is_mended_or_named(catalogue: Catalogue, data: st.DataObject) ->
     finally:
         path.write_bytes(before)
     if said:
-        assert said.startswith("cannot use kernel '6.1': what is stored of it is damaged: ")
+        assert said.startswith("cannot use kernel '6.1': its stored files are damaged: ")
         assert "\n  -> get it again: bpfmaps kernels " in said
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_entry_does_not_vanish(
     path.write_bytes(damage)
     try:
         for pattern in ("6.1", "6*", "all", "newest"):
-            with pytest.raises(VmError, match=r"cannot use kernel '6\.1': what is stored of it is damaged"):
+            with pytest.raises(VmError, match=r"cannot use kernel '6\.1': its stored files are damaged"):
                 catalogue.select(pattern)
         with pytest.raises(VmError, match="is damaged"):
             write_lock(tmp_path / "kernels.lock", catalogue)

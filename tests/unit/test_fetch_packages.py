@@ -81,7 +81,7 @@ def test_damaged_lists_are_got_again_once(
     with stored_files.listening(lines.append):
         assert fetch("debian:bookworm", catalogue, Silent()) == (first, False)
         assert fetch("debian:bookworm", catalogue, Silent()) == (first, False)
-    said = f"the package lists in {path.parent} are got again: {path.name} was damaged"
+    said = f"the package lists in {path.parent} are fetched again: {path.name} was damaged"
     assert lines == ([] if damage == "gone" else [said])
 
 
@@ -236,7 +236,7 @@ class TestErrors:
 
     def test_unknown_distribution(self, catalogue: Catalogue) -> None:
         with pytest.raises(
-            VmError, match=r"'debain' is not one that this command knows.*\n.*did you mean 'debian'"
+            VmError, match=r"this command does not know the distribution 'debain'.*\n.*did you mean 'debian'"
         ):
             fetch("debain:sid", catalogue, Silent())
 

@@ -181,7 +181,7 @@ def test_version_that_was_built_anew(catalogue: Catalogue, mainline: Mainline, t
 
 def test_modules_did_not_come(catalogue: Catalogue, mainline: Mainline, tmp_path: Path) -> None:
     mainline.publish("v6.6", packages(tmp_path)[:2])
-    with pytest.raises(VmError, match=r"of its packages only linux-image-unsigned-.* came"):
+    with pytest.raises(VmError, match=r"of its packages only linux-image-unsigned-.* were downloaded"):
         fetch("v6.6", catalogue, Silent())
 
 

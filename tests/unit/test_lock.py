@@ -127,7 +127,7 @@ def test_stored_kernel_that_is_not_the_locked_one(
     locked: Archive, make: Make, catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fetch("debian:bookworm", catalogue, Silent())
-    said = "6.1: stored is 6.1.0-8-amd64 (6.1.21-1), locked is 6.1.0-7-amd64 (6.1.20-1)\n"
+    said = "6.1: the stored kernel is 6.1.0-8-amd64 (6.1.21-1), the locked one is 6.1.0-7-amd64 (6.1.20-1)\n"
     assert main(["kernels", "fetch", "--locked"]) == 1
     assert capsys.readouterr().err.startswith(said)
     assert catalogue.get("6.1").release == "6.1.0-8-amd64"
@@ -145,7 +145,7 @@ def test_name_that_belongs_to_another_source(
     catalogue.add(image)
     (kernel,) = lockfile.read(lockfile.DEFAULT)
     assert kernel.differences(catalogue.get("6.1")) == (
-        f"stored is one from {image}, locked one from debian:bookworm"
+        f"the stored kernel is from {image}, the locked one from debian:bookworm"
     )
     with pytest.raises(VmError, match=r"that name belongs to .* from .*bzImage"):
         lockfile.restore(kernel, catalogue, Silent())
@@ -239,7 +239,7 @@ def test_no_lock(text: str | None, why: str, capsys: pytest.CaptureFixture[str])
     assert main(["kernels", "fetch", "--locked"]) == 1
     said = capsys.readouterr().err
     assert f"bpfmaps: cannot read lock kernels.lock: {why}" in said
-    assert "-> make one of the kernels that are stored: bpfmaps kernels lock" in said
+    assert "-> make a new lock of the stored kernels: bpfmaps kernels lock" in said
 
 
 def test_empty_catalogue(capsys: pytest.CaptureFixture[str]) -> None:

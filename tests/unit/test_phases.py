@@ -121,7 +121,7 @@ def test_each_step_has_the_limit_anew_and_more_if_it_says_so(clock: Clock) -> No
         (
             [WorkerStep(Phase.TEST, "a::b"), WorkerStep(Phase.ORDERS)],
             "guest",
-            "it gave no sign of life while it waited for orders; the last test was a::b",
+            "it did not answer while it waited for orders; the last test was a::b",
         ),
     ],
 )

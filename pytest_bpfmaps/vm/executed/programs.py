@@ -84,7 +84,7 @@ def read_program(facts: Mapping[str, Any], types: Btf | None) -> Program:
     try:
         return _read(facts, types)
     except (LookupError, TypeError, struct.error, AttributeError) as error:
-        raise ValueError(f"the guest tells nonsense of a program: {error!r}") from error
+        raise ValueError(f"the guest sent wrong facts about a program: {error!r}") from error
 
 
 def _read(facts: Mapping[str, Any], types: Btf | None) -> Program:

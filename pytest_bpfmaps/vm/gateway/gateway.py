@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 _SAID = (Phase.START, Phase.COLLECTION, Phase.END)  # steps that pytest does not know of by itself
 GARBLED = "-> leave $BPFMAPS_CONTROL_FD and the ports /dev/vport* alone: this harness uses them"
-FORKED = "-> end it in the test: os._exit(0), also where the code of the process raises"
+FORKED = "-> end the process in the test by os._exit(0), also after an exception"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -35,7 +35,7 @@ def ask(machine: Machine, timeout: float) -> str:
     except VmError as error:
         return f"none: process 1 did not answer, and the kernel gets no NMI ({error})"
     except subprocess.TimeoutExpired:
-        return "none: process 1 did not answer, nor the kernel to an NMI"
+        return "none: neither process 1 answered, nor the kernel to an NMI"
     return NO_ANSWER
 
 

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     status = ssh.wait()
     listener.join()
     if not greeted:
-        why = f"ssh ended with status {status}: {' '.join(said) or 'without a word'}"
+        why = f"ssh ended with status {status}: {' '.join(said) or 'it printed nothing'}"
         text = f"VmError: cannot start a guest with {shlex.join(command)}: {why}"
         journal.write(path, journal.JournalEntry(bootstrap.worker, "failed", text=text))
     return status

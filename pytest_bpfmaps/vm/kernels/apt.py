@@ -100,7 +100,7 @@ class AptRoot:
         known = read_json(self.root / _KNOWN_LISTS)
         for name, then in self._lists().items():
             if known and known.get(name) != then:
-                tell(f"the package lists in {self.root / 'lists'} are got again: {name} was damaged")
+                tell(f"the package lists in {self.root / 'lists'} are fetched again: {name} was damaged")
                 shutil.rmtree(self.root / "lists")
                 return
 

@@ -250,7 +250,7 @@ def _damaged(tree: Path, name: str, error: Exception) -> VmError:
     return VmError(
         "cannot use kernel",
         on=repr(name),
-        why=f"what is stored of it is damaged: {_reason(error)}",
+        why=f"its stored files are damaged: {_reason(error)}",
         fix=f"get it again: {_command(tree, name)}",
     )
 

@@ -85,7 +85,7 @@ def _in_registry(spec: str, reference: str, digest: str | None, progress: Progre
     match = _REFERENCE.fullmatch(reference)
     if match is None or "/" not in match["name"]:
         fix = "write oci://REGISTRY/NAME:TAG"
-        raise VmError("cannot fetch kernel", on=repr(spec), why="it is no image's name", fix=fix)
+        raise VmError("cannot fetch kernel", on=repr(spec), why="it is not the name of an image", fix=fix)
     _need_skopeo(spec, reference)
     progress.step(f"{spec}: asking the registry")
     digest = digest or match["digest"] or _ask(spec, reference)
@@ -113,8 +113,8 @@ def _need_skopeo(spec: str, reference: str) -> None:
             "cannot fetch kernel",
             on=repr(spec),
             why="this system has no skopeo, which speaks to registries",
-            fix=f"install skopeo; or bring a copy that one made elsewhere (skopeo copy docker://{reference} "
-            "oci:FOLDER:TAG) and: bpfmaps kernels fetch oci:FOLDER:TAG",
+            fix=f"install skopeo; or copy the image on another machine (skopeo copy docker://{reference} "
+            "oci:FOLDER:TAG), bring FOLDER here, and: bpfmaps kernels fetch oci:FOLDER:TAG",
         )
 
 

@@ -94,7 +94,7 @@ def _parse(spec: str) -> tuple[str, str]:
     if not colon or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9./_-]*", suite) or ".." in suite:
         raise VmError("cannot fetch kernel", on=repr(spec), why="it is not DISTRIBUTION:SUITE", fix=examples)
     if distribution not in _METAPACKAGES:
-        why = f"the distribution {distribution!r} is not one that this command knows"
+        why = f"this command does not know the distribution {distribution!r}"
         raise VmError("cannot fetch kernel", on=repr(spec), why=why, fix=closest(distribution, _METAPACKAGES))
     return distribution, suite
 
@@ -164,7 +164,7 @@ def _explain(error: AptError, spec: str, main: apt_sources.AptSource) -> VmError
     if since := error.expired():
         why = f"the index of {suite!r} on {_host(main)} is out of date (no longer valid since {since})"
         fix = (
-            "the mirror gets no updates; to take what it has, write 'Acquire::Check-Valid-Until \"false\";' "
+            "the mirror gets no updates; to use what it has, write 'Acquire::Check-Valid-Until \"false\";' "
             "into /etc/apt/apt.conf.d/99check-valid-until"
         )
     elif error.unsigned():

@@ -67,7 +67,7 @@ def _check_modules(tree: Path, image: KernelImage, source: str) -> None:
     found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     if found and image.release not in found:
         raise VmError(
-            "kernel image and modules do not fit in",
+            "kernel image and modules do not belong together in",
             on=source,
             why=f"the image is release {image.release}, the modules are for {', '.join(found)}",
             fix="take both from the same build",

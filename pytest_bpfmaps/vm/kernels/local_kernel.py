@@ -34,7 +34,10 @@ def import_path(path: Path, tree: Path, progress: Progress, more: Sequence[Path]
         if more and not _is_package(part):
             fix = "name the .deb or .rpm files of one kernel, or a single image, folder or package"
             raise VmError(
-                "cannot add kernel", on=str(part), why="it is one of several, and no package", fix=fix
+                "cannot add kernel",
+                on=str(part),
+                why="several paths are given, and this one is no package",
+                fix=fix,
             )
     tree.mkdir(exist_ok=True)
     if not more and oci_layout.is_layout(path):

@@ -45,8 +45,8 @@ class Locked:
     def differences(self, kernel: Kernel) -> str:
         """Returns a sentence that says how a stored kernel differs from this one."""
         if kernel.source != self.source:
-            return f"stored is one from {kernel.source}, locked one from {self.source}"
-        return f"stored is {_described(kernel)}, locked is {_described(self)}"
+            return f"the stored kernel is from {kernel.source}, the locked one from {self.source}"
+        return f"the stored kernel is {_described(kernel)}, the locked one is {_described(self)}"
 
 
 def write(
@@ -103,7 +103,7 @@ def read(path: Path) -> list[Locked]:
             why = error.strerror or why
         elif type(error) is ValueError:
             why = str(error)
-        fix = "make one of the kernels that are stored: bpfmaps kernels lock"
+        fix = "make a new lock of the stored kernels: bpfmaps kernels lock"
         raise VmError("cannot read lock", on=str(path), why=why, fix=fix) from error
 
 

@@ -99,7 +99,7 @@ def _kernel_packages(spec: str, found: Sequence[Path], said: str) -> list[Path]:
         raise VmError(
             "cannot fetch kernel",
             on=repr(spec),
-            why=f"of its packages only {', '.join(p.name for p in wanted)} came",
+            why=f"of its packages only {', '.join(p.name for p in wanted)} were downloaded",
             details=said,
             fix="run the command again",
         )
@@ -120,7 +120,7 @@ def build(
             on=repr(spec),
             why="the packages are not those of the lock",
             details="\n".join(f"{p.sha256}  {p.name}" for p in packages),
-            fix="the version was built anew: fetch without --locked, then bpfmaps kernels lock",
+            fix="the release was built again: fetch without --locked, then bpfmaps kernels lock",
         )
     for file in files:
         progress.step(f"{spec}: unpacking {file.name}")

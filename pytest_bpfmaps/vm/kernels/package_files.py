@@ -41,7 +41,9 @@ class Room:
         on = str(self._packed)
         if self._left < 0:
             why = f"it holds more than {MOST_TIMES} times its size"
-            raise VmError("will not unpack", on=on, why=why, fix="look into it: it is no kernel's package")
+            raise VmError(
+                "will not unpack", on=on, why=why, fix="look at what it is: it is not the package of a kernel"
+            )
         if self._free < 0:
             why = f"the disk of {self._target} would be full"
             fix = "free some space, or set BPFMAPS_CACHE to a folder on another disk"

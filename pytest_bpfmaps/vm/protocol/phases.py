@@ -147,5 +147,5 @@ class Watch:
             return f"it ran for more than {seconds}"
         after = f"the last test was {self.last_test}" if self.last_test else "no test had begun"
         if self.step.phase is Phase.ORDERS:
-            return f"it gave no sign of life while it waited for orders; {after}"
+            return f"it did not answer while it waited for orders; {after}"
         return f"it took more than {seconds}; {after}"
