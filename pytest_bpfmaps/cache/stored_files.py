@@ -196,7 +196,7 @@ def _check(folder: Path) -> Path:
     why = why_not_ours(status)
     if why:
         fix = "set BPFMAPS_CACHE to a folder of your own"
-        if status.st_uid == os.geteuid() and not status.st_mode & stat.S_ISVTX:  # not /tmp
+        if status.st_uid == os.geteuid() and not status.st_mode & stat.S_ISVTX:  # no folder like /tmp
             fix = f"`chmod -R go-w {folder}` if nobody else wrote there, else delete it; or {fix}"
         raise CacheError("will not use the cache", on=str(folder), why=why, fix=fix)
     return folder

@@ -246,7 +246,7 @@ def _dependencies(fields: dict[str, str]) -> Iterator[str]:
 
 
 def _check_space(folder: Path, packages: list[IndexedPackage]) -> None:
-    vmlinux = 150 << 20  # unpacked image and BTF, generously
+    vmlinux = 150 << 20  # a generous size of the unpacked image and the BTF
     needed = sum(p.size + p.installed for p in packages) + vmlinux
     free = shutil.disk_usage(folder).free
     if free < needed:
