@@ -230,7 +230,13 @@ class TestChoice:
         ("[]", "TypeError"),
         ('{"format": 2}', "its format is 2, and this version reads 1"),
         ('{"format": 1, "kernels": [{}]}', "KeyError: 'source'"),
-        ('{"format": 1, "kernels": [{"source": "x", "packages": [1]}]}', "AttributeError"),
+        ('{"format": 1, "kernels": [{"source": "x", "packages": [1]}]}', "1 is no package"),
+        ('{"format": 1, "kernels": [{"source": "x", "packages": [{"name": "a"}]}]}', "KeyError: 'sha256'"),
+        (
+            '{"format": 1, "kernels": [{"source": "x", "packages": '
+            '[{"name": "a", "sha256": "", "version": "", "more": ""}]}]}',
+            "{'name': 'a', 'sha256': '', 'version': '', 'more': ''} has fields that no package has",
+        ),
     ],
 )
 def test_no_lock(text: str | None, why: str, capsys: pytest.CaptureFixture[str]) -> None:

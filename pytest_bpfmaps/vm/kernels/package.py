@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +19,16 @@ class Package:
     version: str = ""
 
     @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> Package:
+    def from_json(cls, facts: Any) -> Package:
         """Returns the package that `to_json` has written.
 
         Raises ValueError for other content, KeyError where a field is missing.
         """
-        fields = {field: facts[field] for field in ("name", "sha256", "version")}
-        if len(facts) > len(fields) or not all(isinstance(value, str) for value in fields.values()):
+        if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
             raise ValueError(f"{facts!r:.200} is no package")
+        fields = {field: facts[field] for field in ("name", "sha256", "version")}
+        if len(facts) > len(fields):
+            raise ValueError(f"{facts!r:.200} has fields that no package has")
         return cls(**fields)
 
     def to_json(self) -> dict[str, str]:
