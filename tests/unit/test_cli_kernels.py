@@ -107,7 +107,7 @@ def test_empty_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["add", "/etc/passwd"], "not a kernel image: /etc/passwd: it is a text file"),
         (
             ["add", "/etc/passwd", "/etc/group"],
-            "cannot add kernel /etc/passwd: it is one of several, and no pac",
+            "cannot add kernel /etc/passwd: several paths are given, and this one is no package",
         ),
         (["add", sys.executable], "not a kernel image: .* an ELF"),
         (["fetch", "bookworm"], "it is not DISTRIBUTION:SUITE"),
