@@ -1,4 +1,4 @@
-"""What the kernel's verifier says, and what it means for the C source."""
+"""Reads the log of the kernel's verifier, and explains it in terms of the C source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a verifier's complaint means, in a plain sentence, and what to do about it."""
+"""A table of the verifier's complaints: what each means, in a plain sentence, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_bpfmaps.verifier.special_advice import SPECIAL
 
 OF_LENGTH = Explanation(
     "the length may be 0, negative, or larger than the buffer",
-    "bound it on both sides right before the call, in 64 bits with a sign, so that clang leaves both: "
+    "bound it on both sides right before the call, in 64 bits with a sign, so that clang keeps both checks: "
     "__s64 len; if (len > SIZE) return 0; barrier_var(len); if (len < 1) return 0;",
 )
 _TABLE: list[tuple[str, str, str | None]] = [
@@ -21,29 +21,29 @@ _TABLE: list[tuple[str, str, str | None]] = [
     (
         r"doesn't have \d+-th argument|^func '\w+' arg\d+ '\(anon\)' has type UNKNOWN",
         "the program declares more parameters than the kernel's function or hook has",
-        "declare those that it has, as vmlinux.h does; the return value follows the last one, for fexit, "
-        "fmod_ret and lsm only, and a void function has none",
+        "declare the parameters that it has, as vmlinux.h does; only for fexit, fmod_ret and lsm the return "
+        "value follows the last one, and a void function has none",
     ),
     (
         r"\(\) has \d+ args while|(?:Return type|arg\d+) \S+.* (?:of|in) \S+\(\) (?:doesn't match|has type)",
-        "the replacement is not declared as the function that it replaces",
+        "the declaration differs from that of the function that it replaces",
         "give it the same parameters, of the same types, and the same return type",
     ),
     (
         r"math between ctx pointer|variable ctx access|dereference of modified ctx",
-        "a field of the context is read at an offset that is not constant, which no bound makes allowed",
+        "a field of the context is read at an offset that is not constant; a bound does not help",
         "copy the fields one by one into a local array, and index that within its bounds",
     ),
     (
         r"does not point to a readonly map",
-        "that argument has to be text which can't change, and this is in memory that can be written",
+        "that argument has to be text that can't change, but this text is in memory that can be written",
         'declare it const and global: const char text[16] = "…";',
     ),
     (
         r"must be referenced or trusted|is not a (?:trusted|referenced)|must be a rcu pointer|"
         r"pointer type STRUCT \w+ must point to scalar",
-        "the kernel function wants a pointer that the verifier knows to be valid, and this is an address",
-        "take it from bpf_get_current_task_btf(), an argument of the program (tp_btf, lsm, fentry), or a "
+        "the kernel function needs a pointer that the verifier knows to be valid, but this is an address",
+        "get it from bpf_get_current_task_btf(), an argument of the program (tp_btf, lsm, fentry), or a "
         "kernel function that acquires it",
     ),
     (
@@ -66,12 +66,12 @@ _TABLE: list[tuple[str, str, str | None]] = [
     ),
     (
         r"cannot call GPL|GPL only",
-        "the program calls a helper that is for programs under the GPL only, and its licence is not",
+        "the program calls a helper that only programs under the GPL may call, and its licence is another",
         'declare it: char LICENSE[] SEC("license") = "GPL";',
     ),
     (
         r"GPL[- ]compatible",
-        "programs of this type have to be under the GPL, and this one's licence is not",
+        "programs of this type have to be under the GPL, and this program's licence is another",
         'declare it: char LICENSE[] SEC("license") = "GPL";',
     ),
     (
@@ -82,33 +82,33 @@ _TABLE: list[tuple[str, str, str | None]] = [
     ),
     (
         r"^\S+ is not sleepable$",
-        "the program is sleepable, and what it is attached to is called where nothing may sleep",
-        'take the ".s" from its section: SEC("fentry/…"), SEC("lsm/…"); or take a function or hook that '
+        "the program is sleepable, but its function or hook is called where nothing may sleep",
+        'remove the ".s" from its section: SEC("fentry/…"), SEC("lsm/…"); or use a function or hook that '
         "may sleep",
     ),
     (
         r"[Ss]leepable programs can only use",
         "a sleepable program may not use maps of this type",
-        'take the ".s" from its section, or keep the data in an array, a hash map that is preallocated, '
+        'remove the ".s" from its section, or keep the data in an array, a hash map that is preallocated, '
         "or a ring buffer",
     ),
     (
         r"sleepable (?:helper|kfunc) \S+ (?:in|within) (?!non-sleepable prog)|is sleepable within",
-        "the call may sleep, and stands where nothing may sleep: in a region of bpf_rcu_read_lock(), "
+        "the call may sleep, but is made where nothing may sleep: in a region of bpf_rcu_read_lock(), "
         "bpf_preempt_disable(), bpf_local_irq_save() or a lock, or in a callback",
-        "end the region before the call, with its counterpart, and begin it again behind it",
+        "end the region before the call, with its counterpart, and begin it again after the call",
     ),
     (
         r"(?:Only|only) .* can be sleepable|cannot be sleepable",
         "programs of this type can't be sleepable",
-        'take the ".s" from its section',
+        'remove the ".s" from its section',
     ),
     (
         r"might sleep|must be sleepable|is sleepable but the program is not|in non-sleepable prog|"
         r"unknown func bpf_(?:copy_from_user|ima_)",
-        "the program calls something that may sleep, and is not sleepable itself",
-        'make the program sleepable (SEC("fentry.s/…"), "lsm.s/…", "uprobe.s/…"), or call what '
-        "does not sleep: bpf_probe_read_user() for bpf_copy_from_user()",
+        "the program calls a function that may sleep, but is not sleepable itself",
+        'make the program sleepable (SEC("fentry.s/…"), "lsm.s/…", "uprobe.s/…"), or call a function that '
+        "does not sleep: bpf_probe_read_user() in place of bpf_copy_from_user()",
     ),
     (
         r"unknown func|cannot use helper|invalid func unknown",
@@ -119,19 +119,19 @@ _TABLE: list[tuple[str, str, str | None]] = [
     (
         r"metadata kfuncs require device-bound program",
         "the program calls a kfunc for metadata, bpf_xdp_metadata_…(), which belongs to an interface's "
-        "driver, and the program is not loaded for an interface",
-        'load it for one: bpf.load(…, programs={"NAME": {"ifindex": interface.index, "flags": 64}}), '
-        "64 being BPF_F_XDP_DEV_BOUND_ONLY, inside its network namespace, and attach it there",
+        "driver, but the program is not loaded for an interface",
+        'load it for one: bpf.load(…, programs={"NAME": {"ifindex": interface.index, "flags": 64}}) '
+        "inside its network namespace, and attach it there; 64 is BPF_F_XDP_DEV_BOUND_ONLY",
     ),
     (
         r"metadata kfuncs can't be offloaded",
-        "the program calls a kfunc for metadata, and is loaded for the hardware of an interface",
+        "the program calls a kfunc for metadata, but is loaded for the hardware of an interface",
         "add 64, BPF_F_XDP_DEV_BOUND_ONLY, to its flags, so that it runs on the CPU",
     ),
     (
         r"calling kernel function \S+ is not allowed",
         "this type of program may not call that kernel function, or not on this kernel",
-        "see the function's registration (BTF_KFUNCS_START) in the kernel for the types that may",
+        "look up the types that may call it in the function's registration (BTF_KFUNCS_START) in the kernel",
     ),
     (
         r"only read is supported|cannot write into ptr_|is a pointer to a read-only|write to R\d+ .*ptr_",
@@ -140,25 +140,25 @@ _TABLE: list[tuple[str, str, str | None]] = [
     ),
     (
         r"cannot pass map_type \d+ into func",
-        "that helper is not for maps of this type",
-        "bpf-helpers(7) says for which it is: bpf_map_push_elem() for queues, stacks and bloom filters, "
-        "bpf_ringbuf_…() for ring buffers, bpf_…_storage_get() for storage",
+        "that helper does not take maps of this type",
+        "use a helper for this type, see bpf-helpers(7): bpf_map_push_elem() for queues, stacks and bloom "
+        "filters, bpf_ringbuf_…() for ring buffers, bpf_…_storage_get() for storage",
     ),
     (
         r"has no valid bpf_(?:timer|spin_lock|wq|kptr)|has to be at the constant offset|is mangled$|"
         r"doesn't have 'struct bpf_",
-        "the map's value has no such special field (timer, lock, work queue) where the program says",
-        "put a struct bpf_timer, or bpf_spin_lock, into the struct that is the map's value; give its address",
+        "the map's value has no such special field (timer, lock, work queue) at the address that is given",
+        "put a struct bpf_timer, or bpf_spin_lock, into the struct of the map's value, and give its address",
     ),
     (r"invalid zero-sized read", OF_LENGTH.why, OF_LENGTH.fix),
     (
         r"BPF_STX uses reserved fields|BPF_ATOMIC uses invalid",
         "this kernel's only atomic operation is an addition without a result (the others came with 5.12)",
-        "don't use the result of __sync_fetch_and_add(); or take a bpf_spin_lock in the map's value",
+        "don't use the result of __sync_fetch_and_add(); or use a bpf_spin_lock in the map's value",
     ),
     (
         r"unknown opcode 8d\b",
-        "the program calls a function through a pointer, and BPF has no such calls",
+        "the program calls a function through a pointer, but BPF has no such calls",
         "call each function by its name, in an if or a switch; or make them programs, for bpf_tail_call()",
     ),
     (
@@ -168,34 +168,34 @@ _TABLE: list[tuple[str, str, str | None]] = [
     ),
     (
         r"pointer arithmetic on pkt_end prohibited|invalid mem access 'pkt_end'",
-        "data_end can be compared with, and nothing can be added to it, taken from it, or read there",
-        "go from the packet's own pointer: if (data + SIZE > data_end) return …;",
+        "data_end may only be compared: nothing can be added to it, subtracted from it, or read there",
+        "calculate with the packet's own pointer: if (data + SIZE > data_end) return …;",
     ),
     (
         r"pointer arithmetic (?:on (?!\S*_or_null)|with)|bitwise operator|32-bit pointer arithmetic|"
         r"pointer \S+ pointer prohibited|subtract pointer from scalar|subtraction from stack pointer",
-        "that is arithmetic with a pointer which BPF does not allow",
-        "calculate with a number, an offset, and add it to the pointer at last; of a context, a socket or a "
-        "struct of the kernel's name the field instead",
+        "BPF does not allow that arithmetic with a pointer",
+        "calculate an offset as a number, and add it to the pointer as the last step; in a context, a socket "
+        "or a kernel struct, name the field instead",
     ),
     (
         r"recursive call from|call stack of \d+ frames is too deep",
-        "the functions call each other too deep: one calls itself, or more than 8 calls are in each other",
-        "make a loop of the recursion, with a bound, or mark small functions __always_inline",
+        "the calls are nested too deeply: a function calls itself, or there are more than 8 levels of calls",
+        "replace the recursion by a loop with a bound, or mark small functions __always_inline",
     ),
     (
         r"number of funcs in func_info doesn't match",
-        "the program calls through a pointer, which no kernel knows, or gives a helper a function to call "
-        "back, which this kernel does not know (5.13 does)",
-        "call each function by its name; for a helper write the loop out, with a bound, or mark the test "
+        "the program calls through a pointer, which no kernel allows, or gives a helper a callback, which "
+        "this kernel does not allow (Linux 5.13 and later do)",
+        "call each function by its name; in place of the helper write a loop with a bound, or mark the test "
         'bpf_requires("bpf_for_each_map_elem")',
     ),
     (
         r"has to have BTF in order to use",
-        "the kernel has refused the types of that map: values of maps of its type may not have such a field, "
-        "or it is there twice, or at an offset that is no multiple of its alignment",
+        "the kernel has refused the types of that map: values of this map type may not have such a field, "
+        "or the field occurs twice, or its offset is no multiple of its alignment",
         "put one bpf_timer, bpf_spin_lock or bpf_wq into the values of a hash or array, not of a per-CPU "
-        "map, nor a lock into those of an LRU; without __attribute__((packed))",
+        "map; an LRU map may have no lock; do not use __attribute__((packed))",
     ),
     (
         r"_or_null_?'|_or_null_? prohibited|_or_null expected|[Pp]ossibly NULL",
@@ -204,13 +204,13 @@ _TABLE: list[tuple[str, str, str | None]] = [
     ),
     (
         r"cannot access ptr member|access beyond (?:struct|the end of member)",
-        "the program reads a struct of the kernel at a place, or in a size, that no field of it has",
+        "the program reads a kernel struct at an offset, or in a size, that none of its fields has",
         "give the pointer the type of the struct, struct file *f = (void *)ctx[0];, and read its fields",
     ),
     (
         r"failed to find the address for kernel symbol",
-        "the kernel's types have that variable, and its list of symbols has not (CONFIG_KALLSYMS_ALL is off)",
-        "take a kernel that lists it: pytest --bpf-kernel=6.1",
+        "the kernel's types have that variable, but its symbols do not (CONFIG_KALLSYMS_ALL is off)",
+        "use a kernel that lists it: pytest --bpf-kernel=6.1",
     ),
     (
         r"invalid access to packet|outside of the packet",
@@ -220,120 +220,120 @@ _TABLE: list[tuple[str, str, str | None]] = [
     ),
     (
         r"invalid (?:variable-offset )?read from stack R\d+ off=\d",
-        "the program reads beyond the end of a variable on the stack, and of the stack itself",
-        "read no more than the variable has, sizeof(variable), or make it larger",
+        "the program reads beyond the end of a variable on the stack, and beyond the stack itself",
+        "read only the bytes of the variable, sizeof(variable), or make it larger",
     ),
     (
         r"invalid (indirect )?(read|access)[^\n]* (from|to) stack|invalid read from stack|"
         r"invalid indirect access to stack",
         "the program reads stack bytes that it has never written",
-        "initialise the whole variable, padding too: struct event event = {}; or __builtin_memset()",
+        "initialise the whole variable, including padding: struct event event = {}; or __builtin_memset()",
     ),
     (
         r"stack size of \d+ calls|stack off|invalid (write|access) to stack|invalid stack|Too large",
-        "the program needs more than its 512 bytes of stack, or reaches outside of it",
+        "the program needs more than its 512 bytes of stack, or accesses memory outside of it",
         "keep large variables in a per-CPU array map, or in ring buffer memory, instead of on the stack",
     ),
     (
         r"R0 !read_ok",
         "the program can end without a return value",
-        "return a number on every path; where there is one, clang dropped it behind what C leaves undefined, "
-        "a division by 0 or a variable without a value: compile with cflags=['-Wall']",
+        "return a number on every path; if every path has a return, clang removed one after undefined "
+        "behaviour, a division by 0 or a variable without a value: compile with cflags=['-Wall']",
     ),
     (
         r"!read_ok|uninitialized",
-        "the program uses a variable that has no value on some path; calls also wipe registers R1 to R5",
-        "give the variable a value where it is declared",
+        "the program uses a variable that has no value on some path; calls also clear registers R1 to R5",
+        "give the variable a value in its declaration",
     ),
     (
         r"reference leak|Unreleased reference",
-        "something that was acquired is not released on some path: a ring buffer record, a socket, a task",
+        "an acquired reference is not released on some path: a ring buffer record, a socket, a task",
         "call its counterpart on every path: bpf_ringbuf_submit() or _discard(), bpf_sk_release(), …",
     ),
     (
         r"back-edge|infinite loop",
-        "a loop, or a function that calls itself, has no end that the verifier can see",
-        "bound it by a constant, or use bpf_for(), bpf_loop() or bpf_repeat(); make a loop of a recursion",
+        "the verifier can't see that a loop, or a function that calls itself, ends",
+        "bound it by a constant, or use bpf_for(), bpf_loop() or bpf_repeat(); replace a recursion by a loop",
     ),
     (
         r"too complex|too large\. Processed|program is too large|too many states",
         "the verifier gave up: the program has too many paths or instructions to follow",
-        "shorten or bound loops (bpf_loop()), and put parts into global (non-static) functions, "
+        "shorten or bound loops (bpf_loop()), and put parts into global (non-static) functions, which are "
         "verified once",
     ),
     (
         r"unbounded|min value is negative|max value is outside|outside of the allowed memory|"
         r"invalid access to map value|make sure its bounds|out of bounds",
-        "an index, offset or length can be larger, or smaller, than the memory that it is used with",
+        "an index, offset or length can point outside of the memory that it is used with",
         "bound it right before the access: if (i >= SIZE) return 0; or i &= SIZE - 1, with an unsigned type",
     ),
     (
         r"invalid bpf_context access|dereference of modified ctx",
-        "this program type does not let that field of its context be read, or written, in that size",
-        "read the field whole, as the context's struct declares it; see its is_valid_access in the kernel",
+        "programs of this type may not read, or write, that field of their context in that size",
+        "read the whole field, as the context's struct declares it; see its is_valid_access in the kernel",
     ),
     (
         r"invalid mem access '(inv|scalar)'",
-        "a plain number is used as a pointer: the memory is not known to the verifier",
+        "a plain number is used as a pointer: the verifier does not know the memory",
         "read kernel memory with BPF_CORE_READ() or bpf_probe_read_kernel(), user memory with …_read_user()",
     ),
     (
         r"type=\S+ expected=|expected pointer to|is not a pointer|must be a",
         "a helper or function gets an argument of the wrong kind",
-        "look at the argument's type in bpf-helpers(7); a pointer must come straight from a map, "
+        "look up the argument's type in bpf-helpers(7); a pointer must come directly from a map, "
         "the stack or ctx",
     ),
     (
         r"At callback return",
-        "a function that is called back may return 0 or 1 only",
-        "return 0 to go on with the next, and 1 to stop",
+        "a callback may return only 0 or 1",
+        "return 0 to go on with the next element, and 1 to stop",
     ),
     (
         r"At program exit|should have been in|has (unknown scalar )?value .* (should|at program)",
-        "the return value is outside of what this program type may return",
+        "programs of this type may not return that value",
         "return one of the values that the program type defines",
     ),
     (
         r"write into map forbidden",
         "the program writes to a const variable, or to a map that is read-only for it",
-        "leave out the const of the variable, or the flag BPF_F_RDONLY_PROG of the map",
+        "remove the const of the variable, or the flag BPF_F_RDONLY_PROG of the map",
     ),
     (
         r"cannot write into|rdonly|read-only",
         "the program writes to memory that is read-only for it",
-        "copy what is to be changed, or take a map or argument that may be written",
+        "change a copy, or use a map or argument that may be written",
     ),
     (
         r"[Ii]nvalid format string",
         "the format has a conversion that the kernel does not know",
-        "take %d, %i, %u, %x, %ld, %lld, %llu, %c, %s, %p and its kinds (%pI4); there is no floating point",
+        "use %d, %i, %u, %x, %ld, %lld, %llu, %c, %s, %p and its kinds (%pI4); there is no floating point",
     ),
     (
         r"^Global function \w+\(\) (?:doesn't|does not|return)",
-        "a global function may return a number only, and this one returns something else",
-        "declare it static, so that the verifier follows it where it is called, or return a number",
+        "a global function may return only a number, but this one returns another type",
+        "declare it static, so that the verifier checks it at each call, or return a number",
     ),
     (
         r"^Caller passes invalid args into|^[Aa]rg#\d+ (?:reference )?type\b.*(?:size cannot|not supported)",
-        "a global function is verified by itself: it takes numbers, the context, and pointers to types of a "
-        "known size, and this one, or this call of it, has something else",
-        "declare it static, so that the verifier follows it where it is called and knows what is passed; "
-        "a pointer of the kernel's may be marked __arg_trusted (Linux 6.9, libbpf 1.4)",
+        "a global function is verified by itself: it takes only numbers, the context, and pointers to types "
+        "of a known size, but this function, or this call of it, has another argument",
+        "declare it static, so that the verifier checks it at each call with the real arguments; "
+        "a kernel pointer may be marked __arg_trusted (Linux 6.9, libbpf 1.4)",
     ),
     (
         r"misaligned",
-        "the access is not aligned to its size, which this kernel or type of memory demands",
-        "lay the struct out so that the field is aligned, or copy it with __builtin_memcpy()",
+        "the access is not aligned to its size, as this kernel or this type of memory requires",
+        "order the fields of the struct so that the field is aligned, or copy it with __builtin_memcpy()",
     ),
     (
         r"unreachable insn",
         "part of the program can never run",
-        "remove the code behind an unconditional return; compile with -O2",
+        "remove the code after an unconditional return; compile with -O2",
     ),
     (
         r"invalid mem access",
-        "the memory is not known to the verifier, or may not be reached that way",
-        "use a pointer that comes straight from a map, the stack, the packet or the context",
+        "the verifier does not know the memory, or does not allow this access to it",
+        "use a pointer that comes directly from a map, the stack, the packet or the context",
     ),
 ]
 _COMPILED = [
@@ -342,7 +342,7 @@ _COMPILED = [
 
 
 def advise(complaint: str) -> Explanation | None:
-    """The advice for a complaint; None for one that is not known."""
+    """Returns the advice for a complaint; None for an unknown complaint."""
     for pattern, advice in _COMPILED:
         if pattern.search(complaint):
             return advice

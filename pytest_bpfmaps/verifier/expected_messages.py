@@ -1,7 +1,8 @@
-"""Messages that are expected in a verifier's log, in order.
+"""Finds expected messages in a verifier's log, in order.
 
-The rules are those of the kernel's own tests (tools/testing/selftests/bpf/test_loader.c): each message is
-looked for behind the one before it; one that must not be there is looked for between its neighbours.
+The rules are those of the kernel's own tests (tools/testing/selftests/bpf/test_loader.c). Each message is
+looked for after the match of the message before it. A message that must not occur is looked for between the
+matches of its neighbours.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
-_CLASSES = {  # of POSIX, inside brackets
+_CLASSES = {  # POSIX character classes, inside brackets
     "[:digit:]": "0-9",
     "[:xdigit:]": "0-9a-fA-F",
     "[:alpha:]": "a-zA-Z",
@@ -25,9 +26,10 @@ _CLASSES = {  # of POSIX, inside brackets
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`text` as it was written, `pattern` to look for.
+    """An expected message: `text` as it was written, and the `pattern` to look for.
 
-    `negative`: it must not be there; `next_line`: it must be on the line behind the message before it.
+    `negative` means that it must not occur. `next_line` means that it must be on the line after the message
+    before it.
     """
 
     text: str
@@ -40,9 +42,9 @@ class Message:
 class Mismatch:
     """The first of several messages that is not as expected.
 
-    `problem` is ``missing``, ``unexpected`` or ``wrong line``; `after` the message before it, which matched
-    on the line `line` (from 1; 0 when it is the first); `found` the line where it was seen in the wrong
-    place (0: nowhere).
+    `problem` is ``missing``, ``unexpected`` or ``wrong line``. `after` is the message before it, which
+    matched on the line `line` (counted from 1; 0 if there is none). `found` is the line where the message
+    occurs in the wrong place (0 if nowhere).
     """
 
     message: Message
@@ -52,30 +54,30 @@ class Mismatch:
     found: int = 0
 
     def __str__(self) -> str:
-        behind = f"behind the match of {self.after.text!r} in line {self.line}" if self.after else ""
+        behind = f"after the match of {self.after.text!r} in line {self.line}" if self.after else ""
         if self.problem == "unexpected":
-            return f"it stands in line {self.found}, where it must not"
+            return f"it is in line {self.found}, where it must not be"
         if self.problem == "wrong line":
-            return f"it stands in line {self.found}, not in the line {behind}"
+            return f"it is in line {self.found}, not in the line {behind}"
         if self.found:
-            return f"it stands in line {self.found} only, not {behind}"
+            return f"it is only in line {self.found}, not {behind}"
         return f"nothing matches it {behind}".rstrip()
 
 
 def by_regex(pattern: str | re.Pattern[str]) -> Message:
-    """A message from a Python regular expression; ``^`` and ``$`` are the ends of a line."""
+    """Returns a message for a Python regular expression; ``^`` and ``$`` match at the ends of a line."""
     compiled = re.compile(pattern, re.MULTILINE) if isinstance(pattern, str) else pattern
     return Message(compiled.pattern, compiled)
 
 
 def by_text(text: str, *, negative: bool = False, next_line: bool = False) -> Message:
-    """A message as the kernel's tests write it: plain text with ``{{POSIX regular expressions}}`` in it.
+    """Returns a message from the form of the kernel's tests: text with ``{{POSIX regular expressions}}``.
 
-    Raises `ValueError` for braces or expressions that are not whole.
+    Raises `ValueError` for braces or expressions that are not complete.
     """
     parts = _BRACES.split(text)
     if any("{{" in plain for plain in parts[::2]):
-        raise ValueError(f"there is '{{{{' without '}}}}' in {text!r}")
+        raise ValueError(f"{text!r} has '{{{{' without '}}}}'")
     source = "".join(_from_posix(p) if i % 2 else re.escape(p) for i, p in enumerate(parts))
     try:
         pattern = re.compile(source, re.MULTILINE)
@@ -87,11 +89,11 @@ def by_text(text: str, *, negative: bool = False, next_line: bool = False) -> Me
 def _from_posix(expression: str) -> str:
     for name, members in _CLASSES.items():
         expression = expression.replace(name, members)
-    return expression.replace("[^", "[^\\n")  # there, no list matches the end of a line
+    return expression.replace("[^", "[^\\n")  # in the kernel's tests, no list matches the end of a line
 
 
 def mismatch(log: str, messages: Sequence[Message]) -> Mismatch | None:
-    """The first message that `log` does not have, or has against expectation; None when all is well."""
+    """Returns the first message that `log` lacks, or has although it must not; None if there is none."""
     spans = _find_positive(log, messages)
     before: int | None = None
     for i, message in enumerate(messages):
@@ -126,12 +128,12 @@ def _find_positive(log: str, messages: Sequence[Message]) -> list[tuple[int, int
 def _next_start(
     log: str, messages: Sequence[Message], spans: Sequence[tuple[int, int] | None], index: int
 ) -> int:
-    """Where the next wanted message begins: the end of what an unwanted one is looked for in."""
+    """Returns where the next wanted message begins: an unwanted message is looked for up to there."""
     following = next((i for i in range(index, len(messages)) if not messages[i].negative), None)
     if following is None:
         return len(log)
     span = spans[following]
-    return span[0] if span else 0  # that it is missing is said instead
+    return span[0] if span else 0  # the mismatch then names the missing message
 
 
 def _line(log: str, position: int) -> int:

@@ -10,41 +10,41 @@ from pytest_bpfmaps.verifier.log import Rejection
 from pytest_bpfmaps.verifier.numbered_advice import advise_in_numbers, short_check
 
 _AFTER_RELEASE = Explanation(
-    "the memory was given back before that: it is used after its release",
-    "move the use before bpf_ringbuf_submit() or whatever releases it",
+    "the memory is used after its release",
+    "move the use before the call that releases it, such as bpf_ringbuf_submit()",
 )
 _TWICE = Explanation(
-    "what is submitted is no record any more: it was submitted or discarded before",
+    "the record was submitted or discarded before, and can't be submitted again",
     "submit or discard each record that was reserved exactly once",
 )
 _VARIABLE = Explanation(
     "the size has to be a number that is known when the program is compiled",
-    "reserve sizeof(struct …), or give a variable amount with bpf_ringbuf_output() or a dynptr",
+    "reserve sizeof(struct …), or send a variable size with bpf_ringbuf_output() or a dynptr",
 )
 _NO_PROGRAMS = Explanation(
-    "bpf_tail_call() takes a program array, and that is another type of map",
+    "bpf_tail_call() takes a program array, but that map has another type",
     "declare the map with __uint(type, BPF_MAP_TYPE_PROG_ARRAY), with keys and values of 4 bytes",
 )
 _FAR = Explanation(
-    "the offset that was added to the packet pointer has no bound, so no comparison with data_end helps",
-    "bound it before it is added: offset &= 0x3fff; or if (offset > 1500) return …;",
+    "the offset that was added to the packet pointer has no bound; a comparison with data_end does not help",
+    "bound the offset before you add it: offset &= 0x3fff; or if (offset > 1500) return …;",
 )
 _VARIABLE_OFFSET = Explanation(
     "the program touches packet bytes that it has not proven to be there",
-    "compare with data_end first, and bound what was added to the pointer before: offset &= 0x3fff;",
+    "compare with data_end first, and before that bound the offset that was added: offset &= 0x3fff;",
 )
-# by the instruction, and by the complaint; kernels put some of them in words that say little
+# (pattern of the instruction, pattern of the complaint, advice), for complaints that do not explain the cause
 _NO_KEYS = Explanation(
-    "the elements of such a map have no keys, so nothing is looked up, updated or deleted by key",
-    "call what its type has: bpf_map_push_elem(), _pop_elem(), _peek_elem() for queues and stacks, "
+    "the elements of such a map have no keys, so they can't be looked up, updated or deleted by key",
+    "call the helpers of its type: bpf_map_push_elem(), _pop_elem(), _peek_elem() for queues and stacks, "
     "bpf_map_peek_elem() for bloom filters, bpf_ringbuf_…() for ring buffers",
 )
 _INTO_KERNEL = Explanation(
-    "the helper writes to its first argument, and that is an address in the kernel, or in a process",
+    "the helper writes to its first argument, but that is an address in the kernel, or in a process",
     "read into a variable of the program: bpf_probe_read_kernel(&copy, sizeof(copy), address)",
 )
 _IN_CONTEXT = Explanation(
-    "the function is given an address inside of the context, and the context may be handed on whole only",
+    "the function gets an address inside of the context, but only the whole context may be passed",
     "copy the field into a variable, and give the variable's address: __u32 key = ctx->field; … &key",
 )
 _CALLS = (
@@ -58,7 +58,7 @@ _CALLS = (
 _NULL = ("0", "inv0", "scalar(0)")
 _IS_NULL = Explanation(
     "the pointer is NULL there: on that path, or for that caller, it is 0",
-    "give it an address; what a callback gets is the argument of bpf_loop(), or another helper, for it: "
+    "give it an address; a callback gets the address that bpf_loop(), or another helper, is given for it: "
     "bpf_loop(n, callback, &context, 0)",
 )
 _OWNED = ("ringbuf_mem", "alloc_mem", "mem(ref", "mem(id", "sock", "tcp_sock", "ptr_", "trusted_ptr_")
@@ -70,7 +70,7 @@ _MAX_PACKET_OFF = 0xFFFF
 
 
 def advise_closer(found: Rejection) -> Explanation | None:
-    """What the instructions and registers say beyond the complaint; None when that is nothing."""
+    """Returns advice from the instructions and registers; None if they do not explain the complaint."""
     for call, complaint, advice in _CALLS:
         if re.search(call, found.instruction) and re.search(complaint, found.text, re.MULTILINE):
             return advice
@@ -87,7 +87,7 @@ def advise_closer(found: Rejection) -> Explanation | None:
     if wrong := _NOT_A_POINTER.search(found.text):
         if moved := _moved_packet(found, wrong[1]):
             return moved
-        # without the state of registers, which old kernels don't show, a release that came before has to do
+        # old kernels do not show the state of registers; then an earlier release is enough
         state = found.registers.get(wrong[1])
         if state in _NULL:
             return _IS_NULL
@@ -114,9 +114,9 @@ _LENGTH = re.compile(
 )
 _NEGATIVE = re.compile(r"(R\d) min value is negative")
 _OF_OFFSET = Explanation(
-    "what was added to the pointer may be negative, or larger than the memory: the result of a helper is "
-    "negative when it fails",
-    "keep it in 64 bits, and bound it right before it is added: "
+    "the number that was added to the pointer may be negative, or larger than the memory: the result of a "
+    "helper is negative when it fails",
+    "keep it in 64 bits, and bound it right before you add it: "
     "__s64 n; if (n < 0 || n > SIZE - LENGTH) return 0;",
 )
 
@@ -129,40 +129,40 @@ def _of_argument(found: Rejection) -> Explanation:
 
 _NO_RESULT = re.compile(r"^R0 !read_ok", re.MULTILINE)
 _EMPTY = Explanation(
-    "the result of a call is used that gives none",
-    "declare the function as it is, void, and don't use what it returns; or give the variable a value first",
+    "the program uses the result of a function that returns nothing",
+    "declare the function as void, and don't use its result; or give the variable a value first",
 )
 _BEYOND_STACK = re.compile(r"stack (?:type )?(?:R\d+ )?off=(-\d+) (?:access_)?size=(\d+)")
 _OF_A_MAP = re.compile(r"call bpf_map_(?:lookup|update|delete|push|peek|pop)_\w+")
 
 
 def _beyond_variable(found: Rejection, offset: int, size: int) -> Explanation | None:
-    """For a variable on the stack that is smaller than what a helper reads or writes there."""
+    """Explains that a helper reads or writes more than a variable on the stack has; else None."""
     if offset + size <= 0:
         return None
-    why = f"the helper wants {size} bytes there, and the variable has no more than {-offset}"
+    why = f"the helper needs {size} bytes there, but the variable has at most {-offset}"
     if _OF_A_MAP.search(found.instruction):
         return Explanation(
-            why, f"declare the variable with the type of the map's key, or value, of {size} bytes"
+            why, f"declare the variable with the type of the map's key, or value, which has {size} bytes"
         )
     return Explanation(
-        why, "give the helper the size that the variable has, sizeof(variable), or make it larger"
+        why, "give the helper the size of the variable, sizeof(variable), or make the variable larger"
     )
 
 
 def _in_global(found: Rejection) -> Explanation | None:
-    """For what a global function may not take for granted, which is verified by itself."""
+    """Explains what the verifier does not know in a global function, which it verifies by itself."""
     alone = f"{found.function}() is a global function, which is verified by itself: "
-    static = "declare it static, so that the verifier follows it where it is called; or "
+    static = "declare it static, so that the verifier checks it at each call; or "
     if re.search(r"invalid mem access 'mem_or_null'", found.text):
         return Explanation(
-            f"{alone}its pointer may be NULL there, whatever the callers give",
-            f"{static}check the pointer first, if (!pointer) return 0;, when it is to the stack or a map",
+            f"{alone}there its pointer may be NULL, whatever the callers pass",
+            f"{static}if the pointer is to the stack or a map, check it first: if (!pointer) return 0;",
         )
     if size := re.search(r"\bmem_size=(\d+)\b", found.text):
         return Explanation(
-            f"{alone}its pointer is to {size[1]} bytes there, the size of the type that it points to",
-            f"{static}let it point to the whole: a struct, or an array, char (*text)[16]",
+            f"{alone}there its pointer is to {size[1]} bytes, the size of the type that it points to",
+            f"{static}declare a pointer to the whole object: to a struct, or to an array, char (*text)[16]",
         )
     return None
 
@@ -174,18 +174,18 @@ _MOVES = re.compile(
 
 
 def _moved_packet(found: Rejection, register: str) -> Explanation | None:
-    """For a packet's pointer that was read before a helper that may move the packet."""
+    """Explains that a packet pointer was read before a helper that may move the packet; else None."""
     calls = [m[1] for s in found.steps.values() if (m := _MOVES.search(s.instruction))]
     state = found.registers.get(register, "")
     if not calls or (state and not state.startswith(("pkt", "inv", "scalar"))):
         return None
     return Explanation(
-        f"{calls[-1]}() may move the packet: pointers into it from before the call are void",
-        "read data and data_end again behind the call, and compare them again",
+        f"{calls[-1]}() may move the packet: pointers from before the call are not valid after it",
+        "read data and data_end again after the call, and compare them again",
     )
 
 
-# what releases, by what acquires
+# the function that acquires: the function that releases
 _COUNTERPARTS = {
     "bpf_ringbuf_reserve": "bpf_ringbuf_submit() or bpf_ringbuf_discard()",
     "bpf_ringbuf_reserve_dynptr": "bpf_ringbuf_submit_dynptr() or bpf_ringbuf_discard_dynptr()",
@@ -203,7 +203,7 @@ _COUNTERPARTS = {
 
 
 def _release_of(call: str) -> Explanation | None:
-    """For an instruction that acquired what is not released on some path; None for one that is not known."""
+    """Explains which function releases what the instruction `call` acquired; None if it is not known."""
     found = re.search(r"bpf_\w+", call)
     counterpart = _COUNTERPARTS.get(found[0]) if found else None
     if found and (iterator := re.fullmatch(r"(bpf_iter_\w+)_new", found[0])):
@@ -211,6 +211,6 @@ def _release_of(call: str) -> Explanation | None:
     if found is None or counterpart is None:
         return None
     return Explanation(
-        f"what {found[0]}() gave is not released on some path",
-        f"call {counterpart} on every path that leaves the program, the early returns too",
+        f"the result of {found[0]}() is not released on some path",
+        f"call {counterpart} on every path that leaves the program, also before early returns",
     )

@@ -1,9 +1,9 @@
-"""Reading a verifier's log: the rejected instruction, its C source line, the registers that matter.
+"""Reads a verifier's log: the rejected instruction, its C source line, the registers that matter.
 
-The log is meant for people and changes between releases; what is read here is the same from Linux 5.10 on:
-an instruction (``12: (61) r0 = *(u32 *)(r1 +0)``, since 5.18 with the changed registers behind a ``;``), a
-source line (``; return *p;``, since 6.10 with `` @ file.c:7``), a state (``12: R1=ctx R10=fp0``, or
-``from 4 to 9: R0=...``), and what is none of these: the complaint, at the end.
+The log is for people, and changes between releases. These lines have the same form from Linux 5.10 on: an
+instruction (``12: (61) r0 = *(u32 *)(r1 +0)``, from 5.18 on with the changed registers after a ``;``), a
+source line (``; return *p;``, from 6.10 on with `` @ file.c:7``), and a state (``12: R1=ctx R10=fp0``, or
+``from 4 to 9: R0=...``). Any other lines at the end are the complaint.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import re
 from dataclasses import dataclass, field
 
 _INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\) (.*?)(?:\s+;(?: (R.*))?)?$")
-# the state in which a callback begins, behind the call that it is given to
+# kernels print the state at the begin of a callback on the same line as the call that gets the callback
 _JOINED = re.compile(r"^(\d+: \(85\) call \S+) (\d+: frame\d)", re.MULTILINE)
 _UNFINISHED = re.compile(r"^(.* goto pc[+-]\d+) (\S.*)$")  # the complaint follows on the same line
-_POISONED = re.compile(r"^(\d+): <(invalid .*)>$")  # libbpf's words for a relocation that failed
+_POISONED = re.compile(r"^(\d+): <(invalid .*)>$")  # libbpf's text for a relocation that failed
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@]+):(\d+))?$")
 _STATE = re.compile(r"^(?:from \d+ to )?(\d+):(?: safe)? ?(R\d.*|frame\d.*)?$")
 _REGISTER = re.compile(r"\b(R\d+)(?:_\w+)?=(\S+?\([^()]*(?:\([^()]*\)[^()]*)*\)|\S+)")
-_WITHOUT_NEWLINE = re.compile(r"processed \d+ insns \(limit.*$")  # that some complaints of the kernel's lack
+_WITHOUT_NEWLINE = re.compile(r"processed \d+ insns \(limit.*$")  # follows a complaint without a newline
 _VALIDATING = re.compile(r"^Validating (\w+)\(\) func#\d+")
 _VALID = re.compile(r"^Func#\d+ .*is safe for any args")
 _UNSIZED = re.compile(r"^arg#\d+ reference type\(.*\) size cannot be determined")
@@ -59,11 +59,11 @@ class VerifierStep:
 class Rejection:
     """Why a program was rejected.
 
-    `complaint` holds the verifier's last words; `index` and `instruction` are number and text of the last
-    instruction that it looked at; `source` is the C line above that, with `file` and `line` where the kernel
-    tells them; `registers` has the last known state of each register; `steps` has each instruction that the
-    log shows, by number, with its C line; `function` is the global function that was verified by itself then,
-    empty in a program.
+    `complaint` has the verifier's last lines. `index` and `instruction` are number and text of the last
+    instruction that it checked. `source` is the C line of that instruction, with `file` and `line` if the
+    kernel names them. `registers` has the last known state of each register. `steps` has each instruction
+    that the log shows, by number, with its C line. `function` is the global function that was being verified
+    by itself; it is empty in a program.
     """
 
     complaint: list[str] = field(default_factory=list)
@@ -78,23 +78,23 @@ class Rejection:
 
     @property
     def text(self) -> str:
-        """All of the complaint."""
+        """The whole complaint as text."""
         return "\n".join(self.complaint)
 
     @property
     def acquired(self) -> VerifierStep | None:
-        """The call that got what is not released, as far as the log shows it."""
+        """The call that acquired what is not released; None if the log does not show it."""
         found = re.search(r"alloc_insn=(\d+)", self.text)
         return self.steps.get(int(found[1])) if found else None
 
     def relevant_registers(self) -> dict[str, str]:
-        """The registers that the complaint or the rejected instruction names."""
+        """Returns the registers that the complaint or the rejected instruction names."""
         named = set(re.findall(r"\b[Rr](\d+)\b", f"{self.text} {self.instruction}"))
         return {r: v for r, v in self.registers.items() if r[1:] in named}
 
 
 def parse_log(log: str) -> Rejection:
-    """What a whole log says of the instruction that was rejected."""
+    """Returns what a whole log says about the instruction that was rejected."""
     found = Rejection()
     source: tuple[str, str, int | None] = ("", "", None)
     unsized = ""
@@ -127,7 +127,7 @@ def parse_log(log: str) -> Rejection:
         else:
             found.complaint.append(_WITHOUT_NEWLINE.sub("", line))
     if unsized and not found.complaint:
-        found.complaint.append(unsized)  # all that old kernels say of such a call
+        found.complaint.append(unsized)  # old kernels write no other complaint about such a call
     return found
 
 

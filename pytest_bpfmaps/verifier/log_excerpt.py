@@ -1,4 +1,4 @@
-"""The parts of a long verifier's log that a report shows: its beginning, its end, and loops once."""
+"""Makes the excerpt of a long verifier log that a report shows: its beginning, its end, and loops once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _STATE = re.compile(r"\s+;(?: .*)?$|^((?:from \d+ to )?\d+:) (?:R\d|frame).*$")
 
 
 def excerpt(log: str) -> str:
-    """Returns `log` when it is short, else its first 20 and last 40 lines, and how many were left out.
+    """Returns `log` if it is short, else its first 20 and last 40 lines, and how many were left out.
 
-    Where the same instructions come again and again, they are shown once.
+    Instructions that repeat are shown once.
     """
     lines = log.splitlines()
     if len(lines) <= _FIRST + _LAST:
@@ -27,7 +27,7 @@ def excerpt(log: str) -> str:
 
 
 def _folded(lines: Sequence[str]) -> list[tuple[str, int]]:
-    """What to show, each with the number of lines that it stands for."""
+    """Returns the lines to show, each with the number of lines that it replaces."""
     plain = [_STATE.sub(r"\1", line) for line in lines]
     shown: list[tuple[str, int]] = []
     at = 0
@@ -42,7 +42,7 @@ def _folded(lines: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def _repeated(plain: Sequence[str], at: int) -> tuple[int, int]:
-    """How many lines from `at` on come again right behind them, and how often; 1 and 0 when none do."""
+    """Returns how many lines from `at` on repeat directly after them, and how often; (1, 0) if none do."""
     for size in range(1, _LONGEST + 1):
         block = plain[at : at + size]
         times = 0

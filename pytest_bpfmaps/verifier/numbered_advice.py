@@ -15,7 +15,7 @@ _RETURNED = re.compile(
 _SHORT = re.compile(r"invalid access to packet, off=(\d+) size=(\d+), R\d\(id=\d+,off=\d+,r=([1-9]\d*)\)")
 _OTHER_MAP = re.compile(r"cannot pass map_type \d+ into func (bpf_\w+)")
 _MEMORY = re.compile(r"invalid access to memory, mem_size=(\d+) off=(\d+) size=(\d+)")
-# what a helper's map is of, by the start of the helper's name
+# the map types that a helper takes, by the beginning of the helper's name
 _MAP_TYPES = {
     "bpf_redirect_map": "DEVMAP, DEVMAP_HASH, CPUMAP or XSKMAP",
     "bpf_get_stackid": "STACK_TRACE",
@@ -46,7 +46,7 @@ _MAP_TYPES = {
 
 
 def advise_in_numbers(found: Rejection) -> Explanation | None:
-    """How far an access reaches, what an argument is, what may be returned; None for another complaint."""
+    """Explains a complaint about the reach of an access, an argument or a return value; else None."""
     text = found.text
     if value := _VALUE.search(text):
         size, offset, length = map(int, value.groups())
@@ -56,9 +56,9 @@ def advise_in_numbers(found: Rejection) -> Explanation | None:
     if returned := _RETURNED.search(text):
         first, last = (returned[1], returned[2]) if returned[2] else ("0", str(int(returned[3], 16)))
         span = first if first == last else f"{first} to {last}"
-        allows = ": of a cgroup's program 1 allows, and 0 refuses" if span == "0 to 1" else ""
+        allows = ": in a cgroup program 1 allows, and 0 refuses" if span == "0 to 1" else ""
         return Explanation(
-            f"programs of this type return {span}, and this one returns something else",
+            f"programs of this type return {span}, but this one returns another value",
             f"return {span}{allows}",
         )
     if other := _OTHER_MAP.search(text):
@@ -70,30 +70,30 @@ def advise_in_numbers(found: Rejection) -> Explanation | None:
 
 
 def short_check(text: str) -> Explanation | None:
-    """For a packet's byte behind those that were compared with data_end; None for another complaint."""
+    """Explains an access to packet bytes beyond those that were compared with data_end; else None."""
     found = _SHORT.search(text)
     if found is None:
         return None
     offset, size, proven = map(int, found.groups())
     return Explanation(
         "the program touches packet bytes that it has not proven to be there: "
-        f"{proven} are, and it goes on to byte {offset + size}",
-        f"compare the end of what is touched with data_end, {offset + size} bytes from the same pointer on",
+        f"it has proven {proven}, but goes on to byte {offset + size}",
+        f"compare the end of the access with data_end: {offset + size} bytes after the same pointer",
     )
 
 
 def _beyond_value(size: int, end: int) -> Explanation:
     return Explanation(
-        f"the program can reach to byte {end} of a map's value that has {size}",
-        "bound the index, offset or length by what is left of the value, right before the access: "
+        f"the program can reach byte {end} of a map's value that has {size}",
+        "bound the index, offset or length by the rest of the value, right before the access: "
         "if (i >= SIZE) return 0; or i &= SIZE - 1, with an unsigned type",
     )
 
 
 def _beyond_memory(size: int, end: int) -> Explanation:
     return Explanation(
-        f"the program can reach to byte {end} of memory that has {size}",
-        "reserve, or ask for, as much as is used: sizeof(struct …); an index is to be bounded before: "
+        f"the program can reach byte {end} of memory that has {size}",
+        "reserve, or request, as much as is used: sizeof(struct …); bound an index before its use: "
         "if (i >= SIZE) return 0;",
     )
 
@@ -103,27 +103,27 @@ def _argument(given: str, wanted: list[str]) -> Explanation | None:
         return None
     if wanted == ["ctx"]:
         return Explanation(
-            "the helper wants the program's own context there, and gets something else",
-            "give it the parameter of the program as it is: ctx, skb",
+            "that argument has to be the program's own context, but the helper gets another value",
+            "give it the parameter of the program, unchanged: ctx, skb",
         )
     if wanted == ["map_ptr"] and given.startswith("map_value"):
         return Explanation(
-            "the helper wants a map there, and gets a plain variable: its declaration is no map's",
-            'put SEC(".maps") behind the declaration: struct { … } name SEC(".maps");',
+            "that argument has to be a map, but the helper gets a plain variable, not declared as a map",
+            'put SEC(".maps") after the declaration: struct { … } name SEC(".maps");',
         )
     if wanted == ["map_ptr"]:
         return Explanation(
-            "the helper wants a map there, and gets something else", "give the map's address: &map"
+            "that argument has to be a map, but the helper gets another value", "give the map's address: &map"
         )
     if given in ("scalar", "inv") and "ptr_" in wanted:
         return Explanation(
-            "the helper wants a pointer to the kernel's struct that the verifier knows, and gets an address",
-            "take it from bpf_get_current_task_btf(), instead of bpf_get_current_task(), or from an argument "
+            "that argument has to be a kernel pointer known to the verifier, but the helper gets an address",
+            "get it from bpf_get_current_task_btf(), instead of bpf_get_current_task(), or from an argument "
             "of a tp_btf, fentry or lsm program",
         )
     if given in ("scalar", "inv") and {"fp", "map_value"} & set(wanted):
         return Explanation(
-            "the helper wants a pointer there, and gets a number",
+            "that argument has to be a pointer, but the helper gets a number",
             "put the number into a variable, and give the variable's address: &key",
         )
     return None
@@ -135,6 +135,6 @@ def _other_map(helper: str) -> Explanation | None:
         return None
     types = _MAP_TYPES[max(fits, key=len)]
     return Explanation(
-        f"{helper}() is not for maps of this type",
+        f"{helper}() does not take maps of this type",
         f"give it a map of another type: BPF_MAP_TYPE_{types}",
     )

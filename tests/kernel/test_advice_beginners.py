@@ -63,7 +63,7 @@ MISTAKES = {
     ),
     "a comparison beyond the variable": (
         COMM % 'return __builtin_memcmp(c, "a very long text which has no end at all", 40);',
-        "reads beyond the end of a variable on the stack", "no more than the variable has",
+        "reads beyond the end of a variable on the stack", "only the bytes of the variable",
         COMM % 'return __builtin_memcmp(c, "a very long text", sizeof(c));',
     ),
     "a function pointer": (
@@ -93,17 +93,17 @@ MISTAKES = {
     ),
     "a constant that is written": (
         "const volatile int limit = 3;" + XDP % "*(volatile int *)&limit = 5; return limit;",
-        "writes to a const variable", "leave out the const",
+        "writes to a const variable", "remove the const",
         "volatile int limit = 3;" + XDP % "limit = 5; return limit;",
     ),
     "a map of another type": (
-        XDP % "__u64 n = 1; return bpf_ringbuf_output(&pe, &n, 8, 0);", "not for maps of this type",
+        XDP % "__u64 n = 1; return bpf_ringbuf_output(&pe, &n, 8, 0);", "does not take maps of this type",
         "RINGBUF",
         "struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } rb SEC(\".maps\");"
         + XDP % "__u64 n = 1; return bpf_ringbuf_output(&rb, &n, 8, 0);",
     ),
     "stacks in a hash": (
-        KPROBE % "return bpf_get_stackid(ctx, &h, 0);", "not for maps of this type", "STACK_TRACE",
+        KPROBE % "return bpf_get_stackid(ctx, &h, 0);", "does not take maps of this type", "STACK_TRACE",
         KPROBE % "return bpf_get_stackid(ctx, &st, 0);",
     ),
     "a kernel pointer that is followed": (
@@ -139,7 +139,7 @@ MISTAKES = {
         'SEC("cgroup_skb/egress") int prog(struct __sk_buff *skb) { return skb->len > 60; }',
     ),
     "a loop without a bound": (
-        XDP % "while (1) { if (bpf_get_prandom_u32() == 1) break; } return 0;", "no end",
+        XDP % "while (1) { if (bpf_get_prandom_u32() == 1) break; } return 0;", "ends",
         "bound it by a constant",
         XDP % "for (int i = 0; i < 100; i++) { if (bpf_get_prandom_u32() == 1) break; } return 0;",
     ),

@@ -131,7 +131,7 @@ SEC(".struct_ops") struct tcp_congestion_ops mine = {
             KEY,
             {"WIDTH": "__u32"},
             {"WIDTH": "__u64"},
-            r"the helper wants 8 bytes there, and the variable has no more than 4\n"
+            r"the helper needs 8 bytes there, but the variable has at most 4\n"
             r"(.*\n)*.*of the map's key",
             id="key",
         ),
@@ -139,7 +139,7 @@ SEC(".struct_ops") struct tcp_congestion_ops mine = {
             STORED,
             {"SIZE": "16"},
             {"SIZE": "sizeof(start)"},
-            r"the helper wants 16 bytes there, and the variable has no more than 8\n"
+            r"the helper needs 16 bytes there, but the variable has at most 8\n"
             r"(.*\n)*.*sizeof\(variable\)",
             id="size",
         ),
@@ -179,13 +179,13 @@ SEC(".struct_ops") struct tcp_congestion_ops mine = {
             id="text",
         ),
         pytest.param(
-            POINTER, {"KIND": ""}, STATIC, r"may return a number only(.*\n)*.*declare it static", id="pointer"
+            POINTER, {"KIND": ""}, STATIC, r"may return only a number(.*\n)*.*declare it static", id="pointer"
         ),
         pytest.param(
             ITERATOR,
             {"END": ""},
             {"END": "bpf_iter_num_destroy(&it);"},
-            r"bpf_iter_num_new\(\) gave is not released(.*\n)*.*call bpf_iter_num_destroy\(\)",
+            r"bpf_iter_num_new\(\) is not released(.*\n)*.*call bpf_iter_num_destroy\(\)",
             id="iterator",
             marks=pytest.mark.bpf_requires("bpf_iter_num_new"),
         ),
@@ -240,19 +240,19 @@ COPY = "bpf_copy_from_user(text, 8, (void *)1);"
         pytest.param(
             {"SECTION": "lsm/bprm_committed_creds", "CALL": COPY},
             {"SECTION": "lsm.s/bprm_committed_creds", "CALL": COPY},
-            r"calls something that may sleep, and is not sleepable itself(.*\n)*.*make the program sleepable",
+            r"a function that may sleep, but is not sleepable itself(.*\n)*.*make the program sleepable",
             id="calls",
         ),
         pytest.param(
             {"SECTION": "lsm.s/task_free", "CALL": ""},
             {"SECTION": "lsm/task_free", "CALL": ""},
-            'called where nothing may sleep(.*\n)*.*take the "\\.s" from its section',
+            'called where nothing may sleep(.*\n)*.*remove the "\\.s" from its section',
             id="hook",
         ),
         pytest.param(
             {"SECTION": "fentry.s/vfs_read", "CALL": ""},
             {"SECTION": "fentry/vfs_read", "CALL": ""},
-            'called where nothing may sleep(.*\n)*.*take the "\\.s" from its section',
+            'called where nothing may sleep(.*\n)*.*remove the "\\.s" from its section',
             id="function",
         ),
     ],
@@ -293,7 +293,7 @@ SEC("lsm.s/bprm_committed_creds") int prog(void *ctx)
 
 @pytest.mark.bpf_requires("lsm", "bpf_rcu_read_lock")
 def test_a_call_that_sleeps_in_a_region(bpf):
-    with pytest.raises(LoadError, match=r"stands where nothing may sleep(.*\n)*.*end the region before"):
+    with pytest.raises(LoadError, match=r"is made where nothing may sleep(.*\n)*.*end the region before"):
         bpf.load(code=HEAD + replaced(IN_REGION, {"FIRST": "", "THEN": ""}))
     good = {"FIRST": "bpf_rcu_read_unlock();", "THEN": "bpf_rcu_read_lock();"}
     bpf.load(code=HEAD + replaced(IN_REGION, good))

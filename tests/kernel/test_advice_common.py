@@ -130,52 +130,52 @@ CONST = (
             xdp(f"{ENDS} if (CHECK) return 2; return data[0] & 1;"),
             {"CHECK": "data > end - 14"},
             {"CHECK": "data + 14 > end"},
-            r"data_end can be compared with(.*\n)*.*if \(data \+ SIZE > data_end\)",
+            r"data_end may only be compared(.*\n)*.*if \(data \+ SIZE > data_end\)",
             id="data-end",
         ),
         pytest.param(
             xdp(f"{ENDS} if (data + SIZE > end) return 2; return data[14] & 1;"),
             {"SIZE": "14"},
             {"SIZE": "15"},
-            r"14 are, and it goes on to byte 15\n(.*\n)*.*15 bytes from the same pointer",
+            r"it has proven 14, but goes on to byte 15\n(.*\n)*.*15 bytes after the same pointer",
             id="one-too-few",
         ),
         pytest.param(
             tc(f"{VALUE} BOUND return bpf_skb_load_bytes(skb, 0, v->text, n) & 1;"),
             {"BOUND": "__u64 n = skb->len; n = (n & 127) + 1;"},
             {"BOUND": "__s64 n = skb->len; if (n > 64) return 0; barrier_var(n); if (n < 1) return 0;"},
-            r"can reach to byte 160 of a map's value that has 96\n(.*\n)*.*if \(i >= SIZE\) return 0",
+            r"can reach byte 160 of a map's value that has 96\n(.*\n)*.*if \(i >= SIZE\) return 0",
             id="value",
         ),
         pytest.param(
             xdp("long k = 5; return bpf_map_lookup_elem(&m, GIVEN) ? 1 : 2;"),
             {"GIVEN": "(void *)k"},
             {"GIVEN": "&k"},
-            r"wants a pointer there, and gets a number\n(.*\n)*.*address: &key",
+            r"has to be a pointer, but the helper gets a number\n(.*\n)*.*address: &key",
             id="number",
         ),
         pytest.param(
-            TAIL, {"GIVEN": "&x"}, {"GIVEN": "ctx"}, "wants the program's own context there", id="context"
+            TAIL, {"GIVEN": "&x"}, {"GIVEN": "ctx"}, "has to be the program's own context", id="context"
         ),
         pytest.param(
             'SEC("cgroup/connect4") int prog(struct bpf_sock_addr *ctx) { return RESULT; }',
             {"RESULT": "-1"},
             {"RESULT": "0"},
-            r"return 0 to 1, and this one returns something else\n(.*\n)*.*1 allows, and 0 refuses",
+            r"return 0 to 1, but this one returns another value\n(.*\n)*.*1 allows, and 0 refuses",
             id="returned",
         ),
         pytest.param(
             FACTORIAL,
             {},
             {FACTORIAL: LOOP},
-            r"(one calls itself|function that calls itself)(.*\n)*.*make a loop",
+            r"function (that )?calls itself(.*\n)*.*by a loop",
             id="recursion",
         ),
         pytest.param(
             CALLS_BACK,
             {"RESULT": "5"},
             {"RESULT": "0"},
-            r"called back may return 0 or 1 only",
+            r"callback may return only 0 or 1",
             id="called-back",
             marks=pytest.mark.bpf_requires("bpf_for_each_map_elem"),
         ),
@@ -183,7 +183,7 @@ CONST = (
             TIMER,
             {"KIND": "PERCPU_ARRAY"},
             {"KIND": "ARRAY"},
-            "values of maps of its type may not have such a field",
+            "values of this map type may not have such a field",
             id="timer",
             marks=pytest.mark.bpf_requires("bpf_timer_init"),
         ),
@@ -191,7 +191,7 @@ CONST = (
             REDIRECT,
             {"KIND": "ARRAY"},
             {"KIND": "DEVMAP"},
-            r"bpf_redirect_map\(\) is not for maps of this type(.*\n)*.*BPF_MAP_TYPE_DEVMAP",
+            r"bpf_redirect_map\(\) does not take maps of this type(.*\n)*.*BPF_MAP_TYPE_DEVMAP",
             id="redirect",
         ),
         pytest.param(STATIC, {"LINKAGE": "static"}, {"LINKAGE": ""}, r"map 'own' is static", id="static-map"),
@@ -216,7 +216,7 @@ CONST = (
             xdp(f"{ENDS} return *FROM & 1;").replace("return", "CHECK return"),
             {"FROM": "end", "CHECK": ""},
             {"FROM": "data", "CHECK": "if (data + 1 > end) return 2;"},
-            r"or read there\n(.*\n)*.*go from the packet's own pointer",
+            r"or read there\n(.*\n)*.*calculate with the packet's own pointer",
             id="behind-the-end",
         ),
         pytest.param(
@@ -230,7 +230,7 @@ CONST = (
             LOCKED.replace("struct bpf_spin_lock lock", "FIELD lock"),
             {"FIELD": "__u32", "BEFORE": "", "VALUE": "1"},
             {"FIELD": "struct bpf_spin_lock", "BEFORE": "", "VALUE": "1"},
-            r"has no such special field(.*\n)*.*into the struct that is the map's value",
+            r"has no such special field(.*\n)*.*into the struct of the map's value",
             id="no-lock",
         ),
         pytest.param(
@@ -251,21 +251,21 @@ CONST = (
             ENDLESS,
             {"BOUND": "1"},
             {"BOUND": "i < 100"},
-            r"no end that the verifier can see(.*\n)*.*bound it by a constant",
+            r"the verifier can't see that a loop(.*\n)*.*bound it by a constant",
             id="endless",
         ),
         pytest.param(
             NAKED,
             {"MORE": "r0 = 1; exit;"},
             {"MORE": ""},
-            r"can never run(.*\n)*.*remove the code behind",
+            r"can never run(.*\n)*.*remove the code after",
             id="unreachable",
         ),
         pytest.param(
             xdp("long p = FROM; return p & 8;"),
             {"FROM": "(long)ctx"},
             {"FROM": "ctx->rx_queue_index"},
-            r"arithmetic with a pointer which BPF does not allow",
+            r"BPF does not allow that arithmetic with a pointer",
             id="pointer-and",
         ),
     ],
@@ -285,7 +285,7 @@ def replaced(code, names):
 def test_a_callback_where_the_kernel_knows_none(bpf, bpf_kernel):
     if bpf_kernel.has("bpf_for_each_map_elem"):
         pytest.skip("this kernel calls functions back: see it on Linux 5.10, pytest --bpf-kernel=5.10")
-    with pytest.raises(LoadError, match="to call back, which this kernel does not know"):
+    with pytest.raises(LoadError, match="callback, which this kernel does not allow"):
         bpf.load(code=HEAD + CALLS_BACK.replace("RESULT", "0"))
 
 

@@ -95,7 +95,7 @@ def test_a_misspelt_function_of_the_kernel(bpf):
 def test_what_was_not_acquired_is_not_released(bpf):
     code = HEAD + RELEASE % ("bpf_task_release", "bpf_task_release")
     with pytest.raises(
-        BpfError, match=r"releases what it has not acquired(?s:.*)-> release only what an …_acquire"
+        BpfError, match=r"releases a pointer that it has not acquired(?s:.*)-> release only what an …_acquire"
     ):
         bpf.load(code=code.replace("bpf_task_acquire(t)", "t"))
 

@@ -125,7 +125,7 @@ RETURN_COPY = "__u32 cb[5] = {skb->cb[0], skb->cb[1], skb->cb[2], skb->cb[3], sk
             COMM,
             {"TEXT": ""},
             {"TEXT": "const"},
-            "text which can't change",
+            "text that can't change",
             id="text",
             marks=pytest.mark.bpf_requires("bpf_strncmp"),
         ),
@@ -140,7 +140,7 @@ RETURN_COPY = "__u32 cb[5] = {skb->cb[0], skb->cb[1], skb->cb[2], skb->cb[3], sk
             TASK,
             {"TASK": "(void *)bpf_get_current_task()"},
             {"TASK": "bpf_get_current_task_btf()"},
-            "wants a pointer that the verifier knows",
+            "needs a pointer that the verifier knows",
             id="task",
             marks=pytest.mark.bpf_requires("tp_btf", "bpf_task_from_pid"),
         ),
@@ -203,6 +203,6 @@ def test_a_replacement_is_declared_as_what_it_replaces(bpf):
         opened.programs.patched.set_attach_target("verdict", base)
         return opened.load()
 
-    with pytest.raises(LoadError, match="not declared as the function that it replaces"):
+    with pytest.raises(LoadError, match="differs from that of the function that it replaces"):
         patch("struct xdp_md *ctx, int x")
     patch("struct xdp_md *ctx").close()

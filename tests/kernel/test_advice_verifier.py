@@ -115,33 +115,33 @@ REJECTED = {
     "a sum in a packet": (
         XDP % "PACKET int *p = data; if ((void *)(p + 1) > end) return 0; __sync_fetch_and_add(p, 1);"
         " return 1;",
-        "atomic operations are for", "read it, add, and write it back",
+        "atomic operations are for", "read the number, add to it, and write it back",
         XDP % "PACKET int *p = data; if ((void *)(p + 1) > end) return 0; *p += 1; return 1;",
     ),
     "a sum in the context": (
         TC % "__sync_fetch_and_add(&ctx->mark, 1); return 1;",
-        "atomic operations are for", "read it, add, and write it back",
+        "atomic operations are for", "read the number, add to it, and write it back",
         TC % "ctx->mark += 1; return 1;",
     ),
     "another lock": (
-        BOTH % "w", "not the one that was taken", r"the pointer that bpf_spin_lock\(\)", BOTH % "v",
+        BOTH % "w", "not the lock that was taken", r"the same pointer as bpf_spin_lock\(\)", BOTH % "v",
     ),
     "a copy of a lock": (
         COPIED % "struct locked copy = *(volatile struct locked *)v; n = copy.n;",
         "reads or writes the whole value", "one by one", COPIED % "n = v->n;",
     ),
     "another map's timer": (
-        TIMERS % "t2", "is given another map", "the map that the value was looked up in", TIMERS % "t1",
+        TIMERS % "t2", "gets another map", "the map whose value has the timer", TIMERS % "t1",
     ),
     "a dynptr of the stack": (
         DYNPTR % "char b[16] = {}; bpf_dynptr_from_mem(b, sizeof(b), 0, &d);",
-        "takes the memory of a map's value", "value of an array map",
+        "takes only the memory of a map's value", "value of an array map",
         DYNPTR % "VALUE bpf_dynptr_from_mem(v->data, 64, 0, &d);",
     ),
     "a dynptr that is written over": (
         DYNPTR % "VALUE bpf_dynptr_from_mem(v->data, 64, 0, &d); *(volatile int *)&d = 3;"
         " bpf_dynptr_read(&c, 1, &d, 0, 0);",
-        "the dynptr holds nothing there", "through bpf_dynptr_…",
+        "the dynptr has no memory there", "only with bpf_dynptr_…",
         DYNPTR % "VALUE bpf_dynptr_from_mem(v->data, 64, 0, &d); bpf_dynptr_read(&c, 1, &d, 0, 0);",
     ),
     "the length of a packet": (

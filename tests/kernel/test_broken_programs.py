@@ -34,7 +34,7 @@ BROKEN = {
             bpf_ringbuf_submit(e, 0);
             return 0;
         }""",
-        r"what bpf_ringbuf_reserve\(\) gave is not released on some path",
+        r"the result of bpf_ringbuf_reserve\(\) is not released on some path",
         r"call bpf_ringbuf_submit\(\) or bpf_ringbuf_discard\(\) on every path",
     ),
     "a socket that was looked up": (
@@ -45,7 +45,7 @@ BROKEN = {
             void *sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0); // line: acquired
             return sk ? 1 : 0;
         }""",
-        r"what bpf_sk_lookup_tcp\(\) gave is not released",
+        r"the result of bpf_sk_lookup_tcp\(\) is not released",
         r"call bpf_sk_release\(\)",
     ),
     "an early return keeps a lock": (
@@ -91,7 +91,7 @@ BROKEN = {
             return *(volatile __u16 *)&ctx->data_end; // line
         }""",
         r"may not read the field 'data_end' of struct xdp_md in 2 bytes, as it has 4",
-        r"read the field whole",
+        r"read the whole field",
     ),
     "two functions that need too much stack together": (
         """
@@ -182,8 +182,8 @@ BROKEN = {
             *e = 2; // line
             return 0;
         }""",
-        r"it is used after its release",
-        r"move the use before bpf_ringbuf_submit\(\)",
+        r"the memory is used after its release",
+        r"move the use before the call that releases it",
     ),
     "a record that is submitted twice": (
         """
@@ -196,7 +196,7 @@ BROKEN = {
             bpf_ringbuf_submit(e, 0); // line
             return 0;
         }""",
-        r"it was submitted or discarded before",
+        r"the record was submitted or discarded before",
         r"exactly once",
     ),
     "a record of variable size": (
@@ -223,7 +223,7 @@ BROKEN = {
             return *at; // line
         }""",
         r"the offset that was added to the packet pointer has no bound|has not proven to be there",
-        r"bound (it before it is added|what was added)",
+        r"bound the offset( before you add it| that was added)",
     ),
     "a length without a bound": (
         """
@@ -233,7 +233,7 @@ BROKEN = {
             bpf_skb_load_bytes(skb, 0, buffer, skb->len); // line
             return bpf_ringbuf_output(&rb, buffer, sizeof(buffer), 0);
         }""",
-        r"the length may be 0, negative, or larger than the buffer|can be larger, or smaller",
+        r"the length may be 0, negative, or larger than the buffer|can point outside of the memory",
         r"bound it",
     ),
     "a tail call through a hash": (
@@ -256,7 +256,7 @@ BROKEN = {
             long value = 1;
             return bpf_map_push_elem(&slots, &value, 0); // line
         }""",
-        r"bpf_map_push_elem\(\) is not for maps of this type",
+        r"bpf_map_push_elem\(\) does not take maps of this type",
         r"BPF_MAP_TYPE_QUEUE, STACK or BLOOM_FILTER",
     ),
     "a function without a section": (

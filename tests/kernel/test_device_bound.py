@@ -38,7 +38,7 @@ def test_the_remedy_loads_it(bpf, veth):
     with pytest.raises(LoadError) as caught:
         bpf.load(code=CODE)
     said = str(caught.value)
-    assert "and the program is not loaded for an interface" in said
+    assert "but the program is not loaded for an interface" in said
     assert 'programs={"NAME": {"ifindex": interface.index, "flags": 64}}' in said
     with veth.far.netns.enter():
         loaded = bpf.load(code=CODE, programs={"look": {"ifindex": veth.far.index, "flags": FLAG}})

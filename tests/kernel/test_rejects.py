@@ -53,7 +53,7 @@ def test_a_pattern_that_is_missing(bpf):
 
 
 def test_patterns_in_the_wrong_order(bpf):
-    with pytest.raises(ExpectationError, match=r"it stands in line \d+ only, not behind the match of"):
+    with pytest.raises(ExpectationError, match=r"it is only in line \d+, not after the match of"):
         bpf.rejects("outside of the", "invalid access to packet", code=BAD)
 
 

@@ -25,7 +25,7 @@ def test_messages_in_order_match():
 def test_a_message_is_looked_for_behind_the_one_before_it():
     wrong = check(by_text("invalid access"), by_text("r0 = 1"))
     assert (wrong.problem, wrong.message.text, wrong.after.text) == ("missing", "r0 = 1", "invalid access")
-    assert str(wrong) == "it stands in line 1 only, not behind the match of 'invalid access' in line 3"
+    assert str(wrong) == "it is only in line 1, not after the match of 'invalid access' in line 3"
 
 
 def test_the_same_text_twice_must_be_there_twice():
@@ -36,7 +36,7 @@ def test_the_same_text_twice_must_be_there_twice():
 def test_a_missing_message_and_what_it_should_follow():
     assert str(check(by_text("nowhere"))) == "nothing matches it"
     wrong = check(by_text("r0 = 1"), by_text("nowhere"))
-    assert str(wrong) == "nothing matches it behind the match of 'r0 = 1' in line 1"
+    assert str(wrong) == "nothing matches it after the match of 'r0 = 1' in line 1"
 
 
 def test_plain_text_is_no_expression():
@@ -68,7 +68,7 @@ def test_what_must_not_be_there():
     assert check(by_text("outside"), never) is None
     wrong = check(by_text("r0 = 1"), never, by_text("processed"))
     assert (wrong.problem, wrong.found) == ("unexpected", 3)
-    assert str(wrong) == "it stands in line 3, where it must not"
+    assert str(wrong) == "it is in line 3, where it must not be"
     assert check(never).problem == "unexpected"
     assert check(by_text("r0 = 1"), by_text("nowhere", negative=True), never).problem == "unexpected"
 
@@ -81,7 +81,7 @@ def test_the_missing_message_is_said_before_what_stands_in_its_place():
 def test_the_next_line():
     assert check(by_text("(b7)", next_line=True), by_text("(61)", next_line=True)) is None
     wrong = check(by_text("(b7)"), by_text("outside", next_line=True))
-    assert str(wrong) == "it stands in line 4, not in the line behind the match of '(b7)' in line 1"
+    assert str(wrong) == "it is in line 4, not in the line after the match of '(b7)' in line 1"
 
 
 def test_python_expressions_know_lines():
