@@ -67,7 +67,7 @@ def _skip_for_absent(item: pytest.Item, error: OSError) -> None:
     section = getattr(error, "section", None)
     if section is None or is_strict(item.config):
         return
-    from pytest_bpfmaps.kernel.absent_targets import absent_target
+    from pytest_bpfmaps.kernel.lacking_attach_points import absent_target
     from pytest_bpfmaps.kernel.running_kernel import sentence_on
 
     feature = absent_target(section)
