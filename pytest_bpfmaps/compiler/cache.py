@@ -16,9 +16,9 @@ from typing import Any
 from pytest_bpfmaps.btf.dwarf import keep_local_types, kept_types
 from pytest_bpfmaps.cache.stored_files import digest, discard, place, read, read_checked, write_checked
 from pytest_bpfmaps.compiler.build import Built
+from pytest_bpfmaps.compiler.cache_in_use import steady, use
 from pytest_bpfmaps.compiler.counting import facts_file, map_file
 from pytest_bpfmaps.compiler.dependencies import Inputs
-from pytest_bpfmaps.compiler.in_use import steady, use
 from pytest_bpfmaps.compiler.legacy_maps import upgrade_file
 
 _REMEMBERED = 32  # objects per source and options: one per kernel's BTF and per state of the headers

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_bpfmaps.compiler.in_use import RUNS, oldest_run, steady
+from pytest_bpfmaps.compiler.cache_in_use import RUNS, oldest_run, steady
 
 _SERVICE = ("manifests", "locks", "code", "vmlinux", "btf", "clang", "tmp")
 _DAY = 86400

@@ -18,7 +18,7 @@ from pytest_bpfmaps.cache.stored_files import (
     scratch_folder,
     write_checked,
 )
-from pytest_bpfmaps.compiler.in_use import steady, use
+from pytest_bpfmaps.compiler.cache_in_use import steady, use
 from pytest_bpfmaps.errors import CompileError, strerror
 
 RUNNING_KERNEL = "/sys/kernel/btf/vmlinux"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.compiler.cache_eviction import EVERY, MAX_AGE, evict
-from pytest_bpfmaps.compiler.in_use import steady, use
+from pytest_bpfmaps.compiler.cache_in_use import steady, use
 
 DAY = 86400
 
