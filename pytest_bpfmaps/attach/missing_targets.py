@@ -15,10 +15,10 @@ from pytest_bpfmaps.kernel.attach_names import (
     tracepoint_names,
 )
 from pytest_bpfmaps.kernel.attach_points import probe_target
+from pytest_bpfmaps.kernel.duplicate_symbols import explain_same_name
 from pytest_bpfmaps.kernel.known_names import SYSCALL_PREFIXES
 from pytest_bpfmaps.kernel.kprobe_blacklist import how_to_see, is_blacklisted
 from pytest_bpfmaps.kernel.release import release
-from pytest_bpfmaps.kernel.same_names import explain_same_name
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.kernel.vmlinux_btf import (

@@ -9,7 +9,7 @@ import pytest
 from pytest_bpfmaps import AttachError, BpfError, LoadError
 from pytest_bpfmaps.kernel import kprobe_blacklist
 from pytest_bpfmaps.kernel.attach_names import functions
-from pytest_bpfmaps.kernel.same_names import places_of
+from pytest_bpfmaps.kernel.duplicate_symbols import places_of
 
 HEAD = """
 #include "vmlinux.h"

@@ -12,8 +12,8 @@ from pytest_bpfmaps.btf.line_info import source_lines
 from pytest_bpfmaps.elf.editor import STT_FUNC, Elf
 from pytest_bpfmaps.errors import Explanation, LoadError, VerifierError
 from pytest_bpfmaps.kernel.attach_names import explain_no_type
+from pytest_bpfmaps.kernel.duplicate_symbols import explain_untyped
 from pytest_bpfmaps.kernel.privileges import refusal_hint
-from pytest_bpfmaps.kernel.same_names import explain_untyped
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.objects.attempt import Attempt
