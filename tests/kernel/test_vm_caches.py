@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.vm.kernels import kernel_parts
+from pytest_bpfmaps.vm.kernels import kernel_json
 
 CACHE = paths.cache_dir()  # read before pytester changes HOME
 REMOVER = """
@@ -68,7 +68,7 @@ def copy_of_a_kernel(kernels: Path) -> Path:
     tree = kernels / "6.1"
     shutil.copytree(CACHE / "kernels/6.1", tree, ignore=shutil.ignore_patterns("lib"))
     shutil.copytree(CACHE / "kernels/6.1/lib", tree / "lib", copy_function=_link)
-    kernel_parts.check_content(tree)  # writes digests for a kernel that an older version stored
+    kernel_json.check_content(tree)  # writes digests for a kernel that an older version stored
     return tree
 
 

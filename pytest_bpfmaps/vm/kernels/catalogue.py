@@ -14,7 +14,7 @@ from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache import staging
 from pytest_bpfmaps.cache.stored_files import own, read_any, tell
 from pytest_bpfmaps.errors import VmError, closest
-from pytest_bpfmaps.vm.kernels import kernel_parts
+from pytest_bpfmaps.vm.kernels import kernel_json
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.kernels.name_grammar import checked
 from pytest_bpfmaps.vm.kernels.package import Package
@@ -78,7 +78,7 @@ class Catalogue:
         if not _NAME.fullmatch(name) or not tree.is_dir():
             return None
         try:
-            kernel_parts.check(tree)
+            kernel_json.check(tree)
             return Kernel.read(tree)
         except _DAMAGE as error:
             if not tree.is_dir():  # another process has just removed it
@@ -225,7 +225,7 @@ class Catalogue:
 def _is_whole(tree: Path) -> bool:
     """Whether a kernel that is not in the catalogue is unchanged."""
     try:
-        kernel_parts.check(tree)
+        kernel_json.check(tree)
         return bool(Kernel.read(tree))
     except _DAMAGE as error:
         tell(f"{tree} is made again: {_reason(error)}")
@@ -235,13 +235,13 @@ def _is_whole(tree: Path) -> bool:
 def check_content(kernel: Kernel, *wanted: str) -> None:
     """Compares parts of a stored kernel with what was stored, and repairs what can be repaired.
 
-    See `kernel_parts.check_content`. Raises VmError for damage that only a new fetch repairs.
+    See `kernel_json.check_content`. Raises VmError for damage that only a new fetch repairs.
     """
     tree = kernel.tree
     if not (tree / "kernel.json").exists():  # the catalogue did not store it
         return
     try:
-        kernel_parts.check_content(tree, *wanted)
+        kernel_json.check_content(tree, *wanted)
     except _DAMAGE as error:
         raise _damaged(tree, kernel.name, error) from error
 

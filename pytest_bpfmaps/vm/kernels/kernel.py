@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.cache import staging
-from pytest_bpfmaps.vm.kernels import kernel_parts
+from pytest_bpfmaps.vm.kernels import kernel_json
 from pytest_bpfmaps.vm.kernels.kernel_tree import FORMAT
 from pytest_bpfmaps.vm.kernels.name_grammar import checked
 from pytest_bpfmaps.vm.kernels.package import Package
@@ -46,7 +46,7 @@ class Kernel:
 
         Raises OSError, ValueError, KeyError when it is damaged.
         """
-        facts = kernel_parts.read_facts(tree)
+        facts = kernel_json.read_facts(tree)
         if facts["format"] != FORMAT:
             raise ValueError(f"format {facts['format']}")
         release = checked("kernel release", facts["release"])

@@ -21,7 +21,7 @@ from pytest_bpfmaps.vm.kernels.kernel_image import (
     read_image,
     unpack_vmlinux,
 )
-from pytest_bpfmaps.vm.kernels.kernel_parts import write_facts
+from pytest_bpfmaps.vm.kernels.kernel_json import write_facts
 from pytest_bpfmaps.vm.kernels.package import Package
 from pytest_bpfmaps.vm.kernels.progress import Progress
 
