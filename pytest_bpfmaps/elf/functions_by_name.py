@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from pytest_bpfmaps.elf.debug_files import DebugFiles
-from pytest_bpfmaps.elf.name_text import Names, tell_closest
+from pytest_bpfmaps.elf.name_search import Names, tell_closest
 from pytest_bpfmaps.elf.reader import ElfError, loaded_segments, open_elf
 from pytest_bpfmaps.elf.symbol_table import ElfSymbol, SymbolTable
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pytest_bpfmaps.elf.name_text import Names, end_of_name
+from pytest_bpfmaps.elf.name_search import Names, end_of_name
 
 _FUNC, _IFUNC, _FILE = 2, 10, 4  # STT_*
 _LOCAL = 0  # STB_LOCAL

@@ -6,7 +6,7 @@ import re
 from functools import cache, lru_cache
 from pathlib import Path
 
-from pytest_bpfmaps.elf.name_text import Names, is_close, tell_closest
+from pytest_bpfmaps.elf.name_search import Names, is_close, tell_closest
 from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
 from pytest_bpfmaps.kernel.symbol_changes import loaded_modules

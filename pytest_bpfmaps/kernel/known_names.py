@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from pytest_bpfmaps.elf.name_text import Names, tell_closest
+from pytest_bpfmaps.elf.name_search import Names, tell_closest
 from pytest_bpfmaps.paths import kernels_dir
 
 RECORDED = "Linux 5.10, 6.1, 6.12, 6.18, 7.2"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from pytest_bpfmaps.elf.name_text import Names
+from pytest_bpfmaps.elf.name_search import Names
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.libbpf import check_pointer, ffi, lib, to_str

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.elf.editor import STB_WEAK, Elf
-from pytest_bpfmaps.elf.name_text import Names, is_close, tell_closest
+from pytest_bpfmaps.elf.name_search import Names, is_close, tell_closest
 from pytest_bpfmaps.errors import Explanation, closest
 from pytest_bpfmaps.kernel.attach_names import symbols
 from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_bpfmaps.elf.name_text import Names
+from pytest_bpfmaps.elf.name_search import Names
 from pytest_bpfmaps.kernel.attach_names import Functions
 
 LISTED = ["do_sys_openat2", "do_sys_open", "tcp_sendmsg", "tcp_sendmsg.isra.0", "vfs_read", "vfs_readv", "x"]
