@@ -1,4 +1,4 @@
-"""What measures the coverage of BPF programs in this process, and by which options."""
+"""Measures the coverage of BPF programs in this process, as the options say."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ AUTO = "auto"
 
 
 def is_measured(config: pytest.Config) -> bool:
-    """Whether ``--bpf-cov`` or its twin asks for it."""
+    """Whether ``--bpf-cov``, or its key of the configuration file, asks for coverage."""
     return bool(option(config, "bpf_cov")) and not config.getoption("bpf_no_cov")
 
 
 def recording_of(config: pytest.Config) -> Recording | None:
-    """What counts in this process; None where nobody asked for it."""
+    """Returns what counts in this process; None where nobody asked for it."""
     if not is_measured(config):
         return None
     if RECORDING not in config.stash:
@@ -32,7 +32,7 @@ def recording_of(config: pytest.Config) -> Recording | None:
 
 
 def counted(config: pytest.Config, test: str) -> dict[str, Any]:
-    """What was counted since the last call, plain; `test` is the id of the test that ran meanwhile."""
+    """Returns the counts since the last call as plain values; `test` is the id of the test that ran."""
     if RECORDING not in config.stash:
         return {}
     return config.stash[RECORDING].take(test if option(config, "bpf_cov_context") == "test" else "")

@@ -1,4 +1,4 @@
-"""Coverage of BPF programs, as an option: the rest is imported where it is asked for."""
+"""The options of BPF programs' coverage. Everything else is imported when somebody asks for coverage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-# option, kind in the configuration file, default, how it is given on the command line, help
+# Option, kind in the configuration file, default, how it is given on the command line, help.
 _OPTIONS: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (
     (
         "cov",
@@ -49,7 +49,7 @@ _OPTIONS: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register the options and their twins in the configuration file."""
+    """Registers the options, and for each the key of the configuration file."""
     group = parser.getgroup("bpfmaps")
     for name, kind, default, given, text in _OPTIONS:
         group.addoption(f"--bpf-{name}", default=None, help=text + ".", **given)
@@ -66,7 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure when that is asked for."""
+    """Measures coverage when somebody asks for it."""
     if config.getoption("bpf_cov") is None and not config.getini("bpf_cov"):
         return
     from pytest_bpfmaps.matrix.measuring import is_measured

@@ -1,4 +1,4 @@
-"""Collects what BPF programs' coverage was counted, from this process or from workers, and reports it."""
+"""Collects the counts of BPF programs' coverage, from this process or from workers, and reports them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pytest_bpfmaps.coverage.view import View
 from pytest_bpfmaps.matrix.items import kernel_of, option, without_kernel
 from pytest_bpfmaps.matrix.measuring import AUTO, counted
 
-_PROPERTY = "bpf_coverage"  # of a report, by which a worker tells what was counted
+_PROPERTY = "bpf_coverage"  # the property of a report by which a worker tells its counts
 DATA = ".bpf-coverage.json"
 
 
 def begin(config: pytest.Config) -> None:
-    """Has tests be measured in this process, and reports written where reports come together.
+    """Has tests measured in this process, and reports written in the process where reports arrive.
 
     Raises pytest.UsageError for options that make no sense.
     """
@@ -32,7 +32,7 @@ def begin(config: pytest.Config) -> None:
 
 
 class Settings:
-    """The options. Raises pytest.UsageError for a value that is none."""
+    """The values of the options. Raises pytest.UsageError for a wrong value."""
 
     def __init__(self, config: pytest.Config) -> None:
         engine, context = option(config, "bpf_cov_engine"), option(config, "bpf_cov_context")
@@ -64,7 +64,7 @@ def _percent(text: str) -> float | None:
 
 
 class Teller:
-    """Puts what was counted during a test into its last report, which travels from a worker, too."""
+    """Puts the counts of a test into the test's last report, which a worker sends, too."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -73,7 +73,7 @@ class Teller:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """A test is torn down, and its objects are closed."""
+        """Adds the counts to the report of the teardown, when the test's objects are closed."""
         report = yield
         if call.when == "teardown":
             found = counted(self._config, without_kernel(item.nodeid, kernel_of(item)))
@@ -83,14 +83,14 @@ class Teller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """A worker tells what was counted when no test ran any more."""
+        """Has a worker tell what was counted while no test ran."""
         output = getattr(self._config, "workeroutput", None)
         if output is not None and (found := counted(self._config, "")):
             output[_PROPERTY] = found
 
 
 class CoverageSession:
-    """Collects, and reports at the end."""
+    """Collects the counts, and reports them at the end."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
@@ -105,17 +105,17 @@ class CoverageSession:
             self._notes.append(text)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Take what a test counted."""
+        """Takes what a test counted."""
         self._collected.take(getattr(report, _PROPERTY, None))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
-        """Take what a worker counted behind its last test."""
+        """Takes what a worker counted after its last test."""
         self._collected.take(getattr(node, "workeroutput", {}).get(_PROPERTY))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Make lines of the counts, and write the reports. Nothing here fails a test."""
+        """Makes lines of the counts, and writes the reports. No error here fails a test."""
         self._collected.take(counted(self._config, ""))
         data = Path(os.environ.get("BPF_COVERAGE_FILE", self._config.rootpath / DATA))
         view = View(
@@ -141,7 +141,7 @@ class CoverageSession:
             self._say(f"cannot write the coverage report {request}: {e.msg}")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Print the table, and what could not be measured."""
+        """Prints the table, and what could not be measured."""
         if self._printed or self._notes or self._failure:
             terminalreporter.section("BPF coverage")
         for line in self._printed:

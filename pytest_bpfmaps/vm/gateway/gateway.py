@@ -126,7 +126,7 @@ class Gateway:
             return 1
 
     def _record(self, kernel: Kernel, shape: MachineConfig) -> Addition:
-        """Prepares what records executed code, where that is wanted: arguments for QEMU."""
+        """Prepares to record executed code, if the options say so. Returns what QEMU needs for it."""
         if not self.options.executed:
             return NOTHING_MORE
         from pytest_bpfmaps.vm.executed.session import ExecutedCode
