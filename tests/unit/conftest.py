@@ -1,4 +1,4 @@
-"""A signed package archive for the tests that fetch."""
+"""Makes a signed package archive for the tests that fetch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OCI image layouts, and a registry that serves one to skopeo."""
+"""Makes OCI image layouts, and a registry that serves one to skopeo."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FILES = {
 def layer(
     files: dict[str, bytes], kind: str = "gzip", links: tuple[tuple[bytes, str, str], ...] = ()
 ) -> bytes:
-    """A compressed tar archive; `links` are of a type of `tarfile`, a name and a target."""
+    """Returns a compressed tar archive; each of `links` has a type of `tarfile`, a name and a target."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
         for name, content in files.items():
@@ -51,7 +51,7 @@ def layer(
 
 
 class Layout:
-    """An OCI image layout in `folder`, to which images can be added."""
+    """An OCI image layout in `folder`, to which tests add images."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,13 +64,13 @@ class Layout:
         (self.folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": self._images}))
 
     def blob(self, data: bytes, kind: str) -> dict[str, Any]:
-        """Store `data`; return its descriptor."""
+        """Stores `data`, and returns its descriptor."""
         digest = hashlib.sha256(data).hexdigest()
         (self.folder / "blobs/sha256" / digest).write_bytes(data)
         return {"mediaType": f"{MEDIA}.{kind}", "digest": f"sha256:{digest}", "size": len(data)}
 
     def manifest(self, *layers: bytes, arch: str = "amd64") -> dict[str, Any]:
-        """Store an image; return its descriptor, with its platform."""
+        """Stores an image, and returns its descriptor, with its platform."""
         compressions = {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd"}
         diffs = ["sha256:" + "0" * 64 for _ in layers]
         config = {"os": "linux", "architecture": arch, "rootfs": {"type": "layers", "diff_ids": diffs}}
@@ -84,12 +84,12 @@ class Layout:
         return {**descriptor, "platform": {"os": "linux", "architecture": arch}}
 
     def index(self, *manifests: dict[str, Any]) -> dict[str, Any]:
-        """Store an index of images for several platforms; return its descriptor."""
+        """Stores an index of images for several platforms, and returns its descriptor."""
         value = {"schemaVersion": 2, "mediaType": f"{MEDIA}.index.v1+json", "manifests": manifests}
         return self.blob(json.dumps(value).encode(), "index.v1+json")
 
     def add(self, descriptor: dict[str, Any], tag: str | None = None) -> str:
-        """Publish an image; return its SHA-256."""
+        """Publishes an image, and returns its SHA-256."""
         name = {"annotations": {"org.opencontainers.image.ref.name": tag}} if tag else {}
         self._images = [i for i in self._images if not tag or i.get("annotations") != name["annotations"]]
         self._images.append({**descriptor, **name})
@@ -97,13 +97,13 @@ class Layout:
         return str(descriptor["digest"]).removeprefix("sha256:")
 
     def archive(self, target: Path) -> Path:
-        """The layout as a tar archive, as ``skopeo copy … oci-archive:`` and ``docker save`` make it."""
+        """Returns the layout as a tar archive, as ``skopeo copy … oci-archive:`` makes it."""
         with tarfile.open(target, "w") as archive:
             archive.add(self.folder, ".")
         return target
 
     def find(self, reference: str) -> dict[str, Any]:
-        """The descriptor of a tag or digest. Raises StopIteration."""
+        """Returns the descriptor of a tag or digest. Raises StopIteration."""
         blob = self.folder / "blobs" / reference.replace(":", "/")
         if blob.is_file():
             kind = json.loads(blob.read_bytes())["mediaType"]
@@ -114,7 +114,7 @@ class Layout:
 
 @contextmanager
 def registry(layout: Layout, home: Path) -> Iterator[str]:
-    """Serve `layout` as the repository ``ci/kernels`` at the address given; a user of `home` needs no TLS.
+    """Serves `layout` as the repository ``ci/kernels`` at an address. The user of `home` needs no TLS.
 
     Source: the OCI distribution specification, "Pull".
     """

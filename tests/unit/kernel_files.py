@@ -1,6 +1,6 @@
-"""Small kernel images and packages, made by the rules of the boot protocol, that no machine could boot.
+"""Makes small kernel images and packages by the rules of the boot protocol. No machine could boot them.
 
-They stand for the formats and layouts that real packages come in; tests/kernel/ uses the real ones.
+They have the formats and layouts of real packages. tests/kernel/ uses real packages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PVH_NOTE = struct.pack("<III", 4, 8, 18) + b"Xen\0" + bytes(8)
 
 
 def elf(sections: dict[str, bytes], *, type: int = 2, machine: int = 62) -> bytes:
-    """A 64-bit little-endian ELF file with these sections; one called ``.notes`` is a note section."""
+    """Returns a 64-bit little-endian ELF file with these sections; ``.notes`` is a section of notes."""
     names = b"\0"
     body = bytes(64)
     headers = bytes(64)
@@ -41,7 +41,7 @@ def elf(sections: dict[str, bytes], *, type: int = 2, machine: int = 62) -> byte
 def vmlinux(
     release: str = RELEASE, *, btf: bytes | None = BTF, pvh: bool = True, config: bytes = b""
 ) -> bytes:
-    """An uncompressed kernel."""
+    """Returns an uncompressed kernel."""
     rodata = f"Linux version {release} (me@here) #1\n".encode()
     if config:
         rodata += b"IKCFG_ST" + gzip.compress(config, mtime=0) + b"IKCFG_ED"
@@ -54,7 +54,10 @@ def vmlinux(
 
 
 def compressed(data: bytes, kind: str) -> bytes:
-    """`data` as the payload of a ``CONFIG_KERNEL_<KIND>`` kernel: all but gzip end with the size."""
+    """Returns `data` as the payload of a ``CONFIG_KERNEL_<KIND>`` kernel.
+
+    Except for gzip, its size is the end.
+    """
     size = struct.pack("<I", len(data))
     match kind:
         case "gzip":
@@ -71,7 +74,7 @@ def compressed(data: bytes, kind: str) -> bytes:
 
 
 def bzimage(release: str = RELEASE, *, kernel: bytes | None = None, kind: str = "gzip") -> bytes:
-    """A bzImage of boot protocol 2.15 that holds `kernel`."""
+    """Returns a bzImage of boot protocol 2.15 that has `kernel` in it."""
     payload = compressed(vmlinux(release) if kernel is None else kernel, kind)
     setup_sects, lead = 3, 0x100
     head = bytearray((setup_sects + 1) * 512)
@@ -87,7 +90,7 @@ def bzimage(release: str = RELEASE, *, kernel: bytes | None = None, kind: str = 
 
 
 def write(root: Path, files: dict[str, bytes]) -> Path:
-    """These files below `root`."""
+    """Writes these files below `root`."""
     for name, data in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
@@ -95,7 +98,7 @@ def write(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def package_files(release: str = RELEASE) -> dict[str, bytes]:
-    """What a kernel package unpacks to."""
+    """Returns the files of a kernel package."""
     modules = f"lib/modules/{release}"
     return {
         f"boot/vmlinuz-{release}": bzimage(release),
@@ -107,7 +110,7 @@ def package_files(release: str = RELEASE) -> dict[str, bytes]:
 
 
 def deb(folder: Path, name: str, version: str, files: dict[str, bytes], depends: str = "") -> Path:
-    """A Debian package in `folder`, made by dpkg-deb: the same bytes for the same content."""
+    """Makes a Debian package in `folder` by dpkg-deb: the same content gives the same bytes."""
     tree = write(folder / f"{name}.tree", files)
     control = f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: me <me@here>\n"
     control += f"Depends: {depends}\n" if depends else ""
@@ -128,9 +131,9 @@ def rpm(
     *,
     format: int = 4,
 ) -> Path:
-    """An RPM package in `folder`, made by rpmbuild; `payload` is RPM's own name for a compression.
+    """Makes an RPM package in `folder` by rpmbuild; `payload` is RPM's own name for a compression.
 
-    `format` is the package's; rpm before 6 makes only 4.
+    `format` is the package's format. rpm before version 6 makes only format 4.
     """
     tree = write(folder / f"{name}.tree", files)
     macros = {"_topdir": folder / f"{name}.rpmbuild", "_rpmdir": folder, "_binary_payload": payload}

@@ -1,4 +1,4 @@
-"""A small signed Debian archive in a folder, which apt takes for the system's mirror."""
+"""Makes a small signed Debian archive in a folder, which apt takes for the system's mirror."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kernel_files import package_files, write
 
 
 class Keys:
-    """A signing key, and the keyring that verifies it."""
+    """A key that signs, and the keyring that verifies it."""
 
     def __init__(self, home: Path) -> None:
         home.chmod(0o700)
@@ -51,7 +51,7 @@ class Archive:
         component: str = "main",
         valid_until: str | None = None,
     ) -> None:
-        """Publish `packages` as the suite `name`."""
+        """Publishes `packages` as the suite `name`."""
         dist = self.root / "dists" / name
         index = "\n".join(map(self._stanza, packages)).encode()
         entry = ""
@@ -77,7 +77,7 @@ class Archive:
         return control.stdout + "".join(f"{k}: {v}\n" for k, v in facts.items())
 
     def use(self, *, uri: str | None = None, keyring: Path | None = None, suites: str = "bookworm") -> None:
-        """Make it the mirror in the system's sources."""
+        """Makes the archive the mirror in the system's sources."""
         fields = {"Types": "deb", "URIs": uri or f"file:{self.root}", "Suites": suites, "Components": "main"}
         fields["Signed-By"] = str(keyring or self._keys.keyring)
         sources = self.root / "system/debian.sources"
@@ -90,6 +90,6 @@ class Archive:
 
 
 def kernel_packages(make: Callable[..., Path], release: str, version: str) -> list[Path]:
-    """A metapackage and the package that it leads to, as Debian <= 13 has them."""
+    """Returns a metapackage and the package that it leads to, as Debian <= 13 has them."""
     image = make(f"linux-image-{release}", version, package_files(release), "kmod, initramfs-tools")
     return [image, make("linux-image-amd64", version, {}, f"linux-image-{release} (= {version})")]

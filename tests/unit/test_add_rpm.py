@@ -1,4 +1,4 @@
-"""`add` of RPM packages, made by rpmbuild."""
+"""Tests `add` of RPM packages that rpmbuild makes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
 
 
 def only(tools: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no other commands than these, and depmod, which is looked for where root's commands are."""
+    """Leaves only these commands, and depmod, which is searched where root's commands are."""
     folder.mkdir()
     for tool in tools:
         found = shutil.which(tool, path=_FOLDERS)

@@ -1,4 +1,4 @@
-"""What ``ci/test`` makes of a test that is skipped."""
+"""Tests what ``ci/test`` does about a test that is skipped."""
 
 from __future__ import annotations
 

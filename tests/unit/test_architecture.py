@@ -1,4 +1,4 @@
-"""Architectures of guests: one table, and what is said of those that are not in it."""
+"""Tests the table of guests' architectures, and what is said of others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_an_unknown_architecture_is_refused(way) -> None:
 
 @pytest.mark.parametrize("kvm", [False, True])
 def test_another_row_reaches_every_part_of_the_command(monkeypatch, tmp_path: Path, kvm: bool) -> None:
-    """No real machine: the row is made of names that QEMU does not know."""
+    """Uses a row with names that QEMU does not know, which is no real machine."""
     row = dict.fromkeys(("qemu", "package", "machine", "emulated_cpu", "bus", "console"))
     words = {name: f"its-{name}" for name in row}
     arguments = {"kernel_arguments": ("its-argument",), "emulated_kernel_arguments": ("its-slow-argument",)}
@@ -51,7 +51,10 @@ def test_another_row_reaches_every_part_of_the_command(monkeypatch, tmp_path: Pa
 
 
 def test_names_of_an_architecture_are_in_the_table_only() -> None:
-    """Code that starts guests; kernel images, container images and packages have names of their own."""
+    """Looks at code that starts guests.
+
+    Kernel images, container images and packages have names of their own.
+    """
     others = ("architecture.py", "kernel_image.py", "local_kernel.py", "oci_layout.py", "catalogue.py")
     known = re.compile(r"ttyS\d|\bq35\b|qemu-system-|psmouse|virtio-[a-z0-9]+-pci|virtio_pci|ld-linux")
     files = [path for path in Path(vm.__file__).parent.rglob("*") if path.suffix in (".py", ".sh")]

@@ -1,4 +1,4 @@
-"""How ci/bench judges its figures, and what it says of a peer that is absent."""
+"""Tests how ci/bench judges its figures, and what it says of a peer that is absent."""
 
 import contextlib
 import importlib
@@ -43,7 +43,7 @@ def test_both_sides_are_medians(benchmark):
 
 
 def test_an_absent_peer_is_said_not_invented(tmp_path):
-    """With an empty $PATH there is no gcc."""
+    """An empty $PATH has no gcc."""
     command = [sys.executable, str(ROOT / "ci/benchmarks"), "--json", "--rounds", "1", "load-attach-detach"]
     done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)

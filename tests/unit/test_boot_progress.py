@@ -1,4 +1,4 @@
-"""What counts as progress of a boot, and how long a silence may be."""
+"""Tests what counts as progress of a boot, and how long a silence may be."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """Any process in QEMU's place: the argument is the Python program that it runs."""
+    """A process in place of QEMU. The argument is the Python program that it runs."""
     command = [sys.executable, "-u", "-c", request.param]
     with Machine(command, "x86_64", version="9.9", patience=0.0) as made:
         yield made
@@ -83,7 +83,7 @@ def test_lines_are_progress_for_as_long_as_they_come(machine: Machine) -> None:
 
 @pytest.mark.parametrize("machine", [SLOW_WORD], indirect=True)
 def test_a_word_that_came_too_late_is_too_late_whenever_one_looks(machine: Machine) -> None:
-    """How quick this process was to look must not decide."""
+    """How fast this process looked at it must not matter."""
     assert select.select([machine.control], [], [], 60)[0]
     with pytest.raises(VmError, match="the guest was not ready after 1 s"):
         wait(machine, 1.0)
@@ -105,7 +105,7 @@ def test_lines_without_end_are_progress_and_have_an_end(machine: Machine) -> Non
 def test_the_end_of_making_a_state_depends_on_the_machine_and_has_another_remedy(
     machine: Machine,
 ) -> None:
-    """--bpf-vm-timeout is for what starts, not for what is made before."""
+    """--bpf-vm-timeout limits what starts, and not what is made before that."""
     machine.patience = 0.1
     with pytest.raises(VmError, match=r"the guest was not ready after 1\.5 s") as caught:
         warm._wait_until_ready(machine, KERNEL)
@@ -137,7 +137,7 @@ def test_a_boot_that_was_slow_so_far_may_be_slow(machine: Machine) -> None:
 
 
 def test_time_without_a_processor_is_known() -> None:
-    """Two that want the same one: each waits while the other runs."""
+    """Two processes want the same state: each waits while the other one runs."""
     cpu = min(os.sched_getaffinity(0))
     program = f"import os; os.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
     both = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""How many guests run at a time."""
+"""Tests how many guests run at a time."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ class TestAdd:
 
 
 def _hostile_deb(folder: Path, outside: Path) -> Path:
-    """A package that dpkg-deb would not build: links and paths that lead out of it."""
+    """Makes a package that dpkg-deb would not build: links and paths that lead out of it."""
     package = deb(folder, "linux-image", "1", package_files())
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:gz") as archive:
@@ -223,7 +223,7 @@ def _hostile_deb(folder: Path, outside: Path) -> Path:
 
 
 def check_package(kernel: Kernel) -> None:
-    """The kernel of `package_files`, complete."""
+    """Makes the kernel of `package_files`, and completes it."""
     assert kernel.release == RELEASE
     assert kernel.modules == kernel.image.parent.parent
     assert kernel.config is not None

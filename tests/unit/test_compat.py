@@ -1,4 +1,4 @@
-"""Names of other projects that are not public: a new release that took one away is told with a sentence."""
+"""Tests private names of other projects: a sentence says which name a new release has taken away."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLUGINS = Path(sys.prefix, "other-plugins")
 
 
 def names_of(function: Callable[..., Any]) -> set[str]:
-    """The attributes and globals that its code, and the functions within, speak of."""
+    """Returns the attributes and globals that its code, and the functions inside it, name."""
     codes, found = [function.__code__], set[str]()
     while codes:
         code = codes.pop()
@@ -151,7 +151,7 @@ def test_pyelftools_makes_sections_with_hashes_by_methods_of_its_file() -> None:
 
 @pytest.fixture
 def others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other plugins, which ci/setup puts into a folder of their own."""
+    """Other plugins are in a folder of their own; ci/setup puts them there."""
     if not PLUGINS.is_dir():
         pytest.skip("ci/setup puts other plugins into .venv/other-plugins")
     monkeypatch.syspath_prepend(PLUGINS)

@@ -1,4 +1,4 @@
-"""Stored kernels that were damaged on the disk: mended out of their image, or named with what stores them."""
+"""Tests stored kernels that were damaged on the disk: repaired from their image, or named with a remedy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def part(catalogue: Catalogue, pattern: str) -> Path:
 
 
 def use(catalogue: Catalogue) -> Kernel:
-    """As a run does that makes a state."""
+    """Checks a kernel as a run does before it makes a state."""
     (kernel,) = catalogue.select("6.1")
     check_content(kernel)
     return kernel
@@ -59,7 +59,7 @@ def use(catalogue: Catalogue) -> Kernel:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_damage_is_mended_or_named(catalogue: Catalogue, data: st.DataObject) -> None:
-    """Never another exception, and never a kernel that is not what was stored."""
+    """It never raises another exception, and never gives a kernel that is not what was stored."""
     whole = use(catalogue)
     path = part(catalogue, data.draw(st.sampled_from(PARTS)))
     before = path.read_bytes()
@@ -69,7 +69,8 @@ def test_damage_is_mended_or_named(catalogue: Catalogue, data: st.DataObject) ->
     try:
         with stored_files.listening(lines.append):
             assert use(catalogue) == whole
-        assert path.read_bytes() == before or path.name == "kernel.json"  # where a digest's name was hit
+        # The damage may hit the name "digest".
+        assert path.read_bytes() == before or path.name == "kernel.json"
         assert lines == ([] if path.name == "kernel.json" else [f"{path} is made again: it was damaged"])
     except VmError as error:
         said = str(error)

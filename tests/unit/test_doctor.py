@@ -1,4 +1,4 @@
-"""`bpfmaps doctor`, on this machine and on ones that lack something."""
+"""Tests `bpfmaps doctor`, on this machine and on machines that lack something."""
 
 import json
 import os

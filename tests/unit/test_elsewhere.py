@@ -1,4 +1,4 @@
-"""The wire to a gateway on another machine, with a shell at its end; ssh is in tests/kernel."""
+"""Tests the connection to a gateway on another machine, with a shell at its end; tests/kernel uses ssh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def told():
 
 
 def run(told: journal.Journal, script: str, more: bytes) -> subprocess.CompletedProcess[bytes]:
-    """What the wire passes on, with what execnet adds to an interpreter's arguments."""
+    """Returns what the connection passes on, with what execnet adds to an interpreter's arguments."""
     command = [
         sys.executable,
         "-m",

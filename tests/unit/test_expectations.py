@@ -1,4 +1,4 @@
-"""Expectations from declaration tags, in each spelling that the kernel's tests have had."""
+"""Tests expectations from declaration tags, in each spelling that the kernel's selftests have had."""
 
 import pytest
 

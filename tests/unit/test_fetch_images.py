@@ -1,4 +1,4 @@
-"""Kernels in container images: local layouts, and a registry on this machine that skopeo reads."""
+"""Tests kernels in container images: local layouts, and a registry on this machine that skopeo reads."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_second_fetch_does_nothing_until_the_tag_moves(catalogue: Catalogue, lay
 
 
 def test_image_for_several_machines(catalogue: Catalogue, layout: Layout) -> None:
-    unknown = layout.manifest(layer({}), arch="unknown")  # what buildx calls an attestation
+    unknown = layout.manifest(layer({}), arch="unknown")  # buildx calls this an attestation
     other = layout.manifest(layer({"boot/vmlinuz": b"for arm64"}), arch="arm64")
     digest = layout.add(layout.index(other, unknown, layout.manifest(layer(FILES))), "6.1")
     kernel, _ = fetch(f"oci:{layout.folder}:6.1", catalogue, Silent())

@@ -1,4 +1,4 @@
-"""`fetch` from a small signed package archive on this machine: real apt, real signatures, no network."""
+"""Tests `fetch` with a small signed archive on this machine: real apt, real signatures, no network."""
 
 from __future__ import annotations
 
@@ -341,7 +341,7 @@ class TestErrors:
 
 
 def _empty_keyring(folder: Path) -> Path:
-    """A keyring of another archive's key."""
+    """Makes a keyring with the key of another archive."""
     with tempfile.TemporaryDirectory(dir="/tmp") as home:
         other = Keys(Path(home))
         try:

@@ -1,4 +1,4 @@
-"""Upstream versions: virtme-ng itself downloads, from a server on this machine that stands in for its own."""
+"""Tests upstream releases: virtme-ng itself downloads, from a server on this machine in place of its own."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ VERSION = "6.6.0-060600.202310300131"
 
 
 class Mainline:
-    """The mainline builds: a folder per version, served over TLS."""
+    """The mainline builds: a folder for each release, served over TLS."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def publish(self, version: str, packages: list[Path]) -> None:
-        """Put packages where virtme-ng looks for them."""
+        """Puts packages where virtme-ng looks for them."""
         folder = self.root / "mainline" / version / "amd64"
         folder.mkdir(parents=True)
         for package in packages:
@@ -64,7 +64,7 @@ def serving(server: ThreadingTCPServer) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that is good for virtme-ng's server, with its key."""
+    """Makes a certificate for the name of virtme-ng's server, with its key."""
     file = tmp_path_factory.mktemp("tls") / "certificate.pem"
     name = "kernel.ubuntu.com"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
@@ -93,7 +93,7 @@ def mainline(tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch)
     files.socket = context.wrap_socket(files.socket, server_side=True)
 
     class Proxy(StreamRequestHandler):
-        """Whatever host it is asked for, it connects to the server above."""
+        """Connects to the server above, whatever host it is asked for."""
 
         def handle(self) -> None:
             while self.rfile.readline().strip():
@@ -115,7 +115,7 @@ def mainline(tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
-    """Pass on what comes until its end."""
+    """Passes bytes on until their end."""
     while data := source.recv(1 << 16):
         target.sendall(data)
     target.shutdown(socket.SHUT_WR)
@@ -127,7 +127,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
 
 
 def packages(folder: Path) -> list[Path]:
-    """As the mainline builds have them."""
+    """Returns packages as the mainline builds have them."""
     modules = f"lib/modules/{RELEASE}"
     module = {f"{modules}/kernel/fs/9p/9p.ko": elf({".modinfo": b"license=GPL\0"}, type=1)}
     config = {f"boot/config-{RELEASE}": b"CONFIG_BPF=y\n"}

@@ -1,4 +1,4 @@
-"""What a guest may ask of its host: options of clang that write or load files, and files that are none."""
+"""Tests what a guest may ask of its host: options of clang that write or load, paths that are no files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from pytest_bpfmaps.compiler.guest_options import check_options
 from pytest_bpfmaps.errors import CacheError, CompileError
 from pytest_bpfmaps.vm.gateway.requests import Requests
 
-# Each writes, loads, or runs something with clang 14, 16 or 19; OUT is a path that the guest chooses.
+# Each of these writes, loads, or runs something with clang 14, 16 or 19. OUT is a path that the guest
+# chooses.
 HOSTILE = """
 --serialize-diagnostics OUT | -serialize-diagnostics OUT | -Wp,-MD,OUT | -Wp,-dependency-file,OUT
 -Wa,-MD,OUT | -fplugin=OUT | -fpass-plugin=OUT | -Xclang -load -Xclang OUT | -Xclang -fpass-plugin=OUT
@@ -47,7 +48,7 @@ HOSTILE = """
 -fthin-link-bitcode=OUT | -forder-file-instrumentation | -fxray-attr-list=OUT
 -frandomize-layout-seed-file=OUT | -object-file-name=OUT | -cuid=OUT | -fdriver-only | -###
 """
-# What Makefiles of BPF projects give.
+# Makefiles of BPF projects give these.
 USUAL = """
 -g -O2 -Wall -Wextra -Werror -target bpf -c | -D__TARGET_ARCH_x86 -D X=1 -UFOO -U BAR
 -Iinc -I inc -I../inc | -isystem /usr/include -idirafter /usr/include/x86_64-linux-gnu -iquote .
@@ -121,7 +122,7 @@ def _compile_beside_nothing(options: list[str]) -> None:
 
 @pytest.mark.parametrize("option", [*guest_options._BY_TWO, "-Xclang"])
 def test_clang_takes_the_next_word_as_a_value_too(option: str) -> None:
-    """Else what the list takes for a value would be an option that nobody looked at."""
+    """Else the list would take an option for a value, and nobody would look at it."""
     _compile_beside_nothing([option, "-Wp,-MD,OUT"])
 
 
@@ -131,7 +132,7 @@ def requests() -> Requests:
 
 
 def test_options_hide_in_no_other_field(requests: Requests, tmp_path: Path) -> None:
-    """A macro without a name would take the option behind it as its own, and leave that one's value alone."""
+    """A macro without a name would take the next option as its own, and its value would not be checked."""
     out = tmp_path / "out"
     for defines in ((("", None),), (("X", None), ("", None))):
         flags = ("-D", f"-Wp,-MD,{out}")

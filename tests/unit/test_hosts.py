@@ -1,4 +1,4 @@
-"""How ci/hosts chooses releases and versions, what it takes from this machine, and its table."""
+"""Tests how ci/hosts chooses releases and versions, what it takes from this machine, and its table."""
 
 import importlib
 import platform
@@ -31,7 +31,7 @@ libbpf-dev:
 
 @pytest.fixture(scope="module")
 def hosts():
-    """The modules of ci/roots, by name."""
+    """Returns the modules of ci/roots, by name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "ci/roots"))
         yield importlib.import_module

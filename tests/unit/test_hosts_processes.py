@@ -1,4 +1,4 @@
-"""Nothing of ci/hosts is left, however it ends: its processes are real ones here."""
+"""Tests that nothing of ci/hosts is left, however it ends. Its processes are real ones."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ ROOTS = Path(__file__).parents[2] / "ci/roots"
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts the work above, whose command ends with the shell text that is given."""
+    """Starts the work above. Its command ends with the given shell text."""
     return lambda end: subprocess.Popen([sys.executable, "-c", WORK, str(ROOTS), str(tmp_path), end])
 
 

@@ -1,4 +1,4 @@
-"""What a run uses is not removed by another process: kernels, and states that guests run from."""
+"""Tests that no other process removes what a run uses: kernels, and states that guests run from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def another_process(program: str) -> Iterator[int]:
-    """Runs `program` in a process that lives on until the end of the block, and yields its id."""
+    """Runs `program` in a process that lives until the end of the block, and gives its id."""
     code = f"{program}\nprint('ready', flush=True)\ninput()\n"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as process:
@@ -100,7 +100,7 @@ def state(name: str, manifest: str | None = None) -> saved_states.SavedState:
 
 class TestStates:
     def test_one_that_a_guest_runs_from_stays(self, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        """QEMU inherits the descriptor that the lock belongs to; the process that opened it may end."""
+        """QEMU inherits the descriptor that has the lock. The process that opened it may end."""
         used, other = state("6.1-a"), state("6.1-b")
         opened = used.open()
         assert opened
@@ -121,14 +121,14 @@ class TestStates:
     def test_what_is_opened_while_it_is_replaced_is_what_is_there_then(self, cache: Path) -> None:
         used = state("6.1-a")
         with ThreadPoolExecutor() as pool, used.memory.open() as old:
-            fcntl.flock(old, fcntl.LOCK_EX)  # as one that collects does
+            fcntl.flock(old, fcntl.LOCK_EX)  # as a process that deletes states does
             opening = pool.submit(used.open)
             used.memory.unlink()
             used.memory.write_bytes(b"new")
             used.memory.chmod(0o600)
             old.close()
             opened = opening.result()
-        if opened:  # else it was noticed, and whoever wants it tries again
+        if opened:  # None: it noticed the deletion, and its caller tries again
             assert os.path.samestat(os.fstat(opened[0]), used.memory.stat())
             for fd in opened:
                 os.close(fd)

@@ -1,4 +1,4 @@
-"""``kernels.lock``, with real package archives and images."""
+"""Tests ``kernels.lock`` with real package archives and images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder."""
+    """Makes a folder the working folder."""
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
@@ -46,7 +46,7 @@ def catalogue() -> Catalogue:
 
 @pytest.fixture
 def locked(archive: Archive, make: Make, catalogue: Catalogue) -> Archive:
-    """An archive whose suite has gone on since its kernel was locked, and an empty catalogue."""
+    """Makes an archive whose suite has a newer kernel than the locked one, and an empty catalogue."""
     archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
     fetch("debian:bookworm", catalogue, Silent())
     lockfile.write(lockfile.DEFAULT, catalogue)
@@ -155,7 +155,7 @@ def test_name_that_belongs_to_another_source(
 class TestImages:
     @pytest.fixture
     def layout(self, project: Path, catalogue: Catalogue) -> Layout:
-        """One within the project, whose tag has moved since it was locked."""
+        """The layout is inside the project, and its tag has moved since it was locked."""
         layout = Layout(project / "images")
         layout.add(layout.manifest(layer(FILES)), "6.1")
         fetch("oci:images:6.1", catalogue, Silent())
@@ -185,7 +185,7 @@ class TestImages:
 class TestChoice:
     @pytest.fixture(autouse=True)
     def kernels(self, catalogue: Catalogue, project: Path, tmp_path: Path) -> None:
-        """Two that were fetched, one that was added."""
+        """Two kernels were fetched, and one was added."""
         for release in ("5.10.1", "6.12.1"):
             layout = Layout(project / f"image-{release}")
             layout.add(layout.manifest(layer({"boot/vmlinuz": bzimage(release)})))

@@ -1,4 +1,4 @@
-"""docs/map-types.md, which ci/map-types makes from a run, has an answer for every map type and kernel."""
+"""Tests that docs/map-types.md, which ci/map-types makes, has an answer for every map type and kernel."""
 
 import re
 import subprocess
@@ -57,5 +57,5 @@ def test_the_table_of_a_run(tmp_path, end, cell, word):
     assert f"| HASH | 1 | {cell} |" in done.stdout
     assert "[^1]: helper x: y\n" in done.stdout or word
     assert word in done.stderr
-    assert done.returncode == 1  # most types have no test here
+    assert done.returncode == 1  # most types have no test in this run
     assert "empty cell: | QUEUE |" in done.stderr

@@ -1,4 +1,4 @@
-"""What a guest's worker does, and how long that may take: without a guest, with a clock of the test's."""
+"""Tests what a guest's worker does, and how long that may take, with a clock of the test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Watch, WorkerSte
 
 @dataclass
 class Clock:
-    """Seconds, and those that QEMU waited for a processor."""
+    """Counts seconds, and those that QEMU waited for a processor."""
 
     now: float = 100.0
     waited: float = 7.0
@@ -20,7 +20,7 @@ class Clock:
         return Countdown(lambda: self.waited, lambda: self.now)
 
     def run(self, countdown: Countdown, seconds: float, *, waited: float = 0.0) -> bool:
-        """Looks as often as it is to be looked at, for `seconds`. Whether the time was over at the end."""
+        """Looks as often as it must, for `seconds`. Returns whether the time was over at the end."""
         is_over, steps = False, round(seconds / countdown.LOOK)
         for _ in range(steps):
             self.now += countdown.LOOK
@@ -60,7 +60,7 @@ def test_time_without_a_processor_does_not_count(clock: Clock) -> None:
 
 
 def test_time_in_which_this_process_stood_still_does_not_count(clock: Clock) -> None:
-    """Ctrl-Z, and then fg; a machine that slept."""
+    """A process is stopped by Ctrl-Z and continued by fg, or its machine sleeps."""
     countdown = clock.countdown()
     countdown.start(10)
     clock.now += 3600

@@ -1,4 +1,4 @@
-"""What this machine's QEMU is asked before a guest starts, and what is said of one that does not answer."""
+"""Tests what this machine's QEMU is asked before a guest starts, and what is said if it does not answer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def script(folder: Path, text: str) -> str:
 
 
 def wait_for_end(group: int) -> bool:
-    """Whether a process group ends soon; one that was killed is still there until init has heard of it."""
+    """Whether a process group ends soon. A killed process is still there until init has reaped it."""
     for _ in range(12000):
         try:
             os.killpg(group, 0)
@@ -107,7 +107,7 @@ def test_what_is_no_qemu_is_refused_and_leaves_no_process(
 ) -> None:
     group, seconds = tmp_path / "group", 0.5 if why == LATE else 300.0
     binary = script(tmp_path, f"echo $$ >{group}.new; mv {group}.new {group}; {text}")
-    while not group.exists():  # a busy machine has not started it by then
+    while not group.exists():  # a busy machine may not have started it yet
         seconds *= 2
         monkeypatch.setattr(qemu_features, "ANSWER_SECONDS", seconds)
         with pytest.raises(VmError) as caught:

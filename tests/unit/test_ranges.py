@@ -1,4 +1,4 @@
-"""Ranges of kernel versions; the judge is packaging's specifiers."""
+"""Tests ranges of kernel versions, and compares them with packaging's specifiers."""
 
 import pytest
 from hypothesis import given

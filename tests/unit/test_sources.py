@@ -14,7 +14,7 @@ KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
-    """A function that gives this text to apt as the system's sources, and returns what we see."""
+    """Returns a function that gives a text to apt as the system's sources, and returns what we read of it."""
 
     def read(text: str, name: str = "test.sources") -> list[AptSource]:
         (tmp_path / "parts").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What other processes see while a kernel is stored, and what a killed one leaves."""
+"""Tests what other processes see while a kernel is stored, and what a killed process leaves."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_child_that_outlives_its_killed_parent_holds_nothing(catalogue: Catalogu
     child = int(done.stdout)
     try:
         (leftover,) = (catalogue.root / ".new").iterdir()
-        os.kill(child, 0)  # it is still there
+        os.kill(child, 0)  # raises if it has ended
         assert remove_abandoned(catalogue.root) == [leftover]
     finally:
         os.kill(child, signal.SIGKILL)

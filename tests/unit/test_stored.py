@@ -1,4 +1,4 @@
-"""Files of the cache that were damaged, or that others could have written: made again, and a line says so."""
+"""Tests files of the cache that were damaged, or that others could have written: made again, with a line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def compiled(folder: Path) -> dict[str, bytes]:
-    """What there is, by name, after a program was compiled and linked with another."""
+    """Returns what there is, by name, after a program was compiled and linked with another one."""
     header = folder.parent / "types.h"
     if not header.exists():
         header.write_text(VMLINUX_H)
@@ -44,7 +44,7 @@ def compiled(folder: Path) -> dict[str, bytes]:
 
 
 def kept(cache: Path) -> list[Path]:
-    """Every file that is kept, without locks and time stamps."""
+    """Returns every file that is kept, without locks and time stamps."""
     found = sorted(path for path in (cache / "objects").rglob("*") if path.is_file())
     return [path for path in found if path.parent.name != "locks" and path.name != "collected"]
 
@@ -58,7 +58,7 @@ def kinds(cache: Path) -> set[str]:
 def test_whatever_is_damaged_the_objects_are_the_same(cache: Path, data: st.DataObject) -> None:
     whole = compiled(cache)
     assert kinds(cache) >= {".o", ".types", ".json", ".h", ".digest", ".linked", "btf"}
-    files = kept(cache)  # whose number is no constant
+    files = kept(cache)  # their number is not constant
     path = files[data.draw(st.integers(0, 1000)) % len(files)]
     before = path.read_bytes()
     damaged = data.draw(damages())(before)
@@ -69,9 +69,9 @@ def test_whatever_is_damaged_the_objects_are_the_same(cache: Path, data: st.Data
         assert len(lines) <= 1, lines
         assert all(line == f"{path} is made again: it was damaged" for line in lines)
         lines.clear()
-        assert compiled(cache) == whole  # once is enough
+        assert compiled(cache) == whole  # one repair is enough
         assert lines == []
-    if path.exists() and path.read_bytes() == damaged:  # nothing needed it: the next example may
+    if path.exists() and path.read_bytes() == damaged:  # nothing needed this file; the next example may
         path.write_bytes(before)
 
 
@@ -176,7 +176,7 @@ FACTS = st.dictionaries(NAMES, st.integers() | st.text() | st.lists(st.booleans(
 def test_facts_are_what_was_written_or_nothing(
     tmp_path_factory: pytest.TempPathFactory, facts: dict[str, Any], data: st.DataObject
 ) -> None:
-    """Of QEMU, KVM, virtme-ng and package lists."""
+    """Damages what is remembered of QEMU, KVM, virtme-ng and package lists."""
     path = tmp_path_factory.getbasetemp() / "facts.json"
     stored_files.write_json(path, facts)
     assert stored_files.read_json(path) == facts

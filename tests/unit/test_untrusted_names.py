@@ -1,4 +1,4 @@
-"""Names out of files and packages never become a command, a path or an escape sequence."""
+"""Tests that names out of files and packages never become a command, a path or an escape sequence."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_the_grammars_leave_nothing_that_a_program_takes_for_an_option(text: str
 
 
 def archive(folder: Path, size: int) -> Path:
-    """A package whose tar holds a module of `size` zeros, compressed to next to nothing."""
+    """Makes a package with a module of `size` zeros in its tar, compressed to next to nothing."""
     path = folder / "bomb.tar.gz"
     with tarfile.open(path, "w:gz") as made:
         member = tarfile.TarInfo("lib/modules/6.1/kernel/big.ko")
@@ -181,7 +181,7 @@ def test_a_payload_that_gives_more_than_it_announces_is_stopped(tmp_path: Path, 
 
 
 def put(path: Path, what: str) -> None:
-    """Something that is no file, or has no end."""
+    """Makes something that is no file, or that has no end."""
     if what == "pipe":
         os.mkfifo(path)
     elif what == "device":
@@ -197,7 +197,7 @@ def put(path: Path, what: str) -> None:
 def test_what_is_no_file_is_not_read(
     what: str, project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """To read a pipe or a device may never end."""
+    """A pipe or a device may never end, so it is not read."""
     put(project / "kernels.lock", what)
     assert main(["kernels", "fetch", "--locked"]) == 1
     assert "cannot read lock" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What of libraries a guest can give up, told from a process's own memory."""
+"""Tests which parts of libraries a guest can give up, by a process's own memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a guest does before its state is saved, done here in processes of their own."""
+"""Tests what a guest does before its state is saved, in processes of their own on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wire between a guest and its gateway, without either."""
+"""Tests the lines between a guest and its gateway, without a guest and without a gateway."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_many_threads_may_send(pair: tuple[socket.socket, socket.socket]) -> Non
 def test_a_line_that_is_none_of_ours_is_told_as_what_it_is(
     pair: tuple[socket.socket, socket.socket], line: bytes
 ) -> None:
-    """Also where it has no end: the next message is whole."""
+    """Where a line has no end, the next message is still whole."""
     lines, others = Lines(pair[0].fileno()), Lines(pair[1].fileno())
     for end in (b"\n", b""):
         pair[1].sendall(line + end)
@@ -94,7 +94,7 @@ def test_a_line_without_an_end_takes_no_more_memory_than_a_message_may(
     told = lines.receive()
     assert told is not None
     assert str(told[GARBAGE]).startswith("'xxx")
-    pair[0].shutdown(socket.SHUT_RDWR)  # or the writer would wait
+    pair[0].shutdown(socket.SHUT_RDWR)  # else the writer would wait
     writer.join()
 
 
@@ -149,11 +149,11 @@ def _answering(lines: Lines, answer: dict[str, str]) -> list[dict[str, str] | No
     return asked
 
 
-COMPILED = '["/cache/x.bpf.o", ""]'  # path, warnings
+COMPILED = '["/cache/x.bpf.o", ""]'  # path and warnings
 
 
 def _serving(lines: Lines, answers: dict[str, str]) -> list[dict[str, str] | None]:
-    """Answer each call by its name, until the other side closes."""
+    """Answers each call by its name, until the other side closes."""
     asked: list[dict[str, str] | None] = []
 
     def serve() -> None:
@@ -238,7 +238,7 @@ def test_the_journal_keeps_workers_apart_and_outlives_nobody() -> None:
     assert last.text == "guest died"
     assert book.end("7.2") is None
     book.close()
-    journal.write(book.path, journal.JournalEntry("6.1", "lost"))  # nobody reads it any more
+    journal.write(book.path, journal.JournalEntry("6.1", "lost"))  # nobody reads the journal any more
 
 
 BOOT = [f"[    0.{n:06}] line {n}" for n in range(100)]
@@ -251,7 +251,7 @@ def test_the_tail_of_a_console_starts_where_the_kernel_fell(is_seen_late: bool) 
     os.write(log.fd, "\r\n".join([*BOOT, ""]).encode())
     before = log.size()
     os.write(log.fd, "\r\n".join([*PANIC, ""]).encode())
-    since = log.size() if is_seen_late else before  # the gateway hears of a test after it began
+    since = log.size() if is_seen_late else before  # the gateway is told of a test after it began
     assert log.tail(since=since).splitlines() == PANIC
     log.close()
     log.close()

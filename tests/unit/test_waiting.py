@@ -1,4 +1,4 @@
-"""Waits for other processes: they end, and the error names who is waited for."""
+"""Tests waits for other processes: they end, and the error names the process that is waited for."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_process_that_holds_a_lock_is_named(tmp_path: Path) -> None:
         f"cannot make the state of 6.1: {path}: process {other.pid} has held this lock for more than 0.2 s",
         f"  -> end process {other.pid}, if it hangs (ps -o pid,stat,cmd shows a stopped one as T)",
     ]
-    with only_one(path, "make the state of 6.1", 60):  # as the remedy says
+    with only_one(path, "make the state of 6.1", 60):  # the remedy that the message names
         assert holder(path) == os.getpid()
     assert holder(path) is None
 
@@ -86,12 +86,12 @@ def test_the_trial_of_pytest_dies_with_the_process_that_makes_a_state() -> None:
 def test_a_trial_of_pytest_that_takes_too_long_says_where_it_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It hangs in a package: a thread that runs is not always shown, for its stack changes meanwhile."""
+    """It hangs in a package. A running thread is not always shown, because its stack changes meanwhile."""
     (tmp_path / "hangs-1.dist-info").mkdir()
     (tmp_path / "pyroute2.py").write_text("import time\ntime.sleep(1000)\n")
     monkeypatch.syspath_prepend(tmp_path)
     seconds, details = 0.5, ""
-    while "pyroute2.py" not in details:  # a busy machine has not come to it by then
+    while "pyroute2.py" not in details:  # a busy machine may not have reached it yet
         seconds *= 2
         monkeypatch.setattr(warm, "PRELOAD_SECONDS", seconds)
         with pytest.raises(VmError, match="a trial of pytest in a process failed") as caught:

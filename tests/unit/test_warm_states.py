@@ -1,4 +1,4 @@
-"""Saved states of guests: when one is current, what is collected, what reaches the disk."""
+"""Tests saved states of guests: when one is current, which are deleted, and what reaches the disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def make(name: str, *files: Path) -> SavedState:
-    """A state that was made of `files`."""
+    """Makes a state that was made of `files`."""
     state = SavedState(saved_states.folder() / name)
     state.path.mkdir(parents=True)
     state.memory.write_bytes(bytes(PAGE))
@@ -215,7 +215,7 @@ def test_a_program_runs_from_the_part_that_is_loaded(tmp_path: Path) -> None:
     program = Path("/bin/true").resolve()
     with open_elf(program) as elf:
         size = loaded_size(elf)
-    assert 0 < size < program.stat().st_size  # the section table, at least, comes after
+    assert 0 < size < program.stat().st_size  # at least the section table comes after it
     copy = tmp_path / "true"
     copy.write_bytes(program.read_bytes()[:size])
     copy.chmod(0o755)
@@ -232,7 +232,7 @@ def test_the_loader_of_a_program_and_of_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["memory", "devices"])
 @pytest.mark.parametrize("damage", ["shorter", "longer", "gone", "a bit"])
 def test_damage_is_noticed(part: str, damage: str) -> None:
-    """Another size at once, for that costs nothing; flipped bits when they are looked for."""
+    """Another size is found at once, because that costs nothing. Flipped bits are found by a check."""
     state = make("6.1-a", Path("/bin/sh"))
     path = state.part(part)
     data = path.read_bytes()
@@ -249,10 +249,10 @@ def test_damage_is_noticed(part: str, damage: str) -> None:
     assert not state.is_intact()
 
 
-@settings(deadline=None)  # it writes files
+@settings(deadline=None)  # no deadline, because it writes files
 @given(st.lists(st.sampled_from([b"\0", b"a", b"\0b"]), max_size=40), st.integers(0, PAGE))
 def test_a_digest_does_not_tell_holes_from_zeros(pages: list[bytes], rest: int) -> None:
-    """What a copy has as holes, a cache that came through an archive may have as zeros."""
+    """Holes of a copy may be zeros in a cache that was packed into an archive."""
     data = b"".join(page.ljust(PAGE, b"\0") for page in pages) + bytes(rest)
     with tempfile.TemporaryDirectory() as folder:
         dense, sparse = Path(folder, "dense"), Path(folder, "sparse")
