@@ -18,7 +18,7 @@ from pytest_bpfmaps.cli import main
 from pytest_bpfmaps.elf.reader import loaded_size, loader, open_elf
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.paths import PACKAGE
-from pytest_bpfmaps.vm.boot import initramfs, saved_states, warm
+from pytest_bpfmaps.vm.boot import initramfs, saved_states, state_key
 from pytest_bpfmaps.vm.boot.cpio import Cpio
 from pytest_bpfmaps.vm.boot.saved_states import SavedState
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
@@ -43,7 +43,7 @@ def make(name: str, *files: Path) -> SavedState:
 
 def test_a_state_hangs_on_every_module_that_makes_or_serves_it(tmp_path: Path) -> None:
     kernel = Kernel("none", "0", tmp_path / "image", None, None, None, "nowhere", platform.machine())
-    parts = {*warm._parts(kernel)}
+    parts = {*state_key.parts(kernel)}
     for room in ("boot", "gateway", "guest", "kernels", "machine", "protocol"):
         modules = {*(PACKAGE / "vm" / room).glob("*.py")}
         assert len(modules) > 1

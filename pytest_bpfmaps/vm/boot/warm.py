@@ -13,31 +13,28 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_bpfmaps.cache.locks import only_one
 from pytest_bpfmaps.cache.sparse_files import copy, in_memory
 from pytest_bpfmaps.cache.staging import staging
 from pytest_bpfmaps.cache.stored_files import own
 from pytest_bpfmaps.errors import VmBootError, VmError
-from pytest_bpfmaps.paths import PACKAGE
 from pytest_bpfmaps.vm.boot import initramfs, saved_states
 from pytest_bpfmaps.vm.boot.boot_progress import boot_error, if_stopped, wait_for_word
 from pytest_bpfmaps.vm.boot.initramfs import find_busybox
-from pytest_bpfmaps.vm.boot.kernel_arguments import TCG, environment_of_python, kernel_arguments
+from pytest_bpfmaps.vm.boot.kernel_arguments import TCG, kernel_arguments
 from pytest_bpfmaps.vm.boot.saved_states import SavedState
+from pytest_bpfmaps.vm.boot.state_key import environment, parts, state_key
 from pytest_bpfmaps.vm.guest.init import TAG
 from pytest_bpfmaps.vm.kernels.catalogue import check_content
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine.architecture import architecture
 from pytest_bpfmaps.vm.machine.child_process import die_with
-from pytest_bpfmaps.vm.machine.host_cpu import host_cpu
 from pytest_bpfmaps.vm.machine.qemu import (
     MONITOR_CHANNEL,
     NOTHING_MORE,
@@ -50,7 +47,6 @@ from pytest_bpfmaps.vm.machine.qemu import (
 from pytest_bpfmaps.vm.machine.qemu_features import QemuFeatures, features
 from pytest_bpfmaps.vm.protocol.rpc import Lines
 
-FORMAT = 5
 MOST_PATIENCES = 15.0  # limit from power on to ready, even with progress: usually five minutes
 PRELOAD_SECONDS = 300.0  # it usually takes three or four
 MAKING_SECONDS = 900.0  # how long another process may take to make the same state
@@ -191,7 +187,7 @@ def prepare(kernel: Kernel, shape: MachineConfig) -> SavedState:
 
 def state_for(kernel: Kernel, shape: MachineConfig) -> SavedState:
     """Returns where the state for `kernel` is or will be."""
-    return SavedState(saved_states.folder() / f"{kernel.name.replace('/', '_')}-{_key(kernel, shape)}")
+    return SavedState(saved_states.folder() / f"{kernel.name.replace('/', '_')}-{state_key(kernel, shape)}")
 
 
 def _make(kernel: Kernel, shape: MachineConfig, state: SavedState) -> None:
@@ -202,7 +198,7 @@ def _make(kernel: Kernel, shape: MachineConfig, state: SavedState) -> None:
         check_content(kernel, "vmlinux", "boot/")
         python = preloaded()
         initramfs.write_files(archive, python.modules, python.files)
-        command = initramfs.python(_environment())
+        command = initramfs.python(environment())
         initramfs.write(start, kernel, find_busybox(), archive, command, network=shape.network)
         preloaded_at = time.monotonic()
         boot = [*_boot(kernel, shape, start), *_ram(shape, memory, "on")]
@@ -217,7 +213,7 @@ def _make(kernel: Kernel, shape: MachineConfig, state: SavedState) -> None:
         copy(memory, made.memory)
         seconds = {"rehearse": preloaded_at - began, "boot": ready_at - preloaded_at - imports}
         seconds |= {"imports": imports, "save": time.monotonic() - ready_at}
-        files = [*python.files, *python.sources, *map(str, _parts(kernel))]
+        files = [*python.files, *python.sources, *map(str, parts(kernel))]
         made.write_manifest(kernel.name, kernel.release, files, seconds)
         made.close_to_others()
         if state.path.exists():
@@ -317,27 +313,3 @@ def preloaded() -> Preloaded:
         raise VmError("cannot prepare a guest", why="a trial of pytest in a process failed", details=words)
     facts, _, modules = done.stdout.partition(b"\n")
     return Preloaded(**json.loads(facts), modules=modules)
-
-
-def _key(kernel: Kernel, shape: MachineConfig) -> str:
-    """Returns a key by which states of one kernel differ."""
-    facts: list[Any] = [FORMAT, os.path.realpath(kernel.image), asdict(shape), sys.executable, os.geteuid()]
-    facts += [initramfs.search_path(), sorted(_environment().items())]
-    facts += [kernel_arguments(kernel, shape), asdict(architecture(kernel.arch)), TCG]
-    facts += [qemu := find_qemu(kernel.arch), saved_states.stamp(qemu)]
-    facts += [host_cpu()] if shape.kvm else []
-    return sha256(json.dumps(facts).encode()).hexdigest()[:12]
-
-
-def _parts(kernel: Kernel) -> Iterator[Path]:
-    """Gives the files, other than Python's, that a state depends on."""
-    yield Path(find_qemu(kernel.arch))
-    yield Path(find_busybox())
-    yield from (p.resolve() for p in (kernel.image, kernel.vmlinux) if p is not None)
-    yield from (PACKAGE / "vm").rglob("*.py")
-
-
-def _environment() -> dict[str, str]:
-    kept = environment_of_python()
-    kept.pop("TZ", None)  # the job brings the worker's
-    return kept
