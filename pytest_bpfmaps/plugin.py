@@ -19,7 +19,6 @@ from pytest_bpfmaps.matrix.items import (
     GUESTS,
     KERNEL,
     NAMES,
-    OPTIONS,
     SELECTION,
     TARGET,
     WORKERS,
@@ -41,6 +40,44 @@ PLUGINS = (
     "pytest_bpfmaps.report.kernel_table",
     "pytest_bpfmaps.report.leaks",
     "pytest_bpfmaps.report.skips",
+)
+
+# option, type on the command line, type in the configuration file, default, help
+_OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
+    ("vm-cpus", int, "int", 2, "CPUs of a guest (default: 2)."),
+    ("vm-memory", str, "string", "1G", "memory of a guest (default: 1G)."),
+    (
+        "vm-jobs",
+        int,
+        "int",
+        0,
+        "guests that run at a time (default: as many as the processors and the memory allow).",
+    ),
+    (
+        "vm-network",
+        bool,
+        "bool",
+        False,
+        "give guests a network by QEMU's user mode; the host is 10.0.2.2 (default: guests have only lo).",
+    ),
+    (
+        "vm-timeout",
+        float,
+        "float",
+        60.0,
+        "seconds that a guest may take to boot, and a test or another step may take (default: 60; three "
+        "times as long where guests are emulated).",
+    ),
+    ("clang", str, "string", "", "clang to compile with (default: $CLANG, else the newest on the PATH)."),
+    (
+        "vmlinux",
+        str,
+        "string",
+        "newest",
+        "the types of vmlinux.h, where the project has no vmlinux.h: newest (of the run's kernels and the "
+        "catalogue's), a kernel's name, a path to a header or BTF, or per-kernel: an object for each kernel "
+        "(default: newest).",
+    ),
 )
 
 
@@ -67,7 +104,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         "default: warm, and virtme-ng for a kernel whose state can't be made or restored).",
     )
     parser.addini("bpf_vm", "how guests are started", type="string", default="auto")
-    for name, kind, ini_kind, default, text in OPTIONS:
+    for name, kind, ini_kind, default, text in _OPTIONS:
         takes: dict[str, Any] = {"type": kind, "metavar": kind.__name__.upper()}
         if kind is bool:
             takes = {"action": "store_true"}

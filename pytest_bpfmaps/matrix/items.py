@@ -81,42 +81,9 @@ RECORDING: pytest.StashKey[Recording] = (
 KERNEL_PROPERTY, MISSING_PROPERTY = "bpf_kernel", "bpf_missing"
 """Properties of reports. A worker tells by them the kernel of a test, and a feature that it lacks."""
 
-# option, type on the command line, type in the configuration file, default, help
-OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
-    ("vm-cpus", int, "int", 2, "CPUs of a guest (default: 2)."),
-    ("vm-memory", str, "string", "1G", "memory of a guest (default: 1G)."),
-    (
-        "vm-jobs",
-        int,
-        "int",
-        0,
-        "guests that run at a time (default: as many as the processors and the memory allow).",
-    ),
-    (
-        "vm-network",
-        bool,
-        "bool",
-        False,
-        "give guests a network by QEMU's user mode; the host is 10.0.2.2 (default: guests have only lo).",
-    ),
-    (
-        "vm-timeout",
-        float,
-        "float",
-        60.0,
-        "seconds that a guest may take to boot, and a test or another step may take (default: 60; three "
-        "times as long where guests are emulated).",
-    ),
-    ("clang", str, "string", "", "clang to compile with (default: $CLANG, else the newest on the PATH)."),
-    (
-        "vmlinux",
-        str,
-        "string",
-        "newest",
-        "the types of vmlinux.h, where the project has no vmlinux.h: newest (of the run's kernels and the "
-        "catalogue's), a kernel's name, a path to a header or BTF, or per-kernel: an object for each kernel "
-        "(default: newest).",
-    ),
+_OF_GUESTS = (
+    *("bpf_vm", "bpf_vm_cpus", "bpf_vm_memory", "bpf_vm_jobs", "bpf_vm_network", "bpf_vm_timeout"),
+    *("bpf_clang", "bpf_vmlinux"),
 )
 
 
@@ -128,8 +95,7 @@ def option(config: pytest.Config, name: str) -> Any:
 
 def guest_options(config: pytest.Config) -> dict[str, Any]:
     """Returns the options of guests, by their names in the configuration file."""
-    names = ["bpf_vm", *(f"bpf_{name.replace('-', '_')}" for name, *_ in OPTIONS)]
-    return {name: option(config, name) for name in names}
+    return {name: option(config, name) for name in _OF_GUESTS}
 
 
 def uses_bpf(names: Sequence[str]) -> bool:
