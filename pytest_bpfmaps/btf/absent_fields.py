@@ -49,11 +49,10 @@ def shortened(codec: Codec, size: int, padding: int = 0) -> Codec:
     last `padding` bytes it is not known whether the program sent them; in a struct that ends in an array
     these are taken for the array's, or for sent.
     """
-    known = codec.__dict__.setdefault("_shortened", {})
+    known = codec.shortened
     if (size, padding) not in known:
         known[size, padding] = _cut(codec, "", f"a record of {size} bytes", size, padding)
-    made: Codec = known[size, padding]
-    return made
+    return known[size, padding]
 
 
 def _cut(codec: Codec, field: str, on: str, size: int, padding: int) -> Codec:

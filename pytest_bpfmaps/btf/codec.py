@@ -10,6 +10,7 @@ import operator
 import struct
 import sys
 from array import array
+from functools import cached_property
 from typing import Any
 
 from pytest_bpfmaps.btf.listed_keys import ListedBool, ListedFloat
@@ -33,6 +34,14 @@ class Codec:
     """Whether C programs keep it in network byte order; then it takes addresses of the Internet."""
     absent = False
     """Whether there is no value to decode: `decode` raises `NoValueError`."""
+
+    @cached_property
+    def shortened(self) -> dict[tuple[int, int], Codec]:
+        """Codecs of its records that were sent in part, by size and padding in bytes.
+
+        `absent_fields` makes them.
+        """
+        return {}
 
     @property
     def exact(self) -> bool:

@@ -7,7 +7,6 @@ somebody put there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 from weakref import WeakSet
 
 from pytest_bpfmaps.events.buffer import RecordSource
@@ -46,10 +45,6 @@ class SharedSource:
         reader.shares.add(self)
         self._before = self._counts()
         self.padding = self._source.padding
-
-    @property
-    def _poll(self) -> Any:
-        return getattr(self._source, "_poll", None)
 
     def _counts(self) -> tuple[int, int, int]:
         return self._source.lost, self._source.taken, self._source.overwritten
