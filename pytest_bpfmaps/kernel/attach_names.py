@@ -1,4 +1,4 @@
-"""Names that programs attach to: kernel functions, tracepoints, security modules. Read on demand."""
+"""Reads the names that programs attach to: kernel functions, tracepoints, security modules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pytest_bpfmaps.libbpf.syscalls import lsm_list_modules
 
 _LSM_LIST = Path("/sys/kernel/security/lsm")
 _LSM_ID_BPF = 109
-# by kind of section: what a target's name has in front in BTF, as which kind, what it is
+# kind of section: (prefix of the target's name in BTF, its BTF kind, what it is)
 _TYPED = {
     "tp_btf": ("btf_trace_", TYPEDEF, "tracepoint"),
     "iter": ("bpf_iter_", FUNC, "iterator"),
@@ -30,8 +30,8 @@ _DIGITS = 16  # of an address
 class Functions(Names):
     """The functions in /proc/kallsyms; static functions of several files can share a name.
 
-    Linux 7.2 lists data under the letters of functions: what is in the kernel itself has to be in its text.
-    Functions that ran only while it booted are left out with that.
+    Linux 7.2 lists data with the letters of functions. So a symbol of the kernel itself counts only if its
+    address is in the kernel's text. This also leaves out functions that only ran during boot.
     """
 
     def __init__(self, text: bytes) -> None:
@@ -53,7 +53,7 @@ class Functions(Names):
 
 
 def functions() -> Functions:
-    """The functions that the kernel and its modules have now."""
+    """Returns the functions that the kernel and its modules have now."""
     return _functions(kernel_symbols().text)
 
 
@@ -63,12 +63,12 @@ def _functions(text: bytes) -> Functions:
 
 
 def symbols() -> Names:
-    """All symbols that the kernel and its modules have now, variables too."""
+    """Returns all symbols that the kernel and its modules have now, including variables."""
     return Names(kernel_symbols().text, b" ")
 
 
 def traceable_functions() -> Names | None:
-    """The functions that ftrace can trace; None where tracefs does not say."""
+    """Returns the functions that ftrace can trace; None if tracefs does not list them."""
     return _traceable(loaded_modules())
 
 
@@ -83,28 +83,28 @@ def _traceable(_modules: object) -> Names | None:
 
 
 def functions_like(pattern: str) -> list[str]:
-    """Functions that can be traced and fit a pattern with ``*`` and ``?``, sorted."""
+    """Returns the functions that can be traced and fit a pattern with ``*`` and ``?``, sorted."""
     return (traceable_functions() or functions()).fitting(pattern)
 
 
 def explain_no_type(kind: str, name: str) -> Explanation:
-    """Why a program of a kind of section can't be loaded for a name that BTF lacks, and what to do."""
+    """Explains that a program of a kind of section can't be loaded for a name that BTF lacks."""
     if kind == "tp_btf" and (call := _SYSCALL.fullmatch(name)):
         return Explanation(
-            f'{name!r} is a tracepoint for SEC("tracepoint") only: raw tracepoints and tp_btf have one for '
-            f"all system calls, sys_{call[1]}",
-            f'take SEC("tracepoint/syscalls/{name}"); or SEC("tp_btf/sys_{call[1]}"), and compare the number',
+            f'{name!r} is a tracepoint only for SEC("tracepoint"): raw tracepoints and tp_btf have one '
+            f"tracepoint for all system calls, sys_{call[1]}",
+            f'use SEC("tracepoint/syscalls/{name}"); or SEC("tp_btf/sys_{call[1]}"), and compare the number',
         )
     prefix, btf_kind, what = _TYPED.get(kind, _FUNCTIONS)
     known = type_names(btf_kind) or functions()
     near = known.near(name, prefix)
     if what == "function" and modules_have_types() and not is_close(name, near):
-        near += functions().near(name)  # of modules too
+        near += functions().near(name)  # these include modules
     return Explanation(_there_is_no(what, name), tell_closest(name, near, known.shown_by))
 
 
 def explain_no_function(name: str) -> Explanation:
-    """Why a kprobe finds no function of that name, and what to do."""
+    """Explains that a kprobe finds no function of that name."""
     return Explanation(_there_is_no("function", name), functions().closest(name))
 
 
@@ -114,7 +114,7 @@ def _there_is_no(what: str, name: str) -> str:
 
 
 def tracepoint_names(category: str) -> list[str]:
-    """The tracepoints of a category, ``syscalls`` for one; the categories when there is none of that name."""
+    """Returns the tracepoints of a category, such as ``syscalls``; the categories if it does not exist."""
     root = tracefs()
     if root is None:
         return []
@@ -123,7 +123,7 @@ def tracepoint_names(category: str) -> list[str]:
 
 
 def bpf_lsm_active() -> bool | None:
-    """Whether LSM programs run: ``bpf`` is in the list of active modules. None when nothing tells."""
+    """Whether LSM programs run: ``bpf`` is in the list of active modules. None if that is unknown."""
     try:
         return "bpf" in _LSM_LIST.read_text().strip().split(",")
     except OSError:

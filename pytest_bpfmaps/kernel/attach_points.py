@@ -1,4 +1,4 @@
-"""Whether an attach point, written as in ``SEC()``, is there for this process."""
+"""Finds out whether this process can attach to an attach point, written as in ``SEC()``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_bpfmaps.kernel.section_types import section_type
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, TYPEDEF, enumerators, has_type, type_id, vmlinux_btf
 
-# what the name of a target has in front in BTF, and as which kind
+# kind of section: (prefix of the target's name in BTF, its BTF kind)
 _BY_TYPE = {
     "tp_btf": ("btf_trace_", TYPEDEF),
     "iter": ("bpf_iter_", FUNC),
@@ -32,7 +32,7 @@ _MANY = {
     "uretprobe.multi": (48, "bpf_uprobe_multi_link_attach"),
     "uprobe.session": (57, "bpf_uprobe_multi_link_attach"),
 }
-# a target that each kernel has, for a section's name alone
+# for a section without a target: a target that each kernel has
 _ALONE = {
     "lsm": "lsm/file_open",
     "lsm.s": "lsm.s/file_open",
@@ -50,11 +50,11 @@ _ALONE = {
     **{name: f"{name}/security_file_open" for name in ("fmod_ret", "fentry.s", "fexit.s", "fmod_ret.s")},
 }
 _TCX = {"tcx/ingress": 46, "tcx/egress": 47}
-_NO_TRIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS)  # they are for what the section does not say
+_NO_TRIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS)  # their section does not name their target
 
 
 def probe_target(section: str) -> str:
-    """Returns why nothing can be attached at `section`; the empty string when it can."""
+    """Returns why no program can be attached at `section`; an empty text if one can."""
     section = section.lstrip("?")
     section = _ALONE.get(section, section)
     kind, _, target = section.partition("/")
@@ -66,7 +66,7 @@ def probe_target(section: str) -> str:
     if found is None:
         return "libbpf does not know this section name"
     type, attach_type = found[0], _TCX.get(section, found[1])
-    if kind == "tc":  # a filter, and only by choice a link of the newer kind
+    if kind == "tc":  # it can be a filter, so the newer kind of link is not required
         attach_type = 0
     if "/" in section and not _listed(attach_type):
         return "this kernel has no such attach point"
@@ -82,7 +82,7 @@ def _many(attach_type: int, function: str) -> str:
 
 
 def _fitting(target: str) -> str:
-    """Why a link to functions of the kernel by name or pattern has nothing to go to."""
+    """Returns why no kernel function fits a name or pattern; empty if one does."""
     if not set(target) & set("*?"):
         return _symbol(target)
     return "" if functions().fitting(target) else f"there is no kernel function that fits {target}"
@@ -90,14 +90,17 @@ def _fitting(target: str) -> str:
 
 def _listed(attach_type: int) -> bool:
     """Whether the kernel knows a number of ``enum bpf_attach_type``."""
-    if not attach_type:  # many types of programs have none
+    if not attach_type:  # many program types have no attach type
         return True
     known = enumerators(vmlinux_btf(), "bpf_attach_type")
     return attach_type < known.get("__MAX_BPF_ATTACH_TYPE", 0)
 
 
 def _by_type(kind: str, target: str, trial: Trial) -> str:
-    """Loads a program for that very target: not each function can be traced, and not each may sleep."""
+    """Returns why no program can be loaded for that target; empty if one can.
+
+    It loads a program, because some functions can't be traced, and some may not sleep.
+    """
     prefix, btf_kind = _BY_TYPE[kind]
     name = f"{prefix}{target}"
     if not has_type(name, btf_kind):
@@ -163,7 +166,7 @@ def _event_source(name: str, legacy: str) -> str:
     if root is not None and (root / legacy).exists():
         return ""
     if not has_sysfs():
-        return f"sysfs is not mounted, and says whether there are {name}s: {how_to_mount('sysfs')}"
+        return f"sysfs, which shows whether there are {name}s, is not mounted: {how_to_mount('sysfs')}"
     if root is None and (command := how_to_mount("tracefs")):
         return f"this kernel has no {name}s as perf events, and tracefs is not mounted: {command}"
     return f"this kernel has no {name}s, neither as perf events nor in tracefs"

@@ -9,9 +9,10 @@ from pytest_bpfmaps.btf.enumerator import warn_of_name
 
 
 class KernelEnum(IntEnum):
-    """`str()` gives the kernel's name in lower case without prefix. A member equals what `from_name` takes.
+    """An enum of the kernel. `str()` gives the kernel's name in lower case without prefix.
 
-    A text that is no name is unequal, with an `UnknownNameWarning`.
+    A member equals every text that `from_name` takes for it. A text that is not a name of the enum is
+    unequal, and gives an `UnknownNameWarning`.
     """
 
     def __str__(self) -> str:
@@ -33,7 +34,7 @@ class KernelEnum(IntEnum):
 
     @classmethod
     def from_number(cls, number: int) -> Self | int:
-        """The member, or the number itself for one newer than this list."""
+        """Returns the member, or the number itself if it is newer than this list."""
         try:
             return cls(number)
         except ValueError:
@@ -41,7 +42,7 @@ class KernelEnum(IntEnum):
 
     @classmethod
     def from_name(cls, name: str) -> Self | None:
-        """The member of that name, in either case, with or without prefix."""
+        """Returns the member of that name, in upper or lower case, with or without prefix."""
         name = name.upper().removeprefix("BPF_MAP_TYPE_").removeprefix("BPF_PROG_TYPE_")
         return cls.__members__.get(name)
 

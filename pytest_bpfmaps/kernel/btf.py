@@ -1,4 +1,4 @@
-"""BTF to codecs: from an object's own bytes, or from the kernel for a map that somebody else loaded."""
+"""Makes codecs of BTF: of an object's own bytes, or of the kernel's BTF for a map that is already loaded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pytest_bpfmaps.libbpf.syscalls import address
 
 @lru_cache(maxsize=64)
 def parse_codecs(raw: bytes) -> Codecs:
-    """Codecs for a BTF section; the same bytes are parsed once."""
+    """Returns codecs for a BTF section; the same bytes are parsed once."""
     return Codecs(Btf(raw))
 
 
 def raw_btf(handle: object) -> bytes:
-    """The bytes of a ``struct btf *``."""
+    """Returns the bytes of a ``struct btf *``."""
     size = ffi.new("uint32_t *")
     data = check_pointer(lib.btf__raw_data(handle, size), MapError, "cannot read the BTF")
     return bytes(ffi.buffer(data, size[0]))
@@ -28,8 +28,8 @@ def raw_btf(handle: object) -> bytes:
 def keeps_raw_btf(handle: Any) -> bool:
     """Whether a ``struct btf *`` keeps a copy of what `raw_btf` read, and would load that copy.
 
-    It does where libbpf added to the types, as for kfuncs. When it loads the object, it changes the types
-    in place (a ``__hidden`` function becomes static), and the copy would have none of that.
+    It does if libbpf has added types, for example for kfuncs. When libbpf loads the object, it changes the
+    types in place (a ``__hidden`` function becomes static), but not in the copy.
     """
     first = ffi.NULL if handle == ffi.NULL else lib.btf__type_by_id(handle, 1)
     if first == ffi.NULL:
@@ -40,7 +40,7 @@ def keeps_raw_btf(handle: Any) -> bool:
 
 
 def load_codecs(btf_id: int) -> Codecs:
-    """Codecs for BTF that the kernel holds (``BPF_BTF_GET_FD_BY_ID``, Linux 4.18)."""
+    """Returns codecs for BTF in the kernel, by its id (``BPF_BTF_GET_FD_BY_ID``, Linux 4.18)."""
     handle = check_pointer(
         lib.btf__load_from_kernel_by_id(btf_id), MapError, "cannot read the types of", on=f"BTF id {btf_id}"
     )
@@ -52,12 +52,12 @@ def load_codecs(btf_id: int) -> Codecs:
 
 @cache
 def vmlinux_codecs() -> Codecs:
-    """Codecs for the running kernel's own types; kept for the life of the process."""
+    """Returns codecs for the running kernel's own types; they are kept until the process ends."""
     return Codecs(_KernelBtf())
 
 
 def struct_members(name: str) -> set[str] | None:
-    """The names of the members of the running kernel's struct; None without such a struct, or without BTF."""
+    """Returns the member names of a struct of the running kernel; None without such a struct or BTF."""
     try:
         btf = vmlinux_codecs().btf
     except MapError:
@@ -68,7 +68,7 @@ def struct_members(name: str) -> set[str] | None:
 
 
 class _KernelBtf(Btf):
-    """The kernel's BTF has more than 100,000 types: libbpf says where each is, and Python looks at few."""
+    """The kernel's BTF, with more than 100,000 types: libbpf finds each, and Python decodes only a few."""
 
     def __init__(self) -> None:
         self._handle = check_pointer(
@@ -76,7 +76,7 @@ class _KernelBtf(Btf):
             MapError,
             "cannot read the types of this kernel",
             on="/sys/kernel/btf/vmlinux",
-            fix="it needs CONFIG_DEBUG_INFO_BTF=y",
+            fix="boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
         )
         super().__init__(raw_btf(self._handle))
 
@@ -84,13 +84,13 @@ class _KernelBtf(Btf):
         return _Offsets(self._handle)
 
     def struct(self, name: str) -> BtfType | None:
-        """The struct of that name, which libbpf finds."""
+        """Returns the struct of that name; None if there is none."""
         type_id = lib.btf__find_by_name_kind(self._handle, name.encode(), Kind.STRUCT)
         return self.type(type_id) if type_id > 0 else None
 
 
 class _Offsets(Sequence[int]):
-    """Where each type begins in the BTF of a ``struct btf *``."""
+    """The offset of each type in the BTF of a ``struct btf *``."""
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle

@@ -1,4 +1,4 @@
-"""The CPUs of this machine: those that run, and those that the kernel could ever have."""
+"""Counts the CPUs of this machine: those that are online, and those that are possible."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.libbpf import check, lib
 
 ONLINE = Path("/sys/devices/system/cpu/online")
-"""The numbers of the CPUs that run, as text: ``0-3,6``."""
+"""This file has the numbers of the CPUs that are online, as text: ``0-3,6``."""
 
 
 @cache
 def possible_cpus() -> int:
-    """How many CPUs this kernel could ever have: the length of every per-CPU value."""
+    """Returns how many CPUs this kernel could ever have: the length of every per-CPU value."""
     number = lib.libbpf_num_possible_cpus()
     parts = (
         {} if number >= 0 or has_sysfs() else {"why": "sysfs is not mounted", "fix": how_to_mount("sysfs")}
@@ -24,7 +24,7 @@ def possible_cpus() -> int:
 
 
 def online_cpus() -> list[int]:
-    """Numbers of the CPUs that run."""
+    """Returns the numbers of the CPUs that are online."""
     found: list[int] = []
     for part in ONLINE.read_text().strip().split(","):
         first, _, last = part.partition("-")

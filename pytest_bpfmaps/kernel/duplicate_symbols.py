@@ -1,4 +1,4 @@
-"""Functions of the kernel that share a name, each by a symbol before it whose name nobody shares."""
+"""Finds kernel functions that share a name; a unique symbol before each function identifies it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pytest_bpfmaps.kernel.attach_names import functions
 from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
 
 _LINE = re.compile(rb"([0-9a-f]{16}) ([tTwW]) ([\w.]+)(?:\t\[(\w+)\])?")
-_BEFORE = 40  # lines that are looked at, of the kernel's own symbols
-_OF_MODULE = 2000  # as many of a module, which has its symbols in no order
+_BEFORE = 40  # lines to search, for the kernel's own symbols
+_OF_MODULE = 2000  # lines to search for a module, whose symbols are not sorted
 _MOST = 4
 _PADDING = ("__pfx_", "__cfi_")
 
 
 def places_of(name: str) -> list[tuple[str, int]]:
-    """Symbol and offset in bytes of the first few functions of that name.
+    """Returns (symbol, offset in bytes) of the first few functions of that name.
 
-    A kprobe takes them as ``function=SYMBOL, offset=OFFSET``. A function without such a symbol before it is
+    A kprobe takes them as ``function=SYMBOL, offset=OFFSET``. A function without a unique symbol before it is
     left out.
     """
     text = kernel_symbols().text
@@ -36,30 +36,31 @@ def places_of(name: str) -> list[tuple[str, int]]:
 
 
 def explain_same_name(name: str, count: int) -> Explanation:
-    """Why a kprobe does not go to a name that several functions have, and what to do."""
+    """Explains that a kprobe can't be attached to a name that several functions have."""
     ways = " or ".join(
         f"attach(function={symbol!r}, offset={offset:#x})" for symbol, offset in places_of(name)
     )
     return Explanation(
         f"{count} functions of this kernel have the name {name!r}",
-        f'tell which one by what is before it, mostly of the same file: SEC("kprobe") and program.{ways}'
+        f"name it by a unique symbol before it, which is usually in the same file: "
+        f'SEC("kprobe") and program.{ways}'
         if ways
-        else "take another function, that calls it or that it calls",
+        else "use another function: one that calls it, or that it calls",
     )
 
 
 def explain_untyped(name: str) -> Explanation | None:
-    """Why the kernel's types lack a function that the kernel has, and what to do; None for another."""
+    """Explains that the kernel's types lack a function that the kernel has; None for another function."""
     count = functions().count(name)
     if not count:
         return None
     if count > 1:
         why, fix = explain_same_name(name, count)
-        return Explanation(f"{why}, so that the kernel's types tell none of them", fix)
+        return Explanation(f"{why}, so the kernel's types have none of them", fix)
     return Explanation(
-        f"this kernel has {name!r}, and its types don't: it is written in assembler, or the compiler has "
+        f"this kernel has {name!r}, but its types do not: it is written in assembler, or the compiler has "
         "changed its parameters",
-        f'take a kprobe, SEC("kprobe/{name}")',
+        f'use a kprobe, SEC("kprobe/{name}")',
     )
 
 
@@ -76,7 +77,7 @@ def _before(text: bytes, start: int) -> tuple[str, int] | None:
 
 
 def _around(text: bytes, start: int, module: bytes | None) -> Iterator[re.Match[bytes]]:
-    """The lines before; of a module those behind too."""
+    """Yields the lines before; for a module also the lines after."""
     begin = start
     for _ in range(_BEFORE if module is None else _OF_MODULE):
         begin = text.rfind(b"\n", 0, max(begin - 1, 0)) + 1
@@ -92,5 +93,5 @@ def _around(text: bytes, start: int, module: bytes | None) -> Iterator[re.Match[
 
 
 def _of(text: bytes, begin: int, module: bytes) -> bool:
-    """Whether the line that begins there is of a module."""
+    """Whether the line at that offset belongs to a module."""
     return text[begin : text.find(b"\n", begin)].endswith(b"\t[%b]" % module)

@@ -1,7 +1,7 @@
-"""Since which release the kernel has a feature: for people to read, and for ``--bpf-strict``.
+"""The release of the kernel that brought each feature: for people to read, and for ``--bpf-strict``.
 
-Whether a kernel has it is always probed; vendors carry features back, and configurations leave them out.
-Only what came after Linux 5.10 matters for helpers and kfuncs: older kernels are not supported.
+Whether a kernel has a feature is always probed, because vendors backport features, and configurations leave
+them out. For helpers and kfuncs only those after Linux 5.10 are listed: older kernels are not supported.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ _ATTACH = """
 
 
 def since(feature: str) -> str | None:
-    """The first release with a feature, ``6.1``; None when it is not in the tables.
+    """Returns the first release with a feature, ``6.1``; None if it is not in the tables.
 
-    `feature` is called as probes call it: ``map type ringbuf``, ``helper bpf_loop``, ``program type lsm`` …
+    `feature` is a name as probes give it: ``map type ringbuf``, ``helper bpf_loop``, ``program type lsm`` …
     """
     kind, _, name = feature.rpartition(" ")
     if kind == "attach point":
@@ -109,7 +109,7 @@ def since(feature: str) -> str | None:
 
 
 def should_have(feature: str, version: tuple[int, ...]) -> bool:
-    """Whether a kernel of that version, (6, 1, 0), has the feature as far as the tables know."""
+    """Whether a kernel of that version, (6, 1, 0), has the feature according to the tables."""
     first = since(feature)
     return first is not None and version[:2] >= tuple(map(int, first.split(".")))
 

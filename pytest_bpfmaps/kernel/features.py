@@ -1,4 +1,4 @@
-"""Whether this kernel, in this process, can do something: probed, never guessed from its version."""
+"""Probes whether this kernel has a feature, for this process; it never guesses from the version."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REFUSED = "the kernel refuses it"
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """The answer of a probe: what was asked for, whether it is there, and if not, why."""
+    """The answer of a probe: the feature's name, whether it is present, and if not, why."""
 
     name: str
     present: bool
@@ -51,22 +51,25 @@ def probe(kind: str, name: str) -> Feature:
 
 
 def probe_any(name: str) -> Feature:
-    """Probes a feature whose kind its name tells: see `kind_of`."""
+    """Probes a feature whose kind is found by its name: see `kind_of`."""
     return probe(*asked_for(name))
 
 
 def asked_for(name: str) -> tuple[str, str]:
-    """Kind and name of a feature that may be written with its kind: ``map_type:ringbuf``. See `kind_of`."""
+    """Returns kind and name of a feature that may be written with its kind: ``map_type:ringbuf``.
+
+    See `kind_of` for a name without a kind.
+    """
     kind, _, rest = name.partition(":")
     return (kind, rest) if rest and kind in _PROBES else (kind_of(name), name)
 
 
 def kind_of(name: str) -> str:
-    """The kind of a feature, by its name.
+    """Returns the kind of a feature, by its name.
 
-    ``CONFIG_X`` is ``config``; what has a slash is ``attach``, written as in ``SEC()``, and so is a section's
-    name alone, ``kprobe``, where it takes more than a type of program; ``bpf_x`` a helper or a kfunc; else
-    the name of a map type or program type, ``ringbuf`` or ``xdp``, or any other section, ``tc``.
+    ``CONFIG_X`` is ``config``. A name with a slash is ``attach``, written as in ``SEC()``. So is a section
+    such as ``kprobe``, which needs more than a program type. ``bpf_x`` is ``function``: a helper or a kfunc.
+    Other names are those of a map type or program type, ``ringbuf`` or ``xdp``, or any other section, ``tc``.
     """
     if name.startswith("CONFIG_"):
         return "config"
@@ -84,7 +87,7 @@ def kind_of(name: str) -> str:
     raise UnsupportedError(
         "cannot probe",
         on=repr(name),
-        why="it is no map type, program type, helper, kfunc, CONFIG_ option or attach point",
+        why="it is not a map type, program type, helper, kfunc, CONFIG_ option or attach point",
         fix=closest(name, known),
     )
 
@@ -119,15 +122,15 @@ def _by_trial(what: str, verdict: Verdict) -> Feature:
 
 
 def refusal(number: int) -> str:
-    """Returns why a feature is not there, by the error of a trial: `EINVAL` says no more than that."""
+    """Returns why a feature is missing, by the error of a trial; `EINVAL` itself is not shown."""
     return REFUSED if number == errno.EINVAL else f"{REFUSED}: {strerror(number)}"
 
 
 def _helper(name: str) -> Feature:
     number = enumerators(vmlinux_btf(), "bpf_func_id").get(_helper_id(name))
-    if number == 0:  # its name stands for none
+    if number == 0:  # this number means no helper
         return Feature(f"helper {name}", False, UNLISTED)
-    if number is None or may_call_helper(number) is not False:  # else it is listed, and may be there
+    if number is None or may_call_helper(number) is not False:  # the list of the BTF decides
         return helper_in(vmlinux_btf(), name)
     return Feature(f"helper {name}", False, "no type of program may call it with this kernel's configuration")
 
@@ -174,7 +177,7 @@ def config_in(settings: Mapping[str, str] | None, name: str) -> Feature:
     """Whether a kernel with that configuration, as `kernel_config` gives it, has an option."""
     option, _, wanted = name.removeprefix("CONFIG_").partition("=")
     if settings is None:
-        return Feature(f"CONFIG_{option}", False, "this kernel's configuration is not to be found")
+        return Feature(f"CONFIG_{option}", False, "this kernel's configuration can't be found")
     value = settings.get(option)
     fits = (value or "n") == wanted if wanted else value in ("y", "m")
     return Feature(f"CONFIG_{name.removeprefix('CONFIG_')}", fits, f"it is {value or 'not set'}")
@@ -182,9 +185,9 @@ def config_in(settings: Mapping[str, str] | None, name: str) -> Feature:
 
 @cache
 def kernel_config() -> dict[str, str] | None:
-    """This kernel's ``CONFIG_`` options without the prefix; None when they are not to be found.
+    """Returns this kernel's ``CONFIG_`` options without the prefix; None if they can't be found.
 
-    Looks at ``$BPFMAPS_KERNEL_CONFIG``, /proc/config.gz, then /boot.
+    It looks at ``$BPFMAPS_KERNEL_CONFIG``, /proc/config.gz, then /boot.
     """
     places = (os.environ.get("BPFMAPS_KERNEL_CONFIG"), "/proc/config.gz", f"/boot/config-{release()}")
     for place in places:
@@ -194,7 +197,7 @@ def kernel_config() -> dict[str, str] | None:
 
 
 def read_config(path: Path) -> dict[str, str]:
-    """The options of a configuration file."""
+    """Returns the options of a configuration file."""
     raw = path.read_bytes()
     text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
     pairs = (line.split("=", 1) for line in text.splitlines() if line.startswith("CONFIG_"))
@@ -207,8 +210,8 @@ def _attach(section: str) -> Feature:
         raise UnsupportedError(
             "cannot probe",
             on=repr(section),
-            why="it names no target behind the slash",
-            fix=f"write {kind!r} for such programs whatever their target, or {section}TARGET",
+            why="it names no target after the slash",
+            fix=f"write {kind!r} for such programs with any target, or {section}TARGET",
         )
     why = probe_target(section)
     return Feature(f"attach point {section}", not why, why)

@@ -1,4 +1,4 @@
-"""Finds the kernel's function at an address: ``/proc/kallsyms``."""
+"""Finds the kernel's function at an address, in ``/proc/kallsyms``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_bpfmaps.elf.functions_by_address import preference
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel.symbol_changes import bpf_programs, loaded_modules
 
-_FARTHEST = 1 << 20  # no function is longer; what lies behind the last one of a module belongs to nobody
+_FARTHEST = 1 << 20  # bytes: no function is longer, so an address further away is in no function
 _DIGITS = 16
 
 
@@ -21,9 +21,9 @@ _DIGITS = 16
 class FunctionSymbol:
     """The function that an address is in.
 
-    `names` are all its names, the usual one first; `start` is its address, and `file` where it comes from:
-    ``vmlinux``, a module's name, ``bpf``, or a path. Without names it is a file that has no symbol there, and
-    `start` is the address of the file's first byte.
+    `names` has all its names, the usual one first. `start` is its address. `file` is its origin: ``vmlinux``,
+    a module's name, ``bpf``, or a path. If `names` is empty, the file has no symbol there, and `start` is the
+    address of the file's first byte.
     """
 
     names: tuple[str, ...]
@@ -32,11 +32,11 @@ class FunctionSymbol:
 
 
 class KernelSymbols:
-    """The kernel's symbols as they were when they were last read.
+    """The kernel's symbols at the time of the last read.
 
-    They are 200,000 lines, most of which nobody asks for: they stay one text, in which the kernel's own are
-    first and in the order of their addresses. Those of modules and BPF programs come and go; `programs` gives
-    another value when programs did.
+    The file has 200,000 lines, and few of them are needed. So it is kept as one text. The kernel's own
+    symbols come first, ordered by address. Symbols of modules and BPF programs come and go. `programs`
+    returns another value when BPF programs have changed.
     """
 
     def __init__(self, path: str = "/proc/kallsyms", programs: Callable[[], object] = bpf_programs) -> None:
@@ -44,31 +44,31 @@ class KernelSymbols:
         self._programs = programs
         self._as_of: tuple[object, object] | None = None
         self._text = b""
-        self._own = range(0)  # where the kernel's own are in the text
+        self._own = range(0)  # the part of the text with the kernel's own symbols
         self._others: list[bytes] = []
         self._core = range(0)
         self._found: dict[int, FunctionSymbol | None] = {}
 
     @property
     def text(self) -> bytes:
-        """All of it; read again when modules came or went."""
+        """The text of the file; read again when modules have changed."""
         if self._as_of is None or self._as_of[0] != loaded_modules():
             self._read()
         return self._text
 
     def find(self, addresses: Iterable[int]) -> list[FunctionSymbol | None]:
-        """The function of each address, None where there is none.
+        """Returns the function of each address, None if there is none.
 
-        Modules and BPF programs come and go at the same addresses, so for an address that is not in the
-        kernel's own text the symbols are read again when some did. Raises `UnsupportedError` when the kernel
-        hides addresses.
+        Modules and BPF programs come and go at the same addresses. So for an address outside of the kernel's
+        own text the symbols are read again if modules or programs have changed. Raises `UnsupportedError` if
+        the kernel hides addresses.
         """
         wanted = list(addresses)
         others = [a for a in wanted if a not in self._core]
         if self._as_of is None or (others and self._as_of != self._now()):
             self._read()
         elif any(a not in self._found and self._find(a) is None for a in others):
-            self._read()  # what belongs to no program, as ftrace's trampolines, comes and goes unseen
+            self._read()  # code such as ftrace's trampolines belongs to no program, and changes unnoticed
         if not self._core.start:
             raise _hidden()
         self._found.update((a, self._find(a)) for a in wanted if a not in self._found)
@@ -98,7 +98,7 @@ class KernelSymbols:
         return FunctionSymbol(tuple(s[2] for s in functions), where, origin)
 
     def _lines_before(self, address: int) -> list[bytes]:
-        """The lines of the last address that is not behind this one."""
+        """Returns the lines with the highest address that is not above this one."""
         end = bisect_right(self._own, address, key=self._address_at)
         begin = bisect_left(self._own, self._address_at(end - 1), 0, end, key=self._address_at) if end else 0
         own = self._text[begin:end].splitlines()
@@ -108,7 +108,7 @@ class KernelSymbols:
         return [line for line in (*own, *others) if _address(line) == last]
 
     def _address_at(self, place: int) -> int:
-        """The address in the line that a place of the text is in."""
+        """Returns the address in the line at an offset of the text."""
         start = self._text.rfind(b"\n", 0, place) + 1
         return int(self._text[start : start + _DIGITS] or b"0", 16)
 
@@ -118,14 +118,14 @@ def _address(line: bytes) -> int:
 
 
 def _address_of(name: bytes, text: bytes) -> int:
-    """Of one of the kernel's own symbols, which come first; 0 when it is not there."""
+    """Returns the address of one of the kernel's own symbols; 0 if it does not exist."""
     at = text.find(b" %s\n" % name)
     return 0 if at < 0 else int(text[text.rfind(b"\n", 0, at) + 1 : at].split()[0], 16)
 
 
 @cache
 def kernel_symbols() -> KernelSymbols:
-    """Those of the running kernel; read when they are first asked for, and kept."""
+    """Returns the symbols of the running kernel; they are read when they are first needed, and kept."""
     return KernelSymbols()
 
 

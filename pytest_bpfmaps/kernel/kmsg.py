@@ -1,4 +1,4 @@
-"""The kernel's log as it grows, ``/dev/kmsg``, and the complaints in it."""
+"""Reads new lines of the kernel's log, ``/dev/kmsg``, and the complaints in them."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ if TYPE_CHECKING:
 
 PATH = "/dev/kmsg"
 ONCE = "/sys/kernel/debug/clear_warn_once"
-RECORD = 8192  # the longest that the kernel gives
-PATIENCE_MS = 200  # for the rest of a complaint that another CPU is printing
+RECORD = 8192  # bytes of the longest record that the kernel returns
+PATIENCE_MS = 200  # milliseconds to wait for the rest of a complaint that another CPU is printing
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 
 
 class KernelLog:
-    """What the kernel logs from now on. Raises OSError when this user can't read it."""
+    """What the kernel logs from now on. Raises OSError if this user can't read the log."""
 
     def __init__(self) -> None:
         self._fd = os.open(PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self.skip()
 
     def skip(self) -> None:
-        """What is there so far does not count."""
+        """Skips all lines that are in the log now."""
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def lines(self) -> list[str]:
-        """The kernel's own lines that are new; those that programs wrote into its log are left out."""
+        """Returns the kernel's own new lines, without those that programs wrote into the log."""
         found: list[str] = []
         while True:
             try:
                 record = os.read(self._fd, RECORD)
             except BlockingIOError:
                 return found
-            except BrokenPipeError:  # older ones were overwritten
+            except BrokenPipeError:  # the kernel has overwritten older records
                 continue
             head, _, text = record.decode(errors="replace").partition(";")
             if int(head.partition(",")[0]) < 8:  # facility 0
                 found.append(_ESCAPE.sub(lambda code: chr(int(code[1], 16)), text.partition("\n")[0]))
 
     def complaints(self) -> list[Splat]:
-        """The kernel's complaints that are new, each as a whole."""
+        """Returns the kernel's new complaints, each complete."""
         lines = self.lines()
         if not lines:
             return []
@@ -57,10 +57,10 @@ class KernelLog:
         return found
 
     def warn_again(self) -> None:
-        """Has the kernel print anew what it prints once per boot (`WARN_ON_ONCE`). Linux 4.15, debugfs."""
+        """Re-enables warnings that the kernel prints once per boot (`WARN_ON_ONCE`). Linux 4.15, debugfs."""
         with contextlib.suppress(OSError), open(ONCE, "w") as file:
             file.write("1")
 
     def close(self) -> None:
-        """Read no more."""
+        """Closes the log."""
         os.close(self._fd)

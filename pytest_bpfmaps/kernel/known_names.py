@@ -1,8 +1,9 @@
-"""Names that kernels have: they tell a misspelt name from one that is missing here.
+"""Names that kernels have: they distinguish a misspelt name from a name that this kernel lacks.
 
-They are recorded from real kernels, from 5.10 on with their modules and BTF, by ``fixtures/record_names.py``.
-They are read when a probe has not found a name: plain text, sorted, of modules with the module behind each
-name. A second place to look are the catalogue's kernels: their BTF, and their System.map where they have one.
+``fixtures/record_names.py`` records them from real kernels, from 5.10 on, with their modules and BTF. The
+files are sorted plain text; names of modules have the module after each name. They are read only when a probe
+has not found a name. The kernels of the catalogue are searched, too: their BTF, and their System.map if they
+have one.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pytest_bpfmaps.paths import kernels_dir
 RECORDED = "Linux 5.10, 6.1, 6.12, 6.18, 7.2"
 _LONGEST = 512  # bytes, more than a line has
 _FOLDER = Path(__file__).with_name("recorded_names")
-# What tools attach to: of kernels before 5.10 and in between, of compilers that inline less, of kernels with
-# lockdep, of ZFS.
+# Other functions that tools attach to: of kernels before 5.10 and between the recorded ones, of compilers
+# that inline less, of kernels with lockdep, and of ZFS.
 _OTHERS = """
     _do_fork __do_execve_file do_page_fault do_IRQ smp_apic_timer_interrupt rcu_process_callbacks tcp_drop
     netif_receive_skb_internal __vfs_read __vfs_write do_generic_file_read ext4_readpages mpage_readpages
@@ -38,11 +39,11 @@ _SYSCALL = re.compile(
     r"^(?:__(?:x64|ia32|arm64|riscv|s390x?|se|do|se_compat|do_compat)_|SyS_|compat_)?(?:sys_)?"
 )
 SYSCALL_PREFIXES = ("__x64_sys_", "__arm64_sys_", "__riscv_sys_", "__s390x_sys_", "__se_sys_", "sys_")
-"""What the names of the functions of system calls begin with."""
+"""Prefixes of the names of functions that implement system calls."""
 
 
 def is_function(name: str) -> bool:
-    """Whether a kernel or a module has a function of that name; of ``name.isra.0`` the name counts."""
+    """Whether a kernel or a module has a function of that name; for ``name.isra.0`` that is ``name``."""
     base = name.partition(".")[0]
     return (
         _has("functions", base)
@@ -62,7 +63,7 @@ def is_syscall(name: str) -> bool:
 
 
 def is_tracepoint(name: str) -> bool:
-    """Whether there is a tracepoint ``category/event``; of a module's only the event is known."""
+    """Whether there is a tracepoint ``category/event``; for a module, only the event is known."""
     event = name.rpartition("/")[2]
     return _has("tracepoints", name) or (
         not _matches("tracepoints", f"*/{event}") and (_has("raw_tracepoints", event) or _is_own(name))
@@ -70,7 +71,7 @@ def is_tracepoint(name: str) -> bool:
 
 
 def _is_own(name: str) -> bool:
-    """Whether the catalogue has it; of system calls each has two."""
+    """Whether a kernel of the catalogue has the tracepoint; each system call has two."""
     category, _, event = name.partition("/")
     if category == "syscalls":
         return is_syscall(event.removeprefix("sys_enter_").removeprefix("sys_exit_"))
@@ -98,7 +99,7 @@ def is_helper(name: str) -> bool:
 
 
 def is_recorded_helper(name: str) -> bool:
-    """The same, of the kernels on record alone."""
+    """Whether a recorded kernel has a helper of that name; the catalogue is not searched."""
     return _has("helpers", name.removeprefix("bpf_"))
 
 
@@ -113,40 +114,40 @@ def fits_function(pattern: str) -> bool:
 
 
 def module_of(function: str) -> str | None:
-    """The name of a module that has a function, or ``tracepoint:NAME``; None when no module has it."""
+    """Returns the module that has a function, or ``tracepoint:NAME``; None if no module has it."""
     line = _line(_FOLDER / "modules.txt", function)
     return None if line is None else line.partition(" ")[2].replace("-", "_")
 
 
 def closest_name(what: str, name: str, others: Iterable[str] = ()) -> str:
-    """A sentence with the names that come closest, of those recorded as `what` and of others."""
+    """Returns a sentence with the closest names, of those recorded as `what` and of `others`."""
     return tell_closest(name, [*_recorded(what).near(name), *others])
 
 
 def is_close_to_option(name: str) -> bool:
-    """Whether it is nearly the name of an option."""
+    """Whether the name is nearly the name of an option."""
     from difflib import get_close_matches
 
     return bool(get_close_matches(name, _recorded("options").near(name), n=1, cutoff=0.85))
 
 
 def names(what: str) -> list[str]:
-    """All names that are recorded as ``functions``, ``tracepoints``, ``helpers`` …"""
+    """Returns all names that are recorded as ``functions``, ``tracepoints``, ``helpers`` …"""
     return _text(what).decode().split()
 
 
 def helpers() -> list[str]:
-    """The helpers on record."""
+    """Returns the recorded helpers."""
     return [f"bpf_{id}" for id in names("helpers")]
 
 
 def syscalls() -> list[str]:
-    """The system calls on record."""
+    """Returns the recorded system calls."""
     return [n.removeprefix("__x64_sys_") for n in _recorded("functions").starting("__x64_sys_")]
 
 
 def lsm_hooks() -> list[str]:
-    """The LSM hooks on record."""
+    """Returns the recorded LSM hooks."""
     return [n.removeprefix("bpf_lsm_") for n in _recorded("functions").starting("bpf_lsm_")]
 
 
@@ -155,9 +156,9 @@ def _has(file: str, name: str) -> bool:
 
 
 def _line(path: Path, name: str) -> str | None:
-    """The line of a sorted file that begins with a word; None when there is none.
+    """Returns the line of a sorted file that begins with a word; None if there is none.
 
-    It is looked for by halves: to read such a file whole takes a guest with Linux 5.10 two seconds.
+    It uses binary search in the file, because reading such a file takes a guest with Linux 5.10 two seconds.
     """
     wanted = name.encode()
     with path.open("rb", buffering=0) as file:
@@ -189,7 +190,7 @@ def _recorded(file: str) -> Names:
 
 @cache
 def _text(file: str) -> bytes:
-    """The names of a file, a line each, between line ends."""
+    """Returns the names of a file, one in each line, with a line end before the first one."""
     return b"\n" + (_FOLDER / f"{file}.txt").read_bytes()
 
 
@@ -199,9 +200,9 @@ def _in_catalogue(name: str) -> bool:
 
 @cache
 def _in_system_maps(name: str) -> bool:
-    """Whether a kernel of the catalogue has such a function or tracepoint, as its table of symbols tells.
+    """Whether a System.map of the catalogue has such a function or tracepoint.
 
-    Debian's packages have a note in its place, which names nothing.
+    In Debian's packages that file has a note in place of the symbols.
     """
     symbol = name.replace("btf_trace_", "__tracepoint_", 1)
     kinds = "tTwW" if symbol == name else "A-Za-z"
@@ -211,7 +212,7 @@ def _in_system_maps(name: str) -> bool:
 
 @cache
 def kernels_with(name: str) -> tuple[str, ...]:
-    """The kernels of the catalogue whose BTF has a name, `6.1` before others."""
+    """Returns the kernels of the catalogue whose BTF has a name, with ``6.1`` before others."""
     wanted = b"\0%b\0" % name.encode()
     found = (path.parent.name for path in kernels_dir().glob("*/btf") if wanted in path.read_bytes())
     return tuple(sorted(found, key=lambda kernel: (kernel != "6.1", kernel)))

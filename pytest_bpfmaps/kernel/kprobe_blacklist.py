@@ -1,4 +1,4 @@
-"""Functions that no kprobe may go to, because kprobes run through them."""
+"""Finds functions that no kprobe may be attached to, because kprobes use them themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PATH = Path("/sys/kernel/debug/kprobes/blacklist")
 
 
 def is_blacklisted(name: str) -> bool | None:
-    """Whether the kernel lists a function there; None where debugfs, which has the list, is not mounted."""
+    """Whether the kernel lists a function there; None if debugfs, which has the list, is not mounted."""
     try:
         return any(line.endswith(f"\t{name}") for line in PATH.read_text().splitlines())
     except OSError:
@@ -18,6 +18,6 @@ def is_blacklisted(name: str) -> bool | None:
 
 
 def how_to_see() -> str:
-    """What shows the list."""
+    """Returns the command that shows the list."""
     mount = "" if PATH.exists() else how_to_mount("debugfs")
     return f"{mount} && cat {PATH}" if mount else f"cat {PATH}"

@@ -1,4 +1,4 @@
-"""Tells whether a program was refused because this kernel lacks what its section names."""
+"""Finds out whether a program was refused because this kernel lacks what its section names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pytest_bpfmaps.kernel.unloaded_modules import module_to_load
 
 
 def absent_target(section: str) -> Feature | None:
-    """The attach point of a section, when a probe shows that this kernel lacks it and another has it.
+    """Returns the attach point of a section, if a probe shows that only this kernel lacks it.
 
-    None for one that is there, for a name that no kernel has, and for a function of a module that could be
-    loaded. None also where this thread's capabilities may be what is missing.
+    Returns None for an attach point that exists, for a name that no kernel has, and for a function of a
+    module that could be loaded. It also returns None if this thread may lack a capability.
     """
     if not may_load_everything():
         return None
@@ -29,7 +29,7 @@ def absent_target(section: str) -> Feature | None:
 
 
 def _named(section: str) -> str:
-    """The function that a section names, or ``tracepoint:NAME``; empty when it names neither."""
+    """Returns the function that a section names, or ``tracepoint:NAME``; empty if it names neither."""
     if found := re.match(r"\??(?:tracepoint|tp|raw_tp|raw_tracepoint|tp_btf)/(?:\w+/)?(\w+)$", section):
         return f"tracepoint:{found[1]}"
     kinds = r"k(?:ret)?probe(?:\.multi|\.session)?|f(?:entry|exit|mod_ret)(?:\.s)?"

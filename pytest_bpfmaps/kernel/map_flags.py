@@ -5,9 +5,9 @@ from __future__ import annotations
 BPF_ANY = 0
 """Update: create the element, or replace it."""
 BPF_NOEXIST = 1
-"""Update: only create; `MapError` with `EEXIST` when the key is there."""
+"""Update: only create; `MapError` with `EEXIST` if the key exists."""
 BPF_EXIST = 2
-"""Update: only replace; `MapKeyError` when the key is not there."""
+"""Update: only replace; `MapKeyError` if the key does not exist."""
 BPF_F_LOCK = 4
 """Lookup and update: take the ``struct bpf_spin_lock`` of the value (Linux 5.1)."""
 

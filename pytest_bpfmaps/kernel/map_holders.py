@@ -1,4 +1,4 @@
-"""Which processes have a map open, as far as /proc shows them to us."""
+"""Finds the processes that have a map open, among those that /proc shows to this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAPPED = "anon_inode:bpf-map"
 class Holder:
     """A process that has a descriptor of the map.
 
-    `maps`: it has mapped the memory of a map. `perf_events`: it has perf events open.
+    `maps` says whether it has mapped the memory of a map, and `perf_events` whether it has perf events open.
     """
 
     pid: int
@@ -29,7 +29,7 @@ class Holder:
 
 
 def holders_of_map(map_id: int) -> list[Holder]:
-    """The processes other than this one that have the map with that id open."""
+    """Returns the other processes that have the map with that id open."""
     line = f"map_id:\t{map_id}"
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
     return [_holder(pid) for pid in sorted(pids) if pid != os.getpid() and _has(pid, line)]

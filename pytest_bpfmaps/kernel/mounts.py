@@ -1,4 +1,4 @@
-"""File systems that BPF tests want, and the commands that mount them where they are not."""
+"""Finds the file systems that BPF tests need, and the commands that mount missing ones."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PLACES = {
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A mounted file system. `kind` is the kernel's name for it, ``cgroup2``.
+    """A mounted file system. `kind` is the kernel's name for it, such as ``cgroup2``.
 
-    `part` is the path in the file system that is at the path `point`: ``/`` for all of it.
+    `part` is the path inside the file system that is mounted at the path `point`; ``/`` means all of it.
     """
 
     kind: str
@@ -43,15 +43,15 @@ def _unescape(field: str) -> str:
 
 
 def has_sysfs() -> bool:
-    """Returns whether sysfs is at /sys."""
+    """Whether sysfs is mounted at /sys."""
     return os.path.exists("/sys/kernel")
 
 
 def how_to_mount(kind: str) -> str:
-    """Returns the command that mounts a file system, by the kernel's name of its kind, where it belongs.
+    """Returns the command that mounts a file system at its usual place; `kind` is the kernel's name for it.
 
-    It mounts sysfs first where that is not there. cgroup v2 goes beside version 1 where that has the place.
-    Empty when this kernel has no such file system.
+    The command also mounts sysfs if that is missing. If cgroup v1 is at the usual place, it mounts cgroup v2
+    below it. Returns an empty text if this kernel has no such file system.
     """
     if not _kernel_has(kind):
         return ""

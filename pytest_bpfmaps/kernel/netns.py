@@ -1,4 +1,4 @@
-"""Network namespaces of this thread, network_namespaces(7)."""
+"""Makes network namespaces and moves this thread into them, network_namespaces(7)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 
 
 def current_netns() -> int:
-    """A new descriptor of this thread's network namespace."""
+    """Returns a new descriptor of this thread's network namespace."""
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def create_netns() -> int:
-    """A descriptor of a new network namespace; the kernel removes it when nobody holds it any more.
+    """Returns a descriptor of a new network namespace.
 
-    That is why nothing is left of it after this process, however that ends. Raises `UnsupportedError` where
-    this process may not make one.
+    The kernel removes the namespace when no process holds it any more, so nothing is left when this process
+    ends, in whatever way. Raises `UnsupportedError` if this process may not make one.
     """
     home = current_netns()
     try:
@@ -38,9 +38,9 @@ def create_netns() -> int:
 
 @contextmanager
 def inside_netns(fd: int) -> Iterator[None]:
-    """This thread is in the namespace, and afterwards where it was before.
+    """Moves this thread into the namespace, and back at the end.
 
-    Sockets, threads and processes that it makes meanwhile stay in there.
+    Sockets, threads and processes that it makes meanwhile stay in the namespace.
     """
     home = current_netns()
     try:
@@ -62,6 +62,6 @@ def _refused(what: str, number: int) -> UnsupportedError:
     return UnsupportedError(
         what,
         why=reason(number),
-        fix="it needs CAP_SYS_ADMIN: run as root, or in a virtual machine: pytest --bpf-kernel=6.1",
+        fix="this needs CAP_SYS_ADMIN: run as root, or in a virtual machine: pytest --bpf-kernel=6.1",
         errno=number,
     )

@@ -1,7 +1,7 @@
-"""What a kernel of the catalogue lacks for certain, by its recorded BTF and configuration.
+"""Finds features that a kernel of the catalogue certainly lacks, by its recorded BTF and configuration.
 
-The other way round nothing is certain: a kernel may list a feature and still refuse it, so what is there is
-left to the probe.
+It can't find features that a kernel certainly has: a kernel may list a feature and still refuse it. Only a
+probe finds these.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class RecordedKernel:
     def missing_features(
         self, names: Iterable[str], features: Mapping[str, Any]
     ) -> Iterator[tuple[str, str]]:
-        """Name of each feature that it certainly lacks, and the sentence that the probe would give.
+        """Yields the name of each feature that it certainly lacks, and the sentence that a probe would give.
 
-        `names` and `features` are the marker's `bpf_requires`. What does not exist anywhere is passed over:
-        the test itself complains.
+        `names` and `features` are the arguments of the marker `bpf_requires`. A name that no kernel has is
+        ignored here, because the test itself fails for it.
         """
         try:
             wanted = list(asked(names, features))
@@ -59,7 +59,7 @@ class RecordedKernel:
                 yield feature.name, lacks(self.release, feature)
 
     def _feature(self, kind: str, name: str) -> Feature | None:
-        """What its files say; None when they say nothing."""
+        """Returns the feature as its files show it; None if they do not show it."""
         if kind == "config":
             return config_in(self._config, name) if self._config is not None else None
         if self._btf is None:
@@ -91,7 +91,7 @@ class RecordedKernel:
 
     @cached_property
     def _btf(self) -> object | None:
-        """Kept for the life of the process, as `enumerators` wants it."""
+        """The kernel's BTF; `enumerators` requires that it is kept until the process ends."""
         if self._btf_file is None:
             return None
         found: object = check_pointer(

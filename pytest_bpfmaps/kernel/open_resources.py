@@ -1,7 +1,7 @@
-"""Finds descriptors and pins that were left open, and where in the user's code they were made.
+"""Finds descriptors and pins that were left open, and the lines of the user's code that made them.
 
-The truth is what this process has open, /proc/self/fd. What this package makes is noted with its place while
-it is open; descriptors that were made another way (``os.dup``, libbpf itself) are told without one.
+/proc/self/fd shows what this process has open. While something that this package made is open, the line that
+made it is recorded. Descriptors that were made in another way (``os.dup``, libbpf itself) have no line.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ Place = tuple[str, int]
 
 @dataclass(slots=True, eq=False)
 class Made:
-    """What was made, and by which lines outside of this package, innermost first.
+    """Something that was made, and the lines outside of this package that made it, innermost first.
 
-    `kept`: a fixture closes it. `owner`: closes it when nobody refers to it any more.
+    `kept` says whether a fixture closes it. `owner` is the object that closes it when it is
+    garbage-collected.
     """
 
     what: str
@@ -49,7 +50,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class OpenResources:
-    """What is there at a moment: descriptors with what they are, pins, this thread's network namespace."""
+    """What is open at a moment: descriptors with their kinds, pins, this thread's network namespace."""
 
     descriptors: dict[int, str]
     pins: frozenset[str]
@@ -58,7 +59,7 @@ class OpenResources:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """What should be gone: in words, and the lines that made it (none where that is not known)."""
+    """Something that should be closed: its description, and the lines that made it (empty if unknown)."""
 
     what: str
     places: tuple[Place, ...]
@@ -71,55 +72,55 @@ _pins: dict[str, Made] = {}
 
 
 def note(what: str, descriptors: Iterable[int], *, owner: object = None) -> None:
-    """Remembers who asked for these descriptors, which `forget` has to be told of when they are closed."""
+    """Records which lines made these descriptors. The caller calls `forget` when it closes them."""
     made = Made(what, _places(), owner=None if owner is None else weakref.ref(owner))
     for fd in descriptors:
         _made[fd] = made
 
 
 def forget(*descriptors: int) -> None:
-    """They are closed."""
+    """Forgets descriptors that are closed."""
     for fd in descriptors:
         _made.pop(fd, None)
 
 
 def keep(descriptors: Iterable[int]) -> None:
-    """A fixture closes them, with its own scope."""
+    """Records that a fixture closes these descriptors at the end of its own scope."""
     for fd in descriptors:
         if fd in _made:
             _made[fd].kept = True
 
 
 def is_kept(fd: int) -> bool:
-    """Whether a fixture closes it."""
+    """Whether a fixture closes the descriptor."""
     return fd in _made and _made[fd].kept
 
 
 def note_pin(path: str, what: str) -> None:
-    """Remembers who asked for a pin that no fixture removes."""
+    """Records which lines made a pin that no fixture removes."""
     _pins[path] = Made(what, _places())
 
 
 def forget_pin(path: str) -> None:
-    """It is removed."""
+    """Forgets a pin that is removed."""
     _pins.pop(path, None)
 
 
 def snapshot() -> OpenResources:
-    """What is there now."""
+    """Returns what is open now."""
     _home()
     return OpenResources(dict(_descriptors()), frozenset(_pins), _netns())
 
 
 def since(before: OpenResources, holders: Mapping[str, object] | None = None) -> list[Leak]:
-    """What came after `before` and is still there, but for what a fixture closes later.
+    """Returns what was opened after `before` and is still open, without what a fixture closes later.
 
-    `holders` are about to go: what only they refer to is no leak.
+    `holders` are objects that will soon be deleted: what only they refer to is not a leak.
     """
     stays = [] if _netns() in (before.netns, _home()) else [_INSIDE]
     if not _suspects(before) and _pins.keys() <= before.pins:
         return stays
-    gc.collect()  # what a cycle of references holds is nobody's
+    gc.collect()  # closes what only a cycle of references holds
     found: dict[Made | int, Leak] = {}
     for fd, kind in _suspects(before).items():
         made = _made.get(fd)
@@ -137,7 +138,7 @@ def _netns() -> str:
 
 @cache
 def _home() -> str:
-    """The namespace that the process began in."""
+    """Returns the namespace in which the process began."""
     return _netns()
 
 
@@ -159,12 +160,12 @@ def _descriptors() -> Iterator[tuple[int, str]]:
     for name in os.listdir(_FDS):
         try:
             yield int(name), os.readlink(f"{_FDS}/{name}")
-        except OSError:  # the one that the listing itself had open
+        except OSError:  # the descriptor of the listing itself, which is closed now
             continue
 
 
 def _ids(fd: int) -> set[tuple[str, str]]:
-    """What the kernel calls the map or program of a descriptor."""
+    """Returns the kernel's ids of the map or program of a descriptor."""
     try:
         with open(f"/proc/self/fdinfo/{fd}") as file:
             lines = (line.split() for line in file)
@@ -181,7 +182,7 @@ def _describe(fd: int, kind: str) -> str:
 
 
 def _places() -> tuple[Place, ...]:
-    """The innermost lines outside of this package."""
+    """Returns the innermost lines outside of this package."""
     found: list[Place] = []
     frame = sys._getframe(2)
     while frame is not None and len(found) < _FRAMES:
@@ -193,7 +194,7 @@ def _places() -> tuple[Place, ...]:
 
 
 def _leads_everywhere(at: object) -> bool:
-    """A function refers to its module's globals, pytest's objects to the whole session."""
+    """Whether an object refers to too much to search it: functions to globals, pytest's to the session."""
     if isinstance(at, type | ModuleType | FunctionType | FrameType):
         return True
     return type(at).__module__.partition(".")[0] in ("_pytest", "pytest", "pluggy")

@@ -28,15 +28,15 @@ _TRACING = (
 
 
 def effective_capabilities() -> int:
-    """The bits of this thread's effective capabilities, proc(5)."""
+    """Returns the bits of this thread's effective capabilities, proc(5)."""
     return _capabilities().get("CapEff", 0)
 
 
 @contextmanager
 def only_capabilities(bits: int) -> Iterator[None]:
-    """This thread without effective capabilities but `bits` (of those that it has), capabilities(7).
+    """Drops all effective capabilities of this thread except `bits` until the end, capabilities(7).
 
-    Raises `UnsupportedError` where the kernel refuses.
+    Raises `UnsupportedError` if the kernel refuses.
     """
     before = _capabilities()
     _set_effective(before, before["CapEff"] & bits)
@@ -66,29 +66,29 @@ def has_capability(name: str) -> bool:
 
 
 def may_load_everything() -> bool:
-    """Whether no refusal of this kernel is for want of a capability of this thread."""
+    """Whether this thread has all capabilities that any BPF program needs."""
     return has_capability("CAP_SYS_ADMIN") or all(
         has_capability(name) for name in ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
     )
 
 
 def host_refusal() -> str:
-    """Why this process can load no BPF program at all on this kernel; empty when it can.
+    """Returns why this process can load no BPF program at all on this kernel; empty if it can.
 
-    Linux 5.8 split CAP_BPF from CAP_SYS_ADMIN, commit a17b53c4a4b5. A process may have it in a user namespace
-    of its own, or in a sandbox, where it is worth nothing: so one program is loaded.
+    Linux 5.8 split CAP_BPF from CAP_SYS_ADMIN, commit a17b53c4a4b5. In a user namespace or a sandbox the
+    capability may have no effect, so this function loads a program to find out.
     """
     from pytest_bpfmaps.kernel.features import probe
 
     if not has_capability("CAP_BPF") and not has_capability("CAP_SYS_ADMIN"):
         return f"uid {os.geteuid()} has no CAP_BPF"
     if not probe("program_type", "socket_filter"):
-        return f"uid {os.geteuid()} has the capabilities, and the kernel refuses all the same"
+        return f"uid {os.geteuid()} has the capabilities, but the kernel refuses all the same"
     return ""
 
 
 def refusal_hint(program_type: str = "") -> str:
-    """What to do about an EPERM of bpf(2), for the type of program that was refused."""
+    """Returns what to do about an EPERM of bpf(2), for the program type that was refused."""
     tracing = program_type in _TRACING
     wanted = ["CAP_BPF", *(["CAP_PERFMON"] if tracing else ["CAP_NET_ADMIN"])]
     if not has_capability("CAP_SYS_ADMIN") and not all(has_capability(c) for c in wanted):
@@ -96,7 +96,7 @@ def refusal_hint(program_type: str = "") -> str:
     from pytest_bpfmaps.kernel.features import probe
 
     if program_type and ProgramType.from_name(program_type) and probe("program_type", program_type):
-        return f"this kernel takes other {program_type} programs: look at what this one does, and where"
+        return f"this kernel takes other {program_type} programs: check what this one does, and where"
     if tracing:
         return (
             f"this process has the capabilities, so the kernel itself refuses {program_type} programs "

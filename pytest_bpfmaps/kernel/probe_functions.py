@@ -1,7 +1,7 @@
-"""Whether some program may call a helper or a kfunc: asked by loading programs that call it.
+"""Finds out whether any program may call a helper or a kfunc, by loading programs that call it.
 
-The kernel's BTF names helpers that the configuration leaves out, and functions that are no kfuncs, or became
-some only later. What the verifier says of a call tells them apart.
+The kernel's BTF also names helpers that the configuration leaves out, and functions that are not kfuncs, or
+became kfuncs only later. The verifier's answer to a call distinguishes them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REACHED = "(85) call "
 _SPECIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS, ProgramType.UNSPEC)
 _CALLERS = (
     *(trial_of(t) for t in ProgramType if t not in _SPECIAL),
-    # what a program may call depends on where it goes as well
+    # the functions that a program may call also depend on its target
     Trial(ProgramType.TRACING, 23, target=("btf_trace_sched_switch", TYPEDEF)),  # BPF_TRACE_RAW_TP
     Trial(ProgramType.TRACING, 25, target=("bpf_fentry_test1", FUNC)),  # BPF_TRACE_FEXIT
     Trial(ProgramType.TRACING, 28, target=("bpf_iter_task", FUNC)),  # BPF_TRACE_ITER
@@ -42,22 +42,22 @@ _CALLERS = (
     Trial(ProgramType.KPROBE, flags=SLEEPABLE),
     Trial(ProgramType.SK_REUSEPORT, 39),  # BPF_SK_REUSEPORT_SELECT
 )
-# a struct that programs may implement, and one of its functions
+# (a struct that programs may implement, one of its functions)
 _STRUCTS = (("tcp_congestion_ops", "ssthresh"), ("sched_ext_ops", "enqueue"), ("Qdisc_ops", "enqueue"))
 
 
 def may_call_helper(number: int) -> bool | None:
-    """Whether some type of program may call a helper, by its number.
+    """Whether any type of program may call a helper, by its number.
 
-    None when those that loaded may not, and this process can't load others.
+    None if the types that this process can load may not call it, and it can't load other types.
     """
     return _callable(instruction(_CALL, value=number), ())
 
 
 def may_call_kfunc(name: str) -> bool | None:
-    """Whether some type of program may call a kernel function, of the kernel or of a loaded module.
+    """Whether any type of program may call a function of the kernel or of a loaded module (Linux 5.13).
 
-    None when those that loaded may not, and this process can't load others. Linux 5.13 brought such calls.
+    None if the types that this process can load may not call it, and it can't load other types.
     """
     marked = marked_kfunc(vmlinux_btf(), name)
     if marked:
@@ -77,7 +77,7 @@ def _callable(call: bytes, modules: tuple[int, ...]) -> bool | None:
     denied = False
     for caller in (*_CALLERS, *_implementations()):
         verdict = try_program(caller, call + EXIT, modules)
-        # the verifier lists the call when it has come so far, and then complains about the arguments
+        # if the verifier's log has the call, the call itself is allowed, and only its arguments are wrong
         if not verdict.errno or (_REACHED in verdict.log and not _NOT_HERE.search(verdict.log)):
             return True
         denied |= verdict.errno in (errno.EPERM, errno.EACCES) and _REACHED not in verdict.log
@@ -86,6 +86,6 @@ def _callable(call: bytes, modules: tuple[int, ...]) -> bool | None:
 
 @cache
 def _implementations() -> tuple[Trial, ...]:
-    """Programs that are functions of a struct: the place in it is their ``expected_attach_type``."""
+    """Returns programs that are functions of a struct; their attach type is the index of the member."""
     places = ((name, member_index(vmlinux_btf(), name, member)) for name, member in _STRUCTS)
     return tuple(Trial(ProgramType.STRUCT_OPS, i, target=(n, STRUCT)) for n, i in places if i is not None)

@@ -1,4 +1,4 @@
-"""Creating the smallest map of each type, to see whether the kernel takes it; see `probe_programs`."""
+"""Creates a minimal map of each type to find out whether the kernel takes it; see `probe_programs`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MMAPABLE = 1 << 10
 
 @dataclass(frozen=True, slots=True)
 class _Wants:
-    """What maps of a type can't be without: sizes in bytes, elements, flags, kinds of descriptors."""
+    """What maps of a type require: sizes in bytes, elements, flags, kinds of descriptors."""
 
     key: int = 4
     value: int = 4
@@ -55,8 +55,8 @@ _WANTS = {
 def try_map(type: MapType) -> Verdict:
     """Tries to create a map of a type with one element.
 
-    A struct_ops map has to be of a struct that the kernel registered for it; one of another is refused with
-    an error of its own (`ENOTSUPP`), where the kernel knows such maps.
+    A struct_ops map must have a struct that the kernel has registered. A kernel that knows such maps refuses
+    any other struct with a special error, `ENOTSUPP`.
     """
     wants = _WANTS.get(type, _Wants())
     settings = opts("bpf_map_create_opts", map_flags=wants.flags)

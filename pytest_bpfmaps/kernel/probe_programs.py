@@ -1,7 +1,7 @@
-"""Loading the smallest program of each type, to see whether the kernel takes it.
+"""Loads a minimal program of each type to find out whether the kernel takes it.
 
-libbpf has probes, too. Their answers depend on its version: each release knows other types, and what a newer
-one asks for an older kernel may not understand. These depend on the kernel alone.
+libbpf has probes, too. Their answers depend on libbpf's version: each release knows other types, and an older
+kernel may not understand what a newer libbpf asks for. The answers of these probes depend only on the kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts
 SLEEPABLE = 1 << 4  # BPF_F_SLEEPABLE
 HAS_FRAGS = 1 << 5  # BPF_F_XDP_HAS_FRAGS
 ABSENT = frozenset({errno.EINVAL, errno.E2BIG, errno.EPERM, errno.EACCES, errno.ENOSYS})
-"""Errors of bpf(2) for a type that the kernel lacks, or denies; it finds the type before it gives others."""
+"""Errors of bpf(2) for a type that the kernel lacks or denies; other errors mean that it has the type."""
 
 _LOG_SIZE = 1 << 14
 _INSTRUCTION = struct.Struct("=BBhi")
@@ -31,7 +31,7 @@ _INSTRUCTION = struct.Struct("=BBhi")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A kind of program: its type, ``enum bpf_attach_type``, flags, and the function or type it is for.
+    """A kind of program: its type, ``enum bpf_attach_type``, flags, and the function or type of its target.
 
     `target` is a name and a kind in the kernel's BTF.
     """
@@ -44,14 +44,14 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the kernel said: a positive error number or 0, and the verifier's log."""
+    """The kernel's answer: a positive error number or 0, and the verifier's log."""
 
     errno: int
     log: str = ""
 
     @property
     def has_type(self) -> bool:
-        """Whether the kernel knows the type of the program, and allows it to this process."""
+        """Whether the kernel knows the program type, and this process may use it."""
         return self.errno not in ABSENT
 
 
@@ -66,7 +66,7 @@ RETURN_0 = instruction(0xB7) + EXIT
 
 FENTRY = Trial(ProgramType.TRACING, 24, target=("bpf_fentry_test1", FUNC))
 LSM = Trial(ProgramType.LSM, 27, target=("bpf_lsm_file_open", FUNC))
-# what a type can't be without: by enum bpf_attach_type of <linux/bpf.h>
+# program types that need more than the type; the numbers are enum bpf_attach_type of <linux/bpf.h>
 _NEEDS = {
     ProgramType.CGROUP_SOCK_ADDR: Trial(ProgramType.CGROUP_SOCK_ADDR, 10),  # BPF_CGROUP_INET4_CONNECT
     ProgramType.LIRC_MODE2: Trial(ProgramType.LIRC_MODE2, 16),  # BPF_LIRC_MODE2
@@ -87,8 +87,8 @@ def trial_of(type: ProgramType) -> Trial:
 def try_type(type: ProgramType) -> Verdict:
     """Tries to load a program of a type that returns 0.
 
-    A struct_ops program has to be for a struct, and one that is for none is refused with an error of its own
-    (`ENOTSUPP`); a program that replaces a function (``ext``) is loaded together with that function.
+    A struct_ops program needs a struct. A kernel that knows such programs refuses one without a struct with a
+    special error, `ENOTSUPP`. A program that replaces a function (``ext``) is loaded with that function.
     """
     return _try_extension() if type is ProgramType.EXT else try_program(trial_of(type))
 
@@ -110,7 +110,7 @@ def try_program(trial: Trial, code: bytes = RETURN_0, modules: Sequence[int] = (
 
 @contextlib.contextmanager
 def _found(name: str, kind: int) -> Iterator[tuple[int, int]]:
-    """The number of a type of the kernel, or of a module and a descriptor of its BTF; 0 if there is none."""
+    """Gives the id of a type, and a descriptor of its module's BTF (0 for the kernel); (0, 0) if none."""
     try:
         number = type_id(vmlinux_btf(), name, kind)
     except UnsupportedError:  # a kernel without BTF
@@ -146,7 +146,7 @@ def _load(type: ProgramType, code: bytes, **settings: Any) -> tuple[int, str]:
 
 
 def _try_extension() -> Verdict:
-    """An XDP program, ``int f(struct xdp_md *f)``, and one that replaces this function."""
+    """Tries to load an XDP program, ``int f(struct xdp_md *f)``, and a program that replaces its function."""
     btf = load_function_btf()
     if btf < 0:
         return Verdict(-btf)

@@ -18,7 +18,7 @@ from pytest_bpfmaps.kernel.kallsyms import FunctionSymbol
 
 
 class HasPid(Protocol):
-    """A `subprocess.Popen`, for one."""
+    """An object with a pid, such as `subprocess.Popen`."""
 
     @property
     def pid(self) -> int:
@@ -27,14 +27,14 @@ class HasPid(Protocol):
 
 
 class ProcessSymbols:
-    """Names for the addresses of a process, as it is now.
+    """Finds names for the addresses of a process, by the files that it has mapped now.
 
-    Addresses are found in what is mapped at this moment; the symbols are read from the files when they are
-    asked for, which works after the process has ended, too. Code that is made at run time is named by
-    ``/tmp/perf-PID.map``, which ``python -X perf`` (3.12 and later), Node.js and Java write.
+    The symbols are read from the files when they are needed, which also works after the process has ended.
+    ``/tmp/perf-PID.map`` names code that is made at run time; ``python -X perf`` (3.12 and later), Node.js
+    and Java write it.
 
-    Raises `UnsupportedError` (`ESRCH`) for a process that is gone, `EACCES` for one of another user.
-    Source: proc_pid_maps(5); ``tools/perf/Documentation/jit-interface.txt`` of the kernel.
+    Raises `UnsupportedError`, with `ESRCH` for a process that has ended, and `EACCES` for one of another
+    user. Source: proc_pid_maps(5); ``tools/perf/Documentation/jit-interface.txt`` of the kernel.
     """
 
     def __init__(self, process: int | HasPid | None = None) -> None:
@@ -43,9 +43,9 @@ class ProcessSymbols:
         self._starts = [m.start for m in self.mappings]
 
     def find(self, address: int) -> FunctionSymbol | None:
-        """Returns the function that the address is in, or the file where no symbol tells the function.
+        """Returns the function that the address is in, or the file if no symbol names the function.
 
-        None for memory that belongs to no file, where nothing names it, and where no code is mapped.
+        Returns None if no code is mapped there, or if the code has no file and no name.
         """
         mapping = self.mapping(address)
         if mapping is None:
@@ -66,7 +66,7 @@ class ProcessSymbols:
     def find_in_file(self, build_id: str, offset: int) -> FunctionSymbol | None:
         """Returns the function at an offset in the mapped file with that build id (hexadecimal).
 
-        None when this process has no such file mapped.
+        Returns None if this process has not mapped such a file.
         """
         for mapping in self.mappings:
             symbols = self._symbols(mapping)
@@ -76,7 +76,7 @@ class ProcessSymbols:
         return None
 
     def mapping(self, address: int) -> Mapping | None:
-        """The mapping that the address is in."""
+        """Returns the mapping that the address is in."""
         at = bisect_right(self._starts, address)
         found = self.mappings[at - 1] if at else None
         return found if found and address < found.end else None
@@ -91,7 +91,7 @@ class ProcessSymbols:
         return found
 
     def _symbols(self, mapping: Mapping) -> ElfSymbols | None:
-        """From the file as the process sees it, which may be in another mount namespace, or deleted."""
+        """Returns the symbols of the file as the process sees it: in its mount namespace, or deleted."""
         if not mapping.is_file:
             return None
         path = mapping.path.removesuffix(DELETED)
@@ -124,7 +124,7 @@ def _perf_entries(lines: Iterable[str]) -> Iterable[tuple[int, int, str]]:
     for line in lines:
         parts = line.split(" ", 2)
         if len(parts) == 3:
-            with contextlib.suppress(ValueError):  # any program may write there, and be cut off
+            with contextlib.suppress(ValueError):  # any program may write there, and a line may be cut off
                 yield int(parts[0], 16), int(parts[1], 16), parts[2]
 
 
@@ -135,7 +135,7 @@ def _unreadable(pid: int, number: int, why: str | None) -> UnsupportedError:
             "cannot name the user addresses",
             on=on,
             why="it has ended",
-            fix="read the trace while it runs; or take its ProcessSymbols(pid) before it ends, and give that",
+            fix="read the trace while it runs; or make ProcessSymbols(pid) before it ends, and give that",
             errno=errno.ESRCH,
         )
     fix = "run as root, or as the user of that process"

@@ -1,7 +1,7 @@
-"""What the kernel tells of a program's machine code, and of the C lines that it came from, as plain bytes.
+"""Reads a program's machine code, and the C lines that it came from, from the kernel as plain bytes.
 
-Needs `CAP_SYS_ADMIN`, and addresses that the kernel does not hide: ``kernel.kptr_restrict`` below 2. Source:
-``struct bpf_prog_info`` of <linux/bpf.h>; Linux 5.0 for all of it.
+It needs `CAP_SYS_ADMIN`, and ``kernel.kptr_restrict`` below 2, so that the kernel shows addresses. Source:
+``struct bpf_prog_info`` of <linux/bpf.h>; Linux 5.0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_bpfmaps.libbpf import ffi, lib, to_str
 
-_FIELDS = (  # number, pointer, size of one; a number of bytes where that is 1
+_FIELDS = (  # (field with the number of items, field with the pointer, size of an item or the field with it)
     ("jited_prog_len", "jited_prog_insns", 1),
     ("xlated_prog_len", "xlated_prog_insns", 1),
     ("nr_jited_ksyms", "jited_ksyms", 8),
@@ -23,7 +23,7 @@ _FIELDS = (  # number, pointer, size of one; a number of bytes where that is 1
 
 
 def program_ids() -> list[int]:
-    """Ids of all programs that are loaded now. Raises OSError."""
+    """Returns the ids of all programs that are loaded now. Raises OSError."""
     found: list[int] = []
     number = ffi.new("uint32_t *")
     while (result := lib.bpf_prog_get_next_id(number[0], number)) == 0:
@@ -34,7 +34,10 @@ def program_ids() -> list[int]:
 
 
 def program_code(number: int) -> dict[str, Any]:
-    """What belongs to the program with this id; numbers, text, and bytes. Raises OSError when it is gone."""
+    """Returns facts about the program with this id: numbers, text and bytes.
+
+    Raises OSError if the program is no longer loaded.
+    """
     fd = int(lib.bpf_prog_get_fd_by_id(number))
     if fd < 0:
         raise OSError(-fd, os.strerror(-fd))
@@ -56,14 +59,14 @@ def program_code(number: int) -> dict[str, Any]:
     facts |= {size: getattr(info, size) for *_, size in _FIELDS if isinstance(size, str)}
     for count, pointer, size in _FIELDS:
         one = size if isinstance(size, int) else getattr(info, size)
-        is_told = getattr(info, pointer) != 0  # else the kernel hides it
+        is_told = getattr(info, pointer) != 0  # if it is 0, the kernel hides the data
         length = min(getattr(info, count), getattr(first, count)) * one
         facts[pointer] = bytes(ffi.buffer(buffers[pointer], length)) if is_told else b""
     return facts
 
 
 def btf_bytes(number: int) -> bytes:
-    """The raw BTF with this id. Raises OSError when it is gone."""
+    """Returns the raw BTF with this id. Raises OSError if it is no longer loaded."""
     fd = int(lib.bpf_btf_get_fd_by_id(number))
     if fd < 0:
         raise OSError(-fd, os.strerror(-fd))

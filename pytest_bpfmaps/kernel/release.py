@@ -1,4 +1,4 @@
-"""The kernel that runs this process: release, emulation."""
+"""Reads the release of the running kernel, and whether its CPU is emulated."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from functools import cache
 from pathlib import Path
 
 EMULATED_SCALE = 10.0
-"""How many times slower than a real machine an emulated one is taken to be, for deadlines."""
+"""The factor by which deadlines are longer on an emulated machine."""
 
 
 def release() -> str:
-    """As ``uname -r`` prints it."""
+    """Returns the release as ``uname -r`` prints it."""
     return os.uname().release
 
 
 def version(text: str | None = None) -> tuple[int, int, int]:
-    """The numbers at the start of a release (default: this kernel's): ``6.1.0-51-amd64`` is (6, 1, 0)."""
+    """Returns the first three numbers of a release (default: this kernel's): (6, 1, 0)."""
     found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text or release())
     if not found:
         return (0, 0, 0)
@@ -26,7 +26,7 @@ def version(text: str | None = None) -> tuple[int, int, int]:
 
 @cache
 def is_emulated() -> bool:
-    """Whether the CPU is QEMU's software emulation (TCG), which says so in its name."""
+    """Whether the CPU is QEMU's software emulation (TCG); the name of such a CPU has ``TCG`` in it."""
     try:
         return "TCG" in Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -34,5 +34,5 @@ def is_emulated() -> bool:
 
 
 def timeout_scale() -> float:
-    """By how much deadlines are stretched on this machine."""
+    """Returns the factor by which deadlines are longer on this machine."""
     return EMULATED_SCALE if is_emulated() else 1.0

@@ -1,4 +1,4 @@
-"""What programs return, by name: an `IntEnum` for each kind of program that has names for it."""
+"""Named return values of programs: an `IntEnum` for each program type whose values have names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_bpfmaps.kernel.bpf_types import ProgramType
 
 
 class _Returned(Enumerator):
-    """Prints as its name, and equals it."""
+    """A return value, which prints as its name and equals its name."""
 
     def __str__(self) -> str:
         return self.name
@@ -80,7 +80,7 @@ NAMES: dict[int, type[IntEnum]] = {
     **{ProgramType[name]: BpfReturn for name in _LWT},
     **{ProgramType[name]: SkAction for name in ("SK_LOOKUP", "SK_SKB", "SK_MSG", "SK_REUSEPORT")},
 }
-"""By program type; other types return numbers without names."""
+"""The enum of each program type; other types return numbers without names."""
 
 XDP_ABORTED = XdpAction.XDP_ABORTED
 XDP_DROP = XdpAction.XDP_DROP

@@ -1,6 +1,7 @@
-"""Tells whether programs ran during a test, by the kernel's run counts.
+"""Counts how often programs ran during a test, by the kernel's run counts.
 
-``BPF_ENABLE_STATS`` (Linux 5.8, commit d46edd671a14) counts as long as its descriptor is open.
+After ``BPF_ENABLE_STATS`` (Linux 5.8, commit d46edd671a14) the kernel counts as long as its descriptor is
+open.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ class Countable(Protocol):
 
     @property
     def fd(self) -> int:
-        """Its descriptor; raises `ValueError` when it is closed."""
+        """The program's descriptor; raises `ValueError` if the program is closed."""
 
     @property
     def attached(self) -> bool:
-        """Whether it is attached now."""
+        """Whether the program is attached now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +45,14 @@ LOADED: WeakSet[Countable] = WeakSet()
 
 
 class RunCounts:
-    """How often programs ran since it began, where we may know; `close` stops the counting."""
+    """Counts how often programs run from now on, if the kernel allows it; `close` stops the counting."""
 
     def __init__(self) -> None:
         self._fd = int(lib.bpf_enable_stats(_RUN_TIME))
         self._before = {p: _look(p)[0] for p in list(LOADED)} if self._fd >= 0 else {}
 
     def of_map(self, map_id: int) -> list[Runs] | None:
-        """Of the programs of this process that use a map; None when nothing was counted."""
+        """Returns the counts of this process's programs that use a map; None if nothing was counted."""
         if self._fd < 0:
             return None
         found = []
@@ -62,14 +63,14 @@ class RunCounts:
         return sorted(found, key=lambda runs: runs.name)
 
     def close(self) -> None:
-        """Safe to call again."""
+        """Stops the counting. Safe to call again."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
 
 def _look(program: Countable) -> tuple[int, list[int]]:
-    """Run count and ids of the maps of a program; of one that is closed nothing."""
+    """Returns the run count of a program and the ids of its maps; (0, []) for a closed program."""
     info = ffi.new("struct bpf_prog_info *")
     size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_prog_info"))
     maps = ffi.new("uint32_t[]", _MOST_MAPS)

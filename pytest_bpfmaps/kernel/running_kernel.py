@@ -17,7 +17,7 @@ class RunningKernel:
 
     @property
     def release(self) -> str:
-        """As ``uname -r`` prints it."""
+        """The release as ``uname -r`` prints it."""
         return running_release.release()
 
     @property
@@ -27,16 +27,16 @@ class RunningKernel:
 
     @property
     def id(self) -> str:
-        """Major and minor number, as the catalogue names kernels: ``6.1``."""
+        """The major and minor number, as the catalogue names kernels: ``6.1``."""
         return "{}.{}".format(*self.version)
 
     @property
     def emulated(self) -> bool:
-        """Whether the CPU is emulated in software, and everything so much slower."""
+        """Whether the CPU is emulated in software, so that everything is much slower."""
         return running_release.is_emulated()
 
     def has(self, *names: str, **features: str | Iterable[str]) -> bool:
-        """Whether it has all the features; written as for the marker `bpf_requires`."""
+        """Whether it has all the features; they are written as in the marker `bpf_requires`."""
         return all(probe_all(names, features))
 
     def __repr__(self) -> str:
@@ -50,7 +50,7 @@ def probe_all(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[Fea
 
 
 def asked(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The kind and the name of each feature in the arguments of a marker."""
+    """Yields the kind and the name of each feature in the arguments of a marker."""
     yield from map(asked_for, names)
     for kind, wanted in features.items():
         singular = kind if kind in KINDS else kind.removesuffix("s")
@@ -59,9 +59,9 @@ def asked(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[s
 
 
 def missing_features(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name of each feature that is not there, and a sentence fit for a skip.
+    """Yields the name of each missing feature, and a sentence for the reason of a skip.
 
-    Raises `UnsupportedError` for what no kernel has.
+    Raises `UnsupportedError` for a feature that no kernel has.
     """
     for kind, name in asked(names, features):
         feature = probe(kind, name)
@@ -71,12 +71,12 @@ def missing_features(names: Iterable[str], features: Mapping[str, Any]) -> Itera
 
 
 def sentence_on(kind: str, name: str, feature: Feature) -> str:
-    """A sentence on a feature that this kernel does not have, fit for a skip."""
+    """Returns a sentence about a feature that this kernel lacks, for the reason of a skip."""
     return lacks(running_release.release(), feature) + _remedy(kind, name)
 
 
 def _remedy(kind: str, name: str) -> str:
-    """A kernel of the catalogue that has it, as far as its BTF tells; nothing in a guest."""
+    """Returns advice with a kernel of the catalogue whose BTF has the feature; empty in a guest."""
     if running_release.is_emulated():
         return ""
     in_btf = _name_in_btf(kind, name)
@@ -85,7 +85,7 @@ def _remedy(kind: str, name: str) -> str:
 
 
 def _name_in_btf(kind: str, name: str) -> str | None:
-    """The name that the BTF of a kernel has which has the feature; None where there is no such name."""
+    """Returns the name by which a kernel's BTF lists the feature; None if BTF does not list it."""
     section, _, target = name.partition("/")
     if kind == "attach" and section.startswith(("kprobe", "kretprobe", "fentry", "fexit", "fmod_ret")):
         return target if target and not set(target) & set("*?+") else None
@@ -98,5 +98,5 @@ def _name_in_btf(kind: str, name: str) -> str | None:
 
 
 def lacks(release: str, feature: Feature) -> str:
-    """A sentence on a feature that a kernel of that release does not have."""
+    """Returns a sentence about a feature that a kernel of that release lacks."""
     return f"{release} lacks {feature.name}" + (f": {feature.why}" if feature.why else "")

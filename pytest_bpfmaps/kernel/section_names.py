@@ -30,13 +30,13 @@ _TARGETED = """
     lsm lsm.s lsm_cgroup iter iter.s freplace struct_ops struct_ops.s
 """
 TARGETED = frozenset(_TARGETED.split())
-"""Names behind whose slash a target follows."""
+"""Names that are followed by a slash and a target."""
 SECTIONS = (*_TARGETED.split(), *_EXACT.split())
-"""All names; of those with a target only the part before it."""
+"""All names; names with a target are without it."""
 
 
 def near_sections(wrong: str) -> list[str]:
-    """Section names that may have been meant, three at most: ``xdp`` for ``xdp_prog``."""
+    """Returns section names that may have been meant, at most three: ``xdp`` for ``xdp_prog``."""
     head, slash, rest = wrong.partition("/")
     of_group = [name for name in SECTIONS if name.startswith(f"{head}/")]
     if rest and of_group:  # cgroup/foo

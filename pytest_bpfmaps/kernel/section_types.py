@@ -1,4 +1,4 @@
-"""Which type of program the name of a section stands for."""
+"""Finds the program type of a section's name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
 
-# section: program type, enum bpf_attach_type, the first libbpf that knows it, what an older one knows instead
+# section: (program type, enum bpf_attach_type, first libbpf that knows it, section that older ones know
+# instead)
 NEWER: dict[str, tuple[ProgramType, int, str, str]] = {
     "kprobe.session": (ProgramType.KPROBE, 56, "1.5", ""),
     "uprobe.multi": (ProgramType.KPROBE, 48, "1.3", "uprobe"),
@@ -31,7 +32,7 @@ NEWER: dict[str, tuple[ProgramType, int, str, str]] = {
 
 
 def newer_section(section: str) -> str | None:
-    """Returns the name in `NEWER` that a section goes by; None for another, and for a misspelt one."""
+    """Returns the name in `NEWER` for a section; None for any other section, and for a misspelt one."""
     kind = section.partition("/")[0]
     whole = kind in TARGETED or section in SECTIONS or section == kind
     name = section if section in NEWER else kind
@@ -39,9 +40,9 @@ def newer_section(section: str) -> str | None:
 
 
 def section_type(section: str) -> tuple[ProgramType, int] | None:
-    """Returns the program type and ``enum bpf_attach_type`` of a section, ``fentry/vfs_read`` for one.
+    """Returns the program type and ``enum bpf_attach_type`` of a section, such as ``fentry/vfs_read``.
 
-    None for a name that neither libbpf nor `NEWER` knows, and for a type newer than `ProgramType`.
+    Returns None for a name that neither libbpf nor `NEWER` knows, and for a type newer than `ProgramType`.
     """
     number, attach_type = ffi.new("uint32_t *"), ffi.new("uint32_t *")
     with capture_log():

@@ -1,6 +1,6 @@
 """Finds the kernel's complaints in its log: where one begins and ends, and which lines to show.
 
-Lines as they are in a console, with times, or without, as they come from ``/dev/kmsg``.
+Lines may have a time, as on a console, or none, as from ``/dev/kmsg``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ _START = re.compile(
     r"|INFO: task \S+ .*blocked|INFO: .*detected (?:expedited )?stall"
     r"|INFO: (?:suspicious|possible|trying to))"
 )
-_GOES_ON = re.compile(r"Oops: ")  # a second line of the same
-_FRAMED = re.compile(r"BUG: K")  # sanitizers draw a line below, too
+_GOES_ON = re.compile(r"Oops: ")  # may be the second line of a complaint
+_FRAMED = re.compile(r"BUG: K")  # sanitizers also print a line of "=" below the headline
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)|Uhhuh\. NMI received")
 _TRACE = re.compile(r"Call Trace:|stack backtrace:|Backtrace:")
 _OF_A_TRACE = re.compile(r"\s|RIP: |CPU: |Call Trace|---\[|Tainted: |Workqueue: |Stack:|task:|RAX|EFLAGS|$")
-# Registers, bytes of code and of pages, guesses of the unwinder, when interrupts were on, idle CPUs.
+# Lines that are not shown: registers, bytes of code and of pages, guesses of the unwinder, the state of
+# interrupts, idle CPUs.
 _NOISE = re.compile(
     r"Modules linked in:|Code: |RSP: |R[A-Z0-9]{2}: [0-9a-f]{16}|[CDFG]S: |CR2: |DR[0-7]: |PKRU: "
     r"|Hardware name: |RIP: 0033:|ORIG_RAX: |\s+\? |\s*</?[A-Z]+>$|Kernel Offset: "
@@ -45,14 +46,14 @@ _WHERE = re.compile(r"RIP: 0010:(\S+?)\+0x")
 
 @dataclass(frozen=True)
 class Splat:
-    """One complaint of the kernel; `is_whole` unless more of it may come."""
+    """One complaint of the kernel; `is_whole` is False if more of it may come."""
 
     lines: tuple[str, ...]
     is_whole: bool = True
 
     @property
     def headline(self) -> str:
-        """What and where, in one line."""
+        """What the kernel complains about, and where, in one line."""
         first = next(i for i, line in enumerate(self.lines) if _START.match(line))
         line = self.lines[first].strip()
         if found := _OLD_WARNING.match(line) or _NEW_WARNING.match(line):
@@ -65,14 +66,14 @@ class Splat:
 
     @property
     def text(self) -> str:
-        """Its readable lines."""
+        """Its readable lines as text."""
         return "\n".join(readable(self.lines))
 
 
 def splats(lines: Sequence[str]) -> list[Splat]:
-    """The complaints in `lines`, each with all that belongs to it."""
+    """Returns the complaints in `lines`, each with all lines that belong to it."""
     found: list[Splat] = []
-    held: list[str] = []  # an opening line, and what may belong to it
+    held: list[str] = []  # an opening line, and the lines after it that may belong to it
     current: list[str] = []
     traced = False
 
@@ -112,12 +113,12 @@ def _is_next(line: str, current: list[str], traced: bool) -> bool:
 
 
 def bare(line: str) -> str:
-    """A console's line without its time."""
+    """Returns a line of a console without its time."""
     return _STAMP.sub("", line)
 
 
 def fall(lines: Sequence[str]) -> int | None:
-    """The index of the first line that the kernel printed when it fell over; None where it did not."""
+    """Returns the index of the first line of a complaint or a panic; None if there is none."""
     for index, line in enumerate(map(bare, lines)):
         if _START.match(line) or _PANIC.match(line):
             opened = index > 0 and _CUT.match(bare(lines[index - 1]))
@@ -126,7 +127,7 @@ def fall(lines: Sequence[str]) -> int | None:
 
 
 def last_fall(lines: Sequence[str]) -> int | None:
-    """As `fall`, where what was printed before may be of another time: looks back from the panic."""
+    """Returns the same for the last panic: earlier complaints may have another cause."""
     panics = [index for index, line in enumerate(map(bare, lines)) if _PANIC.match(line)]
     if not panics:
         return None
@@ -135,18 +136,18 @@ def last_fall(lines: Sequence[str]) -> int | None:
 
 
 def reason(lines: Sequence[str]) -> str | None:
-    """Why the kernel panicked, in its own words."""
+    """Returns why the kernel panicked, in its own words; None if it did not."""
     panics = [found[1] for found in map(_PANIC.match, map(bare, lines)) if found and found[1]]
     return panics[0].strip() if panics else None
 
 
 def headlines(lines: Sequence[str]) -> list[str]:
-    """What the kernel complained of, in a line each."""
+    """Returns one line for each complaint of the kernel."""
     return [splat.headline for splat in splats([*map(bare, lines)])]
 
 
 def readable(lines: Sequence[str]) -> list[str]:
-    """`lines` without registers and guesses; of many the first and the last."""
+    """Returns `lines` without registers and guesses; of many lines only the first and the last ones."""
     kept = [line for line in _without_asking(lines) if line.strip() and not _NOISE.match(bare(line))]
     if len(kept) <= LONGEST:
         return kept
@@ -155,7 +156,7 @@ def readable(lines: Sequence[str]) -> list[str]:
 
 
 def _without_asking(lines: Sequence[str]) -> Iterator[str]:
-    """Leaves out the stack of the CPU that asks all CPUs for theirs."""
+    """Yields the lines without the stack of the CPU that requests the stacks of all CPUs."""
     asking = False
     for index, line in enumerate(map(bare, lines)):
         if _CPU.match(line):

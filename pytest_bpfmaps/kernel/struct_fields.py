@@ -1,6 +1,6 @@
-"""The members of the running kernel's structs, unions and enums, from its BTF.
+"""Reads the members of the running kernel's structs, unions and enums from its BTF.
 
-Reading all of the kernel's types takes Python seconds; libbpf finds the few that are asked for at once.
+Reading all types of the kernel takes Python seconds. libbpf finds the few that are needed at once.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _MODIFIERS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag
 
 
 def names_in(kind: str, name: str) -> list[str] | None:
-    """The fields of ``struct`` or ``union`` `name`, those of unnamed members too, or an enum's values.
+    """Returns the fields of a struct or union, including those of unnamed members, or an enum's values.
 
-    None when this kernel has no such type.
+    Returns None if this kernel has no such type.
     """
     found = _find(kind, name)
     if found is None:
@@ -29,7 +29,7 @@ def names_in(kind: str, name: str) -> list[str] | None:
 
 
 def names_at(kind: str, name: str, path: list[str]) -> tuple[int, list[str]]:
-    """How many of the fields on `path` are there, one inside the other, and the names at the next step."""
+    """Returns how many of the nested fields on `path` exist, and the names at the next step."""
     here = _find(kind, name)
     for depth, step in enumerate(path):
         fields = dict(_fields(here)) if here is not None else {}
@@ -59,7 +59,7 @@ def _fields(words: Any) -> list[tuple[str, int]]:
 
 
 def _resolve(type_id: int) -> Any:
-    """The struct or union below typedefs and qualifiers; None for anything else."""
+    """Returns the struct or union below typedefs and qualifiers; None for any other type."""
     words = _words(type_id)
     while _kind(words) in _MODIFIERS:
         words = _words(words[2])

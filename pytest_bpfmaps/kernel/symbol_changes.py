@@ -1,4 +1,4 @@
-"""Tells when the kernel's symbols have changed, because modules or BPF programs came or went."""
+"""Finds out whether the kernel's symbols have changed, because modules or BPF programs came or went."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_bpfmaps.libbpf import ffi, lib
 
 
 def loaded_modules() -> frozenset[tuple[str, int]]:
-    """The modules that are loaded now, with a number that another load of the same module does not have."""
+    """Returns the loaded modules, each with a number that differs for another load of the same module."""
     try:
         with os.scandir("/sys/module") as entries:
             return frozenset((entry.name, entry.inode()) for entry in entries)
@@ -26,9 +26,9 @@ def _listed_modules() -> frozenset[tuple[str, int]]:
 
 
 def bpf_programs() -> tuple[int, ...]:
-    """The ids of all BPF programs and links; none where this process may not ask.
+    """Returns the ids of all BPF programs and links; an empty list of each if this process may not ask.
 
-    The kernel gives no id twice, until it has given them all.
+    The kernel does not use an id again until it has used all of them.
     """
     return (*_ids(lib.bpf_prog_get_next_id), -1, *_ids(lib.bpf_link_get_next_id))
 

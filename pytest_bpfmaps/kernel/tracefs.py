@@ -1,4 +1,4 @@
-"""Where the kernel shows its tracepoints and the rest of its tracing."""
+"""Finds tracefs, in which the kernel shows its tracepoints and other tracing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
 
 def tracefs() -> Path | None:
-    """Where tracefs is mounted."""
+    """Returns where tracefs is mounted; None if it is not."""
     return next((p for p in _PLACES if (p / "events").is_dir()), None)
 
 
@@ -21,7 +21,7 @@ def no_tracefs() -> Explanation:
     elsewhere = "run the test in a virtual machine: pytest --bpf-kernel=6.1"
     if any(map(os.path.ismount, _PLACES)):
         return Explanation(
-            "this kernel has no tracepoints: its tracefs is mounted, and has no events", elsewhere
+            "this kernel has no tracepoints: its tracefs is mounted, but has no events", elsewhere
         )
     command = how_to_mount("tracefs")
     if not command:

@@ -1,4 +1,4 @@
-"""Refuses names that no kernel has: they are misspelt. A name that some kernel has may be missing here."""
+"""Refuses names that no kernel has, because they are misspelt; this kernel may lack any other name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_bpfmaps.kernel import known_names as known
 from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED
 
 _PATTERNS = ("kprobe.multi", "kretprobe.multi", "kprobe.session")
-# by what the target is: whether there is one of that name, and the names to compare with
+# what the target is: (whether a name exists, a sentence with the closest names)
 _TARGETS: dict[str, tuple[Callable[[str], bool], Callable[[str], str]]] = {
     "a function": (known.is_function, lambda name: known.closest_name("functions", name)),
     "a system call": (known.is_syscall, lambda name: closest(name, known.syscalls())),
@@ -37,9 +37,9 @@ _WHAT = {
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A name that no kernel on record has: `what` it would be, and what finds the names that come close.
+    """A name that no recorded kernel has: `what` it would be, and a function that finds close names.
 
-    A pattern `fits` nothing, which is no error: there may be modules of one's own.
+    A pattern that fits nothing is not an error, because the user may have modules of their own.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Unknown:
     is_pattern: bool = False
 
     def error(self) -> UnsupportedError:
-        """What to raise for it."""
+        """Returns the error to raise for it."""
         why = f"no kernel on record ({known.RECORDED}) has {self.what}"
         hints = ["a module of your own must be loaded before the probe"] if "function" in self.what else []
         if self.what and "option" not in self.what:
@@ -66,10 +66,11 @@ class Unknown:
 
 
 def refuse_unknown(kind: str, name: str) -> None:
-    """Raises `UnsupportedError` with the closest names where no kernel on record has such a feature.
+    """Raises `UnsupportedError` with the closest names if no recorded kernel has such a feature.
 
-    `kind` and `name` are what `features.probe` takes. A pattern that fits nothing is a warning. Of options,
-    which each architecture and vendor adds to, only one that nearly has a known name is taken for misspelt.
+    `kind` and `name` are what `features.probe` takes. A pattern that fits nothing is a warning. Architectures
+    and vendors add configuration options, so an unknown option counts as misspelt only if it is close to a
+    known name.
     """
     unknown = find_unknown(kind, name)
     if unknown is None:
@@ -81,7 +82,7 @@ def refuse_unknown(kind: str, name: str) -> None:
 
 
 def find_unknown(kind: str, name: str) -> Unknown | None:
-    """The same as a value; finding the closest names, which takes longer, is left to who wants them."""
+    """Returns the unknown name, or None; it does not search the closest names yet, which takes longer."""
     match kind:
         case "attach":
             return _find_section(name)

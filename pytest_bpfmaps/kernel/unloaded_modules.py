@@ -1,4 +1,4 @@
-"""Functions and tracepoints of modules that are not loaded."""
+"""Finds functions and tracepoints of modules that are not loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_bpfmaps.kernel.known_names import module_of
 
 
 def module_to_load(name: str) -> str | None:
-    """The name of a module that has a function, or ``tracepoint:NAME``, and that could be loaded."""
+    """Returns the module that has a function, or ``tracepoint:NAME``, and that could be loaded; else None."""
     module = module_of(name) if name else None
     if module is None or Path(f"/sys/module/{module}/initstate").exists():
         return None
@@ -24,7 +24,7 @@ def module_to_load(name: str) -> str | None:
 
 
 def explain_unloaded(name: str, what: str = "function") -> Explanation | None:
-    """Why a function or tracepoint is not there, and what to do; None when it is in no such module."""
+    """Explains that a function or tracepoint is in a module that is not loaded; None if it is not."""
     module = module_to_load(name if what == "function" else f"tracepoint:{name}")
     if module is None:
         return None

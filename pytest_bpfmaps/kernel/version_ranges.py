@@ -19,15 +19,15 @@ _COMPARE = {
 
 
 def is_range(text: str) -> bool:
-    """Whether it is meant as a range rather than as a kernel's name."""
+    """Whether the text is a range, and not a kernel's name."""
     return text.lstrip()[:1] in tuple("<>=!~^")
 
 
 def in_range(text: str, release: str) -> bool:
     """Whether a release, ``6.6.3-amd64``, is in a range; all of several conditions must hold.
 
-    As many numbers count as the condition has: 6.6.3 is in ``<=6.6`` and ``==6.6``, and not in ``>6.6``.
-    Raises `ValueError` for what is no range.
+    Only as many numbers are compared as the condition has: 6.6.3 is in ``<=6.6`` and ``==6.6``, but not in
+    ``>6.6``. Raises `ValueError` for a text that is not a range.
     """
     held = [_holds(condition, version(release)) for condition in text.split(",")]  # each must be well-formed
     return all(held)
@@ -36,6 +36,6 @@ def in_range(text: str, release: str) -> bool:
 def _holds(condition: str, numbers: tuple[int, ...]) -> bool:
     found = _CONDITION.match(condition)
     if found is None:
-        raise ValueError(f"{condition.strip()!r} is no range of versions: write '>=5.15', or '>=5.15,<6.6'")
+        raise ValueError(f"{condition.strip()!r} is not a range of versions: write '>=5.15' or '>=5.15,<6.6'")
     wanted = tuple(map(int, found[2].split(".")))
     return bool(_COMPARE[found[1]](numbers[: len(wanted)], wanted))

@@ -1,4 +1,4 @@
-"""The kernel's own types, as libbpf reads them, and questions to the BTF of any kernel."""
+"""Looks up the kernel's own types with libbpf, and types in the BTF of any kernel."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class NoTypesError(UnsupportedError):
 
 @cache
 def vmlinux_btf() -> object:
-    """Returns the kernel's own BTF; it is kept for the life of the process.
+    """Returns the kernel's own BTF; it is kept until the process ends.
 
-    Raises `NoTypesError` where the kernel has none (``CONFIG_DEBUG_INFO_BTF``, Linux 5.2).
+    Raises `NoTypesError` if the kernel has none (``CONFIG_DEBUG_INFO_BTF``, Linux 5.2).
     """
     return check_pointer(
         lib.btf__load_vmlinux_btf(),
@@ -48,15 +48,15 @@ def _why_missing() -> dict[str, str]:
 
 
 def type_id(btf: object, name: str, kind: int) -> int:
-    """Returns the number of a type by its name and BTF kind; 0 when there is none."""
+    """Returns the id of a type by its name and BTF kind; 0 if there is none."""
     return max(int(lib.btf__find_by_name_kind(btf, name.encode(), kind)), 0)
 
 
 @cache
 def enumerators(btf: object, enum: str) -> dict[str, int]:
-    """Returns names and values of an enum of a kernel's; none when it has no such enum.
+    """Returns names and values of an enum of a kernel; an empty dict if it has no such enum.
 
-    The BTF has to stay for the life of the process.
+    The caller must keep the BTF until the process ends.
     """
     number = type_id(btf, enum, _ENUM)
     if not number:
@@ -70,11 +70,11 @@ def enumerators(btf: object, enum: str) -> dict[str, int]:
 
 @cache
 def program_types(btf: object) -> frozenset[str]:
-    """Returns the program types that a kernel was built with, ``BPF_PROG_TYPE_XDP`` for one.
+    """Returns the program types that a kernel was built with, such as ``BPF_PROG_TYPE_XDP``.
 
     The verifier finds the types of contexts in ``struct bpf_ctx_convert``, which has two members for each
-    type that the configuration leaves in (Linux 5.5, commit 91cc1a99740e). Empty when there is no such
-    struct.
+    type that the configuration includes (Linux 5.5, commit 91cc1a99740e). Returns an empty set if there is no
+    such struct.
     """
     number = type_id(btf, "bpf_ctx_convert", STRUCT)
     if not number:
@@ -83,9 +83,9 @@ def program_types(btf: object) -> frozenset[str]:
 
 
 def marked_kfunc(btf: object, name: str) -> bool | None:
-    """Returns whether the BTF of a kernel marks a function as a kfunc; None when it marks none at all.
+    """Whether the BTF of a kernel marks a function as a kfunc; None if it marks no function at all.
 
-    pahole 1.26 and Linux 6.9 (commit 6e10b6350a86) began with it: a declaration tag ``bpf_kfunc``.
+    The mark is a declaration tag ``bpf_kfunc``, from pahole 1.26 and Linux 6.9 on (commit 6e10b6350a86).
     """
     raw, start, end = _strings(btf)
     text = raw.find(b"\0bpf_kfunc\0", start, end) + 1 - start
@@ -99,14 +99,14 @@ def marked_kfunc(btf: object, name: str) -> bool | None:
 
 
 def _strings(btf: object) -> tuple[bytes, int, int]:
-    """The raw BTF of a kernel, and where in it the names of types are."""
+    """Returns the raw BTF of a kernel, and the begin and end of the names of types in it."""
     raw = _raw(btf)
     header, strings, size = (struct.unpack_from("=I", raw, at)[0] for at in (4, 16, 20))
     return raw, header + strings, header + strings + size
 
 
 class TypeNames(Names):
-    """The names of a kernel's types; those of one kind are told from others when they are asked for."""
+    """The names of a kernel's types of one kind; the kind of a name is checked when it is looked up."""
 
     def __init__(self, btf: object, kind: int) -> None:
         super().__init__(_string_text(btf), b"\0", f"bpftool btf dump file {PATH}")
@@ -118,7 +118,7 @@ class TypeNames(Names):
 
 
 def type_names(kind: int) -> Names:
-    """The names of types of a BTF kind that the kernel has; none where it has no BTF."""
+    """Returns the names of the kernel's types of a BTF kind; empty if it has no BTF."""
     try:
         return TypeNames(vmlinux_btf(), kind)
     except NoTypesError:
@@ -138,7 +138,7 @@ def _raw(btf: object) -> bytes:
 
 
 def member_index(btf: object, name: str, member: str) -> int | None:
-    """Returns the place of a member in a struct of a kernel's; None when there is no such thing."""
+    """Returns the index of a member in a struct of a kernel; None if the struct or member is missing."""
     number = type_id(btf, name, STRUCT)
     names = _members(btf, number) if number else []
     return names.index(member) if member in names else None
@@ -150,7 +150,7 @@ def _members(btf: object, number: int) -> list[str]:
 
 
 def has_type(name: str, kind: int) -> bool:
-    """Returns whether the kernel or a loaded module has a type of that name and BTF kind."""
+    """Whether the kernel or a loaded module has a type of that name and BTF kind."""
     if type_id(vmlinux_btf(), name, kind):
         return True
     for _, fd in in_modules(name, kind):
@@ -160,7 +160,7 @@ def has_type(name: str, kind: int) -> bool:
 
 
 def raw_tracepoint_arguments(name: str) -> int | None:
-    """Returns how many arguments a tracepoint of the kernel itself gives to a program; None for no such.
+    """Returns how many arguments a tracepoint of the kernel itself has; None if it does not exist.
 
     Raises `NoTypesError`.
     """
@@ -171,21 +171,21 @@ def raw_tracepoint_arguments(name: str) -> int | None:
         words = ffi.cast("uint32_t *", lib.btf__type_by_id(btf, number))
         kind, number = words[1] >> 24 & 0x1F, words[2]
         if kind == _PROTOTYPE:
-            return int(words[1] & 0xFFFF) - 1  # the first is the tracepoint's own
+            return int(words[1] & 0xFFFF) - 1  # programs do not get the first argument
         if kind not in (TYPEDEF, _POINTER):
             return None
     return None
 
 
 def modules_have_types() -> bool:
-    """Whether a loaded module has BTF (Linux 5.11), so that programs can attach to its functions by it."""
+    """Whether a loaded module has BTF (Linux 5.11), by which programs can attach to its functions."""
     return any(path.name != "vmlinux" for path in _FOLDER.glob("*"))
 
 
 def in_modules(name: str, kind: int) -> Iterator[tuple[int, int]]:
-    """Yields the number of a type in the BTF of each loaded module that has it, and a descriptor of that BTF.
+    """Yields (id of a type, descriptor of the BTF) for each loaded module that has the type.
 
-    The caller closes the descriptors. Modules have BTF since Linux 5.11, commit 36e68442d1af.
+    The caller closes the descriptors. Modules have BTF from Linux 5.11 on, commit 36e68442d1af.
     """
     for path in _FOLDER.glob("*") if _FOLDER.is_dir() else ():
         if path.name == "vmlinux" or b"\0%s\0" % name.encode() not in path.read_bytes():
@@ -201,7 +201,7 @@ def in_modules(name: str, kind: int) -> Iterator[tuple[int, int]]:
 
 
 def _descriptor(module: str) -> int:
-    """Of the BTF of a module; -1 when it has gone."""
+    """Returns a descriptor of the BTF of a module; -1 if the module is no longer loaded."""
     number, info = ffi.new("uint32_t *"), ffi.new("struct bpf_btf_info *")
     name, size = ffi.new("char[]", 64), ffi.new("uint32_t *")
     while lib.bpf_btf_get_next_id(number[0], number) == 0:

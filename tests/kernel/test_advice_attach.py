@@ -32,7 +32,7 @@ def load(bpf):
 def test_one_of_several_functions_of_a_name(bpf, load, kind):
     """Both /proc/self/maps and /proc/self/mounts begin in a function ``m_start``, each in its own."""
     with pytest.raises(
-        AttachError, match=r"functions of this kernel have the name 'm_start'(?s:.*)-> tell which"
+        AttachError, match=r"functions of this kernel have the name 'm_start'(?s:.*)-> name it by"
     ):
         load(f"{kind}/m_start").attach()
     hits = {}
@@ -66,7 +66,7 @@ def test_a_function_that_the_kernels_types_lack(load):
     name = "entry_SYSCALL_64"
     if name not in functions():
         pytest.skip("this kernel has no entry_SYSCALL_64")
-    with pytest.raises(LoadError, match=rf"has '{name}', and its types don't(?s:.*)-> take a kprobe"):
+    with pytest.raises(LoadError, match=rf"has '{name}', but its types do not(?s:.*)-> use a kprobe"):
         load(f"fentry/{name}")
 
 

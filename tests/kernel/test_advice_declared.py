@@ -114,7 +114,7 @@ def test_a_struct_of_functions_that_the_kernel_does_not_have(bpf):
 def test_a_function_with_variable_arguments(bpf, bpf_kernel):
     if not bpf_kernel.has("kprobe/_printk"):
         pytest.skip("this kernel has no kprobe/_printk")
-    with pytest.raises(BpfError, match=r"variable number of arguments(?s:.*)-> take a kprobe"):
+    with pytest.raises(BpfError, match=r"variable number of arguments(?s:.*)-> use a kprobe"):
         bpf.load(code=HEAD + 'SEC("fentry/_printk") int prog(void *ctx) { return 0; }')
     bpf.load(code=HEAD + 'SEC("kprobe/_printk") int prog(void *ctx) { return 0; }').attach()
 
@@ -126,7 +126,7 @@ def test_a_variable_of_which_the_kernel_tells_no_type(bpf):
         'SEC("tc") int prog(struct __sk_buff *skb) { long at = (long)&init_task; return at + skb->len != 0; }'
     )
     with pytest.raises(
-        BpfError, match=r"has init_task, and its types don't(?s:.*)-> declare it without a type"
+        BpfError, match=r"has init_task, but its types do not(?s:.*)-> declare it without a type"
     ):
         bpf.load(code=HEAD + "extern const struct task_struct init_task __ksym;" + use)
     bpf.load(code=HEAD + "extern const void init_task __ksym;" + use)

@@ -34,7 +34,7 @@ def test_what_is_no_range_is_an_error(pytester, options):
     pytester.makepyfile(SUITE.format(text=">=new"))
     result = pytester.runpytest_subprocess(*options)
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*bpf_kernels: '>=new' is no range of versions: write '>=5.15'*"])
+    result.stdout.fnmatch_lines(["*bpf_kernels: '>=new' is not a range of versions: write '>=5.15'*"])
 
 
 @pytest.mark.parametrize(

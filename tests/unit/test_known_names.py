@@ -48,7 +48,7 @@ def test_a_misspelt_name_is_an_error_with_the_closest(name, meant):
 
 @pytest.mark.parametrize("kind", ["kprobe", "fentry", "tracepoint", "usdt", "kprobe.multi", "struct_ops"])
 def test_a_slash_without_a_target_is_an_error(kind):
-    with pytest.raises(UnsupportedError, match=rf"names no target behind the slash\n.*write '{kind}' for"):
+    with pytest.raises(UnsupportedError, match=rf"names no target after the slash\n.*write '{kind}' for"):
         list(missing_features([f"{kind}/"], {}))
 
 

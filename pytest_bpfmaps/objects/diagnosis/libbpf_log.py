@@ -138,7 +138,7 @@ def _typed_variable(found: re.Match[str]) -> Explanation:
     if found[1] not in symbols():
         return _variable(found)
     return Explanation(
-        f"the kernel has {found[1]}, and its types don't tell which type it has",
+        f"the kernel has {found[1]}, but its types do not say which type it has",
         f"declare it without a type, extern const void {found[1]} __ksym;, and read what is at &{found[1]} "
         "with bpf_probe_read_kernel()",
     )
