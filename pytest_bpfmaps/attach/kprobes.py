@@ -9,7 +9,12 @@ from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.links import FdLink
 from pytest_bpfmaps.attach.section_targets import is_return
 from pytest_bpfmaps.errors import AttachError
-from pytest_bpfmaps.kernel.attach_names import functions, functions_like, traceable_functions
+from pytest_bpfmaps.kernel.attach_names import (
+    functions,
+    functions_like,
+    traceable_functions,
+)
+from pytest_bpfmaps.kernel.same_names import explain_same_name, traceable_places
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.libbpf import ffi, lib, opts, to_str
 from pytest_bpfmaps.libbpf.syscalls import BPF_LINK_CREATE, address, bpf, pack
@@ -43,11 +48,15 @@ def to_kprobe_multi(handle: Any, target: Target, on: str) -> Any:
     """Attaches to many functions with one link (Linux 5.18, commit 0dcac2725406); sessions: Linux 6.10."""
     names = _names(target["functions"], on)
     cookies = check_cookies(target.get("cookies"), len(names), on)
+    places = _places(names, target, on)
+    if places:
+        cookies = [cookies[names.index(name)] for name, _ in places] if cookies else []
     attach_type = lib.bpf_program__expected_attach_type(handle)
     if attach_type != _TRACE_KPROBE_SESSION:
         attach_type = _TRACE_KPROBE_MULTI
-    texts = [ffi.new("char[]", name.encode()) for name in names]
-    symbols = ffi.new("char *[]", texts)
+    texts = [] if places else [ffi.new("char[]", name.encode()) for name in names]
+    symbols = ffi.new("char *[]", texts) if texts else ffi.NULL
+    addresses = ffi.new("unsigned long[]", [place for _, place in places]) if places else ffi.NULL
     numbers = ffi.new("uint64_t[]", cookies) if cookies else ffi.NULL
     attributes = pack(
         ("I", lib.bpf_program__fd(handle)),
@@ -55,9 +64,9 @@ def to_kprobe_multi(handle: Any, target: Target, on: str) -> Any:
         ("I", attach_type),
         ("I", 0),
         ("I", _RETURN if returns(handle, target) else 0),
-        ("I", len(names)),
+        ("I", len(places or names)),
         ("Q", address(symbols)),
-        ("Q", 0),
+        ("Q", address(addresses)),
         ("Q", address(numbers)),
     )
     return FdLink(bpf(BPF_LINK_CREATE, attributes), on)
@@ -74,6 +83,23 @@ def check_cookies(cookies: Any, count: int, on: str) -> list[int]:
             errno=errno.EINVAL,
         )
     return made
+
+
+def _places(names: list[str], target: Target, on: str) -> list[tuple[str, int]]:
+    """The names with the address of each of their functions, where several have one name; else none.
+
+    By its name the kernel takes just one of them. A pattern or a single name means all, as with libbpf.
+    """
+    known = traceable_functions() or functions()
+    shared = [name for name in names if known.count(name) > 1]
+    if not shared:
+        return []
+    if not isinstance(target["functions"], str):
+        why, fix = explain_same_name(shared[0], known.count(shared[0]))
+        raise AttachError(
+            f"cannot attach {on}", on=f"to functions={names!r}", why=why, fix=fix, errno=errno.EADDRNOTAVAIL
+        )
+    return traceable_places(names)
 
 
 def _names(wanted: Any, on: str) -> list[str]:

@@ -7,12 +7,15 @@ from typing import Any
 
 from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.links import FdLink
+from pytest_bpfmaps.attach.section_targets import kind
 from pytest_bpfmaps.errors import AttachError
-from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active
+from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active, functions
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
-from pytest_bpfmaps.libbpf import ffi, lib, opts
+from pytest_bpfmaps.kernel.same_names import explain_same_name, same_named
+from pytest_bpfmaps.libbpf import ffi, lib, opts, to_str
 from pytest_bpfmaps.libbpf.syscalls import BPF_RAW_TRACEPOINT_OPEN, address, bpf, pack
 
+_OF_FUNCTIONS = frozenset({"fentry", "fexit", "fmod_ret", "fsession"})
 _TRACE_RAW_TP, _LSM_MAC = 23, 27  # enum bpf_attach_type
 
 
@@ -34,6 +37,7 @@ def where_loaded(handle: Any, target: Target, on: str) -> Any:
     attach_type = lib.bpf_program__expected_attach_type(handle)
     if lib.bpf_program__type(handle) == ProgramType.LSM and attach_type == _LSM_MAC:
         refuse_idle_lsm(on)
+    refuse_same_named(to_str(lib.bpf_program__section_name(handle)), on)
     cookie = target.get("cookie", 0)
     if not cookie:
         return lib.bpf_program__attach(handle)
@@ -60,6 +64,17 @@ def refuse_idle_lsm(on: str) -> None:
             "machine: pytest --bpf-kernel=6.1",
             errno=errno.EOPNOTSUPP,
         )
+
+
+def refuse_same_named(section: str, on: str) -> None:
+    """Raises `AttachError` for a function whose name others have, too.
+
+    The kernel would take the first that /proc/kallsyms lists. ``MODULE:FUNCTION`` says whose it is.
+    """
+    name = section.partition("/")[2]
+    if kind(section) in _OF_FUNCTIONS and name in same_named():
+        why, fix = explain_same_name(name, functions().count(name))
+        raise AttachError(f"cannot attach {on}", why=why, fix=fix, errno=errno.EADDRNOTAVAIL)
 
 
 def _raw_tracepoint(handle: Any, name: bytes | None, cookie: int, on: str) -> Any:

@@ -49,7 +49,8 @@ def warn_of_name(name: str, where: str, names: Iterable[str]) -> None:
 
 def _depth() -> int:
     """How many calls up this package was entered, for `stacklevel` of the caller."""
+    ours = ("pytest_bpfmaps.", "collections.abc")  # the second, where a view of a map is compared
     level, frame = 1, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith("pytest_bpfmaps."):
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(ours):
         level, frame = level + 1, frame.f_back
     return level

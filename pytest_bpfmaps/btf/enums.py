@@ -13,6 +13,19 @@ from pytest_bpfmaps.errors import MapValueError, closest
 _RESERVED = re.compile(r"$|mro$|_.*_$", re.DOTALL)  # the first is a name of damaged types
 
 
+class UnknownEnumeratorError(MapValueError):
+    """A text that is no name of an enum. Where it is not written but looked up, `warn` tells of it."""
+
+    def of(self, codec: EnumCodec, name: str) -> UnknownEnumeratorError:
+        """Remembers what the text was taken for."""
+        self._codec, self._name = codec, name
+        return self
+
+    def warn(self) -> None:
+        """Warns as a comparison with it does."""
+        warn_of_name(self._name, self._codec.name, self._codec.names)
+
+
 class EnumCodec(IntCodec):
     """An enum: a member of an `IntEnum` made from BTF; a plain `int` for a value without a name.
 
@@ -47,17 +60,23 @@ class EnumCodec(IntCodec):
     def to_int(self, value: Any, where: str) -> int:
         if isinstance(value, str):
             if value not in self.names:
-                cut = "clang before 15 writes the lower half of a 64-bit enum's values only"
-                raise MapValueError(
-                    f"cannot store {value!r}",
-                    on=f"in {where} ({self.name})",
-                    why="the enum has no such name" if self.names else f"its names are not known: {cut}",
-                    fix=closest(value, self.names)
-                    if self.names
-                    else "give the number, or compile with clang 15 or later",
-                )
+                raise self._unknown(value, where)
             value = self.names[value]
         return super().to_int(value, where)
+
+    def _unknown(self, name: str, where: str) -> MapValueError:
+        what, on = f"cannot store {name!r}", f"in {where} ({self.name})"
+        if self.names:
+            fix = closest(name, self.names)
+            return UnknownEnumeratorError(what, on=on, why="the enum has no such name", fix=fix).of(
+                self, name
+            )
+        return MapValueError(
+            what,
+            on=on,
+            why="its names are not known: clang before 15 writes half of a 64-bit enum's values",
+            fix="give the number, or compile with clang 15 or later",
+        )
 
 
 def _make(name: str, names: dict[str, int]) -> type[IntEnum]:

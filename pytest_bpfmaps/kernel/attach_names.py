@@ -39,6 +39,11 @@ class Functions(Names):
         self._begin, self._end = (self._line_of(name)[:_DIGITS] for name in (b"_stext", b"_etext"))
         self.hidden = self._begin in (b"", b"0" * _DIGITS)
 
+    @property
+    def text_range(self) -> tuple[bytes, bytes]:
+        """The first address of the kernel's text and the one behind it, as listed; empty where hidden."""
+        return (b"", b"") if self.hidden else (self._begin, self._end)
+
     def _line_of(self, name: bytes) -> bytes:
         at = self._text.find(b" %b\n" % name)
         return b"" if at < 0 else self._text[self._text.rfind(b"\n", 0, at) + 1 : at]

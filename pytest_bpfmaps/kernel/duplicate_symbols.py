@@ -3,17 +3,57 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect, bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
 
 from pytest_bpfmaps.errors import Explanation
-from pytest_bpfmaps.kernel.attach_names import functions
+from pytest_bpfmaps.kernel.attach_names import Functions, functions
 from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
+from pytest_bpfmaps.kernel.tracefs import tracefs
 
 _LINE = re.compile(rb"([0-9a-f]{16}) ([tTwW]) ([\w.]+)(?:\t\[(\w+)\])?")
 _BEFORE = 40  # lines to search, for the kernel's own symbols
 _OF_MODULE = 2000  # lines to search for a module, whose symbols are not sorted
 _MOST = 4
 _PADDING = ("__pfx_", "__cfi_")
+_PROLOGUE = 32  # bytes; no function is that short
+_LISTED = re.compile(rb"^([0-9a-f]{16}) (?:[tTwW] )?([\w.$]+)", re.MULTILINE)
+_OF_KERNEL = re.compile(rb"^([0-9a-f]{16}) [tTwW] ([\w.$]+)$", re.MULTILINE)  # behind others is a module
+
+
+@cache
+def same_named() -> frozenset[str]:
+    """The names that several functions of the kernel itself have. They stay the same while it runs."""
+    text = Path("/proc/kallsyms").read_bytes()
+    begin, end = Functions(text).text_range
+    found = (m[2] for m in _OF_KERNEL.finditer(text) if not end or begin <= m[1] < end)
+    return frozenset(name.decode() for name, count in Counter(found).items() if count > 1)
+
+
+def traceable_places(names: Iterable[str]) -> list[tuple[str, int]]:
+    """The names, each with the address of each of its functions; none where the kernel hides addresses.
+
+    Before Linux 6.5 nothing tells which of several can be traced.
+    """
+    wanted = {name.encode() for name in names}
+    found = _places(kernel_symbols().text, wanted)
+    root = tracefs()
+    try:
+        text = (root / "available_filter_functions_addrs").read_bytes() if root else b""
+    except OSError:
+        text = b""
+    # there it is the address of what ftrace changes, which is behind the function's first instructions
+    traced = sorted(place for _, place in _places(text, wanted))
+    if traced:
+        found = [(name, at) for name, at in found if bisect(traced, at + _PROLOGUE) > bisect_left(traced, at)]
+    return found if all(place for _, place in found) else []
+
+
+def _places(text: bytes, wanted: set[bytes]) -> list[tuple[str, int]]:
+    return [(m[2].decode(), int(m[1], 16)) for m in _LISTED.finditer(text) if m[2] in wanted]
 
 
 def places_of(name: str) -> list[tuple[str, int]]:

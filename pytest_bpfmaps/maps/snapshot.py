@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pytest_bpfmaps.btf import Codec
 from pytest_bpfmaps.btf.comparison import same
+from pytest_bpfmaps.btf.enums import UnknownEnumeratorError
 from pytest_bpfmaps.btf.listed_keys import Listed
 from pytest_bpfmaps.errors import BpfError, MapOverflowError, MapValueError
 from pytest_bpfmaps.maps.elements import Elements
 from pytest_bpfmaps.maps.equal_keys import ADVICE, describe, groups
+from pytest_bpfmaps.maps.views import Items, Keys
 
 Decoders = tuple[Callable[[bytes], Any], Callable[[bytes, int], list[Any]]]
 """What decodes a value, and many of them that are packed."""
@@ -98,10 +100,16 @@ class Snapshot(dict[Any, Any]):
 
     def canonical(self, key: Any) -> Any:
         """The key as this snapshot has it, for one in another shape: a tuple or mapping for a record."""
-        if self._codec is None or isinstance(key, Listed) or dict.__contains__(self, key):
+        return key if dict.__contains__(self, key) else self._decoded(key)
+
+    def _decoded(self, key: Any) -> Any:
+        if self._codec is None or isinstance(key, Listed):
             return key
         try:
             return self._codec.decode(self._codec.encode(key, "key"))
+        except UnknownEnumeratorError as e:
+            e.warn()
+            return key
         except BpfError:
             return key
 
@@ -119,6 +127,14 @@ class Snapshot(dict[Any, Any]):
             return self[key]
         except KeyError:
             return default
+
+    def keys(self) -> Keys:  # type: ignore[override]
+        """Its keys, where a key may have any shape that the map takes, too."""
+        return Keys(self)
+
+    def items(self) -> Items:  # type: ignore[override]
+        """Its elements, where a key may have any shape that the map takes, too."""
+        return Items(self, self.value)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
@@ -175,12 +191,7 @@ class TwinSnapshot(Snapshot):
         return there if len(there) > 1 else []
 
     def canonical(self, key: Any) -> Any:
-        if self._codec is None or isinstance(key, Listed):
-            return key
-        try:
-            return self._codec.decode(self._codec.encode(key, "key"))
-        except BpfError:
-            return key
+        return self._decoded(key)
 
     def __getitem__(self, key: Any) -> Any:
         twins = self.twins(key)
@@ -206,12 +217,6 @@ class TwinSnapshot(Snapshot):
         return super().__le__(other)
 
     __hash__ = None  # type: ignore[assignment]
-
-    def keys(self) -> Any:
-        return KeysView(self)
-
-    def items(self) -> Any:
-        return ItemsView(self)
 
 
 class LazySnapshot(Snapshot):
@@ -262,6 +267,9 @@ class LazySnapshot(Snapshot):
         try:
             raw = codec.encode(key, "key")
         except MapOverflowError:
+            return -1
+        except UnknownEnumeratorError as e:
+            e.warn()
             return -1
         except BpfError:
             return None  # 1.0 for example, which a dict takes for 1

@@ -36,6 +36,19 @@ struct {
     __type(key, __u32);
     __type(value, enum kind);
 } by_cpu SEC(".maps");
+struct pair { enum kind kind; int n; };
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+    __uint(max_entries, 600);
+    __type(key, enum kind);
+    __type(value, enum kind);
+} by_kind SEC(".maps");
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 4);
+    __type(key, struct pair);
+    __type(value, enum kind);
+} by_pair SEC(".maps");
 enum odd { mro, _x_, __eq__, _generate_next_value_, self, plain };
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -132,6 +145,51 @@ def test_a_misspelt_name_is_not_just_unequal(loaded):
         assert {each.filename for each in said} == {__file__}
     with pytest.warns(UnknownNameWarning), pytest.raises(AssertionError, match="EXCE"):
         assert record.kind == "EXCE"
+
+
+def test_keys_are_found_by_name_in_each_view(loaded):
+    kinds, pairs = loaded.maps.by_kind, loaded.maps.by_pair
+    for several in (False, True):
+        kinds["EXEC"], pairs[("EXEC", 1)] = "EXIT", "EXIT"
+        if several:  # a snapshot of many stays packed
+            kinds.update(dict.fromkeys(range(1000, 1590), 0))
+        for view in (kinds, kinds.keys(), kinds.snapshot(), kinds.snapshot().keys(), kinds.sum().keys()):
+            assert "EXEC" in view
+            assert "EXIT" not in view
+    for pair_view in (pairs, pairs.keys(), pairs.snapshot(), dict.fromkeys(pairs.keys())):
+        assert (1, 1) in pair_view
+    assert ("EXEC", 1) in pairs.keys()  # noqa: SIM118 - that is another view
+    assert (("EXEC", 1), "EXIT") in pairs.items()
+    assert (("EXEC", 1), "EXEC") not in pairs.items()
+    assert ("EXEC", 2 * len(kinds["EXEC"])) in kinds.sum().items()
+
+
+def test_a_misspelt_key_is_not_just_absent(loaded):
+    kinds, pairs = loaded.maps.by_kind, loaded.maps.by_pair
+    kinds["EXEC"], pairs[("EXEC", 1)] = "EXIT", "EXIT"
+    large = kinds.snapshot
+    for look in (
+        lambda: "EXCE" not in kinds.sum(),
+        lambda: kinds.sum().get("EXCE", 0) == 0,
+        lambda: kinds.sum() != {"EXCE": 2},
+        lambda: "EXCE" not in kinds.keys(),  # noqa: SIM118
+        lambda: ("EXCE", 2) not in kinds.items(),
+        lambda: kinds.keys() != {"EXCE"},
+        lambda: kinds != {"EXCE": "EXIT"},
+        lambda: not kinds >= {"EXCE": "EXIT"},
+        lambda: pairs.snapshot().get(("EXCE", 1)) is None,
+        lambda: pairs != {("EXCE", 1): "EXIT"},
+        lambda: (("EXEC", 1), "EXCE") not in pairs.items(),
+        lambda: large().get("EXCE") is None,
+    ):
+        with pytest.warns(UnknownNameWarning, match="'EXCE', which it never is: did you mean 'EXEC'") as said:
+            assert look()
+        assert {each.filename for each in said} == {__file__}
+    kinds.update(dict.fromkeys(range(1000, 1590), 0))
+    with pytest.warns(UnknownNameWarning, match="'EXCE'"):
+        assert kinds.snapshot().get("EXCE") is None
+    with pytest.raises(ValueError, match=r"no such name\n.*mean 'EXEC'"):
+        _ = "EXCE" in kinds
 
 
 def test_a_misspelt_name_is_not_just_awaited(loaded):

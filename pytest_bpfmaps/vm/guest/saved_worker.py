@@ -85,6 +85,7 @@ def get_ready(finder: code_archive.Finder) -> library_pages.Parts:
     # pages.
     init.libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
     preload.preload(say)
+    know_same_named()
     start_all_cpus()
     init.limit_hangs(USUAL)
     finder.close()
@@ -95,6 +96,14 @@ def get_ready(finder: code_archive.Finder) -> library_pages.Parts:
     gc.freeze()  # the collector would touch, and so copy, every page of these objects
     gc.enable()
     return parts
+
+
+def know_same_named() -> None:
+    """Does a second's work for which the first program on a function would wait."""
+    from pytest_bpfmaps.kernel.same_names import same_named
+
+    with contextlib.suppress(OSError):  # a kernel without the symbols
+        same_named()
 
 
 def say(step: str) -> None:

@@ -1,0 +1,85 @@
+"""Functions of the kernel that share a name: a program goes to all of them, or to none, and says so.
+
+Each file of /proc that is listed here has a function ``c_start`` of its own.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import AttachError, LoadError
+from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
+from pytest_bpfmaps.kernel.same_names import traceable_places
+
+COUNT = 'long runs; SEC("SECTION") int count(void *ctx) { __sync_fetch_and_add(&runs, 1); return 0; }'
+SHARED = "functions of this kernel have the name 'c_start'"
+
+
+@pytest.fixture
+def load(load_code):
+    return lambda section: load_code(COUNT.replace("SECTION", section))
+
+
+@pytest.fixture
+def several():
+    lines = Path("/proc/kallsyms").read_text().splitlines()
+    addresses = {line.split()[0] for line in lines if line.split()[2] == "c_start"}
+    assert len(addresses) > 1
+    return len(addresses)
+
+
+@pytest.mark.bpf_requires("kprobe.multi")
+@pytest.mark.parametrize("pattern", ["c_start", "c_star?"])
+def test_many_with_one_link(load, several, pattern):
+    obj = load("kprobe.multi")
+    for file in ("/proc/cpuinfo", "/proc/consoles"):
+        before = obj.globals.runs
+        Path(file).read_bytes()
+        assert obj.globals.runs == before
+        with obj.programs.count.attach(functions=pattern):
+            Path(file).read_bytes()
+        assert obj.globals.runs > before, file
+
+
+def test_their_places(several):
+    places = traceable_places(["c_start", "vfs_read"])
+    names = [name for name, _ in places]
+    assert names.count("vfs_read") == 1
+    assert 1 < names.count("c_start") <= several
+    for name, place in places:
+        symbol = kernel_symbols().find([place])[0]
+        assert (symbol.start, symbol.names[0]) == (place, name)
+
+
+@pytest.mark.bpf_requires("kprobe.multi", "bpf_get_attach_cookie")
+def test_their_cookies(load_code, several):
+    obj = load_code(
+        "__u64 cookie; "
+        'SEC("kprobe.multi") int count(void *ctx) { cookie = bpf_get_attach_cookie(ctx); return 0; }'
+    )
+    with obj.programs.count.attach(functions="c_start", cookies=[47]):
+        for file in ("/proc/cpuinfo", "/proc/consoles"):
+            obj.globals.cookie = 0
+            Path(file).read_bytes()
+            assert obj.globals.cookie == 47
+
+
+@pytest.mark.bpf_requires("kprobe.multi")
+def test_a_name_of_a_list_means_one(load, several):
+    with pytest.raises(AttachError, match=f"{several} {SHARED}\n.*function=.*offset="):
+        load("kprobe.multi").programs.count.attach(functions=["vfs_read", "c_start"])
+
+
+@pytest.mark.bpf_requires("kprobe/vfs_read")
+@pytest.mark.parametrize("section", ["kprobe/c_start", "kretprobe/c_start"])
+def test_a_kprobe(load, several, section):
+    with pytest.raises(AttachError, match=f"{several} {SHARED}"):
+        load(section).attach()
+
+
+@pytest.mark.bpf_requires("fentry/vfs_read")
+@pytest.mark.parametrize("section", ["fentry/c_start", "fexit/c_start"])
+def test_by_its_types(load, several, section):
+    # later kernels have no types of such functions
+    with pytest.raises((LoadError, AttachError), match=f"{several} {SHARED}"):
+        load(section).attach()
