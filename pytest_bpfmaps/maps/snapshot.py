@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pytest_bpfmaps.btf import Codec
@@ -130,7 +130,7 @@ class Snapshot(dict[Any, Any]):
 
     def keys(self) -> Keys:  # type: ignore[override]
         """Its keys, where a key may have any shape that the map takes, too."""
-        return Keys(self)
+        return Keys(self, self.has_only)
 
     def items(self) -> Items:  # type: ignore[override]
         """Its elements, where a key may have any shape that the map takes, too."""
@@ -141,7 +141,7 @@ class Snapshot(dict[Any, Any]):
             return NotImplemented
         if isinstance(other, dict) and dict.__eq__(self, other):
             return True
-        return len(self) == len(other) and self._holds(other)
+        return self.has_only(other) and self._holds(other)
 
     def __ne__(self, other: object) -> bool:
         return NotImplemented if not isinstance(other, Mapping) else not self == other
@@ -156,6 +156,11 @@ class Snapshot(dict[Any, Any]):
             return NotImplemented
         theirs = {self.canonical(k): v for k, v in other.items()}
         return all(k in theirs and same(self.value, v, theirs[k]) for k, v in self.items())
+
+    def has_only(self, keys: Iterable[Any]) -> bool:
+        """Whether it has as many elements as these keys mean, each another one."""
+        found = list(keys)
+        return len(self) == len(found) == len({self.canonical(key) for key in found})
 
     def _holds(self, other: Mapping[Any, Any]) -> bool:
         return all(self.has(key, value) for key, value in other.items())
@@ -207,7 +212,7 @@ class TwinSnapshot(Snapshot):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return len(self) == len(other) and self._holds(other)
+        return self.has_only(other) and self._holds(other)
 
     def __le__(self, other: object) -> bool:
         if not isinstance(other, Mapping):

@@ -159,9 +159,25 @@ def test_keys_are_found_by_name_in_each_view(loaded):
     for pair_view in (pairs, pairs.keys(), pairs.snapshot(), dict.fromkeys(pairs.keys())):
         assert (1, 1) in pair_view
     assert ("EXEC", 1) in pairs.keys()  # noqa: SIM118 - that is another view
+    assert pairs.keys() == {("EXEC", 1)} == pairs.keys()
+    assert pairs.keys() != {("EXEC", 2)}
+    assert pairs.items() == {("EXEC", 1): "EXIT"}.items() == pairs.items()
+    assert pairs.items() != {("EXEC", 1): "EXEC"}.items()
     assert (("EXEC", 1), "EXIT") in pairs.items()
     assert (("EXEC", 1), "EXEC") not in pairs.items()
     assert ("EXEC", 2 * len(kinds["EXEC"])) in kinds.sum().items()
+
+
+def test_two_shapes_of_one_key_are_no_two_keys(loaded):
+    kinds = loaded.maps.by_kind
+    kinds["EXEC"] = kinds["EXIT"] = "EXIT"
+    values = {"EXEC": ["EXIT"] * len(kinds[1]), 1: ["EXIT"] * len(kinds[1])}
+    assert kinds != values
+    assert kinds.snapshot() != values
+    assert kinds.keys() != values.keys()
+    assert kinds.sum() != {"EXEC": kinds.sum()[1], 1: kinds.sum()[1]}
+    assert kinds == {"EXEC": values[1], 2: values[1]}
+    assert kinds.keys() == {"EXEC", 2}
 
 
 def test_a_misspelt_key_is_not_just_absent(loaded):
