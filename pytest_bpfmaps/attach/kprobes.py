@@ -14,7 +14,7 @@ from pytest_bpfmaps.kernel.attach_names import (
     functions_like,
     traceable_functions,
 )
-from pytest_bpfmaps.kernel.same_names import explain_same_name, traceable_places
+from pytest_bpfmaps.kernel.duplicate_symbols import explain_same_name, traceable_places
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.libbpf import ffi, lib, opts, to_str
 from pytest_bpfmaps.libbpf.syscalls import BPF_LINK_CREATE, address, bpf, pack

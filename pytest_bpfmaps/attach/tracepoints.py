@@ -11,7 +11,7 @@ from pytest_bpfmaps.attach.section_targets import kind
 from pytest_bpfmaps.errors import AttachError
 from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active, functions
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
-from pytest_bpfmaps.kernel.same_names import explain_same_name, same_named
+from pytest_bpfmaps.kernel.duplicate_symbols import explain_same_name, same_named
 from pytest_bpfmaps.libbpf import ffi, lib, opts, to_str
 from pytest_bpfmaps.libbpf.syscalls import BPF_RAW_TRACEPOINT_OPEN, address, bpf, pack
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import AttachError, LoadError
+from pytest_bpfmaps.kernel.duplicate_symbols import traceable_places
 from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
-from pytest_bpfmaps.kernel.same_names import traceable_places
 
 COUNT = 'long runs; SEC("SECTION") int count(void *ctx) { __sync_fetch_and_add(&runs, 1); return 0; }'
 SHARED = "functions of this kernel have the name 'c_start'"

@@ -100,7 +100,7 @@ def get_ready(finder: code_archive.Finder) -> library_pages.Parts:
 
 def know_same_named() -> None:
     """Does a second's work for which the first program on a function would wait."""
-    from pytest_bpfmaps.kernel.same_names import same_named
+    from pytest_bpfmaps.kernel.duplicate_symbols import same_named
 
     with contextlib.suppress(OSError):  # a kernel without the symbols
         same_named()
