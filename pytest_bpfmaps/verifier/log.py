@@ -17,7 +17,10 @@ _JOINED = re.compile(r"^(\d+: \(85\) call \S+) (\d+: frame\d)", re.MULTILINE)
 _UNFINISHED = re.compile(r"^(.* goto pc[+-]\d+) (\S.*)$")  # the complaint follows on the same line
 _POISONED = re.compile(r"^(\d+): <(invalid .*)>$")  # libbpf's text for a relocation that failed
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@]+):(\d+))?$")
-_STATE = re.compile(r"^(?:from \d+ to )?(\d+):(?: safe)? ?(R\d.*|frame\d.*)?$")
+# without a number in front old kernels tell it behind the last instruction
+_STATE = re.compile(
+    r"^(?:from \d+ to )?\d+:(?: safe)? ?(R\d.*|frame\d.*)?$|^((?:frame\d+: )?R\d(?:_\w+)?=.* R10=fp.*)$"
+)
 _REGISTER = re.compile(r"\b(R\d+)(?:_\w+)?=(\S+?\([^()]*(?:\([^()]*\)[^()]*)*\)|\S+)")
 _WITHOUT_NEWLINE = re.compile(r"processed \d+ insns \(limit.*$")  # follows a complaint without a newline
 _VALIDATING = re.compile(r"^Validating (\w+)\(\) func#\d+")
@@ -123,7 +126,7 @@ def parse_log(log: str) -> Rejection:
         elif match := _SOURCE.match(line):
             source = (match[1].strip(), match[2] or "", int(match[3]) if match[3] else None)
         elif match := _STATE.match(line):
-            _note_registers(found, match[2] or "")
+            _note_registers(found, match[1] or match[2] or "")
         else:
             found.complaint.append(_WITHOUT_NEWLINE.sub("", line))
     if unsized and not found.complaint:

@@ -73,3 +73,14 @@ def test_a_callback_begins_on_the_line_of_the_call():
     assert found.instruction == "r3 = *(u32 *)(r2 +0)"
     assert found.registers["R2"] == "0"
     assert found.steps[5].instruction == "call bpf_loop#181"
+
+
+def test_old_kernels_tell_the_registers_without_a_number():
+    """They stand behind the instruction, and are no part of the complaint."""
+    found = parse_log(
+        "21: (85) call bpf_probe_read_kernel_str#115\n"
+        " R0_w=inv(id=0,smin_value=-4095) R1_w=map_value(id=0,off=4,ks=4,vs=68) R10=fp0 fp-8=m\n"
+        "R1 min value is negative, either use unsigned index or do a if (index >=0) check.\n"
+    )
+    assert found.text.startswith("R1 min value is negative")
+    assert found.registers["R1"].startswith("map_value(")
