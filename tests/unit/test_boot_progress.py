@@ -60,7 +60,10 @@ def test_silence_is_a_stall_and_the_error_has_all_that_is_known(machine: Machine
     assert str(error.why).startswith("it made no progress for ")
     assert error.details == "--- console\nfirst and last"
     kept = tmp_path / "cache" / "boots" / "6.1.sh"
-    assert str(error.fix).endswith(f"QEMU's command line is in {kept}")
+    assert str(error.fix).endswith(
+        f"QEMU's command line is in {kept}, and the console in 6.1.console beside it"
+    )
+    assert (kept.parent / "6.1.console").read_text() == "first and last\n"
     assert sys.executable in kept.read_text()
 
 
@@ -156,3 +159,41 @@ def test_a_process_that_is_gone_did_not_wait() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         pass
     assert waited_for_processor(process.pid) == 0.0
+
+
+PANIC = """
+print('Initramfs unpacking')
+print('Kernel panic - not syncing: No working init found.')
+print('reboot: machine restart')
+"""
+
+
+@pytest.mark.parametrize("machine", [PANIC], indirect=True)
+def test_a_panic_is_said_in_the_one_line_that_runs_show(machine: Machine) -> None:
+    """A run that goes on another way shows no console."""
+    with pytest.raises(VmBootError) as caught:
+        wait(machine)
+    assert str(caught.value.why) == (
+        "QEMU ended with status 0 before the guest was ready, and its console says "
+        "'Kernel panic - not syncing: No working init found.'"
+    )
+
+
+WORDS = ("cpio: write error: No space left on device", "Out of memory: Killed process 1 (python)")
+
+
+@pytest.mark.parametrize(
+    "machine", [f"print('[  1.0] {word}'); print('cannot mount the host')" for word in WORDS], indirect=True
+)
+def test_too_little_memory_is_told_and_no_other_remedy(machine: Machine) -> None:
+    machine.command += ["-m", "1G"]
+    with pytest.raises(VmError, match=r"its memory, 1G, is too small \(the console: '\[  1\.0\] ") as caught:
+        wait(machine)
+    assert str(caught.value.fix).startswith("give it more memory: --bpf-vm-memory=1G; ")
+
+
+@pytest.mark.parametrize("machine", ["print('Linux')"], indirect=True)
+def test_a_small_memory_is_suspected(machine: Machine) -> None:
+    machine.command += ["-m", "128M"]
+    with pytest.raises(VmError, match="it has 128M of memory only"):
+        wait(machine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shlex
 import time
@@ -13,6 +14,7 @@ from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache.stored_files import write
 from pytest_bpfmaps.errors import VmBootError, VmError
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
+from pytest_bpfmaps.vm.machine.capacity import size
 from pytest_bpfmaps.vm.machine.child_process import stopped_process, waited_for_processor
 from pytest_bpfmaps.vm.machine.qemu import Machine, advice, is_final
 from pytest_bpfmaps.vm.protocol.rpc import Lines
@@ -21,6 +23,13 @@ STALL_SECONDS = 20.0
 """How long a guest may be silent, at least. The longest silence of a healthy boot without KVM is 2 s."""
 _LOOK_SECONDS = 0.25  # how often the boot is checked
 MORE_TIME = "--bpf-vm-timeout gives it more time"
+_MOST_KEPT = 1 << 20  # characters of a console
+_SMALL = 512 << 20  # bytes of memory; Debian's kernels and Python need some 300 MB
+_NO_MEMORY = re.compile(
+    r"^.*(?:Out of memory|deadlocked on memory|oom-kill|page allocation failure|Cannot allocate memory"
+    r"|cpio: write error: No space left|Initramfs unpacking failed).*$",
+    re.MULTILINE,
+)
 GAPS = 10
 """A silence may take so many times as long as the longest silence so far in this boot."""
 
@@ -96,9 +105,10 @@ def wait_for_word(
 
 def _ended(machine: Machine, kernel: Kernel) -> VmError:
     status, words = machine.process.wait(), machine.last_words()
-    error = boot_error(
-        machine, kernel, f"QEMU ended with status {status} before the guest was ready", advice(words)
-    )
+    why = f"QEMU ended with status {status} before the guest was ready"
+    if line := machine.console.telling_line():
+        why += f", and its console says {line!r}"
+    error = boot_error(machine, kernel, why, advice(words))
     return final(error) if is_final(words) else error
 
 
@@ -119,11 +129,13 @@ def final(error: VmBootError) -> VmError:
 def boot_error(machine: Machine, kernel: Kernel, why: str, fix: str | None = None) -> VmBootError:
     """Returns the error for a guest that did not come up, with its last words.
 
-    Keeps QEMU's command in a file.
+    Keeps QEMU's command and the console in files.
     """
-    kept = _keep_command(machine, kernel)
+    kept, console = _keep(machine, kernel)
     said = machine.messages.tail(1)
-    where = f"QEMU's command line is in {kept}"
+    where = f"QEMU's command line is in {kept}, and the console in {console.name} beside it"
+    if short := _short_of_memory(machine):
+        why, fix = f"{why}; {short}", "give it more memory: --bpf-vm-memory=1G"
     return VmBootError(
         "kernel did not boot:",
         on=f"{kernel.name} ({kernel.release}) with QEMU {machine.version}",
@@ -133,8 +145,19 @@ def boot_error(machine: Machine, kernel: Kernel, why: str, fix: str | None = Non
     )
 
 
-def _keep_command(machine: Machine, kernel: Kernel) -> Path:
-    """Keeps the command of a failed boot in a file. Each kernel has one file."""
-    path = paths.cache_dir() / "boots" / f"{kernel.name.replace('/', '_')}.sh"
-    write(path, f"#!/bin/sh\n# of a guest that did not come up\nexec {shlex.join(machine.command)}\n")
-    return path
+def _short_of_memory(machine: Machine) -> str:
+    """Whether a guest had too little memory, as its console says or its size lets one guess; else empty."""
+    memory = next((machine.command[at + 1] for at, word in enumerate(machine.command) if word == "-m"), "")
+    found = _NO_MEMORY.search(machine.console.text())
+    if found:
+        return f"its memory, {memory}, is too small (the console: {found[0].strip()!r})"
+    return f"it has {memory} of memory only" if memory and size(memory) < _SMALL else ""
+
+
+def _keep(machine: Machine, kernel: Kernel) -> tuple[Path, Path]:
+    """Keeps the command and the console of a failed boot in files. Each kernel has one of each."""
+    folder, name = paths.cache_dir() / "boots", kernel.name.replace("/", "_")
+    command, console = folder / f"{name}.sh", folder / f"{name}.console"
+    write(command, f"#!/bin/sh\n# of a guest that did not come up\nexec {shlex.join(machine.command)}\n")
+    write(console, machine.console.text()[-_MOST_KEPT:])
+    return command, console

@@ -18,6 +18,8 @@ from pytest_bpfmaps.vm.machine.qemu import NOTHING_MORE, Addition, Machine, Mach
 from pytest_bpfmaps.vm.machine.qemu_features import features
 from pytest_bpfmaps.vm.protocol.rpc import Lines
 
+_MOST_BEFORE = 12  # lines of an earlier attempt's console
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -122,7 +124,8 @@ def _boot_once(
 
 
 def _both(error: VmBootError, earlier: VmBootError) -> VmBootError:
-    details = f"{error.details or ''}\n--- tried before\n{one_line(earlier)}"
+    before = "\n".join([one_line(earlier), *(earlier.details or "").splitlines()[-_MOST_BEFORE:]])
+    details = f"{error.details or ''}\n--- tried before\n{before}"
     return VmBootError(error.what, on=error.on, why=error.why, fix=error.fix, details=details.lstrip("\n"))
 
 

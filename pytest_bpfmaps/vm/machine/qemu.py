@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +25,8 @@ PORTS = ("control", "stream", "alarm", "output")
 MONITOR = "monitor"
 MONITOR_CHANNEL = f"bpfmaps-{MONITOR}"  # the character device for QEMU's monitor
 END_SECONDS = 20.0  # how long a killed process may take to be gone
+_SHUTDOWN = re.compile(r"reboot: |ACPI: PM: |---\[ end ")
+_TELLING = re.compile(r"Kernel panic|^bpfmaps: this")
 PYTHON_FELL = "Fatal Python error: "  # printed by faulthandler
 
 
@@ -91,6 +94,11 @@ class Log:
         if start is None:
             start = next((at for at, line in enumerate(full) if line.startswith(PYTHON_FELL)), None)
         return "\n".join(full[-lines:] if start is None else readable(full[start:]))
+
+    def telling_line(self) -> str:
+        """Returns the line of a panic or of this package; else the last one before the guest shut down."""
+        lines = [line for line in self._lines(0) if not _SHUTDOWN.search(line)]
+        return next((line for line in reversed(lines) if _TELLING.search(line)), lines[-1] if lines else "")
 
     def _lines(self, since: int) -> list[str]:
         return [line.rstrip() for line in self.text(since).splitlines() if line.strip()]
