@@ -8,6 +8,7 @@ from typing import Any
 from pytest_bpfmaps.attach import Target, uprobes
 from pytest_bpfmaps.errors import ENOTSUPP, Explanation, closest
 from pytest_bpfmaps.kernel.attach_names import (
+    explain_absent_function,
     explain_no_function,
     explain_no_type,
     functions,
@@ -18,6 +19,7 @@ from pytest_bpfmaps.kernel.attach_points import probe_target
 from pytest_bpfmaps.kernel.duplicate_symbols import explain_same_name
 from pytest_bpfmaps.kernel.known_names import SYSCALL_PREFIXES
 from pytest_bpfmaps.kernel.kprobe_blacklist import how_to_see, is_blacklisted
+from pytest_bpfmaps.kernel.kprobe_trial import has_symbol, is_changed_by_compiler
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
@@ -137,6 +139,11 @@ def _is_typed(name: str) -> bool:
 
 
 def _function(name: str, offset: int, number: int) -> Explanation | None:
+    is_absent = number == errno.ENOENT and has_symbol(name) is False and not is_changed_by_compiler(name)
+    if is_absent and (told := explain_unloaded(name) or explain_absent_function(name)):
+        return told
+    if number == errno.EINVAL and not offset and is_blacklisted(name):
+        return _blacklisted(name)
     known = functions()
     if not known:
         return None
@@ -163,7 +170,7 @@ def _function(name: str, offset: int, number: int) -> Explanation | None:
             f"{name!r} is a function that must not be traced (notrace, or blacklisted for kprobes)",
             traceable.closest(name),
         )
-    if number == errno.EINVAL and not offset and is_blacklisted(name) is not False:
+    if number == errno.EINVAL and not offset and is_blacklisted(name) is None:
         return _blacklisted(name)
     if number == errno.ENOENT and tracefs() is None:
         return no_tracefs()

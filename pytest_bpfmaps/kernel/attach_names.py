@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -11,7 +12,13 @@ from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
 from pytest_bpfmaps.kernel.symbol_changes import loaded_modules
 from pytest_bpfmaps.kernel.tracefs import tracefs
-from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, TYPEDEF, modules_have_types, type_names
+from pytest_bpfmaps.kernel.vmlinux_btf import (
+    FUNC,
+    TYPEDEF,
+    modules_have_types,
+    names_in_modules,
+    type_names,
+)
 from pytest_bpfmaps.libbpf.syscalls import lsm_list_modules
 
 _LSM_LIST = Path("/sys/kernel/security/lsm")
@@ -24,6 +31,7 @@ _TYPED = {
 }
 _FUNCTIONS = ("", FUNC, "function")
 _SYSCALL = re.compile(r"sys_(enter|exit)_\w+")
+_MOST_LIKE = 400  # symbols that are compared with a name
 _DIGITS = 16  # of an address
 
 
@@ -72,6 +80,14 @@ def symbols() -> Names:
     return Names(kernel_symbols().text, b" ")
 
 
+def symbols_like(name: str) -> list[str]:
+    """Symbols that begin as a name does, with as few of its letters as few hundred symbols have."""
+    known, text = symbols(), kernel_symbols().text
+    lengths = range(3, len(name))
+    fits = bisect_left(lengths, True, key=lambda n: text.count(b" %b" % name[:n].encode()) <= _MOST_LIKE)
+    return known.starting(name[: lengths[fits]]) if fits < len(lengths) else []
+
+
 def traceable_functions() -> Names | None:
     """Returns the functions that ftrace can trace; None if tracefs does not list them."""
     return _traceable(loaded_modules())
@@ -104,8 +120,20 @@ def explain_no_type(kind: str, name: str) -> Explanation:
     known = type_names(btf_kind) or functions()
     near = known.near(name, prefix)
     if what == "function" and modules_have_types() and not is_close(name, near):
-        near += functions().near(name)  # these include modules
+        near += names_in_modules(name)
     return Explanation(_there_is_no(what, name), tell_closest(name, near, known.shown_by))
+
+
+def explain_absent_function(name: str) -> Explanation | None:
+    """The same as `explain_no_function`, by the kernel's types alone; None where they don't tell enough."""
+    near = type_names(FUNC).near(name)
+    if not is_close(name, near) and loaded_modules():
+        if not modules_have_types():
+            return None
+        near += names_in_modules(name)
+    if not near:
+        return None
+    return Explanation(_there_is_no("function", name), tell_closest(name, near, "cat /proc/kallsyms"))
 
 
 def explain_no_function(name: str) -> Explanation:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.attach_names import Functions, functions
 from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
+from pytest_bpfmaps.kernel.kprobe_trial import has_symbol
 from pytest_bpfmaps.kernel.tracefs import tracefs
 
 _LINE = re.compile(rb"([0-9a-f]{16}) ([tTwW]) ([\w.]+)(?:\t\[(\w+)\])?")
@@ -90,6 +91,8 @@ def explain_same_name(name: str, count: int) -> Explanation:
 
 
 def explain_untyped(name: str) -> Explanation | None:
+    """Why the kernel's types lack a function that the kernel has, and what to do; None for another."""
+    count = 0 if has_symbol(name) is False else functions().count(name)
     """Explains that the kernel's types lack a function that the kernel has; None for another function."""
     count = functions().count(name)
     if not count:

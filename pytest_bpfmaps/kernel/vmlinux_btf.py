@@ -182,6 +182,12 @@ def modules_have_types() -> bool:
     return any(path.name != "vmlinux" for path in _FOLDER.glob("*"))
 
 
+def names_in_modules(name: str) -> list[str]:
+    """Functions of loaded modules that come close to a name, as far as the modules have types."""
+    raw = b"".join(p.read_bytes() for p in _FOLDER.glob("*") if p.name != "vmlinux")
+    return [near for near in Names(raw, b"\0").near(name) if has_type(near, FUNC)]
+
+
 def in_modules(name: str, kind: int) -> Iterator[tuple[int, int]]:
     """Yields (id of a type, descriptor of the BTF) for each loaded module that has the type.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import AttachError, BpfError, LoadError
-from pytest_bpfmaps.kernel import kprobe_blacklist
+from pytest_bpfmaps.kernel import kallsyms, kprobe_blacklist
 from pytest_bpfmaps.kernel.attach_names import functions
 from pytest_bpfmaps.kernel.duplicate_symbols import places_of
 
@@ -131,3 +131,25 @@ def test_a_program_that_is_attached_nowhere(load):
 def test_a_folder_in_place_of_a_program(load):
     with pytest.raises(AttachError, match=r"/usr/bin: Is a directory\n  -> name the program itself"):
         load("uprobe//usr/bin:main").attach()
+
+
+@pytest.mark.bpf_requires("kprobe")
+@pytest.mark.parametrize("section", ["kprobe/vfs_raed", "kprobe/zqzqzq_of_nobody", "fentry/vfs_raed"])
+def test_a_missing_function_is_explained_without_a_list_of_all_symbols(
+    load, bpf_kernel, monkeypatch, section
+):
+    """To read them takes an emulated guest 0.4 s, each time in a new process."""
+    if section.startswith("fentry") and not bpf_kernel.has("fentry"):
+        pytest.skip("this kernel has no fentry")
+    if "nobody" in section and bpf_kernel.version < (5, 11):
+        pytest.skip("this kernel's modules have no types")
+
+    def refuse(symbols):
+        raise AssertionError("all symbols were read")
+
+    monkeypatch.setattr(kallsyms.KernelSymbols, "_read", refuse)
+    kallsyms.kernel_symbols.cache_clear()
+    with pytest.raises(BpfError, match=r"no function '\w+', or it is inlined everywhere(?s:.*)-> ") as error:
+        load(section).attach()
+    assert ("vfs_read" in error.value.fix) == ("raed" in section)
+    kallsyms.kernel_symbols.cache_clear()

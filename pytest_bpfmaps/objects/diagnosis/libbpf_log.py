@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.elf.editor import STB_WEAK, Elf
-from pytest_bpfmaps.elf.name_search import Names, is_close, tell_closest
+from pytest_bpfmaps.elf.name_search import is_close, tell_closest
 from pytest_bpfmaps.errors import Explanation, closest
-from pytest_bpfmaps.kernel.attach_names import symbols
+from pytest_bpfmaps.kernel.attach_names import symbols, symbols_like
 from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
 from pytest_bpfmaps.kernel.feature_releases import since
 from pytest_bpfmaps.kernel.features import probe
@@ -129,7 +129,7 @@ def _function(found: re.Match[str]) -> Explanation:
     name = found[1]
     return Explanation(
         _came_with(f"Linux {release()} has no kernel function {name} for BPF programs", f"kfunc {name}"),
-        f"{_meant(name, type_names(FUNC))}declare it __weak and guard the call: "
+        f"{_meant(name, type_names(FUNC).near(name))}declare it __weak and guard the call: "
         f"if ({_exists(name)}) …; or mark the test bpf_requires(kfunc={name!r})",
     )
 
@@ -145,15 +145,15 @@ def _typed_variable(found: re.Match[str]) -> Explanation:
 
 
 def _variable(found: re.Match[str]) -> Explanation:
+    meant = _meant(found[1], symbols_like(found[1]))
     return Explanation(
         f"Linux {release()} has no symbol {found[1]} that BPF programs may use",
-        f"{_meant(found[1], symbols())}declare it __weak and compare its address with 0: if (&{found[1]}) …",
+        f"{meant}declare it __weak and compare its address with 0: if (&{found[1]}) …",
     )
 
 
-def _meant(name: str, known: Names) -> str:
+def _meant(name: str, near: list[str]) -> str:
     """``did you mean …? or `` before another remedy, for a name that is misspelt."""
-    near = known.near(name)
     return f"{closest(name, near)} or " if is_close(name, near) else ""
 
 
