@@ -91,10 +91,8 @@ def explain_same_name(name: str, count: int) -> Explanation:
 
 
 def explain_untyped(name: str) -> Explanation | None:
-    """Why the kernel's types lack a function that the kernel has, and what to do; None for another."""
-    count = 0 if has_symbol(name) is False else functions().count(name)
     """Explains that the kernel's types lack a function that the kernel has; None for another function."""
-    count = functions().count(name)
+    count = 0 if has_symbol(name) is False else functions().count(name)
     if not count:
         return None
     if count > 1:
