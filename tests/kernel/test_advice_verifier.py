@@ -98,7 +98,7 @@ REJECTED = {
         XDP % "return bpf_ringbuf_query(&rb, 0) != 0;",
     ),
     "a record that is too small": (
-        RECORD % ("4", "r"), "to byte 10 of memory that has 4", "sizeof", RECORD % ("sizeof(*r)", "r"),
+        RECORD % ("4", "r"), "reach byte 10 of memory that has 4", "sizeof", RECORD % ("sizeof(*r)", "r"),
     ),
     "a callback without its context": (
         LOOP % "0", "the pointer is NULL there", "&context", LOOP % "&n",
