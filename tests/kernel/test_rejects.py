@@ -44,7 +44,7 @@ def test_a_pattern_that_is_missing(bpf):
         bpf.rejects("invalid access", "reference leak", code=BAD)
     first, *rest = str(caught.value).splitlines()
     assert re.fullmatch(
-        r"the verifier's log lacks 'reference leak' for program 'prog' of \S+: nothing matches it behind "
+        r"the verifier's log lacks 'reference leak' for program 'prog' of \S+: nothing matches it after "
         r"the match of 'invalid access' in line \d+",
         first,
     )
