@@ -1,1 +1,1 @@
-"""Reading and changing ELF files: objects, programs, libraries, kernels."""
+"""Reads and changes ELF files: objects, programs, libraries, kernels."""

@@ -1,4 +1,4 @@
-"""Programs and shared libraries that uprobes go into: where they are, and what of them can be probed."""
+"""Finds programs and shared libraries for uprobes, and the names in them that can be probed."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _AT_PHDR = 3
 
 @dataclass(frozen=True, slots=True)
 class MappedFile:
-    """A part of a file in a process's memory: addresses, and the place in the file."""
+    """A part of a file in a process's memory: its addresses, and its offset in the file."""
 
     start: int
     end: int
     offset: int
-    path: Path  # as this process can open it
-    name: Path  # as the process that maps it calls it
+    path: Path  # the path by which this process can open it
+    name: Path  # the path in the process that maps it
     runs: bool  # whether it is code
 
 
 def find_binary(name: str | os.PathLike[str], pid: int | None = None) -> Path | None:
-    """The file for a path, or for a name without slash.
+    """Returns the file for a path, or for a name without a slash; None if there is none.
 
     A name is looked for among the libraries that the process `pid` (default: this one) has mapped (``libc``,
-    ``libc.so.6``), then in $PATH. ``libpython`` is where Python's own functions are: its library, or else the
-    interpreter itself. ``/proc/PID/exe`` is the file that the process runs its code from, which is another
-    one than that of the link where its code was mapped anew.
+    ``libc.so.6``), then in $PATH. ``libpython`` is the file with Python's own functions: its library, or else
+    the interpreter. ``/proc/PID/exe`` is the file that the process runs its code from. That differs from the
+    target of the link if the process has mapped its code again from another file.
     """
     text = os.fspath(name)
     if link := _LINK.match(text):
@@ -55,12 +55,15 @@ def find_binary(name: str | os.PathLike[str], pid: int | None = None) -> Path | 
 
 
 def mapped_files(pid: int | None = None) -> list[Path]:
-    """The files that a process (default: this one) has mapped to run: its program and its libraries."""
+    """Returns the files whose code a process (default: this one) has mapped: its program and libraries."""
     return list(dict.fromkeys(m.path for m in _code_of(pid)))
 
 
 def mappings(pid: int | None = None) -> list[MappedFile]:
-    """What a process has mapped of files, by address. Raises `OSError` for one that can't be looked at."""
+    """Returns the parts of files that a process has mapped, by address.
+
+    Raises `OSError` for a process that this user may not inspect.
+    """
     who = "self" if pid is None else str(pid)
     found = []
     for m in mappings_of(who):
@@ -79,7 +82,7 @@ def _code_of(pid: int | None) -> list[MappedFile]:
 
 
 def _openable(who: str, path: str, link: str) -> Path:
-    """A deleted file is reached through its mapping, one of another mount namespace through its root."""
+    """Returns a path that opens the file, even if it is deleted or in another mount namespace."""
     if path.endswith(DELETED) and os.path.lexists(link):
         return Path(link)
     if who != "self":
@@ -93,7 +96,11 @@ def _openable(who: str, path: str, link: str) -> Path:
 
 
 def _program_of(link: str, process: str) -> Path | None:
-    """The file of a process's own program, which has the program's headers in memory and its code beside."""
+    """Returns the file with the code of a process's program.
+
+    If the file was deleted, it is found by the program headers in memory: the code is mapped from the same
+    file.
+    """
     if not os.path.exists(link):
         return None
     if not os.readlink(link).endswith(DELETED):
@@ -106,7 +113,7 @@ def _program_of(link: str, process: str) -> Path | None:
 
 
 def usdt_names(binary: Path) -> set[str]:
-    """``provider:name`` of each user statically defined tracepoint of a binary. Raises `ElfError`."""
+    """Returns ``provider:name`` of each user statically defined tracepoint. Raises `ElfError`."""
     found = set()
     with open_elf(binary) as elf:
         section = elf.get_section_by_name(".note.stapsdt")
@@ -121,7 +128,7 @@ def usdt_names(binary: Path) -> set[str]:
 
 
 def function_names(binary: Path) -> set[str]:
-    """Names of the functions that a binary has symbols for; none for a file that is no whole ELF file."""
+    """Returns the names of the functions that have symbols; empty for a damaged or other file."""
     try:
         return elf_functions(binary).names()
     except (ElfError, OSError):

@@ -1,4 +1,4 @@
-"""Symbols of a program or library that are in a file of their own."""
+"""Finds symbols of a program or library that are in a separate file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class DebugFiles:
-    """Where an ELF file says that the rest of its symbols is.
+    """Where an ELF file says that its other symbols are.
 
-    `build_id` is in hexadecimal, `link` the content of ``.gnu_debuglink``, `packed` that of
-    ``.gnu_debugdata``, which Fedora has, `folder` where the file is. Each is empty where there is none.
+    `build_id` is in hexadecimal, `link` is the content of ``.gnu_debuglink``, `packed` is the content of
+    ``.gnu_debugdata`` (Fedora has it), and `folder` is the file's folder. Each is empty if there is none.
     Source: "Debugging Information in Separate Files" and "MiniDebugInfo" in the manual of gdb.
     """
 
@@ -35,12 +35,12 @@ class DebugFiles:
 
     @classmethod
     def of(cls, elf: Any, path: str | os.PathLike[str]) -> Self:
-        """Returns those of the file at `path`, which `elf` is."""
+        """Returns the debug files of `elf`, which is the file at `path`."""
         link, packed = (_content(elf, name) for name in (".gnu_debuglink", ".gnu_debugdata"))
         return cls(build_id(elf), link, packed, os.path.dirname(os.path.realpath(path)))
 
     def read(self, read: Callable[[Any], _T]) -> list[_T]:
-        """Returns what `read` gives for each of them that is there and can be read."""
+        """Calls `read` for each debug file that exists and can be read, and returns the results."""
         found = []
         with suppress(ElfError, OSError):
             for path in self._separate():
@@ -54,7 +54,7 @@ class DebugFiles:
         return found
 
     def _separate(self) -> Iterator[Path]:
-        """By build id, else by the name and the checksum of the link."""
+        """Yields the separate file: found by build id, else by the name and the checksum of the link."""
         by_id = _DEBUG / ".build-id" / self.build_id[:2] / f"{self.build_id[2:]}.debug"
         if self.build_id and by_id.is_file():
             yield by_id
@@ -72,7 +72,7 @@ class DebugFiles:
 
 
 def build_id(elf: Any) -> str:
-    """Returns the build id of an ELF file in hexadecimal, empty when it has none."""
+    """Returns the build id of an ELF file in hexadecimal; empty if it has none."""
     section = elf.get_section_by_name(".note.gnu.build-id")
     if section is None:
         return ""

@@ -1,6 +1,6 @@
-"""Reading and changing 64-bit ELF objects of this machine's byte order: sections and symbols.
+"""Reads and changes sections and symbols of 64-bit ELF objects with this machine's byte order.
 
-What changes is written at the end of the file: nothing else moves, so that no offset has to be corrected.
+Changed content is written at the end of the file. Nothing else moves, so no offset has to be corrected.
 Source: elf(5).
 """
 
@@ -19,14 +19,14 @@ SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
 STT_OBJECT, STT_FUNC, STT_SECTION = 1, 2, 3
 STB_LOCAL, STB_GLOBAL, STB_WEAK = 0, 1, 2
 _SHT_NOBITS = 8
-_MOST_ZEROS = 1 << 28  # bytes of a section without content in the file, .bss
+_MOST_ZEROS = 1 << 28  # bytes of a section without content in the file, such as .bss
 _MOST = 1 << 24  # bytes of a section that is not in the file
 _DATA = {"little": 1, "big": 2}[sys.byteorder]
 
 
 @dataclass(slots=True)
 class Section:
-    """An ELF section; `content` is None for what lies in the file unchanged."""
+    """An ELF section; `content` is None if the content in the file is unchanged."""
 
     index: int
     name: str
@@ -45,12 +45,12 @@ class Section:
 
     @property
     def link(self) -> int:
-        """The index of the section that this one goes with; of a relocation section its symbol table."""
+        """The index of the section that it belongs to; for a relocation section, the symbol table."""
         return self.fields[6]
 
     @property
     def info(self) -> int:
-        """Of a relocation section: the index of the section that it changes."""
+        """For a relocation section: the index of the section that it changes."""
         return self.fields[7]
 
 
@@ -78,7 +78,7 @@ class Symbol:
 
 
 class Elf:
-    """An object file in memory. Raises ValueError when `data` is no whole ELF object of this byte order."""
+    """An object file in memory. Raises ValueError for an incomplete object, or another byte order."""
 
     def __init__(self, data: bytes) -> None:
         if data[:6] != b"\x7fELF\x02" + bytes([_DATA]) or len(data) < _HEADER.size:
@@ -93,19 +93,19 @@ class Elf:
         self.sections = [Section(i, _string(names, f[0]), f) for i, f in enumerate(raw)]
 
     def section(self, name: str) -> Section | None:
-        """The first section of that name."""
+        """Returns the first section of that name; None if there is none."""
         return next((s for s in self.sections if s.name == name), None)
 
     def content(self, section: Section) -> bytes:
-        """The bytes of a section, with changes."""
+        """Returns the bytes of a section, with changes."""
         return self._at(section.fields) if section.content is None else section.content
 
     def symbol_table(self) -> Section | None:
-        """The section that holds the symbols."""
+        """Returns the section with the symbols; None if there is none."""
         return next((s for s in self.sections if s.type == SHT_SYMTAB), None)
 
     def symbols(self) -> list[Symbol]:
-        """All symbols, in the table's order."""
+        """Returns all symbols, in the table's order."""
         table = self.symbol_table()
         if table is None:
             return []
@@ -125,7 +125,7 @@ class Elf:
         )
 
     def add_section(self, name: str, type: int, content: bytes, **fields: int) -> Section:
-        """A new section; `fields` are flags, link, info, align, entsize."""
+        """Adds a section, and returns it; `fields` are flags, link, info, align, entsize."""
         given = [fields.get(n, 0) for n in ("flags", "link", "info", "align", "entsize")]
         flags, link, info, align, size = given
         raw = (0, type, flags, 0, 0, 0, link, info, align or 1, size)
@@ -134,7 +134,7 @@ class Elf:
         return made
 
     def to_bytes(self) -> bytes:
-        """The object with all changes."""
+        """Returns the object with all changes."""
         names = self.sections[self._names_index]
         old_names = self._at(names.fields)
         added = bytearray(self.content(names))
@@ -153,7 +153,7 @@ class Elf:
         return bytes(out) + table
 
     def _placed(self, section: Section, out: bytearray) -> tuple[int, ...]:
-        """The header of a section; its content, when it is new, is put at the end of `out`."""
+        """Returns the header of a section; appends its content to `out` if that has changed."""
         if section.content is None:
             return section.fields
         out += bytes(-len(out) % 8)
@@ -171,7 +171,7 @@ class Elf:
 
 
 def moved(symbol: Symbol, section: int, value: int, size: int) -> Symbol:
-    """The symbol at another place."""
+    """Returns the symbol with another section, value and size."""
     return replace(symbol, section=section, value=value, size=size)
 
 

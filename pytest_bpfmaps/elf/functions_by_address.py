@@ -1,4 +1,4 @@
-"""Functions of programs and libraries by their addresses, from their ELF symbol tables."""
+"""Finds functions of programs and libraries by their addresses, in their ELF symbol tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PF_X = 1
 
 
 Function = tuple[tuple[str, ...], int]
-"""All names, the usual one first, and the address."""
+"""(all names, the usual one first; the address)."""
 
 
 class ElfSymbols:
@@ -28,19 +28,19 @@ class ElfSymbols:
                 for s in loaded_segments(elf)
                 if s["p_flags"] & _PF_X
             ]
-            self._own = _Tables(elf)  # read now: the file of another process may be gone later
+            self._own = _Tables(elf)  # it is read now, because the file of another process may vanish later
 
     @property
     def build_id(self) -> str:
-        """Its build id in hexadecimal, empty when it has none."""
+        """The build id in hexadecimal; empty if the file has none."""
         return self._files.build_id
 
     def find(self, offset: int) -> Function | None:
-        """The function at an offset in the file, with its own offset."""
+        """Returns the function at an offset in the file, with its own offset; None if there is none."""
         for load_offset, size, vaddr in self._loads:
             if load_offset <= offset < load_offset + size:
                 at = offset - load_offset + vaddr
-                # what a stripped file exports is there; the rest, if anywhere, in its debug symbols
+                # a stripped file still has what it exports; other symbols can only be in debug files
                 found = self._own.find(at) or next((f for t in self._debug if (f := t.find(at))), None)
                 return found and (found[0], found[1] - vaddr + load_offset)
         return None
@@ -52,16 +52,16 @@ class ElfSymbols:
 
 
 class _Tables:
-    """The functions of a file by address, of its symbols and of what it exports."""
+    """The functions of a file by address: those of its symbols, and those that it exports."""
 
     def __init__(self, elf: Any) -> None:
         self._tables = [SymbolTable(elf, section) for section in (".symtab", ".dynsym")]
 
     def find(self, address: int) -> Function | None:
-        """The function that the address is in."""
+        """Returns the function that the address is in; None if there is none."""
         before = [(table, *table.before(address)) for table in self._tables]
         start = max(start for _, start, _ in before)
-        # hand-written functions have size 0: they reach to the next one
+        # functions in assembler may have size 0: they reach to the next function
         names = {
             symbol.name.partition("@")[0]
             for table, at, numbers in before
@@ -73,7 +73,7 @@ class _Tables:
 
 
 def elf_symbols(path: str) -> ElfSymbols | None:
-    """The functions of the file at `path`; None when it can't be read or is no ELF file."""
+    """Returns the functions of the file at `path`; None if it can't be read or is not an ELF file."""
     try:
         state = Path(path).stat()
         return _cached(path, state.st_dev, state.st_ino, state.st_mtime_ns)
@@ -90,5 +90,5 @@ def _cached(path: str, *_state: int) -> ElfSymbols | None:
 
 
 def preference(name: str) -> tuple[int, int, str]:
-    """A sort key that puts the usual one of a function's names first: ``open`` before ``__open64``."""
+    """Returns a sort key that puts a function's usual name first: ``open`` before ``__open64``."""
     return len(name) - len(name.lstrip("_")), len(name), name

@@ -1,8 +1,8 @@
-"""Functions of a program or library by their names, as the dynamic linker and a debugger see them.
+"""Finds functions of a program or library by their names, as the dynamic linker and a debugger do.
 
-A name can have several versions, of which one is the default; a function can be an IFUNC, of which a resolver
-chooses the code when the program starts. Source: elf(5), "Symbol Versioning" of the Linux Standard Base, and
-the `ifunc` attribute in GCC's manual.
+A name can have several versions, one of which is the default. A function can be an IFUNC: a resolver chooses
+its code when the program starts. Source: elf(5), "Symbol Versioning" of the Linux Standard Base, and the
+`ifunc` attribute in GCC's manual.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pytest_bpfmaps.elf.name_search import Names, tell_closest
 from pytest_bpfmaps.elf.reader import ElfError, loaded_segments, open_elf
 from pytest_bpfmaps.elf.symbol_table import ElfSymbol, SymbolTable
 
-_HIDDEN = 0x8000  # of an entry of .gnu.version: not the default
-_COLD = re.compile(r"\.cold(\.\d+)?$")  # a part of a function that is entered by a jump
+_HIDDEN = 0x8000  # bit of an entry of .gnu.version: it is not the default version
+_COLD = re.compile(r"\.cold(\.\d+)?$")  # a part of a function, entered by a jump and not by a call
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
     """A function of a file.
 
-    `version` is empty for one without; `is_default`: it is what a program gets that is linked today.
-    `address` is the symbol's value, of an IFUNC that of its resolver; `source` is the file of a static
-    function, where the symbols tell it.
+    `version` is empty for a function without versions. `is_default` says whether a program that is linked
+    today gets this version. `address` is the symbol's value; for an IFUNC it is the address of the resolver.
+    `source` is the C file of a static function, if the symbols name it.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Function:
 
 
 class Ambiguous(LookupError):
-    """A name that several functions have, none of them before the others: `functions`."""
+    """A name that several functions have, and none of them takes precedence: `functions`."""
 
     def __init__(self, functions: list[Function]) -> None:
         super().__init__(", ".join(map(str, functions)))
@@ -66,10 +66,10 @@ class ElfFunctions:
             self._files = DebugFiles.of(elf, path)
 
     def find(self, name: str) -> Function | None:
-        """The function of a name, ``realpath`` or ``realpath@GLIBC_2.3``.
+        """Returns the function of a name, ``realpath`` or ``realpath@GLIBC_2.3``; None if there is none.
 
-        What the file exports comes before its other symbols, and these before symbols for debuggers in a
-        file of their own. Without a version it is the default one. Raises `Ambiguous`.
+        Exported functions take precedence over the file's other symbols, and these over symbols in separate
+        debug files. Without a version, the name means the default version. Raises `Ambiguous`.
         """
         for table in self._tables():
             found = _choose(table.named(name.partition("@")[0]), name)
@@ -80,7 +80,7 @@ class ElfFunctions:
         return None
 
     def matching(self, pattern: str) -> list[Function]:
-        """The functions whose name fits a pattern with ``*`` and ``?``, one for each address, by name.
+        """Returns the functions that fit a pattern with ``*`` and ``?``, one for each address, by name.
 
         A pattern without ``@`` means the default versions.
         """
@@ -97,43 +97,43 @@ class ElfFunctions:
         return list(found.values())
 
     def names(self) -> set[str]:
-        """All names that `find` knows, without versions."""
+        """Returns all names that `find` knows, without versions."""
         return {f.name for table in self._tables() for f in table}
 
     def has_names(self) -> bool:
-        """Whether it has symbols of functions at all."""
+        """Whether the file has symbols of functions at all."""
         return any(self._tables())
 
     def starting(self, start: str) -> list[str]:
-        """The names that start so."""
+        """Returns the names that begin with `start`."""
         return sorted(
             {n for table in self._tables() for n in table.names().starting(start) if table.named(n)}
         )
 
     def having(self, part: str) -> list[str]:
-        """The names that have a part in them."""
+        """Returns the names that contain `part`."""
         return sorted({n for table in self._tables() for n in table.names().having(part) if table.named(n)})
 
     def closest(self, name: str) -> str:
-        """A sentence with the names that come closest, for an error's `fix`."""
+        """Returns a sentence with the closest names, for an error's `fix`."""
         near = {n for table in self._tables() for n in table.names().near(name)}
         return tell_closest(name, near, f"nm -D {self._path}")
 
     def versions(self, name: str) -> list[str]:
-        """``["realpath@@GLIBC_2.3", "realpath@GLIBC_2.2.5"]``: what there is of a name."""
+        """Returns all versions of a name: ``["realpath@@GLIBC_2.3", "realpath@GLIBC_2.2.5"]``."""
         base = name.partition("@")[0]
         found = {str(f) for f in _each_once(f for table in self._own for f in table.named(base))}
         return sorted(found, key=lambda f: ("@@" not in f, f))
 
     def offset(self, address: int) -> int:
-        """Where in the file the code at an address is. Raises `ElfError`."""
+        """Returns the offset in the file of the code at an address. Raises `ElfError`."""
         for vaddr, offset, size in self._loads:
             if vaddr <= address < vaddr + size:
                 return int(address - vaddr + offset)
         raise ElfError(f"{self._path} has no code at address {address:#x}")
 
     def address(self, offset: int) -> int | None:
-        """The address of what is at a place in the file; None for what is not loaded."""
+        """Returns the address of an offset in the file; None if that part is not loaded."""
         return next((v + offset - o for v, o, size in self._loads if o <= offset < o + size), None)
 
     def _tables(self) -> Iterator[_Table]:
@@ -142,11 +142,11 @@ class ElfFunctions:
 
     @cached_property
     def _debug(self) -> list[_Table]:
-        """The symbols of files for debuggers."""
+        """The symbols of debug files."""
         return self._files.read(self._moved)
 
     def _moved(self, elf: Any) -> _Table:
-        """Prelink gives a library other addresses than its debug file has."""
+        """Returns the symbols of a debug file, moved to the library's addresses, which prelink changes."""
         theirs = _loads(elf)
         return _Static(elf, self._loads[0][0] - theirs[0][0] if self._loads and theirs else 0)
 
@@ -164,11 +164,11 @@ class _Table:
         return bool(self._symbols)
 
     def named(self, base: str) -> list[Function]:
-        """Those of a name, whatever their versions."""
+        """Returns the functions of a name, of all versions."""
         return list(map(self._function, self._symbols.named(base)))
 
     def names(self) -> Names:
-        """Their names, without versions."""
+        """Returns the names of the functions, without versions."""
         return self._symbols.names()
 
     def _function(self, symbol: ElfSymbol) -> Function:
@@ -176,7 +176,7 @@ class _Table:
 
 
 class _Exported(_Table):
-    """What the file exports, with versions."""
+    """The functions that the file exports, with versions."""
 
     def __init__(self, elf: Any) -> None:
         super().__init__(elf, ".dynsym")
@@ -190,7 +190,7 @@ class _Exported(_Table):
 
 
 class _Static(_Table):
-    """The symbols that ``strip`` takes away; `by` is what their addresses are moved by."""
+    """The symbols that ``strip`` removes; `by` is added to their addresses."""
 
     def __init__(self, elf: Any, by: int = 0) -> None:
         super().__init__(elf, ".symtab")
@@ -210,7 +210,7 @@ def _cached(path: str, *_state: int) -> ElfFunctions:
 
 
 def elf_functions(path: str | os.PathLike[str]) -> ElfFunctions:
-    """The functions of a file, kept while it stays as it is. Raises `ElfError`, `OSError`."""
+    """Returns the functions of a file; they are kept while it is unchanged. Raises `ElfError`, `OSError`."""
     state = os.stat(path)
     return _cached(os.fspath(path), state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size)
 
@@ -225,14 +225,14 @@ def _choose(table: list[Function], name: str) -> list[Function]:
 
 
 def _loads(elf: Any) -> list[tuple[int, int, int]]:
-    """Address, place in the file and size of each part that is loaded; what runs comes first."""
+    """Returns (address, offset in the file, size) of each loaded part; code comes first."""
     parts = loaded_segments(elf)
     parts.sort(key=lambda s: not s["p_flags"] & 1)
     return [(s["p_vaddr"], s["p_offset"], s["p_memsz"]) for s in parts]
 
 
 def symbol_versions(elf: Any) -> tuple[list[int], dict[int, str]]:
-    """Of each dynamic symbol the number of its version, with `_HIDDEN`; and the versions' names."""
+    """Returns the number of the version of each dynamic symbol, with `_HIDDEN`, and the versions' names."""
     marks = elf.get_section_by_name(".gnu.version")
     if marks is None:
         return [], {}
@@ -250,7 +250,7 @@ def symbol_versions(elf: Any) -> tuple[list[int], dict[int, str]]:
 
 
 def _each_once(functions: Iterable[Function]) -> list[Function]:
-    """What several tables have is taken from the first, which says more of it."""
+    """Returns each function once: of several tables, the first one knows most about it."""
     found: dict[tuple[str, int], Function] = {}
     for function in functions:
         found.setdefault((function.name, function.address), function)

@@ -1,8 +1,8 @@
-"""Which code a process uses for an IFUNC: a function whose resolver chooses it when a program starts.
+"""Finds the code that a process uses for an IFUNC: a resolver chooses it when the program starts.
 
-The dynamic linker writes what the resolver chose into tables in the process's memory: those of the file that
-has the function (``R_*_IRELATIVE``), and those of the files that call it. Source: the System V ABI of each
-architecture, "Relocation"; ``elf_ifunc_invoke`` of glibc.
+The dynamic linker writes the address of the chosen code into tables in the process's memory: the table of the
+file that has the function (``R_*_IRELATIVE``), and the tables of the files that call it. Source: the System V
+ABI of each architecture, "Relocation"; ``elf_ifunc_invoke`` of glibc.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _WORD = struct.Struct("=Q")
 
 
 class NotChosen(LookupError):
-    """What a resolver chose can't be told; the text says why."""
+    """The choice of a resolver can't be found out; the text says why."""
 
 
 def chosen_code(binary: Path, function: Function, pid: int | None) -> tuple[Path, int]:
-    """The file and the place in it of what a process uses for an IFUNC.
+    """Returns the file and the offset in it of the code that a process uses for an IFUNC.
 
-    Without `pid`, what this process uses, or else any that has the file mapped: the choice depends on the
-    processor. Raises `NotChosen`, `ElfError`.
+    Without `pid` that is the code of this process, or else of any process that has the file mapped: the
+    choice depends only on the processor. Raises `NotChosen`, `ElfError`.
     """
     if pid in (None, os.getpid()) and (own := _own(binary, function)) is not None:
         return own
@@ -52,7 +52,7 @@ def chosen_code(binary: Path, function: Function, pid: int | None) -> tuple[Path
 
 
 def _own(binary: Path, function: Function) -> tuple[Path, int] | None:
-    """From the dynamic linker of this process, when it has loaded the file."""
+    """Returns what this process's dynamic linker says; None if it has not loaded the file."""
     if binary not in mapped_files():
         return None
     noload = os.RTLD_NOLOAD | os.RTLD_LAZY
@@ -69,7 +69,7 @@ def _own(binary: Path, function: Function) -> tuple[Path, int] | None:
 
 
 def _processes(binary: Path) -> Iterator[int]:
-    """This process, then the others that have the file mapped."""
+    """Yields this process, then the other processes, if they have the file mapped."""
     others = (int(p) for p in os.listdir("/proc") if p.isdecimal() and int(p) != os.getpid())
     wanted = os.stat(binary)
     for pid in (os.getpid(), *others):
@@ -78,7 +78,7 @@ def _processes(binary: Path) -> Iterator[int]:
             if any(file.name == binary.name and os.path.samestat(os.stat(file), wanted) for file in files):
                 yield pid
         except OSError:
-            continue  # it has ended, or its file is gone
+            continue  # it has ended, or its file was deleted
 
 
 def _chosen_in(binary: Path, function: Function, pid: int) -> tuple[Path, int]:
@@ -112,13 +112,13 @@ def _read_choice(
                 continue
             memory.seek(at)
             (value,) = _WORD.unpack(memory.read(_WORD.size))
-            if value and value != initial + bias:  # bound already
+            if value and value != initial + bias:  # the linker has filled it
                 return _place(value, mapped, who)
-    raise NotChosen(f"{who} has not called it yet, or only by an address that it asked the linker for")
+    raise NotChosen(f"{who} has not called it yet, or only by an address that it got from the linker")
 
 
 def _slots(file: Path, function: Function, *, own: bool) -> Iterator[tuple[int, int]]:
-    """Addresses of what the linker fills with the choice, and what is there before."""
+    """Yields the address of each word that the linker fills with the choice, and its initial value."""
     with open_elf(file) as elf:
         machine = elf["e_machine"]
         if elf.elfclass != 64 or machine not in _IRELATIVE:
@@ -136,7 +136,7 @@ def _slots(file: Path, function: Function, *, own: bool) -> Iterator[tuple[int, 
 
 
 def _numbers(elf: Any, function: Function) -> Iterator[int]:
-    """The numbers that the function has among the file's dynamic symbols."""
+    """Yields the numbers of the function's dynamic symbols in the file."""
     versions, names = symbol_versions(elf)
     for number in SymbolTable(elf, ".dynsym").numbers(function.name):
         version = names.get(versions[number] & _VERSION, "") if number < len(versions) else ""
@@ -145,7 +145,7 @@ def _numbers(elf: Any, function: Function) -> Iterator[int]:
 
 
 def _initial(elf: Any, address: int) -> int:
-    """What the file has at an address; a relocated pointer into the table of jumps, as a rule."""
+    """Returns what the file has at an address; usually a relocated pointer into the table of jumps."""
     for s in loaded_segments(elf):
         if s["p_vaddr"] <= address < s["p_vaddr"] + s["p_filesz"]:
             elf.stream.seek(s["p_offset"] + address - s["p_vaddr"])
@@ -154,7 +154,7 @@ def _initial(elf: Any, address: int) -> int:
 
 
 def _in_memory(file: Path, address: int, mapped: list[MappedFile]) -> tuple[int | None, int]:
-    """Where a process has what is at an address of a file, and by how much that differs."""
+    """Returns the address in a process of an address in a file, and the difference of the two."""
     functions = elf_functions(file)
     for m in mapped:
         if m.path == file and (starts := functions.address(m.offset)) is not None:
@@ -167,7 +167,7 @@ def _place(address: int, mapped: list[MappedFile], who: str) -> tuple[Path, int]
     for m in mapped:
         if m.start <= address < m.end:
             return m.path, address - m.start + m.offset
-    raise NotChosen(f"{who} uses code that is in no file (of the vDSO, as a rule), where no uprobe can go")
+    raise NotChosen(f"{who} uses code that is in no file (usually the vDSO), and a uprobe needs a file")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -1,7 +1,7 @@
-"""Names in one long text, found without making objects of them all.
+"""Finds names in one long text, without making an object of each.
 
-A kernel has 200,000 symbols. A list of their names takes an emulated machine a second; a search of the text
-takes milliseconds.
+A kernel has 200,000 symbols. Making a list of their names takes an emulated machine a second; a search in the
+text takes milliseconds.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pytest_bpfmaps.errors import closest
 _NAME = re.compile(rb"[\w.$]*")
 _MOST_COMPARED = 600
 _MOST_CHECKED = 8
-_SHORT = 8  # letters; a longer name with an error still has four right ones in a row
+_SHORT = 8  # letters; a longer misspelt name still has four correct letters in a row
 _SIMILAR = 0.5  # as in `closest`
-_CLOSE = 0.7  # as much of two names is the same when one of them is misspelt
+_CLOSE = 0.7  # the least similarity of a misspelt name and the right one
 
 
 class Names:
-    """The names in a text, each behind the byte `before`; `shown_by` is a command that prints them."""
+    """The names in a text, each after the byte `before`; `shown_by` is a command that prints them."""
 
     def __init__(self, text: bytes, before: bytes = b"\n", shown_by: str = "") -> None:
         self._text = text
@@ -37,19 +37,19 @@ class Names:
         return next(self._all(b""), None) is not None
 
     def count(self, name: str) -> int:
-        """How often the name is there."""
+        """Returns how often the name occurs."""
         return sum(1 for _ in self._places(name))
 
     def starting(self, start: str) -> list[str]:
-        """Each name that starts so, once, sorted."""
+        """Returns the names that begin with `start`, each once, sorted."""
         return sorted(set(self._all(start.encode())))
 
     def having(self, part: str) -> list[str]:
-        """Each name that has a part in it, once, sorted."""
+        """Returns the names that contain `part`, each once, sorted."""
         return sorted(set(self._with(part.encode())))
 
     def fitting(self, pattern: str) -> list[str]:
-        """Each name that fits a pattern with ``*`` and ``?``, once, sorted."""
+        """Returns the names that fit a pattern with ``*`` and ``?``, each once, sorted."""
         if not set(pattern) & set("*?["):
             return [pattern] if pattern in self else []
         fits = re.compile(translate(pattern)).match
@@ -61,9 +61,9 @@ class Names:
         return sorted({name for name in found if fits(name)})
 
     def near(self, name: str, start: str = "") -> list[str]:
-        """The names that come closest to a wrong one, best first; of those that start so, if anything.
+        """Returns the names that are closest to a wrong one, best first; with `start`, only such names.
 
-        What has a part of the name in common is compared with it, rare parts before others.
+        Names that have a part in common with the wrong one are compared with it, rare parts first.
         """
         wanted = _pairs(start + name)
         shared: dict[str, float] = {}
@@ -80,11 +80,11 @@ class Names:
         return [other.removeprefix(start) for other in best if other in self]
 
     def closest(self, name: str, start: str = "") -> str:
-        """A sentence with the names that come closest, for an error's `fix`."""
+        """Returns a sentence with the closest names, for an error's `fix`."""
         return tell_closest(name, self.near(name, start), self.shown_by)
 
     def _similar(self, name: str) -> Iterator[set[str]]:
-        """Names with a word of it, or its start; and where these are not close, with ever shorter parts."""
+        """Yields sets of names: with a word of the name, or its start, then with ever shorter parts of it."""
         words = {word.encode() for word in re.split(r"[_.]", name) if len(word) > 2}
         found: set[str] = set()
         start = self._before + name.encode()
@@ -99,7 +99,7 @@ class Names:
             yield found
 
     def _with(self, piece: bytes) -> Iterator[str]:
-        """Names that have a piece in them; a piece with the byte in front has to be their start."""
+        """Yields the names that contain a piece; a piece that begins with the byte `before` is a start."""
         text, before, at = self._text, self._before, -1
         while (at := text.find(piece, at + 1)) >= 0:
             begin = at + 1 if piece.startswith(before) else text.rfind(before, 0, at) + 1
@@ -111,7 +111,7 @@ class Names:
         return self._with(self._before + start)
 
     def _places(self, name: str) -> Iterator[int]:
-        """Where the name begins, each time."""
+        """Yields each offset at which the name begins."""
         text, wanted, at = self._text, self._before + name.encode(), -1
         while (at := text.find(wanted, at + 1)) >= 0:
             end = at + len(wanted)
@@ -119,12 +119,12 @@ class Names:
                 yield at + 1
 
     def _is_one(self, begin: int, end: int) -> bool:
-        """Whether what is there is a name of the kind that is meant."""
+        """Whether the text there is a name of the wanted kind."""
         return begin < end
 
 
 def end_of_name(text: bytes, begin: int) -> int:
-    """Where the name ends that begins there, or is there."""
+    """Returns the offset of the end of the name at `begin`."""
     found = _NAME.match(text, begin)
     return found.end() if found else begin
 
@@ -134,18 +134,18 @@ def _parts(name: str, length: int) -> set[bytes]:
 
 
 def _pairs(name: str) -> set[str]:
-    """The pairs of letters in it."""
+    """Returns the pairs of adjacent letters of a name."""
     text = f"^{name.lower()}$"
     return {text[i : i + 2] for i in range(len(text) - 1)}
 
 
 def is_close(name: str, near: Iterable[str]) -> bool:
-    """Whether it is one of these names, misspelt."""
+    """Whether the name is close to one of `near`, so that it may be that name misspelt."""
     return bool(get_close_matches(name, list(near), n=1, cutoff=_CLOSE))
 
 
 def tell_closest(name: str, near: Iterable[str], shown_by: str = "") -> str:
-    """A sentence with those of the `near` names that are close enough; `shown_by` prints all there are."""
+    """Returns a sentence with the names of `near` that are close enough; `shown_by` prints all names."""
     names = sorted(set(near))
     if get_close_matches(name, names, n=1, cutoff=_SIMILAR):
         return closest(name, names)

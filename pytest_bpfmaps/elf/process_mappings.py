@@ -1,4 +1,4 @@
-"""What a process has mapped into its memory: ``/proc/PID/maps``.
+"""Reads what a process has mapped into its memory: ``/proc/PID/maps``.
 
 Source: proc_pid_maps(5), proc_pid_smaps(5).
 """
@@ -18,9 +18,9 @@ _LINE = re.compile(r"^(\w+)-(\w+) (\S+) (\w+) \S+ (\d+) *(.*)$", re.MULTILINE)
 class Mapping:
     """A part of a process's memory, from the address `start` up to `end`.
 
-    `rights` are ``"r-xp"`` for example. `offset` is the place in the file, in bytes. `path` is what the
-    process calls the file; `DELETED` follows it when the file has no name any more. Memory without a file has
-    an empty path, or ``[heap]`` and the like.
+    `rights` is a text such as ``"r-xp"``. `offset` is the offset in the file, in bytes. `path` is the file's
+    path in the process; it ends in `DELETED` if the file has no name any more. Memory without a file has an
+    empty path, or one such as ``[heap]``.
     """
 
     start: int
@@ -42,7 +42,7 @@ class Mapping:
 
 
 def mappings_of(process: int | str = "self") -> list[Mapping]:
-    """Returns what a process has mapped, by address; nothing for a zombie. Raises `OSError`."""
+    """Returns what a process has mapped, by address; empty for a zombie. Raises `OSError`."""
     return list(parse_mappings(Path(f"/proc/{process}/maps").read_text(errors="surrogateescape")))
 
 

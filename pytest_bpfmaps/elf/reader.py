@@ -1,4 +1,4 @@
-"""Opens ELF files that may be damaged: whatever is wrong with one is an `ElfError`."""
+"""Opens ELF files that may be damaged: every fault of a file is an `ElfError`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pytest_bpfmaps.compat.elftools_names import leave_hash_tables
 
 
 class ElfError(ValueError):
-    """The file is no ELF file, or it is damaged; the text says which file, and what is wrong."""
+    """The file is not an ELF file, or it is damaged; the text names the file and the fault."""
 
 
 @contextmanager
 def open_elf(path: str | os.PathLike[str], *, only_debug: bool = False, name: str = "") -> Iterator[Any]:
-    """An `elftools.elf.elffile.ELFFile` for a while.
+    """Opens an `elftools.elf.elffile.ELFFile`, and closes it at the end.
 
-    A file with `only_debug` symbols may leave out what its segments speak of. Messages call it `name`, by
-    default its path.
+    With `only_debug`, the file may lack the content of its segments, as debug files do. `name` is its name in
+    messages, by default its path.
 
-    Raises `ElfError` for a file that is no whole ELF file, also when that shows only while it is read, and
-    `OSError` when the file can't be opened.
+    Raises `ElfError` for an incomplete or other file, even if the fault only shows while the file is read,
+    and `OSError` if the file can't be opened.
     """
     with open(path, "rb") as file, read_elf(file, name or os.fspath(path), only_debug=only_debug) as elf:
         yield elf
@@ -31,7 +31,7 @@ def open_elf(path: str | os.PathLike[str], *, only_debug: bool = False, name: st
 
 @contextmanager
 def read_elf(file: BinaryIO, name: str, *, only_debug: bool = False) -> Iterator[Any]:
-    """As `open_elf`, for what is open already; `name` is what messages call it."""
+    """Reads a file that is open already, as `open_elf` does; `name` is its name in messages."""
     from elftools.elf.elffile import ELFFile
 
     head = file.read(4)
@@ -44,14 +44,14 @@ def read_elf(file: BinaryIO, name: str, *, only_debug: bool = False) -> Iterator
         yield elf
     except ElfError:
         raise
-    except Exception as e:  # its parser meets damage with nearly every builtin exception
-        if isinstance(e, OSError) and e.errno != errno.EINVAL:  # that is of a place where no file can be read
+    except Exception as e:  # for a damaged file its parser raises nearly every builtin exception
+        if isinstance(e, OSError) and e.errno != errno.EINVAL:  # EINVAL comes from an impossible offset
             raise
         raise ElfError(f"{name} is damaged: {type(e).__name__}: {e}") from e
 
 
 def _check_whole(elf: Any, file: BinaryIO, name: str, only_debug: bool) -> None:
-    """The tables of sections and segments, and what they describe, are inside of the file."""
+    """Raises `ElfError` if the tables of sections and segments, or their contents, exceed the file."""
     size = file.seek(0, os.SEEK_END)
     ends = [
         elf["e_shoff"] + elf.num_sections() * elf["e_shentsize"] if elf["e_shoff"] else 0,
@@ -60,13 +60,13 @@ def _check_whole(elf: Any, file: BinaryIO, name: str, only_debug: bool) -> None:
     if max(ends) <= size and not only_debug:
         ends += [s["p_offset"] + s["p_filesz"] for s in loaded_segments(elf)]
     if max(ends) > size:
-        raise ElfError(f"{name} is cut off: it has {size} bytes, of {max(ends)} that its headers speak of")
+        raise ElfError(f"{name} is cut off: it has {size} bytes, but its headers describe {max(ends)}")
 
 
 def loaded_segments(elf: Any) -> list[Any]:
-    """The headers of the parts of the file that are loaded.
+    """Returns the headers of the parts of the file that are loaded.
 
-    `ELFFile.iter_segments` reads what the others speak of too: tables of hashes, which take it long.
+    `ELFFile.iter_segments` would also read the content of other segments, such as large hash tables.
     """
     return [header for header in _segments(elf) if header["p_type"] == "PT_LOAD"]
 
@@ -79,25 +79,25 @@ def _segments(elf: Any) -> list[Any]:
 
 
 def notes(elf: Any) -> Iterator[tuple[str, int]]:
-    """Owner and type of every note that is in a section."""
+    """Yields owner and type of every note that is in a section."""
     from elftools.elf.sections import NoteSection
 
     for section in elf.iter_sections():
         if isinstance(section, NoteSection):
             for note in section.iter_notes():
-                kind = note["n_type"]  # a name where pyelftools knows the number for this owner
+                kind = note["n_type"]  # it is a name if pyelftools knows the number for this owner
                 yield str(note["n_name"]).rstrip("\0"), kind if isinstance(kind, int) else -1
 
 
 def loaded_size(elf: Any) -> int:
-    """Where in the file what is loaded to run it ends, in bytes; symbols for debuggers follow."""
+    """Returns the offset in bytes at which the loaded part of the file ends; debug symbols follow."""
     size = elf.stream.seek(0, os.SEEK_END)
     ends = (header["p_offset"] + header["p_filesz"] for header in _segments(elf))
     return int(min(max(ends, default=size), size))
 
 
 def loader(elf: Any) -> str:
-    """The program that is run to load this one; empty for one that is linked statically."""
+    """Returns the path of the dynamic loader; empty for a statically linked program."""
     for header in _segments(elf):
         if header["p_type"] == "PT_INTERP":
             elf.stream.seek(header["p_offset"])

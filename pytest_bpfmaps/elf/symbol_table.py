@@ -1,7 +1,7 @@
-"""One symbol table of an ELF file. Only the symbols that somebody asks for become objects.
+"""Reads a symbol table of an ELF file. Only symbols that are needed become objects.
 
-With pyelftools, symbol by symbol, a large library takes seconds; each symbol as an object takes an emulated
-machine one. Source: elf(5), ``Elf64_Sym``.
+Reading a large library symbol by symbol with pyelftools takes seconds. Making an object of each symbol takes
+an emulated machine one second. Source: elf(5), ``Elf64_Sym``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ORDERS = {"<": "little", ">": "big"}
 
 @dataclass(frozen=True, slots=True)
 class ElfSymbol:
-    """A function in a table: its place there, its name as it is written there, address and size."""
+    """A function in a table: its index, its name as the table has it, its address and size."""
 
     number: int
     name: str
@@ -36,7 +36,7 @@ class ElfSymbol:
 
 
 class SymbolTable:
-    """The functions that a file defines, of the section that `elf` has by the name."""
+    """The functions that a file defines, from the section of that name."""
 
     def __init__(self, elf: Any, section: str) -> None:
         found = elf.get_section_by_name(section)
@@ -55,7 +55,7 @@ class SymbolTable:
         return bool(self._functions)
 
     def at(self, numbers: Sequence[int]) -> Iterator[ElfSymbol]:
-        """The functions among the symbols with these numbers."""
+        """Yields the functions among the symbols with these numbers."""
         for number in numbers:
             fields = self._layout.unpack_from(self._raw, number * self._layout.size)
             if self._wide:
@@ -68,25 +68,25 @@ class SymbolTable:
                 yield ElfSymbol(number, name, address, size, info & 0xF == _IFUNC, info >> 4 == _LOCAL)
 
     def named(self, name: str) -> list[ElfSymbol]:
-        """The functions of that name, with and without a version behind it."""
+        """Returns the functions of that name, with and without a version after it."""
         return list(self.at(self.numbers(name)))
 
     def numbers(self, name: str) -> list[int]:
-        """The numbers of all symbols of that name, of those too that another file has to define."""
+        """Returns the numbers of all symbols of that name, even if another file defines them."""
         wanted, at, places = name.encode(), -1, set()
         while (at := self.strings.find(wanted, at + 1)) >= 0:
             if self.strings[at + len(wanted) : at + len(wanted) + 1] in (b"\0", b"@"):
                 places.add(at)
-        if len(places) > _FEW:  # a short name, which is the end of many others
+        if len(places) > _FEW:  # a short name, which is the end of many other names
             return [i for i, place in enumerate(self._names_at) if place in places]
         return sorted(number for place in places for number in _indices(self._names_at, place))
 
     def names(self) -> Names:
-        """The names of the functions, to look for one that is like another."""
+        """Returns the names of the functions, in which similar names can be found."""
         return _FunctionNames(self)
 
     def source_of(self, symbol: ElfSymbol) -> str:
-        """The C file that a static function is from, where the symbols tell it."""
+        """Returns the C file of a static function; empty if the symbols do not name it."""
         before = bisect_left(self._files, symbol.number) if symbol.is_local else 0
         if not before:
             return ""
@@ -95,7 +95,7 @@ class SymbolTable:
 
     @cached_property
     def starts(self) -> list[int]:
-        """Where in `strings` the names begin, in their order."""
+        """The offsets in `strings` at which names begin, sorted."""
         return sorted(set(self._names_at))
 
     @cached_property
@@ -103,7 +103,10 @@ class SymbolTable:
         return [number for number, kind in enumerate(self._kinds) if kind & 0xF == _FILE]
 
     def before(self, address: int) -> tuple[int, list[int]]:
-        """The last address of a function that is not behind this one, 0 for none, and the functions there."""
+        """Returns the highest address of a function that is not above `address`, and the functions there.
+
+        Returns (0, []) if there is none.
+        """
         starts, numbers = self._by_address
         end = bisect_right(starts, address)
         if not end:
@@ -112,7 +115,7 @@ class SymbolTable:
 
     @cached_property
     def _by_address(self) -> tuple[list[int], list[int]]:
-        """The functions' addresses in their order, and their numbers."""
+        """The functions' addresses, sorted, and their numbers in the same order."""
         values = self._column("Q" if self._wide else "I", 8 if self._wide else 4)
         numbers = sorted(self._functions, key=values.__getitem__)
         return [values[number] for number in numbers], numbers
@@ -132,7 +135,7 @@ class SymbolTable:
         return self._column("I", 0)
 
     def _column(self, type: str, offset: int) -> array[int]:
-        """The numbers that all symbols have at an offset."""
+        """Returns the field at an offset of all symbols."""
         whole = array(type, self._raw)
         if _ORDERS[self._order] != sys.byteorder:
             whole.byteswap()
@@ -140,7 +143,7 @@ class SymbolTable:
 
 
 def _indices(numbers: array[int], wanted: int) -> Iterator[int]:
-    """Where a number is, each time."""
+    """Yields each index of a number."""
     at = -1
     try:
         while True:
@@ -159,7 +162,10 @@ class _FunctionNames(Names):
         return bool(self._table.named(name))
 
     def _with(self, piece: bytes) -> Iterator[str]:
-        """As of any names. A name that is the end of another one, as linkers store it, begins within that."""
+        """Yields the names that contain a piece.
+
+        Linkers store a name that is the end of another name inside of that name.
+        """
         text, starts = self._text, self._table.starts
         wanted, at = piece.removeprefix(self._before), -1
         while (at := text.find(wanted, at + 1)) >= 0:

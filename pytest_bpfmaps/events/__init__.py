@@ -1,6 +1,6 @@
-"""Records that programs send to user space: captured, typed, waited for.
+"""Captures records that programs send to user space, decodes them, and waits for them.
 
-Importing this floor registers the classes of buffers at `Map`.
+Importing this room registers the classes of buffers at `Map`.
 """
 
 from __future__ import annotations

@@ -11,37 +11,37 @@ class RecordSource(Protocol):
 
     @property
     def lost(self) -> int:
-        """Records that the kernel could not deliver, where it counts them."""
+        """The number of records that the kernel could not deliver, if it counts them."""
         ...
 
     @property
     def was_full(self) -> bool:
-        """Whether there was no room for one more record at some time, where nobody counts what was lost."""
+        """Whether there was no room for one more record at some time, if lost records are not counted."""
         ...
 
     @property
     def taken(self) -> int:
-        """How many bytes somebody else read, which are gone then."""
+        """How many bytes another reader took, so that this one can't read them."""
         ...
 
     @property
     def overwritten(self) -> int:
-        """How many bytes newer records took the place of before they were read."""
+        """How many unread bytes were overwritten by newer records."""
         ...
 
     @property
     def padding(self) -> int:
-        """How many of a record's last bytes may be the buffer's and not the program's."""
+        """How many of a record's last bytes may come from the buffer, and not from the program."""
         ...
 
     def drain(self) -> Iterable[bytes]:
-        """The records that are there now, oldest first; they are then gone from the buffer."""
+        """Takes the records out of the buffer, and returns them, oldest first."""
 
     def others(self) -> str | None:
-        """Who else gets this buffer's records, in words; None when nobody is known to."""
+        """Returns a sentence about other readers of this buffer; None if none is known."""
 
     def wait(self, seconds: float) -> None:
         """Sleeps until a record may be there, for at most `seconds`."""
 
     def close(self) -> None:
-        """Gives the buffer back. Safe to call again."""
+        """Closes the buffer. Safe to call again."""

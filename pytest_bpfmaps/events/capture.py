@@ -1,4 +1,4 @@
-"""Capturing records while a test runs, and expecting some among them."""
+"""Captures records while a test runs, and checks that expected records are among them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pytest_bpfmaps.kernel.run_counts import RunCounts
 
 # a program may submit with BPF_RB_NO_WAKEUP, so a sleeping reader looks again after this many seconds
 _LOOK_AGAIN = 0.02
-# defaults in seconds, told by `is` from the same number in a call
+# defaults in seconds; `is` distinguishes them from the same number in a call
 _SECOND, _TENTH = float("1.0"), float("0.1")
 
 
 class Capture(Sequence[Any]):
     """The records that came since the capture began, decoded, oldest first.
 
-    A sequence that grows while the ``with`` block runs and stays as it is afterwards. Records that were in
-    the buffer before are not part of it. A record is decoded when somebody looks at it. `on` is what messages
-    call the buffer.
+    The sequence grows while the ``with`` block runs, and does not change afterwards. It does not have records
+    that were in the buffer before. A record is decoded when it is read. `on` is the buffer's name in
+    messages.
     """
 
     def __init__(self, source: RecordSource, codec: Codec, on: str, map_id: int | None = None) -> None:
@@ -39,15 +39,15 @@ class Capture(Sequence[Any]):
         self._records = Records(codec, on, source.padding)
         self._open = True
         self._told = False
-        for _ in blocks_of(source):  # from before
+        for _ in blocks_of(source):  # records from before the capture
             pass
 
     @property
     def lost(self) -> int:
-        """Records that the kernel could not deliver.
+        """The number of records that the kernel could not deliver.
 
-        It counts them for perf buffers. Of a ring buffer it is known only as long as there was room: raises
-        `NoValueError` when it was full, or overwrote records.
+        The kernel counts them for perf buffers. For a ring buffer that was never full it is 0. Raises
+        `NoValueError` if a ring buffer was full, or overwrote records.
         """
         self._drain()
         if self._source.was_full or self._source.overwritten:
@@ -55,7 +55,7 @@ class Capture(Sequence[Any]):
                 "cannot count the lost records",
                 on=f"from {self.on}",
                 why="the buffer was full, and the kernel does not count what it then loses",
-                fix="give it a larger max_entries, or have the program count what it can't send",
+                fix="give it a larger max_entries, or let the program count what it can't send",
             )
         return self._source.lost
 
@@ -94,7 +94,7 @@ class Capture(Sequence[Any]):
         return ", ".join(self._records.shown(0, len(self._records))).join("[]")
 
     def to_numpy(self) -> Any:
-        """The records so far in one NumPy structured array, with a dtype made from BTF.
+        """Returns the records so far in one NumPy structured array, with a dtype made from BTF.
 
         Raises `UnsupportedError` without NumPy, or for a C type that NumPy can't show.
         """
@@ -104,9 +104,9 @@ class Capture(Sequence[Any]):
     # waiting
 
     def wait(self, count: int = 1, timeout: float = 1.0) -> list[Any]:
-        """All records so far, as soon as there are `count`; `timeout` in seconds.
+        """Returns all records so far, as soon as there are `count`; `timeout` is in seconds.
 
-        Raises `CaptureTimeoutError` (an `AssertionError`) when they don't come in time.
+        Raises `CaptureTimeoutError` (an `AssertionError`) if they don't come in time.
         """
         self._until(lambda: len(self._records) >= count, timeout)
         if len(self._records) < count:
@@ -129,15 +129,16 @@ class Capture(Sequence[Any]):
         timeout: float = _SECOND,
         **more: Any,
     ) -> list[Any]:
-        """The records whose fields equal those given, as soon as there are `count` (default: at least one).
+        """Returns the records with these fields, as soon as there are `count` (default: at least one).
 
-        Fields are keywords, or a mapping, where a name may be ``count`` or ``timeout`` too, or reach into a
-        nested struct: ``expect({"hdr.pid": 1, "count": 2}, count=1)``. A callable as a field's value is asked
-        whether it fits; a mapping as the value of a nested struct names the fields that count. With `count`,
-        one record more than that is a failure too. `timeout` in seconds.
+        Fields are keywords, or a mapping. In a mapping, a name may also be ``count`` or ``timeout``, or reach
+        into a nested struct: ``expect({"hdr.pid": 1, "count": 2}, count=1)``. If a value is a callable, it is
+        called with the field's value, and says whether it fits. If the value of a nested struct is a mapping,
+        only the fields in it are compared. With `count`, it is also a failure if more records match.
+        `timeout` is in seconds.
 
-        Raises `CaptureTimeoutError`, with the closest records, `NameLookupError` for a field that the records
-        don't have, and for an argument that is also a field, when there is no mapping.
+        Raises `CaptureTimeoutError` with the closest records. Raises `NameLookupError` for a field that the
+        records don't have, and, without a mapping, for an argument that is also a field.
         """
         given = {} if count is None else {"count": count}
         if timeout is not _SECOND:
@@ -149,7 +150,7 @@ class Capture(Sequence[Any]):
             raise CaptureTimeoutError(
                 f"expected {_amount(count)} with {_show(wanted)}",
                 on=f"from {self.on}",
-                why=f"{len(found)} of {len(self._records)} captured did match in {timeout:g} s",
+                why=f"{len(found)} of {len(self._records)} captured records matched in {timeout:g} s",
                 details=describe_misses(self._records, wanted),
                 fix=describe_loss(self._source) or (None if found else self._hint()),
             )
@@ -160,7 +161,7 @@ class Capture(Sequence[Any]):
     def expect_none(
         self, fields: Mapping[str, Any] | None = None, /, *, within: float = _TENTH, **more: Any
     ) -> None:
-        """Fails as soon as a record with those fields comes; looks for `within` seconds.
+        """Fails as soon as a record with those fields comes; it waits for `within` seconds.
 
         Fields are given as for `expect`.
         """
@@ -184,7 +185,7 @@ class Capture(Sequence[Any]):
             )
 
     def close(self) -> None:
-        """Takes what is still in the buffer and ends the capture. Safe to call again."""
+        """Reads what is still in the buffer, and ends the capture. Safe to call again."""
         if not self._open:
             return
         try:
@@ -216,7 +217,7 @@ class Capture(Sequence[Any]):
             self._records.add(block)
 
     def _drain_all(self) -> None:
-        """Drains, for somebody who looks at all records."""
+        """Drains the buffer for a caller that needs all records."""
         self._drain()
         self._refuse_if_taken()
 
@@ -231,7 +232,7 @@ class Capture(Sequence[Any]):
             )
 
     def _warn_of_others(self) -> None:
-        """Somebody else may have got what nobody missed so far."""
+        """Warns that another reader may have taken records, if no expectation has said so yet."""
         if self._told or (self._records and not self._source.taken):
             return
         others = self._source.others()
@@ -265,14 +266,14 @@ class Capture(Sequence[Any]):
     def _wanted(
         self, verb: str, fields: Mapping[str, Any] | None, more: dict[str, Any], given: dict[str, Any]
     ) -> dict[str, Any]:
-        """The fields of a call; `given` are the arguments that are no fields of it."""
+        """Returns the fields of a call; `given` has the arguments that are not fields."""
         twice = next((n for n in more if fields is not None and n in fields), None)
         known = getattr(self._codec, "by_name", {})
         clash = twice or next((n for n in given if fields is None and n in known), None)
         if clash:
             as_field = {**more, **(given if fields is None else fields)}
             raise NameLookupError(
-                f"cannot tell what {clash!r} is in {verb}(…)",
+                f"cannot decide what {clash!r} is in {verb}(…)",
                 on=f"of the records from {self.on}",
                 why="it is given twice" if twice else f"it is an argument, and a field of {self._codec.name}",
                 fix=f"give the fields as a mapping, before arguments: {verb}({as_field!r}, …)"

@@ -1,4 +1,4 @@
-"""Which captured records came closest to what was expected, field by field."""
+"""Describes which captured records came closest to what was expected, field by field."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST = 5
 
 
 def describe_misses(records: Sequence[Any], fields: dict[str, Any]) -> str | None:
-    """The closest records first, each with the fields that differ; None when there are no records."""
+    """Returns the closest records, each with the fields that differ; None if there are no records."""
     if not records:
         return None
     ranked = []
@@ -37,13 +37,13 @@ def _differs(name: str, value: Any, wanted: Any) -> str:
 
 
 def describe_loss(source: RecordSource) -> str | None:
-    """Whether records may be missing because the buffer was too small."""
+    """Returns a sentence if records may be missing: another reader took them, or the buffer was full."""
     others = source.others()
     if others is not None:
         return f"{others}: end it, or let the test have a buffer of its own"
     if source.overwritten:
         lost = f"{source.overwritten} bytes of older ones"
-        return f"newer records took the place of {lost} (BPF_F_RB_OVERWRITE); give it a larger max_entries"
+        return f"newer records have overwritten {lost} (BPF_F_RB_OVERWRITE); give it a larger max_entries"
     if source.lost:
         return f"the kernel lost {source.lost} records: the buffer was full; make it larger: capture(pages=…)"
     if source.was_full:
@@ -52,14 +52,14 @@ def describe_loss(source: RecordSource) -> str | None:
 
 
 def describe_runs(runs: list[Runs] | None) -> str | None:
-    """Whether the programs that write to the buffer ran at all."""
+    """Returns a sentence about whether the programs that write to the buffer ran; None if unknown."""
     if not runs:
         return None
     said = []
     for each in runs:
         times = f"ran {each.count} time{'s' * (each.count != 1)} since the capture began"
         if each.count:
-            said.append(f"program {each.name!r} {times}, and sent nothing that fits")
+            said.append(f"program {each.name!r} {times}, but sent nothing that fits")
         elif each.attached:
             said.append(f"program {each.name!r} is attached, but {times}: did the trigger reach it?")
         else:
@@ -68,4 +68,4 @@ def describe_runs(runs: list[Runs] | None) -> str | None:
 
 
 def _wanted(value: Any) -> str:
-    return getattr(value, "__name__", "what the function wants") if callable(value) else repr(value)
+    return getattr(value, "__name__", "what the function accepts") if callable(value) else repr(value)

@@ -1,7 +1,7 @@
 """``BPF_MAP_TYPE_PERF_EVENT_ARRAY`` as a source of records (Linux 4.4, commit ea317b267e9d).
 
-Each CPU has a ring of its own; records carry the time they were made, so that those of several CPUs can be
-put in order. libbpf reads the rings: perf_buffer__new_raw().
+Each CPU has its own ring. Records have the time at which they were made, so that records of several CPUs can
+be sorted. libbpf reads the rings: perf_buffer__new_raw().
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RECORD_LOST, _RECORD_SAMPLE = 2, 9
 _CONTINUE = -2  # LIBBPF_PERF_EVENT_CONT
 _SOFTWARE, _BPF_OUTPUT = 1, 10  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_BPF_OUTPUT
 _FORMAT_LOST = 1 << 4
-_COUNTS = struct.Struct("=QQ")  # what a ring's descriptor gives: value, number of lost records
+_COUNTS = struct.Struct("=QQ")  # read from a ring's descriptor: value, number of lost records
 _SAMPLE_TIME, _SAMPLE_RAW = 1 << 2, 1 << 10
 _USE_CLOCKID, _CLOCK_MONOTONIC = 1 << 25, 1
 _SAMPLE = struct.Struct("=QI")  # after the header: time in nanoseconds, size of the data
@@ -39,9 +39,9 @@ _LOST = struct.Struct("=QQ")  # after the header: id, number of records
 class PerfBuffer:
     """The consumer's end of a perf event array."""
 
-    was_full = False  # the kernel counts
+    was_full = False  # the kernel counts lost records
     taken = overwritten = 0
-    padding = 7  # it makes a record, with the 4 bytes of its size, a multiple of 8
+    padding = 7  # the kernel rounds a record, with the 4 bytes of its size, up to a multiple of 8
 
     def __init__(self, fd: int, on: str, map_id: int, pages: int = PAGES) -> None:
         self._lost = 0
@@ -75,7 +75,7 @@ class PerfBuffer:
             MapError,
             "cannot open the perf buffers of",
             on=on,
-            fix="it needs CAP_PERFMON, and a kernel that allows perf_event_open(2)",
+            fix="run with CAP_PERFMON, on a kernel that allows perf_event_open(2)",
         )
         self._poll = select.epoll()
         self._ready = int(lib.perf_buffer__epoll_fd(self._handle))
@@ -84,9 +84,9 @@ class PerfBuffer:
 
     @property
     def lost(self) -> int:
-        """Records for which a ring had no room.
+        """The number of records for which a ring had no room.
 
-        Before Linux 6.0 (commit 119a784c8127) the kernel tells of them with the next record that has room.
+        Before Linux 6.0 (commit 119a784c8127) the kernel reports them with the next record that has room.
         """
         if self._tells and self._handle != ffi.NULL:
             rings = range(lib.perf_buffer__buffer_cnt(self._handle))
@@ -95,7 +95,7 @@ class PerfBuffer:
         return self._lost
 
     def drain(self) -> list[bytes]:
-        """The records that are there now, of all CPUs, in order of time."""
+        """Takes the records of all CPUs out of the rings, and returns them in order of time."""
         if self._handle != ffi.NULL:
             check(lib.perf_buffer__consume(self._handle), MapError, "cannot read a perf buffer")
         if self._error is not None:
@@ -106,12 +106,15 @@ class PerfBuffer:
         return [data for _, data in found]
 
     def others(self) -> str | None:
-        """Who has perf buffers, and this array open. The kernel does not tell for which array they are."""
+        """Returns a sentence about processes that have this array and any perf events open.
+
+        The kernel does not say which array the perf events belong to.
+        """
         readers = [h for h in holders_of_map(self._map_id) if h.perf_events]
         if not readers:
             return None
         who = " and ".join(map(str, readers))
-        return f"{who} may have put perf buffers there too, and only the last that came gets the records"
+        return f"{who} may have put perf buffers there, too, and only the last one gets the records"
 
     def wait(self, seconds: float) -> None:
         """Sleeps until a record is there, for at most `seconds`."""
@@ -119,7 +122,7 @@ class PerfBuffer:
 
     def close(self) -> None:
         """Frees the rings. Safe to call again."""
-        _ = self.lost  # as it stays
+        _ = self.lost  # reads the number one last time, which is kept
         handle, self._handle = self._handle, ffi.NULL
         if handle != ffi.NULL:
             self._poll.close()
@@ -135,7 +138,7 @@ class PerfBuffer:
                 self._records.append((time, raw[at : at + size]))
             elif event.type == _RECORD_LOST:
                 self._lost += 0 if self._tells else _LOST.unpack_from(raw, 8)[1]
-        except BaseException as e:  # must not travel through C; drain raises it
+        except BaseException as e:  # an exception must not pass through C; drain raises it
             self._error = e
         return _CONTINUE
 
@@ -146,10 +149,9 @@ class PerfEventArrayMap(Map, types=(MapType.PERF_EVENT_ARRAY,)):
     def capture(self, type: RecordType = None, *, tag: str | None = None, pages: int = PAGES) -> Capture:
         """Collects the records that programs output from now on; use it with ``with``.
 
-        `type` and `tag` are as for a ring buffer; `pages` the size of each CPU's ring, when no other capture
-        of the array is open.
-        Outside of a capture the kernel has nowhere to put records, and the program's call fails with
-        ``ENOENT``.
+        `type` and `tag` are as for a ring buffer. `pages` is the size of each CPU's ring; it has an effect if
+        no other capture of the array is open. Outside of a capture the kernel has no rings for records, and
+        the program's call fails with ``ENOENT``.
         """
         codec = record_codec(type, tag, self._value, self._codecs, str(self))
         source = SharedSource(self.id, lambda: PerfBuffer(self.fd, str(self), self.id, pages))

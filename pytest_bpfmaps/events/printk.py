@@ -1,9 +1,9 @@
-"""What programs say with ``bpf_printk``: captured in a tracefs instance of our own.
+"""Captures what programs print with ``bpf_printk``, in a tracefs instance of our own.
 
-An instance has its own buffer, so processes that read at the same time don't take each other's lines, as they
-do from the one ``trace_pipe``. Every instance gets the lines of all programs on the machine; those of the own
-programs are told by their format strings. ``bpf_printk`` is an event since Linux 5.9, commit ac5a72ea5c89.
-https://docs.kernel.org/trace/ftrace.html#instances
+An instance has its own buffer. So processes that read at the same time don't take each other's lines, as they
+would with the one global ``trace_pipe``. Every instance gets the lines of all programs on the machine. Lines
+of the test's own programs are recognised by their format strings. ``bpf_printk`` is an event since Linux 5.9,
+commit ac5a72ea5c89. https://docs.kernel.org/trace/ftrace.html#instances
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ _numbers = count()
 
 
 class Line(str):
-    """A printed text, with who printed it: `comm`, `pid` (the kernel's, a thread's), `cpu`, and when:
-    `timestamp`, in seconds."""
+    """A printed text, with the thread that printed it: `comm`, `pid` (of the thread), `cpu`.
+
+    `timestamp` is the time in seconds.
+    """
 
     __slots__ = ("comm", "cpu", "pid", "timestamp")
     comm: str
@@ -51,10 +53,10 @@ class Line(str):
 
 
 class PrintkLog:
-    """All lines that were printed since it began; `close` takes the instance away.
+    """All lines that were printed since it began; `close` removes the instance.
 
-    `add_formats` restricts it to lines that the programs of some object can have printed; without any, all
-    lines count. Raises `UnsupportedError` where tracefs is absent or can't be written.
+    `add_formats` restricts it to lines that the programs of an object can have printed. Without formats it
+    takes all lines. Raises `UnsupportedError` if tracefs is absent or can't be written.
     """
 
     def __init__(self) -> None:
@@ -66,11 +68,11 @@ class PrintkLog:
         self._poll.register(self._pipe, select.POLLIN)
 
     def add_formats(self, formats: Iterable[str]) -> None:
-        """Takes lines for own that fit one of these ``bpf_printk`` formats."""
+        """Also takes lines that fit one of these ``bpf_printk`` formats."""
         self._formats += [re.compile(_pattern(f), re.DOTALL) for f in formats]
 
     def drain(self) -> None:
-        """Takes what is there now."""
+        """Reads the lines that are there now."""
         text = self._rest
         while self._pipe >= 0:
             try:
@@ -86,11 +88,11 @@ class PrintkLog:
                 self.lines.append(line)
 
     def wait(self, seconds: float) -> None:
-        """Sleeps until something may be there, for at most `seconds`."""
+        """Sleeps until a line may be there, for at most `seconds`."""
         self._poll.poll(max(seconds, 0) * 1000)
 
     def close(self) -> None:
-        """Safe to call again."""
+        """Reads the last lines, and removes the instance. Safe to call again."""
         if self._pipe < 0:
             return
         self.drain()
@@ -132,7 +134,10 @@ class Printk(Sequence[Line]):
         return repr(self._now())
 
     def wait(self, count: int = 1, timeout: float = 1.0) -> list[Line]:
-        """All lines, as soon as there are `count`; `timeout` in seconds. Raises `CaptureTimeoutError`."""
+        """Returns all lines, as soon as there are `count`; `timeout` is in seconds.
+
+        Raises `CaptureTimeoutError`.
+        """
         lines = self._until(lambda lines: len(lines) >= count, timeout)
         if len(lines) < count:
             what = f"waited {timeout:g} s for {count} line{'s' * (count != 1)} of bpf_printk"
@@ -140,7 +145,7 @@ class Printk(Sequence[Line]):
         return lines
 
     def expect(self, text: str | re.Pattern[str], *, timeout: float = 1.0) -> list[Line]:
-        """The lines that contain the text, or that the pattern finds, as soon as there is one.
+        """Returns the lines that contain the text, or that the pattern finds, as soon as there is one.
 
         Raises `CaptureTimeoutError`, an `AssertionError`.
         """
@@ -150,13 +155,13 @@ class Printk(Sequence[Line]):
         lines = self._until(lambda lines: any(map(fits, lines)), timeout)
         found = [line for line in lines if fits(line)]
         if not found:
-            what = f"expected bpf_printk to say {text.pattern if isinstance(text, re.Pattern) else text!r}"
+            what = f"expected bpf_printk to print {text.pattern if isinstance(text, re.Pattern) else text!r}"
             why = f"none of {len(lines)} lines did in {timeout:g} s"
             raise CaptureTimeoutError(what, why=why, details=_show(lines))
         return found
 
     def close(self) -> None:
-        """Ends it; the lines stay. Safe to call again."""
+        """Ends the capture; the lines stay. Safe to call again."""
         self._lines = self._now()
         self._log = None
 
@@ -182,7 +187,7 @@ class Printk(Sequence[Line]):
 
 
 def parse(lines: Iterable[str]) -> list[Line]:
-    """Lines of ``trace_pipe``; what has no header goes on with the text before it."""
+    """Returns the lines of ``trace_pipe``; a line without a header belongs to the text before it."""
     found: list[Line] = []
     for line in lines:
         head = _LINE.match(line)
@@ -196,7 +201,7 @@ def parse(lines: Iterable[str]) -> list[Line]:
 
 
 def _name_of(pid: str) -> str:
-    """A thread's name; the trace has it only of those that were switched to since."""
+    """Returns a thread's name; the trace has it only if the thread was scheduled since the trace began."""
     try:
         return Path("/proc", pid, "comm").read_text().rstrip("\n")
     except OSError:
@@ -204,7 +209,7 @@ def _name_of(pid: str) -> str:
 
 
 def _pattern(format: str) -> str:
-    """What a format can print, as a regular expression."""
+    """Returns a regular expression for what a format can print."""
     literal = _CONVERSION.split(format.rstrip("\n"))
     kinds = _CONVERSION.findall(format.rstrip("\n"))
     between = ["%" if kind == "%%" else " *[-+]?[0-9]+ *" if kind[-1] in "di" else ".*" for kind in kinds] + [
@@ -214,7 +219,7 @@ def _pattern(format: str) -> str:
 
 
 def _make_instance() -> tuple[Path, int]:
-    """A new instance that takes bpf_printk's event, and a descriptor of its pipe."""
+    """Makes an instance with bpf_printk's event; returns its folder and a descriptor of its pipe."""
     root = tracefs()
     if root is None:
         why, fix = no_tracefs()
@@ -234,7 +239,7 @@ def _make_instance() -> tuple[Path, int]:
 
 
 def _remove_stale(instances: Path) -> None:
-    """Takes away what killed processes left; the kernel keeps an instance that somebody reads."""
+    """Removes instances of killed processes; the kernel does not remove one that has a reader."""
     with contextlib.suppress(OSError):
         for folder in instances.glob(f"{_PREFIX}*-*"):
             if not Path("/proc", folder.name.split("-")[1]).exists():

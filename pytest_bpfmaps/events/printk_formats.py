@@ -1,7 +1,7 @@
-"""Which formats of ``bpf_printk`` the kernel takes: it prints nothing at all for another one.
+"""Checks formats of ``bpf_printk``: for a format that the kernel refuses, it prints nothing at all.
 
-The rules are those of ``bpf_bprintf_prepare`` in kernel/bpf/helpers.c (Linux 5.13, commit d9c9e4db186a, when
-``bpf_snprintf`` came too), and of ``bpf_trace_printk`` before it.
+The rules are those of ``bpf_bprintf_prepare`` in kernel/bpf/helpers.c (Linux 5.13, commit d9c9e4db186a, which
+also brought ``bpf_snprintf``), and those of ``bpf_trace_printk`` in older kernels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHOWN = re.compile(r"%[-+#0 ]*[\d.*]*[hlLqjzt]*[A-Za-z%]?")
 
 
 def refused_conversion(format: str) -> str | None:
-    """Returns the first part of a format for which this kernel refuses the whole: ``%lf``; None for none."""
+    """Returns the first conversion that this kernel refuses, such as ``%lf``; None if it takes the format."""
     found = _first(format, _CONVERSION)
     if found is None and _first(format, _OLD) is not None and not probe("helper", "bpf_snprintf"):
         return _first(format, _OLD)

@@ -1,4 +1,4 @@
-"""Fields of records by name; a dotted name reaches into nested structs: ``hdr.pid``."""
+"""Finds fields of records by name; a dotted name reaches into nested structs: ``hdr.pid``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_bpfmaps.errors import MapValueError, NameLookupError, NoValueError, 
 
 
 class Missing:
-    """The value of a field that a record has not; prints as the reason."""
+    """The value of a field that a record does not have; it prints as the reason."""
 
     def __init__(self, why: str) -> None:
         self._why = why
@@ -28,9 +28,10 @@ _OF_OTHERS, _NOT_SENT = Missing("not there"), Missing("not sent")
 
 
 def field_at(codec: Codec, name: str, within: str = "") -> Field:
-    """The field, with its place in the outermost struct, which `within` leads from to this one.
+    """Returns the field, with its offset in the outermost struct.
 
-    Raises `NameLookupError` with the closest names, first with those of that name in nested structs.
+    `within` is the dotted prefix of this struct in the outermost one. Raises `NameLookupError` with fields of
+    the same name in nested structs, or else with the closest names.
     """
     first, _, rest = name.partition(".")
     known: Mapping[str, Field] = getattr(codec, "by_name", {})
@@ -44,13 +45,14 @@ def field_at(codec: Codec, name: str, within: str = "") -> Field:
     if not rest:
         return field
     if not isinstance(field.codec, StructCodec):
-        raise NameLookupError("no field", on=f"{rest!r} in {first!r}", why=f"{field.codec.name} is no struct")
+        why = f"{field.codec.name} is not a struct"
+        raise NameLookupError("no field", on=f"{rest!r} in {first!r}", why=why)
     inner = field_at(field.codec, rest, f"{within}{first}.")
     return replace(inner, offset=field.offset + inner.offset)
 
 
 def value_of(record: Any, name: str) -> Any:
-    """A field's value, or a `Missing` where the record was sent without it, or is of another type."""
+    """Returns a field's value, or a `Missing` if the record was sent without it, or has another type."""
     value = record
     for part in name.split("."):
         try:
@@ -63,8 +65,8 @@ def value_of(record: Any, name: str) -> Any:
 
 
 def check_names(codec: Codec, wanted: Mapping[str, Any], on: str) -> None:
-    """Raises `NameLookupError` for a field that the records have not, also in a nested mapping."""
-    structs: tuple[Codec, ...] = getattr(codec, "structs", (codec,))  # of several types, one suffices
+    """Raises `NameLookupError` for a field that the records do not have, also in a nested mapping."""
+    structs: tuple[Codec, ...] = getattr(codec, "structs", (codec,))  # if there are several, one must have it
     for name, value in wanted.items():
         fields, error = [], None
         for struct in structs:
@@ -88,7 +90,7 @@ def check_names(codec: Codec, wanted: Mapping[str, Any], on: str) -> None:
 
 
 def _check_enumerator(codecs: list[Codec], field: str, value: str, on: str) -> None:
-    """Raises `MapValueError` for a text that is no name of an enum; of several types one suffices."""
+    """Raises `MapValueError` for a text that is not a name in any of the fields' enums."""
     enums = [c.base if isinstance(c, BitfieldCodec) else c for c in codecs]
     names = [each.names for each in enums if isinstance(each, EnumCodec) and each.names]
     if len(names) == len(codecs) and not any(value in each for each in names):
@@ -101,14 +103,14 @@ def _check_enumerator(codecs: list[Codec], field: str, value: str, on: str) -> N
 
 
 def fits(record: Any, wanted: Mapping[str, Any]) -> bool:
-    """Whether all the fields have the values that are wanted."""
+    """Whether all fields have the wanted values."""
     return all(field_fits(record, name, value) for name, value in wanted.items())
 
 
 def field_fits(record: Any, name: str, wanted: Any) -> bool:
-    """Whether a field's value is the wanted one, or satisfies it when that is callable.
+    """Whether a field has the wanted value, or the callable `wanted` accepts it.
 
-    A mapping for a nested struct names the fields that count.
+    If `wanted` is a mapping for a nested struct, only the fields in it are compared.
     """
     value = value_of(record, name)
     if isinstance(value, Missing):

@@ -1,4 +1,4 @@
-"""Captured records: kept as bytes, decoded when somebody looks at them."""
+"""Keeps captured records as bytes, and decodes them when they are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_bpfmaps.errors import BpfError, NoValueError
 from pytest_bpfmaps.events.buffer import RecordSource
 from pytest_bpfmaps.events.tagged_records import TaggedCodec
 
-# fewer than the objects that make the garbage collector look for garbage among them
+# fewer objects than make the garbage collector run
 _DECODE_AT_ONCE = 256
 
 
@@ -38,11 +38,11 @@ class BlockSource(Protocol):
     """A source that has its records in blocks."""
 
     def blocks(self) -> Iterable[Block]:
-        """As `Source.drain`, many records at once."""
+        """Takes the records out of the buffer, as `RecordSource.drain`, many records at once."""
 
 
 def blocks_of(source: RecordSource) -> Iterable[Block]:
-    """The records that are in a source now."""
+    """Returns the records that are in a source now."""
     if isinstance(source, BlockSource):
         return source.blocks()
     return (Block(raw, 0, len(raw), len(raw), 1) for raw in source.drain())
@@ -51,7 +51,7 @@ def blocks_of(source: RecordSource) -> Iterable[Block]:
 class Records(Sequence[Any]):
     """Records of one type. `on` names their buffer in messages.
 
-    A record's last bytes, up to `padding`, may be the buffer's and not the program's.
+    Up to `padding` of a record's last bytes may come from the buffer, and not from the program.
     """
 
     def __init__(self, codec: Codec, on: str, padding: int = 0) -> None:
@@ -59,10 +59,10 @@ class Records(Sequence[Any]):
         self._on = on
         self._padding = padding
         self._blocks: list[Block] = []
-        self._ends: list[int] = []  # of each block, the number of records up to its end
+        self._ends: list[int] = []  # for each block, the number of records up to its end
 
     def add(self, block: Block) -> None:
-        """Puts the records of a block behind those that are there."""
+        """Appends the records of a block."""
         self._blocks.append(block)
         self._ends.append(len(self) + block.count)
 
@@ -108,7 +108,7 @@ class Records(Sequence[Any]):
         return [codec.decode_rest(each) for each in raw]
 
     def shown(self, start: int, stop: int) -> list[str]:
-        """Records in print; of one that can't be read, the reason."""
+        """Returns records as text; for a record that can't be read, the reason."""
         texts = []
         for at in range(*slice(start, stop).indices(len(self))):
             try:
@@ -118,7 +118,10 @@ class Records(Sequence[Any]):
         return texts
 
     def to_numpy(self) -> Any:
-        """All records in one structured array. Raises `NoValueError` where one is shorter than its type."""
+        """Returns all records in one structured array.
+
+        Raises `NoValueError` if a record is shorter than its type.
+        """
         from pytest_bpfmaps.btf import numpy_arrays
 
         short = next((b for b in self._blocks if b.size < self._codec.size), None)
@@ -126,7 +129,7 @@ class Records(Sequence[Any]):
             raise NoValueError(
                 "cannot make an array",
                 on=f"of the records from {self._on}",
-                why=f"one has {short.size} bytes, and {self._codec.name} has {self._codec.size}",
+                why=f"one has {short.size} bytes, but {self._codec.name} has {self._codec.size}",
                 fix="read the records one by one; or name their own type: capture('my_struct')",
             )
         blocks = ((b.count, b.data, b.start, b.step) for b in self._blocks)

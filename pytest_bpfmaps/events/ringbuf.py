@@ -16,7 +16,7 @@ from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.record_type import is_declared, struct_of_records
 
 RecordType = str | type[bytes] | Mapping[Any, str] | None
-"""A C struct's name, `bytes` for records as they are, or a name for each value of a tag."""
+"""A C struct's name, `bytes` for undecoded records, or a name for each value of a tag."""
 
 _RB_OVERWRITE = 1 << 19
 DEFAULT_STRUCT = "event"
@@ -28,10 +28,10 @@ class RingBufMap(Map, types=(MapType.RINGBUF,)):
     def capture(self, type: RecordType = None, *, tag: str | None = None) -> Capture:
         """Collects the records that programs submit from now on; use it with ``with``.
 
-        `type` is the C struct of the records. When it is left out: the map's declared value type, or the
-        struct named ``event``. `bytes` leaves them undecoded. Records of several types are told apart by a
-        field that all have: ``capture({0: "open_event", 1: "exit_event"}, tag="kind")``. Raises
-        `NameLookupError` when a struct is not there.
+        `type` is the C struct of the records. If it is left out, it is the map's declared value type, or the
+        struct named ``event``. `bytes` leaves the records undecoded. If there are several types, a field that
+        all of them have determines the type: ``capture({0: "open_event", 1: "exit_event"}, tag="kind")``.
+        Raises `NameLookupError` if a struct does not exist.
         """
         codec = record_codec(type, tag, self._value, self._codecs, str(self))
         overwrites = bool(self.flags & _RB_OVERWRITE)
@@ -44,7 +44,10 @@ class RingBufMap(Map, types=(MapType.RINGBUF,)):
 def record_codec(
     type: RecordType, tag: str | None, declared: Codec, codecs: Codecs | None, the_map: str
 ) -> Codec:
-    """The codec of the records of `the_map`, as messages call it; its `declared` value type is theirs."""
+    """Returns the codec of the records of a map.
+
+    `the_map` is its name in messages. `declared` is its declared value type.
+    """
     if isinstance(type, Mapping):
         return tagged_codec(type, tag, codecs, the_map)
     if tag is not None:

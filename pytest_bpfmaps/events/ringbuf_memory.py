@@ -1,8 +1,9 @@
-"""The memory of a BPF ring buffer, read in place.
+"""Reads the memory of a BPF ring buffer in place.
 
-Layout (https://docs.kernel.org/bpf/ringbuf.html, kernel/bpf/ringbuf.c): a page with the consumer's position,
-a page with the producer's, then the data, mapped twice in a row so that no record is ever split. A record is
-an 8-byte header (length, with a BUSY and a DISCARD bit on top; page offset) and the data, rounded up to 8.
+The layout (https://docs.kernel.org/bpf/ringbuf.html, kernel/bpf/ringbuf.c) is a page with the consumer's
+position, a page with the producer's position, and the data. The data is mapped twice in a row, so that no
+record is split. A record has a header of 8 bytes (length with a BUSY and a DISCARD bit; page offset), and the
+data, rounded up to 8 bytes.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ _BUSY = 1 << 31
 _DISCARD = 1 << 30
 _LENGTH = struct.Struct("=I")
 _HEADER_SIZE = 8
-_OVERWRITTEN = 2  # the place of overwrite_pos behind producer_pos and pending_pos, in 64-bit words
+_OVERWRITTEN = 2  # the index of overwrite_pos, after producer_pos and pending_pos, in 64-bit words
 
 
 class Ring:
     """The consumer's end of one ring buffer map. `size` is its `max_entries`, in bytes.
 
-    With `overwrites` (``BPF_F_RB_OVERWRITE``, Linux 6.19) the program never waits for the reader: where there
-    is no room, the oldest records make place, and a third position says up to where.
+    With `overwrites` (``BPF_F_RB_OVERWRITE``, Linux 6.19) the program never waits for the reader: if there is
+    no room, it overwrites the oldest records, and a third position says up to where.
     """
 
-    lost = 0  # the kernel does not count: bpf_ringbuf_reserve returns NULL to the program, and that is all
+    lost = 0  # the kernel does not count them: bpf_ringbuf_reserve only returns NULL to the program
     padding = 0
 
     def __init__(self, fd: int, size: int, on: str, map_id: int, *, overwrites: bool = False) -> None:
@@ -53,21 +54,22 @@ class Ring:
         self._positions = memoryview(self._producer).cast("Q")
         self._data = memoryview(self._producer)[page:]
         self._words = self._data.cast("I")
-        self._mine = self._consumer_position[0]  # where this reader stands
+        self._mine = self._consumer_position[0]  # the position of this reader
         self._poll = select.epoll()
-        self._fd = os.dup(fd)  # the poll set must not lose its entry when the map is closed first
+        self._fd = os.dup(fd)  # if the map were closed first, the poll set would lose its entry
         self._poll.register(self._fd, select.EPOLLIN)
         note(f"capture of {on}", [self._fd])
 
     def drain(self) -> Iterator[bytes]:
-        """The records that are committed, oldest first; they are given back to the producer."""
+        """Takes the committed records out of the ring, and yields them, oldest first."""
         for block in self.blocks():
             yield from block
 
     def blocks(self) -> Iterator[Block]:
-        """The same, in runs of records of equal length; each run is copied and given back at once.
+        """Takes the committed records out of the ring, in blocks of records of equal length.
 
-        Stops at a record that a program has reserved and not yet submitted: the kernel keeps the order.
+        It stops at a record that a program has reserved but not submitted yet, because the kernel keeps the
+        order.
         """
         if self._overwrites:
             yield from self._newest()
@@ -90,7 +92,7 @@ class Ring:
                 yield block
 
     def _look_for_others(self) -> int:
-        """Where to read on: where this reader stood, unless another one went on from there."""
+        """Returns the position to read at; if another reader has moved it, counts the bytes that it took."""
         position = self._consumer_position[0]
         self.taken += abs(position - self._mine)
         self._mine = position
@@ -102,7 +104,7 @@ class Ring:
         self._consumer_position[0] = self._mine = end
 
     def _newest(self) -> Iterator[Block]:
-        """The records of a ring that overwrites, one by one: one that changed meanwhile does not count."""
+        """Yields the records of a ring that overwrites, without those that were overwritten meanwhile."""
         position = self._look_for_others()
         while True:
             oldest = self._positions[_OVERWRITTEN]
@@ -126,22 +128,22 @@ class Ring:
         self._give_back(self._mine, position)
 
     def others(self) -> str | None:
-        """Who read from the ring too, when somebody did."""
+        """Returns a sentence about other readers of the ring; None if there were none."""
         if not self.taken:
             return None
         holders = holders_of_map(self._map_id)
         readers = [h for h in holders if h.maps] or holders
-        who = " and ".join(map(str, readers)) or "something else, in this process or where it can't be seen,"
-        return f"{who} read{'s' * (len(readers) < 2)} this ring buffer too, and took {self.taken} bytes"
+        who = " and ".join(map(str, readers)) or "another reader, in this process or in one that /proc hides,"
+        return f"{who} read{'s' * (len(readers) < 2)} this ring buffer, too, and took {self.taken} bytes"
 
     def _look_if_full(self, unread: int, at: int) -> None:
-        """`unread` bytes begin at `at`."""
+        """Records whether one more record would not have had room; `unread` bytes begin at `at`."""
         if 2 * unread > self._mask:
             one_more = (self._words[at >> 2] & ~(_BUSY | _DISCARD)) + _HEADER_SIZE
             self.was_full = self.was_full or unread + one_more > self._mask
 
     def _run(self, at: int, size: int, step: int, most: int) -> int:
-        """How many records from `at` on have that length, looking at more at once as long as they have."""
+        """Returns how many records from `at` on have that length; it compares more and more at once."""
         word, apart, count, look = at >> 2, step >> 2, 1, 1
         header = _LENGTH.pack(size)
         while count < most:

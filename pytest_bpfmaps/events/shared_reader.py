@@ -1,7 +1,7 @@
-"""One reader for all captures of a buffer in this process. Each capture gets every record.
+"""Shares one reader among all captures of a buffer in this process, so that each gets every record.
 
-A ring buffer gives a record to one reader only, and a perf event array has one set of buffers: the last that
-somebody put there.
+A ring buffer gives a record to only one reader. A perf event array has only one set of buffers: the last one
+that was put there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pytest_bpfmaps.events.records import Block, blocks_of
 
 
 class _Reader:
-    """The buffer's source, and who wants its records."""
+    """The buffer's source, and the captures that get its records."""
 
     def __init__(self, source: RecordSource) -> None:
         self.source = source
@@ -31,7 +31,7 @@ _READERS: dict[int, _Reader] = {}
 
 
 class SharedSource:
-    """A capture's share of a buffer: its records from when this was made. `make` opens the buffer."""
+    """One capture's share of a buffer: the records from now on. `make` opens the buffer."""
 
     def __init__(self, map_id: int, make: Callable[[], RecordSource]) -> None:
         self._id = map_id
@@ -41,7 +41,7 @@ class SharedSource:
         self._reader: _Reader | None = reader
         self._source = reader.source
         self._blocks: list[Block] = []
-        reader.read()  # what came before belongs to the others
+        reader.read()  # gives earlier records to the other shares
         reader.shares.add(self)
         self._before = self._counts()
         self.padding = self._source.padding
@@ -70,18 +70,18 @@ class SharedSource:
         return self._source.was_full
 
     def add(self, block: Block) -> None:
-        """Takes records that were read, until `blocks` gives them on."""
+        """Keeps records that were read until `blocks` returns them."""
         self._blocks.append(block)
 
     def blocks(self) -> Iterable[Block]:
-        """The records that came since the last call."""
+        """Returns the records that came since the last call."""
         if self._reader is not None:
             self._reader.read()
         found, self._blocks = self._blocks, []
         return found
 
     def drain(self) -> Iterable[bytes]:
-        """The same, one by one."""
+        """Returns the same records one by one."""
         return (raw for block in self.blocks() for raw in block)
 
     def others(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Records of several types in one buffer: a field that all of them have tells the type."""
+"""Decodes records of several types in one buffer: a field that all types have determines the type."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pytest_bpfmaps.events.record_fields import field_at
 
 
 class TaggedCodec(Codec):
-    """Decodes a record by the struct that its tag stands for; see `tagged_codec`."""
+    """Decodes a record with the struct for its tag; see `tagged_codec`."""
 
-    flexible = True  # so that each record comes with all its bytes
+    flexible = True  # each record is passed with all its bytes
 
     def __init__(self, by_tag: Mapping[Any, Any], tag: str) -> None:
         first = field_at(next(iter(by_tag.values())), tag)
@@ -34,7 +34,7 @@ class TaggedCodec(Codec):
         return self.decode_padded(data[offset:], 0)
 
     def decode_padded(self, data: Buffer, padding: int) -> Any:
-        """A record whose last bytes, up to `padding`, may not be the program's."""
+        """Decodes a record; up to `padding` of its last bytes may not come from the program."""
         if len(data) < self.size:
             raise NoValueError(
                 f"cannot read a record of {len(data)} bytes",
@@ -58,11 +58,11 @@ class TaggedCodec(Codec):
 
 
 def tagged_codec(types: Mapping[Any, str], tag: str | None, codecs: Codecs | None, on: str) -> TaggedCodec:
-    """For ``capture({0: "open_event", "EXIT": "exit_event"}, tag="kind")``.
+    """Returns the codec for ``capture({0: "open_event", "EXIT": "exit_event"}, tag="kind")``.
 
-    Keys are values of the tag, or names of its enum; the tag may be in a nested struct: ``tag="hdr.kind"``.
-    Raises `NameLookupError` for a struct that is not there or has no such field, `MapValueError` when the
-    structs disagree on where the tag is.
+    Keys are values of the tag, or names of its enum. The tag may be in a nested struct: ``tag="hdr.kind"``.
+    Raises `NameLookupError` for a struct that does not exist or has no such field, and `MapValueError` if the
+    structs have the tag at different offsets.
     """
     if codecs is None:
         raise NameLookupError("cannot decode the records of", on=on, why="there is no BTF")
@@ -80,7 +80,7 @@ def tagged_codec(types: Mapping[Any, str], tag: str | None, codecs: Codecs | Non
         raise MapValueError(
             f"cannot tell records apart by {tag!r}",
             on=f"from {on}",
-            why="the structs have it at different places: "
+            why="the structs have it at different offsets: "
             + ", ".join(f"{name} at {offset}, {size} bytes" for (offset, size), name in places.items()),
             fix="make it the first field of each struct",
         )

@@ -1,8 +1,8 @@
-"""libbpf through cffi: the only floor that touches C.
+"""Calls libbpf through cffi; no other room calls C.
 
-`lib` opens ``libbpf.so.1`` on first use and names what it lacks; `ffi` makes buffers and structs;
-`check`, `check_pointer` turn return codes into exceptions; `capture_log` collects what libbpf prints.
-Supported: libbpf 1.1 to 1.7, declarations in ``decl/``, one file per header.
+`lib` opens ``libbpf.so.1`` on first use; its errors name functions that it lacks. `ffi` makes buffers and
+structs. `check` and `check_pointer` turn return codes into exceptions. `capture_log` collects what libbpf
+prints. libbpf 1.1 to 1.7 are supported. The declarations are in ``decl/``, one file for each header.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A bpf file system of this process alone."""
+"""Mounts a bpf file system that only this process has."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CMD_CREATE = 6
 
 
 def open_bpffs() -> int:
-    """Mounts a new bpf file system nowhere: gives a descriptor of its root folder.
+    """Makes a new bpf file system without a mount point, and returns a descriptor of its root folder.
 
-    It has no place in the tree of mounts, so it goes with the descriptor, and with the process however that
-    ends. Its files have the path ``/proc/PID/fd/DESCRIPTOR/…``, for other processes too. Raises `MapError`
-    with errno: `EPERM` without CAP_SYS_ADMIN. fsopen(2), Linux 5.2, commit 93766fbd2696.
+    The file system vanishes with the descriptor, so also when the process ends, in whatever way. Its files
+    have the path ``/proc/PID/fd/DESCRIPTOR/…``, also for other processes. Raises `MapError` with errno, which
+    is `EPERM` without CAP_SYS_ADMIN. fsopen(2), Linux 5.2, commit 93766fbd2696.
     """
     libc = ffi.dlopen(None)
     context = _call(libc, _FSOPEN, ffi.new("char[]", b"bpf"), _int(_CLOEXEC))

@@ -1,4 +1,4 @@
-"""BTF as C: what ``bpftool btf dump file … format c`` prints, without bpftool."""
+"""Prints BTF as C, as ``bpftool btf dump file … format c`` does, without bpftool."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ _FIX = "name a raw BTF file (magic eb9f), as the kernel shows it at /sys/kernel/
 def dump_header(btf_path: str | os.PathLike[str], target: Path) -> None:
     """Writes all types of the raw BTF at `btf_path` to the C header `target`.
 
-    Structs carry ``preserve_access_index`` (CO-RE) unless ``BPF_NO_PRESERVE_ACCESS_INDEX`` is defined. Raises
-    `CompileError` when the BTF is not valid, `OSError` when `target` cannot be written.
+    Structs have ``preserve_access_index`` (CO-RE) unless ``BPF_NO_PRESERVE_ACCESS_INDEX`` is defined. Raises
+    `CompileError` if the BTF is not valid, and `OSError` if `target` can't be written.
     """
     on = os.fspath(btf_path)
     with _parsed(on) as btf, _Stream(target) as stream:
@@ -78,10 +78,10 @@ def _dumper(btf: Any, stream: _Stream, on: str) -> Iterator[Any]:
 
 
 class _Stream:
-    """A C ``FILE *``, closed at the end of its ``with``, which raises `OSError` if any write failed.
+    """A C ``FILE *``, closed at the end of its ``with`` block, which raises `OSError` if any write failed.
 
-    btf_dump prints a header in a million pieces, and the type of its callback is that of libc's own
-    ``vfprintf()``: this way no piece comes through Python.
+    btf_dump prints a header in a million pieces. Its callback has the type of libc's ``vfprintf()``, which is
+    used directly, so that no piece goes through Python.
     """
 
     def __init__(self, path: Path) -> None:

@@ -15,7 +15,7 @@ TARGET = HERE / "_declarations.py"
 
 
 def render() -> str:
-    """The text of ``_declarations.py`` for the headers as they are now."""
+    """Returns the text of ``_declarations.py`` for the headers as they are now."""
     from cffi import FFI
 
     ffi = FFI()

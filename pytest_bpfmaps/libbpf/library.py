@@ -1,4 +1,4 @@
-"""Opening ``libbpf.so.1``, once, when it is first needed."""
+"""Opens ``libbpf.so.1`` once, when it is first needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SONAME = "libbpf.so.1"
 class Library:
     """libbpf's functions as attributes; the file is opened at the first access.
 
-    ``$BPFMAPS_LIBBPF`` names another file, for trying a libbpf that is not installed.
+    ``$BPFMAPS_LIBBPF`` names another file, for a libbpf that is not installed.
     """
 
     def __init__(self, soname: str = SONAME) -> None:
@@ -75,5 +75,5 @@ lib = Library()
 
 
 def version() -> tuple[int, int]:
-    """libbpf's (major, minor) version."""
+    """Returns libbpf's (major, minor) version."""
     return int(lib.libbpf_major_version()), int(lib.libbpf_minor_version())

@@ -1,7 +1,7 @@
-"""libbpf's log messages, captured per call and per thread.
+"""Captures libbpf's log messages, for each call and each thread.
 
-libbpf has one print callback for the whole process and calls it in the thread that called libbpf. Each thread
-therefore keeps its own stack of captures; what nobody captures goes to the ``pytest_bpfmaps.libbpf`` logger,
+libbpf has one print callback for the whole process, and calls it in the thread that called libbpf. So each
+thread has its own stack of captures. Messages without a capture go to the logger ``pytest_bpfmaps.libbpf``,
 which pytest shows for a failing test.
 """
 
@@ -26,7 +26,7 @@ _callbacks: list[Any] = []  # cffi callbacks must outlive the library that calls
 
 
 class LogCapture:
-    """What libbpf said while the capture was open: `(level, text)` pairs, `text` with its newline."""
+    """What libbpf printed while the capture was open: (level, text) pairs; a text has its newline."""
 
     def __init__(self, level: int) -> None:
         self.level = level
@@ -80,7 +80,7 @@ def install(handle: Any) -> None:
 
 
 def format_va_list(libc: Any, format: Any, arguments: Any) -> str:
-    """The text of a C format and its ``va_list``, of any length (a verifier log may have megabytes)."""
+    """Returns the text of a C format and its ``va_list``; a verifier log may have megabytes."""
     out = ffi.new("char **")
     if libc.vasprintf(out, format, arguments) < 0:
         return str(ffi.string(format).decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""System calls that libbpf has no function for, or only in releases newer than those that we support."""
+"""System calls for which the supported releases of libbpf have no function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.libbpf.library import ffi
 
-# by architecture, as os.uname().machine names it: bpf(2), perf_event_open(2)
+# architecture, as os.uname().machine names it: numbers of bpf(2), perf_event_open(2)
 _NUMBERS = {
     "x86_64": (321, 298),
     "aarch64": (280, 241),
@@ -26,19 +26,19 @@ _LSM_LIST_MODULES = 461  # the same on every architecture
 
 
 def bpf(command: int, attributes: bytes) -> int:
-    """bpf(2): `attributes` is the part of ``union bpf_attr`` that the command takes. Raises `OSError`."""
-    # the kernel writes answers into it, a stream's or a query's
+    """Calls bpf(2); `attributes` is the part of ``union bpf_attr`` for the command. Raises `OSError`."""
+    # the kernel writes results of some commands into the buffer
     buffer = ffi.from_buffer(bytearray(attributes))
     return _call(_numbers()[0], _int(command), buffer, _int(len(attributes)))
 
 
 def perf_event_open(attributes: Any, pid: int, cpu: int) -> int:
-    """perf_event_open(2), close on exec: a descriptor. Raises `OSError`."""
+    """Calls perf_event_open(2), and returns a descriptor that closes on exec. Raises `OSError`."""
     return _call(_numbers()[1], attributes, _int(pid), _int(cpu), _int(-1), _int(_CLOEXEC))
 
 
 def lsm_list_modules() -> list[int]:
-    """Ids of the active security modules, lsm_list_modules(2), Linux 6.8. Raises `OSError`."""
+    """Returns the ids of the active security modules, lsm_list_modules(2), Linux 6.8. Raises `OSError`."""
     ids = ffi.new("uint64_t[]", 32)
     size = ffi.new("uint32_t *", ffi.sizeof(ids))
     count = _call(_LSM_LIST_MODULES, ids, size, _int(0))
@@ -46,12 +46,12 @@ def lsm_list_modules() -> list[int]:
 
 
 def pack(*fields: tuple[str, int]) -> bytes:
-    """Attributes of a command: pairs of a `struct` format and a number, without padding."""
+    """Returns the attributes of a command from pairs of a `struct` format and a number, without padding."""
     return struct.pack("=" + "".join(f for f, _ in fields), *(n for _, n in fields))
 
 
 def address(data: Any) -> int:
-    """Where a cffi array is in memory; its owner must outlive the call."""
+    """Returns the address of a cffi array in memory; the caller keeps the array alive."""
     return int(ffi.cast("uintptr_t", data))
 
 

@@ -105,7 +105,7 @@ class TestNestedStructs:
             ({"hdr.ids.pd": 5}, "'pid'"),
             ({"hdr.pid": 5}, "did you mean 'hdr.ids.pid'?"),
             ({"kind": 7}, "did you mean 'hdr.kind'?"),
-            ({"pid.x": 5}, "__u32 is no struct"),
+            ({"pid.x": 5}, "__u32 is not a struct"),
             ({"hdr": {"knd": 5}}, "'kind'"),
         ],
     )

@@ -127,7 +127,7 @@ class TestAnotherProcess:
             with pytest.raises(CaptureTimeoutError) as failed:
                 look()
             assert f"process {child.pid} (" in str(failed.value)
-            assert "reads this ring buffer too, and took 48 bytes" in str(failed.value)
+            assert "reads this ring buffer, too, and took 48 bytes" in str(failed.value)
 
     def test_nobody_can_say_that_nothing_came(self, robbed):
         events, child, _ = robbed
@@ -173,7 +173,7 @@ class TestAnotherProcess:
             child = start_reader("perf", sender.maps.perf)
             sender.send(2, by="report")
             assert child.read() == 1
-            with pytest.raises(CaptureTimeoutError, match=f"process {child.pid} .* perf buffers there too"):
+            with pytest.raises(CaptureTimeoutError, match=f"process {child.pid} .* perf buffers there, too"):
                 events.expect(number=2, timeout=0.01)
             with pytest.raises(CaptureTimeoutError, match=f"process {child.pid}"):
                 events.expect_none(number=2, within=0.01)

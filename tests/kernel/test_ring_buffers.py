@@ -161,7 +161,7 @@ def test_one_record_too_many_is_a_failure(sender):
     with sender.maps.events.capture() as events:
         send(sender, 14, 14)
         with pytest.raises(
-            AssertionError, match=r"(?s)expected 1 record with number=14 .*2 of 2 captured did match"
+            AssertionError, match=r"(?s)expected 1 record with number=14 .*2 of 2 captured records matched"
         ):
             events.expect(number=14, count=1)
 
@@ -298,7 +298,7 @@ class TestOverwriting:
         with ring.capture("event") as events:
             for number in range(600):
                 ring.send(number)
-            with pytest.raises(CaptureTimeoutError, match=r"took the place of \d+ bytes of older ones"):
+            with pytest.raises(CaptureTimeoutError, match=r"have overwritten \d+ bytes of older ones"):
                 events.expect(number=1, timeout=0.01)
             with pytest.raises(CaptureTimeoutError, match="cannot know that no record with number=1 came"):
                 events.expect_none(number=1, within=0.01)

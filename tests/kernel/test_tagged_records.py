@@ -102,7 +102,7 @@ def test_a_tag_that_stands_for_nothing(sender):
 def test_what_can_not_be_told_apart(sender):
     capture = sender.maps.events.capture
     with pytest.raises(
-        MapValueError, match=r"at different places: struct open_event at 0.*struct other_event at 4"
+        MapValueError, match=r"at different offsets: struct open_event at 0.*struct other_event at 4"
     ):
         capture({0: "open_event", 1: "other_event"}, tag="kind")
     with pytest.raises(NameLookupError, match="no field 'code' in struct open_event"):
