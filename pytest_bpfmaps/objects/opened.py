@@ -25,6 +25,7 @@ from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.collection import Named, names_of
 from pytest_bpfmaps.objects.diagnosis.load_errors import explain_load, explain_no_program
 from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import told_pointers
+from pytest_bpfmaps.objects.kernel_types import read_kernel_types
 from pytest_bpfmaps.objects.linked_sources import Sources
 from pytest_bpfmaps.objects.loaded import LoadedObject
 from pytest_bpfmaps.objects.map_spec import MapSpec
@@ -155,6 +156,7 @@ class OpenedObject:
             raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
         if not len(self.programs) and (refused := explain_no_program(self.attempt)):
             raise refused
+        read_kernel_types(self.name, self.maps, self.programs)
         swap = None if self._observer is None else self._observer.before_load(self)
         with arenas_of(m.handle for m in self.maps):
             loaded = self._load()

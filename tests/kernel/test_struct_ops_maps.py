@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from pytest_bpfmaps import AttachError, UnsupportedError
+from pytest_bpfmaps import AttachError, LoadError, UnsupportedError
+from pytest_bpfmaps.libbpf import version as libbpf_version
 
 pytestmark = pytest.mark.bpf_requires("struct_ops", map_type="struct_ops")
 
@@ -125,3 +126,35 @@ def test_one_of_several_is_created_alone(bpf):
 def test_a_map_that_was_found_by_its_id_is_not_registered(bpf, load):
     with pytest.raises(UnsupportedError, match=r"bpf\.load"):
         bpf.map_by_id(load().maps.tiny.id).attach()
+
+
+WITH_XDP = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+SEC("struct_ops") __u32 half(__u64 *ctx) { return 2; }
+SEC("struct_ops") __u32 back(__u64 *ctx) { return 2; }
+SEC("struct_ops") void avoid(__u64 *ctx) {}
+SEC("xdp") int pass(struct xdp_md *ctx) { return XDP_PASS; }
+SEC(".struct_ops") struct tcp_congestion_ops control = {
+    .ssthresh = (void *)half, .undo_cwnd = (void *)back, .cong_avoid = (void *)avoid, .name = "bpfmaps_t",
+};
+"""
+
+
+@pytest.mark.parametrize("options", [{}, {"maps": {"control": {"autocreate": False}}}], ids=["", "left out"])
+def test_an_object_of_which_other_programs_are_loaded(bpf, options):
+    """libbpf 1.1 ends the process: it has the kernel's types only where a loaded program needs them."""
+    obj = bpf.load(code=WITH_XDP, programs=["pass"], **options)
+    assert obj.programs["pass"].run(bytes(64)).retval == 2
+
+
+def test_an_object_without_programs(bpf):
+    code = (
+        '#include "vmlinux.h"\n#include <bpf/bpf_helpers.h>\nSEC(".struct_ops") struct tcp_congestion_ops o;'
+    )
+    if libbpf_version() < (1, 5):
+        with pytest.raises(LoadError, match=r"struct_ops maps: it has no program(.|\n)*-> fill in a member"):
+            bpf.load(code=code)
+    else:
+        bpf.load(code=code)
