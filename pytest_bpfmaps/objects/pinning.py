@@ -60,7 +60,8 @@ class PinnedMaps:
     def paths_of(self, name: str) -> list[str]:
         """Returns the path of the pin that the load made or opened for a map; an empty list without one."""
         spec = self._specs.get(name)
-        return [spec.pin_path] if spec and spec.pin_path else []
+        path = spec.pin_path if spec else None
+        return [path] if path else []
 
     def keep(self, maps: Container[str]) -> None:
         """Adds the new pins of loaded maps to the test's pins, so that the teardown removes them."""
