@@ -60,11 +60,18 @@ class TestXdp:
             obj.programs.whole.attach(interface=veth.far, mode="native")
 
     def test_by_name_and_by_index(self, programs, veth):
+        def counts_there(**target):
+            before = programs.globals.seen
+            with programs.programs.count.attach(**target) as link:
+                assert link.info.target == {"ifindex": veth.far.index}
+                veth.near.send(frame(veth))
+                return programs.globals.seen == before + 1
+
         with veth.far.enter():
-            programs.programs.count.attach(interface="veth0").close()
-            programs.programs.count.attach(interface=veth.far.index).close()
-        programs.programs.count.attach(interface="veth0", netns=veth.far.netns).close()
-        programs.programs.count.attach(interface="veth0", netns=veth.far.netns.path).close()
+            assert counts_there(interface="veth0")
+            assert counts_there(interface=veth.far.index)
+        assert counts_there(interface="veth0", netns=veth.far.netns)
+        assert counts_there(interface="veth0", netns=veth.far.netns.path)
 
     def test_another_program_takes_its_place(self, bpf, programs, veth):
         def payloads():
