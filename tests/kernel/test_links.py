@@ -1,10 +1,12 @@
 """What the kernel says of links of programs that watch; replacing their program; pinning them."""
 
+import errno
 import os
 
 import pytest
 
 from pytest_bpfmaps import AttachError
+from pytest_bpfmaps.libbpf import lib
 
 PASS = 'SEC("xdp") int pass_all(struct xdp_md *ctx) { return 2; }'
 RAW = """
@@ -119,11 +121,13 @@ def test_info_of_a_trampoline(bpf):
 def test_links_go_with_their_object(load_code):
     obj = load_code(RAW)
     links = [*obj.attach()]
-    os.getppid()
-    assert links
-    assert all(link.info.program_id for link in links)
+    ids = [link.info.id for link in links]
+    for each in ids:
+        os.close(lib.bpf_link_get_fd_by_id(each))
     obj.close()
     obj.close()
+    assert len(ids) == 2
+    assert [lib.bpf_link_get_fd_by_id(each) for each in ids] == [-errno.ENOENT] * 2
     for link in links:
         with pytest.raises(AttachError, match="it is detached already"):
             _ = link.info
