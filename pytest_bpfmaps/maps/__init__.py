@@ -1,6 +1,6 @@
-"""Maps as Python values: the dict protocol, the kernel's verbs, types from BTF.
+"""Maps as Python values: the dict protocol, the kernel's operations, types from BTF.
 
-One module per family of map types; `registry` says which class serves which type.
+Each family of map types has a module in `families`, whose classes register themselves.
 """
 
 from __future__ import annotations

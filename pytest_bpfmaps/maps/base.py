@@ -1,4 +1,4 @@
-"""What all maps have: a descriptor, attributes, pins, and the kernel's verbs on typed keys and values."""
+"""The base of all maps: a descriptor, attributes, pins, and operations on typed keys and values."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _FEW = 6  # types that a message names
 class Map:
     """A map in the kernel.
 
-    `fd` belongs to this object when `owned`; otherwise to the loaded object that the map is part of. `codecs`
-    has the types of the BTF that `info` refers to. `pins` are those of the test that it is for, and `pinned`
-    the paths where it is pinned already.
+    With `owned`, `fd` belongs to this object; otherwise it belongs to the loaded object with the map.
+    `codecs` has the types of the BTF that `info` refers to. `pins` are the pins of the test, and `pinned` has
+    the paths where the map is pinned already.
 
-    A class that serves types of maps names them: ``class QueueMap(Map, types=(MapType.QUEUE,))``. This class
-    serves the types that no other names.
+    A class names its map types: ``class QueueMap(Map, types=(MapType.QUEUE,))``. This class is for the types
+    that no other class names.
     """
 
     classes: ClassVar[dict[int, type[Map]]] = {}
-    """The class of each type of map."""
+    """The class of each map type."""
 
-    _fd = -1  # until the constructor is through
+    _fd = -1  # until the constructor has set it
 
     def __init_subclass__(cls, *, types: Iterable[MapType] = ()) -> None:
         Map.classes.update(dict.fromkeys(types, cls))
@@ -98,33 +98,33 @@ class Map:
 
     @property
     def id(self) -> int:
-        """The kernel's id for it, as ``bpftool map list`` shows."""
+        """The kernel's id of the map, as ``bpftool map list`` shows it."""
         return self._info.id
 
     @property
     def key_size(self) -> int:
-        """In bytes."""
+        """The size of a key in bytes."""
         return self._info.key_size
 
     @property
     def value_size(self) -> int:
-        """In bytes; of one CPU's value for a per-CPU map."""
+        """The size of a value in bytes; for a per-CPU map, the size of one CPU's value."""
         return self._info.value_size
 
     @property
     def max_entries(self) -> int:
-        """How many elements it can hold; for a ring buffer its size in bytes."""
+        """How many elements it can hold; for a ring buffer, its size in bytes."""
         return self._info.max_entries
 
     @property
     def flags(self) -> int:
-        """``BPF_F_*`` flags it was created with."""
+        """The flags ``BPF_F_*`` that it was created with."""
         return self._info.flags
 
-    if not TYPE_CHECKING:  # who checks types still learns of a wrong name
+    if not TYPE_CHECKING:  # so that type checkers still report a wrong name
 
         def __getattr__(self, name: str) -> Any:
-            """Raises `NameLookupError`, which says which types of maps have what this one has not."""
+            """Raises `NameLookupError`, which names the map types that have the attribute."""
             if name.startswith("_"):
                 raise AttributeError(name)
             found = getattr(type(self), name, None)
@@ -140,13 +140,16 @@ class Map:
             f"no {name!r}",
             on=f"in map {self.name!r}",
             why=f"it is of type {self.type}" + (f"; maps of type {types} have that" if having else ""),
-            fix=f"there are: {', '.join(own)}" if having else closest(name, own),
+            fix=f"use one of these: {', '.join(own)}" if having else closest(name, own),
         )
 
-    # the kernel's verbs
+    # the kernel's operations
 
     def lookup_elem(self, key: Any, flags: int = 0) -> Any:
-        """The value of `key`. Raises `MapKeyError` when it is not there. ``BPF_MAP_LOOKUP_ELEM``, bpf(2)."""
+        """Returns the value of `key`.
+
+        Raises `MapKeyError` if it is missing. ``BPF_MAP_LOOKUP_ELEM``, bpf(2).
+        """
         raw = self._encode_key(key)
         value = self._lookup_raw(raw, flags)
         return self._decode_value(value)
@@ -156,9 +159,9 @@ class Map:
 
         `flags` is `BPF_ANY`, `BPF_NOEXIST` or `BPF_EXIST`, or'ed with `BPF_F_LOCK`.
 
-        Raises `MapError` with `errno`: `EEXIST`, `E2BIG` when the map is full, `EPERM` when it is frozen;
-        `MapKeyError` for `BPF_EXIST` on a missing key; `MapTypeError`, `MapOverflowError`, `MapValueError`
-        for what the C types can't hold. ``BPF_MAP_UPDATE_ELEM``, bpf(2).
+        Raises `MapError` with `errno`: `EEXIST`, `E2BIG` if the map is full, `EPERM` if it is frozen. Raises
+        `MapKeyError` for `BPF_EXIST` on a missing key. Raises `MapTypeError`, `MapOverflowError` or
+        `MapValueError` for a value that the C type can't hold. ``BPF_MAP_UPDATE_ELEM``, bpf(2).
         """
         result = lib.bpf_map_update_elem(
             self.fd, ffi.from_buffer(self._encode_key(key)), ffi.from_buffer(self._encode_value(value)), flags
@@ -167,13 +170,14 @@ class Map:
             self._refuse(-result, "update", key, flags)
 
     def delete_elem(self, key: Any) -> None:
-        """Removes `key`. Raises `MapKeyError` when it is not there. ``BPF_MAP_DELETE_ELEM``, bpf(2)."""
+        """Removes `key`. Raises `MapKeyError` if it is missing. ``BPF_MAP_DELETE_ELEM``, bpf(2)."""
         self._delete_raw(self._encode_key(key))
 
     def get_next_key(self, key: Any = None) -> Any:
-        """The key after `key`, or the first one for None. Raises `MapKeyError` after the last.
+        """Returns the key after `key`, or the first key for None. Raises `MapKeyError` after the last key.
 
-        The kernel starts over when `key` is not in a hash map any more. ``BPF_MAP_GET_NEXT_KEY``, bpf(2).
+        If `key` is no longer in a hash map, the kernel returns the first key. ``BPF_MAP_GET_NEXT_KEY``,
+        bpf(2).
         """
         found = self._next_raw_key(None if key is None else self._encode_key(key))
         if found is None:
@@ -183,9 +187,10 @@ class Map:
         return self._key.listed(found)
 
     def lookup_and_delete_elem(self, key: Any) -> Any:
-        """The value of `key`, which is removed in the same step.
+        """Removes `key`, and returns its value, in one step.
 
-        Hash maps: Linux 5.14, commit 3e87f192b405; `UnsupportedError` before. Queues and stacks: Linux 4.20.
+        Hash maps need Linux 5.14, commit 3e87f192b405; older kernels raise `UnsupportedError`. Queues and
+        stacks need Linux 4.20.
         """
         out = bytearray(self._value_bytes)
         result = lib.bpf_map_lookup_and_delete_elem(
@@ -204,17 +209,18 @@ class Map:
         return self._decode_value(out)
 
     def freeze(self) -> None:
-        """Makes it read-only for user space, for ever (Linux 5.2, commit 87df15de441b)."""
+        """Makes the map read-only for user space, which can't be undone (Linux 5.2, commit 87df15de441b)."""
         check(lib.bpf_map_freeze(self.fd), MapError, "cannot freeze", on=str(self))
 
     # pins
 
     def pin(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Gives it a name in a bpf file system, which keeps it alive when nothing holds it open.
+        """Gives the map a name in a bpf file system, which keeps it alive when no process has it open.
 
-        A relative `path` (default: the map's name) is below the test's own folder, `Bpf.pin_root`. A map that
-        came from the fixture `bpf` is unpinned with it. Raises `MapError` with errno: `EEXIST` when the name
-        is taken, `EPERM` where there is no bpf file system. ``BPF_OBJ_PIN``, Linux 4.4, commit b2197755b263.
+        A relative `path` (default: the map's name) is below the test's own folder, `Bpf.pin_root`. If the map
+        came from the fixture `bpf`, the teardown removes the pin. Raises `MapError` with errno: `EEXIST` if
+        the name exists, `EPERM` if the folder is not in a bpf file system. ``BPF_OBJ_PIN``, Linux 4.4, commit
+        b2197755b263.
         """
         where = os.fspath(path or self.name)
         if self._pins is not None:
@@ -233,9 +239,9 @@ class Map:
             note_pin(where, f"pin {where} of {self}")
 
     def unpin(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Removes the pin at `path`, or without one every pin that this object made or came from.
+        """Removes the pin at `path`; without a path, every pin in `pins`.
 
-        Raises `MapError` (`ENOENT`) when there is none.
+        Raises `MapError` (`ENOENT`) if there is none.
         """
         if path is None:
             paths, self._pinned = self._pinned, []
@@ -244,32 +250,32 @@ class Map:
             paths = [self._pins.path(where) if self._pins is not None else where]
             self._pinned = [p for p in self._pinned if p not in paths]
         if not paths:
-            raise MapError(f"cannot unpin {self}", why="it has no pin that is known", errno=errno.ENOENT)
+            raise MapError(f"cannot unpin {self}", why="it has no known pin", errno=errno.ENOENT)
         for each in paths:
             forget_pin(each)
             unpin(each, str(self))
 
     @property
     def pins(self) -> tuple[str, ...]:
-        """The paths where this object pinned it, or found it pinned."""
+        """The paths where this object pinned the map, or found it pinned."""
         return tuple(self._pinned)
 
     def __eq__(self, other: object) -> bool:
-        """Against a map: whether both are the same one in the kernel."""
+        """Whether both objects are the same map in the kernel."""
         return self.id == other.id if isinstance(other, Map) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.id)
 
     def close(self) -> None:
-        """Closes the descriptor if it is this object's own. Safe to call again."""
+        """Closes the descriptor if it belongs to this object. Safe to call again."""
         fd, self._fd = self._fd, -1
         if fd >= 0 and self._owned:
             forget(fd)
             os.close(fd)
 
     def __del__(self) -> None:
-        # an inner map that was just looked into, `outer[k][i]`, has nobody else to close it
+        # nobody else closes an inner map that was only read once, `outer[k][i]`
         self.close()
 
     def __enter__(self) -> Self:
@@ -314,7 +320,7 @@ class Map:
         return out
 
     def _read_memory(self) -> Elements | None:
-        """All elements, where the kernel lets them be mapped into memory."""
+        """Returns all elements if the kernel lets them be mapped into memory; else None."""
         return None
 
     def _next_raw_key(self, key: bytes | None) -> bytes | None:
@@ -327,7 +333,7 @@ class Map:
         return bytes(out)
 
     def _refuse(self, number: int, verb: str, key: Any, flags: int = 0) -> NoReturn:
-        """Raises the exception for an error number of the kernel."""
+        """Raises the exception for the kernel's error number."""
         what, on = f"cannot {verb} {key!r}", f"in {self}"
         if number == errno.ENOENT:
             because, fix = self._explain_missing(key)

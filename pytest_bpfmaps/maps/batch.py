@@ -1,4 +1,4 @@
-"""Reading, writing and deleting many elements: batch commands, or one by one where the kernel lacks them."""
+"""Reads, writes and deletes many elements: by batch commands, or one by one if the kernel lacks these."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pytest_bpfmaps.maps.dict_protocol import DictMap
 from pytest_bpfmaps.maps.elements import Elements
 from pytest_bpfmaps.maps.key_walk import Walk
 
-# Batch commands came to map types one after another (hash and array: Linux 5.6).
+# Map types got batch commands in different releases (hash and array: Linux 5.6).
 UNSUPPORTED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, ENOTSUPP})
 _log = logging.getLogger(__name__)
 _FIRST_CHUNK = 4096
 _MOST = 1 << 20  # elements in one call
 
-# their batch command goes bucket by bucket or index by index, so that no key comes twice; that of the others
-# goes from key to key, and starts over when the key where it stands is deleted
+# Their batch command goes bucket by bucket or index by index, so that no key comes twice. For other types it
+# goes from key to key, and starts again when the key that it has reached is deleted.
 _IN_ORDER = frozenset(
     {
         *(MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH),
@@ -33,7 +33,7 @@ _IN_ORDER = frozenset(
 )
 
 
-# memory that costs nothing before the kernel writes to it
+# this memory is not cleared, so it takes no time before the kernel writes to it
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
 
 
@@ -41,19 +41,19 @@ class BatchMap(DictMap):
     """A map whose elements can be read, written and deleted in one call."""
 
     def _lookup_all(self) -> Elements:
-        """All elements. Those that come or go meanwhile may or may not be among them; all others are."""
+        """Returns all elements; elements that are added or deleted meanwhile may be missing."""
         return self._read_memory() or self._lookup_batches() or self._lookup_each()
 
     def _lookup_each(self) -> Elements:
         walk = Walk(self._next_raw_key, self._find_raw, most=4 * self.max_entries + 1024)
         found = walk.found
         if not walk.complete:
-            what = "programs write to it so fast that it could not be read to its end"
+            what = "programs write to it so fast that it could not be read completely"
             _log.warning("%s: %s; %d elements were seen", self, what, len(found))
         return Elements(b"".join(found), b"".join(found.values()), len(found), walk.restarts, walk.complete)
 
     def _find_raw(self, key: bytes) -> bytes | None:
-        """The value of a key; None when it is gone."""
+        """Returns the value of a key; None if the key was deleted."""
         out = bytearray(self._value_bytes)
         result = lib.bpf_map_lookup_elem(self.fd, ffi.from_buffer(key), ffi.from_buffer(out))
         if result == -errno.ENOENT:
@@ -63,7 +63,7 @@ class BatchMap(DictMap):
         return bytes(out)
 
     def _lookup_batches(self) -> Elements | None:
-        """With ``BPF_MAP_LOOKUP_BATCH``; None where the kernel lacks it for this type, or gives up."""
+        """Reads with ``BPF_MAP_LOOKUP_BATCH``; None if the kernel lacks it for this type, or gives up."""
         sizes = self.key_size, self._value_bytes
         place, next_place = bytearray(max(sizes[0], 4)), bytearray(max(sizes[0], 4))
         packed: tuple[list[Any], list[Any]] = ([], [])
@@ -86,7 +86,7 @@ class BatchMap(DictMap):
                 continue
             if result < 0 and result != -errno.ENOENT:
                 if result == -errno.EINTR or (not started and -result in UNSUPPORTED):
-                    return None  # EINTR: a writer deleted each key that the kernel wanted to go on from
+                    return None  # EINTR: a program deleted every key from which the kernel tried to go on
                 raise failure(-result, MapError, "cannot read", on=str(self))
             got = count[0]
             for chunks, memory, size in zip(packed, room, sizes, strict=True):
@@ -95,21 +95,21 @@ class BatchMap(DictMap):
             if result == -errno.ENOENT or got == 0:
                 break
             if total > 2 * self.max_entries + _FIRST_CHUNK and self.type not in _IN_ORDER:
-                return None  # going round in circles
+                return None  # the kernel started again and again
             place, next_place, started = next_place, place, True
             chunk = min(_MOST, max(chunk, self.max_entries))
         found = Elements(b"".join(packed[0]), b"".join(packed[1]), total)
         return found if self.type in _IN_ORDER else _each_once(found, *sizes)
 
     def _update_all(self, keys: Buffer, values: Buffer, count: int, flags: int) -> None:
-        """Writes packed elements. Raises `MapError`; elements before the refused one are written."""
+        """Writes packed elements. Raises `MapError`; the elements before the refused one are written."""
         if not count:
             return
         if flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
             raise UnsupportedError(
                 "cannot update",
                 on=str(self),
-                why="BPF_F_CPU and BPF_F_ALL_CPUS are for one element at a time here",
+                why="BPF_F_CPU and BPF_F_ALL_CPUS work only for one element at a time",
                 fix="use m.update_elem(key, value, flags) for each",
                 errno=errno.EINVAL,
             )
@@ -138,7 +138,7 @@ class BatchMap(DictMap):
                 self._refuse(-result, "update", self._key.decode(key), flags)
 
     def _delete_all(self, keys: Buffer, count: int) -> None:
-        """Deletes packed keys. Raises `MapKeyError` for one that is missing; those before it are deleted."""
+        """Deletes packed keys. Raises `MapKeyError` for a missing key; the keys before it are deleted."""
         if not count:
             return
         done = ffi.new("uint32_t *", count)

@@ -1,4 +1,4 @@
-"""Turns the text of C types into BTF, by way of the compiler."""
+"""Turns C types that are given as text into BTF, with the compiler."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ _DIAGNOSTIC = re.compile(r"^(\w+):\d+:\d+: error: (.*)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Types:
-    """A BTF section, and in it the ids of the types that were asked for, by name."""
+    """A BTF section, and the ids of the requested types in it, by name."""
 
     btf: bytes
     ids: dict[str, int]
 
 
 def compile_types(compiler: Compiler, texts: dict[str, str], on: str) -> Types:
-    """The BTF of C types that are given as text, by name, such as ``{"key": "u32"}``; `on` is for messages.
+    """Returns the BTF of C types that are given as text, by name: ``{"key": "u32"}``; `on` is for messages.
 
-    Known are the names of <linux/types.h>, the same without underscores, and ``bool``. Raises `MapTypeError`
-    with clang's words for a text that is no complete type, `CompileError` when there is no clang.
+    The names of <linux/types.h>, the same names without underscores, and ``bool`` are known. Raises
+    `MapTypeError` with clang's message for a text that is not a complete type, and `CompileError` if there is
+    no clang.
     """
     request = CompileRequest(code=_source(texts), name="map_types.bpf.c")
     try:
@@ -53,7 +54,7 @@ def compile_types(compiler: Compiler, texts: dict[str, str], on: str) -> Types:
         raise MapTypeError(
             "cannot create",
             on=on,
-            why=f"its {found[1]}, {texts[found[1]]!r}, is no C type: {found[2]}",
+            why=f"its {found[1]}, {texts[found[1]]!r}, is not a C type: {found[2]}",
             details=e.details,
             fix="write a C type, 'u32', 'struct { u32 a; u64 b; }', 'char[16]', or give a size in bytes",
         ) from None
@@ -67,7 +68,7 @@ def _source(texts: dict[str, str]) -> str:
 
 @lru_cache(maxsize=256)
 def _types_in(path: Path) -> Types:
-    """The types of the members of the holder; the variable itself is cut off, since it is in no program."""
+    """Returns the types of the holder's members, without the holder and its variable."""
     elf = Elf(path.read_bytes())
     section = elf.section(".BTF")
     assert section is not None

@@ -11,16 +11,16 @@ from pytest_bpfmaps.libbpf import check, lib
 from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.info import MapInfo
 
-BY_ID = "to look at what others loaded needs CAP_SYS_ADMIN: run as root, or in a virtual machine"
+BY_ID = "opening a map by its id needs CAP_SYS_ADMIN: run as root, or in a virtual machine"
 
 
 def make_map(fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> Map:
-    """The map object for a descriptor; `options` are those of `Map`."""
+    """Returns the map object for a descriptor; `options` are those of `Map`."""
     return Map.classes.get(info.type, Map)(fd, info, codecs, **options)
 
 
 def open_map_id(map_id: int) -> int:
-    """A new descriptor of the map with that id."""
+    """Returns a new descriptor of the map with that id. Raises `MapError`."""
     fd = lib.bpf_map_get_fd_by_id(map_id)
     fix = {-errno.ENOENT: "list the ids with 'bpftool map list'", -errno.EPERM: BY_ID}.get(fd)
     return check(fd, MapError, "cannot open", on=f"map id {map_id}", fix=fix)

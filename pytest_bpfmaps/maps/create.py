@@ -1,4 +1,4 @@
-"""Maps without an object: ``BPF_MAP_CREATE``, with types from C text."""
+"""Creates maps without an object: ``BPF_MAP_CREATE``, with types from C text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _EMPTY = Types(b"", {})
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What the kernel is asked for; sizes in bytes."""
+    """The attributes of a map to create; sizes are in bytes."""
 
     type: MapType
     name: str
@@ -125,7 +125,7 @@ def _checked_name(name: str | None, kind: MapType) -> str:
             "cannot create",
             on=f"map {name!r}",
             why="the kernel takes names of letters, digits, '_' and '.'",
-            fix=f"name={_NOT_IN_NAMES.sub('_', name)!r}; of it the kernel keeps the first 15",
+            fix=f"write name={_NOT_IN_NAMES.sub('_', name)!r}; the kernel keeps its first 15 characters",
         )
     return name
 
@@ -136,7 +136,7 @@ def _entries(kind: MapType, shape: TypeRules, given: int | None, on: str) -> int
             raise MapValueError(
                 "cannot create",
                 on=on,
-                why=f"max_entries is {given}, and it grows with what its values belong to",
+                why=f"max_entries is {given}, but its size depends on the owners of its values",
                 fix="leave max_entries out",
             )
         return 0
@@ -150,7 +150,7 @@ def _entries(kind: MapType, shape: TypeRules, given: int | None, on: str) -> int
 def _size(  # noqa: PLR0917
     part: str, given: CType, default: int, types: Types, codecs: Codecs | None, on: str
 ) -> int:
-    """The size of a key or value in bytes."""
+    """Returns the size of a key or value in bytes."""
     if given is None:
         if default == ANY:
             fix = f"give {part}='u32', a struct, or a size in bytes"
@@ -168,7 +168,7 @@ def _size(  # noqa: PLR0917
 def _model(
     compiler: Compiler, kind: MapType, inner: Map | Mapping[str, Any] | None, on: str
 ) -> Iterator[Map | None]:
-    """The map that a map of maps takes for the model of its inner maps: a live one, or one for the moment."""
+    """Gives the model of the inner maps of a map of maps: a live map, or one that is closed at the end."""
     if inner is None and kind in OF_MAPS:
         raise MapTypeError(
             "cannot create",
@@ -186,14 +186,14 @@ def _model(
 
 
 def _create(wanted: _Request) -> int:
-    """A descriptor of a new map; typed, unless the kernel refuses just that."""
+    """Returns a descriptor of a new map, with types unless the kernel refuses only these."""
     btf_fd = _load_btf(wanted.types.btf)
     try:
         fd = _call(wanted, btf_fd) if btf_fd >= 0 else -errno.EINVAL
     finally:
         if btf_fd >= 0:
             os.close(btf_fd)
-    if fd < 0:  # many types take no BTF, and old kernels not all of it: libbpf does the same
+    if fd < 0:  # many map types take no BTF, and old kernels lack some of it; libbpf also tries again without
         fd = _call(wanted, -1)
     if fd < 0:
         raise _refusal(wanted, -fd)

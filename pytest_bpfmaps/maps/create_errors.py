@@ -1,7 +1,7 @@
-"""Finds the attribute of a map that the kernel refuses: the kernel says only `EINVAL`.
+"""Finds the attribute of a map that the kernel refuses, because the kernel only says `EINVAL`.
 
-What no map of the type may have is known; for the rest the map is created again with one attribute changed at
-a time, and the one that helps is at fault.
+First the known rules of each map type are checked. Then the map is created again with one attribute changed
+at a time: the attribute whose change helps is the wrong one.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Attributes:
     max_entries: int
     map_flags: int
     extra: int = 0
-    inner_fd: int = 0  # of the model of a map of maps; 0 for none, -1 for one that is not at hand
-    typed: bool = True  # whether key and value have types, as far as is known
+    inner_fd: int = 0  # model of the inner maps; 0 if there is none, -1 if it has no descriptor
+    typed: bool = True  # whether key and value have types, if that is known
 
     def __str__(self) -> str:
         return (
@@ -56,30 +56,30 @@ class Attributes:
 
 _PER_CPU = frozenset({MapType.PERCPU_ARRAY, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH})
 _PER_CPU_MOST = 32 << 10  # bytes, PCPU_MIN_UNIT_SIZE
-_LONGEST_KEY = 512  # of hashes in kernels that want it on the stack
-_MUCH = 1 << 22  # bytes that no kernel refuses for their number
+_LONGEST_KEY = 512  # bytes, for hashes in kernels that copy the key to the stack
+_MUCH = 1 << 22  # bytes; no kernel refuses a smaller map for its size
 
 
 EMPTY = "it has to be at least 1: __uint(max_entries, …) in C, max_entries= of bpf.create_map"
 
 
 def explain_refused_map(wanted: Attributes, number: int) -> Explanation:
-    """Why the kernel, or libbpf for it, refused a map with error `number` (positive), and what to do."""
+    """Explains why the kernel, or libbpf, refused a map; `number` is a positive error number."""
     if number in (errno.EPERM, errno.EACCES):
         return _memory_limit(wanted) or Explanation(reason(number), refusal_hint())
     if not isinstance(wanted.type, MapType):
-        return Explanation(f"{reason(number)}: nobody knows maps of type {wanted.type}", None)
+        return Explanation(f"{reason(number)}: maps of type {wanted.type} are not known here", None)
     missing = _no_type(wanted.type)
     if missing:
         return missing
     if number == errno.E2BIG and wanted.type in _PER_CPU and wanted.value_size > _PER_CPU_MOST:
         return Explanation(
-            f"its values have {wanted.value_size} bytes, and those of a per-CPU map at most {_PER_CPU_MOST}",
+            f"its values have {wanted.value_size} bytes, but a per-CPU map's have at most {_PER_CPU_MOST}",
             "make the value smaller, or divide it among several elements",
         )
     if number == errno.E2BIG and wanted.type == MapType.CPUMAP:
         return Explanation(
-            f"it is for {wanted.max_entries} CPUs, and this kernel is built for fewer",
+            f"it is for {wanted.max_entries} CPUs, but this kernel is built for fewer",
             "give max_entries= the number of CPUs of the machine, os.cpu_count(), or 64",
         )
     if number in (errno.E2BIG, errno.ENOMEM):
@@ -87,14 +87,14 @@ def explain_refused_map(wanted: Attributes, number: int) -> Explanation:
         total = each * wanted.max_entries
         if number == errno.E2BIG and wanted.key_size > _LONGEST_KEY and total < _MUCH:
             return Explanation(
-                f"its keys have {wanted.key_size} bytes, and this kernel's have at most {_LONGEST_KEY}, "
+                f"its keys have {wanted.key_size} bytes, but this kernel allows at most {_LONGEST_KEY}, "
                 "as much as a program's stack",
-                "make the key shorter: a hash of what is long, or a part of it",
+                "make the key shorter: use a hash of the long part, or a piece of it",
             )
         return Explanation(
             f"{reason(number)}: {wanted.max_entries} elements (max_entries) of {each} bytes "
             f"are {total} bytes",
-            "ask for fewer or smaller elements",
+            "make fewer or smaller elements",
         )
     if number != errno.EINVAL:
         return Explanation(f"{reason(number)}, for {wanted}", None)
@@ -105,14 +105,17 @@ def explain_refused_map(wanted: Attributes, number: int) -> Explanation:
 
 
 def _memory_limit(wanted: Attributes) -> Explanation | None:
-    """Before Linux 5.11 (commit 97306be45fbe) maps count against a user's locked memory."""
+    """Explains that the map exceeds the limit of locked memory; None if that is not the cause.
+
+    Before Linux 5.11 (commit 97306be45fbe) maps count as a user's locked memory.
+    """
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     if limit == resource.RLIM_INFINITY or probe("helper", "bpf_ktime_get_coarse_ns"):
         return None
     size = (wanted.key_size + wanted.value_size) * wanted.max_entries
     return Explanation(
-        f"{reason(errno.EPERM)}: its {size} bytes and what this user has already are more than the limit of "
-        f"locked memory, {limit} bytes (Linux {release()} counts maps there, 5.11 and later do not)",
+        f"{reason(errno.EPERM)}: its {size} bytes and this user's other maps exceed the limit of locked "
+        f"memory, {limit} bytes (Linux {release()} counts maps as locked memory, 5.11 and later do not)",
         "raise it with 'ulimit -l unlimited', or run with CAP_SYS_RESOURCE, with which libbpf raises it",
     )
 
@@ -141,8 +144,8 @@ def _broken_rule(wanted: Attributes, type: MapType) -> Explanation | None:
             )
     if type in OF_MAPS and not wanted.inner_fd:
         return Explanation(
-            "a map of maps has to know what its inner maps are like",
-            "declare that, __array(values, struct { … }), or give a live one: "
+            "a map of maps needs the type and the sizes of its inner maps",
+            "declare them, __array(values, struct { … }), or give a live map: "
             "opened.maps.NAME.set_inner_map(bpf.create_map(…))",
         )
     if type in _BUFFERS:
@@ -159,21 +162,21 @@ def _broken_rule(wanted: Attributes, type: MapType) -> Explanation | None:
         return _at_fault("max_entries", 0, EMPTY)
     elif shape.key_type and not shape.entries and not wanted.typed:
         return Explanation(
-            f"maps of type {type} want types for key and value", "give value='u64', or a struct"
+            f"maps of type {type} need types for key and value", "give value='u64', or a struct"
         )
     if shape.flags & ~wanted.map_flags:
         name = _FLAG_NAMES[shape.flags]
         return _at_fault(
-            "map_flags", f"{wanted.map_flags:#x}", f"maps of type {type} want __uint(map_flags, {name})"
+            "map_flags", f"{wanted.map_flags:#x}", f"maps of type {type} need __uint(map_flags, {name})"
         )
     return None
 
 
 def _excluding_flags(wanted: Attributes) -> Explanation | None:
-    """For a map that is to be only read and only written, by programs or by the test."""
+    """Explains that two flags exclude each other: read-only and write-only; None if they do not."""
     for flags, names in _EXCLUDING.items():
         if wanted.map_flags & flags == flags:
-            return _at_fault("map_flags", f"{wanted.map_flags:#x}", f"take one of {names}, or none of them")
+            return _at_fault("map_flags", f"{wanted.map_flags:#x}", f"use one of {names}, or none of them")
     return None
 
 
@@ -181,16 +184,16 @@ def _by_trying(wanted: Attributes, type: MapType) -> Explanation | None:
     for name, better in _changes(wanted, type):
         if _can_create(better):
             rules = {
-                "key_size": f"{better.key_size} is one that it takes",
-                "value_size": f"{better.value_size} is one that it takes",
-                "max_entries": f"{better.max_entries} is one that it takes",
+                "key_size": f"it takes {better.key_size}, for example",
+                "value_size": f"it takes {better.value_size}, for example",
+                "max_entries": f"it takes {better.max_entries}, for example",
                 "map_flags": f"without {_flags(wanted.map_flags & ~better.map_flags)} it can be created: "
-                "those flags are not for this type, or newer than this kernel",
+                "those flags are not for this type, or are newer than this kernel",
             }
             if wanted.map_flags & ~better.map_flags == _NUMA_NODE:
                 rules["map_flags"] = (
-                    "without BPF_F_NUMA_NODE (0x4) it can be created: this machine has no node of the number "
-                    "that numa_node says, or maps of this type have none; leave both out"
+                    "without BPF_F_NUMA_NODE (0x4) it can be created: this machine has no node with the "
+                    "number in numa_node, or maps of this type have no node; leave both out"
                 )
             value = f"{wanted.map_flags:#x}" if name == "map_flags" else getattr(wanted, name)
             return _at_fault(name, value, rules[name])

@@ -1,4 +1,4 @@
-"""What an object's source says of a map's types, before libbpf loads it."""
+"""Reads the types that an object's source declares for a map, before libbpf loads the object."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pytest_bpfmaps.maps.info import MapInfo
 
 @dataclass(frozen=True, slots=True)
 class DeclaredTypes:
-    """BTF ids of a map's key and value in its object's BTF (0: none), and of a map of maps what is inside.
+    """The ids of a map's key and value types in its object's BTF (0: none); `inner` is for a map of maps.
 
-    libbpf keeps these from the kernel for queues, maps of maps, device and socket maps, and forgets them.
+    libbpf does not give these types to the kernel for queues, maps of maps, device and socket maps, and does
+    not keep them.
     """
 
     key: int
@@ -22,12 +23,12 @@ class DeclaredTypes:
     inner: MapInfo | None = None
 
     def applied_to(self, info: MapInfo) -> MapInfo:
-        """The kernel's attributes with these types."""
+        """Returns the kernel's attributes with these types."""
         return replace(info, btf_key_type_id=self.key, btf_value_type_id=self.value, inner=self.inner)
 
 
 def declared_types(handle: Any) -> DeclaredTypes:
-    """Of a ``struct bpf_map *`` that is not loaded yet."""
+    """Returns the declared types of a ``struct bpf_map *`` that is not loaded yet."""
     inner = lib.bpf_map__inner_map(handle)
     return DeclaredTypes(
         lib.bpf_map__btf_key_type_id(handle),

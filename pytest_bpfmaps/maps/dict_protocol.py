@@ -1,4 +1,4 @@
-"""What maps share with a `dict`, on top of the kernel's verbs."""
+"""The methods that maps share with a `dict`, on top of the kernel's operations."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class KeyedMap(Map):
         return True
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """The value of `key`, or `default`."""
+        """Returns the value of `key`, or `default` if it is missing."""
         try:
             return self.lookup_elem(key)
         except KeyError:
             return default
 
     def pop(self, key: Any, default: Any = _RAISE) -> Any:
-        """The value of `key`, which is removed; `default`, when one is given, where it is not there."""
+        """Removes `key`, and returns its value; if it is missing, returns `default` if that is given."""
         try:
             return self._take(key)
         except KeyError:
@@ -53,7 +53,7 @@ class KeyedMap(Map):
         return value
 
     def update(self, items: Items) -> None:
-        """Writes the elements of a mapping, or pairs."""
+        """Writes the elements of a mapping, or of pairs."""
         for key, value in items.items() if isinstance(items, Mapping) else items:
             self.update_elem(key, value)
 
@@ -71,17 +71,17 @@ class DictMap(KeyedMap):
         return len(self.snapshot())
 
     def keys(self) -> KeysView[Any]:
-        """The keys as they are now; a snapshot, not a live view."""
+        """Returns the keys as they are now; this is a snapshot, not a live view."""
         return self.snapshot().keys()
 
     def values(self) -> ValuesView[Any]:
-        """The values as they are now."""
+        """Returns the values as they are now."""
         return self.snapshot().values()
 
     def items(self) -> ItemsView[Any, Any]:
-        """The elements as they are now."""
+        """Returns the elements as they are now."""
         return self.snapshot().items()
 
     def snapshot(self) -> Snapshot:
-        """What it holds now as a new `dict`; later changes of the map don't show in it."""
+        """Returns the elements as a new `dict`, which later changes of the map don't affect."""
         raise NotImplementedError

@@ -13,18 +13,18 @@ from pytest_bpfmaps.maps.info import MapInfo
 
 
 def explain_refused_element(number: int, name: str, info: MapInfo, flags: int) -> Explanation:
-    """Why the kernel gave that error number for an element of the map `name`, and what to do.
+    """Explains the kernel's error number for an element of the map `name`.
 
-    `flags` are those that were asked for, ``BPF_NOEXIST`` for example.
+    `flags` are the flags of the call, such as ``BPF_NOEXIST``.
     """
     explain = _EXPLAIN.get(number)
     return explain(name, info, flags) if explain else Explanation(reason(number), None)
 
 
 def how_to_enlarge(name: str) -> str:
-    """What to do when a map is full."""
+    """Returns what to do when a map is full."""
     return (
-        f"have it larger: bpf.load(…, max_entries={{{name!r}: …}}), or bpf.create_map(…, max_entries=…); "
+        f"make it larger: bpf.load(…, max_entries={{{name!r}: …}}), or bpf.create_map(…, max_entries=…); "
         "or delete elements first"
     )
 
@@ -45,7 +45,7 @@ def _exists(name: str, info: MapInfo, flags: int) -> Explanation:
 def _not_permitted(name: str, info: MapInfo, flags: int) -> Explanation:
     return Explanation(
         reason(errno.EPERM),
-        "the map is frozen, read-only for user space (BPF_F_RDONLY), or this process lacks CAP_BPF",
+        "run with CAP_BPF; the map may also be frozen, or read-only for user space (BPF_F_RDONLY)",
     )
 
 

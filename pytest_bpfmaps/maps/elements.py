@@ -1,4 +1,4 @@
-"""Elements of a map as bytes, and arrays that can be mapped into memory."""
+"""Elements of a map as bytes; reads arrays that can be mapped into memory."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
-_ALIGNED = 8  # in bytes: an element's place in the kernel
+_ALIGNED = 8  # bytes: the kernel's alignment of an element
 _FORMATS: dict[int, Any] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 @dataclass(frozen=True, slots=True)
 class Elements:
-    """What was in a map: keys and values, each packed one after another.
+    """The keys and values of a map, each packed one after another.
 
-    `restarts`: how often the reader had to find its place again, because the key where it stood was deleted;
-    0 when the kernel read in batches. `complete`: False when writers kept the reader from coming to an end.
+    `restarts` counts how often the reader had to go on from an earlier key, because the key that it had
+    reached was deleted; it is 0 if the kernel read in batches. `complete` is False if programs wrote so fast
+    that the reader gave up.
     """
 
     keys: bytes
@@ -28,9 +29,9 @@ class Elements:
 
 
 def read_mapped(fd: int, count: int, size: int) -> Elements | None:
-    """The `count` elements of `size` bytes of an array (``BPF_F_MMAPABLE``, Linux 5.5, commit fc9702273e2e).
+    """Returns the `count` elements of `size` bytes of an array; None if it can't be mapped.
 
-    None where it can't be mapped.
+    It needs ``BPF_F_MMAPABLE`` (Linux 5.5, commit fc9702273e2e).
     """
     step = -(-size // _ALIGNED) * _ALIGNED
     length = -(-count * step // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -44,10 +45,10 @@ def read_mapped(fd: int, count: int, size: int) -> Elements | None:
 
 
 def _without_gaps(raw: bytes, size: int, step: int) -> bytes:
-    """The first `size` bytes of each `step`."""
+    """Returns the first `size` bytes of each `step` bytes."""
     if size == step:
         return raw
-    word = gcd(size, _ALIGNED)  # a whole number of them makes both
+    word = gcd(size, _ALIGNED)  # both sizes are multiples of it
     source = memoryview(raw).cast(_FORMATS[word])
     made = bytearray(len(raw) // step * size)
     target = memoryview(made).cast(_FORMATS[word])

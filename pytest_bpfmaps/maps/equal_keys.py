@@ -1,4 +1,4 @@
-"""Elements whose keys are equal as values and differ as bytes: in padding, or behind a NUL."""
+"""Finds elements whose keys are equal as values, but differ as bytes: in padding, or after a NUL."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ ADVICE = (
     "make every byte of the key known before its fields are set, __builtin_memset(&key, 0, sizeof(key)); "
     "or declare a key without holes"
 )
-_MOST_SEARCHED = 10_000  # tens of milliseconds
+_MOST_SEARCHED = 10_000  # keys, which takes tens of milliseconds
 _SHOWN = 3
 
 
 def describe(keys: Sequence[bytes], asked: bytes = b"") -> str:
-    """Says that elements with these keys look alike, and which bytes differ, among them or from `asked`."""
+    """Returns a sentence about elements whose keys look alike, with the bytes that differ.
+
+    With `asked`, it also names the bytes that differ from that key.
+    """
     one = len(keys) == 1
     head = "1 element has this key: its" if one else f"{len(keys)} elements have this key: their"
     return f"{head} padding differs (uninitialised bytes?){_places([asked, *keys] if asked else keys)}"
@@ -36,7 +39,7 @@ def _places(keys: Sequence[bytes]) -> str:
 
 
 def alike(codec: Codec, raws: Iterable[bytes], asked: bytes) -> list[bytes]:
-    """Those of the keys that are equal to `asked` as values; of a large map, only the first are looked at."""
+    """Returns the keys that equal `asked` as values; in a large map, it searches only the first keys."""
     if codec.exact:
         return []
     wanted = codec.decode(asked)
@@ -44,7 +47,7 @@ def alike(codec: Codec, raws: Iterable[bytes], asked: bytes) -> list[bytes]:
 
 
 def groups(codec: Codec, raw: bytes, listed: list[Any]) -> dict[Any, list[Any]]:
-    """The listed keys that are equal as values, two and more, by that value; `raw` has their bytes."""
+    """Returns the listed keys that share a value with another key, by that value; `raw` has their bytes."""
     by_value: dict[Any, list[Any]] = {}
     for value, key in zip(codec.decode_all(raw), listed, strict=True):
         by_value.setdefault(value, []).append(key)

@@ -13,7 +13,7 @@ from pytest_bpfmaps.libbpf.calls import reason
 
 
 def descriptor_of(thing: Any) -> int | None:
-    """The descriptor of what has one: an int is one itself, else by ``fileno()`` or ``.fd``. Or None."""
+    """Returns an object's descriptor: the int itself, ``fileno()`` or ``.fd``; None if it has none."""
     if isinstance(thing, bool):
         return None
     if isinstance(thing, int):
@@ -24,13 +24,13 @@ def descriptor_of(thing: Any) -> int | None:
 
 
 def is_path(thing: Any) -> bool:
-    """Whether it names something in a file system."""
+    """Whether the object is a path."""
     return isinstance(thing, str | bytes | os.PathLike)
 
 
 @contextmanager
 def opened(path: Any, flags: int, what: str) -> Iterator[int]:
-    """A descriptor of `path` for a moment. Raises `MapError` with errno, beginning with `what`."""
+    """Opens `path`, and closes it at the end. Raises `MapError` with errno, beginning with `what`."""
     try:
         fd = os.open(path, flags | os.O_CLOEXEC)
     except OSError as e:
@@ -41,7 +41,7 @@ def opened(path: Any, flags: int, what: str) -> Iterator[int]:
 
 @contextmanager
 def closing(fd: int) -> Iterator[int]:
-    """A descriptor that is closed at the end of the block."""
+    """Gives the descriptor, and closes it at the end of the block."""
     try:
         yield fd
     finally:
@@ -49,7 +49,7 @@ def closing(fd: int) -> Iterator[int]:
 
 
 def describe(fd: int) -> str:
-    """What a descriptor of this process is, for a message: ``fd 5 is socket:[1234]``."""
+    """Returns the kind of a descriptor of this process, for a message: ``fd 5 is socket:[1234]``."""
     try:
         return f"fd {fd} is {os.readlink(f'/proc/self/fd/{fd}').removeprefix('anon_inode:')}"
     except OSError as e:

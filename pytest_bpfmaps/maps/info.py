@@ -1,4 +1,4 @@
-"""What the kernel says of a map: ``BPF_OBJ_GET_INFO_BY_FD``."""
+"""Reads a map's attributes from the kernel: ``BPF_OBJ_GET_INFO_BY_FD``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INDEXED = frozenset(
 """Maps whose keys are indices from 0 to `max_entries` - 1."""
 
 BUFFERS = frozenset({MapType.RINGBUF, MapType.USER_RINGBUF, MapType.PERF_EVENT_ARRAY})
-"""Maps that carry records to user space; their declared value type is the record's."""
+"""Maps that carry records; their declared value type is the type of the records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class MapInfo:
     btf_vmlinux_value_type_id: int = 0
     map_extra: int = 0
     inner: MapInfo | None = None
-    """Of a map of maps: what its inner maps are like, as far as it is known; `id` and `btf_id` are 0."""
+    """For a map of maps: the known attributes of its inner maps; their `id` and `btf_id` are 0."""
 
 
 def map_info(fd: int) -> MapInfo:
-    """The attributes of the map behind a descriptor (Linux 4.13, commit 1e2709769086)."""
+    """Returns the attributes of the map with that descriptor (Linux 4.13, commit 1e2709769086)."""
     raw = ffi.new("struct bpf_map_info *")
     size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_map_info"))
     check(
@@ -71,17 +71,17 @@ def map_info(fd: int) -> MapInfo:
 
 
 def untyped_info(fd: int) -> MapInfo:
-    """`map_info` of the model of inner maps, without its types: their ids are those of another BTF."""
+    """Returns `map_info` of the model of inner maps, without types, whose ids belong to another BTF."""
     return replace(map_info(fd), btf_key_type_id=0, btf_value_type_id=0)
 
 
 def codecs_for(info: MapInfo, codecs: Codecs | None) -> tuple[Codec, Codec]:
-    """Codecs of a map's key and value: from BTF where it has types, else of plain bytes.
+    """Returns codecs of a map's key and value: from BTF if it has types, else for plain bytes.
 
-    Keys of maps that are indexed by number are ints in any case.
+    Keys of maps that are indexed by number are always ints.
     """
     key = _typed(codecs, info.btf_key_type_id, info.key_size)
-    # a buffer's declared value type is that of its records: the kernel itself wants no value size
+    # a buffer's declared value type is the type of its records, so its size differs from the map's value size
     value_size = None if info.type in BUFFERS else info.value_size
     value = _typed(codecs, info.btf_value_type_id, value_size)
     if key is None:

@@ -1,4 +1,4 @@
-"""Reading a map element by element, while programs write to it."""
+"""Reads a map element by element, while programs write to it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 
 class Walk:
-    """Goes once through a map by ``BPF_MAP_GET_NEXT_KEY`` and collects keys with their values.
+    """Reads a map once by ``BPF_MAP_GET_NEXT_KEY``, and collects keys with their values.
 
-    `next_key` gives the key after one, or the first one for None; `lookup` the value of a key, or None when
-    it is gone. Asked for the key after one that is gone, the kernel answers with the map's first key. So each
-    key is looked up after its successor was asked for: when it is gone, the successor counts for nothing, and
-    the walk goes on from the last key before it that is still there. `restarts` counts that. A writer can't
-    hold the reader for ever: after `most` steps `complete` is False and the walk ends.
+    `next_key` returns the key after a key, or the first key for None. `lookup` returns the value of a key, or
+    None if the key was deleted. For the key after a deleted key, the kernel returns the map's first key. So
+    each key is looked up after its successor was requested. If the key was deleted, the successor is ignored,
+    and the walk goes on from the last earlier key that still exists. `restarts` counts that. The walk always
+    ends: after `most` steps it stops, and `complete` is False.
     """
 
     def __init__(

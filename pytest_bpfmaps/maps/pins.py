@@ -1,4 +1,4 @@
-"""Pins: names of maps in a bpf file system, and what takes them away again.
+"""Pins: makes names of maps in a bpf file system, and removes them again.
 
 Source: ``Documentation/bpf`` of the kernel; ``LIBBPF_PIN_BY_NAME`` in libbpf.
 """
@@ -21,9 +21,9 @@ _SHARED = Path("/sys/fs/bpf")
 
 
 class Pins:
-    """The pins that one fixture makes, and the folder for those that name no other.
+    """The pins that one fixture makes, and its own folder for pins with a relative path.
 
-    `close` removes every pin that was made here, wherever it is, and the folder.
+    `close` removes every pin that was made here, in any folder, and the folder.
     """
 
     def __init__(self) -> None:
@@ -33,10 +33,11 @@ class Pins:
 
     @cached_property
     def root(self) -> Path:
-        """A folder of this fixture's own on a bpf file system, made when it is first asked for.
+        """A folder of this fixture's own on a bpf file system, made when it is first needed.
 
-        It is a file system of its own (Linux 5.2, CAP_SYS_ADMIN), which vanishes with this process however
-        that ends; else a new folder in ``/sys/fs/bpf``. Raises `UnsupportedError` when neither can be had.
+        It is a file system of its own (Linux 5.2, CAP_SYS_ADMIN), which vanishes with this process, in
+        whatever way that ends. If that is not possible, it is a new folder in ``/sys/fs/bpf``. Raises
+        `UnsupportedError` if neither is possible.
         """
         if self._closed:
             raise ClosedError("cannot pin", on="in the folder of a test", why="the test is over")
@@ -48,24 +49,24 @@ class Pins:
         return Path(f"/proc/{os.getpid()}/fd/{fd}")
 
     def path(self, path: str | os.PathLike[str]) -> str:
-        """The path to pin at; a relative one is below `root`."""
+        """Returns the path for a pin; a relative path is below `root`."""
         text = os.fspath(path)
         return text if os.path.isabs(text) else f"{self.root}/{text}"
 
     def place(self, path: str | os.PathLike[str]) -> str:
-        """As `path`, for a new pin: the folders on the way are made when they are below `root`."""
+        """Returns the path for a new pin, and makes missing folders below `root`."""
         where = self.path(path)
         if where != os.fspath(path):
             os.makedirs(os.path.dirname(where), exist_ok=True)
         return where
 
     def add(self, path: str) -> None:
-        """Remembers a pin that was just made."""
+        """Records a pin that was just made."""
         with contextlib.suppress(OSError):
             self._made[path] = _identity(path)
 
     def close(self) -> None:
-        """Removes the pins, unless somebody put another in the place. Safe to call again."""
+        """Removes the pins, unless another process replaced them. Safe to call again."""
         self._closed = True
         made, self._made = self._made, {}
         for path, identity in reversed(made.items()):
@@ -75,15 +76,16 @@ class Pins:
         self._undo.close()
 
     def _shared(self, reason: MapError) -> Path:
-        """A new folder in the file system that all share."""
+        """Makes a new folder in the shared bpf file system."""
         try:
             folder = tempfile.mkdtemp(prefix="bpfmaps-", dir=_SHARED)
         except OSError as e:
             raise UnsupportedError(
-                "cannot have a folder for pins",
+                "cannot make a folder for pins",
                 on=f"in {_SHARED}",
                 why=f"{e.strerror}; nor {reason.what} {reason.on}: {reason.why}",
-                fix="run as root, or mount one that you may write: 'mount -t bpf bpf /sys/fs/bpf'",
+                fix="run as root, or mount a bpf file system that you may write to: "
+                "'mount -t bpf bpf /sys/fs/bpf'",
                 errno=e.errno,
             ) from reason
         self._undo.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -91,17 +93,17 @@ class Pins:
 
 
 def pin_remedy(path: str) -> str:
-    """What to do about a pin that was refused."""
+    """Returns what to do about a pin that was refused."""
     own = "m.pin('x') pins in a folder of the test's own, bpf.pin_root"
     if os.path.lexists(path):
-        return f"the name is taken: remove it first, or take another; {own}"
+        return f"remove the file of that name first, or use another name; {own}"
     if Path(path).is_relative_to(_SHARED) and not os.path.ismount(_SHARED):
-        return f"no bpf file system is mounted there: 'mount -t bpf bpf {_SHARED}'; {own}"
-    return f"its folder must be there and on a bpf file system; {own}"
+        return f"mount a bpf file system there: 'mount -t bpf bpf {_SHARED}'; {own}"
+    return f"use an existing folder on a bpf file system; {own}"
 
 
 def unpin(path: str, on: str) -> None:
-    """Removes a pin. Raises `MapError` when there is none."""
+    """Removes a pin. Raises `MapError` if there is none."""
     try:
         os.unlink(path)
     except OSError as e:
@@ -110,11 +112,11 @@ def unpin(path: str, on: str) -> None:
 
 
 def differences(wanted: MapInfo, found: MapInfo) -> str:
-    """What keeps libbpf from taking a pinned map for one that an object defines; empty when nothing does."""
+    """Returns the attributes in which a pinned map differs from the map of an object; empty if none."""
     names = ("type", "key_size", "value_size", "max_entries", "flags")
     pairs = ((n, getattr(found, n), getattr(wanted, n)) for n in names)
     return ", ".join(
-        f"{name} is {_shown(name, there)}, the object's is {_shown(name, mine)}"
+        f"{name} is {_shown(name, there)}, but the object's is {_shown(name, mine)}"
         for name, there, mine in pairs
         if there != mine
     )

@@ -1,4 +1,4 @@
-"""The struct of a buffer's records, where a test names none."""
+"""Finds the struct of a buffer's records if a test names none."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def is_declared(value: Codec) -> bool:
 def struct_of_records(
     codecs: Codecs, name: str | None, default: str, *, what: str, on: str, how: str
 ) -> StructCodec:
-    """The struct of that name, or the one that is called `default`.
+    """Returns the struct of that name, or the struct `default`.
 
-    Raises `NameLookupError` when there is none: `what` was not possible, `how` names a struct or does
-    without one.
+    Raises `NameLookupError` if there is none: `what` says what was tried, `how` is a call that names a struct
+    or needs none.
     """
     try:
         return codecs.struct(name or default)

@@ -1,4 +1,4 @@
-"""Maps whose values are objects of the kernel: written as descriptors, read as ids."""
+"""Maps whose values are kernel objects: these are written as descriptors, and read as ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pytest_bpfmaps.maps.sparse import SparseMap
 
 
 class Reference(int):
-    """The kernel's number for something that a map holds; equal to that thing too."""
+    """The kernel's number for an object that a map holds; it also equals that object."""
 
     noun: ClassVar[str] = "number"
 
@@ -33,11 +33,11 @@ class Reference(int):
     __hash__ = int.__hash__
 
     def number_of(self, other: Any) -> int | None:
-        """The same kind of number of another object, or None when it has none."""
+        """Returns the same kind of number of another object; None if it has none."""
         return None
 
     def open(self) -> int | None:
-        """A new descriptor of the thing, or None where the kernel gives none for a number."""
+        """Returns a new descriptor of the object; None if the kernel gives none for its number."""
         return None
 
     def __repr__(self) -> str:
@@ -49,13 +49,13 @@ class Reference(int):
 class ReferenceMap(SparseMap):
     """A map that holds programs, sockets, maps or cgroups.
 
-    Writing takes an object with a descriptor, or the descriptor itself. The kernel keeps a reference of its
-    own: the object may be closed afterwards.
+    Writing takes an object with a descriptor, or the descriptor itself. The kernel keeps its own reference,
+    so the object may be closed afterwards.
     """
 
-    wanted: ClassVar[str]  # what its values are, with an article
-    kind: ClassVar[str] = ""  # what /proc/self/fd says of their descriptors
-    explain: ClassVar[dict[int, tuple[str, str]]] = {}  # by errno: why a value of the right kind is refused
+    wanted: ClassVar[str]  # the kind of its values, with an article
+    kind: ClassVar[str] = ""  # what /proc/self/fd shows for their descriptors
+    explain: ClassVar[dict[int, tuple[str, str]]] = {}  # errno: (why it is refused, what to do)
     reference: ClassVar[type[Reference]] = Reference
 
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
@@ -63,7 +63,10 @@ class ReferenceMap(SparseMap):
         self._value = IntCodec(f"descriptor of {self.wanted}", info.value_size, signed=False)
 
     def update_elem(self, key: Any, value: Any, flags: int = BPF_ANY) -> None:
-        """Puts `value` under `key`. Raises `MapTypeError` for what it can't hold, `MapError` with errno."""
+        """Puts `value` under `key`.
+
+        Raises `MapTypeError` for a value that the map can't hold, and `MapError` with errno.
+        """
         raw = self._encode_key(key)
         with self._as_descriptor(value) as fd:
             descriptor = self._value.encode(fd, self._value_where)
@@ -74,7 +77,7 @@ class ReferenceMap(SparseMap):
                 self._refuse_value(-result, key, value, fd, flags)
 
     def _as_descriptor(self, value: Any) -> AbstractContextManager[int]:
-        """The descriptor to give to the kernel, open while the block runs."""
+        """Gives the descriptor for the kernel, which is open until the ``with`` block ends."""
         own = value.open() if isinstance(value, Reference) else None
         fd = own if isinstance(value, Reference) else descriptor_of(value)
         if fd is not None:

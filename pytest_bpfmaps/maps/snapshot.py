@@ -1,4 +1,4 @@
-"""What `Map.snapshot` gives: a `dict` that decodes a large map's elements when somebody asks for them."""
+"""The result of `Map.snapshot`: a `dict` that decodes a large map's elements when they are read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pytest_bpfmaps.maps.equal_keys import ADVICE, describe, groups
 from pytest_bpfmaps.maps.views import Items, Keys
 
 Decoders = tuple[Callable[[bytes], Any], Callable[[bytes, int], list[Any]]]
-"""What decodes a value, and many of them that are packed."""
+"""(decodes one value, decodes many packed values)."""
 
 # smaller maps are decoded at once
 _LAZY_FROM = 512
-# as many single keys are looked up in the packed bytes; then a dict is quicker
+# so many single keys are looked up in the packed bytes; for more, making the dict is faster
 _SEARCHES = 16
 _SEARCH_STEPS = 64
 
@@ -27,11 +27,11 @@ _SEARCH_STEPS = 64
 class Snapshot(dict[Any, Any]):
     """The elements of a map at one moment, as a `dict`.
 
-    Equal to a mapping of the same keys and values, where a key may have any shape that the map takes, and so
-    may a key that is looked up. ``snapshot >= {...}`` says whether it holds those elements, and maybe more.
+    It equals a mapping of the same keys and values. A key may have any form that the map takes, also in a
+    lookup. ``snapshot >= {...}`` says whether it has those elements, and maybe more.
 
-    `origin` names the map in messages, `value` is the type of its values. `restarts` and `complete`: how the
-    reading went while programs wrote to the map, see `pytest_bpfmaps.maps.elements.Elements`.
+    `origin` is the map's name in messages, `value` is the type of its values. `restarts` and `complete` say
+    how programs disturbed the reading; see `pytest_bpfmaps.maps.elements.Elements`.
     """
 
     __slots__ = (
@@ -60,7 +60,7 @@ class Snapshot(dict[Any, Any]):
 
     @classmethod
     def of(cls, keys: bytes, values: list[Any], origin: str, codec: Codec) -> Snapshot:
-        """From keys that are packed one after another, and the value of each."""
+        """Makes a snapshot from packed keys, and the value of each."""
         made = Snapshot(origin=origin, codec=codec)
         made._take(keys, values)
         return made
@@ -69,7 +69,7 @@ class Snapshot(dict[Any, Any]):
         codec = self._codec
         assert codec is not None
         dict.update(self, zip(codec.listed_all(keys, always=False), values, strict=True))
-        if len(self) != len(values):  # some are equal as values
+        if len(self) != len(values):  # some keys are equal as values
             listed = codec.listed_all(keys, always=True)
             dict.clear(self)
             dict.update(self, zip(listed, values, strict=True))
@@ -80,7 +80,7 @@ class Snapshot(dict[Any, Any]):
         self.__class__ = TwinSnapshot if twins else Snapshot
 
     def mapped(self, how: Callable[[Any], Any], origin: str) -> Snapshot:
-        """A snapshot of the same keys, each with what `how` makes of its value."""
+        """Returns a snapshot of the same keys, with `how` applied to each value."""
         made = Snapshot({k: how(v) for k, v in self.items()}, origin=origin, codec=self._codec)
         made._mark(self._twins)
         return made
@@ -91,15 +91,15 @@ class Snapshot(dict[Any, Any]):
         return bool(self._twins)
 
     def plain(self, key: Any) -> Any:
-        """A key that it lists as a plain value, as keys of other mappings are."""
+        """Returns one of its keys as a plain value, as in other mappings."""
         return self._codec.decode(key.__raw__) if self._codec and isinstance(key, Listed) else key
 
     def twins(self, key: Any) -> list[Any]:
-        """The keys of the elements that `key` may mean, where these are several; see `Listed`."""
+        """Returns the keys of the elements that `key` may mean, if there are several; see `Listed`."""
         return []
 
     def canonical(self, key: Any) -> Any:
-        """The key as this snapshot has it, for one in another shape: a tuple or mapping for a record."""
+        """Returns the key as this snapshot has it, for a key in any form, such as a tuple for a record."""
         return key if dict.__contains__(self, key) else self._decoded(key)
 
     def _decoded(self, key: Any) -> Any:
@@ -129,11 +129,11 @@ class Snapshot(dict[Any, Any]):
             return default
 
     def keys(self) -> Keys:  # type: ignore[override]
-        """Its keys, where a key may have any shape that the map takes, too."""
+        """Returns its keys; ``in`` takes a key in any form that the map takes."""
         return Keys(self, self.has_only)
 
     def items(self) -> Items:  # type: ignore[override]
-        """Its elements, where a key may have any shape that the map takes, too."""
+        """Returns its elements; ``in`` takes a key in any form that the map takes."""
         return Items(self, self.value)
 
     def __eq__(self, other: object) -> bool:
@@ -158,7 +158,7 @@ class Snapshot(dict[Any, Any]):
         return all(k in theirs and same(self.value, v, theirs[k]) for k, v in self.items())
 
     def has_only(self, keys: Iterable[Any]) -> bool:
-        """Whether it has as many elements as these keys mean, each another one."""
+        """Whether these keys mean all its elements, each a different one."""
         found = list(keys)
         return len(self) == len(found) == len({self.canonical(key) for key in found})
 
@@ -166,21 +166,22 @@ class Snapshot(dict[Any, Any]):
         return all(self.has(key, value) for key, value in other.items())
 
     def has(self, key: Any, value: Any) -> bool:
-        """Whether it has that element, and no other with that key."""
+        """Whether it has that element, and no other element with that key."""
         return not self.twins(key) and key in self and same(self.value, self[key], value)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return dict, (dict(self),)
 
     def copy(self) -> dict[Any, Any]:
-        """A plain `dict` with the same elements."""
+        """Returns a plain `dict` with the same elements."""
         return dict(self)
 
 
 class TwinSnapshot(Snapshot):
-    """A snapshot where several elements have keys that are equal as values; see `Listed`.
+    """A snapshot in which several elements have keys that are equal as values; see `Listed`.
 
-    A key that it lists finds its own element. Any other that means several is refused, and equal to none.
+    A key from its iteration finds its own element. Any other key that means several elements is refused, and
+    equals none of them.
     """
 
     __slots__ = ()
@@ -202,7 +203,7 @@ class TwinSnapshot(Snapshot):
         twins = self.twins(key)
         if twins:
             raise MapValueError(
-                f"cannot tell which element of {key!r} is meant",
+                f"cannot decide which element of {key!r} is meant",
                 on=f"in {self.origin}",
                 why=describe([k.__raw__ for k in twins]),
                 fix=ADVICE,
@@ -225,12 +226,12 @@ class TwinSnapshot(Snapshot):
 
 
 class LazySnapshot(Snapshot):
-    """A snapshot that is still packed. It becomes a plain `Snapshot` as soon as all is asked for.
+    """A snapshot that is still packed. It becomes a plain `Snapshot` as soon as all elements are needed.
 
-    One of few elements becomes that at once.
+    A snapshot of few elements becomes that at once.
 
-    C code that knows `dict` may look at its memory past these methods: as long as it is packed there is one
-    element in it, because `json` for example asks for the items of those that are not empty only.
+    C code for `dict` may read its memory without these methods. So a packed snapshot has one element in that
+    memory: `json`, for example, asks for the items only if the dict is not empty.
     """
 
     __slots__ = ()
@@ -263,7 +264,7 @@ class LazySnapshot(Snapshot):
         self._take(elements.keys, values)
 
     def _position(self, key: Any) -> int | None:
-        """Where the key's bytes are, -1 for nowhere; None when only a dict can tell."""
+        """Returns the index of the key, or -1 if it is missing; None if only a dict can find it."""
         codec = self._codec
         assert codec is not None
         self._searches += 1
@@ -277,7 +278,7 @@ class LazySnapshot(Snapshot):
             e.warn()
             return -1
         except BpfError:
-            return None  # 1.0 for example, which a dict takes for 1
+            return None  # for example 1.0, which equals 1 in a dict
         keys, at = self._elements.keys, -1
         for _ in range(_SEARCH_STEPS):
             at = keys.find(raw, at + 1)
@@ -319,7 +320,7 @@ class LazySnapshot(Snapshot):
         return iter(self._codec.decode_all(self._elements.keys))
 
     def canonical(self, key: Any) -> Any:
-        return key  # looking a key up encodes it
+        return key  # a lookup encodes the key itself
 
 
 class _Packed:

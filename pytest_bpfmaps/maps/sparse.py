@@ -18,12 +18,12 @@ from pytest_bpfmaps.maps.equal_keys import ADVICE, alike, describe
 from pytest_bpfmaps.maps.info import INDEXED
 from pytest_bpfmaps.maps.snapshot import Snapshot
 
-# What the kernel says where user space can't read a slot.
+# The kernel's errors if user space can't read a slot.
 _UNREADABLE = frozenset({errno.EOPNOTSUPP, errno.ENOSPC, ENOTSUPP})
 
 
 class SparseMap(DictMap):
-    """A dict of what the map holds now: an array's empty slots are left out.
+    """A dict of what the map holds now, without an array's empty slots.
 
     Iteration and views work on the elements that were there when they started.
     """
@@ -34,7 +34,7 @@ class SparseMap(DictMap):
         return self._find(self._encode_key(key)) is not None
 
     def lookup_elem(self, key: Any, flags: int = 0) -> Any:
-        """The value of `key`. Raises `MapKeyError` for an empty slot."""
+        """Returns the value of `key`. Raises `MapKeyError` for an empty slot."""
         raw = self._encode_key(key)
         found = self._find(raw, flags)
         if found is None:
@@ -42,12 +42,12 @@ class SparseMap(DictMap):
         return self._decode_value(found)
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """The value of `key`, or `default`."""
+        """Returns the value of `key`, or `default` if it is missing."""
         found = self._find(self._encode_key(key))
         return default if found is None else self._decode_value(found)
 
     def snapshot(self) -> Snapshot:
-        """What it holds now as a new `dict`."""
+        """Returns the elements as a new `dict`."""
         found = list(self._raw_items())
         values = [self._decode_value(v) for _, v in found]
         return Snapshot.of(b"".join(k for k, _ in found), values, str(self), self._key)
@@ -56,12 +56,12 @@ class SparseMap(DictMap):
         """Empties all slots."""
         for key in self._raw_keys():
             result = lib.bpf_map_delete_elem(self.fd, ffi.from_buffer(key))
-            # arrays of sockets and programs say for an empty slot: EINVAL (sockmap) or ENOENT
+            # for an empty slot, arrays of sockets and programs give EINVAL (sockmap) or ENOENT
             if result < 0 and -result not in (errno.ENOENT, errno.EINVAL):
                 self._refuse(-result, "delete", self._key.decode(key))
 
     def __eq__(self, other: object) -> bool:
-        """With a mapping: whether it holds the same keys and values now. With a map: whether it is that."""
+        """Whether the map holds the same elements as a mapping now, or whether it is the same map."""
         if isinstance(other, Map):
             return Map.__eq__(self, other)
         if not isinstance(other, Mapping):
@@ -69,7 +69,7 @@ class SparseMap(DictMap):
         return self._holds(other, exactly=True)
 
     def __ge__(self, other: object) -> bool:
-        """Whether it holds all elements of the mapping `other` now."""
+        """Whether the map holds all elements of the mapping `other` now."""
         if isinstance(other, Map) or not isinstance(other, Mapping):
             return NotImplemented
         return self._holds(other, exactly=False)
@@ -77,7 +77,7 @@ class SparseMap(DictMap):
     __hash__ = Map.__hash__
 
     compared: Snapshot | None = None
-    """What the last comparison that failed saw: the map may hold something else by the time of the report."""
+    """The elements at the last failed comparison: the map may have changed by the time of the report."""
 
     def _holds(self, other: Mapping[Any, Any], *, exactly: bool) -> bool:
         seen = self.snapshot()
@@ -85,12 +85,12 @@ class SparseMap(DictMap):
         same = {k: v for k, v in wanted.items() if not seen.twins(k) and k in seen and self._same(seen[k], v)}
         fits = len(same) == len(wanted) == len(other) and (not exactly or len(seen) == len(wanted))
         if not fits:
-            seen.update(same)  # the things themselves, so that a report does not call them different
+            seen.update(same)  # uses the wanted objects, so that a report does not show them as different
         self.compared = None if fits else seen
         return fits
 
     def _canonical(self, key: Any) -> Any:
-        """A key in any shape that the map takes as listing gives it; itself when it is no key of this map."""
+        """Returns a key as iteration gives it, for any form that the map takes; any other key unchanged."""
         if isinstance(key, Listed):
             return key
         try:
@@ -102,7 +102,10 @@ class SparseMap(DictMap):
         return same(self._value, mine, wanted)
 
     def _find(self, key: bytes, flags: int = 0) -> bytearray | None:
-        """The raw value, None for an empty slot. Raises `UnsupportedError` where nothing can be read."""
+        """Returns the raw value, None for an empty slot.
+
+        Raises `UnsupportedError` if user space can't read the map.
+        """
         out = bytearray(self._value_bytes)
         result = lib.bpf_map_lookup_elem_flags(self.fd, ffi.from_buffer(key), ffi.from_buffer(out), flags)
         if result == -errno.ENOENT:
@@ -122,9 +125,9 @@ class SparseMap(DictMap):
                 yield key, value
 
     def _raw_keys(self) -> list[bytes]:
-        """The keys that ``BPF_MAP_GET_NEXT_KEY`` lists; of an array all indices, empty or not.
+        """Returns the keys that ``BPF_MAP_GET_NEXT_KEY`` lists; for an array all indices, empty or not.
 
-        A second time at a key means that the kernel started over, because that key was deleted meanwhile.
+        If a key comes twice, the kernel has started again, because a key was deleted meanwhile.
         """
         seen: dict[bytes, None] = {}
         key: bytes | None = None
@@ -160,7 +163,7 @@ class SparseMap(DictMap):
             return None, None
         if not raws:
             return None, "nothing was put into the map"
-        with suppress(MapError):  # a key of another kind, a cgroup for example
+        with suppress(MapError):  # the key may be of another kind, for example a cgroup
             asked = super()._encode_key(key)
             twins = alike(self._key, raws, asked)
             if twins:

@@ -1,4 +1,4 @@
-"""What each map type asks of its key, value, number of elements and flags."""
+"""The rules of each map type for its key, value, number of elements and flags."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pytest_bpfmaps.kernel.bpf_types import MapType
 
 NO_PREALLOC, MMAPABLE = 1 << 0, 1 << 10
 ANY = -1
-"""Any size, which has to be given."""
+"""Any size; it has to be given."""
 
 
 @dataclass(frozen=True, slots=True)
 class TypeRules:
-    """Sizes in bytes, of keys and values that need not be given; 0 for a map that has none.
+    """The rules of a map type; `key` and `value` are the only possible sizes in bytes, 0 for none, or `ANY`.
 
-    `flags` are those that the kernel insists on. `entries` is False when the number of elements is no choice.
-    `records`: a value is the type of the records, for this package alone. `key_type` is that of a key that is
-    not given beside a value with a type: the kernel takes both or none.
+    `flags` are flags that the kernel requires. `entries` is False if max_entries must be 0. `records` says
+    that a value is the type of the records, which only this package uses. `key_type` is the key's type if
+    only the value is given with a type, because the kernel takes types for both or for none.
     """
 
     key: int = ANY
@@ -66,5 +66,5 @@ _SHAPES: dict[int, TypeRules] = {
 
 
 def shape_of(type: MapType) -> TypeRules:
-    """The rules for a map type; any key and any value for those that are not special."""
+    """Returns the rules of a map type; a type without special rules takes any key and any value."""
     return _SHAPES.get(type, TypeRules())

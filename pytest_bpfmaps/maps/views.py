@@ -1,4 +1,4 @@
-"""The keys and elements of a snapshot, found by whatever the map takes for a key."""
+"""The keys and elements of a snapshot; ``in`` takes a key in any form that the map takes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pytest_bpfmaps.btf import Codec
 from pytest_bpfmaps.btf.comparison import same
 
 HasOnly = Callable[[Iterable[Any]], bool]
-"""Whether keys in any shape mean as many elements as there are, each another one."""
+"""Whether keys in any form mean all elements, each a different one."""
 
 
 class Keys(KeysView[Any]):
-    """What `dict.keys` gives; the name of an enum's value is in it, too."""
+    """The keys, as of `dict.keys`; a name of an enum is found in it, too."""
 
     def __init__(self, mapping: dict[Any, Any], has_only: HasOnly) -> None:
         super().__init__(mapping)
@@ -22,7 +22,7 @@ class Keys(KeysView[Any]):
         self.__has_only = has_only
 
     def __eq__(self, other: object) -> bool:
-        """What is in the view decides: other sets find no names."""
+        """Whether a set has the same keys; this view looks them up, because a set does not find names."""
         if not isinstance(other, Set):
             return NotImplemented
         return self.__has_only(other) and all(key in self for key in other)
@@ -35,7 +35,7 @@ class Keys(KeysView[Any]):
 
     @property
     def mapping(self) -> MappingProxyType[Any, Any]:
-        """What it is a view of, as views of a `dict` have it."""
+        """The mapping of the view, as for views of a `dict`."""
         return MappingProxyType(self.__mapping)
 
     def __reversed__(self) -> Iterator[Any]:
@@ -43,7 +43,7 @@ class Keys(KeysView[Any]):
 
 
 class Items(ItemsView[Any, Any]):
-    """What `dict.items` gives; `value` is the type that values are compared by."""
+    """The elements, as of `dict.items`; `value` is the type by which values are compared."""
 
     def __init__(self, mapping: dict[Any, Any], value: Codec | None) -> None:
         super().__init__(mapping)
@@ -70,7 +70,7 @@ class Items(ItemsView[Any, Any]):
 
     @property
     def mapping(self) -> MappingProxyType[Any, Any]:
-        """What it is a view of, as views of a `dict` have it."""
+        """The mapping of the view, as for views of a `dict`."""
         return MappingProxyType(self.__mapping)
 
     def __reversed__(self) -> Iterator[tuple[Any, Any]]:

@@ -49,12 +49,12 @@ DECLARED = {
     ),
     "two flags that exclude each other": (
         HASH % (ENTRIES + "__uint(map_flags, BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG);"),
-        "refuses map_flags=0x180", "take one of BPF_F_RDONLY_PROG and BPF_F_WRONLY_PROG",
+        "refuses map_flags=0x180", "use one of BPF_F_RDONLY_PROG and BPF_F_WRONLY_PROG",
         HASH % (ENTRIES + "__uint(map_flags, BPF_F_RDONLY_PROG);"),
     ),
     "a node that is not there": (
         HASH % (ENTRIES + "__uint(map_flags, BPF_F_NUMA_NODE); __uint(numa_node, 77);"),
-        "refuses map_flags=0x4", "no node of the number that numa_node says", HASH % ENTRIES,
+        "refuses map_flags=0x4", "no node with the number in numa_node", HASH % ENTRIES,
     ),
     "more CPUs than kernels are built for": (
         MAP % ("CPUMAP", "__uint(max_entries, 1000000); __type(key, __u32); __type(value, __u32);"),

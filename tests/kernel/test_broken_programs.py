@@ -158,7 +158,7 @@ BROKEN = {
             return bpf_map_lookup_elem(&flows, &key) ? 1 : 2;
         }""",
         r"4000000000 elements \(max_entries\) of 16 bytes are 64000000000 bytes",
-        r"ask for fewer or smaller elements",
+        r"make fewer or smaller elements",
     ),
     "too large an array on the stack": (
         """
@@ -290,7 +290,7 @@ BROKEN = {
         } outer SEC(".maps"); // line
         SEC("tc") int prog(struct __sk_buff *skb) { return bpf_map_lookup_elem(&outer, &(int){0}) != 0; }
         """,
-        r"a map of maps has to know what its inner maps are like",
+        r"a map of maps needs the type and the sizes of its inner maps",
         r"__array\(values, struct",
     ),
     "a function of the C library": (

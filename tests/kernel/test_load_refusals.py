@@ -62,7 +62,8 @@ HASH = "__uint(type, BPF_MAP_TYPE_HASH); "
             HASH + "__uint(key_size, 4); __uint(value_size, 8); __uint(max_entries, 1);"
             "__uint(map_flags, BPF_F_MMAPABLE);",
             "the kernel refuses map_flags=0x400",
-            "without 0x400 it can be created: those flags are not for this type, or newer than this kernel",
+            "without 0x400 it can be created: those flags are not for this type, or are newer than this "
+            "kernel",
         ),
         (
             HASH + "__uint(key_size, 4); __uint(value_size, 0); __uint(max_entries, 1);",
@@ -73,7 +74,7 @@ HASH = "__uint(type, BPF_MAP_TYPE_HASH); "
             "__uint(type, BPF_MAP_TYPE_LPM_TRIE); __uint(key_size, 8); __uint(value_size, 8);"
             "__uint(max_entries, 1);",
             "the kernel refuses map_flags=0x0",
-            "maps of type lpm_trie want __uint(map_flags, BPF_F_NO_PREALLOC)",
+            "maps of type lpm_trie need __uint(map_flags, BPF_F_NO_PREALLOC)",
         ),
     ],
 )
@@ -88,12 +89,12 @@ def test_a_map_that_is_too_large(bpf):
     assert why.endswith(
         f"1073741824 elements (max_entries) of 1048580 bytes are {1073741824 * 1048580} bytes"
     )
-    assert fix == "ask for fewer or smaller elements"
+    assert fix == "make fewer or smaller elements"
 
 
 def test_a_map_type_that_nobody_has(bpf):
     why, _, _ = refused_map(bpf, "__uint(type, 999); __uint(key_size, 4); __uint(max_entries, 1);")
-    assert why == "EINVAL: Invalid argument: nobody knows maps of type 999"
+    assert why == "EINVAL: Invalid argument: maps of type 999 are not known here"
 
 
 def test_what_is_wrong_with_an_inner_map(bpf):

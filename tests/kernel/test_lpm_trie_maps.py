@@ -76,7 +76,7 @@ def test_keys_are_ipv6_networks(make_trie):
     m[host] = 2
     assert m == {docs: 1, host: 2}
     assert m[ip_address("2001:db8::2")] == 1
-    with pytest.raises(MapValueError, match="has 4 bytes, the key's data 16"):
+    with pytest.raises(MapValueError, match="has 4 bytes, but the key's data has 16"):
         m[A] = 1
 
 
@@ -131,7 +131,7 @@ def test_wrong_keys_are_told_apart(make_trie):
         m[(33, bytes(4))] = 1
     with pytest.raises(MapValueError, match="its data has 5 bytes, not 4"):
         m[(8, bytes(5))] = 1
-    with pytest.raises(MapValueError, match="has 16 bytes, the key's data 4"):
+    with pytest.raises(MapValueError, match="has 16 bytes, but the key's data has 4"):
         m[ip_network("::/0")] = 1
     with pytest.raises(MapTypeError):
         m[8] = 1

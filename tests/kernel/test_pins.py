@@ -190,13 +190,13 @@ def test_pinning_by_name_can_be_switched_off(bpf):
 @pytest.mark.parametrize(
     ("other", "why"),
     [
-        ({"max_entries": 9}, "max_entries is 8, the object's is 9"),
-        ({"flags": 1}, "flags is 0x0, the object's is 0x1"),
-        ({"type": "ARRAY"}, "type is hash, the object's is array"),
+        ({"max_entries": 9}, "max_entries is 8, but the object's is 9"),
+        ({"flags": 1}, "flags is 0x0, but the object's is 0x1"),
+        ({"type": "ARRAY"}, "type is hash, but the object's is array"),
         (
             {"type": "LRU_HASH", "value": "char[12]", "max_entries": 1, "name": ""},
-            "type is hash, the object's is lru_hash, value_size is 8, the object's is 12, "
-            "max_entries is 8, the object's is 1",
+            "type is hash, but the object's is lru_hash, value_size is 8, but the object's is 12, "
+            "max_entries is 8, but the object's is 1",
         ),
     ],
 )
@@ -255,7 +255,7 @@ def test_a_path_where_no_bpf_file_system_is_mounted(load):
 def test_a_pin_where_one_is(bpf, load):
     counts = load(code()).maps.counts
     counts.pin("taken")
-    with pytest.raises(MapError, match=r"(?s)cannot pin .*EEXIST.*the name is taken: "):
+    with pytest.raises(MapError, match=r"(?s)cannot pin .*EEXIST.*remove the file of that name first"):
         counts.pin("taken")
 
 

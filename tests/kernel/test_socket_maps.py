@@ -101,7 +101,7 @@ def test_wrong_sockets(make, type):
         m[0] = "127.0.0.1:80"
     with (
         socket.socket() as fresh,
-        pytest.raises(MapError, match=r"(?s)in this state, can't be in it.*connected") as caught,
+        pytest.raises(MapError, match=r"(?s)in this state.*connected") as caught,
     ):
         m[0] = fresh
     assert caught.value.errno == errno.EOPNOTSUPP
@@ -168,7 +168,7 @@ def test_wrong_reuseport_sockets(make):
     m = make("REUSEPORT_SOCKARRAY").maps.the_map
     with socket.socket() as fresh, pytest.raises(MapError, match=r"(?s)no SO_REUSEPORT.*before bind"):
         m[0] = fresh
-    with socket.socket(socket.AF_UNIX) as unix, pytest.raises(MapError, match="no TCP or UDP socket"):
+    with socket.socket(socket.AF_UNIX) as unix, pytest.raises(MapError, match="not a TCP or UDP socket"):
         m[0] = unix
     with pytest.raises(KeyError):
         del m[0]
@@ -207,11 +207,14 @@ def test_an_xskmap(make, xdp_socket):
     m[2] = xdp_socket.fileno()
     del m[1]
     with pytest.raises(
-        UnsupportedError, match=r"cannot read map 'the_map' \(xskmap\): the kernel does not tell"
+        UnsupportedError, match=r"cannot read map 'the_map' \(xskmap\): the kernel does not show"
     ):
         m[2]
     m.clear()
-    with socket.socket() as tcp, pytest.raises(MapError, match="no AF_XDP socket, or it has no receive ring"):
+    with (
+        socket.socket() as tcp,
+        pytest.raises(MapError, match="not an AF_XDP socket, or it has no receive ring"),
+    ):
         m[0] = tcp
     with open(os.devnull) as file, pytest.raises(MapTypeError, match="is /dev/null, not an AF_XDP socket"):
         m[0] = file

@@ -1,1 +1,1 @@
-"""The map types, one module for each family."""
+"""The classes of map types, with one module for each family."""

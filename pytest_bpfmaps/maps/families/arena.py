@@ -21,48 +21,48 @@ _MAP_SHARED, _MAP_FIXED_NOREPLACE = 0x01, 0x100000
 class ArenaMap(Map, types=(MapType.ARENA,)):
     """``BPF_MAP_TYPE_ARENA``: Linux 6.9, commit 317460317a02. `max_entries` is its size in pages.
 
-    `memory` is all of it. A pointer that a program stored is an address in this process: `view` and `read`
-    take it. Pages come into being when they are first touched, here too, unless the arena was made with
-    ``BPF_F_SEGV_ON_FAULT``: then touching a page that no program allocated kills this process.
+    `memory` is all of it. A pointer that a program stored is also an address in this process: `view` and
+    `read` take it. A page is created when a program or this process first touches it. With
+    ``BPF_F_SEGV_ON_FAULT``, touching a page that no program allocated kills this process instead.
     """
 
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
         self._mapping: _Mapping | None = None
         super().__init__(fd, info, codecs, **options)
         if info.id in _Mapping.known:
-            self._mapped()  # while it is there: it can't be mapped again somewhere else
+            self._mapped()  # shares the mapping: an arena can't be mapped at a second address
 
     @property
     def memory(self) -> memoryview:
-        """All of it, writable. Raises `MapError` when another process has it at another address."""
+        """The whole arena, writable. Raises `MapError` if another process has it at another address."""
         return self._mapped().view
 
     @property
     def address(self) -> int:
-        """Where it begins in this process, and so what programs' pointers begin with."""
+        """The address at which the arena begins, in this process and in programs' pointers."""
         return self._mapped().address
 
     def view(self, pointer: int, size: int) -> memoryview:
-        """The `size` bytes at a pointer that a program stored. Raises `MapValueError` for one outside."""
+        """Returns the `size` bytes at a pointer. Raises `MapValueError` for one outside of the arena."""
         start = pointer - self.address
         if pointer and 0 <= start <= len(self.memory) - size:
             return self.memory[start : start + size]
         raise MapValueError(
-            f"cannot look at {size} bytes at {pointer:#x}",
+            f"cannot read {size} bytes at {pointer:#x}",
             on=f"in {self}",
             why="the pointer is NULL" if not pointer else "the pointer does not point into it",
-            fix=f"it spans {self.address:#x} to {self.address + len(self.memory):#x}",
+            fix=f"give a pointer from {self.address:#x} to {self.address + len(self.memory):#x}",
         )
 
     def read(self, pointer: int, type: str) -> Any:
-        """The C struct `type` at a pointer, as it is now. Raises `NameLookupError`, `MapValueError`."""
+        """Returns the C struct `type` at a pointer. Raises `NameLookupError` or `MapValueError`."""
         if self._codecs is None:
             raise NameLookupError("no struct", on=f"{type!r} for {self}", why="there are no types for it")
         codec = self._codecs.struct(type)
         return codec.decode(bytes(self.view(pointer, codec.size)))
 
     def close(self) -> None:
-        """Unmaps it, with all views of it, and closes the descriptor. Safe to call again."""
+        """Unmaps the arena, with all its views, and closes the descriptor. Safe to call again."""
         mapping, self._mapping = self._mapping, None
         if mapping is not None:
             mapping.release()
@@ -70,14 +70,14 @@ class ArenaMap(Map, types=(MapType.ARENA,)):
 
     def _mapped(self) -> _Mapping:
         if self._mapping is None:
-            fd = self.fd  # a closed map has no memory, though another may share it
+            fd = self.fd  # raises if the map is closed, even if another object shares its memory
             self._mapping = _Mapping.known.get(self.id) or _map(fd, self, self._info.map_extra)
             self._mapping.acquire()
         return self._mapping
 
 
 class _Mapping:
-    """An arena's memory in this process: one for all who look at it, as the kernel allows one address."""
+    """An arena's memory in this process, shared by all its objects: the kernel allows only one address."""
 
     known: ClassVar[dict[int, _Mapping]] = {}  # by map id
 
@@ -90,11 +90,11 @@ class _Mapping:
         self.known[map_id] = self
 
     def acquire(self) -> None:
-        """It has one more user, who calls `release` when done."""
+        """Counts one more user, which has to call `release`."""
         self._users += 1
 
     def release(self) -> None:
-        """Unmaps the memory when this was its last user."""
+        """Counts one user less, and unmaps the memory after the last one."""
         self._users -= 1
         if self._users:
             return
@@ -106,9 +106,9 @@ class _Mapping:
 
 
 def _map(fd: int, arena: ArenaMap, wanted: int) -> _Mapping:
-    """Maps it at the address that is `wanted` (``map_extra``), else where there is room.
+    """Maps the arena at the address `wanted` (``map_extra``); if that is 0, at any address.
 
-    Programs can be loaded only after that.
+    Programs that use it can only be loaded after that.
     """
     size = arena.max_entries * mmap.PAGESIZE
     flags = _MAP_SHARED | (_MAP_FIXED_NOREPLACE if wanted else 0)
@@ -122,17 +122,17 @@ def _map(fd: int, arena: ArenaMap, wanted: int) -> _Mapping:
         "cannot map the memory of",
         on=str(arena),
         why=reason(number),
-        fix="another process mapped it first: all must use the same address, so make it with extra=ADDRESS",
+        fix="make the arena with extra=ADDRESS: all processes must map it at the same address",
         errno=number,
     )
 
 
 @contextmanager
 def arenas_of(handles: Iterable[Any]) -> Iterator[None]:
-    """Creates and maps the arenas among the maps of an object that is loaded in the block.
+    """Creates and maps the arenas among the maps of an object that is loaded in the ``with`` block.
 
-    libbpf does so itself from 1.4 on (commit 79ff13e99169); then its mappings are taken over after the block.
-    Raises `UnsupportedError` when the kernel has no arenas.
+    libbpf does this itself from 1.4 on (commit 79ff13e99169); then its mappings are used after the block.
+    Raises `UnsupportedError` if the kernel has no arenas.
     """
     arenas = [h for h in handles if lib.bpf_map__type(h) == MapType.ARENA]
     if lib.libbpf_bpf_map_type_str(MapType.ARENA) != ffi.NULL:
@@ -142,7 +142,7 @@ def arenas_of(handles: Iterable[Any]) -> Iterator[None]:
         return
     with ExitStack() as stack:
         for handle in arenas:
-            if lib.bpf_map__fd(handle) < 0:  # otherwise it takes a live map's place
+            if lib.bpf_map__fd(handle) < 0:  # a map with a descriptor reuses a live map
                 stack.enter_context(_make_arena(handle))
         yield
 
@@ -164,11 +164,11 @@ def _make_arena(handle: Any) -> ArenaMap:
     entries = lib.bpf_map__max_entries(handle)
     fd = lib.bpf_map_create(MapType.ARENA, name.encode()[:15], 0, 0, entries, settings)
     what, on = "cannot create", f"map {name!r} (arena)"
-    fix = "arenas need Linux 6.9 or later, and BPF_F_MMAPABLE among the map's flags"
+    fix = "use Linux 6.9 or later, and BPF_F_MMAPABLE in the map's flags"
     check(fd, UnsupportedError, what, on=on, fix=fix)
     arena = ArenaMap(fd, map_info(fd), None, name=name)
     try:
-        arena.memory  # noqa: B018  the verifier wants to know its address
+        arena.memory  # noqa: B018  maps it: the verifier needs its address
         check(lib.bpf_map__reuse_fd(handle, fd), MapError, "cannot use", on=str(arena))
     except BaseException:
         arena.close()

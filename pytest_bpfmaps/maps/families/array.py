@@ -1,4 +1,4 @@
-"""Arrays: every index is always there."""
+"""Arrays: every index always has a value."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pytest_bpfmaps.maps.type_rules import MMAPABLE
 
 
 class ArrayMap(HashMap, types=(MapType.ARRAY,)):
-    """``BPF_MAP_TYPE_ARRAY``: keys 0 to `max_entries` - 1. Also equal to a list of its values."""
+    """``BPF_MAP_TYPE_ARRAY``: keys from 0 to `max_entries` - 1. It equals a list of its values, too."""
 
     def __len__(self) -> int:
         return self.max_entries
 
     def keys(self) -> KeysView[Any]:
-        """Its indices."""
+        """Returns its indices."""
         if type(self._key) is not IntCodec or self.max_entries - 1 > self._key.maximum:
             return super().keys()
-        self.fd  # noqa: B018 - raises when it is closed; otherwise there is nothing to ask the kernel for
+        self.fd  # noqa: B018 - raises if the map is closed
         return KeysView(cast(Any, range(self.max_entries)))
 
     def __iter__(self) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Bloom filters: sets that may say yes too often, and never no wrongly."""
+"""Bloom filters: sets whose "no" is certain, and whose "yes" is only likely."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class BloomFilterMap(Map, types=(MapType.BLOOM_FILTER,)):
     """``BPF_MAP_TYPE_BLOOM_FILTER``: Linux 5.16, commit 9330986c0300.
 
     https://docs.kernel.org/bpf/map_bloom_filter.html. Values can't be removed or listed. `max_entries` is the
-    number of values that it is made for, no limit.
+    expected number of values, not a limit.
     """
 
     def push(self, value: Any) -> None:
@@ -27,7 +27,7 @@ class BloomFilterMap(Map, types=(MapType.BLOOM_FILTER,)):
     add = push
 
     def __contains__(self, value: Any) -> bool:
-        """False: the value was never pushed. True: it probably was."""
+        """Whether the value was pushed: False is certain, True is likely."""
         return self._call(lib.bpf_map_lookup_elem, "look up", value)
 
     def __repr__(self) -> str:

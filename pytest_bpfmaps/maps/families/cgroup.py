@@ -1,4 +1,4 @@
-"""Maps about cgroups: arrays of them, and the older kind of storage, one value for each attached program."""
+"""Maps of cgroups: arrays, and the older kind of storage, with a value for each attached program."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _GIVE = "the path of a cgroup (v2), or its descriptor"
 class CgroupArrayMap(ReferenceMap, types=(MapType.CGROUP_ARRAY,)):
     """``BPF_MAP_TYPE_CGROUP_ARRAY``: Linux 4.8, commit 4ed8ec521ed5.
 
-    ``m[i] = "/sys/fs/cgroup/x"``, or a descriptor. Programs ask whether something is below one of them; the
-    kernel does not let user space read it.
+    ``m[i] = "/sys/fs/cgroup/x"``, or a descriptor. Programs ask whether a task or packet belongs to a cgroup
+    below one of them. The kernel does not let user space read the map.
     """
 
     wanted = "a cgroup v2 folder"
@@ -40,7 +40,7 @@ class CgroupArrayMap(ReferenceMap, types=(MapType.CGROUP_ARRAY,)):
 
 
 class CgroupId(int):
-    """A cgroup's inode number, which is its id in the kernel; as a key it names that cgroup."""
+    """A cgroup's inode number, which is its id in the kernel; it can be used as a key."""
 
     def __repr__(self) -> str:
         return f"<cgroup id {int(self)}>"
@@ -52,11 +52,11 @@ class AttachedStorageMap(SparseMap, types=(MapType.CGROUP_STORAGE,)):
     """``BPF_MAP_TYPE_CGROUP_STORAGE``: Linux 4.19, commit de9cbbaadba5. Deprecated by ``CGRP_STORAGE`` (6.2).
 
     https://docs.kernel.org/bpf/map_cgroup_storage.html. The kernel makes an element when a program that uses
-    the map is attached to a cgroup, and removes it with the cgroup; it can be overwritten, not deleted.
+    the map is attached to a cgroup, and removes it with the cgroup. Elements can be overwritten, not deleted.
 
-    Keys are a cgroup's path or descriptor, or ``(cgroup, "cgroup_inet_egress")`` where programs of several
-    attach types share the map. Listing gives what the C key holds: ``cgroup_inode_id`` and ``attach_type``,
-    or a `CgroupId` where the key is just the id (Linux 5.9, commit 7d9c3427894f).
+    Keys are a cgroup's path or descriptor, or ``(cgroup, "cgroup_inet_egress")`` if programs of several
+    attach types share the map. Iteration gives the fields of the C key: ``cgroup_inode_id`` and
+    ``attach_type``. If the key is only the id (Linux 5.9, commit 7d9c3427894f), iteration gives a `CgroupId`.
     """
 
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
@@ -86,12 +86,12 @@ class AttachedStorageMap(SparseMap, types=(MapType.CGROUP_STORAGE,)):
         return super()._encode_key(key)
 
     def _find_key(self, number: int, owner: Any, key: Any) -> bytes:
-        """The whole key of a cgroup whose attach type is left out: there must be no more than one."""
+        """Returns the whole key of a cgroup if the attach type is left out; there must be only one."""
         found = [raw for raw, _ in self._raw_items() if self._key.decode(raw).cgroup_inode_id == number]
         if len(found) > 1:
             types = [attach_type_name(self._key.decode(raw).attach_type) for raw in found]
             raise MapValueError(
-                f"cannot tell which element of {key!r} is meant",
+                f"cannot decide which element of {key!r} is meant",
                 on=f"in {self}",
                 why=f"programs of several attach types share it: {', '.join(types)}",
                 fix=f"use ({key!r}, {types[0]!r}) as the key",
@@ -107,7 +107,7 @@ class AttachedStorageMap(SparseMap, types=(MapType.CGROUP_STORAGE,)):
             return False
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """The value of `key`, or `default`."""
+        """Returns the value of `key`, or `default` if it is missing."""
         try:
             return super().get(key, default)
         except KeyError:
@@ -115,7 +115,7 @@ class AttachedStorageMap(SparseMap, types=(MapType.CGROUP_STORAGE,)):
 
 
 class PerCpuAttachedStorageMap(AttachedStorageMap, PerCpuHashMap, types=(MapType.PERCPU_CGROUP_STORAGE,)):
-    """``BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE``: the same for each CPU. Linux 4.20, commit b741f1630346."""
+    """``BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE``: the same per CPU. Linux 4.20, commit b741f1630346."""
 
 
 class _IdCodec(IntCodec):
@@ -141,7 +141,7 @@ def _is_cgroup(thing: Any) -> bool:
 
 
 def cgroup_id(owner: Any) -> int:
-    """The id of a cgroup that is given by path, by descriptor or by id."""
+    """Returns the id of a cgroup that is given by path, by descriptor or by id."""
     if isinstance(owner, CgroupId):
         return owner
     fd = None if is_path(owner) else descriptor_of(owner)
@@ -157,7 +157,7 @@ def cgroup_id(owner: Any) -> int:
 
 @cache
 def _attach_types() -> dict[str, int]:
-    """The kernel's attach types by the names that libbpf gives them."""
+    """Returns the kernel's attach types by libbpf's names."""
     return dict(_named_attach_types())
 
 
@@ -169,7 +169,7 @@ def _named_attach_types() -> Iterator[tuple[str, int]]:
 
 
 def attach_type_name(number: int) -> str:
-    """``cgroup_inet_egress`` for ``BPF_CGROUP_INET_EGRESS``; the number as text when libbpf knows no name."""
+    """Returns a name such as ``cgroup_inet_egress``; the number as text if libbpf has no name."""
     return next((name for name, known in _attach_types().items() if known == number), str(number))
 
 

@@ -1,4 +1,4 @@
-"""Where XDP programs send packets: network interfaces and CPUs."""
+"""Maps of the targets to which XDP programs send packets: network interfaces and CPUs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PROGRAM = StructCodec(
 
 
 class RedirectMap(SparseMap):
-    """A number for each target, and where the value has 8 bytes a program that runs there.
+    """A number for each target; if the value has 8 bytes, also a program that runs there.
 
-    Takes the number, ``(number, program)``, or what the C struct says. Reading gives the number, or a record
-    of 8 bytes in which ``bpf_prog.id`` is the program's id (0: none).
+    Writing takes the number, ``(number, program)``, or the fields of the C struct. Reading gives the number,
+    or a record of 8 bytes in which ``bpf_prog.id`` is the program's id (0: none).
     """
 
     struct: ClassVar[str]
@@ -44,8 +44,8 @@ class RedirectMap(SparseMap):
             self._value = StructCodec(f"struct {self.struct}", 8, fields)
 
     def delete_elem(self, key: Any) -> None:
-        """Empties a slot. Raises `MapKeyError` when nothing is in it."""
-        self.lookup_elem(key)  # the kernel's delete says yes to an empty slot too
+        """Empties a slot. Raises `MapKeyError` for an empty slot."""
+        self.lookup_elem(key)  # for an empty slot the kernel's delete succeeds, too
         super().delete_elem(key)
 
     def _encode_value(self, value: Any) -> bytes:
@@ -65,7 +65,7 @@ class RedirectMap(SparseMap):
     def _with_program(self, number: int, program: Any) -> bytes:
         fd = 0 if program is None else descriptor_of(program)
         if self.value_size == 4 or fd is None:
-            why = "its value is a number only" if self.value_size == 4 else f"{program!r} is no program"
+            why = "its value is only a number" if self.value_size == 4 else f"{program!r} is not a program"
             raise MapTypeError(
                 f"cannot store a program with {number}",
                 on=f"in {self._value_where}",
@@ -86,22 +86,22 @@ class RedirectMap(SparseMap):
     def _why(self, number: int) -> Explanation | None:
         if number in (errno.EBADF, errno.EINVAL):
             return Explanation(
-                "its program is no XDP program made for this kind of map",
+                "its program is not an XDP program for this kind of map",
                 _made_for(self.program_section),
             )
         return None
 
 
 def _made_for(section: str) -> str:
-    return f'give a program with SEC("{section}"), and none that is attached elsewhere'
+    return f'give a program with SEC("{section}") that is not attached elsewhere'
 
 
 class DevMap(RedirectMap, types=(MapType.DEVMAP, MapType.DEVMAP_HASH)):
     """``BPF_MAP_TYPE_DEVMAP`` and ``BPF_MAP_TYPE_DEVMAP_HASH``.
 
-    Linux 4.14, commit 546ac1ffb70d, and 5.4, commit 6f9d451ab1a3; https://docs.kernel.org/bpf/map_devmap.html.
-    Values are interfaces of this network namespace: by index or name, read as an index. With a program:
-    Linux 5.8, commit fbee97feed9b.
+    Linux 4.14, commit 546ac1ffb70d, and 5.4, commit 6f9d451ab1a3;
+    https://docs.kernel.org/bpf/map_devmap.html. Values are interfaces of this network namespace, given by
+    index or name; they are read as an index. A value with a program needs Linux 5.8, commit fbee97feed9b.
     """
 
     struct = "bpf_devmap_val"
@@ -125,8 +125,8 @@ class DevMap(RedirectMap, types=(MapType.DEVMAP, MapType.DEVMAP_HASH)):
     def _why(self, number: int) -> Explanation | None:
         if number == errno.EINVAL:
             return Explanation(
-                "there is no interface of that index in this namespace, or its program is not made for it",
-                f'see socket.if_nameindex(); give a program with SEC("{self.program_section}")',
+                "this namespace has no interface with that index, or its program is not for this kind of map",
+                f'look at socket.if_nameindex(); give a program with SEC("{self.program_section}")',
             )
         return super()._why(number)
 
@@ -134,7 +134,7 @@ class DevMap(RedirectMap, types=(MapType.DEVMAP, MapType.DEVMAP_HASH)):
 class CpuMap(RedirectMap, types=(MapType.CPUMAP,)):
     """``BPF_MAP_TYPE_CPUMAP``: Linux 4.15, commit 6710e1126934. Keys are CPUs, values queue sizes in packets.
 
-    https://docs.kernel.org/bpf/map_cpumap.html. With a program: Linux 5.9, commit 9216477449f3.
+    https://docs.kernel.org/bpf/map_cpumap.html. A value with a program needs Linux 5.9, commit 9216477449f3.
     """
 
     struct = "bpf_cpumap_val"
@@ -151,13 +151,13 @@ class CpuMap(RedirectMap, types=(MapType.CPUMAP,)):
     def _why(self, number: int) -> Explanation | None:
         if number == errno.ENODEV:
             return Explanation(
-                "this machine can't have a CPU of that number", "see /sys/devices/system/cpu/possible"
+                "this machine can't have a CPU with that number", "look at /sys/devices/system/cpu/possible"
             )
         if number == errno.EOVERFLOW:
-            return Explanation("a queue holds 16384 packets at most", "give a smaller queue size")
-        if number == errno.ENOMEM:  # also what the kernel says of a program that it can't run there
+            return Explanation("a queue holds at most 16384 packets", "give a smaller queue size")
+        if number == errno.ENOMEM:  # the kernel also gives this error for a program that it can't run there
             return Explanation(
-                "no memory for the queue, or its program is not made for this kind of map",
+                "there is no memory for the queue, or its program is not for this kind of map",
                 _made_for(self.program_section),
             )
         return super()._why(number)

@@ -1,4 +1,4 @@
-"""Maps that behave like a `dict`: hash and LRU hash; the base of arrays and per-CPU maps too."""
+"""Maps that behave like a `dict`: hash and LRU hash. They are also the base of arrays and per-CPU maps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
     """
 
     def __getitem__(self, key: Any) -> Any:
-        # dict(m) comes here for each element: no more than what finds it
+        # dict(m) calls this for each element, so it does only what is needed to find the element
         out = bytearray(self._value_bytes)
         raw = self._encode_key(key)
         if lib.bpf_map_lookup_elem(self._fd, ffi.from_buffer(raw), ffi.from_buffer(out)) == 0:
@@ -44,7 +44,7 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         return bool(result == 0)
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """The value of `key`, or `default`."""
+        """Returns the value of `key`, or `default` if it is missing."""
         raw, out = self._encode_key(key), bytearray(self._value_bytes)
         result = lib.bpf_map_lookup_elem(self.fd, ffi.from_buffer(raw), ffi.from_buffer(out))
         if result == -errno.ENOENT:
@@ -57,10 +57,10 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         return self._lookup_all().count
 
     def snapshot(self) -> Snapshot:
-        """All elements as a new `dict`; later changes of the map don't show in it.
+        """Returns all elements as a new `dict`, which later changes of the map don't affect.
 
-        A large map's elements are decoded when somebody asks for them. While programs write to the map, what
-        they add or delete meanwhile may or may not be there; what stays in the map is.
+        A large map's elements are decoded when they are read. If programs write to the map meanwhile,
+        elements that they add or delete may be missing; all other elements are in the snapshot.
         """
         found = self._lookup_all()
         decoders = self._decode_value, self._decode_values
@@ -68,7 +68,7 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         return LazySnapshot(found, decoders, origin=str(self), codec=self._key, value=value)
 
     def to_numpy(self) -> tuple[Any, Any]:
-        """All elements as two NumPy arrays, keys and values, with dtypes made from BTF.
+        """Returns all elements as two NumPy arrays, keys and values, with dtypes made from BTF.
 
         Raises `UnsupportedError` without NumPy, or for a C type that NumPy can't show.
         """
@@ -88,7 +88,7 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
                 self._refuse(-result, "delete", self._key.listed(key))
 
     def lookup_batch(self) -> list[tuple[Any, Any]]:
-        """All elements as (key, value) pairs; ``BPF_MAP_LOOKUP_BATCH`` where it exists (Linux 5.6)."""
+        """Returns all elements as (key, value) pairs; ``BPF_MAP_LOOKUP_BATCH`` if it exists (Linux 5.6)."""
         return list(self.snapshot().items())
 
     def _take(self, key: Any) -> Any:
@@ -98,14 +98,14 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
             return super()._take(key)
 
     def update(self, items: Items) -> None:
-        """Writes the elements of a mapping, or pairs, as `update_batch` does."""
+        """Writes the elements of a mapping, or of pairs, as `update_batch` does."""
         self.update_batch(items)
 
     def update_batch(self, items: Items, flags: int = BPF_ANY) -> None:
-        """Writes many elements; ``BPF_MAP_UPDATE_BATCH`` where the kernel has it (Linux 5.6).
+        """Writes many elements; ``BPF_MAP_UPDATE_BATCH`` if the kernel has it (Linux 5.6).
 
-        `items` is a mapping, pairs, or a tuple of two NumPy arrays as `to_numpy` gives them: keys, values.
-        All keys and values are checked before the first is written.
+        `items` is a mapping, pairs, or a tuple of two NumPy arrays as `to_numpy` returns them: keys, values.
+        All keys and values are checked before the first one is written.
         """
         if isinstance(items, tuple) and len(items) == 2 and all(hasattr(a, "dtype") for a in items):
             keys, values, count = self._pack_arrays(*items)
@@ -130,19 +130,19 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         )
 
     def delete_batch(self, keys: Iterable[Any]) -> None:
-        """Deletes many keys; ``BPF_MAP_DELETE_BATCH`` where the kernel has it (Linux 5.6)."""
+        """Deletes many keys; ``BPF_MAP_DELETE_BATCH`` if the kernel has it (Linux 5.6)."""
         wanted = list(keys)
         self._delete_all(self._encode_keys(wanted), len(wanted))
 
     def __eq__(self, other: object) -> bool:
-        """With a mapping: whether it holds the same keys and values now. With a map: whether it is that."""
+        """Whether the map holds the same elements as a mapping now, or whether it is the same map."""
         if isinstance(other, Map):
             return Map.__eq__(self, other)
         fits: bool = self._compare(other, operator.eq)
         return fits
 
     def __ge__(self, other: object) -> bool:
-        """Whether it holds all elements of the mapping `other` now."""
+        """Whether the map holds all elements of the mapping `other` now."""
         fits: bool = self._compare(other, operator.ge)
         return fits
 
@@ -162,7 +162,7 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         return fits
 
     compared: Snapshot | None = None
-    """What the last comparison that failed saw: the map may hold something else by the time of the report."""
+    """The elements at the last failed comparison: the map may have changed by the time of the report."""
 
     def _encode_keys(self, keys: list[Any]) -> bytes:
         if self._key.exact:
@@ -176,11 +176,11 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         return self._value.decode_all(raw)
 
     def _compared_value(self) -> Codec | None:
-        """The type of what a snapshot has for a key."""
+        """Returns the type of a snapshot's values."""
         return self._value
 
     def _lanes(self) -> tuple[int, int] | tuple[()]:
-        """For a value per CPU: (number of CPUs, bytes from one to the next)."""
+        """Returns (number of CPUs, bytes from one CPU's value to the next) for a per-CPU map; else ()."""
         return ()
 
     def _explain_missing(self, key: Any) -> tuple[str | None, str | None]:
@@ -199,7 +199,7 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         return [self._key.decode(key) for key in islice(self._walk_keys(), most)]
 
     def _walk_keys(self) -> Iterator[bytes]:
-        """The keys one after another, as the kernel goes on from one to the next."""
+        """Yields the keys one after another, as the kernel lists them."""
         key = self._next_raw_key(None)
         while key is not None:
             yield key

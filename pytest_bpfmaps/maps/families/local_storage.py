@@ -1,4 +1,4 @@
-"""Local storage: values that hang on a socket, a process, a file or a cgroup, and go away with it."""
+"""Local storage: values that belong to a socket, a process, a file or a cgroup, and vanish with it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from pytest_bpfmaps.maps.file_descriptors import closing, describe, descriptor_o
 class StorageMap(KeyedMap):
     """A value for each owner. The owner is the key; the kernel can't list the owners."""
 
-    owner: ClassVar[str]  # what a key is, with an article
-    kind: ClassVar[str] = ""  # what /proc/self/fd says of a key's descriptor
+    owner: ClassVar[str]  # the kind of owner, with an article
+    kind: ClassVar[str] = ""  # what /proc/self/fd shows for a key's descriptor
     give: ClassVar[str]  # how to name an owner
     list_with: ClassVar[str]  # an iterator program that lists the elements
 
@@ -33,13 +33,13 @@ class StorageMap(KeyedMap):
         raise UnsupportedError(
             "cannot list the keys of",
             on=str(self),
-            why=f"the kernel keeps each value with {self.owner}, and no list of them for user space",
+            why=f"the kernel keeps each value with {self.owner}, and has no list of them for user space",
             fix=f"look up an owner that you know, or load a program with {self.list_with}",
             errno=errno.EOPNOTSUPP,
         )
 
     def lookup_elem(self, key: Any, flags: int = 0) -> Any:
-        """The value of an owner. Raises `MapKeyError` when it has none in this map."""
+        """Returns the value of an owner. Raises `MapKeyError` if it has none in this map."""
         out = bytearray(self._value_bytes)
         with self._owner(key) as fd:
             result = lib.bpf_map_lookup_elem_flags(self.fd, _key(fd), ffi.from_buffer(out), flags)
@@ -47,9 +47,10 @@ class StorageMap(KeyedMap):
         return self._decode_value(out)
 
     def update_elem(self, key: Any, value: Any, flags: int = BPF_ANY) -> None:
-        """Gives an owner a value; programs find it there (and so may make it themselves).
+        """Gives an owner a value, which programs can read; programs can also make values themselves.
 
-        Raises `MapTypeError` when the key is no such owner, `MapKeyError` when it is gone, else as `Map`.
+        Raises `MapTypeError` if the key is not such an owner, `MapKeyError` if the owner no longer exists,
+        and other errors as `Map` does.
         """
         raw = self._encode_value(value)
         with self._owner(key) as fd:
@@ -57,12 +58,12 @@ class StorageMap(KeyedMap):
             self._check(result, "update", key, fd, flags)
 
     def delete_elem(self, key: Any) -> None:
-        """Takes an owner's value away. Raises `MapKeyError` when it has none."""
+        """Removes an owner's value. Raises `MapKeyError` if it has none."""
         with self._owner(key) as fd:
             self._check(lib.bpf_map_delete_elem(self.fd, _key(fd)), "delete", key, fd)
 
     def _owner(self, key: Any) -> AbstractContextManager[int]:
-        """The owner's descriptor, open while the block runs."""
+        """Gives the owner's descriptor, which is open until the ``with`` block ends."""
         fd = descriptor_of(key)
         if fd is None:
             raise self._no_owner(key, f"it is {type(key).__name__}, not {self.owner}")
@@ -119,8 +120,8 @@ class InodeStorageMap(StorageMap, types=(MapType.INODE_STORAGE,)):
 class TaskStorageMap(StorageMap, types=(MapType.TASK_STORAGE,)):
     """``BPF_MAP_TYPE_TASK_STORAGE``: Linux 5.11, commit 4cf1bc1f1045.
 
-    Keys are pidfds, process ids (an int that is no open pidfd is one), or objects with ``.pid``. A thread's
-    own storage can be named by a pidfd with ``PIDFD_THREAD`` only (Linux 6.9, commit 64bef697d33b).
+    Keys are pidfds, process ids (an int that is not an open pidfd is a process id), or objects with ``.pid``.
+    Only a pidfd with ``PIDFD_THREAD`` names the storage of a thread (Linux 6.9, commit 64bef697d33b).
     """
 
     owner = "a process"
@@ -155,7 +156,7 @@ class CgroupStorageMap(StorageMap, types=(MapType.CGRP_STORAGE,)):
     """``BPF_MAP_TYPE_CGRP_STORAGE``: Linux 6.2, commit c4bcfb38a95e.
 
     Keys are paths of cgroups, or their descriptors. https://docs.kernel.org/bpf/map_cgrp_storage.html.
-    For any program, unlike the deprecated ``BPF_MAP_TYPE_CGROUP_STORAGE``.
+    Any program may use it, unlike the deprecated ``BPF_MAP_TYPE_CGROUP_STORAGE``.
     """
 
     owner = "a cgroup v2 folder"
@@ -167,7 +168,7 @@ class CgroupStorageMap(StorageMap, types=(MapType.CGRP_STORAGE,)):
 
 
 def cgroup(path: Any) -> AbstractContextManager[int]:
-    """A descriptor of the cgroup at `path`."""
+    """Gives a descriptor of the cgroup at `path`, which is open until the ``with`` block ends."""
     return opened(path, os.O_RDONLY | os.O_DIRECTORY, "cannot open the cgroup")
 
 

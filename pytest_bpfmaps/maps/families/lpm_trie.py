@@ -1,4 +1,4 @@
-"""Longest prefix match: values under networks."""
+"""Longest prefix match: the keys are networks."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _ADDRESSES = (ipaddress.IPv4Address, ipaddress.IPv6Address)
 class LpmTrieMap(HashMap, types=(MapType.LPM_TRIE,)):
     """``BPF_MAP_TYPE_LPM_TRIE``: Linux 4.11, commit b95a5c4db09b (listing keys: 4.16, commit b471f2f1de8b).
 
-    https://docs.kernel.org/bpf/map_lpm_trie.html. Keys are `ipaddress` networks, addresses (their longest
-    prefix), both also as text, or ``(prefixlen, bytes)``, with the prefix length in bits. Looking up finds
-    the longest prefix that covers the key, so ``key in m`` asks for a match; deleting and listing take
-    prefixes exactly.
+    https://docs.kernel.org/bpf/map_lpm_trie.html. Keys are `ipaddress` networks, addresses (which mean their
+    longest prefix), both also as text, or ``(prefixlen, bytes)``, with the prefix length in bits. A lookup
+    finds the longest prefix that covers the key, so ``key in m`` asks for a match. Deletion and iteration use
+    exact prefixes.
     """
 
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
@@ -47,10 +47,10 @@ class LpmTrieMap(HashMap, types=(MapType.LPM_TRIE,)):
 
 
 class PrefixCodec(Codec):
-    """``struct { __u32 prefixlen; … data; }``: a network where `data` is an address of 4 or 16 bytes.
+    """``struct { __u32 prefixlen; … data; }``: a network if `data` is an address of 4 or 16 bytes.
 
-    Otherwise ``(prefixlen, bytes)``, or the struct's own record when `data` has several fields. Takes each
-    of them, and addresses.
+    Otherwise a key is ``(prefixlen, bytes)``, or the struct's own record if `data` has several fields.
+    Writing takes each of these forms, and addresses.
     """
 
     def __init__(self, declared: Codec) -> None:
@@ -87,7 +87,7 @@ class PrefixCodec(Codec):
         out[start : offset + self.size] = _masked(data.ljust(self._data_size, b"\0"), length)
 
     def _as_pair(self, value: Any, where: str) -> tuple[int, bytes] | None:
-        """The prefix length in bits and the data; None for what only the struct's codec may know."""
+        """Returns the prefix length in bits and the data; None if only the struct's codec can encode it."""
         if isinstance(value, str):
             value = self._parsed(value, where)
         if isinstance(value, ipaddress.IPv4Interface | ipaddress.IPv6Interface):
@@ -115,7 +115,7 @@ class PrefixCodec(Codec):
         if len(data) == self._data_size:
             return length, data
         raise self._refusal(
-            value, where, f"an address of its kind has {len(data)} bytes, the key's data {self._data_size}"
+            value, where, f"such an address has {len(data)} bytes, but the key's data has {self._data_size}"
         )
 
     def _refusal(self, value: Any, where: str, why: str) -> MapValueError:
@@ -129,6 +129,6 @@ class PrefixCodec(Codec):
 
 
 def _masked(data: bytes, length: int) -> bytes:
-    """`data` with zeros after its first `length` bits: they are no part of a prefix."""
+    """Returns `data` with zeros after its first `length` bits, which do not belong to the prefix."""
     rest = max(len(data) * 8 - length, 0)
     return (int.from_bytes(data, "big") >> rest << rest).to_bytes(len(data), "big")

@@ -25,9 +25,10 @@ class MapOfMaps(ReferenceMap, types=(MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS
     """``BPF_MAP_TYPE_ARRAY_OF_MAPS`` and ``BPF_MAP_TYPE_HASH_OF_MAPS``.
 
     Linux 4.12, commits 56f668dfe00d and bcc6b1b7ebf8; https://docs.kernel.org/bpf/map_of_maps.html.
-    ``outer[k] = inner``; ``outer[k]`` opens the inner map by its id. It is closed with the outer map, when
-    nobody holds it any more, or by its own `close`. Equal to a mapping of maps, or of mappings with the same
-    elements. Its inner maps are all of one kind, which is fixed before the object is loaded.
+    ``outer[k] = inner``; ``outer[k]`` opens the inner map by its id. The inner map is closed with the outer
+    map, when it is no longer referenced, or by its own `close`. A map of maps equals a mapping of maps, or of
+    mappings with the same elements. All inner maps have the same type and sizes, which are fixed before the
+    load.
     """
 
     wanted = "a BPF map"
@@ -38,7 +39,7 @@ class MapOfMaps(ReferenceMap, types=(MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS
         super().__init__(fd, info, codecs, **options)
 
     def close(self) -> None:
-        """Closes it and the inner maps that were opened through it. Safe to call again."""
+        """Closes the map, and the inner maps that were opened through it. Safe to call again."""
         for each in list(self._opened):
             each.close()
         super().close()
@@ -58,7 +59,7 @@ class MapOfMaps(ReferenceMap, types=(MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS
         return made
 
     def _with_types(self, info: MapInfo) -> tuple[MapInfo, Codecs | None]:
-        """Types from the kernel; where the inner map has none, those that the outer one declares."""
+        """Returns an inner map's types: from the kernel, or else as the outer map declares them."""
         from pytest_bpfmaps.kernel.btf import load_codecs
 
         if info.btf_id and (info.btf_key_type_id or info.btf_value_type_id):
@@ -89,13 +90,13 @@ class MapOfMaps(ReferenceMap, types=(MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS
                     f"cannot put {value!r}",
                     on=f"into {self} at {key!r}",
                     why=f"its inner maps are of another kind: {differences} ({reason(number)})",
-                    fix="make the map like the one that the outer map declares inside",
+                    fix="give a map with the attributes that the outer map declares for its inner maps",
                     errno=number,
                 )
         super()._refuse_value(number, key, value, fd, flags)
 
     def _template(self) -> MapInfo | None:
-        """What inner maps are like: as declared, else as one that is in it."""
+        """Returns the attributes of inner maps: as declared, or else those of a map that is in it."""
         if self._info.inner is not None:
             return self._info.inner
         for _, raw in self._raw_items():
@@ -108,7 +109,7 @@ class MapOfMaps(ReferenceMap, types=(MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS
 
 
 def _differences(wanted: MapInfo, given: MapInfo) -> str:
-    """Field by field, in words."""
+    """Returns the attributes that differ, as text."""
     names = list(_COMPARED)
     if wanted.type != MapType.ARRAY or wanted.flags & _BPF_F_INNER_MAP:
         names.remove(

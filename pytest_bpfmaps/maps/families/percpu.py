@@ -23,27 +23,27 @@ from pytest_bpfmaps.maps.snapshot import Snapshot
 
 
 class PerCpu(tuple[Any, ...]):
-    """The values of one element, index by CPU. Equal to a list or tuple of the same values.
+    """The values of one element; the index is the CPU. It equals a list or tuple of the same values.
 
-    ``PerCpu([…])`` says in a write that these are the values of the CPUs, one for each.
+    A write of ``PerCpu([…])`` always means one value for each CPU.
     """
 
     __slots__ = ()
 
     def sum(self) -> Any:
-        """The total over all CPUs; of structs, a dict with the total of each numeric field."""
+        """Returns the total over all CPUs; for structs, a dict with the total of each numeric field."""
         return combine(self, sum)
 
     def max(self) -> Any:
-        """The largest value; of structs, field by field."""
+        """Returns the largest value; for structs, of each field."""
         return combine(self, max)
 
     def min(self) -> Any:
-        """The smallest value; of structs, field by field."""
+        """Returns the smallest value; for structs, of each field."""
         return combine(self, min)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, tuple):  # which has a hash
+        if isinstance(other, tuple):  # equal tuples must have equal hashes
             return len(self) == len(other) and all(map(equal_with_hash, self, other))
         return tuple.__eq__(self, tuple(other) if isinstance(other, list) else other)
 
@@ -54,7 +54,7 @@ class PerCpu(tuple[Any, ...]):
 
 
 def combine(values: tuple[Any, ...], how: Callable[[Iterable[Any]], Any]) -> Any:
-    """`how` over numbers, over each numeric field of records, over each place of lists."""
+    """Returns `how` of numbers, or of each numeric field of records, or of each index of lists."""
     first = values[0]
     if isinstance(first, Record):
         names = [n for n in first.__codec__.by_name if isinstance(first[n], int | float | Record | list)]
@@ -68,19 +68,19 @@ class PerCpuHashMap(HashMap, types=(MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH
     """``BPF_MAP_TYPE_PERCPU_HASH``, ``BPF_MAP_TYPE_LRU_PERCPU_HASH``.
 
     `m[key]` is a `PerCpu`. Writing takes one value for all CPUs, or a `PerCpu` or list with a value for each.
-    Where a value is itself given as a list, a list for each CPU is nested one level deeper.
+    If a value is itself given as a list, a list with a value for each CPU is nested one level deeper.
     """
 
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
         super().__init__(fd, info, codecs, **options)
-        # the kernel gives each CPU's value 8-byte alignment; a buffer of plain value_size would be overrun
+        # the kernel aligns each CPU's value to 8 bytes, so it writes more than value_size for each
         self._stride = (self._value.size + 7) & ~7
         self._value_bytes = self._stride * possible_cpus()
 
     def lookup_elem(self, key: Any, flags: int = 0) -> Any:
-        """The values of `key`, one for each CPU; with ``cpu << 32 | BPF_F_CPU`` the value of that CPU.
+        """Returns the values of `key`, one for each CPU; with ``cpu << 32 | BPF_F_CPU`` that CPU's value.
 
-        Raises `MapKeyError` when the key is not there, `UnsupportedError` for a flag that the kernel does not
+        Raises `MapKeyError` if the key is missing, and `UnsupportedError` for a flag that the kernel does not
         have (Linux 6.19).
         """
         if not flags & BPF_F_CPU:
@@ -90,8 +90,9 @@ class PerCpuHashMap(HashMap, types=(MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH
     def update_elem(self, key: Any, value: Any, flags: int = BPF_ANY) -> None:
         """Writes one value for all CPUs, or a list with a value for each.
 
-        With ``cpu << 32 | BPF_F_CPU`` it is one value for that CPU, with `BPF_F_ALL_CPUS` one for all. Raises
-        as `Map.update_elem`, and `UnsupportedError` for a flag that the kernel does not have (Linux 6.19).
+        With ``cpu << 32 | BPF_F_CPU`` it writes one value for that CPU, with `BPF_F_ALL_CPUS` one for all. It
+        raises what `Map.update_elem` raises, and `UnsupportedError` for a flag that the kernel does not have
+        (Linux 6.19).
         """
         if not flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
             super().update_elem(key, value, flags)
@@ -118,7 +119,7 @@ class PerCpuHashMap(HashMap, types=(MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH
         super()._refuse(number, verb, key, flags)
 
     def sum(self) -> Snapshot:
-        """``{key: total over all CPUs}``."""
+        """Returns ``{key: total over all CPUs}``."""
         return self.snapshot().mapped(PerCpu.sum, f"the sum over all CPUs of {self}")
 
     def _decode_value(self, raw: bytes | bytearray | memoryview) -> Any:
@@ -146,11 +147,11 @@ class PerCpuHashMap(HashMap, types=(MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH
         return self._encode_either(value)
 
     def _encode_either(self, value: list[Any] | tuple[Any, ...]) -> bytes:
-        """A list for a type that is itself given as one: it fits as one value, or a level deeper as many."""
+        """Encodes a list for a type whose value is a list: as one value, or as a value for each CPU."""
         ways = [self._encode_one, self._encode_each]
         is_likely_many = len(value) == possible_cpus() or isinstance(self._value, StructCodec)
         if isinstance(value, list) and is_likely_many:
-            ways.reverse()  # the error is that of the first
+            ways.reverse()  # if both fail, the error of the first is raised
         try:
             return ways[0](value)
         except MapError:
@@ -161,12 +162,12 @@ class PerCpuHashMap(HashMap, types=(MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH
             raise
 
     def _encode_one(self, value: Any) -> bytes:
-        """The same value for all CPUs."""
+        """Encodes the same value for all CPUs."""
         padding = bytes(self._stride - self._value.size)
         return (self._value.encode(value, self._value_where) + padding) * possible_cpus()
 
     def _encode_each(self, value: Sequence[Any]) -> bytes:
-        """A value for each CPU."""
+        """Encodes a value for each CPU."""
         if len(value) != possible_cpus():
             raise MapValueError(
                 f"cannot store {len(value)} values",

@@ -1,4 +1,4 @@
-"""Program arrays: where tail calls go."""
+"""Program arrays: the targets of tail calls."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pytest_bpfmaps.maps.references import Reference, ReferenceMap
 
 
 class ProgramId(Reference):
-    """The id of a loaded program, as ``bpftool prog list`` shows; equal to that `Program`."""
+    """The id of a loaded program, as ``bpftool prog list`` shows it; it equals that `Program`."""
 
     noun = "program id"
 
     def number_of(self, other: Any) -> int | None:
-        """The id of a program."""
+        """Returns the id of a program; None for any other object."""
         number = getattr(other, "id", None)
         return number if hasattr(other, "section") and isinstance(number, int) else None
 
     def open(self) -> int:
-        """A new descriptor of it (``BPF_PROG_GET_FD_BY_ID``, Linux 4.13, commit b16d9aa4c2b9)."""
+        """Returns a new descriptor (``BPF_PROG_GET_FD_BY_ID``, Linux 4.13, commit b16d9aa4c2b9)."""
         return check(lib.bpf_prog_get_fd_by_id(int(self)), MapError, "cannot open", on=repr(self))
 
     @property
     def name(self) -> str:
-        """Its name, cut after 15 characters."""
+        """The program's name, cut after 15 characters."""
         fd = self.open()
         try:
             info = ffi.new("struct bpf_prog_info *")
@@ -44,8 +44,8 @@ class ProgramId(Reference):
 class ProgArrayMap(ReferenceMap, types=(MapType.PROG_ARRAY,)):
     """``BPF_MAP_TYPE_PROG_ARRAY``: Linux 4.2, commit 04fd61ab36ec (read: 4.13, commit 14dc6f04f49d).
 
-    ``m[i] = obj.programs.x``; reading gives a `ProgramId`. The kernel empties the array when its last user
-    space reference goes, so keep its object loaded, or pin it.
+    ``m[i] = obj.programs.x``; reading gives a `ProgramId`. The kernel empties the array when no process holds
+    it any more, so keep its object loaded, or pin it.
     """
 
     wanted = "a BPF program"
@@ -53,11 +53,11 @@ class ProgArrayMap(ReferenceMap, types=(MapType.PROG_ARRAY,)):
     reference = ProgramId
     explain = {  # noqa: RUF012
         errno.EINVAL: (
-            "all programs of an array have one type, and the first one that uses the array decided on it",
+            "all programs of an array have one type, which is that of the first program that uses the array",
             "give a program of the same type as those that make the tail calls",
         ),
         errno.EBUSY: (
-            "a program that another one replaces in part (freplace) can't be called",
-            "give another",
+            "a program can't be called if another one replaces a part of it (freplace)",
+            "give another program",
         ),
     }

@@ -16,14 +16,14 @@ from pytest_bpfmaps.maps.base import Map
 class QueueMap(Map, types=(MapType.QUEUE, MapType.STACK)):
     """``BPF_MAP_TYPE_QUEUE`` (first in, first out) and ``BPF_MAP_TYPE_STACK`` (last in, first out).
 
-    Linux 4.20, commit f1a2e44a3aec; https://docs.kernel.org/bpf/map_queue_stack.html. The kernel does not
-    tell how many values there are, so there is no ``len()``; as a condition it is true while there is one.
+    Linux 4.20, commit f1a2e44a3aec; https://docs.kernel.org/bpf/map_queue_stack.html. The kernel does not say
+    how many values there are, so there is no ``len()``. As a condition the map is true if it has a value.
     """
 
     def push(self, value: Any, flags: int = BPF_ANY) -> None:
-        """Adds a value; with `flags` `BPF_EXIST` a full map drops its oldest one for it.
+        """Adds a value; with `BPF_EXIST` in `flags`, a full map drops its oldest value.
 
-        Raises `MapError` (`E2BIG`) when the map is full.
+        Raises `MapError` (`E2BIG`) if the map is full.
         """
         raw = self._encode_value(value)
         result = lib.bpf_map_update_elem(self.fd, ffi.NULL, ffi.from_buffer(raw), flags)
@@ -39,15 +39,15 @@ class QueueMap(Map, types=(MapType.QUEUE, MapType.STACK)):
             self._fail(-result, f"cannot push {value!r}")
 
     def pop(self) -> Any:
-        """Takes the next value out. Raises `MapEmptyError` (a `KeyError` and an `IndexError`)."""
+        """Removes and returns the next value. Raises `MapEmptyError` (a `KeyError` and an `IndexError`)."""
         return self._take(lib.bpf_map_lookup_and_delete_elem, "cannot pop")
 
     def peek(self) -> Any:
-        """The next value, which stays. Raises `MapEmptyError` (a `KeyError` and an `IndexError`)."""
+        """Returns the next value, which stays. Raises `MapEmptyError` (a `KeyError` and an `IndexError`)."""
         return self._take(lib.bpf_map_lookup_elem, "cannot peek")
 
     def drain(self) -> list[Any]:
-        """Takes all values out, in the order in which `pop` gives them."""
+        """Removes and returns all values, in the order of `pop`."""
         taken: list[Any] = []
         try:
             while True:
@@ -56,7 +56,7 @@ class QueueMap(Map, types=(MapType.QUEUE, MapType.STACK)):
             return taken
 
     def clear(self) -> None:
-        """Takes all values out."""
+        """Removes all values."""
         self.drain()
 
     def __bool__(self) -> bool:
@@ -79,5 +79,5 @@ class QueueMap(Map, types=(MapType.QUEUE, MapType.STACK)):
         return self._decode_value(out)
 
     def _fail(self, number: int, what: str) -> NoReturn:
-        fix = "is it frozen, or does this process lack CAP_BPF?" if number == errno.EPERM else None
+        fix = "run with CAP_BPF; the map may also be frozen" if number == errno.EPERM else None
         raise MapError(what, on=f"of {self}", why=reason(number), fix=fix, errno=number)

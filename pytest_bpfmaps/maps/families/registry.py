@@ -1,4 +1,4 @@
-"""All families of map types, and maps that others made: by id, by name, pinned."""
+"""Imports all families of map types, and opens existing maps: by id, by name, by pin."""
 
 from __future__ import annotations
 
@@ -42,17 +42,19 @@ def map_by_id(map_id: int, pins: Pins | None = None) -> Map:
 def pinned_map(path: str, pins: Pins | None = None) -> Map:
     """Opens the map that is pinned at `path` (``BPF_OBJ_GET``, Linux 4.4, commit b2197755b263)."""
     fd = lib.bpf_obj_get(os.fsencode(path))
-    fix = "is it pinned there, and is this a bpf file system?" if fd == -errno.ENOENT else None
+    fix = "give the path of a pin in a bpf file system" if fd == -errno.ENOENT else None
     check(fd, MapError, "cannot open the pinned map", on=path, fix=fix)
     kind = os.readlink(f"/proc/self/fd/{fd}").removeprefix("anon_inode:")
-    if kind != "bpf-map":  # the kernel would fill in another struct of attributes
+    if kind != "bpf-map":  # the kernel would return the attributes of another kind of object
         os.close(fd)
         raise MapError("cannot open the pinned map", on=path, why=f"it is a {kind}", errno=errno.EINVAL)
     return _from_own_fd(fd, pins=pins, pinned=[path])
 
 
 def maps_by_name(name: str, pins: Pins | None = None) -> list[Map]:
-    """All loaded maps of that name, oldest first (``BPF_MAP_GET_NEXT_ID``, Linux 4.13, commit bd5f5f4ecb78).
+    """Returns all loaded maps of that name, oldest first.
+
+    This is ``BPF_MAP_GET_NEXT_ID``, Linux 4.13, commit bd5f5f4ecb78.
 
     The kernel keeps the first 15 characters of a name, so only those are compared.
     """
@@ -61,7 +63,7 @@ def maps_by_name(name: str, pins: Pins | None = None) -> list[Map]:
     at = ffi.new("uint32_t *")
     while (result := lib.bpf_map_get_next_id(at[0], at)) == 0:
         fd = lib.bpf_map_get_fd_by_id(at[0])
-        if fd == -errno.ENOENT:  # it went away meanwhile
+        if fd == -errno.ENOENT:  # it was removed meanwhile
             continue
         check(fd, MapError, "cannot open", on=f"map id {at[0]}")
         if _info_of(fd).name == kept:
@@ -84,7 +86,7 @@ def _from_own_fd(fd: int, **options: Any) -> Map:
 
 
 def _info_of(fd: int) -> MapInfo:
-    """`map_info`, closing the descriptor when it is no map's."""
+    """Returns `map_info`; closes the descriptor if that fails."""
     try:
         return map_info(fd)
     except BaseException:
@@ -96,4 +98,4 @@ def require_type(the_map: Map, *types: MapType) -> None:
     """Raises `UnsupportedError` unless the map is of one of the types."""
     if the_map.type not in types:
         wanted = " or ".join(str(t) for t in types)
-        raise UnsupportedError("cannot use", on=str(the_map), why=f"it is no {wanted} map")
+        raise UnsupportedError("cannot use", on=str(the_map), why=f"it is not a {wanted} map")

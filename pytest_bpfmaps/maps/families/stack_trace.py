@@ -15,7 +15,7 @@ from pytest_bpfmaps.kernel.process_symbols import HasPid, ProcessSymbols
 from pytest_bpfmaps.maps.sparse import SparseMap
 
 Process = int | HasPid | ProcessSymbols
-"""Whose user addresses: a process id, what has a `pid`, or symbols that were taken earlier."""
+"""A process whose addresses are named: its id, an object with a `pid`, or its `ProcessSymbols`."""
 
 _F_STACK_BUILD_ID = 1 << 5
 _BUILD_ID = struct.Struct("=i20sQ")  # struct bpf_stack_build_id
@@ -25,7 +25,7 @@ _ERRORS = range((1 << 32) - 4095, 1 << 32)
 
 
 class _Functions:
-    """The functions at the places of a stack, which are looked up together when one is asked for."""
+    """The functions at the addresses of a stack; all are looked up when the first one is needed."""
 
     def __init__(self, places: Sequence[tuple[int, str]], process: ProcessSymbols | None) -> None:
         self._places = places
@@ -33,7 +33,7 @@ class _Functions:
 
     @cached_property
     def found(self) -> list[FunctionSymbol | UnsupportedError | None]:
-        """The function at each place, or why it can't be told."""
+        """The function at each place, or the error that says why it is unknown."""
         found: list[FunctionSymbol | UnsupportedError | None] = [None] * len(self._places)
         in_kernel = [i for i, place in enumerate(self._places) if _is_kernels(*place)]
         try:
@@ -50,14 +50,14 @@ class _Functions:
         return found
 
     def nowhere(self, index: int) -> str:
-        """What is at a place of a process that is in no file."""
+        """Returns why a place of a process is in no file; empty if that is unknown."""
         address, build_id = self._places[index]
         if self._process is None or _is_kernels(address, build_id):
             return ""
         if build_id:
             return "the process has no such file mapped"
         if self._process.mapping(self._called_from(index)) is None:
-            return "no code is mapped there"  # what is taken for a return address where no frame pointer is
+            return "no code is mapped there"  # without frame pointers, any word may be taken for an address
         return "in memory of no file"
 
     def _find_user(self, process: ProcessSymbols, index: int) -> FunctionSymbol | None:
@@ -67,22 +67,23 @@ class _Functions:
         return process.find(self._called_from(index))
 
     def _called_from(self, index: int) -> int:
-        """An address that is certainly in the calling function.
+        """Returns an address that is certainly in the calling function.
 
-        A place other than the innermost is the address to return to, which after a last call is in the next.
+        A place other than the innermost is a return address. If a function ends with a call, the return
+        address is already in the next function.
         """
         return self._places[index][0] - (1 if index else 0)
 
 
 def _is_kernels(address: int, build_id: str) -> bool:
-    """Whether a place is in the kernel: those have the upper half of the addresses (but not on s390x)."""
+    """Whether an address belongs to the kernel: the upper half of the addresses does (not on s390x)."""
     return not build_id and address >= _KERNEL_HALF
 
 
 class Frame:
     """One function of a stack trace.
 
-    `address` is where it was, or for a frame with a `build_id` (hexadecimal) the offset in that file.
+    `address` is its address; for a frame with a `build_id` (hexadecimal) it is the offset in that file.
     """
 
     __slots__ = ("_functions", "_index", "address", "build_id")
@@ -95,14 +96,14 @@ class Frame:
 
     @property
     def in_kernel(self) -> bool:
-        """Whether it is the kernel's: those have the upper half of the addresses (but not on s390x)."""
+        """Whether it belongs to the kernel: the upper half of the addresses does (not on s390x)."""
         return _is_kernels(self.address, self.build_id)
 
     @property
     def symbol(self) -> str | None:
-        """The function's name; None when there is no symbol for the address.
+        """The function's name; None if there is no symbol for the address.
 
-        Raises `UnsupportedError` when the kernel hides its symbols.
+        Raises `UnsupportedError` if the kernel hides its symbols.
         """
         found = self._found
         return found.names[0] if found and found.names else None
@@ -115,18 +116,18 @@ class Frame:
 
     @property
     def offset(self) -> int | None:
-        """How far into the function, in bytes; where there is no symbol, how far into the file.
+        """The offset in the function, in bytes; without a symbol, the offset in the file.
 
-        None when the address is in no file.
+        None if the address is in no file.
         """
         found = self._found
         return self.address - found.start if found else None
 
     @property
     def file(self) -> str | None:
-        """Where the function is from: ``vmlinux``, a module, ``bpf``, or the path of a program or library.
+        """The origin of the function: ``vmlinux``, a module, ``bpf``, or the path of a program or library.
 
-        It is known without a symbol, too. None when the address is in no file, or no code.
+        It is known without a symbol, too. None if the address is in no file, or is not code.
         """
         found = self._found
         return found.file if found else None
@@ -160,7 +161,7 @@ class Frame:
 
 
 class StackTrace(Sequence[Frame]):
-    """The frames of a stack, innermost first. Names are looked up when they are first asked for."""
+    """The frames of a stack, innermost first. Names are looked up when they are first needed."""
 
     def __init__(self, places: Sequence[tuple[int, str]], process: ProcessSymbols | None) -> None:
         functions = _Functions(places, process)
@@ -202,8 +203,8 @@ class StackTrace(Sequence[Frame]):
 class StackTraceMap(SparseMap, types=(MapType.STACK_TRACE,)):
     """``BPF_MAP_TYPE_STACK_TRACE`` (Linux 4.6, commit d5a3b1f69186).
 
-    ``m[stack_id]`` gives a `StackTrace`. Kernel addresses are named by ``/proc/kallsyms``, user addresses by
-    what this process has mapped; for another process ask `user`.
+    ``m[stack_id]`` gives a `StackTrace`. ``/proc/kallsyms`` names kernel addresses. The files that this
+    process has mapped name user addresses; for another process call `user`.
     """
 
     def __getitem__(self, key: Any) -> StackTrace:
@@ -212,20 +213,21 @@ class StackTraceMap(SparseMap, types=(MapType.STACK_TRACE,)):
     def __contains__(self, key: Any) -> bool:
         try:
             return super().__contains__(key)
-        except MapKeyError:  # an error number in place of an id
+        except MapKeyError:  # the key is an error number, not an id
             return False
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """The trace, or `default`; that also for an error number in place of an id."""
+        """Returns the trace, or `default` if it is missing, or if `key` is an error number and not an id."""
         try:
             return super().get(key, default)
         except MapKeyError:
             return default
 
     def user(self, stack_id: int, process: Process) -> StackTrace:
-        """The trace of a stack of `process`: a process id, a `subprocess.Popen`, or its `ProcessSymbols`.
+        """Returns the trace of a stack of `process`.
 
-        Raises `UnsupportedError` (`ESRCH`) when the process has ended.
+        `process` is a process id, a `subprocess.Popen`, or a `ProcessSymbols`. Raises `UnsupportedError`
+        (`ESRCH`) if the process has ended.
         """
         symbols = process if isinstance(process, ProcessSymbols) else ProcessSymbols(process)
         raw = self._find(self._encode_key(stack_id))
@@ -239,7 +241,7 @@ class StackTraceMap(SparseMap, types=(MapType.STACK_TRACE,)):
             raise MapKeyError(
                 f"no stack {key}",
                 on=f"in {self}",
-                why=f"it is an error that bpf_get_stackid() gave: {strerror(number)}",
+                why=f"it is an error that bpf_get_stackid() returned: {strerror(number)}",
                 fix=_REMEDIES.get(number),
                 errno=number,
             )
@@ -251,7 +253,7 @@ class StackTraceMap(SparseMap, types=(MapType.STACK_TRACE,)):
         return StackTrace(places, ProcessSymbols() if in_user else None)
 
     def _places(self, raw: bytes | bytearray | memoryview) -> list[tuple[int, str]]:
-        """(address, build id or "") of each frame."""
+        """Returns (address, build id or "") of each frame."""
         if self.flags & _F_STACK_BUILD_ID:
             return list(_build_id_places(raw))
         addresses = [a for (a,) in struct.iter_unpack("=Q", raw)]
@@ -264,12 +266,12 @@ def _build_id_places(raw: bytes | bytearray | memoryview) -> Iterator[tuple[int,
     for status, build_id, offset in _BUILD_ID.iter_unpack(raw):
         if status == _VALID:
             yield offset, build_id.hex()
-        elif status == _IP:  # the kernel could not look into the process' mappings just then
+        elif status == _IP:  # the kernel could not read the process's mappings at that moment
             yield offset, ""
 
 
 _REMEDIES = {
-    errno.EEXIST: "another stack has its place: make the map larger, or pass BPF_F_REUSE_STACKID",
-    errno.EFAULT: "there was no such stack: a kernel thread has no user stack",
-    errno.ENOMEM: "the map is full: make it larger",
+    errno.EEXIST: "make the map larger, or pass BPF_F_REUSE_STACKID: another stack has its place",
+    errno.EFAULT: "filter kernel threads out: they have no user stack",
+    errno.ENOMEM: "make the map larger: it is full",
 }

@@ -27,9 +27,9 @@ class StructOpsState(Enumerator):
 class StructOpsMap(Map, types=(MapType.STRUCT_OPS,)):
     """``BPF_MAP_TYPE_STRUCT_OPS``: Linux 5.6, commit 85d33df357b6.
 
-    `LoadedObject.attach` registers it, closing the link takes it back. Its only element is the kernel's
-    struct ``bpf_struct_ops_NAME``: `state`, a reference count and, in its field ``data``, the struct itself
-    with a program's id for each function. It is zero until it is registered.
+    `LoadedObject.attach` registers it, and closing the link unregisters it. Its only element is the kernel's
+    struct ``bpf_struct_ops_NAME``: `state`, a reference count, and in its field ``data`` the struct itself,
+    with a program's id for each function. The element is zero until it is registered.
     """
 
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
@@ -38,19 +38,19 @@ class StructOpsMap(Map, types=(MapType.STRUCT_OPS,)):
         self._register: Callable[[], Any] | None = None
 
     def declared_by(self, register: Callable[[], Any]) -> None:
-        """Takes what registers it for the object that declares it."""
+        """Sets the function that registers the map for the object that declares it."""
         self._register = register
 
     def attach(self) -> Any:
-        """Registers this map alone, and returns its link; `LoadedObject.attach` takes all of the object.
+        """Registers only this map, and returns its link; `LoadedObject.attach` registers all maps.
 
-        Raises `AttachError` with errno, and `UnsupportedError` for a map that no object at hand declares.
+        Raises `AttachError` with errno, and `UnsupportedError` for a map that no loaded object here declares.
         """
         if self._register is None:
             raise UnsupportedError(
                 "cannot register",
                 on=str(self),
-                why="it was found by its id or a pin, and libbpf registers a map of an object",
+                why="it was opened by its id or a pin, but libbpf only registers a map of an object",
                 fix="load the object here: bpf.load(…).maps.NAME.attach()",
                 errno=errno.EOPNOTSUPP,
             )
@@ -58,13 +58,13 @@ class StructOpsMap(Map, types=(MapType.STRUCT_OPS,)):
 
     @property
     def state(self) -> StructOpsState:
-        """Whether it is registered: ``INIT``, ``INUSE``, ``TOBEFREE`` (somebody uses it still), ``READY``."""
+        """Its state: ``INIT``, ``INUSE``, ``TOBEFREE`` (unregistered, but still in use) or ``READY``."""
         common = self.value["common"] if "common" in self.value.__codec__.by_name else self.value
         return StructOpsState(common["state"])
 
     @property
     def value(self) -> Record:
-        """What the kernel has, as a record. Raises `UnsupportedError` for a struct of a kernel module."""
+        """The kernel's struct as a record. Raises `UnsupportedError` for a struct of a kernel module."""
         value = self.lookup_elem(0)
         if isinstance(value, Record):
             return value
@@ -75,14 +75,14 @@ class StructOpsMap(Map, types=(MapType.STRUCT_OPS,)):
         )
 
     def lookup_elem(self, key: Any, flags: int = 0) -> Any:
-        """The element; `key` is 0."""
+        """Returns the element; `key` is 0."""
         self._take_kernel_type()
         return super().lookup_elem(key, flags)
 
     __getitem__ = lookup_elem
 
     def _take_kernel_type(self) -> None:
-        """The value's type is one of the kernel's, whose BTF is large: it is looked at when it is needed."""
+        """Looks up the value's type in the kernel's BTF, once; that BTF is large, so this is done late."""
         if self._typed or not self._info.btf_vmlinux_value_type_id:
             return
         codec = vmlinux_codecs().get(self._info.btf_vmlinux_value_type_id)

@@ -20,8 +20,8 @@ _DEFAULT_STRUCT = "command"
 class UserRingBufMap(Map, types=(MapType.USER_RINGBUF,)):
     """``BPF_MAP_TYPE_USER_RINGBUF``: Linux 6.1, commit 583c1f420173. `max_entries` is its size in bytes.
 
-    A program takes the records with ``bpf_user_ringbuf_drain()`` (commit 205715673844) when it runs; the
-    kernel does not run one because a record came.
+    A program takes the records with ``bpf_user_ringbuf_drain()`` (commit 205715673844) when it runs. The
+    kernel does not run a program because a record arrives.
     """
 
     def __init__(self, fd: int, info: MapInfo, codecs: Codecs | None, **options: Any) -> None:
@@ -29,10 +29,10 @@ class UserRingBufMap(Map, types=(MapType.USER_RINGBUF,)):
         self._producer = _Producer()
 
     def send(self, value: Any, type: str | None = None) -> None:
-        """Puts one record in: `bytes` as they are, else a value of the records' C type.
+        """Sends one record: `bytes` unchanged, or a value of the records' C type.
 
-        `type` is the C struct's name; when it is left out, the map's declared value type, or the struct named
-        ``command``. Raises `MapError`: `ENOSPC` when programs have not drained enough of what was sent.
+        `type` is the C struct's name; the default is the map's declared value type, or the struct named
+        ``command``. Raises `MapError` with `ENOSPC` if programs have not drained enough records.
         """
         codec = None if isinstance(value, bytes | bytearray | memoryview) else self._codec(type)
         raw = bytes(value) if codec is None else codec.encode(value, f"record for map {self.name!r}")
@@ -40,11 +40,11 @@ class UserRingBufMap(Map, types=(MapType.USER_RINGBUF,)):
             sample.data[:] = raw
 
     def reserve(self, type: str | None = None, *, size: int | None = None) -> Sample:
-        """A record to fill in place and then `Sample.submit` or `Sample.discard`.
+        """Returns a record to fill in place, and then to `Sample.submit` or `Sample.discard`.
 
-        As a context manager it is submitted at the end, or discarded when an exception leaves the block.
-        `type` is as in `send`; `size` in bytes is for a record without a type. Raises `MapError`: `ENOSPC`
-        when the buffer is full, `E2BIG` when it could never hold such a record.
+        As a context manager it is submitted at the end, or discarded if an exception leaves the block. `type`
+        is as in `send`; `size` in bytes is for a record without a type. Raises `MapError` with `ENOSPC` if
+        the buffer is full, and with `E2BIG` if it could never hold such a record.
         """
         if size is not None:
             return self._reserve(size, None)
@@ -67,11 +67,11 @@ class UserRingBufMap(Map, types=(MapType.USER_RINGBUF,)):
         what, on = f"cannot reserve {size} bytes", f"in {self}"
         why, fix = None, None
         if number == errno.ENOSPC:
-            why = f"it is full: nothing drained what was sent ({reason(number)})"
+            why = f"it is full: no program has drained the records ({reason(number)})"
             fix = "run the program that calls bpf_user_ringbuf_drain(), or make max_entries larger"
         elif number == errno.E2BIG:
-            why = f"it has {self.max_entries} bytes, 8 of them for a record's header ({reason(number)})"
-            fix = "make max_entries larger: a power of two and of the page size"
+            why = f"it has {self.max_entries} bytes, and a record's header takes 8 of them ({reason(number)})"
+            fix = "make max_entries larger: a power of two, and a multiple of the page size"
         raise failure(number, MapError, what, on=on, **({"why": why, "fix": fix} if why else {}))
 
     def _codec(self, type: str | None) -> Codec:
@@ -104,7 +104,7 @@ class _Producer:
 
 
 class Sample:
-    """A record in a user ring buffer that no program sees yet. `data` is its memory, writable."""
+    """A record in a user ring buffer that no program can see yet. `data` is its memory, writable."""
 
     def __init__(
         self, ring: UserRingBufMap, producer: _Producer, pointer: Any, size: int, codec: Codec | None
@@ -117,21 +117,21 @@ class Sample:
 
     @property
     def data(self) -> memoryview:
-        """Its bytes. Raises `ClosedError` once it is submitted or discarded."""
+        """The record's bytes. Raises `ClosedError` after it is submitted or discarded."""
         self._check_open()
         return self._view
 
     def write(self, value: Any) -> None:
-        """Fills it with a value of its C type, or with as many bytes as it has."""
+        """Fills the record with a value of its C type, or with as many bytes as it has."""
         codec = self._codec or BytesCodec(f"{len(self.data)} bytes", len(self.data))
         self.data[:] = codec.encode(value, f"record for map {self._ring.name!r}")
 
     def submit(self) -> None:
-        """Hands it over to the programs."""
+        """Makes the record visible to programs."""
         self._finish(lib.user_ring_buffer__submit)
 
     def discard(self) -> None:
-        """Drops it; programs skip it."""
+        """Drops the record; programs skip it."""
         self._finish(lib.user_ring_buffer__discard)
 
     def _finish(self, how: Any) -> None:
