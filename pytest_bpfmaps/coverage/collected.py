@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,13 @@ class Collected:
     def _keep(self, file: Path) -> None:
         text = json.dumps(self._total.to_plain(), separators=(",", ":"))
         made = file.with_name(f"{file.name}.{os.getpid()}")
+        if file.exists() and not file.is_file():  # /dev/null must stay what it is
+            self._tell(f"cannot keep the coverage of this run in {file}: it is no file")
+            return
         try:
             made.write_text(text, errors="surrogateescape")
             made.replace(file)
         except OSError as e:
             self._tell(f"cannot keep the coverage of this run in {file}: {e.strerror}")
-            made.unlink(missing_ok=True)
+            with suppress(OSError):
+                made.unlink()

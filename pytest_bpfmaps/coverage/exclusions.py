@@ -22,19 +22,22 @@ def excluded_lines(text: Sequence[str]) -> set[int]:
         if not mark:
             continue
         found.add(at + 1)
-        code = codes[at]
-        if code.count("{") > code.count("}"):
+        opened = _behind_closed(codes[at])
+        if opened.count("{") > opened.count("}"):
             found |= _block(codes, at)
     return found
+
+
+def _behind_closed(code: str) -> str:
+    """Of ``} else {`` the second part: the first brace closes a block before it."""
+    return code[code.find("{") :] if "{" in code else ""
 
 
 def _block(codes: Sequence[str], start: int) -> set[int]:
     """The lines from one that opens a block to the one that closes it."""
     depth = 0
     for at in range(start, len(codes)):
-        code = codes[at]
-        if at == start and "}" in code and code.index("}") < code.find("{"):
-            code = code[code.index("{") :]  # of "} else {" only the second part counts
+        code = _behind_closed(codes[at]) if at == start else codes[at]
         depth += code.count("{") - code.count("}")
         if depth <= 0:
             return set(range(start + 1, at + 2))

@@ -44,9 +44,7 @@ class Recording:
         for name, recorder in self._recorders.items():
             refused = recorder.loaded(loaded, list(reasons)) if reasons else {}
             self._count(loaded, name, {each: "" for each in reasons if each not in refused})
-            reasons = {
-                each: _both(before, refused[each]) for each, before in reasons.items() if each in refused
-            }
+            reasons = {each: _both(reasons[each], f"{name}: {why}") for each, why in refused.items()}
         absent = "; ".join(f"{name}: {why}" for name, why in self._absent.items())
         self._count(loaded, "", {each: _both(why, absent) for each, why in reasons.items()})
 

@@ -21,7 +21,7 @@ class FileView:
     """A source file: its counts summed up, and on each kernel. `name` is the path from the root folder.
 
     `text` are its lines, empty where it can't be read. Neither `excluded` lines nor those that no kernel can
-    reach (`unreachable`) are among the counts.
+    reach (`unreachable`) are among the counts; among those of a kernel are only lines that it can reach.
     """
 
     path: str
@@ -135,9 +135,12 @@ class View:
             if (file := self.coverage.kernels[kernel].files.get(path)) is not None
         }
         total = _all(kernels.values())
-        unreachable = {line for line in total.unreachable() if not total.lines.get(line)}
+        unreachable = _never_ran(total, total.unreachable())
+        reached = {
+            kernel: _without(one, _never_ran(one, one.unreachable())) for kernel, one in kernels.items()
+        }
         return FileView(
-            path, name, text, _without(total, unreachable), kernels, excluded, unreachable - excluded
+            path, name, text, _without(total, unreachable), reached, excluded, unreachable - excluded
         )
 
     def _text(self, path: str, name: str) -> list[str]:
@@ -167,6 +170,10 @@ def _all(files: Iterable[FileCoverage]) -> FileCoverage:
     for file in files:
         total.add(file)
     return total
+
+
+def _never_ran(file: FileCoverage, lines: set[int]) -> set[int]:
+    return {line for line in lines if not file.lines.get(line)}
 
 
 def _without(file: FileCoverage, lines: set[int]) -> FileCoverage:

@@ -209,6 +209,16 @@ class Program:
         return int(self._info().id)
 
     @property
+    def instructions(self) -> bytes:
+        """The instructions as libbpf gave them to the kernel: relocated, and with all functions."""
+        handle = self._open()
+        return bytes(
+            ffi.buffer(
+                ffi.cast("char *", lib.bpf_program__insns(handle)), 8 * lib.bpf_program__insn_cnt(handle)
+            )
+        )
+
+    @property
     def run_count(self) -> int:
         """How often it ran, while the kernel's statistics are on (``kernel.bpf_stats_enabled``)."""
         return int(self._info().run_cnt)

@@ -126,9 +126,12 @@ class CoverageSession:
         )
         for request in self._settings.reports:
             self._write(Report(request, view, self._config.invocation_params.dir), request)
+        if not view.files:
+            self._say("no coverage: no line of a wanted BPF source was measured")
         least = self._settings.least
-        if least is not None and view.percent < least:
-            self._failure = f"FAILED: {view.percent:.1f} % of the lines ran, and {least:g} % are asked for"
+        if least is not None and (view.percent < least or not view.files):
+            ran = f"{view.percent:.1f} % of the lines ran" if view.files else "nothing was measured"
+            self._failure = f"FAILED: {ran}, and {least:g} % are asked for"
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -63,8 +63,10 @@ def _candidates(name: str, clang: str, major: str) -> list[str]:
 
 @cache
 def _major(path: str) -> str:
+    # llvm-profdata 14 says it of a command only
+    words = ["merge", "--version"] if "profdata" in os.path.basename(path) else ["--version"]
     try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=False)
+        said = subprocess.run([path, *words], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     found = _VERSION.search(said.stdout)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.compiler.linker import linked_inputs
+from pytest_bpfmaps.coverage.counters.unreachable import ObjectCode, unreachable
 from pytest_bpfmaps.coverage.engines import Plain, Swap
 from pytest_bpfmaps.errors import BpfError, MapError
 from pytest_bpfmaps.libbpf import check, ffi, lib
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
 from pytest_bpfmaps.objects.replacement import Replacement
 
+_Key = tuple[tuple[str, ...], frozenset[int] | None]
 _FIRST = ffi.new("uint32_t *", 0)  # a section is an array of one element
 
 
@@ -25,7 +27,7 @@ class CounterRecorder:
     def __init__(self) -> None:
         self._reasons: weakref.WeakKeyDictionary[LoadedObject, str] = weakref.WeakKeyDictionary()
         self._live: dict[LoadedObject, _Reader] = {}
-        self._read: dict[tuple[str, ...], Counter[int]] = {}
+        self._read: dict[_Key, Counter[int]] = {}
 
     def before_load(self, opened: OpenedObject) -> Swap | None:
         """Compiles and opens the object that counts; why that is not to be had is kept for `loaded`."""
@@ -60,7 +62,7 @@ class CounterRecorder:
             self._reasons[used] = why
         else:
             inputs = tuple(map(str, linked_inputs(path) or [path]))
-            self._live[used] = _Reader(used.counters, inputs)
+            self._live[used] = _Reader(used.counters, inputs, _unreachable(used, path))
         return used
 
     def loaded(self, loaded: LoadedObject, programs: Sequence[str]) -> dict[str, str]:
@@ -76,29 +78,36 @@ class CounterRecorder:
             self._add(reader)
 
     def take(self) -> list[Plain]:
-        """The counts, as ``{"objects": [PATH, …], "counts": [[INDEX, COUNT], …]}``.
+        """The counts: ``{"objects": [PATH, …], "counts": [[INDEX, COUNT], …], "unreachable": [INDEX, …]}``.
 
         The index is that of a 64-bit counter in the section of counters. Of linked sources there are several
-        paths, and their counters lie one behind the other.
+        paths, and their counters lie one behind the other. ``unreachable`` is None where no counter depends
+        on the kernel.
         """
         for reader in self._live.values():
             self._add(reader)
         taken: list[Plain] = [
-            {"objects": list(objects), "counts": [[i, n] for i, n in sorted(counts.items())]}
-            for objects, counts in self._read.items()
+            {
+                "objects": list(objects),
+                "counts": [[i, n] for i, n in sorted(counts.items())],
+                "unreachable": None if gone is None else sorted(gone),
+            }
+            for (objects, gone), counts in self._read.items()
         ]
         self._read.clear()
         return taken
 
     def _add(self, reader: _Reader) -> None:
-        self._read.setdefault(reader.objects, Counter()).update(reader.more())
+        key = (reader.objects, reader.unreachable)
+        self._read.setdefault(key, Counter()).update(reader.more())
 
 
 class _Reader:
     """The counters of one loaded object."""
 
-    def __init__(self, handle: Any, objects: tuple[str, ...]) -> None:
+    def __init__(self, handle: Any, objects: tuple[str, ...], gone: frozenset[int] | None) -> None:
         self.objects = objects
+        self.unreachable = gone
         self._handle = handle
         self._value = bytearray(lib.bpf_map__value_size(handle))
         self._before: tuple[int, ...] = (0,) * (len(self._value) // 8)
@@ -111,6 +120,19 @@ class _Reader:
         found = {i: n - b for i, (n, b) in enumerate(zip(now, self._before, strict=True)) if n != b}
         self._before = now
         return found
+
+
+def _unreachable(loaded: LoadedObject, path: Path) -> frozenset[int] | None:
+    """The counters that this kernel can't reach, since it lacks something; None where that is no matter."""
+    try:
+        code = ObjectCode(path)
+        if not code.answers:
+            return None
+        fd = lib.bpf_map__fd(loaded.counters)
+        found = unreachable(code, [(p.name, p.instructions, fd) for p in loaded.programs])
+    except (OSError, ValueError, LookupError, struct.error):
+        return None
+    return None if found is None else frozenset(found)
 
 
 def _first_line(error: BpfError) -> str:

@@ -6,7 +6,7 @@ import random
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
                 if test:
                     objects.add_context(total.kernel(kernel), test, path, more)
         for path, all_of_it in counts.items():
-            objects.add_files(total.kernel(kernel), path, all_of_it)
+            objects.add_files(total.kernel(kernel), kernel, path, all_of_it)
     return total
 
 
@@ -43,36 +43,51 @@ class _Objects:
         self._tell = tell
         self._known: dict[str, _Object | None] = {}
         self._said: set[str] = set()
+        self._loads: dict[tuple[str, str], Counter[frozenset[int]]] = {}
+        """What was unreachable in loads, by kernel and path."""
 
     def sort(self, records: Iterable[Record]) -> dict[str, dict[str, dict[str, Counter[int]]]]:
         """By kernel, test, and object: the counts by index."""
         made: dict[str, dict[str, dict[str, Counter[int]]]] = {}
         for record in records:
             objects = made.setdefault(record.kernel, {}).setdefault(record.test, {})
-            for path, counts in self._divide(record.counted):
+            for path, counts, gone in self._divide(record.counted):
                 objects.setdefault(path, Counter()).update(counts)
+                if gone is not None:
+                    self._loads.setdefault((record.kernel, path), Counter())[gone] += 1
         return made
 
-    def add_files(self, kernel: KernelCoverage, path: str, counts: Mapping[int, int]) -> None:
-        """Adds what an object counted on a kernel."""
+    def add_files(self, kernel: KernelCoverage, name: str, path: str, counts: Mapping[int, int]) -> None:
+        """Adds what an object counted on the kernel of that name."""
         for file, found in self._try(path, lambda known: known.files(counts)).items():
             kernel.file(file).add(found)
+        for gone, loads in self._loads.get((name, path), {}).items():
+            for file, found in self._try(path, partial(_Object.reached, gone=gone)).items():
+                for each in (found.alive, found.dead):
+                    each.update(dict.fromkeys(each, loads))
+                kernel.file(file).add(found)
 
     def add_context(self, kernel: KernelCoverage, test: str, path: str, counts: Mapping[int, int]) -> None:
         """Adds the lines that an object ran in a test."""
         for file, line, count in self._try(path, lambda known: known.ran(counts)):
             add_counts(kernel.contexts.setdefault(test, {}).setdefault(file, {}), {line: count})
 
-    def _divide(self, counted: Mapping[str, Any]) -> Iterable[tuple[str, dict[int, int]]]:
-        """Divides the counters of linked sources: they lie one behind the other, as the linker puts them."""
-        paths, start = counted["objects"], 0
+    def _divide(
+        self, counted: Mapping[str, Any]
+    ) -> Iterable[tuple[str, dict[int, int], frozenset[int] | None]]:
+        """Divides the counters of linked sources: they lie one behind the other, as the linker puts them.
+
+        Gives the counts by index, and the indices of what can't be reached.
+        """
+        paths, start, gone = counted["objects"], 0, counted["unreachable"]
         known = [self._object(path) for path in paths]
         if None in known:
             return
         for path, each in zip(paths, known, strict=True):
             assert each is not None
             end = start + each.facts.size // 8
-            yield path, {i - start: n for i, n in counted["counts"] if start <= i < end}
+            mine = None if gone is None else frozenset(i - start for i in gone if start <= i < end)
+            yield path, {i - start: n for i, n in counted["counts"] if start <= i < end}, mine
             start = end
 
     def _object(self, path: str) -> _Object | None:
@@ -106,6 +121,7 @@ class _Object:
     def __init__(self, path: str) -> None:
         self.facts = Facts.from_json(facts_file(Path(path)).read_text())
         self._map = str(map_file(Path(path)))
+        self._possible: dict[frozenset[int], dict[str, dict[str, set[Any]]]] = {}
 
     def files(self, counts: Mapping[int, int]) -> dict[str, FileCoverage]:
         """By source file: what was counted. Raises `UnsupportedError` when clang's tools fail."""
@@ -124,8 +140,18 @@ class _Object:
         (lcov,) = self._export(counts, "lcov")
         return [one for one in read_lines(lcov) if one[2]]
 
+    def reached(self, gone: frozenset[int]) -> dict[str, FileCoverage]:
+        """By source file: the lines that can be reached without some counters (`alive`), and the others."""
+        here, made = self._without(gone), {}
+        for path, kinds in self._without(frozenset()).items():
+            alive = here.get(path, {}).get("lines", set())
+            file = made[path] = FileCoverage()
+            file.alive = dict.fromkeys(alive, 1)
+            file.dead = dict.fromkeys(kinds["lines"] - alive, 1)
+        return made
+
     def _without_removed(self, path: str, found: FileCoverage) -> FileCoverage:
-        there = self._there.get(path, {})
+        there = self._without(frozenset()).get(path, {})
         made = FileCoverage()
         for kind in _KINDS:
             counts: dict[Any, int] = getattr(found, kind)
@@ -133,29 +159,33 @@ class _Object:
             getattr(made, kind).update({key: n for key, n in counts.items() if n or key in keys})
         return made
 
-    @cached_property
-    def _there(self) -> dict[str, dict[str, set[Any]]]:
-        """By file and kind: what can have a count at all, which the compiler has not removed.
+    def _without(self, gone: frozenset[int]) -> dict[str, dict[str, set[Any]]]:
+        """By file and kind: what can have a count at all, without some counters and those that clang removed.
 
         That is seen when the counters that are left have large, unlike numbers: then whatever depends on
         them has one, too.
         """
+        if gone not in self._possible:
+            self._possible[gone] = self._find_possible(gone)
+        return self._possible[gone]
+
+    def _find_possible(self, gone: frozenset[int]) -> dict[str, dict[str, set[Any]]]:
         made: dict[str, dict[str, set[Any]]] = {}
         for seed in (1, 2):
-            lcov, text = self._export(self._numbers(seed), "lcov", "text")
+            lcov, text = self._export(self._numbers(seed, gone), "lcov", "text")
             for path, file in read_export(lcov, text).items():
                 kinds = made.setdefault(path, {kind: set() for kind in _KINDS})
                 for kind in _KINDS:
                     kinds[kind] |= {key for key, n in getattr(file, kind).items() if n}
         return made
 
-    def _numbers(self, seed: int) -> dict[int, int]:
+    def _numbers(self, seed: int, gone: frozenset[int]) -> dict[int, int]:
         drawn = random.Random(seed)
         return {
             offset // 8 + i: drawn.randrange(_LARGE) + _LARGE
             for counters, offset in self.facts.functions
             for i in range(counters.count)
-            if i not in counters.gone
+            if i not in counters.gone and offset // 8 + i not in gone
         }
 
     def _export(self, counts: Mapping[int, int], *formats: str) -> list[bytes]:

@@ -15,6 +15,8 @@ _HEAD = ("Lines", "Miss", "Branch", "Miss", "Cover")
 
 def lines(view: View, *, missing: bool = False) -> list[str]:
     """The table: a row for each file, a column for each kernel where there are several."""
+    if not view.files:
+        return _programs(view)
     kernels = view.kernels if len(view.kernels) > 1 else []
     rows = [("File", [*_HEAD, *kernels])]
     rows += [(file.name, [*_numbers(file.total), *_on(file, kernels)]) for file in view.files]
@@ -67,7 +69,9 @@ def _details(file: FileView, *, missing: bool) -> list[str]:
     if missing and (partial := file.partial()):
         made += _wrapped("branches", [_ways(file, line) for line in partial])
     if file.unreachable:
-        made += _wrapped("no kernel reaches", _ranges(sorted(file.unreachable), file.unreachable))
+        made += _wrapped(
+            "no kernel reaches", _ranges(sorted(file.unreachable), {*file.total.lines, *file.unreachable})
+        )
     return made
 
 

@@ -122,6 +122,7 @@ bool bpf_program__autoattach(const struct bpf_program *prog);
 int bpf_program__fd(const struct bpf_program *prog);
 uint32_t bpf_program__type(const struct bpf_program *prog);
 uint32_t bpf_program__expected_attach_type(const struct bpf_program *prog);
+const struct bpf_insn *bpf_program__insns(const struct bpf_program *prog);
 size_t bpf_program__insn_cnt(const struct bpf_program *prog);
 uint32_t bpf_program__flags(const struct bpf_program *prog);
 int bpf_program__set_flags(struct bpf_program *prog, uint32_t flags);

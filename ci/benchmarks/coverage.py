@@ -1,0 +1,69 @@
+"""Measures what coverage with counters costs: the gallery's tests on this kernel, and instructions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import peers
+from benchmark import WALL, Absent, Benchmark, Sides
+
+from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.coverage.counters.llvm_tools import tools_for
+from pytest_bpfmaps.elf.editor import SHF_EXECINSTR, Elf
+from pytest_bpfmaps.errors import CompileError, UnsupportedError
+
+ROOT = Path(__file__).parents[2]
+MOST_TIME, MOST_INSTRUCTIONS = 1.3, 1.1
+
+
+def command(*options: str) -> float:
+    """Returns the seconds that the gallery's tests take, as a whole command."""
+    arguments = ["-q", "-p", "no:cacheprovider", "--bpf-kernel=host", *options, "tests/gallery"]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = {**os.environ, "BPF_COVERAGE_FILE": str(peers.scratch() / "coverage")}
+    run = [sys.executable, "-m", "pytest", *arguments]
+    subprocess.run(run, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
+    after, ended = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    if WALL in os.environ:
+        return ended - began
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def gallery(stack: contextlib.ExitStack) -> Sides:
+    try:
+        tools_for(LocalCompiler().clang.path)
+    except UnsupportedError as e:
+        raise Absent(str(e)) from e
+    command("--bpf-cov", "--bpf-cov-report=none")  # compiles
+    return lambda: command("--bpf-cov", "--bpf-cov-report=none"), command
+
+
+def instructions(*, counting: bool) -> float:
+    """Returns the instructions of all the gallery's programs, in slots of 8 bytes."""
+    total, compiler = 0, LocalCompiler()
+    for source in sorted(ROOT.glob("bpf/*.bpf.c")):
+        request = CompileRequest(source=str(source), include=(str(ROOT / "bpf"),), counting=counting)
+        try:
+            elf = Elf(compiler.compile(request).read_bytes())
+        except CompileError:  # it needs a newer clang
+            continue
+        total += sum(len(elf.content(s)) for s in elf.sections if s.flags & SHF_EXECINSTR) // 8
+    return float(total)
+
+
+def sizes(stack: contextlib.ExitStack) -> Sides:
+    return lambda: instructions(counting=True), lambda: instructions(counting=False)
+
+
+BENCHMARKS = [
+    Benchmark("coverage-gallery", "s", "without coverage", MOST_TIME, gallery, lower=True),
+    Benchmark(
+        "coverage-instructions", "instructions", "the plain programs", MOST_INSTRUCTIONS, sizes, lower=True
+    ),
+]

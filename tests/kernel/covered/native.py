@@ -1,0 +1,62 @@
+"""What llvm-cov says of the same C as a native program: how often each line, branch and function ran."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def native_counts(
+    source: Path, packets: Sequence[bytes], folder: Path, clang: str, tools: Sequence[str]
+) -> dict[str, dict[str, dict[Any, int]]]:
+    """By file: lines, branches, functions and regions with their counts.
+
+    `tools` are llvm-profdata and llvm-cov of this clang's version.
+    """
+    profdata, cov = tools
+    run = [clang, "-O1", "-DNATIVE", "-I", str(HERE), "-w"]
+    counted = ["-fprofile-instr-generate", "-fcoverage-mapping"]
+    _do([*run, *counted, "-c", str(source), "-o", f"{folder}/program.o"])
+    _do([*run, "-c", str(HERE / "driver.c"), "-o", f"{folder}/driver.o"])
+    _do([clang, *counted, f"{folder}/program.o", f"{folder}/driver.o", "-o", f"{folder}/native"])
+    arguments = [packet.hex() for packet in packets]
+    _do([f"{folder}/native", *arguments], LLVM_PROFILE_FILE=f"{folder}/raw")
+    _do([profdata, "merge", f"{folder}/raw", "-o", f"{folder}/profile"])
+    export = [cov, "export", f"-instr-profile={folder}/profile", f"{folder}/native"]
+    return _parse(_do([*export, "-format=lcov"]), json.loads(_do([*export, "-format=text"]))["data"][0])
+
+
+def _do(command: list[str], **environment: str) -> str:
+    done = subprocess.run(command, env=environment or None, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _parse(lcov: str, exported: dict[str, Any]) -> dict[str, dict[str, dict[Any, int]]]:
+    files: dict[str, dict[str, dict[Any, int]]] = {}
+    for record in lcov.split("end_of_record"):
+        lines = record.strip().splitlines()
+        if not lines:
+            continue
+        path = next(line[3:] for line in lines if line.startswith("SF:"))
+        numbers = [line[3:].split(",") for line in lines if line.startswith("DA:")]
+        files[path] = {
+            "lines": {int(n): int(count) for n, count, *_ in numbers},
+            "functions": {},
+            "branches": {},
+        }
+    for file in exported["files"]:
+        for line, column, _, end, yes, no, *_ in file["branches"]:
+            branches = files[file["filename"]]["branches"]
+            branches[line, f"{column}-{end}", "true"] = yes
+            branches[line, f"{column}-{end}", "false"] = no
+    for function in exported["functions"]:
+        name, line = function["name"].rpartition(":")[2], function["regions"][0][0]
+        path = function["filenames"][function["regions"][0][5]]
+        files[path]["functions"][name, line] = function["count"]
+    return files

@@ -1,0 +1,52 @@
+"""Compares what BPF programs count with what llvm-cov gives for the same C, run natively."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import measured
+import pytest
+from native import native_counts
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.coverage.counters.llvm_tools import tools_for
+from pytest_bpfmaps.coverage.data import Coverage
+
+CACHE = paths.cache_dir()  # read before pytester changes HOME
+COVERED = Path(__file__).parent
+PROGRAMS = dict.fromkeys((*measured.SIMPLE, "callbacks"), measured.PACKETS)
+PROGRAMS["concurrent"] = measured.PACKETS * (measured.THREADS * measured.TIMES)
+
+
+def measure(pytester: pytest.Pytester, *arguments: str) -> Coverage:
+    """What a run of `measured` counts."""
+    file = pytester.path / "data.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BPFMAPS_CACHE", str(CACHE))
+        patch.setenv("BPF_COVERAGE_FILE", str(file))
+        options = ["--bpf-cov=covered/*", "--rootdir", str(COVERED.parent), "-p", "no:cacheprovider"]
+        result = pytester.runpytest_subprocess(*options, *arguments, str(COVERED / "measured.py"))
+    assert result.ret == 0, result.outlines
+    return Coverage.from_plain(json.loads(file.read_text()))
+
+
+def check(found: Coverage, kernel: str, name: str, clang: str, tmp_path: Path) -> None:
+    """Compares what a kernel counted with what llvm-cov counts natively."""
+    source = COVERED / f"{name}.bpf.c"
+    tools = tools_for(clang)
+    packets = PROGRAMS[name]
+    unlike = list(dict.fromkeys(packets))  # a command line takes so much only
+    times = len(packets) // len(unlike)
+    expected = native_counts(source, unlike, tmp_path, clang, (tools.profdata, tools.cov))
+    assert set(expected) >= {str(source)}
+    for path, parts in expected.items():
+        if Path(path).name == "both.h":
+            continue
+        mine = found.kernels[kernel].files[path]
+        # where several programs include a header, its counts are of all of them
+        if path != str(source):
+            assert parts["lines"].keys() == mine.lines.keys()
+        assert {line: n * times for line, n in parts["lines"].items()} == mine.lines
+        assert {key: n * times for key, n in parts["branches"].items()} == mine.branches
+        assert {key: n * times for key, n in parts["functions"].items()} == mine.functions

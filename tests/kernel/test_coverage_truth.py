@@ -1,0 +1,34 @@
+"""Counts of BPF programs are those that llvm-cov gives for the same C, run natively."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.coverage.counters.llvm_tools import tools_for
+from pytest_bpfmaps.errors import CompileError, UnsupportedError
+
+sys.path.insert(0, str(Path(__file__).parent / "covered"))
+from truth import PROGRAMS, check, measure
+
+
+@pytest.fixture(scope="module", params=["clang-14", "clang-19"])
+def clang(request: pytest.FixtureRequest) -> str:
+    try:
+        path = LocalCompiler(request.param).clang.path
+        tools_for(path)
+    except (CompileError, UnsupportedError) as e:
+        pytest.skip(str(e).splitlines()[0])
+    return path
+
+
+@pytest.mark.bpf_requires("xdp", helper="bpf_loop")
+def test_here(pytester: pytest.Pytester, clang: str, tmp_path: Path) -> None:
+    found = measure(pytester, f"--bpf-clang={clang}")
+    for name in PROGRAMS:
+        folder = tmp_path / name
+        folder.mkdir()
+        check(found, "host", name, clang, folder)
