@@ -17,8 +17,9 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pytest_bpfmaps.errors import CacheError
 from pytest_bpfmaps.paths import cache_dir
@@ -134,7 +135,7 @@ def read(path: Path) -> bytes:
 
     A file that others could have written counts as missing, and a line says so.
     """
-    with _open_file(path) as file:
+    with open_file(path) as file:
         why = why_not_ours(os.fstat(file.fileno()))
         content = b"" if why else file.read()
     if why:
@@ -145,13 +146,13 @@ def read(path: Path) -> bytes:
 
 def read_any(path: Path, most: int = 64 << 20) -> bytes:
     """Returns the content of any user's file. Raises `OSError`, also for more than `most` bytes."""
-    with _open_file(path) as file:
+    with open_file(path) as file:
         if os.fstat(file.fileno()).st_size > most:
             raise OSError(errno.EFBIG, f"it has more than {most >> 20} MB")
         return file.read()
 
 
-def _open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Opens a regular file. Raises `OSError` for others: a pipe may say nothing, a device may never end."""
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -27,6 +27,7 @@ _GRAMMARS = {
 
 def checked(kind: str, value: object) -> str:
     """Returns `value` when it is text that fits the grammar `kind`. Raises ValueError otherwise."""
-    if not isinstance(value, str) or not _GRAMMARS[kind].fullmatch(value):
+    # What can't be printed turns the text of a terminal around, or hides it.
+    if not isinstance(value, str) or not value.isprintable() or not _GRAMMARS[kind].fullmatch(value):
         raise ValueError(f"{value!r:.100} is no {kind}")
     return value

@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -21,8 +20,10 @@ from hashlib import file_digest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pytest_bpfmaps.cache.stored_files import open_file, read_any
 from pytest_bpfmaps.errors import VmError, closest
-from pytest_bpfmaps.vm.kernels.package_files import Room
+from pytest_bpfmaps.vm.kernels.checked_tar import members, open_tar, output_of
+from pytest_bpfmaps.vm.kernels.package_files import LEAST_ROOM, MOST_TIMES, Room
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # as Go names them
 _TAG = "org.opencontainers.image.ref.name"
@@ -30,6 +31,7 @@ _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
 _MEMBER = re.compile(r"(\./)?(oci-layout|index\.json|blobs/sha256/[0-9a-f]{64}|blobs/sha512/[0-9a-f]{128})")
 _WANTED = (("boot",), ("lib", "modules"), ("usr", "lib", "modules"))
 _FIX = "copy the image again"
+_MOST_JSON = 16 << 20  # bytes of an index or a manifest
 
 Descriptor = dict[str, Any]
 
@@ -38,11 +40,17 @@ def is_layout(path: Path) -> bool:
     """Whether `path` is an OCI image layout: a folder, or a tar archive of one."""
     if path.is_dir():
         return (path / "oci-layout").is_file() and (path / "index.json").is_file()
+    if not path.is_file():
+        return False
     try:
-        with tarfile.open(path) as archive:
-            return any(member.name.removeprefix("./") == "oci-layout" for member in archive)
+        with open_tar("r", most := _room(path), path=path) as archive:
+            return any(m.name.removeprefix("./") == "oci-layout" for m in members(archive, most))
     except (tarfile.TarError, EOFError, OSError):
         return False
+
+
+def _room(path: Path) -> int:
+    return 2 * (LEAST_ROOM + MOST_TIMES * path.stat().st_size)
 
 
 @contextmanager
@@ -54,8 +62,8 @@ def opened(path: Path, work: Path) -> Iterator[Layout]:
     with tempfile.TemporaryDirectory(dir=work) as name:
         try:
             room = Room(path, Path(name))
-            with tarfile.open(path) as archive:
-                for member in archive:
+            with open_tar("r", room.most, path=path) as archive:
+                for member in members(archive, 2 * room.most):
                     if member.isreg() and _MEMBER.fullmatch(member.name):
                         _copy(archive, member, Path(name, member.name), room)
         except (tarfile.TarError, EOFError) as error:
@@ -75,8 +83,7 @@ class Layout:
 
         Raises VmError, which names the images of the layout.
         """
-        listed = self._json(self._folder / "index.json").get("manifests")
-        images = [d for d in listed if isinstance(d, dict)] if isinstance(listed, list) else []
+        images = _descriptors(self._json(self._folder / "index.json").get("manifests"))
         if digest is not None:
             found = [d for d in images if d.get("digest") == f"sha256:{digest}"][
                 :1
@@ -102,15 +109,15 @@ class Layout:
 
         Raises VmError.
         """
-        for layer in self._manifest(image)["layers"]:
-            yield str(layer["digest"]), self._blob(layer)
+        for layer in _descriptors(self._manifest(image)["layers"]):
+            yield str(layer.get("digest")), self._blob(layer)
 
     def _manifest(self, image: Descriptor) -> dict[str, Any]:
         manifest = self._json(self._blob(image))
         for _ in range(4):  # an index may list indexes
             if "manifests" not in manifest:
                 break
-            choices = manifest["manifests"]
+            choices = _descriptors(manifest["manifests"])
             fitting = [d for d in choices if _fits(d)]
             if not fitting:
                 have = ", ".join(_platform(d) for d in choices) or "none"
@@ -125,8 +132,8 @@ class Layout:
 
     def _json(self, path: Path) -> dict[str, Any]:
         try:
-            value = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+            value = json.loads(read_any(path, _MOST_JSON))
+        except (OSError, ValueError, RecursionError) as error:
             on = f"{path.name} of {self.path}"
             raise VmError("cannot read image", on=on, why=str(error), fix=_FIX) from error
         return value if isinstance(value, dict) else {}
@@ -142,7 +149,7 @@ class Layout:
         path = self._folder / "blobs" / algorithm / value
         on = f"blob {digest} of {self.path}"
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 actual = file_digest(file, algorithm).hexdigest()
         except OSError as error:
             raise VmError("cannot read", on=on, why=error.strerror, fix=_FIX) from error
@@ -184,9 +191,21 @@ def _tags(image: Descriptor) -> list[str]:
 
     Docker writes a whole reference, which ends in the tag.
     """
-    name = str((image.get("annotations") or {}).get(_TAG, ""))
+    name = str(_mapping(image, "annotations").get(_TAG, ""))
+    if not name.isprintable():  # nobody has to name it, and it would change the terminal
+        return []
     tag = name.rpartition("/")[2].rpartition(":")[2]
     return list(dict.fromkeys([tag, name])) if name else []
+
+
+def _mapping(image: Descriptor, name: str) -> dict[str, Any]:
+    value = image.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _descriptors(value: object) -> list[Descriptor]:
+    """Returns what is a descriptor in a list of an index or a manifest."""
+    return [d for d in value if isinstance(d, dict)] if isinstance(value, list) else []
 
 
 def _machine() -> str:
@@ -194,7 +213,7 @@ def _machine() -> str:
 
 
 def _platform(image: Descriptor) -> str:
-    facts = image.get("platform") or {}
+    facts = _mapping(image, "platform")
     return f"{facts.get('os', 'linux')}/{facts.get('architecture', 'unknown')}"
 
 
@@ -206,8 +225,8 @@ def _apply(blob: Path, root: Path, work: Path) -> None:
     """Applies a layer to what is below `root`. `work` is an empty folder."""
     gone: list[PurePosixPath] = []  # files of the lower layers
     room = Room(blob, work)
-    with _tar(blob) as archive:
-        for member in archive:
+    with _tar(blob, room.most) as archive:
+        for member in members(archive, 2 * room.most):
             path = PurePosixPath(*PurePosixPath(member.name).parts)
             if path.is_absolute() or ".." in path.parts:
                 continue
@@ -225,25 +244,20 @@ def _apply(blob: Path, root: Path, work: Path) -> None:
 
 
 @contextmanager
-def _tar(blob: Path) -> Iterator[tarfile.TarFile]:
+def _tar(blob: Path, most: int) -> Iterator[tarfile.TarFile]:
     with blob.open("rb") as file:
         magic = os.pread(file.fileno(), 4, 0)  # does not move the position, from which zstd reads
         if magic != b"\x28\xb5\x2f\xfd":
-            with tarfile.open(fileobj=file, mode="r|*", errorlevel=2) as archive:
+            with open_tar("r|*", most, stream=file) as archive:
                 yield archive
             return
         if shutil.which("zstd") is None:
             raise VmError("cannot unpack", on=blob.name, why="no zstd", fix="install zstd")
-        pipe = subprocess.PIPE
-        with subprocess.Popen(["zstd", "-dcq"], stdin=file, stdout=pipe, stderr=pipe) as zstd:
-            assert zstd.stdout is not None
-            assert zstd.stderr is not None
-            with tarfile.open(fileobj=zstd.stdout, mode="r|", errorlevel=2) as archive:
-                yield archive
-            zstd.stdout.read()
-            said = zstd.stderr.read().decode(errors="replace").strip()
-        if zstd.returncode:
-            raise tarfile.TarError(said)
+        with (
+            output_of(["zstd", "-dcq"], file, most) as stream,
+            open_tar("r|", most, stream=stream) as archive,
+        ):
+            yield archive
 
 
 def _extract(

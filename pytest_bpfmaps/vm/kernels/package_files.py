@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable
 from hashlib import file_digest
@@ -11,9 +10,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm.kernels.checked_tar import RefusedArchive, members, open_tar, output_of
 from pytest_bpfmaps.vm.kernels.package import Package
 
 MOST_TIMES, LEAST_ROOM, LEFT_FREE = 30, 64 << 20, 64 << 20  # the last two in bytes
+_NO_KERNEL = "look at what it is: it is not the package of a kernel"
+_CUT = "the file may be cut short: fetch it again"
+_BLOCK = 4096  # bytes
 BOOT_FILES = ("vmlinuz", "vmlinux", "config", "System.map")
 SUFFIXES = (".deb", ".rpm")
 
@@ -31,19 +34,18 @@ class Room:
 
     def __init__(self, packed: Path, target: Path) -> None:
         self._packed, self._target = packed, target
-        self._left = LEAST_ROOM + MOST_TIMES * packed.stat().st_size
+        self.most = self._left = LEAST_ROOM + MOST_TIMES * packed.stat().st_size
         self._free = shutil.disk_usage(target).free - LEFT_FREE
 
     def take(self, size: int) -> None:
         """Takes `size` bytes, which are about to be written."""
+        size = max(size, _BLOCK)  # an empty file takes room, too
         self._left -= size
         self._free -= size
         on = str(self._packed)
         if self._left < 0:
             why = f"it holds more than {MOST_TIMES} times its size"
-            raise VmError(
-                "will not unpack", on=on, why=why, fix="look at what it is: it is not the package of a kernel"
-            )
+            raise VmError("will not unpack", on=on, why=why, fix=_NO_KERNEL)
         if self._free < 0:
             why = f"the disk of {self._target} would be full"
             fix = "free some space, or set BPFMAPS_CACHE to a folder on another disk"
@@ -90,34 +92,22 @@ def unpack_rpm(package: Path, tree: Path) -> None:
 
 
 def _unpack_output(command: tuple[str, ...], package: Path, tree: Path, each: Callable[[int], None]) -> None:
-    with (
-        package.open("rb") as stdin,
-        subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool,
-    ):
-        assert tool.stdout is not None
-        assert tool.stderr is not None
-        why = ""
-        try:
-            # Bsdtar makes this of half a header.
-            if not _unpack_tar(tool.stdout, tree, each, Room(package, tree)):
-                why = "it is empty"
-        except (tarfile.TarError, EOFError) as error:
-            why = str(error)  # the tool's own message is better, if there is one
-        except BaseException:
-            tool.kill()
-            raise
-        tool.stdout.read()
-        said = tool.stderr.read().decode(errors="replace").strip()
-    if tool.returncode or why:
-        fix = "the file may be cut short: fetch it again"
-        raise VmError("cannot unpack", on=str(package), why=said or why, fix=fix)
+    room = Room(package, tree)
+    try:
+        with package.open("rb") as stdin, output_of(command, stdin, room.most) as stream:
+            found = _unpack_tar(stream, tree, each, room)
+    except (tarfile.TarError, EOFError) as error:
+        fix = _NO_KERNEL if isinstance(error, RefusedArchive) else _CUT
+        raise VmError("cannot unpack", on=str(package), why=str(error), fix=fix) from error
+    if not found:  # Bsdtar makes this of half a header.
+        raise VmError("cannot unpack", on=str(package), why="it is empty", fix=_CUT)
 
 
 def _unpack_tar(stream: IO[bytes], tree: Path, each: Callable[[int], None], room: Room) -> bool:
     """Unpacks an archive. Returns whether there was anything in it, wanted or not."""
     member = None
-    with tarfile.open(fileobj=stream, mode="r|*", errorlevel=2) as archive:
-        for member in archive:
+    with open_tar("r|*", room.most, stream=stream) as archive:
+        for member in members(archive, 2 * room.most):
             relative = _wanted(member)
             content = archive.extractfile(member) if relative else None
             if relative is None or content is None:
