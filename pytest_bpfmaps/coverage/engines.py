@@ -15,7 +15,10 @@ from typing import Any, Protocol
 from pytest_bpfmaps.coverage.data import Coverage
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
 
-ENGINES: dict[str, str] = {"counters": "pytest_bpfmaps.coverage.counters"}
+ENGINES: dict[str, str] = {
+    "counters": "pytest_bpfmaps.coverage.counters",
+    "blocks": "pytest_bpfmaps.coverage.blocks",
+}
 """By name: the module that has the engine, as ``engine()``. ``auto`` tries them in this order."""
 
 Plain = Mapping[str, Any]
@@ -47,7 +50,10 @@ class Recorder(Protocol):
         ...
 
     def loaded(self, loaded: LoadedObject, programs: Sequence[str]) -> dict[str, str]:
-        """These programs are to be measured. Returns those that can't be, with the reason."""
+        """An object is loaded, and these of its programs are to be measured: none that another engine does.
+
+        Returns those that can't be, with the reason.
+        """
         ...
 
     def closing(self, loaded: LoadedObject) -> None:

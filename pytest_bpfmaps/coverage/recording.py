@@ -42,7 +42,7 @@ class Recording:
         """Decides for each program which engine measures it."""
         reasons = dict.fromkeys((program.name for program in loaded.programs), "")
         for name, recorder in self._recorders.items():
-            refused = recorder.loaded(loaded, list(reasons)) if reasons else {}
+            refused = recorder.loaded(loaded, list(reasons))
             self._count(loaded, name, {each: "" for each in reasons if each not in refused})
             reasons = {each: _both(reasons[each], f"{name}: {why}") for each, why in refused.items()}
         absent = "; ".join(f"{name}: {why}" for name, why in self._absent.items())

@@ -30,6 +30,7 @@ from pytest_bpfmaps.matrix.items import (
     kernel_of,
     with_kernel,
 )
+from pytest_bpfmaps.matrix.measuring import records_blocks
 from pytest_bpfmaps.matrix.plain_reports import receiving
 from pytest_bpfmaps.matrix.selection import IDLE, Selection, lane_of
 from pytest_bpfmaps.matrix.stopped_gateways import StoppedGateways
@@ -140,6 +141,7 @@ class Guests:
         arguments += ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
         chosen = self.vmlinux.path or PER_KERNEL
         arguments += ["--vmlinux", chosen if there is None else options["bpf_vmlinux"]]
+        arguments += ["--executed"] if records_blocks(self.config) else []
         arguments += ["--output"] if shows_output(self.config) else []
         if there is None:
             command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *arguments]

@@ -20,6 +20,11 @@ def is_measured(config: pytest.Config) -> bool:
     return bool(option(config, "bpf_cov")) and not config.getoption("bpf_no_cov")
 
 
+def records_blocks(config: pytest.Config) -> bool:
+    """Whether guests are to record which code of programs runs, for the engine ``blocks``."""
+    return is_measured(config) and option(config, "bpf_cov_engine") in (AUTO, "blocks")
+
+
 def recording_of(config: pytest.Config) -> Recording | None:
     """Returns what counts in this process; None where nobody asked for it."""
     if not is_measured(config):

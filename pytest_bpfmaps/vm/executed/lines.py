@@ -75,7 +75,10 @@ def lines_of(program: Program, counts: Counts) -> dict[str, Any]:
             numbers[line] = numbers.get(line, 0) + count
         for name, branch in _branches(function, counts):
             _file(files, name)["branches"].append(branch)
-    return {name: {**file, "lines": sorted(file["lines"].items())} for name, file in files.items()}
+    for name, file in files.items():
+        file["texts"] = [(line, program.texts.get((name, line), "")) for line in file["lines"]]
+        file["lines"] = sorted(file["lines"].items())
+    return files
 
 
 def _file(files: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
@@ -88,10 +91,13 @@ def _lines(function: CodeFunction, counts: Counts) -> Iterator[tuple[str, int, i
     for segment in function.segments:
         found.setdefault((segment.file, segment.line), Counter())
     starts = [segment.first for segment in function.segments]
-    for stretch in _stretches(function, counts):
+    for number, stretch in enumerate(_stretches(function, counts)):
         first = function.segments[max(bisect_right(starts, stretch.first) - 1, 0)]
-        within = [s for s in function.segments if stretch.first < s.first <= stretch.last]
-        for place in {(s.file, s.line, s.column) for s in (first, *within)}:
+        # Code behind a jump, without a place of its own, may be of any line: only where a place begins, it is
+        # known. The first stretch of a function may begin behind its first instructions.
+        begins = [s for s in function.segments if stretch.first <= s.first <= stretch.last]
+        begins += [] if number else [first]
+        for place in {(s.file, s.line, s.column) for s in begins}:
             again = 0
             if place[:2] == (first.file, first.line):
                 again = _from_same_line(function, starts, stretch, place[:2])

@@ -13,12 +13,10 @@ from typing import Any
 
 from pytest_bpfmaps.btf.types import Btf
 from pytest_bpfmaps.vm.executed.conditions import trailing_conditions
+from pytest_bpfmaps.vm.executed.reasons import NO_LINES, reason
 
 _LINE = struct.Struct("=IIII")  # struct bpf_line_info: instruction, file name, line, line and column
 _FUNCTION = struct.Struct("=II")  # struct bpf_func_info: instruction, type
-NO_JIT = "the kernel has no machine code of it: it is not JIT-compiled (sysctl net.core.bpf_jit_enable=1)"
-NO_LINES = "it has no line information: compile it with -g, and leave its BTF in place"
-HIDDEN = "the kernel hides addresses: set kernel.kptr_restrict to 0 or 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +47,19 @@ class CodeFunction:
 
 @dataclass(frozen=True)
 class Program:
-    """A program of a guest; `why` tells why it can't be measured, and is empty when it can."""
+    """A program of a guest; `why` tells why it can't be measured, and is empty when it can.
+
+    `texts` are lines, by file and number, as they were compiled. `pid` and `comm` are of the process that has
+    loaded it, 0 and empty where that is not known.
+    """
 
     id: int
     name: str
     functions: list[CodeFunction]
     why: str = ""
+    texts: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    pid: int = 0
+    comm: str = ""
 
     def function_at(self, address: int) -> CodeFunction | None:
         """Returns the function whose code is at `address`."""
@@ -89,21 +94,23 @@ def read_program(facts: Mapping[str, Any], types: Btf | None) -> Program:
 
 def _read(facts: Mapping[str, Any], types: Btf | None) -> Program:
     number, name = int(facts["id"]), str(facts["name"])
+    loader: Any = {"pid": int(facts["pid"]), "comm": str(facts["comm"])}
     starts = _numbers("Q", facts["jited_ksyms"])
     sizes = _numbers("I", facts["jited_func_lens"])
     code = _bytes(facts["jited_prog_insns"])
-    if not starts or not any(starts):
-        return Program(number, name, [], HIDDEN if sizes else NO_JIT)
+    why = reason(facts)
+    if not starts:
+        return Program(number, name, [], why, **loader)
     functions, at = [], 0
     names = _function_names(facts, types, name)
     for index, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         called = names[index] if index < len(names) else name
         functions.append(CodeFunction(called, start, start + size, code[at : at + size]))
         at += size
-    if types is None or not _bytes(facts["line_info"]) or not _bytes(facts["jited_line_info"]):
-        return Program(number, name, functions, NO_LINES)
-    _add_segments(functions, facts, types)
-    return Program(number, name, functions)
+    if why or types is None:
+        return Program(number, name, functions, why or NO_LINES, **loader)
+    texts = _add_segments(functions, facts, types)
+    return Program(number, name, functions, texts=texts, **loader)
 
 
 def _function_names(facts: Mapping[str, Any], types: Btf | None, name: str) -> list[str]:
@@ -113,7 +120,10 @@ def _function_names(facts: Mapping[str, Any], types: Btf | None, name: str) -> l
     return [types.type(kind).name for _, kind in records]
 
 
-def _add_segments(functions: list[CodeFunction], facts: Mapping[str, Any], types: Btf) -> None:
+def _add_segments(
+    functions: list[CodeFunction], facts: Mapping[str, Any], types: Btf
+) -> dict[tuple[str, int], str]:
+    """Returns the texts of the lines."""
     lines = list(_records(_bytes(facts["line_info"]), int(facts["line_info_rec_size"]), _LINE))
     addresses = _numbers("Q", facts["jited_line_info"])
     instructions = _bytes(facts["xlated_prog_insns"])
@@ -134,6 +144,7 @@ def _add_segments(functions: list[CodeFunction], facts: Mapping[str, Any], types
             Segment(s.first, end, s.file, s.line, s.column, s.conditions)
             for (_, s), end in zip(parts, ends, strict=True)
         )
+    return {(types.string(file), place >> 10): types.string(text) for _, file, text, place in lines}
 
 
 def _records(data: bytes, size: int, form: struct.Struct) -> Iterable[tuple[Any, ...]]:

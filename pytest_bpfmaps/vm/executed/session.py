@@ -72,17 +72,16 @@ class ExecutedCode:
             program = read_program(facts, self._types.get(int(facts["btf_id"])))
             self._programs[program.id] = program
         counts, unsure = self._count(recording)
-        without = set(map(int, asked.get("without", ())))
         told = [
-            _told(program, counts[number], self._refusal(program, recording, unsure))
+            self._told_of(program, counts[number], self._refusal(program, recording, unsure))
             for number, program in self._programs.items()
-            if number not in without and (counts[number].executed or number not in self._told)
+            if counts[number].executed or number not in self._told
         ]
         self._told |= self._programs.keys()
         for number in map(int, asked["ended"]):
             self._programs.pop(number, None)
             self._told.discard(number)
-        return {"programs": told}
+        return {"programs": told, "missed": asked["missed"], "lost": asked["lost"]}
 
     def _count(self, recording: Recording) -> tuple[dict[int, Counts], set[int]]:
         counts = {number: Counts() for number in self._programs}
@@ -108,6 +107,11 @@ class ExecutedCode:
                 found.setdefault(differing, []).append(program)
         return found[min(found)] if found else []
 
+    def _told_of(self, program: Program, counts: Counts, why: str) -> dict[str, Any]:
+        told: dict[str, Any] = {"id": program.id, "name": program.name, "pid": program.pid}
+        told |= {"comm": program.comm, "ran": bool(counts.executed), "first": program.id not in self._told}
+        return told | ({"why": why} if why else {"files": lines_of(program, counts)})
+
     def _refusal(self, program: Program, recording: Recording, unsure: Iterable[int]) -> str:
         if program.why:
             return program.why
@@ -116,11 +120,6 @@ class ExecutedCode:
         if any(_overlap((f.first, f.last), part) for f in program.functions for part in recording.excluded):
             return IN_MODULE
         return SAME_CODE if program.id in unsure else ""
-
-
-def _told(program: Program, counts: Counts, why: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"id": program.id, "name": program.name}
-    return told | ({"why": why} if why else {"files": lines_of(program, counts)})
 
 
 def _overlap(one: Part, other: Part) -> bool:

@@ -1,9 +1,9 @@
-"""Watches which BPF programs are loaded in a guest, by any process. It is a process beside the worker.
+"""Watches which BPF programs are loaded in a guest, by any process. It is processes beside the worker.
 
 The kernel tells each load and unload in the ring buffers of perf events, by ``PERF_RECORD_BPF_EVENT`` (Linux
-5.1, commit 6ee52e2a3fe4), before the loader has its descriptor. This process has a real-time priority, and
-reads at once what belongs to the program. It holds no descriptor of a program, so a test sees no difference.
-Source: perf_event_open(2).
+5.1, commit 6ee52e2a3fe4), before the loader has its descriptor. Each CPU has a process here, of a real-time
+priority: it reads what belongs to the program before the loader goes on, for that runs on the same CPU. It
+holds no descriptor of a program, so a test sees no difference. Source: perf_event_open(2), sched(7).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import signal
 import socket
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pytest_bpfmaps.kernel.program_code import btf_bytes, program_code, program_ids
@@ -28,7 +28,8 @@ from pytest_bpfmaps.libbpf.syscalls import perf_event_open
 PRIORITY = 50
 PAGES = 16  # pages of each ring buffer after the first one; a power of two
 _SOFTWARE, _DUMMY = 1, 9  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY
-_WATERMARK, _KSYMBOL, _BPF_EVENT = 1 << 14, 1 << 29, 1 << 30  # bits of struct perf_event_attr
+_WATERMARK, _SAMPLE_ID, _KSYMBOL, _BPF_EVENT = 1 << 14, 1 << 18, 1 << 29, 1 << 30  # of perf_event_attr
+_TID = 1 << 1  # PERF_SAMPLE_TID: each record ends with the process and the thread that it is of
 _LOST_RECORD, _KSYMBOL_RECORD, _BPF_RECORD = 2, 17, 18
 _LOADED, _ENDED = 1, 2  # PERF_BPF_EVENT_PROG_LOAD, _UNLOAD
 _HEAD, _TAIL = 0x400, 0x408  # offsets in struct perf_event_mmap_page
@@ -38,7 +39,8 @@ class Ring:
     """The records of one CPU. Raises OSError when the kernel has none."""
 
     def __init__(self, cpu: int) -> None:
-        attributes = {"type": _SOFTWARE, "config": _DUMMY, "_flags": _WATERMARK | _KSYMBOL | _BPF_EVENT}
+        attributes = {"type": _SOFTWARE, "config": _DUMMY, "sample_type": _TID}
+        attributes |= {"_flags": _WATERMARK | _SAMPLE_ID | _KSYMBOL | _BPF_EVENT}
         attributes |= {"size": ffi.sizeof("struct perf_event_attr"), "wakeup_events": 1}
         self.fd = perf_event_open(ffi.new("struct perf_event_attr *", attributes), -1, cpu)
         self._page = mmap.PAGESIZE
@@ -63,46 +65,51 @@ class Ring:
 class Watch:
     """Collects what belongs to each program, until it is asked for."""
 
-    def __init__(self, cpus: list[int]) -> None:
-        self.rings = [Ring(cpu) for cpu in cpus]
+    def __init__(self, cpu: int, *, is_first: bool) -> None:
+        self.ring = Ring(cpu)
         self._known_types: set[int] = set()
         self._forget()
-        for number in program_ids():
+        for number in program_ids() if is_first else ():
             self._add(number)
 
     def _forget(self) -> None:
         self._programs: list[dict[str, Any]] = []
         self._types: dict[int, bytes] = {}
         self._ended: list[int] = []
-        self._missed: dict[int, str] = {}
+        self._missed: list[tuple[str, str]] = []
         self._lost = False
 
     def look(self) -> None:
         """Reads what the kernel has told."""
-        for ring in self.rings:
-            symbol = ""
-            for kind, content in ring.records():
-                if kind == _KSYMBOL_RECORD:
-                    symbol = content[16:].partition(b"\0")[0].decode(errors="replace")
-                elif kind == _LOST_RECORD:
-                    self._lost = True
-                elif kind == _BPF_RECORD:
-                    what, _, number = struct.unpack_from("=HHI", content)
-                    if what == _LOADED:
-                        self._add(number, symbol)
-                    elif what == _ENDED:
-                        self._ended.append(number)
+        symbol = ""
+        for kind, content in self.ring.records():
+            if kind == _KSYMBOL_RECORD:
+                symbol = content[16:].partition(b"\0")[0].decode(errors="replace")
+            elif kind == _LOST_RECORD:
+                self._lost = True
+            elif kind == _BPF_RECORD:
+                what, _, number = struct.unpack_from("=HHI", content)
+                if what == _LOADED:
+                    self._add(number, symbol, struct.unpack_from("=I", content, len(content) - 8)[0])
+                elif what == _ENDED:
+                    self._ended.append(number)
 
-    def _add(self, number: int, symbol: str = "") -> None:
+    def _add(self, number: int, symbol: str = "", pid: int = 0) -> None:
+        comm = _comm(pid)
         try:
             program = program_code(number)
+            if not program["name"] and not program["line_info"]:
+                return  # it only asks what the kernel can do
             types = program["btf_id"]
             if types and types not in self._known_types:
                 self._types[types] = btf_bytes(types)
                 self._known_types.add(types)
-            self._programs.append(program)
+            self._programs.append({**program, "pid": pid, "comm": comm})
         except OSError:
-            self._missed[number] = symbol
+            # bpf_prog_TAG_NAME; those without a name, and libbpf's, only ask
+            name = symbol.split("_", 3)[3] if symbol.count("_") > 2 else ""
+            if name and not name.startswith("libbpf_"):
+                self._missed.append((name, comm))
 
     def tell(self) -> bytes:
         """Returns a line of JSON with everything that came since the last line."""
@@ -118,41 +125,83 @@ class Watch:
         return json.dumps(told, default=_text).encode() + b"\n"
 
 
+def _comm(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:  # it has ended, or it is not known
+        return ""
+
+
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
+_NOTHING: dict[str, Any] = {"programs": [], "types": {}, "ended": [], "missed": [], "lost": False}
+
+
 class ProgramWatcher:
-    """The worker's side of that process. `close` ends the process, and so does the end of the worker.
+    """The worker's side of these processes. `close` ends them, and so does the end of the worker.
 
     Raises OSError where the kernel does not tell of programs.
     """
 
     def __init__(self, cpus: list[int]) -> None:
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            _fork_orphan(lambda: _serve(theirs, cpus))
-        self._lines = self._socket.makefile("rb")
-        words = self._lines.readline()
-        if words != b"ready\n":
+        self._sockets: list[socket.socket] = []
+        try:
+            for cpu in cpus:
+                self._start(cpu)
+        except BaseException:
             self.close()
-            raise OSError(words.decode(errors="replace").strip() or "the process that watches programs ended")
+            raise
+
+    def _start(self, cpu: int) -> None:
+        mine, theirs = socket.socketpair()
+        is_first = not self._sockets
+        self._sockets.append(mine)
+        with theirs:
+            _fork_orphan(lambda: _serve(theirs, cpu, is_first=is_first))
+        words = _line(mine)
+        if words != "ready":
+            raise OSError(words)
 
     def ask(self) -> str:
         """Returns what came since the last time; see `Watch.tell`.
 
-        Raises OSError when the process has ended.
+        Raises OSError when a process has ended.
         """
-        self._socket.sendall(b"?")
-        line = self._lines.readline()
-        if not line.endswith(b"\n"):
-            raise OSError("the process that watches programs ended")
-        return line.decode()
+        for each in self._sockets:
+            each.sendall(b"?")
+        told = [line for each in self._sockets if (line := _line(each)) != _EMPTY]
+        return told[0] if len(told) == 1 else json.dumps(_merged(map(json.loads, told)))
 
     def close(self) -> None:
-        """Ends the process. Safe to call again."""
-        self._lines.close()
-        self._socket.close()
+        """Ends the processes. Safe to call again."""
+        while self._sockets:
+            self._sockets.pop().close()
+
+
+_EMPTY = json.dumps(_NOTHING)
+
+
+def _line(sock: socket.socket) -> str:
+    data = b""
+    while not data.endswith(b"\n"):
+        chunk = sock.recv(1 << 20)
+        if not chunk:
+            raise OSError("a process that watches programs has ended")
+        data += chunk
+    return data.decode().rstrip("\n")
+
+
+def _merged(all_told: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    total = dict(_NOTHING)
+    for told in all_told:
+        total["types"] = {**total["types"], **told["types"]}
+        total["lost"] = total["lost"] or told["lost"]
+        for name in ("programs", "ended", "missed"):
+            total[name] = [*total[name], *told[name]]
+    return total
 
 
 def _fork_orphan(work: Callable[[], None]) -> None:
@@ -171,7 +220,7 @@ def _fork_orphan(work: Callable[[], None]) -> None:
         os._exit(0)
 
 
-def _serve(sock: socket.socket, cpus: list[int]) -> None:
+def _serve(sock: socket.socket, cpu: int, *, is_first: bool) -> None:
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -180,14 +229,15 @@ def _serve(sock: socket.socket, cpus: list[int]) -> None:
             with contextlib.suppress(OSError):
                 os.close(fd)
     try:
-        watch = Watch(cpus)
+        os.sched_setaffinity(0, {cpu})
+        watch = Watch(cpu, is_first=is_first)
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
     except OSError as error:
         sock.sendall(f"{error.strerror}\n".encode())
         return
     sock.sendall(b"ready\n")
     poll = select.poll()
-    for fd in (sock.fileno(), *(ring.fd for ring in watch.rings)):
+    for fd in (sock.fileno(), watch.ring.fd):
         poll.register(fd, select.POLLIN)
     while True:
         for fd, _ in poll.poll():

@@ -1,0 +1,31 @@
+"""The engine that has QEMU count: in emulated guests, for any program that runs there, as it is.
+
+`recorder` asks the gateway of its guest what ran (`vm.executed` finds the lines); `resolve` sums that up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pytest_bpfmaps.coverage.blocks.recorder import BlockRecorder, begin
+from pytest_bpfmaps.coverage.data import Coverage
+from pytest_bpfmaps.coverage.engines import Record
+
+
+class BlockEngine:
+    """The engine ``blocks``."""
+
+    def recorder(self) -> BlockRecorder | str:
+        """It works in emulated guests."""
+        return begin()
+
+    def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
+        """Adds up what the gateways told."""
+        from pytest_bpfmaps.coverage.blocks.resolve import resolve
+
+        return resolve(records, tell)
+
+
+def engine() -> BlockEngine:
+    """The engine."""
+    return BlockEngine()
