@@ -1,6 +1,9 @@
 """Reading verifier logs."""
 
+import pytest
+
 from pytest_bpfmaps.verifier import advise, parse_log
+from pytest_bpfmaps.verifier.instruction_advice import advise_closer
 
 NEW = """\
 0: R1=ctx() R10=fp0
@@ -84,3 +87,26 @@ def test_old_kernels_tell_the_registers_without_a_number():
     )
     assert found.text.startswith("R1 min value is negative")
     assert found.registers["R1"].startswith("map_value(")
+
+
+UNSIZED = "arg#0 reference type('UNKNOWN ') size cannot be determined: -22"
+
+
+def test_the_only_words_of_old_kernels_for_an_argument_of_unknown_size():
+    said = f"{UNSIZED}\n0: (95) exit\nprocessed 1 insns (limit 1000000)\n"
+    assert parse_log(said).complaint == [UNSIZED]
+    assert parse_log(f"{said}R0 !read_ok\n").complaint == ["R0 !read_ok"]
+
+
+def test_a_log_without_a_complaint():
+    assert parse_log("0: (b7) r0 = 0\n1: (95) exit\nprocessed 2 insns (limit 1000000)\n").complaint == []
+
+
+@pytest.mark.parametrize(("offset", "fits"), [(-16, True), (-8, True), (-7, False), (-1, False)])
+def test_a_helper_that_needs_more_than_the_variable_has(offset, fits):
+    log = f"0: (85) call bpf_get_current_comm#16\ninvalid write to stack R1 off={offset} size=8\n"
+    advice = advise_closer(parse_log(log))
+    if fits:
+        assert advice is None
+    else:
+        assert advice.why == f"the helper needs 8 bytes there, but the variable has at most {-offset}"

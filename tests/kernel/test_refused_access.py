@@ -1,0 +1,106 @@
+"""A map that may only be written, or only be read: what the kernel refuses is not taken for a missing key."""
+
+import errno
+
+import pytest
+
+from pytest_bpfmaps import MapError, MapKeyError
+
+BPF_F_NO_PREALLOC, BPF_F_RDONLY, BPF_F_WRONLY = 1, 1 << 3, 1 << 4
+PREFIX = "struct { __u32 prefixlen; __u8 data[4]; }"
+LISTED = ["hash", "lru_hash", "percpu_hash", "lpm_trie"]
+INDEXED = ["array", "percpu_array"]
+QUEUES = ["queue", "stack"]
+
+
+@pytest.fixture
+def make(bpf):
+    def make(type, access):
+        flags = access | (BPF_F_NO_PREALLOC if type == "lpm_trie" else 0)
+        key = {"lpm_trie": PREFIX}.get(type, "__u32")
+        options = {} if type in QUEUES else {"key": key}
+        return bpf.create_map(type, value="__u64", max_entries=4, flags=flags, **options)
+
+    return make
+
+
+READS = {
+    "getitem": lambda m, key: m[key],
+    "lookup_elem": lambda m, key: m.lookup_elem(key),
+    "get": lambda m, key: m.get(key),
+    "get_or": lambda m, key: m.get(key, 7),
+    "values": lambda m, key: list(m.values()),
+    "items": lambda m, key: list(m.items()),
+    "snapshot": lambda m, key: m.snapshot(),
+    "lookup_batch": lambda m, key: m.lookup_batch(),
+    "equal": lambda m, key: m == {},
+}
+LISTING = {  # an array knows its keys without the kernel
+    "contains": lambda m, key: key in m,
+    "len": lambda m, key: len(m),
+    "iter": lambda m, key: list(m),
+    "keys": lambda m, key: list(m.keys()),
+    "get_next_key": lambda m, key: m.get_next_key(),
+    "lookup_and_delete_elem": lambda m, key: m.lookup_and_delete_elem(key),
+    "pop": lambda m, key: m.pop(key),
+    "pop_or": lambda m, key: m.pop(key, 7),
+}
+WRITES = {
+    "setitem": lambda m, key: m.__setitem__(key, 1),
+    "update_elem": lambda m, key: m.update_elem(key, 1),
+    "update": lambda m, key: m.update({key: 1}),
+    "update_batch": lambda m, key: m.update_batch({key: 1}),
+}
+DELETES = {
+    "delitem": lambda m, key: m.__delitem__(key),
+    "delete_elem": lambda m, key: m.delete_elem(key),
+    "delete_batch": lambda m, key: m.delete_batch([key]),
+    "pop": lambda m, key: m.pop(key, 7),
+}
+
+
+def check_refused(what, m, key):
+    with pytest.raises(MapError) as caught:
+        what(m, key)
+    assert not isinstance(caught.value, MapKeyError)
+    assert caught.value.errno == errno.EPERM
+
+
+@pytest.mark.parametrize("read", [*READS, *LISTING])
+@pytest.mark.parametrize("type", LISTED)
+def test_no_read_of_a_map_to_write(make, type, read):
+    m = make(type, BPF_F_WRONLY)
+    key = (32, b"\1\2\3\4") if type == "lpm_trie" else 1
+    m[key] = 1
+    check_refused((READS | LISTING)[read], m, key)
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("type", INDEXED)
+def test_no_read_of_an_array_to_write(make, type, read):
+    m = make(type, BPF_F_WRONLY)
+    m[1] = 1
+    check_refused(READS[read], m, 1)
+
+
+@pytest.mark.parametrize("write", [*WRITES, *DELETES])
+@pytest.mark.parametrize("type", LISTED)
+def test_no_write_to_a_map_to_read(make, type, write):
+    m = make(type, BPF_F_RDONLY)
+    check_refused((WRITES | DELETES)[write], m, (32, b"\1\2\3\4") if type == "lpm_trie" else 1)
+    assert m == {}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("type", INDEXED)
+def test_no_write_to_an_array_to_read(make, type, write):
+    check_refused(WRITES[write], make(type, BPF_F_RDONLY), 1)
+
+
+@pytest.mark.parametrize("type", QUEUES)
+def test_queues(make, type):
+    check_refused(lambda m, _: m.push(1), make(type, BPF_F_RDONLY), None)
+    m = make(type, BPF_F_WRONLY)
+    m.push(1)
+    check_refused(lambda m, _: m.peek(), m, None)
+    check_refused(lambda m, _: m.pop(), m, None)
