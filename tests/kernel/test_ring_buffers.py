@@ -85,6 +85,23 @@ def test_records_come_in_order_and_stay(sender):
         _ = events[9]
 
 
+def test_a_capture_shows_what_is_in_the_buffer(sender):
+    with sender.maps.events.capture() as events:
+        send(sender, 14, 15)
+        assert repr(events) == (
+            "[{'kind': 1, 'number': 14, 'comm': 'sender'}, {'kind': 1, 'number': 15, 'comm': 'sender'}]"
+        )
+
+
+def test_an_expectation_that_is_met_does_not_wait(sender):
+    with sender.maps.events.capture() as events:
+        send(sender, 14)
+        waiting = threading.Thread(target=events.expect, kwargs={"number": 14, "timeout": 600}, daemon=True)
+        waiting.start()
+        waiting.join(60)
+        assert not waiting.is_alive()
+
+
 def test_what_was_sent_before_is_not_captured(sender):
     send(sender, 14)
     with sender.maps.events.capture() as events:

@@ -58,3 +58,19 @@ def test_no_line_is_lost_from_the_count(lines, data):
             assert i or line == log[0]
     assert stands_for == len(log)
     assert len(shown) <= 61
+
+
+@pytest.mark.parametrize(("length", "folded"), [(1, True), (2, True), (64, True), (65, False)])
+def test_the_longest_loop_that_is_looked_for(length, folded):
+    block = [f"{n}: (b7) r0 = {n}" for n in range(length)]
+    first = [f"; line {n}" for n in range(20)]  # as many as are shown from the beginning
+    shown = excerpt("\n".join([*first, *block * 60, "exit"])).splitlines()
+    what = "the line above" if length == 1 else f"the {length} lines above"
+    assert (f"… {what}, 59 times more …" in shown[-2:]) is folded
+
+
+def test_what_comes_three_times_is_a_loop_and_what_comes_twice_is_none():
+    single = [f"{n}: (07) r1 += {n}" for n in range(40)]
+    twice, three = ["90: (95) exit", "91: (b7) r0 = 0"] * 2, ["95: (95) exit"] * 3
+    shown = excerpt("\n".join([*single, *single, *single, *twice, *three])).splitlines()
+    assert shown[-6:] == [*twice, "95: (95) exit", "… the line above, 2 times more …"]
