@@ -74,6 +74,9 @@ def test_no_view_loses_an_element(filled, key, type):
     assert sorted(number(m[k]) for k in m) == expected
     if "percpu" in type:
         assert sorted(m.sum().values()) == [n * len(next(iter(m.values()))) for n in expected]
+        plain = m._key.decode(raws[0])
+        with pytest.raises(MapValueError, match="cannot tell which element"):
+            _ = m.sum()[plain]
 
 
 @pytest.mark.parametrize("key", ALIKE)

@@ -156,3 +156,11 @@ def test_full(make_trie):
     with pytest.raises(MapError, match=r"(?s)full: max_entries is 2.*max_entries=") as caught:
         m[C] = 3
     assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("length", [-1, 33, 255])
+def test_a_prefix_that_no_address_has(make_trie, length):
+    m = make_trie()
+    for attempt in (lambda key: m.__setitem__(key, 1), lambda key: m[key]):
+        with pytest.raises(MapValueError, match="0 to 32 bits"):
+            attempt((length, bytes(4)))

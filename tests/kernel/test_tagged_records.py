@@ -138,7 +138,9 @@ class TestFailedExpectations:
                 sender.programs.silent.run(FRAME)
             with pytest.raises(CaptureTimeoutError) as failed:
                 events.wait(timeout=0.01)
-        assert "program 'silent' ran 3 times since the capture began, but sent nothing that fits" in str(failed.value)
+        assert "program 'silent' ran 3 times since the capture began, but sent nothing that fits" in str(
+            failed.value
+        )
         assert "send_more" not in str(failed.value), "it writes to another buffer"
 
     def test_runs_before_the_capture_do_not_count(self, sender):

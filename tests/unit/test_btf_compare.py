@@ -76,3 +76,11 @@ def test_swapped_bytes(mine, theirs):
 )
 def test_not_swapped(mine, theirs):
     assert byte_swap(mine, theirs) is None
+
+
+def test_a_list_is_as_long_as_the_array(codecs):
+    codec = codecs.struct("whole")
+    record = codec.decode(codec.encode({"pair": [1, 0]}, ""))
+    assert record.pair == [1, 0]
+    for shorter in ([1], (1,), []):
+        assert not same(codec.by_name["pair"].codec, record.pair, shorter)

@@ -10,7 +10,8 @@ CODE = """
 #define tag(text) __attribute__((btf_decl_tag(text)))
 struct tagged { int a tag("of a field"); } tag("of a struct");
 struct tagged value tag("of a variable");
-tag("first") tag("second") __attribute__((noinline)) int named(int a tag("of an argument")) { return a + value.a; }
+tag("first") tag("second") __attribute__((noinline))
+int named(int a tag("of an argument")) { return a + value.a; }
 SEC("xdp") int plain(struct xdp_md *ctx) { return named(ctx->ingress_ifindex); }
 char LICENSE[] SEC("license") = "GPL";
 """

@@ -15,7 +15,9 @@ def key(*padding):
 def test_the_bytes_that_differ_are_shown():
     assert describe([key(0, 5, 9), key(0, 6, 9)]) == f"2 elements have this key: their {HEAD}: byte 5: 05, 06"
     several = [key(1, 0, 0, 0, 2), key(3, 0, 0, 0, 4)]
-    assert describe(several) == f"2 elements have this key: their {HEAD}: bytes 4 to 8: 01000000 02, 03000000 04"
+    assert (
+        describe(several) == f"2 elements have this key: their {HEAD}: bytes 4 to 8: 01000000 02, 03000000 04"
+    )
 
 
 def test_one_element_differs_from_what_was_asked_for():

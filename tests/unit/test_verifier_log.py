@@ -110,3 +110,17 @@ def test_a_helper_that_needs_more_than_the_variable_has(offset, fits):
         assert advice is None
     else:
         assert advice.why == f"the helper needs 8 bytes there, but the variable has at most {-offset}"
+
+
+def test_a_check_that_is_too_short_for_the_packet():
+    log = "0: (61) r0 = *(u32 *)(r1 +13)\ninvalid access to packet, off=13 size=3, R1(id=0,off=13,r=14)\n"
+    advice = advise_closer(parse_log(log))
+    assert "it has proven 14, but goes on to byte 16" in advice.why
+    assert "with data_end: 16 bytes" in advice.fix
+
+
+@pytest.mark.parametrize(("call", "told"), [("bpf_ringbuf_submit#132", True), ("bpf_ktime_get_ns#5", False)])
+def test_an_old_log_shows_a_release_and_no_registers(call, told):
+    log = f"1: (85) call {call}\n2: (61) r0 = *(u32 *)(r6 +0)\nR6 invalid mem access 'inv'\n"
+    advice = advise_closer(parse_log(log))
+    assert (advice is not None and "release" in advice.why) is told
