@@ -1,6 +1,6 @@
 """BTF (BPF Type Format) to Python values and back: one codec for each kind of type.
 
-Nothing here knows about maps or libbpf: the input is the bytes of a ``.BTF`` section
+This room knows nothing of maps and libbpf. Its input is the bytes of a ``.BTF`` section
 (https://docs.kernel.org/bpf/btf.html).
 """
 

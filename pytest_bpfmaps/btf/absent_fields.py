@@ -1,6 +1,6 @@
-"""Fields without a value: a record was sent in part, or the kernel gives a part of a context back.
+"""Fields without a value: the program sent a part of the record, or the kernel returned a part of a context.
 
-Many programs send the used part of a struct only:
+Many programs send only the used part of a struct:
 ``bpf_ringbuf_output(&rb, e, offsetof(struct event, args) + n, 0)``.
 """
 
@@ -18,7 +18,7 @@ from pytest_bpfmaps.errors import NoValueError
 
 
 class AbsentCodec(Codec):
-    """In place of the codec of a field that has no value; `why`, and `fix`, are what reading it says."""
+    """Replaces the codec of a field that has no value. Reading it raises an error with `why` and `fix`."""
 
     absent = True
 
@@ -34,7 +34,10 @@ class AbsentCodec(Codec):
 
 
 def without(codec: StructCodec, reasons: Mapping[str, tuple[str, str]], on: str) -> StructCodec:
-    """The same struct, where the fields named in `reasons` have no value: for each, why, and what to do."""
+    """Returns a codec of the same struct in which the fields named in `reasons` have no value.
+
+    `reasons` has for each of these fields why it has no value, and what to do.
+    """
     fields = [
         replace(f, codec=AbsentCodec(f.codec, f.name, on, *reasons[f.name])) if f.name in reasons else f
         for f in codec.fields
@@ -43,11 +46,10 @@ def without(codec: StructCodec, reasons: Mapping[str, tuple[str, str]], on: str)
 
 
 def shortened(codec: Codec, size: int, padding: int = 0) -> Codec:
-    """The codec of records of which only the first `size` bytes were sent, made once for each size.
+    """Returns the codec of records of which only the first `size` bytes were sent. It is made once per size.
 
-    Of an array that is cut, the elements that were sent are there. Fields after the cut have no value. Of the
-    last `padding` bytes it is not known whether the program sent them; in a struct that ends in an array
-    these are taken for the array's, or for sent.
+    An array that is cut keeps the elements that were sent. Fields after the cut have no value. Nobody knows
+    whether the program sent the last `padding` bytes. In a struct that ends in an array they count as sent.
     """
     known = codec.shortened
     if (size, padding) not in known:

@@ -13,9 +13,9 @@ from pytest_bpfmaps.errors import MapValueError
 
 
 class BytesCodec(Codec):
-    """Bytes without a type of their own, and arrays of 8-bit integers; `bytes`.
+    """Bytes without a type, and arrays of 8-bit integers. The value is `bytes`.
 
-    Takes bytes of exactly that size. With `filled`, shorter ones too (the rest is zero).
+    Takes bytes of exactly that size. With `filled` it takes shorter ones, too, and the rest is zero.
     """
 
     exact = True
@@ -43,18 +43,18 @@ class BytesCodec(Codec):
         if isinstance(value, bytes | bytearray | memoryview):
             return bytes(value)
         if isinstance(value, int) and not self.filled:
-            # a map without BTF knows its sizes only; an int is then the natural thing to write
+            # a map without BTF knows only its sizes; an int is then the natural value to write
             limit = 1 << (8 * self.size)
             return checked_int(self, value, where, 0, limit - 1).to_bytes(self.size, sys.byteorder)
         if isinstance(value, list | tuple) and all(isinstance(v, int) and 0 <= v < 256 for v in value):
             return bytes(value)
-        if hasattr(value, "packed"):  # ipaddress and its like
+        if hasattr(value, "packed"):  # an ipaddress object
             return bytes(value.packed)
         raise wrong_type(value, self, where, "bytes")
 
 
 class TextCodec(Codec):
-    """``char[N]``: `str` up to the first NUL. Bytes that are not UTF-8 survive as surrogates."""
+    """``char[N]``: a `str` up to the first NUL. Bytes that are not UTF-8 are kept as surrogates."""
 
     listed_class = ListedText
 
@@ -94,9 +94,10 @@ class TextCodec(Codec):
 
 
 class ArrayCodec(Codec):
-    """An array: `list`. Takes any iterable of exactly that many values, not a str or a mapping.
+    """An array. The value is a `list`.
 
-    Takes the bytes, too, where an element is an integer of one byte, and an address for ``__be32[4]``.
+    Takes any iterable of exactly that many values, but no str and no mapping. Takes bytes, too, when an
+    element is an integer of one byte. ``__be32[4]`` takes an IPv6 address.
     """
 
     listed_class = ListedValues
@@ -114,7 +115,7 @@ class ArrayCodec(Codec):
     def bits(self, *, exact: bool = False) -> int:
         if self.exact or not self.size:
             return super().bits(exact=exact)
-        # the same for each element: a product with …0001 0001 repeats it
+        # each element has the same mask: a product with …0001 0001 repeats it
         step = self.element.size * 8
         return self.element.bits(exact=exact) * (((1 << step * self.count) - 1) // ((1 << step) - 1))
 

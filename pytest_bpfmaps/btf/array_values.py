@@ -1,4 +1,4 @@
-"""A C array as a Python list: it is a copy, and says so when somebody changes it."""
+"""A C array as a Python list. The list is a copy, so changing it is an error."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pytest_bpfmaps.errors import MapTypeError
 
 
 class Values(list[Any]):
-    """The elements of a C array: a `list` that can't be changed, because the kernel would not see it.
+    """The elements of a C array: a `list` that can't be changed, because the kernel would not see the change.
 
-    Hashable like a tuple, and equal to a list or tuple of the same values.
+    It is hashable like a tuple, and equal to a list or tuple of the same values.
     """
 
     __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, tuple):  # which has a hash
+        if isinstance(other, tuple):  # a tuple has a hash, which must be equal, too
             return len(self) == len(other) and all(map(equal_with_hash, self, other))
         return list.__eq__(self, other)
 

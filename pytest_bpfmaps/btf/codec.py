@@ -1,6 +1,6 @@
-"""Codecs of plain values: integers, booleans, floats; the base of all.
+"""The base of all codecs, and the codecs of plain values: integers, booleans, floats.
 
-A codec turns `size` bytes into a Python value and back. `where` names the place in messages, for example
+A codec turns `size` bytes into a Python value and back. Messages name the place `where`, for example
 ``map 'events' value.comm``.
 """
 
@@ -18,26 +18,26 @@ from pytest_bpfmaps.errors import MapOverflowError, MapTypeError
 
 Buffer = bytes | bytearray | memoryview
 NOT_ZERO, ROUNDED, UP_TO_NUL, EXACT = STRENGTHS = range(4)
-"""Of what is written, the bits of a ``_Bool`` say no more than that one is set; those of a NaN may change;
-a text says nothing of what follows its NUL; anything else says each bit."""
+"""How exactly a value that is written determines the bits. A ``_Bool`` needs only some bit set. The bits of a
+NaN may change. A text determines its bytes up to the NUL. Any other value determines every bit."""
 
 
 class Codec:
-    """Base of all codecs. `name` is the C type as a person writes it."""
+    """The base of all codecs. `name` is the type as C writes it."""
 
     size: int
     name: str
     flexible = False
-    """Whether it ends in a flexible array: in a record that is longer than `size`, that has the rest."""
+    """Whether the type ends in a flexible array, which has what a record has after its first `size` bytes."""
     is_bitfield = False
     network_order = False
-    """Whether C programs keep it in network byte order; then it takes addresses of the Internet."""
+    """Whether C programs keep the type in network byte order. It then takes IP addresses."""
     absent = False
-    """Whether there is no value to decode: `decode` raises `NoValueError`."""
+    """Whether there is no value to decode. `decode` then raises `NoValueError`."""
 
     @cached_property
     def shortened(self) -> dict[tuple[int, int], Codec]:
-        """Codecs of its records that were sent in part, by size and padding in bytes.
+        """The codecs of records that were sent in part, by size and padding in bytes.
 
         `absent_fields` makes them.
         """
@@ -45,78 +45,84 @@ class Codec:
 
     @property
     def exact(self) -> bool:
-        """Whether different bytes are always different values: no padding, nothing after a NUL."""
+        """Whether different bytes are always different values: no padding, and nothing after a NUL."""
         return False
 
     def bits(self, *, exact: bool = False) -> int:
-        """A mask of the bits that the value depends on, bit 0 first; with `exact`, of those that it shows."""
+        """Returns a mask of the bits that the value depends on, bit 0 first.
+
+        With `exact` the mask has only bits that the value shows exactly.
+        """
         return 0 if exact and not self.exact else (1 << self.size * 8) - 1
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
-        """The Python value of the bytes at `offset`."""
+        """Returns the Python value of the bytes at `offset`."""
         raise NotImplementedError
 
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
-        """Writes `value` at `offset`; the bytes there are zero before.
+        """Writes `value` at `offset`. The bytes there must be zero.
 
-        Raises `MapTypeError`, `MapValueError` or `MapOverflowError` naming `where`.
+        Raises `MapTypeError`, `MapValueError` or `MapOverflowError`, which name `where`.
         """
         raise NotImplementedError
 
     def encode(self, value: Any, where: str) -> bytes:
-        """`value` as `size` bytes."""
+        """Returns `value` as `size` bytes."""
         out = bytearray(self.size)
         self.encode_into(out, 0, value, where)
         return bytes(out)
 
     def decode_all(self, data: Buffer) -> list[Any]:
-        """The values of an array of this type."""
+        """Returns the values of an array of this type."""
         return self.decode_each(data, 0, self.size, len(data) // self.size if self.size else 0)
 
     def decode_each(self, data: Buffer, offset: int, step: int, count: int) -> list[Any]:
-        """`count` values, the first at `offset`, each `step` bytes after the one before."""
+        """Returns `count` values. The first is at `offset`, each next one is `step` bytes further."""
         decode = self.decode
         return [decode(data, offset + i * step) for i in range(count)]
 
     strength = EXACT
-    """How exactly its bits are what a value says: one of `STRENGTHS`."""
+    """How exactly a value determines its bits: one of `STRENGTHS`."""
 
     def says(self, data: Buffer, offset: int, strength: int) -> int:
-        """A mask of the bits, from `offset` on, that the value there says with that strength."""
+        """Returns a mask of the bits, from `offset` on, that the value determines with that strength."""
         return self.bits() if strength == self.strength else 0
 
     listed_class: Any = None
-    """The `Listed` for a key of this type whose bytes may be others than those its value is written as."""
+    """The subclass of `Listed` for keys of this type, when other bytes may have the same value."""
 
     def listed(self, raw: bytes, *, always: bool = True) -> Any:
-        """A key as a map lists it; see `Listed`. Without `always` a plain value where that is as good."""
+        """Returns a key as a map lists it; see `Listed`.
+
+        Without `always` it returns a plain value when writing that gives the same bytes.
+        """
         value = self.decode(raw)
         if self.exact or self.listed_class is None or (not always and self.encode(value, "") == raw):
             return value
         return self.listed_class(value, raw)
 
     def listed_all(self, data: Buffer, *, always: bool) -> list[Any]:
-        """Keys that are packed one after another; see `listed`."""
+        """Returns the keys that are packed in `data`, as `listed` returns each."""
         size = self.size
         if self.exact or not size:
             return self.decode_all(data)
         return [self.listed(bytes(data[at : at + size]), always=always) for at in range(0, len(data), size)]
 
     def encode_all(self, values: list[Any], where: str) -> bytes:
-        """The values of an array of this type, packed."""
+        """Returns the bytes of an array of this type."""
         encode = self.encode
         return b"".join([encode(value, where) for value in values])
 
     def decode_rest(self, data: Buffer, offset: int = 0) -> Any:
-        """As `decode`, of a record that may be longer than `size`."""
+        """Does what `decode` does, for a record that may be longer than `size`."""
         return self.decode(data, offset)
 
     def encode_rest(self, out: bytearray, offset: int, value: Any, where: str) -> None:
-        """As `encode_into`; a flexible array makes `out` as long as it needs."""
+        """Does what `encode_into` does. A flexible array makes `out` as long as it needs."""
         self.encode_into(out, offset, value, where)
 
     def encode_record(self, value: Any, where: str) -> bytes:
-        """`value` as a record: `size` bytes, or more when it ends in a flexible array."""
+        """Returns `value` as a record: `size` bytes, or more when the type ends in a flexible array."""
         out = bytearray(self.size)
         self.encode_rest(out, 0, value, where)
         return bytes(out)
@@ -126,7 +132,7 @@ class Codec:
 
 
 def wrong_type(value: Any, codec: Codec, where: str, wanted: str) -> MapTypeError:
-    """The error for a value of the wrong Python type."""
+    """Returns the error for a value of the wrong Python type."""
     return MapTypeError(
         f"cannot store {short(value)}",
         on=f"in {where} ({codec.name})",
@@ -136,7 +142,7 @@ def wrong_type(value: Any, codec: Codec, where: str, wanted: str) -> MapTypeErro
 
 
 def short(value: Any) -> str:
-    """A value for a message, cut where it is long."""
+    """Returns a value as text for a message. A long text is cut."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -145,11 +151,11 @@ _INT_FORMATS = {1: "b", 2: "h", 4: "i", 8: "q"}
 
 
 class IntCodec(Codec):
-    """An integer of 1, 2, 4 or 8 bytes; `int`."""
+    """An integer of 1, 2, 4 or 8 bytes. The value is an `int`."""
 
     exact = True
     bounded = False
-    """Whether it takes fewer values than its bytes can hold."""
+    """Whether the type takes fewer values than its bytes can hold."""
 
     def __init__(self, name: str, size: int, signed: bool) -> None:
         self.name = name
@@ -172,10 +178,10 @@ class IntCodec(Codec):
         try:
             return array(self.format, values).tobytes()
         except (TypeError, OverflowError):
-            return super().encode_all(values, where)  # takes more, and says which value does not fit
+            return super().encode_all(values, where)  # takes more types, and names a value that does not fit
 
     def to_int(self, value: Any, where: str) -> int:
-        """`value` as an int that fits."""
+        """Returns `value` as an int. Raises an error when it does not fit."""
         return checked_int(self, value, where, self.minimum, self.maximum)
 
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
@@ -186,17 +192,17 @@ class IntCodec(Codec):
             try:
                 return self._struct.pack(value)
             except struct.error:
-                pass  # said below
+                pass  # the line below raises the error
         return self._struct.pack(self.to_int(value, where))
 
 
 def int_range(bits: int, signed: bool) -> tuple[int, int]:
-    """Smallest and largest value of an integer with that many bits."""
+    """Returns the smallest and the largest value of an integer with that many bits."""
     return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
 
 
 def checked_int(codec: Codec, value: Any, where: str, minimum: int, maximum: int) -> int:
-    """`value` as an int within the bounds, both included."""
+    """Returns `value` as an int from `minimum` to `maximum`, both included. Raises an error otherwise."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -219,7 +225,7 @@ def checked_int(codec: Codec, value: Any, where: str, minimum: int, maximum: int
 
 
 class WideIntCodec(Codec):
-    """An integer of another width, 128 bits for example; `int`."""
+    """An integer of another width, 128 bits for example. The value is an `int`."""
 
     exact = True
 
@@ -238,7 +244,7 @@ class WideIntCodec(Codec):
 
 
 class BoolCodec(IntCodec):
-    """A ``bool``: `bool`; takes 0 and 1 as well."""
+    """A ``bool``. The value is a `bool`. Takes 0 and 1 as well."""
 
     exact = False
     strength = NOT_ZERO
@@ -257,7 +263,7 @@ class BoolCodec(IntCodec):
 
 
 class FloatCodec(Codec):
-    """A floating point number of 2, 4 or 8 bytes; `float`."""
+    """A floating point number of 2, 4 or 8 bytes. The value is a `float`."""
 
     listed_class = ListedFloat
     strength = ROUNDED

@@ -20,14 +20,14 @@ from pytest_bpfmaps.errors import NameLookupError, UnsupportedError, closest
 Choice = tuple[tuple[int, int], ...]
 _SIGNED, _CHAR, _BOOL = 1, 2, 4
 _LOWER_HALF = 0xFFFFFFFF
-_POINTER_SIZE = 8  # BPF's, whatever the host's
+_POINTER_SIZE = 8  # BPF pointers have 8 bytes on every host
 
 
 class Codecs:
-    """Codecs for the types of one BTF, each made once.
+    """Codecs for the types of one BTF. Each is made once.
 
-    `more` gives the codecs of a BTF with structs that this one lacks. `prefer` gives the struct of a name
-    where another than the first of that name is meant.
+    `more` returns the codecs of a BTF with structs that this one lacks. `prefer` returns the struct that a
+    name means, when that is not the first struct of that name.
     """
 
     def __init__(
@@ -43,27 +43,27 @@ class Codecs:
         self._prefer = prefer
 
     def with_more(self, more: Callable[[], Codecs | None]) -> Codecs:
-        """The same, with the structs that this BTF lacks from what `more` gives when one is missed."""
+        """Returns the same codecs. `more` is called for a struct that this BTF lacks."""
         extended = Codecs(self.btf, cache(more))
         if not self.btf.has_truncated_enums:  # their names are another object's own
             extended._made = self._made
         return extended
 
     def preferring(self, prefer: Callable[[str], StructCodec | None]) -> Codecs:
-        """The same, but for the structs that `prefer` gives for a name."""
+        """Returns the same codecs, but with the structs that `prefer` returns for a name."""
         preferring = Codecs(self.btf, self._more, prefer=prefer)
         preferring._made = self._made
         return preferring
 
     def get(self, type_id: int) -> Codec:
-        """The codec for a type id. Raises `UnsupportedError` for a type that holds no data."""
+        """Returns the codec for a type id. Raises `UnsupportedError` for a type that holds no data."""
         made = self._made.get(type_id)
         if made is None:
             made = self._made[type_id] = self._make(self.btf.type(type_id))
         return made
 
     def struct(self, name: str) -> StructCodec:
-        """The codec of the struct or union with that name, or of a typedef for one.
+        """Returns the codec of the struct or union with that name, or of a typedef for one.
 
         Raises `NameLookupError` with the closest names.
         """
@@ -83,7 +83,7 @@ class Codecs:
         )
 
     def find_struct(self, name: str) -> StructCodec | None:
-        """The first struct or union with that name, or typedef for one."""
+        """Returns the first struct or union with that name, or typedef for one."""
         for found in self.btf:
             if found.name == name and found.kind in (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF):
                 codec = self.get(found.id)
@@ -92,7 +92,7 @@ class Codecs:
         return None
 
     def struct_names(self) -> list[str]:
-        """The names of all structs and unions, and of the typedefs for one."""
+        """Returns the names of all structs and unions, and of the typedefs for one."""
         kinds = (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF)
         structs = (t for t in self.btf if t.kind in kinds and t.name)
         return [t.name for t in structs if self.btf.resolve(t.id).kind in kinds]
@@ -132,7 +132,7 @@ class Codecs:
         return BoolCodec(name, target.size) if encoding & _BOOL else IntCodec(name, target.size, signed)
 
     def _aliases(self, btf_type: BtfType) -> Iterator[str]:
-        """The names of the typedefs that a type is made of."""
+        """Yields the names of the typedefs that a type is made of."""
         for _ in range(64):
             if btf_type.kind not in MODIFIERS:
                 return
@@ -145,11 +145,14 @@ class Codecs:
         if target.is_truncated_enum:
             whole = self._whole_enum(values)
             signed = signed if whole is None else any(v < 0 for _, v in whole)
-            values = whole or []  # a number without a name is better than a name for another number
+            values = whole or []  # a number without a name is better than a wrong name
         return EnumCodec(name, target.size, signed, values)
 
     def _whole_enum(self, values: list[tuple[str, int]]) -> list[tuple[str, int]] | None:
-        """From DWARF, an enum of 64 bits of whose values BTF has the lower half; None where that fails."""
+        """Returns the whole values of a 64-bit enum from DWARF, because BTF has only their lower halves.
+
+        Returns None when DWARF has no such enum, or several different ones.
+        """
         more = self._more()
         wanted = [(name, value & _LOWER_HALF) for name, value in values]
         found: list[list[tuple[str, int]]] = []
@@ -176,7 +179,10 @@ class Codecs:
         return StructCodec(name, target.size, self._with_tail(self._fields(target, 0, ())), hidden)
 
     def _with_tail(self, fields: list[Field]) -> list[Field]:
-        """Empty arrays, and structs that end in one, take the rest of a record when no field follows them."""
+        """Makes the last field a tail when it is an empty array, or a struct that ends in one.
+
+        A tail takes the rest of a record. No field with a size may follow it.
+        """
         end = max((f.offset + f.codec.size for f in fields if f.codec.size), default=0)
         return [self._tail(f) if f.offset + f.codec.size >= end else f for f in fields]
 
@@ -189,7 +195,7 @@ class Codecs:
         return replace(field, codec=codec, tail=True) if codec.flexible else field
 
     def _fields(self, target: BtfType, base: int, choice: Choice) -> list[Field]:
-        """The named fields of a struct; those of anonymous members belong to the struct around them."""
+        """Returns the named fields of a struct, with the fields of its anonymous members."""
         made: list[Field] = []
         union = base * 100_000 + target.id  # any number that tells this union from its neighbours
         for at, member in enumerate(target.members()):
@@ -218,7 +224,7 @@ class Codecs:
 
 
 def type_name(btf_type: BtfType) -> str:
-    """A type as C writes it: ``struct event``, ``char[16]``, ``const __u32``."""
+    """Returns a type as C writes it: ``struct event``, ``char[16]``, ``const __u32``."""
     match btf_type.kind:
         case Kind.STRUCT | Kind.UNION | Kind.ENUM | Kind.FWD | Kind.ENUM64:
             word = {Kind.STRUCT: "struct", Kind.UNION: "union", Kind.FWD: "struct"}.get(btf_type.kind, "enum")

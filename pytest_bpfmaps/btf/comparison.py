@@ -1,4 +1,7 @@
-"""Comparing values as freely as they are written: an enumerator's name, an address, bytes as a list."""
+"""Compares values in every form in which they can be written.
+
+Such forms are an enumerator's name, an address, and bytes as a list.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from pytest_bpfmaps.errors import BpfError
 
 
 def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
-    """Whether `value`, decoded by `codec`, is what writing `wanted` would give.
+    """Whether writing `wanted` would give `value`, which `codec` decoded.
 
-    A text that is no name of an enum is warned of.
+    Warns of a text that is no name of the enum.
     """
     enum = codec.base if isinstance(codec, BitfieldCodec) else codec
     if isinstance(enum, EnumCodec) and isinstance(wanted, str) and isinstance(value, int):
@@ -38,7 +41,7 @@ def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
         and isinstance(wanted, list | tuple | bytearray)
         and len(wanted) != len(value)
     ):
-        return False  # a shorter one could be written, and zeros would fill it
+        return False  # writing a shorter one would fill it with zeros, so it would seem equal
     try:
         return bool(codec.decode(codec.encode(wanted, "")) == value)
     except BpfError:
@@ -49,12 +52,12 @@ _NUMBERS = (IntCodec, WideIntCodec, AddressCodec)
 
 
 def _in_network_order(codec: Codec, number: int) -> bytes:
-    """The bytes of a number, which are those of an address when a program stored it as packets have it."""
+    """Returns a number's bytes. They are an address when the program stored it in network byte order."""
     return number.to_bytes(codec.size, sys.byteorder, signed=number < 0)
 
 
 def byte_swap(mine: Any, theirs: Any) -> str | None:
-    """What to say of two different numbers where one is the other in network byte order; None for others.
+    """Returns a hint for two different numbers when one is the other in network byte order, else None.
 
     The second may be an `ipaddress` object.
     """
@@ -77,7 +80,7 @@ def byte_swap(mine: Any, theirs: Any) -> str | None:
 
 
 def swapped_key(wanted: Any, keys: Iterable[Any]) -> str | None:
-    """What to say of a key that is not there, where one of `keys` is it in another byte order."""
+    """Returns a hint for a missing key when one of `keys` is it in another byte order, else None."""
     for key in keys:
         if hint := byte_swap(key, wanted):
             return hint

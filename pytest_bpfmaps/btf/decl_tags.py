@@ -1,4 +1,4 @@
-"""Declaration tags: what ``__attribute__((btf_decl_tag("…")))`` says of a function.
+"""Declaration tags: the texts of ``__attribute__((btf_decl_tag("…")))`` of a function.
 
 clang 14 and later write them. https://docs.kernel.org/bpf/btf.html#btf-kind-decl-tag
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pytest_bpfmaps.btf.types import Btf, Kind
 
-_WHOLE = -1  # the component that a tag is for: the function itself, not one of its arguments
+_WHOLE = -1  # the component of a tag that is for the function itself, not for one of its arguments
 
 
 def function_tags(btf: Btf) -> dict[str, list[str]]:
-    """The tags of each function that has some, by the function's name, in the order of their types."""
+    """Returns the tags of each function that has some, by its name, in the order of their types."""
     found: dict[str, list[str]] = {}
     for tag in btf:
         if tag.kind is Kind.DECL_TAG and tag.component() == _WHOLE and tag.target.kind is Kind.FUNC:

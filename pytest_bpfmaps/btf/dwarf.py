@@ -1,8 +1,8 @@
 """Makes BTF from DWARF: types of local variables, and enums of 64 bits.
 
-clang puts into BTF only the types of maps, globals and function parameters. The struct that a program
-reserves in a ring buffer is often just a local variable's type, which DWARF alone describes. Before version
-15 clang also cuts the values of enums of 64 bits in half.
+clang puts into BTF only the types of maps, globals and function parameters. A program often reserves a ring
+buffer's record as a local variable, and only DWARF describes its type. Before version 15 clang also writes
+only the lower half of the values of 64-bit enums.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _ENCODINGS = {_BOOLEAN: 4, _SIGNED: 1, _SIGNED_CHAR: 1}
 
 
 def local_types(path: Path) -> bytes | None:
-    """The structs and unions that local variables of an object have, or point to, as a BTF section.
+    """Returns a BTF section with the structs and unions that local variables are, or point to.
 
-    With the typedefs through which they do, and the object's enums of 64 bits. None when there are none, or
-    when the object has no DWARF. What a struct in turn points to is left out: pointers become ``void *``.
+    It also has the typedefs that these variables use, and the object's 64-bit enums. Pointers in a struct
+    become ``void *``. Returns None when there are no such types, or when the object has no DWARF.
     """
     try:
         return _read(path)
-    except Exception:  # a damaged object: the reader of DWARF checks nothing, so anything may go wrong in it
+    except Exception:  # a damaged object: pyelftools checks nothing, so any error may come out of it
         return None
 
 
@@ -50,8 +50,8 @@ def _read(path: Path) -> bytes | None:
         elf = ELFFile(file)
         if not elf.has_dwarf_info():
             return None
-        # BPF relocations have their addends in place, so the sections read the same without applying:
-        # that is slow in Python, and a program with vmlinux.h has tens of thousands
+        # BPF relocations have their addends in place, so the sections read the same without applying them.
+        # Applying is slow in Python, and a program with vmlinux.h has tens of thousands of relocations.
         dwarf = elf.get_dwarf_info(relocate_dwarf_sections=False)
         for unit in dwarf.iter_CUs():
             converter = _Converter(writer, unit)
@@ -67,7 +67,7 @@ def _read(path: Path) -> bytes | None:
 def keep_local_types(path: Path, beside: Path) -> None:
     """Writes the types of the object at `path` where `read_local_types` finds them for the object `beside`.
 
-    Reading DWARF takes tens of milliseconds, seconds in an emulated machine: once, by the compiler, will do.
+    Reading DWARF takes tens of milliseconds, and seconds in an emulated machine. The compiler does it once.
     """
     raw = local_types(path)
     if raw is not None:
@@ -75,7 +75,7 @@ def keep_local_types(path: Path, beside: Path) -> None:
 
 
 def read_local_types(path: Path) -> bytes | None:
-    """The types that were kept beside an object, else read from its DWARF now."""
+    """Returns the types that were kept beside an object. Without them it reads the object's DWARF."""
     try:
         return kept_types(path).read_bytes()
     except OSError:
@@ -83,12 +83,12 @@ def read_local_types(path: Path) -> bytes | None:
 
 
 def kept_types(path: Path) -> Path:
-    """Where the types of the object at `path` are kept."""
+    """Returns the path of the file with the types of the object at `path`."""
     return path.with_suffix(".types")
 
 
 def _wanted_types(unit: Any) -> Iterator[Any]:
-    """The types of all variables inside functions that are structs, and wide enums, each once."""
+    """Yields the struct types of all variables inside functions, and the 64-bit enums, each once."""
     seen: set[int] = set()
     for die in top_entries(unit, ("DW_TAG_enumeration_type", "DW_TAG_subprogram")):
         if die.tag == "DW_TAG_enumeration_type" and _number(die, "DW_AT_byte_size") == 8:
@@ -110,7 +110,7 @@ def _variables(die: Any) -> Iterator[Any]:
 
 
 def _structs_behind(variable: Any) -> list[Any]:
-    """The named struct or union that a variable is, or that it points to, and its other names."""
+    """Returns the named struct or union that a variable is, or points to, and the typedefs for it."""
     die = variable
     pointers = 0
     names = []
@@ -151,7 +151,7 @@ def _number(die: Any, attribute: str, default: int = 0) -> int:
 
 
 class _Converter:
-    """Writes the DWARF types of one compilation unit as BTF, each once."""
+    """Writes the DWARF types of one compilation unit as BTF. Each is written once."""
 
     def __init__(self, writer: BtfWriter, unit: Any) -> None:
         self._writer = writer
@@ -159,7 +159,7 @@ class _Converter:
         self._ids: dict[int, int] = {}
 
     def type_id(self, die: Any) -> int:
-        """The BTF id for a DWARF type; 0, void, for None."""
+        """Returns the BTF id for a DWARF type. None is void, whose id is 0."""
         if die is None:
             return 0
         made = self._ids.get(die.offset)

@@ -1,7 +1,7 @@
 """Finds the top-level entries of a compilation unit in DWARF, by their kind.
 
-A program with ``vmlinux.h`` has 40,000 entries, nearly all of them inside of structs that nobody asks for.
-pyelftools makes an object of each to get over it; here it is passed by its size, ten times as fast.
+A program with ``vmlinux.h`` has 40,000 entries. Nearly all of them are inside structs that nobody needs.
+pyelftools makes an object of each. This module skips an entry by its size, which is ten times as fast.
 Source: DWARF 5, sections 7.5.2 and 7.5.6.
 """
 
@@ -28,15 +28,15 @@ _NUMBER, _SIZED, _TEXT = (
     -1,
     -2,
     -3,
-)  # what is no fixed size: LEB128, a block with its size, a text with its end
+)  # sizes that are not fixed: LEB128, a block that begins with its size, a text that ends in NUL
 _Kind = tuple[bool, bool, tuple[int, ...]]
 
 
 def top_entries(unit: Any, tags: Collection[str]) -> list[Any]:
-    """The entries at the top level of a unit of pyelftools that have one of the tags."""
+    """Returns the top-level entries of a pyelftools unit that have one of the tags."""
     try:
         return list(_walk(unit, tags))
-    except KeyError:  # a form whose size is not known here
+    except KeyError:  # a form whose size this module does not know
         return [entry for entry in unit.get_top_DIE().iter_children() if entry.tag in tags]
 
 
@@ -61,12 +61,12 @@ def _walk(unit: Any, tags: Collection[str]) -> Iterator[Any]:
         if is_wanted and depth == 1:
             yield unit.get_DIE_from_refaddr(begin)
         for size in sizes:
-            at = at + size if size >= 0 else _behind(data, at, size)
+            at = at + size if size >= 0 else _end_of(data, at, size)
         depth += has_children
 
 
 def _kind(unit: Any, code: int, tags: Collection[str]) -> _Kind:
-    """Whether entries of that abbreviation are wanted, whether they have others inside, and their sizes."""
+    """Returns whether entries of an abbreviation are wanted, whether they have children, and their sizes."""
     abbreviation = unit.get_abbrev_table().get_abbrev(code)
     sizes = [0]
     for attribute in abbreviation["attr_spec"]:
@@ -92,7 +92,7 @@ def _size(unit: Any, form: str) -> int:
     return _TEXT if form == "DW_FORM_string" else _FIXED[form]
 
 
-def _behind(data: bytes, at: int, size: int) -> int:
+def _end_of(data: bytes, at: int, size: int) -> int:
     if size == _TEXT:
         return data.index(b"\0", at) + 1
     number, at = _leb128(data, at)
@@ -100,7 +100,7 @@ def _behind(data: bytes, at: int, size: int) -> int:
 
 
 def _leb128(data: bytes, at: int) -> tuple[int, int]:
-    """An unsigned number, and the place behind it."""
+    """Returns an unsigned number, and the place after it."""
     byte = data[at]
     if byte < 0x80:
         return byte, at + 1

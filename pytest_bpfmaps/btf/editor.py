@@ -1,4 +1,4 @@
-"""Changing a ``.BTF`` section: types are replaced in place or added at the end, and all ids stay."""
+"""Changes a ``.BTF`` section: replaces types in place or adds them at the end, so all ids stay the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNSIGNED = 0
 
 
 class BtfEditor:
-    """The types of a BTF section, or of none. `to_bytes` is the section with all changes.
+    """The types of a BTF section; without `raw` there are none. `to_bytes` returns the changed section.
 
     Raises `LoadError` for bytes that are not BTF of this machine's byte order.
     """
@@ -27,7 +27,7 @@ class BtfEditor:
         return len(self._records)
 
     def add_int(self, name: str, size: int) -> int:
-        """An unsigned integer of `size` bytes; one with the same name and size is made once."""
+        """Adds an unsigned integer of `size` bytes. The same name and size are added once."""
         made = self._ints.get((name, size))
         if made is None:
             made = self._add(self._record(name, Kind.INT, 0, size, struct.pack("=I", _UNSIGNED | size * 8)))
@@ -35,29 +35,29 @@ class BtfEditor:
         return made
 
     def add_pointer(self, target: int) -> int:
-        """A pointer to the type `target`."""
+        """Adds a pointer to the type `target`."""
         return self._add(self._record("", Kind.PTR, 0, target))
 
     def add_array(self, element: int, index: int, count: int) -> int:
-        """`count` values of the type `element`; `index` is the integer type of its indices."""
+        """Adds an array of `count` values of the type `element`. `index` is the type of its indices."""
         return self._add(self._record("", Kind.ARRAY, 0, 0, struct.pack("=III", element, index, count)))
 
     def add_struct(self, size: int, members: list[tuple[str, int, int]]) -> int:
-        """An anonymous struct; members are (name, type id, offset in bytes)."""
+        """Adds an anonymous struct. Members are (name, type id, offset in bytes)."""
         extra = b"".join(struct.pack("=III", self._strings.offset(n), t, at * 8) for n, t, at in members)
         return self._add(self._record("", Kind.STRUCT, len(members), size, extra))
 
     def add_variable(self, name: str, type_id: int) -> int:
-        """A global variable."""
+        """Adds a global variable."""
         return self._add(self._record(name, Kind.VAR, 0, type_id, struct.pack("=I", VAR_GLOBAL)))
 
     def add_datasec(self, name: str, size: int, variables: list[tuple[int, int, int]]) -> int:
-        """An ELF section with its variables: (type id of the VAR, offset, size), in bytes."""
+        """Adds an ELF section. Its variables are (type id of the VAR, offset, size), in bytes."""
         extra = b"".join(struct.pack("=III", *v) for v in sorted(variables, key=lambda v: v[1]))
         return self._add(self._record(name, Kind.DATASEC, len(variables), size, extra))
 
     def drop_members(self, type_id: int, names: set[str]) -> None:
-        """Takes members out of a struct; its size and the other members' places stay."""
+        """Removes members of a struct. Its size and the offsets of the other members stay the same."""
         assert self.btf is not None
         record = self._records[type_id - 1]
         kept = [m for m in struct.iter_unpack("=III", record[12:]) if self.btf.string(m[0]) not in names]
@@ -66,11 +66,11 @@ class BtfEditor:
         self._records[type_id - 1] = head + b"".join(struct.pack("=III", *m) for m in kept)
 
     def drop(self, type_id: int) -> None:
-        """Puts a type that means nothing in the place of one that nothing refers to any more."""
+        """Replaces a type that nothing refers to any more with ``void *``."""
         self._records[type_id - 1] = self._record("", Kind.PTR, 0, 0)
 
     def to_bytes(self) -> bytes:
-        """The section."""
+        """Returns the changed section."""
         return to_section(b"".join(self._records), self._strings)
 
     def _add(self, record: bytes) -> int:

@@ -11,14 +11,14 @@ from pytest_bpfmaps.errors import UnknownNameWarning, closest
 
 
 class Enumerator(IntEnum):
-    """A member equals its number and, as a text, each name that the number has.
+    """A member that equals its number and every name of that number.
 
-    A text that names no member is unequal, with an `UnknownNameWarning` that has the closest names: ``!=`` is
-    true of every misspelt one. The hash is the number's, so a set or dict finds members and numbers, and no
-    texts.
+    A text that names no member is unequal, because ``!=`` would hide a misspelt name. The comparison then
+    warns with an `UnknownNameWarning`, which has the closest names. The hash is the number's: a set or a dict
+    finds members and numbers, but no texts.
     """
 
-    # no methods but these: C may give a member any other name
+    # there are no other methods, because C may give a member their names
     def __eq__(self, other: object) -> bool:
         return _is_called(self, other) if isinstance(other, str) else int.__eq__(self, other)
 
@@ -29,7 +29,7 @@ class Enumerator(IntEnum):
 
 
 def equal_with_hash(value: object, other: object) -> bool:
-    """Whether two values are equal, and hash alike: a member and its name are equal and do not."""
+    """Whether two values are equal and have the same hash. A member and its name have different hashes."""
     return not (isinstance(other, str) and isinstance(value, IntEnum)) and bool(value == other)
 
 
@@ -42,14 +42,14 @@ def _is_called(member: IntEnum, name: str) -> bool:
 
 
 def warn_of_name(name: str, where: str, names: Iterable[str]) -> None:
-    """Says that a value of the enum `where` is compared with a text that none of its names is."""
-    said = f"a value of {where} is compared with {name!r}, which it never is: {closest(name, names)}"
+    """Warns that a value of the enum `where` is compared with a text that is none of its names."""
+    said = f"a value of {where} is compared with {name!r}, which is none of its names: {closest(name, names)}"
     warnings.warn(said, UnknownNameWarning, stacklevel=_depth())
 
 
 def _depth() -> int:
-    """How many calls up this package was entered, for `stacklevel` of the caller."""
-    ours = ("pytest_bpfmaps.", "collections.abc")  # the second, where a view of a map is compared
+    """Returns for `stacklevel` how many calls up the code is that called this package."""
+    ours = ("pytest_bpfmaps.", "collections.abc")  # collections.abc compares views of a map
     level, frame = 1, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").startswith(ours):
         level, frame = level + 1, frame.f_back

@@ -1,4 +1,4 @@
-"""Codecs of enums, and of bitfields, which an enum may be."""
+"""Codecs of enums, and of bitfields, which may hold an enum."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from pytest_bpfmaps.btf.codec import BoolCodec, Buffer, Codec, IntCodec, checked
 from pytest_bpfmaps.btf.enumerator import Enumerator, warn_of_name
 from pytest_bpfmaps.errors import MapValueError, closest
 
-_RESERVED = re.compile(r"$|mro$|_.*_$", re.DOTALL)  # the first is a name of damaged types
+_RESERVED = re.compile(r"$|mro$|_.*_$", re.DOTALL)  # damaged types may have an empty name
 
 
 class UnknownEnumeratorError(MapValueError):
-    """A text that is no name of an enum. Where it is not written but looked up, `warn` tells of it."""
+    """Raised for a text that is no name of an enum. A look-up, which writes nothing, calls `warn` instead."""
 
     def of(self, codec: EnumCodec, name: str) -> UnknownEnumeratorError:
-        """Remembers what the text was taken for."""
+        """Stores the enum and the text for `warn`."""
         self._codec, self._name = codec, name
         return self
 
     def warn(self) -> None:
-        """Warns as a comparison with it does."""
+        """Warns with the warning of a comparison."""
         warn_of_name(self._name, self._codec.name, self._codec.names)
 
 
 class EnumCodec(IntCodec):
-    """An enum: a member of an `IntEnum` made from BTF; a plain `int` for a value without a name.
+    """An enum. The value is a member of an `IntEnum` made from BTF, or an `int` when it has no name.
 
-    Takes a member, an int, or an enumerator's name; a member equals all of them.
+    Takes a member, an int, or an enumerator's name. A member equals all of them.
     """
 
     def __init__(self, name: str, size: int, signed: bool, enumerators: list[tuple[str, int]]) -> None:
         super().__init__(name, size, signed)
         self.names = dict(enumerators)
         self._members: dict[int, Any] = {}
-        # the boundary type: a C enum may hold any value of its width
+        # a C enum may hold any value of its width, so not every value has a member
         self.type: type[IntEnum] = _make(name.removeprefix("enum ") or "enum", self.names)
         self._members = {int(m): m for m in self.type}
 
@@ -48,11 +48,11 @@ class EnumCodec(IntCodec):
         return [self._members.get(v, v) for v in super().decode_all(data)]
 
     def from_int(self, number: int) -> Any:
-        """The member for a number, or the number."""
+        """Returns the member for a number, or the number when it has none."""
         return self._members.get(number, number)
 
     def is_called(self, value: int, name: str) -> bool:
-        """Whether a value has that name; a name that the enum does not have is warned of."""
+        """Whether a value has that name. Warns of a name that the enum does not have."""
         if self.names and name not in self.names:
             warn_of_name(name, self.name, self.names)
         return name in self.names and value == self.names[name]
@@ -80,14 +80,14 @@ class EnumCodec(IntCodec):
 
 
 def _make(name: str, names: dict[str, int]) -> type[IntEnum]:
-    """The enum, without the names that Python has for itself: their values stay numbers."""
+    """Makes the enum without the names that Python reserves. Their values stay numbers."""
     enum: Any = Enumerator  # called with names, it makes a class
     made: type[IntEnum] = enum(name, {n: v for n, v in names.items() if not _RESERVED.match(n)})
     return made
 
 
 class BitfieldCodec(Codec):
-    """`bits` bits from bit `shift` of the `size` bytes at the offset; the value of `base` in fewer bits."""
+    """A bitfield: `bits` bits that begin at bit `shift`. They hold a value of `base`."""
 
     is_bitfield = True
 

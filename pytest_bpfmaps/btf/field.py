@@ -1,4 +1,4 @@
-"""Fields of structs and unions, and which of a union's members belong together."""
+"""Fields of structs and unions, and the alternatives of a union."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pytest_bpfmaps.btf.codec import Buffer, Codec
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A named field; `offset` in bytes from the start of the outermost struct that holds it.
+    """A named field. `offset` is in bytes from the start of the outermost struct that holds it.
 
-    `choice` has for each union around it, from the outside in, which union and which of its alternatives: the
-    fields of an unnamed struct in a union are one alternative together. A `tail` is, or ends in, a flexible
-    array at the struct's end.
+    `choice` has an entry for each unnamed union around the field, the outermost first: which union it is, and
+    which of its alternatives. All fields of an unnamed struct in a union are one alternative. A `tail` is a
+    flexible array at the struct's end, or ends in one.
     """
 
     name: str
@@ -25,25 +25,25 @@ class Field:
     tail: bool = False
 
     def decode(self, data: Buffer, start: int, *, rest: bool = True) -> Any:
-        """The field's value in the struct at `start`; with `rest`, a tail has what follows the struct."""
+        """Returns the field's value in the struct at `start`. With `rest`, a tail takes what follows."""
         decode = self.codec.decode_rest if rest and self.tail else self.codec.decode
         return decode(data, start + self.offset)
 
     @property
     def bits(self) -> int:
-        """A mask of the struct's bits that its value depends on."""
+        """A mask of the struct's bits that the field's value depends on."""
         return self.codec.bits() << self.offset * 8
 
 
 @dataclass(frozen=True, slots=True)
 class Union:
-    """A union without a name of its own: alternatives, each of fields and further unions."""
+    """An unnamed union. Each of its alternatives has fields and further unions."""
 
     alternatives: list[list[Field | Union]]
 
 
 def arrange(fields: Iterable[Field], depth: int = 0) -> list[Field | Union]:
-    """Fields in order, those of a union gathered at the place of its first one."""
+    """Returns the fields in order. A `Union` replaces the first field of a union, and holds all of them."""
     made: list[Field | Union] = []
     unions: dict[int, dict[int, list[Field]]] = {}
     places: dict[int, int] = {}
@@ -54,7 +54,7 @@ def arrange(fields: Iterable[Field], depth: int = 0) -> list[Field | Union]:
         union, alternative = field.choice[depth]
         if union not in unions:
             places[union] = len(made)
-            made.append(field)  # the union comes in its place below
+            made.append(field)  # the union replaces it below
         unions.setdefault(union, {}).setdefault(alternative, []).append(field)
     for union, alternatives in unions.items():
         made[places[union]] = Union([arrange(each, depth + 1) for each in alternatives.values()])
@@ -62,7 +62,7 @@ def arrange(fields: Iterable[Field], depth: int = 0) -> list[Field | Union]:
 
 
 def flat(items: Iterable[Field | Union]) -> list[Field]:
-    """All fields."""
+    """Returns all fields, those in unions, too."""
     made: list[Field] = []
     for item in items:
         made += [item] if isinstance(item, Field) else flat(i for each in item.alternatives for i in each)
@@ -70,7 +70,7 @@ def flat(items: Iterable[Field | Union]) -> list[Field]:
 
 
 def suffice(items: Iterable[Field | Union], names: Container[Any]) -> bool:
-    """Whether the names have all fields, and of each union all of one alternative at least."""
+    """Whether `names` has all fields, and for each union all fields of at least one alternative."""
     return all(
         item.name in names
         if isinstance(item, Field)
@@ -80,7 +80,7 @@ def suffice(items: Iterable[Field | Union], names: Container[Any]) -> bool:
 
 
 def needed(items: Iterable[Field | Union], names: Container[Any]) -> list[Field]:
-    """The fields that a mapping has to name beside `names`, which has some of them, for `suffice`."""
+    """Returns the fields that `names` lacks for `suffice`."""
     made: list[Field] = []
     for item in items:
         if isinstance(item, Field):
@@ -92,7 +92,7 @@ def needed(items: Iterable[Field | Union], names: Container[Any]) -> list[Field]
 
 
 def first_alternatives(items: Iterable[Field | Union]) -> list[Field]:
-    """The fields, of each union those of the first alternative."""
+    """Returns the fields. A union gives those of its first alternative."""
     made: list[Field] = []
     for item in items:
         made += [item] if isinstance(item, Field) else first_alternatives(item.alternatives[0])
@@ -100,9 +100,10 @@ def first_alternatives(items: Iterable[Field | Union]) -> list[Field]:
 
 
 def positions(items: Iterable[Field | Union]) -> list[Field]:
-    """The fields that have a place in a tuple, which then has the whole value.
+    """Returns the fields that have a place in a tuple, so that the tuple has the whole value.
 
-    Of a union these are the first alternative's where they show all its bits, else those of all alternatives.
+    A union gives the fields of its first alternative when they show all bits of the union. Otherwise it gives
+    the fields of all alternatives.
     """
     made: list[Field] = []
     for item in items:

@@ -1,7 +1,6 @@
-"""Flexible arrays: ``T x[]`` at the end of a struct takes what is left of a record.
+"""Flexible arrays: ``T x[]`` at the end of a struct takes the rest of a record.
 
-Where no more than the struct's own bytes are there, in a map's value for example, it is empty and can't be
-written.
+Without a rest, in a map's value for example, the array is empty and can't be written.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pytest_bpfmaps.errors import MapValueError
 
 
 class FlexibleArrayCodec(Codec):
-    """``T x[]``: `list`; `str` for ``char[]``, `bytes` for other 8-bit integers."""
+    """``T x[]``. The value is a `list`; a `str` for ``char[]``; `bytes` for other 8-bit integers."""
 
     size = 0
     flexible = True
@@ -51,7 +50,7 @@ class FlexibleArrayCodec(Codec):
         return max(0, len(data) - offset) // self._element.size if self._element.size else 0
 
     def with_count(self, count: int) -> Codec:
-        """The codec of an array of so many elements."""
+        """Returns the codec of an array of `count` elements."""
         if isinstance(self._fixed, TextCodec):
             return TextCodec(self.name, count)
         if isinstance(self._fixed, BytesCodec):

@@ -1,4 +1,4 @@
-"""Fields that hold addresses of the Internet: they take `ipaddress` objects, and are compared with them."""
+"""Fields that hold IP addresses. They take `ipaddress` objects, and can be compared with them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pytest_bpfmaps.btf.codec import Codec, IntCodec, wrong_type
 from pytest_bpfmaps.errors import MapValueError
 
 NETWORK_ORDER = frozenset({"__be32", "be32", "in_addr_t"})
-"""Types of numbers that C programs keep in network byte order."""
+"""The number types that C programs keep in network byte order."""
 _STRUCTS = frozenset({"struct in_addr", "struct in6_addr"})
 
 
 class AddressCodec(IntCodec):
-    """``__be32``: `int`, as the kernel has it. Takes an IPv4 address, which is in network byte order."""
+    """``__be32``. The value is an `int` of the kernel's bytes. Stores an IPv4 address in network order."""
 
     network_order = True
 
@@ -26,12 +26,12 @@ class AddressCodec(IntCodec):
 
 
 def is_address(codec: Codec) -> bool:
-    """Whether a struct is an address of the Internet."""
+    """Whether a struct is an IP address."""
     return codec.name in _STRUCTS
 
 
 def packed_address(codec: Codec, value: Any, where: str) -> bytes | None:
-    """The bytes of an address; None for any other value.
+    """Returns the bytes of an IP address, and None for any other value.
 
     Raises `MapValueError` for an address of the other length.
     """

@@ -1,4 +1,4 @@
-"""Where instructions come from: the line information of a ``.BTF.ext`` section.
+"""Finds the C line of each instruction: reads the line information of a ``.BTF.ext`` section.
 
 https://docs.kernel.org/bpf/btf.html#btf-ext-section
 """
@@ -17,7 +17,7 @@ _HEADER = struct.Struct("=HBBIIIII")
 
 @dataclass(frozen=True, slots=True)
 class SourceLine:
-    """A C line that instructions of an ELF section come from; `offset` in bytes from the section's start."""
+    """A C line that an instruction comes from. `offset` is the instruction's, in bytes in its section."""
 
     section: str
     offset: int
@@ -27,10 +27,10 @@ class SourceLine:
 
 
 def source_lines(path: Path) -> list[SourceLine]:
-    """All line records of an object; none when it has no debug information."""
+    """Returns all line records of an object. An object without debug information has none."""
     try:
         return _read(path)
-    except Exception:  # a damaged object: the readers of ELF and of these records check little
+    except Exception:  # a damaged object: reading it checks little, so any error is possible
         return []
 
 

@@ -1,8 +1,8 @@
-"""Keys as a map lists them, which know the bytes that the kernel holds.
+"""Keys as a map lists them. They know the bytes that the kernel has.
 
-The kernel compares keys byte by byte, padding and what follows a NUL included. A listed key therefore equals
-another listed key only where their bytes do, and anything else where their values do: so no element gets lost
-in a `dict`, and ``m[key]`` finds the element again.
+The kernel compares keys byte by byte, with their padding and with the bytes after a NUL. Two listed keys are
+therefore equal only when their bytes are equal. A listed key and another object are equal when their values
+are equal. So no element gets lost in a `dict`, and ``m[key]`` finds the element again.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pytest_bpfmaps.btf.array_values import Values
 
 
 class Listed:
-    """Base of keys that know their bytes."""
+    """The base of keys that know their bytes."""
 
     __slots__ = ()
 
     __raw__: bytes
-    """The bytes in the kernel."""
+    """The bytes that the kernel has."""
 
 
 def _listed_class(name: str, base: Any, doc: str) -> Any:
-    """A subclass of a plain type, immutable as that is."""
+    """Makes an immutable subclass of a plain type, whose instances know their bytes."""
 
     def new(cls: Any, value: Any, raw: bytes) -> Any:
         made = base.__new__(cls, value)
@@ -51,13 +51,13 @@ def _listed_class(name: str, base: Any, doc: str) -> Any:
     return type(name, (Listed, base), body)
 
 
-ListedText = _listed_class("ListedText", str, "A text with what follows its NUL.")
-ListedFloat = _listed_class("ListedFloat", float, "A number that other bytes stand for, too: 0.0 and -0.0.")
+ListedText = _listed_class("ListedText", str, "A text that knows the bytes after its NUL.")
+ListedFloat = _listed_class("ListedFloat", float, "A number that knows its bytes: 0.0 and -0.0 are equal.")
 _ListedNumber = _listed_class("_ListedNumber", int, "")
 
 
 class ListedBool(_ListedNumber):  # type: ignore[misc, valid-type]
-    """A ``_Bool``: `True` and `False` can't have subclasses. Prints as they do."""
+    """A ``_Bool``. Python's `bool` can't have subclasses, so this is an int that prints as one."""
 
     def __new__(cls, value: bool, raw: bytes) -> Self:
         return _ListedNumber.__new__(cls, int(value), raw)  # type: ignore[no-any-return]
@@ -69,7 +69,7 @@ class ListedBool(_ListedNumber):  # type: ignore[misc, valid-type]
 
 
 class ListedValues(Listed, Values):
-    """An array of such values."""
+    """An array that knows its bytes."""
 
     __slots__ = ("__raw__",)
 

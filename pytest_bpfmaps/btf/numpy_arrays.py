@@ -12,7 +12,7 @@ from pytest_bpfmaps.errors import MapValueError, UnsupportedError
 
 
 def numpy() -> Any:
-    """The module. Raises `UnsupportedError` where it is not installed."""
+    """Returns the NumPy module. Raises `UnsupportedError` when NumPy is not installed."""
     try:
         import numpy as module
     except ImportError as e:
@@ -23,11 +23,11 @@ def numpy() -> Any:
 
 
 def dtype(codec: Codec) -> Any:
-    """The NumPy dtype of a type.
+    """Returns the NumPy dtype of a type.
 
-    Integers, pointers and enums, `bool`, floats: the same width. ``char[N]``: ``S``. Other byte arrays and
-    arrays: subarrays. Structs: the fields that have a byte address; a bitfield has none and is left out, a
-    union's members lie over each other. 128-bit integers: 16 bytes (``V16``).
+    Integers, pointers, enums, `bool` and floats keep their width. ``char[N]`` becomes ``S``. Other arrays
+    become subarrays. A struct has its fields, without bitfields, which have no byte address; the members of a
+    union overlap. A 128-bit integer becomes 16 bytes (``V16``).
 
     Raises `UnsupportedError` for a type without a size.
     """
@@ -63,7 +63,7 @@ def _struct(np: Any, codec: StructCodec) -> Any:
 
 
 def to_array(raw: Buffer, codec: Codec, count: int, lanes: int = 0, step: int = 0) -> Any:
-    """`count` packed values as a new array; with `lanes`, so many per row, `step` bytes apart."""
+    """Returns `count` packed values as a new array. With `lanes`, a row has that many, `step` bytes apart."""
     np = numpy()
     shape, strides = ((count, lanes), (lanes * step, step)) if lanes else ((count,), (codec.size,))
     made = np.empty(shape, f"V{codec.size}")
@@ -73,7 +73,7 @@ def to_array(raw: Buffer, codec: Codec, count: int, lanes: int = 0, step: int = 
 
 
 def from_blocks(blocks: Iterable[tuple[int, Buffer, int, int]], codec: Codec, total: int) -> Any:
-    """One array of `total` values from several blocks: number of values, their bytes, start, step."""
+    """Returns one array of `total` values from blocks of (number of values, their bytes, start, step)."""
     np = numpy()
     made = np.empty(total, f"V{codec.size}")  # NumPy copies bytes five times as fast as fields
     end = 0
@@ -84,13 +84,13 @@ def from_blocks(blocks: Iterable[tuple[int, Buffer, int, int]], codec: Codec, to
 
 
 def from_array(array: Any, codec: Codec, where: str, lanes: int = 0, step: int = 0) -> Any:
-    """The bytes of an array's values, as a buffer.
+    """Returns the bytes of an array's values as a buffer.
 
-    Raises `MapValueError` for a shape or a value that the C type can't hold, naming the first.
+    Raises `MapValueError` for a wrong shape, and for the first value that the C type can't hold.
     """
     np = numpy()
     base = wanted = dtype(codec)
-    inner: tuple[int, ...] = ()  # the dimensions of a C array, `base` is what its elements are
+    inner: tuple[int, ...] = ()  # the dimensions of a C array; `base` is the dtype of its elements
     while base.subdtype:
         base, dimensions = base.subdtype
         inner += dimensions
@@ -117,7 +117,7 @@ def _converted(np: Any, given: Any, wanted: Any, codec: Codec, where: str) -> An
         made = given.astype(wanted)
         wrong = given[made != given]
         if len(wrong):
-            _element(codec).encode(wrong[0].item(), where)  # says why
+            _element(codec).encode(wrong[0].item(), where)  # raises an error with the reason
         return made
     try:
         return given.astype(wanted, casting="same_kind")

@@ -1,7 +1,7 @@
-"""Structs and unions as immutable values that decode a field when it is read.
+"""Structs and unions as immutable values, which decode a field when it is read.
 
-Each C struct gets its own subclass of `Record`, so that a field is an attribute, a typo is an error with the
-closest names, and a record costs no more than its bytes until somebody looks inside.
+Each C struct gets its own subclass of `Record`. So a field is an attribute, a typo is an error with the
+closest names, and a record costs only its bytes until somebody reads a field.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pytest_bpfmaps.errors import MapTypeError, MapValueError, NameLookupError, 
 
 
 class _NotThere:
-    """In comparisons and in print, the value of a field that has none."""
+    """Stands in comparisons and in print for a field that has no value."""
 
     def __repr__(self) -> str:
         return "<not there>"
@@ -36,19 +36,20 @@ NOT_THERE = _NotThere()
 class Record:
     """A struct or union read from the kernel.
 
-    Fields are attributes (``r.pid``) and items (``r["from"]``, for names that Python reserves). Immutable and
-    hashable. Equal to a record or mapping with the same fields and values, where a value may have any shape
-    that is written, and to a tuple of its values in order. Of a union's alternatives a mapping may name just
-    one, with all its fields; a tuple has the first, or all where the first has not all bytes. Prints like a
-    `dict`.
+    Fields are attributes (``r.pid``) and items (``r["from"]``, for names that Python reserves). A record is
+    immutable and hashable, and prints like a `dict`. It equals a record or a mapping with the same fields and
+    values, and a tuple of its values in order. The values may have every form that can be written.
 
-    Fields that were not sent, or that the kernel does not give back, raise `NoValueError` when they are read.
-    A comparison and `_asdict` have the other fields.
+    For a union, a mapping may name all fields of one alternative only. A tuple has the fields of the first
+    alternative, or of all alternatives when the first does not cover all bytes.
+
+    Reading a field raises `NoValueError` when the field was not sent, or when the kernel does not return it.
+    Comparisons and `_asdict` use the other fields.
     """
 
     __slots__ = ("__data__", "__offset__")
     __codec__: ClassVar[StructCodec]
-    __fixed__: ClassVar[bool] = False  # nothing that follows the struct belongs to it
+    __fixed__: ClassVar[bool] = False  # True: the bytes after the struct do not belong to it
     __data__: Buffer
     __offset__: int
 
@@ -66,7 +67,7 @@ class Record:
     __delattr__ = __setitem__ = __delitem__ = __setattr__
 
     def __getattr__(self, name: str) -> Any:
-        # only names that are no field come here
+        # Python calls this only for names that are no field
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         codec = self.__codec__
@@ -81,7 +82,7 @@ class Record:
         return field.decode(self.__data__, self.__offset__, rest=not self.__fixed__)
 
     def __iter__(self) -> Iterator[Any]:
-        """The values in field order, so that a record unpacks like a tuple."""
+        """Yields the values in field order, so that a record unpacks like a tuple."""
         return (self[f.name] for f in self.__codec__.positions)
 
     def __len__(self) -> int:
@@ -119,18 +120,21 @@ class Record:
         return hash(tuple(self.__there__()))
 
     def __there__(self) -> list[Any]:
-        """The values of a tuple, without fields that have none."""
+        """Returns the values of the fields that have a value and a place in a tuple."""
         return [self[f.name] for f in self.__codec__.positions if not f.codec.absent]
 
     def __repr__(self) -> str:
         return "{" + ", ".join(f"{f.name!r}: {self.__peek__(f.name)!r}" for f in self.__codec__.fields) + "}"
 
     def _asdict(self) -> dict[str, Any]:
-        """The fields that have values as a new dict, nested records as dicts too; as a namedtuple has it."""
+        """Returns a new dict of the fields that have values. Nested records become dicts, too.
+
+        A namedtuple has a method of this name.
+        """
         return {f.name: _plain(self[f.name]) for f in self.__codec__.fields if not f.codec.absent}
 
     def __peek__(self, name: str) -> Any:
-        """A field's value, or `NOT_THERE`."""
+        """Returns a field's value, or `NOT_THERE`."""
         field = self.__codec__.by_name.get(name)
         return NOT_THERE if field is not None and field.codec.absent else self[name]
 
@@ -141,25 +145,25 @@ class Record:
         return self
 
 
-# These need the item. All of ours have two underscores at both ends, as Python's own have.
+# Fields with these names can be read as items only: Python and this class use the names.
 _RESERVED = {n for n in dir(Record) if n.startswith("__")} | {"__raw__", "__dict__", "__weakref__"}
-# past __setattr__, which refuses
+# these set the slots without __setattr__, which refuses
 _set_data = Record.__dict__["__data__"].__set__
 _set_offset = Record.__dict__["__offset__"].__set__
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Record):
-        return Record._asdict(value)  # a field may have that name
+        return Record._asdict(value)  # not value._asdict: a field may have that name
     return [_plain(v) for v in value] if isinstance(value, list) else value
 
 
 class StructCodec(Codec):
-    """A struct or union as a `Record`.
+    """A struct or union. The value is a `Record`.
 
-    Takes a mapping (missing fields are zero, unknown ones an error), a record, or a tuple or list with a
-    value for each field in order. Members of a union must agree on the bytes that they share. `hidden` are
-    the names of fields that the kernel keeps for itself.
+    Takes a mapping, a record, or a tuple or list with a value for each field in order. In a mapping missing
+    fields are zero, and unknown ones are an error. Members of a union must agree on the bytes that they
+    share. `hidden` has the names of fields that the kernel keeps for itself.
     """
 
     def __init__(
@@ -199,7 +203,7 @@ class StructCodec(Codec):
 
     @cached_property
     def listed_type(self) -> type[Record]:
-        """The same as keys that a map lists: equal to each other where all their bytes are."""
+        """The type of keys that a map lists. Two of them are equal when all their bytes are equal."""
         body = {"__slots__": (), "__raw__": property(Record.__bytes__)}
         return type(self.type.__name__, (self._fixed_type, Listed), body)
 
@@ -224,14 +228,14 @@ class StructCodec(Codec):
 
     def decode_each(self, data: Buffer, offset: int, step: int, count: int) -> list[Any]:
         places = range(offset, offset + count * step, step) if step else repeat(offset, count)
-        # what Record.__init__ does, without a call of Python code for each: three times as fast
+        # this does what Record.__init__ does, but calls no Python code for each: three times as fast
         made = list(map(object.__new__, repeat(self._fixed_type, count)))
         deque(map(_set_data, made, repeat(data)), maxlen=0)
         deque(map(_set_offset, made, places), maxlen=0)
         return made
 
     def names_match(self, other: Mapping[Any, Any]) -> bool:
-        """Whether a mapping names all fields, and of each union's alternatives all fields of one."""
+        """Whether a mapping names all fields, and for each union all fields of one alternative."""
         names = other.keys()
         return all(n in self.by_name for n in names) and suffice(self._items_there, names)
 
@@ -241,7 +245,7 @@ class StructCodec(Codec):
         return self._items if len(there) == len(self.fields) else arrange(there)
 
     def names_lacking(self, other: Mapping[Any, Any]) -> list[str]:
-        """The fields that a mapping would have to name, too, so that `names_match`."""
+        """Returns the names of the fields that a mapping lacks for `names_match`."""
         return [f.name for f in needed(self._items_there, other.keys())]
 
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
@@ -295,7 +299,7 @@ class StructCodec(Codec):
 
     def _no_field(self, name: str, where: str) -> MapValueError:
         kept = name in self.hidden
-        why = "there is no such field for user space, the kernel keeps it for itself: a lock, a timer, a kptr"
+        why = "the kernel keeps this field for itself: it is a lock, a timer or a kptr, for example"
         return MapValueError(
             f"cannot store field {name!r}",
             on=f"in {where} ({self.name})",
@@ -304,7 +308,10 @@ class StructCodec(Codec):
         )
 
     def _in_order(self, values: tuple[Any, ...] | list[Any], where: str) -> dict[str, Any]:
-        """Names for positional values: as a record iterates; or the first alternative of unions; or all."""
+        """Returns names for positional values.
+
+        The values may be those that a record iterates over, those of each union's first alternative, or all.
+        """
         shapes = [self.positions]
         if self._has_unions:
             shapes += [first_alternatives(self._items), self.fields]

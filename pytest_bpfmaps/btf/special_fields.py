@@ -1,4 +1,4 @@
-"""Fields in map values that the kernel keeps to itself: locks, timers, lists, kptrs."""
+"""Fields in map values that the kernel keeps for itself: locks, timers, lists, kptrs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ KERNEL_FIELDS = frozenset(
 _KPTR_TAGS = frozenset({"kptr", "kptr_untrusted", "percpu_kptr", "uptr"})
 
 LOCKS = frozenset(("bpf_spin_lock", "bpf_res_spin_lock"))
-"""Those that hold nothing."""
+"""The kernel's fields that hold no data."""
 
 
 def kernel_fields(btf: Btf, type_id: int) -> set[str]:
-    """The names of the kernel's types in a value of that type, at any depth; ``kptr`` for its pointers."""
+    """Returns the names of the kernel's types at any depth of a type; ``kptr`` for a pointer."""
     target = btf.resolve(type_id)
     match target.kind:
         case Kind.STRUCT if target.name in KERNEL_FIELDS:
@@ -38,7 +38,7 @@ def kernel_fields(btf: Btf, type_id: int) -> set[str]:
 
 
 def is_kernel_field(btf: Btf, type_id: int) -> bool:
-    """Whether a value of that type is nothing but the kernel's: a lock, an array of kptrs."""
+    """Whether a whole value of that type belongs to the kernel: a lock or an array of kptrs, for example."""
     target = btf.resolve(type_id)
     while target.kind is Kind.ARRAY:
         target = btf.resolve(target.array()[0])

@@ -1,4 +1,4 @@
-"""Reading a ``.BTF`` section into types, each only when it is asked for."""
+"""Reads the types of a ``.BTF`` section, each at its first use."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _KINDS = {int(k): k for k in Kind}
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A field of a struct or union; offsets in bits. `bit_size` is 0 unless it is a bitfield."""
+    """A field of a struct or union. Offsets are in bits. `bit_size` is 0 unless the field is a bitfield."""
 
     name: str
     type_id: int
@@ -58,7 +58,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A variable of a DATASEC: where it lies in the section, in bytes."""
+    """A variable of a DATASEC. Its offset in the section and its size are in bytes."""
 
     name: str
     type_id: int
@@ -68,7 +68,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class BtfType:
-    """One type; `size_or_type` is a size in bytes or a type id, by kind."""
+    """One type. `size_or_type` is a size in bytes or a type id; that depends on the kind."""
 
     btf: Btf
     id: int
@@ -81,7 +81,7 @@ class BtfType:
 
     @property
     def size(self) -> int:
-        """In bytes; of INT, ENUM, STRUCT, UNION, FLOAT, DATASEC."""
+        """The size in bytes of an INT, ENUM, STRUCT, UNION, FLOAT or DATASEC."""
         return self.size_or_type
 
     @property
@@ -90,17 +90,17 @@ class BtfType:
         return self.btf.type(self.size_or_type)
 
     def int_encoding(self) -> tuple[int, int, int]:
-        """Of an INT: (encoding flags, offset in bits, size in bits)."""
+        """Returns the encoding flags, the offset in bits and the size in bits of an INT."""
         (word,) = self.btf.unpack("=I", self.extra)
         return (word >> 24) & 0x0F, (word >> 16) & 0xFF, word & 0xFF
 
     def array(self) -> tuple[int, int]:
-        """Of an ARRAY: (type id of the elements, number of elements)."""
+        """Returns the type id and the number of the elements of an ARRAY."""
         element, _index, count = self.btf.unpack("=III", self.extra)
         return element, count
 
     def members(self) -> list[Member]:
-        """Of a STRUCT or UNION."""
+        """Returns the fields of a STRUCT or UNION."""
         made = []
         for name, type_id, offset in self.btf.unpack_many("=III", self.extra, self.vlen):
             bits = (offset >> 24, offset & 0xFFFFFF) if self.kflag else (0, offset)
@@ -108,7 +108,7 @@ class BtfType:
         return made
 
     def enumerators(self) -> list[tuple[str, int]]:
-        """Of an ENUM or ENUM64, in order."""
+        """Returns the names and values of an ENUM or ENUM64, in order."""
         if self.kind is Kind.ENUM64:
             values = self.btf.unpack_many("=III", self.extra, self.vlen)
             wide = [(name, high << 32 | low) for name, low, high in values]
@@ -116,7 +116,7 @@ class BtfType:
         else:
             wide = [(name, value) for name, value in self.btf.unpack_many("=II", self.extra, self.vlen)]
             bits = 32
-        # compilers before clang 16 say nothing of the sign: -1 must not become 2**32-1 then
+        # clang before 16 does not record the sign; -1 must not become 2**32-1 then
         signed = self.kflag or (
             bits == 32 and not self.btf.has_enum_signs and self.btf.legacy_enum_sign(wide)
         )
@@ -124,19 +124,19 @@ class BtfType:
 
     @property
     def is_truncated_enum(self) -> bool:
-        """Whether its values are longer than what BTF says of them."""
+        """Whether BTF has only the lower half of the enum's values."""
         return self.kind is Kind.ENUM and self.size == 8
 
     def component(self) -> int:
-        """Of a DECL_TAG: the number of the member or argument that it is for; -1 for the whole."""
+        """Returns the number of the member or argument that a DECL_TAG is for; -1 for the whole type."""
         return self.btf.unpack("=i", self.extra)[0]
 
     def parameters(self) -> list[int]:
-        """Of a FUNC_PROTO: the ids of its parameters' types."""
+        """Returns the type ids of a FUNC_PROTO's parameters."""
         return [type_id for _, type_id in self.btf.unpack_many("=II", self.extra, self.vlen)]
 
     def variables(self) -> list[Variable]:
-        """Of a DATASEC."""
+        """Returns the variables of a DATASEC."""
         made = []
         for type_id, offset, size in self.btf.unpack_many("=III", self.extra, self.vlen):
             var = self.btf.type(type_id)
@@ -167,14 +167,14 @@ class Btf:
         return (self.type(i) for i in range(1, len(self._offsets)))
 
     def type(self, type_id: int) -> BtfType:
-        """The type with that id."""
+        """Returns the type with that id."""
         found = self._types.get(type_id)
         if found is None:
             found = self._types[type_id] = self._read(type_id)
         return found
 
     def resolve(self, type_id: int) -> BtfType:
-        """The type below typedefs, const, volatile, restrict and type tags."""
+        """Returns the type without typedefs, const, volatile, restrict and type tags."""
         found = self.type(type_id)
         for _ in range(64):
             if found.kind not in MODIFIERS:
@@ -183,23 +183,23 @@ class Btf:
         raise _malformed(f"type {type_id} is a chain of more than 64 typedefs and qualifiers")
 
     def find(self, name: str, *kinds: Kind) -> BtfType | None:
-        """The first type of that name and one of those kinds."""
+        """Returns the first type of that name and one of those kinds, or None."""
         for found in self:
             if found.name == name and (not kinds or found.kind in kinds):
                 return found
         return None
 
     def records(self) -> Iterator[bytes]:
-        """The bytes of each type, from type 1 on."""
+        """Yields the bytes of each type, from type 1 on."""
         places = [*self._offsets[1:], self._types_end]
         return (self._raw[at:end] for at, end in pairwise(places))
 
     def strings(self) -> bytes:
-        """The string section; shorter than `strings_size` where the bytes end before it does."""
+        """Returns the string section. It is shorter than `strings_size` when the data ends too early."""
         return self._raw[self._strings : self._strings_end]
 
     def string(self, offset: int) -> str:
-        """The string at that offset of the string section."""
+        """Returns the string at that offset of the string section."""
         start = self._strings + offset
         end = self._raw.find(b"\0", start, self._strings_end)
         if start >= self._strings_end or end < 0:
@@ -207,14 +207,14 @@ class Btf:
         return self._raw[start:end].decode(errors="replace")
 
     def unpack(self, format: str, offset: int) -> tuple[int, ...]:
-        """`struct.unpack_from`, with a clear error past the end."""
+        """Calls `struct.unpack_from`. Raises `LoadError` past the end."""
         try:
             return struct.unpack_from(format, self._raw, offset)
         except struct.error as e:
             raise _malformed("it ends in the middle of a type") from e
 
     def unpack_many(self, format: str, offset: int, count: int) -> Iterator[tuple[int, ...]]:
-        """`count` records one after another."""
+        """Yields `count` records that follow each other."""
         size = struct.calcsize(format) * count
         if offset + size > len(self._raw):
             raise _malformed("it ends in the middle of a type")
@@ -222,17 +222,17 @@ class Btf:
 
     @cached_property
     def has_enum_signs(self) -> bool:
-        """Whether some enum shows that the compiler records signs; an unset flag then means unsigned."""
+        """Whether an enum shows that the compiler records signs. An unset flag then means unsigned."""
         return any(t.kind is Kind.ENUM64 or (t.kind is Kind.ENUM and t.kflag) for t in self)
 
     @cached_property
     def has_truncated_enums(self) -> bool:
-        """Whether some enum has 64 bits and values of 32: clang before 15 knows no BTF_KIND_ENUM64."""
+        """Whether a 64-bit enum has 32-bit values: clang before 15 does not know BTF_KIND_ENUM64."""
         return any(t.is_truncated_enum for t in self)
 
     @staticmethod
     def legacy_enum_sign(values: Sequence[tuple[int, ...]]) -> bool:
-        """Whether a 32-bit enum without sign information looks signed: small negatives only."""
+        """Whether a 32-bit enum without sign information looks signed: its negative values are small."""
         return any(v >> 31 for _, v in values) and all(v < 1 << 30 or v > 0xFFFF0000 for _, v in values)
 
     def _header(self) -> tuple[int, int, int, int, int]:
@@ -243,7 +243,7 @@ class Btf:
             other = "big" if sys.byteorder == "little" else "little"
             raise LoadError(
                 "cannot read BTF",
-                why=f"it is {other}-endian, this machine is {sys.byteorder}-endian",
+                why=f"the object is {other}-endian, and this machine is {sys.byteorder}-endian",
                 fix="compile the object for this machine ('-target bpf' takes the host's byte order)",
             )
         if magic != _MAGIC:
@@ -251,7 +251,7 @@ class Btf:
         return tuple(parts)
 
     def _index(self, start: int, length: int) -> list[int]:
-        """Offsets of all types: they have no fixed size, so one walk over the section is needed."""
+        """Returns the offsets of all types. It walks over the section, because types have no fixed size."""
         end = start + length
         if end > len(self._raw):
             raise _malformed("the type section is longer than the data")
@@ -280,7 +280,7 @@ class Btf:
         )
 
 
-# bytes after the common 12, per type and per element
+# the number of bytes after the common 12: per type, and per element
 _SIZES: dict[int, tuple[int, int]] = {int(k): (0, 0) for k in Kind if k is not Kind.VOID}
 _SIZES |= {Kind.INT: (4, 0), Kind.ARRAY: (12, 0), Kind.VAR: (4, 0), Kind.DECL_TAG: (4, 0)}
 _SIZES |= {Kind.STRUCT: (0, 12), Kind.UNION: (0, 12), Kind.ENUM: (0, 8), Kind.ENUM64: (0, 12)}

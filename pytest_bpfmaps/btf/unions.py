@@ -1,4 +1,4 @@
-"""Writing unions: members share bytes, and members that disagree are refused."""
+"""Writes unions. Members share bytes, and members that disagree are an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_bpfmaps.errors import MapValueError
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A field of a union's alternative, its value, and what writes it."""
+    """A field of a union's alternative, its value, and the function that writes it."""
 
     field: Field
     value: Any
@@ -21,10 +21,11 @@ class Member:
 
 
 def write_members(out: bytearray, span: slice, members: Sequence[Member], where: str, name: str) -> None:
-    """Writes them over each other into the struct `name` at `span`; then each must read as it was given.
+    """Writes union members into the struct `name` at `span`, then checks that each reads back as given.
 
-    What says its bits exactly counts most: a text, for example, has no say in what follows its NUL. A
-    flexible array may make `out` longer. Raises `MapValueError` for two that disagree.
+    A member that determines its bits exactly overrides the others; a text, for example, does not determine
+    the bytes after its NUL. A flexible array may make `out` longer. Raises `MapValueError` for two members
+    that disagree.
     """
     start, size = span.start, span.stop - span.start
     written = []
@@ -51,7 +52,7 @@ def write_members(out: bytearray, span: slice, members: Sequence[Member], where:
 
 
 def _with_set_bytes(merged: int, set_bytes: int, said: int) -> int:
-    """Gives each byte that must not be zero, and is, a bit that nothing else says."""
+    """Sets a bit in each byte that is zero and must not be: one that no other member determines."""
     while set_bytes:
         at = (set_bytes & -set_bytes).bit_length() - 1 & ~7
         set_bytes &= ~(0xFF << at)
@@ -62,7 +63,7 @@ def _with_set_bytes(merged: int, set_bytes: int, said: int) -> int:
 
 
 def _says(field: Field, alone: bytearray, strength: int, size: int) -> int:
-    if len(alone) > size:  # a flexible array, which nothing shares
+    if len(alone) > size:  # a flexible array, which shares its bytes with no other member
         return -1 << field.offset * 8 if strength == EXACT else 0
     return field.codec.says(alone, field.offset, strength) << field.offset * 8
 
@@ -72,12 +73,12 @@ def _check(
 ) -> None:
     given, found = field.decode(alone, 0, rest=rest), field.decode(raw, 0, rest=rest)
     if given == found or (_number(alone) ^ _number(raw)) & field.bits == 0 or repr(given) == repr(found):
-        return  # a NaN equals no other, but prints as one
+        return  # a NaN does not even equal itself, but its text does
     other = next((f.name for f in fields if f is not field and f.bits & field.bits), "another")
     raise MapValueError(
         f"cannot store fields {field.name!r} and {other!r}",
         on=f"in {on}",
-        why=f"they share bytes of a union: one is given as {given!r}, and the other makes that {found!r}",
+        why=f"they share bytes of a union: one is given as {given!r}, and the other changes it to {found!r}",
         fix="name the members of one alternative only: leave the others out of the mapping",
     )
 

@@ -1,6 +1,6 @@
-"""Checks BTF: every name and type that it refers to must exist.
+"""Checks BTF: every name and every type that it refers to must exist.
 
-libbpf before 1.3 follows such references unchecked, and a damaged object then ends the process.
+libbpf before 1.3 does not check such references, and a damaged object then ends the process.
 https://docs.kernel.org/bpf/btf.html
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pytest_bpfmaps.btf.types import MODIFIERS, Btf, BtfType, Kind
 from pytest_bpfmaps.errors import LoadError
 
-_REFERENCE = {  # kinds whose last word is a type
+_REFERENCE = {  # kinds whose last word is a type id
     Kind.PTR,
     Kind.TYPEDEF,
     Kind.VOLATILE,
@@ -33,11 +33,11 @@ _SIZES = {
 
 
 def check_soundness(raw: bytes) -> None:
-    """Checks every reference in BTF. Raises `LoadError` that names the first bad one."""
+    """Checks every reference in BTF. Raises a `LoadError` that names the first bad one."""
     btf = Btf(raw)
     strings = btf.strings()
     if len(strings) < btf.strings_size or strings[:1] != b"\0" or strings[-1:] != b"\0":
-        raise _unsound("its strings lie outside of it, or are not ended")
+        raise _unsound("its string section is cut, or does not begin and end with NUL")
     inside: dict[int, list[int]] = {}
     for each in btf:
         _check(btf, each)
@@ -68,7 +68,7 @@ def _check(btf: Btf, each: BtfType) -> None:
 def _check_reference(btf: Btf, each: BtfType) -> None:
     _check_ids(btf, each, each.size_or_type)
     if each.kind is Kind.FUNC and each.target.kind is not Kind.FUNC_PROTO:
-        raise _unsound(f"function {each.id} has type {each.size_or_type}, which is no prototype")
+        raise _unsound(f"function {each.id} has type {each.size_or_type}, which is not a prototype")
     if each.kind is Kind.FUNC_PROTO:
         for name, type_id in btf.unpack_many("=II", each.extra, each.vlen):
             btf.string(name)
@@ -79,7 +79,7 @@ def _check_section(btf: Btf, each: BtfType) -> None:
     for type_id, _offset, _size in btf.unpack_many("=III", each.extra, each.vlen):
         _check_ids(btf, each, type_id)
         if btf.type(type_id).kind not in (Kind.VAR, Kind.FUNC):
-            raise _unsound(f"section {each.name!r} holds type {type_id}, which is no variable")
+            raise _unsound(f"section {each.name!r} has type {type_id}, which is not a variable")
 
 
 def _check_int(each: BtfType) -> None:
@@ -89,7 +89,7 @@ def _check_int(each: BtfType) -> None:
 
 
 def _parts(btf: Btf, each: BtfType) -> list[int]:
-    """The types that are a part of this one, or the same under another name."""
+    """Returns the types that are a part of this one, or that this one is another name of."""
     if each.kind in MODIFIERS:
         return [each.size_or_type]
     if each.kind is Kind.ARRAY:
@@ -98,7 +98,7 @@ def _parts(btf: Btf, each: BtfType) -> list[int]:
 
 
 def _check_loops(inside: dict[int, list[int]]) -> None:
-    """Nothing is a part of itself; whoever asks for its size or alignment would never end."""
+    """Raises `LoadError` for a type that is a part of itself: computing its size would never end."""
     done: set[int] = set()
     for first, its_parts in inside.items():
         path: list[tuple[int, Iterator[int]]] = [(first, iter(its_parts))]
@@ -120,7 +120,7 @@ def _check_loops(inside: dict[int, list[int]]) -> None:
 def _check_ids(btf: Btf, each: BtfType, *ids: int) -> None:
     for type_id in ids:
         if type_id >= len(btf):
-            raise _unsound(f"type {each.id} refers to type {type_id}, and there are {len(btf) - 1}")
+            raise _unsound(f"type {each.id} refers to type {type_id}, but the last type is {len(btf) - 1}")
 
 
 def _unsound(why: str) -> LoadError:

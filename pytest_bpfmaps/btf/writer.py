@@ -1,4 +1,4 @@
-"""Writing a ``.BTF`` section: just the kinds of types that describe data."""
+"""Writes a ``.BTF`` section. It has only the kinds of types that describe data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_bpfmaps.btf.types import Kind, Member
 
 
 class BtfWriter:
-    """Collects types; each `add_…` gives the new type's id. `to_bytes` is the section."""
+    """Collects types. Each `add_…` returns the new type's id. `to_bytes` returns the section."""
 
     def __init__(self) -> None:
         self._types = bytearray()
@@ -20,23 +20,23 @@ class BtfWriter:
         return self._count
 
     def add_int(self, name: str, size: int, encoding: int) -> int:
-        """An integer of `size` bytes; encoding flags: 1 signed, 2 char, 4 bool."""
+        """Adds an integer of `size` bytes. Encoding flags: 1 signed, 2 char, 4 bool."""
         return self._add(name, Kind.INT, size, struct.pack("=I", encoding << 24 | size * 8))
 
     def add_float(self, name: str, size: int) -> int:
-        """A floating point number of `size` bytes."""
+        """Adds a floating point number of `size` bytes."""
         return self._add(name, Kind.FLOAT, size)
 
     def add_reference(self, kind: Kind, name: str, target: int) -> int:
-        """A pointer, typedef, const or volatile."""
+        """Adds a pointer, typedef, const or volatile."""
         return self._add(name, kind, target)
 
     def add_array(self, element: int, count: int) -> int:
-        """`count` values of the type `element`."""
+        """Adds an array of `count` values of the type `element`."""
         return self._add("", Kind.ARRAY, 0, struct.pack("=III", element, 0, count))
 
     def add_struct(self, kind: Kind, name: str, size: int, members: list[Member]) -> int:
-        """A struct or union of `size` bytes."""
+        """Adds a struct or union of `size` bytes."""
         extra = b"".join(
             struct.pack("=III", self._strings.offset(m.name), m.type_id, m.bit_size << 24 | m.bit_offset)
             for m in members
@@ -44,7 +44,7 @@ class BtfWriter:
         return self._add(name, kind, size, extra, len(members), kflag=True)
 
     def add_enum(self, name: str, size: int, values: list[tuple[str, int]]) -> int:
-        """An enum of `size` bytes."""
+        """Adds an enum of `size` bytes."""
         signed = any(v < 0 for _, v in values)
         if size == 8:
             extra = b"".join(
@@ -56,7 +56,7 @@ class BtfWriter:
         return self._add(name, Kind.ENUM, size, extra, len(values), kflag=signed)
 
     def to_bytes(self) -> bytes:
-        """The whole section in this machine's byte order."""
+        """Returns the whole section in this machine's byte order."""
         return to_section(bytes(self._types), self._strings)
 
     def _add(

@@ -140,7 +140,9 @@ def test_a_misspelt_name_is_not_just_unequal(loaded):
         lambda: kinds[0] != "EXCE",
         lambda: kinds != {0: 0, 1: "EXCE"},
     ):
-        with pytest.warns(UnknownNameWarning, match="'EXCE', which it never is: did you mean 'EXEC'") as said:
+        with pytest.warns(
+            UnknownNameWarning, match="'EXCE', which is none of its names: did you mean 'EXEC'"
+        ) as said:
             assert compare()
         assert {each.filename for each in said} == {__file__}
     with pytest.warns(UnknownNameWarning), pytest.raises(AssertionError, match="EXCE"):
@@ -198,7 +200,9 @@ def test_a_misspelt_key_is_not_just_absent(loaded):
         lambda: (("EXEC", 1), "EXCE") not in pairs.items(),
         lambda: large().get("EXCE") is None,
     ):
-        with pytest.warns(UnknownNameWarning, match="'EXCE', which it never is: did you mean 'EXEC'") as said:
+        with pytest.warns(
+            UnknownNameWarning, match="'EXCE', which is none of its names: did you mean 'EXEC'"
+        ) as said:
             assert look()
         assert {each.filename for each in said} == {__file__}
     kinds.update(dict.fromkeys(range(1000, 1590), 0))

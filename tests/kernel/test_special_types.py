@@ -65,9 +65,9 @@ class TestKernelFields:
 
     @pytest.mark.parametrize("name", ["many", "grid", "timers", "lock", "refs"])
     def test_and_cannot_be_written(self, codec, name):
-        with pytest.raises(MapValueError, match=r"(?s)the kernel keeps it for itself.*leave it out"):
+        with pytest.raises(MapValueError, match=r"(?s)the kernel keeps this field for itself.*leave it out"):
             codec.encode({"a": 1, name: [7]}, "value")
-        with pytest.raises(MapValueError, match="the kernel keeps it for itself"):
+        with pytest.raises(MapValueError, match="the kernel keeps this field for itself"):
             codec.encode({"in": [{"task": 7}, {}]}, "value")
 
     def test_variables_too(self, opened):
