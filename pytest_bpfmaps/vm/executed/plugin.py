@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache.locks import only_one
-from pytest_bpfmaps.cache.stored_files import digest, own, place, read_json, scratch_folder, write_json
+from pytest_bpfmaps.cache.stored_files import digest, own, place, read, read_json, scratch_folder, write_json
 from pytest_bpfmaps.compiler.clang import find_clang
 from pytest_bpfmaps.errors import CompileError, VmError
 from pytest_bpfmaps.vm.machine.child_process import die_with
@@ -42,12 +42,22 @@ def plugin_for(qemu: str, clang: str | None) -> Path:
     memory = folder / "known.json"
     with only_one(folder / ".lock", "build the plugin for QEMU", 6 * SECONDS):
         known = read_json(memory)
-        made = folder / str(known.get(key, ""))
-        if key in known and made.is_file():
+        if made := _kept(folder, str(known.get(key, ""))):
             return made
         made = _build_for(qemu, clang, folder, digest(source))
-        write_json(memory, {**dict(list(known.items())[-8:]), key: made.name})
+        kept = f"{made.name} {digest(read(made))}"
+        write_json(memory, {**dict(list(known.items())[-8:]), key: kept})
     return made
+
+
+def _kept(folder: Path, known: str) -> Path | None:
+    """Returns the plugin that `known` names, if it is as it was built: QEMU runs it."""
+    name, _, built = known.partition(" ")
+    path = folder / name
+    try:
+        return path if path.parent == folder and digest(read(path)) == built else None
+    except OSError:
+        return None
 
 
 def _build_for(qemu: str, clang: str | None, folder: Path, name: str) -> Path:
