@@ -16,6 +16,7 @@ from pytest_bpfmaps.btf.types import Kind, Member
 from pytest_bpfmaps.btf.validate import check_soundness
 from pytest_bpfmaps.btf.writer import BtfWriter
 from pytest_bpfmaps.cache.stored_files import write
+from pytest_bpfmaps.compat.elftools_names import limit_sections
 
 _STRUCTS = {"DW_TAG_structure_type": Kind.STRUCT, "DW_TAG_union_type": Kind.UNION}
 _REFERENCES = {
@@ -48,6 +49,7 @@ def _read(path: Path) -> bytes | None:
     writer = BtfWriter()
     with path.open("rb") as file:
         elf = ELFFile(file)
+        limit_sections(elf)
         if not elf.has_dwarf_info():
             return None
         # BPF relocations have their addends in place, so the sections read the same without applying them.

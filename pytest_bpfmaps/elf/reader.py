@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from pytest_bpfmaps.compat.elftools_names import leave_hash_tables
+from pytest_bpfmaps.compat.elftools_names import leave_hash_tables, limit_sections
+
+_LONGEST_PATH = 4096
 
 
 class ElfError(ValueError):
@@ -40,6 +42,7 @@ def read_elf(file: BinaryIO, name: str, *, only_debug: bool = False) -> Iterator
     try:
         elf = ELFFile(file)
         leave_hash_tables(elf)
+        limit_sections(elf)
         _check_whole(elf, file, name, only_debug)
         yield elf
     except ElfError:
@@ -101,5 +104,9 @@ def loader(elf: Any) -> str:
     for header in _segments(elf):
         if header["p_type"] == "PT_INTERP":
             elf.stream.seek(header["p_offset"])
-            return str(elf.stream.read(header["p_filesz"]).split(b"\0", 1)[0].decode(errors="replace"))
+            return str(
+                elf.stream.read(min(header["p_filesz"], _LONGEST_PATH))
+                .split(b"\0", 1)[0]
+                .decode(errors="replace")
+            )
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import struct
@@ -104,6 +105,46 @@ def test_a_section_name_at_two_to_the_63(tmp_path):
     (tmp_path / "vmlinux").write_bytes(data)
     with pytest.raises(BpfError, match="it is damaged: "):
         read_btf(tmp_path / "vmlinux")
+
+
+def memory_of(work):
+    """Kilobytes that a process has at most while it does `work`, and how it ended."""
+    child = os.fork()
+    if not child:
+        with suppress(BpfError, ElfError):
+            work()
+        os._exit(0)
+    _, status, usage = os.wait4(child, 0)
+    return usage.ru_maxrss, status
+
+
+def sections_of(data):
+    """The places of the section headers."""
+    start, (each, count) = struct.unpack_from("<Q", data, 40)[0], struct.unpack_from("<HH", data, 58)
+    return range(start, start + each * count, each)
+
+
+def test_sections_without_bytes_that_announce_gigabytes(library, tmp_path):
+    """Each section in turn. Zeros were made for it, which took that much memory."""
+    file = tmp_path / "library.so"
+    for header in sections_of(library):
+        changed = bytearray(library)
+        struct.pack_into("<Q", changed, header + 32, 4 << 30)
+        struct.pack_into("<I", changed, header + 4, 8)
+        file.write_bytes(changed)
+        for read in (elf_symbols, ElfFunctions, usdt_names, read_local_types):
+            most, status = memory_of(lambda: read(file))  # noqa: B023 - it is called at once
+            assert not status
+            assert most < 1 << 20, f"section at {header}: {most} kB"
+
+
+def test_symbols_beyond_the_end_of_the_file(library, tmp_path):
+    symbols = next(at for at in sections_of(library) if struct.unpack_from("<I", library, at + 4)[0] == 2)
+    changed = bytearray(library)
+    struct.pack_into("<Q", changed, symbols + 32, 4 << 30)
+    (file := tmp_path / "library.so").write_bytes(changed)
+    with pytest.raises(ElfError, match=r"library\.so is damaged: .*beyond the end of the file"):
+        ElfFunctions(file)
 
 
 def test_libraries(library, tmp_path):
