@@ -164,3 +164,13 @@ def test_a_prefix_that_no_address_has(make_trie, length):
     for attempt in (lambda key: m.__setitem__(key, 1), lambda key: m[key]):
         with pytest.raises(MapValueError, match="0 to 32 bits"):
             attempt((length, bytes(4)))
+
+
+@pytest.mark.parametrize("size", [4, 5, 8, 259, 260, 261])
+def test_a_key_that_is_refused_is_one_that_breaks_the_rule(bpf, size):
+    options = {"key": size, "value": 8, "max_entries": 1, "flags": 1}
+    if 4 < size <= 260:
+        assert bpf.create_map("lpm_trie", **options).key_size == size
+    else:
+        with pytest.raises(MapError, match="a key begins with '__u32 prefixlen;', and 1 to 256 bytes"):
+            bpf.create_map("lpm_trie", **options)

@@ -36,6 +36,11 @@ def test_where_the_kernel_lacks_them_they_are_named(counts):
     assert counts[0] == [(3, 4)] * possible_cpus()
 
 
+def test_without_a_flag_it_is_the_value_of_each_cpu(counts):
+    counts[1] = written = [(cpu + 1, 0) for cpu in range(possible_cpus())]
+    assert counts.lookup_elem(1) == counts[1] == written
+
+
 class TestFlags:
     @pytest.fixture(autouse=True)
     def only_where_they_are(self, counts):

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from pytest_bpfmaps import CaptureTimeoutError
+from pytest_bpfmaps.kernel import open_resources
 
 pytestmark = pytest.mark.bpf_requires("perf_event_array")
 
@@ -89,3 +90,15 @@ def test_an_impossible_size_is_refused(reporter):
     with pytest.raises(OSError, match="cannot open the perf buffers of map 'events'") as caught:
         reporter.maps.events.capture(pages=3)
     assert caught.value.errno == errno.EINVAL
+
+
+def test_a_capture_that_has_ended_is_not_named_as_a_leak(reporter):
+    """Descriptors get the numbers of those that are closed."""
+    before = open_resources.snapshot()
+    with reporter.maps.events.capture("event"):
+        pass
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(16)]
+    leaks = open_resources.since(before)
+    for fd in others:
+        os.close(fd)
+    assert leaks == []

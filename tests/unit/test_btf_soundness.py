@@ -79,3 +79,19 @@ def test_what_looks_alike_and_is_sound():
     writer.add_struct(Kind.STRUCT, "twice", 8, [*member(1), Member("y", 1, 32, 0)])
     writer.add_enum("declared", 0, [])
     check_soundness(writer.to_bytes())
+
+
+STRINGS_SIZE_AT = 20  # bytes: where the header has it
+
+
+@pytest.mark.parametrize("wrong", ["longer than the section", "without an end", "without the empty one"])
+def test_strings(wrong):
+    raw = bytearray(integer(0, 32))
+    check_soundness(bytes(raw))
+    (size,) = struct.unpack_from("=I", raw, STRINGS_SIZE_AT)
+    if wrong == "longer than the section":
+        struct.pack_into("=I", raw, STRINGS_SIZE_AT, size + 1)
+    else:
+        raw[-1 if wrong == "without an end" else -size] = ord("x")
+    with pytest.raises(LoadError, match="its strings lie outside of it, or are not ended"):
+        check_soundness(bytes(raw))

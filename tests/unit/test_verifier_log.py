@@ -124,3 +124,46 @@ def test_an_old_log_shows_a_release_and_no_registers(call, told):
     log = f"1: (85) call {call}\n2: (61) r0 = *(u32 *)(r6 +0)\nR6 invalid mem access 'inv'\n"
     advice = advise_closer(parse_log(log))
     assert (advice is not None and "release" in advice.why) is told
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "why"),
+    [
+        ("scalar", "fp, pkt, map_value", "has to be a pointer, but the helper gets a number"),
+        ("inv", "map_value", "has to be a pointer, but the helper gets a number"),
+        ("scalar", "sock_common, sock", None),
+        ("ctx", "fp, map_value", None),
+        ("map_value_or_null", "map_ptr", None),
+        ("scalar", "ctx", "has to be the program's own context"),
+        ("fp", "map_ptr", "has to be a map, but the helper gets another value"),
+        ("map_value", "map_ptr", "gets a plain variable"),
+        ("scalar", "ptr_", "has to be a kernel pointer"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind(given, wanted, why):
+    log = f"1: (85) call bpf_some_helper#1\nR1 type={given} expected={wanted}\n"
+    advice = advise_closer(parse_log(log))
+    assert advice is None if why is None else why in advice.why
+
+
+@pytest.mark.parametrize(
+    ("span", "why"),
+    [
+        ("[0, 1]", "programs of this type return 0 to 1, but"),
+        ("[-4095, 0]", "programs of this type return -4095 to 0, but"),
+        ("[1, 1]", "programs of this type return 1, but"),
+        ("(0x0; 0x1)", "programs of this type return 0 to 1, but"),
+        ("(0x0; 0x3)", "programs of this type return 0 to 3, but"),
+    ],
+)
+def test_a_value_that_a_program_may_not_return(span, why):
+    said = f"At program exit the register R0 has value (0x5; 0x0) should have been in {span}"
+    assert advise_closer(parse_log(f"1: (95) exit\n{said}\n")).why.startswith(why)
+
+
+@pytest.mark.parametrize(("offset", "length", "end"), [(4, 4, None), (5, 4, 9), (3, 5, None), (6, 3, 9)])
+@pytest.mark.parametrize("kind", ["map value, value", "memory, mem"])
+def test_how_far_an_access_can_reach(kind, offset, length, end):
+    said = f"invalid access to {kind}_size=8 off={offset} size={length}"
+    advice = advise_closer(parse_log(f"1: (61) r0 = *(u32 *)(r1 +0)\n{said}\n"))
+    assert advice is None if end is None else f"can reach byte {end} of" in advice.why
