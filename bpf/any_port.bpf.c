@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Lets one listening socket serve a range of ports: when a connection arrives, the kernel asks a sk_lookup
-// program which socket it is for. Attached to a network namespace.
+// Lets one listening socket serve a range of ports. When a connection arrives, the kernel asks a sk_lookup
+// program which socket it is for. The program is attached to a network namespace.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -11,7 +11,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u64);
-} server SEC(".maps"); // the socket, which user space puts in
+} server SEC(".maps"); // user space stores the socket here
 
 SEC("sk_lookup")
 int any_port(struct bpf_sk_lookup *ctx)
@@ -21,7 +21,7 @@ int any_port(struct bpf_sk_lookup *ctx)
 	long refused;
 
 	if (ctx->local_port < first_port || ctx->local_port > last_port)
-		return SK_PASS; // as the kernel finds it
+		return SK_PASS; // the kernel finds the socket
 	socket = bpf_map_lookup_elem(&server, &zero);
 	if (!socket)
 		return SK_DROP;

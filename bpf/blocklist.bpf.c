@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Drops packets from listed networks: a longest prefix match trie, as routers have it. A more specific entry
-// wins, so that one address can be let through from a network that is blocked.
+// Drops packets from listed networks. The list is a longest prefix match trie, as in a router: the most
+// specific entry wins. So one address of a blocked network can be allowed.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
@@ -8,13 +8,13 @@
 #include <bpf/bpf_helpers.h>
 
 struct network {
-	__u32 prefixlen; // in bits, must come first
+	__u32 prefixlen; // in bits; this field must be the first
 	__u8 address[4]; // most significant byte first, as in the packet
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC); // the kernel insists: a trie grows as it is filled
+	__uint(map_flags, BPF_F_NO_PREALLOC); // the kernel requires this flag: a trie grows as it is filled
 	__uint(max_entries, 1024);
 	__type(key, struct network);
 	__type(value, __u32); // XDP_DROP or XDP_PASS

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Counts system calls by cgroup, for all cgroups at once: local storage that any program can use which has a
-// cgroup at hand, without being attached to one.
+// Counts system calls by cgroup, for all cgroups at once. Any program that has a cgroup's address can use
+// this local storage. The program need not be attached to a cgroup.
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>

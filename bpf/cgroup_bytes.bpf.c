@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Counts bytes and packets by cgroup, each way. Attached to a cgroup, the programs run for the sockets of all
-// processes in it and below it.
+// Counts bytes by cgroup, in each direction. The programs are attached to a cgroup. They run for the
+// sockets of all processes in it and below it.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -17,7 +17,7 @@ struct {
 
 static struct traffic *traffic_of(struct __sk_buff *skb)
 {
-	// The socket's cgroup; the one of "current" is of no use here: it is whoever the packet interrupts.
+	// This is the socket's cgroup. "current" is no help: it is the process that the packet interrupts.
 	__u64 id = bpf_skb_cgroup_id(skb);
 	struct traffic *found = bpf_map_lookup_elem(&by_cgroup, &id), none = {};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Several sockets share a port (SO_REUSEPORT): decides which of them gets a packet, here by its first byte,
-// where the kernel alone would go by a hash of the addresses.
+// Decides which of several sockets gets a packet when they share a port (SO_REUSEPORT). This program
+// decides by the packet's first byte. Without a program the kernel decides by a hash of the addresses.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Takes commands from user space: a user ring buffer is a ring buffer in the other direction. The program
-// drains it when it runs for its own reasons, here for each packet.
+// Takes commands from user space. A user ring buffer is a ring buffer in the other direction. The program
+// reads all commands each time it runs, here for each packet.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -24,7 +24,7 @@ static long obey(struct bpf_dynptr *record, void *context)
 	struct command *command = bpf_dynptr_data(record, 0, sizeof(*command));
 
 	if (!command)
-		return 0; // too short a record: go on with the next one
+		return 0; // the record is too short: continue with the next one
 	if (command->operation == ADD)
 		balance += command->amount;
 	else

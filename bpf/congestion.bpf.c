@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
-// A TCP congestion control of our own: struct_ops programs are the functions of a struct that the kernel
-// defines. This one keeps the window at a fixed size, and counts the connections that use it.
+// Adds a TCP congestion control to the kernel. struct_ops programs are the functions of a struct that the
+// kernel defines. This one keeps the window at a fixed size, and counts the connections that use it.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
-struct sock; // the kernel's
+struct sock; // the kernel defines it
 
-// The members that we set, with their types in the kernel. vmlinux.h would have those of one kernel, and libbpf
-// before 1.5 refuses the struct where another kernel lacks one of them.
+// These are the members that we set, with their types in the kernel. vmlinux.h has all members of one
+// kernel, and libbpf before 1.5 refuses the struct when another kernel lacks one of them.
 struct tcp_congestion_ops {
 	void (*init)(struct sock *sk);
 	__u32 (*ssthresh)(struct sock *sk);
@@ -27,7 +27,7 @@ void BPF_PROG(fixed_init, struct sock *sk)
 	__sync_fetch_and_add(&connections, 1);
 }
 
-// The kernel insists on these three: the window after a loss, its growth, and what a false alarm restores.
+// The kernel requires these three: the window after a loss, its growth, and the window after a false alarm.
 SEC("struct_ops/fixed_ssthresh")
 __u32 BPF_PROG(fixed_ssthresh, struct sock *sk)
 {

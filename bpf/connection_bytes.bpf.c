@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Counts what leaves a cgroup: for each of its sockets, and for the cgroup as a whole. Both values hang on what
-// they describe and go away with it: nobody has to clean up.
+// Counts the packets that leave a cgroup: for each of its sockets, and for the whole cgroup. The kernel
+// removes each value together with its socket or cgroup, so nobody has to clean up.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -11,7 +11,7 @@ struct sent {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC); // the kernel insists, here and on a key of type int
+	__uint(map_flags, BPF_F_NO_PREALLOC); // the kernel requires this flag, and a key of type int
 	__type(key, int);
 	__type(value, struct sent);
 } by_socket SEC(".maps");
@@ -25,7 +25,7 @@ struct {
 SEC("cgroup_skb/egress")
 int count(struct __sk_buff *skb)
 {
-	struct sent *all = bpf_get_local_storage(&by_cgroup, 0); // of the cgroup that it is attached to
+	struct sent *all = bpf_get_local_storage(&by_cgroup, 0); // the value of the cgroup we are attached to
 
 	__sync_fetch_and_add(&all->packets, 1);
 	__sync_fetch_and_add(&all->bytes, skb->len);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Joins two interfaces into one cable: what arrives at one leaves by the other, as a switch with two ports,
-// without the network stack between them. A tc program, attached to both.
+// Joins two interfaces into one cable: a packet that arrives at one leaves by the other, without the
+// network stack between them. This tc program is attached to both.
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
@@ -9,7 +9,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 2);
 	__type(key, __u32);   // index of the interface where a packet arrives
-	__type(value, __u32); // and where it goes
+	__type(value, __u32); // index of the interface where it leaves
 } way_out SEC(".maps");
 
 SEC("tc")

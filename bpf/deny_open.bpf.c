@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Forbids one process to open files of a name, and reports each attempt: a security module made of BPF. The
-// kernel asks it after its own permission checks; whoever says no first wins.
+// Forbids one process to open files of a name, and counts the attempts. It is a security module made of
+// BPF. The kernel asks it after its own permission checks. The first module that says no decides.
 #include "vmlinux.h"
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
-#define EPERM 1 // a macro of the kernel, so not in vmlinux.h
+#define EPERM 1 // vmlinux.h has no macros of the kernel
 
 const volatile __u32 target_pid; // set before the program is loaded
 const volatile char forbidden[32];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Hands packets to one program for each protocol: tail calls through a program array. User space says which
-// program is where, and may change it while packets go on.
+// Passes packets to one program per protocol, by tail calls through a program array. User space fills the
+// array, and may change it while packets arrive.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
@@ -20,7 +20,7 @@ int dispatch(struct xdp_md *ctx)
 	struct iphdr *ip = data + sizeof(struct ethhdr);
 
 	if ((void *)(ip + 1) <= end)
-		bpf_tail_call(ctx, &handlers, ip->protocol); // comes back only if there is no program
+		bpf_tail_call(ctx, &handlers, ip->protocol); // returns only if there is no program
 	return XDP_PASS;
 }
 

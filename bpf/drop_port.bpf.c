@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Drops UDP packets to one port before the network stack sees them, and counts what it does. An XDP program.
+// Drops UDP packets to one port before the network stack sees them, and counts its verdicts. An XDP
+// program.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -28,7 +29,7 @@ static int decide(struct xdp_md *ctx)
 	if ((void *)(ip + 1) > end || eth->h_proto != bpf_htons(ETH_P_IP) || ip->protocol != IPPROTO_UDP)
 		return PASSED;
 
-	// The IP header has options at times: its length is in it, in words.
+	// The IP header may have options. It contains its own length, in words.
 	struct udphdr *udp = (void *)ip + ip->ihl * 4;
 	if ((void *)(udp + 1) > end)
 		return PASSED;

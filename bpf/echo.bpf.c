@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Sends what a socket receives back out of another one, without waking any process: two kinds of socket maps
-// and a program that is attached to one of them.
+// Sends data that one socket receives out of another one, without waking any process. It uses two kinds of
+// socket maps. The program is attached to one of them.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Reports which files a process could not open: two programs that talk through a hash map. The first knows the
-// file's name, the second how the call ended; neither knows both.
+// Reports which files a process could not open. Two programs share a hash map: the first knows the file's
+// name, and the second knows the call's result.
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 
@@ -8,14 +8,14 @@ const volatile __u32 target_pid; // set before the programs are loaded
 
 struct event {
 	char path[128];
-	int error; // as errno has it
+	int error; // a value of errno
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, __u32);         // thread
-	__type(value, const char *); // the name that it gave: an address in its own memory
+	__type(value, const char *); // the address of the file name in the process's memory
 } asked SEC(".maps");
 
 struct {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Sends packets on before the network stack sees them: out of another interface, to another CPU, or to a
-// program in user space (AF_XDP). Each kind of target has a map of its own; user space says what is in it.
+// Forwards packets before the network stack sees them: out of another interface, to another CPU, or to a
+// program in user space (AF_XDP). Each kind of target has its own map, which user space fills.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -36,7 +36,7 @@ int forward(struct xdp_md *ctx)
 
 	if ((void *)(ip + 1) > end)
 		return XDP_PASS;
-	// The last argument is the answer where the map has nothing at that key.
+	// The last argument is the result when the map has no element with that key.
 	switch (ip->protocol) {
 	case IPPROTO_UDP:
 		return bpf_redirect_map(&ports, 1, XDP_PASS);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Counts in the one of two maps that user space names, so that the other can be read at rest: an array of
-// maps, whose slots are filled here.
+// Counts in one of two maps. User space chooses the map, and reads the other one, which does not change
+// meanwhile. Both are in an array of maps, whose slots are filled here.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -8,7 +8,7 @@ struct sizes {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, __u32);   // a packet's size in bytes
-	__type(value, __u64); // how many had it
+	__type(value, __u64); // the number of packets of that size
 } even SEC(".maps"), odd SEC(".maps");
 
 struct {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Follows TCP connections as they are made: the kernel calls a sockops program at points of a socket's life,
-// for all sockets of a cgroup. Here: it sets how long a peer may stay silent, and reports each connection.
+// Watches how TCP connections begin. The kernel calls a sockops program at certain points of a socket's
+// life, for all sockets of a cgroup. This one sets how long a peer may stay silent, and reports each
+// connection.
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -8,7 +9,7 @@
 #define SOL_TCP 6
 #define TCP_USER_TIMEOUT 18
 
-const volatile int patience; // milliseconds that data may stay unacknowledged; 0: as it is
+const volatile int patience; // milliseconds that data may stay unacknowledged; 0 changes nothing
 
 struct event {
 	__u32 local_port, remote_port;
@@ -24,8 +25,8 @@ struct {
 static void report(struct bpf_sock_ops *ctx)
 {
 	struct event event = {
-		.local_port = ctx->local_port,              // in this machine's byte order,
-		.remote_port = bpf_ntohl(ctx->remote_port), // and in the network's
+		.local_port = ctx->local_port,              // the kernel has it in this machine's byte order,
+		.remote_port = bpf_ntohl(ctx->remote_port), // and this one in the network's
 		.rtt = ctx->srtt_us >> 3,
 		.active = ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
 	};
@@ -38,7 +39,7 @@ int handshakes(struct bpf_sock_ops *ctx)
 	int timeout = patience;
 
 	switch (ctx->op) {
-	case BPF_SOCK_OPS_TCP_CONNECT_CB: // about to connect: what is set now holds from the first packet on
+	case BPF_SOCK_OPS_TCP_CONNECT_CB: // before the first packet, so the option is valid for all packets
 		if (timeout)
 			bpf_setsockopt(ctx, SOL_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
 		break;

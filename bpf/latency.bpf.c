@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Measures how long a process sleeps in clock_nanosleep(2): a histogram by powers of two, in a per-CPU array.
+// Measures how long a process sleeps in clock_nanosleep(2): a histogram by powers of two, in a per-CPU
+// array.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-const volatile __u32 target_pid; // set before the program is loaded; everybody else is noise
+const volatile __u32 target_pid; // set before the program is loaded; other processes are not measured
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -43,7 +44,7 @@ int leave(void *ctx)
 		slot++;
 	calls = bpf_map_lookup_elem(&histogram, &slot);
 	if (calls)
-		*calls += 1; // of this CPU alone
+		*calls += 1; // this CPU has its own value
 	return bpf_map_delete_elem(&began, &thread);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Tells which host names a process looks up: a uprobe in the C library's getaddrinfo, and one on its return.
-// Where the function is, user space says when it attaches.
+// Reports which host names a process looks up. One uprobe is at the entry of the C library's getaddrinfo,
+// and one at its return. User space names the library and the function when it attaches them.
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -21,7 +21,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 64);
 	__type(key, __u32);           // thread
-	__type(value, struct event);  // what it looks up now
+	__type(value, struct event);  // the name that it looks up now
 } asked SEC(".maps");
 
 SEC("uprobe")

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Counts how often a file is opened, in a value that belongs to the file, under whatever name it is opened.
+// Counts how often a file is opened, whatever name is used. The count is in a value that belongs to the
+// file.
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -14,7 +15,7 @@ struct {
 SEC("lsm/file_open")
 int BPF_PROG(count, struct file *file)
 {
-	// No flag that creates: only files are counted to which user space gave a value.
+	// Without a flag that creates values, this counts only files that user space gave a value.
 	__u64 *times = bpf_inode_storage_get(&opens, file->f_inode, 0, 0);
 
 	if (times)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Counts packets and bytes by IP protocol in a per-CPU array, and sends an event for each packet that is too
-// large. An XDP program: it runs for every packet that a network interface receives.
+// Counts packets and bytes by IP protocol in a per-CPU array, and sends an event for each packet that is
+// too large. An XDP program: it runs for every packet that a network interface receives.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
@@ -32,7 +32,7 @@ int count_packets(struct xdp_md *ctx)
 	struct ethhdr *eth = data;
 	struct iphdr *ip = data + sizeof(*eth);
 
-	// The verifier wants proof that the headers are inside the packet before they are read.
+	// The verifier requires a check that the headers are inside the packet before they are read.
 	if ((void *)(ip + 1) > end || eth->h_proto != bpf_htons(ETH_P_IP)) {
 		__sync_fetch_and_add(&ignored, 1);
 		return XDP_PASS;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Sends an event through the perf buffers, the way before ring buffers (Linux 5.8), for every packet.
+// Sends an event through the perf buffers for every packet. Perf buffers are older than ring buffers (Linux
+// 5.8).
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -24,7 +25,7 @@ int report_packet(struct xdp_md *ctx)
 		.size = ctx->data_end - ctx->data,
 	};
 
-	// Into this CPU's buffer. An error means that nobody listens, or that the buffer is full.
+	// This writes to this CPU's buffer. An error means that nobody listens, or that the buffer is full.
 	return bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, &event, sizeof(event)) ? XDP_ABORTED : XDP_PASS;
 }
 

@@ -6,7 +6,7 @@
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 10240);
-	__type(key, __u32);   // process id: what user space calls a pid and the kernel a tgid
+	__type(key, __u32);   // process id; user space calls it a pid, and the kernel a tgid
 	__type(value, __u64); // how many times it called openat
 } process_count SEC(".maps");
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Counts packets of each client in a map of its own: a hash of maps. User space puts in a fresh inner map to
-// start a client at zero again, in one step, while packets go on.
+// Counts the packets of each client in its own inner map of a hash of maps. User space replaces an inner
+// map by a new one to set all counts of a client to zero in one step, while packets arrive.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
@@ -38,7 +38,7 @@ int rate_limit(struct xdp_md *ctx)
 	__u64 *seen = bpf_map_lookup_elem(counts, &protocol);
 	if (!seen)
 		return XDP_PASS;
-	// Not in one step with the addition: what was there before it can be had from Linux 5.12 on only.
+	// The check and the addition are two steps: an addition returns the old value only since Linux 5.12.
 	int action = *seen < limit ? XDP_PASS : XDP_DROP;
 	__sync_fetch_and_add(seen, 1);
 	return action;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Remembers clients that were seen of late: when an LRU hash is full, the elements that were not used for the
-// longest time make room, so it never refuses and nobody has to clean it up. Bytes are counted per CPU.
+// Remembers clients that were seen recently. A full LRU hash removes the elements that were not used for
+// the longest time. So an update never fails, and nobody has to clean up. Bytes are counted per CPU.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>

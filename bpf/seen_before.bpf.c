@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Counts packets of known clients. A bloom filter in front of the hash answers for most strangers, so that
-// the hash is looked at only for those who are likely in it.
+// Counts packets of known clients. A bloom filter recognizes most unknown clients, so the program looks up
+// only clients that are probably in the hash.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
@@ -19,7 +19,7 @@ struct {
 	__type(value, __u64); // packets
 } clients SEC(".maps");
 
-__u64 strangers; // packets that the filter answered for
+__u64 strangers; // packets of clients that the filter does not know
 
 SEC("xdp")
 int count(struct xdp_md *ctx)
@@ -31,12 +31,12 @@ int count(struct xdp_md *ctx)
 		return XDP_PASS;
 	__u32 source = ip->saddr;
 
-	if (bpf_map_peek_elem(&maybe_known, &source)) { // not 0: it was certainly never pushed
+	if (bpf_map_peek_elem(&maybe_known, &source)) { // not 0: the address was certainly never pushed
 		__sync_fetch_and_add(&strangers, 1);
 		return XDP_PASS;
 	}
 	__u64 *packets = bpf_map_lookup_elem(&clients, &source);
-	if (packets) // not there: the filter said yes by accident
+	if (packets) // NULL: the filter said yes by accident
 		__sync_fetch_and_add(packets, 1);
 	return XDP_PASS;
 }

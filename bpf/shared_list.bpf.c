@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Builds a linked list in an arena: memory that the program and user space share, so that pointers mean the
-// same in both. Needs clang 19 or later, whose address spaces become the instructions that convert pointers.
+// Builds a linked list in an arena: memory that the program and user space share. A pointer is valid in
+// both. This needs clang 19 or later, which turns address spaces into the instructions that convert
+// pointers.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -26,7 +27,7 @@ struct node __arena *first; // a pointer that user space can follow
 void __arena *bpf_arena_alloc_pages(void *map, void __arena *address, __u32 pages, int node_id,
 				    __u64 flags) __ksym;
 
-SEC("syscall") // allocating sleeps, so it takes a program that may
+SEC("syscall") // allocating may sleep, and a syscall program is allowed to sleep
 int build(void *ctx)
 {
 	struct node __arena *nodes = bpf_arena_alloc_pages(&arena, 0, 1, -1, 0);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-// Counts from where a process opens files: by its stack in the kernel and its stack in user space.
+// Counts from which code a process opens files: by its stack in the kernel and its stack in user space.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
 #define MOST_FRAMES 32
 
-const volatile __u32 traced; // the process to look at, set before load
+const volatile __u32 traced; // the process to watch; set before the program is loaded
 
-// Each value is a row of addresses. bpf_get_stackid() puts a stack there and gives its number, a hash.
+// Each value is a row of addresses. bpf_get_stackid() stores a stack here and returns its number, a hash.
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK_TRACE);
 	__uint(max_entries, 16384);
@@ -15,7 +15,7 @@ struct {
 	__uint(value_size, MOST_FRAMES * sizeof(__u64));
 } stacks SEC(".maps");
 
-// The numbers are signed: below zero they are errors, -EEXIST when two stacks have the same hash.
+// The numbers are signed. Numbers below zero are errors: -EEXIST when two stacks have the same hash.
 struct origin {
 	__s32 kernel_stack;
 	__s32 user_stack;

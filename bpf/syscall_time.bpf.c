@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Measures the time that threads spend in system calls. Start and sum are kept in task storage: a value that
-// belongs to the thread and goes away with it, so that no thread can be mistaken for one that had its id.
+// Measures the time that threads spend in system calls. Start and sum are in task storage: the value
+// belongs to the thread, and the kernel removes it with the thread. So a later thread with the same id gets
+// its own value.
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -21,7 +22,7 @@ struct {
 SEC("tp_btf/sys_enter")
 int enter(void *ctx)
 {
-	// No flag that creates: only threads are measured to which user space gave a value.
+	// Without a flag that creates values, this measures only threads that user space gave a value.
 	struct spent *spent = bpf_task_storage_get(&time_in_kernel, bpf_get_current_task_btf(), 0, 0);
 
 	if (spent)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Counts system calls of each process, in a value that belongs to the process; and those of processes in a
-// chosen cgroup, or in one below it.
+// Counts system calls of each process, in a value that belongs to the process. It also counts the calls of
+// all processes in a chosen cgroup and below it.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -30,7 +30,7 @@ int count(void *ctx)
 
 	if (calls)
 		__sync_fetch_and_add(calls, 1);
-	if (bpf_current_task_under_cgroup(&chosen, 0) == 1) // an empty slot is an error: less than 0
+	if (bpf_current_task_under_cgroup(&chosen, 0) == 1) // the result is less than 0 for an empty slot
 		__sync_fetch_and_add(&inside, 1);
 	return 0;
 }

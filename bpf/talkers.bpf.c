@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Counts packets and bytes of each pair of addresses in a per-CPU hash: every CPU has its own value of each
-// element, so that busy ones do not wait for one another, and user space adds them up.
+// Counts packets and bytes of each pair of addresses in a per-CPU hash. Every CPU has its own value of each
+// element, so CPUs do not wait for one another. User space adds the values up.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
@@ -34,7 +34,7 @@ int count_talkers(struct xdp_md *ctx)
 	__builtin_memcpy(&pair, &ip->saddr, sizeof(pair)); // the destination follows the source
 	seen = bpf_map_lookup_elem(&talkers, &pair);
 	if (!seen) {
-		bpf_map_update_elem(&talkers, &pair, &first, BPF_ANY); // of this CPU; the others' are zero
+		bpf_map_update_elem(&talkers, &pair, &first, BPF_ANY); // the other CPUs' values are zero
 		return XDP_PASS;
 	}
 	seen->packets += 1;

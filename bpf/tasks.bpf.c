@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Lists the tasks of the machine, as ps does: an iterator. The kernel runs it for each of its tasks when user
-// space reads the link, and what it prints is what user space reads.
+// Lists the tasks of the machine, as ps does. The kernel runs this iterator once for each task when user
+// space reads the link. User space reads the text that the iterator prints.
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -10,7 +10,7 @@ int list_tasks(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 
-	if (!task) // the run is over
+	if (!task) // all tasks were listed
 		return 0;
 	if (ctx->meta->seq_num == 0)
 		BPF_SEQ_PRINTF(ctx->meta->seq, "PROCESS THREAD NAME\n");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Gives each packet a ticket from a queue that user space fills, and puts used ones onto a stack: the newest
-// is on top. Both hold values without keys.
+// Gives each packet a ticket from a queue that user space fills, and pushes used tickets onto a stack. The
+// newest is on top. Both maps have values without keys.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -22,8 +22,8 @@ int admit(struct xdp_md *ctx)
 	__u32 ticket;
 
 	if (bpf_map_pop_elem(&tickets, &ticket))
-		return XDP_DROP;                           // sold out
-	bpf_map_push_elem(&used, &ticket, BPF_EXIST); // a full stack forgets its oldest
+		return XDP_DROP;                      // no ticket is left
+	bpf_map_push_elem(&used, &ticket, BPF_EXIST); // BPF_EXIST: a full stack drops its oldest value
 	return XDP_PASS;
 }
 
