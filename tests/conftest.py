@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ["pytester", "map_usage", "allowed_skips"]
@@ -7,3 +8,11 @@ pytest_plugins = ["pytester", "map_usage", "allowed_skips"]
 # A machine may be slow or busy: no example has a deadline.
 settings.register_profile("bpfmaps", deadline=None)
 settings.load_profile("bpfmaps")
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_of_ours(request, monkeypatch):
+    """Has the pytest that a test starts be a run of its own, also from a worker of pytest-xdist."""
+    if "pytester" in request.fixturenames:
+        for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+            monkeypatch.delenv(name, raising=False)
