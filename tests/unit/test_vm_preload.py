@@ -52,6 +52,12 @@ def test_preloading_names_the_files_of_a_worker() -> None:
     }
 
 
+def test_preloading_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    warm.preloaded()
+    assert list(tmp_path.iterdir()) == []
+
+
 EXPLAINS = """
 import sys
 from pytest_bpfmaps.vm.guest import preload

@@ -139,7 +139,7 @@ def _run_session() -> None:
             contextlib.redirect_stderr(io.StringIO()),
             without_rewriting_plugins(),
         ):
-            pytest.main(["-q", "--rootdir", folder], plugins=[_Plugins()])
+            pytest.main(["-q", "--rootdir", folder, "--basetemp", f"{folder}/tmp"], plugins=[_Plugins()])
         os.chdir(here)
     for name in ("conftest", "test_preload"):
         sys.modules.pop(name, None)
