@@ -1,4 +1,4 @@
-"""Measures what coverage with counters costs: the gallery's tests on this kernel, and instructions."""
+"""Measures what coverage costs: the gallery's tests on this kernel and in a guest, and instructions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import guests
 import peers
 from benchmark import WALL, Absent, Benchmark, Sides
 
@@ -19,12 +20,12 @@ from pytest_bpfmaps.elf.editor import SHF_EXECINSTR, Elf
 from pytest_bpfmaps.errors import CompileError, UnsupportedError
 
 ROOT = Path(__file__).parents[2]
-MOST_TIME, MOST_INSTRUCTIONS = 1.3, 1.1
+MOST_TIME, MOST_INSTRUCTIONS, MOST_GUEST_TIME = 1.3, 1.1, 1.5
 
 
-def command(*options: str) -> float:
+def command(*options: str, kernel: str = "host") -> float:
     """Returns the seconds that the gallery's tests take, as a whole command."""
-    arguments = ["-q", "-p", "no:cacheprovider", "--bpf-kernel=host", *options, "tests/gallery"]
+    arguments = ["-q", "-p", "no:cacheprovider", f"--bpf-kernel={kernel}", *options, "tests/gallery"]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     environment = {**os.environ, "BPF_COVERAGE_FILE": str(peers.scratch() / "coverage")}
     run = [sys.executable, "-m", "pytest", *arguments]
@@ -42,6 +43,13 @@ def gallery(stack: contextlib.ExitStack) -> Sides:
         raise Absent(str(e)) from e
     command("--bpf-cov", "--bpf-cov-report=none")  # compiles
     return lambda: command("--bpf-cov", "--bpf-cov-report=none"), command
+
+
+def guest(stack: contextlib.ExitStack) -> Sides:
+    kernel = guests.kernel().name
+    blocks = ("--bpf-cov", "--bpf-cov-engine=blocks", "--bpf-cov-report=none")
+    command(*blocks, kernel=kernel)  # compiles, and saves a state
+    return lambda: command(*blocks, kernel=kernel), lambda: command(kernel=kernel)
 
 
 def instructions(*, counting: bool) -> float:
@@ -63,6 +71,7 @@ def sizes(stack: contextlib.ExitStack) -> Sides:
 
 BENCHMARKS = [
     Benchmark("coverage-gallery", "s", "without coverage", MOST_TIME, gallery, lower=True),
+    Benchmark("coverage-guest", "s", "without coverage", MOST_GUEST_TIME, guest, lower=True),
     Benchmark(
         "coverage-instructions", "instructions", "the plain programs", MOST_INSTRUCTIONS, sizes, lower=True
     ),
