@@ -164,6 +164,9 @@ class Bpf:
         path = None if source is None else find_source(source, self._folders)
         if path is not None and path.suffix != ".c":
             return path
+        if isinstance(cflags, str):
+            fix = f"give a list: cflags={cflags.split()!r}"
+            raise CompileError("cannot compile", on=f"with cflags {cflags!r}", why="it is one text", fix=fix)
         request = CompileRequest(
             source=None if path is None else str(path),
             code=code,

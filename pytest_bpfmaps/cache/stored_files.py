@@ -113,6 +113,12 @@ def unsealed(facts: dict[str, Any]) -> dict[str, Any]:
     return rest
 
 
+def remember(path: Path, facts: Mapping[str, Any]) -> None:
+    """Writes facts as `write_json` does, if that is possible: they can be found out again."""
+    with contextlib.suppress(OSError):
+        write_json(path, facts)
+
+
 def write_json(path: Path, facts: Mapping[str, Any]) -> None:
     """Writes facts with their digest, for `read_json`. Raises `OSError`."""
     write(path, json.dumps(sealed(facts), indent=1) + "\n")

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pytest_bpfmaps.errors import CompileError
+
 
 @dataclass(frozen=True)
 class CompileRequest:
@@ -34,6 +36,12 @@ class CompileRequest:
             raise ValueError("a CompileRequest has either a source or code")
         if self.source is not None and not self.source.startswith("/"):
             raise ValueError(f"the source of a CompileRequest is an absolute path, not {self.source!r}")
+        macros = [word for pair in self.defines for word in pair if word is not None]
+        for words, never in ((self.cflags, "\0"), (macros, "\0\n")):
+            for word in words:
+                if not isinstance(word, str) or set(word) & set(never):
+                    why = "it has a NUL byte or a line end" if isinstance(word, str) else "it is no text"
+                    raise CompileError("cannot compile", on=f"with {word!r}", why=why, fix="give plain text")
 
     @property
     def file_name(self) -> str:

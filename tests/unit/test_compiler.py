@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -292,3 +293,15 @@ def test_newer_instructions_are_given_where_the_source_needs_them(clang: str, na
         assert instructions(plain) == instructions(newer)
         with pytest.raises(CompileError):
             compiler.compile(CompileRequest(code=code, name="p.bpf.c", cflags=("-mcpu=v2",)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"cflags": ("-DX=\0",)}, {"defines": (("X", "\0"),)}, {"defines": (("X\n", "1"),)}, {"cflags": (3,)}],
+)
+def test_arguments_that_no_program_can_be_given(wrong: dict[str, Any]) -> None:
+    """They were a ValueError or an AttributeError, or a macro in the middle of a line."""
+    with pytest.raises(
+        CompileError, match=r"cannot compile with .*: it (has a NUL byte or a line end|is no text)"
+    ):
+        CompileRequest(code="int x;", **wrong)

@@ -5,10 +5,13 @@ So a run still tests where QEMU, KVM or the disk has a fault. It is slower then,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pytest_bpfmaps.errors import BpfError, VmBootError
+from pytest_bpfmaps.cache.stored_files import own
+from pytest_bpfmaps.errors import BpfError, VmBootError, VmError
+from pytest_bpfmaps.paths import cache_dir
 from pytest_bpfmaps.vm.boot.backends import AUTO, VIRTME, WARM, way
 from pytest_bpfmaps.vm.boot.boot_progress import MORE_TIME, wait_for_word
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
@@ -54,7 +57,14 @@ class Booted:
 
 
 def check(name: str, arch: str) -> None:
-    """Raises VmError when this machine lacks a program that guests need when they start the way `name`."""
+    """Raises VmError when a program is missing to start guests the way `name`, or the cache is read-only."""
+    if not os.access(cache := own(cache_dir()), os.W_OK):
+        raise VmError(
+            "cannot start guests",
+            on=f"with the cache {cache}",
+            why="it can't be written to",
+            fix="make it writable, or set BPFMAPS_CACHE to a folder that is",
+        )
     features(find_qemu(arch)).check(architecture(arch))
     if name != AUTO:
         way(name).check(arch)

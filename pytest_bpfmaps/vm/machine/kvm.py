@@ -15,7 +15,7 @@ from typing import IO
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache.locks import only_one
-from pytest_bpfmaps.cache.stored_files import own, read_json, write_json
+from pytest_bpfmaps.cache.stored_files import own, read_json, remember
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine.architecture import architecture
 from pytest_bpfmaps.vm.machine.child_process import die_with, waited_for_processor
@@ -72,7 +72,7 @@ def judge(kernel: Kernel) -> Verdict:
         verdict = _remembered(memory, key)
         if verdict is None or not _holds(verdict):
             verdict = _again_later(probe(kernel, qemu), hung_before=verdict.hung if verdict else 0)
-            write_json(memory, {"key": key, **asdict(verdict)})
+            remember(memory, {"key": key, **asdict(verdict)})
     return verdict
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.cache.stored_files import own, read_json, write_json
+from pytest_bpfmaps.cache.stored_files import own, read_json, remember
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.machine.architecture import Architecture
 from pytest_bpfmaps.vm.machine.child_process import die_with
@@ -105,7 +105,7 @@ def features(binary: str) -> QemuFeatures:
     known = read_json(memory)
     if key not in known:
         known[key] = _ask(binary)
-        write_json(memory, dict(list(known.items())[-4:]))  # keep the last few binaries
+        remember(memory, dict(list(known.items())[-4:]))  # keep the last few binaries
     facts = known[key]
     sets = {name: frozenset(facts[name]) for name in ("cpu_properties", "types", "migration_capabilities")}
     return QemuFeatures(**{**facts, **sets})
