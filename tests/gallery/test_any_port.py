@@ -1,4 +1,4 @@
-"""One socket for many ports, with sk_lookup."""
+"""Serve many ports with one socket: sk_lookup."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""Block networks with a longest prefix match trie; keys are `ipaddress` networks."""
+"""Block networks with a longest prefix match trie. Its keys are `ipaddress` networks."""
 
 from ipaddress import ip_address, ip_network
 
@@ -10,7 +10,7 @@ XDP_DROP, XDP_PASS = 1, 2
 
 
 def packet_from(address):
-    """An Ethernet frame with an IPv4 header."""
+    """Returns an Ethernet frame with an IPv4 header."""
     return bytes(12) + b"\x08\x00" + b"\x45" + bytes(11) + ip_address(address).packed + bytes(4)
 
 

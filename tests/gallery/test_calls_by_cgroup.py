@@ -1,4 +1,4 @@
-"""Count system calls by cgroup; the key is the cgroup."""
+"""Count system calls by cgroup. The key is the cgroup."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Count bytes per cgroup: the test's own traffic, told from all other by the cgroup that it is in."""
+"""Count bytes per cgroup. The test's own traffic has a cgroup of its own, so nothing else is counted."""
 
 import socket
 
@@ -10,7 +10,7 @@ HEADERS = 20 + 8  # bytes: IPv4, UDP
 
 
 def talk(size):
-    """Sends that many bytes to oneself."""
+    """Sends that many bytes to this process."""
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.sendto(bytes(size), sock.getsockname())
@@ -24,7 +24,7 @@ def test_each_cgroup_has_its_own_count(bpf, bpf_netns, bpf_cgroup):
     parent, child = bpf_cgroup, bpf_cgroup.child("child")
 
     with bpf_netns().enter():
-        talk(5000)  # outside
+        talk(5000)  # outside of the cgroup
         with parent.enter():
             talk(100)
             with child.enter():

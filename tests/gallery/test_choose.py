@@ -1,4 +1,4 @@
-"""Choose among the sockets of a port with a reuseport array."""
+"""Choose one of the sockets of a port with a reuseport array."""
 
 import socket
 

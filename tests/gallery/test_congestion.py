@@ -1,4 +1,4 @@
-"""Write a TCP congestion control in BPF, and use it: struct_ops."""
+"""Write a TCP congestion control in BPF, and use it, with struct_ops."""
 
 import socket
 

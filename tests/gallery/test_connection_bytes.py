@@ -1,4 +1,4 @@
-"""Count bytes for each socket and for a cgroup: the keys are the socket and the cgroup themselves."""
+"""Count bytes for each socket and for a cgroup. The keys are the socket and the cgroup."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""Redirect between two interfaces: client and server talk through a namespace that routes nothing."""
+"""Redirect between two interfaces. Client and server talk through a namespace that has no routes."""
 
 import socket
 

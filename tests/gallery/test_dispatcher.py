@@ -1,4 +1,4 @@
-"""Tail calls: a program array says which program handles a packet."""
+"""Choose the program that handles a packet with tail calls through a program array."""
 
 import pytest
 
@@ -9,7 +9,7 @@ XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
 
 
 def packet(protocol):
-    """An Ethernet frame with an IPv4 header."""
+    """Returns an Ethernet frame with an IPv4 header."""
     return bytes(12) + b"\x08\x00" + b"\x45" + bytes(8) + bytes([protocol]) + bytes(10)
 
 

@@ -1,4 +1,4 @@
-"""Two programs that talk through a map: one knows what was asked for, the other how it ended."""
+"""Join two programs by a map: one knows the file's name, and the other knows the result."""
 
 import errno
 import os

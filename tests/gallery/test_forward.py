@@ -11,7 +11,7 @@ XDP_DROP, XDP_PASS, XDP_REDIRECT = 1, 2, 4
 
 
 def packet(protocol):
-    """An Ethernet frame with an IPv4 header."""
+    """Returns an Ethernet frame with an IPv4 header."""
     return bytes(12) + b"\x08\x00" + b"\x45" + bytes(8) + bytes([protocol]) + bytes(10)
 
 
@@ -21,7 +21,7 @@ def test_packets_go_where_the_maps_say(bpf):
     assert [forward.run(packet(p)).retval for p in (UDP, TCP, ICMP)] == [XDP_PASS, XDP_PASS, XDP_DROP]
 
     obj.maps.ports[1] = "lo"  # an interface's name, or its index
-    obj.maps.cpus[0] = 64  # packets that may wait for CPU 0
+    obj.maps.cpus[0] = 64  # up to 64 packets may wait for CPU 0
 
     assert forward.run(packet(UDP)).retval == XDP_REDIRECT
     assert forward.run(packet(TCP)).retval == XDP_REDIRECT

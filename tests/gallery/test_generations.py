@@ -1,4 +1,4 @@
-"""Read one map at rest while the program counts in another: an array of maps."""
+"""Read one map while the program counts in another one, with an array of maps."""
 
 import pytest
 

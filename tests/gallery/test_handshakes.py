@@ -1,4 +1,4 @@
-"""Follow and change TCP connections with sockops."""
+"""Watch and change TCP connections with sockops."""
 
 import socket
 
@@ -8,7 +8,7 @@ pytestmark = pytest.mark.bpf_requires("sock_ops", "ringbuf")
 
 
 def connect():
-    """A connection to oneself: the sockets of both sides."""
+    """Connects this process to itself, and yields the sockets of both sides."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname(), timeout=60)
         return client, server.accept()[0]

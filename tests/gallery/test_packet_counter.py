@@ -1,4 +1,4 @@
-"""Count packets in a per-CPU array, and drop large ones: an XDP program run without a network."""
+"""Count packets in a per-CPU array, and drop large ones. The XDP program runs without a network."""
 
 import pytest
 
@@ -9,7 +9,7 @@ XDP_DROP, XDP_PASS = 1, 2
 
 
 def packet(protocol, payload=0):
-    """An Ethernet frame with an IPv4 header."""
+    """Returns an Ethernet frame with an IPv4 header."""
     ethernet = bytes(12) + b"\x08\x00"
     ip = bytearray(20)
     ip[0], ip[9] = 0x45, protocol

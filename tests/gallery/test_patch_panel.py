@@ -1,4 +1,4 @@
-"""Wire two cables together with XDP and a hash of devices."""
+"""Join two cables with XDP and a hash of devices."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""Send events through perf buffers, one for each CPU, as before ring buffers."""
+"""Send events through perf buffers. Each CPU has one; they are older than ring buffers."""
 
 import pytest
 

@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.bpf_requires("tracepoint/syscalls/sys_enter_openat")
 
-# each answer is a step: it is there, it has opened five files
+# the child answers two times: when it has started, and when it has opened five files
 CHILD = """
 import os
 print(input())
@@ -40,7 +40,7 @@ def test_counts_openat_per_process(bpf, bpf_kernel):
     assert counter.maps.process_count[child.pid] == 5
 
 
-# lets the child take its next step, and waits until it says that it took it
+# lets the child do its next step, and waits for its answer
 def say(child, word):
     print(word, file=child.stdin, flush=True)
     assert child.stdout.readline() == word + "\n"

@@ -1,4 +1,4 @@
-"""Limit clients with a hash of maps: each client has a map of its own, which can be replaced as a whole."""
+"""Limit clients with a hash of maps. Each client has its own map, which can be replaced as a whole."""
 
 import sys
 from ipaddress import ip_address
@@ -13,7 +13,7 @@ CLIENT, OTHER = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 
 
 def packet_from(address):
-    """An Ethernet frame with an IPv4 header for UDP."""
+    """Returns an Ethernet frame with an IPv4 header for UDP."""
     return bytes(12) + b"\x08\x00" + b"\x45" + bytes(8) + bytes([UDP, 0, 0]) + address.packed + bytes(4)
 
 

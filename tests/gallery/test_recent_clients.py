@@ -1,4 +1,4 @@
-"""Keep what was used of late: LRU hashes make room instead of refusing."""
+"""Keep only recent clients. A full LRU hash removes old elements, and refuses no new one."""
 
 import os
 import time
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.bpf_requires("xdp", "lru_hash", "lru_percpu_hash")
 
 
 def packet_from(client):
-    """An Ethernet frame with an IPv4 header, from the client of that number."""
+    """Returns an Ethernet frame with an IPv4 header from the client with that number."""
     return bytes(12) + b"\x08\x00\x45" + bytes(11) + client.to_bytes(4, "little") + bytes(34)
 
 
@@ -33,12 +33,12 @@ def test_each_client_has_its_last_time_and_its_bytes(bpf):
     assert table.maps.bytes.sum() == {7: 3 * 64, 8: 64}
 
 
-@pytest.mark.usefixtures("one_cpu")  # the kernel makes room with what the CPU at work inserted, old or not
+@pytest.mark.usefixtures("one_cpu")  # the kernel removes elements that the same CPU inserted, even new ones
 def test_old_clients_make_room(bpf):
     table = bpf.load("recent_clients.bpf.c", max_entries={"last_seen": 256, "bytes": 256})
     for client in range(600):
         table.programs.remember.run(packet_from(client))
-        assert client in table.maps.last_seen  # never refused
+        assert client in table.maps.last_seen  # the kernel never refuses it
 
     assert len(table.maps.last_seen) <= 256
     assert 0 not in table.maps.last_seen

@@ -1,4 +1,4 @@
-"""Rewrite packets in tc: a server on port 8080 that clients reach at port 80."""
+"""Rewrite packets in tc. Clients reach at port 80 a server that listens on port 8080."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""A bloom filter in front of a hash."""
+"""Ask a bloom filter before a hash."""
 
 import sys
 from ipaddress import ip_address
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.bpf_requires("xdp", "bloom_filter")
 
 
 def packet_from(address):
-    """An Ethernet frame with an IPv4 header."""
+    """Returns an Ethernet frame with an IPv4 header."""
     return bytes(12) + b"\x08\x00" + b"\x45" + bytes(11) + ip_address(address).packed + bytes(4)
 
 

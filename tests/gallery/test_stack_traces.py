@@ -1,4 +1,4 @@
-"""From where does a Python program open files? Stack traces in the kernel and in user space."""
+"""Find the code that opens files in a Python program, with stack traces in the kernel and in user space."""
 
 import os
 
@@ -14,7 +14,7 @@ def open_files(count):
 
 @pytest.fixture
 def origin(bpf):
-    """The program, and the origin of the only system call that came three times."""
+    """Returns the program, and the stacks of the only system call that came three times."""
     tracer = bpf.load("stack_traces.bpf.c", globals={"traced": os.getpid()})
     with tracer.attach():
         open_files(3)
@@ -35,7 +35,7 @@ def test_the_stack_in_user_space(origin):
     stacks, origin = origin
     trace = stacks[origin.user_stack]
     print(trace)
-    # the frame has a symbol if libc has one for it: glibc 2.41 enters many system calls in a function without
+    # the frame has no symbol when libc has none: glibc 2.41 makes many system calls in such a function
     assert "libc" in trace[0].file
     assert trace[0].offset > 0
     assert not trace[0].in_kernel

@@ -1,4 +1,4 @@
-"""Measure the time that a process spends in system calls, with task storage as its stop watch."""
+"""Measure the time that a process spends in system calls, with task storage as a stopwatch."""
 
 import os
 import select
@@ -17,7 +17,7 @@ def test_a_sleep_is_time_in_the_kernel(bpf):
 
     with meter.attach():
         before = watch[os.getpid()]
-        select.select([], [], [], 0.01)  # time.sleep computes its end first, and part of it may pass here
+        select.select([], [], [], 0.01)  # time.sleep computes its end before it waits
         after = watch[os.getpid()]
 
     assert after.calls > before.calls

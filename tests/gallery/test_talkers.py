@@ -1,4 +1,4 @@
-"""Add up the traffic of each pair of addresses over all CPUs, in a per-CPU hash."""
+"""Sum the traffic of each pair of addresses over all CPUs, with a per-CPU hash."""
 
 import os
 from ipaddress import ip_address
@@ -11,7 +11,7 @@ ALICE, BOB = (ip_address(a).packed for a in ("192.0.2.1", "192.0.2.2"))
 
 
 def packet(source, destination, size=64):
-    """An Ethernet frame with an IPv4 header."""
+    """Returns an Ethernet frame with an IPv4 header."""
     return (bytes(12) + b"\x08\x00\x45" + bytes(11) + source + destination).ljust(size, b"\0")
 
 

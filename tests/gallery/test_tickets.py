@@ -1,4 +1,4 @@
-"""Push into a queue what a program pops, and pop from a stack what it pushed."""
+"""Push values into a queue for a program, and pop the values that it pushed onto a stack."""
 
 import pytest
 

@@ -58,7 +58,7 @@ MISTAKES = {
         COMM % "return bpf_get_current_pid_tgid() >> 32;",
     ),
     "the time": (
-        XDP % "return time(0);", "time is of the C library", "bpf_ktime_get_ns",
+        XDP % "return time(0);", "time belongs to the C library", "bpf_ktime_get_ns",
         XDP % "return bpf_ktime_get_ns() & 1;",
     ),
     "a comparison beyond the variable": (
@@ -84,7 +84,7 @@ MISTAKES = {
         TC % ("VALUE " + BOUNDED + BYTES),
     ),
     "an index out of a value": (
-        XDP % "VALUE return v->data[v->len];", "can be larger", "i &= SIZE - 1",
+        XDP % "VALUE return v->data[v->len];", "can point outside", "i &= SIZE - 1",
         XDP % "VALUE return v->data[v->len & 63];",
     ),
     "a key as a number": (

@@ -223,9 +223,9 @@ def test_iproute2_definitions_with_an_inner_map_in_its_slot(load_code):
         ),
         (
             DEF + 'struct bpf_map_def SEC("maps") two[2] = {{BPF_MAP_TYPE_HASH, 4, 4, 1, 0}};',
-            r"no struct but of the kind ARRAY",
+            r"not a struct, but of the kind ARRAY",
         ),
-        ('struct { int kind; } other SEC("maps") = {1};', r"no field 'type', but kind"),
+        ('struct { int kind; } other SEC("maps") = {1};', r"no field 'type'; its fields are: kind"),
     ],
 )
 def test_what_cannot_be_upgraded_says_why(load_code, code, reason):

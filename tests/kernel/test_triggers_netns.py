@@ -208,7 +208,7 @@ class TestInterfaces:
 
 
 def frame(far, near, payload=b"", tag=b""):
-    """An Ethernet frame of an experimental type, which no stack answers."""
+    """Returns an Ethernet frame of an experimental type, which no stack answers."""
     macs = bytes.fromhex(far.mac.replace(":", "") + near.mac.replace(":", ""))
     return macs + tag + b"\x88\xb5" + payload.ljust(46, b"\0")
 

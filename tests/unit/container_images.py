@@ -24,7 +24,7 @@ FILES = {
     f"usr/lib/modules/{RELEASE}/modules.order": b"kernel/net/bpf_testmod.ko\n",
     "usr/src/linux/tools/testing/selftests/bpf/test.o": b"an object",
 }
-"""What cilium's ci-kernels have; there ``lib`` is a link to ``usr/lib``."""
+"""Returns the layer of cilium's ci-kernels, in which ``lib`` is a link to ``usr/lib``."""
 
 
 def layer(

@@ -1,4 +1,4 @@
-"""Tests the table of guests' architectures, and what is said of others."""
+"""Tests the table of guests' architectures, and the messages about other architectures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_an_unknown_architecture_is_refused(way) -> None:
 
 @pytest.mark.parametrize("kvm", [False, True])
 def test_another_row_reaches_every_part_of_the_command(monkeypatch, tmp_path: Path, kvm: bool) -> None:
-    """Uses a row with names that QEMU does not know, which is no real machine."""
+    """Uses a row with names that QEMU does not know. No real machine has it."""
     row = dict.fromkeys(("qemu", "package", "machine", "emulated_cpu", "bus", "console"))
     words = {name: f"its-{name}" for name in row}
     arguments = {"kernel_arguments": ("its-argument",), "emulated_kernel_arguments": ("its-slow-argument",)}

@@ -1,4 +1,4 @@
-"""What names say: of sections, of binaries, of functions that are misspelt."""
+"""Tests what follows from names: of sections, of binaries, of misspelt functions."""
 
 import sys
 from pathlib import Path

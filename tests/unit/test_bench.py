@@ -1,4 +1,4 @@
-"""Tests how ci/bench judges its figures, and what it says of a peer that is absent."""
+"""Tests how ci/bench judges its figures, and its message when a peer is absent."""
 
 import contextlib
 import importlib

@@ -1,4 +1,4 @@
-"""Tests what counts as progress of a boot, and how long a silence may be."""
+"""Tests what counts as progress of a boot, and how long a guest may be silent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """A process in place of QEMU. The argument is the Python program that it runs."""
+    """Starts a process instead of QEMU. The argument is the Python program that it runs."""
     command = [sys.executable, "-u", "-c", request.param]
     with Machine(command, "x86_64", version="9.9", patience=0.0) as made:
         yield made
@@ -86,7 +86,7 @@ def test_lines_are_progress_for_as_long_as_they_come(machine: Machine) -> None:
 
 @pytest.mark.parametrize("machine", [SLOW_WORD], indirect=True)
 def test_a_word_that_came_too_late_is_too_late_whenever_one_looks(machine: Machine) -> None:
-    """How fast this process looked at it must not matter."""
+    """The result must not depend on how fast this process looked at it."""
     assert select.select([machine.control], [], [], 60)[0]
     with pytest.raises(VmError, match="the guest was not ready after 1 s"):
         wait(machine, 1.0)
@@ -95,7 +95,7 @@ def test_a_word_that_came_too_late_is_too_late_whenever_one_looks(machine: Machi
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("machine", ["while True: print('again')"], indirect=True)
 def test_lines_without_end_are_progress_and_have_an_end(machine: Machine) -> None:
-    """They go on for longer than a silence may be."""
+    """They take longer than a guest may be silent."""
     while not machine.console.size():
         time.sleep(0.01)
     with pytest.raises(VmError, match="the guest was not ready after 2 s") as caught:
@@ -108,7 +108,7 @@ def test_lines_without_end_are_progress_and_have_an_end(machine: Machine) -> Non
 def test_the_end_of_making_a_state_depends_on_the_machine_and_has_another_remedy(
     machine: Machine,
 ) -> None:
-    """--bpf-vm-timeout limits what starts, and not what is made before that."""
+    """--bpf-vm-timeout limits the start, and not the work before it."""
     machine.patience = 0.1
     with pytest.raises(VmError, match=r"the guest was not ready after 1\.5 s") as caught:
         warm._wait_until_ready(machine, KERNEL)
@@ -170,7 +170,7 @@ print('reboot: machine restart')
 
 @pytest.mark.parametrize("machine", [PANIC], indirect=True)
 def test_a_panic_is_said_in_the_one_line_that_runs_show(machine: Machine) -> None:
-    """A run that goes on another way shows no console."""
+    """A run that continues in another way shows no console."""
     with pytest.raises(VmBootError) as caught:
         wait(machine)
     assert str(caught.value.why) == (

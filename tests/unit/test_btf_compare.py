@@ -1,4 +1,4 @@
-"""Comparing as freely as writing, also where a flexible array is, or where a field was not sent."""
+"""Tests that comparisons take every form that can be written, flexible arrays and missing fields, too."""
 
 import pytest
 from test_btf_values import compile_types

@@ -1,4 +1,4 @@
-"""Random C types, both directions, against a C program: gcc knows the layout, and clang wrote the BTF."""
+"""Tests random C types in both directions against a C program. gcc makes the layout, clang the BTF."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ static void take(void *p, size_t n)
 
 
 def oracle(folder, plans: list[Plan]) -> str:
-    """The path of the C program."""
+    """Returns the path of the C program."""
     parts = [HEAD, ORACLE, *(p.code for p in plans)]
     for plan in plans:
         fill = "\n".join(f"    (*p){leaf.path} = {leaf.text};" for leaf in plan.leaves)
@@ -89,7 +89,7 @@ def cast(leaf) -> str:
 
 
 def end_of(plan: Plan) -> str:
-    """The length of a record: a flexible array begins before the struct's own padding does."""
+    """Returns a record's length. A flexible array begins before the padding at the struct's end."""
     if plan.extra == "0":
         return "n"
     name = plan.leaves[-1].path.split("[")[0][1:]
@@ -116,7 +116,7 @@ def reads_as(record, leaf, line: str) -> bool:
     if leaf.kind == "letter":
         holder, _, index = leaf.path.removesuffix("]").rpartition("[")
         raw = eval(f"record{holder}", {"record": record}).encode(errors="surrogateescape") + b"\0"
-        at = int(index)  # what follows the NUL is not shown
+        at = int(index)  # the value has no bytes after the NUL
         return at >= len(raw) or int(line, 16) & 0xFF == raw[at]
     found = eval(f"record{leaf.path}", {"record": record})
     if isinstance(found, bool):
@@ -128,13 +128,13 @@ def reads_as(record, leaf, line: str) -> bool:
 
 
 def check_round_trips(codec, record, plan: Plan) -> None:
-    """Whatever shape a value is given back in is the same value."""
+    """Every form in which a value can be written gives the same value."""
     assert record == plan.value, plan.code
     for shape in (record._asdict(), tuple(record), record, plan.value):
         made = codec.encode_record(shape, plan.name)
         again = codec.decode_rest(made[: len(bytes(record))])  # a flexible array may begin in the padding
         assert repr(again) == repr(record), (shape, plan.code)
-    if record == tuple(record):  # not where a union's other member is a NaN
+    if record == tuple(record):  # False when a union's other member is a NaN
         assert hash(record) == hash(tuple(record)), plan.code
 
 
@@ -145,7 +145,7 @@ def check_round_trips(codec, record, plan: Plan) -> None:
     phases=[
         Phase.explicit,
         Phase.generate,
-    ],  # a failure names its struct: shrinking would compile for minutes
+    ],  # no shrinking: it would compile for minutes, and a failure names its struct
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 @given(data=st.data())

@@ -1,4 +1,4 @@
-"""BTF that says of itself what cannot be: it is refused, and the message names the type."""
+"""Tests that BTF which contradicts itself is refused, with a message that names the type."""
 
 import struct
 
@@ -9,11 +9,11 @@ from pytest_bpfmaps.btf.types import Kind, Member
 from pytest_bpfmaps.btf.validate import check_soundness
 from pytest_bpfmaps.btf.writer import BtfWriter
 
-TYPES_AT, INT_WORD = 24, 12  # bytes: the header's length, and what an INT has before its encoding
+TYPES_AT, INT_WORD = 24, 12  # bytes: the length of the header, and the offset of an INT's encoding
 
 
 def integer(offset, bits):
-    """An int of 4 bytes, of which it uses that many bits from that offset on."""
+    """Returns BTF of a 4-byte int that uses that many bits from that offset on."""
     writer = BtfWriter()
     writer.add_int("n", 4, 0)
     raw = bytearray(writer.to_bytes())

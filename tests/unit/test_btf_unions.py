@@ -1,4 +1,4 @@
-"""Unions: members that disagree, what belongs together, tuples and hashes; arrays behind a struct."""
+"""Tests unions: members that disagree, alternatives, tuples and hashes; arrays after a struct."""
 
 import copy
 import ipaddress

@@ -1,4 +1,4 @@
-"""Values to bytes and back, for each kind of type, from an object that clang compiled."""
+"""Tests values to bytes and back, for each kind of type, with an object that clang compiled."""
 
 import copy
 import enum
@@ -344,7 +344,7 @@ def test_an_unsigned_enum_with_a_large_value_stays_unsigned(tmp_path):
     codecs = compile_types(code, tmp_path)
     big, sign = (codecs.get(codecs.btf.find(n, Kind.ENUM).id) for n in ("big", "sign"))
     assert sign.decode(b"\xff" * 4) == -1
-    # clang before 16 does not say; then a number that could be -1 counts as -1
+    # clang before 16 does not record the sign; a number that could be -1 then counts as -1
     assert big.decode(b"\xff" * 4) == (0xFFFFFFFF if codecs.btf.has_enum_signs else -1)
 
 

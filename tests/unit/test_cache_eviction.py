@@ -1,4 +1,4 @@
-"""The cache does not grow without end, and nothing that is in use goes."""
+"""Tests that the cache does not grow without limit, and that it removes nothing that is in use."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ sys.stdin.read()
 
 
 def run_with(name: str, code: str) -> subprocess.Popen[str]:
-    """A process that has compiled that, says where the object is, and goes on until its stdin ends."""
+    """Starts a process that compiles this, prints the object's path, and lives until its stdin ends."""
     command = [sys.executable, "-c", COMPILES, name, code]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def compiled(name: str, code: str = "") -> Path:
-    """The path of an object that a process has compiled that has ended."""
+    """Returns the path of an object whose compiling process has ended."""
     with run_with(name, code or f"int {name};") as process:
         return Path(process.communicate(timeout=120)[0].strip())
 
 
 def age(path: Path, seconds: float) -> None:
-    """Makes `path` and all below it look as if they were last used so long ago."""
+    """Sets the time of the last use of `path` and of all files below it to `age` ago."""
     when = time.time() - seconds
     for each in (*path.rglob("*"), path):
         os.utime(each, (when, when))
@@ -111,7 +111,7 @@ def test_compiling_collects_once_a_day(objects: Path) -> None:
 
 @pytest.mark.parametrize("is_new", [True, False])
 def test_what_a_run_uses_stays_until_it_ends(objects: Path, is_new: bool) -> None:
-    """However long it lasts, whatever the size; it may load the object when hours have passed."""
+    """However long it lives, and however large the object is: it may load the object hours later."""
     if not is_new:
         age(compiled("a").parent, MAX_AGE + 60)
     other = compiled("other")
@@ -133,14 +133,14 @@ def test_what_a_run_uses_stays_until_it_ends(objects: Path, is_new: bool) -> Non
 
 
 def test_what_is_being_taken_into_use_is_not_removed(objects: Path) -> None:
-    """Another process looks at an old object, and takes it, between the collector's look and its removal."""
+    """Another process starts to use an old object after the collector saw it and before it removes it."""
     made = compiled("a")
     age(objects, MAX_AGE + 60)
     with steady(objects):
         collecting = subprocess.Popen([sys.executable, "-c", COLLECTS, str(objects)], stdout=subprocess.PIPE)
         assert collecting.stdout is not None
         assert collecting.stdout.readline() == b"looks\n"
-        with pytest.raises(subprocess.TimeoutExpired):  # it waits for the lock, however long
+        with pytest.raises(subprocess.TimeoutExpired):  # it waits for the lock without a limit
             collecting.wait(0.5)
         use(objects, made.parent)
     assert collecting.wait(600) == 0

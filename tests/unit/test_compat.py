@@ -1,4 +1,4 @@
-"""Tests private names of other projects: a sentence says which name a new release has taken away."""
+"""Tests private names of other projects: a message says which name a new release has removed."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_pyelftools_makes_sections_with_hashes_by_methods_of_its_file() -> None:
 
 @pytest.fixture
 def others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other plugins are in a folder of their own; ci/setup puts them there."""
+    """Other plugins are in a folder of their own. ci/setup installs them there."""
     if not PLUGINS.is_dir():
         pytest.skip("ci/setup puts other plugins into .venv/other-plugins")
     monkeypatch.syspath_prepend(PLUGINS)

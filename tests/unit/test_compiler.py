@@ -1,4 +1,4 @@
-"""From source to object: options, include folders, diagnostics."""
+"""Tests compiling: options, include folders, diagnostics."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ class TestWhatPrintedProgramsTakeForGranted:
 
     def test_short_names_are_given_with_a_warning(self) -> None:
         said: list[str] = []
-        for _ in range(2):  # also from the cache
+        for _ in range(2):  # the second time from the cache
             made = LocalCompiler(warn=said.append).compile(CompileRequest(code=self.CODE, name="p.bpf.c"))
             assert is_bpf(made)
         assert said[0].startswith(
@@ -264,12 +264,12 @@ ATOMICS = {
     "swap": "return __sync_lock_test_and_set(&value, 1);",
     "or": "__sync_fetch_and_or(&value, 1); return 0;",
     "fetched": "return __sync_fetch_and_add(&value, 1);",
-    "added": "__sync_fetch_and_add(&value, 1); return 0;",  # the one that every instruction set has
+    "added": "__sync_fetch_and_add(&value, 1); return 0;",  # every instruction set has this one
 }
 
 
 def instructions(made: bytes) -> bytes:
-    """Those of an object's functions; beside them Debian's clang 18 notes its whole command line."""
+    """Returns those of an object's functions. Debian's clang 18 writes its command line beside them."""
     elf = Elf(made)
     text = elf.section(".text")
     assert text is not None
@@ -279,7 +279,7 @@ def instructions(made: bytes) -> bytes:
 @pytest.mark.parametrize("clang", CLANGS)
 @pytest.mark.parametrize("name", ATOMICS)
 def test_newer_instructions_are_given_where_the_source_needs_them(clang: str, name: str) -> None:
-    """By the word of clang itself, asked without us."""
+    """Asks clang itself, without this package."""
     code = f"int value;\nint p(void *ctx)\n{{\n    {ATOMICS[name]}\n}}\n"
     command = [clang, "-O2", "-target", "bpf", "-x", "c", "-c", "-o", os.devnull, "-"]
     refused = subprocess.run(command, input=code.encode(), capture_output=True, check=False).returncode != 0

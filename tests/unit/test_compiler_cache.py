@@ -1,4 +1,4 @@
-"""The object cache: when clang runs again, and that it never runs for nothing. Runs of clang are counted."""
+"""Tests the object cache by counting runs of clang: it runs again when it must, and only then."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(compiler.compile(CompileRequest.from_json(sys.argv[2])), flush=True)
 
 
 class CountingClang:
-    """A command that notes each run and then becomes the real clang."""
+    """A command that records each run and then becomes the real clang."""
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "counting-clang")
@@ -39,7 +39,7 @@ class CountingClang:
         os.chmod(self.path, 0o755)
 
     def runs(self) -> list[str]:
-        """The command line of each run, with its process id first."""
+        """Returns the command line of each run, after its process id."""
         return self.log.read_text().splitlines() if self.log.exists() else []
 
     @property
@@ -75,7 +75,7 @@ def request_for(project: Path) -> CompileRequest:
 
 
 def workers(clang: CountingClang, request: CompileRequest, count: int) -> list[subprocess.Popen[str]]:
-    """Processes that stand ready to compile `request`."""
+    """Starts processes that wait until they may compile `request`."""
     command = [sys.executable, "-c", WORKER, clang.path, request.to_json()]
     started = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -162,7 +162,7 @@ class TestRecompiles:
         assert self.compile() != self.first
         (self.project / "early/outer.h").unlink()
         assert self.compile() == self.first
-        assert self.clang.compilations == 2  # the first object was still there
+        assert self.clang.compilations == 2  # the first object is still in the cache
 
     def test_when_the_object_was_damaged(self, objects: Path) -> None:
         for made in objects.glob("prog-*/prog.bpf.o"):
@@ -220,7 +220,7 @@ def test_recompiles_when_a_header_that_was_asked_for_appears(
 
 
 def test_a_header_that_changes_while_clang_runs_is_not_missed(clang: CountingClang, project: Path) -> None:
-    """The first run of clang reads one content and ends after another was written."""
+    """The first run of clang reads the old content, and ends after the new one was written."""
     header = project / "late/inner.h"
     marker = project / "once"
     script = Path(clang.path).read_text().replace("exec ", "").rstrip("\n")

@@ -1,4 +1,4 @@
-"""Which clang is taken."""
+"""Tests which clang is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_bpfmaps.compiler.clang import find_clang
 
 @pytest.fixture
 def bin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only folder of $PATH."""
+    """Makes a folder the only one in $PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{tmp_path / 'absent'}")

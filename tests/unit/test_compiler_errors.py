@@ -1,4 +1,4 @@
-"""What a user reads when a compilation cannot be done. Each cause is the real one."""
+"""Tests the messages of compilations that fail. Each test makes the real cause."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_clang_hangs_and_is_killed_with_its_children(tmp_path: Path) -> None:
     wrapper = script(tmp_path / "clang", f'{real} "$@" & echo $$ $! >{note}; wait')
     request = CompileRequest(code='#include "pipe.h"\n', include=(str(tmp_path),))
     seconds = 0.25
-    while not (note.exists() and note.read_text()):  # a busy machine has not started it by then
+    while not (note.exists() and note.read_text()):  # a busy machine may not have started it yet
         seconds *= 2
         with pytest.raises(CompileError, match=f"gave no answer within {seconds:g} s"):
             LocalCompiler(wrapper, timeout=seconds).compile(request)
@@ -134,7 +134,7 @@ def test_what_is_asked_for_is_no_program(tmp_path: Path) -> None:
 
 def test_a_clang_without_the_bpf_target(tmp_path: Path) -> None:
     real = LocalCompiler().clang.path
-    # What a clang that was built without it says of "bpf", every clang says of a target that nobody has.
+    # every clang says of an unknown target what a clang without BPF says of "bpf"
     wrapper = script(tmp_path / "clang", f'exec {real} "$@" -target nosuchtarget')
     assert "built without the BPF target" in str(failure(LocalCompiler(wrapper), "int x;"))
 
@@ -149,7 +149,7 @@ def test_the_cache_cannot_be_written(place: str, monkeypatch: pytest.MonkeyPatch
 
 
 def in_tiny_file_system(folder: Path, kilobytes: int, code: str) -> str:
-    """The message of the error that compiling gives while the cache is on a file system of that size."""
+    """Returns the error message of a compilation while the cache is on a file system of that size."""
     program = (
         "import sys; from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler\n"
         "from pytest_bpfmaps.errors import CompileError\n"

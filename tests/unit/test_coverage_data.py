@@ -1,4 +1,4 @@
-"""Coverage data is sums: it does not matter in which order its parts are put together."""
+"""Tests that coverage data are sums: the order in which parts are added does not matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which lines ``// bpfmaps: no cover`` leaves out."""
+"""Tests which lines ``// bpfmaps: no cover`` leaves out."""
 
 from __future__ import annotations
 

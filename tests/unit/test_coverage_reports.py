@@ -1,4 +1,4 @@
-"""What reports say of a coverage: which files, which lines, and the sums."""
+"""Tests the reports of a coverage: files, lines and sums."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_html(view: View, tmp_path: Path) -> None:
     }
     assert "&lt;&amp;&gt;" in page
     assert "test_a.py::test_f" in page
-    assert "http" not in index + page  # nothing is loaded from elsewhere
+    assert "http" not in index + page  # the page loads nothing from other places
 
 
 def _rows(page: str) -> Iterator[tuple[str, str]]:

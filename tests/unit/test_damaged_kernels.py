@@ -59,7 +59,7 @@ def use(catalogue: Catalogue) -> Kernel:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_damage_is_mended_or_named(catalogue: Catalogue, data: st.DataObject) -> None:
-    """It never raises another exception, and never gives a kernel that is not what was stored."""
+    """It never raises another exception, and never returns a kernel that differs from the stored one."""
     whole = use(catalogue)
     path = part(catalogue, data.draw(st.sampled_from(PARTS)))
     before = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Declaration tags of functions, as clang writes them."""
+"""Tests declaration tags of functions that clang wrote."""
 
 from test_btf_values import compile_types
 

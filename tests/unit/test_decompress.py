@@ -1,4 +1,4 @@
-"""Tests modules and payloads that unpack to far more than their size, or are damaged: all are refused."""
+"""Tests that modules and payloads are refused when they are damaged, or unpack to far too much."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_more_than_allowed_is_refused(suffix: str) -> None:
 @pytest.mark.parametrize("suffix", PACKERS)
 @given(data=st.data())
 def test_damage_is_a_value_error_or_nothing(suffix: str, data: st.DataObject) -> None:
-    """Four bytes of a header mean nothing. A checksum finds all other damage."""
+    """Nobody reads four bytes of the header. A checksum finds all other damage."""
     content = b"an ELF file, nearly" * 50
     packed = bytearray(PACKERS[suffix](content))
     if data.draw(st.booleans()):
@@ -65,11 +65,11 @@ def test_damage_is_a_value_error_or_nothing(suffix: str, data: st.DataObject) ->
         found = decompress_module(bytes(packed), suffix, 1 << 20)
     except ValueError:
         return
-    assert found == content or suffix == ".zst"  # its checksum is optional; the kernel's build has it
+    assert found == content or suffix == ".zst"  # zstd's checksum is optional; the kernel's build writes one
 
 
 def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
-    """It runs in a process that may use 800 MB, because a gigabyte would come out of the file."""
+    """It runs in a process that may use 800 MB, because the file unpacks to a gigabyte."""
     with gzip.open(tmp_path / "bomb.ko.gz", "wb", compresslevel=1) as file:
         for _ in range(64):
             file.write(bytes(16 << 20))

@@ -1,4 +1,4 @@
-"""Structs that only local variables have."""
+"""Tests structs that only local variables have."""
 
 import subprocess
 
@@ -99,7 +99,7 @@ def test_the_entries_at_the_top_are_those_of_pyelftools(path, tmp_path, version,
             for unit in ELFFile(file).get_dwarf_info(relocate_dwarf_sections=False).iter_CUs():
                 judge = [d.offset for d in unit.get_top_DIE().iter_children() if d.tag in tags]
                 assert len(judge) > 1
-                if version > 3:  # which has forms that are left to pyelftools
+                if version > 3:  # DWARF 4 and 5 have forms that pyelftools reads for us
                     assert [d.offset for d in _walk(unit, tags)] == judge
                 assert [d.offset for d in top_entries(unit, tags)] == judge
 

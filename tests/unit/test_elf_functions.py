@@ -1,4 +1,4 @@
-"""Names of functions in programs and libraries; what they mean is compared with readelf and the linker."""
+"""Tests names of functions in programs and libraries, against readelf and the dynamic linker."""
 
 import contextlib
 import ctypes
@@ -35,7 +35,7 @@ VERSIONS = "V1 { global: f; g; h; }; V2 { global: f; h; chosen; plain; alias; lo
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    """A library whose functions have versions, an IFUNC, and two static functions of one name."""
+    """Makes a library: its functions have versions, one is an IFUNC, two static ones share a name."""
     folder = tmp_path_factory.mktemp("versions")
     for name, text in {"one.c": SOURCE, "two.c": OTHER, "map": VERSIONS}.items():
         (folder / name).write_text(text)
@@ -45,7 +45,7 @@ def library(tmp_path_factory):
 
 
 def by_readelf(path):
-    """Address and kind of each function by its name with version, as readelf prints them."""
+    """Returns address and kind of each function by its name with version, as readelf prints them."""
     text = subprocess.run(
         ["readelf", "-W", "--dyn-syms", path], check=True, capture_output=True, text=True
     ).stdout
@@ -177,7 +177,7 @@ def by_address(path):
 
 
 def test_names_that_others_end_with_are_found(tmp_path):
-    """A linker stores ``readline`` as the end of ``my_readline``; bash has such a one."""
+    """A linker stores ``readline`` as the end of ``my_readline``. bash has such a name."""
     names = ("my_readline", "readline", "line", "readline_all")
     (tmp_path / "a.c").write_text("".join(f"int {name}(void) {{ return 1; }}\n" for name in names))
     subprocess.run(["cc", "-shared", "-O2", "-o", "liba.so", "a.c"], cwd=tmp_path, check=True)

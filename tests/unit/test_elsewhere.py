@@ -1,4 +1,4 @@
-"""Tests the connection to a gateway on another machine, with a shell at its end; tests/kernel uses ssh."""
+"""Tests the connection to a gateway on another machine. Here a shell is at its end; tests/kernel uses ssh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def told():
 
 
 def run(told: journal.Journal, script: str, more: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Returns what the connection passes on, with what execnet adds to an interpreter's arguments."""
+    """Returns the command that the connection passes on, with the arguments that execnet adds."""
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""What is said of keys that are equal as values, and differ in bytes that the value does not show."""
+"""Tests the messages about keys with equal values that differ in bytes which the value does not show."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Tests expectations from declaration tags, in each spelling that the kernel's selftests have had."""
+"""Tests expectations in declaration tags, in every spelling that the kernel's selftests ever used."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests kernels in container images: local layouts, and a registry on this machine that skopeo reads."""
+"""Tests kernels in container images: in local layouts, and in a registry on this machine."""
 
 from __future__ import annotations
 

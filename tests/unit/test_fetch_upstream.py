@@ -1,4 +1,4 @@
-"""Tests upstream releases: virtme-ng itself downloads, from a server on this machine in place of its own."""
+"""Tests upstream releases. virtme-ng itself downloads them, from a server on this machine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Mainline:
         self.root = root
 
     def publish(self, version: str, packages: list[Path]) -> None:
-        """Puts packages where virtme-ng looks for them."""
+        """Writes packages where virtme-ng looks for them."""
         folder = self.root / "mainline" / version / "amd64"
         folder.mkdir(parents=True)
         for package in packages:
@@ -93,7 +93,7 @@ def mainline(tmp_path: Path, certificate: Path, monkeypatch: pytest.MonkeyPatch)
     files.socket = context.wrap_socket(files.socket, server_side=True)
 
     class Proxy(StreamRequestHandler):
-        """Connects to the server above, whatever host it is asked for."""
+        """Connects to the server above, for every host name."""
 
         def handle(self) -> None:
             while self.rfile.readline().strip():

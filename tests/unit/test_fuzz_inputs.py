@@ -1,6 +1,6 @@
-"""Damaged input for the readers in Python: only our own errors come out, and soon.
+"""Tests the Python readers with damaged input: they raise only our own errors, and soon.
 
-``BPFMAPS_FUZZ=10000`` tries so many of each kind.
+``BPFMAPS_FUZZ=10000`` tries 10,000 inputs of each kind.
 """
 
 import random
@@ -52,7 +52,7 @@ def good(tmp_path_factory):
 
 
 def ours(call, *arguments):
-    """Whether it worked; an error that is none of ours, or says nothing, fails the test."""
+    """Returns whether it worked. Fails the test for another project's error, and for an empty message."""
     try:
         call(*arguments)
     except BpfError as error:

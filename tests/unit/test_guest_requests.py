@@ -1,4 +1,4 @@
-"""Tests what a guest may ask of its host: options of clang that write or load, paths that are no files."""
+"""Tests what a guest may ask of its host: options of clang that write or load, paths of no files."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _compile_beside_nothing(options: list[str]) -> None:
 
 @pytest.mark.parametrize("option", [*guest_options._BY_TWO, "-Xclang"])
 def test_clang_takes_the_next_word_as_a_value_too(option: str) -> None:
-    """Else the list would take an option for a value, and nobody would look at it."""
+    """Otherwise the list would take an option for a value, and not check it."""
     _compile_beside_nothing([option, "-Wp,-MD,OUT"])
 
 
@@ -132,7 +132,7 @@ def requests() -> Requests:
 
 
 def test_options_hide_in_no_other_field(requests: Requests, tmp_path: Path) -> None:
-    """A macro without a name would take the next option as its own, and its value would not be checked."""
+    """A macro without a name would take the next option as its name, and not check that option's value."""
     out = tmp_path / "out"
     for defines in ((("", None),), (("X", None), ("", None))):
         flags = ("-D", f"-Wp,-MD,{out}")

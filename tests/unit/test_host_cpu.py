@@ -1,4 +1,4 @@
-"""Tests what `-cpu host` is: the same on each processor of this machine, and as /proc/cpuinfo says."""
+"""Tests `-cpu host`: it is the same on each processor of this machine, and agrees with /proc/cpuinfo."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_features_that_kvm_hands_on_are_some_of_the_processors(kvm):
 @needs_kvm
 def test_microcode_is_part_of_it(kvm):
     found = re.search(r"^microcode\s*: (0x[0-9a-f]+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    told = dict(host_cpu.feature_msrs(kvm)).get(0x8B)  # Intel has the microcode's version in the upper half
+    told = dict(host_cpu.feature_msrs(kvm)).get(0x8B)  # Intel: the upper half is the microcode's version
     if found is None or told is None:
         pytest.skip("this kernel does not tell the microcode's revision")
     assert int(found[1], 16) in (told, told >> 32)

@@ -1,6 +1,6 @@
-"""Archives and container images that take memory, time or the disk are refused, and named.
+"""Tests that archives and images which would use up memory, time or the disk are refused, and named.
 
-Each case runs in a process of its own, with little memory and an alarm, so that no fault takes this machine.
+Each case runs in a process with little memory and an alarm, so that no fault harms this machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _END = bytes(1024)
 
 
 def refused(work: Callable[[], Any]) -> str:
-    """The message of the VmError that `work` raises in a process of its own."""
+    """Returns the message of the VmError that `work` raises in a process of its own."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -54,7 +54,7 @@ def refused(work: Callable[[], Any]) -> str:
 
 
 def header(name: str, size: int, type: bytes = b"0") -> bytes:
-    """The header of a member; `tarfile` itself writes no negative size."""
+    """Returns the header of a member. `tarfile` itself writes no negative size."""
     info = tarfile.TarInfo(name)
     info.type = type
     block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
@@ -75,7 +75,7 @@ def archive(*files: tuple[str, bytes]) -> bytes:
 
 
 def announced(kind: bytes) -> bytes:
-    """A member whose name or attributes have 2 GB, in 2 MB of a file."""
+    """Makes a file of 2 MB with a member whose name or attributes have 2 GB."""
     out = io.BytesIO()
     with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=9) as packed:
         packed.write(header("././@LongLink", 2 << 30, kind))
@@ -136,14 +136,14 @@ def test_a_name_of_two_gigabytes(tmp_path: Path, bombs: dict[bytes, bytes], kind
 
 
 def test_attributes_in_a_long_row(tmp_path: Path) -> None:
-    """The parser calls itself for each."""
+    """The parser calls itself for each level."""
     row = (header("././@LongLink", 0, b"L")) * 3000 + header("boot/vmlinuz-6.1", 0) + _END
     package = deb(tmp_path, gzip.compress(row))
     assert "names or attributes" in refused(lambda: unpack(package, tmp_path))
 
 
 def test_a_negative_size(tmp_path: Path) -> None:
-    """It leads a reader of a file to the same member again, for ever."""
+    """It leads a reader to the same member again, without end."""
     backwards = header("boot/vmlinuz-6.1", -512) + _END
     package = deb(tmp_path, gzip.compress(backwards))
     assert "a size of -512 bytes" in refused(lambda: unpack(package, tmp_path))
@@ -180,7 +180,7 @@ def test_what_is_not_wanted_is_not_read_for_ever(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("special", ["a pipe", "/dev/zero"])
 def test_a_blob_that_is_no_file(tmp_path: Path, special: str) -> None:
-    """A pipe has no first byte, and a device no last one."""
+    """A pipe may have no first byte, and a device no last one."""
     hostile = layout(tmp_path / "image", {"manifests": [{"digest": f"sha256:{'0' * 64}"}]})
     blob = hostile / "blobs" / "sha256" / ("0" * 64)
     if special == "a pipe":
@@ -240,7 +240,7 @@ def test_names_that_change_a_terminal_are_not_shown(tmp_path: Path, name: str) -
 
 
 def test_a_tool_that_says_much_does_not_hang(tmp_path: Path) -> None:
-    """What it says may be more than fits into a pipe."""
+    """Its output may be longer than a pipe holds."""
     from pytest_bpfmaps.vm.kernels.checked_tar import output_of
 
     noise = "import sys; sys.stderr.write('no ' * 100000 + 'really'); sys.exit(3)"

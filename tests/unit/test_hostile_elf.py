@@ -1,4 +1,4 @@
-"""Numbers in ELF files that point anywhere: each reader says what is wrong, or reads what is there."""
+"""Tests ELF files with wrong numbers: each reader raises a clear error, or reads what the file has."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SIZES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 def changes_of(data):
-    """Up to four numbers anywhere in the header and the tables of sections and segments."""
+    """Returns up to four numbers for random places in the header and the tables of sections and segments."""
     places = st.integers(0, 63)
     if data[:4] == b"\x7fELF":
         (segments, sections) = struct.unpack_from("<QQ", data, 32)
@@ -63,7 +63,7 @@ def changed(data, changes):
 
 
 def built(tmp_path_factory, *command):
-    """An ELF file of a few functions, or a skip."""
+    """Returns an ELF file with a few functions, or skips the test."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"no {command[0]}: apt-get install {command[0]}")
     folder = tmp_path_factory.mktemp("built")
@@ -98,7 +98,7 @@ def test_kernel_images(tmp_path: Path, data: st.DataObject, image: bytes) -> Non
 
 
 def test_a_section_name_at_two_to_the_63(tmp_path):
-    """The strings of sections begin where no file has a byte."""
+    """The strings of the sections begin after the end of the file."""
     data = bytearray(vmlinux())
     (table,), (index,) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<H", data, 62)
     struct.pack_into("<Q", data, table + index * 64 + 24, 1 << 63)

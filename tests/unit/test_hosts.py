@@ -176,7 +176,7 @@ def test_results_of_several_runs_make_one_table(hosts, tmp_path):
     ]
     run(
         "trixie", "2026-01-03", "bbb", "demo", passed
-    )  # what an older commit did in ci/test says nothing of this one
+    )  # the figures of an older commit say nothing about this one
     assert results.load(stored)["trixie"].outcomes.keys() == {"demo"}
 
 

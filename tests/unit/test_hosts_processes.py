@@ -1,4 +1,4 @@
-"""Tests that nothing of ci/hosts is left, however it ends. Its processes are real ones."""
+"""Tests that ci/hosts leaves nothing behind, however it ends. Its processes are real ones."""
 
 import os
 import signal

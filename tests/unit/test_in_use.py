@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def another_process(program: str) -> Iterator[int]:
-    """Runs `program` in a process that lives until the end of the block, and gives its id."""
+    """Runs `program` in a process that lives until the end of the block, and yields its id."""
     code = f"{program}\nprint('ready', flush=True)\ninput()\n"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True) as process:
@@ -121,7 +121,7 @@ class TestStates:
     def test_what_is_opened_while_it_is_replaced_is_what_is_there_then(self, cache: Path) -> None:
         used = state("6.1-a")
         with ThreadPoolExecutor() as pool, used.memory.open() as old:
-            fcntl.flock(old, fcntl.LOCK_EX)  # as a process that deletes states does
+            fcntl.flock(old, fcntl.LOCK_EX)  # a process that deletes states does the same
             opening = pool.submit(used.open)
             used.memory.unlink()
             used.memory.write_bytes(b"new")

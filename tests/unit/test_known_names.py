@@ -1,4 +1,4 @@
-"""Names that no kernel has are errors; the judges are lists that the kernel and libbpf's headers have."""
+"""Tests that names which no kernel has are errors, against lists of the kernel and of libbpf's headers."""
 
 import platform
 import re
@@ -70,7 +70,7 @@ def test_a_slash_without_a_target_is_an_error(kind):
             "kprobe/rt_spin_lock",
             "fentry/el0_svc",
             "kprobe/exec_binprm",
-        ),  # of PREEMPT_RT, of arm64, inlined here
+        ),  # names of PREEMPT_RT, of arm64, and of inlined functions
         *("raw_tp/sched_stat_wait", "raw_tp/ext4_direct_IO_enter", "tracepoint/ext4/ext4_direct_IO_enter"),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_kind_alone_is_probed_as_an_attach_point():
 
 @pytest.fixture
 def looked_up_anew():
-    """What was found in a catalogue is forgotten before and after."""
+    """Clears before and after a test what was found in a catalogue."""
     caches = (known_names.kernels_with, known_names._in_system_maps)
     for each in caches:
         each.cache_clear()
@@ -152,7 +152,7 @@ def looked_up_anew():
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the image is for x86_64")
 def test_the_remedy_makes_the_names_of_another_kernel_known(tmp_path, monkeypatch, looked_up_anew):
-    """As the message says it: Ubuntu's kernel 5.4 has no BTF, and its System.map lies beside it."""
+    """The message says so: Ubuntu's kernel 5.4 has no BTF, and its System.map is beside it."""
     monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / "cache"))
     symbols = ["T the_only_one", "t its_static", "D its_variable", "B __tracepoint_its_event"]
     boot = {f"vmlinuz-{RELEASE}": bzimage(), f"System.map-{RELEASE}": system_map(symbols)}

@@ -1,4 +1,4 @@
-"""The upgrade of legacy map definitions, on the bytes of objects; no kernel is asked."""
+"""Tests the upgrade of legacy map definitions on the bytes of objects, without a kernel."""
 
 import contextlib
 import io
@@ -37,7 +37,7 @@ COMPILERS = [c for c in (f"clang-{n}" for n in range(14, 22)) if shutil.which(c)
 
 @pytest.fixture(scope="module", params=[(c, g) for c in COMPILERS for g in ("-g", "-g0")], ids="".join)
 def legacy_object(request, tmp_path_factory):
-    """The bytes of an object with legacy definitions."""
+    """Returns the bytes of an object with legacy definitions."""
     compiler, debug = request.param
     folder = tmp_path_factory.mktemp("legacy")
     (folder / "x.c").write_text(SOURCE)
@@ -48,7 +48,7 @@ def legacy_object(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def new_object(legacy_object):
-    """The same, upgraded."""
+    """Returns the object after the upgrade."""
     made = upgraded(legacy_object, "x.o")
     assert made is not None
     return made
@@ -65,7 +65,7 @@ def test_the_upgraded_object_is_valid_to_another_reader(legacy_object, new_objec
         assert symbol["st_shndx"] == indices[".maps"]
         assert symbol["st_info"]["bind"] == "STB_GLOBAL"
         assert symbol["st_value"] + symbol["st_size"] <= maps["sh_size"]
-    # programs and data are what they were
+    # programs and data have not changed
     for name in ("license", ".data"):
         assert new.get_section_by_name(name).data() == old.get_section_by_name(name).data()
     if old.has_dwarf_info():

@@ -1,4 +1,4 @@
-"""Opening libbpf, its log, and its return codes."""
+"""Tests how libbpf is opened, its log, and its return codes."""
 
 import threading
 

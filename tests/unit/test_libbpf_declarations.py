@@ -1,4 +1,4 @@
-"""The declarations in libbpf/decl against the installed headers."""
+"""Tests the declarations in libbpf/decl against the installed headers."""
 
 import re
 import shutil
@@ -66,7 +66,7 @@ def test_structs_have_the_headers_sizes_and_offsets(tmp_path):
         if field:
             assert ffi.offsetof(struct, field) == int(number), what
         else:
-            # a newer header may have more at the end; both sides are told the size
+            # a newer header may have more fields at the end; each side knows the other's size
             assert ffi.sizeof(struct) <= int(number), what
 
 
@@ -76,6 +76,6 @@ def test_functions_have_the_headers_types(tmp_path):
         text = STRUCT.sub("", (DECL / header).read_text())
         prototypes.append(re.sub(r"^typedef [^;]*;", "", text, flags=re.MULTILINE))
     redeclared = "#define uint64_t __u64\n#define uint32_t __u32\n" + "\n".join(prototypes)
-    # An enum of the headers is our uint32_t. Releases differ in what they call const, which no caller feels.
-    # A type that really differs is a conflict, and so an error.
+    # Our declarations have uint32_t for an enum. Releases use const differently, which changes nothing.
+    # A type that really differs is a conflict, and clang reports it.
     compile_c(INCLUDES + redeclared + "int main(void) { return 0; }\n", tmp_path, "-Dconst=")

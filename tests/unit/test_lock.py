@@ -155,7 +155,7 @@ def test_name_that_belongs_to_another_source(
 class TestImages:
     @pytest.fixture
     def layout(self, project: Path, catalogue: Catalogue) -> Layout:
-        """The layout is inside the project, and its tag has moved since it was locked."""
+        """The layout is inside the project. Its tag was moved after it was locked."""
         layout = Layout(project / "images")
         layout.add(layout.manifest(layer(FILES)), "6.1")
         fetch("oci:images:6.1", catalogue, Silent())

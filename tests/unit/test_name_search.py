@@ -1,4 +1,4 @@
-"""Names in a long text; the judge is what the same names in a list say."""
+"""Tests names in a long text: the result must be the same as for these names in a list."""
 
 from fnmatch import fnmatchcase
 

@@ -1,4 +1,4 @@
-"""Whatever a test puts into a report arrives as something that can be read."""
+"""Tests that every value which a test writes into a report can be read later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of trace_pipe, and which of them a format can have printed."""
+"""Tests lines of trace_pipe, and which of them a format can have printed."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The reader of /proc/PID/maps, told what this process has mapped itself."""
+"""Tests the reader of /proc/PID/maps with files that this process has mapped."""
 
 from __future__ import annotations
 
@@ -40,4 +40,4 @@ def test_memory_without_a_file() -> None:
 
 def test_a_process_that_is_not_there() -> None:
     with pytest.raises(FileNotFoundError):
-        mappings_of((1 << 22) + 1)  # above the most that kernel.pid_max can be
+        mappings_of((1 << 22) + 1)  # larger than kernel.pid_max can ever be

@@ -1,4 +1,4 @@
-"""Tests what this machine's QEMU is asked before a guest starts, and what is said if it does not answer."""
+"""Tests the questions to QEMU before a guest starts, and the message when QEMU does not answer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def script(folder: Path, text: str) -> str:
 
 
 def wait_for_end(group: int) -> bool:
-    """Whether a process group ends soon. A killed process is still there until init has reaped it."""
+    """Whether a process group ends soon. A killed process exists until init has reaped it."""
     for _ in range(12000):
         try:
             os.killpg(group, 0)

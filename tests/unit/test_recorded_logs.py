@@ -1,4 +1,4 @@
-"""Logs of several kernels, recorded from fixtures/rejected: the same sentence and line on each."""
+"""Tests recorded logs of several kernels for fixtures/rejected: each gives the same sentence and line."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Captured records are a sequence as a list is one, from whatever blocks they came."""
+"""Tests that captured records are a sequence like a list, whatever blocks they came in."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ NUMBER = IntCodec("__u32", 4, signed=False)
 
 
 def records(blocks, step=8):
-    """`blocks` has the numbers of each block; a block begins with 3 bytes that are none of its records."""
+    """Returns records. `blocks` has the numbers of each block. A block begins with 3 bytes of no record."""
     made = Records(NUMBER, "map 'events'")
     for numbers in blocks:
         raw = b"".join(n.to_bytes(4, "little") + b"\xff" * (step - 4) for n in numbers)

@@ -1,4 +1,4 @@
-"""Records cut at every byte: what lies before the cut is as in the whole record, as ctypes lays it out."""
+"""Tests records that are cut at every byte, against ctypes: the fields before the cut do not change."""
 
 import ctypes
 
@@ -18,7 +18,7 @@ members = st.lists(st.tuples(st.sampled_from(list(INTS)), st.integers(0, 5)), mi
 
 
 def make(shape):
-    """The same struct as ctypes has it and as a codec; an element count of 0 is a plain integer."""
+    """Returns the same struct for ctypes and as a codec. An element count of 0 is a plain integer."""
     fields = [(f"f{i}", INTS[size] * count if count else INTS[size]) for i, (size, count) in enumerate(shape)]
     layout = type("layout", (ctypes.Structure,), {"_fields_": fields})
     made = []
@@ -53,7 +53,7 @@ def test_cut_anywhere(shape, data):
 @settings(deadline=None)
 @given(members, st.data())
 def test_padding_is_never_taken_for_sent(shape, data):
-    """A number that is shown was sent, however many of the last 7 bytes are the kernel's."""
+    """A number that is shown was sent, however many of the last 7 bytes the kernel added."""
     layout, codec = make([*shape, (8, 0), (8, 0)])
     sent = data.draw(st.integers(1, codec.size - 9))
     came = (sent + 4 + 7) // 8 * 8 - 4

@@ -1,4 +1,4 @@
-"""Since when the kernel has features."""
+"""Tests since which release the kernel has each feature."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whatever a source, a header or a folder is called: its changes are seen, or its name is refused."""
+"""Tests unusual names of sources, headers and folders: changes are seen, or the name is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compiles_anew(request: CompileRequest, changing: Path) -> bool:
-    """Whether two contents of a file make two objects; False when its name is refused."""
+    """Whether two contents of a file make two objects. Returns False when its name is refused."""
     made = []
     for name in ("one", "another"):
         changing.write_text(f"int {name};\n")
@@ -71,7 +71,7 @@ def test_a_folder_of_headers(folder: Path, name: bytes) -> None:
 
 
 def test_a_header_that_appears_in_an_earlier_folder(folder: Path) -> None:
-    """The folder that clang names in bytes that are no UTF-8 is looked at, too."""
+    """A folder is searched, too, when clang prints its name in bytes that are not UTF-8."""
     first, second = folder / os.fsdecode(b"first\xff"), folder / "second"
     for each in (first, second):
         each.mkdir()
@@ -83,7 +83,7 @@ def test_a_header_that_appears_in_an_earlier_folder(folder: Path) -> None:
 
 
 def test_a_backslash_is_not_taken_for_a_folder(folder: Path) -> None:
-    """clang writes a/b.h for a\\b.h: a change of the one would be looked for in the other."""
+    """clang writes a/b.h for a\\b.h, so a change of one file would be searched in the other."""
     (folder / "a").mkdir(exist_ok=True)
     (folder / "a/b.bpf.c").write_text("int other;\n")
     source = folder / "a\\b.bpf.c"
@@ -100,7 +100,7 @@ def test_text_that_is_no_utf_8_comes_from_a_guest_as_it_is(folder: Path) -> None
 
 
 def test_names_of_other_kinds_in_a_request(folder: Path) -> None:
-    """What a guest calls its code is no path on the host."""
+    """The name that a guest gives its code is not a path on the host."""
     for name in ("..", ".", "/", "", "../../../etc/x.bpf.c", "a\nb", "x" * 300, "-o", "@x", "\0"):
         request = CompileRequest(code="int x;", name=name)
         try:
@@ -125,7 +125,7 @@ def test_names_of_other_kinds_in_a_request(folder: Path) -> None:
 def test_what_is_there_and_no_file(
     tmp_path: Path, name: str, make: Callable[[Path], object], why: str
 ) -> None:
-    """It is not said to be missing, nor to be called as it is."""
+    """The message does not say that it is missing, or that it is renamed."""
     make(tmp_path / name)
     with pytest.raises(SourceNotFoundError, match=f"{name} {why}\n  -> name a .bpf.c or .bpf.o file"):
         find_source(name, [tmp_path])

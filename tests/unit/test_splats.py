@@ -1,4 +1,4 @@
-"""Complaints of kernels, as they log them: where each begins and ends, and its line in a summary."""
+"""Tests complaints in kernel logs: where each begins and ends, and its line in a summary."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_complaints_in_a_row_are_told_apart_and_what_is_between_belongs_to_none(
     assert not any("eth0: up" in splat.lines for splat in found)
 
 
-# What a kernel with LKDTM and sanitizers said when it was provoked (fixtures/record_splats.py).
+# A kernel with LKDTM and sanitizers printed this when a test caused it (fixtures/record_splats.py).
 PROVOKED = {
     "WARNING": ["WARNING at drivers/misc/lkdtm/bugs.c:112 in lkdtm_WARNING()"],
     "WARNING_MESSAGE": [

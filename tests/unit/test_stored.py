@@ -1,4 +1,4 @@
-"""Tests files of the cache that were damaged, or that others could have written: made again, with a line."""
+"""Tests that damaged files of the cache, and files of other users, are made again, with a message."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def compiled(folder: Path) -> dict[str, bytes]:
-    """Returns what there is, by name, after a program was compiled and linked with another one."""
+    """Compiles a program, links it with another one, and returns the results by name."""
     header = folder.parent / "types.h"
     if not header.exists():
         header.write_text(VMLINUX_H)
@@ -44,7 +44,7 @@ def compiled(folder: Path) -> dict[str, bytes]:
 
 
 def kept(cache: Path) -> list[Path]:
-    """Returns every file that is kept, without locks and time stamps."""
+    """Returns every file of the cache, without locks and time stamps."""
     found = sorted(path for path in (cache / "objects").rglob("*") if path.is_file())
     return [path for path in found if path.parent.name != "locks" and path.name != "collected"]
 
@@ -176,7 +176,7 @@ FACTS = st.dictionaries(NAMES, st.integers() | st.text() | st.lists(st.booleans(
 def test_facts_are_what_was_written_or_nothing(
     tmp_path_factory: pytest.TempPathFactory, facts: dict[str, Any], data: st.DataObject
 ) -> None:
-    """Damages what is remembered of QEMU, KVM, virtme-ng and package lists."""
+    """Damages the stored facts about QEMU, KVM, virtme-ng and package lists."""
     path = tmp_path_factory.getbasetemp() / "facts.json"
     stored_files.write_json(path, facts)
     assert stored_files.read_json(path) == facts

@@ -1,4 +1,4 @@
-"""Names for addresses: kallsyms, ELF symbol tables, mapped files; `nm` is the judge."""
+"""Tests names for addresses, from kallsyms, ELF symbol tables and mapped files, against `nm`."""
 
 import ctypes
 import errno
@@ -34,7 +34,7 @@ ffffffffa0000100 t bpf_prog_0123456789abcdef_trace\t[bpf]
 
 @pytest.fixture
 def symbols(tmp_path):
-    """Symbols of a small kernel."""
+    """Returns the symbols of a small kernel."""
     (tmp_path / "kallsyms").write_text(KALLSYMS)
     return KernelSymbols(str(tmp_path / "kallsyms"))
 
@@ -72,7 +72,7 @@ def test_what_comes_and_goes_is_read_again(tmp_path):
 
 
 def test_what_nobody_announces_is_read_when_it_is_asked_for(symbols, tmp_path):
-    """ftrace's trampolines, for one; the rest is not read again for each address."""
+    """ftrace's trampolines are an example. Other symbols are not read again for each address."""
     trampoline = 0xFFFFFFFFA0300000
     assert symbols.find([trampoline, 0xFFFFFFFFA0000000])[0] is None
     old = symbols.text
@@ -151,7 +151,7 @@ def run(*command):
 
 @pytest.fixture
 def debugged(tmp_path, monkeypatch):
-    """A stripped library, its symbols in a file of their own, and the address of each function by `nm`."""
+    """Makes a stripped library and a file with its symbols. Yields them with the addresses by `nm`."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc: apt-get install gcc")
     monkeypatch.setattr("pytest_bpfmaps.elf.debug_files._DEBUG", tmp_path / "debug")
@@ -204,7 +204,7 @@ def place_inside(library, symbols):
 
 
 def place_another(library, symbols):
-    """One of the right name, from another build: the checksum tells."""
+    """The file has the right name, but is from another build. The checksum shows it."""
     place_beside(library, symbols)
     symbols.write_bytes(symbols.read_bytes() + b"\0")
 

@@ -132,7 +132,7 @@ def test_the_grammars_leave_nothing_that_a_program_takes_for_an_option(text: str
 
 
 def archive(folder: Path, size: int) -> Path:
-    """Makes a package with a module of `size` zeros in its tar, compressed to next to nothing."""
+    """Makes a small package whose module is `size` zeros in its tar."""
     path = folder / "bomb.tar.gz"
     with tarfile.open(path, "w:gz") as made:
         member = tarfile.TarInfo("lib/modules/6.1/kernel/big.ko")
@@ -181,7 +181,7 @@ def test_a_payload_that_gives_more_than_it_announces_is_stopped(tmp_path: Path, 
 
 
 def put(path: Path, what: str) -> None:
-    """Makes something that is no file, or that has no end."""
+    """Makes a pipe or a device instead of a file."""
     if what == "pipe":
         os.mkfifo(path)
     elif what == "device":

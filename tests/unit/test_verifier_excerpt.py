@@ -1,4 +1,4 @@
-"""What a report shows of a long verifier's log."""
+"""Tests which lines of a long verifier log a report shows."""
 
 import re
 
@@ -63,7 +63,7 @@ def test_no_line_is_lost_from_the_count(lines, data):
 @pytest.mark.parametrize(("length", "folded"), [(1, True), (2, True), (64, True), (65, False)])
 def test_the_longest_loop_that_is_looked_for(length, folded):
     block = [f"{n}: (b7) r0 = {n}" for n in range(length)]
-    first = [f"; line {n}" for n in range(20)]  # as many as are shown from the beginning
+    first = [f"; line {n}" for n in range(20)]  # the number of first lines that are shown
     shown = excerpt("\n".join([*first, *block * 60, "exit"])).splitlines()
     what = "the line above" if length == 1 else f"the {length} lines above"
     assert (f"… {what}, 59 times more …" in shown[-2:]) is folded

@@ -1,4 +1,4 @@
-"""Reading verifier logs."""
+"""Tests the reader of verifier logs."""
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_helpers_that_sleep_where_the_kernel_says_only_unknown():
 
 
 def test_a_callback_begins_on_the_line_of_the_call():
-    """Its registers are not those of the caller."""
+    """The registers of the callee are not those of the caller."""
     found = parse_log(
         "1: (18) r2 = 0x6 ; R2=func()\n"
         "5: (85) call bpf_loop#181 8: frame1: R1=scalar() R2=0 R10=fp0 cb\n"
@@ -79,7 +79,7 @@ def test_a_callback_begins_on_the_line_of_the_call():
 
 
 def test_old_kernels_tell_the_registers_without_a_number():
-    """They stand behind the instruction, and are no part of the complaint."""
+    """They are after the instruction, and are not a part of the complaint."""
     found = parse_log(
         "21: (85) call bpf_probe_read_kernel_str#115\n"
         " R0_w=inv(id=0,smin_value=-4095) R1_w=map_value(id=0,off=4,ks=4,vs=68) R10=fp0 fp-8=m\n"

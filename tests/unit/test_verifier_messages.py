@@ -1,4 +1,4 @@
-"""Messages expected in a log: order, absence, neighbouring lines, expressions in braces."""
+"""Tests expected messages in a log: order, absence, neighbouring lines, expressions in braces."""
 
 import pytest
 

@@ -67,7 +67,7 @@ def test_many_threads_may_send(pair: tuple[socket.socket, socket.socket]) -> Non
 def test_a_line_that_is_none_of_ours_is_told_as_what_it_is(
     pair: tuple[socket.socket, socket.socket], line: bytes
 ) -> None:
-    """Where a line has no end, the next message is still whole."""
+    """When a line has no end, the next message is still complete."""
     lines, others = Lines(pair[0].fileno()), Lines(pair[1].fileno())
     for end in (b"\n", b""):
         pair[1].sendall(line + end)

@@ -252,7 +252,7 @@ def test_damage_is_noticed(part: str, damage: str) -> None:
 @settings(deadline=None)  # no deadline, because it writes files
 @given(st.lists(st.sampled_from([b"\0", b"a", b"\0b"]), max_size=40), st.integers(0, PAGE))
 def test_a_digest_does_not_tell_holes_from_zeros(pages: list[bytes], rest: int) -> None:
-    """Holes of a copy may be zeros in a cache that was packed into an archive."""
+    """A cache that was packed into an archive may have zeros instead of a file's holes."""
     data = b"".join(page.ljust(PAGE, b"\0") for page in pages) + bytes(rest)
     with tempfile.TemporaryDirectory() as folder:
         dense, sparse = Path(folder, "dense"), Path(folder, "sparse")
