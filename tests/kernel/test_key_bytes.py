@@ -134,6 +134,11 @@ def test_a_comparison_fails(filled, key, type):
     with pytest.raises(MapValueError, match=f"{count} elements have this key"):
         m.snapshot()[plain]
     assert plain in m.snapshot()
+    seen = m.snapshot()
+    last, *others = list(seen)
+    for each in others:
+        del seen[each]
+    assert seen[plain] == seen[last]  # the only one that is left
 
 
 @pytest.mark.parametrize("key", ALIKE)

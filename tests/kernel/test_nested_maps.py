@@ -78,6 +78,14 @@ def test_hash_keys_are_typed(maps):
     assert maps.hash == {}
 
 
+@pytest.mark.parametrize("key", ["text", None, 1.5, (1,), -1, 1 << 40, (1, 1 << 40), b"12345678"])
+def test_no_element_has_a_key_that_the_map_can_not_have(maps, key):
+    maps.hash[(1, 2)] = maps.one
+    for m in (maps.array, maps.hash):
+        assert m != {key: maps.two}
+        assert not m >= {key: maps.two}
+
+
 def test_an_empty_slot_is_a_key_error(maps):
     with pytest.raises(KeyError, match=r"(?s)no key 3 in map 'array' \(array_of_maps\).*its keys: 1"):
         maps.array[3]
