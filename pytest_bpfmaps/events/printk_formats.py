@@ -30,7 +30,6 @@ def _first(format: str, known: re.Pattern[str]) -> str | None:
     at = format.find("%")
     while at >= 0:
         if not (found := known.match(format, at)):
-            shown = _SHOWN.match(format, at)
-            return shown[0] if shown else format[at:]
+            return next(_SHOWN.finditer(format, at))[0]  # a '%' alone fits
         at = format.find("%", found.end())
     return None

@@ -28,7 +28,7 @@ SEC("tc") int prog(struct __sk_buff *skb)
     return 0;
 }
 """
-PRINT = 'SEC("tc") int prog(struct __sk_buff *skb) { bpf_printk("length FORMAT", skb->len); return 0; }'
+PRINT = 'SEC("tc") int prog(struct __sk_buff *skb) { bpf_printk("length FORMAT bytes", skb->len); return 0; }'
 PART = st.builds(
     "%{}{}{}{}".format,
     st.sampled_from(["", "", "-", "0", "+", " ", "#", "-0"]),
