@@ -233,7 +233,7 @@ def shown(name: str) -> str:
 
 def closest(name: str, known: Iterable[str]) -> str:
     """Returns a sentence for an error's `fix`: the known names that are closest to `name`."""
-    names = sorted(known)
+    names = sorted(set(known))
     if not names:
         return NONE
     near = get_close_matches(name, names, n=3, cutoff=0.5)

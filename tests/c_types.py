@@ -29,6 +29,7 @@ INTS = {
     "__int128": (128, True),
     "unsigned __int128": (128, False),
 }
+ALIGNED = [f" __attribute__((aligned({n})))" for n in (2, 16, 64, 256)]
 POINTERS = ["void *", "struct unknown *", "const char **"]
 
 
@@ -187,12 +188,14 @@ def fields(draw: Any, names: Names, depth: int, path: str) -> Declared:
     kind = draw(st.sampled_from(options))
     name = names("f")
     at = f"{path}.{name}"
+    aligned = draw(st.sampled_from(["", "", "", *ALIGNED]))
     if kind == "scalar":
         scalar = draw(scalars(names))
         value = draw(scalar.values)
-        return Declared(name, f"{scalar.text} {name};", value, [scalar.leaf(at, value)], scalar.prologue)
+        text = f"{scalar.text} {name}{aligned};"
+        return Declared(name, text, value, [scalar.leaf(at, value)], scalar.prologue)
     if kind == "array":
-        return draw(arrays(names, name, at))
+        return draw(arrays(names, name, at, aligned))
     if kind == "bits":
         scalar = draw(scalars(names, bitfield=True))
         width = draw(st.integers(1, scalar.bits))
@@ -209,7 +212,7 @@ def fields(draw: Any, names: Names, depth: int, path: str) -> Declared:
     anonymous = kind.startswith("anonymous")
     inner = draw(bodies(names, depth - 1, path if anonymous else at, word == "union"))
     attribute = draw(st.sampled_from(["", "", " __attribute__((packed))"]))
-    text = f"{word} {{ {inner.declaration} }}{attribute} {'' if anonymous else name};"
+    text = f"{word} {{ {inner.declaration} }}{attribute} {'' if anonymous else name}{aligned};"
     parts = inner.value, inner.leaves, inner.prologue, inner.others
     return Declared("" if anonymous else name, text, *parts)
 
@@ -232,13 +235,13 @@ def bodies(draw: Any, names: Names, depth: int, path: str, union: bool) -> Decla
 
 
 @st.composite
-def arrays(draw: Any, names: Names, name: str, at: str) -> Declared:
+def arrays(draw: Any, names: Names, name: str, at: str, aligned: str) -> Declared:
     scalar = draw(scalars(names))
     shape = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
     leaves: list[Leaf] = []
     value = _array_value(draw, scalar, shape, at, leaves)
     dimensions = "".join(f"[{n}]" for n in shape)
-    return Declared(name, f"{scalar.text} {name}{dimensions};", value, leaves, scalar.prologue)
+    return Declared(name, f"{scalar.text} {name}{dimensions}{aligned};", value, leaves, scalar.prologue)
 
 
 def _array_value(

@@ -72,7 +72,7 @@ def oracle(folder, plans: list[Plan]) -> str:
             f"static void do_{plan.name}(void) {{\n"
             f"    size_t n = sizeof(struct {plan.name}), m = {plan.extra}; (void)m;\n"
             f"    size_t all = {end_of(plan)};\n"
-            f"    struct {plan.name} *p = calloc(1, all + 64);\n{fill}\n"
+            f"    struct {plan.name} *p = calloc(1, all + n);\n{fill}\n"
             f'    printf("%zu\\n", n); dump((void *)p, all);\n'
             f"    memset(p, 0, all); take(p, all > n ? all : n);\n{show}\n    free(p);\n}}\n"
         )

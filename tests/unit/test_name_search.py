@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_bpfmaps.elf.name_search import Names
+from pytest_bpfmaps.errors import closest
 from pytest_bpfmaps.kernel.attach_names import Functions
 
 LISTED = ["do_sys_openat2", "do_sys_open", "tcp_sendmsg", "tcp_sendmsg.isra.0", "vfs_read", "vfs_readv", "x"]
@@ -80,3 +81,7 @@ def test_functions_are_in_the_text_of_the_kernel_or_in_a_module():
     assert "some_data" not in found
     assert found.fitting("*read") == ["vfs_read"]
     assert found.starting("vfs_read") == ["vfs_read", "vfs_read_data_of_nobody"]
+
+
+def test_a_name_of_two_kinds_is_told_once():
+    assert closest("xpd", ["xdp", "tc", "xdp"]) == "did you mean 'xdp'?"
