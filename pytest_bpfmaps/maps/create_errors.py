@@ -31,6 +31,10 @@ _EXCLUDING = {
     1 << 3 | 1 << 4: "BPF_F_RDONLY and BPF_F_WRONLY",
     1 << 7 | 1 << 8: "BPF_F_RDONLY_PROG and BPF_F_WRONLY_PROG",
 }
+_EXTRA = {
+    MapType.BLOOM_FILTER: "it is the number of hash functions, 1 to 15; 0 for 5 of them",
+    MapType.ARENA: "it is the address at which it is mapped, a multiple of the size of a page; 0 for any",
+}
 _FLAG_NAMES = {NO_PREALLOC: "BPF_F_NO_PREALLOC", MMAPABLE: "BPF_F_MMAPABLE"}
 
 
@@ -43,7 +47,7 @@ class Attributes:
     value_size: int
     max_entries: int
     map_flags: int
-    extra: int = 0
+    map_extra: int = 0
     inner_fd: int = 0  # model of the inner maps; 0 if there is none, -1 if it has no descriptor
     typed: bool = True  # whether key and value have types, if that is known
 
@@ -182,10 +186,11 @@ def _excluding_flags(wanted: Attributes) -> Explanation | None:
 
 def _by_trying(wanted: Attributes, type: MapType) -> Explanation | None:
     for name, better in _changes(wanted, type):
-        if _can_create(better):
+        if better != wanted and _can_create(better):
             rules = {
                 "key_size": f"it takes {better.key_size}, for example",
                 "value_size": f"it takes {better.value_size}, for example",
+                "map_extra": _EXTRA.get(type, "maps of this type have none: leave it out"),
                 "max_entries": f"it takes {better.max_entries}, for example",
                 "map_flags": f"without {_flags(wanted.map_flags & ~better.map_flags)} it can be created: "
                 "those flags are not for this type, or are newer than this kernel",
@@ -211,6 +216,7 @@ def _changes(wanted: Attributes, type: MapType) -> Iterator[tuple[str, Attribute
         if wanted.map_flags >> bit & 1 and not shape.flags >> bit & 1:
             yield "map_flags", replace(wanted, map_flags=wanted.map_flags & ~(1 << bit))
     yield "map_flags", replace(wanted, map_flags=shape.flags)
+    yield "map_extra", replace(wanted, map_extra=0)
     yield "key_size", replace(wanted, key_size=8 if shape.key == ANY else shape.key)
     yield "value_size", replace(wanted, value_size=8 if shape.value == ANY else shape.value)
     yield "max_entries", replace(wanted, max_entries=1)
@@ -221,7 +227,7 @@ def _can_create(wanted: Attributes) -> bool:
     settings = opts(
         "bpf_map_create_opts",
         map_flags=wanted.map_flags,
-        map_extra=wanted.extra,
+        map_extra=wanted.map_extra,
         inner_map_fd=max(wanted.inner_fd, 0),
     )
     with capture_log():

@@ -99,17 +99,28 @@ def _find_kconfig(data: bytes) -> Any:
     return ffi.new("char[]", Path(path).read_bytes())
 
 
+def _no_types(path: Path) -> str | None:
+    """Returns why the file can have no types; None where it may."""
+    if not path.is_file():
+        return "there is no such file"
+    with path.open("rb") as file:
+        start = file.read(4)
+    known = start == b"\x7fELF" or start[:2] in (b"\x9f\xeb", b"\xeb\x9f")  # one for each byte order
+    return None if known else "it is neither BTF nor an ELF file"
+
+
 def _find_btf(given: Path | None) -> Any:
     """Returns the file that libbpf reads the kernel's types from; NULL for the running kernel's own.
 
     That is `given`. If it is None, and the kernel shows no types itself, it is the BTF that the catalogue has
-    for this release. Raises `LoadError` if `given` does not exist.
+    for this release. Raises `LoadError` if `given` does not exist, or is another kind of file: libbpf
+    looks into it for objects with relocations only.
     """
-    if given is not None and not given.is_file():
+    if given is not None and (why := _no_types(given)):
         raise LoadError(
             "cannot read the kernel's types",
             on=f"from {given}",
-            why="there is no such file",
+            why=why,
             fix="name a file with raw BTF, or an ELF file with a section .BTF: bpf.load(…, btf=PATH)",
             errno=errno.ENOENT,
         )

@@ -87,6 +87,15 @@ def test_map_extra(load):
     assert told_by_kernel(obj.maps.seen).map_extra == 9
 
 
+@pytest.mark.bpf_requires("bloom_filter")
+def test_map_extra_that_the_kernel_refuses(load):
+    for name, number, rule in (("seen", 99, "number of hash functions"), ("counts", 5, "leave it out")):
+        with pytest.raises(
+            LoadError, match=f"map '{name}': the kernel refuses map_extra={number}(?s:.*)-> .*{rule}"
+        ):
+            load({name: {"map_extra": number}})
+
+
 def test_numa_node(load):
     """The kernel tells the node to nobody, but refuses one that is not there."""
     load({"counts": {"flags": BPF_F_NUMA_NODE, "numa_node": 0}})
@@ -221,6 +230,15 @@ def test_custom_btf_that_is_not_there(load_code):
         LoadError, match=r"(?s)cannot read the kernel's types from .*none\.btf: there is no such file"
     ):
         load_code(CORE, btf="none.btf")
+
+
+@pytest.mark.parametrize("code", [CORE, 'SEC("xdp") int p(void *ctx) { return 2; }'], ids=["CO-RE", "none"])
+def test_custom_btf_that_is_another_file(load_code, tmp_path, code):
+    (tmp_path / "other.btf").write_text("no types")
+    with pytest.raises(
+        LoadError, match=r"cannot read the kernel's types from .*: it is neither BTF nor an ELF"
+    ):
+        load_code(code, btf=tmp_path / "other.btf")
 
 
 HIDDEN = """

@@ -67,6 +67,7 @@ def _attributes(handle: Any) -> Attributes:
         lib.bpf_map__value_size(handle),
         lib.bpf_map__max_entries(handle),
         lib.bpf_map__map_flags(handle),
+        lib.bpf_map__map_extra(handle),
         inner_fd=0 if lib.bpf_map__inner_map(handle) == ffi.NULL else -1,
     )
 
