@@ -1,8 +1,9 @@
-"""A real warning of the kernel's, on demand: a file system that goes on after its disk refused a write.
+"""Makes the kernel warn: a file system continues after its disk refused a write.
 
-Run in guests. A minix file system keeps the map of its inodes in a buffer. The disk is a loop device over a
-file in a full tmpfs, so that the buffer can't be written and is no longer valid; the next new file changes
-it, and mark_buffer_dirty() warns, once (`WARN_ON_ONCE`) or until somebody lets it again. 5.10 to 7.2 do.
+This runs in guests. A minix file system keeps the map of its inodes in a buffer. The disk is a loop device
+over a file in a full tmpfs. So the buffer can't be written, and becomes invalid. The next new file changes
+the buffer, and mark_buffer_dirty() warns. It warns once (`WARN_ON_ONCE`), until somebody resets that. Linux
+5.10 to 7.2 do so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def warn(folder: Path) -> None:
-    """Have the kernel warn; `folder` is an empty one."""
+    """Makes the kernel warn. `folder` must be empty."""
     for module in ("loop", "minix"):
         subprocess.run(["modprobe", module], check=True)
     ram, files = folder / "ram", folder / "files"
@@ -51,7 +52,7 @@ def warn(folder: Path) -> None:
 
 
 def image() -> bytes:
-    """An empty minix file system, version 1."""
+    """Returns an empty minix file system, version 1."""
     blocks = [bytearray(BLOCK) for _ in range(BLOCKS)]
     struct.pack_into("<HHHHHHIHH", blocks[1], 0, INODES, BLOCKS, 1, 1, 5, 0, 7 << 20, 0x137F, 1)
     blocks[2][:] = (0b11 | -1 << (INODES + 1) & (1 << 8 * BLOCK) - 1).to_bytes(BLOCK, "little")  # inodes

@@ -1,4 +1,4 @@
-"""Programs that several of the kernel's tests load."""
+"""Fixtures that several files of this folder use."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 @pytest.fixture
 def load_code(bpf):
-    """Loads C text behind the usual includes and licence."""
+    """Loads C text after the usual includes and licence."""
 
     def load(code, **options):
         return bpf.load(code=HEAD + code, **options)
@@ -24,7 +24,7 @@ def load_code(bpf):
 
 @pytest.fixture
 def make_map(load_code):
-    """A map of a kernel type, with C types for key and value."""
+    """Makes a map of a kernel type, with C types for key and value."""
 
     def make(type, key="__u32", value="__u64", max_entries=8, prologue="", **options):
         code = f"""
@@ -43,7 +43,7 @@ def make_map(load_code):
 
 @pytest.fixture
 def veth(bpf_netns):
-    """Two namespaces with a cable between them."""
+    """Makes two namespaces with a cable between them."""
     return bpf_netns("left").veth_to(bpf_netns("right"))
 
 

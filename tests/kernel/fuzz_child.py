@@ -1,9 +1,9 @@
-"""Opens and loads bad objects, in a process of its own: what crashes it crashes no test run.
+"""Opens and loads bad objects in a process of its own, so that a crash does not end the test run.
 
     python fuzz_child.py OBJECT FIRST COUNT
 
-Prints ``at SEED`` before each input, ``bad SEED TEXT`` for an error that is none of ours, ``leak SEED
-DESCRIPTORS`` for those that are left open, and ``done OPENED LOADED REFUSED``.
+Prints ``at SEED`` before each input, ``bad SEED TEXT`` for an error of another project, ``leak SEED
+DESCRIPTORS`` for descriptors that stay open, and ``done OPENED LOADED REFUSED`` at the end.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from pytest_bpfmaps.errors import BpfError
 from pytest_bpfmaps.libbpf import lib
 from pytest_bpfmaps.objects import OpenedObject
 
-MOST_BYTES = 1 << 22  # of a map: the kernel would get the memory for more, and others run here, too
+MOST_BYTES = 1 << 22  # the largest map: the kernel would allocate more, but this machine has other users
 
 
 def regions(data):
-    """Where to change: everywhere, or in one of the sections that are read closely."""
+    """Yields the ranges to change: None is everything; the others are parts that are parsed."""
     elf = Elf(data)
     yield None
     yield None
@@ -51,7 +51,7 @@ def is_small(opened):
 
 
 def descriptors():
-    """What this process has open: number and target."""
+    """Returns the open descriptors of this process: number and target."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ def main(path, first, count):
     bad = Path(f"/dev/shm/fuzz-{os.getpid()}.bpf.o")
     counts = {"opened": 0, "loaded": 0, "refused": 0}
     with OpenedObject(Path(path)) as opened, contextlib.suppress(BpfError):
-        opened.load().close()  # what is opened once for all is open now
+        opened.load().close()  # this opens the descriptors that stay open
     before = descriptors()
     try:
         for seed in range(int(first), int(first) + int(count)):

@@ -1,4 +1,4 @@
-"""What tests that boot guests themselves share: finding the guests' QEMU, another QEMU, and waiting."""
+"""Helpers of tests that boot guests themselves: finding the guests' QEMU, another QEMU, and waiting."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-QEMU = shutil.which("qemu-system-x86_64")  # before tests move it
+QEMU = shutil.which("qemu-system-x86_64")  # the path before tests change $PATH
 
 
 def qemus_for(folder: Path) -> list[int]:
-    """QEMU processes whose gateway works in `folder`."""
+    """Returns the QEMU processes whose gateway works in `folder`."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -24,7 +24,7 @@ def qemus_for(folder: Path) -> list[int]:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 600.0) -> None:
-    """Returns as soon as it is true; fails after `seconds`, which a busy machine that saves a state needs."""
+    """Returns as soon as it is true. Fails after `seconds`; a busy machine needs them to save a state."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -32,13 +32,13 @@ def wait_until(condition: Callable[[], object], seconds: float = 600.0) -> None:
 
 
 def emulating(folder: Path, *more: str, before: str = "") -> str:
-    """A QEMU that emulates where KVM is asked for: it runs kernels, as slowly as a very busy machine does.
+    """Makes a QEMU that emulates instead of using KVM. It runs kernels as slowly as a very busy machine.
 
-    `more` are further arguments, `before` is a shell's text that comes before all.
+    `more` are further arguments. `before` is shell text that runs first.
     """
     script = folder / "qemu-system-x86_64"
     rules = {"*accel=kvm": "${word%kvm}tcg", "kvm": "tcg", "host": "max,la57=off,fsrm=off,erms=off"}
-    # Under KVM a kernel never checks its timer. Emulated on a busy machine it may find that it does not work.
+    # Under KVM a kernel never checks its timer. Under emulation on a busy machine the check may fail.
     rules["*root=none"] = '"$word no_timer_check"'
     cases = " ".join(f"{pattern}) word={word} ;;" for pattern, word in rules.items())
     lines = ["#!/bin/bash", before, f'for word; do case $word in {cases} esac; words+=("$word"); done']

@@ -1,10 +1,10 @@
-"""A program that takes the kernel's and the user's stack of a process in a system call."""
+"""A program that records a process's kernel stack and user stack in a system call."""
 
 import os
 
 from pytest_bpfmaps.kernel.process_symbols import ProcessSymbols
 
-# getppid: nothing else calls it, and libc's function does nothing but the system call
+# getppid: nothing else calls it, and libc's function makes only the system call
 TRACE = """
 struct {{
     __uint(type, BPF_MAP_TYPE_STACK_TRACE);
@@ -37,7 +37,7 @@ GETPPID, OPENAT, LSEEK = {"x86_64": (110, 257, 8)}.get(os.uname().machine, (173,
 
 
 def load_tracer(load_code, process, place=SYSCALL, *, call=GETPPID, flags=0, entry=8, frames=20):
-    """Loads and attaches the tracer for the process with that id; returns the object."""
+    """Loads and attaches the tracer for the process with that id. Returns the object."""
     context = "struct pt_regs;" if place is KPROBE else ""
     code = TRACE.format(**place, call=call, flags=flags, entry=entry, frames=frames)
     obj = load_code(context + code, globals={"process": process})
@@ -46,13 +46,13 @@ def load_tracer(load_code, process, place=SYSCALL, *, call=GETPPID, flags=0, ent
 
 
 def libc_path():
-    """The file of the C library that this process has mapped."""
+    """Returns the file of the C library that this process has mapped."""
     (found,) = {m.path for m in ProcessSymbols().mappings if "/libc.so" in m.path or "/libc-" in m.path}
     return found
 
 
 def assert_in_file(frame, path):
-    """The frame is where the kernel says that this file is, whether the file has a symbol for it or not."""
+    """Checks that the frame is where the kernel has mapped this file, with or without a symbol."""
     (place,) = [m for m in ProcessSymbols().mappings if m.start <= frame.address < m.end]
     assert frame.file == path == place.path
     if frame.symbol is None:

@@ -1,4 +1,4 @@
-"""Attachments and runs that are refused: the remedy is applied, and works."""
+"""Tests attachments and runs that are refused: each test does what the message says, and it works."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def load(bpf):
 @pytest.mark.bpf_requires("kprobe")
 @pytest.mark.parametrize("kind", ["kprobe", "kretprobe"])
 def test_one_of_several_functions_of_a_name(bpf, load, kind):
-    """Both /proc/self/maps and /proc/self/mounts begin in a function ``m_start``, each in its own."""
+    """/proc/self/maps and /proc/self/mounts each have their own function ``m_start``."""
     with pytest.raises(
         AttachError, match=r"functions of this kernel have the name 'm_start'(?s:.*)-> name it by"
     ):
@@ -138,7 +138,7 @@ def test_a_folder_in_place_of_a_program(load):
 def test_a_missing_function_is_explained_without_a_list_of_all_symbols(
     load, bpf_kernel, monkeypatch, section
 ):
-    """To read them takes an emulated guest 0.4 s, each time in a new process."""
+    """Reading them takes an emulated guest 0.4 s in each new process."""
     if section.startswith("fentry") and not bpf_kernel.has("fentry"):
         pytest.skip("this kernel has no fentry")
     if "nobody" in section and bpf_kernel.version < (5, 11):

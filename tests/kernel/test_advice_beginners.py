@@ -1,4 +1,4 @@
-"""Mistakes that people new to BPF ask about: the true cause is named, the remedy is applied, and it loads."""
+"""Tests mistakes of beginners: the message names the cause, and the program loads after its remedy."""
 
 import re
 
@@ -36,7 +36,7 @@ UDP = IP + "struct udphdr *u = (void *)ip + ip->ihl * 4; "
 BYTES = "return bpf_skb_load_bytes(skb, 0, v->data, n);"
 BOUNDED = "__s64 n = skb->len; if (n > 64) return 0; barrier_var(n); if (n < 1) return 0; "
 
-# the mistake, what the message says of it and of what to do, and the program after that was done
+# the mistake; why and what to do, as the message says; the program after that was done
 MISTAKES = {
     "a function of the C library": (
         XDP % "return get_nprocs();", r"get_nprocs\(\) is declared nowhere.*no C library",

@@ -1,4 +1,4 @@
-"""Calls and arguments that the verifier refuses: what the message says is done, and it loads."""
+"""Tests calls and arguments that the verifier refuses: each program loads after the message's remedy."""
 
 import pytest
 
@@ -212,7 +212,7 @@ def replaced(code, names):
 
 
 def test_the_kinds_that_a_global_function_takes(bpf, bpf_kernel):
-    """The other remedies: a check of the pointer, a pointer to the whole array."""
+    """The other remedies are a check of the pointer, and a pointer to the whole array."""
     if not bpf_kernel.has("bpf_snprintf"):
         pytest.skip("this kernel's global functions take no pointers to memory: use Linux 5.13 or later")
     bpf.load(code=HEAD + replaced(PAIR, {"KIND": "", "CHECK": "if (!p) return 0;"}))

@@ -1,4 +1,4 @@
-"""What is asked most about BPF programs: the message says what helps, it is done, and the program loads."""
+"""Tests the most common mistakes in BPF programs: each program loads after the message's remedy."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Sources that clang refuses: what the message says is done, and the program compiles and loads."""
+"""Tests sources that clang refuses: each compiles and loads after the message's remedy."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Maps and names of the kernel that are declared wrongly: the remedy is applied, and the object loads."""
+"""Tests wrong declarations of maps and of the kernel's names: each object loads after the remedy."""
 
 import pytest
 

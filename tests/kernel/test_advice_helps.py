@@ -1,4 +1,4 @@
-"""A program that is refused, what the message says to do, and the same program after it was done."""
+"""Tests refused programs: each loads after the change that the message names."""
 
 import pytest
 

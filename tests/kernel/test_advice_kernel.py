@@ -1,4 +1,4 @@
-"""Programs that use what the kernel has: what the message says is done, and the program loads."""
+"""Tests wrong uses of the kernel's functions: each program loads after the message's remedy."""
 
 import pytest
 
@@ -13,7 +13,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 
 def refusal(bpf, code, **options):
-    """What a load says; empty where the kernel takes the program."""
+    """Returns the message of a load; "" when the kernel accepts the program."""
     try:
         bpf.load(code=HEAD + code, **options)
     except LoadError as e:
@@ -156,7 +156,7 @@ SEC("tc") int prog(struct __sk_buff *skb) { CALL return 0; }
 
 @pytest.mark.bpf_requires("bpf_rcu_read_lock")
 def test_a_kernel_function_that_this_type_of_program_may_not_call(bpf):
-    """It is registered for the congestion control of TCP."""
+    """The kfunc is registered for TCP's congestion control."""
     with pytest.raises(LoadError, match="program may not call that kernel function, or not on this kernel"):
         bpf.load(code=HEAD + NOT_ALLOWED.replace("CALL", "tcp_reno_ssthresh((void *)skb);"))
     bpf.load(code=HEAD + NOT_ALLOWED.replace("CALL", "bpf_rcu_read_lock(); bpf_rcu_read_unlock();"))

@@ -1,4 +1,4 @@
-"""What a load or an attachment leaves open: the message says what to give, it is given, and it works."""
+"""Tests loads and attachments that need more: the message says what, and it works with that."""
 
 import re
 
@@ -163,7 +163,7 @@ def test_an_iterator_without_a_map(bpf):
 
 
 def test_an_object_with_types_is_not_said_to_lack_them(bpf):
-    """A program in a section for maps: how it is compiled is not at fault."""
+    """A program in a section for maps is not the fault of the compilation."""
     with pytest.raises(LoadError, match="cannot open") as error:
         bpf.open(code=HEAD + 'SEC("maps") int prog(void *ctx) { return 0; }')
     assert "clang -g" not in (error.value.fix or "")

@@ -1,4 +1,4 @@
-"""Programs that verifiers reject in words that say little: the remedy is applied, and the program loads."""
+"""Tests programs that verifiers reject with unclear words: each loads after our remedy."""
 
 import re
 
@@ -69,7 +69,7 @@ TWICE = KPROBE % (
 COPY = "bpf_probe_read_kernel(%s, 4, (void *)PT_REGS_PARM2(ctx)); return 0;"
 KFREE = 'SEC("fexit/kfree") int BPF_PROG(prog, const void *p%s) { return %s; }'
 
-# what is wrong, what the message says of it and of what to do, and the program after that was done
+# the mistake; why and what to do, as the message says; the program after that was done
 REJECTED = {
     "an index into the stack": (
         TC % "char b[16] = {}; b[ctx->len] = 1; return b[ctx->mark & 15];",
@@ -174,7 +174,7 @@ REJECTED = {
         'SEC("fexit/vfs_read") int BPF_PROG(prog) { return 0; }',
     ),
 }  # fmt: skip
-# what kernels have to know, by the word in the program
+# the features that kernels must have, by the word in the program
 _NEEDS = (("bpf_loop", "bpf_loop"), ("bpf_dynptr", "bpf_dynptr_from_mem"), ("bpf_timer", "bpf_timer_init"))
 
 
@@ -194,7 +194,7 @@ def test_what_is_said_helps(bpf, bpf_kernel, name):
 
 
 def test_pointers_in_a_table_are_told_before_they_are_read_as_zero(bpf):
-    """A helper that takes any address reads nothing there, and no kernel complains."""
+    """The helper takes any address, reads nothing from a wrong one, and no kernel complains."""
     read = "char c[8] = {}; bpf_probe_read_kernel_str(c, 8, %s); return c[0];"
     table = 'const char *names[] = {"one", "two"};' + XDP % read % "names[ctx->rx_queue_index & 1]"
     with pytest.warns(UserWarning, match=r"'names' holds addresses, .*reads 0 there; hold the texts"):

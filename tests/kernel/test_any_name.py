@@ -1,4 +1,4 @@
-"""C names that are also names of ours: they mean what C means, and never a method."""
+"""Tests C names that are also names of this package: they mean the C variable, never a method."""
 
 import keyword
 
@@ -10,7 +10,7 @@ from pytest_bpfmaps.objects.collection import Named
 from pytest_bpfmaps.objects.variables import Globals
 from pytest_bpfmaps.programs.program import Program
 
-# whatever an attribute of these classes, or of their instances, is called
+# every name of an attribute of these classes, or of their instances
 CLASSES = (Named, Globals)
 TAKEN = {name for cls in CLASSES for name in dir(cls) if not name.startswith("__")}
 TAKEN |= {
@@ -28,7 +28,7 @@ TAKEN |= {
 }
 TAKEN |= {"_variables", "_find", "_enter", "_handle", "_Named__parts", "_Globals__state", "update", "close"}
 NAMES = sorted(n for n in TAKEN if n.isidentifier() and not keyword.iskeyword(n))
-LONGEST = 15  # of a program's or map's name in the kernel
+LONGEST = 15  # the length of a program's or map's name in the kernel
 
 
 @pytest.fixture

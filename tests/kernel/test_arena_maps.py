@@ -1,4 +1,4 @@
-"""Arenas: memory shared with programs."""
+"""Tests arenas, memory that is shared with programs."""
 
 import mmap
 

@@ -1,4 +1,4 @@
-"""Arrays, and maps with one value per CPU."""
+"""Tests arrays, and maps with one value per CPU."""
 
 import errno
 from pathlib import Path
@@ -11,7 +11,7 @@ STATS = "struct stats { __u64 count; __u32 most; char comm[4]; };"
 
 
 def possible_cpus():
-    """The length of the kernel's list, ``0-3`` for example, read without libbpf."""
+    """Returns the number of CPUs in the kernel's list, ``0-3`` for example, without libbpf."""
     text = Path("/sys/devices/system/cpu/possible").read_text().strip()
     ranges = [r.split("-") for r in text.split(",")]
     return sum(int(r[-1]) - int(r[0]) + 1 for r in ranges)

@@ -1,4 +1,4 @@
-"""What a failing `assert` on maps and records shows."""
+"""Tests the explanations of failing `assert`s on maps and records."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def outside_of_ci(monkeypatch):
 
 
 def lines_of(check):
-    """The explanation of an assertion that fails."""
+    """Returns the explanation of an assertion that fails."""
     with pytest.raises(AssertionError) as caught:
         check()
     first, *more = str(caught.value).splitlines()
@@ -77,7 +77,7 @@ def test_the_report_has_what_was_compared_not_what_came_later(make_map):
 
     class Late(dict):
         def __len__(self):
-            m[1] = 2  # as a program would, right after the map was read
+            m[1] = 2  # a program could do this right after the map was read
             return super().__len__()
 
     def check():
@@ -231,7 +231,7 @@ def test_foreign_values_are_left_to_pytest(stats, left, right):
 
 
 def test_keys_in_the_other_byte_order(bpf):
-    """A port is often stored as packets have it: 53255 is 2000 then."""
+    """A port is often stored in network byte order: 2000 is 53255 then."""
     from pytest_bpfmaps.report.assertions import Text, explain
 
     ports = bpf.create_map("hash", key="u16", value="u32", max_entries=8)

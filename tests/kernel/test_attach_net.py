@@ -1,4 +1,4 @@
-"""Attaching to interfaces, cgroups, namespaces, sockets and maps of sockets."""
+"""Tests attaching to interfaces, cgroups, namespaces, sockets and maps of sockets."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from pytest_bpfmaps.attach.link_types import LinkType
 
 
 def udp_echo(address):
-    """A UDP datagram to oneself."""
+    """Sends a UDP datagram to this process."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((address, 0))
         sock.settimeout(60)
@@ -45,7 +45,7 @@ class TestXdp:
         veth.near.send(frame(veth))
         assert programs.globals.seen == 1
 
-    @pytest.mark.bpf_requires(helper="bpf_xdp_get_buff_len")  # it came with fragments
+    @pytest.mark.bpf_requires(helper="bpf_xdp_get_buff_len")  # this helper came with fragments
     def test_packets_of_several_pages(self, bpf, load_code, bpf_netns):
         code = """
         __u64 size;
@@ -129,7 +129,7 @@ class TestXdp:
         assert programs.globals.seen == 1
         (bpffs / "link").unlink()
 
-        def is_detached():  # the kernel does it some time after
+        def is_detached():  # the kernel detaches with a delay
             before = programs.globals.seen
             veth.near.send(frame(veth))
             return programs.globals.seen == before
@@ -147,7 +147,7 @@ class TestXdp:
 
 @pytest.fixture
 def bpffs(tmp_path, bpf):
-    """A bpf file system of the test's own."""
+    """Mounts a bpf file system for one test."""
     subprocess.run(["mount", "-t", "bpf", "bpf", tmp_path], check=True)
     yield tmp_path
     subprocess.run(["umount", tmp_path], check=True)
@@ -218,7 +218,7 @@ class TestCgroup:
             socket.create_connection(server.getsockname()).close()
         assert loaded.globals.connected == 1
 
-    @pytest.mark.bpf_requires(kfunc="bpf_sock_addr_set_sun_path")  # it came with these hooks
+    @pytest.mark.bpf_requires(kfunc="bpf_sock_addr_set_sun_path")  # this kfunc came with these hooks
     def test_unix_sockets(self, load_code, bpf_cgroup, tmp_path):
         code = """
         __u64 seen;
@@ -226,7 +226,7 @@ class TestCgroup:
         """
         obj = load_code(code)
         path = str(tmp_path / "socket")
-        with bpf_cgroup.enter():  # a socket's group is the one that it was made in
+        with bpf_cgroup.enter():  # a socket belongs to the group in which it was made
             listening, calling = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
         with obj.programs.count.attach(cgroup=bpf_cgroup), listening, calling:
             listening.bind(path)
@@ -338,7 +338,7 @@ class TestSockets:
         link = program.attach(socket=sock)
         fd = sock.fileno()
         sock.close()
-        other = os.open("/dev/null", os.O_RDONLY)  # takes the descriptor's number
+        other = os.open("/dev/null", os.O_RDONLY)  # gets the closed descriptor's number
         assert other == fd
         link.close()
         os.close(other)

@@ -1,4 +1,4 @@
-"""Attaching to what packets pass inside the kernel: tc programs, by tcx links and as filters; netfilter."""
+"""Tests attaching tc programs, by tcx links and as filters, and netfilter programs."""
 
 import errno
 import socket

@@ -1,4 +1,4 @@
-"""Attaching to the kernel's own events and functions, and what is said when it can't be."""
+"""Tests attaching to the kernel's events and functions, and the messages when that fails."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ cookies = pytest.mark.bpf_requires("bpf_get_attach_cookie")
 
 @pytest.fixture
 def counter(load_code):
-    """One program for a section that counts its runs in this process."""
+    """Returns the C code of a program for a section. It counts its runs in this process."""
 
     def load(section, body=COUNT, includes=""):
         code = f'{includes}{PID} SEC("{section}") int count(void *ctx) {body}'
@@ -246,7 +246,7 @@ class TestLsm:
         assert runs_while_attached(obj, open_files) == 1
 
     def test_what_could_never_run_is_refused(self, bpf, tmp_path, monkeypatch):
-        """The list of a machine that was booted without bpf in lsm=."""
+        """The test uses the list of a machine that was booted without bpf in lsm=."""
         from pytest_bpfmaps.kernel import attach_names
 
         (tmp_path / "lsm").write_text("lockdown,capability,yama")

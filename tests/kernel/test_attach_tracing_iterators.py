@@ -1,4 +1,4 @@
-"""Iterators: what they run over, and reading them."""
+"""Tests iterators: their targets, and reading them."""
 
 import os
 import threading
@@ -73,7 +73,7 @@ class TestTasks:
             with obj.programs.show.attach(pid=me) as both:
                 assert set(both) >= {f"{me} {me}", f"{me} {thread.native_id}"}
                 assert all(line.startswith(f"{me} ") for line in both)
-        except UnsupportedError as e:  # before Linux 6.1: it must not run over all tasks instead
+        except UnsupportedError as e:  # before Linux 6.1; the iterator must not run over all tasks instead
             assert "run over all tasks" in str(e)  # noqa: PT017
         finally:
             done.set()

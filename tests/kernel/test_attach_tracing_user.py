@@ -1,4 +1,4 @@
-"""Attaching to functions of programs and libraries, to USDT, and to perf events."""
+"""Tests attaching to functions of programs and libraries, to USDT, and to perf events."""
 
 import errno
 import mmap
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.bpf_requires("uprobe/x")
 
 @pytest.fixture
 def counter(load_code):
-    """One program for a section that counts its runs in this process."""
+    """Returns the C code of a program for a section. It counts its runs in this process."""
 
     def load(section, body=COUNT):
         return load_code(
@@ -153,7 +153,7 @@ class TestPerfEvents:
     )
     def test_samples_this_process(self, bpf, counter, target):
         if target.get("pid"):
-            target = {**target, "pid": os.getpid()}  # parameters were made in another process of the matrix
+            target = {**target, "pid": os.getpid()}  # another process of the matrix made the parameters
         obj = counter("perf_event")
         with obj.programs.count.attach(**target):
             bpf.wait_until(lambda: self.burn() or obj.globals.runs > 0, timeout=60)

@@ -1,6 +1,6 @@
-"""A uprobe goes to the function that a process calls by a name: versions, IFUNCs, kinds of programs.
+"""Tests that a uprobe finds the function that a process calls by a name: versions, IFUNCs, kinds of programs.
 
-The kernel counts the calls; each library and program is this test's own, so that nobody else calls it.
+The kernel counts the calls. This test makes each library and program, so nobody else calls it.
 """
 
 import ctypes
@@ -79,7 +79,7 @@ def counter(load_code):
 
 
 def counts(obj, act, times=3, **target):
-    """How often the program runs while `act` is called so many times."""
+    """Returns how often the program runs while `act` is called that many times."""
     before = obj.globals.runs
     with obj.programs.count.attach(**target):
         for _ in range(times):
@@ -88,7 +88,7 @@ def counts(obj, act, times=3, **target):
 
 
 def function(library, name, version):
-    """A function of a library by its version, from the dynamic linker."""
+    """Returns a function of a library by its version, from the dynamic linker."""
     dlvsym = ctypes.CDLL(None).dlvsym
     dlvsym.restype = ctypes.c_void_p
     handle = ctypes.c_void_p(ctypes.CDLL(str(library))._handle)
@@ -190,12 +190,12 @@ def test_a_stripped_program_has_no_names(counter, folder):
 
 
 def test_this_process_by_the_usual_link(counter):
-    # a stripped interpreter that has no library exports no main, and the first function that main calls
-    exported = function_names(Path(sys.executable).resolve())  # in a guest the link ends in memory
+    # a stripped interpreter without a library does not export main, but the first function that main calls
+    exported = function_names(Path(sys.executable).resolve())  # in a guest the link is in memory
     obj = counter(f"uprobe//proc/self/exe:{'main' if 'main' in exported else 'Py_BytesMain'}")
     with obj.attach():
         subprocess.run([sys.executable, "-S", "-c", ""], check=True)
-        assert obj.globals.runs >= 1  # others on this machine may start it meanwhile
+        assert obj.globals.runs >= 1  # other users of this machine may start it, too
 
 
 def test_what_is_no_program(counter, folder, tmp_path, library):

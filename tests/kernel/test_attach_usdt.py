@@ -1,4 +1,4 @@
-"""USDT in libraries and programs of all kinds: the argument that arrives is the judge."""
+"""Tests USDT in libraries and programs of all kinds, by the argument that the program gets."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ from pytest_bpfmaps import AttachError
 
 pytestmark = pytest.mark.bpf_requires("usdt/x")
 
-# as <sys/sdt.h> makes it; the second is asked for by a semaphore
+# <sys/sdt.h> makes the same; a semaphore enables the second one
 FIRE = r"""
 #define NOTE(name, semaphore) \
         "990: nop\n" \
@@ -71,9 +71,9 @@ def build(folder, name, text, *flags):
 
 
 def prelink(path):
-    """Does what prelink(8) leaves: all addresses are higher, but those in the notes, which it passes over.
+    """Makes a file like prelink(8) does: all addresses are higher, except those in the notes.
 
-    The file is linked for the higher addresses already.
+    The file is already linked for the higher addresses.
     """
     data = bytearray(path.read_bytes())
     note = struct.pack("=I8s", 3, b"stapsdt\0")

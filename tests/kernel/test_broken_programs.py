@@ -1,4 +1,4 @@
-"""Programs as people break them: the cause, the line and the remedy are in the first ten lines."""
+"""Tests common faults in programs: cause, line and remedy are in the first ten lines of the message."""
 
 import re
 
@@ -82,7 +82,7 @@ BROKEN = {
             return 0;
         }""",
         r"programs of type sched_cls may not write the field 'protocol' of struct __sk_buff",
-        r"each type of program has its own list",
+        r"bpf_skb_change_proto\(\)",
     ),
     "a part of a field": (
         """

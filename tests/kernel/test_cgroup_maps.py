@@ -1,4 +1,4 @@
-"""Maps about cgroups: both kinds of storage, and arrays of cgroups."""
+"""Tests maps about cgroups: both kinds of storage, and arrays of cgroups."""
 
 import errno
 import os
@@ -11,12 +11,12 @@ from pytest_bpfmaps import BPF_NOEXIST, MapError, MapTypeError, MapValueError, U
 
 @pytest.fixture
 def cgroup(bpf_cgroup):
-    """The path of a new cgroup."""
+    """Returns the path of a new cgroup."""
     return bpf_cgroup.path
 
 
 def send_from(cgroup):
-    """Sends a packet to itself with a socket that belongs to the cgroup."""
+    """Sends a packet to this process with a socket that belongs to the cgroup."""
     with cgroup.enter(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.sendto(b"hello", sock.getsockname())

@@ -1,4 +1,4 @@
-"""An array that was read is a copy: changing it would change nothing in the kernel, so it says that."""
+"""Tests that a read array refuses changes: it is a copy, and the kernel would not see them."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""``--bpf-cov``: its options, its reports, and that tests notice nothing of it."""
+"""Tests ``--bpf-cov``: its options, its reports, and that tests give the same results with it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def run(suite: pytest.Pytester, *options: str) -> pytest.RunResult:
 
 
 def report(suite: pytest.Pytester, *options: str, file: str = "judge.bpf.c") -> dict[str, Any]:
-    """What the JSON report of a run says of a file."""
+    """Returns the entry of a file in the JSON report of a run."""
     result = run(suite, "--bpf-cov-report=json:out.json", *options)
     assert result.ret == 0, result.outlines
     found: dict[str, Any] = json.loads((suite.path / "out.json").read_text())["files"][file]
@@ -185,7 +185,7 @@ def test_which_test_ran_a_line(suite: pytest.Pytester) -> None:
 
 
 def test_an_object_of_several_tests(suite: pytest.Pytester) -> None:
-    """What each of them ran is told, though the object is closed behind the last."""
+    """The report has the lines that each of them ran, although the object is closed after the last."""
     suite.makepyfile(
         test_small="""
         import pytest
@@ -246,7 +246,7 @@ def test_linked_sources(suite: pytest.Pytester) -> None:
 
 
 def test_what_a_kernel_can_not_reach_is_marked(suite: pytest.Pytester) -> None:
-    """Only what depends on a field that is not there; a line that a global decides can be reached."""
+    """Only lines that depend on a missing field are unreachable. A line that depends on a global is not."""
     (suite.path / "exists.bpf.c").write_text(EXISTS)
     suite.makepyfile(
         test_small="""
@@ -260,7 +260,7 @@ def test_what_a_kernel_can_not_reach_is_marked(suite: pytest.Pytester) -> None:
 
 
 def test_tests_notice_nothing(suite: pytest.Pytester) -> None:
-    """The same facts with coverage and without: maps, globals, figures of the verifier, settings."""
+    """Maps, globals, figures of the verifier and settings are the same with coverage and without."""
     suite.makepyfile(
         test_small="""
         import json, os, sys
@@ -311,7 +311,7 @@ def test_a_rejected_program_is_explained_as_ever(suite: pytest.Pytester) -> None
 
 
 def test_a_program_that_is_refused_with_counters_runs_as_it_is(suite: pytest.Pytester) -> None:
-    """A program may use 64 maps, and the counters are one more."""
+    """A program may use 64 maps, and the counters need one more."""
     declared = "#define ONE(n) struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); "
     declared += '__type(key, int); __type(value, long); } m##n SEC(".maps");\n'
     declared += "\n".join(f"ONE({i})" for i in range(62))
@@ -365,7 +365,7 @@ def test_options_that_make_no_sense(suite: pytest.Pytester, option: str, words: 
 
 
 def _clang_alone(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a clang, which is the only one in $PATH."""
+    """Makes a folder with a clang the only one in $PATH."""
     from pytest_bpfmaps.compiler import LocalCompiler
 
     clang = LocalCompiler().clang.path

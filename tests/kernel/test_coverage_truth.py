@@ -1,4 +1,4 @@
-"""Counts of BPF programs are those that llvm-cov gives for the same C, run natively."""
+"""Tests that the counts of BPF programs equal llvm-cov's for the same C as a native program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps that are made from Python: ``bpf.create_map``."""
+"""Tests maps that are made from Python: ``bpf.create_map``."""
 
 import errno
 import ipaddress
@@ -23,7 +23,7 @@ def test_typed_by_c_text(bpf):
 def test_the_kernel_knows_the_types_too(bpf):
     m = bpf.create_map("hash", key="u64", value="struct { int x; char name[8]; }", max_entries=4)
     m[9] = (-1, "abc")
-    with map_by_id(m.id) as seen:  # as bpftool does: all it has is what the kernel kept
+    with map_by_id(m.id) as seen:  # as bpftool does: it has only the kernel's facts
         assert seen == {9: {"x": -1, "name": "abc"}}
         assert (seen._info.btf_id > 0, repr(seen)) == (True, "<map 'hash' (hash), u64 -> struct>")
 

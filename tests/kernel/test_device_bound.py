@@ -1,4 +1,4 @@
-"""Programs that are loaded for one interface, and the kfuncs for metadata of its driver."""
+"""Tests programs that are loaded for one interface, and the kfuncs for metadata of its driver."""
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_for_an_interface_of_another_namespace(bpf, veth):
 
 
 def test_a_rejected_program_is_rejected_for_the_same_reason_again(bpf, veth):
-    """The whole log comes from a second load, which is for the same interface."""
+    """The whole log comes from a second load, for the same interface."""
     wrong = CODE.replace("runs++;", "runs = *(__u32 *)(long)ctx->data;")
     with veth.far.netns.enter(), pytest.raises(LoadError) as caught:
         bpf.load(code=wrong, programs={"look": {"ifindex": veth.far.index, "flags": FLAG}})

@@ -1,4 +1,4 @@
-"""Device maps and CPU maps: where XDP programs redirect packets to."""
+"""Tests device maps and CPU maps, to which XDP programs redirect packets."""
 
 import errno
 import socket
@@ -114,7 +114,7 @@ def test_a_devmap_with_programs(make):
 
 
 def other_possible_cpu():
-    """A CPU that can't exist here."""
+    """Returns a CPU number that is larger than any on this machine."""
     with open("/sys/devices/system/cpu/possible") as file:
         return int(file.read().strip().split("-")[-1]) + 1
 

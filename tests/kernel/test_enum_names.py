@@ -1,4 +1,4 @@
-"""An enum's value equals its name, wherever a value is shown; a misspelt name is never just unequal."""
+"""Tests that an enum's value equals its name everywhere, and that a misspelt name causes a warning."""
 
 import pytest
 
@@ -131,7 +131,7 @@ def test_values_of_maps_and_variables(loaded):
 
 def test_a_misspelt_name_is_not_just_unequal(loaded):
     record, kinds = loaded.maps.records[0], loaded.maps.kinds
-    kinds[1] = 99  # no name has it
+    kinds[1] = 99  # the enum has no name for it
     for compare in (
         lambda: record.kind != "EXCE",
         lambda: record != {"kind": "EXCE", "count": 0, "bits": 2},
@@ -153,7 +153,7 @@ def test_keys_are_found_by_name_in_each_view(loaded):
     kinds, pairs = loaded.maps.by_kind, loaded.maps.by_pair
     for several in (False, True):
         kinds["EXEC"], pairs[("EXEC", 1)] = "EXIT", "EXIT"
-        if several:  # a snapshot of many stays packed
+        if several:  # a large snapshot stays packed
             kinds.update(dict.fromkeys(range(1000, 1590), 0))
         for view in (kinds, kinds.keys(), kinds.snapshot(), kinds.snapshot().keys(), kinds.sum().keys()):
             assert "EXEC" in view
@@ -224,7 +224,7 @@ def test_a_misspelt_name_is_not_just_awaited(loaded):
 
 
 def test_what_is_equal_has_the_same_hash(loaded):
-    """So a tuple, which has a hash, has members or numbers in it; a list and a mapping may have names."""
+    """A tuple, which has a hash, must have members or numbers. A list and a mapping may have names."""
     record, kinds = loaded.maps.records[0], list(loaded.maps.kinds.values())
     for wanted in (("EXEC", 0, "EXIT"), ("EXEC", 0, 2), (1, 0, 2), (record.kind, 0, 2), ("EXIT", 0, 2)):
         assert record != wanted or hash(record) == hash(wanted)

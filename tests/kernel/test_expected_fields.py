@@ -1,4 +1,4 @@
-"""Fields in expectations: those named as arguments are, and those of nested structs."""
+"""Tests fields in expectations: fields with the names of arguments, and fields of nested structs."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""`bpfmaps kernels fetch` against the system's own mirror. Needs the network, and some hundred MB of disk.
+"""Tests `bpfmaps kernels fetch` with the system's own mirror. Needs the network and some 100 MB of disk.
 
-The packages are real; so is what comes out of them, which QEMU boots here.
+The packages are real, and QEMU boots their kernels here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("apt-get"), reason="needs apt a
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("cache")
     yield root
-    shutil.rmtree(root)  # pytest would keep the last three
+    shutil.rmtree(root)  # pytest would keep the last three folders
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_uncompressed_kernel_boots(bookworm: Kernel) -> None:
     command += ["-append", "console=ttyS0 panic=-1 mitigations=off nokaslr"]
     done = subprocess.run(command, capture_output=True, timeout=300, check=True, stdin=subprocess.DEVNULL)
     assert f"Linux version {bookworm.release} ".encode() in done.stdout
-    assert b"Unable to mount root fs" in done.stdout  # it came all the way up, and we gave it none
+    assert b"Unable to mount root fs" in done.stdout  # the kernel has booted, and has no root file system
 
 
 def test_again_is_up_to_date(bookworm: Kernel, root: Path) -> None:

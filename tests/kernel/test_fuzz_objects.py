@@ -1,6 +1,6 @@
-"""Damaged objects: no crash, no hang, no descriptor left, and only our own errors.
+"""Tests damaged objects: no crash, no hang, no open descriptor, and only our own errors.
 
-Each batch runs in a process of its own. ``BPFMAPS_FUZZ=10000`` tries so many objects per program.
+Each batch runs in a process of its own. ``BPFMAPS_FUZZ=10000`` tries 10,000 objects per program.
 """
 
 import shutil
@@ -14,12 +14,12 @@ from mutations import how_many
 BPF = Path(__file__).parents[2] / "bpf"
 CHILD = Path(__file__).with_name("fuzz_child.py")
 BATCH = 500
-SECONDS_PER_OBJECT = 5.0  # far more than it takes: only a hang comes near
+SECONDS_PER_OBJECT = 5.0  # an object takes far less: only a hang needs as much
 
 
 @pytest.mark.parametrize("program", ["rate_limit", "packet_counter", "exec_events"])
 def test_damaged_objects(bpf, bpf_kernel, program, tmp_path):
-    path = tmp_path / "good.o"  # what is in the cache is taken to be fresh from clang
+    path = tmp_path / "good.o"  # outside of the cache: objects in the cache are not checked
     shutil.copy(bpf.compile(BPF / f"{program}.bpf.c"), path)
     count = how_many(20 if bpf_kernel.emulated else 150)
     totals = [0, 0, 0]

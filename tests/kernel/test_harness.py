@@ -1,4 +1,4 @@
-"""wait_until, teardown, and the fixtures' scopes."""
+"""Tests wait_until, teardown, and the fixtures' scopes."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Hash and LRU hash maps: the dict protocol, the kernel's verbs, batches."""
+"""Tests hash and LRU hash maps: the dict protocol, the kernel's verbs, batches."""
 
 import errno
 
@@ -22,7 +22,7 @@ POINT = "struct point { __s32 x, y; }; struct stats { __u64 count; char comm[16]
 
 @pytest.fixture(params=TYPES)
 def m(request, make_map, bpf):
-    if request.param == "rhash":  # it has a flag that it can't be without
+    if request.param == "rhash":  # the type requires a flag
         return bpf.create_map("rhash", key="u32", value="u64", max_entries=64, name="the_map")
     return make_map(request.param, max_entries=64)
 
@@ -148,7 +148,7 @@ def test_structs_as_keys_and_values(make_map):
 
 def test_lookup_and_delete(m, bpf_kernel):
     m[1] = 10
-    if bpf_kernel.version < (5, 14):  # no probe tells: maps of a type learned it one after another
+    if bpf_kernel.version < (5, 14):  # no probe finds it: each map type got it in another release
         with pytest.raises(UnsupportedError, match=r"hash maps: since 5\.14"):
             m.lookup_and_delete_elem(1)
         return

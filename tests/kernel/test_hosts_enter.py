@@ -1,4 +1,4 @@
-"""What a command sees in a root of ci/hosts, here one of busybox, and what the machine sees of it."""
+"""Tests what a command sees in a root of ci/hosts, and what the machine sees of it. The root is busybox."""
 
 import importlib
 import os

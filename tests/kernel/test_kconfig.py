@@ -1,4 +1,4 @@
-"""``__kconfig`` variables: what the kernel's configuration says, and zero for a weak one that is not set."""
+"""Tests ``__kconfig`` variables: they have the configured values, and weak ones may be zero."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""Spin locks, timers and pointers of the kernel in values: hidden, and no bytes of ours get into them.
+"""Tests the kernel's spin locks, timers and pointers in values: they are hidden, and never written.
 
-Writing a value makes the kernel cancel a timer in it. A pointer was released too; Linux 7.2 keeps it.
+The kernel cancels a timer in a value that is written. It also releases a pointer; Linux 7.2 keeps it.
 """
 
 import pytest
@@ -114,11 +114,11 @@ def test_a_timer(load_code, bpf):
     m[0] = {"label": 5}
     assert start.run(bytes(64)).retval == 0
     bpf.wait_until(lambda: m[0].ticks > 2, timeout=60)
-    assert start.run(bytes(64)).retval == 2  # it is initialized already
+    assert start.run(bytes(64)).retval == 2  # 2: the timer is already initialized
     m[0] = {"ticks": 1_000_000, "label": 6}
     assert m[0].label == 6
     assert list(m[0]._asdict()) == ["ticks", "label"]
-    assert start.run(bytes(64)).retval == 0  # the write cancelled it
+    assert start.run(bytes(64)).retval == 0  # 0: the write cancelled the timer
     bpf.wait_until(lambda: m[0].ticks > 1_000_002, timeout=60)
 
 
@@ -182,7 +182,7 @@ def test_a_kernel_pointer(bpf):
     assert obj.globals.seen > 0
     m[0] = {"before": 1, "after": 2}
     assert use.run(bytes(64)).retval == 0
-    assert obj.globals.stored in (1, 2)  # kept, or released and stored again
+    assert obj.globals.stored in (1, 2)  # 1: kept; 2: released and stored again
     assert obj.globals.seen > 0
     assert m[0] == {"before": 1, "after": 2}
     assert list(m[0]._asdict()) == ["before", "after"]

@@ -1,4 +1,4 @@
-"""Keys that are equal as values although their bytes differ: the kernel has an element for each."""
+"""Tests keys with equal values and different bytes: the kernel has an element for each."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ struct deep { struct { char name[3]; __u32 n; } in[1]; _Bool on; };
 struct choice { union { struct { __u8 kind; __u32 n; }; __u8 first; }; };
 struct prefix { __u32 prefixlen; __u8 zone; __u16 net; };
 """
-# keys of each type that are equal as values
+# keys of each type with equal values
 ALIKE = {
     "struct flow": (b"\1\0\0\0\x50\0\0\0", b"\1\0\0\0\x50\0\x55\x55", b"\1\0\0\0\x50\0\0\1"),
     "char[8]": (b"cat\0\0\0\0\0", b"cat\0UUUU", b"cat\0\0\0\0\1"),
@@ -35,7 +35,7 @@ TYPES = ["hash", "lru_hash", "percpu_hash", "lru_percpu_hash"]
 
 @pytest.fixture
 def filled(make_map):
-    """A map with these keys, the n-th with the value n: written past the codecs."""
+    """Makes a map with these keys; the n-th has the value n. It writes bytes, without the codecs."""
 
     def fill(key, raws, type="hash", max_entries=64, **options):
         name, _, rest = key.partition("[")
@@ -253,7 +253,7 @@ def test_listed_keys_print_as_plain_values(filled):
 
 
 def test_the_remedy(load_code):
-    """The same program, where the key is zeroed first."""
+    """The program is the same, but sets the key to zero first."""
     code = """
     struct flow { __u32 ip; __u16 port; };
     struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 16); __type(key, struct flow);

@@ -1,4 +1,4 @@
-"""What this process has open after a test: the kernel's own account of it."""
+"""Tests the report of the BPF objects that this process has open after a test."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Legacy definitions, ``SEC("maps")``: upgraded by the compiler or when an object is opened."""
+"""Tests that the compiler, or opening an object, upgrades legacy definitions, ``SEC("maps")``."""
 
 import errno
 from pathlib import Path
@@ -234,7 +234,7 @@ def test_what_cannot_be_upgraded_says_why(load_code, code, reason):
     assert e.value.errno == errno.EOPNOTSUPP
 
 
-# objects from elsewhere: whatever clang made them, with types and without
+# objects of other projects, from several clangs, with types and without
 
 GIVEN = sorted((Path(__file__).parents[2] / "fixtures/legacy").glob("*.bpf.o"))
 

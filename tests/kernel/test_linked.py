@@ -1,4 +1,4 @@
-"""Several sources linked into one object: as bpftool links them, and by whom a name is meant."""
+"""Tests several sources in one object: it equals bpftool's, and each name means the right thing."""
 
 import shutil
 import subprocess

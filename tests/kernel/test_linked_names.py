@@ -1,4 +1,4 @@
-"""Names that several linked sources have: whose struct, whose variable is meant."""
+"""Tests names that several linked sources have: which struct and which variable a name means."""
 
 import shutil
 import subprocess
@@ -132,7 +132,7 @@ def test_they_are_set_before_the_load(bpf, sources):
 
 
 def test_variables_of_functions_have_their_names(load_code):
-    """clang calls a static variable of a function f.x."""
+    """clang gives a static variable x of a function f the name f.x."""
     obj = load_code(
         """
         SEC("xdp") int f(void *ctx) { static volatile int x = 1; return x; }

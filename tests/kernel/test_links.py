@@ -1,4 +1,4 @@
-"""What the kernel says of links of programs that watch; replacing their program; pinning them."""
+"""Tests the facts about links of tracing programs; replacing their program; pinning them."""
 
 import errno
 import os
@@ -90,14 +90,14 @@ def test_an_iterator_s_program_is_replaced(bpf):
 
 @pytest.mark.bpf_requires("kprobe/do_sys_openat2")
 def test_info_of_a_kprobe(load_code):
-    """A link in the kernel from Linux 5.15 on, which tells its target from 6.6 on."""
+    """The kernel has this kind of link from Linux 5.15 on, and reports its target from 6.6 on."""
     obj = load_code('SEC("kprobe/do_sys_openat2") int watch(void *ctx) { return 0; }')
     with obj.attach() as links:
         (link,) = links
         try:
             info = link.info
         except AttachError:
-            return  # a perf event and no link
+            return  # it is a perf event, and not a link
         assert (str(info.type), info.program_id) == ("perf_event", obj.programs.watch.id)
         assert info.target in ({}, {"event": "kprobe", "function": "do_sys_openat2", "offset": 0})
 

@@ -1,4 +1,4 @@
-"""Loads that are refused for what this kernel, or libbpf, lacks: word for word."""
+"""Tests the exact messages of loads that need something which this kernel, or libbpf, lacks."""
 
 import errno
 import os

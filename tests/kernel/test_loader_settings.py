@@ -1,4 +1,4 @@
-"""What a loader sets before the load: attributes of maps and programs, custom BTF; the kernel judges."""
+"""Tests settings before the load, against the kernel: attributes of maps and programs, custom BTF."""
 
 import os
 import subprocess
@@ -35,11 +35,11 @@ struct {
 SEC("xdp") int p(struct xdp_md *ctx) { return XDP_PASS; }
 SEC("my_own_section") int q(void *ctx) { return 1; }
 """
-STACKS = {"max_entries": 16, "value_size": 127 * 8}  # as bcc's profile and offcputime have it
+STACKS = {"max_entries": 16, "value_size": 127 * 8}  # the sizes of bcc's profile and offcputime
 
 
 def told_by_kernel(map_):
-    """What the kernel says of a map, past our own reading of it."""
+    """Returns the kernel's facts about a map, without this package."""
     info = ffi.new("struct bpf_map_info *")
     size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_map_info"))
     assert lib.bpf_obj_get_info_by_fd(map_.fd, info, size) == 0
@@ -97,14 +97,14 @@ def test_map_extra_that_the_kernel_refuses(load):
 
 
 def test_numa_node(load):
-    """The kernel tells the node to nobody, but refuses one that is not there."""
+    """The kernel does not report the node, but refuses one that does not exist."""
     load({"counts": {"flags": BPF_F_NUMA_NODE, "numa_node": 0}})
     with pytest.raises(LoadError, match="counts"):
         load({"counts": {"flags": BPF_F_NUMA_NODE, "numa_node": 1000}})
 
 
 def test_ifindex(load, bpf_netns):
-    """A map for hardware: no interface here offloads, and the kernel asks that interface, not another."""
+    """No interface here offloads maps. The kernel's error shows that it got the interface."""
     with pytest.raises(LoadError, match="counts") as caught:
         load({"counts": {"ifindex": 1}})
     assert caught.value.errno in (22, 95, 19)
@@ -152,7 +152,7 @@ def test_attach_types_have_the_kernels_numbers(bpf, load_code):
 
 @pytest.mark.bpf_requires(program_type="syscall")
 def test_a_programs_flags(bpf, load_code):
-    """The kernel wants syscall programs to be sleepable: without the flag it refuses them."""
+    """The kernel requires syscall programs to be sleepable, and refuses them without the flag."""
     code = 'SEC("my_own") int s(void *ctx) { return 0; }'
     sleepable = 1 << 4
     load_code(code, programs={"s": {"type": "syscall", "flags": sleepable}})
@@ -214,7 +214,7 @@ def offset_with(obj):
 
 @pytest.fixture
 def other_kernel(bpf, tmp_path):
-    """BTF of a kernel that there is not: its task_struct has the pid at 24."""
+    """Returns BTF of an invented kernel, whose task_struct has the pid at 24."""
     return bpf.compile(
         code="struct task_struct { char before[24]; int pid; } a; int x(void) { return a.pid; }"
     )
@@ -258,7 +258,7 @@ with OpenedObject(Path(sys.argv[1])) as opened, opened.load() as loaded:
 
 
 def test_the_catalogue_has_the_types_of_a_kernel_that_shows_none(bpf, other_kernel):
-    """In a mount namespace where /sys/kernel/btf is empty, as on a kernel without CONFIG_DEBUG_INFO_BTF."""
+    """Runs where /sys/kernel/btf is empty, as on a kernel without CONFIG_DEBUG_INFO_BTF."""
     command = [sys.executable, "-c", HIDDEN, str(bpf.compile(code=HEAD + CORE))]
     environment = {**os.environ, "BPFMAPS_KERNEL_BTF": str(other_kernel)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Longest prefix match tries: keys as networks or as (prefixlen, bytes)."""
+"""Tests longest prefix match tries, with keys as networks or as (prefixlen, bytes)."""
 
 import errno
 from ipaddress import ip_address, ip_interface, ip_network

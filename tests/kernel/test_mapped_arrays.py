@@ -1,4 +1,4 @@
-"""Arrays with BPF_F_MMAPABLE are read from memory: the same values as by the kernel's commands."""
+"""Tests that arrays with BPF_F_MMAPABLE, which are read from memory, have the kernel's values."""
 
 import errno
 import random
@@ -42,7 +42,7 @@ def test_a_frozen_one(load_code):
 
 
 def test_one_that_user_space_may_not_read(bpf):
-    """The kernel does not let it be mapped either."""
+    """The kernel does not allow to map it, either."""
     write_only = 1 << 4
     m = bpf.create_map("array", value="u32", max_entries=2, flags=1 << 10 | write_only)
     assert m._read_memory() is None

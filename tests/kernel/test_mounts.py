@@ -1,6 +1,6 @@
-"""A machine that lacks a file system: tests that need it are skipped, and the command that they name helps.
+"""Tests that tests are skipped when a file system is missing, and that the command in the message helps.
 
-Each runs pytest in a mount namespace of its own, from which the file system is taken.
+Each test runs pytest in a mount namespace without the file system.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def test_it(bpf):
 
 
 def run_without(pytester, kinds, test, before=""):
-    """What pytest prints for a test in a namespace without these file systems, after a command."""
+    """Returns pytest's output for a test in a namespace without these file systems, after a command."""
     pytester.makepyfile(test)
     script = f'{WITHOUT.format(kinds=kinds)}\n{before}\nexec "$@"'
     command = [sys.executable, "-m", "pytest", "-p", "bpfmaps", "-p", "no:cacheprovider", "-rs"]

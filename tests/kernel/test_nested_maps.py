@@ -1,4 +1,4 @@
-"""Arrays and hashes of maps."""
+"""Tests arrays and hashes of maps."""
 
 import errno
 import os
@@ -104,7 +104,7 @@ def test_clear(maps):
 
 def test_opened_inner_maps_are_closed(maps):
     before = len(os.listdir("/proc/self/fd"))
-    assert maps.array[1].id == maps.two.id  # nobody keeps it
+    assert maps.array[1].id == maps.two.id  # this reference does not stay
     assert len(os.listdir("/proc/self/fd")) == before
     inner = maps.array[1]
     with maps.array[1] as other:

@@ -1,4 +1,4 @@
-"""Opening, loading, global variables, sizes, subsets, reuse, and everything that is refused."""
+"""Tests opening, loading, global variables, sizes, subsets, reuse, and everything that is refused."""
 
 import errno
 import re
@@ -220,7 +220,7 @@ def test_what_the_verifier_says_of_a_program_that_it_accepts(load_code):
         found = re.search(r"^processed (\d+) insns", each.log, re.MULTILINE)
         assert found is not None
         assert each.instructions in (None, int(found[1]))
-    assert said[0].log.count("insns (limit ") == 1  # its own, and not that of the other
+    assert said[0].log.count("insns (limit ") == 1  # its own log, without the other program's
 
 
 def test_a_map_that_the_kernel_refuses(load_code):
@@ -280,7 +280,7 @@ def test_run_refuses_what_is_no_packet(load_code):
         echo.run("text")
 
 
-@pytest.mark.bpf_requires(helper="bpf_snprintf")  # Linux 5.13; 5.10 takes packets of any length
+@pytest.mark.bpf_requires(helper="bpf_snprintf")  # Linux 5.13; Linux 5.10 accepts packets of any length
 def test_run_refuses_a_short_packet(load_code):
     with pytest.raises(LoadError, match=r"(?s)EINVAL.*Ethernet header: 14 bytes"):
         load_code(ECHO).programs.echo.run(b"short")
@@ -327,7 +327,7 @@ def test_an_enum_that_is_only_declared(bpf, tmp_path):
         SEC("socket") int prog(struct __sk_buff *skb) { return holder.at ? 1 : holder.number; }
         """
     )
-    foreign = tmp_path / "foreign.bpf.o"  # what the cache has is not checked
+    foreign = tmp_path / "foreign.bpf.o"  # outside of the cache: objects in the cache are not checked
     foreign.write_bytes(made.read_bytes())
     obj = bpf.load(foreign)
     assert obj.globals.holder.number == 5

@@ -1,4 +1,4 @@
-"""One vmlinux.h and one object for all kernels, so that CO-RE is tried on each."""
+"""Tests that all kernels use one vmlinux.h and one object, so that CO-RE is tested on each."""
 
 import os
 
@@ -55,7 +55,7 @@ def btf():
 
 
 def test_relocations_tell_what_this_kernel_has(bpf, btf):
-    """The oracle is the kernel's own BTF."""
+    """The expected values are those of the kernel's own BTF."""
     obj = bpf.load(code=CODE)
     obj.programs.look.run(bytes(64))
     task = btf.find("task_struct")

@@ -1,4 +1,4 @@
-"""Buffers that somebody else reads too: what is missing is said, and captures of one process share."""
+"""Tests buffers with other readers: missing records are reported, and captures of a process share them."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ SEC("tc") int report(struct __sk_buff *skb)
 }
 """
 FRAME = bytes(64)
-# libbpf's own readers, without this package
+# readers of libbpf, without this package
 READER = """
     import ctypes, os, sys
 
@@ -118,7 +118,7 @@ class TestAnotherProcess:
         assert child.read() == 3
         yield events, child, sender
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it may be told already
+            warnings.simplefilter("ignore")  # the test may have warned already
             events.close()
 
     def test_wait_and_expect_name_it(self, robbed):

@@ -1,4 +1,4 @@
-"""Per-CPU maps whose value is itself a list: its shape says whether it is for one CPU or for all."""
+"""Tests per-CPU maps whose value is a list. Its shape decides whether it is for one CPU or for all."""
 
 import pytest
 
@@ -15,7 +15,7 @@ typedef struct point points_t[2];
 typedef char names_t[2][8];
 typedef __s8 signed_t[2];
 """
-# a value of each type
+# a value for each type
 VALUES = {
     "four_t": [1, 2, 3, 4],
     "grid_t": [[1, 2], [3, 4]],
@@ -86,7 +86,7 @@ def test_numpy_arrays_of_arrays(make, cpus):
     assert values.shape == (2, cpus, 4)
     m.update_batch((keys, values))
     assert m == before
-    m.update_batch((keys, values[:, 0]))  # one for all
+    m.update_batch((keys, values[:, 0]))  # one value for all CPUs
     assert m == {key: [before[key][0]] * cpus for key in (0, 1)}
     m.update_batch((keys, values.astype(np.int64) + 1))
     assert m == {key: [[cpu + 1, 2, 3, 4 + key] for cpu in range(cpus)] for key in (0, 1)}

@@ -1,4 +1,4 @@
-"""BPF_F_CPU and BPF_F_ALL_CPUS: one CPU's value of a per-CPU map, or the same for all."""
+"""Tests BPF_F_CPU and BPF_F_ALL_CPUS: one CPU's value of a per-CPU map, or the same value for all."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Capturing records of perf event arrays: all CPUs, order, losses."""
+"""Tests capturing records of perf event arrays: all CPUs, order, losses."""
 
 import errno
 import os
@@ -53,7 +53,7 @@ def test_losses_are_counted(reporter):
     with reporter.maps.events.capture(pages=1) as events:
         results = send(reporter, *[14] * 400, cpu=0)
         kept = len(events)
-        # the kernel tells of losses with the next record that has room
+        # the kernel reports losses with the next record that has room
         assert send(reporter, 15, cpu=0) == [PASS]
         events.expect(size=15)
         assert results.count(PASS) == kept

@@ -1,4 +1,4 @@
-"""Pins: persistence, sharing between loads and processes, reuse by name, and that nothing stays behind."""
+"""Tests pins: persistence, sharing between loads and processes, reuse by name, and no leftovers."""
 
 import errno
 import os
@@ -67,7 +67,7 @@ def live_map_ids():
 
 @pytest.fixture
 def own_bpf(bpf):
-    """A fixture of its own, for tests that look at what is left after it is closed."""
+    """Makes a second fixture, for tests that check what is left after it is closed."""
     return Bpf(compiler_for(None), bpf._folders)
 
 
@@ -81,13 +81,13 @@ def load(bpf):
     return load
 
 
-# pin, close, reopen
+# tests that pin, close and open again
 
 
 def test_values_outlive_everything_that_held_the_map(bpf, load):
     first = load(code())
     counts = first.maps.counts
-    counts.unpin()  # the pin by name, which libbpf made
+    counts.unpin()  # libbpf made this pin by name
     counts.update_batch({i: i * i for i in range(5)})
     number = counts.id
     counts.pin("kept")
@@ -123,7 +123,7 @@ def test_a_pin_in_a_folder_and_by_absolute_path(bpf, load):
     assert not other.exists()
 
 
-# two programs, two processes, one map
+# tests of one map in two programs or two processes
 
 
 def test_two_programs_talk_through_a_map_pinned_by_name(load):
@@ -184,7 +184,7 @@ def test_pinning_by_name_can_be_switched_off(bpf):
         assert "counts" not in os.listdir(bpf.pin_root)
 
 
-# a pinned map that does not fit
+# tests of a pinned map that does not fit
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_mismatch_is_explained_field_by_field(bpf, load, other, why):
     assert f"pinned at {bpf.pin_root}/counts does not fit map 'counts'" in message
     assert f": {why}\n" in message
     assert caught.value.errno == errno.EINVAL
-    assert bpf.pinned("counts").max_entries == 8  # it is left as it was
+    assert bpf.pinned("counts").max_entries == 8  # the pin has not changed
 
 
 def test_a_folder_that_is_on_no_bpf_file_system(load, tmp_path):
@@ -216,7 +216,7 @@ def test_a_folder_that_is_on_no_bpf_file_system(load, tmp_path):
         load(code(), pin_root=tmp_path)
 
 
-# errors
+# tests of errors
 
 
 def test_a_name_that_is_taken(load):
@@ -233,7 +233,7 @@ def test_a_path_on_another_file_system(load, tmp_path):
 
 
 def in_other_mounts(work):
-    """What `work` gives in a thread with mounts of its own, where nothing is mounted on /sys/fs/bpf."""
+    """Returns the result of `work` in a thread with its own mounts, without one on /sys/fs/bpf."""
 
     def worker():
         assert lib.unshare(0x20000) == 0  # CLONE_NEWNS
@@ -280,7 +280,7 @@ def test_what_is_pinned_and_no_map(bpf, load):
         bpf.pinned("program")
 
 
-# by name among all maps
+# tests of a name among all maps of the kernel
 
 
 def test_maps_by_name(bpf, load):
@@ -292,7 +292,7 @@ def test_maps_by_name(bpf, load):
     assert bpf.maps_by_name("no_such_map_at_all") == []
 
 
-# nothing stays
+# tests that nothing stays
 
 
 def mounts():
@@ -304,7 +304,7 @@ def descriptors():
 
 
 def test_nothing_is_left_after_close(load, own_bpf, bpf):
-    load(code(""))  # whatever is made once per process
+    load(code(""))  # makes what a process makes only once
     before = mounts(), descriptors(), live_map_ids()
     outside = bpf.pin_root / "outside"
     with own_bpf:
@@ -313,7 +313,7 @@ def test_nothing_is_left_after_close(load, own_bpf, bpf):
         counts.pin(outside)
         load(code(), by=own_bpf, pin_root=bpf.pin_root / "sub")
         folder, number = own_bpf.pin_root, counts.id
-        # some kernels put iterators there on their own
+        # some kernels create iterators there
         assert set(os.listdir(folder)) - {"maps.debug", "progs.debug"} == {"counts", "inside"}
         assert outside.exists()
     assert not folder.exists()

@@ -1,4 +1,4 @@
-"""What libbpf refuses and is mended here: a warning for each, and libbpf itself as the judge."""
+"""Tests repairs of objects that libbpf refuses: each gives a warning, and libbpf accepts the result."""
 
 import os
 import warnings
@@ -67,7 +67,7 @@ def nothing_told(monkeypatch):
 
 
 def libbpf_loads(path):
-    """Whether plain libbpf, which knows nothing of us, takes the object."""
+    """Whether libbpf accepts the object without this package."""
     with capture_log() as log:
         handle = lib.bpf_object__open_file(os.fsencode(path), ffi.NULL)
         if handle == ffi.NULL:
@@ -183,7 +183,7 @@ def test_where_it_has_to_be_portable_it_is_refused(code, message):
 
 
 def test_the_portable_spelling_loads(bpf):
-    """The remedy: the struct that the program uses, by its name."""
+    """The remedy is to use the struct of the program by its name."""
     code = HEAD + map_of("RINGBUF", RING).replace(
         "{ return XDP_PASS; }",
         "{ struct event e = {1, 2, 3}; bpf_ringbuf_output(&the_map, &e, sizeof(e), 0); return 2; }",

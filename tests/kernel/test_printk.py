@@ -1,4 +1,4 @@
-"""Captured bpf_printk output and standard streams, asserted and in reports."""
+"""Tests captured bpf_printk output and standard streams, in assertions and in reports."""
 
 import os
 import re
@@ -44,7 +44,7 @@ class TestPrintk:
         assert (lines[0].pid, lines[0].comm) == (os.getpid(), Path("/proc/self/comm").read_text().strip())
         assert lines[0].timestamp <= lines[1].timestamp
 
-    @pytest.mark.bpf_requires(helper="bpf_snprintf")  # which brought %% to bpf_printk, too
+    @pytest.mark.bpf_requires(helper="bpf_snprintf")  # the same release brought %% to bpf_printk
     def test_a_per_cent_sign(self, bpf, load_code):
         obj = load_code(OTHER.replace("other %d", "%d%%"))
         with bpf.printk() as lines, obj.attach():
@@ -164,7 +164,7 @@ def test_fails(bpf_module):
 
 @printk
 def test_a_failing_test_shows_what_was_printed(pytester, bpf):
-    """`bpf` brings this test into the guest; the tests inside it run there as on a host."""
+    """`bpf` sends this test into the guest. The tests inside it run there as on a host."""
     pytester.makepyfile(REPORTED)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(failed=1, passed=1)

@@ -1,4 +1,4 @@
-"""Formats of bpf_printk that the kernel refuses are told at the load; the kernel is the oracle."""
+"""Tests, against the kernel, that a load reports formats of bpf_printk that the kernel refuses."""
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -56,7 +56,7 @@ def test_the_kernel_refuses_what_is_told(asked):
         asked.globals.size = len(format) + 1
         asked.programs.prog.run(bytes(64))
         if format.count("%s") + format.count("us") + format.count("ks") > 1:
-            return  # Linux 5.10 takes one text at most
+            return  # Linux 5.10 accepts one text at most
         assert (asked.globals.answer < 0) == (refused_conversion(format) is not None), format
 
     ask()

@@ -1,4 +1,4 @@
-"""Variables of sections that can't be mapped: only statics, only formats, or what the kernel keeps."""
+"""Tests variables of sections that can't be mapped: statics, formats, and the kernel's fields."""
 
 import json
 import shutil
@@ -63,7 +63,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 
 def by_bpftool(the_map):
-    """The variables of a section as bpftool shows them."""
+    """Returns the variables of a section as bpftool shows them."""
     command = ["bpftool", "-j", "map", "dump", "id", str(the_map.id)]
     shown = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     (variables,) = shown[0]["formatted"]["value"].values()
@@ -111,7 +111,7 @@ class TestStatics:
         assert [obj.globals[name] for name in obj.globals if "fmt" in name] == ["hello"]
 
 
-@pytest.mark.bpf_requires(kfunc="bpf_list_push_front_impl")  # of 6.2, as locks in sections are
+@pytest.mark.bpf_requires(kfunc="bpf_list_push_front_impl")  # Linux 6.2 brought it, and locks in sections
 class TestLocks:
     def test_read_and_set(self, load_code):
         obj = load_code(LOCKED)

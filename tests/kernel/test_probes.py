@@ -1,4 +1,4 @@
-"""Probes against the kernel itself: what it was built with, and what it does."""
+"""Tests probes against the kernel's configuration and behaviour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_bpfmaps.kernel.features import kernel_config, probe
 from pytest_bpfmaps.kernel.running_kernel import RunningKernel
 from pytest_bpfmaps.kernel.vmlinux_btf import enumerators, program_types, vmlinux_btf
 
-# include/linux/bpf_types.h leaves types out without these; the rest needs no more than CONFIG_BPF_SYSCALL
+# include/linux/bpf_types.h needs these options for these types; all others need CONFIG_BPF_SYSCALL only
 MAP_OPTIONS = {
     MapType.PERF_EVENT_ARRAY: "PERF_EVENTS",
     MapType.STACK_TRACE: "PERF_EVENTS",
@@ -33,7 +33,7 @@ MAP_OPTIONS = {
     MapType.STRUCT_OPS: "BPF_JIT",
     MapType.ARENA: "MMU",
 }
-DENIED = "EPERM"  # this process may not, whatever the kernel was built with
+DENIED = "EPERM"  # this process has no permission, whatever the kernel's configuration
 HEAD = """
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -51,7 +51,7 @@ def _btf() -> None:
 
 
 def test_the_lists_of_types_are_those_of_the_newest_kernel() -> None:
-    """A type of the kernel's that is in none of the lists could not even be asked for."""
+    """A type of the kernel that is in no list could not be probed."""
     for kind, enum in ((MapType, "bpf_map_type"), (ProgramType, "bpf_prog_type")):
         listed = enumerators(vmlinux_btf(), enum)
         known = {number: name for name, number in listed.items() if not name.startswith("__MAX")}
@@ -92,7 +92,7 @@ SEC(".struct_ops") struct tcp_congestion_ops ours = {
 
 
 def test_struct_ops_load_where_the_probe_says_so(bpf) -> None:
-    """libbpf's own probe denied this for Linux 6.1, from libbpf 1.4 on."""
+    """libbpf's own probe returns a wrong no for Linux 6.1, from libbpf 1.4 on."""
     there = probe("map_type", "struct_ops")
     assert bool(there) == bool(probe("program_type", "struct_ops"))
     if not there:
@@ -125,7 +125,7 @@ def test_helpers_that_no_configuration_takes_away() -> None:
         assert not probe("helper", name), name
 
 
-# a helper, and the option without which nobody may call it
+# a helper, and the option that it needs
 HELPER_OPTIONS = {
     "bpf_override_return": "BPF_KPROBE_OVERRIDE",
     "bpf_rc_repeat": "BPF_LIRC_MODE2",
@@ -147,9 +147,9 @@ def test_helpers_that_depend_on_the_configuration(name: str, option: str) -> Non
 
 @pytest.mark.skipif(not os.path.exists("/usr/sbin/bpftool"), reason="no bpftool: apt-get install bpftool")
 def test_helpers_against_bpftool() -> None:
-    """Of the types of which it can load programs; the rest of its list it does not look at.
+    """It covers the types of programs that bpftool can load.
 
-    Where it does not know the words of a newer verifier's refusal, it takes the helper to be there.
+    bpftool assumes that a helper exists when it does not know the words of a newer verifier's refusal.
     """
     command = ["/usr/sbin/bpftool", "feature", "probe", "kernel", "full"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -162,7 +162,7 @@ def test_helpers_against_bpftool() -> None:
 
 
 def test_a_kernel_function_is_no_kfunc() -> None:
-    """BTF has functions of all kinds; programs may call those that the kernel registered for it."""
+    """BTF has functions of all kinds. Programs may call those that the kernel registered for them."""
     for name in ("vfs_read", "bpf_prog_load", "bpf_map_new_fd"):
         if name in functions():
             answer = probe("kfunc", name)
@@ -172,7 +172,7 @@ def test_a_kernel_function_is_no_kfunc() -> None:
 
 @pytest.mark.bpf_kernels("5.10", "6.1", "6.12", "7.2")
 def test_kfuncs_have_come_with_releases(bpf_kernel: RunningKernel) -> None:
-    """``tcp_slow_start`` and ``crash_kexec`` are older than kfuncs, and became some in 5.13 and 6.1."""
+    """``tcp_slow_start`` and ``crash_kexec`` are older than kfuncs, and became kfuncs in 5.13 and 6.1."""
     came = {"tcp_slow_start": (5, 13), "crash_kexec": (6, 1), "bpf_cpumask_create": (6, 3)}
     for name, first in came.items():
         assert bool(probe("kfunc", name)) == (bpf_kernel.version[:2] >= first), name
@@ -184,7 +184,7 @@ def test_kfuncs_of_a_module() -> None:
     assert probe("kfunc", "bpf_skb_ct_lookup")
 
 
-# a section, and the first release with it; Debian's kernels have them all
+# a section, and the first release with it; Debian's kernels have all of them
 @pytest.mark.bpf_kernels("5.10", "6.1", "6.12", "7.2")
 @pytest.mark.parametrize(
     ("section", "first"),

@@ -1,4 +1,4 @@
-"""Program arrays."""
+"""Tests program arrays."""
 
 import errno
 import os

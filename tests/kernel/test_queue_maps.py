@@ -1,4 +1,4 @@
-"""Queues, stacks and bloom filters: values without keys."""
+"""Tests queues, stacks and bloom filters, which have values without keys."""
 
 import errno
 
@@ -107,7 +107,7 @@ def test_a_bloom_filter_never_forgets(make):
     for value in range(1000):
         m.push(value)
     assert all(value in m for value in range(1000))
-    assert sum(value in m for value in range(10_000, 11_000)) < 200  # false positives: a few in a hundred
+    assert sum(value in m for value in range(10_000, 11_000)) < 200  # a few of a hundred are false positives
     m.add(5000)
     assert 5000 in m
     with pytest.raises(MapOverflowError):

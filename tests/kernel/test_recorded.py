@@ -1,4 +1,4 @@
-"""What a kernel's recorded files say agrees with the probes, here where both can be asked."""
+"""Tests that a kernel's recorded files agree with the probes on this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_what_files_lack_the_probe_lacks(bpf_kernel: RunningKernel) -> None:
             answer = probe(kind, name)
             assert not answer
             assert said == [(answer.name, lacks(bpf_kernel.release, answer))]
-    assert missing >= 3  # those that no kernel has
+    assert missing >= 3  # the names that no kernel has
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_what_files_lack_the_probe_lacks(bpf_kernel: RunningKernel) -> None:
     [("bpf_timer_init", "helper"), ("bpf_strncmp", "helper"), ("bpf_task_from_pid", "kfunc")],
 )
 def test_a_function_is_told_as_what_it_is_elsewhere(bpf_kernel, name, kind) -> None:
-    """Linux 5.10 has none of them: that it lacks a kfunc of a helper's name would be no news."""
+    """Linux 5.10 lacks all three. The message must name the kind that others have."""
     assert probe("function", name).name == f"{kind} {name}"
     if BTF.exists():
         recorded = RecordedKernel(bpf_kernel.release, BTF, None)

@@ -1,4 +1,4 @@
-"""A map that may only be written, or only be read: what the kernel refuses is not taken for a missing key."""
+"""Tests maps that are read-only or write-only: a refused access must not look like a missing key."""
 
 import errno
 
@@ -35,7 +35,7 @@ READS = {
     "lookup_batch": lambda m, key: m.lookup_batch(),
     "equal": lambda m, key: m == {},
 }
-LISTING = {  # an array knows its keys without the kernel
+LISTING = {  # arrays know their keys without the kernel
     "contains": lambda m, key: key in m,
     "len": lambda m, key: len(m),
     "iter": lambda m, key: list(m),

@@ -1,4 +1,4 @@
-"""Each program of fixtures/rejected: the sentence, the C line, the registers."""
+"""Tests the sentence, the C line and the registers for each program of fixtures/rejected."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_the_message_explains_the_rejection(bpf, bpf_kernel, name, record_proper
     assert re.search(expected, first)
     assert "\n  -> " in message
     lines = list(enumerate(text.splitlines(), 1))
-    # clang moves the instructions of a relocation; the line that names the field is shown
+    # clang moves the instructions of a relocation; the message shows the line that names the field
     shown = [n for n, line in lines if "// shown" in line]
     marked = shown or [n for n, line in lines if "// rejected" in line]
     for number in marked:
@@ -39,7 +39,7 @@ def test_the_message_explains_the_rejection(bpf, bpf_kernel, name, record_proper
 
 
 def capabilities_for(text):
-    """Those of this process without what the source names behind "// without:"."""
+    """Returns this process's capabilities without those that the source names after "// without:"."""
     without = re.search(r"// without: (.*)", text)
     names = re.findall(r"CAP_\w+", without[1]) if without else []
     return effective_capabilities() & ~sum(1 << CAPABILITIES[name] for name in names)

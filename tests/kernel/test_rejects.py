@@ -1,4 +1,4 @@
-"""bpf.rejects: what the verifier must refuse, and what it must say."""
+"""Tests bpf.rejects: the program that the verifier must refuse, and the message that it must give."""
 
 import re
 

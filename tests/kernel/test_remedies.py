@@ -1,4 +1,4 @@
-"""What goes wrong with maps, runs and targets: the message says what helps, it is done, and it works."""
+"""Tests errors of maps, runs and targets: each test does what the message says, and it works."""
 
 import contextlib
 import socket
@@ -30,7 +30,7 @@ FRAME = bytes(64)
 
 @pytest.fixture
 def obj(bpf):
-    """An object with a map of each kind that is filled, and programs of the network."""
+    """Loads an object with filled maps of each kind, and with network programs."""
     made = bpf.load(code=CODE)
     made.maps.hash[1] = 1
     made.maps.queue.push(1)
@@ -42,7 +42,7 @@ def store(obj, **fields):
     obj.maps.cells[0] = fields
 
 
-# what is done wrong, what the message says to do, and that
+# the mistake, the advice in the message, and the corrected code
 @pytest.mark.parametrize(
     ("wrong", "fix", "right"),
     [
@@ -169,7 +169,7 @@ def store(obj, **fields):
         pytest.param(
             lambda o: o.programs.egress.attach(interface="lo"),
             r"a cgroup: attach\(cgroup=bpf_cgroup\)",
-            lambda o: None,  # test_triggers_cgroup.py attaches to that
+            lambda o: None,  # test_triggers_cgroup.py attaches to such a group
             id="another program's target",
         ),
     ],
@@ -202,7 +202,7 @@ def test_maps_that_are_created(bpf, wrong, fix, right):
 
 
 def test_a_map_that_is_full_can_be_made_larger(bpf):
-    """The ways differ for a map of an object and one that was created, and both are said."""
+    """The remedies differ for a map of an object and one that was created. The message has both."""
     created = bpf.create_map("hash", key="u32", value="u64", max_entries=1)
     loaded = bpf.load(code=CODE).maps.hash
     for each in (created, loaded):
@@ -296,7 +296,7 @@ def test_one_function_and_many(bpf):
 
 @pytest.mark.bpf_requires("kprobe")
 def test_a_function_that_the_compiler_changed(bpf):
-    """The name that is said can be probed, and is where the function is entered."""
+    """The name in the message can be probed, and is the function's entry."""
     program = bpf.load(code=WATCHING.replace("SECTION", "kprobe")).programs.prog
     names = [n for n in traceable_functions().having(".isra.") if n.count(".") == 2]
     alone = [n for n in names if n.partition(".")[0] not in functions()]

@@ -1,4 +1,4 @@
-"""Ring buffers in bulk: runs of equal records, those of several lengths, arrays, flexible arrays."""
+"""Tests many records of ring buffers at once: equal and different lengths, arrays, flexible arrays."""
 
 import random
 
@@ -66,7 +66,7 @@ def test_a_thousand_records_in_one_array(sender):
         assert array["number"].tolist() == list(range(1000))
         assert set(array["pid"].tolist()) == {7}
         assert array["comm"][999] == b"bulk"
-        assert array.dtype.names == ("number", "pid", "comm")  # bitfields have no address
+        assert array.dtype.names == ("number", "pid", "comm")  # bitfields have no byte address
         sender.programs.send.run(bytes(64), repeat=500)
         assert len(events.to_numpy()) == 1500
     assert np.array_equal(events.to_numpy()["number"], np.arange(1500))

@@ -1,4 +1,4 @@
-"""Capturing ring buffer records: order, waiting, expectations, near misses."""
+"""Tests capturing ring buffer records: order, waiting, expectations, near misses."""
 
 import threading
 import time
@@ -263,7 +263,7 @@ SEC("tc") int send(struct __sk_buff *skb)
 
 
 class TestOverwriting:
-    """BPF_F_RB_OVERWRITE: the newest records are there, however many came."""
+    """With BPF_F_RB_OVERWRITE the buffer has the newest records, however many came."""
 
     @pytest.fixture
     def ring(self, bpf, load_code):

@@ -1,4 +1,4 @@
-"""Programs run without an event: packets and contexts in, packets and contexts out."""
+"""Tests running programs without an event, with packets and contexts as input and output."""
 
 import errno
 import os
@@ -61,7 +61,7 @@ class TestPackets:
         with pytest.raises(LoadError, match=r"(?s)CPU 9999 does not exist.*CPUs: 0"):
             loaded.programs.where.run(FRAME, cpu=9999)
 
-    @pytest.mark.bpf_requires(helper="bpf_xdp_get_buff_len")  # it came with XDP's fragments
+    @pytest.mark.bpf_requires(helper="bpf_xdp_get_buff_len")  # this helper came with XDP's fragments
     def test_a_packet_of_several_pages(self, load_code):
         code = """
         SEC("xdp.frags") int measure(struct xdp_md *ctx)
@@ -170,7 +170,7 @@ class TestContexts:
         query = {"family": socket.AF_INET, "protocol": socket.IPPROTO_TCP}
         try:
             result = program.run(ctx={**query, "local_port": 80})
-        except UnsupportedError as e:  # what else it would say is below
+        except UnsupportedError as e:  # the other message is checked below
             pytest.skip(str(e))
         assert result.retval == 1
         result = program.run(ctx={**query, "local_port": 81})

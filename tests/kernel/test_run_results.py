@@ -1,4 +1,4 @@
-"""What a run gives back: return values by name and sign, and the fields of a context that are known."""
+"""Tests the results of a run: return values by name and sign, and the known fields of a context."""
 
 import errno
 import pickle
@@ -46,7 +46,7 @@ SEC("tc") int grow(struct __sk_buff *skb) {{ bpf_skb_change_tail(skb, 100, 0); r
 
 
 class TestContexts:
-    """A field of the context is what the program had last, or says that the kernel does not give it back."""
+    """A field of the context has the program's last value, or an error says that the kernel hides it."""
 
     @pytest.mark.parametrize(
         ("program", "ctx"),
@@ -86,7 +86,7 @@ class TestContexts:
         again = programs.next.run(FRAME, ctx=first.ctx)
         assert (first.ctx.mark, again.ctx.mark) == (1, 2)
 
-    @pytest.mark.bpf_requires(helper="bpf_xdp_get_buff_len")  # as old as contexts for XDP, nearly
+    @pytest.mark.bpf_requires(helper="bpf_xdp_get_buff_len")  # nearly as old as contexts for XDP
     def test_xdp(self, load_code):
         loaded = load_code("""
             __u64 ifindex;

@@ -1,6 +1,6 @@
-"""Functions of the kernel that share a name: a program goes to all of them, or to none, and says so.
+"""Tests kernel functions that share a name: a program is attached to all of them, or an error says why not.
 
-Each file of /proc that is listed here has a function ``c_start`` of its own.
+Each file of /proc in the list has its own function ``c_start``.
 """
 
 from pathlib import Path
@@ -80,6 +80,6 @@ def test_a_kprobe(load, several, section):
 @pytest.mark.bpf_requires("fentry/vfs_read")
 @pytest.mark.parametrize("section", ["fentry/c_start", "fexit/c_start"])
 def test_by_its_types(load, several, section):
-    # later kernels have no types of such functions
+    # later kernels have no BTF of such functions
     with pytest.raises((LoadError, AttachError), match=f"{several} {SHARED}"):
         load(section).attach()

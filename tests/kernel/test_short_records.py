@@ -1,4 +1,4 @@
-"""Records of which the program sends only the used part: what was sent is there, the rest says so."""
+"""Tests records that were sent in part: the sent fields have values, and the others raise a clear error."""
 
 import pytest
 
@@ -175,7 +175,7 @@ class TestPerfBuffers:
 
     def test_what_may_be_the_kernels_padding(self, sender):
         with sender.maps.perf.capture("pair") as events:
-            sender.send(bytes([1, 0, 0, 0, 2, 0, 0, 0, 3, 0]), by="send_perf")  # 12 bytes come
+            sender.send(bytes([1, 0, 0, 0, 2, 0, 0, 0, 3, 0]), by="send_perf")  # the record has 12 bytes
         record = events[0]
         assert record.a == 1
         with pytest.raises(NoValueError, match="rounds the size of a perf buffer's record up"):

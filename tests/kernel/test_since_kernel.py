@@ -1,4 +1,4 @@
-"""The table of releases against the types of the kernel that the test runs on."""
+"""Tests the table of releases against the types of the running kernel."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_the_table_is_right_about_this_kernel(bpf_kernel):
                 assert (prefix + name.upper() in known) == should, name
             elif tuple(map(int, first.split("."))) < (6, 2):
                 assert (prefix + name.removeprefix("bpf_") in known) == should, name
-            else:  # kfuncs, which a configuration may leave out
+            else:  # kfuncs; a configuration may leave them out
                 assert should or name not in functions, name
             checked += 1
     assert checked > 100

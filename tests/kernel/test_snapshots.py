@@ -1,4 +1,4 @@
-"""Snapshots of large maps: a dict to every user, decoded when somebody asks. Comparisons and NumPy arrays."""
+"""Tests snapshots of large maps: they act like a dict, and decode on use. Comparisons and NumPy arrays."""
 
 import collections
 import copy
@@ -30,7 +30,7 @@ def lazy(large):
     return made
 
 
-# each as if the snapshot were any dict; none may see that it is packed
+# each operation must give the result of a plain dict
 USES = {
     "isinstance": lambda s: isinstance(s, dict) and isinstance(s, collections.abc.Mapping),
     "==": lambda s: s == ALL,
@@ -159,7 +159,7 @@ class TestNumpy:
         keys, values = large.to_numpy()
         assert (keys.dtype, values.dtype) == (self.np.uint32, self.np.uint64)
         assert dict(zip(keys.tolist(), values.tolist(), strict=True)) == ALL
-        values += 1  # the arrays are the caller's own
+        values += 1  # the arrays belong to the caller
         large.update_batch((keys, values))
         assert large == {k: v + 1 for k, v in ALL.items()}
 
@@ -206,7 +206,7 @@ class TestNumpy:
 
 
 class Writer:
-    """Inserts and deletes the odd keys as fast as it can; the even ones stay."""
+    """Inserts and deletes the odd keys as fast as it can. The even keys stay."""
 
     def __init__(self, m, count):
         self.m, self.count = m, count
@@ -250,7 +250,7 @@ def test_reading_while_a_writer_inserts_and_deletes(make_map, monkeypatch, way, 
         for _ in range(20):
             seen = m.snapshot()
             assert seen.complete
-            # an LRU map may evict them; what is still there was there all the time: nobody inserts it again
+            # an LRU map may evict even keys, but nobody inserts them again: the rest was always there
             stayed = {k: v for k, v in stay.items() if m.get(k) == v}
             assert seen.items() >= stayed.items()
             assert set(seen) <= set(range(count))

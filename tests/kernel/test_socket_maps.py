@@ -1,4 +1,4 @@
-"""Maps of sockets: sockmap, sockhash, reuseport arrays, AF_XDP."""
+"""Tests maps of sockets: sockmap, sockhash, reuseport arrays, AF_XDP."""
 
 import ctypes
 import errno
@@ -33,7 +33,7 @@ def make(load_code):
 
 @pytest.fixture
 def pair():
-    """A TCP connection over loopback: both ends."""
+    """Yields both ends of a TCP connection over loopback."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         accepted, _ = server.accept()
@@ -160,7 +160,7 @@ def test_a_program_chooses_among_the_sockets_of_a_port(make):
         with pytest.raises(MapError, match=r"(?s)in such a map already.*delete it there"):
             m[1] = two
     with pytest.raises(KeyError):
-        m[0]  # it was closed
+        m[0]  # the socket was closed
 
 
 @pytest.mark.bpf_requires("reuseport_sockarray")
@@ -181,7 +181,7 @@ XDP_UMEM_REG, XDP_RX_RING, XDP_UMEM_FILL_RING, SOL_XDP, AF_XDP = 4, 2, 5, 283, 4
 
 @pytest.fixture
 def xdp_socket():
-    """An AF_XDP socket that could receive, and the memory for its packets."""
+    """Yields an AF_XDP socket that is ready to receive, with memory for its packets."""
     try:
         sock = socket.socket(AF_XDP, socket.SOCK_RAW)
     except OSError as e:

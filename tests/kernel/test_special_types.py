@@ -1,4 +1,4 @@
-"""Kernel fields in arrays, enums of 64 bits, typedefs, signed bytes, addresses; comparing by their names."""
+"""Tests kernel fields in arrays, 64-bit enums, typedefs, signed bytes and addresses, and comparing them."""
 
 import ipaddress
 import shutil
@@ -17,7 +17,7 @@ DEBIAN_CLANG = shutil.which("clang")
 
 
 class TestKernelFields:
-    """Programs of any kernel may hold them: these are not loaded, just described."""
+    """Older kernels do not know these fields, so the test opens the object and does not load it."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -95,7 +95,7 @@ VALUES = {
 
 @pytest.fixture(scope="module", params=["the oldest clang", "the default clang"])
 def enums(request, tmp_path_factory):
-    """An object with wide enums; the distribution's clang may write the lower half of their values."""
+    """Returns an object with 64-bit enums. The distribution's clang may write half of their values."""
     from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 
     folder = tmp_path_factory.mktemp("enums")
@@ -215,7 +215,7 @@ def test_addresses_are_written_and_compared(bpf):
     m = bpf.load(code=ADDRESSES).maps.m
     m[IP4] = GIVEN
     number = int.from_bytes(IP4.packed, "little")
-    assert list(m) == [number]  # as bpftool has it
+    assert list(m) == [number]  # bpftool shows the same
     assert m[IP4].be == number
     assert bytes(m[IP4]) == IP4.packed * 2 + IP6.packed * 3 + IP4.packed + bytes(8)
     rest = {"port": 0, "plain": 0}
@@ -223,7 +223,7 @@ def test_addresses_are_written_and_compared(bpf):
     assert m == {IP4: {**GIVEN, **rest}}
     for name, address in GIVEN.items():
         assert m[IP4] != {**GIVEN, **rest, name: address + 1}
-        if name != "sixteen":  # IPv4 in the first four bytes is common
+        if name != "sixteen":  # 16 bytes often have an IPv4 address in the first four
             with pytest.raises((MapTypeError, MapValueError)):
                 m[IP4] = {name: IP6 if address == IP4 else IP4}
     with pytest.raises(MapTypeError, match=r"(?s)does not say in which byte order.*declare it as __be32"):

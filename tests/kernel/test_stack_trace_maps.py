@@ -1,4 +1,4 @@
-"""Stack traces: exact names in the kernel, hidden addresses, what the map has."""
+"""Tests stack traces: exact names in the kernel, hidden addresses, the contents of the map."""
 
 import ctypes
 import errno
@@ -17,7 +17,7 @@ libc = ctypes.CDLL(None)
 pytestmark = pytest.mark.bpf_requires("stack_trace", "raw_tracepoint", "raw_tracepoint/sys_enter")
 
 
-# the kernel
+# tests of the kernel's stacks
 
 
 def test_the_exact_top_frame_in_the_kernel(trace):
@@ -25,7 +25,7 @@ def test_the_exact_top_frame_in_the_kernel(trace):
     libc.getppid()
     stack = obj.maps.stacks[obj.globals.kernel_stack]
     top = stack[0]
-    # a raw tracepoint's stack begins in the program itself, whose name begins with its tag
+    # a raw tracepoint's stack begins in the program itself; the symbol begins with the program's tag
     assert top.symbol.startswith("bpf_prog_")
     assert top.symbol.endswith("_trace")
     assert top.file == "bpf"
@@ -64,7 +64,7 @@ def test_kallsyms_agrees_with_itself():
 
 
 def test_the_kernels_own_symbols_are_in_the_order_of_their_addresses():
-    """Which is what makes it enough to search the text; the judge sorts them all."""
+    """Searching the text is enough, because it is sorted. The test sorts all lines to check that."""
     lines = [line.split() for line in Path("/proc/kallsyms").read_text().splitlines()]
     own = [(int(a, 16), t, n) for a, t, n, *module in lines if not module]
     functions = {}
@@ -104,7 +104,7 @@ except UnsupportedError as e:
 
 def test_hidden_addresses_are_said_to_be_hidden():
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    # -S and an import before the change of user: the packages may lie where that user can't read
+    # -S, and imports before the change of user: that user may not be able to read the packages
     done = subprocess.run([sys.executable, "-c", HIDDEN], env=env, capture_output=True, text=True, check=True)
     setting = Path("/proc/sys/kernel/kptr_restrict").read_text().strip()
     assert done.stdout.startswith(f"{errno.EPERM} cannot name kernel addresses from /proc/kallsyms")
@@ -125,7 +125,7 @@ def test_frames_with_hidden_names_still_have_addresses(trace, monkeypatch, tmp_p
         _ = top.symbol
 
 
-# the map
+# tests of the map
 
 
 def test_the_dict_protocol(trace):
@@ -140,7 +140,7 @@ def test_the_dict_protocol(trace):
     assert trace_of_it.addresses == [f.address for f in trace_of_it]
     assert len(trace_of_it[:2]) == min(2, len(trace_of_it))
     obj.close()
-    assert trace_of_it[0].symbol == "getppid"  # it needs the map no more
+    assert trace_of_it[0].symbol == "getppid"  # it does not need the map any more
     stacks = trace(os.getpid()).maps.stacks
     libc.getppid()
     stacks.clear()

@@ -1,4 +1,4 @@
-"""Stack traces in user space: exact names, other processes, build ids, run-time code."""
+"""Tests stack traces in user space: exact names, other processes, build ids, run-time code."""
 
 import ctypes
 import errno
@@ -35,7 +35,7 @@ def test_the_exact_top_frame_in_user_space(trace):
 
 
 def test_all_names_of_a_function(trace):
-    """lseek: no C library enters that system call by way of another function."""
+    """Every C library makes this system call, lseek, in the function of that name."""
     obj = trace(os.getpid(), call=LSEEK)
     with open("/dev/null") as file:
         libc.lseek(file.fileno(), 0, os.SEEK_SET)
@@ -50,14 +50,14 @@ def test_all_names_of_a_function(trace):
 
 
 def test_a_function_that_may_be_cancelled(trace):
-    """glibc 2.41 enters the system call in a function that it does not export."""
+    """glibc 2.41 makes the system call in a function that it does not export."""
     obj = trace(os.getpid(), call=OPENAT)
     os.close(libc.open64(b"/dev/null", os.O_RDONLY))
     assert_in_file(obj.maps.stacks[obj.globals.user_stack][0], libc_path())
 
 
 def test_what_is_no_code_is_said_to_be_none(trace):
-    """Without a frame pointer the kernel takes something else for a return address: here it is chosen."""
+    """Without a frame pointer the kernel reads a wrong return address. The test chooses its value."""
     if os.uname().machine != "x86_64":
         pytest.skip("machine code of x86-64")
     # push rbp; push 0x1234 in place of a return address; a frame on top of that; the system call
@@ -100,7 +100,7 @@ def started_child(*arguments):
 
 @pytest.fixture
 def child():
-    """Another process, which calls getppid when it is told to."""
+    """Starts a process that calls getppid on request."""
     with started_child() as process:
         yield process
         if process.poll() is None:
@@ -150,7 +150,7 @@ def test_build_ids(trace, child):
     assert top.symbol == "getppid"
     assert top.file == libc_file
     assert 0 < top.offset < 32
-    # this process has the same libc, so that the names can be had when the child is gone
+    # this process has the same libc, so the names are available after the child has ended
     child.kill()
     child.wait()
     assert obj.maps.stacks[obj.globals.user_stack][0].symbol == "getppid"
@@ -160,7 +160,7 @@ def test_code_that_was_made_at_run_time(trace):
     if os.uname().machine != "x86_64":
         pytest.skip("machine code of x86-64")
     code = b"\xb8" + GETPPID.to_bytes(4, "little") + b"\x0f\x05\xc3"  # mov $nr, %eax; syscall; ret
-    with mmap.mmap(-1, mmap.PAGESIZE, prot=7) as memory:  # all rights
+    with mmap.mmap(-1, mmap.PAGESIZE, prot=7) as memory:  # 7: read, write, execute
         memory[: len(code)] = code
         view = ctypes.c_char.from_buffer(memory)
         start = ctypes.addressof(view)
@@ -179,7 +179,7 @@ def test_code_that_was_made_at_run_time(trace):
 
 
 def test_a_deleted_library(trace, tmp_path):
-    """A file that is gone is still to be had from the process that has it mapped."""
+    """A process that has mapped a deleted file still gives access to it."""
     libc_file = libc_path()
     library = tmp_path / "deleted.so"
     shutil.copy(libc_file, library)

@@ -1,4 +1,4 @@
-"""Local storage of sockets, files and processes."""
+"""Tests local storage of sockets, files and processes."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def make_storage(load_code):
 
 
 def check_verbs(m, key):
-    """What all kinds do for an owner that has no value yet."""
+    """Checks what all kinds do for an owner without a value."""
     assert key not in m
     with pytest.raises(MapKeyError, match=r"(?s)no key .* in map 'the_map'.*gets a value when"):
         m[key]

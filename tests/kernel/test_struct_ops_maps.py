@@ -1,4 +1,4 @@
-"""struct_ops maps: registered by attach(), read as the kernel's struct."""
+"""Tests struct_ops maps: attach() registers them, and they read as the kernel's struct."""
 
 import errno
 import socket
@@ -144,7 +144,7 @@ SEC(".struct_ops") struct tcp_congestion_ops control = {
 
 @pytest.mark.parametrize("options", [{}, {"maps": {"control": {"autocreate": False}}}], ids=["", "left out"])
 def test_an_object_of_which_other_programs_are_loaded(bpf, options):
-    """libbpf 1.1 ends the process: it has the kernel's types only where a loaded program needs them."""
+    """libbpf 1.1 crashes here: it loads the kernel's types only when a loaded program needs them."""
     obj = bpf.load(code=WITH_XDP, programs=["pass"], **options)
     assert obj.programs["pass"].run(bytes(64)).retval == 2
 

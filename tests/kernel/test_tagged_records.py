@@ -1,4 +1,4 @@
-"""Records of several types in one buffer, several captures at once, and what a failed expectation says."""
+"""Tests records of several types in one buffer, several captures at once, and failed expectations."""
 
 import pytest
 
@@ -162,7 +162,7 @@ class TestFailedExpectations:
                 _ = events.lost
 
     def test_attached_and_ran_0_times(self, sender, bpf_netns):
-        """On a loopback of the test's own: nobody else sends there."""
+        """It uses a loopback of its own, on which nobody else sends."""
         quiet = bpf_netns().interface("lo")
         with (
             sender.programs.send.attach(interface=quiet),

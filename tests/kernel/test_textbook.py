@@ -1,4 +1,4 @@
-"""Programs as books and tutorials on maps print them; docs/textbook.md says what is wrong with some lines."""
+"""Tests programs of books and tutorials on maps. docs/textbook.md says what is wrong with some lines."""
 
 import os
 import struct
@@ -180,7 +180,7 @@ int use(struct xdp_md *ctx)
 
 
 def test_a_map_of_the_old_kind(bpf, capfd):
-    """libbpf 1.0 took the struct out of its headers."""
+    """libbpf 1.0 removed the struct from its headers."""
     obj = bpf.load(code=SHORT + LEGACY)
     assert obj.programs.use.run(bytes(64)).retval == 2
     assert obj.maps.numbers == {1: 100}
@@ -208,8 +208,8 @@ int note(void *ctx)
 
 @pytest.mark.bpf_requires("stack_trace", "raw_tracepoint/sys_enter")
 def test_stacks(bpf):
-    """A map of stacks needs a size; the number is an error where the upper half of its values is set."""
-    # every process on the machine is traced: one of their stacks may hash to another's place in the map
+    """A map of stacks needs a size. A stack's number is an error when its highest bit is set."""
+    # the program traces every process on the machine, so two stacks may have the same place in the map
     code = SHORT + STACKS.replace("FLAGS", "BPF_F_USER_STACK | BPF_F_REUSE_STACKID")
     with pytest.raises(LoadError, match="max_entries"):
         bpf.load(code=code.replace("SIZE", ""))
@@ -268,7 +268,7 @@ int main(int argc, char **argv)
 
 @pytest.fixture
 def listing(tmp_path):
-    """Runs that program for a map, and gives the lines that it prints."""
+    """Runs that program for a map, and returns the lines that it prints."""
     program, source = tmp_path / "user_space", tmp_path / "user_space.c"
     source.write_text(USER_SPACE)
     subprocess.run(["cc", "-o", program, source, "-lbpf"], check=True)
@@ -281,7 +281,7 @@ def listing(tmp_path):
     return run
 
 
-@pytest.mark.bpf_kernels("host")  # a matter of user space, and gcc takes its time under emulation
+@pytest.mark.bpf_kernels("host")  # it tests user space only, and gcc is slow under emulation
 def test_a_c_program_and_a_test_share_a_map(bpf, listing):
     m = bpf.create_map("hash", key="u32", value="u64", max_entries=8)
     m.update_batch({1: 100, 2: 7})
@@ -292,7 +292,7 @@ def test_a_c_program_and_a_test_share_a_map(bpf, listing):
 
 @pytest.mark.bpf_kernels("host")
 def test_a_listing_that_starts_at_a_key_misses_some(bpf, listing):
-    """It begins behind key 0 where the map has that: start with NULL, as `for key in m` does."""
+    """When the map has key 0, the loop begins after it. Start with NULL, as `for key in m` does."""
     m = bpf.create_map("array", value="u64", max_entries=3)
     assert listing(m) == ["1 200", "2 0"]
     assert list(m.keys()) == [0, 1, 2]

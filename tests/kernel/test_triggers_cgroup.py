@@ -1,4 +1,4 @@
-"""Control groups for tests: who is in them, what is left of them."""
+"""Tests control groups for tests: which processes are in them, and that they are removed."""
 
 import os
 import signal
@@ -84,7 +84,7 @@ def test_what_a_killed_run_left_goes_with_the_next_one(bpf_cgroup):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as killed:
         path, sleeper = killed.stdout.readline().split()
-        with new_cgroup():  # it lives: not for us to collect
+        with new_cgroup():  # its process lives, so it must not be removed
             assert Path(path).exists()
         killed.kill()
     assert Path(path).exists()

@@ -1,4 +1,4 @@
-"""Runs that end early leave nothing: interrupted with Ctrl-C, failed, killed and followed by another."""
+"""Tests that runs which end early leave nothing: by Ctrl-C, by a failure, or killed before another run."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from processes import is_running
 
 from pytest_bpfmaps.triggers.cgroup import root
 
-pytestmark = pytest.mark.bpf_kernels("host")  # it starts whole runs of pytest: too slow in an emulated guest
+pytestmark = pytest.mark.bpf_kernels("host")  # whole runs of pytest are too slow in an emulated guest
 
 TEST = """
     import time
@@ -33,12 +33,12 @@ TEST = """
 
 @pytest.fixture
 def run(pytester):
-    """Starts pytest on a test that makes one of each, and then does `end`."""
+    """Starts pytest with a test that makes one of each resource, and then does `end`."""
 
     def start(end):
         pytester.makepyfile(TEST.replace("END", end))
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        # what a shell runs in the background ignores SIGINT, and so would its children
+        # a shell's background command ignores SIGINT, and its children would, too
         command = ["env", "--default-signal=INT", *command]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -47,7 +47,7 @@ def run(pytester):
 
 @pytest.fixture
 def left():
-    """What is there of a run, by its process; other runs on this machine have their own."""
+    """Returns what exists of a run, by its process id. Other runs on this machine have their own."""
 
     def of(pytest_run):
         own = f"bpfmaps-*{pytest_run.pid}-*"
@@ -64,7 +64,7 @@ def wait_until(condition):
 
 
 def holders(inode):
-    """The processes in a network namespace."""
+    """Returns the processes in a network namespace."""
     found = []
     for link in Path("/proc").glob("[0-9]*/ns/net"):
         try:

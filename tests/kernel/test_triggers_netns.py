@@ -1,4 +1,4 @@
-"""Network namespaces for tests: what is in them, what runs in them, what is left of them."""
+"""Tests network namespaces for tests: what is in them, what runs in them, and that they are removed."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ def here():
 
 
 def published(pid=""):
-    """Names of namespaces, of one process or of all runs on this machine."""
+    """Returns the names of namespaces, of one process or of all runs on this machine."""
     return {p.name for p in RUN.glob(f"bpfmaps-*{pid}-*")} if RUN.exists() else set()
 
 
@@ -278,7 +278,7 @@ class TestPackets:
 class TestNothingIsLeft:
     @pytest.fixture(autouse=True)
     def whatever_is_made_once_per_process(self, bpf_netns):
-        """The pipe to the reaper stays open from the first namespace on."""
+        """The pipe to the reaper stays open after the first namespace."""
         bpf_netns()
 
     def test_after_teardown(self):
@@ -318,7 +318,7 @@ class TestNothingIsLeft:
             inode, name = killed.stdout.readline().split()
             assert (RUN / name).stat().st_ino == int(inode)
             killed.kill()
-        assert not (RUN / name).exists()  # the kernel has let go of it
+        assert not (RUN / name).exists()  # the kernel has released it
         NetNsFactory().close()
         assert name not in published()
 

@@ -1,4 +1,4 @@
-"""Processes that wait until they are told to run."""
+"""Tests processes that wait until a test lets them run."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Random C types with random bytes, as bpftool shows them, which shares no code with this package."""
+"""Tests random C types with random bytes against bpftool, which shares no code with this package."""
 
 import json
 import re
@@ -29,7 +29,7 @@ struct {{ __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, 
 
 @pytest.fixture
 def bpftool():
-    """What ``bpftool map dump`` shows of a map's first value; fields of unnamed members where C has them."""
+    """Returns a function for a map's first value in ``bpftool map dump``, with unnamed members merged."""
     command = shutil.which("bpftool", path="/usr/sbin:/usr/local/sbin:/usr/bin")
     if command is None:
         pytest.skip("bpftool is missing: apt-get install bpftool")
@@ -46,7 +46,7 @@ def bpftool():
 
 
 def merged(pairs):
-    """An object whose unnamed members, there may be several, are merged into it."""
+    """Returns a JSON object with its unnamed members merged into it. There may be several."""
     made = {}
     for name, value in pairs:
         made |= value if name == "" else {name: value}
@@ -54,7 +54,7 @@ def merged(pairs):
 
 
 def agree(codec, ours, theirs):
-    """Whether a value is the one that bpftool shows."""
+    """Whether a value equals the one that bpftool shows."""
     if isinstance(ours, Record):
         fields = ours.__codec__.by_name
         return fields.keys() == theirs.keys() and all(
@@ -71,7 +71,7 @@ def agree(codec, ours, theirs):
     if isinstance(ours, str):
         if isinstance(theirs, str):
             return theirs == ours
-        raw = bytes(number & 0xFF for number in theirs)  # where a letter does not print
+        raw = bytes(number & 0xFF for number in theirs)  # unprintable letters are numbers
         return raw.partition(b"\0")[0] == ours.encode(errors="surrogateescape")
     if isinstance(codec, EnumCodec) and hasattr(ours, "name"):
         return theirs == ours.name
@@ -80,7 +80,7 @@ def agree(codec, ours, theirs):
     return isinstance(number, int) and (number - ours) % (1 << bits) == 0
 
 
-@pytest.mark.bpf_kernels("host")  # neither bpftool nor the types depend on the kernel
+@pytest.mark.bpf_kernels("host")  # bpftool and the types do not depend on the kernel
 @settings(
     max_examples=3,
     deadline=None,
@@ -107,7 +107,7 @@ def test_random_types_and_bytes(bpf, bpftool, data):
             record, shown = m[0], bpftool(m)
             assert bytes(record) == raw
             assert agree(None, record, shown), (record, shown, plan.code)
-            for shape in (record._asdict(), tuple(record), record):  # each writes what was read
+            for shape in (record._asdict(), tuple(record), record):  # each form writes the same bytes
                 m[0] = raw[::-1]
                 m[0] = shape
                 assert repr(m[0]) == repr(record), (shape, plan.code)

@@ -1,4 +1,4 @@
-"""User ring buffers: from Python to a program."""
+"""Tests user ring buffers, from Python to a program."""
 
 import errno
 
@@ -71,7 +71,7 @@ def test_a_record_is_filled_in_place(load):
     assert len(sample.data) == 16
     sample.data[:4] = b"\5\0\0\0"
     obj.programs.drain.run(bytes(64))
-    assert obj.globals.count == 0  # not submitted yet
+    assert obj.globals.count == 0  # the record is not submitted yet
     sample.submit()
     obj.programs.drain.run(bytes(64))
     assert obj.globals.last.op == 5

@@ -1,4 +1,4 @@
-"""vmlinux.h from the BTF of every kernel at hand, compiled by every clang at hand."""
+"""Tests vmlinux.h from the BTF of every available kernel, with every available clang."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 CLANGS = sorted({os.path.basename(path) for path in glob.glob("/usr/bin/clang-[0-9][0-9]")}) or ["clang"]
 RUNNING = Path("/sys/kernel/btf/vmlinux")
 BTFS = {"host": RUNNING, **{kernel.name: kernel.btf for kernel in Catalogue() if kernel.btf}}
-# Types that C for BPF cannot have as the kernel has them.
+# C for BPF cannot have these types as the kernel has them.
 INEXACT = {
-    "warn_args",  # holds a va_list, whose size is the target's
-    # BTF does not say that a union is packed
+    "warn_args",  # has a va_list, whose size depends on the target
+    # BTF does not record that a union is packed
     "ec_response_get_next_data_v3",
     "ec_response_get_next_event_v3",
     "cros_ec_device",
@@ -81,14 +81,14 @@ def test_a_core_program_compiles_with_every_clang(each_btf: Path) -> None:
 
 
 def relocations(made: bytes) -> int:
-    """The number of CO-RE relocations in an object, from the header of its .BTF.ext section."""
+    """Returns the number of CO-RE relocations in an object, from its .BTF.ext section's header."""
     start = made.index(b"\x9f\xeb\x01\x00\x20\x00\x00\x00")
     (size,) = struct.unpack_from("<I", made, start + 28)
-    return max(0, size - 4) // 16  # a bpf_core_relo has 16 bytes, before it comes its size
+    return max(0, size - 4) // 16  # the section has a size of 4 bytes, then each bpf_core_relo has 16
 
 
 def sizes(btf: Btf, kind: Kind) -> dict[str, int]:
-    """Name -> size in bytes of the types of that kind; without names that C can not tell apart."""
+    """Returns name -> size in bytes of the types of that kind, without names that are not unique in C."""
     found: dict[str, set[tuple[Kind, int]]] = {}
     for each in btf:
         if each.kind in (Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.ENUM64) and each.name:

@@ -1,4 +1,4 @@
-"""What a refusal says to do is done here, and helps."""
+"""Tests the advice of refusals: each test does it, and it helps."""
 
 import re
 import subprocess
@@ -41,7 +41,7 @@ def test_a_misspelt_section_is_refused_also_where_libbpf_is_older(bpf):
 
 @pytest.fixture
 def no_nf_tables():
-    """The module nf_tables can be loaded, and is not."""
+    """The module nf_tables exists, but is not loaded."""
     if subprocess.run(["modinfo", "nf_tables"], capture_output=True, check=False).returncode:
         pytest.skip("this kernel has nf_tables built in, or no modules")
     subprocess.run(["modprobe", "-r", "nf_tables"], check=False)
@@ -68,7 +68,7 @@ def test_a_function_of_a_module_that_is_not_loaded(bpf, bpf_kernel, no_nf_tables
 @pytest.mark.bpf_requires("kprobe")
 @pytest.mark.parametrize("section", ["kprobe/nft_do_chian", "fentry/nft_do_chian"])
 def test_a_misspelt_function_of_a_module_that_is_loaded(bpf, bpf_kernel, no_nf_tables, section):
-    """The kernel's own types have none that comes close."""
+    """The kernel's types have no similar name."""
     if section.startswith("fentry") and bpf_kernel.version < (5, 11):
         pytest.skip("modules have no types before Linux 5.11, so no fentry")
     subprocess.run(["modprobe", "nf_tables"], check=True)

@@ -1,4 +1,4 @@
-"""A method that other maps have: the message says which, and what this one has."""
+"""Tests calls of methods that only other maps have. The message names those maps, and the right method."""
 
 import pytest
 

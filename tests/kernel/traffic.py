@@ -1,4 +1,4 @@
-"""What tests of programs on interfaces share: programs that count, packets that nobody else sends."""
+"""Helpers of tests of programs on interfaces: programs that count, packets that nobody else sends."""
 
 COUNT = """
 __u64 seen;
@@ -16,5 +16,5 @@ def frame(veth, payload=b""):
 
 
 def is_ours(packet):
-    """Whether it is such a frame: on a busy machine the kernel's own may come late."""
+    """Whether it is such a frame. On a busy machine frames of the kernel may come late."""
     return bytes(packet[12:14]) == KIND

@@ -1,4 +1,4 @@
-"""Runs the programs of this folder, on whatever kernel: `test_coverage_truth.py` has it measured."""
+"""Runs the programs of this folder on any kernel. `test_coverage_truth.py` measures their coverage."""
 
 import threading
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_callbacks(bpf):
 
 
 def test_concurrent(bpf):
-    """Several CPUs count at once."""
+    """Several CPUs count at the same time."""
     program = bpf.load(HERE / "concurrent.bpf.c").programs.program
     threads = [
         threading.Thread(target=program.run, args=(packet,), kwargs={"repeat": TIMES})

@@ -1,4 +1,4 @@
-"""What llvm-cov says of the same C as a native program: how often each line, branch and function ran."""
+"""Asks llvm-cov how often each line, branch and function of the same C ran as a native program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 def native_counts(
     source: Path, packets: Sequence[bytes], folder: Path, clang: str, tools: Sequence[str]
 ) -> dict[str, dict[str, dict[Any, int]]]:
-    """By file: lines, branches, functions and regions with their counts.
+    """Returns for each file its lines, branches, functions and regions with their counts.
 
     `tools` are llvm-profdata and llvm-cov of this clang's version.
     """

@@ -1,4 +1,4 @@
-"""Compares what BPF programs count with what llvm-cov gives for the same C, run natively."""
+"""Compares the counts of BPF programs with llvm-cov's counts for the same C as a native program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAMS["concurrent"] = measured.PACKETS * (measured.THREADS * measured.TIMES)
 
 
 def measure(pytester: pytest.Pytester, *arguments: str) -> Coverage:
-    """What a run of `measured` counts."""
+    """Returns the counts of a run of `measured`."""
     file = pytester.path / "data.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BPFMAPS_CACHE", str(CACHE))
@@ -32,11 +32,11 @@ def measure(pytester: pytest.Pytester, *arguments: str) -> Coverage:
 
 
 def check(found: Coverage, kernel: str, name: str, clang: str, tmp_path: Path) -> None:
-    """Compares what a kernel counted with what llvm-cov counts natively."""
+    """Compares a kernel's counts with those of llvm-cov for a native program."""
     source = COVERED / f"{name}.bpf.c"
     tools = tools_for(clang)
     packets = PROGRAMS[name]
-    unlike = list(dict.fromkeys(packets))  # a command line takes so much only
+    unlike = list(dict.fromkeys(packets))  # a command line has a limited length
     times = len(packets) // len(unlike)
     expected = native_counts(source, unlike, tmp_path, clang, (tools.profdata, tools.cov))
     assert set(expected) >= {str(source)}
@@ -44,7 +44,7 @@ def check(found: Coverage, kernel: str, name: str, clang: str, tmp_path: Path) -
         if Path(path).name == "both.h":
             continue
         mine = found.kernels[kernel].files[path]
-        # where several programs include a header, its counts are of all of them
+        # a header that several programs include has the counts of all of them
         if path != str(source):
             assert parts["lines"].keys() == mine.lines.keys()
         assert {line: n * times for line, n in parts["lines"].items()} == mine.lines

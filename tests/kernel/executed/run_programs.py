@@ -1,4 +1,4 @@
-"""Runs the programs of this folder in whatever kernel: `test_vm_blocks.py` has it measured."""
+"""Runs the programs of this folder in any kernel. `test_vm_blocks.py` measures which blocks run."""
 
 import random
 import threading
@@ -11,7 +11,7 @@ TIMES, THREADS = 500, 3
 
 
 def packets() -> list[bytes]:
-    """Of 16 bytes; those that the programs look at are of all kinds."""
+    """Returns packets of 16 bytes. The bytes that the programs read have all kinds of values."""
     chance = random.Random(17)
     return [
         bytes(chance.choice([0, 1, 2, 4, 6, 8, 60, chance.randrange(256)]) for _ in range(16))
