@@ -151,6 +151,11 @@ def test_a_step_travels(step: WorkerStep) -> None:
         {"phase": "runs", "at": "x", "more": -1},
         {"phase": "runs", "at": "x", "more": float("nan")},
         {"phase": "runs", "at": "x", "more": None},
+        {"phase": "runs", "at": "x", "more": float("inf")},
+        {"phase": "runs", "at": "x", "more": "inf"},
+        {"phase": "runs", "at": "x", "more": 1e9},
+        {"phase": "runs", "at": "x", "more": 10**400},
+        {"phase": "runs", "at": "x" * 70_000, "more": 0},
     ],
 )
 def test_what_is_no_step_is_none(message: dict[str, object]) -> None:
@@ -160,3 +165,12 @@ def test_what_is_no_step_is_none(message: dict[str, object]) -> None:
 def test_what_a_person_reads_who_interrupts() -> None:
     assert str(WorkerStep(Phase.COLLECTION, "test_x.py")) == "collects test_x.py"
     assert str(WorkerStep(Phase.END)) == "ends its session"
+
+
+def test_a_guests_text_does_not_change_a_terminal() -> None:
+    step = WorkerStep(Phase.TEST, "test_x.py::test_\x1b[2J\u202e\n")
+    watch = Watch(10.0, Countdown(lambda: 0.0))
+    watch.enter(step)
+    watch.enter(WorkerStep(Phase.BETWEEN))
+    assert str(step) == "runs test_x.py::test_?[2J??"
+    assert watch.why.endswith("test_x.py::test_?[2J??")

@@ -44,7 +44,7 @@ from pytest_bpfmaps.vm.machine.qemu import (
     MachineConfig,
     find_qemu,
 )
-from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Watch, WorkerStep
+from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Watch, WorkerStep, is_name
 from pytest_bpfmaps.vm.protocol.rpc import GARBAGE, Lines
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 _SAID = (Phase.START, Phase.COLLECTION, Phase.END)  # steps that pytest does not know of by itself
 GARBLED = "-> leave $BPFMAPS_CONTROL_FD and the ports /dev/vport* alone: this harness uses them"
+_MOST_CALLS = 16  # a worker makes one at a time
+_MOST_SHOWN = 160  # characters of a message that is none of the harness's
 FORKED = "-> end the process in the test by os._exit(0), also after an exception"
 
 
@@ -92,6 +94,7 @@ class Gateway:
         self.later: deque[tuple[str, Any]] = deque()  # events that were looked at, and not yet handled
         # While the guest starts, pytest-xdist may write more than a pipe holds. It would wait for a reader
         # then.
+        self.calls: queue.Queue[dict[str, Any]] = queue.Queue(_MOST_CALLS)
         self.input: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.attending = False
         self.faults: set[tuple[str, str]] = set()
@@ -148,6 +151,7 @@ class Gateway:
         control.send(self._job(kernel))
         self._spawn(self._listen, control)
         self._spawn(self._wait_for_end, machine)
+        self._spawn(self._answer_all, control, kernel)
         self._spawn(pump, machine.stream.fileno(), 1)
         self._spawn(self._pump_in, machine.stream)
         while True:
@@ -157,8 +161,7 @@ class Gateway:
             elif event == "input":  # the worker has something to do from now on
                 self._enter(machine, watch, WorkerStep(Phase.START))
             elif event == "call":
-                countdown.hold()  # the guest waits for the host
-                self._spawn(self._answer, control, kernel, value)
+                self._take_call(watch, value)
             elif event == "answered":
                 countdown.go_on()
             elif event == "fault":
@@ -233,12 +236,12 @@ class Gateway:
                 self.events.put(("step", step))
             elif "call" in message:
                 self.events.put(("call", message))
-            elif isinstance(test := message.get("fork"), str):
+            elif isinstance(test := message.get("fork"), str) and is_name(test):
                 who = "this test" if test else "a file"
                 what = f"a process that {who} forked came back out of it, as a second pytest, and was ended"
                 self.events.put(("fault", (test, f"{what}\n  {FORKED}")))
             else:
-                text = message.get(GARBAGE, repr(message))
+                text = message.get(GARBAGE) or repr(message)[:_MOST_SHOWN]
                 what = f"a line came on the port of this harness, and the harness did not send it: {text}"
                 self.events.put(("fault", ("", f"{what}\n  {GARBLED}")))
 
@@ -287,9 +290,20 @@ class Gateway:
             "id": f"{self.worker}-worker",
         }
 
-    def _answer(self, control: Lines, kernel: Kernel, message: dict[str, Any]) -> None:
-        answer(control, message, self._requests(kernel).answer)
-        self.events.put(("answered", None))
+    def _take_call(self, watch: Watch, message: dict[str, Any]) -> None:
+        """Has a request answered; a worker asks for one thing at a time, so more than a few are a fault."""
+        try:
+            self.calls.put_nowait(message)
+            watch.countdown.hold()  # the guest waits for the host
+        except queue.Full:
+            what = f"more than {_MOST_CALLS} requests at a time came on the port of this harness"
+            self._note_fault(watch, "", f"{what}\n  {GARBLED}")
+
+    def _answer_all(self, control: Lines, kernel: Kernel) -> None:
+        while True:
+            message = self.calls.get()
+            answer(control, message, self._requests(kernel).answer)
+            self.events.put(("answered", None))
 
     def _requests(self, kernel: Kernel) -> Requests:
         from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting

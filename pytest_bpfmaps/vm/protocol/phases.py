@@ -35,6 +35,20 @@ _NOUNS = {
 }
 
 
+_LONGEST = 1 << 16  # characters of the name of a test
+_MOST = 7 * 86400.0  # seconds that a test may ask for
+
+
+def printable(text: str) -> str:
+    """Returns a guest's text without what would change a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def is_name(text: str) -> bool:
+    """Returns whether a guest's text can be the name of a test that a report shows."""
+    return len(text) <= _LONGEST and text.isprintable()
+
+
 @dataclass(frozen=True)
 class WorkerStep:
     """A worker is in `phase`, at a file or a test. It may take `more` seconds beyond the limit."""
@@ -44,16 +58,17 @@ class WorkerStep:
     more: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.phase} {self.at}".rstrip()
+        return f"{self.phase} {printable(self.at)}".rstrip()
 
     @classmethod
     def read(cls, message: Mapping[str, Any]) -> WorkerStep | None:
         """Returns the step that a worker's message tells; None when it tells none."""
         try:
             step = cls(Phase(message["phase"]), message["at"], float(message["more"]))
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, OverflowError):
             return None
-        return step if isinstance(step.at, str) and step.more >= 0 else None
+        fits = isinstance(step.at, str) and len(step.at) <= _LONGEST and 0 <= step.more <= _MOST
+        return step if fits else None
 
     def message(self) -> dict[str, Any]:
         """Returns the message that `read` reads."""
@@ -134,7 +149,7 @@ class Watch:
         """The step as a noun, with its object: ``collection of test_x.py``."""
         step = self.step
         return (
-            f"{_NOUNS[step.phase]} of {step.at}"
+            f"{_NOUNS[step.phase]} of {printable(step.at)}"
             if step.phase is Phase.COLLECTION and step.at
             else _NOUNS[step.phase]
         )
@@ -145,7 +160,7 @@ class Watch:
         seconds = f"{self.limit + self.step.more:g} s"
         if self.step.phase is Phase.TEST:
             return f"it ran for more than {seconds}"
-        after = f"the last test was {self.last_test}" if self.last_test else "no test had begun"
+        after = f"the last test was {printable(self.last_test)}" if self.last_test else "no test had begun"
         if self.step.phase is Phase.ORDERS:
             return f"it did not answer while it waited for orders; {after}"
         return f"it took more than {seconds}; {after}"

@@ -1,0 +1,79 @@
+"""What a test in a guest writes to the port of the harness: it is named, and harms no other test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+from pytest_bpfmaps.vm.machine.kvm import judge
+
+CACHE = paths.cache_dir()  # read before pytester changes HOME
+LIMIT = 24  # seconds for each step
+TESTS = r"""
+    import json, os
+    import pytest
+
+    @pytest.fixture
+    def bpf_kernel():
+        return os.uname().release
+
+    def write(text):
+        data = memoryview(text.encode())
+        while data:
+            data = data[os.write(int(os.environ["BPFMAPS_CONTROL_FD"]), data):]
+
+    LINES = {
+        "endless": '{"phase": "runs", "at": "x", "more": 1e999}',
+        "large": '{"phase": "runs", "at": "x", "more": ' + "9" * 400 + "}",
+        "long": '{"x": "' + "A" * 5_000_000 + '"}',
+        "deep": "[" * 100_000,
+        "fork": json.dumps({"fork": "\x1b[31m" + "z" * 100_000}),
+        "answer": '{"result": 1}',
+    }
+    CALLS = [{"call": [1], "argument": {}}, {"call": "digest"}, {"call": "compile", "argument": "3"}]
+    CALLS += [{"call": "digest", "argument": "/dev/zero"}, {"call": "link", "argument": '["/dev/zero", 3]'}]
+
+    @pytest.mark.parametrize("name", LINES)
+    def test_line(bpf_kernel, name):
+        write(f"\n{LINES[name]}\n")
+
+    def test_calls(bpf_kernel):
+        write("".join(f"\n{json.dumps(call)}\n" for call in CALLS))
+
+    def test_flood(bpf_kernel):
+        code = json.dumps({"code": "int x;", "include": [], "cflags": [], "defines": []})
+        write(f"\n{json.dumps({'call': 'compile', 'argument': code})}\n" * 3000)
+
+    def test_last(bpf_kernel):
+        pass
+"""
+LINE = "a line came on the port of this harness, and the harness did not send it: "
+SAID = {
+    "line[[]endless-6.1]": f"{LINE}{{'phase': 'runs', 'at': 'x', 'more': inf}}",
+    "line[[]large-6.1]": f"{LINE}{{'phase': 'runs', 'at': 'x', 'more': 999*",
+    "line[[]long-6.1]": f"{LINE}{{'x': 'AAA*",
+    "line[[]deep-6.1]": f"{LINE}'[[][[]*",
+    "line[[]fork-6.1]": f"{LINE}{{'fork': '*x1b[[]31mzzz*",
+    "line[[]answer-6.1]": f"{LINE}{{'result': 1}}",
+    "flood[[]6.1]": "more than 16 requests at a time came on the port of this harness",
+}
+
+
+def test_what_comes_on_the_port_is_named_and_all_else_runs(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    pytester.makepyfile(test_port=TESTS)
+    verdict = judge(Catalogue(Path(CACHE, "kernels")).get("6.1"))
+    limit = f"--bpf-vm-timeout={LIMIT / verdict.stretch(1.0)}"
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", limit)
+    for name, said in SAID.items():
+        result.stdout.fnmatch_lines([f"*_ ERROR at teardown of test_{name} _*", said])
+    result.assert_outcomes(passed=9, errors=7)
+    text = result.stdout.str() + result.stderr.str()
+    assert "Traceback" not in text
+    assert "\x1b" not in text
+    assert len(text) < 20_000
