@@ -4,10 +4,18 @@ import errno
 import ipaddress
 import mmap
 import os
+import sys
 
 import pytest
 
-from pytest_bpfmaps import MapError, MapTypeError, MapValueError, NameLookupError, UnsupportedError
+from pytest_bpfmaps import (
+    MapError,
+    MapOverflowError,
+    MapTypeError,
+    MapValueError,
+    NameLookupError,
+    UnsupportedError,
+)
 from pytest_bpfmaps.maps import map_by_id
 from pytest_bpfmaps.maps.create import create_map
 
@@ -255,3 +263,15 @@ def test_refusals_have_an_errno(bpf):
     with pytest.raises(MapError) as caught:
         bpf.create_map("hash", key=1, value=1, max_entries=0)
     assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 20])
+def test_a_size_in_bytes_takes_numbers_of_that_size(bpf, size):
+    m = bpf.create_map("hash", key=4, value=size, max_entries=2)
+    most = (1 << 8 * size) - 1
+    for number in (0, 1, most):
+        m[1] = number
+        assert m[1] == number.to_bytes(size, sys.byteorder)
+    for number in (-1, most + 1):
+        with pytest.raises(MapOverflowError, match=f"from 0 to {most}"):
+            m[1] = number
