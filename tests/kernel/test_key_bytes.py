@@ -245,6 +245,23 @@ def test_copies_lose_none(filled, key):
         assert seen == other
 
 
+@pytest.mark.parametrize("key", ["__u32", "__u8[4]", "__u32[2]", "struct exact", "struct exact[2]"])
+def test_a_key_that_its_value_says_whole_is_plain(make_map, key):
+    name, _, rest = key.partition("[")
+    prologue = "struct exact { __u32 a, b; };" + f"typedef {name} key_t_{'[' + rest if rest else ''};"
+    m = make_map("hash", "key_t_", prologue=prologue)
+    write(m, bytes(m.key_size), 1)
+    plain = type(m._key.decode(bytes(m.key_size)))
+    for keys in (m, m.keys(), m.snapshot(), [m.get_next_key()]):
+        assert [type(k) for k in keys] == [plain]
+
+
+def test_one_element_with_zeros_in_its_padding_has_a_plain_key(filled):
+    for key in ("char[8]", "_Bool", "double", "char[2][4]"):
+        m = filled(key, ALIKE[key][:1])
+        assert [type(k) for k in m.snapshot()] == [type(m._key.decode(ALIKE[key][0]))]
+
+
 def test_listed_keys_print_as_plain_values(filled):
     keys = list(filled("char[8]", ALIKE["char[8]"]))
     assert json.dumps(keys) == '["cat", "cat", "cat"]'
