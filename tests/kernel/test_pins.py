@@ -117,7 +117,8 @@ def test_a_pin_in_a_folder_and_by_absolute_path(bpf, load):
     counts.pin("a/b/c")
     other = bpf.pin_root / "other"
     counts.pin(other)
-    assert bpf.pinned("a/b/c").id == bpf.pinned(other).id == counts.id
+    counts.pin("./d/e")
+    assert bpf.pinned("a/b/c").id == bpf.pinned("d/e").id == bpf.pinned(other).id == counts.id
     counts.unpin(other)
     assert sorted(os.listdir(bpf.pin_root / "a/b")) == ["c"]
     assert not other.exists()
