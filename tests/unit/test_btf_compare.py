@@ -1,5 +1,8 @@
 """Tests that comparisons take every form that can be written, flexible arrays and missing fields, too."""
 
+import ipaddress
+import sys
+
 import pytest
 from test_btf_values import compile_types
 
@@ -84,3 +87,12 @@ def test_a_list_is_as_long_as_the_array(codecs):
     assert record.pair == [1, 0]
     for shorter in ([1], (1,), []):
         assert not same(codec.by_name["pair"].codec, record.pair, shorter)
+
+
+def test_addresses_in_a_list_are_compared_as_one_is(codecs):
+    codec = codecs.struct("whole").by_name["pair"].codec
+    addresses = [ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("192.0.2.7")]
+    numbers = [int.from_bytes(each.packed, sys.byteorder, signed=True) for each in addresses]
+    assert same(codec, numbers, addresses)
+    assert not same(codec, numbers, addresses[::-1])
+    assert not same(codec, numbers, addresses[:1])

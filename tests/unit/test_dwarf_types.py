@@ -30,6 +30,8 @@ struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } events
 static __always_inline int inlined(void)
 {
     struct on_stack s = {};
+    void *nothing = &s;
+    asm volatile("" :: "r"(nothing));
     return bpf_ringbuf_output(&events, &s, sizeof(s), 0);
 }
 
