@@ -86,9 +86,9 @@ def check_cookies(cookies: Any, count: int, on: str) -> list[int]:
 
 
 def _places(names: list[str], target: Target, on: str) -> list[tuple[str, int]]:
-    """The names with the address of each of their functions, where several have one name; else none.
+    """Returns the names with the address of each function, when several share a name; else nothing.
 
-    By its name the kernel takes just one of them. A pattern or a single name means all, as with libbpf.
+    The kernel attaches a name to only one of them. A pattern or a single name means all, as with libbpf.
     """
     known = traceable_functions() or functions()
     shared = [name for name in names if known.count(name) > 1]

@@ -115,7 +115,7 @@ class Link:
             check(lib.bpf_link__destroy(handle), AttachError, "cannot detach", on=self._on)
 
     def detach(self) -> None:
-        """The same as `close`."""
+        """Does what `close` does."""
         self.close()
 
     def __enter__(self) -> Self:

@@ -83,7 +83,7 @@ def _tracepoint(category: str, event: str) -> Explanation | None:
 
 
 def explain_no_category(section: str) -> Explanation:
-    """Why a program of ``tracepoint/EVENT`` is not attached, and what to do."""
+    """Explains why a program of ``tracepoint/EVENT`` can't be attached."""
     kind, _, event = section.partition("/")
     root = tracefs()
     places = (
@@ -91,7 +91,7 @@ def explain_no_category(section: str) -> Explanation:
     )
     meant = [f'SEC("{kind}/{place}/{event}")' for place in places] or [f'SEC("{kind}/CATEGORY/EVENT")']
     return Explanation(
-        f"the section {section!r} names an event and no category", f"write {' or '.join(meant)}"
+        f"the section {section!r} names an event, but no category", f"write {' or '.join(meant)}"
     )
 
 
@@ -111,7 +111,7 @@ def _raw_tracepoint(name: str, number: int) -> Explanation | None:
 def _beyond_arguments(name: str, count: int) -> Explanation | None:
     return Explanation(
         f"the program reads beyond the {count} arguments of {name}, or writes where no program may write",
-        f"its context has {count} words of 8 bytes; btf_trace_{name} in vmlinux.h has them, behind 'void *'",
+        f"its context has {count} words of 8 bytes; btf_trace_{name} in vmlinux.h has them, after 'void *'",
     )
 
 
@@ -126,8 +126,8 @@ def _syscall(name: str) -> Explanation | None:
 def _blacklisted(name: str) -> Explanation:
     by_type = f'attach by its type, SEC("fentry/{name}"), or ' if _is_typed(name) else ""
     return Explanation(
-        f"the kernel lets no kprobe go to {name!r}: kprobes run through it (its list: {how_to_see()})",
-        f"{by_type}take a function that calls it",
+        f"the kernel allows no kprobe on {name!r}, because kprobes use it (its list: {how_to_see()})",
+        f"{by_type}use a function that calls it",
     )
 
 
@@ -153,7 +153,7 @@ def _function(name: str, offset: int, number: int) -> Explanation | None:
         if parts := [part for part in known.starting(f"{name}.") if ".cold" not in part]:
             return Explanation(
                 f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
-                "take that name, if it may be traced; parts of the function may be inlined elsewhere",
+                "use that name, if it may be traced; parts of the function may be inlined elsewhere",
             )
         return explain_no_function(name)
     count = known.count(name)

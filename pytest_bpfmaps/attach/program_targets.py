@@ -75,7 +75,7 @@ def example_for(type: Any, section: str = "") -> str:
 
 
 def ways_for(name: str, type: Any, section: str) -> str:
-    """The same, for program `name` of an object."""
+    """Returns what `example_for` returns, for program `name` of an object."""
     nowhere = _NOWHERE.get(type)
     if nowhere is None:
         return f"obj.programs.{name}.{example_for(type, section)}"

@@ -1,8 +1,8 @@
-"""Makes LLVM's coverage counters fit for BPF, in the text of LLVM's intermediate representation.
+"""Adapts LLVM's coverage counters to BPF, in the text of LLVM's intermediate representation.
 
-clang writes for each function an array of counters, and what its profile runtime wants: there is none in
-BPF. What stays is the counters, as plain data of one section, which libbpf makes a map of. Each array gets a
-symbol, so that the object says where it lies. https://llvm.org/docs/CoverageMappingFormat.html
+clang writes for each function an array of counters, and data for its profile runtime. BPF has no such
+runtime, so this module keeps only the counters, as plain data of one section. libbpf makes a map of that
+section. Each array gets a symbol, which has its place. https://llvm.org/docs/CoverageMappingFormat.html
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import md5
 
 SECTION = ".data.bpfcov"
-"""The section of the counters. It begins with ``.data.``, which libbpf takes for variables."""
+"""The section of the counters. libbpf takes sections that begin with ``.data.`` for variables."""
 
 _COUNTERS = re.compile(r"^@(\"?__profc_[^ ]+) = .*? global \[(\d+) x i64\] zeroinitializer")
 _DATA = re.compile(
@@ -24,7 +24,6 @@ _USED = re.compile(
     r"^(@llvm\.(?:compiler\.)?used = appending global) \[\d+ x ([^\]]+)\] \[(.*)\](, section .*)$"
 )
 _UNWANTED = re.compile(r"^[@$]\"?(__profd_|__covrec_|__llvm_coverage_mapping|__llvm_prf_nm|__llvm_profile_)")
-_DEFINITION = '@{} = internal global [{} x i64] zeroinitializer, section "{}", align 8'
 _DEFINITION = '@{} = internal global [{} x i64] zeroinitializer, section "{}", align 8'
 _COMDAT = re.compile(r"^\$\"?__profc_")
 _MAP = re.compile(r"^(target |[$@]__covrec_|@__llvm_coverage_mapping|@__llvm_prf_nm)")
@@ -41,8 +40,8 @@ _MASK = (1 << 64) - 1
 class Counters:
     """The counters of a function: `count` of them at the symbol `symbol`.
 
-    `name` and `hash` are what LLVM's profiles call the function. `gone` are those that the compiler removed,
-    with the code that they would count.
+    LLVM's profiles identify the function by `name` and `hash`. `gone` has the counters that the compiler
+    removed together with their code.
     """
 
     symbol: str
@@ -53,11 +52,11 @@ class Counters:
 
 
 class NotInstrumentedError(ValueError):
-    """clang wrote something else than is known here."""
+    """Raised when clang wrote text that this module does not know."""
 
 
 def fit(text: str) -> tuple[str, list[Counters]]:
-    """The text for an object that loads, and its functions' counters.
+    """Returns the text for an object that the kernel can load, and its functions' counters.
 
     Raises `NotInstrumentedError` when the text is not as clang 14 to 19 write it.
     """
@@ -79,7 +78,7 @@ def fit(text: str) -> tuple[str, list[Counters]]:
             elif found := _NAMES.match(line):
                 names = {_digest(name): name for name in _names(found[1])}
         else:
-            # A step of 0 becomes a load whose value nobody wants, which clang 14 can't compile for BPF.
+            # A step of 0 becomes an atomic load of an unused value, which clang 14 can't compile for BPF.
             kept.append(_LOAD.sub(r"= load \1\2", line) if "load atomic" in line else line)
     if set(sizes) != set(hashes):
         raise NotInstrumentedError("some functions have counters and no hash, or the reverse")
@@ -96,7 +95,7 @@ def fit(text: str) -> tuple[str, list[Counters]]:
 
 
 def coverage_map(text: str) -> str:
-    """What llvm-cov wants of the same text: which counters belong to which part of the source."""
+    """Returns the part of the same text for llvm-cov: which counters belong to which part of the source."""
     kept: list[str] = []
     for line in text.split("\n"):
         if _MAP.match(line):
@@ -107,7 +106,7 @@ def coverage_map(text: str) -> str:
 
 
 def _live(lines: list[str]) -> dict[str, set[int]]:
-    """By symbol: the counters that code refers to; -1 for one that is known when it runs only."""
+    """Returns for each symbol the counters that code uses. -1 is a counter that is computed at run time."""
     found: dict[str, set[int]] = {}
     for line in lines:
         if "@__profc_" not in line and '@"__profc_' not in line:
@@ -131,7 +130,7 @@ def _gone(live: set[int], count: int) -> tuple[int, ...]:
 def _used(
     head: str, kind: str, elements: str, tail: str, *, keep: Sequence[str] = (), leave: Sequence[str] = ()
 ) -> Iterator[str]:
-    """A line of `llvm.used` with the elements that name one of `keep`, and none of `leave`."""
+    """Yields a line of `llvm.used` with the elements that name one of `keep`, and none of `leave`."""
     left = [
         one
         for one in _split(elements)
@@ -142,7 +141,7 @@ def _used(
 
 
 def _split(elements: str) -> Iterator[str]:
-    """The elements of a list: commas within brackets divide nothing."""
+    """Yields the elements of a list. A comma within brackets does not end an element."""
     depth, start = 0, 0
     for at, letter in enumerate(elements):
         depth += (letter in "([{<") - (letter in ")]}>")
@@ -153,7 +152,7 @@ def _split(elements: str) -> Iterator[str]:
 
 
 def _names(quoted: str) -> list[str]:
-    """The names in the string of ``__llvm_prf_nm``: two sizes, of which the second is 0, then the names."""
+    """Returns the names in the string of ``__llvm_prf_nm``. It has two sizes, the second is 0, then names."""
     raw = _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), quoted.encode())
     names: list[str] = []
     while raw:
@@ -167,7 +166,7 @@ def _names(quoted: str) -> list[str]:
 
 
 def _number(raw: bytes) -> tuple[int, bytes]:
-    """A ULEB128 number, and what is behind it."""
+    """Returns a ULEB128 number, and the bytes after it."""
     value, shift = 0, 0
     for at, byte in enumerate(raw):
         value |= (byte & 0x7F) << shift
@@ -178,6 +177,6 @@ def _number(raw: bytes) -> tuple[int, bytes]:
 
 
 def _digest(name: str) -> int:
-    """How LLVM refers to a name: the low 64 bits of its MD5."""
+    """Returns LLVM's number for a name: the low 64 bits of its MD5."""
     raw = md5(name.encode(errors="surrogateescape"), usedforsecurity=False).digest()
     return int.from_bytes(raw[:8], "little")

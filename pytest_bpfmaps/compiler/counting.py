@@ -1,7 +1,7 @@
-"""Makes the object that counts what runs: of the same source, with clang's coverage counters.
+"""Makes the counting object: it has the same source, and clang's coverage counters.
 
-Beside the object lie its *facts*, which say what each counter is of, and the *map*, an object that is never
-loaded: llvm-cov reads in it which lines they mean.
+Two files are beside the object. Its *facts* say which function each counter belongs to. The *map* is an
+object that is never loaded; llvm-cov reads from it which lines each counter counts.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ from pytest_bpfmaps.elf.editor import Elf
 _FLAGS = (
     *("-fprofile-instr-generate", "-fcoverage-mapping", "-fprofile-update=atomic", "-fno-pic"),
     *("-mllvm", "-enable-name-compression=false", "-w"),
-    # the profile is for a system with a linker and a runtime: clang 14 crashes without
+    # profiles need a system with a linker and a runtime: clang 14 crashes without this
     *("-target", "bpf-unknown-linux"),
 )
-# what that target defines, and the plain object's has not
+# the macros that this target defines, and the plain object's target does not
 _UNDEFINED = ("__linux__", "__linux", "linux", "__unix__", "__unix", "unix", "__gnu_linux__", "__ELF__")
 _CODE_ONLY = ("-Xclang", "-disable-llvm-passes", "-Qunused-arguments", "-w")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of an object that counts.
+    """Facts about a counting object.
 
-    `functions` are its counters, each with the offset in bytes in the section of counters, whose size in
-    bytes is `size`. `sources` are digests of the files that it was made of. `clang` is the path of the
-    compiler.
+    `functions` has its counters, each with its offset in bytes in the section of counters. `size` is that
+    section's size in bytes. `sources` has the digests of the source files. `clang` is the compiler's path.
     """
 
     functions: list[tuple[Counters, int]]
@@ -43,13 +42,13 @@ class Facts:
     clang: str
 
     def to_json(self) -> str:
-        """As it is kept."""
+        """Returns the facts as JSON."""
         functions = [[*vars(each).values(), offset] for each, offset in self.functions]
         return json.dumps({**vars(self), "functions": functions})
 
     @classmethod
     def from_json(cls, text: str) -> Facts:
-        """The reverse of `to_json`."""
+        """Returns the facts from the JSON of `to_json`."""
         plain: dict[str, Any] = json.loads(text)
         functions = [
             (Counters(symbol, name, code, count, tuple(gone)), offset)
@@ -59,17 +58,17 @@ class Facts:
 
 
 def counting_flags() -> list[str]:
-    """The options of clang that have it count; they come last."""
+    """Returns the options that make clang write counters. They must be the last options."""
     return [*_FLAGS, *(f"-U{name}" for name in _UNDEFINED)]
 
 
 def facts_file(made: Path) -> Path:
-    """Where the facts of an object that counts are."""
+    """Returns the path of a counting object's facts."""
     return made.with_suffix(".facts")
 
 
 def map_file(made: Path) -> Path:
-    """Where llvm-cov's part of an object that counts is."""
+    """Returns the path of a counting object's map, which llvm-cov reads."""
     return made.with_suffix(".map")
 
 
@@ -80,9 +79,9 @@ def assemble(
     clang: str,
     inputs: Sequence[str],
 ) -> Outcome:
-    """Makes ``out.o``, its facts and its map of ``out.ll``, which clang wrote into `folder`.
+    """Makes ``out.o``, its facts and its map from ``out.ll``, which clang wrote into `folder`.
 
-    `run` runs clang, `flags` are those that ``out.ll`` was made with, `inputs` the files that it was made of.
+    `run` runs clang. ``out.ll`` was made with the options `flags` from the files `inputs`.
     """
     text = (folder / "out.ll").read_text(errors="surrogateescape")
     try:
@@ -102,7 +101,7 @@ def assemble(
 def _facts(made: Path, functions: list[Counters], clang: str, inputs: Sequence[str]) -> Facts:
     elf = Elf(made.read_bytes())
     section = elf.section(SECTION)
-    if section is None:  # it has no function
+    if section is None:  # the object has no function
         return Facts([], 0, {}, clang)
     offsets = {s.name: s.value for s in elf.symbols() if s.section == section.index}
     placed = [(each, offsets[each.symbol]) for each in functions if each.symbol in offsets]

@@ -68,7 +68,7 @@ class PrintkLog:
         self._poll.register(self._pipe, select.POLLIN)
 
     def add_formats(self, formats: Iterable[str]) -> None:
-        """Also takes lines that fit one of these ``bpf_printk`` formats."""
+        """Accepts lines that fit one of these ``bpf_printk`` formats, too."""
         self._formats += [re.compile(_pattern(f), re.DOTALL) for f in formats]
 
     def drain(self) -> None:

@@ -125,7 +125,7 @@ def explain_no_type(kind: str, name: str) -> Explanation:
 
 
 def explain_absent_function(name: str) -> Explanation | None:
-    """The same as `explain_no_function`, by the kernel's types alone; None where they don't tell enough."""
+    """Does what `explain_no_function` does, with the kernel's types only; None when they are not enough."""
     near = type_names(FUNC).near(name)
     if not is_close(name, near) and loaded_modules():
         if not modules_have_types():

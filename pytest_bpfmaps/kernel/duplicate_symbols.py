@@ -22,12 +22,12 @@ _MOST = 4
 _PADDING = ("__pfx_", "__cfi_")
 _PROLOGUE = 32  # bytes; no function is that short
 _LISTED = re.compile(rb"^([0-9a-f]{16}) (?:[tTwW] )?([\w.$]+)", re.MULTILINE)
-_OF_KERNEL = re.compile(rb"^([0-9a-f]{16}) [tTwW] ([\w.$]+)$", re.MULTILINE)  # behind others is a module
+_OF_KERNEL = re.compile(rb"^([0-9a-f]{16}) [tTwW] ([\w.$]+)$", re.MULTILINE)  # without modules
 
 
 @cache
 def same_named() -> frozenset[str]:
-    """The names that several functions of the kernel itself have. They stay the same while it runs."""
+    """Returns the names that several functions of the kernel itself share. They never change at run time."""
     text = Path("/proc/kallsyms").read_bytes()
     begin, end = Functions(text).text_range
     found = (m[2] for m in _OF_KERNEL.finditer(text) if not end or begin <= m[1] < end)
@@ -35,9 +35,9 @@ def same_named() -> frozenset[str]:
 
 
 def traceable_places(names: Iterable[str]) -> list[tuple[str, int]]:
-    """The names, each with the address of each of its functions; none where the kernel hides addresses.
+    """Returns each name with the address of each of its functions; nothing when the kernel hides addresses.
 
-    Before Linux 6.5 nothing tells which of several can be traced.
+    Before Linux 6.5 the kernel does not say which of several functions can be traced.
     """
     wanted = {name.encode() for name in names}
     found = _places(kernel_symbols().text, wanted)
@@ -46,7 +46,7 @@ def traceable_places(names: Iterable[str]) -> list[tuple[str, int]]:
         text = (root / "available_filter_functions_addrs").read_bytes() if root else b""
     except OSError:
         text = b""
-    # there it is the address of what ftrace changes, which is behind the function's first instructions
+    # this file has the address that ftrace changes, which is after the function's first instructions
     traced = sorted(place for _, place in _places(text, wanted))
     if traced:
         found = [(name, at) for name, at in found if bisect(traced, at + _PROLOGUE) > bisect_left(traced, at)]

@@ -342,5 +342,5 @@ class Map:
         raise MapError(what, on=on, why=why, fix=fix, errno=number)
 
     def _explain_missing(self, key: Any) -> tuple[str | None, str | None]:
-        """Why a key is not there, and what to do."""
+        """Returns why a key is missing, and what to do."""
         return None, None

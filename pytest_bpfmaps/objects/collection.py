@@ -71,5 +71,5 @@ def all_of(parts: Named[T]) -> list[T]:
 
 
 def items_of(parts: Named[T]) -> dict[str, T]:
-    """The parts by name, those that are not listed among them."""
+    """Returns the parts by name, with the hidden ones."""
     return {**vars(parts)["_Named__parts"], **vars(parts)["_Named__hidden"]}

@@ -83,7 +83,7 @@ class OpenedObject:
             self._tell_mended(portable)
 
     def opened_alike(self, path: Path) -> OpenedObject:
-        """Another object that is opened as this one was; its findings were told with this one's."""
+        """Opens another object in the same way. It reports no findings, because this object did."""
         return self._alike(path, quiet=True)
 
     @property

@@ -35,7 +35,7 @@ class Output:
                 self._open().add_formats(formats)
 
     def watch(self, programs: list[Program]) -> None:
-        """Also collects the streams of these programs."""
+        """Collects the streams of these programs, too."""
         self._programs += programs
 
     def printk(self) -> Printk:

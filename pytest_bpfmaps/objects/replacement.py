@@ -1,7 +1,7 @@
-"""Puts an object that counts what of it runs in the place of one that is loaded.
+"""Replaces a loaded object by the counting object of the same source.
 
-The plain object is loaded first, and its verdict is the one that counts. Then the other is, with the same
-settings; where it is refused, the plain one stays.
+The plain object is loaded first, and the test gets its result. Then the counting object is loaded with the
+same settings. When it is refused, the plain one stays.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pytest_bpfmaps.objects.opened import OpenedObject
 
 
 class Replacement:
-    """Loads the object at `path` in place of `opened`, which is configured and not loaded yet.
+    """Loads the object at `path` instead of `opened`, which has its settings and is not loaded yet.
 
-    Raises `BpfError` when it can't be opened, or does not take the settings.
+    Raises `BpfError` when the object can't be opened, or refuses a setting.
     """
 
     def __init__(self, opened: OpenedObject, path: Path) -> None:
@@ -31,12 +31,12 @@ class Replacement:
         self.refusal: BpfError | None = None
         """Why the plain object stayed, after `swap`."""
         self._other = _twin(opened, path)
-        # an arena may have an address, at which there can be only one: it takes turns
+        # only one arena can be mapped at an address, so the objects are loaded one after the other
         alone = any(spec.type == MapType.ARENA for spec in opened.maps)
         self._again = _twin(opened, opened.path) if alone else None
 
     def swap(self, loaded: LoadedObject) -> LoadedObject:
-        """The other object; `loaded` itself, or one like it, where the other is refused."""
+        """Returns the counting object. When it is refused, returns `loaded`, or a new object like it."""
         stats = {program.name: program.verifier for program in loaded.programs}
         if self._again is not None:
             loaded.close()
@@ -55,7 +55,7 @@ class Replacement:
         return made
 
     def _hand_over(self, used: OpenedObject) -> None:
-        """Has what a test may hold of the opened object speak of the one that is loaded."""
+        """Makes the opened object's parts, which a test may hold, refer to the object that is loaded."""
         maps, programs = items_of(used.maps), items_of(used.programs)
         for name, spec in items_of(self._opened.maps).items():
             spec.handle = maps[name].handle if name in maps else ffi.NULL
@@ -63,7 +63,7 @@ class Replacement:
             program.handle = programs[program.name].handle
 
     def close(self) -> None:
-        """Frees what was opened and is not used. Safe to call again."""
+        """Frees the opened objects that are not used. Safe to call again."""
         for each in (self._other, self._again):
             if each is not None:
                 each.close()
@@ -88,7 +88,7 @@ def _twin(opened: OpenedObject, path: Path) -> OpenedObject:
 def _copy_variables(
     mine: dict[str, MapSpec], theirs: dict[str, MapSpec], codecs: Codecs | None, other: Codecs | None
 ) -> None:
-    """The values that variables have before the load. Each is found by its name: it may lie elsewhere."""
+    """Copies the values of variables before the load. It finds each by its name: the offsets may differ."""
     if codecs is None or other is None:
         return
     places = {key: (at, size) for key, at, size in _variables(other)}
@@ -103,7 +103,7 @@ def _copy_variables(
 
 
 def _variables(codecs: Codecs) -> Iterator[tuple[tuple[str, str, int], int, int]]:
-    """Section, name, and a number among those of the same name; offset and size in bytes."""
+    """Yields a key for each variable (section, name, number among equal names), offset and size in bytes."""
     for section in codecs.btf:
         if section.kind is not Kind.DATASEC:
             continue

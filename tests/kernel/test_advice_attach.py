@@ -53,7 +53,7 @@ def test_a_function_that_kprobes_run_through(load):
     subprocess.run(mount, shell=True, check=True)
     assert kprobe_blacklist.is_blacklisted("do_int3")
     with pytest.raises(
-        AttachError, match=r"no kprobe go to 'do_int3': kprobes run through it(?s:.*)-> .*calls it"
+        AttachError, match=r"no kprobe on 'do_int3', because kprobes use it(?s:.*)-> .*calls it"
     ) as e:
         load("kprobe/do_int3").attach()
     if 'SEC("fentry/do_int3")' in e.value.fix:

@@ -83,7 +83,7 @@ REJECTED = {
         + XDP % "__u32 k = 0; return bpf_map_lookup_elem(&lost, &k) != 0;",
     ),
     "pointers in a table": (
-        NAMES % ("*names[]", '"one", "two"'), "'names' holds addresses, which nobody fills in",
+        NAMES % ("*names[]", '"one", "two"'), "'names' holds addresses, which libbpf does not set",
         r"names\[\]\[16\]",
         NAMES % ("names[][16]", '"one", "two"'),
     ),

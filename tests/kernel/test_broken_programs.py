@@ -72,7 +72,7 @@ BROKEN = {
             return skb->data_end > 20; // line
         }""",
         r"programs of type socket_filter may not read the field 'data_end' of struct __sk_buff",
-        r"take bpf_skb_load_bytes\(\), or another type of program",
+        r"use bpf_skb_load_bytes\(\), or another type of program",
     ),
     "a field that tc may not write": (
         """

@@ -1,4 +1,4 @@
-"""What to do about a field of the context that a program may not touch."""
+"""Advises what to do about a field of the context that a program may not read or write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _WRITES = {
     ("__sk_buff", "len"): "bpf_skb_change_tail() makes a packet longer or shorter",
     ("__sk_buff", "data"): "bpf_skb_change_head(), or bpf_skb_adjust_room(), makes room in front",
     ("__sk_buff", "data_end"): "bpf_skb_change_tail() makes a packet longer or shorter",
-    ("__sk_buff", "protocol"): "bpf_skb_change_proto() goes from IPv4 to IPv6 and back",
+    ("__sk_buff", "protocol"): "bpf_skb_change_proto() changes it between IPv4 and IPv6",
     ("__sk_buff", "pkt_type"): "bpf_skb_change_type() changes it, in a program of tc",
     ("__sk_buff", "vlan_tci"): "bpf_skb_vlan_push() and bpf_skb_vlan_pop() change it",
     ("__sk_buff", "vlan_proto"): "bpf_skb_vlan_push() and bpf_skb_vlan_pop() change it",
@@ -22,7 +22,7 @@ _REGISTERS = (
     "a kprobe sees a copy of the registers; bpf_override_return() replaces the result of a function of "
     "/sys/kernel/debug/error_injection/list"
 )
-_DATA = "take bpf_skb_load_bytes(), or another type of program"
+_DATA = "use bpf_skb_load_bytes(), or another type of program"
 _FAMILY = (
     "read user_ip4 and msg_src_ip4 in programs of connect4, bind4 …, and user_ip6 in those of connect6 …"
 )
@@ -30,7 +30,7 @@ _ANY = "each type of program has its own list: is_valid_access in the kernel, ne
 
 
 def fix_for_field(refused: str, type: ProgramType | int) -> str:
-    """What helps; `refused` is the sentence that names verb, field and struct."""
+    """Returns the remedy. `refused` is the sentence that names verb, field and struct."""
     found = re.search(r"not (read|write) the field '(\w+)' of struct (\w+)", refused)
     if found is None:
         return _ANY

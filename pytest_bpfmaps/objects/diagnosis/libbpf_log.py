@@ -154,7 +154,7 @@ def _variable(found: re.Match[str]) -> Explanation:
 
 
 def _meant(name: str, near: list[str]) -> str:
-    """``did you mean …? or `` before another remedy, for a name that is misspelt."""
+    """Returns ``did you mean …? or `` before another remedy; empty for a name that is not misspelt."""
     return f"{closest(name, near)} or " if is_close(name, near) else ""
 
 

@@ -30,7 +30,7 @@ def explain_relocation(complaint: str) -> Explanation | None:
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    """``did you mean …? or `` before another remedy; empty where there are no names."""
+    """Returns ``did you mean …? or `` before another remedy; empty without any names."""
     told = closest(name, known)
     return "" if told == NONE else f"{told} or "
 

@@ -36,7 +36,7 @@ def map_line(path: Path, name: str) -> Line | None:
 
 
 def variable_line(path: Path, name: str) -> Line | None:
-    """The line where a variable gets its first value."""
+    """Returns the line where a variable gets its first value."""
     return _find(path, rf"\b{re.escape(name)}\b[^;=]*=")
 
 

@@ -1,4 +1,4 @@
-"""Finds variables that hold addresses: libbpf fills those in for maps and struct_ops only, and leaves 0."""
+"""Finds variables that hold addresses. libbpf sets them for maps and struct_ops only; others stay 0."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from pytest_bpfmaps.objects.diagnosis.source_lines import variable_line
 from pytest_bpfmaps.verifier import Rejection
 
 _TARGET = re.compile(r"\.(?:data|rodata)\b")
-INSTEAD = (
-    "hold the texts themselves, const char names[][16] = {…}; choose among other things by an if or switch"
-)
+INSTEAD = "hold the texts themselves, const char names[][16] = {…}; select other things with if or switch"
 
 
 def unfilled_pointers(data: bytes) -> list[str]:
-    """The names of such variables of an object."""
+    """Returns the names of variables of an object that hold addresses which stay 0."""
     if b".rel.data" not in data and b".rel.rodata" not in data:
         return []
     try:
@@ -45,7 +43,7 @@ def _names(elf: Elf, table: Section) -> Iterator[str]:
 
 
 def told_pointers(path: Path, name: str) -> Iterator[Finding]:
-    """The findings for the object at `path`, which messages call `name`."""
+    """Yields the findings for the object at `path`, which messages call `name`."""
     for variable in unfilled_pointers(path.read_bytes()):
         line = variable_line(path, variable)
         file, number = (name, 0) if line is None else (str(line.file), line.number)
@@ -53,7 +51,7 @@ def told_pointers(path: Path, name: str) -> Iterator[Finding]:
 
 
 def explain_pointer(found: Rejection, path: Path) -> Explanation | None:
-    """For a rejection at what such a variable holds; None for another."""
+    """Explains a rejection of an access through such a variable; None for another rejection."""
     if "invalid mem access" not in found.text:
         return None
     lines = "\n".join((found.source, *(step.source for step in found.steps.values())))
@@ -63,4 +61,4 @@ def explain_pointer(found: Rejection, path: Path) -> Explanation | None:
 
 
 def _what(variable: str) -> str:
-    return f"variable {variable!r} holds addresses, which nobody fills in for BPF: the program reads 0 there"
+    return f"variable {variable!r} holds addresses, which libbpf does not set: the program reads 0 there"
