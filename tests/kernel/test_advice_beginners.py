@@ -49,12 +49,12 @@ MISTAKES = {
         "static int get_nprocs(void) { return 2; }" + XDP % "return get_nprocs();",
     ),
     "strcmp": (
-        COMM % 'return strcmp(c, "bash");', "strcmp is of the C library",
+        COMM % 'return strcmp(c, "bash");', "strcmp belongs to the C library",
         r"bpf_strncmp\(text, size.*or a loop",
         COMM % 'int same = 1; for (int i = 0; i < 5; i++) same &= c[i] == "bash"[i]; return !same;',
     ),
     "getpid": (
-        COMM % "return getpid();", "getpid is of the C library", "bpf_get_current_pid_tgid",
+        COMM % "return getpid();", "getpid belongs to the C library", "bpf_get_current_pid_tgid",
         COMM % "return bpf_get_current_pid_tgid() >> 32;",
     ),
     "the time": (

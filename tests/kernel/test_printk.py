@@ -57,7 +57,9 @@ class TestPrintk:
             os.getpgid(0)
             assert len(lines.expect("hello from")) == 1
             assert len(lines.expect(re.compile(r"from \d+"))) == 1
-            with pytest.raises(CaptureTimeoutError, match=r"to say 'goodbye': none of 1 lines(.*\n)*.*hello"):
+            with pytest.raises(
+                CaptureTimeoutError, match=r"to print 'goodbye': none of 1 lines(.*\n)*.*hello"
+            ):
                 lines.expect("goodbye", timeout=0.01)
             with pytest.raises(CaptureTimeoutError, match=r"for 2 lines of bpf_printk: 1 came"):
                 lines.wait(count=2, timeout=0.01)
