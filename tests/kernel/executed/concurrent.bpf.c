@@ -7,7 +7,7 @@ SEC("xdp") int program(struct xdp_md *ctx)
 	for (__u32 i = 0; i < 20; i++) {
 		__sync_fetch_and_add(&seen[1], 1);
 		if (i & 1)
-			__sync_fetch_and_xor(&seen[2], 1);
+			__sync_fetch_and_add(&seen[2], 3);
 	}
 	return XDP_PASS;
 }
