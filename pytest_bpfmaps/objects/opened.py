@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pytest_bpfmaps import events  # noqa: F401  teaches `maps` the buffer types
-from pytest_bpfmaps.compiler.portability import tell
+from pytest_bpfmaps.compiler.portability import Finding, tell
 from pytest_bpfmaps.errors import (
     ClosedError,
     NameLookupError,
@@ -32,7 +32,7 @@ from pytest_bpfmaps.objects.map_spec import MapSpec
 from pytest_bpfmaps.objects.object_file import open_again, open_object, split_maps
 from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.pinning import PinnedMaps
-from pytest_bpfmaps.objects.repairs import mended, unknown_members
+from pytest_bpfmaps.objects.repairs import mended, taught_sections, unknown_members
 from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
 from pytest_bpfmaps.programs.program import ProgramSpec
 from pytest_bpfmaps.verifier.log_buffers import stats_buffers
@@ -79,8 +79,16 @@ class OpenedObject:
         self._sources = Sources(path, file.codecs)
         variables = [DataSection(n, m) for n, m in internal.items()]
         self.globals = Globals(self.name, variables, file.codecs, self._sources.of_variables)
-        if not quiet:
-            self._tell_mended(portable)
+        self._portable = portable
+        self._quiet = quiet
+        self._tell(
+            [
+                *mended(self.path, self.name, self.maps, self._file.legacy_maps),
+                *unknown_members(self.path, self.name, self._file.unknown_members),
+                *told_pointers(self.path, self.name),
+                *taught_sections(self.path, self.name, self.programs),
+            ]
+        )
 
     def opened_alike(self, path: Path) -> OpenedObject:
         """Opens another object in the same way. It reports no findings, because this object did."""
@@ -98,14 +106,11 @@ class OpenedObject:
         """libbpf's ``struct bpf_object *``; NULL when it is closed or loaded."""
         return self._file.handle
 
-    def _tell_mended(self, portable: bool) -> None:
-        findings = [
-            *mended(self.path, self.name, self.maps, self.programs, self._file.legacy_maps),
-            *unknown_members(self.path, self.name, self._file.unknown_members),
-            *told_pointers(self.path, self.name),
-        ]
+    def _tell(self, findings: Iterable[Finding]) -> None:
+        if self._quiet:
+            return
         try:
-            tell(findings, refuse=portable)
+            tell(findings, refuse=self._portable)
         except (PortabilityError, PortabilityWarning):
             self.close()
             raise
@@ -156,6 +161,8 @@ class OpenedObject:
             raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
         if not len(self.programs) and (refused := explain_no_program(self.attempt)):
             raise refused
+        # of programs that were chosen meanwhile; the others were told when it was opened
+        self._tell(taught_sections(self.path, self.name, self.programs))
         read_kernel_types(self.name, self.maps, self.programs)
         swap = None if self._observer is None else self._observer.before_load(self)
         with arenas_of(m.handle for m in self.maps):

@@ -22,9 +22,7 @@ _SPELLINGS = {
 }
 
 
-def mended(
-    path: Path, name: str, maps: Iterable[MapSpec], programs: Iterable[ProgramSpec], legacy: Iterable[str]
-) -> Iterator[Finding]:
+def mended(path: Path, name: str, maps: Iterable[MapSpec], legacy: Iterable[str]) -> Iterator[Finding]:
     """Yields the findings of the object at `path`, called `name`; `legacy` has its legacy maps' names."""
     for each in legacy:
         what = f"map {each!r} is a legacy definition, which libbpf 1.0 and later refuse"
@@ -41,8 +39,12 @@ def mended(
             known = "libbpf {}.{}".format(*version())
             what = f"map {spec.name!r} is an arena, which {known} does not map, so that no program loads"
             yield _at(map_line(path, spec.name), path, name, what, "use libbpf 1.4 or later")
+
+
+def taught_sections(path: Path, name: str, programs: Iterable[ProgramSpec]) -> Iterator[Finding]:
+    """Yields the findings for sections that libbpf does not know, of programs that are to be loaded."""
     for program in programs:
-        if program.taught_section:
+        if program.taught_section and program.autoload:
             line = section_line(path, program.section)
             yield _at(line, path, name, *program.taught_section)
 

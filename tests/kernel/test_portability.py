@@ -2,13 +2,14 @@
 
 import os
 import warnings
+from contextlib import suppress
 
 import pytest
 
-from pytest_bpfmaps import PortabilityError, PortabilityWarning
+from pytest_bpfmaps import LoadError, PortabilityError, PortabilityWarning
 from pytest_bpfmaps.compiler import portability
 from pytest_bpfmaps.harness import Bpf
-from pytest_bpfmaps.libbpf import capture_log, ffi, lib
+from pytest_bpfmaps.libbpf import capture_log, ffi, lib, version
 from pytest_bpfmaps.matrix.compilers import compiler_for
 
 HEAD = """
@@ -211,3 +212,20 @@ def test_the_ini_option_and_the_strict_run(pytester, ini, arguments, refused):
         else "*inline.bpf.c:*: PortabilityWarning: *"
     )
     result.stdout.fnmatch_lines([shown])
+
+
+LEFT_OUT = (
+    HEAD + 'SEC("?uprobe.multi") int many(void *ctx) { return 0; } SEC("xdp") int p(void *c) { return 2; }'
+)
+
+
+def test_a_section_of_a_program_that_is_not_loaded(bpf):
+    """libbpf takes such an object, too: it is refused when the program is to be loaded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert bpf.load(code=LEFT_OUT).programs.p.run(bytes(64)).retval == 2
+        opened = bpf.open(code=LEFT_OUT)
+    if version() < (1, 3):
+        opened.programs.many.autoload = True
+        with pytest.warns(PortabilityWarning, match=r"uprobe\.multi.* is newer"), suppress(LoadError):
+            opened.load().close()
