@@ -121,7 +121,7 @@ def test_a_map_of_another_kind_is_refused_field_by_field(maps):
     with pytest.raises(
         MapTypeError,
         match=r"(?s)cannot put <map 'wide'.* into map 'array' \(array_of_maps\) at 0: "
-        r"its inner maps are of another kind: value_size is 16, not 8 \(EINVAL.*-> make the map like",
+        r"its inner maps are of another kind: value_size is 16, not 8 \(EINVAL.*-> give a map with the",
     ) as caught:
         maps.array[0] = maps.wide
     assert caught.value.errno == errno.EINVAL
