@@ -36,9 +36,12 @@ def member(type_id):
     return [Member("x", type_id, 0, 0)]
 
 
-BEYOND, INSIDE = "type 2 refers to type 3, and there are 2", "type 2 is a part of itself"
+BEYOND, INSIDE = "type 2 refers to type 3, but the last type is 2", "type 2 is a part of itself"
 WRONG = {
-    "pointer": (lambda w: w.add_reference(Kind.PTR, "", 9), "type 2 refers to type 9, and there are 2"),
+    "pointer": (
+        lambda w: w.add_reference(Kind.PTR, "", 9),
+        "type 2 refers to type 9, but the last type is 2",
+    ),
     "typedef": (lambda w: w.add_reference(Kind.TYPEDEF, "t", 3), BEYOND),
     "array": (lambda w: w.add_array(3, 1), BEYOND),
     "union": (lambda w: w.add_struct(Kind.UNION, "u", 4, member(3)), BEYOND),
@@ -93,5 +96,5 @@ def test_strings(wrong):
         struct.pack_into("=I", raw, STRINGS_SIZE_AT, size + 1)
     else:
         raw[-1 if wrong == "without an end" else -size] = ord("x")
-    with pytest.raises(LoadError, match="its strings lie outside of it, or are not ended"):
+    with pytest.raises(LoadError, match="its string section is cut, or does not begin and end with NUL"):
         check_soundness(bytes(raw))
