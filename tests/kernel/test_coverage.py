@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-from pytest_bpfmaps import paths
+from coverage_suite import SOURCE, TESTS, measured_suite, run
 
 pytestmark = pytest.mark.bpf_requires("xdp")
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
-SOURCE = """\
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-char LICENSE[] SEC("license") = "GPL";
-
-int seen;
-const volatile int limit = 20;
-
-SEC("xdp") int judge(struct xdp_md *ctx)
-{
-	__sync_fetch_and_add(&seen, 1);
-	if (ctx->data_end - ctx->data > limit)
-		return XDP_DROP;
-	return XDP_PASS;
-}
-"""
-TESTS = """
-def test_small(bpf):
-    assert bpf.load("judge.bpf.c").programs.judge.run(bytes(14)).retval.name == "XDP_PASS"
-"""
 LARGE = """
 def test_large(bpf):
     assert bpf.load("judge.bpf.c").programs.judge.run(bytes(60)).retval.name == "XDP_DROP"
@@ -81,14 +57,7 @@ MISSED = {9: 1, 10: 1, 11: 1, 12: 0, 13: 1, 14: 1}
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
-    (pytester.path / "judge.bpf.c").write_text(SOURCE)
-    pytester.makepyfile(test_small=TESTS)
-    return pytester
-
-
-def run(suite: pytest.Pytester, *options: str) -> pytest.RunResult:
-    return suite.runpytest_subprocess("--bpf-cov", "-p", "no:cacheprovider", *options)
+    return measured_suite(pytester, monkeypatch)
 
 
 def report(suite: pytest.Pytester, *options: str, file: str = "judge.bpf.c") -> dict[str, Any]:
@@ -347,83 +316,3 @@ def test_a_prebuilt_object_is_not_measured(suite: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         ["not measured: judge of made.bpf.o: counters: no source of it was compiled here"]
     )
-
-
-@pytest.mark.parametrize(
-    ("option", "words"),
-    [
-        ("--bpf-cov-engine=guess", "--bpf-cov-engine=guess: there is no such choice"),
-        ("--bpf-cov-report=pdf", "--bpf-cov-report: there is no report 'pdf'"),
-        ("--bpf-cov-fail-under=lots", "--bpf-cov-fail-under=lots: it is no percentage"),
-        ("--bpf-cov-context=line", "--bpf-cov-context=line: there is no such choice"),
-    ],
-)
-def test_options_that_make_no_sense(suite: pytest.Pytester, option: str, words: str) -> None:
-    result = run(suite, option)
-    result.stderr.fnmatch_lines([f"ERROR: {words}", "  -> *"])
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-
-
-def _clang_alone(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Makes a folder with a clang the only one in $PATH."""
-    from pytest_bpfmaps.compiler import LocalCompiler
-
-    clang = LocalCompiler().clang.path
-    folder = suite.path / "bin"
-    folder.mkdir()
-    (folder / "clang").write_text(f'#!/bin/sh\nexec {clang} "$@"\n')
-    (folder / "clang").chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-    return folder
-
-
-def test_without_the_tools_of_llvm(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    _clang_alone(suite, monkeypatch)
-    result = run(suite)
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(
-        [
-            "cannot report what clang counted for *: there is no llvm-profdata nor *",
-            "  -> install LLVM's tools*",
-        ]
-    )
-    assert result.ret == 0
-
-
-def test_with_tools_of_another_version(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = _clang_alone(suite, monkeypatch)
-    for name in ("llvm-profdata", "llvm-cov"):
-        (folder / name).write_text("#!/bin/sh\necho Debian LLVM version 3.9.1\n")
-        (folder / name).chmod(0o755)
-    result = run(suite)
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["cannot report what clang counted for *llvm-profdata is of version 3"])
-    assert result.ret == 0
-
-
-def test_a_full_disk(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = run(suite, "--bpf-cov-report=lcov:/dev/full", "--bpf-cov-report=xml:/dev/full")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(
-        [
-            "cannot write the coverage report lcov:/dev/full: No space left on device*",
-            "*xml:/dev/full: No space*",
-        ]
-    )
-    assert result.ret == 0
-
-
-def test_a_folder_that_nobody_may_write_to(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BPF_COVERAGE_FILE", "/proc/none/data")
-    result = run(suite, "--bpf-cov-report=html:/proc/none")
-    result.stdout.fnmatch_lines(["cannot keep the coverage of this run in /proc/none/data: *"])
-    result.stdout.fnmatch_lines(["cannot write the coverage report html:/proc/none: *"])
-    assert result.ret == 0
-
-
-def test_a_source_that_is_gone(suite: pytest.Pytester) -> None:
-    suite.makepyfile(test_small=TESTS + '\n    import os\n    os.unlink("judge.bpf.c")')
-    result = run(suite)
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["judge.bpf.c: its lines can't be shown: No such file or directory"])
-    assert os.path.exists(suite.path / ".bpf-coverage.json")

@@ -1,0 +1,96 @@
+"""Tests ``--bpf-cov`` when an option is wrong, or a tool, a folder or a source is missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from coverage_suite import TESTS, measured_suite, run
+
+pytestmark = pytest.mark.bpf_requires("xdp")
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    return measured_suite(pytester, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--bpf-cov-engine=guess", "--bpf-cov-engine=guess: there is no such choice"),
+        ("--bpf-cov-report=pdf", "--bpf-cov-report: there is no report 'pdf'"),
+        ("--bpf-cov-fail-under=lots", "--bpf-cov-fail-under=lots: it is no percentage"),
+        ("--bpf-cov-context=line", "--bpf-cov-context=line: there is no such choice"),
+    ],
+)
+def test_options_that_make_no_sense(suite: pytest.Pytester, option: str, words: str) -> None:
+    result = run(suite, option)
+    result.stderr.fnmatch_lines([f"ERROR: {words}", "  -> *"])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def _clang_alone(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes a folder with a clang the only one in $PATH."""
+    from pytest_bpfmaps.compiler import LocalCompiler
+
+    clang = LocalCompiler().clang.path
+    folder = suite.path / "bin"
+    folder.mkdir()
+    (folder / "clang").write_text(f'#!/bin/sh\nexec {clang} "$@"\n')
+    (folder / "clang").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def test_without_the_tools_of_llvm(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    _clang_alone(suite, monkeypatch)
+    result = run(suite)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "cannot report what clang counted for *: there is no llvm-profdata nor *",
+            "  -> install LLVM's tools*",
+        ]
+    )
+    assert result.ret == 0
+
+
+def test_with_tools_of_another_version(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _clang_alone(suite, monkeypatch)
+    for name in ("llvm-profdata", "llvm-cov"):
+        (folder / name).write_text("#!/bin/sh\necho Debian LLVM version 3.9.1\n")
+        (folder / name).chmod(0o755)
+    result = run(suite)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["cannot report what clang counted for *llvm-profdata is of version 3"])
+    assert result.ret == 0
+
+
+def test_a_full_disk(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(suite, "--bpf-cov-report=lcov:/dev/full", "--bpf-cov-report=xml:/dev/full")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "cannot write the coverage report lcov:/dev/full: No space left on device*",
+            "*xml:/dev/full: No space*",
+        ]
+    )
+    assert result.ret == 0
+
+
+def test_a_folder_that_nobody_may_write_to(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPF_COVERAGE_FILE", "/proc/none/data")
+    result = run(suite, "--bpf-cov-report=html:/proc/none")
+    result.stdout.fnmatch_lines(["cannot keep the coverage of this run in /proc/none/data: *"])
+    result.stdout.fnmatch_lines(["cannot write the coverage report html:/proc/none: *"])
+    assert result.ret == 0
+
+
+def test_a_source_that_is_gone(suite: pytest.Pytester) -> None:
+    suite.makepyfile(test_small=TESTS + '\n    import os\n    os.unlink("judge.bpf.c")')
+    result = run(suite)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["judge.bpf.c: its lines can't be shown: No such file or directory"])
+    assert os.path.exists(suite.path / ".bpf-coverage.json")
