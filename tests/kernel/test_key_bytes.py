@@ -75,7 +75,7 @@ def test_no_view_loses_an_element(filled, key, type):
     if "percpu" in type:
         assert sorted(m.sum().values()) == [n * len(next(iter(m.values()))) for n in expected]
         plain = m._key.decode(raws[0])
-        with pytest.raises(MapValueError, match="cannot tell which element"):
+        with pytest.raises(MapValueError, match="cannot decide which element"):
             _ = m.sum()[plain]
 
 
