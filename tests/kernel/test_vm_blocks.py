@@ -12,6 +12,8 @@ import pytest
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.coverage.data import Coverage, KernelCoverage
+from pytest_bpfmaps.vm.executed.plugin import SOURCE, plugin_for
+from pytest_bpfmaps.vm.machine.qemu import find_qemu
 
 CACHE = paths.cache_dir()  # read before pytester changes HOME
 EXECUTED = Path(__file__).parent / "executed"
@@ -177,3 +179,14 @@ def test_an_object_without_line_information(tmp_path: Path) -> None:
         "",
         "it has no line information: compile it with -g, and keep its BTF",
     )
+
+
+def test_the_plugin_speaks_the_newest_version_of_this_qemu(tmp_path: Path) -> None:
+    qemu = find_qemu("x86_64")
+    version = int(plugin_for(qemu, None).stem.rpartition("-")[2])
+    newer = tmp_path / "newer.so"
+    build = ["clang", "-shared", "-fPIC", "-nostdlib", f"-DQEMU_PLUGIN_VERSION={version + 1}", str(SOURCE)]
+    subprocess.run([*build, "-o", str(newer)], check=True)
+    ask = [qemu, "-machine", "none", "-nodefaults", "-display", "none", "-plugin", str(newer)]
+    said = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=60).stderr
+    assert f"supports only up to version {version}" in said

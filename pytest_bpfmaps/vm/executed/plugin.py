@@ -20,7 +20,7 @@ from pytest_bpfmaps.vm.machine.child_process import die_with
 
 SOURCE = Path(__file__).with_name("plugin.c")
 SECONDS = 60.0  # limit of one run of clang or QEMU
-FIRST_VERSION = 1
+NEWEST_VERSION = 7  # that plugin.c knows
 _OTHER_VERSION = re.compile(r"supports only (?:a minimum|up to) version (?:of )?(\d+)")
 # QEMU has called the plugin, which has no memory to write to.
 _TAKEN = "qemu_plugin_install returned error code"
@@ -38,7 +38,7 @@ def plugin_for(qemu: str, clang: str | None) -> Path:
     folder = own(paths.cache_dir() / "plugins")
     status = os.stat(qemu)
     source = SOURCE.read_bytes()
-    key = f"{os.path.realpath(qemu)} {status.st_size} {status.st_mtime_ns} {digest(source)}"
+    key = f"{os.path.realpath(qemu)} {status.st_size} {status.st_mtime_ns} {NEWEST_VERSION} {digest(source)}"
     memory = folder / "known.json"
     with only_one(folder / ".lock", "build the plugin for QEMU", 6 * SECONDS):
         known = read_json(memory)
@@ -61,7 +61,8 @@ def _kept(folder: Path, known: str) -> Path | None:
 
 
 def _build_for(qemu: str, clang: str | None, folder: Path, name: str) -> Path:
-    version = FIRST_VERSION
+    # The newest first: what an older one says, a newer QEMU may take for its own.
+    version = NEWEST_VERSION
     for _ in range(3):
         made = folder / f"{name}-{version}.so"
         with scratch_folder(folder) as scratch:
