@@ -1,12 +1,13 @@
-"""Replaces a loaded object by the counting object of the same source.
+"""Puts an object that counts what of it runs in the place of one that is loaded.
 
-The plain object is loaded first, and the test gets its result. Then the counting object is loaded with the
-same settings. When it is refused, the plain one stays.
+The plain object is loaded first, and its verdict is the one that counts. Then the other is, with the same
+settings; where it is refused, the plain one stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,53 +21,42 @@ from pytest_bpfmaps.objects.map_spec import MapSpec
 from pytest_bpfmaps.objects.opened import OpenedObject
 
 
-class Replacement:
-    """Loads the object at `path` instead of `opened`, which has its settings and is not loaded yet.
+def replaced(opened: OpenedObject, loaded: LoadedObject, path: Path) -> tuple[LoadedObject, BpfError | None]:
+    """Loads the object at `path` instead of `loaded`, with the settings of `opened`, from which that was loaded.
 
-    Raises `BpfError` when the object can't be opened, or refuses a setting.
+    Returns the object that is in the kernel now. When the other object is refused, that is `loaded` or a new
+    object like it, and the error says why. Raises `BpfError` when the other object can't be opened, or
+    refuses a setting; then `loaded` stays as it is.
     """
-
-    def __init__(self, opened: OpenedObject, path: Path) -> None:
-        self._opened = opened
-        self.refusal: BpfError | None = None
-        """Why the plain object stayed, after `swap`."""
-        self._other = _twin(opened, path)
+    stats = {program.name: program.verifier for program in loaded.programs}
+    with ExitStack() as stack:
+        other = stack.enter_context(_twin(opened, path))
         # only one arena can be mapped at an address, so the objects are loaded one after the other
         alone = any(spec.type == MapType.ARENA for spec in opened.maps)
-        self._again = _twin(opened, opened.path) if alone else None
-
-    def swap(self, loaded: LoadedObject) -> LoadedObject:
-        """Returns the counting object. When it is refused, returns `loaded`, or a new object like it."""
-        stats = {program.name: program.verifier for program in loaded.programs}
-        if self._again is not None:
+        again = stack.enter_context(_twin(opened, opened.path)) if alone else None
+        if again is not None:
             loaded.close()
-        used = self._other
+        refusal = None
         try:
-            made = self._other.load()
+            used, made = other, other.load()
         except BpfError as e:
-            self.refusal = e
-            if self._again is None:
-                return loaded
-            used, made = self._again, self._again.load()
+            if again is None:
+                return loaded, e
+            used, made, refusal = again, again.load(), e
         for program in made.programs:
             program.verified_as(stats[program.name])
+        _hand_over(opened, used)
         loaded.close()
-        self._hand_over(used)
-        return made
+    return made, refusal
 
-    def _hand_over(self, used: OpenedObject) -> None:
-        """Makes the opened object's parts, which a test may hold, refer to the object that is loaded."""
-        maps, programs = items_of(used.maps), items_of(used.programs)
-        for name, spec in items_of(self._opened.maps).items():
-            spec.handle = maps[name].handle if name in maps else ffi.NULL
-        for program in self._opened.programs:
-            program.handle = programs[program.name].handle
 
-    def close(self) -> None:
-        """Frees the opened objects that are not used. Safe to call again."""
-        for each in (self._other, self._again):
-            if each is not None:
-                each.close()
+def _hand_over(opened: OpenedObject, used: OpenedObject) -> None:
+    """Makes the opened object's parts, which a test may hold, refer to the object that is loaded."""
+    maps, programs = items_of(used.maps), items_of(used.programs)
+    for name, spec in items_of(opened.maps).items():
+        spec.handle = maps[name].handle if name in maps else ffi.NULL
+    for program in opened.programs:
+        program.handle = programs[program.name].handle
 
 
 def _twin(opened: OpenedObject, path: Path) -> OpenedObject:
@@ -88,7 +78,7 @@ def _twin(opened: OpenedObject, path: Path) -> OpenedObject:
 def _copy_variables(
     mine: dict[str, MapSpec], theirs: dict[str, MapSpec], codecs: Codecs | None, other: Codecs | None
 ) -> None:
-    """Copies the values of variables before the load. It finds each by its name: the offsets may differ."""
+    """The values that variables have before the load. Each is found by its name: it may lie elsewhere."""
     if codecs is None or other is None:
         return
     places = {key: (at, size) for key, at, size in _variables(other)}
@@ -103,7 +93,7 @@ def _copy_variables(
 
 
 def _variables(codecs: Codecs) -> Iterator[tuple[tuple[str, str, int], int, int]]:
-    """Yields a key for each variable (section, name, number among equal names), offset and size in bytes."""
+    """Section, name, and a number among those of the same name; offset and size in bytes."""
     for section in codecs.btf:
         if section.kind is not Kind.DATASEC:
             continue

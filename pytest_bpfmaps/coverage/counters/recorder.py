@@ -15,7 +15,7 @@ from pytest_bpfmaps.coverage.engines import Plain, Swap
 from pytest_bpfmaps.errors import BpfError, MapError
 from pytest_bpfmaps.libbpf import check, ffi, lib
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
-from pytest_bpfmaps.objects.replacement import Replacement
+from pytest_bpfmaps.objects.replacement import replaced
 
 _Key = tuple[tuple[str, ...], frozenset[int] | None]
 _FIRST = ffi.new("uint32_t *", 0)  # a section is an array of one element
@@ -28,38 +28,27 @@ class CounterRecorder:
         self._reasons: weakref.WeakKeyDictionary[LoadedObject, str] = weakref.WeakKeyDictionary()
         self._live: dict[LoadedObject, _Reader] = {}
         self._read: dict[_Key, Counter[int]] = {}
+        self._lost: list[str] = []
 
-    def before_load(self, opened: OpenedObject) -> Swap | None:
-        """Compiles and opens the object that counts; why that is not to be had is kept for `loaded`."""
+    def before_load(self, opened: OpenedObject) -> Swap:
+        """Once the kernel takes the plain object, one that counts is compiled, and takes its place."""
+        return lambda loaded: self._swap(opened, loaded)
+
+    def _swap(self, opened: OpenedObject, loaded: LoadedObject) -> LoadedObject:
+        """Why no object that counts is to be had is kept for `loaded`."""
         if opened.counting is None:
-            return self._plain("no source of it was compiled here")
+            self._reasons[loaded] = "no source of it was compiled here"
+            return loaded
         try:
             path = opened.counting()
-            replacement = Replacement(opened, path)
+            used, refusal = replaced(opened, loaded, path)
         except BpfError as e:
-            return self._plain(f"no object that counts can be made: {_first_line(e)}")
-        return lambda loaded: self._swap(replacement, path, loaded)
-
-    def _plain(self, reason: str) -> Swap:
-        def keep(loaded: LoadedObject) -> LoadedObject:
-            self._reasons[loaded] = reason
+            self._reasons[loaded] = f"no object that counts can be made: {_first_line(e)}"
             return loaded
-
-        return keep
-
-    def _swap(self, replacement: Replacement, path: Path, loaded: LoadedObject) -> LoadedObject:
-        try:
-            used = replacement.swap(loaded)
-        finally:
-            replacement.close()
-        if used.counters is None:
-            refusal = replacement.refusal
-            why = (
-                "it has no function"
-                if refusal is None
-                else f"the verifier refuses it with counters: {_first_line(refusal)}"
-            )
-            self._reasons[used] = why
+        if refusal is not None:
+            self._reasons[used] = f"the verifier refuses it with counters: {_first_line(refusal)}"
+        elif used.counters is None:
+            self._reasons[used] = "it has no function"
         else:
             inputs = tuple(map(str, linked_inputs(path) or [path]))
             self._live[used] = _Reader(used.counters, inputs, _unreachable(used, path))
@@ -82,7 +71,7 @@ class CounterRecorder:
 
         The index is that of a 64-bit counter in the section of counters. Of linked sources there are several
         paths, and their counters lie one behind the other. ``unreachable`` is None where no counter depends
-        on the kernel.
+        on the kernel. ``{"lost": WHY}`` stands for counts that could not be read.
         """
         for reader in self._live.values():
             self._add(reader)
@@ -94,12 +83,17 @@ class CounterRecorder:
             }
             for (objects, gone), counts in self._read.items()
         ]
+        taken += [{"lost": text} for text in self._lost]
         self._read.clear()
+        self._lost.clear()
         return taken
 
     def _add(self, reader: _Reader) -> None:
         key = (reader.objects, reader.unreachable)
-        self._read.setdefault(key, Counter()).update(reader.more())
+        try:
+            self._read.setdefault(key, Counter()).update(reader.more())
+        except MapError as e:  # a test may have closed the descriptor
+            self._lost.append(_first_line(e))
 
 
 class _Reader:

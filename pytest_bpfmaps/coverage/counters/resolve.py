@@ -50,6 +50,9 @@ class _Objects:
         """By kernel, test, and object: the counts by index."""
         made: dict[str, dict[str, dict[str, Counter[int]]]] = {}
         for record in records:
+            if "lost" in record.counted:
+                self._say(str(record.counted["lost"]))
+                continue
             objects = made.setdefault(record.kernel, {}).setdefault(record.test, {})
             for path, counts, gone in self._divide(record.counted):
                 objects.setdefault(path, Counter()).update(counts)

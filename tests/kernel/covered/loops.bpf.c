@@ -3,26 +3,29 @@
 SEC("xdp") int program(struct xdp_md *ctx)
 {
 	BYTES(ctx, data, end);
-	__u32 sum = 0, i = 0;
+	__u32 sum = 0, i;
 
-	for (i = 0; i < 20; i++) {
-		if (data + i + 1 > end)
+	if (data + 14 > end)
+		return XDP_ABORTED;
+	for (i = 0; i < 8; i++) {
+		if (data[i] == 9)
 			break;
 		if (data[i] == 0)
 			continue;
 		sum += data[i];
 	}
-	i = 0;
-	while (i < 8 && sum > 3) {
-		sum -= 3;
-		i++;
-	}
-	do {
-		sum ^= i;
-		for (__u32 j = 0; j < 3; j++)
-			if (sum & (1 << j))
+	for (i = 0; i < 3; i++)
+		for (__u32 j = 0; j < 2; j++)
+			if (data[j] & 1)
 				sum++;
+	i = 0;
+	do {
+		if (data[i] > 4)
+			sum++;
 		i++;
 	} while (i < 4);
+	i = 4;
+	while (i-- > 1)
+		sum ^= data[i];
 	return sum % 3;
 }
