@@ -15,6 +15,7 @@ from pytest_bpfmaps.compiler.cache import CacheEntry, ObjectCache
 from pytest_bpfmaps.compiler.cache_eviction import collect_sometimes
 from pytest_bpfmaps.compiler.clang import Clang, find_clang
 from pytest_bpfmaps.compiler.command_line import flags_for, surroundings
+from pytest_bpfmaps.compiler.counters_ir import FORMAT as COUNTING
 from pytest_bpfmaps.compiler.dependencies import Inputs, record
 from pytest_bpfmaps.compiler.implicit_headers import assumptions_in
 from pytest_bpfmaps.compiler.linker import link
@@ -98,6 +99,8 @@ class LocalCompiler:
         around = surroundings(request)
         origin = request.source or f"code:{request.file_name}"
         parts = [_FORMAT, self.clang.identity, origin, repr(flags_for(request)), repr(sorted(around.items()))]
+        if request.counting:
+            parts.append(COUNTING)
         return digest(*parts, text)
 
     def _build(self, key: str, request: CompileRequest, text: bytes, btf: VmlinuxFile) -> CacheEntry:

@@ -33,6 +33,8 @@ SEC("xdp") int program(struct xdp_md *ctx)
 
 	if (data + 14 > end)
 		return XDP_ABORTED;
+	// Before Linux 6.7 the verifier follows a callback once, and would know what is in here.
+	state.sum = data[3];
 	state.limit = data[0];
 	bpf_loop(data[1], step, &state, 0);
 	if (data[2])
