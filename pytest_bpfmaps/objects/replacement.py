@@ -22,7 +22,7 @@ from pytest_bpfmaps.objects.opened import OpenedObject
 
 
 def replaced(opened: OpenedObject, loaded: LoadedObject, path: Path) -> tuple[LoadedObject, BpfError | None]:
-    """Loads the object at `path` instead of `loaded`, with the settings of `opened`, from which that was loaded.
+    """Loads the object at `path` instead of `loaded`, with the settings of `opened`, which `loaded` came of.
 
     Returns the object that is in the kernel now. When the other object is refused, that is `loaded` or a new
     object like it, and the error says why. Raises `BpfError` when the other object can't be opened, or

@@ -1,0 +1,116 @@
+"""The object that counts: its counters, what it does not have, and that it is cached."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler.counters_ir import SECTION, NotInstrumentedError, coverage_map, fit
+from pytest_bpfmaps.compiler.counting import Facts, facts_file, map_file
+from pytest_bpfmaps.elf.editor import SHF_EXECINSTR, Elf
+from pytest_bpfmaps.errors import CompileError
+
+CODE = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+__attribute__((noinline)) int pick(int a, int b) { return a ? b ? 1 : 2 : b && b > 3 ? 3 : 4; }
+SEC("xdp") int judge(struct xdp_md *ctx)
+{
+    int size = ctx->data_end - ctx->data;
+    if (0)
+        size++;
+    if (size > 20 && (size & 1 || size < 50))
+        return pick(size, ctx->ingress_ifindex) ? XDP_DROP : XDP_TX;
+    return XDP_PASS;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@pytest.fixture(params=["clang-14", "clang-19"])
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    compiler = LocalCompiler(request.param)
+    try:
+        compiler.clang  # noqa: B018
+    except CompileError as e:
+        pytest.skip(str(e).splitlines()[0])
+    return compiler.compile(CompileRequest(code=CODE, counting=True))
+
+
+def test_each_function_has_its_place(made: Path) -> None:
+    facts = Facts.from_json(facts_file(made).read_text())
+    assert {each.name.rpartition(":")[2].rpartition(";")[2] for each, _ in facts.functions} == {
+        "pick",
+        "judge",
+    }
+    places = sorted((offset, offset + 8 * each.count) for each, offset in facts.functions)
+    assert [start for start, _ in places] == [0, places[0][1]]
+    assert places[-1][1] == facts.size
+    assert Facts.from_json(facts.to_json()) == facts
+
+
+def test_what_the_compiler_removed_is_known(made: Path) -> None:
+    facts = Facts.from_json(facts_file(made).read_text())
+    gone = {each.name: each.gone for each, _ in facts.functions}
+    assert len(gone["judge"]) == 1  # if (0)
+    assert gone["pick"] == ()
+
+
+def test_only_additions_are_atomic(made: Path) -> None:
+    """Linux before 5.12 has no other atomic operation."""
+    elf = Elf(made.read_bytes())
+    found = set()
+    for section in elf.sections:
+        if section.flags & SHF_EXECINSTR:
+            instructions = list(struct.iter_unpack("=BBhi", elf.content(section)))
+            found |= {operand for kind, _, _, operand in instructions if kind in (0xDB, 0xC3)}
+    assert found == {0}
+
+
+def test_nothing_of_the_profile_runtime_is_left(made: Path) -> None:
+    elf = Elf(made.read_bytes())
+    assert elf.section(SECTION) is not None
+    assert not [
+        section.name for section in elf.sections if "llvm_prf" in section.name or "llvm_cov" in section.name
+    ]
+    assert not [s.name for s in elf.symbols() if s.name.startswith(("__llvm", "__profd", "__covrec"))]
+    kept = {section.name for section in Elf(map_file(made).read_bytes()).sections}
+    assert {"__llvm_covmap", "__llvm_covfun", "__llvm_prf_names"} <= kept
+
+
+def test_the_plain_object_is_another(made: Path) -> None:
+    plain = LocalCompiler().compile(CompileRequest(code=CODE))
+    assert plain != made
+    assert Elf(plain.read_bytes()).section(SECTION) is None
+    assert plain.name == made.name  # libbpf names maps after it
+
+
+def test_damaged_facts_have_it_compiled_anew(tmp_path: Path) -> None:
+    compiler, request = LocalCompiler(), CompileRequest(code=CODE + "// another\n", counting=True)
+    made = compiler.compile(request)
+    before = facts_file(made).read_text()
+    facts_file(made).chmod(0o644)
+    facts_file(made).write_text("{}")
+    assert compiler.compile(request) == made
+    assert facts_file(made).read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('@__profc_f = private global [2 x i64] zeroinitializer, section "__llvm_prf_cnts"', "no hash"),
+        ('@__llvm_prf_nm = private constant [2 x i8] c"\\01\\05a", section "x"', "compressed"),
+        ('@__llvm_prf_nm = private constant [2 x i8] c"\\81", section "x"', "cut off"),
+    ],
+)
+def test_text_of_an_unknown_compiler(text: str, words: str) -> None:
+    with pytest.raises(NotInstrumentedError, match=words):
+        fit(text)
+
+
+def test_text_without_functions() -> None:
+    assert fit('target triple = "bpf"\n') == ('target triple = "bpf"\n', [])
+    assert coverage_map("define i32 @f() {\n}") == ""
