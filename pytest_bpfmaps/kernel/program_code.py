@@ -55,6 +55,7 @@ def program_code(number: int) -> dict[str, Any]:
     finally:
         os.close(fd)
     facts: dict[str, Any] = {"id": info.id, "type": info.type, "btf_id": info.btf_id}
+    facts["jited_prog_len"] = first.jited_prog_len  # told even where its address is hidden
     facts |= {"name": to_str(info.name), "load_time": info.load_time}
     facts |= {size: getattr(info, size) for *_, size in _FIELDS if isinstance(size, str)}
     for count, pointer, size in _FIELDS:

@@ -177,8 +177,34 @@ def test_an_object_without_line_information(tmp_path: Path) -> None:
     ((program, _),) = found.programs.items()
     assert (program.engine, program.reason) == (
         "",
-        "it has no line information: compile it with -g, and keep its BTF",
+        "blocks: it has no line information: compile it with -g, and keep its BTF",
     )
+
+
+SWITCHED = """
+from pathlib import Path
+
+def test_object(bpf):
+    for switch, value in (("kernel/kptr_restrict", "2"), ("net/core/bpf_jit_enable", "0")):
+        path = Path("/proc/sys", switch)
+        before = path.read_text()
+        path.write_text(value)
+        loaded = bpf.load({made!r})
+        path.write_text(before)
+        loaded.programs.other.run(bytes(16))
+        loaded.close()
+"""
+
+
+def test_a_kernel_that_hides_or_does_not_compile(tmp_path: Path) -> None:
+    tests = tmp_path / "test_object.py"
+    tests.write_text(SWITCHED.format(made=str(build_object(tmp_path, "-g"))))
+    found = measure(tests, tmp_path, tmp_path)
+    assert not found.files
+    assert sorted(program.reason.partition(" (")[0] for program in found.programs) == [
+        "blocks: the kernel has not compiled it to machine code",
+        "blocks: the kernel hides its addresses",
+    ]
 
 
 def test_the_plugin_speaks_the_newest_version_of_this_qemu(tmp_path: Path) -> None:

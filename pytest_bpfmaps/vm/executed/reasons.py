@@ -12,8 +12,10 @@ NO_LINES = "it has no line information: compile it with -g, and keep its BTF"
 
 def reason(facts: Mapping[str, Any]) -> str:
     """The reason, by what `kernel.program_code` found; empty when it can be measured."""
+    if not facts["jited_prog_len"]:
+        return NO_JIT
     if not facts["jited_func_lens"] or not facts["jited_ksyms"]:
-        return NO_JIT if not facts["jited_prog_len"] else HIDDEN
+        return HIDDEN
     if not facts["line_info"] or not facts["jited_line_info"] or not facts["btf_id"]:
         return NO_LINES
     return ""
