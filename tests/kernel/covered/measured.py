@@ -15,7 +15,7 @@ PACKETS = [
     bytes([9, 8, 7, 6] * 4),
     bytes([40] * 20),
 ]
-THREADS, TIMES = 3, 1000
+THREADS, TIMES = 3, 20_000
 SIMPLE = ["loops", "early_returns", "conditions", "switches", "functions", "tail_calls"]
 
 
@@ -32,11 +32,14 @@ def test_callbacks(bpf):
 def test_concurrent(bpf):
     """Several CPUs count at the same time."""
     program = bpf.load(HERE / "concurrent.bpf.c").programs.program
-    threads = [
-        threading.Thread(target=program.run, args=(packet,), kwargs={"repeat": TIMES})
-        for packet in PACKETS
-        for _ in range(THREADS)
-    ]
+    begin = threading.Barrier(THREADS)
+
+    def work():
+        begin.wait()
+        for packet in PACKETS:
+            program.run(packet, repeat=TIMES)
+
+    threads = [threading.Thread(target=work) for _ in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
