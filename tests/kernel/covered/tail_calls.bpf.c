@@ -30,9 +30,10 @@ SEC("xdp") int second(struct xdp_md *ctx)
 
 	if (data + 14 > end)
 		return XDP_ABORTED;
-	if (data[2] == 5)
+	__u32 choice = data[2]; // Linux 6.12 takes the packet for changed behind the call
+	if (choice == 5)
 		bpf_tail_call(ctx, &table, 0);
-	return data[2] > 5 ? XDP_PASS : XDP_DROP;
+	return choice > 5 ? XDP_PASS : XDP_DROP;
 }
 
 SEC("xdp") int program(struct xdp_md *ctx)
