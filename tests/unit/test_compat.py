@@ -7,6 +7,7 @@ import importlib.metadata
 import inspect
 import io
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,10 @@ def test_the_library_of_python_says_where_the_metadata_of_a_package_is() -> None
     assert hasattr(package, "_path"), "importlib.metadata keeps the folder elsewhere: see metadata_folder"
     again = importlib.metadata.PathDistribution(python_names.metadata_folder(package))
     assert again.metadata["Name"] == "pytest", "PathDistribution takes something else: see metadata_folder"
+
+
+def test_the_library_of_python_takes_each_header_of_an_archive_through_one_method() -> None:
+    assert hasattr(tarfile.TarInfo, "_proc_member"), "tarfile checks headers elsewhere: see checked_tar"
 
 
 def test_pyelftools_makes_sections_with_hashes_by_methods_of_its_file() -> None:

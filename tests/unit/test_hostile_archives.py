@@ -158,7 +158,9 @@ def test_a_size_that_attributes_make_negative(tmp_path: Path) -> None:
     text = b"15 size=-00512\n"
     packed = header("././@PaxHeader", len(text), b"x") + text.ljust(512, b"\0") + header("boot/x", 0) + _END
     package = deb(tmp_path, gzip.compress(packed))
-    assert "a size of -512 bytes" in refused(lambda: unpack(package, tmp_path))
+    said = refused(lambda: unpack(package, tmp_path))
+    # newer Pythons take such a header for the end of the archive
+    assert "a size of -512 bytes" in said or "it is empty" in said
 
 
 def test_files_without_content_take_room(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal
 
 _EXTENSIONS = frozenset(
     (
@@ -102,19 +102,18 @@ def _checked_members(most: int) -> type[tarfile.TarInfo]:
     class Member(tarfile.TarInfo):
         """A header of the archive that was just opened."""
 
-        @classmethod
-        def frombuf(cls, *arguments: Any) -> Self:
+        def _proc_member(self, archive: tarfile.TarFile) -> Any:
+            """Checks the header, then does what `tarfile` does: every header comes here, in each Python."""
             nonlocal left, in_a_row
-            member = super().frombuf(*arguments)
-            size = _checked_size(member.size)
-            if member.type not in _EXTENSIONS:
+            size = _checked_size(self.size)
+            if self.type not in _EXTENSIONS:
                 in_a_row = 0
-                return member
-            in_a_row += 1
-            left -= size
-            if size > _MOST_OF_EXTENSION or in_a_row > _MOST_IN_A_ROW or left < 0:
-                raise RefusedArchive("the names or attributes of a member are too large")
-            return member
+            else:
+                in_a_row += 1
+                left -= size
+                if size > _MOST_OF_EXTENSION or in_a_row > _MOST_IN_A_ROW or left < 0:
+                    raise RefusedArchive("the names or attributes of a member are too large")
+            return super()._proc_member(archive)  # type: ignore[misc]
 
     return Member
 
