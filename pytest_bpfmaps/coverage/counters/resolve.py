@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pytest_bpfmaps.cache.stored_files import digest, read_checked, write_checked
 from pytest_bpfmaps.compiler.counting import Facts, facts_file, map_file
 from pytest_bpfmaps.coverage.counters.exported import read_export, read_lines
 from pytest_bpfmaps.coverage.counters.llvm_tools import LlvmTools, run_tool, tools_for
@@ -19,6 +22,8 @@ from pytest_bpfmaps.errors import BpfError
 
 _KINDS = ("lines", "branches", "functions", "regions")
 _LARGE = 1 << 40
+_Possible = dict[str, dict[str, set[Any]]]
+"""By file and kind: the keys that can have a count."""
 
 
 def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
@@ -122,9 +127,11 @@ class _Object:
     """An object that counted, at `path`. Raises `OSError` or `ValueError` when its facts are not there."""
 
     def __init__(self, path: str) -> None:
-        self.facts = Facts.from_json(facts_file(Path(path)).read_text())
+        text = facts_file(Path(path)).read_text()
+        self.facts = Facts.from_json(text)
         self._map = str(map_file(Path(path)))
-        self._possible: dict[frozenset[int], dict[str, dict[str, set[Any]]]] = {}
+        self._possible: dict[frozenset[int], _Possible] = {}
+        self._stored = Path(path).with_name(f"possible-{digest(text)}.json")
 
     def files(self, counts: Mapping[int, int]) -> dict[str, FileCoverage]:
         """By source file: what was counted. Raises `UnsupportedError` when clang's tools fail."""
@@ -162,24 +169,40 @@ class _Object:
             getattr(made, kind).update({key: n for key, n in counts.items() if n or key in keys})
         return made
 
-    def _without(self, gone: frozenset[int]) -> dict[str, dict[str, set[Any]]]:
+    def _without(self, gone: frozenset[int]) -> _Possible:
         """By file and kind: what can have a count at all, without some counters and those that clang removed.
 
         That is seen when the counters that are left have large, unlike numbers: then whatever depends on
         them has one, too.
         """
         if gone not in self._possible:
-            self._possible[gone] = self._find_possible(gone)
+            found = self._find_possible(gone) if gone else self._stored_possible()
+            self._possible[gone] = {
+                path: {kind: set(getattr(file, kind)) for kind in _KINDS} for path, file in found.items()
+            }
         return self._possible[gone]
 
-    def _find_possible(self, gone: frozenset[int]) -> dict[str, dict[str, set[Any]]]:
-        made: dict[str, dict[str, set[Any]]] = {}
+    def _stored_possible(self) -> dict[str, FileCoverage]:
+        """Returns what `_find_possible` finds without `gone`. It depends on the object alone, and is kept."""
+        text = read_checked(self._stored)
+        if text is None:
+            found = self._find_possible(frozenset())
+            with suppress(OSError):  # a read-only cache
+                write_checked(
+                    self._stored, json.dumps({path: file.to_plain() for path, file in found.items()})
+                )
+            return found
+        return {path: FileCoverage.from_plain(plain) for path, plain in json.loads(text).items()}
+
+    def _find_possible(self, gone: frozenset[int]) -> dict[str, FileCoverage]:
+        """Returns by file what can have a count; the counts themselves say nothing."""
+        made: dict[str, FileCoverage] = {}
         for seed in (1, 2):
             lcov, text = self._export(self._numbers(seed, gone), "lcov", "text")
             for path, file in read_export(lcov, text).items():
-                kinds = made.setdefault(path, {kind: set() for kind in _KINDS})
+                possible = made.setdefault(path, FileCoverage())
                 for kind in _KINDS:
-                    kinds[kind] |= {key for key, n in getattr(file, kind).items() if n}
+                    getattr(possible, kind).update({key: 1 for key, n in getattr(file, kind).items() if n})
         return made
 
     def _numbers(self, seed: int, gone: frozenset[int]) -> dict[int, int]:
