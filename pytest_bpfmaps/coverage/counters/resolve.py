@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pytest_bpfmaps.cache.stored_files import digest, read_checked, write_checked
@@ -29,15 +32,19 @@ _Possible = dict[str, dict[str, set[Any]]]
 def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
     """The lines of all records. `tell` gets a sentence for what can't be resolved."""
     total, objects = Coverage(), _Objects(tell)
+    additions: list[Callable[[], None]] = []
     for kernel, by_test in objects.sort(records).items():
         counts: dict[str, Counter[int]] = defaultdict(Counter)
         for test, found in by_test.items():
             for path, more in found.items():
                 counts[path].update(more)
                 if test:
-                    objects.add_context(total.kernel(kernel), test, path, more)
+                    additions.append(partial(objects.add_context, total.kernel(kernel), test, path, more))
         for path, all_of_it in counts.items():
-            objects.add_files(total.kernel(kernel), kernel, path, all_of_it)
+            additions.append(partial(objects.add_files, total.kernel(kernel), kernel, path, all_of_it))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # the threads wait for programs
+        for done in [pool.submit(each) for each in additions]:
+            done.result()
     return total
 
 
@@ -48,6 +55,7 @@ class _Objects:
         self._tell = tell
         self._known: dict[str, _Object | None] = {}
         self._said: set[str] = set()
+        self._adding = Lock()
         self._loads: dict[tuple[str, str], Counter[frozenset[int]]] = {}
         """What was unreachable in loads, by kernel and path."""
 
@@ -67,18 +75,25 @@ class _Objects:
 
     def add_files(self, kernel: KernelCoverage, name: str, path: str, counts: Mapping[int, int]) -> None:
         """Adds what an object counted on the kernel of that name."""
-        for file, found in self._try(path, lambda known: known.files(counts)).items():
-            kernel.file(file).add(found)
+        self._add(kernel, self._try(path, lambda known: known.files(counts)))
         for gone, loads in self._loads.get((name, path), {}).items():
-            for file, found in self._try(path, partial(_Object.reached, gone=gone)).items():
+            reached = self._try(path, partial(_Object.reached, gone=gone))
+            for found in reached.values():
                 for each in (found.alive, found.dead):
                     each.update(dict.fromkeys(each, loads))
-                kernel.file(file).add(found)
+            self._add(kernel, reached)
 
     def add_context(self, kernel: KernelCoverage, test: str, path: str, counts: Mapping[int, int]) -> None:
         """Adds the lines that an object ran in a test."""
-        for file, line, count in self._try(path, lambda known: known.ran(counts)):
-            add_counts(kernel.contexts.setdefault(test, {}).setdefault(file, {}), {line: count})
+        ran = self._try(path, lambda known: known.ran(counts))
+        with self._adding:
+            for file, line, count in ran:
+                add_counts(kernel.contexts.setdefault(test, {}).setdefault(file, {}), {line: count})
+
+    def _add(self, kernel: KernelCoverage, files: Mapping[str, FileCoverage]) -> None:
+        with self._adding:
+            for file, found in files.items():
+                kernel.file(file).add(found)
 
     def _divide(
         self, counted: Mapping[str, Any]
