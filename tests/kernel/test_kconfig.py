@@ -51,5 +51,5 @@ def test_numbers_and_choices_are_the_configurations(load_code):
 
 def test_one_that_must_be_set_is_named(load_code):
     code = "extern _Bool CONFIG_NO_SUCH_OPTION __kconfig;\n"
-    with pytest.raises(LoadError, match=r"wants CONFIG_NO_SUCH_OPTION, which this kernel's configuration"):
+    with pytest.raises(LoadError, match=r"needs CONFIG_NO_SUCH_OPTION, and this kernel's configuration"):
         load_code(code + PROGRAM.replace("EXPRESSION", "CONFIG_NO_SUCH_OPTION"))

@@ -130,7 +130,7 @@ def test_no_array_of_short_records(sender):
         sender.send(FULL)
         assert events.to_numpy()["size"] == numpy.array([6])
         sender.send(FULL[:20])
-        with pytest.raises(NoValueError, match="one has 20 bytes, and struct event has 76"):
+        with pytest.raises(NoValueError, match="one has 20 bytes, but struct event has 76"):
             events.to_numpy()
 
 

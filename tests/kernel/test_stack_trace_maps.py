@@ -150,7 +150,7 @@ def test_the_dict_protocol(trace):
 @pytest.mark.parametrize(
     ("key", "why"),
     [
-        (-errno.EFAULT, r"(?s)no stack -14 .*bpf_get_stackid\(\) gave: EFAULT.*kernel thread"),
+        (-errno.EFAULT, r"(?s)no stack -14 .*bpf_get_stackid\(\) returned: EFAULT.*kernel thread"),
         (2**32 - errno.EEXIST, r"(?s)no stack 4294967279 .*EEXIST.*make the map larger"),
         (3, "no key 3"),
     ],

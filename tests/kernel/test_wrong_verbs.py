@@ -55,7 +55,7 @@ def test_of_other_maps(maps, name, verb, said):
         getattr(maps[name], verb)
     assert f"no '{verb}' in map " in str(caught.value)
     assert said in str(caught.value)
-    listed = str(caught.value).partition("there are: ")[2].split(", ")
+    listed = str(caught.value).partition("use one of these: ")[2].split(", ")
     assert {"close", "fd", "type", "lookup_elem"} <= set(listed)
     assert all(hasattr(maps[name], each) for each in listed)
     assert not hasattr(maps[name], verb)
