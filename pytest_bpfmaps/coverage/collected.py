@@ -23,7 +23,7 @@ class Collected:
         self._total = Coverage()
 
     def take(self, found: Mapping[str, Any] | None) -> None:
-        """What a process counted; values that are not as they should be, a guest's, are told of."""
+        """Takes what a process counted. A guest's values may be wrong; that is told."""
         if not found:
             return
         try:
@@ -36,7 +36,7 @@ class Collected:
         add_counts(self._total.kernel(kernel).programs, programs)
 
     def coverage(self, file: Path, *, append: bool) -> Coverage:
-        """Everything, by lines. With `append` what `file` has is added; then it is written there."""
+        """Returns everything by lines, and writes it to `file`. `append` adds the content of `file`."""
         for name in sorted({record.engine for record in self._records}):
             mine = [record for record in self._records if record.engine == name]
             self._total.add(engine(name).resolve(mine, self._tell))
@@ -47,7 +47,7 @@ class Collected:
         return self._total
 
     def _earlier(self, file: Path) -> Coverage:
-        """What earlier runs counted, without files that have changed since."""
+        """Returns what earlier runs counted, without files that have changed since."""
         try:
             found = Coverage.from_plain(json.loads(file.read_text(errors="surrogateescape")))
         except FileNotFoundError:

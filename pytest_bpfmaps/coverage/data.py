@@ -88,7 +88,7 @@ class FileCoverage:
             add_counts(getattr(self, each.name), getattr(other, each.name))
 
     def unreachable(self) -> set[int]:
-        """The lines that could be reached in no load."""
+        """Returns the lines that could be reached in no load."""
         return {line for line, loads in self.dead.items() if loads and not self.alive.get(line)}
 
     def to_plain(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class FileCoverage:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """The reverse of `to_plain`. Raises `ValueError` or `TypeError` for what is none."""
+        """Reverses `to_plain`. Raises `ValueError` or `TypeError` for other values."""
         made = cls()
         for name, rows in plain.items():
             kind, counts = _KINDS.get(name), getattr(made, name)
@@ -141,16 +141,16 @@ class KernelCoverage:
         add_counts(self.programs, other.programs)
 
     def file(self, path: str) -> FileCoverage:
-        """The counts of a file; they are made where there are none yet."""
+        """Returns the counts of a file, and makes them if there are none yet."""
         return self.files.setdefault(path, FileCoverage())
 
     def not_measured(self) -> Iterator[Measured]:
-        """The programs that no engine measured in any load here."""
+        """Gives the programs that no engine measured in any load here."""
         done = {(each.object, each.program) for each in self.programs if each.engine}
         return (p for p in self.programs if not p.engine and (p.object, p.program) not in done)
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain values, see `Coverage.to_plain`."""
+        """Returns plain values, see `Coverage.to_plain`."""
         return {
             "files": {path: file.to_plain() for path, file in sorted(self.files.items())},
             "contexts": {
@@ -162,7 +162,7 @@ class KernelCoverage:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """The reverse of `to_plain`. Raises `ValueError` or `TypeError` for what is none."""
+        """Reverses `to_plain`. Raises `ValueError` or `TypeError` for other values."""
         made = cls()
         for path, file in plain.get("files", {}).items():
             made.files[path] = FileCoverage.from_plain(file)
@@ -182,7 +182,7 @@ class Coverage:
     kernels: dict[str, KernelCoverage] = field(default_factory=dict)
 
     def kernel(self, name: str) -> KernelCoverage:
-        """The counts of a kernel; they are made where there are none yet."""
+        """Returns the counts of a kernel, and makes them if there are none yet."""
         return self.kernels.setdefault(name, KernelCoverage())
 
     def add(self, other: Coverage) -> None:
@@ -191,11 +191,11 @@ class Coverage:
             self.kernel(name).add(kernel)
 
     def paths(self) -> list[str]:
-        """The files of all kernels, sorted."""
+        """Returns the files of all kernels, sorted."""
         return sorted({path for kernel in self.kernels.values() for path in kernel.files})
 
     def merged(self, path: str, kernels: Iterable[str] | None = None) -> FileCoverage:
-        """The sum of a file's counts over the named kernels (default: all)."""
+        """Returns the sum of a file's counts over the named kernels (default: all)."""
         total = FileCoverage()
         for name in self.kernels if kernels is None else kernels:
             if name in self.kernels and path in self.kernels[name].files:
@@ -209,7 +209,7 @@ class Coverage:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """The reverse of `to_plain`. Raises `ValueError` or `TypeError` for what is none."""
+        """Reverses `to_plain`. Raises `ValueError` or `TypeError` for other values."""
         if not isinstance(plain, Mapping) or plain.get("format") != FORMAT:
             raise ValueError(f"it is no coverage data of format {FORMAT}")
         kernels = plain["kernels"].items()

@@ -46,22 +46,22 @@ class Recorder(Protocol):
     """An engine, where tests run. Nothing of it may raise for what it can't measure: a program says why."""
 
     def before_load(self, opened: OpenedObject) -> Swap | None:
-        """An object is configured, and about to be loaded. None: it is used as it is."""
+        """Prepares an object that is about to be loaded. None: it is used as it is."""
         ...
 
     def loaded(self, loaded: LoadedObject, programs: Sequence[str]) -> dict[str, str]:
-        """An object is loaded, and these of its programs are to be measured: none that another engine does.
+        """Notes a loaded object. `programs` are those that no other engine measures.
 
         Returns those that can't be, with the reason.
         """
         ...
 
     def closing(self, loaded: LoadedObject) -> None:
-        """An object is about to be closed: the last time to read its counts."""
+        """Reads the counts of an object for the last time, before it is closed."""
         ...
 
     def take(self) -> list[Plain]:
-        """What was counted since the last call, also by objects that are still loaded."""
+        """Returns what was counted since the last call, also by objects that are still loaded."""
         ...
 
 
@@ -73,11 +73,11 @@ class Engine(Protocol):
         ...
 
     def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
-        """What was counted, by lines of source. `tell` gets a sentence for what can't be resolved."""
+        """Returns what was counted, by lines of source. `tell` gets a sentence for what can't be resolved."""
         ...
 
 
 def engine(name: str) -> Engine:
-    """The engine of that name. Raises `KeyError` when there is none."""
+    """Returns the engine of that name. Raises `KeyError` when there is none."""
     made: Engine = import_module(ENGINES[name]).engine()
     return made

@@ -14,7 +14,7 @@ _NO_CODE = re.compile(r"""//.*|/\*.*?(\*/|$)|"(\\.|[^"\\])*"|'(\\.|[^'\\])*'""")
 
 
 def excluded_lines(text: Sequence[str]) -> set[int]:
-    """The numbers, from 1, of the lines that are left out."""
+    """Returns the numbers, from 1, of the lines that are left out."""
     found: set[int] = set()
     codes = _code_of(text)
     for at, line in enumerate(text):
@@ -29,12 +29,12 @@ def excluded_lines(text: Sequence[str]) -> set[int]:
 
 
 def _behind_closed(code: str) -> str:
-    """Of ``} else {`` the second part: the first brace closes a block before it."""
+    """Returns the second part of ``} else {``: the first brace closes a block before it."""
     return code[code.find("{") :] if "{" in code else ""
 
 
 def _block(codes: Sequence[str], start: int) -> set[int]:
-    """The lines from one that opens a block to the one that closes it."""
+    """Returns the lines from one that opens a block to the one that closes it."""
     depth = 0
     for at in range(start, len(codes)):
         code = _behind_closed(codes[at]) if at == start else codes[at]
@@ -45,7 +45,7 @@ def _block(codes: Sequence[str], start: int) -> set[int]:
 
 
 def _code_of(text: Sequence[str]) -> list[str]:
-    """The lines without comments, strings, and characters."""
+    """Returns the lines without comments, strings, and characters."""
     codes, inside = [], False
     for line in text:
         code = line

@@ -57,7 +57,7 @@ class Recording:
             recorder.closing(loaded)
 
     def take(self, test: str = "") -> dict[str, Any]:
-        """What was counted since the last call, as plain values; nothing where nothing was.
+        """Returns what was counted since the last call, as plain values.
 
         `test` is the id of the test that ran meanwhile, where that is to be known.
         """

@@ -34,23 +34,23 @@ class FileView:
 
     @cached_property
     def missing(self) -> list[int]:
-        """The lines that did not run."""
+        """Returns the lines that did not run."""
         return sorted(line for line, count in self.total.lines.items() if not count)
 
     @property
     def percent(self) -> float:
-        """The part of the lines that ran; 100 where there is none."""
+        """Returns the percentage of the lines that ran; 100 where there is none."""
         return percent_of(self.total)
 
     def branches(self) -> dict[int, list[tuple[Branch, int]]]:
-        """By line: its ways out, and how often each was taken."""
+        """Returns by line its ways out, and how often each was taken."""
         found: dict[int, list[tuple[Branch, int]]] = {}
         for branch, count in sorted(self.total.branches.items()):
             found.setdefault(branch.line, []).append((branch, count))
         return found
 
     def partial(self) -> list[int]:
-        """The lines that ran, and have a way out that was never taken."""
+        """Returns the lines that ran, and have a way out that was never taken."""
         missed = {branch.line for branch, count in self.total.branches.items() if not count}
         return sorted(line for line in missed if self.total.lines.get(line))
 
@@ -69,32 +69,32 @@ class View:
 
     @cached_property
     def files(self) -> list[FileView]:
-        """The files, by name."""
+        """Returns the files, by name."""
         names = {path: os.path.relpath(path, self.root) for path in self.coverage.paths()}
         wanted = [path for path, name in names.items() if self._is_wanted(path, name)]
         return [self._file(path, names[path]) for path in sorted(wanted, key=names.__getitem__)]
 
     @property
     def kernels(self) -> list[str]:
-        """The names of the kernels that something was counted on, the host first."""
+        """Returns the names of the kernels that something was counted on, the host first."""
         return sorted(self.coverage.kernels, key=_by_version)
 
     @property
     def total(self) -> FileCoverage:
-        """The counts of all files under one roof: only its sums mean something."""
+        """Returns the counts of all files together. Only its sums mean something."""
         return _all(file.total for file in self.files)
 
     @property
     def percent(self) -> float:
-        """The part of all lines that ran."""
+        """Returns the percentage of all lines that ran."""
         return percent_of(*(file.total for file in self.files))
 
     def percent_on(self, kernel: str) -> float:
-        """The part of all lines that ran on a kernel, of those that are code there."""
+        """Returns the percentage that ran on a kernel, of the lines that are code there."""
         return percent_of(*(file.kernels[kernel] for file in self.files if kernel in file.kernels))
 
     def not_measured(self) -> list[tuple[Measured, list[str]]]:
-        """The programs that no engine measured, with the kernels."""
+        """Returns the programs that no engine measured, with the kernels."""
         found: dict[Measured, list[str]] = {}
         for name in self.kernels:
             for program in self.coverage.kernels[name].not_measured():
@@ -102,7 +102,7 @@ class View:
         return sorted(found.items())
 
     def engines(self) -> dict[str, int]:
-        """How many programs each engine measured."""
+        """Returns how many programs each engine measured."""
         done = {
             (p.engine, p.object, p.program)
             for k in self.coverage.kernels.values()
@@ -112,7 +112,7 @@ class View:
         return {name: sum(one[0] == name for one in done) for name in sorted({one[0] for one in done})}
 
     def tests_of(self, path: str) -> dict[int, set[str]]:
-        """By line: the tests that ran it; empty where that was not asked for."""
+        """Returns by line the tests that ran it; empty where that was not asked for."""
         found: dict[int, set[str]] = {}
         for kernel in self.coverage.kernels.values():
             for test, ran in kernel.contexts.items():
@@ -160,7 +160,7 @@ class View:
 
 
 def percent_of(*files: FileCoverage) -> float:
-    """The part of their lines that ran; 100 where there is none."""
+    """Returns the percentage of their lines that ran; 100 where there is none."""
     lines = [count for file in files for count in file.lines.values()]
     return 100.0 * sum(map(bool, lines)) / len(lines) if lines else 100.0
 
@@ -177,7 +177,7 @@ def _never_ran(file: FileCoverage, lines: set[int]) -> set[int]:
 
 
 def _without(file: FileCoverage, lines: set[int]) -> FileCoverage:
-    """A file's counts without those of some lines."""
+    """Returns a file's counts without those of some lines."""
     if not lines:
         return file
     return FileCoverage(

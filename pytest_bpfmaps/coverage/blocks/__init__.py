@@ -16,7 +16,7 @@ class BlockEngine:
     """The engine ``blocks``."""
 
     def recorder(self) -> BlockRecorder | str:
-        """It works in emulated guests."""
+        """Returns a recorder, in an emulated guest."""
         return begin()
 
     def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
@@ -27,5 +27,5 @@ class BlockEngine:
 
 
 def engine() -> BlockEngine:
-    """The engine."""
+    """Returns the engine."""
     return BlockEngine()

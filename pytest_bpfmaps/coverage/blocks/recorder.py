@@ -22,7 +22,7 @@ NOT_ASKED = "the gateway of this guest does not record what runs"
 
 
 def begin() -> BlockRecorder | str:
-    """The recorder of this process; or why there can be none."""
+    """Returns the recorder of this process, or why there can be none."""
     host = Host.connect()
     if host is None:
         return NO_GUEST
@@ -38,7 +38,7 @@ def begin() -> BlockRecorder | str:
 
 
 def _modules() -> list[tuple[int, int]]:
-    """Where the code of the loaded modules is: proc_modules(5)."""
+    """Returns where the code of the loaded modules is: proc_modules(5)."""
     found = []
     for line in Path("/proc/modules").read_text().splitlines():
         _, size, _, _, _, address, *_ = line.split()
@@ -56,7 +56,7 @@ class BlockRecorder:
         self._others: set[int] = set()  # of those that another engine measures, or none
 
     def before_load(self, opened: OpenedObject) -> Swap | None:
-        """Every object stays as it is."""
+        """Leaves every object as it is."""
         return None
 
     def loaded(self, loaded: LoadedObject, programs: Sequence[str]) -> dict[str, str]:
@@ -72,10 +72,10 @@ class BlockRecorder:
         return refused
 
     def closing(self, loaded: LoadedObject) -> None:
-        """QEMU keeps the counts of programs that are gone."""
+        """Does nothing: QEMU keeps the counts of programs that are gone."""
 
     def take(self) -> list[Plain]:
-        """What the gateway tells of each program: see `executed.session`, with ``known`` and ``loader``."""
+        """Returns the gateway's words of programs, see `executed.session`, with ``known`` and ``loader``."""
         try:
             watched = self._watcher.ask()
             told = json.loads(self._host.call("executed", watched))

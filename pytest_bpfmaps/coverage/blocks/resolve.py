@@ -21,7 +21,7 @@ _LINES_OF_A_HEAD = 30  # between a function's name and its first statement
 
 
 def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
-    """The sum. `tell` gets a sentence for what is not known."""
+    """Returns the sum. `tell` gets a sentence for what is not known."""
     total = Coverage()
     for record in records:
         kernel, found = total.kernel(record.kernel), record.counted
@@ -82,7 +82,7 @@ def _file(path: str, counts: Mapping[str, Any]) -> FileCoverage:
 
 @cache
 def _source(path: str) -> tuple[tuple[str, ...], str]:
-    """The lines of a file, and its digest; nothing where it can't be read."""
+    """Returns the lines of a file, and its digest; nothing where it can't be read."""
     try:
         raw = Path(path).read_bytes()
     except OSError:
@@ -91,7 +91,7 @@ def _source(path: str) -> tuple[tuple[str, ...], str]:
 
 
 def _head(text: Sequence[str], name: str, line: int) -> int:
-    """The line that a function begins in: its first statement is in `line`."""
+    """Returns the line that a function begins in. Its first statement is in `line`."""
     called = re.compile(rf"\b{re.escape(name)}\s*\(")
     for at in range(min(line, len(text)), max(line - _LINES_OF_A_HEAD, 0), -1):
         if called.search(text[at - 1]):

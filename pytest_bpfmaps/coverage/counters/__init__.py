@@ -16,7 +16,7 @@ class CounterEngine:
     """The engine ``counters``."""
 
     def recorder(self) -> CounterRecorder:
-        """It works in every process."""
+        """Returns a recorder, in every process."""
         return CounterRecorder()
 
     def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
@@ -27,5 +27,5 @@ class CounterEngine:
 
 
 def engine() -> CounterEngine:
-    """The engine."""
+    """Returns the engine."""
     return CounterEngine()

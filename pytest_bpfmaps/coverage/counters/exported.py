@@ -15,7 +15,7 @@ _CODE = 0  # the kind of a region that is neither skipped, nor a gap, nor a macr
 
 
 def read_lines(lcov: bytes) -> Iterator[tuple[str, int, int]]:
-    """File, line, count."""
+    """Gives file, line and count."""
     path = ""
     for line in lcov.decode(errors="surrogateescape").splitlines():
         if line.startswith("SF:"):
@@ -26,7 +26,7 @@ def read_lines(lcov: bytes) -> Iterator[tuple[str, int, int]]:
 
 
 def read_export(lcov: bytes, text: bytes) -> dict[str, FileCoverage]:
-    """By file: the counts of an object."""
+    """Returns the counts of an object, by file."""
     files: dict[str, FileCoverage] = {}
     for path, line, count in read_lines(lcov):
         files.setdefault(path, FileCoverage()).lines[line] = count

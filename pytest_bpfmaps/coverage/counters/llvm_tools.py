@@ -30,7 +30,7 @@ class LlvmTools:
 
 @cache
 def tools_for(clang: str) -> LlvmTools:
-    """The tools for a clang, which is a path. Raises `UnsupportedError` when they are not there."""
+    """Returns the tools for a clang, which is a path. Raises `UnsupportedError` when they are not there."""
     version = Clang(clang, "").version
     major = version.partition(".")[0]
     return LlvmTools(*(_find(name, clang, major) for name in NAMES))
@@ -53,7 +53,7 @@ def _find(name: str, clang: str, major: str) -> str:
 
 
 def _candidates(name: str, clang: str, major: str) -> list[str]:
-    """Beside clang, as LLVM has them, then on the PATH."""
+    """Returns paths: beside clang, as LLVM has them, then on the PATH."""
     folders = [os.path.dirname(os.path.realpath(clang)), os.path.dirname(clang)]
     names = [name, f"{name}-{major}"]
     beside = [os.path.join(folder, each) for folder in folders for each in names]
@@ -74,7 +74,7 @@ def _major(path: str) -> str:
 
 
 def run_tool(*command: str) -> bytes:
-    """What a tool writes. Raises `UnsupportedError` with its words when it fails."""
+    """Returns what a tool writes. Raises `UnsupportedError` with its words when it fails."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as e:

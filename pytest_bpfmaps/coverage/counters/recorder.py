@@ -31,11 +31,11 @@ class CounterRecorder:
         self._lost: list[str] = []
 
     def before_load(self, opened: OpenedObject) -> Swap:
-        """Once the kernel takes the plain object, one that counts is compiled, and takes its place."""
+        """Returns what puts a counting object in the place of the plain one, once that is loaded."""
         return lambda loaded: self._swap(opened, loaded)
 
     def _swap(self, opened: OpenedObject, loaded: LoadedObject) -> LoadedObject:
-        """Why no object that counts is to be had is kept for `loaded`."""
+        """Loads the counting object. If there can be none, keeps the reason for `loaded`."""
         if opened.counting is None:
             self._reasons[loaded] = "no source of it was compiled here"
             return loaded
@@ -55,7 +55,7 @@ class CounterRecorder:
         return used
 
     def loaded(self, loaded: LoadedObject, programs: Sequence[str]) -> dict[str, str]:
-        """All programs of an object count, or none."""
+        """Returns the reasons: all programs of an object count, or none."""
         if loaded in self._live:
             return {}
         return dict.fromkeys(programs, self._reasons.get(loaded, ""))
@@ -67,7 +67,7 @@ class CounterRecorder:
             self._add(reader)
 
     def take(self) -> list[Plain]:
-        """The counts: ``{"objects": [PATH, …], "counts": [[INDEX, COUNT], …], "unreachable": [INDEX, …]}``.
+        """Returns ``{"objects": [PATH, …], "counts": [[INDEX, COUNT], …], "unreachable": [INDEX, …]}``.
 
         The index is that of a 64-bit counter in the section of counters. Of linked sources there are several
         paths, and their counters lie one behind the other. ``unreachable`` is None where no counter depends
@@ -107,7 +107,7 @@ class _Reader:
         self._before: tuple[int, ...] = (0,) * (len(self._value) // 8)
 
     def more(self) -> dict[int, int]:
-        """What was counted since the last call, by the counter's index, without those that are 0."""
+        """Returns what was counted since the last call, by the counter's index, without zeros."""
         result = lib.bpf_map_lookup_elem(lib.bpf_map__fd(self._handle), _FIRST, ffi.from_buffer(self._value))
         check(result, MapError, "cannot read the counters of", on=self.objects[0])
         now = struct.unpack(f"={len(self._before)}Q", self._value)
@@ -117,7 +117,7 @@ class _Reader:
 
 
 def _unreachable(loaded: LoadedObject, path: Path) -> frozenset[int] | None:
-    """The counters that this kernel can't reach, since it lacks something; None where that is no matter."""
+    """Returns the counters that this kernel can't reach; None where none depends on the kernel."""
     try:
         code = ObjectCode(path)
         if not code.answers:

@@ -30,7 +30,7 @@ _Possible = dict[str, dict[str, set[Any]]]
 
 
 def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
-    """The lines of all records. `tell` gets a sentence for what can't be resolved."""
+    """Returns the lines of all records. `tell` gets a sentence for what can't be resolved."""
     total, objects = Coverage(), _Objects(tell)
     additions: list[Callable[[], None]] = []
     for kernel, by_test in objects.sort(records).items():
@@ -60,7 +60,7 @@ class _Objects:
         """What was unreachable in loads, by kernel and path."""
 
     def sort(self, records: Iterable[Record]) -> dict[str, dict[str, dict[str, Counter[int]]]]:
-        """By kernel, test, and object: the counts by index."""
+        """Returns the counts by index, for each kernel, test and object."""
         made: dict[str, dict[str, dict[str, Counter[int]]]] = {}
         for record in records:
             if "lost" in record.counted:
@@ -149,7 +149,7 @@ class _Object:
         self._stored = Path(path).with_name(f"possible-{digest(text)}.json")
 
     def files(self, counts: Mapping[int, int]) -> dict[str, FileCoverage]:
-        """By source file: what was counted. Raises `UnsupportedError` when clang's tools fail."""
+        """Returns what was counted, by source file. Raises `UnsupportedError` when clang's tools fail."""
         lcov, text = self._export(counts, "lcov", "text")
         made: dict[str, FileCoverage] = {}
         for path, found in read_export(lcov, text).items():
@@ -161,12 +161,12 @@ class _Object:
         return made
 
     def ran(self, counts: Mapping[int, int]) -> Iterable[tuple[str, int, int]]:
-        """File, line, and count of the lines that ran."""
+        """Returns file, line and count of the lines that ran."""
         (lcov,) = self._export(counts, "lcov")
         return [one for one in read_lines(lcov) if one[2]]
 
     def reached(self, gone: frozenset[int]) -> dict[str, FileCoverage]:
-        """By source file: the lines that can be reached without some counters (`alive`), and the others."""
+        """Returns by source file which lines can be reached without some counters, and which not."""
         here, made = self._without(gone), {}
         for path, kinds in self._without(frozenset()).items():
             alive = here.get(path, {}).get("lines", set())
@@ -185,7 +185,7 @@ class _Object:
         return made
 
     def _without(self, gone: frozenset[int]) -> _Possible:
-        """By file and kind: what can have a count at all, without some counters and those that clang removed.
+        """Returns what can have a count at all, without some counters and those that clang removed.
 
         That is seen when the counters that are left have large, unlike numbers: then whatever depends on
         them has one, too.
@@ -230,7 +230,7 @@ class _Object:
         }
 
     def _export(self, counts: Mapping[int, int], *formats: str) -> list[bytes]:
-        """What ``llvm-cov export`` says, in each of the formats."""
+        """Returns what ``llvm-cov export`` says, in each of the formats."""
         tools: LlvmTools = tools_for(self.facts.clang)
         with tempfile.TemporaryDirectory(prefix="bpfmaps-coverage-") as folder:
             text, profile = Path(folder, "text"), Path(folder, "profile")
@@ -240,7 +240,7 @@ class _Object:
             return [run_tool(*export, f"-format={each}", self._map) for each in formats]
 
     def _profile(self, counts: Mapping[int, int]) -> str:
-        """A profile in LLVM's format of text: name, hash, number of counters, counters."""
+        """Returns a profile in LLVM's format of text: name, hash, number of counters, counters."""
         parts = []
         for counters, offset in self.facts.functions:
             values = [counts.get(offset // 8 + i, 0) for i in range(counters.count)]

@@ -62,14 +62,14 @@ class ObjectCode:
         self._calls = dict(self._references())
 
     def function(self, name: str) -> Place:
-        """Where a program begins."""
+        """Returns where a program begins."""
         for symbol in self._symbols:
             if symbol.name == name and symbol.type == STT_FUNC:
                 return Place(symbol.section, symbol.value)
         raise UnknownCodeError(f"no function {name}")
 
     def called(self, at: Place) -> Place:
-        """The function that an instruction calls or refers to."""
+        """Returns the function that an instruction calls or refers to."""
         found = self._calls.get(at)
         if found is not None:
             return found
@@ -125,7 +125,7 @@ class ObjectCode:
 
 
 def unreachable(code: ObjectCode, programs: Iterable[tuple[str, bytes, int]]) -> set[int] | None:
-    """The counters, by index, that none of the programs can reach here; None where no answer plays a part.
+    """Returns the counters, by index, that no program can reach here; None where no answer plays a part.
 
     Each program is its name, its instructions as the kernel gets them, and the descriptor of the map with the
     counters.
@@ -158,7 +158,7 @@ class _Walk:
         self._lost = False
 
     def counters(self, name: str) -> set[int]:
-        """Those that are reached. Raises `UnknownCodeError` when it is not sure which."""
+        """Returns the counters that are reached. Raises `UnknownCodeError` when it is not sure which."""
         self._enter(0, self._code.function(name))
         while self._waiting:
             self._step(self._waiting.pop())
@@ -248,7 +248,7 @@ class _Walk:
         self._go(at + 2, tuple(state), owner)
 
     def _taken(self, kind: int, one: Value | None, other: Value | None) -> tuple[bool, ...]:
-        """Which ways a condition can go."""
+        """Returns the ways that a condition can go."""
         if one is None or other is None or not self._answered or not (one.answer or other.answer):
             return (True, False)
         return (_holds(kind, one.number, other.number),)
@@ -277,7 +277,7 @@ def _holds(kind: int, one: int, other: int) -> bool:
 
 
 def _computed(kind: int, one: Value | None, by: Value | None) -> Value | None:
-    """What an instruction of arithmetic leaves, as far as that is followed."""
+    """Returns the result of an arithmetic instruction, as far as it is followed."""
     operation, wide = kind & 0xF0, kind & 7 == _ALU64
     if by is None or (operation != 0xB0 and one is None):
         return None

@@ -52,7 +52,7 @@ def _render(environment: Any, template: str, path: Path, facts: dict[str, Any]) 
 
 
 def _bar(percent: float) -> str:
-    """What a percentage is called: it decides its colour."""
+    """Returns the name of a percentage's colour."""
     return "high" if percent >= 90 else "middle" if percent >= 60 else "low"
 
 

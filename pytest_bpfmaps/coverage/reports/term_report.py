@@ -14,7 +14,7 @@ _HEAD = ("Lines", "Miss", "Branch", "Miss", "Cover")
 
 
 def lines(view: View, *, missing: bool = False) -> list[str]:
-    """The table: a row for each file, a column for each kernel where there are several."""
+    """Returns the table: a row for each file, a column for each kernel where there are several."""
     if not view.files:
         return _programs(view)
     kernels = view.kernels if len(view.kernels) > 1 else []
@@ -53,7 +53,7 @@ def _on(file: FileView, kernels: Iterable[str]) -> list[str]:
 
 
 def _percent(value: float) -> str:
-    """Neither 100 nor 0 but for all and none."""
+    """Returns a percentage. It is 100 only for all, and 0 only for none."""
     return f"{min(max(round(value), 0 if value == 0 else 1), 100 if value == 100 else 99)}%"
 
 
@@ -62,7 +62,7 @@ def _short(name: str, width: int) -> str:
 
 
 def _details(file: FileView, *, missing: bool) -> list[str]:
-    """The lines that did not run, and those of which a branch was not taken."""
+    """Returns the lines that did not run, and those with a branch that was not taken."""
     made: list[str] = []
     if missing and file.missing:
         made += _wrapped("missing", _ranges(file.missing, set(file.total.lines)))
@@ -87,7 +87,7 @@ def _wrapped(what: str, parts: Iterable[str]) -> list[str]:
 
 
 def _ranges(found: Sequence[int], code: set[int]) -> list[str]:
-    """``3, 7-9``: lines without code between two of them do not divide."""
+    """Returns ``3, 7-9``: lines without code do not divide a range."""
     groups: list[list[int]] = []
     for line in found:
         if groups and not any(between in code for between in range(groups[-1][1] + 1, line)):
@@ -103,7 +103,7 @@ def _ways(file: FileView, line: int) -> str:
 
 
 def _programs(view: View) -> list[str]:
-    """Which engine measured how many programs, and those that none did."""
+    """Returns how many programs each engine measured, and the programs that none did."""
     engines = view.engines()
     made = []
     if engines:

@@ -66,5 +66,5 @@ def _rates(*files: FileCoverage, sums: bool = False) -> dict[str, str]:
 
 
 def _text(name: str) -> str:
-    """A file name may have bytes that are no text, which XML can't hold."""
+    """Returns a file name that XML can hold, whatever its bytes are."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
