@@ -67,7 +67,7 @@ def test_a_state_that_can_not_be_made(pytester: pytest.Pytester, qemu) -> None:
     insisting.stdout.fnmatch_lines(
         [
             "VmBootError: kernel did not boot: 6.1 (6.1.0-*) with QEMU *no such backend*",
-            f"*{cache}/boots/6.1.sh",
+            f"*{cache}/boots/6.1.sh, and the console in *",
         ]
     )
     assert "memory-backend-file" in (cache / "boots" / "6.1.sh").read_text()
