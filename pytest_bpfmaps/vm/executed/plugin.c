@@ -72,6 +72,7 @@ struct cpu {
 
 static struct header *header;
 static struct cpu cpus[MOST_CPUS];
+static u32 cpus_seen;
 
 EXPORTED int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
@@ -81,17 +82,28 @@ static u8 *sizes_of(struct record *record) { return (u8 *)&record->counts[record
 
 static u8 *code_of(struct record *record) { return sizes_of(record) + record->count_of_instructions; }
 
-// A block begins: which jump led to it? Interrupts may have run other programs since that jump.
-static void resolve(struct cpu *cpu, u64 address) {
+static int resolve_on(struct cpu *cpu, u64 address) {
     for (u64 at = cpu->depth; at-- > 0;) {
         struct record *jump = cpu->pending[at];
         if (address != jump->next && address != jump->target)
             continue;
         if (address == jump->next)
             add(&jump->passed);
-        cpu->depth = at;
-        return;
+        for (cpu->depth--; at < cpu->depth; at++)
+            cpu->pending[at] = cpu->pending[at + 1];
+        return 1;
     }
+    return 0;
+}
+
+// A block begins: which jump led to it? Interrupts may have run other programs since that jump, and the kernel may
+// have moved its thread to another CPU. One thread of QEMU runs all CPUs.
+static void resolve(u32 cpu, u64 address) {
+    if (resolve_on(&cpus[cpu], address))
+        return;
+    for (u32 other = 0; other < cpus_seen; other++)
+        if (other != cpu && resolve_on(&cpus[other], address))
+            return;
 }
 
 static void jump(struct cpu *cpu, struct record *record) {
@@ -110,7 +122,9 @@ static void executed_first(u32 cpu, void *data) {
         add(&header->lost);
         return;
     }
-    resolve(&cpus[cpu], record->address);
+    if (cpu >= cpus_seen)
+        cpus_seen = cpu + 1;
+    resolve(cpu, record->address);
     add(&record->counts[0]);
     if (record->target && record->count_of_instructions == 1)
         jump(&cpus[cpu], record);
