@@ -37,9 +37,16 @@ from pytest_bpfmaps.vm.protocol.rpc import (
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Waits for a test's threads: one that goes on might read what the next test writes to that number."""
+    before = set(threading.enumerate())
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield ours, theirs
+        for one in (ours, theirs):
+            with suppress(OSError):  # closed by the test
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(60)
 
 
 def test_lines_arrive_whole_however_they_were_cut(pair: tuple[socket.socket, socket.socket]) -> None:
