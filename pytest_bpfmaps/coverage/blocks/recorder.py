@@ -75,7 +75,7 @@ class BlockRecorder:
         """Does nothing: QEMU keeps the counts of programs that are gone."""
 
     def take(self) -> list[Plain]:
-        """Returns the gateway's words of programs, see `executed.session`, with ``known`` and ``loader``."""
+        """Returns what the gateway knows of each program (`executed.session`), ``known`` and ``loader``."""
         try:
             watched = self._watcher.ask()
             told = json.loads(self._host.call("executed", watched))
