@@ -7,6 +7,7 @@ made, and the inputs of each. So the headers of an object are known before clang
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from pytest_bpfmaps.compiler.cache_in_use import steady, use
 from pytest_bpfmaps.compiler.counting import facts_file, map_file
 from pytest_bpfmaps.compiler.dependencies import Inputs
 from pytest_bpfmaps.compiler.legacy_maps import upgrade_file
+from pytest_bpfmaps.paths import PACKAGE
 
+_MAKERS = ("compiler", "btf", "elf")  # the folders of this package that shape an object and its warnings
 _REMEMBERED = 32  # objects per source and options: one per kernel's BTF and per state of the headers
 
 
@@ -33,6 +36,16 @@ class CacheEntry:
     warnings: str
     btf: str | None  # digest of the BTF that vmlinux.h came from, if it was read
     inputs: Inputs
+
+
+@functools.cache
+def code_of_makers() -> str:
+    """Returns a digest of the modules that make an entry, which is part of its key.
+
+    So no version of this package finds the objects, or the words of the warnings, of another one.
+    """
+    files = (file for folder in _MAKERS for file in sorted((PACKAGE / folder).rglob("*.py")))
+    return digest(*(part for file in files for part in (file.name, file.read_bytes())))
 
 
 class ObjectCache:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import md5
 
-FORMAT = "2"  # of what is made here; with a new number, objects are compiled anew
 SECTION = ".data.bpfcov"
 """The section of the counters. libbpf takes sections that begin with ``.data.`` for variables."""
 

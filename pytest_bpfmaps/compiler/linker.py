@@ -19,11 +19,10 @@ from pytest_bpfmaps.cache.stored_files import (
     scratch_folder,
     write_checked,
 )
+from pytest_bpfmaps.compiler.cache import code_of_makers
 from pytest_bpfmaps.compiler.cache_in_use import steady, use
 from pytest_bpfmaps.errors import CompileError, strerror
 from pytest_bpfmaps.paths import objects_dir
-
-_FORMAT = "2"
 
 
 def link(objects: Sequence[Path], root: Path | None = None) -> Path:
@@ -38,7 +37,7 @@ def link(objects: Sequence[Path], root: Path | None = None) -> Path:
     try:
         contents = [path.read_bytes() for path in objects]
         names = [str(path) for path in objects]
-        key = digest(_FORMAT, repr(version()), *names, *contents)
+        key = digest(code_of_makers(), repr(version()), *names, *contents)
         stem = objects[0].name.split(".")[0]
         target = root / f"{stem}-{key[:12]}" / f"{stem}.bpf.o"
         with steady(root):

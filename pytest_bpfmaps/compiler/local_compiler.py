@@ -11,11 +11,10 @@ from time import time_ns
 
 from pytest_bpfmaps.cache.stored_files import digest, own, scratch_folder, write
 from pytest_bpfmaps.compiler.build import Builder, Built
-from pytest_bpfmaps.compiler.cache import CacheEntry, ObjectCache
+from pytest_bpfmaps.compiler.cache import CacheEntry, ObjectCache, code_of_makers
 from pytest_bpfmaps.compiler.cache_eviction import collect_sometimes
 from pytest_bpfmaps.compiler.clang import Clang, find_clang
 from pytest_bpfmaps.compiler.command_line import flags_for, surroundings
-from pytest_bpfmaps.compiler.counters_ir import FORMAT as COUNTING
 from pytest_bpfmaps.compiler.dependencies import Inputs, record
 from pytest_bpfmaps.compiler.implicit_headers import assumptions_in
 from pytest_bpfmaps.compiler.linker import link
@@ -26,7 +25,6 @@ from pytest_bpfmaps.compiler.vmlinux_header import VmlinuxFile
 from pytest_bpfmaps.errors import CompileError, shown, strerror
 from pytest_bpfmaps.paths import objects_dir
 
-_FORMAT = "3"  # of the cache; entries with another number are never found, and are removed after a month
 _ATTEMPTS = 3
 
 
@@ -98,9 +96,10 @@ class LocalCompiler:
     def _key(self, request: CompileRequest, text: bytes) -> str:
         around = surroundings(request)
         origin = request.source or f"code:{request.file_name}"
-        parts = [_FORMAT, self.clang.identity, origin, repr(flags_for(request)), repr(sorted(around.items()))]
+        parts = [code_of_makers(), self.clang.identity, origin]
+        parts += [repr(flags_for(request)), repr(sorted(around.items()))]
         if request.counting:
-            parts.append(COUNTING)
+            parts.append("counting")
         return digest(*parts, text)
 
     def _build(self, key: str, request: CompileRequest, text: bytes, btf: VmlinuxFile) -> CacheEntry:

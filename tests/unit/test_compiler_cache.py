@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from pytest_bpfmaps.cache.stored_files import read_checked
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.paths import PACKAGE
 
 WORKER = """
 import sys
@@ -93,6 +95,31 @@ def test_a_hit_runs_no_clang_at_all(clang: CountingClang, project: Path) -> None
     assert clang.compilations == 1
     assert LocalCompiler(clang.path).compile(request_for(project)) == first
     assert clang.runs() == runs
+
+
+def test_another_version_of_the_package_compiles_anew(
+    clang: CountingClang, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its warnings have other words, which the cache has not."""
+    source = tmp_path / "prog.bpf.c"
+    source.write_text("u32 value;\n")
+    request = CompileRequest(source=str(source))
+    package = tmp_path / "pytest_bpfmaps"  # Python looks first in the folder that it is started in
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.chdir(tmp_path)
+    assert "the kernel's own short name" in compiled_elsewhere(clang, request)
+    module = package / "compiler" / "implicit_headers.py"
+    module.write_text(module.read_text().replace("the kernel's own short name", "a short name"))
+    assert "a short name" in compiled_elsewhere(clang, request)
+    runs = clang.compilations
+    assert "a short name" in compiled_elsewhere(clang, request)
+    assert clang.compilations == runs
+
+
+def compiled_elsewhere(clang: CountingClang, request: CompileRequest) -> str:
+    """Compiles in another process. Returns its warnings."""
+    command = [sys.executable, "-c", WORKER, clang.path, request.to_json()]
+    return subprocess.run(command, input="\n", capture_output=True, text=True, check=True).stderr
 
 
 def test_eight_processes_compile_once(clang: CountingClang, project: Path) -> None:
