@@ -62,13 +62,13 @@ class TextCodec(Codec):
         self.name = name
         self.size = size
 
-    def listed(self, raw: bytes, *, always: bool = True) -> Any:
-        is_plain = not always and raw.rstrip(b"\0").find(0) < 0
-        return self.decode(raw) if is_plain else super().listed(raw, always=always)
+    def listed(self, raw: bytes) -> Any:
+        return self.decode(raw) if raw.rstrip(b"\0").find(0) < 0 else super().listed(raw)
 
     def says(self, data: Buffer, offset: int, strength: int) -> int:
-        if strength != UP_TO_NUL:
-            return 0
+        return self.shown_bits(data, offset) if strength == UP_TO_NUL else 0
+
+    def shown_bits(self, data: Buffer, offset: int = 0) -> int:
         end = bytes(data[offset : offset + self.size]).find(0) + 1
         return (1 << 8 * (end or self.size)) - 1
 
@@ -125,6 +125,18 @@ class ArrayCodec(Codec):
         found, step = 0, self.element.size
         for at in range(0, self.size, step):
             found |= self.element.says(data, offset + at, strength) << at * 8
+        return found
+
+    def clean(self, raw: bytes) -> bytes:
+        step = self.element.size
+        return b"".join([self.element.clean(raw[at : at + step]) for at in range(0, len(raw), step or 1)])
+
+    def shown_bits(self, data: Buffer, offset: int = 0) -> int:
+        if self.exact or not self.size:
+            return self.bits()
+        found, step = 0, self.element.size
+        for at in range(0, self.size, step):
+            found |= self.element.shown_bits(data, offset + at) << at * 8
         return found
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:

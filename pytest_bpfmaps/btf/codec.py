@@ -6,6 +6,7 @@ A codec turns `size` bytes into a Python value and back. Messages name the place
 
 from __future__ import annotations
 
+import math
 import operator
 import struct
 import sys
@@ -13,7 +14,7 @@ from array import array
 from functools import cached_property
 from typing import Any
 
-from pytest_bpfmaps.btf.listed_keys import ListedBool, ListedFloat
+from pytest_bpfmaps.btf.listed_keys import ListedBool, ListedFloat, odd_note
 from pytest_bpfmaps.errors import MapOverflowError, MapTypeError
 
 Buffer = bytes | bytearray | memoryview
@@ -91,22 +92,31 @@ class Codec:
     listed_class: Any = None
     """The subclass of `Listed` for keys of this type, when other bytes may have the same value."""
 
-    def listed(self, raw: bytes, *, always: bool = True) -> Any:
-        """Returns a key as a map lists it; see `Listed`.
+    def shown_bits(self, data: Buffer, offset: int = 0) -> int:
+        """Returns a mask of the bits that the value at `offset` shows; writing it makes all others zero."""
+        return self.bits()
 
-        Without `always` it returns a plain value when writing that gives the same bytes.
-        """
+    def odd_bits(self, raw: bytes) -> int:
+        """Returns the bits of `raw` that are set, although writing its value would make them zero."""
+        return 0 if self.exact else int.from_bytes(raw, "little") & ~self.shown_bits(raw)
+
+    def clean(self, raw: bytes) -> bytes:
+        """Returns the bytes that writing the value of `raw` gives."""
+        return raw if self.exact else self.encode(self.decode(raw), "")
+
+    def listed(self, raw: bytes) -> Any:
+        """Returns a key as a map lists it: a plain value when writing that gives `raw`, else a `Listed`."""
         value = self.decode(raw)
-        if self.exact or self.listed_class is None or (not always and self.encode(value, "") == raw):
+        if self.exact or self.listed_class is None or not (odd := self.odd_bits(raw)):
             return value
-        return self.listed_class(value, raw)
+        return self.listed_class(value, raw, odd_note(raw, odd))
 
-    def listed_all(self, data: Buffer, *, always: bool) -> list[Any]:
+    def listed_all(self, data: Buffer) -> list[Any]:
         """Returns the keys that are packed in `data`, as `listed` returns each."""
         size = self.size
         if self.exact or not size:
             return self.decode_all(data)
-        return [self.listed(bytes(data[at : at + size]), always=always) for at in range(0, len(data), size)]
+        return [self.listed(bytes(data[at : at + size])) for at in range(0, len(data), size)]
 
     def encode_all(self, values: list[Any], where: str) -> bytes:
         """Returns the bytes of an array of this type."""
@@ -255,6 +265,9 @@ class BoolCodec(IntCodec):
         super().__init__(name, size, signed=False)
         self.maximum = 1
 
+    def shown_bits(self, data: Buffer, offset: int = 0) -> int:
+        return 1
+
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         return self._struct.unpack_from(data, offset)[0] != 0
 
@@ -276,6 +289,16 @@ class FloatCodec(Codec):
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         return self._struct.unpack_from(data, offset)[0]
+
+    def shown_bits(self, data: Buffer, offset: int = 0) -> int:
+        value = self.decode(data, offset)
+        if math.isnan(value):
+            return 0
+        minus_zero = value == 0 and math.copysign(1, value) < 0  # it equals 0.0
+        return self.bits() >> minus_zero
+
+    def clean(self, raw: bytes) -> bytes:
+        return self._struct.pack(self.decode(raw) + 0.0)  # 0.0 for -0.0
 
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
         if isinstance(value, str | bytes):

@@ -108,6 +108,9 @@ class BitfieldCodec(Codec):
     def bits(self, *, exact: bool = False) -> int:
         return 0 if exact and not self.exact else self._mask << self.shift
 
+    def shown_bits(self, data: Buffer, offset: int = 0) -> int:
+        return (self._mask if self.exact else 1) << self.shift
+
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         word = int.from_bytes(data[offset : offset + self.size], "little")
         number = (word >> self.shift) & self._mask

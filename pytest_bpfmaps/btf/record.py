@@ -18,7 +18,7 @@ from pytest_bpfmaps.btf.comparison import same
 from pytest_bpfmaps.btf.enumerator import equal_with_hash
 from pytest_bpfmaps.btf.field import Field, arrange, first_alternatives, needed, positions, suffice
 from pytest_bpfmaps.btf.ip_addresses import is_address, packed_address
-from pytest_bpfmaps.btf.listed_keys import Listed
+from pytest_bpfmaps.btf.listed_keys import Listed, odd_note
 from pytest_bpfmaps.btf.unions import Member, write_members
 from pytest_bpfmaps.errors import MapTypeError, MapValueError, NameLookupError, closest
 
@@ -96,8 +96,9 @@ class Record:
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Record):
-            if isinstance(self, Listed) and isinstance(other, Listed):
-                return self.__codec__.name == other.__codec__.name and self.__raw__ == other.__raw__
+            if isinstance(self, Listed) or isinstance(other, Listed):
+                both = isinstance(self, Listed) and isinstance(other, Listed)
+                return both and self.__codec__.name == other.__codec__.name and bytes(self) == bytes(other)
             if type(self) is type(other) and bytes(self) == bytes(other):
                 return True
             names, codec = self.__codec__.by_name.keys(), other.__codec__
@@ -106,6 +107,8 @@ class Record:
                 and [f.name for f in self.__codec__.positions] == [f.name for f in codec.positions]
                 and all(self.__peek__(n) == other.__peek__(n) for n in names)
             )
+        if isinstance(self, Listed) and isinstance(other, Mapping | tuple):
+            return False
         if isinstance(other, Mapping):
             codec = self.__codec__
             return codec.names_match(other) and all(
@@ -146,7 +149,8 @@ class Record:
 
 
 # Fields with these names can be read as items only: Python and this class use the names.
-_RESERVED = {n for n in dir(Record) if n.startswith("__")} | {"__raw__", "__dict__", "__weakref__"}
+_RESERVED = {n for n in dir(Record) if n.startswith("__")}
+_RESERVED |= {"__raw__", "__note__", "__dict__", "__weakref__"}
 # these set the slots without __setattr__, which refuses
 _set_data = Record.__dict__["__data__"].__set__
 _set_offset = Record.__dict__["__offset__"].__set__
@@ -201,17 +205,56 @@ class StructCodec(Codec):
             found |= field.codec.says(data, offset + field.offset, strength) << field.offset * 8
         return found
 
+    def shown_bits(self, data: Buffer, offset: int = 0) -> int:
+        found, varying = self._shown
+        for field in varying:
+            found |= field.codec.shown_bits(data, offset + field.offset) << field.offset * 8
+        return found
+
+    @cached_property
+    def _shown(self) -> tuple[int, list[Field]]:
+        """The bits that each value shows, and the fields whose bits depend on the value."""
+        always = 0
+        for field in self.fields:
+            if field.codec.exact:
+                always |= field.bits
+        return always, [f for f in self.fields if not f.codec.exact]
+
     @cached_property
     def listed_type(self) -> type[Record]:
-        """The type of keys that a map lists. Two of them are equal when all their bytes are equal."""
-        body = {"__slots__": (), "__raw__": property(Record.__bytes__)}
+        """The type of listed keys; see `Listed`."""
+        body = {
+            "__slots__": (),
+            "__raw__": property(Record.__bytes__),
+            "__note__": property(lambda key: odd_note(key.__raw__, self.odd_bits(key.__raw__))),
+            "__hash__": lambda key: hash(key.__raw__),
+            "__repr__": lambda key: Record.__repr__(key) + key.__note__,
+        }
         return type(self.type.__name__, (self._fixed_type, Listed), body)
 
-    def listed(self, raw: bytes, *, always: bool = True) -> Any:
-        return self.listed_type(raw) if always and not self.exact else self.decode(raw)
+    def clean(self, raw: bytes) -> bytes:
+        number = int.from_bytes(raw, "little") & self.shown_bits(raw)
+        for field in self._shown[1]:
+            if not field.choice:
+                own = field.codec.clean(raw[field.offset : field.offset + field.codec.size])
+                number = number & ~field.bits | int.from_bytes(own, "little") << field.offset * 8
+        return number.to_bytes(len(raw), "little")
 
-    def listed_all(self, data: Buffer, *, always: bool) -> list[Any]:
-        return super().listed_all(data, always=True) if always else self.decode_all(data)
+    def listed(self, raw: bytes) -> Any:
+        return self.listed_type(raw) if self.odd_bits(raw) else self.decode(raw)
+
+    def listed_all(self, data: Buffer) -> list[Any]:
+        if self.exact or not self.size or self._have_no_odd_bytes(data):
+            return self.decode_all(data)
+        return super().listed_all(data)
+
+    def _have_no_odd_bytes(self, data: Buffer) -> bool:
+        """Whether all records are certain to be zero where they have no field; this calls C code only."""
+        always, varying = self._shown
+        mask = always.to_bytes(self.size, "little")
+        if varying or not {*mask} <= {0, 0xFF}:
+            return False
+        return not any(bytes(data[at :: self.size]).strip(b"\0") for at, byte in enumerate(mask) if not byte)
 
     def _make_type(self, *, fixed: bool) -> type[Record]:
         attributes: dict[str, Any] = {"__slots__": (), "__codec__": self, "__fixed__": fixed}

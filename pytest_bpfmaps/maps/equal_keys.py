@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from pytest_bpfmaps.btf import Codec
+from pytest_bpfmaps.btf.listed_keys import Listed
 
 ADVICE = (
     "make every byte of the key known before its fields are set, __builtin_memset(&key, 0, sizeof(key)); "
@@ -46,9 +47,11 @@ def alike(codec: Codec, raws: Iterable[bytes], asked: bytes) -> list[bytes]:
     return [raw for raw in islice(raws, _MOST_SEARCHED) if codec.decode(raw) == wanted]
 
 
-def groups(codec: Codec, raw: bytes, listed: list[Any]) -> dict[Any, list[Any]]:
-    """Returns the listed keys that share a value with another key, by that value; `raw` has their bytes."""
+def odd_keys(codec: Codec, keys: Iterable[Any]) -> dict[Any, list[Any]]:
+    """Returns the keys that are no plain values (see `Listed`), by their values."""
     by_value: dict[Any, list[Any]] = {}
-    for value, key in zip(codec.decode_all(raw), listed, strict=True):
-        by_value.setdefault(value, []).append(key)
-    return {value: keys for value, keys in by_value.items() if len(keys) > 1}
+    if not codec.exact:
+        for key in keys:
+            if isinstance(key, Listed):
+                by_value.setdefault(codec.decode(codec.clean(key.__raw__)), []).append(key)
+    return by_value

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from pytest_bpfmaps.btf import Codec
+from pytest_bpfmaps.btf.array_values import Values
 from pytest_bpfmaps.btf.comparison import same
 from pytest_bpfmaps.btf.enums import UnknownEnumeratorError
 from pytest_bpfmaps.btf.listed_keys import Listed
-from pytest_bpfmaps.errors import BpfError, MapOverflowError, MapValueError
+from pytest_bpfmaps.errors import BpfError, MapKeyError, MapOverflowError, MapValueError
 from pytest_bpfmaps.maps.elements import Elements
-from pytest_bpfmaps.maps.equal_keys import ADVICE, describe, groups
+from pytest_bpfmaps.maps.equal_keys import ADVICE, describe, odd_keys
 from pytest_bpfmaps.maps.views import Items, Keys
 
 Decoders = tuple[Callable[[bytes], Any], Callable[[bytes, int], list[Any]]]
@@ -39,8 +41,8 @@ class Snapshot(dict[Any, Any]):
         "_decode_value",
         "_decode_values",
         "_elements",
+        "_odd",
         "_searches",
-        "_twins",
         "complete",
         "origin",
         "restarts",
@@ -56,7 +58,7 @@ class Snapshot(dict[Any, Any]):
         self.restarts = 0
         self.complete = True
         self._codec = codec
-        self._twins: dict[Any, list[Any]] = {}
+        self._odd: dict[Any, list[Any]] = {}
 
     @classmethod
     def of(cls, keys: bytes, values: list[Any], origin: str, codec: Codec) -> Snapshot:
@@ -68,45 +70,50 @@ class Snapshot(dict[Any, Any]):
     def _take(self, keys: bytes, values: list[Any]) -> None:
         codec = self._codec
         assert codec is not None
-        dict.update(self, zip(codec.listed_all(keys, always=False), values, strict=True))
-        if len(self) != len(values):  # some keys are equal as values
-            listed = codec.listed_all(keys, always=True)
-            dict.clear(self)
-            dict.update(self, zip(listed, values, strict=True))
-            self._mark(groups(codec, keys, listed))
+        dict.update(self, zip(codec.listed_all(keys), values, strict=True))
+        self._mark(odd_keys(codec, dict.__iter__(self)))
 
-    def _mark(self, twins: dict[Any, list[Any]]) -> None:
-        self._twins = twins
-        self.__class__ = TwinSnapshot if twins else Snapshot
+    def _mark(self, odd: dict[Any, list[Any]]) -> None:
+        self._odd = odd
+        self.__class__ = OddSnapshot if odd else Snapshot
 
     def mapped(self, how: Callable[[Any], Any], origin: str) -> Snapshot:
         """Returns a snapshot of the same keys, with `how` applied to each value."""
         made = Snapshot({k: how(v) for k, v in self.items()}, origin=origin, codec=self._codec)
-        made._mark(self._twins)
+        made._mark(self._odd)
         return made
 
     @property
-    def has_twins(self) -> bool:
-        """Whether some of its keys are equal as values."""
-        return bool(self._twins)
+    def has_odd_keys(self) -> bool:
+        """Whether some of its keys are no plain values; see `Listed`."""
+        return bool(self._odd)
 
     def plain(self, key: Any) -> Any:
         """Returns one of its keys as a plain value, as in other mappings."""
-        return self._codec.decode(key.__raw__) if self._codec and isinstance(key, Listed) else key
+        codec = self._codec
+        return codec.decode(codec.clean(key.__raw__)) if codec and isinstance(key, Listed) else key
 
-    def twins(self, key: Any) -> list[Any]:
-        """Returns the keys of the elements that `key` may mean, if there are several; see `Listed`."""
+    def alike(self, key: Any) -> list[Any]:
+        """Returns its keys that look like `key`, if `key` is not the only one; see `Listed`."""
         return []
+
+    def explain_alike(self, key: Any) -> str:
+        """Returns a sentence about its keys that look like `key`, with the bytes that differ."""
+        raw = self._raw(key)
+        raws = [self._raw(k) for k in self.alike(key)]
+        return describe(raws, b"" if raw in raws else raw)
+
+    def _raw(self, key: Any) -> bytes:
+        assert self._codec is not None
+        return key.__raw__ if isinstance(key, Listed) else self._codec.encode(key, "key")
 
     def canonical(self, key: Any) -> Any:
         """Returns the key as this snapshot has it, for a key in any form, such as a tuple for a record."""
-        return key if dict.__contains__(self, key) else self._decoded(key)
-
-    def _decoded(self, key: Any) -> Any:
-        if self._codec is None or isinstance(key, Listed):
+        codec = self._codec
+        if codec is None or isinstance(key, Listed) or (codec.exact and dict.__contains__(self, key)):
             return key
         try:
-            return self._codec.decode(self._codec.encode(key, "key"))
+            return codec.listed(codec.encode(key, "key"))
         except UnknownEnumeratorError as e:
             e.warn()
             return key
@@ -120,7 +127,7 @@ class Snapshot(dict[Any, Any]):
         raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
-        return dict.__contains__(self, key) or dict.__contains__(self, self.canonical(key))
+        return dict.__contains__(self, self.canonical(key))
 
     def get(self, key: Any, default: Any = None) -> Any:
         try:
@@ -139,7 +146,9 @@ class Snapshot(dict[Any, Any]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        if isinstance(other, dict) and dict.__eq__(self, other):
+        # a record equals another one with other bytes in its padding, which is another key for the kernel
+        plain = self._codec is None or self._codec.exact
+        if plain and isinstance(other, dict) and dict.__eq__(self, other):
             return True
         return self.has_only(other) and self._holds(other)
 
@@ -148,7 +157,9 @@ class Snapshot(dict[Any, Any]):
 
     def __ge__(self, other: object) -> bool:
         """Whether it has all elements of `other`."""
-        return self._holds(other) if isinstance(other, Mapping) else NotImplemented
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self._holds(other) and not (self._odd and self.alike_besides(other))
 
     def __le__(self, other: object) -> bool:
         """Whether `other` has all its elements."""
@@ -165,64 +176,57 @@ class Snapshot(dict[Any, Any]):
     def _holds(self, other: Mapping[Any, Any]) -> bool:
         return all(self.has(key, value) for key, value in other.items())
 
+    def alike_besides(self, keys: Iterable[Any]) -> bool:
+        """Whether it has a key that looks like one of these, and is none of them."""
+        own = {self.canonical(key) for key in keys}
+        return any(k not in own for key in own for k in self.alike(key))
+
     def has(self, key: Any, value: Any) -> bool:
-        """Whether it has that element, and no other element with that key."""
-        return not self.twins(key) and key in self and same(self.value, self[key], value)
+        """Whether it has that element."""
+        own = self.canonical(key)
+        if not dict.__contains__(self, own):
+            return False
+        found = dict.__getitem__(self, own)
+        return found is value or same(self.value, found, value)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return dict, (dict(self),)
+        return dict, ({_hashable(key): value for key, value in self.items()},)
 
     def copy(self) -> dict[Any, Any]:
         """Returns a plain `dict` with the same elements."""
         return dict(self)
 
 
-class TwinSnapshot(Snapshot):
-    """A snapshot in which several elements have keys that are equal as values; see `Listed`.
+def _hashable(key: Any) -> Any:
+    """Returns a key whose copy is hashable, too: the copy of an array's values is a list."""
+    return tuple(map(_hashable, key)) if type(key) is Values else key
 
-    A key from its iteration finds its own element. Any other key that means several elements is refused, and
-    equals none of them.
+
+class OddSnapshot(Snapshot):
+    """A snapshot in which some keys are no plain values; see `Listed`.
+
+    A key from its iteration finds its own element. A plain value that looks like such a key is refused.
     """
 
     __slots__ = ()
 
-    def twins(self, key: Any) -> list[Any]:
-        if isinstance(key, Listed):
-            return []
+    def alike(self, key: Any) -> list[Any]:
+        plain = self.canonical(key)
         try:
-            found = self._twins.get(self.canonical(key), [])
+            odd = [] if isinstance(plain, Listed) else self._odd.get(plain, [])
         except TypeError:  # unhashable
             return []
-        there = [k for k in found if dict.__contains__(self, k)]
-        return there if len(there) > 1 else []
-
-    def canonical(self, key: Any) -> Any:
-        return self._decoded(key)
+        odd = [k for k in odd if dict.__contains__(self, k)]
+        return [plain, *odd] if odd and dict.__contains__(self, plain) else odd
 
     def __getitem__(self, key: Any) -> Any:
-        twins = self.twins(key)
-        if twins:
-            raise MapValueError(
-                f"cannot decide which element of {key!r} is meant",
-                on=f"in {self.origin}",
-                why=describe([k.__raw__ for k in twins]),
-                fix=ADVICE,
-            )
-        return super().__getitem__(key)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        return self.has_only(other) and self._holds(other)
-
-    def __le__(self, other: object) -> bool:
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        if any(self.twins(key) for key in other):
-            return False
-        return super().__le__(other)
-
-    __hash__ = None  # type: ignore[assignment]
+        if not self.alike(key):
+            return super().__getitem__(key)
+        on, why = f"in {self.origin}", self.explain_alike(key)
+        if key in self:
+            what = f"cannot decide which element of {key!r} is meant"
+            raise MapValueError(what, on=on, why=why, fix=ADVICE)
+        raise MapKeyError(f"no key {key!r}", on=on, why=why, fix=ADVICE, errno=errno.ENOENT)
 
 
 class LazySnapshot(Snapshot):
@@ -344,6 +348,6 @@ def _filling(name: str) -> Any:
 for _name in (
     *("keys", "values", "items", "pop", "popitem", "setdefault", "update", "clear", "copy"),
     *("__setitem__", "__delitem__", "__eq__", "__ne__", "__le__", "__or__", "__ror__", "__ior__"),
-    *("__reversed__", "__repr__", "__reduce_ex__", "twins", "mapped", "has"),
+    *("__reversed__", "__repr__", "__reduce_ex__", "alike", "mapped", "has"),
 ):
     setattr(LazySnapshot, _name, _filling(_name))

@@ -58,7 +58,7 @@ class SparseMap(DictMap):
             result = lib.bpf_map_delete_elem(self.fd, ffi.from_buffer(key))
             # for an empty slot, arrays of sockets and programs give EINVAL (sockmap) or ENOENT
             if result < 0 and -result not in (errno.ENOENT, errno.EINVAL):
-                self._refuse(-result, "delete", self._key.decode(key))
+                self._refuse(-result, "delete", self._key.listed(key))
 
     def __eq__(self, other: object) -> bool:
         """Whether the map holds the same elements as a mapping now, or whether it is the same map."""
@@ -82,8 +82,10 @@ class SparseMap(DictMap):
     def _holds(self, other: Mapping[Any, Any], *, exactly: bool) -> bool:
         seen = self.snapshot()
         wanted = {self._canonical(k): v for k, v in other.items()}
-        same = {k: v for k, v in wanted.items() if not seen.twins(k) and k in seen and self._same(seen[k], v)}
+        elements = dict(seen)
+        same = {k: v for k, v in wanted.items() if k in elements and self._same(elements[k], v)}
         fits = len(same) == len(wanted) == len(other) and (not exactly or len(seen) == len(wanted))
+        fits = fits and not seen.alike_besides(wanted)
         if not fits:
             seen.update(same)  # uses the wanted objects, so that a report does not show them as different
         self.compared = None if fits else seen
@@ -94,7 +96,7 @@ class SparseMap(DictMap):
         if isinstance(key, Listed):
             return key
         try:
-            return self._key.decode(self._encode_key(key))
+            return self._key.listed(self._encode_key(key))
         except (KeyError, TypeError, ValueError):
             return key
 
@@ -115,7 +117,7 @@ class SparseMap(DictMap):
                 "cannot read", on=str(self), why=f"{self.unreadable} ({reason(-result)})", errno=-result
             )
         if result < 0:
-            self._refuse(-result, "look up", self._key.decode(key), flags)
+            self._refuse(-result, "look up", self._key.listed(key), flags)
         return out
 
     def _raw_items(self) -> Iterator[tuple[bytes, bytearray]]:
@@ -168,5 +170,5 @@ class SparseMap(DictMap):
             twins = alike(self._key, raws, asked)
             if twins:
                 return describe(twins, asked), ADVICE
-        keys = [repr(self._key.decode(raw)) for raw in raws]
+        keys = [repr(self._key.listed(raw)) for raw in raws]
         return None, "its keys: " + ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")

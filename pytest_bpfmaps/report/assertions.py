@@ -92,9 +92,13 @@ def _of_numbers(op: str, left: object, right: object) -> list[str] | None:
 
 def _plain(value: object) -> str:
     from pytest_bpfmaps.btf import Record
+    from pytest_bpfmaps.btf.listed_keys import Listed
 
     if isinstance(value, Record):
-        return "{" + ", ".join(f"{n!r}: {_plain(value.__peek__(n))}" for n in value.__codec__.by_name) + "}"
+        shown = ", ".join(f"{n!r}: {_plain(value.__peek__(n))}" for n in value.__codec__.by_name)
+        return f"{{{shown}}}{value.__note__ if isinstance(value, Listed) else ''}"
+    if isinstance(value, Listed):
+        return repr(value)
     if isinstance(value, Enum):
         return f"{value.name} ({int(value.value)})"
     if isinstance(value, Mapping):
@@ -147,35 +151,36 @@ def _of_snapshot(seen: Any, theirs: Mapping[Any, Any], text: Text) -> Sides:
     seen.keys()  # decodes a lazy snapshot, so that all keys have one form
     wanted = {seen.canonical(k): v for k, v in theirs.items()}
     note = "" if seen.complete else "the map was written to so fast that not all of it could be read"
-    mine, advice = _with_twins(seen, wanted)
+    mine, advice = _with_odd_keys(seen, wanted)
     origin = seen.origin or "dict"
     return Sides(origin, mine, wanted, "key", lambda key: f"key {text.of(key)}", note, advice, seen.value)
 
 
 @dataclass(frozen=True)
-class _Twins:
-    """Stands for the values of several elements that have equal keys. It is equal to nothing."""
+class _Alike:
+    """Stands for the values of elements whose keys look like a wanted key. It is equal to nothing."""
 
     says: str
     values: list[Any]
 
 
-def _with_twins(seen: Any, wanted: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str]:
-    """Returns the elements, with one element for all keys that look alike, and advice about these."""
-    from pytest_bpfmaps.btf.listed_keys import Listed
-    from pytest_bpfmaps.maps.equal_keys import ADVICE, describe
+def _with_odd_keys(seen: Any, wanted: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str]:
+    """Returns the elements, with one element for all keys that look like a wanted key, and advice on them."""
+    from pytest_bpfmaps.maps.equal_keys import ADVICE
 
-    if not seen.has_twins or any(isinstance(key, Listed) for key in wanted):
+    if not seen.has_odd_keys:
         return seen, ""
+    elements = dict(seen.items())
     mine: dict[Any, Any] = {}
     advice = ""
-    for key, value in seen.items():
+    for key, value in elements.items():
         plain = seen.plain(key)
-        twins = seen.twins(plain)
-        if twins:
+        alike = seen.alike(plain) if plain in wanted else []
+        if alike:
             advice = ADVICE
-        values = [seen[k] for k in twins]
-        mine[plain] = _Twins(describe([k.__raw__ for k in twins]), values) if twins else value
+            mine[plain] = _Alike(seen.explain_alike(plain), [elements[k] for k in alike])
+        else:
+            mine[key] = value
     return mine, advice
 
 
@@ -194,7 +199,21 @@ def _of_record(record: Any, theirs: Any) -> Sides:
         wanted = {n: theirs.__peek__(n) for n in _names(theirs)}
     mine = {n: record.__peek__(n) for n in names}
     codecs = {name: field.codec for name, field in codec.by_name.items()}
-    return Sides(codec.name, mine, wanted, "field", lambda name: f".{name}", codecs=codecs)
+    note, advice = _odd_note(record, theirs)
+    return Sides(codec.name, mine, wanted, "field", lambda name: f".{name}", note, advice, codecs)
+
+
+def _odd_note(record: Any, theirs: Any) -> tuple[str, str]:
+    """Returns a sentence about a listed key, which equals no plain value, and advice; else empty texts."""
+    from pytest_bpfmaps.btf.listed_keys import Listed
+    from pytest_bpfmaps.maps.equal_keys import ADVICE
+
+    if not isinstance(record, Listed) or isinstance(theirs, Listed):
+        return "", ""
+    return (
+        f"the key has bytes that no such value has (uninitialised bytes?):{record.__note__}",
+        ADVICE,
+    )
 
 
 def _names(theirs: Any) -> Any:
@@ -223,7 +242,7 @@ def _lines(sides: Sides, direction: str, text: Text) -> list[str]:
     }[direction]
     different = [k for k in keys if sides.differ(k)]
     if not different:
-        return ["they are equal"]
+        return [sides.note, f"  -> {sides.advice}"] if sides.advice else ["they are equal"]
     most = len(different) if text.most is None else text.most
     lines = [sides.note] if sides.note else []
     lines.append(f"{len(different)} of {len(keys)} {sides.noun}s differ{'s' * (len(keys) == 1)}:")
@@ -243,7 +262,7 @@ def _difference(mine: Any, theirs: Any, text: Text) -> str:
     from pytest_bpfmaps.btf import Record
     from pytest_bpfmaps.btf.comparison import byte_swap
 
-    if isinstance(mine, _Twins):
+    if isinstance(mine, _Alike):
         expected = "not expected" if theirs is _MISSING else f"expected {text.of(theirs)}"
         return f"{mine.says}; with {text.of(mine.values)}, {expected}"
     if mine is _MISSING:

@@ -6,6 +6,8 @@ import pickle
 import random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pytest_bpfmaps import MapKeyError, MapValueError
 from pytest_bpfmaps.btf import Record
@@ -135,10 +137,10 @@ def test_a_comparison_fails(filled, key, type):
         m.snapshot()[plain]
     assert plain in m.snapshot()
     seen = m.snapshot()
-    last, *others = list(seen)
-    for each in others:
-        del seen[each]
-    assert seen[plain] == seen[last]  # the only one that is left
+    for each in list(seen):
+        if m._encode_key(each) != ALIKE[key][0]:
+            del seen[each]
+    assert seen[plain] == seen[next(iter(seen))]  # the only one that is left
 
 
 @pytest.mark.parametrize("key", ALIKE)
@@ -169,13 +171,117 @@ def test_the_message_on_a_missing_key_says_it(filled, key):
 
 
 @pytest.mark.parametrize("key", ALIKE)
-def test_one_element_with_odd_bytes_compares_by_its_value(filled, key):
+@pytest.mark.parametrize("type", TYPES)
+def test_one_element_with_odd_bytes_is_not_its_value(filled, key, type):
+    m = filled(key, [ALIKE[key][1]], type)
+    plain, value = m._key.decode(ALIKE[key][0]), m.snapshot().popitem()[1]
+    seen = m.snapshot()
+    for each in (m, seen, m.keys(), dict(m), list(m), {*m}):
+        assert plain not in each
+    for each in (m, seen):
+        assert each != {plain: value}
+        assert not each >= {plain: value}
+        assert not each <= {plain: value}
+        assert each.get(plain) is None
+        assert each.keys() != {plain}
+        assert each.items() != {plain: value}.items()
+        with pytest.raises(MapKeyError, match=r"1 element has this key: its padding differs .*\n.*memset"):
+            _ = each[plain]
+    assert dict(m) != {plain: value}
+    assert dict(m.items()) != {plain: value}
+    assert list(m) != [plain]
+    assert {*m} != {plain}
+    assert m.get_next_key() != plain
+    for left, right in ((m, {plain: value}), (seen, {plain: value}), ({plain: value}, m)):
+        with pytest.raises(AssertionError) as caught:
+            assert left == right
+        assert "1 element has this key: its padding differs (uninitialised bytes?): byte" in str(caught.value)
+        assert "-> make every byte of the key known" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ALIKE)
+def test_the_bytes_of_a_key_are_a_key(filled, key):
+    """What a test that means the bytes writes."""
     odd = ALIKE[key][1]
     m = filled(key, [odd])
-    plain = m._key.decode(odd)
-    assert m == {plain: 0}
-    assert list(m) == [plain]
-    assert m.snapshot()[plain] == 0
+    if isinstance(m._key.decode(odd), Record | str):
+        assert odd in m
+        assert m == {odd: 0}
+        assert m.snapshot()[odd] == m[odd] == 0
+        assert m.keys() == {odd}
+        assert m != {ALIKE[key][0]: 0}
+
+
+def test_a_record_of_an_event_is_its_bytes(filled):
+    """A record that was read elsewhere keeps its padding, and is looked up by it."""
+    clean, odd, _ = ALIKE["struct flow"]
+    m = filled("struct flow", [clean])
+    record = m._key.decode(odd)
+    assert record == m._key.decode(clean)
+    assert record not in m
+    assert m != {record: 0}
+    assert not m >= {record: 0}
+    assert m.keys() != {record}
+    m = filled("struct flow", [odd])
+    assert record in m
+    assert m == {record: 0}
+    assert m >= {record: 0}
+
+
+def test_a_listed_key_differs_from_its_value(filled):
+    m = filled("struct flow", [ALIKE["struct flow"][1]])
+    (key,) = m
+    for plain in ({"ip": 1, "port": 80}, (1, 80), m._key.decode(ALIKE["struct flow"][0])):
+        with pytest.raises(AssertionError) as caught:
+            assert key == plain
+        assert "bytes 6 to 7: 5555" in str(caught.value)
+    with pytest.raises(AssertionError) as caught:
+        assert key == {"ip": 1, "port": 80}
+    assert "-> make every byte of the key known" in str(caught.value)
+    assert (key.ip, key.port) == (1, 80)
+
+
+def test_zero_and_not_a_number(filled):
+    """A key is compared by its bytes, as a lookup does it: 0.0 and -0.0 differ, and a NaN equals itself."""
+    nan = float("nan")
+    for raw, value in ((bytes(7) + b"\x80", -0.0), (bytes(6) + b"\xf8\x7f", nan), (bytes(8), 0.0)):
+        m = filled("double", [raw])
+        for each in (-0.0, nan, 0.0):
+            assert (each in m) is (each in m.snapshot()) is (m == {each: 0}) is (repr(each) == repr(value))
+
+
+def test_a_union_is_plain_when_one_of_its_members_is(make_map):
+    """The address is known whole, although the text has bytes after its NUL."""
+    prologue = "union who { __u32 ip; char name[4]; __u8 pad[8]; };"
+    m = make_map("hash", "union who", prologue=prologue.replace("__u8 pad[8]; ", ""))
+    write(m, b"a\0\0\7", 1)
+    (key,) = m
+    assert key == m._key.decode(b"a\0\0\7")
+    assert key in m
+    assert m == {key: 1}
+    assert "<byte" not in repr(key)
+
+
+@given(data=st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@pytest.mark.parametrize("key", ALIKE)
+def test_a_comparison_agrees_with_a_lookup(filled, key, data):
+    size = len(ALIKE[key][0])
+    some_bytes = st.lists(st.sampled_from((0, 1, 2, 0x55, 0x80, 0x7F, 0xFF)), min_size=size, max_size=size)
+    raw = bytes(data.draw(some_bytes))
+    m = filled(key, [raw])
+    plain = m._key.decode(m._key.encode(m._key.decode(raw), "")) if key != "struct choice" else None
+    if isinstance(plain, Record):
+        plain = tuple(plain._asdict().values()) if key in ("struct flow", "struct bits") else None
+    if plain is not None:
+        found = plain in m
+        assert (m == {plain: 0}) is found
+        assert (m >= {plain: 0}) is found
+        assert (plain in m.snapshot()) is found
+        assert (m.get(plain) == 0) is found
+        assert (m.snapshot().get(plain) == 0) is found
+        assert (m.keys() == m._key.listed(m._encode_key(plain))) is False  # a key is no set
+        assert (list(m) == [m._key.listed(m._encode_key(plain))]) is found
 
 
 def test_random_keys_of_a_large_map(filled):
@@ -207,6 +313,17 @@ def test_longest_prefix_match(load_code):
     for key in list(m):
         del m[key]
     assert m == {}
+    write(m, raws[1], 5)
+    assert (32, 1, 2) not in m
+    assert m != {(32, 1, 2): 5}
+    assert not m >= {(32, 1, 2): 5}
+    assert m == {raws[1]: 5}
+    m.clear()
+    write(m, b"\x08\0\0\0\1\7\2\3", 6)  # the kernel looks at the first 8 bits only
+    assert list(m) == [(8, 1, 0)]
+    assert (8, 1, 0) in m
+    assert m == {(8, 1, 0): 6}
+    assert m == {(8, 1, 9): 6}
 
 
 def test_maps_of_maps(load_code):
@@ -235,6 +352,13 @@ def test_maps_of_maps(load_code):
     outer[odd] = two
     with pytest.raises(MapKeyError, match="1 element has this key: its padding differs"):
         outer[1, 80]
+    for each in (outer, outer.snapshot()):
+        assert (1, 80) not in each
+        assert each != {(1, 80): two}
+        assert not each >= {(1, 80): two}
+    assert outer == {odd: two}
+    with pytest.raises(AssertionError, match="1 element has this key: its padding differs"):
+        assert outer == {(1, 80): two}
 
 
 @pytest.mark.parametrize("key", ["char[8]", "_Bool", "double", "char[2][4]"])
@@ -262,11 +386,17 @@ def test_one_element_with_zeros_in_its_padding_has_a_plain_key(filled):
         assert [type(k) for k in m.snapshot()] == [type(m._key.decode(ALIKE[key][0]))]
 
 
-def test_listed_keys_print_as_plain_values(filled):
+def test_listed_keys_print_the_bytes_that_the_value_does_not_show(filled):
     keys = list(filled("char[8]", ALIKE["char[8]"]))
     assert json.dumps(keys) == '["cat", "cat", "cat"]'
-    assert repr(keys) == "['cat', 'cat', 'cat']"
-    assert repr(list(filled("_Bool", ALIKE["_Bool"]))) == "[True, True, True]"
+    assert sorted(map(str, keys)) == ["cat", "cat", "cat"]
+    assert sorted(map(str, filled("_Bool", ALIKE["_Bool"]))) == ["True", "True", "True"]
+    shown = {"'cat'", "'cat' <bytes 4 to 7: 55555555>", "'cat' <byte 7: 01>"}
+    assert set(map(repr, keys)) == shown
+    shown = {"True", "True <byte 0: 02>", "True <byte 0: ff>"}
+    assert set(map(repr, filled("_Bool", ALIKE["_Bool"]))) == shown
+    shown = {"{'a': 1, 'b': 1}", "{'a': 1, 'b': 1} <byte 0: 29>"}
+    assert set(map(repr, filled("struct bits", ALIKE["struct bits"]))) == shown
 
 
 def test_the_remedy(load_code):

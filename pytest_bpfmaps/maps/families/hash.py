@@ -196,7 +196,7 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         return swapped_key(key, keys), f"its keys: {shown}"
 
     def _some_keys(self, most: int) -> list[Any]:
-        return [self._key.decode(key) for key in islice(self._walk_keys(), most)]
+        return [self._key.listed(key) for key in islice(self._walk_keys(), most)]
 
     def _walk_keys(self) -> Iterator[bytes]:
         """Yields the keys one after another, as the kernel lists them."""

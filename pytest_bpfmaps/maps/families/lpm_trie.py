@@ -64,13 +64,24 @@ class PrefixCodec(Codec):
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         if self._is_record:
-            return self._declared.decode(data, offset)
+            return self._declared.decode(self._prefix(data, offset))
         (length,) = _LENGTH.unpack_from(data, offset)
-        raw = _masked(bytes(data[offset + _LENGTH.size : offset + self.size]), length)
+        raw = self._prefix(data, offset)[_LENGTH.size :]
         return self._network((raw, length)) if self._network else (length, raw)
 
-    def listed(self, raw: bytes, *, always: bool = True) -> Any:
-        return self._declared.listed(raw, always=always) if self._is_record else self.decode(raw)
+    def clean(self, raw: bytes) -> bytes:
+        prefix = self._prefix(raw)
+        return self._declared.clean(prefix) if self._is_record else prefix
+
+    def listed(self, raw: bytes) -> Any:
+        return self._declared.listed(self._prefix(raw)) if self._is_record else self.decode(raw)
+
+    def _prefix(self, data: Buffer, offset: int = 0) -> bytes:
+        """Returns the bytes of a key, with zeros after the prefix: the kernel does not look at the rest."""
+        (length,) = _LENGTH.unpack_from(data, offset)
+        start = offset + _LENGTH.size
+        rest = _masked(bytes(data[start : offset + self.size]), length)
+        return bytes(data[offset:start]) + rest
 
     def encode_into(self, out: bytearray, offset: int, value: Any, where: str) -> None:
         pair = self._as_pair(value, where)
