@@ -121,6 +121,20 @@ class VerifierError(LoadError):
         return {**super()._parts(), "log": self.log}
 
 
+class LoaderError(BpfError, OSError):
+    """A program that loads BPF programs itself could not be started, or did not do what was expected.
+
+    `log` is the verifier's log in what it wrote; it is empty where there is none.
+    """
+
+    def __init__(self, what: str, *, log: str = "", **parts: object) -> None:
+        super().__init__(what, **parts)  # type: ignore[arg-type]
+        self.log = log
+
+    def _parts(self) -> dict[str, object]:
+        return {**super()._parts(), "log": self.log}
+
+
 class AttachError(BpfError, OSError):
     """A program could not be attached to its target, or could never run there."""
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pytest_bpfmaps.compiler import Compiler, CompileRequest, find_source
 from pytest_bpfmaps.errors import CaptureTimeoutError, CompileError, VerifierError
@@ -22,6 +22,10 @@ from pytest_bpfmaps.maps.pins import Pins
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
 from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.program_output import Output
+
+if TYPE_CHECKING:
+    from pytest_bpfmaps.loaders.process import LoaderProcess
+    from pytest_bpfmaps.loaders.readiness import Ready
 
 Source = str | PathLike[str]
 Closeable = TypeVar("Closeable", bound="contextlib.AbstractContextManager[Any]")
@@ -268,6 +272,50 @@ class Bpf:
     def pinned(self, path: Source) -> Map:
         """Returns the map that is pinned at `path`. A relative path is below `pin_root`."""
         return self._keep_map(pinned_map(self._pins.path(path), self._pins))
+
+    def start(
+        self,
+        command: Sequence[Source],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Source | None = None,
+        netns: Any = None,
+        cgroup: Source | None = None,
+        user: str | int | None = None,
+        caps: Iterable[str] | None = None,
+        ready: Ready = None,
+        timeout: float = 10.0,
+    ) -> LoaderProcess:
+        """Starts a program that loads BPF programs itself, on the kernel of the test.
+
+        - `command` is the program and its arguments. A relative path with a slash is looked up in `cwd` if
+          that is given, else beside the test's file, then in `bpf_paths` and in the current folder.
+        - `env` replaces the environment. `netns` and `cgroup` are those that it is started in.
+        - `user` is a name or number. `caps` are all capabilities that it has, ``["BPF", "PERFMON"]``.
+        - `ready` is what to wait for: a line of output with a text or pattern, a file (`Path`), a TCP port,
+          or a function that gets the process and returns something true.
+        - `timeout` is how long that may take, in seconds; it is longer where the CPU is emulated.
+
+        The teardown ends it and its children. Raises `LoaderError` if it can't be started, or ends before it
+        is ready, and `CaptureTimeoutError` (an `AssertionError`) if it is not ready in time.
+        """
+        from pytest_bpfmaps.loaders.start import start_process
+
+        places = {"env": env, "cwd": cwd, "netns": netns, "cgroup": cgroup, "user": user, "caps": caps}
+        started = self._keep(start_process(command, self._folders, **places))
+        self._output.add(started.sections)
+        if ready is not None:
+            started.wait_until_ready(ready, timeout)
+        return started
+
+    def attach_to(self, pid: int) -> LoaderProcess:
+        """Returns the process with that id, which something else started. The teardown does not end it.
+
+        Raises `LoaderError` if there is no such process.
+        """
+        from pytest_bpfmaps.loaders.start import attach_to_process
+
+        return self._keep(attach_to_process(pid))
 
     def printk(self) -> Printk:
         """Returns the lines that programs print with ``bpf_printk`` from now on; use it with ``with``.

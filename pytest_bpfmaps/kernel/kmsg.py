@@ -15,6 +15,7 @@ PATH = "/dev/kmsg"
 ONCE = "/sys/kernel/debug/clear_warn_once"
 RECORD = 8192  # bytes of the longest record that the kernel returns
 PATIENCE_MS = 200  # milliseconds to wait for the rest of a complaint that another CPU is printing
+_OOM_KILL = re.compile(r"Killed process (\d+) \(")
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 
 
@@ -64,3 +65,24 @@ class KernelLog:
     def close(self) -> None:
         """Closes the log."""
         os.close(self._fd)
+
+
+def oom_killed(since: float) -> set[int]:
+    """Returns the ids of the processes that the OOM killer has killed since that time.
+
+    The time is that of ``CLOCK_MONOTONIC``, in seconds. The result is empty where the log can't be read.
+    """
+    killed: set[int] = set()
+    with contextlib.suppress(OSError):
+        fd = os.open(PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb", buffering=0) as file:
+            while True:
+                try:
+                    record = os.read(file.fileno(), RECORD).decode(errors="replace")
+                except BrokenPipeError:  # the kernel has overwritten older records
+                    continue
+                microseconds = int(record.split(",", 3)[2])
+                found = _OOM_KILL.search(record)
+                if found and microseconds >= (since - 1) * 1e6:
+                    killed.add(int(found[1]))
+    return killed

@@ -13,8 +13,34 @@ from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
 
-# numbers of <linux/capability.h>
-CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+ALL_CAPABILITIES = (
+    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
+    *(
+        "LINUX_IMMUTABLE",
+        "NET_BIND_SERVICE",
+        "NET_BROADCAST",
+        "NET_ADMIN",
+        "NET_RAW",
+        "IPC_LOCK",
+        "IPC_OWNER",
+    ),
+    *(
+        "SYS_MODULE",
+        "SYS_RAWIO",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+        "SYS_PACCT",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_NICE",
+    ),
+    *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL"),
+    *("SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ"),
+    *("PERFMON", "BPF", "CHECKPOINT_RESTORE"),
+)
+"""The names of <linux/capability.h>, without ``CAP_``, in the order of their numbers."""
+_OF_BPF = ("NET_ADMIN", "SYS_ADMIN", "PERFMON", "BPF")
+CAPABILITIES = {f"CAP_{name}": ALL_CAPABILITIES.index(name) for name in _OF_BPF}
 _CAPSET_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
 _TRACING = (
     "tracepoint",
@@ -29,7 +55,7 @@ _TRACING = (
 
 def effective_capabilities() -> int:
     """Returns the bits of this thread's effective capabilities, proc(5)."""
-    return _capabilities().get("CapEff", 0)
+    return capabilities_of().get("CapEff", 0)
 
 
 @contextmanager
@@ -38,7 +64,7 @@ def only_capabilities(bits: int) -> Iterator[None]:
 
     Raises `UnsupportedError` if the kernel refuses.
     """
-    before = _capabilities()
+    before = capabilities_of()
     _set_effective(before, before["CapEff"] & bits)
     try:
         yield
@@ -46,18 +72,35 @@ def only_capabilities(bits: int) -> Iterator[None]:
         _set_effective(before, before["CapEff"])
 
 
-def _capabilities() -> dict[str, int]:
-    lines = Path("/proc/thread-self/status").read_text().splitlines()
+def set_capabilities(bits: int) -> None:
+    """Makes `bits` this thread's permitted, effective and inheritable capabilities. Raises OSError."""
+    number = _capset(bits, bits, bits)
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def capabilities_of(process: str = "thread-self") -> dict[str, int]:
+    """Returns the capability sets of a process, such as ``CapEff``, proc(5); empty if it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
     fields = (line.partition(":") for line in lines if line.startswith("Cap"))
     return {name: int(value, 16) for name, _, value in fields}
 
 
 def _set_effective(sets: dict[str, int], effective: int) -> None:
+    number = _capset(effective, sets["CapPrm"], sets["CapInh"])
+    if number:
+        raise UnsupportedError("cannot change this thread's capabilities", why=reason(number))
+
+
+def _capset(effective: int, permitted: int, inheritable: int) -> int:
+    """Calls capset(2), and returns 0 or the error number."""
     header = ffi.from_buffer(bytearray(struct.pack("=Ii", _CAPSET_VERSION, 0)))
-    wanted = (effective, sets["CapPrm"], sets["CapInh"])
-    halves = [bits >> shift & 0xFFFFFFFF for shift in (0, 32) for bits in wanted]
-    if lib.capset(header, ffi.from_buffer(struct.pack("=6I", *halves))):
-        raise UnsupportedError("cannot change this thread's capabilities", why=reason(ffi.errno))
+    sets = (effective, permitted, inheritable)
+    halves = [bits >> shift & 0xFFFFFFFF for shift in (0, 32) for bits in sets]
+    return ffi.errno if lib.capset(header, ffi.from_buffer(struct.pack("=6I", *halves))) else 0
 
 
 def has_capability(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable
 
 from pytest_bpfmaps.compiler.portability import tell
 from pytest_bpfmaps.errors import BpfError, UnsupportedError
@@ -22,6 +23,7 @@ class Output:
         self._log: PrintkLog | None = None
         self._reported = 0
         self._programs: list[Program] = []
+        self._others: list[Callable[[], list[tuple[str, str]]]] = []
 
     def listen(self, opened: OpenedObject) -> None:
         """Collects what this object's programs print, where the kernel lets us.
@@ -37,6 +39,10 @@ class Output:
     def watch(self, programs: list[Program]) -> None:
         """Collects the streams of these programs, too."""
         self._programs += programs
+
+    def add(self, sections: Callable[[], list[tuple[str, str]]]) -> None:
+        """Adds a function that returns more sections."""
+        self._others.append(sections)
 
     def printk(self) -> Printk:
         """Returns the lines that are printed from now on. Raises `UnsupportedError`."""
@@ -61,7 +67,7 @@ class Output:
             with contextlib.suppress(BpfError):  # closed, or a kernel without streams
                 streams = {"stdout": program.stdout, "stderr": program.stderr}
                 found += [(f"Captured {n} of {program}", text) for n, text in streams.items() if text]
-        return found
+        return found + [section for sections in self._others for section in sections()]
 
     def close(self) -> None:
         """Stops listening. Safe to call again."""

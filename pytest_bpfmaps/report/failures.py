@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_bpfmaps.errors import BpfError, ExpectationError, VerifierError
+from pytest_bpfmaps.errors import BpfError, ExpectationError, LoaderError, VerifierError
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.objects.program_output import Output
@@ -53,7 +53,7 @@ def pytest_runtest_makereport(
             if name.startswith(PACKAGE):
                 module.__dict__.setdefault("__tracebackhide__", hide)
     report = yield
-    if isinstance(error, VerifierError | ExpectationError) and error.log:
+    if isinstance(error, VerifierError | ExpectationError | LoaderError) and error.log:
         report.sections.append(("BPF verifier log", _shown(error.log, item.config)))
     for output in outputs(item):
         if report.when == "setup" and report.passed:

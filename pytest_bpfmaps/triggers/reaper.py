@@ -1,8 +1,8 @@
 """Removes what a killed run has left, by a shell that waits for this process to end.
 
 The shell has one end of a pipe. The kernel closes our end when this process ends, however it ends. A
-namespace is gone when nobody has a descriptor of it. But its name in /run/netns, the processes inside, and
-control groups would stay.
+namespace is gone when nobody has a descriptor of it. But its name in /run/netns, the processes inside,
+control groups, and the children of processes that were started would stay.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 _SCRIPT = r"""
 trap '' INT TERM HUP QUIT
-inodes= paths= groups=
+inodes= paths= groups= marks=
 nl='
 '
 while IFS=' ' read -r what item; do
@@ -20,6 +20,13 @@ while IFS=' ' read -r what item; do
     inode) inodes=$inodes$nl$item ;;
     path) paths=$paths$nl$item ;;
     group) groups=$groups$nl$item ;;
+    mark) marks=$marks$nl$item ;;
+    unmarked)
+        rest=
+        IFS=$nl
+        for each in $marks; do [ "$each" = "$item" ] || rest=$rest$nl$each; done
+        marks=$rest
+        ;;
     gone)
         rest=
         IFS=$nl
@@ -33,6 +40,11 @@ for inode in $inodes; do
     for process in /proc/[0-9]*; do
         pid=${process#/proc/}
         [ "$pid" != $$ ] && [ "$(readlink "$process/ns/net")" = "net:[$inode]" ] && kill -KILL "$pid"
+    done
+done
+for mark in $marks; do
+    for process in /proc/[0-9]*; do
+        grep -qxz "$mark" "$process/environ" && kill -KILL "${process#/proc/}"
     done
 done
 for path in $paths; do [ -L "$path" ] && rm -f "$path"; done
@@ -66,6 +78,17 @@ class Reaper:
     def watch_cgroup(self, path: Path) -> None:
         """Has the processes of a control group killed, and the group removed, when this process is gone."""
         self._tell(f"group {path}\n")
+
+    def watch_mark(self, mark: str) -> None:
+        """Has the processes killed that have this in their environment when this process is gone.
+
+        `mark` is a text such as ``NAME=value``, without characters that are special in a pattern of grep(1).
+        """
+        self._tell(f"mark {mark}\n")
+
+    def forget_mark(self, mark: str) -> None:
+        """Forgets processes that have ended."""
+        self._tell(f"unmarked {mark}\n")
 
     def _tell(self, lines: str) -> None:
         if self._owner != os.getpid():

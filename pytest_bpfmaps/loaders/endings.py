@@ -1,0 +1,92 @@
+"""Explains why a process ended: its exit status or signal, and what it wrote last."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+from pytest_bpfmaps.errors import Explanation
+from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES
+
+_MOST_LINES = 12
+_LIBRARY = re.compile(r"error while loading shared libraries: (\S+): (.*)")
+_VERSION = re.compile(r"(\S+): version [`'](\S+?)' not found \(required by (\S+?)\)")
+_NO_NETWORK = re.compile(
+    r"Network is unreachable|No route to host|Temporary failure in name resolution|Name or service not known|"
+    r"network is unreachable|no such host|Could not resolve host",
+)
+_REFUSED = re.compile(
+    r"Operation not permitted|Permission denied|\bEPERM\b|\bEACCES\b|operation not permitted"
+)
+_FOR = {
+    "BPF": "loading programs and making maps",
+    "PERFMON": "tracing programs, and reading kernel memory",
+    "NET_ADMIN": "attaching to interfaces, and programs of the network",
+    "SYS_RESOURCE": "locking memory before Linux 5.11",
+    "SYS_ADMIN": "finding objects by their ids, and cgroup and LSM programs on some kernels",
+    "DAC_READ_SEARCH": "reading tracefs as another user than root",
+}
+_NEEDED = ("BPF", "PERFMON", "NET_ADMIN", "SYS_RESOURCE", "SYS_ADMIN", "DAC_READ_SEARCH")
+
+
+def ending(status: int | None) -> str:
+    """Returns an exit status, or minus a signal's number, as text."""
+    if status is None:
+        return "ended"
+    if status >= 0:
+        return f"ended with exit status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+def explain_output(text: str) -> Explanation | None:
+    """Explains what the dynamic loader, a resolver or a shell wrote; None if it is not known."""
+    if found := _LIBRARY.search(text):
+        return Explanation(
+            f"the library {found[1]} can't be loaded: {found[2]}", "install the package that has it"
+        )
+    if found := _VERSION.search(text):
+        why = f"{found[1]} is older than the one that it was linked with: it lacks {found[2]}"
+        return Explanation(why, "build it on a system that is as old as this one, or link it statically")
+    if found := _NO_NETWORK.search(text):
+        return Explanation(
+            f"it needs a network that is not there: {found[0]}",
+            "give it a namespace with the other end in it: netns=bpf_netns(); a guest has no network",
+        )
+    return None
+
+
+def explain_refusal(text: str, capabilities: int | None, user: str | int | None) -> Explanation | None:
+    """Says which capabilities a process lacked that wrote of a refusal; None if it lacked none."""
+    refused = _REFUSED.search(text)
+    if not refused or capabilities is None:
+        return None
+    lacking = [name for name in _NEEDED if not capabilities >> ALL_CAPABILITIES.index(name) & 1]
+    if not lacking:
+        return None
+    had = [name for number, name in enumerate(ALL_CAPABILITIES) if capabilities >> number & 1]
+    who = f"user {user!r} with {_listed(had)}" if user is not None else f"it ran with {_listed(had)}"
+    needs = "; ".join(f"CAP_{name} is for {_FOR[name]}" for name in lacking)
+    fix = f"add what it needs: caps={[*had, lacking[0]]!r}. Not given: {needs}"
+    return Explanation(f"the kernel refused something ({refused[0]}), and {who}", fix)
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "no capability"
+    return (
+        "all capabilities" if len(names) > len(ALL_CAPABILITIES) - 1 else ", ".join(f"CAP_{n}" for n in names)
+    )
+
+
+def last_lines(stdout: str, stderr: str) -> str | None:
+    """Returns the last lines of both streams for a message; None if there are none."""
+    shown = []
+    for name, text in (("stdout", stdout), ("stderr", stderr)):
+        lines = text.rstrip("\n").splitlines()
+        if lines:
+            more = f" (the last {_MOST_LINES} lines)" if len(lines) > _MOST_LINES else ""
+            shown += [f"  its {name}{more}:", *(f"    {line}" for line in lines[-_MOST_LINES:])]
+    return "\n".join(shown) or None

@@ -1,0 +1,130 @@
+"""Finds a process, its children and theirs, also those that went into the background."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "BPFMAPS_LOADER"
+"""The environment variable by which a process that was started here is recognised in all its children."""
+
+
+_LOOKS = 3  # a child that is made while /proc is read may be missing, and its parent has ended already
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStat:
+    """A part of ``/proc/PID/stat``. `started` is in clock ticks since boot; `pid` with it is unique."""
+
+    pid: int
+    name: str
+    state: str
+    parent: int
+    session: int
+    started: int
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is more than an exit status that nobody has asked for yet."""
+        return self.state not in "ZX"
+
+    def __str__(self) -> str:
+        return f"process {self.pid} ({self.name})"
+
+
+def process_stat(pid: int | str) -> ProcessStat | None:
+    """Returns the state of a process; None if there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    head, _, rest = text.rpartition(") ")
+    number, _, name = head.partition(" (")
+    fields = rest.split()
+    return ProcessStat(int(number), name, fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
+
+
+class ProcessTree:
+    """A process and its descendants. `mark` is the value of `MARK` in their environments, or None.
+
+    A descendant is found by its parent, by its session, or by the mark. Once found, it stays known, so it is
+    also found after its parent has ended.
+    """
+
+    def __init__(self, pid: int, mark: str | None = None) -> None:
+        self.pid = pid
+        self.mark = f"{MARK}={mark}" if mark else ""
+        self._mark = self.mark.encode()
+        first = process_stat(pid)
+        self._started = first.started if first else 0
+        self._known = {(pid, self._started)}
+
+    @property
+    def started(self) -> int:
+        """When the process was started, in clock ticks since boot."""
+        return self._started
+
+    def members(self) -> list[ProcessStat]:
+        """Returns those that run now, the first process first."""
+        for _ in range(_LOOKS):
+            running = self._look()
+            if running or not self._known:
+                return running
+        self._known.clear()
+        return []
+
+    def _look(self) -> list[ProcessStat]:
+        found = {each.pid: each for each in _later_than(self._started)}
+        inside = {pid for pid, started in self._known if pid in found and found[pid].started == started}
+        outside = [each for each in found.values() if each.pid not in inside]
+        grew = True
+        while grew:
+            fresh = [each for each in outside if self._belongs(each, inside)]
+            outside = [each for each in outside if each not in fresh]
+            inside.update(each.pid for each in fresh)
+            grew = bool(fresh)
+        self._known |= {(pid, found[pid].started) for pid in inside}
+        running = [found[pid] for pid in inside if found[pid].runs]
+        return sorted(running, key=lambda each: (each.pid != self.pid, each.started, each.pid))
+
+    def _belongs(self, each: ProcessStat, inside: set[int]) -> bool:
+        if each.parent in inside:
+            return True
+        if not self._mark or not each.runs:
+            return False
+        return each.session == self.pid or self._mark in _environment(each.pid)
+
+
+def send_signal(to: ProcessStat, number: int) -> None:
+    """Sends a signal to that process, and to no later one with the same id. Does nothing if it has ended."""
+    try:
+        pidfd = os.pidfd_open(to.pid)
+    except ProcessLookupError:
+        return
+    try:
+        now = process_stat(to.pid)
+        if now is not None and now.started == to.started:
+            signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)
+
+
+def _later_than(started: int) -> Iterator[ProcessStat]:
+    """Yields the processes that were started then or later."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            found = process_stat(name)
+            if found is not None and found.started >= started:
+                yield found
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # gone, or not ours
+        return []

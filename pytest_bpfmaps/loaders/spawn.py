@@ -1,0 +1,184 @@
+"""Starts a process in namespaces and control groups, with chosen privileges."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import signal
+import struct
+import subprocess
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_bpfmaps.errors import LoaderError, closest, strerror
+from pytest_bpfmaps.kernel.netns import inside_netns
+from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES, set_capabilities
+from pytest_bpfmaps.libbpf import ffi, lib
+
+_PDEATHSIG, _KEEPCAPS, _BOUNDING_DROP, _AMBIENT = 1, 8, 24, 47  # prctl(2)
+_AMBIENT_RAISE = 2
+_FAILED = struct.Struct("=BI")
+_STEPS = ("enter the cgroup", "become the user", "drop capabilities", "execute")
+
+
+@dataclass(frozen=True, slots=True)
+class Privileges:
+    """Whom a process runs as. `capabilities` are the bits of all that it has; None changes none."""
+
+    user: int | None = None
+    group: int | None = None
+    groups: list[int] = field(default_factory=list)
+    capabilities: int | None = None
+
+
+def privileges(user: str | int | None, caps: Iterable[str] | None) -> Privileges:
+    """Returns the privileges for a user's name or number, and names of capabilities, ``["BPF", "PERFMON"]``.
+
+    Raises `LoaderError` for a user or a capability that does not exist.
+    """
+    bits = None if caps is None else sum(1 << _capability(name) for name in {*caps})
+    if user is None:
+        return Privileges(capabilities=bits)
+    try:
+        entry = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
+    except KeyError:
+        if isinstance(user, int):
+            return Privileges(user, user, [], bits)
+        known = (each.pw_name for each in pwd.getpwall())
+        raise LoaderError(
+            "cannot start a process",
+            on=f"as user {user!r}",
+            why="there is no such user",
+            fix=closest(user, known),
+        ) from None
+    groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+    return Privileges(entry.pw_uid, entry.pw_gid, groups, bits)
+
+
+def _capability(name: str) -> int:
+    known = name.upper().removeprefix("CAP_")
+    if known not in ALL_CAPABILITIES:
+        raise LoaderError(
+            "cannot start a process",
+            on=f"with capability {name!r}",
+            why="there is no such capability",
+            fix=closest(known, ALL_CAPABILITIES),
+        )
+    return ALL_CAPABILITIES.index(known)
+
+
+def spawn(
+    path: str,
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str | None,
+    netns: int | None,
+    cgroup: str | None,
+    rights: Privileges,
+) -> subprocess.Popen[bytes]:
+    """Starts the file at `path` with the arguments `command`, in a session of its own.
+
+    The kernel kills it when this thread ends. Raises OSError if it can't be executed, and `LoaderError` if a
+    step before that is refused.
+    """
+    lib.prctl  # noqa: B018 - opens libc now; that is not safe after the fork
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    group = -1
+    try:
+        group = os.open(f"{cgroup}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) if cgroup else -1
+        with contextlib.nullcontext() if netns is None else inside_netns(netns), _quiet_fork():
+            child = subprocess.Popen(
+                command,
+                executable=path,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                cwd=cwd,
+                env=env,
+                start_new_session=True,
+                preexec_fn=lambda: _prepare(group, rights, writing),  # noqa: PLW1509 - see _quiet_fork
+            )
+    finally:
+        os.close(writing)
+        if group >= 0:
+            os.close(group)
+        failed = _read_all(reading)
+    if failed:
+        child.communicate()
+        step, number = _FAILED.unpack(failed)
+        raise LoaderError(
+            f"cannot start {command[0]}: cannot {_STEPS[step]}",
+            on=cgroup if step == 0 else f"uid {rights.user}" if step == 1 else None,
+            why=strerror(number),
+            fix="run the tests as root" if os.geteuid() else None,
+            errno=number,
+        )
+    return child
+
+
+def _read_all(fd: int) -> bytes:
+    with open(fd, "rb", buffering=0) as file:
+        return file.read(_FAILED.size) or b""
+
+
+@contextlib.contextmanager
+def _quiet_fork() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # The child takes no lock that another thread may hold: it only calls the kernel, and executes.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def _prepare(group: int, rights: Privileges, report: int) -> None:
+    """Runs in the child, before it executes its program."""
+    step = 0
+    try:
+        if group >= 0:
+            os.write(group, b"0")
+        step = 1
+        if rights.user is not None:
+            if rights.capabilities is not None:
+                _prctl(_KEEPCAPS, 1)
+            os.setgroups(rights.groups)
+            os.setgid(rights.group or 0)
+            if rights.capabilities is not None:
+                _limit(rights.capabilities)
+            os.setuid(rights.user)
+        elif rights.capabilities is not None:
+            _limit(rights.capabilities)
+        step = 2
+        if rights.capabilities is not None:
+            set_capabilities(rights.capabilities)
+            for bit in _bits(rights.capabilities):
+                _prctl(_AMBIENT, _AMBIENT_RAISE, bit)
+        step = 3
+        _prctl(_PDEATHSIG, signal.SIGKILL)  # last, because a change of the user clears it
+    except OSError as e:
+        os.write(report, _FAILED.pack(step, e.errno or 0))
+        os._exit(127)
+
+
+def _limit(bits: int) -> None:
+    """Drops all other capabilities from the bounding set, so that not even root gets them by execve(2)."""
+    for number in range(len(ALL_CAPABILITIES)):
+        if not bits >> number & 1:
+            lib.prctl(_BOUNDING_DROP, _long(number))  # an older kernel lacks the newest capabilities
+
+
+def _bits(bits: int) -> Iterator[int]:
+    return (number for number in range(len(ALL_CAPABILITIES)) if bits >> number & 1)
+
+
+def _prctl(option: int, *arguments: int) -> None:
+    given = [_long(each) for each in (*arguments, 0, 0, 0, 0)[:4]]
+    if lib.prctl(option, *given) < 0:
+        raise OSError(ffi.errno, os.strerror(ffi.errno))
+
+
+def _long(number: int) -> Any:
+    return ffi.cast("unsigned long", number)

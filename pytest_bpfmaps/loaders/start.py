@@ -1,0 +1,78 @@
+"""Starts a command as a `LoaderProcess`, or attaches to a process that runs."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps.errors import LoaderError
+from pytest_bpfmaps.loaders.exec_errors import explain_exec, explain_missing, find_command
+from pytest_bpfmaps.loaders.process import LoaderProcess, name_of
+from pytest_bpfmaps.loaders.process_tree import MARK, ProcessTree
+from pytest_bpfmaps.loaders.spawn import privileges, spawn
+
+_numbers = itertools.count()
+
+
+def start_process(
+    command: Sequence[str | PathLike[str]],
+    folders: Sequence[Path],
+    *,
+    env: Mapping[str, str] | None,
+    cwd: str | PathLike[str] | None,
+    netns: Any,
+    cgroup: str | PathLike[str] | None,
+    user: str | int | None,
+    caps: Iterable[str] | None,
+) -> LoaderProcess:
+    """Starts a command; see `Bpf.start`. A relative path is looked up in `folders`, unless `cwd` is given."""
+    if isinstance(command, str | PathLike) or not command:
+        fix = f"give a list: bpf.start({str(command).split()!r})" if command else "bpf.start(['./agent'])"
+        raise LoaderError("cannot start", on=repr(command), why="it is no list of words", fix=fix)
+    words = [os.fspath(word) for word in command]
+    mark = f"{os.getpid()}-{next(_numbers)}"
+    variables = {**(os.environ if env is None else env), MARK: mark}
+    places = [Path(cwd).absolute()] if cwd is not None else [*(f.absolute() for f in folders), Path.cwd()]
+    path = find_command(words[0], variables, places)
+    if path is None:
+        missing = explain_missing(words[0], variables, places)
+        raise LoaderError("cannot start", on=words[0], why=missing.why, fix=missing.fix, errno=2)
+    _check_folder(words[0], cwd)
+    rights = privileges(user, caps)
+    try:
+        child = spawn(
+            path,
+            words,
+            env=variables,
+            cwd=None if cwd is None else os.fspath(cwd),
+            netns=None if netns is None else netns.fileno(),
+            cgroup=None if cgroup is None else os.fspath(cgroup),
+            rights=rights,
+        )
+    except LoaderError:
+        raise
+    except OSError as e:
+        refused = explain_exec(path, e.errno or 0)
+        raise LoaderError("cannot start", on=path, why=refused.why, fix=refused.fix, errno=e.errno) from e
+    return LoaderProcess(words, ProcessTree(child.pid, mark), child, user=user)
+
+
+def _check_folder(name: str, cwd: str | PathLike[str] | None) -> None:
+    if cwd is not None and not os.path.isdir(cwd):
+        raise LoaderError(
+            "cannot start",
+            on=f"{name} in {os.fspath(cwd)}",
+            why="there is no such folder",
+            fix="make it first",
+            errno=2,
+        )
+
+
+def attach_to_process(pid: int) -> LoaderProcess:
+    """Returns the process with that id, which another process started. Raises `LoaderError`."""
+    command = name_of(pid)
+    return LoaderProcess(command, ProcessTree(pid), None)
