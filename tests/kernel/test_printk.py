@@ -4,86 +4,142 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from pytest_bpfmaps import CaptureTimeoutError, UnsupportedError
-from pytest_bpfmaps.kernel.tracefs import tracefs
+from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 
 CODE = """
-const volatile __u32 target_pid;
-SEC("tp/syscalls/sys_enter_getpgid") int say(void *ctx)
+SEC("xdp") int say(struct xdp_md *ctx)
 {
-    __u32 pid = bpf_get_current_pid_tgid() >> 32;
-    if (pid == target_pid)
-        bpf_printk("hello from %d: done", pid);
-    return 0;
+    bpf_printk("hello from %d: done", (int)(ctx->data_end - ctx->data));
+    return XDP_PASS;
 }
 """
-OTHER = 'SEC("tp/syscalls/sys_enter_getpgid") int say(void *ctx) { bpf_printk("other %d", 1); return 0; }'
+OTHER = 'SEC("xdp") int say(struct xdp_md *ctx) { bpf_printk("other %d", 1); return XDP_PASS; }'
+TEXT = "hello from 64: done"
 
-printk = pytest.mark.bpf_requires("tracepoint/syscalls/sys_enter_getpgid")
+
+@pytest.fixture
+def say(load_code):
+    """Runs a program that prints, once for each length of a packet."""
+    program = load_code(CODE).programs.say
+
+    def run(*lengths):
+        for length in lengths:
+            program.run(bytes(length))
+
+    return run
+
+
+@pytest.fixture
+def printk():
+    """Skips a test where nothing that was printed can be read."""
+    if tracefs() is None:
+        pytest.skip(no_tracefs().why)
 
 
 def instances():
     return [p.name for p in (tracefs() / "instances").iterdir()]
 
 
-@printk
+def own_name():
+    return Path("/proc/self/comm").read_text().strip()
+
+
+@pytest.mark.usefixtures("printk")
 class TestPrintk:
-    def test_lines_can_be_asserted(self, bpf, load_code):
-        obj = load_code(CODE, globals={"target_pid": os.getpid()})
-        text = f"hello from {os.getpid()}: done"
-        with bpf.printk() as lines, obj.attach():
-            os.getpgid(0)
-            assert lines.wait() == [text]
-            os.getpgid(0)
+    def test_lines_can_be_asserted(self, bpf, say):
+        with bpf.printk() as lines:
+            say(64)
+            assert lines.wait() == [TEXT]
+            say(65)
             lines.wait(count=2)
-        assert lines == [text, text]
-        assert (lines[0].pid, lines[0].comm) == (os.getpid(), Path("/proc/self/comm").read_text().strip())
-        assert lines[0].timestamp <= lines[1].timestamp
+            assert lines == [TEXT, "hello from 65: done"]
+            assert not lines == [TEXT]  # noqa: SIM201
+            assert not lines == (TEXT, "hello from 65: done")  # noqa: SIM201
+            assert lines == lines  # noqa: PLR0124
+        assert lines[1:] == list(lines)[1:] == ["hello from 65: done"]
+        assert repr(lines) == f"['{TEXT}', 'hello from 65: done']"
+        assert (lines[0].pid, lines[0].comm) == (os.getpid(), own_name())
+        assert 0 < lines[0].timestamp <= lines[1].timestamp
+        assert lines[0].cpu in os.sched_getaffinity(0)
+
+    def test_lines_stay_as_they_were_at_the_end(self, bpf, say):
+        with bpf.printk() as lines:
+            say(64)
+        say(65)
+        with bpf.printk() as later:
+            say(66)
+        assert lines == [TEXT]
+        assert lines.wait(timeout=0) == lines.expect("64", timeout=0) == [TEXT]
+        assert later == ["hello from 66: done"]
+        lines.close()
+        assert lines == [TEXT]
 
     @pytest.mark.bpf_requires(helper="bpf_snprintf")  # the same release brought %% to bpf_printk
     def test_a_per_cent_sign(self, bpf, load_code):
         obj = load_code(OTHER.replace("other %d", "%d%%"))
-        with bpf.printk() as lines, obj.attach():
-            os.getpgid(0)
+        with bpf.printk() as lines:
+            obj.programs.say.run(bytes(64))
             assert "1%" in lines.wait()
 
-    def test_expect_takes_text_and_patterns(self, bpf, load_code):
-        obj = load_code(CODE, globals={"target_pid": os.getpid()})
-        with bpf.printk() as lines, obj.attach():
-            os.getpgid(0)
-            assert len(lines.expect("hello from")) == 1
-            assert len(lines.expect(re.compile(r"from \d+"))) == 1
+    def test_expect_takes_text_and_patterns(self, bpf, say):
+        with bpf.printk() as lines:
+            say(64, 165)
+            assert lines.expect("hello from 6") == [TEXT]
+            assert lines.expect(re.compile(r"from \d+")) == [TEXT, "hello from 165: done"]
             with pytest.raises(
-                CaptureTimeoutError, match=r"to print 'goodbye': none of 1 lines(.*\n)*.*hello"
-            ):
+                CaptureTimeoutError, match=r"to print 'goodbye': none of 2 lines did in 0.01 s"
+            ) as told:
                 lines.expect("goodbye", timeout=0.01)
-            with pytest.raises(CaptureTimeoutError, match=r"for 2 lines of bpf_printk: 1 came"):
-                lines.wait(count=2, timeout=0.01)
+            with pytest.raises(CaptureTimeoutError, match=r"to print 'good': none of 2 lines"):
+                lines.expect(re.compile("good"), timeout=0.01)
+        assert f"  {own_name()}-{os.getpid()}: {TEXT}\n" in str(told.value)
 
-    def test_lines_from_before_are_not_part_of_it(self, bpf, load_code):
-        obj = load_code(CODE, globals={"target_pid": os.getpid()})
-        with obj.attach():
-            os.getpgid(0)
+    def test_too_few_lines(self, bpf, say):
+        with bpf.printk() as lines:
+            with pytest.raises(CaptureTimeoutError, match=r"waited 0.01 s for 1 line of bpf_printk: 0 came$"):
+                lines.wait(timeout=0.01)
+            say(*range(64, 76))
+            with pytest.raises(CaptureTimeoutError, match="for 13 lines of bpf_printk: 12 came") as told:
+                lines.wait(count=13, timeout=0.01)
+        shown = [f"hello from {n}: done" for n in range(66, 76)]
+        assert [line.partition(": ")[2] for line in str(told.value).split("\n")[1:11]] == shown
+
+    def test_a_line_that_comes_later(self, bpf, say):
+        with bpf.printk() as lines:
+            thread = threading.Timer(0.1, say, [64])
+            thread.start()
+            try:
+                assert lines.wait(timeout=10) == [TEXT]
+            finally:
+                thread.join()
+        assert lines[0].pid == thread.native_id
+
+    def test_lines_from_before_are_not_part_of_it(self, bpf, say):
+        say(63)
+        with bpf.printk() as early:
+            say(64)
             with bpf.printk() as lines:
-                os.getpgid(0)
-                lines.wait()
-        assert len(lines) == 1
+                say(65)
+                assert lines.wait() == ["hello from 65: done"]
+        assert early == [TEXT, "hello from 65: done"]
 
-    def test_other_programs_are_not_heard(self, bpf, load_code):
+    def test_other_programs_are_not_heard(self, bpf, say):
         from pytest_bpfmaps.harness import Bpf
         from pytest_bpfmaps.matrix.compilers import compiler_for
 
-        obj = load_code(CODE, globals={"target_pid": os.getpid()})
         head = '#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\nchar L[] SEC("license") = "GPL";\n'
         with Bpf(compiler_for(None)) as stranger, bpf.printk() as mine:
             other = stranger.load(code=head + OTHER)
-            with stranger.printk() as theirs, obj.attach(), other.attach():
-                os.getpgid(0)
-                assert mine.wait() == [f"hello from {os.getpid()}: done"]
+            with stranger.printk() as theirs:
+                say(64)
+                other.programs.say.run(bytes(64))
+                assert mine.wait() == [TEXT]
                 assert theirs.wait() == ["other 1"]
         assert len(mine) == 1
 
@@ -101,8 +157,14 @@ class TestPrintk:
         child.wait()
         left = tracefs() / "instances" / f"bpfmaps-{child.pid}-0"
         left.mkdir()
-        with bpf.printk():
-            assert not left.exists()
+        used = tracefs() / "instances" / f"bpfmaps-{os.getpid()}-other"
+        used.mkdir()
+        try:
+            with bpf.printk():
+                assert not left.exists()
+                assert used.exists()
+        finally:
+            used.rmdir()
 
 
 def test_without_tracefs_it_says_so(bpf, load_code, monkeypatch):
@@ -164,7 +226,7 @@ def test_fails(bpf_module):
 """
 
 
-@printk
+@pytest.mark.usefixtures("printk")
 def test_a_failing_test_shows_what_was_printed(pytester, bpf):
     """`bpf` sends this test into the guest. The tests inside it run there as on a host."""
     pytester.makepyfile(REPORTED)

@@ -1,6 +1,9 @@
 """Tests lines of trace_pipe, and which of them a format can have printed."""
 
+import os
 import re
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +28,29 @@ def test_text_and_who_printed_it():
     )
     assert (second, second.comm) == ("two\nlines", "Web Content X")
     assert (third, third.comm, third.pid) == ("", "<idle>", 0)
+
+
+def test_a_thread_whose_name_the_trace_lacks_is_asked_for_it():
+    pid = threading.get_native_id()
+    form = "{}-{} [000] d..31 1.5: bpf_trace_printk: x"
+    unknown, gone, known = parse(
+        [form.format("<...>", pid), form.format("<...>", 1 << 30), form.format("(sd-pam)", pid)]
+    )
+    assert unknown.comm == Path(f"/proc/{os.getpid()}/task/{pid}/comm").read_text().rstrip("\n")
+    assert (gone.comm, known.comm) == ("<...>", "(sd-pam)")
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [  # with and without the thread group
+        "          python-123     (  123) [001] d..31   12.3: bpf_trace_printk: hello",
+        "          python-123     (-----) [001] d..31   12.3: bpf_trace_printk: hello",
+        "          python-123     [001] d..31   12.3: hello",
+    ],
+)
+def test_other_forms_of_a_line(trace):
+    (line,) = parse(["of an older line", trace, ""])
+    assert (line, line.pid, line.cpu) == ("hello", 123, 1)
 
 
 @pytest.mark.parametrize(
