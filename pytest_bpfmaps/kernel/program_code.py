@@ -7,6 +7,7 @@ It needs `CAP_SYS_ADMIN`, and ``kernel.kptr_restrict`` below 2, so that the kern
 from __future__ import annotations
 
 import os
+import struct
 from typing import Any
 
 from pytest_bpfmaps.libbpf import ffi, lib, to_str
@@ -20,6 +21,8 @@ _FIELDS = (  # (field with the number of items, field with the pointer, size of 
     ("nr_line_info", "line_info", "line_info_rec_size"),
     ("nr_jited_line_info", "jited_line_info", "jited_line_info_rec_size"),
 )
+
+_FUNCTION = struct.Struct("=II")  # struct bpf_func_info: instruction, type
 
 
 def program_ids() -> list[int]:
@@ -64,6 +67,23 @@ def program_code(number: int) -> dict[str, Any]:
         length = min(getattr(info, count), getattr(first, count)) * one
         facts[pointer] = bytes(ffi.buffer(buffers[pointer], length)) if is_told else b""
     return facts
+
+
+def function_types(fd: int) -> list[int]:
+    """Returns the ids of its functions' types in its BTF, in the order of their instructions.
+
+    It is empty where the program was loaded without types. Raises OSError.
+    """
+    first = _info(fd, ffi.new("struct bpf_prog_info *"))
+    count, size = int(first.nr_func_info), int(first.func_info_rec_size)
+    if not count or size < _FUNCTION.size:
+        return []
+    buffer, again = ffi.new("char[]", count * size), ffi.new("struct bpf_prog_info *")
+    again.nr_func_info, again.func_info_rec_size = count, size
+    again.func_info = int(ffi.cast("uintptr_t", buffer))
+    _info(fd, again)
+    raw = bytes(ffi.buffer(buffer, count * size))
+    return [_FUNCTION.unpack_from(raw, at)[1] for at in range(0, len(raw), size)]
 
 
 def btf_bytes(number: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -26,6 +26,10 @@ from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.pinning import PinnedMaps
 from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
 from pytest_bpfmaps.programs.program import Program
+from pytest_bpfmaps.verifier.walk import Walk
+
+Again = Callable[[str], tuple[str, Walk]]
+"""Loads the program of a name once more; returns the log of each step, and what it says."""
 
 
 class LoadedObject:
@@ -45,6 +49,7 @@ class LoadedObject:
         *,
         logs: Mapping[str, str],
         pinned: PinnedMaps,
+        again: Again | None = None,
     ) -> None:
         self._handle = handle
         self.name = name
@@ -63,7 +68,14 @@ class LoadedObject:
         for each in self._struct_ops:
             self.maps[each].declared_by(partial(self._register, each))
         programs = [
-            Program(p, self._links, codecs, logs.get(to_str(lib.bpf_program__name(p)), ""), pinned.pins)
+            Program(
+                p,
+                self._links,
+                codecs,
+                logs.get(to_str(lib.bpf_program__name(p)), ""),
+                pinned.pins,
+                walk=again and partial(again, to_str(lib.bpf_program__name(p))),
+            )
             for p in walk(lib.bpf_object__next_program, handle)
             if lib.bpf_program__autoload(p)
         ]

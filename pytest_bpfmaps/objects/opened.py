@@ -18,11 +18,11 @@ from pytest_bpfmaps.errors import (
 )
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
 from pytest_bpfmaps.libbpf.calls import walk
-from pytest_bpfmaps.maps import Map
+from pytest_bpfmaps.maps import Map, MapType
 from pytest_bpfmaps.maps.families.arena import arenas_of
 from pytest_bpfmaps.maps.pins import Pins
 from pytest_bpfmaps.objects.attempt import Attempt
-from pytest_bpfmaps.objects.collection import Named, names_of
+from pytest_bpfmaps.objects.collection import Named, items_of, names_of
 from pytest_bpfmaps.objects.diagnosis.load_errors import explain_load, explain_no_program
 from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import told_pointers
 from pytest_bpfmaps.objects.kernel_types import read_kernel_types
@@ -33,9 +33,12 @@ from pytest_bpfmaps.objects.object_file import open_again, open_object, split_ma
 from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.pinning import PinnedMaps
 from pytest_bpfmaps.objects.repairs import mended, taught_sections, unknown_members
+from pytest_bpfmaps.objects.settings import Parts, copy_settings
 from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
-from pytest_bpfmaps.programs.program import ProgramSpec
-from pytest_bpfmaps.verifier.log_buffers import stats_buffers
+from pytest_bpfmaps.objects.walk import walk_of, whole_log
+from pytest_bpfmaps.programs.program import ProgramSpec, instructions_of
+from pytest_bpfmaps.verifier.log_buffers import LogBuffer, stats_buffers
+from pytest_bpfmaps.verifier.walk import Walk
 
 
 class OpenedObject:
@@ -91,8 +94,59 @@ class OpenedObject:
         )
 
     def opened_alike(self, path: Path) -> OpenedObject:
-        """Opens another object in the same way. It reports no findings, because this object did."""
-        return self._alike(path, quiet=True)
+        """Opens another object of the same source in the same way, with the same settings.
+
+        It reports no findings, because this object did. Raises `BpfError` when the other object can't be
+        opened, or refuses a setting.
+        """
+        made = self._alike(path, quiet=True)
+        try:
+            copy_settings(self.parts, made.parts)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    @property
+    def parts(self) -> Parts:
+        """Its maps, its programs and its types."""
+        return self.maps, self.programs, self._file.codecs
+
+    def walked(self, name: str) -> tuple[str, Walk]:
+        """Loads the program `name` alone once more, with a log of each step.
+
+        The object is loaded already. Returns the log, and what it says. Raises `LoadError`.
+        """
+        raw = b""
+
+        def load_only(level: int, size: int) -> tuple[int, str]:
+            nonlocal raw
+            with self.opened_alike(self.path) as twin:
+                for spec, mine in zip(twin.maps, self.maps, strict=True):
+                    if spec.type == MapType.ARENA:  # only one arena can be mapped at an address
+                        lib.bpf_map__reuse_fd(spec.handle, lib.bpf_map__fd(mine.handle))
+                result, text = twin.load_only(name, level, size)
+                raw = instructions_of(twin.programs[name].handle)
+            return result, text
+
+        log = whole_log(load_only, name)
+        return log, walk_of(self.path, name, raw, log)
+
+    def load_only(self, name: str, level: int, size: int) -> tuple[int, str]:
+        """Has the verifier check only the program `name`, with a log of this level and size in bytes.
+
+        Pins nothing, and keeps nothing: close the object then. Returns the number of the error (0: none), and
+        the verifier's log, or else libbpf's.
+        """
+        for each in self.programs:
+            each.autoload = each.name == name
+        for spec in items_of(self.maps).values():
+            spec.pin_path = None
+        read_kernel_types(self.name, self.maps, self.programs)
+        buffer = LogBuffer(self.programs[name].handle, level, size)
+        with capture_log() as log:
+            result = int(lib.bpf_object__load(self.handle))
+        return -result, buffer.text or log.text
 
     @property
     def attempt(self) -> Attempt:
@@ -191,7 +245,14 @@ class OpenedObject:
         try:
             said = {name: buffer.text for name, buffer in logs.items()}
             loaded = LoadedObject(
-                handle, self.name, self._file.codecs, declared, self._sources, logs=said, pinned=self._pinned
+                handle,
+                self.name,
+                self._file.codecs,
+                declared,
+                self._sources,
+                logs=said,
+                pinned=self._pinned,
+                again=self.walked,
             )
         except BaseException:  # for example a type in its BTF that a value can't have
             lib.bpf_object__close(handle)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,12 +13,16 @@ from pytest_bpfmaps.attach.section_targets import teach_unknown
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.errors import ClosedError, LoadError, NameLookupError, closest
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.program_code import function_types
 from pytest_bpfmaps.kernel.run_counts import LOADED
 from pytest_bpfmaps.libbpf import check, ffi, lib, to_str
 from pytest_bpfmaps.maps.pins import Pins
 from pytest_bpfmaps.programs.context import context_codec, return_codec
 from pytest_bpfmaps.programs.prog_run import Runnable, RunResult, run_program
 from pytest_bpfmaps.programs.streams import Streams
+from pytest_bpfmaps.programs.verifier_stats import VerifierStats
+from pytest_bpfmaps.verifier.figures import read_figures
+from pytest_bpfmaps.verifier.walk import Walk
 
 _SETTINGS = ("type", "expected_attach_type", "flags", "ifindex", "autoload")
 
@@ -30,6 +34,12 @@ def attach_types() -> list[str]:
     while name := to_str(lib.libbpf_bpf_attach_type_str(len(names))):
         names.append(name)
     return names
+
+
+def instructions_of(handle: Any) -> bytes:
+    """Returns the instructions of libbpf's program, as they are at this time."""
+    size = 8 * lib.bpf_program__insn_cnt(handle)
+    return bytes(ffi.buffer(ffi.cast("char *", lib.bpf_program__insns(handle)), size))
 
 
 class ProgramSpec:
@@ -152,18 +162,6 @@ class ProgramSpec:
         return f"program {self.name!r} ({self.section})"
 
 
-@dataclass(frozen=True, slots=True)
-class VerifierStats:
-    """What the verifier reported about a program that it accepted.
-
-    `instructions` is how many it processed (None before Linux 5.16, commit aba64c7da983). `log` is what it
-    wrote on the log level ``BPF_LOG_STATS``: time, depth of the stack, instructions and states.
-    """
-
-    instructions: int | None
-    log: str
-
-
 class Program:
     """A program in the kernel."""
 
@@ -174,9 +172,13 @@ class Program:
         codecs: Codecs | None = None,
         log: str = "",
         pins: Pins | None = None,
+        *,
+        walk: Callable[[], tuple[str, Walk]] | None = None,
     ) -> None:
         self._handle = handle
         self._log = log
+        self._load_again = walk
+        self._walked: tuple[str, Walk] | None = None
         self._stats: VerifierStats | None = None  # of the plain program, if this one counts its lines
         self._links = links
         self._codecs = codecs  # those of its object, for the types of its context and return value
@@ -211,12 +213,7 @@ class Program:
     @property
     def instructions(self) -> bytes:
         """The instructions as libbpf gave them to the kernel: relocated, and with all functions."""
-        handle = self._open()
-        return bytes(
-            ffi.buffer(
-                ffi.cast("char *", lib.bpf_program__insns(handle)), 8 * lib.bpf_program__insn_cnt(handle)
-            )
-        )
+        return instructions_of(self._open())
 
     @property
     def run_count(self) -> int:
@@ -225,12 +222,52 @@ class Program:
 
     @property
     def verifier(self) -> VerifierStats:
-        """What the verifier reported about it."""
-        return self._stats or VerifierStats(int(self._info().verified_insns) or None, self._log)
+        """What the verifier reported about it, see `VerifierStats`."""
+        if self._stats is not None:
+            return self._stats
+        info, said = self._info(), read_figures(self._log)
+        depths = said.stack_depths
+        return VerifierStats(
+            said.instructions or int(info.verified_insns) or None,
+            self._log,
+            said.total_states,
+            said.peak_states,
+            said.max_states_per_insn,
+            said.mark_read,
+            said.time_us,
+            None if depths is None else dict(zip(self._function_names(len(depths)), depths, strict=True)),
+            said.stack_together,
+            int(info.jited_prog_len) or None,
+            int(info.xlated_prog_len) or None,
+            self._walk,
+        )
 
-    def verified_as(self, stats: VerifierStats) -> None:
-        """Shows `stats`, those of the plain program, because this program also counts its lines."""
-        self._stats = stats
+    def _function_names(self, count: int) -> Sequence[str]:
+        """Returns the names of the first `count` functions; ``func#1``, as the kernel does, where unknown."""
+        try:
+            records = function_types(self.fd)
+        except OSError:
+            records = []
+        types = self._codecs.btf if self._codecs else None
+        names: dict[str, None] = {}
+        for number in range(count):
+            name = types.type(records[number]).name if types and number < len(records) else ""
+            name = name or (self.name if number == 0 else f"func#{number}")
+            names[name if name not in names else f"{name} (func#{number})"] = None
+        return list(names)
+
+    def _walk(self) -> tuple[str, Walk]:
+        self._open()
+        if self._walked is None:
+            self._walked = self._load_again() if self._load_again else (self._log, Walk(0))
+        return self._walked
+
+    def verified_as(self, stats: VerifierStats, walk: Callable[[], tuple[str, Walk]]) -> None:
+        """Shows `stats`, those of the plain program, because this program also counts its lines.
+
+        `walk` loads the plain program once more.
+        """
+        self._load_again, self._stats = walk, replace(stats, again=self._walk)
 
     @property
     def stdout(self) -> str:

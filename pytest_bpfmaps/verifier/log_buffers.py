@@ -14,6 +14,7 @@ from pytest_bpfmaps.libbpf import ffi, lib, to_str
 
 LEVEL_STATS = 4
 LEVEL_INSTRUCTIONS = 1
+LEVEL_EACH_STEP = 2
 _STATS_SIZE = 1 << 16
 WHOLE_SIZES = (1 << 20, (1 << 24) - 1, 1 << 27)
 """Sizes in bytes to try for a whole log. Kernels before 5.16 take less than 16 MiB."""

@@ -1,0 +1,63 @@
+"""Copies the settings of an object that is opened, or was loaded, to another one of the same source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pytest_bpfmaps.btf import Codecs, Kind
+from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.objects.collection import Named, items_of
+from pytest_bpfmaps.objects.map_spec import MapSpec
+from pytest_bpfmaps.programs.program import ProgramSpec
+
+Parts = tuple[Named[MapSpec], Named[ProgramSpec], Codecs | None]
+"""The maps, the programs and the types of an object."""
+
+
+def copy_settings(mine: Parts, theirs: Parts) -> None:
+    """Copies what was set of maps and programs, and the values of variables.
+
+    A map that the other object lacks is left out. Raises `BpfError` when the other object refuses a setting.
+    """
+    maps, other_maps = items_of(mine[0]), items_of(theirs[0])
+    for name, spec in maps.items():
+        if name in other_maps:
+            other_maps[name].set_as(spec)
+    for program in mine[1]:
+        theirs[1][program.name].set_as(program)
+    _copy_variables(maps, other_maps, mine[2], theirs[2])
+
+
+def _copy_variables(
+    mine: dict[str, MapSpec], theirs: dict[str, MapSpec], codecs: Codecs | None, other: Codecs | None
+) -> None:
+    """The values that variables have before the load. Each is found by its name: it may lie elsewhere."""
+    if codecs is None or other is None:
+        return
+    places = {key: (at, size) for key, at, size in _variables(other)}
+    for key, at, size in _variables(codecs):
+        section = key[0]
+        if key not in places or section not in mine or section not in theirs or section == ".kconfig":
+            continue
+        source, target = _bytes(mine[section]), _bytes(theirs[section])
+        start, room = places[key]
+        if source is not None and target is not None and room == size:
+            target[start : start + size] = source[at : at + size]
+
+
+def _variables(codecs: Codecs) -> Iterator[tuple[tuple[str, str, int], int, int]]:
+    """Section, name, and a number among those of the same name; offset and size in bytes."""
+    for section in codecs.btf:
+        if section.kind is not Kind.DATASEC:
+            continue
+        seen: dict[str, int] = {}
+        for variable in section.variables():
+            nth = seen[variable.name] = seen.get(variable.name, -1) + 1
+            yield (section.name, variable.name, nth), variable.offset, variable.size
+
+
+def _bytes(spec: MapSpec) -> Any:
+    size = ffi.new("size_t *")
+    address = lib.bpf_map__initial_value(spec.handle, size)
+    return None if address == ffi.NULL else ffi.buffer(address, size[0])

@@ -1,0 +1,58 @@
+"""What the verifier's walk through a program cost: by C line, and by loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class LineCost:
+    """A C line, and how many instructions the verifier processed that come from it.
+
+    `file` is a path as it was compiled, or a name without folders where only the kernel's log tells it, or
+    empty. `line` is 0 where nothing tells it (a kernel before Linux 6.10, and an object whose functions can't
+    be found in its file). `function` is the function whose instructions these are; a function that was
+    inlined is none.
+    """
+
+    file: str
+    line: int
+    text: str
+    instructions: int
+    function: str = ""
+
+    def __str__(self) -> str:
+        where = f"{Path(self.file).name}:{self.line}: " if self.line else ""
+        return f"{self.instructions:7} {where}{self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopCost:
+    """A loop, and how often the verifier walked its head.
+
+    `line` is the first line of the loop in the file of its function.
+    """
+
+    file: str
+    line: int
+    text: str
+    visits: int
+    function: str = ""
+
+    def __str__(self) -> str:
+        where = f"{Path(self.file).name}:{self.line}: " if self.line else ""
+        return f"{self.visits:7} {where}{self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What a log of each step shows. `instructions` is how many steps it shows.
+
+    These are all that the verifier processed, or fewer where the log was too long: kernels keep its end
+    (Linux 6.4 and later) or its beginning.
+    """
+
+    instructions: int
+    lines: tuple[LineCost, ...] = ()
+    loops: tuple[LoopCost, ...] = ()
