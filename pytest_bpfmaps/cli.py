@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pytest_bpfmaps.errors import BpfError
 
 # Each module has a `register(subcommands)`. It adds a parser whose default `run` takes the namespace.
-_COMMANDS = tuple(f"pytest_bpfmaps.commands.{name}" for name in ("doctor", "kernels", "vm"))
+_COMMANDS = tuple(f"pytest_bpfmaps.commands.{name}" for name in ("doctor", "kernels", "verify", "vm"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

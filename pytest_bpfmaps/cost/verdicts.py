@@ -1,0 +1,191 @@
+"""Asks this kernel's verifier for its verdict on each program of an object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps.errors import BpfError, NameLookupError, VerifierError
+from pytest_bpfmaps.maps import MapType
+from pytest_bpfmaps.objects import LoadedObject, OpenedObject
+from pytest_bpfmaps.objects.instruction_places import Places
+from pytest_bpfmaps.programs.program import instructions_of
+from pytest_bpfmaps.verifier import parse_log
+from pytest_bpfmaps.verifier.control_flow import read_instructions
+from pytest_bpfmaps.verifier.figures import read_figures
+from pytest_bpfmaps.verifier.log_buffers import LEVEL_STATS
+
+ACCEPTED, REFUSED, LOST = "accepted", "refused", "lost"
+_PAGE = 4096
+_BUFFERS = (MapType.RINGBUF, MapType.USER_RINGBUF, MapType.ARENA)
+_NO_ENTRIES = (  # the kernel requires 0
+    *(MapType.SK_STORAGE, MapType.INODE_STORAGE, MapType.TASK_STORAGE, MapType.CGRP_STORAGE),
+    *(MapType.CGROUP_STORAGE, MapType.PERCPU_CGROUP_STORAGE, MapType.STRUCT_OPS),
+    MapType.PERF_EVENT_ARRAY,  # libbpf fills it in
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a kernel says of one program of an object.
+
+    `verdict` is ``accepted``, ``refused``, or ``lost``: the kernel gave no answer, because its guest ended.
+    `program` is empty where the object as a whole can't be opened or loaded. `message` is the whole error,
+    `why` and `fix` are parts of it. `file`, `line` and `text` are the C line that was refused, as far as it
+    is known. A figure that the kernel does not tell is None.
+    """
+
+    object: str
+    program: str
+    verdict: str
+    instructions: int | None = None
+    total_states: int | None = None
+    peak_states: int | None = None
+    max_states_per_insn: int | None = None
+    time_us: int | None = None
+    stack_depths: Mapping[str, int] | None = None
+    jited_size: int | None = None
+    translated_size: int | None = None
+    message: str = ""
+    why: str = ""
+    fix: str = ""
+    file: str = ""
+    line: int = 0
+    text: str = ""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns it in types that JSON has."""
+        return asdict(self)
+
+
+def verdicts_of(
+    path: Path, name: str, values: Mapping[str, Any], wanted: Callable[[str], bool] = lambda _: True
+) -> list[Verdict]:
+    """Returns the verdict on each program of the object at `path`; messages call it `name`.
+
+    `values` are set of global variables before the load. Names that the object lacks are left out. `wanted`
+    chooses programs by name. The object is loaded as a whole. Where that fails, each program is loaded by
+    itself, so that a program does not take part in the failure of another. Nothing is pinned.
+    """
+    try:
+        with _opened(path, name, values) as opened:
+            names = [program.name for program in opened.programs if wanted(program.name)]
+            if not names:
+                return []
+            for program in opened.programs:
+                program.autoload = program.name in names
+            with opened.load() as loaded:
+                return list(_accepted(name, loaded))
+    except BpfError as error:
+        if not (names := _names(path, name, wanted)):
+            return [_refused(path, name, "", error)]
+    return [_alone(path, name, values, each) for each in names]
+
+
+def _names(path: Path, name: str, wanted: Callable[[str], bool]) -> list[str]:
+    try:
+        with OpenedObject(path, name=name, quiet=True) as opened:
+            return [program.name for program in opened.programs if wanted(program.name)]
+    except BpfError:
+        return []
+
+
+def _opened(path: Path, name: str, values: Mapping[str, Any]) -> OpenedObject:
+    """Opens an object, and sets what its loader would set, as veristat does.
+
+    Maps are not pinned, and a map without a size gets the smallest.
+    """
+    opened = OpenedObject(path, name=name, quiet=True)
+    try:
+        for spec in opened.maps:
+            spec.pin_path = None
+            if spec.max_entries == 0 and spec.type not in _NO_ENTRIES:
+                spec.max_entries = _PAGE if spec.type in _BUFFERS[:2] else 1
+        for variable, value in values.items():
+            if variable in opened.globals:
+                opened.globals[variable] = value
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _accepted(name: str, loaded: LoadedObject) -> Iterator[Verdict]:
+    for program in loaded.programs:
+        said = program.verifier
+        yield Verdict(
+            name,
+            program.name,
+            ACCEPTED,
+            said.instructions,
+            said.total_states,
+            said.peak_states,
+            said.max_states_per_insn,
+            said.time_us,
+            said.stack_depths,
+            said.jited_size,
+            said.translated_size,
+        )
+
+
+def _alone(path: Path, name: str, values: Mapping[str, Any], program: str) -> Verdict:
+    try:
+        with _opened(path, name, values) as opened:
+            for each in opened.programs:
+                each.autoload = each.name == program
+            with opened.load() as loaded:
+                (found,) = _accepted(name, loaded)
+                return found
+    except BpfError as error:
+        return _refused(path, name, program, error, values)
+
+
+def _refused(
+    path: Path, name: str, program: str, error: BpfError, values: Mapping[str, Any] | None = None
+) -> Verdict:
+    facts: dict[str, Any] = {"message": str(error), "why": error.why or error.what, "fix": error.fix or ""}
+    if isinstance(error, VerifierError):
+        found = parse_log(error.log)
+        facts |= {"file": found.file, "line": found.line or 0, "text": found.source}
+        figures = read_figures(error.log)
+        facts |= {"instructions": figures.instructions, "total_states": figures.total_states}
+        facts |= {"peak_states": figures.peak_states, "max_states_per_insn": figures.max_states_per_insn}
+        if found.index is not None and not found.line:
+            facts |= _line_in_file(path, name, program, values or {}, found.index)
+    return Verdict(name, program, REFUSED, **facts)
+
+
+def _line_in_file(
+    path: Path, name: str, program: str, values: Mapping[str, Any], index: int
+) -> dict[str, Any]:
+    """Returns the C line of an instruction by the object file; kernels before 6.10 do not name it."""
+    try:
+        with _opened(path, name, values) as opened:
+            opened.load_only(program, LEVEL_STATS, 1 << 16)
+            raw = instructions_of(opened.programs[program].handle)
+    except BpfError:
+        return {}
+    found = Places(path, program, read_instructions(raw)).line_of(index)
+    return {} if found is None else {"file": found.file, "line": found.line, "text": found.text}
+
+
+def unknown_variables(paths: Mapping[str, Path], values: Mapping[str, Any]) -> None:
+    """Raises `NameLookupError` for a name that no object has as a global variable.
+
+    `paths` has the objects by name. An object that can't be opened has none.
+    """
+    known: set[str] = set()
+    for name, path in paths.items():
+        try:
+            with OpenedObject(path, name=name, quiet=True) as opened:
+                known |= set(opened.globals)
+        except BpfError:
+            continue
+    for variable in values:
+        if variable not in known:
+            from pytest_bpfmaps.errors import closest
+
+            what = f"no global variable {variable!r}"
+            raise NameLookupError(what, on=f"in {', '.join(paths)}", fix=closest(variable, sorted(known)))

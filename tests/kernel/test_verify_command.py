@@ -1,0 +1,167 @@
+"""Tests `bpfmaps verify`: verdicts of objects without a test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pytest_bpfmaps.cli import main
+from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.cost.verdict_table import refusals, table
+
+pytestmark = pytest.mark.bpf_kernels("host")  # the command has kernels of its own
+
+HEAD = """#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+"""
+MIXED = (
+    HEAD
+    + """const volatile unsigned rounds = 4;
+struct { __uint(type, BPF_MAP_TYPE_HASH); __type(key, int);
+         __type(value, int); } sized_by_its_loader SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, int); __type(value, int);
+         __uint(pinning, LIBBPF_PIN_BY_NAME); } bpfmaps_verify_kept SEC(".maps");
+SEC("xdp") int good(struct xdp_md *ctx)
+{
+    int key = 0, sum = 0;
+    for (unsigned i = 0; i < rounds; i++)
+        sum += bpf_get_prandom_u32();
+    return !bpf_map_lookup_elem(&bpfmaps_verify_kept, &key) + sum;
+}
+SEC("xdp") int bad(struct xdp_md *ctx)
+{
+    int key = 0, *value = bpf_map_lookup_elem(&sized_by_its_loader, &key);
+    return *value; // not checked
+}
+"""
+)
+
+
+@pytest.fixture
+def verify(bpf, tmp_path, monkeypatch, capsys):
+    """Returns a function that runs the command with files of these contents, and gives code and JSON."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, **sources):
+        for name, text in sources.items():
+            Path(f"{name}.bpf.c").write_text(text)
+        files = [f"{name}.bpf.c" for name in sources]
+        code = main(["verify", "--json", "--kernel=host", *files, *arguments])
+        said = capsys.readouterr()
+        return code, json.loads(said.out) if said.out else said.err
+
+    return run
+
+
+def test_programs_are_judged_one_by_one(verify):
+    code, found = verify(mixed=MIXED, simple=HEAD + 'SEC("xdp") int simple(struct xdp_md *c) { return 2; }')
+    assert code == 1
+    assert found["kernels"] == ["host"]
+    good, bad, simple = found["programs"]
+    assert [each["program"] for each in (good, bad, simple)] == ["good", "bad", "simple"]
+    assert [each["verdict"] for each in (good, bad, simple)] == ["accepted", "refused", "accepted"]
+    assert (simple["instructions"], simple["object"]) == (2, "simple.bpf.c")
+    assert good["stack_depths"].keys() == {"good"}
+    assert (Path(bad["file"]).name, bad["text"]) == ("mixed.bpf.c", "return *value; // not checked")
+    assert MIXED.splitlines()[bad["line"] - 1].strip() == bad["text"]
+    assert "if (" in bad["fix"]
+    assert not Path("/sys/fs/bpf/bpfmaps_verify_kept").exists()
+
+
+def test_all_accepted(verify):
+    code, found = verify("--program=good", mixed=MIXED)
+    assert code == 0
+    assert [each["program"] for each in found["programs"]] == ["good"]
+
+
+def test_a_global_changes_the_walk(verify):
+    def instructions(*arguments):
+        return verify("--program=good", *arguments, mixed=MIXED)[1]["programs"][0]["instructions"]
+
+    few, many = instructions("-G", "rounds=1"), instructions("-G", "rounds=0x29")
+    assert many - few >= 40
+
+
+def test_a_global_that_no_object_has(verify):
+    code, said = verify("-G", "round=1", mixed=MIXED)
+    assert code == 1
+    assert said.startswith("bpfmaps: no global variable 'round' in mixed.bpf.c\n  -> ")
+    assert "rounds" in said
+
+
+def test_a_global_without_a_value(verify, capsys):
+    with pytest.raises(SystemExit) as caught:
+        verify("-G", "rounds", mixed=MIXED)
+    assert caught.value.code == 2
+    assert "-G rounds=8" in capsys.readouterr().err
+
+
+def test_a_kernel_that_is_not_there(capsys, tmp_path):
+    path = tmp_path / "x.bpf.c"
+    path.write_text(MIXED)
+    assert main(["verify", str(path), "--kernel=9.99"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("bpfmaps: no kernel '9.99'")
+    assert "\n  -> " in said
+
+
+def test_a_source_that_clang_refuses(verify):
+    code, found = verify(broken="int x = ;", mixed=MIXED)
+    assert code == 1
+    assert found["programs"][0]["verdict"] == "refused"
+    assert "error: expected expression" in found["programs"][0]["message"]
+    assert found["programs"][1]["verdict"] == "accepted"
+
+
+@pytest.mark.parametrize("damage", ["cut", "big-endian", "text", "absent"])
+def test_a_file_that_is_no_object(verify, tmp_path, damage):
+    source, path = tmp_path / "x.c", tmp_path / "wrong.bpf.o"
+    source.write_text('__attribute__((section("xdp"))) int f(void *c) { return 1; }')
+    target = "bpfeb" if damage == "big-endian" else "bpf"
+    clang = LocalCompiler().clang.path
+    subprocess.run([clang, "-target", target, "-g", "-O2", "-c", str(source), "-o", str(path)], check=True)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:300])
+    elif damage == "text":
+        path.write_text("no object")
+    elif damage == "absent":
+        path.unlink()
+    code, found = verify(str(path))
+    assert code == 1
+    (only,) = found["programs"]
+    assert (only["verdict"], only["program"], only["object"]) == ("refused", "", "wrong.bpf.o")
+    assert only["message"].startswith("cannot open")
+    assert {"absent": "no such file", "big-endian": "big-endian"}.get(damage, "") in only["message"]
+
+
+def test_the_table():
+    def cell(program, kernel, **facts):
+        whole = dict.fromkeys(("why", "fix", "file", "text", "message"), "") | {
+            "line": 0,
+            "verdict": "accepted",
+        }
+        return whole | {"object": "a.o", "program": program, "kernel": kernel, **facts}
+
+    why = {"verdict": "refused", "why": "too large", "text": "x[9] = 1;", "fix": "less"}
+    cells = [
+        cell("one", "5.10", instructions=1234),
+        cell("one", "6.1", instructions=7),
+        cell("two", "5.10", **why),
+        cell("two", "6.1", **why, file="/b/a.c", line=7),
+    ]
+    assert table(cells, ["5.10", "6.1"]) == [
+        "            5.10        6.1",
+        "a.o",
+        "  one      1,234          7",
+        "  two    refused    refused",
+    ]
+    assert refusals(cells) == [
+        "",
+        "program 'two' of a.o on 5.10, 6.1: too large",
+        "    a.c:7: x[9] = 1;",
+        "  -> less",
+    ]
