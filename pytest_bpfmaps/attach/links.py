@@ -59,13 +59,7 @@ class Link:
     @property
     def info(self) -> LinkInfo:
         """What the kernel knows about it. Raises `UnsupportedError` if the kernel has no link here."""
-        info = ffi.new("struct bpf_link_info *")
-        size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_link_info"))
-        result = lib.bpf_obj_get_info_by_fd(self.fd, info, size)
-        check(result, AttachError, "cannot read the info of the link of", on=self._on)
-        kind = LinkType.from_number(info.type)
-        target = watched_at(self.fd, kind) or _target(kind, ffi.addressof(info[0], "_detail")[0])
-        return LinkInfo(kind, info.id, info.prog_id, target)
+        return link_info(self.fd, self._on)
 
     def update(self, program: Attachable) -> None:
         """Puts another program of the same type in its place (Linux 5.7).
@@ -257,6 +251,29 @@ def close_all(links: list[Link]) -> None:
             failed = failed or e
     if failed:
         raise failed
+
+
+def link_info(fd: int, on: str) -> LinkInfo:
+    """Returns what the kernel knows about the link with that descriptor; `on` names it in messages."""
+    info = ffi.new("struct bpf_link_info *")
+    size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_link_info"))
+    result = lib.bpf_obj_get_info_by_fd(fd, info, size)
+    check(result, AttachError, "cannot read the info of the link of", on=on)
+    kind = LinkType.from_number(info.type)
+    target = watched_at(fd, kind) or _target(kind, ffi.addressof(info[0], "_detail")[0])
+    return LinkInfo(kind, info.id, info.prog_id, target)
+
+
+def link_by_id(number: int) -> LinkInfo | None:
+    """Returns what the kernel knows about the link with that id; None if it is gone (Linux 5.8)."""
+    fd = int(lib.bpf_link_get_fd_by_id(number))
+    if fd in (-errno.ENOENT, -errno.EAGAIN):  # EAGAIN: it is being made
+        return None
+    check(fd, AttachError, "cannot open", on=f"link id {number}")
+    try:
+        return link_info(fd, f"link id {number}")
+    finally:
+        os.close(fd)
 
 
 _PLACES: dict[int, str] = {

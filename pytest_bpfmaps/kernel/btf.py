@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
 from pytest_bpfmaps.btf import Btf, BtfType, Codecs, Kind
 from pytest_bpfmaps.errors import MapError
-from pytest_bpfmaps.libbpf import check_pointer, ffi, lib
+from pytest_bpfmaps.libbpf import check_pointer, ffi, lib, to_str
 from pytest_bpfmaps.libbpf.syscalls import address
 
 
@@ -48,6 +49,25 @@ def load_codecs(btf_id: int) -> Codecs:
         return parse_codecs(raw_btf(handle))
     finally:
         lib.btf__free(handle)
+
+
+def kernel_btf_name(btf_id: int) -> str:
+    """Returns ``vmlinux`` or a module's name for BTF of the kernel; an empty text for any other id.
+
+    Linux 5.11; older kernels tell no name, and have only vmlinux.
+    """
+    fd = int(lib.bpf_btf_get_fd_by_id(btf_id))
+    if fd < 0:
+        return ""
+    try:
+        name = ffi.new("char[]", 64)
+        info, size = ffi.new("struct bpf_btf_info *"), ffi.new("uint32_t *")
+        info.name, info.name_len = address(name), 64
+        size[0] = ffi.sizeof("struct bpf_btf_info")
+        result = lib.bpf_obj_get_info_by_fd(fd, info, size)
+        return to_str(name) if result == 0 and info.kernel_btf else ""
+    finally:
+        os.close(fd)
 
 
 @cache

@@ -21,6 +21,7 @@ _NUMBERS = {
 }
 # enum bpf_cmd of <linux/bpf.h>
 BPF_PROG_LOAD, BPF_RAW_TRACEPOINT_OPEN, BPF_LINK_CREATE, BPF_PROG_STREAM_READ_BY_FD = 5, 17, 28, 37
+BPF_TASK_FD_QUERY = 20
 _CLOEXEC = 1 << 3  # PERF_FLAG_FD_CLOEXEC
 _LSM_LIST_MODULES = 461  # the same on every architecture
 
@@ -30,6 +31,13 @@ def bpf(command: int, attributes: bytes) -> int:
     # the kernel writes results of some commands into the buffer
     buffer = ffi.from_buffer(bytearray(attributes))
     return _call(_numbers()[0], _int(command), buffer, _int(len(attributes)))
+
+
+def bpf_answer(command: int, attributes: bytes) -> bytes:
+    """Calls bpf(2), and returns the attributes with what the kernel wrote into them. Raises `OSError`."""
+    answer = bytearray(attributes)
+    _call(_numbers()[0], _int(command), ffi.from_buffer(answer), _int(len(attributes)))
+    return bytes(answer)
 
 
 def perf_event_open(attributes: Any, pid: int, cpu: int) -> int:

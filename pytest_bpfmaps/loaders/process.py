@@ -13,13 +13,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from pytest_bpfmaps.errors import CaptureTimeoutError, LoaderError
+from pytest_bpfmaps.errors import CaptureTimeoutError, LoaderError, closest
 from pytest_bpfmaps.kernel.kmsg import oom_killed
 from pytest_bpfmaps.kernel.privileges import capabilities_of
 from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.loaders.agent_objects import AgentObjects
+from pytest_bpfmaps.loaders.collections import ByName, is_called
 from pytest_bpfmaps.loaders.endings import ending, explain_output, explain_refusal, last_lines
+from pytest_bpfmaps.loaders.kernel_objects import Before
+from pytest_bpfmaps.loaders.links import AgentLink, AgentLinks
 from pytest_bpfmaps.loaders.output import Collector, line_test
 from pytest_bpfmaps.loaders.process_tree import ProcessStat, ProcessTree, process_stat, send_signal
+from pytest_bpfmaps.loaders.programs import AgentProgram
 from pytest_bpfmaps.loaders.readiness import Ready, describe_ready, is_ready
 from pytest_bpfmaps.triggers.reaper import reaper
 
@@ -33,7 +38,9 @@ class LoaderProcess:
     """A process that loads BPF programs itself, with its children; `Bpf.start` and `Bpf.attach_to` make it.
 
     `command` names it in messages. `child` is None for a process that this one did not start: such a process
-    is not ended by `close`, and its output is not seen. `user` is that of `Bpf.start`.
+    is not ended by `close`, and its output is not seen. `before` is what was in the kernel before. `netns` is
+    a descriptor of the network namespace that it began in; it belongs to this object. `user` is that of
+    `Bpf.start`.
     """
 
     def __init__(
@@ -41,6 +48,8 @@ class LoaderProcess:
         command: list[str],
         tree: ProcessTree,
         child: subprocess.Popen[bytes] | None,
+        before: Before,
+        netns: int,
         *,
         user: str | int | None = None,
     ) -> None:
@@ -54,6 +63,8 @@ class LoaderProcess:
         self._asked_to_end = False
         self._open = True
         self._output: Collector | None = None
+        self._objects = AgentObjects(str(self), lambda: self.pids, before, netns)
+        self._objects.count_runs()
         self._capabilities = capabilities_of(str(self.pid)).get("CapEff")
         try:
             self._pidfd = os.pidfd_open(self.pid)
@@ -106,6 +117,56 @@ class LoaderProcess:
             fix="if the program keeps its output in a buffer because it is no terminal, start it by stdbuf: "
             f"bpf.start({['stdbuf', '-oL', *self.command]!r})",
         )
+
+    # what it has in the kernel
+
+    @property
+    def maps(self) -> ByName[Any]:
+        """Its maps now: ``agent.maps.x``, ``agent.maps["x"]``, ``agent.maps[17]`` (an id), iterable.
+
+        These are the maps that it and its children have open, have pinned, or use in their programs. Maps
+        that the test has looked at stay readable after the agent's end. A map's methods are those of `Map`.
+        """
+        return self._objects.maps()
+
+    @property
+    def programs(self) -> ByName[AgentProgram]:
+        """Its programs now, found by name and id as `maps` are."""
+        return self._objects.programs()
+
+    @property
+    def links(self) -> AgentLinks:
+        """Where its programs are attached now; compare it with a list of tuples, in any order.
+
+        ``agent.links == [("trace_exec", "tracepoint/sched/sched_process_exec"), ("drop", "veth0 ingress")]``
+        """
+        return self._objects.links()
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """What it has pinned, by path."""
+        return self._objects.pins()
+
+    def wait_until_attached(self, name: str, timeout: float = 10.0) -> AgentLink:
+        """Waits until the program of that name is attached anywhere, and returns its first link.
+
+        `timeout` is in seconds, and longer where the CPU is emulated. Raises `LoaderError` if the process
+        ends before, and `CaptureTimeoutError` (an `AssertionError`) if it is not attached in time.
+        """
+        found: AgentLink = self.wait_until(
+            lambda: next((each for each in self.links if is_called(name, each.program)), None),
+            f"waited until {name!r} is attached",
+            timeout,
+            lambda: self._describe_programs(name),
+        )
+        return found
+
+    def _describe_programs(self, name: str) -> str:
+        programs, links = [each.name for each in self.programs], self.links
+        lines = [f"  attached: {each}" for each in links] or ["  no program is attached"]
+        if not any(is_called(name, each) for each in programs):
+            lines.append(f"  no program {name!r} is loaded; {closest(name, programs)}")
+        return "\n".join([*lines, self._last_lines() or ""]).rstrip()
 
     # waiting until it is ready
 
@@ -284,6 +345,7 @@ class LoaderProcess:
             if self._child is not None:
                 self._end()
         finally:
+            self._objects.close()
             if self._output:
                 self._output.close()
             if self._pidfd >= 0:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.errors import LoaderError
+from pytest_bpfmaps.kernel.netns import current_netns
 from pytest_bpfmaps.loaders.exec_errors import explain_exec, explain_missing, find_command
+from pytest_bpfmaps.loaders.kernel_objects import before_now, before_time
 from pytest_bpfmaps.loaders.process import LoaderProcess, name_of
 from pytest_bpfmaps.loaders.process_tree import MARK, ProcessTree
 from pytest_bpfmaps.loaders.spawn import privileges, spawn
@@ -43,6 +45,7 @@ def start_process(
         raise LoaderError("cannot start", on=words[0], why=missing.why, fix=missing.fix, errno=2)
     _check_folder(words[0], cwd)
     rights = privileges(user, caps)
+    before = before_now()
     try:
         child = spawn(
             path,
@@ -58,7 +61,8 @@ def start_process(
     except OSError as e:
         refused = explain_exec(path, e.errno or 0)
         raise LoaderError("cannot start", on=path, why=refused.why, fix=refused.fix, errno=e.errno) from e
-    return LoaderProcess(words, ProcessTree(child.pid, mark), child, user=user)
+    home = current_netns() if netns is None else os.dup(netns.fileno())
+    return LoaderProcess(words, ProcessTree(child.pid, mark), child, before, home, user=user)
 
 
 def _check_folder(name: str, cwd: str | PathLike[str] | None) -> None:
@@ -74,5 +78,8 @@ def _check_folder(name: str, cwd: str | PathLike[str] | None) -> None:
 
 def attach_to_process(pid: int) -> LoaderProcess:
     """Returns the process with that id, which another process started. Raises `LoaderError`."""
-    command = name_of(pid)
-    return LoaderProcess(command, ProcessTree(pid), None)
+    command, tree = name_of(pid), ProcessTree(pid)
+    before = before_time(tree.started * 1e9 / os.sysconf("SC_CLK_TCK"))
+    return LoaderProcess(
+        command, tree, None, before, os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_bpfmaps.errors import MapError, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
-from pytest_bpfmaps.kernel.btf import load_codecs
+from pytest_bpfmaps.kernel.program_info import NAME, programs_of_map
 from pytest_bpfmaps.libbpf import check, ffi, lib
 from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.classes import BY_ID, make_map, open_map_id
@@ -30,6 +30,7 @@ from pytest_bpfmaps.maps.families import (  # noqa: F401 - importing a family re
     struct_ops,
     user_ringbuf,
 )
+from pytest_bpfmaps.maps.foreign_types import foreign_types
 from pytest_bpfmaps.maps.info import MapInfo, map_info
 from pytest_bpfmaps.maps.pins import Pins
 
@@ -56,9 +57,9 @@ def maps_by_name(name: str, pins: Pins | None = None) -> list[Map]:
 
     This is ``BPF_MAP_GET_NEXT_ID``, Linux 4.13, commit bd5f5f4ecb78.
 
-    The kernel keeps the first 15 characters of a name, so only those are compared.
+    The kernel keeps the first 15 characters of a name. The others are compared where BTF has the full name.
     """
-    kept = name[:15]
+    kept = name[:NAME]
     found = []
     at = ffi.new("uint32_t *")
     while (result := lib.bpf_map_get_next_id(at[0], at)) == 0:
@@ -66,10 +67,14 @@ def maps_by_name(name: str, pins: Pins | None = None) -> list[Map]:
         if fd == -errno.ENOENT:  # it was removed meanwhile
             continue
         check(fd, MapError, "cannot open", on=f"map id {at[0]}")
-        if _info_of(fd).name == kept:
-            found.append(_from_own_fd(fd, pins=pins))
-        else:
+        if _info_of(fd).name != kept:
             os.close(fd)
+            continue
+        made = _from_own_fd(fd, pins=pins)
+        if made.name in (name, kept):
+            found.append(made)
+        else:
+            made.close()
     if result != -errno.ENOENT:
         fix = BY_ID if result == -errno.EPERM else None
         check(result, MapError, "cannot list", on="the loaded maps", fix=fix)
@@ -79,7 +84,8 @@ def maps_by_name(name: str, pins: Pins | None = None) -> list[Map]:
 def _from_own_fd(fd: int, **options: Any) -> Map:
     info = _info_of(fd)
     try:
-        return make_map(fd, info, load_codecs(info.btf_id) if info.btf_id else None, **options)
+        types = foreign_types(info, lambda: programs_of_map(info.id))
+        return make_map(fd, types.info, types.codecs, **{"name": types.name, **options})
     except BaseException:
         os.close(fd)
         raise

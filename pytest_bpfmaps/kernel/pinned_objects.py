@@ -1,0 +1,59 @@
+"""Finds what is pinned in the bpf file systems that a process sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_bpfmaps.kernel.held_objects import HeldObjects, ids_in
+from pytest_bpfmaps.kernel.mounts import parse_mounts
+from pytest_bpfmaps.libbpf import lib
+
+_MOST = 100_000  # files
+_OF_KERNEL = ("maps.debug", "progs.debug")  # every bpf file system has them where CONFIG_BPF_PRELOAD is set
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A pin. `path` is its path in the process; `inode` distinguishes it from a later one at that path."""
+
+    path: str
+    inode: int
+
+
+def pins_of(pid: int | str = "self") -> set[Pin]:
+    """Returns the pins in all bpf file systems that are mounted in a process's mount namespace."""
+    try:
+        mounts = list(parse_mounts(Path(f"/proc/{pid}/mountinfo").read_text()))
+    except OSError:
+        return set()
+    points = {mount.point for mount in mounts if mount.kind == "bpf"}
+    return {pin for point in points for pin in _walk(f"/proc/{pid}/root", point)}
+
+
+def _walk(root: str, point: str) -> Iterator[Pin]:
+    for seen, (folder, _, names) in enumerate(os.walk(root + point)):
+        for name in names:
+            if name in _OF_KERNEL:
+                continue
+            path = os.path.join(folder, name)
+            try:
+                inode = os.lstat(path).st_ino
+            except OSError:
+                continue
+            yield Pin(path.removeprefix(root), inode)
+        if seen > _MOST:
+            return
+
+
+def pinned_at(path: str, pid: int | str = "self") -> HeldObjects | None:
+    """Returns the ids of what is pinned at a path of a process; None if it can't be opened."""
+    fd = int(lib.bpf_obj_get(os.fsencode(f"/proc/{pid}/root{path}")))
+    if fd < 0:
+        return None
+    try:
+        return ids_in(f"/proc/self/fdinfo/{fd}")
+    finally:
+        os.close(fd)

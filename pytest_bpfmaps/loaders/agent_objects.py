@@ -1,0 +1,134 @@
+"""What a process has in the kernel, as the test sees it: maps with typed values, programs, links, pins."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.kernel.open_resources import keep
+from pytest_bpfmaps.kernel.program_info import ProgramInfo, program_info
+from pytest_bpfmaps.libbpf import lib
+from pytest_bpfmaps.loaders.collections import ByName
+from pytest_bpfmaps.loaders.kernel_objects import Before, Found, KernelObjects
+from pytest_bpfmaps.loaders.links import AgentLinks, describe_links
+from pytest_bpfmaps.loaders.programs import AgentProgram, full_name
+from pytest_bpfmaps.maps import Map, make_map, map_info
+from pytest_bpfmaps.maps.classes import open_map_id
+from pytest_bpfmaps.maps.foreign_types import foreign_types
+
+_RUN_TIME = 0  # BPF_STATS_RUN_TIME
+
+
+class AgentObjects:
+    """Maps, programs, links and pins of a process tree. `on` is the process's name in messages.
+
+    The kernel counts how often programs run as long as this object is open.
+    """
+
+    def __init__(self, on: str, pids: Callable[[], list[int]], before: Before, netns: int) -> None:
+        self._on = on
+        self._pids = pids
+        self._objects = KernelObjects(before, netns)
+        self._maps: dict[int, Map] = {}
+        self._names: dict[int, str] = {}
+        self._stats = -1
+
+    def count_runs(self) -> None:
+        """Has the kernel count how often programs run, if it may (Linux 5.8)."""
+        self._stats = int(lib.bpf_enable_stats(_RUN_TIME))
+
+    def maps(self) -> ByName[Any]:
+        """Returns the maps, also those seen before that only the test still holds."""
+        found = self._objects.look(self._pids())
+        for map_id in found.maps - self._maps.keys():
+            made = self._open(map_id, found)
+            if made is not None:
+                self._maps[map_id] = made
+        running = found.maps if self._pids() else self._maps.keys()
+        parts = [each for map_id, each in self._maps.items() if map_id in running]
+        users = _users(found.programs.values())
+        return ByName("map", self._on, parts, lambda each: _describe(each, users))
+
+    def _open(self, map_id: int, found: Found) -> Map | None:
+        try:
+            fd = open_map_id(map_id)
+        except MapError as e:
+            if e.errno == errno.ENOENT:  # it went meanwhile
+                return None
+            raise
+        try:
+            info = map_info(fd)
+            users = [each for each in found.programs.values() if map_id in each.map_ids]
+            types = foreign_types(info, lambda: users)
+            made = make_map(fd, types.info, types.codecs, name=types.name)
+        except BaseException:
+            os.close(fd)
+            raise
+        keep([fd])
+        return made
+
+    def programs(self) -> ByName[AgentProgram]:
+        """Returns the programs."""
+        found = self._objects.look(self._pids())
+        parts = [
+            AgentProgram(self._name(info), info.id, info.type, info.map_ids)
+            for info in found.programs.values()
+        ]
+        return ByName("program", self._on, parts, str)
+
+    def links(self) -> AgentLinks:
+        """Returns where programs are attached."""
+        found = self._objects.look(self._pids(), places=True)
+        names = {number: self._name(info) for number, info in found.programs.items()}
+        pins: dict[int, tuple[str, ...]] = {}
+        for path, ids in sorted(found.pins.items()):
+            for number in ids.links:
+                pins[number] = (*pins.get(number, ()), path)
+        return describe_links(found.links.values(), found.held.perf, found.attached, names, pins)
+
+    def pins(self) -> dict[str, str]:
+        """Returns what is pinned, by path: ``{"/sys/fs/bpf/agent/counts": "map 'counts'"}``."""
+        found = self._objects.look(self._pids())
+        return {path: self._pinned(ids.maps, ids.programs, ids.links) for path, ids in found.pins.items()}
+
+    def _pinned(self, maps: set[int], programs: set[int], links: set[int]) -> str:
+        if links:
+            return "link " + ", ".join(f"id {number}" for number in links)
+        if programs:
+            return "program " + ", ".join(map(self._program_name, programs))
+        return "map " + ", ".join(f"id {number}" for number in maps)
+
+    def _program_name(self, number: int) -> str:
+        info = program_info(number)
+        return repr(self._name(info)) if info else f"id {number}"
+
+    def _name(self, info: ProgramInfo) -> str:
+        if info.id not in self._names:
+            self._names[info.id] = full_name(info)
+        return self._names[info.id]
+
+    def close(self) -> None:
+        """Closes the maps, and ends the counting. Safe to call again."""
+        for each in self._maps.values():
+            each.close()
+        self._maps.clear()
+        stats, self._stats = self._stats, -1
+        if stats >= 0:
+            os.close(stats)
+        self._objects.close()
+
+
+def _users(programs: Iterable[ProgramInfo]) -> dict[int, list[str]]:
+    users: dict[int, list[str]] = {}
+    for each in programs:
+        for number in each.map_ids:
+            users.setdefault(number, []).append(each.name)
+    return users
+
+
+def _describe(each: Map, users: dict[int, list[str]]) -> str:
+    used = ", ".join(users.get(each.id, ()))
+    return f"{each!r}, {each.max_entries} entries" + (f", used by {used}" if used else "")

@@ -1,0 +1,194 @@
+"""Finds what a process tree has in the kernel: programs, maps, links, pins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pytest_bpfmaps.attach.links import LinkInfo, link_by_id
+from pytest_bpfmaps.errors import AttachError
+from pytest_bpfmaps.kernel.attached_programs import AttachedProgram, attached_programs
+from pytest_bpfmaps.kernel.held_objects import HeldObjects, held_by
+from pytest_bpfmaps.kernel.open_resources import forget, keep, note
+from pytest_bpfmaps.kernel.pinned_objects import Pin, pinned_at, pins_of
+from pytest_bpfmaps.kernel.program_info import ProgramInfo, loaded_ids, program_info
+
+_NETNS_NAMES = "/run/netns"
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was in the kernel before a process did anything."""
+
+    programs: frozenset[int]
+    maps: frozenset[int]
+    links: frozenset[int]
+    pins: frozenset[Pin]
+
+
+def before_now() -> Before:
+    """Returns what is in the kernel now. It is empty where this process may not list it."""
+    programs, maps, links = (frozenset(_ids(kind)) for kind in ("prog", "map", "link"))
+    return Before(programs, maps, links, frozenset(pins_of()))
+
+
+def before_time(nanoseconds: float) -> Before:
+    """Returns the programs that were loaded before a time since boot.
+
+    The kernel does not tell the time of maps and links. All that are there now count as older, so that of
+    these only what the process has open, or what belongs to such a thing, is found.
+    """
+    infos = [program_info(number) for number in _ids("prog")]
+    old = frozenset(each.id for each in infos if each is not None and each.load_time < nanoseconds)
+    return Before(old, frozenset(_ids("map")), frozenset(_ids("link")), frozenset())
+
+
+@dataclass(slots=True)
+class Found:
+    """What a process tree has now. `pins` are paths with the ids of what is pinned there."""
+
+    programs: dict[int, ProgramInfo] = field(default_factory=dict)
+    maps: set[int] = field(default_factory=set)
+    links: dict[int, LinkInfo] = field(default_factory=dict)
+    held: HeldObjects = field(default_factory=HeldObjects)
+    pins: dict[str, HeldObjects] = field(default_factory=dict)
+    attached: list[AttachedProgram] = field(default_factory=list)
+
+
+class KernelObjects:
+    """Looks for what a process tree has. `netns` is the namespace that it began in, a descriptor.
+
+    A program, link or pin that no process of the tree has open counts as its own if it came after `before`,
+    no other process has it open, and it is attached or pinned. What was found once stays its own.
+    """
+
+    def __init__(self, before: Before, netns: int) -> None:
+        self._before = before
+        self._netns = netns
+        self._programs: set[int] = set()
+        self._links: set[int] = set()
+        self._maps: set[int] = set()
+        self._others: list[int] = []
+        note("network namespace of an agent", [netns])
+        keep([netns])
+
+    @property
+    def seen_maps(self) -> set[int]:
+        """The ids of all maps that were found so far."""
+        return set(self._maps)
+
+    def look(self, pids: Iterable[int], *, places: bool = False) -> Found:
+        """Returns what the processes have. With `places`, also where programs are attached without a link."""
+        pids = list(pids)
+        found = Found()
+        for pid in pids:
+            found.held.add(held_by(pid))
+        unheld = [n for n in _ids("prog") if n not in self._before.programs and n not in found.held.programs]
+        pins = pins_of(pids[0] if pids else "self") - self._before.pins
+        others = _held_by_others(pids) if unheld or pins else HeldObjects()
+        self._add_pins(found, pins, others, pids)
+        pinned_links = {n for each in found.pins.values() for n in each.links}
+        self._add_links(found, found.held.links | pinned_links | self._links)
+        own = found.held.programs | {each.program_id for each in found.links.values()} - {0}
+        own |= {n for each in found.pins.values() for n in each.programs}
+        candidates = self._infos(n for n in unheld if n not in own and n not in others.programs)
+        own |= self._programs & candidates.keys()
+        found.programs = self._infos(own)
+        if places or candidates:
+            infos = (*found.programs.values(), *candidates.values())
+            found.attached = attached_programs({each.type for each in infos}, self._namespaces(pids))
+        attached = {each.program_id for each in found.attached}
+        found.programs |= {n: info for n, info in candidates.items() if n in attached}
+        found.maps = set(found.held.maps)
+        found.maps |= {n for each in found.programs.values() for n in each.map_ids}
+        found.maps |= {n for each in found.pins.values() for n in each.maps}
+        self._programs |= found.programs.keys()
+        self._links |= found.links.keys()
+        self._maps |= found.maps
+        return found
+
+    def _infos(self, ids: Iterable[int]) -> dict[int, ProgramInfo]:
+        infos = {number: program_info(number) for number in sorted(set(ids))}
+        return {number: info for number, info in infos.items() if info is not None}
+
+    def _add_pins(self, found: Found, pins: Iterable[Pin], others: HeldObjects, pids: list[int]) -> None:
+        for pin in pins:
+            ids = pinned_at(pin.path, pids[0] if pids else "self")
+            if ids is not None and (self._has(found.held, ids) or self._is_new(ids, others)):
+                found.pins[pin.path] = ids
+
+    def _has(self, held: HeldObjects, ids: HeldObjects) -> bool:
+        """Whether the processes have, or had, something open that is pinned."""
+        programs = held.programs | self._programs
+        return bool(
+            ids.maps & (held.maps | self._maps)
+            or ids.programs & programs
+            or ids.links & (held.links | self._links)
+        )
+
+    def _is_new(self, ids: HeldObjects, others: HeldObjects) -> bool:
+        """Whether it came after the beginning, and no other process has it open."""
+        before = self._before
+        old = ids.programs & before.programs or ids.links & before.links or ids.maps & before.maps
+        return not old and not (ids.programs & others.programs or ids.maps & others.maps)
+
+    def _add_links(self, found: Found, ids: Iterable[int]) -> None:
+        for number in sorted(set(ids)):
+            try:
+                info = link_by_id(number)
+            except AttachError:  # this process may not open it
+                continue
+            if info is not None:
+                found.links[number] = info
+
+    def _namespaces(self, pids: Iterable[int]) -> list[int]:
+        """Returns descriptors of the namespaces to look into. They are closed when `close` is called."""
+        paths = [f"/proc/{pid}/ns/net" for pid in pids] + ["/proc/thread-self/ns/net"]
+        if os.path.isdir(_NETNS_NAMES):
+            paths += [entry.path for entry in os.scandir(_NETNS_NAMES)]
+        found = {os.fstat(self._netns).st_ino: self._netns}
+        self._close_namespaces()
+        for path in paths:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            if found.setdefault(os.fstat(fd).st_ino, fd) != fd:
+                os.close(fd)
+            else:
+                self._others.append(fd)
+                note("network namespace", [fd])
+                keep([fd])
+        return list(found.values())
+
+    def _close_namespaces(self) -> None:
+        others, self._others = self._others, []
+        for fd in others:
+            forget(fd)
+            os.close(fd)
+
+    def close(self) -> None:
+        """Closes the namespaces. Safe to call again."""
+        self._close_namespaces()
+        fd, self._netns = self._netns, -1
+        if fd >= 0:
+            forget(fd)
+            os.close(fd)
+
+
+def _held_by_others(pids: Iterable[int]) -> HeldObjects:
+    """Returns what processes outside of the tree have open, this one too."""
+    found = HeldObjects()
+    inside = set(pids)
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) not in inside:
+            found.add(held_by(int(name), perf=False))
+    return found
+
+
+def _ids(kind: str) -> list[int]:
+    try:
+        return loaded_ids(kind)
+    except OSError:  # without CAP_SYS_ADMIN
+        return []

@@ -1,0 +1,229 @@
+"""Tests what is found of an agent in the kernel: maps, programs, links, pins."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+import pytest
+from build_agents import AGENTS, build_agent
+
+from pytest_bpfmaps import AmbiguousNameError, CaptureTimeoutError, ClosedError, LoaderError, NameLookupError
+
+LONG = "count_frames_of_an_interface"
+
+
+@pytest.fixture(scope="session")
+def agent_binary(tmp_path_factory):
+    return build_agent(tmp_path_factory.mktemp("agent"))
+
+
+@pytest.fixture
+def network_object(bpf):
+    return bpf.compile(AGENTS / "network.bpf.c")
+
+
+@pytest.fixture
+def start(bpf, agent_binary, network_object):
+    """Starts the agent: it loads the programs of the network, and does more as its words say."""
+
+    def start(*words, ready="waiting", **options):
+        return bpf.start([agent_binary, "load", network_object, *words, "wait"], ready=ready, **options)
+
+    return start
+
+
+def bpftool(*words):
+    return json.loads(subprocess.run(["bpftool", "-j", *words], check=True, capture_output=True).stdout)
+
+
+class TestMapsAndPrograms:
+    def test_they_are_those_that_bpftool_shows(self, start):
+        before = {kind: {each["id"] for each in bpftool(kind, "list")} for kind in ("map", "prog")}
+        agent = start()
+        for kind, ours in (("map", agent.maps), ("prog", agent.programs)):
+            theirs = {each["id"]: each for each in bpftool(kind, "list")}
+            assert {each.id for each in ours} <= theirs.keys() - before[kind]
+            assert [each.name[:15] for each in ours] == [theirs[each.id]["name"][:15] for each in ours]
+            assert [str(each.type) for each in ours] == [theirs[each.id]["type"] for each in ours]
+        assert len(agent.programs) == 3
+
+    def test_by_name_and_id(self, start):
+        agent = start()
+        found = agent.maps.counts_of_each_interface
+        assert agent.maps[found.id] is found is agent.maps["counts_of_each_interface"]
+        assert agent.maps["counts_of_each_"] is found
+        assert "events" in agent.maps
+        assert "evnts" not in agent.maps
+        assert {m.name for m in agent.maps} >= {"counts_of_each_interface", "events", "queue", "samples"}
+        assert len(agent.maps) == 6
+        assert agent.programs[LONG].name == LONG
+        assert [p.name for p in agent.programs] == [LONG, "send_event", "let_out"]
+        with pytest.raises(
+            NameLookupError, match=r"no map 'evnts' of process \d+ .*\n  -> did you mean 'events'\?"
+        ):
+            _ = agent.maps.evnts
+        with pytest.raises(NameLookupError, match=r"no program id 0 of process \d+"):
+            agent.programs[0]
+
+    def test_values_are_typed(self, start):
+        agent = start()
+        counts = agent.maps.counts_of_each_interface
+        counts[7] = {"packets": 1, "bytes": 2}
+        assert counts == {7: {"packets": 1, "bytes": 2}}
+        assert counts[7].bytes == 2
+        agent.maps.queue.push({"mark": 3, "text": "mine"})
+        assert (
+            agent.maps.queue.peek().text == "mine"
+        )  # the kernel has no types of a queue, the object's BTF has
+        assert agent.maps["network.bss"][0].seen == 0
+
+    def test_other_maps_are_not_among_them(self, bpf, start):
+        agent = start()
+        mine = bpf.create_map("hash", key="u32", value="u32", max_entries=1, name="mine")
+        loaded = bpf.load(AGENTS / "network.bpf.c")
+        other = start()
+        ids = {m.id for m in agent.maps}
+        assert not ids & {mine.id, *(m.id for m in loaded.maps), *(m.id for m in other.maps)}
+        assert not {p.id for p in agent.programs} & {p.id for p in other.programs}
+
+    def test_names_that_several_share(self, bpf, agent_binary, network_object):
+        command = (
+            f"{agent_binary} load {network_object} wait & {agent_binary} load {network_object} wait; wait"
+        )
+        agent = bpf.start(["sh", "-c", command], ready=lambda agent: agent.stdout.count("waiting") == 2)
+        with pytest.raises(AmbiguousNameError) as failed:
+            _ = agent.maps.events
+        ids = re.findall(r"maps\[(\d+)\]: <map 'events' \(ringbuf\)", str(failed.value))
+        assert len(ids) == 2
+        assert "cannot tell which map 'events' is meant" in str(failed.value)
+        assert f"-> name it by its id: agent.maps[{ids[0]}]" in str(failed.value)
+        assert agent.maps[int(ids[1])].name == "events"
+
+    def test_they_are_readable_after_the_end(self, start):
+        agent = start()
+        agent.maps.counts_of_each_interface[1] = {"packets": 5}
+        program = agent.programs.let_out
+        agent.terminate()
+        assert agent.wait() == 0
+        assert agent.maps.counts_of_each_interface[1].packets == 5
+        assert len(agent.programs) == 0
+        with pytest.raises(ClosedError, match=r"run count of program 'let_out' .*: it is no longer loaded"):
+            _ = program.run_count
+
+    def test_another_process(self, bpf, agent_binary, network_object):
+        with subprocess.Popen(
+            [agent_binary, "load", network_object, "wait"], stdout=subprocess.PIPE
+        ) as other:
+            other.stdout.readline()
+            agent = bpf.attach_to(other.pid)
+            assert {m.name for m in agent.maps} >= {"counts_of_each_interface", "events", "queue", "samples"}
+            assert len(agent.programs) == 3
+            agent.kill()
+
+    def test_foreign_maps_by_name(self, bpf, start):
+        agent = start()
+        found = [m for m in bpf.maps_by_name("events") if m.id == agent.maps.events.id]
+        assert [m.id for m in bpf.maps_by_name("counts_of_each_interface")] == [
+            agent.maps.counts_of_each_interface.id
+        ]
+        assert bpf.maps_by_name("counts_of_each_other") == []
+        with found[0].capture("event") as events:  # the types are those of the programs
+            assert len(events) == 0
+
+    def test_a_thousand_foreign_maps(self, bpf, start):
+        agent = start()
+        for number in range(1000):
+            bpf.create_map("array", key="u32", value="u32", max_entries=1, name=f"foreign{number}")
+        assert len(agent.maps) == 6
+
+    def test_one_that_closed_everything(self, bpf, start, bpf_netns):
+        left = bpf_netns().veth_to(bpf_netns())[0]
+        agent = start(
+            "xdp", LONG, left.name, "tc", "send_event", left.name, "egress", "close", netns=left.netns
+        )
+        assert {p.name for p in agent.programs} == {LONG, "send_event"}
+        assert "counts_of_each_interface" in agent.maps
+
+
+class TestLinks:
+    def test_the_network(self, start, bpf_netns):
+        left = bpf_netns().veth_to(bpf_netns())[0]
+        agent = start("xdp", LONG, left.name, "tc", "send_event", left.name, "ingress", netns=left.netns)
+        assert agent.links == [("send_event", f"{left.name} ingress"), (LONG, "xdp", left.name)]
+        assert agent.links == ((LONG, left.name), ("send_event", "tc", f"{left.name} ingress"))
+        assert agent.links != [(LONG, left.name)]
+        assert agent.links != [(LONG, left.name), ("send_event", f"{left.name} egress")]
+
+    def test_links_of_the_network(self, start, bpf_netns):
+        left = bpf_netns().veth_to(bpf_netns())[0]
+        agent = start("xdp-link", LONG, left.name, netns=left.netns)
+        assert agent.links == [(LONG, "xdp", left.name)]
+        assert [each.id for each in agent.links] == [each["id"] for each in bpftool("link", "list")][-1:]
+
+    def test_cgroups(self, start, bpf_cgroup):
+        agent = start("cgroup", "let_out", bpf_cgroup.path)
+        assert agent.links == [("let_out", "cgroup", str(bpf_cgroup.path))]
+        assert agent.links[0].attach_type == "cgroup_inet_egress"
+        other = start("cgroup-link", "let_out", bpf_cgroup.path)
+        assert other.links == [("let_out", "cgroup", str(bpf_cgroup.path))]
+        assert other.links[0].id is not None
+        assert agent.links[0].id is None
+
+    def test_wait_until_attached(self, start, bpf_netns):
+        left = bpf_netns().veth_to(bpf_netns())[0]
+        agent = start("xdp", LONG, left.name, ready=None, netns=left.netns)
+        assert agent.wait_until_attached(LONG).target == left.name
+        assert agent.wait_until_attached(LONG[:15]).program == LONG
+        with pytest.raises(CaptureTimeoutError) as failed:
+            agent.wait_until_attached("send_evnt", timeout=0.1)
+        assert f"  attached: {LONG} at {left.name} (xdp)" in str(failed.value)
+        assert "no program 'send_evnt' is loaded; did you mean 'send_event'?" in str(failed.value)
+
+    def test_it_ends_before_it_attaches(self, bpf, agent_binary, network_object):
+        agent = bpf.start([agent_binary, "load", network_object, "exit", "4"])
+        with pytest.raises(
+            LoaderError, match=r"waited until 'let_out' is attached of process .* exit status 4"
+        ):
+            agent.wait_until_attached("let_out")
+
+    def test_run_counts(self, start, bpf_cgroup, bpf_process):
+        agent = start("cgroup", "let_out", bpf_cgroup.path)
+        assert agent.programs.let_out.run_count == 0
+        made = "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
+        child = bpf_process(["python3", "-c", f"import socket; {made}; s.sendto(b'x', ('127.0.0.1', 9))"])
+        bpf_cgroup.add(child.pid)
+        child.run(60)
+        assert agent.programs.let_out.run_count == 1
+
+
+class TestPins:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """A bpf file system that all processes see."""
+        made = tmp_path / "bpffs"
+        made.mkdir()
+        subprocess.run(["mount", "-t", "bpf", "bpf", made], check=True)
+        yield made
+        subprocess.run(["umount", made], check=True)
+
+    def test_maps_and_links(self, start, folder, bpf_cgroup):
+        agent = start(
+            *("cgroup-link", "let_out", bpf_cgroup.path, "pin-link", folder / "link"),
+            *("pin-map", "events", folder / "events", "close"),
+        )
+        assert agent.pins.keys() == {f"{folder}/link", f"{folder}/events"}
+        assert agent.pins[f"{folder}/link"].startswith("link id ")
+        assert [each.pins for each in agent.links] == [(f"{folder}/link",)]
+        assert agent.links == [("let_out", str(bpf_cgroup.path))]
+        assert [p.name for p in agent.programs] == ["let_out"]
+        assert [m.name for m in agent.maps] == ["events", "network.rodata"]
+        for name in ("link", "events"):
+            (folder / name).unlink()
+
+    def test_a_pin_of_the_test_is_not_the_agents(self, bpf, start, folder):
+        agent = start()
+        with bpf.create_map("array", key="u32", value="u32", max_entries=1, name="mine") as mine:
+            mine.pin(folder / "mine")
+            assert agent.pins == {}
