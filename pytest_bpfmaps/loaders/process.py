@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from pytest_bpfmaps.errors import CaptureTimeoutError, LoaderError, closest
+from pytest_bpfmaps.errors import CaptureTimeoutError, Explanation, LoaderError, closest
 from pytest_bpfmaps.kernel.kmsg import oom_killed
 from pytest_bpfmaps.kernel.privileges import capabilities_of
 from pytest_bpfmaps.kernel.release import timeout_scale
@@ -26,6 +26,7 @@ from pytest_bpfmaps.loaders.output import Collector, line_test
 from pytest_bpfmaps.loaders.process_tree import ProcessStat, ProcessTree, process_stat, send_signal
 from pytest_bpfmaps.loaders.programs import AgentProgram
 from pytest_bpfmaps.loaders.readiness import Ready, describe_ready, is_ready
+from pytest_bpfmaps.loaders.rejections import explain_rejection
 from pytest_bpfmaps.triggers.reaper import reaper
 
 _STOP = 5.0  # seconds that a process has after SIGTERM
@@ -216,23 +217,26 @@ class LoaderProcess:
         if self._output:
             self._output.drain()
         text = f"{self.stdout}\n{self.stderr}"
-        found = self._explain(status, text)
+        refusal = explain_rejection(text) if status else None
+        found = refusal.explanation if refusal else self._explain(status, text)
+        written = [each for each in (refusal.details if refusal else "", self._last_lines()) if each]
         return LoaderError(
             what,
             on=f"of {self}",
-            why=f"it {ending(status)}" + (f": {found[0]}" if found else ""),
-            details=self._last_lines(),
-            fix=found[1]
-            if found and found[1]
-            else "what it wrote is above; run it by hand with the same arguments: " + " ".join(self.command),
+            why=f"it {ending(status)}" + (f": {found.why}" if found else ""),
+            details="\n".join(written) or None,
+            fix=(found and found.fix) or f"run it by hand with the same arguments: {' '.join(self.command)}",
             errno=errno.ECHILD,
+            log=refusal.log if refusal else "",
         )
 
-    def _explain(self, status: int | None, text: str) -> tuple[str, str | None] | None:
+    def _explain(self, status: int | None, text: str) -> Explanation | None:
         if status == -signal.SIGKILL and self.pid in oom_killed(self._began):
-            return "the OOM killer did it", "give the machine, or its cgroup's memory.max, more memory"
+            fix = "give the machine, or its cgroup's memory.max, more memory"
+            return Explanation("the OOM killer did it", fix)
         if status == 0:
-            return "a loader of links, without pins, has to stay", "ask it to stay, or let it pin its links"
+            fix = "ask it to stay, or let it pin its links"
+            return Explanation("a loader of links, without pins, has to stay", fix)
         return explain_output(text) or explain_refusal(text, self._capabilities, self._user)
 
     def _last_lines(self) -> str | None:

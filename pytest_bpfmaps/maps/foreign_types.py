@@ -12,9 +12,19 @@ from dataclasses import dataclass, replace
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.map_definitions import MapDefinition, map_definitions
 from pytest_bpfmaps.errors import BpfError
+from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.btf import load_codecs
 from pytest_bpfmaps.kernel.program_info import ProgramInfo, is_cut
 from pytest_bpfmaps.maps.info import BUFFERS, MapInfo
+
+_UNTYPED = frozenset(
+    {
+        *(MapType.QUEUE, MapType.STACK, MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS, MapType.SOCKMAP),
+        *(MapType.SOCKHASH, MapType.DEVMAP, MapType.DEVMAP_HASH, MapType.CPUMAP, MapType.XSKMAP),
+        *(MapType.STACK_TRACE, MapType.CGROUP_ARRAY, MapType.BLOOM_FILTER),
+    }
+)
+"""Maps for which libbpf gives the kernel no types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ def foreign_types(info: MapInfo, programs: Callable[[], Iterable[ProgramInfo]]) 
 
 def _may_have_types(info: MapInfo) -> bool:
     """Whether a program's BTF may have types that the kernel does not have for the map."""
-    return info.type in BUFFERS or not info.btf_id
+    return info.type in BUFFERS | _UNTYPED
 
 
 def _definition(codecs: Codecs, info: MapInfo) -> MapDefinition | None:
