@@ -30,6 +30,11 @@ class RecordSource(Protocol):
         ...
 
     @property
+    def missed(self) -> int:
+        """How many bytes of records were overwritten before a tap could copy them."""
+        ...
+
+    @property
     def padding(self) -> int:
         """How many of a record's last bytes may come from the buffer, and not from the program."""
         ...

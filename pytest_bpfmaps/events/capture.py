@@ -59,6 +59,12 @@ class Capture(Sequence[Any]):
             )
         return self._source.lost
 
+    @property
+    def missed(self) -> int:
+        """How many bytes of records a tap missed, with their headers: they were overwritten too early."""
+        self._drain()
+        return self._source.missed
+
     # a sequence
 
     def __len__(self) -> int:
@@ -175,7 +181,7 @@ class Capture(Sequence[Any]):
                 why=f"{len(found)} came",
                 details="\n".join(f"  {r!r}" for r in found[:5]),
             )
-        if self._source.others() or self._source.overwritten or self._source.lost:
+        if self._source.others() or self._source.overwritten or self._source.lost or self._source.missed:
             self._told = True
             raise CaptureTimeoutError(
                 f"cannot know that no record with {_show(wanted)} came",
@@ -222,7 +228,7 @@ class Capture(Sequence[Any]):
         self._refuse_if_taken()
 
     def _refuse_if_taken(self) -> None:
-        if self._source.taken:
+        if self._source.taken or self._source.missed:
             self._told = True
             raise CaptureTimeoutError(
                 "cannot know all records",
@@ -233,9 +239,9 @@ class Capture(Sequence[Any]):
 
     def _warn_of_others(self) -> None:
         """Warns that another reader may have taken records, if no expectation has said so yet."""
-        if self._told or (self._records and not self._source.taken):
+        if self._told or (self._records and not self._source.taken and not self._source.missed):
             return
-        others = self._source.others()
+        others = describe_loss(self._source) if self._source.missed else self._source.others()
         if others is not None:
             warnings.warn(f"not all records from {self.on} came to the test: {others}", stacklevel=3)
 

@@ -41,6 +41,12 @@ def describe_loss(source: RecordSource) -> str | None:
     others = source.others()
     if others is not None:
         return f"{others}: end it, or let the test have a buffer of its own"
+    if source.missed:
+        lost = f"{source.missed} bytes of records"
+        return (
+            f"the process that reads the buffer was faster: {lost} were overwritten before they could be "
+            "copied; give the buffer a larger max_entries, or look at fewer events"
+        )
     if source.overwritten:
         lost = f"{source.overwritten} bytes of older ones"
         return f"newer records have overwritten {lost} (BPF_F_RB_OVERWRITE); give it a larger max_entries"

@@ -12,7 +12,7 @@ import select
 import struct
 from typing import Any
 
-from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.errors import MapError, UnsupportedError
 from pytest_bpfmaps.events.capture import Capture
 from pytest_bpfmaps.events.ringbuf import RecordType, record_codec
 from pytest_bpfmaps.events.shared_reader import SharedSource
@@ -40,7 +40,7 @@ class PerfBuffer:
     """The consumer's end of a perf event array."""
 
     was_full = False  # the kernel counts lost records
-    taken = overwritten = 0
+    taken = overwritten = missed = 0
     padding = 7  # the kernel rounds a record, with the 4 bytes of its size, up to a multiple of 8
 
     def __init__(self, fd: int, on: str, map_id: int, pages: int = PAGES) -> None:
@@ -146,13 +146,27 @@ class PerfBuffer:
 class PerfEventArrayMap(Map, types=(MapType.PERF_EVENT_ARRAY,)):
     """A perf event array; programs write to it with ``bpf_perf_event_output``."""
 
+    read_elsewhere = False
+    """Whether another process reads it. Its records then can't be had without taking them away."""
+
     def capture(self, type: RecordType = None, *, tag: str | None = None, pages: int = PAGES) -> Capture:
         """Collects the records that programs output from now on; use it with ``with``.
 
         `type` and `tag` are as for a ring buffer. `pages` is the size of each CPU's ring; it has an effect if
         no other capture of the array is open. Outside of a capture the kernel has no rings for records, and
-        the program's call fails with ``ENOENT``.
+        the program's call fails with ``ENOENT``. Raises `UnsupportedError` for an array of another process
+        that `Bpf.start` started: it has rings of its own, and only one ring of each CPU gets records.
         """
+        if self.read_elsewhere:
+            raise UnsupportedError(
+                "cannot capture the records of",
+                on=str(self),
+                why="the agent has perf buffers there, and new ones would take the records away from it; "
+                "a perf buffer can't be read beside its reader",
+                fix="assert on what the agent makes of them: agent.wait_for_output(…), or a map that counts; "
+                "or let the program use a ring buffer (Linux 5.8); or take them away from "
+                f"the agent: bpf.map_by_id({self.id}).capture(…)",
+            )
         codec = record_codec(type, tag, self._value, self._codecs, str(self))
         source = SharedSource(self.id, lambda: PerfBuffer(self.fd, str(self), self.id, pages))
         return Capture(source, codec, str(self), self.id)

@@ -7,8 +7,10 @@ from typing import Any
 
 from pytest_bpfmaps.btf import Codec, Codecs, RecordBytesCodec
 from pytest_bpfmaps.errors import NameLookupError
+from pytest_bpfmaps.events.buffer import RecordSource
 from pytest_bpfmaps.events.capture import Capture
 from pytest_bpfmaps.events.ringbuf_memory import Ring
+from pytest_bpfmaps.events.ringbuf_tap import Tap
 from pytest_bpfmaps.events.shared_reader import SharedSource
 from pytest_bpfmaps.events.tagged_records import tagged_codec
 from pytest_bpfmaps.kernel.bpf_types import MapType
@@ -25,19 +27,30 @@ DEFAULT_STRUCT = "event"
 class RingBufMap(Map, types=(MapType.RINGBUF,)):
     """A ring buffer. `max_entries` is its size in bytes."""
 
-    def capture(self, type: RecordType = None, *, tag: str | None = None) -> Capture:
+    read_elsewhere = False
+    """Whether another process reads it, so that a capture is a tap by default."""
+
+    def capture(self, type: RecordType = None, *, tag: str | None = None, tap: bool | None = None) -> Capture:
         """Collects the records that programs submit from now on; use it with ``with``.
 
         `type` is the C struct of the records. If it is left out, it is the map's declared value type, or the
         struct named ``event``. `bytes` leaves the records undecoded. If there are several types, a field that
         all of them have determines the type: ``capture({0: "open_event", 1: "exit_event"}, tag="kind")``.
-        Raises `NameLookupError` if a struct does not exist.
+        A `tap` copies the records and leaves them to the process that reads them; this is the default for
+        the maps of `Bpf.start`. Else the capture takes them out of the buffer. What was overwritten before
+        the tap could copy it is counted in `Capture.missed`. Raises `NameLookupError` if a struct does not
+        exist.
         """
         codec = record_codec(type, tag, self._value, self._codecs, str(self))
         overwrites = bool(self.flags & _RB_OVERWRITE)
-        source = SharedSource(
-            self.id, lambda: Ring(self.fd, self.max_entries, str(self), self.id, overwrites=overwrites)
-        )
+        is_tap = self.read_elsewhere if tap is None else tap
+
+        def open_buffer() -> RecordSource:
+            if is_tap:
+                return Tap(self.fd, self.max_entries, str(self), overwrites=overwrites)
+            return Ring(self.fd, self.max_entries, str(self), self.id, overwrites=overwrites)
+
+        source = SharedSource(self.id, open_buffer, is_tap=is_tap)
         return Capture(source, codec, str(self), self.id)
 
 

@@ -20,11 +20,33 @@ from pytest_bpfmaps.kernel.map_holders import holders_of_map
 from pytest_bpfmaps.kernel.open_resources import forget, note
 from pytest_bpfmaps.libbpf.calls import reason
 
-_BUSY = 1 << 31
-_DISCARD = 1 << 30
+BUSY = 1 << 31
+DISCARD = 1 << 30
 _LENGTH = struct.Struct("=I")
-_HEADER_SIZE = 8
-_OVERWRITTEN = 2  # the index of overwrite_pos, after producer_pos and pending_pos, in 64-bit words
+HEADER_SIZE = 8
+OVERWRITTEN = 2  # the index of overwrite_pos, after producer_pos and pending_pos, in 64-bit words
+
+
+def record_step(size: int) -> int:
+    """Returns how many bytes of the ring a record of `size` bytes takes."""
+    return (size + HEADER_SIZE + 7) & ~7
+
+
+def count_equal(words: memoryview, at: int, size: int, step: int, most: int) -> int:
+    """Returns how many records from `at` on have that length; it compares more and more at once.
+
+    `words` are the ring's data as 32-bit words, and `step` is the distance of two records in bytes.
+    """
+    word, apart, count, look = at >> 2, step >> 2, 1, 1
+    header = _LENGTH.pack(size)
+    while count < most:
+        look = min(look * 8, most - count, 1 << 16)
+        first = word + count * apart
+        lengths = words[first : first + look * apart : apart]
+        if lengths.tobytes() != header * look:
+            return count + next(i for i, length in enumerate(lengths) if length != size)
+        count += look
+    return count
 
 
 class Ring:
@@ -35,7 +57,7 @@ class Ring:
     """
 
     lost = 0  # the kernel does not count them: bpf_ringbuf_reserve only returns NULL to the program
-    padding = 0
+    missed = padding = 0
 
     def __init__(self, fd: int, size: int, on: str, map_id: int, *, overwrites: bool = False) -> None:
         self.was_full = False
@@ -79,14 +101,14 @@ class Ring:
         while position < (produced := self._positions[0]):
             at = position & self._mask
             length = self._words[at >> 2]
-            if length & _BUSY:
+            if length & BUSY:
                 return
-            size = length & ~_DISCARD
-            step = (size + _HEADER_SIZE + 7) & ~7
+            size = length & ~DISCARD
+            step = record_step(size)
             block = None
             if length == size:
-                count = self._run(at, size, step, (produced - position) // step)
-                block = Block(bytes(self._data[at : at + count * step]), _HEADER_SIZE, step, size, count)
+                count = count_equal(self._words, at, size, step, (produced - position) // step)
+                block = Block(bytes(self._data[at : at + count * step]), HEADER_SIZE, step, size, count)
             self._give_back(position, position := position + step * (block.count if block else 1))
             if block:
                 yield block
@@ -107,7 +129,7 @@ class Ring:
         """Yields the records of a ring that overwrites, without those that were overwritten meanwhile."""
         position = self._look_for_others()
         while True:
-            oldest = self._positions[_OVERWRITTEN]
+            oldest = self._positions[OVERWRITTEN]
             if position < oldest:
                 self.overwritten += oldest - position
                 position = oldest
@@ -115,13 +137,13 @@ class Ring:
                 break
             at = position & self._mask
             length = self._words[at >> 2]
-            size = length & ~(_BUSY | _DISCARD)
-            raw = bytes(self._data[at + _HEADER_SIZE : at + _HEADER_SIZE + min(size, self._mask)])
-            if self._positions[_OVERWRITTEN] > position:
+            size = length & ~(BUSY | DISCARD)
+            raw = bytes(self._data[at + HEADER_SIZE : at + HEADER_SIZE + min(size, self._mask)])
+            if self._positions[OVERWRITTEN] > position:
                 continue
-            if length & _BUSY:
+            if length & BUSY:
                 break
-            position += (size + _HEADER_SIZE + 7) & ~7
+            position += record_step(size)
             if length == size:
                 self._give_back(self._mine, position)
                 yield Block(raw, 0, size, size, 1)
@@ -139,21 +161,8 @@ class Ring:
     def _look_if_full(self, unread: int, at: int) -> None:
         """Records whether one more record would not have had room; `unread` bytes begin at `at`."""
         if 2 * unread > self._mask:
-            one_more = (self._words[at >> 2] & ~(_BUSY | _DISCARD)) + _HEADER_SIZE
+            one_more = (self._words[at >> 2] & ~(BUSY | DISCARD)) + HEADER_SIZE
             self.was_full = self.was_full or unread + one_more > self._mask
-
-    def _run(self, at: int, size: int, step: int, most: int) -> int:
-        """Returns how many records from `at` on have that length; it compares more and more at once."""
-        word, apart, count, look = at >> 2, step >> 2, 1, 1
-        header = _LENGTH.pack(size)
-        while count < most:
-            look = min(look * 8, most - count, 1 << 16)
-            first = word + count * apart
-            lengths = self._words[first : first + look * apart : apart]
-            if lengths.tobytes() != header * look:
-                return count + next(i for i, length in enumerate(lengths) if length != size)
-            count += look
-        return count
 
     def wait(self, seconds: float) -> None:
         """Sleeps until a record is there, for at most `seconds`."""

@@ -26,18 +26,18 @@ class _Reader:
                 share.add(block)
 
 
-_READERS: dict[int, _Reader] = {}
-"""By map id."""
+_READERS: dict[tuple[int, bool], _Reader] = {}
+"""By map id, and whether the reader is a tap."""
 
 
 class SharedSource:
     """One capture's share of a buffer: the records from now on. `make` opens the buffer."""
 
-    def __init__(self, map_id: int, make: Callable[[], RecordSource]) -> None:
-        self._id = map_id
-        reader = _READERS.get(map_id)
+    def __init__(self, map_id: int, make: Callable[[], RecordSource], *, is_tap: bool = False) -> None:
+        self._key = map_id, is_tap
+        reader = _READERS.get(self._key)
         if reader is None:
-            reader = _READERS[map_id] = _Reader(make())
+            reader = _READERS[self._key] = _Reader(make())
         self._reader: _Reader | None = reader
         self._source = reader.source
         self._blocks: list[Block] = []
@@ -46,8 +46,8 @@ class SharedSource:
         self._before = self._counts()
         self.padding = self._source.padding
 
-    def _counts(self) -> tuple[int, int, int]:
-        return self._source.lost, self._source.taken, self._source.overwritten
+    def _counts(self) -> tuple[int, ...]:
+        return self._source.lost, self._source.taken, self._source.overwritten, self._source.missed
 
     @property
     def lost(self) -> int:
@@ -63,6 +63,11 @@ class SharedSource:
     def overwritten(self) -> int:
         """See `RecordSource`."""
         return self._source.overwritten - self._before[2]
+
+    @property
+    def missed(self) -> int:
+        """See `RecordSource`."""
+        return self._source.missed - self._before[3]
 
     @property
     def was_full(self) -> bool:
@@ -100,5 +105,5 @@ class SharedSource:
             return
         reader.shares.discard(self)
         if not reader.shares:
-            _READERS.pop(self._id, None)
+            _READERS.pop(self._key, None)
             reader.source.close()

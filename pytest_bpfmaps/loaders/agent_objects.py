@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.events import PerfEventArrayMap, RingBufMap
 from pytest_bpfmaps.kernel.open_resources import keep
 from pytest_bpfmaps.kernel.program_info import ProgramInfo, program_info
 from pytest_bpfmaps.libbpf import lib
@@ -68,13 +69,15 @@ class AgentObjects:
             os.close(fd)
             raise
         keep([fd])
+        if isinstance(made, RingBufMap | PerfEventArrayMap):
+            made.read_elsewhere = True
         return made
 
     def programs(self) -> ByName[AgentProgram]:
         """Returns the programs."""
         found = self._objects.look(self._pids())
         parts = [
-            AgentProgram(self._name(info), info.id, info.type, info.map_ids)
+            AgentProgram(self._name(info), info.id, info.type, info.map_ids, info.btf_id)
             for info in found.programs.values()
         ]
         return ByName("program", self._on, parts, str)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from pytest_bpfmaps.errors import BpfError, ClosedError
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.btf import load_codecs
 from pytest_bpfmaps.kernel.program_info import ProgramInfo, program_info
+from pytest_bpfmaps.libbpf import lib
+from pytest_bpfmaps.libbpf.calls import reason
+from pytest_bpfmaps.programs.context import context_codec, return_codec
+from pytest_bpfmaps.programs.prog_run import Runnable, RunResult, run_program
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +24,7 @@ class AgentProgram:
     id: int
     type: ProgramType | int
     map_ids: tuple[int, ...] = field(repr=False)
+    btf_id: int = field(repr=False)
 
     @property
     def run_count(self) -> int:
@@ -35,6 +42,22 @@ class AgentProgram:
                 fix="read it before the agent ends",
             )
         return found.run_count
+
+    def run(self, data: Any = b"", ctx: Any = None, repeat: int = 1, cpu: int | None = None) -> RunResult:
+        """Runs it on a packet or a context, without an event, as `Program.run` does.
+
+        Raises `ClosedError` if it is no longer loaded, and what `Program.run` raises.
+        """
+        fd = int(lib.bpf_prog_get_fd_by_id(self.id))
+        if fd < 0:
+            raise ClosedError("cannot run", on=str(self), why=reason(-fd), fix="run it before the agent ends")
+        try:
+            codecs = load_codecs(self.btf_id) if self.btf_id else None
+            context, returns = context_codec(self.type, self.name, codecs), return_codec(self.name, codecs)
+            program = Runnable(fd, self.type, context, returns, str(self))
+            return run_program(program, data, ctx, repeat, cpu, live=False)
+        finally:
+            os.close(fd)
 
     def __str__(self) -> str:
         return f"program {self.name!r} ({self.type}, id {self.id})"

@@ -42,8 +42,11 @@ static void keep(struct bpf_link *made)
 	last = made;
 }
 
+static unsigned long records;
+
 static int took(void *context, void *data, size_t size)
 {
+	records++;
 	return 0;
 }
 
@@ -120,7 +123,7 @@ static void do_it(const char *what)
 
 		while (fifo && fgetc(fifo) != EOF) {
 			ring_buffer__consume(ring);
-			puts("read");
+			printf("read %lu\n", records);
 			fflush(stdout);
 		}
 	} else if (!strcmp(what, "exit")) {
