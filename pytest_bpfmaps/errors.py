@@ -198,7 +198,7 @@ class CaptureTimeoutError(BpfError, AssertionError):
 
 
 class ExpectationError(BpfError, AssertionError):
-    """The verifier did not do, or say, what the test expected; `log` is its whole log."""
+    """The verifier, or an agent, did not do what the test expected; `log` is the verifier's whole log."""
 
     def __init__(self, what: str, *, log: str = "", **parts: object) -> None:
         super().__init__(what, **parts)  # type: ignore[arg-type]

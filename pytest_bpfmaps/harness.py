@@ -317,6 +317,15 @@ class Bpf:
 
         return self._keep(attach_to_process(pid))
 
+    def nothing_left(self, agent: LoaderProcess, timeout: float = 1.0) -> None:
+        """Checks that an agent that was stopped left nothing attached, pinned or running.
+
+        It waits for at most `timeout` seconds, because the kernel frees some programs a moment later. The
+        agent's maps can't be read afterwards. Raises `ExpectationError` (an `AssertionError`), which names
+        each thing.
+        """
+        agent.expect_nothing_left(timeout)
+
     def printk(self) -> Printk:
         """Returns the lines that programs print with ``bpf_printk`` from now on; use it with ``with``.
 

@@ -14,6 +14,7 @@ from pytest_bpfmaps.kernel.program_info import ProgramInfo, program_info
 from pytest_bpfmaps.libbpf import lib
 from pytest_bpfmaps.loaders.collections import ByName
 from pytest_bpfmaps.loaders.kernel_objects import Before, Found, KernelObjects
+from pytest_bpfmaps.loaders.leftovers import Leftover, detach_command
 from pytest_bpfmaps.loaders.links import AgentLinks, describe_links
 from pytest_bpfmaps.loaders.programs import AgentProgram, full_name
 from pytest_bpfmaps.maps import Map, make_map, map_info
@@ -97,6 +98,26 @@ class AgentObjects:
         found = self._objects.look(self._pids())
         return {path: self._pinned(ids.maps, ids.programs, ids.links) for path, ids in found.pins.items()}
 
+    def left(self) -> list[Leftover]:
+        """Returns the programs, links and pins of an agent that has ended. It closes the maps first."""
+        self._close_maps()
+        found = self._objects.look(self._pids(), places=True)
+        alive = found.programs | self._objects.alive()
+        names = {number: self._name(info) for number, info in alive.items()}
+        links = describe_links(found.links.values(), found.held.perf, found.attached, names, {})
+        left = [
+            Leftover(f"program {each}", detach_command(each.type, each.target, each.program_id, each.id))
+            for each in links
+        ]
+        for path, ids in sorted(found.pins.items()):
+            what = self._pinned(ids.maps, ids.programs, ids.links)
+            left.append(Leftover(f"pin {path} of {what}", f"rm {path}"))
+        told = {each.program_id for each in links} | {n for ids in found.pins.values() for n in ids.programs}
+        for number in sorted(names.keys() - told):
+            fix = f"bpftool prog show id {number}"
+            left.append(Leftover(f"program {names[number]!r} (id {number}), which something holds", fix))
+        return left
+
     def _pinned(self, maps: set[int], programs: set[int], links: set[int]) -> str:
         if links:
             return "link " + ", ".join(f"id {number}" for number in links)
@@ -113,11 +134,14 @@ class AgentObjects:
             self._names[info.id] = full_name(info)
         return self._names[info.id]
 
-    def close(self) -> None:
-        """Closes the maps, and ends the counting. Safe to call again."""
+    def _close_maps(self) -> None:
         for each in self._maps.values():
             each.close()
         self._maps.clear()
+
+    def close(self) -> None:
+        """Closes the maps, and ends the counting. Safe to call again."""
+        self._close_maps()
         stats, self._stats = self._stats, -1
         if stats >= 0:
             os.close(stats)

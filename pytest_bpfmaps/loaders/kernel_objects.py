@@ -73,10 +73,9 @@ class KernelObjects:
         note("network namespace of an agent", [netns])
         keep([netns])
 
-    @property
-    def seen_maps(self) -> set[int]:
-        """The ids of all maps that were found so far."""
-        return set(self._maps)
+    def alive(self) -> dict[int, ProgramInfo]:
+        """Returns the programs that were found at any time and are still loaded."""
+        return self._infos(self._programs)
 
     def look(self, pids: Iterable[int], *, places: bool = False) -> Found:
         """Returns what the processes have. With `places`, also where programs are attached without a link."""

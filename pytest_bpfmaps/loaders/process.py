@@ -21,6 +21,7 @@ from pytest_bpfmaps.loaders.agent_objects import AgentObjects
 from pytest_bpfmaps.loaders.collections import ByName, is_called
 from pytest_bpfmaps.loaders.endings import ending, explain_output, explain_refusal, last_lines
 from pytest_bpfmaps.loaders.kernel_objects import Before
+from pytest_bpfmaps.loaders.leftovers import Leftover, expect_nothing
 from pytest_bpfmaps.loaders.links import AgentLink, AgentLinks
 from pytest_bpfmaps.loaders.output import Collector, line_test
 from pytest_bpfmaps.loaders.process_tree import ProcessStat, ProcessTree, process_stat, send_signal
@@ -168,6 +169,15 @@ class LoaderProcess:
         if not any(is_called(name, each) for each in programs):
             lines.append(f"  no program {name!r} is loaded; {closest(name, programs)}")
         return "\n".join([*lines, self._last_lines() or ""]).rstrip()
+
+    def expect_nothing_left(self, timeout: float) -> None:
+        """Does what `Bpf.nothing_left` says."""
+
+        def find() -> list[Leftover]:
+            running = [Leftover(f"{each} still runs", f"kill {each.pid}") for each in self._members()]
+            return running + self._objects.left()
+
+        expect_nothing(find, str(self), timeout)
 
     # waiting until it is ready
 

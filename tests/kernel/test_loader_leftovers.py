@@ -1,0 +1,114 @@
+"""Tests what an agent that has ended left behind."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from build_agents import AGENTS, build_agent
+
+from pytest_bpfmaps import ExpectationError
+
+LONG = "count_frames_of_an_interface"
+
+
+@pytest.fixture(scope="module")
+def agent_binary(tmp_path_factory):
+    return build_agent(tmp_path_factory.mktemp("agent"))
+
+
+@pytest.fixture
+def start(bpf, agent_binary):
+    made = bpf.compile(AGENTS / "network.bpf.c")
+
+    def start(*words, **options):
+        return bpf.start([agent_binary, "load", made, *words, "wait"], ready="waiting", **options)
+
+    return start
+
+
+@pytest.fixture
+def bpffs(tmp_path):
+    made = tmp_path / "bpffs"
+    made.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", made], check=True)
+    yield made
+    subprocess.run(["umount", made], check=True)
+
+
+def stop(agent):
+    agent.terminate()
+    assert agent.wait() == 0
+
+
+def test_an_agent_that_tidies_up(bpf, start, bpf_cgroup):
+    agent = start("cgroup-link", "let_out", bpf_cgroup.path)
+    assert len(agent.links) == 1
+    assert len(agent.maps) == 6
+    stop(agent)
+    bpf.nothing_left(agent)
+
+
+def test_one_that_was_never_looked_at(bpf, start):
+    agent = start()
+    stop(agent)
+    bpf.nothing_left(agent)
+
+
+@pytest.mark.parametrize("look", [True, False])
+def test_what_stays_attached(bpf, start, bpf_netns, bpf_cgroup, look):
+    left = bpf_netns().veth_to(bpf_netns())[0]
+    agent = start(
+        *("xdp", LONG, left.name, "tc", "send_event", left.name, "ingress"),
+        *("cgroup", "let_out", bpf_cgroup.path),
+        netns=left.netns,
+    )
+    if look:
+        assert len(agent.links) == 3
+    stop(agent)
+    with pytest.raises(ExpectationError) as failed:
+        bpf.nothing_left(agent, timeout=0.1)
+    told = str(failed.value)
+    assert f"process {agent.pid} " in told
+    assert "left something behind: 3 things\n" in told
+    assert f"  program {LONG} at {left.name} (xdp)\n" in told
+    assert f"  program send_event at {left.name} ingress (tc)\n" in told
+    assert f"  program let_out at {bpf_cgroup.path} (cgroup)\n" in told
+    assert f"ip link set dev {left.name} xdp off" in told
+    assert f"tc filter del dev {left.name} ingress" in told
+
+
+def test_pins(bpf, start, bpffs, bpf_cgroup):
+    agent = start(
+        *("cgroup-link", "let_out", bpf_cgroup.path, "pin-link", bpffs / "link"),
+        *("pin-map", "events", bpffs / "events"),
+    )
+    stop(agent)
+    with pytest.raises(ExpectationError) as failed:
+        bpf.nothing_left(agent, timeout=0.1)
+    told = str(failed.value)
+    assert f"  program let_out at {bpf_cgroup.path} (cgroup)\n" in told
+    assert f"  pin {bpffs}/events of map id " in told
+    assert f"  pin {bpffs}/link of link id " in told
+    for name in ("link", "events"):
+        assert f"rm {bpffs}/{name}" in told
+        (bpffs / name).unlink()  # the remedy
+    bpf.nothing_left(agent)
+
+
+def test_processes(bpf):
+    agent = bpf.start(["sh", "-c", "sleep 60 & exit 0"])
+    agent.wait_until(lambda: agent.pids != [agent.pid], "waited", 10, lambda: None)
+    with pytest.raises(ExpectationError, match=r"(?s)process \d+ \(sleep\) still runs\n.*-> .*kill \d+"):
+        bpf.nothing_left(agent, timeout=0.1)
+    agent.kill()
+    bpf.nothing_left(agent)
+
+
+def test_again_and_again(bpf, start, bpf_cgroup):
+    for _ in range(20):
+        agent = start("cgroup-link", "let_out", bpf_cgroup.path)
+        assert agent.links == [("let_out", str(bpf_cgroup.path))]
+        stop(agent)
+        bpf.nothing_left(agent)
+        agent.close()
