@@ -12,7 +12,7 @@ from pytest_bpfmaps.errors import AttachError
 from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active, functions
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.duplicate_symbols import explain_same_name, same_named
-from pytest_bpfmaps.libbpf import ffi, lib, opts, to_str
+from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.syscalls import BPF_RAW_TRACEPOINT_OPEN, address, bpf, pack
 
 _OF_FUNCTIONS = frozenset({"fentry", "fexit", "fmod_ret", "fsession"})
@@ -37,7 +37,6 @@ def where_loaded(handle: Any, target: Target, on: str) -> Any:
     attach_type = lib.bpf_program__expected_attach_type(handle)
     if lib.bpf_program__type(handle) == ProgramType.LSM and attach_type == _LSM_MAC:
         refuse_idle_lsm(on)
-    refuse_same_named(to_str(lib.bpf_program__section_name(handle)), on)
     cookie = target.get("cookie", 0)
     if not cookie:
         return lib.bpf_program__attach(handle)

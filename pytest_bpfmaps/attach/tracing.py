@@ -68,6 +68,8 @@ def attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Lin
     else:
         way = find_way(_WAYS, full, on)
         check_watched(type, section, full, on)
+        if way is tracepoints.where_loaded:
+            tracepoints.refuse_same_named(section, on)
     with capture_log() as log:
         try:
             link = way(handle, full, on)

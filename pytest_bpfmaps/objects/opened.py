@@ -257,6 +257,10 @@ class OpenedObject:
         except BaseException:  # for example a type in its BTF that a value can't have
             lib.bpf_object__close(handle)
             raise
+        for program in loaded.programs:
+            function, other = self.programs[program.name].target or ("", None)
+            if other is None:
+                program.loaded_for(function)
         self._pinned.keep(loaded.maps)
         return loaded
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -9,10 +10,12 @@ from typing import Any
 
 from pytest_bpfmaps.attach.dispatch import attach_program
 from pytest_bpfmaps.attach.links import Link
-from pytest_bpfmaps.attach.section_targets import teach_unknown
+from pytest_bpfmaps.attach.section_targets import kind, teach_unknown
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.errors import ClosedError, LoadError, NameLookupError, closest
+from pytest_bpfmaps.kernel.attach_names import explain_no_type
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.duplicate_symbols import explain_untyped
 from pytest_bpfmaps.kernel.program_code import function_types
 from pytest_bpfmaps.kernel.run_counts import LOADED
 from pytest_bpfmaps.libbpf import check, ffi, lib, to_str
@@ -147,12 +150,13 @@ class ProgramSpec:
         This is for fentry, fexit, fmod_ret, LSM, tp_btf and freplace. freplace needs it, because its section
         can't name the program. Raises `LoadError` with errno.
         """
-        check(
-            lib.bpf_program__set_attach_target(self.handle, target.fd if target else 0, function.encode()),
-            LoadError,
-            f"cannot set the target {function!r} of",
-            on=str(self),
-        )
+        what, on = f"cannot set the target {function!r} of", str(self)
+        fd = target.fd if target else 0
+        result = lib.bpf_program__set_attach_target(self.handle, fd, function.encode())
+        if result in (-errno.ESRCH, -errno.ENOENT) and target is None:
+            why, fix = explain_untyped(function) or explain_no_type(kind(self.section), function)
+            raise LoadError(what, on=on, why=why, fix=fix, errno=-result)
+        check(result, LoadError, what, on=on)
         self.target = function, target
 
     def __repr__(self) -> str:
@@ -185,10 +189,15 @@ class Program:
         self.name = to_str(lib.bpf_program__name(handle))
         self.section = to_str(lib.bpf_program__section_name(handle))
         self.type: ProgramType | int = ProgramType.from_number(lib.bpf_program__type(handle))
+        self._function = ""
         self._closed = False
         self._pins = pins  # those of the fixture that it came from
         self._streams = Streams()
         LOADED.add(self)
+
+    def loaded_for(self, function: str) -> None:
+        """Stores the kernel function that it was loaded for in place of the one in its section."""
+        self._function = function
 
     @property
     def autoattach(self) -> bool:
@@ -284,7 +293,8 @@ class Program:
 
     def attach(self, **target: Any) -> Link:
         """Attaches it, by default to its section's target. See `attach_program` for the targets."""
-        link = attach_program(self._open(), str(self), self.section, self.type, target)
+        section = f"{kind(self.section)}/{self._function}" if self._function else self.section
+        link = attach_program(self._open(), str(self), section, self.type, target)
         link.belong_to(self.fd, self._pins, self)
         self._links.append(link)
         return link

@@ -11,6 +11,11 @@ from pytest_bpfmaps import AttachError, LoadError
 from pytest_bpfmaps.kernel.duplicate_symbols import traceable_places
 from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
 
+HEAD = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+"""
 COUNT = 'long runs; SEC("SECTION") int count(void *ctx) { __sync_fetch_and_add(&runs, 1); return 0; }'
 SHARED = "functions of this kernel have the name 'c_start'"
 
@@ -75,6 +80,30 @@ def test_a_name_of_a_list_means_one(load, several):
 def test_a_kprobe(load, several, section):
     with pytest.raises(AttachError, match=f"{several} {SHARED}"):
         load(section).attach()
+
+
+@pytest.mark.bpf_requires("fentry/vfs_read")
+@pytest.mark.parametrize("section", ["fentry", "fexit", "fentry/vfs_read"])
+def test_by_a_target_that_was_set(bpf, several, section):
+    """Older kernels have BTF of such a function, and attach to the first one."""
+    opened = bpf.open(code=HEAD + COUNT.replace("SECTION", section))
+    with pytest.raises((LoadError, AttachError), match=f"{several} {SHARED}"):
+        load_for_c_start(opened)
+
+
+def load_for_c_start(opened):
+    opened.programs.count.set_attach_target("c_start")
+    with opened.load() as obj:
+        obj.programs.count.attach()
+
+
+@pytest.mark.bpf_requires("fentry/vfs_read")
+def test_another_target_than_that_of_the_section(bpf, several):
+    with bpf.open(code=HEAD + COUNT.replace("SECTION", "fentry/c_start")) as opened:
+        opened.programs.count.set_attach_target("vfs_read")
+        with opened.load() as obj, obj.programs.count.attach():
+            Path("/proc/self/stat").read_bytes()
+            assert obj.globals.runs > 0
 
 
 @pytest.mark.bpf_requires("fentry/vfs_read")
