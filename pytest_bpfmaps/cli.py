@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-from pytest_bpfmaps.errors import BpfError
+from pytest_bpfmaps.errors import BpfError, shown_lines
 
 # Each module has a `register(subcommands)`. It adds a parser whose default `run` takes the namespace.
 _COMMANDS = tuple(f"pytest_bpfmaps.commands.{name}" for name in ("doctor", "kernels", "verify", "vm"))
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
         return 1
     except OSError as error:
-        print(f"bpfmaps: {error}", file=sys.stderr)
+        print(f"bpfmaps: {shown_lines(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bpfmaps: interrupted", file=sys.stderr)

@@ -69,7 +69,7 @@ class BpfError(Exception):
             lines += [self.details.rstrip("\n")]
         if self.fix:
             lines += [f"  -> {self.fix}"]
-        return "\n".join(lines)
+        return shown_lines("\n".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self._parts())
@@ -243,6 +243,17 @@ def strerror(number: int) -> str:
 def shown(name: str) -> str:
     """Returns a file's name for a message: as it is, or quoted where a terminal would not print it."""
     return name if name.isprintable() else repr(name)
+
+
+def shown_lines(text: str) -> str:
+    """Returns a text for a terminal: what another program wrote, or a name that came from a file.
+
+    Lines and tabs stay. Any other character that is not printable becomes its escape sequence, ``\\x1b``.
+    """
+    text = text.replace("\r\n", "\n")
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def closest(name: str, known: Iterable[str]) -> str:

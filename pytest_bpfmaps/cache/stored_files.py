@@ -21,7 +21,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from pytest_bpfmaps.errors import CacheError
+from pytest_bpfmaps.errors import CacheError, shown_lines
 from pytest_bpfmaps.paths import cache_dir
 
 _OTHERS_MAY_WRITE = 0o022
@@ -217,7 +217,7 @@ def discard(path: Path, why: str = "it was damaged") -> None:
 
 
 def _print(line: str) -> None:
-    print(f"bpfmaps: {line}", file=sys.stderr)
+    print(f"bpfmaps: {shown_lines(line)}", file=sys.stderr)
 
 
 _listeners: list[Callable[[str], None]] = [_print]

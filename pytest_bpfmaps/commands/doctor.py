@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+from pytest_bpfmaps.errors import shown_lines
+
 _SIGNS = {"ok": "ok", "limited": "--", "missing": "NO"}
 
 
@@ -42,7 +44,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     area = ""
     for check in checks:
         head = check.area if check.area != area else ""
-        print(f"{head:8}  {_SIGNS[check.state]}  {check.name:{width}}  {check.found}")
+        found = shown_lines(check.found)  # programs say what they are
+        print(f"{head:8}  {_SIGNS[check.state]}  {check.name:{width}}  {found}")
         if check.remedy:
             print(f"{'':12}  {'':{width}}  -> {check.remedy}")
         area = check.area

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pytest_bpfmaps.errors import shown
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.kernels.progress import Progress
@@ -150,4 +151,4 @@ def _remove(arguments: argparse.Namespace) -> None:
 def _line(kernel: Kernel) -> str:
     without = [what for what, has in (("modules", kernel.modules), ("BTF", kernel.btf)) if not has]
     lacks = f"  (no {', no '.join(without)})" if without else ""
-    return f"{kernel.name:8} {kernel.release:26} {kernel.size >> 20:5} MB  {kernel.source}{lacks}"
+    return f"{kernel.name:8} {kernel.release:26} {kernel.size >> 20:5} MB  {shown(kernel.source)}{lacks}"

@@ -24,7 +24,7 @@ from pytest_bpfmaps.compiler.diagnostics import (
 from pytest_bpfmaps.compiler.implicit_headers import Assumption, wanted
 from pytest_bpfmaps.compiler.request import CompileRequest
 from pytest_bpfmaps.compiler.undeclared_names import explain, shortened
-from pytest_bpfmaps.errors import CompileError, shown, strerror
+from pytest_bpfmaps.errors import CompileError, shown, shown_lines, strerror
 
 _FRAME = re.compile(r"^ *#\d+ 0x.*\n?", re.MULTILINE)
 _CRASH = "PLEASE submit a bug report"
@@ -144,7 +144,7 @@ class Builder:
 
     def _presented(self, output: str) -> str:
         """Returns diagnostics that name `code` as the user did, not the temporary file that holds it."""
-        output = os.fsencode(output).decode(errors="replace")
+        output = shown_lines(os.fsencode(output).decode(errors="replace"))
         return output.replace(f"{self.source.parent}/", "") if self.request.code is not None else output
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import IO
 
+from pytest_bpfmaps.errors import shown_lines
 from pytest_bpfmaps.vm.gateway import journal
 from pytest_bpfmaps.vm.gateway.execnet_bootstrap import Bootstrap, pump
 from pytest_bpfmaps.vm.machine.child_process import die_with_parent
@@ -111,6 +112,7 @@ def _listen(stderr: IO[bytes], path: str, said: deque[str]) -> None:
     for raw in stderr:
         line = raw.decode(errors="replace").rstrip()
         if not journal.take(path, line):
+            line = shown_lines(line)
             said.append(line)
             print(line, file=sys.stderr, flush=True)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
+from pytest_bpfmaps.errors import shown_lines
+
 
 class Progress:
     """Writes steps to `stream` (default: stderr, so that stdout has only data)."""
@@ -16,6 +18,7 @@ class Progress:
 
     def step(self, text: str, percent: float | None = None) -> None:
         """Shows the step `text`, and how much of it is done in `percent` (0 to 100), if that is known."""
+        text = shown_lines(text)
         if self._live:
             share = "" if percent is None else f" {percent:3.0f}%"
             self._write(f"\r\033[K{text}{share}")
@@ -25,7 +28,7 @@ class Progress:
 
     def done(self, text: str) -> None:
         """Writes `text`, which stays on the terminal, in place of the live line."""
-        self._write(("\r\033[K" if self._live else "") + text + "\n")
+        self._write(("\r\033[K" if self._live else "") + shown_lines(text) + "\n")
         self._step = ""
 
     def clear(self) -> None:

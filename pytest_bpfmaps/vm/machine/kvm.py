@@ -16,6 +16,7 @@ from typing import IO
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache.locks import only_one
 from pytest_bpfmaps.cache.stored_files import own, read_json, remember
+from pytest_bpfmaps.errors import shown_lines
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine.architecture import architecture
 from pytest_bpfmaps.vm.machine.child_process import die_with, waited_for_processor
@@ -145,7 +146,7 @@ def _watch(
         if ended and process.returncode == 0:  # QEMU ends so when its kernel restarts
             return Verdict(False, _no_panic(_text(console), "its kernel restarted early"), hung=1)
         if ended:
-            words = _text(messages).decode(errors="replace").strip().split("\n")[-1]
+            words = shown_lines(_text(messages).decode(errors="replace").strip().split("\n")[-1])
             why = _QEMU_PREFIX.sub("", words) or f"it ended with status {process.returncode}"
             return Verdict(False, f"/dev/kvm exists but does not run a kernel (QEMU: {why})")
         size, waited = os.fstat(console.fileno()).st_size, max(waited, waited_for_processor(process.pid))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.errors import VmError, shown_lines
 from pytest_bpfmaps.vm.guest.init import CANNOT_MOUNT, NO_CARD
 from pytest_bpfmaps.vm.machine.architecture import Architecture, architecture
 from pytest_bpfmaps.vm.machine.child_process import die_with
@@ -93,7 +93,7 @@ class Log:
             full, start = everything, found  # it panicked before this process noted the test's begin
         if start is None:
             start = next((at for at, line in enumerate(full) if line.startswith(PYTHON_FELL)), None)
-        return "\n".join(full[-lines:] if start is None else readable(full[start:]))
+        return shown_lines("\n".join(full[-lines:] if start is None else readable(full[start:])))
 
     def telling_line(self) -> str:
         """Returns the line of a panic or of this package; else the last one before the guest shut down."""
