@@ -1,10 +1,12 @@
 """Tests maps that are read-only or write-only: a refused access must not look like a missing key."""
 
 import errno
+import socket
 
 import pytest
 
 from pytest_bpfmaps import MapError, MapKeyError
+from pytest_bpfmaps.kernel.map_flags import BPF_F_ALL_CPUS, BPF_F_CPU
 
 BPF_F_NO_PREALLOC, BPF_F_RDONLY, BPF_F_WRONLY = 1, 1 << 3, 1 << 4
 PREFIX = "struct { __u32 prefixlen; __u8 data[4]; }"
@@ -58,6 +60,8 @@ DELETES = {
     "pop": lambda m, key: m.pop(key, 7),
 }
 
+CLEAR = {"clear": lambda m, key: m.clear()}
+
 
 def check_refused(what, m, key):
     with pytest.raises(MapError) as caught:
@@ -104,3 +108,73 @@ def test_queues(make, type):
     m.push(1)
     check_refused(lambda m, _: m.peek(), m, None)
     check_refused(lambda m, _: m.pop(), m, None)
+
+
+@pytest.mark.parametrize("type", ["percpu_hash", "percpu_array"])
+def test_one_cpus_value(make, type):
+    """The flags came with Linux 6.19, but every kernel asks first whether the access is allowed."""
+    check_refused(lambda m, key: m.update_elem(key, 1, BPF_F_ALL_CPUS), make(type, BPF_F_RDONLY), 1)
+    check_refused(lambda m, key: m.update_elem(key, 1, BPF_F_CPU), make(type, BPF_F_RDONLY), 1)
+
+
+@pytest.mark.parametrize("write", [*WRITES, *DELETES, "clear"])
+@pytest.mark.parametrize("type", LISTED)
+def test_no_write_to_a_frozen_map(make, type, write):
+    m = make(type, 0)
+    key = (32, b"\1\2\3\4") if type == "lpm_trie" else 1
+    m[key] = 5
+    m.freeze()
+    check_refused((WRITES | DELETES | CLEAR)[write], m, key)
+    assert m == {key: (5,) * len(m[key]) if "percpu" in type else 5}
+
+
+@pytest.mark.parametrize("write", [*WRITES, "clear"])
+@pytest.mark.parametrize("type", INDEXED)
+def test_no_write_to_a_frozen_array(make, type, write):
+    m = make(type, 0)
+    m[1] = 5
+    m.freeze()
+    check_refused((WRITES | CLEAR)[write], m, 1)
+    assert m[1] == ((5,) * len(m[1]) if type == "percpu_array" else 5)
+
+
+@pytest.mark.parametrize("type", QUEUES)
+def test_frozen_queues(make, type):
+    m = make(type, 0)
+    m.push(5)
+    m.freeze()
+    check_refused(lambda m, _: m.push(1), m, None)
+    check_refused(lambda m, _: m.pop(), m, None)
+    check_refused(lambda m, _: m.clear(), m, None)
+    assert m.peek() == 5
+
+
+@pytest.mark.bpf_requires("bloom_filter")
+def test_frozen_bloom_filters(bpf):
+    m = bpf.create_map("bloom_filter", value="__u64", max_entries=4)
+    m.add(5)
+    m.freeze()
+    check_refused(lambda m, _: m.push(6), m, None)
+    assert 5 in m
+
+
+@pytest.mark.parametrize(
+    "type", ["array_of_maps", "hash_of_maps", "devmap", "cpumap", "sockhash", "sk_storage"]
+)
+def test_frozen_maps_of_references(bpf, type):
+    inner = {"inner": {"type": "array", "value": "u64", "max_entries": 1}} if "of_maps" in type else {}
+    sizes = {} if type == "sk_storage" else {"max_entries": 4}
+    key = {"hash_of_maps": "__u32", "sockhash": "__u32"}.get(type)
+    m = bpf.create_map(type, key=key, value={"sockhash": 8, "sk_storage": "u64"}.get(type), **sizes, **inner)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        values = {"devmap": 1, "cpumap": 64, "sockhash": server, "sk_storage": 7}
+        value = values[type] if type in values else bpf.create_map("array", value="u64", max_entries=1)
+        key = server if type == "sk_storage" else 0
+        m[key] = value
+        m.freeze()
+        check_refused(lambda m, key: m.__setitem__(key, value), m, key)
+        check_refused(lambda m, key: m.__delitem__(key), m, key)
+        if type != "sk_storage":
+            check_refused(lambda m, key: m.clear(), m, key)
+            assert list(m) == [0]
+        assert m[key] == value

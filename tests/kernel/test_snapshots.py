@@ -54,6 +54,9 @@ USES = {
     "keys": lambda s: s.keys() == ALL.keys(),
     "values": lambda s: sorted(s.values()) == sorted(ALL.values()),
     "items": lambda s: s.items() == ALL.items(),
+    "items and no items": lambda s: (
+        all(s.items() != {o} for o in (5, "ab", (1, 2, 3), (1, 4))) and s.items() != 5
+    ),
     "subset of items": lambda s: s.items() >= {1: 3, 2: 6}.items(),
     "reversed": lambda s: list(reversed(s)) == list(s)[::-1],
     "in": lambda s: 77 in s and -1 not in s and "x" not in s and 1.0 in s,
