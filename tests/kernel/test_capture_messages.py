@@ -1,5 +1,7 @@
 """Tests, word by word, what a capture says when records are missing, too many, or not what was expected."""
 
+import time
+
 import pytest
 
 from pytest_bpfmaps import CaptureTimeoutError, NameLookupError, NoValueError
@@ -204,3 +206,17 @@ def test_buffers_without_types(bpf):
             ring.capture(**types)
     with ring.capture(bytes) as records:
         assert records == []
+
+
+def test_a_wait_takes_little_processor_time(events):
+    before = time.thread_time()
+    message_of(events.wait, timeout=0.5)
+    assert time.thread_time() - before < 0.25
+
+
+@pytest.mark.bpf_requires("perf_event_array")
+def test_a_wait_for_perf_buffers_takes_little_processor_time(bpf):
+    with bpf.load("perf_events.bpf.c").maps.events.capture() as events:
+        before = time.thread_time()
+        message_of(events.wait, timeout=0.5)
+        assert time.thread_time() - before < 0.25

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,13 @@ class TestPrintk:
                 lines.wait(count=13, timeout=0.01)
         shown = [f"hello from {n}: done" for n in range(66, 76)]
         assert [line.partition(": ")[2] for line in str(told.value).split("\n")[1:11]] == shown
+
+    def test_a_wait_takes_little_processor_time(self, bpf):
+        with bpf.printk() as lines:
+            before = time.thread_time()
+            with pytest.raises(CaptureTimeoutError):
+                lines.wait(timeout=0.5)
+            assert time.thread_time() - before < 0.25
 
     def test_a_line_that_comes_later(self, bpf, say):
         with bpf.printk() as lines:
