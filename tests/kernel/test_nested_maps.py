@@ -7,6 +7,8 @@ import pytest
 
 from pytest_bpfmaps import ClosedError, LoadError, MapError, MapTypeError
 
+BPF_F_INNER_MAP = 1 << 12
+
 pytestmark = pytest.mark.bpf_requires("array_of_maps", "hash_of_maps")
 
 CODE = """
@@ -133,6 +135,30 @@ def test_without_a_declaration_an_inner_map_is_compared_with_one_that_is_there(m
         outer[0] = maps.wide
     outer[0] = maps.one
     assert outer == {0: maps.one, 1: maps.two}
+
+
+def test_arrays_must_have_the_same_length_unless_they_may_differ(bpf):
+    """BPF_F_INNER_MAP came with Linux 5.10."""
+
+    def array(max_entries, flags=0):
+        return bpf.create_map("array", value="u64", max_entries=max_entries, flags=flags)
+
+    outer = bpf.create_map("array_of_maps", max_entries=2, inner=array(1))
+    with pytest.raises(MapTypeError, match="of another kind: max_entries is 2, not 1 "):
+        outer[0] = array(2)
+    with pytest.raises(MapTypeError, match="of another kind: flags is 4096, not 0, max_entries is 2, not 1 "):
+        outer[0] = array(2, BPF_F_INNER_MAP)
+    outer = bpf.create_map("array_of_maps", max_entries=2, inner=array(1, BPF_F_INNER_MAP))
+    outer[0] = array(2, BPF_F_INNER_MAP)
+    assert len(outer[0]) == 2
+    with pytest.raises(MapTypeError, match="of another kind: flags is 0, not 4096 "):
+        outer[1] = array(2)
+    hashes = [bpf.create_map("hash", key=4, value=4, max_entries=n) for n in (1, 2)]
+    outer = bpf.create_map("array_of_maps", max_entries=2, inner=hashes[0])
+    outer[0] = hashes[1]
+    assert outer[0].max_entries == 2
+    with pytest.raises(MapTypeError, match="of another kind: type is array, not hash"):
+        outer[1] = array(2)
 
 
 def test_what_is_no_map_is_refused(maps):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_bpfmaps import MapValueError
+from pytest_bpfmaps import MapOverflowError, MapTypeError, MapValueError
 from pytest_bpfmaps.maps import PerCpu
 
 PROLOGUE = """
@@ -74,6 +74,39 @@ def test_what_is_neither_is_refused(make, cpus):
     for wrong in ([1, 2, 3], [[1, 2, 3, 4]] * (cpus + 1), [[1, 2, 3]] * cpus, PerCpu([1, 2, 3, 4, 5])):
         with pytest.raises(MapValueError):
             m[0] = wrong
+
+
+def test_the_message_is_about_the_likely_meaning(make, cpus):
+    """A tuple is one value. A list of structs has one for each CPU."""
+    m = make("struct point")
+    with pytest.raises(MapValueError, match="possible CPUs"):
+        m[0] = [(1, 2)] * (cpus + 1)
+    with pytest.raises(MapTypeError, match=f"cannot store {cpus + 2} values .*it has 2 fields"):
+        m[0] = ((1, 2),) * (cpus + 2)
+    with pytest.raises(MapOverflowError, match=f"value of CPU {cpus - 1}"):
+        m[0] = [(1, 2)] * (cpus - 1) + [(1, 1 << 32)]
+
+
+def test_what_is_said_of_all_cpus(make_map):
+    m = make_map(
+        "percpu_array",
+        value="struct mixed",
+        prologue="struct inner { __s32 n; char text[4]; }; "
+        "struct mixed { __u8 small; struct inner in; __u16 pair[2]; char name[5]; };",
+        max_entries=2,
+    )
+    first, *others = m[0]
+    several = {"small": 3, "in": {"n": -7, "text": "a"}, "pair": [1, 9], "name": "xyz"}
+    m[0] = [*others, several]
+    assert m[0] == [*others, several]
+    assert m[0].sum() == {"small": 3, "in": {"n": -7}, "pair": [1, 9]}
+    assert m[0].max() == {"small": 3, "in": {"n": 0 if others else -7}, "pair": [1, 9]}
+    assert m[0].min() == {"small": 0 if others else 3, "in": {"n": -7}, "pair": [0, 0] if others else [1, 9]}
+    assert m.sum() == {0: m[0].sum(), 1: m[1].sum()}
+    assert m[0] != m[1]
+    assert m[1] == tuple(m[1]) == PerCpu([first] * len(m[1]))
+    assert m[1] != tuple(m[1])[1:]
+    assert len({m[1], m[1]}) == 1
 
 
 def test_numpy_arrays_of_arrays(make, cpus):

@@ -1,8 +1,13 @@
 """Tests many records of ring buffers at once: equal and different lengths, arrays, flexible arrays."""
 
 import random
+from contextlib import closing
 
 import pytest
+
+from pytest_bpfmaps.events.ringbuf_memory import Ring
+
+EVENT = 24  # bytes of a struct event
 
 SENDER = """
 struct event { __u64 number; __u32 pid; __u16 flags:4, rest:12; char comm[6]; };
@@ -104,3 +109,28 @@ def test_a_flexible_array_has_the_rest_of_its_record(sender):
     with sender.maps.events.capture("text") as texts:
         sender.programs.send_text.run(bytes(64), repeat=3)
     assert texts == [{"length": 5, "text": "hello"}] * 3
+
+
+def test_another_reader_between_two_blocks_is_noticed(sender):
+    the_map = sender.maps.events
+    for name in ("send", "send_longer", "send", "send"):
+        sender.programs[name].run(bytes(64))
+    rings = [Ring(the_map.fd, the_map.max_entries, "the ring", the_map.id) for _ in range(2)]
+    with closing(rings[0]) as mine, closing(rings[1]) as other:
+        blocks = mine.blocks()
+        assert next(blocks).size == EVENT
+        assert [len(raw) for raw in other.drain()] == [EVENT + 16, EVENT, EVENT]
+        list(blocks)
+        assert mine.taken > 0
+        assert mine.others().endswith(f"this ring buffer, too, and took {mine.taken} bytes")
+
+
+def test_readers_one_after_another(sender):
+    the_map = sender.maps.events
+    rings = [Ring(the_map.fd, the_map.max_entries, "the ring", the_map.id) for _ in range(2)]
+    with closing(rings[0]) as mine, closing(rings[1]) as other:
+        for reader, taken in ((mine, 0), (other, 1), (other, 1), (mine, 2), (mine, 2)):
+            sender.programs.send.run(bytes(64))
+            assert [len(raw) for raw in reader.drain()] == [EVENT]
+            assert reader.taken == taken * (EVENT + 8)
+    mine.close()
