@@ -13,7 +13,7 @@ import resource
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pytest_bpfmaps.errors import Explanation
+from pytest_bpfmaps.errors import ENOTSUPP, Explanation
 from pytest_bpfmaps.kernel.bpf_types import OF_MAPS, MapType
 from pytest_bpfmaps.kernel.feature_releases import since
 from pytest_bpfmaps.kernel.features import probe
@@ -100,7 +100,7 @@ def explain_refused_map(wanted: Attributes, number: int) -> Explanation:
             f"are {total} bytes",
             "make fewer or smaller elements",
         )
-    if number != errno.EINVAL:
+    if number not in (errno.EINVAL, ENOTSUPP):  # LRU hashes give ENOTSUPP for BPF_F_NO_PREALLOC
         return Explanation(f"{reason(number)}, for {wanted}", None)
     known = _broken_rule(wanted, wanted.type) or _excluding_flags(wanted)
     if known:

@@ -81,6 +81,11 @@ REFUSED = [
         "the kernel refuses map_flags=0x80000",
         f"without 0x80000 (BPF_F_RB_OVERWRITE, Linux 6.19) {OTHER_FLAGS}",
     ),
+    (
+        {"type": "lru_hash", "key": 4, "value": 4, "flags": 1},
+        "the kernel refuses map_flags=0x1",
+        f"without 0x1 {OTHER_FLAGS}",
+    ),
     ({"type": "array", "key": 8, "value": 4}, "the kernel refuses key_size=8",
      "maps of type array have keys of 4 bytes"),
     *(
