@@ -68,6 +68,7 @@ class Pins:
     def close(self) -> None:
         """Removes the pins, unless another process replaced them. Safe to call again."""
         self._closed = True
+        self.__dict__.pop("root", None)  # another file may get its descriptor's number
         made, self._made = self._made, {}
         for path, identity in reversed(made.items()):
             with contextlib.suppress(OSError):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps import LoadError, MapError
+from pytest_bpfmaps import ClosedError, LoadError, MapError
 from pytest_bpfmaps.harness import Bpf
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.matrix.compilers import compiler_for
@@ -324,6 +324,8 @@ def test_nothing_is_left_after_close(load, own_bpf, bpf):
     assert os.listdir(bpf.pin_root / "sub") == []
     assert mounts_in(folder) == []
     assert descriptors() == before
+    with pytest.raises(ClosedError, match="the test is over"):
+        _ = own_bpf.pin_root
     bpf.wait_until(lambda: number not in live_map_ids(), timeout=60)
 
 
