@@ -78,9 +78,9 @@ class Records(Sequence[Any]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(total))]
         at = index + total if index < 0 else index
-        if not 0 <= at < total:
+        if at < 0:
             raise IndexError(index)
-        which = bisect_right(self._ends, at)
+        which = bisect_right(self._ends, at)  # behind the last record it is no index of a block
         block = self._blocks[which]
         return self._decode(block, at - (self._ends[which] - block.count), 1)[0]
 

@@ -19,19 +19,13 @@ class TaggedCodec(Codec):
 
     def __init__(self, by_tag: Mapping[Any, Any], tag: str) -> None:
         first = field_at(next(iter(by_tag.values())), tag)
-        self.name = "tagged by " + tag
+        self.name = f"records told apart by {tag!r}"
         self.size = first.offset + first.codec.size
         self.by_name = {name: field for codec in by_tag.values() for name, field in codec.by_name.items()}
         self.structs = tuple(by_tag.values())
         self._tag = first
         self._name = tag
         self._by_tag = dict(by_tag)
-
-    def decode(self, data: Buffer, offset: int = 0) -> Any:
-        return self.decode_padded(data[offset:], 0)
-
-    def decode_rest(self, data: Buffer, offset: int = 0) -> Any:
-        return self.decode_padded(data[offset:], 0)
 
     def decode_padded(self, data: Buffer, padding: int) -> Any:
         """Decodes a record; up to `padding` of its last bytes may not come from the program."""

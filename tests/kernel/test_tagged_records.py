@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_bpfmaps import CaptureTimeoutError, MapValueError, NameLookupError, NoValueError
+from pytest_bpfmaps import CaptureTimeoutError, MapValueError, NameLookupError, NoValueError, UnsupportedError
 
 CODE = """
 enum kind { OPENED, CLOSED, UNKNOWN = 7 };
@@ -10,8 +10,10 @@ struct open_event { __u32 kind; __u32 pid; char path[16]; };
 struct exit_event { __u32 kind; __u32 pid; long code; };
 struct named_event { enum kind kind; __u32 pid; };
 struct other_event { __u32 pid; __u32 kind; };
+struct timed_event { enum kind kind; __u32 timeout; };
 // types that nothing else uses are left out of BTF
 struct open_event o; struct exit_event e; struct named_event n; struct other_event x;
+struct timed_event t;
 struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
     __uint(max_entries, 4096);
@@ -113,6 +115,19 @@ def test_what_can_not_be_told_apart(sender):
         capture("open_event", tag="kind")
     with pytest.raises(NameLookupError, match="open_evnt"):
         capture({0: "open_evnt"}, tag="kind")
+
+
+def test_messages_name_the_tag(sender):
+    pytest.importorskip("numpy")
+    with sender.maps.events.capture(TYPES, tag="kind") as events:
+        sender.send(1)
+        with pytest.raises(UnsupportedError, match="an array of records told apart by 'kind': NumPy has no"):
+            events.to_numpy()
+    with sender.maps.events.capture({"CLOSED": "timed_event"}, tag="kind") as events:
+        sender.send(1)
+        with pytest.raises(NameLookupError, match="an argument, and a field of records told apart by 'kind'"):
+            events.expect(timeout=3.0)
+        assert len(events.expect({"timeout": 2}, timeout=3.0)) == 1
 
 
 def test_several_captures_at_once(sender):
