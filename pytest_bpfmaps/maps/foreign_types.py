@@ -6,12 +6,13 @@ name. The BTF of a program that uses the map has the types, and the map's defini
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.map_definitions import MapDefinition, map_definitions
-from pytest_bpfmaps.errors import BpfError
+from pytest_bpfmaps.errors import MapError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.btf import load_codecs
 from pytest_bpfmaps.kernel.program_info import ProgramInfo, is_cut
@@ -38,7 +39,7 @@ class ForeignTypes:
 
 def foreign_types(info: MapInfo, programs: Callable[[], Iterable[ProgramInfo]]) -> ForeignTypes:
     """Returns the types of a map; `programs` returns the programs that use it, and is called if needed."""
-    own = _codecs(info.btf_id)
+    own = load_codecs(info.btf_id) if info.btf_id else None
     if own is not None and not is_cut(info.name):
         return ForeignTypes(info, own, info.name)
     if own is None and not is_cut(info.name) and not _may_have_types(info):
@@ -77,9 +78,10 @@ def _with_types(info: MapInfo, defined: MapDefinition, codecs: Codecs) -> MapInf
 
 
 def _codecs(btf_id: int) -> Codecs | None:
-    if not btf_id:
-        return None
+    """Returns the types of a program; None if the program is gone."""
     try:
         return load_codecs(btf_id)
-    except BpfError:
+    except MapError as e:
+        if e.errno != errno.ENOENT:
+            raise
         return None
