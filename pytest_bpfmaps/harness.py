@@ -269,6 +269,16 @@ class Bpf:
         """Returns all maps of this machine with that name, oldest first. The kernel keeps 15 characters."""
         return [self._keep_map(m) for m in maps_by_name(name, self._pins)]
 
+    def typed(self, the_map: Map, *, key: str | None = None, value: str | None = None) -> Map:
+        """Returns the same map with C types, for a map whose loader gave the kernel none, as bpftrace does.
+
+        `key` and `value` are C types as text, as for `create_map`. A part that is left out stays bytes.
+        Raises `MapTypeError` for text that is no C type, or whose size is not that of the map.
+        """
+        from pytest_bpfmaps.maps.typed import typed_map
+
+        return self._keep_map(typed_map(self._compiler, the_map, key, value, self._pins))
+
     def pinned(self, path: Source) -> Map:
         """Returns the map that is pinned at `path`. A relative path is below `pin_root`."""
         return self._keep_map(pinned_map(self._pins.path(path), self._pins))

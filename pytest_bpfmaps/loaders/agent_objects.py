@@ -86,12 +86,11 @@ class AgentObjects:
     def links(self) -> AgentLinks:
         """Returns where programs are attached."""
         found = self._objects.look(self._pids(), places=True)
-        names = {number: self._name(info) for number, info in found.programs.items()}
         pins: dict[int, tuple[str, ...]] = {}
         for path, ids in sorted(found.pins.items()):
             for number in ids.links:
                 pins[number] = (*pins.get(number, ()), path)
-        return describe_links(found.links.values(), found.held.perf, found.attached, names, pins)
+        return describe_links(found.links.values(), found.held.perf, found.attached, found.programs, pins)
 
     def pins(self) -> dict[str, str]:
         """Returns what is pinned, by path: ``{"/sys/fs/bpf/agent/counts": "map 'counts'"}``."""
@@ -104,7 +103,7 @@ class AgentObjects:
         found = self._objects.look(self._pids(), places=True)
         alive = found.programs | self._objects.alive()
         names = {number: self._name(info) for number, info in alive.items()}
-        links = describe_links(found.links.values(), found.held.perf, found.attached, names, {})
+        links = describe_links(found.links.values(), found.held.perf, found.attached, alive, {})
         left = [
             Leftover(f"program {each}", detach_command(each.type, each.target, each.program_id, each.id))
             for each in links

@@ -24,6 +24,8 @@ T = TypeVar("T", bound=Identified)
 
 def is_called(name: str, other: str) -> bool:
     """Whether a name in a test may mean a program or map called `other`, which the kernel may have cut."""
+    if name.startswith("@"):  # bpftrace's spelling
+        name = "AT_" + name[1:]
     return other == name or (_KEPT in (len(other), len(name)) and other[:_KEPT] == name[:_KEPT])
 
 
@@ -66,7 +68,7 @@ class ByName(Generic[T]):
     def __named(self, name: str) -> list[T]:
         parts = self.__parts.values()
         exact = [part for part in parts if part.name == name]
-        if exact or len(name) < _KEPT:
+        if exact:
             return exact
         # without BTF only the kernel's 15 characters are known, or the test wrote only these
         return [part for part in parts if is_called(name, part.name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 
@@ -43,6 +44,13 @@ def ending(status: int | None) -> str:
 
 def explain_output(text: str) -> Explanation | None:
     """Explains what the dynamic loader, a resolver or a shell wrote; None if it is not known."""
+    if "Unable to find kernel headers" in text:
+        release = os.uname().release
+        return Explanation(
+            "bcc compiles with the headers of the kernel, and there are none for this one",
+            f"install linux-headers-{release} (Debian, Ubuntu), or name a folder with them: "
+            "env={**os.environ, 'BCC_KERNEL_SOURCE': '/usr/src/…'}; libbpf and bpftrace need none",
+        )
     if found := _LIBRARY.search(text):
         return Explanation(
             f"the library {found[1]} can't be loaded: {found[2]}", "install the package that has it"

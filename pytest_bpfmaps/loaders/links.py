@@ -10,9 +10,12 @@ from pytest_bpfmaps.attach.link_types import AttachType, LinkType, attach_type_n
 from pytest_bpfmaps.attach.links import LinkInfo
 from pytest_bpfmaps.errors import MapError
 from pytest_bpfmaps.kernel.attached_programs import AttachedProgram, cgroup_folders
-from pytest_bpfmaps.kernel.btf import kernel_btf_name, vmlinux_codecs
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.btf import kernel_btf_name, load_codecs, vmlinux_codecs
 from pytest_bpfmaps.kernel.held_objects import PerfTarget
+from pytest_bpfmaps.kernel.program_info import ProgramInfo, program_info
 from pytest_bpfmaps.kernel.tracefs import tracefs
+from pytest_bpfmaps.loaders.programs import full_name
 
 _TRACING = {
     "trace_fentry": "fentry",
@@ -92,15 +95,18 @@ def describe_links(
     links: Iterable[LinkInfo],
     perf: Iterable[PerfTarget],
     attached: Iterable[AttachedProgram],
-    names: Mapping[int, str],
+    programs: Mapping[int, ProgramInfo],
     pins: Mapping[int, tuple[str, ...]],
 ) -> AgentLinks:
-    """Returns all places of the programs in `names`, which has program names by id; `pins` are by link id."""
+    """Returns all places of `programs`, which are by id; `pins` are by the id of a link."""
+    names = {number: full_name(info) for number, info in programs.items()}
     events = list(dict.fromkeys(each for each in perf if each.program_id in names))
     places = [each for each in attached if each.program_id in names]
     found = AgentLinks()
     for info in links:
         target, used = _target_of(info, events, places)
+        if info.type == LinkType.TRACING and info.program_id in programs:
+            target = _tracing(info.target, programs[info.program_id])
         for each in used:
             (events if isinstance(each, PerfTarget) else places).remove(each)  # type: ignore[arg-type]
         name = names.get(info.program_id) or f"program id {info.program_id}"
@@ -167,16 +173,31 @@ def tracepoint_path(name: str) -> str:
     return f"{groups[0]}/{name}" if len(groups) == 1 else name
 
 
-def _tracing(target: Mapping[str, Any]) -> str:
+def _tracing(target: Mapping[str, Any], program: ProgramInfo) -> str:
+    """Returns ``fentry/do_unlinkat``, or ``freplace/function of program``.
+
+    The link tells the function since Linux 5.13, the program since 6.1.
+    """
     kind = _TRACING.get(target["attach_type"], target["attach_type"])
-    if not target["type_id"]:  # Linux 5.13 and later tell it
+    if program.type == ProgramType.EXT:
+        replaced = program_info(target["object_id"])
+        if replaced is None or not replaced.btf_id:
+            return f"freplace/ ({_UNTOLD} which function)"
+        function = load_codecs(replaced.btf_id).btf.type(target["type_id"]).name
+        return f"freplace/{function} of {full_name(replaced)}"
+    object_id = program.attach_btf or target["object_id"]
+    type_id = program.attach_type_id or target["type_id"]
+    if not type_id:
         return f"{kind}/ ({_UNTOLD} which function)"
-    if kernel_btf_name(target["object_id"]) != "vmlinux":
-        return f"{kind}/type {target['type_id']} of BTF or program id {target['object_id']}"
     try:
-        name = vmlinux_codecs().btf.type(target["type_id"]).name
+        if kernel_btf_name(object_id) == "vmlinux":
+            name = vmlinux_codecs().btf.type(type_id).name
+        elif kernel_btf_name(object_id):
+            return f"{kind}/type {type_id} of module {kernel_btf_name(object_id)}"
+        else:
+            name = load_codecs(object_id).btf.type(type_id).name
     except MapError:
-        return f"{kind}/type {target['type_id']} of vmlinux"
+        return f"{kind}/type {type_id} of BTF id {object_id}"
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     return f"{kind}/{name}"
@@ -202,7 +223,6 @@ def _interface(target: Mapping[str, Any]) -> str:
 
 _TEXTS: dict[int, Any] = {
     LinkType.RAW_TRACEPOINT: lambda t: f"raw_tracepoint/{t['tracepoint']}" if t.get("tracepoint") else "",
-    LinkType.TRACING: _tracing,
     LinkType.CGROUP: _cgroup,
     LinkType.ITER: lambda t: f"iter/{t['iterator']}" if t.get("iterator") else "",
     LinkType.NETNS: lambda t: f"net:[{t['netns_inode']}]",

@@ -12,6 +12,7 @@ MARK = "BPFMAPS_LOADER"
 """The environment variable by which a process that was started here is recognised in all its children."""
 
 
+_STAT = 2048  # bytes, more than the kernel writes
 _LOOKS = 3  # a child that is made while /proc is read may be missing, and its parent has ended already
 
 
@@ -38,12 +39,15 @@ class ProcessStat:
 def process_stat(pid: int | str) -> ProcessStat | None:
     """Returns the state of a process; None if there is none."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            text = (file.read(_STAT) or b"").decode(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     head, _, rest = text.rpartition(") ")
     number, _, name = head.partition(" (")
     fields = rest.split()
+    if not fields:  # it ended between the two calls
+        return None
     return ProcessStat(int(number), name, fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
 
 

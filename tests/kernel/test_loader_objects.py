@@ -125,9 +125,9 @@ class TestMapsAndPrograms:
     def test_foreign_maps_by_name(self, bpf, start):
         agent = start()
         found = [m for m in bpf.maps_by_name("events") if m.id == agent.maps.events.id]
-        assert [m.id for m in bpf.maps_by_name("counts_of_each_interface")] == [
-            agent.maps.counts_of_each_interface.id
-        ]
+        counts = agent.maps.counts_of_each_interface
+        assert counts in bpf.maps_by_name("counts_of_each_interface")
+        assert counts in bpf.maps_by_name("counts_of_each_")
         assert bpf.maps_by_name("counts_of_each_other") == []
         with found[0].capture("event") as events:  # the types are those of the programs
             assert len(events) == 0
@@ -160,7 +160,8 @@ class TestLinks:
         left = bpf_netns().veth_to(bpf_netns())[0]
         agent = start("xdp-link", LONG, left.name, netns=left.netns)
         assert agent.links == [(LONG, "xdp", left.name)]
-        assert [each.id for each in agent.links] == [each["id"] for each in bpftool("link", "list")][-1:]
+        theirs = {each["id"]: each for each in bpftool("link", "list")}
+        assert [theirs[each.id]["prog_id"] for each in agent.links] == [agent.programs[LONG].id]
 
     def test_cgroups(self, start, bpf_cgroup):
         agent = start("cgroup", "let_out", bpf_cgroup.path)
@@ -196,6 +197,27 @@ class TestLinks:
         bpf_cgroup.add(child.pid)
         child.run(60)
         assert agent.programs.let_out.run_count == 1
+
+
+@pytest.mark.bpf_requires("fentry/do_unlinkat", "kprobe/do_unlinkat", "tracepoint/sched/sched_process_exec")
+def test_links_that_trace(bpf, agent_binary):
+    names = ["tracepoint", "raw_tracepoint", "kprobe", "kretprobe", "fentry", "tp_btf"]
+    words = [word for name in names for word in ("attach", f"at_{name}")]
+    made = bpf.compile(AGENTS / "tracing.bpf.c")
+    agent = bpf.start([agent_binary, "load", made, *words, "wait"], ready="waiting", timeout=30)
+    links = {each.program: each.target for each in agent.links}
+    assert links.keys() == {f"at_{name}" for name in names}
+    assert links["at_tracepoint"] == "tracepoint/sched/sched_process_exec"
+    assert links["at_raw_tracepoint"] == "raw_tracepoint/sched_switch"
+    assert links["at_kprobe"] == "kprobe/do_unlinkat"
+    assert links["at_kretprobe"] == "kretprobe/do_unlinkat"
+    untold = "/ (the kernel does not tell which function)"  # before Linux 5.13
+    assert links["at_fentry"] in ("fentry/do_unlinkat", f"fentry{untold}")
+    assert links["at_tp_btf"] in ("tp_btf/sched_switch", f"tp_btf{untold}")
+    program = agent.programs.at_raw_tracepoint
+    bpf.wait_until(lambda: program.run_count > 0, timeout=10)
+    agent.kill()
+    bpf.nothing_left(agent, timeout=5)
 
 
 class TestPins:

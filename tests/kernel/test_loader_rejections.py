@@ -77,7 +77,8 @@ def test_the_explanation_is_that_of_bpf_load(bpf, agent_binary, code):
         for line in ours.value.details.splitlines()
         if ".c:" in line or "C source" in line
     ]
-    assert all(each in theirs.value.details for each in source)
+    if len(ours.value.log) < 10_000:  # a loader's own buffer may be too short for the end of a longer one
+        assert all(each in theirs.value.details for each in source)
     assert theirs.value.log.splitlines()[-3:-1] == ours.value.log.splitlines()[-3:-1] != []
 
 

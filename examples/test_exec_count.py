@@ -1,0 +1,74 @@
+"""One test for the same agent in four languages, on every kernel: pytest examples --bpf-kernel=all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+BCC = "tracepoint__sched__sched_process_exec"  # the name that TRACEPOINT_PROBE makes
+AGENTS = {  # language: command, name of the program, names of the maps
+    "c": ([HERE / "build/agent-c"], "trace_exec", "exec_count", "events"),
+    "go": ([HERE / "build/agent-go"], "trace_exec", "exec_count", "events"),
+    "python": (
+        [HERE / "python/exec_count.py"],
+        "tracepoint__sched__sched_process_exec",
+        "exec_count",
+        "events",
+    ),
+    "bpftrace": (["bpftrace", HERE / "bpftrace/exec_count.bt"], "sched_process_exec", "@exec_count", None),
+}
+EXEC = "tracepoint/sched/sched_process_exec"
+
+
+def skip_what_can_not_run(language: str) -> None:
+    headers = [Path(f"/lib/modules/{os.uname().release}/build"), Path("/sys/kernel/kheaders.tar.xz")]
+    if language == "python" and not any(path.exists() for path in headers):
+        pytest.skip("bcc needs the headers of the kernel, and there are none for this one")
+    if language == "go" and not AGENTS["go"][0][0].exists():
+        pytest.skip("agent-go is missing: apt-get install golang-go golang-github-cilium-ebpf-dev")
+    if language == "bpftrace" and shutil.which("bpftrace") is None:
+        pytest.skip("bpftrace is missing: apt-get install bpftrace")
+
+
+@pytest.fixture
+def unique(tmp_path):
+    """A program with a name that no other process of this machine has."""
+    made = tmp_path / f"run{os.getpid()}"
+    shutil.copy("/bin/true", made)
+    return made
+
+
+@pytest.mark.bpf_requires(EXEC, "ringbuf")
+@pytest.mark.parametrize("language", AGENTS)
+def test_exec_count(bpf, language, unique):
+    skip_what_can_not_run(language)
+    command, program, counts, events = AGENTS[language]
+    agent = bpf.start(command)
+    assert agent.wait_until_attached(program, timeout=60).target == EXEC
+
+    if events is None:  # bpftrace sends its text through a perf buffer, which has one reader
+        child = subprocess.Popen([unique])
+        child.wait()
+    else:
+        with agent.maps[events].capture("event") as seen:
+            child = subprocess.Popen([unique])
+            child.wait()
+            seen.expect(pid=child.pid, comm=unique.name, count=1)
+    agent.wait_for_output(f"{child.pid} {unique.name}", timeout=30)  # it read the event, too
+
+    exec_count = agent.maps[counts]
+    if language == "bpftrace":  # it gives the kernel no types
+        assert bpf.typed(exec_count, key="char[16]", value="u64").sum()[unique.name] == 1
+    else:
+        key = {"comm": unique.name} if language == "python" else unique.name
+        assert exec_count[key] == 1
+    assert agent.programs[program].run_count >= 1
+
+    agent.terminate()
+    assert agent.wait(30) == 0
+    bpf.nothing_left(agent, timeout=5)

@@ -1,0 +1,89 @@
+"""Tests tools as the distribution ships them: bpftrace, libbpf-tools, xdp-tools."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from pytest_bpfmaps import MapTypeError, UnsupportedError
+
+EXEC = "tracepoint/sched/sched_process_exec"
+
+
+def tool(name, package):
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is missing: apt-get install {package}")
+    return found
+
+
+@pytest.mark.bpf_requires(EXEC)
+class TestBpftrace:
+    PROGRAM = "tracepoint:sched:sched_process_exec { @count[comm] = count(); @last[pid] = nsecs; }"
+
+    def test_a_script(self, bpf):
+        agent = bpf.start([tool("bpftrace", "bpftrace"), "-e", self.PROGRAM])
+        agent.wait_until_attached("sched_process_exec", timeout=60)
+        assert ("sched_process_e", EXEC) in [(each.program, each.target) for each in agent.links]
+        done = subprocess.Popen(["/bin/true"])
+        done.wait()
+        count = bpf.typed(agent.maps["@count"], key="char[16]", value="u64")
+        assert sum(count["true"]) == 1
+        assert done.pid in bpf.typed(agent.maps["@last"], key="u64", value="u64")
+        with pytest.raises(MapTypeError, match=r"'u32' has 4 bytes, but a value of the map has 8"):
+            bpf.typed(agent.maps["@count"], value="u32")
+        assert next(iter(agent.programs)).run_count >= 1
+        agent.terminate()
+        assert agent.wait(60) == 0
+        assert "@count[true]: 1" in agent.stdout  # what bpftrace itself says
+        bpf.nothing_left(agent, timeout=5)
+
+
+@pytest.mark.bpf_requires("tracepoint/syscalls/sys_enter_execve")
+class TestLibbpfTools:
+    def test_execsnoop(self, bpf):
+        agent = bpf.start(["stdbuf", "-oL", tool("execsnoop", "libbpf-tools")])
+        name = "tracepoint__syscalls__sys_enter_execve"
+        assert agent.wait_until_attached(name, timeout=60).target == "tracepoint/syscalls/sys_enter_execve"
+        agent.wait_until_attached(name.replace("enter", "exit"), timeout=60)
+        assert len(agent.links) == 2
+        subprocess.run(["/bin/true"], check=True)
+        agent.wait_for_output("/bin/true")
+        assert agent.programs[name].run_count >= 1
+        assert agent.maps.execs.value_size > 7000
+        with pytest.raises(UnsupportedError, match="can't be read beside its reader"):
+            agent.maps.events.capture("event")
+        agent.kill()
+        bpf.nothing_left(agent, timeout=5)
+
+    def test_opensnoop(self, bpf):
+        agent = bpf.start(["stdbuf", "-oL", tool("opensnoop", "libbpf-tools")])
+        agent.wait_until_attached("tracepoint__syscalls__sys_exit_openat", timeout=60)
+        os.close(os.open("/dev/null", os.O_RDONLY))
+        agent.wait_for_output("/dev/null")
+        agent.terminate()
+        agent.wait(60)
+        bpf.nothing_left(agent, timeout=5)
+
+
+class TestXdpTools:
+    def test_what_a_filter_leaves(self, bpf, bpf_netns):
+        """xdp-filter attaches, pins, and ends."""
+        left = bpf_netns().veth_to(bpf_netns())[0]
+        command = tool("xdp-filter", "xdp-tools")
+        agent = bpf.start([command, "load", "-m", "skb", left.name], netns=left.netns)
+        if agent.wait(30) != 0:
+            pytest.skip(f"this kernel does not take xdp-filter's programs: {agent.stderr.splitlines()[-1:]}")
+        assert left.name in [each.target for each in agent.links if each.type == "xdp"]
+        for each in agent.links:  # where the kernel has freplace, the filter is put into a dispatcher
+            assert each.type == "xdp" or each.target.startswith("freplace/prog0 of xdp_dispatcher")
+        with pytest.raises(AssertionError, match=f"left something behind.*(?s:.*) at {left.name} \\(xdp\\)"):
+            bpf.nothing_left(agent, timeout=0.1)
+        with left.netns.enter():
+            subprocess.run([command, "unload", left.name], check=True)
+        with contextlib.suppress(OSError):
+            os.rmdir("/sys/fs/bpf/xdp")  # the tool leaves its folder
