@@ -71,7 +71,7 @@ def maps_by_name(name: str, pins: Pins | None = None) -> list[Map]:
             os.close(fd)
             continue
         made = _from_own_fd(fd, pins=pins)
-        if made.name in (name, kept):
+        if name == kept or made.name in (name, kept):
             found.append(made)
         else:
             made.close()
