@@ -94,7 +94,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
     from pytest_bpfmaps.harness import Bpf
     from pytest_bpfmaps.matrix.compilers import compiler_of, is_portable
-    from pytest_bpfmaps.matrix.measuring import recording_of
+    from pytest_bpfmaps.matrix.measuring import observer_of
 
     folders = [config.rootpath / p for p in config.getini("bpf_paths")]
     portable = is_portable(config)
@@ -102,7 +102,7 @@ def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
         compiler_of(config),
         [*([folder] if folder else []), *folders],
         portable=portable,
-        observer=recording_of(config),
+        observer=observer_of(config),
     )
     try:
         yield made

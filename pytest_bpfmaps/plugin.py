@@ -35,10 +35,10 @@ from pytest_bpfmaps.matrix.items import (
 # Registered by hand: pytest would warn of a module in `pytest_plugins` that is imported already.
 PLUGINS = (
     "pytest_bpfmaps.report.assertions",
-    "pytest_bpfmaps.report.coverage",
     "pytest_bpfmaps.report.failures",
     "pytest_bpfmaps.report.kernel_table",
     "pytest_bpfmaps.report.leaks",
+    "pytest_bpfmaps.report.measures",
     "pytest_bpfmaps.report.skips",
 )
 

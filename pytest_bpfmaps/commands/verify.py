@@ -58,7 +58,7 @@ def register(commands: Any) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from pytest_bpfmaps.cost.verdict_table import refusals, table
+    from pytest_bpfmaps.cost.verdict_table import kernels_in_order, losses, refusals, table
     from pytest_bpfmaps.cost.verdicts import ACCEPTED, unknown_variables
 
     values = dict(_value(arguments, text) for text in arguments.set_global)
@@ -67,25 +67,22 @@ def _verify(arguments: argparse.Namespace) -> int:
     if values:
         unknown_variables(objects, values)
     cells = [*failed, *_ask(arguments, objects, values)]
-    kernels = list(dict.fromkeys(cell["kernel"] for cell in cells if cell["kernel"]))
+    kernels = kernels_in_order(cells)
     if arguments.json:
         json.dump({"kernels": kernels, "programs": cells}, sys.stdout, indent=1)
         print()
     else:
-        print("\n".join([*table(cells, kernels), *refusals(cells)]))
+        print("\n".join([*table(cells, kernels), *refusals(cells), *losses(cells)]))
     return 0 if cells and all(cell["verdict"] == ACCEPTED for cell in cells) else 1
 
 
 def _value(arguments: argparse.Namespace, text: str) -> tuple[str, Any]:
+    from pytest_bpfmaps.cost.variants import value_of
+
     name, equals, value = text.partition("=")
     if not equals or not name:
         arguments.usage_error(f"-G {text}: give a name and a value: -G {name or 'rounds'}=8")
-    for read in (lambda: int(value, 0), lambda: json.loads(value)):
-        try:
-            return name.strip(), read()
-        except ValueError:
-            continue
-    return name.strip(), value
+    return name.strip(), value_of(value)
 
 
 def _check_kernels(patterns: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_bpfmaps.cost.costs import Key
 from pytest_bpfmaps.cost.verdicts import ACCEPTED, LOST
 
 Cell = Mapping[str, Any]
@@ -45,7 +46,7 @@ def refusals(cells: Sequence[Cell]) -> list[str]:
     kernels: dict[tuple[str, str, str, str], list[str]] = {}
     shown: dict[tuple[str, str, str, str], Cell] = {}
     for cell in cells:
-        if cell["verdict"] == ACCEPTED:
+        if cell["verdict"] in (ACCEPTED, LOST):
             continue
         key = (cell["object"], cell["program"], cell["why"] or cell["message"], cell["text"])
         kernels.setdefault(key, []).append(cell["kernel"])
@@ -54,7 +55,8 @@ def refusals(cells: Sequence[Cell]) -> list[str]:
     lines: list[str] = []
     for key, cell in shown.items():
         program = f"program {cell['program']!r} of " if cell["program"] else ""
-        lines += ["", f"{program}{cell['object']} on {', '.join(kernels[key])}: {_why(cell)}"]
+        on = f" on {', '.join(filter(None, kernels[key]))}" if any(kernels[key]) else ""
+        lines += ["", f"{program}{cell['object']}{on}: {cell['why'] or cell['message']}"]
         if cell["line"]:
             lines.append(f"    {Path(cell['file']).name}:{cell['line']}: {cell['text']}")
         elif cell["text"]:
@@ -64,6 +66,20 @@ def refusals(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def _why(cell: Cell) -> str:
-    text = cell["why"] or cell["message"]
-    return f"no answer: {text}" if cell["verdict"] == LOST else str(text)
+def losses(cells: Sequence[Cell]) -> list[str]:
+    """Returns the lines about kernels that gave no answer; objects that have the same reason share one."""
+    objects: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        if cell["verdict"] == LOST:
+            objects.setdefault((cell["kernel"], cell["message"]), []).append(cell["object"])
+    lines: list[str] = []
+    for (kernel, text), names in objects.items():
+        what = names[0] if len(names) == 1 else f"{len(names)} objects"
+        lines += ["", f"no answer from {kernel} about {what}: {text}"]
+    return lines
+
+
+def kernels_in_order(cells: Sequence[Cell]) -> list[str]:
+    """Returns the kernels of the cells: the host first, then by version."""
+    found = {cell["kernel"]: None for cell in cells if cell["kernel"]}
+    return sorted(found, key=lambda name: Key("", "", "", name).order if name != "host" else ())

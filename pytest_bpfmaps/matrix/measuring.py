@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpfmaps.matrix import HOST
-from pytest_bpfmaps.matrix.items import KERNEL, RECORDING, option
+from pytest_bpfmaps.matrix.items import COSTS, KERNEL, RECORDING, option
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.coverage.recording import Recording
+    from pytest_bpfmaps.objects.observer import Observer
 
 AUTO = "auto"
 
@@ -34,6 +35,37 @@ def recording_of(config: pytest.Config) -> Recording | None:
 
         config.stash[RECORDING] = Recording(option(config, "bpf_cov_engine"), config.stash.get(KERNEL, HOST))
     return config.stash[RECORDING]
+
+
+def observer_of(config: pytest.Config) -> Observer[Any, Any] | None:
+    """Returns what is told of each object of this process: coverage, costs, both, or None."""
+    recording = recording_of(config)
+    costs = config.stash.get(COSTS, None)
+    if recording is None or costs is None:
+        return recording or costs
+    return Both(costs, recording)
+
+
+class Both:
+    """Tells two observers. The object that the second puts in place of the loaded one is used."""
+
+    def __init__(self, first: Observer[Any, Any], second: Observer[Any, Any]) -> None:
+        self._first, self._second = first, second
+
+    def before_load(self, opened: Any) -> Any:
+        """Tells both of an object that is configured."""
+        self._first.before_load(opened)
+        return self._second.before_load(opened)
+
+    def loaded(self, loaded: Any) -> None:
+        """Tells both of an object that is loaded."""
+        self._first.loaded(loaded)
+        self._second.loaded(loaded)
+
+    def closing(self, loaded: Any) -> None:
+        """Tells both that an object is about to be closed."""
+        self._first.closing(loaded)
+        self._second.closing(loaded)
 
 
 def counted(config: pytest.Config, test: str) -> dict[str, Any]:

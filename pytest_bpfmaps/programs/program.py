@@ -24,7 +24,7 @@ from pytest_bpfmaps.programs.context import context_codec, return_codec
 from pytest_bpfmaps.programs.prog_run import Runnable, RunResult, run_program
 from pytest_bpfmaps.programs.streams import Streams
 from pytest_bpfmaps.programs.verifier_stats import VerifierStats
-from pytest_bpfmaps.verifier.figures import read_figures
+from pytest_bpfmaps.verifier.figures import Figures, read_figures
 from pytest_bpfmaps.verifier.walk import Walk
 
 _SETTINGS = ("type", "expected_attach_type", "flags", "ifindex", "autoload")
@@ -234,10 +234,10 @@ class Program:
         """What the verifier reported about it, see `VerifierStats`."""
         if self._stats is not None:
             return self._stats
-        info, said = self._info(), read_figures(self._log)
+        said, jited, translated = self.figures()
         depths = said.stack_depths
         return VerifierStats(
-            said.instructions or int(info.verified_insns) or None,
+            said.instructions or int(self._info().verified_insns) or None,
             self._log,
             said.total_states,
             said.peak_states,
@@ -246,10 +246,18 @@ class Program:
             said.time_us,
             None if depths is None else dict(zip(self._function_names(len(depths)), depths, strict=True)),
             said.stack_together,
-            int(info.jited_prog_len) or None,
-            int(info.xlated_prog_len) or None,
+            jited,
+            translated,
             self._walk,
         )
+
+    def figures(self) -> tuple[Figures, int | None, int | None]:
+        """Returns what `verifier` tells as numbers alone, and the sizes of machine code and program."""
+        if self._stats is not None:
+            return read_figures(self._stats.log), self._stats.jited_size, self._stats.translated_size
+        info = self._info()
+        sizes = int(info.jited_prog_len) or None, int(info.xlated_prog_len) or None
+        return read_figures(self._log), *sizes
 
     def _function_names(self, count: int) -> Sequence[str]:
         """Returns the names of the first `count` functions; ``func#1``, as the kernel does, where unknown."""

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_bpfmaps.cli import main
 from pytest_bpfmaps.compiler import LocalCompiler
-from pytest_bpfmaps.cost.verdict_table import refusals, table
+from pytest_bpfmaps.cost.verdict_table import kernels_in_order, losses, refusals, table
 
 pytestmark = pytest.mark.bpf_kernels("host")  # the command has kernels of its own
 
@@ -165,3 +165,13 @@ def test_the_table():
         "    a.c:7: x[9] = 1;",
         "  -> less",
     ]
+
+
+def test_a_kernel_that_gave_no_answer_is_told_once():
+    lost = {"program": "", "verdict": "lost", "message": "it did not boot\n  -> wait longer"}
+    cells = [
+        {**lost, "object": name, "kernel": kernel} for name in ("a.o", "b.o") for kernel in ("6.1", "5.10")
+    ]
+    assert losses([*cells[:1], cells[2]]) == ["", f"no answer from 6.1 about 2 objects: {lost['message']}"]
+    assert losses(cells[:1]) == ["", f"no answer from 6.1 about a.o: {lost['message']}"]
+    assert kernels_in_order([*cells, {"kernel": "host"}, {"kernel": ""}]) == ["host", "5.10", "6.1"]

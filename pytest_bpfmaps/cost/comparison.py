@@ -1,0 +1,171 @@
+"""Compares costs: what grew past its tolerance, what came close to a limit, and all differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from pytest_bpfmaps.cost.costs import ACCEPTED, ANY_KERNEL, Cost, Costs, Key, in_order
+from pytest_bpfmaps.verifier.figures import INSTRUCTIONS_LIMIT, STACK_LIMIT
+
+NAMES = {
+    "insns": "instructions",
+    "states": "states",
+    "peak": "states at a time",
+    "max_states_per_insn": "states per instruction",
+    "stack": "bytes of stack",
+    "jited": "bytes of machine code",
+    "translated": "bytes translated",
+}
+_CHECKED = ("insns", "states", "stack")
+_FEW_STATES = 10  # so many more states are no growth
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """How much a figure may grow, in percent: `usual`, or that of the first glob of `special` that fits.
+
+    A glob is compared with the program's name, and with ``object:program``.
+    """
+
+    usual: float = 5.0
+    special: tuple[tuple[str, float], ...] = ()
+
+    def of(self, key: Key) -> float:
+        """Returns the tolerance of a program."""
+        for glob, percent in self.special:
+            if any(fnmatchcase(name, glob) for name in (key.program, f"{key.object}:{key.program}")):
+                return percent
+        return self.usual
+
+
+def tolerances(texts: Iterable[str]) -> Tolerances:
+    """Reads ``5``, ``5%`` and ``GLOB=20%``. Raises ValueError."""
+    usual, special = 5.0, []
+    for text in texts:
+        glob, equals, percent = text.rpartition("=")
+        number = float(percent.strip().removesuffix("%"))
+        if number < 0:
+            raise ValueError(text)
+        if equals:
+            special.append((glob, number))
+        else:
+            usual = number
+    return Tolerances(usual, tuple(special))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A figure of a program that differs, or that came too close to a limit. `what` names it."""
+
+    key: Key
+    what: str
+    before: str
+    now: str
+    change: str
+    lines: tuple[str, ...] = field(default=())
+
+
+def partner(costs: Costs, key: Key) -> Cost | None:
+    """Returns the cost of the same program among others."""
+    return costs.get(key) or next((cost for other, cost in costs.items() if key.fits(other)), None)
+
+
+def grown(key: Key, before: Cost | None, now: Cost, allowed: Tolerances) -> list[Change]:
+    """Returns what grew past its tolerance. A program that is refused now is one change."""
+    if before is None:
+        return []
+    if before.verdict == ACCEPTED != now.verdict:
+        return [Change(key, "verdict", before.verdict, now.verdict, "")]
+    old, new, most = before.all_figures, now.all_figures, allowed.of(key)
+    return [
+        _change(key, name, old[name], new[name], now.lines)
+        for name in _CHECKED
+        if name in old and name in new and _is_more(name, old[name], new[name], most)
+    ]
+
+
+def _is_more(name: str, before: int, now: int, percent: float) -> bool:
+    if name == "states" and now - before <= _FEW_STATES:
+        return False
+    return now > before and now > before * (1 + percent / 100)
+
+
+def near_limits(key: Key, now: Cost, share: float) -> list[Change]:
+    """Returns what is more than `share` percent of a limit of the kernel."""
+    if now.verdict != ACCEPTED:
+        return []
+    deepest, walked = max(now.stack, default=0), now.figures.get("insns", 0)
+    figures = [("insns", walked, INSTRUCTIONS_LIMIT), ("stack", deepest, STACK_LIMIT)]
+    return [
+        Change(key, NAMES[name], f"limit {limit:,}", f"{value:,}", f"{value / limit:.0%} of it", now.lines)
+        for name, value, limit in figures
+        if value > limit * share / 100
+    ]
+
+
+def differences(before: Costs, now: Costs) -> list[Change]:
+    """Returns every figure that differs between two files, and the programs that only one of them has."""
+    found: list[Change] = []
+    for key in in_order(now):
+        old = partner(before, key)
+        if old is None:
+            found.append(Change(key, "program", "-", now[key].verdict, "new"))
+            continue
+        if old.verdict != now[key].verdict:
+            found.append(Change(key, "verdict", old.verdict, now[key].verdict, ""))
+        first, second = old.all_figures, now[key].all_figures
+        found += [
+            _change(key, name, first[name], second[name])
+            for name in NAMES
+            if name in first and name in second and first[name] != second[name]
+        ]
+    gone = [key for key in before if not any(key.fits(other) for other in now)]
+    return [*found, *(Change(key, "program", before[key].verdict, "-", "gone") for key in in_order(gone))]
+
+
+def _change(key: Key, name: str, before: int, now: int, lines: tuple[str, ...] = ()) -> Change:
+    percent = f"{(now - before) / before:+.1%}" if before else f"{now - before:+,}"
+    return Change(key, NAMES[name], f"{before:,}", f"{now:,}", percent, lines)
+
+
+def table(changes: Sequence[Change]) -> list[str]:
+    """Returns the lines of a table; below each program are the C lines that cost most, where known."""
+    head = ("program", "kernel", "figure", "before", "now", "change")
+    rows = [
+        (_program(c.key), c.key.kernel.replace(ANY_KERNEL, "-"), c.what, c.before, c.now, c.change)
+        for c in changes
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [_row(head, widths)]
+    for index, (change, row) in enumerate(zip(changes, rows, strict=True)):
+        lines.append(_row(row, widths))
+        last = index + 1 == len(changes) or changes[index + 1].key != change.key
+        if change.lines and last:
+            lines += [
+                "    the lines that cost most, in instructions:",
+                *(f"    {line}" for line in change.lines),
+            ]
+    return lines
+
+
+def _program(key: Key) -> str:
+    variant = f" [{key.variant}]" if key.variant != "-" else ""
+    return f"{key.object}: {key.program}{variant}"
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    texts = [
+        *(f"{c:<{w}}" for c, w in zip(cells[:3], widths[:3], strict=True)),
+        *(f"{c:>{w}}" for c, w in zip(cells[3:], widths[3:], strict=True)),
+    ]
+    return "  ".join(texts).rstrip()
+
+
+def unloaded(before: Costs, now: Costs) -> Iterator[Key]:
+    """Gives the programs of a file that the run did not load, of the kernels that it used."""
+    kernels = {key.kernel for key in now}
+    yield from (
+        k for k in in_order(before) if k.kernel in kernels and not any(k.fits(other) for other in now)
+    )

@@ -1,0 +1,79 @@
+"""What programs cost: one `Cost` for each program, variant and kernel, and how many of them are merged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+ANY_KERNEL = "*"
+"""The kernel of costs from a file that does not tell it, such as veristat's CSV."""
+NO_VARIANT = "-"
+ACCEPTED, REFUSED = "accepted", "refused"
+
+
+class Key(NamedTuple):
+    """What a cost is of: an object (its file's name), a program, a variant of its globals, and a kernel."""
+
+    object: str
+    program: str
+    variant: str
+    kernel: str
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts kernels by their versions: 5.10 comes before 6.1."""
+        numbers = tuple(
+            (0, int(n), "") if n.isdecimal() else (1, 0, n) for n in re.split(r"[.-]", self.kernel)
+        )
+        return self.object, self.program, self.variant, numbers
+
+    def fits(self, other: Key) -> bool:
+        """Whether both are of the same program; a file of veristat tells no kernel, and names the object."""
+        same = (self.program, self.variant) == (other.program, other.variant)
+        kernels = ANY_KERNEL in (self.kernel, other.kernel) or self.kernel == other.kernel
+        return same and kernels and _stem(self.object) == _stem(other.object)
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"\.[co]$", "", name)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the verifier said of a program.
+
+    `figures` are numbers by name, in the order of a cost file: ``insns``, ``states``, ``peak``,
+    ``max_states_per_insn``, ``jited``, ``translated``. `stack` has the bytes of each function. A figure that
+    the kernel did not tell is absent. `lines` are the C lines that cost most, where somebody asked for them.
+    """
+
+    verdict: str = ACCEPTED
+    figures: Mapping[str, int] = field(default_factory=dict)
+    stack: tuple[int, ...] = ()
+    lines: tuple[str, ...] = ()
+
+    @property
+    def all_figures(self) -> dict[str, int]:
+        """The figures, with ``stack``: the bytes of all functions together, as veristat adds them up."""
+        return {**self.figures, **({"stack": sum(self.stack)} if self.stack else {})}
+
+    @property
+    def _rank(self) -> tuple[object, ...]:
+        return self.verdict != ACCEPTED, self.figures.get("insns", 0), tuple(self.all_figures.values())
+
+
+Costs = dict[Key, Cost]
+
+
+def add(costs: Costs, key: Key, cost: Cost) -> None:
+    """Adds a cost. Of several loads of a program, the one that costs most counts, in whatever order."""
+    known = costs.get(key)
+    if known is None or known._rank < cost._rank:  # noqa: SLF001 - the same class
+        costs[key] = cost
+
+
+def in_order(costs: Iterable[Key]) -> list[Key]:
+    """Returns the keys as a cost file has them."""
+    return sorted(costs, key=lambda key: key.order)

@@ -1,0 +1,152 @@
+"""Records what each program of a process costs, and each variant of its object: an `Observer` of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pytest_bpfmaps.cost.comparison import Tolerances, grown, partner
+from pytest_bpfmaps.cost.costs import ACCEPTED, NO_VARIANT, REFUSED, Cost, Costs, Key, add
+from pytest_bpfmaps.cost.variants import Variants
+from pytest_bpfmaps.errors import BpfError, VerifierError, closest
+from pytest_bpfmaps.objects import LoadedObject, OpenedObject
+from pytest_bpfmaps.objects.collection import items_of
+from pytest_bpfmaps.programs.program import Program
+from pytest_bpfmaps.verifier.figures import read_figures
+
+_INLINE = "inline.bpf.o"  # the name of every object of bpf.load(code=…)
+
+
+class Recorder:
+    """Keeps the costs until somebody takes them.
+
+    `kernel` is the name of the kernel of this process. `variants` are those for every object that has their
+    globals, and `of_test` those of the test that runs. Programs that grew against `before` are loaded once
+    more, to see which lines cost most.
+    """
+
+    def __init__(
+        self, kernel: str, variants: Variants, before: Costs | None = None, allowed: Tolerances | None = None
+    ) -> None:
+        self.of_test: Variants = {}
+        self._kernel, self._variants = kernel, variants
+        self._before, self._allowed = before or {}, allowed or Tolerances()
+        self._opened: OpenedObject | None = None
+        self._costs: Costs = {}
+        self._notes: dict[str, None] = {}
+        self._missing: dict[str, str] = {}  # variants of the test that no object fits so far, and why
+
+    def before_load(self, opened: OpenedObject) -> None:
+        """Keeps the object, whose settings the variants have, too."""
+        self._opened = opened
+
+    def loaded(self, loaded: LoadedObject) -> None:
+        """Records the programs of an object, then its variants."""
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        for program in loaded.programs:
+            self._add(loaded.name, program, NO_VARIANT)
+        for name, values in {**self._variants, **self.of_test}.items():
+            absent = [variable for variable in values if variable not in opened.globals]
+            if not absent:
+                self._missing.pop(name, None)
+                self.of_test.pop(name, None) if name not in self._variants else None
+                self._variant(opened, name, values, [program.name for program in loaded.programs])
+            elif name in self.of_test:
+                known = closest(absent[0], list(opened.globals))
+                self._missing[name] = f"{loaded.name} has no global {absent[0]!r} -> {known}"
+
+    def closing(self, loaded: LoadedObject) -> None:
+        """Does nothing: the costs are known since the load."""
+
+    def _add(self, name: str, program: Program, variant: str) -> None:
+        key = Key(name, program.name, variant, self._kernel)
+        cost = cost_of(program)
+        if self._before and grown(key, partner(self._before, key), cost, self._allowed):
+            cost = Cost(cost.verdict, cost.figures, cost.stack, lines_of(program))
+        add(self._costs, key, cost)
+
+    def _variant(
+        self, opened: OpenedObject, name: str, values: Mapping[str, Any], programs: list[str]
+    ) -> None:
+        try:
+            self._load(opened, name, values, programs)
+        except BpfError as error:
+            if len(programs) > 1:
+                for program in programs:
+                    self._variant(opened, name, values, [program])
+                return
+            if isinstance(error, VerifierError):
+                figures = read_figures(error.log)
+                walked = {} if figures.instructions is None else {"insns": figures.instructions}
+                key = Key(opened.name, programs[0], name, self._kernel)
+                add(self._costs, key, Cost(REFUSED, walked))
+            self._note(f"variant {name!r}: {error}")
+
+    def _load(self, opened: OpenedObject, name: str, values: Mapping[str, Any], programs: list[str]) -> None:
+        with opened.opened_alike(opened.path) as twin:
+            for spec in items_of(twin.maps).values():
+                spec.pin_path = None
+            for variable, value in values.items():
+                twin.globals[variable] = value
+            for program in twin.programs:
+                program.autoload = program.name in programs
+            with twin.load() as loaded:
+                for each in loaded.programs:
+                    self._add(opened.name, each, name)
+
+    def _note(self, text: str) -> None:
+        self._notes[f"[{self._kernel}] {text}"] = None
+
+    def take(self, test: str = "") -> dict[str, Any]:
+        """Returns what was recorded since the last call, as plain values; `test` is the test that ran.
+
+        Objects of C text have no name. They get the test's.
+        """
+        for name, why in self._missing.items():
+            self._note(f"variant {name!r} of {test} was not recorded: {why}")
+        rows = [
+            [test if key.object == _INLINE and test else key.object, *key[1:], *plain(cost)]
+            for key, cost in self._costs.items()
+        ]
+        notes = list(self._notes)
+        self._costs, self._notes, self._missing = {}, {}, {}
+        return {"rows": rows, "notes": notes} if rows or notes else {}
+
+
+def cost_of(program: Program) -> Cost:
+    """Returns the cost of a program that was accepted."""
+    said, jited, translated = program.figures()
+    figures = {
+        "insns": said.instructions,
+        "states": said.total_states,
+        "peak": said.peak_states,
+        "max_states_per_insn": said.max_states_per_insn,
+        "jited": jited,
+        "translated": translated,
+    }
+    known = {name: value for name, value in figures.items() if value is not None}
+    return Cost(ACCEPTED, known, said.stack_depths or ())
+
+
+def lines_of(program: Program) -> tuple[str, ...]:
+    """Returns the lines that cost most, or why they are not known."""
+    try:
+        return tuple(map(str, program.verifier.lines))
+    except BpfError as error:
+        return (str(error),)
+
+
+def plain(cost: Cost) -> tuple[Any, ...]:
+    """Returns a cost in types that a report carries."""
+    return cost.verdict, dict(cost.figures), list(cost.stack), list(cost.lines)
+
+
+def add_plain(costs: Costs, rows: Iterable[Any], accept: Callable[[str], bool] = lambda _: True) -> None:
+    """Adds the rows of `Recorder.take`. Raises ValueError or TypeError for other values."""
+    for object_name, program, variant, kernel, verdict, figures, stack, lines in rows:
+        key = Key(str(object_name), str(program), str(variant), str(kernel))
+        numbers = {str(name): int(value) for name, value in figures.items()}
+        if accept(key.kernel):
+            add(costs, key, Cost(str(verdict), numbers, tuple(map(int, stack)), tuple(map(str, lines))))

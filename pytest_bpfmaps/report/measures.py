@@ -1,0 +1,136 @@
+"""The options of BPF programs' coverage and costs. All else is imported when somebody asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+# Option, kind in the configuration file, default, how it is given on the command line, help.
+_COVERAGE: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (
+    (
+        "cov",
+        "args",
+        [],
+        {"action": "append", "nargs": "?", "const": "", "metavar": "GLOB"},
+        "measure which lines of BPF programs the tests run; of sources that match GLOB (a path from the root "
+        "folder, or a name; default: all below the root folder). May be given several times",
+    ),
+    (
+        "cov-engine",
+        "string",
+        "auto",
+        {"metavar": "ENGINE"},
+        "what counts: counters (of clang), blocks (of an emulated guest), or auto: counters where they can",
+    ),
+    (
+        "cov-report",
+        "args",
+        ["term"],
+        {"action": "append", "metavar": "KIND"},
+        "a report of it: term, term-missing, html:DIR, lcov:FILE, json:FILE, xml:FILE, or none. May be given "
+        "several times (default: term)",
+    ),
+    (
+        "cov-fail-under",
+        "string",
+        "",
+        {"metavar": "PERCENT"},
+        "fail the run when less than PERCENT of all lines ran",
+    ),
+    (
+        "cov-context",
+        "string",
+        "",
+        {"metavar": "CONTEXT"},
+        "test: remember which test ran a line, for html and json",
+    ),
+)
+_COSTS: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (
+    (
+        "cost",
+        "string",
+        "",
+        {"metavar": "FILE"},
+        "record in FILE what the verifier says of each program of the run, by kernel",
+    ),
+    (
+        "cost-check",
+        "string",
+        "",
+        {"metavar": "FILE"},
+        "fail the run when a program grew against FILE, or came close to a limit of the kernel. FILE is of "
+        "--bpf-cost, or veristat's CSV",
+    ),
+    (
+        "cost-tolerance",
+        "args",
+        ["5"],
+        {"action": "append", "metavar": "PERCENT|GLOB=PERCENT"},
+        "how much a figure may grow: of all programs, or of those that GLOB fits (default: 5)",
+    ),
+    (
+        "cost-limit",
+        "string",
+        "80",
+        {"metavar": "PERCENT"},
+        "the share of the kernel's limits that a program may reach: 1,000,000 instructions, 512 bytes of "
+        "stack (default: 80)",
+    ),
+)
+_ASKING = ("bpf_cost", "bpf_cost_check", "bpf_cost_update")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Registers the options, and for each the key of the configuration file."""
+    group = parser.getgroup("bpfmaps")
+    for name, kind, default, given, text in (*_COVERAGE, *_COSTS):
+        group.addoption(f"--bpf-{name}", default=None, help=text + ".", **given)
+        parser.addini(f"bpf_{name.replace('-', '_')}", text, type=kind, default=default)
+    text = "add to what earlier runs with this option counted"
+    group.addoption("--bpf-cov-append", action="store_true", default=None, help=text + ".")
+    parser.addini("bpf_cov_append", text, type="bool", default=False)
+    group.addoption(
+        "--no-bpf-cov",
+        action="store_true",
+        dest="bpf_no_cov",
+        help="measure no coverage, whatever else says so.",
+    )
+    text = "renew the file of --bpf-cost-check, where programs differ from it, and fail for no growth"
+    group.addoption("--bpf-cost-update", action="store_true", default=None, help=text + ".")
+    parser.addini("bpf_cost_update", text, type="bool", default=False)
+    text = "only show how two files of --bpf-cost, or of veristat, differ; run no test."
+    group.addoption("--bpf-cost-compare", nargs=2, metavar="FILE", default=None, help=text)
+    text = "variants to record of each object that has their globals; each line: NAME: GLOBAL=VALUE, …"
+    parser.addini("bpf_cost_variants", text, type="linelist", default=[])
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Compares two files instead of running tests."""
+    files = config.getoption("bpf_cost_compare")
+    if files is None:
+        return None
+    from pytest_bpfmaps.report.cost_session import compare
+
+    return compare(config, files)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measures coverage, and records costs, when somebody asks for it."""
+    config.addinivalue_line(
+        "markers",
+        "bpf_cost_variants(**variants): with --bpf-cost, record the objects of the test also with these "
+        "globals: large={'rounds': 100}.",
+    )
+    if any(config.getoption(name) or config.getini(name) for name in _ASKING):
+        from pytest_bpfmaps.report import cost_session
+
+        cost_session.begin(config)
+    if config.getoption("bpf_cov") is None and not config.getini("bpf_cov"):
+        return
+    from pytest_bpfmaps.matrix.measuring import is_measured
+
+    if is_measured(config):
+        from pytest_bpfmaps.report import coverage_session
+
+        coverage_session.begin(config)
