@@ -4,7 +4,7 @@ import mmap
 
 import pytest
 
-from pytest_bpfmaps import ClosedError, MapError, MapValueError
+from pytest_bpfmaps import ClosedError, MapError, MapValueError, NameLookupError
 
 PAGE = mmap.PAGESIZE
 CODE = """
@@ -66,6 +66,12 @@ def test_memory_without_a_program(bpf):
     assert bytes(m.memory[4999:5004]) == b"\0abc\0"
     assert m.address % PAGE == 0
     assert bytes(m.view(m.address + 5000, 3)) == b"abc"
+
+
+def test_an_arena_without_types(bpf):
+    m = bpf.create_map("arena", max_entries=1)
+    with pytest.raises(NameLookupError, match=r"'node' for map 'arena' .*: there are no types for it"):
+        m.read(m.address, "node")
 
 
 def test_two_maps_of_one_arena_share_the_memory(bpf):

@@ -88,6 +88,27 @@ def test_storage_of_an_attached_program(load_code, cgroup, bpf_cgroup, type):
             m.update_elem(cgroup, (0, 0), BPF_NOEXIST)
 
 
+@pytest.mark.parametrize("type", [SHARED, PER_CPU])
+@pytest.mark.parametrize("key", ["struct bpf_cgroup_storage_key", "__u64"])
+def test_several_cgroups(load_code, bpf_cgroup, type, key):
+    obj = load_code(ATTACHED.format(type=type, key=key))
+    m, folders = obj.maps.storage, [bpf_cgroup.path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    try:
+        with obj.programs.out.attach(cgroup=folders[0]), obj.programs.out.attach(cgroup=folders[2]):
+            m[folders[0]], m[folders[2]] = (10, 1), (30, 3)
+            for folder, first in ((folders[0], 10), (folders[2], 30)):
+                assert (list(m[folder]) if "PERCPU" in type else [m[folder]])[0].x == first
+                assert folder in m
+            assert folders[1] not in m
+            assert m.get(folders[1], 7) == 7
+            assert len(m) == 2
+    finally:
+        for folder in folders:
+            folder.rmdir()
+
+
 @pytest.mark.bpf_requires("cgroup_storage", "cgroup_skb")
 def test_two_attach_types_have_two_elements(load_code, cgroup, bpf_cgroup):
     obj = load_code(ATTACHED.format(type="CGROUP_STORAGE", key="struct bpf_cgroup_storage_key"))

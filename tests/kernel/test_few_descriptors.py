@@ -85,6 +85,18 @@ def test_creating_a_map(bpf):
     assert own() == before
 
 
+@pytest.mark.parametrize("given", [{"key": "u32", "value": "u64"}, {"key": 4, "value": 8}])
+def test_maps_that_come_and_go_leave_none(bpf, given):
+    bpf.create_map("hash", max_entries=1, **given).close()
+    before = own()
+    bpf.create_map("hash", max_entries=1, **given).close()
+    with pytest.raises(MapError):
+        bpf.create_map("hash", max_entries=0, **given)
+    inner = {"type": "hash", "max_entries": 1, **given}
+    bpf.create_map("array_of_maps", max_entries=1, inner=inner).close()
+    assert own() == before
+
+
 @pytest.mark.parametrize("room", [0, 1])
 def test_opening_an_inner_map(bpf, load_code, room):
     outer = load_code("""

@@ -36,6 +36,13 @@ def test_where_the_kernel_lacks_them_they_are_named(counts):
     assert counts[0] == [(3, 4)] * possible_cpus()
 
 
+@pytest.mark.parametrize("flags", [BPF_F_CPU, BPF_F_ALL_CPUS, 1 << 32 | BPF_F_CPU])
+def test_they_are_not_for_many_elements(counts, flags):
+    with pytest.raises(UnsupportedError, match="work only for one element at a time") as refused:
+        counts.update_batch({0: (1, 2)}, flags)
+    assert refused.value.errno == errno.EINVAL
+
+
 def test_without_a_flag_it_is_the_value_of_each_cpu(counts):
     counts[1] = written = [(cpu + 1, 0) for cpu in range(possible_cpus())]
     assert counts.lookup_elem(1) == counts[1] == written

@@ -1,16 +1,18 @@
 """Tests captured bpf_printk output and standard streams, in assertions and in reports."""
 
+import errno
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from pytest_bpfmaps import CaptureTimeoutError, UnsupportedError
+from pytest_bpfmaps.events.printk import PrintkLog
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 
 CODE = """
@@ -22,6 +24,7 @@ SEC("xdp") int say(struct xdp_md *ctx)
 """
 OTHER = 'SEC("xdp") int say(struct xdp_md *ctx) { bpf_printk("other %d", 1); return XDP_PASS; }'
 TEXT = "hello from 64: done"
+OWN = f"bpfmaps-{os.getpid()}-"
 
 
 @pytest.fixture
@@ -111,12 +114,29 @@ class TestPrintk:
         shown = [f"hello from {n}: done" for n in range(66, 76)]
         assert [line.partition(": ")[2] for line in str(told.value).split("\n")[1:11]] == shown
 
-    def test_a_wait_takes_little_processor_time(self, bpf):
+    def test_a_wait_sleeps(self, bpf):
+        def sleeps():
+            return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
         with bpf.printk() as lines:
-            before = time.thread_time()
+            before = sleeps()
             with pytest.raises(CaptureTimeoutError):
                 lines.wait(timeout=0.5)
-            assert time.thread_time() - before < 0.25
+            assert sleeps() - before >= 3
+
+    def test_an_instance_that_can_not_be_made(self, bpf):
+        with bpf.printk():
+            number = max(int(name.split("-")[2]) for name in instances() if name.startswith(OWN))
+        for taken in range(number + 1, number + 9):
+            (tracefs() / "instances" / f"{OWN}{taken}").mkdir()
+        try:
+            with pytest.raises(UnsupportedError, match=f"cannot capture bpf_printk in .*/{OWN}") as refused:
+                PrintkLog()
+            assert refused.value.errno == errno.EEXIST
+        finally:
+            for taken in instances():
+                if taken.startswith(OWN) and int(taken.split("-")[2]) > number:
+                    (tracefs() / "instances" / taken).rmdir()
 
     def test_a_line_that_comes_later(self, bpf, say):
         with bpf.printk() as lines:

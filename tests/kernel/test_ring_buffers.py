@@ -1,11 +1,17 @@
 """Tests capturing ring buffer records: order, waiting, expectations, near misses."""
 
+import errno
+import resource
 import threading
 import time
+import warnings
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from pytest_bpfmaps import CaptureTimeoutError, MapError, NameLookupError, NoValueError
+from pytest_bpfmaps.events.ringbuf_memory import Ring
 
 SENDER = """
 struct event { __u32 kind; __u32 number; char comm[8]; };
@@ -107,6 +113,58 @@ def test_what_was_sent_before_is_not_captured(sender):
     with sender.maps.events.capture() as events:
         send(sender, 15)
         assert [e.number for e in events] == [15]
+
+
+def test_a_ring_whose_memory_can_not_be_written(bpf):
+    ring = bpf.create_map("ringbuf", max_entries=4096)
+    ring.freeze()
+    with pytest.raises(
+        MapError, match=r"cannot map the memory of map 'ringbuf' \(ringbuf\): EPERM"
+    ) as refused:
+        ring.capture(bytes)
+    assert refused.value.errno == errno.EPERM
+
+
+@pytest.mark.parametrize("tap", [False, True])
+def test_a_ring_that_this_process_has_no_room_for(bpf, tap):
+    ring = bpf.create_map("ringbuf", max_entries=1 << 26)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 26), limits[1]))
+    try:
+        with pytest.raises(MapError, match="cannot map the memory of map 'ringbuf'") as refused:
+            ring.capture(bytes, tap=tap)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert refused.value.errno == errno.ENOMEM
+    with ring.capture(bytes, tap=tap) as records:
+        assert records == []
+
+
+class TestAnEndThatFails:
+    """The warning about another reader is an error here. It must not hide the test's own error."""
+
+    @pytest.fixture
+    def robbed(self, sender):
+        the_map = sender.maps.events
+        events = the_map.capture()
+        with closing(Ring(the_map.fd, the_map.max_entries, "another", the_map.id)) as other:
+            send(sender, 14)
+            assert len(list(other.drain())) == 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            yield events
+        events.close()
+
+    def test_after_a_good_test(self, robbed):
+        with pytest.raises(UserWarning, match="not all records from map 'events'"), robbed:
+            pass
+
+    def test_after_an_error(self, robbed):
+        with pytest.raises(ZeroDivisionError) as failed, robbed:
+            _ = 1 / 0
+        (note,) = failed.value.__notes__
+        assert note.startswith("and the capture could not be ended: not all records from map 'events'")
 
 
 def test_more_records_than_the_buffer_holds_at_once(sender):
