@@ -1,11 +1,12 @@
 """Tests device maps and CPU maps, to which XDP programs redirect packets."""
 
 import errno
+import re
 import socket
 
 import pytest
 
-from pytest_bpfmaps import MapError, MapTypeError, MapValueError
+from pytest_bpfmaps import BPF_NOEXIST, MapError, MapTypeError, MapValueError
 
 MAP = """
 struct {{
@@ -75,6 +76,33 @@ def test_unknown_interfaces(make, type):
 
 
 @pytest.mark.bpf_requires("devmap", "cpumap")
+def test_a_flag_and_not_the_interface_is_refused(bpf):
+    m = bpf.create_map("devmap_hash", max_entries=8)
+    m[0] = 1
+    for flags, number in ((BPF_NOEXIST, errno.EEXIST), (99, errno.EINVAL)):
+        with pytest.raises(MapError) as refused:
+            m.update_elem(0, 1, flags)
+        assert refused.value.errno == number
+        assert "interface" not in str(refused.value)
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 6, 8])
+def test_a_missing_key_names_those_that_are_there(bpf, count):
+    m = bpf.create_map("devmap_hash", key="u32", max_entries=8)
+    m.update(dict.fromkeys(range(count), 1))
+    with pytest.raises(MapError) as missing:
+        m[99]
+    keys = [int(key) for key in re.findall(r"\d+", missing.value.fix)]
+    assert missing.value.fix.startswith("its keys: ")
+    assert len(keys) == min(count, 5)
+    assert set(keys) <= set(range(count))
+    assert missing.value.fix.endswith(", …") == (count > 5)
+    m.clear()
+    with pytest.raises(MapError) as missing:
+        m[99]
+    assert missing.value.fix == "nothing was put into the map"
+
+
 def test_indices_out_of_range(make):
     for type in ("DEVMAP", "CPUMAP"):
         m = make(type).maps.the_map

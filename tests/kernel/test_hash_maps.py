@@ -191,7 +191,9 @@ def test_by_id_the_same_map_is_found_with_its_types(bpf, make_map):
     assert other == {(1, 2): {"count": 3, "comm": "x"}}
     assert other == m
     assert len({other, m}) == 1
-    assert other != make_map("hash", "struct point", "struct stats", prologue=POINT)
+    younger = make_map("hash", "struct point", "struct stats", prologue=POINT)
+    assert other != younger
+    assert younger != other
     with pytest.raises(MapError, match=r"map id 4294967295: (.*\n)*.*bpftool map list"):
         bpf.map_by_id(2**32 - 1)
 

@@ -109,6 +109,19 @@ def test_what_is_said_of_all_cpus(make_map):
     assert len({m[1], m[1]}) == 1
 
 
+@pytest.mark.parametrize("size", [*range(1, 18), 100])
+@pytest.mark.parametrize("type", ["percpu_array", "percpu_hash"])
+def test_values_of_any_size(bpf, cpus, type, size):
+    """The kernel writes each CPU's value at a multiple of 8 bytes."""
+    m = bpf.create_map(type, key="u32", value=size, max_entries=2)
+    for key in range(2):
+        m[key] = given = [bytes([cpu + key + 1]) * size for cpu in range(cpus)]
+        assert m[key] == given
+    assert m == {key: [bytes([cpu + key + 1]) * size for cpu in range(cpus)] for key in range(2)}
+    m.update_batch({0: b"x" * size})
+    assert m[0] == [b"x" * size] * cpus
+
+
 def test_numpy_arrays_of_arrays(make, cpus):
     np = pytest.importorskip("numpy")
     m = make("four_t")

@@ -87,6 +87,15 @@ def test_no_read_of_an_array_to_write(make, type, read):
     check_refused(READS[read], m, 1)
 
 
+@pytest.mark.parametrize("type", INDEXED)
+def test_an_array_knows_its_keys_without_the_kernel(make, type):
+    m = make(type, BPF_F_WRONLY)
+    assert list(m) == list(m.keys()) == [0, 1, 2, 3]
+    assert m.keys() == {0, 1, 2, 3}
+    assert [key in m.keys() for key in (3, 4)] == [True, False]  # noqa: SIM118 - `in m` asks the kernel
+    assert len(m) == 4
+
+
 @pytest.mark.parametrize("write", [*WRITES, *DELETES])
 @pytest.mark.parametrize("type", LISTED)
 def test_no_write_to_a_map_to_read(make, type, write):

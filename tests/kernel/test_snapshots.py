@@ -57,6 +57,9 @@ USES = {
     "items and no items": lambda s: (
         all(s.items() != {o} for o in (5, "ab", (1, 2, 3), (1, 4))) and s.items() != 5
     ),
+    "in items": lambda s: (
+        (1, 3) in s.items() and not any(each in s.items() for each in ((1, 4), (-1, 3), (1, 3, 3), 5, "ab"))
+    ),
     "subset of items": lambda s: s.items() >= {1: 3, 2: 6}.items(),
     "reversed": lambda s: list(reversed(s)) == list(s)[::-1],
     "in": lambda s: 77 in s and -1 not in s and "x" not in s and 1.0 in s,

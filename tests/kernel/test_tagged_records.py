@@ -130,6 +130,31 @@ def test_messages_name_the_tag(sender):
         assert len(events.expect({"timeout": 2}, timeout=3.0)) == 1
 
 
+def test_a_tag_in_a_nested_struct(load_code):
+    obj = load_code("""
+    struct head { __u32 length, kind; };
+    struct name { __u32 pid; struct head hdr; char text[4]; };
+    struct number { __u32 pid; struct head hdr; int n; };
+    struct other { struct head hdr; };
+    struct name *a; struct number *b; struct other *c;
+    struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } events SEC(".maps");
+    SEC("tc") int send(struct __sk_buff *skb)
+    {
+        struct number number = {.pid = 7, .hdr = {.length = 2, .kind = skb->mark}, .n = 0x4241};
+        return bpf_ringbuf_output(&events, &number, sizeof(number), 0);
+    }
+    """)
+    with obj.maps.events.capture({1: "name", 2: "number"}, tag="hdr.kind") as events:
+        for kind in (1, 2):
+            assert obj.programs.send.run(FRAME, ctx={"mark": kind}).retval == 0
+    assert events == [
+        {"pid": 7, "hdr": (2, 1), "text": "AB"},
+        {"pid": 7, "hdr": (2, 2), "n": 0x4241},
+    ]
+    with pytest.raises(MapValueError, match="struct name at 8, 4 bytes, struct other at 4, 4 bytes"):
+        obj.maps.events.capture({1: "name", 2: "other"}, tag="hdr.kind")
+
+
 def test_several_captures_at_once(sender):
     with (
         sender.maps.events.capture(TYPES, tag="kind") as events,
