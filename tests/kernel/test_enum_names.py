@@ -263,3 +263,13 @@ def test_types(loaded):
     assert all(kind == str(kind) for kind in (*MapType, *ProgramType))
     with pytest.warns(UnknownNameWarning, match="did you mean 'array'"):
         assert loaded.maps.records.type != "arry"
+
+
+def test_a_wrong_name_is_in_no_large_snapshot(make_map):
+    m = make_map("hash", "enum kind", prologue="enum kind { NONE, SOME = 7 };", max_entries=600)
+    m.update_batch({number: number + 1 for number in range(600)})
+    for look in (lambda seen: "SOEM" in seen, lambda seen: seen.get("SOEM")):
+        with pytest.warns(UnknownNameWarning, match="'SOEM'"):
+            assert not look(m.snapshot())
+    assert m.snapshot()["SOME"] == 8
+    assert "SOME" in m.snapshot()

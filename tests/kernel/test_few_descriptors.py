@@ -8,7 +8,9 @@ import resource
 
 import pytest
 
-from pytest_bpfmaps import MapError
+from pytest_bpfmaps import MapError, UnsupportedError
+from pytest_bpfmaps.events.printk import PrintkLog
+from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 
 
 @contextlib.contextmanager
@@ -119,6 +121,18 @@ def test_opening_an_inner_map(bpf, load_code, room):
     assert refused.value.errno == errno.EMFILE
     assert own() == before
     assert outer[0] == [0]
+
+
+def test_what_is_printed():
+    root = tracefs()
+    if root is None:
+        pytest.skip(no_tracefs().why)
+    before, descriptors = os.listdir(root / "instances"), own()
+    with at_most(0), pytest.raises(UnsupportedError, match="cannot capture bpf_printk in") as refused:
+        PrintkLog()
+    assert refused.value.errno == errno.EMFILE
+    assert os.listdir(root / "instances") == before
+    assert own() == descriptors
 
 
 def test_captures(bpf, load_code):
