@@ -209,7 +209,7 @@ class ExpectationError(BpfError, AssertionError):
 
 
 class VmError(BpfError, RuntimeError):
-    """A virtual machine, or a kernel for one, could not be had."""
+    """A virtual machine, or a kernel for one, could not be had, or refused a request."""
 
 
 class VmBootError(VmError):

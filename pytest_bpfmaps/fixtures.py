@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 @pytest.fixture
 def bpf(request: pytest.FixtureRequest) -> Iterator[Bpf]:
     """Compiles and loads BPF programs for one test; see `pytest_bpfmaps.harness.Bpf`."""
-    yield from _bpf(request.config, request.path.parent)
+    yield from _bpf(request, request.path.parent, "tmp_path")
 
 
 @pytest.fixture(scope="module")
 def bpf_module(request: pytest.FixtureRequest) -> Iterator[Bpf]:
     """Does what `bpf` does, for all tests of a file."""
-    yield from _bpf(request.config, request.path.parent)
+    yield from _bpf(request, request.path.parent)
 
 
 @pytest.fixture(scope="session")
 def bpf_session(request: pytest.FixtureRequest) -> Iterator[Bpf]:
     """Does what `bpf` does, for the whole run. It looks up sources in `bpf_paths` only."""
-    yield from _bpf(request.config, None)
+    yield from _bpf(request, None)
 
 
 @pytest.fixture(scope="session")
@@ -91,11 +91,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         check_markers(item)
 
 
-def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
+def _bpf(request: pytest.FixtureRequest, folder: Path | None, temporary: str | None = None) -> Iterator[Bpf]:
     from pytest_bpfmaps.harness import Bpf
     from pytest_bpfmaps.matrix.compilers import compiler_of, is_portable
     from pytest_bpfmaps.matrix.measuring import observer_of
 
+    def temporary_folder() -> Path:
+        """Returns the folder for files that a test fetches from an agent."""
+        if temporary is not None:
+            made: Path = request.getfixturevalue(temporary)
+            return made
+        factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+        return factory.mktemp("artifacts")
+
+    config = request.config
     folders = [config.rootpath / p for p in config.getini("bpf_paths")]
     portable = is_portable(config)
     made = Bpf(
@@ -103,6 +112,7 @@ def _bpf(config: pytest.Config, folder: Path | None) -> Iterator[Bpf]:
         [*([folder] if folder else []), *folders],
         portable=portable,
         observer=observer_of(config),
+        temporary=temporary_folder,
     )
     try:
         yield made

@@ -42,7 +42,7 @@ class Bpf:
 
     `folders` are searched for sources, in order. `compiler` turns sources into objects. With `portable`, code
     that libbpf would refuse raises a `PortabilityError`; without it, such code gives a warning.
-    `observer` is told of every object that is loaded.
+    `observer` is told of every object that is loaded. `temporary` returns the folder for files of agents.
     """
 
     def __init__(
@@ -52,10 +52,12 @@ class Bpf:
         *,
         portable: bool = False,
         observer: Observer[OpenedObject, LoadedObject] | None = None,
+        temporary: Callable[[], Path] = Path.cwd,
     ) -> None:
         self._compiler = compiler
         self._observer = observer
         self._portable = portable
+        self._temporary = temporary
         self._folders = list(folders)
         self._stack = contextlib.ExitStack()
         self._pins = Pins()
@@ -312,7 +314,8 @@ class Bpf:
         from pytest_bpfmaps.loaders.start import start_process
 
         places = {"env": env, "cwd": cwd, "netns": netns, "cgroup": cgroup, "user": user, "caps": caps}
-        started = self._keep(start_process(command, self._folders, **places))
+        process = start_process(command, self._folders, folder=self._temporary, **places)
+        started = self._keep(process)
         self._output.add(started.sections)
         if ready is not None:
             started.wait_until_ready(ready, timeout)
@@ -325,7 +328,7 @@ class Bpf:
         """
         from pytest_bpfmaps.loaders.start import attach_to_process
 
-        return self._keep(attach_to_process(pid))
+        return self._keep(attach_to_process(pid, self._temporary))
 
     def nothing_left(self, agent: LoaderProcess, timeout: float = 1.0) -> None:
         """Checks that an agent that was stopped left nothing attached, pinned or running.

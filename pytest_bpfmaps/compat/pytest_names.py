@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TextIO
 from unittest import mock
 
@@ -13,6 +14,12 @@ import pytest
 def redirect_terminal(config: pytest.Config, file: TextIO) -> None:
     """Has pytest's terminal writer write to `file` from now on."""
     config.get_terminal_writer()._file = file
+
+
+def temporary_folder(config: pytest.Config) -> Path:
+    """Returns the folder of the run's temporary files. pytest-xdist gives each worker a folder below it."""
+    factory: Any = config._tmp_path_factory  # type: ignore[attr-defined]
+    return Path(factory.getbasetemp())
 
 
 def config_maker() -> Callable[..., Any] | None:

@@ -18,6 +18,7 @@ from pytest_bpfmaps.kernel.kmsg import oom_killed
 from pytest_bpfmaps.kernel.privileges import capabilities_of
 from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.loaders.agent_objects import AgentObjects
+from pytest_bpfmaps.loaders.artifacts import fetch
 from pytest_bpfmaps.loaders.collections import ByName, is_called
 from pytest_bpfmaps.loaders.endings import ending, explain_output, explain_refusal, last_lines
 from pytest_bpfmaps.loaders.kernel_objects import Before
@@ -42,7 +43,7 @@ class LoaderProcess:
     `command` names it in messages. `child` is None for a process that this one did not start: such a process
     is not ended by `close`, and its output is not seen. `before` is what was in the kernel before. `netns` is
     a descriptor of the network namespace that it began in; it belongs to this object. `user` is that of
-    `Bpf.start`.
+    `Bpf.start`. `cwd` is the folder that it began in. `folder` returns the folder for `artifact`.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class LoaderProcess:
         netns: int,
         *,
         user: str | int | None = None,
+        cwd: str = "",
+        folder: Callable[[], Path] = Path.cwd,
     ) -> None:
         self.command = command
         self.pid = tree.pid
@@ -61,6 +64,8 @@ class LoaderProcess:
         self._tree = tree
         self._child = child
         self._user = user
+        self._cwd = cwd
+        self._folder = folder
         self._began = time.monotonic()
         self._asked_to_end = False
         self._open = True
@@ -119,6 +124,18 @@ class LoaderProcess:
             fix="if the program keeps its output in a buffer because it is no terminal, start it by stdbuf: "
             f"bpf.start({['stdbuf', '-oL', *self.command]!r})",
         )
+
+    def artifact(self, path: str | os.PathLike[str], name: str | None = None) -> Path:
+        """Copies a file that it wrote to the test's `tmp_path` on the host, also from a guest.
+
+        Returns the path there. A relative `path` is below the folder that it was started in. `name` is the
+        file's new name, by default its own. Raises `LoaderError` if the file can't be read, and `VmError` if
+        the host refuses it: the files of one guest may have 256 MiB together.
+        """
+        source = Path(self._cwd, path)
+        own_root = Path(f"/proc/{self.pid}/root{source}")
+        there = own_root if self._pidfd >= 0 and own_root.exists() else source
+        return fetch(there, self._folder(), name or source.name, str(self))
 
     # what it has in the kernel
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,12 @@ def start_process(
     cgroup: str | PathLike[str] | None,
     user: str | int | None,
     caps: Iterable[str] | None,
+    folder: Callable[[], Path],
 ) -> LoaderProcess:
-    """Starts a command; see `Bpf.start`. A relative path is looked up in `folders`, unless `cwd` is given."""
+    """Starts a command; see `Bpf.start`. A relative path is looked up in `folders`, unless `cwd` is given.
+
+    `folder` returns the folder for the files that are fetched from it.
+    """
     if isinstance(command, str | PathLike) or not command:
         fix = f"give a list: bpf.start({str(command).split()!r})" if command else "bpf.start(['./agent'])"
         raise LoaderError("cannot start", on=repr(command), why="it is no list of words", fix=fix)
@@ -61,8 +65,11 @@ def start_process(
     except OSError as e:
         refused = explain_exec(path, e.errno or 0)
         raise LoaderError("cannot start", on=path, why=refused.why, fix=refused.fix, errno=e.errno) from e
+    start = os.path.abspath(cwd) if cwd is not None else os.getcwd()
     home = current_netns() if netns is None else os.dup(netns.fileno())
-    return LoaderProcess(words, ProcessTree(child.pid, mark), child, before, home, user=user)
+    return LoaderProcess(
+        words, ProcessTree(child.pid, mark), child, before, home, user=user, cwd=start, folder=folder
+    )
 
 
 def _check_folder(name: str, cwd: str | PathLike[str] | None) -> None:
@@ -76,10 +83,10 @@ def _check_folder(name: str, cwd: str | PathLike[str] | None) -> None:
         )
 
 
-def attach_to_process(pid: int) -> LoaderProcess:
+def attach_to_process(pid: int, folder: Callable[[], Path]) -> LoaderProcess:
     """Returns the process with that id, which another process started. Raises `LoaderError`."""
     command, tree = name_of(pid), ProcessTree(pid)
     before = before_time(tree.started * 1e9 / os.sysconf("SC_CLK_TCK"))
-    return LoaderProcess(
-        command, tree, None, before, os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    )
+    home = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    cwd = os.readlink(f"/proc/{pid}/cwd")
+    return LoaderProcess(command, tree, None, before, home, cwd=cwd, folder=folder)

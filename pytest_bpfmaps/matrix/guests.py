@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.compat import other_plugins
+from pytest_bpfmaps.compat.pytest_names import temporary_folder
 from pytest_bpfmaps.compat.xdist_names import process_of, tell_facts, wait_for_end
 from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.assignment import Lane, divide
@@ -146,6 +147,7 @@ class Guests:
         if there is None:
             command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *arguments]
             command += ["--journal", self.journal.path, *(["--kvm"] if self.verdict.kvm else [])]
+            command += ["--artifacts", str(temporary_folder(self.config))]
         else:
             command = there.command(arguments, self.journal.path)
         return f"popen//python={shlex.join(command)}//id={lane.name}//bpfmaps={lane.kernel}//lane={lane.name}"

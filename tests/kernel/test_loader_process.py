@@ -323,6 +323,25 @@ class TestEnds:
         bpf.wait_until(lambda: not any(map(is_running, pids)), timeout=10)
 
 
+class TestArtifacts:
+    def test_a_copy(self, bpf, tmp_path):
+        folder = tmp_path / "work"
+        folder.mkdir()
+        agent = bpf.start(["sh", "-c", "echo hello > report"], cwd=folder)
+        agent.wait()
+        assert agent.artifact("report").name == "report"
+        assert agent.artifact(folder / "report", name="other").name == "other"
+        with pytest.raises(LoaderError, match=r"cannot fetch 'missing' from .*/missing of .*: ENOENT"):
+            agent.artifact("missing")
+
+    def test_on_the_host(self, bpf, tmp_path):
+        (tmp_path / "made").write_text("here")
+        with bpf.start(["true"]) as agent:
+            path = agent.artifact(tmp_path / "made", name="copy")
+        assert path == tmp_path / "copy"
+        assert not path.exists() or path.read_text() == "here"  # a guest has another /tmp
+
+
 class TestAttachTo:
     def test_another_process(self, bpf):
         with subprocess.Popen(["sh", "-c", "sleep 60 & wait"]) as other:

@@ -40,6 +40,13 @@ def names_of(function: Callable[..., Any]) -> set[str]:
     return found
 
 
+def test_the_folder_of_temporary_files_is_known(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    assert hasattr(pytestconfig, "_tmp_path_factory"), "pytest's Config has no _tmp_path_factory"
+    assert pytest_names.temporary_folder(pytestconfig) == tmp_path_factory.getbasetemp()
+
+
 def test_the_terminal_writer_keeps_its_file_in_an_attribute(pytestconfig: pytest.Config) -> None:
     writer = pytestconfig.get_terminal_writer()
     assert hasattr(writer, "_file"), "pytest's TerminalWriter has no _file: see redirect_terminal"

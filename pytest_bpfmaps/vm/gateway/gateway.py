@@ -30,6 +30,7 @@ from pytest_bpfmaps.vm.boot.backends import AUTO, CHOICES, WARM
 from pytest_bpfmaps.vm.boot.start import Attempt, boot
 from pytest_bpfmaps.vm.gateway import journal
 from pytest_bpfmaps.vm.gateway.answers import answer
+from pytest_bpfmaps.vm.gateway.artifacts import Artifacts
 from pytest_bpfmaps.vm.gateway.execnet_bootstrap import CHUNK, Bootstrap, pump
 from pytest_bpfmaps.vm.gateway.requests import Requests
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
@@ -73,6 +74,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--clang", default=None)
     parser.add_argument("--vmlinux", default="per-kernel", help="what vmlinux.h comes from")
     parser.add_argument("--journal", default=None)
+    parser.add_argument("--artifacts", default=None, help="folder for the files that the guest sends")
     return parser.parse_known_args(argv)[0]
 
 
@@ -99,6 +101,7 @@ class Gateway:
         self.attending = False
         self.faults: set[tuple[str, str]] = set()
         self.executed: ExecutedCode | None = None
+        self.artifacts = Artifacts(self.options.artifacts)
 
     def run(self) -> int:
         """Serves until pytest or the guest ends. Returns the exit status."""
@@ -315,7 +318,7 @@ class Gateway:
                 return str(kernel.btf)
             return chosen
 
-        return Requests(self.options.clang, vmlinux, self.executed)
+        return Requests(self.options.clang, vmlinux, self.executed, self.artifacts)
 
     def tell(self, event: str, **facts: Any) -> None:
         """Writes an entry into the journal that pytest reads."""

@@ -1,4 +1,4 @@
-"""Does what a guest asks of its host: compiles, links, tells the digest of a file, and what code ran.
+"""Does what a guest asks of its host: compiles, links, stores a file, tells a digest, or what code ran.
 
 A guest is not trusted. So clang gets only options of a list, and a request may name only regular files.
 Reading a device or a pipe may never end, and may have effects.
@@ -14,6 +14,7 @@ from hashlib import file_digest
 from typing import TYPE_CHECKING
 
 from pytest_bpfmaps.errors import CompileError
+from pytest_bpfmaps.vm.gateway.artifacts import Artifacts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,12 +28,18 @@ _LARGEST = 256 << 20  # bytes of a source, an object, or a kernel's BTF
 class Requests:
     """Answers requests. `clang` is as for `--bpf-clang`; `vmlinux` tells where ``vmlinux.h`` comes from.
 
-    `executed` is the record of what ran in this guest, where there is one.
+    `executed` is the record of what ran in this guest, where there is one. `artifacts` are the files that it
+    may store.
     """
 
     def __init__(
-        self, clang: str | None, vmlinux: Callable[[], str | None], executed: ExecutedCode | None = None
+        self,
+        clang: str | None,
+        vmlinux: Callable[[], str | None],
+        executed: ExecutedCode | None = None,
+        artifacts: Artifacts | None = None,
     ) -> None:
+        self._artifacts = artifacts or Artifacts(None)
         self._clang = clang
         self._vmlinux = vmlinux
         self._executed = executed
@@ -40,6 +47,7 @@ class Requests:
     def answer(self, call: str, argument: str) -> str:
         """Returns the answer to a request. Raises whatever error the guest should see."""
         calls = {"compile": self._compile, "digest": _digest, "link": _link}
+        calls["artifact"] = self._artifacts.store
         if self._executed is not None:
             calls["executed"] = self._executed.answer
         return calls[call](argument)

@@ -1,0 +1,34 @@
+"""Copies a file that an agent wrote to where it stays after the test: on the host, also from a guest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from pytest_bpfmaps.errors import LoaderError, strerror
+from pytest_bpfmaps.vm.protocol.artifacts import send_file
+from pytest_bpfmaps.vm.protocol.rpc import Host
+
+
+def fetch(source: Path, folder: Path, name: str, on: str) -> Path:
+    """Copies `source` into `folder` of the host, under `name`, and returns its path there.
+
+    Raises `LoaderError` if the file can't be read or written, and `VmError` if the host refuses it.
+    """
+    try:
+        host = Host.connect()
+        if host is not None:
+            return send_file(host, source, folder, name)
+        target = folder / name
+        if not (target.exists() and os.path.samefile(source, target)):
+            shutil.copyfile(source, target)
+        return target
+    except OSError as e:
+        raise LoaderError(
+            f"cannot fetch {name!r}",
+            on=f"from {source} of {on}",
+            why=strerror(e.errno or 0),
+            fix="give the path of a file that the agent has written; wait until it is there: ready=Path(…)",
+            errno=e.errno,
+        ) from e
