@@ -105,8 +105,11 @@ def describe_links(
     found = AgentLinks()
     for info in links:
         target, used = _target_of(info, events, places)
-        if info.type == LinkType.TRACING and info.program_id in programs:
-            target = _tracing(info.target, programs[info.program_id])
+        program = programs.get(info.program_id)
+        if program is not None and info.type == LinkType.TRACING:
+            target = _tracing(info.target, program)
+        elif program is not None and program.type == ProgramType.TRACING:  # SEC("tp_btf")
+            target = target.replace("raw_tracepoint/", "tp_btf/")
         for each in used:
             (events if isinstance(each, PerfTarget) else places).remove(each)  # type: ignore[arg-type]
         name = names.get(info.program_id) or f"program id {info.program_id}"

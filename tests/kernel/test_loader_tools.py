@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -19,6 +21,20 @@ def tool(name, package):
     if found is None:
         pytest.skip(f"{name} is missing: apt-get install {package}")
     return found
+
+
+def replaced_function(link):
+    """Returns what bpftool says about a link of an freplace program."""
+    told = json.loads(run("bpftool", "-j", "link", "show", "id", str(link)))
+    of, number = told["target_obj_id"], told["target_btf_id"]
+    types = run("bpftool", "btf", "dump", "prog", "id", str(of))
+    function = re.search(rf"^\[{number}\] FUNC '(\w+)'", types, re.MULTILINE)[1]
+    program = json.loads(run("bpftool", "-j", "prog", "show", "id", str(of)))
+    return f"freplace/{function} of {program['name']}"
+
+
+def run(*words):
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.mark.bpf_requires(EXEC)
@@ -80,7 +96,7 @@ class TestXdpTools:
             pytest.skip(f"this kernel does not take xdp-filter's programs: {agent.stderr.splitlines()[-1:]}")
         assert left.name in [each.target for each in agent.links if each.type == "xdp"]
         for each in agent.links:  # where the kernel has freplace, the filter is put into a dispatcher
-            assert each.type == "xdp" or each.target.startswith("freplace/prog0 of xdp_dispatcher")
+            assert each.type == "xdp" or each.target == replaced_function(each.id)
         with pytest.raises(AssertionError, match=f"left something behind.*(?s:.*) at {left.name} \\(xdp\\)"):
             bpf.nothing_left(agent, timeout=0.1)
         with left.netns.enter():
