@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pytest_bpfmaps.compiler.clang import INSTALL, Clang, Outcome, run
 from pytest_bpfmaps.compiler.command_line import flags_for
-from pytest_bpfmaps.compiler.counting import assemble
+from pytest_bpfmaps.compiler.counting import Assembly, accepted, condition_flags
 from pytest_bpfmaps.compiler.dependencies import SearchPath, check_name, parse_dependencies, parse_search_path
 from pytest_bpfmaps.compiler.diagnostics import (
     errors_first,
@@ -70,7 +70,8 @@ class Builder:
             "-o",
             f"{folder}/out.ll" if self.request.counting else f"{folder}/out.o",
         ]
-        outcome = self._run([*flags, *files])
+        conditions = condition_flags() if self.request.mcdc else []
+        outcome = self._run([*flags, *conditions, *files])
         wants_vmlinux = False
         given: dict[Assumption, str] = {}
         while outcome.code != 0:
@@ -81,15 +82,20 @@ class Builder:
             elif assumption := wanted(outcome.output, given, flags, str(self.source)):
                 given.update([assumption])
                 flags += assumption[0].flags
+            elif (fewer := accepted(conditions, outcome.output)) is not None:
+                conditions = fewer
             else:
                 break
-            outcome = self._run([*flags, *files])
+            outcome = self._run([*flags, *conditions, *files])
         warnings = outcome.output
         dependencies: list[str] = []
         if outcome.code == 0 and (folder / "out.d").exists():
             dependencies = parse_dependencies(os.fsdecode((folder / "out.d").read_bytes()))
             if self.request.counting:
-                outcome = assemble(folder, flags, self._run, self.clang.path, dependencies)
+                asked = conditions if self.request.mcdc else None
+                clang = self.clang
+                assembly = Assembly(folder, flags, self._run, clang.path, clang.version, dependencies, asked)
+                outcome = assembly.assemble(warnings)
         search = parse_search_path(
             self._run([*flags, "-E", "-v", "-x", "c", os.devnull, "-o", os.devnull]).output
         )

@@ -15,7 +15,11 @@ from hashlib import md5
 SECTION = ".data.bpfcov"
 """The section of the counters. libbpf takes sections that begin with ``.data.`` for variables."""
 
+SECTION_OF_VECTORS = ".data.bpfmcdc"
+"""The section that has a byte for each combination of conditions, see `conditions_ir`."""
+
 _COUNTERS = re.compile(r"^@(\"?__profc_[^ ]+) = .*? global \[(\d+) x i64\] zeroinitializer")
+_VECTORS = re.compile(r"^@(\"?__profbm_[^ ]+) = .*?global \[(\d+) x i8\] zeroinitializer")
 _DATA = re.compile(
     r"^@\"?__profd_[^ ]+ = .*? global \{[^}]*\} \{ i64 (-?\d+), i64 (-?\d+), .*?@(\"?__profc_\S+?\"?) to i64"
 )
@@ -24,7 +28,7 @@ _USED = re.compile(
     r"^(@llvm\.(?:compiler\.)?used = appending global) \[\d+ x ([^\]]+)\] \[(.*)\](, section .*)$"
 )
 _UNWANTED = re.compile(r"^[@$]\"?(__profd_|__covrec_|__llvm_coverage_mapping|__llvm_prf_nm|__llvm_profile_)")
-_DEFINITION = '@{} = internal global [{} x i64] zeroinitializer, section "{}", align 8'
+_DEFINITION = '@{} = internal global [{} x {}] zeroinitializer, section "{}", align 8'
 _COMDAT = re.compile(r"^\$\"?__profc_")
 _MAP = re.compile(r"^(target |[$@]__covrec_|@__llvm_coverage_mapping|@__llvm_prf_nm)")
 _OF_MAP = ("@__covrec_", "@__llvm_coverage_mapping", "@__llvm_prf_nm")
@@ -44,7 +48,8 @@ class Counters:
     """The counters of a function: `count` of them at the symbol `symbol`.
 
     LLVM's profiles identify the function by `name` and `hash`. `gone` has the counters that the compiler
-    removed together with their code.
+    removed together with their code. `vectors` is the size in bytes of its array in `SECTION_OF_VECTORS`, in
+    which each byte stands for a bit of LLVM's bitmap; 0 if it has none.
     """
 
     symbol: str
@@ -52,25 +57,37 @@ class Counters:
     hash: int
     count: int
     gone: tuple[int, ...] = ()
+    vectors: int = 0
 
 
 class NotInstrumentedError(ValueError):
     """Raised when clang wrote text that this module does not know."""
 
 
+def vectors_symbol(symbol: str) -> str:
+    """Returns the symbol of a function's array of test vectors, from that of its name or counters."""
+    return re.sub("__prof[nc]_", "__profbm_", symbol, count=1)
+
+
 def fit(text: str) -> tuple[str, list[Counters]]:
     """Returns the text for an object that the kernel can load, and its functions' counters.
 
-    Raises `NotInstrumentedError` when the text is not as clang 14 to 19 write it.
+    Raises `NotInstrumentedError` when the text is not as clang 14 to 21 write it.
     """
     kept: list[str] = []
     sizes: dict[str, int] = {}
+    vectors: dict[str, int] = {}
     hashes: dict[str, tuple[int, int]] = {}
     names: dict[int, str] = {}
     for line in text.split("\n"):
         if found := _COUNTERS.match(line):
             sizes[found[1]] = int(found[2])
-            kept.append(_DEFINITION.format(found[1], found[2], SECTION))
+            kept.append(_DEFINITION.format(found[1], found[2], "i64", SECTION))
+        elif found := _VECTORS.match(line):
+            vectors[found[1]] = int(found[2])
+            if SECTION_OF_VECTORS not in line:
+                raise NotInstrumentedError("its conditions are recorded for LLVM's own runtime")
+            kept.append(_DEFINITION.format(found[1], found[2], "i8", SECTION_OF_VECTORS))
         elif found := _USED.match(line):
             kept += _used(*found.groups(), leave=_RUNTIME)
         elif _COMDAT.match(line):
@@ -91,7 +108,12 @@ def fit(text: str) -> tuple[str, list[Counters]]:
     live = _live(kept)
     return fitted, [
         Counters(
-            symbol.strip('"'), names[name], code, sizes[symbol], _gone(live.get(symbol, set()), sizes[symbol])
+            symbol.strip('"'),
+            names[name],
+            code,
+            sizes[symbol],
+            _gone(live.get(symbol, set()), sizes[symbol]),
+            vectors.get(vectors_symbol(symbol), 0),
         )
         for symbol, (name, code) in hashes.items()
     ]

@@ -99,7 +99,7 @@ class LocalCompiler:
         parts = [code_of_makers(), self.clang.identity, origin]
         parts += [repr(flags_for(request)), repr(sorted(around.items()))]
         if request.counting:
-            parts.append("counting")
+            parts.append("counting with conditions" if request.mcdc else "counting")
         return digest(*parts, text)
 
     def _build(self, key: str, request: CompileRequest, text: bytes, btf: VmlinuxFile) -> CacheEntry:

@@ -19,7 +19,8 @@ class CompileRequest:
     `include` has folders that are searched before the system's. `cflags` has extra arguments for clang, which
     come last and take precedence. `defines` has macros with their value or None. `btf` is the path of a raw
     BTF file or a header from which ``vmlinux.h`` is made; None leaves that to the compiler. `counting` asks
-    for an object that counts which of its lines run; see the module `counting`.
+    for an object that counts which of its lines run, and `mcdc` for one that also records the values of
+    conditions; see the module `counting`.
     """
 
     source: str | None = None
@@ -30,6 +31,7 @@ class CompileRequest:
     defines: tuple[tuple[str, str | None], ...] = ()
     btf: str | None = None
     counting: bool = False
+    mcdc: bool = False
 
     def __post_init__(self) -> None:
         if (self.source is None) == (self.code is None):

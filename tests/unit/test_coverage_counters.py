@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
-from pytest_bpfmaps.compiler.counters_ir import SECTION, NotInstrumentedError, coverage_map, fit
+from pytest_bpfmaps.compiler.conditions_ir import lower
+from pytest_bpfmaps.compiler.counters_ir import (
+    SECTION,
+    SECTION_OF_VECTORS,
+    NotInstrumentedError,
+    coverage_map,
+    fit,
+)
 from pytest_bpfmaps.compiler.counting import Facts, facts_file, map_file
 from pytest_bpfmaps.elf.editor import SHF_EXECINSTR, Elf
 from pytest_bpfmaps.errors import CompileError
@@ -30,14 +39,19 @@ char LICENSE[] SEC("license") = "GPL";
 """
 
 
-@pytest.fixture(params=["clang-14", "clang-19"])
-def made(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    compiler = LocalCompiler(request.param)
+def compiled(clang: str, *, code: str = CODE, mcdc: bool = False) -> Path:
+    compiler = LocalCompiler(clang)
     try:
         compiler.clang  # noqa: B018
     except CompileError as e:
         pytest.skip(str(e).splitlines()[0])
-    return compiler.compile(CompileRequest(code=CODE, counting=True))
+    return compiler.compile(CompileRequest(code=code, counting=True, mcdc=mcdc))
+
+
+@pytest.fixture(params=["clang-14", "clang-19", "clang-19 with conditions"])
+def made(request: pytest.FixtureRequest) -> Path:
+    clang, _, conditions = request.param.partition(" ")
+    return compiled(clang, mcdc=bool(conditions))
 
 
 def test_each_function_has_its_place(made: Path) -> None:
@@ -68,6 +82,77 @@ def test_only_additions_are_atomic(made: Path) -> None:
             instructions = list(struct.iter_unpack("=BBhi", elf.content(section)))
             found |= {operand for kind, _, _, operand in instructions if kind in (0xDB, 0xC3)}
     assert found == {0}
+
+
+def test_conditions_are_stored_byte_by_byte() -> None:
+    """Nothing is read before: another CPU may store at the same time."""
+    with_conditions, without = compiled("clang-19", mcdc=True), compiled("clang-19")
+    facts = Facts.from_json(facts_file(with_conditions).read_text())
+    assert facts.conditions is not None
+    assert facts.conditions.lacking == ""
+    sizes = {each.name.rpartition(":")[2].rpartition(";")[2]: each.vectors for each, _ in facts.functions}
+    assert sizes == {"pick": 8, "judge": 8}
+    assert facts.conditions.size == 16
+    assert sorted(facts.conditions.offsets.values()) == [0, 8]
+    assert Elf(without.read_bytes()).section(SECTION_OF_VECTORS) is None
+    one_byte = {kind: _kinds(with_conditions)[kind] - _kinds(without)[kind] for kind in (0x71, 0x72, 0x73)}
+    assert one_byte[0x71] == 0  # loads
+    assert one_byte[0x72] + one_byte[0x73] >= 4
+
+
+def _kinds(made: Path) -> Counter[int]:
+    elf = Elf(made.read_bytes())
+    code = [elf.content(section) for section in elf.sections if section.flags & SHF_EXECINSTR]
+    return Counter(kind for part in code for kind, *_ in struct.iter_unpack("=BBhi", part))
+
+
+def test_a_clang_without_conditions_counts_all_the_same() -> None:
+    made = compiled("clang-14", mcdc=True)
+    facts = Facts.from_json(facts_file(made).read_text())
+    assert facts.conditions is not None
+    assert re.fullmatch(r"clang 14[\d.]* has no -fcoverage-mcdc", facts.conditions.lacking)
+    assert facts.size > 0
+    assert Facts.from_json(facts.to_json()) == facts
+
+
+def test_decisions_that_clang_leaves_out_are_known() -> None:
+    nested = "int f(int); int g(int a, int b)\n{\n\treturn a && f(a || b);\n}\n"
+    facts = Facts.from_json(facts_file(compiled("clang-19", code=nested, mcdc=True)).read_text())
+    assert facts.conditions is not None
+    ((path, line, why),) = facts.conditions.left_out
+    assert (Path(path).name, line) == ("inline.bpf.c", 3)
+    assert "nested boolean expression" in why
+    assert Facts.from_json(facts.to_json()) == facts
+
+
+NAME = '@__profn_f = private constant [1 x i8] c"f"\n'
+HEAD = "call void @llvm.instrprof.mcdc"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{NAME}  {HEAD}.another(ptr @__profn_f, i64 1)\n", "in another way"),
+        (f"{NAME}  {HEAD}.tvbitmap.update(ptr @__profn_f, i64 1, i32 0, ptr %4)\n", "is not known"),
+    ],
+)
+def test_conditions_of_an_unknown_compiler(text: str, words: str) -> None:
+    with pytest.raises(NotInstrumentedError, match=words):
+        lower(text)
+
+
+def test_the_text_of_clang_18() -> None:
+    """It gives sizes in bytes, and adds the bit of each condition with a call."""
+    text = (
+        f"{NAME}  {HEAD}.parameters(ptr @__profn_f, i64 1, i32 2), !dbg !1\n"
+        f"  {HEAD}.condbitmap.update(ptr @__profn_f, i64 1, i32 3, ptr %4, i1 %7), !dbg !2\n"
+        f"  {HEAD}.tvbitmap.update(ptr @__profn_f, i64 1, i32 2, i32 1, ptr %4), !dbg !3\n"
+    )
+    made = lower(text).splitlines()
+    assert f'@__profbm_f = global [16 x i8] zeroinitializer, section "{SECTION_OF_VECTORS}", align 8' in made
+    assert "  %bpfcov0.bit = shl i32 %bpfcov0.value, 3, !dbg !2" in made
+    assert "  %bpfcov1.index = add i32 %bpfcov1, 8, !dbg !3" in made
+    assert not [line for line in made if "mcdc" in line and "call" in line]
 
 
 def test_nothing_of_the_profile_runtime_is_left(made: Path) -> None:
@@ -104,6 +189,7 @@ def test_damaged_facts_have_it_compiled_anew(tmp_path: Path) -> None:
         ('@__profc_f = private global [2 x i64] zeroinitializer, section "__llvm_prf_cnts"', "no hash"),
         ('@__llvm_prf_nm = private constant [2 x i8] c"\\01\\05a", section "x"', "compressed"),
         ('@__llvm_prf_nm = private constant [2 x i8] c"\\81", section "x"', "cut off"),
+        ('@__profbm_f = private global [2 x i8] zeroinitializer, section "__llvm_prf_bits"', "own runtime"),
     ],
 )
 def test_text_of_an_unknown_compiler(text: str, words: str) -> None:
