@@ -153,10 +153,12 @@ class Bpf:
         defines: Mapping[str, Any] | None,
         *,
         counting: bool = False,
+        mcdc: bool = False,
     ) -> Path:
         several = _each(source)
         if len(several) > 1 and code is None:
-            made = [self._compile(each, None, cflags, defines, counting=counting) for each in several]
+            how = {"counting": counting, "mcdc": mcdc}
+            made = [self._compile(each, None, cflags, defines, **how) for each in several]
             return self._compiler.link(made)
         source = several[0] if several else None
         if (source is None) == (code is None):
@@ -180,6 +182,7 @@ class Bpf:
             cflags=tuple(cflags),
             defines=tuple((n, None if v is None else str(v)) for n, v in (defines or {}).items()),
             counting=counting,
+            mcdc=mcdc,
         )
         return self._compiler.compile(request)
 
@@ -189,11 +192,14 @@ class Bpf:
         code: str | None,
         cflags: Sequence[str],
         defines: Mapping[str, Any] | None,
-    ) -> Callable[[], Path] | None:
-        """Makes the object that counts what of it runs; None where no source is at hand."""
+    ) -> Callable[[bool], Path] | None:
+        """Makes the object that counts what of it runs; None where no source is at hand.
+
+        With True it records the values of conditions, too.
+        """
         if self._observer is None or (code is None and all(Path(s).suffix != ".c" for s in _each(source))):
             return None
-        return lambda: self._compile(source, code, cflags, defines, counting=True)
+        return lambda mcdc: self._compile(source, code, cflags, defines, counting=True, mcdc=mcdc)
 
     def _beside(self, path: Source) -> Path:
         """Returns the path of a test's file: in the first of the folders that has it, else `path` itself."""

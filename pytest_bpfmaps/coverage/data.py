@@ -48,11 +48,26 @@ class Region(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A condition of a decision (MC/DC); its count is of runs in which it alone was seen to decide."""
+    """A decision of several conditions, with one combination of their values that was seen (MC/DC).
+
+    `place` is where it begins and ends, ``"8:6-8:27"`` (lines and columns). `conditions` has the place where
+    each begins, ``"8:7 8:16"``. `use` tells the uses of a macro apart; it is empty elsewhere. `vector` has a
+    letter for each condition, and the result: ``"TF=F"``. ``-`` is a condition that was not asked, ``C`` one
+    that clang knows to be constant. An empty one stands for the decision itself; its count is 0.
+    """
 
     line: int
-    decision: str
-    condition: int
+    place: str
+    conditions: str
+    use: str
+    vector: str
+
+
+class Unmeasured(NamedTuple):
+    """A decision whose conditions the compiler does not record, with the reason."""
+
+    line: int
+    reason: str
 
 
 class Measured(NamedTuple):
@@ -78,6 +93,7 @@ class FileCoverage:
     functions: dict[Function, int] = field(default_factory=dict)
     regions: dict[Region, int] = field(default_factory=dict)
     decisions: dict[Decision, int] = field(default_factory=dict)
+    unmeasured: dict[Unmeasured, int] = field(default_factory=dict)
     alive: dict[int, int] = field(default_factory=dict)
     dead: dict[int, int] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
@@ -112,7 +128,13 @@ class FileCoverage:
         return made
 
 
-_KINDS: dict[str, Any] = {"branches": Branch, "functions": Function, "regions": Region, "decisions": Decision}
+_KINDS: dict[str, Any] = {
+    "branches": Branch,
+    "functions": Function,
+    "regions": Region,
+    "decisions": Decision,
+    "unmeasured": Unmeasured,
+}
 
 Lines = dict[str, dict[int, int]]
 """By path: the lines that ran, and how often."""

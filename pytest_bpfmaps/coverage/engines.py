@@ -68,8 +68,11 @@ class Recorder(Protocol):
 class Engine(Protocol):
     """An engine, in the process that reports."""
 
-    def recorder(self) -> Recorder | str:
-        """Its other half, for this process; or, in a sentence, why there can be none here."""
+    def recorder(self, *, mcdc: bool) -> Recorder | str:
+        """Its other half, for this process; or, in a sentence, why there can be none here.
+
+        `mcdc`: it is to record the values of conditions, if it can.
+        """
         ...
 
     def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:

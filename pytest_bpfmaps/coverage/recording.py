@@ -16,16 +16,17 @@ AUTO = "auto"
 class Recording:
     """The engines of this process: those that `wanted` names, of which the first that can measures a program.
 
-    An `Observer` of objects. `kernel` is the name of the kernel that tests run on here.
+    An `Observer` of objects. `kernel` is the name of the kernel that tests run on here. With `mcdc` they also
+    record the values of conditions.
     """
 
-    def __init__(self, wanted: str = AUTO, kernel: str = "host") -> None:
+    def __init__(self, wanted: str = AUTO, kernel: str = "host", *, mcdc: bool = False) -> None:
         self.kernel = kernel
         self._recorders: dict[str, Recorder] = {}
         self._absent: dict[str, str] = {}  # engines that can't work here, and why
         self._programs: Counter[Measured] = Counter()
         for name in ENGINES if wanted == AUTO else (wanted,):
-            made = engine(name).recorder()
+            made = engine(name).recorder(mcdc=mcdc)
             if isinstance(made, str):
                 self._absent[name] = made
             else:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pytest_bpfmaps.cache.stored_files import digest
 from pytest_bpfmaps.coverage.data import Branch, Coverage, FileCoverage, Measured
+from pytest_bpfmaps.coverage.decisions import Judged, judged
 from pytest_bpfmaps.coverage.exclusions import excluded_lines
 
 _GENERATED = ("vmlinux.h",)
@@ -48,6 +49,11 @@ class FileView:
         for branch, count in sorted(self.total.branches.items()):
             found.setdefault(branch.line, []).append((branch, count))
         return found
+
+    @cached_property
+    def decisions(self) -> list[Judged]:
+        """Returns the decisions of several conditions, by place; empty where MC/DC was not asked for."""
+        return judged(self.total)
 
     def partial(self) -> list[int]:
         """Returns the lines that ran, and have a way out that was never taken."""
@@ -88,6 +94,11 @@ class View:
     def percent(self) -> float:
         """Returns the percentage of all lines that ran."""
         return percent_of(*(file.total for file in self.files))
+
+    @property
+    def has_conditions(self) -> bool:
+        """Whether the values of conditions were recorded (MC/DC)."""
+        return any(file.total.decisions or file.total.unmeasured for file in self.files)
 
     def percent_on(self, kernel: str) -> float:
         """Returns the percentage that ran on a kernel, of the lines that are code there."""
@@ -186,6 +197,7 @@ def _without(file: FileCoverage, lines: set[int]) -> FileCoverage:
         functions={key: n for key, n in file.functions.items() if key.line not in lines},
         regions={key: n for key, n in file.regions.items() if key.line not in lines},
         decisions={key: n for key, n in file.decisions.items() if key.line not in lines},
+        unmeasured={key: n for key, n in file.unmeasured.items() if key.line not in lines},
         alive=file.alive,
         dead=file.dead,
         sources=file.sources,

@@ -33,7 +33,8 @@ def recording_of(config: pytest.Config) -> Recording | None:
     if RECORDING not in config.stash:
         from pytest_bpfmaps.coverage.recording import Recording
 
-        config.stash[RECORDING] = Recording(option(config, "bpf_cov_engine"), config.stash.get(KERNEL, HOST))
+        wanted, mcdc = option(config, "bpf_cov_engine"), option(config, "bpf_cov_mcdc")
+        config.stash[RECORDING] = Recording(wanted, config.stash.get(KERNEL, HOST), mcdc=bool(mcdc))
     return config.stash[RECORDING]
 
 

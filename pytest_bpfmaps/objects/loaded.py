@@ -13,6 +13,7 @@ from pytest_bpfmaps.attach.program_targets import ways_for
 from pytest_bpfmaps.attach.struct_ops import register_struct_ops
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.compiler.counters_ir import SECTION as COUNTERS
+from pytest_bpfmaps.compiler.counters_ir import SECTION_OF_VECTORS as VECTORS
 from pytest_bpfmaps.errors import AttachError, ClosedError
 from pytest_bpfmaps.kernel.open_resources import forget, note
 from pytest_bpfmaps.libbpf import ffi, lib, to_str
@@ -36,7 +37,8 @@ class LoadedObject:
     """An object in the kernel: `maps`, `programs`, `globals`, each by attribute, by item, and iterable.
 
     `descriptors` are the descriptors of its maps and programs at the time of the load. `counters` is libbpf's
-    handle of the map with the counters, if the object counts which of its lines run; it is not in `maps`.
+    handle of the map with the counters, if the object counts which of its lines run. `vectors` is that of the
+    map with the values of conditions, if it records them. They are not in `maps`.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class LoadedObject:
         self._links: list[Link] = []
         user, internal = split_maps(walk(lib.bpf_object__next_map, handle))
         self.counters = internal.pop(COUNTERS, None)
+        self.vectors = internal.pop(VECTORS, None)
         self.maps: Named[Any] = Named(
             "map",
             name,
@@ -84,7 +87,7 @@ class LoadedObject:
         self.globals = Globals(name, variables, codecs, sources.of_variables)
         enter(self.globals, "loaded")
         maps = all_of(self.maps)
-        counters = () if self.counters is None else (created_map(self.counters),)
+        counters = (created_map(each) for each in (self.counters, self.vectors) if each is not None)
         self.descriptors = (*(m.fd for m in maps), *(p.fd for p in programs), *counters)
         note(f"object {name}", self.descriptors)
         self._observer: Observer[Any, LoadedObject] | None = None

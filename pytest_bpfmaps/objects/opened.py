@@ -48,8 +48,9 @@ class OpenedObject:
     folder `pin_root`, or else in the folder of `pins`. `pins` also keeps the pins that the load makes. `btf`
     is a file with the types that relocations (CO-RE) use in place of the running kernel's: raw BTF, or an ELF
     file with a section ``.BTF``. `observer` is told about the load. `counting` makes an object that counts
-    which of its lines run, if its sources exist. If the object has what libbpf would refuse and is mended
-    here, that is a `PortabilityWarning`, or with `portable` a `PortabilityError`; with `quiet` it is neither.
+    which of its lines run, if its sources exist; with True it also records the values of conditions (MC/DC).
+    If the object has what libbpf would refuse and is mended here, that is a `PortabilityWarning`, or with
+    `portable` a `PortabilityError`; with `quiet` it is neither.
     Raises `LoadError` for a file that is not a BPF object.
     """
 
@@ -63,7 +64,7 @@ class OpenedObject:
         portable: bool = False,
         btf: Path | None = None,
         observer: Observer[OpenedObject, LoadedObject] | None = None,
-        counting: Callable[[], Path] | None = None,
+        counting: Callable[[bool], Path] | None = None,
         quiet: bool = False,
     ) -> None:
         self.path = path

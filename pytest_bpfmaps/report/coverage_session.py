@@ -39,6 +39,11 @@ class Settings:
         _one_of("--bpf-cov-engine", engine, [AUTO, *ENGINES])
         _one_of("--bpf-cov-context", context, ["", "test"])
         self.append = bool(option(config, "bpf_cov_append"))
+        if option(config, "bpf_cov_mcdc") and engine == "blocks":
+            raise pytest.UsageError(
+                "--bpf-cov-mcdc: the engine blocks does not see conditions\n"
+                "  -> leave out --bpf-cov-engine=blocks, or --bpf-cov-mcdc"
+            )
         self.patterns = [pattern for pattern in option(config, "bpf_cov") if pattern]
         self.least = _percent(option(config, "bpf_cov_fail_under"))
         try:

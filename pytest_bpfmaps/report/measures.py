@@ -78,6 +78,14 @@ _COSTS: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (
         "stack (default: 80)",
     ),
 )
+_SWITCHES = (
+    ("cov-append", "add to what earlier runs with this option counted"),
+    ("cov-mcdc", "also measure which conditions were seen to decide alone (MC/DC); needs clang 18 or later"),
+    (
+        "cost-update",
+        "renew the file of --bpf-cost-check, where programs differ from it, and fail for no growth",
+    ),
+)
 _ASKING = ("bpf_cost", "bpf_cost_check", "bpf_cost_update")
 
 
@@ -87,18 +95,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for name, kind, default, given, text in (*_COVERAGE, *_COSTS):
         group.addoption(f"--bpf-{name}", default=None, help=text + ".", **given)
         parser.addini(f"bpf_{name.replace('-', '_')}", text, type=kind, default=default)
-    text = "add to what earlier runs with this option counted"
-    group.addoption("--bpf-cov-append", action="store_true", default=None, help=text + ".")
-    parser.addini("bpf_cov_append", text, type="bool", default=False)
+    for name, text in _SWITCHES:
+        group.addoption(f"--bpf-{name}", action="store_true", default=None, help=text + ".")
+        parser.addini(f"bpf_{name.replace('-', '_')}", text, type="bool", default=False)
     group.addoption(
         "--no-bpf-cov",
         action="store_true",
         dest="bpf_no_cov",
         help="measure no coverage, whatever else says so.",
     )
-    text = "renew the file of --bpf-cost-check, where programs differ from it, and fail for no growth"
-    group.addoption("--bpf-cost-update", action="store_true", default=None, help=text + ".")
-    parser.addini("bpf_cost_update", text, type="bool", default=False)
     text = "only show how two files of --bpf-cost, or of veristat, differ; run no test."
     group.addoption("--bpf-cost-compare", nargs=2, metavar="FILE", default=None, help=text)
     text = "variants to record of each object that has their globals; each line: NAME: GLOBAL=VALUE, …"

@@ -32,3 +32,13 @@ def test_here(pytester: pytest.Pytester, clang: str, tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         check(found, "host", name, clang, folder)
+
+
+@pytest.mark.parametrize("clang", ["clang-19"], indirect=True)
+@pytest.mark.bpf_requires("xdp", helper="bpf_loop")
+def test_conditions_here(pytester: pytest.Pytester, clang: str, tmp_path: Path) -> None:
+    found = measure(pytester, f"--bpf-clang={clang}", "--bpf-cov-mcdc")
+    for name in PROGRAMS:
+        folder = tmp_path / name
+        folder.mkdir()
+        check(found, "host", name, clang, folder, mcdc=True)

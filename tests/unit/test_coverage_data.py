@@ -21,6 +21,7 @@ from pytest_bpfmaps.coverage.data import (
     KernelCoverage,
     Measured,
     Region,
+    Unmeasured,
 )
 
 LINES, COUNTS = st.integers(1, 4), st.integers(0, 1 << 64)
@@ -38,7 +39,8 @@ FILES = st.builds(
     branches=_counts(st.builds(Branch, LINES, TEXTS, TEXTS)),
     functions=_counts(st.builds(Function, TEXTS, LINES)),
     regions=_counts(st.builds(Region, LINES, LINES, LINES, LINES)),
-    decisions=_counts(st.builds(Decision, LINES, TEXTS, LINES)),
+    decisions=_counts(st.builds(Decision, LINES, TEXTS, TEXTS, TEXTS, TEXTS)),
+    unmeasured=_counts(st.builds(Unmeasured, LINES, TEXTS)),
     alive=LINE_COUNTS,
     dead=LINE_COUNTS,
     sources=_counts(TEXTS),

@@ -15,8 +15,8 @@ from pytest_bpfmaps.coverage.engines import Record
 class BlockEngine:
     """The engine ``blocks``."""
 
-    def recorder(self) -> BlockRecorder | str:
-        """Returns a recorder, in an emulated guest."""
+    def recorder(self, *, mcdc: bool) -> BlockRecorder | str:
+        """Returns a recorder, in an emulated guest. It knows nothing of conditions."""
         return begin()
 
     def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:

@@ -15,9 +15,9 @@ from pytest_bpfmaps.coverage.engines import Record
 class CounterEngine:
     """The engine ``counters``."""
 
-    def recorder(self) -> CounterRecorder:
+    def recorder(self, *, mcdc: bool) -> CounterRecorder:
         """Returns a recorder, in every process."""
-        return CounterRecorder()
+        return CounterRecorder(mcdc=mcdc)
 
     def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
         """Runs llvm-profdata and llvm-cov, once for each object that counted."""

@@ -6,6 +6,7 @@ import struct
 import weakref
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ _FIRST = ffi.new("uint32_t *", 0)  # a section is an array of one element
 class CounterRecorder:
     """The recorder of the engine ``counters``, see `engines.Recorder`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, mcdc: bool = False) -> None:
+        self._mcdc = mcdc
         self._reasons: weakref.WeakKeyDictionary[LoadedObject, str] = weakref.WeakKeyDictionary()
         self._live: dict[LoadedObject, _Reader] = {}
-        self._read: dict[_Key, Counter[int]] = {}
-        self._lost: list[str] = []
+        self._read: dict[_Key, _Seen] = {}
+        self._told: list[Plain] = []
 
     def before_load(self, opened: OpenedObject) -> Swap:
         """Returns what puts a counting object in the place of the plain one, once that is loaded."""
@@ -39,20 +41,34 @@ class CounterRecorder:
         if opened.counting is None:
             self._reasons[loaded] = "no source of it was compiled here"
             return loaded
+        reason = ""
+        if self._mcdc:
+            loaded, reason = self._try(opened, loaded, mcdc=True)
+            if not reason:
+                return loaded
+        without_conditions = reason
+        loaded, reason = self._try(opened, loaded, mcdc=False)
+        if reason:
+            self._reasons[loaded] = reason
+        elif without_conditions:
+            self._told.append({"without_mcdc": loaded.name, "why": without_conditions})
+        return loaded
+
+    def _try(self, opened: OpenedObject, loaded: LoadedObject, *, mcdc: bool) -> tuple[LoadedObject, str]:
+        """Loads one counting object. Returns what is loaded then, and why it does not count, if so."""
+        assert opened.counting is not None
         try:
-            path = opened.counting()
+            path = opened.counting(mcdc)
             used, refusal = replaced(opened, loaded, path)
         except BpfError as e:
-            self._reasons[loaded] = f"no object that counts can be made: {_first_line(e)}"
-            return loaded
+            return loaded, f"no object that counts can be made: {_first_line(e)}"
         if refusal is not None:
-            self._reasons[used] = f"the verifier refuses it with counters: {_first_line(refusal)}"
-        elif used.counters is None:
-            self._reasons[used] = "it has no function"
-        else:
-            inputs = tuple(map(str, linked_inputs(path) or [path]))
-            self._live[used] = _Reader(used.counters, inputs, _unreachable(used, path))
-        return used
+            return used, f"the verifier refuses it with counters: {_first_line(refusal)}"
+        if used.counters is None:
+            return used, "it has no function"
+        inputs = tuple(map(str, linked_inputs(path) or [path]))
+        self._live[used] = _Reader(used, inputs, _unreachable(used, path))
+        return used, ""
 
     def loaded(self, loaded: LoadedObject, programs: Sequence[str]) -> dict[str, str]:
         """Returns the reasons: all programs of an object count, or none."""
@@ -67,53 +83,83 @@ class CounterRecorder:
             self._add(reader)
 
     def take(self) -> list[Plain]:
-        """Returns ``{"objects": [PATH, …], "counts": [[INDEX, COUNT], …], "unreachable": [INDEX, …]}``.
+        """Returns what was counted, as plain values.
 
-        The index is that of a 64-bit counter in the section of counters. Of linked sources there are several
-        paths, and their counters lie one behind the other. ``unreachable`` is None where no counter depends
-        on the kernel. ``{"lost": WHY}`` stands for counts that could not be read.
+        ``{"objects": [PATH, …], "counts": [[INDEX, COUNT], …], "vectors": [INDEX, …], "unreachable":
+        [INDEX, …]}``. The index of a count is that of a 64-bit counter in the section of counters. The index
+        of a vector is that of a byte in the section of test vectors. Of linked sources there are several
+        paths, and their sections lie one behind the other. ``unreachable`` has indices of counters, or None
+        where no counter depends on the kernel. ``{"lost": WHY}`` stands for counts that could not be read.
+        ``{"without_mcdc": NAME, "why": WHY}`` stands for an object that counts without conditions.
         """
         for reader in self._live.values():
             self._add(reader)
         taken: list[Plain] = [
             {
                 "objects": list(objects),
-                "counts": [[i, n] for i, n in sorted(counts.items())],
+                "counts": [[i, n] for i, n in sorted(seen.counts.items())],
+                "vectors": sorted(seen.vectors),
                 "unreachable": None if gone is None else sorted(gone),
             }
-            for (objects, gone), counts in self._read.items()
+            for (objects, gone), seen in self._read.items()
         ]
-        taken += [{"lost": text} for text in self._lost]
+        taken += self._told
         self._read.clear()
-        self._lost.clear()
+        self._told.clear()
         return taken
 
     def _add(self, reader: _Reader) -> None:
-        key = (reader.objects, reader.unreachable)
         try:
-            self._read.setdefault(key, Counter()).update(reader.more())
+            reader.add_to(self._read.setdefault((reader.objects, reader.unreachable), _Seen()))
         except MapError as e:  # a test may have closed the descriptor
-            self._lost.append(_first_line(e))
+            self._told.append({"lost": _first_line(e)})
+
+
+@dataclass
+class _Seen:
+    """What objects counted: counts by the counter's index, and the indices of test vectors."""
+
+    counts: Counter[int] = field(default_factory=Counter)
+    vectors: set[int] = field(default_factory=set)
 
 
 class _Reader:
-    """The counters of one loaded object."""
+    """The counters and the test vectors of one loaded object."""
 
-    def __init__(self, handle: Any, objects: tuple[str, ...], gone: frozenset[int] | None) -> None:
+    def __init__(self, loaded: LoadedObject, objects: tuple[str, ...], gone: frozenset[int] | None) -> None:
         self.objects = objects
         self.unreachable = gone
-        self._handle = handle
-        self._value = bytearray(lib.bpf_map__value_size(handle))
-        self._before: tuple[int, ...] = (0,) * (len(self._value) // 8)
+        self._counters = _Section(loaded.counters, objects[0])
+        self._vectors = None if loaded.vectors is None else _Section(loaded.vectors, objects[0])
+        self._before: tuple[int, ...] = (0,) * (len(self._counters.value) // 8)
+        self._known: set[int] = set()
 
-    def more(self) -> dict[int, int]:
-        """Returns what was counted since the last call, by the counter's index, without zeros."""
-        result = lib.bpf_map_lookup_elem(lib.bpf_map__fd(self._handle), _FIRST, ffi.from_buffer(self._value))
-        check(result, MapError, "cannot read the counters of", on=self.objects[0])
-        now = struct.unpack(f"={len(self._before)}Q", self._value)
-        found = {i: n - b for i, (n, b) in enumerate(zip(now, self._before, strict=True)) if n != b}
+    def add_to(self, seen: _Seen) -> None:
+        """Adds what was counted since the last call, without zeros. Raises `MapError`."""
+        now = struct.unpack(f"={len(self._before)}Q", self._counters.read())
+        seen.counts.update(
+            {i: n - b for i, (n, b) in enumerate(zip(now, self._before, strict=True)) if n != b}
+        )
         self._before = now
-        return found
+        if self._vectors is not None:
+            set_now = {i for i, byte in enumerate(self._vectors.read()) if byte}
+            seen.vectors |= set_now - self._known
+            self._known = set_now
+
+
+class _Section:
+    """A section of a loaded object: a map with one element."""
+
+    def __init__(self, handle: Any, on: str) -> None:
+        self.value = bytearray(lib.bpf_map__value_size(handle))
+        self._handle = handle
+        self._on = on
+
+    def read(self) -> bytearray:
+        """Returns the section's bytes as they are now. Raises `MapError`."""
+        result = lib.bpf_map_lookup_elem(lib.bpf_map__fd(self._handle), _FIRST, ffi.from_buffer(self.value))
+        check(result, MapError, "cannot read the counters of", on=self._on)
+        return self.value
 
 
 def _unreachable(loaded: LoadedObject, path: Path) -> frozenset[int] | None:

@@ -7,19 +7,22 @@ import os
 import random
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from pytest_bpfmaps.cache.stored_files import digest, read_checked, write_checked
+from pytest_bpfmaps.compiler.counters_ir import Counters
 from pytest_bpfmaps.compiler.counting import Facts, facts_file, map_file
-from pytest_bpfmaps.coverage.counters.exported import read_export, read_lines
+from pytest_bpfmaps.coverage.counters.exported import last_lines, read_decisions, read_export, read_lines
 from pytest_bpfmaps.coverage.counters.llvm_tools import LlvmTools, run_tool, tools_for
-from pytest_bpfmaps.coverage.data import Coverage, FileCoverage, KernelCoverage, add_counts
+from pytest_bpfmaps.coverage.counters.shown import read_shown, write_blank
+from pytest_bpfmaps.coverage.data import Coverage, FileCoverage, KernelCoverage, Unmeasured, add_counts
 from pytest_bpfmaps.coverage.engines import Record
 from pytest_bpfmaps.errors import BpfError
 
@@ -34,10 +37,10 @@ def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
     total, objects = Coverage(), _Objects(tell)
     additions: list[Callable[[], None]] = []
     for kernel, by_test in objects.sort(records).items():
-        counts: dict[str, Counter[int]] = defaultdict(Counter)
+        counts: dict[str, _Counts] = defaultdict(_Counts)
         for test, found in by_test.items():
             for path, more in found.items():
-                counts[path].update(more)
+                counts[path].add(more)
                 if test:
                     additions.append(partial(objects.add_context, total.kernel(kernel), test, path, more))
         for path, all_of_it in counts.items():
@@ -46,6 +49,19 @@ def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
         for done in [pool.submit(each) for each in additions]:
             done.result()
     return total
+
+
+@dataclass
+class _Counts:
+    """What an object counted: counts by the counter's index, and the indices of test vectors."""
+
+    counters: Counter[int] = field(default_factory=Counter)
+    vectors: set[int] = field(default_factory=set)
+
+    def add(self, more: _Counts) -> None:
+        """Adds what was counted in another load."""
+        self.counters.update(more.counters)
+        self.vectors |= more.vectors
 
 
 class _Objects:
@@ -59,23 +75,28 @@ class _Objects:
         self._loads: dict[tuple[str, str], Counter[frozenset[int]]] = {}
         """What was unreachable in loads, by kernel and path."""
 
-    def sort(self, records: Iterable[Record]) -> dict[str, dict[str, dict[str, Counter[int]]]]:
+    def sort(self, records: Iterable[Record]) -> dict[str, dict[str, dict[str, _Counts]]]:
         """Returns the counts by index, for each kernel, test and object."""
-        made: dict[str, dict[str, dict[str, Counter[int]]]] = {}
+        made: dict[str, dict[str, dict[str, _Counts]]] = {}
         for record in records:
             if "lost" in record.counted:
                 self._say(str(record.counted["lost"]))
                 continue
+            if "without_mcdc" in record.counted:
+                name, why = record.counted["without_mcdc"], record.counted["why"]
+                self._say(f"no MC/DC of {name} on {record.kernel}: {why}")
+                continue
             objects = made.setdefault(record.kernel, {}).setdefault(record.test, {})
             for path, counts, gone in self._divide(record.counted):
-                objects.setdefault(path, Counter()).update(counts)
+                objects.setdefault(path, _Counts()).add(counts)
                 if gone is not None:
                     self._loads.setdefault((record.kernel, path), Counter())[gone] += 1
         return made
 
-    def add_files(self, kernel: KernelCoverage, name: str, path: str, counts: Mapping[int, int]) -> None:
+    def add_files(self, kernel: KernelCoverage, name: str, path: str, counts: _Counts) -> None:
         """Adds what an object counted on the kernel of that name."""
-        self._add(kernel, self._try(path, lambda known: known.files(counts)))
+        self._add(kernel, self._try(path, lambda known: known.files(counts.counters)))
+        self._add(kernel, self._try(path, lambda known: known.decisions(counts)))
         for gone, loads in self._loads.get((name, path), {}).items():
             reached = self._try(path, partial(_Object.reached, gone=gone))
             for found in reached.values():
@@ -83,9 +104,9 @@ class _Objects:
                     each.update(dict.fromkeys(each, loads))
             self._add(kernel, reached)
 
-    def add_context(self, kernel: KernelCoverage, test: str, path: str, counts: Mapping[int, int]) -> None:
+    def add_context(self, kernel: KernelCoverage, test: str, path: str, counts: _Counts) -> None:
         """Adds the lines that an object ran in a test."""
-        ran = self._try(path, lambda known: known.ran(counts))
+        ran = self._try(path, lambda known: known.ran(counts.counters))
         with self._adding:
             for file, line, count in ran:
                 add_counts(kernel.contexts.setdefault(test, {}).setdefault(file, {}), {line: count})
@@ -95,14 +116,13 @@ class _Objects:
             for file, found in files.items():
                 kernel.file(file).add(found)
 
-    def _divide(
-        self, counted: Mapping[str, Any]
-    ) -> Iterable[tuple[str, dict[int, int], frozenset[int] | None]]:
+    def _divide(self, counted: Mapping[str, Any]) -> Iterable[tuple[str, _Counts, frozenset[int] | None]]:
         """Divides the counters of linked sources: they lie one behind the other, as the linker puts them.
 
         Gives the counts by index, and the indices of what can't be reached.
         """
         paths, start, gone = counted["objects"], 0, counted["unreachable"]
+        first = 0
         known = [self._object(path) for path in paths]
         if None in known:
             return
@@ -110,13 +130,20 @@ class _Objects:
             assert each is not None
             end = start + each.facts.size // 8
             mine = None if gone is None else frozenset(i - start for i in gone if start <= i < end)
-            yield path, {i - start: n for i, n in counted["counts"] if start <= i < end}, mine
-            start = end
+            last = first + (each.facts.conditions.size if each.facts.conditions else 0)
+            counters = Counter({i - start: n for i, n in counted["counts"] if start <= i < end})
+            yield path, _Counts(counters, {i - first for i in counted["vectors"] if first <= i < last}), mine
+            start, first = end, last
 
     def _object(self, path: str) -> _Object | None:
         if path not in self._known:
             try:
-                self._known[path] = _Object(path)
+                self._known[path] = made = _Object(path)
+                if made.facts.conditions is not None and made.facts.conditions.lacking:
+                    self._say(
+                        f"no MC/DC: {made.facts.conditions.lacking}\n"
+                        "  -> compile with clang 18 or later (--bpf-clang)"
+                    )
             except (OSError, ValueError, KeyError, TypeError):
                 self._known[path] = None
                 self._say(f"what {Path(path).name} counted is lost: its description is gone from the cache")
@@ -159,6 +186,33 @@ class _Object:
                 if path in self.facts.sources:
                     kept.sources[self.facts.sources[path]] = 1
         return made
+
+    def decisions(self, counts: _Counts) -> dict[str, FileCoverage]:
+        """Returns the decisions, by source file, with what was seen of their conditions."""
+        conditions = self.facts.conditions
+        if conditions is None or not (conditions.offsets or conditions.left_out):
+            return {}
+        made: dict[str, FileCoverage] = {}
+        if conditions.offsets:
+            made = self._shown(counts)
+        for path, line, reason in conditions.left_out:
+            made.setdefault(path, FileCoverage()).unmeasured[Unmeasured(line, reason)] = 1
+        for path, found in made.items():
+            code = self._without(frozenset()).get(path, {}).get("lines", set())
+            seen = {key.line for key, n in found.decisions.items() if n}
+            found.decisions = {key: n for key, n in found.decisions.items() if key.line in code | seen}
+            found.unmeasured = {key: n for key, n in found.unmeasured.items() if key.line in code}
+        return made
+
+    def _shown(self, counts: _Counts) -> dict[str, FileCoverage]:
+        with self._profiled(counts.counters, counts.vectors) as (tools, folder, profile):
+            text = run_tool(tools.cov, "export", profile, "-format=text", self._map)
+            lengths = {path: last for path, last in last_lines(text).items() if path.startswith("/")}
+            write_blank(folder / "blank", lengths)
+            there = f"-path-equivalence=/,{folder}/blank/"
+            shown = run_tool(tools.cov, "show", "-show-mcdc", profile, there, self._map)
+        name = Path(self._map).with_suffix(".c").name
+        return read_decisions(text, read_shown(shown.decode(errors="surrogateescape"), list(lengths)), name)
 
     def ran(self, counts: Mapping[int, int]) -> Iterable[tuple[str, int, int]]:
         """Returns file, line and count of the lines that ran."""
@@ -231,19 +285,42 @@ class _Object:
 
     def _export(self, counts: Mapping[int, int], *formats: str) -> list[bytes]:
         """Returns what ``llvm-cov export`` says, in each of the formats."""
-        tools: LlvmTools = tools_for(self.facts.clang)
+        with self._profiled(counts, frozenset()) as (tools, _, profile):
+            return [run_tool(tools.cov, "export", profile, f"-format={each}", self._map) for each in formats]
+
+    @contextmanager
+    def _profiled(
+        self, counts: Mapping[int, int], vectors: Collection[int]
+    ) -> Iterator[tuple[LlvmTools, Path, str]]:
+        """Gives the tools, a folder, and the option that names a profile there, for a ``with`` block."""
+        tools = tools_for(self.facts.clang)
         with tempfile.TemporaryDirectory(prefix="bpfmaps-coverage-") as folder:
             text, profile = Path(folder, "text"), Path(folder, "profile")
-            text.write_text(self._profile(counts), errors="surrogateescape")
+            text.write_text(self._profile(counts, vectors), errors="surrogateescape")
             run_tool(tools.profdata, "merge", str(text), "-o", str(profile))
-            export = [tools.cov, "export", f"-instr-profile={profile}"]
-            return [run_tool(*export, f"-format={each}", self._map) for each in formats]
+            yield tools, Path(folder), f"-instr-profile={profile}"
 
-    def _profile(self, counts: Mapping[int, int]) -> str:
-        """Returns a profile in LLVM's format of text: name, hash, number of counters, counters."""
+    def _profile(self, counts: Mapping[int, int], vectors: Collection[int]) -> str:
+        """Returns a profile in LLVM's format of text: name, hash, number of counters, counters, bitmap."""
         parts = []
         for counters, offset in self.facts.functions:
             values = [counts.get(offset // 8 + i, 0) for i in range(counters.count)]
-            lines = [counters.name, counters.hash, counters.count, *values, ""]
+            lines = [
+                counters.name,
+                counters.hash,
+                counters.count,
+                *values,
+                *self._bitmap(counters, vectors),
+                "",
+            ]
             parts.append("\n".join(map(str, lines)))
         return "\n".join(parts)
+
+    def _bitmap(self, counters: Counters, vectors: Collection[int]) -> Iterator[str]:
+        """Gives the lines of a function's bitmap: a bit for each byte of its test vectors."""
+        if not counters.vectors or self.facts.conditions is None:
+            return
+        start = self.facts.conditions.offsets[counters.symbol]
+        yield f"${counters.vectors // 8}"
+        for first in range(start, start + counters.vectors, 8):
+            yield str(sum((first + bit in vectors) << bit for bit in range(8)))

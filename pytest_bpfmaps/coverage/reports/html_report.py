@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.coverage.data import Branch
+from pytest_bpfmaps.coverage.decisions import Judged, sums
 from pytest_bpfmaps.coverage.view import FileView, View, percent_of
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9.-]+")
@@ -24,6 +25,7 @@ class Line:
     count: int | None
     kernels: list[int | None]
     branches: list[str]
+    conditions: list[str]
     tests: list[str]
 
 
@@ -41,6 +43,7 @@ def write(view: View, target: Path) -> None:
         if list(pages.values()).count(name) > 1:
             pages[path] = f"{number}-{name}"
     facts = {"view": view, "pages": pages, "percent_of": percent_of, "kernels": view.kernels, "bar": _bar}
+    facts |= {"mcdc": view.has_conditions, "sums": sums}
     _render(environment, "index.html", target / "index.html", facts)
     for file in view.files:
         more = {"file": file, "lines": list(_lines(view, file))}
@@ -58,7 +61,12 @@ def _bar(percent: float) -> str:
 
 def _lines(view: View, file: FileView) -> Iterator[Line]:
     tests, branches = view.tests_of(file.path), file.branches()
-    partial = set(file.partial())
+    conditions: dict[int, list[str]] = {}
+    for decision in file.decisions:
+        conditions.setdefault(decision.line, []).extend(_undecided(decision))
+    for line, reason in sorted(file.total.unmeasured):
+        conditions.setdefault(line, []).append(f"conditions are not recorded: {reason}")
+    partial = {*file.partial(), *(line for line in conditions if file.total.lines.get(line))}
     last = max([len(file.text), *file.total.lines])
     for number in range(1, last + 1):
         count = file.total.lines.get(number)
@@ -70,6 +78,7 @@ def _lines(view: View, file: FileView) -> Iterator[Line]:
             count,
             [file.kernels[k].lines.get(number) if k in file.kernels else None for k in view.kernels],
             [_way(branch, taken) for branch, taken in branches.get(number, ())] if count else [],
+            conditions.get(number, []) if count else [],
             sorted(tests.get(number, ())),
         )
 
@@ -83,6 +92,19 @@ def _kind(file: FileView, number: int, partial: bool) -> str:
     if count is None:
         return ""
     return "miss" if not count else "part" if partial else "hit"
+
+
+def _undecided(decision: Judged) -> Iterator[str]:
+    """Gives a sentence for each condition that was not seen to decide alone, then what was seen."""
+    for number in decision.missed:
+        one = decision.conditions[number - 1]
+        where = (
+            f"column {one.column}" if one.line == decision.line else f"line {one.line}, column {one.column}"
+        )
+        yield f"condition {number} ({where}): never seen to decide alone"
+    if decision.missed:
+        seen = ", ".join(vector.replace("=", " = ") for vector in decision.vectors)
+        yield f"values seen of the {len(decision.conditions)} conditions: {seen or 'none'}"
 
 
 def _way(branch: Branch, count: int) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.coverage.data import FileCoverage
+from pytest_bpfmaps.coverage.decisions import sums
 from pytest_bpfmaps.coverage.view import FileView, View, percent_of
 
 
@@ -17,16 +19,22 @@ def write(view: View, target: Path) -> None:
         "meta": {"format": 1, "kernels": view.kernels},
         "files": {file.name: _file(view, file) for file in view.files},
         "programs": [_program(view, name) for name in view.kernels],
-        "totals": summary(file.total for file in view.files),
+        "totals": summary((file.total for file in view.files), mcdc=view.has_conditions),
     }
     target.write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def summary(files: Iterable[FileCoverage]) -> dict[str, Any]:
-    """Numbers of lines and branches."""
+def summary(files: Iterable[FileCoverage], *, mcdc: bool) -> dict[str, Any]:
+    """Returns numbers of lines and branches, and with `mcdc` of conditions."""
     files = list(files)
     lines = [count for file in files for count in file.lines.values()]
     branches = [count for file in files for count in file.branches.values()]
+    decided, conditions = sums(*files) if mcdc else (0, 0)
+    of_conditions = {
+        "covered_conditions": decided,
+        "num_conditions": conditions,
+        "missing_conditions": conditions - decided,
+    }
     return {
         "covered_lines": sum(map(bool, lines)),
         "num_statements": len(lines),
@@ -35,6 +43,7 @@ def summary(files: Iterable[FileCoverage]) -> dict[str, Any]:
         "covered_branches": sum(map(bool, branches)),
         "num_branches": len(branches),
         "missing_branches": branches.count(0),
+        **(of_conditions if mcdc else {}),
     }
 
 
@@ -49,12 +58,18 @@ def _file(view: View, file: FileView) -> dict[str, Any]:
         "branches": [{**key._asdict(), "count": n} for key, n in sorted(total.branches.items())],
         "functions": [{**key._asdict(), "count": n} for key, n in sorted(total.functions.items())],
         "regions": [{**key._asdict(), "count": n} for key, n in sorted(total.regions.items())],
-        "summary": summary([total]),
+        "summary": summary([total], mcdc=view.has_conditions),
         "kernels": {
-            name: {"counts": {str(n): c for n, c in sorted(one.lines.items())}, "summary": summary([one])}
+            name: {
+                "counts": {str(n): c for n, c in sorted(one.lines.items())},
+                "summary": summary([one], mcdc=view.has_conditions),
+            }
             for name, one in file.kernels.items()
         },
     }
+    if view.has_conditions:
+        found["decisions"] = [asdict(each) for each in file.decisions]
+        found["unmeasured_decisions"] = [key._asdict() for key in sorted(total.unmeasured)]
     contexts = view.tests_of(file.path)
     if contexts:
         found["contexts"] = {str(line): sorted(tests) for line, tests in sorted(contexts.items())}

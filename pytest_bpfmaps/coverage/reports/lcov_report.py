@@ -14,6 +14,27 @@ def write(view: View, target: Path) -> None:
     target.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
 
 
+def _conditions(file: FileView) -> Iterator[str]:
+    """Gives the records of MC/DC, which lcov reads since 2.2: for each condition two, as for two senses.
+
+    lcov tells the decisions of a line apart by their size alone, so a line's conditions are one group.
+    """
+    lines: dict[int, list[tuple[bool, str]]] = {}
+    for each in file.decisions:
+        lines.setdefault(each.line, []).extend(
+            (one.decided, f"condition {number} at {one.line}:{one.column}")
+            for number, one in enumerate(each.conditions, 1)
+            if not one.constant
+        )
+    for line, group in lines.items():
+        for index, (decided, text) in enumerate(group):
+            yield from (f"MCDC:{line},{len(group)},{sense},{int(decided)},{index},{text}" for sense in "tf")
+    found = [decided for group in lines.values() for decided, _ in group]
+    if found:
+        yield f"MCF:{2 * len(found)}"
+        yield f"MCH:{2 * sum(found)}"
+
+
 def _record(file: FileView) -> Iterator[str]:
     total = file.total
     yield "TN:"
@@ -31,6 +52,7 @@ def _record(file: FileView) -> Iterator[str]:
             yield f"BRDA:{line},{blocks.index(branch.condition)},{number},{taken}"
     yield f"BRF:{len(total.branches)}"
     yield f"BRH:{sum(map(bool, total.branches.values()))}"
+    yield from _conditions(file)
     yield from (f"DA:{line},{count}" for line, count in sorted(total.lines.items()))
     yield f"LF:{len(total.lines)}"
     yield f"LH:{sum(map(bool, total.lines.values()))}"

@@ -6,11 +6,13 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from pytest_bpfmaps.coverage.data import FileCoverage
+from pytest_bpfmaps.coverage.decisions import Judged, sums
 from pytest_bpfmaps.coverage.view import FileView, View, percent_of
 
 WIDTH = 80
 _LEAST_NAME = 16
-_HEAD = ("Lines", "Miss", "Branch", "Miss", "Cover")
+_HEAD = ("Lines", "Miss", "Branch", "Miss")
+_MCDC = ("MC/DC", "Miss")
 
 
 def lines(view: View, *, missing: bool = False) -> list[str]:
@@ -18,10 +20,11 @@ def lines(view: View, *, missing: bool = False) -> list[str]:
     if not view.files:
         return _programs(view)
     kernels = view.kernels if len(view.kernels) > 1 else []
-    rows = [("File", [*_HEAD, *kernels])]
-    rows += [(file.name, [*_numbers(file.total), *_on(file, kernels)]) for file in view.files]
-    sums = _numbers(*(file.total for file in view.files))
-    rows.append(("TOTAL", [*sums, *(_percent(view.percent_on(kernel)) for kernel in kernels)]))
+    mcdc = view.has_conditions
+    rows = [("File", [*_HEAD, *(_MCDC if mcdc else ()), "Cover", *kernels])]
+    rows += [(file.name, [*_numbers(file.total, mcdc=mcdc), *_on(file, kernels)]) for file in view.files]
+    totals = _numbers(*(file.total for file in view.files), mcdc=mcdc)
+    rows.append(("TOTAL", [*totals, *(_percent(view.percent_on(kernel)) for kernel in kernels)]))
     details = [_details(file, missing=missing) for file in view.files]
     return [*_table(rows, [[], *details, []]), *_programs(view)]
 
@@ -41,10 +44,13 @@ def _table(rows: Sequence[tuple[str, list[str]]], details: Sequence[list[str]]) 
     return made
 
 
-def _numbers(*files: FileCoverage) -> list[str]:
+def _numbers(*files: FileCoverage, mcdc: bool) -> list[str]:
     counts = [count for file in files for count in file.lines.values()]
     branches = [count for file in files for count in file.branches.values()]
     numbers = [len(counts), counts.count(0), len(branches), branches.count(0)]
+    if mcdc:
+        decided, conditions = sums(*files)
+        numbers += [conditions, conditions - decided]
     return [*map(str, numbers), _percent(percent_of(*files))]
 
 
@@ -62,12 +68,16 @@ def _short(name: str, width: int) -> str:
 
 
 def _details(file: FileView, *, missing: bool) -> list[str]:
-    """Returns the lines that did not run, and those with a branch that was not taken."""
+    """Returns the lines that did not run, and those with a branch or a condition that is missing."""
     made: list[str] = []
     if missing and file.missing:
         made += _wrapped("missing", _ranges(file.missing, set(file.total.lines)))
     if missing and (partial := file.partial()):
         made += _wrapped("branches", [_ways(file, line) for line in partial])
+    if missing and (undecided := [each for each in file.decisions if each.missed]):
+        made += _wrapped("never decided alone", [_undecided(each) for each in undecided])
+    if file.total.unmeasured:
+        made += _wrapped("no MC/DC", [f"{line} {reason}" for line, reason in sorted(file.total.unmeasured)])
     if file.unreachable:
         made += _wrapped(
             "no kernel reaches", _ranges(sorted(file.unreachable), {*file.total.lines, *file.unreachable})
@@ -100,6 +110,13 @@ def _ranges(found: Sequence[int], code: set[int]) -> list[str]:
 def _ways(file: FileView, line: int) -> str:
     missed = [branch.outcome for branch, count in file.branches()[line] if not count]
     return f"{line} never {'/'.join(dict.fromkeys(missed))}"
+
+
+def _undecided(decision: Judged) -> str:
+    """Returns ``8 condition 2 of 3``: a line, and the conditions that were not seen to decide alone."""
+    numbers = decision.missed
+    word = "condition" if len(numbers) == 1 else "conditions"
+    return f"{decision.line} {word} {'/'.join(map(str, numbers))} of {len(decision.conditions)}"
 
 
 def _programs(view: View) -> list[str]:

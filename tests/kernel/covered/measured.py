@@ -16,7 +16,7 @@ PACKETS = [
     bytes([40] * 20),
 ]
 THREADS, TIMES = 3, 20_000
-SIMPLE = ["loops", "early_returns", "conditions", "switches", "functions", "tail_calls"]
+SIMPLE = ["loops", "early_returns", "conditions", "switches", "functions", "tail_calls", "decisions"]
 
 
 @pytest.mark.parametrize("name", SIMPLE)

@@ -1,4 +1,4 @@
-"""Asks llvm-cov how often each line, branch and function of the same C ran as a native program."""
+"""Asks llvm-cov what ran of the same C as a native program: lines, functions, branches, MC/DC."""
 
 from __future__ import annotations
 
@@ -11,16 +11,32 @@ from typing import Any
 HERE = Path(__file__).parent
 
 
-def native_counts(
-    source: Path, packets: Sequence[bytes], folder: Path, clang: str, tools: Sequence[str]
-) -> dict[str, dict[str, dict[Any, int]]]:
-    """Returns for each file its lines, branches, functions and regions with their counts.
+MCDC = "-fcoverage-mcdc"
 
-    `tools` are llvm-profdata and llvm-cov of this clang's version.
+
+def knows_conditions(clang: str) -> bool:
+    """Whether this clang has MC/DC."""
+    run = [clang, MCDC, "-fsyntax-only", "-x", "c", "/dev/null"]
+    return subprocess.run(run, capture_output=True, check=False).returncode == 0
+
+
+def native_counts(
+    source: Path,
+    packets: Sequence[bytes],
+    folder: Path,
+    clang: str,
+    tools: Sequence[str],
+    *,
+    mcdc: bool = False,
+) -> dict[str, dict[str, dict[Any, Any]]]:
+    """Returns for each file its lines, branches and functions with their counts.
+
+    With `mcdc` also its decisions: how often each was found with the same verdicts of its conditions. `tools`
+    are llvm-profdata and llvm-cov of this clang's version.
     """
     profdata, cov = tools
     run = [clang, "-O1", "-DNATIVE", "-I", str(HERE), "-w"]
-    counted = ["-fprofile-instr-generate", "-fcoverage-mapping"]
+    counted = ["-fprofile-instr-generate", "-fcoverage-mapping", *([MCDC] if mcdc else [])]
     _do([*run, *counted, "-c", str(source), "-o", f"{folder}/program.o"])
     _do([*run, "-c", str(HERE / "driver.c"), "-o", f"{folder}/driver.o"])
     _do([clang, *counted, f"{folder}/program.o", f"{folder}/driver.o", "-o", f"{folder}/native"])
@@ -37,8 +53,8 @@ def _do(command: list[str], **environment: str) -> str:
     return done.stdout
 
 
-def _parse(lcov: str, exported: dict[str, Any]) -> dict[str, dict[str, dict[Any, int]]]:
-    files: dict[str, dict[str, dict[Any, int]]] = {}
+def _parse(lcov: str, exported: dict[str, Any]) -> dict[str, dict[str, dict[Any, Any]]]:
+    files: dict[str, dict[str, dict[Any, Any]]] = {}
     for record in lcov.split("end_of_record"):
         lines = record.strip().splitlines()
         if not lines:
@@ -49,12 +65,18 @@ def _parse(lcov: str, exported: dict[str, Any]) -> dict[str, dict[str, dict[Any,
             "lines": {int(n): int(count) for n, count, *_ in numbers},
             "functions": {},
             "branches": {},
+            "decisions": {},
         }
     for file in exported["files"]:
         for line, column, _, end, yes, no, *_ in file["branches"]:
             branches = files[file["filename"]]["branches"]
-            branches[line, f"{column}-{end}", "true"] = yes
-            branches[line, f"{column}-{end}", "false"] = no
+            for outcome, count in (("true", yes), ("false", no)):  # of all uses of a macro
+                key = (line, f"{column}-{end}", outcome)
+                branches[key] = branches.get(key, 0) + count
+        for line, column, end_line, end_column, *_, verdicts in file.get("mcdc_records", ()):
+            decisions = files[file["filename"]]["decisions"]
+            decision = (f"{line}:{column}-{end_line}:{end_column}", tuple(verdicts))
+            decisions[decision] = decisions.get(decision, 0) + 1
     for function in exported["functions"]:
         name, line = function["name"].rpartition(":")[2], function["regions"][0][0]
         path = function["filenames"][function["regions"][0][5]]

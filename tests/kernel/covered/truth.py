@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import measured
 import pytest
@@ -11,7 +13,8 @@ from native import native_counts
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.coverage.counters.llvm_tools import tools_for
-from pytest_bpfmaps.coverage.data import Coverage
+from pytest_bpfmaps.coverage.data import Coverage, Decision, FileCoverage
+from pytest_bpfmaps.coverage.decisions import decided
 
 CACHE = paths.cache_dir()  # read before pytester changes HOME
 COVERED = Path(__file__).parent
@@ -30,13 +33,24 @@ def measure(pytester: pytest.Pytester, *arguments: str) -> Coverage:
     return Coverage.from_plain(json.loads(file.read_text()))
 
 
-def check(found: Coverage, kernel: str, name: str, clang: str, tmp_path: Path) -> None:
+def verdicts(file: FileCoverage) -> dict[Any, int]:
+    """Returns how many decisions have the same place, and the same verdicts of their conditions."""
+    seen: dict[Decision, list[str]] = {}
+    for key, count in file.decisions.items():
+        seen.setdefault(key._replace(vector=""), []).extend([key.vector] * bool(count))
+    return Counter(
+        (key.place, tuple(decided(vectors, n) for n, _ in enumerate(key.conditions.split())))
+        for key, vectors in seen.items()
+    )
+
+
+def check(found: Coverage, kernel: str, name: str, clang: str, tmp_path: Path, *, mcdc: bool = False) -> None:
     """Compares a kernel's counts with those of llvm-cov for a native program."""
     source = COVERED / f"{name}.bpf.c"
     tools = tools_for(clang)
     packets = PROGRAMS[name]
     times = measured.THREADS * measured.TIMES if name == "concurrent" else 1
-    expected = native_counts(source, packets, tmp_path, clang, (tools.profdata, tools.cov))
+    expected = native_counts(source, packets, tmp_path, clang, (tools.profdata, tools.cov), mcdc=mcdc)
     assert set(expected) >= {str(source)}
     for path, parts in expected.items():
         if Path(path).name == "both.h":
@@ -48,3 +62,5 @@ def check(found: Coverage, kernel: str, name: str, clang: str, tmp_path: Path) -
         assert {line: n * times for line, n in parts["lines"].items()} == mine.lines
         assert {key: n * times for key, n in parts["branches"].items()} == mine.branches
         assert {key: n * times for key, n in parts["functions"].items()} == mine.functions
+        if path == str(source):
+            assert parts["decisions"] == verdicts(mine)
