@@ -1,0 +1,90 @@
+"""Tests costs and verdicts in guests: each kernel has figures of its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pytest_bpfmaps import paths
+from pytest_bpfmaps.cli import main
+from pytest_bpfmaps.cost.cost_file import read
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
+
+CACHE = paths.cache_dir()  # read before pytester changes HOME
+KERNELS = [kernel.name for kernel in Catalogue()][:2]
+SOURCE = """\
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+extern int LINUX_KERNEL_VERSION __kconfig;
+
+SEC("xdp") int turns(struct xdp_md *ctx)
+{
+    unsigned sum = 0;
+    if (LINUX_KERNEL_VERSION >= NEWER)
+        for (unsigned i = 0; i < ROUNDS; i++)
+            sum += bpf_get_prandom_u32() & i; // the work
+    return sum & 1;
+}
+SEC("xdp") int unsafe(struct xdp_md *ctx)
+{
+    return *(char *)(long)ctx->data; // not checked
+}
+"""
+
+
+def source(rounds: int) -> str:
+    """Returns the program; only the second kernel walks its loop."""
+    major, minor = KERNELS[1].split(".")[:2]
+    return SOURCE.replace("NEWER", hex(int(major) << 16 | int(minor) << 8)).replace("ROUNDS", str(rounds))
+
+
+@pytest.mark.skipif(len(KERNELS) < 2, reason="the catalogue has fewer than two kernels")
+def test_a_regression_of_one_kernel(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    pytester.makepyfile('def test_it(bpf):\n    bpf.load("turns.bpf.c", programs=["turns"])\n')
+
+    def run(*options: str, rounds: int) -> pytest.RunResult:
+        (pytester.path / "turns.bpf.c").write_text(source(rounds))
+        kernels = f"--bpf-kernel={','.join(KERNELS)}"
+        result = pytester.runpytest_subprocess(kernels, "--bpf-vm-timeout=120", *options)
+        result.assert_outcomes(passed=2)
+        return result
+
+    assert run("--bpf-cost=costs", rounds=20).ret == 0
+    old, new = read(pytester.path / "costs").items()
+    assert [old[0].kernel, new[0].kernel] == KERNELS
+    assert new[1].figures["insns"] > old[1].figures["insns"] + 20
+
+    result = run("--bpf-cost-check=costs", rounds=60)
+    assert result.ret == 1
+    line = SOURCE.splitlines().index("            sum += bpf_get_prandom_u32() & i; // the work") + 1
+    result.stdout.re_match_lines(
+        [
+            rf"turns\.bpf\.c: turns +{KERNELS[1]} +instructions +\d+ +\d+ +\+",
+            rf" +\d+ turns\.bpf\.c:({line}|{line - 1}): ",
+            r"FAILED: 1 of 2 programs cost more than costs allows",
+        ]
+    )
+    result.stdout.no_re_match_line(rf"turns\.bpf\.c: turns +{KERNELS[0]} ")
+
+
+@pytest.mark.skipif(len(KERNELS) < 2, reason="the catalogue has fewer than two kernels")
+def test_verdicts_of_guests(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "turns.bpf.c"
+    path.write_text(source(30))
+    code = main(["verify", str(path), "--json", "--timeout=120", f"--kernel={','.join(KERNELS)}"])
+    found = json.loads(capsys.readouterr().out)
+    assert (code, found["kernels"]) == (1, KERNELS)
+    cells = {(each["program"], each["kernel"]): each for each in found["programs"]}
+    assert len(cells) == len(found["programs"]) == 4
+    old, new = (cells["turns", kernel] for kernel in KERNELS)
+    assert old["verdict"] == new["verdict"] == "accepted"
+    assert new["instructions"] > old["instructions"] + 30
+    line = source(30).splitlines().index("    return *(char *)(long)ctx->data; // not checked") + 1
+    for kernel in KERNELS:  # kernels before 6.10 do not tell the number of the line
+        refused = cells["unsafe", kernel]
+        assert (refused["verdict"], refused["line"]) == ("refused", line)
+        assert refused["text"] == "return *(char *)(long)ctx->data; // not checked"
+        assert "data_end" in refused["fix"]
