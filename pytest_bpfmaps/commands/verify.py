@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 HOST = "host"
+_OF_PYTEST = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
 def register(commands: Any) -> None:
@@ -153,8 +155,12 @@ def _run(arguments: argparse.Namespace, job: Path) -> str:
     options += [f"--bpf-vm-timeout={arguments.timeout}", f"--bpf-verify-job={job}"]
     options += [f"--rootdir={job.parent}", "-c", str(job.parent / "pytest.toml")]
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
-    command += ["-p", "pytest_bpfmaps.matrix.verify_items", *options, str(job)]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    command += ["-p", "bpfmaps", "-p", "pytest_bpfmaps.matrix.verify_items", *options, str(job)]
+    if find_spec("xdist") is not None:
+        command += ["-p", "xdist"]
+    # no plugin but ours: another one could leave objects out, or change their order
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_PYTEST}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     done = subprocess.run(
         command,
         cwd=job.parent,
