@@ -142,22 +142,20 @@ def test_a_tap_that_missed_something_knows_nothing_for_certain(start, monkeypatc
         assert numbers(events.wait()) == [305]
 
 
-def test_records_just_before_they_are_overwritten(start, monkeypatch):
-    """The record that begins a whole size before the producer's end may have a new header already."""
-    monkeypatch.setattr("pytest_bpfmaps.events.ringbuf_tap._LONGEST", 1000.0)
+@pytest.mark.parametrize(("more", "missed"), [(27, 0), (28, 100)])
+def test_records_just_before_they_are_overwritten(start, monkeypatch, more, missed):
+    """A record that begins a whole size before the producer's end may have the header of the next one."""
+    monkeypatch.setattr("pytest_bpfmaps.events.ringbuf_tap._LONGEST", 1000.0)  # no thread looks
     reader = start()
+    send = reader.agent.programs.send_wide
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with reader.agent.maps.events.capture("event") as events:
-            reader.send(100)
+        with reader.agent.maps.events.capture("wide") as events:
+            send.run(FRAME, repeat=100)
             reader.read()
-            reader.send(70)  # 170 records of 24 bytes are 4080 bytes: all are there
-            assert numbers(events.wait(170)) == list(range(170))
-            reader.read()
-            reader.send(100)
-            reader.read()
-            reader.send(71)  # 171 are 4104 bytes: the oldest is overwritten
-            assert events.missed > 0
+            send.run(FRAME, repeat=more)  # 128 records of 32 bytes fill the ring
+            assert events.missed == missed * 32
+            assert numbers(events._records) == list(range(missed, 100 + more))
 
 
 def test_a_full_ring(start):

@@ -37,3 +37,19 @@ int send_numbers(struct __sk_buff *skb)
 		bpf_ringbuf_submit(event, 0);
 	return TC_ACT_OK;
 }
+
+struct wide {
+	__u64 number, twice, more;
+};
+
+struct wide *keeps_the_wide_type;
+
+SEC("tc")
+int send_wide(struct __sk_buff *skb)
+{
+	__u64 number = __sync_fetch_and_add(&sent, 1);
+	struct wide wide = {number, 2 * number};
+
+	bpf_ringbuf_output(&events, &wide, sizeof(wide), 0);
+	return TC_ACT_OK;
+}
