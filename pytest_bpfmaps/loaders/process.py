@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-import select
-import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pytest_bpfmaps.errors import CaptureTimeoutError, Explanation, LoaderError, closest
-from pytest_bpfmaps.kernel.kmsg import oom_killed
-from pytest_bpfmaps.kernel.privileges import capabilities_of
-from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.errors import closest
 from pytest_bpfmaps.loaders.agent_objects import AgentObjects
-from pytest_bpfmaps.loaders.artifacts import fetch
 from pytest_bpfmaps.loaders.collections import ByName, is_called
-from pytest_bpfmaps.loaders.endings import ending, explain_output, explain_refusal, last_lines
 from pytest_bpfmaps.loaders.kernel_objects import Before
 from pytest_bpfmaps.loaders.leftovers import Leftover, expect_nothing
 from pytest_bpfmaps.loaders.links import AgentLink, AgentLinks
-from pytest_bpfmaps.loaders.output import Collector, line_test
-from pytest_bpfmaps.loaders.process_tree import ProcessStat, ProcessTree, process_stat, send_signal
+from pytest_bpfmaps.loaders.process_tree import ProcessTree
 from pytest_bpfmaps.loaders.programs import AgentProgram
-from pytest_bpfmaps.loaders.readiness import Ready, describe_ready, is_ready
-from pytest_bpfmaps.loaders.rejections import explain_rejection
-from pytest_bpfmaps.triggers.reaper import reaper
-
-_STOP = 5.0  # seconds that a process has after SIGTERM
-_KILL = 5.0  # seconds that the kernel has to end a process
-_POLL_FIRST, _POLL_MOST = 0.001, 0.05
-_SIGNAL_SETS = ("SigIgn", "SigBlk", "ShdPnd")
+from pytest_bpfmaps.loaders.running_process import RunningProcess
 
 
-class LoaderProcess:
+class LoaderProcess(RunningProcess):
     """A process that loads BPF programs itself, with its children; `Bpf.start` and `Bpf.attach_to` make it.
 
-    `command` names it in messages. `child` is None for a process that this one did not start: such a process
-    is not ended by `close`, and its output is not seen. `before` is what was in the kernel before. `netns` is
-    a descriptor of the network namespace that it began in; it belongs to this object. `user` is that of
-    `Bpf.start`. `cwd` is the folder that it began in. `folder` returns the folder for `artifact`.
+    `before` is what was in the kernel before. `netns` is a descriptor of the network namespace that it began
+    in; it belongs to this object. The rest is as for `RunningProcess`.
     """
 
     def __init__(
@@ -58,86 +37,9 @@ class LoaderProcess:
         cwd: str = "",
         folder: Callable[[], Path] = Path.cwd,
     ) -> None:
-        self.command = command
-        self.pid = tree.pid
-        self.returncode: int | None = None
-        self._tree = tree
-        self._child = child
-        self._user = user
-        self._cwd = cwd
-        self._folder = folder
-        self._began = time.monotonic()
-        self._asked_to_end = False
-        self._open = True
-        self._output: Collector | None = None
+        super().__init__(command, tree, child, user=user, cwd=cwd, folder=folder)
         self._objects = AgentObjects(str(self), lambda: self.pids, before, netns)
         self._objects.count_runs()
-        self._capabilities = capabilities_of(str(self.pid)).get("CapEff")
-        try:
-            self._pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:  # another's, which has ended
-            self._pidfd = -1
-        if child is not None and child.stdout and child.stderr:
-            # the descriptors now belong to the collector
-            self._output = Collector(os.dup(child.stdout.fileno()), os.dup(child.stderr.fileno()))
-            child.stdout.close()
-            child.stderr.close()
-            reaper.watch_mark(tree.mark)
-
-    # what it wrote
-
-    @property
-    def stdout(self) -> str:
-        """What it wrote to its standard output so far. Of a long text, the beginning and the end are kept."""
-        return self._output.stdout if self._output else ""
-
-    @property
-    def stderr(self) -> str:
-        """What it wrote to its standard error so far. Of a long text, the beginning and the end are kept."""
-        return self._output.stderr if self._output else ""
-
-    def wait_for_output(self, wanted: str | re.Pattern[str], timeout: float = 10.0) -> str:
-        """Returns the first line, on either stream, that contains a text or a match of a pattern.
-
-        `timeout` is in seconds. Raises `LoaderError` if the process ends without such a line, and
-        `CaptureTimeoutError` (an `AssertionError`) if the line does not come in time.
-        """
-        if self._output is None:
-            raise LoaderError(
-                "cannot wait for output",
-                on=f"of {self}",
-                why="it was started by another process, which has its output",
-                fix="start it by bpf.start(…)",
-                errno=errno.EBADF,
-            )
-        line = self._output.find_line(line_test(wanted), timeout * timeout_scale(), lambda: not self.pids)
-        if line is not None:
-            return line
-        what = f"waited for a line with {getattr(wanted, 'pattern', wanted)!r}"
-        if not self.pids:
-            raise self.ended_early(what)
-        raise CaptureTimeoutError(
-            what,
-            on=f"of {self}",
-            why=f"it did not come in {timeout:g} s",
-            details=last_lines(self.stdout, self.stderr),
-            fix="if the program keeps its output in a buffer because it is no terminal, start it by stdbuf: "
-            f"bpf.start({['stdbuf', '-oL', *self.command]!r})",
-        )
-
-    def artifact(self, path: str | os.PathLike[str], name: str | None = None) -> Path:
-        """Copies a file that it wrote to the test's `tmp_path` on the host, also from a guest.
-
-        Returns the path there. A relative `path` is below the folder that it was started in. `name` is the
-        file's new name, by default its own. Raises `LoaderError` if the file can't be read, and `VmError` if
-        the host refuses it: the files of one guest may have 256 MiB together.
-        """
-        source = Path(self._cwd, path)
-        own_root = Path(f"/proc/{self.pid}/root{source}")
-        there = own_root if self._pidfd >= 0 and own_root.exists() else source
-        return fetch(there, self._folder(), name or source.name, str(self))
-
-    # what it has in the kernel
 
     @property
     def maps(self) -> ByName[Any]:
@@ -185,268 +87,20 @@ class LoaderProcess:
         lines = [f"  attached: {each}" for each in links] or ["  no program is attached"]
         if not any(is_called(name, each) for each in programs):
             lines.append(f"  no program {name!r} is loaded; {closest(name, programs)}")
-        return "\n".join([*lines, self._last_lines() or ""]).rstrip()
+        return "\n".join([*lines, self.last_lines() or ""]).rstrip()
 
     def expect_nothing_left(self, timeout: float) -> None:
         """Does what `Bpf.nothing_left` says."""
 
         def find() -> list[Leftover]:
-            running = [Leftover(f"{each} still runs", f"kill {each.pid}") for each in self._members()]
+            running = [Leftover(f"{each} still runs", f"kill {each.pid}") for each in self.members()]
             return running + self._objects.left()
 
         expect_nothing(find, str(self), timeout)
 
-    # waiting until it is ready
-
-    def wait_until(
-        self, condition: Callable[[], Any], what: str, timeout: float, details: Callable[[], str | None]
-    ) -> Any:
-        """Calls `condition` until it returns something true, and returns that; `what` it is, for messages.
-
-        Raises `LoaderError` if the process ends before, and `CaptureTimeoutError` after `timeout` seconds.
-        """
-        end = time.monotonic() + timeout * timeout_scale()
-        pause = _POLL_FIRST
-        while True:
-            found = condition()
-            if found:
-                return found
-            if not self.pids:
-                found = condition()
-                if found:
-                    return found
-                raise self.ended_early(what)
-            if time.monotonic() >= end:
-                raise CaptureTimeoutError(
-                    what,
-                    on=f"of {self}",
-                    why=f"not in {timeout:g} s",
-                    details=details() or self._last_lines(),
-                )
-            self._sleep(pause)
-            pause = min(pause * 2, _POLL_MOST)
-
-    def wait_until_ready(self, ready: Ready, timeout: float) -> None:
-        """Waits for what `Bpf.start` was told to wait for."""
-        if isinstance(ready, str | re.Pattern):
-            self.wait_for_output(ready, timeout)
-        else:
-            self.wait_until(
-                lambda: is_ready(ready, self, self.pids),
-                f"waited for {describe_ready(ready)}",
-                timeout,
-                lambda: None,
-            )
-
-    def ended_early(self, what: str) -> LoaderError:
-        """Returns the error that tells how it ended before something happened."""
-        status = self._reap()
-        if self._output:
-            self._output.drain()
-        text = f"{self.stdout}\n{self.stderr}"
-        refusal = explain_rejection(text) if status else None
-        found = refusal.explanation if refusal else self._explain(status, text)
-        written = [each for each in (refusal.details if refusal else "", self._last_lines()) if each]
-        return LoaderError(
-            what,
-            on=f"of {self}",
-            why=f"it {ending(status)}" + (f": {found.why}" if found else ""),
-            details="\n".join(written) or None,
-            fix=(found and found.fix) or f"run it by hand with the same arguments: {' '.join(self.command)}",
-            errno=errno.ECHILD,
-            log=refusal.log if refusal else "",
-        )
-
-    def _explain(self, status: int | None, text: str) -> Explanation | None:
-        if status == -signal.SIGKILL and self.pid in oom_killed(self._began):
-            fix = "give the machine, or its cgroup's memory.max, more memory"
-            return Explanation("the OOM killer did it", fix)
-        if status == 0:
-            fix = "ask it to stay, or let it pin its links"
-            return Explanation("a loader of links, without pins, has to stay", fix)
-        return explain_output(text) or explain_refusal(text, self._capabilities, self._user)
-
-    def _last_lines(self) -> str | None:
-        return last_lines(self.stdout, self.stderr)
-
-    # its end
-
-    @property
-    def pids(self) -> list[int]:
-        """The ids of the process and its descendants that run now; empty when all have ended."""
-        return [each.pid for each in self._members()]
-
-    def _members(self) -> list[ProcessStat]:
-        running = self._tree.members()
-        if self._child is not None and not any(each.pid == self.pid for each in running):
-            self.returncode = self._child.wait()  # it is no more than its exit status
-        return running
-
-    def _reap(self) -> int | None:
-        if self._child is not None and self.returncode is None:
-            self.returncode = self._child.poll()
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        """Sends a signal to the process; if it went into the background, to its descendants."""
-        running = self._members()
-        first = [each for each in running if each.pid == self.pid]
-        for each in first or running:
-            send_signal(each, number)
-
-    def terminate(self) -> None:
-        """Asks it to end: SIGTERM."""
-        self._asked_to_end = True
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Ends it and its descendants at once by SIGKILL, and waits until they have ended."""
-        self._asked_to_end = True
-        self._wait_for_end(_KILL, signal.SIGKILL)
-
-    def wait(self, timeout: float = 10.0) -> int | None:
-        """Waits until it and its descendants have ended. Returns its exit status, or minus a signal's number.
-
-        Returns None for a process that another one started. `timeout` is in seconds. Raises `LoaderError`
-        with the processes that have not ended.
-        """
-        left = self._wait_for_end(timeout)
-        if left:
-            first = left[0]
-            why, fix = self._why_it_runs(first)
-            raise LoaderError(
-                f"waited {timeout:g} s for the end of {self}",
-                why=f"{' and '.join(map(str, left))} still run{'s' * (len(left) == 1)}{why}",
-                details=self._last_lines(),
-                fix=fix,
-                errno=errno.ETIMEDOUT,
-            )
-        if self._output:
-            self._output.drain()
-        return self.returncode
-
-    def _why_it_runs(self, first: ProcessStat) -> tuple[str, str]:
-        if not self._asked_to_end:
-            return "", "call terminate() first"
-        if first.pid != self.pid:
-            return ", in the background", "let the program end its children; agent.kill() ends all"
-        masks = _signal_masks(first.pid)
-        bit = 1 << (signal.SIGTERM - 1)
-        if masks.get("SigIgn", 0) & bit:
-            return ", because it ignores SIGTERM", "agent.kill(), or agent.send_signal(signal.SIGINT)"
-        if masks.get("SigBlk", 0) & bit:
-            return (
-                ", because it blocks SIGTERM",
-                "let it read the signal, from a signalfd perhaps; or agent.kill()",
-            )
-        return " after SIGTERM", "give wait() a longer timeout, or agent.kill()"
-
-    def _wait_for_end(self, seconds: float, number: int = 0) -> list[ProcessStat]:
-        """Returns what still runs after at most `seconds`; each process gets the signal `number` once."""
-        end = time.monotonic() + seconds * timeout_scale()
-        pause = _POLL_FIRST
-        told: set[tuple[int, int]] = set()
-        while (running := self._members()) and time.monotonic() < end:
-            for each in running if number else ():
-                if (key := (each.pid, each.started)) not in told:
-                    told.add(key)
-                    send_signal(each, number)
-            self._sleep(min(pause, max(end - time.monotonic(), 0)))
-            pause = min(pause * 2, _POLL_MOST)
-        return running
-
-    def _sleep(self, seconds: float) -> None:
-        """Sleeps, at most until the process ends."""
-        if self._pidfd < 0 or (self._child is not None and self.returncode is not None):
-            time.sleep(seconds)
-            return
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        poll.poll(max(1, int(seconds * 1000)))
-
     def close(self) -> None:
-        """Ends the process and its descendants, if this process started it. Safe to call again.
-
-        They get SIGTERM, and five seconds later SIGKILL, which is a `LoaderError`.
-        """
-        if not self._open:
-            return
-        self._open = False
+        """Ends it as `RunningProcess.close` does, and closes its maps. Safe to call again."""
         try:
-            if self._child is not None:
-                self._end()
+            super().close()
         finally:
             self._objects.close()
-            if self._output:
-                self._output.close()
-            if self._pidfd >= 0:
-                os.close(self._pidfd)
-                self._pidfd = -1
-
-    def _end(self) -> None:
-        left = self._wait_for_end(_STOP, signal.SIGTERM)
-        self._asked_to_end = True
-        if left:
-            why, fix = self._why_it_runs(left[0])
-            self._wait_for_end(_KILL, signal.SIGKILL)
-        reaper.forget_mark(self._tree.mark)
-        if left:
-            raise LoaderError(
-                f"cannot end {self}",
-                why=f"{' and '.join(map(str, left))} still ran {_STOP:g} s later{why}; SIGKILL has ended it",
-                details=self._last_lines(),
-                fix=f"{fix}; call agent.kill() in the test if it is meant to be killed",
-                errno=errno.ETIMEDOUT,
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        try:
-            self.close()
-        except LoaderError as e:
-            if error is None:
-                raise
-            error.add_note(str(e))
-
-    def sections(self) -> list[tuple[str, str]]:
-        """Returns title and text of each section for the report of a failing test."""
-        state = f"pid {self.pid}, {'runs' if self._reap() is None else ending(self.returncode)}"
-        streams = {"stdout": self.stdout, "stderr": self.stderr}
-        return [(f"Captured {n} of {self.command[0]} ({state})", text) for n, text in streams.items() if text]
-
-    def __repr__(self) -> str:
-        return f"<{self}, {'running' if self.pids else ending(self.returncode)}>"
-
-    def __str__(self) -> str:
-        return f"process {self.pid} ({self.command[0]})"
-
-
-def _signal_masks(pid: int) -> dict[str, int]:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return {}
-    fields = (line.partition(":") for line in lines)
-    return {name: int(value, 16) for name, _, value in fields if name in _SIGNAL_SETS}
-
-
-def name_of(pid: int) -> list[str]:
-    """Returns the command line of a process. Raises `LoaderError` if there is no such process."""
-    found = process_stat(pid)
-    if found is None or not found.runs:
-        raise LoaderError(
-            "cannot attach to",
-            on=f"process {pid}",
-            why="there is none"
-            if found is None
-            else "it has ended, and its parent has not asked for its status",
-            fix="give the id of a process that runs: pidof, or Popen.pid",
-            errno=errno.ESRCH,
-        )
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    except OSError:
-        words = []
-    return [os.fsdecode(word) for word in words if word] or [found.name]

@@ -13,8 +13,9 @@ from pytest_bpfmaps.errors import LoaderError
 from pytest_bpfmaps.kernel.netns import current_netns
 from pytest_bpfmaps.loaders.exec_errors import explain_exec, explain_missing, find_command
 from pytest_bpfmaps.loaders.kernel_objects import before_now, before_time
-from pytest_bpfmaps.loaders.process import LoaderProcess, name_of
+from pytest_bpfmaps.loaders.process import LoaderProcess
 from pytest_bpfmaps.loaders.process_tree import MARK, ProcessTree
+from pytest_bpfmaps.loaders.running_process import name_of
 from pytest_bpfmaps.loaders.spawn import privileges, spawn
 
 _numbers = itertools.count()

@@ -262,7 +262,7 @@ class TestEnds:
         assert agent.wait() == -signal.SIGKILL
 
     def test_teardown_tells_that_it_had_to_kill(self, bpf, monkeypatch):
-        monkeypatch.setattr("pytest_bpfmaps.loaders.process._STOP", 0.3)
+        monkeypatch.setattr("pytest_bpfmaps.loaders.running_process._STOP", 0.3)
         agent = bpf.start(["sh", "-c", f"trap '' TERM; echo on; {FOREVER}"], ready="on")
         with pytest.raises(
             LoaderError, match=r"cannot end process .* because it ignores SIGTERM; SIGKILL has ended"
