@@ -23,7 +23,9 @@ _NUMBERS = {
 BPF_PROG_LOAD, BPF_RAW_TRACEPOINT_OPEN, BPF_LINK_CREATE, BPF_PROG_STREAM_READ_BY_FD = 5, 17, 28, 37
 BPF_TASK_FD_QUERY = 20
 _CLOEXEC = 1 << 3  # PERF_FLAG_FD_CLOEXEC
-_LSM_LIST_MODULES = 461  # the same on every architecture
+# the same on every architecture
+_FSOPEN, _FSCONFIG, _FSMOUNT, _LSM_LIST_MODULES = 430, 431, 432, 461
+_FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC, _FSCONFIG_CMD_CREATE = 1, 1, 6
 
 
 def bpf(command: int, attributes: bytes) -> int:
@@ -51,6 +53,20 @@ def lsm_list_modules() -> list[int]:
     size = ffi.new("uint32_t *", ffi.sizeof(ids))
     count = _call(_LSM_LIST_MODULES, ids, size, _int(0))
     return list(ids[0:count])
+
+
+def open_file_system(kind: str) -> int:
+    """Mounts a file system, such as ``debugfs``, and returns a descriptor of its root.
+
+    No folder shows it. It is gone when the descriptor is closed. fsopen(2), fsmount(2), Linux 5.2. Raises
+    `OSError`.
+    """
+    context = _call(_FSOPEN, ffi.new("char[]", kind.encode()), _int(_FSOPEN_CLOEXEC))
+    try:
+        _call(_FSCONFIG, _int(context), _int(_FSCONFIG_CMD_CREATE), ffi.NULL, ffi.NULL, _int(0))
+        return _call(_FSMOUNT, _int(context), _int(_FSMOUNT_CLOEXEC), _int(0))
+    finally:
+        os.close(context)
 
 
 def pack(*fields: tuple[str, int]) -> bytes:

@@ -71,6 +71,12 @@ SPECIAL: list[tuple[str, str, str]] = [
         "copy the other fields one by one",
     ),
     (
+        r"has no valid kptr|doesn't point to kptr|kptr isn't referenced kptr",
+        "the map's value has no pointer at that address whose object the map keeps (kptr)",
+        "mark the field in the struct of the map's value, and give its address: struct TYPE __kptr *field; "
+        "(before Linux 6.4 __kptr_ref)",
+    ),
+    (
         r"BPF_(?:ATOMIC|XADD) stores into R\d+ (?:pkt|ctx|sock|flow_keys|\w*ptr_)",
         "atomic operations are for memory of the program, not for packets, contexts and kernel structs",
         "read the number, add to it, and write it back; or count in a map's value",

@@ -61,6 +61,16 @@ def test_a_function_that_kprobes_run_through(load):
             load("kprobe/vfs_read").attach().close()
 
 
+@pytest.mark.bpf_requires("kprobe/do_int3")
+def test_the_list_of_such_functions_without_debugfs(monkeypatch, tmp_path):
+    """The list is read where no folder shows debugfs, and no mount is left."""
+    mounts = Path("/proc/self/mountinfo").read_text()
+    monkeypatch.setattr(kprobe_blacklist, "PATH", tmp_path / "blacklist")
+    assert kprobe_blacklist.is_blacklisted("do_int3") is True
+    assert kprobe_blacklist.is_blacklisted("vfs_read") is False
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+
+
 @pytest.mark.bpf_requires("fentry")
 def test_a_function_that_the_kernels_types_lack(load):
     name = "entry_SYSCALL_64"

@@ -19,6 +19,7 @@ from pytest_bpfmaps.kernel.known_names import is_function, is_helper
 from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED, near_sections
+from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, STRUCT, NoTypesError, has_type, type_names
 from pytest_bpfmaps.libbpf import ffi, lib, version
 from pytest_bpfmaps.maps.create_errors import EMPTY, Attributes, explain_refused_map
@@ -128,6 +129,8 @@ def _came_with(text: str, feature: str) -> str:
 
 def _function(found: re.Match[str]) -> Explanation:
     name = found[1]
+    if unloaded := explain_unloaded(name):
+        return unloaded
     return Explanation(
         _came_with(f"Linux {release()} has no kernel function {name} for BPF programs", f"kfunc {name}"),
         f"{_meant(name, type_names(FUNC).near(name))}declare it __weak and guard the call: "
@@ -177,6 +180,8 @@ def absent_weak(found: Rejection, path: Path) -> Explanation | None:
     name = told[1] if told else _absent_of_object(found, path)
     if name is None:
         return None
+    if unloaded := explain_unloaded(name):
+        return Explanation(unloaded.why, f"{unloaded.fix}; or guard the call: if ({_exists(name)}) …")
     return Explanation(
         _came_with(f"the call is not guarded, and Linux {release()} has no {name}", f"kfunc {name}"),
         f"guard it: if ({_exists(name)}) …; or mark the test bpf_requires(kfunc={name!r})",

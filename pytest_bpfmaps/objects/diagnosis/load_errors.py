@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_bpfmaps.attach.section_targets import kind
 from pytest_bpfmaps.btf.line_info import source_lines
+from pytest_bpfmaps.btf.types import Kind
 from pytest_bpfmaps.elf.editor import STT_FUNC, Elf
 from pytest_bpfmaps.errors import Explanation, LoadError, VerifierError
 from pytest_bpfmaps.kernel.attach_names import explain_no_type
@@ -49,6 +50,7 @@ _NO_FUNCTION = re.compile(r"extern \(func ksym\) '([^']+)'")
 _NO_VARIABLE = re.compile(r"extern '(\w+)' \(strong\): not resolved")
 _NO_CPUS = "Failed to open cpu mask file"  # no map is at fault
 _MOST_SAID = 6
+_MOST_PARAMETERS = 5
 _DEVICE_BOUND = 64  # BPF_F_XDP_DEV_BOUND_ONLY
 _PARSED = 1 << 18  # characters from the end of a log; the registers that matter are near its end
 
@@ -136,7 +138,21 @@ def _explain_log(attempt: Attempt, program: ProgramSpec | None, number: int, log
         return Explanation(reason(number), refusal_hint(str(type)))
     if program and program.ifindex:
         return _for_interface(program, number)
+    if number == errno.EFAULT and (name := _of_many_parameters(attempt)):
+        return Explanation(
+            f"the function {name!r} has more than {_MOST_PARAMETERS} parameters, and this kernel takes no "
+            "more, although clang left those out that are not used",
+            "remove the parameters that are not used; or mark it static __always_inline",
+        )
     return (refused_program_type(program.type) if program else None) or Explanation(reason(number), None)
+
+
+def _of_many_parameters(attempt: Attempt) -> str | None:
+    """Returns a function of the object with more parameters than BPF has registers for."""
+    types = () if attempt.codecs is None else attempt.codecs.btf
+    return next(
+        (each.name for each in types if each.kind is Kind.FUNC and each.target.vlen > _MOST_PARAMETERS), None
+    )
 
 
 def _for_interface(program: ProgramSpec, number: int) -> Explanation:
