@@ -16,6 +16,7 @@ TITLE = "Values changed for this report"
 LEAST = -(1 << 31)  # the least integer that execnet 2.1 can send
 MOST_BITS = 4096  # of an integer: Python refuses to write an integer of many more digits
 MOST_DEPTH = 64
+MOST_VALUES = 50_000  # of one report
 _ASIS = (type(None), bool, float, complex, bytes)
 
 
@@ -41,37 +42,92 @@ def plain_event(facts: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def plain(value: object, where: str, notes: list[str], depth: int = 0) -> Any:
+def plain(value: object, where: str, notes: list[str]) -> Any:
     """Returns `value` in types that execnet carries, and adds a line to `notes` for each value it changed.
 
-    `where` says in that line which value it was.
+    `where` says in that line which value it was. Nothing that a test's own class does in its methods ends
+    this, and no more than `MOST_VALUES` values are sent.
     """
-    if type(value) in _ASIS:
-        return value
-    if isinstance(value, str):
-        return _text(value, where, notes)
-    if depth > MOST_DEPTH:
-        return _other(f"nested more than {MOST_DEPTH} deep", where, notes, type(value))
-    if isinstance(value, Mapping):
-        return _mapping(value, where, notes, depth)
-    if isinstance(value, list | tuple | set | frozenset):
-        made = [plain(one, f"{where}[{place}]", notes, depth + 1) for place, one in enumerate(value)]
-        return tuple(made) if isinstance(value, tuple) else made if isinstance(value, list) else _set(made)
-    return _simple(value, where, notes)
+    return _Reader(notes).plain(value, where, 0)
 
 
-def _mapping(value: Mapping[Any, Any], where: str, notes: list[str], depth: int) -> dict[Any, Any]:
-    made: dict[Any, Any] = {}
-    for own, item in value.items():
-        key = plain(own, f"{where} key", notes, depth + 1)
+class _Reader:
+    """Makes the values of one report plain."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self._notes = notes
+        self._left = MOST_VALUES
+
+    def plain(self, value: object, where: str, depth: int) -> Any:
+        if type(value) in _ASIS:
+            return value
+        self._left -= 1
+        if depth > MOST_DEPTH:
+            return self._other(f"nested more than {MOST_DEPTH} deep", where, type(value))
+        if self._left < 0:
+            return self._other(f"left out: more than {MOST_VALUES} values", where, type(value))
         try:
-            taken = key in made
-        except TypeError:  # a key that can't be hashed after the change
-            key, taken = _other(repr(own), f"{where} key", notes, type(own)), False
-        if taken:  # for example a path and its own text are one key now: neither may be lost
-            key = _other(f"{key} ({type(own).__name__} {len(made)})", f"{where} key", notes, type(own))
-        made[key] = plain(item, f"{where}[{key!r}]", notes, depth + 1)
-    return made
+            return self._read(value, where, depth)
+        except (Exception, SystemExit) as error:  # raised by a method that a test defines
+            kind = type(value)
+            return self._other(f"<{_name(kind)} that can't be read: {_name(type(error))}>", where, kind)
+
+    def _read(self, value: object, where: str, depth: int) -> Any:
+        kind = type(value)  # a value may lie about its class
+        if issubclass(kind, str):
+            return self._text(str.__str__(value), where)
+        if issubclass(kind, Mapping):
+            return self._mapping(value, where, depth)  # type: ignore[arg-type]
+        if issubclass(kind, list | tuple | set | frozenset):
+            made = []
+            for place, one in enumerate(value):  # type: ignore[arg-type, var-annotated]
+                made.append(self.plain(one, f"{where}[{place}]", depth + 1))
+                if self._left < 0:
+                    break
+            return tuple(made) if issubclass(kind, tuple) else made if issubclass(kind, list) else _set(made)
+        return self._simple(value, where)
+
+    def _mapping(self, value: Mapping[Any, Any], where: str, depth: int) -> dict[Any, Any]:
+        made: dict[Any, Any] = {}
+        for own, item in value.items():
+            key = self.plain(own, f"{where} key", depth + 1)
+            try:
+                taken = key in made
+            except TypeError:  # a key that can't be hashed after the change
+                key, taken = self._other(_representation(own), f"{where} key", type(own)), False
+            if taken:  # for example a path and its own text are one key now: neither may be lost
+                text = f"{key} ({_name(type(own))} {len(made)})"
+                key = self._other(text, f"{where} key", type(own))
+            made[key] = self.plain(item, f"{where}[{key!r}]", depth + 1)
+            if self._left < 0:
+                break
+        return made
+
+    def _simple(self, value: object, where: str) -> Any:
+        if isinstance(value, int):
+            if value.bit_length() > MOST_BITS:
+                return self._other(hex(value), where, type(value))
+            if value < LEAST:
+                return self._other(str(int(value)), where, type(value))
+            return int(value)
+        if isinstance(value, float | complex | bytes | bytearray | memoryview):
+            kind = next(k for k in (float, complex, bytes) if k is bytes or isinstance(value, k))
+            return kind(value)  # type: ignore[arg-type]
+        text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+        return self._other(text if isinstance(text, str) else repr(text), where, type(value))
+
+    def _text(self, value: str, where: str) -> str:
+        """Returns `value` with ``\\udcff`` for each byte that is no UTF-8, a lone surrogate in Python."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self._notes.append(f"{_utf8(where)}: bytes that are no UTF-8 are shown as \\udc.., 80 to ff")
+            return _utf8(value)
+        return value
+
+    def _other(self, text: str, where: str, kind: type) -> str:
+        self._notes.append(f"{_utf8(where)}: {_name(kind)}, sent as text")
+        return _utf8(str.__str__(text))
 
 
 def _set(made: list[Any]) -> Any:
@@ -82,37 +138,16 @@ def _set(made: list[Any]) -> Any:
         return made
 
 
-def _simple(value: object, where: str, notes: list[str]) -> Any:
-    if isinstance(value, int):
-        if value.bit_length() > MOST_BITS:
-            return _other(hex(value), where, notes, type(value))
-        if value < LEAST:
-            return _other(str(int(value)), where, notes, type(value))
-        return int(value)
-    if isinstance(value, float | complex | bytes | bytearray | memoryview):
-        kind = next(k for k in (float, complex, bytes) if k is bytes or isinstance(value, k))
-        return kind(value)  # type: ignore[arg-type]
+def _name(kind: type) -> str:
+    """Returns the name of a class, whatever the class itself says."""
+    return str(type.__dict__["__name__"].__get__(kind))
+
+
+def _representation(value: object) -> str:
     try:
-        text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-    except Exception as error:  # raised by a __str__ that a test defines
-        text = f"<{type(value).__name__} without a text: {type(error).__name__}>"
-    return _other(text if isinstance(text, str) else repr(text), where, notes, type(value))
-
-
-def _text(value: str, where: str, notes: list[str]) -> str:
-    """Returns `value` with ``\\udcff`` for each byte that is no UTF-8. Python has it as a lone surrogate."""
-    value = str.__str__(value)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        notes.append(f"{_utf8(where)}: bytes that are no UTF-8 are shown as \\udc.., 80 to ff")
-        return _utf8(value)
-    return value
-
-
-def _other(text: str, where: str, notes: list[str], kind: type) -> str:
-    notes.append(f"{_utf8(where)}: {kind.__name__}, sent as text")
-    return _utf8(text)
+        return repr(value)
+    except Exception as error:
+        return f"<{_name(type(value))} without a text: {_name(type(error))}>"
 
 
 def _utf8(text: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import sys
 from collections import OrderedDict, namedtuple
 from pathlib import Path
+from typing import NoReturn
 
 import execnet
 import pytest
@@ -139,3 +141,61 @@ def test_a_known_warning_keeps_its_class() -> None:
     before = dict(data)
     tame_warning(data)
     assert data == before
+
+
+def refuse(*_: object) -> NoReturn:
+    raise RuntimeError("no")
+
+
+def odd(base: type, *methods: str, **others: object) -> type:
+    return type("Odd", (base,), {**dict.fromkeys(methods, refuse), **others})
+
+
+class Lying(type):
+    """A class that has no name and no text."""
+
+    __name__ = property(refuse)  # type: ignore[assignment]
+    __repr__ = refuse
+
+
+ODD = [
+    odd(dict, "items")(a=1),
+    odd(list, "__iter__")([1]),
+    odd(int, "bit_length", "__int__")(5),
+    odd(float, "__float__")(1.0),
+    odd(bytes, "__bytes__")(b"a"),
+    odd(str, "__str__", "encode")("a"),
+    odd(object, "__fspath__")(),
+    odd(object, __fspath__=lambda self: 5)(),
+    odd(object, "__repr__", "__str__")(),
+    odd(object, __class__=property(refuse))(),
+    odd(object, __str__=lambda self: sys.exit(3))(),
+    odd(object, __str__=lambda self: f"{self}")(),
+    Lying("Odd", (), {})(),
+    memoryview(b"abc")[::2],
+]
+
+
+@pytest.mark.parametrize("at", range(len(ODD)))
+def test_no_method_of_a_value_ends_the_run(at: int) -> None:
+    """Each value may also be a key, in a list, and beside others, which stay."""
+    value = ODD[at]
+    made = plain([value, "beside", {"key": value}, 7], "it", [])
+    assert execnet.loads(execnet.dumps(made)) == made
+    assert made[1::2] == ["beside", 7]
+    try:
+        hash(value)
+    except (TypeError, RuntimeError, ValueError):
+        return
+    made = plain({value: "its", "other": 1}, "it", [])
+    assert sorted(map(str, execnet.loads(execnet.dumps(made)).values())) == ["1", "its"]
+
+
+def test_a_value_without_an_end_is_cut_off() -> None:
+    shared: list[object] = [1]
+    for _ in range(40):  # 2 ** 40 values, when each is written
+        shared = [shared, shared]
+    endless = odd(list, __iter__=lambda self: itertools.repeat(1))()
+    made = plain({"endless": endless, "p": shared}, "it", [])
+    assert "more than 50000 values" in repr(made)
+    assert execnet.loads(execnet.dumps(made)) == made
