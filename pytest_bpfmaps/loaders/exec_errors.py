@@ -40,10 +40,16 @@ def explain_missing(name: str, env: Mapping[str, str], folders: list[Path]) -> E
     )
 
 
-def explain_exec(path: str, number: int) -> Explanation:
-    """Explains an errno of execve(2) by the file at `path`."""
+def explain_exec(path: str, number: int, *, other_user: bool = False) -> Explanation:
+    """Explains an errno of execve(2) by the file at `path`; `other_user` says that it was not run as root."""
     if os.path.isdir(path):
         return Explanation("it is a folder", "give the path of the program in it")
+    closed = [folder for folder in Path(path).absolute().parents if not folder.stat().st_mode & 0o001]
+    if number == errno.EACCES and other_user and closed:
+        return Explanation(
+            f"its user may not enter the folder {closed[-1]}",
+            f"chmod o+x {closed[-1]}, or copy the program to a folder that others may enter",
+        )
     if not os.access(path, os.X_OK) or (number == errno.EACCES and not os.stat(path).st_mode & 0o111):
         return Explanation("it is not executable", f"chmod +x {path}")
     try:

@@ -192,8 +192,8 @@ class RunningProcess:
             fix = "give the machine, or its cgroup's memory.max, more memory"
             return Explanation("the OOM killer did it", fix)
         if status == 0:
-            fix = "ask it to stay, or let it pin its links"
-            return Explanation("a loader of links, without pins, has to stay", fix)
+            fix = "let it stay, or pin its links; an agent that goes into the background is no end"
+            return Explanation("its links have ended with it, except pinned ones", fix)
         return explain_output(text) or explain_refusal(text, self._capabilities, self._user)
 
     def last_lines(self) -> str | None:
@@ -265,10 +265,13 @@ class RunningProcess:
         masks = _signal_masks(first.pid)
         bit = 1 << (signal.SIGTERM - 1)
         if masks.get("SigIgn", 0) & bit:
-            return ", because it ignores SIGTERM", "agent.kill(), or agent.send_signal(signal.SIGINT)"
+            return (
+                f", because process {first.pid} ignores SIGTERM",
+                "agent.kill(), or agent.send_signal(signal.SIGINT)",
+            )
         if masks.get("SigBlk", 0) & bit:
             return (
-                ", because it blocks SIGTERM",
+                f", because process {first.pid} blocks SIGTERM",
                 "let it read the signal, from a signalfd perhaps; or agent.kill()",
             )
         return " after SIGTERM", "give wait() a longer timeout, or agent.kill()"

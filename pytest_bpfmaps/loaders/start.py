@@ -64,7 +64,7 @@ def start_process(
     except LoaderError:
         raise
     except OSError as e:
-        refused = explain_exec(path, e.errno or 0)
+        refused = explain_exec(path, e.errno or 0, other_user=user is not None)
         raise LoaderError("cannot start", on=path, why=refused.why, fix=refused.fix, errno=e.errno) from e
     start = os.path.abspath(cwd) if cwd is not None else os.getcwd()
     home = current_netns() if netns is None else os.dup(netns.fileno())

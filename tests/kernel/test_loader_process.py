@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,7 @@ class TestReadiness:
     @pytest.mark.parametrize(
         ("how", "why"),
         [
-            ("exit 0", "it ended with exit status 0: a loader of links, without pins, has to stay"),
+            ("exit 0", "it ended with exit status 0: its links have ended with it, except pinned ones"),
             ("exit 7", "it ended with exit status 7"),
             ("kill -SEGV $$", "it was killed by SIGSEGV"),
             ("kill -KILL $$", "it was killed by SIGKILL"),
@@ -256,7 +257,7 @@ class TestEnds:
         with pytest.raises(LoaderError) as failed:
             agent.wait(0.3)
         assert "still run" in str(failed.value)
-        assert ", because it ignores SIGTERM\n" in str(failed.value)
+        assert f", because process {agent.pid} ignores SIGTERM\n" in str(failed.value)
         assert "-> agent.kill()" in str(failed.value)
         agent.kill()
         assert agent.wait() == -signal.SIGKILL
@@ -265,7 +266,7 @@ class TestEnds:
         monkeypatch.setattr("pytest_bpfmaps.loaders.running_process._STOP", 0.3)
         agent = bpf.start(["sh", "-c", f"trap '' TERM; echo on; {FOREVER}"], ready="on")
         with pytest.raises(
-            LoaderError, match=r"cannot end process .* because it ignores SIGTERM; SIGKILL has ended"
+            LoaderError, match=r"cannot end process .* because process \d+ ignores SIGTERM; SIGKILL has ended"
         ):
             agent.close()
         assert agent.pids == []
@@ -383,14 +384,36 @@ class TestPrivileges:
         assert int(status["CapEff"], 16) == 0
         assert status["Gid"].split()[0] == "1234"
 
-    def test_what_was_missing(self, bpf):
+    @pytest.mark.parametrize(
+        ("caps", "fix"),
+        [
+            ([], "add BPF to caps=. Not given: BPF is for maps"),
+            (
+                ["BPF"],
+                "add NET_ADMIN or PERFMON to caps=. Not given: NET_ADMIN is for programs of the network",
+            ),
+            (
+                ["BPF", "NET_ADMIN"],
+                "add PERFMON or SYS_ADMIN to caps=. Not given: PERFMON is for programs that",
+            ),
+            (["BPF", "NET_ADMIN", "PERFMON"], "a file may have other owners, or the kernel is locked down"),
+        ],
+    )
+    def test_what_was_missing(self, bpf, caps, fix):
         command = ["bash", "-c", "echo 1 > /proc/sys/kernel/panic_on_oops"]
         with pytest.raises(LoaderError) as failed:
-            bpf.start(command, user="nobody", caps=["BPF"], ready="ready to serve")
-        assert "the kernel refused something (Permission denied), and user 'nobody' with CAP_BPF" in str(
-            failed.value
-        )
-        assert "CAP_PERFMON is for tracing programs" in str(failed.value)
+            bpf.start(command, user="nobody", caps=caps, ready="never")
+        assert "the kernel refused something (Permission denied), and user 'nobody' had " in str(failed.value)
+        assert f"  -> {fix}" in str(failed.value)
+
+    def test_a_folder_of_another_user(self, bpf):
+        with tempfile.TemporaryDirectory() as folder:
+            path = script(Path(folder), "#!/bin/sh\nexit 3\n")
+            wanted = f"its user may not enter the folder {folder}\n  -> chmod o+x {folder}, or copy"
+            with pytest.raises(LoaderError, match=re.escape(wanted)):
+                bpf.start([path], user="nobody")
+            Path(folder).chmod(0o701)  # the remedy
+            assert bpf.start([path], user="nobody").wait() == 3
 
 
 @pytest.mark.bpf_requires(config="CONFIG_MEMCG")
