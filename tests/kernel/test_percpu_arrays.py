@@ -87,6 +87,16 @@ def test_the_message_is_about_the_likely_meaning(make, cpus):
         m[0] = [(1, 2)] * (cpus - 1) + [(1, 1 << 32)]
 
 
+@pytest.mark.parametrize("type", ["percpu_array", "percpu_hash"])
+def test_a_longer_list_is_one_value(make_map, cpus, type):
+    m = make_map(type, value="more_t", prologue=f"typedef __u32 more_t[{cpus + 1}];")
+    m[0] = given = list(range(cpus + 1))
+    assert m[0] == [given] * cpus
+    with pytest.raises(MapTypeError) as refused:
+        m[0] = [*range(cpus), "x"]
+    assert "possible CPUs" not in str(refused.value)
+
+
 def test_what_is_said_of_all_cpus(make_map):
     m = make_map(
         "percpu_array",

@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pytest
 
+from pytest_bpfmaps import NoValueError
 from pytest_bpfmaps.events.ringbuf_memory import Ring
 
 EVENT = 24  # bytes of a struct event
@@ -134,3 +135,66 @@ def test_readers_one_after_another(sender):
             assert [len(raw) for raw in reader.drain()] == [EVENT]
             assert reader.taken == taken * (EVENT + 8)
     mine.close()
+
+
+OF_ANY_SIZE = """
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 4096);
+} ring SEC(".maps");
+__u8 bytes[2048];
+SEC("tc") int send(struct __sk_buff *skb)
+{
+    __u32 size = skb->mark;
+
+    if (size > sizeof(bytes))
+        return -1;
+    return bpf_ringbuf_output(&ring, bytes, size, 0);
+}
+"""
+
+
+class TestIsItFull:
+    """It was if one more record as long as the oldest one would have found no room."""
+
+    @pytest.fixture
+    def obj(self, load_code):
+        return load_code(OF_ANY_SIZE)
+
+    @staticmethod
+    def send(obj, *sizes):
+        for size in sizes:
+            assert obj.programs.send.run(bytes(64), ctx={"mark": size}).retval == 0
+
+    @staticmethod
+    def drain(the_map):
+        with closing(Ring(the_map.fd, the_map.max_entries, "the ring", the_map.id)) as other:
+            return len(list(other.drain()))
+
+    @pytest.mark.parametrize("tap", [False, True])
+    @pytest.mark.parametrize(("more", "full"), [(129, False), (130, True)])
+    def test_the_oldest_is_long(self, obj, tap, more, full):
+        ring = obj.maps.ring
+        self.send(obj, 8, 8, 8)
+        assert self.drain(ring) == 3
+        with ring.capture(bytes, tap=tap) as records:
+            self.send(obj, 1000, *[8] * more)  # 1008 bytes, and 16 bytes for each of the others
+            assert [len(raw) for raw in records] == [1000] + [8] * more
+            if full:
+                with pytest.raises(NoValueError, match="the buffer was full"):
+                    _ = records.lost
+            else:
+                assert records.lost == 0
+
+    def test_what_was_read_is_not_in_the_way(self, obj):
+        ring = obj.maps.ring
+        with ring.capture(bytes, tap=True) as records:
+            for _ in range(3):
+                self.send(obj, *[8] * 200)
+                assert self.drain(ring) == 200
+            assert len(records) == 600
+            assert records.lost == 0
+            self.send(obj, *[8] * 255)
+            assert len(records) == 855
+            with pytest.raises(NoValueError, match="the buffer was full"):
+                _ = records.lost
