@@ -44,7 +44,7 @@ def stop(agent):
 def test_an_agent_that_tidies_up(bpf, start, bpf_cgroup):
     agent = start("cgroup-link", "let_out", bpf_cgroup.path)
     assert len(agent.links) == 1
-    assert len(agent.maps) == 6
+    assert len(agent.maps) == 5
     stop(agent)
     bpf.nothing_left(agent)
 
