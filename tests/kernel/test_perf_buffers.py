@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 
 import pytest
 
@@ -84,6 +85,31 @@ def test_a_missed_expectation_shows_near_misses(reporter):
         send(reporter, 14)
         with pytest.raises(AssertionError, match=r"(?s)size=15.*size is 14, not 15"):
             events.expect(size=15, timeout=0.02)
+
+
+def test_ctrl_c_while_a_record_is_read(reporter):
+    """The C code that calls the reader can pass no exception on. It must not be lost there."""
+    lines = []
+
+    def interrupt(frame, event, arg):
+        if frame.f_code.co_name != "_on_event":
+            return None
+        lines.append(frame.f_lineno)
+        if len(lines) == 3:  # inside of its try
+            raise KeyboardInterrupt
+        return interrupt
+
+    with reporter.maps.events.capture() as events:
+        send(reporter, 14, 15)
+        before = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                len(events)
+        finally:
+            sys.settrace(before)
+        send(reporter, 16)
+        assert [e.size for e in events] == [15, 16]
 
 
 def test_an_impossible_size_is_refused(reporter):
