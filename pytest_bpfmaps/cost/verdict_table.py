@@ -11,6 +11,7 @@ from pytest_bpfmaps.cost.verdicts import ACCEPTED, LOST
 
 Cell = Mapping[str, Any]
 """A verdict in plain types, with its ``kernel``."""
+_MOST_DETAILS = 8
 
 
 def table(cells: Sequence[Cell], kernels: Sequence[str]) -> list[str]:
@@ -61,6 +62,8 @@ def refusals(cells: Sequence[Cell]) -> list[str]:
             lines.append(f"    {Path(cell['file']).name}:{cell['line']}: {cell['text']}")
         elif cell["text"]:
             lines.append(f"    {cell['text']}")
+        else:
+            lines += [f"    {line.strip()}" for line in cell["details"].splitlines()[:_MOST_DETAILS]]
         if cell["fix"]:
             lines.append(f"  -> {cell['fix']}")
     return lines

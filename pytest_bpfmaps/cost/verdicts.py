@@ -33,8 +33,8 @@ class Verdict:
 
     `verdict` is ``accepted``, ``refused``, or ``lost``: the kernel gave no answer, because its guest ended.
     `program` is empty where the object as a whole can't be opened or loaded. `message` is the whole error,
-    `why` and `fix` are parts of it. `file`, `line` and `text` are the C line that was refused, as far as it
-    is known. A figure that the kernel does not tell is None.
+    `why`, `details` and `fix` are parts of it. `file`, `line` and `text` are the C line that was refused, as
+    far as it is known. A figure that the kernel does not tell is None.
     """
 
     object: str
@@ -54,6 +54,7 @@ class Verdict:
     file: str = ""
     line: int = 0
     text: str = ""
+    details: str = ""
 
     def to_plain(self) -> dict[str, Any]:
         """Returns it in types that JSON has."""
@@ -146,6 +147,7 @@ def _refused(
     path: Path, name: str, program: str, error: BpfError, values: Mapping[str, Any] | None = None
 ) -> Verdict:
     facts: dict[str, Any] = {"message": str(error), "why": error.why or error.what, "fix": error.fix or ""}
+    facts["details"] = error.details or ""
     if isinstance(error, VerifierError):
         found = parse_log(error.log)
         facts |= {"file": found.file, "line": found.line or 0, "text": found.source}

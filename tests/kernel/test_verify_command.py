@@ -140,7 +140,7 @@ def test_a_file_that_is_no_object(verify, tmp_path, damage):
 
 def test_the_table():
     def cell(program, kernel, **facts):
-        whole = dict.fromkeys(("why", "fix", "file", "text", "message"), "") | {
+        whole = dict.fromkeys(("why", "fix", "file", "text", "message", "details"), "") | {
             "line": 0,
             "verdict": "accepted",
         }
@@ -175,3 +175,27 @@ def test_a_kernel_that_gave_no_answer_is_told_once():
     assert losses([*cells[:1], cells[2]]) == ["", f"no answer from 6.1 about 2 objects: {lost['message']}"]
     assert losses(cells[:1]) == ["", f"no answer from 6.1 about a.o: {lost['message']}"]
     assert kernels_in_order([*cells, {"kernel": "host"}, {"kernel": ""}]) == ["host", "5.10", "6.1"]
+
+
+def test_details_stand_below_a_refusal_without_a_line():
+    refused = {"object": "a.o", "program": "p", "kernel": "6.1", "verdict": "refused", "why": "no map"}
+    cell = {
+        **refused,
+        **dict.fromkeys(("message", "fix", "file", "text"), ""),
+        "line": 0,
+        "details": "  x.c:7: m;\n",
+    }
+    assert refusals([cell]) == ["", "program 'p' of a.o on 6.1: no map", "    x.c:7: m;"]
+
+
+def test_a_map_that_the_kernel_refuses_names_its_line(verify):
+    text = """struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __uint(map_flags, 1 << 30);
+         __type(key, int); __type(value, int); } wrong SEC(".maps");
+    SEC("xdp") int uses(struct xdp_md *ctx) { int key = 0; return !bpf_map_lookup_elem(&wrong, &key); }
+    """
+    code, found = verify(refused=HEAD + text)
+    assert code == 1
+    (only,) = found["programs"]
+    assert (only["program"], only["verdict"]) == ("uses", "refused")
+    assert "refused.bpf.c:" in only["details"]
+    assert 'wrong SEC(".maps")' in only["details"]
