@@ -9,11 +9,13 @@ from pytest_bpfmaps.cost.comparison import Tolerances, grown, partner
 from pytest_bpfmaps.cost.costs import ACCEPTED, NO_VARIANT, REFUSED, Cost, Costs, Key, add
 from pytest_bpfmaps.cost.variants import Variants
 from pytest_bpfmaps.errors import BpfError, VerifierError, closest
+from pytest_bpfmaps.kernel.release import is_emulated
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
 from pytest_bpfmaps.objects.collection import items_of
 from pytest_bpfmaps.programs.program import Program
 from pytest_bpfmaps.verifier.figures import read_figures
 
+_MOST_STEPS, _MOST_EMULATED = 500_000, 50_000  # whose log takes some seconds: a test must not take long
 _INLINE = "inline.bpf.o"  # the name of every object of bpf.load(code=…)
 
 
@@ -132,6 +134,9 @@ def cost_of(program: Program) -> Cost:
 
 def lines_of(program: Program) -> tuple[str, ...]:
     """Returns the lines that cost most, or why they are not known."""
+    steps, most = program.figures()[0].instructions or 0, _MOST_EMULATED if is_emulated() else _MOST_STEPS
+    if steps > most:
+        return (f"not shown: a log of {steps:,} steps takes long; program.verifier.lines has them",)
     try:
         return tuple(map(str, program.verifier.lines))
     except BpfError as error:

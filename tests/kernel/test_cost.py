@@ -102,6 +102,19 @@ def test_what_is_recorded_and_checked(suite, pytester):
     assert suite(ini='bpf_cost_check = "costs"\n', rounds=50).ret == 1
 
 
+def test_lines_of_a_huge_program_are_left_out(suite, pytester):
+    suite("--bpf-cost=costs")
+    pytester.makeconftest(
+        "from pytest_bpfmaps.cost import recorder\nrecorder._MOST_STEPS = recorder._MOST_EMULATED = 30"
+    )
+    result = suite("--bpf-cost-check=costs", rounds=40)
+    assert result.ret == 1
+    result.stdout.re_match_lines(
+        [r" +not shown: a log of \d+ steps takes long; program\.verifier\.lines has them"]
+    )
+    result.stdout.no_fnmatch_line("*the work*")
+
+
 def test_limits(suite, pytester):
     suite("--bpf-cost=costs")
     result = suite("--bpf-cost-check=costs", "--bpf-cost-limit=0.001")
