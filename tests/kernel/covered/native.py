@@ -11,12 +11,13 @@ from typing import Any
 HERE = Path(__file__).parent
 
 
+COUNTED = ["-fprofile-instr-generate", "-fcoverage-mapping"]
 MCDC = "-fcoverage-mcdc"
 
 
 def knows_conditions(clang: str) -> bool:
     """Whether this clang has MC/DC."""
-    run = [clang, MCDC, "-fsyntax-only", "-x", "c", "/dev/null"]
+    run = [clang, *COUNTED, MCDC, "-fsyntax-only", "-x", "c", "/dev/null"]
     return subprocess.run(run, capture_output=True, check=False).returncode == 0
 
 
@@ -36,7 +37,7 @@ def native_counts(
     """
     profdata, cov = tools
     run = [clang, "-O1", "-DNATIVE", "-I", str(HERE), "-w"]
-    counted = ["-fprofile-instr-generate", "-fcoverage-mapping", *([MCDC] if mcdc else [])]
+    counted = [*COUNTED, *([MCDC] if mcdc else [])]
     _do([*run, *counted, "-c", str(source), "-o", f"{folder}/program.o"])
     _do([*run, "-c", str(HERE / "driver.c"), "-o", f"{folder}/driver.o"])
     _do([clang, *counted, f"{folder}/program.o", f"{folder}/driver.o", "-o", f"{folder}/native"])
