@@ -88,6 +88,15 @@ class TestMapsAndPrograms:
         assert not ids & {mine.id, *(m.id for m in loaded.maps), *(m.id for m in other.maps)}
         assert not {p.id for p in agent.programs} & {p.id for p in other.programs}
 
+    def test_what_others_attach_is_not_its_own(self, bpf, start, bpf_netns, bpf_cgroup):
+        left = bpf_netns().veth_to(bpf_netns())[0]
+        agent = start(netns=left.netns)
+        other = start("xdp", LONG, left.name, netns=left.netns)
+        with bpf.load(AGENTS / "network.bpf.c").programs.let_out.attach(cgroup=bpf_cgroup):
+            assert len(other.links) == 1
+            assert agent.links == []
+            assert len(agent.programs) == 3
+
     def test_names_that_several_share(self, bpf, agent_binary, network_object):
         command = (
             f"{agent_binary} load {network_object} wait & {agent_binary} load {network_object} wait; wait"
@@ -154,6 +163,7 @@ class TestLinks:
         assert agent.links == [("send_event", f"{left.name} ingress"), (LONG, "xdp", left.name)]
         assert agent.links == ((LONG, left.name), ("send_event", "tc", f"{left.name} ingress"))
         assert agent.links != [(LONG, left.name)]
+        assert agent.links != [*agent.links, (LONG, left.name)]
         assert agent.links != [(LONG, left.name), ("send_event", f"{left.name} egress")]
 
     def test_links_of_the_network(self, start, bpf_netns):

@@ -374,7 +374,7 @@ class TestPrivileges:
     def test_just_these(self, bpf, user):
         status = self.status(bpf.start(["cat", "/proc/self/status"], caps=["BPF", "CAP_PERFMON"], user=user))
         wanted = f"{1 << 38 | 1 << 39:016x}"
-        assert (status["CapEff"], status["CapPrm"]) == (wanted, wanted)
+        assert (status["CapEff"], status["CapPrm"], status["CapBnd"]) == (wanted, wanted, wanted)
         assert status["Uid"].split()[0] == ("0" if user is None else "65534")
 
     def test_none(self, bpf):
