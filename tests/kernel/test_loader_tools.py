@@ -26,6 +26,8 @@ def tool(name, package):
 def replaced_function(link):
     """Returns what bpftool says about a link of an freplace program."""
     told = json.loads(run("bpftool", "-j", "link", "show", "id", str(link)))
+    if "target_obj_id" not in told:  # before Linux 5.13
+        return "freplace/ (the kernel does not tell which function)"
     of, number = told["target_obj_id"], told["target_btf_id"]
     types = run("bpftool", "btf", "dump", "prog", "id", str(of))
     function = re.search(rf"^\[{number}\] FUNC '(\w+)'", types, re.MULTILINE)[1]
