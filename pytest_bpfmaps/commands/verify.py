@@ -174,8 +174,12 @@ def _run(arguments: argparse.Namespace, job: Path) -> str:
 
 
 def _cells(names: list[str], lines: list[dict[str, Any]], told: str) -> Iterator[dict[str, Any]]:
+    from pytest_bpfmaps.cost.verdict_table import kernels_in_order
     from pytest_bpfmaps.cost.verdicts import LOST, Verdict
     from pytest_bpfmaps.errors import VmError
+
+    order = kernels_in_order(lines)  # they answer in any order
+    lines.sort(key=lambda line: order.index(line["kernel"]) if line["kernel"] else -1)
 
     if not lines:
         raise VmError("no kernel gave an answer", on=f"about {', '.join(names)}", details=told.strip())
