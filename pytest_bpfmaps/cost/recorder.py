@@ -22,16 +22,16 @@ _INLINE = "inline.bpf.o"  # the name of every object of bpf.load(code=…)
 class Recorder:
     """Keeps the costs until somebody takes them.
 
-    `kernel` is the name of the kernel of this process. `variants` are those for every object that has their
-    globals, and `of_test` those of the test that runs. Programs that grew against `before` are loaded once
-    more, to see which lines cost most.
+    `kernel` is the name of the kernel of this process; it may be set later. `variants` are those for every
+    object that has their globals, and `of_test` those of the test that runs. Programs that grew against
+    `before` are loaded once more, to see which lines cost most.
     """
 
     def __init__(
         self, kernel: str, variants: Variants, before: Costs | None = None, allowed: Tolerances | None = None
     ) -> None:
         self.of_test: Variants = {}
-        self._kernel, self._variants = kernel, variants
+        self.kernel, self._variants = kernel, variants
         self._before, self._allowed = before or {}, allowed or Tolerances()
         self._opened: OpenedObject | None = None
         self._costs: Costs = {}
@@ -63,7 +63,7 @@ class Recorder:
         """Does nothing: the costs are known since the load."""
 
     def _add(self, name: str, program: Program, variant: str) -> None:
-        key = Key(name, program.name, variant, self._kernel)
+        key = Key(name, program.name, variant, self.kernel)
         cost = cost_of(program)
         if self._before and grown(key, partner(self._before, key), cost, self._allowed):
             cost = Cost(cost.verdict, cost.figures, cost.stack, lines_of(program))
@@ -82,7 +82,7 @@ class Recorder:
             if isinstance(error, VerifierError):
                 figures = read_figures(error.log)
                 walked = {} if figures.instructions is None else {"insns": figures.instructions}
-                key = Key(opened.name, programs[0], name, self._kernel)
+                key = Key(opened.name, programs[0], name, self.kernel)
                 add(self._costs, key, Cost(REFUSED, walked))
             self._note(f"variant {name!r}: {error}")
 
@@ -99,7 +99,7 @@ class Recorder:
                     self._add(opened.name, each, name)
 
     def _note(self, text: str) -> None:
-        self._notes[f"[{self._kernel}] {text}"] = None
+        self._notes[f"[{self.kernel}] {text}"] = None
 
     def take(self, test: str = "") -> dict[str, Any]:
         """Returns what was recorded since the last call, as plain values; `test` is the test that ran.

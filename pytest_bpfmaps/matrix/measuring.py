@@ -42,6 +42,8 @@ def observer_of(config: pytest.Config) -> Observer[Any, Any] | None:
     """Returns what is told of each object of this process: coverage, costs, both, or None."""
     recording = recording_of(config)
     costs = config.stash.get(COSTS, None)
+    if costs is not None:
+        costs.kernel = config.stash.get(KERNEL, HOST)  # a worker does not know it when costs are set up
     if recording is None or costs is None:
         return recording or costs
     return Both(costs, recording)

@@ -24,7 +24,7 @@ from pytest_bpfmaps.cost.costs import Costs, in_order
 from pytest_bpfmaps.cost.recorder import Recorder, add_plain
 from pytest_bpfmaps.cost.variants import Variants, checked, read_variants
 from pytest_bpfmaps.matrix import HOST
-from pytest_bpfmaps.matrix.items import COSTS, KERNEL, is_bpf_item, kernel_of, option, without_kernel
+from pytest_bpfmaps.matrix.items import COSTS, is_bpf_item, kernel_of, option, without_kernel
 
 _PROPERTY = "bpf_cost"  # the property of a report by which a worker tells what it recorded
 _MOST = 5
@@ -36,9 +36,7 @@ def begin(config: pytest.Config) -> None:
     Raises pytest.UsageError for options that make no sense.
     """
     settings = Settings(config)
-    recorder = Recorder(
-        config.stash.get(KERNEL, HOST), settings.variants, settings.before(), settings.allowed
-    )
+    recorder = Recorder(HOST, settings.variants, settings.before(), settings.allowed)
     config.stash[COSTS] = recorder
     config.pluginmanager.register(Teller(config, recorder), "bpfmaps-cost-teller")
     if not hasattr(config, "workerinput"):
