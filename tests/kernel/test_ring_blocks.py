@@ -186,6 +186,12 @@ class TestIsItFull:
             else:
                 assert records.lost == 0
 
+    def test_who_only_asks_for_losses_hears_of_it(self, obj):
+        with obj.maps.ring.capture(bytes) as records:
+            self.send(obj, *[8] * 255)
+            with pytest.raises(NoValueError, match="the buffer was full"):
+                _ = records.lost
+
     def test_what_was_read_is_not_in_the_way(self, obj):
         ring = obj.maps.ring
         with ring.capture(bytes, tap=True) as records:
