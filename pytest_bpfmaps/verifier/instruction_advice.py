@@ -47,8 +47,24 @@ _IN_CONTEXT = Explanation(
     "the function gets an address inside of the context, but only the whole context may be passed",
     "copy the field into a variable, and give the variable's address: __u32 key = ctx->field; … &key",
 )
+_MOVED_CONTEXT = Explanation(
+    "the program reads through a pointer that it has moved away from the beginning of the context",
+    "read the fields from the context itself: ctx->FIELD",
+)
+_FORMAT = Explanation(
+    "the format has to be a constant of the program, not a variable on the stack",
+    'write static const char format[] = "%d"; or use the macro BPF_SNPRINTF(out, sizeof(out), "%d", …)',
+)
+_PATHS = Explanation(
+    "the kernel allows bpf_d_path() only in LSM programs, and in programs on a few of its functions",
+    'use SEC("lsm/file_open"), for example, or SEC("fentry/…") on security_file_open, '
+    "security_file_permission, vfs_getattr, dentry_open or filp_close",
+)
 _CALLS = (
     (r"^call ", r"dereference of modified ctx", _IN_CONTEXT),
+    (r"^(?!call )", r"dereference of modified ctx ptr R\d off=-?\d+ disallowed", _MOVED_CONTEXT),
+    (r"call bpf_snprintf\b", r"^R3 type=\S+ expected=map_value", _FORMAT),
+    (r"call bpf_d_path\b", r"helper call is not allowed in probe", _PATHS),
     (r"call bpf_map_(?:lookup|update|delete)_elem\b", r"invalid zero-sized read", _NO_KEYS),
     (r"call bpf_probe_read", r"^R1 type=(?:scalar|inv) expected=", _INTO_KERNEL),
     (r"call bpf_ringbuf_(?:submit|discard)\b", r"\btype=\S+ expected=", _TWICE),
@@ -78,6 +94,8 @@ def advise_closer(found: Rejection) -> Explanation | None:
         return _EMPTY
     if beyond := _BEYOND_STACK.search(found.text):
         return _beyond_variable(found, int(beyond[1]), int(beyond[2]))
+    if short := _short_value(found):
+        return short
     if found.instruction.startswith("call bpf_") and _LENGTH.search(found.text):
         return _of_argument(found)
     if told := (_in_global(found) if found.function else None) or advise_in_numbers(found):
@@ -112,7 +130,7 @@ _LENGTH = re.compile(
     r"unbounded memory access|R\d min value is negative|"
     r"invalid access to map value, value_size=\d+ off=\d+ size=(?:\d{5,}|0)\b"
 )
-_NEGATIVE = re.compile(r"(R\d) min value is negative")
+_NEGATIVE = re.compile(r"(R\d) (?:min value is negative|unbounded memory access)")
 _OF_OFFSET = Explanation(
     "the number that was added to the pointer may be negative, or larger than the memory: the result of a "
     "helper is negative when it fails",
@@ -147,6 +165,21 @@ def _beyond_variable(found: Rejection, offset: int, size: int) -> Explanation | 
         )
     return Explanation(
         why, "give the helper the size of the variable, sizeof(variable), or make the variable larger"
+    )
+
+
+_SHORT_VALUE = re.compile(r"invalid access to map value, value_size=(\d+) off=(\d+) size=(\d+)")
+
+
+def _short_value(found: Rejection) -> Explanation | None:
+    """Explains that a key or value that is given to a map is too small, such as a literal text; else None."""
+    short = _SHORT_VALUE.search(found.text)
+    if short is None or not _OF_A_MAP.search(found.instruction):
+        return None
+    size, offset, needed = map(int, short.groups())
+    return Explanation(
+        f"the map's key, or value, has {needed} bytes, but what is given has {max(size - offset, 0)}",
+        f'give a variable of the map\'s type: char key[{needed}] = "text"; with its address, &key',
     )
 
 

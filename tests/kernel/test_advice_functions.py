@@ -105,3 +105,101 @@ def test_a_kernel_function_of_a_module_that_is_not_loaded(bpf, attribute):
     assert "not loaded" not in str(caught.value)
     assert ("'bpf_ct_release' is a function of the module nf_conntrack, which is not" in before) is is_there
     subprocess.run(["modprobe", "-r", "nf_conntrack"], check=False)
+
+
+ARGUMENTS = """
+struct value { char text[4096]; };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);
+         __type(value, struct value); } the_map SEC(".maps");
+SEC("tracepoint/raw_syscalls/sys_enter") int prog(struct trace_event_raw_sys_enter *ctx)
+{
+    struct value *value = bpf_map_lookup_elem(&the_map, &(__u32){0});
+    KIND at = 0;
+    if (!value)
+        return 0;
+    for (int i = 0; i < 10; i++) {
+        if (BOUND)
+            break;
+        KIND size = bpf_probe_read_user_str(value->text + at, 128, (void *)(ctx->args[1] + i));
+        if (size < 0)
+            break;
+        at += size;
+    }
+    return 0;
+}
+"""
+LITERAL = """
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, char[8]);
+         __type(value, __u64); } the_map SEC(".maps");
+SEC("xdp") int prog(struct xdp_md *ctx)
+{
+    char key[8] = "ab";
+    __u64 one = 1;
+    bpf_map_update_elem(&the_map, KEY, &one, 0);
+    return key[0] ? 2 : 1;
+}
+"""
+MOVED = """
+SEC("kprobe/vfs_read") int prog(struct pt_regs *ctx)
+{
+    struct pt_regs *other = READ;
+    return other->ip != 0;
+}
+"""
+FORMAT = """
+static const char constant[] = "%d";
+SEC("tc") int prog(struct __sk_buff *skb)
+{
+    char variable[4] = "%d", out[8];
+    __u64 number = skb->len;
+    return bpf_snprintf(out, sizeof(out), FORMAT, &number, sizeof(number)) + variable[0] + constant[0];
+}
+"""
+PATH = """
+SEC("SECTION") int BPF_PROG(prog, struct file *file)
+{
+    char path[64];
+    bpf_d_path(&file->f_path, path, sizeof(path));
+    return 0;
+}
+"""
+HELD = {
+    "an offset that grows in a loop": (
+        ARGUMENTS, ("KIND", "int", "__s64"),
+        "the number that was added to the pointer may be negative, or larger than the memory",
+        "if (n < 0 || n > SIZE - LENGTH)", "tracepoint/raw_syscalls/sys_enter",
+    ),
+    "a literal text as a key": (
+        LITERAL, ("KEY", '"ab"', "&key"), "the map's key, or value, has 8 bytes, but what is given has 3",
+        r'char key\[8\] = "text";', "xdp",
+    ),
+    "a context that is moved": (
+        MOVED, ("READ", "ctx + 1", "ctx"), "moved away from the beginning|reaches outside of its context",
+        "ctx->FIELD|check the offset", "kprobe/vfs_read",
+    ),
+    "a format on the stack": (
+        FORMAT, ("FORMAT", "variable", "constant"), "the format has to be a constant of the program",
+        "static const char format", "bpf_snprintf",
+    ),
+    "a path in a function without them": (
+        PATH, ("SECTION", "fentry/vfs_read", "fentry/security_file_open"),
+        r"allows bpf_d_path\(\) only in LSM programs", "on security_file_open", "fentry/security_file_open",
+    ),
+    "a path in an LSM program": (
+        PATH, ("SECTION", "fentry/vfs_read", "lsm/file_open"),
+        r"allows bpf_d_path\(\) only in LSM programs", r"SEC\(.lsm/file_open", "lsm/file_open",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_is_said_helps(bpf, bpf_kernel, name):
+    code, (place, wrong, right), why, fix, needed = HELD[name]
+    if not bpf_kernel.has(needed):
+        pytest.skip(f"lacks {needed}")
+    with pytest.raises(VerifierError) as caught:
+        bpf.load(code=HEAD + code.replace(place, wrong).replace("BOUND", "0"))
+    text = str(caught.value)
+    assert re.search(why, text)
+    assert re.search(fix, text.partition("  -> ")[2])
+    bpf.load(code=HEAD + code.replace(place, right).replace("BOUND", "at < 0 || at > 4096 - 128"))
