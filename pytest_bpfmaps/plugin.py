@@ -252,7 +252,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     elif SELECTION in config.stash:
         lines = [f"bpfmaps: {config.stash[SELECTION].header()}"]
     if missing := lacking():
-        lines.append(f"bpfmaps: no {', no '.join(missing)} on this machine: see `bpfmaps doctor`")
+        lines.append(f"bpfmaps: this machine lacks {', '.join(missing)} (see `bpfmaps doctor`)")
     if GUESTS not in config.stash and _only_distributes(config):
         lines.append(_vmlinux_line(config))
     return lines
@@ -265,7 +265,7 @@ def _only_distributes(config: pytest.Config) -> bool:
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
     """Says where the types of ``vmlinux.h`` come from, if the header of the run could not."""
-    if GUESTS in config.stash or not any(map(is_bpf_item, items)):
+    if GUESTS in config.stash or config.get_verbosity() < 0 or not any(map(is_bpf_item, items)):
         return []
     return [_vmlinux_line(config)]
 

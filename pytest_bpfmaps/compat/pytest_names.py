@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -41,3 +42,38 @@ def without_rewriting_plugins() -> AbstractContextManager[Any]:
     from _pytest.assertion.rewrite import AssertionRewritingHook
 
     return mock.patch.object(AssertionRewritingHook, "mark_rewrite")
+
+
+def report_without_workers(config: pytest.Config, terminal: Any) -> None:
+    """Has `terminal` show a test that a worker of pytest-xdist ran in one line, like a test of this process.
+
+    Another terminal reporter than pytest's own stays as it is.
+    """
+    if type(terminal) is not pytest.TerminalReporter:
+        return
+    show = terminal.pytest_runtest_logreport
+
+    def show_without_worker(report: Any) -> None:
+        node = vars(report).pop("node", None)
+        show(report)
+        if node is not None:
+            report.node = node
+
+    hook = config.hook
+    _replace(hook.pytest_runtest_logreport, terminal, show_without_worker)
+    _replace(hook.pytest_runtest_logstart, terminal, lambda: None)  # several tests begin at a time
+
+
+def stopping_reason(terminal: Any, text: str) -> None:
+    """Has `terminal` show `text` for the exception that ended the run."""
+    if (memo := terminal._keyboardinterrupt_memo) is not None:
+        memo.reprcrash.message = text
+
+
+def _replace(caller: Any, plugin: Any, function: Callable[..., None]) -> None:
+    """Calls `function` where pluggy would call the plugin's implementation of a hook."""
+    for implementation in caller.get_hookimpls():
+        if implementation.plugin is plugin:
+            implementation.function = function
+            names = inspect.signature(function).parameters
+            implementation.argnames = tuple(names)

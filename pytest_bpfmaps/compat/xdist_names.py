@@ -38,6 +38,7 @@ class Distribution:
         self._session = DSession(config)
         self._session._failed_collection_errors.update(dict.fromkeys(known, True))
         config.pluginmanager.register(self._session, "dsession")
+        _say_nothing_of_workers(config)
 
     def begin(self, session: pytest.Session) -> None:
         """Starts the workers."""
@@ -54,6 +55,14 @@ class Distribution:
 
         node = self._session.nodemanager.setup_node(execnet.XSpec(spec), self._session.queue.put)
         self._session._active_nodes.add(node)
+
+
+def _say_nothing_of_workers(config: pytest.Config) -> None:
+    """Keeps pytest-xdist from telling how many workers are created. It still tells of one that has died."""
+    reporter = config.pluginmanager.getplugin("terminaldistreporter")
+    for name in ("setstatus", "ensure_show_status", "rewrite"):
+        if hasattr(reporter, name):
+            setattr(reporter, name, lambda *_, **__: None)
 
 
 def tell_facts(gateway: Any, facts: Mapping[str, object]) -> None:

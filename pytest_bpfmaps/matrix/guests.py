@@ -86,7 +86,7 @@ class Guests:
         """Returns the lines of the header: the kernels, and why they run without KVM, if they do."""
         lines = [f"bpfmaps: {self.selection.header('KVM' if self.verdict.kvm else 'emulated')}"]
         if not self.verdict.kvm:
-            lines.append(f"bpfmaps: {self.verdict.why}: guests are emulated, which is slow")
+            lines.append(f"bpfmaps: guests are emulated: {self.verdict.cause}")
         lines.append(vmlinux_line(self.config, self.vmlinux))
         return lines
 

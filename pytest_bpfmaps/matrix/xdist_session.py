@@ -9,6 +9,7 @@ import pytest
 
 from pytest_bpfmaps.compat import other_plugins
 from pytest_bpfmaps.compat.xdist_names import Distribution, asked_workers
+from pytest_bpfmaps.matrix.terminal_lines import TerminalLines
 
 Wanted = TypeVar("Wanted")
 
@@ -47,9 +48,7 @@ class Workers:
         other_plugins.expect_workers(config)
         config.option.dist, config.option.tx = self._dist, list(specs or self.hosts)
         self._distribution = Distribution(config, known)
-        terminal = config.pluginmanager.getplugin("terminalreporter")
-        if terminal is not None:
-            terminal.showfspath = False
+        config.pluginmanager.register(TerminalLines(config), "bpfmaps-terminal-lines")
         self._distribution.begin(session)
 
     @property

@@ -53,6 +53,8 @@ def pytest_runtest_makereport(
             if name.startswith(PACKAGE):
                 module.__dict__.setdefault("__tracebackhide__", hide)
     report = yield
+    if isinstance(error, BpfError) and (crash := getattr(report.longrepr, "reprcrash", None)) is not None:
+        crash.message = str(error)  # the line of the summary begins with the cause, and not with a module
     if isinstance(error, VerifierError | ExpectationError | LoaderError) and error.log:
         report.sections.append(("BPF verifier log", _shown(error.log, item.config)))
     for output in outputs(item):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 
+from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.items import (
     KERNEL_PROPERTY,
     MISSING_PROPERTY,
+    SELECTION,
     chosen,
     may_never_run,
     without_kernel,
 )
+from pytest_bpfmaps.report.summary_file import LEGEND, Summary
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+_MOST_ROWS = 30
 _SHORT = {PASSED: "", FAILED: "F", SKIPPED: "s"}
 
 
@@ -44,6 +48,8 @@ class KernelTable:
         self._config = config
         self._outcomes: dict[str, dict[str, str]] = {}  # test without its kernel -> kernel -> outcome
         self._unsupported: dict[str, set[str]] = {}  # test -> kernels that lack what it needs
+        self._reasons: dict[str, dict[str, str]] = {}  # test -> kernel -> why it failed or was skipped
+        self._missing: dict[str, dict[str, list[str]]] = {}  # feature -> test -> kernels
         self._seen: dict[str, None] = {}
 
     @property
@@ -63,7 +69,11 @@ class KernelTable:
         outcomes = self._outcomes.setdefault(test, {})
         if outcomes.get(kernel) != FAILED:
             outcomes[kernel] = FAILED if report.failed else SKIPPED if report.skipped else PASSED
+        if report.failed or report.skipped:
+            self._reasons.setdefault(test, {}).setdefault(kernel, reason(report))
         if report.skipped and MISSING_PROPERTY in properties:
+            feature = str(properties[MISSING_PROPERTY])
+            self._missing.setdefault(feature, {}).setdefault(test, []).append(kernel)
             self._unsupported.setdefault(test, set()).add(kernel)
 
     @pytest.hookimpl(tryfirst=True)
@@ -73,17 +83,17 @@ class KernelTable:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         path = self._config.getoption("bpf_summary") or self._config.getini("bpf_summary")
         if path and self.kernels:
-            self._write(Path(path))
+            rows = [*self.rows(), ["all", *map(_cell, self._sums())]]
+            self._summary().write(Path(path), rows)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Prints the table (with ``-q`` only its sums), and the lines that a person should look at."""
         if len(self.kernels) < 2:
             return
-        rows = self.rows()
         quiet = terminalreporter.verbosity < 0
-        terminalreporter.section("tests by kernel")
+        terminalreporter.section(f"tests by kernel ({LEGEND})")
         head = ["", *self.kernels]
-        shown = [head, *([] if quiet else rows), ["all", *map(_cell, self._sums())]]
+        shown = [head, *([] if quiet else self._short_rows()), ["all", *map(_cell, self._sums())]]
         widths = [max(len(row[i]) for row in shown) for i in range(len(head))]
         for row in shown:
             cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
@@ -94,9 +104,33 @@ class KernelTable:
             terminalreporter.line(f"{test}: ran on no kernel, each lacks something it needs", red=True)
 
     def rows(self) -> list[list[str]]:
-        """Returns rows of a file's path and its counts on each kernel: ``12``, ``12 1F 2s``."""
-        counts = self._counts()
-        return [[file, *(_cell(counts[file][k]) for k in self.kernels)] for file in sorted(counts)]
+        """Returns rows of a file's path and its counts on each kernel: ``12``, ``12 1F 2s``.
+
+        Files with failures come first.
+        """
+        return [self._row(file, count) for file, count in self._sorted_counts()]
+
+    def _short_rows(self) -> list[list[str]]:
+        """Returns `rows`; of many files, those in which all tests passed are one row."""
+        counts = self._sorted_counts()
+        if len(counts) <= _MOST_ROWS:
+            return self.rows()
+        folded = [count for _, count in counts if _all_passed(count)]
+        rows = [self._row(file, count) for file, count in counts if not _all_passed(count)]
+        if folded:
+            sums = {k: sum((count[k] for count in folded), Counter[str]()) for k in self.kernels}
+            rows.append(self._row(f"{len(folded)} files in which all passed", sums))
+        return rows
+
+    def _row(self, name: str, count: dict[str, Counter[str]]) -> list[str]:
+        return [name, *(_cell(count[k]) for k in self.kernels)]
+
+    def _sorted_counts(self) -> list[tuple[str, dict[str, Counter[str]]]]:
+        def place(entry: tuple[str, dict[str, Counter[str]]]) -> tuple[bool, str]:
+            file, count = entry
+            return not any(one[FAILED] for one in count.values()), file
+
+        return sorted(self._counts().items(), key=place)
 
     def differences(self) -> list[str]:
         """Returns a line for each test that failed on a kernel and passed on another."""
@@ -132,23 +166,20 @@ class KernelTable:
         counts = self._counts()
         return [sum((file[k] for file in counts.values()), Counter()) for k in self.kernels]
 
-    def _write(self, path: Path) -> None:
-        if path.suffix == ".json":
-            facts = {
-                "kernels": self.kernels,
-                "files": self._counts(),
-                "tests": self._outcomes,
-                "differences": self.differences(),
-                "never_ran": self.never_ran(),
-            }
-            path.write_text(json.dumps(facts, indent=1) + "\n")
-            return
-        rows = [["tests", *self.kernels], ["---"] * (len(self.kernels) + 1), *self.rows()]
-        lines = ["| " + " | ".join(cell or " " for cell in row) + " |" for row in rows]
-        lines += ["", *(f"- {line}" for line in self.differences())]
-        lines += [f"- {test}: ran on no kernel" for test in self.never_ran()]
-        with path.open("a") as file:  # GitHub's step summary is a file to append to
-            file.write("\n".join(lines) + "\n")
+    def _summary(self) -> Summary:
+        releases = {HOST: os.uname().release}
+        if SELECTION in self._config.stash:
+            guests = self._config.stash[SELECTION].guests
+            releases |= {guest.kernel.name: guest.kernel.release for guest in guests}
+        return Summary(
+            kernels={kernel: releases.get(kernel, "") for kernel in self.kernels},
+            files=self._counts(),
+            tests=self._outcomes,
+            reasons=self._reasons,
+            missing=self._missing,
+            differences=self.differences(),
+            never_ran=self.never_ran(),
+        )
 
 
 class LastLine:
@@ -168,6 +199,20 @@ class LastLine:
                 f"  -> add a kernel that has what is missing, or list {them} in bpf_allow_never_ran", red=True
             )
         return result
+
+
+def reason(report: pytest.TestReport) -> str:
+    """Returns in one line why a test failed or was skipped."""
+    longrepr = report.longrepr
+    if isinstance(longrepr, tuple):
+        return longrepr[2].removeprefix("Skipped: ")
+    crash = getattr(longrepr, "reprcrash", None)
+    text = str(longrepr or "") if crash is None else crash.message
+    return next(iter(text.strip().splitlines()), "")
+
+
+def _all_passed(count: dict[str, Counter[str]]) -> bool:
+    return not any(one[FAILED] or one[SKIPPED] for one in count.values())
 
 
 def _cell(counts: Counter[str]) -> str:

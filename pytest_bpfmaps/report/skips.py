@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -108,6 +109,7 @@ class Skips:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Counts the skips by feature, and says what ``--bpf-strict`` finds."""
+        _join_places(terminalreporter.stats.get("skipped", ()))
         if self._missing:
             terminalreporter.section("BPF features missing")
             for feature, places in sorted(self._missing.items(), key=lambda f: (-len(f[1]), f[0])):
@@ -125,6 +127,19 @@ class Skips:
             return [f"no BPF test ran: {_tests(len(self._ran))} collected"]
         never = [test for test, ran in self._ran.items() if not ran and not may_never_run(self._config, test)]
         return [f"{test}: ran on no kernel" for test in never]
+
+
+def _join_places(skipped: Sequence[pytest.TestReport]) -> None:
+    """Has pytest's summary show one line for a reason that tests of several files have, with their folder."""
+    places: dict[str, list[pytest.TestReport]] = {}
+    for report in skipped:
+        if MISSING_PROPERTY in dict(report.user_properties) and isinstance(report.longrepr, tuple):
+            places.setdefault(report.longrepr[2], []).append(report)
+    for reason, reports in places.items():
+        files = {str(report.longrepr[0]) for report in reports if isinstance(report.longrepr, tuple)}
+        if len(files) > 1:
+            for report in reports:
+                report.longrepr = (os.path.commonpath(files), None, reason)  # type: ignore[assignment]
 
 
 def _tests(count: int) -> str:

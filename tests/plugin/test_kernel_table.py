@@ -50,7 +50,7 @@ def test_files_by_kernel_and_where_a_test_failed_first(suite):
     result.assert_outcomes(passed=4, failed=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
-            "*= tests by kernel =*",
+            "*= tests by kernel (F failed, s skipped) =*",
             "               5.10   6.1",
             "test_suite.py  2 1s  2 1F",
             "all            2 1s  2 1F",
@@ -93,19 +93,52 @@ def test_the_summary_as_json_and_as_markdown(suite):
     assert facts["files"]["test_suite.py"]["5.10"] == {"passed": 2, "skipped": 2}
     assert facts["tests"]["test_suite.py::test_differs"] == {"5.10": "passed", "6.1": "failed"}
     assert facts["never_ran"] == ["test_suite.py::test_newest"]
+    assert facts["reasons"]["test_suite.py::test_differs"]["6.1"].startswith("AssertionError: ")
+    assert facts["missing"]["helper bpf_x"]["test_suite.py::test_newest"] == ["5.10", "6.1"]
 
     page = pytester.path / "step"
     page.write_text("before\n")
     pytester.runpytest_subprocess("--bpf-summary=step")
     assert page.read_text().splitlines() == [
         "before",
+        "### BPF tests: 1 failed, 4 passed, 3 skipped",
+        "",
         "| tests | 5.10 | 6.1 |",
         "| --- | --- | --- |",
         "| test_suite.py | 2 2s | 2 1F 1s |",
+        "| all | 2 2s | 2 1F 1s |",
         "",
-        "- test_suite.py::test_differs: failed first on 6.1, passed on 5.10",
-        "- test_suite.py::test_newest: ran on no kernel",
+        "F failed, s skipped",
+        "",
+        "**Failed**",
+        "",
+        "- `test_suite.py::test_differs` on 6.1 (passed on 5.10): AssertionError: assert '6.1' != '6.1'",
+        "",
+        "**Ran on no kernel**",
+        "",
+        "- `test_suite.py::test_newest`",
+        "",
+        "**Missing features**",
+        "",
+        "- helper bpf_x: 2 tests (5.10, 6.1)",
     ]
+
+
+def test_many_files_that_passed_are_one_row_and_failures_come_first(pytester):
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(**{f"test_{i:02}": "def test_fine(kernel): pass" for i in range(31)})
+    pytester.makepyfile(test_zz='def test_bad(kernel): assert kernel != "6.1"')
+    pytester.makepyfile(test_yy='def test_new(kernel, lacks): lacks("5.10")')
+    result = pytester.runpytest_subprocess()
+    result.stdout.fnmatch_lines(
+        [
+            "test_zz.py                        1     1F",
+            "test_yy.py                       1s      1",
+            "31 files in which all passed     31     31",
+            "all                           32 1s  32 1F",
+        ]
+    )
+    result.stdout.no_fnmatch_line("test_00.py  *")
 
 
 def test_one_kernel_needs_no_table(pytester):

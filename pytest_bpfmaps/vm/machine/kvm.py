@@ -46,6 +46,11 @@ class Verdict:
     hung: int = 0
     retry: float = 0.0
 
+    @property
+    def cause(self) -> str:
+        """`why` without what QEMU and the kernel printed. ``bpfmaps doctor`` shows that, too."""
+        return re.sub(r" \((?:QEMU:|its kernel) .*", " (see `bpfmaps doctor`)", self.why)
+
     def stretch(self, seconds: float) -> float:
         """Returns how long in such a guest may take what takes `seconds` on real hardware."""
         return seconds if self.kvm else seconds * EMULATED_FACTOR

@@ -1,0 +1,33 @@
+"""Shows a run that pytest-xdist distributes as pytest shows any other run: each test has one line."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from pytest_bpfmaps.compat.pytest_names import report_without_workers, stopping_reason
+
+
+class TerminalLines:
+    """Keeps workers out of what the terminal shows: the id of a test says its kernel already."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._terminal = config.pluginmanager.getplugin("terminalreporter")
+        if self._terminal is not None:
+            self._terminal.showfspath = False  # tests of several files run at a time
+            report_without_workers(config, self._terminal)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: Any) -> Generator[None, object, object]:
+        """Leaves out the line about the worker above a failure, which pytest prints later."""
+        result = yield
+        vars(report).pop("node", None)
+        return result
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Names the reason why pytest-xdist stops, and not its own exception."""
+        if isinstance(self._terminal, pytest.TerminalReporter) and excinfo.type is not KeyboardInterrupt:
+            stopping_reason(self._terminal, str(excinfo.value))
