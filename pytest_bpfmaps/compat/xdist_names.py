@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import inspect
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import CodeType
 from typing import Any
 
@@ -37,12 +37,17 @@ class Distribution:
 
         self._session = DSession(config)
         self._session._failed_collection_errors.update(dict.fromkeys(known, True))
+        self._session.worker_bpfmaps_call = lambda function: function()
         config.pluginmanager.register(self._session, "dsession")
         _say_nothing_of_workers(config)
 
     def begin(self, session: pytest.Session) -> None:
         """Starts the workers."""
         self._session.pytest_sessionstart(session)
+
+    def in_main_thread(self, function: Callable[[], None]) -> None:
+        """Has the thread of the session call `function`, between two messages from workers."""
+        self._session.queue.put(("bpfmaps_call", {"function": function}))
 
     @property
     def is_ending(self) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpfmaps.vm.protocol.phases import Phase
+from pytest_bpfmaps.vm.protocol.phases import IS_PREPARED, Phase
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.matrix.scheduling import KernelScheduling
@@ -50,4 +50,5 @@ class GuestActivity:
                 what, since = "boots", started
             else:
                 what, since = entry.text if entry.event == "doing" else Phase.ORDERS, entry.time
+                what = IS_PREPARED if what.startswith(IS_PREPARED) else what
             yield f"{node.gateway.id} {what} (for {max(time.time() - since, 0):.0f} s)"

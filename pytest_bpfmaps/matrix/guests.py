@@ -34,6 +34,7 @@ from pytest_bpfmaps.matrix.items import (
 from pytest_bpfmaps.matrix.measuring import records_blocks
 from pytest_bpfmaps.matrix.plain_reports import receiving
 from pytest_bpfmaps.matrix.selection import IDLE, Selection, lane_of
+from pytest_bpfmaps.matrix.startup_progress import StartupProgress
 from pytest_bpfmaps.matrix.stopped_gateways import StoppedGateways
 from pytest_bpfmaps.matrix.unrunnable import foresee_all
 from pytest_bpfmaps.matrix.worker import shows_output
@@ -121,6 +122,9 @@ class Guests:
             {lane.name: 1 for lane in guests} | ({HOST: len(hosts)} if hosts else {})
         )
         self._workers.begin(session, collected.known(), specs)
+        progress = StartupProgress(self.config, self.journal, self._nodes, self._workers.in_main_thread)
+        self.config.pluginmanager.register(progress, "bpfmaps-startup-progress")
+        progress.begin()
 
     def _kernel_of(self, item: pytest.Item) -> str:
         if self.selection.explicit or not is_bpf_item(item):

@@ -51,6 +51,11 @@ class Workers:
         config.pluginmanager.register(TerminalLines(config), "bpfmaps-terminal-lines")
         self._distribution.begin(session)
 
+    def in_main_thread(self, function: Callable[[], None]) -> None:
+        """Has the thread that distributes the tests call `function` soon."""
+        if self._distribution is not None:
+            self._distribution.in_main_thread(function)
+
     @property
     def is_ending(self) -> bool:
         """Whether no more tests are to be started: by ``-x``, too many crashed workers, or the end."""

@@ -170,8 +170,8 @@ def test_each_break_is_its_tests_and_everything_after_it_runs(
     result.assert_outcomes(passed=6, failed=len(broken))
     after = ("the_panic", "the_spin", "the_stuck_one", "the_warning")
     for name in ("first", *(f"after_{what}" for what in after), "last"):
-        result.stdout.fnmatch_lines([f"*PASSED test_it.py::test_{name}[[]{KERNEL}]*"])
-    ran = re.findall(r"%\] (?:PASSED|FAILED) test_it\.py::test_(\w+)", result.stdout.str())
+        result.stdout.fnmatch_lines([f"test_it.py::test_{name}[[]{KERNEL}] PASSED*"])
+    ran = re.findall(r"^test_it\.py::test_(\w+)\S* (?:PASSED|FAILED)", result.stdout.str(), re.M)
     assert len(ran) == 6 + len(broken)
     assert ran == [name for name in re.findall(r"def test_(\w+)", BREAKS) if name in ran]
     for name in broken:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -126,9 +128,16 @@ def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(
     wait_until(lambda: not qemus_for(pytester.path))
     assert _states(cache) == []
 
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    commands = [command, ["script", "-qec", shlex.join(command), "/dev/null"]]
+    both = [subprocess.Popen(each, stdout=subprocess.PIPE, text=True) for each in commands]
     outputs = [run.communicate(timeout=1500)[0] for run in both]
     assert [run.returncode for run in both] == [0, 0], outputs
+    assert all("bpfmaps: 6.1 is prepared, once" in output for output in outputs)
+    live = re.findall(r"6.1 (.*?) \(for \d+ s\)", outputs[1])  # a terminal shows what a guest does
+    assert "is prepared" in live
+    assert "(for" not in outputs[0]
     (state,) = _states(cache)
     assert sorted(path.name for path in state.iterdir()) == ["devices", "manifest.json", "memory"]
     assert state.stat().st_mode & 0o777 == 0o700

@@ -6,8 +6,9 @@ So a run still tests where QEMU, KVM or the disk has a fault. It is slower then,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pytest_bpfmaps.cache.stored_files import own
 from pytest_bpfmaps.errors import BpfError, VmBootError, VmError
@@ -92,20 +93,20 @@ def boot(
     fix: str = MORE_TIME,
     *,
     more: Addition = NOTHING_MORE,
+    preparing: Callable[[Attempt], None] = lambda attempt: None,
 ) -> Booted:
     """Starts a guest with `kernel` the way `name`. On real hardware that may take `timeout` seconds.
 
-    `fix` is the remedy for a time that is too short. QEMU gets `more`, unless KVM is
-    used. Raises VmError when nothing works.
+    `fix` is the remedy for a time that is too short. QEMU gets `more`, unless KVM is used. `preparing` is
+    called before a state is made. Raises VmError when nothing works.
     """
     earlier: VmBootError | None = None
     todo = list(attempts(name, shape))
     while todo:
         attempt = todo.pop(0)
         try:
-            return replace(
-                _boot_once(kernel, attempt, timeout, fix, more, has_others=name == AUTO), earlier=earlier
-            )
+            machine = _start(kernel, attempt, more, preparing, has_others=name == AUTO)
+            return replace(_when_ready(machine, kernel, attempt, timeout, fix), earlier=earlier)
         except VmBootError as error:
             why = error.why or str(error)
             if attempt.way == WARM and way(WARM).note_failure(kernel, attempt.shape, why):
@@ -116,13 +117,26 @@ def boot(
     raise earlier
 
 
-def _boot_once(
-    kernel: Kernel, attempt: Attempt, timeout: float, fix: str, more: Addition, *, has_others: bool
-) -> Booted:
+def _start(
+    kernel: Kernel,
+    attempt: Attempt,
+    more: Addition,
+    preparing: Callable[[Attempt], None],
+    *,
+    has_others: bool,
+) -> Machine:
     module = way(attempt.way)
     if has_others and attempt.way == WARM:
         module.check_not_failed(kernel, attempt.shape)
-    machine: Machine = module.start(kernel, attempt.shape, NOTHING_MORE if attempt.shape.kvm else more)
+    tells = {"preparing": partial(preparing, attempt)} if attempt.way == WARM else {}
+    machine: Machine = module.start(
+        kernel, attempt.shape, NOTHING_MORE if attempt.shape.kvm else more, **tells
+    )
+    return machine
+
+
+def _when_ready(machine: Machine, kernel: Kernel, attempt: Attempt, timeout: float, fix: str) -> Booted:
+    """Waits until the guest says that it is ready."""
     try:
         control = Lines(machine.control.fileno())
         limit = Verdict(attempt.shape.kvm).stretch(timeout)

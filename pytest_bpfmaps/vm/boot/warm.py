@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,16 +81,23 @@ def _has_glibc() -> bool:
         return False
 
 
-def start(kernel: Kernel, shape: MachineConfig, more: Addition = NOTHING_MORE) -> Machine:
+def start(
+    kernel: Kernel,
+    shape: MachineConfig,
+    more: Addition = NOTHING_MORE,
+    *,
+    preparing: Callable[[], None] = lambda: None,
+) -> Machine:
     """Restores a guest with `kernel`, and `more`; first makes and saves its state if there is none.
 
+    It calls `preparing` before it makes a state.
     Raises VmBootError when the state can't be made or restored. Raises VmError for what another way would
     lack, too.
     """
     check(kernel.arch)
     opened = None
     while opened is None:  # None: another process found the state old and has just deleted it
-        opened = prepare(kernel, shape).open()
+        opened = prepare(kernel, shape, preparing).open()
     memory, devices = opened
     try:
         arguments = [*_ram(shape, memory, "off"), "-incoming", "defer", *more.arguments]
@@ -163,11 +170,12 @@ def check_not_failed(kernel: Kernel, shape: MachineConfig) -> None:
         )
 
 
-def prepare(kernel: Kernel, shape: MachineConfig) -> SavedState:
+def prepare(kernel: Kernel, shape: MachineConfig, preparing: Callable[[], None] = lambda: None) -> SavedState:
     """Returns the state for `kernel`, and makes it when there is no current one. Raises as `start` does."""
     state = state_for(kernel, shape)
     if state.is_current():
         return state
+    preparing()
     own(saved_states.folder())
     lock = saved_states.folder() / f".{state.path.name}.lock"
     with only_one(lock, f"make the saved state of {kernel.name}", MAKING_SECONDS):

@@ -45,7 +45,7 @@ from pytest_bpfmaps.vm.machine.qemu import (
     MachineConfig,
     find_qemu,
 )
-from pytest_bpfmaps.vm.protocol.phases import Countdown, Phase, Watch, WorkerStep, is_name
+from pytest_bpfmaps.vm.protocol.phases import IS_PREPARED, Countdown, Phase, Watch, WorkerStep, is_name
 from pytest_bpfmaps.vm.protocol.rpc import GARBAGE, Lines
 
 if TYPE_CHECKING:
@@ -117,7 +117,14 @@ class Gateway:
             shape = MachineConfig(self.options.cpus, self.options.memory, verdict.kvm, self.options.network)
             self.started = time.monotonic()
             more = self._record(kernel, shape)
-            booted = boot(kernel, self.options.way, shape, self.options.timeout, more=more)
+            booted = boot(
+                kernel,
+                self.options.way,
+                shape,
+                self.options.timeout,
+                more=more,
+                preparing=self._tell_preparing,
+            )
             if note := booted.note(kernel):
                 self.tell("another-way", text=note)
             self.timeout = Verdict(booted.attempt.shape.kvm).stretch(self.options.timeout)
@@ -139,6 +146,10 @@ class Gateway:
 
         self.executed = ExecutedCode.prepare(find_qemu(kernel.arch), self.options.clang, kvm=shape.kvm)
         return self.executed.addition
+
+    def _tell_preparing(self, attempt: Attempt) -> None:
+        seconds = "a few seconds" if attempt.shape.kvm else "about 15 s"
+        self.tell("doing", text=f"{IS_PREPARED}, once, {seconds}: boot, imports, save")
 
     @property
     def facts(self) -> dict[str, Any]:

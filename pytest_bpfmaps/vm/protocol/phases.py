@@ -25,6 +25,9 @@ class Phase(StrEnum):
     END = "ends its session"
 
 
+IS_PREPARED = "is prepared"
+"""The beginning of what a guest does while its state is made: it boots, imports and is saved."""
+
 _NOUNS = {
     Phase.ORDERS: "guest",
     Phase.START: "start of pytest",
