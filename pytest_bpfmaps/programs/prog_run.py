@@ -30,6 +30,7 @@ from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.calls import failure, reason
 from pytest_bpfmaps.libbpf.syscalls import BPF_PROG_LOAD, address, bpf, pack
 from pytest_bpfmaps.programs.context import decode_context, encode_context
+from pytest_bpfmaps.programs.packet import Packet
 
 _LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 _BATCH = 64  # frames, the kernel's own default
@@ -62,7 +63,7 @@ class RunResult:
 
     __slots__ = ("_duration", "_retval", "ctx", "data")
 
-    def __init__(self, retval: int | None, data: bytes, ctx: Any, duration_ns: int | None) -> None:
+    def __init__(self, retval: int | None, data: Packet, ctx: Any, duration_ns: int | None) -> None:
         self._retval = retval
         self._duration = duration_ns
         self.data = data
@@ -100,8 +101,10 @@ class RunResult:
         return self._retval
 
     def __repr__(self) -> str:
-        shown = {"retval": self._retval, "data": self.data, "ctx": self.ctx, "duration_ns": self._duration}
-        return f"RunResult({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        shown = [f"retval={self._retval!r}", f"data=<{self.data.summary()}>"]
+        shown += [] if self.ctx is None else [f"ctx={self.ctx!r}"]
+        shown += [] if self._duration is None else [f"duration_ns={self._duration}"]
+        return f"RunResult({', '.join(shown)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ def run_program(
     del keep
     if result < 0:
         raise _refused(program, -result, packet, context, live=live)
-    data_out = bytes(out[: settings.data_size_out])
+    data_out = Packet(out[: settings.data_size_out])
     return RunResult(
         retval=None if live else _retval(program, settings.retval),
         data=data_out,

@@ -79,7 +79,22 @@ def explain(op: str, left: object, right: object, text: Text) -> list[str] | Non
         if sides is not None:
             names = (sides.title, text.of(theirs)) if mine is left else (text.of(theirs), sides.title)
             return [f"{names[0]} {op} {names[1]}", *_lines(sides, direction, text)]
-    return _of_numbers(op, left, right)
+    return _of_packets(op, left, right, text) or _of_numbers(op, left, right)
+
+
+def _of_packets(op: str, left: object, right: object, text: Text) -> list[str] | None:
+    """Explains the packet of a run and other bytes, by the fields that differ."""
+    if op != "==" or not isinstance(left, bytes) or not isinstance(right, bytes):
+        return None
+    from pytest_bpfmaps.programs.packet import Packet, differences
+
+    if not isinstance(left, Packet) and not isinstance(right, Packet):
+        return None
+    lines = list(differences(left, right) if isinstance(left, Packet) else differences(right, left))
+    shown = lines[: text.most]
+    if len(lines) > len(shown):
+        shown.append(f"… and {len(lines) - len(shown)} more (-vv shows all)")
+    return [f"{Packet(left).summary()} == {Packet(right).summary()}", *(f"  {line}" for line in shown)]
 
 
 def _of_numbers(op: str, left: object, right: object) -> list[str] | None:

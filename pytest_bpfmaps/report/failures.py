@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_bpfmaps.objects.program_output import Output
 
 PACKAGE = "pytest_bpfmaps."
+_CALLS_US = ("functools", "contextlib")  # modules of Python that our functions are called through
 _HERE = str(Path(__file__).parents[1])  # `paths` is not imported: a run without BPF tests imports little
 
 
@@ -50,11 +51,15 @@ def pytest_runtest_makereport(
     if isinstance(error, BpfError):
         # pytest looks for this name in a frame's globals. It is set only now, so a passing run pays nothing.
         for name, module in list(sys.modules.items()):
-            if name.startswith(PACKAGE):
+            if name.startswith(PACKAGE) or name in _CALLS_US:
                 module.__dict__.setdefault("__tracebackhide__", hide)
     report = yield
     if isinstance(error, BpfError) and (crash := getattr(report.longrepr, "reprcrash", None)) is not None:
         crash.message = str(error)  # the line of the summary begins with the cause, and not with a module
+    if report.failed and "pytest_bpfmaps.harness" in sys.modules:
+        from pytest_bpfmaps.report.explanations import shorten
+
+        shorten(report.longrepr)
     if isinstance(error, VerifierError | ExpectationError | LoaderError) and error.log:
         report.sections.append(("BPF verifier log", _shown(error.log, item.config)))
     for output in outputs(item):

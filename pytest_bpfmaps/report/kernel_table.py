@@ -79,6 +79,7 @@ class KernelTable:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Fails a run in which no kernel of several could run some test, and writes the summary."""
+        self._register_for_failures(session)
         if self.never_ran() and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         path = self._config.getoption("bpf_summary") or self._config.getini("bpf_summary")
@@ -86,11 +87,26 @@ class KernelTable:
             rows = [*self.rows(), ["all", *map(_cell, self._sums())]]
             self._summary().write(Path(path), rows)
 
+    def _register_for_failures(self, session: pytest.Session) -> None:
+        """Registers what changes how failures are shown. It is imported only where something failed."""
+        manager = session.config.pluginmanager
+        if len(self.kernels) > 1 and any(FAILED in each.values() for each in self._outcomes.values()):
+            from pytest_bpfmaps.report.merged_failures import MergedFailures
+
+            manager.register(MergedFailures(session.config), "bpfmaps-merged-failures")
+        if session.testsfailed and os.environ.get("GITHUB_ACTIONS") == "true":
+            from pytest_bpfmaps.report.github import Annotations
+
+            manager.register(Annotations(session.config), "bpfmaps-github")
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Prints the table (with ``-q`` only its sums), and the lines that a person should look at."""
         if len(self.kernels) < 2:
             return
         quiet = terminalreporter.verbosity < 0
+        on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+        if on_github:
+            terminalreporter.line("::group::tests by kernel")
         terminalreporter.section(f"tests by kernel ({LEGEND})")
         head = ["", *self.kernels]
         shown = [head, *([] if quiet else self._short_rows()), ["all", *map(_cell, self._sums())]]
@@ -98,6 +114,8 @@ class KernelTable:
         for row in shown:
             cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
             terminalreporter.line("  ".join(cells).rstrip())
+        if on_github:
+            terminalreporter.line("::endgroup::")
         for line in self.differences():
             terminalreporter.line(line, yellow=True)
         for test in self.never_ran():

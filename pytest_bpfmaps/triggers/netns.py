@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pytest_bpfmaps.errors import ClosedError, NameLookupError, TriggerError, closest
+from pytest_bpfmaps.errors import ClosedError, NameLookupError, TriggerError, closest, strerror
 from pytest_bpfmaps.kernel.netns import create_netns, inside_netns
 from pytest_bpfmaps.kernel.open_resources import forget, keep, note
 from pytest_bpfmaps.kernel.release import timeout_scale
@@ -170,13 +171,31 @@ class NetNs:
     # what runs inside
 
     def run(self, args: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
-        """Calls `subprocess.run` inside."""
-        with self.enter():
+        """Calls `subprocess.run` inside. Raises `TriggerError` when the program can't be started."""
+        with self.enter(), self._starting():
             return subprocess.run(args, **options)  # noqa: PLW1510 - `check` is the caller's to choose
 
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            if e.filename is None:
+                raise
+            why, fix = f"{strerror(e.errno or 0)}", None
+            if e.errno == errno.ENOENT:
+                why, fix = "there is no such file, also not in $PATH", "install it, or give its path"
+            name = os.fsdecode(e.filename)
+            raise TriggerError(
+                "cannot run", on=f"{name!r} in {self}", why=why, fix=fix, errno=e.errno
+            ) from None
+
     def Popen(self, args: Any, **options: Any) -> subprocess.Popen[Any]:
-        """Calls `subprocess.Popen` inside. Teardown kills the process if it still runs."""
-        with self.enter():
+        """Calls `subprocess.Popen` inside. Teardown kills the process if it still runs.
+
+        Raises `TriggerError` when the program can't be started.
+        """
+        with self.enter(), self._starting():
             started: subprocess.Popen[Any] = subprocess.Popen(args, **options)
         self._stack.callback(_end, started)
         return started

@@ -1,0 +1,134 @@
+"""Shows the same failure on several kernels once, and below it what differs between them."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Generator, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+import pytest
+
+from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, without_kernel
+
+_MOST = 12  # different lines; what differs in more is shown as a whole
+_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
+
+
+class MergedFailures:
+    """Gives pytest the merged failures to print. Its counts and its summary keep each of them."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._all: list[Any] | None = None
+        config.pluginmanager.register(_AfterFailures(self.restore), "bpfmaps-after-failures")
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
+        """Merges failures before pytest prints them."""
+        failed = terminalreporter.stats.get("failed", ())
+        if len({_kernel(report) for report in failed} - {""}) > 1:
+            self._all = failed
+            terminalreporter.stats["failed"] = merged(failed)
+        try:
+            return (yield)
+        finally:
+            self.restore(terminalreporter)
+
+    def restore(self, terminalreporter: Any) -> None:
+        """Puts back all failures. Safe to call again."""
+        if self._all is not None:
+            terminalreporter.stats["failed"], self._all = self._all, None
+
+
+class _AfterFailures:
+    """Is called when pytest has printed the failures, and before it counts them."""
+
+    def __init__(self, restore: Any) -> None:
+        self._restore = restore
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        self._restore(terminalreporter)
+
+
+def merged(failed: Sequence[Any]) -> list[Any]:
+    """Returns the reports with those of the same test merged that differ in the kernel and in a few lines."""
+    groups: dict[tuple[str, str], list[list[Any]]] = {}
+    order: list[list[Any]] = []
+    for report in failed:
+        alike = groups.setdefault((without_kernel(report.nodeid, _kernel(report)), report.when), [])
+        group = next((each for each in alike if _is_same(each[0], report)), None)
+        if group is None:
+            group = []
+            alike.append(group)
+            order.append(group)
+        group.append(report)
+    return [_together(group) if len(group) > 1 else group[0] for group in order]
+
+
+def _kernel(report: Any) -> str:
+    return str(dict(getattr(report, "user_properties", ())).get(KERNEL_PROPERTY, ""))
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if not _kernel(one) or not _kernel(other) or _kernel(one) == _kernel(other):
+        return False
+    return differences(str(one.longrepr), str(other.longrepr)) is not None
+
+
+def differences(one: str, other: str) -> list[str] | None:
+    """Returns the lines of `other` that differ from `one`; None if many differ, or if `other` lacks lines.
+
+    Addresses in memory do not count.
+    """
+    before, after = ([_ADDRESS.sub("0x", line) for line in text.splitlines()] for text in (one, other))
+    lines = other.splitlines()
+    found: list[str] = []
+    count = 0
+    for what, start, end, begin, stop in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if what == "delete":
+            return None
+        if what != "equal":
+            found += lines[begin:stop]
+            count += max(end - start, stop - begin)
+    return found if count <= min(_MOST, len(before) // 2) else None
+
+
+def _together(group: Sequence[Any]) -> Any:
+    """Returns a report with the traceback of the first, and what differs in the others."""
+    first = copy.copy(group[0])
+    kernels = ", ".join(map(_kernel, group))
+    path, line, domain = first.location
+    first.location = (path, line, f"{domain.removesuffix(_kernel(first) + ']')}{kernels}]")
+    for report in group[1:]:
+        if lines := differences(str(group[0].longrepr), str(report.longrepr)):
+            first.longrepr = _with_section(first.longrepr, f"on {_kernel(report)}", "\n".join(lines))
+    first.sections = _sections(group)
+    return first
+
+
+def _with_section(longrepr: Any, title: str, text: str) -> Any:
+    if not hasattr(longrepr, "addsection"):
+        return f"{longrepr}\n{title}:\n{text}"
+    longer = copy.copy(longrepr)
+    longer.sections = [*longrepr.sections, (title, text, "-")]
+    return longer
+
+
+def _sections(group: Sequence[Any]) -> list[tuple[str, str]]:
+    """Returns the sections of all: one that all have alike once, others with the kernel in the title."""
+    titles = dict.fromkeys(title for report in group for title, _ in report.sections)
+    found: list[tuple[str, str]] = []
+    for title in titles:
+        texts = [(report, text) for report in group for name, text in report.sections if name == title]
+        if len(texts) == len(group) and len({text for _, text in texts}) == 1:
+            found.append((title, texts[0][1]))
+            continue
+        found.append((f"{title} [{_kernel(texts[0][0])}]", texts[0][1]))
+        for report, text in texts[1:]:
+            lines = differences(texts[0][1], text)
+            found.append(
+                (f"{title} [{_kernel(report)}]", text if lines is None else "\n".join(lines) or "(the same)")
+            )
+    return found

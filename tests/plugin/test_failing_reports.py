@@ -1,0 +1,139 @@
+"""Tests what a failing test shows, and what it leaves out."""
+
+import pytest
+
+SOURCE = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int drop(struct xdp_md *ctx) { return XDP_DROP; }
+SEC("xdp") int rewrite(struct xdp_md *ctx)
+{
+    unsigned char *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+    if (data + 23 > end)
+        return XDP_DROP;
+    data[22] = 9; /* the TTL */
+    return XDP_PASS;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+FRAME = (
+    "FRAME = bytes.fromhex('020000000002' '020000000001' '0800' '4500001c00000000401100000a0000010a000002'"
+    + (" '0014001e00080000') + bytes(18)\n")
+)
+
+
+@pytest.fixture
+def failing(pytester):
+    """Returns a function that runs a failing test with the program's object `obj`, and returns its output."""
+    pytester.mkdir("bpf")
+    (pytester.path / "bpf" / "small.bpf.c").write_text(SOURCE)
+
+    def run(body, *options):
+        lines = "".join(f"    {line}\n" for line in ("obj = bpf.load('small.bpf.c')", *body.splitlines()))
+        head = f"from pytest_bpfmaps import XDP_PASS\n{FRAME}\n\n"
+        pytester.makepyfile(test_x=f"{head}def test_it(bpf, bpf_netns):\n{lines}")
+        result = pytester.runpytest_subprocess(*options)
+        result.assert_outcomes(failed=1)
+        return result
+
+    return run
+
+
+def test_a_verdict_is_shown_by_name_with_the_packet_in_one_line(failing):
+    result = failing("assert obj.programs.drop.run(FRAME).retval == XDP_PASS")
+    errors = [line for line in result.outlines if line.startswith("E ")]
+    assert errors == [
+        "E       AssertionError: assert XDP_DROP == XDP_PASS",
+        "E        +  where XDP_DROP = RunResult(retval=XDP_DROP, data=<60 bytes: Ether / IP / UDP"
+        " 10.0.0.1:20 > 10.0.0.2:30 / Padding>, duration_ns=" + errors[1].rpartition("=")[2],
+    ]
+    assert "bpf =" not in result.stdout.str()
+
+
+def test_a_packet_that_differs_is_shown_by_layers_and_fields(failing):
+    result = failing("assert obj.programs.rewrite.run(FRAME).data == FRAME")
+    result.stdout.fnmatch_lines(
+        ["E  *assert 60 bytes: Ether / IP * == 60 bytes: *", "E*  IP.ttl: 9, expected 64"]
+    )
+
+
+def test_packets_without_scapy_are_shown_by_offset(failing, pytester):
+    pytester.mkpydir("scapy").joinpath("layers.py").write_text("raise ImportError('left out')")
+    result = failing("assert obj.programs.rewrite.run(FRAME).data == FRAME + b'1'")
+    result.stdout.fnmatch_lines(
+        [
+            "E*assert 60 bytes: 02000000 0002*… == 61 bytes: *",
+            "E*  60 bytes, expected 61",
+            "E*  byte 22: 09, expected 40",
+        ]
+    )
+
+
+def test_no_frame_of_python_or_this_package_for_a_missing_clang(failing, monkeypatch):
+    monkeypatch.setenv("CLANG", "no-such-clang")
+    result = failing("pass")
+    assert "functools" not in result.stdout.str()
+    result.stdout.fnmatch_lines(
+        ["E * cannot find clang 'no-such-clang'*", "FAILED test_x.py::test_it - cannot find clang *"]
+    )
+
+
+def test_a_program_that_is_not_there_is_one_sentence(failing):
+    result = failing("bpf_netns('near').run(['no-such-program', '-x'])")
+    result.stdout.fnmatch_lines(
+        [
+            "E *TriggerError: cannot run 'no-such-program' in network namespace *near: *no such file*",
+            "E * -> install it, or give its path",
+        ]
+    )
+    assert "subprocess.py" not in result.stdout.str()
+
+
+KERNELS = """
+    import pytest
+
+    def pytest_generate_tests(metafunc):
+        metafunc.parametrize("kernel", ["5.10", "6.1", "7.2"])
+
+    def pytest_collection_modifyitems(items):
+        for item in items:
+            item.user_properties.append(("bpf_kernel", item.callspec.params["kernel"]))
+"""
+
+
+def test_the_same_failure_on_several_kernels_is_shown_once(pytester):
+    pytester.makeconftest(KERNELS)
+    pytester.makepyfile(
+        test_it="""
+        def test_same(kernel):
+            release = "release " + ("7" if kernel == "7.2" else "old")
+            print("runs in", kernel)
+            print("\\\\n".join(map(str, range(9))))
+            assert release == "release 1"
+
+        def test_other(kernel):
+            if kernel == "5.10":
+                assert 0, "one way"
+            assert kernel in "5.10 7.2", "another"
+        """
+    )
+    result = pytester.runpytest_subprocess("-rf")
+    result.assert_outcomes(failed=5, passed=1)
+    heads = [line.strip("_ ") for line in result.outlines if line.startswith("___")]
+    assert heads == ["test_same[5.10, 6.1, 7.2]", "test_other[5.10]", "test_other[6.1]"]
+    shown = "E       AssertionError: assert 'release old' == 'release 1'"
+    assert result.outlines.count(shown) == 1
+    result.stdout.fnmatch_lines(
+        [
+            "E       AssertionError: assert 'release old' == 'release 1'",
+            "*- on 7.2 -*",
+            "E       AssertionError: assert 'release 7' == 'release 1'",
+            "*- Captured stdout call [[]5.10[]] -*",
+            "runs in 5.10",
+            "*- Captured stdout call [[]6.1[]] -*",
+            "runs in 6.1",
+            "*- Captured stdout call [[]7.2[]] -*",
+            "runs in 7.2",
+        ]
+    )
+    assert len([line for line in result.outlines if line.startswith("FAILED test_it.py::test_same[")]) == 3
