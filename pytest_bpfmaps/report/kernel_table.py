@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,8 +19,11 @@ from pytest_bpfmaps.matrix.items import (
     may_never_run,
     without_kernel,
 )
-from pytest_bpfmaps.report.summary_file import LEGEND, Summary
 
+if TYPE_CHECKING:
+    from pytest_bpfmaps.report.summary_file import Summary
+
+LEGEND = "F failed, s skipped"
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 _MOST_ROWS = 30
 _SHORT = {PASSED: "", FAILED: "F", SKIPPED: "s"}
@@ -185,6 +188,8 @@ class KernelTable:
         return [sum((file[k] for file in counts.values()), Counter()) for k in self.kernels]
 
     def _summary(self) -> Summary:
+        from pytest_bpfmaps.report.summary_file import Summary
+
         releases = {HOST: os.uname().release}
         if SELECTION in self._config.stash:
             guests = self._config.stash[SELECTION].guests
@@ -195,6 +200,7 @@ class KernelTable:
             tests=self._outcomes,
             reasons=self._reasons,
             missing=self._missing,
+            legend=LEGEND,
             differences=self.differences(),
             never_ran=self.never_ran(),
         )

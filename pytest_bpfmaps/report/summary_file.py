@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-LEGEND = "F failed, s skipped"
 _LONGEST = 300  # characters of a reason in Markdown
 
 
@@ -19,7 +18,8 @@ class Summary:
 
     `kernels` maps a kernel's name to its release, `files` a file to its rows' cells, `tests` a test to its
     outcome on each kernel, and `reasons` a test to why it failed or was skipped on a kernel. `missing` maps
-    a feature to the tests that lacked it and their kernels. `never_ran` are tests that ran on no kernel.
+    a feature to the tests that lacked it and their kernels. `legend` explains the letters of the table.
+    `never_ran` are tests that ran on no kernel.
     """
 
     kernels: Mapping[str, str]
@@ -27,6 +27,7 @@ class Summary:
     tests: Mapping[str, Mapping[str, str]]
     reasons: Mapping[str, Mapping[str, str]]
     missing: Mapping[str, Mapping[str, Sequence[str]]]
+    legend: str
     differences: Sequence[str]
     never_ran: Sequence[str]
 
@@ -35,6 +36,7 @@ class Summary:
         if path.suffix == ".json":
             facts = dict(vars(self))
             facts["releases"] = self.kernels
+            del facts["legend"]
             facts["kernels"] = list(self.kernels)
             path.write_text(json.dumps(facts, indent=1) + "\n")
             return
@@ -48,7 +50,7 @@ class Summary:
         yield from ("| " + " | ".join(cell or " " for cell in row) + " |" for row in table)
         yield ""
         releases = (f"; {name} is {release}" for name, release in self.kernels.items() if release)
-        yield f"{LEGEND}{''.join(releases)}"
+        yield f"{self.legend}{''.join(releases)}"
         yield from _section("Failed", self._failures())
         yield from _section("Ran on no kernel", (f"`{test}`" for test in self.never_ran))
         yield from _section("Missing features", self._missing())
