@@ -133,7 +133,8 @@ def _join_places(skipped: Sequence[pytest.TestReport]) -> None:
     """Has pytest's summary show one line for a reason that tests of several files have, with their folder."""
     places: dict[str, list[pytest.TestReport]] = {}
     for report in skipped:
-        if MISSING_PROPERTY in dict(report.user_properties) and isinstance(report.longrepr, tuple):
+        properties = dict(getattr(report, "user_properties", ()))  # a file that was skipped has none
+        if MISSING_PROPERTY in properties and isinstance(report.longrepr, tuple):
             places.setdefault(report.longrepr[2], []).append(report)
     for reason, reports in places.items():
         files = {str(report.longrepr[0]) for report in reports if isinstance(report.longrepr, tuple)}

@@ -135,3 +135,19 @@ def test_a_test_asks_for_an_ability_of_clang(pytester):
             r"SKIPPED .*: clang \d+[\d.]* lacks __clang_major__ >= 1000; install a newer one",
         ]
     )
+
+
+def test_the_same_reason_in_several_files_is_one_line(pytester):
+    needs = 'import pytest\n@pytest.mark.bpf_requires(clang="NO_SUCH_MACRO")\ndef test_it(bpf_kernel): pass\n'
+    pytester.makepyfile(
+        test_one=needs,
+        test_two=needs,
+        test_skipped="import pytest\npytest.skip('as a whole', allow_module_level=True)",
+    )
+    result = pytester.runpytest_subprocess("-rs")
+    result.assert_outcomes(skipped=3)
+    lines = [line for line in result.outlines if line.startswith("SKIPPED [")]
+    assert len(lines) == 2
+    result.stdout.re_match_lines_random(
+        [r"SKIPPED \[2\] \S+: .*NO_SUCH_MACRO", r"SKIPPED \[1\] test_skipped.py:2: as a whole"]
+    )
