@@ -8,10 +8,12 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from pytest_bpfmaps import MapTypeError, UnsupportedError
+from pytest_bpfmaps.libbpf import lib
 
 EXEC = "tracepoint/sched/sched_process_exec"
 
@@ -24,14 +26,16 @@ def tool(name, package):
 
 
 def replaced_function(link):
-    """Returns what bpftool says about a link of an freplace program."""
-    told = json.loads(run("bpftool", "-j", "link", "show", "id", str(link)))
-    if "target_obj_id" not in told:  # before Linux 5.13
+    """Returns what the kernel's text about a link of an freplace program, and bpftool, say."""
+    fd = lib.bpf_link_get_fd_by_id(link)
+    text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    os.close(fd)
+    told = dict(re.findall(r"^(\w+):\s+(\d+)$", text, re.MULTILINE))
+    if not int(told.get("target_obj_id", 0)):  # before Linux 5.13
         return "freplace/ (the kernel does not tell which function)"
-    of, number = told["target_obj_id"], told["target_btf_id"]
-    types = run("bpftool", "btf", "dump", "prog", "id", str(of))
-    function = re.search(rf"^\[{number}\] FUNC '(\w+)'", types, re.MULTILINE)[1]
-    program = json.loads(run("bpftool", "-j", "prog", "show", "id", str(of)))
+    types = run("bpftool", "btf", "dump", "prog", "id", told["target_obj_id"])
+    function = re.search(rf"^\[{told['target_btf_id']}\] FUNC '(\w+)'", types, re.MULTILINE)[1]
+    program = json.loads(run("bpftool", "-j", "prog", "show", "id", told["target_obj_id"]))
     return f"freplace/{function} of {program['name']}"
 
 
