@@ -62,7 +62,6 @@ _PATHS = Explanation(
 )
 _CALLS = (
     (r"^call ", r"dereference of modified ctx", _IN_CONTEXT),
-    (r"^(?!call )", r"dereference of modified ctx ptr R\d off=-?\d+ disallowed", _MOVED_CONTEXT),
     (r"call bpf_snprintf\b", r"^R3 type=\S+ expected=map_value", _FORMAT),
     (r"call bpf_d_path\b", r"helper call is not allowed in probe", _PATHS),
     (r"call bpf_map_(?:lookup|update|delete)_elem\b", r"invalid zero-sized read", _NO_KEYS),
@@ -96,6 +95,8 @@ def advise_closer(found: Rejection) -> Explanation | None:
         return _beyond_variable(found, int(beyond[1]), int(beyond[2]))
     if short := _short_value(found):
         return short
+    if (context := _MOVED.search(found.text)) and _is_constant(found.registers.get(context[1], "")):
+        return _MOVED_CONTEXT
     if found.instruction.startswith("call bpf_") and _LENGTH.search(found.text):
         return _of_argument(found)
     if told := (_in_global(found) if found.function else None) or advise_in_numbers(found):
@@ -166,6 +167,14 @@ def _beyond_variable(found: Rejection, offset: int, size: int) -> Explanation | 
     return Explanation(
         why, "give the helper the size of the variable, sizeof(variable), or make the variable larger"
     )
+
+
+_MOVED = re.compile(r"dereference of modified ctx ptr (R\d) off=-?\d+ disallowed")
+
+
+def _is_constant(state: str) -> bool:
+    """Whether a register's offset is a constant; False where the log does not show the register."""
+    return bool(state) and "max" not in state and "var_off" not in state
 
 
 _SHORT_VALUE = re.compile(r"invalid access to map value, value_size=(\d+) off=(\d+) size=(\d+)")
