@@ -172,7 +172,13 @@ _TABLE: list[tuple[str, str, str | None]] = [
         "calculate with the packet's own pointer: if (data + SIZE > data_end) return …;",
     ),
     (
-        r"pointer arithmetic (?:on (?!\S*_or_null)|with)|bitwise operator|32-bit pointer arithmetic|"
+        r"32-bit pointer arithmetic",
+        "the program calculates with a pointer as with a 32-bit number",
+        "make it a pointer first: (void *)(long)ctx->data + OFFSET; to move the start of the packet, call "
+        "bpf_xdp_adjust_head() or bpf_skb_adjust_room()",
+    ),
+    (
+        r"pointer arithmetic (?:on (?!\S*_or_null)|with)|bitwise operator|"
         r"pointer \S+ pointer prohibited|subtract pointer from scalar|subtraction from stack pointer",
         "BPF does not allow that arithmetic with a pointer",
         "calculate an offset as a number, and add it to the pointer as the last step; in a context, a socket "

@@ -258,10 +258,11 @@ def _no_function(_: re.Match[str]) -> Explanation:
 
 def _no_struct(found: re.Match[str]) -> Explanation:
     prefix = "bpf_struct_ops_"
-    near = type_names(STRUCT).near(found[1], prefix)
+    name = found[1].removeprefix(prefix)  # libbpf 1.7 writes it in front
+    near = type_names(STRUCT).near(name, prefix)
     return Explanation(
-        f"Linux {release()} has no struct {found[1]} whose functions programs can be",
-        f"{tell_closest(found[1], near)}; those that there are: bpftool btf dump file "
+        f"Linux {release()} has no struct {name} whose functions programs can be",
+        f"{tell_closest(name, near)}; those that there are: bpftool btf dump file "
         f"/sys/kernel/btf/vmlinux | grep -o {prefix}[a-z_]*",
     )
 
