@@ -6,6 +6,8 @@ import subprocess
 import pytest
 
 from pytest_bpfmaps import CompileError, LoadError
+from pytest_bpfmaps.elf.editor import Elf
+from pytest_bpfmaps.libbpf import version
 
 HEAD = """
 #include <linux/bpf.h>
@@ -72,7 +74,17 @@ def test_it_is_what_bpftool_links(bpf, sources, tmp_path):
     made = [bpf.compile(each, defines={"STEP": 1}) for each in sources]
     theirs = tmp_path / "theirs.bpf.o"
     subprocess.run([bpftool, "gen", "object", theirs, *made], check=True)
-    assert bpf.compile(sources, defines={"STEP": 1}).read_bytes() == theirs.read_bytes()
+    ours = bpf.compile(sources, defines={"STEP": 1})
+    said = subprocess.run([bpftool, "version"], capture_output=True, text=True, check=True).stdout
+    if "libbpf v{}.{}\n".format(*version()) in said:
+        assert ours.read_bytes() == theirs.read_bytes()
+    else:  # bpftool has a libbpf of its own; another version may write other types
+        assert _contents(ours) == _contents(theirs)
+
+
+def _contents(made):
+    elf = Elf(made.read_bytes())
+    return {s.name: elf.content(s) for s in elf.sections if not s.name.startswith(".BTF")}
 
 
 def test_the_same_objects_are_linked_once(bpf, sources):
