@@ -77,11 +77,16 @@ def test_the_explanation_is_that_of_bpf_load(bpf, agent_binary, code):
         for line in ours.value.details.splitlines()
         if ".c:" in line or "C source" in line
     ]
-    if (
-        max(len(each.value.log) for each in (ours, theirs)) < 10_000
-    ):  # a loader's own buffer may be too short for the end of a longer one
-        assert [each for each in source if each not in theirs.value.details] == []
-    assert theirs.value.log.splitlines()[-3:-1] == ours.value.log.splitlines()[-3:-1] != []
+    if "gave up" in ours.value.why:  # a log of a million instructions is cut, or is not requested
+        return
+    assert [each for each in source if each not in theirs.value.details] == []
+    assert _last_steps(theirs.value.log) == _last_steps(ours.value.log) != []
+
+
+def _last_steps(log):
+    """Returns the last two lines before the figures, which a loader may not ask for."""
+    figures = ("verification time ", "stack depth ", "processed ", "insns ")
+    return [line for line in log.splitlines() if line and not line.startswith(figures)][-2:]
 
 
 def test_libbpf_could_not_find_something(bpf, agent_binary):
