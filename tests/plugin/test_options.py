@@ -37,7 +37,7 @@ def test_the_header_says_what_the_machine_lacks(pytester, monkeypatch):
     monkeypatch.setenv("PATH", str(pytester.path))
     monkeypatch.delenv("CLANG", raising=False)
     result = pytester.runpytest_subprocess()
-    result.stdout.fnmatch_lines(["bpfmaps: no clang*: see `bpfmaps doctor`"])
+    result.stdout.fnmatch_lines(["bpfmaps: this machine lacks clang* (see `bpfmaps doctor`)"])
     (pytester.path / "clang-19").touch(mode=0o755)
     result = pytester.runpytest_subprocess()
     result.stdout.no_fnmatch_line("bpfmaps: no clang*")
