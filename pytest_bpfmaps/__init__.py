@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpfmaps.errors import (
@@ -36,6 +37,10 @@ from pytest_bpfmaps.errors import (
 )
 
 if TYPE_CHECKING:
+    from pytest_bpfmaps.attach.links import Link
+    from pytest_bpfmaps.btf.record import Record
+    from pytest_bpfmaps.events.capture import Capture
+    from pytest_bpfmaps.harness import Bpf
     from pytest_bpfmaps.kernel.map_flags import (
         BPF_ANY,
         BPF_EXIST,
@@ -79,6 +84,17 @@ if TYPE_CHECKING:
         TcAction,
         XdpAction,
     )
+    from pytest_bpfmaps.kernel.running_kernel import RunningKernel
+    from pytest_bpfmaps.loaders.process import LoaderProcess
+    from pytest_bpfmaps.maps.base import Map
+    from pytest_bpfmaps.maps.snapshot import Snapshot
+    from pytest_bpfmaps.objects.loaded import LoadedObject
+    from pytest_bpfmaps.objects.opened import OpenedObject
+    from pytest_bpfmaps.programs.prog_run import RunResult
+    from pytest_bpfmaps.programs.program import Program
+    from pytest_bpfmaps.triggers.cgroup import Cgroup
+    from pytest_bpfmaps.triggers.netns import NetNs, NetNsFactory
+    from pytest_bpfmaps.triggers.process import PausedProcess, ProcessFactory
 
 __all__ = [
     "BPF_ANY",
@@ -117,15 +133,22 @@ __all__ = [
     "XDP_TX",
     "AmbiguousNameError",
     "AttachError",
+    "Bpf",
     "BpfError",
     "BpfReturn",
     "CacheError",
+    "Capture",
     "CaptureTimeoutError",
+    "Cgroup",
     "ClosedError",
     "CompileError",
     "ExpectationError",
+    "Link",
     "LoadError",
+    "LoadedObject",
     "LoaderError",
+    "LoaderProcess",
+    "Map",
     "MapEmptyError",
     "MapError",
     "MapKeyError",
@@ -133,11 +156,21 @@ __all__ = [
     "MapTypeError",
     "MapValueError",
     "NameLookupError",
+    "NetNs",
+    "NetNsFactory",
     "NetfilterVerdict",
     "NoValueError",
+    "OpenedObject",
+    "PausedProcess",
     "PortabilityError",
     "PortabilityWarning",
+    "ProcessFactory",
+    "Program",
+    "Record",
+    "RunResult",
+    "RunningKernel",
     "SkAction",
+    "Snapshot",
     "SourceNotFoundError",
     "TcAction",
     "TriggerError",
@@ -151,8 +184,32 @@ __all__ = [
 ]
 
 
+_TYPES = {
+    "Bpf": "pytest_bpfmaps.harness",
+    "Capture": "pytest_bpfmaps.events.capture",
+    "Cgroup": "pytest_bpfmaps.triggers.cgroup",
+    "Link": "pytest_bpfmaps.attach.links",
+    "LoadedObject": "pytest_bpfmaps.objects.loaded",
+    "LoaderProcess": "pytest_bpfmaps.loaders.process",
+    "Map": "pytest_bpfmaps.maps.base",
+    "NetNs": "pytest_bpfmaps.triggers.netns",
+    "NetNsFactory": "pytest_bpfmaps.triggers.netns",
+    "OpenedObject": "pytest_bpfmaps.objects.opened",
+    "PausedProcess": "pytest_bpfmaps.triggers.process",
+    "ProcessFactory": "pytest_bpfmaps.triggers.process",
+    "Program": "pytest_bpfmaps.programs.program",
+    "Record": "pytest_bpfmaps.btf.record",
+    "RunResult": "pytest_bpfmaps.programs.prog_run",
+    "RunningKernel": "pytest_bpfmaps.kernel.running_kernel",
+    "Snapshot": "pytest_bpfmaps.maps.snapshot",
+}
+"""The types of the fixtures and of what they give, by the module that has each."""
+
+
 def __getattr__(name: str) -> Any:
-    """Flags of maps, and what programs return, by name; imported when a test wants one."""
+    """Types, flags of maps, and what programs return, by name; imported when somebody wants one."""
+    if name in _TYPES:
+        return getattr(import_module(_TYPES[name]), name)
     if name in __all__:
         from pytest_bpfmaps.kernel import map_flags, return_values
 

@@ -36,6 +36,7 @@ from pytest_bpfmaps.matrix.plain_reports import receiving
 from pytest_bpfmaps.matrix.selection import IDLE, Selection, lane_of
 from pytest_bpfmaps.matrix.startup_progress import StartupProgress
 from pytest_bpfmaps.matrix.stopped_gateways import StoppedGateways
+from pytest_bpfmaps.matrix.terminal_lines import write_line
 from pytest_bpfmaps.matrix.unrunnable import foresee_all
 from pytest_bpfmaps.matrix.worker import shows_output
 from pytest_bpfmaps.matrix.xdist_session import Workers
@@ -173,12 +174,10 @@ class Guests:
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Says what each guest is doing that Ctrl-C is about to end."""
-        terminal = self.config.pluginmanager.getplugin("terminalreporter")
-        if excinfo.type is not KeyboardInterrupt or terminal is None:
+        if excinfo.type is not KeyboardInterrupt:
             return
-        terminal.ensure_newline()
         for doing in self._nodes.doings(self.journal, self._scheduler):
-            terminal.write_line(f"bpfmaps: interrupted: guest {doing}")
+            write_line(self.config, f"bpfmaps: interrupted: guest {doing}")
 
     def pytest_unconfigure(self) -> None:
         """Waits for guests that have ended, and removes the journal. execnet may not wait for them."""
@@ -235,12 +234,10 @@ class Guests:
         self._show_lines(node)
 
     def _show_lines(self, node: Any) -> None:
-        terminal = self.config.pluginmanager.getplugin("terminalreporter")
         for entry in self.journal.entries(node.gateway.spec.id):
-            if entry.event == "another-way" and entry.text not in self._said and terminal is not None:
+            if entry.event == "another-way" and entry.text not in self._said:
                 self._said.add(entry.text)
-                terminal.ensure_newline()
-                terminal.write_line(f"bpfmaps: {entry.text}")
+                write_line(self.config, f"bpfmaps: {entry.text}")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.matrix.guest_activity import GuestActivity
+from pytest_bpfmaps.matrix.terminal_lines import write_line
 from pytest_bpfmaps.vm.gateway.journal import Journal
 from pytest_bpfmaps.vm.protocol.phases import IS_PREPARED
 
@@ -30,6 +31,7 @@ class StartupProgress:
         activity: GuestActivity,
         in_main_thread: Callable[[Callable[[], None]], None],
     ) -> None:
+        self._config = config
         self._terminal: Any = config.pluginmanager.getplugin("terminalreporter")
         self._journal, self._activity, self._in_main_thread = journal, activity, in_main_thread
         self._is_quiet = self._terminal is None or config.get_verbosity() < 0
@@ -82,8 +84,7 @@ class StartupProgress:
 
     def _line(self, text: str) -> None:
         self._erase()
-        self._terminal.ensure_newline()
-        self._terminal.write_line(text)
+        write_line(self._config, text)
 
     def _erase(self) -> None:
         if self._shown:

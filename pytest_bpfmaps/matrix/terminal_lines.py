@@ -10,6 +10,18 @@ import pytest
 from pytest_bpfmaps.compat.pytest_names import report_without_workers, stopping_reason
 
 
+def write_line(config: pytest.Config, text: str) -> None:
+    """Writes a line of our own, not behind the letters of tests. Without a terminal it does nothing."""
+    terminal = config.pluginmanager.getplugin("terminalreporter")
+    if terminal is None:
+        return
+    terminal.ensure_newline()
+    writer = config.get_terminal_writer()
+    if writer.width_of_current_line:  # letters; pytest does not count them as a line that was begun
+        writer.line()
+    terminal.write_line(text)
+
+
 class TerminalLines:
     """Keeps workers out of what the terminal shows: the id of a test says its kernel already."""
 
