@@ -60,6 +60,7 @@ class Bpf:
         self._temporary = temporary
         self._folders = list(folders)
         self._stack = contextlib.ExitStack()
+        self._loaded: list[LoadedObject] = []
         self._pins = Pins()
         self._stack.callback(self._pins.close)
         self._output = Output()
@@ -100,7 +101,13 @@ class Bpf:
         loaded = self._keep(opened.load())
         keep(loaded.descriptors)
         self._output.watch(list(loaded.programs))
+        self._loaded.append(loaded)
         return loaded
+
+    @property
+    def loaded(self) -> Sequence[LoadedObject]:
+        """The objects that `load` has returned, also those that are closed."""
+        return self._loaded
 
     def open(
         self,

@@ -261,7 +261,7 @@ def _lines(sides: Sides, direction: str, text: Text) -> list[str]:
     most = len(different) if text.most is None else text.most
     lines = [sides.note] if sides.note else []
     lines.append(f"{len(different)} of {len(keys)} {sides.noun}s differ{'s' * (len(keys) == 1)}:")
-    for key in _sorted(different)[:most]:
+    for key in in_order(different)[:most]:
         says = _difference(mine.get(key, _MISSING), theirs.get(key, _MISSING), text)
         lines.append(f"  {sides.label(key)}: {says}")
     if len(different) > most:
@@ -293,7 +293,8 @@ def _difference(mine: Any, theirs: Any, text: Text) -> str:
     return f"{text.of(mine)}, expected {text.of(theirs)}" + (f" ({hint})" if hint else "")
 
 
-def _sorted(keys: list[Any]) -> list[Any]:
+def in_order(keys: list[Any]) -> list[Any]:
+    """Returns keys of a map sorted: numbers, texts and records by value, others by their text."""
     try:
         return sorted(keys)
     except TypeError:

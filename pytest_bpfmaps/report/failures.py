@@ -12,6 +12,7 @@ import pytest
 from pytest_bpfmaps.errors import BpfError, ExpectationError, LoaderError, VerifierError
 
 if TYPE_CHECKING:
+    from pytest_bpfmaps.harness import Bpf
     from pytest_bpfmaps.objects.program_output import Output
 
 PACKAGE = "pytest_bpfmaps."
@@ -24,13 +25,26 @@ def hide(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
     return isinstance(excinfo.value, BpfError)
 
 
-def outputs(item: pytest.Item) -> list[Output]:
-    """Returns the objects that collect what the programs of a test's `bpf` fixtures print."""
+def _bpf_fixtures(item: pytest.Item) -> list[Bpf]:
     if "pytest_bpfmaps.harness" not in sys.modules:
         return []
     from pytest_bpfmaps.harness import Bpf
 
-    return [each.program_output for each in getattr(item, "funcargs", {}).values() if isinstance(each, Bpf)]
+    return [each for each in getattr(item, "funcargs", {}).values() if isinstance(each, Bpf)]
+
+
+def outputs(item: pytest.Item) -> list[Output]:
+    """Returns the objects that collect what the programs of a test's `bpf` fixtures print."""
+    return [each.program_output for each in _bpf_fixtures(item)]
+
+
+def _maps(item: pytest.Item) -> str:
+    from pytest_bpfmaps.report.map_contents import section
+
+    try:
+        return section(loaded for each in _bpf_fixtures(item) for loaded in each.loaded)
+    except Exception as error:  # the test's own failure must be reported in any case
+        return f"the maps can't be shown: {error!r}"
 
 
 def _shown(log: str, config: pytest.Config) -> str:
@@ -62,6 +76,8 @@ def pytest_runtest_makereport(
         shorten(report.longrepr)
     if isinstance(error, VerifierError | ExpectationError | LoaderError) and error.log:
         report.sections.append(("BPF verifier log", _shown(error.log, item.config)))
+    if report.failed and report.when == "call" and _bpf_fixtures(item) and (text := _maps(item)):
+        report.sections.append(("BPF maps", text))
     for output in outputs(item):
         if report.when == "setup" and report.passed:
             output.begin()

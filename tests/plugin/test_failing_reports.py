@@ -16,6 +16,22 @@ SEC("xdp") int rewrite(struct xdp_md *ctx)
 }
 char LICENSE[] SEC("license") = "GPL";
 """
+MAPS = """
+struct flow_to { __u32 ip; __u16 port; };
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 30);
+    __type(key, struct flow_to); __type(value, __u64); }
+    flows SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 9);
+    __type(key, __u32); __type(value, __u64); }
+    counts SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 2);
+    __type(key, __u32); __type(value, __u32); }
+    by_cpu SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 100000);
+    __type(key, __u32); __type(value, __u32); }
+    large SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } events SEC(".maps");
+"""
 FRAME = (
     "FRAME = bytes.fromhex('020000000002' '020000000001' '0800' '4500001c00000000401100000a0000010a000002'"
     + (" '0014001e00080000') + bytes(18)\n")
@@ -87,6 +103,35 @@ def test_a_program_that_is_not_there_is_one_sentence(failing):
         ]
     )
     assert "subprocess.py" not in result.stdout.str()
+
+
+def test_the_maps_are_shown_and_of_large_ones_the_beginning(failing, pytester):
+    (pytester.path / "bpf" / "small.bpf.c").write_text(SOURCE + MAPS)
+    result = failing(
+        """
+obj.maps.flows.update({(ip, 80): ip * 2 for ip in range(25)})
+obj.maps.counts[7] = 3
+obj.maps.large.update({key: 1 for key in range(100)})
+gone = bpf.load('small.bpf.c')
+gone.close()
+assert 0
+"""
+    )
+    lines = [line for line in result.outlines if line.startswith(("map ", "  "))]
+    start = lines.index("map 'flows' (hash): 25 of 30 entries:")
+    assert lines[start + 1 : start + 23] == [
+        *(f"  {{'ip': {ip}, 'port': 80}}: {ip * 2}" for ip in range(20)),
+        "  …",
+        "map 'counts' (array): not zero are:",
+    ]
+    assert lines[start + 23 : start + 26] == [
+        "  7: 3",
+        "map 'by_cpu' (percpu_array): all are zero",
+        "map 'large' (hash): more than 20 of 100000 entries:",
+    ]
+    assert lines[start + 46] == "  …"
+    assert not [line for line in lines if "events" in line]
+    assert len([line for line in lines if line.startswith("map ")]) == 4
 
 
 KERNELS = """

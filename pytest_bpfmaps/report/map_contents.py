@@ -1,0 +1,80 @@
+"""Shows the maps of a failing test's objects: how full each is, and its first elements, decoded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from pytest_bpfmaps.btf import Record
+from pytest_bpfmaps.errors import BpfError, ClosedError, MapKeyError
+from pytest_bpfmaps.maps.families.array import ArrayMap
+from pytest_bpfmaps.maps.families.hash import HashMap
+from pytest_bpfmaps.report.assertions import Text, in_order
+
+_MOST = 20  # elements of a map
+_SEARCHED = 1 << 16  # places of an array in which elements that are not zero are looked for
+_SORTED = 1000  # elements of a map that is shown in the order of its keys
+_WIDTH = 100  # characters of a key or a value
+
+
+def section(objects: Iterable[Any]) -> str:
+    """Returns the text of all hashes and arrays. Maps of an object that is closed are left out."""
+    return "\n".join(line for each in objects for one in each.maps for line in _lines(one))
+
+
+def _lines(the_map: Any) -> Iterator[str]:
+    if not isinstance(the_map, HashMap):
+        return
+    try:
+        shown, count = _array(the_map) if isinstance(the_map, ArrayMap) else _elements(the_map)
+    except ClosedError:
+        return
+    except (BpfError, OSError) as error:
+        yield f"{the_map}: {error}"
+        return
+    text = Text(None, _WIDTH)
+    yield f"{the_map}: {count}" + (":" if shown else "")
+    yield from (f"  {text.of(key)}: {text.of(value)}" for key, value in shown[:_MOST])
+    if len(shown) > _MOST:
+        yield "  …"
+
+
+def _array(the_map: Any) -> tuple[list[tuple[Any, Any]], str]:
+    """Returns the first elements that are not zero, one more than are shown, and a text about them."""
+    places = islice(the_map.snapshot().items(), _SEARCHED)
+    found = list(islice(((index, value) for index, value in places if not _is_zero(value)), _MOST + 1))
+    where = "" if the_map.max_entries <= _SEARCHED else f" among the first {_SEARCHED}"
+    return found, ("not zero are" if found else "all are zero") + where
+
+
+def _elements(the_map: Any) -> tuple[list[tuple[Any, Any]], str]:
+    """Returns the first elements, one more than are shown, and a text about how many there are."""
+    if the_map.max_entries <= _SEARCHED:
+        snapshot = the_map.snapshot()
+        keys = in_order(list(snapshot)) if len(snapshot) <= _SORTED else list(islice(snapshot, _MOST + 1))
+        found = [(key, snapshot[key]) for key in keys[: _MOST + 1]]
+        count = str(len(snapshot))
+    else:  # reading a million elements takes seconds in an emulated guest
+        found = list(_walk(the_map))
+        count = str(len(found)) if len(found) <= _MOST else f"more than {_MOST}"
+    return found, f"{count} of {the_map.max_entries} entries" if found else "empty"
+
+
+def _walk(the_map: Any) -> Iterator[tuple[Any, Any]]:
+    key = None
+    for _ in range(_MOST + 1):
+        key = the_map.get_next_key(key)
+        if key is None:
+            return
+        with contextlib.suppress(MapKeyError):  # a program has removed it
+            yield key, the_map[key]
+
+
+def _is_zero(value: Any) -> bool:
+    if isinstance(value, Record):
+        return not any(bytes(value))
+    if isinstance(value, list | tuple):
+        return all(map(_is_zero, value))
+    return not value or (isinstance(value, bytes) and not any(value))
