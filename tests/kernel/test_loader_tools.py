@@ -7,13 +7,13 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from pytest_bpfmaps import MapTypeError, UnsupportedError
-from pytest_bpfmaps.libbpf import lib
+from pytest_bpfmaps.libbpf import ffi, lib
 
 EXEC = "tracepoint/sched/sched_process_exec"
 
@@ -26,16 +26,17 @@ def tool(name, package):
 
 
 def replaced_function(link):
-    """Returns what the kernel's text about a link of an freplace program, and bpftool, say."""
+    """Returns what the kernel says of a link of an freplace program, with names from bpftool."""
     fd = lib.bpf_link_get_fd_by_id(link)
-    text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    info = ffi.new("char[256]")  # type, id, program, nothing, attach type, target's program, target's type
+    assert lib.bpf_obj_get_info_by_fd(fd, info, ffi.new("uint32_t *", 256)) == 0
     os.close(fd)
-    told = dict(re.findall(r"^(\w+):\s+(\d+)$", text, re.MULTILINE))
-    if not int(told.get("target_obj_id", 0)):  # before Linux 5.13
+    *_, target, type_id = struct.unpack("7I", bytes(ffi.buffer(info, 28)))
+    if not target:  # before Linux 5.13
         return "freplace/ (the kernel does not tell which function)"
-    types = run("bpftool", "btf", "dump", "prog", "id", told["target_obj_id"])
-    function = re.search(rf"^\[{told['target_btf_id']}\] FUNC '(\w+)'", types, re.MULTILINE)[1]
-    program = json.loads(run("bpftool", "-j", "prog", "show", "id", told["target_obj_id"]))
+    types = run("bpftool", "btf", "dump", "prog", "id", str(target))
+    function = re.search(rf"^\[{type_id}\] FUNC '(\w+)'", types, re.MULTILINE)[1]
+    program = json.loads(run("bpftool", "-j", "prog", "show", "id", str(target)))
     return f"freplace/{function} of {program['name']}"
 
 
