@@ -1,6 +1,7 @@
 """Tests wait_until, teardown, and the fixtures' scopes."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -81,3 +82,9 @@ class TestFeatures:
     def test_a_typo_is_an_error_not_a_missing_feature(self, bpf_kernel):
         with pytest.raises(OSError, match=r"(?s)'ringbuff'.*did you mean 'ringbuf'"):
             bpf_kernel.has("ringbuff")
+
+
+def test_a_shell_finds_its_descriptors_by_name(bpf_kernel):
+    command = ["bash", "-c", "cat <(echo here) /dev/stdin"]
+    done = subprocess.run(command, input="there\n", capture_output=True, text=True, check=True)
+    assert done.stdout == "here\nthere\n"

@@ -57,6 +57,15 @@ MOUNTS = (
 libc = ctypes.CDLL(None, use_errno=True)
 
 
+LINKS = {
+    "/dev/fd": "/proc/self/fd",
+    "/dev/stdin": "/proc/self/fd/0",
+    "/dev/stdout": "/proc/self/fd/1",
+    "/dev/stderr": "/proc/self/fd/2",
+}
+"""What programs and shells take for granted, and udev makes on other machines."""
+
+
 def mount(
     source: str, target: str, kind: str | None = None, flags: int = 0, options: str | None = None
 ) -> None:
@@ -71,6 +80,9 @@ def mount_all(release: str, modules: str) -> None:
         if target.startswith("/dev/"):
             os.makedirs(target, exist_ok=True)
         mount(kind, target, kind, 0, options)
+    for link, target in LINKS.items():
+        with contextlib.suppress(FileExistsError):
+            os.symlink(target, link)
     mount_modules(release, modules)
 
 
