@@ -42,9 +42,9 @@ def count_equal(words: memoryview, at: int, size: int, step: int, most: int) -> 
     while count < most:
         look = min(look * 8, most - count, 1 << 16)
         first = word + count * apart
-        lengths = words[first : first + look * apart : apart]
-        if lengths.tobytes() != header * look:
-            return count + next(i for i, length in enumerate(lengths) if length != size)
+        lengths = words[first : first + look * apart : apart].tobytes()  # the kernel goes on writing
+        if lengths != header * look:
+            return count + next(i for i in range(look) if lengths[4 * i : 4 * i + 4] != header)
         count += look
     return count
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Iterator
 
 import pytest
 
+from pytest_bpfmaps.events.ringbuf_memory import count_equal
 from pytest_bpfmaps.events.ringbuf_tap import Tap
 
 PAGE = mmap.PAGESIZE
@@ -70,3 +72,26 @@ def test_it_writes_nothing(memory):
     assert list(tap.drain()) == [b"record.."]
     tap.close()
     assert os.pread(memory.fd, 4 * PAGE, 0) == before
+
+
+def test_lengths_that_change_while_they_are_compared() -> None:
+    """The kernel writes the length of the next record meanwhile."""
+
+    class Ring:
+        def __init__(self) -> None:
+            self.words = memoryview(bytearray(b"\x08\0\0\0" * 8)).cast("I")
+            self.words[2] = 1 << 31 | 8  # its program has not submitted it
+
+        def __getitem__(self, part: slice) -> Ring:
+            self.part = part
+            return self
+
+        def tobytes(self) -> bytes:
+            copy = self.words[self.part].tobytes()
+            self.words[2] = 8
+            return copy
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(self.words[self.part])
+
+    assert count_equal(Ring(), 0, 8, 4, 8) == 2  # type: ignore[arg-type]

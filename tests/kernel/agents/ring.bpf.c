@@ -22,7 +22,9 @@ __u64 sent, refused;
 SEC("tc")
 int send_numbers(struct __sk_buff *skb)
 {
-	__u64 number = __sync_fetch_and_add(&sent, 1);
+	__u64 number = sent;
+
+	__sync_fetch_and_add(&sent, 1); // Linux 5.10 has no atomic addition with a result
 	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 
 	if (!event) {
@@ -47,7 +49,9 @@ struct wide *keeps_the_wide_type;
 SEC("tc")
 int send_wide(struct __sk_buff *skb)
 {
-	__u64 number = __sync_fetch_and_add(&sent, 1);
+	__u64 number = sent;
+
+	__sync_fetch_and_add(&sent, 1); // Linux 5.10 has no atomic addition with a result
 	struct wide wide = {number, 2 * number};
 
 	bpf_ringbuf_output(&events, &wide, sizeof(wide), 0);
