@@ -31,8 +31,10 @@ _TABLE: list[tuple[str, str, str | None]] = [
     ),
     (
         r"math between ctx pointer|variable ctx access|dereference of modified ctx",
-        "a field of the context is read at an offset that is not constant; a bound does not help",
-        "copy the fields one by one into a local array, and index that within its bounds",
+        "a field of the context is read at an offset that is not constant, or through a pointer that was "
+        "moved away from the beginning; a bound does not help",
+        "read single fields from the context itself: ctx->FIELD; of an array, copy the fields one by one "
+        "into a local array, and index that within its bounds",
     ),
     (
         r"does not point to a readonly map",

@@ -56,9 +56,10 @@ _FORMAT = Explanation(
     'write static const char format[] = "%d"; or use the macro BPF_SNPRINTF(out, sizeof(out), "%d", …)',
 )
 _PATHS = Explanation(
-    "the kernel allows bpf_d_path() only in LSM programs, and in programs on a few of its functions",
-    'use SEC("lsm/file_open"), for example, or SEC("fentry/…") on security_file_open, '
-    "security_file_permission, vfs_getattr, dentry_open or filp_close",
+    "the kernel allows bpf_d_path() only in programs on a few of its functions, and in LSM programs (not "
+    "Linux 5.10)",
+    'use SEC("fentry/…") on security_file_open, security_file_permission, vfs_getattr, dentry_open or '
+    'filp_close, or SEC("lsm/file_open"), for example',
 )
 _CALLS = (
     (r"^call ", r"dereference of modified ctx", _IN_CONTEXT),
