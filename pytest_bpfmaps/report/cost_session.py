@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from pytest_bpfmaps.cost.comparison import (
     unloaded,
 )
 from pytest_bpfmaps.cost.cost_file import CostFileError, merged, read, write
-from pytest_bpfmaps.cost.costs import Costs, in_order
+from pytest_bpfmaps.cost.costs import Costs, Key, in_order
 from pytest_bpfmaps.cost.recorder import Recorder, add_plain
 from pytest_bpfmaps.cost.variants import Variants, checked, read_variants
 from pytest_bpfmaps.matrix import HOST
-from pytest_bpfmaps.matrix.items import COSTS, is_bpf_item, kernel_of, option, without_kernel
+from pytest_bpfmaps.matrix.items import COSTS, is_bpf_item, option
+from pytest_bpfmaps.report.measurements import Receiver, SummarySection, Teller
 
 _PROPERTY = "bpf_cost"  # the property of a report by which a worker tells what it recorded
 _MOST = 5
@@ -38,9 +39,12 @@ def begin(config: pytest.Config) -> None:
     settings = Settings(config)
     recorder = Recorder(HOST, settings.variants, settings.before(), settings.allowed)
     config.stash[COSTS] = recorder
-    config.pluginmanager.register(Teller(config, recorder), "bpfmaps-cost-teller")
+    plugins: list[object] = [MarkedVariants(recorder), Teller(config, _PROPERTY, recorder.take)]
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(CostSession(config, settings, recorder), "bpfmaps-cost")
+        session = CostSession(settings, recorder)
+        plugins += [session, Receiver(_PROPERTY, session.take), session.section]
+    for plugin in plugins:
+        config.pluginmanager.register(plugin)
 
 
 def compare(config: pytest.Config, files: Sequence[str]) -> int:
@@ -110,15 +114,15 @@ def _shares(texts: Sequence[str]) -> list[float]:
     return shares
 
 
-class Teller:
-    """Puts the costs of a test into the test's last report, which a worker sends, too."""
+class MarkedVariants:
+    """Tells the recorder which variants a test names."""
 
-    def __init__(self, config: pytest.Config, recorder: Recorder) -> None:
-        self._config, self._recorder = config, recorder
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Tells the recorder which variants the test names."""
+        """Reads the markers. Raises pytest.UsageError for one that names no global."""
         self._recorder.of_test = {}
         if not is_bpf_item(item):
             return
@@ -131,73 +135,43 @@ class Teller:
                     "  -> bpf_cost_variants(large={'rounds': 100})"
                 ) from None
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Adds the costs to the report of the teardown."""
-        report = yield
-        if call.when == "teardown":
-            found = self._recorder.take(without_kernel(item.nodeid, kernel_of(item)))
-            if found:
-                setattr(report, _PROPERTY, found)
-        return report
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        """Has a worker tell what was recorded while no test ran."""
-        output = getattr(self._config, "workeroutput", None)
-        if output is not None and (found := self._recorder.take()):
-            output[_PROPERTY] = found
-
 
 class CostSession:
     """Collects the costs. At the end it compares them, writes the file, and shows what grew."""
 
-    def __init__(self, config: pytest.Config, settings: Settings, recorder: Recorder) -> None:
-        self._config, self._settings, self._recorder = config, settings, recorder
+    def __init__(self, settings: Settings, recorder: Recorder) -> None:
+        self._settings, self._recorder = settings, recorder
         self._costs: Costs = {}
-        self._lines: list[str] = []
-        self._notes: list[str] = []
-        self._failures: list[str] = []
+        self.section = SummarySection("BPF cost")
 
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        """Takes what a test recorded."""
-        self._take(getattr(report, _PROPERTY, None))
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object | None) -> None:
-        """Takes what a worker recorded after its last test."""
-        self._take(getattr(node, "workeroutput", {}).get(_PROPERTY))
-
-    def _take(self, found: Any) -> None:
-        if not found:
-            return
+    def take(self, found: Any) -> None:
+        """Takes what `Recorder.take` returned. A guest's values may be wrong; that is told."""
         try:
             add_plain(self._costs, found["rows"])
-            self._notes += [str(note) for note in found["notes"] if note not in self._notes]
+            for note in found["notes"]:
+                self.section.note(str(note))
         except (TypeError, ValueError, LookupError, AttributeError) as error:
-            self._failures.append(f"a guest told wrong costs: {error}")
+            self.section.fail(f"a guest told wrong costs: {error}")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Compares and writes. The results of tests stay; only the exit code of a good run changes."""
-        self._take(self._recorder.take())
+        if found := self._recorder.take():
+            self.take(found)
         if self._costs or session.exitstatus == pytest.ExitCode.OK:
             self._finish(session)
-        if self._failures and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self.section.end(session)
 
     def _finish(self, session: pytest.Session) -> None:
         settings = self._settings
         if not self._costs:
-            self._notes.append("no cost: the run loaded no program")
+            self.section.note("no cost: the run loaded no program")
             return
         used = {key.variant for key in self._costs}
         for name, values in settings.variants.items():
             if name not in used:
                 globals_ = ", ".join(values)
-                self._notes.append(
+                self.section.note(
                     f"variant {name!r} of bpf_cost_variants: no object has the global {globals_}"
                 )
         ended = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
@@ -211,7 +185,7 @@ class CostSession:
             before = read(path)
         except CostFileError as error:
             if not (self._settings.update and not path.exists()):
-                self._failures.append(str(error))
+                self.section.fail(str(error))
                 return
             before = {}
         if self._settings.update:
@@ -224,53 +198,36 @@ class CostSession:
             found += grown(key, old, self._costs[key], self._settings.allowed)
             found += near_limits(key, self._costs[key], self._settings.limit)
             unknown += [key] if old is None else []
-        self._say_absent(
-            path, f"not in {path.name}", [f"{k.object}: {k.program} [{k.kernel}]" for k in unknown]
-        )
-        gone = list(unloaded(before, self._costs))
-        self._say_absent(
-            path, "not loaded in this run", [f"{k.object}: {k.program} [{k.kernel}]" for k in gone]
-        )
+        self._say_absent(f"not in {path.name}", unknown)
+        self._say_absent("not loaded in this run", list(unloaded(before, self._costs)))
         if found:
-            self._lines += table(found)
+            self.section.lines += table(found)
             count = len({change.key for change in found})
-            self._failures.append(
+            self.section.fail(
                 f"FAILED: {count} of {len(self._costs)} programs cost more than {path.name} allows\n"
                 "  -> make them smaller, or accept it: --bpf-cost-update"
             )
         else:
-            self._lines.append(f"{len(self._costs)} programs cost no more than {path.name} allows")
+            self.section.lines.append(f"{len(self._costs)} programs cost no more than {path.name} allows")
 
-    def _say_absent(self, path: Path, what: str, names: list[str]) -> None:
-        if names:
-            more = f", and {len(names) - _MOST} more" if len(names) > _MOST else ""
-            self._notes.append(f"{len(names)} programs are {what}: {', '.join(names[:_MOST])}{more}")
+    def _say_absent(self, what: str, keys: Sequence[Key]) -> None:
+        if keys:
+            names = ", ".join(f"{key.object}: {key.program} [{key.kernel}]" for key in keys[:_MOST])
+            more = f", and {len(keys) - _MOST} more" if len(keys) > _MOST else ""
+            self.section.note(f"{len(keys)} programs are {what}: {names}{more}")
 
     def _write(self, path: Path, ended: bool) -> None:
         if not ended:
-            self._notes.append(f"{path} stays as it is: the run was interrupted")
+            self.section.note(f"{path} stays as it is: the run was interrupted")
             return
         try:
             old = read(path) if path.exists() else {}
             changed = write(path, merged(old, self._costs))
         except CostFileError as error:
-            self._failures.append(str(error))
+            self.section.fail(str(error))
             return
         state = "written" if changed else "unchanged"
-        self._lines.append(f"{len(self._costs)} programs recorded in {path}, which is {state}")
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Prints the table, and what could not be recorded."""
-        if self._lines or self._notes or self._failures:
-            terminalreporter.section("BPF cost")
-        for line in self._lines:
-            terminalreporter.line(line)
-        for note in self._notes:
-            for line in note.splitlines():
-                terminalreporter.line(line, yellow=True)
-        for failure in self._failures:
-            for line in failure.splitlines():
-                terminalreporter.line(line, red=True)
+        self.section.lines.append(f"{len(self._costs)} programs recorded in {path}, which is {state}")
 
 
-__all__ = ["CostSession", "Settings", "Teller", "Tolerances", "begin", "compare"]
+__all__ = ["CostSession", "Settings", "Tolerances", "begin", "compare"]

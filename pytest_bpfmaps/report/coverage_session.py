@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,8 +12,9 @@ from pytest_bpfmaps.coverage.collected import Collected
 from pytest_bpfmaps.coverage.engines import ENGINES
 from pytest_bpfmaps.coverage.reports import KINDS, Report, Request, report_requests
 from pytest_bpfmaps.coverage.view import View
-from pytest_bpfmaps.matrix.items import kernel_of, option, without_kernel
+from pytest_bpfmaps.matrix.items import option
 from pytest_bpfmaps.matrix.measuring import AUTO, counted
+from pytest_bpfmaps.report.measurements import Receiver, SummarySection, Teller
 
 _PROPERTY = "bpf_coverage"  # the property of a report by which a worker tells its counts
 DATA = ".bpf-coverage.json"
@@ -26,9 +26,12 @@ def begin(config: pytest.Config) -> None:
     Raises pytest.UsageError for options that make no sense.
     """
     settings = Settings(config)
-    config.pluginmanager.register(Teller(config), "bpfmaps-coverage-teller")
+    plugins: list[object] = [Teller(config, _PROPERTY, partial(counted, config))]
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(CoverageSession(config, settings), "bpfmaps-coverage")
+        session = CoverageSession(config, settings)
+        plugins += [session, Receiver(_PROPERTY, session.collected.take), session.section]
+    for plugin in plugins:
+        config.pluginmanager.register(plugin)
 
 
 class Settings:
@@ -68,94 +71,40 @@ def _percent(text: str) -> float | None:
     return least
 
 
-class Teller:
-    """Puts the counts of a test into the test's last report, which a worker sends, too."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Adds the counts to the report of the teardown, when the test's objects are closed."""
-        report = yield
-        if call.when == "teardown":
-            found = counted(self._config, without_kernel(item.nodeid, kernel_of(item)))
-            if found:
-                setattr(report, _PROPERTY, found)
-        return report
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        """Has a worker tell what was counted while no test ran."""
-        output = getattr(self._config, "workeroutput", None)
-        if output is not None and (found := counted(self._config, "")):
-            output[_PROPERTY] = found
-
-
 class CoverageSession:
     """Collects the counts, and reports them at the end."""
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
         self._settings = settings
-        self._collected = Collected(tell=self._say)
-        self._notes: list[str] = []
-        self._printed: list[str] = []
-        self._failure = ""
-
-    def _say(self, text: str) -> None:
-        if text not in self._notes:
-            self._notes.append(text)
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        """Takes what a test counted."""
-        self._collected.take(getattr(report, _PROPERTY, None))
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object | None) -> None:
-        """Takes what a worker counted after its last test."""
-        self._collected.take(getattr(node, "workeroutput", {}).get(_PROPERTY))
+        self.section = SummarySection("BPF coverage")
+        self.collected = Collected(tell=self.section.note)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Makes lines of the counts, and writes the reports. No error here fails a test."""
-        self._collected.take(counted(self._config, ""))
+        self.collected.take(counted(self._config, ""))
         data = Path(os.environ.get("BPF_COVERAGE_FILE", self._config.rootpath / DATA))
         view = View(
-            self._collected.coverage(data, append=self._settings.append),
+            self.collected.coverage(data, append=self._settings.append),
             self._config.rootpath,
             self._settings.patterns,
-            tell=self._say,
+            tell=self.section.note,
         )
         for request in self._settings.reports:
             self._write(Report(request, view, self._config.invocation_params.dir), request)
         if not view.files:
-            self._say("no coverage: no line of a wanted BPF source was measured")
+            self.section.note("no coverage: no line of a wanted BPF source was measured")
         least = self._settings.least
         if least is not None and (view.percent < least or not view.files):
             ran = f"{view.percent:.1f} % of the lines ran" if view.files else "nothing was measured"
-            self._failure = f"FAILED: {ran}, and {least:g} % are asked for"
-            if session.exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self.section.fail(f"FAILED: {ran}, and {least:g} % are asked for")
+        self.section.end(session)
 
     def _write(self, report: Report, request: Request) -> None:
         try:
-            self._printed += report.write()
+            self.section.lines += report.write()
         except OSError as e:
-            self._say(f"cannot write the coverage report {request}: {e.strerror} ({e.filename})")
+            self.section.note(f"cannot write the coverage report {request}: {e.strerror} ({e.filename})")
         except ImportError as e:
-            self._say(f"cannot write the coverage report {request}: {e.msg}")
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Prints the table, and what could not be measured."""
-        if self._printed or self._notes or self._failure:
-            terminalreporter.section("BPF coverage")
-        for line in self._printed:
-            terminalreporter.line(line)
-        for note in self._notes:
-            for line in note.splitlines():
-                terminalreporter.line(line, yellow=True)
-        if self._failure:
-            terminalreporter.line(self._failure, red=True)
+            self.section.note(f"cannot write the coverage report {request}: {e.msg}")
