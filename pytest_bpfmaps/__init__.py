@@ -86,8 +86,8 @@ if TYPE_CHECKING:
     )
     from pytest_bpfmaps.kernel.running_kernel import RunningKernel
     from pytest_bpfmaps.loaders.process import LoaderProcess
-    from pytest_bpfmaps.maps.base import Map
     from pytest_bpfmaps.maps.snapshot import Snapshot
+    from pytest_bpfmaps.objects.any_map import Map
     from pytest_bpfmaps.objects.loaded import LoadedObject
     from pytest_bpfmaps.objects.opened import OpenedObject
     from pytest_bpfmaps.programs.prog_run import RunResult

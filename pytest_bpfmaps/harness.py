@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from pytest_bpfmaps.compiler import Compiler, CompileRequest, find_source
 from pytest_bpfmaps.errors import CaptureTimeoutError, CompileError, VerifierError
 from pytest_bpfmaps.events.printk import Printk
 from pytest_bpfmaps.kernel.open_resources import keep
 from pytest_bpfmaps.kernel.release import timeout_scale
-from pytest_bpfmaps.maps import Map, map_by_id, pinned_map
+from pytest_bpfmaps.maps import base, map_by_id, pinned_map
 from pytest_bpfmaps.maps.create import CType, create_map
 from pytest_bpfmaps.maps.families.registry import maps_by_name
 from pytest_bpfmaps.maps.pins import Pins
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
+from pytest_bpfmaps.objects.any_map import Map
 from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.program_output import Output
 
@@ -75,7 +76,7 @@ class Bpf:
         max_entries: Mapping[str, int] | None = None,
         maps: Mapping[str, Mapping[str, Any]] | None = None,
         programs: Iterable[str] | Mapping[str, Mapping[str, Any]] | None = None,
-        reuse: Mapping[str, Map] | None = None,
+        reuse: Mapping[str, base.Map] | None = None,
         cflags: Sequence[str] = (),
         defines: Mapping[str, Any] | None = None,
         pin_root: Source | None = None,
@@ -241,7 +242,7 @@ class Bpf:
         max_entries: int | None = None,
         flags: int = 0,
         name: str | None = None,
-        inner: Map | Mapping[str, Any] | None = None,
+        inner: base.Map | Mapping[str, Any] | None = None,
         extra: int = 0,
     ) -> Map:
         """Creates a map without an object.
@@ -284,7 +285,7 @@ class Bpf:
         """Returns all maps of this machine with that name, oldest first. The kernel keeps 15 characters."""
         return [self._keep_map(m) for m in maps_by_name(name, self._pins)]
 
-    def typed(self, the_map: Map, *, key: str | None = None, value: str | None = None) -> Map:
+    def typed(self, the_map: base.Map, *, key: str | None = None, value: str | None = None) -> Map:
         """Returns the same map with C types, for a map whose loader gave the kernel none, as bpftrace does.
 
         `key` and `value` are C types as text, as for `create_map`. A part that is left out stays bytes.
@@ -405,9 +406,9 @@ class Bpf:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _keep_map(self, found: Map) -> Map:
+    def _keep_map(self, found: base.Map) -> Map:
         keep([found.fd])
-        return self._keep(found)
+        return cast(Map, self._keep(found))
 
     def _keep(self, made: Closeable) -> Closeable:
         self._stack.push(made)

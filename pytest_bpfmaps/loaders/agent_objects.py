@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import cast
 
 from pytest_bpfmaps.errors import MapError
 from pytest_bpfmaps.events import PerfEventArrayMap, RingBufMap
@@ -17,9 +17,10 @@ from pytest_bpfmaps.loaders.kernel_objects import Before, Found, KernelObjects
 from pytest_bpfmaps.loaders.leftovers import Leftover, detach_command
 from pytest_bpfmaps.loaders.links import AgentLinks, describe_links
 from pytest_bpfmaps.loaders.programs import AgentProgram, full_name
-from pytest_bpfmaps.maps import Map, make_map, map_info
+from pytest_bpfmaps.maps import make_map, map_info
 from pytest_bpfmaps.maps.classes import open_map_id
 from pytest_bpfmaps.maps.foreign_types import foreign_types
+from pytest_bpfmaps.objects.any_map import Map
 
 _RUN_TIME = 0  # BPF_STATS_RUN_TIME
 
@@ -42,7 +43,7 @@ class AgentObjects:
         """Has the kernel count how often programs run, if it may (Linux 5.8)."""
         self._stats = int(lib.bpf_enable_stats(_RUN_TIME))
 
-    def maps(self) -> ByName[Any]:
+    def maps(self) -> ByName[Map]:
         """Returns the maps, also those seen before that only the test still holds."""
         found = self._objects.look(self._pids())
         for map_id in found.maps - self._maps.keys():
@@ -72,7 +73,7 @@ class AgentObjects:
         keep([fd])
         if isinstance(made, RingBufMap | PerfEventArrayMap):
             made.read_elsewhere = True
-        return made
+        return cast(Map, made)
 
     def programs(self) -> ByName[AgentProgram]:
         """Returns the programs."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pytest_bpfmaps.errors import closest
 from pytest_bpfmaps.loaders.agent_objects import AgentObjects
@@ -16,6 +15,7 @@ from pytest_bpfmaps.loaders.links import AgentLink, AgentLinks
 from pytest_bpfmaps.loaders.process_tree import ProcessTree
 from pytest_bpfmaps.loaders.programs import AgentProgram
 from pytest_bpfmaps.loaders.running_process import RunningProcess
+from pytest_bpfmaps.objects.any_map import Map
 
 
 class LoaderProcess(RunningProcess):
@@ -42,7 +42,7 @@ class LoaderProcess(RunningProcess):
         self._objects.count_runs()
 
     @property
-    def maps(self) -> ByName[Any]:
+    def maps(self) -> ByName[Map]:
         """Its maps now: ``agent.maps.x``, ``agent.maps["x"]``, ``agent.maps[17]`` (an id), iterable.
 
         These are the maps that it and its children have open, have pinned, or use in their programs. Maps

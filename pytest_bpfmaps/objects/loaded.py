@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from pytest_bpfmaps.attach.dispatch import names_no_target
 from pytest_bpfmaps.attach.links import Link, Links, close_all
@@ -18,8 +18,10 @@ from pytest_bpfmaps.errors import AttachError, ClosedError
 from pytest_bpfmaps.kernel.open_resources import forget, note
 from pytest_bpfmaps.libbpf import ffi, lib, to_str
 from pytest_bpfmaps.libbpf.calls import walk
-from pytest_bpfmaps.maps import Map, MapType, make_map, map_info
+from pytest_bpfmaps.maps import MapType, make_map, map_info
 from pytest_bpfmaps.maps.declared_types import DeclaredTypes, declared_types
+from pytest_bpfmaps.maps.families.struct_ops import StructOpsMap
+from pytest_bpfmaps.objects.any_map import Map
 from pytest_bpfmaps.objects.collection import Named, all_of
 from pytest_bpfmaps.objects.linked_sources import Sources
 from pytest_bpfmaps.objects.object_file import created_map, split_maps
@@ -59,7 +61,7 @@ class LoadedObject:
         user, internal = split_maps(walk(lib.bpf_object__next_map, handle))
         self.counters = internal.pop(COUNTERS, None)
         self.vectors = internal.pop(VECTORS, None)
-        self.maps: Named[Any] = Named(
+        self.maps = Named(
             "map",
             name,
             _make_maps(user, sources, declared, pinned),
@@ -69,7 +71,7 @@ class LoadedObject:
             n: m for n, m in user.items() if n in self.maps and lib.bpf_map__type(m) == MapType.STRUCT_OPS
         }
         for each in self._struct_ops:
-            self.maps[each].declared_by(partial(self._register, each))
+            cast(StructOpsMap, self.maps[each]).declared_by(partial(self._register, each))
         programs = [
             Program(
                 p,
@@ -188,7 +190,7 @@ def _make_maps(
             continue  # libbpf does not create a section that this kernel does not use
         # these are type ids of the object's own BTF; libbpf may change the copy that an old kernel gets
         types = declared.get(name) or declared_types(handle)
-        made[name] = make_map(
+        map_object = make_map(
             fd,
             types.applied_to(map_info(fd)),
             sources.codecs_for(name),
@@ -197,4 +199,5 @@ def _make_maps(
             pins=pinned.pins,
             pinned=pinned.paths_of(name),
         )
+        made[name] = cast(Map, map_object)
     return made
