@@ -9,7 +9,7 @@ from pytest_bpfmaps.btf import Codec, Codecs, RecordBytesCodec
 from pytest_bpfmaps.errors import NameLookupError
 from pytest_bpfmaps.events.buffer import RecordSource
 from pytest_bpfmaps.events.capture import Capture
-from pytest_bpfmaps.events.ringbuf_memory import Ring
+from pytest_bpfmaps.events.ringbuf_reader import Ring
 from pytest_bpfmaps.events.ringbuf_tap import Tap
 from pytest_bpfmaps.events.shared_reader import SharedSource
 from pytest_bpfmaps.events.tagged_records import tagged_codec

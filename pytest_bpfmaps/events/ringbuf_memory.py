@@ -1,4 +1,4 @@
-"""Reads the memory of a BPF ring buffer in place.
+"""The memory of a BPF ring buffer, mapped into this process.
 
 The layout (https://docs.kernel.org/bpf/ringbuf.html, kernel/bpf/ringbuf.c) is a page with the consumer's
 position, a page with the producer's position, and the data. The data is mapped twice in a row, so that no
@@ -9,15 +9,10 @@ data, rounded up to 8 bytes.
 from __future__ import annotations
 
 import mmap
-import os
-import select
 import struct
-from collections.abc import Iterator
 
 from pytest_bpfmaps.errors import MapError
 from pytest_bpfmaps.events.records import Block
-from pytest_bpfmaps.kernel.map_holders import holders_of_map
-from pytest_bpfmaps.kernel.open_resources import forget, note
 from pytest_bpfmaps.libbpf.calls import reason
 
 BUSY = 1 << 31
@@ -49,133 +44,51 @@ def count_equal(words: memoryview, at: int, size: int, step: int, most: int) -> 
     return count
 
 
-class Ring:
-    """The consumer's end of one ring buffer map. `size` is its `max_entries`, in bytes.
+class RingMemory:
+    """The pages of one ring buffer map. `size` is its `max_entries`, in bytes; `on` is its name in messages.
 
-    With `overwrites` (``BPF_F_RB_OVERWRITE``, Linux 6.19) the program never waits for the reader: if there is
-    no room, it overwrites the oldest records, and a third position says up to where.
+    `consumer_position[0]` can be changed if it is `writable`. `positions` has the producer's position first.
+    `data` is the ring, twice in a row, and `words` is the same as 32-bit words. Raises `MapError` if the
+    kernel refuses the mapping.
     """
 
-    lost = 0  # the kernel does not count them: bpf_ringbuf_reserve only returns NULL to the program
-    missed = padding = 0
-
-    def __init__(self, fd: int, size: int, on: str, map_id: int, *, overwrites: bool = False) -> None:
-        self.was_full = False
-        self.taken = self.overwritten = 0
-        self._map_id = map_id
-        self._overwrites = overwrites
+    def __init__(self, fd: int, size: int, on: str, *, writable: bool) -> None:
         page = mmap.PAGESIZE
-        self._mask = size - 1
+        access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         try:
-            self._consumer = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._consumer = mmap.mmap(fd, page, mmap.MAP_SHARED, access)
             self._producer = mmap.mmap(fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         except OSError as e:
             raise MapError("cannot map the memory of", on=on, why=reason(e.errno or 0), errno=e.errno) from e
         # 64-bit views: a position must be read and written in one access
-        self._consumer_position = memoryview(self._consumer).cast("Q")
-        self._positions = memoryview(self._producer).cast("Q")
-        self._data = memoryview(self._producer)[page:]
-        self._words = self._data.cast("I")
-        self._mine = self._consumer_position[0]  # the position of this reader
-        self._poll = select.epoll()
-        self._fd = os.dup(fd)  # if the map were closed first, the poll set would lose its entry
-        self._poll.register(self._fd, select.EPOLLIN)
-        note(f"capture of {on}", [self._fd])
+        self.consumer_position = memoryview(self._consumer).cast("Q")
+        self.positions = memoryview(self._producer).cast("Q")
+        self.data = memoryview(self._producer)[page:]
+        self.words = self.data.cast("I")
+        self._mask = size - 1
 
-    def drain(self) -> Iterator[bytes]:
-        """Takes the committed records out of the ring, and yields them, oldest first."""
-        for block in self.blocks():
-            yield from block
+    def equal_records(self, at: int, size: int, available: int) -> Block:
+        """Copies the record of `size` bytes at `at`, and those behind it that have the same length.
 
-    def blocks(self) -> Iterator[Block]:
-        """Takes the committed records out of the ring, in blocks of records of equal length.
-
-        It stops at a record that a program has reserved but not submitted yet, because the kernel keeps the
-        order.
+        `available` is how many bytes may be read from `at` on.
         """
-        if self._overwrites:
-            yield from self._newest()
-            return
-        position = self._look_for_others()
-        self._look_if_full(self._positions[0] - position, position & self._mask)
-        while position < (produced := self._positions[0]):
-            at = position & self._mask
-            length = self._words[at >> 2]
-            if length & BUSY:
-                return
-            size = length & ~DISCARD
-            step = record_step(size)
-            block = None
-            if length == size:
-                count = count_equal(self._words, at, size, step, (produced - position) // step)
-                block = Block(bytes(self._data[at : at + count * step]), HEADER_SIZE, step, size, count)
-            self._give_back(position, position := position + step * (block.count if block else 1))
-            if block:
-                yield block
+        step = record_step(size)
+        count = count_equal(self.words, at, size, step, available // step)
+        return Block(bytes(self.data[at : at + count * step]), HEADER_SIZE, step, size, count)
 
-    def _look_for_others(self) -> int:
-        """Returns the position to read at; if another reader has moved it, counts the bytes that it took."""
-        position = self._consumer_position[0]
-        self.taken += abs(position - self._mine)
-        self._mine = position
-        return position
+    def is_full(self, consumed: int, unread: int) -> bool:
+        """Whether one more record like the one at the position `consumed` has no room.
 
-    def _give_back(self, start: int, end: int) -> None:
-        if self._consumer_position[0] != start:
-            self._look_for_others()
-        self._consumer_position[0] = self._mine = end
-
-    def _newest(self) -> Iterator[Block]:
-        """Yields the records of a ring that overwrites, without those that were overwritten meanwhile."""
-        position = self._look_for_others()
-        while True:
-            oldest = self._positions[OVERWRITTEN]
-            if position < oldest:
-                self.overwritten += oldest - position
-                position = oldest
-            if position >= self._positions[0]:
-                break
-            at = position & self._mask
-            length = self._words[at >> 2]
-            size = length & ~(BUSY | DISCARD)
-            raw = bytes(self._data[at + HEADER_SIZE : at + HEADER_SIZE + min(size, self._mask)])
-            if self._positions[OVERWRITTEN] > position:
-                continue
-            if length & BUSY:
-                break
-            position += record_step(size)
-            if length == size:
-                self._give_back(self._mine, position)
-                yield Block(raw, 0, size, size, 1)
-        self._give_back(self._mine, position)
-
-    def others(self) -> str | None:
-        """Returns a sentence about other readers of the ring; None if there were none."""
-        if not self.taken:
-            return None
-        holders = holders_of_map(self._map_id)
-        readers = [h for h in holders if h.maps] or holders
-        who = " and ".join(map(str, readers)) or "another reader, in this process or in one that /proc hides,"
-        return f"{who} read{'s' * (len(readers) < 2)} this ring buffer, too, and took {self.taken} bytes"
-
-    def _look_if_full(self, unread: int, at: int) -> None:
-        """Records whether one more record would not have had room; `unread` bytes begin at `at`."""
-        if 2 * unread > self._mask:
-            one_more = (self._words[at >> 2] & ~(BUSY | DISCARD)) + HEADER_SIZE
-            self.was_full = self.was_full or unread + one_more > self._mask
-
-    def wait(self, seconds: float) -> None:
-        """Sleeps until a record is there, for at most `seconds`."""
-        self._poll.poll(max(seconds, 0))
+        `unread` is how many bytes nobody has read. A ring that is less than half full is not looked at.
+        """
+        if 2 * unread <= self._mask:
+            return False
+        length = self.words[(consumed & self._mask) >> 2] & ~(BUSY | DISCARD)
+        return unread + length + HEADER_SIZE > self._mask
 
     def close(self) -> None:
         """Unmaps the memory. Safe to call again."""
-        if self._poll.closed:
-            return
-        self._poll.close()
-        forget(self._fd)
-        os.close(self._fd)
-        for view in (self._consumer_position, self._positions, self._words, self._data):
+        for view in (self.consumer_position, self.positions, self.words, self.data):
             view.release()
         self._consumer.close()
         self._producer.close()

@@ -8,22 +8,18 @@ the 8 bytes of a record's header before it moves ``producer_pos`` (kernel/bpf/ri
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections.abc import Iterator
 
-from pytest_bpfmaps.errors import MapError
 from pytest_bpfmaps.events.records import Block
 from pytest_bpfmaps.events.ringbuf_memory import (
     BUSY,
     DISCARD,
-    HEADER_SIZE,
     OVERWRITTEN,
-    count_equal,
+    RingMemory,
     record_step,
 )
 from pytest_bpfmaps.kernel.release import timeout_scale
-from pytest_bpfmaps.libbpf.calls import reason
 
 _SHORTEST, _LONGEST = 0.0002, 0.002  # seconds between two looks
 _BUSY_PART = 16  # a look that finds more than this part of the ring is followed by the next one soon
@@ -43,17 +39,9 @@ class Tap:
         self.missed = self.overwritten = 0
         self._overwrites = overwrites
         self._size, self._mask = size, size - 1
-        page = mmap.PAGESIZE
-        try:
-            self._consumer = mmap.mmap(fd, page, mmap.MAP_SHARED, mmap.PROT_READ)
-            self._producer = mmap.mmap(fd, page + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
-        except OSError as e:
-            raise MapError("cannot map the memory of", on=on, why=reason(e.errno or 0), errno=e.errno) from e
-        # 64-bit views: a position must be read in one access
-        self._consumer_position = memoryview(self._consumer).cast("Q")
-        self._positions = memoryview(self._producer).cast("Q")
-        self._data = memoryview(self._producer)[page:]
-        self._words = self._data.cast("I")
+        self._memory = memory = RingMemory(fd, size, on, writable=False)
+        self._consumer_position, self._positions = memory.consumer_position, memory.positions
+        self._words = memory.words
         self._mine = self._oldest()
         self._blocks: list[Block] = []
         self._came = threading.Condition()
@@ -96,10 +84,7 @@ class Tap:
             step = record_step(size)
             block = None
             if length == size:
-                most = (produced - self._mine) // step
-                count = count_equal(self._words, at, size, step, most)
-                data = bytes(self._data[at : at + count * step])
-                block = Block(data, HEADER_SIZE, step, size, count)
+                block = self._memory.equal_records(at, size, produced - self._mine)
             if not self._is_whole():
                 self._resume()
                 continue
@@ -112,12 +97,12 @@ class Tap:
 
     def _look_if_full(self) -> None:
         """Records whether one more record like the oldest unread one would have had no room."""
+        if self._overwrites:
+            return
         consumed = int(self._consumer_position[0])
-        unread = int(self._positions[0]) - consumed
-        if 2 * unread > self._mask and not self._overwrites:
-            one_more = (self._words[(consumed & self._mask) >> 2] & ~(BUSY | DISCARD)) + HEADER_SIZE
-            still_unread = self._consumer_position[0] == consumed
-            self.was_full = self.was_full or (still_unread and unread + one_more > self._mask)
+        full = self._memory.is_full(consumed, int(self._positions[0]) - consumed)
+        if full and self._consumer_position[0] == consumed:  # it is still the oldest unread one
+            self.was_full = True
 
     def _resume(self) -> None:
         """Goes on at the next whole record, and counts what was overwritten."""
@@ -157,7 +142,4 @@ class Tap:
             self._open = False
             self._came.notify_all()
         self._thread.join()
-        for view in (self._consumer_position, self._positions, self._words, self._data):
-            view.release()
-        self._consumer.close()
-        self._producer.close()
+        self._memory.close()

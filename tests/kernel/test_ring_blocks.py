@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from pytest_bpfmaps import NoValueError
-from pytest_bpfmaps.events.ringbuf_memory import Ring
+from pytest_bpfmaps.events.ringbuf_reader import Ring
 
 EVENT = 24  # bytes of a struct event
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import CaptureTimeoutError, MapError, NameLookupError, NoValueError
-from pytest_bpfmaps.events.ringbuf_memory import Ring
+from pytest_bpfmaps.events.ringbuf_reader import Ring
 
 SENDER = """
 struct event { __u32 kind; __u32 number; char comm[8]; };
