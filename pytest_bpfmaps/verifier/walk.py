@@ -7,7 +7,19 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class LineCost:
+class _CLine:
+    file: str
+    line: int
+    text: str
+
+    def _after(self, count: int) -> str:
+        """Returns the count, and the line behind it."""
+        where = f"{Path(self.file).name}:{self.line}: " if self.line else ""
+        return f"{count:7} {where}{self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class LineCost(_CLine):
     """A C line, and how many instructions the verifier processed that come from it.
 
     `file` is a path as it was compiled, or a name without folders where only the kernel's log tells it, or
@@ -16,33 +28,25 @@ class LineCost:
     inlined is none.
     """
 
-    file: str
-    line: int
-    text: str
     instructions: int
     function: str = ""
 
     def __str__(self) -> str:
-        where = f"{Path(self.file).name}:{self.line}: " if self.line else ""
-        return f"{self.instructions:7} {where}{self.text}"
+        return self._after(self.instructions)
 
 
 @dataclass(frozen=True, slots=True)
-class LoopCost:
+class LoopCost(_CLine):
     """A loop, and how often the verifier walked its head.
 
     `line` is the first line of the loop in the file of its function.
     """
 
-    file: str
-    line: int
-    text: str
     visits: int
     function: str = ""
 
     def __str__(self) -> str:
-        where = f"{Path(self.file).name}:{self.line}: " if self.line else ""
-        return f"{self.visits:7} {where}{self.text}"
+        return self._after(self.visits)
 
 
 @dataclass(frozen=True, slots=True)
