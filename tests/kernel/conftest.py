@@ -3,7 +3,10 @@
 from functools import partial
 
 import pytest
+from caches import cache_of_this_run
 from stack_traces import load_tracer
+
+__all__ = ["cache_of_this_run"]  # a fixture
 
 HEAD = """
 #include <linux/bpf.h>

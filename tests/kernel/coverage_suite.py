@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from caches import CACHE
 
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 SOURCE = """\
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>

@@ -31,6 +31,14 @@ def test_options_that_make_no_sense(suite: pytest.Pytester, option: str, words: 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
+def _passes_and_tells(suite: pytest.Pytester, lines: list[str], *options: str) -> None:
+    """Runs the suite: its test passes, and the summary has the lines."""
+    result = run(suite, *options)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(lines)
+    assert result.ret == 0
+
+
 def _clang_alone(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes a folder with a clang the only one in $PATH."""
     from pytest_bpfmaps.compiler import LocalCompiler
@@ -46,15 +54,13 @@ def _clang_alone(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def test_without_the_tools_of_llvm(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     _clang_alone(suite, monkeypatch)
-    result = run(suite)
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(
+    _passes_and_tells(
+        suite,
         [
             "cannot report what clang counted for *: there is no llvm-profdata nor *",
             "  -> install LLVM's tools*",
-        ]
+        ],
     )
-    assert result.ret == 0
 
 
 def test_with_tools_of_another_version(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,22 +68,19 @@ def test_with_tools_of_another_version(suite: pytest.Pytester, monkeypatch: pyte
     for name in ("llvm-profdata", "llvm-cov"):
         (folder / name).write_text("#!/bin/sh\necho Debian LLVM version 3.9.1\n")
         (folder / name).chmod(0o755)
-    result = run(suite)
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["cannot report what clang counted for *llvm-profdata is of version 3"])
-    assert result.ret == 0
+    _passes_and_tells(suite, ["cannot report what clang counted for *llvm-profdata is of version 3"])
 
 
 def test_a_full_disk(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = run(suite, "--bpf-cov-report=lcov:/dev/full", "--bpf-cov-report=xml:/dev/full")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(
+    _passes_and_tells(
+        suite,
         [
             "cannot write the coverage report lcov:/dev/full: No space left on device*",
             "*xml:/dev/full: No space*",
-        ]
+        ],
+        "--bpf-cov-report=lcov:/dev/full",
+        "--bpf-cov-report=xml:/dev/full",
     )
-    assert result.ret == 0
 
 
 def test_a_folder_that_nobody_may_write_to(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +93,5 @@ def test_a_folder_that_nobody_may_write_to(suite: pytest.Pytester, monkeypatch: 
 
 def test_a_source_that_is_gone(suite: pytest.Pytester) -> None:
     suite.makepyfile(test_small=TESTS + '\n    import os\n    os.unlink("judge.bpf.c")')
-    result = run(suite)
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["judge.bpf.c: its lines can't be shown: No such file or directory"])
+    _passes_and_tells(suite, ["judge.bpf.c: its lines can't be shown: No such file or directory"])
     assert os.path.exists(suite.path / ".bpf-coverage.json")

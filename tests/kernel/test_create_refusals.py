@@ -48,25 +48,24 @@ REFUSED = [
     *((TRIE | {"key": size}, f"the kernel refuses key_size={size}", PREFIX) for size in (1, 4, 261)),
     (TRIE | {"value": 1 << 30}, f"the kernel refuses value_size={1 << 30}", "it takes 8, for example"),
     (HASH | {"max_entries": 0}, "the kernel refuses max_entries=0", EMPTY),
-    (
-        HASH | {"key": 0},
-        "it has no key",
-        "declare one: __type(key, …) in C, key='u64' of bpf.create_map",
+    *(
+        (
+            HASH | {part: 0},
+            f"it has no {part}",
+            f"declare one: __type({part}, …) in C, {part}='u64' of bpf.create_map",
+        )
+        for part in ("key", "value")
     ),
-    (
-        HASH | {"value": 0},
-        "it has no value",
-        "declare one: __type(value, …) in C, value='u64' of bpf.create_map",
-    ),
-    (
-        HASH | {"flags": 0x18},
-        "the kernel refuses map_flags=0x18",
-        "use one of BPF_F_RDONLY and BPF_F_WRONLY, or none of them",
-    ),
-    (
-        HASH | {"flags": 0x180},
-        "the kernel refuses map_flags=0x180",
-        "use one of BPF_F_RDONLY_PROG and BPF_F_WRONLY_PROG, or none of them",
+    *(
+        (
+            HASH | {"flags": flags},
+            f"the kernel refuses map_flags={flags:#x}",
+            f"use one of {one} and {other}, or none of them",
+        )
+        for flags, one, other in (
+            (0x18, "BPF_F_RDONLY", "BPF_F_WRONLY"),
+            (0x180, "BPF_F_RDONLY_PROG", "BPF_F_WRONLY_PROG"),
+        )
     ),
     *(
         (

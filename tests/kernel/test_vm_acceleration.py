@@ -9,15 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 from qemus import emulating
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache.stored_files import read_json, write_json
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.machine import kvm
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 USABLE = kvm.KVM.exists() and os.access(kvm.KVM, os.R_OK | os.W_OK)
 
 

@@ -6,14 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+pytestmark = pytest.mark.usefixtures("cache_of_this_run")
 
 
 def test_a_file_of_an_agent(pytester: pytest.Pytester) -> None:

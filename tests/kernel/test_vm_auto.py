@@ -7,11 +7,9 @@ import shutil
 import sys
 
 import pytest
+from caches import CACHE
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 
 @pytest.mark.skipif(

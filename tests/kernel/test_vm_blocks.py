@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.coverage.data import Coverage, KernelCoverage
 from pytest_bpfmaps.vm.executed.plugin import SOURCE, plugin_for
 from pytest_bpfmaps.vm.machine.qemu import find_qemu
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 EXECUTED = Path(__file__).parent / "executed"
 sys.path.insert(0, str(EXECUTED))
 from run_programs import THREADS, TIMES, packets  # noqa: E402

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels import kernel_json
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 REMOVER = """
     import subprocess, sys
 

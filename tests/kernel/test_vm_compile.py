@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
+from caches import CACHE
 
 PROGRAM = """
     #include "vmlinux.h"

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
+from caches import use_new_cache
 
 
 @pytest.fixture
 def state(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], Path]:
     """Returns the path of the state that a run has made or used, in a cache of its own."""
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    (cache / "kernels").symlink_to(CACHE / "kernels")
-    for name in ("kvm.json", "qemu.json"):
-        if (CACHE / name).exists():
-            shutil.copy(CACHE / name, cache)
-    monkeypatch.setenv("BPFMAPS_CACHE", str(cache))
+    cache = use_new_cache(tmp_path / "cache", monkeypatch)
     pytester.makepyfile("def test_x(bpf_kernel): assert bpf_kernel.release.startswith('6.1.0')")
 
     def find() -> Path:

@@ -6,10 +6,8 @@ import os
 import re
 
 import pytest
+from caches import CACHE
 
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 KERNEL = os.environ.get("BPFMAPS_DEBUG_KERNEL", "")
 
 pytestmark = pytest.mark.skipif(

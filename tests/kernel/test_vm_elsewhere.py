@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 from qemus import qemus_for, wait_until
 
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 SSHD = "/usr/sbin/sshd"
 SUITE = """
     import os

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from pathlib import Path
 
 import pytest
+from caches import use_new_cache
 from qemus import QEMU, emulating
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.machine.host_cpu import KVM
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 USABLE = KVM.exists() and os.access(KVM, os.R_OK | os.W_OK)
 CONFTEST = """
     import os, pytest
@@ -28,13 +26,9 @@ TEST = "def test_x(bpf_kernel): assert bpf_kernel.startswith('6.1.0')"
 @pytest.fixture
 def qemu(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Has a script start guests, with an empty cache. The given text comes before QEMU's start."""
-    cache, folder = tmp_path / "cache", tmp_path / "bin"
-    cache.mkdir()
+    cache = use_new_cache(tmp_path / "cache", monkeypatch)
+    folder = tmp_path / "bin"
     folder.mkdir()
-    (cache / "kernels").symlink_to(CACHE / "kernels")
-    if (CACHE / "kvm.json").exists():
-        shutil.copy(CACHE / "kvm.json", cache)
-    monkeypatch.setenv("BPFMAPS_CACHE", str(cache))
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(TEST)

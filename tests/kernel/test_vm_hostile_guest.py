@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.machine.kvm import judge
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 LIMIT = 24  # seconds for each step
 TESTS = r"""
     import json, os

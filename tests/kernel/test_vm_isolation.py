@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from caches import CACHE, use_new_cache
 from qemus import qemus_for, wait_until
 
 from pytest_bpfmaps import paths
@@ -18,7 +18,6 @@ from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.machine.kvm import judge
 from pytest_bpfmaps.vm.machine.qemu import MachineConfig
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 NOBODY = 65534
 FIXTURES = """
     import os, pytest
@@ -248,10 +247,7 @@ def test_a_state_that_somebody_else_left_in_the_cache_is_not_restored(
 ) -> None:
     cache = tmp_path / "cache"
     cache.mkdir(mode=0o777)
-    (cache / "kernels").symlink_to(CACHE / "kernels")
-    if (CACHE / "kvm.json").exists():
-        shutil.copy(CACHE / "kvm.json", cache)
-    monkeypatch.setenv("BPFMAPS_CACHE", str(cache))
+    use_new_cache(cache, monkeypatch)
     kernel = Catalogue().get("6.1")
     shape = MachineConfig(kvm=judge(kernel).kvm)
     theirs = warm.state_for(kernel, shape)

@@ -11,10 +11,7 @@ import os
 import textwrap
 
 import pytest
-
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
+from caches import CACHE
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("BPFMAPS_KVM_INSIDE"),

@@ -10,12 +10,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 from qemus import qemus_for
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels.kernel_tree import FORMAT
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 CONFTEST = """
     import os, pytest

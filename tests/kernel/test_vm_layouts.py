@@ -19,12 +19,11 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+from caches import use_new_cache
 from packaging.requirements import Requirement
 
 import pytest_bpfmaps
-from pytest_bpfmaps import paths
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 SUITE = """
     import json, os, sys
 
@@ -214,12 +213,7 @@ ASKED = os.environ.get("BPFMAPS_LAYOUTS", "prefix,editable")
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Makes a cache of its own, because its states belong to the layout."""
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    (folder / "kernels").symlink_to(CACHE / "kernels")
-    if (CACHE / "kvm.json").exists():
-        shutil.copy(CACHE / "kvm.json", folder)
-    monkeypatch.setenv("BPFMAPS_CACHE", str(folder))
+    folder = use_new_cache(tmp_path / "cache", monkeypatch)
     yield folder
     shutil.rmtree(folder)
 

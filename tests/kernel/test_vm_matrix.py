@@ -12,12 +12,10 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 from processes import is_running
 from qemus import qemus_for, wait_until
 
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 MARK = "BPFMAPS_TEST_OF_TRACES"  # in the environment of every process that one run of pytest starts
 
 FIXTURES = """

@@ -10,14 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.boot import virtme, warm
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 
 @pytest.fixture

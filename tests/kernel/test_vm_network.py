@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
+from caches import CACHE
 
 SUITE = """
     import errno, os, socket

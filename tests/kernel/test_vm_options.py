@@ -6,10 +6,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
+from caches import CACHE
 
 
 @pytest.fixture(autouse=True)

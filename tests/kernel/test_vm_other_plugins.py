@@ -9,10 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 PLUGINS = Path(sys.prefix, "other-plugins")
 
 pytestmark = pytest.mark.skipif(not PLUGINS.exists(), reason=f"no folder {PLUGINS}: ci/setup makes it")

@@ -6,14 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+pytestmark = pytest.mark.usefixtures("cache_of_this_run")
 
 
 def test_values_that_the_wire_can_not_carry(pytester: pytest.Pytester) -> None:

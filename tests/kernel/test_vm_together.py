@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 from qemus import qemus_for
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache.staging import remove_abandoned
 from pytest_bpfmaps.harness import Bpf
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 MAP = f"met_{os.urandom(4).hex()}"  # a name that no other run on this machine uses
 
 SUITE = r"""

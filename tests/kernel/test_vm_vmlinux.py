@@ -7,11 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, age
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 KERNELS = {kernel.name: kernel for kernel in Catalogue() if kernel.btf}
 
 # task_struct has 'state' up to Linux 5.13, and '__state' since then. So the object shows which header was

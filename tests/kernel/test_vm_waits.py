@@ -6,13 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from caches import CACHE
 from qemus import qemus_for
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.machine.kvm import judge
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 LIMIT = 24  # seconds for each step
 
 CONFTEST = """

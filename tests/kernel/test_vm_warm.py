@@ -13,11 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
+from caches import CACHE, use_new_cache
 from qemus import qemus_for, wait_until
-
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 
 FIXTURES = """
     import os, pytest
@@ -111,13 +108,7 @@ def test_libraries_of_a_restored_guest_run_the_code_of_the_hosts_files(
 def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    (cache / "kernels").symlink_to(CACHE / "kernels")
-    (cache / "kvm.json").write_bytes(
-        (CACHE / "kvm.json").read_bytes() if (CACHE / "kvm.json").exists() else b""
-    )
-    monkeypatch.setenv("BPFMAPS_CACHE", str(cache))
+    cache = use_new_cache(tmp_path / "cache", monkeypatch)
     pytester.makeconftest(FIXTURES)
     pytester.makepyfile("def test_x(bpf_kernel): assert bpf_kernel.startswith('6.1.0')")
     command = [sys.executable, "-m", "pytest", "--bpf-kernel=6.1", "-p", "no:hypothesispytest"]

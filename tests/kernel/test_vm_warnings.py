@@ -8,10 +8,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from caches import CACHE
 
-from pytest_bpfmaps import paths
-
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 KERNEL = os.environ.get("BPFMAPS_BREAKS_ON", "6.1")
 
 TESTS = """

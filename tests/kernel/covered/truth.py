@@ -9,14 +9,13 @@ from typing import Any
 
 import measured
 import pytest
+from caches import CACHE
 from native import native_counts
 
-from pytest_bpfmaps import paths
 from pytest_bpfmaps.coverage.counters.llvm_tools import tools_for
 from pytest_bpfmaps.coverage.data import Coverage, Decision, FileCoverage
 from pytest_bpfmaps.coverage.decisions import decided
 
-CACHE = paths.cache_dir()  # read before pytester changes HOME
 COVERED = Path(__file__).parent
 PROGRAMS = dict.fromkeys((*measured.SIMPLE, "callbacks", "concurrent"), measured.PACKETS)
 
