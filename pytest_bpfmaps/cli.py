@@ -15,11 +15,14 @@ from importlib.metadata import version
 from pytest_bpfmaps.errors import BpfError, shown_lines
 
 # Each module has a `register(subcommands)`. It adds a parser whose default `run` takes the namespace.
-_COMMANDS = tuple(f"pytest_bpfmaps.commands.{name}" for name in ("doctor", "kernels", "verify", "vm"))
+_COMMANDS = tuple(
+    f"pytest_bpfmaps.commands.{name}" for name in ("doctor", "kernels", "shell", "verify", "vm")
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command with `argv` (default: the process's), and returns its exit code."""
+    _open_closed_streams()
     arguments = _parser().parse_args(argv)
     try:
         code = arguments.run(arguments)
@@ -37,6 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bpfmaps: interrupted", file=sys.stderr)
         return 130
+
+
+def _open_closed_streams() -> None:
+    """Opens /dev/null for each standard stream that is closed: else another file would get its number."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
+            setattr(sys, name, os.fdopen(fd, "w" if fd else "r", closefd=False))
 
 
 class _Version(argparse.Action):

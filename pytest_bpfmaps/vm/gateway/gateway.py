@@ -23,8 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from pytest_bpfmaps import paths
-from pytest_bpfmaps.cache.stored_files import listening, own
+from pytest_bpfmaps.cache.stored_files import listening
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
 from pytest_bpfmaps.vm.boot.backends import AUTO, CHOICES, WARM
 from pytest_bpfmaps.vm.boot.start import Attempt, boot
@@ -32,6 +31,7 @@ from pytest_bpfmaps.vm.gateway import journal
 from pytest_bpfmaps.vm.gateway.answers import answer
 from pytest_bpfmaps.vm.gateway.artifacts import Artifacts
 from pytest_bpfmaps.vm.gateway.execnet_bootstrap import CHUNK, Bootstrap, pump
+from pytest_bpfmaps.vm.gateway.job import job
 from pytest_bpfmaps.vm.gateway.requests import Requests
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
@@ -162,7 +162,14 @@ class Gateway:
         self.tell("ready", seconds=time.monotonic() - self.started)
         countdown = Countdown(lambda: waited_for_processor(machine.process.pid))
         watch = self.watch = Watch(self.timeout, countdown)
-        control.send(self._job(kernel))
+        control.send(
+            {
+                **job(kernel, self.timeout),
+                "execmodel": self.model,
+                "output": self.options.output,
+                "id": f"{self.worker}-worker",
+            }
+        )
         self._spawn(self._listen, control)
         self._spawn(self._wait_for_end, machine)
         self._spawn(self._answer_all, control, kernel)
@@ -280,29 +287,6 @@ class Gateway:
                 stream.sendall(data)
         except OSError:
             return  # the guest has ended; _wait_for_end reports it
-
-    def _job(self, kernel: Kernel) -> dict[str, Any]:
-        objects = own(paths.objects_dir())
-        mask = os.umask(0)
-        os.umask(mask)
-        return {
-            "cwd": os.getcwd(),
-            "timeout": self.timeout,
-            "env": {
-                **os.environ,
-                # A guest sees the host's files in /boot. By these variables probes find its own configuration
-                # and types.
-                "BPFMAPS_KERNEL_CONFIG": str(kernel.config or ""),
-                "BPFMAPS_KERNEL_BTF": str(kernel.btf or ""),
-            },
-            "umask": mask,
-            "path": [p for p in sys.path if p],
-            "hostname": socket.gethostname(),
-            "plain": [str(objects)],
-            "execmodel": self.model,
-            "output": self.options.output,
-            "id": f"{self.worker}-worker",
-        }
 
     def _take_call(self, watch: Watch, message: dict[str, Any]) -> None:
         """Has a request answered; a worker asks for one thing at a time, so more than a few are a fault."""

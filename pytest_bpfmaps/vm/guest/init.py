@@ -26,6 +26,7 @@ from typing import Any
 PORTS = ("bpfmaps.control", "bpfmaps.stream", "bpfmaps.alarm")
 TAG = "bpfmaps.host"  # the name by which the guest mounts the host's files
 OUTPUT = "bpfmaps.output"  # what the worker writes, where pytest does not capture it
+TERMINAL = "bpfmaps.terminal"  # what a person types and sees: protocol/terminal.py
 # The host looks for these texts among the last lines of the console.
 CANNOT_MOUNT = "cannot mount the host's files"
 NO_CARD = "cannot drive the network card"
@@ -264,8 +265,13 @@ def main() -> None:
 
 
 def work(job: dict[str, Any], control: int, stream: int, stacks: int) -> None:
-    """Runs the worker, which writes its Python stacks to `stacks` when asked."""
+    """Runs the worker, which writes its Python stacks to `stacks` when asked; or else the job's command."""
     limit_hangs(job["timeout"])
+    if order := job.get("command"):
+        from pytest_bpfmaps.vm.guest import command
+
+        command.run(order, control, open_port(TERMINAL))
+        return
     if job["output"]:
         output = open_port(OUTPUT)
         os.dup2(output, 2)

@@ -39,6 +39,7 @@ MODULES = (
         "pytest_bpfmaps.vm.guest.saved_worker",
         "pytest_bpfmaps.vm.guest.lookup_caches",
     ),
+    "pytest_bpfmaps.vm.guest.command",
     *("pytest_bpfmaps.vm.guest.supervisor", "pytest_bpfmaps.kernel.kmsg", "pytest_bpfmaps.kernel.splats"),
     *("pytest_bpfmaps.report.kernel_log", "pytest_bpfmaps.compat.other_plugins"),
     *("pytest_bpfmaps.matrix.plain_reports", "pytest_bpfmaps.report.root_folder"),

@@ -21,7 +21,7 @@ from pytest_bpfmaps.vm.machine.architecture import Architecture, architecture
 from pytest_bpfmaps.vm.machine.child_process import die_with
 from pytest_bpfmaps.vm.machine.qmp import Monitor
 
-PORTS = ("control", "stream", "alarm", "output")
+PORTS = ("control", "stream", "alarm", "output", "terminal")
 MONITOR = "monitor"
 MONITOR_CHANNEL = f"bpfmaps-{MONITOR}"  # the character device for QEMU's monitor
 END_SECONDS = 20.0  # how long a killed process may take to be gone
@@ -128,6 +128,8 @@ def advice(words: str) -> str:
 class Machine:
     """A running guest: ``stream`` carries execnet's bytes, ``control`` and ``alarm`` JSON, ``output`` text.
 
+    ``terminal`` carries what a person types into the guest and sees of it.
+
     Whatever starts a guest only makes the QEMU command, for `arch`; the rest is the same for all. QEMU
     inherits `descriptors` of this process. The command puts QEMU's monitor on `MONITOR_CHANNEL`; an answer
     may take `patience` seconds there. `version` is QEMU's, for messages. `started` is when QEMU was started,
@@ -146,7 +148,7 @@ class Machine:
         self.version, self.patience = version, patience
         self.console, self.messages = Log("console"), Log("qemu")
         pairs = {port: socket.socketpair() for port in PORTS}
-        self.control, self.stream, self.alarm, self.output = (pairs[port][0] for port in PORTS)
+        self.control, self.stream, self.alarm, self.output, self.terminal = (pairs[p][0] for p in PORTS)
         theirs = {port: pairs[port][1] for port in PORTS}
         self._monitor: Monitor | None = None
         self._monitor_socket, theirs[MONITOR] = socket.socketpair()
@@ -199,8 +201,10 @@ class Machine:
     def close(self) -> None:
         """Ends the guest, and closes everything that belongs to it. Safe to call again."""
         self.end()
-        for part in (self.control, self.stream, self.alarm, self.output, self.console, self.messages):
-            part.close()
+        for port in (self.control, self.stream, self.alarm, self.output, self.terminal):
+            port.close()
+        for log in (self.console, self.messages):
+            log.close()
         (self._monitor or self._monitor_socket).close()
 
 
