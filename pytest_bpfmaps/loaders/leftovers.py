@@ -23,7 +23,9 @@ class Leftover:
 def expect_nothing(find: Callable[[], list[Leftover]], on: str, timeout: float) -> None:
     """Raises `ExpectationError` if `find` still returns something after `timeout` seconds.
 
-    The kernel frees some programs only a moment after the process has ended.
+    The kernel frees some programs only a moment after the process has ended. It tells that by perf events
+    only (``PERF_RECORD_BPF_EVENT``), which a process may lack the right to read. So `find` is called again
+    and again.
     """
     end = time.monotonic() + timeout * timeout_scale()
     while (left := find()) and time.monotonic() < end:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,16 +106,31 @@ class ProcessTree:
 
 def send_signal(to: ProcessStat, number: int) -> None:
     """Sends a signal to that process, and to no later one with the same id. Does nothing if it has ended."""
-    try:
-        pidfd = os.pidfd_open(to.pid)
-    except ProcessLookupError:
-        return
-    try:
-        now = process_stat(to.pid)
-        if now is not None and now.started == to.started:
+    with _pidfd(to) as pidfd, suppress(ProcessLookupError):
+        if pidfd is not None:
             signal.pidfd_send_signal(pidfd, number)
+
+
+def wait_for_end_of(process: ProcessStat, seconds: float) -> None:
+    """Sleeps until the process ends, for at most `seconds`. Source: pidfd_open(2)."""
+    with _pidfd(process) as pidfd:
+        if pidfd is not None:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(max(1, int(seconds * 1000)))
+
+
+@contextmanager
+def _pidfd(process: ProcessStat) -> Iterator[int | None]:
+    """Opens a descriptor of that process; None if it has ended, also if a later one has its id."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
     except ProcessLookupError:
+        yield None
         return
+    try:
+        now = process_stat(process.pid)
+        yield pidfd if now is not None and now.started == process.started else None
     finally:
         os.close(pidfd)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import select
 import signal
 import subprocess
 import time
@@ -20,7 +19,13 @@ from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.loaders.artifacts import fetch
 from pytest_bpfmaps.loaders.endings import ending, explain_output, explain_refusal, last_lines
 from pytest_bpfmaps.loaders.output import Collector, line_test
-from pytest_bpfmaps.loaders.process_tree import ProcessStat, ProcessTree, process_stat, send_signal
+from pytest_bpfmaps.loaders.process_tree import (
+    ProcessStat,
+    ProcessTree,
+    process_stat,
+    send_signal,
+    wait_for_end_of,
+)
 from pytest_bpfmaps.loaders.readiness import Ready, describe_ready, is_ready
 from pytest_bpfmaps.loaders.rejections import explain_rejection
 from pytest_bpfmaps.triggers.reaper import reaper
@@ -62,10 +67,6 @@ class RunningProcess:
         self._open = True
         self._output: Collector | None = None
         self._capabilities = capabilities_of(str(self.pid)).get("CapEff")
-        try:
-            self._pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:  # another's, which has ended
-            self._pidfd = -1
         if child is not None and child.stdout and child.stderr:
             # the descriptors now belong to the collector
             self._output = Collector(os.dup(child.stdout.fileno()), os.dup(child.stderr.fileno()))
@@ -123,7 +124,8 @@ class RunningProcess:
         """
         source = Path(self._cwd, path)
         own_root = Path(f"/proc/{self.pid}/root{source}")
-        there = own_root if self._pidfd >= 0 and own_root.exists() else source
+        runs = any(each.pid == self.pid for each in self.members())  # else another process may have its id
+        there = own_root if runs and own_root.exists() else source
         return fetch(there, self._folder(), name or source.name, str(self))
 
     # waiting until it is ready
@@ -141,7 +143,8 @@ class RunningProcess:
             found = condition()
             if found:
                 return found
-            if not self.pids:
+            running = self.members()
+            if not running:
                 found = condition()
                 if found:
                     return found
@@ -153,7 +156,8 @@ class RunningProcess:
                     why=f"not in {timeout:g} s",
                     details=details() or self.last_lines(),
                 )
-            self._sleep(pause)
+            # What is waited for gives no event: a port, a file in a folder that may be absent, any condition.
+            wait_for_end_of(running[0], pause)
             pause = min(pause * 2, _POLL_MOST)
 
     def wait_until_ready(self, ready: Ready, timeout: float) -> None:
@@ -286,18 +290,10 @@ class RunningProcess:
                 if (key := (each.pid, each.started)) not in told:
                     told.add(key)
                     send_signal(each, number)
-            self._sleep(min(pause, max(end - time.monotonic(), 0)))
+            # It looks again even while this one runs: a child is found only while its parent lives.
+            wait_for_end_of(running[0], min(pause, max(end - time.monotonic(), 0)))
             pause = min(pause * 2, _POLL_MOST)
         return running
-
-    def _sleep(self, seconds: float) -> None:
-        """Sleeps, at most until the process ends."""
-        if self._pidfd < 0 or (self._child is not None and self.returncode is not None):
-            time.sleep(seconds)
-            return
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        poll.poll(max(1, int(seconds * 1000)))
 
     def close(self) -> None:
         """Ends the process and its descendants, if this process started it. Safe to call again.
@@ -313,9 +309,6 @@ class RunningProcess:
         finally:
             if self._output:
                 self._output.close()
-            if self._pidfd >= 0:
-                os.close(self._pidfd)
-                self._pidfd = -1
 
     def _end(self) -> None:
         left = self._wait_for_end(_STOP, signal.SIGTERM)
