@@ -6,12 +6,12 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from pytest_bpfmaps.compiler import Compiler, CompileRequest, find_source
-from pytest_bpfmaps.errors import CaptureTimeoutError, CompileError, VerifierError
+from pytest_bpfmaps.compiler import Compiler
+from pytest_bpfmaps.compiler.named_sources import Source, Sources, each_source
+from pytest_bpfmaps.errors import CaptureTimeoutError, VerifierError
 from pytest_bpfmaps.events.printk import Printk
 from pytest_bpfmaps.kernel.open_resources import keep
 from pytest_bpfmaps.kernel.release import timeout_scale
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pytest_bpfmaps.loaders.process import LoaderProcess
     from pytest_bpfmaps.loaders.readiness import Ready
 
-Source = str | PathLike[str]
 Closeable = TypeVar("Closeable", bound="contextlib.AbstractContextManager[Any]")
 
 _OF_OPEN = frozenset({"code", "cflags", "defines", "pin_root", "btf"})
@@ -60,6 +59,7 @@ class Bpf:
         self._portable = portable
         self._temporary = temporary
         self._folders = list(folders)
+        self._sources = Sources(compiler, self._folders)
         self._stack = contextlib.ExitStack()
         self._loaded: list[LoadedObject] = []
         self._pins = Pins()
@@ -121,10 +121,11 @@ class Bpf:
         btf: Source | None = None,
     ) -> OpenedObject:
         """Compiles and opens an object, and does not load it. The caller may configure it before the load."""
-        path = self.compile(source, code=code, cflags=cflags, defines=defines)
-        name = " + ".join(Path(each).name for each in _each(source)) or path.name
+        path = self._sources.compile(source, code, cflags, defines)
+        name = " + ".join(Path(each).name for each in each_source(source)) or path.name
         root = None if pin_root is None else str(pin_root)
-        types = None if btf is None else self._beside(btf)
+        types = None if btf is None else self._sources.beside(btf)
+        counts = self._observer is not None
         opened = OpenedObject(
             path,
             name=name,
@@ -133,7 +134,7 @@ class Bpf:
             pin_root=root,
             portable=self._portable,
             observer=self._observer,
-            counting=self._counting(source, code, cflags, defines),
+            counting=self._sources.counting(source, code, cflags, defines) if counts else None,
         )
         self._keep(opened)
         self._output.listen(opened)
@@ -151,68 +152,7 @@ class Bpf:
 
         Raises `CompileError` with clang's diagnostics, or with libbpf's when the objects can't be linked.
         """
-        return self._compile(source, code, cflags, defines)
-
-    def _compile(
-        self,
-        source: Source | Sequence[Source] | None,
-        code: str | None,
-        cflags: Sequence[str],
-        defines: Mapping[str, Any] | None,
-        *,
-        counting: bool = False,
-        mcdc: bool = False,
-    ) -> Path:
-        several = _each(source)
-        if len(several) > 1 and code is None:
-            how = {"counting": counting, "mcdc": mcdc}
-            made = [self._compile(each, None, cflags, defines, **how) for each in several]
-            return self._compiler.link(made)
-        source = several[0] if several else None
-        if (source is None) == (code is None):
-            raise CompileError(
-                "cannot compile",
-                why="neither a source nor code is given"
-                if source is None
-                else "both a source and code are given",
-                fix='bpf.load("x.bpf.c") or bpf.load(code="…")',
-            )
-        path = None if source is None else find_source(source, self._folders)
-        if path is not None and path.suffix != ".c":
-            return path
-        if isinstance(cflags, str):
-            fix = f"give a list: cflags={cflags.split()!r}"
-            raise CompileError("cannot compile", on=f"with cflags {cflags!r}", why="it is one text", fix=fix)
-        request = CompileRequest(
-            source=None if path is None else str(path),
-            code=code,
-            include=tuple(str(f) for f in self._folders),
-            cflags=tuple(cflags),
-            defines=tuple((n, None if v is None else str(v)) for n, v in (defines or {}).items()),
-            counting=counting,
-            mcdc=mcdc,
-        )
-        return self._compiler.compile(request)
-
-    def _counting(
-        self,
-        source: Source | Sequence[Source] | None,
-        code: str | None,
-        cflags: Sequence[str],
-        defines: Mapping[str, Any] | None,
-    ) -> Callable[[bool], Path] | None:
-        """Makes the object that counts what of it runs; None where no source is at hand.
-
-        With True it records the values of conditions, too.
-        """
-        if self._observer is None or (code is None and all(Path(s).suffix != ".c" for s in _each(source))):
-            return None
-        return lambda mcdc: self._compile(source, code, cflags, defines, counting=True, mcdc=mcdc)
-
-    def _beside(self, path: Source) -> Path:
-        """Returns the path of a test's file: in the first of the folders that has it, else `path` itself."""
-        places = [folder / path for folder in self._folders]
-        return next((place for place in places if place.exists()), Path(path))
+        return self._sources.compile(source, code, cflags, defines)
 
     def rejects(
         self, source: Source | None = None, *patterns: str | re.Pattern[str], **options: Any
@@ -413,12 +353,6 @@ class Bpf:
     def _keep(self, made: Closeable) -> Closeable:
         self._stack.push(made)
         return made
-
-
-def _each(source: Source | Sequence[Source] | None) -> list[Source]:
-    if source is None:
-        return []
-    return [source] if isinstance(source, str | PathLike) else list(source)
 
 
 def _describe(condition: Callable[[], Any]) -> str:

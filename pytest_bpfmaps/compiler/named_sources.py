@@ -1,0 +1,96 @@
+"""Makes one object of the sources that a test names: finds, compiles, and links them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from pytest_bpfmaps.compiler.request import Compiler, CompileRequest
+from pytest_bpfmaps.compiler.sources import find_source
+from pytest_bpfmaps.errors import CompileError
+
+Source = str | PathLike[str]
+
+
+class Sources:
+    """Compiles with `compiler`. `folders` are searched for sources and headers, in order."""
+
+    def __init__(self, compiler: Compiler, folders: Sequence[Path]) -> None:
+        self._compiler = compiler
+        self._folders = folders
+
+    def compile(
+        self,
+        source: Source | Sequence[Source] | None,
+        code: str | None,
+        cflags: Sequence[str],
+        defines: Mapping[str, Any] | None,
+        *,
+        counting: bool = False,
+        mcdc: bool = False,
+    ) -> Path:
+        """Returns the path of the compiled object. Several sources and objects are linked into one.
+
+        With `counting` the object counts what of it runs, and with `mcdc` it records the values of
+        conditions, too. Raises `CompileError` with clang's diagnostics, or with libbpf's when the objects
+        can't be linked.
+        """
+        several = each_source(source)
+        if len(several) > 1 and code is None:
+            how = {"counting": counting, "mcdc": mcdc}
+            made = [self.compile(each, None, cflags, defines, **how) for each in several]
+            return self._compiler.link(made)
+        source = several[0] if several else None
+        if (source is None) == (code is None):
+            raise CompileError(
+                "cannot compile",
+                why="neither a source nor code is given"
+                if source is None
+                else "both a source and code are given",
+                fix='bpf.load("x.bpf.c") or bpf.load(code="…")',
+            )
+        path = None if source is None else find_source(source, self._folders)
+        if path is not None and path.suffix != ".c":
+            return path
+        if isinstance(cflags, str):
+            fix = f"give a list: cflags={cflags.split()!r}"
+            raise CompileError("cannot compile", on=f"with cflags {cflags!r}", why="it is one text", fix=fix)
+        request = CompileRequest(
+            source=None if path is None else str(path),
+            code=code,
+            include=tuple(str(f) for f in self._folders),
+            cflags=tuple(cflags),
+            defines=tuple((n, None if v is None else str(v)) for n, v in (defines or {}).items()),
+            counting=counting,
+            mcdc=mcdc,
+        )
+        return self._compiler.compile(request)
+
+    def counting(
+        self,
+        source: Source | Sequence[Source] | None,
+        code: str | None,
+        cflags: Sequence[str],
+        defines: Mapping[str, Any] | None,
+    ) -> Callable[[bool], Path] | None:
+        """Returns a function that makes the object that counts; None where no C text is at hand.
+
+        With True that object records the values of conditions, too.
+        """
+        if code is None and all(Path(each).suffix != ".c" for each in each_source(source)):
+            return None
+        return lambda mcdc: self.compile(source, code, cflags, defines, counting=True, mcdc=mcdc)
+
+    def beside(self, path: Source) -> Path:
+        """Returns the path of a test's file: in the first of the folders that has it, else `path` itself."""
+        places = [folder / path for folder in self._folders]
+        return next((place for place in places if place.exists()), Path(path))
+
+
+def each_source(source: Source | Sequence[Source] | None) -> list[Source]:
+    """Returns the sources that a test gave: none, one, or several."""
+    if source is None:
+        return []
+    return [source] if isinstance(source, str | PathLike) else list(source)
