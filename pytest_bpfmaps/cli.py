@@ -15,9 +15,15 @@ from importlib.metadata import version
 from pytest_bpfmaps.errors import BpfError, shown_lines
 
 # Each module has a `register(subcommands)`. It adds a parser whose default `run` takes the namespace.
-_COMMANDS = tuple(
-    f"pytest_bpfmaps.commands.{name}" for name in ("doctor", "kernels", "shell", "verify", "vm")
+_NAMES = (
+    "doctor",
+    "kernels",
+    "new",
+    "shell",
+    "verify",
+    "vm",
 )
+_COMMANDS = tuple(f"pytest_bpfmaps.commands.{name}" for name in _NAMES)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,6 +10,12 @@ settings.register_profile("bpfmaps", deadline=None)
 settings.load_profile("bpfmaps")
 
 
+@pytest.fixture(scope="session")
+def mypy_cache(tmp_path_factory):
+    """A folder where the tests that run mypy on a user's file keep what it knows of this package."""
+    return tmp_path_factory.mktemp("mypy")
+
+
 @pytest.fixture(autouse=True)
 def _no_worker_of_ours(request, monkeypatch):
     """Has the pytest that a test starts be a run of its own, also from a worker of pytest-xdist."""

@@ -107,19 +107,19 @@ def test_an_operation_takes_what_the_types_take(name: str) -> None:
         assert len(other) <= len(mine) or name == "__getitem__"
 
 
-def mypy(tmp_path, lines: list[str]) -> list[str]:
+def mypy(tmp_path, mypy_cache, lines: list[str]) -> list[str]:
     (tmp_path / "test_user.py").write_text(BEGIN + "".join(f"    {line}\n" for line in lines))
-    command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path}/cache", "test_user.py"]
+    command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={mypy_cache}", "test_user.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     return [line for line in done.stdout.splitlines() if ": error: " in line] + done.stderr.splitlines()
 
 
-def test_mypy_takes_what_is_right(tmp_path) -> None:
-    assert mypy(tmp_path, RIGHT.strip().splitlines()) == []
+def test_mypy_takes_what_is_right(tmp_path, mypy_cache) -> None:
+    assert mypy(tmp_path, mypy_cache, RIGHT.strip().splitlines()) == []
 
 
-def test_mypy_finds_what_is_misspelt(tmp_path) -> None:
-    found = mypy(tmp_path, list(WRONG))
+def test_mypy_finds_what_is_misspelt(tmp_path, mypy_cache) -> None:
+    found = mypy(tmp_path, mypy_cache, list(WRONG))
     first = BEGIN.count("\n") + 1
     by_line = {int(re.match(r"test_user.py:(\d+):", line).group(1)): line for line in found}
     assert list(by_line) == list(range(first, first + len(WRONG)))

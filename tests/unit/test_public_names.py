@@ -39,7 +39,7 @@ def test_importing_the_package_imports_no_type() -> None:
 @pytest.mark.parametrize(
     ("more", "error"), [("1", ""), ("result.reval", '"RunResult" has no attribute "reval"')]
 )
-def test_mypy_knows_them(tmp_path, more: str, error: str) -> None:
+def test_mypy_knows_them(tmp_path, mypy_cache, more: str, error: str) -> None:
     (tmp_path / "test_user.py").write_text(USER.replace("{more}", more))
     command = [
         sys.executable,
@@ -47,7 +47,7 @@ def test_mypy_knows_them(tmp_path, more: str, error: str) -> None:
         "mypy",
         "--strict",
         "--cache-dir",
-        str(tmp_path / "cache"),
+        str(mypy_cache),
         "test_user.py",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
