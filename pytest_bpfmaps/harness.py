@@ -61,6 +61,7 @@ class Bpf:
         self._folders = list(folders)
         self._sources = Sources(compiler, self._folders)
         self._stack = contextlib.ExitStack()
+        self._opened: list[OpenedObject] = []
         self._loaded: list[LoadedObject] = []
         self._pins = Pins()
         self._stack.callback(self._pins.close)
@@ -106,6 +107,11 @@ class Bpf:
         return loaded
 
     @property
+    def opened(self) -> Sequence[OpenedObject]:
+        """The objects that `open` and `load` have opened, also those that the kernel refused."""
+        return self._opened
+
+    @property
     def loaded(self) -> Sequence[LoadedObject]:
         """The objects that `load` has returned, also those that are closed."""
         return self._loaded
@@ -137,6 +143,7 @@ class Bpf:
             counting=self._sources.counting(source, code, cflags, defines) if counts else None,
         )
         self._keep(opened)
+        self._opened.append(opened)
         self._output.listen(opened)
         return opened
 

@@ -70,6 +70,14 @@ _OPTIONS: tuple[tuple[str, type, Any, Any, str], ...] = (
     ),
     ("clang", str, "string", "", "clang to compile with (default: $CLANG, else the newest on the PATH)."),
     (
+        "artifacts",
+        str,
+        "string",
+        "",
+        "a folder for what is worth keeping of each test that fails: its objects, the verifier's logs, maps "
+        "as JSON, packets as pcap, the kernel's log.",
+    ),
+    (
         "vmlinux",
         str,
         "string",
@@ -221,6 +229,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_bpfmaps.matrix import source_items
 
         config.pluginmanager.register(source_items, "bpfmaps-source-items")
+    if option(config, "bpf_artifacts"):
+        from pytest_bpfmaps.report import artifacts
+
+        artifacts.register(config)
     if config.getini("bpf_allow_kernel_warnings"):
         from pytest_bpfmaps.report.kernel_log import allowed
 

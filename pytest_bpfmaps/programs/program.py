@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -27,6 +29,7 @@ from pytest_bpfmaps.programs.verifier_stats import VerifierStats
 from pytest_bpfmaps.verifier.figures import Figures, read_figures
 from pytest_bpfmaps.verifier.walk import Walk
 
+_RUNS = 100  # that a failing test can show
 _SETTINGS = ("type", "expected_attach_type", "flags", "ifindex", "autoload")
 
 
@@ -181,6 +184,7 @@ class Program:
     ) -> None:
         self._handle = handle
         self._log = log
+        self._runs: deque[tuple[float, bytes, RunResult]] = deque(maxlen=_RUNS)
         self._load_again = walk
         self._walked: tuple[str, Walk] | None = None
         self._stats: VerifierStats | None = None  # of the plain program, if this one counts its lines
@@ -325,7 +329,16 @@ class Program:
         codec = context_codec(self.type, self.name, self._codecs)
         returns = return_codec(self.name, self._codecs)
         program = Runnable(self.fd, self.type, codec, returns, str(self))
-        return run_program(program, data, ctx, repeat, cpu, live=live)
+        if not isinstance(data, str | int):  # which are refused
+            data = bytes(data)  # the caller may change its own later
+        result = run_program(program, data, ctx, repeat, cpu, live=live)
+        self._runs.append((time.time(), data, result))
+        return result
+
+    @property
+    def runs(self) -> Sequence[tuple[float, bytes, RunResult]]:
+        """The last runs by `run`, at most 100: when (seconds since 1970), the packet, and the result."""
+        return self._runs
 
     def __repr__(self) -> str:
         return f"<program {self.name!r} ({self.section})>"

@@ -51,6 +51,7 @@ class NetNs:
         self._plan = plan
         self._interface_number = 0
         self._stack = contextlib.ExitStack()
+        self.kept: list[Any] = []
         self._fd = create_netns()
         self._stack.callback(os.close, self._fd)
         note(str(self), [self._fd])
@@ -262,6 +263,7 @@ class NetNs:
 
     def keep(self, closeable: contextlib.AbstractContextManager[Any]) -> None:
         self._stack.push(closeable)
+        self.kept.append(closeable)
 
     def _join(self, thread: threading.Thread, name: str) -> None:
         thread.join(timeout=timeout_scale())
@@ -321,6 +323,7 @@ class NetNsFactory:
         self._folder = folder
         self._plan = Plan()
         self._stack = contextlib.ExitStack()
+        self.made: list[NetNs] = []
         self._is_entered = False
         _forget_dead(folder)
 
@@ -328,6 +331,7 @@ class NetNsFactory:
         """Makes a network namespace with its loopback up; `label` becomes part of its name."""
         name = unique_name("".join(c if c.isalnum() else "_" for c in label))
         made = NetNs(name, self._folder / name, self._plan)
+        self.made.append(made)
         self._stack.push(made)
         if self._is_entered:
             keep([made.fileno()])

@@ -55,7 +55,7 @@ class Sniffer(Sequence[Any]):
 
     def __init__(self, from_socket: socket.socket, on: str, packet: Callable[[bytes], Any]) -> None:
         self._socket = from_socket
-        self._on = on
+        self._on = self.on = on
         self._packet = packet
         self._seen: list[Any] = []
         self._lost = 0
