@@ -276,10 +276,11 @@ class Bpf:
 
         places = {"env": env, "cwd": cwd, "netns": netns, "cgroup": cgroup, "user": user, "caps": caps}
         process = start_process(command, self._folders, folder=self._temporary, **places)
-        started = self._keep(process)
+        started = self._keep_process(process)
         self._output.add(started.sections)
         if ready is not None:
             started.wait_until_ready(ready, timeout)
+            self._tell_of(started)
         return started
 
     def attach_to(self, pid: int) -> LoaderProcess:
@@ -289,7 +290,7 @@ class Bpf:
         """
         from pytest_bpfmaps.loaders.start import attach_to_process
 
-        return self._keep(attach_to_process(pid, self._temporary))
+        return self._keep_process(attach_to_process(pid, self._temporary))
 
     def nothing_left(self, agent: LoaderProcess, timeout: float = 1.0) -> None:
         """Checks that an agent that was stopped left nothing attached, pinned or running.
@@ -356,6 +357,15 @@ class Bpf:
     def _keep_map(self, found: base.Map) -> Map:
         keep([found.fd])
         return cast(Map, self._keep(found))
+
+    def _keep_process(self, process: LoaderProcess) -> LoaderProcess:
+        self._keep(process)
+        self._stack.callback(self._tell_of, process)  # before it is closed
+        return process
+
+    def _tell_of(self, process: LoaderProcess) -> None:
+        if self._observer is not None:
+            self._observer.other_process(Path(process.command[0]).name, process.programs_so_far)
 
     def _keep(self, made: Closeable) -> Closeable:
         self._stack.push(made)

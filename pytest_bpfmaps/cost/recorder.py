@@ -62,6 +62,9 @@ class Recorder:
     def closing(self, loaded: LoadedObject) -> None:
         """Does nothing: the costs are known since the load."""
 
+    def other_process(self, name: str, programs: object) -> None:
+        """Does nothing: only what a test loads has costs."""
+
     def _add(self, name: str, program: Program, variant: str) -> None:
         key = Key(name, program.name, variant, self.kernel)
         cost = cost_of(program)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pytest_bpfmaps.coverage.data import Measured
@@ -25,6 +25,7 @@ class Recording:
         self._recorders: dict[str, Recorder] = {}
         self._absent: dict[str, str] = {}  # engines that can't work here, and why
         self._programs: Counter[Measured] = Counter()
+        self._elsewhere: set[Measured] = set()  # programs without an object in this process
         for name in ENGINES if wanted == AUTO else (wanted,):
             made = engine(name).recorder(mcdc=mcdc)
             if isinstance(made, str):
@@ -46,8 +47,11 @@ class Recording:
             refused = recorder.loaded(loaded, list(reasons))
             self._count(loaded, name, {each: "" for each in reasons if each not in refused})
             reasons = {each: _both(reasons[each], f"{name}: {why}") for each, why in refused.items()}
-        absent = "; ".join(f"{name}: {why}" for name, why in self._absent.items())
+        absent = self._why_absent()
         self._count(loaded, "", {each: _both(why, absent) for each, why in reasons.items()})
+
+    def _why_absent(self) -> str:
+        return "; ".join(f"{name}: {why}" for name, why in self._absent.items())
 
     def _count(self, loaded: LoadedObject, name: str, programs: Mapping[str, str]) -> None:
         self._programs.update(Measured(loaded.name, each, name, why) for each, why in programs.items())
@@ -56,6 +60,23 @@ class Recording:
         """Tells the engines that an object is about to be closed."""
         for recorder in self._recorders.values():
             recorder.closing(loaded)
+
+    def other_process(self, name: str, programs: Callable[[], Sequence[str]]) -> None:
+        """Lists the programs of an agent as not measured, unless the engine ``blocks`` sees them."""
+        if "blocks" not in self._recorders:
+            self.elsewhere(f"(loaded by {name})", programs(), "another process loaded it")
+
+    def elsewhere(self, source: str, programs: Sequence[str], why: str) -> None:
+        """Lists programs that no object of a test has as not measured; `why` no counters are in them.
+
+        The engine ``blocks`` sees each program that runs, so where it works nothing is listed.
+        """
+        if "blocks" in self._recorders:
+            return
+        reason = _both("".join(f"{name}: {why}" for name in self._recorders), self._why_absent())
+        found = {Measured(source, each, "", reason) for each in programs} - self._elsewhere
+        self._elsewhere |= found
+        self._programs.update(found)
 
     def take(self, test: str = "") -> dict[str, Any]:
         """Returns what was counted since the last call, as plain values.

@@ -84,6 +84,11 @@ class AgentObjects:
         ]
         return ByName("program", self._on, parts, str)
 
+    def programs_so_far(self) -> list[str]:
+        """Returns the names of the programs, also of those that have ended since somebody looked."""
+        self._objects.look(self._pids())
+        return list(dict.fromkeys(self._name(info) for info in self._objects.seen.values()))
+
     def links(self) -> AgentLinks:
         """Returns where programs are attached."""
         found = self._objects.look(self._pids(), places=True)

@@ -66,6 +66,7 @@ class KernelObjects:
     def __init__(self, before: Before, netns: int) -> None:
         self._before = before
         self._netns = netns
+        self.seen: dict[int, ProgramInfo] = {}  # the programs that were found at any time
         self._programs: set[int] = set()
         self._links: set[int] = set()
         self._maps: set[int] = set()
@@ -103,6 +104,7 @@ class KernelObjects:
         found.maps |= {n for each in found.programs.values() for n in each.map_ids}
         found.maps |= {n for each in found.pins.values() for n in each.maps}
         self._programs |= found.programs.keys()
+        self.seen |= found.programs
         self._links |= found.links.keys()
         self._maps |= found.maps
         return found

@@ -89,6 +89,10 @@ class LoaderProcess(RunningProcess):
             lines.append(f"  no program {name!r} is loaded; {closest(name, programs)}")
         return "\n".join([*lines, self.last_lines() or ""]).rstrip()
 
+    def programs_so_far(self) -> list[str]:
+        """Returns the names of its programs, also of those that have ended since somebody looked."""
+        return self._objects.programs_so_far()
+
     def expect_nothing_left(self, timeout: float) -> None:
         """Does what `Bpf.nothing_left` says."""
 

@@ -70,6 +70,11 @@ class Both:
         self._first.closing(loaded)
         self._second.closing(loaded)
 
+    def other_process(self, name: str, programs: Any) -> None:
+        """Tells both of an agent."""
+        self._first.other_process(name, programs)
+        self._second.other_process(name, programs)
+
 
 def counted(config: pytest.Config, test: str) -> dict[str, Any]:
     """Returns the counts since the last call as plain values; `test` is the id of the test that ran."""

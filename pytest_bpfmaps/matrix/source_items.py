@@ -109,8 +109,13 @@ class BpfProgram(pytest.Item):
     def _run(self) -> list[str]:
         from pytest_bpfmaps.errors import ExpectationError
         from pytest_bpfmaps.matrix.compilers import is_portable
+        from pytest_bpfmaps.matrix.measuring import recording_of
         from pytest_bpfmaps.selftests.runner import run_case, spares_checks
 
+        recording = recording_of(self.config)
+        if recording is not None:
+            why = "bpf_collect checks what the verifier says of the program as it is"
+            recording.elsewhere(self.path.name, [self.case.program], why)
         try:
             return run_case(self.case, portable=is_portable(self.config))
         except ExpectationError as e:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 Opened_contra = TypeVar("Opened_contra", contravariant=True)
@@ -10,7 +10,7 @@ Loaded = TypeVar("Loaded")
 
 
 class Observer(Protocol[Opened_contra, Loaded]):
-    """Is told of each object: an `OpenedObject`, then a `LoadedObject`."""
+    """Is told of each object, an `OpenedObject`, then a `LoadedObject`, and of each agent."""
 
     def before_load(self, opened: Opened_contra) -> Callable[[Loaded], Loaded] | None:
         """Is called when the object is configured.
@@ -25,4 +25,11 @@ class Observer(Protocol[Opened_contra, Loaded]):
 
     def closing(self, loaded: Loaded) -> None:
         """Is called when the object's links are closed, before the object itself is closed."""
+        ...
+
+    def other_process(self, name: str, programs: Callable[[], Sequence[str]]) -> None:
+        """Is called when an agent is ready, and before it is closed.
+
+        `name` is that of the process. `programs` returns the names of the programs that it has loaded so far.
+        """
         ...
