@@ -10,17 +10,11 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-BCC = "tracepoint__sched__sched_process_exec"  # the name that TRACEPOINT_PROBE makes
-AGENTS = {  # language: command, name of the program, names of the maps
-    "c": ([HERE / "build/agent-c"], "trace_exec", "exec_count", "events"),
-    "go": ([HERE / "build/agent-go"], "trace_exec", "exec_count", "events"),
-    "python": (
-        [HERE / "python/exec_count.py"],
-        "tracepoint__sched__sched_process_exec",
-        "exec_count",
-        "events",
-    ),
-    "bpftrace": (["bpftrace", HERE / "bpftrace/exec_count.bt"], "sched_process_exec", "@exec_count", None),
+AGENTS = {  # language: command, names of the maps
+    "c": ([HERE / "build/agent-c"], "exec_count", "events"),
+    "go": ([HERE / "build/agent-go"], "exec_count", "events"),
+    "python": ([HERE / "python/exec_count.py"], "exec_count", "events"),
+    "bpftrace": (["bpftrace", HERE / "bpftrace/exec_count.bt"], "@exec_count", None),
 }
 EXEC = "tracepoint/sched/sched_process_exec"
 
@@ -47,9 +41,9 @@ def unique(tmp_path):
 @pytest.mark.parametrize("language", AGENTS)
 def test_exec_count(bpf, language, unique):
     skip_what_can_not_run(language)
-    command, program, counts, events = AGENTS[language]
+    command, counts, events = AGENTS[language]
     agent = bpf.start(command)
-    assert agent.wait_until_attached(program, timeout=60).target == EXEC
+    link = agent.wait_until_attached(EXEC, timeout=30)
 
     if events is None:  # bpftrace sends its text through a perf buffer, which has one reader
         child = subprocess.Popen([unique])
@@ -67,7 +61,7 @@ def test_exec_count(bpf, language, unique):
     else:
         key = {"comm": unique.name} if language == "python" else unique.name
         assert exec_count[key] == 1
-    assert agent.programs[program].run_count >= 1
+    assert agent.programs[link.program_id].run_count >= 1
 
     agent.terminate()
     assert agent.wait(30) == 0

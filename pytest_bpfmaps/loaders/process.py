@@ -69,14 +69,19 @@ class LoaderProcess(RunningProcess):
         return self._objects.pins()
 
     def wait_until_attached(self, name: str, timeout: float = 10.0) -> AgentLink:
-        """Waits until the program of that name is attached anywhere, and returns its first link.
+        """Waits until that program is attached anywhere, or any program there, and returns the first link.
 
-        `timeout` is in seconds, and longer where the CPU is emulated. Raises `LoaderError` if the process
-        ends before, and `CaptureTimeoutError` (an `AssertionError`) if it is not attached in time.
+        `name` is a program's name, or a target as `AgentLink.target` has it:
+        ``tracepoint/sched/sched_process_exec``. The target is right for programs that another program names,
+        such as bpftrace's. `timeout` is in seconds, and longer where the CPU is emulated. Raises
+        `LoaderError` if the process ends before, and `CaptureTimeoutError` (an `AssertionError`) if it is not
+        attached in time.
         """
         found: AgentLink = self.wait_until(
-            lambda: next((each for each in self.links if is_called(name, each.program)), None),
-            f"waited until {name!r} is attached",
+            lambda: next(
+                (each for each in self.links if each.target == name or is_called(name, each.program)), None
+            ),
+            f"waited until {_wanted(name)}",
             timeout,
             lambda: self._describe_programs(name),
         )
@@ -85,7 +90,7 @@ class LoaderProcess(RunningProcess):
     def _describe_programs(self, name: str) -> str:
         programs, links = [each.name for each in self.programs], self.links
         lines = [f"  attached: {each}" for each in links] or ["  no program is attached"]
-        if not any(is_called(name, each) for each in programs):
+        if not _is_target(name) and not any(is_called(name, each) for each in programs):
             lines.append(f"  no program {name!r} is loaded; {closest(name, programs)}")
         return "\n".join([*lines, self.last_lines() or ""]).rstrip()
 
@@ -108,3 +113,12 @@ class LoaderProcess(RunningProcess):
             super().close()
         finally:
             self._objects.close()
+
+
+def _is_target(name: str) -> bool:
+    """Whether that can be no program's name."""
+    return not name.removeprefix("@").replace(".", "_").isidentifier()
+
+
+def _wanted(name: str) -> str:
+    return f"a program is attached at {name!r}" if _is_target(name) else f"{name!r} is attached"

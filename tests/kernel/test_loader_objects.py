@@ -187,10 +187,16 @@ class TestLinks:
         agent = start("xdp", LONG, left.name, ready=None, netns=left.netns)
         assert agent.wait_until_attached(LONG).target == left.name
         assert agent.wait_until_attached(LONG[:15]).program == LONG
+        assert agent.wait_until_attached(left.name).program == LONG
         with pytest.raises(CaptureTimeoutError) as failed:
             agent.wait_until_attached("send_evnt", timeout=0.1)
         assert f"  attached: {LONG} at {left.name} (xdp)" in str(failed.value)
         assert "no program 'send_evnt' is loaded; did you mean 'send_event'?" in str(failed.value)
+        with pytest.raises(CaptureTimeoutError) as failed:
+            agent.wait_until_attached(f"{left.name} ingress", timeout=0.1)
+        assert f"waited until a program is attached at '{left.name} ingress'" in str(failed.value)
+        assert f"  attached: {LONG} at {left.name} (xdp)" in str(failed.value)
+        assert "no program" not in str(failed.value)
 
     def test_it_ends_before_it_attaches(self, bpf, agent_binary, network_object):
         agent = bpf.start([agent_binary, "load", network_object, "exit", "4"])

@@ -50,8 +50,8 @@ class TestBpftrace:
 
     def test_a_script(self, bpf):
         agent = bpf.start([tool("bpftrace", "bpftrace"), "-e", self.PROGRAM])
-        agent.wait_until_attached("sched_process_exec", timeout=60)
-        assert ("sched_process_e", EXEC) in [(each.program, each.target) for each in agent.links]
+        link = agent.wait_until_attached(EXEC, timeout=30)
+        assert link.program in [each.name for each in agent.programs]
         done = subprocess.Popen(["/bin/true"])
         done.wait()
         count = bpf.typed(agent.maps["@count"], key="char[16]", value="u64")
