@@ -20,6 +20,7 @@ _NAMES = (
     "kernels",
     "new",
     "shell",
+    "stubs",
     "verify",
     "vm",
 )

@@ -97,6 +97,11 @@ class Codecs:
         structs = (t for t in self.btf if t.kind in kinds and t.name)
         return [t.name for t in structs if self.btf.resolve(t.id).kind in kinds]
 
+    def all_struct_names(self) -> list[str]:
+        """Returns `struct_names`, with those that only the debugging information has."""
+        more = self._more()
+        return [*self.struct_names(), *(more.struct_names() if more else [])]
+
     def _make(self, btf_type: BtfType) -> Codec:
         target = self.btf.resolve(btf_type.id)
         name = type_name(btf_type)

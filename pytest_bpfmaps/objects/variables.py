@@ -279,3 +279,8 @@ def _tell_apart(name: str, same: list[_Variable], origins: Origins | None) -> li
             if source and sources.count(source) == 1:
                 names[i] = f"{source}.{name}"
     return names if len(set(names)) == len(names) else [f"{n}#{i}" for i, n in enumerate(names)]
+
+
+def codecs_of(variables: Globals) -> dict[str, Codec]:
+    """Returns the codec of each variable, by name."""
+    return {name: each.codec for name, each in vars(variables)["_Globals__variables"].items()}
