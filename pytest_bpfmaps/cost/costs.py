@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 ANY_KERNEL = "*"
 """The kernel of costs from a file that does not tell it, such as veristat's CSV."""
 NO_VARIANT = "-"
+INLINE = "inline.bpf.o"  # the name of every object of bpf.load(code=…)
+INLINE = "inline.bpf.o"  # the name of every object of bpf.load(code=…)
 ACCEPTED, REFUSED = "accepted", "refused"
 
 
@@ -24,16 +26,19 @@ class Key(NamedTuple):
     @property
     def order(self) -> tuple[Any, ...]:
         """Sorts kernels by their versions: 5.10 comes before 6.1."""
-        numbers = tuple(
-            (0, int(n), "") if n.isdecimal() else (1, 0, n) for n in re.split(r"[.-]", self.kernel)
-        )
-        return self.object, self.program, self.variant, numbers
+        return self.object, self.program, self.variant, numbers_of(self.kernel)
 
     def fits(self, other: Key) -> bool:
         """Whether both are of the same program; a file of veristat tells no kernel, and names the object."""
         same = (self.program, self.variant) == (other.program, other.variant)
         kernels = ANY_KERNEL in (self.kernel, other.kernel) or self.kernel == other.kernel
         return same and kernels and _stem(self.object) == _stem(other.object)
+
+
+def numbers_of(kernel: str) -> tuple[tuple[int, int, str], ...]:
+    """Returns what sorts names of kernels by their versions."""
+    parts = re.split(r"[.-]", kernel)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
 
 
 def _stem(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pytest_bpfmaps.cost.comparison import Tolerances, grown, partner
-from pytest_bpfmaps.cost.costs import ACCEPTED, NO_VARIANT, REFUSED, Cost, Costs, Key, add
+from pytest_bpfmaps.cost.costs import ACCEPTED, INLINE, NO_VARIANT, REFUSED, Cost, Costs, Key, add
 from pytest_bpfmaps.cost.variants import Variants
 from pytest_bpfmaps.errors import BpfError, VerifierError, closest
 from pytest_bpfmaps.kernel.release import is_emulated
@@ -16,7 +16,6 @@ from pytest_bpfmaps.programs.program import Program
 from pytest_bpfmaps.verifier.figures import read_figures
 
 _MOST_STEPS, _MOST_EMULATED = 500_000, 50_000  # whose log takes some seconds: a test must not take long
-_INLINE = "inline.bpf.o"  # the name of every object of bpf.load(code=…)
 
 
 class Recorder:
@@ -112,7 +111,7 @@ class Recorder:
         for name, why in self._missing.items():
             self._note(f"variant {name!r} of {test} was not recorded: {why}")
         rows = [
-            [test if key.object == _INLINE and test else key.object, *key[1:], *plain(cost)]
+            [test if key.object == INLINE and test else key.object, *key[1:], *plain(cost)]
             for key, cost in self._costs.items()
         ]
         notes = list(self._notes)

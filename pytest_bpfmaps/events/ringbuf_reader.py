@@ -7,6 +7,7 @@ import select
 from collections.abc import Iterator
 
 from pytest_bpfmaps.events.records import Block
+from pytest_bpfmaps.events.ring_fill import peak_of
 from pytest_bpfmaps.events.ringbuf_memory import (
     BUSY,
     DISCARD,
@@ -32,6 +33,7 @@ class Ring:
     def __init__(self, fd: int, size: int, on: str, map_id: int, *, overwrites: bool = False) -> None:
         self.was_full = False
         self.taken = self.overwritten = 0
+        self._peak = peak_of(map_id)
         self._map_id = map_id
         self._overwrites = overwrites
         self._mask = size - 1
@@ -60,6 +62,7 @@ class Ring:
             return
         position = self._look_for_others()
         self.was_full = self.was_full or self._memory.is_full(position, self._positions[0] - position)
+        self._peak.was_full = self._peak.was_full or self.was_full
         while position < (produced := self._positions[0]):
             at = position & self._mask
             length = self._words[at >> 2]
@@ -82,6 +85,7 @@ class Ring:
         return position
 
     def _give_back(self, start: int, end: int) -> None:
+        self._peak.unread = max(self._peak.unread, min(self._positions[0] - start, self._mask + 1))
         if self._consumer_position[0] != start:
             self._look_for_others()
         self._consumer_position[0] = self._mine = end

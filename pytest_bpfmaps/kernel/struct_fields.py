@@ -39,6 +39,15 @@ def names_at(kind: str, name: str, path: list[str]) -> tuple[int, list[str]]:
     return len(path), []
 
 
+def offset_of(name: str, member: str) -> int | None:
+    """Returns where a member of a struct is, in bytes; None if there is no such struct or direct member."""
+    found = _find("struct", name)
+    for i in range(found[1] & 0xFFFF if found is not None else 0):
+        if _text(found[3 + 3 * i]) == member:
+            return int(found[5 + 3 * i] & 0xFFFFFF) // 8  # the upper byte is the size of a bit field
+    return None
+
+
 def _find(kind: str, name: str) -> Any:
     for number in (_KINDS[kind], ENUM64) if kind == "enum" else (_KINDS[kind],):
         type_id = lib.btf__find_by_name_kind(vmlinux_btf(), name.encode(), number)

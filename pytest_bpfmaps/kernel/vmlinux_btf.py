@@ -177,6 +177,17 @@ def raw_tracepoint_arguments(name: str) -> int | None:
     return None
 
 
+def arguments_of(number: int) -> int:
+    """Returns how many arguments a function of the kernel has, by the id of its type.
+
+    Helpers have five, whatever their documentation says: ``BPF_CALL_3`` adds two.
+    """
+    btf = vmlinux_btf()
+    function = ffi.cast("uint32_t *", lib.btf__type_by_id(btf, number))
+    prototype = ffi.cast("uint32_t *", lib.btf__type_by_id(btf, function[2]))
+    return int(prototype[1] & 0xFFFF)
+
+
 def modules_have_types() -> bool:
     """Whether a loaded module has BTF (Linux 5.11), by which programs can attach to its functions."""
     return any(path.name != "vmlinux" for path in _FOLDER.glob("*"))

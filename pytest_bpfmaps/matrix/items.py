@@ -11,6 +11,7 @@ import pytest
 from pytest_bpfmaps.matrix import HOST
 
 if TYPE_CHECKING:
+    from pytest_bpfmaps.cost.map_recorder import MapRecorder
     from pytest_bpfmaps.cost.recorder import Recorder
     from pytest_bpfmaps.coverage.recording import Recording
     from pytest_bpfmaps.matrix.selection import Selection
@@ -76,6 +77,7 @@ GUESTS: pytest.StashKey[GuestRun] = pytest.StashKey()
 WORKERS: pytest.StashKey[Workers] = pytest.StashKey()  # pytest-xdist's workers, when they have to wait
 COLLECTED: pytest.StashKey[Collected] = pytest.StashKey()
 COSTS: pytest.StashKey[Recorder] = pytest.StashKey()  # what records costs here, where somebody asks for them
+MAP_USAGE: pytest.StashKey[MapRecorder] = pytest.StashKey()  # what looks at maps here, where somebody asks
 RECORDING: pytest.StashKey[Recording] = (
     pytest.StashKey()
 )  # what counts in this process, once an object is loaded

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpfmaps.matrix import HOST
-from pytest_bpfmaps.matrix.items import COSTS, KERNEL, RECORDING, option
+from pytest_bpfmaps.matrix.items import COSTS, KERNEL, MAP_USAGE, RECORDING, option
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.coverage.recording import Recording
@@ -39,14 +39,15 @@ def recording_of(config: pytest.Config) -> Recording | None:
 
 
 def observer_of(config: pytest.Config) -> Observer[Any, Any] | None:
-    """Returns what is told of each object of this process: coverage, costs, both, or None."""
+    """Returns what is told of each object of this process: costs, maps, coverage, several, or None."""
     recording = recording_of(config)
-    costs = config.stash.get(COSTS, None)
-    if costs is not None:
-        costs.kernel = config.stash.get(KERNEL, HOST)  # a worker does not know it when costs are set up
-    if recording is None or costs is None:
-        return recording or costs
-    return Both(costs, recording)
+    found: Observer[Any, Any] | None = recording
+    recorders: tuple[Any, ...] = (config.stash.get(MAP_USAGE, None), config.stash.get(COSTS, None))
+    for recorder in recorders:
+        if recorder is not None:
+            recorder.kernel = config.stash.get(KERNEL, HOST)  # a worker does not know it at the start
+            found = recorder if found is None else Both(recorder, found)
+    return found
 
 
 class Both:

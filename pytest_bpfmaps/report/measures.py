@@ -1,4 +1,4 @@
-"""The options of BPF programs' coverage and costs. All else is imported when somebody asks for them."""
+"""The options of coverage, costs, and the use of maps. All else is imported when somebody asks for them."""
 
 from __future__ import annotations
 
@@ -85,6 +85,11 @@ _SWITCHES = (
         "cost-update",
         "renew the file of --bpf-cost-check, where programs differ from it, and fail for no growth",
     ),
+    (
+        "map-usage",
+        "show at the end which maps lost data, were never used, are much too large, or had more entries than "
+        "a test expects; with -v all maps",
+    ),
 )
 _ASKING = ("bpf_cost", "bpf_cost_check", "bpf_cost_update")
 
@@ -127,6 +132,15 @@ def pytest_configure(config: pytest.Config) -> None:
         "bpf_cost_variants(**variants): with --bpf-cost, record the objects of the test also with these "
         "globals: large={'rounds': 100}.",
     )
+    config.addinivalue_line(
+        "markers",
+        "bpf_map_entries(**most): with --bpf-map-usage, name the maps of the test that have more entries at "
+        "its end: connections=10.",
+    )
+    if config.getoption("bpf_map_usage") or config.getini("bpf_map_usage"):
+        from pytest_bpfmaps.report import map_usage_session
+
+        map_usage_session.begin(config)
     if any(config.getoption(name) or config.getini(name) for name in _ASKING):
         from pytest_bpfmaps.report import cost_session
 
