@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.compiler import LocalCompiler
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
 sys.path.insert(0, str(Path(__file__).parent / "covered"))
-from native import MCDC, knows_conditions
+from native import counting_clang
 from truth import PROGRAMS, check, measure
 
 KERNELS = [kernel.name for kernel in Catalogue()]
@@ -19,8 +18,8 @@ KERNELS = [kernel.name for kernel in Catalogue()]
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_truth(pytester: pytest.Pytester, tmp_path: Path, kernel: str) -> None:
-    found = measure(pytester, f"--bpf-kernel={kernel}", "--bpf-vm-timeout=120")
-    clang = LocalCompiler().clang.path
+    clang = counting_clang()
+    found = measure(pytester, f"--bpf-kernel={kernel}", f"--bpf-clang={clang}", "--bpf-vm-timeout=120")
     for name in PROGRAMS:
         if name == "callbacks" and not any("callbacks" in path for path in found.kernels[kernel].files):
             continue  # the kernel has no bpf_loop()
@@ -31,10 +30,9 @@ def test_truth(pytester: pytest.Pytester, tmp_path: Path, kernel: str) -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_truth_of_conditions(pytester: pytest.Pytester, tmp_path: Path, kernel: str) -> None:
-    clang = LocalCompiler().clang.path
-    assert knows_conditions(clang), f"{clang} has no {MCDC}: install clang-18 or later"
+    clang = counting_clang()
     names = ("conditions", "concurrent", "decisions")
-    options = ["--bpf-cov-mcdc", "-k", " or ".join(names), "--bpf-vm-timeout=120"]
+    options = [f"--bpf-clang={clang}", "--bpf-cov-mcdc", "-k", " or ".join(names), "--bpf-vm-timeout=120"]
     found = measure(pytester, f"--bpf-kernel={kernel}", *options)
     for name in names:
         folder = tmp_path / name

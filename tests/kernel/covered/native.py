@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pytest_bpfmaps.compiler import LocalCompiler
 
 HERE = Path(__file__).parent
 
@@ -19,6 +22,17 @@ def knows_conditions(clang: str) -> bool:
     """Whether this clang has MC/DC."""
     run = [clang, *COUNTED, MCDC, "-fsyntax-only", "-x", "c", "/dev/null"]
     return subprocess.run(run, capture_output=True, check=False).returncode == 0
+
+
+def counting_clang() -> str:
+    """Returns the newest clang that knows MC/DC and has the library for native programs that count."""
+    names = [LocalCompiler().clang.path, *(f"clang-{version}" for version in range(30, 17, -1))]
+    for clang in filter(None, map(shutil.which, names)):
+        link = [clang, *COUNTED, "-x", "c", "-", "-o", "/dev/null"]
+        linked = subprocess.run(link, input=b"int main(void) { return 0; }", capture_output=True, check=False)
+        if linked.returncode == 0 and knows_conditions(clang):
+            return clang
+    raise AssertionError("no clang can count in native programs: apt-get install clang-19 libclang-rt-19-dev")
 
 
 def native_counts(
