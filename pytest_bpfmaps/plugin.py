@@ -132,6 +132,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         "BPF sources (globs) to collect as tests: one test per program, with the expectations of the source"
     )
     parser.addini("bpf_collect", text, type="args", default=[])
+    text = "write bpf_types.py, the types of objects for mypy and editors, into the first folder of testpaths"
+    parser.addini("bpf_stubs", text, type="bool", default=False)
     parser.addini("bpf_collect_cflags", "arguments for clang for these sources", type="args", default=[])
 
 
@@ -233,6 +235,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_bpfmaps.report import artifacts
 
         artifacts.register(config)
+    if config.getini("bpf_stubs") and not hasattr(config, "workerinput") and not config.option.help:
+        from pytest_bpfmaps.matrix import stub_module
+
+        config.pluginmanager.register(stub_module, "bpfmaps-stub-module")
     if config.getini("bpf_allow_kernel_warnings"):
         from pytest_bpfmaps.report.kernel_log import allowed
 
