@@ -106,6 +106,30 @@ class PortabilityWarning(UserWarning):
     """Warns of code that works here, and that libbpf or the loader of production would refuse."""
 
 
+class MapUseWarning(UserWarning):
+    """Warns of what a program does with a map, and would better do otherwise (``--bpf-map-warnings``)."""
+
+
+class UncheckedUpdateWarning(MapUseWarning):
+    """Warns of an update whose return value nobody looks at: it fails when the map is full."""
+
+
+class LostAddWarning(MapUseWarning):
+    """Warns of an addition that is not atomic, to a value that several CPUs share."""
+
+
+class ValueSizeWarning(MapUseWarning):
+    """Warns of a value that is used as if it were larger than the map declares."""
+
+
+class SmallKeysWarning(MapUseWarning):
+    """Warns of a hash whose keys are small numbers in a row, for which an array serves better."""
+
+
+class SharedCounterWarning(MapUseWarning):
+    """Warns of a counter that all CPUs add to, for which a per-CPU map serves better."""
+
+
 class UnknownNameWarning(UserWarning):
     """Warns of a comparison with a text that is no name of the value's enum: they are never equal."""
 

@@ -240,9 +240,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
         config.pluginmanager.register(stub_module, "bpfmaps-stub-module")
     if config.getini("bpf_allow_kernel_warnings"):
-        from pytest_bpfmaps.report.kernel_log import allowed
+        from pytest_bpfmaps.report.allowed import allowed_by
 
-        allowed(config)  # raises for a wrong line, before anything runs
+        allowed_by(config, "bpf_allow_kernel_warnings")  # raises for a wrong line, before anything runs
     given = getattr(config, "workerinput", {}).get("bpfmaps")
     if given is not None:
         config.stash[NAMES] = tuple(given["kernels"])

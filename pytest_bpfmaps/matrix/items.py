@@ -12,6 +12,7 @@ from pytest_bpfmaps.matrix import HOST
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.cost.map_recorder import MapRecorder
+    from pytest_bpfmaps.cost.map_warnings import MapReader
     from pytest_bpfmaps.cost.recorder import Recorder
     from pytest_bpfmaps.coverage.recording import Recording
     from pytest_bpfmaps.matrix.selection import Selection
@@ -78,6 +79,7 @@ WORKERS: pytest.StashKey[Workers] = pytest.StashKey()  # pytest-xdist's workers,
 COLLECTED: pytest.StashKey[Collected] = pytest.StashKey()
 COSTS: pytest.StashKey[Recorder] = pytest.StashKey()  # what records costs here, where somebody asks for them
 MAP_USAGE: pytest.StashKey[MapRecorder] = pytest.StashKey()  # what looks at maps here, where somebody asks
+MAP_READER: pytest.StashKey[MapReader] = pytest.StashKey()  # what warns of the use of maps, likewise
 RECORDING: pytest.StashKey[Recording] = (
     pytest.StashKey()
 )  # what counts in this process, once an object is loaded

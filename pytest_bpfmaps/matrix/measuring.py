@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_bpfmaps.matrix import HOST
-from pytest_bpfmaps.matrix.items import COSTS, KERNEL, MAP_USAGE, RECORDING, option
+from pytest_bpfmaps.matrix.items import COSTS, KERNEL, MAP_READER, MAP_USAGE, RECORDING, option
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.coverage.recording import Recording
@@ -42,7 +42,9 @@ def observer_of(config: pytest.Config) -> Observer[Any, Any] | None:
     """Returns what is told of each object of this process: costs, maps, coverage, several, or None."""
     recording = recording_of(config)
     found: Observer[Any, Any] | None = recording
-    recorders: tuple[Any, ...] = (config.stash.get(MAP_USAGE, None), config.stash.get(COSTS, None))
+    stash = config.stash
+    asked: tuple[Any, ...] = (MAP_USAGE, COSTS, MAP_READER)
+    recorders: list[Any] = [stash.get(key, None) for key in asked]
     for recorder in recorders:
         if recorder is not None:
             recorder.kernel = config.stash.get(KERNEL, HOST)  # a worker does not know it at the start

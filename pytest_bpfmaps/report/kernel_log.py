@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.items import KERNEL, is_bpf_item
+from pytest_bpfmaps.report.allowed import allowed_by, of_markers
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.kernel.kmsg import KernelLog
@@ -23,7 +24,9 @@ def watch(config: pytest.Config) -> None:
     from pytest_bpfmaps.kernel.kmsg import KernelLog
 
     try:
-        watching = Watch(KernelLog(), allowed(config), is_guest=config.stash.get(KERNEL, HOST) != HOST)
+        watching = Watch(
+            KernelLog(), allowed_by(config, OPTION), is_guest=config.stash.get(KERNEL, HOST) != HOST
+        )
     except OSError:  # no privileges, or a container; `bpfmaps doctor` reports it
         return
     config.pluginmanager.register(watching, "bpfmaps-kernel-log")
@@ -49,7 +52,7 @@ class Watch:
         try:
             result = yield
             if item.get_closest_marker(MARKER) is not None:
-                self._allowed = [*self._always, *_of_markers(item)]
+                self._allowed = [*self._always, *of_markers(item, MARKER)]
         except BaseException as error:
             self._look(item, "setup", error)
             raise
@@ -97,34 +100,3 @@ class Watch:
     def pytest_unconfigure(self) -> None:
         """Closes the log."""
         self._log.close()
-
-
-def allowed(config: pytest.Config) -> list[re.Pattern[str]]:
-    """Returns the warnings that the configuration allows. Raises pytest.UsageError for a wrong line."""
-    found = []
-    for line in config.getini(OPTION):
-        regex, sign, reason = line.rpartition(" #")
-        if not (sign and regex.strip() and reason.strip()):
-            raise pytest.UsageError(f"{OPTION}: {line!r} has no reason\n  -> write: REGEX  # REASON")
-        found.append(_compiled(regex.strip(), OPTION))
-    return found
-
-
-def _of_markers(item: pytest.Item) -> Iterator[re.Pattern[str]]:
-    for mark in item.iter_markers(MARKER):
-        reason = mark.kwargs.get("reason")
-        if not mark.args or not reason or len(mark.kwargs) > 1:
-            usage = f"write: @pytest.mark.{MARKER}(REGEX, reason=...)"
-            pytest.fail(f"{MARKER}: regexes and a reason are needed\n  -> {usage}", pytrace=False)
-        for regex in mark.args:
-            try:
-                yield _compiled(regex, MARKER)
-            except pytest.UsageError as error:
-                pytest.fail(str(error), pytrace=False)
-
-
-def _compiled(regex: str, where: str) -> re.Pattern[str]:
-    try:
-        return re.compile(regex, re.MULTILINE)
-    except re.error as error:
-        raise pytest.UsageError(f"{where}: {regex!r} is no regular expression: {error}") from None

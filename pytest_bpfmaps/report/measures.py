@@ -90,6 +90,11 @@ _SWITCHES = (
         "show at the end which maps lost data, were never used, are much too large, or had more entries than "
         "a test expects; with -v all maps",
     ),
+    (
+        "map-warnings",
+        "warn of what programs do with maps and would better do otherwise: additions that are lost, updates "
+        "that nobody checks, …",
+    ),
 )
 _ASKING = ("bpf_cost", "bpf_cost_check", "bpf_cost_update")
 
@@ -111,6 +116,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     text = "only show how two files of --bpf-cost, or of veristat, differ; run no test."
     group.addoption("--bpf-cost-compare", nargs=2, metavar="FILE", default=None, help=text)
+    text = "warnings of --bpf-map-warnings that nobody wants; each line: REGEX  # REASON"
+    parser.addini("bpf_allow_map_warnings", text, type="linelist", default=[])
     text = "variants to record of each object that has their globals; each line: NAME: GLOBAL=VALUE, …"
     parser.addini("bpf_cost_variants", text, type="linelist", default=[])
 
@@ -141,6 +148,14 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_bpfmaps.report import map_usage_session
 
         map_usage_session.begin(config)
+    config.addinivalue_line(
+        "markers",
+        "bpf_map_warnings(*regexes, reason): warnings of --bpf-map-warnings that the test does not give.",
+    )
+    if config.getoption("bpf_map_warnings") or config.getini("bpf_map_warnings"):
+        from pytest_bpfmaps.report import map_warnings_session
+
+        map_warnings_session.begin(config)
     if any(config.getoption(name) or config.getini(name) for name in _ASKING):
         from pytest_bpfmaps.report import cost_session
 
