@@ -30,7 +30,7 @@ _COMMANDS = tuple(f"pytest_bpfmaps.commands.{name}" for name in _NAMES)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command with `argv` (default: the process's), and returns its exit code."""
     _open_closed_streams()
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         code = arguments.run(arguments)
         sys.stdout.flush()
@@ -67,13 +67,14 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bpfmaps", description="Kernels and guests for pytest-bpfmaps.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command, with all subcommands."""
+    made = argparse.ArgumentParser(prog="bpfmaps", description="Kernels and guests for pytest-bpfmaps.")
+    made.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = made.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in _COMMANDS:
         import_module(module).register(commands)
-    return parser
+    return made
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def test_interrupt_is_exit_code_130(
 
 
 def test_command_starts_without_heavy_imports() -> None:
-    code = "import sys, pytest_bpfmaps.cli as c; c._parser(); print(*sys.modules)"
+    code = "import sys, pytest_bpfmaps.cli as c; c.parser(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"pytest", "cffi", "pyroute2", "execnet", "pytest_bpfmaps.libbpf"}
