@@ -1,12 +1,16 @@
 """Under ``ci/test`` a test is skipped only for a reason of ``ci/allowed-skips.txt``, or for a probed feature.
 
-What a test lacks otherwise is a package that ``ci/packages.txt`` should have, and the run fails.
+What a test lacks otherwise is a package that ``ci/packages.txt`` should have, and the run fails. A skip for a
+package (``apt-get install …``) is never allowed where apt has that package.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,22 @@ def allowed() -> list[re.Pattern[str]]:
     parts = [re.split(r"\s{2,}# ", line, maxsplit=1) for line in lines]
     assert all(len(part) == 2 for part in parts), f"a line of {LIST.name} has no reason"
     return [re.compile(part[0], re.DOTALL) for part in parts]  # a reason may have several lines
+
+
+def in_apt(reason: str) -> bool:
+    """Whether a skip is for packages that apt has, so that ``ci/setup`` could have installed them."""
+    packages = reason.partition(": apt-get install ")[2].split()
+    return bool(packages) and all(map(_has_package, packages))
+
+
+@cache
+def _has_package(name: str) -> bool:
+    apt = shutil.which("apt-cache")
+    if apt is None:
+        return False
+    command = [apt, "show", "--no-all-versions", "--", name]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "\nFilename:" in shown.stdout or "\nStatus: install ok" in shown.stdout
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,7 +71,7 @@ class AllowedSkips:
             return
         text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         reason = text.removeprefix("Skipped: ")
-        if not any(pattern.fullmatch(reason) for pattern in self._allowed):
+        if not any(pattern.fullmatch(reason) for pattern in self._allowed) or in_apt(reason):
             self._others.setdefault(reason, []).append(report.nodeid)
 
     @pytest.hookimpl(trylast=True)

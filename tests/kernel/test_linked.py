@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+from installed import installed
 
 from pytest_bpfmaps import CompileError, LoadError
 from pytest_bpfmaps.elf.editor import Elf
@@ -68,9 +69,7 @@ def test_sources_and_objects_may_be_mixed(bpf, sources, tmp_path):
 
 
 def test_it_is_what_bpftool_links(bpf, sources, tmp_path):
-    bpftool = shutil.which("bpftool", path="/usr/sbin:/usr/bin:/sbin:/usr/local/sbin")
-    if bpftool is None:
-        pytest.skip("no bpftool: apt-get install bpftool")
+    bpftool = installed("bpftool")
     made = [bpf.compile(each, defines={"STEP": 1}) for each in sources]
     theirs = tmp_path / "theirs.bpf.o"
     subprocess.run([bpftool, "gen", "object", theirs, *made], check=True)

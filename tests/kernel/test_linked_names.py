@@ -1,9 +1,9 @@
 """Tests names that several linked sources have: which struct and which variable a name means."""
 
-import shutil
 import subprocess
 
 import pytest
+from installed import installed
 
 from pytest_bpfmaps import AmbiguousNameError, NameLookupError
 
@@ -68,9 +68,7 @@ def sources(tmp_path):
 def obj(request, bpf, sources, tmp_path):
     if request.param == "linked here":
         return bpf.load(sources)
-    bpftool = shutil.which("bpftool", path="/usr/sbin:/usr/bin:/sbin:/usr/local/sbin")
-    if bpftool is None:
-        pytest.skip("no bpftool: apt-get install bpftool")
+    bpftool = installed("bpftool")
     out = tmp_path / "linked.bpf.o"
     subprocess.run([bpftool, "gen", "object", out, *map(bpf.compile, sources)], check=True)
     return bpf.load(out)

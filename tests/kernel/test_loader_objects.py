@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from build_agents import AGENTS, build_agent
+from installed import installed
 
 from pytest_bpfmaps import AmbiguousNameError, CaptureTimeoutError, ClosedError, LoaderError, NameLookupError
 
@@ -35,7 +36,9 @@ def start(bpf, agent_binary, network_object):
 
 
 def bpftool(*words):
-    return json.loads(subprocess.run(["bpftool", "-j", *words], check=True, capture_output=True).stdout)
+    return json.loads(
+        subprocess.run([installed("bpftool"), "-j", *words], check=True, capture_output=True).stdout
+    )
 
 
 class TestMapsAndPrograms:

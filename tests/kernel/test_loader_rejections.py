@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from build_agents import build_agent
+from installed import installed
 
 from pytest_bpfmaps import LoaderError, LoadError
 from pytest_bpfmaps.loaders.rejections import explain_rejection
@@ -108,7 +109,7 @@ def test_bpftool_writes_it_too(bpf, bpf_netns, tmp_path):
     with pytest.raises(LoadError) as ours:
         bpf.load(made)
     with pytest.raises(LoaderError) as theirs:
-        bpf.start(["bpftool", "prog", "load", made, "/sys/fs/bpf/never"], ready="never")
+        bpf.start([installed("bpftool"), "prog", "load", made, "/sys/fs/bpf/never"], ready="never")
     assert theirs.value.fix == ours.value.fix
 
 

@@ -6,23 +6,16 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import struct
 import subprocess
 
 import pytest
+from installed import installed
 
 from pytest_bpfmaps import MapTypeError, UnsupportedError
 from pytest_bpfmaps.libbpf import ffi, lib
 
 EXEC = "tracepoint/sched/sched_process_exec"
-
-
-def tool(name, package):
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is missing: apt-get install {package}")
-    return found
 
 
 def replaced_function(link):
@@ -34,9 +27,9 @@ def replaced_function(link):
     *_, target, type_id = struct.unpack("7I", bytes(ffi.buffer(info, 28)))
     if not target:  # before Linux 5.13
         return "freplace/ (the kernel does not tell which function)"
-    types = run("bpftool", "btf", "dump", "prog", "id", str(target))
+    types = run(installed("bpftool"), "btf", "dump", "prog", "id", str(target))
     function = re.search(rf"^\[{type_id}\] FUNC '(\w+)'", types, re.MULTILINE)[1]
-    program = json.loads(run("bpftool", "-j", "prog", "show", "id", str(target)))
+    program = json.loads(run(installed("bpftool"), "-j", "prog", "show", "id", str(target)))
     return f"freplace/{function} of {program['name']}"
 
 
@@ -49,7 +42,7 @@ class TestBpftrace:
     PROGRAM = "tracepoint:sched:sched_process_exec { @count[comm] = count(); @last[pid] = nsecs; }"
 
     def test_a_script(self, bpf):
-        agent = bpf.start([tool("bpftrace", "bpftrace"), "-e", self.PROGRAM])
+        agent = bpf.start([installed("bpftrace", "bpftrace"), "-e", self.PROGRAM])
         link = agent.wait_until_attached(EXEC, timeout=30)
         assert link.program in [each.name for each in agent.programs]
         done = subprocess.Popen(["/bin/true"])
@@ -69,7 +62,7 @@ class TestBpftrace:
 @pytest.mark.bpf_requires("tracepoint/syscalls/sys_enter_execve")
 class TestLibbpfTools:
     def test_execsnoop(self, bpf):
-        agent = bpf.start(["stdbuf", "-oL", tool("execsnoop", "libbpf-tools")])
+        agent = bpf.start(["stdbuf", "-oL", installed("execsnoop", "libbpf-tools")])
         name = "tracepoint__syscalls__sys_enter_execve"
         assert agent.wait_until_attached(name, timeout=60).target == "tracepoint/syscalls/sys_enter_execve"
         agent.wait_until_attached(name.replace("enter", "exit"), timeout=60)
@@ -84,7 +77,7 @@ class TestLibbpfTools:
         bpf.nothing_left(agent, timeout=5)
 
     def test_opensnoop(self, bpf):
-        agent = bpf.start(["stdbuf", "-oL", tool("opensnoop", "libbpf-tools")])
+        agent = bpf.start(["stdbuf", "-oL", installed("opensnoop", "libbpf-tools")])
         agent.wait_until_attached("tracepoint__syscalls__sys_exit_openat", timeout=60)
         os.close(os.open("/dev/null", os.O_RDONLY))
         agent.wait_for_output("/dev/null")
@@ -97,7 +90,7 @@ class TestXdpTools:
     def test_what_a_filter_leaves(self, bpf, bpf_netns):
         """xdp-filter attaches, pins, and ends."""
         left = bpf_netns().veth_to(bpf_netns())[0]
-        command = tool("xdp-filter", "xdp-tools")
+        command = installed("xdp-filter", "xdp-tools")
         agent = bpf.start([command, "load", "-m", "skb", left.name], netns=left.netns)
         if agent.wait(30) != 0:
             pytest.skip(f"this kernel does not take xdp-filter's programs: {agent.stderr.splitlines()[-1:]}")

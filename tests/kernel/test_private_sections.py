@@ -1,10 +1,10 @@
 """Tests variables of sections that can't be mapped: statics, formats, and the kernel's fields."""
 
 import json
-import shutil
 import subprocess
 
 import pytest
+from installed import installed
 
 from pytest_bpfmaps import MapError, NameLookupError, UnsupportedError
 
@@ -64,7 +64,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 def by_bpftool(the_map):
     """Returns the variables of a section as bpftool shows them."""
-    command = ["bpftool", "-j", "map", "dump", "id", str(the_map.id)]
+    command = [installed("bpftool"), "-j", "map", "dump", "id", str(the_map.id)]
     shown = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     (variables,) = shown[0]["formatted"]["value"].values()
     return {name: value for variable in variables for name, value in variable.items()}
@@ -97,8 +97,6 @@ class TestStatics:
         assert obj.globals.low == 3
 
     def test_as_bpftool_shows_them(self, load_code):
-        if not shutil.which("bpftool"):
-            pytest.skip("bpftool is not installed")
         obj = load_code(STATICS)
         obj.globals.seen = 1234567890123
         for section in (".bss", ".data"):

@@ -6,6 +6,7 @@ import os
 import subprocess
 
 import pytest
+from installed import installed
 
 from pytest_bpfmaps.kernel.attach_names import functions
 from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
@@ -145,13 +146,12 @@ def test_helpers_that_depend_on_the_configuration(name: str, option: str) -> Non
     assert bool(probe("helper", name)) == (settings.get(option) == "y")
 
 
-@pytest.mark.skipif(not os.path.exists("/usr/sbin/bpftool"), reason="no bpftool: apt-get install bpftool")
 def test_helpers_against_bpftool() -> None:
     """It covers the types of programs that bpftool can load.
 
     bpftool assumes that a helper exists when it does not know the words of a newer verifier's refusal.
     """
-    command = ["/usr/sbin/bpftool", "feature", "probe", "kernel", "full"]
+    command = [installed("bpftool"), "feature", "probe", "kernel", "full"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if "eBPF helpers supported" not in done.stdout:
         pytest.skip(f"bpftool is for another kernel here: {done.stderr.strip() or done.stdout[:200]}")

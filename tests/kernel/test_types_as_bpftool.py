@@ -2,13 +2,13 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import c_types
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from installed import installed
 
 from pytest_bpfmaps.btf import Record
 from pytest_bpfmaps.btf.enums import BitfieldCodec, EnumCodec
@@ -30,9 +30,7 @@ struct {{ __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, 
 @pytest.fixture
 def bpftool():
     """Returns a function for a map's first value in ``bpftool map dump``, with unnamed members merged."""
-    command = shutil.which("bpftool", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-    if command is None:
-        pytest.skip("bpftool is missing: apt-get install bpftool")
+    command = installed("bpftool")
 
     def dump(m):
         done = subprocess.run(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from installed import installed
 
 from pytest_bpfmaps import ClosedError
 
@@ -56,9 +56,7 @@ FIGURES = re.compile(
 @pytest.fixture
 def bpftool():
     """Returns a function that loads an object by bpftool, and gives all that bpftool and libbpf say."""
-    command = shutil.which("bpftool", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-    if command is None:
-        pytest.skip("bpftool is missing: apt-get install bpftool")
+    command = installed("bpftool")
 
     def load(path, pin):
         done = subprocess.run(
@@ -112,9 +110,7 @@ def test_figures_of_functions_and_sizes(bpf, walked):
 
 
 def bpf_tool_json(*arguments):
-    command = shutil.which("bpftool", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-    if command is None:
-        pytest.skip("bpftool is missing: apt-get install bpftool")
+    command = installed("bpftool")
     return subprocess.run([command, "-j", *arguments], capture_output=True, text=True, check=True).stdout
 
 

@@ -11,6 +11,8 @@ import pytest
 
 def test_of_another_kernel(): pytest.skip("this kernel has no arenas\\n  -> try --bpf-kernel=7.2")
 def test_of_a_package(): pytest.skip("no gcc: apt-get install gcc")
+def test_of_a_package_that_apt_has(): pytest.skip("x is missing: apt-get install dpkg")
+def test_of_a_package_that_apt_lacks(): pytest.skip("x is missing: apt-get install dpkg no-such-package")
 """
 
 
@@ -31,8 +33,10 @@ def test_a_skip_that_is_not_listed_fails_the_run(
         [
             "*skips that ci/allowed-skips.txt does not have*",
             "no gcc: apt-get install gcc: *::test_of_a_package",
+            "x is missing: apt-get install dpkg: *::test_of_a_package_that_apt_has",
         ]
     )
+    result.stdout.no_fnmatch_line("*apt_lacks*")
     result.stdout.no_fnmatch_line("*::test_of_another_kernel*")
 
 

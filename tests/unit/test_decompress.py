@@ -7,7 +7,6 @@ import gzip
 import lzma
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from installed import installed
 
 from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.boot.initramfs import read_module
@@ -23,9 +23,7 @@ from pytest_bpfmaps.vm.kernels.decompress import decompress_module
 
 
 def by_zstd(data: bytes) -> bytes:
-    if not shutil.which("zstd"):
-        pytest.skip("there is no zstd: apt install zstd")
-    return subprocess.run(["zstd", "-cq"], input=data, capture_output=True, check=True).stdout
+    return subprocess.run([installed("zstd"), "-cq"], input=data, capture_output=True, check=True).stdout
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {

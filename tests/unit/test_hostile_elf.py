@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import struct
 import subprocess
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from installed import installed
 from kernel_files import BTF, bzimage, vmlinux
 
 from pytest_bpfmaps import BpfError
@@ -64,8 +64,7 @@ def changed(data, changes):
 
 def built(tmp_path_factory, *command):
     """Returns an ELF file with a few functions, or skips the test."""
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"no {command[0]}: apt-get install {command[0]}")
+    installed(command[0])
     folder = tmp_path_factory.mktemp("built")
     (folder / "x.c").write_text("int a(int x) { return x; } int b(int x) { return a(x) + 1; }\n")
     subprocess.run([*command, "-g", "-o", folder / "x", folder / "x.c"], check=True)

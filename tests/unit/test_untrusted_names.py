@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import tarfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from installed import installed
 from kernel_files import bzimage
 
 from pytest_bpfmaps.cli import main
@@ -170,9 +170,7 @@ def test_a_disk_that_would_be_full_is_said_before_it_is(
 
 @pytest.mark.parametrize("kind", ["zstd", "lz4"])
 def test_a_payload_that_gives_more_than_it_announces_is_stopped(tmp_path: Path, kind: str) -> None:
-    if shutil.which(kind) is None:
-        pytest.skip(f"no {kind} on this machine: install {kind}")
-    command = [kind, "-qc"] if kind == "zstd" else [kind, "-qlc"]
+    command = [installed(kind), "-qc" if kind == "zstd" else "-qlc"]
     packed = subprocess.run(command, input=bytes(40 << 20), capture_output=True, check=True).stdout
     out = tmp_path / "out"
     with out.open("w+b") as file, pytest.raises(ValueError, match="gives more than the 4096 bytes"):
