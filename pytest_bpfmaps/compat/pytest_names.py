@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -62,6 +63,49 @@ def report_without_workers(config: pytest.Config, terminal: Any) -> None:
     hook = config.hook
     _replace(hook.pytest_runtest_logreport, terminal, show_without_worker)
     _replace(hook.pytest_runtest_logstart, terminal, lambda: None)  # several tests begin at a time
+
+
+def before_debugger(config: pytest.Config, begin: Callable[[], None]) -> None:
+    """Has pytest call `begin` before it starts its debugger, until the end of the run."""
+    from _pytest.debugging import pytestPDB
+
+    start = pytestPDB._init_pdb
+
+    def started(*arguments: Any, **options: Any) -> Any:
+        begin()
+        return start(*arguments, **options)  # type: ignore[no-untyped-call]
+
+    pytestPDB._init_pdb = started  # type: ignore[method-assign]
+    config.add_cleanup(lambda: setattr(pytestPDB, "_init_pdb", start))
+
+
+def debug_failure(item: pytest.Item, excinfo: Any, report: Any) -> None:
+    """Shows a failure, and starts the debugger where it happened, as ``--pdb`` does."""
+    from _pytest.config import create_terminal_writer
+    from _pytest.debugging import _postmortem_exc_or_tb, post_mortem
+
+    writer = create_terminal_writer(item.config, sys.stdout)
+    for title, text in report.sections:
+        writer.sep(">", title)
+        writer.line(text.rstrip("\n"))
+    writer.sep(">", "traceback")
+    report.toterminal(writer)
+    writer.sep(">", "entering PDB")
+    post_mortem(_postmortem_exc_or_tb(excinfo))
+
+
+def suspend_capture(config: pytest.Config) -> None:
+    """Stops pytest from capturing output, and from keeping input away, until it captures again."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend(in_=True)
+
+
+def is_capturing(config: pytest.Config) -> bool:
+    """Whether pytest captures output at this moment."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    captured = getattr(capture, "_global_capturing", None)
+    return captured is not None and getattr(captured.out, "_state", "") == "started"
 
 
 def stopping_reason(terminal: Any, text: str) -> None:

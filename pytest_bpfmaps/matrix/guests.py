@@ -83,6 +83,7 @@ class Guests:
         config.pluginmanager.register(self._nodes, "bpfmaps-doings")
         self._said: set[str] = set()
         self._scheduler: Any = None
+        self._others = ""
 
     def header(self) -> list[str]:
         """Returns the lines of the header: the kernels, and why they run without KVM, if they do."""
@@ -112,6 +113,7 @@ class Guests:
         self._foreseen = [item for item in session.items if item.nodeid in missing]
         self._lanes = {lane.name: lane for lane in lanes}
         guests = [lane for lane in lanes if lane.kernel != HOST]
+        self._others = _others(self.config, [lane.kernel for lane in lanes])
         most = guests_at_once(self._options["bpf_vm_jobs"], self._options["bpf_vm_memory"])
         self._waiting = guests[most:]
         hosts = (self._workers.hosts or [f"popen//id={HOST}"]) if HOST in self._lanes else []
@@ -147,6 +149,7 @@ class Guests:
         arguments += ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
         chosen = self.vmlinux.path or PER_KERNEL
         arguments += ["--vmlinux", chosen if there is None else options["bpf_vmlinux"]]
+        arguments += ["--others", self._others] if self._others else []
         arguments += ["--executed"] if records_blocks(self.config) else []
         arguments += ["--output"] if shows_output(self.config) else []
         if there is None:
@@ -220,6 +223,7 @@ class Guests:
         orders = self._lanes[name].orders() if name in self._lanes else {"kernel": name}
         releases = {guest.kernel.name: guest.kernel.release for guest in self.selection.guests}
         known = {
+            "pdb": self.config.getoption("usepdb"),
             "kernels": list(self.selection.names),
             "releases": {HOST: os.uname().release, **releases},
             "vmlinux": self.vmlinux.path or PER_KERNEL,
@@ -364,6 +368,23 @@ class Guests:
         report.user_properties = []  # it is no test of that kernel
 
 
+def _others(config: pytest.Config, kernels: Sequence[str]) -> str:
+    """Returns why nobody can debug in the only guest; empty where it is possible.
+
+    Raises pytest.UsageError where the run is to be debugged.
+    """
+    if len(kernels) == 1:
+        return ""
+    why = f"workers for {', '.join(kernels)} run at the same time, and there is one terminal"
+    asked = [
+        option for option in ("pdb", "trace") if config.getoption("usepdb" if option == "pdb" else option)
+    ]
+    if asked:
+        fix = f"choose tests of one kernel: --bpf-kernel={kernels[0]}, -k {kernels[0]}, or FILE::TEST"
+        raise pytest.UsageError(f"--{asked[0]} can't be used here: {why}\n  -> {fix}")
+    return why
+
+
 def check(config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:
     """Raises pytest.UsageError or VmError when guests can't be had."""
     _require_xdist(config)
@@ -381,8 +402,4 @@ def _require_xdist(config: pytest.Config) -> None:
             XDIST_MISSING.format("switched off", "leave out -p no:xdist")
             if blocked
             else XDIST_MISSING.format("not installed", "pip install 'pytest-bpfmaps[vm]'")
-        )
-    if config.getoption("usepdb", False):
-        raise pytest.UsageError(
-            "--pdb cannot be used in guests, which are other processes\n  -> debug with --bpf-kernel=host"
         )

@@ -48,6 +48,10 @@ class Worker:
         if self.host is not None:
             self._steps = Steps(self.host, talks)
             config.pluginmanager.register(self._steps, "bpfmaps-steps")
+            from pytest_bpfmaps.matrix.debugging import Debugging
+
+            debugging = Debugging(config, self.host, pdb=orders.get("pdb", False))
+            config.pluginmanager.register(debugging, "bpfmaps-debugging")
         if shows_output(config):
             show_output(config)
         if files := orders.get("files"):

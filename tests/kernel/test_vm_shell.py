@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
 import termios
@@ -17,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from person import Person
 from qemus import qemus_for, wait_until
 
 KERNEL = "6.1"
@@ -162,53 +160,11 @@ def test_the_guest_ends_with_this_command(number: signal.Signals, status: int) -
         assert process.wait() == status
 
 
-def own_terminal() -> None:
-    """Makes standard input the terminal of this session, which sends signals to its processes."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-class Person:
-    """`bpfmaps shell` in a terminal of its own, with a person before it."""
-
-    def __init__(self, rows: int = 31, columns: int = 87) -> None:
-        self.screen = ""
-        self.master, self._slave = os.openpty()
-        self.resize(rows, columns)
-        self.before = termios.tcgetattr(self.master)
-        self.process = subprocess.Popen(
-            [*BPFMAPS, "shell", KERNEL],
-            stdin=self._slave,
-            stdout=self._slave,
-            stderr=self._slave,
-            start_new_session=True,
-            preexec_fn=own_terminal,  # noqa: PLW1509 - this process has one thread
-        )
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def sees(self, pattern: str) -> None:
-        """Reads until the pattern is on the screen, and forgets everything up to it."""
-        while (found := re.search(pattern, self.screen)) is None:
-            assert select.select([self.master], [], [], 120)[0], f"{pattern!r} did not come: {self.screen!r}"
-            self.screen += os.read(self.master, 4096).decode()
-        self.screen = self.screen[found.end() :]
-
-    def close(self) -> None:
-        """Closes the terminal's window."""
-        for fd in (self.master, self._slave):
-            with suppress(OSError):
-                os.close(fd)
-
-
 @pytest.fixture
 def person(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Person]:
     monkeypatch.setenv("SHELL", "/bin/sh")
     monkeypatch.setenv("PS1", "ready> ")
-    who = Person()
+    who = Person([*BPFMAPS, "shell", KERNEL])
     try:
         who.sees("ready> ")
         yield who
@@ -229,7 +185,8 @@ def test_a_shell_and_its_size(person: Person) -> None:
 
 
 def test_keys_go_to_the_program_in_the_foreground(person: Person) -> None:
-    person.type("sh -c 'trap \"echo cau''ght\" INT; echo wai''ting; sleep 1000; echo af''ter'\n")
+    child = "sh -c 'echo wai''ting; exec sleep 1000'"
+    person.type(f'trap "echo cau""ght" INT; {child}; echo af""ter\n')
     person.sees("waiting\r\n")
     person.type("\x03")
     person.sees("caught\r\nafter\r\n")

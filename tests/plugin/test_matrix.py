@@ -168,12 +168,6 @@ def test_guests_without_xdist_installed_say_what_to_install(
     result.stderr.fnmatch_lines(["*pytest-xdist is not installed", "*pip install 'pytest-bpfmaps[[]vm]'*"])
 
 
-def test_pdb_and_guests_do_not_go_together(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "--pdb")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--pdb cannot be used in guests*", "*--bpf-kernel=host*"])
-
-
 @pytest.mark.parametrize("look", ["--fixtures", "--markers", "--version", "--help"])
 def test_only_looking_starts_nothing(pytester: pytest.Pytester, look: str) -> None:
     result = pytester.runpytest_subprocess("--bpf-kernel=6.1", look)

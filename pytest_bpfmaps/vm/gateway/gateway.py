@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpfmaps.cache.stored_files import listening
@@ -30,6 +31,7 @@ from pytest_bpfmaps.vm.boot.start import Attempt, boot
 from pytest_bpfmaps.vm.gateway import journal
 from pytest_bpfmaps.vm.gateway.answers import answer
 from pytest_bpfmaps.vm.gateway.artifacts import Artifacts
+from pytest_bpfmaps.vm.gateway.debug_terminal import DebugTerminal
 from pytest_bpfmaps.vm.gateway.execnet_bootstrap import CHUNK, Bootstrap, pump
 from pytest_bpfmaps.vm.gateway.job import job
 from pytest_bpfmaps.vm.gateway.requests import Requests
@@ -70,6 +72,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--network", action="store_true")
     parser.add_argument("--executed", action="store_true", help="record which code of BPF programs runs")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for the boot, and for each step")
+    parser.add_argument("--others", default=None, help="what else runs, so that nobody can debug here")
     parser.add_argument("--output", action="store_true", help="show what tests write")
     parser.add_argument("--clang", default=None)
     parser.add_argument("--vmlinux", default="per-kernel", help="what vmlinux.h comes from")
@@ -102,6 +105,7 @@ class Gateway:
         self.faults: set[tuple[str, str]] = set()
         self.executed: ExecutedCode | None = None
         self.artifacts = Artifacts(self.options.artifacts)
+        self.terminal = DebugTerminal(self.options.others)
 
     def run(self) -> int:
         """Serves until pytest or the guest ends. Returns the exit status."""
@@ -172,7 +176,7 @@ class Gateway:
         )
         self._spawn(self._listen, control)
         self._spawn(self._wait_for_end, machine)
-        self._spawn(self._answer_all, control, kernel)
+        self._spawn(self._answer_all, control, kernel, machine.terminal)
         self._spawn(pump, machine.stream.fileno(), 1)
         self._spawn(self._pump_in, machine.stream)
         while True:
@@ -183,6 +187,8 @@ class Gateway:
                 self._enter(machine, watch, WorkerStep(Phase.START))
             elif event == "call":
                 self._take_call(watch, value)
+            elif event == "hold":
+                countdown.hold()
             elif event == "answered":
                 countdown.go_on()
             elif event == "fault":
@@ -297,13 +303,26 @@ class Gateway:
             what = f"more than {_MOST_CALLS} requests at a time came on the port of this harness"
             self._note_fault(watch, "", f"{what}\n  {GARBLED}")
 
-    def _answer_all(self, control: Lines, kernel: Kernel) -> None:
+    def _answer_all(self, control: Lines, kernel: Kernel, port: socket.socket) -> None:
         while True:
             message = self.calls.get()
-            answer(control, message, self._requests(kernel).answer)
+            answer(control, message, self._requests(kernel, port).answer)
             self.events.put(("answered", None))
 
-    def _requests(self, kernel: Kernel) -> Requests:
+    def _use_terminal(self, port: socket.socket, wanted: str) -> str:
+        """Lends the guest pytest's terminal, or takes it back. The countdown waits meanwhile."""
+        had = self.terminal.is_open
+        if wanted == "open":
+            size = self.terminal.open(port)
+            if not had:
+                self.events.put(("hold", None))
+            return size
+        self.terminal.close()
+        if had:
+            self.events.put(("answered", None))
+        return ""
+
+    def _requests(self, kernel: Kernel, port: socket.socket) -> Requests:
         from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting
 
         def vmlinux() -> str | None:
@@ -313,7 +332,8 @@ class Gateway:
                 return str(kernel.btf)
             return chosen
 
-        return Requests(self.options.clang, vmlinux, self.executed, self.artifacts)
+        terminal = partial(self._use_terminal, port)
+        return Requests(self.options.clang, vmlinux, self.executed, self.artifacts, terminal)
 
     def tell(self, event: str, **facts: Any) -> None:
         """Writes an entry into the journal that pytest reads."""
@@ -365,5 +385,8 @@ def main() -> None:
     die_with_parent()
     gateway = Gateway(parse(sys.argv[1:]))
     with listening(lambda line: gateway.tell("another-way", text=line)):
-        status = gateway.run()
+        try:
+            status = gateway.run()
+        finally:
+            gateway.terminal.close()
     os._exit(status)  # threads may read from pipes that nobody will close

@@ -1,8 +1,9 @@
 """What goes over the port of the terminal: bytes of standard streams in frames, and how a program ended.
 
 A frame is one byte for its kind, four bytes for its length (big-endian), and that many bytes. An empty frame
-of the kind `STDIN` is the end of the input. Sizes of the terminal and signals are lines of JSON on the port
-``bpfmaps.control``: they come through even while the program does not read its input.
+of the kind `STDIN` is the end of the input. For a command, sizes of the terminal and signals are lines of
+JSON on the port ``bpfmaps.control``: they come through even while it does not read its input. For a debugger,
+a frame of the kind `SIZE` has rows and columns as JSON.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-STDIN, STDOUT, STDERR, END = b"i", b"o", b"e", b"x"
-KINDS = (STDIN, STDOUT, STDERR, END)
+STDIN, STDOUT, STDERR, END, SIZE = b"i", b"o", b"e", b"x", b"w"
+KINDS = (STDIN, STDOUT, STDERR, END, SIZE)
 LARGEST = 1 << 16  # bytes in a frame
 ENOUGH = 1 << 18  # bytes that wait to be written; a side that has more of them does not read
 _HEAD = struct.Struct(">cI")

@@ -1,0 +1,108 @@
+"""Lets a person debug a test in a guest: ``breakpoint()``, ``--trace``, ``--pdb``, and input with ``-s``.
+
+The terminal of pytest is the host's. The gateway lends it to the guest while the debugger waits for a person.
+The time limits of the test wait meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from pytest_bpfmaps.compat.pytest_names import (
+    before_debugger,
+    debug_failure,
+    is_capturing,
+    suspend_capture,
+)
+from pytest_bpfmaps.vm.guest import init
+from pytest_bpfmaps.vm.guest.own_pty import OwnPty
+from pytest_bpfmaps.vm.protocol.rpc import Host
+
+
+class Debugging:
+    """Gives the worker of a guest the host's terminal while it is needed. `pdb`: ``--pdb`` is on."""
+
+    def __init__(self, config: pytest.Config, host: Host, *, pdb: bool) -> None:
+        self._config, self._host, self._pdb = config, host, pdb
+        self._pty: OwnPty | None = None
+        self._interrupt: Any = None
+        self.has_terminal = False
+        before_debugger(config, self.begin)
+        if config.getoption("capture") == "no":
+            sys.stdin = Asking(self)
+
+    def begin(self) -> None:
+        """Takes the terminal. Raises `VmError` where the host can't lend it."""
+        if self.has_terminal:
+            return
+        size = json.loads(self._host.call("terminal", "open"))
+        suspend_capture(self._config)
+        if self._pty is None:
+            self._pty = OwnPty(init.open_port(init.TERMINAL))
+        self._pty.begin(size)
+        self._interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.has_terminal = True
+
+    def end(self) -> None:
+        """Gives the terminal back. Safe to call again."""
+        if self.has_terminal and self._pty is not None:
+            self.has_terminal = False
+            signal.signal(signal.SIGINT, self._interrupt)
+            self._pty.end(restore=not is_capturing(self._config))
+            self._host.call("terminal", "close")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_leave_pdb(self) -> None:
+        """Gives the terminal back when the test goes on."""
+        self.end()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self) -> Generator[None, object, object]:
+        """Gives the terminal back after the test: not every way out of the debugger is told."""
+        try:
+            return (yield)
+        finally:
+            self.end()
+
+    def pytest_exception_interact(self, node: pytest.Item, call: Any, report: Any) -> None:
+        """Debugs a failure, with ``--pdb``."""
+        if self._pdb:
+            self.begin()
+            debug_failure(node, call.excinfo, report)
+
+
+class Asking:
+    """Standard input with ``-s``: it takes the terminal for each line."""
+
+    encoding, errors = "utf-8", "strict"
+
+    def __init__(self, debugging: Debugging) -> None:
+        self._debugging = debugging
+        self._own = sys.stdin
+
+    def readline(self, size: int = -1) -> str:
+        """Returns the next line that the person types."""
+        had = self._debugging.has_terminal
+        self._debugging.begin()
+        try:
+            return self._own.readline(size)
+        finally:
+            if not had:
+                self._debugging.end()
+
+    def __iter__(self) -> Asking:
+        return self
+
+    def __next__(self) -> str:
+        if line := self.readline():
+            return line
+        raise StopIteration
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)

@@ -1,0 +1,92 @@
+"""Lends the terminal of pytest to a guest while a person debugs a test in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import termios
+import threading
+import tty
+from contextlib import suppress
+from typing import Any
+
+from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm.gateway.own_terminal import terminal_size
+from pytest_bpfmaps.vm.protocol.terminal import LARGEST, SIZE, STDIN, STDOUT, Frames, frame
+
+OWN = "/dev/tty"  # the terminal that this process belongs to: tty(4)
+LOOK = 1.0  # seconds between two looks at the terminal's size
+
+
+class DebugTerminal:
+    """The terminal of pytest. `refusal` says why it can't be lent, if so."""
+
+    def __init__(self, refusal: str | None = None) -> None:
+        self._refusal = refusal
+        self._fd: int | None = None
+        self._before: list[Any] = []
+        self._thread: threading.Thread | None = None
+        self._frames = Frames()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the guest has it."""
+        return self._fd is not None
+
+    def open(self, port: socket.socket) -> str:
+        """Lends it to the guest at `port`. Returns rows and columns as JSON. Raises `VmError`."""
+        if self._refusal is not None:
+            fix = "run the test alone: pytest --bpf-kernel=NAME FILE::TEST, without -n"
+            raise VmError("cannot debug in a guest", why=self._refusal, fix=fix)
+        if self._fd is None:
+            try:
+                fd = os.open(OWN, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            except OSError as error:
+                why, fix = (
+                    f"pytest has no terminal ({error.strerror})",
+                    "run it in a terminal, without nohup or setsid",
+                )
+                raise VmError("cannot debug in a guest", why=why, fix=fix) from None
+            self._before = termios.tcgetattr(fd)
+            tty.setraw(fd)
+            self._fd = fd
+            self._closing, self._close = os.pipe2(os.O_CLOEXEC)
+            self._thread = threading.Thread(target=self._pass_on, args=(fd, port), daemon=True)
+            self._thread.start()
+        return json.dumps(terminal_size(self._fd))
+
+    def close(self) -> None:
+        """Takes it back, in the mode that it had. Safe to call again."""
+        if self._fd is None or self._thread is None:
+            return
+        os.write(self._close, b"x")
+        self._thread.join(LOOK)
+        with suppress(termios.error, OSError):
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+        for fd in (self._fd, self._closing, self._close):
+            os.close(fd)
+        self._fd = self._thread = None
+
+    def _pass_on(self, fd: int, port: socket.socket) -> None:
+        size, wanted = terminal_size(fd), [fd, port.fileno(), self._closing]
+        with suppress(OSError, ValueError):
+            while True:
+                ready = select.select(wanted, [], [], LOOK)[0]
+                if port.fileno() in ready:
+                    data = port.recv(LARGEST)
+                    if not data:
+                        return
+                    for kind, text in self._frames.feed(data):
+                        if kind == STDOUT:
+                            os.write(fd, text)
+                elif self._closing in ready:  # after what the guest has written
+                    return
+                if fd in ready:
+                    data = os.read(fd, LARGEST)
+                    if not data:
+                        return
+                    port.sendall(frame(STDIN, data))
+                if size != (size := terminal_size(fd)):
+                    port.sendall(frame(SIZE, json.dumps(size).encode()))

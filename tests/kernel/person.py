@@ -1,0 +1,55 @@
+"""A program in a terminal, and a person who types and reads. Tests of terminals use it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import struct
+import subprocess
+import termios
+from collections.abc import Sequence
+from contextlib import suppress
+
+
+def own_terminal() -> None:
+    """Makes standard input the terminal of this session, which sends signals to its processes."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+class Person:
+    """A program in a terminal of its own, with a person before it."""
+
+    def __init__(self, command: Sequence[str], rows: int = 31, columns: int = 87) -> None:
+        self.screen = ""
+        self.master, self._slave = os.openpty()
+        self.resize(rows, columns)
+        self.before = termios.tcgetattr(self.master)
+        self.process = subprocess.Popen(
+            command,
+            stdin=self._slave,
+            stdout=self._slave,
+            stderr=self._slave,
+            start_new_session=True,
+            preexec_fn=own_terminal,  # noqa: PLW1509 - this process has one thread
+        )
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def sees(self, pattern: str) -> None:
+        """Reads until the pattern is on the screen, and forgets everything up to it."""
+        while (found := re.search(pattern, self.screen)) is None:
+            assert select.select([self.master], [], [], 120)[0], f"{pattern!r} did not come: {self.screen!r}"
+            self.screen += os.read(self.master, 4096).decode()
+        self.screen = self.screen[found.end() :]
+
+    def close(self) -> None:
+        """Closes the terminal's window."""
+        for fd in (self.master, self._slave):
+            with suppress(OSError):
+                os.close(fd)
