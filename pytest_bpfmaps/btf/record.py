@@ -190,6 +190,15 @@ class StructCodec(Codec):
         return positions(self._items) if self._has_unions else self.fields
 
     @cached_property
+    def layout(self) -> tuple[object, ...]:
+        """Its size and its fields, also those of structs in it. Equal layouts give equal values."""
+        fields = ((f.name, f.offset, f.codec.name, f.codec.size, f.codec) for f in self.by_name.values())
+        deep = (
+            (*start, codec.layout if isinstance(codec, StructCodec) else None) for *start, codec in fields
+        )
+        return self.size, tuple(deep)
+
+    @cached_property
     def exact(self) -> bool:
         return self.bits(exact=True) == (1 << self.size * 8) - 1
 

@@ -17,6 +17,7 @@ from pytest_bpfmaps.loaders.kernel_objects import Before, Found, KernelObjects
 from pytest_bpfmaps.loaders.leftovers import Leftover, detach_command
 from pytest_bpfmaps.loaders.links import AgentLinks, describe_links
 from pytest_bpfmaps.loaders.programs import AgentProgram, full_name
+from pytest_bpfmaps.loaders.struct_names import with_all_structs
 from pytest_bpfmaps.maps import make_map, map_info
 from pytest_bpfmaps.maps.classes import open_map_id
 from pytest_bpfmaps.maps.foreign_types import foreign_types
@@ -66,7 +67,8 @@ class AgentObjects:
             info = map_info(fd)
             users = [each for each in found.programs.values() if map_id in each.map_ids]
             types = foreign_types(info, lambda: users)
-            made = make_map(fd, types.info, types.codecs, name=types.name)
+            codecs = types.codecs and with_all_structs(types.codecs, self._on, self._btf_ids)
+            made = make_map(fd, types.info, codecs, name=types.name)
         except BaseException:
             os.close(fd)
             raise
@@ -74,6 +76,11 @@ class AgentObjects:
         if isinstance(made, RingBufMap | PerfEventArrayMap):
             made.read_elsewhere = True
         return cast(Map, made)
+
+    def _btf_ids(self) -> list[int]:
+        programs = self._objects.look(self._pids()).programs.values()
+        maps = [map_info(each.fd) for each in self._maps.values()]
+        return [*(each.btf_id for each in programs), *(each.btf_id for each in maps)]
 
     def programs(self) -> ByName[AgentProgram]:
         """Returns the programs."""

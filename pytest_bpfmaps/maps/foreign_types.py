@@ -47,7 +47,7 @@ def foreign_types(info: MapInfo, programs: Callable[[], Iterable[ProgramInfo]]) 
     theirs = [own] if own else []
     if not theirs:
         btf_ids = dict.fromkeys(each.btf_id for each in programs() if each.btf_id)
-        theirs = [codecs for codecs in map(_codecs, btf_ids) if codecs is not None]
+        theirs = [codecs for codecs in map(codecs_of_loaded, btf_ids) if codecs is not None]
     for codecs in theirs:
         defined = _definition(codecs, info)
         if defined is not None:
@@ -77,8 +77,8 @@ def _with_types(info: MapInfo, defined: MapDefinition, codecs: Codecs) -> MapInf
     return replace(info, btf_key_type_id=types["key"], btf_value_type_id=types["value"])
 
 
-def _codecs(btf_id: int) -> Codecs | None:
-    """Returns the types of a program; None if the program is gone."""
+def codecs_of_loaded(btf_id: int) -> Codecs | None:
+    """Returns the types of a program or map; None if it is gone. Raises `MapError`."""
     try:
         return load_codecs(btf_id)
     except MapError as e:

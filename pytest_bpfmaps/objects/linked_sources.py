@@ -11,7 +11,6 @@ import struct
 from collections import Counter, defaultdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pytest_bpfmaps.btf import Codecs, Kind
 from pytest_bpfmaps.btf.dwarf import read_local_types
@@ -67,7 +66,7 @@ class Sources:
         using = {n: i for n, i in self._inputs.items() if map_name in i.symbols} or self._inputs
         found_in = {n: codec for n, i in using.items() if (codec := i.struct(name))}
         found_in = found_in or {n: codec for n, i in self._inputs.items() if (codec := i.struct(name))}
-        if len({_layout(codec) for codec in found_in.values()}) > 1:
+        if len({codec.layout for codec in found_in.values()}) > 1:
             raise _ambiguous(name, map_name, found_in, f"capture({next(iter(found_in)) + '.' + name!r})")
         return next(iter(found_in.values()), None)
 
@@ -78,7 +77,7 @@ class Sources:
         if len(ids) < 2:
             return None
         codecs = [codec for i in ids if isinstance(codec := self._codecs.get(i), StructCodec)]
-        different = {_layout(codec): codec for codec in codecs}
+        different = {codec.layout: codec for codec in codecs}
         if len(different) < 2:
             return None
         used = sizes_by_map(self._path).get(map_name, set())
@@ -185,11 +184,6 @@ class _Input:
         """Returns the names of the variables that it puts into a data section."""
         datasec = self.codecs.btf.find(section, Kind.DATASEC) if self.codecs else None
         return [v.name for v in datasec.variables()] if datasec else []
-
-
-def _layout(codec: StructCodec) -> tuple[Any, ...]:
-    fields = tuple((f.name, f.offset, f.codec.name, f.codec.size) for f in codec.by_name.values())
-    return codec.size, fields
 
 
 def _ambiguous(

@@ -13,6 +13,7 @@ from installed import installed
 from pytest_bpfmaps import AmbiguousNameError, CaptureTimeoutError, ClosedError, LoaderError, NameLookupError
 
 LONG = "count_frames_of_an_interface"
+LINUX_TYPES = "#include <linux/types.h>\n"
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +52,26 @@ class TestMapsAndPrograms:
             assert [each.name[:15] for each in ours] == [theirs[each.id]["name"][:15] for each in ours]
             assert [str(each.type) for each in ours] == [theirs[each.id]["type"] for each in ours]
         assert len(agent.programs) == 3
+
+    def test_a_struct_that_only_another_object_has(self, bpf, agent_binary, network_object):
+        """As with cilium/ebpf 0.22, whose maps and programs have only the types that they refer to."""
+        late = "struct late { __u32 mark; char %s[12]; } *keeps_the_type;"
+        two = [bpf.compile(code=LINUX_TYPES + late % name) for name in ("text", "other")]
+        agent = bpf.start([agent_binary, "load", two[0], "load", network_object, "wait"], ready="waiting")
+        with agent.maps.events.capture("struct late") as records:
+            agent.programs.send_event.run(bytes(64), ctx={"mark": 7})
+            records.expect(mark=7, text="!", count=1)
+        with pytest.raises(
+            NameLookupError, match=r"no struct 'lat' in the types of [^$]*did you mean 'late'"
+        ):
+            agent.maps.events.capture("lat")
+        loads = [word for each in (*two, network_object) for word in ("load", each)]
+        agent = bpf.start([agent_binary, *loads, "wait"], ready="waiting")
+        with pytest.raises(AmbiguousNameError, match=r"\{mark, text\}; 16 bytes: \{mark, other\}"):
+            agent.maps.events.capture("late")
+        with agent.maps.events.capture("event") as records:  # of the programs that use the map
+            agent.programs.send_event.run(bytes(64), ctx={"mark": 8})
+            records.expect(mark=8, count=1)
 
     def test_by_name_and_id(self, start):
         agent = start()

@@ -1,0 +1,59 @@
+"""Finds a struct that a test names in all types of an agent's programs and maps.
+
+cilium/ebpf 0.22 gives the kernel, with each program and each map, only the types that these refer to. So the
+struct of a buffer's records may be in the BTF of another map, such as ``.bss``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.btf.record import StructCodec
+from pytest_bpfmaps.errors import AmbiguousNameError, NameLookupError, closest
+from pytest_bpfmaps.maps.foreign_types import codecs_of_loaded
+
+
+def with_all_structs(own: Codecs, on: str, btf_ids: Callable[[], Iterable[int]]) -> Codecs:
+    """Returns the codecs `own`; a struct that they lack is looked for in other BTF of the agent.
+
+    `btf_ids` returns the ids of the agent's BTF at that time. `on` is the agent's name in messages.
+    """
+
+    def find(name: str) -> StructCodec | None:
+        bare = name.removeprefix("struct ").removeprefix("union ")
+        return own.find_struct(bare) or _find_in(_others(btf_ids()), bare, on, own)
+
+    return own.preferring(find)
+
+
+def _others(btf_ids: Iterable[int]) -> list[Codecs]:
+    found = (codecs_of_loaded(each) for each in dict.fromkeys(btf_ids) if each)
+    return [codecs for codecs in found if codecs is not None]
+
+
+def _find_in(others: list[Codecs], name: str, on: str, own: Codecs) -> StructCodec:
+    found = [codec for each in others if (codec := each.find_struct(name)) is not None]
+    different = {codec.layout: codec for codec in found}
+    if len(different) > 1:
+        listed = "; ".join(
+            f"{codec.size} bytes: {{{', '.join(codec.by_name)}}}" for codec in different.values()
+        )
+        raise AmbiguousNameError(
+            f"several structs are called {name!r}",
+            on=f"in the types of {on}",
+            why=f"its objects have different ones: {listed}",
+            fix="give them different names in C",
+        )
+    if not found:
+        raise NameLookupError(
+            f"no struct {name!r}",
+            on=f"in the types of {on}",
+            why="a loader gives the kernel no type that no map, no function and no global variable refers to",
+            fix=f"write in C: struct {name} *keeps_the_type; {closest(name, _names([own, *others]))}",
+        )
+    return found[0]
+
+
+def _names(all_codecs: list[Codecs]) -> set[str]:
+    return {name for codecs in all_codecs for name in codecs.struct_names()}
