@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_bpfmaps.cost.benchmark import BenchmarkFixture
     from pytest_bpfmaps.harness import Bpf
     from pytest_bpfmaps.kernel.running_kernel import RunningKernel
     from pytest_bpfmaps.triggers.cgroup import Cgroup
@@ -68,6 +69,14 @@ def bpf_cgroup(request: pytest.FixtureRequest) -> Iterator[Cgroup]:
         skip_for_want(request.node, "cgroup v2", f"{error.why}; {error.fix}")
     with group as made:
         yield made
+
+
+@pytest.fixture
+def bpf_benchmark(request: pytest.FixtureRequest) -> BenchmarkFixture:
+    """Measures what a run of a program costs; see `pytest_bpfmaps.cost.benchmark.BenchmarkFixture`."""
+    from pytest_bpfmaps.cost.benchmark import BenchmarkFixture
+
+    return BenchmarkFixture(lambda name, text: request.node.user_properties.append((name, text)))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from pytest_bpfmaps.matrix.items import (
     kernel_of,
     with_kernel,
 )
-from pytest_bpfmaps.matrix.measuring import records_blocks
+from pytest_bpfmaps.matrix.measuring import counts_instructions, records_blocks
 from pytest_bpfmaps.matrix.plain_reports import receiving
 from pytest_bpfmaps.matrix.selection import IDLE, Selection, lane_of
 from pytest_bpfmaps.matrix.startup_progress import StartupProgress
@@ -97,6 +97,7 @@ class Guests:
         """Starts the guests that have tests, and workers for the host's tests. Collection is complete."""
         if session.testsfailed and not self.config.option.continue_on_collection_errors:
             return
+        self._records = records_blocks(self.config) or counts_instructions(session.items)
         placed = [(item, self._kernel_of(item)) for item in session.items]
         missing = foresee_all(self.config, placed, self.selection.guests)
         collected = self.config.stash[COLLECTED]
@@ -150,7 +151,7 @@ class Guests:
         chosen = self.vmlinux.path or PER_KERNEL
         arguments += ["--vmlinux", chosen if there is None else options["bpf_vmlinux"]]
         arguments += ["--others", self._others] if self._others else []
-        arguments += ["--executed"] if records_blocks(self.config) else []
+        arguments += ["--executed"] if self._records else []
         arguments += ["--output"] if shows_output(self.config) else []
         if there is None:
             command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *arguments]

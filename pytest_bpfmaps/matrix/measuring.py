@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,11 @@ def is_measured(config: pytest.Config) -> bool:
 def records_blocks(config: pytest.Config) -> bool:
     """Whether guests are to record which code of programs runs, for the engine ``blocks``."""
     return is_measured(config) and option(config, "bpf_cov_engine") in (AUTO, "blocks")
+
+
+def counts_instructions(items: Iterable[pytest.Item]) -> bool:
+    """Whether a test counts the instructions that programs execute."""
+    return any("bpf_benchmark" in getattr(item, "fixturenames", ()) for item in items)
 
 
 def recording_of(config: pytest.Config) -> Recording | None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from pytest_bpfmaps.report.benchmark_table import BenchmarkTable
+
 # Option, kind in the configuration file, default, how it is given on the command line, help.
 _COVERAGE: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (
     (
@@ -144,6 +146,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "bpf_map_entries(**most): with --bpf-map-usage, name the maps of the test that have more entries at "
         "its end: connections=10.",
     )
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(BenchmarkTable(), "bpfmaps-benchmarks")
     if config.getoption("bpf_map_usage") or config.getini("bpf_map_usage"):
         from pytest_bpfmaps.report import map_usage_session
 
@@ -168,3 +172,14 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_bpfmaps.report import coverage_session
 
         coverage_session.begin(config)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Has a guest count instructions from the start, if a test wants it."""
+    if hasattr(session.config, "workerinput"):
+        from pytest_bpfmaps.matrix.measuring import counts_instructions
+
+        if counts_instructions(session.items):
+            from pytest_bpfmaps.cost.executed_instructions import begin
+
+            begin()

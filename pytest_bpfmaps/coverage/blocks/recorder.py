@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.coverage.engines import Plain, Swap
@@ -13,6 +12,7 @@ from pytest_bpfmaps.errors import BpfError
 from pytest_bpfmaps.kernel.cpus import online_cpus
 from pytest_bpfmaps.kernel.program_code import program_code
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
+from pytest_bpfmaps.vm.executed.modules import module_parts
 from pytest_bpfmaps.vm.executed.reasons import reason
 from pytest_bpfmaps.vm.guest.program_watch import ProgramWatcher
 from pytest_bpfmaps.vm.protocol.rpc import Host
@@ -27,7 +27,7 @@ def begin() -> BlockRecorder | str:
     if host is None:
         return NO_GUEST
     try:
-        host.call("executed", json.dumps({"modules": _modules()}))
+        host.call("executed", json.dumps({"modules": module_parts()}))
         return BlockRecorder(host, ProgramWatcher(online_cpus()))
     except BpfError as error:
         return error.why or str(error)
@@ -35,15 +35,6 @@ def begin() -> BlockRecorder | str:
         return NOT_ASKED
     except OSError as error:
         return f"the kernel does not tell which programs are loaded: {error}"
-
-
-def _modules() -> list[tuple[int, int]]:
-    """Returns where the code of the loaded modules is: proc_modules(5)."""
-    found = []
-    for line in Path("/proc/modules").read_text().splitlines():
-        _, size, _, _, _, address, *_ = line.split()
-        found.append((int(address, 16), int(address, 16) + int(size)))
-    return found
 
 
 class BlockRecorder:

@@ -55,6 +55,8 @@ class ExecutedCode:
     def answer(self, argument: str) -> str:
         """Begins to record (``{"modules": [[first, last], …]}``), or returns what ran since the last time.
 
+        ``{"count": [[first, last], …]}`` is answered by how many instructions of these parts have run.
+
         Raises UnsupportedError where nothing is recorded, ValueError for nonsense.
         """
         asked = json.loads(argument)
@@ -63,7 +65,16 @@ class ExecutedCode:
         if "modules" in asked:
             self._recording.begin([(int(first), int(last)) for first, last in asked["modules"]])
             return "{}"
+        if "count" in asked:
+            return json.dumps({"executed": self._total(asked["count"], self._recording)})
         return json.dumps(self._tell(asked, self._recording))
+
+    def _total(self, asked: Iterable[Any], recording: Recording) -> int:
+        parts = [(int(first), int(last)) for first, last in asked]
+        excluded = any(_overlap(part, other) for part in parts for other in recording.excluded)
+        if why := IN_MODULE if excluded else NO_ROOM if recording.lost else "":
+            raise UnsupportedError("cannot count the instructions", on="of a program", why=why)
+        return recording.total(parts)
 
     def _tell(self, asked: dict[str, Any], recording: Recording) -> dict[str, Any]:
         for number, data in asked["types"].items():
