@@ -1,0 +1,57 @@
+"""Tests that every block of the how-to pages is run, and that a failing block names page and line."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from manual_pages import HOWTO, blocks, run_python, write_sources
+
+HERE = Path(__file__).parent
+PAGES = sorted(HOWTO.glob("*.md"))
+
+
+def test_each_page_with_a_program_or_a_test_is_run():
+    written = {
+        re.search(r'^PAGE = "(.*)"$', path.read_text(), re.MULTILINE) for path in HERE.glob("test_*.py")
+    }
+    run = {found[1] for found in written if found}
+    assert run == {page.name for page in PAGES if {b.language for b in blocks(page)} & {"c", "python"}}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_block_is_of_a_language_that_is_checked(page):
+    assert {block.language for block in blocks(page)} <= {"c", "python", "yaml"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_in_yaml_can_be_parsed(page):
+    yaml = pytest.importorskip("yaml", reason="PyYAML is missing: pip install pyyaml")
+    for block in blocks(page):
+        if block.language == "yaml":
+            (job,) = [job for job in yaml.safe_load(block.text).values() if "script" in job]
+            for command in job["script"]:
+                subprocess.run(["bash", "-n"], input=command, text=True, check=True)
+
+
+def test_a_failing_python_block_names_page_and_line(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n```python\ndef test_it():\n    assert 1 == 2\n```\n")
+    with pytest.raises(AssertionError) as caught:
+        run_python(page)["test_it"]()
+    last = caught.traceback[-1]
+    assert (str(last.path), last.lineno + 1) == (str(page), 5)
+
+
+def test_a_c_block_keeps_its_lines(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\n```c\n// file: x.bpf.c\nint x(\n```\n")
+    write_sources(page, tmp_path)
+    assert (tmp_path / "x.bpf.c").read_text().splitlines()[4] == "int x("
+
+
+def test_a_c_block_without_a_name(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```c\nint x;\n```\n")
+    with pytest.raises(AssertionError, match=r"page\.md:2: a C block must begin with"):
+        write_sources(page, tmp_path)
