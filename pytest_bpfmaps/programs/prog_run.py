@@ -31,6 +31,7 @@ from pytest_bpfmaps.libbpf.calls import failure, reason
 from pytest_bpfmaps.libbpf.syscalls import BPF_PROG_LOAD, address, bpf, pack
 from pytest_bpfmaps.programs.context import decode_context, encode_context
 from pytest_bpfmaps.programs.packet import Packet
+from pytest_bpfmaps.triggers.pcap import Frame, write_pcap
 
 _LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 _BATCH = 64  # frames, the kernel's own default
@@ -99,6 +100,10 @@ class RunResult:
                 fix="run it without live, or let the program count in a map",
             )
         return self._retval
+
+    def write_pcap(self, path: str | os.PathLike[str]) -> None:
+        """Writes the packet after the run into a capture, for tcpdump and Wireshark. Raises OSError."""
+        write_pcap(path, [Frame(bytes(self.data))])
 
     def __repr__(self) -> str:
         shown = [f"retval={self._retval!r}", f"data=<{self.data.summary()}>"]

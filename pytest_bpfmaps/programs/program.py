@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from pytest_bpfmaps.programs.context import context_codec, return_codec
 from pytest_bpfmaps.programs.prog_run import Runnable, RunResult, run_program
 from pytest_bpfmaps.programs.streams import Streams
 from pytest_bpfmaps.programs.verifier_stats import VerifierStats
+from pytest_bpfmaps.triggers.pcap import Frame, read_pcap, write_pcap
 from pytest_bpfmaps.verifier.figures import Figures, read_figures
 from pytest_bpfmaps.verifier.walk import Walk
 
@@ -334,6 +336,30 @@ class Program:
         result = run_program(program, data, ctx, repeat, cpu, live=live)
         self._runs.append((time.time(), data, result))
         return result
+
+    def run_pcap(
+        self,
+        path: str | os.PathLike[str],
+        ctx: Any = None,
+        cpu: int | None = None,
+        *,
+        to: str | os.PathLike[str] | None = None,
+    ) -> list[RunResult]:
+        """Runs it once on each packet of a capture, in order, as `run` does; returns the results.
+
+        `path` is a file of tcpdump or Wireshark, in the format of libpcap, of whole Ethernet frames. It is
+        read whole. `to` is the capture to write: what the program made of each packet, at the same place and
+        with the same time, whatever its verdict is.
+
+        Raises OSError if a file can't be read or written, `TriggerError` if `path` is no such capture, and
+        what `run` raises. Source: pcap-savefile(5).
+        """
+        frames = read_pcap(path)
+        results = [self.run(frame.data, ctx, cpu=cpu) for frame in frames]
+        if to is not None:
+            made = zip(results, frames, strict=True)
+            write_pcap(to, (Frame(bytes(result.data), frame.time) for result, frame in made))
+        return results
 
     @property
     def runs(self) -> Sequence[tuple[float, bytes, RunResult]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
@@ -11,6 +12,7 @@ from typing import Any, Self, overload
 
 from pytest_bpfmaps.errors import CaptureTimeoutError
 from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.triggers.pcap import Frame, write_pcap
 
 # <linux/if_ether.h>, <linux/if_packet.h>, <asm/socket.h>
 _ETH_P_ALL = 3
@@ -91,6 +93,13 @@ class Sniffer(Sequence[Any]):
                 )
             if not self._poll(deadline - time.monotonic()):
                 return
+
+    def write_pcap(self, path: str | os.PathLike[str]) -> None:
+        """Writes the frames so far into a capture, for tcpdump and Wireshark.
+
+        Their times are not known: all are 0. Raises OSError.
+        """
+        write_pcap(path, (Frame(bytes(packet)) for packet in self))
 
     @property
     def lost(self) -> int:
