@@ -21,6 +21,10 @@ from pytest_bpfmaps.errors import CompileError, UnsupportedError
 
 ROOT = Path(__file__).parents[2]
 MOST_TIME, MOST_INSTRUCTIONS, MOST_GUEST_TIME = 1.3, 1.1, 1.5
+WITHOUT_MCDC = "coverage without MC/DC"
+
+
+LINES = ("--bpf-cov", "--bpf-cov-report=none")
 
 
 def command(*options: str, kernel: str = "host") -> float:
@@ -36,13 +40,33 @@ def command(*options: str, kernel: str = "host") -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def gallery(stack: contextlib.ExitStack) -> Sides:
+def needs_tools() -> None:
     try:
         tools_for(LocalCompiler().clang.path)
     except UnsupportedError as e:
         raise Absent(str(e)) from e
-    command("--bpf-cov", "--bpf-cov-report=none")  # compiles
-    return lambda: command("--bpf-cov", "--bpf-cov-report=none"), command
+
+
+def needs_mcdc() -> None:
+    source = ROOT / "bpf/drop_port.bpf.c"
+    try:
+        LocalCompiler().compile(CompileRequest(source=str(source), counting=True, mcdc=True))
+    except CompileError as e:
+        raise Absent(f"{e}: clang 18 and later have MC/DC") from e
+
+
+def gallery(stack: contextlib.ExitStack) -> Sides:
+    needs_tools()
+    command(*LINES)  # compiles
+    return lambda: command(*LINES), command
+
+
+def mcdc(stack: contextlib.ExitStack) -> Sides:
+    needs_tools()
+    needs_mcdc()
+    command(*LINES, "--bpf-cov-mcdc")  # compiles
+    command(*LINES)
+    return lambda: command(*LINES, "--bpf-cov-mcdc"), lambda: command(*LINES)
 
 
 def guest(stack: contextlib.ExitStack) -> Sides:
@@ -52,11 +76,13 @@ def guest(stack: contextlib.ExitStack) -> Sides:
     return lambda: command(*blocks, kernel=kernel), lambda: command(kernel=kernel)
 
 
-def instructions(*, counting: bool) -> float:
+def instructions(*, counting: bool, mcdc: bool = False) -> float:
     """Returns the instructions of all the gallery's programs, in slots of 8 bytes."""
     total, compiler = 0, LocalCompiler()
     for source in sorted(ROOT.glob("bpf/*.bpf.c")):
-        request = CompileRequest(source=str(source), include=(str(ROOT / "bpf"),), counting=counting)
+        request = CompileRequest(
+            source=str(source), include=(str(ROOT / "bpf"),), counting=counting, mcdc=mcdc
+        )
         try:
             elf = Elf(compiler.compile(request).read_bytes())
         except CompileError:  # it needs a newer clang
@@ -69,10 +95,19 @@ def sizes(stack: contextlib.ExitStack) -> Sides:
     return lambda: instructions(counting=True), lambda: instructions(counting=False)
 
 
+def mcdc_sizes(stack: contextlib.ExitStack) -> Sides:
+    needs_mcdc()
+    return lambda: instructions(counting=True, mcdc=True), lambda: instructions(counting=True)
+
+
 BENCHMARKS = [
     Benchmark("coverage-gallery", "s", "without coverage", MOST_TIME, gallery, lower=True),
     Benchmark("coverage-guest", "s", "without coverage", MOST_GUEST_TIME, guest, lower=True),
+    Benchmark("coverage-mcdc-gallery", "s", WITHOUT_MCDC, MOST_TIME, mcdc, lower=True),
     Benchmark(
         "coverage-instructions", "instructions", "the plain programs", MOST_INSTRUCTIONS, sizes, lower=True
+    ),
+    Benchmark(
+        "coverage-mcdc-instructions", "instructions", WITHOUT_MCDC, MOST_INSTRUCTIONS, mcdc_sizes, lower=True
     ),
 ]
