@@ -141,6 +141,7 @@ class Bpf:
             portable=self._portable,
             observer=self._observer,
             counting=self._sources.counting(source, code, cflags, defines) if counts else None,
+            sources=self._sources.found(source) if counts else (),
         )
         self._keep(opened)
         self._opened.append(opened)

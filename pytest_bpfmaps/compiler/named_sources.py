@@ -68,6 +68,10 @@ class Sources:
         )
         return self._compiler.compile(request)
 
+    def found(self, source: Source | Sequence[Source] | None) -> list[Path]:
+        """Returns the absolute path of each source; none for C text. Raises `SourceNotFoundError`."""
+        return [find_source(each, self._folders) for each in each_source(source)]
+
     def counting(
         self,
         source: Source | Sequence[Source] | None,

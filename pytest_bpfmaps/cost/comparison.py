@@ -26,7 +26,7 @@ _FEW_STATES = 10  # so many more states are no growth
 class Tolerances:
     """How much a figure may grow, in percent: `usual`, or that of the first glob of `special` that fits.
 
-    A glob is compared with the program's name, and with ``object:program``.
+    A glob is compared with the program's name, and with ``object:program``, with and without folders.
     """
 
     usual: float = 5.0
@@ -35,7 +35,8 @@ class Tolerances:
     def of(self, key: Key) -> float:
         """Returns the tolerance of a program."""
         for glob, percent in self.special:
-            if any(fnmatchcase(name, glob) for name in (key.program, f"{key.object}:{key.program}")):
+            objects = key.object, key.object.rpartition("/")[2]
+            if any(fnmatchcase(n, glob) for n in (key.program, *(f"{o}:{key.program}" for o in objects))):
                 return percent
         return self.usual
 

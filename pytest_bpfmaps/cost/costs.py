@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 ANY_KERNEL = "*"
@@ -32,13 +33,29 @@ class Key(NamedTuple):
         """Whether both are of the same program; a file of veristat tells no kernel, and names the object."""
         same = (self.program, self.variant) == (other.program, other.variant)
         kernels = ANY_KERNEL in (self.kernel, other.kernel) or self.kernel == other.kernel
-        return same and kernels and _stem(self.object) == _stem(other.object)
+        return same and kernels and _same_object(_stem(self.object), _stem(other.object))
 
 
 def numbers_of(kernel: str) -> tuple[tuple[int, int, str], ...]:
     """Returns what sorts names of kernels by their versions."""
     parts = re.split(r"[.-]", kernel)
     return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
+
+
+def _same_object(one: str, other: str) -> bool:
+    """Whether two names are of one object; a name without folders fits a file of that name anywhere."""
+    if "/" in one and "/" in other:
+        return one == other
+    return one.rpartition("/")[2] == other.rpartition("/")[2]
+
+
+def object_name(name: str, sources: Iterable[Path], root: Path | None) -> str:
+    """Returns the name of an object in records: the paths of its sources from the folder `root`.
+
+    A source outside of it has only its file's name. `name` is for objects without known sources.
+    """
+    named = [str(s.relative_to(root)) if root and s.is_relative_to(root) else s.name for s in sources]
+    return " + ".join(named) or name
 
 
 def _stem(name: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
-from pytest_bpfmaps.cost.costs import INLINE
+from pytest_bpfmaps.cost.costs import INLINE, object_name
 from pytest_bpfmaps.cost.map_usage import REASONS, Key, Usage, Usages, add, plain
 from pytest_bpfmaps.errors import MapError
 from pytest_bpfmaps.events.ring_fill import keep_peaks, ring_fill, take_peak
@@ -22,12 +23,15 @@ _RB_OVERWRITE = 1 << 19
 class MapRecorder:
     """Keeps what it sees until somebody takes it. `close` ends the counting of updates.
 
-    `kernel` is the name of the kernel of this process; it may be set later. `test` is the test that runs, and
+    `kernel` is the name of the kernel of this process; it may be set later. Sources are named from
+    the folder `root`. `test` is the test that runs, and
     `expected` are the most entries that it expects of a map, by the map's name.
     """
 
-    def __init__(self, kernel: str) -> None:
-        self.kernel, self.test = kernel, ""
+    def __init__(self, kernel: str, root: Path | None = None) -> None:
+        self.kernel, self.test, self._root = kernel, "", root
+        self._opened = ""
+        self._names: weakref.WeakKeyDictionary[LoadedObject, str] = weakref.WeakKeyDictionary()
         self.expected: Mapping[str, int] = {}
         self._seen: set[str] = set()
         self._open: weakref.WeakSet[LoadedObject] = weakref.WeakSet()
@@ -36,11 +40,14 @@ class MapRecorder:
         keep_peaks()
 
     def before_load(self, opened: OpenedObject) -> Callable[[LoadedObject], LoadedObject] | None:
-        """Does nothing: the maps do not exist yet."""
+        """Keeps the name; the maps do not exist yet."""
+        self._opened = object_name(opened.name, opened.sources, self._root)
+        return None
 
     def loaded(self, loaded: LoadedObject) -> None:
         """Begins to count the updates of the object's maps."""
         self._open.add(loaded)
+        self._names[loaded] = self._opened or loaded.name
         for each in loaded.maps:
             self._counts.watch(each.id, each.type)
 
@@ -58,7 +65,7 @@ class MapRecorder:
                 self._counts.watch(each.id, each.type)
 
     def _look(self, loaded: LoadedObject) -> None:
-        name = self.test if loaded.name == INLINE and self.test else loaded.name
+        name = self.test if loaded.name == INLINE and self.test else self._names[loaded]
         for each in loaded.maps:
             add(self._usages, Key(name, each.name, self.kernel), self._usage(each))
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.cost.comparison import Tolerances, grown, partner
-from pytest_bpfmaps.cost.costs import ACCEPTED, INLINE, NO_VARIANT, REFUSED, Cost, Costs, Key, add
+from pytest_bpfmaps.cost.costs import (
+    ACCEPTED,
+    INLINE,
+    NO_VARIANT,
+    REFUSED,
+    Cost,
+    Costs,
+    Key,
+    add,
+    object_name,
+)
 from pytest_bpfmaps.cost.variants import Variants
 from pytest_bpfmaps.errors import BpfError, VerifierError, closest
 from pytest_bpfmaps.kernel.release import is_emulated
@@ -23,14 +34,20 @@ class Recorder:
 
     `kernel` is the name of the kernel of this process; it may be set later. `variants` are those for every
     object that has their globals, and `of_test` those of the test that runs. Programs that grew against
-    `before` are loaded once more, to see which lines cost most.
+    `before` are loaded once more, to see which lines cost most. Sources are named from the folder `root`.
     """
 
     def __init__(
-        self, kernel: str, variants: Variants, before: Costs | None = None, allowed: Tolerances | None = None
+        self,
+        kernel: str,
+        variants: Variants,
+        before: Costs | None = None,
+        allowed: Tolerances | None = None,
+        *,
+        root: Path | None = None,
     ) -> None:
         self.of_test: Variants = {}
-        self.kernel, self._variants = kernel, variants
+        self.kernel, self._variants, self._root = kernel, variants, root
         self._before, self._allowed = before or {}, allowed or Tolerances()
         self._opened: OpenedObject | None = None
         self._costs: Costs = {}
@@ -46,8 +63,9 @@ class Recorder:
         opened, self._opened = self._opened, None
         if opened is None:
             return
+        known_as = self._name(opened)
         for program in loaded.programs:
-            self._add(loaded.name, program, NO_VARIANT)
+            self._add(known_as, program, NO_VARIANT)
         for name, values in {**self._variants, **self.of_test}.items():
             absent = [variable for variable in values if variable not in opened.globals]
             if not absent:
@@ -63,6 +81,9 @@ class Recorder:
 
     def other_process(self, name: str, programs: object) -> None:
         """Does nothing: only what a test loads has costs."""
+
+    def _name(self, opened: OpenedObject) -> str:
+        return object_name(opened.name, opened.sources, self._root)
 
     def _add(self, name: str, program: Program, variant: str) -> None:
         key = Key(name, program.name, variant, self.kernel)
@@ -84,7 +105,7 @@ class Recorder:
             if isinstance(error, VerifierError):
                 figures = read_figures(error.log)
                 walked = {} if figures.instructions is None else {"insns": figures.instructions}
-                key = Key(opened.name, programs[0], name, self.kernel)
+                key = Key(self._name(opened), programs[0], name, self.kernel)
                 add(self._costs, key, Cost(REFUSED, walked))
             self._note(f"variant {name!r}: {error}")
 
@@ -98,7 +119,7 @@ class Recorder:
                 program.autoload = program.name in programs
             with twin.load() as loaded:
                 for each in loaded.programs:
-                    self._add(opened.name, each, name)
+                    self._add(self._name(opened), each, name)
 
     def _note(self, text: str) -> None:
         self._notes[f"[{self.kernel}] {text}"] = None
@@ -154,8 +175,8 @@ def plain(cost: Cost) -> tuple[Any, ...]:
 
 def add_plain(costs: Costs, rows: Iterable[Any], accept: Callable[[str], bool] = lambda _: True) -> None:
     """Adds the rows of `Recorder.take`. Raises ValueError or TypeError for other values."""
-    for object_name, program, variant, kernel, verdict, figures, stack, lines in rows:
-        key = Key(str(object_name), str(program), str(variant), str(kernel))
+    for name_of_object, program, variant, kernel, verdict, figures, stack, lines in rows:
+        key = Key(str(name_of_object), str(program), str(variant), str(kernel))
         numbers = {str(name): int(value) for name, value in figures.items()}
         if accept(key.kernel):
             add(costs, key, Cost(str(verdict), numbers, tuple(map(int, stack)), tuple(map(str, lines))))

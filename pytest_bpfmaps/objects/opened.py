@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -66,8 +66,10 @@ class OpenedObject:
         observer: Observer[OpenedObject, LoadedObject] | None = None,
         counting: Callable[[bool], Path] | None = None,
         quiet: bool = False,
+        sources: Sequence[Path] = (),
     ) -> None:
         self.path = path
+        self.sources = tuple(sources)
         self.counting = counting
         self._alike = partial(OpenedObject, name=name, pins=pins, pin_root=pin_root, btf=btf)
         self.btf = btf

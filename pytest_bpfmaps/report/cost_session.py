@@ -37,7 +37,7 @@ def begin(config: pytest.Config) -> None:
     Raises pytest.UsageError for options that make no sense.
     """
     settings = Settings(config)
-    recorder = Recorder(HOST, settings.variants, settings.before(), settings.allowed)
+    recorder = Recorder(HOST, settings.variants, settings.before(), settings.allowed, root=config.rootpath)
     config.stash[COSTS] = recorder
     plugins: list[object] = [MarkedVariants(recorder), Teller(config, _PROPERTY, recorder.take)]
     if not hasattr(config, "workerinput"):

@@ -18,7 +18,7 @@ _WIDER = frozenset({"bpf_module", "bpf_session"})
 
 def begin(config: pytest.Config) -> None:
     """Has maps looked at in this process, and the table shown where reports arrive."""
-    recorder = MapRecorder(HOST)
+    recorder = MapRecorder(HOST, config.rootpath)
     config.stash[MAP_USAGE] = recorder
     config.add_cleanup(recorder.close)
     config.pluginmanager.register(Teller(config, recorder), "bpfmaps-map-usage-teller")

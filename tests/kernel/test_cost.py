@@ -233,3 +233,24 @@ def test_a_run_without_programs_keeps_the_file(pytester):
     assert result.ret == 0
     result.stdout.fnmatch_lines(["no cost: the run loaded no program"])
     assert (pytester.path / "costs").read_text() == "anything"
+
+
+def test_sources_of_one_name_in_two_folders_are_two_objects(suite, pytester):
+    for folder, rounds in (("a", 3), ("b", 30)):
+        (pytester.path / folder).mkdir()
+        text = SOURCE.replace("ROUNDS", str(rounds))
+        (pytester.path / folder / "same.bpf.c").write_text(text)
+        test = f'def test_{folder}(bpf):\n    bpf.load("same.bpf.c", programs=["turns"])\n'
+        (pytester.path / folder / f"test_{folder}.py").write_text(test)
+    (pytester.path / "test_it.py").unlink()
+    suite("--bpf-cost=costs")
+    found = read(pytester.path / "costs")
+    assert [key.object for key in found] == ["a/same.bpf.c", "b/same.bpf.c"]
+    small, large = (cost.figures["insns"] for cost in found.values())
+    assert large > small + 20
+    suite("--bpf-cost-check=costs").stdout.fnmatch_lines(["2 programs cost no more than costs allows"])
+    text = (pytester.path / "b/same.bpf.c").read_text().replace("rounds = 30", "rounds = 60")
+    (pytester.path / "b/same.bpf.c").write_text(text)
+    result = suite("--bpf-cost-check=costs")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["b/same.bpf.c: turns*", "FAILED: 1 of 2 programs*"])

@@ -18,7 +18,7 @@ from pytest_bpfmaps.cost.comparison import (
     unloaded,
 )
 from pytest_bpfmaps.cost.cost_file import CostFileError, merged, parse, read, text_of, write
-from pytest_bpfmaps.cost.costs import Cost, Key, add
+from pytest_bpfmaps.cost.costs import Cost, Key, add, object_name
 from pytest_bpfmaps.cost.variants import read_variants
 
 KEY = Key("a.bpf.c", "entry", "-", "6.1")
@@ -213,3 +213,36 @@ def test_variants():
     for wrong in ("large", "large:", "large: rounds", "-: x=1", ": x=1", "a b: x=1"):
         with pytest.raises(ValueError):
             read_variants([wrong])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "fits"),
+    [
+        ("a/x.bpf.c", "a/x.bpf.c", True),
+        ("a/x.bpf.c", "b/x.bpf.c", False),
+        ("a/x.bpf.c", "x.bpf.o", True),
+        ("x.bpf.c", "y.bpf.c", False),
+        ("a/x.bpf.c", "y.bpf.c", False),
+    ],
+)
+def test_a_name_without_folders_fits_a_file_anywhere(one, other, fits):
+    first, second = (KEY._replace(object=name) for name in (one, other))
+    assert first.fits(second) is fits
+    assert second.fits(first) is fits
+
+
+def test_names_of_objects():
+    root = Path("/root")
+    assert object_name("n", [root / "a/x.bpf.c"], root) == "a/x.bpf.c"
+    assert object_name("n", [Path("/other/x.bpf.c"), root / "y.bpf.c"], root) == "x.bpf.c + y.bpf.c"
+    assert object_name("n", [root / "a/x.bpf.c"], None) == "x.bpf.c"
+    assert object_name("n", [], root) == "n"
+
+
+def test_a_tolerance_names_an_object_with_or_without_folders():
+    key = KEY._replace(object="a/x.bpf.c")
+    assert [tolerances([f"{name}:entry=20"]).of(key) for name in ("x.bpf.c", "a/x.bpf.c", "b/*")] == [
+        20,
+        20,
+        5,
+    ]
