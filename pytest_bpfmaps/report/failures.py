@@ -14,9 +14,12 @@ from pytest_bpfmaps.errors import BpfError, ExpectationError, LoaderError, Verif
 if TYPE_CHECKING:
     from pytest_bpfmaps.harness import Bpf
     from pytest_bpfmaps.objects.program_output import Output
+    from pytest_bpfmaps.report.map_changes import Snapshots
 
 PACKAGE = "pytest_bpfmaps."
+_SHARED = ("bpf_module", "bpf_session")  # maps of `bpf` are new, so all that they have was added
 _CALLS_US = ("functools", "contextlib")  # modules of Python that our functions are called through
+_BEFORE: pytest.StashKey[Snapshots] = pytest.StashKey()  # maps as they were when the test began
 _HERE = str(Path(__file__).parents[1])  # `paths` is not imported: a run without BPF tests imports little
 
 
@@ -42,7 +45,8 @@ def _maps(item: pytest.Item) -> str:
     from pytest_bpfmaps.report.map_contents import section
 
     try:
-        return section(loaded for each in _bpf_fixtures(item) for loaded in each.loaded)
+        before = item.stash.get(_BEFORE, {})
+        return section((loaded for each in _bpf_fixtures(item) for loaded in each.loaded), before)
     except Exception as error:  # the test's own failure must be reported in any case
         return f"the maps can't be shown: {error!r}"
 
@@ -54,6 +58,16 @@ def _shown(log: str, config: pytest.Config) -> str:
     from pytest_bpfmaps.verifier.log_excerpt import excerpt
 
     return excerpt(log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Reads the maps of objects that several tests share, so that a failing test can show what it changed."""
+    shared = [each for name in _SHARED if (each := getattr(item, "funcargs", {}).get(name)) is not None]
+    if shared:
+        from pytest_bpfmaps.report.map_changes import snapshots
+
+        item.stash[_BEFORE] = snapshots(loaded for each in shared for loaded in each.loaded)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,6 +12,7 @@ from pytest_bpfmaps.errors import BpfError, ClosedError, MapKeyError
 from pytest_bpfmaps.maps.families.array import ArrayMap
 from pytest_bpfmaps.maps.families.hash import HashMap
 from pytest_bpfmaps.report.assertions import Text, in_order
+from pytest_bpfmaps.report.map_changes import Snapshots, changes
 
 _MOST = 20  # elements of a map
 _SEARCHED = 1 << 16  # places of an array in which elements that are not zero are looked for
@@ -19,12 +20,15 @@ _SORTED = 1000  # elements of a map that is shown in the order of its keys
 _WIDTH = 100  # characters of a key or a value
 
 
-def section(objects: Iterable[Any]) -> str:
-    """Returns the text of all hashes and arrays. Maps of an object that is closed are left out."""
-    return "\n".join(line for each in objects for one in each.maps for line in _lines(one))
+def section(objects: Iterable[Any], before: Snapshots) -> str:
+    """Returns the text of all hashes and arrays. Maps of an object that is closed are left out.
+
+    `before` has elements from the begin of the test: of maps that were loaded earlier.
+    """
+    return "\n".join(line for each in objects for one in each.maps for line in _lines(one, before))
 
 
-def _lines(the_map: Any) -> Iterator[str]:
+def _lines(the_map: Any, before: Snapshots) -> Iterator[str]:
     if not isinstance(the_map, HashMap):
         return
     try:
@@ -36,6 +40,8 @@ def _lines(the_map: Any) -> Iterator[str]:
         return
     text = Text(None, _WIDTH)
     yield f"{the_map}: {count}" + (":" if shown else "")
+    if the_map.id in before:
+        yield from changes(before[the_map.id], the_map.snapshot())
     yield from (f"  {text.of(key)}: {text.of(value)}" for key, value in shown[:_MOST])
     if len(shown) > _MOST:
         yield "  …"
@@ -65,8 +71,9 @@ def _elements(the_map: Any) -> tuple[list[tuple[Any, Any]], str]:
 def _walk(the_map: Any) -> Iterator[tuple[Any, Any]]:
     key = None
     for _ in range(_MOST + 1):
-        key = the_map.get_next_key(key)
-        if key is None:
+        try:
+            key = the_map.get_next_key(key)
+        except MapKeyError:  # that was the last one
             return
         with contextlib.suppress(MapKeyError):  # a program has removed it
             yield key, the_map[key]

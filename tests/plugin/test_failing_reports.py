@@ -182,3 +182,46 @@ def test_the_same_failure_on_several_kernels_is_shown_once(pytester):
         ]
     )
     assert len([line for line in result.outlines if line.startswith("FAILED test_it.py::test_same[")]) == 3
+
+
+CHANGES = (
+    f'CODE = """\n#include "vmlinux.h"\n#include <bpf/bpf_helpers.h>\n{MAPS}'
+    + 'char LICENSE[] SEC("license") = "GPL";\n"""\n'
+    + """
+import pytest
+
+@pytest.fixture(scope="module")
+def maps(bpf_module):
+    return bpf_module.load(code=CODE).maps
+
+def test_before(maps):
+    maps.flows[1, 80] = 10
+    maps.flows[2, 80] = 20
+    maps.flows[3, 80] = 30
+    maps.counts[2] = 7
+
+def test_fails(maps):
+    maps.flows[1, 80] = 11
+    maps.flows[4, 443] = 40
+    del maps.flows[2, 80]
+    maps.large[1] = 1
+    assert 0
+"""
+)
+
+
+def test_what_changed_in_maps_that_tests_share(pytester):
+    pytester.makepyfile(test_x=CHANGES)
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1, failed=1)
+    shown = result.outlines[result.outlines.index("map 'flows' (hash): 3 of 30 entries:") :]
+    assert shown[1:5] == [
+        "  since the test began: 1 added, 1 gone, 1 changed",
+        "    added {'ip': 4, 'port': 443}: 40",
+        "    gone {'ip': 2, 'port': 80}: 20",
+        "    changed {'ip': 1, 'port': 80}: 10 -> 11",
+    ]
+    counts = shown.index("map 'counts' (array): not zero are:")
+    assert shown[counts + 1 : counts + 3] == ["  no change since the test began", "  2: 7"]
+    large = shown.index("map 'large' (hash): 1 of 100000 entries:")
+    assert shown[large + 1] == "  1: 1"  # too large to be read before each test
