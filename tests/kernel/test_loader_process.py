@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from processes import is_running
 
 from pytest_bpfmaps import CaptureTimeoutError, LoaderError
 
@@ -250,80 +249,6 @@ class TestRefusals:
             bpf.start(["true"], caps=["PERFMN"])
 
 
-class TestEnds:
-    def test_it_ignores_sigterm(self, bpf):
-        agent = bpf.start(["sh", "-c", f"trap '' TERM; echo on; {FOREVER}"], ready="on")
-        agent.terminate()
-        with pytest.raises(LoaderError) as failed:
-            agent.wait(0.3)
-        assert "still run" in str(failed.value)
-        assert f", because process {agent.pid} ignores SIGTERM\n" in str(failed.value)
-        assert "-> agent.kill()" in str(failed.value)
-        agent.kill()
-        assert agent.wait() == -signal.SIGKILL
-
-    def test_teardown_tells_that_it_had_to_kill(self, bpf, monkeypatch):
-        monkeypatch.setattr("pytest_bpfmaps.loaders.running_process._STOP", 0.3)
-        agent = bpf.start(["sh", "-c", f"trap '' TERM; echo on; {FOREVER}"], ready="on")
-        with pytest.raises(
-            LoaderError, match=r"cannot end process .* because process \d+ ignores SIGTERM; SIGKILL has ended"
-        ):
-            agent.close()
-        assert agent.pids == []
-        agent.close()
-
-    def test_wait_needs_terminate(self, bpf):
-        agent = bpf.start(["sleep", "60"])
-        with pytest.raises(LoaderError, match=r"(?s)still runs.*-> call terminate\(\) first"):
-            agent.wait(0.1)
-
-    def test_into_the_background(self, bpf, tmp_path):
-        daemon = (
-            "import os, time\n"
-            "if os.fork(): os._exit(0)\n"
-            "os.setsid()\n"
-            "if os.fork(): os._exit(0)\n"
-            f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
-            f"os.rename({str(tmp_path / 'pid')!r}, {str(tmp_path / 'pid2')!r})\n"
-            "time.sleep(60)\n"
-        )
-        agent = bpf.start([sys.executable, "-c", daemon], ready=tmp_path / "pid2")
-        bpf.wait_until(lambda: agent.pids == [int((tmp_path / "pid2").read_text())], timeout=10)
-        with pytest.raises(LoaderError, match="still runs"):
-            agent.wait(0.1)
-        agent.terminate()
-        assert agent.wait() == 0
-        assert agent.pids == []
-
-    def test_children_go_with_it(self, bpf):
-        agent = bpf.start(
-            ["sh", "-c", "sleep 60 & echo $!; wait"], ready=lambda agent: agent.stdout.endswith("\n")
-        )
-        child = int(agent.stdout)
-        assert agent.pids == [agent.pid, child]
-        agent.close()
-        assert not is_running(child)
-
-    def test_all_go_when_the_run_is_killed(self, bpf, tmp_path):
-        code = f"""
-            import os, signal, time
-            from pathlib import Path
-            from pytest_bpfmaps.harness import Bpf
-
-            agent = Bpf(None).start(["sh", "-c", "setsid sleep 61 & sleep 62"])
-            while len(agent.pids) < 3:
-                time.sleep(0.01)
-            Path({str(tmp_path / "pids")!r}).write_text(" ".join(map(str, agent.pids)))
-            os.kill(os.getpid(), signal.SIGKILL)
-        """
-        lines = "\n".join(line.removeprefix(" " * 12) for line in code.splitlines())
-        done = subprocess.run([sys.executable, "-c", lines], check=False)
-        assert done.returncode == -signal.SIGKILL
-        pids = (tmp_path / "pids").read_text().split()
-        assert len(pids) == 3
-        bpf.wait_until(lambda: not any(map(is_running, pids)), timeout=10)
-
-
 class TestArtifacts:
     def test_a_copy(self, bpf, tmp_path):
         folder = tmp_path / "work"
@@ -414,16 +339,3 @@ class TestPrivileges:
                 bpf.start([path], user="nobody")
             Path(folder).chmod(0o701)  # the remedy
             assert bpf.start([path], user="nobody").wait() == 3
-
-
-@pytest.mark.bpf_requires(config="CONFIG_MEMCG")
-def test_the_oom_killer(bpf, bpf_cgroup):
-    controllers = (bpf_cgroup.path.parent / "cgroup.controllers").read_text().split()
-    if "memory" not in controllers:
-        pytest.skip("this kernel has the memory controller in cgroup v1, where the test has no group")
-    (bpf_cgroup.path.parent / "cgroup.subtree_control").write_text("+memory")
-    (bpf_cgroup.path / "memory.max").write_text(str(20 << 20))
-    with pytest.raises(
-        LoaderError, match="it was killed by SIGKILL: the OOM killer did it\n  -> give the machine"
-    ):
-        bpf.start([sys.executable, "-c", "x = bytearray(200 << 20)"], cgroup=bpf_cgroup, ready="never")
