@@ -3,10 +3,11 @@
 from functools import partial
 
 import pytest
+from alike_keys import filled
 from caches import cache_of_this_run
 from stack_traces import load_tracer
 
-__all__ = ["cache_of_this_run"]  # a fixture
+__all__ = ["cache_of_this_run", "filled"]  # fixtures
 
 HEAD = """
 #include <linux/bpf.h>

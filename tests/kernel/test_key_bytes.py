@@ -1,59 +1,16 @@
 """Tests keys with equal values and different bytes: the kernel has an element for each."""
 
-import copy
-import json
-import pickle
 import random
 
 import pytest
+from alike_keys import ALIKE, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_bpfmaps import MapKeyError, MapValueError
 from pytest_bpfmaps.btf import Record
-from pytest_bpfmaps.libbpf import ffi, lib
 
-PROLOGUE = """
-struct flow { __u32 ip; __u16 port; };
-struct bits { __u8 a:3; __u8 b:2; };
-struct deep { struct { char name[3]; __u32 n; } in[1]; _Bool on; };
-struct choice { union { struct { __u8 kind; __u32 n; }; __u8 first; }; };
-struct prefix { __u32 prefixlen; __u8 zone; __u16 net; };
-"""
-# keys of each type with equal values
-ALIKE = {
-    "struct flow": (b"\1\0\0\0\x50\0\0\0", b"\1\0\0\0\x50\0\x55\x55", b"\1\0\0\0\x50\0\0\1"),
-    "char[8]": (b"cat\0\0\0\0\0", b"cat\0UUUU", b"cat\0\0\0\0\1"),
-    "_Bool": (b"\1", b"\2", b"\xff"),
-    "double": (bytes(8), bytes(7) + b"\x80"),
-    "struct bits": (b"\x09", b"\x29"),
-    "struct deep": (b"ab\0\0\5\0\0\0\1\0\0\0", b"ab\0\7\5\0\0\0\1\0\0\0", b"ab\0\0\5\0\0\0\2\0\0\0"),
-    "struct choice": (b"\1\0\0\0\2\0\0\0", b"\1\7\7\7\2\0\0\0"),
-    "struct flow[2]": (bytes(16), bytes(15) + b"\1"),
-    "char[2][4]": (b"ab\0\0cd\0\0", b"ab\0\0cd\0\1"),
-}
 TYPES = ["hash", "lru_hash", "percpu_hash", "lru_percpu_hash"]
-
-
-@pytest.fixture
-def filled(make_map):
-    """Makes a map with these keys; the n-th has the value n. It writes bytes, without the codecs."""
-
-    def fill(key, raws, type="hash", max_entries=64, **options):
-        name, _, rest = key.partition("[")
-        prologue = PROLOGUE + f"typedef {name} key_t_{'[' + rest if rest else ''};"
-        m = make_map(type, "key_t_", prologue=prologue, max_entries=max_entries, **options)
-        for n, raw in enumerate(raws):
-            write(m, raw, n)
-        return m
-
-    return fill
-
-
-def write(m, raw, n):
-    assert len(raw) == m.key_size
-    value = n.to_bytes(8, "little") * (m._value_bytes // 8)
-    assert lib.bpf_map_update_elem(m.fd, ffi.from_buffer(raw), ffi.from_buffer(value), 0) == 0
 
 
 def number(value):
@@ -79,37 +36,6 @@ def test_no_view_loses_an_element(filled, key, type):
         plain = m._key.decode(raws[0])
         with pytest.raises(MapValueError, match="cannot decide which element"):
             _ = m.sum()[plain]
-
-
-@pytest.mark.parametrize("key", ALIKE)
-def test_a_listed_key_is_found(filled, key):
-    raws = ALIKE[key]
-    for some in (raws, raws[1:2]):
-        m = filled(key, some)
-        for listed, value in m.items():
-            assert listed in m
-            assert m[listed] == m.get(listed) == value
-            assert some[value] == bytes(m._encode_key(listed))
-            m[listed] = value + 100
-        assert sorted(m.values()) == [n + 100 for n in range(len(some))]
-        one, *rest = list(m)
-        del m[one]
-        assert len(m) == len(rest)
-        m.delete_batch(rest)
-        assert m == {}
-
-
-@pytest.mark.parametrize("key", ALIKE)
-def test_the_walk_by_get_next_key_loses_none(filled, key):
-    raws = ALIKE[key]
-    m = filled(key, raws)
-    found, at = {}, None
-    for _ in raws:
-        at = m.get_next_key(at)
-        found[at] = m[at]
-    assert sorted(found.values()) == list(range(len(raws)))
-    with pytest.raises(MapKeyError):
-        m.get_next_key(at)
 
 
 @pytest.mark.parametrize("type", ["hash", "percpu_hash"])
@@ -199,48 +125,6 @@ def test_one_element_with_odd_bytes_is_not_its_value(filled, key, type):
         assert "-> make every byte of the key known" in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ALIKE)
-def test_the_bytes_of_a_key_are_a_key(filled, key):
-    """What a test that means the bytes writes."""
-    odd = ALIKE[key][1]
-    m = filled(key, [odd])
-    if isinstance(m._key.decode(odd), Record | str):
-        assert odd in m
-        assert m == {odd: 0}
-        assert m.snapshot()[odd] == m[odd] == 0
-        assert m.keys() == {odd}
-        assert m != {ALIKE[key][0]: 0}
-
-
-def test_a_record_of_an_event_is_its_bytes(filled):
-    """A record that was read elsewhere keeps its padding, and is looked up by it."""
-    clean, odd, _ = ALIKE["struct flow"]
-    m = filled("struct flow", [clean])
-    record = m._key.decode(odd)
-    assert record == m._key.decode(clean)
-    assert record not in m
-    assert m != {record: 0}
-    assert not m >= {record: 0}
-    assert m.keys() != {record}
-    m = filled("struct flow", [odd])
-    assert record in m
-    assert m == {record: 0}
-    assert m >= {record: 0}
-
-
-def test_a_listed_key_differs_from_its_value(filled):
-    m = filled("struct flow", [ALIKE["struct flow"][1]])
-    (key,) = m
-    for plain in ({"ip": 1, "port": 80}, (1, 80), m._key.decode(ALIKE["struct flow"][0])):
-        with pytest.raises(AssertionError) as caught:
-            assert key == plain
-        assert "bytes 6 to 7: 5555" in str(caught.value)
-    with pytest.raises(AssertionError) as caught:
-        assert key == {"ip": 1, "port": 80}
-    assert "-> make every byte of the key known" in str(caught.value)
-    assert (key.ip, key.port) == (1, 80)
-
-
 def test_zero_and_not_a_number(filled):
     """A key is compared by its bytes, as a lookup does it: 0.0 and -0.0 differ, and a NaN equals itself."""
     nan = float("nan")
@@ -248,18 +132,6 @@ def test_zero_and_not_a_number(filled):
         m = filled("double", [raw])
         for each in (-0.0, nan, 0.0):
             assert (each in m) is (each in m.snapshot()) is (m == {each: 0}) is (repr(each) == repr(value))
-
-
-def test_a_union_is_plain_when_one_of_its_members_is(make_map):
-    """The address is known whole, although the text has bytes after its NUL."""
-    prologue = "union who { __u32 ip; char name[4]; __u8 pad[8]; };"
-    m = make_map("hash", "union who", prologue=prologue.replace("__u8 pad[8]; ", ""))
-    write(m, b"a\0\0\7", 1)
-    (key,) = m
-    assert key == m._key.decode(b"a\0\0\7")
-    assert key in m
-    assert m == {key: 1}
-    assert "<byte" not in repr(key)
 
 
 @given(data=st.data())
@@ -359,44 +231,6 @@ def test_maps_of_maps(load_code):
     assert outer == {odd: two}
     with pytest.raises(AssertionError, match="1 element has this key: its padding differs"):
         assert outer == {(1, 80): two}
-
-
-@pytest.mark.parametrize("key", ["char[8]", "_Bool", "double", "char[2][4]"])
-def test_copies_lose_none(filled, key):
-    seen = filled(key, ALIKE[key]).snapshot()
-    for other in (pickle.loads(pickle.dumps(seen)), copy.deepcopy(seen), copy.copy(seen), {**seen}):
-        assert len(other) == len(ALIKE[key])
-        assert seen == other
-
-
-@pytest.mark.parametrize("key", ["__u32", "__u8[4]", "__u32[2]", "struct exact", "struct exact[2]"])
-def test_a_key_that_its_value_says_whole_is_plain(make_map, key):
-    name, _, rest = key.partition("[")
-    prologue = "struct exact { __u32 a, b; };" + f"typedef {name} key_t_{'[' + rest if rest else ''};"
-    m = make_map("hash", "key_t_", prologue=prologue)
-    write(m, bytes(m.key_size), 1)
-    plain = type(m._key.decode(bytes(m.key_size)))
-    for keys in (m, m.keys(), m.snapshot(), [m.get_next_key()]):
-        assert [type(k) for k in keys] == [plain]
-
-
-def test_one_element_with_zeros_in_its_padding_has_a_plain_key(filled):
-    for key in ("char[8]", "_Bool", "double", "char[2][4]"):
-        m = filled(key, ALIKE[key][:1])
-        assert [type(k) for k in m.snapshot()] == [type(m._key.decode(ALIKE[key][0]))]
-
-
-def test_listed_keys_print_the_bytes_that_the_value_does_not_show(filled):
-    keys = list(filled("char[8]", ALIKE["char[8]"]))
-    assert json.dumps(keys) == '["cat", "cat", "cat"]'
-    assert sorted(map(str, keys)) == ["cat", "cat", "cat"]
-    assert sorted(map(str, filled("_Bool", ALIKE["_Bool"]))) == ["True", "True", "True"]
-    shown = {"'cat'", "'cat' <bytes 4 to 7: 55555555>", "'cat' <byte 7: 01>"}
-    assert set(map(repr, keys)) == shown
-    shown = {"True", "True <byte 0: 02>", "True <byte 0: ff>"}
-    assert set(map(repr, filled("_Bool", ALIKE["_Bool"]))) == shown
-    shown = {"{'a': 1, 'b': 1}", "{'a': 1, 'b': 1} <byte 0: 29>"}
-    assert set(map(repr, filled("struct bits", ALIKE["struct bits"]))) == shown
 
 
 def test_the_remedy(load_code):
