@@ -16,11 +16,12 @@ from pytest_bpfmaps.kernel.update_counts import Counts, UpdateCounts
 from pytest_bpfmaps.maps import Map
 from pytest_bpfmaps.maps.fill import entries, memory
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
+from pytest_bpfmaps.objects.observer import Observer
 
 _RB_OVERWRITE = 1 << 19
 
 
-class MapRecorder:
+class MapRecorder(Observer[OpenedObject, LoadedObject]):
     """Keeps what it sees until somebody takes it. `close` ends the counting of updates.
 
     `kernel` is the name of the kernel of this process; it may be set later. Sources are named from

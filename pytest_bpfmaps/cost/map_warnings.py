@@ -23,6 +23,7 @@ from pytest_bpfmaps.errors import (
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
 from pytest_bpfmaps.objects.collection import items_of
+from pytest_bpfmaps.objects.observer import Observer
 
 _CAN_BE_FULL = {MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE, MapType.QUEUE, MapType.STACK}
 _SHARED = {MapType.HASH, MapType.LRU_HASH, MapType.ARRAY, MapType.LPM_TRIE}
@@ -208,7 +209,7 @@ def warn(uses: Iterable[MapUse], allowed: Callable[[str], bool]) -> None:
         _told.add(use)  # not reached if the warning is an error: then it is raised again next time
 
 
-class MapReader:
+class MapReader(Observer[OpenedObject, LoadedObject]):
     """Reads each object before it is loaded, and warns: an `Observer` of objects.
 
     `allowed` are patterns of warnings that nobody wants, and `of_test` those of the test that runs. A pattern

@@ -23,13 +23,14 @@ from pytest_bpfmaps.errors import BpfError, VerifierError, closest
 from pytest_bpfmaps.kernel.release import is_emulated
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
 from pytest_bpfmaps.objects.collection import items_of
+from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.programs.program import Program
 from pytest_bpfmaps.verifier.figures import read_figures
 
 _MOST_STEPS, _MOST_EMULATED = 500_000, 50_000  # whose log takes some seconds: a test must not take long
 
 
-class Recorder:
+class Recorder(Observer[OpenedObject, LoadedObject]):
     """Keeps the costs until somebody takes them.
 
     `kernel` is the name of the kernel of this process; it may be set later. `variants` are those for every
@@ -78,9 +79,6 @@ class Recorder:
 
     def closing(self, loaded: LoadedObject) -> None:
         """Does nothing: the costs are known since the load."""
-
-    def other_process(self, name: str, programs: object) -> None:
-        """Does nothing: only what a test loads has costs."""
 
     def _name(self, opened: OpenedObject) -> str:
         return object_name(opened.name, opened.sources, self._root)

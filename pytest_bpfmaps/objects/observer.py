@@ -28,8 +28,8 @@ class Observer(Protocol[Opened_contra, Loaded]):
         ...
 
     def other_process(self, name: str, programs: Callable[[], Sequence[str]]) -> None:
-        """Is called when an agent is ready, and before it is closed.
+        """Is called when an agent is ready, and before it is closed. Here it does nothing.
 
         `name` is that of the process. `programs` returns the names of the programs that it has loaded so far.
         """
-        ...
+        return

@@ -53,6 +53,12 @@ def test_programs_of_an_agent(suite: pytest.Pytester, ended: str) -> None:
     assert f"not measured: judge of (loaded by {name}): counters: another process loaded it; blocks: " in said
 
 
+def test_all_observers_at_once(suite: pytest.Pytester) -> None:
+    suite.makepyfile(agent=AGENT, test_small=TESTS.replace("ENDED", ""))
+    result = run(suite, "--bpf-kernel=host", "--bpf-cost=costs", "--bpf-map-usage", "--bpf-map-warnings")
+    result.assert_outcomes(passed=1)
+
+
 def test_programs_that_bpf_collect_takes(suite: pytest.Pytester) -> None:
     (suite.path / "collected.bpf.c").write_text(COLLECTED)
     suite.makeini("[pytest]\nbpf_collect = *.bpf.c\n")
