@@ -31,7 +31,7 @@ VARIANTS = {
     "tracing": {_PROGRAM: "tracing/program.bpf.c", _TEST: "tracing/test.py.txt"},
     "xdp": {_PROGRAM: "xdp/program.bpf.c", _TEST: "xdp/test.py.txt"},
     "agent": {
-        _PROGRAM: "agent/program.bpf.c",
+        _PROGRAM: "tracing/program.bpf.c",
         "src/PROJECT.c": "agent/agent.c",
         "Makefile": "agent/Makefile",
         "tests/conftest.py": "agent/conftest.py.txt",
