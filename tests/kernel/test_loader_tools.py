@@ -39,7 +39,7 @@ def run(*words):
 
 @pytest.mark.bpf_requires(EXEC)
 class TestBpftrace:
-    PROGRAM = "tracepoint:sched:sched_process_exec { @count[comm] = count(); @last[pid] = nsecs; }"
+    PROGRAM = "tracepoint:sched:sched_process_exec { @count[comm] = count(); @last[(uint64)pid] = nsecs; }"
 
     def test_a_script(self, bpf):
         agent = bpf.start([installed("bpftrace", "bpftrace"), "-e", self.PROGRAM])
@@ -59,10 +59,14 @@ class TestBpftrace:
         bpf.nothing_left(agent, timeout=5)
 
 
+def libbpf_tool(name):
+    return installed(name, "libbpf-tools", f"{name}-libbpf")  # its name in Debian from 2026 on
+
+
 @pytest.mark.bpf_requires("tracepoint/syscalls/sys_enter_execve")
 class TestLibbpfTools:
     def test_execsnoop(self, bpf):
-        agent = bpf.start(["stdbuf", "-oL", installed("execsnoop", "libbpf-tools")])
+        agent = bpf.start(["stdbuf", "-oL", libbpf_tool("execsnoop")])
         name = "tracepoint__syscalls__sys_enter_execve"
         assert agent.wait_until_attached(name, timeout=60).target == "tracepoint/syscalls/sys_enter_execve"
         agent.wait_until_attached(name.replace("enter", "exit"), timeout=60)
@@ -77,7 +81,7 @@ class TestLibbpfTools:
         bpf.nothing_left(agent, timeout=5)
 
     def test_opensnoop(self, bpf):
-        agent = bpf.start(["stdbuf", "-oL", installed("opensnoop", "libbpf-tools")])
+        agent = bpf.start(["stdbuf", "-oL", libbpf_tool("opensnoop")])
         agent.wait_until_attached("tracepoint__syscalls__sys_exit_openat", timeout=60)
         os.close(os.open("/dev/null", os.O_RDONLY))
         agent.wait_for_output("/dev/null")
