@@ -78,7 +78,7 @@ def losses(cells: Sequence[Cell]) -> list[str]:
     lines: list[str] = []
     for (kernel, text), names in objects.items():
         what = names[0] if len(names) == 1 else f"{len(names)} objects"
-        lines += ["", f"no answer from {kernel} about {what}: {text}"]
+        lines += ["", f"no answer{f' from {kernel}' if kernel else ''} about {what}: {text}"]
     return lines
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from pytest_bpfmaps.matrix import HOST
+from pytest_bpfmaps.matrix.default_kernel import refusal
 from pytest_bpfmaps.matrix.items import chosen, kernel_of, kernels_here
 
 _PROPERTY = "bpf_verdicts"
@@ -59,9 +61,13 @@ class VerifiedObject(pytest.Item):
         self.verdicts: list[dict[str, Any]] = []
 
     def runtest(self) -> None:
-        """Asks the kernel. A refusal is no failure here."""
+        """Asks the kernel. A refusal is no failure here; a user that may not ask gets no answer."""
         from pytest_bpfmaps.cost.verdicts import verdicts_of
 
+        if self.bpf_kernel == HOST and (why := refusal()):
+            pytest.skip(
+                f"BPF programs can't be loaded here: {why}\n  -> run it as root, or name a guest: --kernel"
+            )
         job = job_of(self.config)
 
         def wanted(program: str) -> bool:

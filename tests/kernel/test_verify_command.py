@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pytest_bpfmaps.cli import main
-from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 from pytest_bpfmaps.cost.verdict_table import kernels_in_order, losses, refusals, table
 
 pytestmark = pytest.mark.bpf_kernels("host")  # the command has kernels of its own
@@ -199,3 +202,26 @@ def test_a_map_that_the_kernel_refuses_names_its_line(verify):
     assert (only["program"], only["verdict"]) == ("uses", "refused")
     assert "refused.bpf.c:" in only["details"]
     assert 'wrong SEC(".maps")' in only["details"]
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can give up capabilities"
+)
+def test_a_user_that_may_not_load_gets_no_verdict(tmp_path):
+    """The kernel has said nothing of the program, so it is not refused."""
+    path = LocalCompiler().compile(CompileRequest(code=HEAD + 'SEC("xdp") int p(void *c) { return 2; }'))
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable]
+    command += ["-c", "from pytest_bpfmaps.cli import main; raise SystemExit(main())"]
+    done = subprocess.run(
+        [*command, "verify", str(path), "--kernel=host"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "refused" not in done.stdout
+    assert f"no answer from host about {path.name}: BPF programs can't be loaded here: " in done.stdout
+    assert "no CAP_BPF" in done.stdout
+    assert "  -> run it as root, or name a guest: --kernel" in done.stdout
+
+
+def test_an_answer_of_no_kernel_has_no_name():
+    cell = {"verdict": "lost", "kernel": "", "object": "x", "program": "", "message": "why"}
+    assert losses([cell]) == ["", "no answer about x: why"]
