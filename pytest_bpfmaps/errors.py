@@ -27,6 +27,36 @@ class Explanation(NamedTuple):
     fix: str | None = None
 
 
+_FREE = "free some space there, or name a folder of another disk"
+_REMEDIES = {
+    _errno.EMFILE: "this process has as many files open as it may: close what is no longer used, or raise "
+    "the limit: ulimit -n 65536",
+    _errno.ENFILE: "all processes together have as many files open as they may: end some, or raise the "
+    "limit: sysctl fs.file-max",
+    _errno.ENOSPC: _FREE,
+    _errno.EDQUOT: "your quota is used up: free some space there, or name a folder of another disk",
+    _errno.EROFS: "the file system is mounted read-only: remount it, or name a folder of another one",
+    _errno.ENAMETOOLONG: "the path is longer than the file system takes: name a folder with a shorter one",
+    _errno.EIO: "the disk fails: see the kernel's log, dmesg; or name a folder of another disk",
+    _errno.ENOMEM: "the machine has no memory left: end other programs, or run fewer at once",
+}
+_ANYWHERE = frozenset({_errno.EMFILE, _errno.ENFILE})  # the others mean other things in bpf(2)
+
+
+def remedy(number: int | None, otherwise: str | None) -> str | None:
+    """Returns what to do about a refused operation on a file, by its errno.
+
+    `otherwise` is for numbers that have no remedy of their own, such as a refused permission.
+    """
+    return _REMEDIES.get(abs(number or 0), otherwise)
+
+
+def remedy_in_cache(number: int | None, otherwise: str) -> str:
+    """Returns what `remedy` does, for a file of the cache: it may be in another folder."""
+    found = remedy(number, None)
+    return f"{found}: BPFMAPS_CACHE=FOLDER" if found and "folder" in found else found or otherwise
+
+
 class BpfError(Exception):
     """Root of all errors of this package.
 
@@ -56,7 +86,7 @@ class BpfError(Exception):
         self.what = what
         self.on = on
         self.why = why
-        self.fix = fix
+        self.fix = remedy(errno, fix) if errno is not None and abs(errno) in _ANYWHERE else fix
         self.details = details
         self.errno = abs(errno) if errno is not None else self.default_errno
 

@@ -22,7 +22,7 @@ from pytest_bpfmaps.compiler.portability import tell
 from pytest_bpfmaps.compiler.request import CompileRequest
 from pytest_bpfmaps.compiler.sources import read_source
 from pytest_bpfmaps.compiler.vmlinux_header import VmlinuxFile
-from pytest_bpfmaps.errors import CompileError, shown, strerror
+from pytest_bpfmaps.errors import CompileError, remedy_in_cache, shown, strerror
 from pytest_bpfmaps.paths import objects_dir
 
 _ATTEMPTS = 3
@@ -142,11 +142,11 @@ def _settled(builder: Builder, folder: Path) -> tuple[Built, Inputs]:
 
 
 def _unusable(root: Path, error: OSError) -> CompileError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    of_process = error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
     return CompileError(
-        "cannot write to the object cache",
+        "cannot compile with the cache" if of_process else "cannot write to the object cache",
         on=str(root),
         why=strerror(error.errno or 0),
-        fix="free some space there" if full else "make it writable, or set BPFMAPS_CACHE to a folder that is",
+        fix=remedy_in_cache(error.errno, "make it writable, or set BPFMAPS_CACHE to a folder that is"),
         errno=error.errno,
     )

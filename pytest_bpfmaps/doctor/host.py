@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_bpfmaps.doctor.check import Check, CheckState, ask
 from pytest_bpfmaps.doctor.packages import install
-from pytest_bpfmaps.errors import CompileError, UnsupportedError
+from pytest_bpfmaps.errors import CompileError, UnsupportedError, remedy
 from pytest_bpfmaps.kernel import features, privileges, release
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.kmsg import PATH, KernelLog
@@ -104,9 +104,8 @@ def _log_check() -> Check:
         KernelLog().close()
     except OSError as e:
         found = f"{PATH}: {e.strerror}: the kernel's warnings do not fail tests"
-        return Check(
-            "load", name, CheckState.LIMITED, found, f"run as root outside a container, or {VIRTUAL_MACHINE}"
-        )
+        fix = remedy(e.errno, f"run as root outside a container, or {VIRTUAL_MACHINE}") or ""
+        return Check("load", name, CheckState.LIMITED, found, fix)
     return Check("load", name, CheckState.OK, "the kernel's warnings fail tests")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.errors import UnsupportedError, remedy
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
 
@@ -58,10 +59,14 @@ def _switch(fd: int) -> None:
         raise _refused("cannot enter a network namespace", ffi.errno)
 
 
+_DENIED = "this needs CAP_SYS_ADMIN: run as root, or in a virtual machine: pytest --bpf-kernel=6.1"
+_MANY = "this user has as many network namespaces as it may: sysctl user.max_net_namespaces"
+
+
 def _refused(what: str, number: int) -> UnsupportedError:
     return UnsupportedError(
         what,
         why=reason(number),
-        fix="this needs CAP_SYS_ADMIN: run as root, or in a virtual machine: pytest --bpf-kernel=6.1",
+        fix=_MANY if number == errno.ENOSPC else remedy(number, _DENIED),
         errno=number,
     )

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pytest_bpfmaps.elf.functions_by_address import ElfSymbols, elf_symbols
 from pytest_bpfmaps.elf.process_mappings import DELETED, Mapping, mappings_of
-from pytest_bpfmaps.errors import UnsupportedError
+from pytest_bpfmaps.errors import UnsupportedError, remedy
 from pytest_bpfmaps.kernel.kallsyms import FunctionSymbol
 
 
@@ -138,5 +138,5 @@ def _unreadable(pid: int, number: int, why: str | None) -> UnsupportedError:
             fix="read the trace while it runs; or make ProcessSymbols(pid) before it ends, and give that",
             errno=errno.ESRCH,
         )
-    fix = "run as root, or as the user of that process"
+    fix = remedy(number, "run as root, or as the user of that process")
     return UnsupportedError("cannot name the user addresses", on=on, why=why, fix=fix, errno=number)

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from pytest_bpfmaps.errors import LoaderError, strerror
+from pytest_bpfmaps.errors import LoaderError, remedy, strerror
 from pytest_bpfmaps.vm.protocol.artifacts import send_file
 from pytest_bpfmaps.vm.protocol.rpc import Host
 
@@ -29,6 +29,9 @@ def fetch(source: Path, folder: Path, name: str, on: str) -> Path:
             f"cannot fetch {name!r}",
             on=f"from {source} of {on}",
             why=strerror(e.errno or 0),
-            fix="give the path of a file that the agent has written; wait until it is there: ready=Path(…)",
+            fix=remedy(
+                e.errno,
+                "give the path of a file that the agent has written; wait until it is there: ready=Path(…)",
+            ),
             errno=e.errno,
         ) from e

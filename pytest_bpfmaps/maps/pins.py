@@ -13,7 +13,7 @@ import tempfile
 from functools import cached_property
 from pathlib import Path
 
-from pytest_bpfmaps.errors import ClosedError, MapError, UnsupportedError
+from pytest_bpfmaps.errors import ClosedError, MapError, UnsupportedError, remedy
 from pytest_bpfmaps.libbpf.bpffs import open_bpffs
 from pytest_bpfmaps.maps.info import MapInfo
 
@@ -85,8 +85,11 @@ class Pins:
                 "cannot make a folder for pins",
                 on=f"in {_SHARED}",
                 why=f"{e.strerror}; nor {reason.what} {reason.on}: {reason.why}",
-                fix="run as root, or mount a bpf file system that you may write to: "
-                "'mount -t bpf bpf /sys/fs/bpf'",
+                fix=remedy(
+                    e.errno,
+                    "run as root, or mount a bpf file system that you may write to: "
+                    "'mount -t bpf bpf /sys/fs/bpf'",
+                ),
                 errno=e.errno,
             ) from reason
         self._undo.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from pytest_bpfmaps.errors import ClosedError, TriggerError, UnsupportedError
+from pytest_bpfmaps.errors import ClosedError, TriggerError, UnsupportedError, remedy
 from pytest_bpfmaps.kernel.mounts import MOUNTINFO, how_to_mount, parse_mounts
 from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.triggers.reaper import reaper
@@ -177,13 +177,19 @@ def _make(path: Path) -> int:
                 "cannot make cgroup",
                 on=str(path),
                 why=str(e),
-                fix="run as root, with the cgroup file system writable",
+                fix=_remedy(e.errno),
                 errno=e.errno,
             ) from e
         fcntl.flock(fd, fcntl.LOCK_SH)
         if path.exists():  # else another run took it for a leftover before it was locked
             return fd
         os.close(fd)
+
+
+def _remedy(number: int | None) -> str | None:
+    if number == errno.EAGAIN:  # cgroup.max.descendants, or cgroup.max.depth
+        return "a cgroup above it may have no more below it: see cgroup.max.descendants, cgroup.max.depth"
+    return remedy(number, "run as root, with the cgroup file system writable")
 
 
 def _move(pid: int, folder: Path) -> None:

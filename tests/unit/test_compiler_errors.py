@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 from processes import is_running
 
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
-from pytest_bpfmaps.errors import CompileError
+from pytest_bpfmaps.errors import BpfError, CompileError, remedy
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +150,7 @@ def test_the_cache_cannot_be_written(place: str, monkeypatch: pytest.MonkeyPatch
     assert error.errno
 
 
-def in_tiny_file_system(folder: Path, kilobytes: int, code: str) -> str:
+def in_tiny_file_system(folder: Path, kilobytes: int, code: str, mode: str = "rw") -> str:
     """Returns the error message of a compilation while the cache is on a file system of that size."""
     program = (
         "import sys; from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler\n"
@@ -156,7 +158,7 @@ def in_tiny_file_system(folder: Path, kilobytes: int, code: str) -> str:
         "try: LocalCompiler().compile(CompileRequest(code=sys.argv[1]))\n"
         "except CompileError as e: print(e)\n"
     )
-    mount = f'mount -t tmpfs -o mode=700,size={kilobytes}k none {folder} && exec "$@"'
+    mount = f'mount -t tmpfs -o {mode},mode=700,size={kilobytes}k none {folder} && exec "$@"'
     unshare = ["unshare", "--user", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False).returncode:
         pytest.skip("this system allows no user namespaces, so no small file system can be mounted")
@@ -172,6 +174,50 @@ def test_the_disk_is_full(kilobytes: int, cache: Path) -> None:
         f"cannot write to the object cache {cache}/objects: ENOSPC: No space left on device"
     )
     assert "free some space there" in message
+
+
+def test_too_many_files_are_open() -> None:
+    compiler = LocalCompiler()
+    assert compiler.clang
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        error = failure(compiler, "int y;")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (error.errno, error.why) == (errno.EMFILE, "EMFILE: Too many open files")
+    assert error.fix
+    assert "ulimit -n" in error.fix
+    assert "writable" not in error.fix
+    compiler.compile(CompileRequest(code="int y;"))
+
+
+def test_the_cache_is_on_a_read_only_disk(cache: Path) -> None:
+    cache.mkdir()
+    message = in_tiny_file_system(cache, 64, "int x;", "ro")
+    assert message.startswith(f"cannot write to the object cache {cache}/objects: EROFS")
+    assert "mounted read-only" in message
+    assert "BPFMAPS_CACHE" in message
+    assert "writable" not in message
+
+
+def test_the_path_of_the_cache_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(tmp_path / ("x" * 300)))
+    error = failure(LocalCompiler(), "int x;")
+    assert error.errno == errno.ENAMETOOLONG
+    assert error.fix
+    assert "shorter" in error.fix
+    assert "writable" not in error.fix
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_no_other_remedy_for_want_of_descriptors(number: int) -> None:
+    for wrong in "run as root", None:
+        error = BpfError("cannot open", fix=wrong, errno=-number)
+        assert error.fix
+        assert "limit" in error.fix
+        assert "root" not in error.fix
+    assert remedy(errno.EACCES, "run as root") == "run as root"
 
 
 @pytest.mark.parametrize("option", ["-###", "--version"])

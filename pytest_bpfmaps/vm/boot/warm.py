@@ -23,7 +23,7 @@ from pytest_bpfmaps.cache.locks import only_one
 from pytest_bpfmaps.cache.sparse_files import copy, in_memory
 from pytest_bpfmaps.cache.staging import staging
 from pytest_bpfmaps.cache.stored_files import own
-from pytest_bpfmaps.errors import VmBootError, VmError
+from pytest_bpfmaps.errors import VmBootError, VmError, remedy_in_cache
 from pytest_bpfmaps.vm.boot import initramfs, saved_states
 from pytest_bpfmaps.vm.boot.boot_progress import boot_error, if_stopped, wait_for_word
 from pytest_bpfmaps.vm.boot.initramfs import find_busybox
@@ -188,7 +188,9 @@ def prepare(kernel: Kernel, shape: MachineConfig, preparing: Callable[[], None] 
                     "cannot save the state of a guest",
                     on=str(saved_states.folder()),
                     why=str(e),
-                    fix="BPFMAPS_CACHE names another folder; --bpf-vm=virtme-ng needs no state",
+                    fix=remedy_in_cache(
+                        e.errno, "BPFMAPS_CACHE names another folder; --bpf-vm=virtme-ng needs no state"
+                    ),
                 ) from e
     return state
 

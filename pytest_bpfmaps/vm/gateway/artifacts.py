@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.errors import VmError, remedy
 
 _LARGEST = 256 << 20  # bytes of all files of a guest
 
@@ -41,9 +41,8 @@ class Artifacts:
             with open(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | mode, 0o600), "wb") as file:
                 file.write(data)
         except OSError as e:
-            raise self._refusal(
-                name, e.strerror or str(e), "choose another name: artifact(path, name=…)"
-            ) from e
+            fix = remedy(e.errno, "choose another name: artifact(path, name=…)")
+            raise self._refusal(name, e.strerror or str(e), fix or "") from e
         self._mine.add(path)
         return str(path)
 

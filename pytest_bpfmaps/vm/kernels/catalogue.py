@@ -13,7 +13,7 @@ from pathlib import Path
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache import staging
 from pytest_bpfmaps.cache.stored_files import own, read_any, tell
-from pytest_bpfmaps.errors import VmError, closest
+from pytest_bpfmaps.errors import VmError, closest, remedy
 from pytest_bpfmaps.vm.kernels import kernel_json
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
 from pytest_bpfmaps.vm.kernels.name_grammar import checked
@@ -247,6 +247,9 @@ def check_content(kernel: Kernel, *wanted: str) -> None:
 
 
 def _damaged(tree: Path, name: str, error: Exception) -> VmError:
+    if isinstance(error, OSError) and (fix := remedy(error.errno, None)):
+        why = f"its stored files can't be read: {_reason(error)}"
+        return VmError("cannot use kernel", on=repr(name), why=why, fix=fix)
     return VmError(
         "cannot use kernel",
         on=repr(name),

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.errors import VmError, remedy
 
 KVM = Path("/dev/kvm")
 CPUINFO = Path("/proc/cpuinfo")
@@ -42,7 +42,9 @@ def host_cpu() -> str:
             "cannot tell which processor KVM offers",
             on=str(KVM),
             why=error.strerror or str(error),
-            fix="make /dev/kvm accessible to this user, or hide it: guests are emulated then",
+            fix=remedy(
+                error.errno, "make /dev/kvm accessible to this user, or hide it: guests are emulated then"
+            ),
         ) from error
     return sha256(repr((facts, frequency())).encode()).hexdigest()[:16]
 
