@@ -36,7 +36,8 @@ def attach_program(handle: Any, on: str, section: str, type: Any, target: Target
     - ``hook="input", family="ipv4", priority=0``, ``netns=``: netfilter (Linux 6.4)
     - ``category="syscalls", event="sys_enter_openat"``: a tracepoint
     - ``tracepoint="sched_switch"``: a raw tracepoint
-    - ``function="do_unlinkat", retprobe=False, offset=0``: a kprobe
+    - ``function="do_unlinkat", retprobe=False, offset=0``: a kprobe; ``function="tun:tun_chr_open"`` is the
+      function of a module, ``"vmlinux:group_show"`` one of the kernel itself
     - ``syscall="openat"``: a kprobe on a system call
     - ``functions="tcp_*"`` (a pattern or names): kprobe.multi (Linux 5.18)
     - ``binary="/bin/bash", function="readline", pid=-1, retprobe=False, offset=0``: a uprobe; `binary` is a

@@ -14,7 +14,13 @@ from pytest_bpfmaps.kernel.attach_names import (
     functions_like,
     traceable_functions,
 )
-from pytest_bpfmaps.kernel.duplicate_symbols import explain_same_name, traceable_places
+from pytest_bpfmaps.kernel.duplicate_symbols import (
+    explain_kprobe,
+    explain_not_there,
+    explain_same_name,
+    place_of_owner,
+    traceable_places,
+)
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.libbpf import ffi, lib, opts, to_str
 from pytest_bpfmaps.libbpf.syscalls import BPF_LINK_CREATE, address, bpf, pack
@@ -30,13 +36,15 @@ def returns(handle: Any, target: Target) -> bool:
 
 
 def to_kprobe(handle: Any, target: Target, on: str) -> Any:
+    """Attaches to ``FUNCTION``, ``MODULE:FUNCTION``, or ``vmlinux:FUNCTION`` for the kernel itself."""
+    symbol, offset = _place(target["function"], on)
     settings = opts(
         "bpf_kprobe_opts",
         retprobe=returns(handle, target),
-        offset=target.get("offset", 0),
+        offset=offset + target.get("offset", 0),
         bpf_cookie=target.get("cookie", 0),
     )
-    return lib.bpf_program__attach_kprobe_opts(handle, target["function"].encode(), settings)
+    return lib.bpf_program__attach_kprobe_opts(handle, symbol.encode(), settings)
 
 
 def to_syscall(handle: Any, target: Target, on: str) -> Any:
@@ -85,11 +93,28 @@ def check_cookies(cookies: Any, count: int, on: str) -> list[int]:
     return made
 
 
+def _place(name: str, on: str) -> tuple[str, int]:
+    """Returns the symbol by which the kernel finds a function, and the function's offset in bytes from it."""
+    explained = None if ":" in name else explain_kprobe(name)
+    if ":" in name:
+        try:
+            return place_of_owner(name)
+        except LookupError as e:
+            explained = e.args[0]
+    if explained is None:
+        return name, 0
+    why, fix = explained
+    where = f"to function={name!r}"
+    raise AttachError(f"cannot attach {on}", on=where, why=why, fix=fix, errno=errno.EADDRNOTAVAIL)
+
+
 def _places(names: list[str], target: Target, on: str) -> list[tuple[str, int]]:
     """Returns the names with the address of each function, when several share a name; else nothing.
 
     The kernel attaches a name to only one of them. A pattern or a single name means all, as with libbpf.
     """
+    if any(":" in name for name in names):
+        return [(name, _address(name, on)) for name in names]
     known = traceable_functions() or functions()
     shared = [name for name in names if known.count(name) > 1]
     if not shared:
@@ -102,9 +127,22 @@ def _places(names: list[str], target: Target, on: str) -> list[tuple[str, int]]:
     return traceable_places(names)
 
 
+def _address(name: str, on: str) -> int:
+    """Returns the address of ``OWNER:FUNCTION``, or of a function whose name no other has."""
+    _place(name, on)
+    owner, _, function = name.rpartition(":")
+    found = [at for each, at in functions().places(function) if at and owner in ("", each)]
+    if not found:
+        why = "there is no such function, or the kernel hides its address"
+        raise AttachError(f"cannot attach {on}", on=f"to {name!r}", why=why, errno=errno.EADDRNOTAVAIL)
+    return found[0]
+
+
 def _names(wanted: Any, on: str) -> list[str]:
     if not isinstance(wanted, str):
         return [str(name) for name in wanted]
+    if ":" in wanted:
+        return _names_of(wanted, on)
     found = functions_like(wanted)
     if not found:
         why, fix = explain_unloaded(wanted) or (
@@ -119,3 +157,15 @@ def _names(wanted: Any, on: str) -> list[str]:
             errno=errno.ENOENT,
         )
     return found
+
+
+def _names_of(wanted: str, on: str) -> list[str]:
+    """Returns ``OWNER:FUNCTION`` for each function of one owner that fits a pattern."""
+    owner, _, pattern = wanted.rpartition(":")
+    found = [n for n in functions_like(pattern) if functions().owners(n).count(owner) == 1]
+    if found:
+        return [f"{owner}:{name}" for name in found]
+    why, fix = explain_not_there(wanted)
+    raise AttachError(
+        f"cannot attach {on}", on=f"to functions={wanted!r}", why=why, fix=fix, errno=errno.ENOENT
+    )

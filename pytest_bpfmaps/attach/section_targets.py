@@ -15,7 +15,7 @@ from pytest_bpfmaps.kernel.probe_programs import SLEEPABLE
 from pytest_bpfmaps.kernel.section_types import NEWER, newer_section
 from pytest_bpfmaps.libbpf import ffi, lib, to_str, version
 
-_FUNCTION = re.compile(r"([\w.$@]+)(?:\+(0x[0-9a-fA-F]+|\d+))?$")
+_FUNCTION = re.compile(r"([\w.$@:-]+)(?:\+(0x[0-9a-fA-F]+|\d+))?$")
 
 # libbpf before 1.0 accepted any section that began with one of these names; the first that fits counts. The
 # value is the name that libbpf has for it today.

@@ -7,16 +7,18 @@ from typing import Any
 
 from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.links import FdLink
+from pytest_bpfmaps.attach.module_functions import ATTACH_TYPES
 from pytest_bpfmaps.attach.section_targets import kind
-from pytest_bpfmaps.errors import AttachError
-from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active, functions
+from pytest_bpfmaps.errors import AttachError, Explanation
+from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
-from pytest_bpfmaps.kernel.duplicate_symbols import explain_same_name, same_named
+from pytest_bpfmaps.kernel.duplicate_symbols import explain_shared
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.syscalls import BPF_RAW_TRACEPOINT_OPEN, address, bpf, pack
 
 _OF_FUNCTIONS = frozenset({"fentry", "fexit", "fmod_ret", "fsession"})
 _TRACE_RAW_TP, _LSM_MAC = 23, 27  # enum bpf_attach_type
+_shared: dict[str, Explanation | None] = {}
 
 
 def to_tracepoint(handle: Any, target: Target, on: str) -> Any:
@@ -38,7 +40,7 @@ def where_loaded(handle: Any, target: Target, on: str) -> Any:
     if lib.bpf_program__type(handle) == ProgramType.LSM and attach_type == _LSM_MAC:
         refuse_idle_lsm(on)
     cookie = target.get("cookie", 0)
-    if not cookie:
+    if not cookie and attach_type not in ATTACH_TYPES.values():  # libbpf has no way to attach what is ours
         return lib.bpf_program__attach(handle)
     if attach_type == _TRACE_RAW_TP:  # libbpf's link_create would silently drop the cookie
         return _raw_tracepoint(handle, None, cookie, on)
@@ -65,14 +67,27 @@ def refuse_idle_lsm(on: str) -> None:
         )
 
 
+def look_for_same_named(section: str) -> None:
+    """Finds out whether other functions have the name of the one that a program was just loaded for.
+
+    This reads files. `refuse_same_named` does not read them again, because another program of the object may
+    be attached by then, and count how often files are opened.
+    """
+    name = section.partition("/")[2]
+    if name and kind(section) in _OF_FUNCTIONS:
+        _shared[section] = explain_shared(name, kind(section))
+
+
 def refuse_same_named(section: str, on: str) -> None:
     """Raises `AttachError` for a function whose name others have, too.
 
-    The kernel would take the first that /proc/kallsyms lists. ``MODULE:FUNCTION`` says whose it is.
+    libbpf would take the kernel's own, or that of the first module. Of several functions of the kernel itself
+    the first that /proc/kallsyms lists would run the program. ``MODULE:FUNCTION`` says whose it is.
     """
-    name = section.partition("/")[2]
-    if kind(section) in _OF_FUNCTIONS and name in same_named():
-        why, fix = explain_same_name(name, functions().count(name))
+    if section not in _shared:
+        look_for_same_named(section)
+    if explained := _shared.get(section):
+        why, fix = explained
         raise AttachError(f"cannot attach {on}", why=why, fix=fix, errno=errno.EADDRNOTAVAIL)
 
 

@@ -52,6 +52,22 @@ class Functions(Names):
         """The first address of the kernel's text and the one behind it, as listed; empty where hidden."""
         return (b"", b"") if self.hidden else (self._begin, self._end)
 
+    def places(self, name: str) -> list[tuple[str, int]]:
+        """Returns (owner, address) of each function of that name; an owner is ``vmlinux`` or a module.
+
+        The address is 0 where the kernel hides it.
+        """
+        found = []
+        for place in self._places(name):
+            line = self._text[place - _DIGITS - 3 : self._text.find(b"\n", place)]
+            owner = line.partition(b"\t[")[2].rstrip(b"]").decode() or "vmlinux"
+            found.append((owner, int(line[:_DIGITS], 16)))
+        return found
+
+    def owners(self, name: str) -> list[str]:
+        """Returns the owner of each function of that name."""
+        return [owner for owner, _ in self.places(name)]
+
     def _line_of(self, name: bytes) -> bytes:
         at = self._text.find(b" %b\n" % name)
         return b"" if at < 0 else self._text[self._text.rfind(b"\n", 0, at) + 1 : at]

@@ -13,7 +13,15 @@ from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.kernel.probe_programs import HAS_FRAGS, SLEEPABLE, Trial, Verdict, try_program, try_type
 from pytest_bpfmaps.kernel.section_types import section_type
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
-from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, TYPEDEF, enumerators, has_type, type_id, vmlinux_btf
+from pytest_bpfmaps.kernel.vmlinux_btf import (
+    FUNC,
+    TYPEDEF,
+    enumerators,
+    has_type,
+    owner_has_type,
+    type_id,
+    vmlinux_btf,
+)
 
 # kind of section: (prefix of the target's name in BTF, its BTF kind)
 _BY_TYPE = {
@@ -85,7 +93,8 @@ def _fitting(target: str) -> str:
     """Returns why no kernel function fits a name or pattern; empty if one does."""
     if not set(target) & set("*?"):
         return _symbol(target)
-    return "" if functions().fitting(target) else f"there is no kernel function that fits {target}"
+    pattern = target.rpartition(":")[2]
+    return "" if functions().fitting(pattern) else f"there is no kernel function that fits {target}"
 
 
 def _listed(attach_type: int) -> bool:
@@ -102,7 +111,10 @@ def _by_type(kind: str, target: str, trial: Trial) -> str:
     It loads a program, because some functions can't be traced, and some may not sleep.
     """
     prefix, btf_kind = _BY_TYPE[kind]
+    owner, _, target = target.rpartition(":")
     name = f"{prefix}{target}"
+    if owner and not owner_has_type(owner, name, btf_kind):
+        return f"the BTF of {owner} has no function {target}"
     if not has_type(name, btf_kind):
         what = {"bpf_lsm_": f"LSM hook {target}", "": f"function {target}"}.get(prefix, name)
         return f"the kernel's BTF has no {what}"
@@ -173,6 +185,7 @@ def _event_source(name: str, legacy: str) -> str:
 
 
 def _symbol(name: str) -> str:
-    if not name or "*" in name or name in functions():
+    owner, _, name = name.rpartition(":")
+    if not name or "*" in name or (owner in functions().owners(name) if owner else name in functions()):
         return ""
     return f"there is no kernel function {name}"

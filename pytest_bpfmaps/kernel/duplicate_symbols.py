@@ -14,6 +14,7 @@ from pytest_bpfmaps.kernel.attach_names import Functions, functions
 from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
 from pytest_bpfmaps.kernel.kprobe_trial import has_symbol
 from pytest_bpfmaps.kernel.tracefs import tracefs
+from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, owner_has_type
 
 _LINE = re.compile(rb"([0-9a-f]{16}) ([tTwW]) ([\w.]+)(?:\t\[(\w+)\])?")
 _BEFORE = 40  # lines to search, for the kernel's own symbols
@@ -28,7 +29,7 @@ _OF_KERNEL = re.compile(rb"^([0-9a-f]{16}) [tTwW] ([\w.$]+)$", re.MULTILINE)  # 
 @cache
 def same_named() -> frozenset[str]:
     """Returns the names that several functions of the kernel itself share. They never change at run time."""
-    text = Path("/proc/kallsyms").read_bytes()
+    text = kernel_symbols().text
     begin, end = Functions(text).text_range
     found = (m[2] for m in _OF_KERNEL.finditer(text) if not end or begin <= m[1] < end)
     return frozenset(name.decode() for name, count in Counter(found).items() if count > 1)
@@ -57,16 +58,18 @@ def _places(text: bytes, wanted: set[bytes]) -> list[tuple[str, int]]:
     return [(m[2].decode(), int(m[1], 16)) for m in _LISTED.finditer(text) if m[2] in wanted]
 
 
-def places_of(name: str) -> list[tuple[str, int]]:
-    """Returns (symbol, offset in bytes) of the first few functions of that name.
+def places_of(name: str, owner: str = "") -> list[tuple[str, int]]:
+    """Returns (symbol, offset in bytes) of the first few functions of that name, or of those of one `owner`.
 
     A kprobe takes them as ``function=SYMBOL, offset=OFFSET``. A function without a unique symbol before it is
-    left out.
+    left out. An owner is ``vmlinux``, or a module's name.
     """
     text = kernel_symbols().text
     found: list[tuple[str, int]] = []
+    ends = {"": rb"[\t\n]", "vmlinux": rb"\n"}
+    end = ends.get(owner, rb"\t\[%b\]" % re.escape(owner.encode()))
     for match in re.finditer(
-        rb"^[0-9a-f]{16} [tTwW] %b(?=[\t\n])" % re.escape(name.encode()), text, re.MULTILINE
+        rb"^[0-9a-f]{16} [tTwW] %b(?=%b)" % (re.escape(name.encode()), end), text, re.MULTILINE
     ):
         place = _before(text, match.start())
         if place is not None:
@@ -76,13 +79,91 @@ def places_of(name: str) -> list[tuple[str, int]]:
     return found
 
 
+def explain_shared(name: str, section: str) -> Explanation | None:
+    """Explains that a program of a section such as ``fentry`` goes to a name that several functions have.
+
+    Returns None for the name of one function, and for one that ``OWNER:FUNCTION`` names. The types of a
+    module lack a function of which the kernel itself has one with the same parameters.
+    """
+    owner, _, function = name.rpartition(":")
+    owners = functions().owners(function)
+    if (owners.count(owner) if owner else len(owners)) < 2:
+        return None
+    why, fix = explain_same_name(function, owners.count(owner) if owner else len(owners))
+    if owner or len(set(owners)) < len(owners):
+        return Explanation(why, fix)
+    typed = [each for each in owners if owner_has_type(each, function, FUNC)][:_MOST]
+    ways = [f'SEC("{section}/{each}:{function}")' for each in typed]
+    ways += [
+        f'SEC("kprobe") and program.attach(function="{each}:{function}")'
+        for each in owners[:_MOST]
+        if each not in typed
+    ]
+    return Explanation(why, f"say whose it is: {' or '.join(ways)}")
+
+
+def explain_kprobe(name: str) -> Explanation | None:
+    """Explains that a kprobe goes to a name that a module and the kernel, or two modules, have; else None.
+
+    Some kernels refuse it. Others take the kernel's own, as Linux 7.2 does, or the first that they find.
+    """
+    if has_symbol(name) is False:
+        return None
+    owners = functions().owners(name)
+    return explain_same_name(name, len(owners)) if len(set(owners)) > 1 else None
+
+
+def explain_not_there(name: str) -> Explanation:
+    """Explains that an owner of ``OWNER:FUNCTION`` has no function of that name, or no types of it."""
+    owner, _, function = name.rpartition(":")
+    owners = functions().owners(function)
+    whose = "the kernel itself" if owner == "vmlinux" else f"the module {owner}"
+    if owner in owners:
+        why = f"this kernel has types of no function {function!r} of {whose}"
+        return Explanation(why, f'use SEC("kprobe") and program.attach(function="{name}")')
+    if not owners:
+        return Explanation(f"no function is called {function!r}", functions().closest(function))
+    of = " or ".join(f"'{each}:{function}'" for each in dict.fromkeys(owners))
+    if owner != "vmlinux" and not Path(f"/sys/module/{owner}").is_dir():
+        return Explanation(f"{whose} is not loaded", f"load it before: modprobe {owner}; or use {of}")
+    return Explanation(f"{whose} has no function {function!r}", f"did you mean {of}?")
+
+
+def place_of_owner(name: str) -> tuple[str, int]:
+    """Returns the symbol and the offset in bytes by which a kprobe finds the function ``OWNER:FUNCTION``.
+
+    Raises `LookupError` with the `Explanation` if there is none, or if there are several.
+    """
+    owner, _, function = name.rpartition(":")
+    owners = functions().owners(function)
+    if owner not in owners:
+        raise LookupError(explain_not_there(name))
+    if len(owners) == 1:
+        return function, 0
+    if owners.count(owner) > 1:
+        why, fix = explain_same_name(function, owners.count(owner))
+        raise LookupError(Explanation(f"{why} in {owner}", fix))
+    if owner != "vmlinux" and has_symbol(name):  # not on Linux 5.10
+        return name, 0
+    places = places_of(function, owner)
+    if not places:
+        why = f"this kernel finds {function!r} of {owner} neither by that name, nor by a symbol before it"
+        raise LookupError(Explanation(why, "use another function: one that calls it, or that it calls"))
+    return places[0]
+
+
 def explain_same_name(name: str, count: int) -> Explanation:
     """Explains that a kprobe can't be attached to a name that several functions have."""
+    owners = functions().owners(name)
+    why = f"{count} functions of this kernel have the name {name!r}"
+    if len(set(owners)) == len(owners) > 1:
+        whose = " or ".join(f"attach(function='{owner}:{name}')" for owner in owners[:_MOST])
+        return Explanation(why, f'say whose it is: SEC("kprobe") and program.{whose}')
     ways = " or ".join(
         f"attach(function={symbol!r}, offset={offset:#x})" for symbol, offset in places_of(name)
     )
     return Explanation(
-        f"{count} functions of this kernel have the name {name!r}",
+        why,
         f"name it by a unique symbol before it, which is usually in the same file: "
         f'SEC("kprobe") and program.{ways}'
         if ways
@@ -92,6 +173,8 @@ def explain_same_name(name: str, count: int) -> Explanation:
 
 def explain_untyped(name: str) -> Explanation | None:
     """Explains that the kernel's types lack a function that the kernel has; None for another function."""
+    if ":" in name:
+        return explain_not_there(name)
     count = 0 if has_symbol(name) is False else functions().count(name)
     if not count:
         return None

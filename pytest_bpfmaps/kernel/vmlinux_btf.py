@@ -159,6 +159,16 @@ def has_type(name: str, kind: int) -> bool:
     return False
 
 
+def owner_has_type(owner: str, name: str, kind: int) -> bool:
+    """Whether an owner, ``vmlinux`` or a module, has a type of that name and BTF kind."""
+    if owner == "vmlinux":
+        return type_id(vmlinux_btf(), name, kind) > 0
+    for _, fd in in_modules(name, kind, owner):
+        os.close(fd)
+        return True
+    return False
+
+
 def raw_tracepoint_arguments(name: str) -> int | None:
     """Returns how many arguments a tracepoint of the kernel itself has; None if it does not exist.
 
@@ -199,13 +209,16 @@ def names_in_modules(name: str) -> list[str]:
     return [near for near in Names(raw, b"\0").near(name) if has_type(near, FUNC)]
 
 
-def in_modules(name: str, kind: int) -> Iterator[tuple[int, int]]:
+def in_modules(name: str, kind: int, module: str = "") -> Iterator[tuple[int, int]]:
     """Yields (id of a type, descriptor of the BTF) for each loaded module that has the type.
 
-    The caller closes the descriptors. Modules have BTF from Linux 5.11 on, commit 36e68442d1af.
+    With `module`, only that one counts. The caller closes the descriptors. Modules have BTF from Linux
+    5.11 on, commit 36e68442d1af.
     """
-    for path in _FOLDER.glob("*") if _FOLDER.is_dir() else ():
-        if path.name == "vmlinux" or b"\0%s\0" % name.encode() not in path.read_bytes():
+    for path in _FOLDER.iterdir() if _FOLDER.is_dir() else ():
+        if path.name == "vmlinux" or module not in ("", path.name):
+            continue
+        if b"\0%s\0" % name.encode() not in path.read_bytes():
             continue
         btf = lib.btf__parse_raw_split(os.fsencode(path), vmlinux_btf())
         if btf == ffi.NULL:

@@ -50,6 +50,12 @@ def capture_log(level: int = INFO) -> Iterator[LogCapture]:
         stack.remove(capture)
 
 
+def add_message(text: str) -> None:
+    """Adds what libbpf would say, where this package does a part of libbpf's work."""
+    for capture in _stack()[-1:]:
+        capture.messages.append((WARN, text))
+
+
 def _stack() -> list[LogCapture]:
     try:
         return _local.stack  # type: ignore[no-any-return]

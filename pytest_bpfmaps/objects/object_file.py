@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pytest_bpfmaps.attach.module_functions import handle_sections
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.dwarf import read_local_types
 from pytest_bpfmaps.compiler.legacy_maps import upgraded, upgraded_maps
@@ -64,6 +65,7 @@ def open_object(path: Path, name: str, btf: Path | None = None) -> ObjectFile:
     data = path.read_bytes()
     if not path.is_relative_to(objects_dir()):  # our clang made the objects there
         check_object(data, str(path))
+    handle_sections(data)
     upgrade = upgraded(data, name)
     trimmed = without_unknown_members(data if upgrade is None else upgrade)
     upgrade = trimmed.data if trimmed.members else upgrade

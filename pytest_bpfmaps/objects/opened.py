@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pytest_bpfmaps import events  # noqa: F401  teaches `maps` the buffer types
+from pytest_bpfmaps.attach.module_functions import load_object
 from pytest_bpfmaps.compiler.portability import Finding, tell
 from pytest_bpfmaps.errors import (
     ClosedError,
@@ -148,7 +149,7 @@ class OpenedObject:
         read_kernel_types(self.name, self.maps, self.programs)
         buffer = LogBuffer(self.programs[name].handle, level, size)
         with capture_log() as log:
-            result = int(lib.bpf_object__load(self.handle))
+            result = load_object(self.handle)
         return -result, buffer.text or log.text
 
     @property
@@ -234,7 +235,7 @@ class OpenedObject:
         logs = stats_buffers({p.name: p.handle for p in self.programs})
         self._pinned.look()
         with capture_log() as log:
-            result = lib.bpf_object__load(self.handle)
+            result = load_object(self.handle)
         if result < 0:
             try:
                 raise self._pinned.explain(log.text, self.name) or explain_load(

@@ -13,12 +13,14 @@ from typing import Any
 
 from pytest_bpfmaps.attach.dispatch import attach_program
 from pytest_bpfmaps.attach.links import Link
+from pytest_bpfmaps.attach.module_functions import can_choose, choose, forget, too_new
 from pytest_bpfmaps.attach.section_targets import kind, teach_unknown
+from pytest_bpfmaps.attach.tracepoints import look_for_same_named
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.errors import ClosedError, LoadError, NameLookupError, closest
 from pytest_bpfmaps.kernel.attach_names import explain_no_type
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
-from pytest_bpfmaps.kernel.duplicate_symbols import explain_untyped
+from pytest_bpfmaps.kernel.duplicate_symbols import explain_not_there, explain_untyped
 from pytest_bpfmaps.kernel.program_code import function_types
 from pytest_bpfmaps.kernel.run_counts import LOADED
 from pytest_bpfmaps.libbpf import check, ffi, lib, to_str
@@ -55,12 +57,13 @@ class ProgramSpec:
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
-        self.taught_section = teach_unknown(handle)
+        forget(handle)  # what was chosen for an earlier program at this address
         self._ifindex = 0
         self.changed: dict[str, int] = {}  # what was set, by libbpf's names
         self.target: tuple[str, Program | None] | None = None
         self.name = to_str(lib.bpf_program__name(handle))
         self.section = to_str(lib.bpf_program__section_name(handle))
+        self.taught_section = teach_unknown(handle) or too_new(self.section)
 
     @property
     def type(self) -> ProgramType | int:
@@ -153,9 +156,14 @@ class ProgramSpec:
         """Sets the function that it is loaded for: a kernel function, or one of the loaded program `target`.
 
         This is for fentry, fexit, fmod_ret, LSM, tp_btf and freplace. freplace needs it, because its section
-        can't name the program. Raises `LoadError` with errno.
+        can't name the program. SEC("fentry"), SEC("fexit") and SEC("fmod_ret") take ``MODULE:FUNCTION``, too,
+        and ``vmlinux:FUNCTION`` for a function of the kernel itself. Raises `LoadError` with errno.
         """
         what, on = f"cannot set the target {function!r} of", str(self)
+        forget(self.handle)
+        if ":" in function and target is None:
+            self._choose(function, what, on)
+            return
         fd = target.fd if target else 0
         result = lib.bpf_program__set_attach_target(self.handle, fd, function.encode())
         if result in (-errno.ESRCH, -errno.ENOENT) and target is None:
@@ -163,6 +171,16 @@ class ProgramSpec:
             raise LoadError(what, on=on, why=why, fix=fix, errno=-result)
         check(result, LoadError, what, on=on)
         self.target = function, target
+
+    def _choose(self, function: str, what: str, on: str) -> None:
+        if not can_choose(self.section):
+            why = f'libbpf looks up the function of SEC("{self.section}") by its name alone'
+            fix = f'write SEC("{kind(self.section)}"), without a target'
+            raise LoadError(what, on=on, why=why, fix=fix, errno=errno.EINVAL)
+        if not choose(self.handle, function):
+            absent = explain_not_there(function)
+            raise LoadError(what, on=on, why=absent.why, fix=absent.fix, errno=errno.ESRCH)
+        self.target = function, None
 
     def __repr__(self) -> str:
         return f"<program {self.name!r} ({self.section})>"
@@ -202,8 +220,14 @@ class Program:
         LOADED.add(self)
 
     def loaded_for(self, function: str) -> None:
-        """Stores the kernel function that it was loaded for in place of the one in its section."""
+        """Stores the kernel function that it was loaded for, if that is not the one in its section."""
         self._function = function
+        look_for_same_named(self._place)
+
+    @property
+    def _place(self) -> str:
+        """Its section, with the function that it was loaded for."""
+        return f"{kind(self.section)}/{self._function}" if self._function else self.section
 
     @property
     def autoattach(self) -> bool:
@@ -307,8 +331,7 @@ class Program:
 
     def attach(self, **target: Any) -> Link:
         """Attaches it, by default to its section's target. See `attach_program` for the targets."""
-        section = f"{kind(self.section)}/{self._function}" if self._function else self.section
-        link = attach_program(self._open(), str(self), section, self.type, target)
+        link = attach_program(self._open(), str(self), self._place, self.type, target)
         link.belong_to(self.fd, self._pins, self)
         self._links.append(link)
         return link

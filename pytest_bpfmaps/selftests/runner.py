@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from pytest_bpfmaps.attach.module_functions import load_object
 from pytest_bpfmaps.btf import Btf
 from pytest_bpfmaps.btf.decl_tags import function_tags
 from pytest_bpfmaps.elf.editor import SHF_EXECINSTR, STT_FUNC, Elf
@@ -203,7 +204,7 @@ def run_case(case: Case, *, portable: bool = False) -> list[str]:
         opened = stack.enter_context(OpenedObject(case.path, name=case.source, portable=portable))
         log = _prepare(opened, case)
         with capture_log() as said:
-            result = int(lib.bpf_object__load(opened.handle))
+            result = load_object(opened.handle)
         if not case.privileged:
             dropped.close()  # the kernel's tests run the program with all capabilities, too
         if wanted.failure and result >= 0:
@@ -346,7 +347,7 @@ def _teach(path: Path, program: str) -> None:
     with OpenedObject(path) as opened, capture_log():
         for each in opened.programs:
             each.autoload = each.name == program
-        lib.bpf_object__load(opened.handle)
+        load_object(opened.handle)
 
 
 def _teach_libbpf(case: Case) -> None:

@@ -102,6 +102,20 @@ const char *libbpf_bpf_map_type_str(uint32_t t);
 const char *libbpf_bpf_prog_type_str(uint32_t t);
 const char *libbpf_bpf_link_type_str(uint32_t t);
 int libbpf_num_possible_cpus(void);
+typedef int (*libbpf_prog_setup_fn_t)(struct bpf_program *prog, long cookie);
+typedef int (*libbpf_prog_prepare_load_fn_t)(struct bpf_program *prog, struct bpf_prog_load_opts *opts, long cookie);
+typedef int (*libbpf_prog_attach_fn_t)(const struct bpf_program *prog, long cookie, struct bpf_link **link);
+
+struct libbpf_prog_handler_opts {
+	size_t sz;
+	long cookie;
+	libbpf_prog_setup_fn_t prog_setup_fn;
+	libbpf_prog_prepare_load_fn_t prog_prepare_load_fn;
+	libbpf_prog_attach_fn_t prog_attach_fn;
+};
+
+int libbpf_register_prog_handler(const char *sec, uint32_t prog_type, uint32_t exp_attach_type,
+				 const struct libbpf_prog_handler_opts *opts);
 int libbpf_prog_type_by_name(const char *name, uint32_t *prog_type, uint32_t *expected_attach_type);
 
 struct bpf_object *bpf_object__open_file(const char *path, const struct bpf_object_open_opts *opts);

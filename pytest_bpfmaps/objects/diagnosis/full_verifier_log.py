@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from pytest_bpfmaps.attach.module_functions import load_object
 from pytest_bpfmaps.kernel.release import is_emulated
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, to_str
 from pytest_bpfmaps.libbpf.calls import walk
@@ -55,7 +56,7 @@ def _load_again(attempt: Attempt, name: str, size: int) -> tuple[int, str]:
         # libbpf has no function that returns the interface
         lib.bpf_program__set_ifindex(program, attempt.programs[name].ifindex)
         buffer = LogBuffer(program, LEVEL_INSTRUCTIONS, size)
-        return -int(lib.bpf_object__load(handle)), buffer.text
+        return -load_object(handle), buffer.text
 
 
 def _copy_maps(old: Any, new: Any) -> None:
