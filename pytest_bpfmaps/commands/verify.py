@@ -62,6 +62,7 @@ def register(commands: Any) -> None:
 def _verify(arguments: argparse.Namespace) -> int:
     from pytest_bpfmaps.cost.verdict_table import kernels_in_order, losses, refusals, table
     from pytest_bpfmaps.cost.verdicts import ACCEPTED, unknown_variables
+    from pytest_bpfmaps.errors import shown_lines
 
     values = dict(_value(arguments, text) for text in arguments.set_global)
     _check_kernels(arguments.kernel)
@@ -74,7 +75,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         json.dump({"kernels": kernels, "programs": cells}, sys.stdout, indent=1)
         print()
     else:
-        print("\n".join([*table(cells, kernels), *refusals(cells), *losses(cells)]))
+        print(shown_lines("\n".join([*table(cells, kernels), *refusals(cells), *losses(cells)])))
     return 0 if cells and all(cell["verdict"] == ACCEPTED for cell in cells) else 1
 
 
@@ -122,9 +123,15 @@ def _objects(arguments: argparse.Namespace) -> tuple[dict[str, Path], list[dict[
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Returns the files' names, or their paths where two files have the same name."""
+    """Returns the files' names, or their paths where two files have the same name.
+
+    A name that a terminal would not print is quoted: it may have line ends, or bytes that are no text.
+    """
+    from pytest_bpfmaps.errors import shown
+
     names = [path.name for path in paths]
-    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
+    pairs = zip(names, paths, strict=True)
+    return [shown(name if names.count(name) == 1 else str(path)) for name, path in pairs]
 
 
 def _ask(

@@ -16,7 +16,7 @@ from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.dwarf import read_local_types
 from pytest_bpfmaps.compiler.legacy_maps import upgraded, upgraded_maps
 from pytest_bpfmaps.compiler.validate import check_object
-from pytest_bpfmaps.errors import LoadError
+from pytest_bpfmaps.errors import LoadError, shown
 from pytest_bpfmaps.kernel.btf import keeps_raw_btf, parse_codecs, raw_btf
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts, to_str
 from pytest_bpfmaps.objects.diagnosis.open_errors import explain_open
@@ -60,8 +60,9 @@ def open_object(path: Path, name: str, btf: Path | None = None) -> ObjectFile:
     object.
     """
     if not path.is_file():
-        why = "it is a folder" if path.is_dir() else "there is no such file"
-        raise LoadError("cannot open", on=str(path), why=why, errno=errno.ENOENT)
+        other = "it is a folder" if path.is_dir() else "it is no file, but a device, pipe or socket"
+        why = other if path.exists() else "there is no such file"
+        raise LoadError("cannot open", on=shown(str(path)), why=why, errno=errno.ENOENT)
     data = path.read_bytes()
     if not path.is_relative_to(objects_dir()):  # our clang made the objects there
         check_object(data, str(path))

@@ -225,3 +225,24 @@ def test_a_user_that_may_not_load_gets_no_verdict(tmp_path):
 def test_an_answer_of_no_kernel_has_no_name():
     cell = {"verdict": "lost", "kernel": "", "object": "x", "program": "", "message": "why"}
     assert losses([cell]) == ["", "no answer about x: why"]
+
+
+@pytest.mark.parametrize("name", [b"a\x1b[31mb\n.bpf.o", b"a\xff.bpf.o", b"a\xe2\x80\xae.bpf.o"])
+def test_a_name_that_is_no_text(capsys, tmp_path, name):
+    """Escape sequences would reach the terminal, and bytes that are no UTF-8 can't be printed."""
+    (tmp_path / "good.bpf.c").write_text(HEAD + 'SEC("xdp") int good(struct xdp_md *ctx) { return 2; }')
+    path = os.fsencode(tmp_path) + b"/" + name
+    shutil.copy(LocalCompiler().compile(CompileRequest(source=str(tmp_path / "good.bpf.c"))), path)
+    gone = os.fsencode(tmp_path) + b"/none" + name
+    assert main(["verify", "--kernel=host", os.fsdecode(path), os.fsdecode(gone)]) == 1
+    shown = capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in shown)
+    assert ".bpf.o'\n  good" in shown
+    assert "there is no such file" in shown
+
+
+@pytest.mark.parametrize(("path", "why"), [("/dev/zero", "it is no file"), ("/", "it is a folder")])
+def test_what_is_no_file(verify, path, why):
+    code, found = verify(path)
+    assert code == 1
+    assert why in found["programs"][0]["message"]
