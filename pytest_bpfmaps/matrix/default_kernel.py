@@ -52,7 +52,8 @@ def _distribute(session: pytest.Session, host: str) -> None:
 
     Raises VmError and pytest.UsageError when there can be no guest.
     """
-    from pytest_bpfmaps.matrix.guests import Guests, check
+    from pytest_bpfmaps.matrix.guest_conditions import check
+    from pytest_bpfmaps.matrix.guests import Guests
     from pytest_bpfmaps.matrix.selection import newest
 
     config = session.config

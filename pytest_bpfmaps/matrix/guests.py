@@ -23,6 +23,7 @@ from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.assignment import Lane, divide
 from pytest_bpfmaps.matrix.compilers import show_lines, vmlinux_line, vmlinux_setting
 from pytest_bpfmaps.matrix.guest_activity import GuestActivity
+from pytest_bpfmaps.matrix.guest_conditions import check, why_nobody_debugs
 from pytest_bpfmaps.matrix.items import (
     COLLECTED,
     KERNEL_PROPERTY,
@@ -40,16 +41,13 @@ from pytest_bpfmaps.matrix.terminal_lines import write_line
 from pytest_bpfmaps.matrix.unrunnable import foresee_all
 from pytest_bpfmaps.matrix.worker import shows_output
 from pytest_bpfmaps.matrix.xdist_session import Workers
-from pytest_bpfmaps.vm.boot.backends import CHOICES
-from pytest_bpfmaps.vm.boot.start import check as check_way
 from pytest_bpfmaps.vm.gateway import ssh
 from pytest_bpfmaps.vm.gateway.journal import Journal, JournalEntry
 from pytest_bpfmaps.vm.kernels.vmlinux_choice import PER_KERNEL
-from pytest_bpfmaps.vm.machine.capacity import guests_at_once, size
+from pytest_bpfmaps.vm.machine.capacity import guests_at_once
 from pytest_bpfmaps.vm.machine.kvm import judge
 
 WAIT = 10.0  # pytest-xdist's own limit, in seconds: how long a guest that has ended may take to be gone
-XDIST_MISSING = "guests are pytest-xdist workers, and pytest-xdist is {}\n  -> {}"
 
 
 class Guests:
@@ -114,7 +112,7 @@ class Guests:
         self._foreseen = [item for item in session.items if item.nodeid in missing]
         self._lanes = {lane.name: lane for lane in lanes}
         guests = [lane for lane in lanes if lane.kernel != HOST]
-        self._others = _others(self.config, [lane.kernel for lane in lanes])
+        self._others = why_nobody_debugs(self.config, [lane.kernel for lane in lanes])
         most = guests_at_once(self._options["bpf_vm_jobs"], self._options["bpf_vm_memory"])
         self._waiting = guests[most:]
         hosts = (self._workers.hosts or [f"popen//id={HOST}"]) if HOST in self._lanes else []
@@ -367,40 +365,3 @@ class Guests:
         report.nodeid = f"kernel {report.node.gateway.spec.bpfmaps}, {when} {test}"
         report.location = (report.location[0], None, f"hang of {report.nodeid}")
         report.user_properties = []  # it is no test of that kernel
-
-
-def _others(config: pytest.Config, kernels: Sequence[str]) -> str:
-    """Returns why nobody can debug in the only guest; empty where it is possible.
-
-    Raises pytest.UsageError where the run is to be debugged.
-    """
-    if len(kernels) == 1:
-        return ""
-    why = f"workers for {', '.join(kernels)} run at the same time, and there is one terminal"
-    asked = [
-        option for option in ("pdb", "trace") if config.getoption("usepdb" if option == "pdb" else option)
-    ]
-    if asked:
-        fix = f"choose tests of one kernel: --bpf-kernel={kernels[0]}, -k {kernels[0]}, or FILE::TEST"
-        raise pytest.UsageError(f"--{asked[0]} can't be used here: {why}\n  -> {fix}")
-    return why
-
-
-def check(config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:
-    """Raises pytest.UsageError or VmError when guests can't be had."""
-    _require_xdist(config)
-    if options["bpf_vm"] not in CHOICES:
-        known = " or ".join(repr(name) for name in CHOICES)
-        raise pytest.UsageError(f"bpf_vm = {options['bpf_vm']!r}: guests are started by {known}")
-    size(options["bpf_vm_memory"])
-    check_way(options["bpf_vm"], selection.guests[0].kernel.arch)
-
-
-def _require_xdist(config: pytest.Config) -> None:
-    if not config.pluginmanager.has_plugin("xdist"):
-        blocked = config.pluginmanager.is_blocked("xdist")
-        raise pytest.UsageError(
-            XDIST_MISSING.format("switched off", "leave out -p no:xdist")
-            if blocked
-            else XDIST_MISSING.format("not installed", "pip install 'pytest-bpfmaps[vm]'")
-        )

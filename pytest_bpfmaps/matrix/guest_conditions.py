@@ -1,0 +1,52 @@
+"""Checks whether a run can have guests, and whether somebody can debug in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from pytest_bpfmaps.matrix.selection import Selection
+from pytest_bpfmaps.vm.boot.backends import CHOICES
+from pytest_bpfmaps.vm.boot.start import check as check_way
+from pytest_bpfmaps.vm.machine.capacity import size
+
+XDIST_MISSING = "guests are pytest-xdist workers, and pytest-xdist is {}\n  -> {}"
+
+
+def why_nobody_debugs(config: pytest.Config, kernels: Sequence[str]) -> str:
+    """Returns why nobody can debug in the only guest; empty where it is possible.
+
+    Raises pytest.UsageError where the run is to be debugged.
+    """
+    if len(kernels) == 1:
+        return ""
+    why = f"workers for {', '.join(kernels)} run at the same time, and there is one terminal"
+    asked = [
+        option for option in ("pdb", "trace") if config.getoption("usepdb" if option == "pdb" else option)
+    ]
+    if asked:
+        fix = f"choose tests of one kernel: --bpf-kernel={kernels[0]}, -k {kernels[0]}, or FILE::TEST"
+        raise pytest.UsageError(f"--{asked[0]} can't be used here: {why}\n  -> {fix}")
+    return why
+
+
+def check(config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:
+    """Raises pytest.UsageError or VmError when guests can't be had."""
+    _require_xdist(config)
+    if options["bpf_vm"] not in CHOICES:
+        known = " or ".join(repr(name) for name in CHOICES)
+        raise pytest.UsageError(f"bpf_vm = {options['bpf_vm']!r}: guests are started by {known}")
+    size(options["bpf_vm_memory"])
+    check_way(options["bpf_vm"], selection.guests[0].kernel.arch)
+
+
+def _require_xdist(config: pytest.Config) -> None:
+    if not config.pluginmanager.has_plugin("xdist"):
+        blocked = config.pluginmanager.is_blocked("xdist")
+        raise pytest.UsageError(
+            XDIST_MISSING.format("switched off", "leave out -p no:xdist")
+            if blocked
+            else XDIST_MISSING.format("not installed", "pip install 'pytest-bpfmaps[vm]'")
+        )
