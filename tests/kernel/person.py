@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import re
@@ -23,6 +24,7 @@ class Person:
 
     def __init__(self, command: Sequence[str], rows: int = 31, columns: int = 87) -> None:
         self.screen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self.master, self._slave = os.openpty()
         self.resize(rows, columns)
         self.before = termios.tcgetattr(self.master)
@@ -45,7 +47,7 @@ class Person:
         """Reads until the pattern is on the screen, and forgets everything up to it."""
         while (found := re.search(pattern, self.screen)) is None:
             assert select.select([self.master], [], [], 120)[0], f"{pattern!r} did not come: {self.screen!r}"
-            self.screen += os.read(self.master, 4096).decode()
+            self.screen += self._decoder.decode(os.read(self.master, 4096))
         self.screen = self.screen[found.end() :]
 
     def close(self) -> None:
