@@ -13,6 +13,8 @@ from pytest_bpfmaps.cache.stored_files import digest
 from pytest_bpfmaps.coverage.data import Coverage, Measured, add_counts
 from pytest_bpfmaps.coverage.engines import Record, engine
 
+_OTHER_FILE = "-> name another file: BPF_COVERAGE_FILE=FILE"
+
 
 class Collected:
     """Gathers the plain values of `Recording.take`. `tell` gets sentences about what can't be used."""
@@ -53,7 +55,7 @@ class Collected:
         except FileNotFoundError:
             return Coverage()
         except OSError as e:
-            self._tell(f"cannot add to the coverage in {file}: {e.strerror}")
+            self._tell(f"cannot add to the coverage in {file}: {e.strerror}\n  {_OTHER_FILE}")
             return Coverage()
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             self._tell(f"cannot add to the coverage in {file}: {e}\n  -> remove it, and run all tests again")
@@ -87,6 +89,6 @@ class Collected:
             made.write_text(text, errors="surrogateescape")
             made.replace(file)
         except OSError as e:
-            self._tell(f"cannot keep the coverage of this run in {file}: {e.strerror}")
+            self._tell(f"cannot keep the coverage of this run in {file}: {e.strerror}\n  {_OTHER_FILE}")
             with suppress(OSError):
                 made.unlink()

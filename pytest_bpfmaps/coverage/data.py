@@ -1,11 +1,11 @@
 """What was counted: by kernel, by test, by source file. Engines fill it, reports read it.
 
 A `Coverage` is sums: adding two gives what one run of both would have counted. So it does not matter in which
-order tests, workers, kernels and runs are put together. It is plain values as JSON too, to travel from a
-guest to the host and to be kept for the next run.
+order tests, workers, kernels and runs are put together. It can be written as JSON, so a guest can send it
+to the host, and the next run can add to it.
 
-The counts of a file are by key, and a count of 0 says: this is code, and it did not run. What is no key is no
-code: a line that the compiler removed is not there.
+The counts of a file are by key. A count of 0 means code that did not run. A line that is absent is no code,
+or the compiler removed it.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class Coverage:
         return total
 
     def to_plain(self) -> dict[str, Any]:
-        """Values that JSON and execnet carry. Paths, lines and counts as they are; keys are lists."""
+        """Returns values that JSON and execnet carry. Keys become lists."""
         kernels = {name: kernel.to_plain() for name, kernel in sorted(self.kernels.items())}
         return {"format": FORMAT, "kernels": kernels}
 

@@ -1,4 +1,4 @@
-"""The engines that count, and what each has to do; `ENGINES` is where one is registered.
+"""The engines that count, and what each has to do. `ENGINES` lists them.
 
 An engine has two halves. Its `Recorder` works in the process that runs the tests, in a guest too, and gives
 plain values. `Engine.resolve` makes lines of source of them, in the process that reports: only there are
@@ -38,15 +38,15 @@ class Record:
     counted: Plain
 
     def to_plain(self) -> dict[str, Any]:
-        """As it travels."""
+        """Returns it in types that JSON and execnet carry."""
         return dict(vars(self))
 
 
 class Recorder(Protocol):
-    """An engine, where tests run. Nothing of it may raise for what it can't measure: a program says why."""
+    """The half of an engine that works where tests run. What it can't measure raises no error."""
 
     def before_load(self, opened: OpenedObject) -> Swap | None:
-        """Prepares an object that is about to be loaded. None: it is used as it is."""
+        """Prepares an object that is about to be loaded. Returns None if the object is used as it is."""
         ...
 
     def loaded(self, loaded: LoadedObject, programs: Sequence[str]) -> dict[str, str]:
@@ -66,12 +66,12 @@ class Recorder(Protocol):
 
 
 class Engine(Protocol):
-    """An engine, in the process that reports."""
+    """The half of an engine that works in the process that reports."""
 
     def recorder(self, *, mcdc: bool) -> Recorder | str:
-        """Its other half, for this process; or, in a sentence, why there can be none here.
+        """Returns the other half for this process, or a sentence that says why there can be none here.
 
-        `mcdc`: it is to record the values of conditions, if it can.
+        With `mcdc` it records the values of conditions, if it can.
         """
         ...
 

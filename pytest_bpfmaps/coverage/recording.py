@@ -67,7 +67,7 @@ class Recording:
             self.elsewhere(f"(loaded by {name})", programs(), "another process loaded it")
 
     def elsewhere(self, source: str, programs: Sequence[str], why: str) -> None:
-        """Lists programs that no object of a test has as not measured; `why` no counters are in them.
+        """Lists programs that no object of a test has as not measured. `why` says why none has counters.
 
         The engine ``blocks`` sees each program that runs, so where it works nothing is listed.
         """

@@ -65,7 +65,7 @@ class FileView:
 class View:
     """The files of a coverage that `patterns` mean: globs of paths from `root`, or of names.
 
-    Without a pattern these are the files below `root`, but for vmlinux.h.
+    Without a pattern these are the files below `root`, except vmlinux.h.
     """
 
     coverage: Coverage

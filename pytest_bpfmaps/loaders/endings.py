@@ -64,7 +64,7 @@ def explain_output(text: str) -> Explanation | None:
 
 
 def explain_refusal(text: str, capabilities: int | None, user: str | int | None) -> Explanation | None:
-    """Says which capabilities for BPF a process lacked that wrote of a refusal; None if it wrote of none."""
+    """Names the capabilities for BPF that a process lacked, if it wrote that the kernel refused something."""
     refused = _REFUSED.search(text)
     if not refused or capabilities is None:
         return None

@@ -110,7 +110,7 @@ class Collector:
                 self._tests.remove(watch)
 
     def drain(self) -> None:
-        """Waits until all that an ended process wrote is read. A child that keeps a stream open is no bar."""
+        """Waits until all that an ended process wrote is read; not for a child that keeps a stream open."""
         self._thread.join(_DRAIN)
 
     def close(self) -> None:

@@ -133,7 +133,7 @@ class RunningProcess:
     def wait_until(
         self, condition: Callable[[], Any], what: str, timeout: float, details: Callable[[], str | None]
     ) -> Any:
-        """Calls `condition` until it returns something true, and returns that; `what` it is, for messages.
+        """Calls `condition` until it returns something true, and returns that. `what` is for messages.
 
         Raises `LoaderError` if the process ends before, and `CaptureTimeoutError` after `timeout` seconds.
         """

@@ -48,7 +48,7 @@ def settle(session: pytest.Session) -> None:
 
 
 def _distribute(session: pytest.Session, host: str) -> None:
-    """Has the run use a guest. `host` says why the host does not do.
+    """Has the run use a guest. `host` says why the host can't run them.
 
     Raises VmError and pytest.UsageError when there can be no guest.
     """

@@ -37,7 +37,9 @@ def check(config: pytest.Config, selection: Selection, options: Mapping[str, Any
     _require_xdist(config)
     if options["bpf_vm"] not in CHOICES:
         known = " or ".join(repr(name) for name in CHOICES)
-        raise pytest.UsageError(f"bpf_vm = {options['bpf_vm']!r}: guests are started by {known}")
+        raise pytest.UsageError(
+            f"bpf_vm = {options['bpf_vm']!r}: there is no such way to start guests\n  -> give {known}"
+        )
     size(options["bpf_vm_memory"])
     check_way(options["bpf_vm"], selection.guests[0].kernel.arch)
 

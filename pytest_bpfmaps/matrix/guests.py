@@ -161,7 +161,7 @@ class Guests:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Skips the tests that need no guest for that, then runs pytest-xdist's, or pytest's own, loop.
+        """Skips the tests that can be skipped without a guest, then runs pytest-xdist's or pytest's loop.
 
         After the loop it reports what tests did to their guests, besides their results.
         """
@@ -331,7 +331,7 @@ class Guests:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any, sched: Any) -> None:
-        """Says of the test that killed its guest why the guest died, with the console's last lines."""
+        """Reports why a guest died to the test that killed it, with the console's last lines."""
         kernel = report.node.gateway.spec.bpfmaps
         if kernel is None:
             return

@@ -33,7 +33,7 @@ class StoppedGateways:
             self._thread.start()
 
     def forget(self, worker: str) -> None:
-        """Watches a worker's gateway no more: it has ended, or is about to."""
+        """Stops watching a worker's gateway, which has ended or is about to end."""
         self._watched.pop(worker, None)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""The engine that has QEMU count: in emulated guests, for any program that runs there, as it is.
+"""The engine ``blocks``: in emulated guests QEMU counts what any program executes, without a change to it.
 
-`recorder` asks the gateway of its guest what ran (`vm.executed` finds the lines); `resolve` sums that up.
+`recorder` asks the gateway of its guest what ran. `vm.executed` finds the lines, and `resolve` adds them up.
 """
 
 from __future__ import annotations

@@ -52,9 +52,9 @@ def _add_program(kernel: KernelCoverage, program: Mapping[str, Any], test: str) 
     why = str(program.get("why", ""))
     name = str(program["name"])
     if why and (not name or name.startswith("libbpf_")):
-        return  # it only asks what the kernel can do
+        return  # such a program only asks what the kernel can do
     if program["first"] and (not program["known"] or why):
-        # Of a known one that can be measured the recording has taken note.
+        # The recording has listed each known program that can be measured.
         _count(kernel, Measured(_loader(program["comm"]), name, "" if why else NAME, why))
     for source, counts in program.get("files", {}).items():
         path = str(Path(source).absolute())

@@ -1,4 +1,4 @@
-"""The engine that has clang count: for sources that this package compiles, on every kernel.
+"""The engine ``counters``: clang adds counters to sources that this package compiles, for every kernel.
 
 `recorder` loads objects that count, and reads them; `resolve` has clang's tools make lines of the counts.
 """

@@ -64,7 +64,7 @@ def last_lines(text: bytes) -> dict[str, int]:
 def read_decisions(text: bytes, shown: Mapping[str, list[Shown]], name: str) -> dict[str, FileCoverage]:
     """Returns the decisions of an object, by file, with what ``llvm-cov show`` said of them.
 
-    `name` is the object's. Raises `UnsupportedError` when the JSON says anything else than was `shown`.
+    `name` is the object's. Raises `UnsupportedError` when the JSON contradicts what was `shown`.
     """
     data: dict[str, Any] = json.loads(text)["data"][0]
     bodies = [_body(function) for function in data["functions"]]

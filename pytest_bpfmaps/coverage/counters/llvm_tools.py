@@ -1,6 +1,6 @@
 """Finds llvm-profdata and llvm-cov of a clang's own version, and runs them.
 
-What a clang wrote, only tools of its version are sure to read.
+Only tools of clang's own version are sure to read what clang wrote.
 """
 
 from __future__ import annotations

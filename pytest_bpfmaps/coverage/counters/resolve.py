@@ -65,7 +65,7 @@ class _Counts:
 
 
 class _Objects:
-    """The objects that counted. One that can't be read is told of once."""
+    """The objects that counted. One that can't be read is reported once."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -239,10 +239,10 @@ class _Object:
         return made
 
     def _without(self, gone: frozenset[int]) -> _Possible:
-        """Returns what can have a count at all, without some counters and those that clang removed.
+        """Returns what can have a count, if the counters `gone` and those that clang removed stay 0.
 
-        That is seen when the counters that are left have large, unlike numbers: then whatever depends on
-        them has one, too.
+        To find that out, all other counters get large, different numbers. Each line and branch that
+        depends on one of them then has a count, too.
         """
         if gone not in self._possible:
             found = self._find_possible(gone) if gone else self._stored_possible()

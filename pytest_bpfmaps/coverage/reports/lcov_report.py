@@ -15,7 +15,7 @@ def write(view: View, target: Path) -> None:
 
 
 def _conditions(file: FileView) -> Iterator[str]:
-    """Gives the records of MC/DC, which lcov reads since 2.2: for each condition two, as for two senses.
+    """Gives the records of MC/DC, which lcov reads since 2.2: two for each condition, for true and for false.
 
     lcov tells the decisions of a line apart by their size alone, so a line's conditions are one group.
     """

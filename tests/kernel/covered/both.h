@@ -1,4 +1,4 @@
-// The same C as a BPF program and as a native one, for whose counts llvm-cov is asked.
+// The same C as a BPF program and as a native program. llvm-cov tells the counts of the native one.
 #pragma once
 
 #ifdef NATIVE

@@ -33,7 +33,7 @@ SEC("xdp") int program(struct xdp_md *ctx)
 
 	if (data + 14 > end)
 		return XDP_ABORTED;
-	// Before Linux 6.7 the verifier follows a callback once, and would know what is in here.
+	// Before Linux 6.7 the verifier follows a callback only once. It must not know these values: it would remove branches.
 	state.sum = data[3];
 	state.limit = data[0];
 	bpf_loop(data[1], step, &state, 0);

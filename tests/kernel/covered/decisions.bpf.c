@@ -15,7 +15,7 @@ static __noinline int nested(__u32 x, __u32 y, __u32 z)
 	return 1;
 }
 
-// The verifier looks at a function that is not static on its own: so there are not too many paths.
+// The verifier checks a function that is not static separately, so there are not too many paths.
 __noinline int in_loop(__u32 x, __u32 y)
 {
 	int found = 0;

@@ -30,7 +30,7 @@ SEC("xdp") int second(struct xdp_md *ctx)
 
 	if (data + 14 > end)
 		return XDP_ABORTED;
-	__u32 choice = data[2]; // Linux 6.12 takes the packet for changed behind the call
+	__u32 choice = data[2]; // behind the call Linux 6.12 assumes that the packet has changed
 	if (choice == 5)
 		bpf_tail_call(ctx, &table, 0);
 	return choice > 5 ? XDP_PASS : XDP_DROP;

@@ -1,7 +1,7 @@
-// The same C as a BPF program and as a native one, for whose counts gcov is asked.
+// The same C as a BPF program and as a native program. gcov tells the counts of the native one.
 //
-// What is counted is the machine code, and a compiler that optimizes merges and removes lines. It leaves what is
-// `volatile`, where branches do not do the same to it.
+// Machine code is counted, and a compiler that optimizes merges and removes lines. It keeps each access to a `volatile`
+// variable, but it merges branches that make the same access.
 #pragma once
 
 #ifdef NATIVE

@@ -1,4 +1,4 @@
-// A program of its own that loads an object with libbpf, and runs its programs once for each byte of its argument.
+// Loads an object with libbpf, and runs its programs once for each byte of the argument.
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <stdio.h>
