@@ -114,6 +114,8 @@ class UpdateCounts:
         key = ffi.from_buffer(struct.pack("=I", map_id))
         result = lib.bpf_map_lookup_elem(self._map, key, ffi.from_buffer(out))
         lib.bpf_map_delete_elem(self._map, key)
+        if missed := sum(_missed(program) for program, _ in self._programs.values()):
+            return f"{missed} updates of this run were not counted: they interrupted the counting of others"
         return Counts(*_VALUE.unpack(out)) if result == 0 else strerror(-result)
 
     def _write(self, map_id: int) -> int:
@@ -172,6 +174,13 @@ class UpdateCounts:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _missed(program: int) -> int:
+    """Returns how often the kernel did not run a program because it was running already (Linux 5.12)."""
+    info = ffi.new("struct bpf_prog_info *")
+    size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_prog_info"))
+    return int(info.recursion_misses) if lib.bpf_obj_get_info_by_fd(program, info, size) == 0 else 0
 
 
 def _own(*descriptors: int) -> None:
