@@ -243,5 +243,6 @@ def _text(node: ast.expr | None) -> str:
             text = "".join(map(str, parts))
             return text if text.strip("… ") else ""
         case ast.BinOp():
-            return _text(node.left) + _text(node.right)
+            left, right = _text(node.left), _text(node.right)
+            return (left or "…") + (right or "…") if left or right else ""
     return ""

@@ -30,6 +30,8 @@ def manual(tmp_path_factory):
     """A copy of the manual, which is built."""
     folder = tmp_path_factory.mktemp("manual")
     shutil.copytree(DOCS, folder / "docs", ignore=shutil.ignore_patterns("reference"))
+    templates = "pytest_bpfmaps/templates"  # a page shows one
+    shutil.copytree(DOCS.parent / templates, folder / templates)
     done = build(folder)
     assert (done.returncode, done.stderr) == (0, "")
     return folder
