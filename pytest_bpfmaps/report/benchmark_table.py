@@ -6,31 +6,21 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-PROPERTY = "bpf_benchmark"
 
-
-class BenchmarkTable:
-    """Collects the figures from reports, of this process and of workers."""
-
-    def __init__(self) -> None:
-        self._found: list[tuple[str, dict[str, Any]]] = []
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        """Takes the figures of a test."""
-        for name, value in report.user_properties if report.when == "call" else ():
-            if name == PROPERTY:
-                try:
-                    self._found.append((report.nodeid, dict(json.loads(value))))
-                except (TypeError, ValueError):
-                    continue  # a property of somebody else
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Prints the table."""
-        if not self._found:
-            return
+def show(terminalreporter: Any, found: Sequence[tuple[str, Any]]) -> None:
+    """Prints the table; `found` has tests with their figures as JSON."""
+    figures = [(test, parsed) for test, text in found if (parsed := _parsed(text)) is not None]
+    if figures:
         terminalreporter.section("BPF benchmarks")
-        for line in lines(self._found):
+        for line in lines(figures):
             terminalreporter.line(line)
+
+
+def _parsed(text: Any) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError):
+        return None  # a property of somebody else
 
 
 def lines(found: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:

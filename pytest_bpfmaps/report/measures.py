@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.report.benchmark_table import BenchmarkTable
-
 # Option, kind in the configuration file, default, how it is given on the command line, help.
 _COVERAGE: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (
     (
@@ -98,6 +96,8 @@ _SWITCHES = (
         "that nobody checks, …",
     ),
 )
+BENCHMARK = "bpf_benchmark"
+"""The property of a report with figures of `bpf_benchmark`, as JSON."""
 _ASKING = ("bpf_cost", "bpf_cost_check", "bpf_cost_update")
 
 
@@ -146,8 +146,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "bpf_map_entries(**most): with --bpf-map-usage, name the maps of the test that have more entries at "
         "its end: connections=10.",
     )
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(BenchmarkTable(), "bpfmaps-benchmarks")
     if config.getoption("bpf_map_usage") or config.getini("bpf_map_usage"):
         from pytest_bpfmaps.report import map_usage_session
 
@@ -183,3 +181,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             from pytest_bpfmaps.cost.executed_instructions import begin
 
             begin()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what `bpf_benchmark` measured."""
+    reports = (each for category in terminalreporter.stats.values() for each in category)
+    calls = (each for each in reports if getattr(each, "when", "") == "call")
+    found = [
+        (each.nodeid, value) for each in calls for name, value in each.user_properties if name == BENCHMARK
+    ]
+    if found:
+        from pytest_bpfmaps.report import benchmark_table
+
+        benchmark_table.show(terminalreporter, found)
