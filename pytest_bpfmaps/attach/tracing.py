@@ -32,6 +32,7 @@ TYPES = frozenset(
     }
 )
 
+_TRAMPOLINE = frozenset({ProgramType.TRACING, ProgramType.LSM, ProgramType.EXT})
 _NETWORK = frozenset({"interface", "cgroup", "netns", "map", "socket", "hook"})
 _PLACE = frozenset({"retprobe", "offset", "cookie"})
 _PROCESS = frozenset({"pid", "cookie"})
@@ -100,6 +101,32 @@ def _beyond_record(target: Target) -> Explanation:
     )
 
 
+def _taken(number: int, type: Any) -> Explanation | None:
+    """Explains that no further program can be attached where the program was loaded for."""
+    if number == errno.EBUSY and type is ProgramType.EXT:
+        return Explanation(
+            "another freplace program replaces that function already, or a program traces it",
+            "close the link of that one first: a function has one replacement at a time",
+        )
+    if number == errno.EBUSY:
+        return Explanation(
+            "this program is attached to its function already, or another fmod_ret or freplace program keeps "
+            "others away",
+            "close its link first; for a second link, load the object once more",
+        )
+    if number == errno.ENOENT and type is not ProgramType.EXT:
+        return Explanation(
+            "this kernel attaches a loaded program to its function once, and this one was attached before",
+            "load the object once more",
+        )
+    if number == errno.E2BIG:
+        return Explanation(
+            "as many programs are attached to that function as it can have (BPF_MAX_TRAMP_LINKS, 38)",
+            "close some of their links, or count in one program what several count now",
+        )
+    return None
+
+
 def _explain(number: int, section: str, type: Any, target: Target) -> Explanation:
     """Returns why the attachment was refused, and what to do."""
     if number in (errno.EOPNOTSUPP, 0) and not target:
@@ -118,6 +145,8 @@ def _explain(number: int, section: str, type: Any, target: Target) -> Explanatio
             "this iterator runs over the elements of a map, and no map is given",
             "give the map: program.attach(map=obj.maps.NAME)",
         )
+    if type in _TRAMPOLINE and (taken := _taken(number, type)):
+        return taken
     if number in (errno.EPERM, errno.EACCES):
         return Explanation(reason(number), refusal_hint(str(type)))
     if number in (errno.EINVAL, errno.EOPNOTSUPP) and (of_many := explain_many(section, target)):

@@ -95,6 +95,20 @@ def refused_program_type(type: ProgramType | int) -> Explanation | None:
     )
 
 
+_ARGUMENTS = (
+    'it is for SEC("fentry/FUNCTION"), SEC("fexit/…") and SEC("fmod_ret/…"); in a kprobe, read the arguments '
+    "with BPF_KPROBE(prog, TYPE first, …), in a raw tracepoint they are ctx->args[0], …"
+)
+_INSTEAD = {
+    "bpf_override_return": 'to refuse an operation, return a negative number from SEC("lsm/HOOK"), or from '
+    'SEC("fmod_ret/security_HOOK"); a kprobe takes bpf_override_return() where the kernel has that option',
+    "bpf_get_func_arg": _ARGUMENTS,
+    "bpf_get_func_arg_cnt": _ARGUMENTS,
+    "bpf_get_func_ret": 'it is for SEC("fexit/FUNCTION") and SEC("fmod_ret/…"); in a kretprobe, read the '
+    "result with BPF_KRETPROBE(prog, TYPE result)",
+}
+
+
 def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Explanation | None:
     """Explains that the verifier does not let a program call a helper; `source` is the C line."""
     if not re.search(r"unknown func|invalid func|cannot use helper", complaint):
@@ -104,10 +118,15 @@ def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Expl
     if name is None:
         return None
     if probe("helper", name):
+        listed = "bpf-helpers(7) and 'bpftool feature probe' list the helpers of each type of program"
         return Explanation(
             f"this kernel has {name}, but does not allow it in this type of program ({type})",
-            "bpf-helpers(7) and 'bpftool feature probe' list the helpers of each type of program",
+            _INSTEAD.get(name, listed),
         )
+    if name == "bpf_override_return":
+        option = "CONFIG_BPF_KPROBE_OVERRIDE"
+        why = f"Linux {release()} is built without {option}, which bpf_override_return() needs"
+        return Explanation(why, _INSTEAD[name])
     return Explanation(
         _came_with(f"Linux {release()} has no such helper as {name}", f"helper {name}"),
         f'mark the test bpf_requires("{name}")',
