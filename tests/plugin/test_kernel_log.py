@@ -36,11 +36,11 @@ def test_the_list_of_a_project_is_read_from_its_configuration(pytester: pytest.P
         """
     )
     pytester.makepyfile(
-        """
-        from pytest_bpfmaps.report import kernel_log
+        f"""
+        from pytest_bpfmaps.report.allowed import allowed_by
 
         def test_x(pytestconfig):
-            found = [regex.pattern for regex in kernel_log.allowed(pytestconfig)]
+            found = [regex.pattern for regex in allowed_by(pytestconfig, "{OPTION}")]
             assert found == ["WARNING: .* at drivers/old\\\\.c", "a # in it"]
         """
     )
