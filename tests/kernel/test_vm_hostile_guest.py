@@ -1,4 +1,4 @@
-"""What a test in a guest writes to the port of the harness: it is named, and harms no other test."""
+"""What a test in a guest writes to the ports of the harness: it is named, and harms no other test."""
 
 from __future__ import annotations
 
@@ -49,6 +49,30 @@ TESTS = r"""
     def test_last(bpf_kernel):
         pass
 """
+WORKER = r"""
+    import os, struct
+    from pathlib import Path
+    import pytest
+
+    @pytest.fixture
+    def bpf_kernel():
+        return os.uname().release
+
+    def port():
+        names = Path("/sys/class/virtio-ports").glob("*/name")
+        ports = {each.read_text().strip(): f"/dev/{each.parent.name}" for each in names}
+        opened = Path("/proc/self/fd").iterdir()
+        return next(int(each.name) for each in opened if os.readlink(each) == ports["bpfmaps.stream"])
+
+    CUT = struct.pack("!bii", 4, 1, 1 << 20)
+
+    @pytest.mark.parametrize("data", [bytes(range(256)), CUT], ids=["any", "cut"])
+    def test_bytes(bpf_kernel, data):
+        os.write(port(), data)
+
+    def test_last(bpf_kernel):
+        pass
+"""
 LINE = "a line came on the port of this harness, and the harness did not send it: "
 SAID = {
     "line[[]endless-6.1]": f"{LINE}{{'phase': 'runs', 'at': 'x', 'more': inf}}",
@@ -76,3 +100,23 @@ def test_what_comes_on_the_port_is_named_and_all_else_runs(
     assert "Traceback" not in text
     assert "\x1b" not in text
     assert len(text) < 20_000
+
+
+def test_what_comes_on_the_port_of_the_worker_ends_the_guest(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """execnet alone would wait for the rest of a message, for ever."""
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    pytester.makepyfile(test_port=WORKER)
+    verdict = judge(Catalogue(Path(CACHE, "kernels")).get("6.1"))
+    limit = f"--bpf-vm-timeout={LIMIT / verdict.stretch(1.0)}"
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", limit)
+    result.stdout.fnmatch_lines(
+        [
+            "VmLostError: guest ended: kernel 6.1 *: on its worker's port came a message of kind 0, *",
+            "  -> leave *the ports /dev/vport[*] alone: this harness uses them",
+        ]
+    )
+    result.stdout.fnmatch_lines(["*: on its worker's port, a message has no end: *bytes of 1048576 did not*"])
+    result.assert_outcomes(passed=1, failed=2)
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()

@@ -33,6 +33,8 @@ from pytest_bpfmaps.vm.gateway.answers import answer
 from pytest_bpfmaps.vm.gateway.artifacts import Artifacts
 from pytest_bpfmaps.vm.gateway.debug_terminal import DebugTerminal
 from pytest_bpfmaps.vm.gateway.execnet_bootstrap import CHUNK, Bootstrap, pump
+from pytest_bpfmaps.vm.gateway.execnet_messages import pass_on
+from pytest_bpfmaps.vm.gateway.hung_guest import SHORTEST
 from pytest_bpfmaps.vm.gateway.job import job
 from pytest_bpfmaps.vm.gateway.requests import Requests
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
@@ -54,7 +56,8 @@ if TYPE_CHECKING:
     from pytest_bpfmaps.vm.executed.session import ExecutedCode
 
 _SAID = (Phase.START, Phase.COLLECTION, Phase.END)  # steps that pytest does not know of by itself
-GARBLED = "-> leave $BPFMAPS_CONTROL_FD and the ports /dev/vport* alone: this harness uses them"
+LEAVE_ALONE = "leave $BPFMAPS_CONTROL_FD and the ports /dev/vport* alone: this harness uses them"
+GARBLED = f"-> {LEAVE_ALONE}"
 _MOST_CALLS = 16  # a worker makes one at a time
 _MOST_SHOWN = 160  # characters of a message that is none of the harness's
 FORKED = "-> end the process in the test by os._exit(0), also after an exception"
@@ -177,7 +180,10 @@ class Gateway:
         self._spawn(self._listen, control)
         self._spawn(self._wait_for_end, machine)
         self._spawn(self._answer_all, control, kernel, machine.terminal)
-        self._spawn(pump, machine.stream.fileno(), 1)
+        seconds = max(SHORTEST, self.timeout / 4)
+        self._spawn(
+            pass_on, machine.stream.fileno(), 1, seconds, lambda why: self.events.put(("stream", why))
+        )
         self._spawn(self._pump_in, machine.stream)
         while True:
             event, value = self._next_event(machine, kernel, watch)
@@ -195,6 +201,9 @@ class Gateway:
                 self._note_fault(watch, *value)
             elif event == "stdin":
                 return 0
+            elif event == "stream":
+                on, words = f"kernel {kernel.name} ({self.release})", machine.last_words(self.console_before)
+                raise VmLostError("guest ended:", on=on, why=value, fix=LEAVE_ALONE, details=words)
             elif event == "end":
                 raise self._lost(machine, kernel, value)
 
