@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,11 @@ def missing(expected: list[str], printed: str) -> str | None:
     return None
 
 
-def run_commands(page: Path, folder: Path) -> None:
-    """Runs the commands one after the other, beginning in a folder. Fails where a line is not printed."""
+def run_commands(page: Path, folder: Path, prefix: Sequence[str] = ()) -> None:
+    """Runs the commands one after the other, beginning in a folder, by the command `prefix` if there is one.
+
+    Fails where a line is not printed.
+    """
     environment = {**os.environ, "BPFMAPS_CACHE": str(CACHE), "COLUMNS": "80", "NO_COLOR": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     environment["PYTEST_ADDOPTS"] = "--bpf-vm-timeout=120 -p no:cacheprovider"
@@ -53,7 +57,7 @@ def run_commands(page: Path, folder: Path) -> None:
             folder /= command.split()[1]
             continue
         done = subprocess.run(
-            ["bash", "-c", command],
+            [*prefix, "bash", "-c", command],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
