@@ -44,4 +44,4 @@ def write_sources(page: Path, folder: Path) -> None:
         if block.language == "c":
             name = _FILE.match(block.text)
             assert name, f"{page}:{block.line}: a C block must begin with: // file: NAME.bpf.c"
-            (folder / name[1]).write_text("\n" * (block.line - 1) + block.text)
+            (folder / Path(name[1]).name).write_text("\n" * (block.line - 1) + block.text)
