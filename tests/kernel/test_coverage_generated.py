@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
@@ -96,8 +96,22 @@ def measured(source: Path, packets: Sequence[bytes], compiler: LocalCompiler) ->
     return coverage.kernels["host"].files[str(source)]
 
 
+DEEP = [  # the verifier does not see by itself that the numbers of the test vectors stay in their arrays
+    (
+        "BOTH((a == b && b > 1), !(BOTH(b + c > 3, c == 2) && !(c < d && SMALL(d))))",
+        "!(SMALL(d) && a > 2)",
+    ),
+    ("(BOTH((a == b && b + c > 3), (c < d && d != 3)) || (b > 1 || BOTH(a, a)))", "SMALL(d)"),
+    (
+        "(!(b > 1 && a > 2) || (b + c > 3 && SMALL(d)))",
+        "BOTH(((b + c > 3 && c == 2) || (SMALL(d) && c < d)), (a > 2 || BOTH(!b, c < d)))",
+    ),
+]
+
+
+@example(decisions=DEEP, values=[(0, 3, 1, 2), (3, 3, 3, 3)])
 @given(decisions=st.lists(st.tuples(DECISIONS, DECISIONS), min_size=1, max_size=3), values=PACKETS)
-@settings(max_examples=8, deadline=None, phases=[Phase.reuse, Phase.generate])  # each takes seconds
+@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_verdicts(
     compiler: LocalCompiler, decisions: list[tuple[str, str]], values: list[tuple[int, ...]]
 ) -> None:
@@ -112,5 +126,6 @@ def test_verdicts(
             source, packets, Path(name), compiler.clang.path, (tools.profdata, tools.cov), mcdc=True
         )[str(source)]
         found = measured(source, packets, compiler)
-    assert found.lines == expected["lines"]
+    ran = {line: n for line, n in expected["lines"].items() if n or line in found.lines}
+    assert found.lines == ran  # a line that clang removed, because a decision is never true, is left out
     assert verdicts(found) == expected["decisions"]
