@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pytest
 import xdist.scheduler
 from xdist.remote import Producer
 from xdist.scheduler import LoadScheduling
@@ -107,8 +108,9 @@ class KernelScheduling:
         self._lane(node).remove_pending_tests_from_node(node, indices)
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Removes a worker, and returns the test that it was running, if any.
+        """Removes a worker, and returns the test that it was running when it died, if any.
 
+        A worker that was interrupted, for example by ``q`` in a debugger or by `pytest.exit`, did not die.
         Raises KeyError for a worker that was never added.
         """
         if node in self._idle:
@@ -120,7 +122,8 @@ class KernelScheduling:
         crashed: str | None = lane.remove_node(node)
         if lane_of(node.gateway) != HOST:  # pytest-xdist puts a lost worker's tests at the end
             lane.pending.sort()
-        return crashed
+        was_interrupted = getattr(node, "workeroutput", {}).get("exitstatus") == pytest.ExitCode.INTERRUPTED
+        return None if was_interrupted else crashed
 
     def in_hand(self, node: WorkerController) -> list[str]:
         """Returns the tests that a guest's worker was given and has not finished."""

@@ -88,11 +88,13 @@ def test_pdb_and_time_limits_that_wait(debug: Starts) -> None:
     check_end(person, 1)
 
 
-def test_trace_and_quit(debug: Starts) -> None:
-    person = debug("-k", "fails", "--trace")
-    person.sees(r"PDB runcall \(IO-capturing turned off\)")
-    person.sees(r"-> secret = os.uname\(\).release\r\n\(Pdb\) ")
+@pytest.mark.parametrize(("option", "ends"), [("--trace", "2 deselected"), ("--pdb", "1 failed")])
+def test_quit(debug: Starts, option: str, ends: str) -> None:
+    """A guest that ends because a person quits has not died."""
+    person = debug("-k", "fails", option)
+    person.sees(r"-> (secret|assert) [^$]*\(Pdb\) ")
     person.type("q\n")
+    person.sees(rf"(?s)\A((?!killed).)*keyboard-interrupt((?!killed).)*{ends}")
     check_end(person, 2)
 
 

@@ -164,7 +164,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_and_ends_with_it(
             assert (
                 f"cannot save the state of a guest {tmp_path}/warm: [Errno 28] No space left" in full.stderr
             )
-            assert "BPFMAPS_CACHE names another folder" in full.stderr
+            assert "name a folder of another disk: BPFMAPS_CACHE=FOLDER" in full.stderr
             assert _states(tmp_path) == []
             assert list((tmp_path / "warm" / ".new").iterdir()) == []
         mount("-o", "remount,size=400M", str(tmp_path))

@@ -50,7 +50,7 @@ class DebugTerminal:
                 )
                 raise VmError("cannot debug in a guest", why=why, fix=fix) from None
             self._before = termios.tcgetattr(fd)
-            tty.setraw(fd)
+            tty.setraw(fd, termios.TCSADRAIN)  # keeps what was typed after a prompt
             self._fd = fd
             self._closing, self._close = os.pipe2(os.O_CLOEXEC)
             self._thread = threading.Thread(target=self._pass_on, args=(fd, port), daemon=True)

@@ -44,8 +44,13 @@ def pump(source: int, target: int) -> None:
     """Copies bytes from one descriptor to another until either is closed."""
     try:
         while chunk := os.read(source, CHUNK):
-            data = memoryview(chunk)
-            while data:
-                data = data[os.write(target, data) :]
+            write_all(target, chunk)
     except OSError:
         return
+
+
+def write_all(target: int, data: bytes) -> None:
+    """Writes all bytes to a descriptor. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(target, rest) :]

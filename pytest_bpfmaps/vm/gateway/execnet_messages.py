@@ -12,7 +12,8 @@ import select
 import struct
 from collections.abc import Callable
 
-CHUNK = 1 << 16
+from pytest_bpfmaps.vm.gateway.execnet_bootstrap import CHUNK, write_all
+
 _HEADER = struct.Struct("!bii")
 _FROM_WORKERS = frozenset(
     {2, 4, 5, 6, 7}
@@ -80,8 +81,6 @@ def pass_on(source: int, target: int, seconds: float, fault: Callable[[str], Non
             if wrong := messages.feed(chunk):
                 fault(f"on its worker's port came {wrong}, which no worker sends")
                 return
-            data = memoryview(chunk)
-            while data:
-                data = data[os.write(target, data) :]
+            write_all(target, chunk)
     except OSError:
         return

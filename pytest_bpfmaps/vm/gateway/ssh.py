@@ -22,7 +22,7 @@ from typing import IO
 
 from pytest_bpfmaps.errors import shown_lines
 from pytest_bpfmaps.vm.gateway import journal
-from pytest_bpfmaps.vm.gateway.execnet_bootstrap import Bootstrap, pump
+from pytest_bpfmaps.vm.gateway.execnet_bootstrap import Bootstrap, pump, write_all
 from pytest_bpfmaps.vm.machine.child_process import die_with_parent
 
 
@@ -100,8 +100,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _pass_on(first: bytes, to: IO[bytes]) -> None:
     try:
-        to.write(first)
-        to.flush()
+        write_all(to.fileno(), first)  # a buffer would complain at the end about what it could not write
         pump(0, to.fileno())
         to.close()
     except OSError:
