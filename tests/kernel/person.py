@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -16,6 +17,7 @@ from contextlib import suppress
 
 def own_terminal() -> None:
     """Makes standard input the terminal of this session, which sends signals to its processes."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests may ignore it
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
@@ -55,3 +57,11 @@ class Person:
         for fd in (self.master, self._slave):
             with suppress(OSError):
                 os.close(fd)
+
+    def end(self) -> None:
+        """Closes the window, and kills the program if it does not end by that."""
+        self.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(60)
+        self.process.kill()
+        self.process.wait()

@@ -48,13 +48,12 @@ def debug(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
     yield start
     for person in started:
-        person.close()
-        person.process.wait()
+        person.end()
     wait_until(lambda: not qemus_for(pytester.path))
 
 
 def check_end(person: Person, status: int) -> None:
-    assert person.process.wait() == status
+    assert person.process.wait(120) == status
     assert termios.tcgetattr(person.master) == person.before
 
 

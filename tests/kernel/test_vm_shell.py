@@ -169,8 +169,7 @@ def person(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Person]:
         who.sees("ready> ")
         yield who
     finally:
-        who.close()
-        who.process.wait()
+        who.end()
 
 
 def test_a_shell_and_its_size(person: Person) -> None:
