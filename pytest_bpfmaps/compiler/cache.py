@@ -44,8 +44,17 @@ def code_of_makers() -> str:
 
     So no version of this package finds the objects, or the words of the warnings, of another one.
     """
-    files = (file for folder in _MAKERS for file in sorted((PACKAGE / folder).rglob("*.py")))
+    files = (file for folder in _MAKERS for file in _modules(PACKAGE / folder))
     return digest(*(part for file in files for part in (file.name, file.read_bytes())))
+
+
+def _modules(folder: Path) -> Iterator[Path]:
+    """Yields the modules below a folder. It leaves bytecode alone, which may come and go meanwhile."""
+    for each in sorted(folder.iterdir()):
+        if each.suffix == ".py":
+            yield each
+        elif each.name != "__pycache__" and each.is_dir():
+            yield from _modules(each)
 
 
 class ObjectCache:
