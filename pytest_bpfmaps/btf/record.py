@@ -191,12 +191,8 @@ class StructCodec(Codec):
 
     @cached_property
     def layout(self) -> tuple[object, ...]:
-        """Its size and its fields, also those of structs in it. Equal layouts give equal values."""
-        fields = ((f.name, f.offset, f.codec.name, f.codec.size, f.codec) for f in self.by_name.values())
-        deep = (
-            (*start, codec.layout if isinstance(codec, StructCodec) else None) for *start, codec in fields
-        )
-        return self.size, tuple(deep)
+        """Its size and its fields, with all that is in them. Equal layouts give equal values."""
+        return self.size, tuple((f.name, f.offset, _layout(f.codec)) for f in self.by_name.values())
 
     @cached_property
     def exact(self) -> bool:
@@ -393,3 +389,10 @@ def _reader(field: Field, fixed: bool) -> Any:
         return decode(record.__data__, record.__offset__ + at)
 
     return read
+
+
+def _layout(codec: Codec) -> tuple[object, ...]:
+    inner = codec.layout if isinstance(codec, StructCodec) else None
+    element = getattr(codec, "element", None)  # of an array
+    names = tuple(getattr(codec, "names", {}).items())  # of an enum
+    return codec.name, codec.size, getattr(codec, "signed", None), names, inner, element and _layout(element)

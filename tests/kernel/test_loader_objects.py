@@ -65,6 +65,12 @@ class TestMapsAndPrograms:
             NameLookupError, match=r"no struct 'lat' in the types of [^$]*did you mean 'late'"
         ):
             agent.maps.events.capture("lat")
+        inner = "struct late { __u32 mark; struct { char %s[6]; } inner[2]; } *keeps_the_type;"
+        alike = [bpf.compile(code=LINUX_TYPES + inner % name) for name in ("text", "other")]
+        agent = bpf.start([agent_binary, "load", alike[0], "load", alike[1], "load", network_object, "wait"])
+        agent.wait_for_output("waiting")
+        with pytest.raises(AmbiguousNameError, match="several structs are called 'late'"):
+            agent.maps.events.capture("late")
         loads = [word for each in (*two, network_object) for word in ("load", each)]
         agent = bpf.start([agent_binary, *loads, "wait"], ready="waiting")
         with pytest.raises(AmbiguousNameError, match=r"\{mark, text\}; 16 bytes: \{mark, other\}"):

@@ -85,14 +85,19 @@ SAID = {
 }
 
 
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tests: str) -> pytest.RunResult:
+    """Runs the tests in a guest where each step may take `LIMIT` seconds."""
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    pytester.makepyfile(test_port=tests)
+    verdict = judge(Catalogue(Path(CACHE, "kernels")).get("6.1"))
+    limit = f"--bpf-vm-timeout={LIMIT / verdict.stretch(1.0)}"
+    return pytester.runpytest_subprocess("--bpf-kernel=6.1", limit)
+
+
 def test_what_comes_on_the_port_is_named_and_all_else_runs(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
-    pytester.makepyfile(test_port=TESTS)
-    verdict = judge(Catalogue(Path(CACHE, "kernels")).get("6.1"))
-    limit = f"--bpf-vm-timeout={LIMIT / verdict.stretch(1.0)}"
-    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", limit)
+    result = run(pytester, monkeypatch, TESTS)
     for name, said in SAID.items():
         result.stdout.fnmatch_lines([f"*_ ERROR at teardown of test_{name} _*", said])
     result.assert_outcomes(passed=9, errors=7)
@@ -106,11 +111,7 @@ def test_what_comes_on_the_port_of_the_worker_ends_the_guest(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """execnet alone would wait for the rest of a message, for ever."""
-    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
-    pytester.makepyfile(test_port=WORKER)
-    verdict = judge(Catalogue(Path(CACHE, "kernels")).get("6.1"))
-    limit = f"--bpf-vm-timeout={LIMIT / verdict.stretch(1.0)}"
-    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", limit)
+    result = run(pytester, monkeypatch, WORKER)
     result.stdout.fnmatch_lines(
         [
             "VmLostError: guest ended: kernel 6.1 *: on its worker's port came a message of kind 0, *",
