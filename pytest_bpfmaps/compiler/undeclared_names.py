@@ -16,6 +16,11 @@ _UNDECLARED = re.compile(
     r"error: (?:call to undeclared (?:library )?function|use of undeclared identifier|unknown type name|"
     r"implicit declaration of function) '(\w+)'"
 )
+# a macro such as BPF_KPROBE(name, int argument) that nothing defines is taken for a function's name
+_UNDEFINED_MACRO = re.compile(
+    r"error: (?:expected identifier|redefinition of|parameter '\w+' was not declared)[^\n]*\n"
+    r"[^\n]*?\b(BPF_\w+)\("
+)
 _MEMBER = re.compile(r"error: no member named '(\w+)' in '((?:struct|union) (\w+))'")
 _INCOMPLETE = re.compile(
     r"error: (?:.*incomplete (?:definition of )?type|invalid application .*) '((?:struct|union|enum) \w+)'"
@@ -39,6 +44,7 @@ _IN_HEADER = {
     **dict.fromkeys(
         ("BPF_PROG", "BPF_KPROBE", "BPF_KRETPROBE", "PT_REGS_PARM1", "PT_REGS_RC"), "bpf_tracing"
     ),
+    "BPF_USDT": "usdt.bpf",
     **dict.fromkeys(("BPF_CORE_READ", "BPF_CORE_READ_INTO", "bpf_core_field_exists"), "bpf_core_read"),
     **dict.fromkeys(("bpf_htons", "bpf_ntohs", "bpf_htonl", "bpf_ntohl"), "bpf_endian"),
 }
@@ -122,8 +128,17 @@ def _order(output: str) -> Explanation | None:
     return None
 
 
+def _undefined_macros(output: str) -> list[str]:
+    """Returns the macros that stand before a program's name and parameters, and that nothing defines."""
+    names = (found[1] for found in _UNDEFINED_MACRO.finditer(output))
+    return [name for name in names if f"expanded from macro '{name}'" not in output]
+
+
 def _elsewhere(output: str, vmlinux: bool) -> Explanation | None:
     """Explains a name that another header has, or the C library; None for another error."""
+    for name in _undefined_macros(output):
+        if header := _IN_HEADER.get(name):
+            return Explanation(f"{name} is in a header of libbpf", f"#include <bpf/{header}.h>")
     for found in _UNDECLARED.finditer(output):
         name = found[1]
         if header := _IN_HEADER.get(name):
@@ -161,6 +176,15 @@ def macro_value(name: str) -> str | None:
             text = path.read_text(errors="replace")
             if name in text and (found := wanted.search(text)):
                 return found[1]
+    return None
+
+
+def _header_that_defines(name: str) -> str | None:
+    """Returns the installed header of libbpf that has the macro; None if none has it."""
+    wanted = re.compile(rf"^#define\s+{name}\b", re.MULTILINE)
+    for path in sorted(Path("/usr/include/bpf").glob("*.h")):
+        if wanted.search(path.read_text(errors="replace")):
+            return path.name
     return None
 
 
@@ -204,16 +228,18 @@ def _atomic(output: str) -> Explanation | None:
 
 
 def _newer_header(output: str) -> Explanation | None:
-    for found in _UNDECLARED.finditer(output):
-        if since := _CAME_WITH.get(found[1]):
+    for name in (*_undefined_macros(output), *(found[1] for found in _UNDECLARED.finditer(output))):
+        if (since := _CAME_WITH.get(name)) and (header := _header_that_defines(name)):
+            return Explanation(f"{name} is in a header of libbpf", f"#include <bpf/{header}>")
+        if since:
             return Explanation(
-                f"{found[1]} came with libbpf {since}, and the installed headers are older",
+                f"{name} came with libbpf {since}, and the installed headers are older",
                 f"install the headers of libbpf {since} or later and name their folder with bpf_paths, or "
                 "write the program without it",
             )
-        if found[1] in _OF_THE_KERNEL:
+        if name in _OF_THE_KERNEL:
             return Explanation(
-                f"{found[1]} is not in a header of libbpf, but in bpf_experimental.h of the kernel's tests",
+                f"{name} is not in a header of libbpf, but in bpf_experimental.h of the kernel's tests",
                 "put that header beside the source (tools/testing/selftests/bpf), or write the program "
                 "without it",
             )

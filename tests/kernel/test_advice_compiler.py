@@ -1,6 +1,7 @@
 """Tests sources that clang refuses: each compiles and loads after the message's remedy."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -219,9 +220,40 @@ RETURNED = 'SEC("kretprobe/do_unlinkat") int BPF_KRETPROBE(prog, int retMORE) { 
             r"TELEPORT is neither in the source nor in the vmlinux\.h(.*\n)*.*declare it in the source",
             id="enumerator",
         ),
+        pytest.param(
+            'MORE\nSEC("kprobe/do_exit") int BPF_KPROBE(on_exit, long code) { return code > 3; }',
+            {"MORE": HEAD},
+            {"MORE": KERNELS},
+            r"BPF_KPROBE is in a header of libbpf(.*\n)*.*#include <bpf/bpf_tracing\.h>",
+            id="macro-with-parameters",
+        ),
+        pytest.param(
+            'MORE\nSEC("lsm/file_open") int BPF_PROG(a) { return 0; }\n'
+            'SEC("lsm/file_open") int BPF_PROG(b) { return 0; }',
+            {"MORE": HEAD},
+            {"MORE": KERNELS},
+            r"BPF_PROG is in a header of libbpf(.*\n)*.*#include <bpf/bpf_tracing\.h>",
+            id="macro-without-parameters",
+        ),
+        pytest.param(
+            'MORE\nSEC("usdt") int BPF_USDT(probe, long x) { return x > 1; }',
+            {"MORE": KERNELS},
+            {"MORE": KERNELS + "#include <bpf/usdt.bpf.h>"},
+            r"BPF_USDT is in a header of libbpf(.*\n)*.*#include <bpf/usdt\.bpf\.h>",
+            id="macro-of-usdt",
+        ),
     ],
 )
 def test_what_is_said_compiles(bpf, code, bad, good, why):
     with pytest.raises(CompileError, match=why):
         bpf.compile(code=replaced(code, bad))
     bpf.open(code=replaced(code, good))
+
+
+def test_a_macro_of_newer_headers_is_named_with_their_version(bpf):
+    code = KERNELS + 'SEC("uretprobe") int BPF_URETPROBE(ended, void *ret) { return !ret; }'
+    if "define BPF_URETPROBE" in Path("/usr/include/bpf/bpf_tracing.h").read_text():
+        bpf.open(code=code)
+        return
+    with pytest.raises(CompileError, match=r"BPF_URETPROBE came with libbpf 1\.2(.*\n)*.*bpf_paths"):
+        bpf.compile(code=code)
