@@ -6,7 +6,8 @@ from manual_pages import HOWTO, write_sources
 
 @pytest.fixture
 def bpf(bpf, request, tmp_path):
-    if "PAGE" in vars(request.module):
-        write_sources(HOWTO / request.module.PAGE, tmp_path)
+    page = getattr(request.cls or request.module, "PAGE", None)
+    if page is not None:
+        write_sources(HOWTO / page, tmp_path)
         bpf._folders.insert(0, tmp_path)
     return bpf

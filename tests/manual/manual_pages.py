@@ -1,16 +1,23 @@
 """The blocks of the manual's pages, as files and as Python modules.
 
 A Python block keeps its place: a traceback names the page and the line. A C block begins with a comment that
-names its file. Its lines have the numbers that they have in the page.
+names its file. Its lines have the numbers that they have in the page. A Python block that an `output` block
+follows must fail, with that message.
 """
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HOWTO = Path(__file__).parents[2] / "docs/howto"
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+HOWTO = DOCS / "howto"
+MAPS = DOCS / "maps"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"// file: (\S+)\n")
 
@@ -32,10 +39,29 @@ def blocks(page: Path) -> list[Block]:
 def run_python(page: Path) -> dict[str, Any]:
     """Runs the Python blocks one after the other in one module, and returns its names."""
     names: dict[str, Any] = {"__name__": page.stem}
-    for block in blocks(page):
+    found = blocks(page)
+    for block, after in zip(found, [*found[1:], None], strict=True):
         if block.language == "python":
+            before = set(names)
             exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)
+            if after is not None and after.language == "output":
+                for name in set(names) - before:
+                    names[name] = _failing(names[name], f"{page}:{after.line}", after.text)
     return {name: made for name, made in names.items() if not name.startswith("__")}
+
+
+def _failing(test: Callable[..., None], where: str, message: str) -> Callable[..., None]:
+    """Returns a test that passes if another one fails with a message, in which `…` stands for any text."""
+
+    @functools.wraps(test)
+    def fails(*arguments: Any, **keywords: Any) -> None:
+        with pytest.raises(Exception) as caught:
+            test(*arguments, **keywords)
+        said = " ".join(f"{caught.type.__name__}: {caught.value}".split())
+        pattern = ".*".join(map(re.escape, " ".join(message.split()).split("…")))
+        assert re.fullmatch(pattern, said), f"{where}: the message is now:\n{said}"
+
+    return fails
 
 
 def write_sources(page: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tests that every block of the how-to pages is run, and that a failing block names page and line."""
+"""Tests that every block of the pages is run, and that a failing block names page and line."""
 
 import re
 import subprocess
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from manual_pages import HOWTO, blocks, run_python, write_sources
+from manual_pages import HOWTO, MAPS, blocks, run_python, write_sources
 
 HERE = Path(__file__).parent
-PAGES = sorted(HOWTO.glob("*.md"))
+HOWTO_PAGES = sorted(HOWTO.glob("*.md"))
+PAGES = HOWTO_PAGES + sorted(MAPS.glob("*.md"))
 # tests/kernel/test_vm_tutorial.py writes those that name a file, and runs the commands of `console`
-LANGUAGES = {"c", "python", "yaml", "console", "shell", "bpftrace", "toml"}
+LANGUAGES = {"c", "python", "output", "yaml", "console", "shell", "bpftrace", "toml", "text"}
 
 
 def test_each_page_with_a_program_or_a_test_is_run():
@@ -19,7 +20,7 @@ def test_each_page_with_a_program_or_a_test_is_run():
         re.search(r'^PAGE = "(.*)"$', path.read_text(), re.MULTILINE) for path in HERE.glob("test_*.py")
     }
     run = {found[1] for found in written if found}
-    assert run == {page.name for page in PAGES if {b.language for b in blocks(page)} & {"c", "python"}}
+    assert run == {page.name for page in HOWTO_PAGES if {b.language for b in blocks(page)} & {"c", "python"}}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -66,6 +67,21 @@ def test_a_failing_python_block_names_page_and_line(tmp_path):
         run_python(page)["test_it"]()
     last = caught.traceback[-1]
     assert (str(last.path), last.lineno + 1) == (str(page), 5)
+
+
+def failing(tmp_path, body, output):
+    """Returns the test of a page with a block that is to fail."""
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\n```python\ndef test_it():\n    {body}\n```\n\n```output\n{output}\n```\n")
+    return run_python(page)["test_it"]
+
+
+def test_an_output_block_is_the_message_of_the_block_before_it(tmp_path):
+    failing(tmp_path, "raise KeyError('no key 7 in map')", "KeyError: 'no key … in\n  map'")()
+    with pytest.raises(AssertionError, match=r"page\.md:9: the message is now:\nKeyError: 8"):
+        failing(tmp_path, "raise KeyError(8)", "KeyError: 7")()
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        failing(tmp_path, "pass", "KeyError: 7")()
 
 
 def test_a_c_block_keeps_its_lines(tmp_path):
