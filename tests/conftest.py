@@ -16,6 +16,16 @@ def mypy_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("mypy")
 
 
+@pytest.fixture
+def pytester(pytester, monkeypatch):
+    """pytest's fixture. The runs that it starts leave out hypothesis, whose import takes most of their time.
+
+    Its plugin imports it at the end of each run, whether a test uses it or not.
+    """
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+    return pytester
+
+
 @pytest.fixture(autouse=True)
 def _no_worker_of_ours(request, monkeypatch):
     """Has the pytest that a test starts be a run of its own, also from a worker of pytest-xdist."""

@@ -49,7 +49,7 @@ def run_commands(page: Path, folder: Path, prefix: Sequence[str] = ()) -> None:
     """
     environment = {**os.environ, "BPFMAPS_CACHE": str(CACHE), "COLUMNS": "80", "NO_COLOR": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    environment["PYTEST_ADDOPTS"] = "--bpf-vm-timeout=120 -p no:cacheprovider"
+    environment["PYTEST_ADDOPTS"] = "--bpf-vm-timeout=120 -p no:cacheprovider -p no:hypothesispytest"
     for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
         environment.pop(name, None)
     for line, command, expected in steps(page):

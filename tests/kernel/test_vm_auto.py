@@ -33,7 +33,7 @@ def test_without_privileges_bpf_tests_run_in_a_guest(
             assert os.uname().release == "{os.uname().release}"
         """
     )
-    without = ["setpriv", "--bounding-set=-all", sys.executable, "-m", "pytest", "-p", "no:hypothesispytest"]
+    without = ["setpriv", "--bounding-set=-all", sys.executable, "-m", "pytest"]
     result = pytester.run(*without, "-v", "--bpf-vm-timeout=120", "-n", workers)
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(

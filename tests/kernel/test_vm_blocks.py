@@ -36,7 +36,7 @@ def measure(tests: Path, root: Path, folder: Path, *options: str, engine: str = 
     command += [f"--rootdir={root}", f"--bpf-kernel={KERNEL}", "--bpf-vm-timeout=120", "--bpf-cov"]
     command += [f"--bpf-cov-engine={engine}", "--bpf-cov-report=none", *options, str(tests)]
     environment = {**os.environ, "BPFMAPS_CACHE": str(CACHE), "BPF_COVERAGE_FILE": str(data)}
-    environment.pop("PYTEST_ADDOPTS", None)
+    environment["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return Coverage.from_plain(json.loads(data.read_text())).kernels[KERNEL]

@@ -93,7 +93,7 @@ def test_a_run_mends_its_caches_and_keeps_what_it_uses(
     pytester.makeconftest(REMOVER)
     pytester.makepyfile(TESTS)
     before = set(tmp_path.iterdir())
-    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "-p", "no:hypothesispytest")
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1")
     result.assert_outcomes(passed=14)
     assert set(tmp_path.iterdir()) == before  # no option of clang wrote a file
     shown = result.stdout.str() + result.stderr.str()

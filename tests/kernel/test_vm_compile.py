@@ -65,5 +65,5 @@ def test_sources_of_the_host_and_of_the_guest(
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
     (pytester.path / "host.bpf.c").write_text(PROGRAM)
     pytester.makepyfile(test_compile=TESTS)
-    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "-p", "no:hypothesispytest")
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1")
     result.assert_outcomes(passed=5)

@@ -24,7 +24,7 @@ def state(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def run(pytester: pytest.Pytester) -> str:
-    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "-p", "no:hypothesispytest")
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1")
     result.assert_outcomes(passed=1)
     return result.stdout.str()
 

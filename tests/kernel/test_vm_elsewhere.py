@@ -70,7 +70,6 @@ def ssh(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
 
 
 needs_sshd = pytest.mark.skipif(not Path(SSHD).exists(), reason="no sshd: apt install openssh-server")

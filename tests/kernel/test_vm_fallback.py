@@ -43,7 +43,7 @@ def qemu(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return pytester.runpytest_subprocess("--bpf-kernel=6.1", "-p", "no:hypothesispytest", *arguments)
+    return pytester.runpytest_subprocess("--bpf-kernel=6.1", *arguments)
 
 
 def test_a_state_that_can_not_be_made(pytester: pytest.Pytester, qemu) -> None:

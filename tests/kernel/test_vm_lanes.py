@@ -56,7 +56,6 @@ def _cache(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path:
     if (CACHE / "kvm.json").exists():
         (cache / "kvm.json").write_bytes((CACHE / "kvm.json").read_bytes())
     monkeypatch.setenv("BPFMAPS_CACHE", str(cache))
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
     pytester.makeconftest(CONFTEST)
 
 

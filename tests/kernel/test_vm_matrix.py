@@ -61,7 +61,6 @@ AT_HOME = """
 @pytest.fixture(autouse=True)
 def _cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
 
 
 def test_tests_run_in_a_guest_as_they_would_on_the_host(

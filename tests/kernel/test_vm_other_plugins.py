@@ -62,7 +62,7 @@ def test_coverage_is_of_all_workers_and_failures_run_again(
     pytester: pytest.Pytester, more: tuple[str, ...]
 ) -> None:
     measure = ["--cov=measured", "--cov-report=json"]
-    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", *measure, *more, "-p", "no:hypothesispytest")
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", *measure, *more)
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*2 passed, 1 rerun*"])
     assert lines_not_run(pytester.path) == [9]
@@ -75,7 +75,7 @@ def test_coverage_is_of_all_workers_and_failures_run_again(
 )
 def test_coverage_where_nobody_asked_for_a_guest(pytester: pytest.Pytester) -> None:
     command = [
-        *("setpriv", "--bounding-set=-all", sys.executable, "-m", "pytest", "-p", "no:hypothesispytest"),
+        *("setpriv", "--bounding-set=-all", sys.executable, "-m", "pytest"),
         *("--cov=measured", "--cov-report=json", "--bpf-vm-timeout=120"),
     ]
     pytester.run(*command).assert_outcomes(passed=2)

@@ -92,7 +92,7 @@ def test_two_runs_with_workers_and_a_guest_each_share_a_cache(
         path = pytester.makepyfile(test_together=SUITE.replace("// NEW", comment).replace("NAMED", MAP))
         path.rename(folder / path.name)
     remove_abandoned(CACHE / "warm")
-    command = [sys.executable, "-m", "pytest", "-n4", "--bpf-kernel=host,6.1", "-p", "no:hypothesispytest"]
+    command = [sys.executable, "-m", "pytest", "-n4", "--bpf-kernel=host,6.1"]
     runs = [
         subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for folder in folders

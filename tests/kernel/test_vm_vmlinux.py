@@ -43,7 +43,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     pytester.makepyfile(TEST)
 
     def run(*arguments: str, tests: int = 1) -> tuple[list[tuple[str, int]], pytest.RunResult]:
-        result = pytester.runpytest_subprocess("-rP", "-p", "no:hypothesispytest", *arguments)
+        result = pytester.runpytest_subprocess("-rP", *arguments)
         result.assert_outcomes(passed=tests)
         made = re.findall(r"^made (\S+) where (\d+) end$", result.stdout.str(), re.MULTILINE)
         return [(path, int(where)) for path, where in made], result

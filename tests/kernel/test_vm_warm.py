@@ -111,7 +111,7 @@ def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(
     cache = use_new_cache(tmp_path / "cache", monkeypatch)
     pytester.makeconftest(FIXTURES)
     pytester.makepyfile("def test_x(bpf_kernel): assert bpf_kernel.startswith('6.1.0')")
-    command = [sys.executable, "-m", "pytest", "--bpf-kernel=6.1", "-p", "no:hypothesispytest"]
+    command = [sys.executable, "-m", "pytest", "--bpf-kernel=6.1"]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_until(lambda: qemus_for(pytester.path))
     killed.send_signal(signal.SIGKILL)
