@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pytest_bpfmaps.coverage.data import Branch
 from pytest_bpfmaps.coverage.decisions import Judged, sums
@@ -31,23 +32,32 @@ class Line:
 
 def write(view: View, target: Path) -> None:
     """Writes the pages into the folder `target`. Raises `OSError`, and ImportError without Jinja2."""
-    try:
-        from jinja2 import Environment, PackageLoader
-    except ImportError as e:
-        raise ImportError("Jinja2 is not installed\n  -> pip install 'pytest-bpfmaps[html]'") from e
+    made = environment("pytest_bpfmaps.coverage.reports")
     target.mkdir(parents=True, exist_ok=True)
-    loader = PackageLoader("pytest_bpfmaps.coverage.reports")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages = {file.path: f"{_NO_NAME.sub('_', file.name)}.html" for file in view.files}
     for number, (path, name) in enumerate(pages.items()):
         if list(pages.values()).count(name) > 1:
             pages[path] = f"{number}-{name}"
-    facts = {"view": view, "pages": pages, "percent_of": percent_of, "kernels": view.kernels, "bar": _bar}
-    facts |= {"mcdc": view.has_conditions, "sums": sums}
-    _render(environment, "index.html", target / "index.html", facts)
+    facts = {"view": view, "links": {path: quote(name) for path, name in pages.items()}}
+    _render(made, "index.html", target / "index.html", facts)
     for file in view.files:
-        more = {"file": file, "lines": list(_lines(view, file))}
-        _render(environment, "file.html", target / pages[file.path], {**facts, **more})
+        more = {"file": file, "lines": list(lines_of(view, file))}
+        _render(made, "file.html", target / pages[file.path], {**facts, **more})
+
+
+def environment(*packages: str) -> Any:
+    """Returns what renders the templates of packages. Raises ImportError without Jinja2.
+
+    A template of an earlier package goes before one of the same name.
+    """
+    try:
+        from jinja2 import ChoiceLoader, Environment, PackageLoader
+    except ImportError as e:
+        raise ImportError("Jinja2 is not installed\n  -> pip install 'pytest-bpfmaps[html]'") from e
+    loader = ChoiceLoader([PackageLoader(package) for package in packages])
+    made = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    made.globals.update(percent_of=percent_of, bar=_bar, sums=sums)
+    return made
 
 
 def _render(environment: Any, template: str, path: Path, facts: dict[str, Any]) -> None:
@@ -59,7 +69,8 @@ def _bar(percent: float) -> str:
     return "high" if percent >= 90 else "middle" if percent >= 60 else "low"
 
 
-def _lines(view: View, file: FileView) -> Iterator[Line]:
+def lines_of(view: View, file: FileView) -> Iterator[Line]:
+    """Gives the lines of a file, from the first to the last."""
     tests, branches = view.tests_of(file.path), file.branches()
     conditions: dict[int, list[str]] = {}
     for decision in file.decisions:
