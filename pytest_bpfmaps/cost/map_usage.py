@@ -133,10 +133,27 @@ def _little(usage: Usage) -> Finding | None:
     return None
 
 
-def table(usages: Usages, *, everything: bool) -> list[str]:
-    """Returns the lines of the table; maps that are used as they should be only with `everything`.
+class Row(NamedTuple):
+    """A line of the table: what is said of a map on some kernels. `share` is how full it was, 0 to 1.
 
-    Kernels on which the same is said of a map share a line, which has the largest figure of memory.
+    `rank` is that of the finding, and 5 where there is none.
+    """
+
+    rank: int
+    map: str
+    kernels: tuple[str, ...]
+    fill: str
+    share: float | None
+    memory: str
+    finding: str
+    test: str
+
+
+def rows(usages: Usages, *, everything: bool) -> list[Row]:
+    """Returns the rows of the table; maps that are used as they should be only with `everything`.
+
+    The gravest findings come first. Kernels on which the same is said of a map share a row, which has the
+    largest figure of memory.
     """
     found: dict[tuple[Any, ...], list[Key]] = {}
     for key in sorted(usages, key=lambda key: (key.object, key.map, numbers_of(key.kernel))):
@@ -146,14 +163,28 @@ def table(usages: Usages, *, everything: bool) -> list[str]:
             continue
         rank, text, test = said or Finding(5, "", usage.test)
         found.setdefault((rank, key.object, key.map, _fill(usage), text, test), []).append(key)
+    made = []
+    for (rank, object_name, name, fill, text, test), keys in sorted(found.items(), key=lambda each: each[0]):
+        kernels = tuple(key.kernel for key in keys)
+        memory = max((size for key in keys if (size := usages[key].memory) is not None), default=None)
+        share = _share(usages[keys[0]])
+        made.append(Row(rank, f"{object_name}: {name}", kernels, fill, share, _size(memory), text, test))
+    return made
+
+
+def table(usages: Usages, *, everything: bool) -> list[str]:
+    """Returns the lines of the table of `rows`; none where there are no rows."""
+    found = rows(usages, everything=everything)
     if not found:
         return []
-    rows = [("map", "kernel", "entries", "memory", "finding", "test")]
-    for (_, object_name, name, fill, text, test), keys in sorted(found.items(), key=lambda each: each[0]):
-        kernels = ", ".join(key.kernel for key in keys)
-        memory = max((size for key in keys if (size := usages[key].memory) is not None), default=None)
-        rows.append((f"{object_name}: {name}", kernels, fill, _size(memory), text, test))
-    return _lines(rows)
+    texts = [(each.map, ", ".join(each.kernels), each.fill, *each[5:]) for each in found]
+    return _lines([("map", "kernel", "entries", "memory", "finding", "test"), *texts])
+
+
+def _share(usage: Usage) -> float | None:
+    if usage.entries is None or not usage.max_entries:
+        return None
+    return min(usage.entries / usage.max_entries, 1.0)
 
 
 def _fill(usage: Usage) -> str:

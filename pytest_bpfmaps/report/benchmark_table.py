@@ -9,14 +9,15 @@ from typing import Any
 
 def show(terminalreporter: Any, found: Sequence[tuple[str, Any]]) -> None:
     """Prints the table; `found` has tests with their figures as JSON."""
-    figures = [(test, parsed) for test, text in found if (parsed := _parsed(text)) is not None]
+    figures = [(test, figures) for test, text in found if (figures := parsed(text)) is not None]
     if figures:
         terminalreporter.section("BPF benchmarks")
         for line in lines(figures):
             terminalreporter.line(line)
 
 
-def _parsed(text: Any) -> dict[str, Any] | None:
+def parsed(text: Any) -> dict[str, Any] | None:
+    """Returns the figures that a report has as JSON; None for a text of somebody else."""
     try:
         return dict(json.loads(text))
     except (TypeError, ValueError):
@@ -25,31 +26,37 @@ def _parsed(text: Any) -> dict[str, Any] | None:
 
 def lines(found: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     """Returns the lines of the table, and below them why figures are unknown."""
-    rows = [("test", "program", "ns per run", "spread", "runs", "instructions")]
+    table = [("test", "program", "ns per run", "spread", "runs", "instructions")]
     reasons: dict[str, None] = {}
     for test, figures in found:
-        spread = figures.get("spread")
-        rows.append(
-            (
-                test,
-                str(figures.get("program")),
-                _number(figures.get("ns")),
-                "?" if spread is None else f"{spread:.1%}",
-                _number(figures.get("runs") or None),
-                _number(figures.get("instructions")),
-            )
-        )
+        table.append(row(test, figures))
         reasons |= {f"ns per run are unknown: {why}": None for why in [figures.get("why_no_ns")] if why}
         why = figures.get("why_no_instructions")
         reasons |= {f"instructions are unknown: {why}": None} if why else {}
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     texts = []
-    for row in rows:
-        left = (f"{cell:<{width}}" for cell, width in zip(row[:2], widths[:2], strict=True))
-        right = (f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True))
+    for cells in table:
+        left = (f"{cell:<{width}}" for cell, width in zip(cells[:2], widths[:2], strict=True))
+        right = (f"{cell:>{width}}" for cell, width in zip(cells[2:], widths[2:], strict=True))
         texts.append("  ".join((*left, *right)).rstrip())
     return [*texts, *reasons]
 
 
+def row(test: str, figures: dict[str, Any]) -> tuple[str, str, str, str, str, str]:
+    """Returns the cells of a test: its name, the program, nanoseconds, spread, runs, instructions.
+
+    A guest tells the figures, so they may be anything.
+    """
+    spread = figures.get("spread")
+    return (
+        test,
+        str(figures.get("program")),
+        _number(figures.get("ns")),
+        f"{spread:.1%}" if isinstance(spread, int | float) else "?",
+        _number(figures.get("runs") or None),
+        _number(figures.get("instructions")),
+    )
+
+
 def _number(value: Any) -> str:
-    return "?" if value is None else f"{value:,.0f}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else "?"

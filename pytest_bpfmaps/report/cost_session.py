@@ -25,7 +25,8 @@ from pytest_bpfmaps.cost.recorder import Recorder, add_plain
 from pytest_bpfmaps.cost.variants import Variants, checked, read_variants
 from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.items import COSTS, is_bpf_item, option
-from pytest_bpfmaps.report.measurements import Receiver, SummarySection, Teller
+from pytest_bpfmaps.report.found import ALL_COSTS
+from pytest_bpfmaps.report.measurements import Receiver, SummarySection, Teller, path_option
 
 _PROPERTY = "bpf_cost"  # the property of a report by which a worker tells what it recorded
 _MOST = 5
@@ -42,6 +43,7 @@ def begin(config: pytest.Config) -> None:
     plugins: list[object] = [MarkedVariants(recorder), Teller(config, _PROPERTY, recorder.take)]
     if not hasattr(config, "workerinput"):
         session = CostSession(settings, recorder)
+        config.stash[ALL_COSTS] = session.costs
         plugins += [session, Receiver(_PROPERTY, session.take), session.section]
     for plugin in plugins:
         config.pluginmanager.register(plugin)
@@ -64,8 +66,9 @@ class Settings:
     """The values of the options. Raises pytest.UsageError for a wrong value."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.record = _path(config, "bpf_cost")
-        self.check = _path(config, "bpf_cost_check")
+        self.record = path_option(config, "bpf_cost")
+        self.check = path_option(config, "bpf_cost_check")
+        self.is_told = bool(self.record or self.check)
         self.update = bool(config.getoption("bpf_cost_update") or config.getini("bpf_cost_update"))
         if self.update and self.check is None:
             raise pytest.UsageError("--bpf-cost-update: no file is named\n  -> add --bpf-cost-check=FILE")
@@ -91,13 +94,6 @@ class Settings:
 
 
 _PERCENT = "give a percentage, or GLOB=PERCENT"
-
-
-def _path(config: pytest.Config, name: str) -> Path | None:
-    given = config.getoption(name)
-    folder = config.invocation_params.dir if given else config.rootpath
-    text = given or config.getini(name)
-    return Path(folder, text) if text else None
 
 
 def _read(reader: Any, name: str, texts: Any, fix: str) -> Any:
@@ -141,13 +137,13 @@ class CostSession:
 
     def __init__(self, settings: Settings, recorder: Recorder) -> None:
         self._settings, self._recorder = settings, recorder
-        self._costs: Costs = {}
+        self.costs: Costs = {}
         self.section = SummarySection("BPF cost")
 
     def take(self, found: Any) -> None:
         """Takes what `Recorder.take` returned. A guest's values may be wrong; that is told."""
         try:
-            add_plain(self._costs, found["rows"])
+            add_plain(self.costs, found["rows"])
             for note in found["notes"]:
                 self.section.note(str(note))
         except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -158,16 +154,16 @@ class CostSession:
         """Compares and writes. The results of tests stay; only the exit code of a good run changes."""
         if found := self._recorder.take():
             self.take(found)
-        if self._costs or session.exitstatus == pytest.ExitCode.OK:
+        if self._settings.is_told and (self.costs or session.exitstatus == pytest.ExitCode.OK):
             self._finish(session)
         self.section.end(session)
 
     def _finish(self, session: pytest.Session) -> None:
         settings = self._settings
-        if not self._costs:
+        if not self.costs:
             self.section.note("no cost: the run loaded no program")
             return
-        used = {key.variant for key in self._costs}
+        used = {key.variant for key in self.costs}
         for name, values in settings.variants.items():
             if name not in used:
                 globals_ = ", ".join(values)
@@ -193,22 +189,22 @@ class CostSession:
             return
         found: list[Change] = []
         unknown = []
-        for key in in_order(self._costs):
+        for key in in_order(self.costs):
             old = partner(before, key)
-            found += grown(key, old, self._costs[key], self._settings.allowed)
-            found += near_limits(key, self._costs[key], self._settings.limit)
+            found += grown(key, old, self.costs[key], self._settings.allowed)
+            found += near_limits(key, self.costs[key], self._settings.limit)
             unknown += [key] if old is None else []
         self._say_absent(f"not in {path.name}", unknown)
-        self._say_absent("not loaded in this run", list(unloaded(before, self._costs)))
+        self._say_absent("not loaded in this run", list(unloaded(before, self.costs)))
         if found:
             self.section.lines += table(found)
             count = len({change.key for change in found})
             self.section.fail(
-                f"FAILED: {count} of {len(self._costs)} programs cost more than {path.name} allows\n"
+                f"FAILED: {count} of {len(self.costs)} programs cost more than {path.name} allows\n"
                 "  -> make them smaller, or accept it: --bpf-cost-update"
             )
         else:
-            self.section.lines.append(f"{len(self._costs)} programs cost no more than {path.name} allows")
+            self.section.lines.append(f"{len(self.costs)} programs cost no more than {path.name} allows")
 
     def _say_absent(self, what: str, keys: Sequence[Key]) -> None:
         if keys:
@@ -222,12 +218,12 @@ class CostSession:
             return
         try:
             old = read(path) if path.exists() else {}
-            changed = write(path, merged(old, self._costs))
+            changed = write(path, merged(old, self.costs))
         except CostFileError as error:
             self.section.fail(str(error))
             return
         state = "written" if changed else "unchanged"
-        self.section.lines.append(f"{len(self._costs)} programs recorded in {path}, which is {state}")
+        self.section.lines.append(f"{len(self.costs)} programs recorded in {path}, which is {state}")
 
 
 __all__ = ["CostSession", "Settings", "Tolerances", "begin", "compare"]

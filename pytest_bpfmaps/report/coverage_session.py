@@ -14,6 +14,7 @@ from pytest_bpfmaps.coverage.reports import KINDS, Report, Request, report_reque
 from pytest_bpfmaps.coverage.view import View
 from pytest_bpfmaps.matrix.items import option
 from pytest_bpfmaps.matrix.measuring import AUTO, counted
+from pytest_bpfmaps.report.found import COVERAGE
 from pytest_bpfmaps.report.measurements import Receiver, SummarySection, Teller
 
 _PROPERTY = "bpf_coverage"  # the property of a report by which a worker tells its counts
@@ -91,6 +92,7 @@ class CoverageSession:
             self._settings.patterns,
             tell=self.section.note,
         )
+        self._config.stash[COVERAGE] = view
         for request in self._settings.reports:
             self._write(Report(request, view, self._config.invocation_params.dir), request)
         if not view.files:

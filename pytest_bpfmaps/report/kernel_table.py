@@ -88,7 +88,7 @@ class KernelTable:
         path = self._config.getoption("bpf_summary") or self._config.getini("bpf_summary")
         if path and self.kernels:
             rows = [*self.rows(), ["all", *map(_cell, self._sums())]]
-            self._summary().write(Path(path), rows)
+            self.summary().write(Path(path), rows)
 
     def _register_for_failures(self, session: pytest.Session) -> None:
         """Registers what changes how failures are shown. It is imported only where something failed."""
@@ -187,7 +187,8 @@ class KernelTable:
         counts = self._counts()
         return [sum((file[k] for file in counts.values()), Counter()) for k in self.kernels]
 
-    def _summary(self) -> Summary:
+    def summary(self) -> Summary:
+        """Returns all results of the run."""
         from pytest_bpfmaps.report.summary_file import Summary
 
         releases = {HOST: os.uname().release}

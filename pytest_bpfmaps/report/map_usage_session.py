@@ -11,19 +11,21 @@ from pytest_bpfmaps.cost.map_recorder import MapRecorder
 from pytest_bpfmaps.cost.map_usage import Usages, add_plain, notes, table
 from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.items import MAP_USAGE, is_bpf_item, kernel_of, without_kernel
+from pytest_bpfmaps.report.found import USAGES
 
 _PROPERTY = "bpf_map_usage"  # the property of a report by which a worker tells what it saw
 _WIDER = frozenset({"bpf_module", "bpf_session"})
 
 
-def begin(config: pytest.Config) -> None:
-    """Has maps looked at in this process, and the table shown where reports arrive."""
+def begin(config: pytest.Config, *, shown: bool = True) -> None:
+    """Has maps looked at in this process, and where reports arrive the table `shown` at the end."""
     recorder = MapRecorder(HOST, config.rootpath)
     config.stash[MAP_USAGE] = recorder
     config.add_cleanup(recorder.close)
     config.pluginmanager.register(Teller(config, recorder), "bpfmaps-map-usage-teller")
     if not hasattr(config, "workerinput"):
-        session = MapUsageSession(recorder, everything=config.get_verbosity() > 0)
+        session = MapUsageSession(recorder, shown=shown, everything=config.get_verbosity() > 0)
+        config.stash[USAGES] = session.usages
         config.pluginmanager.register(session, "bpfmaps-map-usage")
 
 
@@ -81,11 +83,11 @@ class Teller:
 
 
 class MapUsageSession:
-    """Collects what was seen. At the end it shows the table."""
+    """Collects what was seen. At the end it shows the table, if that is to be `shown`."""
 
-    def __init__(self, recorder: MapRecorder, *, everything: bool) -> None:
-        self._recorder, self._everything = recorder, everything
-        self._usages: Usages = {}
+    def __init__(self, recorder: MapRecorder, *, shown: bool, everything: bool) -> None:
+        self._recorder, self._shown, self._everything = recorder, shown, everything
+        self.usages: Usages = {}
         self._notes: dict[str, None] = {}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -101,7 +103,7 @@ class MapUsageSession:
         if not found:
             return
         try:
-            add_plain(self._usages, found["rows"])
+            add_plain(self.usages, found["rows"])
             self._notes |= dict.fromkeys(map(str, found["notes"]))
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             self._notes[f"a guest told wrong figures of maps: {error}"] = None
@@ -113,12 +115,14 @@ class MapUsageSession:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Prints the table, and what is unknown."""
+        if not self._shown:
+            return
         terminalreporter.section("BPF maps")
-        lines = table(self._usages, everything=self._everything)
+        lines = table(self.usages, everything=self._everything)
         for line in lines:
             terminalreporter.line(line)
         if not lines:
-            count = len({(key.object, key.map) for key in self._usages})
+            count = len({(key.object, key.map) for key in self.usages})
             terminalreporter.line(f"{count} maps were looked at, and there is nothing to say about them")
-        for note in [*notes(self._usages), *self._notes]:
+        for note in [*notes(self.usages), *self._notes]:
             terminalreporter.line(note, yellow=True)

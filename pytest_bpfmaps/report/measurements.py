@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_bpfmaps.matrix.items import kernel_of, without_kernel
+
+
+def path_option(config: pytest.Config, name: str) -> Path | None:
+    """Returns the path that an option names, from the current folder, or its key, from the root folder."""
+    given = config.getoption(name)
+    folder = config.invocation_params.dir if given else config.rootpath
+    text = given or config.getini(name)
+    return Path(folder, text) if text else None
 
 
 class Teller:

@@ -78,6 +78,14 @@ _COSTS: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (
         "stack (default: 80)",
     ),
 )
+_REPORT = (
+    "report",
+    "string",
+    "",
+    {"metavar": "DIR"},
+    "write a page about the run, DIR/index.html: kernels, failures, skips, costs, maps, and coverage where "
+    "--bpf-cov is given. DIR keeps a record of each run, for the charts",
+)
 _SWITCHES = (
     ("cov-append", "add to what earlier runs with this option counted"),
     ("cov-mcdc", "also measure which conditions were seen to decide alone (MC/DC); needs clang 18 or later"),
@@ -104,7 +112,7 @@ _ASKING = ("bpf_cost", "bpf_cost_check", "bpf_cost_update")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Registers the options, and for each the key of the configuration file."""
     group = parser.getgroup("bpfmaps")
-    for name, kind, default, given, text in (*_COVERAGE, *_COSTS):
+    for name, kind, default, given, text in (*_COVERAGE, *_COSTS, _REPORT):
         group.addoption(f"--bpf-{name}", default=None, help=text + ".", **given)
         parser.addini(f"bpf_{name.replace('-', '_')}", text, type=kind, default=default)
     for name, text in _SWITCHES:
@@ -146,10 +154,12 @@ def pytest_configure(config: pytest.Config) -> None:
         "bpf_map_entries(**most): with --bpf-map-usage, name the maps of the test that have more entries at "
         "its end: connections=10.",
     )
-    if config.getoption("bpf_map_usage") or config.getini("bpf_map_usage"):
+    has_page = bool(config.getoption("bpf_report") or config.getini("bpf_report"))
+    shows_maps = bool(config.getoption("bpf_map_usage") or config.getini("bpf_map_usage"))
+    if has_page or shows_maps:
         from pytest_bpfmaps.report import map_usage_session
 
-        map_usage_session.begin(config)
+        map_usage_session.begin(config, shown=shows_maps)
     config.addinivalue_line(
         "markers",
         "bpf_map_warnings(*regexes, reason): warnings of --bpf-map-warnings that the test does not give.",
@@ -158,10 +168,14 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_bpfmaps.report import map_warnings_session
 
         map_warnings_session.begin(config)
-    if any(config.getoption(name) or config.getini(name) for name in _ASKING):
+    if has_page or any(config.getoption(name) or config.getini(name) for name in _ASKING):
         from pytest_bpfmaps.report import cost_session
 
         cost_session.begin(config)
+    if has_page and not hasattr(config, "workerinput"):
+        from pytest_bpfmaps.report import page_session
+
+        page_session.begin(config)
     if config.getoption("bpf_cov") is None and not config.getini("bpf_cov"):
         return
     from pytest_bpfmaps.matrix.measuring import is_measured

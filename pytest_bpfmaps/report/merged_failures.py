@@ -27,7 +27,7 @@ class MergedFailures:
     def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
         """Merges failures before pytest prints them."""
         failed = terminalreporter.stats.get("failed", ())
-        if len({_kernel(report) for report in failed} - {""}) > 1:
+        if len({reported_kernel(report) for report in failed} - {""}) > 1:
             self._all = failed
             terminalreporter.stats["failed"] = merged(failed)
         try:
@@ -54,25 +54,35 @@ class _AfterFailures:
 
 def merged(failed: Sequence[Any]) -> list[Any]:
     """Returns the reports with those of the same test merged that differ in the kernel and in a few lines."""
+    return [together(group) for group in grouped(failed)]
+
+
+def grouped(failed: Sequence[Any]) -> list[list[Any]]:
+    """Returns in groups what `merged` merges; a report that stays alone is a group, too."""
     groups: dict[tuple[str, str], list[list[Any]]] = {}
     order: list[list[Any]] = []
     for report in failed:
-        alike = groups.setdefault((without_kernel(report.nodeid, _kernel(report)), report.when), [])
+        alike = groups.setdefault((without_kernel(report.nodeid, reported_kernel(report)), report.when), [])
         group = next((each for each in alike if _is_same(each[0], report)), None)
         if group is None:
             group = []
             alike.append(group)
             order.append(group)
         group.append(report)
-    return [_together(group) if len(group) > 1 else group[0] for group in order]
+    return order
 
 
-def _kernel(report: Any) -> str:
+def reported_kernel(report: Any) -> str:
+    """Returns the kernel that a report is of; empty for a test that is no BPF test."""
     return str(dict(getattr(report, "user_properties", ())).get(KERNEL_PROPERTY, ""))
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    if not _kernel(one) or not _kernel(other) or _kernel(one) == _kernel(other):
+    if (
+        not reported_kernel(one)
+        or not reported_kernel(other)
+        or reported_kernel(one) == reported_kernel(other)
+    ):
         return False
     return differences(str(one.longrepr), str(other.longrepr)) is not None
 
@@ -95,15 +105,17 @@ def differences(one: str, other: str) -> list[str] | None:
     return found if count <= min(_MOST, len(before) // 2) else None
 
 
-def _together(group: Sequence[Any]) -> Any:
+def together(group: Sequence[Any]) -> Any:
     """Returns a report with the traceback of the first, and what differs in the others."""
+    if len(group) == 1:
+        return group[0]
     first = copy.copy(group[0])
-    kernels = ", ".join(map(_kernel, group))
+    kernels = ", ".join(map(reported_kernel, group))
     path, line, domain = first.location
-    first.location = (path, line, f"{domain.removesuffix(_kernel(first) + ']')}{kernels}]")
+    first.location = (path, line, f"{domain.removesuffix(reported_kernel(first) + ']')}{kernels}]")
     for report in group[1:]:
         if lines := differences(str(group[0].longrepr), str(report.longrepr)):
-            first.longrepr = _with_section(first.longrepr, f"on {_kernel(report)}", "\n".join(lines))
+            first.longrepr = _with_section(first.longrepr, f"on {reported_kernel(report)}", "\n".join(lines))
     first.sections = _sections(group)
     return first
 
@@ -125,10 +137,13 @@ def _sections(group: Sequence[Any]) -> list[tuple[str, str]]:
         if len(texts) == len(group) and len({text for _, text in texts}) == 1:
             found.append((title, texts[0][1]))
             continue
-        found.append((f"{title} [{_kernel(texts[0][0])}]", texts[0][1]))
+        found.append((f"{title} [{reported_kernel(texts[0][0])}]", texts[0][1]))
         for report, text in texts[1:]:
             lines = differences(texts[0][1], text)
             found.append(
-                (f"{title} [{_kernel(report)}]", text if lines is None else "\n".join(lines) or "(the same)")
+                (
+                    f"{title} [{reported_kernel(report)}]",
+                    text if lines is None else "\n".join(lines) or "(the same)",
+                )
             )
     return found

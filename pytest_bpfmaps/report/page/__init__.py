@@ -1,0 +1,1 @@
+"""The page of ``--bpf-report``: what it shows, the records of earlier runs, charts, and the templates."""
