@@ -16,6 +16,7 @@ from pytest_bpfmaps.errors import BpfError, shown_lines
 
 # Each module has a `register(subcommands)`. It adds a parser whose default `run` takes the namespace.
 _NAMES = (
+    "docs",
     "doctor",
     "kernels",
     "new",
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return int(code or 0)
     except BpfError as error:
-        print(f"bpfmaps: {error}", file=sys.stderr)
+        print(f"bpfmaps: {error.full_text()}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits

@@ -4,7 +4,8 @@
 builtin that a Python programmer would catch: `OSError` with ``errno`` where the kernel refused, `KeyError`,
 `TypeError`, `OverflowError`, `AssertionError`, `TimeoutError` …
 
-A message has four parts: what was tried, on which object, why it failed, what to do.
+A message has four parts: what was tried, on which object, why it failed, what to do. Its last line says
+which entry of the manual has more.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class BpfError(Exception):
     - `details` is longer text that belongs under the message: a compiler's diagnostics, a verifier's log, a
       console's last lines.
     - `errno` is the kernel's error number as a positive int, or None.
+    - `address` is the name of its entry in the manual, or None. Tracebacks and pytest show it last.
     - `section` is the attach point, written as in ``SEC()``, of a program that could not be loaded or
       attached; None where there is none.
     """
@@ -83,6 +85,7 @@ class BpfError(Exception):
         errno: int | None = None,
     ) -> None:
         super().__init__(what)
+        self._notes: list[str] = []
         self.what = what
         self.on = on
         self.why = why
@@ -100,6 +103,26 @@ class BpfError(Exception):
         if self.fix:
             lines += [f"  -> {self.fix}"]
         return shown_lines("\n".join(lines))
+
+    @property
+    def address(self) -> str | None:
+        """The name of this error's entry in the manual: ``bpfmaps docs ADDRESS`` prints it."""
+        from pytest_bpfmaps.manual.addresses import address
+
+        return address(type(self), self.what)
+
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        # Python and pytest print these lines below the message; the address is the last one.
+        return [*self._notes, *([f"  see: bpfmaps docs {self.address}"] if self.address else [])]
+
+    def add_note(self, note: str, /) -> None:
+        """Adds a line below the message, before the address."""
+        self._notes.append(note)
+
+    def full_text(self) -> str:
+        """Returns the message with all its lines, the address too, for whoever prints it."""
+        return shown_lines("\n".join([str(self), *self.__notes__]))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self._parts())

@@ -174,7 +174,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
             config.stash[GUESTS] = Guests(config, selection, guest_options(config))
     except VmError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(error.full_text()) from None
 
 
 def _have_workers_wait(config: pytest.Config) -> None:
@@ -295,7 +295,7 @@ def _vmlinux_line(config: pytest.Config) -> str:
     try:
         return vmlinux_line(config, vmlinux_setting(config).choose())
     except VmError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(error.full_text()) from None
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ Each page is made from what pytest, argparse or the modules themselves say, so i
 from __future__ import annotations
 
 import argparse
-import ast
 import inspect
 import os
 import re
@@ -18,6 +17,8 @@ from typing import Any
 
 import pytest_bpfmaps
 from pytest_bpfmaps import cli, errors, plugin
+from pytest_bpfmaps.manual.addresses import ADDRESSES
+from pytest_bpfmaps.manual.pages import messages_of, pages_of_entries, titles
 from pytest_bpfmaps.paths import PACKAGE
 
 SHOWN = "Made from the code."
@@ -44,6 +45,7 @@ def setup(app: Any) -> dict[str, Any]:
         page, text = folder / f"{name}.md", "\n".join(lines) + "\n"
         if not page.exists() or page.read_text() != text:
             page.write_text(text)
+    app.connect("source-read", add_messages)
     return {"parallel_read_safe": True}
 
 
@@ -183,12 +185,19 @@ def api() -> Iterator[str]:
 
 
 def error_page() -> Iterator[str]:
-    """The page of every exception and warning: its address, what it is, and the code's messages."""
+    """The page of every exception and warning: what it is, and the entries of its errors."""
     yield from ("# Errors", "")
-    yield "A message says what was tried, on what, why it failed, and after an arrow what to do. `…` stands"
-    yield "for what differs from case to case. Each class below is also the builtin exceptions that it names."
+    yield "A message says what was tried, on what, why it failed, and after an arrow what to do. Its last"
+    yield "line names an entry of this manual: `see: bpfmaps docs no-clang`. The command prints that"
+    yield "entry, and needs no network. The entries are on these pages:"
     yield ""
-    messages = _messages()
+    for name, title in titles().items():
+        if name.startswith("errors/"):
+            yield f"- [{title}](../{name}.md)"
+    yield ""
+    yield "Each class below is also the builtin exceptions that it names."
+    yield ""
+    pages = pages_of_entries()
     for name, made in inspect.getmembers(errors, inspect.isclass):
         if not issubclass(made, Exception) or made.__module__ != errors.__name__:
             continue
@@ -201,48 +210,20 @@ def error_page() -> Iterator[str]:
         kinds = [f"[{p}](#{slug(p)})" for p in parents] + [f"`{b}`" for b in builtin]
         yield f"It is a {', '.join(kinds)}." if kinds else ""
         yield ""
-        for what, why, fix in sorted(set(messages.get(name, []))):
-            yield (
-                f"- {_code(what)}" + (f": {_code(why)}" if why else "") + (f" → {_code(fix)}" if fix else "")
-            )
+        known = sorted(set(ADDRESSES.get(name, {}).values()))
+        entries = ", ".join(f"[{each}](../{pages[each]}.md#{each})" for each in known)
+        yield f"Entries: {entries}." if entries else ""
         yield ""
 
 
 def slug(name: str) -> str:
-    """Returns the address of an error on the page: ``map-key-error``."""
+    """Returns the address of a class on the page: ``map-key-error``."""
     return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
 
 
-def _code(text: str) -> str:
-    text = " ".join(text.split())
-    mark = "``" if "`" in text else "`"
-    return f"{mark} {text} {mark}" if "`" in text else f"{mark}{text}{mark}"
-
-
-def _messages() -> dict[str, list[tuple[str, str, str]]]:
-    """Finds the texts of the errors that the package makes."""
-    found: dict[str, list[tuple[str, str, str]]] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
-                given = {keyword.arg: keyword.value for keyword in node.keywords}
-                what = _text(node.args[0])
-                if node.func.id.endswith("Error") and what:
-                    parts = what, _text(given.get("why")), _text(given.get("fix"))
-                    found.setdefault(node.func.id, []).append(parts)
-    return found
-
-
-def _text(node: ast.expr | None) -> str:
-    """Returns a literal, with an ellipsis for each part that is computed; empty if all of it is."""
-    match node:
-        case ast.Constant(value=str() as value):
-            return value
-        case ast.JoinedStr():
-            parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
-            text = "".join(map(str, parts))
-            return text if text.strip("… ") else ""
-        case ast.BinOp():
-            left, right = _text(node.left), _text(node.right)
-            return (left or "…") + (right or "…") if left or right else ""
-    return ""
+def add_messages(app: Any, name: str, source: list[str]) -> None:
+    """Adds to each entry of an error what the code says. Sphinx calls this for each page that it reads."""
+    if name.startswith("errors/"):
+        head, *parts = re.split(r"^## ", source[0], flags=re.MULTILINE)
+        entries = [[part.rstrip(), "", *messages_of(part.partition("\n")[0].strip())] for part in parts]
+        source[0] = head + "".join("## " + "\n".join(lines) + "\n" for lines in entries)

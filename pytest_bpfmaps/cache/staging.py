@@ -136,7 +136,7 @@ def unused(path: Path) -> Iterator[bool]:
 
 
 def move_away(target: Path, trash: Path, what: str) -> None:
-    """Moves `target` into `trash`, if it is there; `what` says what for.
+    """Moves `target` into `trash`, if it is there; `what` is how the message begins.
 
     The caller holds the lock of the name. Raises VmError when a process uses `target`.
     """
@@ -144,7 +144,7 @@ def move_away(target: Path, trash: Path, what: str) -> None:
         if not free:
             pid = holder(target)
             raise VmError(
-                f"cannot {what} kernel",
+                what,
                 on=repr(target.name),
                 why="a run uses it" + (f": process {pid}" if pid else ""),
                 fix="wait until that has ended, or end it",
@@ -158,5 +158,5 @@ def replace(folder: Path, target: Path, trash: Path) -> None:
 
     The caller holds the lock of the name. Raises VmError when a process uses what had it.
     """
-    move_away(target, trash, "replace")
+    move_away(target, trash, "cannot replace kernel")
     place_folder(folder, target)

@@ -133,7 +133,7 @@ def _add(arguments: argparse.Namespace) -> None:
 def _list(arguments: argparse.Namespace) -> None:
     kernels, damaged = list(Catalogue()), Catalogue().damaged()
     for error in damaged.values():
-        print(f"bpfmaps: {error}", file=sys.stderr)
+        print(f"bpfmaps: {error.full_text()}", file=sys.stderr)
     if arguments.json:
         print(json.dumps([kernel.to_json() for kernel in kernels], indent=1))
         return

@@ -106,7 +106,7 @@ def _run(arguments: argparse.Namespace, argv: list[str], *, terminal: bool) -> i
         )
     except BpfError as error:
         progress.clear()
-        print(f"bpfmaps: {error}", file=sys.stderr)
+        print(f"bpfmaps: {error.full_text()}", file=sys.stderr)
         return LOST
     if ended.errno is None:
         return ended.status

@@ -55,7 +55,7 @@ def compare(config: pytest.Config, files: Sequence[str]) -> int:
     try:
         before, now = (read(Path(folder, file)) for file in files)
     except CostFileError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(error.full_text()) from None
     changes = differences(before, now)
     same = len(now) - len({change.key for change in changes if change.key in now})
     print("\n".join([*(table(changes) if changes else []), f"{same} programs cost the same"]))
@@ -181,7 +181,7 @@ class CostSession:
             before = read(path)
         except CostFileError as error:
             if not (self._settings.update and not path.exists()):
-                self.section.fail(str(error))
+                self.section.fail(error.full_text())
                 return
             before = {}
         if self._settings.update:
@@ -220,7 +220,7 @@ class CostSession:
             old = read(path) if path.exists() else {}
             changed = write(path, merged(old, self.costs))
         except CostFileError as error:
-            self.section.fail(str(error))
+            self.section.fail(error.full_text())
             return
         state = "written" if changed else "unchanged"
         self.section.lines.append(f"{len(self.costs)} programs recorded in {path}, which is {state}")

@@ -58,6 +58,7 @@ class TestKernels:
             assert capsys.readouterr().err == (
                 f"bpfmaps: cannot remove kernel '6.1': a run uses it: process {pid}\n"
                 "  -> wait until that has ended, or end it\n"
+                "  see: bpfmaps docs cannot-store-kernel\n"
             )
             assert Catalogue().get("6.1").image.exists()
         assert cli.main(["kernels", "remove", "6.1"]) == 0

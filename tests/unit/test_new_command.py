@@ -124,6 +124,7 @@ def test_where_something_is_already(capsys, place, what):
     assert capsys.readouterr().err == (
         "bpfmaps: cannot make a project in first: there is something of that name\n"
         "  -> give another name, or move it away: mv first first.old\n"
+        "  see: bpfmaps docs cannot-make-project\n"
     )
     assert os.listdir(place) == ["first"]
     assert files_in(place) == ({"first"} if what == "file" else set())

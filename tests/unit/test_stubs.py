@@ -153,7 +153,8 @@ def test_an_object_without_types(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr() == (
         "",
         "bpfmaps: cannot make stubs for bare.o: it has no BTF, so it has no types\n"
-        "  -> compile it with 'clang -g', or give its source\n",
+        "  -> compile it with 'clang -g', or give its source\n"
+        "  see: bpfmaps docs no-types-in-object\n",
     )
     subprocess.run(["clang", "-target", "bpf", "-g", "-O2", "-c", "bare.c", "-o", "bare.o"], check=True)
     assert main(["stubs", "bare.o"]) == 0

@@ -385,7 +385,7 @@ def showing(machine: Machine) -> Iterator[None]:
 
 def _without_details(error: BpfError) -> str:
     text = BpfError(error.what, on=error.on, why=error.why, fix=error.fix)
-    return f"{type(error).__name__}: {text}"
+    return "\n".join([f"{type(error).__name__}: {text}", *error.__notes__])
 
 
 def main() -> None:

@@ -219,7 +219,7 @@ class Catalogue:
                 "no kernel", on=repr(name), why="nothing to remove", fix=closest(name, self.names())
             )
         with staging.staging(self.root) as stage, staging.name_lock(self.root, name):
-            staging.move_away(self.root / name, stage, "remove")
+            staging.move_away(self.root / name, stage, "cannot remove kernel")
 
 
 def _is_whole(tree: Path) -> bool:
