@@ -104,6 +104,7 @@ def _bpf(request: pytest.FixtureRequest, folder: Path | None, temporary: str | N
     from pytest_bpfmaps.harness import Bpf
     from pytest_bpfmaps.matrix.compilers import compiler_of, is_portable
     from pytest_bpfmaps.matrix.measuring import observer_of
+    from pytest_bpfmaps.matrix.used_sources import recording
 
     def temporary_folder() -> Path:
         """Returns the folder for files that a test fetches from an agent."""
@@ -117,7 +118,7 @@ def _bpf(request: pytest.FixtureRequest, folder: Path | None, temporary: str | N
     folders = [config.rootpath / p for p in config.getini("bpf_paths")]
     portable = is_portable(config)
     made = Bpf(
-        compiler_of(config),
+        recording(compiler_of(config), request.node),
         [*([folder] if folder else []), *folders],
         portable=portable,
         observer=observer_of(config),

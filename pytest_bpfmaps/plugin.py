@@ -6,7 +6,7 @@ A suite that never uses it must not notice what this module costs. So all else i
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -118,6 +118,13 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
             takes = {"action": "store_true"}
         group.addoption(f"--bpf-{name}", default=None, help=text, **takes)
         parser.addini(f"bpf_{name.replace('-', '_')}", text, type=ini_kind, default=default)
+    group.addoption(
+        "--bpf-watch",
+        action="store_true",
+        default=False,
+        help="stay after the run, and run the tests that depend on a source, header or test when it changes. "
+        "Enter runs all, q ends. It needs watchfiles: pip install 'pytest-bpfmaps[watch]'.",
+    )
     text = "kernel warnings that do not fail a test; each line: REGEX  # REASON"
     parser.addini("bpf_allow_kernel_warnings", text, type="linelist", default=[])
     text = (
@@ -137,9 +144,23 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     parser.addini("bpf_collect_cflags", "arguments for clang for these sources", type="args", default=[])
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Loads pytest-xdist before options are parsed: guests need it, and autoloading may be off."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    """Stays with ``--bpf-watch``, and goes on from here in a fork for each run.
+
+    Loads pytest-xdist before options are parsed: guests need it, and autoloading may be off.
+    """
+    _load_xdist(early_config)
+    given = early_config.known_args_namespace
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ  # it has the options of the process that started it
+    if given.bpf_watch and not (given.help or given.version or is_worker):
+        from pytest_bpfmaps.watch import stay
+
+        stay(early_config)
+    return (yield)
+
+
+def _load_xdist(early_config: pytest.Config) -> None:
     manager = early_config.pluginmanager
     wanted = early_config.known_args_namespace.bpf_kernel or early_config.getini("bpf_kernel")
     if not wanted or manager.has_plugin("xdist") or manager.is_blocked("xdist"):
@@ -243,10 +264,16 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_bpfmaps.report.allowed import allowed_by
 
         allowed_by(config, "bpf_allow_kernel_warnings")  # raises for a wrong line, before anything runs
-    given = getattr(config, "workerinput", {}).get("bpfmaps")
+    worker = getattr(config, "workerinput", {})
+    given = worker.get("bpfmaps")
+    if given is not None:
+        config.stash[KERNEL] = given["kernel"]
+    if "bpfmaps_watch" in worker:
+        from pytest_bpfmaps.matrix import used_sources
+
+        config.pluginmanager.register(used_sources.UsedSources(config), "bpfmaps-used-sources")
     if given is not None:
         config.stash[NAMES] = tuple(given["kernels"])
-        config.stash[KERNEL] = given["kernel"]
         from pytest_bpfmaps.matrix.worker import Worker
 
         config.pluginmanager.register(Worker(config, given), "bpfmaps-worker")

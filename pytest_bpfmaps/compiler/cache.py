@@ -19,7 +19,7 @@ from pytest_bpfmaps.cache.stored_files import digest, discard, place, read, read
 from pytest_bpfmaps.compiler.build import Built
 from pytest_bpfmaps.compiler.cache_in_use import steady, use
 from pytest_bpfmaps.compiler.counting import facts_file, map_file
-from pytest_bpfmaps.compiler.dependencies import Inputs
+from pytest_bpfmaps.compiler.dependencies import FileState, Inputs
 from pytest_bpfmaps.compiler.legacy_maps import upgrade_file
 from pytest_bpfmaps.paths import PACKAGE
 
@@ -96,6 +96,20 @@ class ObjectCache:
         write_checked(self._manifest(key), text)
         use(self.root, target.parent, self._manifest(key))
         return entry
+
+    def inputs_of(self, made: Path) -> tuple[FileState, ...]:
+        """Returns the files that an object of this cache was made from; none for another object."""
+        if not made.is_relative_to(self.root):
+            return ()
+        name = str(made.relative_to(self.root))
+        manifests = list((self.root / "manifests").glob("*.json"))
+        with contextlib.suppress(OSError):  # one may be removed meanwhile
+            manifests.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in manifests:
+            entries = self._entries(path.stem)
+            if found := next((entry for entry in entries if entry.name == name), None):
+                return found.inputs.files
+        return ()
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:

@@ -34,6 +34,7 @@ from pytest_bpfmaps.matrix.items import (
 )
 from pytest_bpfmaps.matrix.measuring import counts_instructions, records_blocks
 from pytest_bpfmaps.matrix.plain_reports import receiving
+from pytest_bpfmaps.matrix.prepared_guests import PREPARED
 from pytest_bpfmaps.matrix.selection import IDLE, Selection, lane_of
 from pytest_bpfmaps.matrix.startup_progress import StartupProgress
 from pytest_bpfmaps.matrix.stopped_gateways import StoppedGateways
@@ -41,6 +42,7 @@ from pytest_bpfmaps.matrix.terminal_lines import write_line
 from pytest_bpfmaps.matrix.unrunnable import foresee_all
 from pytest_bpfmaps.matrix.worker import shows_output
 from pytest_bpfmaps.matrix.xdist_session import Workers
+from pytest_bpfmaps.vm.boot.backends import VIRTME
 from pytest_bpfmaps.vm.gateway import ssh
 from pytest_bpfmaps.vm.gateway.journal import Journal, JournalEntry
 from pytest_bpfmaps.vm.kernels.vmlinux_choice import PER_KERNEL
@@ -142,22 +144,31 @@ class Guests:
         options = self._options
         there = next((one for one in self._elsewhere if one.has(lane.kernel)), None)
         (guest,) = (guest for guest in self.selection.guests if guest.kernel.name == lane.kernel)
-        arguments = [guest.pattern, "--way", options["bpf_vm"], "--cpus", str(options["bpf_vm_cpus"])]
-        arguments += ["--memory", options["bpf_vm_memory"], "--timeout", str(options["bpf_vm_timeout"])]
-        arguments += ["--network"] if options["bpf_vm_network"] else []
-        arguments += ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
+        start = [guest.pattern, "--way", options["bpf_vm"], "--cpus", str(options["bpf_vm_cpus"])]
+        start += ["--memory", options["bpf_vm_memory"], "--timeout", str(options["bpf_vm_timeout"])]
+        start += ["--network"] if options["bpf_vm_network"] else []
+        arguments = ["--clang", options["bpf_clang"]] if options["bpf_clang"] else []
         chosen = self.vmlinux.path or PER_KERNEL
         arguments += ["--vmlinux", chosen if there is None else options["bpf_vmlinux"]]
         arguments += ["--others", self._others] if self._others else []
         arguments += ["--executed"] if self._records else []
         arguments += ["--output"] if shows_output(self.config) else []
         if there is None:
-            command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *arguments]
-            command += ["--journal", self.journal.path, *(["--kvm"] if self.verdict.kvm else [])]
-            command += ["--artifacts", str(temporary_folder(self.config))]
+            start += ["--kvm"] if self.verdict.kvm else []
+            arguments += ["--journal", self.journal.path, "--artifacts", str(temporary_folder(self.config))]
+            command = self._prepared(start, arguments)
+            command = command or [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *start, *arguments]
         else:
-            command = there.command(arguments, self.journal.path)
+            command = there.command([*start, *arguments], self.journal.path)
         return f"popen//python={shlex.join(command)}//id={lane.name}//bpfmaps={lane.kernel}//lane={lane.name}"
+
+    def _prepared(self, start: list[str], arguments: list[str]) -> list[str] | None:
+        """Returns the command of a guest that waits, if one does (``--bpf-watch``)."""
+        prepared = self.config.stash.get(PREPARED, None)
+        if prepared is None or self._records or self._options["bpf_vm"] == VIRTME:
+            return None
+        prepared.note(start)
+        return prepared.command(start, arguments)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:

@@ -62,6 +62,7 @@ class BpfSource(pytest.File):
     def _cases(self) -> list[Case]:
         from pytest_bpfmaps.compiler import CompileRequest
         from pytest_bpfmaps.matrix.compilers import compiler_of
+        from pytest_bpfmaps.matrix.used_sources import recording
         from pytest_bpfmaps.selftests.runner import cases_of
 
         config = self.config
@@ -70,7 +71,8 @@ class BpfSource(pytest.File):
             include=tuple(str(folder) for folder in config.getini("bpf_paths")),
             cflags=tuple(config.getini("bpf_collect_cflags")),
         )
-        return cases_of(compiler_of(config).compile(request), self.path.name)
+        compiler = recording(compiler_of(config), self)
+        return cases_of(compiler.compile(request), self.path.name)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]
         """Returns our message, without a traceback."""

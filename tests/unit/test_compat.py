@@ -25,7 +25,7 @@ from elftools.elf.hash import ELFHashSection, GNUHashSection
 from execnet import gateway_base
 from execnet.gateway import RInfo
 
-from pytest_bpfmaps.compat import elftools_names, pytest_names, python_names, xdist_names
+from pytest_bpfmaps.compat import elftools_names, pytest_names, python_names, watchfiles_names, xdist_names
 
 PLUGINS = Path(sys.prefix, "other-plugins")
 
@@ -191,3 +191,11 @@ def test_pytest_rerunfailures_has_a_server_that_workers_connect_to() -> None:
     assert "sock_port" in inspect.getsource(plugin), (
         "it tells workers its port by another name: settle_in_guest"
     )
+
+
+def test_watchfiles_tells_a_change_as_soon_as_it_watches(tmp_path: Path) -> None:
+    watcher = watchfiles_names.start_watching([str(tmp_path)])
+    (tmp_path / "file").touch()
+    found = watcher.watch(400, 10, 60_000, None)
+    assert isinstance(found, set), "watchfiles' RustNotify.watch returns no set: see watch/notifier.py"
+    assert str(tmp_path / "file") in {path for _, path in found}

@@ -151,6 +151,11 @@ def drop_if_damaged(kernel: Kernel, shape: MachineConfig) -> bool:
     return True
 
 
+def has_current_state(kernel: Kernel, shape: MachineConfig) -> bool:
+    """Whether there is a state whose files have not changed since it was made."""
+    return state_for(kernel, shape).is_current()
+
+
 def forget_failure(kernel: Kernel, shape: MachineConfig) -> None:
     """Has the next start try to make a state, even if that failed within the last hour."""
     saved_states.forget_failure(state_for(kernel, shape))

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_bpfmaps.cache.stored_files import listening
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
 from pytest_bpfmaps.vm.boot.backends import AUTO, CHOICES, WARM
-from pytest_bpfmaps.vm.boot.start import Attempt, boot
+from pytest_bpfmaps.vm.boot.start import Attempt, Booted, boot
 from pytest_bpfmaps.vm.gateway import journal
 from pytest_bpfmaps.vm.gateway.answers import answer
 from pytest_bpfmaps.vm.gateway.artifacts import Artifacts
@@ -84,6 +84,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_known_args(argv)[0]
 
 
+Ready = tuple[Kernel, Booted]
+"""A guest that has booted and waits for its job."""
+
+
+def shape_of(options: argparse.Namespace, kernel: Kernel) -> MachineConfig:
+    """Returns the shape of the guest that the options ask for."""
+    verdict = judge(kernel) if options.judge else Verdict(options.kvm)
+    return MachineConfig(options.cpus, options.memory, verdict.kvm, options.network)
+
+
 class Gateway:
     """One guest, from its start to its end."""
 
@@ -110,28 +120,15 @@ class Gateway:
         self.artifacts = Artifacts(self.options.artifacts)
         self.terminal = DebugTerminal(self.options.others)
 
-    def run(self) -> int:
-        """Serves until pytest or the guest ends. Returns the exit status."""
+    def run(self, ready: Ready | None = None) -> int:
+        """Serves until pytest or the guest ends. Returns the exit status. `ready` is a guest that waits."""
         bootstrap = Bootstrap.take()
         self.worker, self.model = bootstrap.worker, bootstrap.model
         self.input.put(bootstrap.rest)
         self._spawn(self._read_stdin)
         try:
-            kernel = Catalogue().select(self.options.kernel)[0]
-            self.used = kernel.in_use()  # closed by the end of this process
-            check_content(kernel, "boot/config")
-            verdict = judge(kernel) if self.options.judge else Verdict(self.options.kvm)
-            shape = MachineConfig(self.options.cpus, self.options.memory, verdict.kvm, self.options.network)
             self.started = time.monotonic()
-            more = self._record(kernel, shape)
-            booted = boot(
-                kernel,
-                self.options.way,
-                shape,
-                self.options.timeout,
-                more=more,
-                preparing=self._tell_preparing,
-            )
+            kernel, booted = ready or self._start()
             if note := booted.note(kernel):
                 self.tell("another-way", text=note)
             self.timeout = Verdict(booted.attempt.shape.kvm).stretch(self.options.timeout)
@@ -144,6 +141,14 @@ class Gateway:
             event = {VmTimeoutError: "hung", VmLostError: "lost"}.get(type(error), "failed")
             self.tell(event, text=_without_details(error), console=error.details or "", stacks=self.stacks)
             return 1
+
+    def _start(self) -> Ready:
+        kernel = Catalogue().select(self.options.kernel)[0]
+        self.used = kernel.in_use()  # closed by the end of this process
+        check_content(kernel, "boot/config")
+        shape = shape_of(self.options, kernel)
+        more, how = self._record(kernel, shape), (self.options.way, shape, self.options.timeout)
+        return kernel, boot(kernel, *how, more=more, preparing=self._tell_preparing)
 
     def _record(self, kernel: Kernel, shape: MachineConfig) -> Addition:
         """Prepares to record executed code, if the options say so. Returns what QEMU needs for it."""
@@ -388,14 +393,18 @@ def _without_details(error: BpfError) -> str:
     return "\n".join([f"{type(error).__name__}: {text}", *error.__notes__])
 
 
-def main() -> None:
-    """Runs one gateway."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest handles Ctrl-C, and closes our stdin
-    die_with_parent()
-    gateway = Gateway(parse(sys.argv[1:]))
+def serve(gateway: Gateway, ready: Ready | None = None) -> int:
+    """Runs one gateway, and returns its exit status."""
     with listening(lambda line: gateway.tell("another-way", text=line)):
         try:
-            status = gateway.run()
+            return gateway.run(ready)
         finally:
             gateway.terminal.close()
+
+
+def main() -> None:
+    """Runs one gateway as a process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest handles Ctrl-C, and closes our stdin
+    die_with_parent()
+    status = serve(Gateway(parse(sys.argv[1:])))
     os._exit(status)  # threads may read from pipes that nobody will close

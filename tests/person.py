@@ -45,12 +45,13 @@ class Person:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
-    def sees(self, pattern: str) -> None:
-        """Reads until the pattern is on the screen, and forgets everything up to it."""
+    def sees(self, pattern: str) -> str:
+        """Reads until the pattern is on the screen, and forgets all up to it. Returns what was before."""
         while (found := re.search(pattern, self.screen)) is None:
             assert select.select([self.master], [], [], 120)[0], f"{pattern!r} did not come: {self.screen!r}"
             self.screen += self._decoder.decode(os.read(self.master, 4096))
-        self.screen = self.screen[found.end() :]
+        before, self.screen = self.screen[: found.start()], self.screen[found.end() :]
+        return before
 
     def close(self) -> None:
         """Closes the terminal's window."""

@@ -1,0 +1,44 @@
+"""A process that tells which files change: ``python -m pytest_bpfmaps.watch.notifier FOLDER…``.
+
+It writes a line of JSON when it has begun, and one for each group of changes. It is a process of its own,
+since it has threads, and the process that forks runs of pytest must have none.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+
+from pytest_bpfmaps.compat.watchfiles_names import start_watching
+from pytest_bpfmaps.vm.machine.child_process import die_with_parent
+
+MOST_MS, STEP_MS, TIMEOUT_MS = 400, 10, 10_000
+"""A group of changes ends after a step without a change, and after the first of these times at the latest."""
+
+_INSIDE = ("/.git/", "/__pycache__/", "/.pytest_cache/", "/.mypy_cache/", "/.ruff_cache/", "/node_modules/")
+
+
+def main() -> None:
+    """Tells changes until the parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    die_with_parent()
+    try:
+        watcher = start_watching(sys.argv[1:])
+        _say({"watching": True})
+        while True:
+            found = watcher.watch(MOST_MS, STEP_MS, TIMEOUT_MS, None)
+            if isinstance(found, set):
+                paths = sorted({path for _, path in found if not any(part in path for part in _INSIDE)})
+                if paths:
+                    _say({"changed": paths})
+    except (OSError, RuntimeError) as error:
+        _say({"error": str(error)})
+
+
+def _say(message: dict[str, object]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+if __name__ == "__main__":
+    main()
