@@ -51,8 +51,8 @@ def _count(kernel: KernelCoverage, program: Measured) -> None:
 def _add_program(kernel: KernelCoverage, program: Mapping[str, Any], test: str) -> None:
     why = str(program.get("why", ""))
     name = str(program["name"])
-    if why and (not name or name.startswith("libbpf_")):
-        return  # such a program only asks what the kernel can do
+    if why and (not name or name.startswith(("libbpf_", "bpfmaps_"))):
+        return  # such a program only asks what the kernel can do, or counts for this package
     if program["first"] and (not program["known"] or why):
         # The recording has listed each known program that can be measured.
         _count(kernel, Measured(_loader(program["comm"]), name, "" if why else NAME, why))

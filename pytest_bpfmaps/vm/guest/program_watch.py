@@ -108,7 +108,7 @@ class Watch:
         except OSError:
             # bpf_prog_TAG_NAME; those without a name, and libbpf's, only ask
             name = symbol.split("_", 3)[3] if symbol.count("_") > 2 else ""
-            if name and not name.startswith("libbpf_"):
+            if name and not name.startswith(("libbpf_", "bpfmaps_")):
                 self._missed.append((name, comm))
 
     def tell(self) -> bytes:
