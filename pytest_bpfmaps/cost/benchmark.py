@@ -21,7 +21,8 @@ class Benchmark:
     """What a program costs. Figures that are unknown are None; `why_no_ns` and so on then say why.
 
     `ns`: the median time of a run in nanoseconds. `spread`: the distance of the quartiles as a share of it.
-    `runs`: the repetitions. `instructions`: machine instructions that one run executes, without helpers.
+    `runs`: the repetitions. `samples`: the time of a run in each call of the kernel, in nanoseconds.
+    `instructions`: machine instructions that one run executes, without helpers.
     """
 
     program: str
@@ -31,6 +32,7 @@ class Benchmark:
     instructions: int | None = None
     why_no_ns: str = ""
     why_no_instructions: str = ""
+    samples: tuple[int, ...] = ()
 
 
 class BenchmarkFixture:
@@ -53,7 +55,7 @@ class BenchmarkFixture:
         executed = self._counter.of_run(program.id, lambda: program.run(data, ctx, cpu=cpu))
         known: dict[str, Any] = {"program": program.name}
         if isinstance(times, Times):
-            known |= {"ns": times.ns, "spread": times.spread, "runs": times.runs}
+            known |= asdict(times)
         else:
             known["why_no_ns"] = times
         known["instructions" if isinstance(executed, int) else "why_no_instructions"] = executed

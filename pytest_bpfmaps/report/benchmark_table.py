@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def show(terminalreporter: Any, found: Sequence[tuple[str, Any]]) -> None:
-    """Prints the table; `found` has tests with their figures as JSON."""
+def show(terminalreporter: Any, found: Sequence[tuple[str, Any]], note: str = "") -> None:
+    """Prints the table, and below it the `note`; `found` has tests with their figures as JSON."""
     figures = [(test, figures) for test, text in found if (figures := parsed(text)) is not None]
     if figures:
         terminalreporter.section("BPF benchmarks")
         for line in lines(figures):
             terminalreporter.line(line)
+    for line in note.splitlines():
+        terminalreporter.line(line, yellow=True)
 
 
 def parsed(text: Any) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -106,6 +107,7 @@ _SWITCHES = (
 )
 BENCHMARK = "bpf_benchmark"
 """The property of a report with figures of `bpf_benchmark`, as JSON."""
+_STORED: pytest.StashKey[tuple[int, str]] = pytest.StashKey()  # what pytest-benchmark took, or why nothing
 _ASKING = ("bpf_cost", "bpf_cost_check", "bpf_cost_update")
 
 
@@ -197,14 +199,32 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             begin()
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # pytest-benchmark's own wrapper takes what is there then
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    """Gives what `bpf_benchmark` measured to pytest-benchmark, where that is loaded."""
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    found = _benchmarks(terminal) if terminal is not None else []
+    if found and hasattr(session.config, "_benchmarksession"):
+        from pytest_bpfmaps.report import benchmark_storage
+
+        session.config.stash[_STORED] = benchmark_storage.store(session.config, found)
+    return (yield)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Shows what `bpf_benchmark` measured."""
-    reports = (each for category in terminalreporter.stats.values() for each in category)
-    calls = (each for each in reports if getattr(each, "when", "") == "call")
-    found = [
-        (each.nodeid, value) for each in calls for name, value in each.user_properties if name == BENCHMARK
-    ]
+    """Shows what `bpf_benchmark` measured, where pytest-benchmark does not."""
+    found = _benchmarks(terminalreporter)
     if found:
         from pytest_bpfmaps.report import benchmark_table
 
-        benchmark_table.show(terminalreporter, found)
+        stored, note = terminalreporter.config.stash.get(_STORED, (0, ""))
+        benchmark_table.show(terminalreporter, [] if stored else found, note)
+
+
+def _benchmarks(terminal: Any) -> list[tuple[str, Any]]:
+    """Returns the tests that measured something, with their figures."""
+    reports = (each for category in terminal.stats.values() for each in category)
+    calls = (each for each in reports if getattr(each, "when", "") == "call")
+    return [
+        (each.nodeid, value) for each in calls for name, value in each.user_properties if name == BENCHMARK
+    ]

@@ -25,7 +25,14 @@ from elftools.elf.hash import ELFHashSection, GNUHashSection
 from execnet import gateway_base
 from execnet.gateway import RInfo
 
-from pytest_bpfmaps.compat import elftools_names, pytest_names, python_names, watchfiles_names, xdist_names
+from pytest_bpfmaps.compat import (
+    elftools_names,
+    pytest_benchmark_names,
+    pytest_names,
+    python_names,
+    watchfiles_names,
+    xdist_names,
+)
 
 PLUGINS = Path(sys.prefix, "other-plugins")
 
@@ -199,3 +206,18 @@ def test_watchfiles_tells_a_change_as_soon_as_it_watches(tmp_path: Path) -> None
     found = watcher.watch(400, 10, 60_000, None)
     assert isinstance(found, set), "watchfiles' RustNotify.watch returns no set: see watch/notifier.py"
     assert str(tmp_path / "file") in {path for _, path in found}
+
+
+@pytest.mark.usefixtures("others")
+def test_pytest_benchmark_keeps_figures_in_a_list_of_its_session() -> None:
+    if not (PLUGINS / "pytest_benchmark").is_dir():
+        pytest.skip("ci/setup puts other plugins into .venv/other-plugins")
+    session = importlib.import_module("pytest_benchmark.session")
+    assert "benchmarks" in names_of(session.BenchmarkSession.__init__), "no list of benchmarks: see hand_over"
+    stats = importlib.import_module("pytest_benchmark.stats")
+    assert [*inspect.signature(stats.Metadata).parameters] == ["fixture", "iterations", "options"], (
+        "pytest-benchmark makes figures another way: see hand_over"
+    )
+    read = {*names_of(stats.Metadata.__init__), *names_of(stats.Metadata.has_error.fget)} - {"Stats", "stats"}
+    absent = read - set(pytest_benchmark_names.Figure.__dataclass_fields__) - {"options", "fixture"}
+    assert absent == set(), f"pytest-benchmark reads {absent} of its fixture: Figure needs them"
