@@ -16,7 +16,7 @@ ADDRESSES: dict[str, dict[str, str]] = {
         "cannot read the iterator": "cannot-read-iterator",
         "cannot run the iterator": "cannot-read-iterator",
     },
-    "BpfError": {"cannot make a project": "cannot-make-project"},
+    "BpfError": {"cannot make a project": "cannot-make-project", "cannot watch": "cannot-watch"},
     "CacheError": {"": "cache-not-trusted"},
     "CaptureTimeoutError": {
         "": "nothing-came",
