@@ -1,4 +1,4 @@
-"""Tests programs of books and tutorials on maps. docs/textbook.md says what is wrong with some lines."""
+"""Tests programs of books and tutorials on maps. docs/maps says what is wrong with some lines."""
 
 import os
 import struct

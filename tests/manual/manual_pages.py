@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,12 +40,11 @@ def blocks(page: Path) -> list[Block]:
 def run_python(page: Path) -> dict[str, Any]:
     """Runs the Python blocks one after the other in one module, and returns its names."""
     names: dict[str, Any] = {"__name__": page.stem}
-    found = blocks(page)
-    for block, after in zip(found, [*found[1:], None], strict=True):
+    for block, after in pairwise([*blocks(page), Block("", "", 0)]):
         if block.language == "python":
             before = set(names)
             exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)
-            if after is not None and after.language == "output":
+            if after.language == "output":
                 for name in set(names) - before:
                     names[name] = _failing(names[name], f"{page}:{after.line}", after.text)
     return {name: made for name, made in names.items() if not name.startswith("__")}
