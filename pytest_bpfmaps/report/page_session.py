@@ -162,7 +162,7 @@ class PageSession:
             "lines": {file.path: list(lines_of(view, file)) for file in view.files} if view else {},
             "links": {file.path: f"#file-{at}" for at, file in enumerate(view.files, 1)} if view else {},
             "percent_chart": facts.percent_chart(together, view.kernels if view else []),
-            "costs": facts.cost_rows(costs, together),
+            "costs": facts.cost_rows(costs, together, list(summary.kernels)),
             "cost_charts": charts,
             "changed": changed,
             "figures": facts.FIGURES,

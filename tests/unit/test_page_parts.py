@@ -85,6 +85,14 @@ def test_series_that_are_alike_are_one_line() -> None:
     assert low[1].y > high[1].y  # pixels count from the top
 
 
+def test_a_line_of_many_series_has_a_short_name() -> None:
+    alike = {str(number): [1.0, 3.0] for number in range(5)}
+    assert [line.label for line in line_chart("t", ["a", "b"], alike, str).lines] == ["all 5"]
+    chart = line_chart("t", ["a", "b"], {**alike, "other": [2.0, 2.0]}, str)
+    assert [line.label for line in chart.lines] == ["0 and 4 more", "other"]
+    assert chart.rows[0][0] == "0, 1, 2, 3, 4"
+
+
 def test_columns() -> None:
     first, second = columns(
         [("a", {"passed": 3, "failed": 1}), ("b", {"passed": 2})], ("passed", "skipped", "failed")
@@ -105,7 +113,7 @@ def test_costs_by_kernel() -> None:
     now = costs(8, kernels)
     now[Key("bad.bpf.c", "refused", "large", "6.1")] = Cost(REFUSED, {"insns": 1_000_000})
     past = [run(1, costs=costs(8, kernels, grown=0.5)), run(2, costs=now)]
-    rows = {(each.program, *each.kernels): each for group in cost_rows(now, past) for each in group}
+    rows = {(each.program, *each.kernels): each for group in cost_rows(now, past, kernels) for each in group}
     assert rows["program_7", "5.10", "6.1", "7.2", "host"].change == "+100.0%"
     assert rows["program_1", "5.10", "6.1", "7.2", "host"].change == "="
     assert rows["program_4", "5.10", "6.1", "7.2"].cost.figures["insns"] == 5 * 97

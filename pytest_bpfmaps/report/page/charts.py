@@ -14,6 +14,8 @@ from itertools import pairwise
 HEIGHT = 120
 _LABEL = 15  # pixels between two labels
 _TICKS = 4
+_MOST_NAMES = 3
+_FEW = 12  # columns; fewer are not wider
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,20 @@ def line_chart(
     ]
     ends = _apart([each[-1].y for each in points])
     lines = [
-        Line(number, ", ".join(names), each, end)
+        Line(number, _short(names, len(series)), each, end)
         for number, (names, each, end) in enumerate(zip(same.values(), points, ends, strict=True))
     ]
     rows = [(", ".join(names), ["?" if v is None else shown(v) for v in vs]) for vs, names in same.items()]
     said = "; ".join(_summary(", ".join(names), vs, shown) for vs, names in same.items())
     return LineChart(title, f"{title}. {said}", [(y(t), shown(t)) for t in ticks], lines, runs, rows)
+
+
+def _short(names: Sequence[str], all_of_them: int) -> str:
+    """Returns a name for a line that has room beside it; the figures have all names."""
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    rest = len(names) - 1
+    return f"all {len(names)}" if len(names) == all_of_them else f"{names[0]} and {rest} more"
 
 
 def _summary(name: str, values: Sequence[float | None], shown: Callable[[float], str]) -> str:
@@ -129,7 +139,7 @@ class Column:
 def columns(runs: Sequence[tuple[str, Mapping[str, int]]], order: Sequence[str]) -> list[Column]:
     """Returns a column for each run; `order` are the outcomes from bottom to top."""
     most = max((sum(counts.values()) for _, counts in runs), default=0) or 1
-    width = 100 / max(len(runs), 1)
+    width = 100 / max(len(runs), _FEW)
     made = []
     for at, (label, counts) in enumerate(runs):
         bottom, parts = float(HEIGHT), []

@@ -125,11 +125,15 @@ class CostRow:
     is_first: bool = True
 
 
-def cost_rows(costs: Costs, runs: Sequence[Run]) -> list[list[CostRow]]:
-    """Returns the programs, the dearest first: a row for each figure that kernels do not share."""
+def cost_rows(costs: Costs, runs: Sequence[Run], kernels: Sequence[str]) -> list[list[CostRow]]:
+    """Returns the programs, the dearest first: a row for each figure that kernels do not share.
+
+    Kernels have the order of `kernels`.
+    """
+    order = {kernel: place for place, kernel in enumerate(kernels)}
     most = max((cost.figures.get("insns", 0) for cost in costs.values()), default=0) or 1
     programs: dict[tuple[str, str, str], list[Key]] = {}
-    for key in in_order(costs):
+    for key in sorted(in_order(costs), key=lambda key: order.get(key.kernel, len(order))):
         programs.setdefault(key[:3], []).append(key)
     made = [list(_rows_of(keys, costs, runs, most)) for keys in programs.values()]
     return sorted(made, key=lambda rows: -max(row.cost.figures.get("insns", 0) for row in rows))
