@@ -118,7 +118,7 @@ class ObjectCache:
 
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / key, poll_interval=0.01):
+        with FileLock(folder / key).acquire(poll_interval=0.01):
             yield
 
     def _manifest(self, key: str) -> Path:
