@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK: argcomplete looks for this line
 """The `bpfmaps` command: parses arguments, calls a subcommand, and turns our errors into exit codes.
 
 Exit codes: 0 done, 1 failed (stderr says why), 2 wrong usage, 130 interrupted.
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
+from pytest_bpfmaps.commands.completion import complete
 from pytest_bpfmaps.errors import BpfError, shown_lines
 
 # Each module has a `register(subcommands)`. It adds a parser whose default `run` takes the namespace.
@@ -31,7 +33,9 @@ _COMMANDS = tuple(f"pytest_bpfmaps.commands.{name}" for name in _NAMES)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command with `argv` (default: the process's), and returns its exit code."""
     _open_closed_streams()
-    arguments = parser().parse_args(argv)
+    commands = parser()
+    complete(commands)
+    arguments = commands.parse_args(argv)
     try:
         code = arguments.run(arguments)
         sys.stdout.flush()

@@ -7,6 +7,8 @@ import pydoc
 import sys
 from typing import Any
 
+from pytest_bpfmaps.commands.completion import offer
+
 
 def register(commands: Any) -> None:
     """Adds ``docs`` to argparse's `commands`."""
@@ -16,13 +18,20 @@ def register(commands: Any) -> None:
         description="Without NAME it lists the pages, and says in which folders the manual and the gallery "
         "are. The pages are Markdown.",
     )
-    docs.add_argument(
+    name = docs.add_argument(
         "name",
         nargs="?",
         metavar="NAME",
         help="a page (howto/xdp), the address of an error (no-clang), or 'errors', which lists all addresses",
     )
+    offer(name, _names)
     docs.set_defaults(run=_docs)
+
+
+def _names() -> list[str]:
+    from pytest_bpfmaps.manual import pages
+
+    return [*pages.names(), "errors", "gallery"]
 
 
 def _docs(arguments: argparse.Namespace) -> None:
@@ -40,8 +49,7 @@ def _docs(arguments: argparse.Namespace) -> None:
         try:
             _show(pages.text(name))
         except KeyError:
-            known = [*pages.names(), "errors", "gallery"]
-            raise NameLookupError("no page", on=repr(name), fix=closest(name, known)) from None
+            raise NameLookupError("no page", on=repr(name), fix=closest(name, _names())) from None
 
 
 def _contents() -> str:

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pytest_bpfmaps.commands.completion import kernels as stored
+from pytest_bpfmaps.commands.completion import offer
 from pytest_bpfmaps.errors import shown
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
@@ -41,11 +43,12 @@ def register(commands: Any) -> None:
     fetch.set_defaults(run=_fetch, usage_error=fetch.error)
 
     lock = verbs.add_parser("lock", help="pin stored kernels to their exact packages, for fetch --locked")
-    lock.add_argument(
+    name = lock.add_argument(
         "name",
         nargs="*",
         help="names or globs (default: the kernels of the lock file, else all that were fetched)",
     )
+    offer(name, stored)
     _add_lock_file(lock)
     lock.set_defaults(run=_lock)
 
@@ -64,7 +67,7 @@ def register(commands: Any) -> None:
     show.set_defaults(run=_list)
 
     remove = verbs.add_parser("remove", help="delete stored kernels")
-    remove.add_argument("name", nargs="+")
+    offer(remove.add_argument("name", nargs="+"), stored)
     remove.set_defaults(run=_remove)
 
 

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_bpfmaps.commands.completion import kernels, offer
+
 if TYPE_CHECKING:
     from pytest_bpfmaps.errors import BpfError
     from pytest_bpfmaps.vm.kernels.kernel import Kernel
@@ -27,7 +29,8 @@ def register(commands: Any) -> None:
         description="Starts $SHELL as root in a guest, with the host's files, in the current folder. What is "
         "written there is lost when the shell ends.",
     )
-    shell.add_argument("kernel", nargs="?", default="newest", help=f"{_HELP} (default: newest)")
+    kernel = shell.add_argument("kernel", nargs="?", default="newest", help=f"{_HELP} (default: newest)")
+    offer(kernel, kernels)
     _add_options(shell)
     shell.set_defaults(run=_shell)
 
@@ -41,7 +44,7 @@ def register(commands: Any) -> None:
         usage="bpfmaps exec [-h] [--cpus N] [--memory SIZE] [--network] [--timeout SECONDS] "
         "KERNEL -- COMMAND ...",
     )
-    run.add_argument("kernel", help=_HELP)
+    offer(run.add_argument("kernel", help=_HELP), kernels)
     run.add_argument("command", nargs="+", metavar="COMMAND", help="the command and its arguments, after --")
     _add_options(run)
     run.set_defaults(run=_exec)

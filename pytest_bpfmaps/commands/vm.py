@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+from pytest_bpfmaps.commands.completion import kernels, offer
 from pytest_bpfmaps.vm.boot import saved_states
 from pytest_bpfmaps.vm.kernels.progress import Progress
 
@@ -19,9 +20,10 @@ def register(commands: Any) -> None:
     prepare = verbs.add_parser(
         "prepare", help="make states now; else the first run of each kernel makes them"
     )
-    prepare.add_argument(
+    kernel = prepare.add_argument(
         "kernel", nargs="*", default=["all"], help="names or globs of kernels (default: all)"
     )
+    offer(kernel, kernels)
     prepare.add_argument("--cpus", type=int, default=2, help="as --bpf-vm-cpus (default: 2)")
     prepare.add_argument("--memory", default="1G", help="as --bpf-vm-memory (default: 1G)")
     prepare.add_argument("--network", action="store_true", help="as --bpf-vm-network")
