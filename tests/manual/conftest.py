@@ -1,7 +1,11 @@
-"""Gives the tests of a page the page's C files."""
+"""Gives the tests of a page the page's C files, and runs most pages on one kernel."""
 
 import pytest
 from manual_pages import HOWTO, write_sources
+
+from pytest_bpfmaps.kernel.running_kernel import missing_features
+from pytest_bpfmaps.matrix.compilers import in_guest
+from pytest_bpfmaps.matrix.items import HOST, kernel_of
 
 
 @pytest.fixture
@@ -11,3 +15,32 @@ def bpf(bpf, request, tmp_path):
         write_sources(HOWTO / page, tmp_path)
         bpf._folders.insert(0, tmp_path)
     return bpf
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Leaves the guests those tests of pages that the host can't run: guests may be emulated, and slow.
+
+    A run for guests only has all tests.
+    """
+    if in_guest():
+        return
+    here = {name_of(item) for item in items if kernel_of(item) == HOST and runs_here(item)}
+    twice = [item for item in items if kernel_of(item) != HOST and name_of(item) in here]
+    if twice:
+        config.hook.pytest_deselected(items=twice)
+        items[:] = [item for item in items if item not in twice]
+
+
+def name_of(item):
+    """Returns what the tests of one function on several kernels share."""
+    return item.nodeid.replace(f"[{kernel_of(item)}]", "[]").replace(f"-{kernel_of(item)}]", "]")
+
+
+def runs_here(item):
+    """Whether a test of a page names what it needs, and the running kernel has it."""
+    marks = list(item.iter_markers("bpf_requires"))
+    if getattr(item, "cls", None) is None or not hasattr(item.cls, "PAGE") or not marks:
+        return False
+    needs = [(mark.args, {k: v for k, v in mark.kwargs.items() if k != "clang"}) for mark in marks]
+    return not any(any(missing_features(*each)) for each in needs)
