@@ -14,6 +14,9 @@ import termios
 from collections.abc import Sequence
 from contextlib import suppress
 
+SILENCE_S = 300
+"""How long a program may write nothing: a guest's first start may make a saved state, on a busy machine."""
+
 
 def own_terminal() -> None:
     """Makes standard input the terminal of this session, which sends signals to its processes."""
@@ -48,7 +51,9 @@ class Person:
     def sees(self, pattern: str) -> str:
         """Reads until the pattern is on the screen, and forgets all up to it. Returns what was before."""
         while (found := re.search(pattern, self.screen)) is None:
-            assert select.select([self.master], [], [], 120)[0], f"{pattern!r} did not come: {self.screen!r}"
+            assert select.select([self.master], [], [], SILENCE_S)[0], (
+                f"{pattern!r} did not come: {self.screen!r}"
+            )
             self.screen += self._decoder.decode(os.read(self.master, 4096))
         before, self.screen = self.screen[: found.start()], self.screen[found.end() :]
         return before
