@@ -257,6 +257,7 @@ class Bpf:
         cgroup: Source | None = None,
         user: str | int | None = None,
         caps: Iterable[str] | None = None,
+        seccomp: Mapping[str, Any] | Source | None = None,
         ready: Ready = None,
         timeout: float = 10.0,
     ) -> LoaderProcess:
@@ -266,6 +267,7 @@ class Bpf:
           that is given, else beside the test's file, then in `bpf_paths` and in the current folder.
         - `env` replaces the environment. `netns` and `cgroup` are those that it is started in.
         - `user` is a name or number. `caps` are all capabilities that it has, ``["BPF", "PERFMON"]``.
+        - `seccomp` is a container's profile, a JSON file or a mapping; its filter is on the process.
         - `ready` is what to wait for: a line of output with a text or pattern, a file (`Path`), a TCP port,
           or a function that gets the process and returns something true.
         - `timeout` is how long that may take, in seconds; it is longer where the CPU is emulated.
@@ -273,10 +275,19 @@ class Bpf:
         The teardown ends it and its children. Raises `LoaderError` if it can't be started, or ends before it
         is ready, and `CaptureTimeoutError` (an `AssertionError`) if it is not ready in time.
         """
+        from pytest_bpfmaps.loaders.spawn import privileges
         from pytest_bpfmaps.loaders.start import start_process
 
-        places = {"env": env, "cwd": cwd, "netns": netns, "cgroup": cgroup, "user": user, "caps": caps}
-        process = start_process(command, self._folders, folder=self._temporary, **places)
+        process = start_process(
+            command,
+            self._folders,
+            env=env,
+            cwd=cwd,
+            netns=netns,
+            cgroup=cgroup,
+            rights=privileges(user, caps, seccomp),
+            folder=self._temporary,
+        )
         started = self._keep_process(process)
         self._output.add(started.sections)
         if ready is not None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import select
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ ONCE = "/sys/kernel/debug/clear_warn_once"
 RECORD = 8192  # bytes of the longest record that the kernel returns
 PATIENCE_MS = 200  # milliseconds to wait for the rest of a complaint that another CPU is printing
 _OOM_KILL = re.compile(r"Killed process (\d+) \(")
+_SECCOMP_KILL = re.compile(r"audit: type=1326 .* pid=(\d+) .* syscall=(\d+) ")  # AUDIT_SECCOMP
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 
 
@@ -72,8 +74,22 @@ def oom_killed(since: float) -> set[int]:
 
     The time is that of ``CLOCK_MONOTONIC``, in seconds. The result is empty where the log can't be read.
     """
-    killed: set[int] = set()
-    with contextlib.suppress(OSError):
+    return {int(found[1]) for record in _records(since) if (found := _OOM_KILL.search(record))}
+
+
+def seccomp_killed(pid: int, since: float) -> int | None:
+    """Returns the number of the system call for which a seccomp filter has ended a process since that time.
+
+    The time is as for `oom_killed`. The result is None where the kernel did not log it.
+    """
+    for record in _records(since):
+        if (found := _SECCOMP_KILL.search(record)) and int(found[1]) == pid:
+            return int(found[2])
+    return None
+
+
+def _records(since: float) -> Iterator[str]:
+    with contextlib.suppress(OSError):  # in the end there is none, BlockingIOError
         fd = os.open(PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb", buffering=0) as file:
             while True:
@@ -81,8 +97,5 @@ def oom_killed(since: float) -> set[int]:
                     record = os.read(file.fileno(), RECORD).decode(errors="replace")
                 except BrokenPipeError:  # the kernel has overwritten older records
                     continue
-                microseconds = int(record.split(",", 3)[2])
-                found = _OOM_KILL.search(record)
-                if found and microseconds >= (since - 1) * 1e6:
-                    killed.add(int(found[1]))
-    return killed
+                if int(record.split(",", 3)[2]) >= (since - 1) * 1e6:  # microseconds
+                    yield record

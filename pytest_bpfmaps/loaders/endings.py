@@ -63,6 +63,11 @@ def explain_output(text: str) -> Explanation | None:
     return None
 
 
+def is_refusal(text: str) -> bool:
+    """Whether a process wrote that the kernel refused something."""
+    return _REFUSED.search(text) is not None
+
+
 def explain_refusal(text: str, capabilities: int | None, user: str | int | None) -> Explanation | None:
     """Names the capabilities for BPF that a process lacked, if it wrote that the kernel refused something."""
     refused = _REFUSED.search(text)

@@ -15,6 +15,7 @@ from pytest_bpfmaps.loaders.links import AgentLink, AgentLinks
 from pytest_bpfmaps.loaders.process_tree import ProcessTree
 from pytest_bpfmaps.loaders.programs import AgentProgram
 from pytest_bpfmaps.loaders.running_process import RunningProcess
+from pytest_bpfmaps.loaders.spawn import Privileges
 from pytest_bpfmaps.objects.any_map import Map
 
 
@@ -33,11 +34,11 @@ class LoaderProcess(RunningProcess):
         before: Before,
         netns: int,
         *,
-        user: str | int | None = None,
         cwd: str = "",
         folder: Callable[[], Path] = Path.cwd,
+        rights: Privileges | None = None,
     ) -> None:
-        super().__init__(command, tree, child, user=user, cwd=cwd, folder=folder)
+        super().__init__(command, tree, child, cwd=cwd, folder=folder, rights=rights)
         self._objects = AgentObjects(str(self), lambda: self.pids, before, netns)
         self._objects.count_runs()
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from pytest_bpfmaps.errors import CaptureTimeoutError, Explanation, LoaderError
-from pytest_bpfmaps.kernel.kmsg import oom_killed
+from pytest_bpfmaps.kernel.kmsg import oom_killed, seccomp_killed
 from pytest_bpfmaps.kernel.privileges import capabilities_of
 from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.loaders.artifacts import fetch
-from pytest_bpfmaps.loaders.endings import ending, explain_output, explain_refusal, last_lines
+from pytest_bpfmaps.loaders.endings import ending, explain_output, explain_refusal, is_refusal, last_lines
 from pytest_bpfmaps.loaders.output import Collector, line_test
 from pytest_bpfmaps.loaders.process_tree import (
     ProcessStat,
@@ -28,6 +28,8 @@ from pytest_bpfmaps.loaders.process_tree import (
 )
 from pytest_bpfmaps.loaders.readiness import Ready, describe_ready, is_ready
 from pytest_bpfmaps.loaders.rejections import explain_rejection
+from pytest_bpfmaps.loaders.seccomp import explain_kill, refused_by
+from pytest_bpfmaps.loaders.spawn import Privileges
 from pytest_bpfmaps.triggers.reaper import reaper
 
 _STOP = 5.0  # seconds that a process has after SIGTERM
@@ -40,8 +42,9 @@ class RunningProcess:
     """A process with its children.
 
     `command` names it in messages. `child` is None for a process that this one did not start: such a process
-    is not ended by `close`, and its output is not seen. `user` is that of `Bpf.start`. `cwd` is the folder
-    that it began in. `folder` returns the folder for `artifact`.
+    is not ended by `close`, and its output is not seen. `cwd` is the folder
+    that it began in. `folder` returns the folder for `artifact`. `rights` are those
+    of `Bpf.start`.
     """
 
     def __init__(
@@ -50,16 +53,17 @@ class RunningProcess:
         tree: ProcessTree,
         child: subprocess.Popen[bytes] | None,
         *,
-        user: str | int | None = None,
         cwd: str = "",
         folder: Callable[[], Path] = Path.cwd,
+        rights: Privileges | None = None,
     ) -> None:
         self.command = command
         self.pid = tree.pid
         self.returncode: int | None = None
         self._tree = tree
         self._child = child
-        self._user = user
+        self._user = rights.name if rights else None
+        self._seccomp = rights.seccomp if rights else None
         self._cwd = cwd
         self._folder = folder
         self._began = time.monotonic()
@@ -198,7 +202,10 @@ class RunningProcess:
         if status == 0:
             fix = "let it stay, or pin its links; an agent that goes into the background is no end"
             return Explanation("its links have ended with it, except pinned ones", fix)
-        return explain_output(text) or explain_refusal(text, self._capabilities, self._user)
+        if status == -signal.SIGSYS and self._seccomp is not None:
+            return explain_kill(self._seccomp, seccomp_killed(self.pid, self._began))
+        forbidden = refused_by(self._seccomp, "bpf", "perf_event_open") if is_refusal(text) else None
+        return explain_output(text) or forbidden or explain_refusal(text, self._capabilities, self._user)
 
     def last_lines(self) -> str | None:
         """Returns the last lines that it wrote, for a message; None if there are none."""

@@ -10,43 +10,65 @@ import struct
 import subprocess
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_bpfmaps.errors import LoaderError, closest, strerror
 from pytest_bpfmaps.kernel.netns import inside_netns
-from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES, set_capabilities
+from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES, effective_capabilities, set_capabilities
 from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.loaders.seccomp import Profile, SeccompFilter, seccomp_filter
 
 _PDEATHSIG, _KEEPCAPS, _BOUNDING_DROP, _AMBIENT = 1, 8, 24, 47  # prctl(2)
 _AMBIENT_RAISE = 2
 _FAILED = struct.Struct("=BI")
-_STEPS = ("enter the cgroup", "become the user", "drop capabilities", "execute")
+_STEPS = ("enter the cgroup", "become the user", "drop capabilities", "install the seccomp filter")
 
 
 @dataclass(frozen=True, slots=True)
 class Privileges:
-    """Whom a process runs as. `capabilities` are the bits of all that it has; None changes none."""
+    """Whom a process runs as. `capabilities` are the bits of all that it has; None changes none.
+
+    `seccomp` is a filter of its system calls, or None. `name` is the user as the test names it.
+    """
 
     user: int | None = None
+    name: str | int | None = None
     group: int | None = None
     groups: list[int] = field(default_factory=list)
     capabilities: int | None = None
+    seccomp: SeccompFilter | None = None
 
 
-def privileges(user: str | int | None, caps: Iterable[str] | None) -> Privileges:
+def privileges(
+    user: str | int | None, caps: Iterable[str] | None, seccomp: Profile | None = None
+) -> Privileges:
     """Returns the privileges for a user's name or number, and names of capabilities, ``["BPF", "PERFMON"]``.
 
-    Raises `LoaderError` for a user or a capability that does not exist.
+    `seccomp` is a container's profile. Raises `LoaderError` for a user or a capability that does not exist,
+    and for a wrong profile.
     """
     bits = None if caps is None else sum(1 << _capability(name) for name in {*caps})
+    rights = _of_user(user, bits)
+    if seccomp is None:
+        return rights
+    has = effective_capabilities() if bits is None and user is None else bits or 0
+
+    def has_capability(name: str) -> bool:
+        known = name.removeprefix("CAP_")
+        return known in ALL_CAPABILITIES and bool(has >> ALL_CAPABILITIES.index(known) & 1)
+
+    return replace(rights, seccomp=seccomp_filter(seccomp, has_capability))
+
+
+def _of_user(user: str | int | None, bits: int | None) -> Privileges:
     if user is None:
         return Privileges(capabilities=bits)
     try:
         entry = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
     except KeyError:
         if isinstance(user, int):
-            return Privileges(user, user, [], bits)
+            return Privileges(user, user, user, [], bits)
         known = (each.pw_name for each in pwd.getpwall())
         raise LoaderError(
             "cannot start a process",
@@ -55,7 +77,7 @@ def privileges(user: str | int | None, caps: Iterable[str] | None) -> Privileges
             fix=closest(user, known),
         ) from None
     groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
-    return Privileges(entry.pw_uid, entry.pw_gid, groups, bits)
+    return Privileges(entry.pw_uid, user, entry.pw_gid, groups, bits)
 
 
 def _capability(name: str) -> int:
@@ -101,6 +123,7 @@ def spawn(
                 cwd=cwd,
                 env=env,
                 start_new_session=True,
+                close_fds=rights.seccomp is None,  # the filter may refuse what closes them; see _prepare
                 preexec_fn=lambda: _prepare(group, rights, writing),  # noqa: PLW1509 - see _quiet_fork
             )
     finally:
@@ -157,10 +180,20 @@ def _prepare(group: int, rights: Privileges, report: int) -> None:
             for bit in _bits(rights.capabilities):
                 _prctl(_AMBIENT, _AMBIENT_RAISE, bit)
         step = 3
-        _prctl(_PDEATHSIG, signal.SIGKILL)  # last, because a change of the user clears it
+        _prctl(_PDEATHSIG, signal.SIGKILL)  # after a change of the user, which clears it
+        if rights.seccomp is not None:
+            _close_on_exec()
+            rights.seccomp.install()
     except OSError as e:
         os.write(report, _FAILED.pack(step, e.errno or 0))
         os._exit(127)
+
+
+def _close_on_exec() -> None:
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # the one that has listed them is closed
+                os.set_inheritable(int(name), False)
 
 
 def _limit(bits: int) -> None:

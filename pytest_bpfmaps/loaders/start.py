@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from pytest_bpfmaps.loaders.kernel_objects import before_now, before_time
 from pytest_bpfmaps.loaders.process import LoaderProcess
 from pytest_bpfmaps.loaders.process_tree import MARK, ProcessTree
 from pytest_bpfmaps.loaders.running_process import name_of
-from pytest_bpfmaps.loaders.spawn import privileges, spawn
+from pytest_bpfmaps.loaders.seccomp import refused_by
+from pytest_bpfmaps.loaders.spawn import Privileges, spawn
 
 _numbers = itertools.count()
 
@@ -29,13 +30,12 @@ def start_process(
     cwd: str | PathLike[str] | None,
     netns: Any,
     cgroup: str | PathLike[str] | None,
-    user: str | int | None,
-    caps: Iterable[str] | None,
+    rights: Privileges,
     folder: Callable[[], Path],
 ) -> LoaderProcess:
     """Starts a command; see `Bpf.start`. A relative path is looked up in `folders`, unless `cwd` is given.
 
-    `folder` returns the folder for the files that are fetched from it.
+    `rights` are those that it gets. `folder` returns the folder for the files that are fetched from it.
     """
     if isinstance(command, str | PathLike) or not command:
         fix = f"give a list: bpf.start({str(command).split()!r})" if command else "bpf.start(['./agent'])"
@@ -49,7 +49,6 @@ def start_process(
         missing = explain_missing(words[0], variables, places)
         raise LoaderError("cannot start", on=words[0], why=missing.why, fix=missing.fix, errno=2)
     _check_folder(words[0], cwd)
-    rights = privileges(user, caps)
     before = before_now()
     try:
         child = spawn(
@@ -64,12 +63,21 @@ def start_process(
     except LoaderError:
         raise
     except OSError as e:
-        refused = explain_exec(path, e.errno or 0, other_user=user is not None)
-        raise LoaderError("cannot start", on=path, why=refused.why, fix=refused.fix, errno=e.errno) from e
+        refused = refused_by(rights.seccomp, "execve") or explain_exec(
+            path, e.errno or 0, other_user=rights.user is not None
+        )
+        raise LoaderError("cannot start", on=path, why=refused.why, fix=refused.fix, errno=e.errno) from None
     start = os.path.abspath(cwd) if cwd is not None else os.getcwd()
     home = current_netns() if netns is None else os.dup(netns.fileno())
     return LoaderProcess(
-        words, ProcessTree(child.pid, mark), child, before, home, user=user, cwd=start, folder=folder
+        words,
+        ProcessTree(child.pid, mark),
+        child,
+        before,
+        home,
+        cwd=start,
+        folder=folder,
+        rights=rights,
     )
 
 
