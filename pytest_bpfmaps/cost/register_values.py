@@ -16,10 +16,11 @@ Source: https://docs.kernel.org/bpf/standardization/instruction-set.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_bpfmaps.cost.register_uses import FETCH_ADD, fetches_into, is_atomic, reads, writes
 from pytest_bpfmaps.verifier.control_flow import Instruction, successors
 
 Value = tuple[Any, ...] | None
@@ -30,7 +31,7 @@ _OWN = frozenset({8, 14, 35, 158})  # the CPU's number, the thread's id, its tas
 SPIN_LOCK = 93
 _LDX, _ST, _STX, _ALU, _ALU64 = 1, 2, 3, 4, 7
 _SIZES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
-_MEM, _ATOMIC = 0x60, 0xC0
+_MEM = 0x60
 _ADD, _SUB, _OR, _AND, _LSH, _RSH, _MOV = 0x00, 0x10, 0x40, 0x50, 0x60, 0x70, 0xB0
 _FOLDED = {
     _OR: lambda a, b: a | b,
@@ -185,9 +186,9 @@ class Function:
         one, dst = self._code[index], self._destinations[index]
         base, size = state.registers[dst], _SIZES[one.code & 0x18]
         source = state.registers[one.source] if one.code & 7 == _STX else ("const", one.number & _ALL)
-        mode = one.code & 0xE0
-        if mode == _ATOMIC and (one.number & 1):  # BPF_FETCH
-            state.registers[0 if one.number & 0xF0 == 0xF0 else one.source] = None
+        fetched = fetches_into(one) if is_atomic(one) else None
+        if fetched is not None:
+            state.registers[fetched] = None
         if base is None:
             state.stack.clear()  # it may be the stack
             self.reading.unknown_pointers |= note
@@ -195,7 +196,7 @@ class Function:
             return
         if base[0] == "fp":
             _overwrite(state.stack, base[1] + one.offset, size)
-            if mode == _MEM:
+            if not is_atomic(one):
                 state.stack[base[1] + one.offset, size] = source
             return
         self._escape(source, note)
@@ -203,7 +204,7 @@ class Function:
         if place is None:
             self._escape(base, note)
         elif note:
-            self._note(Access(index, _kind_of_store(mode, one, place, size, source), place, size))
+            self._note(Access(index, self._kind_of_store(index, place, size, source), place, size))
 
     def _call(self, index: int, state: _State, note: bool) -> None:
         one, registers = self._code[index], state.registers
@@ -255,20 +256,22 @@ class Function:
 
     def reads_result(self, call: int) -> bool:
         """Whether any way after a call reads its result."""
-        return any(self._reads_r0(index) for index in self._ways_from(call))
+        return self._is_read(call, 0)
 
-    def _ways_from(self, call: int) -> Iterator[int]:
-        """Yields the instructions that a call's result reaches."""
+    def _is_read(self, start: int, register: int) -> bool:
+        """Whether any way after an instruction reads a register before it is written again."""
         seen: set[int] = set()
-        waiting = list(self.after[call])
+        waiting = list(self.after[start])
         while waiting:
             index = waiting.pop()
             if index in seen:
                 continue
             seen.add(index)
-            yield index
-            if not self._writes_r0(index):
+            if reads(self._code[index], self._destinations[index], register):
+                return True
+            if not writes(self._code[index], self._destinations[index], register):
                 waiting += self.after[index]
+        return False
 
     def reachable(self, start: int) -> set[int]:
         """Returns all instructions that may run after one."""
@@ -281,27 +284,13 @@ class Function:
                 waiting += self.after[index]
         return seen
 
-    def _reads_r0(self, index: int) -> bool:
-        one, dst = self._code[index], self._destinations[index]
-        kind, operation = one.code & 7, one.code & 0xF0
-        if one.code == 0x18 or kind == 0:
-            return False
-        if one.jumps:
-            if one.code == 0x95:
-                return True
-            return one.code not in (0x85, 0x05, 0x06) and (dst == 0 or bool(one.code & 8 and one.source == 0))
-        if kind in (_ALU, _ALU64):
-            return bool(one.code & 8 and one.source == 0) or (dst == 0 and operation != _MOV)
-        if kind == _LDX:
-            return one.source == 0
-        return dst == 0 or (kind == _STX and one.source == 0)
-
-    def _writes_r0(self, index: int) -> bool:
-        one, dst = self._code[index], self._destinations[index]
-        kind = one.code & 7
-        if one.code == 0x85 or kind == 0:
-            return one.code != 0x18 or dst == 0
-        return dst == 0 and (kind == _LDX or kind in (_ALU, _ALU64))
+    def _kind_of_store(self, index: int, place: tuple[Any, ...], size: int, source: Value) -> str:
+        one = self._code[index]
+        if not is_atomic(one):
+            return "lost add" if source == ("load", place, size, True) else "store"
+        # clang 20 and later ask for the result of __sync_fetch_and_add(), also where the program does not
+        is_add = one.number == _ADD or (one.number == FETCH_ADD and not self._is_read(index, one.source))
+        return "add" if is_add else "fetch"
 
 
 def _moved(base: tuple[Any, ...], by: int) -> tuple[Any, ...] | None:
@@ -309,12 +298,6 @@ def _moved(base: tuple[Any, ...], by: int) -> tuple[Any, ...] | None:
     if base[2] is None:
         return None
     return (*base[:2], base[2] + by, *base[3:])
-
-
-def _kind_of_store(mode: int, one: Instruction, place: tuple[Any, ...], size: int, source: Value) -> str:
-    if mode == _ATOMIC:
-        return "add" if one.number == 0 else "fetch"
-    return "lost add" if source == ("load", place, size, True) else "store"
 
 
 def _overwrite(stack: Stack, offset: int, size: int) -> None:

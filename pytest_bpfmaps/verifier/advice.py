@@ -156,7 +156,9 @@ _TABLE: list[tuple[str, str, str | None]] = [
     (
         r"BPF_STX uses reserved fields|BPF_ATOMIC uses invalid",
         "this kernel's only atomic operation is an addition without a result (the others came with 5.12)",
-        "don't use the result of __sync_fetch_and_add(); or use a bpf_spin_lock in the map's value",
+        "write __atomic_fetch_add(&…, …, __ATOMIC_RELAXED) and don't use its result (clang 20 and later ask "
+        "for that of __sync_fetch_and_add() always), or compile with cflags=['-mcpu=v2']; or use a "
+        "bpf_spin_lock in the map's value",
     ),
     (
         r"unknown opcode 8d\b",
