@@ -19,7 +19,7 @@ int BPF_PROG(count, struct pt_regs *regs, long id)
 	__u64 *seen = bpf_cgrp_storage_get(&calls, task->cgroups->dfl_cgrp, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
 	if (seen)
-		__sync_fetch_and_add(seen, 1);
+		__atomic_fetch_add(seen, 1, __ATOMIC_RELAXED);
 	return 0;
 }
 

@@ -33,7 +33,7 @@ int count_sent(struct __sk_buff *skb)
 	struct traffic *traffic = traffic_of(skb);
 
 	if (traffic)
-		__sync_fetch_and_add(&traffic->sent, skb->len);
+		__atomic_fetch_add(&traffic->sent, skb->len, __ATOMIC_RELAXED);
 	return 1; // let it pass
 }
 
@@ -43,7 +43,7 @@ int count_received(struct __sk_buff *skb)
 	struct traffic *traffic = traffic_of(skb);
 
 	if (traffic)
-		__sync_fetch_and_add(&traffic->received, skb->len);
+		__atomic_fetch_add(&traffic->received, skb->len, __ATOMIC_RELAXED);
 	return 1;
 }
 

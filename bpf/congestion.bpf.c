@@ -24,7 +24,7 @@ __u64 connections;
 SEC("struct_ops/fixed_init")
 void BPF_PROG(fixed_init, struct sock *sk)
 {
-	__sync_fetch_and_add(&connections, 1);
+	__atomic_fetch_add(&connections, 1, __ATOMIC_RELAXED);
 }
 
 // The kernel requires these three: the window after a loss, its growth, and the window after a false alarm.

@@ -27,16 +27,16 @@ int count(struct __sk_buff *skb)
 {
 	struct sent *all = bpf_get_local_storage(&by_cgroup, 0); // the value of the cgroup we are attached to
 
-	__sync_fetch_and_add(&all->packets, 1);
-	__sync_fetch_and_add(&all->bytes, skb->len);
+	__atomic_fetch_add(&all->packets, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&all->bytes, skb->len, __ATOMIC_RELAXED);
 
 	struct bpf_sock *sk = skb->sk ? bpf_sk_fullsock(skb->sk) : 0;
 	if (!sk)
 		return 1;
 	struct sent *own = bpf_sk_storage_get(&by_socket, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (own) {
-		__sync_fetch_and_add(&own->packets, 1);
-		__sync_fetch_and_add(&own->bytes, skb->len);
+		__atomic_fetch_add(&own->packets, 1, __ATOMIC_RELAXED);
+		__atomic_fetch_add(&own->bytes, skb->len, __ATOMIC_RELAXED);
 	}
 	return 1; // let it pass
 }

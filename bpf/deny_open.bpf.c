@@ -27,7 +27,7 @@ int BPF_PROG(deny_open, struct file *file)
 		if (!name[i])
 			break;
 	}
-	__sync_fetch_and_add(&attempts, 1);
+	__atomic_fetch_add(&attempts, 1, __ATOMIC_RELAXED);
 	return -EPERM;
 }
 

@@ -32,7 +32,7 @@ int count_sizes(struct xdp_md *ctx)
 	bpf_map_update_elem(sizes, &size, &zero, BPF_NOEXIST);
 	count = bpf_map_lookup_elem(sizes, &size);
 	if (count)
-		__sync_fetch_and_add(count, 1);
+		__atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
 	return XDP_PASS;
 }
 

@@ -19,7 +19,7 @@ int BPF_PROG(count, struct file *file)
 	__u64 *times = bpf_inode_storage_get(&opens, file->f_inode, 0, 0);
 
 	if (times)
-		__sync_fetch_and_add(times, 1);
+		__atomic_fetch_add(times, 1, __ATOMIC_RELAXED);
 	return 0; // allow it
 }
 

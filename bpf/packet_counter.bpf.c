@@ -34,7 +34,7 @@ int count_packets(struct xdp_md *ctx)
 
 	// The verifier requires a check that the headers are inside the packet before they are read.
 	if ((void *)(ip + 1) > end || eth->h_proto != bpf_htons(ETH_P_IP)) {
-		__sync_fetch_and_add(&ignored, 1);
+		__atomic_fetch_add(&ignored, 1, __ATOMIC_RELAXED);
 		return XDP_PASS;
 	}
 

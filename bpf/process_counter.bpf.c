@@ -22,7 +22,7 @@ int count_openat(void *ctx)
 	// ... and both add to it atomically, so that no call is lost.
 	__u64 *count = bpf_map_lookup_elem(&process_count, &pid);
 	if (count)
-		__sync_fetch_and_add(count, 1);
+		__atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
 	return 0;
 }
 

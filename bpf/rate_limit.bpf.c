@@ -40,7 +40,7 @@ int rate_limit(struct xdp_md *ctx)
 		return XDP_PASS;
 	// The check and the addition are two steps: an addition returns the old value only since Linux 5.12.
 	int action = *seen < limit ? XDP_PASS : XDP_DROP;
-	__sync_fetch_and_add(seen, 1);
+	__atomic_fetch_add(seen, 1, __ATOMIC_RELAXED);
 	return action;
 }
 

@@ -32,12 +32,12 @@ int count(struct xdp_md *ctx)
 	__u32 source = ip->saddr;
 
 	if (bpf_map_peek_elem(&maybe_known, &source)) { // not 0: the address was certainly never pushed
-		__sync_fetch_and_add(&strangers, 1);
+		__atomic_fetch_add(&strangers, 1, __ATOMIC_RELAXED);
 		return XDP_PASS;
 	}
 	__u64 *packets = bpf_map_lookup_elem(&clients, &source);
 	if (packets) // NULL: the filter said yes by accident
-		__sync_fetch_and_add(packets, 1);
+		__atomic_fetch_add(packets, 1, __ATOMIC_RELAXED);
 	return XDP_PASS;
 }
 

@@ -41,7 +41,7 @@ int count_origin(void *ctx)
 
 	count = bpf_map_lookup_elem(&origins, &origin);
 	if (count)
-		__sync_fetch_and_add(count, 1);
+		__atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
 	else
 		bpf_map_update_elem(&origins, &origin, &one, BPF_NOEXIST);
 	return 0;

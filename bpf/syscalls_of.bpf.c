@@ -29,9 +29,9 @@ int count(void *ctx)
 	__u64 *calls = bpf_task_storage_get(&by_process, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
 	if (calls)
-		__sync_fetch_and_add(calls, 1);
+		__atomic_fetch_add(calls, 1, __ATOMIC_RELAXED);
 	if (bpf_current_task_under_cgroup(&chosen, 0) == 1) // the result is less than 0 for an empty slot
-		__sync_fetch_and_add(&inside, 1);
+		__atomic_fetch_add(&inside, 1, __ATOMIC_RELAXED);
 	return 0;
 }
 

@@ -31,7 +31,7 @@ int trace_exec(void *ctx)
 	bpf_get_current_comm(event.comm, sizeof(event.comm));
 	count = bpf_map_lookup_elem(&exec_count, event.comm);
 	if (count)
-		__sync_fetch_and_add(count, 1);
+		__atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
 	else
 		bpf_map_update_elem(&exec_count, event.comm, &one, BPF_NOEXIST);
 	bpf_ringbuf_output(&events, &event, sizeof(event), 0);
