@@ -61,6 +61,7 @@ ADDRESSES: dict[str, dict[str, str]] = {
         "cannot end": "agent-does-not-end",
         "cannot fetch": "cannot-fetch-file-of-agent",
         "cannot start": "cannot-start-agent",
+        "cannot use a seccomp profile": "seccomp-profile",
         "cannot wait for output": "no-such-process",
         "waited": "agent-ended",
     },

@@ -20,6 +20,7 @@ EXPLAINING = {
     "loaders/endings.py": "agent-ended",
     "loaders/exec_errors.py": "cannot-start-agent",
     "loaders/rejections.py": "agent-ended",
+    "loaders/seccomp.py": "agent-ended",
     "loaders/running_process.py": "agent-ended",
     "maps/create_errors.py": "cannot-create-map",
     "maps/element_errors.py": "map-operation-refused",
