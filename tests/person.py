@@ -20,7 +20,8 @@ SILENCE_S = 300
 
 def own_terminal() -> None:
     """Makes standard input the terminal of this session, which sends signals to its processes."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests may ignore it
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)  # whatever started the tests may ignore it
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
