@@ -117,9 +117,10 @@ class Elf:
         return [Symbol(_string(names, s[0]), *s) for s in _SYMBOL.iter_unpack(whole)]
 
     def set_symbols(self, symbols: list[Symbol]) -> None:
-        """Replaces the symbol table's symbols."""
+        """Replaces the symbol table's symbols. Raises ValueError for an object without such a table."""
         table = self.symbol_table()
-        assert table is not None
+        if table is None:
+            raise ValueError("the object has no symbol table")
         table.content = b"".join(
             _SYMBOL.pack(s.name_at, s.info, s.other, s.section, s.value, s.size) for s in symbols
         )

@@ -112,6 +112,16 @@ def test_twice_is_once(new_object):
     assert upgraded(new_object, "x.o") is None
 
 
+def test_an_object_without_symbols_is_left_to_libbpf(legacy_object):
+    header = struct.unpack_from("<Q", legacy_object, 40)[0]
+    count = struct.unpack_from("<H", legacy_object, 60)[0]
+    damaged = bytearray(legacy_object)
+    for at in (header + number * 64 + 4 for number in range(count)):  # sh_type of each section
+        if struct.unpack_from("<I", damaged, at)[0] in (2, 9):  # SHT_SYMTAB, SHT_REL
+            damaged[at] = 0
+    assert upgraded(bytes(damaged), "x.o") is None
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_damaged_objects_are_left_to_libbpf_or_refused(legacy_object, data):
