@@ -51,10 +51,14 @@ class Record:
 
 
 class Dependencies:
-    """Knows what depends on a file. `inputs_of` returns the files that an object was made from."""
+    """Knows what depends on a file. `inputs_of` returns the files that an object was made from.
 
-    def __init__(self, inputs_of: Any) -> None:
+    `written` are folders that runs write into. Nothing depends on what is there.
+    """
+
+    def __init__(self, inputs_of: Any, written: Iterable[Path] = ()) -> None:
         self._inputs_of = inputs_of
+        self._written = tuple(written)
         self._files: dict[Path, str] = {}
         self._users: dict[str, set[Path]] = {}  # files that each user's objects were made from
         self._failed: set[str] = set()  # users of a source that could not be compiled
@@ -91,6 +95,8 @@ class Dependencies:
     def counts(self, path: Path) -> bool:
         """Whether a change of the file is one that tests may notice."""
         if path.name.startswith("."):  # of an editor
+            return False
+        if any(path.is_relative_to(folder) for folder in self._written):
             return False
         if path.suffix in WATCHED and (path.exists() or path.is_symlink()):
             return True

@@ -14,13 +14,14 @@ import select
 import signal
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from pytest_bpfmaps import paths
 from pytest_bpfmaps.errors import BpfError
 from pytest_bpfmaps.vm.machine.child_process import die_with
 from pytest_bpfmaps.watch.changes import Changes
@@ -63,6 +64,13 @@ def stay(config: pytest.Config) -> None:
         watcher.close()
 
 
+def _written(config: pytest.Config) -> Iterator[Path]:
+    """Gives the folders that runs write into: the cache, and files of failing tests."""
+    yield Path(os.path.abspath(paths.cache_dir()))
+    if artifacts := config.known_args_namespace.bpf_artifacts or config.getini("bpf_artifacts"):
+        yield Path(os.path.abspath(config.invocation_params.dir / artifacts))
+
+
 class Watcher:
     """What is kept between runs. Safe to close again; a fork that runs tests has nothing to close."""
 
@@ -70,7 +78,7 @@ class Watcher:
         self._config = config
         self._changes: Changes | None = None
         self._guests = WaitingGuests()
-        self._dependencies = Dependencies(self._inputs)
+        self._dependencies = Dependencies(self._inputs, _written(config))
         self._terminal = terminal()
         self._signals = {number: signal.getsignal(number) for number in SIGNALS}
         self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

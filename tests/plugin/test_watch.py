@@ -103,6 +103,22 @@ def test_what_depends_on_a_change_runs(watch):
     assert termios.tcgetattr(person.master) == person.before
 
 
+def test_what_a_run_writes_is_no_change(watch, project, monkeypatch):
+    """The cache, and the objects of failing tests, may be in a folder that is watched."""
+    monkeypatch.setenv("BPFMAPS_CACHE", str(project / "cache"))
+    person = watch("--bpf-artifacts=kept")
+    run(person, f"{PLAIN} PASSED", f"{ONE} PASSED", f"{TWO} PASSED")
+    assert list(Path("cache").rglob("*.bpf.o"))
+    more = "    open('kept/one.bpf.o', 'w').close()\n    assert not bpf\n"
+    Path("kept").mkdir()
+    Path("test_one.py").write_text(Path("test_one.py").read_text() + more)
+    run(person, f"{ONE} FAILED")
+    Path("two.h").write_text("#define NUMBER 3\n")
+    run(person, f"{TWO} PASSED")
+    person.type("q")
+    assert person.process.wait(60) == 0
+
+
 def test_files_that_nobody_knows(watch):
     person = watch("-k", "not two")
     run(person, f"{PLAIN} PASSED", f"{ONE} PASSED")
