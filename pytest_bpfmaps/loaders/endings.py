@@ -85,6 +85,8 @@ def explain_refusal(text: str, capabilities: int | None, user: str | int | None)
     listed = ", ".join(f"CAP_{name}" for name in had) or "no capability"
     needs = "; ".join(f"{name} is {_FOR[name]}" for name in lacking)
     first = "BPF" if "BPF" in lacking else " or ".join(lacking[:2])
+    if first != "BPF" and "PERFMON" in lacking and "perf_event" in text:  # the call that was refused
+        first = "PERFMON"
     return Explanation(
         f"the kernel refused something ({refused[0]}), and {who} had {listed}",
         f"add {first} to caps=. Not given: {needs}",

@@ -331,6 +331,14 @@ class TestPrivileges:
         assert "the kernel refused something (Permission denied), and user 'nobody' had " in str(failed.value)
         assert f"  -> {fix}" in str(failed.value)
 
+    def test_the_call_that_was_refused_says_which_is_missing(self, bpf):
+        said = "libbpf: prog 'p': failed to create kprobe 'f' perf event: perf_event_open: Permission denied"
+        command = ["bash", "-c", f'echo "{said}" >&2; exit 1']
+        with pytest.raises(LoaderError, match=r"-> add PERFMON to caps="):
+            bpf.start(command, user="nobody", caps=["BPF"], ready="never")
+        with pytest.raises(LoaderError, match=r"-> add BPF to caps="):
+            bpf.start(command, user="nobody", caps=["NET_ADMIN"], ready="never")
+
     def test_a_folder_of_another_user(self, bpf):
         with tempfile.TemporaryDirectory() as folder:
             path = script(Path(folder), "#!/bin/sh\nexit 3\n")
