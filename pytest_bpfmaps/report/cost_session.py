@@ -58,8 +58,17 @@ def compare(config: pytest.Config, files: Sequence[str]) -> int:
         raise pytest.UsageError(error.full_text()) from None
     changes = differences(before, now)
     same = len(now) - len({change.key for change in changes if change.key in now})
-    print("\n".join([*(table(changes) if changes else []), f"{same} programs cost the same"]))
+    print("\n".join([*(table(changes) if changes else []), f"{_programs(same, 'cost')} the same"]))
     return 0
+
+
+_OF_ONE = {"cost": "costs", "are": "is"}
+
+
+def _programs(count: int, verb: str) -> str:
+    if count == 1:
+        return f"1 program {_OF_ONE.get(verb, verb)}"
+    return f"{count} programs {verb}"
 
 
 class Settings:
@@ -204,13 +213,13 @@ class CostSession:
                 "  -> make them smaller, or accept it: --bpf-cost-update"
             )
         else:
-            self.section.lines.append(f"{len(self.costs)} programs cost no more than {path.name} allows")
+            self.section.lines.append(f"{_programs(len(self.costs), 'cost')} no more than {path.name} allows")
 
     def _say_absent(self, what: str, keys: Sequence[Key]) -> None:
         if keys:
             names = ", ".join(f"{key.object}: {key.program} [{key.kernel}]" for key in keys[:_MOST])
             more = f", and {len(keys) - _MOST} more" if len(keys) > _MOST else ""
-            self.section.note(f"{len(keys)} programs are {what}: {names}{more}")
+            self.section.note(f"{_programs(len(keys), 'are')} {what}: {names}{more}")
 
     def _write(self, path: Path, ended: bool) -> None:
         if not ended:
@@ -223,7 +232,7 @@ class CostSession:
             self.section.fail(error.full_text())
             return
         state = "written" if changed else "unchanged"
-        self.section.lines.append(f"{len(self.costs)} programs recorded in {path}, which is {state}")
+        self.section.lines.append(f"{_programs(len(self.costs), 'recorded')} in {path}, which is {state}")
 
 
 __all__ = ["CostSession", "Settings", "Tolerances", "begin", "compare"]
