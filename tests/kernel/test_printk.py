@@ -106,7 +106,7 @@ class TestPrintk:
 
     def test_too_few_lines(self, bpf, say):
         with bpf.printk() as lines:
-            with pytest.raises(CaptureTimeoutError, match=r"waited 0.01 s for 1 line of bpf_printk: 0 came\n"):
+            with pytest.raises(CaptureTimeoutError, match=r"waited 0.01 s for 1 line of .*: 0 came\n"):
                 lines.wait(timeout=0.01)
             say(*range(64, 76))
             with pytest.raises(CaptureTimeoutError, match="for 13 lines of bpf_printk: 12 came") as told:

@@ -14,8 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from kernel_files import bzimage
 from person import Person
 from qemus import qemus_for, wait_until
+
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
 KERNEL = "6.1"
 BPFMAPS = [sys.executable, "-m", "pytest_bpfmaps.cli"]
@@ -108,13 +111,22 @@ def test_the_kernel_panics() -> None:
     [
         ("host", "this machine runs it already\n  -> run the command without"),
         ("no-kernel", "no kernel 'no-kernel': the catalogue has "),
-        ("*", "'*' fits 5.10, 6.1, "),
     ],
 )
 def test_no_such_kernel(kernel: str, message: str) -> None:
     done = execute("true", kernel=kernel)
     assert (done.returncode, done.stdout) == (255, b"")
     assert message in done.stderr.decode()
+
+
+def test_a_pattern_for_several_kernels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(folder / "cache"))
+    (folder / "bzImage").write_bytes(bzimage())
+    for name in ("one", "two"):
+        Catalogue().add(folder / "bzImage", name=name)
+    done = execute("true", kernel="*")
+    assert (done.returncode, done.stdout) == (255, b"")
+    assert "'*' fits one, two" in done.stderr.decode()
 
 
 def test_closed_streams() -> None:
@@ -225,4 +237,5 @@ def test_a_shell_without_a_terminal() -> None:
     assert done.stderr.decode() == (
         "bpfmaps: cannot start a shell: standard input is no terminal\n"
         f"  -> for a script: bpfmaps exec {KERNEL} -- COMMAND\n"
+        "  see: bpfmaps docs command-in-guest\n"
     )
