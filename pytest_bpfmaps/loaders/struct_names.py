@@ -36,9 +36,8 @@ def _find_in(others: list[Codecs], name: str, on: str, own: Codecs) -> StructCod
     found = [codec for each in others if (codec := each.find_struct(name)) is not None]
     different = {codec.layout: codec for codec in found}
     if len(different) > 1:
-        listed = "; ".join(
-            f"{codec.size} bytes: {{{', '.join(codec.by_name)}}}" for codec in different.values()
-        )
+        shown = (f"{codec.size} bytes: {{{', '.join(codec.by_name)}}}" for codec in different.values())
+        listed = "; ".join(sorted(shown))  # the kernel lists the agent's objects in any order
         raise AmbiguousNameError(
             f"several structs are called {name!r}",
             on=f"in the types of {on}",

@@ -73,7 +73,7 @@ class TestMapsAndPrograms:
             agent.maps.events.capture("late")
         loads = [word for each in (*two, network_object) for word in ("load", each)]
         agent = bpf.start([agent_binary, *loads, "wait"], ready="waiting")
-        with pytest.raises(AmbiguousNameError, match=r"\{mark, text\}; 16 bytes: \{mark, other\}"):
+        with pytest.raises(AmbiguousNameError, match=r"\{mark, other\}; 16 bytes: \{mark, text\}"):
             agent.maps.events.capture("late")
         with agent.maps.events.capture("event") as records:  # of the programs that use the map
             agent.programs.send_event.run(bytes(64), ctx={"mark": 8})
