@@ -1,19 +1,7 @@
 """Tests what a step of GitHub Actions shows of failures."""
 
 import pytest
-
-CONFTEST = """
-    import pytest
-
-    def pytest_generate_tests(metafunc):
-        if "kernel" in metafunc.fixturenames:
-            metafunc.parametrize("kernel", ["5.10", "6.1"])
-
-    def pytest_collection_modifyitems(items):
-        for item in items:
-            if "kernel" in item.fixturenames:
-                item.user_properties.append(("bpf_kernel", item.callspec.params["kernel"]))
-"""
+from two_kernels import CONFTEST
 
 
 @pytest.fixture(autouse=True)

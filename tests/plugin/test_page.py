@@ -6,20 +6,8 @@ import json
 import re
 
 import pytest
+from two_kernels import CONFTEST
 
-# What a run on kernels 5.10 and 6.1 reports, as in test_kernel_table.py.
-CONFTEST = """
-    import pytest
-
-    def pytest_generate_tests(metafunc):
-        if "kernel" in metafunc.fixturenames:
-            metafunc.parametrize("kernel", ["5.10", "6.1"])
-
-    def pytest_collection_modifyitems(items):
-        for item in items:
-            if hasattr(item, "callspec"):
-                item.user_properties.append(("bpf_kernel", item.callspec.params["kernel"]))
-"""
 SUITE = """
     import pytest
 
