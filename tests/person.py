@@ -16,6 +16,8 @@ from contextlib import suppress
 
 SILENCE_S = 300
 """How long a program may write nothing: a guest's first start may make a saved state, on a busy machine."""
+PATIENCE_S = 20
+"""After how long a person presses Ctrl-C once more."""
 
 
 def own_terminal() -> None:
@@ -49,15 +51,28 @@ class Person:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def interrupts(self) -> None:
+        """Presses Ctrl-C until the program writes something.
+
+        Python loses a Ctrl-C that comes between its prompt and its wait for a line: 9 of 3000 on a
+        busy machine.
+        """
+        for _ in range(SILENCE_S // PATIENCE_S):
+            self.type("\x03")
+            if self._writes(PATIENCE_S):
+                return
+        raise AssertionError(f"Ctrl-C did nothing: {self.screen!r}")
+
     def sees(self, pattern: str) -> str:
         """Reads until the pattern is on the screen, and forgets all up to it. Returns what was before."""
         while (found := re.search(pattern, self.screen)) is None:
-            assert select.select([self.master], [], [], SILENCE_S)[0], (
-                f"{pattern!r} did not come: {self.screen!r}"
-            )
+            assert self._writes(SILENCE_S), f"{pattern!r} did not come: {self.screen!r}"
             self.screen += self._decoder.decode(os.read(self.master, 4096))
         before, self.screen = self.screen[: found.start()], self.screen[found.end() :]
         return before
+
+    def _writes(self, limit_s: float) -> bool:
+        return bool(select.select([self.master], [], [], limit_s)[0])
 
     def close(self) -> None:
         """Closes the terminal's window."""

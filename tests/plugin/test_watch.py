@@ -182,7 +182,7 @@ def test_ctrl_c_in_the_debugger_does_not_end_it(watch):
     Path("test_two.py").write_text("def test_two():\n    breakpoint()\n")
     person = watch("-k", "two")
     person.sees(r"\(Pdb\) ")
-    person.type("\x03")
+    person.interrupts()
     person.sees(r"\(Pdb\) ")
     person.type("c\n")
     assert "1 passed" in person.sees(WAITS)
