@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from pytest_bpfmaps.compiler.clang import INSTALL
+from pytest_bpfmaps.compiler.library_names import explain_builtin
 
 _MISSING_HEADER = re.compile(r"(?:fatal )?error: '([^'\n]+)' file not found")
 _ERROR_COUNT = re.compile(r"^(?:\d+ warnings? and )?(\d+) errors? generated\.$", re.MULTILINE)
@@ -59,7 +60,7 @@ def reason(output: str) -> str:
     if _STACK.search(output):
         return "a function needs more than the 512 bytes of stack that BPF has"
     if builtin := _BUILTIN.search(output):
-        return f"{_arithmetic(builtin[1])}BPF has no function {builtin[1]}()"
+        return explain_builtin(builtin[1]).why
     if name := _taken_name(output):
         return f"vmlinux.h has a {name} of its own"
     if conflict := _conflict(output):
@@ -80,7 +81,7 @@ def remedy(output: str, folders: Sequence[str]) -> str | None:
             "keep large variables in a per-CPU array map, or in ring buffer memory, instead of on the stack"
         )
     if builtin := _BUILTIN.search(output):
-        return _remedy_for_builtin(builtin[1])
+        return explain_builtin(builtin[1]).fix
     if name := _taken_name(output):
         return f"the kernel has this name: rename your {name}, or leave your definition out"
     if conflict := _conflict(output):
@@ -117,18 +118,6 @@ def _side(path: str) -> str:
     if path.endswith("vmlinux.h"):
         return "vmlinux.h"
     return "system" if path.startswith(("/usr/include/", "/usr/local/include/")) else "source"
-
-
-def _arithmetic(name: str) -> str:
-    return "there is no floating point: " if re.match(r"__\w*[sdt]f\d?", name) else ""
-
-
-def _remedy_for_builtin(name: str) -> str:
-    if _arithmetic(name):
-        return "count in integers, for example in thousandths, and divide in the test"
-    if name.startswith("mem"):
-        return "clang inlines copies of up to 1024 bytes: copy in parts, or with bpf_probe_read_kernel()"
-    return "calculate with integers of at most 64 bits"
 
 
 def without_repetitions(output: str) -> str:

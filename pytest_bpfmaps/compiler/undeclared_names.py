@@ -6,6 +6,7 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
+from pytest_bpfmaps.compiler.library_names import explain_libc
 from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel import known_names
 
@@ -48,23 +49,6 @@ _IN_HEADER = {
     **dict.fromkeys(("BPF_CORE_READ", "BPF_CORE_READ_INTO", "bpf_core_field_exists"), "bpf_core_read"),
     **dict.fromkeys(("bpf_htons", "bpf_ntohs", "bpf_htonl", "bpf_ntohl"), "bpf_endian"),
 }
-_OF_LIBC = {
-    **{name: f"bpf_{name}() of <bpf/bpf_endian.h>" for name in ("htons", "ntohs", "htonl", "ntohl")},
-    **{f"{sign}int{bits}_t": f"__{sign or 's'}{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64)},
-    **dict.fromkeys(("size_t", "ssize_t", "uintptr_t"), "__u64, or include vmlinux.h"),
-    **dict.fromkeys(("bool", "true", "false"), "_Bool, 1 and 0, or include <stdbool.h> or vmlinux.h"),
-    **dict.fromkeys(("printf", "puts"), 'bpf_printk("…") of <bpf/bpf_helpers.h>'),
-    "NULL": "0 or (void *)0",
-    **{name: f"__builtin_{name}()" for name in ("memcpy", "memset", "memmove", "memcmp")},
-    **dict.fromkeys(("strcmp", "strncmp"), "bpf_strncmp(text, size, constant), of Linux 5.17, or a loop"),
-    **dict.fromkeys(("strcpy", "strncpy"), "__builtin_memcpy() with a constant size, or a loop"),
-    **dict.fromkeys(("strlen", "strnlen"), "a loop up to the size of the array"),
-    **dict.fromkeys(("malloc", "calloc", "free"), "a map; memory of a program is in maps or on its stack"),
-    **dict.fromkeys(("time", "gettimeofday", "clock_gettime"), "bpf_ktime_get_ns()"),
-    "getpid": "bpf_get_current_pid_tgid() >> 32",
-    **dict.fromkeys(("rand", "random"), "bpf_get_prandom_u32()"),
-    "assert": "if (!…) return …;",
-}
 _OF_THE_KERNEL = ("can_loop", "cond_break", "__contains", "bpf_obj_new", "bpf_obj_drop", "bpf_assert")
 
 
@@ -85,6 +69,7 @@ _MOST_ARGUMENTS = {
     "ctx": "BPF_PROG gives at most 12 arguments",
 }
 _DIVISION = re.compile(r"[Uu]nsupported signed division")
+_STRUCT_RETURNED = re.compile(r"aggregate returns are not supported")
 _SECTION_NAME = re.compile(r"error: symbol '(\w+)' is already defined")
 _STACK_ARGUMENTS = re.compile(r"stack arguments are not supported|too many arguments\s*$", re.MULTILINE)
 
@@ -100,6 +85,11 @@ def _limits(output: str) -> Explanation | None:
         return Explanation(
             "a function of BPF has at most five parameters",
             "give it a pointer to a struct of them, or mark it static __always_inline",
+        )
+    if _STRUCT_RETURNED.search(output):
+        return Explanation(
+            "a function of BPF can't return a struct",
+            "give it a pointer to the struct, which it fills; or mark it static __always_inline",
         )
     if twice := _SECTION_NAME.search(output):
         return Explanation(
@@ -143,10 +133,8 @@ def _elsewhere(output: str, vmlinux: bool) -> Explanation | None:
         name = found[1]
         if header := _IN_HEADER.get(name):
             return Explanation(f"{name} is in a header of libbpf", f"#include <bpf/{header}.h>")
-        if instead := _OF_LIBC.get(name):
-            return Explanation(
-                f"{name} belongs to the C library, which BPF programs don't have", f"write {instead}"
-            )
+        if of_libc := explain_libc(name):
+            return of_libc
         if value := macro_value(name):
             return Explanation(
                 f"{name} is a macro, and {'vmlinux.h has no macros' if vmlinux else 'no header here has it'}",

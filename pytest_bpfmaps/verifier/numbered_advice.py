@@ -115,6 +115,11 @@ def _argument(given: str, wanted: list[str]) -> Explanation | None:
         return Explanation(
             "that argument has to be a map, but the helper gets another value", "give the map's address: &map"
         )
+    if given == "ctx":
+        return Explanation(
+            "that argument has to be memory of the program, but the helper gets the context",
+            "copy the fields that are needed into a variable, and give the variable's address: &value",
+        )
     if given in ("scalar", "inv") and "ptr_" in wanted:
         return Explanation(
             "that argument has to be a kernel pointer known to the verifier, but the helper gets an address",

@@ -35,6 +35,12 @@ IP = "PACKET struct iphdr *ip = data + sizeof(struct ethhdr); if ((void *)(ip + 
 UDP = IP + "struct udphdr *u = (void *)ip + ip->ihl * 4; "
 BYTES = "return bpf_skb_load_bytes(skb, 0, v->data, n);"
 BOUNDED = "__s64 n = skb->len; if (n > 64) return 0; barrier_var(n); if (n < 1) return 0; "
+LARGE = """
+struct page_of { char first[2048], half[2048]; };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1);
+         __type(key, __u32); __type(value, struct page_of); } large SEC(".maps");
+"""
+PAGE = "__u32 k = 0; struct page_of *p = bpf_map_lookup_elem(&large, &k); if (!p) return 0; "
 
 # the mistake; why and what to do, as the message says; the program after that was done
 MISTAKES = {
@@ -142,6 +148,50 @@ MISTAKES = {
         XDP % "while (1) { if (bpf_get_prandom_u32() == 1) break; } return 0;", "ends",
         "bound it by a constant",
         XDP % "for (int i = 0; i < 100; i++) { if (bpf_get_prandom_u32() == 1) break; } return 0;",
+    ),
+    "a text is formatted with printf": (
+        "int printf(const char *, ...);" + XDP % 'printf("here"); return 2;',
+        "printf belongs to the C library", "bpf_printk", XDP % 'bpf_printk("here"); return 2;',
+    ),
+    "a length with strlen": (
+        XDP % "VALUE return __builtin_strlen(v->data);", "strlen belongs to the C library", "a loop up to",
+        XDP % "VALUE int n = 0; while (n < 64 && v->data[n]) n++; return n;",
+    ),
+    "a large value that is cleared": (
+        LARGE + XDP % (PAGE + "__builtin_memset(p, 0, sizeof(*p)); return 2;"), r"no function memset\(\)",
+        "loop of volatile stores",
+        LARGE + XDP % (PAGE + "for (int i = 0; i < 512; i++) ((volatile __u64 *)p)[i] = 0; return 2;"),
+    ),
+    "a large value that is copied": (
+        LARGE + XDP % (PAGE + "__builtin_memcpy(p, p->half, 2048); return 2;"), r"no function memcpy\(\)",
+        "bpf_probe_read_kernel",
+        LARGE + XDP % (PAGE + "bpf_probe_read_kernel(p, 2048, p->half); return 2;"),
+    ),
+    "a large value that is compared": (
+        LARGE + XDP % (PAGE + "return __builtin_memcmp(p, p->half, 2048);"), r"no function memcmp\(\)",
+        "compare more in a loop",
+        LARGE + XDP % (PAGE + "int i = 0; while (i < 2048 && p->first[i] == p->half[i]) i++; return i;"),
+    ),
+    "a struct that is returned": (
+        "struct big { __u64 a, b, c; }; __noinline struct big f(int x) { struct big r = {x}; return r; }"
+        + XDP % "return f(ctx->rx_queue_index).b;",
+        "can't return a struct", "a pointer to the struct, which it fills",
+        "struct big { __u64 a, b, c; }; static __noinline int f(struct big *r, int x) { r->b = x; return 0; }"
+        + XDP % "struct big r = {}; f(&r, ctx->rx_queue_index); return r.b;",
+    ),
+    "a static program": (
+        'SEC("xdp") static int prog(struct xdp_md *ctx) { return 2; }', "is static", "remove 'static'",
+        XDP % "return 2;",
+    ),
+    "the context as a value": (
+        XDP % "__u32 k = 1; return bpf_map_update_elem(&h, &k, ctx, 0);", "the helper gets the context",
+        "copy the fields",
+        XDP % "__u32 k = 1; __u64 n = ctx->rx_queue_index; return bpf_map_update_elem(&h, &k, &n, 0);",
+    ),
+    "a helper for skbs": (
+        XDP % "char c = 0; return bpf_skb_load_bytes((void *)ctx, 0, &c, 1);",
+        "does not allow it in this type", "through the packet's own pointer",
+        XDP % "PACKET if (data + 1 > end) return 1; return *(char *)data;",
     ),
 }  # fmt: skip
 

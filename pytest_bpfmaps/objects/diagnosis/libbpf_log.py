@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pytest_bpfmaps.compiler.library_names import explain_builtin, explain_libc
 from pytest_bpfmaps.elf.editor import STB_WEAK, Elf
 from pytest_bpfmaps.elf.name_search import is_close, tell_closest
 from pytest_bpfmaps.errors import Explanation, closest
@@ -107,6 +108,20 @@ _INSTEAD = {
     "bpf_get_func_ret": 'it is for SEC("fexit/FUNCTION") and SEC("fmod_ret/…"); in a kretprobe, read the '
     "result with BPF_KRETPROBE(prog, TYPE result)",
 }
+_IN_XDP = {
+    **{
+        f"bpf_skb_{verb}_bytes": f"{verb} them through the packet's own pointer, ctx->data, or with "
+        f"bpf_xdp_{verb}_bytes() (Linux 5.18)"
+        for verb in ("load", "store")
+    },
+    "bpf_skb_pull_data": "leave it out: an XDP program can reach its packet from data to data_end",
+    "bpf_skb_change_head": "use bpf_xdp_adjust_head()",
+    "bpf_skb_change_tail": "use bpf_xdp_adjust_tail()",
+    **dict.fromkeys(
+        ("bpf_l3_csum_replace", "bpf_l4_csum_replace"),
+        "calculate the checksum with bpf_csum_diff(), and write it through the packet's own pointer",
+    ),
+}
 
 
 def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Explanation | None:
@@ -121,7 +136,7 @@ def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Expl
         listed = "bpf-helpers(7) and 'bpftool feature probe' list the helpers of each type of program"
         return Explanation(
             f"this kernel has {name}, but does not allow it in this type of program ({type})",
-            _INSTEAD.get(name, listed),
+            (type == ProgramType.XDP and _IN_XDP.get(name)) or _INSTEAD.get(name, listed),
         )
     if name == "bpf_override_return":
         option = "CONFIG_BPF_KPROBE_OVERRIDE"
@@ -311,9 +326,20 @@ def _no_such_extern(found: re.Match[str]) -> Explanation:
             f"{found[1]} is a function of the kernel, but is not declared as one",
             f"put __ksym after its declaration: extern … {found[1]}(…) __ksym;",
         )
+    if found[1].startswith("mem"):  # clang's own call: see explain_builtin
+        return explain_builtin(found[1])
+    if of_libc := explain_libc(found[1]):
+        return of_libc
     return Explanation(
         f"{found[1]} is declared but not defined, and BPF programs have no C library",
         "write it yourself, include the source that has it, or for a kernel function declare it with __ksym",
+    )
+
+
+def _static_program(found: re.Match[str]) -> Explanation:
+    return Explanation(
+        f"{found[1]} is in a section of programs, but is static, and libbpf takes no static program",
+        f"remove 'static' before {found[1]}, and 'inline', if it is there",
     )
 
 
@@ -336,6 +362,7 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     (r"extern '(CONFIG_\w+)' \(strong\): not resolved", _setting),
     (r"extern '([^']+)' \(strong\): not resolved", _variable),
     (r"missing BPF prog type, check ELF section name '([^']+)'", _section),
+    (r"program '([^']+)' is static and not supported", _static_program),
     (r"struct_ops init_kern: struct (\w+) is not found in kernel BTF", _no_struct),
     (r"Failed to open cpu mask file", _no_sysfs),
     (r"failed to open system Kconfig", _no_setting),
