@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from pytest_bpfmaps.btf import Codecs
@@ -14,6 +14,7 @@ from pytest_bpfmaps.errors import (
     ClosedError,
     MapError,
     MapKeyError,
+    MapTypeError,
     NameLookupError,
     UnsupportedError,
     closest,
@@ -131,6 +132,26 @@ class Map:
             if isinstance(found, property):  # it raised an AttributeError of its own
                 return found.__get__(self)
             raise self._no_attribute(name)
+
+        # Python's own messages name neither the map nor what it has instead; list() and `in` call these, too
+
+        def __getitem__(self, key: Any) -> Any:
+            raise self._no_elements("cannot read elements of")
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            raise self._no_elements("cannot write elements of")
+
+        def __delitem__(self, key: Any) -> None:
+            raise self._no_elements("cannot delete elements of")
+
+    def _no_elements(self, what: str) -> MapTypeError:
+        own = sorted(n for n in {*dir(type(self))} - {*dir(Map)} if not n.startswith("_"))
+        return MapTypeError(
+            what,
+            on=str(self),
+            why="maps of this type have no elements by key",
+            fix=f"use one of these: {', '.join(own or ('lookup_elem', 'update_elem', 'delete_elem'))}",
+        )
 
     def _no_attribute(self, name: str) -> NameLookupError:
         having = sorted(str(MapType.from_number(n)) for n, each in Map.classes.items() if hasattr(each, name))
@@ -261,7 +282,12 @@ class Map:
         return tuple(self._pinned)
 
     def __eq__(self, other: object) -> bool:
-        """Whether both objects are the same map in the kernel."""
+        """Whether both objects are the same map in the kernel.
+
+        Raises `MapTypeError` for a list, a set or a mapping: the kernel does not list the map's values.
+        """
+        if isinstance(other, Collection) and not isinstance(other, str | bytes | Map):
+            raise self._no_elements(f"cannot compare {type(other).__name__} with")
         return self.id == other.id if isinstance(other, Map) else NotImplemented
 
     def __hash__(self) -> int:

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from pytest_bpfmaps import BPF_EXIST, MapEmptyError, MapError, MapOverflowError
+from pytest_bpfmaps import BPF_EXIST, MapEmptyError, MapError, MapOverflowError, MapTypeError
 
 MAP = """
 struct point {{ __s32 x, y; }};
@@ -93,8 +93,18 @@ def test_there_is_no_len_and_no_key(make, type):
     m = make(type)
     with pytest.raises(TypeError):
         len(m)
-    with pytest.raises(TypeError):
-        m[0]
+    told = rf"map 'the_map' \({type.lower()}\): maps of this type have no elements by key\n.*pop, push"
+    for act in (lambda: m[0], lambda: list(m), lambda: 1 in m):
+        with pytest.raises(MapTypeError, match=f"cannot read elements of {told}"):
+            act()
+    with pytest.raises(MapTypeError, match=f"cannot write elements of {told}"):
+        m[0] = 1
+    with pytest.raises(MapTypeError, match=f"cannot delete elements of {told}"):
+        del m[0]
+    for act in (lambda: m == [], lambda: m != [1], lambda: m == {}):
+        with pytest.raises(MapTypeError, match=f"cannot compare (list|dict) with {told}"):
+            act()
+    assert m != "text"
     with pytest.raises(MapError) as caught:
         m.get_next_key()
     assert caught.value.errno
