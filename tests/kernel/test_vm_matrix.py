@@ -1,4 +1,4 @@
-"""Tests guests by virtme-ng, as a person sees them: real kernels, one `pytest` command each."""
+"""Tests guests, as a person sees them: real kernels, one `pytest` command each."""
 
 from __future__ import annotations
 

@@ -99,6 +99,14 @@ def test_what_tests_write_is_seen_at_once(pytester: pytest.Pytester, way: str, c
     options = [f"--capture={capture}", "--bpf-kernel=host,6.1", f"--bpf-vm={way}"]
     result = pytester.runpytest_subprocess(*options, "-q")
     result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*_ test_panics[[]6.1] _*",
+            "VmLostError: guest died: kernel 6.1 (*): kernel panic: sysrq triggered crash",
+            "*- Console of kernel 6.1 -*",
+            "*write_sysrq_trigger+0x*",
+        ]
+    )
     for line in ("a line from the host", "a line from the guest"):
         assert result.stderr.lines.count(line) == 1
         assert line not in result.stdout.str()
