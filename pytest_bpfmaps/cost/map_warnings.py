@@ -97,7 +97,7 @@ def _lost_adds(
                 continue
             where = _shared_place(path, access, maps)
             if where:
-                instead = "write __sync_fetch_and_add(&…, …)"
+                instead = "write __atomic_fetch_add(&…, …, __ATOMIC_RELAXED)"
                 if access.place[0] == "value":
                     instead += ", or declare a per-CPU map"
                 yield from _use(

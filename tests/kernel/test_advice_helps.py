@@ -109,7 +109,7 @@ RETURN_COPY = "__u32 cb[5] = {skb->cb[0], skb->cb[1], skb->cb[2], skb->cb[3], sk
             {"kprobe/do_unlinkat": "kprobe/do_unlinkat"},
             {
                 "struct bpf_spin_lock lock; ": "",
-                UNDER_LOCK: "__sync_fetch_and_add(&v->n, 1);",
+                UNDER_LOCK: "__atomic_fetch_add(&v->n, 1, __ATOMIC_RELAXED);",
             },
             "programs of this type may not use maps whose values",
             id="lock",

@@ -212,7 +212,7 @@ def suite(pytester, monkeypatch):
 
 @pytest.mark.bpf_requires("xdp")
 def test_how_a_warning_is_shown_and_silenced(suite, pytester):
-    text = "*add.bpf.c:*: LostAddWarning: this adds to a value of map 'array'*(?v)++; -> write __sync_*"
+    text = "*add.bpf.c:*: LostAddWarning: this adds to a value of map 'array'*(?v)++; -> write __atomic_*"
     text = text.replace("(?v)", "([*]v)")
     suite("--bpf-map-warnings", passed=1, warnings=1).stdout.fnmatch_lines([text])
     suite(ini="bpf_map_warnings = true\n", passed=1, warnings=1)

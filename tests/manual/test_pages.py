@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from manual_pages import HOWTO, MAPS, blocks, run_python, write_sources
+from manual_pages import DOCS, HOWTO, MAPS, blocks, run_python, write_sources
 
 HERE = Path(__file__).parent
 HOWTO_PAGES = sorted(HOWTO.glob("*.md"))
@@ -26,6 +26,12 @@ def test_each_page_with_a_program_or_a_test_is_run():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_block_is_of_a_language_that_is_checked(page):
     assert {block.language for block in blocks(page)} <= LANGUAGES
+
+
+@pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=lambda page: page.stem)
+def test_additions_are_those_that_each_kernel_has(page):
+    """clang 20 and later make another operation of `__sync_fetch_and_add`, which Linux 5.10 refuses."""
+    assert not [block.line for block in blocks(page) if "__sync_" in block.text]
 
 
 def commands(node: object) -> Iterator[str]:
