@@ -1,224 +1,33 @@
-"""Writes the pages of docs/reference from the code, before Sphinx reads the sources.
-
-Each page is made from what pytest, argparse or the modules themselves say, so it is never out of date.
-"""
+"""Writes the pages of docs/reference from the code, before Sphinx reads the sources."""
 
 from __future__ import annotations
 
-import argparse
-import inspect
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest_bpfmaps
-from pytest_bpfmaps import cli, errors, plugin
-from pytest_bpfmaps.manual.addresses import ADDRESSES
-from pytest_bpfmaps.manual.pages import messages_of, pages_of_entries, titles
-from pytest_bpfmaps.paths import PACKAGE
-
-SHOWN = "Made from the code."
-_TRIGGERS = ("NetNsFactory", "NetNs", "Cgroup", "ProcessFactory", "PausedProcess")
-GROUPS = {
-    "The fixtures' objects": ["Bpf", "RunningKernel", *_TRIGGERS],
-    "Objects and programs": ["OpenedObject", "LoadedObject", "Program", "RunResult", "Link", "LoaderProcess"],
-    "Maps and events": ["Map", "Snapshot", "Record", "Capture"],
-}
+from pytest_bpfmaps import reference
+from pytest_bpfmaps.manual.pages import messages_of
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Writes the pages. Sphinx calls this."""
     folder = Path(app.srcdir) / "reference"
     folder.mkdir(exist_ok=True)
-    pages = {
-        "options": options(),
-        "commands": commands(),
-        "markers-and-fixtures": markers_and_fixtures(),
-        "api": api(),
-        "errors": error_page(),
-    }
-    for name, lines in pages.items():
-        page, text = folder / f"{name}.md", "\n".join(lines) + "\n"
+    for name in reference.PAGES:
+        text = "\n".join(reference.classes(_class)) + "\n" if name == "api" else reference.page(name)
+        page = folder / f"{name}.md"
         if not page.exists() or page.read_text() != text:
             page.write_text(text)
     app.connect("source-read", add_messages)
     return {"parallel_read_safe": True}
 
 
-# options and ini keys
-
-
-class Recorder:
-    """Takes the place of pytest's parser and plugin manager, while the plugin registers its options."""
-
-    def __init__(self) -> None:
-        self.options: list[tuple[str, dict[str, Any]]] = []
-        self.keys: list[tuple[str, str, str, Any]] = []
-
-    def getgroup(self, *_: str) -> Recorder:
-        return self
-
-    def addoption(self, *names: str, **given: Any) -> None:
-        self.options.append((", ".join(names), given))
-
-    def addini(self, name: str, help: str, type: str | None = None, default: Any = None) -> None:
-        self.keys.append((name, help, type or "string", default))
-
-    def register(self, module: Any, _name: str) -> None:
-        if hasattr(module, "pytest_addoption"):
-            module.pytest_addoption(self)
-
-
-def options() -> Iterator[str]:
-    """The page of options and ini keys."""
-    recorder = Recorder()
-    plugin.pytest_addoption(recorder, recorder)  # type: ignore[arg-type]
-    yield from ("# Options and configuration", "", SHOWN, "", "## Options of pytest", "")
-    for names, given in sorted(recorder.options):
-        if given.get("help") == argparse.SUPPRESS:
-            continue
-        yield f"`{names}{_operand(given)}`"
-        yield f": {_plain(given.get('help', ''))}"
-        yield ""
-    yield from (
-        "## Keys of the configuration file",
-        "",
-        "They stand below `[tool.pytest]` in `pyproject.toml`.",
-        "",
-    )
-    for name, text, kind, default in sorted(recorder.keys):
-        shown = "" if default in ("", None, []) else f", default `{default!r}`"
-        yield f"`{name}` ({kind}{shown})"
-        yield f": {_plain(text)}"
-        yield ""
-
-
-def _operand(given: dict[str, Any]) -> str:
-    if given.get("action") in ("store_true", "store_false"):
-        return ""
-    if given.get("choices"):
-        return "=" + "|".join(given["choices"])
-    return f"={given['metavar']}" if given.get("metavar") else ""
-
-
-def _plain(text: str) -> str:
-    """Returns a help text as Markdown: what looks like markup is text."""
-    return re.sub(r"([*_<>|\[\]])", r"\\\1", " ".join(text.replace("%%", "%").split()))
-
-
-# commands
-
-
-def commands() -> Iterator[str]:
-    """The page of the command `bpfmaps`, with what `--help` prints for each subcommand."""
-    os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
-    yield from ("# Commands", "", "What `bpfmaps … --help` prints.", "")
-    for name, parser in _parsers("bpfmaps", cli.parser()):
-        yield from (f"{'##' if name.count(' ') < 2 else '###'} {name}", "", "```text")
-        yield from parser.format_help().rstrip().splitlines()
-        yield from ("```", "")
-
-
-def _parsers(name: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    yield name, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for each, below in action.choices.items():
-                yield from _parsers(f"{name} {each}", below)
-
-
-# markers and fixtures
-
-
-def markers_and_fixtures() -> Iterator[str]:
-    """The page of what `pytest --markers` and `pytest --fixtures` say of this plugin."""
-    yield from ("# Markers and fixtures", "", SHOWN, "", "## Markers", "")
-    for line in _pytest("--markers").splitlines():
-        found = re.match(r"@pytest\.mark\.(bpf_\w+)(\([^)]*\))?: (.*)", line)
-        if found:
-            yield from (f"`@pytest.mark.{found[1]}{found[2] or ''}`", f": {_plain(found[3])}", "")
-    yield from ("## Fixtures", "")
-    text = _pytest("--fixtures", "-v")
-    for name, scope, doc in re.findall(
-        r"^(bpf\w*)( \[\w+ scope\])? -- \S*fixtures\.py:\d+\n((?:    .*\n|\n)+)", text, re.MULTILINE
-    ):
-        yield f"`{name}`{_plain(scope)}"
-        yield ": " + " ".join(doc.split()).replace("``", "`")
-        yield ""
-
-
-def _pytest(*arguments: str) -> str:
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "100"}
-    environment.pop("PYTEST_ADDOPTS", None)
-    command = [sys.executable, "-m", "pytest", "-p", "bpfmaps", "-c", os.devnull, "--rootdir=/", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=PACKAGE)
-    return done.stdout
-
-
-# classes
-
-
-def api() -> Iterator[str]:
-    """The page of the public classes, by their docstrings."""
-    yield from ("# Python API", "", "All names are in the package: `from pytest_bpfmaps import Bpf`.", "")
-    for title, names in GROUPS.items():
-        yield from (f"## {title}", "")
-        for name in names:
-            made = getattr(pytest_bpfmaps, name)
-            yield from (
-                "```{eval-rst}",
-                f".. autoclass:: {made.__module__}.{made.__qualname__}",
-                "   :members:",
-            )
-            yield from ("```", "")
-    yield from ("## Flags and return values", "")
-    numbers = [n for n in pytest_bpfmaps.__all__ if isinstance(getattr(pytest_bpfmaps, n), int)]
-    for name in numbers:
-        yield f"- `{name}` = {int(getattr(pytest_bpfmaps, name))}"
-
-
-# errors
-
-
-def error_page() -> Iterator[str]:
-    """The page of every exception and warning: what it is, and the entries of its errors."""
-    yield from ("# Errors", "")
-    yield "A message says what was tried, on what, why it failed, and after an arrow what to do. Its last"
-    yield "line names an entry of this manual: `see: bpfmaps docs no-clang`. The command prints that"
-    yield "entry, and needs no network. The entries are on these pages:"
-    yield ""
-    for name, title in titles().items():
-        if name.startswith("errors/"):
-            yield f"- [{title}](../{name}.md)"
-    yield ""
-    yield "Each class below is also the builtin exceptions that it names."
-    yield ""
-    pages = pages_of_entries()
-    for name, made in inspect.getmembers(errors, inspect.isclass):
-        if not issubclass(made, Exception) or made.__module__ != errors.__name__:
-            continue
-        yield from (f"({slug(name)})=", f"## {name}", "")
-        general = (Exception, BaseException, object)
-        builtin = [b.__name__ for b in made.__mro__ if b.__module__ == "builtins" and b not in general]
-        parents = [b.__name__ for b in made.__bases__ if b.__module__ == errors.__name__]
-        yield " ".join((inspect.getdoc(made) or "").split("\n\n")[0].split()).replace("``", "`")
-        yield ""
-        kinds = [f"[{p}](#{slug(p)})" for p in parents] + [f"`{b}`" for b in builtin]
-        yield f"It is a {', '.join(kinds)}." if kinds else ""
-        yield ""
-        known = sorted(set(ADDRESSES.get(name, {}).values()))
-        entries = ", ".join(f"[{each}](../{pages[each]}.md#{each})" for each in known)
-        yield f"Entries: {entries}." if entries else ""
-        yield ""
-
-
-def slug(name: str) -> str:
-    """Returns the address of a class on the page: ``map-key-error``."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+def _class(made: type) -> Iterator[str]:
+    """Has Sphinx show a class, with links."""
+    directive = f".. autoclass:: {made.__module__}.{made.__qualname__}"
+    yield from ("```{eval-rst}", directive, "   :members:", "```", "")
 
 
 def add_messages(app: Any, name: str, source: list[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,15 @@ from pytest_bpfmaps.manual.code_messages import PACKAGE, address_of_explanations
 
 _INSTALLED = Path(__file__).parent
 _ADDRESSES = sorted({each for of_class in ADDRESSES.values() for each in of_class.values()})
+
+REFERENCE = {
+    "reference/api": "Python API",
+    "reference/commands": "Commands",
+    "reference/errors": "Errors",
+    "reference/markers-and-fixtures": "Markers and fixtures",
+    "reference/options": "Options and configuration",
+}
+"""The titles of the pages that are made from the code, by the pages' names."""
 
 
 def pages_folder() -> Path:
@@ -35,7 +46,7 @@ def titles() -> dict[str, str]:
         name = str(page.relative_to(folder).with_suffix(""))
         first = next((line for line in page.read_text().splitlines() if line.startswith("# ")), f"# {name}")
         found[name] = first[2:]
-    return found
+    return dict(sorted((found | REFERENCE).items()))
 
 
 def names() -> list[str]:
@@ -48,9 +59,17 @@ def text(name: str) -> str:
     if name in _ADDRESSES:
         entry = entries()[name]
         return "\n".join([f"# {name}", entry, *messages_of(name)]) + "\n"
+    if name in REFERENCE:
+        return _made_from_code(name.removeprefix("reference/"))
     if name in titles():
         return (pages_folder() / f"{name}.md").read_text()
     raise KeyError(name)
+
+
+def _made_from_code(name: str) -> str:
+    """Returns a page of the reference. Another process makes it from modules that stand above this one."""
+    command = [sys.executable, "-m", "pytest_bpfmaps.reference", name]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def entries() -> dict[str, str]:

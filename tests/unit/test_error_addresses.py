@@ -148,6 +148,24 @@ def test_the_command_prints_pages_and_folders(capsys):
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == USED
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("options", "`--bpf-kernel=NAME[,NAME...]`"),
+        ("commands", "## bpfmaps verify"),
+        ("markers-and-fixtures", "`bpf_netns`"),
+        ("api", "`Map.update_elem(key: Any, value: Any, flags: int = 0) -> None`"),
+        ("errors", "## VerifierError"),
+    ],
+)
+def test_the_command_prints_pages_that_are_made_from_the_code(capfd, name, words):
+    """An installed wheel has no file of them."""
+    assert main(["docs", f"reference/{name}"]) == 0
+    said = capfd.readouterr().out
+    assert said.startswith(f"# {pages.REFERENCE[f'reference/{name}']}\n")
+    assert words in said
+
+
 def test_the_command_names_the_closest_page(capsys):
     assert main(["docs", "no-clan"]) == 1
     said = capsys.readouterr().err
