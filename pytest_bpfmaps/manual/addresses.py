@@ -67,6 +67,7 @@ ADDRESSES: dict[str, dict[str, str]] = {
     },
     "MapError": {
         "": "map-operation-refused",
+        "cannot create": "cannot-create-map",
         "cannot map": "cannot-map-memory",
         "cannot reach the variables": "cannot-map-memory",
         "cannot mount": "pins",
