@@ -16,7 +16,8 @@ _TABLE: list[tuple[str, str, str | None]] = [
     (
         r"progs cannot use bpf_(?:spin_lock|res_spin_lock|timer|wq|list_head|rb_root)",
         "programs of this type may not use maps whose values have such a special field",
-        "count with __atomic_fetch_add(&…, …, __ATOMIC_RELAXED), or in a per-CPU map; the field is for programs of the network",
+        "count with __atomic_fetch_add(&…, …, __ATOMIC_RELAXED), or in a per-CPU map; the field is for "
+        "programs of the network",
     ),
     (
         r"doesn't have \d+-th argument|^func '\w+' arg\d+ '\(anon\)' has type UNKNOWN",

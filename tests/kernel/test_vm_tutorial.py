@@ -9,7 +9,7 @@ from console import missing, run_commands, steps
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "tutorial.md"
-HOWTO = [page for page in sorted(DOCS.glob("howto/*.md")) if steps(page)]
+HOWTO = [page for page in sorted(DOCS.rglob("*.md")) if page != PAGE and steps(page)]
 NO_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 _FILE = re.compile(r"^```\w+\n(?://|#|--) file: (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -3,15 +3,17 @@
 import re
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from manual_pages import DOCS, HOWTO, MAPS, blocks, run_python, write_sources
+from manual_pages import DOCS, FILE, HOWTO, all_pages, blocks, name_of, run_python, write_sources
 
 HERE = Path(__file__).parent
 HOWTO_PAGES = sorted(HOWTO.glob("*.md"))
-PAGES = HOWTO_PAGES + sorted(MAPS.glob("*.md"))
-# tests/kernel/test_vm_tutorial.py writes those that name a file, and runs the commands of `console`
+PAGES = all_pages()
+# tests/kernel/test_vm_tutorial.py writes those that name a file, and runs the commands of `console`;
+# test_commands.py looks at `shell` and `toml`; `text` is a picture, a file's listing, or what is printed
 LANGUAGES = {"c", "python", "output", "yaml", "console", "shell", "bpftrace", "toml", "text"}
 
 
@@ -23,12 +25,44 @@ def test_each_page_with_a_program_or_a_test_is_run():
     assert run == {page.name for page in HOWTO_PAGES if {b.language for b in blocks(page)} & {"c", "python"}}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_block_is_of_a_language_that_is_checked(page):
     assert {block.language for block in blocks(page)} <= LANGUAGES
 
 
-@pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=lambda page: page.stem)
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_INDENTED = re.compile(r"(?:(?<=\n\n)|\A) {4}\S.*")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_block_has_a_language(page):
+    text = page.read_text()
+    fences = re.findall(r"^```(.*)$", text, re.MULTILINE)
+    assert all(fences[::2]), "a block without a language"
+    assert not any(fences[1::2])
+    assert not _INDENTED.search(_FENCED.sub("", text)), "a block that is only indented"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_output_follows_python(page):
+    languages = [block.language for block in blocks(page)]
+    before = {first for first, second in pairwise(["", *languages]) if second == "output"}
+    assert before <= {"python"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_program_is_used(page):
+    """Another block compiles each C block, or a command does."""
+    found = blocks(page)
+    for block in found:
+        if block.language == "c":
+            name = Path(FILE.match(block.text)[1]).name
+            others = "".join(each.text for each in found if each.language in {"python", "console"})
+            everything = "bpf_collect" in page.read_text()
+            assert name in others or everything, f"{page}:{block.line}: nothing uses {name}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=name_of)
 def test_additions_are_those_that_each_kernel_has(page):
     """clang 20 and later make another operation of `__sync_fetch_and_add`, which Linux 5.10 refuses."""
     assert not [block.line for block in blocks(page) if "__sync_" in block.text]
@@ -47,23 +81,13 @@ def commands(node: object) -> Iterator[str]:
                 yield from commands(value)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_in_yaml_can_be_parsed(page):
     yaml = pytest.importorskip("yaml", reason="PyYAML is missing: pip install pyyaml")
     for block in blocks(page):
         if block.language == "yaml":
-            found = list(commands(yaml.safe_load(block.text)))
-            assert found
-            for command in found:
+            for command in commands(yaml.safe_load(block.text)):
                 subprocess.run(["bash", "-n"], input=command, text=True, check=True)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_only_downloads_are_not_run(page):
-    for block in blocks(page):
-        if block.language == "shell":
-            for line in block.text.splitlines():
-                assert re.match("pip install |apt-get install |bpfmaps kernels fetch |git clone ", line)
 
 
 def test_a_failing_python_block_names_page_and_line(tmp_path):
