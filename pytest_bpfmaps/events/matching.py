@@ -51,7 +51,8 @@ def describe_loss(source: RecordSource) -> str | None:
         lost = f"{source.overwritten} bytes of older ones"
         return f"newer records have overwritten {lost} (BPF_F_RB_OVERWRITE); give it a larger max_entries"
     if source.lost:
-        return f"the kernel lost {source.lost} records: the buffer was full; make it larger: capture(pages=…)"
+        records = "1 record" if source.lost == 1 else f"{source.lost} records"
+        return f"the kernel lost {records}: the buffer was full; make it larger: capture(pages=…)"
     if source.was_full:
         return "the ring buffer was full, so the program may have lost records; give it a larger max_entries"
     return None

@@ -115,7 +115,8 @@ class UpdateCounts:
         result = lib.bpf_map_lookup_elem(self._map, key, ffi.from_buffer(out))
         lib.bpf_map_delete_elem(self._map, key)
         if missed := sum(_missed(program) for program, _ in self._programs.values()):
-            return f"{missed} updates of this run were not counted: they interrupted the counting of others"
+            updates, they = ("1 update", "was") if missed == 1 else (f"{missed} updates", "were")
+            return f"{updates} of this run {they} not counted: the counting of another one was interrupted"
         return Counts(*_VALUE.unpack(out)) if result == 0 else strerror(-result)
 
     def _write(self, map_id: int) -> int:

@@ -177,7 +177,11 @@ class LoadedObject:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<loaded {self.name}: {len(self.programs)} programs, {len(self.maps)} maps>"
+        programs, maps = (
+            f"{len(part)} {name}{'s' if len(part) != 1 else ''}"
+            for part, name in ((self.programs, "program"), (self.maps, "map"))
+        )
+        return f"<loaded {self.name}: {programs}, {maps}>"
 
 
 def _make_maps(

@@ -140,7 +140,8 @@ class KernelTable:
         rows = [self._row(file, count) for file, count in counts if not _all_passed(count)]
         if folded:
             sums = {k: sum((count[k] for count in folded), Counter[str]()) for k in self.kernels}
-            rows.append(self._row(f"{len(folded)} files in which all passed", sums))
+            files = "1 file" if len(folded) == 1 else f"{len(folded)} files"
+            rows.append(self._row(f"{files} in which all passed", sums))
         return rows
 
     def _row(self, name: str, count: dict[str, Counter[str]]) -> list[str]:

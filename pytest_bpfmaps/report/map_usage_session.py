@@ -123,6 +123,7 @@ class MapUsageSession:
             terminalreporter.line(line)
         if not lines:
             count = len({(key.object, key.map) for key in self.usages})
-            terminalreporter.line(f"{count} maps were looked at, and there is nothing to say about them")
+            seen, them = ("1 map was", "it") if count == 1 else (f"{count} maps were", "them")
+            terminalreporter.line(f"{seen} looked at, and there is nothing to say about {them}")
         for note in [*notes(self.usages), *self._notes]:
             terminalreporter.line(note, yellow=True)
