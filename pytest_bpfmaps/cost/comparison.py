@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from pytest_bpfmaps.cost.costs import ACCEPTED, ANY_KERNEL, Cost, Costs, Key, in_order
+from pytest_bpfmaps.cost.line_growth import MOST, fitting, growths, shown
 from pytest_bpfmaps.verifier.figures import INSTRUCTIONS_LIMIT, STACK_LIMIT
+from pytest_bpfmaps.verifier.walk import LineCost
 
 NAMES = {
     "insns": "instructions",
@@ -58,7 +60,10 @@ def tolerances(texts: Iterable[str]) -> Tolerances:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A figure of a program that differs, or that came too close to a limit. `what` names it."""
+    """A figure of a program that differs, or that came too close to a limit. `what` names it.
+
+    `lines` are what a table shows below it.
+    """
 
     key: Key
     what: str
@@ -68,23 +73,49 @@ class Change:
     lines: tuple[str, ...] = field(default=())
 
 
+def partner_key(costs: Costs, key: Key) -> Key | None:
+    """Returns the key of the same program among others."""
+    return key if key in costs else next((other for other in costs if key.fits(other)), None)
+
+
 def partner(costs: Costs, key: Key) -> Cost | None:
     """Returns the cost of the same program among others."""
-    return costs.get(key) or next((cost for other, cost in costs.items() if key.fits(other)), None)
+    found = partner_key(costs, key)
+    return costs[found] if found else None
 
 
-def grown(key: Key, before: Cost | None, now: Cost, allowed: Tolerances) -> list[Change]:
-    """Returns what grew past its tolerance. A program that is refused now is one change."""
+def grown(
+    key: Key, before: Cost | None, now: Cost, allowed: Tolerances, known: Sequence[LineCost] = ()
+) -> list[Change]:
+    """Returns what grew past its tolerance. A program that is refused now is one change.
+
+    `known` are the lines of the program before, as far as they were recorded.
+    """
     if before is None:
         return []
     if before.verdict == ACCEPTED != now.verdict:
         return [Change(key, "verdict", before.verdict, now.verdict, "")]
     old, new, most = before.all_figures, now.all_figures, allowed.of(key)
+    below = lines_below(known, now)
     return [
-        _change(key, name, old[name], new[name], now.lines)
+        _change(key, name, old[name], new[name], below)
         for name in _CHECKED
         if name in old and name in new and _is_more(name, old[name], new[name], most)
     ]
+
+
+def lines_below(known: Sequence[LineCost], now: Cost) -> tuple[str, ...]:
+    """Returns what a table shows below a program: the lines that grew, or those that cost most."""
+    if now.why_no_lines:
+        return (now.why_no_lines,)
+    if not now.lines:
+        return ()
+    if not known:
+        return ("the lines that cost most, in instructions:", *map(str, now.lines[:MOST]))
+    grew = growths(known, now.lines)
+    if not grew:
+        return ("no line costs more instructions than before",)
+    return ("the lines that cost more instructions than before:", *shown(grew))
 
 
 def _is_more(name: str, before: int, now: int, percent: float) -> bool:
@@ -99,26 +130,36 @@ def near_limits(key: Key, now: Cost, share: float) -> list[Change]:
         return []
     deepest, walked = max(now.stack, default=0), now.figures.get("insns", 0)
     figures = [("insns", walked, INSTRUCTIONS_LIMIT), ("stack", deepest, STACK_LIMIT)]
+    below = lines_below((), now)
     return [
-        Change(key, NAMES[name], f"limit {limit:,}", f"{value:,}", f"{value / limit:.0%} of it", now.lines)
+        Change(key, NAMES[name], f"limit {limit:,}", f"{value:,}", f"{value / limit:.0%} of it", below)
         for name, value, limit in figures
         if value > limit * share / 100
     ]
 
 
-def differences(before: Costs, now: Costs) -> list[Change]:
-    """Returns every figure that differs between two files, and the programs that only one of them has."""
+def differences(
+    before: Costs, now: Costs, lines: Mapping[Key, Sequence[LineCost]] | None = None
+) -> list[Change]:
+    """Returns every figure that differs between two files, and the programs that only one of them has.
+
+    `lines` are those of the first file. Where both files have the lines of a program, the changes have those
+    that cost more.
+    """
     found: list[Change] = []
     for key in in_order(now):
-        old = partner(before, key)
-        if old is None:
+        other = partner_key(before, key)
+        if other is None:
             found.append(Change(key, "program", "-", now[key].verdict, "new"))
             continue
+        old = before[other]
+        known = fitting(lines or {}, other, old)
+        below = lines_below(known, now[key]) if known and now[key].lines else ()
         if old.verdict != now[key].verdict:
             found.append(Change(key, "verdict", old.verdict, now[key].verdict, ""))
         first, second = old.all_figures, now[key].all_figures
         found += [
-            _change(key, name, first[name], second[name])
+            _change(key, name, first[name], second[name], below)
             for name in NAMES
             if name in first and name in second and first[name] != second[name]
         ]
@@ -132,7 +173,7 @@ def _change(key: Key, name: str, before: int, now: int, lines: tuple[str, ...] =
 
 
 def table(changes: Sequence[Change]) -> list[str]:
-    """Returns the lines of a table; below each program are the C lines that cost most, where known."""
+    """Returns the lines of a table; below each program is what its first change has as lines."""
     head = ("program", "kernel", "figure", "before", "now", "change")
     rows = [
         (_program(c.key), c.key.kernel.replace(ANY_KERNEL, "-"), c.what, c.before, c.now, c.change)
@@ -140,14 +181,13 @@ def table(changes: Sequence[Change]) -> list[str]:
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [_row(head, widths)]
+    below: tuple[str, ...] = ()
     for index, (change, row) in enumerate(zip(changes, rows, strict=True)):
         lines.append(_row(row, widths))
-        last = index + 1 == len(changes) or changes[index + 1].key != change.key
-        if change.lines and last:
-            lines += [
-                "    the lines that cost most, in instructions:",
-                *(f"    {line}" for line in change.lines),
-            ]
+        below = below or change.lines
+        if index + 1 == len(changes) or changes[index + 1].key != change.key:
+            lines += [f"    {line}" for line in below]
+            below = ()
     return lines
 
 

@@ -10,7 +10,8 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -30,10 +31,9 @@ from pytest_bpfmaps.errors import BpfError
 VERSION = 1
 HEAD = "# pytest-bpfmaps cost"
 _NOTE = "# object program variant kernel verdict, then figures of the verifier; sizes and stack in bytes"
-_HEAD = re.compile(rf"{HEAD} (\d+)$")
 _CONFLICT = re.compile(r"<{7} |={7}$|>{7} |\|{7} ")
 _FIGURES = ("insns", "states", "peak", "max_states_per_insn", "jited", "translated")
-_PLAIN = "/._+-:,[]@()"  # what names may have as it is
+PLAIN = "/._+-:,[]@()"  # what names may have as it is
 _CSV_FIGURES = {
     "insns": "total_insns",
     "states": "total_states",
@@ -47,16 +47,51 @@ class CostFileError(BpfError, ValueError):
     """A cost file can't be read or written."""
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file at `path` that belongs to the cost file `costs`, and says so in its errors."""
+
+    path: Path
+    costs: Path
+
+    def read(self) -> str:
+        """Returns the text. Raises `CostFileError`."""
+        try:
+            return self.path.read_text("utf-8")
+        except OSError as e:
+            fix = f"record it: pytest --bpf-cost={self.costs}" if isinstance(e, FileNotFoundError) else None
+            raise CostFileError("cannot read costs", on=f"from {self.path}", why=e.strerror, fix=fix) from e
+        except UnicodeDecodeError as e:
+            raise self.wrong(1, "it is no text") from e
+
+    def check_head(self, lines: Sequence[str], head: str, version: int) -> None:
+        """Raises `CostFileError` for conflict markers, another first line, and for a newer version."""
+        for number, line in enumerate(lines, 1):
+            if _CONFLICT.match(line):
+                fix = "resolve the conflict, or renew the"
+                raise self.wrong(number, "it has a conflict marker of git", fix)
+        found = re.match(rf"{head} (\d+)$", lines[0]) if lines else None
+        if found is None:
+            more = ", and is no CSV of veristat" if self.path == self.costs else ""
+            raise self.wrong(1, f"it does not begin with {head!r}{more}")
+        if int(found[1]) > version:
+            why = f"it has version {found[1]}"
+            fix = f"update pytest-bpfmaps, which reads versions up to {version}"
+            raise CostFileError("cannot read costs", on=f"from {self.path}", why=why, fix=fix)
+
+    def damaged(self, number: int, why: object) -> CostFileError:
+        """Returns the error about a line that does not say what it should."""
+        return self.wrong(number, f"line {number} is damaged ({why})")
+
+    def wrong(self, number: int, why: str, fix: str = "get the file back, or renew the") -> CostFileError:
+        """Returns the error about a line."""
+        fix = f"{fix} file: delete it, then pytest --bpf-cost={self.costs}"
+        return CostFileError("cannot read costs", on=f"from {self.path}:{number}", why=why, fix=fix)
+
+
 def read(path: Path) -> Costs:
-    """Returns the costs of a file. Raises `CostFileError` when it can't be read."""
-    try:
-        text = path.read_text()
-    except OSError as e:
-        fix = f"record it: pytest --bpf-cost={path}" if isinstance(e, FileNotFoundError) else None
-        raise CostFileError("cannot read costs", on=f"from {path}", why=e.strerror, fix=fix) from e
-    except UnicodeDecodeError as e:
-        raise _error(path, 1, "it is no text") from e
-    return parse(path, text)
+    """Returns the costs of a file, without lines. Raises `CostFileError` when it can't be read."""
+    return parse(path, Source(path, path).read())
 
 
 def parse(path: Path, text: str) -> Costs:
@@ -66,33 +101,18 @@ def parse(path: Path, text: str) -> Costs:
 
 def _read_lines(path: Path, text: str) -> Costs:
     costs: Costs = {}
-    lines = text.splitlines()
-    for number, line in enumerate(lines, 1):
-        if _CONFLICT.match(line):
-            raise _error(
-                path, number, "it has a conflict marker of git", "resolve the conflict, or renew the"
-            )
-    head = _HEAD.match(lines[0]) if lines else None
-    if head is None:
-        raise _error(path, 1, f"it does not begin with {HEAD!r}, and is no CSV of veristat")
-    if int(head[1]) > VERSION:
-        fix = f"update pytest-bpfmaps, which reads versions up to {VERSION}"
-        raise CostFileError("cannot read costs", on=f"from {path}", why=f"it has version {head[1]}", fix=fix)
+    source, lines = Source(path, path), text.splitlines()
+    source.check_head(lines, HEAD, VERSION)
     for number, line in enumerate(lines[1:], 2):
         if line and not line.startswith("#"):
             try:
                 key, cost = _parse(line)
             except ValueError as e:
-                raise _error(path, number, f"line {number} is damaged ({e})") from e
+                raise source.damaged(number, e) from e
             if key in costs:
-                raise _error(path, number, f"line {number} has the same program and kernel as another line")
+                raise source.wrong(number, f"line {number} has the same program and kernel as another line")
             costs[key] = cost
     return costs
-
-
-def _error(path: Path, number: int, why: str, fix: str = "get the file back, or renew the") -> CostFileError:
-    fix = f"{fix} file: delete it, then pytest --bpf-cost={path}"
-    return CostFileError("cannot read costs", on=f"from {path}:{number}", why=why, fix=fix)
 
 
 def _parse(line: str) -> tuple[Key, Cost]:
@@ -129,7 +149,7 @@ def _read_csv(path: Path, text: str) -> Costs:
             figures = {name: int(row[column]) for name, column in _CSV_FIGURES.items() if row.get(column)}
             stack = (int(row["stack_depth"]),) if row.get("stack_depth") else ()
         except (TypeError, ValueError) as e:
-            raise _error(path, number, f"line {number} is damaged ({e})") from e
+            raise Source(path, path).damaged(number, e) from e
         verdict = ACCEPTED if row.get("verdict", "success") in ("success", "1") else REFUSED
         add(
             costs,
@@ -147,7 +167,7 @@ def text_of(costs: Costs) -> str:
 def _lines(costs: Costs) -> Iterator[str]:
     for key in in_order(costs):
         cost = costs[key]
-        words = [quote(part, safe=_PLAIN) or NO_VARIANT for part in key]
+        words = [quote(part, safe=PLAIN) or NO_VARIANT for part in key]
         words += [
             cost.verdict,
             *(f"{name}={cost.figures[name]}" for name in _FIGURES if name in cost.figures),
@@ -157,13 +177,17 @@ def _lines(costs: Costs) -> Iterator[str]:
 
 def write(path: Path, costs: Costs) -> bool:
     """Writes a cost file, whole or not at all. Returns whether anything changed. Raises `CostFileError`."""
-    text = text_of(costs)
+    return write_text(path, text_of(costs))
+
+
+def write_text(path: Path, text: str) -> bool:
+    """Writes a file, whole or not at all. Returns whether anything changed. Raises `CostFileError`."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.exists() and path.read_text(errors="replace") == text:
+        if path.exists() and path.read_text("utf-8", "replace") == text:
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text)
+        beside.write_text(text, "utf-8", "replace")
         beside.replace(path)
     except OSError as e:
         with contextlib.suppress(OSError):

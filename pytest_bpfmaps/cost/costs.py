@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pytest_bpfmaps.verifier.walk import LineCost
+
 ANY_KERNEL = "*"
 """The kernel of costs from a file that does not tell it, such as veristat's CSV."""
 NO_VARIANT = "-"
-INLINE = "inline.bpf.o"  # the name of every object of bpf.load(code=…)
 INLINE = "inline.bpf.o"  # the name of every object of bpf.load(code=…)
 ACCEPTED, REFUSED = "accepted", "refused"
 
@@ -68,13 +69,15 @@ class Cost:
 
     `figures` are numbers by name, in the order of a cost file: ``insns``, ``states``, ``peak``,
     ``max_states_per_insn``, ``jited``, ``translated``. `stack` has the bytes of each function. A figure that
-    the kernel did not tell is absent. `lines` are the C lines that cost most, where somebody asked for them.
+    the kernel did not tell is absent. `lines` are all C lines, where somebody asked for them. If they are not
+    known, `why_no_lines` says why.
     """
 
     verdict: str = ACCEPTED
     figures: Mapping[str, int] = field(default_factory=dict)
     stack: tuple[int, ...] = ()
-    lines: tuple[str, ...] = ()
+    lines: Sequence[LineCost] = ()
+    why_no_lines: str = ""
 
     @property
     def all_figures(self) -> dict[str, int]:
@@ -82,18 +85,26 @@ class Cost:
         return {**self.figures, **({"stack": sum(self.stack)} if self.stack else {})}
 
     @property
-    def _rank(self) -> tuple[object, ...]:
-        return self.verdict != ACCEPTED, self.figures.get("insns", 0), tuple(self.all_figures.values())
+    def rank(self) -> tuple[Any, ...]:
+        """Sorts costs of one program: the greatest counts."""
+        figures = self.figures.get("insns", 0), tuple(self.all_figures.values())
+        return self.verdict != ACCEPTED, *figures, bool(self.lines)
 
 
 Costs = dict[Key, Cost]
 
 
-def add(costs: Costs, key: Key, cost: Cost) -> None:
-    """Adds a cost. Of several loads of a program, the one that costs most counts, in whatever order."""
+def add(costs: Costs, key: Key, cost: Cost) -> bool:
+    """Adds a cost, and returns whether it counts.
+
+    Of several loads of a program, the one that costs most counts, in whatever order. Of two that cost the
+    same, it is the one whose lines are known.
+    """
     known = costs.get(key)
-    if known is None or known._rank < cost._rank:  # noqa: SLF001 - the same class
+    counts = known is None or known.rank < cost.rank
+    if counts:
         costs[key] = cost
+    return counts
 
 
 def in_order(costs: Iterable[Key]) -> list[Key]:

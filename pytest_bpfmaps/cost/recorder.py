@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pytest_bpfmaps.cost.comparison import Tolerances, grown, partner
 from pytest_bpfmaps.cost.costs import (
     ACCEPTED,
     INLINE,
@@ -26,6 +26,7 @@ from pytest_bpfmaps.objects.collection import items_of
 from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.programs.program import Program
 from pytest_bpfmaps.verifier.figures import read_figures
+from pytest_bpfmaps.verifier.walk import LineCost
 
 _MOST_STEPS, _MOST_EMULATED = 500_000, 50_000  # whose log takes some seconds: a test must not take long
 
@@ -34,22 +35,24 @@ class Recorder(Observer[OpenedObject, LoadedObject]):
     """Keeps the costs until somebody takes them.
 
     `kernel` is the name of the kernel of this process; it may be set later. `variants` are those for every
-    object that has their globals, and `of_test` those of the test that runs. Programs that grew against
-    `before` are loaded once more, to see which lines cost most. Sources are named from the folder `root`.
+    object that has their globals, and `of_test` those of the test that runs. Programs of which `wants_lines`
+    is true are loaded once more, to see what their lines cost. Sources are named from the folder `root`.
+    Objects of C text have no source; they have the name of the test that runs, `test`.
     """
 
     def __init__(
         self,
         kernel: str,
         variants: Variants,
-        before: Costs | None = None,
-        allowed: Tolerances | None = None,
+        wants_lines: Callable[[Key, Cost], bool] = lambda *_: False,
         *,
         root: Path | None = None,
     ) -> None:
         self.of_test: Variants = {}
+        self.test = ""
         self.kernel, self._variants, self._root = kernel, variants, root
-        self._before, self._allowed = before or {}, allowed or Tolerances()
+        self._wants_lines = wants_lines
+        self._dearest: Costs = {}  # of all tests so far, without lines
         self._opened: OpenedObject | None = None
         self._costs: Costs = {}
         self._notes: dict[str, None] = {}
@@ -81,13 +84,15 @@ class Recorder(Observer[OpenedObject, LoadedObject]):
         """Does nothing: the costs are known since the load."""
 
     def _name(self, opened: OpenedObject) -> str:
+        if opened.name == INLINE and self.test:
+            return self.test
         return object_name(opened.name, opened.sources, self._root)
 
     def _add(self, name: str, program: Program, variant: str) -> None:
         key = Key(name, program.name, variant, self.kernel)
         cost = cost_of(program)
-        if self._before and grown(key, partner(self._before, key), cost, self._allowed):
-            cost = Cost(cost.verdict, cost.figures, cost.stack, lines_of(program))
+        if add(self._dearest, key, cost) and self._wants_lines(key, cost):
+            cost = with_lines(cost, program)
         add(self._costs, key, cost)
 
     def _variant(
@@ -155,26 +160,33 @@ def cost_of(program: Program) -> Cost:
     return Cost(ACCEPTED, known, said.stack_depths or ())
 
 
-def lines_of(program: Program) -> tuple[str, ...]:
-    """Returns the lines that cost most, or why they are not known."""
-    steps, most = program.figures()[0].instructions or 0, _MOST_EMULATED if is_emulated() else _MOST_STEPS
+def with_lines(cost: Cost, program: Program) -> Cost:
+    """Returns the cost of a program with all its lines, or with why they are not known."""
+    steps, most = cost.figures.get("insns", 0), _MOST_EMULATED if is_emulated() else _MOST_STEPS
     if steps > most:
-        return (f"not shown: a log of {steps:,} steps takes long; program.verifier.lines has them",)
+        why = f"no lines: a log of {steps:,} steps takes long; program.verifier.lines has them"
+        return replace(cost, why_no_lines=why)
     try:
-        return tuple(map(str, program.verifier.lines))
+        return replace(cost, lines=program.verifier.walk.lines)
     except BpfError as error:
-        return (str(error),)
+        return replace(cost, why_no_lines=str(error))
 
 
 def plain(cost: Cost) -> tuple[Any, ...]:
     """Returns a cost in types that a report carries."""
-    return cost.verdict, dict(cost.figures), list(cost.stack), list(cost.lines)
+    lines = [[line.file, line.line, line.text, line.instructions, line.function] for line in cost.lines]
+    return cost.verdict, dict(cost.figures), list(cost.stack), lines, cost.why_no_lines
 
 
 def add_plain(costs: Costs, rows: Iterable[Any], accept: Callable[[str], bool] = lambda _: True) -> None:
     """Adds the rows of `Recorder.take`. Raises ValueError or TypeError for other values."""
-    for name_of_object, program, variant, kernel, verdict, figures, stack, lines in rows:
+    for name_of_object, program, variant, kernel, verdict, figures, stack, lines, why_no_lines in rows:
         key = Key(str(name_of_object), str(program), str(variant), str(kernel))
         numbers = {str(name): int(value) for name, value in figures.items()}
         if accept(key.kernel):
-            add(costs, key, Cost(str(verdict), numbers, tuple(map(int, stack)), tuple(map(str, lines))))
+            stacks, costs_of_lines = tuple(map(int, stack)), tuple(_line(*line) for line in lines)
+            add(costs, key, Cost(str(verdict), numbers, stacks, costs_of_lines, str(why_no_lines)))
+
+
+def _line(file: Any, number: Any, text: Any, instructions: Any, function: Any) -> LineCost:
+    return LineCost(str(file), int(number), str(text), int(instructions), str(function))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,19 +16,23 @@ from pytest_bpfmaps.cost.comparison import (
     grown,
     near_limits,
     partner,
+    partner_key,
     table,
     tolerances,
     unloaded,
 )
 from pytest_bpfmaps.cost.cost_file import CostFileError, merged, read, write
-from pytest_bpfmaps.cost.costs import Costs, Key, in_order
+from pytest_bpfmaps.cost.costs import ANY_KERNEL, Cost, Costs, Key, in_order
+from pytest_bpfmaps.cost.line_file import merged_lines, path_of, read_lines, write_lines
+from pytest_bpfmaps.cost.line_growth import fitting
 from pytest_bpfmaps.cost.recorder import Recorder, add_plain
 from pytest_bpfmaps.cost.variants import Variants, checked, read_variants
 from pytest_bpfmaps.matrix import HOST
-from pytest_bpfmaps.matrix.items import COSTS, is_bpf_item, option
+from pytest_bpfmaps.matrix.items import COSTS, is_bpf_item, kernel_of, option, without_kernel
 from pytest_bpfmaps.report.found import ALL_COSTS
 from pytest_bpfmaps.report.measurements import Receiver, SummarySection, Teller, path_option
 
+_T = TypeVar("_T")
 _PROPERTY = "bpf_cost"  # the property of a report by which a worker tells what it recorded
 _MOST = 5
 
@@ -38,7 +43,7 @@ def begin(config: pytest.Config) -> None:
     Raises pytest.UsageError for options that make no sense.
     """
     settings = Settings(config)
-    recorder = Recorder(HOST, settings.variants, settings.before(), settings.allowed, root=config.rootpath)
+    recorder = Recorder(HOST, settings.variants, settings.lines_wanted(), root=config.rootpath)
     config.stash[COSTS] = recorder
     plugins: list[object] = [MarkedVariants(recorder), Teller(config, _PROPERTY, recorder.take)]
     if not hasattr(config, "workerinput"):
@@ -54,12 +59,28 @@ def compare(config: pytest.Config, files: Sequence[str]) -> int:
     folder = config.invocation_params.dir
     try:
         before, now = (read(Path(folder, file)) for file in files)
+        lines, lines_now = (read_lines(Path(folder, file)) for file in files)
     except CostFileError as error:
         raise pytest.UsageError(error.full_text()) from None
-    changes = differences(before, now)
+    now = {key: replace(cost, lines=fitting(lines_now, key, cost)) for key, cost in now.items()}
+    changes = differences(before, now, lines)
     same = len(now) - len({change.key for change in changes if change.key in now})
     print("\n".join([*(table(changes) if changes else []), f"{_programs(same, 'cost')} the same"]))
     return 0
+
+
+def _without_lines(path: Path, keys: Sequence[Key]) -> str:
+    if any(key.kernel == ANY_KERNEL for key in keys):
+        return f"{path.name} is veristat's, which has no C lines: those that cost most are shown"
+    return (
+        f"{path_of(path).name} has no lines of {_names(keys)}: those that cost most are shown\n"
+        f"  -> to see those that grew, record the code before the change again: --bpf-cost={path.name}"
+    )
+
+
+def _names(keys: Sequence[Key]) -> str:
+    names = ", ".join(f"{key.object}: {key.program} [{key.kernel}]" for key in keys[:_MOST])
+    return f"{names}, and {len(keys) - _MOST} more" if len(keys) > _MOST else names
 
 
 _OF_ONE = {"cost": "costs", "are": "is"}
@@ -94,12 +115,29 @@ class Settings:
             "write NAME: GLOBAL=VALUE, …",
         )
 
-    def before(self) -> Costs | None:
-        """Returns the costs to compare with; None where there are none, or they can't be read here."""
-        try:
-            return read(self.check) if self.check else None
-        except CostFileError:
-            return None  # the process where reports arrive says so
+    def lines_wanted(self) -> Callable[[Key, Cost], bool]:
+        """Returns what says of which programs lines are wanted.
+
+        These are the programs that grew, and those whose lines a file does not have yet.
+        """
+        written = self.check if self.update else None
+        files = [each for each in dict.fromkeys((self.record, written)) if each]
+        known = [(_or_none(read, each) or {}, _or_none(read_lines, each) or {}) for each in files]
+        before = _or_none(read, self.check) if self.check and not self.update else None
+
+        def wanted(key: Key, cost: Cost) -> bool:
+            if before and grown(key, partner(before, key), cost, self.allowed):
+                return True
+            return any(costs.get(key) != cost or not fitting(lines, key, cost) for costs, lines in known)
+
+        return wanted
+
+
+def _or_none(reader: Callable[[Path], _T], path: Path) -> _T | None:
+    try:
+        return reader(path)
+    except CostFileError:
+        return None  # the process where reports arrive says so
 
 
 _PERCENT = "give a percentage, or GLOB=PERCENT"
@@ -129,6 +167,7 @@ class MarkedVariants:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Reads the markers. Raises pytest.UsageError for one that names no global."""
         self._recorder.of_test = {}
+        self._recorder.test = without_kernel(item.nodeid, kernel_of(item))
         if not is_bpf_item(item):
             return
         for mark in item.iter_markers("bpf_cost_variants"):
@@ -187,47 +226,50 @@ class CostSession:
 
     def _check(self, path: Path, ended: bool) -> None:
         try:
-            before = read(path)
+            before, lines = read(path), read_lines(path)
         except CostFileError as error:
             if not (self._settings.update and not path.exists()):
                 self.section.fail(error.full_text())
                 return
-            before = {}
+            before, lines = {}, {}
         if self._settings.update:
             self._write(path, ended)
             return
         found: list[Change] = []
-        unknown = []
+        unknown, without = [], []
         for key in in_order(self.costs):
-            old = partner(before, key)
-            found += grown(key, old, self.costs[key], self._settings.allowed)
-            found += near_limits(key, self.costs[key], self._settings.limit)
+            old = partner_key(before, key)
+            known = fitting(lines, old, before[old]) if old else ()
+            grew = grown(key, before.get(old), self.costs[key], self._settings.allowed, known) if old else []
+            without += [old] if old and grew and self.costs[key].lines and not known else []
+            found += [*grew, *near_limits(key, self.costs[key], self._settings.limit)]
             unknown += [key] if old is None else []
+        if without:
+            self.section.note(_without_lines(path, without))
         self._say_absent(f"not in {path.name}", unknown)
         self._say_absent("not loaded in this run", list(unloaded(before, self.costs)))
         if found:
             self.section.lines += table(found)
             count = len({change.key for change in found})
             self.section.fail(
-                f"FAILED: {count} of {len(self.costs)} programs cost more than {path.name} allows\n"
-                "  -> make them smaller, or accept it: --bpf-cost-update"
+                f"FAILED: {count} of {_programs(len(self.costs), 'cost')} more than {path.name} allows\n"
+                f"  -> make {'it' if count == 1 else 'them'} smaller, or accept it: --bpf-cost-update"
             )
         else:
             self.section.lines.append(f"{_programs(len(self.costs), 'cost')} no more than {path.name} allows")
 
     def _say_absent(self, what: str, keys: Sequence[Key]) -> None:
         if keys:
-            names = ", ".join(f"{key.object}: {key.program} [{key.kernel}]" for key in keys[:_MOST])
-            more = f", and {len(keys) - _MOST} more" if len(keys) > _MOST else ""
-            self.section.note(f"{_programs(len(keys), 'are')} {what}: {names}{more}")
+            self.section.note(f"{_programs(len(keys), 'are')} {what}: {_names(keys)}")
 
     def _write(self, path: Path, ended: bool) -> None:
         if not ended:
             self.section.note(f"{path} stays as it is: the run was interrupted")
             return
         try:
-            old = read(path) if path.exists() else {}
-            changed = write(path, merged(old, self.costs))
+            costs = merged(read(path) if path.exists() else {}, self.costs)
+            lines = merged_lines(read_lines(path), costs)
+            changed = write(path, costs) | write_lines(path, lines)
         except CostFileError as error:
             self.section.fail(error.full_text())
             return

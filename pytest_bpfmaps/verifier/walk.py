@@ -12,10 +12,15 @@ class _CLine:
     line: int
     text: str
 
+    @property
+    def place(self) -> str:
+        """The file's name, the number of the line, and its text, as far as they are known."""
+        parts = [Path(self.file).name, str(self.line or "")]
+        return f"{':'.join(filter(None, parts))}: {self.text}" if any(parts) else self.text
+
     def _after(self, count: int) -> str:
         """Returns the count, and the line behind it."""
-        where = f"{Path(self.file).name}:{self.line}: " if self.line else ""
-        return f"{count:7} {where}{self.text}"
+        return f"{count:7} {self.place}"
 
 
 @dataclass(frozen=True, slots=True)

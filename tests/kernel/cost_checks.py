@@ -16,7 +16,9 @@ def assert_turns_has_grown(result: pytest.RunResult, kernel: str, source: str, o
         [
             r"program +kernel +figure +before +now +change",
             rf"turns\.bpf\.c: turns +{kernel} +instructions +\d+ +\d+ +\+\d+\.\d%",
-            rf" +\d+ turns\.bpf\.c:({line}|{line - 1}): ",
+            r" +the lines that cost more instructions than before:",
+            r" +before +now$",
+            rf" +\d+ +\d+  turns\.bpf\.c:({line}|{line - 1}): ",
             rf"FAILED: 1 of {of} programs cost more than costs allows",
         ]
     )

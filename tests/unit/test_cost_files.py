@@ -20,6 +20,7 @@ from pytest_bpfmaps.cost.comparison import (
 from pytest_bpfmaps.cost.cost_file import CostFileError, merged, parse, read, text_of, write
 from pytest_bpfmaps.cost.costs import Cost, Key, add, object_name
 from pytest_bpfmaps.cost.variants import read_variants
+from pytest_bpfmaps.verifier.walk import LineCost
 
 KEY = Key("a.bpf.c", "entry", "-", "6.1")
 COST = Cost("accepted", {"insns": 1000, "states": 50, "peak": 40, "jited": 200, "translated": 400}, (8, 72))
@@ -181,14 +182,13 @@ def test_limits():
 
 
 def test_the_table():
-    change = grown(
-        KEY, COST, Cost("accepted", {"insns": 2000}, (), ("  1500 a.bpf.c:7: x();",)), Tolerances()
-    )
+    lines = (LineCost("src/a.bpf.c", 7, "x();", 1500),)
+    change = grown(KEY, COST, Cost("accepted", {"insns": 2000}, (), lines), Tolerances())
     assert table(change) == [
         "program         kernel  figure        before    now   change",
         "a.bpf.c: entry  6.1     instructions   1,000  2,000  +100.0%",
         "    the lines that cost most, in instructions:",
-        "      1500 a.bpf.c:7: x();",
+        "       1500 a.bpf.c:7: x();",
     ]
 
 
