@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from pytest_bpfmaps.cost.costs import (
 )
 from pytest_bpfmaps.cost.variants import Variants
 from pytest_bpfmaps.errors import BpfError, VerifierError, closest
+from pytest_bpfmaps.kernel.program_info import ForeignProgram
 from pytest_bpfmaps.kernel.release import is_emulated
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
 from pytest_bpfmaps.objects.collection import items_of
@@ -82,6 +83,17 @@ class Recorder(Observer[OpenedObject, LoadedObject]):
 
     def closing(self, loaded: LoadedObject) -> None:
         """Does nothing: the costs are known since the load."""
+
+    def other_process(self, name: str, programs: Callable[[], Sequence[ForeignProgram]]) -> None:
+        """Records the programs of an agent, as far as the kernel tells what they cost."""
+        for program, info in programs():
+            known = {"insns": info.instructions, "translated": info.translated_size}
+            figures = {figure: value for figure, value in known.items() if value}
+            if figures:
+                cost = Cost(ACCEPTED, figures, why_no_lines="no lines: another process loaded it")
+                add(self._costs, Key(name, program, NO_VARIANT, self.kernel), cost)
+            if not info.instructions:
+                self._note(f"{name}: the instructions of an agent's programs are unknown before Linux 5.16")
 
     def _name(self, opened: OpenedObject) -> str:
         if opened.name == INLINE and self.test:

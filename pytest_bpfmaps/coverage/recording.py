@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_bpfmaps.coverage.data import Measured
 from pytest_bpfmaps.coverage.engines import ENGINES, Record, Recorder, Swap, engine
+from pytest_bpfmaps.kernel.program_info import ForeignProgram
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
 
 AUTO = "auto"
@@ -61,10 +62,11 @@ class Recording:
         for recorder in self._recorders.values():
             recorder.closing(loaded)
 
-    def other_process(self, name: str, programs: Callable[[], Sequence[str]]) -> None:
+    def other_process(self, name: str, programs: Callable[[], Sequence[ForeignProgram]]) -> None:
         """Lists the programs of an agent as not measured, unless the engine ``blocks`` sees them."""
         if "blocks" not in self._recorders:
-            self.elsewhere(f"(loaded by {name})", programs(), "another process loaded it")
+            names = [program.name for program in programs()]
+            self.elsewhere(f"(loaded by {name})", names, "another process loaded it")
 
     def elsewhere(self, source: str, programs: Sequence[str], why: str) -> None:
         """Lists programs that no object of a test has as not measured. `why` says why none has counters.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.libbpf import ffi, lib, to_str
@@ -22,7 +22,9 @@ class ProgramInfo:
 
     `function_type` is the BTF id of its function, 0 without BTF. `run_count` counts while the kernel's
     statistics are on. `attach_btf` and `attach_type_id` are ids of the BTF, and of the function in it, that a
-    tracing program is for (Linux 6.1).
+    tracing program is for (Linux 6.1). `instructions` is how many the verifier processed (Linux 5.16).
+    `jited_size` and `translated_size` are the bytes of the machine code, and of the kernel's own form of the
+    program. A number that the kernel does not tell is 0.
     """
 
     id: int
@@ -36,6 +38,16 @@ class ProgramInfo:
     created_by: int
     attach_btf: int
     attach_type_id: int
+    instructions: int
+    jited_size: int
+    translated_size: int
+
+
+class ForeignProgram(NamedTuple):
+    """A program that another process has loaded. `name` is in full where its BTF has it."""
+
+    name: str
+    info: ProgramInfo
 
 
 def program_info(number: int) -> ProgramInfo | None:
@@ -73,6 +85,9 @@ def _info(fd: int) -> ProgramInfo:
         created_by=int(info.created_by_uid),
         attach_btf=int(info.attach_btf_obj_id),
         attach_type_id=int(info.attach_btf_id),
+        instructions=int(info.verified_insns),
+        jited_size=int(info.jited_prog_len),
+        translated_size=int(info.xlated_prog_len),
     )
 
 

@@ -10,7 +10,7 @@ from typing import cast
 from pytest_bpfmaps.errors import MapError
 from pytest_bpfmaps.events import PerfEventArrayMap, RingBufMap
 from pytest_bpfmaps.kernel.open_resources import keep
-from pytest_bpfmaps.kernel.program_info import ProgramInfo, program_info
+from pytest_bpfmaps.kernel.program_info import ForeignProgram, ProgramInfo, program_info
 from pytest_bpfmaps.libbpf import lib
 from pytest_bpfmaps.loaders.collections import ByName
 from pytest_bpfmaps.loaders.kernel_objects import Before, Found, KernelObjects
@@ -91,10 +91,10 @@ class AgentObjects:
         ]
         return ByName("program", self._on, parts, str)
 
-    def programs_so_far(self) -> list[str]:
-        """Returns the names of the programs, also of those that have ended since somebody looked."""
+    def programs_so_far(self) -> list[ForeignProgram]:
+        """Returns the programs, also those that have ended since somebody looked."""
         self._objects.look(self._pids())
-        return list(dict.fromkeys(self._name(info) for info in self._objects.seen.values()))
+        return [ForeignProgram(self._name(info), info) for info in self._objects.seen.values()]
 
     def links(self) -> AgentLinks:
         """Returns where programs are attached."""

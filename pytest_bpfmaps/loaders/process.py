@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_bpfmaps.errors import closest
+from pytest_bpfmaps.kernel.program_info import ForeignProgram
 from pytest_bpfmaps.loaders.agent_objects import AgentObjects
 from pytest_bpfmaps.loaders.collections import ByName, is_called
 from pytest_bpfmaps.loaders.kernel_objects import Before
@@ -95,8 +96,8 @@ class LoaderProcess(RunningProcess):
             lines.append(f"  no program {name!r} is loaded; {closest(name, programs)}")
         return "\n".join([*lines, self.last_lines() or ""]).rstrip()
 
-    def programs_so_far(self) -> list[str]:
-        """Returns the names of its programs, also of those that have ended since somebody looked."""
+    def programs_so_far(self) -> list[ForeignProgram]:
+        """Returns its programs, also those that have ended since somebody looked."""
         return self._objects.programs_so_far()
 
     def expect_nothing_left(self, timeout: float) -> None:

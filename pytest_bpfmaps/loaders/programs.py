@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
-from pytest_bpfmaps.errors import BpfError, ClosedError
+from pytest_bpfmaps.errors import BpfError, ClosedError, LoadError
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.btf import load_codecs
 from pytest_bpfmaps.kernel.program_info import ProgramInfo, program_info
@@ -14,6 +14,7 @@ from pytest_bpfmaps.libbpf import lib
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.programs.context import context_codec, return_codec
 from pytest_bpfmaps.programs.prog_run import Runnable, RunResult, run_program
+from pytest_bpfmaps.programs.verifier_stats import VerifierStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,33 @@ class AgentProgram:
                 fix="read it before the agent ends",
             )
         return found.run_count
+
+    @property
+    def verifier(self) -> VerifierStats:
+        """What the kernel tells of its verification: the instructions (Linux 5.16), and the sizes.
+
+        The other figures are None: they are in the log, which its loader got. `lines` and `loops` raise
+        `LoadError`, and all of it `ClosedError` if the program is no longer loaded.
+        """
+        found = program_info(self.id)
+        if found is None:
+            why, fix = "it is no longer loaded", "read it before the agent ends"
+            raise ClosedError("cannot read the figures of", on=str(self), why=why, fix=fix)
+        return VerifierStats(
+            found.instructions or None,
+            "",
+            jited_size=found.jited_size or None,
+            translated_size=found.translated_size or None,
+            again=self._no_walk,
+        )
+
+    def _no_walk(self) -> NoReturn:
+        raise LoadError(
+            "cannot load again, to see what the verifier walks,",
+            on=str(self),
+            why="another process loaded it",
+            fix="load its object by bpf.load, and read the lines there",
+        )
 
     def run(self, data: Any = b"", ctx: Any = None, repeat: int = 1, cpu: int | None = None) -> RunResult:
         """Runs it on a packet or a context, without an event, as `Program.run` does.

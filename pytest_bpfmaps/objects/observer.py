@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from pytest_bpfmaps.kernel.program_info import ForeignProgram
+
 Opened_contra = TypeVar("Opened_contra", contravariant=True)
 Loaded = TypeVar("Loaded")
 
@@ -27,9 +29,9 @@ class Observer(Protocol[Opened_contra, Loaded]):
         """Is called when the object's links are closed, before the object itself is closed."""
         ...
 
-    def other_process(self, name: str, programs: Callable[[], Sequence[str]]) -> None:
+    def other_process(self, name: str, programs: Callable[[], Sequence[ForeignProgram]]) -> None:
         """Is called when an agent is ready, and before it is closed. Here it does nothing.
 
-        `name` is that of the process. `programs` returns the names of the programs that it has loaded so far.
+        `name` is that of the process. `programs` returns the programs that it has loaded so far.
         """
         return

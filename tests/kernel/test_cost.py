@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from build_agents import AGENTS, build_agent
 from caches import CACHE
 from cost_checks import assert_turns_has_grown
 
@@ -254,3 +255,37 @@ def test_sources_of_one_name_in_two_folders_are_two_objects(suite, pytester):
     result = suite("--bpf-cost-check=costs")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["b/same.bpf.c: turns*", "FAILED: 1 of 2 programs*"])
+
+
+AGENT = """
+def test_agent(bpf):
+    path = bpf.compile("network.bpf.c")
+    agent = bpf.start(["./agent", "load", path, "wait"], ready="waiting")
+    own = bpf.load("network.bpf.c")
+    for program in own.programs:
+        stats, same = program.verifier, agent.programs[program.name].verifier
+        assert (same.instructions, same.translated_size) == (stats.instructions, stats.translated_size)
+        assert same.stack_depths is None
+"""
+
+
+def test_programs_of_an_agent(suite, pytester):
+    build_agent(pytester.path)
+    source = (AGENTS / "network.bpf.c").read_text()
+    (pytester.path / "network.bpf.c").write_text(source)
+    pytester.makepyfile(test_it=AGENT)
+    suite("--bpf-cost=costs", passed=1)
+    costs = read(pytester.path / "costs")
+    own, of_agent = (
+        {key.program: cost.figures["insns"] for key, cost in costs.items() if key.object == name}
+        for name in ("network.bpf.c", "agent")
+    )
+    assert own == of_agent != {}
+    path = pytester.path / "costs"
+    path.write_text(re.sub(r"^(agent .* insns)=\d+", r"\1=1", path.read_text(), flags=re.MULTILINE))
+    result = suite("--bpf-cost-check=costs", passed=1)
+    assert result.ret == 1
+    result.stdout.re_match_lines_random(
+        [r"agent: \w+ +host +instructions +1 ", " +no lines: another process loaded it"]
+    )
+    result.stdout.re_match_lines([rf"FAILED: {len(own)} of {2 * len(own)} programs cost more"])
