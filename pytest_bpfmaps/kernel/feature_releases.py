@@ -130,4 +130,5 @@ _TABLES = {
     "kfunc": _read(_FUNCTIONS),
     "attach point": _read(_ATTACH),
     "cgroup": {"v2": "4.5"},
+    "command": {"token_create": "6.9"},
 }

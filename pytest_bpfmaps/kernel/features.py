@@ -21,6 +21,7 @@ from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED
 from pytest_bpfmaps.kernel.symbol_changes import loaded_modules
 from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, NoTypesError, enumerators, type_id, vmlinux_btf
+from pytest_bpfmaps.libbpf.syscalls import BPF_TOKEN_CREATE, bpf, pack
 
 UNLISTED = "the kernel's BTF does not list it"
 REFUSED = "the kernel refuses it"
@@ -41,8 +42,8 @@ class Feature:
 def probe(kind: str, name: str) -> Feature:
     """Probes one feature.
 
-    `kind` is ``map_type``, ``program_type``, ``helper``, ``kfunc``, ``config`` or ``attach``. Raises
-    `UnsupportedError` for a kind or name that does not exist anywhere.
+    `kind` is ``map_type``, ``program_type``, ``helper``, ``kfunc``, ``command``, ``config`` or ``attach``.
+    Raises `UnsupportedError` for a kind or name that does not exist anywhere.
     """
     asked = _PROBES.get(kind)
     if asked is None:
@@ -173,6 +174,24 @@ def kfunc_in(btf: object, name: str) -> Feature:
     return Feature(what, found, "" if found else "the kernel's BTF has no such function")
 
 
+def _command(name: str) -> Feature:
+    listed = command_in(vmlinux_btf(), name)
+    if not listed or not name.lower().endswith("token_create"):
+        return listed
+    try:
+        bpf(BPF_TOKEN_CREATE, pack(("I", 0), ("i", -1)))
+    except OSError as e:
+        return listed if e.errno == errno.EBADF else Feature(listed.name, False, refusal(e.errno or 0))
+    return listed
+
+
+def command_in(btf: object, name: str) -> Feature:
+    """Whether a kernel with that BTF has a command of bpf(2), ``token_create``."""
+    plain = name.lower().removeprefix("bpf_")
+    found = f"BPF_{plain.upper()}" in enumerators(btf, "bpf_cmd")
+    return Feature(f"command {plain}", found, "" if found else UNLISTED)
+
+
 def config_in(settings: Mapping[str, str] | None, name: str) -> Feature:
     """Whether a kernel with that configuration, as `kernel_config` gives it, has an option."""
     option, _, wanted = name.removeprefix("CONFIG_").partition("=")
@@ -223,6 +242,7 @@ _PROBES: dict[str, Callable[[str], Feature]] = {
     "helper": _helper,
     "kfunc": _kfunc,
     "function": _function,
+    "command": _command,
     "config": lambda name: config_in(kernel_config(), name),
     "attach": _attach,
 }

@@ -17,6 +17,7 @@ from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
 from pytest_bpfmaps.kernel.features import (
     REFUSED,
     Feature,
+    command_in,
     config_in,
     function_in,
     helper_in,
@@ -69,6 +70,8 @@ class RecordedKernel:
                 return helper_in(self._btf, name)
             case "kfunc":
                 return kfunc_in(self._btf, name)
+            case "command":
+                return command_in(self._btf, name)
             case "function":
                 return function_in(self._btf, name)
             case "map_type":

@@ -94,6 +94,8 @@ def _name_in_btf(kind: str, name: str) -> str | None:
     if kind in ("map_type", "program_type"):
         found = MapType.from_name(name) if kind == "map_type" else ProgramType.from_name(name)
         return f"BPF_{'MAP' if kind == 'map_type' else 'PROG'}_TYPE_{found.name}" if found else None
+    if kind == "command":
+        return f"BPF_{name.upper().removeprefix('BPF_')}"
     return name if kind == "kfunc" else None
 
 

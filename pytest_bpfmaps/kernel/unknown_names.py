@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pytest_bpfmaps.errors import UnsupportedError, closest
 from pytest_bpfmaps.kernel import known_names as known
+from pytest_bpfmaps.kernel.bpf_types import COMMANDS
 from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED
 
 _PATTERNS = ("kprobe.multi", "kretprobe.multi", "kprobe.session")
@@ -96,6 +97,10 @@ def find_unknown(kind: str, name: str) -> Unknown | None:
             if not known.is_helper(name) and not known.is_function(name):
                 what = "a helper or kfunc of that name"
                 return Unknown(name, what, lambda: known.closest_name("functions", name, known.helpers()))
+        case "command":
+            plain = name.lower().removeprefix("bpf_")
+            if plain not in COMMANDS:
+                return Unknown(name, "a command of bpf(2) of that name", lambda: closest(plain, COMMANDS))
         case "config":
             option = name.removeprefix("CONFIG_").partition("=")[0]
             if not known.is_option(option) and known.is_close_to_option(option):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -21,11 +22,12 @@ _NUMBERS = {
 }
 # enum bpf_cmd of <linux/bpf.h>
 BPF_PROG_LOAD, BPF_RAW_TRACEPOINT_OPEN, BPF_LINK_CREATE, BPF_PROG_STREAM_READ_BY_FD = 5, 17, 28, 37
-BPF_TASK_FD_QUERY = 20
+BPF_TASK_FD_QUERY, BPF_TOKEN_CREATE = 20, 36
 _CLOEXEC = 1 << 3  # PERF_FLAG_FD_CLOEXEC
 # the same on every architecture
-_FSOPEN, _FSCONFIG, _FSMOUNT, _LSM_LIST_MODULES = 430, 431, 432, 461
-_FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC, _FSCONFIG_CMD_CREATE = 1, 1, 6
+_MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _LSM_LIST_MODULES = 429, 430, 431, 432, 461
+_FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 1, 1, 6
+_AT_FDCWD, _FROM_DESCRIPTOR = -100, 4  # MOVE_MOUNT_F_EMPTY_PATH
 
 
 def bpf(command: int, attributes: bytes) -> int:
@@ -61,12 +63,38 @@ def open_file_system(kind: str) -> int:
     No folder shows it. It is gone when the descriptor is closed. fsopen(2), fsmount(2), Linux 5.2. Raises
     `OSError`.
     """
-    context = _call(_FSOPEN, ffi.new("char[]", kind.encode()), _int(_FSOPEN_CLOEXEC))
+    context = file_system_context(kind)
     try:
-        _call(_FSCONFIG, _int(context), _int(_FSCONFIG_CMD_CREATE), ffi.NULL, ffi.NULL, _int(0))
-        return _call(_FSMOUNT, _int(context), _int(_FSMOUNT_CLOEXEC), _int(0))
+        return create_file_system(context, {})
     finally:
         os.close(context)
+
+
+def file_system_context(kind: str) -> int:
+    """Returns a descriptor for `create_file_system`, fsopen(2).
+
+    The file system will belong to the user namespace of the process that has called this. Raises `OSError`.
+    """
+    return _call(_FSOPEN, ffi.new("char[]", kind.encode()), _int(_FSOPEN_CLOEXEC))
+
+
+def create_file_system(context: int, options: Mapping[str, str]) -> int:
+    """Creates a file system with mount options, and returns a descriptor of its root. Raises `OSError`."""
+    for name, value in options.items():
+        key, text = ffi.new("char[]", name.encode()), ffi.new("char[]", value.encode())
+        _call(_FSCONFIG, _int(context), _int(_FSCONFIG_SET_STRING), key, text, _int(0))
+    _call(_FSCONFIG, _int(context), _int(_FSCONFIG_CMD_CREATE), ffi.NULL, ffi.NULL, _int(0))
+    return _call(_FSMOUNT, _int(context), _int(_FSMOUNT_CLOEXEC), _int(0))
+
+
+def move_mount(source: int | str, folder: str) -> None:
+    """Mounts what `create_file_system` returned at a folder, or moves the mount at a path there.
+
+    move_mount(2), Linux 5.2. Raises `OSError`.
+    """
+    at, path = (source, "") if isinstance(source, int) else (_AT_FDCWD, source)
+    texts = [ffi.new("char[]", each.encode()) for each in (path, folder)]
+    _call(_MOVE_MOUNT, _int(at), texts[0], _int(_AT_FDCWD), texts[1], _int(0 if path else _FROM_DESCRIPTOR))
 
 
 def pack(*fields: tuple[str, int]) -> bytes:

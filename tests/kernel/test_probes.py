@@ -9,7 +9,7 @@ import pytest
 from installed import installed
 
 from pytest_bpfmaps.kernel.attach_names import functions
-from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
+from pytest_bpfmaps.kernel.bpf_types import COMMANDS, MapType, ProgramType
 from pytest_bpfmaps.kernel.features import kernel_config, probe
 from pytest_bpfmaps.kernel.running_kernel import RunningKernel
 from pytest_bpfmaps.kernel.vmlinux_btf import enumerators, program_types, vmlinux_btf
@@ -182,6 +182,25 @@ def test_kfuncs_have_come_with_releases(bpf_kernel: RunningKernel) -> None:
 def test_kfuncs_of_a_module() -> None:
     subprocess.run(["modprobe", "nf_conntrack"], check=True, timeout=60)
     assert probe("kfunc", "bpf_skb_ct_lookup")
+
+
+def test_commands_have_come_with_releases(bpf_kernel: RunningKernel) -> None:
+    came = {
+        "map_create": (3, 18),
+        "BPF_LINK_CREATE": (5, 7),
+        "prog_bind_map": (5, 10),
+        "token_create": (6, 9),
+    }
+    for name, first in came.items():
+        assert bool(probe("command", name)) == (bpf_kernel.version[:2] >= first), name
+    assert not probe("command", "token_creat")
+
+
+def test_commands_are_those_of_the_kernel() -> None:
+    """The kernel has older names for two of them, and may have newer ones than are known here."""
+    there = enumerators(vmlinux_btf(), "bpf_cmd")
+    for number, name in enumerate(COMMANDS):
+        assert there.get(f"BPF_{name.upper()}", number) == number
 
 
 # a section, and the first release with it; Debian's kernels have all of them

@@ -36,6 +36,7 @@ HEADER = Path("/usr/include/linux/bpf.h")
         ("bpf_lop", "bpf_loop"),
         ("helper:bpf_lop", "bpf_loop"),
         ("kfunc:bpf_task_acqire", "bpf_task_acquire"),
+        ("command:token_creat", "token_create"),
         ("config:BPF_SYSCAL", "BPF_SYSCALL"),
         ("ringbuff", "ringbuf"),
         ("krobe", "kprobe"),
