@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from pathlib import Path
 
 from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES
@@ -16,6 +17,12 @@ _NO_NETWORK = re.compile(
     r"Network is unreachable|No route to host|Temporary failure in name resolution|Name or service not known|"
     r"network is unreachable|no such host|Could not resolve host",
 )
+_NO_SERVER = re.compile(r"(?:Couldn't|Could not) connect to server|[Ff]ailed to connect to \S+ port \d+")
+_NO_BUS = re.compile(
+    r"[Ff]ailed to connect to (?:system )?bus|system_bus_socket|connection to \"system\" message bus"
+)
+_NO_SYSTEMD = re.compile(r"not been booted with systemd|\$?NOTIFY_SOCKET\W* (?:was|is) not set")
+_BUS = "/run/dbus/system_bus_socket"
 _REFUSED = re.compile(
     r"Operation not permitted|Permission denied|\bEPERM\b|\bEACCES\b|operation not permitted"
 )
@@ -58,9 +65,58 @@ def explain_output(text: str) -> Explanation | None:
     if found := _NO_NETWORK.search(text):
         return Explanation(
             f"it needs a network that is not there: {found[0]}",
-            "give it a namespace with the other end in it: netns=bpf_netns(); a guest has no network",
+            _NEEDS_NETWORK,
+        )
+    if (found := _NO_SERVER.search(text)) and not _has_route():
+        return Explanation(
+            f"it needs a network, and this machine has no route to one: {found[0]}", _NEEDS_NETWORK
+        )
+    return _explain_services(text)
+
+
+_NEEDS_NETWORK = (
+    "give it a namespace with the other end in it: netns=bpf_netns(); a guest reaches the host's network "
+    "only with --bpf-vm-network"
+)
+
+
+def _has_route() -> bool:
+    """Whether this network namespace has a default route; the kernel's own, over lo, refuses everything."""
+    return any(line.split()[1] == "00000000" for line in _lines("/proc/net/route")) or any(
+        line.startswith(f"{'0' * 32} 00 ") and line.split()[-1] != "lo"
+        for line in _lines("/proc/net/ipv6_route")
+    )
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:  # a kernel without that protocol
+        return []
+
+
+def _explain_services(text: str) -> Explanation | None:
+    """Explains that systemd or D-Bus is not there, as in a guest."""
+    if found := _NO_SYSTEMD.search(text):
+        if "NOTIFY_SOCKET" in found[0]:
+            return Explanation(
+                "it tells systemd that it is ready, and no systemd has started it",
+                "make a datagram socket, and name it: env={**os.environ, 'NOTIFY_SOCKET': path}",
+            )
+        return Explanation(
+            "it needs systemd, which does not run here" + _IN_GUEST,
+            "start it without systemd, as the unit's ExecStart= has it",
+        )
+    if _NO_BUS.search(text) and not os.path.exists(_BUS):
+        return Explanation(
+            f"it needs D-Bus, and there is no {_BUS}" + _IN_GUEST,
+            "start a bus before it: os.makedirs('/run/dbus', exist_ok=True), "
+            "bpf.start(['dbus-daemon', '--system', '--nofork'])",
         )
     return None
+
+
+_IN_GUEST = "; a guest runs no services"
 
 
 def is_refusal(text: str) -> bool:
