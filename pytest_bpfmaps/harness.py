@@ -258,6 +258,7 @@ class Bpf:
         user: str | int | None = None,
         caps: Iterable[str] | None = None,
         seccomp: Mapping[str, Any] | Source | None = None,
+        token: Mapping[str, str | Iterable[str]] | None = None,
         ready: Ready = None,
         timeout: float = 10.0,
     ) -> LoaderProcess:
@@ -268,6 +269,8 @@ class Bpf:
         - `env` replaces the environment. `netns` and `cgroup` are those that it is started in.
         - `user` is a name or number. `caps` are all capabilities that it has, ``["BPF", "PERFMON"]``.
         - `seccomp` is a container's profile, a JSON file or a mapping; its filter is on the process.
+        - `token` is what a BPF token delegates, ``{"delegate_cmds": "any", "delegate_progs": ["xdp"]}``; the
+          process has capabilities only in a user namespace of its own (Linux 6.9).
         - `ready` is what to wait for: a line of output with a text or pattern, a file (`Path`), a TCP port,
           or a function that gets the process and returns something true.
         - `timeout` is how long that may take, in seconds; it is longer where the CPU is emulated.
@@ -285,7 +288,7 @@ class Bpf:
             cwd=cwd,
             netns=netns,
             cgroup=cgroup,
-            rights=privileges(user, caps, seccomp),
+            rights=privileges(user, caps, seccomp, token),
             folder=self._temporary,
         )
         started = self._keep_process(process)

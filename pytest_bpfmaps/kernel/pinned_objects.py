@@ -23,6 +23,11 @@ class Pin:
     inode: int
 
 
+def pins_below(pid: int, folder: str) -> set[Pin]:
+    """Returns the pins in a folder of a process, which a bpf file system is mounted at."""
+    return set(_walk(f"/proc/{pid}/root", folder))
+
+
 def pins_of(pid: int | str = "self") -> set[Pin]:
     """Returns the pins in all bpf file systems that are mounted in a process's mount namespace."""
     try:

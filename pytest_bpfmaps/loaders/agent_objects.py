@@ -29,13 +29,17 @@ _RUN_TIME = 0  # BPF_STATS_RUN_TIME
 class AgentObjects:
     """Maps, programs, links and pins of a process tree. `on` is the process's name in messages.
 
+    `bpffs` is the folder of a bpf file system that only the tree has, or None.
+
     The kernel counts how often programs run as long as this object is open.
     """
 
-    def __init__(self, on: str, pids: Callable[[], list[int]], before: Before, netns: int) -> None:
+    def __init__(
+        self, on: str, pids: Callable[[], list[int]], before: Before, netns: int, bpffs: str | None = None
+    ) -> None:
         self._on = on
         self._pids = pids
-        self._objects = KernelObjects(before, netns)
+        self._objects = KernelObjects(before, netns, bpffs)
         self._maps: dict[int, Map] = {}
         self._names: dict[int, str] = {}
         self._stats = -1

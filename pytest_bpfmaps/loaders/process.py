@@ -17,6 +17,7 @@ from pytest_bpfmaps.loaders.process_tree import ProcessTree
 from pytest_bpfmaps.loaders.programs import AgentProgram
 from pytest_bpfmaps.loaders.running_process import RunningProcess
 from pytest_bpfmaps.loaders.spawn import Privileges
+from pytest_bpfmaps.loaders.token_namespaces import TOKEN_FOLDER
 from pytest_bpfmaps.objects.any_map import Map
 
 
@@ -35,12 +36,14 @@ class LoaderProcess(RunningProcess):
         before: Before,
         netns: int,
         *,
+        path: str = "",
         cwd: str = "",
         folder: Callable[[], Path] = Path.cwd,
         rights: Privileges | None = None,
     ) -> None:
-        super().__init__(command, tree, child, cwd=cwd, folder=folder, rights=rights)
-        self._objects = AgentObjects(str(self), lambda: self.pids, before, netns)
+        super().__init__(command, tree, child, path=path, cwd=cwd, folder=folder, rights=rights)
+        bpffs = TOKEN_FOLDER if rights and rights.token else None
+        self._objects = AgentObjects(str(self), lambda: self.pids, before, netns, bpffs)
         self._objects.count_runs()
 
     @property

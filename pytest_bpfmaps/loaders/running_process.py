@@ -30,6 +30,7 @@ from pytest_bpfmaps.loaders.readiness import Ready, describe_ready, is_ready
 from pytest_bpfmaps.loaders.rejections import explain_rejection
 from pytest_bpfmaps.loaders.seccomp import explain_kill, refused_by
 from pytest_bpfmaps.loaders.spawn import Privileges
+from pytest_bpfmaps.loaders.token_refusals import explain_token_refusal, refused_to_token
 from pytest_bpfmaps.triggers.reaper import reaper
 
 _STOP = 5.0  # seconds that a process has after SIGTERM
@@ -42,9 +43,8 @@ class RunningProcess:
     """A process with its children.
 
     `command` names it in messages. `child` is None for a process that this one did not start: such a process
-    is not ended by `close`, and its output is not seen. `cwd` is the folder
-    that it began in. `folder` returns the folder for `artifact`. `rights` are those
-    of `Bpf.start`.
+    is not ended by `close`, and its output is not seen. `path` is its binary, `cwd` the folder that it began
+    in. `folder` returns the folder for `artifact`. `rights` are those of `Bpf.start`.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class RunningProcess:
         tree: ProcessTree,
         child: subprocess.Popen[bytes] | None,
         *,
+        path: str = "",
         cwd: str = "",
         folder: Callable[[], Path] = Path.cwd,
         rights: Privileges | None = None,
@@ -64,6 +65,8 @@ class RunningProcess:
         self._child = child
         self._user = rights.name if rights else None
         self._seccomp = rights.seccomp if rights else None
+        self._token = rights.token if rights else None
+        self._path = path
         self._cwd = cwd
         self._folder = folder
         self._began = time.monotonic()
@@ -183,6 +186,9 @@ class RunningProcess:
             self._output.drain()
         text = f"{self.stdout}\n{self.stderr}"
         refusal = explain_rejection(text) if status else None
+        if self._token and refused_to_token(text, refusal):
+            files = (Path(self._cwd, each) for each in (self._path, *self.command[1:]))
+            refusal = explain_token_refusal(self._token, self._capabilities, files, text) or refusal
         found = refusal.explanation if refusal else self._explain(status, text)
         written = [each for each in (refusal.details if refusal else "", self.last_lines()) if each]
         return LoaderError(

@@ -14,22 +14,31 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_bpfmaps.errors import LoaderError, closest, strerror
+from pytest_bpfmaps.kernel.delegation import Delegated, Delegation, delegation
 from pytest_bpfmaps.kernel.netns import inside_netns
 from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES, effective_capabilities, set_capabilities
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.loaders.seccomp import Profile, SeccompFilter, seccomp_filter
+from pytest_bpfmaps.loaders.token_namespaces import check_kernel, join, token_namespaces
 
 _PDEATHSIG, _KEEPCAPS, _BOUNDING_DROP, _AMBIENT = 1, 8, 24, 47  # prctl(2)
 _AMBIENT_RAISE = 2
 _FAILED = struct.Struct("=BI")
-_STEPS = ("enter the cgroup", "become the user", "drop capabilities", "install the seccomp filter")
+_STEPS = (
+    "enter the cgroup",
+    "enter the namespaces of the BPF token",
+    "become the user",
+    "drop capabilities",
+    "install the seccomp filter",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Privileges:
     """Whom a process runs as. `capabilities` are the bits of all that it has; None changes none.
 
-    `seccomp` is a filter of its system calls, or None. `name` is the user as the test names it.
+    `seccomp` is a filter of its system calls, or None. `token` is what its BPF token delegates, or None.
+    `name` is the user as the test names it.
     """
 
     user: int | None = None
@@ -38,18 +47,26 @@ class Privileges:
     groups: list[int] = field(default_factory=list)
     capabilities: int | None = None
     seccomp: SeccompFilter | None = None
+    token: Delegation | None = None
 
 
 def privileges(
-    user: str | int | None, caps: Iterable[str] | None, seccomp: Profile | None = None
+    user: str | int | None,
+    caps: Iterable[str] | None,
+    seccomp: Profile | None = None,
+    token: Delegated | None = None,
 ) -> Privileges:
     """Returns the privileges for a user's name or number, and names of capabilities, ``["BPF", "PERFMON"]``.
 
-    `seccomp` is a container's profile. Raises `LoaderError` for a user or a capability that does not exist,
-    and for a wrong profile.
+    `seccomp` is a container's profile, `token` what a BPF token delegates. Raises `LoaderError` for a user or
+    a capability that does not exist, and for a wrong profile or delegation; and `UnsupportedError` where the
+    kernel has no tokens.
     """
     bits = None if caps is None else sum(1 << _capability(name) for name in {*caps})
     rights = _of_user(user, bits)
+    if token is not None:
+        check_kernel()
+        rights = replace(rights, token=delegation(token))
     if seccomp is None:
         return rights
     has = effective_capabilities() if bits is None and user is None else bits or 0
@@ -112,7 +129,11 @@ def spawn(
     group = -1
     try:
         group = os.open(f"{cgroup}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) if cgroup else -1
-        with contextlib.nullcontext() if netns is None else inside_netns(netns), _quiet_fork():
+        with contextlib.ExitStack() as entered:
+            inside = entered.enter_context(token_namespaces(rights.token)) if rights.token else None
+            if netns is not None:
+                entered.enter_context(inside_netns(netns))
+            entered.enter_context(_quiet_fork())
             child = subprocess.Popen(
                 command,
                 executable=path,
@@ -124,7 +145,7 @@ def spawn(
                 env=env,
                 start_new_session=True,
                 close_fds=rights.seccomp is None,  # the filter may refuse what closes them; see _prepare
-                preexec_fn=lambda: _prepare(group, rights, writing),  # noqa: PLW1509 - see _quiet_fork
+                preexec_fn=lambda: _prepare(group, inside, rights, writing),  # noqa: PLW1509 - see _quiet_fork
             )
     finally:
         os.close(writing)
@@ -136,7 +157,7 @@ def spawn(
         step, number = _FAILED.unpack(failed)
         raise LoaderError(
             f"cannot start {command[0]}: cannot {_STEPS[step]}",
-            on=cgroup if step == 0 else f"uid {rights.user}" if step == 1 else None,
+            on=cgroup if step == 0 else f"uid {rights.user}" if step == 2 else None,
             why=strerror(number),
             fix="run the tests as root" if os.geteuid() else None,
             errno=number,
@@ -157,13 +178,16 @@ def _quiet_fork() -> Iterator[None]:
         yield
 
 
-def _prepare(group: int, rights: Privileges, report: int) -> None:
+def _prepare(group: int, inside: tuple[int, int] | None, rights: Privileges, report: int) -> None:
     """Runs in the child, before it executes its program."""
     step = 0
     try:
         if group >= 0:
             os.write(group, b"0")
         step = 1
+        if inside is not None:
+            join(inside)
+        step = 2
         if rights.user is not None:
             if rights.capabilities is not None:
                 _prctl(_KEEPCAPS, 1)
@@ -174,12 +198,12 @@ def _prepare(group: int, rights: Privileges, report: int) -> None:
             os.setuid(rights.user)
         elif rights.capabilities is not None:
             _limit(rights.capabilities)
-        step = 2
+        step = 3
         if rights.capabilities is not None:
             set_capabilities(rights.capabilities)
             for bit in _bits(rights.capabilities):
                 _prctl(_AMBIENT, _AMBIENT_RAISE, bit)
-        step = 3
+        step = 4
         _prctl(_PDEATHSIG, signal.SIGKILL)  # after a change of the user, which clears it
         if rights.seccomp is not None:
             _close_on_exec()

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from pytest_bpfmaps.errors import LoaderError
+from pytest_bpfmaps.errors import LoaderError, UnsupportedError
 from pytest_bpfmaps.kernel.netns import current_netns
 from pytest_bpfmaps.loaders.exec_errors import explain_exec, explain_missing, find_command
 from pytest_bpfmaps.loaders.kernel_objects import before_now, before_time
@@ -18,6 +18,7 @@ from pytest_bpfmaps.loaders.process_tree import MARK, ProcessTree
 from pytest_bpfmaps.loaders.running_process import name_of
 from pytest_bpfmaps.loaders.seccomp import refused_by
 from pytest_bpfmaps.loaders.spawn import Privileges, spawn
+from pytest_bpfmaps.loaders.token_namespaces import TOKEN_FOLDER
 
 _numbers = itertools.count()
 
@@ -42,7 +43,8 @@ def start_process(
         raise LoaderError("cannot start", on=repr(command), why="it is no list of words", fix=fix)
     words = [os.fspath(word) for word in command]
     mark = f"{os.getpid()}-{next(_numbers)}"
-    variables = {**(os.environ if env is None else env), MARK: mark}
+    told = {"LIBBPF_BPF_TOKEN_PATH": TOKEN_FOLDER} if rights.token else {}
+    variables = {**told, **(os.environ if env is None else env), MARK: mark}
     places = [Path(cwd).absolute()] if cwd is not None else [*(f.absolute() for f in folders), Path.cwd()]
     path = find_command(words[0], variables, places)
     if path is None:
@@ -60,7 +62,7 @@ def start_process(
             cgroup=None if cgroup is None else os.fspath(cgroup),
             rights=rights,
         )
-    except LoaderError:
+    except (LoaderError, UnsupportedError):  # they are OSErrors, too
         raise
     except OSError as e:
         refused = refused_by(rights.seccomp, "execve") or explain_exec(
@@ -75,6 +77,7 @@ def start_process(
         child,
         before,
         home,
+        path=path,
         cwd=start,
         folder=folder,
         rights=rights,

@@ -1,0 +1,80 @@
+"""Finds the BPF objects that a loader loads: in its binary, as skeletons have them, or in its arguments."""
+
+from __future__ import annotations
+
+import re
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_bpfmaps.errors import BpfError
+from pytest_bpfmaps.libbpf import lib, to_str
+from pytest_bpfmaps.libbpf.calls import walk
+from pytest_bpfmaps.objects.object_file import open_again
+
+# an ELF header of 64 bits, for the machine 247 (EM_BPF), in the machine's byte order
+_HEADER = re.compile(rb"\x7fELF\x02\x01\x01.{9}\x01\x00\xf7\x00", re.DOTALL)
+_SECTIONS = struct.Struct("<Q10xHH")  # e_shoff at 40, e_shentsize at 58, e_shnum
+_LARGEST = 256 << 20  # bytes of a file that is searched
+
+
+@dataclass(frozen=True, slots=True)
+class NeededProgram:
+    """A program in an object. The numbers are those of ``enum bpf_prog_type`` and ``bpf_attach_type``."""
+
+    name: str
+    type: int
+    attach_type: int
+
+
+@dataclass(frozen=True, slots=True)
+class NeededMap:
+    """A map in an object. `type` is a number of ``enum bpf_map_type``. `is_data` is for a data section."""
+
+    name: str
+    type: int
+    is_data: bool
+
+
+def needed_by(files: Iterable[Path]) -> Iterator[NeededProgram | NeededMap]:
+    """Yields what the objects in the files would load. It leaves out what libbpf can't open."""
+    for path in files:
+        for data in _objects_in(path):
+            with tempfile.NamedTemporaryFile(suffix=".bpf.o") as copy:
+                copy.write(data)
+                copy.flush()
+                try:
+                    yield from _parts(Path(copy.name))
+                except BpfError:
+                    continue
+
+
+def _parts(path: Path) -> Iterator[NeededProgram | NeededMap]:
+    with open_again(path, path.name, None) as handle:
+        for each in walk(lib.bpf_object__next_program, handle):
+            if lib.bpf_program__autoload(each):
+                types = lib.bpf_program__type(each), lib.bpf_program__expected_attach_type(each)
+                yield NeededProgram(to_str(lib.bpf_program__name(each)), *map(int, types))
+        for each in walk(lib.bpf_object__next_map, handle):
+            if lib.bpf_map__autocreate(each):
+                name, is_data = to_str(lib.bpf_map__name(each)), bool(lib.bpf_map__is_internal(each))
+                short = name[name.find(".") :] if is_data else name  # without the name of the temporary copy
+                yield NeededMap(short, int(lib.bpf_map__type(each)), is_data)
+
+
+def _objects_in(path: Path) -> Iterator[bytes]:
+    try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            return
+        data = path.read_bytes()
+    except OSError:
+        return
+    for found in _HEADER.finditer(data):
+        start = found.start()
+        if len(data) - start < 64:
+            return
+        table, size, count = _SECTIONS.unpack_from(data, start + 40)
+        if start + table + size * count <= len(data):
+            yield data[start : start + table + size * count]
