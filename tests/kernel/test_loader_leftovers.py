@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from build_agents import AGENTS, build_agent
 
 from pytest_bpfmaps import ExpectationError
+from pytest_bpfmaps.kernel.release import is_emulated
 
 LONG = "count_frames_of_an_interface"
 
@@ -105,10 +108,22 @@ def test_processes(bpf):
     bpf.nothing_left(agent)
 
 
-def test_again_and_again(bpf, start, bpf_cgroup):
-    for _ in range(20):
-        agent = start("cgroup-link", "let_out", bpf_cgroup.path)
-        assert agent.links == [("let_out", str(bpf_cgroup.path))]
+def what_this_process_has(cgroup):
+    """Returns how many descriptors, threads and children it has, and what is below a control group."""
+    found = {name: len(os.listdir(f"/proc/self/{name}")) for name in ("fd", "task")}
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    below = sorted(path.name for path in cgroup.path.iterdir() if path.is_dir())
+    return found, children, below, cgroup.pids
+
+
+def test_a_hundred_times(bpf, start, bpf_cgroup):
+    before = None
+    for number in range(20 if is_emulated() else 100):
+        agent = start("cgroup-link", "let_out", bpf_cgroup.path, cgroup=bpf_cgroup.path)
+        if number % 10 == 0:
+            assert agent.links == [("let_out", str(bpf_cgroup.path))]
         stop(agent)
         bpf.nothing_left(agent)
         agent.close()
+        before = before or what_this_process_has(bpf_cgroup)
+    assert what_this_process_has(bpf_cgroup) == before
