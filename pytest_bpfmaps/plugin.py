@@ -125,6 +125,12 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         help="stay after the run, and run the tests that depend on a source, header or test when it changes. "
         "Enter runs all, q ends. It needs watchfiles: pip install 'pytest-bpfmaps[watch]'.",
     )
+    group.addoption(
+        "--bpf-gdb",
+        action="store_true",
+        default=False,
+        help="at a failing test in a guest, say how to attach gdb to its kernel, and wait.",
+    )
     text = "kernel warnings that do not fail a test; each line: REGEX  # REASON"
     parser.addini("bpf_allow_kernel_warnings", text, type="linelist", default=[])
     text = (
@@ -181,6 +187,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
             settle_in_guest(config.workerinput)
         return
     patterns = option(config, "bpf_kernel")
+    if config.getoption("bpf_gdb") and not _only_looks(config):
+        from pytest_bpfmaps.matrix.gdb_conditions import check_gdb
+
+        check_gdb(config, patterns)
     if patterns in ([], ["auto"]):
         _have_workers_wait(config)
         return  # decided after the collection, when it is known whether there are BPF tests

@@ -73,10 +73,12 @@ class DebugFiles:
 
 def build_id(elf: Any) -> str:
     """Returns the build id of an ELF file in hexadecimal; empty if it has none."""
-    section = elf.get_section_by_name(".note.gnu.build-id")
-    if section is None:
-        return ""
-    return next((str(n["n_desc"]) for n in section.iter_notes() if n["n_type"] == "NT_GNU_BUILD_ID"), "")
+    for name in (".note.gnu.build-id", ".notes"):  # the latter is the kernel's
+        if (section := elf.get_section_by_name(name)) is not None:
+            for note in section.iter_notes():
+                if note["n_type"] == "NT_GNU_BUILD_ID" and note["n_name"] == "GNU":  # not Xen's note 3
+                    return str(note["n_desc"])
+    return ""
 
 
 def _content(elf: Any, name: str) -> bytes:

@@ -24,12 +24,17 @@ from pytest_bpfmaps.vm.guest import init
 from pytest_bpfmaps.vm.guest.own_pty import OwnPty
 from pytest_bpfmaps.vm.protocol.rpc import Host
 
+_MOST_SHOWN = 300  # characters of a failure
+
 
 class Debugging:
-    """Gives the worker of a guest the host's terminal while it is needed. `pdb`: ``--pdb`` is on."""
+    """Gives the worker of a guest the host's terminal while it is needed.
 
-    def __init__(self, config: pytest.Config, host: Host, *, pdb: bool) -> None:
-        self._config, self._host, self._pdb = config, host, pdb
+    `pdb`: ``--pdb`` is on. `gdb`: ``--bpf-gdb`` is on.
+    """
+
+    def __init__(self, config: pytest.Config, host: Host, *, pdb: bool, gdb: bool) -> None:
+        self._config, self._host, self._pdb, self._gdb = config, host, pdb, gdb
         self._pty: OwnPty | None = None
         self._interrupt: Any = None
         self.has_terminal = False
@@ -71,10 +76,27 @@ class Debugging:
             self.end()
 
     def pytest_exception_interact(self, node: pytest.Item, call: Any, report: Any) -> None:
-        """Debugs a failure, with ``--pdb``."""
+        """Lets a person debug a failure, with ``--bpf-gdb`` and ``--pdb``."""
+        if self._gdb and isinstance(node, pytest.Item):
+            self._attach_gdb(node, call.excinfo)
         if self._pdb:
             self.begin()
             debug_failure(node, call.excinfo, report)
+
+    def _attach_gdb(self, item: pytest.Item, failure: pytest.ExceptionInfo[BaseException]) -> None:
+        """Says how to attach gdb. Waits for a line, except where ``--pdb`` waits afterwards."""
+        from pytest_bpfmaps.vm.guest.kernel_addresses import addresses
+
+        advice = self._host.call("gdb", json.dumps(addresses()))
+        self.begin()
+        why = failure.exconly().partition("\n")[0]
+        print(f"\nbpfmaps: {item.nodeid} failed: {why:.{_MOST_SHOWN}}")
+        for line in advice.splitlines():
+            print(f"bpfmaps: {line}")
+        if not self._pdb:
+            print("bpfmaps: the test waits; Enter goes on", end="", flush=True)
+            sys.stdin.readline()
+            self.end()
 
 
 class Asking:

@@ -23,9 +23,8 @@ def why_nobody_debugs(config: pytest.Config, kernels: Sequence[str]) -> str:
     if len(kernels) == 1:
         return ""
     why = f"workers for {', '.join(kernels)} run at the same time, and there is one terminal"
-    asked = [
-        option for option in ("pdb", "trace") if config.getoption("usepdb" if option == "pdb" else option)
-    ]
+    options = {"pdb": "usepdb", "trace": "trace", "bpf-gdb": "bpf_gdb"}
+    asked = [option for option, name in options.items() if config.getoption(name)]
     if asked:
         fix = f"choose tests of one kernel: --bpf-kernel={kernels[0]}, -k {kernels[0]}, or FILE::TEST"
         raise pytest.UsageError(f"--{asked[0]} can't be used here: {why}\n  -> {fix}")

@@ -156,6 +156,7 @@ class Guests:
         if there is None:
             start += ["--kvm"] if self.verdict.kvm else []
             arguments += ["--journal", self.journal.path, "--artifacts", str(temporary_folder(self.config))]
+            arguments += ["--gdb"] if self.config.getoption("bpf_gdb") else []
             command = self._prepared(start, arguments)
             command = command or [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *start, *arguments]
         else:
@@ -234,6 +235,7 @@ class Guests:
         releases = {guest.kernel.name: guest.kernel.release for guest in self.selection.guests}
         known = {
             "pdb": self.config.getoption("usepdb"),
+            "gdb": self.config.getoption("bpf_gdb"),
             "kernels": list(self.selection.names),
             "releases": {HOST: os.uname().release, **releases},
             "vmlinux": self.vmlinux.path or PER_KERNEL,

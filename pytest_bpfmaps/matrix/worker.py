@@ -50,7 +50,8 @@ class Worker:
             config.pluginmanager.register(self._steps, "bpfmaps-steps")
             from pytest_bpfmaps.matrix.debugging import Debugging
 
-            debugging = Debugging(config, self.host, pdb=orders.get("pdb", False))
+            wanted = {name: orders.get(name, False) for name in ("pdb", "gdb")}
+            debugging = Debugging(config, self.host, **wanted)
             config.pluginmanager.register(debugging, "bpfmaps-debugging")
         if shows_output(config):
             show_output(config)

@@ -34,6 +34,7 @@ from pytest_bpfmaps.vm.gateway.artifacts import Artifacts
 from pytest_bpfmaps.vm.gateway.debug_terminal import DebugTerminal
 from pytest_bpfmaps.vm.gateway.execnet_bootstrap import CHUNK, Bootstrap, pump
 from pytest_bpfmaps.vm.gateway.execnet_messages import pass_on
+from pytest_bpfmaps.vm.gateway.gdb_server import GdbServer
 from pytest_bpfmaps.vm.gateway.hung_guest import SHORTEST
 from pytest_bpfmaps.vm.gateway.job import job
 from pytest_bpfmaps.vm.gateway.requests import Requests
@@ -81,6 +82,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--vmlinux", default="per-kernel", help="what vmlinux.h comes from")
     parser.add_argument("--journal", default=None)
     parser.add_argument("--artifacts", default=None, help="folder for the files that the guest sends")
+    parser.add_argument("--gdb", action="store_true", help="serve gdb at a failing test")
     return parser.parse_known_args(argv)[0]
 
 
@@ -119,11 +121,14 @@ class Gateway:
         self.executed: ExecutedCode | None = None
         self.artifacts = Artifacts(self.options.artifacts)
         self.terminal = DebugTerminal(self.options.others)
+        self.gdb: GdbServer | None = None
 
     def run(self, ready: Ready | None = None) -> int:
         """Serves until pytest or the guest ends. Returns the exit status. `ready` is a guest that waits."""
         bootstrap = Bootstrap.take()
         self.worker, self.model = bootstrap.worker, bootstrap.model
+        if self.options.gdb and self.options.artifacts is not None:
+            self.gdb = GdbServer(self.options.artifacts, self.worker)
         self.input.put(bootstrap.rest)
         self._spawn(self._read_stdin)
         try:
@@ -184,7 +189,7 @@ class Gateway:
         )
         self._spawn(self._listen, control)
         self._spawn(self._wait_for_end, machine)
-        self._spawn(self._answer_all, control, kernel, machine.terminal)
+        self._spawn(self._answer_all, control, kernel, machine)
         seconds = max(SHORTEST, self.timeout / 4)
         self._spawn(
             pass_on, machine.stream.fileno(), 1, seconds, lambda why: self.events.put(("stream", why))
@@ -227,6 +232,8 @@ class Gateway:
         from pytest_bpfmaps.vm.gateway.guest_exit import LEAVE_ON, switched_off
         from pytest_bpfmaps.vm.gateway.hung_guest import ask, is_alive
 
+        if self.gdb is not None and self.gdb.has_stopped(machine):
+            return
         stopped = stopped_process(machine.process.pid)
         if stopped is None and watch.step.phase is Phase.ORDERS and is_alive(machine, self.timeout):
             return
@@ -317,10 +324,10 @@ class Gateway:
             what = f"more than {_MOST_CALLS} requests at a time came on the port of this harness"
             self._note_fault(watch, "", f"{what}\n  {GARBLED}")
 
-    def _answer_all(self, control: Lines, kernel: Kernel, port: socket.socket) -> None:
+    def _answer_all(self, control: Lines, kernel: Kernel, machine: Machine) -> None:
         while True:
             message = self.calls.get()
-            answer(control, message, self._requests(kernel, port).answer)
+            answer(control, message, self._requests(kernel, machine).answer)
             self.events.put(("answered", None))
 
     def _use_terminal(self, port: socket.socket, wanted: str) -> str:
@@ -336,7 +343,7 @@ class Gateway:
             self.events.put(("answered", None))
         return ""
 
-    def _requests(self, kernel: Kernel, port: socket.socket) -> Requests:
+    def _requests(self, kernel: Kernel, machine: Machine) -> Requests:
         from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting
 
         def vmlinux() -> str | None:
@@ -346,8 +353,11 @@ class Gateway:
                 return str(kernel.btf)
             return chosen
 
-        terminal = partial(self._use_terminal, port)
-        return Requests(self.options.clang, vmlinux, self.executed, self.artifacts, terminal)
+        terminal = partial(self._use_terminal, machine.terminal)
+        gdb = None if self.gdb is None else partial(self.gdb.open, machine, kernel)
+        return Requests(
+            self.options.clang, vmlinux, self.executed, self.artifacts, terminal=terminal, gdb=gdb
+        )
 
     def tell(self, event: str, **facts: Any) -> None:
         """Writes an entry into the journal that pytest reads."""
@@ -400,6 +410,8 @@ def serve(gateway: Gateway, ready: Ready | None = None) -> int:
             return gateway.run(ready)
         finally:
             gateway.terminal.close()
+            if gateway.gdb is not None:
+                gateway.gdb.close()
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ class Requests:
     """Answers requests. `clang` is as for `--bpf-clang`; `vmlinux` tells where ``vmlinux.h`` comes from.
 
     `executed` is the record of what ran in this guest, where there is one. `artifacts` are the files that it
-    may store. `terminal` lends pytest's terminal, and takes it back.
+    may store. `terminal` lends pytest's terminal, and takes it back. `gdb` has QEMU serve a debugger.
     """
 
     def __init__(
@@ -38,13 +38,15 @@ class Requests:
         vmlinux: Callable[[], str | None],
         executed: ExecutedCode | None = None,
         artifacts: Artifacts | None = None,
+        *,
         terminal: Callable[[str], str] | None = None,
+        gdb: Callable[[str], str] | None = None,
     ) -> None:
         self._artifacts = artifacts or Artifacts(None)
         self._clang = clang
         self._vmlinux = vmlinux
         self._executed = executed
-        self._terminal = terminal
+        self._more = {"terminal": terminal, "gdb": gdb}
 
     def answer(self, call: str, argument: str) -> str:
         """Returns the answer to a request. Raises whatever error the guest should see."""
@@ -52,8 +54,7 @@ class Requests:
         calls["artifact"] = self._artifacts.store
         if self._executed is not None:
             calls["executed"] = self._executed.answer
-        if self._terminal is not None:
-            calls["terminal"] = self._terminal
+        calls |= {name: do for name, do in self._more.items() if do is not None}
         return calls[call](argument)
 
     def _compile(self, argument: str) -> str:
