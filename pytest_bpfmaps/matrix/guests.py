@@ -157,19 +157,19 @@ class Guests:
             start += ["--kvm"] if self.verdict.kvm else []
             arguments += ["--journal", self.journal.path, "--artifacts", str(temporary_folder(self.config))]
             arguments += ["--gdb"] if self.config.getoption("bpf_gdb") else []
-            command = self._prepared(start, arguments)
+            command = self._prepared(lane.name, start, arguments)
             command = command or [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *start, *arguments]
         else:
             command = there.command([*start, *arguments], self.journal.path)
         return f"popen//python={shlex.join(command)}//id={lane.name}//bpfmaps={lane.kernel}//lane={lane.name}"
 
-    def _prepared(self, start: list[str], arguments: list[str]) -> list[str] | None:
+    def _prepared(self, worker: str, start: list[str], arguments: list[str]) -> list[str] | None:
         """Returns the command of a guest that waits, if one does (``--bpf-watch``)."""
         prepared = self.config.stash.get(PREPARED, None)
         if prepared is None or self._records or self._options["bpf_vm"] == VIRTME:
             return None
         prepared.note(start)
-        return prepared.command(start, arguments)
+        return prepared.command(worker, start, arguments)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -218,8 +218,10 @@ class Guests:
             "platform": sys.platform,
         }
         tell_facts(gateway, {**facts, "cwd": str(self.config.invocation_params.dir), "pid": 0})
-        self._stopped.add(lane, process_of(gateway), gateway.spec.bpfmaps)
         life = self._lives[lane] = self._lives.get(lane, 0) + 1
+        prepared = self.config.stash.get(PREPARED, None)
+        itself = None if prepared is None else prepared.processes.pop(lane, None)
+        self._stopped.add(lane, process_of(gateway), gateway.spec.bpfmaps, itself)
         if life > 1:
             gateway.id = f"{lane}-{life}"
 

@@ -12,26 +12,30 @@ from pytest_bpfmaps.vm.gateway import relay
 
 
 class Prepared:
-    """Guests that wait. `waiting` maps the arguments of a start to the addresses of guests that have them.
+    """Guests that wait. `waiting` maps the arguments of a start to the guests that have them.
 
-    `wanted` are the arguments of the guests that this run has begun, and `taken` the addresses that it used.
+    A guest is the address and the process of its gateway. `wanted` are the arguments of the guests that this
+    run has begun, and `taken` the addresses that it used. `processes` has the gateways of these by the name
+    of the worker.
     """
 
-    def __init__(self, waiting: dict[tuple[str, ...], list[str]]) -> None:
+    def __init__(self, waiting: dict[tuple[str, ...], list[tuple[str, int]]]) -> None:
         self._waiting = waiting
+        self.processes: dict[str, int] = {}
         self.wanted: list[list[str]] = []
         self.taken: list[str] = []
 
-    def command(self, start: Sequence[str], more: Sequence[str]) -> list[str] | None:
+    def command(self, worker: str, start: Sequence[str], more: Sequence[str]) -> list[str] | None:
         """Returns a command that reaches a guest which was started with `start`, and gives it `more`.
 
-        None where none waits.
+        It becomes the guest of `worker`. None where none waits.
         """
-        addresses = self._waiting.get(tuple(start))
-        if not addresses:
+        guests = self._waiting.get(tuple(start))
+        if not guests:
             return None
-        self.taken.append(addresses.pop(0))
-        return [sys.executable, "-I", "-S", str(Path(relay.__file__)), self.taken[-1], *start, *more]
+        address, self.processes[worker] = guests.pop(0)
+        self.taken.append(address)
+        return [sys.executable, "-I", "-S", str(Path(relay.__file__)), address, *start, *more]
 
     def note(self, start: Sequence[str]) -> None:
         """Notes that a guest which begins so would have been of use."""

@@ -7,11 +7,20 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from pytest_bpfmaps.vm.gateway.journal import JournalEntry, write
+from pytest_bpfmaps.vm.machine.child_process import is_stopped
 from pytest_bpfmaps.vm.protocol.phases import Countdown
+
+
+@dataclass
+class _Gateway:
+    process: Any
+    pid: int
+    kernel: str
+    countdown: Countdown | None = None  # counts while it is stopped
 
 
 class StoppedGateways:
@@ -22,13 +31,16 @@ class StoppedGateways:
 
     def __init__(self, journal: str, seconds: float) -> None:
         self._journal, self._seconds = journal, seconds
-        self._watched: dict[str, tuple[Any, str, Countdown | None]] = {}  # by the name of the worker
+        self._watched: dict[str, _Gateway] = {}  # by the name of the worker
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def add(self, worker: str, process: Any, kernel: str) -> None:
-        """Watches the gateway of a worker, a `subprocess.Popen`."""
-        self._watched[worker] = (process, kernel, None)
+    def add(self, worker: str, process: Any, kernel: str, itself: int | None = None) -> None:
+        """Watches the gateway of a worker, a `subprocess.Popen`.
+
+        `itself` is the gateway, where `process` only connects it: a guest that waited has started earlier.
+        """
+        self._watched[worker] = _Gateway(process, process.pid if itself is None else itself, kernel)
         if not self._thread.is_alive():
             self._thread.start()
 
@@ -42,34 +54,23 @@ class StoppedGateways:
 
     def _watch(self) -> None:
         while not self._over.wait(Countdown.LOOK):
-            for worker, (process, kernel, countdown) in list(self._watched.items()):
-                if process.poll() is not None or not _is_stopped(process.pid):
-                    counting = None
-                elif countdown is None:
-                    counting = Countdown(lambda: 0.0, time.monotonic)
-                    counting.start(self._seconds)
-                else:
-                    counting = countdown
-                    if counting.is_over():
-                        self._end(worker, process, kernel)
-                        continue
-                if worker in self._watched:
-                    self._watched[worker] = (process, kernel, counting)
+            for worker, gateway in list(self._watched.items()):
+                if gateway.process.poll() is not None or not is_stopped(gateway.pid):
+                    gateway.countdown = None
+                elif gateway.countdown is None:
+                    gateway.countdown = Countdown(lambda: 0.0, time.monotonic)
+                    gateway.countdown.start(self._seconds)
+                elif gateway.countdown.is_over():
+                    self._end(worker, gateway)
 
-    def _end(self, worker: str, process: Any, kernel: str) -> None:
+    def _end(self, worker: str, gateway: _Gateway) -> None:
         self.forget(worker)
         text = (
-            f"VmLostError: guest died: kernel {kernel}: the process that runs it, {process.pid}, was stopped "
-            f"by a signal or a debugger for {self._seconds:g} s, and was ended\n  -> find out what stops it"
+            f"VmLostError: guest died: kernel {gateway.kernel}: the process that runs it, {gateway.pid}, was "
+            f"stopped by a signal or a debugger for {self._seconds:g} s, and was ended\n"
+            "  -> find out what stops it"
         )
         with suppress(OSError):
             write(self._journal, JournalEntry(worker, "lost", text=text))
         with suppress(OSError):
-            os.kill(process.pid, signal.SIGKILL)
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
-    except (OSError, LookupError):  # it has ended
-        return False
+            os.kill(gateway.pid, signal.SIGKILL)

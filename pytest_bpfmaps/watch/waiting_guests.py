@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_bpfmaps.matrix.prepared_guests import Prepared
+from pytest_bpfmaps.vm.machine.child_process import is_stopped
 
 
 @dataclass
@@ -29,9 +30,9 @@ class WaitingGuests:
 
     def offer(self) -> Prepared:
         """Returns the guests for the next run."""
-        waiting: dict[tuple[str, ...], list[str]] = {}
-        for guest in self._guests:
-            waiting.setdefault(guest.start, []).append(guest.address)
+        waiting: dict[tuple[str, ...], list[tuple[str, int]]] = {}
+        for guest in filter(_can_serve, self._guests):
+            waiting.setdefault(guest.start, []).append((guest.address, guest.process.pid))
         return Prepared(waiting)
 
     def prepare(self, begun: Sequence[Sequence[str]], taken: Sequence[str], *, all_ran: bool) -> None:
@@ -44,7 +45,7 @@ class WaitingGuests:
         kept: list[_Guest] = []
         left = list(self._wanted)
         for guest in self._guests:
-            if guest.start in left and guest.address not in taken and guest.process.poll() is None:
+            if guest.start in left and guest.address not in taken and _can_serve(guest):
                 left.remove(guest.start)
                 kept.append(guest)
             else:
@@ -73,6 +74,10 @@ def _begin(start: tuple[str, ...]) -> _Guest:
             stderr=subprocess.DEVNULL,  # a run says what fails
         )
     return _Guest(start, address, process)
+
+
+def _can_serve(guest: _Guest) -> bool:
+    return guest.process.poll() is None and not is_stopped(guest.process.pid)
 
 
 def _end(guest: _Guest) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,9 @@ def test_other(bpf):
     Path("/tmp/of-an-earlier-run").touch()
     if os.path.exists("panic"):
         Path("/proc/sysrq-trigger").write_text("c")
+
+def test_third(bpf):
+    pass
 """
 WAITS = r"bpfmaps: waits for changes: Enter runs all tests, q ends\r\n"
 
@@ -73,18 +77,23 @@ def test_each_run_has_a_guest_that_waited(pytester, monkeypatch):
         assert re.findall(r"::(\w+\[6.1\] [A-Z]+) ", screen) == list(outcomes), screen
 
     try:
-        run("test_answer[6.1] PASSED", "test_other[6.1] PASSED")
+        run("test_answer[6.1] PASSED", "test_other[6.1] PASSED", "test_third[6.1] PASSED")
         first = waiting(person.process.pid)
+        for pid in first:
+            os.kill(pid, signal.SIGSTOP)  # a guest that can't serve is not waited for
         Path("answer.bpf.c").write_text(SOURCE % "XDP_DROP")
         run("test_answer[6.1] FAILED")  # it sees the new source
         second = waiting(person.process.pid)
         assert not set(first) & set(second)
         Path("test_answer.py").write_text(TEST % 1)
-        run("test_answer[6.1] PASSED", "test_other[6.1] PASSED")  # it sees the new test, and no earlier file
+        # It sees the new test, and no earlier file.
+        run("test_answer[6.1] PASSED", "test_other[6.1] PASSED", "test_third[6.1] PASSED")
         waiting(person.process.pid)
         Path("panic").touch()
         person.type("\n")
-        assert "Kernel panic" in person.sees(WAITS)
+        screen = person.sees(WAITS)
+        assert "Kernel panic" in screen
+        assert "test_third[6.1] PASSED" in screen  # a guest that did not wait runs it
         last = waiting(person.process.pid)
         person.type("q")
         assert person.process.wait(60) == 1

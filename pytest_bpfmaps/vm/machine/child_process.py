@@ -33,6 +33,14 @@ def die_with_parent() -> None:
     die_with(os.getppid())
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger has stopped the process `pid`."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except (OSError, LookupError):  # it has ended
+        return False
+
+
 def stopped_process(group: int) -> int | None:
     """Returns a process of a process group that a signal or a debugger has stopped; None if all may run."""
     for path in Path("/proc").glob("[0-9]*/stat"):
