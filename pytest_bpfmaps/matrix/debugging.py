@@ -30,17 +30,19 @@ _MOST_SHOWN = 300  # characters of a failure
 class Debugging:
     """Gives the worker of a guest the host's terminal while it is needed.
 
-    `pdb`: ``--pdb`` is on. `gdb`: ``--bpf-gdb`` is on.
+    `pdb`: ``--pdb`` is on. `gdb`: ``--bpf-gdb`` is on. `piped`: pytest's input is no terminal.
     """
 
-    def __init__(self, config: pytest.Config, host: Host, *, pdb: bool, gdb: bool) -> None:
+    def __init__(
+        self, config: pytest.Config, host: Host, *, pdb: bool, gdb: bool, piped: bool = False
+    ) -> None:
         self._config, self._host, self._pdb, self._gdb = config, host, pdb, gdb
         self._pty: OwnPty | None = None
         self._interrupt: Any = None
         self.has_terminal = False
         before_debugger(config, self.begin)
         if config.getoption("capture") == "no":
-            sys.stdin = Asking(self)
+            sys.stdin = Asking(self, host if piped else None)
 
     def begin(self) -> None:
         """Takes the terminal. Raises `VmError` where the host can't lend it."""
@@ -100,17 +102,19 @@ class Debugging:
 
 
 class Asking:
-    """Standard input with ``-s``: it takes the terminal for each line."""
+    """Standard input with ``-s``: it takes the terminal for each line, or has `pipe` read one of pytest's."""
 
     encoding, errors = "utf-8", "strict"
 
-    def __init__(self, debugging: Debugging) -> None:
-        self._debugging = debugging
+    def __init__(self, debugging: Debugging, pipe: Host | None) -> None:
+        self._debugging, self._pipe = debugging, pipe
         self._own = sys.stdin
 
     def readline(self, size: int = -1) -> str:
-        """Returns the next line that the person types."""
+        """Returns the next line; nothing at the end of the input."""
         had = self._debugging.has_terminal
+        if self._pipe is not None and not had:
+            return self._pipe.call("line", "")
         self._debugging.begin()
         try:
             return self._own.readline(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,11 @@ def why_nobody_debugs(config: pytest.Config, kernels: Sequence[str]) -> str:
         fix = f"choose tests of one kernel: --bpf-kernel={kernels[0]}, -k {kernels[0]}, or FILE::TEST"
         raise pytest.UsageError(f"--{asked[0]} can't be used here: {why}\n  -> {fix}")
     return why
+
+
+def piped_input(config: pytest.Config) -> str | None:
+    """Returns the path of the standard input, where tests may read it and it is no terminal."""
+    return f"/proc/{os.getpid()}/fd/0" if config.getoption("capture") == "no" and not os.isatty(0) else None
 
 
 def check(config: pytest.Config, selection: Selection, options: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.assignment import Lane, divide
 from pytest_bpfmaps.matrix.compilers import show_lines, vmlinux_line, vmlinux_setting
 from pytest_bpfmaps.matrix.guest_activity import GuestActivity
-from pytest_bpfmaps.matrix.guest_conditions import check, why_nobody_debugs
+from pytest_bpfmaps.matrix.guest_conditions import check, piped_input, why_nobody_debugs
 from pytest_bpfmaps.matrix.items import (
     COLLECTED,
     KERNEL_PROPERTY,
@@ -84,6 +84,7 @@ class Guests:
         self._said: set[str] = set()
         self._scheduler: Any = None
         self._others = ""
+        self._input = piped_input(config)
 
     def header(self) -> list[str]:
         """Returns the lines of the header: the kernels, and why they run without KVM, if they do."""
@@ -156,6 +157,7 @@ class Guests:
         if there is None:
             start += ["--kvm"] if self.verdict.kvm else []
             arguments += ["--journal", self.journal.path, "--artifacts", str(temporary_folder(self.config))]
+            arguments += [] if self._input is None else ["--input", self._input]
             arguments += ["--gdb"] if self.config.getoption("bpf_gdb") else []
             command = self._prepared(lane.name, start, arguments)
             command = command or [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", *start, *arguments]
@@ -238,6 +240,7 @@ class Guests:
         known = {
             "pdb": self.config.getoption("usepdb"),
             "gdb": self.config.getoption("bpf_gdb"),
+            "piped": self._input is not None,
             "kernels": list(self.selection.names),
             "releases": {HOST: os.uname().release, **releases},
             "vmlinux": self.vmlinux.path or PER_KERNEL,

@@ -50,7 +50,7 @@ class Worker:
             config.pluginmanager.register(self._steps, "bpfmaps-steps")
             from pytest_bpfmaps.matrix.debugging import Debugging
 
-            wanted = {name: orders.get(name, False) for name in ("pdb", "gdb")}
+            wanted = {name: orders.get(name, False) for name in ("pdb", "gdb", "piped")}
             debugging = Debugging(config, self.host, **wanted)
             config.pluginmanager.register(debugging, "bpfmaps-debugging")
         if shows_output(config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from person import Person
@@ -42,8 +42,8 @@ def debug(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterato
     pytester.makepyfile(test_it=TESTS)
     started: list[Person] = []
 
-    def start(*arguments: str) -> Person:
-        started.append(Person([sys.executable, "-m", "pytest", *OPTIONS, *arguments]))
+    def start(*arguments: str, before: Sequence[str] = ()) -> Person:
+        started.append(Person([*before, sys.executable, "-m", "pytest", *OPTIONS, *arguments]))
         return started[-1]
 
     yield start
@@ -98,12 +98,40 @@ def test_quit(debug: Starts, option: str, ends: str) -> None:
     check_end(person, 2)
 
 
+def test_a_terminal_that_goes_away(debug: Starts) -> None:
+    """The guest does not wait for a person who can't come back; pytest ignores that the terminal went."""
+    person = debug("-k", "fails", "--pdb", before=["env", "--ignore-signal=HUP"])
+    person.sees(r"\(Pdb\) ")
+    person.close()
+    assert person.process.wait(600) != 0
+
+
 def test_input(debug: Starts) -> None:
     person = debug("-k", "asks", "-s")
     person.sees(r"your name\? ")
     person.type("Ada\n")
     person.sees("1 passed")
     check_end(person, 0)
+
+
+def test_input_from_a_pipe(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    pytester.makepyfile(
+        """
+        import sys
+        import pytest
+
+        def test_asks(bpf_kernel):
+            assert input("your name? ") == "Ada"
+            assert sys.stdin.readline() == "a line\\n"
+            with pytest.raises(EOFError):
+                input()
+        """
+    )
+    command = [sys.executable, "-m", "pytest", *OPTIONS, "-s"]
+    result = pytester.run(*command, stdin=b"Ada\na line\n")
+    result.assert_outcomes(passed=1)
+    result.stderr.fnmatch_lines(["*your name? *"])
 
 
 def test_several_kernels_and_no_terminal(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,9 @@ from processes import is_running
 from pytest_bpfmaps.compiler import CompileRequest
 from pytest_bpfmaps.errors import CompileError, VmLostError, VmTimeoutError
 from pytest_bpfmaps.vm.gateway import answers, journal
-from pytest_bpfmaps.vm.gateway.gateway import Gateway, parse
+from pytest_bpfmaps.vm.gateway.gateway import Gateway
 from pytest_bpfmaps.vm.gateway.guest_exit import why_it_ended
+from pytest_bpfmaps.vm.gateway.options import parse
 from pytest_bpfmaps.vm.machine.qemu import Log, Machine
 from pytest_bpfmaps.vm.protocol.phases import Phase, WorkerStep
 from pytest_bpfmaps.vm.protocol.rpc import (

@@ -9,6 +9,7 @@ import socket
 import termios
 import threading
 import tty
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -21,10 +22,14 @@ LOOK = 1.0  # seconds between two looks at the terminal's size
 
 
 class DebugTerminal:
-    """The terminal of pytest. `refusal` says why it can't be lent, if so."""
+    """The terminal of pytest. `refusal` says why it can't be lent, if so.
 
-    def __init__(self, refusal: str | None = None) -> None:
-        self._refusal = refusal
+    When the terminal goes away while the guest has it, the guest reads the end of its input, and `gone` is
+    called.
+    """
+
+    def __init__(self, refusal: str | None = None, gone: Callable[[], None] = lambda: None) -> None:
+        self._refusal, self._gone = refusal, gone
         self._fd: int | None = None
         self._before: list[Any] = []
         self._thread: threading.Thread | None = None
@@ -70,7 +75,7 @@ class DebugTerminal:
         self._fd = self._thread = None
 
     def _pass_on(self, fd: int, port: socket.socket) -> None:
-        size, wanted = terminal_size(fd), [fd, port.fileno(), self._closing]
+        size, wanted = terminal_size(fd), [port.fileno(), self._closing, fd]
         with suppress(OSError, ValueError):
             while True:
                 ready = select.select(wanted, [], [], LOOK)[0]
@@ -79,14 +84,24 @@ class DebugTerminal:
                     if not data:
                         return
                     for kind, text in self._frames.feed(data):
-                        if kind == STDOUT:
-                            os.write(fd, text)
+                        if kind == STDOUT and fd in wanted:
+                            with suppress(OSError):  # the terminal is gone, which reading it shows
+                                os.write(fd, text)
                 elif self._closing in ready:  # after what the guest has written
                     return
                 if fd in ready:
-                    data = os.read(fd, LARGEST)
-                    if not data:
-                        return
+                    data = _typed(fd)
                     port.sendall(frame(STDIN, data))
-                if size != (size := terminal_size(fd)):
+                    if not data:
+                        wanted.remove(fd)
+                        self._gone()
+                if fd in wanted and size != (size := terminal_size(fd)):
                     port.sendall(frame(SIZE, json.dumps(size).encode()))
+
+
+def _typed(fd: int) -> bytes:
+    """Returns what was typed; nothing where the terminal is gone."""
+    try:
+        return os.read(fd, LARGEST)
+    except OSError:
+        return b""

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpfmaps.cache.stored_files import listening
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
-from pytest_bpfmaps.vm.boot.backends import AUTO, CHOICES, WARM
+from pytest_bpfmaps.vm.boot.backends import WARM
 from pytest_bpfmaps.vm.boot.start import Attempt, Booted, boot
 from pytest_bpfmaps.vm.gateway import journal
 from pytest_bpfmaps.vm.gateway.answers import answer
@@ -37,6 +37,8 @@ from pytest_bpfmaps.vm.gateway.execnet_messages import pass_on
 from pytest_bpfmaps.vm.gateway.gdb_server import GdbServer
 from pytest_bpfmaps.vm.gateway.hung_guest import SHORTEST
 from pytest_bpfmaps.vm.gateway.job import job
+from pytest_bpfmaps.vm.gateway.options import parse
+from pytest_bpfmaps.vm.gateway.piped_input import PipedInput
 from pytest_bpfmaps.vm.gateway.requests import Requests
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
 from pytest_bpfmaps.vm.kernels.kernel import Kernel
@@ -62,28 +64,6 @@ GARBLED = f"-> {LEAVE_ALONE}"
 _MOST_CALLS = 16  # a worker makes one at a time
 _MOST_SHOWN = 160  # characters of a message that is none of the harness's
 FORKED = "-> end the process in the test by os._exit(0), also after an exception"
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    """Parses the gateway's arguments, and ignores those that execnet adds for an interpreter."""
-    parser = argparse.ArgumentParser(prog="pytest_bpfmaps.vm.gateway")
-    parser.add_argument("kernel")
-    parser.add_argument("--way", choices=CHOICES, default=AUTO)
-    parser.add_argument("--cpus", type=int, default=2)
-    parser.add_argument("--memory", default="1G")
-    parser.add_argument("--kvm", action="store_true")
-    parser.add_argument("--judge", action="store_true", help="find out whether KVM works on this machine")
-    parser.add_argument("--network", action="store_true")
-    parser.add_argument("--executed", action="store_true", help="record which code of BPF programs runs")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for the boot, and for each step")
-    parser.add_argument("--others", default=None, help="what else runs, so that nobody can debug here")
-    parser.add_argument("--output", action="store_true", help="show what tests write")
-    parser.add_argument("--clang", default=None)
-    parser.add_argument("--vmlinux", default="per-kernel", help="what vmlinux.h comes from")
-    parser.add_argument("--journal", default=None)
-    parser.add_argument("--artifacts", default=None, help="folder for the files that the guest sends")
-    parser.add_argument("--gdb", action="store_true", help="serve gdb at a failing test")
-    return parser.parse_known_args(argv)[0]
 
 
 Ready = tuple[Kernel, Booted]
@@ -120,8 +100,10 @@ class Gateway:
         self.faults: set[tuple[str, str]] = set()
         self.executed: ExecutedCode | None = None
         self.artifacts = Artifacts(self.options.artifacts)
-        self.terminal = DebugTerminal(self.options.others)
+        self.terminal = DebugTerminal(self.options.others, self._count_again)
+        self.terminal_holds = False  # whether no time counts because the guest has the terminal
         self.gdb: GdbServer | None = None
+        self.piped = None if options.input is None else PipedInput(options.input, options.others)
 
     def run(self, ready: Ready | None = None) -> int:
         """Serves until pytest or the guest ends. Returns the exit status. `ready` is a guest that waits."""
@@ -336,12 +318,17 @@ class Gateway:
         if wanted == "open":
             size = self.terminal.open(port)
             if not had:
+                self.terminal_holds = True
                 self.events.put(("hold", None))
             return size
         self.terminal.close()
-        if had:
-            self.events.put(("answered", None))
+        self._count_again()
         return ""
+
+    def _count_again(self) -> None:
+        if self.terminal_holds:
+            self.terminal_holds = False
+            self.events.put(("answered", None))
 
     def _requests(self, kernel: Kernel, machine: Machine) -> Requests:
         from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting
@@ -355,9 +342,9 @@ class Gateway:
 
         terminal = partial(self._use_terminal, machine.terminal)
         gdb = None if self.gdb is None else partial(self.gdb.open, machine, kernel)
-        return Requests(
-            self.options.clang, vmlinux, self.executed, self.artifacts, terminal=terminal, gdb=gdb
-        )
+        line = None if self.piped is None else self.piped.read_line
+        more = {"terminal": terminal, "gdb": gdb, "line": line}
+        return Requests(self.options.clang, vmlinux, self.executed, self.artifacts, **more)
 
     def tell(self, event: str, **facts: Any) -> None:
         """Writes an entry into the journal that pytest reads."""

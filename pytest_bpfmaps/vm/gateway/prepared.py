@@ -19,7 +19,8 @@ from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.boot.backends import WARM
 from pytest_bpfmaps.vm.boot.start import boot
 from pytest_bpfmaps.vm.boot.warm import has_current_state
-from pytest_bpfmaps.vm.gateway.gateway import Gateway, Ready, parse, serve, shape_of
+from pytest_bpfmaps.vm.gateway.gateway import Gateway, Ready, serve, shape_of
+from pytest_bpfmaps.vm.gateway.options import parse
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
 from pytest_bpfmaps.vm.machine.child_process import die_with_parent
 

@@ -30,6 +30,7 @@ class Requests:
 
     `executed` is the record of what ran in this guest, where there is one. `artifacts` are the files that it
     may store. `terminal` lends pytest's terminal, and takes it back. `gdb` has QEMU serve a debugger.
+    `line` reads pytest's input.
     """
 
     def __init__(
@@ -41,12 +42,13 @@ class Requests:
         *,
         terminal: Callable[[str], str] | None = None,
         gdb: Callable[[str], str] | None = None,
+        line: Callable[[str], str] | None = None,
     ) -> None:
         self._artifacts = artifacts or Artifacts(None)
         self._clang = clang
         self._vmlinux = vmlinux
         self._executed = executed
-        self._more = {"terminal": terminal, "gdb": gdb}
+        self._more = {"terminal": terminal, "gdb": gdb, "line": line}
 
     def answer(self, call: str, argument: str) -> str:
         """Returns the answer to a request. Raises whatever error the guest should see."""

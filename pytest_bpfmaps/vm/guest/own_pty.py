@@ -17,6 +17,7 @@ import time
 from pytest_bpfmaps.vm.protocol.terminal import LARGEST, SIZE, STDIN, STDOUT, Frames, frame
 
 STREAMS = (0, 1, 2)
+END_OF_INPUT = b"\x04\x04"  # in a line that was begun, the first Ctrl-D only ends the line: termios(3)
 DRAINED = 2.0  # seconds that the last output may take to leave
 
 
@@ -86,7 +87,7 @@ class OwnPty:
             return
         for kind, text in self._frames.feed(data):
             if kind == STDIN:
-                os.write(self._master, text)
+                os.write(self._master, text or END_OF_INPUT)
             elif kind == SIZE:
                 self.resize(json.loads(text))
 
