@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_bpfmaps.btf import Codec, Codecs, Kind
+from pytest_bpfmaps.btf.comparison import same
 from pytest_bpfmaps.btf.special_fields import LOCKS, is_kernel_field, kernel_fields
 from pytest_bpfmaps.errors import (
     ENOTSUPP,
@@ -207,6 +208,22 @@ class Globals:
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.__variables]
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the variables are those of a mapping, and have its values now."""
+        if other is self or not isinstance(other, Mapping):
+            return other is self or NotImplemented
+        return len(self) == len(other) and bool(self >= other)
+
+    def __ge__(self, other: object) -> bool:
+        """Whether all variables of a mapping are here, and have its values now."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return all(
+            name in self and same(self.__variables[name].codec, self[name], other[name]) for name in other
+        )
+
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return f"<globals of {self.__on}: {', '.join(self.__variables) or 'none'}>"
 
@@ -215,13 +232,13 @@ class Globals:
             raise ClosedError(f"cannot {verb} {name!r}", on=f"of {self.__on}", why="the object is closed")
         found: _Variable | None = self.__variables.get(name)
         if found is None:
-            same = [known for known in self.__variables if known.endswith(f".{name}")]
-            if len(same) > 1:
+            alike = [known for known in self.__variables if known.endswith(f".{name}")]
+            if len(alike) > 1:
                 raise AmbiguousNameError(
                     f"several global variables are called {name!r}",
                     on=f"in {self.__on}",
                     why="several of the linked sources have one",
-                    fix="name the source: " + " or ".join(f"globals[{known!r}]" for known in same),
+                    fix="name the source: " + " or ".join(f"globals[{known!r}]" for known in alike),
                 )
             kept = any(name in section.hidden for section in self.__sections)
             raise NameLookupError(
@@ -261,19 +278,19 @@ def _find_variables(
                 variable = _Variable(section, v.offset, codecs.get(v.type_id))
                 found.setdefault(v.name, []).append(variable)
     made: dict[str, _Variable] = {}
-    for name, same in found.items():
-        names = [name] if len(same) == 1 else _tell_apart(name, same, origins)
-        made.update(zip(names, same, strict=True))
+    for name, alike in found.items():
+        names = [name] if len(alike) == 1 else _tell_apart(name, alike, origins)
+        made.update(zip(names, alike, strict=True))
     return made
 
 
-def _tell_apart(name: str, same: list[_Variable], origins: Origins | None) -> list[str]:
+def _tell_apart(name: str, alike: list[_Variable], origins: Origins | None) -> list[str]:
     """Returns distinct names for variables of one name: by the source, else by the place in the section."""
-    names = [f"{v.section.name}+{v.offset}.{name}" for v in same]
-    for section in dict.fromkeys(v.section for v in same) if origins else ():
+    names = [f"{v.section.name}+{v.offset}.{name}" for v in alike]
+    for section in dict.fromkeys(v.section for v in alike) if origins else ():
         assert origins is not None
-        here = sorted((v.offset, i) for i, v in enumerate(same) if v.section is section)
-        places = [(offset, same[i].codec.size) for offset, i in here]
+        here = sorted((v.offset, i) for i, v in enumerate(alike) if v.section is section)
+        places = [(offset, alike[i].codec.size) for offset, i in here]
         sources = origins(section.name, name, places)
         for (_, i), source in zip(here, sources, strict=True):
             if source and sources.count(source) == 1:

@@ -105,6 +105,26 @@ class RunResult:
         """Writes the packet after the run into a capture, for tcpdump and Wireshark. Raises OSError."""
         write_pcap(path, [Frame(bytes(self.data))])
 
+    def __bool__(self) -> bool:
+        """Raises `MapTypeError`: a condition such as ``assert run(packet)`` would hold for every verdict."""
+        raise self._refuse("use", "as a condition")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is this result. Raises `MapTypeError` for anything else, such as a verdict."""
+        if other is self:
+            return True
+        raise self._refuse("compare", f"with {other!r}")
+
+    __hash__ = object.__hash__
+
+    def _refuse(self, what: str, how: str) -> MapTypeError:
+        verdict = getattr(self._retval, "name", self._retval)
+        return MapTypeError(
+            f"cannot {what} the result of a run {how}",
+            why="it has a return value, a packet and a context",
+            fix=f"take one of them: result.retval == {verdict}, result.data, result.ctx",
+        )
+
     def __repr__(self) -> str:
         shown = [f"retval={self._retval!r}", f"data=<{self.data.summary()}>"]
         shown += [] if self.ctx is None else [f"ctx={self.ctx!r}"]

@@ -72,6 +72,19 @@ def test_globals_before_and_after_load(load_code):
     assert (g.counter, g.pair) == (42, {"a": 5 + ord("x"), "b": 6})
 
 
+def test_globals_are_compared_with_a_mapping(load_code):
+    g = load_code(TWO).globals
+    values = {name: g[name] for name in g}
+    assert g == values
+    assert g >= {"limit": g.limit, "pair": (1, 2)}
+    assert not g != values  # noqa: SIM202 - it must not be the negation of an identity
+    assert g != values | {"pair": (1, 3)}
+    assert g != values | {"more": 1}
+    assert not g >= {"more": 1}
+    assert not g >= {"pair": (1, 3)}
+    assert g != {"limit": g.limit}
+
+
 def test_constants_are_frozen_by_the_load(load_code):
     obj = load_code(TWO)
     with pytest.raises(MapError, match=r"(?s)cannot set 'limit' .*froze.*globals=\{'limit': 3\}"):

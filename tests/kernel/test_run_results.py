@@ -6,7 +6,15 @@ import pickle
 import pytest
 
 import pytest_bpfmaps
-from pytest_bpfmaps import TC_ACT_SHOT, TC_ACT_UNSPEC, XDP_DROP, NoValueError, TcAction, XdpAction
+from pytest_bpfmaps import (
+    TC_ACT_SHOT,
+    TC_ACT_UNSPEC,
+    XDP_DROP,
+    MapTypeError,
+    NoValueError,
+    TcAction,
+    XdpAction,
+)
 
 FRAME = bytes(12) + b"\x08\x00" + bytes(50)
 NUMBERS = [
@@ -116,6 +124,23 @@ SEC("socket") enum answer answer(struct __sk_buff *skb) { return skb->len == 5 ?
 SEC("socket") _Bool truth(struct __sk_buff *skb) { return skb->len > 5; }
 SEC("socket") short little(struct __sk_buff *skb) { return skb->len > 5 ? -7 : 7; }
 """
+
+
+class TestResults:
+    """A test that forgets ``.retval`` fails: no verdict would make it fail otherwise."""
+
+    def test_a_result_is_no_condition(self, load_code):
+        result = load_code(RETURNS).programs.drop.run(FRAME)
+        with pytest.raises(MapTypeError, match=r"as a condition(?s:.*)result\.retval == XDP_DROP, "):
+            assert result
+
+    def test_a_result_is_no_verdict(self, load_code):
+        programs = load_code(RETURNS).programs
+        result = programs.drop.run(FRAME)
+        for other in (XDP_DROP, "XDP_DROP", None, programs.drop.run(FRAME)):
+            with pytest.raises(MapTypeError, match="cannot compare the result of a run with "):
+                assert result != other
+        assert result in [result]
 
 
 class TestReturnValues:

@@ -132,7 +132,7 @@ def test_an_old_log_shows_a_release_and_no_registers(call, told):
         ("scalar", "fp, pkt, map_value", "has to be a pointer, but the helper gets a number"),
         ("inv", "map_value", "has to be a pointer, but the helper gets a number"),
         ("scalar", "sock_common, sock", None),
-        ("ctx", "fp, map_value", None),
+        ("ctx", "fp, map_value", "gets the context"),
         ("map_value_or_null", "map_ptr", None),
         ("scalar", "ctx", "has to be the program's own context"),
         ("fp", "map_ptr", "has to be a map, but the helper gets another value"),
