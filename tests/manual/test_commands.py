@@ -77,7 +77,8 @@ def refusal(words: list[str], options: set[str]) -> str | None:
 def test_each_command_would_be_accepted(page, options):
     for block in blocks(page):
         if block.language == "shell":
-            assert not faults(block, options), page
+            found = faults(block, options)
+            assert not found, "\n".join(f"{page}:{each}" for each in found)
 
 
 def faults(block: Block, options: set[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Tests that every block of the pages is run, and that a failing block names page and line."""
 
+import io
 import re
 import subprocess
 from collections.abc import Iterator
@@ -86,7 +87,9 @@ def test_commands_in_yaml_can_be_parsed(page):
     yaml = pytest.importorskip("yaml", reason="PyYAML is missing: pip install pyyaml")
     for block in blocks(page):
         if block.language == "yaml":
-            for command in commands(yaml.safe_load(block.text)):
+            text = io.StringIO("\n" * (block.line - 1) + block.text)
+            text.name = str(page)  # a fault in it then names page and line
+            for command in commands(yaml.safe_load(text)):
                 subprocess.run(["bash", "-n"], input=command, text=True, check=True)
 
 
