@@ -189,11 +189,12 @@ def test_too_little_memory_is_told_and_no_other_remedy(machine: Machine) -> None
     machine.command += ["-m", "1G"]
     with pytest.raises(VmError, match=r"its memory, 1G, is too small \(the console: '\[  1\.0\] ") as caught:
         wait(machine)
-    assert str(caught.value.fix).startswith("give it more memory: --bpf-vm-memory=1G; ")
+    assert str(caught.value.fix).startswith("give it more memory: --bpf-vm-memory=2G; ")
 
 
 @pytest.mark.parametrize("machine", ["print('Linux')"], indirect=True)
 def test_a_small_memory_is_suspected(machine: Machine) -> None:
     machine.command += ["-m", "128M"]
-    with pytest.raises(VmError, match="it has 128M of memory only"):
+    with pytest.raises(VmError, match="it has 128M of memory only") as caught:
         wait(machine)
+    assert str(caught.value.fix).startswith("give it more memory: --bpf-vm-memory=1G; ")

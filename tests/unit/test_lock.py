@@ -245,7 +245,18 @@ def test_no_lock(text: str | None, why: str, capsys: pytest.CaptureFixture[str])
     assert main(["kernels", "fetch", "--locked"]) == 1
     said = capsys.readouterr().err
     assert f"bpfmaps: cannot read lock kernels.lock: {why}" in said
-    assert "-> make a new lock of the stored kernels: bpfmaps kernels lock" in said
+    delete = "" if text is None else "rm kernels.lock && "
+    assert f"-> make a new lock of the stored kernels: {delete}bpfmaps kernels lock" in said
+
+
+def test_a_damaged_lock_is_deleted_and_made_again(archive: Archive, make: Make, catalogue: Catalogue) -> None:
+    archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
+    fetch("debian:bookworm", catalogue, Silent())
+    lockfile.DEFAULT.write_text("{")
+    assert main(["kernels", "lock"]) == 1
+    lockfile.DEFAULT.unlink()
+    assert main(["kernels", "lock"]) == 0
+    assert lockfile.read(lockfile.DEFAULT)
 
 
 def test_empty_catalogue(capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,7 @@ def boot_error(machine: Machine, kernel: Kernel, why: str, fix: str | None = Non
     said = machine.messages.tail(1)
     where = f"QEMU's command line is in {kept}, and the console in {console.name} beside it"
     if short := _short_of_memory(machine):
-        why, fix = f"{why}; {short}", "give it more memory: --bpf-vm-memory=1G"
+        why, fix = f"{why}; {short}", f"give it more memory: --bpf-vm-memory={_more(machine)}"
     return VmBootError(
         "kernel did not boot:",
         on=f"{kernel.name} ({kernel.release}) with QEMU {machine.version}",
@@ -145,9 +145,20 @@ def boot_error(machine: Machine, kernel: Kernel, why: str, fix: str | None = Non
     )
 
 
+def _memory(machine: Machine) -> str:
+    """Returns the size of a guest's memory as QEMU takes it, or an empty text."""
+    return next((machine.command[at + 1] for at, word in enumerate(machine.command) if word == "-m"), "")
+
+
+def _more(machine: Machine) -> str:
+    """Returns a larger size: the double, and at least the default."""
+    memory = _memory(machine)
+    return f"{max(1, 2 * size(memory) >> 30) if memory else 1}G"
+
+
 def _short_of_memory(machine: Machine) -> str:
     """Whether a guest had too little memory, as its console says or its size lets one guess; else empty."""
-    memory = next((machine.command[at + 1] for at, word in enumerate(machine.command) if word == "-m"), "")
+    memory = _memory(machine)
     found = _NO_MEMORY.search(machine.console.text())
     if found:
         return f"its memory, {memory}, is too small (the console: {found[0].strip()!r})"

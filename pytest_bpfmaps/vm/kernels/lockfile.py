@@ -103,7 +103,8 @@ def read(path: Path) -> list[Locked]:
             why = error.strerror or why
         elif type(error) is ValueError:
             why = str(error)
-        fix = "make a new lock of the stored kernels: bpfmaps kernels lock"
+        delete = f"rm {path} && " if path.exists() else ""  # else the command would read it, to renew it
+        fix = f"make a new lock of the stored kernels: {delete}bpfmaps kernels lock"
         raise VmError("cannot read lock", on=str(path), why=why, fix=fix) from error
 
 
