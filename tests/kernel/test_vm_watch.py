@@ -11,6 +11,7 @@ from person import Person
 from processes import is_running
 
 from pytest_bpfmaps import paths
+from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
 CACHE = paths.cache_dir()  # read before pytester changes HOME
 
@@ -40,8 +41,8 @@ def test_third(bpf):
 WAITS = r"bpfmaps: waits for changes: Enter runs all tests, q ends\r\n"
 
 
-def waiting(leader):
-    """Returns the processes of the person's session that keep a guest ready, once it has started."""
+def waiting(leader, count=1):
+    """Returns the processes of the person's session that keep `count` guests ready, once they run."""
     end = time.monotonic() + 600
     while time.monotonic() < end:
         found = {}
@@ -55,7 +56,7 @@ def waiting(leader):
                 continue
             if of_session and b"pytest_bpfmaps.vm.gateway.prepared" in words:
                 found[int(path.parent.name)] = children
-        if found and all(found.values()):
+        if len(found) == count and all(found.values()):
             return found
         time.sleep(0.2)
     raise AssertionError("no guest waits")
@@ -99,5 +100,50 @@ def test_each_run_has_a_guest_that_waited(pytester, monkeypatch):
         assert person.process.wait(60) == 1
         left = [pid for pid, guests in last.items() for pid in (pid, *guests) if is_running(pid)]
         assert left == []
+    finally:
+        person.end()
+
+
+ONLY = """
+import pytest
+
+@pytest.mark.bpf_kernels("6.1")
+def test_only(bpf):
+    assert bpf.load("only.bpf.c").programs.answer.run(bytes(64)).retval == 2
+
+def test_all(bpf):
+    assert bpf.load("answer.bpf.c").programs.answer.run(bytes(64)).retval == 2
+"""
+
+
+def test_several_kernels(pytester, monkeypatch):
+    """Each run is for the kernels of its tests, and guests for other kernels go on waiting."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    pytester.makeini("[pytest]")
+    others = [name for name in Catalogue().names() if name != "6.1"]
+    kernels = ["host", "6.1", *others[-1:]]  # the newest, where there is one
+    for name in ("answer", "only"):
+        Path(f"{name}.bpf.c").write_text(SOURCE % "XDP_PASS")
+    Path("test_kernels.py").write_text(ONLY)
+    option = f"--bpf-kernel={','.join(kernels)}"
+    command = [sys.executable, "-m", "pytest", "--bpf-watch", "-v", option, "--bpf-vm-timeout=120"]
+    person = Person(command)
+
+    def run(*outcomes):
+        screen = person.sees(WAITS)
+        assert sorted(re.findall(r"::(\w+\[\S+\] [A-Z]+) ", screen)) == sorted(outcomes), screen
+
+    try:
+        run("test_only[6.1] PASSED", *(f"test_all[{kernel}] PASSED" for kernel in kernels))
+        first = waiting(person.process.pid, len(kernels) - 1)
+        Path("only.bpf.c").write_text(SOURCE % "XDP_DROP")
+        run("test_only[6.1] FAILED")
+        second = waiting(person.process.pid, len(kernels) - 1)
+        assert len(set(first) - set(second)) == 1
+        Path("answer.bpf.c").write_text(SOURCE % "XDP_DROP")
+        run(*(f"test_all[{kernel}] FAILED" for kernel in kernels))
+        person.type("q")
+        assert person.process.wait(60) == 1
     finally:
         person.end()
