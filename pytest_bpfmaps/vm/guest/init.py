@@ -239,8 +239,10 @@ def limit_hangs(timeout: float) -> None:
 
 def main() -> None:
     """Does everything that process 1 does, then ends the machine."""
+    print("bpfmaps: Python has started", flush=True)  # the gateway sees progress in each line
     release = os.uname().release
     mount_all(release, sys.argv[1] if len(sys.argv) > 1 else "")
+    print("bpfmaps: all file systems are mounted", flush=True)
     quiet_console()
     loopback_up()
     network_up()

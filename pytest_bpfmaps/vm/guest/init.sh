@@ -12,5 +12,6 @@ $b mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose bpfm
     echo "bpfmaps: this kernel cannot mount the host's files (9p, overlay)"
     exec "$b" reboot -f
 }
+echo "bpfmaps: the host's files are mounted" # the gateway sees progress in each line
 # Descriptor 9 is the plain view of the host's files, for what must not be looked up through the layer.
 exec 9</run/host "$b" chroot /run/root "$3" -u -P "$4" "$5"
