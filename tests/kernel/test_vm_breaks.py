@@ -164,23 +164,27 @@ def seconds(of_the_guest: float) -> str:
     ("way", "timeout", "broken"),
     [
         ("warm", 24, ["panics", "spins", "is_stuck", "warns", "is_shot"]),
-        ("virtme-ng", 90, ["panics", "spins", "warns", "is_shot"]),  # a boot may take longer than 24 s
+        # A boot may take longer than 24 s. It costs ten times as much as a restore. So this way has one break
+        # for each part that finds breaks: process 1, the kernel's log, the gateway. No test follows the last
+        # one. test_vm_options.py has the panic.
+        ("virtme-ng", 120, ["is_stuck", "warns", "is_shot"]),
     ],
 )
 def test_each_break_is_its_tests_and_everything_after_it_runs(
     suite: pytest.Pytester, way: str, timeout: int, broken: list[str]
 ) -> None:
     suite.makepyfile(test_it=BREAKS.replace("THIRD", str(max(timeout // 3, 20))))
-    selected = ["-k", " or ".join([*broken, "first", "after", "last"])]
+    after = ["after_the_panic", "after_the_spin", "after_the_stuck_one", "after_the_warning"]
+    passing = ["first", *after, *(["last"] if way == "warm" else [])]
+    selected = ["-k", " or ".join([*broken, *passing])]
     result = suite.runpytest_subprocess(
         f"--bpf-kernel={KERNEL}", f"--bpf-vm={way}", seconds(timeout), "-v", *selected
     )
-    result.assert_outcomes(passed=6, failed=len(broken))
-    after = ("the_panic", "the_spin", "the_stuck_one", "the_warning")
-    for name in ("first", *(f"after_{what}" for what in after), "last"):
+    result.assert_outcomes(passed=len(passing), failed=len(broken))
+    for name in passing:
         result.stdout.fnmatch_lines([f"test_it.py::test_{name}[[]{KERNEL}] PASSED*"])
     ran = re.findall(r"^test_it\.py::test_(\w+)\S* (?:PASSED|FAILED)", result.stdout.str(), re.M)
-    assert len(ran) == 6 + len(broken)
+    assert len(ran) == len(passing) + len(broken)
     assert ran == [name for name in re.findall(r"def test_(\w+)", BREAKS) if name in ran]
     for name in broken:
         result.stdout.fnmatch_lines([f"*_ test_{name}[[]{KERNEL}] _*", *REPORTS[name]])
