@@ -314,7 +314,7 @@ STRUCTS = "struct key { __u32 a; __u8 b; __u16 c; }; struct value { double d; __
 def structs(make_map):
     """A map with structs that have padding, and more elements than are decoded at once."""
     m = make_map("hash", "struct key", "struct value", max_entries=2000, prologue=STRUCTS)
-    m.update_batch([((i, i % 7, i % 5), (i / 2, i)) for i in range(1000)])
+    m.update_batch([((i, i % 7, i % 5), (i / 2, i)) for i in range(600)])
     return m
 
 
