@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES
 
 _MOST_LINES = 12
+_MOST_NAMED = 4  # programs
 _LIBRARY = re.compile(r"error while loading shared libraries: (\S+): (.*)")
 _VERSION = re.compile(r"(\S+): version [`'](\S+?)' not found \(required by (\S+?)\)")
 _NO_NETWORK = re.compile(
@@ -25,6 +27,9 @@ _NO_SYSTEMD = re.compile(r"not been booted with systemd|\$?NOTIFY_SOCKET\W* (?:w
 _BUS = "/run/dbus/system_bus_socket"
 _REFUSED = re.compile(
     r"Operation not permitted|Permission denied|\bEPERM\b|\bEACCES\b|operation not permitted"
+)
+_ONLY_ROOT = re.compile(
+    r"must be run as root|[Rr]un (?:this )?as root|requires root|[Nn]eeds? root|as the root user"
 )
 _FOR = {
     "BPF": "for maps, and for loading programs",
@@ -124,8 +129,16 @@ def is_refusal(text: str) -> bool:
     return _REFUSED.search(text) is not None
 
 
-def explain_refusal(text: str, capabilities: int | None, user: str | int | None) -> Explanation | None:
-    """Names the capabilities for BPF that a process lacked, if it wrote that the kernel refused something."""
+def explain_refusal(
+    text: str,
+    capabilities: int | None,
+    user: str | int | None,
+    needed: Callable[[], Mapping[str, Sequence[str]]] = dict,
+) -> Explanation | None:
+    """Names the capabilities for BPF that a process lacked, if it wrote that the kernel refused something.
+
+    `needed` returns those that its programs need, with the names of the programs, as far as that is known.
+    """
     refused = _REFUSED.search(text)
     if not refused or capabilities is None:
         return None
@@ -140,12 +153,36 @@ def explain_refusal(text: str, capabilities: int | None, user: str | int | None)
         )
     listed = ", ".join(f"CAP_{name}" for name in had) or "no capability"
     needs = "; ".join(f"{name} is {_FOR[name]}" for name in lacking)
+    by_programs = {name: programs for name, programs in needed().items() if name in lacking}
+    if by_programs:
+        wanted = [*(["BPF"] if "BPF" in lacking else []), *by_programs]
+        users = "; ".join(f"{name} is for {_some(programs)}" for name, programs in by_programs.items())
+        return Explanation(
+            f"the kernel refused something ({refused[0]}), and {who} had {listed}, but its programs need "
+            f"{' and '.join(wanted)}",
+            f"add {' and '.join(wanted)} to caps=: {users}",
+        )
     first = "BPF" if "BPF" in lacking else " or ".join(lacking[:2])
     if first != "BPF" and "PERFMON" in lacking and "perf_event" in text:  # the call that was refused
         first = "PERFMON"
     return Explanation(
         f"the kernel refused something ({refused[0]}), and {who} had {listed}",
         f"add {first} to caps=. Not given: {needs}",
+    )
+
+
+def _some(programs: Sequence[str]) -> str:
+    more = len(programs) - _MOST_NAMED
+    return ", ".join(map(repr, programs[:_MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+
+
+def explain_user(text: str, user: str | int | None) -> Explanation | None:
+    """Explains that a program wants to be root; None if it did not write that, or ran as root."""
+    if user in (None, 0, "root") or not (found := _ONLY_ROOT.search(text)):
+        return None
+    return Explanation(
+        f"it looks at the number of its user ({found[0]!r}), and user {user!r} ran it",
+        "leave user= out, and limit root by caps=",
     )
 
 

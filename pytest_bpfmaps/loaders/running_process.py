@@ -17,7 +17,8 @@ from pytest_bpfmaps.kernel.kmsg import oom_killed, seccomp_killed
 from pytest_bpfmaps.kernel.privileges import capabilities_of
 from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.loaders.artifacts import fetch
-from pytest_bpfmaps.loaders.endings import ending, explain_output, explain_refusal, is_refusal, last_lines
+from pytest_bpfmaps.loaders.endings import ending, is_refusal, last_lines
+from pytest_bpfmaps.loaders.explanations import explain_written, without_perfmon
 from pytest_bpfmaps.loaders.output import Collector, line_test
 from pytest_bpfmaps.loaders.process_tree import (
     ProcessStat,
@@ -186,9 +187,11 @@ class RunningProcess:
             self._output.drain()
         text = f"{self.stdout}\n{self.stderr}"
         refusal = explain_rejection(text) if status else None
+        if refusal:
+            refusal = without_perfmon(refusal, self._capabilities)
         if self._token and refused_to_token(text, refusal):
-            files = (Path(self._cwd, each) for each in (self._path, *self.command[1:]))
-            refusal = explain_token_refusal(self._token, self._capabilities, files, text) or refusal
+            said = explain_token_refusal(self._token, self._capabilities, self._files(), text)
+            refusal = said or refusal
         found = refusal.explanation if refusal else self._explain(status, text)
         written = [each for each in (refusal.details if refusal else "", self.last_lines()) if each]
         return LoaderError(
@@ -211,7 +214,11 @@ class RunningProcess:
         if status == -signal.SIGSYS and self._seccomp is not None:
             return explain_kill(self._seccomp, seccomp_killed(self.pid, self._began))
         forbidden = refused_by(self._seccomp, "bpf", "perf_event_open") if is_refusal(text) else None
-        return explain_output(text) or forbidden or explain_refusal(text, self._capabilities, self._user)
+        return explain_written(text, forbidden, self._capabilities, self._user, self._files())
+
+    def _files(self) -> list[Path]:
+        """Returns its binary and its arguments, in which its BPF objects may be."""
+        return [Path(self._cwd, each) for each in (self._path, *self.command[1:])]
 
     def last_lines(self) -> str | None:
         """Returns the last lines that it wrote, for a message; None if there are none."""

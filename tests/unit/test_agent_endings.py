@@ -5,8 +5,9 @@ The texts are what tools of Debian 12 wrote in a guest.
 
 import pytest
 
-from pytest_bpfmaps.loaders import endings
-from pytest_bpfmaps.loaders.endings import explain_output
+from pytest_bpfmaps.loaders import attach_refusals, endings
+from pytest_bpfmaps.loaders.attach_refusals import explain_attach
+from pytest_bpfmaps.loaders.endings import explain_output, explain_user
 
 SYSTEMCTL = """System has not been booted with systemd as init system (PID 1). Can't operate.
 Failed to connect to bus: Host is down
@@ -57,3 +58,35 @@ def test_a_server_that_does_not_answer_is_no_missing_network(monkeypatch, v4, v6
     assert (found is not None) == is_explained
     if found:
         assert "no route to one: Failed to connect to 192.0.2.1 port 80" in found.why
+
+
+WITHOUT_TRACEFS = [
+    "libbpf: failed to determine tracepoint 'a/b' perf event ID: No such file or directory\n",
+    "libbpf: failed to add legacy kprobe event for 'inet_listen+0x0': No such file or directory\n",
+    "create_probe_event: open(/sys/kernel/tracing/kprobe_events): No such file or directory\n",
+]
+
+
+@pytest.mark.parametrize("text", WITHOUT_TRACEFS)
+def test_tracefs_is_not_mounted(monkeypatch, text):
+    monkeypatch.setattr(attach_refusals, "tracefs", lambda: None)
+    monkeypatch.setattr("pytest_bpfmaps.attach.missing_targets.tracefs", lambda: None)
+    monkeypatch.setattr("pytest_bpfmaps.kernel.tracefs._PLACES", ())
+    found = explain_attach(text)
+    assert "tracefs" in found.why
+    assert "pytest --bpf-kernel=6.1" in found.fix
+
+
+def test_no_bpf_file_system_is_mounted(monkeypatch):
+    monkeypatch.setattr(attach_refusals, "_BPFFS", "/nowhere")
+    found = explain_attach("Could not find BPF working dir - bpffs not mounted?\n")
+    assert found.why == "no bpf file system is mounted at /nowhere"
+    assert "mount -t bpf bpf /sys/fs/bpf" in found.fix
+    assert explain_attach("all is well\n") is None
+
+
+def test_a_program_that_wants_to_be_root():
+    text = "This program must be run as root.\n"
+    assert "user 'nobody' ran it" in explain_user(text, "nobody").why
+    assert explain_user(text, None) is None
+    assert explain_user("done\n", "nobody") is None

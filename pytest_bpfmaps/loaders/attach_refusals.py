@@ -1,0 +1,40 @@
+"""Explains why a loader could not attach a program: an event, function or file system is missing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+from pytest_bpfmaps.attach.missing_targets import explain_missing
+from pytest_bpfmaps.errors import Explanation
+from pytest_bpfmaps.kernel.mounts import how_to_mount
+from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
+
+# libbpf's words, then those of bpftrace
+_TRACEPOINT = re.compile(
+    r"failed to (?:determine|create) tracepoint '([\w-]+)/(\w+)' perf event|"
+    r"tracepoint not found: ([\w-]+):(\w+)"
+)
+_KPROBE = re.compile(
+    r"failed to (?:add legacy|create) k(?:ret)?probe (?:event for )?'(\w+)\+0x[0-9a-f]+'.*(?:No such|ENOENT)|"
+    r"[Ee]rror attaching probe: '?k(?:ret)?probe:(\w+)"
+)
+_NO_TRACEFS = re.compile(r"/sys/kernel/(?:debug/)?tracing/\S*?:? No such file or directory")
+_LEGACY = "failed to add legacy kprobe event"  # which libbpf writes into a file of tracefs
+_NO_BPFFS = "bpffs not mounted"
+_BPFFS = "/sys/fs/bpf"
+
+
+def explain_attach(text: str) -> Explanation | None:
+    """Explains why a program could not be attached, from what libbpf or bpftrace wrote; None if unknown."""
+    if tracefs() is None and (_NO_TRACEFS.search(text) or _LEGACY in text):
+        return no_tracefs()
+    if found := _TRACEPOINT.search(text):
+        category, event = filter(None, found.groups())
+        return explain_missing(errno.ENOENT, {"category": category, "event": event})
+    if found := _KPROBE.search(text):
+        return explain_missing(errno.ENOENT, {"function": found[1] or found[2]})
+    if _NO_BPFFS in text and not os.path.ismount(_BPFFS):
+        return Explanation(f"no bpf file system is mounted at {_BPFFS}", how_to_mount("bpf"))
+    return None

@@ -1,0 +1,51 @@
+"""Tests what is said of an agent whose programs need capabilities, or targets that are not there."""
+
+import pytest
+from build_agents import AGENTS, build_agent
+
+from pytest_bpfmaps import LoaderError
+
+HEAD = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+"""
+EVENT = 'SEC("tracepoint/sched/sched_process_exce") int event(void *ctx) { return 0; }'
+FUNCTION = 'SEC("kprobe/do_unlinkatt") int function(void *ctx) { return 0; }'
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    return build_agent(tmp_path_factory.mktemp("agent"))
+
+
+def test_the_capability_that_its_programs_need(bpf, agent):
+    command = [agent, "load", bpf.compile(AGENTS / "network.bpf.c"), "wait"]
+    with pytest.raises(LoaderError) as failed:
+        bpf.start(command, caps=["BPF", "PERFMON"], ready="waiting")
+    assert "it had CAP_PERFMON, CAP_BPF, but its programs need NET_ADMIN" in str(failed.value)
+    advice = "add NET_ADMIN to caps=: NET_ADMIN is for 'count_frames_of_an_interface', 'send_event'"
+    assert str(failed.value).endswith(f"-> {advice}")
+    with pytest.raises(LoaderError) as failed:
+        bpf.start(command, caps=["BPF", "NET_ADMIN"], ready="waiting")
+    assert "arithmetic with a pointer, for it has no CAP_PERFMON" in str(failed.value)
+    assert "-> add PERFMON to caps=; or calculate an offset" in str(failed.value)
+    started = bpf.start(command, caps=["BPF", "NET_ADMIN", "PERFMON"], ready="waiting")
+    assert len(list(started.programs)) == 3
+
+
+@pytest.mark.bpf_requires("tracepoint/sched/sched_process_exec", "kprobe/do_unlinkat")
+@pytest.mark.parametrize(
+    ("code", "name", "why"),
+    [
+        (
+            EVENT,
+            "event",
+            "sched has no tracepoint 'sched_process_exce'(?s:.*)did you mean 'sched_process_exec'",
+        ),
+        (FUNCTION, "function", "'do_unlinkatt'(?s:.*)did you mean 'do_unlinkat'"),
+    ],
+)
+def test_a_target_that_is_not_there(bpf, agent, code, name, why):
+    with pytest.raises(LoaderError, match=why):
+        bpf.start([agent, "load", bpf.compile(code=HEAD + code), "attach", name, "wait"], ready="waiting")
