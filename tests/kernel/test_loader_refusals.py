@@ -34,7 +34,7 @@ def test_the_capability_that_its_programs_need(bpf, agent):
     assert len(list(started.programs)) == 3
 
 
-@pytest.mark.bpf_requires("tracepoint/sched/sched_process_exec", "kprobe/do_unlinkat")
+@pytest.mark.bpf_requires("tracepoint/sched/sched_process_exec", "kprobe/do_unlinkat")  # the right names
 @pytest.mark.parametrize(
     ("code", "name", "why"),
     [
