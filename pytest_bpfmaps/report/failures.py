@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PACKAGE = "pytest_bpfmaps."
 _SHARED = ("bpf_module", "bpf_session")  # maps of `bpf` are new, so all that they have was added
-_CALLS_US = ("functools", "contextlib")  # modules of Python that our functions are called through
 _BEFORE: pytest.StashKey[Snapshots] = pytest.StashKey()  # maps as they were when the test began
 _HERE = str(Path(__file__).parents[1])  # `paths` is not imported: a run without BPF tests imports little
 
@@ -26,6 +25,28 @@ _HERE = str(Path(__file__).parents[1])  # `paths` is not imported: a run without
 def hide(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
     """Whether a traceback leaves out this package's frames: our errors say what happened themselves."""
     return isinstance(excinfo.value, BpfError)
+
+
+class _Library:
+    """Leaves out the standard library's frames of one error at a time, that of a test which uses a kernel."""
+
+    error: BaseException | None = None
+
+    def __call__(self, excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+        return excinfo.value is self.error
+
+    def hide(self, error: BaseException) -> None:
+        """Marks the modules of the standard library that the error went through."""
+        self.error = error
+        frame = error.__traceback__
+        while frame is not None:
+            names = frame.tb_frame.f_globals
+            if str(names.get("__name__")).partition(".")[0] in sys.stdlib_module_names - {"__main__"}:
+                names.setdefault("__tracebackhide__", self)
+            frame = frame.tb_next
+
+
+_LIBRARY = _Library()
 
 
 def _bpf_fixtures(item: pytest.Item) -> list[Bpf]:
@@ -79,9 +100,12 @@ def pytest_runtest_makereport(
     if isinstance(error, BpfError):
         # pytest looks for this name in a frame's globals. It is set only now, so a passing run pays nothing.
         for name, module in list(sys.modules.items()):
-            if name.startswith(PACKAGE) or name in _CALLS_US:
+            if name.startswith(PACKAGE):
                 module.__dict__.setdefault("__tracebackhide__", hide)
+    if error is not None and (isinstance(error, BpfError) or _bpf_fixtures(item)):
+        _LIBRARY.hide(error)
     report = yield
+    _LIBRARY.error = None
     if isinstance(error, BpfError) and (crash := getattr(report.longrepr, "reprcrash", None)) is not None:
         crash.message = str(error)  # the line of the summary begins with the cause, and not with a module
     if report.failed and "pytest_bpfmaps.harness" in sys.modules:

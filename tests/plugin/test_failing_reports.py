@@ -225,3 +225,16 @@ def test_what_changed_in_maps_that_tests_share(pytester):
     assert shown[counts + 1 : counts + 3] == ["  no change since the test began", "  2: 7"]
     large = shown.index("map 'large' (hash): 1 of 100000 entries:")
     assert shown[large + 1] == "  1: 1"  # too large to be read before each test
+
+
+def test_no_frame_of_python_in_a_test_that_uses_a_kernel(failing):
+    result = failing("__import__('json').loads('{')")
+    assert "raw_decode" not in result.stdout.str()
+    result.stdout.fnmatch_lines(
+        ["E * json.decoder.JSONDecodeError: Expecting *", "*test_x.py:*: JSONDecodeError"]
+    )
+
+
+def test_python_frames_of_a_test_without_a_kernel_stay(pytester):
+    pytester.makepyfile("import json\ndef test_it():\n    json.loads('{')")
+    assert "raw_decode" in pytester.runpytest_subprocess().stdout.str()

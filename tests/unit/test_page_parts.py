@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from generated_run import costs, reports
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_bpfmaps.cost.costs import REFUSED, Cost, Key
@@ -54,6 +54,7 @@ def test_several_damaged_records_are_one_sentence(tmp_path: Path) -> None:
 
 
 @given(NUMBERS, NUMBERS)
+@example(0.0, 5e-324)
 def test_ticks_are_round_and_enclose(one: float, other: float) -> None:
     ticks = nice_ticks(min(one, other), max(one, other))
     assert 2 <= len(ticks) <= 8

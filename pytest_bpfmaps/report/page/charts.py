@@ -7,6 +7,7 @@ bottom are pixels.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -106,7 +107,7 @@ def _summary(name: str, values: Sequence[float | None], shown: Callable[[float],
 
 def nice_ticks(low: float, high: float) -> list[float]:
     """Returns round numbers around two values, from below the lower to above the higher."""
-    if low == high:
+    if high - low < _TICKS * sys.float_info.min:  # too close to be divided
         low, high = (low - 1, high + 1) if low else (0.0, 1.0)
     rough = (high - low) / (_TICKS - 1)
     power = 10.0 ** math.floor(math.log10(rough))
