@@ -61,6 +61,17 @@ def test_a_state_is_current_until_a_file_changes(tmp_path: Path) -> None:
     assert not state.is_current()
 
 
+def test_a_state_is_not_current_if_a_file_changed_while_it_was_made(tmp_path: Path) -> None:
+    source = tmp_path / "module.py"
+    source.write_text("x = 1")
+    state = make("6.1-a", source)
+    changed = source.stat().st_ctime
+    state.write_manifest("6.1", "6.1.0", [str(source)], began=changed + 1)
+    assert state.is_current()
+    state.write_manifest("6.1", "6.1.0", [str(source)], began=changed - 1)
+    assert not state.is_current()
+
+
 def test_a_state_is_current_until_a_package_is_installed(tmp_path: Path) -> None:
     site = tmp_path / "site-packages"
     site.mkdir()

@@ -27,6 +27,9 @@ from pytest_bpfmaps.errors import VmError
 PARTS = ("memory", "devices")
 UNUSED_SECONDS = 30 * 86400.0  # after this time a current state is deleted, too
 
+_CHANGED = "changed while the state was made"
+_CLOCK_S = 0.02  # a file system's clock is behind by as much as a tick of the kernel
+
 
 def folder() -> Path:
     """Returns the folder where states are kept."""
@@ -125,10 +128,23 @@ class SavedState:
         return time.time() - self.devices.stat().st_mtime
 
     def write_manifest(
-        self, kernel: str, release: str, files: Iterable[str], seconds: Mapping[str, float] | None = None
+        self,
+        kernel: str,
+        release: str,
+        files: Iterable[str],
+        seconds: Mapping[str, float] | None = None,
+        *,
+        began: float | None = None,
     ) -> None:
-        """Writes what it is made of, and how many `seconds` each step of the making took."""
-        stamps = {path: stamp(path) for path in sorted(set(files))}
+        """Writes what it is made of, and how many `seconds` each step of the making took.
+
+        A file that changed after `began`, in seconds since 1970, may be in it as it was before. Such a state
+        serves no later run.
+        """
+        stamps = {
+            path: _CHANGED if began is not None and _changed_since(path, began) else stamp(path)
+            for path in sorted(set(files))
+        }
         facts = {"kernel": kernel, "release": release, "files": stamps, "seconds": seconds or {}}
         facts["sizes"] = {name: self.part(name).stat().st_size for name in PARTS}
         facts["digests"] = {name: digest(self.part(name)) for name in PARTS}
@@ -155,6 +171,13 @@ def _check_is_ours(path: Path, fd: int) -> None:
 def _not_ours(path: Path, why: str) -> VmError:
     fix = "delete it; $BPFMAPS_CACHE should name a folder of your own"
     return VmError("will not restore a guest from", on=str(path), why=why, fix=fix)
+
+
+def _changed_since(path: str, began: float) -> bool:
+    try:
+        return not os.path.isdir(path) and os.stat(path).st_ctime > began - _CLOCK_S
+    except OSError:
+        return False
 
 
 def stamp(path: str) -> str:

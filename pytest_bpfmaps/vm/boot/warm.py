@@ -209,7 +209,7 @@ def _make(kernel: Kernel, shape: MachineConfig, state: SavedState) -> None:
     with staging(saved_states.folder()) as scratch, in_memory() as memory, in_memory() as devices:
         archive, start, made = scratch / "files", scratch / "initramfs", SavedState(scratch / "state")
         made.path.mkdir(mode=0o700)
-        began = time.monotonic()
+        began, began_at = time.monotonic(), time.time()
         check_content(kernel, "vmlinux", "boot/")
         python = preloaded()
         initramfs.write_files(archive, python.modules, python.files)
@@ -229,7 +229,7 @@ def _make(kernel: Kernel, shape: MachineConfig, state: SavedState) -> None:
         seconds = {"rehearse": preloaded_at - began, "boot": ready_at - preloaded_at - imports}
         seconds |= {"imports": imports, "save": time.monotonic() - ready_at}
         files = [*python.files, *python.sources, *map(str, parts(kernel))]
-        made.write_manifest(kernel.name, kernel.release, files, seconds)
+        made.write_manifest(kernel.name, kernel.release, files, seconds, began=began_at)
         made.close_to_others()
         if state.path.exists():
             saved_states.remove(state)
