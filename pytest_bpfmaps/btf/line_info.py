@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pytest_bpfmaps.btf.types import Btf
@@ -29,12 +30,14 @@ class SourceLine:
 def source_lines(path: Path) -> list[SourceLine]:
     """Returns all line records of an object. An object without debug information has none."""
     try:
-        return _read(path)
+        state = path.stat()
+        return _read(path, (state.st_mtime_ns, state.st_size, state.st_ino))
     except Exception:  # a damaged object: reading it checks little, so any error is possible
         return []
 
 
-def _read(path: Path) -> list[SourceLine]:
+@lru_cache(maxsize=2)  # the explanations of one object's programs read them again and again
+def _read(path: Path, _state: tuple[int, ...]) -> list[SourceLine]:
     elf = Elf(path.read_bytes())
     btf, ext = (elf.section(name) for name in (".BTF", ".BTF.ext"))
     return _parse(Btf(elf.content(btf)), elf.content(ext)) if btf and ext else []

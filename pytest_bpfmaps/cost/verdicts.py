@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,55 +62,113 @@ class Verdict:
 
 
 def verdicts_of(
-    path: Path, name: str, values: Mapping[str, Any], wanted: Callable[[str], bool] = lambda _: True
+    path: Path,
+    name: str,
+    values: Mapping[str, Any],
+    wanted: Callable[[str], bool] = lambda _: True,
+    *,
+    checked: bool = False,
 ) -> list[Verdict]:
     """Returns the verdict on each program of the object at `path`; messages call it `name`.
 
     `values` are set of global variables before the load. Names that the object lacks are left out. `wanted`
     chooses programs by name. The object is loaded as a whole. Where that fails, each program is loaded by
-    itself, so that a program does not take part in the failure of another. Nothing is pinned.
+    itself, so that a program does not take part in the failure of another. Nothing is pinned. With `checked`,
+    the types of the object are known to be sound.
     """
+    job = _Job(path, name, values, checked)
     try:
-        with _opened(path, name, values) as opened:
+        with job.opened() as opened:
+            job = replace(job, checked=True)  # it was checked now
             names = [program.name for program in opened.programs if wanted(program.name)]
             if not names:
                 return []
             for program in opened.programs:
                 program.autoload = program.name in names
-            with opened.load() as loaded:
+            with opened.load(explained=False) as loaded:
                 return list(_accepted(name, loaded))
     except BpfError as error:
-        if not (names := _names(path, name, wanted)):
-            return [_refused(path, name, "", error)]
-    return [_alone(path, name, values, each) for each in names]
+        if not (names := job.names(wanted)):
+            return [job.refused("", error)]
+    return [job.alone(each) for each in names]
 
 
-def _names(path: Path, name: str, wanted: Callable[[str], bool]) -> list[str]:
-    try:
-        with OpenedObject(path, name=name, quiet=True) as opened:
-            return [program.name for program in opened.programs if wanted(program.name)]
-    except BpfError:
-        return []
+@dataclass(frozen=True)
+class _Job:
+    """An object, and how it is loaded."""
 
+    path: Path
+    name: str
+    values: Mapping[str, Any]
+    checked: bool
 
-def _opened(path: Path, name: str, values: Mapping[str, Any]) -> OpenedObject:
-    """Opens an object, and sets what its loader would set, as veristat does.
+    def plain(self) -> OpenedObject:
+        """Opens the object, and sets nothing."""
+        return OpenedObject(self.path, name=self.name, quiet=True, checked=self.checked)
 
-    Maps are not pinned, and a map without a size gets the smallest.
-    """
-    opened = OpenedObject(path, name=name, quiet=True)
-    try:
-        for spec in opened.maps:
-            spec.pin_path = None
-            if spec.max_entries == 0 and spec.type not in _NO_ENTRIES:
-                spec.max_entries = _PAGE if spec.type in _BUFFERS[:2] else 1
-        for variable, value in values.items():
-            if variable in opened.globals:
-                opened.globals[variable] = value
-    except BaseException:
-        opened.close()
-        raise
-    return opened
+    def names(self, wanted: Callable[[str], bool]) -> list[str]:
+        """Returns the names of its programs, and none if it can't be opened."""
+        try:
+            with self.plain() as opened:
+                return [program.name for program in opened.programs if wanted(program.name)]
+        except BpfError:
+            return []
+
+    def opened(self) -> OpenedObject:
+        """Opens the object, and sets what its loader would set, as veristat does.
+
+        Maps are not pinned, and a map without a size gets the smallest.
+        """
+        opened = self.plain()
+        try:
+            for spec in opened.maps:
+                spec.pin_path = None
+                if spec.max_entries == 0 and spec.type not in _NO_ENTRIES:
+                    spec.max_entries = _PAGE if spec.type in _BUFFERS[:2] else 1
+            for variable, value in self.values.items():
+                if variable in opened.globals:
+                    opened.globals[variable] = value
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def alone(self, program: str) -> Verdict:
+        """Returns the verdict on a program that is loaded by itself."""
+        try:
+            with self.opened() as opened:
+                for each in opened.programs:
+                    each.autoload = each.name == program
+                with opened.load() as loaded:
+                    (found,) = _accepted(self.name, loaded)
+                    return found
+        except BpfError as error:
+            return self.refused(program, error)
+
+    def refused(self, program: str, error: BpfError) -> Verdict:
+        """Returns the verdict that an error is."""
+        facts: dict[str, Any] = {"message": str(error), "why": error.why or error.what}
+        facts |= {"fix": error.fix or "", "details": error.details or ""}
+        if isinstance(error, VerifierError):
+            found = parse_log(error.log)
+            facts |= {"file": found.file, "line": found.line or 0, "text": found.source}
+            figures = read_figures(error.log)
+            facts |= {"instructions": figures.instructions, "total_states": figures.total_states}
+            facts |= {"peak_states": figures.peak_states, "max_states_per_insn": figures.max_states_per_insn}
+            if found.index is not None and not found.line:
+                facts |= self._line_in_file(program, found.index)
+        return Verdict(self.name, program, REFUSED, **facts)
+
+    def _line_in_file(self, program: str, index: int) -> dict[str, Any]:
+        """Returns the C line of an instruction by the object file; kernels before 6.10 do not name it."""
+        try:
+            with self.opened() as opened:
+                opened.load_only(program, LEVEL_STATS, 1 << 16)
+                raw = instructions_of(opened.programs[program].handle)
+        except BpfError:
+            return {}
+        found = Places(self.path, program, read_instructions(raw)).line_of(index)
+        return {} if found is None else {"file": found.file, "line": found.line, "text": found.text}
 
 
 def _accepted(name: str, loaded: LoadedObject) -> Iterator[Verdict]:
@@ -129,48 +187,6 @@ def _accepted(name: str, loaded: LoadedObject) -> Iterator[Verdict]:
             said.jited_size,
             said.translated_size,
         )
-
-
-def _alone(path: Path, name: str, values: Mapping[str, Any], program: str) -> Verdict:
-    try:
-        with _opened(path, name, values) as opened:
-            for each in opened.programs:
-                each.autoload = each.name == program
-            with opened.load() as loaded:
-                (found,) = _accepted(name, loaded)
-                return found
-    except BpfError as error:
-        return _refused(path, name, program, error, values)
-
-
-def _refused(
-    path: Path, name: str, program: str, error: BpfError, values: Mapping[str, Any] | None = None
-) -> Verdict:
-    facts: dict[str, Any] = {"message": str(error), "why": error.why or error.what, "fix": error.fix or ""}
-    facts["details"] = error.details or ""
-    if isinstance(error, VerifierError):
-        found = parse_log(error.log)
-        facts |= {"file": found.file, "line": found.line or 0, "text": found.source}
-        figures = read_figures(error.log)
-        facts |= {"instructions": figures.instructions, "total_states": figures.total_states}
-        facts |= {"peak_states": figures.peak_states, "max_states_per_insn": figures.max_states_per_insn}
-        if found.index is not None and not found.line:
-            facts |= _line_in_file(path, name, program, values or {}, found.index)
-    return Verdict(name, program, REFUSED, **facts)
-
-
-def _line_in_file(
-    path: Path, name: str, program: str, values: Mapping[str, Any], index: int
-) -> dict[str, Any]:
-    """Returns the C line of an instruction by the object file; kernels before 6.10 do not name it."""
-    try:
-        with _opened(path, name, values) as opened:
-            opened.load_only(program, LEVEL_STATS, 1 << 16)
-            raw = instructions_of(opened.programs[program].handle)
-    except BpfError:
-        return {}
-    found = Places(path, program, read_instructions(raw)).line_of(index)
-    return {} if found is None else {"file": found.file, "line": found.line, "text": found.text}
 
 
 def unknown_variables(paths: Mapping[str, Path], values: Mapping[str, Any]) -> None:

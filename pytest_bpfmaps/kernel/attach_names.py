@@ -132,7 +132,11 @@ def explain_no_type(kind: str, name: str) -> Explanation:
             f"tracepoint for all system calls, sys_{call[1]}",
             f'use SEC("tracepoint/syscalls/{name}"); or SEC("tp_btf/sys_{call[1]}"), and compare the number',
         )
-    prefix, btf_kind, what = _TYPED.get(kind, _FUNCTIONS)
+    return _no_type(*_TYPED.get(kind, _FUNCTIONS), name, loaded_modules())
+
+
+@cache
+def _no_type(prefix: str, btf_kind: int, what: str, name: str, _modules: object) -> Explanation:
     known = type_names(btf_kind) or functions()
     near = known.near(name, prefix)
     if what == "function" and modules_have_types() and not is_close(name, near):

@@ -53,6 +53,12 @@ def type_id(btf: object, name: str, kind: int) -> int:
 
 
 @cache
+def _has_type(btf: object, name: str, kind: int) -> bool:
+    """Whether a BTF that is kept until the process ends has a type; libbpf compares each of its names."""
+    return type_id(btf, name, kind) > 0
+
+
+@cache
 def enumerators(btf: object, enum: str) -> dict[str, int]:
     """Returns names and values of an enum of a kernel; an empty dict if it has no such enum.
 
@@ -114,7 +120,7 @@ class TypeNames(Names):
         self._kind = kind
 
     def __contains__(self, name: str) -> bool:
-        return type_id(self._btf, name, self._kind) > 0
+        return _has_type(self._btf, name, self._kind)
 
 
 def type_names(kind: int) -> Names:

@@ -1,7 +1,8 @@
 """Makes pytest items of BPF objects alone: one for each object and kernel. `bpfmaps verify` runs them.
 
-It starts pytest with this plugin and a job, a file of JSON: ``objects`` (``path``, ``name``), ``globals``,
-``programs`` (globs), and ``answers``, the file that gets a line of JSON for each object and kernel.
+It starts pytest with this plugin and a job, a file of JSON: ``objects`` (``path``, ``name``, and ``checked``:
+whether its types are known to be sound), ``globals``, ``programs`` (globs), and ``answers``, the file that
+gets a line of JSON for each object and kernel.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Job(pytest.File):
 class VerifiedObject(pytest.Item):
     """An object; `bpf_kernel` is the name of the kernel that it is for."""
 
-    def __init__(self, *, each: dict[str, str], kernel: str, **kwargs: Any) -> None:
+    def __init__(self, *, each: dict[str, Any], kernel: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.each, self.bpf_kernel = each, kernel
         self.verdicts: list[dict[str, Any]] = []
@@ -74,7 +75,8 @@ class VerifiedObject(pytest.Item):
             return any(fnmatchcase(program, glob) for glob in job["programs"])
 
         path = Path(self.each["path"])
-        found = verdicts_of(path, self.each["name"], job["globals"], wanted)
+        name, checked = self.each["name"], self.each["checked"]
+        found = verdicts_of(path, name, job["globals"], wanted, checked=checked)
         self.verdicts = [each.to_plain() for each in found]
 
 

@@ -53,18 +53,18 @@ class ObjectFile:
         self.close()
 
 
-def open_object(path: Path, name: str, btf: Path | None = None) -> ObjectFile:
+def open_object(path: Path, name: str, btf: Path | None = None, *, checked: bool = False) -> ObjectFile:
     """Opens the file at `path` with libbpf; messages call it `name`.
 
-    `btf` is a file with the types that relocations use. Raises `LoadError` for a file that is not a BPF
-    object.
+    `btf` is a file with the types that relocations use. With `checked`, the file's own types are known to be
+    sound. Raises `LoadError` for a file that is not a BPF object.
     """
     if not path.is_file():
         other = "it is a folder" if path.is_dir() else "it is no file, but a device, pipe or socket"
         why = other if path.exists() else "there is no such file"
         raise LoadError("cannot open", on=shown(str(path)), why=why, errno=errno.ENOENT)
     data = path.read_bytes()
-    if not path.is_relative_to(objects_dir()):  # our clang made the objects there
+    if not (checked or path.is_relative_to(objects_dir())):  # our clang made the objects there
         check_object(data, str(path))
     handle_sections(data)
     upgrade = upgraded(data, name)
@@ -87,7 +87,7 @@ def open_object(path: Path, name: str, btf: Path | None = None) -> ObjectFile:
 @contextmanager
 def open_again(path: Path, name: str, btf: Path | None) -> Iterator[Any]:
     """Opens the same file once more, and gives libbpf's handle of it until the ``with`` block ends."""
-    with open_object(path, name, btf) as file:
+    with open_object(path, name, btf, checked=True) as file:
         yield file.handle
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from pytest_bpfmaps.attach.module_functions import load_object
 from pytest_bpfmaps.compiler.portability import Finding, tell
 from pytest_bpfmaps.errors import (
     ClosedError,
+    LoadError,
     NameLookupError,
     PortabilityError,
     PortabilityWarning,
@@ -51,7 +52,8 @@ class OpenedObject:
     file with a section ``.BTF``. `observer` is told about the load. `counting` makes an object that counts
     which of its lines run, if its sources exist; with True it also records the values of conditions (MC/DC).
     If the object has what libbpf would refuse and is mended here, that is a `PortabilityWarning`, or with
-    `portable` a `PortabilityError`; with `quiet` it is neither.
+    `portable` a `PortabilityError`; with `quiet` it is neither. With `checked`, the types of the file are
+    known to be sound, and are not checked again.
     Raises `LoadError` for a file that is not a BPF object.
     """
 
@@ -67,6 +69,7 @@ class OpenedObject:
         observer: Observer[OpenedObject, LoadedObject] | None = None,
         counting: Callable[[bool], Path] | None = None,
         quiet: bool = False,
+        checked: bool = False,
         sources: Sequence[Path] = (),
     ) -> None:
         self.path = path
@@ -76,7 +79,7 @@ class OpenedObject:
         self.btf = btf
         self._observer = observer
         self.name = name or path.name
-        self._file = file = open_object(path, self.name, btf)
+        self._file = file = open_object(path, self.name, btf, checked=checked)
         user, internal = split_maps(walk(lib.bpf_object__next_map, file.handle))
         sections = {n: MapSpec(m) for n, m in internal.items()}
         self.maps = Named("map", self.name, {n: MapSpec(m) for n, m in user.items()}, hidden=sections)
@@ -88,14 +91,13 @@ class OpenedObject:
         self.globals = Globals(self.name, variables, file.codecs, self._sources.of_variables)
         self._portable = portable
         self._quiet = quiet
-        self._tell(
-            [
-                *mended(self.path, self.name, self.maps, self._file.legacy_maps),
-                *unknown_members(self.path, self.name, self._file.unknown_members),
-                *told_pointers(self.path, self.name),
-                *taught_sections(self.path, self.name, self.programs),
-            ]
-        )
+        self._tell(self._findings())
+
+    def _findings(self) -> Iterator[Finding]:
+        yield from mended(self.path, self.name, self.maps, self._file.legacy_maps)
+        yield from unknown_members(self.path, self.name, self._file.unknown_members)
+        yield from told_pointers(self.path, self.name)
+        yield from taught_sections(self.path, self.name, self.programs)
 
     def opened_alike(self, path: Path) -> OpenedObject:
         """Opens another object of the same source in the same way, with the same settings.
@@ -103,7 +105,7 @@ class OpenedObject:
         It reports no findings, because this object did. Raises `BpfError` when the other object can't be
         opened, or refuses a setting.
         """
-        made = self._alike(path, quiet=True)
+        made = self._alike(path, quiet=True, checked=path == self.path)
         try:
             copy_settings(self.parts, made.parts)
         except BaseException:
@@ -210,10 +212,11 @@ class OpenedObject:
             for name, settings in programs.items():
                 self.programs[name].configure(settings)
 
-    def load(self) -> LoadedObject:
+    def load(self, *, explained: bool = True) -> LoadedObject:
         """Creates the maps and loads the programs, which the verifier checks.
 
-        The opened object can't be used afterwards. Raises `VerifierError`, or `LoadError` with errno.
+        The opened object can't be used afterwards. Raises `VerifierError`, or `LoadError` with errno. Unless
+        it is to be `explained`, nothing is said about the cause, which takes time to find.
         """
         if self.handle == ffi.NULL:
             raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
@@ -224,20 +227,22 @@ class OpenedObject:
         read_kernel_types(self.name, self.maps, self.programs)
         swap = None if self._observer is None else self._observer.before_load(self)
         with arenas_of(m.handle for m in self.maps):
-            loaded = self._load()
+            loaded = self._load(explained=explained)
         if swap is not None:
             loaded = swap(loaded)
         if self._observer is not None:
             loaded.observed_by(self._observer)
         return loaded
 
-    def _load(self) -> LoadedObject:
+    def _load(self, *, explained: bool) -> LoadedObject:
         logs = stats_buffers({p.name: p.handle for p in self.programs})
         self._pinned.look()
         with capture_log() as log:
             result = load_object(self.handle)
         if result < 0:
             try:
+                if not explained:
+                    raise LoadError("cannot load", on=self.name, errno=-result)
                 raise self._pinned.explain(log.text, self.name) or explain_load(
                     self.attempt, -result, log.text, logs
                 )

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from pytest_bpfmaps.btf.types import Kind
 from pytest_bpfmaps.cli import main
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 from pytest_bpfmaps.cost.verdict_table import kernels_in_order, losses, refusals, table
+from pytest_bpfmaps.elf.editor import Elf
 
 pytestmark = pytest.mark.bpf_kernels("host")  # the command has kernels of its own
 
@@ -120,7 +122,7 @@ def test_a_source_that_clang_refuses(verify):
     assert found["programs"][1]["verdict"] == "accepted"
 
 
-@pytest.mark.parametrize("damage", ["cut", "big-endian", "text", "absent"])
+@pytest.mark.parametrize("damage", ["cut", "big-endian", "text", "absent", "types"])
 def test_a_file_that_is_no_object(verify, tmp_path, damage):
     source, path = tmp_path / "x.c", tmp_path / "wrong.bpf.o"
     source.write_text('__attribute__((section("xdp"))) int f(void *c) { return 1; }')
@@ -133,12 +135,25 @@ def test_a_file_that_is_no_object(verify, tmp_path, damage):
         path.write_text("no object")
     elif damage == "absent":
         path.unlink()
+    elif damage == "types":
+        refer_to_no_type(path)
     code, found = verify(str(path))
     assert code == 1
     (only,) = found["programs"]
     assert (only["verdict"], only["program"], only["object"]) == ("refused", "", "wrong.bpf.o")
     assert only["message"].startswith(("cannot open", "cannot read BTF: the object is big-endian"))
-    assert {"absent": "no such file", "big-endian": "big-endian"}.get(damage, "") in only["message"]
+    said = {"absent": "no such file", "big-endian": "big-endian", "types": "type 1 refers to type 9999"}
+    assert said.get(damage, "") in only["message"]
+
+
+def refer_to_no_type(path):
+    """Has the first type of an object, the pointer, refer to a type that its BTF lacks."""
+    data = bytearray(path.read_bytes())
+    elf = Elf(bytes(data))
+    first = data.index(elf.content(elf.section(".BTF"))) + 24  # the header
+    assert data[first + 7] == Kind.PTR
+    data[first + 8 : first + 12] = (9999).to_bytes(4, sys.byteorder)
+    path.write_bytes(data)
 
 
 def test_the_table():
