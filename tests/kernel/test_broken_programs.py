@@ -302,8 +302,8 @@ BROKEN = {
             bpf_skb_load_bytes(skb, 0, text, 20);
             return strlen(text); // line
         }""",
-        r"strlen is declared but not defined, and BPF programs have no C library",
-        r"write it yourself",
+        r"strlen belongs to the C library, which BPF programs don't have",
+        r"write a loop up to the size of the array",
     ),
     "a number with a fraction": (
         """
