@@ -20,6 +20,7 @@ from pytest_bpfmaps.compat.pytest_names import (
     is_capturing,
     suspend_capture,
 )
+from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.guest import init
 from pytest_bpfmaps.vm.guest.own_pty import OwnPty
 from pytest_bpfmaps.vm.protocol.rpc import Host
@@ -89,15 +90,20 @@ class Debugging:
         """Says how to attach gdb. Waits for a line, except where ``--pdb`` waits afterwards."""
         from pytest_bpfmaps.vm.guest.kernel_addresses import addresses
 
-        advice = self._host.call("gdb", json.dumps(addresses()))
+        waits = not self._pdb
+        try:
+            advice = self._host.call("gdb", json.dumps(addresses()))
+        except VmError as error:  # the test's own failure must be reported in any case
+            advice, waits = str(error), False
         self.begin()
         why = failure.exconly().partition("\n")[0]
         print(f"\nbpfmaps: {item.nodeid} failed: {why:.{_MOST_SHOWN}}")
         for line in advice.splitlines():
             print(f"bpfmaps: {line}")
-        if not self._pdb:
+        if waits:
             print("bpfmaps: the test waits; Enter goes on", end="", flush=True)
             sys.stdin.readline()
+        if not self._pdb:
             self.end()
 
 

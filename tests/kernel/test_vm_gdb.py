@@ -56,7 +56,7 @@ def debug(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 def test_a_person_reads_the_kernels_memory(debug: Starts) -> None:
     installed("gdb")
-    person = debug("--bpf-kernel=6.1")
+    person = debug("--bpf-kernel=6.1", f"--basetemp={'a-long-path-' * 10}")  # for a socket
     person.sees(r"bpfmaps: test_it\.py::test_fails\[6\.1\] failed: AssertionError: the banner is at ")
     banner = person.sees(r"\.\r\n|\n")
     person.sees("in another terminal: ")

@@ -1,7 +1,7 @@
 """Lets a person attach gdb to the kernel of a guest (``--bpf-gdb``).
 
-QEMU itself serves gdb, on a socket below the run's temporary files. It does so from the first failing test
-on. gdb stops the machine when it attaches.
+QEMU itself serves gdb, from the first failing test on. Its socket is below the run's temporary files, or in a
+new folder below ``/tmp`` where their path is too long for a socket. gdb stops the machine when it attaches.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import shutil
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ class GdbServer:
 
     def __init__(self, folder: str, worker: str) -> None:
         self._path = Path(folder).resolve() / f"gdb-{worker}"
+        self._short: Path | None = None
         self._is_open = False
         self._asking = threading.Lock()  # the monitor takes one command at a time
 
@@ -45,9 +47,8 @@ class GdbServer:
 
     def _serve(self, machine: Machine) -> None:
         if len(os.fsencode(self._path)) > _LONGEST:
-            why = f"the path of a socket may have {_LONGEST} bytes"
-            fix = "give a folder with a shorter path: --basetemp=/tmp/gdb"
-            raise VmError("cannot serve gdb", on=str(self._path), why=why, fix=fix)
+            self._short = Path(tempfile.mkdtemp(prefix="bpfmaps-", dir="/tmp"))  # no other user can enter it
+            self._path = self._short / self._path.name
         device = f"unix:{str(self._path).replace(',', ',,')},server=on,wait=off"  # a comma ends a value
         command = f"gdbserver {json.dumps(device, ensure_ascii=False)}"
         with self._asking:
@@ -94,6 +95,9 @@ class GdbServer:
         """Removes the socket."""
         with suppress(OSError):
             self._path.unlink()
+        if self._short is not None:
+            with suppress(OSError):
+                self._short.rmdir()
 
 
 def _debugger(kernel: Kernel) -> str:
