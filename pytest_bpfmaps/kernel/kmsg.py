@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import select
+import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,9 @@ class KernelLog:
 
     def __init__(self) -> None:
         self._fd = os.open(PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISCHR(os.fstat(self._fd).st_mode):  # a program wrote into the log where it is missing
+            self.close()
+            raise OSError(errno.ENODEV, "it is no device", PATH)
         self.skip()
 
     def skip(self) -> None:

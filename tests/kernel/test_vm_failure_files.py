@@ -52,8 +52,9 @@ import os
 
 def test_fails(bpf):
     drop = bpf.load(code=CODE).programs.drop
-    with open("/dev/kmsg", "w") as log:
-        log.write("<12>a line of the log\\n")
+    if os.path.exists("/dev/kmsg"):  # this must not make it: a root may lack it
+        with open("/dev/kmsg", "w") as log:
+            log.write("<12>a line of the log\\n")
     packet = bytearray(range(64))
     verdict = drop.run(packet).retval
     packet[:] = bytes(64)

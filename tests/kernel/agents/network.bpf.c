@@ -48,8 +48,8 @@ static void count(__u32 interface, __u32 length)
 	bpf_map_update_elem(&counts_of_each_interface, &interface, &fresh, BPF_NOEXIST);
 	found = bpf_map_lookup_elem(&counts_of_each_interface, &interface);
 	if (found) {
-		__sync_fetch_and_add(&found->packets, 1);
-		__sync_fetch_and_add(&found->bytes, length);
+		__atomic_fetch_add(&found->packets, 1, __ATOMIC_RELAXED);
+		__atomic_fetch_add(&found->bytes, length, __ATOMIC_RELAXED);
 	}
 }
 
@@ -57,7 +57,7 @@ SEC("xdp")
 int count_frames_of_an_interface(struct xdp_md *ctx)
 {
 	count(ctx->ingress_ifindex, ctx->data_end - ctx->data);
-	__sync_fetch_and_add(&seen, 1);
+	__atomic_fetch_add(&seen, 1, __ATOMIC_RELAXED);
 	return XDP_PASS;
 }
 

@@ -24,11 +24,11 @@ int send_numbers(struct __sk_buff *skb)
 {
 	__u64 number = sent;
 
-	__sync_fetch_and_add(&sent, 1); // Linux 5.10 has no atomic addition with a result
+	__atomic_fetch_add(&sent, 1, __ATOMIC_RELAXED); // Linux 5.10 has no atomic addition with a result
 	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 
 	if (!event) {
-		__sync_fetch_and_add(&refused, 1);
+		__atomic_fetch_add(&refused, 1, __ATOMIC_RELAXED);
 		return TC_ACT_OK;
 	}
 	event->number = number;
@@ -51,7 +51,7 @@ int send_wide(struct __sk_buff *skb)
 {
 	__u64 number = sent;
 
-	__sync_fetch_and_add(&sent, 1); // Linux 5.10 has no atomic addition with a result
+	__atomic_fetch_add(&sent, 1, __ATOMIC_RELAXED); // Linux 5.10 has no atomic addition with a result
 	struct wide wide = {number, 2 * number};
 
 	bpf_ringbuf_output(&events, &wide, sizeof(wide), 0);
