@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_bpfmaps.errors import BpfError
 from pytest_bpfmaps.libbpf import lib, to_str
 from pytest_bpfmaps.libbpf.calls import walk
-from pytest_bpfmaps.objects.object_file import open_again
+from pytest_bpfmaps.objects.object_file import open_object
 
 # an ELF header of 64 bits, for the machine 247 (EM_BPF), in the machine's byte order
 _HEADER = re.compile(rb"\x7fELF\x02\x01\x01.{9}\x01\x00\xf7\x00", re.DOTALL)
@@ -52,12 +52,12 @@ def needed_by(files: Iterable[Path]) -> Iterator[NeededProgram | NeededMap]:
 
 
 def _parts(path: Path) -> Iterator[NeededProgram | NeededMap]:
-    with open_again(path, path.name, None) as handle:
-        for each in walk(lib.bpf_object__next_program, handle):
+    with open_object(path, path.name) as file:  # which checks it: any bytes may look like an object
+        for each in walk(lib.bpf_object__next_program, file.handle):
             if lib.bpf_program__autoload(each):
                 types = lib.bpf_program__type(each), lib.bpf_program__expected_attach_type(each)
                 yield NeededProgram(to_str(lib.bpf_program__name(each)), *map(int, types))
-        for each in walk(lib.bpf_object__next_map, handle):
+        for each in walk(lib.bpf_object__next_map, file.handle):
             if lib.bpf_map__autocreate(each):
                 name, is_data = to_str(lib.bpf_map__name(each)), bool(lib.bpf_map__is_internal(each))
                 short = name[name.find(".") :] if is_data else name  # without the name of the temporary copy
