@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 HOWTO_PAGES = sorted(HOWTO.glob("*.md"))
 PAGES = all_pages()
 # tests/kernel/test_vm_tutorial.py writes those that name a file, and runs the commands of `console`;
-# test_commands.py looks at `shell` and `toml`; `text` is a picture, a file's listing, or what is printed
+# test_page_commands.py looks at `shell` and `toml`; `text` is a picture, a file's listing, or what is printed
 LANGUAGES = {"c", "python", "output", "yaml", "console", "shell", "bpftrace", "toml", "text"}
 
 
