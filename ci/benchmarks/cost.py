@@ -18,7 +18,7 @@ TURNS = 200
 
 
 def recording(stack: contextlib.ExitStack) -> Sides:
-    """Both sides take turns here, too: the difference is smaller than what two rounds differ by."""
+    """Measures both sides in turn within each round: two rounds differ by more than the two sides do."""
     path, compiler = source("cost.bpf.c"), LocalCompiler()
     recorder = Recorder("host", {})
 

@@ -1,4 +1,4 @@
-"""The places of a module that can be changed, and what each is changed to.
+"""Finds the places of a module that can be changed, and what each is changed to.
 
 The operators are those of cosmic-ray. One mutant is drawn for each place: there are up to eleven for an
 operator like ``+``, and the same test kills all.
@@ -46,7 +46,7 @@ class RemoveStatement(Operator):
     TARGETS = ("atom_expr", "power")
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[Any, Any]]:
-        """Calls whose value nobody takes, ``del``, ``raise``, ``x += 1``, ``x.y = z``, ``x[y] = z``."""
+        """Gives calls whose value nobody takes, ``del``, ``raise``, ``x += 1``, ``x.y = z``, ``x[y] = z``."""
         if node.type == "simple_stmt" and self._has_effect(node.children[0]):
             yield node.children[0].start_pos, node.children[0].end_pos
 
@@ -57,7 +57,7 @@ class RemoveStatement(Operator):
         return target.type in self.TARGETS or (assigns.type == "operator" and assigns.value != "=")
 
     def mutate(self, node: Any, index: int) -> Any:
-        """The statement becomes ``pass``, or ``super``, so that the function keeps its closure."""
+        """Puts ``pass`` in place of the statement, or ``super``, so that the function keeps its closure."""
         indent = node.children[0].get_first_leaf().prefix
         instead = "super" if "super()" in node.children[0].get_code() else "pass"
         node.children[0] = parso.parse(instead).children[0]
@@ -66,13 +66,13 @@ class RemoveStatement(Operator):
 
     @classmethod
     def examples(cls) -> tuple[Any, ...]:
-        """None: the operator is not handed out."""
+        """Returns none: the operator is not handed out."""
         return ()
 
 
 @cache
 def operators() -> dict[str, Operator]:
-    """By name, without those that need arguments."""
+    """Returns the operators by name, without those that need arguments."""
     found: dict[str, Operator] = {"RemoveStatement": RemoveStatement()}
     for name in cosmic_ray.plugins.operator_names():
         kind = cosmic_ray.plugins.get_operator(name)
@@ -82,7 +82,7 @@ def operators() -> dict[str, Operator]:
 
 
 def draw(path: Path, seed: int) -> list[Mutant]:
-    """One mutant for each place of a file."""
+    """Returns one mutant for each place of a file, drawn by chance."""
     source = path.read_text()
     nodes = list(ast_nodes(get_ast(source)))
     tree = ast.parse(source)
@@ -106,7 +106,7 @@ def _bodies(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def _without_effect(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations and imports for types are: nothing runs them."""
+    """Gives the places of annotations and of imports for types: nothing runs them."""
     for node in ast.walk(tree):
         skipped: list[ast.AST | None] = []
         if isinstance(node, ast.arg | ast.AnnAssign):
@@ -120,5 +120,5 @@ def _without_effect(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int,
 
 
 def mutated(mutant: Mutant) -> str:
-    """The text of the file with the change."""
+    """Returns the text of the file with the change."""
     return str(mutate_code(Path(mutant.path).read_text(), operators()[mutant.operator], mutant.occurrence))

@@ -35,7 +35,7 @@ Key = tuple[str, str, int]
 
 
 def functions(root: str) -> dict[Key, list[FunctionType]]:
-    """The functions whose code is in files of the folder."""
+    """Returns the functions whose code is in files of the folder, by file, name and first line."""
     found: dict[Key, list[FunctionType]] = {}
     for thing in gc.get_objects():
         if isinstance(thing, FunctionType) and thing.__code__.co_filename.startswith(root):
@@ -48,7 +48,7 @@ def _key(code: CodeType) -> Key:
 
 
 def changed(before: CodeType, after: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
-    """The pairs that differ, and not only because something inside them differs."""
+    """Gives the pairs of code that differ, and not only because something inside them differs."""
     inner = [_inner(code) for code in (before, after)]
     plain = [_alone(code) for code in (before, after)]
     if plain[0] != plain[1] or len(inner[0]) != len(inner[1]):
@@ -60,7 +60,10 @@ def changed(before: CodeType, after: CodeType) -> Iterator[tuple[CodeType, CodeT
 
 
 def _alone(code: CodeType) -> CodeType:
-    """Without what is inside, and without line tables: a module's has the columns where a function ends."""
+    """Returns code without the code inside it, and without line tables.
+
+    The line table of a module has the columns where its functions end.
+    """
     consts = tuple(each for each in code.co_consts if not isinstance(each, CodeType))
     return code.replace(co_consts=consts, co_linetable=b"")
 
@@ -73,7 +76,7 @@ class Examples:
     """A plugin of pytest: hypothesis makes the same examples each time, and looks for no simpler ones."""
 
     def pytest_configure(self) -> None:
-        """After conftest.py."""
+        """Sets the profile, after conftest.py has set another."""
         from hypothesis import Phase, settings  # pytest wants to be first
 
         phases = (Phase.explicit, Phase.generate)
@@ -96,7 +99,7 @@ class Judge:
         self._tell = tell
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Instead of pytest's own."""
+        """Judges the mutants. It takes the place of pytest's own loop."""
         self._items = {item.nodeid: item for item in session.items}
         self._sound: set[str] = set()
         self._functions = functions(str(Path.cwd() / "pytest_bpfmaps"))
@@ -155,7 +158,7 @@ class Judge:
                 cache.cache_clear()
 
     def _in_new_process(self, mutant: Mutant, tests: list[str]) -> str:
-        """With a copy of the package."""
+        """Runs the tests in a new process, which imports a changed copy of the package."""
         with TemporaryDirectory() as folder, TemporaryFile("w+") as answer:
             shutil.copytree("pytest_bpfmaps", Path(folder, "pytest_bpfmaps"))
             Path(folder, mutant.path).write_text(mutated(mutant))
@@ -194,13 +197,13 @@ class Failed:
         self.tests: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Also where a fixture fails."""
+        """Notes a test that failed, also one whose fixture failed."""
         if report.failed:
             self.tests.append(report.nodeid)
 
 
 def _ended(child: int, answer: TextIO) -> str:
-    """What the child said of a test that failed, or how else it ended."""
+    """Returns the test that failed in the child, or how else the child ended; empty if all passed."""
     with os.fdopen(os.pidfd_open(child)) as ended:
         late = not select.select([ended], [], [], WALL_SECONDS)[0]
     with contextlib.suppress(ProcessLookupError):

@@ -22,17 +22,17 @@ class Tracer:
         )
 
     def pytest_collection_finish(self) -> None:
-        """Lines that run on import belong to no test."""
+        """Begins to trace. Lines that run on import belong to no test."""
         self._coverage.start()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> object:
-        """A test's fixtures belong to it, too."""
+        """Names the test that runs from now on. Its fixtures belong to it, too."""
         self._coverage.switch_context(item.nodeid)
         return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Tests that fail or skip without the change can't tell anything of it."""
+        """Adds up the seconds. A test that fails or skips without a change can't notice one."""
         if report.outcome != "passed":
             self._seconds[report.nodeid] = float("inf")
         self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration

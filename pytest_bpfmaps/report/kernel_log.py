@@ -66,7 +66,7 @@ class Watch:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Makes an error of the teardown out of a warning that the end of fixtures causes."""
+        """Makes an error of the teardown of a warning that the end of fixtures causes."""
         yield from self._watched(item, "teardown")
         return None
 

@@ -63,7 +63,7 @@ def pytest_fixture_setup(
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Notes whether the test raised an error. Then the traceback keeps the test's objects alive."""
+    """Notes whether the test raised an error: its traceback keeps the test's objects alive."""
     if call.excinfo is not None:
         item.stash[_RAISED] = True
     return (yield)

@@ -1,4 +1,4 @@
-"""What a test changed in the maps of objects that were loaded before it: keys added, gone, other values."""
+"""Finds what a test changed in the maps of objects that were loaded before it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def snapshots(objects: Iterable[Any]) -> Snapshots:
 
 
 def changes(before: Mapping[Any, Any], now: Mapping[Any, Any]) -> Iterator[str]:
-    """Gives lines for what is different now; none if nothing is."""
+    """Gives lines about the keys that were added or are gone, and about other values."""
     added = [key for key in now if key not in before]
     gone = [key for key in before if key not in now]
     other = [key for key in now if key in before and now[key] != before[key]]

@@ -23,7 +23,7 @@ _WIDTH = 100  # characters of a key or a value
 def section(objects: Iterable[Any], before: Snapshots) -> str:
     """Returns the text of all hashes and arrays. Maps of an object that is closed are left out.
 
-    `before` has elements from the begin of the test: of maps that were loaded earlier.
+    `before` has the elements, at the beginning of the test, of maps that were loaded before it.
     """
     return "\n".join(line for each in objects for one in each.maps for line in _lines(one, before))
 

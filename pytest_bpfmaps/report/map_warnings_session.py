@@ -1,4 +1,4 @@
-"""Has objects read for what their programs do with maps, and warnings given, unless these are allowed."""
+"""Has the programs of objects read. What they do wrong with maps is a warning, unless it is allowed."""
 
 from __future__ import annotations
 

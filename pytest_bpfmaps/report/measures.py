@@ -22,7 +22,8 @@ _COVERAGE: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (
         "string",
         "auto",
         {"metavar": "ENGINE"},
-        "what counts: counters (of clang), blocks (of an emulated guest), or auto: counters where they can",
+        "what counts: counters (of clang), blocks (of an emulated guest), or auto: counters if possible, "
+        "else blocks",
     ),
     (
         "cov-report",
@@ -60,8 +61,8 @@ _COSTS: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (
         "string",
         "",
         {"metavar": "FILE"},
-        "fail the run when a program grew against FILE, or came close to a limit of the kernel. FILE is of "
-        "--bpf-cost, or veristat's CSV",
+        "fail the run when a program costs more than in FILE, or came close to a limit of the kernel. FILE "
+        "is of --bpf-cost, or veristat's CSV",
     ),
     (
         "cost-tolerance",
@@ -101,8 +102,8 @@ _SWITCHES = (
     ),
     (
         "map-warnings",
-        "warn of what programs do with maps and would better do otherwise: additions that are lost, updates "
-        "that nobody checks, …",
+        "warn of faults in what programs do with maps: additions that are lost, updates that nobody checks, "
+        "…",
     ),
 )
 BENCHMARK = "bpf_benchmark"

@@ -39,7 +39,7 @@ def begin(config: pytest.Config) -> None:
 
 
 class PageSession:
-    """Keeps failures, and tests that are no BPF tests; other plugins keep the rest.
+    """Keeps failures, and the outcomes of tests that are no BPF tests; other plugins keep the rest.
 
     Nothing here changes the result of a test, or the exit code.
     """

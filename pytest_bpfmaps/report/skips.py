@@ -22,8 +22,8 @@ from pytest_bpfmaps.matrix.items import (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Registers the option and its key of the configuration file."""
     text = (
-        "fail where BPF tests are skipped without need: for a feature that this release has, on every chosen "
-        "kernel, or all of them."
+        "fail when a BPF test is skipped for a feature that the kernel's release has, when one is skipped on "
+        "every chosen kernel, or when no BPF test runs."
     )
     parser.getgroup("bpfmaps").addoption("--bpf-strict", action="store_true", default=False, help=text)
     parser.addini("bpf_strict", text, type="bool", default=False)
@@ -64,7 +64,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def _skip_for_absent(item: pytest.Item, error: OSError) -> None:
-    """Skips the test if `error` says that; does nothing with ``--bpf-strict`` or for another error."""
+    """Skips the test if `error` is about a target that this kernel lacks. Not with ``--bpf-strict``."""
     section = getattr(error, "section", None)
     if section is None or is_strict(item.config):
         return

@@ -31,7 +31,7 @@ _NO_MEMORY = re.compile(
     re.MULTILINE,
 )
 GAPS = 10
-"""A silence may take so many times as long as the longest silence so far in this boot."""
+"""How many times longer a silence may be than the longest one before it in this boot."""
 
 
 class BootProgress:
@@ -157,7 +157,7 @@ def _more(machine: Machine) -> str:
 
 
 def _short_of_memory(machine: Machine) -> str:
-    """Whether a guest had too little memory, as its console says or its size lets one guess; else empty."""
+    """Returns a sentence if the console says that memory was short, or the guest has little; else nothing."""
     memory = _memory(machine)
     found = _NO_MEMORY.search(machine.console.text())
     if found:

@@ -174,7 +174,7 @@ def python(environment: Mapping[str, str]) -> str:
 
 
 def _modules(kernel: Kernel, network: bool) -> Iterator[Path]:
-    """Gives the files of the modules and of those they need, in the order to insert them."""
+    """Gives the files of the modules that a guest needs, in the order in which they are inserted."""
     if kernel.modules is None:
         return
     folder = kernel.modules / "lib" / "modules" / kernel.release

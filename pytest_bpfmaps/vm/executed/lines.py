@@ -93,8 +93,8 @@ def _lines(function: CodeFunction, counts: Counts) -> Iterator[tuple[str, int, i
     starts = [segment.first for segment in function.segments]
     for number, stretch in enumerate(_stretches(function, counts)):
         first = function.segments[max(bisect_right(starts, stretch.first) - 1, 0)]
-        # Code behind a jump, without a place of its own, may be of any line: only where a place begins, it is
-        # known. The first stretch of a function may begin behind its first instructions.
+        # The code after a jump may belong to any line until the next place begins. So only the places that
+        # begin in the stretch count. The first stretch of a function may begin after its first place.
         begins = [s for s in function.segments if stretch.first <= s.first <= stretch.last]
         begins += [] if number else [first]
         for place in {(s.file, s.line, s.column) for s in begins}:

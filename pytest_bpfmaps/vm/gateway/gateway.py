@@ -92,11 +92,11 @@ class Gateway:
         # What the threads below report to the main thread: what happened, and a value that belongs to it.
         self.events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self.later: deque[tuple[str, Any]] = deque()  # events that were looked at, and not yet handled
-        # While the guest starts, pytest-xdist may write more than a pipe holds. It would wait for a reader
-        # then.
         self.calls: queue.Queue[dict[str, Any]] = queue.Queue(_MOST_CALLS)
+        # While the guest starts, pytest-xdist may write more than a pipe holds. Without this queue it would
+        # wait for a reader.
         self.input: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self.attending = False
+        self.attending = False  # whether the guest is ready, and `_attend` handles events
         self.faults: set[tuple[str, str]] = set()
         self.executed: ExecutedCode | None = None
         self.artifacts = Artifacts(self.options.artifacts)

@@ -22,7 +22,7 @@ NO_ANSWER = "process 1 did not answer, so an NMI stopped the kernel: see the con
 def ask(machine: Machine, timeout: float) -> str:
     """Returns the stacks of the tasks in a guest, where a test may take `timeout` seconds.
 
-    Where process 1 does not run, each CPU gets an NMI. It also arrives where interrupts are off. Then the
+    If process 1 does not answer, each CPU gets an NMI, which also arrives while interrupts are off. Then the
     kernel panics (`kernel_arguments.KERNEL_ARGUMENTS`), and its console shows where its CPUs are.
     """
     seconds = max(SHORTEST, timeout / 20)  # `timeout`, and so this, is longer for an emulated guest

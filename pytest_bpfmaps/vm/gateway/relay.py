@@ -1,6 +1,6 @@
 """Gives its standard streams to a gateway that waits, and ends with it: ``relay.py ADDRESS ARGUMENT…``.
 
-pytest-xdist starts this in place of a gateway. It imports little, since the tests wait for it. Where the
+pytest-xdist starts this in place of a gateway. It imports little, because the tests wait for it. If the
 waiting gateway has ended, it becomes a usual one.
 """
 

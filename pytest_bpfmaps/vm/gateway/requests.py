@@ -1,4 +1,4 @@
-"""Does what a guest asks of its host: compiles, links, stores a file, tells a digest, or what code ran.
+"""Does what a guest asks of its host: compiles, links, stores a file, or tells a digest or what code ran.
 
 A guest is not trusted. So clang gets only options of a list, and a request may name only regular files.
 Reading a device or a pipe may never end, and may have effects.

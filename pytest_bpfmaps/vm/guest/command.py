@@ -1,7 +1,7 @@
 """Runs one command in a guest for `bpfmaps shell` and `bpfmaps exec`, and connects it with the host.
 
-The command has a terminal of the guest, or three pipes. Everything goes through one loop, which never waits
-for one side only: a command that does not read, and a host that does not read, stop nothing else.
+The command has a terminal of the guest, or three pipes. One loop passes all bytes on, and never waits for one
+side only. So everything else goes on when the command, or the host, does not read.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Command:
         while self._outputs and time.monotonic() - last < SILENCE:
             if self._outputs.keys() & self._pass_on(SILENCE).keys():
                 last = time.monotonic()
-        # A shell says so of a program that a signal ended.
+        # A shell gives this status to a program that a signal ended.
         self._to_host += frame(END, json.dumps({"status": 128 - status if status < 0 else status}).encode())
         self._outputs.clear()
         while self._to_host:

@@ -133,7 +133,7 @@ def _brief_dir(fixtures: set[str], module: Iterable[str] | None) -> Callable[...
 
 
 def forget_plugins() -> None:
-    """Makes plugins as they were, when the worker and its plugins have begun."""
+    """Undoes `remember_plugins`, and forgets `setproctitle`, when the worker and its plugins have begun."""
     while _brief:
         del _brief.pop().__dir__
     if sys.modules.get("setproctitle", _brief) is None:

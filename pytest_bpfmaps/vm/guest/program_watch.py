@@ -1,9 +1,10 @@
-"""Watches which BPF programs are loaded in a guest, by any process. It is processes beside the worker.
+"""Watches which BPF programs are loaded in a guest, by any process.
 
 The kernel tells each load and unload in the ring buffers of perf events, by ``PERF_RECORD_BPF_EVENT`` (Linux
-5.1, commit 6ee52e2a3fe4), before the loader has its descriptor. Each CPU has a process here, of a real-time
-priority: it reads what belongs to the program before the loader goes on, for that runs on the same CPU. It
-holds no descriptor of a program, so a test sees no difference. Source: perf_event_open(2), sched(7).
+5.1, commit 6ee52e2a3fe4), before the loader has its descriptor. Each CPU has a process here, beside the
+worker. Its priority is real-time, so it reads what belongs to the program before the loader, which runs on
+the same CPU, goes on. It holds no descriptor of a program, so a test sees no difference. Source:
+perf_event_open(2), sched(7).
 """
 
 from __future__ import annotations

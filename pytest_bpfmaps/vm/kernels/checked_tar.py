@@ -57,10 +57,10 @@ def members(archive: tarfile.TarFile, most: int) -> Iterator[tarfile.TarInfo]:
 
 @contextmanager
 def output_of(command: Sequence[str], stdin: IO[bytes], most: int) -> Iterator[IO[bytes]]:
-    """Gives what a program writes that makes a tar archive of its input.
+    """Gives the output of a program that makes a tar archive of its input.
 
-    Of what is left behind the archive at most `most` bytes are read. Raises `tarfile.ReadError` with the last
-    words of a program that failed.
+    At most `most` bytes after the archive are read. Raises `tarfile.ReadError` with the last words of a
+    program that failed.
     """
     with (
         tempfile.TemporaryFile() as words,

@@ -57,7 +57,8 @@ def check(tree: Path) -> None:
 def check_content(tree: Path, *wanted: str) -> None:
     """Compares the content of the parts whose names begin with one of `wanted`, by default of all.
 
-    Raises as `check` does. If an older version stored the kernel, it writes down its digests now.
+    Raises as `check` does. If an older version of this package stored the kernel, its digests are written
+    now.
     """
     facts = read_facts(tree)
     if "parts" not in facts:

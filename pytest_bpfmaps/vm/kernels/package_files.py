@@ -99,7 +99,7 @@ def _unpack_output(command: tuple[str, ...], package: Path, tree: Path, each: Ca
     except (tarfile.TarError, EOFError) as error:
         fix = _NO_KERNEL if isinstance(error, RefusedArchive) else _CUT
         raise VmError("cannot unpack", on=str(package), why=str(error), fix=fix) from error
-    if not found:  # Bsdtar makes this of half a header.
+    if not found:  # bsdtar makes an empty archive when a header is cut off
         raise VmError("cannot unpack", on=str(package), why="it is empty", fix=_CUT)
 
 

@@ -27,7 +27,7 @@ MONITOR_CHANNEL = f"bpfmaps-{MONITOR}"  # the character device for QEMU's monito
 END_SECONDS = 20.0  # how long a killed process may take to be gone
 _SHUTDOWN = re.compile(r"reboot: |ACPI: PM: |---\[ end ")
 _TELLING = re.compile(r"Kernel panic|^bpfmaps: this")
-PYTHON_FELL = "Fatal Python error: "  # printed by faulthandler
+PYTHON_FELL = "Fatal Python error: "  # faulthandler prints it
 
 
 def find_qemu(arch: str) -> str:
@@ -112,7 +112,7 @@ class Log:
 
 
 def is_final(words: str) -> bool:
-    """Whether a guest that ended with these last words would end so in any way to start it."""
+    """Whether a guest that ended with these last words would end in the same way, however it is started."""
     return any(sign in words for sign in (CANNOT_MOUNT, NO_CARD, "Failed to mount real root"))
 
 

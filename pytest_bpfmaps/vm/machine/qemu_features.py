@@ -24,7 +24,7 @@ from pytest_bpfmaps.errors import VmError
 from pytest_bpfmaps.vm.machine.architecture import Architecture
 from pytest_bpfmaps.vm.machine.child_process import die_with
 
-SLOW = 40  # an answer may take so many times as long as this start of QEMU
+SLOW = 40  # how many times longer an answer may take than this start of QEMU
 FORMAT = 1  # of the file in the cache
 ANSWER_SECONDS = 20.0  # QEMU 7.2 to 11.1 answer in 0.05 to 0.2 s on a quiet machine
 _COMMAND = ("-machine", "none", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio")
