@@ -180,8 +180,8 @@ _TABLE: list[tuple[str, str, str | None]] = [
         r"32-bit pointer arithmetic",
         "BPF does not allow that arithmetic with a pointer: it is done with 32 bits",
         "calculate an offset as a number, and add it to the pointer as the last step: "
-        "(void *)(long)ctx->data + OFFSET; to move the start of the packet, call bpf_xdp_adjust_head() or "
-        "bpf_skb_adjust_room()",
+        "(void *)(long)ctx->data + OFFSET; to move the start of the packet, call bpf_xdp_adjust_head(), "
+        "bpf_skb_change_head() or bpf_skb_adjust_room()",
     ),
     (
         r"pointer arithmetic (?:on (?!\S*_or_null)|with)|bitwise operator|"

@@ -204,3 +204,25 @@ def test_pointers_in_a_table_are_told_before_they_are_read_as_zero(bpf):
     assert loaded.programs.prog.run(b"\0" * 64).retval == 0
     texts = 'const char names[][16] = {"one", "two"};' + XDP % read % "names[ctx->rx_queue_index & 1]"
     assert bpf.load(code=HEAD + texts).programs.prog.run(b"\0" * 64).retval == ord("o")
+
+
+@pytest.mark.parametrize("wrong", ["ctx->data = 0; return 0;", "ctx->data -= 8; return 0;"])
+def test_room_in_a_packet(bpf, wrong):
+    """Both helpers of the remedy make room where it says."""
+    with pytest.raises(VerifierError) as error:
+        bpf.load(code=HEAD + TC % wrong)
+    text = str(error.value)
+    assert "may not write the field 'data'" in text or "it is done with 32 bits" in text
+    fix = text.partition("  -> ")[2]
+    assert "bpf_skb_change_head()" in fix
+    assert "bpf_skb_adjust_room()" in fix
+    ethernet, rest = bytes(12) + b"\x08\x00", bytes(range(1, 51))
+    loaded = bpf.load(code=HEAD + TC % "return bpf_skb_change_head(ctx, 8, 0);")
+    result = loaded.programs.prog.run(ethernet + rest)
+    assert (result.retval, result.data) == (0, bytes(8) + ethernet + rest)
+    loaded = bpf.load(code=HEAD + TC % "return bpf_skb_adjust_room(ctx, 8, BPF_ADJ_ROOM_MAC, 0);")
+    result = loaded.programs.prog.run(ethernet + rest)
+    assert result.retval == 0
+    assert len(result.data) == len(ethernet) + 8 + len(rest)
+    assert result.data.startswith(ethernet)
+    assert result.data.endswith(rest)

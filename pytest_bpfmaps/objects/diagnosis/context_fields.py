@@ -6,9 +6,13 @@ import re
 
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 
+_ROOM = (
+    "bpf_skb_change_head() makes room in front of the packet, and bpf_skb_adjust_room() behind its Ethernet "
+    "header"
+)
 _WRITES = {
     ("__sk_buff", "len"): "bpf_skb_change_tail() makes a packet longer or shorter",
-    ("__sk_buff", "data"): "bpf_skb_change_head(), or bpf_skb_adjust_room(), makes room in front",
+    ("__sk_buff", "data"): _ROOM,
     ("__sk_buff", "data_end"): "bpf_skb_change_tail() makes a packet longer or shorter",
     ("__sk_buff", "protocol"): "bpf_skb_change_proto() changes it between IPv4 and IPv6",
     ("__sk_buff", "pkt_type"): "bpf_skb_change_type() changes it, in a program of tc",
