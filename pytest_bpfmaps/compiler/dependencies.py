@@ -20,6 +20,8 @@ from pytest_bpfmaps.errors import CompileError
 
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*(?:include|include_next|import|embed)[ \t]*"([^"\n]+)"', re.MULTILINE)
 _HAS_INCLUDE = re.compile(rb'__has_(?:include|include_next|embed)[ \t]*\([ \t]*["<]([^">\n]+)[">]')
+_LISTS = re.compile(r"search starts here:\n(.*?)^End of search list\.\n", re.DOTALL | re.MULTILINE)
+_DIAGNOSTIC = re.compile(r"(?:\S+: )?(?:warning|error|note|fatal error): ")
 _SETTLED_NS = 1_000_000_000
 
 
@@ -31,14 +33,27 @@ class SearchPath:
     compiler: str  # the binary that does the work, when the command is a wrapper
 
 
-def parse_search_path(verbose: str) -> SearchPath:
-    """Reads what ``clang -v -E`` prints."""
+def parse_search_path(verbose: str) -> SearchPath | None:
+    """Reads what clang's option ``-v`` prints. Returns None when clang did not get so far."""
+    lists = _LISTS.search(verbose)
+    if lists is None:
+        return None
     missing = re.findall(r'^ignoring nonexistent directory "(.*)"$', verbose, re.MULTILINE)
-    lists = re.search(r"search starts here:\n(.*)End of search list", verbose, re.DOTALL)
-    lines = lists[1].splitlines() if lists else []
     compiler = re.search(r'^ "([^"]+)" -cc1 ', verbose, re.MULTILINE)
-    found = [line[1:] for line in lines if line.startswith(" ")]
+    found = [line[1:] for line in lists[1].splitlines() if line.startswith(" ")]
     return SearchPath((*missing, *found), compiler[1] if compiler else "")
+
+
+def without_search_path(verbose: str) -> str:
+    """Returns what clang printed, without the lines of its option ``-v``.
+
+    These end with the search path. Only diagnostics of options may be among them.
+    """
+    lists = _LISTS.search(verbose)
+    if lists is None:
+        return verbose
+    before = verbose[: lists.start()].splitlines(keepends=True)
+    return "".join(filter(_DIAGNOSTIC.match, before)) + verbose[lists.end() :]
 
 
 def parse_dependencies(rule: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tests which clang is used."""
+"""Tests which clang is used, and what is left of what it prints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.compiler.clang import find_clang
+from pytest_bpfmaps.compiler.clang import find_clang, run
+from pytest_bpfmaps.compiler.dependencies import parse_search_path, without_search_path
 
 
 @pytest.fixture
@@ -89,3 +90,26 @@ def test_identity_changes_with_the_binary(bin_folder: Path, tmp_path: Path) -> N
     assert find_clang(None, tmp_path).identity == before
     path.write_text("#!/bin/sh\n")
     assert find_clang(None, tmp_path).identity != before
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["-Wno-such-warning", "-lm"],
+        ["-Wall", "-I/nonexistent"],
+        ["-include", "no-such.h"],
+        ["-mcpu=no-such"],
+        ["--no-such-option"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_only_diagnostics_are_left_of_what_clang_prints(tmp_path: Path, flags: list[str]) -> None:
+    source = tmp_path / "x.c"
+    source.write_text("int f(void) { int unused; return 1 }\n")
+    clang = find_clang(None, tmp_path).path
+    command = ["-target", "bpf", *flags, "-c", str(source), "-o", str(tmp_path / "x.o")]
+    verbose = run([clang, "-v", *command], timeout=60).output
+    if parse_search_path(verbose) is not None:
+        assert without_search_path(verbose) == run([clang, *command], timeout=60).output
+    else:
+        assert flags[0] in ("-mcpu=no-such", "--no-such-option")
