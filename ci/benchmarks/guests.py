@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import peers
@@ -64,9 +64,17 @@ SHORT = """
 def test_short(bpf_kernel, n):
     assert bpf_kernel.release
 """
+PLAIN = """
+import pytest
+
+@pytest.mark.parametrize("n", range({count}))
+def test_short(n):
+    assert n >= 0
+"""
 MORE = 50
 MATRIX = 4  # number of kernels
 MOST_MS, MATRIX_S, READY_S, MEMORY_MB, DISK_MB = 30.0, 20.0, 1.5, 100.0, 150.0
+MOST_BUSY = 3.0
 
 
 def project(more: int = 0) -> Path:
@@ -169,6 +177,41 @@ def one_more(stack: contextlib.ExitStack) -> Sides:
     return lambda: cost(chosen), lambda: max(cost("--bpf-kernel=host"), 0.1)
 
 
+def one_more_in_the_guest(stack: contextlib.ExitStack) -> Sides:
+    """Measures one more test in a guest, and one more of pytest that is started in such a guest by hand."""
+    few, many, chosen = project(1), project(1 + MORE), kernel().name
+    for folder, count in ((few, 1), (many, 1 + MORE)):
+        (folder / "plain.py").write_text(PLAIN.format(count=count))
+    inside = [sys.executable, "-m", "pytest", "-q", "-p", "no:bpfmaps", "-p", "no:cacheprovider", "plain.py"]
+    command = [sys.executable, "-m", "pytest_bpfmaps.cli", "exec", chosen, "--", *inside]
+
+    def difference(measured: Callable[[Path], float]) -> float:
+        return (measured(many) - measured(few)) / MORE * 1e3
+
+    ours(few, f"--bpf-kernel={chosen}")
+    return (
+        lambda: difference(lambda folder: ours(folder, f"--bpf-kernel={chosen}")),
+        lambda: max(difference(lambda folder: seconds(command, folder)), 0.1),
+    )
+
+
+def busy_matrix(stack: contextlib.ExitStack) -> Sides:
+    """Measures the matrix while each processor has other work, and without that."""
+    folder = project(MORE)
+    arguments = f"--bpf-kernel={','.join(one.name for one in kernels())}"
+    ours(folder, arguments)
+
+    def busy() -> float:
+        with contextlib.ExitStack() as others:
+            for _ in range(os.cpu_count() or 1):
+                other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                others.enter_context(other)
+                others.callback(other.kill)
+            return ours(folder, arguments)
+
+    return busy, lambda: ours(folder, arguments)
+
+
 def matrix(stack: contextlib.ExitStack) -> Sides:
     """Measures fifty more tests on each of four kernels, and one virtme-ng after the other."""
     folder, chosen = project(MORE), kernels()
@@ -242,6 +285,8 @@ BENCHMARKS = [
     Benchmark(
         "guest-four-kernels", "s", "virtme-ng", lambda peer: min(1 / 8, MATRIX_S / peer), matrix, lower=True
     ),
+    Benchmark("guest-one-more-alone", "ms", "pytest alone", 2, one_more_in_the_guest, lower=True),
+    Benchmark("guest-four-kernels-busy", "s", "an idle host", MOST_BUSY, busy_matrix, lower=True),
     Benchmark("guest-ready", "s", "the goal", 1, ready, lower=True),
     Benchmark("guest-memory", "MB", "the goal", 1, memory, lower=True),
     Benchmark("guest-state", "MB", "the goal", 1, disk, lower=True),

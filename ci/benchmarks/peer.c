@@ -1,4 +1,5 @@
 /* The C side of the benchmarks: each command prints one figure. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +7,8 @@
 #include <time.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+
+#define MOST_SIZE 2048 /* of a record, in bytes */
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -68,15 +71,19 @@ struct event {
 };
 
 static u64 seen, sum;
+static char *kept; /* where the next record goes, if it is kept */
 
 static int on_event(void *context, void *data, size_t size)
 {
 	seen++;
+	if (kept)
+		kept = mempcpy(kept, data, size);
 	sum += ((struct event *)data)->pid;
 	return 0;
 }
 
-static int read_ring(int fd, u32 count)
+/* With `keep`, each record is copied into one array, as the user of NumPy has it. */
+static int read_ring(int fd, u32 count, int keep)
 {
 	struct ring_buffer *ring = ring_buffer__new(fd, on_event, NULL, NULL);
 	double began;
@@ -84,6 +91,8 @@ static int read_ring(int fd, u32 count)
 	if (!ring)
 		return fail("ring_buffer__new");
 	began = now();
+	if (keep && !(kept = malloc((size_t)count * MOST_SIZE)))
+		return fail("malloc");
 	ring_buffer__consume(ring);
 	printf("%f\n", seen / (now() - began) / 1e6);
 	return seen != count || sum != 7ull * count;
@@ -128,7 +137,9 @@ int main(int argc, char **argv)
 	if (!strcmp(command, "update_map"))
 		return update_map(fd, count);
 	if (!strcmp(command, "read_ring"))
-		return read_ring(fd, count);
+		return read_ring(fd, count, 0);
+	if (!strcmp(command, "keep_ring"))
+		return read_ring(fd, count, 1);
 	fprintf(stderr, "usage: peer COMMAND MAP-ID|PATH COUNT\n");
 	return 2;
 }

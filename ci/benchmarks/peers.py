@@ -50,10 +50,11 @@ def c_figure(*arguments: object) -> float:
     return float(done.stdout)
 
 
-def seconds_of(command: list[str]) -> float:
-    """Returns what a program takes from start to end."""
+def seconds_of(command: list[str], folder: Path | None = None) -> float:
+    """Returns what a program takes from start to end. Python finds modules in its `folder`, too."""
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    environment = os.environ if folder is None else {**os.environ, "PYTHONPATH": str(folder)}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder, env=environment) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
