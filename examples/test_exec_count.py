@@ -1,4 +1,4 @@
-"""One test for the same agent in four languages, on every kernel: pytest examples --bpf-kernel=all."""
+"""One test for the same agent in five languages, on every kernel: pytest examples --bpf-kernel=all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 AGENTS = {  # language: command, names of the maps
     "c": ([HERE / "build/agent-c"], "exec_count", "events"),
     "go": ([HERE / "build/agent-go"], "exec_count", "events"),
+    "rust": ([HERE / "build/agent-rust"], "exec_count", "events"),
     "python": ([HERE / "python/exec_count.py"], "exec_count", "events"),
     "bpftrace": (["bpftrace", HERE / "bpftrace/exec_count.bt"], "@exec_count", None),
 }
@@ -25,6 +26,8 @@ def skip_what_can_not_run(language: str) -> None:
         pytest.skip("bcc needs the headers of the kernel, and there are none for this one")
     if language == "go" and not AGENTS["go"][0][0].exists():
         pytest.skip("agent-go is missing: apt-get install golang-go golang-github-cilium-ebpf-dev")
+    if language == "rust" and not AGENTS["rust"][0][0].exists():
+        pytest.skip("agent-rust is missing: Debian 13 and later have its packages, cargo and librust-aya-dev")
     if language == "bpftrace" and shutil.which("bpftrace") is None:
         pytest.skip("bpftrace is missing: apt-get install bpftrace")
 

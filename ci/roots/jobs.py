@@ -63,6 +63,11 @@ def _libbpf(version: str, *suites: str) -> Job:
 
 _KVM = f"{_SETUP} && BPFMAPS_KVM_INSIDE=1 .venv/bin/pytest tests/kernel/test_vm_kvm.py"
 
+_RUST = (
+    "apt-get install -qq --no-install-recommends cargo "
+    f"&& {_SETUP} && .venv/bin/pytest examples --bpf-kernel=6.1 -k rust"
+)
+
 JOBS = {
     job.name: job
     for job in (
@@ -85,6 +90,7 @@ JOBS = {
         _libbpf("1.5", "trixie"),
         _libbpf("1.6"),
         _libbpf("1.7", "sid"),
+        Job("aya", "0.13", ("trixie", "sid"), ("librust-aya-dev",), _RUST, ""),
         Job("kvm", "", ("bookworm",), (), _KVM, ""),
     )
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import cast
 
 from pytest_bpfmaps.errors import MapError
@@ -60,6 +61,9 @@ class AgentObjects:
         users = _users(found.programs.values())
         return ByName("map", self._on, parts, lambda each: _describe(each, users))
 
+    def _binaries(self) -> list[Path]:
+        return [Path(f"/proc/{pid}/exe") for pid in self._pids()]
+
     def _open(self, map_id: int, found: Found) -> Map | None:
         try:
             fd = open_map_id(map_id)
@@ -71,7 +75,7 @@ class AgentObjects:
             info = map_info(fd)
             users = [each for each in found.programs.values() if map_id in each.map_ids]
             types = foreign_types(info, lambda: users)
-            codecs = types.codecs and with_all_structs(types.codecs, self._on, self._btf_ids)
+            codecs = types.codecs and with_all_structs(types.codecs, self._on, self._btf_ids, self._binaries)
             made = make_map(fd, types.info, codecs, name=types.name)
         except BaseException:
             os.close(fd)

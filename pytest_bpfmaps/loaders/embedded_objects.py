@@ -6,13 +6,16 @@ import re
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.errors import BpfError
 from pytest_bpfmaps.libbpf import lib, to_str
 from pytest_bpfmaps.libbpf.calls import walk
-from pytest_bpfmaps.objects.object_file import open_object
+from pytest_bpfmaps.objects.object_file import ObjectFile, open_object
 
 # an ELF header of 64 bits, for the machine 247 (EM_BPF), in the machine's byte order
 _HEADER = re.compile(rb"\x7fELF\x02\x01\x01.{9}\x01\x00\xf7\x00", re.DOTALL)
@@ -40,28 +43,36 @@ class NeededMap:
 
 def needed_by(files: Iterable[Path]) -> Iterator[NeededProgram | NeededMap]:
     """Yields what the objects in the files would load. It leaves out what libbpf can't open."""
-    for path in files:
-        for data in _objects_in(path):
-            with tempfile.NamedTemporaryFile(suffix=".bpf.o") as copy:
-                copy.write(data)
-                copy.flush()
-                try:
-                    yield from _parts(Path(copy.name))
-                except BpfError:
-                    continue
+    for file in _opened(files):
+        yield from _parts(file)
 
 
-def _parts(path: Path) -> Iterator[NeededProgram | NeededMap]:
-    with open_object(path, path.name) as file:  # which checks it: any bytes may look like an object
-        for each in walk(lib.bpf_object__next_program, file.handle):
-            if lib.bpf_program__autoload(each):
-                types = lib.bpf_program__type(each), lib.bpf_program__expected_attach_type(each)
-                yield NeededProgram(to_str(lib.bpf_program__name(each)), *map(int, types))
-        for each in walk(lib.bpf_object__next_map, file.handle):
-            if lib.bpf_map__autocreate(each):
-                name, is_data = to_str(lib.bpf_map__name(each)), bool(lib.bpf_map__is_internal(each))
-                short = name[name.find(".") :] if is_data else name  # without the name of the temporary copy
-                yield NeededMap(short, int(lib.bpf_map__type(each)), is_data)
+def types_in(files: Iterable[Path]) -> list[Codecs]:
+    """Returns the types of the objects in the files. It leaves out what libbpf can't open."""
+    return [file.codecs for file in _opened(files) if file.codecs is not None]
+
+
+def _opened(files: Iterable[Path]) -> Iterator[ObjectFile]:
+    """Yields the objects in the files. Each is closed when the next one is asked for."""
+    for data in chain.from_iterable(map(_objects_in, files)):
+        with tempfile.NamedTemporaryFile(suffix=".bpf.o") as copy, suppress(BpfError):
+            copy.write(data)
+            copy.flush()
+            # which checks it: any bytes may look like an object
+            with open_object(Path(copy.name), Path(copy.name).name) as file:
+                yield file
+
+
+def _parts(file: ObjectFile) -> Iterator[NeededProgram | NeededMap]:
+    for each in walk(lib.bpf_object__next_program, file.handle):
+        if lib.bpf_program__autoload(each):
+            types = lib.bpf_program__type(each), lib.bpf_program__expected_attach_type(each)
+            yield NeededProgram(to_str(lib.bpf_program__name(each)), *map(int, types))
+    for each in walk(lib.bpf_object__next_map, file.handle):
+        if lib.bpf_map__autocreate(each):
+            name, is_data = to_str(lib.bpf_map__name(each)), bool(lib.bpf_map__is_internal(each))
+            short = name[name.find(".") :] if is_data else name  # without the name of the temporary copy
+            yield NeededMap(short, int(lib.bpf_map__type(each)), is_data)
 
 
 def _objects_in(path: Path) -> Iterator[bytes]:

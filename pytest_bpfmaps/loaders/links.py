@@ -33,7 +33,8 @@ _PLACES: dict[int, str] = {
     LinkType.CGROUP: "cgroup_id",
     LinkType.NETNS: "netns_inode",
 }
-_UNTOLD = "the kernel does not tell"
+UNTOLD = "the kernel does not tell"
+"""The target of a link of which the kernel tells none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +135,14 @@ def _target_of(
     own = [each for each in events if each.program_id == info.program_id]
     if info.type == LinkType.PERF_EVENT:
         if not target:  # before Linux 6.6 only the perf event tells
-            return (_perf_text(own[0]), [own[0]]) if own else (_UNTOLD, [])
+            return (_perf_text(own[0]), [own[0]]) if own else (UNTOLD, [])
         text = _perf_of_link(target)
         return text, [*[each for each in own if _perf_text(each) == text][:1]]
     at = next((p for p in places if p.program_id == info.program_id and _is_place(p, info)), None)
     if at is not None:
         return at.target, [at]
     text = _TEXTS[info.type](target) if info.type in _TEXTS else ""
-    return text or _UNTOLD, []
+    return text or UNTOLD, []
 
 
 def _is_place(place: AttachedProgram, info: LinkInfo) -> bool:
@@ -185,13 +186,13 @@ def _tracing(target: Mapping[str, Any], program: ProgramInfo) -> str:
     if program.type == ProgramType.EXT:
         replaced = program_info(target["object_id"])
         if replaced is None or not replaced.btf_id:
-            return f"freplace/ ({_UNTOLD} which function)"
+            return f"freplace/ ({UNTOLD} which function)"
         function = load_codecs(replaced.btf_id).btf.type(target["type_id"]).name
         return f"freplace/{function} of {full_name(replaced)}"
     object_id = program.attach_btf or target["object_id"]
     type_id = program.attach_type_id or target["type_id"]
     if not type_id:
-        return f"{kind}/ ({_UNTOLD} which function)"
+        return f"{kind}/ ({UNTOLD} which function)"
     try:
         if kernel_btf_name(object_id) == "vmlinux":
             name = vmlinux_codecs().btf.type(type_id).name

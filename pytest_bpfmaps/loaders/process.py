@@ -12,7 +12,7 @@ from pytest_bpfmaps.loaders.agent_objects import AgentObjects
 from pytest_bpfmaps.loaders.collections import ByName, is_called
 from pytest_bpfmaps.loaders.kernel_objects import Before
 from pytest_bpfmaps.loaders.leftovers import Leftover, expect_nothing
-from pytest_bpfmaps.loaders.links import AgentLink, AgentLinks
+from pytest_bpfmaps.loaders.links import UNTOLD, AgentLink, AgentLinks
 from pytest_bpfmaps.loaders.process_tree import ProcessTree
 from pytest_bpfmaps.loaders.programs import AgentProgram
 from pytest_bpfmaps.loaders.running_process import RunningProcess
@@ -97,6 +97,11 @@ class LoaderProcess(RunningProcess):
         lines = [f"  attached: {each}" for each in links] or ["  no program is attached"]
         if not _is_target(name) and not any(is_called(name, each) for each in programs):
             lines.append(f"  no program {name!r} is loaded; {closest(name, programs)}")
+        if _is_target(name) and any(each.target == UNTOLD for each in links):
+            lines.append(
+                "  before Linux 6.6 no target is known when the process has closed the perf event: wait for "
+                "the program's name"
+            )
         return "\n".join([*lines, self.last_lines() or ""]).rstrip()
 
     def programs_so_far(self) -> list[ForeignProgram]:

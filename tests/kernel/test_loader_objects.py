@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 
 import pytest
 from build_agents import AGENTS, build_agent
@@ -78,6 +79,19 @@ class TestMapsAndPrograms:
         with agent.maps.events.capture("event") as records:  # of the programs that use the map
             agent.programs.send_event.run(bytes(64), ctx={"mark": 8})
             records.expect(mark=8, count=1)
+
+    def test_a_struct_that_only_the_binary_has(self, bpf, agent_binary, network_object, tmp_path):
+        """As with cilium/ebpf 0.11, which gives the kernel fewer types."""
+        late = "struct late { __u32 mark; char text[12]; } *keeps_the_type;"
+        binary = tmp_path / "agent"
+        binary.write_bytes(agent_binary.read_bytes() + bpf.compile(code=LINUX_TYPES + late).read_bytes())
+        binary.chmod(0o755)
+        agent = bpf.start([binary, "load", network_object, "wait"], ready="waiting")
+        with agent.maps.events.capture("late") as records:
+            agent.programs.send_event.run(bytes(64), ctx={"mark": 7})
+            records.expect(mark=7, text="!", count=1)
+        with pytest.raises(NameLookupError, match=r"(?s)no struct 'lat'.*did you mean 'late'"):
+            agent.maps.events.capture("lat")
 
     def test_by_name_and_id(self, start):
         agent = start()
@@ -295,3 +309,36 @@ class TestPins:
         with bpf.create_map("array", key="u32", value="u32", max_entries=1, name="mine") as mine:
             mine.pin(folder / "mine")
             assert agent.pins == {}
+
+
+AT_EXEC = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("tracepoint/sched/sched_process_exec") int at_exec(void *ctx) { return 0; }
+char LICENSE[] SEC("license") = "GPL";
+"""
+CLOSES = """
+import os, signal, sys
+from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.harness import Bpf
+with Bpf(LocalCompiler()) as bpf, bpf.load(sys.argv[1]).attach():
+    for fd in os.listdir("/proc/self/fd"):
+        if os.path.islink(f"/proc/self/fd/{fd}") and "perf_event" in os.readlink(f"/proc/self/fd/{fd}"):
+            os.close(int(fd))
+    print("waiting", flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.bpf_requires("tracepoint/sched/sched_process_exec")
+def test_a_link_whose_perf_event_is_closed(bpf, bpf_kernel):
+    """As aya does, which drops the perf event when it has the link."""
+    exec_event = "tracepoint/sched/sched_process_exec"
+    command = [sys.executable, "-c", CLOSES, bpf.compile(code=AT_EXEC)]
+    agent = bpf.start(command, ready="waiting", timeout=60)
+    if bpf_kernel.version >= (6, 6):
+        assert agent.wait_until_attached(exec_event).program == "at_exec"
+        return
+    assert agent.wait_until_attached("at_exec").target == "the kernel does not tell"
+    with pytest.raises(CaptureTimeoutError, match=r"no target is known .*: wait for the program's name"):
+        agent.wait_until_attached(exec_event, timeout=0.1)
