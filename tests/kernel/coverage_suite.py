@@ -15,7 +15,7 @@ const volatile int limit = 20;
 
 SEC("xdp") int judge(struct xdp_md *ctx)
 {
-	__sync_fetch_and_add(&seen, 1);
+	__atomic_fetch_add(&seen, 1, __ATOMIC_RELAXED);
 	if (ctx->data_end - ctx->data > limit)
 		return XDP_DROP;
 	return XDP_PASS;
