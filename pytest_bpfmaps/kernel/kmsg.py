@@ -28,7 +28,8 @@ class KernelLog:
 
     def __init__(self) -> None:
         self._fd = os.open(PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if not stat.S_ISCHR(os.fstat(self._fd).st_mode):  # a program wrote into the log where it is missing
+        # where the device is missing, a program that writes to it makes a file
+        if not stat.S_ISCHR(os.fstat(self._fd).st_mode):
             self.close()
             raise OSError(errno.ENODEV, "it is no device", PATH)
         self.skip()
@@ -70,8 +71,10 @@ class KernelLog:
             file.write("1")
 
     def close(self) -> None:
-        """Closes the log."""
-        os.close(self._fd)
+        """Closes the log. Safe to call again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def oom_killed(since: float) -> set[int]:
@@ -94,7 +97,7 @@ def seccomp_killed(pid: int, since: float) -> int | None:
 
 
 def _records(since: float) -> Iterator[str]:
-    with contextlib.suppress(OSError):  # in the end there is none, BlockingIOError
+    with contextlib.suppress(OSError):  # BlockingIOError after the last record
         fd = os.open(PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb", buffering=0) as file:
             while True:

@@ -13,3 +13,13 @@ def test_a_file_in_the_place_of_the_log(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(kmsg, "PATH", str(tmp_path / "kmsg"))
     with pytest.raises(OSError, match="it is no device"):
         kmsg.KernelLog()
+
+
+def test_a_second_close_closes_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kmsg, "PATH", "/dev/null")  # a device that everybody may open
+    log = kmsg.KernelLog()
+    log.close()
+    with (tmp_path / "other").open("w") as other:  # it gets the number that is free now
+        log.close()
+        other.write("x")
+    assert (tmp_path / "other").read_text() == "x"
