@@ -19,13 +19,14 @@ LineTest = Callable[[str], object]
 
 
 class Stream:
-    """The bytes of one stream that are kept. It is not safe without the lock of its `Collector`."""
+    """The bytes of one stream that are kept. The lock of its `Collector` must be held in each call."""
 
     def __init__(self) -> None:
         self._first = bytearray()
         self._last: deque[bytes] = deque()
         self._last_size = 0
-        self._rest = b""
+        self._rest = b""  # of a line that has no end yet
+        self._has_ended = False
         self.size = 0
 
     def add(self, chunk: bytes) -> list[str]:
@@ -38,6 +39,20 @@ class Stream:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         self._rest = self._rest[-_LONGEST:]
         return [line[:_LONGEST].decode(errors="replace") for line in lines]
+
+    def end(self) -> list[str]:
+        """Notes that nothing more comes. Returns the last line, if it has no line end."""
+        self._has_ended = True
+        return self.unfinished()
+
+    def unfinished(self) -> list[str]:
+        """Returns the line that has no end yet; an empty list if there is none."""
+        return [self._rest.decode(errors="replace")] if self._rest else []
+
+    def lines(self) -> list[str]:
+        """Returns the lines that are kept, without one that has no end yet."""
+        lines = self.text().split("\n")[:-1]
+        return lines + self.unfinished() if self._has_ended else lines
 
     def _keep_last(self, chunk: bytes) -> None:
         self._last.append(chunk)
@@ -86,13 +101,14 @@ class Collector:
     def find_line(self, test: LineTest, seconds: float, is_over: Callable[[], bool]) -> str | None:
         """Returns the first line, of those kept so far and of those to come, for which `test` is true.
 
-        Returns None after `seconds`, or when `is_over` says so and all that was written is read.
+        Returns None after `seconds`, or when `is_over` says so and all that was written is read. A line
+        without an end counts only then, because more of it may still come.
         """
         with self._changed:
-            kept = [line for each in self._streams.values() for line in each.text().splitlines()]
-            found = [line for line in kept if test(line)]
-            if found:
-                return found[0]
+            kept = (line for each in self._streams.values() for line in each.lines())
+            found = next(filter(test, kept), None)
+            if found is not None:
+                return found
             watch: tuple[LineTest, list[str]] = (test, [])
             self._tests.append(watch)
         end = time.monotonic() + seconds
@@ -103,14 +119,18 @@ class Collector:
                     self.drain()
                 with self._changed:
                     if watch[1] or over or time.monotonic() >= end:
-                        return watch[1][0] if watch[1] else None
+                        rest = (line for each in self._streams.values() for line in each.unfinished())
+                        return next(filter(test, (*watch[1], *rest)), None)
                     self._changed.wait(min(0.05, max(end - time.monotonic(), 0)))
         finally:
             with self._changed:
                 self._tests.remove(watch)
 
     def drain(self) -> None:
-        """Waits until all that an ended process wrote is read; not for a child that keeps a stream open."""
+        """Waits until all that an ended process wrote is read.
+
+        If a child keeps a stream open, it waits half a second.
+        """
         self._thread.join(_DRAIN)
 
     def close(self) -> None:
@@ -137,7 +157,8 @@ class Collector:
     def _take(self, selector: selectors.BaseSelector, fd: int) -> None:
         chunk = os.read(fd, _CHUNK)
         with self._changed:
-            lines = self._streams[fd].add(chunk) if chunk else []
+            stream = self._streams[fd]
+            lines = stream.add(chunk) if chunk else stream.end()
             for test, found in self._tests:
                 found.extend(line for line in lines if not found and test(line))
             if not chunk:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_bpfmaps.loaders.output import Stream
+from pytest_bpfmaps.loaders.output import Collector, Stream, line_test
 
 
 @given(st.lists(st.binary(min_size=1, max_size=3000), max_size=200), st.integers(1, 40))
@@ -39,3 +43,33 @@ def test_a_long_output_takes_little_memory():
     assert stream.size == 1_000_000
     assert len(stream._first) + sum(map(len, stream._last)) < 100_000
     assert stream.text().endswith("000000999\n")
+
+
+@contextlib.contextmanager
+def collecting(written: bytes):
+    """Yields a collector that has read `written`, and the other end of its standard output."""
+    (out, to_out), (err, to_err) = os.pipe(), os.pipe()
+    with contextlib.closing(Collector(out, err)) as collector, open(to_out, "wb", buffering=0) as process:
+        os.close(to_err)
+        process.write(written)
+        while collector.stdout.encode() != written:
+            time.sleep(0.001)
+        yield collector, process
+
+
+def test_a_line_that_comes_in_two_parts_is_returned_whole():
+    with collecting(b"listening on port 12") as (collector, process):
+        rest = [b"34\n"]
+        found = collector.find_line(
+            line_test("port"), 60, lambda: bool(rest and process.write(rest.pop()) < 0)
+        )
+        assert found == "listening on port 1234"
+        assert collector.find_line(line_test("port"), 0, lambda: False) == found
+
+
+def test_a_line_without_an_end_counts_when_nothing_more_is_waited_for():
+    with collecting(b"usage: agent\npassword: ") as (collector, process):
+        assert collector.find_line(line_test("password"), 0, lambda: False) == "password: "
+        process.close()
+        assert collector.find_line(line_test("password"), 60, lambda: False) == "password: "
+        assert collector.find_line(line_test("name"), 60, lambda: True) is None
