@@ -72,6 +72,11 @@ def explain_exec(path: str, number: int, *, other_user: bool = False) -> Explana
 def _of_script(head: bytes, number: int) -> Explanation:
     line = head[2:].split(b"\n", 1)[0].decode(errors="replace")
     interpreter = line.strip(" \t").split(" ")[0]
+    if number == errno.ELOOP:
+        why = f"its interpreter {interpreter} is a script, too, and the kernel follows only a few of them"
+        return Explanation(why, "name a program that is no script in its first line: #!/bin/sh")
+    if not interpreter:
+        return Explanation("its first line names no interpreter", "write one there: #!/bin/sh")
     if interpreter.endswith("\r"):
         fix = "give it the line ends of Unix: sed -i 's/\\r$//' FILE"
         return Explanation(

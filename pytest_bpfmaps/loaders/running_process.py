@@ -97,8 +97,9 @@ class RunningProcess:
     def wait_for_output(self, wanted: str | re.Pattern[str], timeout: float = 10.0) -> str:
         """Returns the first line, on either stream, that contains a text or a match of a pattern.
 
-        `timeout` is in seconds. Raises `LoaderError` if the process ends without such a line, and
-        `CaptureTimeoutError` (an `AssertionError`) if the line does not come in time.
+        A line counts when it has its end, or when the process has ended. `timeout` is in seconds. Raises
+        `LoaderError` if the process ends without such a line, and `CaptureTimeoutError` (an `AssertionError`)
+        if the line does not come in time.
         """
         if self._output is None:
             raise LoaderError(
@@ -143,7 +144,7 @@ class RunningProcess:
     ) -> Any:
         """Calls `condition` until it returns something true, and returns that. `what` is for messages.
 
-        Raises `LoaderError` if the process ends before, and `CaptureTimeoutError` after `timeout` seconds.
+        Raises `LoaderError` if the process ends before that; `CaptureTimeoutError` after `timeout` seconds.
         """
         end = time.monotonic() + timeout * timeout_scale()
         pause = _POLL_FIRST
@@ -207,9 +208,9 @@ class RunningProcess:
     def _explain(self, status: int | None, text: str) -> Explanation | None:
         if status == -signal.SIGKILL and self.pid in oom_killed(self._began):
             fix = "give the machine, or its cgroup's memory.max, more memory"
-            return Explanation("the OOM killer did it", fix)
+            return Explanation("the kernel's OOM killer ended it", fix)
         if status == 0:
-            fix = "let it stay, or pin its links; an agent that goes into the background is no end"
+            fix = "keep the agent running, in the background if you like, or make it pin its links"
             return Explanation("its links have ended with it, except pinned ones", fix)
         if status == -signal.SIGSYS and self._seccomp is not None:
             return explain_kill(self._seccomp, seccomp_killed(self.pid, self._began))
@@ -235,7 +236,7 @@ class RunningProcess:
         """Returns the processes that run now, the first process first."""
         running = self._tree.members()
         if self._child is not None and not any(each.pid == self.pid for each in running):
-            self.returncode = self._child.wait()  # it is no more than its exit status
+            self.returncode = self._child.wait()  # it has ended, so this returns at once
         return running
 
     def _reap(self) -> int | None:
@@ -318,7 +319,7 @@ class RunningProcess:
     def close(self) -> None:
         """Ends the process and its descendants, if this process started it. Safe to call again.
 
-        They get SIGTERM, and five seconds later SIGKILL, which is a `LoaderError`.
+        They get SIGTERM. What still runs five seconds later gets SIGKILL; then this raises `LoaderError`.
         """
         if not self._open:
             return
@@ -386,7 +387,7 @@ def name_of(pid: int) -> list[str]:
         raise LoaderError(
             "cannot attach to",
             on=f"process {pid}",
-            why="there is none"
+            why="there is no such process"
             if found is None
             else "it has ended, and its parent has not asked for its status",
             fix="give the id of a process that runs: pidof, or Popen.pid",

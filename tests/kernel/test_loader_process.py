@@ -203,6 +203,7 @@ class TestRefusals:
                 "its interpreter /no/such/python3 does not exist\n  -> install python3, or",
             ),
             ("#!/bin/sh\r\n", r"its interpreter '/bin/sh\\r' does not exist|a line end of Windows"),
+            ("#!\n", "its first line names no interpreter\n  -> write one there: #!/bin/sh"),
             ("echo\n", "it is no ELF file, and does not begin with '#!'\n  -> begin it with"),
             ("", "it is empty"),
         ],
@@ -210,6 +211,13 @@ class TestRefusals:
     def test_scripts(self, bpf, tmp_path, text, why):
         with pytest.raises(LoaderError, match=why):
             bpf.start([script(tmp_path, text)])
+
+    def test_a_script_that_is_its_own_interpreter(self, bpf, tmp_path):
+        path = script(tmp_path, f"#!{tmp_path}/agent\n")
+        with pytest.raises(
+            LoaderError, match=f"its interpreter {path} is a script, too, .*\n  -> name a program"
+        ):
+            bpf.start([path])
 
     def test_another_architecture(self, bpf, tmp_path):
         raw = bytearray(Path("/bin/true").resolve().read_bytes())
@@ -285,7 +293,9 @@ class TestAttachTo:
     def test_there_is_none(self, bpf):
         with subprocess.Popen(["true"]) as gone:
             pass
-        with pytest.raises(LoaderError, match=f"cannot attach to process {gone.pid}: there is none"):
+        with pytest.raises(
+            LoaderError, match=f"cannot attach to process {gone.pid}: there is no such process"
+        ):
             bpf.attach_to(gone.pid)
 
 
