@@ -47,7 +47,7 @@ class Times:
 
 
 def times_of(program: Program, data: Any, ctx: Any, cpu: int | None) -> Times | str:
-    """Repeats a program until the spread is small; returns why that is impossible where it is.
+    """Repeats a program until the spread of its times is small; or returns why that is impossible.
 
     The kernel gives whole nanoseconds. Raises what `Program.run` raises.
     """
@@ -130,9 +130,10 @@ class AttachedCost:
         """
         now = _counted(self._program.fd) if self._fd >= 0 else self._after
         runs = now[1] - self._before[1]
-        why = EMULATED if is_emulated() else "" if runs else "it did not run"
+        emulated = is_emulated()
+        why = EMULATED if emulated else "" if runs else "it did not run"
         if why:
-            fix = "trigger its event inside of the 'with' block" if not runs else "run it on the host"
+            fix = "run it on the host" if emulated else "trigger its event inside of the 'with' block"
             raise NoValueError("cannot tell the time of a run", on=f"of {self._program}", why=why, fix=fix)
         return max((now[0] - self._before[0]) / runs - self._overhead, 0.0)
 
