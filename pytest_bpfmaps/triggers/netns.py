@@ -160,12 +160,13 @@ class NetNs:
                 if value is not None:
                     path.write_text(str(value))
             except OSError as e:
-                raise TriggerError(f"cannot set {name}", on=f"in {self}", why=str(e), errno=e.errno) from e
+                what = f"cannot {'read' if value is None else 'set'} {name}"
+                raise TriggerError(what, on=f"in {self}", why=str(e), errno=e.errno) from e
         return before
 
     @contextlib.contextmanager
     def netlink(self) -> Iterator[Any]:
-        """Gives pyroute2's ``IPRoute`` for what has no method here. This thread is inside meanwhile."""
+        """Yields pyroute2's ``IPRoute`` for what has no method here. This thread is inside meanwhile."""
         with self.enter(), netlink_socket() as ip:
             yield ip
 
@@ -286,7 +287,7 @@ def _loopback_up(any_socket: socket.socket) -> None:
 
 
 def _publish(fd: int, path: Path) -> Path:
-    """Gives the namespace a name for `ip netns`: a link to our descriptor, which ends with us."""
+    """Makes a name for `ip netns`: a link to this process's descriptor. Returns the path of the namespace."""
     target = Path(f"/proc/{os.getpid()}/fd/{fd}")
     try:
         path.parent.mkdir(exist_ok=True)

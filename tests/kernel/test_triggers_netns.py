@@ -74,8 +74,10 @@ class TestNamespace:
         before = one.sysctl("net.ipv4.ip_forward", 1)
         assert one.sysctl("net.ipv4.ip_forward") == "1"
         assert two.sysctl("net.ipv4.ip_forward") == before
-        with pytest.raises(TriggerError, match=r"net\.ipv4\.no_such"):
+        with pytest.raises(TriggerError, match=r"cannot set net\.ipv4\.no_such"):
             one.sysctl("net.ipv4.no_such", 1)
+        with pytest.raises(TriggerError, match=r"cannot read net\.ipv4\.no_such"):
+            one.sysctl("net.ipv4.no_such")
 
     def test_use_after_teardown_is_an_error(self, bpf_netns):
         netns = bpf_netns()
