@@ -65,7 +65,7 @@ def _stack() -> list[LogCapture]:
 
 
 def install(handle: Any) -> None:
-    """Routes the messages of the just opened library here."""
+    """Has the library that was just opened send its messages here."""
     libc = ffi.dlopen(None)
 
     @ffi.callback("int(int, const char *, void *)")  # type: ignore[untyped-decorator]

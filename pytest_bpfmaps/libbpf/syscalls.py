@@ -60,8 +60,8 @@ def lsm_list_modules() -> list[int]:
 def open_file_system(kind: str) -> int:
     """Mounts a file system, such as ``debugfs``, and returns a descriptor of its root.
 
-    No folder shows it. It is gone when the descriptor is closed. fsopen(2), fsmount(2), Linux 5.2. Raises
-    `OSError`.
+    No folder shows it. The kernel removes it when the descriptor is closed. fsopen(2), fsmount(2), Linux 5.2.
+    Raises `OSError`.
     """
     context = file_system_context(kind)
     try:

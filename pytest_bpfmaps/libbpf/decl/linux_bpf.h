@@ -77,5 +77,5 @@ struct bpf_link_info {
 	uint32_t id;
 	uint32_t prog_id;
 	uint32_t _align;
-	uint32_t _detail[8]; /* a union by type, see links.py */
+	uint32_t _detail[8]; /* a union by type, see attach/links.py */
 };
