@@ -49,7 +49,7 @@ class Functions(Names):
 
     @property
     def text_range(self) -> tuple[bytes, bytes]:
-        """The first address of the kernel's text and the one behind it, as listed; empty where hidden."""
+        """The first address of the kernel's text and the first one after it, as listed; empty if hidden."""
         return (b"", b"") if self.hidden else (self._begin, self._end)
 
     def places(self, name: str) -> list[tuple[str, int]]:
@@ -97,7 +97,10 @@ def symbols() -> Names:
 
 
 def symbols_like(name: str) -> list[str]:
-    """Symbols that begin as a name does, with as few of its letters as few hundred symbols have."""
+    """Returns the symbols that begin with the first letters of `name`.
+
+    It takes the fewest letters, three or more, with which at most 400 symbols begin.
+    """
     known, text = symbols(), kernel_symbols().text
     lengths = range(3, len(name))
     fits = bisect_left(lengths, True, key=lambda n: text.count(b" %b" % name[:n].encode()) <= _MOST_LIKE)
@@ -167,7 +170,10 @@ def _there_is_no(what: str, name: str) -> str:
 
 
 def tracepoint_names(category: str) -> list[str]:
-    """Returns the tracepoints of a category, such as ``syscalls``; the categories if it does not exist."""
+    """Returns the tracepoints of a category, such as ``syscalls``, sorted.
+
+    If there is no such category, returns all categories. Returns an empty list without tracefs.
+    """
     root = tracefs()
     if root is None:
         return []

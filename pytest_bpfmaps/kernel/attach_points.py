@@ -31,7 +31,7 @@ _BY_TYPE = {
     "lsm_cgroup": ("bpf_lsm_", FUNC),
     **dict.fromkeys(("fentry", "fexit", "fmod_ret"), ("", FUNC)),
 }
-# enum bpf_attach_type of links to many functions, and a function that the kernel has with them
+# kind of section: (enum bpf_attach_type of links to many functions, a function that comes with them)
 _MANY = {
     "kprobe.multi": (42, "register_fprobe_ips"),
     "kretprobe.multi": (42, "register_fprobe_ips"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
@@ -53,10 +53,10 @@ class AttachedProgram:
     attach_type: int
 
 
-def attached_programs(types: Iterable[ProgramType | int], namespaces: Iterable[int]) -> list[AttachedProgram]:
+def attached_programs(types: Iterable[ProgramType | int], namespaces: Sequence[int]) -> list[AttachedProgram]:
     """Returns where programs of these types are attached.
 
-    `namespaces` are descriptors of the network namespaces to look into; the first is searched first.
+    `namespaces` are descriptors of the network namespaces to look into, in this order.
     """
     wanted = set(types)
     found: list[AttachedProgram] = []

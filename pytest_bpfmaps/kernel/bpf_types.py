@@ -42,7 +42,7 @@ class KernelEnum(IntEnum):
 
     @classmethod
     def from_name(cls, name: str) -> Self | None:
-        """Returns the member of that name, in upper or lower case, with or without prefix."""
+        """Returns the member of that name, in upper or lower case, with or without prefix; else None."""
         name = name.upper().removeprefix("BPF_MAP_TYPE_").removeprefix("BPF_PROG_TYPE_")
         return cls.__members__.get(name)
 

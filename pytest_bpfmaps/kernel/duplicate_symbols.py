@@ -21,7 +21,7 @@ _BEFORE = 40  # lines to search, for the kernel's own symbols
 _OF_MODULE = 2000  # lines to search for a module, whose symbols are not sorted
 _MOST = 4
 _PADDING = ("__pfx_", "__cfi_")
-_PROLOGUE = 32  # bytes; no function is that short
+_PROLOGUE = 32  # bytes after the address of a function, in which ftrace's address is
 _LISTED = re.compile(rb"^([0-9a-f]{16}) (?:[tTwW] )?([\w.$]+)", re.MULTILINE)
 _OF_KERNEL = re.compile(rb"^([0-9a-f]{16}) [tTwW] ([\w.$]+)$", re.MULTILINE)  # without modules
 
@@ -80,10 +80,10 @@ def places_of(name: str, owner: str = "") -> list[tuple[str, int]]:
 
 
 def explain_shared(name: str, section: str) -> Explanation | None:
-    """Explains that a program of a section such as ``fentry`` goes to a name that several functions have.
+    """Explains that a program of a section such as ``fentry`` is for a name that several functions have.
 
-    Returns None for the name of one function, and for one that ``OWNER:FUNCTION`` names. The types of a
-    module lack a function of which the kernel itself has one with the same parameters.
+    Returns None if only one function has the name, or if ``OWNER:FUNCTION`` names one function. The types
+    of a module leave out a function if the kernel itself has one of that name with the same parameters.
     """
     owner, _, function = name.rpartition(":")
     owners = functions().owners(function)
@@ -103,9 +103,10 @@ def explain_shared(name: str, section: str) -> Explanation | None:
 
 
 def explain_kprobe(name: str) -> Explanation | None:
-    """Explains that a kprobe goes to a name that a module and the kernel, or two modules, have; else None.
+    """Explains that a kprobe is for a name that a module and the kernel, or two modules, have; else None.
 
-    Some kernels refuse it. Others take the kernel's own, as Linux 7.2 does, or the first that they find.
+    Some kernels refuse such a kprobe. Others take the kernel's own function, as Linux 7.2 does, or the
+    first function that they find.
     """
     if has_symbol(name) is False:
         return None
@@ -119,7 +120,7 @@ def explain_not_there(name: str) -> Explanation:
     owners = functions().owners(function)
     whose = "the kernel itself" if owner == "vmlinux" else f"the module {owner}"
     if owner in owners:
-        why = f"this kernel has types of no function {function!r} of {whose}"
+        why = f"this kernel's types lack the function {function!r} of {whose}"
         return Explanation(why, f'use SEC("kprobe") and program.attach(function="{name}")')
     if not owners:
         return Explanation(f"no function is called {function!r}", functions().closest(function))
@@ -201,7 +202,7 @@ def _before(text: bytes, start: int) -> tuple[str, int] | None:
 
 
 def _around(text: bytes, start: int, module: bytes | None) -> Iterator[re.Match[bytes]]:
-    """Yields the lines before; for a module also the lines after."""
+    """Yields the lines before the one at `start`; for a symbol of a module, also the lines after it."""
     begin = start
     for _ in range(_BEFORE if module is None else _OF_MODULE):
         begin = text.rfind(b"\n", 0, max(begin - 1, 0)) + 1

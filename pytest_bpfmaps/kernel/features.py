@@ -42,8 +42,9 @@ class Feature:
 def probe(kind: str, name: str) -> Feature:
     """Probes one feature.
 
-    `kind` is ``map_type``, ``program_type``, ``helper``, ``kfunc``, ``command``, ``config`` or ``attach``.
-    Raises `UnsupportedError` for a kind or name that does not exist anywhere.
+    `kind` is ``map_type``, ``program_type``, ``helper``, ``kfunc``, ``function`` (a helper or a kfunc),
+    ``command``, ``config`` or ``attach``. Raises `UnsupportedError` for any other kind, for a map type or
+    program type that is not in <linux/bpf.h>, and for a section that ends with a slash.
     """
     asked = _PROBES.get(kind)
     if asked is None:
@@ -71,6 +72,7 @@ def kind_of(name: str) -> str:
     ``CONFIG_X`` is ``config``. A name with a slash is ``attach``, written as in ``SEC()``. So is a section
     such as ``kprobe``, which needs more than a program type. ``bpf_x`` is ``function``: a helper or a kfunc.
     Other names are those of a map type or program type, ``ringbuf`` or ``xdp``, or any other section, ``tc``.
+    Raises `UnsupportedError` for a name that is none of these.
     """
     if name.startswith("CONFIG_"):
         return "config"
@@ -94,7 +96,7 @@ def kind_of(name: str) -> str:
 
 
 @cache
-def _probe(asked: Callable[[str], Feature], name: str, _modules: str) -> Feature:
+def _probe(asked: Callable[[str], Feature], name: str, _modules: object) -> Feature:
     try:
         return asked(name)
     except NoTypesError as error:
@@ -131,7 +133,9 @@ def _helper(name: str) -> Feature:
     number = enumerators(vmlinux_btf(), "bpf_func_id").get(_helper_id(name))
     if number == 0:  # this number means no helper
         return Feature(f"helper {name}", False, UNLISTED)
-    if number is None or may_call_helper(number) is not False:  # the list of the BTF decides
+    if (
+        number is None or may_call_helper(number) is not False
+    ):  # the list in the BTF decides, unless all trials failed
         return helper_in(vmlinux_btf(), name)
     return Feature(f"helper {name}", False, "no type of program may call it with this kernel's configuration")
 

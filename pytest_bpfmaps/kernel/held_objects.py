@@ -47,7 +47,10 @@ class HeldObjects:
 
 
 def held_by(pid: int, *, perf: bool = True) -> HeldObjects:
-    """Returns what a process has open; nothing if it has ended, or /proc hides it."""
+    """Returns what a process has open; nothing if it has ended, or /proc hides it.
+
+    Without `perf`, perf events and their programs are left out.
+    """
     found = HeldObjects()
     try:
         names = os.listdir(f"/proc/{pid}/fd")

@@ -46,7 +46,7 @@ class KernelSymbols:
         self._text = b""
         self._own = range(0)  # the part of the text with the kernel's own symbols
         self._others: list[bytes] = []
-        self._core = range(0)
+        self._core = range(0)  # the addresses of the kernel's own code
         self._found: dict[int, FunctionSymbol | None] = {}
 
     @property

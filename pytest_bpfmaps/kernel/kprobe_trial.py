@@ -1,6 +1,6 @@
 """Asks the kernel for a symbol by a kprobe that never runs.
 
-To read ``/proc/kallsyms`` takes an emulated guest 0.4 s; this takes it 20 ms.
+An emulated guest needs 0.4 s to read ``/proc/kallsyms``, and 20 ms for this.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def has_symbol(name: str) -> bool | None:
 
 
 def is_changed_by_compiler(name: str) -> bool:
-    """Whether the compiler made another function of it, with a name that goes on behind a dot."""
+    """Whether the compiler has made another function of it, with a longer name: ``NAME.isra.0``."""
     return any(has_symbol(f"{name}{end}") for end in _OF_COMPILERS)
 
 

@@ -22,8 +22,8 @@ def current_netns() -> int:
 def create_netns() -> int:
     """Returns a descriptor of a new network namespace.
 
-    The kernel removes the namespace when no process holds it any more, so nothing is left when this process
-    ends, in whatever way. Raises `UnsupportedError` if this process may not make one.
+    The kernel removes the namespace when no process holds it any more. So nothing is left when this process
+    ends, even if it is killed. Raises `UnsupportedError` if this process may not make one.
     """
     home = current_netns()
     try:
@@ -60,7 +60,7 @@ def _switch(fd: int) -> None:
 
 
 _DENIED = "this needs CAP_SYS_ADMIN: run as root, or in a virtual machine: pytest --bpf-kernel=6.1"
-_MANY = "this user has as many network namespaces as it may: sysctl user.max_net_namespaces"
+_MANY = "this user may have no more network namespaces: raise sysctl user.max_net_namespaces"
 
 
 def _refused(what: str, number: int) -> UnsupportedError:

@@ -11,7 +11,7 @@ from pytest_bpfmaps.kernel.held_objects import HeldObjects, ids_in
 from pytest_bpfmaps.kernel.mounts import parse_mounts
 from pytest_bpfmaps.libbpf import lib
 
-_MOST = 100_000  # files
+_MOST = 100_000  # folders
 _OF_KERNEL = ("maps.debug", "progs.debug")  # every bpf file system has them where CONFIG_BPF_PRELOAD is set
 
 

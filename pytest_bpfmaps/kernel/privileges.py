@@ -139,7 +139,7 @@ def refusal_hint(program_type: str = "") -> str:
     from pytest_bpfmaps.kernel.features import probe
 
     if program_type and ProgramType.from_name(program_type) and probe("program_type", program_type):
-        return f"this kernel takes other {program_type} programs: check what this one does, and where"
+        return f"this kernel takes other {program_type} programs: check this one's code and section"
     if tracing:
         return (
             f"this process has the capabilities, so the kernel itself refuses {program_type} programs "

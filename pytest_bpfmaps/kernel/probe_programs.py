@@ -110,7 +110,7 @@ def try_program(trial: Trial, code: bytes = RETURN_0, modules: Sequence[int] = (
 
 @contextlib.contextmanager
 def _found(name: str, kind: int) -> Iterator[tuple[int, int]]:
-    """Gives the id of a type, and a descriptor of its module's BTF (0 for the kernel); (0, 0) if none."""
+    """Yields the id of a type, and a descriptor of its module's BTF (0 for the kernel); (0, 0) if none."""
     try:
         number = type_id(vmlinux_btf(), name, kind)
     except UnsupportedError:  # a kernel without BTF

@@ -1,7 +1,7 @@
 """Counts how often programs ran during a test, by the kernel's run counts.
 
-After ``BPF_ENABLE_STATS`` (Linux 5.8, commit d46edd671a14) the kernel counts as long as its descriptor is
-open.
+``BPF_ENABLE_STATS`` (Linux 5.8, commit d46edd671a14) returns a descriptor. The kernel counts as long as
+that is open.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RunCounts:
         self._before = {p: _look(p)[0] for p in list(LOADED)} if self._fd >= 0 else {}
 
     def of_map(self, map_id: int) -> list[Runs] | None:
-        """Returns the counts of this process's programs that use a map; None if nothing was counted."""
+        """Returns the counts of this process's programs that use a map; None if the kernel does not count."""
         if self._fd < 0:
             return None
         found = []

@@ -44,7 +44,7 @@ class RunningKernel:
 
 
 def probe_all(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[Feature]:
-    """Probes ``("ringbuf", "bpf_loop")`` and ``{"map_type": "ringbuf", "helpers": [...]}``."""
+    """Yields the answer for each feature in the arguments of the marker `bpf_requires`."""
     for kind, name in asked(names, features):
         yield probe(kind, name)
 
@@ -76,7 +76,11 @@ def sentence_on(kind: str, name: str, feature: Feature) -> str:
 
 
 def _remedy(kind: str, name: str) -> str:
-    """Returns advice with a kernel of the catalogue whose BTF has the feature; empty in a guest."""
+    """Returns advice to run in a virtual machine, with a kernel whose BTF has the feature.
+
+    That is 6.1 for a feature that BTF does not list. The text is empty on an emulated CPU, as in a guest, and
+    if no kernel of the catalogue has the feature.
+    """
     if running_release.is_emulated():
         return ""
     in_btf = _name_in_btf(kind, name)

@@ -117,7 +117,7 @@ def bare(line: str) -> str:
     return _STAMP.sub("", line)
 
 
-def fall(lines: Sequence[str]) -> int | None:
+def complaint_start(lines: Sequence[str]) -> int | None:
     """Returns the index of the first line of a complaint or a panic; None if there is none."""
     for index, line in enumerate(map(bare, lines)):
         if _START.match(line) or _PANIC.match(line):
@@ -126,13 +126,16 @@ def fall(lines: Sequence[str]) -> int | None:
     return None
 
 
-def last_fall(lines: Sequence[str]) -> int | None:
-    """Returns the same for the last panic: earlier complaints may have another cause."""
+def panic_start(lines: Sequence[str]) -> int | None:
+    """Returns the index where the first panic begins; None if there is none.
+
+    It begins with the first complaint in the 60 lines before it. Earlier ones may have another cause.
+    """
     panics = [index for index, line in enumerate(map(bare, lines)) if _PANIC.match(line)]
     if not panics:
         return None
     first = max(panics[0] - LONGEST, 0)
-    return first + (fall(lines[first:]) or 0)
+    return first + (complaint_start(lines[first:]) or 0)
 
 
 def reason(lines: Sequence[str]) -> str | None:

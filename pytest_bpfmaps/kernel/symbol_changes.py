@@ -26,7 +26,7 @@ def _listed_modules() -> frozenset[tuple[str, int]]:
 
 
 def bpf_programs() -> tuple[int, ...]:
-    """Returns the ids of all BPF programs and links; an empty list of each if this process may not ask.
+    """Returns the ids of all BPF programs, -1, and the ids of all links; no ids if this process may not ask.
 
     The kernel does not use an id again until it has used all of them.
     """

@@ -31,7 +31,7 @@ _VALUE = struct.Struct("=5Q")
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of the kernel: its name, and whether it returns a pointer, and no error number."""
+    """A function of the kernel: its name, and whether it returns a pointer in place of an error number."""
 
     name: str
     gives_pointer: bool = False
@@ -57,11 +57,10 @@ FUNCTIONS: dict[MapType, tuple[Function, ...]] = {
         Function("bpf_ringbuf_reserve_dynptr"),  # Linux 5.19
     ),
 }
-"""The functions by which programs update a map, or send a record; of other types none is known."""
+"""The functions by which programs update a map, or send a record, by the type of map."""
 
-_NEWER = {
-    "bpf_ringbuf_reserve_dynptr"
-}  # functions that older kernels lack, and that their programs can't call
+# functions that older kernels lack, and that programs can't call there
+_NEWER = {"bpf_ringbuf_reserve_dynptr"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ class UpdateCounts:
         lib.bpf_map_delete_elem(self._map, key)
         if missed := sum(_missed(program) for program, _ in self._programs.values()):
             updates, they = ("1 update", "was") if missed == 1 else (f"{missed} updates", "were")
-            return f"{updates} of this run {they} not counted: the counting of another one was interrupted"
+            return f"{updates} of this run {they} not counted: another one was just being counted"
         return Counts(*_VALUE.unpack(out)) if result == 0 else strerror(-result)
 
     def _write(self, map_id: int) -> int:
@@ -185,7 +184,7 @@ def _missed(program: int) -> int:
 
 
 def _own(*descriptors: int) -> None:
-    """Says that these outlive the test: they belong to the run."""
+    """Records that these stay open after the test: they belong to the run."""
     note("what counts updates of maps", descriptors)
     keep(descriptors)
 

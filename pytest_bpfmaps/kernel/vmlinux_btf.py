@@ -210,7 +210,7 @@ def modules_have_types() -> bool:
 
 
 def names_in_modules(name: str) -> list[str]:
-    """Functions of loaded modules that come close to a name, as far as the modules have types."""
+    """Returns the functions of loaded modules with BTF whose names are close to `name`."""
     raw = b"".join(p.read_bytes() for p in _FOLDER.glob("*") if p.name != "vmlinux")
     return [near for near in Names(raw, b"\0").near(name) if has_type(near, FUNC)]
 

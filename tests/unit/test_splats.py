@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.kernel.splats import LONGEST, fall, headlines, last_fall, readable, reason, splats
+from pytest_bpfmaps.kernel.splats import (
+    LONGEST,
+    complaint_start,
+    headlines,
+    panic_start,
+    readable,
+    reason,
+    splats,
+)
 
 WARNING_5_10 = """
 ------------[ cut here ]------------
@@ -201,9 +209,9 @@ CONSOLE = [
 ]
 
 
-def test_a_console_is_read_from_the_fall_on() -> None:
-    assert fall(CONSOLE) == last_fall(CONSOLE) == 201
+def test_a_console_is_read_from_the_complaint_on() -> None:
+    assert complaint_start(CONSOLE) == panic_start(CONSOLE) == 201
     assert reason(CONSOLE) == "Fatal exception"
     assert headlines(CONSOLE[:204]) == ["kernel BUG at fs/inode.c:1!"]
     assert readable(CONSOLE[201:]) == [*CONSOLE[201:204], *CONSOLE[-2:]]
-    assert fall(CONSOLE[:201]) is last_fall(CONSOLE[:201]) is reason(CONSOLE[:201]) is None
+    assert complaint_start(CONSOLE[:201]) is panic_start(CONSOLE[:201]) is reason(CONSOLE[:201]) is None

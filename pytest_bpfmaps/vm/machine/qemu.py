@@ -85,11 +85,12 @@ class Log:
 
     def tail(self, lines: int = 30, since: int = 0) -> str:
         """Returns the last lines after byte `since`, or all lines since a panic or a fatal error."""
-        from pytest_bpfmaps.kernel.splats import fall, last_fall, readable  # needed by dead guests only
+        # only a dead guest needs these
+        from pytest_bpfmaps.kernel.splats import complaint_start, panic_start, readable
 
         full = self._lines(since)
-        start = fall(full)
-        if start is None and since and (found := last_fall(everything := self._lines(0))) is not None:
+        start = complaint_start(full)
+        if start is None and since and (found := panic_start(everything := self._lines(0))) is not None:
             full, start = everything, found  # it panicked before this process noted the test's begin
         if start is None:
             start = next((at for at, line in enumerate(full) if line.startswith(PYTHON_FELL)), None)
