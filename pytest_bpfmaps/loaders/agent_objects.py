@@ -50,7 +50,7 @@ class AgentObjects:
         self._stats = int(lib.bpf_enable_stats(_RUN_TIME))
 
     def maps(self) -> ByName[Map]:
-        """Returns the maps, also those seen before that only the test still holds."""
+        """Returns the maps. After the processes have ended, these are the maps that were found before."""
         found = self._objects.look(self._pids())
         for map_id in found.maps - self._maps.keys():
             made = self._open(map_id, found)
@@ -100,7 +100,7 @@ class AgentObjects:
         return ByName("program", self._on, parts, str)
 
     def programs_so_far(self) -> list[ForeignProgram]:
-        """Returns the programs, also those that have ended since somebody looked."""
+        """Returns the programs, and those that were found before and are no longer loaded."""
         self._objects.look(self._pids())
         return [ForeignProgram(self._name(info), info) for info in self._objects.seen.values()]
 

@@ -21,7 +21,7 @@ _KPROBE = re.compile(
     r"[Ee]rror attaching probe: '?k(?:ret)?probe:(\w+)"
 )
 _NO_TRACEFS = re.compile(r"/sys/kernel/(?:debug/)?tracing/\S*?:? No such file or directory")
-_LEGACY = "failed to add legacy kprobe event"  # which libbpf writes into a file of tracefs
+_LEGACY = "failed to add legacy kprobe event"  # libbpf adds such an event in a file of tracefs
 _NO_BPFFS = "bpffs not mounted"
 _BPFFS = "/sys/fs/bpf"
 

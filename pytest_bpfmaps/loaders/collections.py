@@ -34,7 +34,7 @@ class ByName(Generic[T]):
 
     It is iterable, in the order of ids. A name may be written in full, or as the 15 characters that the
     kernel keeps. Raises `NameLookupError` with the closest names for a name that does not exist, and
-    `AmbiguousNameError` for a name that several have: they are then told apart by ids.
+    `AmbiguousNameError` for a name that several have: an id names one of them.
     """
 
     def __init__(self, what: str, on: str, parts: Iterable[T], describe: Callable[[T], str]) -> None:

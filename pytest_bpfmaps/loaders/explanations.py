@@ -1,4 +1,4 @@
-"""Explains what an agent wrote before it ended: asks each who may know, the most certain first."""
+"""Explains what an agent wrote before it ended. The most certain explanation comes first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_bpfmaps.loaders.endings import explain_output, explain_refusal, expl
 from pytest_bpfmaps.loaders.needed_capabilities import needed_capabilities
 from pytest_bpfmaps.loaders.rejections import Refusal
 
-# what the verifier allows to those who may see the kernel's addresses: bpf_allow_ptr_leaks()
+# what the verifier allows only to users who may see the kernel's addresses: bpf_allow_ptr_leaks()
 _POINTERS = re.compile(
     r"pointer \S+ pointer prohibited|pointer comparison prohibited|leaks addr|leaks pointer|"
     r"prohibited for !root|corrupt spilled pointer|pointer arithmetic with \S+ operator prohibited"
@@ -23,14 +23,14 @@ _MAY_SEE = 1 << ALL_CAPABILITIES.index("PERFMON") | 1 << ALL_CAPABILITIES.index(
 
 
 def without_perfmon(refusal: Refusal, capabilities: int | None) -> Refusal:
-    """Returns the refusal, which says so where the verifier refused what it allows with CAP_PERFMON.
+    """Returns the refusal. It names CAP_PERFMON if the verifier allows with that what it has refused.
 
     `capabilities` are those that the agent had; None if that is not known.
     """
     if capabilities is None or capabilities & _MAY_SEE or not _POINTERS.search(refusal.log):
         return refusal
     found = refusal.explanation
-    why = f"{found.why}, for it has no CAP_PERFMON, with which programs may do more with pointers"
+    why = f"{found.why}; it has no CAP_PERFMON, with which programs may do more with pointers"
     return replace(refusal, explanation=Explanation(why, f"add PERFMON to caps=; or {found.fix}"))
 
 

@@ -36,8 +36,8 @@ def before_now() -> Before:
 def before_time(nanoseconds: float) -> Before:
     """Returns the programs that were loaded before a time since boot.
 
-    The kernel does not tell the time of maps and links. All that are there now count as older, so that of
-    these only what the process has open, or what belongs to such a thing, is found.
+    The kernel does not tell the time of maps and links, so all that exist now count as older. A map or link
+    is found if the process has it open, or if it belongs to a program that is found.
     """
     infos = [program_info(number) for number in _ids("prog")]
     old = frozenset(each.id for each in infos if each is not None and each.load_time < nanoseconds)
@@ -138,7 +138,7 @@ class KernelObjects:
         )
 
     def _is_new(self, ids: HeldObjects, others: HeldObjects) -> bool:
-        """Whether it came after the beginning, and no other process has it open."""
+        """Whether what is pinned came after the beginning, and no other process has it open."""
         before = self._before
         old = ids.programs & before.programs or ids.links & before.links or ids.maps & before.maps
         return not old and not (ids.programs & others.programs or ids.maps & others.maps)
@@ -188,7 +188,7 @@ class KernelObjects:
 
 
 def _held_by_others(pids: Iterable[int]) -> HeldObjects:
-    """Returns what processes outside of the tree have open, this one too."""
+    """Returns what processes outside of the tree have open, including this process."""
     found = HeldObjects()
     inside = set(pids)
     for name in os.listdir("/proc"):

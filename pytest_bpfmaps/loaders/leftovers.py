@@ -36,7 +36,7 @@ def expect_nothing(find: Callable[[], list[Leftover]], on: str, timeout: float) 
             f"{on} left something behind",
             why="1 thing" if len(left) == 1 else f"{len(left)} things",
             details="\n".join(f"  {each.what}" for each in left),
-            fix=f"let it take back what it made when it gets SIGTERM. By hand: {fixes}",
+            fix=f"make it remove these when it gets SIGTERM. By hand: {fixes}",
         )
 
 

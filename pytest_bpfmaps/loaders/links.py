@@ -99,7 +99,7 @@ def describe_links(
     programs: Mapping[int, ProgramInfo],
     pins: Mapping[int, tuple[str, ...]],
 ) -> AgentLinks:
-    """Returns all places of `programs`, which are by id; `pins` are by the id of a link."""
+    """Returns where `programs` are attached. Their keys are ids, and the keys of `pins` are ids of links."""
     names = {number: full_name(info) for number, info in programs.items()}
     events = list(dict.fromkeys(each for each in perf if each.program_id in names))
     places = [each for each in attached if each.program_id in names]

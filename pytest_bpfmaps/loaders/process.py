@@ -74,12 +74,12 @@ class LoaderProcess(RunningProcess):
         return self._objects.pins()
 
     def wait_until_attached(self, name: str, timeout: float = 10.0) -> AgentLink:
-        """Waits until that program is attached anywhere, or any program there, and returns the first link.
+        """Waits until a program is attached, and returns its first link.
 
         `name` is a program's name, or a target as `AgentLink.target` has it:
-        ``tracepoint/sched/sched_process_exec``. The target is right for programs that another program names,
-        such as bpftrace's. `timeout` is in seconds, and longer where the CPU is emulated. Raises
-        `LoaderError` if the process ends before, and `CaptureTimeoutError` (an `AssertionError`) if it is not
+        ``tracepoint/sched/sched_process_exec``. Use a target where a tool chooses the programs' names, as
+        bpftrace does. `timeout` is in seconds, and longer where the CPU is emulated. Raises `LoaderError` if
+        the process ends before that, and `CaptureTimeoutError` (an `AssertionError`) if the program is not
         attached in time.
         """
         found: AgentLink = self.wait_until(
@@ -105,7 +105,7 @@ class LoaderProcess(RunningProcess):
         return "\n".join([*lines, self.last_lines() or ""]).rstrip()
 
     def programs_so_far(self) -> list[ForeignProgram]:
-        """Returns its programs, also those that have ended since somebody looked."""
+        """Returns its programs, and those that were found before and are no longer loaded."""
         return self._objects.programs_so_far()
 
     def expect_nothing_left(self, timeout: float) -> None:

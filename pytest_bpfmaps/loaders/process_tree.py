@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "BPFMAPS_LOADER"
-"""The environment variable by which a process that was started here is recognised in all its children."""
+"""An environment variable. Its value marks a process that was started here, and all its descendants."""
 
 
 _STAT = 2048  # bytes, more than the kernel writes
-_LOOKS = 3  # a child that is made while /proc is read may be missing, and its parent has ended already
+# how often /proc is read: a look can miss a child that starts meanwhile, and then the parent may be gone
+_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class ProcessStat:
 
     @property
     def runs(self) -> bool:
-        """Whether it is more than an exit status that nobody has asked for yet."""
+        """Whether it has not ended. A zombie has: it is only an exit status that nobody has asked for yet."""
         return self.state not in "ZX"
 
     def __str__(self) -> str:

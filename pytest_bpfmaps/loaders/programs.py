@@ -49,7 +49,7 @@ class AgentProgram:
         """What the kernel tells of its verification: the instructions (Linux 5.16), and the sizes.
 
         The other figures are None: they are in the log, which its loader got. `lines` and `loops` raise
-        `LoadError`, and all of it `ClosedError` if the program is no longer loaded.
+        `LoadError`. Raises `ClosedError` if the program is no longer loaded.
         """
         found = program_info(self.id)
         if found is None:

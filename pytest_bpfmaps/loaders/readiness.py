@@ -15,7 +15,11 @@ _LISTEN = "0A"  # TCP_LISTEN of the kernel's tcp_states.h
 
 
 def is_ready(ready: Ready, process: object, pids: Sequence[int]) -> Any:
-    """Whether a file exists, one of the processes listens on a port, or a function returns something true."""
+    """Whether a file exists, a port has a listener, or a function returns something true.
+
+    The listener may be any process in the network namespace of the first of `pids`. A function that raises
+    `AssertionError` is not true yet.
+    """
     if isinstance(ready, int):
         return any(ready in _listening(pid) for pid in pids[:1])
     if isinstance(ready, os.PathLike):

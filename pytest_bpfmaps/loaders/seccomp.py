@@ -1,6 +1,6 @@
 """Makes a seccomp filter of a container's profile, in the format of Docker, Podman, containerd and the OCI.
 
-libseccomp compiles it, as container runtimes have it done. Source: the OCI runtime specification
+libseccomp compiles it, as it does for container runtimes. Source: the OCI runtime specification
 (config-linux.md, "Seccomp"), Docker's profile format (``includes``, ``excludes``, ``archMap``), seccomp(2).
 """
 
@@ -58,10 +58,12 @@ _GO_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}  # as `includes.arches` has 
 
 @dataclass(frozen=True, slots=True)
 class SeccompFilter:
-    """The instructions of a filter, and for each system call what the profile does whatever its arguments.
+    """The instructions of a filter.
 
-    `more` are the capabilities for which a rule of the profile allows a call that it refuses now. `install`
-    may be called after a fork: it asks the kernel only.
+    `actions` has the action of each system call that a rule names, if the rule is for all arguments, or
+    allows some. Other calls have the action `default`. `more` has, by system call, the capabilities with
+    which a rule would allow the call that does not apply now. `install` may be called after a fork: it only
+    calls the kernel.
     """
 
     name: str
@@ -76,9 +78,9 @@ class SeccompFilter:
         return self.actions.get(syscall, self.default) not in _ALLOWING
 
     def install(self) -> None:
-        """Puts the filter on this thread, and on all that it will execute. Raises OSError.
+        """Installs the filter for this thread, and for all that it will execute. Raises OSError.
 
-        Without CAP_SYS_ADMIN the kernel asks for ``no_new_privs``, which is set then.
+        Without CAP_SYS_ADMIN the kernel requires ``no_new_privs``; then this sets it.
         """
         number = self._install()
         if number == errno.EACCES:
@@ -107,7 +109,7 @@ def seccomp_filter(profile: Profile, has_capability: Callable[[str], bool]) -> S
 
 
 def refused_by(seccomp: SeccompFilter | None, *syscalls: str) -> Explanation | None:
-    """Explains that a profile refuses the first of the system calls that it does; None if it refuses none."""
+    """Explains that a profile refuses one of the system calls; None if it refuses none of them."""
     refused = [each for each in syscalls if seccomp is not None and seccomp.refuses(each)]
     if seccomp is None or not refused:
         return None

@@ -35,7 +35,7 @@ _STEPS = (
 
 @dataclass(frozen=True, slots=True)
 class Privileges:
-    """Whom a process runs as. `capabilities` are the bits of all that it has; None changes none.
+    """The user and the rights of a process. `capabilities` are the bits of all that it has; None: as before.
 
     `seccomp` is a filter of its system calls, or None. `token` is what its BPF token delegates, or None.
     `name` is the user as the test names it.

@@ -35,10 +35,10 @@ def refused_to_token(text: str, refusal: Refusal | None) -> bool:
 def explain_token_refusal(
     token: Delegation, capabilities: int | None, files: Iterable[Path], text: str
 ) -> Refusal | None:
-    """Explains why the kernel refused something to an agent with a token; None if it lacked capabilities.
+    """Explains why the kernel refused something to an agent with a token.
 
     `capabilities` are those that it had in its user namespace. `files` are its binary and its arguments, and
-    `text` is what it wrote.
+    `text` is what it wrote. Returns None if it lacked CAP_NET_ADMIN or CAP_PERFMON, which may be the cause.
     """
     files = list(files)
     had = _names(capabilities)
@@ -62,7 +62,7 @@ def _refusal(why: str, fix: str) -> Refusal:
 
 
 def _names(capabilities: int | None) -> set[str]:
-    bits = -1 if capabilities is None else capabilities  # it has ended before anybody looked
+    bits = -1 if capabilities is None else capabilities  # all, if it ended before they were read
     return {name for number, name in enumerate(ALL_CAPABILITIES) if bits >> number & 1}
 
 

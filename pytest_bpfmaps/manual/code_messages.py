@@ -52,7 +52,7 @@ class Reason(NamedTuple):
 
 
 def messages(kinds: Iterable[str] = ADDRESSES) -> list[Message]:
-    """Returns what each place says that makes an error of one of the classes `kinds`."""
+    """Returns the messages of all errors of the classes `kinds`, as the code has them."""
     wanted = frozenset(kinds)
     found: set[Message] = set()
     for _, tree in _trees(wanted):
@@ -89,7 +89,7 @@ def address_of_explanations(file: str) -> str | None:
 
 
 def _trees(names: frozenset[str]) -> Iterator[tuple[str, ast.Module]]:
-    """Gives the modules that name one of `names`."""
+    """Yields the modules that name one of `names`."""
     for file, text in _sources():
         if any(name in text for name in names):
             yield file, _parsed(text)

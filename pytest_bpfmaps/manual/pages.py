@@ -90,7 +90,7 @@ def _entries() -> Iterator[tuple[str, str, str]]:
 
 
 def messages_of(address: str) -> Iterator[str]:
-    """Gives what the code says in errors of this address: lines of Markdown.
+    """Yields what the code says in errors of this address: lines of Markdown.
 
     ``…`` stands for what differs from case to case.
     """

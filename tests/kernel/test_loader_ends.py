@@ -96,6 +96,6 @@ def test_the_oom_killer(bpf, bpf_cgroup):
     (bpf_cgroup.path.parent / "cgroup.subtree_control").write_text("+memory")
     (bpf_cgroup.path / "memory.max").write_text(str(20 << 20))
     with pytest.raises(
-        LoaderError, match="it was killed by SIGKILL: the OOM killer did it\n  -> give the machine"
+        LoaderError, match="it was killed by SIGKILL: the kernel's OOM killer ended it\n  -> give the machine"
     ):
         bpf.start([sys.executable, "-c", "x = bytearray(200 << 20)"], cgroup=bpf_cgroup, ready="never")

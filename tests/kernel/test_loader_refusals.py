@@ -28,7 +28,7 @@ def test_the_capability_that_its_programs_need(bpf, agent):
     assert str(failed.value).endswith(f"-> {advice}")
     with pytest.raises(LoaderError) as failed:
         bpf.start(command, caps=["BPF", "NET_ADMIN"], ready="waiting")
-    assert "arithmetic with a pointer, for it has no CAP_PERFMON" in str(failed.value)
+    assert "arithmetic with a pointer; it has no CAP_PERFMON" in str(failed.value)
     assert "-> add PERFMON to caps=; or calculate an offset" in str(failed.value)
     started = bpf.start(command, caps=["BPF", "NET_ADMIN", "PERFMON"], ready="waiting")
     assert len(list(started.programs)) == 3
