@@ -168,7 +168,7 @@ def _size(  # noqa: PLR0917
 def _model(
     compiler: Compiler, kind: MapType, inner: Map | Mapping[str, Any] | None, on: str
 ) -> Iterator[Map | None]:
-    """Gives the model of the inner maps of a map of maps: a live map, or one that is closed at the end."""
+    """Yields the model of the inner maps of a map of maps: a live map, or one that is closed at the end."""
     if inner is None and kind in OF_MAPS:
         raise MapTypeError(
             "cannot create",
@@ -193,7 +193,8 @@ def _create(wanted: _Request) -> int:
     finally:
         if btf_fd >= 0:
             os.close(btf_fd)
-    if fd < 0:  # many map types take no BTF, and old kernels lack some of it; libbpf also tries again without
+    # many map types take no BTF, and old kernels lack some of it; libbpf tries again without it, too
+    if fd < 0:
         fd = _call(wanted, -1)
     if fd < 0:
         raise _refusal(wanted, -fd)

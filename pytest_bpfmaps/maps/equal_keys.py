@@ -10,7 +10,7 @@ from pytest_bpfmaps.btf import Codec
 from pytest_bpfmaps.btf.listed_keys import Listed
 
 ADVICE = (
-    "make every byte of the key known before its fields are set, __builtin_memset(&key, 0, sizeof(key)); "
+    "clear all bytes of the key before you set its fields, __builtin_memset(&key, 0, sizeof(key)); "
     "or declare a key without holes"
 )
 _MOST_SEARCHED = 10_000  # keys, which takes tens of milliseconds

@@ -41,7 +41,7 @@ def opened(path: Any, flags: int, what: str) -> Iterator[int]:
 
 @contextmanager
 def closing(fd: int) -> Iterator[int]:
-    """Gives the descriptor, and closes it at the end of the block."""
+    """Yields the descriptor, and closes it at the end of the block."""
     try:
         yield fd
     finally:

@@ -1,4 +1,4 @@
-"""Tells how full a map is, and how much memory the kernel says it takes: quickly, or not at all."""
+"""Tells how full a map is, and how much memory it takes. It gives up where that would take long."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _value_bytes(the_map: Map) -> int:
 
 
 def memory(fd: int) -> int | None:
-    """Returns the bytes that the kernel accounts for a map (``memlock`` of its fdinfo); None if it is silent.
+    """Returns the bytes that the kernel accounts for a map (``memlock`` of its fdinfo); None without that.
 
     Linux 5.11 to 6.3 estimate it from the sizes of keys and values, without the values of each CPU.
     """

@@ -35,8 +35,8 @@ class Pins:
     def root(self) -> Path:
         """A folder of this fixture's own on a bpf file system, made when it is first needed.
 
-        It is a file system of its own (Linux 5.2, CAP_SYS_ADMIN), which vanishes with this process, in
-        whatever way that ends. If that is not possible, it is a new folder in ``/sys/fs/bpf``. Raises
+        It is a file system of its own (Linux 5.2, CAP_SYS_ADMIN). The kernel removes it when this process
+        ends, even if it is killed. If that is not possible, it is a new folder in ``/sys/fs/bpf``. Raises
         `UnsupportedError` if neither is possible.
         """
         if self._closed:

@@ -77,7 +77,7 @@ class ReferenceMap(SparseMap):
                 self._refuse_value(-result, key, value, fd, flags)
 
     def _as_descriptor(self, value: Any) -> AbstractContextManager[int]:
-        """Gives the descriptor for the kernel, which is open until the ``with`` block ends."""
+        """Returns a context manager with a descriptor, which is open until the ``with`` block ends."""
         own = value.open() if isinstance(value, Reference) else None
         fd = own if isinstance(value, Reference) else descriptor_of(value)
         if fd is not None:

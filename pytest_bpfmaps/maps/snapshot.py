@@ -186,10 +186,10 @@ class Snapshot(dict[Any, Any]):
         return len(self) == len(found) == len({self.canonical(key) for key in found})
 
     def _same_keys(self, other: Any) -> dict[Any, Any] | None:
-        """Returns the elements of the map that this is a snapshot of, or of a later snapshot; else None.
+        """Returns the elements of `other`, if it is the same map, or a packed snapshot of that; else None.
 
-        Their keys have the form that they have here, so none of them has to be encoded to be found. A
-        snapshot that is not packed any more may have got other keys from a test.
+        Their keys have the form that they have here, so none of them has to be encoded to be found. This is
+        not certain for a snapshot that is no longer packed: a test may have added other keys.
         """
         seen = self._taken(other)
         if isinstance(seen, LazySnapshot):
@@ -371,7 +371,7 @@ class LazySnapshot(Snapshot):
         if mine.keys != theirs.keys or mine.values != theirs.values:
             return False
         values = [self._decode_values(mine.values, mine.count) for _ in range(2)]
-        return all(map(operator.eq, *values))  # no number equals NaN, also NaN itself
+        return all(map(operator.eq, *values))  # false for NaN, which does not equal itself
 
     @property
     def packed(self) -> Elements:

@@ -14,7 +14,7 @@ HasOnly = Callable[[Iterable[Any]], bool]
 
 
 class Keys(KeysView[Any]):
-    """The keys, as of `dict.keys`; a name of an enum is found in it, too."""
+    """The keys, as of `dict.keys`; ``in`` also finds a key by the name of its enumerator."""
 
     def __init__(self, mapping: dict[Any, Any], has_only: HasOnly) -> None:
         super().__init__(mapping)

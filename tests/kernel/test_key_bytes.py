@@ -120,7 +120,7 @@ def test_one_element_with_odd_bytes_is_not_its_value(filled, key, type):
         with pytest.raises(AssertionError) as caught:
             assert left == right
         assert "1 element has this key: its padding differs (uninitialised bytes?): byte" in str(caught.value)
-        assert "-> make every byte of the key known" in str(caught.value)
+        assert "-> clear all bytes of the key" in str(caught.value)
 
 
 def test_zero_and_not_a_number(filled):

@@ -80,7 +80,7 @@ def test_a_listed_key_differs_from_its_value(filled):
         assert "bytes 6 to 7: 5555" in str(caught.value)
     with pytest.raises(AssertionError) as caught:
         assert key == {"ip": 1, "port": 80}
-    assert "-> make every byte of the key known" in str(caught.value)
+    assert "-> clear all bytes of the key" in str(caught.value)
     assert (key.ip, key.port) == (1, 80)
 
 

@@ -114,5 +114,5 @@ def test_it_is_unmapped_with_its_object(load):
     obj.close()
     with pytest.raises(ClosedError):
         ring.send(b"x")
-    with pytest.raises(ClosedError):
+    with pytest.raises(ClosedError, match="its map is closed"):
         sample.submit()

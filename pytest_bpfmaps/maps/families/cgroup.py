@@ -64,7 +64,7 @@ class AttachedStorageMap(SparseMap, types=(MapType.CGROUP_STORAGE,)):
         self._key: Codec = _IdCodec() if info.key_size == 8 else _KEY
 
     def delete_elem(self, key: Any) -> NoReturn:
-        """Raises `MapError`: only the kernel removes elements."""
+        """Raises `MapTypeError`: only the kernel removes elements."""
         raise MapTypeError(
             f"cannot delete {key!r}",
             on=f"in {self}",

@@ -22,7 +22,7 @@ from pytest_bpfmaps.maps.snapshot import LazySnapshot, Snapshot
 
 
 class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
-    """``BPF_MAP_TYPE_HASH``, ``BPF_MAP_TYPE_LRU_HASH``: the dict protocol, and batches.
+    """``BPF_MAP_TYPE_HASH``, ``BPF_MAP_TYPE_LRU_HASH``, ``BPF_MAP_TYPE_RHASH``: a dict, and batches.
 
     Iteration and views work on the keys that were there when they started.
     """

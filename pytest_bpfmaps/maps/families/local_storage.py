@@ -63,7 +63,7 @@ class StorageMap(KeyedMap):
             self._check(lib.bpf_map_delete_elem(self.fd, _key(fd)), "delete", key, fd)
 
     def _owner(self, key: Any) -> AbstractContextManager[int]:
-        """Gives the owner's descriptor, which is open until the ``with`` block ends."""
+        """Returns a context manager with the owner's descriptor, open until the ``with`` block ends."""
         fd = descriptor_of(key)
         if fd is None:
             raise self._no_owner(key, f"it is {type(key).__name__}, not {self.owner}")
@@ -168,7 +168,7 @@ class CgroupStorageMap(StorageMap, types=(MapType.CGRP_STORAGE,)):
 
 
 def cgroup(path: Any) -> AbstractContextManager[int]:
-    """Gives a descriptor of the cgroup at `path`, which is open until the ``with`` block ends."""
+    """Returns a context manager with a descriptor of a cgroup, open until the ``with`` block ends."""
     return opened(path, os.O_RDONLY | os.O_DIRECTORY, "cannot open the cgroup")
 
 

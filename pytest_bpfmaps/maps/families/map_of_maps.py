@@ -112,8 +112,7 @@ def _differences(wanted: MapInfo, given: MapInfo) -> str:
     """Returns the attributes that differ, as text."""
     names = list(_COMPARED)
     if wanted.type != MapType.ARRAY or wanted.flags & _BPF_F_INNER_MAP:
-        names.remove(
-            "max_entries"
-        )  # sizes may differ since Linux 5.10, commits 134fede4eecf and 4a8f87e60f6d
+        # these may differ since Linux 5.10, commits 134fede4eecf and 4a8f87e60f6d
+        names.remove("max_entries")
     pairs = ((n, getattr(wanted, n), getattr(given, n)) for n in names)
     return ", ".join(f"{n} is {b}, not {a}" for n, a, b in pairs if a != b)

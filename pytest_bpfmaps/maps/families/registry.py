@@ -55,9 +55,9 @@ def pinned_map(path: str, pins: Pins | None = None) -> Map:
 def maps_by_name(name: str, pins: Pins | None = None) -> list[Map]:
     """Returns all loaded maps of that name, oldest first.
 
-    This is ``BPF_MAP_GET_NEXT_ID``, Linux 4.13, commit bd5f5f4ecb78.
+    Source: ``BPF_MAP_GET_NEXT_ID``, Linux 4.13, commit bd5f5f4ecb78.
 
-    The kernel keeps the first 15 characters of a name. The others are compared where BTF has the full name.
+    The kernel keeps the first 15 characters of a name. The rest is compared where BTF has the full name.
     """
     kept = name[:NAME]
     found = []

@@ -83,7 +83,8 @@ def _is_kernels(address: int, build_id: str) -> bool:
 class Frame:
     """One function of a stack trace.
 
-    `address` is its address; for a frame with a `build_id` (hexadecimal) it is the offset in that file.
+    `address` is the address in it that the CPU had reached, or will return to. For a frame with a `build_id`
+    (hexadecimal) it is the offset in that file.
     """
 
     __slots__ = ("_functions", "_index", "address", "build_id")

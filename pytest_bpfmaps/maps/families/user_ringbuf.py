@@ -142,9 +142,8 @@ class Sample:
 
     def _check_open(self) -> None:
         if ffi.NULL in (self._pointer, self._producer.handle):
-            raise ClosedError(
-                "cannot use a record of", on=str(self._ring), why="it is submitted or discarded"
-            )
+            why = "it is submitted or discarded" if self._pointer == ffi.NULL else "its map is closed"
+            raise ClosedError("cannot use a record of", on=str(self._ring), why=why)
 
     def __enter__(self) -> Self:
         return self
