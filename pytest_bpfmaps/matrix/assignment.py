@@ -54,7 +54,7 @@ def divide(
     """Returns the lanes that have anything to do: the host's, one for each kernel, one for some single tests.
 
     Each of `items` comes with its kernel and with the node id that it has there. The tests `unable` (by their
-    node id here) are not to be run. `all_wanted`: `items` has every test of their files.
+    node id here) are not to be run. `all_wanted` says that `items` has every test of their files.
     """
     main = {kernel: Lane(kernel, kernel) for kernel in (HOST, *kernels)}
     single: list[Lane] = []

@@ -55,8 +55,8 @@ def compiler_of(config: pytest.Config) -> Compiler:
 def compiler_for(clang: str | None, portable: bool = False, vmlinux: Setting | None = None) -> Compiler:
     """Returns clang on this machine, or in a guest the host's.
 
-    With `portable` the compiler assumes no missing declaration. `vmlinux` says where ``vmlinux.h`` comes
-    from, by default the newest kernel.
+    With `portable`, a declaration that the source lacks is a `PortabilityError`, not a warning. `vmlinux`
+    says where ``vmlinux.h`` comes from, by default the newest kernel.
     """
     from pytest_bpfmaps.vm.protocol.rpc import Host, RemoteCompiler
 

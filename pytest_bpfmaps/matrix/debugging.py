@@ -1,7 +1,7 @@
 """Lets a person debug a test in a guest: ``breakpoint()``, ``--trace``, ``--pdb``, and input with ``-s``.
 
 The terminal of pytest is the host's. The gateway lends it to the guest while the debugger waits for a person.
-The time limits of the test wait meanwhile.
+That time does not count against the time limits of the test.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Debugging:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self) -> Generator[None, object, object]:
-        """Gives the terminal back after the test: not every way out of the debugger is told."""
+        """Gives the terminal back after the test: pdb can end without a call of `pytest_leave_pdb`."""
         try:
             return (yield)
         finally:
@@ -101,14 +101,14 @@ class Debugging:
         for line in advice.splitlines():
             print(f"bpfmaps: {line}")
         if waits:
-            print("bpfmaps: the test waits; Enter goes on", end="", flush=True)
+            print("bpfmaps: the test waits; press Enter to go on", end="", flush=True)
             sys.stdin.readline()
         if not self._pdb:
             self.end()
 
 
 class Asking:
-    """Standard input with ``-s``: it takes the terminal for each line, or has `pipe` read one of pytest's."""
+    """Standard input with ``-s``: it takes the terminal for each line, or reads pytest's input by `pipe`."""
 
     encoding, errors = "utf-8", "strict"
 

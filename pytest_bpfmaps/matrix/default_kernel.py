@@ -33,7 +33,7 @@ def refusal() -> str:
 
 
 def settle(session: pytest.Session) -> None:
-    """Lets the collected tests run where they can."""
+    """Has the collected BPF tests run here, or in a guest, or else be skipped."""
     config = session.config
     host = refusal() if any(map(is_bpf_item, session.items)) else ""
     if host and not session.testsfailed:

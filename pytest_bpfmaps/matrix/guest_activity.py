@@ -31,7 +31,7 @@ class GuestActivity:
         self._nodes.pop(node, None)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Notes that a test has begun, in whatever process."""
+        """Notes that a test has begun, in any process."""
         self._tests[nodeid] = time.time()
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:

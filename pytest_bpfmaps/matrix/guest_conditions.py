@@ -19,7 +19,7 @@ XDIST_MISSING = "guests are pytest-xdist workers, and pytest-xdist is {}\n  -> {
 def why_nobody_debugs(config: pytest.Config, kernels: Sequence[str]) -> str:
     """Returns why nobody can debug in the only guest; empty where it is possible.
 
-    Raises pytest.UsageError where the run is to be debugged.
+    Raises pytest.UsageError if that is so and an option such as ``--pdb`` asks to debug.
     """
     if len(kernels) == 1:
         return ""

@@ -272,7 +272,7 @@ class Guests:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        """Reports each test that the host collected and the guest did not. None may be lost in silence."""
+        """Reports each test that the host collected and the guest did not, because it gets no result."""
         lane = self._lanes.get(lane_of(node.gateway))
         if lane is None or lane.kernel == HOST:
             return
@@ -284,7 +284,7 @@ class Guests:
                 self._report(
                     test,
                     f"the host collected this test, and kernel {lane.kernel} did not\n"
-                    "  -> have its file define the same tests on every kernel, and skip those that can't run",
+                    "  -> make its file define the same tests on every kernel, and skip those that can't run",
                 )
         lane.tests = []
 

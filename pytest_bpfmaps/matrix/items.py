@@ -29,7 +29,7 @@ class GuestRun(Protocol):
 
 
 class Collected:
-    """Watches the collection of this process. The tests of guests and of other workers are taken from it."""
+    """Watches the collection of this process. Guests and other workers get their tests from it."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.skipped: list[str] = []  # files, relative to the root folder
@@ -77,9 +77,9 @@ KERNEL: pytest.StashKey[str] = pytest.StashKey()  # the kernel that this worker 
 GUESTS: pytest.StashKey[GuestRun] = pytest.StashKey()
 WORKERS: pytest.StashKey[Workers] = pytest.StashKey()  # pytest-xdist's workers, when they have to wait
 COLLECTED: pytest.StashKey[Collected] = pytest.StashKey()
-COSTS: pytest.StashKey[Recorder] = pytest.StashKey()  # what records costs here, where somebody asks for them
-MAP_USAGE: pytest.StashKey[MapRecorder] = pytest.StashKey()  # what looks at maps here, where somebody asks
-MAP_READER: pytest.StashKey[MapReader] = pytest.StashKey()  # what warns of the use of maps, likewise
+COSTS: pytest.StashKey[Recorder] = pytest.StashKey()  # records costs in this process, if asked to
+MAP_USAGE: pytest.StashKey[MapRecorder] = pytest.StashKey()  # looks at maps in this process, if asked to
+MAP_READER: pytest.StashKey[MapReader] = pytest.StashKey()  # warns of wrong use of maps, if asked to
 RECORDING: pytest.StashKey[Recording] = (
     pytest.StashKey()
 )  # what counts in this process, once an object is loaded

@@ -45,7 +45,7 @@ def recording_of(config: pytest.Config) -> Recording | None:
 
 
 def observer_of(config: pytest.Config) -> Observer[Any, Any] | None:
-    """Returns what is told of each object of this process: costs, maps, coverage, several, or None."""
+    """Returns the observer of this process's objects, for costs, maps, coverage or several; or None."""
     recording = recording_of(config)
     found: Observer[Any, Any] | None = recording
     stash = config.stash

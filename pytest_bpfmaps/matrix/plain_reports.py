@@ -45,8 +45,8 @@ def plain_event(facts: Mapping[str, Any]) -> dict[str, Any]:
 def plain(value: object, where: str, notes: list[str]) -> Any:
     """Returns `value` in types that execnet carries, and adds a line to `notes` for each value it changed.
 
-    `where` says in that line which value it was. Nothing that a test's own class does in its methods ends
-    this, and no more than `MOST_VALUES` values are sent.
+    `where` says in that line which value it was. An exception in a method of a test's own class does not end
+    this. No more than `MOST_VALUES` values are sent.
     """
     return _Reader(notes).plain(value, where, 0)
 

@@ -28,7 +28,7 @@ class Prepared:
     def command(self, worker: str, start: Sequence[str], more: Sequence[str]) -> list[str] | None:
         """Returns a command that reaches a guest which was started with `start`, and gives it `more`.
 
-        It becomes the guest of `worker`. None where none waits.
+        It becomes the guest of `worker`. Returns None if no such guest waits.
         """
         guests = self._waiting.get(tuple(start))
         if not guests:
@@ -38,7 +38,7 @@ class Prepared:
         return [sys.executable, "-I", "-S", str(Path(relay.__file__)), address, *start, *more]
 
     def note(self, start: Sequence[str]) -> None:
-        """Notes that a guest which begins so would have been of use."""
+        """Notes that this run starts a guest with these arguments."""
         self.wanted.append(list(start))
 
 

@@ -49,7 +49,7 @@ class StartupProgress:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def close(self) -> None:
-        """Ends it. Safe to call again."""
+        """Ends the thread. Safe to call again."""
         self._over.set()
 
     @pytest.hookimpl(tryfirst=True)
@@ -59,7 +59,7 @@ class StartupProgress:
         self._erase()
 
     def pytest_sessionfinish(self) -> None:
-        """Ends it."""
+        """Removes the live line, and ends the thread."""
         self.pytest_runtest_logreport()
         self.close()
 

@@ -1,4 +1,4 @@
-"""Ends gateways that a signal or a debugger has stopped. They count no time; the run would wait for ever."""
+"""Ends gateways that a signal or a debugger has stopped: they count no time, so a run would wait for ever."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pytest_bpfmaps.compat.pytest_names import report_without_workers, stopping_
 
 
 def write_line(config: pytest.Config, text: str) -> None:
-    """Writes a line of our own, not behind the letters of tests. Without a terminal it does nothing."""
+    """Writes `text` on a line of its own, not after the letters of tests. Does nothing without a terminal."""
     terminal = config.pluginmanager.getplugin("terminalreporter")
     if terminal is None:
         return
@@ -40,6 +40,6 @@ class TerminalLines:
 
     @pytest.hookimpl(trylast=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Names the reason why pytest-xdist stops, and not its own exception."""
+        """Shows why pytest-xdist stops, in place of its exception."""
         if isinstance(self._terminal, pytest.TerminalReporter) and excinfo.type is not KeyboardInterrupt:
             stopping_reason(self._terminal, str(excinfo.value))

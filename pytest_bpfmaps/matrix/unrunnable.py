@@ -102,7 +102,7 @@ def _test_of(item: pytest.Item) -> str:
 def foresee_all(
     config: pytest.Config, placed: Iterable[tuple[pytest.Item, str]], guests: Iterable[Guest]
 ) -> set[str]:
-    """Has tests skipped here that their kernel certainly can't run; returns their node ids.
+    """Has this process skip the tests that their kernel certainly can't run; returns their node ids.
 
     `placed` are tests with their kernels. With ``--bpf-strict`` it skips none: the guest has to say why.
     """

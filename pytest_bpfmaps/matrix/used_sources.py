@@ -32,7 +32,7 @@ def test_name(item: pytest.Item) -> str:
 def keep_wanted(
     config: pytest.Config, items: list[pytest.Item], wanted: Sequence[Sequence[str]] | None
 ) -> None:
-    """Deselects what is not `wanted`: tests (names as of `test_name`), and files. None wants everything."""
+    """Deselects all but `wanted`: tests, by their `test_name`, and files. With None, it deselects nothing."""
     if wanted is None:
         return
     tests, files = map(set, wanted)

@@ -46,7 +46,7 @@ class Job(pytest.File):
     """The items: an object each, once per kernel."""
 
     def collect(self) -> Iterator[VerifiedObject]:
-        """Gives the items."""
+        """Yields the items."""
         for kernel in kernels_here(self.config, self):
             for number, each in enumerate(job_of(self.config)["objects"]):
                 name = f"{number}[{kernel}]" if chosen(self.config) else str(number)

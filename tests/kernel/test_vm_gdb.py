@@ -61,7 +61,7 @@ def test_a_person_reads_the_kernels_memory(debug: Starts) -> None:
     banner = person.sees(r"\.\r\n|\n")
     person.sees("in another terminal: ")
     command = shlex.split(person.sees("\r\n"))
-    said = person.sees("the test waits; Enter goes on")
+    said = person.sees("the test waits; press Enter to go on")
     assert "target remote " in command[-1]
     assert "_text is at 0xffffffff" in said or "vmlinux" in shlex.join(command)
     more = ["-ex", "info registers rip", "-ex", f"x/s {banner}"]
