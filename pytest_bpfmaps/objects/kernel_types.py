@@ -20,7 +20,7 @@ _NO_FUNCTION = b"bpfmaps_no_function"
 
 
 def read_kernel_types(name: str, maps: Iterable[MapSpec], programs: Iterable[ProgramSpec]) -> None:
-    """Does that for the object `name`, where it has struct_ops maps and libbpf is that old.
+    """Has libbpf read them for the object `name`, if it has struct_ops maps and libbpf is that old.
 
     Raises `LoadError` where libbpf has no way to read them.
     """

@@ -215,14 +215,14 @@ class OpenedObject:
     def load(self, *, explained: bool = True) -> LoadedObject:
         """Creates the maps and loads the programs, which the verifier checks.
 
-        The opened object can't be used afterwards. Raises `VerifierError`, or `LoadError` with errno. Unless
-        it is to be `explained`, nothing is said about the cause, which takes time to find.
+        The opened object can't be used afterwards. Raises `VerifierError`, or `LoadError` with errno. If
+        `explained` is False, the error does not say the cause, which takes time to find.
         """
         if self.handle == ffi.NULL:
             raise ClosedError("cannot load", on=self.name, why="it is closed or loaded already")
         if not len(self.programs) and (refused := explain_no_program(self.attempt)):
             raise refused
-        # of programs that were chosen meanwhile; the others were told when it was opened
+        # for programs that were chosen since it was opened; the others were reported then
         self._tell(taught_sections(self.path, self.name, self.programs))
         read_kernel_types(self.name, self.maps, self.programs)
         swap = None if self._observer is None else self._observer.before_load(self)

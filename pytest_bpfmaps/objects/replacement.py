@@ -1,7 +1,7 @@
-"""Puts an object that counts what of it runs in the place of one that is loaded.
+"""Replaces a loaded object by one that counts which of its code runs.
 
-The plain object is loaded first, and its verdict is the one that counts. Then the other is, with the same
-settings; where it is refused, the plain one stays.
+The plain object is loaded first: the test sees the verifier's verdict on that one. Then the other object is
+loaded with the same settings. If the kernel refuses it, the plain object stays.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pytest_bpfmaps.objects.opened import OpenedObject
 
 
 def replaced(opened: OpenedObject, loaded: LoadedObject, path: Path) -> tuple[LoadedObject, BpfError | None]:
-    """Loads the object at `path` instead of `loaded`, with the settings of `opened`, which `loaded` came of.
+    """Loads the object at `path` in place of `loaded`, with the same settings.
 
-    Returns the object that is in the kernel now. When the other object is refused, that is `loaded` or a new
-    object like it, and the error says why. Raises `BpfError` when the other object can't be opened, or
-    refuses a setting; then `loaded` stays as it is.
+    `opened` is the object that became `loaded`. Returns the object that is in the kernel now. If the other
+    object is refused, that is `loaded` or a new object like it, and the error says why. Raises `BpfError` if
+    the other object can't be opened, or refuses a setting; then `loaded` stays as it is.
     """
     stats = {program.name: program.verifier for program in loaded.programs}
     with ExitStack() as stack:

@@ -32,7 +32,7 @@ def copy_settings(mine: Parts, theirs: Parts) -> None:
 def _copy_variables(
     mine: dict[str, MapSpec], theirs: dict[str, MapSpec], codecs: Codecs | None, other: Codecs | None
 ) -> None:
-    """The values that variables have before the load. Each is found by its name: it may lie elsewhere."""
+    """Copies the values that variables have before the load. It finds each by name: its place may differ."""
     if codecs is None or other is None:
         return
     places = {key: (at, size) for key, at, size in _variables(other)}
@@ -47,7 +47,7 @@ def _copy_variables(
 
 
 def _variables(codecs: Codecs) -> Iterator[tuple[tuple[str, str, int], int, int]]:
-    """Section, name, and a number among those of the same name; offset and size in bytes."""
+    """Yields (section, name, number among those of that name), offset and size in bytes of each variable."""
     for section in codecs.btf:
         if section.kind is not Kind.DATASEC:
             continue

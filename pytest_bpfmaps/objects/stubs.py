@@ -111,7 +111,7 @@ class _Object:
         self._waiting: list[tuple[str, StructCodec]] = []
 
     def lines(self) -> Iterator[str]:
-        """Gives the lines of the classes. Each record's class comes once."""
+        """Yields the lines of the classes. Each record's class comes once."""
         kinds = ("Maps", "Programs", "Globals")
         maps, programs, variables = (self._names.new(self._prefix + kind) for kind in kinds)
         buffers = list(self._buffer_maps())
@@ -141,7 +141,7 @@ class _Object:
                 yield spec.name
 
     def _buffer(self, name: str) -> Iterator[str]:
-        """A map whose records have the type that `capture` names."""
+        """Yields the class of a map whose records have the type that `capture` names."""
         known = dict(self._known_structs())
         yield f"    class {name}(Map):"
         rest = "*, tag: str | None = None, tap: bool | None = None, pages: int = 64"
@@ -158,7 +158,7 @@ class _Object:
         yield ""
 
     def _known_structs(self) -> Iterator[tuple[str, str]]:
-        """Gives the named structs that `capture` can find, and the class of each."""
+        """Yields the named structs that `capture` can find, and the class of each."""
         for name in dict.fromkeys([DEFAULT_STRUCT, *self._codecs.all_struct_names()][:_MOST_STRUCTS]):
             try:
                 yield name, self._type(self._codecs.struct(name))
@@ -202,7 +202,7 @@ class _Object:
 
 
 def _parts(name: str, types: dict[str, str], every: str) -> Iterator[str]:
-    """A class of maps or programs: an attribute for each, and items for those that can't be attributes."""
+    """Yields a class of maps or programs: an attribute for each, and items for names that can't be one."""
     yield f"    class {name}(Parts):"
     yield f"        def __iter__(self) -> Iterator[{every}]: ..."
     for each, made in types.items():
@@ -227,7 +227,7 @@ def _attributes(name: str, base: str, types: dict[str, str], text: str = "") -> 
 
 
 def _declared(types: dict[str, str]) -> Iterator[str]:
-    """Gives a line for each name that can be an attribute. A value that is set may have other types."""
+    """Yields a line for each name. A name that can't be an attribute becomes a comment."""
     for each, made in types.items():
         if not each.isidentifier() or keyword.iskeyword(each) or each.startswith("__"):
             yield f'        # ["{each}"] has the type {made}'

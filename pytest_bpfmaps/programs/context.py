@@ -77,7 +77,7 @@ def context_codec(type: ProgramType | int, name: str, codecs: Codecs | None) -> 
 
 
 def seen_context(type: ProgramType | int, name: str, codecs: Codecs | None) -> Codec | None:
-    """Returns the codec of the context that program `name` gets. A run of some types takes another one."""
+    """Returns the codec of the context that program `name` gets. For some types, `run` takes another one."""
     if type == ProgramType.FLOW_DISSECTOR:
         return _layout("__sk_buff")
     return None if type == ProgramType.NETFILTER else context_codec(type, name, codecs)

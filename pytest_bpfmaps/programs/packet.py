@@ -34,7 +34,7 @@ def dissect(data: bytes) -> Any:
 
 
 def differences(mine: bytes, theirs: bytes) -> Iterator[str]:
-    """Gives a line for each difference: lengths, layers and their fields, or else bytes by their offset."""
+    """Yields a line for each difference: lengths, layers and their fields, or else bytes by their offset."""
     if len(mine) != len(theirs):
         yield f"{len(mine)} bytes, expected {len(theirs)}"
     ours, others = dissect(mine), dissect(theirs)

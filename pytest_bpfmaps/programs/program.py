@@ -343,18 +343,20 @@ class Program:
 
         `data` is bytes, or anything that `bytes()` takes, a Scapy packet for example. `ctx` is the context:
         a mapping of its fields (``{"mark": 7}`` of a ``__sk_buff``; the others are zero), the struct that the
-        program's parameter points to, 64-bit numbers for a raw tracepoint, or bytes. `cpu` is the CPU that it
+        program's parameter points to, 64-bit numbers for a raw tracepoint, or bytes. `repeat` is how often
+        the kernel runs it, at least once; `RunResult.duration_ns` is the mean time. `cpu` is the CPU that it
         runs on. With `live`, the kernel sends XDP's packets to where the verdict says (Linux 5.18, commit
         b530e9e1063e).
 
         Minimum kernels: Linux 5.15 for an XDP context, 5.13 for sk_lookup, 5.14 for syscall programs, 5.10
         for raw tracepoints. Raises `UnsupportedError` if the kernel can't run this type that way,
-        `MapValueError` for a field that the context does not have, and `LoadError` for other refusals.
+        `MapTypeError` for a packet or context of another kind, `MapValueError` for a field that the context
+        does not have, and `LoadError` for other refusals.
         """
         codec = context_codec(self.type, self.name, self._codecs)
         returns = return_codec(self.name, self._codecs)
         program = Runnable(self.fd, self.type, codec, returns, str(self))
-        if not isinstance(data, str | int):  # which are refused
+        if not isinstance(data, str | int):  # run_program() refuses these
             data = bytes(data)  # the caller may change its own later
         result = run_program(program, data, ctx, repeat, cpu, live=live)
         self._runs.append((time.time(), data, result))

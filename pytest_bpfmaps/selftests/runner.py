@@ -176,7 +176,7 @@ def spares_checks() -> bool:
 def anybody_loads() -> Iterator[None]:
     """Lets users without privileges load programs meanwhile, where an administrator can allow it.
 
-    Nobody can after ``kernel.unprivileged_bpf_disabled=1``.
+    The value 1 of ``kernel.unprivileged_bpf_disabled`` stays until the next boot.
     """
     before = _UNPRIVILEGED_SWITCH.read_text() if _UNPRIVILEGED_SWITCH.exists() else ""
     if before.strip() != "2":

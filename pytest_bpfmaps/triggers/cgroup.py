@@ -238,7 +238,7 @@ def _empty(folder: Path) -> None:
 
 
 def _remove_dead(parent: Path) -> None:
-    """Removes what killed runs have left: folders of ours that nobody has locked."""
+    """Removes what killed runs have left: folders of this package that no process has locked."""
     for folder in parent.glob(f"{PREFIX}-*"):
         with contextlib.suppress(OSError):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -95,10 +95,10 @@ class Interface:
             _add_address(ip, self.index, ip_interface(address))
 
     def send(self, *packets: Any) -> None:
-        """Sends whole Ethernet frames out of the interface: bytes, or what `bytes()` takes, as a Scapy
-        packet.
+        """Sends whole Ethernet frames out of the interface.
 
-        Programs at its egress see them, and the other end of a veth receives them.
+        `packets` are bytes, or what `bytes()` takes, such as a Scapy packet. Programs at its egress see them,
+        and the other end of a veth receives them.
         """
         with self.enter(), open_packet_socket(self.name, receive=False) as out:
             for packet in packets:

@@ -27,7 +27,7 @@ def require_pyroute2() -> None:
 
 @contextlib.contextmanager
 def netlink_socket() -> Iterator[Any]:
-    """Gives pyroute2's ``IPRoute`` in this thread's namespace.
+    """Yields pyroute2's ``IPRoute`` in this thread's namespace.
 
     Each call makes a new one, in a millisecond. pyroute2 opens another socket for each thread that uses one,
     and that socket belongs to whatever namespace the thread is in.

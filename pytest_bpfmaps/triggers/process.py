@@ -179,10 +179,8 @@ def _wait_and_execute(
 ) -> NoReturn:
     try:
         lib.prctl(_PR_SET_PDEATHSIG, ffi.cast("unsigned long", signal.SIGKILL))
-        for number in (
-            signal.SIGPIPE,
-            signal.SIGXFSZ,
-        ):  # Python ignores them; programs want their defaults
+        # Python ignores these; programs want their defaults
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.dup2(stdin, 0)
         os.dup2(stdout, 1)

@@ -65,7 +65,7 @@ class Reaper:
 
     def __init__(self) -> None:
         self._pipe = -1
-        self._owner = 0  # the process that has the pipe; after a fork it is another
+        self._owner = 0  # the process that started the shell; a forked child starts its own
 
     def watch_netns(self, inode: int, path: Path) -> None:
         """Has the namespace's processes killed and its name removed when this process is gone."""

@@ -33,7 +33,6 @@ _VARIABLE_OFFSET = Explanation(
     "the program touches packet bytes that it has not proven to be there",
     "compare with data_end first, and before that bound the offset that was added: offset &= 0x3fff;",
 )
-# (pattern of the instruction, pattern of the complaint, advice), for complaints that do not explain the cause
 _NO_KEYS = Explanation(
     "the elements of such a map have no keys, so they can't be looked up, updated or deleted by key",
     "call the helpers of its type: bpf_map_push_elem(), _pop_elem(), _peek_elem() for queues and stacks, "
@@ -61,6 +60,7 @@ _PATHS = Explanation(
     'use SEC("fentry/…") on security_file_open, security_file_permission, vfs_getattr, dentry_open or '
     'filp_close, or SEC("lsm/file_open"), for example',
 )
+# (pattern of the instruction, pattern of the complaint, advice), for complaints that do not explain the cause
 _CALLS = (
     (r"^call ", r"dereference of modified ctx", _IN_CONTEXT),
     (r"call bpf_snprintf\b", r"^R3 type=\S+ expected=map_value", _FORMAT),

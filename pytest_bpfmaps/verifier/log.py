@@ -12,12 +12,12 @@ import re
 from dataclasses import dataclass, field
 
 _INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\) (.*?)(?:\s+;(?: (R.*))?)?$")
-# kernels print the state at the begin of a callback on the same line as the call that gets the callback
+# kernels print the state at the start of a callback on the same line as the call that gets the callback
 _JOINED = re.compile(r"^(\d+: \(85\) call \S+) (\d+: frame\d)", re.MULTILINE)
 _UNFINISHED = re.compile(r"^(.* goto pc[+-]\d+) (\S.*)$")  # the complaint follows on the same line
 _POISONED = re.compile(r"^(\d+): <(invalid .*)>$")  # libbpf's text for a relocation that failed
 _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@]+):(\d+))?$")
-# without a number in front old kernels tell it behind the last instruction
+# old kernels write the state without a number in front, after the last instruction
 _STATE = re.compile(
     r"^(?:from \d+ to )?\d+:(?: safe)? ?(R\d.*|frame\d.*)?$|^((?:frame\d+: )?R\d(?:_\w+)?=.* R10=fp.*)$"
 )

@@ -29,8 +29,8 @@ class LineCost(_CLine):
 
     `file` is a path as it was compiled, or a name without folders where only the kernel's log tells it, or
     empty. `line` is 0 where nothing tells it (a kernel before Linux 6.10, and an object whose functions can't
-    be found in its file). `function` is the function whose instructions these are; a function that was
-    inlined is none.
+    be found in its file). `function` is the function whose instructions these are. For an inlined
+    function, that is the function around it.
     """
 
     instructions: int

@@ -86,7 +86,7 @@ def explain_log(log: str) -> Explanation | None:
 def refused_program_type(type: ProgramType | int) -> Explanation | None:
     """Returns an explanation if this kernel lacks the program type; else None.
 
-    This is for a program without a word of the verifier.
+    Use this if the verifier wrote nothing about the program.
     """
     if not isinstance(type, ProgramType) or probe("program_type", str(type)):
         return None
