@@ -133,9 +133,8 @@ def _helper(name: str) -> Feature:
     number = enumerators(vmlinux_btf(), "bpf_func_id").get(_helper_id(name))
     if number == 0:  # this number means no helper
         return Feature(f"helper {name}", False, UNLISTED)
-    if (
-        number is None or may_call_helper(number) is not False
-    ):  # the list in the BTF decides, unless all trials failed
+    # the list in the BTF decides, unless the kernel refuses a call in every type of program
+    if number is None or may_call_helper(number) is not False:
         return helper_in(vmlinux_btf(), name)
     return Feature(f"helper {name}", False, "no type of program may call it with this kernel's configuration")
 

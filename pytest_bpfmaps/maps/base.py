@@ -230,7 +230,10 @@ class Map:
         return self._decode_value(out)
 
     def freeze(self) -> None:
-        """Makes the map read-only for user space, which can't be undone (Linux 5.2, commit 87df15de441b)."""
+        """Makes the map read-only for user space, which can't be undone. Raises `MapError` with errno.
+
+        ``BPF_MAP_FREEZE``, Linux 5.2, commit 87df15de441b.
+        """
         check(lib.bpf_map_freeze(self.fd), MapError, "cannot freeze", on=str(self))
 
     # pins

@@ -276,9 +276,8 @@ class Guests:
         lane = self._lanes.get(lane_of(node.gateway))
         if lane is None or lane.kernel == HOST:
             return
-        there = {
-            test for one in ids for test in (one, one.rpartition("@")[0])
-        }  # --dist=loadgroup adds @group
+        # --dist=loadgroup adds @group to an id
+        there = {test for one in ids for test in (one, one.rpartition("@")[0])}
         for test in lane.tests:
             if test not in there:
                 self._report(

@@ -80,9 +80,7 @@ COLLECTED: pytest.StashKey[Collected] = pytest.StashKey()
 COSTS: pytest.StashKey[Recorder] = pytest.StashKey()  # records costs in this process, if asked to
 MAP_USAGE: pytest.StashKey[MapRecorder] = pytest.StashKey()  # looks at maps in this process, if asked to
 MAP_READER: pytest.StashKey[MapReader] = pytest.StashKey()  # warns of wrong use of maps, if asked to
-RECORDING: pytest.StashKey[Recording] = (
-    pytest.StashKey()
-)  # what counts in this process, once an object is loaded
+RECORDING: pytest.StashKey[Recording] = pytest.StashKey()  # counts for coverage, once an object is loaded
 
 KERNEL_PROPERTY, MISSING_PROPERTY = "bpf_kernel", "bpf_missing"
 """Properties of reports. A worker tells by them the kernel of a test, and a feature that it lacks."""

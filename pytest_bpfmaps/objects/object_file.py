@@ -64,9 +64,8 @@ def open_object(path: Path, name: str, btf: Path | None = None, *, checked: bool
         why = other if path.exists() else "there is no such file"
         raise LoadError("cannot open", on=shown(str(path)), why=why, errno=errno.ENOENT)
     data = path.read_bytes()
-    if not (
-        checked or path.is_relative_to(objects_dir())
-    ):  # there, this package's own clang made the objects
+    # the objects in that folder were made here, by clang
+    if not (checked or path.is_relative_to(objects_dir())):
         check_object(data, str(path))
     handle_sections(data)
     upgrade = upgraded(data, name)

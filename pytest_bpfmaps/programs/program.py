@@ -330,7 +330,10 @@ class Program:
         return self._streams.read("stderr", self.fd, str(self))
 
     def attach(self, **target: Any) -> Link:
-        """Attaches it, by default to its section's target. See `attach_program` for the targets."""
+        """Attaches it, by default to its section's target. See `attach_program` for the targets.
+
+        Raises `AttachError` with errno if the kernel refuses, and `ClosedError` after its object is closed.
+        """
         link = attach_program(self._open(), str(self), self._place, self.type, target)
         link.belong_to(self.fd, self._pins, self)
         self._links.append(link)
