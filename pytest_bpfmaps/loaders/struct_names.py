@@ -63,8 +63,8 @@ def _no_struct(name: str, on: str, codecs: list[Codecs]) -> NameLookupError:
     return NameLookupError(
         f"no struct {name!r}",
         on=f"in the types of {on}",
-        why="a loader gives the kernel no type that no map, no function and no global variable refers to, "
-        "and its binary has no object with it inside",
+        why="a loader gives the kernel only types that a map, a function or a global variable refers to, and "
+        "its binary has no object with it inside",
         fix=f"write in C: struct {name} *keeps_the_type; {closest(name, _names(codecs))}",
     )
 

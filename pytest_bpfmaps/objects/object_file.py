@@ -78,7 +78,11 @@ def open_object(path: Path, name: str, btf: Path | None = None, *, checked: bool
         "bpf_object_open_opts", object_name=name_in_kernel, kconfig=kconfig, btf_custom_path=types
     )
     handle = _open(path, upgrade, settings)
-    codecs = _codecs_of(handle, path)
+    try:
+        codecs = _codecs_of(handle, path)
+    except BaseException:
+        lib.bpf_object__close(handle)
+        raise
     if keeps_raw_btf(lib.bpf_object__btf(handle)):
         lib.bpf_object__close(handle)
         handle = _open(path, upgrade, settings)
