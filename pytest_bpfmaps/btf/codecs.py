@@ -27,7 +27,7 @@ class Codecs:
     """Codecs for the types of one BTF. Each is made once.
 
     `more` returns the codecs of a BTF with structs that this one lacks. `prefer` returns the struct that a
-    name means, when that is not the first struct of that name.
+    name means, when that is not the first struct of that name. With `all_data` no field is the kernel's own.
     """
 
     def __init__(
@@ -36,22 +36,28 @@ class Codecs:
         more: Callable[[], Codecs | None] = lambda: None,
         *,
         prefer: Callable[[str], StructCodec | None] = lambda name: None,
+        all_data: bool = False,
     ) -> None:
         self.btf = btf
         self._made: dict[int, Codec] = {}
         self._more = more
         self._prefer = prefer
+        self._all_data = all_data
 
     def with_more(self, more: Callable[[], Codecs | None]) -> Codecs:
         """Returns the same codecs. `more` is called for a struct that this BTF lacks."""
-        extended = Codecs(self.btf, cache(more))
+        extended = Codecs(self.btf, cache(more), all_data=self._all_data)
         if not self.btf.has_truncated_enums:  # their names are another object's own
             extended._made = self._made
         return extended
 
+    def as_data(self) -> Codecs:
+        """Returns codecs for a map without types in the kernel, which keeps no field of it for itself."""
+        return Codecs(self.btf, self._more, prefer=self._prefer, all_data=True)
+
     def preferring(self, prefer: Callable[[str], StructCodec | None]) -> Codecs:
         """Returns the same codecs, but with the structs that `prefer` returns for a name."""
-        preferring = Codecs(self.btf, self._more, prefer=prefer)
+        preferring = Codecs(self.btf, self._more, prefer=prefer, all_data=self._all_data)
         preferring._made = self._made
         return preferring
 
@@ -122,7 +128,7 @@ class Codecs:
             case Kind.STRUCT | Kind.UNION:
                 return self._struct(target, name)
             case Kind.DATASEC:
-                shown = (v for v in target.variables() if not is_kernel_field(self.btf, v.type_id))
+                shown = (v for v in target.variables() if not self._is_hidden(v.type_id))
                 return StructCodec(
                     name, target.size, [Field(v.name, self.get(v.type_id), v.offset) for v in shown]
                 )
@@ -180,8 +186,11 @@ class Codecs:
         return ArrayCodec(name, self.get(element_id), count)
 
     def _struct(self, target: BtfType, name: str) -> StructCodec:
-        hidden = frozenset(m.name for m in target.members() if is_kernel_field(self.btf, m.type_id))
+        hidden = frozenset(m.name for m in target.members() if self._is_hidden(m.type_id))
         return StructCodec(name, target.size, self._with_tail(self._fields(target, 0, ())), hidden)
+
+    def _is_hidden(self, type_id: int) -> bool:
+        return not self._all_data and is_kernel_field(self.btf, type_id)
 
     def _with_tail(self, fields: list[Field]) -> list[Field]:
         """Makes the last field a tail when it is an empty array, or a struct that ends in one.
@@ -205,7 +214,7 @@ class Codecs:
         union = base * 100_000 + target.id  # any number that tells this union from its neighbours
         for at, member in enumerate(target.members()):
             resolved = self.btf.resolve(member.type_id)
-            if is_kernel_field(self.btf, member.type_id):
+            if self._is_hidden(member.type_id):
                 continue
             inside = (*choice, (union, at)) if target.kind is Kind.UNION else choice
             if not member.name and resolved.kind in (Kind.STRUCT, Kind.UNION):

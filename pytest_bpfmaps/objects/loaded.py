@@ -12,6 +12,7 @@ from pytest_bpfmaps.attach.links import Link, Links, close_all
 from pytest_bpfmaps.attach.program_targets import ways_for
 from pytest_bpfmaps.attach.struct_ops import register_struct_ops
 from pytest_bpfmaps.btf import Codecs
+from pytest_bpfmaps.btf.special_fields import kernel_fields
 from pytest_bpfmaps.compiler.counters_ir import SECTION as COUNTERS
 from pytest_bpfmaps.compiler.counters_ir import SECTION_OF_VECTORS as VECTORS
 from pytest_bpfmaps.errors import AttachError, ClosedError
@@ -193,11 +194,14 @@ def _make_maps(
         if fd < 0:
             continue  # libbpf does not create a section that this kernel does not use
         # these are type ids of the object's own BTF; libbpf may change the copy that an old kernel gets
-        types = declared.get(name) or declared_types(handle)
+        types, known = declared.get(name) or declared_types(handle), map_info(fd)
+        info, codecs = types.applied_to(known), sources.codecs_for(name)
+        if codecs is not None and not known.btf_id and kernel_fields(codecs.btf, info.btf_value_type_id):
+            codecs = codecs.as_data()
         map_object = make_map(
             fd,
-            types.applied_to(map_info(fd)),
-            sources.codecs_for(name),
+            info,
+            codecs,
             name=name,
             owned=False,
             pins=pinned.pins,

@@ -186,3 +186,24 @@ def test_a_kernel_pointer(bpf):
     assert obj.globals.seen > 0
     assert m[0] == {"before": 1, "after": 2}
     assert list(m[0]._asdict()) == ["before", "after"]
+
+
+LOCK_IN_LRU_HASH = """
+struct value {
+    __u64 before;
+    struct bpf_spin_lock lock;
+};
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct value);
+} the_map SEC(".maps");
+"""
+
+
+def test_a_lock_that_is_plain_data(load_code):
+    """The kernel refuses a lock in such a map. libbpf then creates the map without types."""
+    m = load_code(LOCK_IN_LRU_HASH).maps.the_map
+    m[0] = {"before": 1, "lock": {"val": 7}}
+    assert m[0] == {"before": 1, "lock": {"val": 7}}
