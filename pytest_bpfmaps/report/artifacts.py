@@ -99,7 +99,7 @@ class Writer:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Takes the files out of a report, and writes them with the report's text."""
-        files: dict[str, bytes] = report.__dict__.pop(FILES, {})
+        files = _checked(report.__dict__.pop(FILES, None))
         kernel = dict(report.user_properties).get(KERNEL_PROPERTY)
         if not report.failed or kernel is None:
             return
@@ -140,6 +140,16 @@ class Writer:
             write_line(self._config, f"bpfmaps: not all artifacts were written: {self._failed}\n  -> {fix}")
 
 
+def _checked(files: object) -> dict[str, bytes]:
+    """Returns the files of a report. A guest may send anything in their place."""
+    found = files.items() if isinstance(files, dict) else ()
+    return {
+        name: data
+        for name, data in found
+        if isinstance(name, str) and "\0" not in name and isinstance(data, bytes)
+    }
+
+
 def _text(report: pytest.TestReport) -> str:
     sections = [f"{f' {title} ':-^80}\n{text}" for title, text in report.sections]
     return shown_lines("\n".join([str(report.longrepr), *sections])) + "\n"
@@ -150,7 +160,8 @@ def folder_of(kernel: str, nodeid: str) -> Path:
     from pytest_bpfmaps.report.artifact_files import plain_name
 
     file, _, test = nodeid.partition("::")
-    parts = [kernel, *file.split("/"), test.replace("::", ".")]
+    name, bracket, parameters = test.partition("[")  # a parameter may have colons, as IPv6 addresses have
+    parts = [kernel, *file.split("/"), name.replace("::", ".") + bracket + parameters]
     names = [plain_name(part) for part in parts]
     if names != parts:
         names[-1] += f"-{sha256(nodeid.encode(errors='surrogatepass')).hexdigest()[:8]}"

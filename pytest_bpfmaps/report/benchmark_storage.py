@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.compat.pytest_benchmark_names import Figure, hand_over, is_wanted, too_old
-from pytest_bpfmaps.report.benchmark_table import parsed
+from pytest_bpfmaps.report.benchmark_table import is_number, parsed
 
 TIMES = "BPF programs"
 INSTRUCTIONS = "BPF programs, executed instructions: 1 ns stands for one"
@@ -17,7 +17,7 @@ _FACTS = ("program", "ns", "spread", "runs", "instructions")
 
 
 def store(config: pytest.Config, found: Sequence[tuple[str, Any]]) -> tuple[int, str]:
-    """Gives it the figures of tests; `found` has them as JSON.
+    """Gives pytest-benchmark the figures of tests; `found` has them as JSON.
 
     Returns how many it took, and why it can't take any. It takes none where it is turned off.
     """
@@ -31,7 +31,7 @@ def store(config: pytest.Config, found: Sequence[tuple[str, Any]]) -> tuple[int,
 
 
 def figures_of(found: Sequence[tuple[str, Any]]) -> Iterator[Figure]:
-    """Gives a benchmark for the times, and one for the instructions, of each that a test measured.
+    """Gives a benchmark for the times of each measured program, and one for its instructions.
 
     A test that measures a program several times has a number behind its name. A guest tells the figures, so
     they may be anything.
@@ -61,8 +61,8 @@ def _figure(name: str, group: str, samples: list[float], iterations: int, known:
 
 def _numbers(value: Any) -> list[float]:
     values = value if isinstance(value, list) else []
-    return [float(each) for each in values if isinstance(each, int | float)]
+    return [float(each) for each in values if is_number(each)]
 
 
 def _whole(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and is_number(value) else 0

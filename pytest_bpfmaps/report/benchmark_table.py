@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+_MOST = 1e18  # of any figure: nanoseconds, runs, instructions
+
 
 def show(terminalreporter: Any, found: Sequence[tuple[str, Any]], note: str = "") -> None:
     """Prints the table, and below it the `note`; `found` has tests with their figures as JSON."""
@@ -19,11 +21,16 @@ def show(terminalreporter: Any, found: Sequence[tuple[str, Any]], note: str = ""
 
 
 def parsed(text: Any) -> dict[str, Any] | None:
-    """Returns the figures that a report has as JSON; None for a text of somebody else."""
+    """Returns the figures that a report has as JSON; None for a property that somebody else has set."""
     try:
         return dict(json.loads(text))
-    except (TypeError, ValueError):
-        return None  # a property of somebody else
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a figure is a number of a size that a measurement may have. A guest may send any."""
+    return isinstance(value, int | float) and abs(value) < _MOST
 
 
 def lines(found: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
@@ -54,11 +61,11 @@ def row(test: str, figures: dict[str, Any]) -> tuple[str, str, str, str, str, st
         test,
         str(figures.get("program")),
         _number(figures.get("ns")),
-        f"{spread:.1%}" if isinstance(spread, int | float) else "?",
+        f"{spread:.1%}" if is_number(spread) else "?",
         _number(figures.get("runs") or None),
         _number(figures.get("instructions")),
     )
 
 
 def _number(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, int | float) else "?"
+    return f"{value:,.0f}" if is_number(value) else "?"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.report.benchmark_storage import INSTRUCTIONS, TIMES, figures_of
+from pytest_bpfmaps.report.benchmark_table import lines, parsed
 
 PLUGINS = Path(sys.prefix, "other-plugins")
 OPTIONS = ("-p", "no:cacheprovider", "--benchmark-storage=kept")
@@ -107,7 +108,10 @@ def test_an_old_release(suite: pytest.Pytester) -> None:
 
 def test_what_a_guest_tells_may_be_anything() -> None:
     wrong = ["[]", "{", '{"samples": "many", "instructions": "74"}', '{"samples": [null], "runs": {}}']
+    wrong += ['{"samples": [1e999, NaN], "runs": 1e999}', f'{{"instructions": {10**400}}}', "[" * 100_000]
     assert list(figures_of([("t", text) for text in wrong])) == []
+    shown = lines([("t", parsed(text) or {}) for text in wrong])
+    assert shown[1:] == ["t     None              ?       ?     ?             ?"] * len(wrong)
 
 
 def test_a_program_that_is_measured_twice_has_two_names() -> None:
