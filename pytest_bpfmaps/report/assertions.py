@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ _FEW, _WIDTH = 5, 90
 _MANY, _WIDE = 100, 400  # in CI: number of differences, and characters of a value
 _SWAPPED = {"==": "==", ">=": "<=", "<=": ">="}
 _MOST_SWAPPED = 50  # keys whose bytes are compared in both orders
+_MOST_PARTS = 1000  # elements of a list or mapping in the text of one value
 _MISSING = object()
 
 
@@ -117,19 +119,17 @@ def _plain(value: object) -> str:
     if isinstance(value, Enum):
         return f"{value.name} ({int(value.value)})"
     if isinstance(value, Mapping):
-        # The beginning of a large mapping is enough, because the text is cut anyway.
-        return "{" + ", ".join(f"{_plain(k)}: {_plain(v)}" for k, v in _first(value.items())) + "}"
+        return f"{{{_joined(value.items(), lambda item: f'{_plain(item[0])}: {_plain(item[1])}')}}}"
     if isinstance(value, list | tuple):
         brackets = "()" if isinstance(value, tuple) and type(value) is tuple else "[]"
-        return ", ".join(_plain(v) for v in _first(value)).join(brackets)
+        return _joined(value, _plain).join(brackets)
     return repr(value)
 
 
-def _first(values: Any) -> Iterator[Any]:
-    for at, value in enumerate(values):
-        if at == 1000:
-            return
-        yield value
+def _joined(values: Collection[Any], shown: Callable[[Any], str]) -> str:
+    """Returns the texts of the first values, and a sign where more follow: nobody reads thousands of them."""
+    texts = [shown(value) for value in islice(values, _MOST_PARTS)]
+    return ", ".join([*texts, "…"] if len(values) > _MOST_PARTS else texts)
 
 
 def _sides(mine: object, theirs: object, text: Text) -> Sides | None:

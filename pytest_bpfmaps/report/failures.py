@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PACKAGE = "pytest_bpfmaps."
 _SHARED = ("bpf_module", "bpf_session")  # maps of `bpf` are new, so all that they have was added
 _BEFORE: pytest.StashKey[Snapshots] = pytest.StashKey()  # maps as they were when the test began
-_HERE = str(Path(__file__).parents[1])  # `paths` is not imported: a run without BPF tests imports little
+_HERE = f"{Path(__file__).parents[1]}/"  # `paths` is not imported: a run without BPF tests imports little
 
 
 def hide(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:

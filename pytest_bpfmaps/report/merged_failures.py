@@ -13,6 +13,7 @@ import pytest
 from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, without_kernel
 
 _MOST = 12  # different lines; what differs in more is shown as a whole
+_LONGEST = 500  # lines from the first to the last difference: comparing takes the square of this
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 
 
@@ -90,19 +91,32 @@ def _is_same(one: Any, other: Any) -> bool:
 def differences(one: str, other: str) -> list[str] | None:
     """Returns the lines of `other` that differ from `one`; None if many differ, or if `other` lacks lines.
 
+    It is also None if the first and the last difference are far apart.
+
     Addresses in memory do not count.
     """
     before, after = ([_ADDRESS.sub("0x", line) for line in text.splitlines()] for text in (one, other))
-    lines = other.splitlines()
+    head = _alike(before, after)
+    tail = _alike(before[head:][::-1], after[head:][::-1])
+    middle = before[head : len(before) - tail], after[head : len(after) - tail]
+    if max(map(len, middle)) > _LONGEST:
+        return None
+    lines = other.splitlines()[head:]
     found: list[str] = []
     count = 0
-    for what, start, end, begin, stop in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+    for what, start, end, begin, stop in SequenceMatcher(None, *middle, autojunk=False).get_opcodes():
         if what == "delete":
             return None
         if what != "equal":
             found += lines[begin:stop]
             count += max(end - start, stop - begin)
     return found if count <= min(_MOST, len(before) // 2) else None
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """Returns how many lines at the beginning of both are the same."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
 
 
 def together(group: Sequence[Any]) -> Any:

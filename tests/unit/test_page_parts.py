@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_bpfmaps.cost.costs import REFUSED, Cost, Key
+from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY
 from pytest_bpfmaps.report.page import failures as told
 from pytest_bpfmaps.report.page.charts import HEIGHT, columns, line_chart, nice_ticks, spark
 from pytest_bpfmaps.report.page.facts import cost_charts, cost_rows
@@ -50,7 +51,7 @@ def test_several_damaged_records_are_one_sentence(tmp_path: Path) -> None:
     assert len(earlier(tmp_path, said.append)) == 1
     assert len(said) == 1
     assert said[0].startswith(f"the charts leave out an earlier run: {tmp_path}/runs/0.json can't be read: ")
-    assert "and so are 2 other records\n" in said[0]
+    assert "; 2 other records can't be read either\n" in said[0]
 
 
 @given(NUMBERS, NUMBERS)
@@ -149,6 +150,24 @@ def test_a_page_of_many_failures_says_what_it_leaves_out() -> None:
     ]
     assert len(told.failures(made, {})) == told.MOST_TESTS
     assert told.count_of_tests(made) == told.MOST_TESTS + 5
+
+
+def test_a_failure_that_arrives_late_names_its_kernel() -> None:
+    made = [
+        SimpleNamespace(
+            nodeid=f"test_x.py::test_{n}[{kernel}]",
+            longrepr="test\nE   no",
+            sections=[],
+            when="call",
+            location=("test_x.py", 1, f"test_{n}[{kernel}]"),
+            user_properties=[(KERNEL_PROPERTY, kernel)],
+        )
+        for kernel in ("6.1", "7.2")
+        for n in range(told.MOST_TESTS + 5)
+    ]
+    found = told.failures(made, {})
+    assert len(found) == told.MOST_TESTS
+    assert {tuple(each.kernels) for each in found} == {("6.1", "7.2")}
 
 
 def test_a_long_text_is_cut_in_its_middle() -> None:

@@ -39,10 +39,10 @@ def failures(reports: Sequence[Any], tests: Mapping[str, Mapping[str, str]]) -> 
     names: dict[str, None] = {}
     wanted = []
     for report in reports:
-        names.setdefault(without_kernel(report.nodeid, reported_kernel(report)))
-        if len(names) > MOST_TESTS:
-            break
-        wanted.append(report)
+        name = without_kernel(report.nodeid, reported_kernel(report))
+        if name in names or len(names) < MOST_TESTS:  # a test may fail on another kernel much later
+            names[name] = None
+            wanted.append(report)
     return [_failure(number, group, tests) for number, group in enumerate(grouped(wanted), 1)]
 
 

@@ -96,7 +96,8 @@ def earlier(folder: Path, tell: Callable[[str], None]) -> list[Run]:
             wrong.append((path, str(e)))
     if wrong:
         path, why = wrong[0]
-        more = f", and so are {len(wrong) - 1} other records" if len(wrong) > 1 else ""
+        others = "1 other record" if len(wrong) == 2 else f"{len(wrong) - 1} other records"
+        more = f"; {others} can't be read either" if len(wrong) > 1 else ""
         tell(
             f"the charts leave out an earlier run: {path} can't be read: {why}{more}\n"
             "  -> get the file back, or remove it"
