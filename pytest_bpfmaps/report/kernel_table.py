@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Generator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -54,6 +53,7 @@ class KernelTable:
         self._reasons: dict[str, dict[str, str]] = {}  # test -> kernel -> why it failed or was skipped
         self._missing: dict[str, dict[str, list[str]]] = {}  # feature -> test -> kernels
         self._seen: dict[str, None] = {}
+        self._unwritten = ""  # why there is no summary
 
     @property
     def kernels(self) -> list[str]:
@@ -85,10 +85,20 @@ class KernelTable:
         self._register_for_failures(session)
         if self.never_ran() and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        path = self._config.getoption("bpf_summary") or self._config.getini("bpf_summary")
-        if path and self.kernels:
-            rows = [*self.rows(), ["all", *map(_cell, self._sums())]]
-            self.summary().write(Path(path), rows)
+        if self._config.getoption("bpf_summary") or self._config.getini("bpf_summary"):
+            self._write_summary()
+
+    def _write_summary(self) -> None:
+        from pytest_bpfmaps.report.measurements import path_option
+
+        path = path_option(self._config, "bpf_summary")
+        if path is None or not self.kernels:
+            return
+        try:
+            self.summary().write(path, [*self.rows(), ["all", *map(_cell, self._sums())]])
+        except OSError as error:
+            fix = "make room, or name another file: --bpf-summary=FILE"
+            self._unwritten = f"bpfmaps: cannot write the summary to {path}: {error.strerror}\n  -> {fix}"
 
     def _register_for_failures(self, session: pytest.Session) -> None:
         """Registers what changes how failures are shown. It is imported only where something failed."""
@@ -104,6 +114,8 @@ class KernelTable:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Prints the table (with ``-q`` only its sums), and the lines that a person should look at."""
+        for line in self._unwritten.splitlines():
+            terminalreporter.line(line, yellow=True)
         if len(self.kernels) < 2:
             return
         quiet = terminalreporter.verbosity < 0

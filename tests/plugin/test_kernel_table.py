@@ -1,6 +1,8 @@
 """Tests the end of a run on several kernels, with reports as guests send them. See also test_vm_matrix.py."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -122,6 +124,32 @@ def test_the_summary_as_json_and_as_markdown(suite):
         "",
         "- helper bpf_x: 2 tests (5.10, 6.1)",
     ]
+
+
+@pytest.mark.parametrize("name", ["missing/out.json", "folder"])
+def test_a_summary_that_cannot_be_written_is_a_line(suite, name):
+    pytester = suite()
+    pytester.mkdir("folder")
+    result = pytester.runpytest_subprocess(f"--bpf-summary={name}", "--deselect=test_suite.py::test_differs")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(
+        [
+            f"bpfmaps: cannot write the summary to *{name}: *director*",
+            "  -> make room, or name another file: --bpf-summary=FILE",
+        ]
+    )
+
+
+def test_the_configuration_names_the_summary_from_the_root_folder(suite):
+    pytester = suite()
+    pytester.makeini("[pytest]\nbpf_summary = out.json\n")
+    inner = pytester.mkdir("inner")
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", ".."], cwd=inner, capture_output=True, check=False, text=True
+    )
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert (pytester.path / "out.json").exists()
+    assert list(inner.iterdir()) == []
 
 
 def test_many_files_that_passed_are_one_row_and_failures_come_first(pytester):
