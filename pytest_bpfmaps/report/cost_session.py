@@ -116,9 +116,9 @@ class Settings:
         )
 
     def lines_wanted(self) -> Callable[[Key, Cost], bool]:
-        """Returns what says of which programs lines are wanted.
+        """Returns a function that says whether the lines of a program are wanted.
 
-        These are the programs that grew, and those whose lines a file does not have yet.
+        They are wanted of programs that grew, and of those whose lines a file does not have yet.
         """
         written = self.check if self.update else None
         files = [each for each in dict.fromkeys((self.record, written)) if each]
@@ -223,6 +223,9 @@ class CostSession:
             self._check(settings.check, ended)
         if settings.record is not None and settings.record != settings.check:
             self._write(settings.record, ended)
+        elif settings.record is not None and not settings.update:
+            why = f"{settings.record} is not recorded: --bpf-cost-check names it, too"
+            self.section.note(f"{why}\n  -> to renew it, add --bpf-cost-update")
 
     def _check(self, path: Path, ended: bool) -> None:
         try:

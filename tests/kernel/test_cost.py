@@ -91,7 +91,11 @@ def test_what_is_recorded_and_checked(suite, pytester):
     assert suite("--bpf-cost-check=costs", "--bpf-cost-update", rounds=40).ret == 0
     assert insns(path, "turns") > 40
     assert suite(ini='bpf_cost_check = "costs"\n', rounds=40).ret == 0
-    assert suite(ini='bpf_cost_check = "costs"\n', rounds=50).ret == 1
+    text = path.read_text()
+    result = suite("--bpf-cost=costs", ini='bpf_cost_check = "costs"\n', rounds=50)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*/costs is not recorded: --bpf-cost-check names it, too", "  -> *-update"])
+    assert path.read_text() == text
 
 
 def test_lines_of_a_huge_program_are_left_out(suite, pytester):
