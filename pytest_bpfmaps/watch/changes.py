@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_bpfmaps.errors import BpfError
 
-_LIMIT = "more folders than this user may watch: raise it with `sysctl fs.inotify.max_user_watches=524288`"
+_LIMIT = "raise the limit of folders that this user may watch: sysctl fs.inotify.max_user_watches=524288"
 _OTHER = "look at the message above, and start pytest again"
 
 
@@ -23,7 +23,7 @@ class Changes:
 
     def __init__(self, folders: Iterable[str]) -> None:
         self.folders = sorted(folders)
-        command = [sys.executable, "-m", "pytest_bpfmaps.watch.notifier", *self.folders]
+        command = [sys.executable, "-m", "pytest_bpfmaps.watch.notifier", str(os.getpid()), *self.folders]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0, env=dict(os.environ)
         )
@@ -33,12 +33,12 @@ class Changes:
         self.has_begun = False
 
     def begin(self) -> None:
-        """Waits until the folders are watched."""
+        """Waits until the folders are watched. Raises BpfError."""
         while not self.has_begun:
             self.read()
 
     def read(self) -> list[str]:
-        """Waits for the next lines, and returns the paths that changed, each once."""
+        """Waits for the next lines. Returns the paths that changed, each once. Raises BpfError."""
         chunk = os.read(self.fd, 1 << 16)
         if not chunk:
             raise self._error(f"the process that watches ended with status {self._process.wait()}")

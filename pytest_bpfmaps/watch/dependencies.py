@@ -53,7 +53,7 @@ class Record:
 class Dependencies:
     """Knows what depends on a file. `inputs_of` returns the files that an object was made from.
 
-    `written` are folders that runs write into. Nothing depends on what is there.
+    `written` are folders that runs write into. A change there is not one of a person.
     """
 
     def __init__(self, inputs_of: Any, written: Iterable[Path] = ()) -> None:
@@ -83,9 +83,11 @@ class Dependencies:
         self._users |= new
 
     def outside(self, folders: Iterable[str]) -> set[str]:
-        """Returns the folders of inputs that are in none of `folders`."""
+        """Returns the folders of inputs that are in none of `folders`, as far as they still exist."""
         inputs = {path for paths in self._users.values() for path in paths if path.is_absolute()}
-        return {str(p.parent) for p in inputs if not any(p.is_relative_to(folder) for folder in folders)}
+        known: tuple[str | Path, ...] = (*folders, *self._written)
+        found = {path.parent for path in inputs if not any(path.is_relative_to(folder) for folder in known)}
+        return {str(folder) for folder in found if folder.is_dir()}
 
     def knows(self, path: Path) -> bool:
         """Whether a run has used the file."""
@@ -96,7 +98,7 @@ class Dependencies:
         """Whether a change of the file is one that tests may notice."""
         if path.name.startswith("."):  # of an editor
             return False
-        if any(path.is_relative_to(folder) for folder in self._written):
+        if any(map(path.is_relative_to, self._written)):
             return False
         if path.suffix in WATCHED and (path.exists() or path.is_symlink()):
             return True

@@ -1,7 +1,8 @@
-"""A process that tells which files change: ``python -m pytest_bpfmaps.watch.notifier FOLDER…``.
+"""A process that tells which files change: ``python -m pytest_bpfmaps.watch.notifier PARENT FOLDER…``.
 
-It writes a line of JSON when it has begun, and one for each group of changes. It is a process of its own,
-since it has threads, and the process that forks runs of pytest must have none.
+It writes a line of JSON when it has begun, and one for each group of changes. It ends with its parent, whose
+process id is PARENT. It is a process of its own, because it has threads, and the process that forks runs of
+pytest must have none.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import signal
 import sys
 
 from pytest_bpfmaps.compat.watchfiles_names import start_watching
-from pytest_bpfmaps.vm.machine.child_process import die_with_parent
+from pytest_bpfmaps.vm.machine.child_process import die_with
 
 MOST_MS, STEP_MS, TIMEOUT_MS = 400, 10, 10_000
-"""A group of changes ends after a step without a change, and after the first of these times at the latest."""
+"""How long a group of changes may last, how long a step is, and how long a wait for a change is.
+
+A group ends after a step without a change.
+"""
 
 _INSIDE = ("/.git/", "/__pycache__/", "/.pytest_cache/", "/.mypy_cache/", "/.ruff_cache/", "/node_modules/")
 
@@ -22,9 +26,9 @@ _INSIDE = ("/.git/", "/__pycache__/", "/.pytest_cache/", "/.mypy_cache/", "/.ruf
 def main() -> None:
     """Tells changes until the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    die_with_parent()
+    die_with(int(sys.argv[1]))
     try:
-        watcher = start_watching(sys.argv[1:])
+        watcher = start_watching(sys.argv[2:])
         _say({"watching": True})
         while True:
             found = watcher.watch(MOST_MS, STEP_MS, TIMEOUT_MS, None)

@@ -28,9 +28,10 @@ _LIBRARIES = frozenset(
 
 @dataclass(frozen=True)
 class Order:
-    """What the process that stays has decided for a run. The run writes its record to `record`, a descriptor.
+    """What the process that stays has decided for a run.
 
-    `folders` are watched. `is_first` is false for runs after a change.
+    The run writes its record to the descriptor `record`. `folders` are watched. `is_first` is false for all
+    runs but the first.
     """
 
     plan: Plan
@@ -41,7 +42,7 @@ class Order:
 
 
 class WatchedRun:
-    """A plugin: it runs what the order says, and writes down what was used."""
+    """A plugin of pytest. It runs what the order says, and records what the tests use."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
@@ -58,7 +59,7 @@ class WatchedRun:
                 option.failedfirst = True
                 given = config.invocation_params  # workers are given these
                 config.invocation_params = replace(given, args=(*given.args, "--failed-first"))
-        if not plan.everything:
+        if not plan.everything and not option.pyargs:  # names of packages are no paths
             config.args[:] = narrowed(config.args, plan.arguments, config.invocation_params.dir)
 
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -88,7 +89,7 @@ class WatchedRun:
             self._record.files[os.path.abspath(node.config.rootpath / name)] = name
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Notes what a file used, also one that can't be imported."""
+        """Notes what the code of a file used, and a file that can't be imported."""
         self._note(report)
         name = report.nodeid.partition("::")[0]
         path = Path(os.path.abspath(self._root / name))

@@ -22,7 +22,7 @@ class _Guest:
 
 
 class WaitingGuests:
-    """The guests that wait. Each serves one run. So no test sees what another run has left."""
+    """The guests that wait. Each serves one run, so no test sees what another run has left."""
 
     def __init__(self) -> None:
         self._guests: list[_Guest] = []
@@ -65,7 +65,8 @@ def _begin(start: tuple[str, ...]) -> _Guest:
         listener.bind("\0" + address)
         listener.listen()
         fd = listener.fileno()
-        command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway.prepared", str(fd), *start]
+        command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway.prepared", str(os.getpid())]
+        command += [str(fd), *start]
         process = subprocess.Popen(
             command,
             pass_fds=[fd],

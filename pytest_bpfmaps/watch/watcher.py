@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -45,7 +46,7 @@ _SETTINGS = (
 
 
 def stay(config: pytest.Config) -> None:
-    """Stays until the person ends it, and raises SystemExit then. Returns in each fork that is to run tests.
+    """Stays until the person ends it; then it raises SystemExit. Returns in each fork that is to run tests.
 
     Raises pytest.UsageError where nothing can be watched.
     """
@@ -60,22 +61,33 @@ def stay(config: pytest.Config) -> None:
             watcher.learn(order)
     except BpfError as error:
         raise pytest.UsageError(str(error)) from None
+    except _StartAgain:
+        watcher.close()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     finally:
         watcher.close()
 
 
+class _StartAgain(Exception):
+    """Something changed that this process has loaded."""
+
+
 def _written(config: pytest.Config) -> Iterator[Path]:
-    """Gives the folders that runs write into: the cache, and files of failing tests."""
+    """Gives the folders that runs write into: the cache, files of failing tests, and temporary files."""
     yield Path(os.path.abspath(paths.cache_dir()))
+    temporary = Path(os.path.abspath(tempfile.gettempdir()))
+    if not any(Path(folder).is_relative_to(temporary) for folder in _folders(config)):
+        yield temporary
     if artifacts := config.known_args_namespace.bpf_artifacts or config.getini("bpf_artifacts"):
         yield Path(os.path.abspath(config.invocation_params.dir / artifacts))
 
 
 class Watcher:
-    """What is kept between runs. Safe to close again; a fork that runs tests has nothing to close."""
+    """What the process that stays keeps between runs. A fork that runs tests has nothing to close."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        self._project = _folders(config)
         self._changes: Changes | None = None
         self._guests = WaitingGuests()
         self._dependencies = Dependencies(self._inputs, _written(config))
@@ -96,7 +108,7 @@ class Watcher:
         for number in SIGNALS:
             signal.signal(number, self._note_signal)
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
-        self._watch(_folders(self._config))
+        self._watch(self._project)
 
     def _note_signal(self, number: int, frame: object) -> None:
         self._ended_by = number
@@ -127,6 +139,8 @@ class Watcher:
         self._end_if_told()
         inputs = [self._wake[0], self._changes.fd, *([] if self._terminal is None else [self._terminal])]
         ready = select.select(inputs, [], [])[0]
+        if self._wake[0] in ready:
+            os.read(self._wake[0], 512)  # else it stays ready, and this process never sleeps again
         self._end_if_told()
         if self._terminal in ready:
             key = os.read(self._terminal or 0, 1)
@@ -149,7 +163,7 @@ class Watcher:
     def _plan(self, changed: Iterable[str]) -> Plan:
         self._check_folders()
         paths = self._dependencies.expand(map(Path, changed))
-        self._restart_if_needed([*paths, *map(Path, changed)])
+        self._check_loaded([*paths, *map(Path, changed)])
         if not paths:
             return Plan()
         plan = self._dependencies.plan(paths)
@@ -160,20 +174,21 @@ class Watcher:
         return plan
 
     def _check_folders(self) -> None:
-        """Raises BpfError when a folder is gone that is watched."""
+        """Raises BpfError when a folder of the project is gone. Folders of headers elsewhere may go."""
         assert self._changes is not None
-        for folder in self._changes.folders:
-            if not os.path.isdir(folder):
-                fix = "start pytest again in a folder that exists"
-                raise BpfError("cannot watch", on=folder, why="the folder was deleted or renamed", fix=fix)
+        gone = {folder for folder in self._changes.folders if not os.path.isdir(folder)}
+        if needed := gone & self._project:
+            fix = "start pytest again in a folder that exists"
+            raise BpfError("cannot watch", on=min(needed), why="the folder was deleted or renamed", fix=fix)
+        if gone:
+            self._watch({*self._changes.folders} - gone)
 
-    def _restart_if_needed(self, changed: Iterable[Path]) -> None:
-        """Replaces this process by a new one, when it has imported or read what has changed."""
+    def _check_loaded(self, changed: Iterable[Path]) -> None:
+        """Raises _StartAgain when this process has imported or read what has changed."""
         own = self._files | {str(self._config.inipath), *self._settings}
         if found := next((path for path in changed if str(path) in own), None):
             self.say(f"{found.name} changed, which pytest has loaded: pytest starts again")
-            self.close()
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+            raise _StartAgain
 
     def say(self, text: str) -> None:
         """Writes a line for the person."""
@@ -199,7 +214,8 @@ class Watcher:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         self._child = None  # before its number is free
-        self._status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        self._status = 128 - status if status < 0 else status  # as a shell says it of a signal
         return False
 
     def _leave(self) -> None:

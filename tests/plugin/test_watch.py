@@ -3,6 +3,7 @@
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import termios
 import time
@@ -151,6 +152,71 @@ def test_helpers_and_conftest(watch):
     run(person, f"{PLAIN} FAILED")
     person.type("q")
     assert person.process.wait(60) == 1
+    assert termios.tcgetattr(person.master) == person.before  # as before both of them
+
+
+def test_folders_of_sources_that_do_not_stay(watch, tmp_path_factory):
+    """One source goes with its test, as in a guest. The folder of the other one goes later."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "two.bpf.c").write_text("int number;\n")
+    Path("test_two.py").write_text(f"def test_two(bpf):\n    bpf.compile('{elsewhere}/two.bpf.c')\n")
+    Path("test_one.py").write_text(
+        "import shutil\ndef test_one(bpf, tmp_path):\n    (tmp_path / 'x.bpf.c').write_text('int number;')\n"
+        "    bpf.compile(tmp_path / 'x.bpf.c')\n    shutil.rmtree(tmp_path)\n"
+    )
+    person = watch()
+    run(person, f"{PLAIN} PASSED", f"{ONE} PASSED", f"{TWO} PASSED")
+    shutil.rmtree(elsewhere)
+    run(person, f"{TWO} FAILED")
+    Path("inner/test_plain.py").write_text("def test_plain(): assert 0\n")
+    run(person, f"{PLAIN} FAILED")
+    person.type("q")
+    assert person.process.wait(60) == 1
+
+
+def test_packages_that_are_named_as_such(watch):
+    Path("inner/__init__.py").touch()
+    person = watch("--pyargs", "inner")
+    run(person, f"{PLAIN} PASSED")
+    Path("inner/test_plain.py").write_text("def test_plain(): assert 0\n")
+    run(person, f"{PLAIN} FAILED")
+    person.type("q")
+    assert person.process.wait(60) == 1
+
+
+def test_it_sleeps_again_after_fg(watch):
+    person = watch("-k", "one")
+    person.sees(WAITS)
+    person.process.send_signal(signal.SIGCONT)
+    limit, asleep = time.monotonic() + 60, 0
+    while asleep < 20:  # looks in a row; one that is busy never sleeps
+        assert time.monotonic() < limit, "it uses the processor while it waits"
+        state = Path(f"/proc/{person.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        asleep = asleep + 1 if state == "S" else 0
+        time.sleep(0.01)
+    person.type("q")
+    assert person.process.wait(60) == 0
+
+
+def test_a_run_that_is_killed(watch):
+    Path("test_two.py").write_text("import os\ndef test_two():\n    os.kill(os.getpid(), 9)\n")
+    person = watch("-k", "two")
+    person.sees(WAITS)
+    person.type("q")
+    assert person.process.wait(60) == 128 + signal.SIGKILL
+
+
+def test_what_is_started_too_late_ends_by_itself(project):
+    """A process of the watcher finds that its parent, which has another id, has ended before it could ask."""
+    for module, *arguments in (
+        ("pytest_bpfmaps.watch.notifier", "."),
+        ("pytest_bpfmaps.vm.gateway.prepared", "0", "6.1"),
+    ):
+        command = [sys.executable, "-m", module, str(2**22 + 1), *arguments]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=300
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
 
 
 def test_ctrl_c_ends_it(watch):

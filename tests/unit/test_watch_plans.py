@@ -106,3 +106,5 @@ def test_the_arguments_of_pytest_become_narrower(tmp_path):
 def test_headers_elsewhere_are_to_be_watched(known, tmp_path):
     assert known.outside([str(tmp_path)]) == set()
     assert known.outside([str(tmp_path / "sub")]) == {str(tmp_path)}
+    known.learn(Record(uses=[("test_one.py::test_it", "/nowhere/x.bpf.c", "")]))  # a guest's file
+    assert known.outside([str(tmp_path)]) == set()

@@ -1,7 +1,8 @@
-"""A gateway whose guest starts before anyone needs it: ``prepared LISTENER KERNEL [options]``.
+"""A gateway whose guest starts before a run needs it: ``prepared PARENT LISTENER KERNEL [options]``.
 
-It waits until `relay.py` brings the standard streams and the arguments of a run. Then it is a usual gateway.
-No file of the project is read in the guest before that.
+PARENT is the id of the process that starts it, and LISTENER the descriptor of a socket. It waits there until
+`relay.py` brings the standard streams and the arguments of a run. Then it is a usual gateway. Until then the
+guest reads no file of the project.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from pytest_bpfmaps.vm.boot.warm import has_current_state
 from pytest_bpfmaps.vm.gateway.gateway import Gateway, Ready, serve, shape_of
 from pytest_bpfmaps.vm.gateway.options import parse
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
-from pytest_bpfmaps.vm.machine.child_process import die_with_parent
+from pytest_bpfmaps.vm.machine.child_process import die_with
 
 
 def main() -> None:
     """Starts a guest, waits, and serves one run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
-    listener = socket.socket(fileno=int(sys.argv[1]))
-    ready = _start(parse(sys.argv[2:]))
+    die_with(int(sys.argv[1]))
+    listener = socket.socket(fileno=int(sys.argv[2]))
+    ready = _start(parse(sys.argv[3:]))
     connection = _accept(listener)
     arguments = _take(connection)
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
