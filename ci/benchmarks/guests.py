@@ -231,20 +231,26 @@ def kernels() -> list[Kernel]:
 @contextlib.contextmanager
 def guest() -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     """Gives a gateway whose guest is ready and has nothing to do yet, and how long that took."""
-    told = Journal()
+    with contextlib.closing(Journal()) as told:
+        yield from _started(told)
+
+
+def _started(told: Journal) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     command = [sys.executable, "-m", "pytest_bpfmaps.vm.gateway", kernel().name, "--journal", told.path]
     folder = two_tests()  # as `ours`: a state depends on where Python looks for modules
     with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as gateway:
         assert gateway.stdin is not None
         gateway.stdin.write(b"id='bench-worker'\n")
         gateway.stdin.flush()
-        while not (entries := told.entries("bench")):
+        while not told.entries("bench") and gateway.poll() is None:
             time.sleep(0.01)
+        entries = told.entries("bench")
+        if not entries:
+            raise RuntimeError(f"the gateway ended with status {gateway.wait()}")
         if entries[0].event != "ready":
             raise RuntimeError(f"{entries[0].text}\n{entries[0].console}")
         yield gateway, entries[0].seconds
         gateway.stdin.close()
-    told.close()
 
 
 def ready(stack: contextlib.ExitStack) -> Sides:

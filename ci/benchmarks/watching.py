@@ -23,7 +23,8 @@ from pytest_bpfmaps.kernel.running_kernel import RunningKernel
 ROOT = Path(__file__).parents[2]
 HOST_S, GUEST_S = 0.5, 0.7
 SETTLED_S = 4.0  # a person reads and types meanwhile; the next guest starts
-LIMIT_S = 300.0
+LIMIT_S = 300.0  # without a sign of life
+END_S = 60.0
 
 
 class Watched:
@@ -41,14 +42,22 @@ class Watched:
             command, cwd=folder, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
         )
         os.close(slave)
-        self._wait_for("waits for changes")
+        try:
+            self._wait_for("waits for changes")
+        except BaseException:
+            self.close()
+            raise
 
     def _wait_for(self, pattern: str) -> None:
+        """Reads what pytest shows. Raises RuntimeError when it fails, ends, or does not show the pattern."""
         screen = ""
         while not re.search(pattern, screen):
             if not select.select([self._master], [], [], LIMIT_S)[0]:
                 raise RuntimeError(f"pytest does not show {pattern!r}: {screen}")
-            screen += os.read(self._master, 1 << 16).decode(errors="replace")
+            try:
+                screen += os.read(self._master, 1 << 16).decode(errors="replace")
+            except OSError:  # the other side of the terminal is closed
+                raise RuntimeError(f"pytest has ended: {screen}") from None
         if re.search(r"\d (failed|error|skipped)", screen):
             raise RuntimeError(screen)
 
@@ -68,9 +77,17 @@ class Watched:
         return time.perf_counter() if WALL in os.environ else sum(map(spent, of_session(self._process.pid)))
 
     def close(self) -> None:
-        os.write(self._master, b"q")
-        self._process.wait(60)
-        os.close(self._master)
+        """Ends pytest and all that it has started, whatever it does now. Safe to call again."""
+        if self._process.poll() is None:
+            self._process.terminate()  # pytest passes it on to a run
+        if self._master >= 0:
+            os.close(self._master)  # else pytest could wait until somebody reads what it writes
+            self._master = -1
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # the kernel then ends what it has started
+            self._process.wait()
         self._folder.cleanup()
 
 

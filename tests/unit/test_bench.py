@@ -56,3 +56,23 @@ def test_the_names_are_listed():
         [sys.executable, str(ROOT / "ci/benchmarks"), "--list"], capture_output=True, text=True, check=True
     )
     assert {"map-read-numpy", "ring-iterate", "load-attach-detach"} <= set(done.stdout.split())
+
+
+def test_a_benchmark_that_fails_leaves_no_pytest(monkeypatch, tmp_path):
+    """The tests that pytest watches fail, and it waits for changes."""
+    started = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setenv("CLANG", str(tmp_path / "missing"))
+    monkeypatch.syspath_prepend(str(ROOT / "ci/benchmarks"))
+    watching = importlib.import_module("watching")
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    with pytest.raises(RuntimeError, match=r"\d (failed|error|skipped)"):
+        watching.Watched("drop_port", "--bpf-kernel=host")
+    (process,) = started
+    assert process.returncode is not None
+    assert not [fields for fields in watching.of_session(process.pid) if fields[0] not in "ZX"]
