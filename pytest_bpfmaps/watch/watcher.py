@@ -239,14 +239,14 @@ class Watcher:
         self._is_first = False
         self._dependencies.learn(record)
         self._guests.prepare(record.guests, record.taken, all_ran=order.plan.everything and bool(text))
-        keys = ": Enter runs all tests, q ends" if self._terminal is not None else ""
-        self.say(f"waits for changes{keys}")
-        _import(record.names)
-        self._files |= _modules()
         assert self._changes is not None
         outside = self._dependencies.outside(self._changes.folders)
         if outside:
             self._watch({*self._changes.folders, *outside})
+        keys = ": Enter runs all tests, q ends" if self._terminal is not None else ""
+        self.say(f"waits for changes{keys}")
+        _import(record.names)
+        self._files |= _modules()
 
     def _inputs(self, made: Path) -> set[Path]:
         assert self._changes is not None
