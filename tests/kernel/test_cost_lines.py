@@ -6,6 +6,7 @@ import re
 
 import pytest
 from caches import CACHE
+from shown_blocks import shows
 
 pytestmark = pytest.mark.bpf_requires("xdp")
 
@@ -99,11 +100,13 @@ def test_regressions_are_named_at_their_lines(suite, pytester):
     assert re.search(rf" new +\d+  {re.escape(place('// decides'))}if \(draw & 8\)", branches)
     for each in (turns, helped, branches):
         assert "LICENSE" not in each
+    shows("cost.md", "(was:", said)
 
 
 def test_what_is_written_and_compared(suite, pytester):
     suite(SOURCE, "--bpf-cost=costs")
     costs, lines = (pytester.path / name for name in ("costs", "costs.lines"))
+    shows("cost.md", "# pytest-bpfmaps cost 1", costs.read_text())
     rows = lines.read_text().splitlines()
     assert rows[0] == "# pytest-bpfmaps cost lines 1"
     blocks = [row for row in rows[1:] if row[0] not in " #"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from shown_blocks import shows
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.cost.map_recorder import MapRecorder
@@ -234,6 +235,8 @@ def test_the_table(suite):
         ]
     )
     result.stdout.no_re_match_line(r"fill\.bpf\.c: (percpu_array|lru_percpu) ")
+    if can_trace(MapType.HASH) and can_trace(MapType.RINGBUF):
+        shows("cost.md", "fill.bpf.c", result.stdout.str())
     result = suite("--bpf-map-usage", "-v")
     result.stdout.re_match_lines([r"fill\.bpf\.c: percpu_array +host +7 of 7 "])
 

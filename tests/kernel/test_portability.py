@@ -5,6 +5,7 @@ import warnings
 from contextlib import suppress
 
 import pytest
+from shown_blocks import shows
 
 from pytest_bpfmaps import LoadError, PortabilityError, PortabilityWarning
 from pytest_bpfmaps.compiler import portability
@@ -90,6 +91,15 @@ def test_a_map_that_libbpf_refuses_loads_with_a_warning(bpf, name):
         assert os.path.basename(each.filename) == "inline.bpf.c"
         declaration = (HEAD + MAPS[name]).splitlines()[each.lineno - 1]
         assert 'the_map SEC(".maps")' in declaration
+
+
+def test_the_manual_shows_a_warning(bpf, tmp_path):
+    source = tmp_path / "prog.bpf.c"
+    source.write_text(HEAD + MAPS["ring-value"].replace("the_map", "events"))
+    with pytest.warns(PortabilityWarning) as said:
+        bpf.load(source)
+    name = os.path.basename(said[0].filename)
+    shows("portability.md", "'events'", f"{name}:{said[0].lineno}: PortabilityWarning: {said[0].message}")
 
 
 @pytest.mark.parametrize("name", SECTIONS)

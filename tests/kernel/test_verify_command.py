@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shown_blocks import shows
 
 from pytest_bpfmaps.btf.types import Kind
 from pytest_bpfmaps.cli import main
@@ -75,6 +76,13 @@ def test_programs_are_judged_one_by_one(verify):
     assert MIXED.splitlines()[bad["line"] - 1].strip() == bad["text"]
     assert "if (" in bad["fix"]
     assert not Path("/sys/fs/bpf/bpfmaps_verify_kept").exists()
+
+
+def test_the_manual_shows_the_table(bpf, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mixed.bpf.c").write_text(MIXED)
+    assert main(["verify", "--kernel=host", "mixed.bpf.c"]) == 1
+    shows("cost.md", "mixed.bpf.c", capsys.readouterr().out)
 
 
 def test_all_accepted(verify):

@@ -12,6 +12,7 @@ import pytest
 from installed import installed
 from person import Person
 from qemus import qemus_for, wait_until
+from shown_blocks import shows
 
 from pytest_bpfmaps import paths
 
@@ -19,11 +20,22 @@ CACHE = paths.cache_dir()  # read before pytester changes HOME
 OPTIONS = ["-p", "no:cacheprovider", "--bpf-vm-timeout=120", "--bpf-gdb"]
 Starts = Callable[..., Person]
 
-TESTS = """
+TESTS = '''
+    from pytest_bpfmaps import XDP_DROP
+
     def test_fails(bpf_kernel):
         with open("/proc/kallsyms") as file:
             address = next(line.split()[0] for line in file if line.split()[2] == "linux_banner")
         assert not address, f"the banner is at 0x{address}."
+
+    def test_drops(bpf):
+        code = """
+        #include <linux/bpf.h>
+        #include <bpf/bpf_helpers.h>
+        char LICENSE[] SEC("license") = "GPL";
+        SEC("xdp") int drops(struct xdp_md *ctx) { return XDP_PASS; }
+        """
+        assert bpf.load(code=code).programs.drops.run(bytes(64)).retval == XDP_DROP
 
     def test_the_kernel_tells_the_build_id_of_its_image(bpf_kernel):
         from pytest_bpfmaps.elf.debug_files import build_id
@@ -33,7 +45,7 @@ TESTS = """
 
         with open_elf(Catalogue().select("6.1")[0].vmlinux) as vmlinux:
             assert kernel_addresses.build_id() == build_id(vmlinux) != ""
-"""
+'''
 
 
 @pytest.fixture
@@ -41,7 +53,7 @@ def debug(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """Starts pytest in a terminal that is wide enough for a command."""
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
     monkeypatch.setenv("TERM", "dumb")
-    pytester.makepyfile(test_it=TESTS)
+    pytester.makepyfile(test_filter=TESTS)
     started: list[Person] = []
 
     def start(*arguments: str) -> Person:
@@ -57,7 +69,7 @@ def debug(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def test_a_person_reads_the_kernels_memory(debug: Starts) -> None:
     installed("gdb")
     person = debug("--bpf-kernel=6.1", f"--basetemp={'a-long-path-' * 10}")  # for a socket
-    person.sees(r"bpfmaps: test_it\.py::test_fails\[6\.1\] failed: AssertionError: the banner is at ")
+    person.sees(r"bpfmaps: test_filter\.py::test_fails\[6\.1\] failed: AssertionError: the banner is at ")
     banner = person.sees(r"\.\r\n|\n")
     person.sees("in another terminal: ")
     command = shlex.split(person.sees("\r\n"))
@@ -69,7 +81,10 @@ def test_a_person_reads_the_kernels_memory(debug: Starts) -> None:
     assert re.search(r"^rip +0x[0-9a-f]+", done.stdout, re.MULTILINE)
     assert "Linux version 6.1." in done.stdout
     person.type("\n")  # gdb has detached, and the guest goes on
-    person.sees("1 failed, 1 passed")
+    said = person.sees("the test waits; press Enter to go on")
+    shows("debugging.md", "test_drops", f"{said}the test waits; press Enter to go on")
+    person.type("\n")
+    person.sees("2 failed, 1 passed")
     assert person.process.wait(120) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import termios
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from person import Person
 from qemus import qemus_for, wait_until
+from shown_blocks import DOCS, shown_blocks, shows
 
 from pytest_bpfmaps import paths
 
@@ -85,6 +87,21 @@ def test_pdb_and_time_limits_that_wait(debug: Starts) -> None:
     person.type("c\n")
     person.sees(r"AssertionError|assert '6.1")
     person.sees("1 failed")
+    check_end(person, 1)
+
+
+def test_the_session_that_the_manual_shows(debug: Starts, pytester: pytest.Pytester) -> None:
+    page = DOCS / "howto/debug.md"
+    for name, text in re.findall(r"^```\w+\n(?://|#) file: (\S+)\n(.*?)^```$", page.read_text(), re.M | re.S):
+        (pytester.path / name).write_text(text)
+    person = debug("test_counts.py", "-q", "--pdb", before=["env", "SIZE=1000"])
+    screen = ""
+    for _, text in shown_blocks(page):
+        for typed in re.findall(r"^\(Pdb\) (.*)$", text, re.M):
+            screen += person.sees(r"\(Pdb\) ") + "(Pdb) "
+            person.type(f"{typed}\n")
+    screen += person.sees("1 failed")
+    shows("howto/debug.md", "(Pdb)", screen)
     check_end(person, 1)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from caches import CACHE
+from shown_blocks import shows
 
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, age
 
@@ -68,6 +69,8 @@ def test_host_and_guest_load_one_object(run):
     newest = max((k.release for k in KERNELS.values()), key=age)
     host = os.uname().release
     result.stdout.fnmatch_lines([f"bpfmaps: vmlinux.h of * ({max(newest, host, key=age)}), the newest"])
+    said = re.sub(r"(vmlinux\.h of) \S+ \(\S+\)", r"\1 7.2 (7.2.13+deb14-amd64)", result.stdout.str())
+    shows("compiling.md", "vmlinux.h of 7.2", said)
 
 
 @pytest.mark.skipif("5.10" not in KERNELS, reason="needs kernel 5.10 in the catalogue: bpfmaps kernels fetch")

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from caches import CACHE
+from shown_blocks import shows
 
 KERNEL = os.environ.get("BPFMAPS_BREAKS_ON", "6.1")
 
@@ -104,6 +105,8 @@ def test_a_warning_fails_the_test_that_caused_it(guest_tests: pytest.Pytester) -
     )
     result.stdout.fnmatch_lines([f"FAILED test_it.py::test_warns[[]{KERNEL}] - Failed: {WARNED[:24]}*"])
     assert "RAX:" not in result.stdout.str()
+    if KERNEL == "6.1":
+        shows("kernel-warnings.md", "mark_buffer_dirty", result.stdout.str())
     cases = ElementTree.parse(guest_tests.path / "report.xml").iter("testcase")
     failures = {str(case.get("name")): case.find("failure") for case in cases}
     assert {name for name, failure in failures.items() if failure is not None} == {

@@ -8,13 +8,29 @@ from pytest_bpfmaps.matrix.compilers import in_guest
 from pytest_bpfmaps.matrix.items import HOST, kernel_of
 
 
+def page_of(node):
+    """Returns the page that a test is of, or None."""
+    page = getattr(node.cls or node.module, "PAGE", None)
+    return None if page is None else HOWTO / page
+
+
 @pytest.fixture
 def bpf(bpf, request, tmp_path):
-    page = getattr(request.cls or request.module, "PAGE", None)
+    page = page_of(request.node)
     if page is not None:
-        write_sources(HOWTO / page, tmp_path)
+        write_sources(page, tmp_path)
         bpf._folders.insert(0, tmp_path)
     return bpf
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Names the page of a test that fails: a message about a C file has only the name of the file."""
+    report = yield
+    page = page_of(item) if isinstance(item, pytest.Function) else None
+    if report.failed and page is not None:
+        report.sections.append(("page", f"{page}: a line of its C files is the line of the page"))
+    return report
 
 
 @pytest.hookimpl(tryfirst=True)

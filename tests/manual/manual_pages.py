@@ -22,7 +22,7 @@ from _pytest.assertion.rewrite import rewrite_asserts
 DOCS = Path(__file__).parents[2] / "docs"
 HOWTO = DOCS / "howto"
 MAPS = DOCS / "maps"
-_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(\w+(?: run)?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"// file: (\S+)\n")
 
 

@@ -1,5 +1,6 @@
 """Tests that every block of the pages is run, and that a failing block names page and line."""
 
+import ast
 import io
 import re
 import subprocess
@@ -9,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from manual_pages import DOCS, FILE, HOWTO, all_pages, blocks, name_of, run_python, write_sources
+from shown_blocks import shown_blocks, shows
 
 HERE = Path(__file__).parent
 HOWTO_PAGES = sorted(HOWTO.glob("*.md"))
 PAGES = all_pages()
 # tests/kernel/test_vm_tutorial.py writes those that name a file, and runs the commands of `console`;
-# test_page_commands.py looks at `shell` and `toml`; `text` is a picture, a file's listing, or what is printed
-LANGUAGES = {"c", "python", "output", "yaml", "console", "shell", "bpftrace", "toml", "text"}
+# test_page_commands.py looks at `shell` and `toml`
+LANGUAGES = {"c", "python", "output", "output run", "yaml", "console", "shell", "bpftrace", "toml", "text"}
 
 
 def test_each_page_with_a_program_or_a_test_is_run():
@@ -35,7 +37,7 @@ _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?:(?<=\n\n)|\A) {4}\S.*")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=name_of)
 def test_each_block_has_a_language(page):
     text = page.read_text()
     fences = re.findall(r"^```(.*)$", text, re.MULTILINE)
@@ -49,6 +51,65 @@ def test_output_follows_python(page):
     languages = [block.language for block in blocks(page)]
     before = {first for first, second in pairwise(["", *languages]) if second == "output"}
     assert before <= {"python"}
+
+
+# programs of other tools, a part of a program, and a list of files
+LISTINGS = {
+    "coverage",
+    "howto/from-bats",
+    "howto/from-bcc",
+    "howto/from-cilium-ebpf",
+    "howto/from-selftests",
+    "artifacts",
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_text_is_a_picture_or_a_listing(page):
+    """What is printed is in a block `output run` or `console`: a test compares it with a real run."""
+    found = [block for block in blocks(page) if block.language == "text"]
+    if name_of(page) in LISTINGS:
+        assert len(found) == 1
+        return
+    for block in found:
+        assert re.search("[─-╿▀-▟▶▼◀▲]", block.text), f"{page}:{block.line}: nothing tests this text"
+
+
+def calls_of_shows():
+    """Returns the page and the words of each call `shows("page", "words", …)` in the tests."""
+    found = []
+    for path in (DOCS.parent / "tests").rglob("test_*.py"):
+        text = path.read_text()
+        if path.name != "test_pages.py" and re.search("import .*shows$", text, re.MULTILINE):
+            calls = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+            of_shows = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "shows"]
+            found += [tuple(map(ast.literal_eval, call.args[:2])) for call in of_shows if len(call.args) == 3]
+    return found
+
+
+SHOWN = calls_of_shows()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_run_prints_what_the_page_shows(page):
+    words = [said for name, said in SHOWN if DOCS / name == page]
+    for line, text in shown_blocks(page):
+        assert [said for said in words if said in text], f"{page}:{line}: no test calls `shows` for this"
+
+
+@pytest.mark.parametrize(("page", "words"), SHOWN)
+def test_a_call_of_shows_names_one_block(page, words):
+    assert len([line for line, text in shown_blocks(DOCS / page) if words in text]) == 1
+
+
+def test_a_page_that_shows_what_is_not_printed():
+    said = "debian:bookworm: reading the package lists of x"
+    with pytest.raises(
+        pytest.fail.Exception, match=r"docs/kernels\.md:\d+: nothing printed: debian:bookworm: get"
+    ):
+        shows("kernels.md", "getting linux-image", said)
+    with pytest.raises(AssertionError, match=r"docs/kernels\.md: 0 blocks have these words: of no page"):
+        shows("kernels.md", "of no page", said)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

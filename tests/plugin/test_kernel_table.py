@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from shown_blocks import shows
 
 # What a run on kernels 5.10 and 6.1 reports. A property names the kernel; a skip may name the missing
 # feature.
@@ -22,8 +23,8 @@ CONFTEST = """
     def lacks(request, kernel):
         def check(*kernels):
             if kernel in kernels:
-                request.node.user_properties.append(("bpf_missing", "helper bpf_x"))
-                pytest.skip("no helper")
+                request.node.user_properties.append(("bpf_missing", "map type arena"))
+                pytest.skip("no arena")
         return check
 """
 SUITE = """
@@ -60,6 +61,7 @@ def test_files_by_kernel_and_where_a_test_failed_first(suite):
         ]
     )
     result.stdout.no_fnmatch_line("*ran on no kernel*")
+    shows("virtual-machines.md", "tests by kernel", result.stdout.str())
 
 
 def test_quiet_shows_the_sum(suite):
@@ -72,6 +74,7 @@ def test_a_test_that_no_kernel_can_run_is_a_failure(suite):
     pytester = suite(NEVER)
     options = ["-k", "newest or fine"]
     result = pytester.runpytest_subprocess(*options)
+    shows("expectations.md", "BPF features missing", result.stdout.str())
     result.stdout.fnmatch_lines(
         [
             "test_suite.py::test_newest: ran on no kernel, each lacks something it needs",
@@ -96,7 +99,7 @@ def test_the_summary_as_json_and_as_markdown(suite):
     assert facts["tests"]["test_suite.py::test_differs"] == {"5.10": "passed", "6.1": "failed"}
     assert facts["never_ran"] == ["test_suite.py::test_newest"]
     assert facts["reasons"]["test_suite.py::test_differs"]["6.1"].startswith("AssertionError: ")
-    assert facts["missing"]["helper bpf_x"]["test_suite.py::test_newest"] == ["5.10", "6.1"]
+    assert facts["missing"]["map type arena"]["test_suite.py::test_newest"] == ["5.10", "6.1"]
 
     page = pytester.path / "step"
     page.write_text("before\n")
@@ -122,7 +125,7 @@ def test_the_summary_as_json_and_as_markdown(suite):
         "",
         "**Missing features**",
         "",
-        "- helper bpf_x: 2 tests (5.10, 6.1)",
+        "- map type arena: 2 tests (5.10, 6.1)",
     ]
 
 

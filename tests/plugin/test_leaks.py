@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from shown_blocks import shows
 
 HEAD = """
 import os
@@ -93,6 +94,24 @@ def test_a_line_in_a_helper_comes_with_the_test_s_own(pytester: pytest.Pytester)
     result = run(pytester, "import helper\ndef test_x(bpf):\n    kept.append(helper.new())\n")
     line = line_of(pytester, "helper.new()")
     result.stdout.fnmatch_lines([f"  map 'array' (array), made at test_it.py:{line}, in helper.py:3"])
+
+
+def test_the_manual_shows_the_report(pytester: pytest.Pytester) -> None:
+    folder = pytester.mkdir("tests")
+    (folder / "helpers.py").write_text(
+        "def records(loaded):\n    return loaded.maps.events.capture('event')\n"
+    )
+    code = HEAD + (
+        "from helpers import records\n"
+        "def test_counts(bpf_session):\n"
+        "    path = bpf_session.compile(code=CODE)\n"
+        "    kept.append(OpenedObject(path, name='counter.bpf.o').load())\n"
+        "    kept.append(records(bpf_session.load(path)))\n"
+    )
+    (folder / "test_counter.py").write_text(code)
+    result = pytester.runpytest_subprocess("-p", "no:xdist", "--rootdir=.")
+    result.assert_outcomes(passed=1, errors=1)
+    shows("leaks.md", "things outlive", result.stdout.str())
 
 
 def test_a_descriptor_of_unknown_origin(pytester: pytest.Pytester) -> None:

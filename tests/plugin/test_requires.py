@@ -1,5 +1,7 @@
 """Tests the marker bpf_requires: a misspelt name is an error, a missing feature is a skip."""
 
+from shown_blocks import shows
+
 
 def test_misspelt_and_missing(pytester):
     pytester.makepyfile(
@@ -31,6 +33,7 @@ def test_misspelt_and_missing(pytester):
             r"lacks attach point fexit/account_page_dirtied: 1 test \(host\)",
         ]
     )
+    shows("markers.md", "do_unlinkatt", result.stdout.str())
 
 
 PROGRAM = """
