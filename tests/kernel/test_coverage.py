@@ -287,7 +287,7 @@ def test_a_program_that_is_refused_with_counters_runs_as_it_is(suite: pytest.Pyt
     declared += "\n".join(f"ONE({i})" for i in range(62))
     used = "\n".join(f"\tif (bpf_map_lookup_elem(&m{i}, &zero)) sum++;" for i in range(62))
     text = SOURCE.replace('SEC("xdp")', f'{declared}\nSEC("xdp")')
-    text = text.replace("\t__sync", f"\tint zero = 0; volatile int sum = 0;\n{used}\n\t__sync")
+    text = text.replace("\t__atomic", f"\tint zero = 0; volatile int sum = 0;\n{used}\n\t__atomic")
     (suite.path / "many.bpf.c").write_text(text)
     suite.makepyfile(
         test_small="""
