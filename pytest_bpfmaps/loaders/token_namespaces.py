@@ -81,7 +81,7 @@ def _fork(ours: socket.socket, theirs: socket.socket) -> int:
 
 def _help(wire: socket.socket) -> None:
     """Runs in the child: enters new namespaces, and opens and mounts the file system there."""
-    _answer(wire, _enter_new_namespaces)
+    _answer(wire, lambda: _check(lib.unshare(_NEWUSER | _NEWNS)))
     if not wire.recv(1):  # the ids are mapped
         return
     context = _answer(wire, lambda: file_system_context("bpf"))
@@ -90,25 +90,6 @@ def _help(wire: socket.socket) -> None:
     if roots:
         _answer(wire, lambda: move_mount(roots[0], TOKEN_FOLDER))
         wire.recv(1)  # until the other side has opened the namespaces
-
-
-def _enter_new_namespaces() -> None:
-    if not lib.unshare(_NEWUSER | _NEWNS):
-        return
-    if ffi.errno == errno.EPERM:  # perhaps it is in a chroot, as in a guest: the kernel refuses that
-        _leave_chroot()
-    _check(lib.unshare(_NEWUSER | _NEWNS))
-
-
-def _leave_chroot() -> None:
-    """Makes the root folder the root of a mount namespace, as switch_root(8) does. Raises OSError."""
-    _check(lib.unshare(_NEWNS))
-    here = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-    mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY)
-    _check(lib.setns(mounts, _NEWNS))  # to where it is; this moves the process to the root of the namespace
-    os.fchdir(here)
-    move_mount(".", "/")
-    os.chroot(".")
 
 
 def _answer(wire: socket.socket, step: Callable[[], int | None]) -> int:
@@ -167,8 +148,8 @@ def _explained(what: str) -> Iterator[None]:
 
 
 _REMEDIES = {
-    errno.EPERM: "run the tests as root of the machine, not of a container; or in a virtual machine: "
-    "pytest --bpf-kernel=6.12",
+    errno.EPERM: "run the tests as root of the machine, not of a container, and not in a chroot; or in a "
+    "virtual machine: pytest --bpf-kernel=6.12",
     errno.ENOSPC: "allow more user namespaces: sysctl user.max_user_namespaces",
     errno.EINVAL: "the kernel has no user namespaces, CONFIG_USER_NS: pytest --bpf-kernel=6.12 has them",
     errno.ENOENT: "mount sysfs: mount -t sysfs sysfs /sys",

@@ -3,8 +3,11 @@
 import os
 import select
 import socket
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from pytest_bpfmaps.kernel.release import is_emulated
 
@@ -45,3 +48,12 @@ def test_control_groups_of_its_own(bpf, bpf_cgroup):
     assert agent.wait() == 0, agent.stderr
     assert agent.stdout.strip().endswith(f"{bpf_cgroup.path.name}/child")
     os.rmdir(child)
+
+
+def test_namespaces_of_a_container(bpf):
+    """An agent may start containers: user namespaces, which the kernel refuses in a chroot."""
+    command = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "id", "-u"]
+    if not is_emulated() and subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this system allows no user namespaces")
+    agent = bpf.start(command)
+    assert (agent.wait(), agent.stdout, agent.stderr) == (0, "0\n", "")

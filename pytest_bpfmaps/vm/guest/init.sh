@@ -13,5 +13,7 @@ $b mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose bpfm
     exec "$b" reboot -f
 }
 echo "bpfmaps: the host's files are mounted" # the gateway sees progress in each line
+# The root folder becomes the root of the mount namespace, too. In a chroot alone, the kernel would refuse user namespaces.
+cd /run/root && $b mount -o move /run/root /
 # Descriptor 9 is the plain view of the host's files, for what must not be looked up through the layer.
-exec 9</run/host "$b" chroot /run/root "$3" -u -P "$4" "$5"
+exec 9</run/host "$b" chroot . "$3" -u -P "$4" "$5"

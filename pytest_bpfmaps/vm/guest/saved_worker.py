@@ -30,7 +30,7 @@ HOST, LAYER, ROOT = "/run/host", "/run/layer", "/run/root"
 KEPT = ("dev", "proc", "run", "sys", "tmp")
 CLEARED = 64 << 20
 PORTS = "/sys/class/virtio-ports"
-MS_RDONLY, MS_REC = 1, 16384
+MS_RDONLY, MS_MOVE, MS_REC = 1, 8192, 16384
 PR_SET_THP_DISABLE = 41
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
 USUAL = 180.0  # seconds that a test has in an emulated guest; the job may change it
@@ -63,7 +63,7 @@ def main(finder: code_archive.Finder) -> None:
     random.seed()
     plain = enter_host_files(go["modules"])
     library_pages.use_host_files(parts)
-    supervisor.tell(ROOT)
+    supervisor.tell(f"/proc/{os.getpid()}/root")
     os.closerange(supervisor.SAY, supervisor.DONE + 1)
     os.set_inheritable(supervisor.STACKS_TO, False)
     hello = {"release": os.uname().release, "seconds": time.monotonic() - started}
@@ -172,11 +172,20 @@ def enter_host_files(modules: str) -> int:
         must_mount(folder, ROOT + folder, "", init.MS_BIND | MS_REC, "")
     must_mount("tmpfs", f"{ROOT}/run", "tmpfs", 0, "mode=0755")
     plain = os.open(HOST, os.O_RDONLY | os.O_DIRECTORY)
-    os.chroot(ROOT)
-    os.chdir("/")
+    switch_root(ROOT)
     init.mount_modules(os.uname().release, modules)
     importlib.invalidate_caches()  # folders have more files now, and their old times of change
     return plain
+
+
+def switch_root(folder: str) -> None:
+    """Makes a mounted folder the root of the mount namespace and of this process, as switch_root(8) does.
+
+    In a chroot alone, the kernel would refuse user namespaces. Raises OSError.
+    """
+    os.chdir(folder)
+    must_mount(".", "/", "", MS_MOVE, "")
+    os.chroot(".")
 
 
 def must_mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
