@@ -16,7 +16,7 @@ from pytest_bpfmaps.kernel.attach_names import (
     tracepoint_names,
 )
 from pytest_bpfmaps.kernel.attach_points import probe_target
-from pytest_bpfmaps.kernel.duplicate_symbols import explain_same_name
+from pytest_bpfmaps.kernel.duplicate_symbols import explain_same_name, explain_untyped
 from pytest_bpfmaps.kernel.known_names import SYSCALL_PREFIXES
 from pytest_bpfmaps.kernel.kprobe_blacklist import how_to_see, is_blacklisted
 from pytest_bpfmaps.kernel.kprobe_trial import has_symbol, is_changed_by_compiler
@@ -49,6 +49,13 @@ def explain_missing(number: int, target: Target) -> Explanation | None:
     if "function" in target:
         return _function(target["function"], target.get("offset", 0), number)
     return None
+
+
+def explain_no_types_of(section: str, name: str) -> Explanation:
+    """Explains that the kernel's types lack the target of a program; `section` is such as ``fentry``."""
+    what = "tracepoint" if section == "tp_btf" else "function"
+    untyped = explain_untyped(name) if section.startswith(("fentry", "fexit", "fmod_ret")) else None
+    return untyped or explain_unloaded(name, what) or explain_no_type(section, name)
 
 
 def _many(functions: Any, number: int) -> Explanation | None:

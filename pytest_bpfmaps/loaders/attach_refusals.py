@@ -6,7 +6,7 @@ import errno
 import os
 import re
 
-from pytest_bpfmaps.attach.missing_targets import explain_missing
+from pytest_bpfmaps.attach.missing_targets import explain_missing, explain_no_types_of
 from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.mounts import how_to_mount
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
@@ -20,6 +20,7 @@ _KPROBE = re.compile(
     r"failed to (?:add legacy|create) k(?:ret)?probe (?:event for )?'(\w+)\+0x[0-9a-f]+'.*(?:No such|ENOENT)|"
     r"[Ee]rror attaching probe: '?k(?:ret)?probe:(\w+)"
 )
+_TYPED = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")  # libbpf tells no section
 _NO_TRACEFS = re.compile(r"/sys/kernel/(?:debug/)?tracing/\S*?:? No such file or directory")
 _LEGACY = "failed to add legacy kprobe event"  # libbpf adds such an event in a file of tracefs
 _NO_BPFFS = "bpffs not mounted"
@@ -35,6 +36,8 @@ def explain_attach(text: str) -> Explanation | None:
         return explain_missing(errno.ENOENT, {"category": category, "event": event})
     if found := _KPROBE.search(text):
         return explain_missing(errno.ENOENT, {"function": found[1] or found[2]})
+    if found := _TYPED.search(text):
+        return explain_no_types_of("fentry", found[1])
     if _NO_BPFFS in text and not os.path.ismount(_BPFFS):
         return Explanation(f"no bpf file system is mounted at {_BPFFS}", how_to_mount("bpf"))
     return None

@@ -49,3 +49,12 @@ def test_the_capability_that_its_programs_need(bpf, agent):
 def test_a_target_that_is_not_there(bpf, agent, code, name, why):
     with pytest.raises(LoaderError, match=why):
         bpf.start([agent, "load", bpf.compile(code=HEAD + code), "attach", name, "wait"], ready="waiting")
+
+
+@pytest.mark.bpf_requires("fentry/do_unlinkat")  # the right name
+def test_a_function_that_the_kernels_types_lack(bpf, agent):
+    code = HEAD + 'SEC("fentry/do_unlinkatt") int function(void *ctx) { return 0; }'
+    with pytest.raises(LoaderError) as failed:
+        bpf.start([agent, "load", bpf.compile(code=code), "wait"], ready="waiting")
+    assert "this kernel has no function 'do_unlinkatt', or it is inlined everywhere" in str(failed.value)
+    assert "-> did you mean 'do_unlinkat'" in str(failed.value)

@@ -7,15 +7,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from pytest_bpfmaps.attach.missing_targets import explain_no_types_of
 from pytest_bpfmaps.attach.section_targets import kind
 from pytest_bpfmaps.btf.line_info import source_lines
 from pytest_bpfmaps.btf.types import Kind
 from pytest_bpfmaps.elf.editor import STT_FUNC, Elf
 from pytest_bpfmaps.errors import Explanation, LoadError, VerifierError
-from pytest_bpfmaps.kernel.attach_names import explain_no_type
-from pytest_bpfmaps.kernel.duplicate_symbols import explain_untyped
 from pytest_bpfmaps.kernel.privileges import refusal_hint
-from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.diagnosis.context_fields import fix_for_field
@@ -97,10 +95,7 @@ def explain_load(attempt: Attempt, number: int, log: str, logs: Mapping[str, Log
         on = f"{attempt.name}: map {refused[0]!r}"
     no_type = _NO_TYPE.search(log)
     if no_type and program:
-        section = kind(program.section)
-        what = "tracepoint" if section == "tp_btf" else "function"
-        untyped = explain_untyped(no_type[1]) if section.startswith(("fentry", "fexit", "fmod_ret")) else None
-        answer = untyped or explain_unloaded(no_type[1], what) or explain_no_type(section, no_type[1])
+        answer = explain_no_types_of(kind(program.section), no_type[1])
         others = [p.name for p in attempt.programs if p.autoload and p.name != program.name]
         if others:
             leave_out = f"or leave it out: bpf.load(…, programs={others})"
