@@ -21,9 +21,10 @@ EXEC = "tracepoint/sched/sched_process_exec"
 
 
 def skip_what_can_not_run(language: str) -> None:
-    headers = [Path(f"/lib/modules/{os.uname().release}/build"), Path("/sys/kernel/kheaders.tar.xz")]
+    release = os.uname().release
+    headers = [Path(f"/lib/modules/{release}/build"), Path("/sys/kernel/kheaders.tar.xz")]
     if language == "python" and not any(path.exists() for path in headers):
-        pytest.skip("bcc needs the headers of the kernel, and there are none for this one")
+        pytest.skip(f"bcc needs the headers of the kernel: apt-get install linux-headers-{release}")
     if language == "go" and not AGENTS["go"][0][0].exists():
         pytest.skip("agent-go is missing: apt-get install golang-go golang-github-cilium-ebpf-dev")
     if language == "rust" and not AGENTS["rust"][0][0].exists():

@@ -68,6 +68,12 @@ _RUST = (
     f"&& {_SETUP} && .venv/bin/pytest examples --bpf-kernel=6.1 -k rust"
 )
 
+_RELEASE = "$(.venv/bin/bpfmaps kernels list | awk '$1 == \"6.1\" {print $2}')"
+_BCC = (
+    f"{_SETUP} && apt-get install -qq --no-install-recommends linux-headers-{_RELEASE} "
+    "&& .venv/bin/pytest examples --bpf-kernel=6.1 -k python"
+)
+
 JOBS = {
     job.name: job
     for job in (
@@ -91,6 +97,7 @@ JOBS = {
         _libbpf("1.6"),
         _libbpf("1.7", "sid"),
         Job("aya", "0.13", ("trixie", "sid"), ("librust-aya-dev",), _RUST, ""),
+        Job("bcc", "", ("bookworm",), (), _BCC, ""),
         Job("kvm", "", ("bookworm",), (), _KVM, ""),
     )
 }

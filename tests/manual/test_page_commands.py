@@ -24,7 +24,7 @@ ROOT = DOCS.parent
 PAGES = [*all_pages(), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 # What gets or makes something outside of this project.
 _OTHERS = {"pip", "apt-get", "git", "source", ".", "register-python-argcomplete", "eval", "setpriv"}
-_OTHERS |= {"pre-commit", "sphinx-build", "while", "done", "read"}
+_OTHERS |= {"dpkg-deb", "pre-commit", "sphinx-build", "while", "done", "read"}
 _ASSIGNMENT = re.compile(r"[A-Za-z_]+=")
 _FOREIGN = re.compile(r"--benchmark-")  # options of plugins that may be missing
 

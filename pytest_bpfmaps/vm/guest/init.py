@@ -14,6 +14,7 @@ import fcntl
 import glob
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -38,7 +39,7 @@ VIRTIO_NET = 1  # the device's number, include/uapi/linux/virtio_ids.h
 # QEMU's user-mode network: the address that it expects of a guest, and the addresses that it offers.
 ADDRESS, MASK, GATEWAY, NAME_SERVER = "10.0.2.15", "255.255.255.0", "10.0.2.2", "10.0.2.3"
 CARD = "/sys/class/net/eth0"
-MS_BIND = 4096
+MS_RDONLY, MS_BIND = 1, 4096
 RB_AUTOBOOT = 0x1234567
 
 # Type, target, options of the file systems that BPF programs and their tests expect.
@@ -88,11 +89,18 @@ def mount_all(release: str, modules: str) -> None:
 
 
 def mount_modules(release: str, modules: str) -> None:
-    """Puts the kernel's modules, if it has any, where modprobe looks for them."""
+    """Puts the kernel's modules, if it has any, where modprobe looks for them.
+
+    If the host has headers of that kernel, the guest has their links, too: ``build`` and ``source``.
+    """
     if modules:
-        folder = f"/lib/modules/{release}"
+        stored, folder = f"{modules}/lib/modules/{release}", f"/lib/modules/{release}"
         os.makedirs(folder, exist_ok=True)
-        mount(f"{modules}/lib/modules/{release}", folder, flags=MS_BIND)
+        if os.path.lexists(f"{folder}/build"):
+            lower = ":".join(re.sub(r"([\\:,])", r"\\\1", layer) for layer in (stored, folder))
+            mount("modules", folder, "overlay", MS_RDONLY, f"xino=off,lowerdir={lower}")
+        else:
+            mount(stored, folder, flags=MS_BIND)
 
 
 def loopback_up() -> None:
