@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -53,6 +54,12 @@ def test_exec_count(bpf, language, unique):
     if events is None:  # bpftrace sends its text through a perf buffer, which has one reader
         child = subprocess.Popen([unique])
         child.wait()
+    elif language == "python":  # bcc gives the kernel no type of the records
+        with agent.maps[events].capture(bytes) as seen:
+            child = subprocess.Popen([unique])
+            child.wait()
+            record = struct.pack("I16s", child.pid, unique.name.encode())
+            bpf.wait_until(lambda: record in seen, timeout=5)
     else:
         with agent.maps[events].capture("event") as seen:
             child = subprocess.Popen([unique])
