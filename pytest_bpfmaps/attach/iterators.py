@@ -1,4 +1,4 @@
-"""Iterators: programs that the kernel runs for each of its own objects. What they print is read as text.
+"""Iterators: programs that the kernel runs once for each object of a kind, such as tasks or map elements.
 
 https://docs.kernel.org/bpf/bpf_iterators.html (Linux 5.8, commit de4e05cac46d).
 """
@@ -21,13 +21,14 @@ ORDERS = {"self_only": 1, "descendants_pre": 2, "descendants_post": 3, "ancestor
 """``enum bpf_cgroup_iter_order``."""
 
 FIELDS = frozenset({"map", "cgroup", "order", "pid", "tid"})
+_TOGETHER = ({"map"}, {"cgroup", "order"}, {"pid", "tid"})
 _TRACE_ITER = 28  # enum bpf_attach_type
 _INFO_SIZE = 16  # union bpf_iter_link_info
 _CHUNK = 1 << 16
 
 
 class IteratorLink(Link):
-    """An attached iterator; each `read`, and each iteration, runs it over the kernel's objects."""
+    """An attached iterator. Each `read` runs it over the kernel's objects, and so does a ``for`` loop."""
 
     def read_bytes(self) -> bytes:
         """Runs the iterator once, and returns what it wrote with ``bpf_seq_write`` or ``bpf_seq_printf``."""
@@ -70,6 +71,8 @@ def attach(handle: Any, target: Target, on: str) -> IteratorLink:
     for name in target:
         if name not in FIELDS:
             raise _wrong(on, f"an iterator has no target {name!r}", closest(name, FIELDS))
+    if not any(target.keys() <= each for each in _TOGETHER) or target.keys() == {"order"}:
+        raise _wrong(on, "these keywords do not go together", "give map=, cgroup= with order=, pid= or tid=")
     with contextlib.ExitStack() as stack:
         info = _pack(target, on, stack)
         data = ffi.new("char[]", info)
@@ -116,14 +119,23 @@ def _descriptor(target: Any, stack: contextlib.ExitStack) -> int:
 
 
 def _check_restricted(link: IteratorLink, target: Target, on: str) -> None:
-    """Raises `UnsupportedError` if the kernel ignored `pid` or `tid`, as kernels before 6.1 do."""
-    if not {"pid", "tid"} & target.keys():
+    """Raises an error if the kernel ignored the target: an iterator takes only the kind that it runs over.
+
+    Task iterators before Linux 6.1 ignore `pid` and `tid`: for these it is an `UnsupportedError`.
+    """
+    if not target:
         return
     info = ffi.new("uint64_t[16]")
     size = ffi.new("uint32_t *", ffi.sizeof(info))
     check(lib.bpf_obj_get_info_by_fd(link.fd, info, size), AttachError, "cannot look at the link of", on=on)
-    words = ffi.cast("uint32_t *", info)[8:10]  # after the type, the ids, and the name's address and length
-    if _id(target.get("tid")) not in words or _id(target.get("pid")) not in words:
+    # These words follow the type, the ids, and the name's address and length. The kernel writes 0 where the
+    # iterator took nothing. A tid and a pid are in the place of a cgroup's id.
+    map_id, *ids, order = ffi.cast("uint32_t *", info)[7:11]
+    if ("map" in target and not map_id) or ("cgroup" in target and not order):
+        link.close()
+        kind = "map" if "map" in target else "cgroup"
+        raise _wrong(on, f"this iterator does not run over a {kind}", f"leave {kind}= out of attach()")
+    if not {_id(target[name]) for name in ("tid", "pid") if name in target} <= set(ids):
         link.close()
         raise UnsupportedError(
             f"cannot restrict {on}",

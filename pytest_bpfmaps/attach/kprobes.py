@@ -28,6 +28,13 @@ from pytest_bpfmaps.libbpf.syscalls import BPF_LINK_CREATE, address, bpf, pack
 _TRACE_KPROBE_MULTI, _TRACE_KPROBE_SESSION = 42, 56  # enum bpf_attach_type
 _RETURN = 1  # BPF_F_KPROBE_MULTI_RETURN
 
+NO_FUNCTIONS: dict[str, Any] = {
+    "why": "the list of functions is empty",
+    "fix": 'name one, or give a pattern: functions="tcp_*"',
+    "errno": errno.EINVAL,
+}
+"""The parts of the error for an empty list of functions."""
+
 
 def returns(handle: Any, target: Target) -> bool:
     """Whether the program runs when its function returns; without `retprobe` its section decides."""
@@ -140,7 +147,10 @@ def _address(name: str, on: str) -> int:
 
 def _names(wanted: Any, on: str) -> list[str]:
     if not isinstance(wanted, str):
-        return [str(name) for name in wanted]
+        names = [str(name) for name in wanted]
+        if not names:
+            raise AttachError(f"cannot attach {on}", on="to functions=[]", **NO_FUNCTIONS)
+        return names
     if ":" in wanted:
         return _names_of(wanted, on)
     found = functions_like(wanted)

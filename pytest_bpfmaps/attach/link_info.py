@@ -42,7 +42,8 @@ def watched_at(fd: int, kind: LinkType | int) -> dict[str, Any]:
             return {"tracepoint": text}
         if kind == LinkType.UPROBE_MULTI:
             return {"path": text, "count": struct.unpack_from("=I", raw, 36)[0]}
-        return {"iterator": text, **({"map_id": raw[12]} if "map" in text and raw[12] else {})}
+        map_id = struct.unpack_from("=I", raw, 12)[0]
+        return {"iterator": text, **({"map_id": map_id} if "map" in text and map_id else {})}
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Attaches to perf events: to events that it opens, or to an event that is open."""
+"""Attaches to perf events: to events that this module opens, or to an event that the caller has open."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FREQUENCY = 1 << 10  # perf_event_attr.freq
 
 
 class PerfEventLink(Link):
-    """Keeps a program at perf events that were opened for it, on one or several CPUs."""
+    """Keeps a program attached to perf events that were opened for it, on one or several CPUs."""
 
     def __init__(self, handles: list[Any], on: str) -> None:
         super().__init__(handles[0], on)
@@ -114,9 +114,11 @@ def _attach(handle: Any, fd: int, target: Target) -> Any:
 
 def _describe(event: Any, target: Target, on: str) -> Target:
     """Returns all fields of an event, from its name or a mapping; keywords beside it take precedence."""
+    if not isinstance(event, Mapping | str):
+        fix = 'give a name, a mapping, or a descriptor: attach(perf_event="cpu_clock", frequency=100)'
+        raise _wrong(on, f"it is {type(event).__name__}", fix)
     given: Target = {"config": event} if isinstance(event, str) else dict(event)
-    unknown = set(given) - FIELDS if isinstance(event, Mapping | str) else set()
-    if unknown:
+    if unknown := set(given) - FIELDS:
         raise _wrong(on, f"no field {sorted(unknown)[0]!r}", closest(sorted(unknown)[0], FIELDS))
     given |= {name: target[name] for name in FIELDS & target.keys()}
     wanted = dict.fromkeys(FIELDS) | given

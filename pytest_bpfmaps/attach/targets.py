@@ -43,7 +43,10 @@ def create_link(handle: Any, where: int, attach_type: int, flags: int = 0) -> in
 
 @contextlib.contextmanager
 def interface_of(target: Target, on: str) -> Iterator[int]:
-    """Gives the index of ``target["interface"]``; this thread is in its namespace until the end."""
+    """Gives the index of ``target["interface"]``.
+
+    Until the end of the ``with`` block, this thread is in the network namespace of the interface.
+    """
     interface = target["interface"]
     with contextlib.ExitStack() as stack:
         if "netns" in target:
@@ -86,6 +89,14 @@ def descriptor_of(target: Target, key: str, on: str) -> Iterator[int]:
         yield value
     elif hasattr(value, "fileno"):
         yield value.fileno()
+    elif not isinstance(value, str | bytes | os.PathLike):
+        raise AttachError(
+            f"cannot attach {on}",
+            on=show_target(target),
+            why=f"{key}= is {type(value).__name__}",
+            fix="give a path, a descriptor, or an object that has one",
+            errno=errno.EINVAL,
+        )
     else:
         try:
             fd = os.open(value, os.O_RDONLY | os.O_CLOEXEC)
@@ -101,7 +112,7 @@ def descriptor_of(target: Target, key: str, on: str) -> Iterator[int]:
 
 
 def _missing_path(path: str | bytes | os.PathLike[str], key: str) -> tuple[str, str]:
-    """Returns which part of a path does not exist, and similar names in its folder."""
+    """Returns which part of a path does not exist, and what to do, with similar names in its folder."""
     whole = Path(os.fsdecode(path))
     there = next((p for p in whole.parents if p.exists()), Path())
     lacking = whole.relative_to(there).parts[0]
@@ -130,7 +141,7 @@ def choose(target: Target, key: str, choices: Mapping[str, int], on: str) -> int
 
 
 def refuse_keys(target: Target, keys: tuple[str, ...], on: str, why: str) -> None:
-    """Raises `AttachError` if the target has one of the keys, which do not fit this program."""
+    """Raises `AttachError` if the target has one of `keys`. `why` says why they do not fit this program."""
     extra = [k for k in keys if k in target]
     if extra:
         raise AttachError(

@@ -16,6 +16,7 @@ from pytest_bpfmaps.attach.targets import choose, create_link, program_type, ref
 from pytest_bpfmaps.errors import AttachError
 from pytest_bpfmaps.kernel.netns import current_netns, inside_netns
 from pytest_bpfmaps.libbpf import capture_log, lib, opts, to_str
+from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.libbpf.syscalls import BPF_LINK_CREATE, bpf, pack
 
 DIRECTIONS = {"ingress": 1, "egress": 2}  # enum bpf_tc_attach_point
@@ -25,7 +26,10 @@ _BEFORE, _AFTER, _LINK = 1 << 3, 1 << 4, 1 << 13  # BPF_F_*
 _GONE = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
 
 _filters: Counter[tuple[int, int]] = Counter()
-"""How many of our filters are in a clsact qdisc that we made, by inode of the namespace and ifindex."""
+"""How many of our filters are in each clsact qdisc that this process made.
+
+A key is the inode of the network namespace, and the index of the interface.
+"""
 
 
 def attach(handle: Any, index: int, target: Target, on: str) -> Link:
@@ -54,7 +58,7 @@ def attach(handle: Any, index: int, target: Target, on: str) -> Link:
 def _in_order(handle: Any, index: int, point: int, target: Target, on: str) -> Link:
     """Attaches before or after another link or program, or before or after all (True).
 
-    It uses the system call, because libbpf has a function for it only from 1.3 on.
+    libbpf has a function for this only from 1.3 on, so this calls the kernel itself.
     """
     flags, relative = 0, 0
     for key, flag in (("before", _BEFORE), ("after", _AFTER)):
@@ -151,7 +155,8 @@ def _undo(namespace: int, key: tuple[int, int], point: int, place: tuple[int, in
         finally:
             os.close(namespace)
         if result < 0 and -result not in _GONE:
-            raise AttachError("cannot detach the tc filter", on=f"of interface {key[1]}", errno=-result)
+            on = f"of interface {key[1]}"
+            raise AttachError("cannot detach the tc filter", on=on, why=reason(-result), errno=-result)
 
     return undo
 
@@ -165,14 +170,14 @@ def _replace(namespace: int, index: int, point: int, place: tuple[int, int]) -> 
             where = opts("bpf_tc_hook", ifindex=index, attach_point=point)
             result = lib.bpf_tc_attach(where, settings)
         if result < 0:
-            what = "cannot put another program in place of the tc filter"
-            raise AttachError(what, on=f"of interface {index}", details=log.text, errno=-result)
+            what, on = "cannot put another program in place of the tc filter", f"of interface {index}"
+            raise AttachError(what, on=on, why=reason(-result), details=log.text, errno=-result)
 
     return replace
 
 
 def _drop(key: tuple[int, int], count: int) -> None:
-    """Counts `count` filters less; removes the qdisc with the last one, if it was ours."""
+    """Subtracts `count` from the number of our filters. If none is left, removes the qdisc that we made."""
     if key not in _filters:
         return
     _filters[key] -= count

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.attach import Target
-from pytest_bpfmaps.attach.kprobes import check_cookies, returns
+from pytest_bpfmaps.attach.kprobes import NO_FUNCTIONS, check_cookies, returns
 from pytest_bpfmaps.attach.links import FdLink
 from pytest_bpfmaps.attach.refusals import show_target
 from pytest_bpfmaps.elf.binaries import find_binary, mapped_files, usdt_names
@@ -29,9 +29,13 @@ _RETURN = 1  # BPF_F_UPROBE_MULTI_RETURN
 def to_uprobe(handle: Any, target: Target, on: str) -> Any:
     """Attaches to a function, or to an offset in the file.
 
-    The function is looked up here: libbpf would attach to the resolver of an IFUNC, and refuses versions.
+    This looks the function up itself. libbpf would attach to the resolver of an IFUNC, and does not accept
+    ``name@VERSION``.
     """
     binary, offset = binary_of(target, on), target.get("offset", 0)
+    if not target.get("function") and "offset" not in target:
+        why = "it names no function of the file"
+        raise _refused(target, on, why, 'name one: attach(binary="/bin/bash", function="readline")')
     if target.get("function"):
         binary, place = place_of(binary, target["function"], target, on)
         offset += place
@@ -177,7 +181,7 @@ def _no_function(binary: Path, file: ElfFunctions, name: str) -> Explanation:
     if parts := [part for part in file.starting(f"{base}.") if ".cold" not in part]:
         return Explanation(
             f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
-            "take that name; parts of the function may be inlined elsewhere",
+            "use that name; parts of the function may be inlined elsewhere",
         )
     return Explanation(f"{binary} has no function {name!r}", file.closest(name))
 
@@ -219,10 +223,12 @@ def explain_missing(target: Target, number: int) -> Explanation | None:
 
 
 def _places(binary: Path, target: Target, on: str) -> tuple[Path, list[int]]:
-    """Returns the file, and the offset of each function in it; a pattern gives each offset once."""
+    """Returns the file, and the offset in it of each function; for a pattern, no offset comes twice."""
     functions = target["functions"]
     if not isinstance(functions, str):
         places = [place_of(binary, str(name), target, on) for name in functions]
+        if not places:
+            raise AttachError(f"cannot attach {on}", on=show_target(target), **NO_FUNCTIONS)
     elif not set(functions) & set("*?["):
         places = [place_of(binary, functions, target, on)]
     else:
@@ -248,6 +254,9 @@ def _matching(binary: Path, pattern: str, target: Target, on: str) -> Iterator[t
             yield _followed(binary, function, target)
         except NotChosen as e:
             left_out.append(f"{function}: {e}")
+    if len(left_out) == len(matching):
+        why = f"all functions that fit are IFUNCs whose code is not known: {'; '.join(left_out)}"
+        raise _refused(target, on, why, "attach when the program runs, with pid=; or name one function")
     if left_out:
         warnings.warn(
             f"{on} is not attached to these IFUNCs that fit {pattern!r}: {'; '.join(left_out)}", stacklevel=2
@@ -255,5 +264,8 @@ def _matching(binary: Path, pattern: str, target: Target, on: str) -> Iterator[t
 
 
 def process_id(process: Any) -> int:
-    """Returns the pid of a number, or of an object with one, as `subprocess.Popen`; -1 (all) for None."""
+    """Returns the id of a process: a number, or an object with a `pid`, such as `subprocess.Popen`.
+
+    For None it returns -1, which means all processes.
+    """
     return -1 if process is None else int(getattr(process, "pid", process))

@@ -239,6 +239,8 @@ class TestCgroup:
             program.attach(cgroup=tmp_path)
         with pytest.raises(AttachError, match=r"(?s)cgroup='/no/such'.*no 'no' in / \(ENOENT\).*bpf_cgroup"):
             program.attach(cgroup="/no/such")
+        with pytest.raises(AttachError, match="cgroup= is NoneType\n  -> give a path, a descriptor"):
+            program.attach(cgroup=None)
         with pytest.raises(AttachError, match=r"(?s)type cgroup_skb do not go there.*attach\(cgroup="):
             program.attach(interface="lo")
 

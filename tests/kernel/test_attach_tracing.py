@@ -171,6 +171,8 @@ class TestManyKprobes:
             counter("kprobe.multi").programs.count.attach(functions="no_such_function*")
         with pytest.raises(AttachError, match="no function 'do_sys_openat3'"):
             counter("kprobe.multi").programs.count.attach(functions=["do_sys_openat3"])
+        with pytest.raises(AttachError, match="the list of functions is empty\n  -> name one"):
+            counter("kprobe.multi").programs.count.attach(functions=[])
 
 
 @pytest.mark.bpf_requires("kprobe.session/do_sys_openat2")

@@ -103,6 +103,39 @@ def test_elements_of_a_map(show):
         obj.programs.show.attach()
 
 
+@pytest.mark.bpf_requires("iter/bpf_map_elem")
+def test_the_map_of_an_iterator_has_any_id(show, bpf):
+    """The kernel gives each new map the next number. Only one above 255 has more than one byte."""
+    number = 0
+    while number < 255:
+        with bpf.create_map("array", key=4, value=4, max_entries=1) as other:
+            number = other.id
+    obj = show(ELEMENTS)
+    with obj.programs.show.attach(map=obj.maps.the_map) as link:
+        assert link.info.target == {"iterator": "bpf_map_elem", "map_id": obj.maps.the_map.id}
+    assert obj.maps.the_map.id > 255
+
+
+@pytest.mark.bpf_requires("iter/task", "iter/bpf_map_elem")
+def test_a_target_of_another_kind_of_iterator_is_refused(show, bpf_cgroup):
+    """The kernel takes a map's descriptor for a thread's id, or ignores the target."""
+    tasks, elements = show(TASKS).programs.show, show(ELEMENTS)
+    the_map = elements.maps.the_map
+    with pytest.raises(AttachError, match="this iterator does not run over a map\n  -> leave map= out"):
+        tasks.attach(map=the_map)
+    with pytest.raises(AttachError):
+        tasks.attach(cgroup=bpf_cgroup)
+    for together in (
+        {"order": "children"},
+        {"map": the_map, "pid": os.getpid()},
+        {"map": the_map, "order": "children"},
+    ):
+        with pytest.raises(AttachError, match="these keywords do not go together"):
+            elements.programs.show.attach(**together)
+    with tasks.attach() as link:
+        assert f"{os.getpid()} {os.getpid()}" in list(link)
+
+
 @pytest.mark.bpf_requires("iter/cgroup")
 def test_cgroups_below_one(show, bpf_cgroup):
     obj = show(CGROUPS)

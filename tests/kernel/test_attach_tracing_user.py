@@ -103,6 +103,10 @@ class TestUprobes:
         with pytest.raises(AttachError, match="text is no ELF file"):
             attach(binary=tmp_path / "text", function="x")
 
+    def test_a_file_alone_is_no_target(self, counter):
+        with pytest.raises(AttachError, match="it names no function of the file\n  -> name one: attach"):
+            counter("uprobe").programs.count.attach(binary="libc")
+
 
 @pytest.mark.bpf_requires("uprobe.multi/x")
 class TestManyUprobes:
@@ -134,6 +138,8 @@ class TestManyUprobes:
             counter("uprobe.multi").programs.count.attach(binary="libc", functions="getloadavgg")
         with pytest.raises(AttachError, match="it has no such function"):
             counter("uprobe.multi").programs.count.attach(binary="libc", functions="getloadavgg*")
+        with pytest.raises(AttachError, match="the list of functions is empty\n  -> name one"):
+            counter("uprobe.multi").programs.count.attach(binary="libc", functions=[])
 
 
 @pytest.mark.bpf_requires("perf_event")
@@ -176,5 +182,9 @@ class TestPerfEvents:
             attach(perf_event="cpu_clok", frequency=1)
         with pytest.raises(AttachError, match=r"no field 'freq'\n(.*\n)*.*'frequency'"):
             attach(perf_event={"config": "cpu_clock", "freq": 1})
+        with pytest.raises(
+            AttachError, match=r"it is NoneType\n  -> give a name, a mapping, or a descriptor"
+        ):
+            attach(perf_event=None)
         with pytest.raises(AttachError, match=r"there is no process 4194305"):
             attach(perf_event="cpu_clock", frequency=1, pid=4194305)

@@ -153,6 +153,10 @@ def test_many_with_versions(counter, library):
         (keep, "[ks]*e", 3),
     ]:
         assert counts(obj, act, binary=library, functions=pattern) == expected, pattern
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        said = r"all functions that fit are IFUNCs whose code is not known: chosen@@V2: .*has not mapped"
+        with pytest.raises(AttachError, match=said):
+            obj.programs.count.attach(binary=library, functions="chos*", pid=other.pid)
 
 
 @pytest.mark.parametrize(
