@@ -1,4 +1,4 @@
-"""Compares costs: what grew past its tolerance, what came close to a limit, and all differences."""
+"""Compares costs: what grew more than its tolerance, what came close to a limit, and all differences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = {
     "translated": "bytes translated",
 }
 _CHECKED = ("insns", "states", "stack")
-_FEW_STATES = 10  # so many more states are no growth
+_FEW_STATES = 10  # up to so many additional states do not count as growth
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def tolerances(texts: Iterable[str]) -> Tolerances:
     for text in texts:
         glob, equals, percent = text.rpartition("=")
         number = float(percent.strip().removesuffix("%"))
-        if number < 0:
+        if not number >= 0:  # NaN is no tolerance either
             raise ValueError(text)
         if equals:
             special.append((glob, number))
@@ -74,12 +74,12 @@ class Change:
 
 
 def partner_key(costs: Costs, key: Key) -> Key | None:
-    """Returns the key of the same program among others."""
+    """Returns the key in `costs` that is of the same program; None if there is none."""
     return key if key in costs else next((other for other in costs if key.fits(other)), None)
 
 
 def partner(costs: Costs, key: Key) -> Cost | None:
-    """Returns the cost of the same program among others."""
+    """Returns the cost in `costs` of the same program; None if there is none."""
     found = partner_key(costs, key)
     return costs[found] if found else None
 
@@ -87,7 +87,7 @@ def partner(costs: Costs, key: Key) -> Cost | None:
 def grown(
     key: Key, before: Cost | None, now: Cost, allowed: Tolerances, known: Sequence[LineCost] = ()
 ) -> list[Change]:
-    """Returns what grew past its tolerance. A program that is refused now is one change.
+    """Returns what grew more than its tolerance. A program that is refused now is one change.
 
     `known` are the lines of the program before, as far as they were recorded.
     """
@@ -173,7 +173,7 @@ def _change(key: Key, name: str, before: int, now: int, lines: tuple[str, ...] =
 
 
 def table(changes: Sequence[Change]) -> list[str]:
-    """Returns the lines of a table; below each program is what its first change has as lines."""
+    """Returns the lines of a table. Below the figures of a program are the `lines` of its first change."""
     head = ("program", "kernel", "figure", "before", "now", "change")
     rows = [
         (_program(c.key), c.key.kernel.replace(ANY_KERNEL, "-"), c.what, c.before, c.now, c.change)
@@ -205,7 +205,7 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def unloaded(before: Costs, now: Costs) -> Iterator[Key]:
-    """Gives the programs of a file that the run did not load, of the kernels that it used."""
+    """Yields the programs of a cost file that the run did not load, for the kernels that the run used."""
     kernels = {key.kernel for key in now}
     yield from (
         k for k in in_order(before) if k.kernel in kernels and not any(k.fits(other) for other in now)

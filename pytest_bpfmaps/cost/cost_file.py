@@ -33,7 +33,7 @@ HEAD = "# pytest-bpfmaps cost"
 _NOTE = "# object program variant kernel verdict, then figures of the verifier; sizes and stack in bytes"
 _CONFLICT = re.compile(r"<{7} |={7}$|>{7} |\|{7} ")
 _FIGURES = ("insns", "states", "peak", "max_states_per_insn", "jited", "translated")
-PLAIN = "/._+-:,[]@()"  # what names may have as it is
+PLAIN = "/._+-:,[]@()"  # characters of names that are written as they are; others are quoted
 _CSV_FIGURES = {
     "insns": "total_insns",
     "states": "total_states",
@@ -115,11 +115,16 @@ def _read_lines(path: Path, text: str) -> Costs:
     return costs
 
 
+def name_of(word: str) -> str:
+    """Returns the name that a word of a file stands for. A file's name may have bytes that are no UTF-8."""
+    return unquote(word, errors="surrogateescape")
+
+
 def _parse(line: str) -> tuple[Key, Cost]:
     words = line.split(" ")
     if len(words) < 5 or "" in words:
         raise ValueError("it has too few words")
-    key, verdict = Key(*map(unquote, words[:4])), words[4]
+    key, verdict = Key(*map(name_of, words[:4])), words[4]
     if verdict not in (ACCEPTED, REFUSED):
         raise ValueError(f"{verdict!r} is no verdict")
     figures: dict[str, int] = {}
@@ -167,7 +172,7 @@ def text_of(costs: Costs) -> str:
 def _lines(costs: Costs) -> Iterator[str]:
     for key in in_order(costs):
         cost = costs[key]
-        words = [quote(part, safe=PLAIN) or NO_VARIANT for part in key]
+        words = [quote(part, safe=PLAIN, errors="surrogateescape") or NO_VARIANT for part in key]
         words += [
             cost.verdict,
             *(f"{name}={cost.figures[name]}" for name in _FIGURES if name in cost.figures),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
-from pytest_bpfmaps.cost.cost_file import PLAIN, Source, write_text
+from pytest_bpfmaps.cost.cost_file import PLAIN, Source, name_of, write_text
 from pytest_bpfmaps.cost.costs import NO_VARIANT, Costs, Key, in_order
 from pytest_bpfmaps.cost.line_growth import Place, fitting, together
 from pytest_bpfmaps.verifier.walk import LineCost
@@ -61,7 +61,7 @@ def _keys(row: str) -> list[Key]:
     words = row.split(" ")
     if len(words) < 4 or "" in words:
         raise ValueError("it has too few words")
-    name, program, variant, *kernels = map(unquote, words)
+    name, program, variant, *kernels = map(name_of, words)
     return [Key(name, program, variant, kernel) for kernel in kernels]
 
 
@@ -76,7 +76,7 @@ def _parse(keys: list[Key], row: str) -> Iterator[tuple[Key, LineCost]]:
 
 
 def _name(word: str) -> str:
-    return "" if word == _NONE else unquote(word)
+    return "" if word == _NONE else name_of(word)
 
 
 def text_of_lines(lines: Mapping[Key, Sequence[LineCost]]) -> str:
@@ -99,7 +99,9 @@ def _row(place: Place, costs: list[LineCost | None]) -> str:
 
 
 def _word(name: str) -> str:
-    return quote(name, safe=PLAIN, errors="replace") if name not in ("", NO_VARIANT) else name or _NONE
+    if name in ("", NO_VARIANT):
+        return name or _NONE
+    return quote(name, safe=PLAIN, errors="surrogateescape")
 
 
 def write_lines(costs: Path, lines: Mapping[Key, Sequence[LineCost]]) -> bool:

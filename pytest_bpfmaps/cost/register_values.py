@@ -1,7 +1,7 @@
 """Follows what registers and the stack of a function hold, as far as its instructions tell.
 
-A value is a tuple whose first part is its kind. None stands for a value that is not known: where two ways
-meet with different values, and whatever no rule here makes.
+A value is a tuple whose first part is its kind. None stands for a value that is not known: two paths through
+the function join with different values, or no rule here describes the value.
 
 - ``("const", number)``, ``("fp", offset)``: a place on the stack
 - ``("ctx",)``, ``("field",)``: the context, and what was read from it
@@ -62,9 +62,11 @@ class Access:
 
 @dataclass(slots=True)
 class Reading:
-    """What a function does. `escaped`: maps that go where nobody follows them; None among them: any map.
+    """What a function does.
 
-    `locks`: it takes a spin lock. `unknown_pointers`: it reads or writes where nobody knows."""
+    `escaped`: the maps that may also be used in ways that are not known; None stands for any map. `locks`: it
+    takes a spin lock. `unknown_pointers`: it reads or writes through a pointer that is not known.
+    """
 
     accesses: dict[tuple[int, str | int], Access] = field(default_factory=dict)
     escaped: set[str | None] = field(default_factory=set)
@@ -81,7 +83,7 @@ class _State:
         return _State(list(self.registers), dict(self.stack))
 
     def meets(self, other: _State) -> bool:
-        """Takes away what another way does not agree with. Returns whether that changed anything."""
+        """Forgets the values that differ on another path. Returns whether there were any."""
         changed = False
         for number, value in enumerate(self.registers):
             if value is not None and value != other.registers[number]:
@@ -115,7 +117,7 @@ class Function:
         self.reading = Reading()
 
     def read(self) -> Reading:
-        """Follows all ways through the function until nothing changes, then notes what is accessed."""
+        """Follows all paths through the function until nothing changes, then notes what is accessed."""
         first = _State([None] * 11, {})
         first.registers[10] = ("fp", 0)
         if self._is_program:
@@ -255,11 +257,11 @@ class Function:
             self.reading.escaped.add(value[1])
 
     def reads_result(self, call: int) -> bool:
-        """Whether any way after a call reads its result."""
+        """Whether any path after a call reads its result."""
         return self._is_read(call, 0)
 
     def _is_read(self, start: int, register: int) -> bool:
-        """Whether any way after an instruction reads a register before it is written again."""
+        """Whether any path after an instruction reads a register before it is written again."""
         seen: set[int] = set()
         waiting = list(self.after[start])
         while waiting:
@@ -288,13 +290,13 @@ class Function:
         one = self._code[index]
         if not is_atomic(one):
             return "lost add" if source == ("load", place, size, True) else "store"
-        # clang 20 and later ask for the result of __sync_fetch_and_add(), also where the program does not
+        # clang 20 and later fetch the result of __sync_fetch_and_add() even if the program does not use it.
         is_add = one.number == _ADD or (one.number == FETCH_ADD and not self._is_read(index, one.source))
         return "add" if is_add else "fetch"
 
 
 def _moved(base: tuple[Any, ...], by: int) -> tuple[Any, ...] | None:
-    """Returns a pointer to a value or variable that is moved; None if it is not known where it points."""
+    """Returns a pointer to a value or variable, moved by `by` bytes; None if its offset is not known."""
     if base[2] is None:
         return None
     return (*base[:2], base[2] + by, *base[3:])
@@ -328,7 +330,7 @@ def _short(value: Value) -> Value:
 
 
 def _with_unknown(operation: int, left: Value, right: Value) -> Value:
-    """Returns what a known and an unknown number give together."""
+    """Returns the result of an operation on a known and an unknown number."""
     known = left if right is None else right
     if known is None or operation not in (_ADD, _SUB):
         return ("own",) if known == ("own",) else None
@@ -340,6 +342,8 @@ def _with_unknown(operation: int, left: Value, right: Value) -> Value:
 
 
 def _folded(operation: int, wide: bool, left: int, right: int) -> Value:
+    if not wide:
+        left, right = left & 0xFFFFFFFF, right & 0xFFFFFFFF
     if operation in (_ADD, _SUB):
         number = left + right if operation == _ADD else left - right
     elif operation in _FOLDED:

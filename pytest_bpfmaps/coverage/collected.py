@@ -25,7 +25,7 @@ class Collected:
         self._total = Coverage()
 
     def take(self, found: Mapping[str, Any] | None) -> None:
-        """Takes what a process counted. A guest's values may be wrong; that is told."""
+        """Adds what a process counted. A guest's values may be wrong: then `tell` gets a sentence."""
         if not found:
             return
         try:
@@ -38,7 +38,7 @@ class Collected:
         add_counts(self._total.kernel(kernel).programs, programs)
 
     def coverage(self, file: Path, *, append: bool) -> Coverage:
-        """Returns everything by lines, and writes it to `file`. `append` adds the content of `file`."""
+        """Returns all counts by line, and writes them to `file`. `append` first adds what `file` has."""
         for name in sorted({record.engine for record in self._records}):
             mine = [record for record in self._records if record.engine == name]
             self._total.add(engine(name).resolve(mine, self._tell))
@@ -57,7 +57,7 @@ class Collected:
         except OSError as e:
             self._tell(f"cannot add to the coverage in {file}: {e.strerror}\n  {_OTHER_FILE}")
             return Coverage()
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+        except (ValueError, LookupError, TypeError, AttributeError) as e:
             self._tell(f"cannot add to the coverage in {file}: {e}\n  -> remove it, and run all tests again")
             return Coverage()
         for path in found.paths():

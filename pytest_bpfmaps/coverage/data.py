@@ -1,11 +1,11 @@
 """What was counted: by kernel, by test, by source file. Engines fill it, reports read it.
 
-A `Coverage` is sums: adding two gives what one run of both would have counted. So it does not matter in which
-order tests, workers, kernels and runs are put together. It can be written as JSON, so a guest can send it
-to the host, and the next run can add to it.
+A `Coverage` has sums: adding two gives what one run of both would have counted. So it does not matter in
+which order tests, workers, kernels and runs are added. It can be written as JSON, so a guest can send it to
+the host, and the next run can add to it.
 
-The counts of a file are by key. A count of 0 means code that did not run. A line that is absent is no code,
-or the compiler removed it.
+A file has a count for each line, branch and so on. A count of 0 means code that did not run. A line without a
+count is no code, or the compiler removed it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Key = TypeVar("Key", bound=Hashable)
 class Branch(NamedTuple):
     """One way out of a condition.
 
-    `condition` tells the conditions of a line apart: its columns, ``"9-14"``, where the engine knows them,
-    else a number. `outcome` is ``"true"`` or ``"false"``, or the place that it leads to.
+    `condition` identifies a condition of the line: its columns, ``"9-14"``, where the engine knows them, else
+    a number. `outcome` is ``"true"`` or ``"false"``, or where the jump goes: ``"jumps"``, ``"goes on"``.
     """
 
     line: int
@@ -51,9 +51,9 @@ class Decision(NamedTuple):
     """A decision of several conditions, with one combination of their values that was seen (MC/DC).
 
     `place` is where it begins and ends, ``"8:6-8:27"`` (lines and columns). `conditions` has the place where
-    each begins, ``"8:7 8:16"``. `use` tells the uses of a macro apart; it is empty elsewhere. `vector` has a
-    letter for each condition, and the result: ``"TF=F"``. ``-`` is a condition that was not asked, ``C`` one
-    that clang knows to be constant. An empty one stands for the decision itself; its count is 0.
+    each begins, ``"8:7 8:16"``. `use` identifies one use of a macro; it is empty elsewhere. `vector` has a
+    letter for each condition, and the result: ``"TF=F"``. ``-`` is a condition that was not evaluated, ``C``
+    one that clang knows to be constant. An empty `vector` stands for the decision itself; its count is 0.
     """
 
     line: int
@@ -71,7 +71,10 @@ class Unmeasured(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A program that was loaded: by which engine it is measured, or why by none (`engine` is empty then)."""
+    """A program that was loaded, and the engine that measures it.
+
+    If no engine does, `engine` is empty, and `reason` says why.
+    """
 
     object: str
     program: str
@@ -108,7 +111,10 @@ class FileCoverage:
         return {line for line, loads in self.dead.items() if loads and not self.alive.get(line)}
 
     def to_plain(self) -> dict[str, Any]:
-        """Lists of keys and counts: ``{"lines": [[12, 3]], "branches": [[12, "9-14", "true", 1]], …}``."""
+        """Returns lists of keys and counts.
+
+        For example ``{"lines": [[12, 3]], "branches": [[12, "9-14", "true", 1]], …}``.
+        """
         plain: dict[str, list[list[Any]]] = {}
         for each in fields(self):
             counts: dict[Any, int] = getattr(self, each.name)
@@ -118,7 +124,10 @@ class FileCoverage:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """Reverses `to_plain`. Raises `ValueError` or `TypeError` for other values."""
+        """Returns the counts from `to_plain`'s values.
+
+        Raises `ValueError`, `TypeError`, `AttributeError` or `LookupError` for other values.
+        """
         made = cls()
         for name, rows in plain.items():
             kind, counts = _KINDS.get(name), getattr(made, name)
@@ -137,7 +146,7 @@ _KINDS: dict[str, Any] = {
 }
 
 Lines = dict[str, dict[int, int]]
-"""By path: the lines that ran, and how often."""
+"""The lines that ran, and how often, by path."""
 
 
 @dataclass
@@ -167,7 +176,7 @@ class KernelCoverage:
         return self.files.setdefault(path, FileCoverage())
 
     def not_measured(self) -> Iterator[Measured]:
-        """Gives the programs that no engine measured in any load here."""
+        """Returns the programs that no engine measured in any load on this kernel."""
         done = {(each.object, each.program) for each in self.programs if each.engine}
         return (p for p in self.programs if not p.engine and (p.object, p.program) not in done)
 
@@ -184,7 +193,7 @@ class KernelCoverage:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """Reverses `to_plain`. Raises `ValueError` or `TypeError` for other values."""
+        """Returns the counts from `to_plain`'s values. Raises what `FileCoverage.from_plain` raises."""
         made = cls()
         for path, file in plain.get("files", {}).items():
             made.files[path] = FileCoverage.from_plain(file)
@@ -225,13 +234,13 @@ class Coverage:
         return total
 
     def to_plain(self) -> dict[str, Any]:
-        """Returns values that JSON and execnet carry. Keys become lists."""
+        """Returns the counts in types that JSON and execnet can carry. Keys become lists."""
         kernels = {name: kernel.to_plain() for name, kernel in sorted(self.kernels.items())}
         return {"format": FORMAT, "kernels": kernels}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
-        """Reverses `to_plain`. Raises `ValueError` or `TypeError` for other values."""
+        """Returns the counts from `to_plain`'s values. Raises what `FileCoverage.from_plain` raises."""
         if not isinstance(plain, Mapping) or plain.get("format") != FORMAT:
             raise ValueError(f"it is no coverage data of format {FORMAT}")
         kernels = plain["kernels"].items()

@@ -1,7 +1,7 @@
 """Lines that a source leaves out of its coverage: ``// bpfmaps: no cover``.
 
-On a line of its own statement the comment leaves out that line. On a line that opens a block, a function's
-first for example, it leaves out the block.
+After a statement, the comment leaves out that line. On a line that opens a block, such as the first line of a
+function, it leaves out the whole block.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def excluded_lines(text: Sequence[str]) -> set[int]:
 
 
 def _behind_closed(code: str) -> str:
-    """Returns the second part of ``} else {``: the first brace closes a block before it."""
+    """Returns a line from its first opening brace on. In ``} else {`` the brace before it closes a block."""
     return code[code.find("{") :] if "{" in code else ""
 
 
@@ -48,22 +48,15 @@ def _code_of(text: Sequence[str]) -> list[str]:
     """Returns the lines without comments, strings, and characters."""
     codes, inside = [], False
     for line in text:
-        code = line
-        if inside:
-            _, end, code = line.partition("*/")
-            inside = not end
-            if inside:
-                codes.append("")
-                continue
-        code = _NO_CODE.sub(lambda found: " " if found[0].startswith(("//", "/*")) else '""', code)
-        opened = _opens_comment(line if code is line else code, line)
-        inside = opened
-        codes.append(code)
+        code = line.partition("*/")[2] if inside else line
+        if not inside or "*/" in line:
+            inside = _opens_comment(code)
+        codes.append(_NO_CODE.sub(lambda found: " " if found[0].startswith(("//", "/*")) else '""', code))
     return codes
 
 
-def _opens_comment(code: str, line: str) -> bool:
-    """Whether a comment that begins in the line goes on behind it."""
+def _opens_comment(line: str) -> bool:
+    """Whether a comment that begins in the line does not end there."""
     last = None
     for found in _NO_CODE.finditer(line):
         last = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,14 @@ costs_of_any = st.dictionaries(
 def test_any_costs_come_back(costs):
     assert parse(Path("costs"), text_of(costs)) == costs
     assert text_of(dict(reversed(costs.items()))) == text_of(costs)
+
+
+def test_a_source_whose_name_is_no_text_comes_back():
+    name = os.fsdecode(b"\xff.bpf.c")
+    costs = {KEY._replace(object=name): Cost("accepted", {"insns": 3})}
+    text = text_of(costs)
+    assert "\n%FF.bpf.c " in text
+    assert parse(Path("costs"), text) == costs
 
 
 @pytest.mark.parametrize(
@@ -162,7 +171,7 @@ def test_tolerances():
         0.0,
         7.0,
     ]
-    for wrong in ("much", "x=", "-1"):
+    for wrong in ("much", "x=", "-1", "nan", "x=nan%"):
         with pytest.raises(ValueError):
             tolerances([wrong])
 

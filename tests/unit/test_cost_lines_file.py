@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,12 @@ def test_files_that_are_refused(tmp_path, text, said):
     assert (
         f"file: delete it, then pytest --bpf-cost={tmp_path}/costs" in str(caught.value) or "update" in said
     )
+
+
+def test_a_source_whose_name_is_no_text_comes_back():
+    key = KEY._replace(object=os.fsdecode(b"\xff.bpf.c"))
+    line = LineCost("a.bpf.c", 0, "return 0;", 1, "entry")
+    assert parse_lines(Path("costs"), text_of_lines({key: [line]})) == {key: (line,)}
 
 
 def test_lines_belong_to_the_figures_of_the_same_recording():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_bpfmaps.coverage.collected import Collected
+from pytest_bpfmaps.coverage.counters.resolve import resolve
 from pytest_bpfmaps.coverage.data import (
     FORMAT,
     Branch,
@@ -23,6 +26,7 @@ from pytest_bpfmaps.coverage.data import (
     Region,
     Unmeasured,
 )
+from pytest_bpfmaps.coverage.engines import Record
 
 LINES, COUNTS = st.integers(1, 4), st.integers(0, 1 << 64)
 TEXTS = st.sampled_from(["a", "b", "ü\n"])
@@ -136,6 +140,29 @@ def test_the_sum_over_kernels() -> None:
 def test_what_is_no_data_is_refused(plain: Any) -> None:
     with pytest.raises(ValueError, match=f"no coverage data of format {FORMAT}"):
         Coverage.from_plain(plain)
+
+
+@pytest.mark.parametrize(
+    "file", [{"lines": [[5]]}, {"lines": [[]]}, {"pages": [[1, 2]]}, {"branches": [[3]]}, []]
+)
+def test_a_damaged_file_of_an_earlier_run_is_left_out(tmp_path: Path, file: Any) -> None:
+    kept = tmp_path / "coverage"
+    told: list[str] = []
+    kept.write_text(json.dumps({"format": FORMAT, "kernels": {"host": {"files": {"/a": file}}}}))
+    assert Collected(told.append).coverage(kept, append=True) == Coverage()
+    (said,) = told
+    assert said.startswith(f"cannot add to the coverage in {kept}: ")
+    assert said.endswith("\n  -> remove it, and run all tests again")
+
+
+@pytest.mark.parametrize(
+    "counted", [{}, {"objects": 3, "unreachable": None}, {"without_mcdc": "a.bpf.o"}, {"objects": [1]}]
+)
+def test_what_a_guest_counted_may_be_anything(counted: dict[str, Any]) -> None:
+    told: list[str] = []
+    assert resolve([Record("counters", "6.1", "", counted)], told.append) == Coverage()
+    (said,) = told
+    assert said.startswith("6.1: what a guest counted is not as expected: ")
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, "1", None])

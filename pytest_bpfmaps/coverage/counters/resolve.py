@@ -1,4 +1,4 @@
-"""Makes lines of counters: a profile for each object, and what llvm-cov says of it."""
+"""Turns counters into lines: writes a profile for each object, and reads what llvm-cov makes of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pytest_bpfmaps.errors import BpfError
 _KINDS = ("lines", "branches", "functions", "regions")
 _LARGE = 1 << 40
 _Possible = dict[str, dict[str, set[Any]]]
-"""By file and kind: the keys that can have a count."""
+"""The keys that can have a count, by file and kind."""
 
 
 def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
@@ -73,25 +73,29 @@ class _Objects:
         self._said: set[str] = set()
         self._adding = Lock()
         self._loads: dict[tuple[str, str], Counter[frozenset[int]]] = {}
-        """What was unreachable in loads, by kernel and path."""
+        """The counters that loads could not reach, and the number of such loads, by kernel and path."""
 
     def sort(self, records: Iterable[Record]) -> dict[str, dict[str, dict[str, _Counts]]]:
         """Returns the counts by index, for each kernel, test and object."""
         made: dict[str, dict[str, dict[str, _Counts]]] = {}
         for record in records:
-            if "lost" in record.counted:
-                self._say(str(record.counted["lost"]))
-                continue
-            if "without_mcdc" in record.counted:
-                name, why = record.counted["without_mcdc"], record.counted["why"]
-                self._say(f"no MC/DC of {name} on {record.kernel}: {why}")
-                continue
-            objects = made.setdefault(record.kernel, {}).setdefault(record.test, {})
-            for path, counts, gone in self._divide(record.counted):
+            try:
+                self._add_record(record, made.setdefault(record.kernel, {}).setdefault(record.test, {}))
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                self._say(f"{record.kernel}: what a guest counted is not as expected: {error!r}")
+        return made
+
+    def _add_record(self, record: Record, objects: dict[str, _Counts]) -> None:
+        if "lost" in record.counted:
+            self._say(str(record.counted["lost"]))
+        elif "without_mcdc" in record.counted:
+            name, why = record.counted["without_mcdc"], record.counted["why"]
+            self._say(f"no MC/DC of {name} on {record.kernel}: {why}")
+        else:
+            for path, counts, gone in list(self._divide(record.counted)):
                 objects.setdefault(path, _Counts()).add(counts)
                 if gone is not None:
                     self._loads.setdefault((record.kernel, path), Counter())[gone] += 1
-        return made
 
     def add_files(self, kernel: KernelCoverage, name: str, path: str, counts: _Counts) -> None:
         """Adds what an object counted on the kernel of that name."""
@@ -117,9 +121,9 @@ class _Objects:
                 kernel.file(file).add(found)
 
     def _divide(self, counted: Mapping[str, Any]) -> Iterable[tuple[str, _Counts, frozenset[int] | None]]:
-        """Divides the counters of linked sources: they lie one behind the other, as the linker puts them.
+        """Divides the counters of linked sources, which follow one another in the linker's order.
 
-        Gives the counts by index, and the indices of what can't be reached.
+        Yields for each source its object, the counts by index, and the indices that can't be reached.
         """
         paths, start, gone = counted["objects"], 0, counted["unreachable"]
         first = 0
@@ -220,7 +224,7 @@ class _Object:
         return [one for one in read_lines(lcov) if one[2]]
 
     def reached(self, gone: frozenset[int]) -> dict[str, FileCoverage]:
-        """Returns by source file which lines can be reached without some counters, and which not."""
+        """Returns by source file which lines can be reached if the counters `gone` can't, and which can't."""
         here, made = self._without(gone), {}
         for path, kinds in self._without(frozenset()).items():
             alive = here.get(path, {}).get("lines", set())
@@ -264,7 +268,7 @@ class _Object:
         return {path: FileCoverage.from_plain(plain) for path, plain in json.loads(text).items()}
 
     def _find_possible(self, gone: frozenset[int]) -> dict[str, FileCoverage]:
-        """Returns by file what can have a count; the counts themselves say nothing."""
+        """Returns by file what can have a count. The counts themselves have no meaning."""
         made: dict[str, FileCoverage] = {}
         for seed in (1, 2):
             lcov, text = self._export(self._numbers(seed, gone), "lcov", "text")
@@ -292,7 +296,7 @@ class _Object:
     def _profiled(
         self, counts: Mapping[int, int], vectors: Collection[int]
     ) -> Iterator[tuple[LlvmTools, Path, str]]:
-        """Gives the tools, a folder, and the option that names a profile there, for a ``with`` block."""
+        """Gives the tools, a temporary folder, and the option that names the profile in that folder."""
         tools = tools_for(self.facts.clang)
         with tempfile.TemporaryDirectory(prefix="bpfmaps-coverage-") as folder:
             text, profile = Path(folder, "text"), Path(folder, "profile")
@@ -317,7 +321,7 @@ class _Object:
         return "\n".join(parts)
 
     def _bitmap(self, counters: Counters, vectors: Collection[int]) -> Iterator[str]:
-        """Gives the lines of a function's bitmap: a bit for each byte of its test vectors."""
+        """Yields the lines of a function's bitmap: a bit for each byte of its test vectors."""
         if not counters.vectors or self.facts.conditions is None:
             return
         start = self.facts.conditions.offsets[counters.symbol]

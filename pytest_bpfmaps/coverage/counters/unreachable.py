@@ -1,9 +1,9 @@
-"""Counters that a kernel can't reach, since ``bpf_core_field_exists()`` and its like are constants there.
+"""Finds counters that a kernel can't reach, because ``bpf_core_field_exists()`` is a constant there.
 
-libbpf puts the answer into the program when it is loaded, and the kernel's verifier leaves out the code
-behind it. Here the instructions are followed in the same way: what they reach with the answers, and what
-they would reach with any answer. Only what the answers decide counts; a branch that another constant decides
-could be taken in another test.
+libbpf puts the answer into the program when it is loaded, and the kernel's verifier leaves out the code that
+can't run with it. This module follows the instructions twice: with the answers of this kernel, and with any
+answer. The difference is what this kernel can't reach. A branch that another constant decides does not count,
+because it could be taken in another test.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class UnknownCodeError(ValueError):
 class Value(NamedTuple):
     """What a register holds: a number, or with `counter` an offset in the section of counters.
 
-    `answer`: it depends on whether something exists.
+    `answer` says whether it depends on an answer, such as that of ``bpf_core_field_exists()``.
     """
 
     number: int
@@ -53,7 +53,10 @@ class Place:
 
 
 class ObjectCode:
-    """What the object file at `path` says of its code. Raises `ValueError` when it can't be read."""
+    """The code of the object file at `path`. Raises `ValueError` when it can't be read.
+
+    `answers` has the instructions into which libbpf puts an answer.
+    """
 
     def __init__(self, path: Path) -> None:
         self._elf = Elf(path.read_bytes())
@@ -125,7 +128,7 @@ class ObjectCode:
 
 
 def unreachable(code: ObjectCode, programs: Iterable[tuple[str, bytes, int]]) -> set[int] | None:
-    """Returns the counters, by index, that no program can reach here; None where no answer plays a part.
+    """Returns the counters, by index, that no program can reach here; None if none depends on an answer.
 
     Each program is its name, its instructions as the kernel gets them, and the descriptor of the map with the
     counters.
@@ -139,12 +142,12 @@ def unreachable(code: ObjectCode, programs: Iterable[tuple[str, bytes, int]]) ->
             here |= _Walk(code, raw, counters, answered=True).counters(name)
             anywhere |= _Walk(code, raw, counters, answered=False).counters(name)
     except (UnknownCodeError, IndexError, struct.error):
-        return None  # a line that is called unreachable must be
+        return None  # no line may be called unreachable if that is not certain
     return anywhere - here
 
 
 class _Walk:
-    """Follows the instructions of a program from its first; with `answered` by what exists here."""
+    """Follows the instructions of a program. With `answered`, a branch that an answer decides has one way."""
 
     def __init__(self, code: ObjectCode, raw: bytes, counters: int, *, answered: bool) -> None:
         self._code = code
@@ -178,7 +181,7 @@ class _Walk:
             self._go(at, _UNKNOWN, at)
 
     def _go(self, at: int, state: _Registers, owner: int) -> None:
-        """Comes to an instruction with a state."""
+        """Notes that the instruction `at` can be reached with `state`."""
         known = self._states.get(at)
         merged = state if known is None else tuple(map(self._merge, known, state))
         if merged != known:
@@ -189,7 +192,7 @@ class _Walk:
         if one == other:
             return one
         if (one is not None and one.counter) or (other is not None and other.counter):
-            # two counters in one register: which one is not known, unless nobody counts with it
+            # The register may hold two counters. That is an error only if an instruction counts with it.
             return None if one is None or other is None else Value(-1, counter=True)
         if one is not None and other is not None and one.number == other.number:
             return Value(one.number, one.answer or other.answer)
@@ -218,7 +221,7 @@ class _Walk:
             return
         elif kind & 7 in (_ALU, _ALU64):
             by = state[source] if kind & 8 else Value(operand & _MASK, place in self._code.answers)
-            state[target] = _computed(kind, state[target], by)
+            state[target] = _computed(kind, offset, state[target], by)
         elif kind & 7 == 1:  # a load
             state[target] = None
         elif kind & 7 == 3 and kind & 0xE0 == 0xC0:  # an atomic operation, which may load
@@ -248,7 +251,7 @@ class _Walk:
         self._go(at + 2, tuple(state), owner)
 
     def _taken(self, kind: int, one: Value | None, other: Value | None) -> tuple[bool, ...]:
-        """Returns the ways that a condition can go."""
+        """Returns the outcomes that a conditional jump can have: True is taken, False is not taken."""
         if one is None or other is None or not self._answered or not (one.answer or other.answer):
             return (True, False)
         return (_holds(kind, one.number, other.number),)
@@ -276,21 +279,23 @@ def _holds(kind: int, one: int, other: int) -> bool:
     return results[kind & 0xF0]
 
 
-def _computed(kind: int, one: Value | None, by: Value | None) -> Value | None:
-    """Returns the result of an arithmetic instruction, as far as it is followed."""
+def _computed(kind: int, offset: int, one: Value | None, by: Value | None) -> Value | None:
+    """Returns the result of an arithmetic instruction; None if it is not known."""
     operation, wide = kind & 0xF0, kind & 7 == _ALU64
     if by is None or (operation != 0xB0 and one is None):
         return None
     if operation == 0xB0:  # mov
+        if offset:  # it extends the sign
+            return None
         return by if wide or by.counter else Value(by.number & 0xFFFFFFFF, by.answer)
     assert one is not None
     if one.counter or by.counter:
         return Value(one.number + by.number, counter=True) if operation == 0 and not by.counter else None
-    a, b = one.number, by.number
+    mask = _MASK if wide else 0xFFFFFFFF
+    a, b = one.number & mask, by.number & mask
     results = {0x00: a + b, 0x10: a - b, 0x40: a | b, 0x50: a & b, 0xA0: a ^ b}
     shift = b & (63 if wide else 31)
     results |= {0x60: a << shift, 0x70: a >> shift}
     if operation not in results:
         return None
-    mask = _MASK if wide else 0xFFFFFFFF
     return Value(results[operation] & mask, one.answer or by.answer)
