@@ -215,11 +215,11 @@ _TYPES = {
     "RunningKernel": "pytest_bpfmaps.kernel.running_kernel",
     "Snapshot": "pytest_bpfmaps.maps.snapshot",
 }
-"""The types of the fixtures and of what they give, by the module that has each."""
+"""The module that defines each public class, by the class's name."""
 
 
 def __getattr__(name: str) -> Any:
-    """Types, flags of maps, and what programs return, by name; imported when somebody wants one."""
+    """Returns the class, map flag or return value of that name. Imports its module on first use."""
     if name in _TYPES:
         return getattr(import_module(_TYPES[name]), name)
     if name in __all__:

@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bpfmaps: {error.full_text()}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
+        # Python flushes stdout at its exit. To /dev/null that succeeds; to the pipe it would fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         print(f"bpfmaps: {shown_lines(str(error))}", file=sys.stderr)
@@ -55,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Opens /dev/null for each standard stream that is closed: else another file would get its number."""
+    """Opens /dev/null for each standard stream that is closed.
+
+    Otherwise the next file that is opened would get the stream's number, and our output.
+    """
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(fd)

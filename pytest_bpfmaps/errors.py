@@ -41,7 +41,7 @@ _REMEDIES = {
     _errno.EIO: "the disk fails: see the kernel's log, dmesg; or name a folder of another disk",
     _errno.ENOMEM: "the machine has no memory left: end other programs, or run fewer at once",
 }
-_ANYWHERE = frozenset({_errno.EMFILE, _errno.ENFILE})  # the others mean other things in bpf(2)
+_ANYWHERE = frozenset({_errno.EMFILE, _errno.ENFILE})  # from bpf(2), the other numbers mean other things
 
 
 def remedy(number: int | None, otherwise: str | None) -> str | None:
@@ -53,7 +53,10 @@ def remedy(number: int | None, otherwise: str | None) -> str | None:
 
 
 def remedy_in_cache(number: int | None, otherwise: str) -> str:
-    """Returns what `remedy` does, for a file of the cache: it may be in another folder."""
+    """Returns what to do about a refused operation on a file of the cache.
+
+    Where `remedy` advises another folder, the answer names the variable that sets the cache's folder.
+    """
     found = remedy(number, None)
     return f"{found}: BPFMAPS_CACHE=FOLDER" if found and "folder" in found else found or otherwise
 
@@ -121,7 +124,7 @@ class BpfError(Exception):
         self._notes.append(note)
 
     def full_text(self) -> str:
-        """Returns the message with all its lines, the address too, for whoever prints it."""
+        """Returns the whole message as it is printed: with the notes and the address in the manual."""
         return shown_lines("\n".join([str(self), *self.__notes__]))
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -160,11 +163,11 @@ class PortabilityWarning(UserWarning):
 
 
 class MapUseWarning(UserWarning):
-    """Warns of what a program does with a map, and would better do otherwise (``--bpf-map-warnings``)."""
+    """Warns that a program uses a map in a way for which there is a better one (``--bpf-map-warnings``)."""
 
 
 class UncheckedUpdateWarning(MapUseWarning):
-    """Warns of an update whose return value nobody looks at: it fails when the map is full."""
+    """Warns of an update whose return value the program does not check: it fails when the map is full."""
 
 
 class LostAddWarning(MapUseWarning):
@@ -176,15 +179,15 @@ class ValueSizeWarning(MapUseWarning):
 
 
 class SmallKeysWarning(MapUseWarning):
-    """Warns of a hash whose keys are small numbers in a row, for which an array serves better."""
+    """Warns of a hash map whose keys are small consecutive numbers: an array is better for these."""
 
 
 class SharedCounterWarning(MapUseWarning):
-    """Warns of a counter that all CPUs add to, for which a per-CPU map serves better."""
+    """Warns of a counter that all CPUs add to: a per-CPU map is better for it."""
 
 
 class UnknownNameWarning(UserWarning):
-    """Warns of a comparison with a text that is no name of the value's enum: they are never equal."""
+    """Warns that a test compares a value with a text that is no name of its enum: they are never equal."""
 
 
 class VerifierError(LoadError):
@@ -201,7 +204,7 @@ class VerifierError(LoadError):
 class LoaderError(BpfError, OSError):
     """A program that loads BPF programs itself could not be started, or did not do what was expected.
 
-    `log` is the verifier's log in what it wrote; it is empty where there is none.
+    `log` is the verifier's log from the output of that program; it is empty if the output has none.
     """
 
     def __init__(self, what: str, *, log: str = "", **parts: object) -> None:
@@ -217,7 +220,7 @@ class AttachError(BpfError, OSError):
 
 
 class TriggerError(BpfError, OSError):
-    """A network namespace, interface, cgroup or process for a test could not be made, used or taken down."""
+    """A network namespace, interface, cgroup or process for a test could not be made, used or removed."""
 
 
 class MapError(BpfError, OSError):
@@ -286,15 +289,15 @@ class ExpectationError(BpfError, AssertionError):
 
 
 class VmError(BpfError, RuntimeError):
-    """A virtual machine, or a kernel for one, could not be had, or refused a request."""
+    """A virtual machine or a kernel for one is missing, could not be made, or refused a request."""
 
 
 class VmBootError(VmError):
-    """A virtual machine did not come up. Another way to start it may work."""
+    """A virtual machine did not start. Another way to start it may work."""
 
 
 class VmLostError(VmError, ConnectionError):
-    """A virtual machine went away while it was in use."""
+    """A virtual machine ended, or the connection to it broke, while it was in use."""
 
 
 class VmTimeoutError(VmError, TimeoutError):

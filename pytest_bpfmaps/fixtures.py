@@ -1,4 +1,4 @@
-"""The fixtures. Each makes an object of a room below, and closes it after the test, file or run."""
+"""The fixtures. Each makes one object, and closes it after the test, file or run."""
 
 from __future__ import annotations
 

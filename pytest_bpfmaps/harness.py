@@ -1,4 +1,4 @@
-"""The object behind the fixture `bpf`: it compiles and loads, and closes what it made."""
+"""The class of the fixture `bpf`: it compiles and loads programs, and closes what it made."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _POLL_MOST = 0.05
 
 
 class Bpf:
-    """Compiles and loads BPF programs. `close` takes down everything that came from it, last to first.
+    """Compiles and loads BPF programs. `close` closes everything that it made, last to first.
 
     `folders` are searched for sources, in order. `compiler` turns sources into objects. With `portable`, code
     that libbpf would refuse raises a `PortabilityError`; without it, such code gives a warning.
@@ -226,11 +226,19 @@ class Bpf:
         )
 
     def map_by_id(self, map_id: int) -> Map:
-        """Returns any map of this machine, by the kernel's id."""
+        """Returns the map that has this id in the kernel, no matter who made it.
+
+        Raises `MapError` with errno: ENOENT if there is no such map, EPERM without the privilege. Source:
+        ``BPF_MAP_GET_FD_BY_ID``, Linux 4.13.
+        """
         return self._keep_map(map_by_id(map_id, self._pins))
 
     def maps_by_name(self, name: str) -> list[Map]:
-        """Returns all maps of this machine with that name, oldest first. The kernel keeps 15 characters."""
+        """Returns all maps of the running kernel with that name, oldest first.
+
+        The kernel keeps the first 15 characters of a name. Raises `MapError` with errno when the kernel
+        refuses to list its maps. Source: ``BPF_MAP_GET_NEXT_ID``, Linux 4.13.
+        """
         return [self._keep_map(m) for m in maps_by_name(name, self._pins)]
 
     def typed(self, the_map: base.Map, *, key: str | None = None, value: str | None = None) -> Map:
@@ -244,7 +252,11 @@ class Bpf:
         return self._keep_map(typed_map(self._compiler, the_map, key, value, self._pins))
 
     def pinned(self, path: Source) -> Map:
-        """Returns the map that is pinned at `path`. A relative path is below `pin_root`."""
+        """Returns the map that is pinned at `path`. A relative path is below `pin_root`.
+
+        Raises `MapError` with errno: ENOENT if there is no pin, EINVAL for the pin of something else. Source:
+        ``BPF_OBJ_GET``, Linux 4.4.
+        """
         return self._keep_map(pinned_map(self._pins.path(path), self._pins))
 
     def start(
@@ -266,17 +278,19 @@ class Bpf:
 
         - `command` is the program and its arguments. A relative path with a slash is looked up in `cwd` if
           that is given, else beside the test's file, then in `bpf_paths` and in the current folder.
-        - `env` replaces the environment. `netns` and `cgroup` are those that it is started in.
+        - `env` replaces the environment. The process starts in the network namespace `netns` and in the
+          cgroup `cgroup`.
         - `user` is a name or number. `caps` are all capabilities that it has, ``["BPF", "PERFMON"]``.
         - `seccomp` is a container's profile, a JSON file or a mapping; its filter is on the process.
         - `token` is what a BPF token delegates, ``{"delegate_cmds": "any", "delegate_progs": ["xdp"]}``; the
           process has capabilities only in a user namespace of its own (Linux 6.9).
         - `ready` is what to wait for: a line of output with a text or pattern, a file (`Path`), a TCP port,
           or a function that gets the process and returns something true.
-        - `timeout` is how long that may take, in seconds; it is longer where the CPU is emulated.
+        - `timeout` is how long that may take, in seconds. The wait is longer where the CPU is emulated.
 
-        The teardown ends it and its children. Raises `LoaderError` if it can't be started, or ends before it
-        is ready, and `CaptureTimeoutError` (an `AssertionError`) if it is not ready in time.
+        The teardown ends the process and its children. Raises `LoaderError` if the process can't be started,
+        or ends before it is ready. Raises `CaptureTimeoutError` (an `AssertionError`) if it is not ready in
+        time.
         """
         from pytest_bpfmaps.loaders.spawn import privileges
         from pytest_bpfmaps.loaders.start import start_process
@@ -331,14 +345,15 @@ class Bpf:
 
     @property
     def program_output(self) -> Output:
-        """What its programs print, for the report of a test that fails."""
+        """What the programs of this fixture print, for the report of a test that fails."""
         return self._output
 
     def wait_until(self, condition: Callable[[], Any], timeout: float = 1.0) -> Any:
-        """Calls `condition` until it returns something true, and returns that. `timeout` is in seconds.
+        """Calls `condition` until it returns something true, and returns that.
 
-        An `AssertionError` in `condition` counts as false. Raises `CaptureTimeoutError` (an
-        `AssertionError`), which says what `condition` returned last.
+        `timeout` is in seconds. The wait is longer where the CPU is emulated. An `AssertionError` in
+        `condition` counts as false. Raises `CaptureTimeoutError` (an `AssertionError`), which says what
+        `condition` returned last.
         """
         end = time.monotonic() + timeout * timeout_scale()
         pause = _POLL_FIRST

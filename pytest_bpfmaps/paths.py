@@ -30,7 +30,10 @@ def kernels_dir() -> Path:
 
 
 def find_program(name: str) -> str | None:
-    """Returns the path of a program of a Python package: beside this Python, else on the PATH; or None."""
+    """Returns the path of a program that a Python package installs; None if it is not installed.
+
+    The folder of the Python that runs comes first, then the PATH.
+    """
     import shutil
     import sys
 

@@ -1,6 +1,7 @@
 """The plugin that pytest loads: options, markers, and each BPF test once per chosen kernel.
 
-A suite that never uses it must not notice what this module costs. So all else is imported when it is used.
+pytest imports this module in every run, also in suites without BPF tests. So everything that takes time to
+import is imported when it is used.
 """
 
 from __future__ import annotations
@@ -152,9 +153,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    """Stays with ``--bpf-watch``, and goes on from here in a fork for each run.
+    """Loads pytest-xdist before options are parsed: guests need it, and autoloading may be off.
 
-    Loads pytest-xdist before options are parsed: guests need it, and autoloading may be off.
+    With ``--bpf-watch``, this process stays, and forks for each run. Each fork continues from here.
     """
     _load_xdist(early_config)
     given = early_config.known_args_namespace
@@ -179,7 +180,7 @@ def _load_xdist(early_config: pytest.Config) -> None:
 
 
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Decides the kernels. Has pytest-xdist wait until the tests of each kernel are known."""
+    """Decides the kernels. Makes pytest-xdist wait until the tests of each kernel are known."""
     if hasattr(config, "workerinput"):
         if config.workerinput.get("bpfmaps", {}).get("kernel", HOST) != HOST:
             from pytest_bpfmaps.compat.other_plugins import settle_in_guest
@@ -209,9 +210,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def _have_workers_wait(config: pytest.Config) -> None:
-    """Has pytest-xdist wait, with ``-n``, where BPF programs can't be loaded here.
+    """Makes pytest-xdist wait, if ``-n`` is given and BPF programs can't be loaded here.
 
-    Its workers may have to be guests.
+    In that case its workers may have to be guests.
     """
     if not _only_distributes(config) or _only_looks(config):
         return
@@ -298,7 +299,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Returns the lines of the header: the kernels of this run, and what this machine lacks."""
+    """Returns the lines for pytest's header: the kernels of this run, and what this machine lacks."""
     from pytest_bpfmaps.report.header import lacking
 
     lines = [f"bpfmaps: kernels host ({os.uname().release})"]
@@ -319,7 +320,7 @@ def _only_distributes(config: pytest.Config) -> bool:
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
-    """Says where the types of ``vmlinux.h`` come from, if the header of the run could not."""
+    """Returns a line on where the types of ``vmlinux.h`` come from, if the header does not have it."""
     if GUESTS in config.stash or config.get_verbosity() < 0 or not any(map(is_bpf_item, items)):
         return []
     return [_vmlinux_line(config)]

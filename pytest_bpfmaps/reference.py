@@ -1,8 +1,7 @@
 """Makes the reference pages of the manual from what pytest, argparse and the modules themselves say.
 
-``python -m pytest_bpfmaps.reference options`` prints a page. `bpfmaps docs
-reference/options` calls that, and Sphinx imports this module. It stands above all others, because it
-reads them all.
+``python -m pytest_bpfmaps.reference options`` prints a page. ``bpfmaps docs reference/options`` runs that
+command, and Sphinx imports this module. It imports the plugin and the command, so it is on the top floor.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class Recorder:
 
 
 def options() -> Iterator[str]:
-    """The page of options and ini keys."""
+    """Yields the lines of the page of options and ini keys."""
     recorder = Recorder()
     plugin.pytest_addoption(recorder, recorder)  # type: ignore[arg-type]
     yield from (*heading("options"), SHOWN, "", "## Options of pytest", "")
@@ -98,7 +97,7 @@ def _operand(given: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Returns a help text as Markdown: what looks like markup is text."""
+    """Returns a help text as Markdown, in which no character of the text counts as markup."""
     return re.sub(r"([*_<>|\[\]])", r"\\\1", " ".join(text.replace("%%", "%").split()))
 
 
@@ -106,7 +105,7 @@ def _plain(text: str) -> str:
 
 
 def commands() -> Iterator[str]:
-    """The page of the command `bpfmaps`, with what `--help` prints for each subcommand."""
+    """Yields the lines of the page of the command `bpfmaps`: what `--help` prints for each subcommand."""
     os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
     yield from (*heading("commands"), "What `bpfmaps … --help` prints.", "")
     for name, parser in _parsers("bpfmaps", cli.parser()):
@@ -127,7 +126,7 @@ def _parsers(name: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, 
 
 
 def markers_and_fixtures() -> Iterator[str]:
-    """The page of what `pytest --markers` and `pytest --fixtures` say of this plugin."""
+    """Yields the lines of the page of this plugin's markers and fixtures, as pytest prints them."""
     yield from (*heading("markers-and-fixtures"), SHOWN, "", "## Markers", "")
     for line in _pytest("--markers").splitlines():
         found = re.match(r"@pytest\.mark\.(bpf_\w+)(\([^)]*\))?: (.*)", line)
@@ -155,7 +154,7 @@ def _pytest(*arguments: str) -> str:
 
 
 def classes(show: Callable[[type], Iterator[str]]) -> Iterator[str]:
-    """The page of the public classes. `show` gives the lines of one class."""
+    """Yields the lines of the page of the public classes. `show` yields the lines of one class."""
     yield from (*heading("api"), "All names are in the package: `from pytest_bpfmaps import Bpf`.", "")
     for title, names in CLASSES.items():
         yield from (f"## {title}", "")
@@ -168,7 +167,7 @@ def classes(show: Callable[[type], Iterator[str]]) -> Iterator[str]:
 
 
 def api() -> Iterator[str]:
-    """The page of the public classes as Markdown."""
+    """Yields the lines of the page of the public classes, as Markdown."""
     return classes(_class)
 
 
@@ -194,7 +193,7 @@ def _signature(function: Callable[..., Any]) -> str:
 
 
 def error_page() -> Iterator[str]:
-    """The page of every exception and warning: what it is, and the entries of its errors."""
+    """Yields the lines of the page of every exception and warning, with its entries in the manual."""
     yield from heading("errors")
     yield "A message says what was tried, on what, why it failed, and after an arrow what to do. Its last"
     yield "line names an entry of this manual: `see: bpfmaps docs no-clang`. The command prints that"

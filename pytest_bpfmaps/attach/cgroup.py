@@ -20,7 +20,7 @@ DIRECTIONS = {"ingress": AttachType.CGROUP_INET_INGRESS, "egress": AttachType.CG
 def to_cgroup(handle: Any, target: Target, on: str) -> Link:
     """Attaches a program of a cgroup type, or sockops (Linux 5.7, commit af6eea57437a).
 
-    It runs for the processes in the group and in the groups below it, beside programs that are there already.
+    It runs for the processes in the group and in the groups below it. Programs that are attached there stay.
     """
     attach_type = _attach_type(handle, target, on)
     with descriptor_of(target, "cgroup", on) as fd:

@@ -106,7 +106,7 @@ _WAYS: Ways = [
 
 
 def _explain(number: int, section: str, has_target: bool, type: Any) -> Explanation:
-    """Returns why the attachment was refused, and what to do."""
+    """Explains why libbpf or the kernel refused to attach a program that is not for tracing."""
     if number == errno.EOPNOTSUPP and not has_target:
         return no_target(type, section)
     fix = None

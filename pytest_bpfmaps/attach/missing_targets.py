@@ -1,4 +1,4 @@
-"""Explains an attachment whose target does not exist: which name is missing, and which names come close."""
+"""Explains an attachment whose target does not exist: which name is missing, and which names are similar."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _tracepoint(category: str, event: str) -> Explanation | None:
 
 
 def explain_no_category(section: str) -> Explanation:
-    """Explains why a program of ``tracepoint/EVENT`` can't be attached."""
+    """Explains why a program of section ``tracepoint/EVENT`` can't be attached: the category is missing."""
     kind, _, event = section.partition("/")
     root = tracefs()
     places = (

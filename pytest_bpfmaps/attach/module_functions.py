@@ -1,7 +1,7 @@
-"""Has libbpf load fentry programs for the function of one module, ``fentry/MODULE:FUNCTION``.
+"""Makes libbpf load fentry programs for the function of one module, ``fentry/MODULE:FUNCTION``.
 
-libbpf before 1.5 does not know that notation. Later ones take any module whose name begins with MODULE, so
-that ``raid1:f`` may become the function of raid10. So the function is looked up here, for every libbpf.
+libbpf before 1.5 does not know that notation. Later versions take any module whose name begins with MODULE:
+for ``raid1:f`` they may choose the function of raid10. So the function is looked up here for every version.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _SINCE = (1, 5)
 _NAMED = re.compile(rb"(?:fentry|fexit|fmod_ret)(?:\.s)?(?:/[\w-]+:[\w.$]+)?\0")
 _NO_TARGET = "no BTF-based attach target is specified, use bpf_program__set_attach_target()"
 _callbacks: list[Any] = []  # cffi callbacks must outlive the library that calls them
-_chosen: dict[int, str] = {}  # program's address: the target that was set
-_open: list[int] = []  # BTF of the module of the latest program; the kernel reads it during the load
+_chosen: dict[int, str] = {}  # address of a program's handle: the target that `choose` set
+_open: list[int] = []  # descriptor of the BTF of the latest program's module; the load needs it open
 
 
 def handle_sections(data: bytes) -> None:
-    """Looks targets up here from now on, if the object file `data` has a program that may need it.
+    """Registers handlers with libbpf that look targets up here, if the object file `data` may need them.
 
-    libbpf asks for a section's handler when it opens an object, so this comes first.
+    libbpf takes a section's handler when it opens an object. So the caller calls this before that.
     """
     if _callbacks or not _NAMED.search(data):
         return
@@ -54,12 +54,12 @@ def choose(handle: Any, target: str) -> bool:
 
 
 def forget(handle: Any) -> None:
-    """Lets another target be set for the program, or its section decide."""
+    """Forgets the target that `choose` set. Its section, or libbpf's own setting, decides again."""
     _chosen.pop(_address(handle), None)
 
 
 def load_object(handle: Any) -> int:
-    """Has libbpf load an object, and returns what it returned: 0, or a negative errno."""
+    """Loads an object by libbpf, and returns libbpf's result: 0, or a negative errno."""
     try:
         return int(lib.bpf_object__load(handle))
     finally:
@@ -84,7 +84,7 @@ def _prepare(program: Any, settings: Any, flags: int) -> int:
     settings.prog_flags |= flags
     target = _chosen.pop(_address(program), "")
     if settings.attach_btf_id and not target:
-        return 0  # libbpf knows the target that was set
+        return 0  # the target was set by libbpf's own function, and libbpf has found its type
     target = target or to_str(lib.bpf_program__section_name(program)).partition("/")[2]
     found = _find(target) if target else None
     if found is None:

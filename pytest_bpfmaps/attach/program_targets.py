@@ -99,7 +99,7 @@ def check_watched(type: Any, section: str, target: Target, on: str) -> None:
 
 
 def explain_many(section: str, target: Target) -> Explanation | None:
-    """Explains why a program for one function can't be attached to many, or the other way round."""
+    """Explains why a program for one function can't be attached to many, or one for many to a single one."""
     name = kind(section)
     if "functions" in target and name not in MANY:
         many = f"{name}.multi" if f"{name}.multi" in MANY else "kprobe.multi"

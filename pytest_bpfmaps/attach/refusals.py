@@ -28,7 +28,7 @@ def refused(
     fix: str | None = None,
     details: str | None = None,
 ) -> AttachError:
-    """Returns the error for a positive errno; `there` has the ids of programs at the target already."""
+    """Returns the error for a positive errno; `there` has the ids of the programs attached there already."""
     why = reason(number)
     if there and number in (errno.EBUSY, errno.EEXIST, errno.EPERM):
         why += f"; attached there already: {', '.join(map(program_name, there))}"
@@ -60,7 +60,11 @@ def program_name(program_id: int) -> str:
 
 
 def programs_at(fd: int, attach_type: int) -> list[int]:
-    """Returns the ids of the programs at a cgroup, a network namespace or a map (``BPF_PROG_QUERY``)."""
+    """Returns the ids of the programs attached to a cgroup, network namespace, interface or map.
+
+    `fd` is its descriptor, or the index of the interface. Empty if the kernel refuses the query, or if there
+    are more than 64. Source: ``BPF_PROG_QUERY``.
+    """
     ids, count = ffi.new("uint32_t[64]"), ffi.new("uint32_t *", 64)
     if lib.bpf_prog_query(fd, attach_type, 0, ffi.NULL, ids, count):
         return []

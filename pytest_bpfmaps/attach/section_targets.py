@@ -17,8 +17,8 @@ from pytest_bpfmaps.libbpf import ffi, lib, to_str, version
 
 _FUNCTION = re.compile(r"([\w.$@:-]+)(?:\+(0x[0-9a-fA-F]+|\d+))?$")
 
-# libbpf before 1.0 accepted any section that began with one of these names; the first that fits counts. The
-# value is the name that libbpf has for it today.
+# libbpf before 1.0 accepted any section that began with one of these names, and took the first that fits. The
+# value is the name that libbpf has for such programs today.
 _OLDER: dict[str, str] = {
     "xdp_devmap/": "xdp/devmap",
     "xdp_cpumap/": "xdp/cpumap",

@@ -55,7 +55,7 @@ def to_map(handle: Any, target: Target, on: str) -> Link:
         if -result in (errno.EINVAL, errno.EOPNOTSUPP):
             fix = "give a map of type sockmap or sockhash"
         raise refused(-result, on, target, type=program_type(handle), there=there, fix=fix)
-    # the map may be closed before the link
+    # The link needs descriptors of its own: the test may close the map or the program first.
     return Attachment(on, f"{the_map}", _undo_map(os.dup(program_fd), os.dup(fd), attach_type))
 
 
@@ -109,7 +109,7 @@ def to_hook(handle: Any, target: Target, on: str) -> Link:
     """Attaches a netfilter program (Linux 6.4, commit 84601d6ee68a)."""
     family = choose({"family": "ipv4", **target}, "family", _FAMILIES, on)
     hook = choose(target, "hook", _HOOKS, on)
-    # this uses the system call, because libbpf has a function for it only from 1.3 on
+    # libbpf has a function for this only from 1.3 on, so this calls the kernel itself.
     attributes = pack(
         ("I", lib.bpf_program__fd(handle)),
         ("I", 0),

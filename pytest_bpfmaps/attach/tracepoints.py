@@ -35,12 +35,13 @@ def to_raw_tracepoint(handle: Any, target: Target, on: str) -> Any:
 
 
 def where_loaded(handle: Any, target: Target, on: str) -> Any:
-    """Attaches a program to the target of its load: fentry, fexit, fmod_ret, LSM, tp_btf, freplace."""
+    """Attaches a program to the target that it was loaded for (fentry, fexit, fmod_ret, LSM, tp_btf, …)."""
     attach_type = lib.bpf_program__expected_attach_type(handle)
     if lib.bpf_program__type(handle) == ProgramType.LSM and attach_type == _LSM_MAC:
         refuse_idle_lsm(on)
     cookie = target.get("cookie", 0)
-    if not cookie and attach_type not in ATTACH_TYPES.values():  # libbpf has no way to attach what is ours
+    # bpf_program__attach() fails for sections that `module_functions` handles: their handler can't attach.
+    if not cookie and attach_type not in ATTACH_TYPES.values():
         return lib.bpf_program__attach(handle)
     if attach_type == _TRACE_RAW_TP:  # libbpf's link_create would silently drop the cookie
         return _raw_tracepoint(handle, None, cookie, on)
@@ -55,7 +56,7 @@ def to_program(handle: Any, target: Target, on: str) -> Any:
 
 
 def refuse_idle_lsm(on: str) -> None:
-    """Raises `AttachError` if LSM programs can be attached, but never run."""
+    """Raises `AttachError` if this kernel would attach LSM programs, and never run them."""
     if bpf_lsm_active() is False:
         raise AttachError(
             f"cannot attach {on}",
@@ -68,10 +69,10 @@ def refuse_idle_lsm(on: str) -> None:
 
 
 def look_for_same_named(section: str) -> None:
-    """Finds out whether other functions have the name of the one that a program was just loaded for.
+    """Finds out whether other functions have the same name as the function that the section names.
 
-    This reads files. `refuse_same_named` does not read them again, because another program of the object may
-    be attached by then, and count how often files are opened.
+    This reads files. The result is kept, so that `refuse_same_named` reads none: another program of the
+    object may be attached by then, and count how often files are opened.
     """
     name = section.partition("/")[2]
     if name and kind(section) in _OF_FUNCTIONS:
@@ -79,10 +80,10 @@ def look_for_same_named(section: str) -> None:
 
 
 def refuse_same_named(section: str, on: str) -> None:
-    """Raises `AttachError` for a function whose name others have, too.
+    """Raises `AttachError` if other functions have the name of the section's function, too.
 
-    libbpf would take the kernel's own, or that of the first module. Of several functions of the kernel itself
-    the first that /proc/kallsyms lists would run the program. ``MODULE:FUNCTION`` says whose it is.
+    libbpf would take the kernel's own function, or that of the first module. If the kernel itself has
+    several, the program would run at the first one in /proc/kallsyms. ``MODULE:FUNCTION`` names the owner.
     """
     if section not in _shared:
         look_for_same_named(section)
@@ -92,7 +93,10 @@ def refuse_same_named(section: str, on: str) -> None:
 
 
 def _raw_tracepoint(handle: Any, name: bytes | None, cookie: int, on: str) -> Any:
-    """Attaches with a cookie (Linux 6.10, commit 68ca5d4eebb8); libbpf has a function from 1.4 on."""
+    """Attaches with a cookie (Linux 6.10, commit 68ca5d4eebb8).
+
+    libbpf has a function for this only from 1.4 on, so this calls the kernel itself.
+    """
     c_name = ffi.new("char[]", name) if name else ffi.NULL
     fd = lib.bpf_program__fd(handle)
     attributes = pack(("Q", address(c_name)), ("I", fd), ("I", 0), ("Q", cookie))

@@ -92,7 +92,7 @@ def attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Lin
 
 
 def _beyond_record(target: Target) -> Explanation:
-    """Explains that the kernel refuses the program because it reads too far, not because of the target."""
+    """Explains that the target is right, but the program reads more than the tracepoint gives it."""
     place = f"{target['category']}/{target['event']}"
     return Explanation(
         "the program reads beyond the end of the tracepoint's record",
@@ -102,7 +102,7 @@ def _beyond_record(target: Target) -> Explanation:
 
 
 def _taken(number: int, type: Any) -> Explanation | None:
-    """Explains that no further program can be attached where the program was loaded for."""
+    """Explains why no more programs can be attached to the function that the program was loaded for."""
     if number == errno.EBUSY and type is ProgramType.EXT:
         return Explanation(
             "another freplace program replaces that function already, or a program traces it",
@@ -122,13 +122,13 @@ def _taken(number: int, type: Any) -> Explanation | None:
     if number == errno.E2BIG:
         return Explanation(
             "as many programs are attached to that function as it can have (BPF_MAX_TRAMP_LINKS, 38)",
-            "close some of their links, or count in one program what several count now",
+            "close some of their links, or combine several of the programs into one",
         )
     return None
 
 
 def _explain(number: int, section: str, type: Any, target: Target) -> Explanation:
-    """Returns why the attachment was refused, and what to do."""
+    """Explains why libbpf or the kernel refused to attach a tracing program."""
     if number in (errno.EOPNOTSUPP, 0) and not target:
         return no_target(type, section)
     if number == errno.EINVAL and not target and kind(section) in ("uprobe", "uretprobe") and "/" in section:

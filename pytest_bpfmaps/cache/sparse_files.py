@@ -14,7 +14,7 @@ _CHUNK = 1 << 20
 
 @contextmanager
 def in_memory() -> Iterator[int]:
-    """Gives a descriptor of a file in memory, for a part of a state that is being made."""
+    """Gives the descriptor of a file in memory. It holds a part of a guest's state while that is saved."""
     fd = os.memfd_create("bpfmaps-memory")
     try:
         yield fd
@@ -31,7 +31,7 @@ def copy(source: int, target: Path) -> None:
         for start, end in _extents(source, size):
             for offset in range(start, end, _CHUNK):
                 _copy_pages(os.pread(source, min(_CHUNK, end - offset), offset), out, offset)
-        os.fsync(out)  # after a power failure the state's name must not be there without its bytes
+        os.fsync(out)  # else, after a power failure, the file could have its name and not its bytes
 
 
 def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:

@@ -61,7 +61,7 @@ def _locked_folder(parent: Path) -> tuple[Path, int]:
         with suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():  # else another process took it for a leftover before it was locked
+            if folder.exists():  # another process may have removed it as a leftover before it was locked
                 return folder, lock
             os.close(lock)
 
@@ -116,7 +116,10 @@ class InUse:
 
 @contextmanager
 def unused(path: Path) -> Iterator[bool]:
-    """Gives whether no process uses a file or folder, and keeps it so meanwhile. True where it is missing."""
+    """Gives True if no process uses the file or folder, or if there is none.
+
+    Until the end of the ``with`` block, no process can mark it as used.
+    """
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

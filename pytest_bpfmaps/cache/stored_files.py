@@ -1,7 +1,7 @@
 """Files that are kept between runs: written whole, flushed to the disk, checked when they are read.
 
-A damaged file counts as missing: whoever needs it makes it again, and a line says so. The folder of all these
-files belongs to this user alone, because whoever writes to it decides what runs.
+A damaged file counts as missing: the code that needs it makes it again, and prints a line about that. Only
+this user may write to the folder of these files, because its files decide which code runs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def place(made: Path, target: Path) -> None:
-    """Flushes a file to the disk, then gives it its name. Nobody else may write to it. Raises `OSError`."""
+    """Flushes a file to the disk, then gives it the name `target`. Raises `OSError`.
+
+    Its mode becomes 0644, so that only its owner can write to it.
+    """
     handle = os.open(made, os.O_RDONLY)
     try:
         os.fchmod(handle, 0o644)
@@ -85,7 +88,9 @@ def write_checked(path: Path, text: str) -> None:
 
 
 def read_checked(path: Path, *, whose: bool = True) -> str | None:
-    """Returns the text that `write_checked` wrote; None when it is missing or damaged, which a line says.
+    """Returns the text that `write_checked` wrote; None when it is missing or damaged.
+
+    A line tells the user of a damaged file.
 
     With `whose`, a file that another user may have written counts as missing, too.
     """
@@ -114,7 +119,7 @@ def unsealed(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def remember(path: Path, facts: Mapping[str, Any]) -> None:
-    """Writes facts as `write_json` does, if that is possible: they can be found out again."""
+    """Writes facts as `write_json` does, and ignores an OSError: the facts can be found out again."""
     with contextlib.suppress(OSError):
         write_json(path, facts)
 
@@ -125,7 +130,10 @@ def write_json(path: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Returns what `write_json` wrote. Empty when the file is missing or damaged, which a line says."""
+    """Returns what `write_json` wrote; empty when the file is missing or damaged.
+
+    A line tells the user of a damaged file.
+    """
     try:
         facts = json.loads(read(path))
         return unsealed(facts)
@@ -170,7 +178,7 @@ def open_file(path: Path) -> BufferedReader:
 def why_not_ours(status: os.stat_result) -> str:
     """Returns why another user may have written a file or folder. Empty when only this user and root may.
 
-    With sudo, the user who called it counts, too: such a user runs own programs as root anyway.
+    With sudo, the user who called it may, too: that user can run any program as root anyway.
     """
     users = {0, os.geteuid()}
     if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdecimal():
@@ -224,13 +232,13 @@ _listeners: list[Callable[[str], None]] = [_print]
 
 
 def tell(line: str) -> None:
-    """Says a line about the cache, on stderr or to the newest listener."""
+    """Passes a line about the cache to the newest listener; without one, prints it on stderr."""
     _listeners[-1](line)
 
 
 @contextlib.contextmanager
 def listening(listener: Callable[[str], None]) -> Iterator[None]:
-    """Has `listener` get the lines meanwhile."""
+    """Passes the lines of `tell` to `listener` until the end of the ``with`` block."""
     _listeners.append(listener)
     try:
         yield
