@@ -1,6 +1,6 @@
 """BTF (BPF Type Format) to Python values and back: one codec for each kind of type.
 
-This room knows nothing of maps and libbpf. Its input is the bytes of a ``.BTF`` section
+Nothing here uses maps or libbpf. The input is the bytes of a ``.BTF`` section
 (https://docs.kernel.org/bpf/btf.html).
 """
 

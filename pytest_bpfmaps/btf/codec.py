@@ -19,8 +19,11 @@ from pytest_bpfmaps.errors import MapOverflowError, MapTypeError
 
 Buffer = bytes | bytearray | memoryview
 NOT_ZERO, ROUNDED, UP_TO_NUL, EXACT = STRENGTHS = range(4)
-"""How exactly a value that is written determines the bits. A ``_Bool`` needs only some bit set. The bits of a
-NaN may change. A text determines its bytes up to the NUL. Any other value determines every bit."""
+"""How exactly a value that is written determines its bits.
+
+`NOT_ZERO`: a ``_Bool`` needs only some bit set. `ROUNDED`: the bits of a NaN may change. `UP_TO_NUL`: a text
+determines its bytes up to the NUL. `EXACT`: any other value determines every bit.
+"""
 
 
 class Codec:

@@ -24,11 +24,8 @@ _NUMBERS = (
     *("DW_FORM_sdata", "DW_FORM_udata", "DW_FORM_ref_udata", "DW_FORM_strx", "DW_FORM_addrx"),
     *("DW_FORM_loclistx", "DW_FORM_rnglistx"),
 )
-_NUMBER, _SIZED, _TEXT = (
-    -1,
-    -2,
-    -3,
-)  # sizes that are not fixed: LEB128, a block that begins with its size, a text that ends in NUL
+# These stand for sizes that are not fixed: a LEB128 number, a block after its size, a text that ends in NUL.
+_NUMBER, _SIZED, _TEXT = -1, -2, -3
 _Kind = tuple[bool, bool, tuple[int, ...]]
 
 
@@ -66,7 +63,10 @@ def _walk(unit: Any, tags: Collection[str]) -> Iterator[Any]:
 
 
 def _kind(unit: Any, code: int, tags: Collection[str]) -> _Kind:
-    """Returns whether entries of an abbreviation are wanted, whether they have children, and their sizes."""
+    """Returns what is known of all entries with an abbreviation code, before their bytes are read.
+
+    That is whether their tag is one of `tags`, whether they have children, and the sizes of their attributes.
+    """
     abbreviation = unit.get_abbrev_table().get_abbrev(code)
     sizes = [0]
     for attribute in abbreviation["attr_spec"]:

@@ -48,7 +48,7 @@ def warn_of_name(name: str, where: str, names: Iterable[str]) -> None:
 
 
 def _depth() -> int:
-    """Returns for `stacklevel` how many calls up the code is that called this package."""
+    """Returns the `stacklevel` of a warning: the number of calls up to the code that called this package."""
     ours = ("pytest_bpfmaps.", "collections.abc")  # collections.abc compares views of a map
     level, frame = 1, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").startswith(ours):

@@ -14,7 +14,7 @@ _RESERVED = re.compile(r"$|mro$|_.*_$", re.DOTALL)  # damaged types may have an 
 
 
 class UnknownEnumeratorError(MapValueError):
-    """Raised for a text that is no name of an enum. A look-up, which writes nothing, calls `warn` instead."""
+    """A text is no name of an enum. A look-up of a key writes nothing: it catches this, and calls `warn`."""
 
     def of(self, codec: EnumCodec, name: str) -> UnknownEnumeratorError:
         """Stores the enum and the text for `warn`."""
@@ -22,7 +22,7 @@ class UnknownEnumeratorError(MapValueError):
         return self
 
     def warn(self) -> None:
-        """Warns with the warning of a comparison."""
+        """Gives the warning that a comparison with that text gives."""
         warn_of_name(self._name, self._codec.name, self._codec.names)
 
 

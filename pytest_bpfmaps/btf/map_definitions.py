@@ -24,9 +24,9 @@ class MapDefinition:
     key_type: int
     value_type: int
 
-    def fits(self, name: str, type: int, max_entries: int) -> bool:
-        """Whether a map in the kernel may be this one. A loader may have resized it, but not its type."""
-        return self.name[:15] == name and self.numbers.get("type", type) == type and max_entries >= 0
+    def fits(self, name: str, type: int) -> bool:
+        """Whether a map with the kernel's `name` and `type` may be this one. A loader may have resized it."""
+        return self.name[:15] == name and self.numbers.get("type", type) == type
 
 
 def map_definitions(btf: Btf) -> list[MapDefinition]:

@@ -63,7 +63,10 @@ def _struct(np: Any, codec: StructCodec) -> Any:
 
 
 def to_array(raw: Buffer, codec: Codec, count: int, lanes: int = 0, step: int = 0) -> Any:
-    """Returns `count` packed values as a new array. With `lanes`, a row has that many, `step` bytes apart."""
+    """Returns `count` packed values as a new array.
+
+    With `lanes`, each row has that many values, one for each CPU. They are `step` bytes apart in `raw`.
+    """
     np = numpy()
     shape, strides = ((count, lanes), (lanes * step, step)) if lanes else ((count,), (codec.size,))
     made = np.empty(shape, f"V{codec.size}")
@@ -86,7 +89,9 @@ def from_blocks(blocks: Iterable[tuple[int, Buffer, int, int]], codec: Codec, to
 def from_array(array: Any, codec: Codec, where: str, lanes: int = 0, step: int = 0) -> Any:
     """Returns the bytes of an array's values as a buffer.
 
-    Raises `MapValueError` for a wrong shape, and for the first value that the C type can't hold.
+    With `lanes`, each row has that many values, one for each CPU, and they become `step` bytes apart. A row
+    may also be one value for all CPUs. Raises `MapValueError` for a wrong shape, and for the first value that
+    the C type can't hold.
     """
     np = numpy()
     base = wanted = dtype(codec)

@@ -24,7 +24,7 @@ from pytest_bpfmaps.errors import MapTypeError, MapValueError, NameLookupError, 
 
 
 class _NotThere:
-    """Stands in comparisons and in print for a field that has no value."""
+    """Takes the place of the value that a field does not have, in comparisons and in printed records."""
 
     def __repr__(self) -> str:
         return "<not there>"

@@ -116,7 +116,7 @@ class BtfType:
         else:
             wide = [(name, value) for name, value in self.btf.unpack_many("=II", self.extra, self.vlen)]
             bits = 32
-        # clang before 16 does not record the sign; -1 must not become 2**32-1 then
+        # clang before 16 does not record the sign. From its objects, -1 must not be read as 2**32-1.
         signed = self.kflag or (
             bits == 32 and not self.btf.has_enum_signs and self.btf.legacy_enum_sign(wide)
         )

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
-    """Answers a shell that asks what may come next, and ends the process.
+    """Answers a shell that asks what may come next, and then ends the process.
 
-    It returns where no shell asks, or argcomplete is not installed.
+    It does nothing if no shell asks, or if argcomplete is not installed.
     """
     if "_ARGCOMPLETE" in os.environ:
         with contextlib.suppress(ImportError):
@@ -21,7 +21,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
 
 
 def offer(argument: argparse.Action, names: Callable[[], Iterable[str]]) -> None:
-    """Has a shell offer `names` for an argument. They are asked for only when a shell asks."""
+    """Makes the shell offer `names` for an argument. `names` is called only when a shell asks."""
     argument.completer = lambda **_: list(names())  # type: ignore[attr-defined] # argcomplete's name
 
 

@@ -38,7 +38,7 @@ VARIANTS = {
         _TEST: "agent/test.py.txt",
     },
 }
-"""For each kind of project the files that it has besides those of all, and the template of each."""
+"""The files of each kind of project, with the template of each. `_COMMON` has those of every project."""
 
 _KINDS = {
     "tracing": "a program that counts what is executed, and sends events (the default)",

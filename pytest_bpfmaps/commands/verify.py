@@ -137,7 +137,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _ask(
     arguments: argparse.Namespace, objects: dict[str, Path], values: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Has pytest bring the objects to the kernels; gives the verdicts, with ``kernel``."""
+    """Runs pytest, which loads the objects on each kernel. Yields each verdict, with its ``kernel``."""
     if not objects:
         return
     with tempfile.TemporaryDirectory(prefix="bpfmaps-verify-") as folder:
@@ -185,7 +185,7 @@ def _run(arguments: argparse.Namespace, job: Path) -> str:
     command += ["-p", "bpfmaps", "-p", "pytest_bpfmaps.matrix.verify_items", *options, str(job)]
     if find_spec("xdist") is not None:
         command += ["-p", "xdist"]
-    # no plugin but ours: another one could leave objects out, or change their order
+    # Only our plugin is loaded: another one could leave objects out, or change their order.
     environment = {name: value for name, value in os.environ.items() if name not in _OF_PYTEST}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     done = subprocess.run(

@@ -84,7 +84,7 @@ def _collect(arguments: argparse.Namespace) -> None:
 
 
 def _facts(state: saved_states.SavedState) -> dict[str, Any]:
-    """Returns what there is to tell of a state; of a damaged one only its name and path."""
+    """Returns the facts about a state; for a damaged one only its name and path."""
     try:
         return _whole_facts(state)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

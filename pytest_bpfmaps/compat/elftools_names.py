@@ -1,4 +1,4 @@
-"""What is used of pyelftools beyond its public names."""
+"""The private names of pyelftools that are used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MOST_UNPACKED = 1 << 28  # bytes
 
 
 def leave_hash_tables(elf: Any) -> None:
-    """Has an `ELFFile` leave the tables of hashes unread: they have 10,000 entries, and nobody here asks."""
+    """Makes an `ELFFile` skip its hash tables: they may have 10,000 entries, and this package needs none."""
     from elftools.elf.sections import Section
 
     def plain(header: Any, name: str) -> Any:
@@ -18,10 +18,11 @@ def leave_hash_tables(elf: Any) -> None:
 
 
 def limit_sections(elf: Any) -> None:
-    """Has an `ELFFile` refuse a section that the file does not have, or that is packed and gets very large.
+    """Makes an `ELFFile` refuse a section beyond the end of the file, or one that unpacks to a large size.
 
-    pyelftools reads as many bytes as a section announces. Of one without bytes, as .bss, it makes zeros,
-    which nobody here reads: it is empty. Raises ValueError when the section is made.
+    pyelftools reads as many bytes as a section announces. For a section without bytes in the file, such as
+    .bss, it would make zeros. This package does not read them, so such a section counts as empty. The
+    `ELFFile` raises ValueError when it makes a section that is refused.
     """
     size, make = elf.stream.seek(0, 2), elf._make_section
 

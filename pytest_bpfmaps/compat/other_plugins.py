@@ -1,8 +1,8 @@
-"""Tells other plugins about guests. They take every pytest-xdist worker for a process of this machine.
+"""Tells other plugins about guests. They assume that every pytest-xdist worker is a process of this machine.
 
-pytest-cov decides before any test is collected whether there will be workers. It has workers write files if
-their host has the name of this one. pytest-rerunfailures has workers connect to a port of this machine, and
-guests can't do that. pytest-timeout gives tests time limits of their own.
+pytest-cov decides before any test is collected whether there will be workers. It makes a worker write files
+if the worker's host has the name of this one. pytest-rerunfailures makes workers connect to a port of this
+machine, and guests can't do that. pytest-timeout gives tests time limits of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 def expect_workers(config: pytest.Config) -> None:
     """Tells pytest-cov that there will be workers. It may have begun as if there were none.
 
-    pytest-cov has a class for either case. Both begin to measure with the same object.
+    pytest-cov has one class for each case. Both begin to measure in the same way.
     """
     controller = getattr(config.pluginmanager.get_plugin("_cov"), "cov_controller", None)
     if controller is None or hasattr(controller, "configure_node"):
@@ -27,7 +27,7 @@ def expect_workers(config: pytest.Config) -> None:
 
 
 def expect_guest(workerinput: dict[str, Any]) -> None:
-    """Has pytest-cov in a guest send what it measures, as from another machine: its files stay there."""
+    """Makes pytest-cov in a guest send what it measures. Files that it writes would stay in the guest."""
     if "cov_master_host" in workerinput:
         workerinput["cov_master_host"] = "the host of a guest"
 

@@ -1,7 +1,7 @@
-"""Hands figures to pytest-benchmark, whose storage, comparison and histogram then have them.
+"""Hands figures to pytest-benchmark, which then stores and compares them, and draws its histogram of them.
 
-pytest-benchmark takes figures only from its own fixture, which measures Python functions. So they are added
-to the list of its session, where those of its fixture are, too.
+pytest-benchmark takes figures only from its own fixture, which measures Python functions. So this module adds
+figures to the list of its session, to which that fixture adds, too.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
 
 
 def redirect_terminal(config: pytest.Config, file: TextIO) -> None:
-    """Has pytest's terminal writer write to `file` from now on."""
+    """Makes pytest's terminal writer write to `file` from now on."""
     config.get_terminal_writer()._file = file
 
 
@@ -32,7 +32,7 @@ def config_maker() -> Callable[..., Any] | None:
 
 
 def set_config_maker(make: Callable[..., Any]) -> None:
-    """Has pytest make its configuration by `make`."""
+    """Makes pytest call `make` for its configuration."""
     import _pytest.config
 
     _pytest.config.get_config = make
@@ -46,9 +46,9 @@ def without_rewriting_plugins() -> AbstractContextManager[Any]:
 
 
 def report_without_workers(config: pytest.Config, terminal: Any) -> None:
-    """Has `terminal` show a test that a worker of pytest-xdist ran in one line, like a test of this process.
+    """Makes `terminal` show the tests of pytest-xdist's workers as it shows the tests of this process.
 
-    Another terminal reporter than pytest's own stays as it is.
+    A terminal reporter that is not pytest's own stays as it is.
     """
     if type(terminal) is not pytest.TerminalReporter:
         return
@@ -66,7 +66,7 @@ def report_without_workers(config: pytest.Config, terminal: Any) -> None:
 
 
 def before_debugger(config: pytest.Config, begin: Callable[[], None]) -> None:
-    """Has pytest call `begin` before it starts its debugger, until the end of the run."""
+    """Makes pytest call `begin` before it starts its debugger, until the end of the run."""
     from _pytest.debugging import pytestPDB
 
     start = pytestPDB._init_pdb
@@ -109,13 +109,13 @@ def is_capturing(config: pytest.Config) -> bool:
 
 
 def stopping_reason(terminal: Any, text: str) -> None:
-    """Has `terminal` show `text` for the exception that ended the run."""
+    """Makes `terminal` show `text` for the exception that ended the run."""
     if (memo := terminal._keyboardinterrupt_memo) is not None:
         memo.reprcrash.message = text
 
 
 def _replace(caller: Any, plugin: Any, function: Callable[..., None]) -> None:
-    """Calls `function` where pluggy would call the plugin's implementation of a hook."""
+    """Makes pluggy call `function` in place of the plugin's implementation of a hook."""
     for implementation in caller.get_hookimpls():
         if implementation.plugin is plugin:
             implementation.function = function

@@ -1,4 +1,7 @@
-"""The private name of watchfiles that is used. Only it tells when the folders are being watched."""
+"""The private name of watchfiles that is used.
+
+When its constructor returns, the folders are being watched. The public functions do not tell when they are.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Distribution:
         self._session.pytest_sessionstart(session)
 
     def in_main_thread(self, function: Callable[[], None]) -> None:
-        """Has the thread of the session call `function`, between two messages from workers."""
+        """Makes the thread of the session call `function`, between two messages from workers."""
         self._session.queue.put(("bpfmaps_call", {"function": function}))
 
     @property
@@ -71,7 +71,7 @@ def _say_nothing_of_workers(config: pytest.Config) -> None:
 
 
 def tell_facts(gateway: Any, facts: Mapping[str, object]) -> None:
-    """Sets what execnet would ask the other side for and wait for: its executable, version, and so on."""
+    """Tells execnet facts that it would otherwise request from the other side: its executable, version, …"""
     from execnet.gateway import RInfo
 
     gateway._cache_rinfo = RInfo(dict(facts))
@@ -92,7 +92,10 @@ def wait_for_end(gateway: Any, seconds: float) -> None:
 
 
 def remember_worker_code() -> None:
-    """Gives execnet the bytecode of pytest-xdist's worker. Its source is sent to each worker."""
+    """Makes execnet use the bytecode that Python has of pytest-xdist's worker module.
+
+    execnet sends the module's source to each worker, which would compile it again.
+    """
     import xdist.remote
     from execnet import gateway_base
 
@@ -105,11 +108,11 @@ def remember_worker_code() -> None:
         made: CodeType = builtins.compile(source, filename, mode, *more, **options)
         return made
 
-    vars(gateway_base)["compile"] = compile_or_remember  # found before the builtin of that name
+    vars(gateway_base)["compile"] = compile_or_remember  # a module's own names come before the builtins
 
 
 def wait_for_orders(interactor: Any, waiting: Any) -> None:
-    """Has a worker's interactor take its orders by `waiting(queue)`, in place of ``queue.get``."""
+    """Makes a worker's interactor get its orders by `waiting(queue)`, in place of ``queue.get``."""
     interactor.torun.get = waiting(interactor.torun)
 
 

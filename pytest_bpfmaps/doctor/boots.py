@@ -1,4 +1,4 @@
-"""Boots each kernel of the catalogue, and tells how it came up: ``bpfmaps doctor --vm``."""
+"""Boots each kernel of the catalogue, and tells how that went: ``bpfmaps doctor --vm``."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ MORE_TIME = "`bpfmaps doctor --vm --timeout SECONDS` gives it more time"
 
 
 def boot_checks(progress: Progress, timeout: float) -> Iterator[Check]:
-    """Boots each kernel once, and gives a row for each. Where the usual way to start fails, it tries the
-    others.
+    """Boots each kernel once, and yields a row for each. If the usual way to start fails, it tries others.
 
     A boot may take `timeout` seconds, or three times as long where guests are emulated.
     """

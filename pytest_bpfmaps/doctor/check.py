@@ -11,7 +11,7 @@ from pytest_bpfmaps.errors import BpfError
 
 
 class CheckState(StrEnum):
-    """`OK`; `LIMITED`: some things do not work; `MISSING`: nothing of this area works."""
+    """How well it works. `LIMITED`: some things do not work. `MISSING`: nothing of this area works."""
 
     OK = "ok"
     LIMITED = "limited"

@@ -75,7 +75,7 @@ def _definition(codecs: Codecs, info: MapInfo) -> MapDefinition | None:
     """Returns the definition of a map, if only one fits."""
     defined = map_definitions(codecs.btf)
     if info.name:
-        found = [d for d in defined if d.fits(info.name, int(info.type), info.max_entries)]
+        found = [d for d in defined if d.fits(info.name, int(info.type))]
     else:
         found = [d for d in defined if _has_shape(d, codecs, info)]
     return found[0] if len(found) == 1 else None
