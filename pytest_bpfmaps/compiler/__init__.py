@@ -1,6 +1,6 @@
 """Compiles C sources to BPF objects: clang, include folders, ``vmlinux.h``, the object cache.
 
-This room does not use maps, programs or pytest.
+Nothing here uses maps, programs or pytest.
 """
 
 from __future__ import annotations

@@ -42,14 +42,14 @@ class CacheEntry:
 def code_of_makers() -> str:
     """Returns a digest of the modules that make an entry, which is part of its key.
 
-    So no version of this package finds the objects, or the words of the warnings, of another one.
+    So one version of this package does not use the objects and the warnings that another version made.
     """
     files = (file for folder in _MAKERS for file in _modules(PACKAGE / folder))
     return digest(*(part for file in files for part in (file.name, file.read_bytes())))
 
 
 def _modules(folder: Path) -> Iterator[Path]:
-    """Yields the modules below a folder. It leaves bytecode alone, which may come and go meanwhile."""
+    """Yields the modules below a folder. It skips bytecode, which other processes may write meanwhile."""
     for each in sorted(folder.iterdir()):
         if each.suffix == ".py":
             yield each

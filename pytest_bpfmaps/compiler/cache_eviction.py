@@ -16,7 +16,7 @@ _SERVICE = ("manifests", "locks", "code", "vmlinux", "btf", "clang", "tmp")
 _DAY = 86400
 EVERY = _DAY
 MAX_AGE = 30 * _DAY
-"""An entry that nobody used for so many seconds is removed."""
+"""An entry is removed when no process has used it for so many seconds."""
 MAX_BYTES = 1 << 30
 """Above this size the least recently used entries are removed, until three quarters of it are left."""
 _IN_USE = 3600  # seconds; a program such as a debugger may still use the path of a run that has ended
@@ -47,8 +47,8 @@ def collect_sometimes(root: Path) -> None:
 def evict(root: Path, *, max_age: float = MAX_AGE, max_bytes: int = MAX_BYTES) -> list[Path]:
     """Removes what was not used for `max_age` seconds, then the oldest while the rest exceeds `max_bytes`.
 
-    It leaves what was used in the last hour, or since the oldest run began that still goes on. Returns the
-    removed paths. Other processes may compile and remove at the same time.
+    It leaves what was used in the last hour, or since the start of the oldest run that still goes on. Returns
+    the removed paths. Other processes may compile and remove at the same time.
     """
     now = time.time()
     spared = min(now - _IN_USE, oldest_run(root))

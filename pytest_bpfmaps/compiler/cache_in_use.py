@@ -68,7 +68,10 @@ def _goes_on(run: Path) -> bool:
 
 @contextlib.contextmanager
 def steady(root: Path, *, to_remove: bool = False) -> Iterator[None]:
-    """Stops removals in other processes until the end; with `to_remove`, stops new uses instead."""
+    """Stops removals by other processes until the end of the ``with`` block.
+
+    With `to_remove` it stops new uses by other processes instead.
+    """
     try:
         handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:  # there is no cache yet

@@ -50,13 +50,13 @@ def target_flags() -> tuple[str, ...]:
         )
     flags = ["-g", "-O2", "-Wall", "-target", "bpf", f"-D__TARGET_ARCH_{_ARCHITECTURES[machine]}"]
     flags += ["-fno-stack-protector", "-fno-color-diagnostics", "-fno-crash-diagnostics"]
-    # Newer kernels (7.2) embed a tagged struct as an unnamed member; without this its fields are lost.
+    # In newer kernels (7.2) an unnamed member may be a struct with a name. Without this its fields are lost.
     flags += ["-fms-extensions", "-Wno-microsoft-anon-tag"]
     # clang leaves the multiarch folder out for BPF, but linux/types.h needs its asm/types.h.
     multiarch = f"/usr/include/{_MULTIARCH.get(machine, f'{machine}-linux-gnu')}"
     if os.path.isdir(multiarch):
         flags += ["-idirafter", multiarch]
-    # our folder comes last, so that a project's own header of the same name is found first
+    # Our folder comes last, so that clang finds a project's own header of the same name first.
     flags += ["-idirafter", os.path.join(os.path.dirname(os.path.dirname(__file__)), "include")]
     return tuple(flags)
 

@@ -1,8 +1,8 @@
-"""Has the values of conditions recorded for MC/DC, in the text of LLVM's intermediate representation.
+"""Makes programs record the values of conditions for MC/DC, in LLVM's intermediate representation as text.
 
 clang numbers the combinations of values that the conditions of a decision can have (test vectors). LLVM
-records one as a bit, with an operation that BPF lacks. Here it becomes a byte, and each program stores a 1.
-A store needs no read, so none is lost when several CPUs store at the same time.
+records one as a bit, with an operation that BPF lacks. This module uses a byte, in which the program stores a
+1. A store does not read first, so no record is lost when several CPUs store at the same time.
 https://clang.llvm.org/docs/SourceBasedCodeCoverage.html#mc-dc-instrumentation
 """
 
@@ -41,7 +41,7 @@ def lower(text: str) -> str:
     text = _VECTOR.sub(lambda found: _vector(next(numbers), found, bits), text)
     if re.search(_CALL, text, re.MULTILINE):
         raise NotInstrumentedError("this clang writes its conditions in another way")
-    # the arrays are public, so that the optimizer keeps what nobody reads
+    # The arrays are global symbols: the optimizer would remove private ones, which nothing reads.
     arrays = "".join(
         _ARRAY.format(vectors_symbol(name), _room(size), SECTION_OF_VECTORS)
         for name, size in bits.items()
@@ -70,11 +70,12 @@ def _condition(number: int, found: re.Match[str]) -> str:
 
 
 def _vector(number: int, found: re.Match[str], bits: dict[str, int]) -> str:
-    """Stores a 1 in the byte of the test vector that was seen.
+    """Stores a 1 in the byte of the test vector that occurred.
 
-    The number is always in the array, but the verifier does not always see it. So its upper bits are cleared.
-    LLVM would leave that out; an empty piece of assembly hides from it where the number comes from. (After a
-    comparison, Linux 6.1 would go on with a number that can't be, and refuse it.)
+    The number is always inside the array, but the verifier can't always prove that. So its upper bits are
+    cleared. LLVM knows the possible numbers, and would remove that operation as needless. An empty piece of
+    assembly hides from LLVM where the number comes from. (Comparing the number with the size does not help:
+    Linux 6.1 also checks the path with an impossible number, and refuses it.)
     """
     function, size, index, temporary, line = found.groups()
     if not bits.get(function):

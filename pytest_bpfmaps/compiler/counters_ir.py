@@ -2,7 +2,7 @@
 
 clang writes for each function an array of counters, and data for its profile runtime. BPF has no such
 runtime, so this module keeps only the counters, as plain data of one section. libbpf makes a map of that
-section. Each array gets a symbol, which has its place. https://llvm.org/docs/CoverageMappingFormat.html
+section. Each array gets a symbol, whose value is its offset. https://llvm.org/docs/CoverageMappingFormat.html
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Counters:
 
 
 class NotInstrumentedError(ValueError):
-    """Raised when clang wrote text that this module does not know."""
+    """clang wrote text that this module does not know."""
 
 
 def vectors_symbol(symbol: str) -> str:
@@ -98,7 +98,7 @@ def fit(text: str) -> tuple[str, list[Counters]]:
             elif found := _NAMES.match(line):
                 names = {_digest(name): name for name in _names(found[1])}
         else:
-            # A step of 0 becomes a load, or an "or" with 0, which old clangs or old kernels can't do.
+            # LLVM turns "add 0" to a counter into an atomic load or "or", which old clangs and kernels lack.
             kept.append(_IDLE.sub("= add i64 0, 0", line) if " monotonic" in line else line)
     if set(sizes) != set(hashes):
         raise NotInstrumentedError("some functions have counters and no hash, or the reverse")

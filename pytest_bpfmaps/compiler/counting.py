@@ -1,4 +1,4 @@
-"""Makes the counting object: it has the same source, and clang's coverage counters.
+"""Makes the counting object: an object of the same source that also has clang's coverage counters.
 
 Two files are beside the object. Its *facts* say which function each counter belongs to. The *map* is an
 object that is never loaded; llvm-cov reads from it which lines each counter counts. The object may also
@@ -39,7 +39,8 @@ _UNDEFINED = ("__linux__", "__linux", "linux", "__unix__", "__unix", "unix", "__
 _IR = ("-Qunused-arguments", "-w")
 _AS_IT_IS = ("-Xclang", "-disable-llvm-passes")
 _MCDC = "-fcoverage-mcdc"
-# a decision may have 2**31, and each is a byte of a map; clang 18 has a lower limit, and not this option
+# By default a decision may have 2**31 test vectors, and each needs a byte of a map. clang 18 lacks this
+# option, and has a lower limit.
 _MOST_VECTORS = ("-Xclang", "-fmcdc-max-test-vectors=65536")
 _REFUSED = re.compile(r"error: unknown argument:? '([^']+)'")
 _LEFT_OUT = re.compile(
@@ -54,7 +55,7 @@ class Conditions:
 
     `offsets` has the place of each function's test vectors in their section, by the symbol of its counters.
     `size` is that section's size in bytes. `left_out` has file, line and reason of each decision that clang
-    leaves out. `lacking` says why nothing is recorded; empty where it is.
+    leaves out. `lacking` says why no conditions are recorded; it is empty if they are.
     """
 
     offsets: dict[str, int]
@@ -69,7 +70,7 @@ class Facts:
 
     `functions` has its counters, each with its offset in bytes in the section of counters. `size` is that
     section's size in bytes. `sources` has the digests of the source files. `clang` is the compiler's path.
-    `conditions` is None where nobody asked for them.
+    `conditions` is None if they were not requested.
     """
 
     functions: list[tuple[Counters, int]]
@@ -110,9 +111,9 @@ def condition_flags() -> list[str]:
 
 
 def accepted(flags: list[str], output: str) -> list[str] | None:
-    """Returns those of `condition_flags` that clang has, when its `output` says that it lacks one.
+    """Returns the `condition_flags` to try next, if clang's `output` says that it lacks one of `flags`.
 
-    Without the first there is none. Returns None when another option, or something else, was the reason.
+    The list is empty if clang can't record conditions. Returns None if clang failed for another reason.
     """
     found = _REFUSED.search(output)
     if found is None or found[1] not in flags:
@@ -147,13 +148,13 @@ class Assembly:
     conditions: Sequence[str] | None
 
     def assemble(self, warnings: str) -> Outcome:
-        """Writes the files. `warnings` are what clang said when it wrote ``out.ll``."""
+        """Writes the files. `warnings` is the text that clang printed when it wrote ``out.ll``."""
         source = self.folder / "out.ll"
         try:
             if self.conditions:
                 raw = self.folder / "raw.ll"
                 raw.write_text(lower(_read(source)), errors="surrogateescape")
-                # clang wrote it without its optimizer, which would hide the number of the test vector
+                # clang wrote raw.ll without optimizing, which would hide the number of the test vector.
                 outcome = self.run([*self.flags, *_IR, "-S", "-emit-llvm", str(raw), "-o", str(source)])
                 if outcome.code:
                     return outcome

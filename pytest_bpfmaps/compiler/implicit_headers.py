@@ -1,4 +1,4 @@
-"""Adds declarations that printed programs leave out, and allows newer instructions that they use.
+"""Adds declarations that examples in books and articles leave out, and allows newer instructions.
 
 They are added only after clang has refused the source because they are missing. So they can't clash with the
 source's own declarations.

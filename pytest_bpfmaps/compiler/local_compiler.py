@@ -31,8 +31,8 @@ _ATTEMPTS = 3
 def show_warnings(text: str, *, portable: bool = False) -> None:
     """Prints clang's warnings, so that pytest captures them with the test.
 
-    What was added to compile the source is a `PortabilityWarning`, too, or with `portable` a
-    `PortabilityError`.
+    For each declaration that was added to compile the source, it also gives a `PortabilityWarning`. With
+    `portable` it raises a `PortabilityError` instead.
     """
     print(text, end="", file=sys.stderr)
     tell(assumptions_in(text), refuse=portable)
@@ -85,7 +85,7 @@ class LocalCompiler:
                 collect_sometimes(self._cache.root)
             except OSError as e:
                 raise _unusable(self._cache.root, e) from e
-        if entry.warnings and not request.counting:  # the plain object's were shown
+        if entry.warnings and not request.counting:  # the plain object of this source has shown the same
             self._warn(entry.warnings)
         return self._cache.root / entry.name
 
@@ -111,7 +111,7 @@ class LocalCompiler:
             return self._cache.add(key, request.stem, built, digest_used, inputs)
 
     def _keep_code(self, request: CompileRequest, text: bytes) -> Path:
-        """Returns a file with the request's code, from which clang takes the lines in the verifier's log."""
+        """Writes the request's code into a file of the cache, which clang reads. Returns its path."""
         path = self._cache.root / "code" / digest(text)[:12] / request.file_name
         write(path, text)
         return path

@@ -33,9 +33,9 @@ class Sources:
     ) -> Path:
         """Returns the path of the compiled object. Several sources and objects are linked into one.
 
-        With `counting` the object counts what of it runs, and with `mcdc` it records the values of
-        conditions, too. Raises `CompileError` with clang's diagnostics, or with libbpf's when the objects
-        can't be linked.
+        With `counting` the object counts which of its lines run, and with `mcdc` it also records the values
+        of conditions. Raises `CompileError` with clang's diagnostics, or with libbpf's when the objects can't
+        be linked.
         """
         several = each_source(source)
         if len(several) > 1 and code is None:
@@ -79,9 +79,9 @@ class Sources:
         cflags: Sequence[str],
         defines: Mapping[str, Any] | None,
     ) -> Callable[[bool], Path] | None:
-        """Returns a function that makes the object that counts; None where no C text is at hand.
+        """Returns a function that makes the object that counts; None if no source is C text.
 
-        With True that object records the values of conditions, too.
+        The function's argument says whether that object also records the values of conditions.
         """
         if code is None and all(Path(each).suffix != ".c" for each in each_source(source)):
             return None

@@ -14,7 +14,7 @@ _told: set[Finding] = set()
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One such place. `what` says what is wrong there, `spelling` what to write; each is one line of text.
+    """A place that libbpf refuses. `what` says what is wrong there, `spelling` what to write: one line each.
 
     `line` is 0 if only the file is known.
     """
@@ -42,4 +42,4 @@ def tell(findings: Iterable[Finding], *, refuse: bool = False) -> None:
         if found not in _told:
             text = f"{found.what}; {found.spelling}"
             warnings.warn_explicit(text, PortabilityWarning, found.file, found.line, module="pytest_bpfmaps")
-            _told.add(found)  # not reached if the warning is an error: then it is raised again next time
+            _told.add(found)  # if warnings are errors, this is not reached, and the next load raises again

@@ -44,7 +44,7 @@ def find_source(name: str | os.PathLike[str], folders: Iterable[str | os.PathLik
 def _what(path: Path) -> str:
     if path.is_dir():
         return "a folder"
-    return "a link that leads nowhere" if path.is_symlink() and not os.path.exists(path) else "no file"
+    return "a link to a missing file" if path.is_symlink() and not os.path.exists(path) else "no file"
 
 
 def _known(folders: Iterable[Path]) -> Iterator[str]:

@@ -17,7 +17,7 @@ _UNDECLARED = re.compile(
     r"error: (?:call to undeclared (?:library )?function|use of undeclared identifier|unknown type name|"
     r"implicit declaration of function) '(\w+)'"
 )
-# a macro such as BPF_KPROBE(name, int argument) that nothing defines is taken for a function's name
+# If nothing defines a macro such as BPF_KPROBE(name, int argument), clang takes it for a function's name.
 _UNDEFINED_MACRO = re.compile(
     r"error: (?:expected identifier|redefinition of|parameter '\w+' was not declared)[^\n]*\n"
     r"[^\n]*?\b(BPF_\w+)\("
@@ -119,7 +119,7 @@ def _order(output: str) -> Explanation | None:
 
 
 def _undefined_macros(output: str) -> list[str]:
-    """Returns the macros that stand before a program's name and parameters, and that nothing defines."""
+    """Returns the undefined macros that the source uses to define a program: BPF_KPROBE(name, …)."""
     names = (found[1] for found in _UNDEFINED_MACRO.finditer(output))
     return [name for name in names if f"expanded from macro '{name}'" not in output]
 

@@ -1,4 +1,4 @@
-"""The object behind the fixture `bpf_benchmark`."""
+"""The class of the fixture `bpf_benchmark`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROPERTY = "bpf_benchmark"
 class Benchmark:
     """What a program costs. Figures that are unknown are None; `why_no_ns` and so on then say why.
 
-    `ns`: the median time of a run in nanoseconds. `spread`: the distance of the quartiles as a share of it.
+    `ns`: the median time of a run in nanoseconds. `spread`: the distance of the quartiles, divided by `ns`.
     `runs`: the repetitions. `samples`: the time of a run in each call of the kernel, in nanoseconds.
     `instructions`: machine instructions that one run executes, without helpers.
     """
@@ -68,10 +68,10 @@ class BenchmarkFixture:
         return AttachedCost(program)
 
     def instructions(self, program: Program, run: Callable[[], Any]) -> int:
-        """Returns how many instructions of a program one call of `run` executes, which triggers it.
+        """Returns how many instructions of `program` one call of `run` executes. `run` triggers the program.
 
-        For programs that ``BPF_PROG_TEST_RUN`` can't run. Raises `NoValueError` outside of emulated guests,
-        and when the calls differ.
+        This is for programs that ``BPF_PROG_TEST_RUN`` can't run. It calls `run` four times. Raises
+        `NoValueError` outside of emulated guests, and when the calls differ.
         """
         found = self._counter.of_run(program.id, run)
         if isinstance(found, str):

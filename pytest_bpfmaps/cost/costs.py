@@ -27,18 +27,21 @@ class Key(NamedTuple):
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """Sorts kernels by their versions: 5.10 comes before 6.1."""
+        """A key for sorting. Kernels are sorted by their versions: 5.10 comes before 6.1."""
         return self.object, self.program, self.variant, numbers_of(self.kernel)
 
     def fits(self, other: Key) -> bool:
-        """Whether both are of the same program; a file of veristat tells no kernel, and names the object."""
+        """Whether both are of the same program.
+
+        A file of veristat has no kernel, and names the object file, not its source.
+        """
         same = (self.program, self.variant) == (other.program, other.variant)
         kernels = ANY_KERNEL in (self.kernel, other.kernel) or self.kernel == other.kernel
         return same and kernels and _same_object(_stem(self.object), _stem(other.object))
 
 
 def numbers_of(kernel: str) -> tuple[tuple[int, int, str], ...]:
-    """Returns what sorts names of kernels by their versions."""
+    """Returns a key that sorts names of kernels by their versions."""
     parts = re.split(r"[.-]", kernel)
     return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts)
 
@@ -51,9 +54,9 @@ def _same_object(one: str, other: str) -> bool:
 
 
 def object_name(name: str, sources: Iterable[Path], root: Path | None) -> str:
-    """Returns the name of an object in records: the paths of its sources from the folder `root`.
+    """Returns the name of an object in records: the paths of its sources, relative to the folder `root`.
 
-    A source outside of it has only its file's name. `name` is for objects without known sources.
+    A source outside of `root` has only its file's name. `name` is for objects without known sources.
     """
     named = [str(s.relative_to(root)) if root and s.is_relative_to(root) else s.name for s in sources]
     return " + ".join(named) or name
@@ -69,8 +72,8 @@ class Cost:
 
     `figures` are numbers by name, in the order of a cost file: ``insns``, ``states``, ``peak``,
     ``max_states_per_insn``, ``jited``, ``translated``. `stack` has the bytes of each function. A figure that
-    the kernel did not tell is absent. `lines` are all C lines, where somebody asked for them. If they are not
-    known, `why_no_lines` says why.
+    the kernel did not tell is absent. `lines` are all C lines, if they were requested. If they are not known,
+    `why_no_lines` says why.
     """
 
     verdict: str = ACCEPTED
@@ -86,7 +89,7 @@ class Cost:
 
     @property
     def rank(self) -> tuple[Any, ...]:
-        """Sorts costs of one program: the greatest counts."""
+        """A key for comparing costs of one program: the one with the largest rank counts."""
         figures = self.figures.get("insns", 0), tuple(self.all_figures.values())
         return self.verdict != ACCEPTED, *figures, bool(self.lines)
 

@@ -15,12 +15,12 @@ from pytest_bpfmaps.cost.costs import Cost, Key
 from pytest_bpfmaps.verifier.walk import LineCost
 
 MOST, MOST_NEW = 10, 5
-_ALIKE = 0.6  # share of equal characters from which on a text is an earlier one that was changed
+_ALIKE = 0.6  # texts with at least this share of equal characters are one line that was changed
 _MOST_PAIRS = 20_000  # of texts that are compared; more would take seconds
 
 
 class Place(NamedTuple):
-    """What tells lines apart: the file's name without folders, the function, and the text."""
+    """What identifies a line: the file's name without folders, the function, and the text."""
 
     file: str
     function: str
@@ -42,7 +42,7 @@ class Growth:
 
 
 def place_of(line: LineCost) -> Place:
-    """Returns what tells a line apart. Blanks do not count."""
+    """Returns what identifies a line. The number of blanks between words does not count."""
     return Place(Path(line.file).name, line.function, " ".join(line.text.split()))
 
 
@@ -86,7 +86,7 @@ def growths(before: Iterable[LineCost], now: Iterable[LineCost]) -> list[Growth]
 
 
 def _pairs(gone: Sequence[Place], new: Sequence[Place]) -> dict[Place, Place]:
-    """Returns lines that are gone by the new ones that are the most like them."""
+    """Returns for each new line the removed line that is most similar; none if no line is similar enough."""
     pairs: dict[Place, Place] = {}
     if len(gone) * len(new) > _MOST_PAIRS:
         return pairs
@@ -107,7 +107,7 @@ def _likeness(gone: Place, new: Place) -> float:
 
 
 def shown(found: Sequence[Growth]) -> Iterator[str]:
-    """Gives the lines of a table: those that grew most, then new lines that cost little themselves."""
+    """Yields the lines of a table: those that grew most, then new lines of the source that cost less."""
     most = found[:MOST]
     new = sorted((g for g in found[MOST:] if g.before is None), key=lambda each: each.line.line)[:MOST_NEW]
     rows = [*most, *new]

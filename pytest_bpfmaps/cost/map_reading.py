@@ -29,14 +29,15 @@ _DATA = (".bss", ".data")
 _WITH_PACKETS = (
     *("xdp", "tc", "tcx", "classifier", "action", "cgroup_skb", "socket", "lwt", "sk_skb", "netkit"),
 )
-_MOST_INSTRUCTIONS = 20_000  # of a function: a longer one is not read
+_MOST_INSTRUCTIONS = 20_000  # of a function; an object that has a longer one is not read
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionReading:
     """What is known of a function: its name, its section, and what it does.
 
-    `unread` holds the accesses by update whose result no way reads, and after which no way looks the map up.
+    `unread` holds the updates whose result the function never reads, and after which it never looks the same
+    map up.
     """
 
     name: str
@@ -53,7 +54,10 @@ class FunctionReading:
 
 
 def read_functions(path: Path, key_sizes: Mapping[str, int]) -> list[FunctionReading]:
-    """Reads an object; `key_sizes` are its maps' sizes of keys. A damaged object has no functions."""
+    """Returns what each function of an object does. `key_sizes` are the sizes of keys, in bytes, by map.
+
+    A damaged object has no functions, and neither has one with a function that is too long.
+    """
     try:
         return _Object(path, key_sizes).functions()
     except (OSError, ValueError, LookupError, struct.error):
@@ -72,7 +76,10 @@ def variable_at(path: Path, section: str, offset: int) -> str:
 
 
 def can_fail(access: Access) -> bool:
-    """Whether an access is an update that fails when the map is full; ``BPF_EXIST`` drops an old value."""
+    """Whether an access is an update that fails when the map is full.
+
+    A push with ``BPF_EXIST`` does not fail: it drops the oldest value.
+    """
     return access.what == UPDATE or (access.what == PUSH and access.key == ("const", 0))
 
 

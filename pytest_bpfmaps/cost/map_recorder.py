@@ -22,11 +22,11 @@ _RB_OVERWRITE = 1 << 19
 
 
 class MapRecorder(Observer[OpenedObject, LoadedObject]):
-    """Keeps what it sees until somebody takes it. `close` ends the counting of updates.
+    """Keeps what it sees until `take` is called. `close` ends the counting of updates.
 
-    `kernel` is the name of the kernel of this process; it may be set later. Sources are named from
-    the folder `root`. `test` is the test that runs, and
-    `expected` are the most entries that it expects of a map, by the map's name.
+    `kernel` is the name of the kernel of this process; it may be set later. The names of sources are relative
+    to the folder `root`. `test` is the test that runs. `expected` has the most entries that the test expects
+    in each map, by the map's name.
     """
 
     def __init__(self, kernel: str, root: Path | None = None) -> None:
@@ -99,7 +99,7 @@ class MapRecorder(Observer[OpenedObject, LoadedObject]):
             usage.beyond[self.test] = f"{usage.entries:,} entries, and the test expects {most:,} at most"
 
     def begin(self, test: str, expected: Mapping[str, int]) -> None:
-        """Says which test runs from now on."""
+        """Sets the test that runs from now on, and the most entries that it expects."""
         self.test, self.expected = test, expected
         self._seen.clear()
 

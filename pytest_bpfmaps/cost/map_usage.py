@@ -1,4 +1,4 @@
-"""What tests filled the maps with: one record for each map and kernel, and what is to be said about it."""
+"""How full the maps were in tests: one record for each map and kernel, and the findings of a table."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class Usage:
-    """A map at the end of a test, or of several tests: then the figures are the largest.
+    """A map at the end of a test, or of several: the most entries, and the sum of the failed updates.
 
-    `entries` is None if nobody could count them; `unknown` then says why. For a ring buffer, `entries` are
+    `entries` is None if they could not be counted; `unknown` then says why. For a ring buffer, `entries` are
     the most unread bytes that a reader saw. `failed` counts failed updates by reason, None if they are
     unknown; then `not_counted` says why. `updated` tells whether any update succeeded. `test` is the test
     with the most entries, `losing` the tests whose updates failed, and `beyond` those that had more entries
@@ -55,7 +55,7 @@ class Usage:
         return self.was_full or (self.entries is not None and self.entries >= self.max_entries)
 
     def add(self, other: Usage) -> None:
-        """Takes what another test found of the same map."""
+        """Adds what another test found about the same map."""
         if (other.entries or 0) > (self.entries or 0) or self.entries is None:
             self.entries, self.test = other.entries, other.test if other.entries is not None else self.test
             self.max_entries = other.max_entries
@@ -84,7 +84,7 @@ REASONS = {
 
 
 class Finding(NamedTuple):
-    """Something to say about a map: how grave it is (0 is the worst), the text, and the test."""
+    """What a table says about a map: how serious it is (0 is the worst), the text, and the test."""
 
     rank: int
     text: str
@@ -92,7 +92,7 @@ class Finding(NamedTuple):
 
 
 def finding(usage: Usage) -> Finding | None:
-    """Returns the gravest thing to say about a map; None if it was used as it should be."""
+    """Returns the most serious finding about a map; None if it was used as it should be."""
     if usage.failed and any(usage.failed.values()):
         return Finding(0, _lost(usage), max(usage.losing, key=lambda test: usage.losing[test]))
     if usage.is_full and usage.type in _LRU:
@@ -134,7 +134,7 @@ def _little(usage: Usage) -> Finding | None:
 
 
 class Row(NamedTuple):
-    """A line of the table: what is said of a map on some kernels. `share` is how full it was, 0 to 1.
+    """A line of the table: the finding about a map on some kernels. `share` is how full it was, 0 to 1.
 
     `rank` is that of the finding, and 5 where there is none.
     """
@@ -152,7 +152,7 @@ class Row(NamedTuple):
 def rows(usages: Usages, *, everything: bool) -> list[Row]:
     """Returns the rows of the table; maps that are used as they should be only with `everything`.
 
-    The gravest findings come first. Kernels on which the same is said of a map share a row, which has the
+    The most serious findings come first. Kernels with the same finding about a map share a row, which has the
     largest figure of memory.
     """
     found: dict[tuple[Any, ...], list[Key]] = {}
@@ -173,7 +173,7 @@ def rows(usages: Usages, *, everything: bool) -> list[Row]:
 
 
 def table(usages: Usages, *, everything: bool) -> list[str]:
-    """Returns the lines of the table of `rows`; none where there are no rows."""
+    """Returns the lines of the table of `rows`; none if there are no rows."""
     found = rows(usages, everything=everything)
     if not found:
         return []
@@ -208,7 +208,7 @@ def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def notes(usages: Usages) -> list[str]:
-    """Returns what could not be known, once for each reason."""
+    """Returns a line for each reason for which figures are unknown, with the maps that it is about."""
     reasons: dict[str, list[str]] = {}
     for key, usage in sorted(usages.items()):
         if usage.entries is None:
@@ -230,7 +230,7 @@ _FIELDS = tuple(Usage.__dataclass_fields__)
 
 
 def plain(usages: Usages) -> list[list[Any]]:
-    """Returns the records in types that a report carries."""
+    """Returns the records in plain types, which a report can carry from a worker."""
     return [[*key, {name: getattr(usage, name) for name in _FIELDS}] for key, usage in usages.items()]
 
 
@@ -249,7 +249,7 @@ def add(usages: Usages, key: Key, usage: Usage) -> None:
 
 
 def _usage(values: Mapping[str, Any]) -> Usage:
-    """Checks what a guest told."""
+    """Returns a record of `plain`. Each value is converted to its type, because a guest may send anything."""
 
     def number(name: str) -> int | None:
         return None if values[name] is None else int(values[name])

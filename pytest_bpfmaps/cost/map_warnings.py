@@ -1,4 +1,4 @@
-"""Warns of what an object's instructions do with its maps, and would better do otherwise."""
+"""Warns of uses of maps in an object's instructions for which there is a better way."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CAN_BE_FULL = {MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE, MapType.QUE
 _SHARED = {MapType.HASH, MapType.LRU_HASH, MapType.ARRAY, MapType.LPM_TRIE}
 # programs that user space runs, or that do not run on several CPUs at once
 _ALONE = ("iter", "syscall", "struct_ops", "freplace", "ext")
-_MOST_SMALL = 1024  # a key that is larger is no index
+_MOST_SMALL = 1024  # hashes with more keys are not reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class MapUse:
 
 
 def uses_of(path: Path, maps: Mapping[str, MapFacts]) -> list[MapUse]:
-    """Returns the places of an object. What the instructions do not tell for certain is left out."""
+    """Returns the places of an object to warn about. A place is left out unless its instructions prove it."""
     functions = read_functions(path, {name: facts.key_size for name, facts in maps.items()})
     found = [
         *_unchecked(functions, maps),
@@ -69,7 +69,7 @@ def uses_of(path: Path, maps: Mapping[str, MapFacts]) -> list[MapUse]:
 
 
 def _use(category: type[MapUseWarning], line: SourceLine | None, what: str, instead: str) -> Iterator[MapUse]:
-    if line is not None:  # without a line nobody could find it
+    if line is not None:  # without a line, the user could not find the place
         yield MapUse(category, line.file, line.line, f"{what}: {line.text}", instead)
 
 
@@ -206,13 +206,13 @@ def warn(uses: Iterable[MapUse], allowed: Callable[[str], bool]) -> None:
         if use in _told or allowed(f"{use.category.__name__}: {use}"):
             continue
         warnings.warn_explicit(str(use), use.category, use.file, use.line, module="pytest_bpfmaps")
-        _told.add(use)  # not reached if the warning is an error: then it is raised again next time
+        _told.add(use)  # if warnings are errors, this is not reached, and the next load raises again
 
 
 class MapReader(Observer[OpenedObject, LoadedObject]):
     """Reads each object before it is loaded, and warns: an `Observer` of objects.
 
-    `allowed` are patterns of warnings that nobody wants, and `of_test` those of the test that runs. A pattern
+    `allowed` are patterns of warnings that are left out, and `of_test` those of the test that runs. A pattern
     is searched in ``CLASS: TEXT``.
     """
 
@@ -223,7 +223,7 @@ class MapReader(Observer[OpenedObject, LoadedObject]):
         self._known: dict[tuple[Any, ...], list[MapUse]] = {}
 
     def before_load(self, opened: OpenedObject) -> Callable[[LoadedObject], LoadedObject] | None:
-        """Reads the object. Programs that are not loaded count, too: another test loads them."""
+        """Reads the object. Programs that this test does not load count, too: another test may load them."""
         maps = {
             name: MapFacts(spec.type, spec.key_size, spec.value_size)
             for name, spec in items_of(opened.maps).items()

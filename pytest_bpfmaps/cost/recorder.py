@@ -29,16 +29,16 @@ from pytest_bpfmaps.programs.program import Program
 from pytest_bpfmaps.verifier.figures import read_figures
 from pytest_bpfmaps.verifier.walk import LineCost
 
-_MOST_STEPS, _MOST_EMULATED = 500_000, 50_000  # whose log takes some seconds: a test must not take long
+_MOST_STEPS, _MOST_EMULATED = 500_000, 50_000  # the verifier's log of more steps would take many seconds
 
 
 class Recorder(Observer[OpenedObject, LoadedObject]):
-    """Keeps the costs until somebody takes them.
+    """Keeps the costs until `take` is called.
 
-    `kernel` is the name of the kernel of this process; it may be set later. `variants` are those for every
-    object that has their globals, and `of_test` those of the test that runs. Programs of which `wants_lines`
-    is true are loaded once more, to see what their lines cost. Sources are named from the folder `root`.
-    Objects of C text have no source; they have the name of the test that runs, `test`.
+    `kernel` is the name of the kernel of this process; it may be set later. `variants` are for every object
+    that has their globals, and `of_test` are the variants of the test that runs. A program for which
+    `wants_lines` returns true is loaded once more, to see what its lines cost. The names of sources are
+    relative to the folder `root`. Objects of C text have no source: their name is `test`, the test that runs.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Recorder(Observer[OpenedObject, LoadedObject]):
         self.test = ""
         self.kernel, self._variants, self._root = kernel, variants, root
         self._wants_lines = wants_lines
-        self._dearest: Costs = {}  # of all tests so far, without lines
+        self._dearest: Costs = {}  # the highest cost of each program so far, without lines
         self._opened: OpenedObject | None = None
         self._costs: Costs = {}
         self._notes: dict[str, None] = {}
         self._missing: dict[str, str] = {}  # variants of the test that no object fits so far, and why
 
     def before_load(self, opened: OpenedObject) -> None:
-        """Keeps the object, whose settings the variants have, too."""
+        """Keeps the object, so that its variants are opened with the same settings."""
         self._opened = opened
 
     def loaded(self, loaded: LoadedObject) -> None:
@@ -185,7 +185,7 @@ def with_lines(cost: Cost, program: Program) -> Cost:
 
 
 def plain(cost: Cost) -> tuple[Any, ...]:
-    """Returns a cost in types that a report carries."""
+    """Returns a cost in plain types, which a report can carry from a worker."""
     lines = [[line.file, line.line, line.text, line.instructions, line.function] for line in cost.lines]
     return cost.verdict, dict(cost.figures), list(cost.stack), lines, cost.why_no_lines
 

@@ -1,4 +1,4 @@
-"""Variants: values of ``const volatile`` globals that production uses, and that decide what is verified."""
+"""Variants: values of ``const volatile`` globals that production uses. They change what is verified."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def value_of(text: str) -> Any:
 
 
 def checked(variants: Mapping[str, Any]) -> Variants:
-    """Returns the variants that a marker names. Raises ValueError for one that is no mapping of globals."""
+    """Returns the variants that a marker gives. Raises ValueError for one that is no mapping of globals."""
     for name, values in variants.items():
         if not isinstance(values, Mapping) or not values:
             raise ValueError(f"{name}={values!r}")

@@ -71,15 +71,15 @@ def verdicts_of(
 ) -> list[Verdict]:
     """Returns the verdict on each program of the object at `path`; messages call it `name`.
 
-    `values` are set of global variables before the load. Names that the object lacks are left out. `wanted`
-    chooses programs by name. The object is loaded as a whole. Where that fails, each program is loaded by
-    itself, so that a program does not take part in the failure of another. Nothing is pinned. With `checked`,
-    the types of the object are known to be sound.
+    `values` are values of global variables, which are set before the load. Names that the object lacks are
+    left out. `wanted` chooses programs by name. The object is loaded as a whole. If that fails, each program
+    is loaded by itself, so that the failure of one does not count for the others. Nothing is pinned. With
+    `checked`, the types of the object are known to be sound.
     """
     job = _Job(path, name, values, checked)
     try:
         with job.opened() as opened:
-            job = replace(job, checked=True)  # it was checked now
+            job = replace(job, checked=True)  # opening has checked it
             names = [program.name for program in opened.programs if wanted(program.name)]
             if not names:
                 return []
@@ -146,7 +146,7 @@ class _Job:
             return self.refused(program, error)
 
     def refused(self, program: str, error: BpfError) -> Verdict:
-        """Returns the verdict that an error is."""
+        """Returns the verdict on a program that was refused with `error`."""
         facts: dict[str, Any] = {"message": str(error), "why": error.why or error.what}
         facts |= {"fix": error.fix or "", "details": error.details or ""}
         if isinstance(error, VerifierError):
@@ -160,7 +160,7 @@ class _Job:
         return Verdict(self.name, program, REFUSED, **facts)
 
     def _line_in_file(self, program: str, index: int) -> dict[str, Any]:
-        """Returns the C line of an instruction by the object file; kernels before 6.10 do not name it."""
+        """Returns the C line of an instruction from the object file; kernels before 6.10 do not name it."""
         try:
             with self.opened() as opened:
                 opened.load_only(program, LEVEL_STATS, 1 << 16)

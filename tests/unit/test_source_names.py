@@ -116,8 +116,8 @@ def test_names_of_other_kinds_in_a_request(folder: Path) -> None:
         (Path.mkdir, "is a folder"),
         (os.mkfifo, "is no file"),
         (lambda path: path.symlink_to("/dev/zero"), "is no file"),
-        (lambda path: path.symlink_to(path), "is a link that leads nowhere"),
-        (lambda path: path.symlink_to("gone"), "is a link that leads nowhere"),
+        (lambda path: path.symlink_to(path), "is a link to a missing file"),
+        (lambda path: path.symlink_to("gone"), "is a link to a missing file"),
     ],
     ids=["folder", "pipe", "device", "link to itself", "link to nothing"],
 )
