@@ -1,1 +1,1 @@
-"""Which lines of BPF programs ran: what was counted, the engines that count, and the reports."""
+"""Which lines of BPF programs ran: the engines that count, what they counted, and the reports."""

@@ -1,8 +1,9 @@
 """Which conditions of a decision were seen to decide alone: modified condition/decision coverage (MC/DC).
 
-A condition did so when two combinations of values were seen that differ in this condition and in the result,
-and in no other condition. One that was not asked, because the result was certain before, differs from none.
-That is how llvm-cov judges, too. The combinations may come from several tests, kernels and runs.
+A condition decides alone if two combinations of values were seen that differ in this condition and in the
+result, and in no other condition. A condition that was not evaluated, because the result was certain before,
+counts as equal to any value. llvm-cov judges in the same way. The combinations may come from several tests,
+kernels and runs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _VALUES = ("T", "F")
 class Condition:
     """A condition: where it begins (line and column), and whether it was seen to decide alone.
 
-    The compiler knows the value of one that is `constant`; that one can't decide, and does not count.
+    The compiler knows the value of a `constant` condition. Such a condition can't decide, and does not count.
     """
 
     line: int
@@ -30,7 +31,7 @@ class Condition:
 
     @property
     def missed(self) -> bool:
-        """Whether it could have decided alone, and was not seen to."""
+        """Whether it could have decided alone, and was not seen to do so."""
         return not (self.decided or self.constant)
 
 
@@ -59,7 +60,7 @@ def _differ_in(one: str, other: str) -> list[int]:
 
 
 def judged(file: FileCoverage) -> list[Judged]:
-    """Returns the decisions of a file, by place. One that has nothing but constants is left out."""
+    """Returns the decisions of a file, by place. A decision that has only constants is left out."""
     found: dict[Decision, list[str]] = {}
     for key, count in sorted(file.decisions.items()):
         vectors = found.setdefault(key._replace(vector=""), [])
@@ -87,7 +88,7 @@ def _judge(key: Decision, vectors: Sequence[str], outcomes: dict[tuple[int, int]
     conditions = []
     for number, text in enumerate(key.conditions.split()):
         place = _place(text.rstrip("C"))
-        # of a macro's condition, which is elsewhere, the ways out may be in another file
+        # A macro's condition is elsewhere, perhaps in another file, which has its outcomes.
         unknown = {"true", "false"} if not begin <= place <= end else set()
         ways = outcomes.get(place, unknown)
         constant = text.endswith("C") or len(ways) < 2

@@ -1,8 +1,8 @@
 """The engines that count, and what each has to do. `ENGINES` lists them.
 
-An engine has two halves. Its `Recorder` works in the process that runs the tests, in a guest too, and gives
-plain values. `Engine.resolve` makes lines of source of them, in the process that reports: only there are
-clang's tools, and QEMU.
+An engine has two halves. Its `Recorder` works in the process that runs the tests, in a guest too, and returns
+plain values. `Engine.resolve` turns them into lines of source, in the process that reports: only that process
+has clang's tools, and QEMU.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ ENGINES: dict[str, str] = {
     "counters": "pytest_bpfmaps.coverage.counters",
     "blocks": "pytest_bpfmaps.coverage.blocks",
 }
-"""By name: the module that has the engine, as ``engine()``. ``auto`` tries them in this order."""
+"""The module of each engine, which has a function ``engine()``. ``auto`` tries them in this order."""
 
 Plain = Mapping[str, Any]
-"""What JSON and execnet carry."""
+"""A mapping of types that JSON and execnet can carry."""
 
 Swap = Callable[[LoadedObject], LoadedObject]
-"""Gets the object as it was loaded, and gives the one that tests use: the same, or one that counts."""
+"""Gets the object as it was loaded, and returns the one that tests use: the same, or one that counts."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What an engine counted on one kernel, during one test (empty: not asked for, or during none)."""
+    """What an engine counted on one kernel, during one test.
+
+    `test` is empty if tests are not told apart, or if none ran.
+    """
 
     engine: str
     kernel: str
@@ -38,12 +41,12 @@ class Record:
     counted: Plain
 
     def to_plain(self) -> dict[str, Any]:
-        """Returns it in types that JSON and execnet carry."""
+        """Returns it in types that JSON and execnet can carry."""
         return dict(vars(self))
 
 
 class Recorder(Protocol):
-    """The half of an engine that works where tests run. What it can't measure raises no error."""
+    """The half of an engine that works where tests run. It raises no error for what it can't measure."""
 
     def before_load(self, opened: OpenedObject) -> Swap | None:
         """Prepares an object that is about to be loaded. Returns None if the object is used as it is."""
@@ -52,7 +55,7 @@ class Recorder(Protocol):
     def loaded(self, loaded: LoadedObject, programs: Sequence[str]) -> dict[str, str]:
         """Notes a loaded object. `programs` are those that no other engine measures.
 
-        Returns those that can't be, with the reason.
+        Returns the programs that this engine can't measure either, with the reason.
         """
         ...
 

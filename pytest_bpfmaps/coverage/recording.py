@@ -1,4 +1,4 @@
-"""Has the engines measure the objects of a process, and collects what they count."""
+"""Lets the engines measure the objects of a process, and collects what they count."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ AUTO = "auto"
 
 
 class Recording:
-    """The engines of this process: those that `wanted` names, of which the first that can measures a program.
+    """The engines of this process, as an `Observer` of objects.
 
-    An `Observer` of objects. `kernel` is the name of the kernel that tests run on here. With `mcdc` they also
-    record the values of conditions.
+    `wanted` names one engine, or is ``auto`` for all. A program is measured by the first engine that can.
+    `kernel` is the name of the kernel that tests run on here. With `mcdc`, engines also record the values of
+    conditions, if they can.
     """
 
     def __init__(self, wanted: str = AUTO, kernel: str = "host", *, mcdc: bool = False) -> None:
@@ -69,9 +70,9 @@ class Recording:
             self.elsewhere(f"(loaded by {name})", names, "another process loaded it")
 
     def elsewhere(self, source: str, programs: Sequence[str], why: str) -> None:
-        """Lists programs that no object of a test has as not measured. `why` says why none has counters.
+        """Lists programs as not measured that belong to no object of a test. `why` is the reason.
 
-        The engine ``blocks`` sees each program that runs, so where it works nothing is listed.
+        The engine ``blocks`` sees every program that runs, so where it works nothing is listed.
         """
         if "blocks" in self._recorders:
             return
@@ -83,7 +84,7 @@ class Recording:
     def take(self, test: str = "") -> dict[str, Any]:
         """Returns what was counted since the last call, as plain values.
 
-        `test` is the id of the test that ran meanwhile, where that is to be known.
+        `test` is the id of the test that ran meanwhile; it is empty if tests are not told apart.
         """
         records = [
             Record(name, self.kernel, test, counted).to_plain()

@@ -1,4 +1,4 @@
-"""What reports show of a coverage: which files, without excluded lines, and the sums."""
+"""The part of a coverage that reports show: the wanted files, without excluded lines, and their sums."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _GENERATED = ("vmlinux.h",)
 
 @dataclass(frozen=True)
 class FileView:
-    """A source file: its counts summed up, and on each kernel. `name` is the path from the root folder.
+    """A source file: the sum of its counts, and those on each kernel. `name` is relative to the root folder.
 
-    `text` are its lines, empty where it can't be read. Neither `excluded` lines nor those that no kernel can
-    reach (`unreachable`) are among the counts; among those of a kernel are only lines that it can reach.
+    `text` are its lines; it is empty if the file can't be read. The counts have neither `excluded` lines nor
+    those that no kernel can reach (`unreachable`). The counts of a kernel have only lines that it can reach.
     """
 
     path: str
@@ -44,7 +44,7 @@ class FileView:
         return percent_of(self.total)
 
     def branches(self) -> dict[int, list[tuple[Branch, int]]]:
-        """Returns by line its ways out, and how often each was taken."""
+        """Returns for each line its branches, and how often each was taken."""
         found: dict[int, list[tuple[Branch, int]]] = {}
         for branch, count in sorted(self.total.branches.items()):
             found.setdefault(branch.line, []).append((branch, count))
@@ -52,20 +52,20 @@ class FileView:
 
     @cached_property
     def decisions(self) -> list[Judged]:
-        """Returns the decisions of several conditions, by place; empty where MC/DC was not asked for."""
+        """Returns the decisions of several conditions, by place; empty if MC/DC was not recorded."""
         return judged(self.total)
 
     def partial(self) -> list[int]:
-        """Returns the lines that ran, and have a way out that was never taken."""
+        """Returns the lines that ran, and have a branch that was never taken."""
         missed = {branch.line for branch, count in self.total.branches.items() if not count}
         return sorted(line for line in missed if self.total.lines.get(line))
 
 
 @dataclass
 class View:
-    """The files of a coverage that `patterns` mean: globs of paths from `root`, or of names.
+    """The files of a coverage that fit one of `patterns`: globs of paths relative to `root`, or of names.
 
-    Without a pattern these are the files below `root`, except vmlinux.h.
+    Without patterns it has the files below `root`, except vmlinux.h.
     """
 
     coverage: Coverage
@@ -87,7 +87,7 @@ class View:
 
     @property
     def total(self) -> FileCoverage:
-        """Returns the counts of all files together. Only its sums mean something."""
+        """Returns the counts of all files together. Only their sums have a meaning."""
         return _all(file.total for file in self.files)
 
     @property
@@ -123,7 +123,7 @@ class View:
         return {name: sum(one[0] == name for one in done) for name in sorted({one[0] for one in done})}
 
     def tests_of(self, path: str) -> dict[int, set[str]]:
-        """Returns by line the tests that ran it; empty where that was not asked for."""
+        """Returns for each line the tests that ran it; empty if tests were not told apart."""
         found: dict[int, set[str]] = {}
         for kernel in self.coverage.kernels.values():
             for test, ran in kernel.contexts.items():

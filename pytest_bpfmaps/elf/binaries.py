@@ -120,10 +120,9 @@ def usdt_names(binary: Path) -> set[str]:
         for note in section.iter_notes() if section else ():
             raw = note["n_desc"]
             data = raw if isinstance(raw, bytes) else str(raw).encode("latin-1")
-            parts = data[3 * elf.elfclass // 8 :].split(
-                b"\0"
-            )  # after three addresses: place, base, semaphore
-            found.add(f"{parts[0].decode()}:{parts[1].decode()}")
+            texts = data[3 * elf.elfclass // 8 :]  # after three addresses: place, base, semaphore
+            provider, name = texts.split(b"\0")[:2]
+            found.add(f"{provider.decode()}:{name.decode()}")
     return found
 
 

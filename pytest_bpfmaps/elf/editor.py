@@ -19,8 +19,7 @@ SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
 STT_OBJECT, STT_FUNC, STT_SECTION = 1, 2, 3
 STB_LOCAL, STB_GLOBAL, STB_WEAK = 0, 1, 2
 _SHT_NOBITS = 8
-_MOST_ZEROS = 1 << 28  # bytes of a section without content in the file, such as .bss
-_MOST = 1 << 24  # bytes of a section that is not in the file
+_MOST = 1 << 24  # bytes of a section without content in the file, such as .bss
 _DATA = {"little": 1, "big": 2}[sys.byteorder]
 
 

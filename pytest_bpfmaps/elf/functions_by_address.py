@@ -28,7 +28,7 @@ class ElfSymbols:
                 for s in loaded_segments(elf)
                 if s["p_flags"] & _PF_X
             ]
-            self._own = _Tables(elf)  # it is read now, because the file of another process may vanish later
+            self._own = _Tables(elf)  # read now, because a file of another process may be removed later
 
     @property
     def build_id(self) -> str:
@@ -40,14 +40,14 @@ class ElfSymbols:
         for load_offset, size, vaddr in self._loads:
             if load_offset <= offset < load_offset + size:
                 at = offset - load_offset + vaddr
-                # a stripped file still has what it exports; other symbols can only be in debug files
+                # A stripped file has only the functions that it exports. Debug files may have the others.
                 found = self._own.find(at) or next((f for t in self._debug if (f := t.find(at))), None)
                 return found and (found[0], found[1] - vaddr + load_offset)
         return None
 
     @cached_property
     def _debug(self) -> list[_Tables]:
-        """The symbols of files for debuggers."""
+        """The symbols in separate debug files."""
         return self._files.read(_Tables)
 
 
@@ -61,7 +61,7 @@ class _Tables:
         """Returns the function that the address is in; None if there is none."""
         before = [(table, *table.before(address)) for table in self._tables]
         start = max(start for _, start, _ in before)
-        # functions in assembler may have size 0: they reach to the next function
+        # A function in assembler may have size 0. Then it counts up to the next function.
         names = {
             symbol.name.partition("@")[0]
             for table, at, numbers in before

@@ -142,11 +142,11 @@ class ElfFunctions:
 
     @cached_property
     def _debug(self) -> list[_Table]:
-        """The symbols of debug files."""
+        """The symbols in separate debug files."""
         return self._files.read(self._moved)
 
     def _moved(self, elf: Any) -> _Table:
-        """Returns the symbols of a debug file, moved to the library's addresses, which prelink changes."""
+        """Returns the symbols of a debug file, at the library's addresses, which prelink(8) may change."""
         theirs = _loads(elf)
         return _Static(elf, self._loads[0][0] - theirs[0][0] if self._loads and theirs else 0)
 
@@ -250,7 +250,7 @@ def symbol_versions(elf: Any) -> tuple[list[int], dict[int, str]]:
 
 
 def _each_once(functions: Iterable[Function]) -> list[Function]:
-    """Returns each function once: of several tables, the first one knows most about it."""
+    """Returns each function once, from the first table that has it: that table has the versions."""
     found: dict[tuple[str, int], Function] = {}
     for function in functions:
         found.setdefault((function.name, function.address), function)

@@ -112,7 +112,7 @@ def _read_choice(
                 continue
             memory.seek(at)
             (value,) = _WORD.unpack(memory.read(_WORD.size))
-            if value and value != initial + bias:  # the linker has filled it
+            if value and value != initial + bias:  # the dynamic linker has written the chosen address
                 return _place(value, mapped, who)
     raise NotChosen(f"{who} has not called it yet, or only by an address that it got from the linker")
 
@@ -145,7 +145,7 @@ def _numbers(elf: Any, function: Function) -> Iterator[int]:
 
 
 def _initial(elf: Any, address: int) -> int:
-    """Returns what the file has at an address; usually a relocated pointer into the table of jumps."""
+    """Returns the word that the file has at an address; usually it points to the procedure linkage table."""
     for s in loaded_segments(elf):
         if s["p_vaddr"] <= address < s["p_vaddr"] + s["p_filesz"]:
             elf.stream.seek(s["p_offset"] + address - s["p_vaddr"])

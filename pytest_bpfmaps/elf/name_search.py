@@ -84,7 +84,7 @@ class Names:
         return tell_closest(name, self.near(name, start), self.shown_by)
 
     def _similar(self, name: str) -> Iterator[set[str]]:
-        """Yields sets of names: with a word of the name, or its start, then with ever shorter parts of it."""
+        """Yields growing sets of names: first those with a word of `name`, then those with a part of it."""
         words = {word.encode() for word in re.split(r"[_.]", name) if len(word) > 2}
         found: set[str] = set()
         start = self._before + name.encode()
@@ -99,7 +99,7 @@ class Names:
             yield found
 
     def _with(self, piece: bytes) -> Iterator[str]:
-        """Yields the names that contain a piece; a piece that begins with the byte `before` is a start."""
+        """Yields the names that contain `piece`, or begin with it if it begins with the byte `before`."""
         text, before, at = self._text, self._before, -1
         while (at := text.find(piece, at + 1)) >= 0:
             begin = at + 1 if piece.startswith(before) else text.rfind(before, 0, at) + 1

@@ -77,7 +77,7 @@ class SymbolTable:
         while (at := self.strings.find(wanted, at + 1)) >= 0:
             if self.strings[at + len(wanted) : at + len(wanted) + 1] in (b"\0", b"@"):
                 places.add(at)
-        if len(places) > _FEW:  # a short name, which is the end of many other names
+        if len(places) > _FEW:  # many other names end in a short name
             return [i for i, place in enumerate(self._names_at) if place in places]
         return sorted(number for place in places for number in _indices(self._names_at, place))
 
@@ -164,7 +164,7 @@ class _FunctionNames(Names):
     def _with(self, piece: bytes) -> Iterator[str]:
         """Yields the names that contain a piece.
 
-        Linkers store a name that is the end of another name inside of that name.
+        A linker stores a name only once if another name ends in it.
         """
         text, starts = self._text, self._table.starts
         wanted, at = piece.removeprefix(self._before), -1

@@ -1,6 +1,6 @@
 """Captures records that programs send to user space, decodes them, and waits for them.
 
-Importing this room registers the classes of buffers at `Map`.
+Importing this package registers the classes of buffers at `Map`.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from pytest_bpfmaps.events.records import Records, blocks_of
 from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.kernel.run_counts import RunCounts
 
-# a program may submit with BPF_RB_NO_WAKEUP, so a sleeping reader looks again after this many seconds
+# A program may submit with BPF_RB_NO_WAKEUP, so a sleeping reader looks again after this many seconds.
 _LOOK_AGAIN = 0.02
-# defaults in seconds; `is` distinguishes them from the same number in a call
+# Defaults in seconds. They are objects of their own: `is` tells them from an equal number in a call.
 _SECOND, _TENTH = float("1.0"), float("0.1")
 
 
@@ -61,7 +61,7 @@ class Capture(Sequence[Any]):
 
     @property
     def missed(self) -> int:
-        """How many bytes of records a tap missed, with their headers: they were overwritten too early."""
+        """How many bytes of records, with their headers, were overwritten before a tap could copy them."""
         self._drain()
         return self._source.missed
 
@@ -110,9 +110,10 @@ class Capture(Sequence[Any]):
     # waiting
 
     def wait(self, count: int = 1, timeout: float = 1.0) -> list[Any]:
-        """Returns all records so far, as soon as there are `count`; `timeout` is in seconds.
+        """Returns all records so far, as soon as there are `count`.
 
-        Raises `CaptureTimeoutError` (an `AssertionError`) if they don't come in time.
+        `timeout` is in seconds. The wait is longer where the CPU is emulated. Raises `CaptureTimeoutError`
+        (an `AssertionError`) if they don't come in time.
         """
         self._until(lambda: len(self._records) >= count, timeout)
         if len(self._records) < count:
@@ -167,9 +168,11 @@ class Capture(Sequence[Any]):
     def expect_none(
         self, fields: Mapping[str, Any] | None = None, /, *, within: float = _TENTH, **more: Any
     ) -> None:
-        """Fails as soon as a record with those fields comes; it waits for `within` seconds.
+        """Waits for `within` seconds, and checks that no record with those fields comes.
 
-        Fields are given as for `expect`.
+        Fields are given as for `expect`. Raises `CaptureTimeoutError` (an `AssertionError`) as soon as such a
+        record comes, and if records were lost or another reader may have taken some. Raises `NameLookupError`
+        as `expect` does.
         """
         given = {} if within is _TENTH else {"within": within}
         wanted = self._wanted("expect_none", fields, more, given)

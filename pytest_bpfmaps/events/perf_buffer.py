@@ -48,7 +48,7 @@ class PerfBuffer:
         self._map_id = map_id
         self._records: list[tuple[int, bytes]] = []
         self._error: BaseException | None = None
-        # the callback must live as long as the buffer that calls it
+        # The buffer calls this until the buffer is freed. cffi needs a reference to it until then.
         self._callback = ffi.callback("int(void *, int, struct perf_event_header *)", self._on_event)
         attributes = ffi.new(
             "struct perf_event_attr *",
@@ -147,7 +147,7 @@ class PerfEventArrayMap(Map, types=(MapType.PERF_EVENT_ARRAY,)):
     """A perf event array; programs write to it with ``bpf_perf_event_output``."""
 
     read_elsewhere = False
-    """Whether another process reads it. Its records then can't be had without taking them away."""
+    """Whether another process reads it. A capture would take the records away from that process."""
 
     def capture(self, type: RecordType = None, *, tag: str | None = None, pages: int = PAGES) -> Capture:
         """Collects the records that programs output from now on; use it with ``with``.

@@ -53,7 +53,7 @@ class Line(str):
 
 
 class PrintkLog:
-    """All lines that were printed since it began; `close` removes the instance.
+    """All lines that were printed since it was made; `close` removes the instance.
 
     `add_formats` restricts it to lines that the programs of an object can have printed. Without formats it
     takes all lines. Raises `UnsupportedError` if tracefs is absent or can't be written.
@@ -68,7 +68,7 @@ class PrintkLog:
         self._poll.register(self._pipe, select.POLLIN)
 
     def add_formats(self, formats: Iterable[str]) -> None:
-        """Accepts lines that fit one of these ``bpf_printk`` formats, too."""
+        """Also accepts lines that fit one of these ``bpf_printk`` formats."""
         self._formats += [re.compile(_pattern(f), re.DOTALL) for f in formats]
 
     def drain(self) -> None:
@@ -136,7 +136,7 @@ class Printk(Sequence[Line]):
     def wait(self, count: int = 1, timeout: float = 1.0) -> list[Line]:
         """Returns all lines, as soon as there are `count`; `timeout` is in seconds.
 
-        Raises `CaptureTimeoutError`.
+        Raises `CaptureTimeoutError` (an `AssertionError`) if they don't come in time.
         """
         lines = self._until(lambda lines: len(lines) >= count, timeout)
         if len(lines) < count:
@@ -145,9 +145,9 @@ class Printk(Sequence[Line]):
         return lines
 
     def expect(self, text: str | re.Pattern[str], *, timeout: float = 1.0) -> list[Line]:
-        """Returns the lines that contain the text, or that the pattern finds, as soon as there is one.
+        """Returns the lines that contain the text, or a match of the pattern, as soon as there is one.
 
-        Raises `CaptureTimeoutError`, an `AssertionError`.
+        `timeout` is in seconds. Raises `CaptureTimeoutError` (an `AssertionError`) if none comes in time.
         """
         fits: Callable[[str], Any] = (
             text.search if isinstance(text, re.Pattern) else lambda line: text in line
@@ -201,7 +201,7 @@ def parse(lines: Iterable[str]) -> list[Line]:
 
 
 def _name_of(pid: str) -> str:
-    """Returns a thread's name; the trace has it only if the thread was scheduled since the trace began."""
+    """Returns a thread's name from /proc. The trace lacks it if the thread was not scheduled meanwhile."""
     try:
         return Path("/proc", pid, "comm").read_text().rstrip("\n")
     except OSError:

@@ -1,4 +1,4 @@
-"""Tells how full a BPF ring buffer is, and how full its readers of this process have seen it."""
+"""Tells how full a BPF ring buffer is, and how full it was when a reader in this process looked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_bpfmaps.events.ringbuf_memory import OVERWRITTEN, RingMemory
 
 @dataclass(slots=True)
 class Peak:
-    """The most unread bytes that a reader saw, and whether one more record would not have had room."""
+    """The most unread bytes that a reader saw, and whether there was no room for one more record."""
 
     unread: int = 0
     was_full: bool = False
@@ -17,9 +17,9 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class RingFill:
-    """`produced`: bytes of all records so far. `unread`: those that wait now. Records count with headers.
+    """The bytes of all records so far (`produced`), and of those that are unread now, with their headers.
 
-    `is_full` says whether one more record like the oldest that waits would not have room.
+    `is_full` says whether there is no room for one more record of the size of the oldest unread one.
     """
 
     produced: int
@@ -31,13 +31,13 @@ _peaks: dict[int, Peak] | None = None
 
 
 def keep_peaks() -> None:
-    """Has readers remember what they see, until somebody takes it."""
+    """Makes readers remember what they see, until `take_peak` is called."""
     global _peaks  # noqa: PLW0603
     _peaks = {} if _peaks is None else _peaks
 
 
 def peak_of(map_id: int) -> Peak:
-    """Returns what a reader of the map with that id fills in."""
+    """Returns the object in which a reader of the map with that id records what it sees."""
     return Peak() if _peaks is None else _peaks.setdefault(map_id, Peak())
 
 

@@ -28,7 +28,7 @@ def record_step(size: int) -> int:
 
 
 def count_equal(words: memoryview, at: int, size: int, step: int, most: int) -> int:
-    """Returns how many records from `at` on have that length; it compares more and more at once.
+    """Returns how many records from `at` on have that length. It compares ever larger parts at once.
 
     `words` are the ring's data as 32-bit words, and `step` is the distance of two records in bytes.
     """
@@ -37,7 +37,7 @@ def count_equal(words: memoryview, at: int, size: int, step: int, most: int) -> 
     while count < most:
         look = min(look * 8, most - count, 1 << 16)
         first = word + count * apart
-        lengths = words[first : first + look * apart : apart].tobytes()  # the kernel goes on writing
+        lengths = words[first : first + look * apart : apart].tobytes()  # a copy: the kernel may write now
         if lengths != header * look:
             return count + next(i for i in range(look) if lengths[4 * i : 4 * i + 4] != header)
         count += look
@@ -68,7 +68,7 @@ class RingMemory:
         self._mask = size - 1
 
     def equal_records(self, at: int, size: int, available: int) -> Block:
-        """Copies the record of `size` bytes at `at`, and those behind it that have the same length.
+        """Copies the record of `size` bytes at `at`, and those after it that have the same length.
 
         `available` is how many bytes may be read from `at` on.
         """
@@ -77,9 +77,10 @@ class RingMemory:
         return Block(bytes(self.data[at : at + count * step]), HEADER_SIZE, step, size, count)
 
     def is_full(self, consumed: int, unread: int) -> bool:
-        """Whether one more record like the one at the position `consumed` has no room.
+        """Whether there is no room for one more record of the size of the one at the position `consumed`.
 
-        `unread` is how many bytes nobody has read. A ring that is less than half full is not looked at.
+        `unread` is the number of bytes that no reader has taken. If they are less than half of the ring, the
+        record is not looked at.
         """
         if 2 * unread <= self._mask:
             return False

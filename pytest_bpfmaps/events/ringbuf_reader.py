@@ -23,8 +23,8 @@ from pytest_bpfmaps.kernel.open_resources import forget, note
 class Ring:
     """The consumer's end of one ring buffer map. `size` is its `max_entries`, in bytes.
 
-    With `overwrites` (``BPF_F_RB_OVERWRITE``, Linux 6.19) the program never waits for the reader: if there is
-    no room, it overwrites the oldest records, and a third position says up to where.
+    With `overwrites` (``BPF_F_RB_OVERWRITE``, Linux 6.19) a full ring takes new records, too. They overwrite
+    the oldest records, and a third position in the ring's memory says up to where.
     """
 
     lost = 0  # the kernel does not count them: bpf_ringbuf_reserve only returns NULL to the program
@@ -42,7 +42,7 @@ class Ring:
         self._data, self._words = memory.data, memory.words
         self._mine = self._consumer_position[0]  # the position of this reader
         self._poll = select.epoll()
-        self._fd = os.dup(fd)  # if the map were closed first, the poll set would lose its entry
+        self._fd = os.dup(fd)  # the map may be closed before this: epoll(7) would then forget its descriptor
         self._poll.register(self._fd, select.EPOLLIN)
         note(f"capture of {on}", [self._fd])
 

@@ -29,7 +29,7 @@ class Tap:
     """Copies the records of a ring buffer map that another process reads; `size` is its `max_entries`.
 
     A thread looks for records, so that few are missed while the test does something else. `missed` counts the
-    bytes of those that were overwritten before. With `overwrites`, the ring overwrites what nobody has read.
+    bytes of those that were overwritten first. With `overwrites`, new records overwrite unread ones.
     """
 
     lost = taken = padding = 0
@@ -50,12 +50,12 @@ class Tap:
         self._thread.start()
 
     def _oldest(self) -> int:
-        """Returns the position of a record that is certainly whole now: the next that is read."""
+        """Returns the position of the oldest record that can't have been overwritten: the next unread one."""
         consumed = int(self._consumer_position[0])
         return max(consumed, int(self._positions[OVERWRITTEN])) if self._overwrites else consumed
 
     def _is_whole(self) -> bool:
-        """Whether all that was read from this tap's position on was whole."""
+        """Whether nothing that was read from this tap's position on was overwritten meanwhile."""
         if self._overwrites:
             return bool(self._positions[OVERWRITTEN] <= self._mine)
         return bool(self._positions[0] - self._mine < self._size)
@@ -96,7 +96,7 @@ class Tap:
         return self._mine - start
 
     def _look_if_full(self) -> None:
-        """Records whether one more record like the oldest unread one would have had no room."""
+        """Sets `was_full` if there is no room for one more record of the size of the oldest unread one."""
         if self._overwrites:
             return
         consumed = int(self._consumer_position[0])
@@ -105,7 +105,7 @@ class Tap:
             self.was_full = True
 
     def _resume(self) -> None:
-        """Goes on at the next whole record, and counts what was overwritten."""
+        """Continues at the next whole record, and counts the bytes that were overwritten."""
         oldest = self._oldest()
         if oldest <= self._mine:
             oldest = int(self._positions[0])
@@ -126,7 +126,7 @@ class Tap:
             pause = _SHORTEST if found * _BUSY_PART > self._size else min(pause * 2, longest)
 
     def others(self) -> str | None:
-        """Returns None: that another process reads the ring is no harm."""
+        """Returns None: it does not matter to a tap that another process reads the ring."""
         return None
 
     def wait(self, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """Shares one reader among all captures of a buffer in this process, so that each gets every record.
 
-A ring buffer gives a record to only one reader. A perf event array has only one set of buffers: the last one
-that was put there.
+A ring buffer gives a record to only one reader. A perf event array has only one set of buffers: the one that
+was put there last.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Reader:
 
 
 _READERS: dict[tuple[int, bool], _Reader] = {}
-"""By map id, and whether the reader is a tap."""
+"""The open readers, by the map's id and whether the reader is a tap."""
 
 
 class SharedSource:
@@ -41,7 +41,7 @@ class SharedSource:
         self._reader: _Reader | None = reader
         self._source = reader.source
         self._blocks: list[Block] = []
-        reader.read()  # gives earlier records to the other shares
+        reader.read()  # so that the records so far go to the other shares only
         reader.shares.add(self)
         self._before = self._counts()
         self.padding = self._source.padding

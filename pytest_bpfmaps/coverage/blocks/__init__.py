@@ -16,11 +16,14 @@ class BlockEngine:
     """The engine ``blocks``."""
 
     def recorder(self, *, mcdc: bool) -> BlockRecorder | str:
-        """Returns a recorder, in an emulated guest. It knows nothing of conditions."""
+        """Returns a recorder, or why there can be none outside of an emulated guest.
+
+        It does not record the values of conditions, so `mcdc` changes nothing.
+        """
         return begin()
 
     def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
-        """Adds up what the gateways told."""
+        """Adds up what the gateways counted."""
         from pytest_bpfmaps.coverage.blocks.resolve import resolve
 
         return resolve(records, tell)

@@ -1,4 +1,4 @@
-"""Learns which programs a guest has, and asks its gateway what ran of them: where tests run."""
+"""Finds out which programs a guest has, and asks its gateway what ran of them. It works where tests run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def begin() -> BlockRecorder | str:
         return BlockRecorder(host, ProgramWatcher(online_cpus()))
     except BpfError as error:
         return error.why or str(error)
-    except KeyError:  # it knows no such call
+    except KeyError:  # the gateway has no such call
         return NOT_ASKED
     except OSError as error:
         return f"the kernel does not tell which programs are loaded: {error}"
@@ -78,7 +78,7 @@ class BlockRecorder:
     def _with_loader(self, program: dict[str, Any]) -> dict[str, Any] | None:
         number, is_own = program["id"], program["pid"] == os.getpid()
         if number in self._others or (is_own and number not in self._mine and not program["ran"]):
-            return None  # a probe of the kernel, or an object that another one stands in for
+            return None  # a probe of the kernel, or an object that another one has replaced
         return {**program, "known": number in self._mine}
 
 

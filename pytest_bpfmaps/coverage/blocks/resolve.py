@@ -1,4 +1,4 @@
-"""Sums up what gateways told: in the process that reports, where the sources are."""
+"""Adds up what gateways counted. It works in the process that reports, where the sources are."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _file(path: str, counts: Mapping[str, Any]) -> FileCoverage:
 
 @cache
 def _source(path: str) -> tuple[tuple[str, ...], str]:
-    """Returns the lines of a file, and its digest; nothing where it can't be read."""
+    """Returns the lines of a file, and its digest; both are empty if it can't be read."""
     try:
         raw = Path(path).read_bytes()
     except OSError:
@@ -100,5 +100,5 @@ def _head(text: Sequence[str], name: str, line: int) -> int:
 
 
 def _differs(text: Sequence[str], compiled: Iterable[tuple[int, str]]) -> bool:
-    """Whether a line that was compiled is another one now."""
+    """Whether the text of a line that was compiled is different now."""
     return any(line > len(text) or text[line - 1].strip() != was.strip() for line, was in compiled if was)

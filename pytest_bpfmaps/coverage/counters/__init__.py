@@ -1,6 +1,6 @@
 """The engine ``counters``: clang adds counters to sources that this package compiles, for every kernel.
 
-`recorder` loads objects that count, and reads them; `resolve` has clang's tools make lines of the counts.
+`recorder` loads objects that count, and reads them. `resolve` turns the counts into lines, by clang's tools.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _CODE = 0  # the kind of a region that is neither skipped, nor a gap, nor a macr
 
 
 def read_lines(lcov: bytes) -> Iterator[tuple[str, int, int]]:
-    """Gives file, line and count."""
+    """Yields the path of a file, the number of a line, and its count."""
     path = ""
     for line in lcov.decode(errors="surrogateescape").splitlines():
         if line.startswith("SF:"):
@@ -62,9 +62,10 @@ def last_lines(text: bytes) -> dict[str, int]:
 
 
 def read_decisions(text: bytes, shown: Mapping[str, list[Shown]], name: str) -> dict[str, FileCoverage]:
-    """Returns the decisions of an object, by file, with what ``llvm-cov show`` said of them.
+    """Returns the decisions of an object, by file, with the combinations of values in `shown`.
 
-    `name` is the object's. Raises `UnsupportedError` when the JSON contradicts what was `shown`.
+    `shown` is what ``llvm-cov show`` said, `name` the name of the object. Raises `UnsupportedError` when the
+    JSON contradicts `shown`.
     """
     data: dict[str, Any] = json.loads(text)["data"][0]
     bodies = [_body(function) for function in data["functions"]]
@@ -85,7 +86,8 @@ def read_decisions(text: bytes, shown: Mapping[str, list[Shown]], name: str) -> 
             line, column = map(int, each.begin.split(":"))
             uses[place] += 1
             inside = any(path == at and begin <= (line, column) <= end for at, begin, end in bodies)
-            use = "" if inside else f"{uses[place]} in {name}"  # a macro's
+            # A decision outside of all functions is in a macro: the text identifies one use of that macro.
+            use = "" if inside else f"{uses[place]} in {name}"
             found = files.setdefault(path, FileCoverage()).decisions
             key = Decision(line, place, " ".join(each.conditions), use, "")
             _count(found, key, 0)

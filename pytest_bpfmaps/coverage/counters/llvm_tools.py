@@ -1,6 +1,6 @@
 """Finds llvm-profdata and llvm-cov of a clang's own version, and runs them.
 
-Only tools of clang's own version are sure to read what clang wrote.
+Tools of another version may not be able to read what clang wrote.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _candidates(name: str, clang: str, major: str) -> list[str]:
 
 @cache
 def _major(path: str) -> str:
-    # llvm-profdata 14 says it of a command only
+    # llvm-profdata 14 prints its version only for a subcommand.
     words = ["merge", "--version"] if "profdata" in os.path.basename(path) else ["--version"]
     try:
         said = subprocess.run([path, *words], capture_output=True, text=True, timeout=20, check=False)

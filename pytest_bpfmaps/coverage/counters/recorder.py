@@ -1,4 +1,4 @@
-"""Loads objects that count in place of plain ones, and reads their counters: where tests run."""
+"""Loads objects that count in place of plain ones, and reads their counters. It works where tests run."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class CounterRecorder:
         self._told: list[Plain] = []
 
     def before_load(self, opened: OpenedObject) -> Swap:
-        """Returns what puts a counting object in the place of the plain one, once that is loaded."""
+        """Returns the function that loads a counting object in place of the plain one."""
         return lambda loaded: self._swap(opened, loaded)
 
     def _swap(self, opened: OpenedObject, loaded: LoadedObject) -> LoadedObject:
-        """Loads the counting object. If there can be none, keeps the reason for `loaded`."""
+        """Loads the counting object. If that is not possible, keeps the reason for the method `loaded`."""
         if opened.counting is None:
             self._reasons[loaded] = "no source of it was compiled here"
             return loaded
@@ -55,7 +55,10 @@ class CounterRecorder:
         return loaded
 
     def _try(self, opened: OpenedObject, loaded: LoadedObject, *, mcdc: bool) -> tuple[LoadedObject, str]:
-        """Loads one counting object. Returns what is loaded then, and why it does not count, if so."""
+        """Tries to load a counting object. Returns the object that is loaded afterwards.
+
+        The text says why that object does not count; it is empty if it does.
+        """
         assert opened.counting is not None
         try:
             path = opened.counting(mcdc)
@@ -87,9 +90,9 @@ class CounterRecorder:
 
         ``{"objects": [PATH, …], "counts": [[INDEX, COUNT], …], "vectors": [INDEX, …], "unreachable":
         [INDEX, …]}``. The index of a count is that of a 64-bit counter in the section of counters. The index
-        of a vector is that of a byte in the section of test vectors. Of linked sources there are several
-        paths, and their sections lie one behind the other. ``unreachable`` has indices of counters, or None
-        where no counter depends on the kernel. ``{"lost": WHY}`` stands for counts that could not be read.
+        of a vector is that of a byte in the section of test vectors. For linked sources there are several
+        paths, and their sections follow one another. ``unreachable`` has indices of counters, or None if no
+        counter depends on the kernel. ``{"lost": WHY}`` stands for counts that could not be read.
         ``{"without_mcdc": NAME, "why": WHY}`` stands for an object that counts without conditions.
         """
         for reader in self._live.values():
@@ -163,7 +166,7 @@ class _Section:
 
 
 def _unreachable(loaded: LoadedObject, path: Path) -> frozenset[int] | None:
-    """Returns the counters that this kernel can't reach; None where none depends on the kernel."""
+    """Returns the counters that this kernel can't reach; None if none depends on the kernel."""
     try:
         code = ObjectCode(path)
         if not code.answers:

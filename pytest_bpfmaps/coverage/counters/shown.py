@@ -1,7 +1,7 @@
 """Reads the combinations of conditions' values from what ``llvm-cov show -show-mcdc`` prints.
 
-``llvm-cov export`` says which conditions decided, and not what was seen. But only what was seen can be added
-up over kernels and runs. ``show`` wants the sources, which may have changed: it gets empty ones.
+``llvm-cov export`` says which conditions decided, but not which combinations were seen. Only combinations can
+be added up over kernels and runs. ``show`` needs the sources, which may have changed: it gets empty ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CONSTANT = re.compile(r"\|  C(\d+)-Pair: constant folded$")
 class Shown:
     """A decision: where it begins and ends, where its conditions begin, and what was seen.
 
-    A vector is as in `data.Decision`. A condition that clang knows to be constant has a ``C`` behind it.
+    Vectors are as in `data.Decision`. The place of a condition that clang knows to be constant ends in ``C``.
     """
 
     begin: str

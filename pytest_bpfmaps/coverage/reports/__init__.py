@@ -30,14 +30,14 @@ class Request:
 
 
 def report_requests(texts: Sequence[str]) -> list[Request]:
-    """Reads ``html:DIR`` and its like. Raises `ValueError` for what is none."""
+    """Reads texts such as ``html:DIR``. Raises `ValueError` for a text that names no report."""
     found = []
     for text in texts:
         kind, _, target = text.partition(":")
         if kind not in {known.partition(":")[0] for known in KINDS}:
             raise ValueError(f"there is no report {text!r}")
         if target and kind not in _DEFAULT_TARGETS:
-            raise ValueError(f"{kind} is for the terminal, and goes to no file")
+            raise ValueError(f"{kind} is printed on the terminal, and can't be written to a file")
         found.append(Request(kind, target or _DEFAULT_TARGETS.get(kind, "")))
     return [request for request in found if request.kind != "none"]
 
@@ -49,10 +49,13 @@ class Report:
     request: Request
     view: View
     folder: Path
-    """Where the target is looked up."""
+    """The folder to which a relative target belongs."""
 
     def write(self) -> list[str]:
-        """Writes it. Returns the lines for the terminal. Raises `OSError`, or ImportError for a library."""
+        """Writes it. Returns the lines for the terminal.
+
+        Raises `OSError`, and ImportError if a library that the report needs is not installed.
+        """
         kind = self.request.kind
         module = import_module(f"{__name__}.{kind.partition('-')[0]}_report")
         if not self.request.target:

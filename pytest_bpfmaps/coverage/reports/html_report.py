@@ -1,4 +1,4 @@
-"""Pages that need nothing beside them: an index, and one for each source file. Made with Jinja2."""
+"""HTML pages that load no other files: an index, and a page for each source file. Made with Jinja2."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def write(view: View, target: Path) -> None:
 
 
 def environment(*packages: str) -> Any:
-    """Returns what renders the templates of packages. Raises ImportError without Jinja2.
+    """Returns Jinja2's environment for the templates of `packages`. Raises ImportError without Jinja2.
 
-    A template of an earlier package goes before one of the same name.
+    If several packages have a template of the same name, the first one's is used.
     """
     try:
         from jinja2 import ChoiceLoader, Environment, PackageLoader
@@ -65,12 +65,12 @@ def _render(environment: Any, template: str, path: Path, facts: dict[str, Any]) 
 
 
 def _bar(percent: float) -> str:
-    """Returns the name of a percentage's colour."""
+    """Returns the CSS class for a percentage, which gives the bar its colour."""
     return "high" if percent >= 90 else "middle" if percent >= 60 else "low"
 
 
 def lines_of(view: View, file: FileView) -> Iterator[Line]:
-    """Gives the lines of a file, from the first to the last."""
+    """Yields the lines of a file, from the first to the last."""
     tests, branches = view.tests_of(file.path), file.branches()
     conditions: dict[int, list[str]] = {}
     for decision in file.decisions:
@@ -106,7 +106,7 @@ def _kind(file: FileView, number: int, partial: bool) -> str:
 
 
 def _undecided(decision: Judged) -> Iterator[str]:
-    """Gives a sentence for each condition that was not seen to decide alone, then what was seen."""
+    """Yields a sentence for each condition that was not seen to decide alone, then the values seen."""
     for number in decision.missed:
         one = decision.conditions[number - 1]
         where = (

@@ -1,4 +1,4 @@
-"""lcov's tracefile, which services and editors read beside that of Python's coverage: geninfo(1)."""
+"""lcov's tracefile, which many services and editors read: geninfo(1)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ def write(view: View, target: Path) -> None:
 
 
 def _conditions(file: FileView) -> Iterator[str]:
-    """Gives the records of MC/DC, which lcov reads since 2.2: two for each condition, for true and for false.
+    """Yields the records of MC/DC, which lcov reads since 2.2: two for each condition, true and false.
 
-    lcov tells the decisions of a line apart by their size alone, so a line's conditions are one group.
+    lcov takes two decisions of one line for the same if they have as many conditions. So all conditions of a
+    line are one group.
     """
     lines: dict[int, list[tuple[bool, str]]] = {}
     for each in file.decisions:
@@ -47,7 +48,7 @@ def _record(file: FileView) -> Iterator[str]:
     for line, ways in sorted(file.branches().items()):
         blocks = list(dict.fromkeys(branch.condition for branch, _ in ways))
         for number, (branch, count) in enumerate(ways):
-            # "-": nobody came to the condition
+            # "-" means that the condition was never evaluated.
             taken = str(count) if total.lines.get(line) else "-"
             yield f"BRDA:{line},{blocks.index(branch.condition)},{number},{taken}"
     yield f"BRF:{len(total.branches)}"

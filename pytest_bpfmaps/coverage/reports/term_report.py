@@ -16,7 +16,7 @@ _MCDC = ("MC/DC", "Miss")
 
 
 def lines(view: View, *, missing: bool = False) -> list[str]:
-    """Returns the table: a row for each file, a column for each kernel where there are several."""
+    """Returns the table: a row for each file, and a column for each kernel if there are several."""
     if not view.files:
         return _programs(view)
     kernels = view.kernels if len(view.kernels) > 1 else []
@@ -30,7 +30,7 @@ def lines(view: View, *, missing: bool = False) -> list[str]:
 
 
 def _table(rows: Sequence[tuple[str, list[str]]], details: Sequence[list[str]]) -> list[str]:
-    """Columns go to further lines where there are too many kernels for one."""
+    """Returns the lines of a table. A row takes several lines if it has too many kernels for one."""
     widths = [max(len(cells[i]) for _, cells in rows) for i in range(len(rows[0][1]))]
     names = min(max(len(name) for name, _ in rows), max(WIDTH - sum(widths) - 2 * len(widths), _LEAST_NAME))
     made = []
@@ -97,7 +97,7 @@ def _wrapped(what: str, parts: Iterable[str]) -> list[str]:
 
 
 def _ranges(found: Sequence[int], code: set[int]) -> list[str]:
-    """Returns ``3, 7-9``: lines without code do not divide a range."""
+    """Returns ranges such as ``3`` and ``7-9``. Lines without code do not divide a range."""
     groups: list[list[int]] = []
     for line in found:
         if groups and not any(between in code for between in range(groups[-1][1] + 1, line)):
@@ -113,14 +113,14 @@ def _ways(file: FileView, line: int) -> str:
 
 
 def _undecided(decision: Judged) -> str:
-    """Returns ``8 condition 2 of 3``: a line, and the conditions that were not seen to decide alone."""
+    """Returns a text such as ``8 condition 2 of 3``: a line, and its conditions that never decided alone."""
     numbers = decision.missed
     word = "condition" if len(numbers) == 1 else "conditions"
     return f"{decision.line} {word} {'/'.join(map(str, numbers))} of {len(decision.conditions)}"
 
 
 def _programs(view: View) -> list[str]:
-    """Returns how many programs each engine measured, and the programs that none did."""
+    """Returns how many programs each engine measured, and the programs that no engine measured."""
     engines = view.engines()
     made = []
     if engines:

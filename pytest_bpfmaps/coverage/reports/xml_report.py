@@ -1,4 +1,4 @@
-"""Cobertura's XML. https://cobertura.github.io/cobertura/"""
+"""The report in the XML format of Cobertura. https://cobertura.github.io/cobertura/"""
 
 from __future__ import annotations
 
