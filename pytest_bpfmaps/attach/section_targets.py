@@ -15,7 +15,7 @@ from pytest_bpfmaps.kernel.probe_programs import SLEEPABLE
 from pytest_bpfmaps.kernel.section_types import NEWER, newer_section
 from pytest_bpfmaps.libbpf import ffi, lib, to_str, version
 
-_FUNCTION = re.compile(r"([\w.$@:-]+)(?:\+(0x[0-9a-fA-F]+|\d+))?$")
+_FUNCTION = re.compile(r"([\w.$@:-]+)(?:\+(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*))?$")
 
 # libbpf before 1.0 accepted any section that began with one of these names, and took the first that fits. The
 # value is the name that libbpf has for such programs today.
@@ -119,7 +119,12 @@ def _function(rest: str) -> Target:
     found = _FUNCTION.match(rest)
     if not found:
         return {"function": rest}
-    return {"function": found[1], **({"offset": int(found[2], 0)} if found[2] else {})}
+    return {"function": found[1], **({"offset": _number(found[2])} if found[2] else {})}
+
+
+def _number(digits: str) -> int:
+    """Returns the value of a number as C writes it, which is also libbpf's way: octal after a 0."""
+    return int(digits, 8 if digits.isdigit() and digits.startswith("0") else 0)
 
 
 def _in_binary(rest: str) -> Target:
