@@ -76,12 +76,15 @@ def upgrade_file(path: Path) -> None:
 
 
 def upgraded_maps(data: bytes) -> list[str]:
-    """Returns the names of the maps of an upgraded object that had legacy definitions."""
+    """Returns the names of the maps of an upgraded object that had legacy definitions; none if damaged."""
     if _NOTE.encode() not in data:
         return []
-    elf = Elf(data)
-    section = elf.section(_NOTE)
-    return elf.content(section).decode().split("\0") if section else []
+    try:
+        elf = Elf(data)
+        section = elf.section(_NOTE)
+        return elf.content(section).decode().split("\0") if section else []
+    except (ValueError, LookupError, struct.error):
+        return []  # libbpf's own error says what is wrong with a damaged file
 
 
 class _Upgrade:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_bpfmaps import LoadError
 from pytest_bpfmaps.btf.types import Btf, Kind
-from pytest_bpfmaps.compiler.legacy_maps import upgraded
+from pytest_bpfmaps.compiler.legacy_maps import upgraded, upgraded_maps
 from pytest_bpfmaps.elf.editor import Elf
 
 SOURCE = """
@@ -110,6 +110,20 @@ def test_the_types_say_what_the_definitions_said(new_object):
 
 def test_twice_is_once(new_object):
     assert upgraded(new_object, "x.o") is None
+
+
+def test_the_upgraded_object_says_which_maps_were_legacy_ones(legacy_object, new_object):
+    assert upgraded_maps(new_object) == ["counts", "hidden"]
+    assert upgraded_maps(legacy_object) == []
+
+
+def test_a_damaged_object_says_none(new_object):
+    note = b".bpfmaps.legacy"
+    assert upgraded_maps(note) == []
+    assert upgraded_maps(new_object[:100] + note) == []
+    not_text = new_object.replace(b"counts\0hidden", b"counts\0\xff\xff\xff\xff\xff\xff")
+    assert not_text != new_object
+    assert upgraded_maps(not_text) == []
 
 
 def test_an_object_without_symbols_is_left_to_libbpf(legacy_object):
