@@ -45,7 +45,8 @@ def _trim(data: bytes) -> Trimmed:
     if section is None:
         return Trimmed(data)
     editor = BtfEditor(elf.content(section))
-    assert editor.btf is not None
+    if editor.btf is None:  # the section is empty
+        return Trimmed(data)
     found = {}
     for places, variable in _variables(elf, editor.btf):
         declared = editor.btf.resolve(variable.type_id)
