@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from caches import CACHE
 from qemus import qemus_for
-from shown_blocks import shows
 
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 from pytest_bpfmaps.vm.machine.kvm import judge
@@ -228,8 +227,6 @@ def test_a_program_that_loops_in_the_kernel_is_found_even_where_interrupts_are_o
             r".*_for_weeks\+0x",
         ]
     )
-    if KERNEL == "6.1" and "kernel panic: RCU Stall" in weeks:
-        shows("virtual-machines.md", "test_for_weeks", weeks)
     pytest.LineMatcher(off.splitlines()).fnmatch_lines(
         [
             "VmTimeoutError: test hung in kernel *",

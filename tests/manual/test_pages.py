@@ -53,8 +53,9 @@ def test_output_follows_python(page):
     assert before <= {"python"}
 
 
-# programs of other tools, a part of a program, and a list of files
+# programs of other tools, a part of a program, a list of files, and a panic that differs from run to run
 LISTINGS = {
+    "virtual-machines",
     "coverage",
     "howto/from-bats",
     "howto/from-bcc",
