@@ -13,6 +13,7 @@ from pytest_bpfmaps.errors import AttachError, Explanation
 from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.duplicate_symbols import explain_shared
+from pytest_bpfmaps.kernel.same_named_tracepoints import explain_shared_tracepoint
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.syscalls import BPF_RAW_TRACEPOINT_OPEN, address, bpf, pack
 
@@ -28,6 +29,9 @@ def to_tracepoint(handle: Any, target: Target, on: str) -> Any:
 
 
 def to_raw_tracepoint(handle: Any, target: Target, on: str) -> Any:
+    """Attaches a raw tracepoint program. Raises `AttachError` if several tracepoints have the name."""
+    if explained := explain_shared_tracepoint(target["tracepoint"]):
+        raise _shared_name(on, explained)
     name = target["tracepoint"].encode()
     if target.get("cookie"):
         return _raw_tracepoint(handle, name, target["cookie"], on)
@@ -69,7 +73,7 @@ def refuse_idle_lsm(on: str) -> None:
 
 
 def look_for_same_named(section: str) -> None:
-    """Finds out whether other functions have the same name as the function that the section names.
+    """Finds out whether other functions or tracepoints have the name that the section names.
 
     This reads files. The result is kept, so that `refuse_same_named` reads none: another program of the
     object may be attached by then, and count how often files are opened.
@@ -77,10 +81,12 @@ def look_for_same_named(section: str) -> None:
     name = section.partition("/")[2]
     if name and kind(section) in _OF_FUNCTIONS:
         _shared[section] = explain_shared(name, kind(section))
+    elif name and kind(section) == "tp_btf":
+        _shared[section] = explain_shared_tracepoint(name)
 
 
 def refuse_same_named(section: str, on: str) -> None:
-    """Raises `AttachError` if other functions have the name of the section's function, too.
+    """Raises `AttachError` if other functions or tracepoints have the name that the section names, too.
 
     libbpf would take the kernel's own function, or that of the first module. If the kernel itself has
     several, the program would run at the first one in /proc/kallsyms. ``MODULE:FUNCTION`` names the owner.
@@ -88,8 +94,12 @@ def refuse_same_named(section: str, on: str) -> None:
     if section not in _shared:
         look_for_same_named(section)
     if explained := _shared.get(section):
-        why, fix = explained
-        raise AttachError(f"cannot attach {on}", why=why, fix=fix, errno=errno.EADDRNOTAVAIL)
+        raise _shared_name(on, explained)
+
+
+def _shared_name(on: str, explained: Explanation) -> AttachError:
+    why, fix = explained
+    return AttachError(f"cannot attach {on}", why=why, fix=fix, errno=errno.EADDRNOTAVAIL)
 
 
 def _raw_tracepoint(handle: Any, name: bytes | None, cookie: int, on: str) -> Any:
