@@ -225,6 +225,8 @@ def remove(folder: Path) -> None:
                     errno=e.errno,
                 ) from e
         time.sleep(0.001)
+        with contextlib.suppress(FileNotFoundError):
+            _empty(folder)  # a process may have started another one just before its end
 
 
 def _empty(folder: Path) -> None:

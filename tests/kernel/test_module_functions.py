@@ -178,7 +178,7 @@ def test_fentry_of_an_owner(load, twins, kind):
             twins.run()
     assert obj.globals.runs == 0
     with pytest.raises(
-        LoadError, match=f"types of no function '{twins.name}' of the module {twins.module}\n"
+        LoadError, match=f"types lack the function '{twins.name}' of the module {twins.module}\n"
     ):
         load(f"{kind}/{twins.module}:{twins.name}")
     if TYPES_OF_TUN.exists():
@@ -250,7 +250,7 @@ def test_a_name_that_begins_as_another_module(load):
     run("modprobe", "raid10")
     run("modprobe", "raid1")
     if not Path("/sys/kernel/btf/raid10").exists():
-        with pytest.raises(LoadError, match="types of no function"):
+        with pytest.raises(LoadError, match="types lack the function"):
             load("fentry/raid1:print_conf")
         return
     with pytest.raises(AttachError, match='SEC\\("fentry/raid1:print_conf"\\)'):

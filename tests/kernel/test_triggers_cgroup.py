@@ -107,6 +107,21 @@ def test_a_host_with_version_1_only_is_told_so(monkeypatch, tmp_path):
         cgroup_module._mount.cache_clear()
 
 
+FORKS = "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; wait"
+
+
+def test_it_goes_while_a_process_starts_others(bpf_cgroup):
+    """A process that is killed may have started another one since the processes were listed."""
+    for _ in range(30):
+        with new_cgroup() as group:
+            command = f"echo 0 >{group.path}/cgroup.procs; {FORKS}"
+            shell = subprocess.Popen(["sh", "-c", command])
+            while not group.pids:
+                assert shell.poll() is None
+            group.close()
+            assert shell.wait(600) == -signal.SIGKILL
+
+
 @pytest.mark.parametrize(
     ("lines", "where"),
     [
