@@ -35,6 +35,7 @@ from pytest_bpfmaps.loaders.token_refusals import explain_token_refusal, refused
 from pytest_bpfmaps.triggers.reaper import reaper
 
 _STOP = 5.0  # seconds that a process has after SIGTERM
+_STOP_AGAIN = 2.0  # seconds that it has after a second one
 _KILL = 5.0  # seconds that the kernel has to end a process
 _POLL_FIRST, _POLL_MOST = 0.001, 0.05
 _SIGNAL_SETS = ("SigIgn", "SigBlk", "ShdPnd")
@@ -299,7 +300,7 @@ class RunningProcess:
                 f", because process {first.pid} blocks SIGTERM",
                 "let it read the signal, from a signalfd perhaps; or agent.kill()",
             )
-        return " after SIGTERM", "give wait() a longer timeout, or agent.kill()"
+        return " after SIGTERM", "give wait() a longer timeout; or terminate() once more; or agent.kill()"
 
     def _wait_for_end(self, seconds: float, number: int = 0) -> list[ProcessStat]:
         """Returns what still runs after at most `seconds`; each process gets the signal `number` once."""
@@ -319,7 +320,9 @@ class RunningProcess:
     def close(self) -> None:
         """Ends the process and its descendants, if this process started it. Safe to call again.
 
-        They get SIGTERM. What still runs five seconds later gets SIGKILL; then this raises `LoaderError`.
+        They get SIGTERM. What still runs five seconds later gets it once more: bpftrace 0.17 loses a signal
+        that arrives while it reads events. What runs two seconds after that gets SIGKILL; then this raises
+        `LoaderError`.
         """
         if not self._open:
             return
@@ -332,8 +335,10 @@ class RunningProcess:
                 self._output.close()
 
     def _end(self) -> None:
-        left = self._wait_for_end(_STOP, signal.SIGTERM)
+        began = time.monotonic()
+        left = self._wait_for_end(_STOP, signal.SIGTERM) and self._wait_for_end(_STOP_AGAIN, signal.SIGTERM)
         self._asked_to_end = True
+        waited = time.monotonic() - began
         if left:
             why, fix = self._why_it_runs(left[0])
             self._wait_for_end(_KILL, signal.SIGKILL)
@@ -341,7 +346,7 @@ class RunningProcess:
         if left:
             raise LoaderError(
                 f"cannot end {self}",
-                why=f"{' and '.join(map(str, left))} still ran {_STOP:g} s later{why}; SIGKILL has ended it",
+                why=f"{' and '.join(map(str, left))} still ran {waited:.0f} s later{why}; SIGKILL ended it",
                 details=self.last_lines(),
                 fix=f"{fix}; call agent.kill() in the test if it is meant to be killed",
                 errno=errno.ETIMEDOUT,

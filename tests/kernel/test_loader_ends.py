@@ -28,13 +28,21 @@ class TestEnds:
 
     def test_teardown_tells_that_it_had_to_kill(self, bpf, monkeypatch):
         monkeypatch.setattr("pytest_bpfmaps.loaders.running_process._STOP", 0.3)
+        monkeypatch.setattr("pytest_bpfmaps.loaders.running_process._STOP_AGAIN", 0.1)
         agent = bpf.start(["sh", "-c", f"trap '' TERM; echo on; {FOREVER}"], ready="on")
         with pytest.raises(
-            LoaderError, match=r"cannot end process .* because process \d+ ignores SIGTERM; SIGKILL has ended"
+            LoaderError, match=r"cannot end process .* because process \d+ ignores SIGTERM; SIGKILL ended it"
         ):
             agent.close()
         assert agent.pids == []
         agent.close()
+
+    def test_teardown_sends_a_lost_signal_again(self, bpf, monkeypatch, tmp_path):
+        monkeypatch.setattr("pytest_bpfmaps.loaders.running_process._STOP", 0.3)
+        trap = f'trap "echo SIGTERM >> {tmp_path}/log; trap - TERM" TERM; echo on; {FOREVER}'
+        agent = bpf.start(["bash", "-c", trap.replace("sleep 60", "sleep 60 & wait")], ready="on")
+        agent.close()
+        assert (agent.returncode, (tmp_path / "log").read_text()) == (-signal.SIGTERM, "SIGTERM\n")
 
     def test_wait_needs_terminate(self, bpf):
         agent = bpf.start(["sleep", "60"])
