@@ -11,7 +11,7 @@ from typing import Any
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.objects.collection import Named
 from pytest_bpfmaps.objects.map_spec import MapSpec
-from pytest_bpfmaps.programs.program import ProgramSpec
+from pytest_bpfmaps.programs.program_spec import ProgramSpec
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pytest_bpfmaps.errors import LoadError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.libbpf import capture_log, lib, version
 from pytest_bpfmaps.objects.map_spec import MapSpec
-from pytest_bpfmaps.programs.program import ProgramSpec
+from pytest_bpfmaps.programs.program_spec import ProgramSpec
 
 _FIRST = (1, 5)  # the first that was seen to read them for the maps, too
 _NO_FUNCTION = b"bpfmaps_no_function"

@@ -38,7 +38,8 @@ from pytest_bpfmaps.objects.repairs import mended, taught_sections, unknown_memb
 from pytest_bpfmaps.objects.settings import Parts, copy_settings
 from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
 from pytest_bpfmaps.objects.walk import walk_of, whole_log
-from pytest_bpfmaps.programs.program import ProgramSpec, instructions_of
+from pytest_bpfmaps.programs.program import instructions_of
+from pytest_bpfmaps.programs.program_spec import ProgramSpec
 from pytest_bpfmaps.verifier.log_buffers import LogBuffer, stats_buffers
 from pytest_bpfmaps.verifier.walk import Walk
 

@@ -12,7 +12,7 @@ from pytest_bpfmaps.libbpf import ffi, lib, version
 from pytest_bpfmaps.maps import MapType
 from pytest_bpfmaps.objects.diagnosis.source_lines import Line, format_line, map_line, section_line
 from pytest_bpfmaps.objects.map_spec import MapSpec
-from pytest_bpfmaps.programs.program import ProgramSpec
+from pytest_bpfmaps.programs.program_spec import ProgramSpec
 
 _SPELLINGS = {
     MapType.RINGBUF: 'leave it out, and name the records\' struct in the test: capture("event")',

@@ -9,7 +9,7 @@ from pytest_bpfmaps.btf import Codecs, Kind
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.objects.collection import Named, items_of
 from pytest_bpfmaps.objects.map_spec import MapSpec
-from pytest_bpfmaps.programs.program import ProgramSpec
+from pytest_bpfmaps.programs.program_spec import ProgramSpec
 
 Parts = tuple[Named[MapSpec], Named[ProgramSpec], Codecs | None]
 """The maps, the programs and the types of an object."""

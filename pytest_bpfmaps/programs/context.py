@@ -167,7 +167,10 @@ def return_codec(name: str, codecs: Codecs | None) -> Codec | None:
 
 
 def may_be_program(name: str, codecs: Codecs | None) -> bool:
-    """Whether a function's only parameter is a context, as a program's is; True if its type is unknown."""
+    """Returns whether a function's only parameter is a context, as a program's is.
+
+    True if its type is unknown.
+    """
     prototype = None if codecs is None else _prototype(codecs, name)
     if codecs is None or prototype is None:
         return True

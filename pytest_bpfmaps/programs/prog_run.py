@@ -110,7 +110,7 @@ class RunResult:
         raise self._refuse("use", "as a condition")
 
     def __eq__(self, other: object) -> bool:
-        """Whether it is this result. Raises `MapTypeError` for anything else, such as a verdict."""
+        """Returns whether it is this result. Raises `MapTypeError` for anything else, such as a verdict."""
         if other is self:
             return True
         raise self._refuse("compare", f"with {other!r}")
@@ -331,7 +331,7 @@ _XDP_DROP = bytes.fromhex("b700000001000000 9500000000000000")  # r0 = 1; exit
 
 
 def _xdp_takes(flags: int, ctx: bytes) -> bool:
-    """Whether this kernel runs a minimal XDP program with these flags and this context."""
+    """Returns whether this kernel runs a minimal XDP program with these flags and this context."""
     code, licence = ffi.from_buffer(_XDP_DROP), ffi.new("char[]", b"GPL")
     instructions = len(_XDP_DROP) // 8
     where = ("Q", address(code)), ("Q", address(licence))

@@ -38,7 +38,7 @@ from pytest_bpfmaps.objects.diagnosis.source_lines import (
 )
 from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import explain_pointer
 from pytest_bpfmaps.programs.context import may_be_program, refused_field, seen_context
-from pytest_bpfmaps.programs.program import ProgramSpec
+from pytest_bpfmaps.programs.program_spec import ProgramSpec
 from pytest_bpfmaps.verifier import Rejection, advise, advise_closer, parse_log
 from pytest_bpfmaps.verifier.log_buffers import LogBuffer
 
