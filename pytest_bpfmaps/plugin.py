@@ -315,7 +315,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def _only_distributes(config: pytest.Config) -> bool:
-    """Whether pytest-xdist's workers collect, and this process does not."""
+    """Returns whether pytest-xdist's workers collect, and this process does not."""
     return config.getoption("dist", "no") != "no" and bool(config.getoption("tx"))
 
 

@@ -30,7 +30,7 @@ def allowed() -> list[re.Pattern[str]]:
 
 
 def in_apt(reason: str) -> bool:
-    """Whether a skip is for packages that apt has, so that ``ci/setup`` could have installed them."""
+    """Returns whether a skip is for packages that apt has, so that ``ci/setup`` could have installed them."""
     packages = reason.partition(": apt-get install ")[2].split()
     return bool(packages) and all(map(_has_package, packages))
 

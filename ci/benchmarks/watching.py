@@ -106,7 +106,7 @@ def spent(fields: list[str]) -> float:
 
 
 def traces() -> bool:
-    """Whether this host takes the gallery's process_counter."""
+    """Returns whether this host takes the gallery's process_counter."""
     return RunningKernel().has("tracepoint/syscalls/sys_enter_openat")
 
 

@@ -82,7 +82,7 @@ def _attach(handle: Any, on: str, section: str, type: Any, target: Target) -> Li
 
 
 def names_no_target(error: AttachError) -> bool:
-    """Whether a program could not be attached because its section names no target."""
+    """Returns whether a program could not be attached because its section names no target."""
     return error.errno == errno.EOPNOTSUPP and "names no target" in (error.why or "")
 
 

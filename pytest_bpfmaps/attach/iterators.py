@@ -58,7 +58,7 @@ class IteratorLink(Link):
 
 
 def is_iterator(handle: Any) -> bool:
-    """Whether the program with that libbpf handle is an iterator."""
+    """Returns whether the program with that libbpf handle is an iterator."""
     return bool(lib.bpf_program__expected_attach_type(handle) == _TRACE_ITER)
 
 

@@ -37,7 +37,7 @@ NO_FUNCTIONS: dict[str, Any] = {
 
 
 def returns(handle: Any, target: Target) -> bool:
-    """Whether the program runs when its function returns; without `retprobe` its section decides."""
+    """Returns whether the program runs when its function returns; without `retprobe` its section decides."""
     wanted = target.get("retprobe")
     return is_return(to_str(lib.bpf_program__section_name(handle))) if wanted is None else bool(wanted)
 

@@ -123,7 +123,7 @@ class Link:
         return f"<link of {self._on}, {state}>"
 
     def attaches(self, program: object) -> bool:
-        """Whether the link is open and keeps that program attached."""
+        """Returns whether the link is open and keeps that program attached."""
         return self._program is program and self._is_open()
 
     def belong_to(self, descriptor: int, pins: Pins | None, program: object = None) -> None:

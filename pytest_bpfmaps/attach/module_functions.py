@@ -67,7 +67,7 @@ def load_object(handle: Any) -> int:
 
 
 def can_choose(section: str) -> bool:
-    """Whether `choose` works for a program of that section."""
+    """Returns whether `choose` works for a program of that section."""
     return _NAMED.fullmatch(section.lstrip("?").encode() + b"\0") is not None
 
 

@@ -44,7 +44,7 @@ def kind(section: str) -> str:
 
 
 def is_return(section: str) -> bool:
-    """Whether programs of the section run when their function returns."""
+    """Returns whether programs of the section run when their function returns."""
     return kind(section).startswith(("kretprobe", "uretprobe", "kretsyscall"))
 
 

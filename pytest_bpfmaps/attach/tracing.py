@@ -55,7 +55,7 @@ _WAYS: Ways = [
 
 
 def takes(handle: Any, type: Any, target: Target) -> bool:
-    """Whether this module attaches such a program; other modules attach to network targets."""
+    """Returns whether this module attaches such a program; other modules attach to network targets."""
     return type in TYPES and (iterators.is_iterator(handle) or target.keys().isdisjoint(_NETWORK))
 
 

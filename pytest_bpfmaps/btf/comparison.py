@@ -18,7 +18,7 @@ from pytest_bpfmaps.errors import BpfError
 
 
 def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
-    """Whether writing `wanted` would give `value`, which `codec` decoded.
+    """Returns whether writing `wanted` would give `value`, which `codec` decoded.
 
     Warns of a text that is no name of the enum.
     """

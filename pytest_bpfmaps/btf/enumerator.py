@@ -29,7 +29,10 @@ class Enumerator(IntEnum):
 
 
 def equal_with_hash(value: object, other: object) -> bool:
-    """Whether two values are equal and have the same hash. A member and its name have different hashes."""
+    """Returns whether two values are equal and have the same hash.
+
+    A member and its name have different hashes.
+    """
     return not (isinstance(other, str) and isinstance(value, IntEnum)) and bool(value == other)
 
 

@@ -52,7 +52,7 @@ class EnumCodec(IntCodec):
         return self._members.get(number, number)
 
     def is_called(self, value: int, name: str) -> bool:
-        """Whether a value has that name. Warns of a name that the enum does not have."""
+        """Returns whether a value has that name. Warns of a name that the enum does not have."""
         if self.names and name not in self.names:
             warn_of_name(name, self.name, self.names)
         return name in self.names and value == self.names[name]

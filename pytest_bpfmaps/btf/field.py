@@ -70,7 +70,7 @@ def flat(items: Iterable[Field | Union]) -> list[Field]:
 
 
 def suffice(items: Iterable[Field | Union], names: Container[Any]) -> bool:
-    """Whether `names` has all fields, and for each union all fields of at least one alternative."""
+    """Returns whether `names` has all fields, and for each union all fields of at least one alternative."""
     return all(
         item.name in names
         if isinstance(item, Field)

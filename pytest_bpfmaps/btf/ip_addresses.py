@@ -26,7 +26,7 @@ class AddressCodec(IntCodec):
 
 
 def is_address(codec: Codec) -> bool:
-    """Whether a struct is an IP address."""
+    """Returns whether a struct is an IP address."""
     return codec.name in _STRUCTS
 
 

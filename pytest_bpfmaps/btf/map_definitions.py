@@ -25,7 +25,10 @@ class MapDefinition:
     value_type: int
 
     def fits(self, name: str, type: int) -> bool:
-        """Whether a map with the kernel's `name` and `type` may be this one. A loader may have resized it."""
+        """Returns whether a map with the kernel's `name` and `type` may be this one.
+
+        A loader may have resized it.
+        """
         return self.name[:15] == name and self.numbers.get("type", type) == type
 
 

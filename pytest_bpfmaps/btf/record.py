@@ -254,7 +254,10 @@ class StructCodec(Codec):
         return super().listed_all(data)
 
     def _have_no_odd_bytes(self, data: Buffer) -> bool:
-        """Whether all records are certain to be zero where they have no field; this calls C code only."""
+        """Returns whether all records are certain to be zero where they have no field.
+
+        This calls C code only.
+        """
         always, varying = self._shown
         mask = always.to_bytes(self.size, "little")
         if varying or not {*mask} <= {0, 0xFF}:
@@ -283,7 +286,7 @@ class StructCodec(Codec):
         return made
 
     def names_match(self, other: Mapping[Any, Any]) -> bool:
-        """Whether a mapping names all fields, and for each union all fields of one alternative."""
+        """Returns whether a mapping names all fields, and for each union all fields of one alternative."""
         names = other.keys()
         return all(n in self.by_name for n in names) and suffice(self._items_there, names)
 

@@ -38,7 +38,9 @@ def kernel_fields(btf: Btf, type_id: int) -> set[str]:
 
 
 def is_kernel_field(btf: Btf, type_id: int) -> bool:
-    """Whether a whole value of that type belongs to the kernel: a lock or an array of kptrs, for example."""
+    """Returns whether a whole value of that type belongs to the kernel: a lock or an array of kptrs,
+    for example.
+    """
     target = btf.resolve(type_id)
     while target.kind is Kind.ARRAY:
         target = btf.resolve(target.array()[0])

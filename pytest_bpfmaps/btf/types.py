@@ -232,7 +232,9 @@ class Btf:
 
     @staticmethod
     def legacy_enum_sign(values: Sequence[tuple[int, ...]]) -> bool:
-        """Whether a 32-bit enum without sign information looks signed: its negative values are small."""
+        """Returns whether a 32-bit enum without sign information looks signed: its negative values are
+        small.
+        """
         return any(v >> 31 for _, v in values) and all(v < 1 << 30 or v > 0xFFFF0000 for _, v in values)
 
     def _header(self) -> tuple[int, int, int, int, int]:

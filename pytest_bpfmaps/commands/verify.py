@@ -159,7 +159,7 @@ def _ask(
 
 
 def _is_sound(path: Path) -> bool:
-    """Whether the object's types are sound. If they are not, each kernel's answer says why.
+    """Returns whether the object's types are sound. If they are not, each kernel's answer says why.
 
     Guests take the answer, because an emulated CPU would need seconds for it.
     """

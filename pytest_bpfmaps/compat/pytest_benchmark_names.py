@@ -38,7 +38,7 @@ class Figure:
 
 
 def is_wanted(config: pytest.Config) -> bool:
-    """Whether pytest-benchmark is loaded, and nobody has turned it off (``--benchmark-disable``)."""
+    """Returns whether pytest-benchmark is loaded, and nobody has turned it off (``--benchmark-disable``)."""
     if not hasattr(config, "_benchmarksession"):
         return False
     return bool(

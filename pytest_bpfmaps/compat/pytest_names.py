@@ -102,7 +102,7 @@ def suspend_capture(config: pytest.Config) -> None:
 
 
 def is_capturing(config: pytest.Config) -> bool:
-    """Whether pytest captures output at this moment."""
+    """Returns whether pytest captures output at this moment."""
     capture: Any = config.pluginmanager.getplugin("capturemanager")
     captured = getattr(capture, "_global_capturing", None)
     return captured is not None and getattr(captured.out, "_state", "") == "started"

@@ -117,6 +117,6 @@ def wait_for_orders(interactor: Any, waiting: Any) -> None:
 
 
 def is_empty(queue: Any) -> bool:
-    """Whether a worker's queue of orders is empty."""
+    """Returns whether a worker's queue of orders is empty."""
     with queue.lock() as items:
         return not items

@@ -131,7 +131,7 @@ class ObjectCache:
             return []
 
     def _is_intact(self, entry: CacheEntry) -> bool:
-        """Whether the object exists and is unchanged. A damaged one is removed, to be made again."""
+        """Returns whether the object exists and is unchanged. A damaged one is removed, to be made again."""
         try:
             found = self._digests(entry.name)
         except OSError:

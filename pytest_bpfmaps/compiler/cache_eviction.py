@@ -87,7 +87,7 @@ def _item(path: Path) -> Item:
 
 
 def _is_used_since(path: Path, when: float) -> bool:
-    """Whether a process has used or removed the path since `when`."""
+    """Returns whether a process has used or removed the path since `when`."""
     try:
         return _item(path).used >= when
     except FileNotFoundError:

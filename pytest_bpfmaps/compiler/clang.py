@@ -92,7 +92,10 @@ def _in_folders(path_list: str) -> tuple[tuple[int | None, str], ...]:
 
 
 def _newer(plain: str, numbered: dict[int, str], versions: Path) -> bool:
-    """Whether the plain ``clang`` is newer than every ``clang-N``; usually it is a link to one of them."""
+    """Returns whether the plain ``clang`` is newer than every ``clang-N``.
+
+    Usually it is a link to one of them.
+    """
     if any(os.path.samefile(plain, path) for path in numbered.values()):
         return False
     return _major(_clang(plain), versions) > max(numbered)

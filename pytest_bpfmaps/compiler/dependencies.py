@@ -87,14 +87,16 @@ class FileState:
     stat: tuple[int, ...] | None  # None if the file changed so recently that `stat` could miss a change
 
     def changed_since(self, when_ns: int) -> bool:
-        """Whether the file changed after `when_ns` (nanoseconds since the epoch), or no longer exists."""
+        """Returns whether the file changed after `when_ns` (nanoseconds since the epoch), or no longer
+        exists.
+        """
         try:
             return os.stat(self.path).st_ctime_ns > when_ns
         except OSError:
             return True
 
     def holds(self) -> bool:
-        """Whether the file still has this content."""
+        """Returns whether the file still has this content."""
         try:
             if self.stat is not None and _stat(self.path) == self.stat:
                 return True
@@ -117,15 +119,15 @@ class Inputs:
     absent: tuple[str, ...]
 
     def hold(self) -> bool:
-        """Whether clang would read the same files now."""
+        """Returns whether clang would read the same files now."""
         return not any(map(os.path.exists, self.absent)) and all(file.holds() for file in self.files)
 
     def changed_since(self, when_ns: int) -> bool:
-        """Whether one of the files changed after `when_ns` (nanoseconds since the epoch)."""
+        """Returns whether one of the files changed after `when_ns` (nanoseconds since the epoch)."""
         return any(file.changed_since(when_ns) for file in self.files)
 
     def same_content(self, other: Inputs) -> bool:
-        """Whether both list the same files with the same contents."""
+        """Returns whether both list the same files with the same contents."""
         return [(f.path, f.content) for f in self.files] == [(f.path, f.content) for f in other.files]
 
     def to_plain(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Assumption:
     name: str = ""  # the name of what is added, if clang's error has none
 
     def is_settled(self, flags: Iterable[str]) -> bool:
-        """Whether the user's own options decide this."""
+        """Returns whether the user's own options decide this."""
         return self.flags == _MCPU and any(flag.startswith("-mcpu") for flag in flags)
 
 

@@ -62,7 +62,7 @@ class Definition:
 
 
 def is_legacy(section: Section) -> bool:
-    """Whether a section has legacy definitions: ``maps``, or ``maps/x`` of some loaders."""
+    """Returns whether a section has legacy definitions: ``maps``, or ``maps/x`` of some loaders."""
     return section.name == "maps" or section.name.startswith("maps/")
 
 

@@ -63,7 +63,7 @@ def linked_inputs(path: Path) -> list[Path]:
 
 
 def _is_intact(target: Path) -> bool:
-    """Whether the object was linked before, and is unchanged since."""
+    """Returns whether the object was linked before, and is unchanged since."""
     known = _facts(target).get("digest")
     if known is None or not target.exists():
         return False

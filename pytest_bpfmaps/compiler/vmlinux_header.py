@@ -115,7 +115,7 @@ class VmlinuxFile:
 
 
 def _is_intact(header: Path) -> bool:
-    """Whether the header exists, and is unchanged since it was written."""
+    """Returns whether the header exists, and is unchanged since it was written."""
     known = read_checked(_mark(header))
     if known is None:
         return False
@@ -134,7 +134,7 @@ def _mark(header: Path) -> Path:
 
 
 def _is_header(path: str) -> bool:
-    """Whether the file is C text: BTF and ELF files begin with bytes that no C text has."""
+    """Returns whether the file is C text: BTF and ELF files begin with bytes that no C text has."""
     with open(path, "rb") as file:
         start = file.read(4)
     return bool(start) and start[:2] not in (b"\x9f\xeb", b"\xeb\x9f") and start != b"\x7fELF"

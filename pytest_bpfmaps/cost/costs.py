@@ -31,7 +31,7 @@ class Key(NamedTuple):
         return self.object, self.program, self.variant, numbers_of(self.kernel)
 
     def fits(self, other: Key) -> bool:
-        """Whether both are of the same program.
+        """Returns whether both are of the same program.
 
         A file of veristat has no kernel, and names the object file, not its source.
         """
@@ -47,7 +47,10 @@ def numbers_of(kernel: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def _same_object(one: str, other: str) -> bool:
-    """Whether two names are of one object; a name without folders fits a file of that name anywhere."""
+    """Returns whether two names are of one object.
+
+    A name without folders fits a file of that name anywhere.
+    """
     if "/" in one and "/" in other:
         return one == other
     return one.rpartition("/")[2] == other.rpartition("/")[2]

@@ -42,7 +42,7 @@ def begin() -> str:
 
 
 def has_begun() -> bool:
-    """Whether `begin` was called."""
+    """Returns whether `begin` was called."""
     return begin.cache_info().currsize > 0
 
 

@@ -76,7 +76,7 @@ def variable_at(path: Path, section: str, offset: int) -> str:
 
 
 def can_fail(access: Access) -> bool:
-    """Whether an access is an update that fails when the map is full.
+    """Returns whether an access is an update that fails when the map is full.
 
     A push with ``BPF_EXIST`` does not fail: it drops the oldest value.
     """

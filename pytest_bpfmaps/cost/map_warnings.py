@@ -152,7 +152,7 @@ def _accesses(functions: Iterable[FunctionReading], name: str) -> list[tuple[Fun
 
 
 def _is_followed(functions: Iterable[FunctionReading], name: str) -> bool:
-    """Whether every use of a map is known."""
+    """Returns whether every use of a map is known."""
     return not any({None, name} & function.reading.escaped for function in functions)
 
 

@@ -11,7 +11,7 @@ _FETCH, FETCH_ADD, _CMPXCHG = 0x01, 0x01, 0xF1
 
 
 def is_atomic(one: Instruction) -> bool:
-    """Whether it is an atomic operation."""
+    """Returns whether it is an atomic operation."""
     return one.code & 7 == _STX and one.code & 0xE0 == _ATOMIC
 
 
@@ -23,7 +23,7 @@ def fetches_into(one: Instruction) -> int | None:
 
 
 def reads(one: Instruction, destination: int, register: int) -> bool:
-    """Whether an instruction reads a register. A call counts as reading all that may be arguments."""
+    """Returns whether an instruction reads a register. A call counts as reading all that may be arguments."""
     kind, by_register = one.code & 7, bool(one.code & 8) and one.source == register
     if one.code == _WIDE or kind == 0:
         return False
@@ -43,7 +43,7 @@ def reads(one: Instruction, destination: int, register: int) -> bool:
 
 
 def writes(one: Instruction, destination: int, register: int) -> bool:
-    """Whether an instruction writes a register. A call writes the result and clears the arguments."""
+    """Returns whether an instruction writes a register. A call writes the result and clears the arguments."""
     kind = one.code & 7
     if one.code == _CALL:
         return register <= 5

@@ -257,11 +257,11 @@ class Function:
             self.reading.escaped.add(value[1])
 
     def reads_result(self, call: int) -> bool:
-        """Whether any path after a call reads its result."""
+        """Returns whether any path after a call reads its result."""
         return self._is_read(call, 0)
 
     def _is_read(self, start: int, register: int) -> bool:
-        """Whether any path after an instruction reads a register before it is written again."""
+        """Returns whether any path after an instruction reads a register before it is written again."""
         seen: set[int] = set()
         waiting = list(self.after[start])
         while waiting:

@@ -50,7 +50,7 @@ class Judged:
 
 
 def decided(vectors: Iterable[str], condition: int) -> bool:
-    """Whether the combinations, each as in `Decision.vector`, show that a condition decides alone."""
+    """Returns whether the combinations, each as in `Decision.vector`, show that a condition decides alone."""
     return any(_differ_in(a, b) == [condition] and a[-1] != b[-1] for a, b in combinations(vectors, 2))
 
 

@@ -56,7 +56,7 @@ def _code_of(text: Sequence[str]) -> list[str]:
 
 
 def _opens_comment(line: str) -> bool:
-    """Whether a comment that begins in the line does not end there."""
+    """Returns whether a comment that begins in the line does not end there."""
     last = None
     for found in _NO_CODE.finditer(line):
         last = found

@@ -44,7 +44,7 @@ def _checks(clang: str | None) -> Iterator[Check]:
 
 
 def can_test(checks: Iterable[Check]) -> bool:
-    """Whether BPF tests can run at all: they compile, and load here or in a virtual machine."""
+    """Returns whether BPF tests can run at all: they compile, and load here or in a virtual machine."""
     areas: dict[str, set[CheckState]] = {}
     for check in checks:
         areas.setdefault(check.area, set()).add(check.state)

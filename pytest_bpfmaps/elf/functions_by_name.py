@@ -101,7 +101,7 @@ class ElfFunctions:
         return {f.name for table in self._tables() for f in table}
 
     def has_names(self) -> bool:
-        """Whether the file has symbols of functions at all."""
+        """Returns whether the file has symbols of functions at all."""
         return any(self._tables())
 
     def starting(self, start: str) -> list[str]:

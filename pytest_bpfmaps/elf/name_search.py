@@ -119,7 +119,7 @@ class Names:
                 yield at + 1
 
     def _is_one(self, begin: int, end: int) -> bool:
-        """Whether the text there is a name of the wanted kind."""
+        """Returns whether the text there is a name of the wanted kind."""
         return begin < end
 
 
@@ -140,7 +140,7 @@ def _pairs(name: str) -> set[str]:
 
 
 def is_close(name: str, near: Iterable[str]) -> bool:
-    """Whether the name is close to one of `near`, so that it may be that name misspelt."""
+    """Returns whether the name is close to one of `near`, so that it may be that name misspelt."""
     return bool(get_close_matches(name, list(near), n=1, cutoff=_CLOSE))
 
 

@@ -103,12 +103,12 @@ def _check_enumerator(codecs: list[Codec], field: str, value: str, on: str) -> N
 
 
 def fits(record: Any, wanted: Mapping[str, Any]) -> bool:
-    """Whether all fields have the wanted values."""
+    """Returns whether all fields have the wanted values."""
     return all(field_fits(record, name, value) for name, value in wanted.items())
 
 
 def field_fits(record: Any, name: str, wanted: Any) -> bool:
-    """Whether a field has the wanted value, or the callable `wanted` accepts it.
+    """Returns whether a field has the wanted value, or the callable `wanted` accepts it.
 
     If `wanted` is a mapping for a nested struct, only the fields in it are compared.
     """

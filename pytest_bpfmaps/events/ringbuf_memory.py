@@ -77,7 +77,7 @@ class RingMemory:
         return Block(bytes(self.data[at : at + count * step]), HEADER_SIZE, step, size, count)
 
     def is_full(self, consumed: int, unread: int) -> bool:
-        """Whether there is no room for one more record of the size of the one at the position `consumed`.
+        """Returns whether one more record of the size of the one at the position `consumed` has no room.
 
         `unread` is the number of bytes that no reader has taken. If they are less than half of the ring, the
         record is not looked at.

@@ -55,7 +55,7 @@ class Tap:
         return max(consumed, int(self._positions[OVERWRITTEN])) if self._overwrites else consumed
 
     def _is_whole(self) -> bool:
-        """Whether nothing that was read from this tap's position on was overwritten meanwhile."""
+        """Returns whether nothing that was read from this tap's position on was overwritten meanwhile."""
         if self._overwrites:
             return bool(self._positions[OVERWRITTEN] <= self._mine)
         return bool(self._positions[0] - self._mine < self._size)

@@ -182,7 +182,7 @@ def tracepoint_names(category: str) -> list[str]:
 
 
 def bpf_lsm_active() -> bool | None:
-    """Whether LSM programs run: ``bpf`` is in the list of active modules. None if that is unknown."""
+    """Returns whether LSM programs run: ``bpf`` is in the list of active modules. None if that is unknown."""
     try:
         return "bpf" in _LSM_LIST.read_text().strip().split(",")
     except OSError:

@@ -98,7 +98,7 @@ def _fitting(target: str) -> str:
 
 
 def _listed(attach_type: int) -> bool:
-    """Whether the kernel knows a number of ``enum bpf_attach_type``."""
+    """Returns whether the kernel knows a number of ``enum bpf_attach_type``."""
     if not attach_type:  # many program types have no attach type
         return True
     known = enumerators(vmlinux_btf(), "bpf_attach_type")

@@ -27,7 +27,7 @@ def raw_btf(handle: object) -> bytes:
 
 
 def keeps_raw_btf(handle: Any) -> bool:
-    """Whether a ``struct btf *`` keeps a copy of what `raw_btf` read, and would load that copy.
+    """Returns whether a ``struct btf *`` keeps a copy of what `raw_btf` read, and would load that copy.
 
     It does if libbpf has added types, for example for kfuncs. When libbpf loads the object, it changes the
     types in place (a ``__hidden`` function becomes static), but not in the copy.

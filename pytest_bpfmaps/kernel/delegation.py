@@ -35,7 +35,7 @@ class Delegation:
         return {name: hex(bits) for name, bits in self.masks.items() if bits}
 
     def has(self, option: str, number: int) -> bool:
-        """Whether it delegates that number of ``enum bpf_cmd``, ``bpf_map_type``, …"""
+        """Returns whether it delegates that number of ``enum bpf_cmd``, ``bpf_map_type``, …"""
         return bool(self.masks.get(option, 0) >> number & 1)
 
     def __str__(self) -> str:

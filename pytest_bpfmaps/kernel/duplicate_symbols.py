@@ -218,5 +218,5 @@ def _around(text: bytes, start: int, module: bytes | None) -> Iterator[re.Match[
 
 
 def _of(text: bytes, begin: int, module: bytes) -> bool:
-    """Whether the line at that offset belongs to a module."""
+    """Returns whether the line at that offset belongs to a module."""
     return text[begin : text.find(b"\n", begin)].endswith(b"\t[%b]" % module)

@@ -109,7 +109,7 @@ def since(feature: str) -> str | None:
 
 
 def should_have(feature: str, version: tuple[int, ...]) -> bool:
-    """Whether a kernel of that version, (6, 1, 0), has the feature according to the tables."""
+    """Returns whether a kernel of that version, (6, 1, 0), has the feature according to the tables."""
     first = since(feature)
     return first is not None and version[:2] >= tuple(map(int, first.split(".")))
 

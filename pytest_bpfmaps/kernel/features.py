@@ -153,13 +153,13 @@ def _function(name: str) -> Feature:
 
 
 def function_in(btf: object, name: str) -> Feature:
-    """Whether a kernel with that BTF has a helper or a kfunc of that name."""
+    """Returns whether a kernel with that BTF has a helper or a kfunc of that name."""
     helper = helper_in(btf, name)
     return helper if helper or is_recorded_helper(name) else kfunc_in(btf, name)
 
 
 def helper_in(btf: object, name: str) -> Feature:
-    """Whether a kernel with that BTF has a helper."""
+    """Returns whether a kernel with that BTF has a helper."""
     what = f"helper {name}"
     if _helper_id(name) in enumerators(btf, "bpf_func_id"):
         return Feature(what, True)
@@ -171,7 +171,7 @@ def _helper_id(name: str) -> str:
 
 
 def kfunc_in(btf: object, name: str) -> Feature:
-    """Whether a kernel with that BTF has a kfunc."""
+    """Returns whether a kernel with that BTF has a kfunc."""
     what = f"kfunc {name}"
     found = type_id(btf, name, FUNC) > 0
     return Feature(what, found, "" if found else "the kernel's BTF has no such function")
@@ -189,14 +189,14 @@ def _command(name: str) -> Feature:
 
 
 def command_in(btf: object, name: str) -> Feature:
-    """Whether a kernel with that BTF has a command of bpf(2), ``token_create``."""
+    """Returns whether a kernel with that BTF has a command of bpf(2), ``token_create``."""
     plain = name.lower().removeprefix("bpf_")
     found = f"BPF_{plain.upper()}" in enumerators(btf, "bpf_cmd")
     return Feature(f"command {plain}", found, "" if found else UNLISTED)
 
 
 def config_in(settings: Mapping[str, str] | None, name: str) -> Feature:
-    """Whether a kernel with that configuration, as `kernel_config` gives it, has an option."""
+    """Returns whether a kernel with that configuration, as `kernel_config` gives it, has an option."""
     option, _, wanted = name.removeprefix("CONFIG_").partition("=")
     if settings is None:
         return Feature(f"CONFIG_{option}", False, "this kernel's configuration can't be found")

@@ -43,7 +43,10 @@ SYSCALL_PREFIXES = ("__x64_sys_", "__arm64_sys_", "__riscv_sys_", "__s390x_sys_"
 
 
 def is_function(name: str) -> bool:
-    """Whether a kernel or a module has a function of that name; for ``name.isra.0`` that is ``name``."""
+    """Returns whether a kernel or a module has a function of that name.
+
+    For ``name.isra.0`` that is ``name``.
+    """
     base = name.partition(".")[0]
     return (
         _has("functions", base)
@@ -55,7 +58,7 @@ def is_function(name: str) -> bool:
 
 
 def is_syscall(name: str) -> bool:
-    """Whether there is a system call of that name."""
+    """Returns whether there is a system call of that name."""
     return any(
         _has("functions", f"{prefix}{name}") or _in_catalogue(f"{prefix}{name}")
         for prefix in SYSCALL_PREFIXES
@@ -63,7 +66,7 @@ def is_syscall(name: str) -> bool:
 
 
 def is_tracepoint(name: str) -> bool:
-    """Whether there is a tracepoint ``category/event``; for a module, only the event is known."""
+    """Returns whether there is a tracepoint ``category/event``; for a module, only the event is known."""
     event = name.rpartition("/")[2]
     return _has("tracepoints", name) or (
         not _matches("tracepoints", f"*/{event}") and (_has("raw_tracepoints", event) or _is_own(name))
@@ -71,7 +74,7 @@ def is_tracepoint(name: str) -> bool:
 
 
 def _is_own(name: str) -> bool:
-    """Whether a kernel of the catalogue has the tracepoint; each system call has two."""
+    """Returns whether a kernel of the catalogue has the tracepoint; each system call has two."""
     category, _, event = name.partition("/")
     if category == "syscalls":
         return is_syscall(event.removeprefix("sys_enter_").removeprefix("sys_exit_"))
@@ -79,37 +82,37 @@ def _is_own(name: str) -> bool:
 
 
 def is_raw_tracepoint(name: str) -> bool:
-    """Whether there is a tracepoint of that name."""
+    """Returns whether there is a tracepoint of that name."""
     return _has("raw_tracepoints", name) or _in_catalogue(f"btf_trace_{name}")
 
 
 def is_lsm_hook(name: str) -> bool:
-    """Whether there is an LSM hook of that name."""
+    """Returns whether there is an LSM hook of that name."""
     return _has("functions", f"bpf_lsm_{name}") or _in_catalogue(f"bpf_lsm_{name}")
 
 
 def is_iterator(name: str) -> bool:
-    """Whether there is an iterator over such objects."""
+    """Returns whether there is an iterator over such objects."""
     return _has("iterators", name) or _in_catalogue(f"bpf_iter_{name}")
 
 
 def is_helper(name: str) -> bool:
-    """Whether there is a helper ``bpf_…`` of that name."""
+    """Returns whether there is a helper ``bpf_…`` of that name."""
     return is_recorded_helper(name) or _in_catalogue(f"BPF_FUNC_{name.removeprefix('bpf_')}")
 
 
 def is_recorded_helper(name: str) -> bool:
-    """Whether a recorded kernel has a helper of that name; the catalogue is not searched."""
+    """Returns whether a recorded kernel has a helper of that name; the catalogue is not searched."""
     return _has("helpers", name.removeprefix("bpf_"))
 
 
 def is_option(name: str) -> bool:
-    """Whether there is an option of that name, without ``CONFIG_``."""
+    """Returns whether there is an option of that name, without ``CONFIG_``."""
     return _has("options", name)
 
 
 def fits_function(pattern: str) -> bool:
-    """Whether a pattern with ``*`` and ``?`` fits a function of a kernel or a module."""
+    """Returns whether a pattern with ``*`` and ``?`` fits a function of a kernel or a module."""
     return _matches("functions", pattern) or _matches("modules", pattern)
 
 
@@ -125,7 +128,7 @@ def closest_name(what: str, name: str, others: Iterable[str] = ()) -> str:
 
 
 def is_close_to_option(name: str) -> bool:
-    """Whether the name is nearly the name of an option."""
+    """Returns whether the name is nearly the name of an option."""
     from difflib import get_close_matches
 
     return bool(get_close_matches(name, _recorded("options").near(name), n=1, cutoff=0.85))
@@ -200,7 +203,7 @@ def _in_catalogue(name: str) -> bool:
 
 @cache
 def _in_system_maps(name: str) -> bool:
-    """Whether a System.map of the catalogue has such a function or tracepoint.
+    """Returns whether a System.map of the catalogue has such a function or tracepoint.
 
     In Debian's packages that file has a note in place of the symbols.
     """

@@ -12,7 +12,10 @@ PATH = Path("/sys/kernel/debug/kprobes/blacklist")
 
 
 def is_blacklisted(name: str) -> bool | None:
-    """Whether the kernel lists a function there; None if debugfs, which has the list, can't be read."""
+    """Returns whether the kernel lists a function there.
+
+    None if debugfs, which has the list, can't be read.
+    """
     try:
         text = PATH.read_text()
     except OSError:

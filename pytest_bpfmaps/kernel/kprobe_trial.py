@@ -20,7 +20,7 @@ _OF_COMPILERS = (".isra.0", ".constprop.0", ".part.0")
 
 
 def has_symbol(name: str) -> bool | None:
-    """Whether the kernel has a symbol of that name; None where it can't be asked that way."""
+    """Returns whether the kernel has a symbol of that name; None where it can't be asked that way."""
     number = _type()
     if number is None:
         return None
@@ -46,7 +46,7 @@ def has_symbol(name: str) -> bool | None:
 
 
 def is_changed_by_compiler(name: str) -> bool:
-    """Whether the compiler has made another function of it, with a longer name: ``NAME.isra.0``."""
+    """Returns whether the compiler has made another function of it, with a longer name: ``NAME.isra.0``."""
     return any(has_symbol(f"{name}{end}") for end in _OF_COMPILERS)
 
 

@@ -43,7 +43,7 @@ def _unescape(field: str) -> str:
 
 
 def has_sysfs() -> bool:
-    """Whether sysfs is mounted at /sys."""
+    """Returns whether sysfs is mounted at /sys."""
     return os.path.exists("/sys/kernel")
 
 

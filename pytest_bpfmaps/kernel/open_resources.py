@@ -92,7 +92,7 @@ def keep(descriptors: Iterable[int]) -> None:
 
 
 def is_kept(fd: int) -> bool:
-    """Whether a fixture closes the descriptor."""
+    """Returns whether a fixture closes the descriptor."""
     return fd in _made and _made[fd].kept
 
 
@@ -194,7 +194,9 @@ def _places() -> tuple[Place, ...]:
 
 
 def _leads_everywhere(at: object) -> bool:
-    """Whether an object refers to too much to search it: functions to globals, pytest's to the session."""
+    """Returns whether an object refers to too much to search it: functions to globals, pytest's to the
+    session.
+    """
     if isinstance(at, type | ModuleType | FunctionType | FrameType):
         return True
     return type(at).__module__.partition(".")[0] in ("_pytest", "pytest", "pluggy")

@@ -104,12 +104,12 @@ def _capset(effective: int, permitted: int, inheritable: int) -> int:
 
 
 def has_capability(name: str) -> bool:
-    """Whether this thread has a capability, by its name in capabilities(7)."""
+    """Returns whether this thread has a capability, by its name in capabilities(7)."""
     return bool(effective_capabilities() >> CAPABILITIES[name] & 1)
 
 
 def may_load_everything() -> bool:
-    """Whether this thread has all capabilities that any BPF program needs."""
+    """Returns whether this thread has all capabilities that any BPF program needs."""
     return has_capability("CAP_SYS_ADMIN") or all(
         has_capability(name) for name in ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
     )

@@ -47,7 +47,7 @@ _STRUCTS = (("tcp_congestion_ops", "ssthresh"), ("sched_ext_ops", "enqueue"), ("
 
 
 def may_call_helper(number: int) -> bool | None:
-    """Whether any type of program may call a helper, by its number.
+    """Returns whether any type of program may call a helper, by its number.
 
     None if the types that this process can load may not call it, and it can't load other types.
     """
@@ -55,7 +55,7 @@ def may_call_helper(number: int) -> bool | None:
 
 
 def may_call_kfunc(name: str) -> bool | None:
-    """Whether any type of program may call a function of the kernel or of a loaded module (Linux 5.13).
+    """Returns whether some type of program may call functions of the kernel or of a module (Linux 5.13).
 
     None if the types that this process can load may not call it, and it can't load other types.
     """

@@ -110,5 +110,5 @@ def programs_of_map(map_id: int) -> list[ProgramInfo]:
 
 
 def is_cut(name: str) -> bool:
-    """Whether the kernel may have cut a name."""
+    """Returns whether the kernel may have cut a name."""
     return len(name) == NAME

@@ -26,7 +26,10 @@ def version(text: str | None = None) -> tuple[int, int, int]:
 
 @cache
 def is_emulated() -> bool:
-    """Whether the CPU is QEMU's software emulation (TCG); the name of such a CPU has ``TCG`` in it."""
+    """Returns whether the CPU is QEMU's software emulation (TCG).
+
+    The name of such a CPU has ``TCG`` in it.
+    """
     try:
         return "TCG" in Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -36,7 +36,7 @@ class RunningKernel:
         return running_release.is_emulated()
 
     def has(self, *names: str, **features: str | Iterable[str]) -> bool:
-        """Whether it has all the features; they are written as in the marker `bpf_requires`."""
+        """Returns whether it has all the features; they are written as in the marker `bpf_requires`."""
         return all(probe_all(names, features))
 
     def __repr__(self) -> str:

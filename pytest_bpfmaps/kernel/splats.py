@@ -104,7 +104,7 @@ def splats(lines: Sequence[str]) -> list[Splat]:
 
 
 def _is_next(line: str, current: list[str], traced: bool) -> bool:
-    """Whether `line` no longer belongs to the splat `current`."""
+    """Returns whether `line` no longer belongs to the splat `current`."""
     if any(map(_FRAMED.match, current[1:2])):
         return False
     if _START.match(line):

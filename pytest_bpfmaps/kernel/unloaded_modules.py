@@ -37,7 +37,7 @@ def module_to_load(name: str) -> str | None:
 
 
 def _may_have(module: Path, name: str) -> bool:
-    """Whether a module's file has that name: the names on record are those of several kernels.
+    """Returns whether a module's file has that name: the names on record are those of several kernels.
 
     True if the file is compressed in a way that Python can't read quickly.
     """

@@ -19,12 +19,12 @@ _COMPARE = {
 
 
 def is_range(text: str) -> bool:
-    """Whether the text is a range, and not a kernel's name."""
+    """Returns whether the text is a range, and not a kernel's name."""
     return text.lstrip()[:1] in tuple("<>=!~^")
 
 
 def in_range(text: str, release: str) -> bool:
-    """Whether a release, ``6.6.3-amd64``, is in a range; all of several conditions must hold.
+    """Returns whether a release, ``6.6.3-amd64``, is in a range; all of several conditions must hold.
 
     Only as many numbers are compared as the condition has: 6.6.3 is in ``<=6.6`` and ``==6.6``, but not in
     ``>6.6``. Raises `ValueError` for a text that is not a range.

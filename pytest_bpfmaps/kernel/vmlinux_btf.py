@@ -54,7 +54,10 @@ def type_id(btf: object, name: str, kind: int) -> int:
 
 @cache
 def _has_type(btf: object, name: str, kind: int) -> bool:
-    """Whether a BTF that is kept until the process ends has a type; libbpf compares each of its names."""
+    """Returns whether a BTF that is kept until the process ends has a type.
+
+    Libbpf compares each of its names.
+    """
     return type_id(btf, name, kind) > 0
 
 
@@ -89,7 +92,7 @@ def program_types(btf: object) -> frozenset[str]:
 
 
 def marked_kfunc(btf: object, name: str) -> bool | None:
-    """Whether the BTF of a kernel marks a function as a kfunc; None if it marks no function at all.
+    """Returns whether the BTF of a kernel marks a function as a kfunc; None if it marks no function at all.
 
     The mark is a declaration tag ``bpf_kfunc``, from pahole 1.26 and Linux 6.9 on (commit 6e10b6350a86).
     """
@@ -156,7 +159,7 @@ def _members(btf: object, number: int) -> list[str]:
 
 
 def has_type(name: str, kind: int) -> bool:
-    """Whether the kernel or a loaded module has a type of that name and BTF kind."""
+    """Returns whether the kernel or a loaded module has a type of that name and BTF kind."""
     if type_id(vmlinux_btf(), name, kind):
         return True
     for _, fd in in_modules(name, kind):
@@ -166,7 +169,7 @@ def has_type(name: str, kind: int) -> bool:
 
 
 def owner_has_type(owner: str, name: str, kind: int) -> bool:
-    """Whether an owner, ``vmlinux`` or a module, has a type of that name and BTF kind."""
+    """Returns whether an owner, ``vmlinux`` or a module, has a type of that name and BTF kind."""
     if owner == "vmlinux":
         return type_id(vmlinux_btf(), name, kind) > 0
     for _, fd in in_modules(name, kind, owner):
@@ -205,7 +208,7 @@ def arguments_of(number: int) -> int:
 
 
 def modules_have_types() -> bool:
-    """Whether a loaded module has BTF (Linux 5.11), by which programs can attach to its functions."""
+    """Returns whether a loaded module has BTF (Linux 5.11), by which programs can attach to its functions."""
     return any(path.name != "vmlinux" for path in _FOLDER.glob("*"))
 
 

@@ -35,7 +35,10 @@ class Library:
         return function
 
     def has(self, name: str) -> bool:
-        """Whether this libbpf exports the function `name`. Raises `UnsupportedError` without any libbpf."""
+        """Returns whether this libbpf exports the function `name`.
+
+        Raises `UnsupportedError` without any libbpf.
+        """
         try:
             getattr(self, name)
         except UnsupportedError as e:

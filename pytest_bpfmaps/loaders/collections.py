@@ -23,7 +23,9 @@ T = TypeVar("T", bound=Identified)
 
 
 def is_called(name: str, other: str) -> bool:
-    """Whether a name in a test may mean a program or map called `other`, which the kernel may have cut."""
+    """Returns whether a name in a test may mean a program or map called `other`, which the kernel may
+    have cut.
+    """
     if name.startswith("@"):  # bpftrace's spelling
         name = "AT_" + name[1:]
     return other == name or (_KEPT in (len(other), len(name)) and other[:_KEPT] == name[:_KEPT])

@@ -86,7 +86,10 @@ _NEEDS_NETWORK = (
 
 
 def _has_route() -> bool:
-    """Whether this network namespace has a default route; the kernel's own, over lo, refuses everything."""
+    """Returns whether this network namespace has a default route.
+
+    The kernel's own, over lo, refuses everything.
+    """
     return any(line.split()[1] == "00000000" for line in _lines("/proc/net/route")) or any(
         line.startswith(f"{'0' * 32} 00 ") and line.split()[-1] != "lo"
         for line in _lines("/proc/net/ipv6_route")
@@ -125,7 +128,7 @@ _IN_GUEST = "; a guest runs no services"
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a process wrote that the kernel refused something."""
+    """Returns whether a process wrote that the kernel refused something."""
     return _REFUSED.search(text) is not None
 
 

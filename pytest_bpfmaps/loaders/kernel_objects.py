@@ -129,7 +129,7 @@ class KernelObjects:
                 found.pins[pin.path] = ids
 
     def _has(self, held: HeldObjects, ids: HeldObjects) -> bool:
-        """Whether the processes have, or had, something open that is pinned."""
+        """Returns whether the processes have, or had, something open that is pinned."""
         programs = held.programs | self._programs
         return bool(
             ids.maps & (held.maps | self._maps)
@@ -138,7 +138,7 @@ class KernelObjects:
         )
 
     def _is_new(self, ids: HeldObjects, others: HeldObjects) -> bool:
-        """Whether what is pinned came after the beginning, and no other process has it open."""
+        """Returns whether what is pinned came after the beginning, and no other process has it open."""
         before = self._before
         old = ids.programs & before.programs or ids.links & before.links or ids.maps & before.maps
         return not old and not (ids.programs & others.programs or ids.maps & others.maps)

@@ -126,7 +126,7 @@ class LoaderProcess(RunningProcess):
 
 
 def _is_target(name: str) -> bool:
-    """Whether that can be no program's name."""
+    """Returns whether that can be no program's name."""
     return not name.removeprefix("@").replace(".", "_").isidentifier()
 
 

@@ -15,7 +15,7 @@ _LISTEN = "0A"  # TCP_LISTEN of the kernel's tcp_states.h
 
 
 def is_ready(ready: Ready, process: object, pids: Sequence[int]) -> Any:
-    """Whether a file exists, a port has a listener, or a function returns something true.
+    """Returns whether a file exists, a port has a listener, or a function returns something true.
 
     The listener may be any process in the network namespace of the first of `pids`. A function that raises
     `AssertionError` is not true yet.

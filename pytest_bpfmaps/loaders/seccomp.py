@@ -74,7 +74,7 @@ class SeccompFilter:
     _program: Any
 
     def refuses(self, syscall: str) -> bool:
-        """Whether the profile refuses that system call, whatever its arguments."""
+        """Returns whether the profile refuses that system call, whatever its arguments."""
         return self.actions.get(syscall, self.default) not in _ALLOWING
 
     def install(self) -> None:
@@ -188,7 +188,7 @@ def _action(name: str, number: int | None) -> int:
 
 
 def _applies(rule: Mapping[str, Any], has: Callable[[str], bool]) -> bool:
-    """Whether a rule is for this machine, kernel and process."""
+    """Returns whether a rule is for this machine, kernel and process."""
     includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
     machine = _GO_NAMES.get(os.uname().machine, os.uname().machine)
     wanted = includes.get("arches") or [machine]

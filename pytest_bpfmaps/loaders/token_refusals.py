@@ -25,7 +25,7 @@ _OUTSIDE = (
 
 
 def refused_to_token(text: str, refusal: Refusal | None) -> bool:
-    """Whether a loader with a token wrote that the kernel refused something that the token may lack.
+    """Returns whether a loader with a token wrote that the kernel refused something that the token may lack.
 
     `refusal` is the verifier's or libbpf's, if there is one.
     """

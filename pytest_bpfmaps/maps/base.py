@@ -285,7 +285,7 @@ class Map:
         return tuple(self._pinned)
 
     def __eq__(self, other: object) -> bool:
-        """Whether both objects are the same map in the kernel.
+        """Returns whether both objects are the same map in the kernel.
 
         Raises `MapTypeError` for a list, a set or a mapping: the kernel does not list the map's values.
         """

@@ -24,7 +24,7 @@ def descriptor_of(thing: Any) -> int | None:
 
 
 def is_path(thing: Any) -> bool:
-    """Whether the object is a path."""
+    """Returns whether the object is a path."""
     return isinstance(thing, str | bytes | os.PathLike)
 
 

@@ -67,7 +67,7 @@ def _section_name(info: MapInfo, own: Codecs | None) -> str:
 
 
 def _may_have_types(info: MapInfo) -> bool:
-    """Whether a program's BTF may have types that the kernel does not have for the map."""
+    """Returns whether a program's BTF may have types that the kernel does not have for the map."""
     return info.type in BUFFERS | _UNTYPED
 
 
@@ -82,7 +82,9 @@ def _definition(codecs: Codecs, info: MapInfo) -> MapDefinition | None:
 
 
 def _has_shape(defined: MapDefinition, codecs: Codecs, info: MapInfo) -> bool:
-    """Whether a map without a name has the type, the sizes and the number of entries of a definition."""
+    """Returns whether a map without a name has the type, the sizes and the number of entries of a
+    definition.
+    """
     sizes = {
         part: codecs.get(type_id).size if type_id else defined.numbers.get(f"{part}_size", 0)
         for part, type_id in (("key", defined.key_type), ("value", defined.value_type))

@@ -8,7 +8,7 @@ from pytest_bpfmaps.errors import AmbiguousNameError, NameLookupError
 
 
 def is_declared(value: Codec) -> bool:
-    """Whether a buffer's declared value type is the type of its records."""
+    """Returns whether a buffer's declared value type is the type of its records."""
     return bool(value.size) and not isinstance(value, BytesCodec)
 
 

@@ -162,7 +162,7 @@ class Snapshot(dict[Any, Any]):
         return fits if fits is NotImplemented else not fits
 
     def __ge__(self, other: object) -> bool:
-        """Whether it has all elements of `other`."""
+        """Returns whether it has all elements of `other`."""
         if not isinstance(other, Mapping):
             return NotImplemented
         if (seen := self._same_keys(other)) is not None:
@@ -170,7 +170,7 @@ class Snapshot(dict[Any, Any]):
         return self._holds(other) and not (self._odd and self.alike_besides(other))
 
     def __le__(self, other: object) -> bool:
-        """Whether `other` has all its elements."""
+        """Returns whether `other` has all its elements."""
         if not isinstance(other, Mapping):
             return NotImplemented
         theirs = self._same_keys(other)
@@ -181,7 +181,7 @@ class Snapshot(dict[Any, Any]):
         return all(k in theirs and same(self.value, v, theirs[k]) for k, v in self.items())
 
     def has_only(self, keys: Iterable[Any]) -> bool:
-        """Whether these keys mean all its elements, each a different one."""
+        """Returns whether these keys mean all its elements, each a different one."""
         found = list(keys)
         return len(self) == len(found) == len({self.canonical(key) for key in found})
 
@@ -204,11 +204,11 @@ class Snapshot(dict[Any, Any]):
         return seen if isinstance(seen, Snapshot) and seen.of_map(self._codec) else None
 
     def of_map(self, codec: Codec | None) -> bool:
-        """Whether `codec` is that of its map's keys."""
+        """Returns whether `codec` is that of its map's keys."""
         return codec is not None and self._codec is codec
 
     def _holds_all(self, seen: dict[Any, Any]) -> bool:
-        """Whether it has all these elements, whose keys have the form that they have here."""
+        """Returns whether it has all these elements, whose keys have the form that they have here."""
         elements = dict.items(seen)
         return elements <= dict.items(self) or all(self._has(key, value) for key, value in elements)
 
@@ -216,12 +216,12 @@ class Snapshot(dict[Any, Any]):
         return all(self.has(key, value) for key, value in other.items())
 
     def alike_besides(self, keys: Iterable[Any]) -> bool:
-        """Whether it has a key that looks like one of these, and is none of them."""
+        """Returns whether it has a key that looks like one of these, and is none of them."""
         own = {self.canonical(key) for key in keys}
         return any(k not in own for key in own for k in self.alike(key))
 
     def has(self, key: Any, value: Any) -> bool:
-        """Whether it has that element."""
+        """Returns whether it has that element."""
         return self._has(self.canonical(key), value)
 
     def _has(self, own: Any, value: Any) -> bool:
@@ -363,7 +363,9 @@ class LazySnapshot(Snapshot):
         return self == other
 
     def _has_bytes_of(self, other: Any) -> bool:
-        """Whether `other`, the map or a packed snapshot of it, has the same bytes in the same order."""
+        """Returns whether `other`, the map or a packed snapshot of it, has the same bytes in the same
+        order.
+        """
         seen = self._taken(other)
         if not isinstance(seen, LazySnapshot):
             return False

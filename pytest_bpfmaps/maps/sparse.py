@@ -61,7 +61,7 @@ class SparseMap(DictMap):
                 self._refuse(-result, "delete", self._key.listed(key))
 
     def __eq__(self, other: object) -> bool:
-        """Whether the map holds the same elements as a mapping now, or whether it is the same map."""
+        """Returns whether the map holds the same elements as a mapping now, or whether it is the same map."""
         if isinstance(other, Map):
             return Map.__eq__(self, other)
         if not isinstance(other, Mapping):
@@ -69,7 +69,7 @@ class SparseMap(DictMap):
         return self._holds(other, exactly=True)
 
     def __ge__(self, other: object) -> bool:
-        """Whether the map holds all elements of the mapping `other` now."""
+        """Returns whether the map holds all elements of the mapping `other` now."""
         if isinstance(other, Map) or not isinstance(other, Mapping):
             return NotImplemented
         return self._holds(other, exactly=False)

@@ -22,7 +22,10 @@ class Keys(KeysView[Any]):
         self.__has_only = has_only
 
     def __eq__(self, other: object) -> bool:
-        """Whether a set has the same keys; this view looks them up, because a set does not find names."""
+        """Returns whether a set has the same keys.
+
+        This view looks them up, because a set does not find names.
+        """
         if not isinstance(other, Set):
             return NotImplemented
         return self.__has_only(other) and all(key in self for key in other)

@@ -23,14 +23,14 @@ def clang_of(config: pytest.Config) -> str | None:
 
 
 def in_guest() -> bool:
-    """Whether this process is a guest's worker."""
+    """Returns whether this process is a guest's worker."""
     from pytest_bpfmaps.vm.protocol.rpc import Host
 
     return Host.connect() is not None
 
 
 def is_portable(config: pytest.Config) -> bool:
-    """Whether code that libbpf would refuse is an error here, too."""
+    """Returns whether code that libbpf would refuse is an error here, too."""
     return bool(config.getini("bpf_portable")) or is_strict(config)
 
 

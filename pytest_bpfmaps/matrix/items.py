@@ -54,7 +54,7 @@ class Collected:
         self._whole = self._whole and not items
 
     def are_all_wanted(self) -> bool:
-        """Whether all tests of the files are to be run."""
+        """Returns whether all tests of the files are to be run."""
         return self._whole
 
     def known(self) -> list[object]:
@@ -103,12 +103,12 @@ def guest_options(config: pytest.Config) -> dict[str, Any]:
 
 
 def uses_bpf(names: Sequence[str]) -> bool:
-    """Whether a test with these fixtures is a BPF test."""
+    """Returns whether a test with these fixtures is a BPF test."""
     return any(name == "bpf" or name.startswith("bpf_") for name in names)
 
 
 def is_bpf_item(item: pytest.Item) -> bool:
-    """Whether the item is a BPF test, or a program of a collected source."""
+    """Returns whether the item is a BPF test, or a program of a collected source."""
     return hasattr(item, "bpf_kernel") or uses_bpf(getattr(item, "fixturenames", ()))
 
 
@@ -159,7 +159,7 @@ def kernel_of(item: pytest.Item) -> str:
 
 
 def is_strict(config: pytest.Config) -> bool:
-    """Whether the run is strict (``--bpf-strict``): a skip has to be justified."""
+    """Returns whether the run is strict (``--bpf-strict``): a skip has to be justified."""
     return bool(config.getoption("bpf_strict") or config.getini("bpf_strict"))
 
 
@@ -176,7 +176,9 @@ def with_kernel(nodeid: str, kernel: str) -> str:
 
 
 def may_never_run(config: pytest.Config, test: str) -> bool:
-    """Whether a glob of ``bpf_allow_never_ran`` fits the test, which is a node id without its kernel."""
+    """Returns whether a glob of ``bpf_allow_never_ran`` fits the test, which is a node id without its
+    kernel.
+    """
     from fnmatch import fnmatchcase
 
     return any(fnmatchcase(test, glob) for glob in config.getini("bpf_allow_never_ran"))

@@ -18,17 +18,17 @@ AUTO = "auto"
 
 
 def is_measured(config: pytest.Config) -> bool:
-    """Whether ``--bpf-cov``, or its key of the configuration file, asks for coverage."""
+    """Returns whether ``--bpf-cov``, or its key of the configuration file, asks for coverage."""
     return bool(option(config, "bpf_cov")) and not config.getoption("bpf_no_cov")
 
 
 def records_blocks(config: pytest.Config) -> bool:
-    """Whether guests are to record which code of programs runs, for the engine ``blocks``."""
+    """Returns whether guests are to record which code of programs runs, for the engine ``blocks``."""
     return is_measured(config) and option(config, "bpf_cov_engine") in (AUTO, "blocks")
 
 
 def counts_instructions(items: Iterable[pytest.Item]) -> bool:
-    """Whether a test counts the instructions that programs execute."""
+    """Returns whether a test counts the instructions that programs execute."""
     return any("bpf_benchmark" in getattr(item, "fixturenames", ()) for item in items)
 
 

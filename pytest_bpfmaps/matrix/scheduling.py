@@ -133,12 +133,12 @@ class KernelScheduling:
         return [lane.collection[place] for place in lane.node2pending.get(node, ())]
 
     def is_running(self, node: WorkerController) -> bool:
-        """Whether a guest's worker has a test in hand."""
+        """Returns whether a guest's worker has a test in hand."""
         lane = self._lanes.get(lane_of(node.gateway))
         return lane is not None and bool(lane.node2pending.get(node))
 
     def has_more_for(self, name: str) -> bool:
-        """Whether tests wait for a worker of that lane."""
+        """Returns whether tests wait for a worker of that lane."""
         lane = self._lanes.get(name)
         return lane is not None and bool(lane.pending)
 

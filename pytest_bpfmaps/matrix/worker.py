@@ -21,7 +21,7 @@ from pytest_bpfmaps.vm.protocol.rpc import Host
 
 
 def shows_output(config: pytest.Config) -> bool:
-    """Whether the run shows at once what tests write: ``-s``, ``--capture=tee-sys``."""
+    """Returns whether the run shows at once what tests write: ``-s``, ``--capture=tee-sys``."""
     return config.getoption("capture") in ("no", "tee-sys")
 
 

@@ -209,13 +209,13 @@ class Globals:
         return [*super().__dir__(), *self.__variables]
 
     def __eq__(self, other: object) -> bool:
-        """Whether the variables are those of a mapping, and have its values now."""
+        """Returns whether the variables are those of a mapping, and have its values now."""
         if other is self or not isinstance(other, Mapping):
             return other is self or NotImplemented
         return len(self) == len(other) and bool(self >= other)
 
     def __ge__(self, other: object) -> bool:
-        """Whether all variables of a mapping are here, and have its values now."""
+        """Returns whether all variables of a mapping are here, and have its values now."""
         if not isinstance(other, Mapping):
             return NotImplemented
         return all(

@@ -51,7 +51,7 @@ class Sides:
     codecs: Mapping[Any, Any] | Any = None  # how to compare values: one codec by place, or one for all
 
     def differ(self, place: Any) -> bool:
-        """Whether the two differ at `place`."""
+        """Returns whether the two differ at `place`."""
         from pytest_bpfmaps.btf.comparison import same
 
         mine, theirs = self.mine.get(place, _MISSING), self.theirs.get(place, _MISSING)

@@ -29,7 +29,7 @@ def parsed(text: Any) -> dict[str, Any] | None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a figure is a number of a size that a measurement may have. A guest may send any."""
+    """Returns whether a figure is a number of a size that a measurement may have. A guest may send any."""
     return isinstance(value, int | float) and abs(value) < _MOST
 
 

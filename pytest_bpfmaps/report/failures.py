@@ -23,7 +23,9 @@ _HERE = f"{Path(__file__).parents[1]}/"  # `paths` is not imported: a run withou
 
 
 def hide(excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
-    """Whether a traceback leaves out this package's frames: our errors say what happened themselves."""
+    """Returns whether a traceback leaves out this package's frames: our errors say what happened
+    themselves.
+    """
     return isinstance(excinfo.value, BpfError)
 
 

@@ -165,7 +165,7 @@ def cannot_run(case: Case) -> str | None:
 
 
 def spares_checks() -> bool:
-    """Whether the verifier leaves out checks of speculation that it makes for users without privileges.
+    """Returns whether the verifier leaves out checks of speculation, which it makes for unprivileged users.
 
     ``mitigations=off`` on the kernel's command line does that (Linux 6.7, commit bc5bc309db45).
     """
@@ -329,7 +329,7 @@ def _usual_flags() -> int:
 
 
 def _takes_flag(flag: int) -> bool:
-    """Whether BPF_PROG_LOAD takes the flag; tried with a program that returns at once."""
+    """Returns whether BPF_PROG_LOAD takes the flag; tried with a program that returns at once."""
     code = ffi.from_buffer(struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0))
     licence = ffi.new("char[]", b"GPL")
     attributes = struct.pack(

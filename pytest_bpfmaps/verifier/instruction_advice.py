@@ -174,7 +174,7 @@ _MOVED = re.compile(r"dereference of modified ctx ptr (R\d) off=-?\d+ disallowed
 
 
 def _is_constant(state: str) -> bool:
-    """Whether a register's offset is a constant; False where the log does not show the register."""
+    """Returns whether a register's offset is a constant; False where the log does not show the register."""
     return bool(state) and "max" not in state and "var_off" not in state
 
 

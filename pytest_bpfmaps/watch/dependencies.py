@@ -90,12 +90,12 @@ class Dependencies:
         return {str(folder) for folder in found if folder.is_dir()}
 
     def knows(self, path: Path) -> bool:
-        """Whether a run has used the file."""
+        """Returns whether a run has used the file."""
         used = any(path in paths for paths in self._users.values())
         return used or path in self._files or path in self._modules
 
     def counts(self, path: Path) -> bool:
-        """Whether a change of the file is one that tests may notice."""
+        """Returns whether a change of the file is one that tests may notice."""
         if path.name.startswith("."):  # of an editor
             return False
         if any(map(path.is_relative_to, self._written)):

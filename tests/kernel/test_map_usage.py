@@ -70,7 +70,7 @@ NAMES = (
 
 
 def can_trace(type: MapType) -> bool:
-    """Whether the functions that update a type can be traced here."""
+    """Returns whether the functions that update a type can be traced here."""
     with UpdateCounts() as counts:
         counts.watch(0, type)
         return not isinstance(counts.take(0), str)

@@ -69,7 +69,7 @@ def nothing_told(monkeypatch):
 
 
 def libbpf_loads(path):
-    """Whether libbpf accepts the object without this package."""
+    """Returns whether libbpf accepts the object without this package."""
     with capture_log() as log:
         handle = lib.bpf_object__open_file(os.fsencode(path), ffi.NULL)
         if handle == ffi.NULL:

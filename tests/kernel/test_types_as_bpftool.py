@@ -53,7 +53,7 @@ def merged(pairs):
 
 
 def agree(codec, ours, theirs):
-    """Whether a value equals the one that bpftool shows."""
+    """Returns whether a value equals the one that bpftool shows."""
     if isinstance(ours, Record):
         fields = ours.__codec__.by_name
         return fields.keys() == theirs.keys() and all(

@@ -16,5 +16,5 @@ def frame(veth, payload=b""):
 
 
 def is_ours(packet):
-    """Whether it is such a frame. On a busy machine frames of the kernel may come late."""
+    """Returns whether it is such a frame. On a busy machine frames of the kernel may come late."""
     return bytes(packet[12:14]) == KIND

@@ -54,7 +54,7 @@ def name_of(item):
 
 
 def runs_here(item):
-    """Whether a test of a page names what it needs, and the running kernel has it."""
+    """Returns whether a test of a page names what it needs, and the running kernel has it."""
     marks = list(item.iter_markers("bpf_requires"))
     if getattr(item, "cls", None) is None or not hasattr(item.cls, "PAGE") or not marks:
         return False

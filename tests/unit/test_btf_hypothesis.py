@@ -98,7 +98,7 @@ def end_of(plan: Plan) -> str:
 
 @pytest.fixture(scope="module")
 def enum_signs(tmp_path_factory) -> bool:
-    """Whether this clang records the sign of enums, and 64-bit ones (clang 16 and later)."""
+    """Returns whether this clang records the sign of enums, and 64-bit ones (clang 16 and later)."""
     return codecs_of(tmp_path_factory.mktemp("signs"), []).btf.has_enum_signs
 
 
@@ -112,7 +112,7 @@ def codecs_of(folder, plans: list[Plan]) -> Codecs:
 
 
 def reads_as(record, leaf, line: str) -> bool:
-    """Whether a number of the record is what C printed for it."""
+    """Returns whether a number of the record is what C printed for it."""
     if leaf.kind == "letter":
         holder, _, index = leaf.path.removesuffix("]").rpartition("[")
         raw = eval(f"record{holder}", {"record": record}).encode(errors="surrogateescape") + b"\0"

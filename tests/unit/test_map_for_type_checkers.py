@@ -78,7 +78,7 @@ def declared() -> dict[str, ast.FunctionDef]:
 
 
 def of_a_type(name: str) -> bool:
-    """Whether a map type has a public operation of that name that not all maps have."""
+    """Returns whether a map type has a public operation of that name that not all maps have."""
     special = ("getitem", "setitem", "delitem", "contains", "iter", "len", "bool", "ge", "le")
     public = name in [f"__{each}__" for each in special] or not name.startswith("_")
     refused = ("__getitem__", "__setitem__", "__delitem__")  # by the base, for types without keys

@@ -39,7 +39,7 @@ def script(folder: Path, text: str) -> str:
 
 
 def wait_for_end(group: int) -> bool:
-    """Whether a process group ends soon. A killed process exists until init has reaped it."""
+    """Returns whether a process group ends soon. A killed process exists until init has reaped it."""
     for _ in range(12000):
         try:
             os.killpg(group, 0)

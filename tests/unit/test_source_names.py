@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compiles_anew(request: CompileRequest, changing: Path) -> bool:
-    """Whether two contents of a file make two objects. Returns False when its name is refused."""
+    """Returns whether two contents of a file make two objects. Returns False when its name is refused."""
     made = []
     for name in ("one", "another"):
         changing.write_text(f"int {name};\n")

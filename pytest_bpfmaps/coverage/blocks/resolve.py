@@ -100,5 +100,5 @@ def _head(text: Sequence[str], name: str, line: int) -> int:
 
 
 def _differs(text: Sequence[str], compiled: Iterable[tuple[int, str]]) -> bool:
-    """Whether the text of a line that was compiled is different now."""
+    """Returns whether the text of a line that was compiled is different now."""
     return any(line > len(text) or text[line - 1].strip() != was.strip() for line, was in compiled if was)

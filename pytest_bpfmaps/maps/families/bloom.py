@@ -27,7 +27,7 @@ class BloomFilterMap(Map, types=(MapType.BLOOM_FILTER,)):
     add = push
 
     def __contains__(self, value: Any) -> bool:
-        """Whether the value was pushed: False is certain, True is likely."""
+        """Returns whether the value was pushed: False is certain, True is likely."""
         return self._call(lib.bpf_map_lookup_elem, "look up", value)
 
     def __repr__(self) -> str:

@@ -135,19 +135,19 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         self._delete_all(self._encode_keys(wanted), len(wanted))
 
     def __eq__(self, other: object) -> bool:
-        """Whether the map holds the same elements as a mapping now, or whether it is the same map."""
+        """Returns whether the map holds the same elements as a mapping now, or whether it is the same map."""
         if isinstance(other, Map):
             return Map.__eq__(self, other)
         fits: bool = self._compare(other, operator.eq)
         return fits
 
     def __ge__(self, other: object) -> bool:
-        """Whether the map holds all elements of the mapping `other` now."""
+        """Returns whether the map holds all elements of the mapping `other` now."""
         fits: bool = self._compare(other, operator.ge)
         return fits
 
     def __le__(self, other: object) -> bool:
-        """Whether the mapping `other` has all elements of the map."""
+        """Returns whether the mapping `other` has all elements of the map."""
         fits: bool = self._compare(other, operator.le)
         return fits
 

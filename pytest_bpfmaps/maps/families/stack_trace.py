@@ -76,7 +76,9 @@ class _Functions:
 
 
 def _is_kernels(address: int, build_id: str) -> bool:
-    """Whether an address belongs to the kernel: the upper half of the addresses does (not on s390x)."""
+    """Returns whether an address belongs to the kernel: the upper half of the addresses does (not on
+    s390x).
+    """
     return not build_id and address >= _KERNEL_HALF
 
 

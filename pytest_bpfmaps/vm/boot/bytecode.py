@@ -58,7 +58,7 @@ def _missing() -> Iterator[Path]:
 
 
 def is_current(bytecode: Path, source: Path) -> bool:
-    """Whether the header of a bytecode file has its source's time and size (PEP 552)."""
+    """Returns whether the header of a bytecode file has its source's time and size (PEP 552)."""
     try:
         with bytecode.open("rb") as file:
             header = file.read(16)

@@ -130,7 +130,9 @@ def search_path() -> list[str]:
 
 
 def _is_for_all(path: str) -> bool:
-    """Whether a folder of sys.path is no project's folder, and not that of the script that was started."""
+    """Returns whether a folder of sys.path is no project's folder, and not that of the script that was
+    started.
+    """
     if path == site.USER_SITE or (path and os.sep not in path):  # a path without / is for an import hook
         return True
     roots = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}

@@ -65,7 +65,7 @@ class SavedState:
         return facts
 
     def is_current(self) -> bool:
-        """Whether everything that it was made of is unchanged."""
+        """Returns whether everything that it was made of is unchanged."""
         try:
             files = self.facts()["files"]
             sizes = {name: self.part(name).stat().st_size for name in PARTS}
@@ -78,7 +78,7 @@ class SavedState:
             return False
 
     def is_intact(self) -> bool:
-        """Whether its parts are exactly what was written. That takes a third of a second."""
+        """Returns whether its parts are exactly what was written. That takes a third of a second."""
         try:
             return all(digest(self.part(name)) == then for name, then in self.facts()["digests"].items())
         except (OSError, ValueError, LookupError, AttributeError, TypeError):

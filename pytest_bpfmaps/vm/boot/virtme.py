@@ -102,7 +102,7 @@ def _recipe(kernel: Kernel, shape: MachineConfig) -> list[str]:
 
 
 def _is_intact(initramfs: Path, known: str | None) -> bool:
-    """Whether the file is there and has the digest `known`."""
+    """Returns whether the file is there and has the digest `known`."""
     if known is None or not initramfs.exists():
         return False
     intact = digest(read(initramfs)) == known

@@ -152,7 +152,7 @@ def drop_if_damaged(kernel: Kernel, shape: MachineConfig) -> bool:
 
 
 def has_current_state(kernel: Kernel, shape: MachineConfig) -> bool:
-    """Whether there is a state whose files have not changed since it was made."""
+    """Returns whether there is a state whose files have not changed since it was made."""
     return state_for(kernel, shape).is_current()
 
 

@@ -77,7 +77,7 @@ class Program:
         return sum(a != b for a, b in zip(mine, code, strict=False)) + len(code) - len(mine)
 
     def has_lines_of(self, other: Program) -> bool:
-        """Whether the same code has the same lines in another program."""
+        """Returns whether the same code has the same lines in another program."""
         return [f.segments for f in self.functions] == [f.segments for f in other.functions]
 
 

@@ -237,7 +237,10 @@ class Gateway:
         raise VmTimeoutError(what, on=kernel.name, why=f"{why}; the guest was ended", fix=fix, details=words)
 
     def _moved_on(self) -> bool:
-        """Whether the worker began another step since the last event. Then it is slow, and does not hang."""
+        """Returns whether the worker began another step since the last event.
+
+        Then it is slow, and does not hang.
+        """
         with suppress(queue.Empty):
             while True:
                 self.later.append(self.events.get_nowait())
@@ -365,7 +368,10 @@ class Gateway:
         return VmLostError("guest died:", on=on, why=why, fix=fix, details=words)
 
     def _state_was_damaged(self, kernel: Kernel) -> bool:
-        """Whether the guest came from a state that had changed on the disk. It may have died of that."""
+        """Returns whether the guest came from a state that had changed on the disk.
+
+        It may have died of that.
+        """
         if self.attempt is None or self.attempt.way != WARM:
             return False
         from pytest_bpfmaps.vm.boot.warm import drop_if_damaged

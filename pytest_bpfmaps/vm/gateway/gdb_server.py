@@ -84,7 +84,7 @@ class GdbServer:
         return shlex.join([*words, "-ex", f"target remote {self._path}"])
 
     def has_stopped(self, machine: Machine) -> bool:
-        """Whether gdb has stopped the machine."""
+        """Returns whether gdb has stopped the machine."""
         if not self._is_open:
             return False
         with self._asking, suppress(VmError):

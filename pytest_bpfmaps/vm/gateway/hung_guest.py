@@ -40,7 +40,7 @@ def ask(machine: Machine, timeout: float) -> str:
 
 
 def is_alive(machine: Machine, timeout: float) -> bool:
-    """Whether process 1 answers, in a guest where a test may take `timeout` seconds."""
+    """Returns whether process 1 answers, in a guest where a test may take `timeout` seconds."""
     return _ask_process_1(machine, 0, max(SHORTEST, timeout / 4)) is not None
 
 

@@ -36,7 +36,7 @@ class RemoteMachine:
     folder: str
 
     def has(self, kernel: str) -> bool:
-        """Whether guests with that kernel are to be started there."""
+        """Returns whether guests with that kernel are to be started there."""
         return fnmatchcase(kernel, self.kernels)
 
     def command(self, arguments: Sequence[str], journal_here: str) -> list[str]:

@@ -39,18 +39,18 @@ class MappedPart(Mapping):
     own: int
 
     def is_library_code(self) -> bool:
-        """Whether it is code of a library, but not of Python's own extension modules.
+        """Returns whether it is code of a library, but not of Python's own extension modules.
 
         Each of these costs milliseconds, and nobody traces them.
         """
         return self.rights == "r-xp" and not self.path.endswith(EXTENSION)
 
     def is_as_in_the_file(self) -> bool:
-        """Whether it is code or constants, and not what the loader has relocated."""
+        """Returns whether it is code or constants, and not what the loader has relocated."""
         return self.rights in RIGHTS and not self.own
 
     def is_large(self) -> bool:
-        """Whether it is so large that it is worth a millisecond."""
+        """Returns whether it is so large that it is worth a millisecond."""
         return self.end - self.start >= LARGE
 
     def pages(self) -> range:

@@ -69,7 +69,7 @@ class AptError(Exception):
         return match[1] if match else None
 
     def unsigned(self) -> bool:
-        """Whether a signature could not be verified."""
+        """Returns whether a signature could not be verified."""
         return bool(re.search(r"GPG error|signature|is not signed|not be authenticated", str(self)))
 
 

@@ -223,7 +223,7 @@ class Catalogue:
 
 
 def _is_whole(tree: Path) -> bool:
-    """Whether a kernel that is not in the catalogue is unchanged."""
+    """Returns whether a kernel that is not in the catalogue is unchanged."""
     try:
         kernel_json.check(tree)
         return bool(Kernel.read(tree))

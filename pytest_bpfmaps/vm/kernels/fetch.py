@@ -35,5 +35,5 @@ def fetch(
 
 
 def fetchable(source: str) -> bool:
-    """Whether `fetch` knows a kernel's source. Else it is a path that was added."""
+    """Returns whether `fetch` knows a kernel's source. Else it is a path that was added."""
     return not source.startswith("/")

@@ -151,7 +151,7 @@ def _machine(found: str | int) -> str:
 
 
 def _has_pvh_entry(elf: Any) -> bool:
-    """Whether this kernel can be started uncompressed (Linux 4.21, ``CONFIG_PVH``)."""
+    """Returns whether this kernel can be started uncompressed (Linux 4.21, ``CONFIG_PVH``)."""
     return ("Xen", _XEN_ELFNOTE_PHYS32_ENTRY) in notes(elf)
 
 
@@ -239,7 +239,7 @@ def read_btf(vmlinux: Path) -> bytes | None:
 
 
 def has_pvh_entry(vmlinux: Path) -> bool:
-    """Whether this uncompressed kernel can be booted directly."""
+    """Returns whether this uncompressed kernel can be booted directly."""
     with _damage_told(vmlinux), open_elf(vmlinux, name="it") as elf:
         return _has_pvh_entry(elf)
 

@@ -35,7 +35,7 @@ class Locked:
     packages: tuple[Package, ...]
 
     def is_in(self, kernel: Kernel) -> bool:
-        """Whether a stored kernel is exactly this one."""
+        """Returns whether a stored kernel is exactly this one."""
         return (kernel.source, kernel.release, sorted(kernel.packages)) == (
             self.source,
             self.release,

@@ -37,7 +37,7 @@ Descriptor = dict[str, Any]
 
 
 def is_layout(path: Path) -> bool:
-    """Whether `path` is an OCI image layout: a folder, or a tar archive of one."""
+    """Returns whether `path` is an OCI image layout: a folder, or a tar archive of one."""
     if path.is_dir():
         return (path / "oci-layout").is_file() and (path / "index.json").is_file()
     if not path.is_file():

@@ -34,7 +34,7 @@ def die_with_parent() -> None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a signal or a debugger has stopped the process `pid`."""
+    """Returns whether a signal or a debugger has stopped the process `pid`."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
     except (OSError, LookupError):  # it has ended

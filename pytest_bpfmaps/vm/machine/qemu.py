@@ -113,7 +113,9 @@ class Log:
 
 
 def is_final(words: str) -> bool:
-    """Whether a guest that ended with these last words would end in the same way, however it is started."""
+    """Returns whether a guest that ended with these last words would end in the same way, however it
+    is started.
+    """
     return any(sign in words for sign in (CANNOT_MOUNT, NO_CARD, "Failed to mount real root"))
 
 

@@ -19,7 +19,7 @@ MCDC = "-fcoverage-mcdc"
 
 
 def knows_conditions(clang: str) -> bool:
-    """Whether this clang has MC/DC."""
+    """Returns whether this clang has MC/DC."""
     run = [clang, *COUNTED, MCDC, "-fsyntax-only", "-x", "c", "/dev/null"]
     return subprocess.run(run, capture_output=True, check=False).returncode == 0
 
