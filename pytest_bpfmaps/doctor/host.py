@@ -149,7 +149,7 @@ def tracing_checks() -> Iterator[Check]:
 def mount_checks() -> Iterator[Check]:
     """Checks that the bpf file system and cgroup v2 are mounted."""
     mounts: dict[str, str] = {}
-    for mount in parse_mounts(MOUNTINFO.read_text()):
+    for mount in parse_mounts(MOUNTINFO.read_text(errors="surrogateescape")):
         mounts.setdefault(mount.kind, mount.point)
     for kind, name in _FILE_SYSTEMS.items():
         where = mounts.get(kind)

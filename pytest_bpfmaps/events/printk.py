@@ -203,7 +203,7 @@ def parse(lines: Iterable[str]) -> list[Line]:
 def _name_of(pid: str) -> str:
     """Returns a thread's name from /proc. The trace lacks it if the thread was not scheduled meanwhile."""
     try:
-        return Path("/proc", pid, "comm").read_text().rstrip("\n")
+        return Path("/proc", pid, "comm").read_text(errors="replace").rstrip("\n")
     except OSError:
         return "<...>"
 

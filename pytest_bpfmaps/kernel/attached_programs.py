@@ -105,7 +105,7 @@ def _at_cgroups(numbers: list[int]) -> Iterator[AttachedProgram]:
 
 def cgroup_folders() -> Iterator[tuple[str, int]]:
     """Yields the path and the id of each cgroup (version 2)."""
-    for mount in parse_mounts(MOUNTINFO.read_text()):
+    for mount in parse_mounts(MOUNTINFO.read_text(errors="surrogateescape")):
         if mount.kind == "cgroup2":
             for path, _, _ in os.walk(mount.point):
                 with contextlib.suppress(OSError):

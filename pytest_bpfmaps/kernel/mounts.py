@@ -32,10 +32,10 @@ class Mount:
 
 def parse_mounts(mountinfo: str) -> Iterator[Mount]:
     """Yields the mounts in the text of /proc/self/mountinfo, proc_pid_mountinfo(5)."""
-    for line in mountinfo.splitlines():
+    for line in filter(None, mountinfo.split("\n")):  # a path may have other line ends and spaces of Unicode
         fields, _, rest = line.partition(" - ")
-        part, point = (_unescape(field) for field in fields.split()[3:5])
-        yield Mount(rest.split()[0], part, point)
+        part, point = (_unescape(field) for field in fields.split(" ")[3:5])
+        yield Mount(rest.split(" ")[0], part, point)
 
 
 def _unescape(field: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import sys
@@ -60,7 +61,7 @@ def _links(sock: socket.socket) -> Iterator[tuple[int, str, set[int]]]:
         attributes = _attributes(body[_LINK.size :])
         xdp = _attributes(attributes.get(_XDP, b""))
         ids = {int.from_bytes(xdp[each], sys.byteorder) for each in _XDP_IDS if each in xdp} - {0}
-        yield _LINK.unpack_from(body)[2], attributes[_NAME].rstrip(b"\0").decode(), ids
+        yield _LINK.unpack_from(body)[2], os.fsdecode(attributes[_NAME].rstrip(b"\0")), ids
 
 
 def _clsact(sock: socket.socket) -> Iterator[int]:

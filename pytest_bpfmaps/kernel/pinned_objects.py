@@ -31,7 +31,7 @@ def pins_below(pid: int, folder: str) -> set[Pin]:
 def pins_of(pid: int | str = "self") -> set[Pin]:
     """Returns the pins in all bpf file systems that are mounted in a process's mount namespace."""
     try:
-        mounts = list(parse_mounts(Path(f"/proc/{pid}/mountinfo").read_text()))
+        mounts = list(parse_mounts(Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape")))
     except OSError:
         return set()
     points = {mount.point for mount in mounts if mount.kind == "bpf"}

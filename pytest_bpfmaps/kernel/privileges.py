@@ -82,7 +82,7 @@ def set_capabilities(bits: int) -> None:
 def capabilities_of(process: str = "thread-self") -> dict[str, int]:
     """Returns the capability sets of a process, such as ``CapEff``, proc(5); empty if it has ended."""
     try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text(errors="replace").split("\n")
     except (FileNotFoundError, ProcessLookupError):
         return {}
     fields = (line.partition(":") for line in lines if line.startswith("Cap"))

@@ -135,7 +135,7 @@ def own_folder() -> Path:
 
 def _own_path() -> str:
     """Returns the path of this process in the version 2 hierarchy, cgroups(7)."""
-    for line in _MEMBERSHIP.read_text().splitlines():
+    for line in _MEMBERSHIP.read_text(errors="surrogateescape").split("\n"):
         if line.startswith("0::"):
             return line.removeprefix("0::").removesuffix(" (deleted)")
     return "/"
@@ -143,7 +143,7 @@ def _own_path() -> str:
 
 @cache
 def _mount() -> tuple[Path, str]:
-    found = find_mount(MOUNTINFO.read_text())
+    found = find_mount(MOUNTINFO.read_text(errors="surrogateescape"))
     if found is None:
         raise UnsupportedError(
             "cannot make a cgroup",

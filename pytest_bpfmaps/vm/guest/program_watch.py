@@ -128,7 +128,7 @@ class Watch:
 
 def _comm(pid: int) -> str:
     try:
-        with open(f"/proc/{pid}/comm") as file:
+        with open(f"/proc/{pid}/comm", errors="replace") as file:
             return file.read().strip()
     except OSError:  # it has ended, or it is not known
         return ""

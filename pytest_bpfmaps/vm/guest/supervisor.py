@@ -172,7 +172,7 @@ def stat(folder: str) -> tuple[str, str, int]:
 
 def read(path: str) -> str:
     """Returns the content of a file of /proc."""
-    with open(path) as file:
+    with open(path, errors="replace") as file:
         return file.read()
 
 
