@@ -284,17 +284,21 @@ class Bpf:
         - `seccomp` is a container's profile, a JSON file or a mapping; its filter is on the process.
         - `token` is what a BPF token delegates, ``{"delegate_cmds": "any", "delegate_progs": ["xdp"]}``; the
           process has capabilities only in a user namespace of its own (Linux 6.9).
-        - `ready` is what to wait for: a line of output with a text or pattern, a file (`Path`), a TCP port,
-          or a function that gets the process and returns something true.
+        - `ready` is what to wait for: a line of output with a text or pattern, a file (a relative `Path` is
+          below the folder that the process starts in), a TCP port, or a function that gets the process and
+          returns something true.
         - `timeout` is how long that may take, in seconds. The wait is longer where the CPU is emulated.
 
         The teardown ends the process and its children. Raises `LoaderError` if the process can't be started,
         or ends before it is ready. Raises `CaptureTimeoutError` (an `AssertionError`) if it is not ready in
         time.
         """
+        from pytest_bpfmaps.loaders.arguments import check_ready, seconds_of
         from pytest_bpfmaps.loaders.spawn import privileges
         from pytest_bpfmaps.loaders.start import start_process
 
+        check_ready(ready)
+        seconds_of(timeout)
         process = start_process(
             command,
             self._folders,

@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from pytest_bpfmaps.errors import AmbiguousNameError, NameLookupError, closest
 
 _KEPT = 15  # characters of a name in the kernel
+_LISTED = 12  # objects of one name, in a message
 
 
 class Identified(Protocol):
@@ -59,11 +60,14 @@ class ByName(Generic[T]):
             raise NameLookupError(
                 f"no {self.__what} {name!r}", on=f"of {self.__on}", fix=closest(name, names)
             )
+        listed = [f"  {self.__what}s[{part.id}]: {self.__describe(part)}" for part in found[:_LISTED]]
+        if len(found) > _LISTED:
+            listed.append(f"  … and {len(found) - _LISTED} more, up to {self.__what}s[{found[-1].id}]")
         raise AmbiguousNameError(
             f"cannot tell which {self.__what} {name!r} is meant",
             on=f"of {self.__on}",
             why=f"{len(found)} have that name",
-            details="\n".join(f"  {self.__what}s[{part.id}]: {self.__describe(part)}" for part in found),
+            details="\n".join(listed),
             fix=f"name it by its id: agent.{self.__what}s[{found[0].id}]",
         )
 

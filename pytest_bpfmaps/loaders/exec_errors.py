@@ -33,6 +33,8 @@ def explain_missing(name: str, env: Mapping[str, str], folders: list[Path]) -> E
             fix if "did you mean" in fix else "build it first, or give its path",
         )
     names = [n for part in env.get("PATH", os.defpath).split(os.pathsep) for n in _names_in(part)]
+    if " " in name:
+        return Explanation("there is no such command in PATH", f"give a list of words: {name.split()!r}")
     near = closest(name, names)
     return Explanation(
         "there is no such command in PATH",

@@ -94,6 +94,11 @@ class Collector:
         """What came on standard error so far; of a long text, the beginning and the end."""
         return self._text(self._stderr)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nobody can write to either stream any more."""
+        return self._open == 0
+
     def _text(self, stream: Stream) -> str:
         with self._changed:
             return stream.text()

@@ -9,6 +9,7 @@ from pathlib import Path
 from pytest_bpfmaps.errors import closest
 from pytest_bpfmaps.kernel.program_info import ForeignProgram
 from pytest_bpfmaps.loaders.agent_objects import AgentObjects
+from pytest_bpfmaps.loaders.arguments import wrong
 from pytest_bpfmaps.loaders.collections import ByName, is_called
 from pytest_bpfmaps.loaders.kernel_objects import Before
 from pytest_bpfmaps.loaders.leftovers import Leftover, expect_nothing
@@ -82,6 +83,9 @@ class LoaderProcess(RunningProcess):
         the process ends before that, and `CaptureTimeoutError` (an `AssertionError`) if the program is not
         attached in time.
         """
+        if not isinstance(name, str) or not name:
+            fix = "give a program's name, or a target such as 'tracepoint/sched/sched_process_exec'"
+            raise wrong(f"cannot wait until {name!r} is attached", "it is no name", fix)
         found: AgentLink = self.wait_until(
             lambda: next(
                 (each for each in self.links if each.target == name or is_called(name, each.program)), None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 from collections.abc import Iterator
@@ -10,9 +11,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-MARK = "BPFMAPS_LOADER"
-"""An environment variable. Its value marks a process that was started here, and all its descendants."""
+_MARKED = b"Max realtime timeout"
+"""The limit that marks a process and all its descendants, as ``/proc/PID/limits`` calls it: RLIMIT_RTTIME.
 
+A child has its parent's limits, also with a session of its own, without its parent, and with an environment
+of its own. The marks are more than 30,000 years, so none is ever reached. Source: getrlimit(2).
+"""
+_LEAST_MARK = 1 << 60  # microseconds
 
 _STAT = 2048  # bytes, more than the kernel writes
 # how often /proc is read: a look can miss a child that starts meanwhile, and then the parent may be gone
@@ -55,16 +60,15 @@ def process_stat(pid: int | str) -> ProcessStat | None:
 
 
 class ProcessTree:
-    """A process and its descendants. `mark` is the value of `MARK` in their environments, or None.
+    """A process and its descendants. `mark` is what `set_mark` was given in the process, or None.
 
     A descendant is found by its parent, by its session, or by the mark. Once found, it stays known, so it is
     also found after its parent has ended.
     """
 
-    def __init__(self, pid: int, mark: str | None = None) -> None:
+    def __init__(self, pid: int, mark: int | None = None) -> None:
         self.pid = pid
-        self.mark = f"{MARK}={mark}" if mark else ""
-        self._mark = self.mark.encode()
+        self.mark = mark
         first = process_stat(pid)
         self._started = first.started if first else 0
         self._known = {(pid, self._started)}
@@ -100,9 +104,9 @@ class ProcessTree:
     def _belongs(self, each: ProcessStat, inside: set[int]) -> bool:
         if each.parent in inside:
             return True
-        if not self._mark or not each.runs:
+        if self.mark is None or not each.runs:
             return False
-        return each.session == self.pid or self._mark in _environment(each.pid)
+        return each.session == self.pid or _mark_of(each.pid) == self.mark
 
 
 def send_signal(to: ProcessStat, number: int) -> None:
@@ -145,8 +149,21 @@ def _later_than(started: int) -> Iterator[ProcessStat]:
                 yield found
 
 
-def _environment(pid: int) -> list[bytes]:
+def new_mark() -> int:
+    """Returns a mark that no other process has, for `set_mark`."""
+    return _LEAST_MARK | int.from_bytes(os.urandom(7))
+
+
+def set_mark(mark: int) -> None:
+    """Marks this process and its descendants. Without root, a limit that is lower than all marks stays."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_RTTIME, (mark, resource.RLIM_INFINITY))
+
+
+def _mark_of(pid: int) -> int | None:
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # gone, or not ours
-        return []
+        limits = Path(f"/proc/{pid}/limits").read_bytes()
+    except OSError:  # it has ended
+        return None
+    soft = limits.partition(_MARKED)[2].split(None, 1)[:1]
+    return int(soft[0]) if soft and soft[0].isdigit() else None

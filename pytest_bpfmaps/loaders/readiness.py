@@ -14,16 +14,16 @@ Ready = str | re.Pattern[str] | os.PathLike[str] | int | Callable[[Any], Any] | 
 _LISTEN = "0A"  # TCP_LISTEN of the kernel's tcp_states.h
 
 
-def is_ready(ready: Ready, process: object, pids: Sequence[int]) -> Any:
+def is_ready(ready: Ready, process: object, pids: Sequence[int], cwd: str) -> Any:
     """Returns whether a file exists, a port has a listener, or a function returns something true.
 
-    The listener may be any process in the network namespace of the first of `pids`. A function that raises
-    `AssertionError` is not true yet.
+    A relative path is below `cwd`. The listener may be any process in the network namespace of the first of
+    `pids`. A function that raises `AssertionError` is not true yet.
     """
     if isinstance(ready, int):
         return any(ready in _listening(pid) for pid in pids[:1])
     if isinstance(ready, os.PathLike):
-        path = os.fspath(ready)
+        path = os.path.join(cwd, ready)
         return any(os.path.exists(f"/proc/{pid}/root/{path}") for pid in pids[:1]) or os.path.exists(path)
     assert callable(ready)
     try:
@@ -32,12 +32,12 @@ def is_ready(ready: Ready, process: object, pids: Sequence[int]) -> Any:
         return False
 
 
-def describe_ready(ready: Ready) -> str:
+def describe_ready(ready: Ready, cwd: str) -> str:
     """Returns what is waited for."""
     if isinstance(ready, int):
         return f"TCP port {ready}"
     if isinstance(ready, os.PathLike):
-        return f"the file {os.fspath(ready)}"
+        return f"the file {os.path.join(cwd, ready)}"
     return f"{getattr(ready, '__name__', 'the function')}() to be true"
 
 

@@ -16,6 +16,7 @@ from pytest_bpfmaps.errors import CaptureTimeoutError, Explanation, LoaderError
 from pytest_bpfmaps.kernel.kmsg import oom_killed, seccomp_killed
 from pytest_bpfmaps.kernel.privileges import capabilities_of
 from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.loaders.arguments import check_file_name, check_line, check_signal, seconds_of
 from pytest_bpfmaps.loaders.artifacts import fetch
 from pytest_bpfmaps.loaders.endings import ending, is_refusal, last_lines
 from pytest_bpfmaps.loaders.explanations import explain_written, without_perfmon
@@ -23,7 +24,6 @@ from pytest_bpfmaps.loaders.output import Collector, line_test
 from pytest_bpfmaps.loaders.process_tree import (
     ProcessStat,
     ProcessTree,
-    process_stat,
     send_signal,
     wait_for_end_of,
 )
@@ -81,7 +81,8 @@ class RunningProcess:
             self._output = Collector(os.dup(child.stdout.fileno()), os.dup(child.stderr.fileno()))
             child.stdout.close()
             child.stderr.close()
-            reaper.watch_mark(tree.mark)
+            if tree.mark is not None:
+                reaper.watch_mark(tree.mark)
 
     # what it wrote
 
@@ -110,12 +111,23 @@ class RunningProcess:
                 fix="start it by bpf.start(…)",
                 errno=errno.EBADF,
             )
-        line = self._output.find_line(line_test(wanted), timeout * timeout_scale(), lambda: not self.pids)
+        check_line(wanted)
+        line = self._output.find_line(
+            line_test(wanted), seconds_of(timeout) * timeout_scale(), lambda: not self.pids
+        )
         if line is not None:
             return line
         what = f"waited for a line with {getattr(wanted, 'pattern', wanted)!r}"
         if not self.pids:
             raise self.ended_early(what)
+        if self._output.has_ended:
+            raise CaptureTimeoutError(
+                what,
+                on=f"of {self}",
+                why=f"it runs, but has closed its stdout and its stderr; no line came in {timeout:g} s",
+                details=self.last_lines(),
+                fix="wait for something else: a file, a port, agent.wait_until_attached(…)",
+            )
         raise CaptureTimeoutError(
             what,
             on=f"of {self}",
@@ -129,10 +141,12 @@ class RunningProcess:
         """Copies a file that it wrote to the test's `tmp_path` on the host, also from a guest.
 
         Returns the path there. A relative `path` is below the folder that it was started in. `name` is the
-        file's new name, by default its own. Raises `LoaderError` if the file can't be read, and `VmError` if
-        the host refuses it: the files of one guest may have 256 MiB together.
+        file's new name, by default its own. Raises `LoaderError` if the file can't be read, or the name has a
+        slash, and `VmError` if the host refuses it: the files of one guest may have 256 MiB together.
         """
         source = Path(self._cwd, path)
+        if name is not None:
+            check_file_name(name)
         own_root = Path(f"/proc/{self.pid}/root{source}")
         runs = any(each.pid == self.pid for each in self.members())  # else another process may have its id
         there = own_root if runs and own_root.exists() else source
@@ -147,7 +161,7 @@ class RunningProcess:
 
         Raises `LoaderError` if the process ends before that; `CaptureTimeoutError` after `timeout` seconds.
         """
-        end = time.monotonic() + timeout * timeout_scale()
+        end = time.monotonic() + seconds_of(timeout) * timeout_scale()
         pause = _POLL_FIRST
         while True:
             found = condition()
@@ -176,8 +190,8 @@ class RunningProcess:
             self.wait_for_output(ready, timeout)
         else:
             self.wait_until(
-                lambda: is_ready(ready, self, self.pids),
-                f"waited for {describe_ready(ready)}",
+                lambda: is_ready(ready, self, self.pids, self._cwd),
+                f"waited for {describe_ready(ready, self._cwd)}",
                 timeout,
                 lambda: None,
             )
@@ -247,6 +261,7 @@ class RunningProcess:
 
     def send_signal(self, number: int) -> None:
         """Sends a signal to the process; if it went into the background, to its descendants."""
+        check_signal(number)
         running = self.members()
         first = [each for each in running if each.pid == self.pid]
         for each in first or running:
@@ -268,7 +283,7 @@ class RunningProcess:
         Returns None for a process that another one started. `timeout` is in seconds. Raises `LoaderError`
         with the processes that have not ended.
         """
-        left = self._wait_for_end(timeout)
+        left = self._wait_for_end(seconds_of(timeout))
         if left:
             first = left[0]
             why, fix = self._why_it_runs(first)
@@ -342,7 +357,8 @@ class RunningProcess:
         if left:
             why, fix = self._why_it_runs(left[0])
             self._wait_for_end(_KILL, signal.SIGKILL)
-        reaper.forget_mark(self._tree.mark)
+        if self._tree.mark is not None:
+            reaper.forget_mark(self._tree.mark)
         if left:
             raise LoaderError(
                 f"cannot end {self}",
@@ -378,28 +394,8 @@ class RunningProcess:
 
 def _signal_masks(pid: int) -> dict[str, int]:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").split("\n")
     except OSError:
         return {}
     fields = (line.partition(":") for line in lines)
     return {name: int(value, 16) for name, _, value in fields if name in _SIGNAL_SETS}
-
-
-def name_of(pid: int) -> list[str]:
-    """Returns the command line of a process. Raises `LoaderError` if there is no such process."""
-    found = process_stat(pid)
-    if found is None or not found.runs:
-        raise LoaderError(
-            "cannot attach to",
-            on=f"process {pid}",
-            why="there is no such process"
-            if found is None
-            else "it has ended, and its parent has not asked for its status",
-            fix="give the id of a process that runs: pidof, or Popen.pid",
-            errno=errno.ESRCH,
-        )
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    except OSError:
-        words = []
-    return [os.fsdecode(word) for word in words if word] or [found.name]

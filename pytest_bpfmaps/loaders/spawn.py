@@ -18,6 +18,8 @@ from pytest_bpfmaps.kernel.delegation import Delegated, Delegation, delegation
 from pytest_bpfmaps.kernel.netns import inside_netns
 from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES, effective_capabilities, set_capabilities
 from pytest_bpfmaps.libbpf import ffi, lib
+from pytest_bpfmaps.loaders.arguments import check_capabilities, check_user
+from pytest_bpfmaps.loaders.process_tree import set_mark
 from pytest_bpfmaps.loaders.seccomp import Profile, SeccompFilter, seccomp_filter
 from pytest_bpfmaps.loaders.token_namespaces import check_kernel, join, token_namespaces
 
@@ -62,6 +64,8 @@ def privileges(
     a capability that does not exist, and for a wrong profile or delegation; and `UnsupportedError` where the
     kernel has no tokens.
     """
+    check_user(user)
+    check_capabilities(caps)
     bits = None if caps is None else sum(1 << _capability(name) for name in {*caps})
     rights = _of_user(user, bits)
     if token is not None:
@@ -98,7 +102,7 @@ def _of_user(user: str | int | None, bits: int | None) -> Privileges:
 
 
 def _capability(name: str) -> int:
-    known = name.upper().removeprefix("CAP_")
+    known = name.upper().removeprefix("CAP_") if isinstance(name, str) else str(name)
     if known not in ALL_CAPABILITIES:
         raise LoaderError(
             "cannot start a process",
@@ -118,8 +122,9 @@ def spawn(
     netns: int | None,
     cgroup: str | None,
     rights: Privileges,
+    mark: int,
 ) -> subprocess.Popen[bytes]:
-    """Starts the file at `path` with the arguments `command`, in a session of its own.
+    """Starts the file at `path` with the arguments `command`, in a session of its own, with a `mark`.
 
     The kernel kills it when this thread ends. Raises OSError if it can't be executed, and `LoaderError` if a
     step before that is refused.
@@ -145,7 +150,7 @@ def spawn(
                 env=env,
                 start_new_session=True,
                 close_fds=rights.seccomp is None,  # the filter may refuse what closes them; see _prepare
-                preexec_fn=lambda: _prepare(group, inside, rights, writing),  # noqa: PLW1509 - see _quiet_fork
+                preexec_fn=lambda: _prepare(group, inside, rights, mark, writing),  # noqa: PLW1509 - see _quiet_fork
             )
     finally:
         os.close(writing)
@@ -178,9 +183,10 @@ def _quiet_fork() -> Iterator[None]:
         yield
 
 
-def _prepare(group: int, inside: tuple[int, int] | None, rights: Privileges, report: int) -> None:
+def _prepare(group: int, inside: tuple[int, int] | None, rights: Privileges, mark: int, report: int) -> None:
     """Runs in the child, before it executes its program."""
     step = 0
+    set_mark(mark)  # before it may lose the right to raise a limit
     try:
         if group >= 0:
             os.write(group, b"0")

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from pytest_bpfmaps.errors import LoaderError, UnsupportedError
+from pytest_bpfmaps.errors import LoaderError, UnsupportedError, strerror
 from pytest_bpfmaps.kernel.netns import current_netns
+from pytest_bpfmaps.loaders.arguments import check_places, environment_of, words_of
 from pytest_bpfmaps.loaders.exec_errors import explain_exec, explain_missing, find_command
 from pytest_bpfmaps.loaders.kernel_objects import before_now, before_time
 from pytest_bpfmaps.loaders.process import LoaderProcess
-from pytest_bpfmaps.loaders.process_tree import MARK, ProcessTree
-from pytest_bpfmaps.loaders.running_process import name_of
+from pytest_bpfmaps.loaders.process_tree import ProcessTree, new_mark, process_stat
 from pytest_bpfmaps.loaders.seccomp import refused_by
 from pytest_bpfmaps.loaders.spawn import Privileges, spawn
 from pytest_bpfmaps.loaders.token_namespaces import TOKEN_FOLDER
-
-_numbers = itertools.count()
 
 
 def start_process(
@@ -38,19 +36,16 @@ def start_process(
 
     `rights` are those that it gets. `folder` returns the folder for the files that are fetched from it.
     """
-    if isinstance(command, str | PathLike) or not command:
-        fix = f"give a list: bpf.start({str(command).split()!r})" if command else "bpf.start(['./agent'])"
-        raise LoaderError("cannot start", on=repr(command), why="it is no list of words", fix=fix)
-    words = [os.fspath(word) for word in command]
-    mark = f"{os.getpid()}-{next(_numbers)}"
+    words = words_of(command)
+    check_places(cwd, netns, cgroup)
+    mark = new_mark()
     told = {"LIBBPF_BPF_TOKEN_PATH": TOKEN_FOLDER} if rights.token else {}
-    variables = {**told, **(os.environ if env is None else env), MARK: mark}
+    variables = {**told, **environment_of(env)}
     places = [Path(cwd).absolute()] if cwd is not None else [*(f.absolute() for f in folders), Path.cwd()]
     path = find_command(words[0], variables, places)
     if path is None:
         missing = explain_missing(words[0], variables, places)
         raise LoaderError("cannot start", on=words[0], why=missing.why, fix=missing.fix, errno=2)
-    _check_folder(words[0], cwd)
     before = before_now()
     try:
         child = spawn(
@@ -61,6 +56,7 @@ def start_process(
             netns=None if netns is None else netns.fileno(),
             cgroup=None if cgroup is None else os.fspath(cgroup),
             rights=rights,
+            mark=mark,
         )
     except (LoaderError, UnsupportedError):  # they are OSErrors, too
         raise
@@ -84,21 +80,39 @@ def start_process(
     )
 
 
-def _check_folder(name: str, cwd: str | PathLike[str] | None) -> None:
-    if cwd is not None and not os.path.isdir(cwd):
-        raise LoaderError(
-            "cannot start",
-            on=f"{name} in {os.fspath(cwd)}",
-            why="there is no such folder",
-            fix="make it first",
-            errno=2,
-        )
-
-
 def attach_to_process(pid: int, folder: Callable[[], Path]) -> LoaderProcess:
     """Returns the process with that id, which another process started. Raises `LoaderError`."""
-    command, tree = name_of(pid), ProcessTree(pid)
+    command, tree = _command_of(pid), ProcessTree(pid)
     before = before_time(tree.started * 1e9 / os.sysconf("SC_CLK_TCK"))
-    home = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    cwd = os.readlink(f"/proc/{pid}/cwd")
+    try:
+        cwd = os.readlink(f"/proc/{pid}/cwd")
+        home = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as e:
+        raise LoaderError(
+            "cannot attach to",
+            on=f"process {pid} ({command[0]})",
+            why=strerror(e.errno or 0),
+            fix="run the tests as root, outside of a container" if e.errno == errno.EACCES else None,
+            errno=e.errno,
+        ) from None
     return LoaderProcess(command, tree, None, before, home, cwd=cwd, folder=folder)
+
+
+def _command_of(pid: int) -> list[str]:
+    """Returns the command line of a process. Raises `LoaderError` if there is no such process."""
+    found = process_stat(pid) if isinstance(pid, int) and not isinstance(pid, bool) else None
+    if found is None or not found.runs:
+        raise LoaderError(
+            "cannot attach to",
+            on=f"process {pid!r}",
+            why="there is no such process"
+            if found is None
+            else "it has ended, and its parent has not asked for its status",
+            fix="give the id of a process that runs: pidof, or Popen.pid",
+            errno=errno.ESRCH,
+        )
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        words = []
+    return [os.fsdecode(word) for word in words if word] or [found.name]

@@ -44,7 +44,7 @@ for inode in $inodes; do
 done
 for mark in $marks; do
     for process in /proc/[0-9]*; do
-        grep -qxz "$mark" "$process/environ" && kill -KILL "${process#/proc/}"
+        grep -q "^Max realtime timeout *$mark " "$process/limits" && kill -KILL "${process#/proc/}"
     done
 done
 for path in $paths; do [ -L "$path" ] && rm -f "$path"; done
@@ -79,14 +79,14 @@ class Reaper:
         """Has the processes of a control group killed, and the group removed, when this process is gone."""
         self._tell(f"group {path}\n")
 
-    def watch_mark(self, mark: str) -> None:
-        """Has the processes killed that have this in their environment when this process is gone.
+    def watch_mark(self, mark: int) -> None:
+        """Has the processes killed that have this limit when this process is gone.
 
-        `mark` is a text such as ``NAME=value``, without characters that are special in a pattern of grep(1).
+        `mark` is a number of microseconds, of RLIMIT_RTTIME in getrlimit(2).
         """
         self._tell(f"mark {mark}\n")
 
-    def forget_mark(self, mark: str) -> None:
+    def forget_mark(self, mark: int) -> None:
         """Forgets processes that have ended."""
         self._tell(f"unmarked {mark}\n")
 

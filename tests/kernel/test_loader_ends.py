@@ -67,6 +67,22 @@ class TestEnds:
         assert agent.wait() == 0
         assert agent.pids == []
 
+    def test_into_the_background_without_its_environment(self, bpf, tmp_path):
+        """As by su(1), or by a daemon that writes its title over its environment. Nobody looks meanwhile."""
+        daemon = (
+            "import os\n"
+            "if os.fork(): os._exit(0)\n"
+            "os.setsid()\n"
+            "if os.fork(): os._exit(0)\n"
+            "os.execve('/bin/sh', ['sh', '-c', f'echo $$ > {0}; mv {0} {0}2; exec sleep 60'], {})\n"
+        ).replace("{0}", str(tmp_path / "pid"))
+        agent = bpf.start([sys.executable, "-c", daemon])
+        bpf.wait_until((tmp_path / "pid2").exists, timeout=10)
+        assert agent.pids == [int((tmp_path / "pid2").read_text())]
+        agent.terminate()
+        assert agent.wait() == 0
+        assert agent.pids == []
+
     def test_children_go_with_it(self, bpf):
         agent = bpf.start(
             ["sh", "-c", "sleep 60 & echo $!; wait"], ready=lambda agent: agent.stdout.endswith("\n")
@@ -82,7 +98,7 @@ class TestEnds:
             from pathlib import Path
             from pytest_bpfmaps.harness import Bpf
 
-            agent = Bpf(None).start(["sh", "-c", "setsid sleep 61 & sleep 62"])
+            agent = Bpf(None).start(["sh", "-c", "env -i setsid sleep 61 & sleep 62"])
             while len(agent.pids) < 3:
                 time.sleep(0.01)
             Path({str(tmp_path / "pids")!r}).write_text(" ".join(map(str, agent.pids)))

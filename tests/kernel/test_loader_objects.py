@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -153,6 +154,49 @@ class TestMapsAndPrograms:
         assert "cannot tell which map 'events' is meant" in str(failed.value)
         assert f"-> name it by its id: agent.maps[{ids[0]}]" in str(failed.value)
         assert agent.maps[int(ids[1])].name == "events"
+
+    def test_a_name_that_many_share(self, bpf, agent_binary, network_object):
+        loads = ["load", network_object] * 14
+        agent = bpf.start([agent_binary, *loads, "wait"], ready="waiting")
+        with pytest.raises(AmbiguousNameError, match="14 have that name") as failed:
+            _ = agent.maps.events
+        listed = re.findall(r"^  maps\[\d+\]: ", str(failed.value), re.MULTILINE)
+        last = [each.id for each in agent.maps if each.name == "events"][-1]
+        assert len(listed) == 12
+        assert f"\n  … and 2 more, up to maps[{last}]\n" in str(failed.value)
+
+    def test_names_that_are_no_text(self, bpf, agent_binary, network_object, bpf_netns, tmp_path):
+        """The kernel takes any bytes for the names of processes, interfaces and folders."""
+        odd = os.fsdecode(b"\xff\xc2\x85) S")
+        binary, folder, network = tmp_path / odd, tmp_path / f"{odd}\xa0", bpf_netns()
+        interface = odd.removesuffix(") S")
+        binary.symlink_to(agent_binary)
+        folder.mkdir()
+        with network.enter():
+            subprocess.run(["ip", "link", "add", interface, "type", "veth"], check=True)
+        subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
+        try:
+            words = [
+                "load",
+                network_object,
+                "xdp",
+                LONG,
+                interface,
+                "pin-map",
+                "queue",
+                folder / "queue",
+                "wait",
+            ]
+            agent = bpf.start([binary, *words], netns=network, ready="waiting")
+            assert agent.links == [(LONG, interface)]
+            assert list(agent.pins) == [str(folder / "queue")]
+            assert bpf.attach_to(agent.pid).links == agent.links
+            with pytest.raises(LoaderError, match="still runs"):
+                agent.wait(0.1)
+            agent.terminate()
+            assert agent.wait() == 0
+        finally:
+            subprocess.run(["umount", folder], check=True)
 
     def test_they_are_readable_after_the_end(self, start):
         agent = start()

@@ -120,6 +120,8 @@ class TestReadiness:
             r"bpf.start\(\['stdbuf', '-oL', 'sh', .*\]\)",
             str(failed.value),
         )
+        with pytest.raises(CaptureTimeoutError, match="it runs, but has closed its stdout and its stderr"):
+            bpf.start(["sh", "-c", f"exec >/dev/null 2>&1; {FOREVER}"], ready="attached", timeout=0.3)
         with pytest.raises(CaptureTimeoutError, match=r"waited for the file /nowhere .*: not in 0.1 s"):
             bpf.start(["sh", "-c", FOREVER], ready=Path("/nowhere"), timeout=0.1)
         with pytest.raises(CaptureTimeoutError, match=r"waited for TCP port 1 of process"):
@@ -182,7 +184,7 @@ class TestRefusals:
             LoaderError, match=r"(?s)cannot start '\./agent -v': .*start\(\['\./agent', '-v'\]\)"
         ):
             bpf.start("./agent -v")
-        with pytest.raises(LoaderError, match=r"cannot start true in /nowhere: there is no such folder"):
+        with pytest.raises(LoaderError, match=r"cannot start with cwd='/nowhere': there is no such folder"):
             bpf.start(["true"], cwd="/nowhere")
 
     def test_not_executable(self, bpf, tmp_path):
