@@ -44,6 +44,7 @@ class AttachedProgram:
 
     `type` is ``xdp``, ``tc``, ``tcx``, ``netkit``, ``cgroup`` or ``netns``. `place` is the id of the place in
     the kernel: an ifindex, a cgroup's id, a namespace's inode. `attach_type` is that of <linux/bpf.h>, or -1.
+    `word` is what ip(8) or tc(8) calls it, and `netns` the inode of the interface's network namespace.
     """
 
     program_id: int
@@ -51,6 +52,8 @@ class AttachedProgram:
     target: str
     place: int
     attach_type: int
+    word: str = ""
+    netns: int = 0
 
 
 def attached_programs(types: Iterable[ProgramType | int], namespaces: Sequence[int]) -> list[AttachedProgram]:
@@ -63,7 +66,7 @@ def attached_programs(types: Iterable[ProgramType | int], namespaces: Sequence[i
     if wanted & _OF_INTERFACES:
         for fd in namespaces:
             with contextlib.suppress(OSError), inside_netns(fd):
-                found += _at_interfaces()
+                found += _at_interfaces(os.fstat(fd).st_ino)
     netns = [number for type, numbers in _NETNS.items() if type in wanted for number in numbers]
     for fd in namespaces if netns else ():
         inode = os.fstat(fd).st_ino
@@ -76,17 +79,16 @@ def attached_programs(types: Iterable[ProgramType | int], namespaces: Sequence[i
     return found + (list(_at_cgroups(cgroup)) if cgroup else [])
 
 
-def _at_interfaces() -> Iterator[AttachedProgram]:
+def _at_interfaces(netns: int) -> Iterator[AttachedProgram]:
     for each in network_programs():
         is_xdp = each.where == "xdp"
         target = each.interface if is_xdp else f"{each.interface} {each.where}"
-        yield AttachedProgram(
-            each.program_id, "xdp" if is_xdp else "tc", target, each.ifindex, 37 if is_xdp else -1
-        )
+        type, number = ("xdp", 37) if is_xdp else ("tc", -1)
+        yield AttachedProgram(each.program_id, type, target, each.ifindex, number, each.word, netns)
     for index, name in interface_names().items():
         for number, (type, where) in _INTERFACE.items():
             for each_id in _query(index, number):
-                yield AttachedProgram(each_id, type, f"{name} {where}", index, number)
+                yield AttachedProgram(each_id, type, f"{name} {where}", index, number, netns=netns)
 
 
 def _at_cgroups(numbers: list[int]) -> Iterator[AttachedProgram]:

@@ -11,6 +11,9 @@ from pytest_bpfmaps.errors import UnsupportedError, remedy
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
 
+NETNS_NAMES = "/run/netns"
+"""The folder with the names of network namespaces, as ip(8) uses it."""
+
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 
 

@@ -17,7 +17,8 @@ _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _TC = struct.Struct("=BxxxiIII")  # struct tcmsg
 _ATTRIBUTE = struct.Struct("=HH")
 _NAME, _XDP = 3, 43  # IFLA_IFNAME, IFLA_XDP
-_XDP_IDS = (4, 5, 6, 7)  # IFLA_XDP_PROG_ID, IFLA_XDP_DRV_PROG_ID, ..._SKB_..., ..._HW_...
+# IFLA_XDP_DRV_PROG_ID, ..._SKB_..., ..._HW_..., with the words of ip(8) for the modes
+_XDP_IDS = {5: "xdp", 6: "xdpgeneric", 7: "xdpoffload"}
 _KIND, _OPTIONS, _BPF_ID = 1, 2, 11  # TCA_KIND, TCA_OPTIONS, TCA_BPF_ID
 _PARENTS = {0xFFFFFFF2: "ingress", 0xFFFFFFF3: "egress"}  # of a clsact qdisc
 _TYPE = 0x3FFF  # without NLA_F_NESTED
@@ -26,12 +27,16 @@ _SIZE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class NetworkProgram:
-    """A program at an interface. `where` is ``xdp``, ``ingress`` or ``egress``."""
+    """A program at an interface. `where` is ``xdp``, ``ingress`` or ``egress``.
+
+    `word` is what ip(8) or tc(8) calls it: ``xdpgeneric``, ``pref 1 handle 0x1 bpf``.
+    """
 
     program_id: int
     interface: str
     ifindex: int
     where: str
+    word: str
 
 
 def network_programs() -> list[NetworkProgram]:
@@ -40,14 +45,15 @@ def network_programs() -> list[NetworkProgram]:
         links = list(_links(sock))
         names = {index: name for index, name, _ in links}
         found = [
-            NetworkProgram(each, name, index, "xdp") for index, name, ids in links for each in sorted(ids)
+            NetworkProgram(each, name, index, "xdp", word)
+            for index, name, ids in links
+            for each, word in sorted(ids.items())
         ]
         for index in sorted(set(_clsact(sock))):
             for parent, where in _PARENTS.items():
-                ids = dict.fromkeys(_filters(sock, index, parent))
-                found += [
-                    NetworkProgram(each, names.get(index, f"ifindex {index}"), index, where) for each in ids
-                ]
+                ids = dict(_filters(sock, index, parent))
+                name = names.get(index, f"ifindex {index}")
+                found += [NetworkProgram(each, name, index, where, word) for each, word in ids.items()]
     return found
 
 
@@ -56,11 +62,12 @@ def interface_names() -> dict[int, str]:
     return dict(socket.if_nameindex())
 
 
-def _links(sock: socket.socket) -> Iterator[tuple[int, str, set[int]]]:
+def _links(sock: socket.socket) -> Iterator[tuple[int, str, dict[int, str]]]:
     for body in _dump(sock, _GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
         attributes = _attributes(body[_LINK.size :])
         xdp = _attributes(attributes.get(_XDP, b""))
-        ids = {int.from_bytes(xdp[each], sys.byteorder) for each in _XDP_IDS if each in xdp} - {0}
+        given = {int.from_bytes(xdp.get(each, b""), sys.byteorder): word for each, word in _XDP_IDS.items()}
+        ids = {number: word for number, word in given.items() if number}
         yield _LINK.unpack_from(body)[2], os.fsdecode(attributes[_NAME].rstrip(b"\0")), ids
 
 
@@ -70,12 +77,14 @@ def _clsact(sock: socket.socket) -> Iterator[int]:
             yield _TC.unpack_from(body)[1]
 
 
-def _filters(sock: socket.socket, index: int, parent: int) -> Iterator[int]:
+def _filters(sock: socket.socket, index: int, parent: int) -> Iterator[tuple[int, str]]:
     for body in _dump(sock, _GETTFILTER, _TC.pack(0, index, 0, parent, 0)):
         attributes = _attributes(body[_TC.size :])
         options = _attributes(attributes.get(_OPTIONS, b""))
         if attributes.get(_KIND, b"").rstrip(b"\0") == b"bpf" and _BPF_ID in options:
-            yield int.from_bytes(options[_BPF_ID], sys.byteorder)
+            _, _, handle, _, info = _TC.unpack_from(body)
+            word = f"pref {info >> 16} handle {handle:#x} bpf"  # TC_H_MAJ(info) is the preference
+            yield int.from_bytes(options[_BPF_ID], sys.byteorder), word
 
 
 def _dump(sock: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:

@@ -125,8 +125,12 @@ class AgentObjects:
         alive = found.programs | self._objects.alive()
         names = {number: self._name(info) for number, info in alive.items()}
         links = describe_links(found.links.values(), found.held.perf, found.attached, alive, {})
+        places = {(each.program_id, each.type, each.target): each for each in found.attached}
         left = [
-            Leftover(f"program {each}", detach_command(each.type, each.target, each.program_id, each.id))
+            Leftover(
+                f"program {each}",
+                detach_command(each, places.get((each.program_id, each.type, each.target))),
+            )
             for each in links
         ]
         for path, ids in sorted(found.pins.items()):

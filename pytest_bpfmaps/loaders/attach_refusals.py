@@ -23,6 +23,12 @@ _KPROBE = re.compile(
 _TYPED = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")  # libbpf tells no section
 _NO_TRACEFS = re.compile(r"/sys/kernel/(?:debug/)?tracing/\S*?:? No such file or directory")
 _LEGACY = "failed to add legacy kprobe event"  # libbpf adds such an event in a file of tracefs
+# libbpf's words, the kernel's, then those of cilium/ebpf
+_TAKEN = re.compile(
+    r"failed to attach to \w+: .*(?:resource busy|EBUSY)|Can't replace active BPF XDP link|"
+    r"XDP program already attached|Native and generic XDP can't be active at the same time|"
+    r"can't (?:create link|attach program): (?:device or resource busy|file exists)"
+)
 _NO_BPFFS = "bpffs not mounted"
 _BPFFS = "/sys/fs/bpf"
 
@@ -38,6 +44,12 @@ def explain_attach(text: str) -> Explanation | None:
         return explain_missing(errno.ENOENT, {"function": found[1] or found[2]})
     if found := _TYPED.search(text):
         return explain_no_types_of("fentry", found[1])
+    if found := _TAKEN.search(text):
+        return Explanation(
+            f"another program is attached there already ({found[0]})",
+            "detach it first: 'bpftool net show' and 'bpftool link show' list programs, in the agent's "
+            "network namespace; or start the agent in a new one: netns=bpf_netns()",
+        )
     if _NO_BPFFS in text and not os.path.ismount(_BPFFS):
         return Explanation(f"no bpf file system is mounted at {_BPFFS}", how_to_mount("bpf"))
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,17 @@ _REFUSED = re.compile(
 _ONLY_ROOT = re.compile(
     r"must be run as root|[Rr]un (?:this )?as root|requires root|[Nn]eeds? root|as the root user"
 )
+# what a shell's exit status says of a child that a signal has killed, sh(1)
+_OF_SHELL = range(129, 129 + 64)
+_CRASHES = {
+    signal.SIGSEGV: "it used memory that it does not have",
+    signal.SIGBUS: "it used memory that is not there, or wrongly aligned",
+    signal.SIGABRT: "it gave up by abort(3), as a failed assertion does",
+    signal.SIGFPE: "it divided by zero, or alike",
+    signal.SIGILL: "the CPU does not have one of its instructions",
+    signal.SIGTRAP: "it stopped itself, as a failed assertion does",
+}
+_SENT = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 _FOR = {
     "BPF": "for maps, and for loading programs",
     "NET_ADMIN": "for programs of the network (XDP, tc, cgroup sockets), and for attaching them",
@@ -44,11 +56,25 @@ def ending(status: int | None) -> str:
     if status is None:
         return "ended"
     if status >= 0:
-        return f"ended with exit status {status}"
+        said = f"ended with exit status {status}"
+        known = status in _OF_SHELL and status - 128 in set(signal.Signals)
+        return f"{said}, which a shell gives after {signal.Signals(status - 128).name}" if known else said
     try:
         return f"was killed by {signal.Signals(-status).name}"
     except ValueError:
         return f"was killed by signal {-status}"
+
+
+def explain_signal(status: int | None, command: Sequence[str]) -> Explanation | None:
+    """Explains a signal that killed a process, which nobody here has sent; None if it was none of these."""
+    number = -(status or 0)
+    if number in _CRASHES:
+        run = shlex.join(["gdb", "-batch", "-ex", "run", "-ex", "backtrace", "--args", *command])
+        return Explanation(_CRASHES[signal.Signals(number)], f"see where: {run}")
+    if number in _SENT:
+        fix = "find out what sends it: the agent, the test, or what watches over its container"
+        return Explanation("neither this fixture nor the OOM killer sent that signal", fix)
+    return None
 
 
 def explain_output(text: str) -> Explanation | None:

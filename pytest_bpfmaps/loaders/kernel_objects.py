@@ -10,11 +10,10 @@ from pytest_bpfmaps.attach.links import LinkInfo, link_by_id
 from pytest_bpfmaps.errors import AttachError
 from pytest_bpfmaps.kernel.attached_programs import AttachedProgram, attached_programs
 from pytest_bpfmaps.kernel.held_objects import HeldObjects, held_by
+from pytest_bpfmaps.kernel.netns import NETNS_NAMES
 from pytest_bpfmaps.kernel.open_resources import forget, keep, note
 from pytest_bpfmaps.kernel.pinned_objects import Pin, pinned_at, pins_below, pins_of
 from pytest_bpfmaps.kernel.program_info import ProgramInfo, loaded_ids, program_info
-
-_NETNS_NAMES = "/run/netns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +154,8 @@ class KernelObjects:
     def _namespaces(self, pids: Iterable[int]) -> list[int]:
         """Returns descriptors of the namespaces to look into. They are closed when `close` is called."""
         paths = [f"/proc/{pid}/ns/net" for pid in pids] + ["/proc/thread-self/ns/net"]
-        if os.path.isdir(_NETNS_NAMES):
-            paths += [entry.path for entry in os.scandir(_NETNS_NAMES)]
+        if os.path.isdir(NETNS_NAMES):
+            paths += [entry.path for entry in os.scandir(NETNS_NAMES)]
         found = {os.fstat(self._netns).st_ino: self._netns}
         self._close_namespaces()
         for path in paths:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_bpfmaps.errors import ExpectationError
+from pytest_bpfmaps.kernel.attached_programs import AttachedProgram
+from pytest_bpfmaps.kernel.netns import NETNS_NAMES
 from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.loaders.links import AgentLink
 
 _POLL = 0.01  # seconds
 
@@ -40,17 +45,33 @@ def expect_nothing(find: Callable[[], list[Leftover]], on: str, timeout: float) 
         )
 
 
-def detach_command(type: str, target: str, program_id: int, link: int | None) -> str:
-    """Returns the command that detaches a program."""
-    interface, _, where = target.partition(" ")
-    if link is not None:
-        return f"bpftool link detach id {link}"
-    if type == "xdp":
-        return f"ip link set dev {target} xdp off"
-    if type == "tc":
-        return f"tc filter del dev {interface} {where}"
-    if type == "cgroup":
-        return f"bpftool cgroup detach {target} ATTACH_TYPE id {program_id}"
-    if type in ("tcx", "netkit"):
-        return f"bpftool net detach {type}_{where} dev {interface}"
-    return f"bpftool prog show id {program_id}"
+def detach_command(link: AgentLink, place: AttachedProgram | None) -> str:
+    """Returns the command that detaches a program. `place` is where the kernel has it, if that is known."""
+    if link.id is not None:
+        return f"bpftool link detach id {link.id}"
+    interface, _, where = link.target.partition(" ")
+    if link.type == "cgroup":
+        return f"bpftool cgroup detach {link.target} {link.attach_type} id {link.program_id}"
+    if link.type == "netns":
+        return f"bpftool prog detach id {link.program_id} {link.attach_type}"
+    inside = _inside(place.netns) if place else ""
+    if link.type == "xdp":
+        return f"{inside}ip link set dev {interface} {place.word if place else 'xdp'} off"
+    if link.type == "tc":
+        return f"{inside}tc filter del dev {interface} {where} {place.word if place else ''}".rstrip()
+    if link.type == "tcx":
+        return f"{inside}bpftool net detach tcx_{where} dev {interface}"
+    if link.type == "netkit":  # no tool detaches it
+        return f"{inside}ip link del dev {interface}"
+    return f"bpftool prog show id {link.program_id}"
+
+
+def _inside(netns: int) -> str:
+    """Returns the beginning of a command that runs in a network namespace; nothing if that is this one."""
+    if netns in (0, os.stat("/proc/thread-self/ns/net").st_ino):
+        return ""
+    for name in os.listdir(NETNS_NAMES) if os.path.isdir(NETNS_NAMES) else ():
+        with contextlib.suppress(OSError):  # it is gone
+            if os.stat(f"{NETNS_NAMES}/{name}").st_ino == netns:
+                return f"ip netns exec {name} "
+    return "nsenter --net=/proc/PID/ns/net "

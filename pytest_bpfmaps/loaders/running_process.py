@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -18,7 +19,7 @@ from pytest_bpfmaps.kernel.privileges import capabilities_of
 from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.loaders.arguments import check_file_name, check_line, check_signal, seconds_of
 from pytest_bpfmaps.loaders.artifacts import fetch
-from pytest_bpfmaps.loaders.endings import ending, is_refusal, last_lines
+from pytest_bpfmaps.loaders.endings import ending, explain_signal, is_refusal, last_lines
 from pytest_bpfmaps.loaders.explanations import explain_written, without_perfmon
 from pytest_bpfmaps.loaders.output import Collector, line_test
 from pytest_bpfmaps.loaders.process_tree import (
@@ -215,7 +216,8 @@ class RunningProcess:
             on=f"of {self}",
             why=f"it {ending(status)}" + (f": {found.why}" if found else ""),
             details="\n".join(written) or None,
-            fix=(found and found.fix) or f"run it by hand with the same arguments: {' '.join(self.command)}",
+            fix=(found and found.fix)
+            or f"run it by hand with the same arguments: {shlex.join(self.command)}",
             errno=errno.ECHILD,
             log=refusal.log if refusal else "",
         )
@@ -230,7 +232,8 @@ class RunningProcess:
         if status == -signal.SIGSYS and self._seccomp is not None:
             return explain_kill(self._seccomp, seccomp_killed(self.pid, self._began))
         forbidden = refused_by(self._seccomp, "bpf", "perf_event_open") if is_refusal(text) else None
-        return explain_written(text, forbidden, self._capabilities, self._user, self._files())
+        found = explain_written(text, forbidden, self._capabilities, self._user, self._files())
+        return found or (None if self._asked_to_end else explain_signal(status, self.command))
 
     def _files(self) -> list[Path]:
         """Returns its binary and its arguments, in which its BPF objects may be."""

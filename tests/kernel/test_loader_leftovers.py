@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from build_agents import AGENTS, build_agent
+from installed import installed
 
 from pytest_bpfmaps import ExpectationError
 from pytest_bpfmaps.kernel.program_info import loaded_ids
@@ -78,8 +79,14 @@ def test_what_stays_attached(bpf, start, bpf_netns, bpf_cgroup, look):
     assert f"  program {LONG} at {left.name} (xdp)\n" in told
     assert f"  program send_event at {left.name} ingress (tc)\n" in told
     assert f"  program let_out at {bpf_cgroup.path} (cgroup)\n" in told
-    assert f"ip link set dev {left.name} xdp off" in told
-    assert f"tc filter del dev {left.name} ingress" in told
+    inside = f"ip netns exec {left.netns.name}"
+    assert f"{inside} ip link set dev {left.name} xdpgeneric off" in told
+    assert f"{inside} tc filter del dev {left.name} ingress pref 49152 handle 0x1 bpf" in told
+    assert f"bpftool cgroup detach {bpf_cgroup.path} cgroup_inet_egress id " in told
+    installed("bpftool")
+    commands = told.partition("By hand: ")[2].splitlines()[0]
+    subprocess.run(["sh", "-ec", commands], check=True)  # the remedy
+    bpf.nothing_left(agent)
 
 
 def test_pins(bpf, start, bpffs, bpf_cgroup):

@@ -132,8 +132,9 @@ class TestReadiness:
         [
             ("exit 0", "it ended with exit status 0: its links have ended with it, except pinned ones"),
             ("exit 7", "it ended with exit status 7"),
-            ("kill -SEGV $$", "it was killed by SIGSEGV"),
-            ("kill -KILL $$", "it was killed by SIGKILL"),
+            ("exit 139", "it ended with exit status 139, which a shell gives after SIGSEGV"),
+            ("kill -SEGV $$", "it was killed by SIGSEGV: it used memory that it does not have"),
+            ("kill -KILL $$", "by SIGKILL: neither this fixture nor the OOM killer sent that signal"),
         ],
     )
     @pytest.mark.parametrize("ready", ["attached", Path("/nowhere")])

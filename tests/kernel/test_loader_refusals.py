@@ -34,6 +34,26 @@ def test_the_capability_that_its_programs_need(bpf, agent):
     assert len(list(started.programs)) == 3
 
 
+def test_an_interface_that_has_a_program(bpf, agent, bpf_netns):
+    inside, made = bpf_netns(), bpf.compile(AGENTS / "network.bpf.c")
+    program = "count_frames_of_an_interface"
+
+    def start(how, where):
+        return bpf.start([agent, "load", made, how, program, "lo", "wait"], netns=where, ready="waiting")
+
+    start("xdp-link", inside)
+    for how, words in (
+        ("xdp-link", "failed to attach to xdp: "),
+        ("xdp", "Can't replace active BPF XDP link"),
+    ):
+        with pytest.raises(
+            LoaderError, match=f"another program is attached there already \\({words}"
+        ) as failed:
+            start(how, inside)
+        assert "start the agent in a new one: netns=bpf_netns()" in str(failed.value)
+        start(how, bpf_netns())  # the remedy
+
+
 @pytest.mark.bpf_requires("tracepoint/sched/sched_process_exec", "kprobe/do_unlinkat")  # the right names
 @pytest.mark.parametrize(
     ("code", "name", "why"),

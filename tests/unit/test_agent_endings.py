@@ -90,3 +90,16 @@ def test_a_program_that_wants_to_be_root():
     assert "user 'nobody' ran it" in explain_user(text, "nobody").why
     assert explain_user(text, None) is None
     assert explain_user("done\n", "nobody") is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "libbpf: prog 'count': failed to attach to xdp: Device or resource busy",
+        "libbpf: Kernel error message: XDP program already attached",
+        "attach: can't create link: device or resource busy",
+    ],
+)
+def test_another_program_is_there(line):
+    assert explain_attach(line).why.startswith("another program is attached there already (")
+    assert explain_attach(line.replace("busy", "gone").replace("already", "never")) is None
