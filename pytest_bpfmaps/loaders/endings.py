@@ -14,6 +14,11 @@ from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES
 
 _MOST_LINES = 12
 _MOST_NAMED = 4  # programs
+_BCC_HEADERS = "Unable to find kernel headers"
+_SCRIPT_HEADERS = re.compile(  # of bpftrace
+    r"Include headers with missing type definitions|"
+    r"fatal error: '(?:asm|generated|linux|net|uapi)/[\w/.-]+' file not found"
+)
 _LIBRARY = re.compile(r"error while loading shared libraries: (\S+): (.*)")
 _VERSION = re.compile(r"(\S+): version [`'](\S+?)' not found \(required by (\S+?)\)")
 _NO_NETWORK = re.compile(
@@ -79,13 +84,8 @@ def explain_signal(status: int | None, command: Sequence[str]) -> Explanation | 
 
 def explain_output(text: str) -> Explanation | None:
     """Explains what the dynamic loader, a resolver or a shell wrote; None if it is not known."""
-    if "Unable to find kernel headers" in text:
-        release = os.uname().release
-        return Explanation(
-            "bcc compiles with the headers of the kernel, and there are none for this one",
-            f"install linux-headers-{release} (Debian, Ubuntu), or name a folder with them: "
-            "env={**os.environ, 'BCC_KERNEL_SOURCE': '/usr/src/…'}; libbpf and bpftrace need none",
-        )
+    if headers := _explain_headers(text):
+        return headers
     if found := _LIBRARY.search(text):
         return Explanation(
             f"the library {found[1]} can't be loaded: {found[2]}", "install the package that has it"
@@ -103,6 +103,25 @@ def explain_output(text: str) -> Explanation | None:
             f"it needs a network, and this machine has no route to one: {found[0]}", _NEEDS_NETWORK
         )
     return _explain_services(text)
+
+
+def _explain_headers(text: str) -> Explanation | None:
+    """Explains that bcc or bpftrace compiled without the headers of the kernel; None if it did not."""
+    release = os.uname().release
+    install = (
+        f"install linux-headers-{release} (Debian, Ubuntu), or name a folder with them: env={{**os.environ, "
+    )
+    if _BCC_HEADERS in text:
+        return Explanation(
+            "bcc compiles with the headers of the kernel, and there are none for this one",
+            f"{install}'BCC_KERNEL_SOURCE': '/usr/src/…'}}; libbpf and bpftrace need none",
+        )
+    if _SCRIPT_HEADERS.search(text) and not os.path.exists(f"/lib/modules/{release}/build"):
+        return Explanation(
+            "the script includes headers of the kernel, and there are none for this one",
+            f"{install}'BPFTRACE_KERNEL_BUILD': '/usr/src/…'}}; or let the script use BTF, without #include",
+        )
+    return None
 
 
 _NEEDS_NETWORK = (

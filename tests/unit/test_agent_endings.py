@@ -3,6 +3,8 @@
 The texts are what tools of Debian 12 wrote in a guest.
 """
 
+import os
+
 import pytest
 
 from pytest_bpfmaps.loaders import attach_refusals, endings
@@ -103,3 +105,21 @@ def test_a_program_that_wants_to_be_root():
 def test_another_program_is_there(line):
     assert explain_attach(line).why.startswith("another program is attached there already (")
     assert explain_attach(line.replace("busy", "gone").replace("already", "never")) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ERROR: Include headers with missing type definitions or install BTF information to your system.",
+        "definitions.h:1:10: fatal error: 'linux/blkdev.h' file not found",
+    ],
+)
+@pytest.mark.parametrize("has_headers", [True, False])
+def test_a_script_that_includes_headers_of_the_kernel(monkeypatch, line, has_headers):
+    monkeypatch.setattr(os.path, "exists", lambda path: has_headers and path.startswith("/lib/modules/"))
+    found = explain_output(line)
+    if has_headers:
+        assert found is None
+    else:
+        assert found.why == "the script includes headers of the kernel, and there are none for this one"
+        assert f"install linux-headers-{os.uname().release} " in found.fix
