@@ -106,6 +106,28 @@ def test_a_record_is_taken_and_given_where_the_data_has_fields(make_trie):
     assert m[(64, 7, bytes([10, 1, 2, 3]))] == 1
 
 
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ("__be16 port", {"prefixlen": 16, "port": 0x5000}),
+        ("__u8 oui[3]", {"prefixlen": 24, "oui": b"abc"}),
+        ("__be16 groups[7]", {"prefixlen": 16, "groups": [5, 0, 0, 0, 0, 0, 0]}),
+    ],
+)
+def test_data_that_is_padded_to_the_size_of_an_address_is_none(make_trie, data, key):
+    m = make_trie(data)
+    m[key] = 1
+    assert [repr(k) for k in m] == [repr(key)]
+    (listed,) = m
+    assert m[listed] == 1
+    m[(32, b"\1\2\3\4")] = 2  # four bytes: the kernel compares padding, too
+    assert m[(32, b"\1\2\3\4")] == 2
+    assert len(list(m)) == 2
+    for each in m:
+        del m[each]
+    assert len(m) == 0
+
+
 def test_bits_after_the_prefix_do_not_tell_keys_apart(make_trie):
     m = make_trie()
     m[(8, bytes([10, 1, 2, 3]))] = 1

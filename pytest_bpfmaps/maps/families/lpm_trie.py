@@ -49,8 +49,9 @@ class LpmTrieMap(HashMap, types=(MapType.LPM_TRIE,)):
 class PrefixCodec(Codec):
     """``struct { __u32 prefixlen; … data; }``: a network if `data` is an address of 4 or 16 bytes.
 
-    Otherwise a key is ``(prefixlen, bytes)``, or the struct's own record if `data` has several fields.
-    Writing takes each of these forms, and addresses.
+    Otherwise a key is ``(prefixlen, bytes)``, or the struct's own record if `data` has several fields, or is
+    smaller than the bytes that the kernel compares: then it is no address, but a port, for example. Writing
+    takes each of these forms, and addresses.
     """
 
     def __init__(self, declared: Codec) -> None:
@@ -58,9 +59,15 @@ class PrefixCodec(Codec):
         self.size = declared.size
         self._declared = declared
         self._data_size = declared.size - _LENGTH.size
-        fields = {f.offset for f in declared.fields} if isinstance(declared, StructCodec) else {0, 4}
-        self._is_record = fields != {0, _LENGTH.size}
+        self._is_record = isinstance(declared, StructCodec) and not self._is_pair(declared)
         self._network = None if self._is_record else _NETWORKS.get(self._data_size)
+
+    def _is_pair(self, declared: StructCodec) -> bool:
+        """Whether all data after the prefix length is one field, or a union of fields."""
+        data = [f for f in declared.fields if f.offset]
+        return {f.offset for f in data} == {_LENGTH.size} and any(
+            f.codec.size == self._data_size for f in data
+        )
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         if self._is_record:
