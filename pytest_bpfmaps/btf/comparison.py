@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pytest_bpfmaps.btf.array_codecs import ArrayCodec, BytesCodec
-from pytest_bpfmaps.btf.codec import Codec, IntCodec, WideIntCodec
+from pytest_bpfmaps.btf.codec import Codec, FloatCodec, IntCodec, WideIntCodec
 from pytest_bpfmaps.btf.enums import BitfieldCodec, EnumCodec
 from pytest_bpfmaps.btf.flexible_arrays import FlexibleArrayCodec
 from pytest_bpfmaps.btf.ip_addresses import AddressCodec
@@ -28,7 +28,7 @@ def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
     if value is wanted or bool(value == wanted):
         return True
     if codec is None or codec.absent or wanted is None or isinstance(wanted, Mapping | int | float):
-        return False
+        return isinstance(codec, FloatCodec) and isinstance(wanted, float) and _rounded(codec, wanted) == value
     if isinstance(codec, FlexibleArrayCodec):
         return same(codec.with_count(len(value)), value, wanted)
     if type(codec) in _NUMBERS and isinstance(value, int):
@@ -49,6 +49,36 @@ def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
 
 
 _NUMBERS = (IntCodec, WideIntCodec, AddressCodec)
+_PLAIN = (str, bytes, bytearray, int, float, list, tuple, type(None))  # others may define their own equality
+
+
+def never_equal(codec: Codec, wanted: Any) -> BpfError | None:
+    """Returns an error that says why no value of the type equals `wanted`.
+
+    Returns None if a value may be equal, also one of an array that was sent in part.
+    """
+    if codec.absent or not isinstance(wanted, _PLAIN) or isinstance(codec, FlexibleArrayCodec):
+        return None
+    if isinstance(wanted, float) and wanted.is_integer() and not isinstance(codec, FloatCodec):
+        wanted = int(wanted)
+    if isinstance(wanted, list | tuple) and isinstance(codec, ArrayCodec) and len(wanted) <= codec.count:
+        reasons = (never_equal(codec.element, each) for each in wanted)
+        return next((reason for reason in reasons if reason is not None), None)
+    if isinstance(wanted, list | tuple) and not all(isinstance(each, _PLAIN) for each in wanted):
+        return None
+    try:
+        codec.encode(wanted, "")
+    except BpfError as e:
+        return e
+    return None
+
+
+def _rounded(codec: Codec, number: float) -> Any:
+    """Returns the number that writing `number` would give."""
+    try:
+        return codec.decode(codec.encode(number, ""))
+    except BpfError:
+        return None
 
 
 def _in_network_order(codec: Codec, number: int) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_bpfmaps.btf import Codec, Record
-from pytest_bpfmaps.btf.comparison import same
+from pytest_bpfmaps.btf.comparison import never_equal, same
 from pytest_bpfmaps.btf.enums import BitfieldCodec, EnumCodec
 from pytest_bpfmaps.btf.field import Field
 from pytest_bpfmaps.btf.record import StructCodec
@@ -65,7 +65,11 @@ def value_of(record: Any, name: str) -> Any:
 
 
 def check_names(codec: Codec, wanted: Mapping[str, Any], on: str) -> None:
-    """Raises `NameLookupError` for a field that the records do not have, also in a nested mapping."""
+    """Checks that a record may have the wanted fields, also those of a nested mapping.
+
+    Raises `NameLookupError` for a field that the records do not have, and `MapValueError` for a value that
+    its type can't have: waiting for it would never end, and its absence would prove nothing.
+    """
     structs: tuple[Codec, ...] = getattr(codec, "structs", (codec,))  # if there are several, one must have it
     for name, value in wanted.items():
         fields, error = [], None
@@ -85,8 +89,10 @@ def check_names(codec: Codec, wanted: Mapping[str, Any], on: str) -> None:
             )
         if isinstance(value, Mapping) and isinstance(fields[0].codec, StructCodec):
             check_names(fields[0].codec, value, on)
+        codecs = [f.codec for f in fields]
         if isinstance(value, str):
-            _check_enumerator([f.codec for f in fields], name, value, on)
+            _check_enumerator(codecs, name, value, on)
+        _check_possible(codecs, name, value, on)
 
 
 def _check_enumerator(codecs: list[Codec], field: str, value: str, on: str) -> None:
@@ -100,6 +106,20 @@ def _check_enumerator(codecs: list[Codec], field: str, value: str, on: str) -> N
             why="the enum has no such name",
             fix=closest(value, {n for each in names for n in each}),
         )
+
+
+def _check_possible(codecs: list[Codec], field: str, value: Any, on: str) -> None:
+    """Raises `MapValueError` for a value that none of the fields can have."""
+    reasons = [never_equal(codec, value) for codec in codecs]
+    first = reasons[0]
+    if first is None or None in reasons:
+        return
+    raise MapValueError(
+        "cannot wait for",
+        on=f"{field}={value!r} in the records from {on}",
+        why=f"no {codecs[0].name} has that value: {first.why}",
+        fix=first.fix,
+    )
 
 
 def fits(record: Any, wanted: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_bpfmaps import CaptureTimeoutError, NameLookupError
+from pytest_bpfmaps import CaptureTimeoutError, MapValueError, NameLookupError
 
 CODE = """
 struct inner { __u32 pid, tgid; };
@@ -113,3 +113,19 @@ class TestNestedStructs:
         with pytest.raises(NameLookupError) as refused:
             events.expect(wanted)
         assert named in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        ({"pid": "1"}, "no __u32 has that value: it is str, not an int"),
+        ({"count": -1}, "give an int from 0 to 4294967295"),
+        ({"hdr.ids.pid": 2**32}, "it is out of range"),
+        ({"hdr": {"kind": None}}, "kind=None"),
+    ],
+)
+def test_a_value_that_no_field_can_have_is_refused(events, wanted, why):
+    for wait in (events.expect, events.expect_none):  # the second would be content
+        with pytest.raises(MapValueError, match="cannot wait for") as refused:
+            wait(wanted)
+        assert why in str(refused.value)
