@@ -25,7 +25,7 @@ from pytest_bpfmaps.maps.families.struct_ops import StructOpsMap
 from pytest_bpfmaps.objects.any_map import Map
 from pytest_bpfmaps.objects.collection import Named, all_of
 from pytest_bpfmaps.objects.linked_sources import Sources
-from pytest_bpfmaps.objects.object_file import created_map, split_maps
+from pytest_bpfmaps.objects.object_file import created_map
 from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.pinning import PinnedMaps
 from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
@@ -41,7 +41,8 @@ class LoadedObject:
 
     `descriptors` are the descriptors of its maps and programs at the time of the load. `counters` is libbpf's
     handle of the map with the counters, if the object counts which of its lines run. `vectors` is that of the
-    map with the values of conditions, if it records them. They are not in `maps`.
+    map with the values of conditions, if it records them. They are not in `maps`. `handles` are libbpf's
+    handles of the source's maps, and of its data sections, by name.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class LoadedObject:
         handle: Any,
         name: str,
         codecs: Codecs | None,
+        handles: tuple[Mapping[str, Any], Mapping[str, Any]],
         declared: Mapping[str, DeclaredTypes],
         sources: Sources,
         *,
@@ -59,7 +61,8 @@ class LoadedObject:
         self._handle = handle
         self.name = name
         self._links: list[Link] = []
-        user, internal = split_maps(walk(lib.bpf_object__next_map, handle))
+        # by their names in the source: libbpf renames a map that reuses a live map
+        user, internal = dict(handles[0]), dict(handles[1])
         self.counters = internal.pop(COUNTERS, None)
         self.vectors = internal.pop(VECTORS, None)
         self.maps = Named(

@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pytest_bpfmaps.errors import LoadError, MapValueError, NameLookupError, UnsupportedError, closest
+from pytest_bpfmaps.btf.codec import short
+from pytest_bpfmaps.errors import (
+    LoadError,
+    MapTypeError,
+    MapValueError,
+    NameLookupError,
+    UnsupportedError,
+    closest,
+)
 from pytest_bpfmaps.libbpf import check, ffi, lib, to_str, version
 from pytest_bpfmaps.maps import Map, MapType
 from pytest_bpfmaps.maps.declared_types import declared_types
@@ -171,7 +179,17 @@ class MapSpec:
         lib.bpf_map__set_pin_path(self.handle, ffi.NULL if path is None else os.fsencode(path))
 
     def reuse(self, live: Map) -> None:
-        """Uses a live map in place of a new one; type and sizes must agree."""
+        """Uses a live map in place of a new one; type and sizes must agree.
+
+        The loaded object has it under the name that the source gives the map.
+        """
+        if not isinstance(live, Map):
+            raise MapTypeError(
+                "cannot reuse",
+                on=f"{short(live)} as {self}",
+                why=f"it is {type(live).__name__}, not a map",
+                fix="give a live map: obj.maps.NAME, bpf.pinned(PATH), bpf.map_by_id(ID), …",
+            )
         mine = (self.type, lib.bpf_map__key_size(self.handle), lib.bpf_map__value_size(self.handle))
         theirs = (live.type, live.key_size, live.value_size)
         if mine != theirs:

@@ -81,7 +81,7 @@ class OpenedObject:
         self._observer = observer
         self.name = name or path.name
         self._file = file = open_object(path, self.name, btf, checked=checked)
-        user, internal = split_maps(walk(lib.bpf_object__next_map, file.handle))
+        self._handles = user, internal = split_maps(walk(lib.bpf_object__next_map, file.handle))
         sections = {n: MapSpec(m) for n, m in internal.items()}
         self.maps = Named("map", self.name, {n: MapSpec(m) for n, m in user.items()}, hidden=sections)
         self._pinned = PinnedMaps(self.maps, pins, pin_root)
@@ -258,6 +258,7 @@ class OpenedObject:
                 handle,
                 self.name,
                 self._file.codecs,
+                self._handles,
                 declared,
                 self._sources,
                 logs=said,

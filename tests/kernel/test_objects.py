@@ -12,6 +12,7 @@ from pytest_bpfmaps import (
     CompileError,
     LoadError,
     MapError,
+    MapTypeError,
     NameLookupError,
     VerifierError,
 )
@@ -122,12 +123,48 @@ def test_unknown_names_of_parts(load_code):
         _ = obj.maps.mm
 
 
+REUSER = """
+struct halves { __u32 low, high; };
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 2);
+    __type(key, __u32);
+    __type(value, struct halves);
+} m SEC(".maps");
+SEC("xdp") int look(struct xdp_md *ctx)
+{
+    __u32 key = 1;
+    struct halves *found = bpf_map_lookup_elem(&m, &key);
+
+    return found ? found->low : 0;
+}
+"""
+
+
 def test_reuse_shares_a_live_map(load_code):
     one = load_code(TWO)
     two = load_code(TWO, reuse={"m": one.maps.m})
     two.programs.first.run(FRAME)
     assert one.maps.m[0] == 7
     assert one.maps.m.id == two.maps.m.id
+
+
+def test_a_live_map_of_another_name_and_type_has_the_sources_name_and_types(load_code, bpf):
+    other = bpf.create_map("array", key="int", value="struct { u16 a, b, c, d; }", max_entries=2, name="other")
+    other[1] = (1, 2, 3, 4)
+    obj = load_code(REUSER, reuse={"m": other})
+    assert obj.maps.m.id == other.id
+    assert [m.name for m in obj.maps] == ["m"]
+    assert obj.maps.m[1] == {"low": 0x20001, "high": 0x40003}
+    obj.maps.m[0] = {"low": 5, "high": 0}
+    assert other[0] == (5, 0, 0, 0)
+    with pytest.raises(NameLookupError):
+        obj.maps["other"]
+
+
+def test_reuse_of_what_is_no_map_is_refused(load_code):
+    with pytest.raises(MapTypeError, match=r"cannot reuse 5 as map 'm' \(array\): it is int, not a map"):
+        load_code(REUSER, reuse={"m": 5})
 
 
 def test_reuse_of_another_shape_is_refused(load_code, make_map):
