@@ -28,7 +28,9 @@ def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
     if value is wanted or bool(value == wanted):
         return True
     if codec is None or codec.absent or wanted is None or isinstance(wanted, Mapping | int | float):
-        return isinstance(codec, FloatCodec) and isinstance(wanted, float) and _rounded(codec, wanted) == value
+        return (
+            isinstance(codec, FloatCodec) and isinstance(wanted, float) and _rounded(codec, wanted) == value
+        )
     if isinstance(codec, FlexibleArrayCodec):
         return same(codec.with_count(len(value)), value, wanted)
     if type(codec) in _NUMBERS and isinstance(value, int):

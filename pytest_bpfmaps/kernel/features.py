@@ -60,8 +60,15 @@ def probe_any(name: str) -> Feature:
 def asked_for(name: str) -> tuple[str, str]:
     """Returns kind and name of a feature that may be written with its kind: ``map_type:ringbuf``.
 
-    See `kind_of` for a name without a kind.
+    See `kind_of` for a name without a kind. Raises `UnsupportedError` for what is no text.
     """
+    if not isinstance(name, str):
+        raise UnsupportedError(
+            "cannot probe",
+            on=repr(name),
+            why=f"it is {type(name).__name__}, not the name of a feature",
+            fix='give names one by one: "xdp", "ringbuf"',
+        )
     kind, _, rest = name.partition(":")
     return (kind, rest) if rest and kind in _PROBES else (kind_of(name), name)
 

@@ -50,12 +50,15 @@ def probe_all(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[Fea
 
 
 def asked(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields the kind and the name of each feature in the arguments of a marker."""
+    """Yields the kind and the name of each feature in the arguments of a marker.
+
+    Raises `UnsupportedError` for a name that has no kind, and for what is no name.
+    """
     yield from map(asked_for, names)
     for kind, wanted in features.items():
         singular = kind if kind in KINDS else kind.removesuffix("s")
-        for name in [wanted] if isinstance(wanted, str) else wanted:
-            yield singular, name
+        for name in wanted if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [wanted]:
+            yield singular, name if isinstance(name, str) else asked_for(name)[1]
 
 
 def missing_features(names: Iterable[str], features: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -17,10 +17,12 @@ _SAID: pytest.StashKey[set[str]] = pytest.StashKey()
 def wanted_kernels(node: pytest.Collector | pytest.Item, releases: Mapping[str, str]) -> list[str]:
     """Returns the names of the kernels that all markers of the test allow; `releases` has all, by name.
 
-    Raises `pytest.Collector.CollectError` for a range that can't be read.
+    Raises `pytest.Collector.CollectError` for a range that can't be read or that no version is in, and for a
+    marker without names: the test would be skipped on each kernel.
     """
     left = list(releases)
     for mark in node.iter_markers("bpf_kernels"):
+        _check_arguments(mark)
         try:
             left = [name for name in left if any(_fits(name, text, releases[name]) for text in mark.args)]
         except ValueError as e:
@@ -43,6 +45,15 @@ def warn_of_unknown(config: pytest.Config, item: pytest.Item, names: Iterable[st
                 continue
             said.add(text)
             item.warn(pytest.PytestWarning(f"bpf_kernels({text!r}) fits no kernel: {closest(text, known)}"))
+
+
+def _check_arguments(mark: pytest.Mark) -> None:
+    wrong = [repr(each) for each in mark.args if not isinstance(each, str)]
+    wrong += [f"{name}={value!r}" for name, value in mark.kwargs.items()]
+    if not wrong and mark.args:
+        return
+    why = f"{wrong[0]} is no name of a kernel" if wrong else "it names no kernel"
+    raise pytest.Collector.CollectError(f"bpf_kernels: {why}: write '6.1', '6.*', 'host' or '>=5.15'")
 
 
 def _fits(name: str, text: str, release: str) -> bool:

@@ -22,6 +22,11 @@ def check_markers(item: pytest.Item) -> None:
     if item.get_closest_marker("bpf_fresh_kernel") and not in_guest():
         skip_for_want(item, "a fresh kernel", "needs a fresh kernel: run it in a guest, by --bpf-kernel=6.1")
     for mark in item.iter_markers("bpf_requires"):
+        if not mark.args and not mark.kwargs:
+            pytest.fail(
+                'bpf_requires() names no feature: write bpf_requires("xdp", "ringbuf"), or remove it',
+                pytrace=False,
+            )
         features = dict(mark.kwargs)
         wanted = features.pop("clang", ())
         for feature, sentence in missing_features(mark.args, features):

@@ -150,7 +150,9 @@ def test_reuse_shares_a_live_map(load_code):
 
 
 def test_a_live_map_of_another_name_and_type_has_the_sources_name_and_types(load_code, bpf):
-    other = bpf.create_map("array", key="int", value="struct { u16 a, b, c, d; }", max_entries=2, name="other")
+    other = bpf.create_map(
+        "array", key="int", value="struct { u16 a, b, c, d; }", max_entries=2, name="other"
+    )
     other[1] = (1, 2, 3, 4)
     obj = load_code(REUSER, reuse={"m": other})
     assert obj.maps.m.id == other.id

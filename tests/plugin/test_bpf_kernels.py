@@ -38,6 +38,22 @@ def test_what_is_no_range_is_an_error(pytester, options):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("", "it names no kernel: write '6.1'"),
+        ("6.1", "6.1 is no name of a kernel"),
+        ("name='host'", "name='host' is no name of a kernel"),
+        ("'>=6.6,<6.1'", "no version is in the range '>=6.6,<6.1'"),
+    ],
+)
+def test_what_no_kernel_can_fit_is_an_error(pytester, arguments, error):
+    pytester.makepyfile(SUITE.format(text="").replace("''", arguments))
+    result = pytester.runpytest_subprocess("--bpf-kernel=host")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"*bpf_kernels: {error}*"])
+
+
+@pytest.mark.parametrize(
     ("text", "warnings"), [("hots", 1), ("x86*", 1), ("6.1", 0), ("99.1", 0), ("ho*", 0)]
 )
 def test_what_fits_no_kernel_is_a_warning(pytester, text, warnings):

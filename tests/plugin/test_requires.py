@@ -1,5 +1,6 @@
 """Tests the marker bpf_requires: a misspelt name is an error, a missing feature is a skip."""
 
+import pytest
 from shown_blocks import shows
 
 
@@ -78,3 +79,26 @@ def test_an_unmarked_test_is_skipped_for_what_the_kernel_lacks(pytester):
     )
     result = pytester.runpytest_subprocess("--bpf-strict")
     result.assert_outcomes(failed=4, passed=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("", '*bpf_requires() names no feature: write bpf_requires("xdp"*'),
+        ("['xdp']", "*cannot probe ?'xdp'?: it is list, not the name of a feature*"),
+        ("'xdp', 5", "*cannot probe 5: it is int, not the name of a feature*"),
+        ("config=250", "*cannot probe 250: it is int, not the name of a feature*"),
+    ],
+)
+def test_what_is_no_name_is_an_error(pytester, arguments, error):
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.bpf_requires({arguments})
+        def test_marked(bpf): pass
+        """
+    )
+    result = pytester.runpytest_subprocess("--bpf-kernel=host")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([error])

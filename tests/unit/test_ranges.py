@@ -14,7 +14,13 @@ NUMBERS = st.tuples(st.integers(4, 7), st.integers(0, 20), st.integers(0, 30))
 def test_a_range_of_whole_versions_is_packagings(conditions, version):
     text = ",".join(f"{sign}{'.'.join(map(str, numbers))}" for sign, numbers in conditions)
     release = ".".join(map(str, version))
-    assert in_range(text, f"{release}-56-amd64") == SpecifierSet(text).contains(release)
+    lower = max((numbers for sign, numbers in conditions if sign == ">="), default=(0, 0, 0))
+    if all(sign == ">=" or lower < numbers for sign, numbers in conditions):
+        assert in_range(text, f"{release}-56-amd64") == SpecifierSet(text).contains(release)
+    else:
+        assert not SpecifierSet(text).contains(release)
+        with pytest.raises(ValueError, match="no version is in the range"):
+            in_range(text, release)
 
 
 @pytest.mark.parametrize(
@@ -43,3 +49,30 @@ def test_what_is_no_range(text):
     with pytest.raises(ValueError, match=r"is not a range of versions: write '>=5\.15'"):
         in_range(text, "6.1.0")
     assert not is_range("6.*")
+
+
+@pytest.mark.parametrize(
+    ("text", "has_one"),
+    [
+        (">=6.6,<6.1", False),
+        (">6.1,<6.2", False),
+        (">6,<7", False),
+        ("==6.1,!=6.1", False),
+        (">6.1.4,<6.1.5", False),
+        ("<0", False),
+        (">6.1.4,<6.1.6", True),
+        (">=6.1,<6.2", True),
+        (">6,<6.2,!=6.1", False),
+        (">=6.1,!=6.1,<7", True),
+        ("==6,>6.18.44", True),
+        ("!=6", True),
+        ("<6,!=5,!=4", True),
+    ],
+)
+def test_a_range_that_no_version_is_in(text, has_one):
+    versions = [f"{a}.{b}.{c}" for a in range(3, 8) for b in (0, 1, 2, 6, 17, 19) for c in (0, 4, 5, 6, 45)]
+    if has_one:
+        assert any(in_range(text, each) for each in versions)
+    else:
+        with pytest.raises(ValueError, match=f"no version is in the range '{text}'"):
+            in_range(text, "6.1.0")
