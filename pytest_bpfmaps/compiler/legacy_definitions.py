@@ -78,7 +78,7 @@ def read_definitions(elf: Elf, btf: Btf | None, on: str) -> list[Definition]:
         for index, symbol in enumerate(elf.symbols()):
             if symbol.section == section.index and symbol.type == STT_OBJECT:
                 variable = variables.get(symbol.name)
-                fields = _read(symbol, variable, content, f"map {symbol.name!r} of {on}")
+                fields = _read(symbol, variable, content, f"map {symbol.name!r} of {on}", section.name)
                 found.append(Definition(symbol, index, fields, variable.id if variable else 0))
     return sorted(found, key=lambda d: (d.symbol.section, d.symbol.value))
 
@@ -112,9 +112,9 @@ def refusal(on: str, why: str, fix: str = _FIX) -> LoadError:
     )
 
 
-def _read(symbol: Symbol, variable: BtfType | None, content: bytes, on: str) -> dict[str, int]:
+def _read(symbol: Symbol, variable: BtfType | None, content: bytes, on: str, section: str) -> dict[str, int]:
     raw = content[symbol.value : symbol.value + symbol.size]
-    fields = _untyped(raw, on) if variable is None else _typed(variable, raw, on)
+    fields = _untyped(raw, on) if variable is None else _typed(variable, raw, on, section)
     if "type" not in fields:
         raise refusal(on, f"it has no field 'type'; its fields are: {', '.join(fields) or 'none'}")
     for name, value in fields.items():
@@ -123,13 +123,21 @@ def _read(symbol: Symbol, variable: BtfType | None, content: bytes, on: str) -> 
     return fields
 
 
-def _typed(variable: BtfType, raw: bytes, on: str) -> dict[str, int]:
+def _typed(variable: BtfType, raw: bytes, on: str, section: str) -> dict[str, int]:
     """Returns the fields by the struct's own names."""
     btf = variable.btf
     struct_type = btf.resolve(variable.size_or_type)
     if struct_type.kind is not Kind.STRUCT:
         raise refusal(on, f"it is not a struct, but of the kind {struct_type.kind.name}")
     members = struct_type.members()
+    if any(m.name == "type" and btf.resolve(m.type_id).kind is Kind.PTR for m in members):
+        raise LoadError(
+            "cannot open the definition of",
+            on=on,
+            why=f'it is in SEC("{section}"), and libbpf reads __uint and __type in SEC(".maps") only',
+            fix='write SEC(".maps"), with a dot',
+            errno=errno.EOPNOTSUPP,
+        )
     starts = [m.bit_offset // 8 for m in members]
     ends = [*starts[1:], struct_type.size]
     return {

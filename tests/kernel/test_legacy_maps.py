@@ -234,7 +234,24 @@ def test_what_cannot_be_upgraded_says_why(load_code, code, reason):
     assert e.value.errno == errno.EOPNOTSUPP
 
 
+def test_a_definition_by_types_in_the_old_section_names_the_new_one(load_code):
+    code = """
+        struct {
+            __uint(type, BPF_MAP_TYPE_HASH);
+            __uint(max_entries, 4);
+            __type(key, __u32);
+            __type(value, __u64);
+        } counts SEC("%s");
+        """
+    with pytest.raises(
+        LoadError, match=r'(?s)definition of map .counts. of .* in SEC\("maps"\)\n.*SEC\("\.maps"\)'
+    ):
+        load_code(code % "maps")
+    assert load_code(code % ".maps").maps.counts.max_entries == 4
+
+
 # objects of other projects, from several clangs, with types and without
+
 
 GIVEN = sorted((Path(__file__).parents[2] / "fixtures/legacy").glob("*.bpf.o"))
 
