@@ -186,6 +186,10 @@ class SharedCounterWarning(MapUseWarning):
     """Warns of a counter that all CPUs add to: a per-CPU map is better for it."""
 
 
+class ReusedTypeWarning(UserWarning):
+    """Warns that an object reuses a live map whose keys or values have other fields than it declares."""
+
+
 class UnknownNameWarning(UserWarning):
     """Warns that a test compares a value with a text that is no name of its enum: they are never equal."""
 

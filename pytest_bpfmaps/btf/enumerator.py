@@ -47,10 +47,10 @@ def _is_called(member: IntEnum, name: str) -> bool:
 def warn_of_name(name: str, where: str, names: Iterable[str]) -> None:
     """Warns that a value of the enum `where` is compared with a text that is none of its names."""
     said = f"a value of {where} is compared with {name!r}, which is none of its names: {closest(name, names)}"
-    warnings.warn(said, UnknownNameWarning, stacklevel=_depth())
+    warnings.warn(said, UnknownNameWarning, stacklevel=depth())
 
 
-def _depth() -> int:
+def depth() -> int:
     """Returns the `stacklevel` of a warning: the number of calls up to the code that called this package."""
     ours = ("pytest_bpfmaps.", "collections.abc")  # collections.abc compares views of a map
     level, frame = 1, sys._getframe(1)

@@ -35,6 +35,7 @@ from pytest_bpfmaps.objects.object_file import open_again, open_object, split_ma
 from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.pinning import PinnedMaps
 from pytest_bpfmaps.objects.repairs import mended, taught_sections, unknown_members
+from pytest_bpfmaps.objects.reused_types import warn_of_other_types
 from pytest_bpfmaps.objects.settings import Parts, copy_settings
 from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
 from pytest_bpfmaps.objects.walk import walk_of, whole_log
@@ -273,7 +274,17 @@ class OpenedObject:
             if other is None:
                 program.loaded_for(function)
         self._pinned.keep(loaded.maps)
+        self._compare_types(loaded)
         return loaded
+
+    def _compare_types(self, loaded: LoadedObject) -> None:
+        """Warns of live maps that it reuses, whose types differ from those of its source."""
+        if self._quiet or self._file.codecs is None:
+            return
+        for spec in self.maps:
+            if spec.name in loaded.maps and (spec.reused is not None or self._pinned.was_there(spec.name)):
+                what = f"{spec} of {self.name}"
+                warn_of_other_types(loaded.maps[spec.name].fd, what, spec.declared, self._file.codecs)
 
     def close(self) -> None:
         """Frees what libbpf read. Safe to call again, and after `load`."""

@@ -63,6 +63,10 @@ class PinnedMaps:
         path = spec.pin_path if spec else None
         return [path] if path else []
 
+    def was_there(self, name: str) -> bool:
+        """Whether the pin of a map existed before the load, so that the load opened it."""
+        return any(path in self._there for path in self.paths_of(name))
+
     def keep(self, maps: Container[str]) -> None:
         """Adds the new pins of loaded maps to the test's pins, so that the teardown removes them."""
         if self.pins is None:

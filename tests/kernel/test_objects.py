@@ -14,6 +14,7 @@ from pytest_bpfmaps import (
     MapError,
     MapTypeError,
     NameLookupError,
+    ReusedTypeWarning,
     VerifierError,
 )
 
@@ -154,7 +155,8 @@ def test_a_live_map_of_another_name_and_type_has_the_sources_name_and_types(load
         "array", key="int", value="struct { u16 a, b, c, d; }", max_entries=2, name="other"
     )
     other[1] = (1, 2, 3, 4)
-    obj = load_code(REUSER, reuse={"m": other})
+    with pytest.warns(ReusedTypeWarning, match=r"struct \{ .*__u32 low; __u32 high; \} in the object"):
+        obj = load_code(REUSER, reuse={"m": other})
     assert obj.maps.m.id == other.id
     assert [m.name for m in obj.maps] == ["m"]
     assert obj.maps.m[1] == {"low": 0x20001, "high": 0x40003}

@@ -4,12 +4,13 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps import ClosedError, LoadError, MapError
+from pytest_bpfmaps import ClosedError, LoadError, MapError, ReusedTypeWarning
 from pytest_bpfmaps.harness import Bpf
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.matrix.compilers import compiler_for
@@ -210,6 +211,36 @@ def test_a_mismatch_is_explained_field_by_field(bpf, load, other, why):
     assert f": {why}\n" in message
     assert caught.value.errno == errno.EINVAL
     assert bpf.pinned("counts").max_entries == 8  # the pin has not changed
+
+
+OLD = "struct flow { __u32 packets, bytes; };"
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("struct flow { __u32 bytes, packets; };", "__u32 bytes; __u32 packets; } in the object"),
+        ("struct flow { __u64 packets; };", "struct flow { __u64 packets; } in the object"),
+        ("struct flow { __u32 packets; char bytes[4]; };", "char[4] bytes; } in the object"),
+        ("struct flow { int packets; enum { A } bytes; };", None),
+        ("struct stream { unsigned packets, bytes; };\n#define flow stream", None),
+    ],
+)
+def test_other_fields_of_the_same_size_are_a_warning(load, new, said):
+    first = load(OLD + code(value="struct flow", name=""))
+    first.maps.counts[1] = (2, 3)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        second = load(new + code(value="struct flow", name=""))
+    assert second.maps.counts.id == first.maps.counts.id
+    assert bytes(second.maps.counts[1]) == bytes(first.maps.counts[1])
+    assert [w.category for w in seen] == [ReusedTypeWarning] * (said is not None)
+    if said is not None:
+        text = str(seen[0].message)
+        assert "map 'counts' (hash) of " in text
+        assert "whose value has other fields: struct flow { __u32 packets; __u32 bytes; } there" in text
+        assert said in text
+        assert seen[0].filename == __file__
 
 
 def test_a_folder_that_is_on_no_bpf_file_system(load, tmp_path):
