@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Closeable = TypeVar("Closeable", bound="contextlib.AbstractContextManager[Any]")
 
-_OF_OPEN = frozenset({"code", "cflags", "defines", "pin_root", "btf"})
+_OF_OPEN = frozenset({"code", "cflags", "defines", "pin_root", "btf", "kconfig"})
 """The options of `Bpf.load` that `Bpf.open` takes; the others are those of `OpenedObject.configure`."""
 
 _POLL_FIRST = 0.001
@@ -82,6 +82,7 @@ class Bpf:
         defines: Mapping[str, Any] | None = None,
         pin_root: Source | None = None,
         btf: Source | None = None,
+        kconfig: Mapping[str, bool | int | str] | None = None,
     ) -> LoadedObject:
         """Compiles `source` (a ``.bpf.c``; a ``.bpf.o`` is taken as it is) or C text, and loads it.
 
@@ -94,11 +95,15 @@ class Bpf:
         - `reuse` puts live maps in place of new ones.
         - `pin_root` is the folder of maps that are pinned by name (default: `self.pin_root`).
         - `btf` is a file with types. CO-RE relocations use them in place of the kernel's own.
+        - `kconfig` replaces options of the kernel's configuration for ``__kconfig`` variables:
+          ``{"CONFIG_HZ": 1000, "CONFIG_XFS_FS": "m", "CONFIG_BPF_LSM": False}``.
 
         A list of sources and objects is linked into one object. Raises `CompileError`, `LoadError`,
         `VerifierError`, `NameLookupError`, `MapTypeError` …
         """
-        opened = self.open(source, code=code, cflags=cflags, defines=defines, pin_root=pin_root, btf=btf)
+        opened = self.open(
+            source, code=code, cflags=cflags, defines=defines, pin_root=pin_root, btf=btf, kconfig=kconfig
+        )
         opened.configure(globals=globals, max_entries=max_entries, maps=maps, programs=programs, reuse=reuse)
         loaded = self._keep(opened.load())
         keep(loaded.descriptors)
@@ -125,6 +130,7 @@ class Bpf:
         defines: Mapping[str, Any] | None = None,
         pin_root: Source | None = None,
         btf: Source | None = None,
+        kconfig: Mapping[str, bool | int | str] | None = None,
     ) -> OpenedObject:
         """Compiles and opens an object, and does not load it. The caller may configure it before the load."""
         path = self._sources.compile(source, code, cflags, defines)
@@ -136,6 +142,7 @@ class Bpf:
             path,
             name=name,
             btf=types,
+            kconfig=kconfig,
             pins=self._pins,
             pin_root=root,
             portable=self._portable,

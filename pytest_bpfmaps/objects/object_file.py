@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from pytest_bpfmaps.errors import LoadError, shown
 from pytest_bpfmaps.kernel.btf import keeps_raw_btf, parse_codecs, raw_btf
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts, to_str
 from pytest_bpfmaps.objects.diagnosis.open_errors import explain_open
+from pytest_bpfmaps.objects.kconfig import KconfigValue, find_kconfig
 from pytest_bpfmaps.objects.struct_ops_members import without_unknown_members
 from pytest_bpfmaps.paths import objects_dir
 from pytest_bpfmaps.vm.kernels.vmlinux_choice import RUNNING
@@ -53,11 +54,19 @@ class ObjectFile:
         self.close()
 
 
-def open_object(path: Path, name: str, btf: Path | None = None, *, checked: bool = False) -> ObjectFile:
+def open_object(
+    path: Path,
+    name: str,
+    btf: Path | None = None,
+    *,
+    checked: bool = False,
+    kconfig: Mapping[str, KconfigValue] | None = None,
+) -> ObjectFile:
     """Opens the file at `path` with libbpf; messages call it `name`.
 
-    `btf` is a file with the types that relocations use. With `checked`, the file's own types are known to be
-    sound. Raises `LoadError` for a file that is not a BPF object.
+    `btf` is a file with the types that relocations use. `kconfig` replaces options of the kernel's
+    configuration. With `checked`, the file's own types are known to be sound. Raises `LoadError` for a file
+    that is not a BPF object.
     """
     if not path.is_file():
         other = "it is a folder" if path.is_dir() else "it is no file, but a device, pipe or socket"
@@ -73,9 +82,9 @@ def open_object(path: Path, name: str, btf: Path | None = None, *, checked: bool
     upgrade = trimmed.data if trimmed.members else upgrade
     legacy = upgraded_maps(data if upgrade is None else upgrade)
     name_in_kernel = ffi.new("char[]", _object_name(path).encode())
-    kconfig, types = _find_kconfig(data), _find_btf(btf)
+    options, types = find_kconfig(data, kconfig or {}), _find_btf(btf)
     settings = opts(
-        "bpf_object_open_opts", object_name=name_in_kernel, kconfig=kconfig, btf_custom_path=types
+        "bpf_object_open_opts", object_name=name_in_kernel, kconfig=options, btf_custom_path=types
     )
     handle = _open(path, upgrade, settings)
     try:
@@ -90,21 +99,10 @@ def open_object(path: Path, name: str, btf: Path | None = None, *, checked: bool
 
 
 @contextmanager
-def open_again(path: Path, name: str, btf: Path | None) -> Iterator[Any]:
+def open_again(path: Path, name: str, btf: Path | None, kconfig: Mapping[str, KconfigValue]) -> Iterator[Any]:
     """Opens the same file once more, and gives libbpf's handle of it until the ``with`` block ends."""
-    with open_object(path, name, btf, checked=True) as file:
+    with open_object(path, name, btf, checked=True, kconfig=kconfig) as file:
         yield file.handle
-
-
-def _find_kconfig(data: bytes) -> Any:
-    """Returns the kernel's configuration for an object with ``__kconfig`` variables, else NULL.
-
-    It is only needed in a guest, where libbpf would find the host's configuration in /boot.
-    """
-    path = os.environ.get("BPFMAPS_KERNEL_CONFIG")
-    if not path or b".kconfig" not in data or not Path(path).is_file():
-        return ffi.NULL
-    return ffi.new("char[]", Path(path).read_bytes())
 
 
 def _no_types(path: Path) -> str | None:

@@ -11,8 +11,10 @@ from pytest_bpfmaps import events  # noqa: F401  teaches `maps` the buffer types
 from pytest_bpfmaps.attach.module_functions import load_object
 from pytest_bpfmaps.compiler.portability import Finding, tell
 from pytest_bpfmaps.errors import (
+    BpfError,
     ClosedError,
     LoadError,
+    MapValueError,
     NameLookupError,
     PortabilityError,
     PortabilityWarning,
@@ -27,6 +29,7 @@ from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.collection import Named, items_of, names_of
 from pytest_bpfmaps.objects.diagnosis.load_errors import explain_load, explain_no_program
 from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import told_pointers
+from pytest_bpfmaps.objects.kconfig import KconfigValue, check_options
 from pytest_bpfmaps.objects.kernel_types import read_kernel_types
 from pytest_bpfmaps.objects.linked_sources import Sources
 from pytest_bpfmaps.objects.loaded import LoadedObject
@@ -37,7 +40,7 @@ from pytest_bpfmaps.objects.pinning import PinnedMaps
 from pytest_bpfmaps.objects.repairs import mended, taught_sections, unknown_members
 from pytest_bpfmaps.objects.reused_types import warn_of_other_types
 from pytest_bpfmaps.objects.settings import Parts, copy_settings
-from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
+from pytest_bpfmaps.objects.variables import DataSection, Globals, enter, names_in
 from pytest_bpfmaps.objects.walk import walk_of, whole_log
 from pytest_bpfmaps.programs.program import instructions_of
 from pytest_bpfmaps.programs.program_spec import ProgramSpec
@@ -51,7 +54,8 @@ class OpenedObject:
     `path` is the file, and `name` is its name in messages. Maps that are pinned by name get their pins in the
     folder `pin_root`, or else in the folder of `pins`. `pins` also keeps the pins that the load makes. `btf`
     is a file with the types that relocations (CO-RE) use in place of the running kernel's: raw BTF, or an ELF
-    file with a section ``.BTF``. `observer` is told about the load. `counting` makes an object that counts
+    file with a section ``.BTF``. `kconfig` has options that replace those of the kernel's configuration, for
+    ``__kconfig`` variables. `observer` is told about the load. `counting` makes an object that counts
     which of its lines run, if its sources exist; with True it also records the values of conditions (MC/DC).
     If the object has what libbpf would refuse and is mended here, that is a `PortabilityWarning`, or with
     `portable` a `PortabilityError`; with `quiet` it is neither. With `checked`, the types of the file are
@@ -73,15 +77,17 @@ class OpenedObject:
         quiet: bool = False,
         checked: bool = False,
         sources: Sequence[Path] = (),
+        kconfig: Mapping[str, KconfigValue] | None = None,
     ) -> None:
         self.path = path
         self.sources = tuple(sources)
         self.counting = counting
-        self._alike = partial(OpenedObject, name=name, pins=pins, pin_root=pin_root, btf=btf)
+        self._kconfig = kconfig = dict(kconfig or {})
+        self._alike = partial(OpenedObject, name=name, pins=pins, pin_root=pin_root, btf=btf, kconfig=kconfig)
         self.btf = btf
         self._observer = observer
         self.name = name or path.name
-        self._file = file = open_object(path, self.name, btf, checked=checked)
+        self._file = file = open_object(path, self.name, btf, checked=checked, kconfig=kconfig)
         self._handles = user, internal = split_maps(walk(lib.bpf_object__next_map, file.handle))
         sections = {n: MapSpec(m) for n, m in internal.items()}
         self.maps = Named("map", self.name, {n: MapSpec(m) for n, m in user.items()}, hidden=sections)
@@ -91,6 +97,11 @@ class OpenedObject:
         self._sources = Sources(path, file.codecs)
         variables = [DataSection(n, m) for n, m in internal.items()]
         self.globals = Globals(self.name, variables, file.codecs, self._sources.of_variables)
+        try:
+            check_options(kconfig, names_in(self.globals, ".kconfig"), self.name)
+        except BpfError:
+            self.close()
+            raise
         self._portable = portable
         self._quiet = quiet
         self._tell(self._findings())
@@ -160,7 +171,7 @@ class OpenedObject:
     def attempt(self) -> Attempt:
         """What the explanation of a refused load needs; valid until the object is closed."""
         file = self._file
-        again = partial(open_again, self.path, self.name, self.btf)
+        again = partial(open_again, self.path, self.name, self.btf, self._kconfig)
         return Attempt(self.path, self.name, file.handle, self.maps, self.programs, file.codecs, again)
 
     @property
@@ -195,6 +206,14 @@ class OpenedObject:
         for name, value in (globals or {}).items():
             self.globals[name] = value
         for name, count in (max_entries or {}).items():
+            other = (maps or {}).get(name, {}).get("max_entries", count)
+            if other != count:
+                raise MapValueError(
+                    f"cannot set max_entries={count}",
+                    on=f"of {self.maps[name]}",
+                    why=f"maps={{{name!r}: …}} says {other}",
+                    fix="give one of them",
+                )
             self.maps[name].max_entries = count
         for name, live in (reuse or {}).items():
             self.maps[name].reuse(live)

@@ -177,6 +177,14 @@ class Globals:
 
     def __setitem__(self, name: str, value: Any) -> None:
         variable = self.__find(name, "set")
+        if variable.section.name == ".kconfig":
+            raise MapError(
+                f"cannot set {name!r}",
+                on=f"of {self.__on}",
+                why="libbpf sets it from the kernel's configuration when the object is loaded",
+                fix=f"replace the option: bpf.load(…, kconfig={{{name!r}: {value!r}}})",
+                errno=errno.EPERM,
+            )
         if self.__state == "loaded" and variable.section.read_only:
             raise MapError(
                 f"cannot set {name!r}",
@@ -296,6 +304,12 @@ def _tell_apart(name: str, alike: list[_Variable], origins: Origins | None) -> l
             if source and sources.count(source) == 1:
                 names[i] = f"{source}.{name}"
     return names if len(set(names)) == len(names) else [f"{n}#{i}" for i, n in enumerate(names)]
+
+
+def names_in(variables: Globals, section: str) -> list[str]:
+    """Returns the names of the variables of a section."""
+    found: dict[str, _Variable] = vars(variables)["_Globals__variables"]
+    return [name for name, each in found.items() if each.section.name == section]
 
 
 def codecs_of(variables: Globals) -> dict[str, Codec]:

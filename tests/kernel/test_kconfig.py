@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_bpfmaps import LoadError
+from pytest_bpfmaps import LoadError, MapError, MapTypeError, NameLookupError
 from pytest_bpfmaps.kernel.features import kernel_config
 
 pytestmark = pytest.mark.bpf_requires(config="BPF_SYSCALL")
@@ -53,3 +53,52 @@ def test_one_that_must_be_set_is_named(load_code):
     code = "extern _Bool CONFIG_NO_SUCH_OPTION __kconfig;\n"
     with pytest.raises(LoadError, match=r"needs CONFIG_NO_SUCH_OPTION, and this kernel's configuration"):
         load_code(code + PROGRAM.replace("EXPRESSION", "CONFIG_NO_SUCH_OPTION"))
+
+
+SETTABLE = """
+extern int CONFIG_HZ __kconfig;
+extern _Bool CONFIG_BPF_SYSCALL __kconfig;
+extern enum libbpf_tristate CONFIG_NO_SUCH_CHOICE __kconfig __weak;
+extern char CONFIG_NO_SUCH_TEXT[8] __kconfig __weak;
+extern int LINUX_KERNEL_VERSION __kconfig;
+int hz, letter, choice, bpf = -1;
+SEC("xdp") int look(struct xdp_md *ctx)
+{
+    hz = CONFIG_HZ;
+    bpf = CONFIG_BPF_SYSCALL;
+    choice = CONFIG_NO_SUCH_CHOICE;
+    letter = CONFIG_NO_SUCH_TEXT[1];
+    return LINUX_KERNEL_VERSION ? XDP_PASS : XDP_DROP;
+}
+"""
+
+
+def test_options_in_place_of_the_kernels(load_code):
+    options = {"CONFIG_HZ": 1234, "CONFIG_NO_SUCH_CHOICE": "m", "CONFIG_NO_SUCH_TEXT": "abc"}
+    obj = load_code(SETTABLE, kconfig=options)
+    obj.programs.look.run(bytes(64))
+    assert obj.globals >= {"hz": 1234, "bpf": 1, "choice": 2, "letter": ord("b")}
+    assert obj.globals >= {
+        "CONFIG_HZ": 1234,
+        "CONFIG_NO_SUCH_CHOICE": "TRI_MODULE",
+        "CONFIG_NO_SUCH_TEXT": "abc",
+    }
+    obj = load_code(SETTABLE, kconfig={"CONFIG_BPF_SYSCALL": False})
+    obj.programs.look.run(bytes(64))
+    assert obj.globals >= {"hz": int(kernel_config()["HZ"]), "bpf": 0, "choice": 0, "letter": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"kconfig": {"CONFIG_H": 1}}, NameLookupError, "did you mean 'CONFIG_HZ'"),
+        ({"kconfig": {"CONFIG_HZ": 2.5}}, MapTypeError, "cannot set CONFIG_HZ to 2.5"),
+        ({"kconfig": {"CONFIG_HZ": "y"}}, LoadError, "CONFIG_HZ"),
+        ({"kconfig": {"LINUX_KERNEL_VERSION": 5}}, LoadError, "finds its value out itself"),
+        ({"globals": {"CONFIG_HZ": 5}}, MapError, "bpf.load(…, kconfig={'CONFIG_HZ': 5})"),
+    ],
+)
+def test_options_that_have_no_effect_are_refused(load_code, options, error, said):
+    with pytest.raises(error) as refused:
+        load_code(SETTABLE, **options)
+    assert said in str(refused.value)

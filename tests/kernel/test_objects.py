@@ -13,6 +13,7 @@ from pytest_bpfmaps import (
     LoadError,
     MapError,
     MapTypeError,
+    MapValueError,
     NameLookupError,
     ReusedTypeWarning,
     VerifierError,
@@ -114,6 +115,12 @@ def test_sizes_and_subsets(load_code):
 def test_unknown_names_in_options(load_code, options, message):
     with pytest.raises(NameLookupError, match=message):
         load_code(TWO, **options)
+
+
+def test_two_sizes_for_one_map_are_refused(load_code):
+    with pytest.raises(MapValueError, match=r"max_entries=3 of map 'm' \(array\): maps={'m': …} says 4"):
+        load_code(TWO, max_entries={"m": 3}, maps={"m": {"max_entries": 4}})
+    assert load_code(TWO, max_entries={"m": 3}, maps={"m": {"max_entries": 3}}).maps.m.max_entries == 3
 
 
 def test_unknown_names_of_parts(load_code):
