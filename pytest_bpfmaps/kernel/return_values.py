@@ -11,6 +11,9 @@ from pytest_bpfmaps.kernel.bpf_types import ProgramType
 class _Returned(Enumerator):
     """A return value, which prints as its name and equals its name."""
 
+    def __repr__(self) -> str:  # so pytest's texts, also of lists of verdicts, have the names alone
+        return self.name
+
     def __str__(self) -> str:
         return self.name
 
