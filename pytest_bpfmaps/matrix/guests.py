@@ -86,12 +86,16 @@ class Guests:
         self._others = ""
         self._input = piped_input(config)
 
-    def header(self) -> list[str]:
-        """Returns the lines of the header: the kernels, and why they run without KVM, if they do."""
+    def header(self, with_types: bool = True) -> list[str]:
+        """Returns the lines of the header: the kernels, and why they run without KVM, if they do.
+
+        With `with_types` the last line says where ``vmlinux.h`` comes from.
+        """
         lines = [f"bpfmaps: {self.selection.header('KVM' if self.verdict.kvm else 'emulated')}"]
         if not self.verdict.kvm:
             lines.append(f"bpfmaps: guests are emulated: {self.verdict.cause}")
-        lines.append(vmlinux_line(self.config, self.vmlinux))
+        if with_types:
+            lines.append(vmlinux_line(self.config, self.vmlinux))
         return lines
 
     def begin(self, session: pytest.Session) -> None:
@@ -361,7 +365,8 @@ class Guests:
         if entry.event == "hung" and not entry.in_test:
             self._blame_the_guest(report, entry, sched)
         if entry.console:
-            report.sections.append((f"Console of kernel {kernel}", entry.console))
+            text = entry.console.removeprefix("--- console\n")  # the section's title says that
+            report.sections.append((f"Console of kernel {kernel}", text))
         if entry.stacks:
             report.sections.append((f"Stacks in kernel {kernel}", entry.stacks))
         if not self._scheduler.has_more_for(lane_of(report.node.gateway)):
