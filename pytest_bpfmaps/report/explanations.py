@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_OURS = r"<(?:program '|programs of |maps of |globals of |loaded |opened )"
-_LEADS_TO = re.compile(rf"^E? *\+ +where (?:{_OURS}|RunResult\(|\w+ = {_OURS})")
-_ENUMERATOR = re.compile(r"<(?:XdpAction|TcAction|BpfReturn|SkAction|NetfilterVerdict)\.(\w+): -?\d+>")
+_OURS = r"<(?:program '|programs of |maps of |globals of |loaded |opened |pytest_bpfmaps\.)"
+_LEADS_TO = re.compile(
+    rf"^E? *\+ +where (?:{_OURS}|RunResult\(|\w+ = {_OURS}|<map '[^']*' \(.*> = {_OURS})"
+    r"|^E? *\+ +and +b['\"].{60,}['\"] = "  # the packet of a run: what made it stands in the user's line
+)
 _ARGUMENT = re.compile(r"<pytest_bpfmaps\.")
 
 
@@ -16,11 +18,7 @@ def shorten(longrepr: Any) -> None:
     for traceback, _, _ in getattr(longrepr, "chain", ()):
         for entry in traceback.reprentries:
             if lines := getattr(entry, "lines", None):
-                entry.lines[:] = [
-                    _ENUMERATOR.sub(r"\1", line) if line.startswith("E") else line
-                    for line in lines
-                    if not _LEADS_TO.match(line)
-                ]
+                entry.lines[:] = [line for line in lines if not _LEADS_TO.match(line)]
             arguments = getattr(entry, "reprfuncargs", None)
             if arguments is not None:
                 arguments.args = [each for each in arguments.args if not _ARGUMENT.match(str(each[1]))]

@@ -83,6 +83,13 @@ def _shown(log: str, config: pytest.Config) -> str:
     return excerpt(log)
 
 
+def is_said(output: str, message: str) -> bool:
+    """Whether an error's message already has all lines of an output, one below the other and indented."""
+    lines = [line.strip() for line in output.strip().splitlines()]
+    said = [line.strip() for line in message.splitlines()]
+    return any(said[at : at + len(lines)] == lines for at in range(len(said) - len(lines) + 1))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
     """Reads the maps of objects that several tests share, so that a failing test can show what it changed."""
@@ -122,7 +129,8 @@ def pytest_runtest_makereport(
         if report.when == "setup" and report.passed:
             output.begin()
         elif report.failed:
-            report.sections.extend(output.sections())
+            said = str(error) if isinstance(error, BpfError) else ""
+            report.sections.extend(each for each in output.sections() if not is_said(each[1], said))
     if report.skipped and isinstance(report.longrepr, tuple) and report.longrepr[0].startswith(_HERE):
         # A probe skipped the test. The summary should name the test's file, not ours.
         report.longrepr = (str(item.path), None, report.longrepr[2])  # type: ignore[assignment]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Generator, Sequence
 from difflib import SequenceMatcher
 from typing import Any
@@ -14,23 +15,27 @@ from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, without_kernel
 
 _MOST = 12  # different lines; what differs in more is shown as a whole
 _LONGEST = 500  # lines from the first to the last difference: comparing takes the square of this
-_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
+_PASSING = re.compile(  # numbers that no two runs have alike: they do not count as a difference
+    r"\b0x[0-9a-f]{6,}\b|(?<=\bduration_ns=)\d+|(?<=\bprocess )\d+(?= \()|(?<=\(pid )\d+"
+    r"|(?<=\bdescriptor )\d+(?= of a )|(?<=\((?:map|btf) id )\d+|(?<=\((?:prog|link) id )\d+"
+)
 
 
 class MergedFailures:
     """Gives pytest the merged failures to print. Its counts and its summary keep each of them."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._all: list[Any] | None = None
+        self._all: dict[str, list[Any]] = {}
         config.pluginmanager.register(_AfterFailures(self.restore), "bpfmaps-after-failures")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> Generator[None, object, object]:
         """Merges failures before pytest prints them."""
-        failed = terminalreporter.stats.get("failed", ())
-        if len({reported_kernel(report) for report in failed} - {""}) > 1:
-            self._all = failed
-            terminalreporter.stats["failed"] = merged(failed)
+        for kind in ("failed", "error"):
+            reports = terminalreporter.stats.get(kind, [])
+            if len({reported_kernel(report) for report in reports} - {""}) > 1:
+                self._all[kind] = reports
+                terminalreporter.stats[kind] = merged(reports)
         try:
             return (yield)
         finally:
@@ -38,8 +43,8 @@ class MergedFailures:
 
     def restore(self, terminalreporter: Any) -> None:
         """Puts back all failures. Safe to call again."""
-        if self._all is not None:
-            terminalreporter.stats["failed"], self._all = self._all, None
+        terminalreporter.stats.update(self._all)
+        self._all.clear()
 
 
 class _AfterFailures:
@@ -93,9 +98,9 @@ def differences(one: str, other: str) -> list[str] | None:
 
     It is also None if the first and the last difference are far apart.
 
-    Addresses in memory do not count.
+    Addresses in memory, numbers of processes and descriptors, and durations do not count.
     """
-    before, after = ([_ADDRESS.sub("0x", line) for line in text.splitlines()] for text in (one, other))
+    before, after = ([_PASSING.sub("0x", line) for line in text.splitlines()] for text in (one, other))
     head = _alike(before, after)
     tail = _alike(before[head:][::-1], after[head:][::-1])
     middle = before[head : len(before) - tail], after[head : len(after) - tail]
@@ -144,20 +149,31 @@ def _with_section(longrepr: Any, title: str, text: str) -> Any:
 
 def _sections(group: Sequence[Any]) -> list[tuple[str, str]]:
     """Returns the sections of all: one that all have alike once, others with the kernel in the title."""
-    titles = dict.fromkeys(title for report in group for title, _ in report.sections)
+    numbered = [_numbered(report) for report in group]
     found: list[tuple[str, str]] = []
-    for title in titles:
-        texts = [(report, text) for report in group for name, text in report.sections if name == title]
-        if len(texts) == len(group) and len({text for _, text in texts}) == 1:
-            found.append((title, texts[0][1]))
+    for key in dict.fromkeys(key for sections in numbered for key in sections):
+        texts = [(report, *own[key]) for report, own in zip(group, numbered, strict=True) if key in own]
+        first, title, text = texts[0]
+        if len(texts) == len(group) and len({text for _, _, text in texts}) == 1:
+            found.append((title, text))
             continue
-        found.append((f"{title} [{reported_kernel(texts[0][0])}]", texts[0][1]))
-        for report, text in texts[1:]:
-            lines = differences(texts[0][1], text)
-            found.append(
-                (
-                    f"{title} [{reported_kernel(report)}]",
-                    text if lines is None else "\n".join(lines) or "(the same)",
-                )
-            )
+        found.append((f"{title} [{reported_kernel(first)}]", text))
+        for report, title, other in texts[1:]:
+            lines = differences(text, other)
+            shown = other if lines is None else "\n".join(lines) or "(the same)"
+            found.append((f"{title} [{reported_kernel(report)}]", shown))
+    return found
+
+
+def _numbered(report: Any) -> dict[tuple[str, int], tuple[str, str]]:
+    """Returns the title and the text of each section, by its title without numbers that differ in each run.
+
+    Several sections of one report may have such a title, as of two processes: a number tells them apart.
+    """
+    found: dict[tuple[str, int], tuple[str, str]] = {}
+    seen: Counter[str] = Counter()
+    for title, text in report.sections:
+        alike = _PASSING.sub("0x", title)
+        found[alike, seen[alike]] = title, text
+        seen[alike] += 1
     return found

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from textwrap import dedent
 
 import pytest
 from shown_blocks import shows
@@ -62,6 +63,42 @@ def test_files_by_kernel_and_where_a_test_failed_first(suite):
     )
     result.stdout.no_fnmatch_line("*ran on no kernel*")
     shows("virtual-machines.md", "tests by kernel", result.stdout.str())
+
+
+def test_an_error_that_is_the_same_on_all_kernels_is_shown_once(suite):
+    more = """
+    import pytest
+
+    @pytest.fixture
+    def broken():
+        raise RuntimeError("no folder")
+
+    def test_needs_it(kernel, broken): pass
+
+    @pytest.fixture
+    def leaving(kernel):
+        yield
+        pytest.fail(f"descriptor {len(kernel)} of a map (map id {len(kernel)})", pytrace=False)
+
+    def test_leaves(kernel, leaving): pass
+    """
+    result = suite(dedent(more)).runpytest_subprocess("-k", "needs_it or leaves")
+    result.assert_outcomes(passed=2, errors=4)
+    result.stdout.re_match_lines(
+        [
+            r"=+ ERRORS =+",
+            r"_+ ERROR at setup of test_needs_it\[5\.10, 6\.1\] _+",
+            r"E +RuntimeError: no folder",
+            r"_+ ERROR at teardown of test_leaves\[5\.10, 6\.1\] _+",
+            r"descriptor 4 of a map \(map id 4\)$",
+            r"=+ tests by kernel",
+            r"ERROR .*test_needs_it\[5\.10\]",
+            r"ERROR .*test_needs_it\[6\.1\]",
+            r"ERROR .*test_leaves\[5\.10\]",
+            r"ERROR .*test_leaves\[6\.1\]",
+        ]
+    )
+    assert result.stdout.str().count("ERROR at ") == 2
 
 
 def test_quiet_shows_the_sum(suite):
