@@ -17,7 +17,8 @@ from pytest_bpfmaps.report.map_changes import Snapshots, changes
 _MOST = 20  # elements of a map
 _SEARCHED = 1 << 16  # places of an array in which elements that are not zero are looked for
 _SORTED = 1000  # elements of a map that is shown in the order of its keys
-_WIDTH = 100  # characters of a key or a value
+_WIDTH = 100  # characters of a key or a value, at least
+_CHARACTERS = 2000  # of all that is shown of a map: a few elements are shown whole
 
 
 def section(objects: Iterable[Any], before: Snapshots) -> str:
@@ -38,7 +39,7 @@ def _lines(the_map: Any, before: Snapshots) -> Iterator[str]:
     except (BpfError, OSError) as error:
         yield f"{the_map}: {error}"
         return
-    text = Text(None, _WIDTH)
+    text = Text(None, max(_WIDTH, _CHARACTERS // (len(shown) or 1)))
     yield f"{the_map}: {count}" + (":" if shown else "")
     if the_map.id in before:
         yield from changes(before[the_map.id], the_map.snapshot())

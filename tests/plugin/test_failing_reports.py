@@ -227,6 +227,28 @@ def test_what_changed_in_maps_that_tests_share(pytester):
     assert shown[large + 1] == "  1: 1"  # too large to be read before each test
 
 
+def test_a_few_long_values_are_shown_whole_and_of_many_the_beginning(failing, pytester):
+    long = """
+struct long_name { char text[160]; };
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 30);
+    __type(key, __u32); __type(value, struct long_name); } few SEC(".maps"), many SEC(".maps");
+"""
+    (pytester.path / "bpf" / "small.bpf.c").write_text(SOURCE + long)
+    result = failing(
+        """
+obj.maps.few[1] = {'text': 'x' * 150}
+obj.maps.many.update({key: {'text': 'x' * 150} for key in range(20)})
+assert 0
+"""
+    )
+    shown = result.outlines
+    assert shown[shown.index("map 'few' (hash): 1 of 30 entries:") + 1] == f"  1: {{'text': '{'x' * 150}'}}"
+    first = shown[shown.index("map 'many' (hash): 20 of 30 entries:") + 1]
+    assert first.startswith("  0: {'text': 'xxx")
+    assert first.endswith("x…")
+    assert len(first) < 110
+
+
 def test_no_frame_of_python_in_a_test_that_uses_a_kernel(failing):
     result = failing("__import__('json').loads('{')")
     assert "raw_decode" not in result.stdout.str()
