@@ -88,9 +88,11 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
 
 
 def _message(item: pytest.Item, found: list[Leak]) -> str:
-    count = "1 thing outlives" if len(found) == 1 else f"{len(found)} things outlive"
-    lines = [f"  {leak.what}{_where(item, leak)}" for leak in found]
-    return "\n".join([f"{count} {item.nodeid}:", *lines, f"  -> {_REMEDY}"])
+    lines = [f"{leak.what}{_where(item, leak)}" for leak in found]
+    if len(lines) == 1:  # pytest's summary has the first line only
+        return f"1 thing outlives the test: {lines[0]}\n  -> {_REMEDY}"
+    head = f"{len(lines)} things outlive the test, such as {found[0].what.removesuffix(', opened')}:"
+    return "\n".join([head, *(f"  {line}" for line in lines), f"  -> {_REMEDY}"])
 
 
 def _where(item: pytest.Item, leak: Leak) -> str:

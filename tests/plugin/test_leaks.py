@@ -79,8 +79,7 @@ def test_next(bpf): pass
     result.stdout.fnmatch_lines(
         [
             "*ERROR at teardown of test_leaves*",
-            "1 thing outlives test_it.py::test_leaves:",
-            f"  {what}, made at test_it.py:{line}",
+            f"1 thing outlives the test: {what}, made at test_it.py:{line}",
             "  -> close it, best by 'with', or have a fixture make it: bpf, *",
         ]
     )
@@ -93,7 +92,9 @@ def test_a_line_in_a_helper_comes_with_the_test_s_own(pytester: pytest.Pytester)
     )
     result = run(pytester, "import helper\ndef test_x(bpf):\n    kept.append(helper.new())\n")
     line = line_of(pytester, "helper.new()")
-    result.stdout.fnmatch_lines([f"  map 'array' (array), made at test_it.py:{line}, in helper.py:3"])
+    result.stdout.fnmatch_lines(
+        [f"1 thing outlives the test: map 'array' (array), made at test_it.py:{line}, in helper.py:3"]
+    )
 
 
 def test_the_manual_shows_the_report(pytester: pytest.Pytester) -> None:
@@ -130,7 +131,7 @@ def test_duplicates(bpf):
     line = line_of(pytester, "def test_duplicates")
     result.stdout.fnmatch_lines(
         [
-            "2 things outlive test_it.py::test_duplicates:",
+            "2 things outlive the test, such as descriptor * of a map (map id *):",
             f"  descriptor * of a map (map id *), opened while test_it.py:{line} ran",
             f"  descriptor * of a program (prog id *), opened while test_it.py:{line} ran",
         ]
@@ -152,8 +153,8 @@ def test_next(bpf): pass
     line = line_of(pytester, "def test_enters")
     result.stdout.fnmatch_lines(
         [
-            "1 thing outlives test_it.py::test_enters:",
-            f"  this thread is inside a network namespace that it entered while test_it.py:{line} ran",
+            "1 thing outlives the test: "
+            f"this thread is inside a network namespace that it entered while test_it.py:{line} ran",
         ]
     )
 
