@@ -156,13 +156,19 @@ class Builder:
         )
 
     def _error(self, why: str, *, details: str | None = None, fix: str | None = None) -> CompileError:
-        on = shown(self.request.source or self.request.file_name)
+        source = self.request.source
+        on = shown(_from_here(source) if source else self.request.file_name)
         return CompileError("cannot compile", on=on, why=why, details=details, fix=fix)
 
     def _presented(self, output: str) -> str:
         """Returns diagnostics that name `code` as the user did, not the temporary file that holds it."""
         output = shown_lines(os.fsencode(output).decode(errors="replace"))
         return output.replace(f"{self.source.parent}/", "") if self.request.code is not None else output
+
+
+def _from_here(path: str) -> str:
+    """Returns the path of a file below the current folder from there: a line of pytest's summary is short."""
+    return path.removeprefix(os.path.join(os.getcwd(), ""))
 
 
 def _signal_name(code: int) -> str:

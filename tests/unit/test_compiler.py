@@ -83,6 +83,15 @@ class TestWithEachClang:
         assert "int twice(int x) { return x * ; }" in error.details
         assert "\033[" not in error.details
 
+    def test_an_error_names_a_source_below_the_current_folder_from_there(
+        self, clang: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "bpf").mkdir()
+        source = write(tmp_path / "bpf/bad.bpf.c", "int x = ;\n")
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(CompileError, match=r"^cannot compile bpf/bad\.bpf\.c: 1 error"):
+            LocalCompiler(clang).compile(CompileRequest(source=str(source)))
+
     def test_an_error_in_code_shows_its_own_lines_and_name(self, clang: str) -> None:
         with pytest.raises(CompileError) as caught:
             LocalCompiler(clang).compile(
