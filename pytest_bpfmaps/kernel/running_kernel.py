@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from pytest_bpfmaps.kernel import release as running_release
 from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
 from pytest_bpfmaps.kernel.features import KINDS, Feature, asked_for, probe
 from pytest_bpfmaps.kernel.known_names import kernels_with
+from pytest_bpfmaps.kernel.privileges import has_capability
 from pytest_bpfmaps.kernel.unknown_names import refuse_unknown
 
 
@@ -75,7 +77,9 @@ def missing_features(names: Iterable[str], features: Mapping[str, Any]) -> Itera
 
 def sentence_on(kind: str, name: str, feature: Feature) -> str:
     """Returns a sentence about a feature that this kernel lacks, for the reason of a skip."""
-    return lacks(running_release.release(), feature) + _remedy(kind, name)
+    may = "EPERM" not in feature.why or has_capability("CAP_BPF") or has_capability("CAP_SYS_ADMIN")
+    user = "" if may else f" (uid {os.geteuid()} has no CAP_BPF)"
+    return lacks(running_release.release(), feature) + user + _remedy(kind, name)
 
 
 def _remedy(kind: str, name: str) -> str:
