@@ -28,6 +28,7 @@ from pytest_bpfmaps.objects.variables import codecs_of
 _HEAD = """\
 # Made by `bpfmaps stubs`. What is changed here is lost.
 # ruff: noqa
+# fmt: off
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
