@@ -53,9 +53,8 @@ def test_output_follows_python(page):
     assert before <= {"python"}
 
 
-# programs of other tools, a part of a program, a list of files, and a panic that differs from run to run
+# programs of other tools, a list of files, and a part of a program, which test_coverage_exclusions.py reads
 LISTINGS = {
-    "virtual-machines",
     "coverage",
     "howto/from-bats",
     "howto/from-bcc",

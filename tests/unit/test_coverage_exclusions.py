@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from pytest_bpfmaps.coverage.exclusions import excluded_lines
@@ -29,3 +32,9 @@ CASES = {
 def test_lines(name: str) -> None:
     text, lines = CASES[name]
     assert excluded_lines(text.split("\n")) == lines
+
+
+def test_the_block_that_the_manual_shows_is_left_out() -> None:
+    page = (Path(__file__).parents[2] / "docs/coverage.md").read_text()
+    (text,) = re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert excluded_lines([*text.splitlines(), "after();"]) == {1, 2, 3, 4}
