@@ -31,6 +31,6 @@ highlight_language = "python"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_use_type_comments = False
-autodoc_class_signature = "separated"  # fixtures make the objects, so nobody calls the constructors
+autodoc_class_signature = "separated"  # fixtures make the objects: reference_pages.py leaves constructors out
 add_module_names = False
 python_use_unqualified_type_names = True

@@ -27,7 +27,7 @@ def setup(app: Any) -> dict[str, Any]:
 def _class(made: type) -> Iterator[str]:
     """Has Sphinx show a class, with links."""
     directive = f".. autoclass:: {made.__module__}.{made.__qualname__}"
-    yield from ("```{eval-rst}", directive, "   :members:", "```", "")
+    yield from ("```{eval-rst}", directive, "   :members:", "   :exclude-members: __init__", "```", "")
 
 
 def add_messages(app: Any, name: str, source: list[str]) -> None:

@@ -62,7 +62,8 @@ def messages(kinds: Iterable[str] = ADDRESSES) -> list[Message]:
             given = {keyword.arg: keyword.value for keyword in call.keywords}
             reasons, remedies = _texts(given.get("why")) or [""], _texts(given.get("fix")) or [""]
             for text in _texts(what) or [""]:
-                found.update(Message(kind, text, why, fix) for why in reasons for fix in remedies)
+                on = " …" if text and "on" in given else ""  # the object on which it was tried
+                found.update(Message(kind, text + on, why, fix) for why in reasons for fix in remedies)
     return sorted(found)
 
 
