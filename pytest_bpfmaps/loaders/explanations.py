@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_bpfmaps.errors import Explanation
+from pytest_bpfmaps.kernel.features import probe
 from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES
+from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.loaders.attach_refusals import explain_attach
 from pytest_bpfmaps.loaders.endings import explain_output, explain_refusal, explain_user
 from pytest_bpfmaps.loaders.needed_capabilities import needed_capabilities
@@ -19,6 +21,9 @@ _POINTERS = re.compile(
     r"pointer \S+ pointer prohibited|pointer comparison prohibited|leaks addr|leaks pointer|"
     r"prohibited for !root|corrupt spilled pointer|pointer arithmetic with \S+ operator prohibited"
 )
+# the words of libbpf, of bpftool, and of cilium/ebpf
+_LOCKED_MEMORY = re.compile(r"try raising 'ulimit -l'|MEMLOCK may be too low|RLIMIT_MEMLOCK")
+_MAY_MAKE_MAPS = 1 << ALL_CAPABILITIES.index("BPF") | 1 << ALL_CAPABILITIES.index("SYS_ADMIN")
 _MAY_SEE = 1 << ALL_CAPABILITIES.index("PERFMON") | 1 << ALL_CAPABILITIES.index("SYS_ADMIN")
 
 
@@ -50,6 +55,22 @@ def explain_written(
         explain_output(text)
         or explain_user(text, user)
         or explain_attach(text)
+        or _explain_locked_memory(text, capabilities)
         or forbidden
         or explain_refusal(text, capabilities, user, lambda: needed_capabilities(files))
+    )
+
+
+def _explain_locked_memory(text: str, capabilities: int | None) -> Explanation | None:
+    """Explains that maps count as locked memory, as before Linux 5.11 (commit 97306be45fbe); else None."""
+    may_make_maps = capabilities is None or capabilities & _MAY_MAKE_MAPS
+    if not (_LOCKED_MEMORY.search(text) and may_make_maps):
+        return None
+    if probe("helper", "bpf_ktime_get_coarse_ns"):  # which came with Linux 5.11, too
+        return None
+    return Explanation(
+        f"Linux {release()} counts maps as locked memory, 5.11 and later do not, and the agent's limit of it "
+        "is too low",
+        "let it raise RLIMIT_MEMLOCK when it starts, with CAP_SYS_RESOURCE: libbpf 1.0 does, "
+        "rlimit.RemoveMemlock() in Go; or start it with a higher one: LimitMEMLOCK= of systemd",
     )

@@ -101,10 +101,10 @@ class LoaderProcess(RunningProcess):
         lines = [f"  attached: {each}" for each in links] or ["  no program is attached"]
         if not _is_target(name) and not any(is_called(name, each) for each in programs):
             lines.append(f"  no program {name!r} is loaded; {closest(name, programs)}")
-        if _is_target(name) and any(each.target == UNTOLD for each in links):
+        if _is_target(name) and any(UNTOLD in each.target for each in links):
             lines.append(
-                "  before Linux 6.6 no target is known when the process has closed the perf event: wait for "
-                "the program's name"
+                "  no target is known of fentry before Linux 5.13, nor, before 6.6, of a perf event that the "
+                "process has closed: wait for the program's name"
             )
         return "\n".join([*lines, self.last_lines() or ""]).rstrip()
 

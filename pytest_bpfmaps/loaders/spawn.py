@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import signal
@@ -68,6 +69,8 @@ def privileges(
     check_capabilities(caps)
     bits = None if caps is None else sum(1 << _capability(name) for name in {*caps})
     rights = _of_user(user, bits)
+    if bits and token is None:  # with a token it has them in a namespace of its own
+        _check_own(bits)
     if token is not None:
         check_kernel()
         rights = replace(rights, token=delegation(token))
@@ -99,6 +102,20 @@ def _of_user(user: str | int | None, bits: int | None) -> Privileges:
         ) from None
     groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
     return Privileges(entry.pw_uid, user, entry.pw_gid, groups, bits)
+
+
+def _check_own(bits: int) -> None:
+    """Raises `LoaderError` for capabilities that this process does not have, and so can't give."""
+    lacking = [ALL_CAPABILITIES[each] for each in _bits(bits & ~effective_capabilities())]
+    if lacking:
+        raise LoaderError(
+            "cannot start a process",
+            on=f"with {' and '.join(f'CAP_{name}' for name in lacking)}",
+            why=f"this process itself does not have {'it' if len(lacking) == 1 else 'them'}",
+            fix="run the tests as root of the machine, not of a container; or in a virtual machine: "
+            "pytest --bpf-kernel=6.1",
+            errno=errno.EPERM,
+        )
 
 
 def _capability(name: str) -> int:

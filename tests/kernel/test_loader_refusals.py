@@ -4,6 +4,7 @@ import pytest
 from build_agents import AGENTS, build_agent
 
 from pytest_bpfmaps import LoaderError
+from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES, effective_capabilities
 
 HEAD = """
 #include <linux/bpf.h>
@@ -32,6 +33,28 @@ def test_the_capability_that_its_programs_need(bpf, agent):
     assert "-> add PERFMON to caps=; or calculate an offset" in str(failed.value)
     started = bpf.start(command, caps=["BPF", "NET_ADMIN", "PERFMON"], ready="waiting")
     assert len(list(started.programs)) == 3
+
+
+def test_the_limit_of_locked_memory(bpf, agent, bpf_kernel):
+    made, caps = bpf.compile(AGENTS / "network.bpf.c"), ["BPF", "NET_ADMIN", "PERFMON"]
+    command = ["prlimit", "--memlock=4096:4096", agent, "load", made, "wait"]
+    if bpf_kernel.has(helper="bpf_ktime_get_coarse_ns"):  # as old as the accounting by cgroups
+        bpf.start(command, caps=caps, ready="waiting")
+    else:
+        with pytest.raises(LoaderError, match=r"counts maps as locked memory, 5\.11 and later do not"):
+            bpf.start(command, caps=caps, ready="waiting")
+        bpf.start(command, caps=[*caps, "SYS_RESOURCE"], ready="waiting")  # the remedy: libbpf raises it
+
+
+def test_a_capability_that_the_test_itself_lacks(bpf, monkeypatch):
+    """As in a container, whose root has some capabilities only."""
+    own = effective_capabilities() & ~(1 << ALL_CAPABILITIES.index("SYS_TIME"))
+    monkeypatch.setattr("pytest_bpfmaps.loaders.spawn.effective_capabilities", lambda: own)
+    with pytest.raises(LoaderError) as failed:
+        bpf.start(["true"], caps=["BPF", "CAP_SYS_TIME"])
+    assert "cannot start a process with CAP_SYS_TIME: this process itself does not have it" in str(
+        failed.value
+    )
 
 
 def test_an_interface_that_has_a_program(bpf, agent, bpf_netns):
