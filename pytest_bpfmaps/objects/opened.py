@@ -163,7 +163,7 @@ class OpenedObject:
             spec.pin_path = None
         read_kernel_types(self.name, self.maps, self.programs)
         buffer = LogBuffer(self.programs[name].handle, level, size)
-        with capture_log() as log:
+        with arenas_of(m.handle for m in self.maps), capture_log() as log:
             result = load_object(self.handle)
         return -result, buffer.text or log.text
 

@@ -4,7 +4,7 @@ import mmap
 
 import pytest
 
-from pytest_bpfmaps import ClosedError, MapError, MapValueError, NameLookupError
+from pytest_bpfmaps import ClosedError, MapError, MapValueError, NameLookupError, VerifierError
 
 PAGE = mmap.PAGESIZE
 CODE = """
@@ -52,6 +52,19 @@ int add(void *ctx)
         at = at->next;
     }
     return 0;
+}
+"""
+
+REJECTED = """
+struct {
+    __uint(type, 33);
+    __uint(map_flags, 1 << 10);
+    __uint(max_entries, 4);
+} arena SEC(".maps");
+SEC("syscall") int reads_anywhere(__u64 *ctx)
+{
+    asm volatile("" ::"r"(&arena));
+    return *(int *)ctx[0];
 }
 """
 
@@ -149,3 +162,11 @@ def test_it_has_no_elements(bpf):
         m.get_next_key()
     with pytest.raises(TypeError):
         m[0]
+
+
+@pytest.mark.parametrize("extra", [0, 1 << 44])
+def test_a_rejected_program_is_explained_with_its_arena(load_code, extra):
+    with pytest.raises(VerifierError, match=r"invalid mem access 'scalar'") as rejected:
+        load_code(REJECTED, maps={"arena": {"map_extra": extra}})
+    assert "r0 = *(u32 *)(r1 +0)" in rejected.value.log
+    assert "user address must be set" not in rejected.value.log

@@ -9,6 +9,8 @@ from pytest_bpfmaps.attach.module_functions import load_object
 from pytest_bpfmaps.kernel.release import is_emulated
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, to_str
 from pytest_bpfmaps.libbpf.calls import walk
+from pytest_bpfmaps.maps import MapType
+from pytest_bpfmaps.maps.families.arena import arenas_of
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.verifier import advise, parse_log
 from pytest_bpfmaps.verifier.log_buffers import LEVEL_INSTRUCTIONS, WHOLE_SIZES, LogBuffer
@@ -56,7 +58,11 @@ def _load_again(attempt: Attempt, name: str, size: int) -> tuple[int, str]:
         # libbpf has no function that returns the interface
         lib.bpf_program__set_ifindex(program, attempt.programs[name].ifindex)
         buffer = LogBuffer(program, LEVEL_INSTRUCTIONS, size)
-        return -load_object(handle), buffer.text
+        arenas = [each for each in _maps(handle) if lib.bpf_map__type(each) == MapType.ARENA]
+        for arena in arenas:
+            lib.bpf_map__set_map_extra(arena, 0)  # the arena of the first load is still at that address
+        with arenas_of(arenas):
+            return -load_object(handle), buffer.text
 
 
 def _copy_maps(old: Any, new: Any) -> None:
