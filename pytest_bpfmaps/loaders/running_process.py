@@ -74,6 +74,7 @@ class RunningProcess:
         self._folder = folder
         self._began = time.monotonic()
         self._asked_to_end = False
+        self._sent: set[int] = set()
         self._open = True
         self._output: Collector | None = None
         self._capabilities = capabilities_of(str(self.pid)).get("CapEff")
@@ -233,7 +234,8 @@ class RunningProcess:
             return explain_kill(self._seccomp, seccomp_killed(self.pid, self._began))
         forbidden = refused_by(self._seccomp, "bpf", "perf_event_open") if is_refusal(text) else None
         found = explain_written(text, forbidden, self._capabilities, self._user, self._files())
-        return found or (None if self._asked_to_end else explain_signal(status, self.command))
+        is_ours = self._asked_to_end or -(status or 0) in self._sent
+        return found or (None if is_ours else explain_signal(status, self.command))
 
     def _files(self) -> list[Path]:
         """Returns its binary and its arguments, in which its BPF objects may be."""
@@ -265,6 +267,7 @@ class RunningProcess:
     def send_signal(self, number: int) -> None:
         """Sends a signal to the process; if it went into the background, to its descendants."""
         check_signal(number)
+        self._sent.add(number)
         running = self.members()
         first = [each for each in running if each.pid == self.pid]
         for each in first or running:

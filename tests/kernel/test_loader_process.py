@@ -146,6 +146,12 @@ class TestReadiness:
         assert rest[:2] == ["  its stderr:", "    sorry"]
         assert rest[-1].startswith("  -> ")
 
+    def test_a_signal_of_the_test_is_not_called_anothers(self, bpf):
+        agent = bpf.start(["sh", "-c", "echo on; exec sleep 60"], ready="on")
+        agent.send_signal(signal.SIGHUP)
+        with pytest.raises(LoaderError, match=r"it was killed by SIGHUP\n"):
+            agent.wait_for_output("never")
+
     def test_a_line_before_the_end_counts(self, bpf):
         agent = bpf.start(["echo", "attached"], ready="attached")
         assert agent.wait() == 0
