@@ -162,3 +162,21 @@ def test_numpy_keys_that_are_arrays(make_map):
     assert m == before
     m.update_batch((keys, values.astype("int64") * 2))
     assert m == {(1, 2): [[2, 4], [6, 8]], (3, 4): [[10, 12], [14, 16]]}
+
+
+def test_fields_that_are_no_numbers_are_left_out_of_sums(make, cpus):
+    m = make("struct { __u32 n; char name[4]; char names[2][4]; __u8 macs[2][6]; __u32 pairs[2][2]; }")
+    m[1] = {"n": 3, "name": "a", "names": ["b", "c"], "macs": [b"d", b"e"], "pairs": [[1, 2], [3, 4]]}
+    total = {"n": 3 * cpus, "pairs": [[cpus, 2 * cpus], [3 * cpus, 4 * cpus]]}
+    assert m[1].sum() == total
+    assert m.sum()[1] == total
+    assert m[1].max() == {"n": 3, "pairs": [[1, 2], [3, 4]]}
+
+
+@pytest.mark.parametrize(("type", "value"), [("bytes_t", b"\1\2"), ("names_t", ["ab", "cd"])])
+def test_texts_and_bytes_have_no_sum(make, type, value):
+    m = make(type)
+    m[1] = value
+    for add_up in (m[1].sum, lambda: m.sum()[1]):
+        with pytest.raises(MapTypeError, match=r"cannot add up .*, not a number\n.*m\[key\]\[cpu\]"):
+            add_up()

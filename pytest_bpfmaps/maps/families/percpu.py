@@ -8,9 +8,10 @@ from typing import Any, NoReturn
 
 from pytest_bpfmaps.btf import Codec, Codecs, Record
 from pytest_bpfmaps.btf.array_codecs import ArrayCodec, BytesCodec
+from pytest_bpfmaps.btf.codec import short
 from pytest_bpfmaps.btf.enumerator import equal_with_hash
 from pytest_bpfmaps.btf.record import StructCodec
-from pytest_bpfmaps.errors import MapError, MapValueError, UnsupportedError
+from pytest_bpfmaps.errors import MapError, MapTypeError, MapValueError, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.cpus import possible_cpus
 from pytest_bpfmaps.kernel.map_flags import BPF_ANY, BPF_F_ALL_CPUS, BPF_F_CPU
@@ -54,14 +55,31 @@ class PerCpu(tuple[Any, ...]):
 
 
 def combine(values: tuple[Any, ...], how: Callable[[Iterable[Any]], Any]) -> Any:
-    """Returns `how` of numbers, or of each numeric field of records, or of each index of lists."""
+    """Returns `how` of numbers, or of each numeric field of records, or of each index of lists.
+
+    Raises `MapTypeError` for the sum of texts or bytes.
+    """
     first = values[0]
     if isinstance(first, Record):
-        names = [n for n in first.__codec__.by_name if isinstance(first[n], int | float | Record | list)]
+        names = [n for n in first.__codec__.by_name if _is_numeric(first[n])]
         return {n: combine(tuple(v[n] for v in values), how) for n in names}
     if isinstance(first, list):
         return [combine(column, how) for column in zip(*values, strict=True)]
+    if how is sum and not _is_numeric(first):
+        raise MapTypeError(
+            "cannot add up",
+            on=f"{short(first)} and the values of other CPUs",
+            why=f"it is {type(first).__name__}, not a number",
+            fix="look at the value of each CPU: m[key][cpu]",
+        )
     return how(values)
+
+
+def _is_numeric(value: Any) -> bool:
+    """Whether a value is a number, a record, or a list of such values at any depth."""
+    return (
+        all(map(_is_numeric, value)) if isinstance(value, list) else isinstance(value, int | float | Record)
+    )
 
 
 class PerCpuHashMap(HashMap, types=(MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH)):
