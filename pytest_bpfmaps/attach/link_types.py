@@ -34,6 +34,8 @@ class AttachType(KernelEnum):
     SK_SKB_STREAM_PARSER = 4
     SK_SKB_STREAM_VERDICT = 5
     FLOW_DISSECTOR = 17
+    XDP_DEVMAP = 33
+    XDP_CPUMAP = 35
     XDP = 37
     NETFILTER = 45
     TCX_INGRESS = 46

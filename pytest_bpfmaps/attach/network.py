@@ -57,7 +57,20 @@ def _xdp(handle: Any, index: int, target: Target, on: str) -> Link:
         target,
         type=ProgramType.XDP,
         there=[there[0]] if there[0] else [],
-        fix=_xdp_fix(-result, target),
+        fix=_of_map(handle) or _xdp_fix(-result, target),
+    )
+
+
+_MAPS = {AttachType.XDP_DEVMAP: "DEVMAP or DEVMAP_HASH", AttachType.XDP_CPUMAP: "CPUMAP"}
+
+
+def _of_map(handle: Any) -> str | None:
+    """Returns what to do with a program that belongs into a map's elements; None for one for interfaces."""
+    expected = AttachType.from_number(lib.bpf_program__expected_attach_type(handle))
+    kind = _MAPS.get(expected) if isinstance(expected, AttachType) else None
+    return kind and (
+        f'for an interface write SEC("xdp"); a program of this section runs from an element of a {kind}, '
+        "whose value has its file descriptor"
     )
 
 

@@ -74,8 +74,37 @@ _SECTION_NAME = re.compile(r"error: symbol '(\w+)' is already defined")
 _STACK_ARGUMENTS = re.compile(r"stack arguments are not supported|too many arguments\s*$", re.MULTILINE)
 
 
+_BY_VALUE = re.compile(r"pass by value not supported|pass by reference not supported")
+_STACK_OF_ANY_SIZE = re.compile(r"error: [Uu]nsupported dynamic stack allocation")
+_BIT_FIELD = re.compile(
+    r"error: (?:address of bit-field requested|invalid application of 'typeof' to bit-field)"
+)
+_COMPUTED_GOTO = re.compile(r"Cannot select: .*= brind ")
+
+
 def _limits(output: str) -> Explanation | None:
     """Explains a limit of BPF that C does not have; None for another error."""
+    if _STACK_OF_ANY_SIZE.search(output):
+        return Explanation(
+            "the size of a variable on the stack has to be a constant in BPF",
+            "declare it with its largest size, char buffer[64];, and bound the number of bytes that are used",
+        )
+    if _BIT_FIELD.search(output) and "BPF_CORE_READ" in output:
+        return Explanation(
+            "BPF_CORE_READ() takes the address of the field, and a bit-field has none",
+            "use BPF_CORE_READ_BITFIELD_PROBED(pointer, field), or BPF_CORE_READ_BITFIELD() where the "
+            "program may read pointer->field itself",
+        )
+    if _COMPUTED_GOTO.search(output):
+        return Explanation(
+            "the program jumps to an address in a variable, goto *pointer, which this clang has not for BPF",
+            "write a switch",
+        )
+    if _BY_VALUE.search(output):
+        return Explanation(
+            "a function of BPF can't take a struct of more than 16 bytes",
+            "give it a pointer to the struct, or mark it static __always_inline",
+        )
     if _DIVISION.search(output):
         return Explanation(
             "signed division and remainder came with the instruction set v4 (Linux 6.6)",
@@ -254,4 +283,10 @@ def _other_kernel(output: str) -> Explanation | None:
 def shortened(output: str) -> str:
     """Returns the diagnostics without what LLVM prints for its own developers."""
     text = output.partition("\nIn function: ")[0].partition("\nPLEASE submit a bug report")[0]
-    return re.sub(r"(?m)^ +0x[0-9a-f]+: .*\n?", "", text)
+    place = _PLACE.search(text) if text.startswith("fatal error: error in backend: Cannot select") else None
+    text = re.sub(r"(?m)^ +0x[0-9a-f]+: .*\n?", "", text)
+    text = re.sub(r"\berror: 0x[0-9a-f]+: i64 = GlobalAddress<.*?> 0, \S+ ", "error: ", text)
+    return f"{place[1]}: {text}" if place else text
+
+
+_PLACE = re.compile(r"([^/\s]+\.[ch]:\d+:\d+)$", re.MULTILINE)  # of a node that LLVM prints

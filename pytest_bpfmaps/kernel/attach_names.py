@@ -10,6 +10,7 @@ from pathlib import Path
 from pytest_bpfmaps.elf.name_search import Names, is_close, tell_closest
 from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
+from pytest_bpfmaps.kernel.known_names import SYSCALL_PREFIXES
 from pytest_bpfmaps.kernel.symbol_changes import loaded_modules
 from pytest_bpfmaps.kernel.tracefs import tracefs
 from pytest_bpfmaps.kernel.vmlinux_btf import (
@@ -141,6 +142,8 @@ def explain_no_type(kind: str, name: str) -> Explanation:
 @cache
 def _no_type(prefix: str, btf_kind: int, what: str, name: str, _modules: object) -> Explanation:
     known = type_names(btf_kind) or functions()
+    if what == "function" and (call := _of_system_call(name)):
+        return call
     near = known.near(name, prefix)
     if what == "function" and modules_have_types() and not is_close(name, near):
         near += names_in_modules(name)
@@ -149,6 +152,8 @@ def _no_type(prefix: str, btf_kind: int, what: str, name: str, _modules: object)
 
 def explain_absent_function(name: str) -> Explanation | None:
     """Does what `explain_no_function` does, with the kernel's types only; None when they are not enough."""
+    if call := _of_system_call(name):
+        return call
     near = type_names(FUNC).near(name)
     if not is_close(name, near) and loaded_modules():
         if not modules_have_types():
@@ -157,6 +162,22 @@ def explain_absent_function(name: str) -> Explanation | None:
     if not near:
         return None
     return Explanation(_there_is_no("function", name), tell_closest(name, near, "cat /proc/kallsyms"))
+
+
+def _of_system_call(name: str) -> Explanation | None:
+    """Explains that ``sys_clone`` has a prefix in this kernel, ``__x64_sys_clone``; None for other names."""
+    call = re.fullmatch(r"(?:sys|SyS)_(\w+)", name)
+    if call is None:
+        return None
+    known = type_names(FUNC)
+    here = [f"{prefix}{call[1]}" for prefix in SYSCALL_PREFIXES if f"{prefix}{call[1]}" in known]
+    if not here:
+        return None
+    return Explanation(
+        f"this kernel has no function {name!r}: the function of that system call is {here[0]!r}",
+        f"write {here[0]}, whose only parameter is a struct pt_regs with the arguments; or "
+        f'SEC("ksyscall/{call[1]}") and BPF_KSYSCALL(prog, …), which gives the arguments themselves',
+    )
 
 
 def explain_no_function(name: str) -> Explanation:

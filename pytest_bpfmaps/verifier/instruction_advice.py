@@ -8,6 +8,7 @@ from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.verifier.advice import OF_LENGTH
 from pytest_bpfmaps.verifier.log import Rejection
 from pytest_bpfmaps.verifier.numbered_advice import advise_in_numbers, short_check
+from pytest_bpfmaps.verifier.source_advice import advise_by_source
 
 _AFTER_RELEASE = Explanation(
     "the memory is used after its release",
@@ -87,9 +88,8 @@ _MAX_PACKET_OFF = 0xFFFF
 
 def advise_closer(found: Rejection) -> Explanation | None:
     """Returns advice from the instructions and registers; None if they do not explain the complaint."""
-    for call, complaint, advice in _CALLS:
-        if re.search(call, found.instruction) and re.search(complaint, found.text, re.MULTILINE):
-            return advice
+    if told := _of_call(found) or advise_by_source(found):
+        return told
     if _NO_RESULT.search(found.text) and not found.instruction.startswith("exit"):
         return _EMPTY
     if beyond := _BEYOND_STACK.search(found.text):
@@ -114,6 +114,13 @@ def advise_closer(found: Rejection) -> Explanation | None:
         released = any(_RELEASES.search(s.instruction) for s in found.steps.values())
         return _AFTER_RELEASE if released and (state or _OWNED[0]).startswith(_OWNED) else None
     return _beyond_packet(found)
+
+
+def _of_call(found: Rejection) -> Explanation | None:
+    for call, complaint, advice in _CALLS:
+        if re.search(call, found.instruction) and re.search(complaint, found.text, re.MULTILINE):
+            return advice
+    return None
 
 
 def _beyond_packet(found: Rejection) -> Explanation | None:

@@ -13,7 +13,10 @@ _RETURNED = re.compile(
     r"At program exit the register R0 .*should have been in (?:\[(-?\d+), (-?\d+)\]|\(0x0; 0x([137f]+)\))"
 )
 _SHORT = re.compile(r"invalid access to packet, off=(\d+) size=(\d+), R\d\(id=\d+,off=\d+,r=([1-9]\d*)\)")
-_OTHER_MAP = re.compile(r"cannot pass map_type \d+ into func (bpf_\w+)")
+_OTHER_MAP = re.compile(r"cannot pass map_type (\d+) into func (bpf_\w+)")
+_DISABLED = re.compile(r"points to disabled hook bpf_lsm_(\w+)")
+_BY_KEY = re.compile(r"bpf_map_(?:lookup|update|delete|lookup_percpu)_elem")
+_POINTER = re.compile(r"^(R\d+) (?:min|max) value is outside", re.MULTILINE)
 _MEMORY = re.compile(r"invalid access to memory, mem_size=(\d+) off=(\d+) size=(\d+)")
 # the map types that a helper takes, by the beginning of the helper's name
 _MAP_TYPES = {
@@ -43,6 +46,25 @@ _MAP_TYPES = {
     "bpf_map_peek_elem": "QUEUE, STACK or BLOOM_FILTER",
     "bpf_tail_call": "PROG_ARRAY",
 }
+_SOCKETS = "programs call bpf_sk_redirect_map(), bpf_msg_redirect_map() or bpf_sock_map_update()"
+_REDIRECTS = "programs only call bpf_redirect_map(), and a test fills it"
+_OF_CGROUP = "programs call bpf_get_local_storage(&map, 0)"
+# what programs do with maps whose elements they can't look up, update or delete, by the map's type
+_ITS_HELPERS = {
+    3: ("program array", "programs only jump into it, with bpf_tail_call(), and a test fills it"),
+    4: ("perf event array", "programs call bpf_perf_event_output() or bpf_perf_event_read_value()"),
+    7: ("map of stack traces", "bpf_get_stackid() fills it, and a test reads it"),
+    8: ("cgroup array", "programs call bpf_current_task_under_cgroup() or bpf_skb_under_cgroup()"),
+    **dict.fromkeys((14, 16, 17, 25), ("map of devices, CPUs or AF_XDP sockets", _REDIRECTS)),
+    15: ("sockmap", _SOCKETS),
+    18: ("sockhash", _SOCKETS.replace("_map", "_hash")),
+    **dict.fromkeys((19, 21), ("cgroup storage", _OF_CGROUP)),
+    20: ("array of sockets", "programs call bpf_sk_select_reuseport(), and a test fills it"),
+    24: ("socket storage", "programs call bpf_sk_storage_get() and bpf_sk_storage_delete()"),
+    28: ("inode storage", "programs call bpf_inode_storage_get() and bpf_inode_storage_delete()"),
+    29: ("task storage", "programs call bpf_task_storage_get() and bpf_task_storage_delete()"),
+    32: ("cgroup storage", "programs call bpf_cgrp_storage_get() and bpf_cgrp_storage_delete()"),
+}
 
 
 def advise_in_numbers(found: Rejection) -> Explanation | None:
@@ -50,7 +72,7 @@ def advise_in_numbers(found: Rejection) -> Explanation | None:
     text = found.text
     if value := _VALUE.search(text):
         size, offset, length = map(int, value.groups())
-        return _beyond_value(size, offset + length) if offset + length > size else None
+        return _beyond_value(found, size, offset + length) if offset + length > size else None
     if argument := _ARGUMENT.search(text):
         return _argument(argument[1], re.split(r", *", argument[2].strip()))
     if returned := _RETURNED.search(text):
@@ -62,7 +84,12 @@ def advise_in_numbers(found: Rejection) -> Explanation | None:
             f"return {span}{allows}",
         )
     if other := _OTHER_MAP.search(text):
-        return _other_map(other[1])
+        return _other_map(int(other[1]), other[2])
+    if hook := _DISABLED.search(text):
+        return Explanation(
+            f"the kernel calls no BPF program at the hook {hook[1]}, because it returns more than a refusal",
+            f'watch it with SEC("fentry/security_{hook[1]}")',
+        )
     if (memory := _MEMORY.search(text)) and not found.function:
         size, offset, length = map(int, memory.groups())
         return _beyond_memory(size, offset + length) if offset + length > size else None
@@ -82,9 +109,19 @@ def short_check(text: str) -> Explanation | None:
     )
 
 
-def _beyond_value(size: int, end: int) -> Explanation:
+def _beyond_value(found: Rejection, size: int, end: int) -> Explanation:
+    why = f"the program can reach byte {end} of a map's value that has {size}"
+    at = _POINTER.search(found.text)
+    state = found.registers.get(at[1], "") if at else ""
+    if found.instruction.startswith("call bpf_") and re.search(r"max|var_off", state):
+        return Explanation(
+            f"{why}: the verifier adds the largest offset and the largest length",
+            "bound both by constants whose sum fits, in 64 bits, and don't calculate one from the other: "
+            f"__s64 offset; if (offset < 0 || offset > {size // 2}) return 0; and a length of at most "
+            f"{size - size // 2}",
+        )
     return Explanation(
-        f"the program can reach byte {end} of a map's value that has {size}",
+        why,
         "bound the index, offset or length by the rest of the value, right before the access: "
         "if (i >= SIZE) return 0; or i &= SIZE - 1, with an unsigned type",
     )
@@ -112,8 +149,13 @@ def _argument(given: str, wanted: list[str]) -> Explanation | None:
             'put SEC(".maps") after the declaration: struct { … } name SEC(".maps");',
         )
     if wanted == ["map_ptr"]:
+        several = (
+            "; choose between several maps by if or switch, or put them into a map of type "
+            "BPF_MAP_TYPE_ARRAY_OF_MAPS, because the verifier does not follow addresses in an array"
+        )
         return Explanation(
-            "that argument has to be a map, but the helper gets another value", "give the map's address: &map"
+            "that argument has to be a map, but the helper gets another value",
+            f"give the map's address: &map{several if given in ('scalar', 'inv') else ''}",
         )
     if given == "ctx":
         return Explanation(
@@ -134,7 +176,10 @@ def _argument(given: str, wanted: list[str]) -> Explanation | None:
     return None
 
 
-def _other_map(helper: str) -> Explanation | None:
+def _other_map(map_type: int, helper: str) -> Explanation | None:
+    if _BY_KEY.fullmatch(helper) and map_type in _ITS_HELPERS:
+        what, way = _ITS_HELPERS[map_type]
+        return Explanation(f"{helper}() does not take a {what}", way)
     fits = [start for start in _MAP_TYPES if helper.startswith(start)]
     if not fits:
         return None

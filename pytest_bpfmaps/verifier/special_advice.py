@@ -1,4 +1,4 @@
-"""Advice on complaints about locks, timers, kptrs, dynptrs, atomics, and functions to attach to.
+"""Advice on complaints about locks, timers, kptrs, dynptrs, atomics, sockets, and functions to attach to.
 
 Each entry has a pattern for the complaint, why the program is rejected, and what to do. The entries of
 `advice` come after these, because their patterns match more complaints.
@@ -80,5 +80,50 @@ SPECIAL: list[tuple[str, str, str]] = [
         r"BPF_(?:ATOMIC|XADD) stores into R\d+ (?:pkt|ctx|sock|flow_keys|\w*ptr_)",
         "atomic operations are for memory of the program, not for packets, contexts and kernel structs",
         "read the number, add to it, and write it back; or count in a map's value",
+    ),
+    (
+        r"tail_calls are not allowed when call stack",
+        "a function that makes a tail call is called while more than 256 bytes of the stack are in use",
+        "keep large variables in a per-CPU array map instead of on the stack, or make the tail call in the "
+        "program itself",
+    ),
+    (
+        r"last insn is not an exit or jmp",
+        "the last path of the program has no return: clang was told that nothing goes there",
+        "return a number on every path, also in place of __builtin_unreachable() and __builtin_trap()",
+    ),
+    (
+        r"invalid sock_common access",
+        "only full sockets have that field: all others have the first fields of struct bpf_sock",
+        "get the full socket first: sk = bpf_sk_fullsock(sk); if (!sk) return …; or look it up with "
+        "bpf_sk_lookup_tcp() in place of bpf_skc_lookup_tcp()",
+    ),
+    (
+        r"is ptr_\w+ invalid variable offset",
+        "the program reads a kernel struct at an offset that is not constant, such as an array in it at an "
+        "index",
+        "copy the array, and index the copy: char copy[16]; "
+        "bpf_probe_read_kernel(copy, sizeof(copy), task->comm); copy[i & 15]",
+    ),
+    (
+        r"cannot write into packet",
+        "programs of this type may read packets, but not change them",
+        'change them in SEC("tc") or SEC("xdp")',
+    ),
+    (
+        r"BPF_LD_\[ABS\|IND\] instructions not allowed for this program type",
+        "load_byte(), load_half() and load_word() are for programs of socket filters and tc only",
+        "in XDP, compare the packet's own pointer with data_end, and read through it; in other programs call "
+        "bpf_skb_load_bytes()",
+    ),
+    (
+        r"get_local_storage\(\) doesn't support non-zero flags",
+        "the second argument of bpf_get_local_storage() is for flags, and there are none",
+        "give the number 0: bpf_get_local_storage(&map, 0)",
+    ),
+    (
+        r"must be a known constant|is not a known constant",
+        "that argument has to be a number that is known when the program is compiled",
+        "give a constant, such as sizeof(variable)",
     ),
 ]

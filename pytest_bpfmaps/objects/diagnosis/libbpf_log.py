@@ -265,6 +265,18 @@ def _setting(found: re.Match[str]) -> Explanation:
     )
 
 
+_DECLARED_AS = {"integer": "int {}", "char array": "char {}[64]"}
+
+
+def _type_of_setting(found: re.Match[str]) -> Explanation:
+    name, value, type = found.groups()
+    declared = _DECLARED_AS.get(type, "bool {}" if value == "y" else "enum libbpf_tristate {}").format(name)
+    return Explanation(
+        f"{name} is {value} in this kernel, but the program declares it with a type that can't hold that",
+        f"extern {declared} __kconfig;",
+    )
+
+
 def _no_setting(_: re.Match[str]) -> Explanation:
     return Explanation(
         "the program needs a CONFIG_ setting (__kconfig), and this kernel does not show its configuration",
@@ -360,6 +372,7 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     (r"extern \((?:var )?ksym\) '([^']+)': (?:not found|failed to find)", _variable),
     (r"failed to find BTF for extern '([^']+)'", _no_such_extern),
     (r"extern '(CONFIG_\w+)' \(strong\): not resolved", _setting),
+    (r"extern \(kcfg\) '(CONFIG_\w+)': value '(.*)' implies (.*) type$", _type_of_setting),
     (r"extern '([^']+)' \(strong\): not resolved", _variable),
     (r"missing BPF prog type, check ELF section name '([^']+)'", _section),
     (r"program '([^']+)' is static and not supported", _static_program),

@@ -27,6 +27,7 @@ from pytest_bpfmaps.objects.diagnosis.libbpf_log import (
     refused_program_type,
 )
 from pytest_bpfmaps.objects.diagnosis.open_errors import told_by_libbpf
+from pytest_bpfmaps.objects.diagnosis.program_arrays import explain_program_array
 from pytest_bpfmaps.objects.diagnosis.relocations import explain_relocation, missing_name
 from pytest_bpfmaps.objects.diagnosis.source_lines import (
     line_of_call,
@@ -45,7 +46,7 @@ from pytest_bpfmaps.verifier.log_buffers import LogBuffer
 _FAILED_PROGRAM = re.compile(r"^prog '([^']+)': ", re.MULTILINE)
 _NO_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
 _NO_FUNCTION = re.compile(r"extern \(func ksym\) '([^']+)'")
-_NO_VARIABLE = re.compile(r"extern '(\w+)' \(strong\): not resolved")
+_NO_VARIABLE = re.compile(r"extern (?:\(kcfg\) )?'(\w+)'(?: \(strong\): not resolved|: value '.* implies )")
 _NO_CPUS = "Failed to open cpu mask file"  # no map is at fault
 _MOST_SAID = 6
 _MOST_PARAMETERS = 5
@@ -139,7 +140,10 @@ def _explain_log(attempt: Attempt, program: ProgramSpec | None, number: int, log
             "more, although clang left those out that are not used",
             "remove the parameters that are not used; or mark it static __always_inline",
         )
-    return (refused_program_type(program.type) if program else None) or Explanation(reason(number), None)
+    if program is None:
+        return Explanation(reason(number), None)
+    shared = explain_program_array(attempt, program) if number == errno.EINVAL else None
+    return shared or refused_program_type(program.type) or Explanation(reason(number), None)
 
 
 def _of_many_parameters(attempt: Attempt) -> str | None:

@@ -59,7 +59,16 @@ def _no_struct(found: re.Match[str]) -> Explanation:
     return Explanation(
         f"{found[1]!r} is in the section of maps, but is not a map",
         f'remove SEC(".maps") from its declaration; a map is a struct: '
-        f'struct {{ __uint(type, …); … }} {found[1]} SEC(".maps");',
+        f'struct {{ __uint(type, …); … }} {found[1]} SEC(".maps"); several maps each have a name of their '
+        "own, or are in a map of type BPF_MAP_TYPE_ARRAY_OF_MAPS, not in an array of C",
+    )
+
+
+def _two_sizes(found: re.Match[str]) -> Explanation:
+    name, part, first, second = found.groups()
+    return Explanation(
+        f"map {name!r} declares two sizes of its {part}: {first} and {second} bytes",
+        f"leave out __uint({part}_size, …): __type({part}, …) has the size",
     )
 
 
@@ -77,6 +86,7 @@ MAP_DECLARATIONS: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     (r"map '([^']+)': unknown field '([^']+)'", _unknown_field),
     (r"map '([^']+)': invalid pinning value (\d+)", _pinning),
     (r"map '([^']+)': unexpected def kind", _no_struct),
+    (r"map '([^']+)': conflicting (key|value) size (\d+) != (\d+)", _two_sizes),
     (r"map '([^']+)': can't determine (key|value) size", _no_size),
     (
         r"map '([^']+)': (?:unsupported |invalid |)(?:attr|value spec for|spec)? ?'?(\w+)'?: expected",

@@ -1,0 +1,71 @@
+"""Explains a rejection by what the rejected C line, or a register, says besides the complaint."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_bpfmaps.errors import Explanation
+from pytest_bpfmaps.verifier.log import Rejection
+
+_READ = re.compile(r"\b((?:BPF_CORE|BPF_PROBE)_READ(?:_USER)?)\(([^()]*->[^()]*)\)")
+_OR = Explanation(
+    "clang has made an OR of an addition to a pointer, and BPF allows no OR with a pointer",
+    "hide the number from clang right before you add it: barrier_var(offset); pointer + offset",
+)
+_META = Explanation(
+    "the program touches bytes in front of the packet (its metadata) that it has not proven to be there",
+    "compare with the packet's begin, not with its end: if (meta + SIZE > (void *)(long)ctx->data) return …;",
+)
+_GLOBAL_LOCK = Explanation(
+    "the lock is a global variable, and this kernel does not see that both calls name the same lock",
+    "put the lock into the value of an array map, and look that value up; global locks work from "
+    "Linux 6.2 on",
+)
+_SECOND_LOCK = Explanation(
+    "the program takes a second lock while it holds the first",
+    "call bpf_spin_unlock() for the first before bpf_spin_lock() for the second; what has to change "
+    "together needs one lock",
+)
+_DYNPTR = Explanation(
+    "bpf_dynptr_data() takes only a length that is known when the program is compiled",
+    "give a constant length, or copy the bytes: bpf_dynptr_read(copy, sizeof(copy), &dynptr, offset, 0)",
+)
+
+
+def advise_by_source(found: Rejection) -> Explanation | None:
+    """Returns advice from the C line and the registers; None if they do not explain the complaint."""
+    text = found.text
+    if "bitwise operator |= on pointer" in text and "|" not in found.source.replace("||", ""):
+        return _OR
+    if "invalid mem access" in text and (read := _READ.search(found.source)):
+        return _arrow(read[1], read[2])
+    if (packet := re.search(r"invalid access to packet.*\b(R\d+)\(", text)) and _is_meta(found, packet[1]):
+        return _META
+    if "unlock of different lock" in text and _names_variable(found):
+        return _GLOBAL_LOCK
+    if found.instruction.startswith("call bpf_spin_lock") and re.search(r"holding a lock|Locking two", text):
+        return _SECOND_LOCK
+    if found.instruction.startswith("call bpf_dynptr_data#") and "is not a known constant" in text:
+        return _DYNPTR
+    return None
+
+
+def _arrow(macro: str, arguments: str) -> Explanation:
+    """Explains that a macro for one pointer after another was given an expression with ``->``."""
+    commas = ", ".join(re.split(r"\s*(?:->|,)\s*", arguments.strip()))
+    return Explanation(
+        f"{macro}() reads through the pointers between its commas, but -> in an argument is an access of "
+        "the program itself",
+        f"write commas in place of ->: {macro}({commas})",
+    )
+
+
+def _is_meta(found: Rejection, register: str) -> bool:
+    state = found.registers.get(register, "")
+    return state.startswith("pkt_meta") or (not state and "data_meta" in found.source)
+
+
+def _names_variable(found: Rejection) -> bool:
+    """Whether the address of a global variable was put into the register right before the call."""
+    before = found.steps.get((found.index or 0) - 2)
+    return before is not None and before.instruction.startswith("r1 = 0x")
