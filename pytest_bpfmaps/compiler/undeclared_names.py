@@ -79,6 +79,7 @@ _STACK_OF_ANY_SIZE = re.compile(r"error: [Uu]nsupported dynamic stack allocation
 _BIT_FIELD = re.compile(
     r"error: (?:address of bit-field requested|invalid application of 'typeof' to bit-field)"
 )
+_FORMAT = re.compile(r"error: array initializer must be an initializer list or string literal")
 _COMPUTED_GOTO = re.compile(r"Cannot select: .*= brind ")
 
 
@@ -94,6 +95,10 @@ def _limits(output: str) -> Explanation | None:
             "BPF_CORE_READ() takes the address of the field, and a bit-field has none",
             "use BPF_CORE_READ_BITFIELD_PROBED(pointer, field), or BPF_CORE_READ_BITFIELD() where the "
             "program may read pointer->field itself",
+        )
+    if _FORMAT.search(output) and "bpf_printk" in output:
+        return Explanation(
+            "the format of bpf_printk() has to be a literal text", 'write bpf_printk("%s", text)'
         )
     if _COMPUTED_GOTO.search(output):
         return Explanation(

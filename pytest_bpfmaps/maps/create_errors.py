@@ -23,6 +23,8 @@ from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.maps.type_rules import ANY, MMAPABLE, NO_PREALLOC, shape_of
 
+# struct bpf_cgroup_storage_key has 12 bytes, and 4 of padding
+_LARGER_KEYS = ((MapType.CGROUP_STORAGE, 16), (MapType.PERCPU_CGROUP_STORAGE, 16))
 _PREFIX = 4  # bytes of a trie's key in front of the data
 _BUFFERS = (MapType.RINGBUF, MapType.USER_RINGBUF)
 _NEW_FLAGS = {1 << 19: "BPF_F_RB_OVERWRITE, Linux 6.19"}
@@ -136,7 +138,7 @@ def _no_type(type: MapType) -> Explanation | None:
 
 def _broken_rule(wanted: Attributes, type: MapType) -> Explanation | None:
     shape = shape_of(type)
-    if shape.key not in (ANY, wanted.key_size):
+    if shape.key not in (ANY, wanted.key_size) and (type, wanted.key_size) not in _LARGER_KEYS:
         return _at_fault("key_size", wanted.key_size, f"maps of type {type} have keys of {shape.key} bytes")
     for name, size, wants in (
         ("key", wanted.key_size, shape.key),
@@ -166,7 +168,9 @@ def _broken_rule(wanted: Attributes, type: MapType) -> Explanation | None:
         return _at_fault("max_entries", 0, EMPTY)
     elif shape.key_type and not shape.entries and not wanted.typed:
         return Explanation(
-            f"maps of type {type} need types for key and value", "give value='u64', or a struct"
+            f"maps of type {type} need types for key and value",
+            "declare them, __type(key, int); __type(value, …), in place of __uint(key_size, …) and "
+            "__uint(value_size, …); or give bpf.create_map value='u64', or a struct",
         )
     if shape.flags & ~wanted.map_flags:
         name = _FLAG_NAMES[shape.flags]

@@ -227,10 +227,16 @@ def _moved_packet(found: Rejection, register: str) -> Explanation | None:
     """Explains that a packet pointer was read before a helper that may move the packet; else None."""
     calls = [m[1] for s in found.steps.values() if (m := _MOVES.search(s.instruction))]
     state = found.registers.get(register, "")
+    if not calls and state.startswith("pkt"):  # a global function, whose steps are not in this log
+        return _moved("a function that is called before")
     if not calls or (state and not state.startswith(("pkt", "inv", "scalar"))):
         return None
+    return _moved(f"{calls[-1]}()")
+
+
+def _moved(by: str) -> Explanation:
     return Explanation(
-        f"{calls[-1]}() may move the packet: pointers from before the call are not valid after it",
+        f"{by} may move the packet: pointers from before the call are not valid after it",
         "read data and data_end again after the call, and compare them again",
     )
 

@@ -12,6 +12,12 @@ _OR = Explanation(
     "clang has made an OR of an addition to a pointer, and BPF allows no OR with a pointer",
     "hide the number from clang right before you add it: barrier_var(offset); pointer + offset",
 )
+_NUMBER = re.compile(r"(R\d+) invalid mem access '(?:scalar|inv)'")
+_KEPT = Explanation(
+    "a pointer that was kept in a map or a global variable is a plain number when the program reads it again",
+    "get a pointer to the packet or to a map's value anew, from ctx->data or by a lookup; read memory of the "
+    "kernel with BPF_CORE_READ() or bpf_probe_read_kernel(), and user memory with …_read_user()",
+)
 _META = Explanation(
     "the program touches bytes in front of the packet (its metadata) that it has not proven to be there",
     "compare with the packet's begin, not with its end: if (meta + SIZE > (void *)(long)ctx->data) return …;",
@@ -39,6 +45,8 @@ def advise_by_source(found: Rejection) -> Explanation | None:
         return _OR
     if "invalid mem access" in text and (read := _READ.search(found.source)):
         return _arrow(read[1], read[2])
+    if (number := _NUMBER.search(text)) and _was_kept(found, number[1]):
+        return _KEPT
     if (packet := re.search(r"invalid access to packet.*\b(R\d+)\(", text)) and _is_meta(found, packet[1]):
         return _META
     if "unlock of different lock" in text and _names_variable(found):
@@ -58,6 +66,22 @@ def _arrow(macro: str, arguments: str) -> Explanation:
         "the program itself",
         f"write commas in place of ->: {macro}({commas})",
     )
+
+
+def _was_kept(found: Rejection, register: str) -> bool:
+    """Whether the register was read from a map's value or a global variable, by the steps of the log."""
+    before = [found.steps[n].instruction for n in sorted(found.steps, reverse=True) if n < (found.index or 0)]
+    at, set_by = _last_set(before, register.lower())
+    read = re.match(r"r\d+ = \*\(u64 \*\)\((r\d+) ", set_by)
+    if read is None:
+        return False
+    _, address = _last_set(before[at + 1 :], read[1])
+    return " = 0x" in address or found.registers.get(read[1].upper(), "").startswith("map_value")
+
+
+def _last_set(steps: list[str], register: str) -> tuple[int, str]:
+    """Returns position and text of the first step that sets a register; an empty text if none does."""
+    return next(((n, step) for n, step in enumerate(steps) if step.startswith(f"{register} = ")), (0, ""))
 
 
 def _is_meta(found: Rejection, register: str) -> bool:

@@ -40,7 +40,8 @@ SPECIAL: list[tuple[str, str, str]] = [
         "release the pointer that bpf_ringbuf_reserve(), or another call that acquires, has returned",
     ),
     (
-        r"expects referenced PTR_TO_BTF_ID|expects refcounted|reference has not been acquired before",
+        r"expects referenced PTR_TO_BTF_ID|expects refcounted|reference has not been acquired before|"
+        r"must be referenced when passed to release",
         "the program releases a pointer that it has not acquired, such as an argument or a field",
         "release only what an …_acquire(), …_from_…() or …_lookup_…() has returned",
     ),
@@ -120,6 +121,18 @@ SPECIAL: list[tuple[str, str, str]] = [
         r"get_local_storage\(\) doesn't support non-zero flags",
         "the second argument of bpf_get_local_storage() is for flags, and there are none",
         "give the number 0: bpf_get_local_storage(&map, 0)",
+    ),
+    (
+        r"same insn cannot be used with different pointers",
+        "clang has joined two accesses, of the context and of other memory, into one instruction",
+        "access each in a branch of its own, and keep clang from joining them: "
+        "if (…) { n = ctx->FIELD; barrier_var(n); } else { n = value->…; }",
+    ),
+    (
+        r"helper access to the packet is not allowed",
+        "this helper may not read the packet, or write to it, through the program's pointer",
+        "copy the bytes into a variable; bpf_perf_event_output() itself appends LENGTH bytes of the packet: "
+        "bpf_perf_event_output(ctx, &map, BPF_F_CURRENT_CPU | (__u64)LENGTH << 32, &event, sizeof(event))",
     ),
     (
         r"must be a known constant|is not a known constant",

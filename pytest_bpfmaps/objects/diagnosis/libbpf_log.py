@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def refused_map(attempt: Attempt, log: str) -> tuple[str, Explanation] | None:
     if inner != ffi.NULL and f"map '{name}': failed to create inner map" in log:
         why, fix = explain_refused_map(_attributes(inner), number)
         return name, Explanation(f"its inner map, of type {_attributes(inner).type}: {why}", fix)
-    why, fix = explain_refused_map(_attributes(handle), number)
+    declared = attempt.maps[name].declared
+    wanted = replace(_attributes(handle), typed=bool(declared.key and declared.value))
+    why, fix = explain_refused_map(wanted, number)
     return name, Explanation(why, _sizes_of(attempt) if fix == EMPTY else fix)
 
 
