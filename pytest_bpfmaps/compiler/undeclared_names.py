@@ -88,7 +88,7 @@ def _limits(output: str) -> Explanation | None:
     if _STACK_OF_ANY_SIZE.search(output):
         return Explanation(
             "the size of a variable on the stack has to be a constant in BPF",
-            "declare it with its largest size, char buffer[64];, and bound the number of bytes that are used",
+            "declare it with its largest size, char buffer[64] = {};, and bound the number of bytes in use",
         )
     if _BIT_FIELD.search(output) and "BPF_CORE_READ" in output:
         return Explanation(

@@ -23,10 +23,11 @@ _META = Explanation(
     "compare with the packet's begin, not with its end: if (meta + SIZE > (void *)(long)ctx->data) return …;",
 )
 _GLOBAL_LOCK = Explanation(
-    "the lock is a global variable, and this kernel does not see that both calls name the same lock",
+    "the lock is a global variable, which this kernel does not support",
     "put the lock into the value of an array map, and look that value up; global locks work from "
     "Linux 6.2 on",
 )
+_OF_DATA = re.compile(r"map '[^']*\.(?:bss|data)[^']*' is not a struct type or bpf_spin_lock is mangled")
 _SECOND_LOCK = Explanation(
     "the program takes a second lock while it holds the first",
     "call bpf_spin_unlock() for the first before bpf_spin_lock() for the second; what has to change "
@@ -49,7 +50,7 @@ def advise_by_source(found: Rejection) -> Explanation | None:
         return _KEPT
     if (packet := re.search(r"invalid access to packet.*\b(R\d+)\(", text)) and _is_meta(found, packet[1]):
         return _META
-    if "unlock of different lock" in text and _names_variable(found):
+    if ("unlock of different lock" in text and _names_variable(found)) or _OF_DATA.search(text):
         return _GLOBAL_LOCK
     if found.instruction.startswith("call bpf_spin_lock") and re.search(r"holding a lock|Locking two", text):
         return _SECOND_LOCK
