@@ -22,6 +22,7 @@ from pytest_bpfmaps.vm.machine.qemu import NOTHING_MORE, Addition, Machine, Mach
 from pytest_bpfmaps.vm.machine.qemu_features import features
 from pytest_bpfmaps.vm.protocol.rpc import Lines
 
+DAMAGED = "its saved state was damaged, and is deleted"
 _MOST_BEFORE = 12  # lines of an earlier attempt's console
 
 
@@ -35,6 +36,13 @@ class Attempt:
     def __str__(self) -> str:
         speed = "with KVM" if self.shape.kvm else "emulated"
         return f"{speed}, from a saved state" if self.way == WARM else f"{speed}, booted by virtme-ng"
+
+    def drop_if_damaged(self, kernel: Kernel) -> bool:
+        """Deletes the state that the guest came from, if it has changed on the disk. Returns whether it had.
+
+        A guest that hangs or dies may have done so because of that.
+        """
+        return self.way == WARM and bool(way(WARM).drop_if_damaged(kernel, self.shape))
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,12 @@ def boot(
                 error.why = "its saved state was damaged, and was made again"
                 todo.insert(0, attempt)
             earlier = error if earlier is None else _both(error, earlier)
+        except VmError as error:  # nothing else helps, except where the guest came from a damaged state
+            if not attempt.drop_if_damaged(kernel):
+                raise
+            again = "its saved state was damaged, and was made again"
+            earlier = VmBootError(error.what, on=error.on, why=again, fix=error.fix, details=error.details)
+            todo.insert(0, attempt)
     assert earlier is not None
     raise earlier
 

@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bpfmaps.cache.stored_files import listening
 from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
-from pytest_bpfmaps.vm.boot.backends import WARM
-from pytest_bpfmaps.vm.boot.start import Attempt, Booted, boot
+from pytest_bpfmaps.vm.boot.start import DAMAGED, Attempt, Booted, boot
 from pytest_bpfmaps.vm.gateway import journal
 from pytest_bpfmaps.vm.gateway.answers import answer
 from pytest_bpfmaps.vm.gateway.artifacts import Artifacts
@@ -234,6 +233,8 @@ class Gateway:
             if machine.process.poll() is not None:  # only a panic showed the stacks
                 words = machine.last_words(self.console_before)
         what = f"{watch.noun} hung in kernel"
+        if self._state_was_damaged(kernel):
+            why, fix = f"{why}; {DAMAGED}", "run the test again, from a new state"
         raise VmTimeoutError(what, on=kernel.name, why=f"{why}; the guest was ended", fix=fix, details=words)
 
     def _moved_on(self) -> bool:
@@ -362,21 +363,12 @@ class Gateway:
 
         why, fix = why_it_ended(heard, words, status)
         if self._state_was_damaged(kernel):
-            why += "; its saved state was damaged, and is deleted"
-            fix = "run the test again, from a new state"
+            why, fix = f"{why}; {DAMAGED}", "run the test again, from a new state"
         on = f"kernel {kernel.name} ({kernel.release})"
         return VmLostError("guest died:", on=on, why=why, fix=fix, details=words)
 
     def _state_was_damaged(self, kernel: Kernel) -> bool:
-        """Returns whether the guest came from a state that had changed on the disk.
-
-        It may have died of that.
-        """
-        if self.attempt is None or self.attempt.way != WARM:
-            return False
-        from pytest_bpfmaps.vm.boot.warm import drop_if_damaged
-
-        return drop_if_damaged(kernel, self.attempt.shape)
+        return self.attempt is not None and self.attempt.drop_if_damaged(kernel)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from types import FrameType
 
 from pytest_bpfmaps.errors import VmLostError
 from pytest_bpfmaps.vm.boot.backends import AUTO
-from pytest_bpfmaps.vm.boot.start import Booted, boot
+from pytest_bpfmaps.vm.boot.start import DAMAGED, Booted, boot
 from pytest_bpfmaps.vm.gateway.guest_exit import why_it_ended
 from pytest_bpfmaps.vm.gateway.job import job
 from pytest_bpfmaps.vm.gateway.own_terminal import handled, raw_mode, terminal_size
@@ -85,20 +85,21 @@ def run_command(
             used.enter_context(raw_mode(0))
         ended = connection.serve()
         if ended is None:
-            raise _lost(machine, kernel, booted.release)
+            raise _lost(machine, kernel, booted)
         return ended
 
 
-def _lost(machine: Machine, kernel: Kernel, release: str) -> VmLostError:
+def _lost(machine: Machine, kernel: Kernel, booted: Booted) -> VmLostError:
     with suppress(OSError):
         select.select([os.pidfd_open(machine.process.pid)], [], [], END_SECONDS)
     status = machine.process.poll()
     words = machine.last_words()
     why, _ = why_it_ended(machine.console.text(), words, 0 if status is None else status)
     fix = "look at the console above; the guest, and what was written in it, are gone"
-    return VmLostError(
-        "guest ended:", on=f"kernel {kernel.name} ({release})", why=why, fix=fix, details=words
-    )
+    if booted.attempt.drop_if_damaged(kernel):
+        why, fix = f"{why}; {DAMAGED}", "run the command again, from a new state"
+    on = f"kernel {kernel.name} ({booted.release})"
+    return VmLostError("guest ended:", on=on, why=why, fix=fix, details=words)
 
 
 class Connection:
