@@ -70,7 +70,7 @@ def _arrow(macro: str, arguments: str) -> Explanation:
 
 
 def _was_kept(found: Rejection, register: str) -> bool:
-    """Whether the register was read from a map's value or a global variable, by the steps of the log."""
+    """Returns whether the register was read from a map's value or a global variable, as the log shows."""
     before = [found.steps[n].instruction for n in sorted(found.steps, reverse=True) if n < (found.index or 0)]
     at, set_by = _last_set(before, register.lower())
     read = re.match(r"r\d+ = \*\(u64 \*\)\((r\d+) ", set_by)
@@ -91,6 +91,6 @@ def _is_meta(found: Rejection, register: str) -> bool:
 
 
 def _names_variable(found: Rejection) -> bool:
-    """Whether the address of a global variable was put into the register right before the call."""
+    """Returns whether the address of a global variable was put into the register right before the call."""
     before = found.steps.get((found.index or 0) - 2)
     return before is not None and before.instruction.startswith("r1 = 0x")
