@@ -243,9 +243,8 @@ def test_a_definition_by_types_in_the_old_section_names_the_new_one(load_code):
             __type(value, __u64);
         } counts SEC("%s");
         """
-    with pytest.raises(
-        LoadError, match=r'(?s)definition of map .counts. of .* in SEC\("maps"\)\n.*SEC\("\.maps"\)'
-    ):
+    named = r'definition of map .counts. of .*: it is in SEC\("maps"\), .*\n  -> write SEC\("\.maps"\)'
+    with pytest.raises(LoadError, match=named):
         load_code(code % "maps")
     assert load_code(code % ".maps").maps.counts.max_entries == 4
 
