@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
 VERSION = SETTINGS["project"]["version"]
+LATER, MADE_UP = "99.0.0", "A test wrote this fragment."
 FRAGMENTS = sorted((ROOT / "changelog").rglob("*.md"))
 yaml = pytest.importorskip("yaml", reason="PyYAML is missing: pip install pyyaml")
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
@@ -26,17 +27,20 @@ def test_each_fragment_has_a_kind():
 
 @pytest.fixture
 def changelog(tmp_path):
-    """Returns the changelog of the next release, which towncrier writes in a copy of the project."""
+    """Returns the changelog of a later release, which towncrier writes in a copy of the project."""
     pytest.importorskip("towncrier", reason="towncrier is missing: pip install towncrier")
     for name in ("pyproject.toml", "CHANGELOG.md", "ci/changelog.jinja"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "changelog", tmp_path / "changelog")
+    made_up = tmp_path / "changelog/running/made-up.feature.md"
+    made_up.parent.mkdir(exist_ok=True)  # a release leaves no fragments
+    made_up.write_text(MADE_UP)
     package = tmp_path / "pytest_bpfmaps"
     package.mkdir()
     (package / "__init__.py").touch()
     subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
-    command = ["towncrier", "build", "--yes", "--version", VERSION, "--date", "2026-01-31"]
+    command = ["towncrier", "build", "--yes", "--version", LATER, "--date", "2026-01-31"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return tmp_path / "CHANGELOG.md"
@@ -44,9 +48,10 @@ def changelog(tmp_path):
 
 def test_the_notes_have_each_fragment(changelog):
     done = subprocess.run(
-        [ROOT / "ci/release-notes", VERSION, changelog], capture_output=True, text=True, check=True
+        [ROOT / "ci/release-notes", LATER, changelog], capture_output=True, text=True, check=True
     )
     notes = " ".join(done.stdout.split())
+    assert MADE_UP in notes
     for path in FRAGMENTS:
         assert " ".join(path.read_text().split()) in notes, path
     assert not re.search(r"\(#[\w-]+\)", notes)  # a fragment's name is no number of an issue
