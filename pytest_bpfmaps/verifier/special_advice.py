@@ -4,7 +4,16 @@ Each entry has a pattern for the complaint, why the program is rejected, and wha
 `advice` come after these, because their patterns match more complaints.
 """
 
+TRAP = (
+    "clang calls __bpf_trap where C does not say what happens: a variable has no value on some path, or a "
+    "path has no return",
+    "give the variable a value in its declaration; return a number on every path, also in place of "
+    "__builtin_unreachable()",
+)
+"""Why and what to do for a call that clang 21 and later make. Linux 6.17 and later have that function."""
+
 SPECIAL: list[tuple[str, str, str]] = [
+    (r"unexpected __bpf_trap\(\)", *TRAP),
     (
         r"unbounded (?:variable-offset|indirect variable offset) (?:write|stack|read)|"
         r"^R\d+ unbounded indirect variable offset stack access|variable[- ]offset write to stack|"

@@ -38,7 +38,7 @@ def test_what_is_missing_where_numbers_may_differ() -> None:
 def test_only_downloads_are_not_run() -> None:
     (shell,) = re.findall(r"^```shell\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert [line.split()[:2] for line in shell.splitlines()] == [
-        ["sudo", "apt"],
+        ["sudo", "apt-get"],
         ["python3", "-m"],
         [".", ".venv/bin/activate"],
         ["pip", "install"],

@@ -55,7 +55,7 @@ def simple_commands(text: str) -> Iterator[tuple[int, list[str]]]:
 
 def refusal(words: list[str], options: set[str]) -> str | None:
     """Returns why a command would be refused."""
-    program, *arguments = words
+    program, *arguments = words[1:] if words[0] == "sudo" else words
     if program in _OTHERS or arguments[:1] == ["-m"]:
         return None
     if program == "bpfmaps":

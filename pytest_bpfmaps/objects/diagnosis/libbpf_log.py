@@ -29,6 +29,7 @@ from pytest_bpfmaps.maps.type_rules import shape_of
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.diagnosis.map_declarations import MAP_DECLARATIONS
 from pytest_bpfmaps.verifier import Rejection
+from pytest_bpfmaps.verifier.special_advice import TRAP
 
 # libbpf before 1.6 writes an error as "Invalid argument(-22)", later ones as "-EINVAL"
 _MAP = re.compile(r"^map '([^']+)': failed to create: (?:.*\(-(\d+)\)|-(\w+))", re.MULTILINE)
@@ -217,6 +218,8 @@ def absent_weak(found: Rejection, path: Path) -> Explanation | None:
     name = told[1] if told else _absent_of_object(found, path)
     if name is None:
         return None
+    if name == "__bpf_trap":
+        return Explanation(*TRAP)
     if unloaded := explain_unloaded(name):
         return Explanation(unloaded.why, f"{unloaded.fix}; or guard the call: if ({_exists(name)}) …")
     return Explanation(
@@ -366,6 +369,15 @@ def _other_prototype(found: re.Match[str]) -> Explanation:
     )
 
 
+def _not_mapped(found: re.Match[str]) -> Explanation:
+    return Explanation(
+        f"the section {found[1]} has a lock, a timer, a kptr or a list, so the kernel does not map it into "
+        f"memory, and libbpf {'.'.join(map(str, version()))} maps a section that has a global variable",
+        "put the lock into the value of an array map, and look that value up; or make it static, in a "
+        f'section of its own: static struct bpf_spin_lock lock SEC("{found[1]}.locks");',
+    )
+
+
 _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     *MAP_DECLARATIONS,
     (r"extern \(func ksym\) '([^']+)': not found", _function),
@@ -377,6 +389,7 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     (r"extern '(CONFIG_\w+)' \(strong\): not resolved", _setting),
     (r"extern \(kcfg\) '(CONFIG_\w+)': value '(.*)' implies (.*) type$", _type_of_setting),
     (r"extern '([^']+)' \(strong\): not resolved", _variable),
+    (r"map '[^']*(\.(?:bss|data)[^']*)': failed to re-mmap\(\) contents: -(?:ENOTSUPP|524)", _not_mapped),
     (r"missing BPF prog type, check ELF section name '([^']+)'", _section),
     (r"program '([^']+)' is static and not supported", _static_program),
     (r"struct_ops init_kern: struct (\w+) is not found in kernel BTF", _no_struct),
