@@ -99,10 +99,12 @@ def test_a_capture_shows_what_is_in_the_buffer(sender):
         )
 
 
-def test_an_expectation_that_is_met_does_not_wait(sender):
+@pytest.mark.parametrize(("way", "wanted"), [("expect", {"number": 14}), ("wait", {"count": 2})])
+def test_what_is_met_does_not_wait(sender, way, wanted):
     with sender.maps.events.capture() as events:
-        send(sender, 14)
-        waiting = threading.Thread(target=events.expect, kwargs={"number": 14, "timeout": 600}, daemon=True)
+        send(sender, 14, 15, 16)
+        wait = getattr(events, way)
+        waiting = threading.Thread(target=wait, kwargs={**wanted, "timeout": 600}, daemon=True)
         waiting.start()
         waiting.join(60)
         assert not waiting.is_alive()
