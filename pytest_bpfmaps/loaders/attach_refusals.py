@@ -8,6 +8,7 @@ import re
 
 from pytest_bpfmaps.attach.missing_targets import explain_missing, explain_no_types_of
 from pytest_bpfmaps.errors import Explanation
+from pytest_bpfmaps.kernel.known_names import is_function, is_iterator, is_lsm_hook, is_raw_tracepoint
 from pytest_bpfmaps.kernel.mounts import how_to_mount
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 
@@ -31,6 +32,7 @@ _TAKEN = re.compile(
 )
 _NO_BPFFS = "bpffs not mounted"
 _BPFFS = "/sys/fs/bpf"
+_KINDS = {"fentry": is_function, "tp_btf": is_raw_tracepoint, "lsm": is_lsm_hook, "iter": is_iterator}
 
 
 def explain_attach(text: str) -> Explanation | None:
@@ -43,7 +45,7 @@ def explain_attach(text: str) -> Explanation | None:
     if found := _KPROBE.search(text):
         return explain_missing(errno.ENOENT, {"function": found[1] or found[2]})
     if found := _TYPED.search(text):
-        return explain_no_types_of("fentry", found[1])
+        return explain_no_types_of(_kind_of(found[1]), found[1])
     if found := _TAKEN.search(text):
         return Explanation(
             f"another program is attached there already ({found[0]})",
@@ -53,3 +55,8 @@ def explain_attach(text: str) -> Explanation | None:
     if _NO_BPFFS in text and not os.path.ismount(_BPFFS):
         return Explanation(f"no bpf file system is mounted at {_BPFFS}", how_to_mount("bpf"))
     return None
+
+
+def _kind_of(name: str) -> str:
+    """Returns the kind of section that has the name in other kernels; libbpf does not tell which is meant."""
+    return next((kind for kind, known in _KINDS.items() if known(name)), "fentry")

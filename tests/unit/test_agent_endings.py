@@ -95,6 +95,20 @@ def test_a_program_that_wants_to_be_root():
 
 
 @pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("__blk_account_io_start", "function"),
+        ("block_unplug_of_another_kernel", "function"),
+        ("802154_drv_return_int", "tracepoint"),
+    ],
+)
+def test_a_name_without_a_type_is_what_other_kernels_have_by_it(name, what):
+    found = explain_attach(f"libbpf: prog 'p': failed to find kernel BTF type ID of '{name}': -3\n")
+    assert f"{what} " in found.why
+    assert repr(name) in found.why
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "libbpf: prog 'count': failed to attach to xdp: Device or resource busy",
