@@ -254,10 +254,7 @@ class StructCodec(Codec):
         return super().listed_all(data)
 
     def _have_no_odd_bytes(self, data: Buffer) -> bool:
-        """Returns whether all records are certain to be zero where they have no field.
-
-        This calls C code only.
-        """
+        """Returns whether all records are certain to be zero where they have no field."""
         always, varying = self._shown
         mask = always.to_bytes(self.size, "little")
         if varying or not {*mask} <= {0, 0xFF}:

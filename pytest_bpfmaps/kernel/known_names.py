@@ -86,6 +86,11 @@ def is_raw_tracepoint(name: str) -> bool:
     return _has("raw_tracepoints", name) or _in_catalogue(f"btf_trace_{name}")
 
 
+def is_recorded_tracepoint(name: str) -> bool:
+    """Returns whether a recorded kernel has a tracepoint of that name; the catalogue is not searched."""
+    return _has("raw_tracepoints", name)
+
+
 def is_lsm_hook(name: str) -> bool:
     """Returns whether there is an LSM hook of that name."""
     return _has("functions", f"bpf_lsm_{name}") or _in_catalogue(f"bpf_lsm_{name}")

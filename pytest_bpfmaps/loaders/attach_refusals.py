@@ -8,7 +8,7 @@ import re
 
 from pytest_bpfmaps.attach.missing_targets import explain_missing, explain_no_types_of
 from pytest_bpfmaps.errors import Explanation
-from pytest_bpfmaps.kernel.known_names import is_function, is_iterator, is_lsm_hook, is_raw_tracepoint
+from pytest_bpfmaps.kernel.known_names import is_function, is_recorded_tracepoint
 from pytest_bpfmaps.kernel.mounts import how_to_mount
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 
@@ -32,7 +32,6 @@ _TAKEN = re.compile(
 )
 _NO_BPFFS = "bpffs not mounted"
 _BPFFS = "/sys/fs/bpf"
-_KINDS = {"fentry": is_function, "tp_btf": is_raw_tracepoint, "lsm": is_lsm_hook, "iter": is_iterator}
 
 
 def explain_attach(text: str) -> Explanation | None:
@@ -58,5 +57,5 @@ def explain_attach(text: str) -> Explanation | None:
 
 
 def _kind_of(name: str) -> str:
-    """Returns the kind of section that has the name in other kernels; libbpf does not tell which is meant."""
-    return next((kind for kind, known in _KINDS.items() if known(name)), "fentry")
+    """Returns ``tp_btf`` for the name of a tracepoint alone, else ``fentry``; libbpf does not tell which."""
+    return "tp_btf" if is_recorded_tracepoint(name) and not is_function(name) else "fentry"
