@@ -61,6 +61,13 @@ def _libbpf(version: str, *suites: str) -> Job:
     return Job("libbpf", version, suites, packages, f"{_SETUP} && {tests}", elsewhere)
 
 
+def _qemu(version: str, *suites: str) -> Job:
+    files = "tests/kernel/test_vm_{warm,fallback,damaged_states,waits,shell,gdb,coverage,blocks,cost}.py"
+    tests = f".venv/bin/pytest tests/gallery --bpf-kernel=6.1 --bpf-strict && .venv/bin/pytest {files}"
+    elsewhere = f"--from qemu-{version}=FOLDER, into which a QEMU of that version was installed"
+    return Job("qemu", version, suites, ("qemu-system-x86",), f"{_SETUP} && {tests}", elsewhere)
+
+
 _KVM = f"{_SETUP} && BPFMAPS_KVM_INSIDE=1 .venv/bin/pytest tests/kernel/test_vm_kvm.py"
 
 _RUST = (
@@ -96,6 +103,10 @@ JOBS = {
         _libbpf("1.5", "trixie"),
         _libbpf("1.6"),
         _libbpf("1.7", "sid"),
+        _qemu("7.2", "bookworm"),
+        _qemu("8.2"),
+        _qemu("10.0", "trixie"),
+        _qemu("11.1", "sid"),
         Job("aya", "0.13", ("trixie", "sid"), ("librust-aya-dev",), _RUST, ""),
         Job("bcc", "", ("bookworm",), (), _BCC, ""),
         Job("kvm", "", ("bookworm",), (), _KVM, ""),
@@ -201,8 +212,9 @@ def install_from_folder(job: Job, root: Root, folder: Path) -> None:
         root.variables["PYTHON"] = f"{folder}/bin/python{job.version}"
     else:
         at = f"/opt/{job.name}"
+        name = "qemu-system-x86_64" if job.thing == "qemu" else job.name
         root.binds.append(f"{folder}:{at}:ro")
-        root.output(f"ln -sf {at}/bin/{job.name} /usr/local/bin/{job.name}")
+        root.output(f"ln -sf {at}/bin/{name} /usr/local/bin/{name}")
 
 
 def _copy_libbpf(job: Job, folder: Path, target: Path) -> None:

@@ -130,6 +130,7 @@ def test_every_supported_version_has_a_job(hosts):
     assert {f"clang-{n}" for n in range(14, 22)} <= names
     assert {f"libbpf-1.{n}" for n in range(1, 8)} <= names
     assert {f"python-3.{n}" for n in range(11, 15)} <= names
+    assert {"qemu-7.2", "qemu-8.2", "qemu-10.0", "qemu-11.1"} <= names
 
 
 def test_the_tests_of_all_stages_are_added_up(hosts):
