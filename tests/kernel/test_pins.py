@@ -4,45 +4,17 @@ import errno
 import os
 import subprocess
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pinned_counts import HEAD, code
 
-from pytest_bpfmaps import ClosedError, LoadError, MapError, ReusedTypeWarning
+from pytest_bpfmaps import ClosedError, LoadError, MapError
 from pytest_bpfmaps.harness import Bpf
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.matrix.compilers import compiler_for
 
-COUNTS = """
-struct {{
-    __uint(type, BPF_MAP_TYPE_{type});
-    __uint(max_entries, {max_entries});
-    __uint(map_flags, {flags});
-    __uint(pinning, LIBBPF_PIN_BY_NAME);
-    __type(key, __u32);
-    __type(value, {value});
-}} counts SEC(".maps");
-"""
-PROGRAM = """
-SEC("xdp") int {name}(struct xdp_md *ctx)
-{{
-    __u32 key = {key};
-    __u64 one = 1, *value = bpf_map_lookup_elem(&counts, &key);
-
-    if (value)
-        __sync_fetch_and_add(value, 1);
-    else
-        bpf_map_update_elem(&counts, &key, &one, BPF_ANY);
-    return XDP_PASS;
-}}
-"""
-HEAD = """
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-char LICENSE[] SEC("license") = "GPL";
-"""
 UNPINNED = """
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -52,11 +24,6 @@ struct {
 } a_name_of_many_letters SEC(".maps");
 """
 FRAME = bytes(64)
-
-
-def code(name="count", *, key=1, type="HASH", max_entries=8, flags=0, value="__u64"):
-    fields = {"type": type, "max_entries": max_entries, "flags": flags, "value": value}
-    return COUNTS.format(**fields) + (PROGRAM.format(name=name, key=key) if name else "")
 
 
 def live_map_ids():
@@ -186,69 +153,12 @@ def test_pinning_by_name_can_be_switched_off(bpf):
         assert "counts" not in os.listdir(bpf.pin_root)
 
 
-# tests of a pinned map that does not fit
-
-
-@pytest.mark.parametrize(
-    ("other", "why"),
-    [
-        ({"max_entries": 9}, "max_entries is 8, but the object's is 9"),
-        ({"flags": 1}, "flags is 0x0, but the object's is 0x1"),
-        ({"type": "ARRAY"}, "type is hash, but the object's is array"),
-        (
-            {"type": "LRU_HASH", "value": "char[12]", "max_entries": 1, "name": ""},
-            "type is hash, but the object's is lru_hash, value_size is 8, but the object's is 12, "
-            "max_entries is 8, but the object's is 1",
-        ),
-    ],
-)
-def test_a_mismatch_is_explained_field_by_field(bpf, load, other, why):
-    load(code())
-    with pytest.raises(LoadError) as caught:
-        load(code(**other))
-    message = str(caught.value)
-    assert f"pinned at {bpf.pin_root}/counts does not fit map 'counts'" in message
-    assert f": {why}\n" in message
-    assert caught.value.errno == errno.EINVAL
-    assert bpf.pinned("counts").max_entries == 8  # the pin has not changed
-
-
-OLD = "struct flow { __u32 packets, bytes; };"
-
-
-@pytest.mark.parametrize(
-    ("new", "said"),
-    [
-        ("struct flow { __u32 bytes, packets; };", "__u32 bytes; __u32 packets; } in the object"),
-        ("struct flow { __u64 packets; };", "struct flow { __u64 packets; } in the object"),
-        ("struct flow { __u32 packets; char bytes[4]; };", "char[4] bytes; } in the object"),
-        ("struct flow { int packets; enum { A } bytes; };", None),
-        ("struct stream { unsigned packets, bytes; };\n#define flow stream", None),
-    ],
-)
-def test_other_fields_of_the_same_size_are_a_warning(load, new, said):
-    first = load(OLD + code(value="struct flow", name=""))
-    first.maps.counts[1] = (2, 3)
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        second = load(new + code(value="struct flow", name=""))
-    assert second.maps.counts.id == first.maps.counts.id
-    assert bytes(second.maps.counts[1]) == bytes(first.maps.counts[1])
-    assert [w.category for w in seen] == [ReusedTypeWarning] * (said is not None)
-    if said is not None:
-        text = str(seen[0].message)
-        assert "map 'counts' (hash) of " in text
-        assert "whose value has other fields: struct flow { __u32 packets; __u32 bytes; } there" in text
-        assert said in text
-        assert seen[0].filename == __file__
+# tests of errors
 
 
 def test_a_folder_that_is_on_no_bpf_file_system(load, tmp_path):
     with pytest.raises(LoadError, match="not on BPF FS"):
         load(code(), pin_root=tmp_path)
-
-
-# tests of errors
 
 
 def test_a_name_that_is_taken(load):
