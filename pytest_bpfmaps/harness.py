@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from pytest_bpfmaps.compiler import Compiler
 from pytest_bpfmaps.compiler.named_sources import Source, Sources, each_source
-from pytest_bpfmaps.errors import CaptureTimeoutError, VerifierError
+from pytest_bpfmaps.errors import VerifierError
 from pytest_bpfmaps.events.printk import Printk
+from pytest_bpfmaps.kernel import polling
 from pytest_bpfmaps.kernel.open_resources import keep
-from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.maps import base, map_by_id, pinned_map
 from pytest_bpfmaps.maps.create import CType, create_map
 from pytest_bpfmaps.maps.families.registry import maps_by_name
@@ -32,9 +31,6 @@ Closeable = TypeVar("Closeable", bound="contextlib.AbstractContextManager[Any]")
 
 _OF_OPEN = frozenset({"code", "cflags", "defines", "pin_root", "btf", "kconfig"})
 """The options of `Bpf.load` that `Bpf.open` takes; the others are those of `OpenedObject.configure`."""
-
-_POLL_FIRST = 0.001
-_POLL_MOST = 0.05
 
 
 class Bpf:
@@ -366,24 +362,7 @@ class Bpf:
         `condition` counts as false. Raises `CaptureTimeoutError` (an `AssertionError`), which says what
         `condition` returned last.
         """
-        end = time.monotonic() + timeout * timeout_scale()
-        pause = _POLL_FIRST
-        while True:
-            last: Any
-            try:
-                last = condition()
-                if last:
-                    return last
-            except AssertionError as e:
-                last = e
-            left = end - time.monotonic()
-            if left <= 0:
-                raise CaptureTimeoutError(
-                    f"waited {timeout:g} s until {_describe(condition)}",
-                    why=f"it last gave {last!r}",
-                ) from (last if isinstance(last, AssertionError) else None)
-            time.sleep(min(pause, left))
-            pause = min(pause * 2, _POLL_MOST)
+        return polling.wait_until(condition, timeout)
 
     def close(self) -> None:
         """Detaches, unpins and closes everything that came from here, last to first. Safe to call again."""
@@ -411,11 +390,3 @@ class Bpf:
     def _keep(self, made: Closeable) -> Closeable:
         self._stack.push(made)
         return made
-
-
-def _describe(condition: Callable[[], Any]) -> str:
-    name = getattr(condition, "__name__", "the condition")
-    if name != "<lambda>":
-        return f"{name}() is true"
-    code = condition.__code__
-    return f"the lambda at {Path(code.co_filename).name}:{code.co_firstlineno} is true"

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pytest_bpfmaps.errors import ExpectationError
 from pytest_bpfmaps.kernel.attached_programs import AttachedProgram
 from pytest_bpfmaps.kernel.netns import NETNS_NAMES
-from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.kernel.polling import pauses
 from pytest_bpfmaps.loaders.links import AgentLink
-
-_POLL = 0.01  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +30,9 @@ def expect_nothing(find: Callable[[], list[Leftover]], on: str, timeout: float) 
     only (``PERF_RECORD_BPF_EVENT``), which a process may lack the right to read. So `find` is called again
     and again.
     """
-    end = time.monotonic() + timeout * timeout_scale()
-    while (left := find()) and time.monotonic() < end:
-        time.sleep(_POLL)
+    waits = pauses(timeout)
+    while (left := find()) and (pause := next(waits, None)) is not None:
+        time.sleep(pause)
     if left:
         fixes = "; ".join(dict.fromkeys(each.fix for each in left))
         raise ExpectationError(
