@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from pytest_bpfmaps.errors import CaptureTimeoutError, Explanation, LoaderError
 from pytest_bpfmaps.kernel.kmsg import oom_killed, seccomp_killed
+from pytest_bpfmaps.kernel.polling import pauses
 from pytest_bpfmaps.kernel.privileges import capabilities_of
 from pytest_bpfmaps.kernel.release import timeout_scale
 from pytest_bpfmaps.loaders.arguments import check_file_name, check_line, check_signal, seconds_of
@@ -33,13 +34,12 @@ from pytest_bpfmaps.loaders.rejections import explain_rejection
 from pytest_bpfmaps.loaders.seccomp import explain_kill, refused_by
 from pytest_bpfmaps.loaders.spawn import Privileges
 from pytest_bpfmaps.loaders.token_refusals import explain_token_refusal, refused_to_token
+from pytest_bpfmaps.loaders.unheard_sigterm import explain_unheard
 from pytest_bpfmaps.triggers.reaper import reaper
 
 _STOP = 5.0  # seconds that a process has after SIGTERM
 _STOP_AGAIN = 2.0  # seconds that it has after a second one
 _KILL = 5.0  # seconds that the kernel has to end a process
-_POLL_FIRST, _POLL_MOST = 0.001, 0.05
-_SIGNAL_SETS = ("SigIgn", "SigBlk", "ShdPnd")
 
 
 class RunningProcess:
@@ -163,8 +163,7 @@ class RunningProcess:
 
         Raises `LoaderError` if the process ends before that; `CaptureTimeoutError` after `timeout` seconds.
         """
-        end = time.monotonic() + seconds_of(timeout) * timeout_scale()
-        pause = _POLL_FIRST
+        waits = pauses(seconds_of(timeout))
         while True:
             found = condition()
             if found:
@@ -175,7 +174,8 @@ class RunningProcess:
                 if found:
                     return found
                 raise self.ended_early(what)
-            if time.monotonic() >= end:
+            pause = next(waits, None)
+            if pause is None:
                 raise CaptureTimeoutError(
                     what,
                     on=f"of {self}",
@@ -184,7 +184,6 @@ class RunningProcess:
                 )
             # What is waited for gives no event: a port, a file in a folder that may be absent, any condition.
             wait_for_end_of(running[0], pause)
-            pause = min(pause * 2, _POLL_MOST)
 
     def wait_until_ready(self, ready: Ready, timeout: float) -> None:
         """Waits for what `Bpf.start` was told to wait for."""
@@ -309,33 +308,21 @@ class RunningProcess:
             return "", "call terminate() first"
         if first.pid != self.pid:
             return ", in the background", "let the program end its children; agent.kill() ends all"
-        masks = _signal_masks(first.pid)
-        bit = 1 << (signal.SIGTERM - 1)
-        if masks.get("SigIgn", 0) & bit:
-            return (
-                f", because process {first.pid} ignores SIGTERM",
-                "agent.kill(), or agent.send_signal(signal.SIGINT)",
-            )
-        if masks.get("SigBlk", 0) & bit:
-            return (
-                f", because process {first.pid} blocks SIGTERM",
-                "let it read the signal, from a signalfd perhaps; or agent.kill()",
-            )
+        if refused := explain_unheard(first.pid):
+            return refused
         return " after SIGTERM", "give wait() a longer timeout; or terminate() once more; or agent.kill()"
 
     def _wait_for_end(self, seconds: float, number: int = 0) -> list[ProcessStat]:
         """Returns what still runs after at most `seconds`; each process gets the signal `number` once."""
-        end = time.monotonic() + seconds * timeout_scale()
-        pause = _POLL_FIRST
+        waits = pauses(seconds)
         told: set[tuple[int, int]] = set()
-        while (running := self.members()) and time.monotonic() < end:
+        while (running := self.members()) and (pause := next(waits, None)) is not None:
             for each in running if number else ():
                 if (key := (each.pid, each.started)) not in told:
                     told.add(key)
                     send_signal(each, number)
             # It looks again even while this one runs: a child is found only while its parent lives.
-            wait_for_end_of(running[0], min(pause, max(end - time.monotonic(), 0)))
-            pause = min(pause * 2, _POLL_MOST)
+            wait_for_end_of(running[0], pause)
         return running
 
     def close(self) -> None:
@@ -396,12 +383,3 @@ class RunningProcess:
 
     def __str__(self) -> str:
         return f"process {self.pid} ({self.command[0]})"
-
-
-def _signal_masks(pid: int) -> dict[str, int]:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").split("\n")
-    except OSError:
-        return {}
-    fields = (line.partition(":") for line in lines)
-    return {name: int(value, 16) for name, _, value in fields if name in _SIGNAL_SETS}
