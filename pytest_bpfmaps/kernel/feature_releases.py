@@ -108,6 +108,12 @@ def since(feature: str) -> str | None:
     return _TABLES[kind].get(name) if kind in _TABLES else None
 
 
+def came_with(text: str, feature: str) -> str:
+    """Returns `text`, which says that a feature is absent, with the first release that has it, if known."""
+    first = since(feature)
+    return f"{text} (it came with {first})" if first else text
+
+
 def should_have(feature: str, version: tuple[int, ...]) -> bool:
     """Returns whether a kernel of that version, (6, 1, 0), has the feature according to the tables."""
     first = since(feature)

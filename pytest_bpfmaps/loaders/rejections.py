@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
-from pytest_bpfmaps.objects.diagnosis.libbpf_log import explain_log, refused_helper
+from pytest_bpfmaps.objects.diagnosis.libbpf_log import explain_log
+from pytest_bpfmaps.objects.diagnosis.refused_helpers import refused_helper
 from pytest_bpfmaps.objects.diagnosis.relocations import explain_relocation
 from pytest_bpfmaps.verifier import Rejection, advise, advise_closer, parse_log
 

@@ -14,10 +14,9 @@ from pytest_bpfmaps.elf.editor import STB_WEAK, Elf
 from pytest_bpfmaps.elf.name_search import is_close, tell_closest
 from pytest_bpfmaps.errors import Explanation, closest
 from pytest_bpfmaps.kernel.attach_names import symbols, symbols_like
-from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
-from pytest_bpfmaps.kernel.feature_releases import since
-from pytest_bpfmaps.kernel.features import probe
-from pytest_bpfmaps.kernel.known_names import is_function, is_helper
+from pytest_bpfmaps.kernel.bpf_types import MapType
+from pytest_bpfmaps.kernel.feature_releases import came_with
+from pytest_bpfmaps.kernel.known_names import is_function
 from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED, near_sections
@@ -33,8 +32,6 @@ from pytest_bpfmaps.verifier.special_advice import TRAP
 
 # libbpf before 1.6 writes an error as "Invalid argument(-22)", later ones as "-EINVAL"
 _MAP = re.compile(r"^map '([^']+)': failed to create: (?:.*\(-(\d+)\)|-(\w+))", re.MULTILINE)
-_CALLED = re.compile(r"(?:unknown func|invalid func|cannot use helper|helper) (bpf_\w+)")
-_IN_SOURCE = re.compile(r"\b(bpf_\w+)\s*\(")
 
 
 def refused_map(attempt: Attempt, log: str) -> tuple[str, Explanation] | None:
@@ -87,90 +84,12 @@ def explain_log(log: str) -> Explanation | None:
     return None
 
 
-def refused_program_type(type: ProgramType | int) -> Explanation | None:
-    """Returns an explanation if this kernel lacks the program type; else None.
-
-    Use this if the verifier wrote nothing about the program.
-    """
-    if not isinstance(type, ProgramType) or probe("program_type", str(type)):
-        return None
-    return Explanation(
-        _came_with(f"Linux {release()} refuses programs of type {type}", f"program type {type}"),
-        (f'mark the test bpf_requires("{type}")'),
-    )
-
-
-_ARGUMENTS = (
-    'it is for SEC("fentry/FUNCTION"), SEC("fexit/…") and SEC("fmod_ret/…"); in a kprobe, read the arguments '
-    "with BPF_KPROBE(prog, TYPE first, …), in a raw tracepoint they are ctx->args[0], …"
-)
-_INSTEAD = {
-    "bpf_override_return": 'to refuse an operation, return a negative number from SEC("lsm/HOOK"), or from '
-    'SEC("fmod_ret/security_HOOK"); a kprobe takes bpf_override_return() where the kernel has that option',
-    "bpf_get_func_arg": _ARGUMENTS,
-    "bpf_get_func_arg_cnt": _ARGUMENTS,
-    "bpf_get_func_ret": 'it is for SEC("fexit/FUNCTION") and SEC("fmod_ret/…"); in a kretprobe, read the '
-    "result with BPF_KRETPROBE(prog, TYPE result)",
-}
-_IN_XDP = {
-    **{
-        f"bpf_skb_{verb}_bytes": f"{verb} them through the packet's own pointer, ctx->data, or with "
-        f"bpf_xdp_{verb}_bytes() (Linux 5.18)"
-        for verb in ("load", "store")
-    },
-    "bpf_skb_pull_data": "leave it out: an XDP program can reach its packet from data to data_end",
-    "bpf_skb_change_head": "use bpf_xdp_adjust_head()",
-    "bpf_skb_change_tail": "use bpf_xdp_adjust_tail()",
-    **dict.fromkeys(
-        ("bpf_l3_csum_replace", "bpf_l4_csum_replace"),
-        "calculate the checksum with bpf_csum_diff(), and write it through the packet's own pointer",
-    ),
-}
-
-
-def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Explanation | None:
-    """Explains that the verifier does not let a program call a helper; `source` is the C line."""
-    if not re.search(r"unknown func|invalid func|cannot use helper", complaint):
-        return None
-    found = _CALLED.search(complaint)
-    name = found[1] if found else _only_helper(source)
-    if name is None:
-        return None
-    if probe("helper", name):
-        listed = "bpf-helpers(7) and 'bpftool feature probe' list the helpers of each type of program"
-        return Explanation(
-            f"this kernel has {name}, but does not allow it in this type of program ({type})",
-            (type == ProgramType.XDP and _IN_XDP.get(name)) or _INSTEAD.get(name, listed),
-        )
-    if name == "bpf_override_return":
-        option = "CONFIG_BPF_KPROBE_OVERRIDE"
-        why = f"Linux {release()} is built without {option}, which bpf_override_return() needs"
-        return Explanation(why, _INSTEAD[name])
-    return Explanation(
-        _came_with(f"Linux {release()} has no such helper as {name}", f"helper {name}"),
-        f'mark the test bpf_requires("{name}")',
-    )
-
-
-def _only_helper(source: str) -> str | None:
-    """Returns the helper that a C line calls: the only one, or else the one that this kernel lacks."""
-    called: list[str] = list(dict.fromkeys(_IN_SOURCE.findall(source)))
-    if len(called) == 1:
-        return called[0]
-    return next((name for name in called if is_helper(name) and not probe("helper", name)), None)
-
-
-def _came_with(text: str, feature: str) -> str:
-    first = since(feature)
-    return f"{text} (it came with {first})" if first else text
-
-
 def _function(found: re.Match[str]) -> Explanation:
     name = found[1]
     if unloaded := explain_unloaded(name):
         return unloaded
     return Explanation(
-        _came_with(f"Linux {release()} has no kernel function {name} for BPF programs", f"kfunc {name}"),
+        came_with(f"Linux {release()} has no kernel function {name} for BPF programs", f"kfunc {name}"),
         f"{_meant(name, type_names(FUNC).near(name))}declare it __weak and guard the call: "
         f"if ({_exists(name)}) …; or mark the test bpf_requires(kfunc={name!r})",
     )
@@ -223,7 +142,7 @@ def absent_weak(found: Rejection, path: Path) -> Explanation | None:
     if unloaded := explain_unloaded(name):
         return Explanation(unloaded.why, f"{unloaded.fix}; or guard the call: if ({_exists(name)}) …")
     return Explanation(
-        _came_with(f"the call is not guarded, and Linux {release()} has no {name}", f"kfunc {name}"),
+        came_with(f"the call is not guarded, and Linux {release()} has no {name}", f"kfunc {name}"),
         f"guard it: if ({_exists(name)}) …; or mark the test bpf_requires(kfunc={name!r})",
     )
 

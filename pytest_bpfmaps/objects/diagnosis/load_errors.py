@@ -13,7 +13,11 @@ from pytest_bpfmaps.btf.line_info import source_lines
 from pytest_bpfmaps.btf.types import Kind
 from pytest_bpfmaps.elf.editor import STT_FUNC, Elf
 from pytest_bpfmaps.errors import Explanation, LoadError, VerifierError
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.feature_releases import came_with
+from pytest_bpfmaps.kernel.features import probe
 from pytest_bpfmaps.kernel.privileges import refusal_hint
+from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.diagnosis.context_fields import fix_for_field
@@ -22,12 +26,11 @@ from pytest_bpfmaps.objects.diagnosis.libbpf_log import (
     NO_SECTION,
     absent_weak,
     explain_log,
-    refused_helper,
     refused_map,
-    refused_program_type,
 )
 from pytest_bpfmaps.objects.diagnosis.open_errors import told_by_libbpf
 from pytest_bpfmaps.objects.diagnosis.program_arrays import explain_program_array
+from pytest_bpfmaps.objects.diagnosis.refused_helpers import refused_helper
 from pytest_bpfmaps.objects.diagnosis.relocations import explain_relocation, missing_name
 from pytest_bpfmaps.objects.diagnosis.source_lines import (
     line_of_call,
@@ -143,7 +146,7 @@ def _explain_log(attempt: Attempt, program: ProgramSpec | None, number: int, log
     if program is None:
         return Explanation(reason(number), None)
     shared = explain_program_array(attempt, program) if number == errno.EINVAL else None
-    return shared or refused_program_type(program.type) or Explanation(reason(number), None)
+    return shared or _refused_type(program.type) or Explanation(reason(number), None)
 
 
 def _of_many_parameters(attempt: Attempt) -> str | None:
@@ -250,3 +253,16 @@ def _place(found: Rejection, path: Path, program: ProgramSpec) -> tuple[str, int
 
 def _indent(text: str) -> str:
     return "\n".join("  " + line for line in text.strip("\n").splitlines())
+
+
+def _refused_type(type: ProgramType | int) -> Explanation | None:
+    """Returns an explanation if this kernel lacks the program type; else None.
+
+    Use this if the verifier wrote nothing about the program.
+    """
+    if not isinstance(type, ProgramType) or probe("program_type", str(type)):
+        return None
+    return Explanation(
+        came_with(f"Linux {release()} refuses programs of type {type}", f"program type {type}"),
+        (f'mark the test bpf_requires("{type}")'),
+    )
