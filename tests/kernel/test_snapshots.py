@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from pytest_bpfmaps import MapError, MapOverflowError, MapValueError
-from pytest_bpfmaps.maps.snapshot import LazySnapshot, Snapshot
+from pytest_bpfmaps.maps.lazy_snapshot import LazySnapshot
+from pytest_bpfmaps.maps.snapshot import Snapshot
 
 COUNT = 5000
 ALL = {k: k * 3 for k in range(COUNT)}

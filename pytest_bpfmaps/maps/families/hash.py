@@ -18,7 +18,8 @@ from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.batch import BatchMap
 from pytest_bpfmaps.maps.dict_protocol import Items
 from pytest_bpfmaps.maps.equal_keys import ADVICE, alike, describe
-from pytest_bpfmaps.maps.snapshot import LazySnapshot, Snapshot
+from pytest_bpfmaps.maps.lazy_snapshot import LazySnapshot
+from pytest_bpfmaps.maps.snapshot import Snapshot
 
 
 class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
