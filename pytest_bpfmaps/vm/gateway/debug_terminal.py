@@ -99,6 +99,43 @@ class DebugTerminal:
                     port.sendall(frame(SIZE, json.dumps(size).encode()))
 
 
+class LentTerminal:
+    """The terminal of pytest, as a guest asks for it. No time of the test counts while the guest has it.
+
+    `tell` takes the event ``hold`` when the countdown must wait, and ``answered`` when it goes on.
+    """
+
+    def __init__(self, refusal: str | None, tell: Callable[[str], None]) -> None:
+        self._terminal = DebugTerminal(refusal, self._count_again)
+        self._tell = tell
+        self._holds = False  # whether the countdown waits
+
+    def use(self, port: socket.socket, wanted: str) -> str:
+        """Lends the terminal to the guest at `port` if `wanted` is ``open``, else takes it back.
+
+        Returns rows and columns as JSON, or nothing.
+        """
+        if wanted != "open":
+            self.close()
+            return ""
+        had = self._terminal.is_open
+        size = self._terminal.open(port)
+        if not had:
+            self._holds = True
+            self._tell("hold")
+        return size
+
+    def close(self) -> None:
+        """Takes it back. Safe to call again."""
+        self._terminal.close()
+        self._count_again()
+
+    def _count_again(self) -> None:
+        if self._holds:
+            self._holds = False
+            self._tell("answered")
+
+
 def _typed(fd: int) -> bytes:
     """Returns what was typed; nothing where the terminal is gone."""
     try:

@@ -30,7 +30,7 @@ from pytest_bpfmaps.vm.boot.start import DAMAGED, Attempt, Booted, boot
 from pytest_bpfmaps.vm.gateway import journal
 from pytest_bpfmaps.vm.gateway.answers import answer
 from pytest_bpfmaps.vm.gateway.artifacts import Artifacts
-from pytest_bpfmaps.vm.gateway.debug_terminal import DebugTerminal
+from pytest_bpfmaps.vm.gateway.debug_terminal import LentTerminal
 from pytest_bpfmaps.vm.gateway.execnet_bootstrap import CHUNK, Bootstrap, pump
 from pytest_bpfmaps.vm.gateway.execnet_messages import pass_on
 from pytest_bpfmaps.vm.gateway.gdb_server import GdbServer
@@ -99,8 +99,7 @@ class Gateway:
         self.faults: set[tuple[str, str]] = set()
         self.executed: ExecutedCode | None = None
         self.artifacts = Artifacts(self.options.artifacts)
-        self.terminal = DebugTerminal(self.options.others, self._count_again)
-        self.terminal_holds = False  # whether no time counts because the guest has the terminal
+        self.terminal = LentTerminal(self.options.others, lambda event: self.events.put((event, None)))
         self.gdb: GdbServer | None = None
         self.piped = None if options.input is None else PipedInput(options.input, options.others)
 
@@ -316,24 +315,6 @@ class Gateway:
             answer(control, message, self._requests(kernel, machine).answer)
             self.events.put(("answered", None))
 
-    def _use_terminal(self, port: socket.socket, wanted: str) -> str:
-        """Lends the guest pytest's terminal, or takes it back. The countdown waits meanwhile."""
-        had = self.terminal.is_open
-        if wanted == "open":
-            size = self.terminal.open(port)
-            if not had:
-                self.terminal_holds = True
-                self.events.put(("hold", None))
-            return size
-        self.terminal.close()
-        self._count_again()
-        return ""
-
-    def _count_again(self) -> None:
-        if self.terminal_holds:
-            self.terminal_holds = False
-            self.events.put(("answered", None))
-
     def _requests(self, kernel: Kernel, machine: Machine) -> Requests:
         from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting
 
@@ -344,7 +325,7 @@ class Gateway:
                 return str(kernel.btf)
             return chosen
 
-        terminal = partial(self._use_terminal, machine.terminal)
+        terminal = partial(self.terminal.use, machine.terminal)
         gdb = None if self.gdb is None else partial(self.gdb.open, machine, kernel)
         line = None if self.piped is None else self.piped.read_line
         more = {"terminal": terminal, "gdb": gdb, "line": line}
