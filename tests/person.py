@@ -51,6 +51,11 @@ class Person:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def quits(self) -> int:
+        """Types q, and returns the exit status."""
+        self.type("q")
+        return self.process.wait(SILENCE_S)
+
     def interrupts(self) -> None:
         """Presses Ctrl-C until the program writes something.
 

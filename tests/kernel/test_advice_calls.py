@@ -1,6 +1,7 @@
 """Tests calls and arguments that the verifier refuses: each program loads after the message's remedy."""
 
 import pytest
+from replaced_names import replaced
 
 from pytest_bpfmaps import AttachError, LoadError, VerifierError
 
@@ -203,12 +204,6 @@ def test_what_is_said_helps(bpf, code, bad, good, why):
     with pytest.raises(LoadError, match=why):
         bpf.load(code=HEAD + replaced(code, bad))
     bpf.load(code=HEAD + replaced(code, good))
-
-
-def replaced(code, names):
-    for name, text in names.items():
-        code = code.replace(name, text)
-    return code
 
 
 def test_the_kinds_that_a_global_function_takes(bpf, bpf_kernel):

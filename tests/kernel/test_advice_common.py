@@ -1,6 +1,7 @@
 """Tests the most common mistakes in BPF programs: each program loads after the message's remedy."""
 
 import pytest
+from replaced_names import replaced
 
 from pytest_bpfmaps import AttachError, LoadError
 
@@ -274,12 +275,6 @@ def test_what_is_said_helps(bpf, code, bad, good, why):
     with pytest.raises(LoadError, match=why):
         bpf.load(code=HEAD + replaced(code, bad))
     bpf.load(code=HEAD + replaced(code, good))
-
-
-def replaced(code, names):
-    for name, text in names.items():
-        code = code.replace(name, text)
-    return code
 
 
 def test_a_callback_where_the_kernel_knows_none(bpf, bpf_kernel):

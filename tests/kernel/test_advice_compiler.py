@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from replaced_names import replaced
 
 from pytest_bpfmaps import CompileError
 
@@ -52,12 +53,6 @@ def test_what_is_said_helps(bpf, code, bad, good, why):
     with pytest.raises(CompileError, match=why):
         bpf.load(code=HEAD + replaced(code, bad))
     bpf.load(code=HEAD + replaced(code, good))
-
-
-def replaced(code, names):
-    for name, text in names.items():
-        code = code.replace(name, text)
-    return code
 
 
 WIDE = 'SEC("xdp") int prog(struct xdp_md *ctx) { return __sync_val_compare_and_swap(&n, 0, 1) + 1; }'

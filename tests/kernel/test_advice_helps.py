@@ -1,6 +1,7 @@
 """Tests refused programs: each loads after the change that the message names."""
 
 import pytest
+from replaced_names import replaced
 
 from pytest_bpfmaps import AttachError, CompileError, LoadError
 
@@ -166,12 +167,6 @@ def test_what_is_said_helps(bpf, code, bad, good, why):
     with pytest.raises((LoadError, CompileError), match=why):
         bpf.load(code=HEAD + replaced(code, bad))
     bpf.load(code=HEAD + replaced(code, good))
-
-
-def replaced(code, names):
-    for name, text in names.items():
-        code = code.replace(name, text)
-    return code
 
 
 RECORD = """

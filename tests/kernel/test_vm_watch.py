@@ -96,8 +96,7 @@ def test_each_run_has_a_guest_that_waited(pytester, monkeypatch):
         assert "Kernel panic" in screen
         assert "test_third[6.1] PASSED" in screen  # a guest that did not wait runs it
         last = waiting(person.process.pid)
-        person.type("q")
-        assert person.process.wait(60) == 1
+        assert person.quits() == 1
         left = [pid for pid, guests in last.items() for pid in (pid, *guests) if is_running(pid)]
         assert left == []
     finally:
@@ -143,7 +142,6 @@ def test_several_kernels(pytester, monkeypatch):
         assert len(set(first) - set(second)) == 1
         Path("answer.bpf.c").write_text(SOURCE % "XDP_DROP")
         run(*(f"test_all[{kernel}] FAILED" for kernel in kernels))
-        person.type("q")
-        assert person.process.wait(60) == 1
+        assert person.quits() == 1
     finally:
         person.end()

@@ -99,8 +99,7 @@ def test_what_depends_on_a_change_runs(watch):
     Path("inner/new.py").write_text("def test_plain(): pass\n")
     Path("inner/new.py").rename("inner/test_plain.py")  # as editors do
     run(person, f"{PLAIN} PASSED")
-    person.type("q")
-    assert person.process.wait(60) == 0
+    assert person.quits() == 0
     assert termios.tcgetattr(person.master) == person.before
 
 
@@ -116,8 +115,7 @@ def test_what_a_run_writes_is_no_change(watch, project, monkeypatch):
     run(person, f"{ONE} FAILED")
     Path("two.h").write_text("#define NUMBER 3\n")
     run(person, f"{TWO} PASSED")
-    person.type("q")
-    assert person.process.wait(60) == 0
+    assert person.quits() == 0
 
 
 def test_files_that_nobody_knows(watch):
@@ -133,8 +131,7 @@ def test_files_that_nobody_knows(watch):
     Path("inner").mkdir()
     Path("inner/test_plain.py").write_text("def test_plain(): assert 0\n")
     run(person, f"{PLAIN} FAILED")
-    person.type("q")
-    assert person.process.wait(60) == 1  # as the last run
+    assert person.quits() == 1  # as the last run
 
 
 def test_helpers_and_conftest(watch):
@@ -150,8 +147,7 @@ def test_helpers_and_conftest(watch):
     Path("pytest.ini").write_text("[pytest]\naddopts = --color=no\n")
     person.sees("pytest.ini changed, which pytest has loaded: pytest starts again")
     run(person, f"{PLAIN} FAILED")
-    person.type("q")
-    assert person.process.wait(60) == 1
+    assert person.quits() == 1
     assert termios.tcgetattr(person.master) == person.before  # as before both of them
 
 
@@ -170,8 +166,7 @@ def test_folders_of_sources_that_do_not_stay(watch, tmp_path_factory):
     run(person, f"{TWO} FAILED")
     Path("inner/test_plain.py").write_text("def test_plain(): assert 0\n")
     run(person, f"{PLAIN} FAILED")
-    person.type("q")
-    assert person.process.wait(60) == 1
+    assert person.quits() == 1
 
 
 def test_packages_that_are_named_as_such(watch):
@@ -180,8 +175,7 @@ def test_packages_that_are_named_as_such(watch):
     run(person, f"{PLAIN} PASSED")
     Path("inner/test_plain.py").write_text("def test_plain(): assert 0\n")
     run(person, f"{PLAIN} FAILED")
-    person.type("q")
-    assert person.process.wait(60) == 1
+    assert person.quits() == 1
 
 
 def test_it_sleeps_again_after_fg(watch):
@@ -194,16 +188,14 @@ def test_it_sleeps_again_after_fg(watch):
         state = Path(f"/proc/{person.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
         asleep = asleep + 1 if state == "S" else 0
         time.sleep(0.01)
-    person.type("q")
-    assert person.process.wait(60) == 0
+    assert person.quits() == 0
 
 
 def test_a_run_that_is_killed(watch):
     Path("test_two.py").write_text("import os\ndef test_two():\n    os.kill(os.getpid(), 9)\n")
     person = watch("-k", "two")
     person.sees(WAITS)
-    person.type("q")
-    assert person.process.wait(60) == 128 + signal.SIGKILL
+    assert person.quits() == 128 + signal.SIGKILL
 
 
 def test_what_is_started_too_late_ends_by_itself(project):
@@ -252,8 +244,7 @@ def test_ctrl_c_in_the_debugger_does_not_end_it(watch):
     person.sees(r"\(Pdb\) ")
     person.type("c\n")
     assert "1 passed" in person.sees(WAITS)
-    person.type("q")
-    assert person.process.wait(60) == 0
+    assert person.quits() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
