@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import coverage
@@ -26,10 +27,18 @@ class Tracer:
         self._coverage.start()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> object:
-        """Names the test that runs from now on. Its fixtures belong to it, too."""
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        """Names the test that runs from now on. Its fixtures belong to it, too. Writes after each file."""
         self._coverage.switch_context(item.nodeid)
-        return (yield)
+        result = yield
+        if nextitem is None or _file(nextitem.nodeid) != _file(item.nodeid):
+            self._coverage.stop()
+            self._write(_file(item.nodeid))
+            self._coverage.erase()
+            self._coverage.start()
+        return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Adds up the seconds. A test that fails or skips without a change can't notice one."""
@@ -37,29 +46,36 @@ class Tracer:
             self._seconds[report.nodeid] = float("inf")
         self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Writes the file. What it has of other files of tests stays."""
+    def pytest_sessionfinish(self) -> None:
+        """Ends the trace."""
         self._coverage.stop()
+
+    def _write(self, tests: str) -> None:
+        """Adds the tests of one file to the trace. What the trace has of other files stays."""
         data = self._coverage.get_data()
-        files = {item.nodeid.partition("::")[0] for item in session.items}
-        seconds, lines = self._earlier(files)
+        seconds, lines = self._earlier(tests)
         seconds |= {test: each for test, each in self._seconds.items() if each != float("inf")}
+        self._seconds.clear()
         for path in data.measured_files():
             here = lines.setdefault(os.path.relpath(path), {})
-            for line, tests in data.contexts_by_lineno(path).items():
+            for line, contexts in data.contexts_by_lineno(path).items():
                 known = here.setdefault(str(line), [])
-                known += [test for test in tests if test in seconds]
+                known += [test for test in contexts if test in seconds]
         self._into.write_text(json.dumps({"seconds": seconds, "lines": lines}))
 
-    def _earlier(self, files: set[str]) -> tuple[dict[str, float], dict[str, dict[str, list[str]]]]:
+    def _earlier(self, replaced: str) -> tuple[dict[str, float], dict[str, dict[str, list[str]]]]:
         if not self._into.exists():
             return {}, {}
         trace = json.loads(self._into.read_text())
 
         def kept(test: str) -> bool:
-            return test.partition("::")[0] not in files
+            return _file(test) != replaced
 
         return {test: seconds for test, seconds in trace["seconds"].items() if kept(test)}, {
             path: {line: [*filter(kept, tests)] for line, tests in lines.items()}
             for path, lines in trace["lines"].items()
         }
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]
