@@ -21,8 +21,8 @@ from pytest_bpfmaps.cost.map_usage import Usage, Usages
 from pytest_bpfmaps.coverage.data import Branch, Coverage, Measured
 from pytest_bpfmaps.coverage.view import View
 from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, MISSING_PROPERTY
-from pytest_bpfmaps.report.found import ALL_COSTS, COVERAGE, USAGES
 from pytest_bpfmaps.report.page import runs
+from pytest_bpfmaps.report.stash_keys import ALL_COSTS, COVERAGE, USAGES
 
 KERNELS = ["host", "5.10", "5.15", "6.1", "6.6", "6.12", "7.0", "7.2"]
 FEATURES = ["helper bpf_loop", "map type arena", "kfunc bpf_rdonly_cast", "CONFIG_DEBUG_INFO_BTF"]

@@ -6,21 +6,23 @@ import errno
 from typing import Any
 
 from pytest_bpfmaps.attach.links import Link
-from pytest_bpfmaps.errors import AttachError
+from pytest_bpfmaps.errors import AttachError, Explanation
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
 
-_WHY = {
-    errno.EEXIST: "another struct of that name is registered already",
-    errno.EBUSY: "it is registered already, or the kernel still uses it after it was unregistered",
-    errno.EINVAL: "the kernel's subsystem requires functions that it lacks, or other values in its fields",
-}
-
-
-_FIX = {
-    errno.EEXIST: "give it another name in its struct, .name = …, by which the subsystem identifies it",
-    errno.EBUSY: "close the link, or what uses the struct, first",
-    errno.EINVAL: "read the reason in the kernel's log: dmesg",
+_REFUSALS = {
+    errno.EEXIST: Explanation(
+        "another struct of that name is registered already",
+        "give it another name in its struct, .name = …, by which the subsystem identifies it",
+    ),
+    errno.EBUSY: Explanation(
+        "it is registered already, or the kernel still uses it after it was unregistered",
+        "close the link, or what uses the struct, first",
+    ),
+    errno.EINVAL: Explanation(
+        "the kernel's subsystem requires functions that it lacks, or other values in its fields",
+        "read the reason in the kernel's log: dmesg",
+    ),
 }
 
 
@@ -34,6 +36,6 @@ def register_struct_ops(handle: Any, on: str) -> Link:
         number = ffi.errno
     if link != ffi.NULL:
         return Link(link, on)
-    why = f"{_WHY[number]} ({reason(number)})" if number in _WHY else reason(number)
-    fix = _FIX.get(number)
+    why, fix = _REFUSALS.get(number, Explanation(""))
+    why = f"{why} ({reason(number)})" if why else reason(number)
     raise AttachError("cannot register", on=on, why=why, details=log.text or None, fix=fix, errno=number)

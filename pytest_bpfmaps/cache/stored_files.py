@@ -87,15 +87,14 @@ def write_checked(path: Path, text: str) -> None:
     write(path, f"{text}\n{digest(text)}\n")
 
 
-def read_checked(path: Path, *, whose: bool = True) -> str | None:
+def read_checked(path: Path, *, only_ours: bool = True) -> str | None:
     """Returns the text that `write_checked` wrote; None when it is missing or damaged.
 
-    A line tells the user of a damaged file.
-
-    With `whose`, a file that another user may have written counts as missing, too.
+    With `only_ours`, a file that another user may have written counts as missing, too. A line tells the user
+    of a damaged file.
     """
     try:
-        raw = (read(path) if whose else path.read_bytes()).decode(errors="surrogateescape")
+        raw = (read(path) if only_ours else path.read_bytes()).decode(errors="surrogateescape")
     except OSError:
         return None
     text, mark = raw[: -_DIGITS - 2], raw[-_DIGITS - 2 :]

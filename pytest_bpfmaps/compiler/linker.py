@@ -59,7 +59,7 @@ def link(objects: Sequence[Path], root: Path | None = None) -> Path:
 def linked_inputs(path: Path) -> list[Path]:
     """Returns the objects from which `link` made the object at `path`; an empty list for any other object."""
     # In a guest the file belongs to the host, which the guest trusts.
-    return [Path(name) for name in _facts(path, whose=False).get("objects", [])]
+    return [Path(name) for name in _facts(path, only_ours=False).get("objects", [])]
 
 
 def _is_intact(target: Path) -> bool:
@@ -73,9 +73,9 @@ def _is_intact(target: Path) -> bool:
     return intact
 
 
-def _facts(path: Path, *, whose: bool = True) -> dict[str, Any]:
+def _facts(path: Path, *, only_ours: bool = True) -> dict[str, Any]:
     """Returns what is stored about an object that was linked: ``objects``, ``digest``."""
-    facts: dict[str, Any] = json.loads(read_checked(_facts_file(path), whose=whose) or "{}")
+    facts: dict[str, Any] = json.loads(read_checked(_facts_file(path), only_ours=only_ours) or "{}")
     return facts
 
 

@@ -24,7 +24,7 @@ from pytest_bpfmaps.kernel.map_flags import BPF_ANY
 from pytest_bpfmaps.kernel.open_resources import forget, forget_pin, note, note_pin
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.libbpf import check, ffi, lib
-from pytest_bpfmaps.maps.element_errors import explain_refused_element
+from pytest_bpfmaps.maps.element_errors import explain_refused_element, missing_key
 from pytest_bpfmaps.maps.elements import Elements
 from pytest_bpfmaps.maps.info import MapInfo, codecs_for
 from pytest_bpfmaps.maps.pins import Pins, pin_remedy, unpin
@@ -365,8 +365,7 @@ class Map:
         """Raises the exception for the kernel's error number."""
         what, on = f"cannot {verb} {key!r}", f"in {self}"
         if number == errno.ENOENT:
-            because, fix = self._explain_missing(key)
-            raise MapKeyError(f"no key {key!r}", on=on, why=because, fix=fix, errno=number)
+            raise missing_key(key, on, *self._explain_missing(key))
         why, fix = explain_refused_element(number, self.name, self._info, flags)
         raise MapError(what, on=on, why=why, fix=fix, errno=number)
 

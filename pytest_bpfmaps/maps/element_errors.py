@@ -1,15 +1,20 @@
-"""Explains why the kernel refuses to write or delete an element."""
+"""The errors of single elements: a missing key, a full map, and what else the kernel refuses."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable
 
-from pytest_bpfmaps.errors import Explanation
+from pytest_bpfmaps.errors import Explanation, MapKeyError
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.map_flags import BPF_NOEXIST
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.maps.info import MapInfo
+
+
+def missing_key(key: object, on: str, why: str | None = None, fix: str | None = None) -> MapKeyError:
+    """Returns the error for a key that a map lacks. `on` names the map, ``in map 'counts' (hash)``."""
+    return MapKeyError(f"no key {key!r}", on=on, why=why, fix=fix, errno=errno.ENOENT)
 
 
 def explain_refused_element(number: int, name: str, info: MapInfo, flags: int) -> Explanation:

@@ -13,9 +13,8 @@ from pytest_bpfmaps.libbpf import check, ffi, lib, to_str
 INDEXED = frozenset(
     {
         *(MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.PROG_ARRAY, MapType.PERF_EVENT_ARRAY),
-        *(MapType.STRUCT_OPS,),
         *(MapType.CGROUP_ARRAY, MapType.ARRAY_OF_MAPS, MapType.DEVMAP, MapType.CPUMAP, MapType.XSKMAP),
-        *(MapType.SOCKMAP, MapType.REUSEPORT_SOCKARRAY, MapType.STACK_TRACE),
+        *(MapType.SOCKMAP, MapType.REUSEPORT_SOCKARRAY, MapType.STACK_TRACE, MapType.STRUCT_OPS),
     }
 )
 """Maps whose keys are indices from 0 to `max_entries` - 1."""
@@ -71,7 +70,10 @@ def map_info(fd: int) -> MapInfo:
 
 
 def untyped_info(fd: int) -> MapInfo:
-    """Returns `map_info` of the model of inner maps, without types, whose ids belong to another BTF."""
+    """Returns the attributes of the model of inner maps, without the ids of its types.
+
+    Those ids belong to another BTF than that of the outer map.
+    """
     return replace(map_info(fd), btf_key_type_id=0, btf_value_type_id=0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,7 +10,8 @@ from pytest_bpfmaps.btf.array_values import Values
 from pytest_bpfmaps.btf.comparison import same
 from pytest_bpfmaps.btf.enums import UnknownEnumeratorError
 from pytest_bpfmaps.btf.listed_keys import Listed
-from pytest_bpfmaps.errors import BpfError, MapKeyError, MapValueError
+from pytest_bpfmaps.errors import BpfError, MapValueError
+from pytest_bpfmaps.maps.element_errors import missing_key
 from pytest_bpfmaps.maps.equal_keys import ADVICE, describe, odd_keys
 from pytest_bpfmaps.maps.views import Items, Keys
 
@@ -256,4 +256,4 @@ class OddSnapshot(Snapshot):
         if key in self:
             what = f"cannot decide which element of {key!r} is meant"
             raise MapValueError(what, on=on, why=why, fix=ADVICE)
-        raise MapKeyError(f"no key {key!r}", on=on, why=why, fix=ADVICE, errno=errno.ENOENT)
+        raise missing_key(key, on, why, ADVICE)

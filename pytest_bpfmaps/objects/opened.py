@@ -37,7 +37,7 @@ from pytest_bpfmaps.objects.map_spec import MapSpec
 from pytest_bpfmaps.objects.object_file import open_again, open_object, split_maps
 from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.pinning import PinnedMaps
-from pytest_bpfmaps.objects.repairs import mended, taught_sections, unknown_members
+from pytest_bpfmaps.objects.repairs import repaired, taught_sections, unknown_members
 from pytest_bpfmaps.objects.reused_types import warn_of_other_types
 from pytest_bpfmaps.objects.settings import Parts, copy_settings
 from pytest_bpfmaps.objects.variables import DataSection, Globals, enter, names_in
@@ -57,7 +57,7 @@ class OpenedObject:
     file with a section ``.BTF``. `kconfig` has options that replace those of the kernel's configuration, for
     ``__kconfig`` variables. `observer` is told about the load. `counting` makes an object that counts
     which of its lines run, if its sources exist; with True it also records the values of conditions (MC/DC).
-    If the object has what libbpf would refuse and is mended here, that is a `PortabilityWarning`, or with
+    If the object has what libbpf would refuse and is repaired here, that is a `PortabilityWarning`, or with
     `portable` a `PortabilityError`; with `quiet` it is neither. With `checked`, the types of the file are
     known to be sound, and are not checked again.
     Raises `LoadError` for a file that is not a BPF object.
@@ -107,7 +107,7 @@ class OpenedObject:
         self._tell(self._findings())
 
     def _findings(self) -> Iterator[Finding]:
-        yield from mended(self.path, self.name, self.maps, self._file.legacy_maps)
+        yield from repaired(self.path, self.name, self.maps, self._file.legacy_maps)
         yield from unknown_members(self.path, self.name, self._file.unknown_members)
         yield from told_pointers(self.path, self.name)
         yield from taught_sections(self.path, self.name, self.programs)

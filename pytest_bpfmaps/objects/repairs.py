@@ -1,4 +1,4 @@
-"""Finds what libbpf would refuse in an object and is mended here: where it is, and what to write instead."""
+"""Finds what libbpf would refuse in an object that is repaired here, and what to write instead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SPELLINGS = {
 }
 
 
-def mended(path: Path, name: str, maps: Iterable[MapSpec], legacy: Iterable[str]) -> Iterator[Finding]:
+def repaired(path: Path, name: str, maps: Iterable[MapSpec], legacy: Iterable[str]) -> Iterator[Finding]:
     """Yields the findings of the object at `path`, called `name`; `legacy` has its legacy maps' names."""
     for each in legacy:
         what = f"map {each!r} is a legacy definition, which libbpf 1.0 and later refuse"
@@ -30,10 +30,9 @@ def mended(path: Path, name: str, maps: Iterable[MapSpec], legacy: Iterable[str]
         yield _at(map_line(path, each), path, name, what, spelling)
     for spec in maps:
         if spec.refused_sizes:
-            what = (
-                f"map {spec.name!r} declares {' and '.join(spec.refused_sizes)}, which libbpf and the kernel "
-            )
-            what += f"refuse of type {spec.type} (EINVAL)"
+            sizes = " and ".join(spec.refused_sizes)
+            refused = f"which libbpf and the kernel refuse of type {spec.type} (EINVAL)"
+            what = f"map {spec.name!r} declares {sizes}, {refused}"
             yield _at(map_line(path, spec.name), path, name, what, _SPELLINGS[MapType(spec.type)])
         if spec.type == MapType.ARENA and lib.libbpf_bpf_map_type_str(MapType.ARENA) == ffi.NULL:
             known = "libbpf {}.{}".format(*version())
@@ -52,10 +51,9 @@ def taught_sections(path: Path, name: str, programs: Iterable[ProgramSpec]) -> I
 def unknown_members(path: Path, name: str, members: Mapping[str, Iterable[str]]) -> Iterator[Finding]:
     """Yields the findings for members of struct_ops structs that this kernel lacks and that are zero."""
     for each, unknown in members.items():
-        what = (
-            "libbpf {}.{}".format(*version()) + f" refuses map {each!r} on Linux {release()}, whose struct "
-        )
-        what += f"lacks {', '.join(unknown)} (which are zero)"
+        known = "libbpf {}.{}".format(*version())
+        lacking = f"whose struct lacks {', '.join(unknown)} (which are zero)"
+        what = f"{known} refuses map {each!r} on Linux {release()}, {lacking}"
         spelling = "use libbpf 1.5 or later, or declare the struct yourself with the members that you set"
         yield _at(map_line(path, each), path, name, what, spelling)
 

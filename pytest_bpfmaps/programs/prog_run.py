@@ -38,6 +38,7 @@ _BATCH = 64  # frames, the kernel's own default
 _ROOM = 4096  # bytes by which a packet may grow
 _ONE_PAGE = 3500  # bytes of a packet that fit into one page, beside the kernel's own data
 _MOST = (1 << 31) - 1  # repetitions
+_MOST_OF_SYSCALL = 0xFFFF  # bytes of a syscall program's context, U16_MAX
 _ETHERNET = 14  # bytes of header
 
 _SKB = frozenset(
@@ -184,12 +185,15 @@ def run_program(
     )
 
 
-def _place(settings: Any, what: str, way: str, data: bytes | bytearray) -> Any:
-    """Points the settings to a buffer; the caller must keep the returned object until the call."""
+def _place(settings: Any, what: str, direction: str, data: bytes | bytearray) -> Any:
+    """Points the settings to a buffer, and returns what the caller must keep until the call.
+
+    `what` is ``data`` or ``ctx``. `direction` is ``in`` for a program's input, ``out`` for its output.
+    """
     buffer = ffi.from_buffer(data)
     if data:
-        setattr(settings, f"{what}_{way}", buffer)
-        setattr(settings, f"{what}_size_{way}", len(data))
+        setattr(settings, f"{what}_{direction}", buffer)
+        setattr(settings, f"{what}_size_{direction}", len(data))
     return buffer
 
 
@@ -202,6 +206,7 @@ def _packet(program: Runnable, data: Any) -> bytes:
 
 
 def _context(program: Runnable, ctx: Any, packet: bytes) -> bytes | None:
+    """Returns the bytes of the context that the program gets; None if the kernel makes one."""
     if ctx is None:
         if program.type is not ProgramType.SK_LOOKUP:
             return None
@@ -228,6 +233,7 @@ def _retval(program: Runnable, number: int) -> int:
 
 
 def _context_after(program: Runnable, given: bytearray, out: bytearray, data: bytes) -> Any:
+    """Returns the context after the run. The program's type decides where it is."""
     if program.type is ProgramType.SYSCALL:  # written in place
         return decode_context(bytes(given), program.codec, program.type) if given else None
     if program.type is ProgramType.FLOW_DISSECTOR:  # the kernel puts the result where others have the packet
@@ -288,6 +294,7 @@ def _refused(program: Runnable, number: int, packet: bytes, context: bytes | Non
 
 
 def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -> str | None:
+    """Returns what to do about the kernel's error number; None if that is not known."""
     if number == errno.ENODEV and context:
         return "give ifindex and ingress_ifindex of interfaces in this thread's network namespace"
     if number == errno.EAFNOSUPPORT and program.type is ProgramType.SK_LOOKUP:
@@ -325,7 +332,6 @@ def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -
     return None
 
 
-_MOST_OF_SYSCALL = 0xFFFF  # bytes of a syscall program's context, U16_MAX
 _PROBE = bytes(64)  # a packet
 _XDP_DROP = bytes.fromhex("b700000001000000 9500000000000000")  # r0 = 1; exit
 

@@ -29,8 +29,8 @@ from pytest_bpfmaps.cost.recorder import Recorder, add_plain
 from pytest_bpfmaps.cost.variants import Variants, checked, read_variants
 from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.items import COSTS, is_bpf_item, kernel_of, option, without_kernel
-from pytest_bpfmaps.report.found import ALL_COSTS
 from pytest_bpfmaps.report.measurements import Receiver, SummarySection, Teller, path_option
+from pytest_bpfmaps.report.stash_keys import ALL_COSTS
 
 _T = TypeVar("_T")
 _PROPERTY = "bpf_cost"  # the property of a report by which a worker tells what it recorded

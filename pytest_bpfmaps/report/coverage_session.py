@@ -14,8 +14,8 @@ from pytest_bpfmaps.coverage.reports import KINDS, Report, Request, report_reque
 from pytest_bpfmaps.coverage.view import View
 from pytest_bpfmaps.matrix.items import option
 from pytest_bpfmaps.matrix.measuring import AUTO, counted
-from pytest_bpfmaps.report.found import COVERAGE
 from pytest_bpfmaps.report.measurements import Receiver, SummarySection, Teller
+from pytest_bpfmaps.report.stash_keys import COVERAGE
 
 _PROPERTY = "bpf_coverage"  # the property of a report by which a worker tells its counts
 DATA = ".bpf-coverage.json"

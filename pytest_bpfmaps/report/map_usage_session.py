@@ -11,7 +11,7 @@ from pytest_bpfmaps.cost.map_recorder import MapRecorder
 from pytest_bpfmaps.cost.map_usage import Usages, add_plain, notes, table
 from pytest_bpfmaps.matrix import HOST
 from pytest_bpfmaps.matrix.items import MAP_USAGE, is_bpf_item, kernel_of, without_kernel
-from pytest_bpfmaps.report.found import USAGES
+from pytest_bpfmaps.report.stash_keys import USAGES
 
 _PROPERTY = "bpf_map_usage"  # the property of a report by which a worker tells what it saw
 _WIDER = frozenset({"bpf_module", "bpf_session"})

@@ -19,12 +19,12 @@ from pytest_bpfmaps.errors import shown_lines
 from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY
 from pytest_bpfmaps.matrix.terminal_lines import write_line
 from pytest_bpfmaps.report.benchmark_table import parsed, row
-from pytest_bpfmaps.report.found import ALL_COSTS, COVERAGE, USAGES
 from pytest_bpfmaps.report.kernel_table import FAILED, PASSED, SKIPPED, KernelTable, reason
 from pytest_bpfmaps.report.measurements import path_option
 from pytest_bpfmaps.report.page import facts, failures, runs
 from pytest_bpfmaps.report.page.charts import columns
 from pytest_bpfmaps.report.page.runs import Run
+from pytest_bpfmaps.report.stash_keys import ALL_COSTS, COVERAGE, USAGES
 
 PAGE = "index.html"
 _PACKAGES = ("pytest_bpfmaps.report.page", "pytest_bpfmaps.coverage.reports")

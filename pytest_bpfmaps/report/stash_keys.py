@@ -1,4 +1,7 @@
-"""What a run found, by the parts that collect it, for the page of ``--bpf-report``."""
+"""The keys of pytest's stash for what a run has collected: coverage, costs, and use of maps.
+
+The page of ``--bpf-report`` is made of these.
+"""
 
 from __future__ import annotations
 
