@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -102,19 +101,30 @@ def test_far_jumps_and_wide_instructions():
     assert [loop.head for loop in loops(read_instructions(raw))] == [2]
 
 
-@given(st.lists(st.tuples(st.sampled_from([MOVE, JUMP, IF, EXIT]), st.integers(-6, 6)), max_size=14))
-def test_an_instruction_is_in_a_loop_when_it_reaches_itself(parts):
-    raw = code(*((op, offset, 0) for op, offset in parts))
-    after = successors(read_instructions(raw))
+def nested(after, members):
+    """Finds loops as control_flow.loops does, slowly: by what each instruction reaches among `members`."""
 
     def reached(start):
-        seen, waiting = Counter(), list(after[start])
+        seen, waiting = set(), [start]
         while waiting:
-            at = waiting.pop()
-            if not seen[at]:
-                seen[at] += 1
-                waiting += after[at]
-        return set(seen)
+            new = set(after[waiting.pop()]) & members - seen
+            seen |= new
+            waiting += new
+        return seen
 
-    expected = {i for i in range(len(parts)) if i in reached(i)}
-    assert {i for loop in loops(read_instructions(raw)) for i in loop.members} == expected
+    reaches = {each: reached(each) for each in members}
+    parts = {frozenset(b for b in reaches[a] if a in reaches[b]) for a in members if a in reaches[a]}
+    for part in parts:
+        entries = [b for a in range(len(after)) if a not in part for b in after[a] if b in part]
+        head = min(entries or part)
+        yield head, part
+        yield from nested(after, part - {head})
+
+
+@given(st.lists(st.tuples(st.sampled_from([MOVE, JUMP, IF, IF, EXIT]), st.integers(-9, 6)), max_size=14))
+def test_loops_are_what_reaches_itself(parts):
+    instructions = read_instructions(code(*((op, offset, 0) for op, offset in parts)))
+    after = successors(instructions)
+    found = [(loop.head, loop.members) for loop in loops(instructions)]
+    expected = nested(after, frozenset(range(len(after))))
+    assert found == sorted(expected, key=lambda loop: (loop[0], -len(loop[1])))

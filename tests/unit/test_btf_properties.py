@@ -1,0 +1,181 @@
+"""Tests readers and writers of types with random inputs, each compared with what the input was made of."""
+
+import ipaddress
+import struct
+
+import pytest
+from elftools.common.construct_utils import ULEB128
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_bpfmaps import LoadError, MapValueError
+from pytest_bpfmaps.btf import Btf, Codecs
+from pytest_bpfmaps.btf.codec import BoolCodec, IntCodec, short
+from pytest_bpfmaps.btf.dwarf_index import _leb128
+from pytest_bpfmaps.btf.editor import BtfEditor
+from pytest_bpfmaps.btf.enums import BitfieldCodec
+from pytest_bpfmaps.btf.ip_addresses import AddressCodec, packed_address
+from pytest_bpfmaps.btf.line_info import SourceLine, _parse
+from pytest_bpfmaps.btf.section import StringTable, to_section
+from pytest_bpfmaps.btf.special_fields import KERNEL_FIELDS, is_kernel_field, kernel_fields
+from pytest_bpfmaps.btf.types import Kind, Member
+from pytest_bpfmaps.btf.validate import check_soundness
+from pytest_bpfmaps.btf.writer import BtfWriter
+
+NAMES = st.text("abcxyz_", min_size=1, max_size=5)
+
+
+@given(st.text("x'\"\n", max_size=70))
+def test_a_value_in_a_message_has_60_characters_at_most(text):
+    whole, shown = repr(text), short(text)
+    assert shown == (whole if len(whole) <= 60 else whole[:57] + "...")
+    assert len(shown) <= 60
+
+
+@given(st.binary(max_size=3), st.integers(0, 1 << 70))
+def test_a_number_of_dwarf(before, number):
+    raw, rest = bytearray(before), number
+    while rest >= 0x80:
+        raw.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    raw.append(rest)
+    assert ULEB128("").parse(bytes(raw[len(before) :])) == number
+    assert _leb128(bytes(raw) + b"\xff\x01", len(before)) == (number, len(raw))
+
+
+LINES = st.tuples(st.integers(0, 1 << 20), NAMES, NAMES, st.integers(1, (1 << 22) - 1), st.integers(0, 1023))
+
+
+@given(
+    st.lists(st.tuples(NAMES, st.lists(LINES, min_size=1, max_size=3)), max_size=3),
+    st.integers(0, 2),
+    st.integers(0, 7),
+    st.integers(0, 2),
+)
+def test_lines_of_instructions(sections, more_words, cut, functions):
+    """Records may be longer than they are known, other information stands around them, a part may be cut."""
+    strings = StringTable()
+    body, expected = struct.pack("=I", 16 + 4 * more_words), []
+    for section, lines in sections:
+        body += struct.pack("=II", strings.offset(section), len(lines))
+        for offset, file, text, line, column in lines:
+            at_file, at_text = strings.offset(file), strings.offset(f" \t{text} ")
+            body += struct.pack("=IIII", offset, at_file, at_text, line << 10 | column)
+            body += b"\xff\xff\xff\xff" * more_words
+            expected.append(SourceLine(section, offset, file, text, line))
+    body += bytes(cut)
+    before = b"\xee" * 12 * functions
+    header = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 32, 0, len(before), len(before), len(body))
+    raw = header + b"\xcc" * 8 + before + body + b"\xdd" * 16  # the header may grow, too
+    assert _parse(Btf(to_section(b"", strings)), raw) == expected
+
+
+@given(
+    st.sampled_from(sorted(KERNEL_FIELDS)), st.lists(st.sampled_from(["array", "const", "struct", "union"]))
+)
+def test_what_the_kernel_keeps_is_found_at_any_depth(name, around):
+    writer = BtfWriter()
+    writer.add_int("int", 4, 1)
+    made = writer.add_struct(Kind.STRUCT, name, 4, [])
+    for each in around:
+        if each == "array":
+            made = writer.add_array(made, 1)
+        elif each == "const":
+            made = writer.add_reference(Kind.CONST, "", made)
+        else:
+            kind = Kind.STRUCT if each == "struct" else Kind.UNION
+            made = writer.add_struct(kind, "outer", 4, [Member("n", 1, 0, 0), Member("x", made, 0, 0)])
+    btf = Btf(writer.to_bytes())
+    assert kernel_fields(btf, made) == {name}
+    assert kernel_fields(btf, 1) == set()
+    assert is_kernel_field(btf, made) == (not {"struct", "union"} & set(around))
+    assert not is_kernel_field(btf, 1)
+
+
+@pytest.mark.parametrize(("tag", "found"), [("kptr", {"kptr"}), ("uptr", {"kptr"}), ("user", set())])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_pointers_that_the_kernel_keeps(tag, found, count):
+    writer = BtfWriter()
+    made = writer.add_struct(Kind.STRUCT, "task_struct", 4, [])
+    made = writer.add_reference(Kind.TYPE_TAG, tag, made)
+    made = writer.add_reference(Kind.TYPE_TAG, "other", made)
+    made = writer.add_reference(Kind.PTR, "", made)
+    for _ in range(count):
+        made = writer.add_array(made, 3)
+    btf = Btf(writer.to_bytes())
+    assert kernel_fields(btf, made) == found
+    assert is_kernel_field(btf, made) == bool(found)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=5))
+def test_only_an_empty_array_at_the_end_takes_the_rest(counts):
+    """A member is an array of bytes. Empty ones in the middle stay empty."""
+    writer = BtfWriter()
+    byte, at, members = writer.add_int("unsigned char", 1, 0), 0, []
+    for number, count in enumerate(counts):
+        members.append(Member(f"m{number}", writer.add_array(byte, count), at * 8, 0))
+        at += count
+    made = writer.add_struct(Kind.STRUCT, "s", at, members)
+    codec = Codecs(Btf(writer.to_bytes())).get(made)
+    last = max((i for i, count in enumerate(counts) if count), default=-1)
+    assert [field.tail for field in codec.fields] == [i > last for i in range(len(counts))]
+
+
+@given(st.integers(0, 7), st.integers(1, 30), st.integers(0, (1 << 64) - 1), st.booleans())
+def test_bits_of_a_field(shift, width, word, signed):
+    codec = BitfieldCodec(IntCodec("int", 4, signed=signed), shift, width)
+    raw, mask = word.to_bytes(8, "little"), (1 << width) - 1
+    value = word >> shift & mask
+    negative = signed and value >> width - 1
+    assert codec.decode(raw) == (value - (1 << width) if negative else value)
+    assert codec.shown_bits(raw) == codec.bits() == codec.bits(exact=True) == mask << shift
+    out = bytearray(b"\xff" * 8)
+    out[: codec.size] = bytes(codec.size)
+    codec.encode_into(out, 0, codec.decode(raw), "x")
+    assert int.from_bytes(out[: codec.size], "little") == value << shift
+    assert out[codec.size :] == b"\xff" * (8 - codec.size)
+
+
+@given(st.integers(0, 7), st.integers(1, 8), st.integers(0, 0xFFFF))
+def test_bits_of_a_bool(shift, width, word):
+    codec = BitfieldCodec(BoolCodec("bool"), shift, width)
+    assert codec.decode(word.to_bytes(2, "little")) is bool(word >> shift & (1 << width) - 1)
+    assert codec.bits() == ((1 << width) - 1) << shift
+    assert codec.bits(exact=True) == (1 << shift if width == 1 else 0)
+    assert codec.shown_bits(bytes(2)) == 1 << shift
+
+
+@pytest.mark.parametrize(("size", "right", "wrong"), [(4, "10.0.0.1", "::1"), (16, "::1", "10.0.0.1")])
+def test_an_address_of_the_other_length(size, right, wrong):
+    codec = AddressCodec("__be32", 4, signed=False)
+    codec.size = size
+    address = ipaddress.ip_address(right)
+    assert packed_address(codec, address, "key") == address.packed
+    other = ipaddress.ip_address(wrong)
+    match = rf"cannot store IPv\dAddress.* in key \(__be32\): it has {20 - size} bytes, not {size}\n"
+    with pytest.raises(MapValueError, match=match + f".*give an IPv{4 if size == 4 else 6} address"):
+        packed_address(codec, other, "key")
+    assert packed_address(codec, 7, "key") is None
+
+
+@given(st.permutations([(at * 8, f"v{at}") for at in range(4)]))
+def test_variables_of_a_section_are_in_order_of_their_offsets(variables):
+    editor = BtfEditor()
+    number = editor.add_int("long", 8)
+    made = [(editor.add_variable(name, number), at, 8) for at, name in variables]
+    section = editor.add_datasec(".bss", 32, made)
+    raw = editor.to_bytes()
+    check_soundness(raw)
+    found = Btf(raw).type(section).variables()
+    assert [(each.offset, each.name) for each in found] == sorted(variables)
+
+
+@pytest.mark.parametrize(
+    ("type_id", "why"), [(1, "section '.bss' has type 1, which is not a variable"), (9, "refers to type 9")]
+)
+def test_a_section_of_something_else(type_id, why):
+    editor = BtfEditor()
+    editor.add_int("long", 8)
+    editor.add_datasec(".bss", 8, [(type_id, 0, 8)])
+    with pytest.raises(LoadError, match=why):
+        check_soundness(editor.to_bytes())
