@@ -29,6 +29,7 @@ from pytest_bpfmaps.matrix.items import (
     guest_options,
     is_bpf_item,
     kernels_here,
+    only_distributes,
     option,
     uses_bpf,
 )
@@ -214,7 +215,7 @@ def _have_workers_wait(config: pytest.Config) -> None:
 
     In that case its workers may have to be guests.
     """
-    if not _only_distributes(config) or _only_looks(config):
+    if not only_distributes(config) or _only_looks(config):
         return
     from pytest_bpfmaps.matrix.default_kernel import refusal
 
@@ -300,40 +301,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Returns the lines for pytest's header: the kernels of this run, and what this machine lacks."""
-    from pytest_bpfmaps.report.header import lacking
+    from pytest_bpfmaps.report.header import header_lines
 
-    lines = [f"bpfmaps: kernels host ({os.uname().release})"]
-    if GUESTS in config.stash:
-        lines = config.stash[GUESTS].header()
-    elif SELECTION in config.stash:
-        lines = [f"bpfmaps: {config.stash[SELECTION].header()}"]
-    if missing := lacking():
-        lines.append(f"bpfmaps: this machine lacks {', '.join(missing)} (see `bpfmaps doctor`)")
-    if GUESTS not in config.stash and _only_distributes(config):
-        lines.append(_vmlinux_line(config))
-    return lines
-
-
-def _only_distributes(config: pytest.Config) -> bool:
-    """Returns whether pytest-xdist's workers collect, and this process does not."""
-    return config.getoption("dist", "no") != "no" and bool(config.getoption("tx"))
+    return header_lines(config)
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
     """Returns a line on where the types of ``vmlinux.h`` come from, if the header does not have it."""
     if GUESTS in config.stash or config.get_verbosity() < 0 or not any(map(is_bpf_item, items)):
         return []
-    return [_vmlinux_line(config)]
+    from pytest_bpfmaps.report.header import vmlinux_line
 
-
-def _vmlinux_line(config: pytest.Config) -> str:
-    from pytest_bpfmaps.errors import VmError
-    from pytest_bpfmaps.matrix.compilers import vmlinux_line, vmlinux_setting
-
-    try:
-        return vmlinux_line(config, vmlinux_setting(config).choose())
-    except VmError as error:
-        raise pytest.UsageError(error.full_text()) from None
+    return [vmlinux_line(config)]
 
 
 @pytest.fixture(scope="session")

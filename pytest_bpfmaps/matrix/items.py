@@ -102,6 +102,11 @@ def guest_options(config: pytest.Config) -> dict[str, Any]:
     return {name: option(config, name) for name in _OF_GUESTS}
 
 
+def only_distributes(config: pytest.Config) -> bool:
+    """Returns whether pytest-xdist's workers collect, and this process does not."""
+    return config.getoption("dist", "no") != "no" and bool(config.getoption("tx"))
+
+
 def uses_bpf(names: Sequence[str]) -> bool:
     """Returns whether a test with these fixtures is a BPF test."""
     return any(name == "bpf" or name.startswith("bpf_") for name in names)
