@@ -35,7 +35,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         epilog=f"Exits with 1 when a command failed, {CANNOT} where roots can't be made. See docs/hosts.md.",
     )
     parser.add_argument(
-        "suites", nargs="*", metavar="SUITE", help=f"releases (default: {' '.join(suites.SUITES)})"
+        "suites",
+        nargs="*",
+        metavar="SUITE",
+        help=f"releases (default: {' '.join(suites.SUITES)}; also {' '.join(suites.UBUNTU)})",
     )
     parser.add_argument(
         "--job", action="append", default=[], choices=[*jobs.JOBS, "all"], metavar="NAME", help="run this job"
@@ -131,6 +134,11 @@ def run_job(job: jobs.Job, options: argparse.Namespace) -> results.Result | None
     if folder := given.get(job.name):
         return run_job_from(job, Path(folder).resolve(), commands, options)
     for suite in job.suites:
+        try:
+            suites.archive(suite)
+        except suites.CannotMakeRootsError as error:
+            roots.say(f"{job.name}: {suite} can't be had: {error}")
+            continue
         with opened_for(job, suite, options) as root:
             if jobs.install_from_release(job, root):
                 return run_commands(job.name, root, commands, options)

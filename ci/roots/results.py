@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from root import Root, locked
-from suites import SUITES
+from suites import SUITES, UBUNTU
+
+_RELEASES = (*SUITES, *UBUNTU)
 
 MARKS = ("<!-- printed by ci/hosts -->", "<!-- end of what ci/hosts printed -->")
 _THINGS = ("Python", "libbpf", "clang", "QEMU", "glibc")
 _VERSIONS = r"""
-. /etc/os-release; echo "name: Debian ${VERSION_ID:-sid}"
+. /etc/os-release; echo "name: ${NAME%% *} ${VERSION_ID:-sid}"
 echo "Python: $(.venv/bin/python -c 'import platform; print(platform.python_version())')"
 .venv/bin/python -c '
 import ctypes
@@ -115,12 +117,12 @@ def table(results: Iterable[Result]) -> str:
 
 def _place(name: str) -> tuple[int, str]:
     """Returns where a root is in the table: releases from the oldest on, then jobs by name."""
-    return (SUITES.index(name) if name in SUITES else len(SUITES), name)
+    return (_RELEASES.index(name) if name in _RELEASES else len(_RELEASES), name)
 
 
 def _title(row: Result) -> str:
     release = row.versions.get("name")
-    if release is None or row.name in SUITES:
+    if release is None or row.name in _RELEASES:
         return release or row.name
     return f"`{row.name}` on {release}"
 

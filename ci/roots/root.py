@@ -188,7 +188,7 @@ def _mmdebstrap(suite: str, path: Path, options: list[str], *, logs: Path, verbo
     inside = "/var/cache/apt/archives/"
     command = [*_UNSHARE, "mmdebstrap", "--variant=minbase", "--format=directory", "--mode=root"]
     command += [f"--aptopt={option}" for option in options]
-    command += ["--include=ca-certificates", "--skip=essential/unlink"]
+    command += ["--include=apt,ca-certificates", "--skip=essential/unlink"]
     command += [f'--setup-hook=mkdir -p "$1"{inside}', f"--setup-hook=sync-in {debs} {inside}"]
     command += [f"--customize-hook=sync-out {inside} {debs}"]
     if machine.CERTIFICATES.is_dir():

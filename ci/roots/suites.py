@@ -11,6 +11,8 @@ from pytest_bpfmaps.vm.kernels import apt_sources
 
 SUITES = ("bookworm", "trixie", "sid")
 """The suites that `ci/hosts` tries when none is named: Debian 12, 13, and unstable."""
+UBUNTU = ("noble", "resolute")
+"""The suites of Ubuntu that it knows: 24.04 and 26.04."""
 _EXPIRED = re.compile(r"Release file for (\S+) is (expired \(.*?\))")
 
 
@@ -38,19 +40,23 @@ def own_or_stable() -> str:
 def archive(suite: str) -> list[str]:
     """Returns the lines of sources.list(5) for `suite`; ``bookworm-backports`` includes bookworm's.
 
-    Raises CannotMakeRootsError where no package source of this system is an archive of Debian.
+    Raises CannotMakeRootsError where neither this system's package sources nor python-apt's templates name
+    an archive of its distribution, or where its keys are missing.
     """
-    mine = apt_sources.of_distribution(apt_sources.system_sources(), "debian")
+    base = suite.removesuffix("-backports")
+    distribution = "ubuntu" if base in UBUNTU else "debian"
+    mine = apt_sources.archive_of(distribution)
     if not mine:
         raise CannotMakeRootsError(
-            "none of this system's package sources is an archive of Debian; run it on Debian, or add one"
+            f"none of this system's package sources is an archive of {distribution.title()}; install where "
+            f"it is (apt-get install python-apt-common), and its keys ({apt_sources.keyring(distribution)})"
         )
-    base = suite.removesuffix("-backports")
-    main, more = apt_sources.for_suite(mine, "debian", base)
+    main, more = apt_sources.for_suite(mine, distribution, base)
     wanted = [main, *more]
     if base != suite:
-        wanted += apt_sources.for_suite(mine, "debian", suite)[:1]
-    return [_line(source) for source in wanted]
+        wanted += apt_sources.for_suite(mine, distribution, suite)[:1]
+    components = ["main", "universe"] if distribution == "ubuntu" else ["main"]
+    return [_line(source, components) for source in wanted]
 
 
 def expired(messages: str) -> tuple[str, str] | None:
@@ -72,9 +78,9 @@ def network_options(dump: str) -> list[str]:
     return [line for line in dump.splitlines() if wanted.fullmatch(line) and "Auto-Detect" not in line]
 
 
-def _line(source: apt_sources.AptSource) -> str:
+def _line(source: apt_sources.AptSource, components: list[str]) -> str:
     options = f" [signed-by={','.join(_key_files(source))}]" if _key_files(source) else ""
-    return f"deb{options} {source.uri} {source.suite} {' '.join(source.components)}"
+    return f"deb{options} {source.uri} {source.suite} {' '.join(components)}"
 
 
 def _key_files(source: apt_sources.AptSource) -> list[str]:

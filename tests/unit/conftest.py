@@ -10,6 +10,8 @@ import pytest
 from kernel_files import deb
 from package_archive import Archive, Keys
 
+from pytest_bpfmaps.vm.kernels import apt_sources
+
 
 @pytest.fixture(scope="session")
 def keys() -> Iterator[Keys]:
@@ -22,6 +24,7 @@ def keys() -> Iterator[Keys]:
 @pytest.fixture
 def archive(tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Archive:
     archive = Archive(tmp_path / "archive", keys, monkeypatch)
+    monkeypatch.setattr(apt_sources, "TEMPLATES", tmp_path / "templates")
     archive.use()
     return archive
 

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.vm.kernels.apt_sources import AptSource, for_suite, of_distribution, system_sources
+from pytest_bpfmaps.vm.kernels import apt_sources
+from pytest_bpfmaps.vm.kernels.apt_sources import (
+    AptSource,
+    for_suite,
+    of_distribution,
+    of_template,
+    system_sources,
+)
 
 pytestmark = pytest.mark.skipif(not shutil.which("apt-config"), reason="needs apt")
 
@@ -133,3 +140,51 @@ def test_suites_without_updates(suite: str) -> None:
     main, more = for_suite([AptSource("http://m.test", "bookworm", ("main",), None)], "debian", suite)
     assert main.suite == suite
     assert more == []
+
+
+DEBIAN = """\
+ChangelogURI: http://changes.test/%s
+
+Suite: {series}
+RepositoryType: deb
+BaseURI: https://a.test/debian/
+Component: main
+
+Suite: {series}-security
+BaseURI: https://security.test/
+
+Suite: stable
+BaseURI: https://later.test/debian/
+"""
+UBUNTU = """\
+Suite: devel
+BaseURI: http://ports.test/ubuntu-ports/
+BaseURI-ours: http://a.test/ubuntu
+
+Suite: devel-security
+BaseURI: http://ports.test/ubuntu-ports/
+BaseURI-ours: http://security.test/ubuntu/
+"""
+
+
+@pytest.mark.parametrize(
+    ("distribution", "text", "places"),
+    [
+        ("debian", DEBIAN, ("https://a.test/debian/", "https://security.test/debian-security")),
+        ("ubuntu", UBUNTU, ("http://a.test/ubuntu", "http://security.test/ubuntu/")),
+    ],
+)
+def test_another_distribution_is_where_its_template_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distribution: str, text: str, places: tuple[str, str]
+) -> None:
+    archive, security = places
+    keys = tmp_path / "keys.gpg"
+    monkeypatch.setattr(apt_sources, "keyring", lambda of: keys)
+    file = tmp_path / f"{distribution.title()}.info"
+    file.write_text(text.replace("-ours", f"-{apt_sources.architecture()}"))
+    assert of_template(tmp_path, distribution) == []  # its keys are not here
+    keys.touch()
+    assert of_template(tmp_path / "absent", distribution) == []
+    main, more = for_suite(of_template(tmp_path, distribution), distribution, "named")
+    assert (main.uri, main.suite, main.components, main.signed_by) == (archive, "named", ("main",), str(keys))
+    assert [(s.uri, s.suite) for s in more] == [(archive, "named-updates"), (security, "named-security")]

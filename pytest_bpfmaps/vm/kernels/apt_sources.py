@@ -1,6 +1,6 @@
 """Reads the package sources of this system: where its mirror is, and which keys it trusts for it.
 
-Source: sources.list(5), both styles.
+Source: sources.list(5), both styles. Another distribution's archive is that of python-apt's templates.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+TEMPLATES = Path("/usr/share/python-apt/templates")
+"""The folder in which the package python-apt-common says where each distribution's archive is."""
 _ALIASES = {"stable", "oldstable", "oldoldstable", "testing", "unstable", "sid", "experimental"}
 
 
@@ -49,6 +51,38 @@ def system_sources() -> list[AptSource]:
         files += sorted(p for p in parts.iterdir() if p.suffix in (".list", ".sources"))
     found = [source for file in files if file.is_file() for source in _parse(file)]
     return [source for source in found if not source.uri.startswith("cdrom:")]
+
+
+def archive_of(distribution: str) -> list[AptSource]:
+    """Returns the archive of `distribution`: that of this system's sources, else the one of its template."""
+    return of_distribution(system_sources(), distribution) or of_template(TEMPLATES, distribution)
+
+
+def of_template(folder: Path, distribution: str) -> list[AptSource]:
+    """Returns the archive and the security archive that python-apt's template in `folder` names.
+
+    The package python-apt-common has a template for each of Debian, Ubuntu and others. Their suites are
+    placeholders. Returns nothing without a template, or without the keys of `distribution`.
+    """
+    file = folder / f"{distribution.title()}.info"
+    if not file.is_file() or not keyring(distribution).exists():
+        return []
+    found: dict[str, AptSource] = {}
+    for stanza in _stanzas(file.read_text(errors="replace")):
+        uri = stanza.get(f"baseuri-{architecture()}") or stanza.get("baseuri")
+        suite = "security" if stanza.get("suite", "").endswith("-security") else ""
+        if uri and suite not in found:
+            if suite and distribution == "debian" and not uri.rstrip("/").endswith("debian-security"):
+                uri = (
+                    uri.rstrip("/") + "/debian-security"
+                )  # the documented place; mirrors may have that alone
+            found[suite] = AptSource(uri, f"stable-{suite}".rstrip("-"), ("main",), None)
+    return [found[suite] for suite in sorted(found)]
+
+
+def keyring(distribution: str) -> Path:
+    """Returns the file with the archive's keys, which the distribution's keyring package has."""
+    return Path(f"/usr/share/keyrings/{distribution}-archive-keyring.gpg")
 
 
 def of_distribution(sources: list[AptSource], distribution: str) -> list[AptSource]:
@@ -103,7 +137,7 @@ def _keys(source: AptSource, distribution: str) -> str | None:
     too.
     """
     signed_by = source.signed_by
-    whole = f"/usr/share/keyrings/{distribution}-archive-keyring.gpg"
+    whole = str(keyring(distribution))
     if signed_by is None:
         return whole if Path(whole).exists() else None
     if signed_by.startswith("/") and whole not in signed_by and Path(whole).exists():

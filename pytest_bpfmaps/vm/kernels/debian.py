@@ -26,9 +26,10 @@ from pytest_bpfmaps.vm.kernels.progress import Progress
 
 # The metapackage that follows a suite's current kernel. The -cloud kernels would not do: they lack 9p.
 _METAPACKAGES = {"debian": "linux-image-{architecture}", "ubuntu": "linux-image-generic"}
+_KEYRINGS = {"debian": "debian-archive-keyring", "ubuntu": "ubuntu-keyring"}
 _SUITES = {
     "debian": ("bullseye", "bookworm", "trixie", "sid"),
-    "ubuntu": ("focal", "jammy", "noble", "plucky", "questing"),
+    "ubuntu": ("focal", "jammy", "noble", "plucky", "questing", "resolute"),
 }
 _KERNEL_PACKAGE = re.compile(r"linux-(image|image-unsigned|base|binary|modules|modules-extra)-\d")
 
@@ -102,13 +103,15 @@ def _parse(spec: str) -> tuple[str, str]:
 def _sources(
     spec: str, distribution: str, suite: str
 ) -> tuple[apt_sources.AptSource, list[apt_sources.AptSource]]:
-    mine = apt_sources.of_distribution(apt_sources.system_sources(), distribution)
+    mine = apt_sources.archive_of(distribution)
     if not mine:
+        keys = _KEYRINGS[distribution]
         raise VmError(
             "cannot fetch kernel",
             on=repr(spec),
             why=f"none of this system's package sources is an archive of {distribution.title()}",
-            fix=f"run it on {distribution.title()}, or bring its package here: bpfmaps kernels add FILE.deb",
+            fix=f"install where it is, and its keys: apt-get install python-apt-common {keys}; "
+            "or bring its package here: bpfmaps kernels add FILE.deb",
         )
     return apt_sources.for_suite(mine, distribution, suite)
 
