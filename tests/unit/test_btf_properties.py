@@ -8,17 +8,20 @@ from elftools.common.construct_utils import ULEB128
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_bpfmaps import LoadError, MapValueError
+from pytest_bpfmaps import LoadError, MapOverflowError, MapValueError
 from pytest_bpfmaps.btf import Btf, Codecs
+from pytest_bpfmaps.btf.absent_fields import shortened
 from pytest_bpfmaps.btf.codec import BoolCodec, IntCodec, short
 from pytest_bpfmaps.btf.dwarf_index import _leb128
 from pytest_bpfmaps.btf.editor import BtfEditor
 from pytest_bpfmaps.btf.enums import BitfieldCodec
 from pytest_bpfmaps.btf.ip_addresses import AddressCodec, packed_address
 from pytest_bpfmaps.btf.line_info import SourceLine, _parse
+from pytest_bpfmaps.btf.numpy_arrays import from_array
 from pytest_bpfmaps.btf.section import StringTable, to_section
 from pytest_bpfmaps.btf.special_fields import KERNEL_FIELDS, is_kernel_field, kernel_fields
 from pytest_bpfmaps.btf.types import Kind, Member
+from pytest_bpfmaps.btf.unions import _with_set_bytes
 from pytest_bpfmaps.btf.validate import check_soundness
 from pytest_bpfmaps.btf.writer import BtfWriter
 
@@ -179,3 +182,134 @@ def test_a_section_of_something_else(type_id, why):
     editor.add_datasec(".bss", 8, [(type_id, 0, 8)])
     with pytest.raises(LoadError, match=why):
         check_soundness(editor.to_bytes())
+
+
+@given(st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 32) - 1))
+def test_bytes_that_must_not_be_zero(merged, wanted, said):
+    """Each byte gets one bit, unless it has one, or other members determine all of it."""
+    made = _with_set_bytes(merged, wanted, said)
+    numbers = (n.to_bytes(4, "little") for n in (merged, wanted, said, made))
+    for before, want, fixed, after in zip(*numbers, strict=True):
+        if want and not before and fixed != 0xFF:
+            assert after.bit_count() == 1
+            assert not after & fixed
+        else:
+            assert after == before
+
+
+@pytest.mark.parametrize("offset", [4, 5, 99])
+def test_a_string_beyond_the_strings(offset):
+    strings = StringTable()
+    strings.offset("ab")
+    btf = Btf(to_section(b"", strings) + b"more\0")
+    assert (btf.string(0), btf.string(1), btf.string(2), btf.string(3)) == ("", "ab", "b", "")
+    with pytest.raises(LoadError, match=f"string offset {offset} is outside the string section"):
+        btf.string(offset)
+
+
+@given(st.binary(max_size=8), st.lists(NAMES, max_size=3))
+def test_the_header_is_that_of_version_1(types, texts):
+    strings = StringTable()
+    offsets = [strings.offset(text) for text in texts]
+    raw = to_section(types, strings)
+    sizes = (0, len(types), len(types), len(bytes(strings)))
+    assert struct.unpack_from("=HBBIIIII", raw) == (0xEB9F, 1, 0, 24, *sizes)
+    assert raw[24:] == types + bytes(strings)
+    assert [raw[24 + len(types) + at :].partition(b"\0")[0].decode() for at in offsets] == texts
+
+
+@pytest.mark.parametrize("kind", range(20, 32))
+def test_an_unknown_kind(kind):
+    types = struct.pack("=III", 0, kind << 24, 0)
+    with pytest.raises(LoadError, match=f"type 1 has the unknown kind {kind}"):
+        check_soundness(to_section(types, StringTable()))
+
+
+def struct_of(elements):
+    """Returns the codec of a struct; its elements are (name, type as `BtfWriter` has added it, size)."""
+    writer, members, at = BtfWriter(), [], 0
+    for name, add, size in elements:
+        members.append(Member(name, add(writer), at * 8, 0))
+        at += size
+    made = writer.add_struct(Kind.STRUCT, "s", at, members)
+    return Codecs(Btf(writer.to_bytes())).get(made)
+
+
+def boolean(writer):
+    return writer.add_int("bool", 1, 4)
+
+
+def unsigned(writer):
+    return writer.add_int("unsigned", 4, 0)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=9))
+def test_what_a_struct_shows(kinds):
+    """A number shows all bits. A bool shows one, because any other byte is true, too."""
+    sizes = [1 if is_bool else 4 for is_bool in kinds]
+    codec = struct_of((f"m{i}", boolean if size == 1 else unsigned, size) for i, size in enumerate(sizes))
+    shown, at = 0, 0
+    for size in sizes:
+        shown |= (1 if size == 1 else 0xFFFFFFFF) << at * 8
+        at += size
+    assert codec.shown_bits(b"x" + bytes(codec.size), 1) == shown
+
+
+@given(st.integers(1, 6), st.integers(0, 7))
+def test_padding_of_a_record_that_ends_in_an_array(count, padding):
+    """Nobody knows whether the last bytes were sent. In an array they count as sent."""
+
+    def array(writer):
+        return writer.add_array(unsigned(writer), 8)
+
+    codec = struct_of([("head", unsigned, 4), ("array", array, 32)])
+    record = shortened(codec, 4 + 4 * count, padding).decode(bytes(3) + b"\1" + b"\0\0\0\2" * count)
+    assert (record["head"], list(record["array"])) == (1 << 24, [2 << 24] * count)
+
+
+def test_neighbouring_unions_each_have_a_value():
+    writer = BtfWriter()
+    number, members = writer.add_int("unsigned", 4, 0), []
+    for i in range(4):
+        either = [Member(f"a{i}", number, 0, 0), Member(f"b{i}", number, 0, 0)]
+        members.append(Member("", writer.add_struct(Kind.UNION, "", 4, either), i * 32, 0))
+    writer.add_struct(Kind.STRUCT, "s", 16, members)
+    codec = Codecs(Btf(writer.to_bytes())).get(len(writer))
+    raw = struct.pack("=IIII", 1, 2, 3, 4)
+    assert codec.encode((1, 2, 3, 4), "s") == raw
+    assert codec.encode({"a0": 1, "b1": 2, "a2": 3, "b3": 4}, "s") == raw
+    assert codec.decode(raw) == {"b0": 1, "a1": 2, "b2": 3, "a3": 4}
+
+
+def test_half_of_a_64_bit_enum_has_no_names():
+    """clang before 15 writes it so: the kind of a 32-bit enum, with 8 bytes."""
+    writer = BtfWriter()
+    writer.add_enum("large", 4, [("ONE", 1)])
+    raw = bytearray(writer.to_bytes())
+    struct.pack_into("=I", raw, 24 + 8, 8)
+    btf = Btf(bytes(raw))
+    assert btf.type(1).is_truncated_enum
+    codec = Codecs(btf).get(1)
+    assert codec.decode(struct.pack("=q", 1 << 32)) == 1 << 32
+    with pytest.raises(MapValueError, match="its names are not known: clang before 15"):
+        codec.encode("ONE", "key")
+    writer = BtfWriter()
+    writer.add_enum("large", 8, [("ONE", 1)])
+    writer.add_enum("small", 4, [("ONE", 1)])
+    assert [each.is_truncated_enum for each in Btf(writer.to_bytes())] == [False, False]
+
+
+@given(
+    st.sampled_from([1, 2, 4, 8]), st.booleans(), st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=3)
+)
+def test_numpy_arrays_of_other_integers(size, signed, numbers):
+    np = pytest.importorskip("numpy")
+    codec = IntCodec("number", size, signed=signed)
+    first = next((n for n in numbers if not codec.minimum <= n <= codec.maximum), None)
+    given_array = np.array(numbers, np.int64)
+    if first is None:
+        raw = bytes(from_array(given_array, codec, "value"))
+        assert [codec.decode(raw, at) for at in range(0, len(raw), size)] == numbers
+    else:
+        with pytest.raises(MapOverflowError, match=f"cannot store {first}\\b"):
+            from_array(given_array, codec, "value")

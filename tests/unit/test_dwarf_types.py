@@ -24,6 +24,7 @@ struct event {
 };
 struct on_stack { int x; };
 struct never_used { int y; };
+struct behind_two_pointers { int z; };
 
 struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } events SEC(".maps");
 
@@ -31,7 +32,8 @@ static __always_inline int inlined(void)
 {
     struct on_stack s = {};
     void *nothing = &s;
-    asm volatile("" :: "r"(nothing));
+    struct behind_two_pointers **far = nothing;
+    asm volatile("" :: "r"(nothing), "r"(far));
     return bpf_ringbuf_output(&events, &s, sizeof(s), 0);
 }
 
@@ -82,6 +84,7 @@ def test_types_of_local_variables_are_found(path):
     assert decoded.what.name == "CLOSE"
     assert codecs.struct("on_stack").size == 4
     assert codecs.btf.find("never_used") is None
+    assert codecs.btf.find("behind_two_pointers") is None
 
 
 def test_the_compiler_keeps_them_beside_the_object(path):

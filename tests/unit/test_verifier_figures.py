@@ -128,3 +128,19 @@ def test_loops_are_what_reaches_itself(parts):
     found = [(loop.head, loop.members) for loop in loops(instructions)]
     expected = nested(after, frozenset(range(len(after))))
     assert found == sorted(expected, key=lambda loop: (loop[0], -len(loop[1])))
+
+
+@given(
+    st.sampled_from([0x85, 0x18, 0x05, 0x06, 0x15, 0xB7]),
+    st.integers(0, 15),
+    st.integers(0, 15),
+    st.binary(max_size=7),
+)
+def test_kinds_of_instructions(operation, source, target, cut):
+    """The end of the code may be cut."""
+    raw = struct.pack("=BBhi", operation, source << 4 | target, -7, 9) + cut
+    (one,) = read_instructions(raw)
+    assert (one.code, one.source, one.offset, one.number) == (operation, source, -7, 9)
+    assert one.calls_function == ((operation, source) == (0x85, 1))
+    assert one.takes_address == ((operation, source) == (0x18, 4))
+    assert one.jumps == (operation in (0x85, 0x05, 0x06, 0x15))
