@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +57,8 @@ def _same_object(one: str, other: str) -> bool:
     return one.rpartition("/")[2] == other.rpartition("/")[2]
 
 
-def object_name(name: str, sources: Iterable[Path], root: Path | None) -> str:
+@functools.lru_cache(maxsize=64)  # each load asks for one
+def object_name(name: str, sources: tuple[Path, ...], root: Path | None) -> str:
     """Returns the name of an object in records: the paths of its sources, relative to the folder `root`.
 
     A source outside of `root` has only its file's name. `name` is for objects without known sources.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from pytest_bpfmaps.cost.costs import numbers_of
@@ -27,10 +27,10 @@ class Usage:
     """A map at the end of a test, or of several: the most entries, and the sum of the failed updates.
 
     `entries` is None if they could not be counted; `unknown` then says why. For a ring buffer, `entries` are
-    the most unread bytes that a reader saw. `failed` counts failed updates by reason, None if they are
-    unknown; then `not_counted` says why. `updated` tells whether any update succeeded. `test` is the test
-    with the most entries, `losing` the tests whose updates failed, and `beyond` those that had more entries
-    than they expected, each with a text.
+    the most unread bytes that a reader saw, and `produced` the bytes of all its records. `failed` counts
+    failed updates by reason, None if they are unknown; then `not_counted` says why. `updated` tells whether
+    any update succeeded. `test` is the test with the most entries, `losing` the tests whose updates failed,
+    and `beyond` those that had more entries than they expected, each with a text.
     """
 
     type: str
@@ -62,7 +62,7 @@ class Usage:
         self.unknown = self.unknown or other.unknown
         self.memory = max(filter(None, (self.memory, other.memory)), default=None)
         self.was_full = self.was_full or other.was_full
-        self.produced += other.produced
+        self.produced = max(self.produced, other.produced)
         if self.failed is None or other.failed is None:
             self.failed = None
             self.not_counted = self.not_counted or other.not_counted
@@ -72,6 +72,12 @@ class Usage:
         for test, count in other.losing.items():
             self.losing[test] = self.losing.get(test, 0) + count
         self.beyond |= other.beyond
+
+    def copy(self) -> Usage:
+        """Returns a record that `add` may change."""
+        return replace(
+            self, failed=self.failed and {**self.failed}, losing={**self.losing}, beyond={**self.beyond}
+        )
 
 
 Usages = dict[Key, Usage]
@@ -240,12 +246,14 @@ def add_plain(usages: Usages, rows: Iterable[Any]) -> None:
         add(usages, Key(str(object_name), str(map_name), str(kernel)), _usage(values))
 
 
-def add(usages: Usages, key: Key, usage: Usage) -> None:
-    """Adds what a test found of a map to what other tests found."""
-    if key in usages:
-        usages[key].add(usage)
-    else:
+def add(usages: Usages, key: Key, usage: Usage) -> bool:
+    """Adds what a test found of a map to what other tests found. Returns whether that tells anything new."""
+    if key not in usages:
         usages[key] = usage
+        return True
+    before = usages[key].copy()
+    usages[key].add(usage)
+    return usages[key] != before
 
 
 def _usage(values: Mapping[str, Any]) -> Usage:

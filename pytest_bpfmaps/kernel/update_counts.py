@@ -2,17 +2,20 @@
 
 No file or command of the kernel tells whether an update failed: only the program sees the return value. So a
 small program is attached to the end (``fexit``) of each function that updates a type of map. It counts by the
-id of the map. Linux 5.5, commit fec56f5890d9; x86-64, and other architectures with BPF trampolines.
+id of the map, in memory that this process has mapped: to read counts takes no system call. Linux 5.5, commits
+fec56f5890d9 and fc9702273e2e; x86-64, and other architectures with BPF trampolines.
 """
 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import struct
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from pytest_bpfmaps.errors import UnsupportedError, strerror
 from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
@@ -24,7 +27,8 @@ from pytest_bpfmaps.libbpf.syscalls import BPF_RAW_TRACEPOINT_OPEN, bpf, pack
 
 _FEXIT = 25  # enum bpf_attach_type
 _LOOKUP, _PROBE_READ_KERNEL = 1, 113  # helpers
-_MOST_MAPS = 4096
+_MMAPABLE = 1 << 10  # BPF_F_MMAPABLE
+_MOST_MAPS = 4096  # so that all counts fill whole pages
 _INSTRUCTION = struct.Struct("=BBhi")
 _VALUE = struct.Struct("=5Q")
 
@@ -40,12 +44,13 @@ class Function:
 _QUEUE = (Function("queue_stack_map_push_elem"),)
 _ARRAY = (Function("array_map_update_elem"),)
 _HASH = (Function("htab_map_update_elem"),)
+_PERCPU_BY_COMMAND = Function("bpf_percpu_hash_update")  # what the system call uses
 FUNCTIONS: dict[MapType, tuple[Function, ...]] = {
     MapType.HASH: _HASH,
     MapType.HASH_OF_MAPS: _HASH,
-    MapType.PERCPU_HASH: (Function("htab_percpu_map_update_elem"),),
+    MapType.PERCPU_HASH: (Function("htab_percpu_map_update_elem"), _PERCPU_BY_COMMAND),
     MapType.LRU_HASH: (Function("htab_lru_map_update_elem"),),
-    MapType.LRU_PERCPU_HASH: (Function("htab_lru_percpu_map_update_elem"),),
+    MapType.LRU_PERCPU_HASH: (Function("htab_lru_percpu_map_update_elem"), _PERCPU_BY_COMMAND),
     MapType.ARRAY: _ARRAY,
     MapType.PERCPU_ARRAY: _ARRAY,
     MapType.LPM_TRIE: (Function("trie_update_elem"),),
@@ -57,7 +62,15 @@ FUNCTIONS: dict[MapType, tuple[Function, ...]] = {
         Function("bpf_ringbuf_reserve_dynptr"),  # Linux 5.19
     ),
 }
-"""The functions by which programs update a map, or send a record, by the type of map."""
+"""The functions that update a map, or send a record, by the type of map."""
+
+ALL_COUNTED = frozenset(
+    {
+        *(MapType.HASH, MapType.PERCPU_HASH, MapType.LRU_HASH, MapType.LRU_PERCPU_HASH),
+        MapType.RINGBUF,
+    }
+)
+"""The types that get no new entry or record without these functions, by programs or by the system call."""
 
 # functions that older kernels lack, and that programs can't call there
 _NEWER = {"bpf_ringbuf_reserve_dynptr"}
@@ -84,43 +97,87 @@ class Counts:
         return self.full + self.memory + self.busy
 
 
+NOTHING = Counts()
+"""The counts of a map that nobody has updated since the last look."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A map: the index of its counts and the counts at the last look, or why they are unknown."""
+
+    index: int
+    before: bytes
+    why: str = ""
+
+
 class UpdateCounts:
     """Counts for maps that are watched. `close` detaches the programs; it may be called again."""
 
     def __init__(self) -> None:
         self._refused: dict[str, str] = {}  # why a function can't be traced; empty if it is traced
         self._programs: dict[str, tuple[int, int]] = {}
-        self._map = -1
-        self._watched: dict[int, str] = {}
+        self._indexes = self._counts = -1  # maps: the index of each watched map, the counts of all
+        self._memory: mmap.mmap | None = None
+        self._watched: dict[int, _Watched] = {}
+        self._free = list(range(_MOST_MAPS))
+        self._info: tuple[Any, Any] = ffi.NULL, ffi.NULL
 
     def watch(self, map_id: int, type: MapType | int) -> None:
-        """Begins to count for a map."""
+        """Begins to count for a map. Does nothing if it is watched already."""
+        if map_id not in self._watched:
+            self._watched[map_id] = self._begin(map_id, type)
+
+    def _begin(self, map_id: int, type: MapType | int) -> _Watched:
         functions = FUNCTIONS.get(type) if isinstance(type, MapType) else None
         if functions is None:
-            self._watched[map_id] = f"the functions that update a map of type {type} are not known"
-            return
-        why = next(filter(None, map(self._trace, functions)), "")
-        if not why and (result := self._write(map_id)) < 0:
-            why = strerror(-result)
-        self._watched[map_id] = why
+            return _Watched(-1, b"", f"the functions that update a map of type {type} are not known")
+        if why := next(filter(None, map(self._trace, functions)), ""):
+            return _Watched(-1, b"", why)
+        if not self._free:
+            return _Watched(-1, b"", f"more than {_MOST_MAPS:,} maps are open")
+        index = self._free.pop()
+        key, value = struct.pack("=I", map_id), struct.pack("=Q", index)
+        result = lib.bpf_map_update_elem(self._indexes, ffi.from_buffer(key), ffi.from_buffer(value), 0)
+        return _Watched(index, self._read(index), strerror(-result) if result < 0 else "")
 
-    def take(self, map_id: int) -> Counts | str:
-        """Returns the counts of a map since `watch`, and stops counting; or why they are unknown."""
-        why = self._watched.pop(map_id, "nothing counted them")
-        if why:
-            return why
-        out = bytearray(_VALUE.size)
-        key = ffi.from_buffer(struct.pack("=I", map_id))
-        result = lib.bpf_map_lookup_elem(self._map, key, ffi.from_buffer(out))
-        lib.bpf_map_delete_elem(self._map, key)
-        if missed := sum(_missed(program) for program, _ in self._programs.values()):
+    def _read(self, index: int) -> bytes:
+        assert self._memory is not None
+        return self._memory[index * _VALUE.size : (index + 1) * _VALUE.size]
+
+    def take(self, map_ids: Iterable[int]) -> dict[int, Counts | str]:
+        """Returns the counts of each map since the last call or since `watch`; or why they are unknown."""
+        missed = sum(self._missed(program) for program, _ in self._programs.values())
+        return {each: self._since(self._watched.get(each), missed) for each in map_ids}
+
+    def _since(self, watched: _Watched | None, missed: int) -> Counts | str:
+        if watched is None:
+            return "nothing counted them"
+        if watched.why:
+            return watched.why
+        if missed:
             updates, they = ("1 update", "was") if missed == 1 else (f"{missed} updates", "were")
             return f"{updates} of this run {they} not counted: another one was just being counted"
-        return Counts(*_VALUE.unpack(out)) if result == 0 else strerror(-result)
+        now = self._read(watched.index)
+        if now == watched.before:
+            return NOTHING
+        pairs = zip(_VALUE.unpack(now), _VALUE.unpack(watched.before), strict=True)
+        watched.before = now
+        return Counts(*(new - old for new, old in pairs))
 
-    def _write(self, map_id: int) -> int:
-        zero, key = bytes(_VALUE.size), struct.pack("=I", map_id)
-        return int(lib.bpf_map_update_elem(self._map, ffi.from_buffer(key), ffi.from_buffer(zero), 0))
+    def release(self, map_id: int) -> None:
+        """Stops counting for a map, which is about to be closed."""
+        watched = self._watched.pop(map_id, None)
+        if watched is not None and watched.index >= 0:
+            key = struct.pack("=I", map_id)
+            lib.bpf_map_delete_elem(self._indexes, ffi.from_buffer(key))
+            self._free.append(watched.index)
+
+    def _missed(self, program: int) -> int:
+        """Returns how often the kernel did not run a program because it was running (Linux 5.12)."""
+        info, size = self._info
+        size[0] = ffi.sizeof("struct bpf_prog_info")
+        ffi.memmove(info, bytes(size[0]), size[0])
+        return int(info.recursion_misses) if lib.bpf_obj_get_info_by_fd(program, info, size) == 0 else 0
 
     def _trace(self, function: Function) -> str:
         """Attaches to a function, once. Returns why that is impossible; an empty text if it is attached."""
@@ -137,9 +194,10 @@ class UpdateCounts:
         if not number or at is None:
             absent = function.name if not number else "bpf_map.id"
             return "" if function.name in _NEWER else f"the kernel's types have no {absent}"
-        if self._map < 0 and (result := self._create()) < 0:
-            return f"the kernel refuses a map: {strerror(-result)}"
-        program = _load(function, number, _code(function, arguments_of(number), at, self._map))
+        if self._memory is None and (why := self._create()):
+            return why
+        code = _code(function, arguments_of(number), at, self._indexes, self._counts)
+        program = _load(function, number, code)
         if program < 0:
             what = "functions" if program == -errno.EPERM else function.name
             return f"the kernel refuses a program that traces {what}: {strerror(-program)}"
@@ -152,19 +210,39 @@ class UpdateCounts:
         _own(program, link)
         return ""
 
-    def _create(self) -> int:
-        options = opts("bpf_map_create_opts")
-        self._map = int(lib.bpf_map_create(MapType.HASH, b"map_updates", 4, _VALUE.size, _MOST_MAPS, options))
-        if self._map >= 0:
-            _own(self._map)
-        return self._map
+    def _create(self) -> str:
+        """Makes the maps, and maps the counts. Returns why that is impossible, or an empty text."""
+        size = _MOST_MAPS * _VALUE.size
+        plain, mapped = opts("bpf_map_create_opts"), opts("bpf_map_create_opts", map_flags=_MMAPABLE)
+        made = [int(lib.bpf_map_create(MapType.HASH, b"map_indexes", 4, 8, _MOST_MAPS, plain))]
+        if made[0] >= 0:
+            made.append(int(lib.bpf_map_create(MapType.ARRAY, b"map_updates", 4, size, 1, mapped)))
+        try:
+            if made[-1] < 0:
+                return f"the kernel refuses a map: {strerror(-made[-1])}"
+            memory = mmap.mmap(made[1], size, mmap.MAP_SHARED, mmap.PROT_READ)
+        except OSError as error:
+            return f"the counts can't be mapped: {strerror(error.errno or errno.EINVAL)}"
+        else:
+            self._indexes, self._counts = made
+            self._memory = memory
+            self._info = ffi.new("struct bpf_prog_info *"), ffi.new("uint32_t *")
+            _own(*made)
+            made.clear()
+            return ""
+        finally:
+            for fd in made:
+                os.close(fd) if fd >= 0 else None
 
     def close(self) -> None:
         """Detaches the programs."""
         descriptors = [fd for pair in self._programs.values() for fd in reversed(pair)]
-        descriptors += [self._map] if self._map >= 0 else []
-        self._programs, self._map = {}, -1
+        descriptors += [fd for fd in (self._indexes, self._counts) if fd >= 0]
+        self._programs, self._indexes, self._counts = {}, -1, -1
         self._refused, self._watched = {}, {}
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
         forget(*descriptors)
         for fd in descriptors:
             os.close(fd)
@@ -174,13 +252,6 @@ class UpdateCounts:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _missed(program: int) -> int:
-    """Returns how often the kernel did not run a program because it was running already (Linux 5.12)."""
-    info = ffi.new("struct bpf_prog_info *")
-    size = ffi.new("uint32_t *", ffi.sizeof("struct bpf_prog_info"))
-    return int(info.recursion_misses) if lib.bpf_obj_get_info_by_fd(program, info, size) == 0 else 0
 
 
 def _own(*descriptors: int) -> None:
@@ -209,7 +280,7 @@ def _insn(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: int = 0
 _PLACES = ((errno.E2BIG, 1), (errno.EAGAIN, 1), (errno.ENOSPC, 1), (errno.ENOMEM, 2), (errno.EBUSY, 3))
 
 
-def _code(function: Function, arguments: int, id_offset: int, counts: int) -> bytes:
+def _code(function: Function, arguments: int, id_offset: int, indexes: int, counts: int) -> bytes:
     """Returns the program: it finds the counts of the map, and adds 1 where the return value says.
 
     R6 has the arguments and, behind them, the return value. The first argument is the map.
@@ -223,7 +294,7 @@ def _code(function: Function, arguments: int, id_offset: int, counts: int) -> by
         _insn(0x79, 3, 6),  # r3 = the map
         _insn(0x07, 3, value=id_offset),
         _insn(0x85, value=_PROBE_READ_KERNEL),
-        _insn(0x18, 1, 1, value=counts) + _insn(0),  # r1 = the map with the counts
+        _insn(0x18, 1, 1, value=indexes) + _insn(0),  # r1 = the map with the indexes
         _insn(0xBF, 2, 10),
         _insn(0x07, 2, value=-8),
         _insn(0x85, value=_LOOKUP),
@@ -244,5 +315,13 @@ def _code(function: Function, arguments: int, id_offset: int, counts: int) -> by
             ]
         choose += [_insn(0x07, value=32)]
     add = [_insn(0xB7, 1, value=1), _insn(0xDB, 0, 1)]  # lock *(u64 *)(r0 + 0) += 1
-    absent = _insn(0x15, offset=len(choose) + len(add))  # if r0 is NULL, go to the end
-    return b"".join([*find, absent, *choose, *add, _insn(0xB7), _insn(0x95)])
+    behind = len(choose) + len(add)
+    find_counts = [
+        _insn(0x15, offset=behind + 6),  # if r0 is NULL, go to the end
+        _insn(0x79, 1, 0),  # r1 = the index
+        _insn(0x25, 1, offset=behind + 4, value=_MOST_MAPS - 1),  # if r1 is too large, go to the end
+        _insn(0x27, 1, value=_VALUE.size),  # r1 *= the size of the counts
+        _insn(0x18, 0, 2, value=counts) + _insn(0),  # r0 = the value of the map with the counts
+        _insn(0x0F, 0, 1),  # r0 += r1
+    ]
+    return b"".join([*find, *find_counts, *choose, *add, _insn(0xB7), _insn(0x95)])

@@ -17,6 +17,7 @@ from pytest_bpfmaps.maps.families.array import ArrayMap
 MOST = 1 << 16
 """A map that can hold more entries is not counted: the kernel looks at every place of it."""
 
+_NO_PREALLOC = 1  # BPF_F_NO_PREALLOC: the kernel gets memory for each entry
 _MOST_STEPS = 1 << 12  # keys that are listed one by one
 _MOST_BYTES = 1 << 16  # of an array's values, and of the memory for a batch
 _ONE_BY_ONE = 64  # elements of an array that has no batch command
@@ -37,7 +38,9 @@ def entries(the_map: Map) -> int | str:
         return f"it may hold more than {MOST:,}"
     try:
         if isinstance(the_map, ArrayMap):
-            return _not_zero(the_map)
+            values = ArrayValues(the_map)
+            values.changed()
+            return values.entries()
         if isinstance(the_map, BatchMap) and the_map.type in _HASHES:
             found = _by_batches(the_map)
             return _one_by_one(the_map) if found is None else found
@@ -67,6 +70,12 @@ def memory(fd: int) -> int | None:
         return None
     _, found, rest = text.partition(b"memlock:")
     return int(rest.split(None, 1)[0]) if found else None
+
+
+def has_constant_memory(the_map: Map) -> bool:
+    """Returns whether `memory` depends on the declaration of a map only, and not on its entries."""
+    constant = isinstance(the_map, ArrayMap) or the_map.type in _HASHES or the_map.type is MapType.RINGBUF
+    return constant and not the_map.flags & _NO_PREALLOC
 
 
 def _by_batches(the_map: BatchMap) -> int | None:
@@ -114,34 +123,66 @@ def _one_by_one(the_map: Map) -> int | str:
     return "programs changed it while it was counted"
 
 
-def _not_zero(the_map: ArrayMap) -> int | str:
-    size, count = _value_bytes(the_map), the_map.max_entries
-    if size * count > _MOST_BYTES:
-        return f"its values are larger than {_MOST_BYTES:,} bytes"
-    values = bytearray(size * count)
-    got = ffi.new("uint32_t *", count)
-    place = ffi.from_buffer(bytearray(4))
-    result = lib.bpf_map_lookup_batch(
-        the_map.fd,
-        ffi.NULL,
-        place,
-        ffi.from_buffer(bytearray(4 * count)),
-        ffi.from_buffer(values),
-        got,
-        opts("bpf_map_batch_opts"),
-    )
-    if -result in UNSUPPORTED:
-        if count > _ONE_BY_ONE:
-            return f"this kernel gives no batch of type {the_map.type}, and it has more than {_ONE_BY_ONE}"
-        for index in range(count):
-            key = ffi.new("uint32_t *", index)
-            to = ffi.from_buffer(memoryview(values)[index * size : (index + 1) * size])
-            if lib.bpf_map_lookup_elem(the_map.fd, key, to) < 0:
-                return "this user can't read its values"
-    elif result < 0 and result != -errno.ENOENT:
-        return "this user can't read its values"
-    if not any(values):
-        return 0
-    if size in _FORMATS:
-        return count - array(_FORMATS[size], bytes(values)).count(0)
-    return sum(any(values[at : at + size]) for at in range(0, len(values), size))
+class ArrayValues:
+    """Reads all values of an array, as often as somebody asks, into the same memory."""
+
+    def __init__(self, the_map: ArrayMap) -> None:
+        self._fd, self._type, self._count = the_map.fd, the_map.type, the_map.max_entries
+        self._size, self._before, self._has_batch = _value_bytes(the_map), b"", True
+        self._why = ""
+        if self._count > MOST:
+            self._why = f"it may hold more than {MOST:,}"
+        elif self._size * self._count > _MOST_BYTES:
+            self._why = f"its values are larger than {_MOST_BYTES:,} bytes"
+        else:
+            self._values, self._got = bytearray(self._size * self._count), ffi.new("uint32_t *")
+            buffers = bytearray(4), bytearray(4 * self._count), self._values
+            self._buffers = [ffi.from_buffer(each) for each in buffers]
+            self._settings = opts("bpf_map_batch_opts")
+
+    def changed(self) -> bool:
+        """Reads the values. Returns whether they differ from what the last call read."""
+        if not self._read():
+            return False
+        before, self._before = self._before, bytes(self._values)
+        return self._before != before
+
+    def entries(self) -> int | str:
+        """Returns how many of the values that `changed` read are not zero, or why that is unknown."""
+        if self._why:
+            return self._why
+        if not any(self._values):
+            return 0
+        size = self._size
+        if size in _FORMATS:
+            return self._count - array(_FORMATS[size], bytes(self._values)).count(0)
+        return sum(any(self._values[at : at + size]) for at in range(0, len(self._values), size))
+
+    def _read(self) -> bool:
+        """Returns whether the values could be read; else `_why` says why not."""
+        if self._why:
+            return False
+        if self._has_batch:
+            self._got[0] = self._count
+            place, keys, values = self._buffers
+            result = lib.bpf_map_lookup_batch(
+                self._fd, ffi.NULL, place, keys, values, self._got, self._settings
+            )
+            if result >= 0 or result == -errno.ENOENT:
+                return True
+            self._has_batch = -result not in UNSUPPORTED
+        if self._has_batch:
+            self._why = "this user can't read its values"
+        elif self._count > _ONE_BY_ONE:
+            kind = f"this kernel gives no batch of type {self._type}"
+            self._why = f"{kind}, and it has more than {_ONE_BY_ONE}"
+        else:
+            self._read_one_by_one()
+        return not self._why
+
+    def _read_one_by_one(self) -> None:
+        for index in range(self._count):
+            to = ffi.from_buffer(memoryview(self._values)[index * self._size : (index + 1) * self._size])
+            if lib.bpf_map_lookup_elem(self._fd, ffi.new("uint32_t *", index), to) < 0:
+                self._why = "this user can't read its values"
+                return

@@ -16,12 +16,10 @@ Source: ``BPF_COMPLEXITY_LIMIT_INSNS`` (Linux 5.2, for users with ``CAP_BPF``), 
 ``BPF_COMPLEXITY_LIMIT_JMP_SEQ``.
 """
 
-_PROCESSED = re.compile(
-    r"^processed (\d+) insns \(limit \d+\) max_states_per_insn (\d+) total_states (\d+) peak_states (\d+)"
-    r"(?: mark_read (\d+))?",
-    re.MULTILINE,
+_PROCESSED = re.compile(  # follows a complaint without a newline, at times
+    r"processed (\d+) insns \(limit \d+\) max_states_per_insn (\d+) total_states (\d+) peak_states (\d+)"
+    r"(?: mark_read (\d+))?"
 )
-_PROCESSED_INLINE = re.compile(_PROCESSED.pattern.removeprefix("^"))  # follows a complaint without a newline
 _TIME = re.compile(r"verification time (\d+) usec$", re.MULTILINE)
 _DEPTHS = re.compile(r"stack depth (\d+(?:\+\d+)*)(?: max (\d+))?$", re.MULTILINE)
 
@@ -52,8 +50,8 @@ class Figures:
 
 def read_figures(log: str) -> Figures:
     """Returns the figures of a log. Where a log has several, the last count, which libbpf's retry wrote."""
-    processed = _last(_PROCESSED, log) or _last(_PROCESSED_INLINE, log)
-    time, depths = _last(_TIME, log), _last(_DEPTHS, log)
+    processed = _last(_PROCESSED, "processed ", log)
+    time, depths = _last(_TIME, "verification time ", log), _last(_DEPTHS, "stack depth ", log)
     counts = (
         [int(text) if text is not None else None for text in processed.groups()] if processed else [None] * 5
     )
@@ -70,5 +68,10 @@ def read_figures(log: str) -> Figures:
     )
 
 
-def _last(pattern: re.Pattern[str], log: str) -> re.Match[str] | None:
-    return next(iter(reversed(list(pattern.finditer(log)))), None)
+def _last(pattern: re.Pattern[str], start: str, log: str) -> re.Match[str] | None:
+    """Returns the last match of a pattern whose matches begin with the text `start`."""
+    at = len(log)
+    while (at := log.rfind(start, 0, at)) >= 0:
+        if found := pattern.match(log, at):
+            return found
+    return None

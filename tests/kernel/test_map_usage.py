@@ -9,7 +9,7 @@ from pytest_bpfmaps import paths
 from pytest_bpfmaps.cost.map_recorder import MapRecorder
 from pytest_bpfmaps.harness import Bpf
 from pytest_bpfmaps.kernel.bpf_types import MapType
-from pytest_bpfmaps.kernel.update_counts import FUNCTIONS, UpdateCounts
+from pytest_bpfmaps.kernel.update_counts import FUNCTIONS, Counts, UpdateCounts
 from pytest_bpfmaps.maps.fill import MOST, entries, memory
 
 CACHE = paths.cache_dir()  # read before pytester changes HOME
@@ -73,7 +73,7 @@ def can_trace(type: MapType) -> bool:
     """Returns whether the functions that update a type can be traced here."""
     with UpdateCounts() as counts:
         counts.watch(0, type)
-        return not isinstance(counts.take(0), str)
+        return not isinstance(counts.take([0])[0], str)
 
 
 @pytest.mark.bpf_requires("xdp", "fexit", "ringbuf")
@@ -85,8 +85,13 @@ def test_failed_updates_are_those_that_the_program_saw(bpf, rounds):
             counts.watch(each.id, each.type)
         loaded.programs.fill.run(data=bytes(64))
         seen = list(loaded.globals.failed)
-        found = {name: counts.take(loaded.maps[name].id) for name in NAMES}
-        assert counts.take(loaded.maps.plain.id) == "nothing counted them"
+        ids = {name: loaded.maps[name].id for name in NAMES}
+        taken = counts.take(ids.values())
+        found = {name: taken[ids[name]] for name in NAMES}
+        again = counts.take(ids.values())
+        assert all(isinstance(each, str) or each == Counts() for each in again.values())
+        counts.release(ids["plain"])
+        assert counts.take([ids["plain"]]) == {ids["plain"]: "nothing counted them"}
     for name, failed in zip(NAMES, seen, strict=True):
         if isinstance(found[name], str):  # Linux 7.2 does not let these be traced
             assert name in ("queue", "stack", "ring", "output")
@@ -99,9 +104,10 @@ def test_failed_updates_are_those_that_the_program_saw(bpf, rounds):
 
 
 @pytest.mark.bpf_requires("fexit")
-def test_the_reasons_are_told_apart(bpf):
+@pytest.mark.parametrize("type", ["hash", "percpu_hash"])
+def test_the_reasons_are_told_apart(bpf, type):
     with UpdateCounts() as counts:
-        full = bpf.create_map("hash", key="u32", value="u32", max_entries=1)
+        full = bpf.create_map(type, key="u32", value="u32", max_entries=1)
         counts.watch(full.id, full.type)
         full[1] = 1
         for flags in (0, 1, 1):
@@ -109,7 +115,7 @@ def test_the_reasons_are_told_apart(bpf):
                 full.update_elem(2, 2, flags)
         with pytest.raises(OSError, match="EEXIST"):
             full.update_elem(1, 2, 1)
-        taken = counts.take(full.id)
+        taken = counts.take([full.id])[full.id]
     assert (taken.done, taken.full, taken.memory, taken.busy, taken.refused) == (1, 3, 0, 0, 1)
     assert taken.failed == 3
 
@@ -119,14 +125,14 @@ def test_the_reasons_are_told_apart(bpf):
 def test_every_function_that_is_named_exists(bpf, type):
     with UpdateCounts() as counts:
         counts.watch(1, type)
-        taken = counts.take(1)
+        taken = counts.take([1])[1]
     assert not isinstance(taken, str) or "can't be traced: EBUSY" in taken
 
 
 def test_a_type_whose_functions_are_not_known(bpf):
     with UpdateCounts() as counts:
         counts.watch(1, MapType.PROG_ARRAY)
-        assert "prog_array are not known" in counts.take(1)
+        assert "prog_array are not known" in counts.take([1])[1]
 
 
 @pytest.mark.parametrize("type", ["hash", "lru_hash", "percpu_hash", "lru_percpu_hash"])
@@ -182,6 +188,31 @@ def test_the_most_that_a_ring_buffer_had_is_seen_by_its_reader(bpf):
     assert not rows["ring"]["was_full"]
     assert rows["output"]["entries"] == rows["output"]["produced"] == 6 * 48
     assert rows["queue"]["entries"] is None
+
+
+@pytest.mark.bpf_requires("ringbuf", "xdp")
+def test_only_what_is_new_is_told(bpf):
+    def look(**expected):
+        recorder.begin("test", expected)
+        recorder.look_at_open()
+        return {row[1]: row[3] for row in recorder.take().get("rows", ())}
+
+    with MapRecorder("x") as recorder, Bpf(bpf._compiler, observer=recorder) as own:
+        loaded = own.load(code=SOURCE, globals={"rounds": 2})
+        loaded.programs.fill.run(data=bytes(64))
+        assert look().keys() == set(NAMES)
+        assert look() == {}
+        loaded.maps.array[4] = 1
+        loaded.maps.percpu[7] = 1
+        del loaded.maps.plain[0]
+        assert {name: row["entries"] for name, row in look().items()} == {"array": 3, "percpu": 3}
+        assert look() == {}
+        loaded.maps.array[4] = 0
+        assert look(percpu=2, array=2).keys() == {"percpu"}
+        loaded.programs.fill.run(data=bytes(64))
+        again = look()
+        assert again["ring"]["entries"] == 4 * 912
+        assert "percpu" not in again
 
 
 SUITE = """

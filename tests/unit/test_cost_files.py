@@ -242,10 +242,10 @@ def test_a_name_without_folders_fits_a_file_anywhere(one, other, fits):
 
 def test_names_of_objects():
     root = Path("/root")
-    assert object_name("n", [root / "a/x.bpf.c"], root) == "a/x.bpf.c"
-    assert object_name("n", [Path("/other/x.bpf.c"), root / "y.bpf.c"], root) == "x.bpf.c + y.bpf.c"
-    assert object_name("n", [root / "a/x.bpf.c"], None) == "x.bpf.c"
-    assert object_name("n", [], root) == "n"
+    assert object_name("n", (root / "a/x.bpf.c",), root) == "a/x.bpf.c"
+    assert object_name("n", (Path("/other/x.bpf.c"), root / "y.bpf.c"), root) == "x.bpf.c + y.bpf.c"
+    assert object_name("n", (root / "a/x.bpf.c",), None) == "x.bpf.c"
+    assert object_name("n", (), root) == "n"
 
 
 def test_a_tolerance_names_an_object_with_or_without_folders():

@@ -7,7 +7,10 @@ from typing import Any
 
 NO_JIT = "the kernel has not compiled it to machine code (sysctl -w net.core.bpf_jit_enable=1)"
 HIDDEN = "the kernel hides its addresses (sysctl -w kernel.kptr_restrict=1)"
-NO_LINES = "it has no line information: compile it with -g, and keep its BTF"
+NO_LINES = (
+    "it has no line information: compile it with -g, and keep its BTF. "
+    "If it has BTF, the kernel refuses that: bpftool -d prog load says why"
+)
 
 
 def reason(facts: Mapping[str, Any]) -> str:
