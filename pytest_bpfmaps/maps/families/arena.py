@@ -138,7 +138,8 @@ def arenas_of(handles: Iterable[Any]) -> Iterator[None]:
     if lib.libbpf_bpf_map_type_str(MapType.ARENA) != ffi.NULL:
         yield
         for handle in arenas:
-            _adopt(handle)
+            if lib.bpf_map__fd(handle) >= 0:  # libbpf has closed the maps of an object that did not load
+                _adopt(handle)
         return
     with ExitStack() as stack:
         for handle in arenas:
