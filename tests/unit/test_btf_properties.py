@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pytest_bpfmaps import LoadError, MapOverflowError, MapValueError
 from pytest_bpfmaps.btf import Btf, Codecs
 from pytest_bpfmaps.btf.absent_fields import shortened
-from pytest_bpfmaps.btf.codec import BoolCodec, IntCodec, short
+from pytest_bpfmaps.btf.codec import BoolCodec, IntCodec, WideIntCodec, short
+from pytest_bpfmaps.btf.comparison import swapped_key
 from pytest_bpfmaps.btf.dwarf_index import _leb128
 from pytest_bpfmaps.btf.editor import BtfEditor
 from pytest_bpfmaps.btf.enums import BitfieldCodec
@@ -313,3 +314,28 @@ def test_numpy_arrays_of_other_integers(size, signed, numbers):
     else:
         with pytest.raises(MapOverflowError, match=f"cannot store {first}\\b"):
             from_array(given_array, codec, "value")
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8, 16])
+def test_numbers_of_each_size(size):
+    writer = BtfWriter()
+    writer.add_int("number", size, 1)
+    codec = Codecs(Btf(writer.to_bytes())).get(1)
+    assert type(codec) is (WideIntCodec if size == 16 else IntCodec)
+    assert (codec.size, codec.signed, codec.decode(b"\xff" * size)) == (size, True, -1)
+
+
+def test_a_swapped_key_has_all_its_fields_swapped_that_differ():
+    wanted = {"port": 80, "count": 1, "kind": 3}
+    assert swapped_key(wanted, [{"port": 0x5000, "count": 2, "kind": 3}]) is None
+    found = swapped_key(wanted, [{"port": 7}, {"port": 0x5000, "count": 0x100, "kind": 3}])
+    assert found.startswith(".port: 20480 is 80 with its bytes swapped")
+    assert swapped_key(wanted, [wanted]) is None
+
+
+def test_keys_that_differ_only_in_their_padding_are_not_equal():
+    codec = struct_of([("a", boolean, 1), ("b", unsigned, 4)])
+    first, second = (codec.listed(bytes([number, 1, 0, 0, 0])) for number in (1, 2))
+    assert first.a is second.a is True
+    assert first != second
+    assert first == codec.listed(bytes([1, 1, 0, 0, 0]))

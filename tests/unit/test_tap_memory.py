@@ -4,42 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 from collections.abc import Iterator
 
 import pytest
+from ring_memory import BUSY, SIZE, Memory
 
 from pytest_bpfmaps.events.ringbuf_memory import count_equal
 from pytest_bpfmaps.events.ringbuf_tap import Tap
-
-PAGE = mmap.PAGESIZE
-SIZE = PAGE
-BUSY = 1 << 31
-
-
-class Memory:
-    """A file with the pages of a ring buffer. The data is there twice in a row, as the kernel maps it."""
-
-    def __init__(self) -> None:
-        self.fd = os.memfd_create("ring")
-        os.ftruncate(self.fd, 2 * PAGE + 2 * SIZE)
-        self._end = 0
-
-    def add(self, data: bytes, flags: int = 0) -> int:
-        """Adds a record, and returns its position."""
-        at = self._end
-        self.head(at, len(data) | flags)
-        self._write(at + 8, data)
-        self._end += (len(data) + 15) & ~7
-        os.pwrite(self.fd, struct.pack("=Q", self._end), PAGE)
-        return at
-
-    def head(self, at: int, length: int) -> None:
-        self._write(at, struct.pack("=II", length, 0))
-
-    def _write(self, at: int, data: bytes) -> None:
-        for copy in (0, SIZE):
-            os.pwrite(self.fd, data, 2 * PAGE + copy + at % SIZE)
 
 
 @pytest.fixture
@@ -67,11 +38,11 @@ def test_it_waits_for_a_record_that_is_not_submitted(memory):
 
 def test_it_writes_nothing(memory):
     memory.add(b"record..")
-    before = os.pread(memory.fd, 4 * PAGE, 0)
+    before = os.pread(memory.fd, 4 * mmap.PAGESIZE, 0)
     tap = Tap(memory.fd, SIZE, "memory")
     assert list(tap.drain()) == [b"record.."]
     tap.close()
-    assert os.pread(memory.fd, 4 * PAGE, 0) == before
+    assert os.pread(memory.fd, 4 * mmap.PAGESIZE, 0) == before
 
 
 def test_lengths_that_change_while_they_are_compared() -> None:

@@ -87,3 +87,8 @@ def test_the_next_line():
 def test_python_expressions_know_lines():
     assert check(by_regex(r"^invalid access .* size=\d$"), by_regex("^R1 ")) is None
     assert check(by_regex("^access")).problem == "missing"
+
+
+def test_what_is_unwanted_may_be_a_part_of_the_next_message():
+    assert check(by_text("processed", negative=True), by_text("processed 2")) is None
+    assert check(by_text("R1", negative=True), by_text("processed 2")).problem == "unexpected"
