@@ -72,6 +72,7 @@ def test_steps_of_a_log():
         101: ("a @ b", "y.h", 8),
         102: ("return x;", "", 0),
     }
+    assert read_visits("0: (95) exit\n").texts == {0: ("", "", 0)}
 
 
 def code(*instructions):
