@@ -61,7 +61,7 @@ def interface_of(target: Target, on: str) -> Iterator[int]:
             raise AttachError(
                 f"cannot attach {on}",
                 on=show_target(target),
-                why=f"it is {type(interface).__name__}",
+                why=f"interface= is {type(interface).__name__}",
                 fix="give an interface's name, its index, or an interface of bpf_netns",
                 errno=errno.EINVAL,
             )

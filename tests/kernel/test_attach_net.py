@@ -113,7 +113,7 @@ class TestXdp:
             attach(interface=veth.far, mode="generic")
         with pytest.raises(AttachError, match="leave out direction"):
             attach(interface=veth.far, direction="ingress")
-        with pytest.raises(AttachError, match=r"(?s)it is list.*an interface of bpf_netns"):
+        with pytest.raises(AttachError, match=r"(?s)interface= is list.*an interface of bpf_netns"):
             attach(interface=[])
         with pytest.raises(
             AttachError, match=r"(?s)programs of type xdp do not go there.*attach\(interface="
