@@ -203,12 +203,16 @@ def command_in(btf: object, name: str) -> Feature:
 
 
 def config_in(settings: Mapping[str, str] | None, name: str) -> Feature:
-    """Returns whether a kernel with that configuration, as `kernel_config` gives it, has an option."""
+    """Returns whether a kernel with that configuration, as `kernel_config` gives it, has an option.
+
+    ``X=VALUE`` asks for that value. ``X`` alone asks for any value but ``n`` and an empty text: an option may
+    be a number or a text, which is never ``y``.
+    """
     option, _, wanted = name.removeprefix("CONFIG_").partition("=")
     if settings is None:
         return Feature(f"CONFIG_{option}", False, "this kernel's configuration can't be found")
     value = settings.get(option)
-    fits = (value or "n") == wanted if wanted else value in ("y", "m")
+    fits = (value or "n") == wanted if wanted else value not in (None, "n", "")
     return Feature(f"CONFIG_{name.removeprefix('CONFIG_')}", fits, f"it is {value or 'not set'}")
 
 

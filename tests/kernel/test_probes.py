@@ -264,4 +264,8 @@ def test_options_that_are_not_set() -> None:
     assert probe("config", "BPF_SYSCALL=y")
     assert not probe("config", "BPF_SYSCALL=n")
     assert not probe("config", "NO_SUCH_OPTION")
+    hertz = probe("config", "HZ")  # a number, which is never y
+    assert hertz, hertz.why
+    assert probe("config", f"HZ={kernel_config()['HZ']}")
+    assert not probe("config", "HZ=y")
     assert probe("config", "NO_SUCH_OPTION=n")
