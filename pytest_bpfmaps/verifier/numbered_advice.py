@@ -7,6 +7,7 @@ import re
 from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.verifier.log import Rejection
 
+_NOT_CREATED = re.compile(r"BPF map '([^']+)' is referenced but wasn't created")
 _VALUE = re.compile(r"invalid access to map value, value_size=(\d+) off=(\d+) size=(\d+)")
 _ARGUMENT = re.compile(r"^R\d type=(\w+) expected=(.*)", re.MULTILINE)
 _RETURNED = re.compile(
@@ -70,6 +71,12 @@ _ITS_HELPERS = {
 def advise_in_numbers(found: Rejection) -> Explanation | None:
     """Explains a complaint about the reach of an access, an argument or a return value; else None."""
     text = found.text
+    if absent := _NOT_CREATED.search(text):
+        return Explanation(
+            f"the program uses the map {absent[1]!r}, which the load leaves out (autocreate is False)",
+            f"guard the use by a constant, const volatile bool with_{absent[1]};, which the load sets to "
+            'False; or name the programs to load, without this one: bpf.load(…, programs=["NAME"])',
+        )
     if value := _VALUE.search(text):
         size, offset, length = map(int, value.groups())
         return _beyond_value(found, size, offset + length) if offset + length > size else None

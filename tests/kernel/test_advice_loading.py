@@ -35,6 +35,31 @@ def test_maps_whose_size_is_left_to_the_loader(bpf):
     assert obj.maps.received.max_entries == 1024
 
 
+LEFT_OUT = """
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __type(key, __u32); __type(value, __u64); }
+    seen SEC(".maps");
+const volatile bool with_seen = true;
+SEC("xdp") int prog(struct xdp_md *ctx)
+{
+    __u32 key = 0;
+    return %s bpf_map_lookup_elem(&seen, &key) ? 1 : 2;
+}
+SEC("xdp") int other(struct xdp_md *ctx) { return 2; }
+"""
+
+
+def test_a_program_that_uses_a_map_that_is_left_out(bpf):
+    left_out = {"seen": {"autocreate": False}}
+    with pytest.raises(VerifierError, match=r"uses the map 'seen', which the load leaves out") as error:
+        bpf.load(code=HEAD + LEFT_OUT % "", maps=left_out)
+    assert "with_seen;" in error.value.fix
+    assert 'programs=["NAME"]' in error.value.fix
+    guarded = bpf.load(code=HEAD + LEFT_OUT % "with_seen &&", maps=left_out, globals={"with_seen": False})
+    assert guarded.programs.prog.run(bytes(64)).retval == 2
+    obj = bpf.load(code=HEAD + LEFT_OUT % "", maps=left_out, programs=["other"])
+    assert obj.programs.other.run(bytes(64)).retval == 2
+
+
 REPLACED = """
 __attribute__((noinline)) int verdict(struct xdp_md *ctx) { volatile int r = 2; return r; }
 SEC("xdp") int base(struct xdp_md *ctx) { return verdict(ctx); }
