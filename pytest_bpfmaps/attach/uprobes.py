@@ -14,11 +14,12 @@ from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.kprobes import NO_FUNCTIONS, check_cookies, returns
 from pytest_bpfmaps.attach.links import FdLink
 from pytest_bpfmaps.attach.refusals import show_target
+from pytest_bpfmaps.attach.uprobe_code import explain_unprobed, mapped
 from pytest_bpfmaps.elf.binaries import find_binary, mapped_files, usdt_names
 from pytest_bpfmaps.elf.functions_by_name import Ambiguous, ElfFunctions, Function, elf_functions
 from pytest_bpfmaps.elf.ifuncs import NotChosen, chosen_code
 from pytest_bpfmaps.elf.reader import ElfError
-from pytest_bpfmaps.errors import AttachError, Explanation, closest
+from pytest_bpfmaps.errors import ENOTSUPP, AttachError, Explanation, closest
 from pytest_bpfmaps.libbpf import ffi, lib, opts
 from pytest_bpfmaps.libbpf.syscalls import BPF_LINK_CREATE, address, bpf, pack
 
@@ -40,9 +41,10 @@ def to_uprobe(handle: Any, target: Target, on: str) -> Any:
         binary, place = place_of(binary, target["function"], target, on)
         offset += place
     settings = opts("bpf_uprobe_opts", retprobe=returns(handle, target), bpf_cookie=target.get("cookie", 0))
-    return lib.bpf_program__attach_uprobe_opts(
-        handle, process_id(target.get("pid")), os.fsencode(binary), offset, settings
-    )
+    with mapped(binary):
+        return lib.bpf_program__attach_uprobe_opts(
+            handle, process_id(target.get("pid")), os.fsencode(binary), offset, settings
+        )
 
 
 def to_uprobe_multi(handle: Any, target: Target, on: str) -> Any:
@@ -72,7 +74,8 @@ def to_uprobe_multi(handle: Any, target: Target, on: str) -> Any:
         ("I", max(process_id(target.get("pid")), 0)),
         ("I", 0),
     )
-    return FdLink(bpf(BPF_LINK_CREATE, attributes), on)
+    with mapped(binary):
+        return FdLink(bpf(BPF_LINK_CREATE, attributes), on)
 
 
 def to_usdt(handle: Any, target: Target, on: str) -> Any:
@@ -209,6 +212,10 @@ def explain_missing(target: Target, number: int) -> Explanation | None:
         and not os.path.exists(f"/proc/{process_id(target['pid'])}")
     ):
         return Explanation(f"there is no process {target['pid']}", None)
+    if "usdt" not in target and number == ENOTSUPP and binary is not None:
+        name = target.get("function")
+        binary, place = place_of(binary, name, target, "") if name else (binary, 0)
+        return explain_unprobed(binary, None if "functions" in target else place + target.get("offset", 0))
     if "usdt" in target and number == errno.ENOTSUP and "pid" not in target:
         return Explanation(
             "the kernel has no cookies for uprobes (they came with Linux 5.15), so libbpf needs the process",

@@ -214,3 +214,34 @@ def test_what_is_no_program(counter, folder, tmp_path, library):
     }.items():
         with pytest.raises(AttachError, match=text):
             attach(binary=tmp_path / name, function="f")
+
+
+LOCKED = """
+#ifdef __x86_64__
+static int calls __attribute__((used));
+__asm__(".globl locked; .type locked, @function; locked: lock incl calls(%rip); mov $7, %eax; ret; "
+        ".size locked, . - locked");
+#endif
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="machine code of x86-64")
+@pytest.mark.parametrize(
+    "section", ["uprobe", pytest.param("uprobe.multi", marks=pytest.mark.bpf_requires("uprobe.multi/x"))]
+)
+def test_an_instruction_that_cannot_be_probed(counter, folder, section):
+    """The kernel looks at the instruction only when a process has mapped it; here none has."""
+    (folder / "locked.c").write_text(LOCKED)
+    command = ["cc", "-shared", "-fPIC", "-O1", "-o", f"lib{section}.so", "locked.c"]
+    subprocess.run(command, cwd=folder, check=True)
+    library = folder / f"lib{section}.so"
+    obj = counter(section)
+    function = {"function": "locked"} if section == "uprobe" else {"functions": "lock*"}
+    with pytest.raises(AttachError, match="the kernel puts no uprobe") as error:
+        obj.programs.count.attach(binary=library, **function)
+    if section == "uprobe":
+        assert "its code: f0 ff 05 " in str(error.value)
+        assert "attach(…, offset=N)" in error.value.fix
+        with obj.programs.count.attach(binary=library, function="locked", offset=7):
+            assert ctypes.CDLL(str(library)).locked() == 7
+        assert obj.globals.runs == 1
