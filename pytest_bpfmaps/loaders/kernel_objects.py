@@ -14,6 +14,7 @@ from pytest_bpfmaps.kernel.netns import NETNS_NAMES
 from pytest_bpfmaps.kernel.open_resources import forget, keep, note
 from pytest_bpfmaps.kernel.pinned_objects import Pin, pinned_at, pins_below, pins_of
 from pytest_bpfmaps.kernel.program_info import ProgramInfo, loaded_ids, program_info
+from pytest_bpfmaps.triggers.unique_names import is_of_another_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,9 @@ class KernelObjects:
     """Looks for what a process tree has. `netns` is the namespace that it began in, a descriptor.
 
     A program, link or pin that no process of the tree has open counts as its own if it came after `before`,
-    no other process has it open, and it is attached or pinned. What was found once stays its own. `bpffs` is
-    the folder of a bpf file system that only the tree has, or None.
+    no other process has it open, and it is attached or pinned. That does not hold in the network namespaces
+    and cgroups that other workers of the test run made. What was found once stays its own. `bpffs` is the
+    folder of a bpf file system that only the tree has, or None.
     """
 
     def __init__(self, before: Before, netns: int, bpffs: str | None = None) -> None:
@@ -99,7 +101,7 @@ class KernelObjects:
         if places or candidates:
             infos = (*found.programs.values(), *candidates.values())
             found.attached = attached_programs({each.type for each in infos}, self._namespaces(pids))
-        attached = {each.program_id for each in found.attached}
+        attached = {each.program_id for each in found.attached if not is_of_another_process(each.target)}
         found.programs |= {n: info for n, info in candidates.items() if n in attached}
         found.maps = set(found.held.maps)
         found.maps |= {n for each in found.programs.values() for n in each.map_ids}
@@ -155,7 +157,8 @@ class KernelObjects:
         """Returns descriptors of the namespaces to look into. They are closed when `close` is called."""
         paths = [f"/proc/{pid}/ns/net" for pid in pids] + ["/proc/thread-self/ns/net"]
         if os.path.isdir(NETNS_NAMES):
-            paths += [entry.path for entry in os.scandir(NETNS_NAMES)]
+            names = (entry.path for entry in os.scandir(NETNS_NAMES))
+            paths += [name for name in names if not is_of_another_process(name)]
         found = {os.fstat(self._netns).st_ino: self._netns}
         self._close_namespaces()
         for path in paths:

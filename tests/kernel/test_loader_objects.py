@@ -142,6 +142,18 @@ class TestMapsAndPrograms:
             assert agent.links == []
             assert len(agent.programs) == 3
 
+    def test_what_is_attached_in_a_namespace_of_another_worker_is_not_its_own(self, start, network_object):
+        """No process has the program open, as after ``ip link set … xdp`` of another test's agent."""
+        agent, namespace = start(), "bpfmaps-gw1-1-0-theirs"  # its maker has the id 1
+        subprocess.run(["ip", "netns", "add", namespace], check=True)
+        try:
+            load = ["ip", "link", "set", "lo", "xdpgeneric", "obj", network_object, "sec", "xdp"]
+            subprocess.run(["ip", "netns", "exec", namespace, *load], check=True)
+            assert agent.links == []
+            assert len(agent.programs) == 3
+        finally:
+            subprocess.run(["ip", "netns", "del", namespace], check=True)
+
     def test_names_that_several_share(self, bpf, agent_binary, network_object):
         command = (
             f"{agent_binary} load {network_object} wait & {agent_binary} load {network_object} wait; wait"
