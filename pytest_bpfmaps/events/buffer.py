@@ -15,8 +15,8 @@ class RecordSource(Protocol):
         ...
 
     @property
-    def was_full(self) -> bool:
-        """Whether there was no room for one more record at some time, if lost records are not counted."""
+    def times_full(self) -> int:
+        """How often a look found no room for one more record, if the kernel does not count lost records."""
         ...
 
     @property

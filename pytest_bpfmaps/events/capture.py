@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, overload
 
 from pytest_bpfmaps.btf import Codec
@@ -50,7 +50,7 @@ class Capture(Sequence[Any]):
         `NoValueError` if a ring buffer was full, or overwrote records.
         """
         self._drain()
-        if self._source.was_full or self._source.overwritten:
+        if self._source.times_full or self._source.overwritten:
             raise NoValueError(
                 "cannot count the lost records",
                 on=f"from {self.on}",
@@ -109,23 +109,31 @@ class Capture(Sequence[Any]):
 
     # waiting
 
-    def wait(self, count: int = 1, timeout: float = 1.0) -> list[Any]:
+    def wait(
+        self, count: int = 1, timeout: float = 1.0, match: Callable[[Any], Any] | None = None
+    ) -> list[Any]:
         """Returns all records so far, as soon as there are `count`.
 
-        `timeout` is in seconds. The wait is longer where the CPU is emulated. Raises `CaptureTimeoutError`
-        (an `AssertionError`) if they don't come in time.
+        With `match`, it waits for records for which ``match(record)`` is true, and returns those. `timeout`
+        is in seconds. The wait is longer where the CPU is emulated. Raises `CaptureTimeoutError` (an
+        `AssertionError`) if they don't come in time.
         """
-        self._until(lambda: len(self._records) >= count, timeout)
-        if len(self._records) < count:
+        if match is None:
+            self._until(lambda: len(self._records) >= count, timeout)
+            found: Sequence[Any] = self._records
+        else:
+            found = self._until_matching(match, count, timeout)
+        if len(found) < count:
             self._told = True
+            came = f"{len(self._records)} came"
             raise CaptureTimeoutError(
                 f"waited {timeout:g} s for {count} record{'s' * (count != 1)}",
                 on=f"from {self.on}",
-                why=f"{len(self._records)} came",
+                why=came if match is None else f"{len(found)} of {len(self._records)} captured records fit",
                 details=self._listing(),
                 fix=describe_loss(self._source) or self._hint(),
             )
-        return list(self._records)
+        return list(found)
 
     def expect(
         self,
@@ -141,8 +149,8 @@ class Capture(Sequence[Any]):
         Fields are keywords, or a mapping. In a mapping, a name may also be ``count`` or ``timeout``, or reach
         into a nested struct: ``expect({"hdr.pid": 1, "count": 2}, count=1)``. If a value is a callable, it is
         called with the field's value, and says whether it fits. If the value of a nested struct is a mapping,
-        only the fields in it are compared. With `count`, it is also a failure if more records match.
-        `timeout` is in seconds.
+        only the fields in it are compared. With `count`, it is also a failure if more records match, or if
+        records were lost, which may have matched. `timeout` is in seconds.
 
         Raises `CaptureTimeoutError` with the closest records. Raises `NameLookupError` for a field that the
         records don't have, and, without a mapping, for an argument that is also a field.
@@ -152,7 +160,7 @@ class Capture(Sequence[Any]):
             given["timeout"] = timeout  # type: ignore[assignment]
         wanted = self._wanted("expect", fields, more, given)
         least = 1 if count is None else count
-        found = self._until_matching(wanted, least, timeout)
+        found = self._until_matching(lambda r: fits(r, wanted), max(least, 1), timeout)
         if len(found) < least or (count is not None and len(found) != count):
             raise CaptureTimeoutError(
                 f"expected {_amount(count)} with {_show(wanted)}",
@@ -161,8 +169,8 @@ class Capture(Sequence[Any]):
                 details=describe_misses(self._records, wanted),
                 fix=describe_loss(self._source) or (None if found else self._hint()),
             )
-        if count is not None:
-            self._refuse_if_taken()
+        if count is not None and self._has_losses():
+            self._refuse_if_lost(f"that no more than {_amount(count)} with {_show(wanted)} came")
         return found
 
     def expect_none(
@@ -176,7 +184,7 @@ class Capture(Sequence[Any]):
         """
         given = {} if within is _TENTH else {"within": within}
         wanted = self._wanted("expect_none", fields, more, given)
-        found = self._until_matching(wanted, 1, within)
+        found = self._until_matching(lambda r: fits(r, wanted), 1, within)
         if found:
             raise CaptureTimeoutError(
                 f"expected no record with {_show(wanted)}",
@@ -184,14 +192,7 @@ class Capture(Sequence[Any]):
                 why=f"{len(found)} came",
                 details="\n".join(f"  {r!r}" for r in found[:5]),
             )
-        if self._source.others() or self._source.overwritten or self._source.lost or self._source.missed:
-            self._told = True
-            raise CaptureTimeoutError(
-                f"cannot know that no record with {_show(wanted)} came",
-                on=f"from {self.on}",
-                why="not all records came here",
-                fix=describe_loss(self._source),
-            )
+        self._refuse_if_lost(f"that no record with {_show(wanted)} came")
 
     def close(self) -> None:
         """Reads what is still in the buffer, and ends the capture. Safe to call again."""
@@ -240,6 +241,18 @@ class Capture(Sequence[Any]):
                 fix=describe_loss(self._source),
             )
 
+    def _has_losses(self) -> bool:
+        source = self._source
+        return bool(source.taken or source.missed or source.overwritten or source.lost or source.times_full)
+
+    def _refuse_if_lost(self, what: str) -> None:
+        """Raises `CaptureTimeoutError` if records are missing, so that nobody can know `what`."""
+        if loss := describe_loss(self._source):
+            self._told = True
+            raise CaptureTimeoutError(
+                f"cannot know {what}", on=f"from {self.on}", why="not all records came here", fix=loss
+            )
+
     def _warn_of_others(self) -> None:
         """Warns that another reader may have taken records, if no expectation has said so yet."""
         if self._told or (self._records and not self._source.taken and not self._source.missed):
@@ -259,15 +272,15 @@ class Capture(Sequence[Any]):
             self._source.wait(min(left, _LOOK_AGAIN))
             self._drain()
 
-    def _until_matching(self, fields: dict[str, Any], count: int, timeout: float) -> list[Any]:
+    def _until_matching(self, match: Callable[[Any], Any], count: int, timeout: float) -> list[Any]:
         found: list[Any] = []
         seen = 0
 
         def enough() -> bool:
             nonlocal seen
             fresh, seen = self._records[seen:], len(self._records)
-            found.extend(r for r in fresh if fits(r, fields))
-            return len(found) >= max(count, 1)
+            found.extend(r for r in fresh if match(r))
+            return len(found) >= count
 
         self._until(enough, timeout)
         return found

@@ -53,7 +53,7 @@ def describe_loss(source: RecordSource) -> str | None:
     if source.lost:
         records = "1 record" if source.lost == 1 else f"{source.lost} records"
         return f"the kernel lost {records}: the buffer was full; make it larger: capture(pages=…)"
-    if source.was_full:
+    if source.times_full:
         return "the ring buffer was full, so the program may have lost records; give it a larger max_entries"
     return None
 

@@ -39,7 +39,7 @@ _LOST = struct.Struct("=QQ")  # after the header: id, number of records
 class PerfBuffer:
     """The consumer's end of a perf event array."""
 
-    was_full = False  # the kernel counts lost records
+    times_full = 0  # the kernel counts lost records
     taken = overwritten = missed = 0
     padding = 7  # the kernel rounds a record, with the 4 bytes of its size, up to a multiple of 8
 

@@ -31,8 +31,7 @@ class Ring:
     missed = padding = 0
 
     def __init__(self, fd: int, size: int, on: str, map_id: int, *, overwrites: bool = False) -> None:
-        self.was_full = False
-        self.taken = self.overwritten = 0
+        self.times_full = self.taken = self.overwritten = 0
         self._peak = peak_of(map_id)
         self._map_id = map_id
         self._overwrites = overwrites
@@ -61,8 +60,9 @@ class Ring:
             yield from self._newest()
             return
         position = self._look_for_others()
-        self.was_full = self.was_full or self._memory.is_full(position, self._positions[0] - position)
-        self._peak.was_full = self._peak.was_full or self.was_full
+        if self._memory.is_full(position, self._positions[0] - position):
+            self.times_full += 1
+            self._peak.was_full = True
         while position < (produced := self._positions[0]):
             at = position & self._mask
             length = self._words[at >> 2]

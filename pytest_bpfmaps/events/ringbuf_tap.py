@@ -35,8 +35,7 @@ class Tap:
     lost = taken = padding = 0
 
     def __init__(self, fd: int, size: int, on: str, *, overwrites: bool = False) -> None:
-        self.was_full = False
-        self.missed = self.overwritten = 0
+        self.times_full = self.missed = self.overwritten = 0
         self._overwrites = overwrites
         self._size, self._mask = size, size - 1
         self._memory = memory = RingMemory(fd, size, on, writable=False)
@@ -96,13 +95,13 @@ class Tap:
         return self._mine - start
 
     def _look_if_full(self) -> None:
-        """Sets `was_full` if there is no room for one more record of the size of the oldest unread one."""
+        """Counts a look that finds no room for one more record of the size of the oldest unread one."""
         if self._overwrites:
             return
         consumed = int(self._consumer_position[0])
         full = self._memory.is_full(consumed, int(self._positions[0]) - consumed)
         if full and self._consumer_position[0] == consumed:  # it is still the oldest unread one
-            self.was_full = True
+            self.times_full += 1
 
     def _resume(self) -> None:
         """Continues at the next whole record, and counts the bytes that were overwritten."""

@@ -47,7 +47,8 @@ class SharedSource:
         self.padding = self._source.padding
 
     def _counts(self) -> tuple[int, ...]:
-        return self._source.lost, self._source.taken, self._source.overwritten, self._source.missed
+        source = self._source
+        return source.lost, source.taken, source.overwritten, source.missed, source.times_full
 
     @property
     def lost(self) -> int:
@@ -70,9 +71,9 @@ class SharedSource:
         return self._source.missed - self._before[3]
 
     @property
-    def was_full(self) -> bool:
+    def times_full(self) -> int:
         """See `RecordSource`."""
-        return self._source.was_full
+        return self._source.times_full - self._before[4]
 
     def add(self, block: Block) -> None:
         """Keeps records that were read until `blocks` returns them."""

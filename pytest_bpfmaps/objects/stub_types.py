@@ -5,7 +5,7 @@ Only type checkers and editors use these classes. At run time the objects are th
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pytest_bpfmaps.events.capture import Capture
@@ -73,4 +73,6 @@ if TYPE_CHECKING:
         def __getitem__(self, index: slice) -> list[R]: ...
         def __getitem__(self, index: int | slice) -> R | list[R]: ...
         def __iter__(self) -> Iterator[R]: ...
-        def wait(self, count: int = 1, timeout: float = 1.0) -> list[R]: ...
+        def wait(
+            self, count: int = 1, timeout: float = 1.0, match: Callable[[R], Any] | None = None
+        ) -> list[R]: ...

@@ -191,6 +191,41 @@ def test_a_full_buffer(sender, send):
             _ = events.lost
 
 
+def test_what_a_full_buffer_lost_is_not_known(sender, send):
+    with sender.maps.events.capture("event") as events:
+        sent = [sender.programs.send.run(bytes(64), ctx={"mark": n}).retval for n in range(4096 // 16)]
+        assert sent.count(0) < len(sent), "the last ones had no room"
+        assert events.expect(number=1)[0].number == 1
+        last = len(sent) - 1
+        expected = f"cannot know that no record with number={last} came {FROM}: not all records came here"
+        assert message_of(events.expect_none, number=last, within=0)[0] == expected
+        assert message_of(events.expect, number=last, count=0, timeout=0)[0].startswith(
+            "cannot know that no more"
+        )
+        assert message_of(events.expect, number=1, count=1, timeout=0)[0].startswith(
+            "cannot know that no more"
+        )
+
+
+def test_what_was_lost_before_the_capture_does_not_matter(sender, send):
+    for _ in range(4096 // 16):
+        sender.programs.send.run(bytes(64))
+    with sender.maps.events.capture("event") as events:
+        send(1)
+        events.expect(number=1, count=1)
+        events.expect_none(number=2, within=0)
+        assert events.lost == 0
+
+
+def test_records_that_a_function_chooses(events, send):
+    send(1, 2, 3, 4)
+    assert [e.number for e in events.wait(2, match=lambda e: e.number % 2 == 0)] == [2, 4]
+    assert events.wait(0, timeout=600, match=lambda e: e.number > 4) == []
+    lines = message_of(events.wait, 3, timeout=0, match=lambda e: e.number % 2 == 0)
+    assert lines[0] == f"waited 0 s for 3 records {FROM}: 2 of 4 captured records fit"
+    assert lines[1:5] == shown(1, 2, 3, 4)
+
+
 def test_a_buffer_that_was_almost_full(sender, send):
     with sender.maps.events.capture("event") as events:
         send(*range(4096 // 16 - 2))
