@@ -128,10 +128,10 @@ class Codecs:
             case Kind.STRUCT | Kind.UNION:
                 return self._struct(target, name)
             case Kind.DATASEC:
-                shown = (v for v in target.variables() if not self._is_hidden(v.type_id))
-                return StructCodec(
-                    name, target.size, [Field(v.name, self.get(v.type_id), v.offset) for v in shown]
-                )
+                shown = [v for v in target.variables() if not self._is_hidden(v.type_id)]
+                fields = [Field(v.name, self.get(v.type_id), v.offset) for v in shown]
+                whole = [f for v, f in zip(shown, fields, strict=True) if not v.is_part_of(f.codec.size)]
+                return StructCodec(name, target.size, whole)
             case _:
                 raise UnsupportedError("cannot read values", on=f"of type {name}", why="it holds no data")
 

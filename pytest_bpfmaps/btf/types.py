@@ -65,6 +65,14 @@ class Variable:
     offset: int
     size: int
 
+    def is_part_of(self, size: int) -> bool:
+        """Returns whether it is smaller than its type, which has `size` bytes.
+
+        clang splits a static struct into its fields, and makes a byte of a static number that has only two
+        values. Their BTF still has the whole type.
+        """
+        return 0 < self.size < size
+
 
 @dataclass(frozen=True, slots=True)
 class BtfType:

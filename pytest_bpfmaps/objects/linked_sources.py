@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pytest_bpfmaps.btf import Codecs, Kind
 from pytest_bpfmaps.btf.dwarf import read_local_types
+from pytest_bpfmaps.btf.dwarf_values import two_values
 from pytest_bpfmaps.btf.line_info import SourceLine, source_lines
 from pytest_bpfmaps.btf.record import StructCodec
 from pytest_bpfmaps.compiler.linker import linked_inputs
@@ -29,6 +30,7 @@ class Sources:
     def __init__(self, path: Path, codecs: Codecs | None) -> None:
         self._path = path
         self._codecs = codecs
+        self._values: dict[str, tuple[int, int] | None] = {}
 
     def codecs_for(self, map_name: str) -> Codecs | None:
         """Returns the object's codecs, with structs of the sources that use the map."""
@@ -101,6 +103,12 @@ class Sources:
         return [
             next((source for at, source in uses if start <= at < start + size), "") for start, size in places
         ]
+
+    def two_values(self, name: str) -> tuple[int, int] | None:
+        """Returns the values of a variable of which clang keeps only a byte, for the bytes 0 and 1."""
+        if name not in self._values:
+            self._values[name] = two_values(self._path, name)
+        return self._values[name]
 
     @cached_property
     def _uses(self) -> dict[str, list[tuple[int, str]]]:

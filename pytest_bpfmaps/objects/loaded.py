@@ -90,7 +90,7 @@ class LoadedObject:
         ]
         self.programs = Named("program", name, {p.name: p for p in programs})
         variables = [DataSection(n, m) for n, m in internal.items()]
-        self.globals = Globals(name, variables, codecs, sources.of_variables)
+        self.globals = Globals(name, variables, codecs, sources)
         enter(self.globals, "loaded")
         maps = all_of(self.maps)
         counters = (created_map(each) for each in (self.counters, self.vectors) if each is not None)

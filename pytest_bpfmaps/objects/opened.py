@@ -96,7 +96,7 @@ class OpenedObject:
         self.programs = Named("program", self.name, {p.name: p for p in programs})
         self._sources = Sources(path, file.codecs)
         variables = [DataSection(n, m) for n, m in internal.items()]
-        self.globals = Globals(self.name, variables, file.codecs, self._sources.of_variables)
+        self.globals = Globals(self.name, variables, file.codecs, self._sources)
         try:
             check_options(kconfig, names_in(self.globals, ".kconfig"), self.name)
         except BpfError:

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import errno
 import mmap
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pytest_bpfmaps.btf import Codec, Codecs, Kind
+from pytest_bpfmaps.btf.codec import IntCodec
 from pytest_bpfmaps.btf.comparison import same
+from pytest_bpfmaps.btf.enums import EnumCodec
 from pytest_bpfmaps.btf.special_fields import LOCKS, is_kernel_field, kernel_fields
+from pytest_bpfmaps.btf.types import Variable
 from pytest_bpfmaps.errors import (
     ENOTSUPP,
     AmbiguousNameError,
     ClosedError,
     MapError,
+    MapValueError,
     NameLookupError,
     UnsupportedError,
     closest,
@@ -37,13 +42,15 @@ class DataSection:
     """The bytes of one data section; `name` is the name of the ELF section, such as ``.bss``.
 
     `kept` has the kernel's own types in it, such as ``bpf_spin_lock``. `hidden` has the names of variables of
-    such a type.
+    such a type. `parts` has the names of those of which clang keeps only a part, and the sizes of part and
+    whole in bytes.
     """
 
     def __init__(self, name: str, handle: Any) -> None:
         self.name = name
         self.kept: set[str] = set()
         self.hidden: set[str] = set()
+        self.parts: dict[str, tuple[int, int]] = {}
         self._handle = handle  # struct bpf_map *
         self._shared: mmap.mmap | None = None
         self._mappable = True
@@ -142,15 +149,49 @@ class DataSection:
             self._shared.close()
 
 
-Origins = Callable[[str, str, list[tuple[int, int]]], list[str]]
-"""Gets a section, a name, and (offset, size) of each variable of that name; returns the source of each."""
+class Source(Protocol):
+    """What else is known of the variables of an object."""
+
+    def of_variables(self, section: str, name: str, places: list[tuple[int, int]]) -> list[str]:
+        """Returns the source of each variable of that name; `places` has their (offset, size)."""
+
+    def two_values(self, name: str) -> tuple[int, int] | None:
+        """Returns the values of a variable of which clang keeps only a byte, for the bytes 0 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Variable:
+    """A variable. `size` in bytes is larger than its type's if it ends in a flexible array.
+
+    `values` are the values of which clang keeps only a byte, which says which of the two it is; else empty.
+    """
+
     section: DataSection
     offset: int
     codec: Codec
+    size: int
+    values: tuple[bytes, ...] = ()
+
+    def read(self) -> Any:
+        raw = self.section.read(self.offset, self.offset + self.size)
+        return self.codec.decode_rest(self.values[raw[0] & 1] if self.values else raw)
+
+    def write(self, value: Any, where: str) -> None:
+        raw = self.codec.encode_record(value, where)
+        if self.values and raw not in self.values:
+            known = " and ".join(repr(self.codec.decode(each)) for each in self.values)
+            raise MapValueError(
+                f"cannot store {value!r}",
+                on=f"in {where}",
+                why=f"the program gives it only {known}, and clang keeps only a byte that tells these apart",
+                fix="declare it volatile, or without 'static'",
+            )
+        if self.values:
+            raw = bytes([self.values.index(raw)])
+        if len(raw) > self.size:
+            why = f"the variable has {self.size} bytes"
+            raise MapValueError(f"cannot store {len(raw)} bytes", on=f"in {where}", why=why)
+        self.section.write(self.offset, raw.ljust(self.size, b"\0"))
 
 
 class Globals:
@@ -158,22 +199,21 @@ class Globals:
 
     Any C name works as an attribute, even ``_state``. Only Python's own names between double underscores need
     ``g["x"]``. If several linked sources have a variable of the same name, these are ``g["a.x"]`` and
-    ``g["b.x"]``; `origins` finds the source of each.
+    ``g["b.x"]``; `source` finds the source of each.
     """
 
     def __init__(
-        self, on: str, sections: list[DataSection], codecs: Codecs | None, origins: Origins | None = None
+        self, on: str, sections: list[DataSection], codecs: Codecs | None, source: Source | None = None
     ) -> None:
         object.__setattr__(self, "_Globals__on", on)
         object.__setattr__(self, "_Globals__state", "opened")
         object.__setattr__(self, "_Globals__sections", sections)
         object.__setattr__(
-            self, "_Globals__variables", _find_variables(sections, codecs, origins) if codecs else {}
+            self, "_Globals__variables", _find_variables(sections, codecs, source) if codecs else {}
         )
 
     def __getitem__(self, name: str) -> Any:
-        variable = self.__find(name, "read")
-        return variable.codec.decode(variable.section.read(variable.offset, _end(variable)))
+        return self.__find(name, "read").read()
 
     def __setitem__(self, name: str, value: Any) -> None:
         variable = self.__find(name, "set")
@@ -193,8 +233,7 @@ class Globals:
                 fix=f"set it before: bpf.load(…, globals={{{name!r}: {value!r}}})",
                 errno=errno.EPERM,
             )
-        raw = variable.codec.encode(value, f"global {name!r}")
-        variable.section.write(variable.offset, raw)
+        variable.write(value, f"global {name!r}")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in self:
@@ -249,12 +288,12 @@ class Globals:
                     fix="name the source: " + " or ".join(f"globals[{known!r}]" for known in alike),
                 )
             kept = any(name in section.hidden for section in self.__sections)
-            raise NameLookupError(
-                f"no global variable {name!r}",
-                on=f"in {self.__on}",
-                why="only the kernel may read and write its type" if kept else None,
-                fix=None if kept else closest(name, self.__variables),
+            why, fix = _explain_parts(self.__sections, name) or (
+                ("only the kernel may read and write its type", None)
+                if kept
+                else (None, closest(name, self.__variables))
             )
+            raise NameLookupError(f"no global variable {name!r}", on=f"in {self.__on}", why=why, fix=fix)
         return found
 
 
@@ -267,12 +306,26 @@ def enter(variables: Globals, state: str) -> None:
             section.close()
 
 
-def _end(variable: _Variable) -> int:
-    return variable.offset + variable.codec.size
+def _explain_parts(sections: list[DataSection], name: str) -> tuple[str, str] | None:
+    """Returns why a variable is missing of which clang keeps only a part, and what to do."""
+    parts = {
+        part: sizes
+        for section in sections
+        for part, sizes in section.parts.items()
+        if part == name or part.startswith(f"{name}.")
+    }
+    if not parts:
+        return None
+    kept = " and ".join(f"{part!r} ({size} of {whole} bytes)" for part, (size, whole) in parts.items())
+    base = name.partition(".")[0]
+    return (
+        f"clang has optimized it, and keeps only {kept} of it, so its value can't be read or written",
+        f"declare {base!r} volatile, or without 'static'",
+    )
 
 
 def _find_variables(
-    sections: list[DataSection], codecs: Codecs, origins: Origins | None
+    sections: list[DataSection], codecs: Codecs, source: Source | None
 ) -> dict[str, _Variable]:
     by_name = {t.name: t for t in codecs.btf if t.kind is Kind.DATASEC}
     found: dict[str, list[_Variable]] = {}
@@ -282,27 +335,44 @@ def _find_variables(
             section.kept |= kernel_fields(codecs.btf, v.type_id)
             if is_kernel_field(codecs.btf, v.type_id):
                 section.hidden.add(v.name)
+                continue
+            codec = codecs.get(v.type_id)
+            if v.is_part_of(codec.size):
+                values = _values(v, codec, source)
+                if not values:
+                    section.parts[v.name] = v.size, codec.size
+                    continue
+                variable = _Variable(section, v.offset, codec, v.size, values)
             else:
-                variable = _Variable(section, v.offset, codecs.get(v.type_id))
-                found.setdefault(v.name, []).append(variable)
+                size = v.size if codec.flexible and v.size else codec.size
+                variable = _Variable(section, v.offset, codec, size)
+            found.setdefault(v.name, []).append(variable)
     made: dict[str, _Variable] = {}
     for name, alike in found.items():
-        names = [name] if len(alike) == 1 else _tell_apart(name, alike, origins)
+        names = [name] if len(alike) == 1 else _tell_apart(name, alike, source)
         made.update(zip(names, alike, strict=True))
     return made
 
 
-def _tell_apart(name: str, alike: list[_Variable], origins: Origins | None) -> list[str]:
+def _values(variable: Variable, codec: Codec, source: Source | None) -> tuple[bytes, ...]:
+    """Returns the two values of a number of which clang keeps only a byte; empty if they are not known."""
+    if variable.size != 1 or not isinstance(codec, IntCodec | EnumCodec) or source is None:
+        return ()
+    numbers = source.two_values(variable.name.rpartition(".")[2]) or ()
+    return tuple((n & (1 << 8 * codec.size) - 1).to_bytes(codec.size, sys.byteorder) for n in numbers)
+
+
+def _tell_apart(name: str, alike: list[_Variable], source: Source | None) -> list[str]:
     """Returns distinct names for variables of one name: by the source, else by the place in the section."""
     names = [f"{v.section.name}+{v.offset}.{name}" for v in alike]
-    for section in dict.fromkeys(v.section for v in alike) if origins else ():
-        assert origins is not None
+    for section in dict.fromkeys(v.section for v in alike) if source else ():
+        assert source is not None
         here = sorted((v.offset, i) for i, v in enumerate(alike) if v.section is section)
         places = [(offset, alike[i].codec.size) for offset, i in here]
-        sources = origins(section.name, name, places)
-        for (_, i), source in zip(here, sources, strict=True):
-            if source and sources.count(source) == 1:
-                names[i] = f"{source}.{name}"
+        files = source.of_variables(section.name, name, places)
+        for (_, i), file in zip(here, files, strict=True):
+            if file and files.count(file) == 1:
+                names[i] = f"{file}.{name}"
     return names if len(set(names)) == len(names) else [f"{n}#{i}" for i, n in enumerate(names)]
 
 

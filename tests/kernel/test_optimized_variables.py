@@ -1,0 +1,120 @@
+"""Tests static variables of which clang keeps only parts: their BTF still has the whole type.
+
+A program of the same object returns each value, so the kernel tells the truth.
+"""
+
+import pytest
+
+from pytest_bpfmaps import MapValueError, NameLookupError
+
+CODE = """
+struct counters { __u8 a; __u64 b; __u32 c; };
+static QUALIFIER struct counters split = {1, 2, 3};
+static QUALIFIER __u64 pair[2] = {0x11, 0x22};
+static QUALIFIER int mode = 5, flag, far = -1;
+static QUALIFIER enum { IDLE = 3, BUSY = 300 } state = IDLE;
+static QUALIFIER __u64 wide = 1;
+__u64 beside = 77;
+__u64 result;
+SEC("xdp") int change(struct xdp_md *ctx)
+{
+    split.b++;
+    split.c++;
+    pair[0]++;
+    pair[1] += 2;
+    mode = 7;
+    flag = 1;
+    far = -5;
+    state = BUSY;
+    wide = 0x123456789;
+    return 2;
+}
+#define TELLS(name) SEC("xdp") int tell_##name(struct xdp_md *ctx) { result = name; return 2; }
+TELLS(mode) TELLS(flag) TELLS(far) TELLS(state) TELLS(wide)
+SEC("xdp") int tell_split(struct xdp_md *ctx)
+{
+    result = split.a + split.b + split.c + pair[0] + pair[1];
+    return 2;
+}
+"""
+FIRST = {"mode": 5, "flag": 0, "far": -1, "state": 3, "wide": 1}
+LATER = {"mode": 7, "flag": 1, "far": -5, "state": 300, "wide": 0x123456789}
+
+
+@pytest.fixture
+def load(load_code):
+    return lambda qualifier="", **options: load_code(CODE.replace("QUALIFIER", qualifier), **options)
+
+
+def as_the_program_sees(obj, name):
+    obj.programs[f"tell_{name}"].run(bytes(64))
+    value = obj.globals.result
+    return value - (1 << 64) if name == "far" else value
+
+
+@pytest.mark.parametrize("qualifier", ["", "volatile"])
+def test_numbers_with_two_values(load, qualifier):
+    obj = load(qualifier)
+    for expected in (FIRST, LATER):
+        for name, value in expected.items():
+            assert obj.globals[name] == value == as_the_program_sees(obj, name), name
+        assert obj.globals >= expected
+        obj.programs.change.run(bytes(64))
+    for name, value in FIRST.items():
+        obj.globals[name] = value
+        assert obj.globals[name] == value == as_the_program_sees(obj, name), name
+    assert obj.globals.beside == 77
+
+
+def test_numbers_that_are_set_before_the_load(load):
+    obj = load(globals=LATER)
+    for name, value in LATER.items():
+        assert obj.globals[name] == value == as_the_program_sees(obj, name), name
+    assert obj.globals.state.name == "BUSY"
+
+
+def test_a_value_that_the_program_never_gives(load):
+    with pytest.raises(MapValueError, match=r"gives it only 5 and 7, and clang keeps only a byte") as failed:
+        load(globals={"mode": 6})
+    assert "declare it volatile" in failed.value.fix
+    obj = load("volatile", globals={"mode": 6})
+    assert obj.globals.mode == 6 == as_the_program_sees(obj, "mode")
+
+
+@pytest.mark.parametrize("name", ["split", "pair"])
+def test_variables_that_clang_has_split(load, name):
+    obj = load()
+    with pytest.raises(
+        NameLookupError, match=rf"clang has optimized it, and keeps only '{name}\.\d' "
+    ) as failed:
+        _ = obj.globals[name]
+    assert f"declare {name!r} volatile" in failed.value.fix
+    with pytest.raises(NameLookupError):
+        obj.globals[f"{name}.0"] = {}
+    assert not [each for each in obj.globals if each.startswith(name)]
+    obj = load("volatile")
+    obj.programs.change.run(bytes(64))
+    obj.programs.tell_split.run(bytes(64))
+    assert obj.globals.split == {"a": 1, "b": 3, "c": 4}
+    assert obj.globals.pair == [0x12, 0x24]
+    assert obj.globals.result == 1 + 3 + 4 + 0x12 + 0x24
+
+
+FLEXIBLE = """
+struct { int n; long more[]; } list = {1, {2, 3}};
+long beside = 77;
+SEC("xdp") int tell(struct xdp_md *ctx) { return list.n + list.more[0] + list.more[1]; }
+"""
+
+
+def test_a_flexible_array_has_what_the_variable_has(load_code):
+    obj = load_code(FLEXIBLE)
+    assert obj.globals.list == {"n": 1, "more": [2, 3]}
+    obj.globals.list = {"n": 4, "more": [5]}
+    assert obj.globals.list == {"n": 4, "more": [5, 0]}
+    assert obj.programs.tell.run(bytes(64)).retval == 9
+    with pytest.raises(
+        MapValueError, match="cannot store 32 bytes in global 'list': the variable has 24 bytes"
+    ):
+        obj.globals.list = {"n": 4, "more": [5, 6, 7]}
+    assert obj.globals.beside == 77
