@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -110,6 +112,21 @@ class Sources:
             self._values[name] = two_values(self._path, name)
         return self._values[name]
 
+    def is_used(self, section: str, offset: int, size: int) -> bool:
+        """Returns whether an instruction refers to these bytes of a section, or nobody knows."""
+        if self._references is None:
+            return True
+        return any(
+            each.section == section and offset <= each.offset < offset + size for each in self._references
+        )
+
+    @cached_property
+    def _references(self) -> list[_Reference] | None:
+        try:
+            return list(_references_of(Elf(self._path.read_bytes())))
+        except (OSError, ValueError, LookupError, struct.error):
+            return None
+
     @cached_property
     def _uses(self) -> dict[str, list[tuple[int, str]]]:
         """By section: offsets, and the source of the function that refers to each offset."""
@@ -119,10 +136,18 @@ class Sources:
             return {}
 
 
-def _uses_of(path: Path) -> dict[str, list[tuple[int, str]]]:
-    elf = Elf(path.read_bytes())
-    symbols, lines = elf.symbols(), source_lines(path)
-    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """An instruction that refers to a place in a section: its own section, and its offset there."""
+
+    section: str
+    offset: int
+    program: Section
+    at: int
+
+
+def _references_of(elf: Elf) -> Iterator[_Reference]:
+    symbols = elf.symbols()
     for table in elf.sections:
         if table.type != SHT_REL or not elf.sections[table.info].flags & SHF_EXECINSTR:
             continue
@@ -130,10 +155,18 @@ def _uses_of(path: Path) -> dict[str, list[tuple[int, str]]]:
         code = elf.content(program)
         for at, info in RELOCATION.iter_unpack(elf.content(table)):
             symbol = symbols[info >> 32]
-            source = _source_at(symbols, lines, program, at)
-            if source and 0 < symbol.section < len(elf.sections):
+            if 0 < symbol.section < len(elf.sections):
                 (addend,) = struct.unpack_from("=i", code, at + 4)
-                found[elf.sections[symbol.section].name].append((symbol.value + addend, source))
+                yield _Reference(elf.sections[symbol.section].name, symbol.value + addend, program, at)
+
+
+def _uses_of(path: Path) -> dict[str, list[tuple[int, str]]]:
+    elf = Elf(path.read_bytes())
+    symbols, lines = elf.symbols(), source_lines(path)
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for each in _references_of(elf):
+        if source := _source_at(symbols, lines, each.program, each.at):
+            found[each.section].append((each.offset, source))
     return found
 
 

@@ -24,11 +24,12 @@ from pytest_bpfmaps.maps.declared_types import DeclaredTypes, declared_types
 from pytest_bpfmaps.maps.families.struct_ops import StructOpsMap
 from pytest_bpfmaps.objects.any_map import Map
 from pytest_bpfmaps.objects.collection import Named, all_of
+from pytest_bpfmaps.objects.data_section import DataSection
 from pytest_bpfmaps.objects.linked_sources import Sources
 from pytest_bpfmaps.objects.object_file import created_map
 from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.pinning import PinnedMaps
-from pytest_bpfmaps.objects.variables import DataSection, Globals, enter
+from pytest_bpfmaps.objects.variables import Globals, enter
 from pytest_bpfmaps.programs.program import Program
 from pytest_bpfmaps.verifier.walk import Walk
 

@@ -27,6 +27,7 @@ from pytest_bpfmaps.maps.families.arena import arenas_of
 from pytest_bpfmaps.maps.pins import Pins
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.collection import Named, items_of, names_of
+from pytest_bpfmaps.objects.data_section import DataSection
 from pytest_bpfmaps.objects.diagnosis.load_errors import explain_load, explain_no_program
 from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import told_pointers
 from pytest_bpfmaps.objects.kconfig import KconfigValue, check_options
@@ -40,7 +41,7 @@ from pytest_bpfmaps.objects.pinning import PinnedMaps
 from pytest_bpfmaps.objects.repairs import repaired, taught_sections, unknown_members
 from pytest_bpfmaps.objects.reused_types import warn_of_other_types
 from pytest_bpfmaps.objects.settings import Parts, copy_settings
-from pytest_bpfmaps.objects.variables import DataSection, Globals, enter, names_in
+from pytest_bpfmaps.objects.variables import Globals, enter, names_in
 from pytest_bpfmaps.objects.walk import walk_of, whole_log
 from pytest_bpfmaps.programs.program import instructions_of
 from pytest_bpfmaps.programs.program_spec import ProgramSpec

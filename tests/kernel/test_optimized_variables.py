@@ -5,7 +5,7 @@ A program of the same object returns each value, so the kernel tells the truth.
 
 import pytest
 
-from pytest_bpfmaps import MapValueError, NameLookupError
+from pytest_bpfmaps import MapError, MapValueError, NameLookupError
 
 CODE = """
 struct counters { __u8 a; __u64 b; __u32 c; };
@@ -118,3 +118,28 @@ def test_a_flexible_array_has_what_the_variable_has(load_code):
     ):
         obj.globals.list = {"n": 4, "more": [5, 6, 7]}
     assert obj.globals.beside == 77
+
+
+CONSTANTS = """
+const int limit = 100;
+const int table[4] = {1, 2, 3, 4};
+const volatile int used = 6;
+const volatile int nobody_uses_it = 7;
+SEC("xdp") int tell(struct xdp_md *ctx) { return limit + table[ctx->rx_queue_index & 3] + used; }
+"""
+
+
+def test_a_constant_whose_value_is_in_the_code(load_code):
+    """The variable is still there, and setting it would change nothing."""
+    assert load_code(CONSTANTS).globals.limit == 100
+    with pytest.raises(MapError, match=r"cannot set 'limit' .*is const but not volatile") as failed:
+        load_code(CONSTANTS, globals={"limit": 5})
+    assert "declare it const volatile … limit" in failed.value.fix
+    obj = load_code(CONSTANTS.replace("const int limit", "const volatile int limit"), globals={"limit": 5})
+    assert obj.programs.tell.run(bytes(64)).retval == 5 + 1 + 6
+
+
+def test_constants_that_the_program_reads_can_be_set(load_code):
+    obj = load_code(CONSTANTS, globals={"table": [20, 0, 0, 0], "used": 7, "nobody_uses_it": 8})
+    assert obj.programs.tell.run(bytes(64)).retval == 100 + 20 + 7
+    assert obj.globals.nobody_uses_it == 8
