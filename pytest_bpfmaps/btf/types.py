@@ -42,6 +42,7 @@ class Kind(IntEnum):
     ENUM64 = 19
 
 
+_STATIC = 0  # BTF_VAR_STATIC
 MODIFIERS = frozenset({Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
 _KINDS = {int(k): k for k in Kind}
 
@@ -64,6 +65,7 @@ class Variable:
     type_id: int
     offset: int
     size: int
+    is_static: bool
 
     def is_part_of(self, size: int) -> bool:
         """Returns whether it is smaller than its type, which has `size` bytes.
@@ -148,7 +150,8 @@ class BtfType:
         made = []
         for type_id, offset, size in self.btf.unpack_many("=III", self.extra, self.vlen):
             var = self.btf.type(type_id)
-            made.append(Variable(var.name, var.size_or_type, offset, size))
+            (linkage,) = self.btf.unpack("=I", var.extra)
+            made.append(Variable(var.name, var.size_or_type, offset, size, linkage == _STATIC))
         return made
 
 

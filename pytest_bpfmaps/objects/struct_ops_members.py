@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pytest_bpfmaps.btf.editor import BtfEditor
 from pytest_bpfmaps.btf.types import Btf, BtfType, Kind, Variable
@@ -63,7 +63,7 @@ def _variables(elf: Elf, btf: Btf) -> Iterator[tuple[Section, Variable]]:
             datasec = btf.find(places.name, Kind.DATASEC)
             at = {s.name: s.value for s in elf.symbols() if s.section == places.index}
             for v in datasec.variables() if datasec else ():
-                yield places, Variable(v.name, v.type_id, at.get(v.name, v.offset), v.size)
+                yield places, replace(v, offset=at.get(v.name, v.offset))
 
 
 def _unknown(elf: Elf, places: Section, variable: Variable, declared: BtfType) -> list[str]:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pytest_bpfmaps.btf import Codec, Codecs, Kind
-from pytest_bpfmaps.btf.codec import IntCodec
+from pytest_bpfmaps.btf.codec import BoolCodec, IntCodec
 from pytest_bpfmaps.btf.comparison import same
-from pytest_bpfmaps.btf.enums import EnumCodec
 from pytest_bpfmaps.btf.special_fields import is_kernel_field, kernel_fields
 from pytest_bpfmaps.btf.types import MODIFIERS, Btf, Variable
 from pytest_bpfmaps.errors import (
@@ -238,16 +237,13 @@ def _find_variables(
                 section.hidden.add(v.name)
                 continue
             codec = codecs.get(v.type_id)
-            if v.is_part_of(codec.size):
-                values = _values(v, codec, source)
-                if not values:
-                    section.parts[v.name] = v.size, codec.size
-                    continue
-                variable = _Variable(section, v.offset, codec, v.size, values)
-            else:
-                size = v.size if codec.flexible and v.size else codec.size
-                volatile = _is_volatile(codecs.btf, v.type_id)
-                variable = _Variable(section, v.offset, codec, size, is_volatile=volatile)
+            values = _values(v, codec, source)
+            if v.is_part_of(codec.size) and not values:
+                section.parts[v.name] = v.size, codec.size
+                continue
+            size = v.size if values or (codec.flexible and v.size) else codec.size
+            volatile = _is_volatile(codecs.btf, v.type_id)
+            variable = _Variable(section, v.offset, codec, size, values, volatile)
             found.setdefault(v.name, []).append(variable)
     made: dict[str, _Variable] = {}
     for name, alike in found.items():
@@ -268,7 +264,8 @@ def _is_volatile(btf: Btf, type_id: int) -> bool:
 
 def _values(variable: Variable, codec: Codec, source: Source | None) -> tuple[bytes, ...]:
     """Returns the two values of a number of which clang keeps only a byte; empty if they are not known."""
-    if variable.size != 1 or not isinstance(codec, IntCodec | EnumCodec) or source is None:
+    is_number = isinstance(codec, IntCodec) and not isinstance(codec, BoolCodec)
+    if variable.size != 1 or not variable.is_static or not is_number or source is None:
         return ()
     numbers = source.two_values(variable.name.rpartition(".")[2]) or ()
     return tuple((n & (1 << 8 * codec.size) - 1).to_bytes(codec.size, sys.byteorder) for n in numbers)

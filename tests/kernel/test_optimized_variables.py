@@ -14,6 +14,8 @@ static QUALIFIER __u64 pair[2] = {0x11, 0x22};
 static QUALIFIER int mode = 5, flag, far = -1;
 static QUALIFIER enum { IDLE = 3, BUSY = 300 } state = IDLE;
 static QUALIFIER __u64 wide = 1;
+static QUALIFIER __u8 small, letter = 'a';
+static QUALIFIER _Bool on;
 __u64 beside = 77;
 __u64 result;
 SEC("xdp") int change(struct xdp_md *ctx)
@@ -27,18 +29,31 @@ SEC("xdp") int change(struct xdp_md *ctx)
     far = -5;
     state = BUSY;
     wide = 0x123456789;
+    small++;
+    letter = 'z';
+    on = 1;
     return 2;
 }
 #define TELLS(name) SEC("xdp") int tell_##name(struct xdp_md *ctx) { result = name; return 2; }
 TELLS(mode) TELLS(flag) TELLS(far) TELLS(state) TELLS(wide)
+TELLS(small) TELLS(letter) TELLS(on)
 SEC("xdp") int tell_split(struct xdp_md *ctx)
 {
     result = split.a + split.b + split.c + pair[0] + pair[1];
     return 2;
 }
 """
-FIRST = {"mode": 5, "flag": 0, "far": -1, "state": 3, "wide": 1}
-LATER = {"mode": 7, "flag": 1, "far": -5, "state": 300, "wide": 0x123456789}
+FIRST = {"mode": 5, "flag": 0, "far": -1, "state": 3, "wide": 1, "small": 0, "letter": 97, "on": False}
+LATER = {
+    "mode": 7,
+    "flag": 1,
+    "far": -5,
+    "state": 300,
+    "wide": 0x123456789,
+    "small": 1,
+    "letter": 122,
+    "on": True,
+}
 
 
 @pytest.fixture
