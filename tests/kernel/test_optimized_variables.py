@@ -5,7 +5,7 @@ A program of the same object returns each value, so the kernel tells the truth.
 
 import pytest
 
-from pytest_bpfmaps import MapError, MapValueError, NameLookupError
+from pytest_bpfmaps import MapError, MapValueError, NameLookupError, VerifierError
 
 CODE = """
 struct counters { __u8 a; __u64 b; __u32 c; };
@@ -113,6 +113,40 @@ def test_variables_that_clang_has_split(load, name):
     assert obj.globals.split == {"a": 1, "b": 3, "c": 4}
     assert obj.globals.pair == [0x12, 0x24]
     assert obj.globals.result == 1 + 3 + 4 + 0x12 + 0x24
+
+
+LOCKED = """
+struct value { struct bpf_spin_lock lock; int n; };
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, 4);
+    __type(key, __u32);
+    __type(value, struct value);
+} m SEC(".maps");
+static QUALIFIER struct { __u8 a; __u64 b; } split = {1, 2};
+SEC("tc") int count(struct __sk_buff *skb)
+{
+    __u32 key = 1;
+    struct value *value = bpf_map_lookup_elem(&m, &key);
+    split.b++;
+    if (!value)
+        return 1;
+    bpf_spin_lock(&value->lock);
+    value->n++;
+    bpf_spin_unlock(&value->lock);
+    return 0;
+}
+"""
+
+
+def test_a_kernel_that_refuses_all_types_because_of_one_variable(load_code):
+    with pytest.raises(VerifierError, match="clang has optimized the static variable 'split'") as failed:
+        load_code(LOCKED.replace("QUALIFIER", ""))
+    assert "declare 'split' volatile" in failed.value.fix
+    obj = load_code(LOCKED.replace("QUALIFIER", "volatile"))
+    obj.maps.m[1] = {"n": 4}
+    assert obj.programs.count.run(bytes(64)).retval == 0
+    assert obj.maps.m[1].n == 5
 
 
 FLEXIBLE = """

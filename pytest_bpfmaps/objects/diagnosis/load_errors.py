@@ -30,6 +30,7 @@ from pytest_bpfmaps.objects.diagnosis.libbpf_log import (
 )
 from pytest_bpfmaps.objects.diagnosis.open_errors import told_by_libbpf
 from pytest_bpfmaps.objects.diagnosis.program_arrays import explain_program_array
+from pytest_bpfmaps.objects.diagnosis.refused_btf import explain_refused_btf
 from pytest_bpfmaps.objects.diagnosis.refused_helpers import refused_helper
 from pytest_bpfmaps.objects.diagnosis.relocations import explain_relocation, missing_name
 from pytest_bpfmaps.objects.diagnosis.source_lines import (
@@ -50,6 +51,7 @@ _FAILED_PROGRAM = re.compile(r"^prog '([^']+)': ", re.MULTILINE)
 _NO_TYPE = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")
 _NO_FUNCTION = re.compile(r"extern \(func ksym\) '([^']+)'")
 _NO_VARIABLE = re.compile(r"extern (?:\(kcfg\) )?'(\w+)'(?: \(strong\): not resolved|: value '.* implies )")
+_NEEDS_TYPES = "has to have BTF in order to use"
 _NO_CPUS = "Failed to open cpu mask file"  # no map is at fault
 _MOST_SAID = 6
 _MOST_PARAMETERS = 5
@@ -92,7 +94,7 @@ def explain_load(attempt: Attempt, number: int, log: str, logs: Mapping[str, Log
     program = attempt.programs[failed[1]] if failed and failed[1] in attempt.programs else None
     said = logs[program.name].text if program else ""
     if program and parse_log(said).complaint:
-        return _rejected(attempt, program, number, said)
+        return _rejected(attempt, program, number, said, log)
     on = f"{attempt.name}: {program}" if program else attempt.name
     refused = None if program or _NO_CPUS in log else refused_map(attempt, log)
     if refused:
@@ -167,10 +169,13 @@ def _for_interface(program: ProgramSpec, number: int) -> Explanation:
     return Explanation(f"{why}: {reason(number)}", fix)
 
 
-def _rejected(attempt: Attempt, program: ProgramSpec, number: int, said: str) -> VerifierError:
+def _rejected(
+    attempt: Attempt, program: ProgramSpec, number: int, said: str, of_libbpf: str
+) -> VerifierError:
     log = log_of_rejected(attempt, program.name, said)
     found = parse_log(log[-_PARSED:])
-    advice = _advice(found, attempt, program)
+    untyped = explain_refused_btf(of_libbpf) if _NEEDS_TYPES in found.text else None
+    advice = untyped or _advice(found, attempt, program)
     last = found.complaint[-1] if found.complaint else reason(number)
     return VerifierError(
         "the verifier rejected",
