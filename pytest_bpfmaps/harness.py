@@ -86,8 +86,8 @@ class Bpf:
         - `max_entries` resizes maps by name.
         - `maps` sets everything else that a loader can set, by a map's name:
           ``{"counts": {"type": "lru_hash", "key_size": 8}}``; see `MapSpec`.
-        - `programs` names the programs to load (default: all). Or it gives each program settings,
-          ``{"p": {"type": "xdp"}}``; see `ProgramSpec`.
+        - `programs` names the programs to load (default: all). Or it gives each of them settings,
+          ``{"p": {"type": "xdp"}}``; see `ProgramSpec`. ``{"p": {"autoload": False}}`` loads all others.
         - `reuse` puts live maps in place of new ones.
         - `pin_root` is the folder of maps that are pinned by name (default: `self.pin_root`).
         - `btf` is a file with types. CO-RE relocations use them in place of the kernel's own.

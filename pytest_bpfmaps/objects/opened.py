@@ -228,7 +228,9 @@ class OpenedObject:
             raise NameLookupError(
                 f"no program {name!r}", on=f"in {self.name}", fix=closest(name, names_of(self.programs))
             )
-        for program in self.programs:
+        settings_of = programs.values() if isinstance(programs, Mapping) else ()
+        only_leaves_out = bool(settings_of) and all(s.get("autoload") is False for s in settings_of)
+        for program in () if only_leaves_out else self.programs:
             program.autoload = program.name in wanted
         if isinstance(programs, Mapping):
             for name, settings in programs.items():

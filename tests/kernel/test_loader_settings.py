@@ -267,3 +267,24 @@ def test_the_catalogue_has_the_types_of_a_kernel_that_shows_none(bpf, other_kern
     environment["BPFMAPS_KERNEL_BTF"] = ""
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert "LoadError" in done.stderr
+
+
+LEAVES_OUT = """
+SEC("xdp") int a(struct xdp_md *ctx) { return 1; }
+SEC("xdp") int b(struct xdp_md *ctx) { return 2; }
+SEC("?xdp") int c(struct xdp_md *ctx) { return 0; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("programs", "loaded"),
+    [
+        ({"a": {"autoload": False}}, ["b"]),
+        ({"a": {"autoload": False}, "c": {}}, ["c"]),
+        ({"a": {"autoload": False}, "b": {"autoload": False}}, []),
+        ({"c": {"autoload": True}}, ["c"]),
+        ({}, []),
+    ],
+)
+def test_programs_that_are_left_out(load_code, programs, loaded):
+    assert [each.name for each in load_code(LEAVES_OUT, programs=programs).programs] == loaded
