@@ -168,20 +168,20 @@ BaseURI-ours: http://security.test/ubuntu/
 
 
 @pytest.mark.parametrize(
-    ("distribution", "text", "places"),
+    ("name", "text", "places"),
     [
-        ("debian", DEBIAN, ("https://a.test/debian/", "https://security.test/debian-security")),
-        ("ubuntu", UBUNTU, ("http://a.test/ubuntu", "http://security.test/ubuntu/")),
+        ("Debian.info", DEBIAN, ("https://a.test/debian/", "https://security.test/debian-security")),
+        ("ubuntu.info", UBUNTU, ("http://a.test/ubuntu", "http://security.test/ubuntu/")),
     ],
 )
 def test_another_distribution_is_where_its_template_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distribution: str, text: str, places: tuple[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, places: tuple[str, str]
 ) -> None:
     archive, security = places
     keys = tmp_path / "keys.gpg"
     monkeypatch.setattr(apt_sources, "keyring", lambda of: keys)
-    file = tmp_path / f"{distribution.title()}.info"
-    file.write_text(text.replace("-ours", f"-{apt_sources.architecture()}"))
+    distribution = name.removesuffix(".info").lower()
+    (tmp_path / name).write_text(text.replace("-ours", f"-{apt_sources.architecture()}"))
     assert of_template(tmp_path, distribution) == []  # its keys are not here
     keys.touch()
     assert of_template(tmp_path / "absent", distribution) == []

@@ -64,8 +64,9 @@ def of_template(folder: Path, distribution: str) -> list[AptSource]:
     The package python-apt-common has a template for each of Debian, Ubuntu and others. Their suites are
     placeholders. Returns nothing without a template, or without the keys of `distribution`.
     """
-    file = folder / f"{distribution.title()}.info"
-    if not file.is_file() or not keyring(distribution).exists():
+    names = (f"{distribution}.info", f"{distribution.title()}.info")  # python-apt 3 and before
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if file is None or not keyring(distribution).exists():
         return []
     found: dict[str, AptSource] = {}
     for stanza in _stanzas(file.read_text(errors="replace")):
