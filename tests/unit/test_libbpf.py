@@ -1,5 +1,6 @@
 """Tests how libbpf is opened, its log, and its return codes."""
 
+import re
 import threading
 
 import pytest
@@ -51,7 +52,7 @@ def test_log_is_captured_per_call():
 def test_debug_messages_on_request():
     with capture_log(level=2) as log:
         open_nothing()
-    assert "loading object from /etc/hostname" in log.text
+    assert re.search(r"loading (object from )?/etc/hostname", log.text)  # libbpf 1.4 has more words
 
 
 def test_nested_captures_get_their_own_part():
