@@ -96,6 +96,7 @@ def loops(instructions: list[Instruction]) -> list[LoopBody]:
 def _components(within: Iterable[int], after: list[list[int]]) -> list[frozenset[int]]:
     """Returns the strongly connected parts of a graph that have a circle, by Tarjan's algorithm."""
     wanted = set(within)
+    inside = {node: [target for target in after[node] if target in wanted] for node in wanted}
     index: dict[int, int] = {}
     low: dict[int, int] = {}
     stack: list[int] = []
@@ -104,20 +105,18 @@ def _components(within: Iterable[int], after: list[list[int]]) -> list[frozenset
     for root in sorted(wanted):
         if root in index:
             continue
-        work = [(root, iter(after[root]))]
+        work = [(root, iter(inside[root]))]
         index[root] = low[root] = len(index)
         stack.append(root)
         on_stack.add(root)
         while work:
             node, targets = work[-1]
             for target in targets:
-                if target not in wanted:
-                    continue
                 if target not in index:
                     index[target] = low[target] = len(index)
                     stack.append(target)
                     on_stack.add(target)
-                    work.append((target, iter(after[target])))
+                    work.append((target, iter(inside[target])))
                     break
                 if target in on_stack:
                     low[node] = min(low[node], index[target])

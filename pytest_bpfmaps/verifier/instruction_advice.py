@@ -112,7 +112,7 @@ def advise_closer(found: Rejection) -> Explanation | None:
         if state in _NULL:
             return _IS_NULL
         released = any(_RELEASES.search(s.instruction) for s in found.steps.values())
-        return _AFTER_RELEASE if released and (state or _OWNED[0]).startswith(_OWNED) else None
+        return _AFTER_RELEASE if released and (not state or state.startswith(_OWNED)) else None
     return _beyond_packet(found)
 
 

@@ -17,14 +17,23 @@ class Memory:
         os.ftruncate(self.fd, 2 * PAGE + 2 * SIZE)
         self._end = 0
 
-    def add(self, data: bytes, flags: int = 0) -> int:
-        """Adds a record, and returns its position."""
+    def add(self, data: bytes, flags: int = 0, *, hold: bool = False) -> int:
+        """Adds a record, and returns its position. With `hold`, `publish` makes it known."""
         at = self._end
         self.head(at, len(data) | flags)
         self._write(at + 8, data)
         self._end += (len(data) + 15) & ~7
-        os.pwrite(self.fd, struct.pack("=Q", self._end), PAGE)
+        if not hold:
+            self.publish()
         return at
+
+    def publish(self) -> None:
+        """Sets the producer's position."""
+        os.pwrite(self.fd, struct.pack("=Q", self._end), PAGE)
+
+    def overwritten(self, position: int) -> None:
+        """Sets the position of the oldest record that was not overwritten."""
+        os.pwrite(self.fd, struct.pack("=Q", position), PAGE + 16)
 
     def head(self, at: int, length: int) -> None:
         self._write(at, struct.pack("=II", length, 0))

@@ -66,3 +66,41 @@ def test_lengths_that_change_while_they_are_compared() -> None:
             return iter(self.words[self.part])
 
     assert count_equal(Ring(), 0, 8, 4, 8) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("count", "is_full"), [(16, True), (15, False)])
+def test_it_sees_that_no_record_fits_any_more(memory, count, is_full):
+    for _ in range(count):
+        memory.add(bytes(240))
+    tap = Tap(memory.fd, SIZE, "memory")
+    try:
+        assert len(list(tap.drain())) == count
+        assert tap.was_full == is_full
+    finally:
+        tap.close()
+
+
+def test_a_ring_that_overwrites_is_read_from_its_oldest_record(memory):
+    for number in range(4):
+        memory.add(bytes([number]) * 8)
+    memory.overwritten(16)
+    tap = Tap(memory.fd, SIZE, "memory", overwrites=True)
+    try:
+        assert list(tap.drain()) == [b"\1" * 8, b"\2" * 8, b"\3" * 8]
+        memory.add(b"\4" * 8)
+        assert list(tap.drain()) == [b"\4" * 8]
+        assert (tap.missed, tap.overwritten, tap.was_full) == (0, 0, False)
+    finally:
+        tap.close()
+
+
+def test_what_was_overwritten_before_it_was_copied_is_counted(memory):
+    tap = Tap(memory.fd, SIZE, "memory")
+    try:
+        for number in range(SIZE // 16 + 3):
+            memory.add(bytes([number & 0xFF]) * 8, hold=True)
+        memory.publish()
+        assert list(tap.drain()) == []
+        assert tap.missed == SIZE + 48
+    finally:
+        tap.close()
