@@ -3,13 +3,16 @@
 The log is for people, and changes between releases. These lines have the same form from Linux 5.10 on: an
 instruction (``12: (61) r0 = *(u32 *)(r1 +0)``, from 5.18 on with the changed registers after a ``;``), a
 source line (``; return *p;``, from 6.10 on with `` @ file.c:7``), and a state (``12: R1=ctx R10=fp0``, or
-``from 4 to 9: R0=...``). Any other lines at the end are the complaint.
+``from 4 to 9: R0=...``). Any other lines at the end are the complaint. From 7.3 on, the kernel's own
+explanation follows (kernel/bpf/diagnostics.c): ``Verification failed: …``, and sections with titles.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+
+from pytest_bpfmaps.errors import Explanation
 
 _INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\) (.*?)(?:\s+;(?: (R.*))?)?$")
 # kernels print the state at the start of a callback on the same line as the call that gets the callback
@@ -25,6 +28,8 @@ _REGISTER = re.compile(r"\b(R\d+)(?:_\w+)?=(\S+?\([^()]*(?:\([^()]*\)[^()]*)*\)|
 _WITHOUT_NEWLINE = re.compile(r"processed \d+ insns \(limit.*$")  # follows a complaint without a newline
 _VALIDATING = re.compile(r"^Validating (\w+)\(\) func#\d+")
 _VALID = re.compile(r"^Func#\d+ .*is safe for any args")
+_EXPLAINED = "Verification failed: "
+_TITLE = re.compile(r"^(Reason|At|Causal path|Suggestion):$")
 _UNSIZED = re.compile(r"^arg#\d+ reference type\(.*\) size cannot be determined")
 _NOISE = (
     "processed ",
@@ -66,7 +71,7 @@ class Rejection:
     instruction that it checked. `source` is the C line of that instruction, with `file` and `line` if the
     kernel names them. `registers` has the last known state of each register. `steps` has each instruction
     that the log shows, by number, with its C line. `function` is the global function that was being verified
-    by itself; it is empty in a program.
+    by itself; it is empty in a program. `explained` is what the kernel itself says of it (Linux 7.3).
     """
 
     complaint: list[str] = field(default_factory=list)
@@ -78,6 +83,7 @@ class Rejection:
     function: str = ""
     registers: dict[str, str] = field(default_factory=dict)
     steps: dict[int, VerifierStep] = field(default_factory=dict)
+    explained: Explanation | None = None
 
     @property
     def text(self) -> str:
@@ -98,7 +104,9 @@ class Rejection:
 
 def parse_log(log: str) -> Rejection:
     """Returns what a whole log says about the instruction that was rejected."""
+    log, _, explained = log.partition(f"\n{_EXPLAINED}")
     found = Rejection()
+    found.explained = _kernels_own(explained)
     source: tuple[str, str, int | None] = ("", "", None)
     unsized = ""
     for text in _JOINED.sub(r"\1\n\2", log).splitlines():
@@ -132,6 +140,19 @@ def parse_log(log: str) -> Rejection:
     if unsized and not found.complaint:
         found.complaint.append(unsized)  # old kernels write no other complaint about such a call
     return found
+
+
+def _kernels_own(explained: str) -> Explanation | None:
+    """Returns the kernel's reason and suggestion, each in one line."""
+    said: dict[str, list[str]] = {}
+    title = ""
+    for line in map(str.strip, explained.splitlines()):
+        if match := _TITLE.match(line):
+            title = match[1]
+        elif line and not line.startswith(_NOISE):
+            said.setdefault(title, []).append(line)
+    reason, suggestion = (" ".join(said.get(each, ())) for each in ("Reason", "Suggestion"))
+    return Explanation(reason, suggestion or None) if reason else None
 
 
 def _note_registers(found: Rejection, state: str) -> None:

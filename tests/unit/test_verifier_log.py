@@ -167,3 +167,40 @@ def test_how_far_an_access_can_reach(kind, offset, length, end):
     said = f"invalid access to {kind}_size=8 off={offset} size={length}"
     advice = advise_closer(parse_log(f"1: (61) r0 = *(u32 *)(r1 +0)\n{said}\n"))
     assert advice is None if end is None else f"can reach byte {end} of" in advice.why
+
+
+EXPLAINED = """\
+0: R1=ctx() R10=fp0
+0: (95) exit
+R9 is odd
+
+Verification failed: Register Type Safety: Odd register
+
+Reason:
+  R9 has never been made even on this path,
+  so the verifier cannot use it as an input.
+
+At:
+  insn 0
+        | ^-- error: R9 is odd, and should have been in [0, 1]
+  Instruction context:
+  >>> 0 | (95) exit
+
+Causal path:
+  no retained diagnostic events on this path
+
+Suggestion:
+  Make R9 even on every path before this instruction.
+
+processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+"""
+
+
+def test_the_kernels_own_explanation_is_no_complaint():
+    found = parse_log(EXPLAINED)
+    assert (found.complaint, found.index, found.instruction) == (["R9 is odd"], 0, "exit")
+    assert found.explained == (
+        "R9 has never been made even on this path, so the verifier cannot use it as an input.",
+        "Make R9 even on every path before this instruction.",
+    )
+    assert parse_log(EXPLAINED.partition("Verification")[0]).explained is None
