@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 from difflib import get_close_matches
 from pathlib import Path
 
 from pytest_bpfmaps.compiler.library_names import explain_libc
+from pytest_bpfmaps.compiler.wrong_types import explain_types
 from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel import known_names
 
@@ -58,7 +60,8 @@ def explain(output: str, *, vmlinux: bool) -> Explanation | None:
     `vmlinux` says whether the source includes the ``vmlinux.h`` that is made for it.
     """
     found = _atomic(output) or _limits(output) or _order(output) or _newer_header(output)
-    return found or _elsewhere(output, vmlinux) or (_other_kernel(output) if vmlinux else None)
+    found = found or explain_types(output, vmlinux=vmlinux) or _elsewhere(output, vmlinux)
+    return found or (_other_kernel(output) if vmlinux else None)
 
 
 _MACRO_ARGUMENTS = re.compile(r"'___bpf_(kretprobe|kprobe|syscall|ctx|uprobe)_?(?:args|cast)?(\d+)'")
@@ -192,6 +195,8 @@ def _elsewhere(output: str, vmlinux: bool) -> Explanation | None:
 
 def macro_value(name: str) -> str | None:
     """Returns the number of a macro in the kernel's headers for user space; None if there is none."""
+    if name in _OF_SOCKETS:
+        return str(int(_OF_SOCKETS[name]))
     wanted = re.compile(rf"^#define\s+{name}\s+(\(?-?(?:0x)?[0-9a-fA-F]+[UL]*\)?)\s*(?:/\*|$)", re.MULTILINE)
     for folder in _HEADERS:
         for path in sorted(Path(folder).glob("*.h")):
@@ -210,6 +215,11 @@ def _header_that_defines(name: str) -> str | None:
     return None
 
 
+# these macros are in headers of the C library only
+_OF_SOCKETS = {
+    **{family.name: family for family in socket.AddressFamily},
+    **{kind.name: kind for kind in socket.SocketKind},
+}
 _HEADERS = ("/usr/include/linux", "/usr/include/asm-generic", "/usr/include/linux/netfilter")
 
 
