@@ -136,8 +136,13 @@ def refusal(number: int) -> str:
     return REFUSED if number == errno.EINVAL else f"{REFUSED}: {strerror(number)}"
 
 
+def helper_number(name: str) -> int | None:
+    """Returns the number of a helper in the running kernel's BTF."""
+    return enumerators(vmlinux_btf(), "bpf_func_id").get(_helper_id(name))
+
+
 def _helper(name: str) -> Feature:
-    number = enumerators(vmlinux_btf(), "bpf_func_id").get(_helper_id(name))
+    number = helper_number(name)
     if number == 0:  # this number means no helper
         return Feature(f"helper {name}", False, UNLISTED)
     # the list in the BTF decides, unless the kernel refuses a call in every type of program

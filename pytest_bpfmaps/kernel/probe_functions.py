@@ -12,7 +12,15 @@ import re
 from functools import cache
 
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
-from pytest_bpfmaps.kernel.probe_programs import EXIT, SLEEPABLE, Trial, instruction, trial_of, try_program
+from pytest_bpfmaps.kernel.probe_programs import (
+    EXIT,
+    SLEEPABLE,
+    Trial,
+    Verdict,
+    instruction,
+    trial_of,
+    try_program,
+)
 from pytest_bpfmaps.kernel.vmlinux_btf import (
     FUNC,
     STRUCT,
@@ -27,7 +35,7 @@ from pytest_bpfmaps.kernel.vmlinux_btf import (
 _CALL, _KFUNC = 0x85, 2  # BPF_JMP | BPF_CALL, BPF_PSEUDO_KFUNC_CALL
 _NOT_HERE = re.compile(
     r"unknown func|invalid func|cannot use helper|calling kernel function|reserved fields|"
-    r"is not a function|JIT"
+    r"is not a function|not allowed in probe|JIT"
 )
 _REACHED = "(85) call "
 _SPECIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS, ProgramType.UNSPEC)
@@ -54,6 +62,23 @@ def may_call_helper(number: int) -> bool | None:
     return _callable(instruction(_CALL, value=number), ())
 
 
+def is_allowed(number: int, caller: Trial) -> bool:
+    """Returns whether such a program may call a helper, by its number.
+
+    False also where this process can't load such programs.
+    """
+    return _allows(try_program(caller, instruction(_CALL, value=number) + EXIT))
+
+
+def types_that_call(number: int) -> list[ProgramType]:
+    """Returns the types of program that may call a helper, by its number, in the order of their numbers.
+
+    It lacks types that this process can't load.
+    """
+    types = (caller.type for caller in _CALLERS if is_allowed(number, caller))
+    return sorted(dict.fromkeys(types))
+
+
 def may_call_kfunc(name: str) -> bool | None:
     """Returns whether some type of program may call functions of the kernel or of a module (Linux 5.13).
 
@@ -77,11 +102,15 @@ def _callable(call: bytes, modules: tuple[int, ...]) -> bool | None:
     denied = False
     for caller in (*_CALLERS, *_implementations()):
         verdict = try_program(caller, call + EXIT, modules)
-        # if the verifier's log has the call, the call itself is allowed, and only its arguments are wrong
-        if not verdict.errno or (_REACHED in verdict.log and not _NOT_HERE.search(verdict.log)):
+        if _allows(verdict):
             return True
         denied |= verdict.errno in (errno.EPERM, errno.EACCES) and _REACHED not in verdict.log
     return None if denied else False
+
+
+def _allows(verdict: Verdict) -> bool:
+    # if the verifier's log has the call, the call itself is allowed, and only its arguments are wrong
+    return not verdict.errno or (_REACHED in verdict.log and not _NOT_HERE.search(verdict.log))
 
 
 @cache

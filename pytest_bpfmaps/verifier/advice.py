@@ -14,6 +14,12 @@ OF_LENGTH = Explanation(
 )
 _TABLE: list[tuple[str, str, str | None]] = [
     (
+        r"progs cannot use bpf_(?:timer|wq)",
+        "programs of this type may not use a map whose values hold a timer or a work queue",
+        'set the timer in a program of another type, such as SEC("syscall") or one of the network; share '
+        "other data with that program through a second map",
+    ),
+    (
         r"progs cannot use bpf_(?:spin_lock|res_spin_lock|timer|wq|list_head|rb_root)",
         "programs of this type may not use maps whose values have such a special field",
         "count with __atomic_fetch_add(&…, …, __ATOMIC_RELAXED), or in a per-CPU map; the field is for "
@@ -294,6 +300,27 @@ _TABLE: list[tuple[str, str, str | None]] = [
         "a helper or function gets an argument of the wrong kind",
         "look up the argument's type in bpf-helpers(7); a pointer must come directly from a map, "
         "the stack or ctx",
+    ),
+    (
+        r"[Aa]sync callback",
+        "the callback of a timer, or of a work queue, may return only 0",
+        "return 0; to run again later, call bpf_timer_start() in the callback",
+    ),
+    (
+        r"callback function not static",
+        "the callback is a global function, which would be verified by itself",
+        "declare it static: static int callback(…)",
+    ),
+    (
+        r"write to change key R\d not allowed",
+        "the program changes the key of an element, by which the map finds it",
+        "copy the key into a variable, and change that; to move the element, add it under the new key with "
+        "bpf_map_update_elem(), and remove the old one with bpf_map_delete_elem()",
+    ),
+    (
+        r"can only be used in a program that has an associated arena",
+        "the program uses a pointer into an arena, but no map of type BPF_MAP_TYPE_ARENA",
+        "declare the map, and use it in the program: bpf_arena_alloc_pages(&arena, NULL, 1, NUMA_NO_NODE, 0)",
     ),
     (
         r"At callback return",

@@ -55,17 +55,10 @@ _FORMAT = Explanation(
     "the format has to be a constant of the program, not a variable on the stack",
     'write static const char format[] = "%d"; or use the macro BPF_SNPRINTF(out, sizeof(out), "%d", …)',
 )
-_PATHS = Explanation(
-    "the kernel allows bpf_d_path() only in programs on a few of its functions, and in LSM programs (not "
-    "Linux 5.10)",
-    'use SEC("fentry/…") on security_file_open, security_file_permission, vfs_getattr, dentry_open or '
-    'filp_close, or SEC("lsm/file_open"), for example',
-)
 # (pattern of the instruction, pattern of the complaint, advice), for complaints that do not explain the cause
 _CALLS = (
     (r"^call ", r"dereference of modified ctx", _IN_CONTEXT),
     (r"call bpf_snprintf\b", r"^R3 type=\S+ expected=map_value", _FORMAT),
-    (r"call bpf_d_path\b", r"helper call is not allowed in probe", _PATHS),
     (r"call bpf_map_(?:lookup|update|delete)_elem\b", r"invalid zero-sized read", _NO_KEYS),
     (r"call bpf_probe_read", r"^R1 type=(?:scalar|inv) expected=", _INTO_KERNEL),
     (r"call bpf_ringbuf_(?:submit|discard)\b", r"\btype=\S+ expected=", _TWICE),
@@ -79,7 +72,8 @@ _IS_NULL = Explanation(
     "bpf_loop(n, callback, &context, 0)",
 )
 _OWNED = ("ringbuf_mem", "alloc_mem", "mem(ref", "mem(id", "sock", "tcp_sock", "ptr_", "trusted_ptr_")
-_RELEASES = re.compile(r"call bpf_(?:ringbuf_(?:submit|discard)|\w+_release)\b")
+_RELEASES = re.compile(r"call bpf_(?:ringbuf_(?:submit|discard)(?:_dynptr)?|\w+_release)\b")
+_SLICED = re.compile(r"call bpf_dynptr_data\b.*call bpf_ringbuf_(?:submit|discard)_dynptr\b", re.DOTALL)
 _NOT_A_POINTER = re.compile(r"(R\d+) invalid mem access '(?:scalar|inv)'")
 _PACKET = re.compile(r"invalid access to packet.*\b(R\d+)\((id=0)?")
 _MOST = re.compile(r"\bumax(?:=smax)?(?:=\w+)*?=(0x[0-9a-f]+|\d+)")
@@ -111,6 +105,8 @@ def advise_closer(found: Rejection) -> Explanation | None:
         state = found.registers.get(wrong[1])
         if state in _NULL:
             return _IS_NULL
+        if _SLICED.search("\n".join(s.instruction for s in found.steps.values())):
+            return _AFTER_RELEASE
         released = any(_RELEASES.search(s.instruction) for s in found.steps.values())
         return _AFTER_RELEASE if released and (not state or state.startswith(_OWNED)) else None
     return _beyond_packet(found)

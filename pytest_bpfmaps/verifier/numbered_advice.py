@@ -11,7 +11,7 @@ _NOT_CREATED = re.compile(r"BPF map '([^']+)' is referenced but wasn't created")
 _VALUE = re.compile(r"invalid access to map value, value_size=(\d+) off=(\d+) size=(\d+)")
 _ARGUMENT = re.compile(r"^R\d type=(\w+) expected=(.*)", re.MULTILINE)
 _RETURNED = re.compile(
-    r"At program exit the register R0 .*should have been in (?:\[(-?\d+), (-?\d+)\]|\(0x0; 0x([137f]+)\))"
+    r"At program exit the register R0 .*should have been in (?:\[(-?\d+), (-?\d+)\]|\(0x0; 0x([0137f]+)\))"
 )
 _SHORT = re.compile(r"invalid access to packet, off=(\d+) size=(\d+), R\d\(id=\d+,off=\d+,r=([1-9]\d*)\)")
 _OTHER_MAP = re.compile(r"cannot pass map_type (\d+) into func (bpf_\w+)")
@@ -49,6 +49,11 @@ _MAP_TYPES = {
 }
 _SOCKETS = "programs call bpf_sk_redirect_map(), bpf_msg_redirect_map() or bpf_sock_map_update()"
 _REDIRECTS = "programs only call bpf_redirect_map(), and a test fills it"
+_OF_INNER = (
+    "programs only look an inner map up, and change that: "
+    "inner = bpf_map_lookup_elem(&outer, &key); if (inner) bpf_map_update_elem(inner, …); a test fills the "
+    "outer map"
+)
 _OF_CGROUP = "programs call bpf_get_local_storage(&map, 0)"
 # what programs do with maps whose elements they can't look up, update or delete, by the map's type
 _ITS_HELPERS = {
@@ -57,6 +62,7 @@ _ITS_HELPERS = {
     7: ("map of stack traces", "bpf_get_stackid() fills it, and a test reads it"),
     8: ("cgroup array", "programs call bpf_current_task_under_cgroup() or bpf_skb_under_cgroup()"),
     **dict.fromkeys((14, 16, 17, 25), ("map of devices, CPUs or AF_XDP sockets", _REDIRECTS)),
+    **dict.fromkeys((12, 13), ("map of maps", _OF_INNER)),
     15: ("sockmap", _SOCKETS),
     18: ("sockhash", _SOCKETS.replace("_map", "_hash")),
     **dict.fromkeys((19, 21), ("cgroup storage", _OF_CGROUP)),
@@ -184,6 +190,12 @@ def _argument(given: str, wanted: list[str]) -> Explanation | None:
 
 
 def _other_map(map_type: int, helper: str) -> Explanation | None:
+    if helper == "bpf_map_lookup_percpu_elem":
+        return Explanation(
+            f"{helper}() takes only maps with a value for each CPU",
+            "give it a map of type BPF_MAP_TYPE_PERCPU_ARRAY, PERCPU_HASH or LRU_PERCPU_HASH; for other "
+            "maps, call bpf_map_lookup_elem()",
+        )
     if _BY_KEY.fullmatch(helper) and map_type in _ITS_HELPERS:
         what, way = _ITS_HELPERS[map_type]
         return Explanation(f"{helper}() does not take a {what}", way)

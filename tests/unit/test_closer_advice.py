@@ -111,11 +111,28 @@ ADVICE = {
     "context without states": (f"{READ}dereference of modified ctx ptr R1 off=4 disallowed", None),
     "format": ("2: (85) call bpf_snprintf#165\nR3 type=fp expected=map_value", "BPF_SNPRINTF"),
     "format of another": ("2: (85) call bpf_snprintf_btf#149\nR3 type=fp expected=map_value", None),
-    "d_path": ("2: (85) call bpf_d_path#147\nhelper call is not allowed in probe", "security_file_open"),
     "no keys": ("2: (85) call bpf_map_lookup_elem#1\nR2 invalid zero-sized read", "have no keys"),
     "into the kernel": (
         "2: (85) call bpf_probe_read_kernel#113\nR1 type=scalar expected=fp",
         "&copy, sizeof",
+    ),
+    "dynptr's memory after its release": (
+        "2: (85) call bpf_dynptr_data#203\n3: (85) call bpf_ringbuf_submit_dynptr#199\n"
+        "4: (7b) *(u64 *)(r6 +0) = r1\nR6 invalid mem access 'scalar'",
+        "move the use before",
+    ),
+    "dynptr's memory before its release": (
+        "2: (85) call bpf_dynptr_data#203\n4: (7b) *(u64 *)(r6 +0) = r1\nR6 invalid mem access 'scalar'",
+        None,
+    ),
+    "value in a map of maps": (
+        "2: (85) call bpf_map_update_elem#2\ncannot pass map_type 13 into func bpf_map_update_elem#2",
+        "look an inner map up",
+    ),
+    "element of a CPU": (
+        "2: (85) call bpf_map_lookup_percpu_elem#195\n"
+        "cannot pass map_type 1 into func bpf_map_lookup_percpu_elem#195",
+        "PERCPU_HASH or LRU_PERCPU_HASH",
     ),
     "submitted twice": (
         "2: (85) call bpf_ringbuf_submit#132\nR1 type=scalar expected=ringbuf_mem",

@@ -18,6 +18,7 @@ _WRITES = {
     ("__sk_buff", "pkt_type"): "bpf_skb_change_type() changes it, in a program of tc",
     ("__sk_buff", "vlan_tci"): "bpf_skb_vlan_push() and bpf_skb_vlan_pop() change it",
     ("__sk_buff", "vlan_proto"): "bpf_skb_vlan_push() and bpf_skb_vlan_pop() change it",
+    ("__sk_buff", "hash"): "bpf_set_hash() sets it, in a program of tc",
     ("xdp_md", "data"): "bpf_xdp_adjust_head() moves it; the bytes are changed through the pointer itself",
     ("xdp_md", "data_end"): "bpf_xdp_adjust_tail() moves it",
     ("xdp_md", "data_meta"): "bpf_xdp_adjust_meta() moves it",
@@ -29,6 +30,10 @@ _REGISTERS = (
 _DATA = "use bpf_skb_load_bytes(), or another type of program"
 _FAMILY = (
     "read user_ip4 and msg_src_ip4 in programs of connect4, bind4 …, and user_ip6 in those of connect6 …"
+)
+_OF_SOCK_OPS = (
+    'such a program writes only reply, replylong and sk_txhash; SEC("cgroup/connect4") may change the '
+    "address before the connection: ctx->user_ip4, ctx->user_port"
 )
 _ANY = "each type of program has its own list: is_valid_access in the kernel, net/core/filter.c for packets"
 
@@ -42,7 +47,7 @@ def fix_for_field(refused: str, type: ProgramType | int) -> str:
     if verb == "write":
         if struct.endswith("pt_regs") and type == ProgramType.KPROBE:
             return _REGISTERS
-        return _WRITES.get((struct, field), _ANY)
+        return _WRITES.get((struct, field), _OF_SOCK_OPS if struct == "bpf_sock_ops" else _ANY)
     if struct == "__sk_buff" and field in ("data", "data_end", "data_meta"):
         return _DATA
     if struct == "bpf_sock_addr" and field.endswith(("_ip4", "_ip6")):

@@ -20,6 +20,7 @@ from pytest_bpfmaps.kernel.privileges import refusal_hint
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.objects.attempt import Attempt
+from pytest_bpfmaps.objects.diagnosis.allowed_callers import explain_path
 from pytest_bpfmaps.objects.diagnosis.context_fields import fix_for_field
 from pytest_bpfmaps.objects.diagnosis.full_verifier_log import log_of_rejected
 from pytest_bpfmaps.objects.diagnosis.libbpf_log import (
@@ -53,6 +54,7 @@ _NO_FUNCTION = re.compile(r"extern \(func ksym\) '([^']+)'")
 _NO_VARIABLE = re.compile(r"extern (?:\(kcfg\) )?'(\w+)'(?: \(strong\): not resolved|: value '.* implies )")
 _NEEDS_TYPES = "has to have BTF in order to use"
 _NO_CPUS = "Failed to open cpu mask file"  # no map is at fault
+_UNTYPED = re.compile(r"[Mm]ap '(\w+)' has to have BTF in order to use (\w+)")
 _MOST_SAID = 6
 _MOST_PARAMETERS = 5
 _DEVICE_BOUND = 64  # BPF_F_XDP_DEV_BOUND_ONLY
@@ -194,12 +196,29 @@ def _advice(found: Rejection, attempt: Attempt, program: ProgramSpec) -> Explana
         explain_relocation(found.text)
         or absent_weak(found, attempt.path)
         or explain_pointer(found, attempt.path)
+        or explain_path(found)
+        or _without_types(found, attempt)
         or refused_helper(found.text, found.source, program.type)
     )
     general = advise(found.text)
     if known is None or (general is not None and "may sleep" in general.why):
-        return _closer(found, attempt, program, general)
+        return _closer(found, attempt, program, general) or found.explained
     return Explanation(known[0], known[1] or "")
+
+
+def _without_types(found: Rejection, attempt: Attempt) -> Explanation | None:
+    """Explains that a map whose values have a timer or a lock is declared without types; else None."""
+    named = _UNTYPED.search(found.text)
+    if named is None or named[1] not in attempt.maps:
+        return None
+    declared = attempt.maps[named[1]].declared
+    if declared.key and declared.value:
+        return None
+    return Explanation(
+        f"the map {named[1]!r} is declared with sizes and without types, so the kernel does not know that "
+        f"its values hold a {named[2]}",
+        "declare the types: __type(key, …); and __type(value, struct …); instead of key_size and value_size",
+    )
 
 
 def _closer(

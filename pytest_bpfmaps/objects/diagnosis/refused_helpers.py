@@ -10,6 +10,7 @@ from pytest_bpfmaps.kernel.feature_releases import came_with
 from pytest_bpfmaps.kernel.features import probe
 from pytest_bpfmaps.kernel.known_names import is_helper
 from pytest_bpfmaps.kernel.release import release
+from pytest_bpfmaps.objects.diagnosis.allowed_callers import other_callers
 
 _CALLED = re.compile(r"(?:unknown func|invalid func|cannot use helper|helper) (bpf_\w+)")
 _IN_SOURCE = re.compile(r"\b(bpf_\w+)\s*\(")
@@ -51,10 +52,10 @@ def refused_helper(complaint: str, source: str, type: ProgramType | int) -> Expl
     if name is None:
         return None
     if probe("helper", name):
-        listed = "bpf-helpers(7) and 'bpftool feature probe' list the helpers of each type of program"
+        told = (type == ProgramType.XDP and _IN_XDP.get(name)) or _INSTEAD.get(name)
         return Explanation(
             f"this kernel has {name}, but does not allow it in this type of program ({type})",
-            (type == ProgramType.XDP and _IN_XDP.get(name)) or _INSTEAD.get(name, listed),
+            told or other_callers(name),
         )
     if name == "bpf_override_return":
         option = "CONFIG_BPF_KPROBE_OVERRIDE"
