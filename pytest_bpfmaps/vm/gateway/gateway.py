@@ -25,7 +25,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_bpfmaps.cache.stored_files import listening
-from pytest_bpfmaps.errors import BpfError, VmError, VmLostError, VmTimeoutError
+from pytest_bpfmaps.errors import BpfError, Explanation, VmError, VmLostError, VmTimeoutError
 from pytest_bpfmaps.vm.boot.start import DAMAGED, Attempt, Booted, boot
 from pytest_bpfmaps.vm.gateway import journal
 from pytest_bpfmaps.vm.gateway.answers import answer
@@ -193,7 +193,8 @@ class Gateway:
                 return 0
             elif event == "stream":
                 on, words = f"kernel {kernel.name} ({self.release})", machine.last_words(self.console_before)
-                raise VmLostError("guest ended:", on=on, why=value, fix=LEAVE_ALONE, details=words)
+                why, fix = self._or_damage(kernel, value, LEAVE_ALONE)
+                raise VmLostError("guest ended:", on=on, why=why, fix=fix, details=words)
             elif event == "end":
                 raise self._lost(machine, kernel, value)
 
@@ -232,9 +233,8 @@ class Gateway:
             if machine.process.poll() is not None:  # only a panic showed the stacks
                 words = machine.last_words(self.console_before)
         what = f"{watch.noun} hung in kernel"
-        if self._state_was_damaged(kernel):
-            why, fix = f"{why}; {DAMAGED}", "run the test again, from a new state"
-        raise VmTimeoutError(what, on=kernel.name, why=f"{why}; the guest was ended", fix=fix, details=words)
+        told = self._or_damage(kernel, f"{why}; the guest was ended", fix)
+        raise VmTimeoutError(what, on=kernel.name, why=told.why, fix=told.fix, details=words)
 
     def _moved_on(self) -> bool:
         """Returns whether the worker began another step since the last event.
@@ -342,14 +342,15 @@ class Gateway:
         words = machine.last_words(self.console_before if heard else 0)
         from pytest_bpfmaps.vm.gateway.guest_exit import why_it_ended
 
-        why, fix = why_it_ended(heard, words, status)
-        if self._state_was_damaged(kernel):
-            why, fix = f"{why}; {DAMAGED}", "run the test again, from a new state"
+        why, fix = self._or_damage(kernel, *why_it_ended(heard, words, status))
         on = f"kernel {kernel.name} ({kernel.release})"
         return VmLostError("guest died:", on=on, why=why, fix=fix, details=words)
 
-    def _state_was_damaged(self, kernel: Kernel) -> bool:
-        return self.attempt is not None and self.attempt.drop_if_damaged(kernel)
+    def _or_damage(self, kernel: Kernel, why: str, fix: str | None) -> Explanation:
+        """Returns why the guest ended, and what to do. A damaged state may be the cause, and is deleted."""
+        if self.attempt is not None and self.attempt.drop_if_damaged(kernel):
+            return Explanation(f"{why}; {DAMAGED}", "run the test again, from a new state")
+        return Explanation(why, fix)
 
 
 @contextmanager
