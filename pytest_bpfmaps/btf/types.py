@@ -232,6 +232,11 @@ class Btf:
         return struct.iter_unpack(format, self._raw[offset : offset + size])
 
     @cached_property
+    def datasecs(self) -> dict[str, BtfType]:
+        """The data sections, by name."""
+        return {t.name: t for t in self if t.kind is Kind.DATASEC}
+
+    @cached_property
     def has_enum_signs(self) -> bool:
         """Whether an enum shows that the compiler records signs. An unset flag then means unsigned."""
         return any(t.kind is Kind.ENUM64 or (t.kind is Kind.ENUM and t.kflag) for t in self)

@@ -16,6 +16,7 @@ from typing import Any
 
 from pytest_bpfmaps.btf.dwarf import keep_local_types, kept_types
 from pytest_bpfmaps.cache.stored_files import digest, discard, place, read, read_checked, write_checked
+from pytest_bpfmaps.cache.unchanged_files import UnchangedFiles
 from pytest_bpfmaps.compiler.build import Built
 from pytest_bpfmaps.compiler.cache_in_use import steady, use
 from pytest_bpfmaps.compiler.counting import facts_file, map_file
@@ -62,6 +63,8 @@ class ObjectCache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._known_entries: UnchangedFiles[tuple[CacheEntry, ...]] = UnchangedFiles()
+        self._known_digests: UnchangedFiles[str] = UnchangedFiles()
 
     def find(self, key: str, btf: Callable[[], str | None]) -> CacheEntry | None:
         """Returns the object for `key` whose inputs are unchanged, if there is one.
@@ -124,11 +127,12 @@ class ObjectCache:
     def _manifest(self, key: str) -> Path:
         return self.root / "manifests" / f"{key}.json"
 
-    def _entries(self, key: str) -> list[CacheEntry]:
+    def _entries(self, key: str) -> tuple[CacheEntry, ...]:
+        manifest = self._manifest(key)
         try:
-            return [_from_plain(plain) for plain in json.loads(read_checked(self._manifest(key)) or "[]")]
-        except (ValueError, KeyError, TypeError):  # another version of this package wrote it
-            return []
+            return self._known_entries.get(str(manifest), lambda: _read_entries(manifest))
+        except OSError:  # no object was made yet
+            return ()
 
     def _is_intact(self, entry: CacheEntry) -> bool:
         """Returns whether the object exists and is unchanged. A damaged one is removed, to be made again."""
@@ -149,12 +153,29 @@ class ObjectCache:
 
         Raises `OSError` when there is no object.
         """
-        made = self.root / name
-        found = {made: digest(read(made))}
-        for beside in (kept_types(made), facts_file(made), map_file(made)):
+        made, *others = _files_of(self.root, name)
+        found = {made: self._digest(made)}
+        for beside in others:
             with contextlib.suppress(FileNotFoundError):
-                found[beside] = digest(read(beside))
+                found[beside] = self._digest(beside)
         return found
+
+    def _digest(self, path: Path) -> str:
+        return self._known_digests.get(str(path), lambda: digest(read(path)))
+
+
+@functools.lru_cache(maxsize=256)
+def _files_of(root: Path, name: str) -> tuple[Path, ...]:
+    """Returns the path of an object of the cache, and of the files that may be beside it."""
+    made = root / name
+    return made, kept_types(made), facts_file(made), map_file(made)
+
+
+def _read_entries(manifest: Path) -> tuple[CacheEntry, ...]:
+    try:
+        return tuple(_from_plain(plain) for plain in json.loads(read_checked(manifest) or "[]"))
+    except (ValueError, KeyError, TypeError):  # another version of this package wrote it
+        return ()
 
 
 def _to_plain(entry: CacheEntry) -> dict[str, Any]:

@@ -12,17 +12,16 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from time import time_ns
 from typing import Any
 
 from pytest_bpfmaps.cache.stored_files import digest
+from pytest_bpfmaps.cache.unchanged_files import is_settled, state_of
 from pytest_bpfmaps.errors import CompileError
 
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*(?:include|include_next|import|embed)[ \t]*"([^"\n]+)"', re.MULTILINE)
 _HAS_INCLUDE = re.compile(rb'__has_(?:include|include_next|embed)[ \t]*\([ \t]*["<]([^">\n]+)[">]')
 _LISTS = re.compile(r"search starts here:\n(.*?)^End of search list\.\n", re.DOTALL | re.MULTILINE)
 _DIAGNOSTIC = re.compile(r"(?:\S+: )?(?:warning|error|note|fatal error): ")
-_SETTLED_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -98,22 +97,16 @@ class FileState:
     def holds(self) -> bool:
         """Returns whether the file still has this content."""
         try:
-            if self.stat is not None and _stat(self.path) == self.stat:
+            if self.stat is not None and state_of(self.path) == self.stat:
                 return True
             return bool(self.content) and digest(Path(self.path).read_bytes()) == self.content
         except OSError:
             return False
 
 
-def _stat(path: str) -> tuple[int, ...]:
-    # The change time cannot be set back by `touch -d`, `cp -p` or `tar`; the modification time can.
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that an object depends on."""
+    """Everything that an object depends on: files, and files or folders that do not exist."""
 
     files: tuple[FileState, ...]
     absent: tuple[str, ...]
@@ -151,9 +144,16 @@ def record(dependencies: Iterable[str], search: SearchPath) -> Inputs:
     texts = {path: _content(path) for path in paths}
     files = [_record_file(path, text) for path, text in texts.items()]
     if search.compiler:
-        files.append(FileState(search.compiler, "", _stat(search.compiler)))
+        files.append(FileState(search.compiler, "", state_of(search.compiler)))
     wanted = {os.path.join(folder, name) for folder, name in _looked_up(texts, search.folders)}
-    return Inputs(tuple(files), tuple(sorted(path for path in wanted if not os.path.exists(path))))
+    return Inputs(tuple(files), tuple(sorted({_absent(path) for path in wanted if not os.path.exists(path)})))
+
+
+def _absent(path: str) -> str:
+    """Returns the first part of a path that does not exist. Many headers may be missing in one folder."""
+    while not os.path.exists(folder := os.path.dirname(path)) and folder != path:
+        path = folder
+    return path
 
 
 def _content(path: str) -> bytes:
@@ -164,9 +164,8 @@ def _content(path: str) -> bytes:
 
 
 def _record_file(path: str, text: bytes) -> FileState:
-    stat = _stat(path)
-    settled = stat[2] < time_ns() - _SETTLED_NS
-    return FileState(path, digest(text), stat if settled else None)
+    stat = state_of(path)
+    return FileState(path, digest(text), stat if is_settled(stat) else None)
 
 
 def _looked_up(texts: dict[str, bytes], folders: tuple[str, ...]) -> Iterator[tuple[str, str]]:

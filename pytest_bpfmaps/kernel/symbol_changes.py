@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 
 from pytest_bpfmaps.libbpf import ffi, lib
+
+_MODULES = "/sys/module"
+_EVENTS = "/sys/kernel/uevent_seqnum"  # the number of the kernel's latest event about a device or module
 
 
 def loaded_modules() -> frozenset[tuple[str, int]]:
     """Returns the loaded modules, each with a number that differs for another load of the same module."""
     try:
-        with os.scandir("/sys/module") as entries:
+        # The event of a module that goes comes before its folder goes; then the number of folders changes.
+        with open(_EVENTS, "rb", buffering=0) as file:
+            return _modules_at(file.read(), os.stat(_MODULES).st_nlink)
+    except OSError:  # sysfs is not mounted
+        return _modules()
+
+
+@lru_cache(maxsize=1)
+def _modules_at(_event: bytes, _folders: int) -> frozenset[tuple[str, int]]:
+    return _modules()
+
+
+def _modules() -> frozenset[tuple[str, int]]:
+    try:
+        with os.scandir(_MODULES) as entries:
             return frozenset((entry.name, entry.inode()) for entry in entries)
     except OSError:  # sysfs is not mounted
         return _listed_modules()

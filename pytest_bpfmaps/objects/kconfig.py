@@ -15,15 +15,15 @@ KconfigValue = bool | int | str
 _PREFIX = "CONFIG_"
 
 
-def find_kconfig(data: bytes, given: Mapping[str, KconfigValue]) -> object:
-    """Returns the configuration for an object with ``__kconfig`` variables, else NULL.
+def find_kconfig(is_used: bool, given: Mapping[str, KconfigValue]) -> object:
+    """Returns the configuration for an object whose ``__kconfig`` variables use it, else NULL.
 
     Its first lines are `given`: of several lines for one option libbpf takes the first. The configuration of
     the kernel is needed in a guest only, where libbpf would find the host's in /boot.
     """
     lines = "".join(f"{name}={_written(name, value)}\n" for name, value in given.items()).encode()
     path = os.environ.get("BPFMAPS_KERNEL_CONFIG")
-    if path and b".kconfig" in data and Path(path).is_file():
+    if path and is_used and Path(path).is_file():
         lines += Path(path).read_bytes()
     return ffi.new("char[]", lines) if lines else ffi.NULL
 

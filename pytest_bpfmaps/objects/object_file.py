@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,30 +14,50 @@ from typing import Any, Self
 from pytest_bpfmaps.attach.module_functions import handle_sections
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.dwarf import read_local_types
+from pytest_bpfmaps.cache.unchanged_files import UnchangedFiles
 from pytest_bpfmaps.compiler.legacy_maps import upgraded, upgraded_maps
 from pytest_bpfmaps.compiler.validate import check_object
 from pytest_bpfmaps.errors import LoadError, shown
 from pytest_bpfmaps.kernel.btf import keeps_raw_btf, parse_codecs, raw_btf
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts, to_str
 from pytest_bpfmaps.objects.diagnosis.open_errors import explain_open
+from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import unfilled_pointers
 from pytest_bpfmaps.objects.kconfig import KconfigValue, find_kconfig
 from pytest_bpfmaps.objects.struct_ops_members import without_unknown_members
 from pytest_bpfmaps.paths import objects_dir
 from pytest_bpfmaps.vm.kernels.vmlinux_choice import RUNNING
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is in an object file.
+
+    `changed` is what libbpf gets in place of the file, if that is not None. `legacy_maps` are the names of
+    maps with legacy definitions, and `unknown_members` those of members of struct_ops maps that this kernel
+    lacks, by map. `unfilled_pointers` are the variables with addresses that stay 0.
+    """
+
+    changed: bytes | None
+    legacy_maps: list[str]
+    unknown_members: dict[str, list[str]]
+    unfilled_pointers: list[str]
+    has_kconfig: bool
+
+
+_made_here: UnchangedFiles[Content] = UnchangedFiles()
+
+
 @dataclass
 class ObjectFile:
     """An object file that libbpf has open as `handle`, and the `codecs` of its types.
 
-    libbpf got changed bytes if the file has legacy map definitions (`legacy_maps`, by name), or members of
-    struct_ops maps that this kernel lacks (`unknown_members`, by map).
+    libbpf got changed bytes if the file has legacy map definitions, or members of struct_ops maps that this
+    kernel lacks; see `content`.
     """
 
     handle: Any
     codecs: Codecs | None
-    legacy_maps: list[str] = field(default_factory=list)
-    unknown_members: dict[str, list[str]] = field(default_factory=dict)
+    content: Content
 
     def close(self) -> None:
         """Frees what libbpf read. Safe to call again."""
@@ -72,21 +92,13 @@ def open_object(
         other = "it is a folder" if path.is_dir() else "it is no file, but a device, pipe or socket"
         why = other if path.exists() else "there is no such file"
         raise LoadError("cannot open", on=shown(str(path)), why=why, errno=errno.ENOENT)
-    data = path.read_bytes()
-    # the objects in that folder were made here, by clang
-    if not (checked or path.is_relative_to(objects_dir())):
-        check_object(data, str(path))
-    handle_sections(data)
-    upgrade = upgraded(data, name)
-    trimmed = without_unknown_members(data if upgrade is None else upgrade)
-    upgrade = trimmed.data if trimmed.members else upgrade
-    legacy = upgraded_maps(data if upgrade is None else upgrade)
+    content = _content_of(path, name, checked=checked)
     name_in_kernel = ffi.new("char[]", _object_name(path).encode())
-    options, types = find_kconfig(data, kconfig or {}), _find_btf(btf)
+    options, types = find_kconfig(content.has_kconfig, kconfig or {}), _find_btf(btf)
     settings = opts(
         "bpf_object_open_opts", object_name=name_in_kernel, kconfig=options, btf_custom_path=types
     )
-    handle = _open(path, upgrade, settings)
+    handle = _open(path, content.changed, settings)
     try:
         codecs = _codecs_of(handle, path)
     except BaseException:
@@ -94,8 +106,32 @@ def open_object(
         raise
     if keeps_raw_btf(lib.bpf_object__btf(handle)):
         lib.bpf_object__close(handle)
-        handle = _open(path, upgrade, settings)
-    return ObjectFile(handle, codecs, legacy, trimmed.members)
+        handle = _open(path, content.changed, settings)
+    return ObjectFile(handle, codecs, content)
+
+
+def _content_of(path: Path, name: str, *, checked: bool) -> Content:
+    """Returns what is in the file at `path`. Raises `LoadError`, as `open_object` does."""
+    if path.is_relative_to(objects_dir()):  # clang made it
+        return _made_here.get(str(path), lambda: _read_content(path.read_bytes(), name))
+    data = path.read_bytes()
+    if not checked:
+        check_object(data, str(path))
+    return _read_content(data, name)
+
+
+def _read_content(data: bytes, name: str) -> Content:
+    handle_sections(data)
+    upgrade = upgraded(data, name)
+    trimmed = without_unknown_members(data if upgrade is None else upgrade)
+    upgrade = trimmed.data if trimmed.members else upgrade
+    return Content(
+        upgrade,
+        upgraded_maps(data if upgrade is None else upgrade),
+        trimmed.members,
+        unfilled_pointers(data),
+        b".kconfig" in data,
+    )
 
 
 @contextmanager

@@ -108,9 +108,10 @@ class OpenedObject:
         self._tell(self._findings())
 
     def _findings(self) -> Iterator[Finding]:
-        yield from repaired(self.path, self.name, self.maps, self._file.legacy_maps)
-        yield from unknown_members(self.path, self.name, self._file.unknown_members)
-        yield from told_pointers(self.path, self.name)
+        content = self._file.content
+        yield from repaired(self.path, self.name, self.maps, content.legacy_maps)
+        yield from unknown_members(self.path, self.name, content.unknown_members)
+        yield from told_pointers(self.path, self.name, content.unfilled_pointers)
         yield from taught_sections(self.path, self.name, self.programs)
 
     def opened_alike(self, path: Path) -> OpenedObject:

@@ -227,10 +227,9 @@ def _explain_parts(sections: list[DataSection], name: str) -> tuple[str, str] | 
 def _find_variables(
     sections: list[DataSection], codecs: Codecs, source: Source | None
 ) -> dict[str, _Variable]:
-    by_name = {t.name: t for t in codecs.btf if t.kind is Kind.DATASEC}
     found: dict[str, list[_Variable]] = {}
     for section in sections:
-        datasec = by_name.get(section.name)
+        datasec = codecs.btf.datasecs.get(section.name)
         for v in datasec.variables() if datasec else ():
             section.kept |= kernel_fields(codecs.btf, v.type_id)
             if is_kernel_field(codecs.btf, v.type_id):

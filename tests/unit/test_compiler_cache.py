@@ -282,3 +282,5 @@ def test_the_manifest_is_json_that_names_the_headers(project: Path, objects: Pat
     (entry,) = json.loads(read_checked(manifest) or "")
     assert str(project / "late/inner.h") in {file[0] for file in entry["inputs"]["files"]}
     assert str(project / "early/outer.h") in entry["inputs"]["absent"]
+    # nothing can be in a folder that does not exist, so only the folder is looked for
+    assert [path for path in entry["inputs"]["absent"] if "/absent" in path] == [str(project / "absent")]

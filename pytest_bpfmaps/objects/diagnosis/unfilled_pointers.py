@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pytest_bpfmaps.compiler.portability import Finding
@@ -42,9 +42,9 @@ def _names(elf: Elf, table: Section) -> Iterator[str]:
             yield symbol.name
 
 
-def told_pointers(path: Path, name: str) -> Iterator[Finding]:
-    """Yields the findings for the object at `path`, which messages call `name`."""
-    for variable in unfilled_pointers(path.read_bytes()):
+def told_pointers(path: Path, name: str, variables: Iterable[str]) -> Iterator[Finding]:
+    """Yields the findings for such `variables` of the object at `path`, which messages call `name`."""
+    for variable in variables:
         line = variable_line(path, variable)
         file, number = (name, 0) if line is None else (str(line.file), line.number)
         yield Finding(file, number, _what(variable), INSTEAD)
