@@ -13,7 +13,7 @@ from pytest_bpfmaps.events.buffer import RecordSource
 from pytest_bpfmaps.events.matching import describe_loss, describe_misses, describe_runs
 from pytest_bpfmaps.events.record_fields import check_names, fits
 from pytest_bpfmaps.events.records import Records, blocks_of
-from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.kernel.release import shown_timeout, timeout_scale
 from pytest_bpfmaps.kernel.run_counts import RunCounts
 
 # A program may submit with BPF_RB_NO_WAKEUP, so a sleeping reader looks again after this many seconds.
@@ -127,7 +127,7 @@ class Capture(Sequence[Any]):
             self._told = True
             came = f"{len(self._records)} came"
             raise CaptureTimeoutError(
-                f"waited {timeout:g} s for {count} record{'s' * (count != 1)}",
+                f"waited {shown_timeout(timeout)} for {count} record{'s' * (count != 1)}",
                 on=f"from {self.on}",
                 why=came if match is None else f"{len(found)} of {len(self._records)} captured records fit",
                 details=self._listing(),
@@ -162,10 +162,11 @@ class Capture(Sequence[Any]):
         least = 1 if count is None else count
         found = self._until_matching(lambda r: fits(r, wanted), max(least, 1), timeout)
         if len(found) < least or (count is not None and len(found) != count):
+            amounts = f"{len(found)} of {len(self._records)}"
             raise CaptureTimeoutError(
                 f"expected {_amount(count)} with {_show(wanted)}",
                 on=f"from {self.on}",
-                why=f"{len(found)} of {len(self._records)} captured records matched in {timeout:g} s",
+                why=f"{amounts} captured records matched in {shown_timeout(timeout)}",
                 details=describe_misses(self._records, wanted),
                 fix=describe_loss(self._source) or (None if found else self._hint()),
             )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self, overload
 
 from pytest_bpfmaps.errors import CaptureTimeoutError, UnsupportedError, strerror
-from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.kernel.release import shown_timeout, timeout_scale
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 
 _PREFIX = "bpfmaps-"
@@ -140,7 +140,7 @@ class Printk(Sequence[Line]):
         """
         lines = self._until(lambda lines: len(lines) >= count, timeout)
         if len(lines) < count:
-            what = f"waited {timeout:g} s for {count} line{'s' * (count != 1)} of bpf_printk"
+            what = f"waited {shown_timeout(timeout)} for {count} line{'s' * (count != 1)} of bpf_printk"
             raise CaptureTimeoutError(what, why=f"{len(lines)} came", details=_show(lines))
         return lines
 
@@ -156,7 +156,7 @@ class Printk(Sequence[Line]):
         found = [line for line in lines if fits(line)]
         if not found:
             what = f"expected bpf_printk to print {text.pattern if isinstance(text, re.Pattern) else text!r}"
-            why = f"none of {len(lines)} lines did in {timeout:g} s"
+            why = f"none of {len(lines)} lines did in {shown_timeout(timeout)}"
             raise CaptureTimeoutError(what, why=why, details=_show(lines))
         return found
 

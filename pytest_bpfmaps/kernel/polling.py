@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_bpfmaps.errors import CaptureTimeoutError
-from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.kernel.release import shown_timeout, timeout_scale
 
 _SHORTEST, _LONGEST = 0.001, 0.05  # seconds
 
@@ -42,7 +42,7 @@ def wait_until(condition: Callable[[], Any], timeout: float) -> Any:
         pause = next(waits, None)
         if pause is None:
             raise CaptureTimeoutError(
-                f"waited {timeout:g} s until {_describe(condition)}",
+                f"waited {shown_timeout(timeout)} until {_describe(condition)}",
                 why=f"it last gave {last!r}",
             ) from (last if isinstance(last, AssertionError) else None)
         time.sleep(pause)

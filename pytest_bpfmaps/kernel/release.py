@@ -39,3 +39,12 @@ def is_emulated() -> bool:
 def timeout_scale() -> float:
     """Returns the factor by which deadlines are longer on this machine."""
     return EMULATED_SCALE if is_emulated() else 1.0
+
+
+def shown_timeout(seconds: float) -> str:
+    """Returns a timeout for a message. It says if deadlines are longer on this machine, and why."""
+    text = f"{seconds:g} s"
+    scale = timeout_scale()
+    if scale == 1 or not seconds:
+        return text
+    return f"{text} (as the CPU is emulated, {seconds * scale:g} s)"

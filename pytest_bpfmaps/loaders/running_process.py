@@ -17,7 +17,7 @@ from pytest_bpfmaps.errors import CaptureTimeoutError, Explanation, LoaderError
 from pytest_bpfmaps.kernel.kmsg import oom_killed, seccomp_killed
 from pytest_bpfmaps.kernel.polling import pauses
 from pytest_bpfmaps.kernel.privileges import capabilities_of
-from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.kernel.release import shown_timeout, timeout_scale
 from pytest_bpfmaps.loaders.arguments import check_file_name, check_line, check_signal, seconds_of
 from pytest_bpfmaps.loaders.artifacts import fetch
 from pytest_bpfmaps.loaders.endings import ending, explain_signal, is_refusal, last_lines
@@ -126,14 +126,15 @@ class RunningProcess:
             raise CaptureTimeoutError(
                 what,
                 on=f"of {self}",
-                why=f"it runs, but has closed its stdout and its stderr; no line came in {timeout:g} s",
+                why="it runs, but has closed its stdout and its stderr; no line came in "
+                + shown_timeout(timeout),
                 details=self.last_lines(),
                 fix="wait for something else: a file, a port, agent.wait_until_attached(…)",
             )
         raise CaptureTimeoutError(
             what,
             on=f"of {self}",
-            why=f"it did not come in {timeout:g} s",
+            why=f"it did not come in {shown_timeout(timeout)}",
             details=last_lines(self.stdout, self.stderr),
             fix="if the program keeps its output in a buffer because it is no terminal, start it by stdbuf: "
             f"bpf.start({['stdbuf', '-oL', *self.command]!r})",
@@ -179,7 +180,7 @@ class RunningProcess:
                 raise CaptureTimeoutError(
                     what,
                     on=f"of {self}",
-                    why=f"not in {timeout:g} s",
+                    why=f"not in {shown_timeout(timeout)}",
                     details=details() or self.last_lines(),
                 )
             # What is waited for gives no event: a port, a file in a folder that may be absent, any condition.
@@ -293,7 +294,7 @@ class RunningProcess:
             first = left[0]
             why, fix = self._why_it_runs(first)
             raise LoaderError(
-                f"waited {timeout:g} s for the end of {self}",
+                f"waited {shown_timeout(timeout)} for the end of {self}",
                 why=f"{' and '.join(map(str, left))} still run{'s' * (len(left) == 1)}{why}",
                 details=self.last_lines(),
                 fix=fix,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, overload
 
 from pytest_bpfmaps.errors import CaptureTimeoutError
-from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.kernel.release import shown_timeout, timeout_scale
 from pytest_bpfmaps.triggers.pcap import Frame, write_pcap
 
 # <linux/if_ether.h>, <linux/if_packet.h>, <asm/socket.h>
@@ -76,7 +76,7 @@ class Sniffer(Sequence[Any]):
             if not self._poll(deadline - time.monotonic()):
                 break
         raise CaptureTimeoutError(
-            f"waited {timeout:g} s for {count} packet{'s' * (count != 1)} at",
+            f"waited {shown_timeout(timeout)} for {count} packet{'s' * (count != 1)} at",
             on=self._on,
             why=f"{len(found)} came" if match is None else f"{len(found)} of {len(self._seen)} fit",
             details="\n".join(f"  {_show(p)}" for p in self._seen[:20]) or None,

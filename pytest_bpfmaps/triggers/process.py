@@ -15,7 +15,7 @@ from os import PathLike
 from typing import NoReturn, Self
 
 from pytest_bpfmaps.errors import ClosedError, TriggerError
-from pytest_bpfmaps.kernel.release import timeout_scale
+from pytest_bpfmaps.kernel.release import shown_timeout, timeout_scale
 from pytest_bpfmaps.libbpf import ffi, lib
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -94,7 +94,9 @@ class PausedProcess:
             ended = select.poll()
             ended.register(self.pidfd, select.POLLIN)
             if not ended.poll(timeout * timeout_scale() * 1000):
-                raise TriggerError("waited for", on=str(self), why=f"it has not ended within {timeout:g} s")
+                raise TriggerError(
+                    "waited for", on=str(self), why=f"it has not ended within {shown_timeout(timeout)}"
+                )
             self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.returncode
 

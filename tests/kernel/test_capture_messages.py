@@ -5,6 +5,7 @@ import resource
 import pytest
 
 from pytest_bpfmaps import CaptureTimeoutError, NameLookupError, NoValueError
+from pytest_bpfmaps.kernel.release import shown_timeout
 
 CODE = """
 struct event { __u32 number; __u16 port; __u16 size; };
@@ -57,7 +58,8 @@ def shown(*numbers):
 def test_nothing_came(events):
     why = "program 'send' is not attached, and ran 0 times since the capture began"
     assert message_of(events.wait, timeout=0) == [f"waited 0 s for 1 record {FROM}: 0 came", f"  -> {why}"]
-    assert message_of(events.wait, 2, timeout=0.01)[0] == f"waited 0.01 s for 2 records {FROM}: 0 came"
+    waited = f"waited {shown_timeout(0.01)} for 2 records"
+    assert message_of(events.wait, 2, timeout=0.01)[0] == f"{waited} {FROM}: 0 came"
     assert message_of(events.expect, timeout=0) == [
         f"expected a record with any fields {FROM}: 0 of 0 captured records matched in 0 s",
         f"  -> {why}",

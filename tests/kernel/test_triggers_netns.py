@@ -262,7 +262,7 @@ class TestPackets:
             seen.wait()
             with pytest.raises(
                 AssertionError,
-                match=r"(?s)waited 0.01 s for 1 packet at interface 'veth0'.*"
+                match=r"(?s)waited 0.01 s .*for 1 packet at interface 'veth0'.*"
                 r"0 of 1 fit.*60 bytes: 0262 7000 0102",
             ):
                 seen.wait(match=lambda p: b"mine" in p, timeout=0.01)
