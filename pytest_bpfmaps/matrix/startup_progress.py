@@ -21,6 +21,7 @@ _PATIENCE = 4  # looks before the live line appears: a warm guest takes no longe
 class StartupProgress:
     """Prints a line when a guest's state is made. On a terminal a live line shows all that guests do.
 
+    With ``-q`` there is only the live line, which leaves nothing on the screen. With ``-qq`` there is none.
     `in_main_thread` calls a function in the thread that writes to the terminal.
     """
 
@@ -34,9 +35,10 @@ class StartupProgress:
         self._config = config
         self._terminal: Any = config.pluginmanager.getplugin("terminalreporter")
         self._journal, self._activity, self._in_main_thread = journal, activity, in_main_thread
-        self._is_quiet = self._terminal is None or config.get_verbosity() < 0
+        is_shown = self._terminal is not None
+        self._prints = is_shown and config.get_verbosity() >= 0
         dumb = os.environ.get("TERM", "dumb") == "dumb" or "CI" in os.environ
-        self._live = not self._is_quiet and self._terminal.isatty and not dumb
+        self._live = is_shown and config.get_verbosity() >= -1 and self._terminal.isatty and not dumb
         self._width = config.get_terminal_writer().fullwidth
         self._said: set[str] = set()
         self._looks = 0
@@ -45,7 +47,7 @@ class StartupProgress:
 
     def begin(self) -> None:
         """Begins to look, in a thread. `close` ends it."""
-        if not self._is_quiet:
+        if self._prints or self._live:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def close(self) -> None:
@@ -73,7 +75,7 @@ class StartupProgress:
         self._looks += 1
         for name in self._activity.names:
             preparing = [e for e in self._journal.entries(name) if e.text.startswith(IS_PREPARED)]
-            if preparing and name not in self._said:
+            if self._prints and preparing and name not in self._said:
                 self._said.add(name)
                 self._line(f"bpfmaps: {name} {preparing[-1].text}")
         if self._live and self._looks > _PATIENCE:
