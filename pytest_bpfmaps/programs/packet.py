@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -11,9 +12,22 @@ _SHOWN = 24  # bytes of a packet that are shown where Scapy is not installed
 
 
 class Packet(bytes):
-    """The bytes of a packet, which begin with its Ethernet header. They are equal to any equal bytes."""
+    """The bytes of a packet, which begin with its Ethernet header.
+
+    They are equal to any equal bytes, and to anything whose `bytes()` are equal, such as Scapy's packets.
+    """
 
     __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        theirs = bytes_of(other)
+        return NotImplemented if theirs is None else bytes(self) == theirs
+
+    def __ne__(self, other: object) -> bool:
+        theirs = bytes_of(other)
+        return NotImplemented if theirs is None else bytes(self) != theirs
+
+    __hash__ = bytes.__hash__
 
     def summary(self) -> str:
         """Returns the packet in one line: as Scapy shows it, or without Scapy its length and first bytes."""
@@ -21,6 +35,17 @@ class Packet(bytes):
         more = "…" if len(self) > _SHOWN else ""
         shown = layers.summary() if layers is not None else self[:_SHOWN].hex(" ", -4) + more
         return f"{len(self)} bytes: {shown}" if self else "no bytes"
+
+
+def bytes_of(value: object) -> bytes | None:
+    """Returns the bytes of what can be a packet: bytes, or an object with `bytes()`. None for all else."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if not hasattr(type(value), "__bytes__") or isinstance(value, os.PathLike | type):
+        return None
+    with contextlib.suppress(Exception):  # Scapy raises many kinds for a packet that it can't build
+        return bytes(value)  # type: ignore[call-overload,no-any-return]
+    return None
 
 
 def dissect(data: bytes) -> Any:

@@ -85,18 +85,21 @@ def explain(op: str, left: object, right: object, text: Text) -> list[str] | Non
 
 
 def _of_packets(op: str, left: object, right: object, text: Text) -> list[str] | None:
-    """Explains the packet of a run and other bytes, by the fields that differ."""
-    if op != "==" or not isinstance(left, bytes) or not isinstance(right, bytes):
-        return None
-    from pytest_bpfmaps.programs.packet import Packet, differences
+    """Explains the packet of a run and another packet, by the fields that differ."""
+    from pytest_bpfmaps.programs.packet import Packet, bytes_of, differences
 
-    if not isinstance(left, Packet) and not isinstance(right, Packet):
+    if op != "==" or not (isinstance(left, Packet) or isinstance(right, Packet)):
         return None
-    lines = list(differences(left, right) if isinstance(left, Packet) else differences(right, left))
+    mine, theirs = bytes_of(left), bytes_of(right)
+    if mine is None or theirs is None:
+        return None
+    lines = list(differences(mine, theirs) if isinstance(left, Packet) else differences(theirs, mine))
+    if mine == theirs:
+        lines = ["the bytes are equal, but the left side compares types: write the packet of the run first"]
     shown = lines[: text.most]
     if len(lines) > len(shown):
         shown.append(f"… and {len(lines) - len(shown)} more (-vv shows all)")
-    return [f"{Packet(left).summary()} == {Packet(right).summary()}", *(f"  {line}" for line in shown)]
+    return [f"{Packet(mine).summary()} == {Packet(theirs).summary()}", *(f"  {line}" for line in shown)]
 
 
 def _of_numbers(op: str, left: object, right: object) -> list[str] | None:

@@ -73,6 +73,20 @@ def test_a_packet_that_differs_is_shown_by_layers_and_fields(failing):
     )
 
 
+def test_a_packet_of_scapy_is_compared_by_its_bytes(failing):
+    result = failing(
+        "from scapy.layers.l2 import Ether\nassert obj.programs.rewrite.run(FRAME).data == Ether(FRAME)"
+    )
+    result.stdout.fnmatch_lines(
+        ["E  *assert 60 bytes: Ether / IP * == 60 bytes: *", "E*  IP.ttl: 9, expected 64"]
+    )
+    result = failing(
+        "from scapy.layers.l2 import Ether\ndata = obj.programs.rewrite.run(FRAME).data\n"
+        "assert data == Ether(data)\nassert Ether(data) == data"
+    )
+    result.stdout.fnmatch_lines(["E *the bytes are equal*: write the packet of the run first"])
+
+
 def test_packets_without_scapy_are_shown_by_offset(failing, pytester):
     pytester.mkpydir("scapy").joinpath("layers.py").write_text("raise ImportError('left out')")
     result = failing("assert obj.programs.rewrite.run(FRAME).data == FRAME + b'1'")
