@@ -38,7 +38,13 @@ REPORTS = """
 
 
 LIBRARIES = """
-    import hashlib, sqlite3, ssl, sysconfig, unicodedata
+    import hashlib, sqlite3, ssl, sys, sysconfig, unicodedata
+
+    def test_this_package_was_imported_before_the_state_was_saved(bpf):
+        mark = "PYTEST_DONT_REWRITE"  # of each module that the state has
+        modules = [(name, m.__doc__ or "") for name, m in sys.modules.items()]
+        mine = {name: mark in text for name, text in modules if name.partition(".")[0] == "pytest_bpfmaps"}
+        assert [name for name, is_early in mine.items() if not is_early] == []
 
     def test_they_work(bpf_kernel):
         digest = hashlib.sha256(b"").hexdigest()
@@ -96,13 +102,13 @@ def test_a_restored_guest_is_as_if_it_had_just_been_started(
     assert first["cpus"] == 2
 
 
-def test_libraries_of_a_restored_guest_run_the_code_of_the_hosts_files(
+def test_a_restored_guest_has_its_modules_and_the_code_of_the_hosts_files(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
     pytester.makeconftest(FIXTURES)
     pytester.makepyfile(LIBRARIES)
-    pytester.runpytest_subprocess("--bpf-kernel=6.1").assert_outcomes(passed=2)
+    pytester.runpytest_subprocess("--bpf-kernel=6.1").assert_outcomes(passed=3)
 
 
 def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(

@@ -45,12 +45,13 @@ MODULES = (
     *("pytest_bpfmaps.report.kernel_log", "pytest_bpfmaps.compat.other_plugins"),
     *("pytest_bpfmaps.matrix.plain_reports", "pytest_bpfmaps.report.root_folder"),
     *("pytest_bpfmaps.matrix.bpf_requires", "pytest_bpfmaps.matrix.compilers"),
-    "pytest_bpfmaps.matrix.source_items",
+    *("pytest_bpfmaps.matrix.source_items", "pytest_bpfmaps.matrix.worker"),
+    *("pytest_bpfmaps.matrix.measuring", "pytest_bpfmaps.matrix.used_sources"),
     *("pytest_bpfmaps.compiler.request", "pytest_bpfmaps.triggers", "pytest_bpfmaps.programs.prog_run"),
     *("elftools.elf.elffile", "elftools.elf.sections"),
     *("subprocess", "threading", "socket", "select", "mmap", "struct", "ctypes", "difflib", "pprint", "pdb"),
     *("ipaddress", "shutil", "signal", "selectors", "unittest.mock", "logging.handlers", "random"),
-    *("tomllib", "packaging.version", "asyncio", "encodings.idna"),
+    *("tomllib", "packaging.version", "asyncio", "encodings.idna", "encodings.unicode_escape"),
 )
 OPTIONAL = (
     *("pyroute2", "pyroute2.iproute.linux", "pyroute2.netns"),
