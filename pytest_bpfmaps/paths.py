@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -13,7 +14,7 @@ def cache_dir() -> Path:
     """Returns the root of all cached files: ``$BPFMAPS_CACHE``, else the platform's user cache folder."""
     override = os.environ.get("BPFMAPS_CACHE")
     if override:
-        return Path(override)
+        return _path(override)
     from platformdirs import user_cache_path
 
     return user_cache_path("pytest-bpfmaps")
@@ -21,12 +22,22 @@ def cache_dir() -> Path:
 
 def objects_dir() -> Path:
     """Returns the folder of compiled objects, which are named by their content."""
-    return cache_dir() / "objects"
+    return _below(cache_dir(), "objects")
 
 
 def kernels_dir() -> Path:
     """Returns the folder of kernels for virtual machines, by name."""
-    return cache_dir() / "kernels"
+    return _below(cache_dir(), "kernels")
+
+
+@lru_cache(maxsize=4)
+def _path(text: str) -> Path:
+    return Path(text)
+
+
+@lru_cache(maxsize=8)
+def _below(folder: Path, name: str) -> Path:
+    return folder / name
 
 
 def find_program(name: str) -> str | None:

@@ -76,7 +76,7 @@ class ObjectCache:
                 continue
             with steady(self.root):
                 if entry.inputs.hold() and self._is_intact(entry):
-                    use(self.root, (self.root / entry.name).parent, self._manifest(key))
+                    use(self.root, _folder_of(self.root, entry.name), self._manifest(key))
                     return entry
         return None
 
@@ -124,8 +124,12 @@ class ObjectCache:
         with FileLock(folder / key).acquire(poll_interval=0.01):
             yield
 
+    def path(self, entry: CacheEntry) -> Path:
+        """Returns the path of an object."""
+        return _files_of(self.root, entry.name)[0]
+
     def _manifest(self, key: str) -> Path:
-        return self.root / "manifests" / f"{key}.json"
+        return _manifest_of(self.root, key)
 
     def _entries(self, key: str) -> tuple[CacheEntry, ...]:
         manifest = self._manifest(key)
@@ -162,6 +166,17 @@ class ObjectCache:
 
     def _digest(self, path: Path) -> str:
         return self._known_digests.get(str(path), lambda: digest(read(path)))
+
+
+# Making a path takes as long as asking the kernel about it.
+@functools.lru_cache(maxsize=256)
+def _manifest_of(root: Path, key: str) -> Path:
+    return root / "manifests" / f"{key}.json"
+
+
+@functools.lru_cache(maxsize=256)
+def _folder_of(root: Path, name: str) -> Path:
+    return (root / name).parent
 
 
 @functools.lru_cache(maxsize=256)

@@ -87,7 +87,7 @@ class LocalCompiler:
                 raise _unusable(self._cache.root, e) from e
         if entry.warnings and not request.counting:  # the plain object of this source has shown the same
             self._warn(entry.warnings)
-        return self._cache.root / entry.name
+        return self._cache.path(entry)
 
     def link(self, objects: Sequence[Path]) -> Path:
         """Returns the path of one object that is linked of several; see `linker.link`."""

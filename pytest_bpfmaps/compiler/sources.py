@@ -18,11 +18,13 @@ def find_source(name: str | os.PathLike[str], folders: Iterable[str | os.PathLik
     `name` may be an absolute path. Raises a `SourceNotFoundError` with the places that were searched, and
     similar names there.
     """
-    looked_in = [Path(folder).absolute() for folder in folders]
-    places = [folder / name for folder in looked_in] if not os.path.isabs(name) else [Path(name)]
-    for place in places:
-        if os.path.isfile(place):  # False where the name is too long
-            return place
+    known_folders = list(folders)
+    tried = [os.path.join(folder, name) for folder in known_folders] if not os.path.isabs(name) else [name]
+    for path in tried:
+        if os.path.isfile(path):  # False where the name is too long
+            return Path(path).absolute()
+    looked_in = [Path(folder).absolute() for folder in known_folders]
+    places = [Path(path).absolute() for path in tried]
     if other := next(filter(os.path.lexists, places), None):
         raise SourceNotFoundError(
             "cannot find the BPF source",
