@@ -39,7 +39,7 @@ class Distribution:
         self._session._failed_collection_errors.update(dict.fromkeys(known, True))
         self._session.worker_bpfmaps_call = lambda function: function()
         config.pluginmanager.register(self._session, "dsession")
-        _say_nothing_of_workers(config)
+        _say_nothing_of_workers(config, self._session)
 
     def begin(self, session: pytest.Session) -> None:
         """Starts the workers."""
@@ -62,12 +62,27 @@ class Distribution:
         self._session._active_nodes.add(node)
 
 
-def _say_nothing_of_workers(config: pytest.Config) -> None:
-    """Keeps pytest-xdist from telling how many workers are created. It still tells of one that has died."""
+def _say_nothing_of_workers(config: pytest.Config, session: Any) -> None:
+    """Keeps pytest-xdist from telling how many workers are created.
+
+    It still tells of one that has died, but not of a guest: a report says why that ended.
+    """
     reporter = config.pluginmanager.getplugin("terminaldistreporter")
     for name in ("setstatus", "ensure_show_status", "rewrite"):
         if hasattr(reporter, name):
             setattr(reporter, name, lambda *_, **__: None)
+    for owner, name in ((reporter, "write_line"), (session, "report_line")):
+        if say := getattr(owner, name, None):
+            setattr(owner, name, _without_guests(say, session))
+
+
+def _without_guests(say: Callable[..., None], session: Any) -> Callable[..., None]:
+    def say_of_others(text: str, *more: Any, **how: Any) -> None:
+        ids = [node.gateway.id for node in session._active_nodes if node.gateway.spec.lane]
+        if not any(f"[{one}] node down" in text or text.endswith(f"crashed worker {one}") for one in ids):
+            say(text, *more, **how)
+
+    return say_of_others
 
 
 def tell_facts(gateway: Any, facts: Mapping[str, object]) -> None:

@@ -345,8 +345,7 @@ class Guests:
         if not entry.test:
             self._report(f"kernel {entry.worker}", entry.text)
             return
-        path, _, test = entry.test.partition("::")
-        location = (path, None, test.replace("::", "."))
+        location = self.config.stash[COLLECTED].location(entry.test)
         report = pytest.TestReport(entry.test, location, {}, "failed", entry.text, "teardown")
         self.config.hook.pytest_runtest_logreport(report=report)
 
@@ -359,8 +358,7 @@ class Guests:
         entry = self._last_entry(report.node)
         report.when = "call"
         report.user_properties.append((KERNEL_PROPERTY, kernel))
-        path, _, test = crashitem.partition("::")
-        report.location = (path, None, test.replace("::", "."))
+        report.location = self.config.stash[COLLECTED].location(crashitem)
         report.longrepr = f"{entry.text}\nwhile it ran {crashitem}"
         if entry.event == "hung" and not entry.in_test:
             self._blame_the_guest(report, entry, sched)

@@ -61,6 +61,13 @@ class Collected:
         """Returns why files were not collected. Workers would report the same once more."""
         return self._known
 
+    def location(self, test: str) -> tuple[str, int | None, str]:
+        """Returns where a test is: its file, the line before that of its function, and its name."""
+        items = () if self._session is None else self._session.items
+        path, _, name = test.partition("::")
+        found = (item.location for item in items if item.nodeid == test)
+        return next(found, (path, None, name.replace("::", ".")))
+
     def tell(self, count: int) -> None:
         """Tells pytest how many tests there are.
 

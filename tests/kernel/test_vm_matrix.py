@@ -102,8 +102,10 @@ def test_tests_run_in_a_guest_as_they_would_on_the_host(
 
 
 def test_a_guest_that_dies_or_hangs_fails_its_test_and_the_others_still_run(
-    pytester: pytest.Pytester,
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(pytester.path))
     pytester.makeconftest(FIXTURES)
     pytester.makepyfile(
         test_crash="""
@@ -139,7 +141,15 @@ def test_a_guest_that_dies_or_hangs_fails_its_test_and_the_others_still_run(
             "VmTimeoutError: test hung in kernel 6.1: it ran for more than *",
         ]
     )
-    assert "Traceback" not in result.stdout.str()
+    shown = result.stdout.str()
+    assert "Traceback" not in shown
+    assert "node down" not in shown  # words of pytest-xdist
+    assert "replacing crashed worker" not in shown
+    source = (pytester.path / "test_crash.py").read_text().splitlines()
+    for name in ("test_panics", "test_hangs"):
+        line = source.index(f"def {name}(bpf_kernel):") + 1
+        title = f"test_crash.py%3A%3A{name} [[]6.1]"
+        result.stdout.fnmatch_lines([f"::error file=test_crash.py,line={line},title={title}::*"])
     assert qemus_for(pytester.path) == []
 
 

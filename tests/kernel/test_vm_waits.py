@@ -168,7 +168,7 @@ REPORTS = [
         "*_ hang of kernel 6.1, after test_faults.py::test_before_a_hang[[]6.1] _*",
         f"VmTimeoutError: step between tests hung in kernel 6.1: it took more than {LIMIT} s; "
         "the last test was test_faults.py::test_before_a_hang[[]6.1]; the guest was ended",
-        "*-> look at the stacks below; --bpf-vm-timeout gives it more time",
+        "*-> look at the stacks below; --bpf-vm-timeout gives it more time*",
         "*conftest.py*, line * in pytest_runtest_protocol",
     ],
     [

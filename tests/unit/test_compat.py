@@ -87,7 +87,8 @@ def test_plugins_are_marked_for_rewriting_by_a_method_of_the_hook() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["_failed_collection_errors", "_active_nodes", "shuttingdown", "shouldstop", "queue"]
+    "name",
+    ["_failed_collection_errors", "_active_nodes", "shuttingdown", "shouldstop", "queue", "report_line"],
 )
 def test_a_distributed_session_has(name: str) -> None:
     functions = [one for one in vars(xdist.dsession.DSession).values() if inspect.isfunction(one)]

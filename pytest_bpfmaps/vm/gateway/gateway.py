@@ -219,7 +219,7 @@ class Gateway:
         if stopped is None and watch.step.phase is Phase.ORDERS and is_alive(machine, self.timeout):
             return
         words, why = machine.last_words(self.console_before), watch.why
-        fix = "look at the stacks below; --bpf-vm-timeout gives it more time"
+        fix = f"look at the stacks below; --bpf-vm-timeout gives it more time{self._stretched()}"
         if stopped is not None:
             why += f"; QEMU, process {stopped}, is stopped by a signal or a debugger"
             fix = "find out what stops it"
@@ -235,6 +235,15 @@ class Gateway:
         what = f"{watch.noun} hung in kernel"
         told = self._or_damage(kernel, f"{why}; the guest was ended", fix)
         raise VmTimeoutError(what, on=kernel.name, why=told.why, fix=told.fix, details=words)
+
+    def _stretched(self) -> str:
+        """Returns what to know of that option, if a guest has more time than it says."""
+        factor = self.timeout / self.options.timeout
+        return (
+            f" (it is {self.options.timeout:g} s, times {factor:g} in an emulated guest)"
+            if factor > 1
+            else ""
+        )
 
     def _moved_on(self) -> bool:
         """Returns whether the worker began another step since the last event.

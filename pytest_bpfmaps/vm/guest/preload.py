@@ -42,7 +42,11 @@ MODULES = (
     *("pytest_bpfmaps.vm.guest.command", "pytest_bpfmaps.vm.guest.own_pty"),
     "pytest_bpfmaps.matrix.debugging",
     *("pytest_bpfmaps.vm.guest.supervisor", "pytest_bpfmaps.kernel.kmsg", "pytest_bpfmaps.kernel.splats"),
-    *("pytest_bpfmaps.report.kernel_log", "pytest_bpfmaps.compat.other_plugins"),
+    *(
+        "pytest_bpfmaps.report.kernel_log",
+        "pytest_bpfmaps.report.header",
+        "pytest_bpfmaps.compat.other_plugins",
+    ),
     *("pytest_bpfmaps.matrix.plain_reports", "pytest_bpfmaps.report.root_folder"),
     *("pytest_bpfmaps.matrix.bpf_requires", "pytest_bpfmaps.matrix.compilers"),
     *("pytest_bpfmaps.matrix.source_items", "pytest_bpfmaps.matrix.worker"),
