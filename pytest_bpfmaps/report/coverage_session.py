@@ -107,6 +107,7 @@ class CoverageSession:
         try:
             self.section.lines += report.write()
         except OSError as e:
-            self.section.note(f"cannot write the coverage report {request}: {e.strerror} ({e.filename})")
+            why = f"cannot write the coverage report {request}: {e.strerror}"
+            self.section.note(f"{why}\n  -> make room, or name another place: --bpf-cov-report=KIND:PLACE")
         except ImportError as e:
             self.section.note(f"cannot write the coverage report {request}: {e.msg}")

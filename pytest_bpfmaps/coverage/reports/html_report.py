@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from pytest_bpfmaps.coverage.data import Branch
 from pytest_bpfmaps.coverage.decisions import Judged, sums
+from pytest_bpfmaps.coverage.reports.report_file import put
 from pytest_bpfmaps.coverage.view import FileView, View, percent_of
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9.-]+")
@@ -61,7 +62,7 @@ def environment(*packages: str) -> Any:
 
 
 def _render(environment: Any, template: str, path: Path, facts: dict[str, Any]) -> None:
-    path.write_text(environment.get_template(template).render(**facts), errors="surrogateescape")
+    put(path, environment.get_template(template).render(**facts))
 
 
 def _bar(percent: float) -> str:

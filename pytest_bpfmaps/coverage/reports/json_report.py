@@ -10,6 +10,7 @@ from typing import Any
 
 from pytest_bpfmaps.coverage.data import FileCoverage
 from pytest_bpfmaps.coverage.decisions import sums
+from pytest_bpfmaps.coverage.reports.report_file import put
 from pytest_bpfmaps.coverage.view import FileView, View, percent_of
 
 
@@ -21,7 +22,7 @@ def write(view: View, target: Path) -> None:
         "programs": [_program(view, name) for name in view.kernels],
         "totals": summary((file.total for file in view.files), mcdc=view.has_conditions),
     }
-    target.write_text(json.dumps(facts, indent=1) + "\n")
+    put(target, json.dumps(facts, indent=1) + "\n")
 
 
 def summary(files: Iterable[FileCoverage], *, mcdc: bool) -> dict[str, Any]:

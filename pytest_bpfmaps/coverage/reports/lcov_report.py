@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pytest_bpfmaps.coverage.reports.report_file import put
 from pytest_bpfmaps.coverage.view import FileView, View
 
 
 def write(view: View, target: Path) -> None:
     """Writes the file. Raises `OSError`."""
     lines = [line for file in view.files for line in _record(file)]
-    target.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
+    put(target, "".join(f"{line}\n" for line in lines))
 
 
 def _conditions(file: FileView) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from pytest_bpfmaps.coverage.data import FileCoverage
+from pytest_bpfmaps.coverage.reports.report_file import put
 from pytest_bpfmaps.coverage.view import FileView, View
 
 
@@ -29,7 +30,7 @@ def write(view: View, target: Path) -> None:
         for file in files:
             _class(classes, file)
     ET.indent(root)
-    target.write_bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
+    put(target, ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
 
 def _class(classes: ET.Element, file: FileView) -> None:
