@@ -25,6 +25,7 @@ _NO_ENTRIES = (  # the kernel requires 0
     *(MapType.CGROUP_STORAGE, MapType.PERCPU_CGROUP_STORAGE, MapType.STRUCT_OPS),
     MapType.PERF_EVENT_ARRAY,  # libbpf fills it in
 )
+_NO_TARGET = "failed to initialize slot"  # libbpf, of a table of tail calls whose program is not loaded
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,31 @@ class _Job:
                     (found,) = _accepted(self.name, loaded)
                     return found
         except BpfError as error:
+            if _NO_TARGET in (error.details or ""):
+                return self.alone_with_empty_tables(program)
             return self.refused(program, error)
+
+    def alone_with_empty_tables(self, program: str) -> Verdict:
+        """Returns the verdict on an accepted program whose tables of tail calls can't be filled.
+
+        The programs of the tables are not loaded. libbpf fills a table when the kernel has accepted the
+        program, and then gives up. The log has the figures.
+        """
+        with self.opened() as opened:
+            _, log = opened.load_only(program, LEVEL_STATS, 1 << 16)
+        said = read_figures(log)
+        names = [program, *(f"func#{number}" for number in range(1, len(said.stack_depths or ())))]
+        return Verdict(
+            self.name,
+            program,
+            ACCEPTED,
+            said.instructions,
+            said.total_states,
+            said.peak_states,
+            said.max_states_per_insn,
+            said.time_us,
+            None if said.stack_depths is None else dict(zip(names, said.stack_depths, strict=True)),
+        )
 
     def refused(self, program: str, error: BpfError) -> Verdict:
         """Returns the verdict on a program that was refused with `error`."""

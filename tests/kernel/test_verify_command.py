@@ -63,6 +63,29 @@ def verify(bpf, tmp_path, monkeypatch, capsys):
     return run
 
 
+TAIL_CALLS = (
+    HEAD
+    + """int bad(struct xdp_md *ctx);
+int good(struct xdp_md *ctx);
+struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 2); __uint(key_size, 4);
+         __array(values, int(struct xdp_md *)); } table SEC(".maps") = {.values = {&bad, &good}};
+SEC("xdp") int bad(struct xdp_md *ctx) { return *(int *)(long)ctx->data; }
+SEC("xdp") int good(struct xdp_md *ctx) { return 2; }
+SEC("xdp") int caller(struct xdp_md *ctx) { bpf_tail_call(ctx, &table, 0); return 1; }
+"""
+)
+
+
+def test_a_refused_target_of_tail_calls_is_no_fault_of_its_caller(verify):
+    code, found = verify(calls=TAIL_CALLS)
+    assert code == 1
+    bad, good, caller = found["programs"]
+    assert [each["verdict"] for each in (bad, good, caller)] == ["refused", "accepted", "accepted"]
+    assert bad["text"].startswith('SEC("xdp") int bad')
+    assert (good["instructions"], good["stack_depths"]) == (2, {"good": 0})
+    assert caller["instructions"] > 2
+
+
 def test_programs_are_judged_one_by_one(verify):
     code, found = verify(mixed=MIXED, simple=HEAD + 'SEC("xdp") int simple(struct xdp_md *c) { return 2; }')
     assert code == 1
