@@ -1,4 +1,4 @@
-"""Notes which test executes which lines, and how long each takes."""
+"""Notes which test executes which lines, and how much processor time each takes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pytest
 
 
 class Tracer:
-    """A plugin of pytest. Its file has the seconds of each test, and the tests of each line."""
+    """A plugin of pytest. Its file has the processor seconds of each test, and the tests of each line."""
 
     def __init__(self, folders: list[str], into: Path) -> None:
         self._folders = folders
         self._into = into
         self._seconds: dict[str, float] = {}
+        self._failed: set[str] = set()
         self._coverage = coverage.Coverage(
             data_file=None, config_file=False, include=[f"{folder}/*" for folder in folders]
         )
@@ -32,7 +33,10 @@ class Tracer:
     ) -> Generator[None, object, object]:
         """Names the test that runs from now on. Its fixtures belong to it, too. Writes after each file."""
         self._coverage.switch_context(item.nodeid)
+        before = _processor_seconds()
         result = yield
+        if item.nodeid not in self._failed:
+            self._seconds[item.nodeid] = _processor_seconds() - before
         if nextitem is None or _file(nextitem.nodeid) != _file(item.nodeid):
             self._coverage.stop()
             self._write(_file(item.nodeid))
@@ -41,10 +45,9 @@ class Tracer:
         return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Adds up the seconds. A test that fails or skips without a change can't notice one."""
+        """Leaves out a test that fails or skips without a change: it can't notice one."""
         if report.outcome != "passed":
-            self._seconds[report.nodeid] = float("inf")
-        self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
+            self._failed.add(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
         """Ends the trace."""
@@ -54,7 +57,7 @@ class Tracer:
         """Adds the tests of one file to the trace. What the trace has of other files stays."""
         data = self._coverage.get_data()
         seconds, lines = self._earlier(tests)
-        seconds |= {test: each for test, each in self._seconds.items() if each != float("inf")}
+        seconds |= self._seconds
         self._seconds.clear()
         for path in data.measured_files():
             here = lines.setdefault(os.path.relpath(path), {})
@@ -75,6 +78,11 @@ class Tracer:
             path: {line: [*filter(kept, tests)] for line, tests in lines.items()}
             for path, lines in trace["lines"].items()
         }
+
+
+def _processor_seconds() -> float:
+    """Returns what this process and its children have used: on a busy machine, a clock says little."""
+    return sum(os.times()[:4])
 
 
 def _file(test: str) -> str:
