@@ -112,7 +112,10 @@ def byte_swap(mine: Any, theirs: Any) -> str | None:
 
 
 def swapped_key(wanted: Any, keys: Iterable[Any]) -> str | None:
-    """Returns a hint for a missing key when one of `keys` is it in another byte order, else None."""
+    """Returns a hint for a missing key when one of `keys` is it in another order of bytes or of fields.
+
+    Returns None if there is no such key.
+    """
     for key in keys:
         if hint := byte_swap(key, wanted):
             return hint
@@ -121,6 +124,10 @@ def swapped_key(wanted: Any, keys: Iterable[Any]) -> str | None:
         hints = [byte_swap(there.get(name), asked[name]) for name in different]
         if hints and all(hints):
             return f".{different[0]}: {hints[0]}"
+        if len(different) == 2:
+            one, two = different
+            if (there.get(one), there.get(two)) == (asked[two], asked[one]):
+                return f"a key is there in which .{one} and .{two} have each other's values"
     return None
 
 

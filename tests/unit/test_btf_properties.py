@@ -334,6 +334,15 @@ def test_a_swapped_key_has_all_its_fields_swapped_that_differ():
     assert swapped_key(wanted, [wanted]) is None
 
 
+def test_a_key_with_two_fields_in_the_other_order_is_found():
+    wanted = {"from": 1, "to": 2, "port": 80}
+    there = {"from": 2, "to": 1, "port": 80}
+    found = swapped_key(wanted, [{"from": 3, "to": 1, "port": 80}, there])
+    assert found == "a key is there in which .from and .to have each other's values"
+    assert swapped_key(wanted, [{**there, "port": 81}]) is None
+    assert swapped_key(wanted, [{"from": 2, "to": 2, "port": 80}]) is None
+
+
 def test_keys_that_differ_only_in_their_padding_are_not_equal():
     codec = struct_of([("a", boolean, 1), ("b", unsigned, 4)])
     first, second = (codec.listed(bytes([number, 1, 0, 0, 0])) for number in (1, 2))

@@ -194,7 +194,8 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         if not keys:
             return None, "the map is empty"
         shown = ", ".join(map(repr, keys[:5])) + (", …" if len(keys) > 5 else "")
-        return swapped_key(key, keys), f"its keys: {shown}"
+        wanted = self._key.listed(self._encode_key(key)) if isinstance(key, tuple) else key
+        return swapped_key(wanted, keys), f"its keys: {shown}"
 
     def _some_keys(self, most: int) -> list[Any]:
         return [self._key.listed(key) for key in islice(self._walk_keys(), most)]
