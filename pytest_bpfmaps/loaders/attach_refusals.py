@@ -8,8 +8,9 @@ import re
 
 from pytest_bpfmaps.attach.missing_targets import explain_missing, explain_no_types_of
 from pytest_bpfmaps.errors import Explanation
-from pytest_bpfmaps.kernel.known_names import is_function, is_recorded_tracepoint
+from pytest_bpfmaps.kernel.known_names import is_function, is_recorded_tracepoint, is_tracepoint
 from pytest_bpfmaps.kernel.mounts import how_to_mount
+from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 
 # libbpf's words, then those of bpftrace
@@ -40,11 +41,16 @@ def explain_attach(text: str) -> Explanation | None:
         return no_tracefs()
     if found := _TRACEPOINT.search(text):
         category, event = filter(None, found.groups())
-        return explain_missing(errno.ENOENT, {"category": category, "event": event})
+        missing = explain_missing(errno.ENOENT, {"category": category, "event": event})
+        return missing and _of_other_kernels(missing, is_tracepoint(f"{category}/{event}"))
     if found := _KPROBE.search(text):
-        return explain_missing(errno.ENOENT, {"function": found[1] or found[2]})
+        name = found[1] or found[2]
+        missing = explain_missing(errno.ENOENT, {"function": name})
+        return missing and _of_other_kernels(missing, is_function(name))
     if found := _TYPED.search(text):
-        return explain_no_types_of(_kind_of(found[1]), found[1])
+        kind = _kind_of(found[1])
+        missing = explain_no_types_of(kind, found[1])
+        return _of_other_kernels(missing, kind == "tp_btf" or is_function(found[1]))
     if found := _TAKEN.search(text):
         return Explanation(
             f"another program is attached there already ({found[0]})",
@@ -54,6 +60,17 @@ def explain_attach(text: str) -> Explanation | None:
     if _NO_BPFFS in text and not os.path.ismount(_BPFFS):
         return Explanation(f"no bpf file system is mounted at {_BPFFS}", how_to_mount("bpf"))
     return None
+
+
+def _of_other_kernels(missing: Explanation, is_known: bool) -> Explanation:
+    """Returns the explanation of a missing name; without similar names if other kernels have the name."""
+    if not (is_known and missing.fix and missing.fix.startswith("did you mean")):
+        return missing
+    fix = (
+        "other kernels have that name, so it is not misspelt: use a version of the agent for Linux "
+        f"{release()}, or let it attach to what this kernel has in its place"
+    )
+    return Explanation(missing.why, fix)
 
 
 def _kind_of(name: str) -> str:

@@ -108,6 +108,18 @@ def test_a_name_without_a_type_is_what_other_kernels_have_by_it(name, what):
     assert repr(name) in found.why
 
 
+def test_a_function_that_only_other_kernels_have_is_not_called_misspelt():
+    line = "libbpf: prog 'p': failed to find kernel BTF type ID of '{}': -3\n"
+    gone, wrong = (
+        explain_attach(line.format("smp_apic_timer_interrupt")),
+        explain_attach(line.format("do_unlinkatt")),
+    )
+    assert gone.fix.startswith(
+        "other kernels have that name, so it is not misspelt: use a version of the agent"
+    )
+    assert "other kernels" not in wrong.fix
+
+
 @pytest.mark.parametrize(
     "line",
     [
