@@ -159,6 +159,9 @@ def _target(kind: str, target: str) -> str:
             )
         case "uprobe" | "uretprobe" | "usdt":
             return _event_source("uprobe", "uprobe_events")
+        case "netkit":  # a program for it loads everywhere
+            there = has_type("netkit_link_attach", FUNC)
+            return "" if there else "the kernel is built without CONFIG_NETKIT"
     return ""
 
 

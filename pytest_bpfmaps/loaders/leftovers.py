@@ -58,7 +58,7 @@ def detach_command(link: AgentLink, place: AttachedProgram | None) -> str:
     if link.type == "tc":
         return f"{inside}tc filter del dev {interface} {where} {place.word if place else ''}".rstrip()
     if link.type == "tcx":
-        return f"{inside}bpftool net detach tcx_{where} dev {interface}"
+        return f"{inside}bpftool net detach tcx_{where} dev {interface} (bpftool 7.5 and later)"
     if link.type == "netkit":  # no tool detaches it
         return f"{inside}ip link del dev {interface}"
     return f"bpftool prog show id {link.program_id}"

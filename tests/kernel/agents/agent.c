@@ -10,6 +10,7 @@
 
 static struct bpf_object *object;
 static struct bpf_link *last;
+static int last_fd;
 static struct ring_buffer *ring;
 static char **next;
 
@@ -78,6 +79,14 @@ static void do_it(const char *what)
 		need(bpf_xdp_attach(if_nametoindex(word()), fd, 2 /* XDP_FLAGS_SKB_MODE */, NULL));
 	} else if (!strcmp(what, "tc")) {
 		attach_tc(bpf_program__fd(program()));
+	} else if (!strcmp(what, "link") || !strcmp(what, "place")) { /* numbers: old libbpf lacks tcx and netkit */
+		int fd = bpf_program__fd(program()), interface = if_nametoindex(word()), type = atoi(word());
+
+		if (!strcmp(what, "link")) {
+			need(last_fd = bpf_link_create(fd, interface, type, NULL));
+			last = NULL;
+		} else
+			need(bpf_prog_attach(fd, interface, type, 0));
 	} else if (!strcmp(what, "cgroup")) {
 		int fd = bpf_program__fd(program());
 		FILE *folder = fopen(word(), "r");
@@ -87,12 +96,14 @@ static void do_it(const char *what)
 		struct bpf_program *found = program();
 
 		keep(bpf_program__attach_cgroup(found, fileno(fopen(word(), "r"))));
+	} else if (!strcmp(what, "forget")) { /* a program that something else holds */
+		close(bpf_program__fd(program()));
 	} else if (!strcmp(what, "pin-map")) {
 		struct bpf_map *map = bpf_object__find_map_by_name(object, word());
 
 		need(bpf_map__pin(map, word()));
 	} else if (!strcmp(what, "pin-link")) {
-		need(bpf_link__pin(last, word()));
+		need(last ? bpf_link__pin(last, word()) : bpf_obj_pin(last_fd, word()));
 	} else if (!strcmp(what, "ring")) {
 		ring = ring_buffer__new(bpf_object__find_map_fd_by_name(object, word()), took, NULL, NULL);
 		need(libbpf_get_error(ring));
