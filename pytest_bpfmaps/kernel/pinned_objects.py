@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_bpfmaps.kernel.held_objects import HeldObjects, ids_in
@@ -17,10 +17,14 @@ _OF_KERNEL = ("maps.debug", "progs.debug")  # every bpf file system has them whe
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A pin. `path` is its path in the process; `inode` distinguishes it from a later one at that path."""
+    """A pin. `path` is its path in the process; `inode` distinguishes it from a later one at that path.
+
+    `made` is when it was made, in nanoseconds since 1970.
+    """
 
     path: str
     inode: int
+    made: int = field(compare=False)
 
 
 def pins_below(pid: int, folder: str) -> set[Pin]:
@@ -45,10 +49,10 @@ def _walk(root: str, point: str) -> Iterator[Pin]:
                 continue
             path = os.path.join(folder, name)
             try:
-                inode = os.lstat(path).st_ino
+                status = os.lstat(path)
             except OSError:
                 continue
-            yield Pin(path.removeprefix(root), inode)
+            yield Pin(path.removeprefix(root), status.st_ino, status.st_mtime_ns)
         if seen > _MOST:
             return
 

@@ -25,6 +25,7 @@ from pytest_bpfmaps.maps.foreign_types import foreign_types
 from pytest_bpfmaps.objects.any_map import Map
 
 _RUN_TIME = 0  # BPF_STATS_RUN_TIME
+_UNPROVEN = ", unless another process has made it: the kernel does not tell"
 
 
 class AgentObjects:
@@ -48,6 +49,10 @@ class AgentObjects:
     def count_runs(self) -> None:
         """Has the kernel count how often programs run, if it may (Linux 5.8)."""
         self._stats = int(lib.bpf_enable_stats(_RUN_TIME))
+
+    def note_end(self) -> None:
+        """Notes that all processes have ended: what comes later is not theirs."""
+        self._objects.note_end()
 
     def maps(self) -> ByName[Map]:
         """Returns the maps. After the processes have ended, these are the maps that were found before."""
@@ -128,14 +133,15 @@ class AgentObjects:
         places = {(each.program_id, each.type, each.target): each for each in found.attached}
         left = [
             Leftover(
-                f"program {each}",
+                f"program {each}" + (_UNPROVEN if each.program_id in found.unproven.programs else ""),
                 detach_command(each, places.get((each.program_id, each.type, each.target))),
             )
             for each in links
         ]
         for path, ids in sorted(found.pins.items()):
             what = self._pinned(ids.maps, ids.programs, ids.links)
-            left.append(Leftover(f"pin {path} of {what}", f"rm {path}"))
+            doubt = _UNPROVEN if path in found.unproven.pins else ""
+            left.append(Leftover(f"pin {path} of {what}{doubt}", f"rm {path}"))
         told = {each.program_id for each in links} | {n for ids in found.pins.values() for n in ids.programs}
         for number in sorted(names.keys() - told):
             fix = f"bpftool prog show id {number}"

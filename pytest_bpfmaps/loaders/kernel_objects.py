@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pytest_bpfmaps.attach.links import LinkInfo, link_by_id
 from pytest_bpfmaps.errors import AttachError
@@ -14,23 +16,28 @@ from pytest_bpfmaps.kernel.netns import NETNS_NAMES
 from pytest_bpfmaps.kernel.open_resources import forget, keep, note
 from pytest_bpfmaps.kernel.pinned_objects import Pin, pinned_at, pins_below, pins_of
 from pytest_bpfmaps.kernel.program_info import ProgramInfo, loaded_ids, program_info
+from pytest_bpfmaps.kernel.program_loads import ProgramLoads
 from pytest_bpfmaps.triggers.unique_names import is_of_another_process
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What was in the kernel before a process did anything."""
+    """What was in the kernel before a process did anything; `loads` tells which programs it loads after that.
+
+    `loads` is None where nothing tells. It is closed with the `KernelObjects` that it is given to.
+    """
 
     programs: frozenset[int]
     maps: frozenset[int]
     links: frozenset[int]
     pins: frozenset[Pin]
+    loads: ProgramLoads | None = None
 
 
-def before_now() -> Before:
+def before_now(loads: ProgramLoads) -> Before:
     """Returns what is in the kernel now. It is empty where this process may not list it."""
     programs, maps, links = (frozenset(_ids(kind)) for kind in ("prog", "map", "link"))
-    return Before(programs, maps, links, frozenset(pins_of()))
+    return Before(programs, maps, links, frozenset(pins_of()), loads)
 
 
 def before_time(nanoseconds: float) -> Before:
@@ -44,6 +51,24 @@ def before_time(nanoseconds: float) -> Before:
     return Before(old, frozenset(_ids("map")), frozenset(_ids("link")), frozenset())
 
 
+class _End(NamedTuple):
+    """When a process tree had ended, in nanoseconds since boot and since 1970."""
+
+    boot: float
+    epoch: float
+
+
+_NOT_YET = _End(float("inf"), float("inf"))
+
+
+@dataclass(slots=True)
+class Unproven:
+    """What another process may have made: ids of programs, and paths of pins."""
+
+    programs: set[int] = field(default_factory=set)
+    pins: set[str] = field(default_factory=set)
+
+
 @dataclass(slots=True)
 class Found:
     """What a process tree has now. `pins` are paths with the ids of what is pinned there."""
@@ -54,21 +79,24 @@ class Found:
     held: HeldObjects = field(default_factory=HeldObjects)
     pins: dict[str, HeldObjects] = field(default_factory=dict)
     attached: list[AttachedProgram] = field(default_factory=list)
+    unproven: Unproven = field(default_factory=Unproven)
 
 
 class KernelObjects:
     """Looks for what a process tree has. `netns` is the namespace that it began in, a descriptor.
 
-    A program, link or pin that no process of the tree has open counts as its own if it came after `before`,
-    no other process has it open, and it is attached or pinned. That does not hold in the network namespaces
-    and cgroups that other workers of the test run made. What was found once stays its own. `bpffs` is the
-    folder of a bpf file system that only the tree has, or None.
+    `before.loads` tells which programs the tree has loaded. Where nothing tells that, a program counts as
+    its own if it came after `before`, no other process has it open, and it is attached or pinned. A link or a
+    pin counts by its program; so does a map, if a program uses it. What was found once stays its own. `bpffs`
+    is the folder of a bpf file system that only the tree has, or None.
     """
 
     def __init__(self, before: Before, netns: int, bpffs: str | None = None) -> None:
         self._before = before
         self._bpffs = bpffs
         self._netns = netns
+        self._loads = before.loads
+        self._end = _NOT_YET
         self.seen: dict[int, ProgramInfo] = {}  # the programs that were found at any time
         self._programs: set[int] = set()
         self._links: set[int] = set()
@@ -77,25 +105,34 @@ class KernelObjects:
         note("network namespace of an agent", [netns])
         keep([netns])
 
+    def note_end(self) -> None:
+        """Notes that all processes have ended: what comes later is not theirs."""
+        if self._end is _NOT_YET:
+            self._end = _End(time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns())
+
     def alive(self) -> dict[int, ProgramInfo]:
         """Returns the programs that were found at any time and are still loaded."""
-        return self._infos(self._programs)
+        loaded = self._loads.ids() if self._loads else None
+        return self._infos(self._programs if loaded is None else self._programs & loaded)
 
     def look(self, pids: Iterable[int], *, places: bool = False) -> Found:
         """Returns what the processes have. With `places`, also where programs are attached without a link."""
         pids = list(pids)
+        loaded = self._loads.ids() if self._loads else None
         found = Found()
         for pid in pids:
             found.held.add(held_by(pid))
-        unheld = [n for n in _ids("prog") if n not in self._before.programs and n not in found.held.programs]
+        fresh = {n for n in _ids("prog") if n not in self._before.programs}
         pins = self._pins(pids)
-        others = _held_by_others(pids) if unheld or pins else HeldObjects()
-        self._add_pins(found, pins, others, pids)
+        unsure = fresh - found.held.programs if loaded is None else set()
+        others = _held_by_others(pids) if unsure or pins else HeldObjects()
+        self._add_pins(found, pins, others, pids, loaded)
         pinned_links = {n for each in found.pins.values() for n in each.links}
         self._add_links(found, found.held.links | pinned_links | self._links)
         own = found.held.programs | {each.program_id for each in found.links.values()} - {0}
-        own |= {n for each in found.pins.values() for n in each.programs}
-        candidates = self._infos(n for n in unheld if n not in own and n not in others.programs)
+        own |= {n for each in found.pins.values() for n in each.programs} | (fresh & (loaded or set()))
+        candidates = self._infos(n for n in unsure if n not in own and n not in others.programs)
+        candidates = {n: info for n, info in candidates.items() if info.load_time <= self._end.boot}
         own |= self._programs & candidates.keys()
         found.programs = self._infos(own)
         if places or candidates:
@@ -103,6 +140,7 @@ class KernelObjects:
             found.attached = attached_programs({each.type for each in infos}, self._namespaces(pids))
         attached = {each.program_id for each in found.attached if not is_of_another_process(each.target)}
         found.programs |= {n: info for n, info in candidates.items() if n in attached}
+        found.unproven.programs = found.programs.keys() & candidates.keys()
         found.maps = set(found.held.maps)
         found.maps |= {n for each in found.programs.values() for n in each.map_ids}
         found.maps |= {n for each in found.pins.values() for n in each.maps}
@@ -123,11 +161,25 @@ class KernelObjects:
         infos = {number: program_info(number) for number in sorted(set(ids))}
         return {number: info for number, info in infos.items() if info is not None}
 
-    def _add_pins(self, found: Found, pins: Iterable[Pin], others: HeldObjects, pids: list[int]) -> None:
+    def _add_pins(
+        self,
+        found: Found,
+        pins: Iterable[Pin],
+        others: HeldObjects,
+        pids: list[int],
+        loaded: frozenset[int] | None,
+    ) -> None:
         for pin in pins:
             ids = pinned_at(pin.path, pids[0] if pids else "self")
-            if ids is not None and (self._has(found.held, ids) or self._is_new(ids, others)):
+            if ids is None:
+                continue
+            if self._has(found.held, ids) or self._is_loaded(ids, loaded):
                 found.pins[pin.path] = ids
+            elif pin.made > self._end.epoch or self._is_foreign(ids, loaded):
+                continue
+            elif self._is_new(ids, others):
+                found.pins[pin.path] = ids
+                found.unproven.pins.add(pin.path)
 
     def _has(self, held: HeldObjects, ids: HeldObjects) -> bool:
         """Returns whether the processes have, or had, something open that is pinned."""
@@ -143,6 +195,22 @@ class KernelObjects:
         before = self._before
         old = ids.programs & before.programs or ids.links & before.links or ids.maps & before.maps
         return not old and not (ids.programs & others.programs or ids.maps & others.maps)
+
+    def _is_loaded(self, ids: HeldObjects, loaded: frozenset[int] | None) -> bool:
+        """Returns whether the processes have loaded the program that is pinned, or has what is pinned."""
+        return bool(loaded and self._users(ids) & loaded)
+
+    def _is_foreign(self, ids: HeldObjects, loaded: frozenset[int] | None) -> bool:
+        """Returns whether what is pinned belongs to a new program that these processes have not loaded."""
+        return bool(loaded is not None and self._users(ids) - self._before.programs)
+
+    def _users(self, ids: HeldObjects) -> set[int]:
+        """Returns the programs that are pinned or attached by pinned links, and new ones with pinned maps."""
+        found = set(ids.programs)
+        if ids.maps:
+            new = self._infos(n for n in _ids("prog") if n not in self._before.programs)
+            found |= {n for n, info in new.items() if ids.maps.intersection(info.map_ids)}
+        return found
 
     def _add_links(self, found: Found, ids: Iterable[int]) -> None:
         for number in sorted(set(ids)):
@@ -181,8 +249,10 @@ class KernelObjects:
             os.close(fd)
 
     def close(self) -> None:
-        """Closes the namespaces. Safe to call again."""
+        """Closes the namespaces and `loads`. Safe to call again."""
         self._close_namespaces()
+        if self._loads:
+            self._loads.close()
         fd, self._netns = self._netns, -1
         if fd >= 0:
             forget(fd)

@@ -14,7 +14,7 @@ from pytest_bpfmaps.loaders.collections import ByName, is_called
 from pytest_bpfmaps.loaders.kernel_objects import Before
 from pytest_bpfmaps.loaders.leftovers import Leftover, expect_nothing
 from pytest_bpfmaps.loaders.links import UNTOLD, AgentLink, AgentLinks
-from pytest_bpfmaps.loaders.process_tree import ProcessTree
+from pytest_bpfmaps.loaders.process_tree import ProcessStat, ProcessTree
 from pytest_bpfmaps.loaders.programs import AgentProgram
 from pytest_bpfmaps.loaders.running_process import RunningProcess
 from pytest_bpfmaps.loaders.spawn import Privileges
@@ -107,6 +107,13 @@ class LoaderProcess(RunningProcess):
                 "process has closed: wait for the program's name"
             )
         return "\n".join([*lines, self.last_lines() or ""]).rstrip()
+
+    def members(self) -> list[ProcessStat]:
+        """Returns the processes that run now, the first process first."""
+        running = super().members()
+        if not running:
+            self._objects.note_end()
+        return running
 
     def programs_so_far(self) -> list[ForeignProgram]:
         """Returns its programs, and those that were found before and are no longer loaded."""

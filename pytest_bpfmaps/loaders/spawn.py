@@ -10,7 +10,7 @@ import signal
 import struct
 import subprocess
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from pytest_bpfmaps.kernel.netns import inside_netns
 from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES, effective_capabilities, set_capabilities
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.loaders.arguments import check_capabilities, check_user
-from pytest_bpfmaps.loaders.process_tree import set_mark
 from pytest_bpfmaps.loaders.seccomp import Profile, SeccompFilter, seccomp_filter
 from pytest_bpfmaps.loaders.token_namespaces import check_kernel, join, token_namespaces
 
@@ -139,12 +138,13 @@ def spawn(
     netns: int | None,
     cgroup: str | None,
     rights: Privileges,
-    mark: int,
+    begin: Callable[[], None],
 ) -> subprocess.Popen[bytes]:
-    """Starts the file at `path` with the arguments `command`, in a session of its own, with a `mark`.
+    """Starts the file at `path` with the arguments `command`, in a session of its own.
 
-    The kernel kills it when this thread ends. Raises OSError if it can't be executed, and `LoaderError` if a
-    step before that is refused.
+    `begin` is called in the child before all else, with the privileges of this process. The kernel kills it
+    when this thread ends. Raises OSError if it can't be executed, and `LoaderError` if a step before that is
+    refused.
     """
     lib.prctl  # noqa: B018 - opens libc now; that is not safe after the fork
     reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -167,7 +167,7 @@ def spawn(
                 env=env,
                 start_new_session=True,
                 close_fds=rights.seccomp is None,  # the filter may refuse what closes them; see _prepare
-                preexec_fn=lambda: _prepare(group, inside, rights, mark, writing),  # noqa: PLW1509 - see _quiet_fork
+                preexec_fn=lambda: _prepare(group, inside, rights, begin, writing),  # noqa: PLW1509
             )
     finally:
         os.close(writing)
@@ -200,10 +200,16 @@ def _quiet_fork() -> Iterator[None]:
         yield
 
 
-def _prepare(group: int, inside: tuple[int, int] | None, rights: Privileges, mark: int, report: int) -> None:
+def _prepare(
+    group: int,
+    inside: tuple[int, int] | None,
+    rights: Privileges,
+    begin: Callable[[], None],
+    report: int,
+) -> None:
     """Runs in the child, before it executes its program."""
     step = 0
-    set_mark(mark)  # before it may lose the right to raise a limit
+    begin()
     try:
         if group >= 0:
             os.write(group, b"0")

@@ -11,11 +11,12 @@ from typing import Any
 
 from pytest_bpfmaps.errors import LoaderError, UnsupportedError, strerror
 from pytest_bpfmaps.kernel.netns import current_netns
+from pytest_bpfmaps.kernel.program_loads import ProgramLoads
 from pytest_bpfmaps.loaders.arguments import check_places, environment_of, words_of
 from pytest_bpfmaps.loaders.exec_errors import explain_exec, explain_missing, find_command
 from pytest_bpfmaps.loaders.kernel_objects import before_now, before_time
 from pytest_bpfmaps.loaders.process import LoaderProcess
-from pytest_bpfmaps.loaders.process_tree import ProcessTree, new_mark, process_stat
+from pytest_bpfmaps.loaders.process_tree import ProcessTree, new_mark, process_stat, set_mark
 from pytest_bpfmaps.loaders.seccomp import refused_by
 from pytest_bpfmaps.loaders.spawn import Privileges, spawn
 from pytest_bpfmaps.loaders.token_namespaces import TOKEN_FOLDER
@@ -46,7 +47,13 @@ def start_process(
     if path is None:
         missing = explain_missing(words[0], variables, places)
         raise LoaderError("cannot start", on=words[0], why=missing.why, fix=missing.fix, errno=2)
-    before = before_now()
+    loads = ProgramLoads()
+
+    def begin() -> None:
+        set_mark(mark)  # before it may lose the right to raise a limit
+        loads.follow()
+
+    before = before_now(loads)
     try:
         child = spawn(
             path,
@@ -56,15 +63,16 @@ def start_process(
             netns=None if netns is None else netns.fileno(),
             cgroup=None if cgroup is None else os.fspath(cgroup),
             rights=rights,
-            mark=mark,
+            begin=begin,
         )
-    except (LoaderError, UnsupportedError):  # they are OSErrors, too
+    except BaseException as e:
+        loads.close()
+        if isinstance(e, OSError) and not isinstance(e, LoaderError | UnsupportedError):
+            raise _not_executed(path, e, rights) from None
         raise
-    except OSError as e:
-        refused = refused_by(rights.seccomp, "execve") or explain_exec(
-            path, e.errno or 0, other_user=rights.user is not None
-        )
-        raise LoaderError("cannot start", on=path, why=refused.why, fix=refused.fix, errno=e.errno) from None
+    loads.receive()
+    if rights.user:  # it may get other privileges, which ends the record
+        loads.close()
     start = os.path.abspath(cwd) if cwd is not None else os.getcwd()
     home = current_netns() if netns is None else os.dup(netns.fileno())
     return LoaderProcess(
@@ -78,6 +86,13 @@ def start_process(
         folder=folder,
         rights=rights,
     )
+
+
+def _not_executed(path: str, error: OSError, rights: Privileges) -> LoaderError:
+    refused = refused_by(rights.seccomp, "execve") or explain_exec(
+        path, error.errno or 0, other_user=rights.user is not None
+    )
+    return LoaderError("cannot start", on=path, why=refused.why, fix=refused.fix, errno=error.errno)
 
 
 def attach_to_process(pid: int, folder: Callable[[], Path]) -> LoaderProcess:

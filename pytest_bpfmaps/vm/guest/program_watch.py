@@ -12,62 +12,39 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import mmap
 import os
 import select
 import signal
 import socket
 import struct
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pytest_bpfmaps.kernel.program_code import btf_bytes, program_code, program_ids
-from pytest_bpfmaps.libbpf import ffi
-from pytest_bpfmaps.libbpf.syscalls import perf_event_open
+from pytest_bpfmaps.kernel.program_records import (
+    BPF_EVENT,
+    BPF_RECORD,
+    ENDED,
+    KSYMBOL,
+    KSYMBOL_RECORD,
+    LOADED,
+    LOST_RECORD,
+    SAMPLE_ID,
+    TID,
+    WATERMARK,
+    Ring,
+)
 
 PRIORITY = 50
-PAGES = 16  # pages of each ring buffer after the first one; a power of two
-_SOFTWARE, _DUMMY = 1, 9  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY
-_WATERMARK, _SAMPLE_ID, _KSYMBOL, _BPF_EVENT = 1 << 14, 1 << 18, 1 << 29, 1 << 30  # of perf_event_attr
-_TID = 1 << 1  # PERF_SAMPLE_TID: each record ends with the process and the thread that it is of
-_LOST_RECORD, _KSYMBOL_RECORD, _BPF_RECORD = 2, 17, 18
-_LOADED, _ENDED = 1, 2  # PERF_BPF_EVENT_PROG_LOAD, _UNLOAD
-_HEAD, _TAIL = 0x400, 0x408  # offsets in struct perf_event_mmap_page
-
-
-class Ring:
-    """The records of one CPU. Raises OSError when the kernel has none."""
-
-    def __init__(self, cpu: int) -> None:
-        attributes = {"type": _SOFTWARE, "config": _DUMMY, "sample_type": _TID}
-        attributes |= {"_flags": _WATERMARK | _SAMPLE_ID | _KSYMBOL | _BPF_EVENT}
-        attributes |= {"size": ffi.sizeof("struct perf_event_attr"), "wakeup_events": 1}
-        self.fd = perf_event_open(ffi.new("struct perf_event_attr *", attributes), -1, cpu)
-        self._page = mmap.PAGESIZE
-        self._map = mmap.mmap(self.fd, self._page * (1 + PAGES))
-
-    def records(self) -> Iterator[tuple[int, bytes]]:
-        """Gives type and content of each record since the last time."""
-        head = struct.unpack_from("=Q", self._map, _HEAD)[0]
-        tail = struct.unpack_from("=Q", self._map, _TAIL)[0]
-        while tail < head:
-            kind, _, size = struct.unpack("=IHH", self._read(tail, 8))
-            yield kind, self._read(tail + 8, size - 8)
-            tail += size
-        struct.pack_into("=Q", self._map, _TAIL, tail)
-
-    def _read(self, at: int, size: int) -> bytes:
-        start = at % (self._page * PAGES)
-        data = self._map[self._page + start : self._page + min(start + size, self._page * PAGES)]
-        return data + self._map[self._page : self._page + size - len(data)]
+_FLAGS = WATERMARK | SAMPLE_ID | KSYMBOL | BPF_EVENT
 
 
 class Watch:
     """Collects what belongs to each program, until it is asked for."""
 
     def __init__(self, cpu: int, *, is_first: bool) -> None:
-        self.ring = Ring(cpu)
+        self.ring = Ring(cpu, _FLAGS, TID)
         self._known_types: set[int] = set()
         self._forget()
         for number in program_ids() if is_first else ():
@@ -84,15 +61,15 @@ class Watch:
         """Reads what the kernel has told."""
         symbol = ""
         for kind, content in self.ring.records():
-            if kind == _KSYMBOL_RECORD:
+            if kind == KSYMBOL_RECORD:
                 symbol = content[16:].partition(b"\0")[0].decode(errors="replace")
-            elif kind == _LOST_RECORD:
+            elif kind == LOST_RECORD:
                 self._lost = True
-            elif kind == _BPF_RECORD:
+            elif kind == BPF_RECORD:
                 what, _, number = struct.unpack_from("=HHI", content)
-                if what == _LOADED:
+                if what == LOADED:
                     self._add(number, symbol, struct.unpack_from("=I", content, len(content) - 8)[0])
-                elif what == _ENDED:
+                elif what == ENDED:
                     self._ended.append(number)
 
     def _add(self, number: int, symbol: str = "", pid: int = 0) -> None:
