@@ -15,6 +15,8 @@ from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.errors import BpfError
 from pytest_bpfmaps.libbpf import lib, to_str
 from pytest_bpfmaps.libbpf.calls import walk
+from pytest_bpfmaps.maps.create_errors import Attributes
+from pytest_bpfmaps.objects.diagnosis.libbpf_log import attributes_of
 from pytest_bpfmaps.objects.object_file import ObjectFile, open_object
 
 # an ELF header of 64 bits, for the machine 247 (EM_BPF), in the machine's byte order
@@ -34,11 +36,15 @@ class NeededProgram:
 
 @dataclass(frozen=True, slots=True)
 class NeededMap:
-    """A map in an object. `type` is a number of ``enum bpf_map_type``. `is_data` is for a data section."""
+    """A map in an object. `type` is a number of ``enum bpf_map_type``. `is_data` is for a data section.
+
+    `attributes` are those that the object has; its loader may change them.
+    """
 
     name: str
     type: int
     is_data: bool
+    attributes: Attributes
 
 
 def needed_by(files: Iterable[Path]) -> Iterator[NeededProgram | NeededMap]:
@@ -72,7 +78,7 @@ def _parts(file: ObjectFile) -> Iterator[NeededProgram | NeededMap]:
         if lib.bpf_map__autocreate(each):
             name, is_data = to_str(lib.bpf_map__name(each)), bool(lib.bpf_map__is_internal(each))
             short = name[name.find(".") :] if is_data else name  # without the name of the temporary copy
-            yield NeededMap(short, int(lib.bpf_map__type(each)), is_data)
+            yield NeededMap(short, int(lib.bpf_map__type(each)), is_data, attributes_of(each))
 
 
 def _objects_in(path: Path) -> Iterator[bytes]:

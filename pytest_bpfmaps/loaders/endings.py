@@ -196,8 +196,9 @@ def explain_refusal(
     if not lacking or lacking == ["SYS_ADMIN"]:
         return Explanation(
             f"the kernel refused something ({refused[0]}), and {who} had the capabilities for BPF",
-            "a file may have other owners, or the kernel is locked down or a sandbox: try it in a virtual "
-            "machine, pytest --bpf-kernel=6.1",
+            "a file may have other owners; if the agent makes a user namespace, as unshare -U does, its "
+            "capabilities count for nothing outside; or the kernel is locked down or a sandbox: try it in a "
+            "virtual machine, pytest --bpf-kernel=6.1",
         )
     listed = ", ".join(f"CAP_{name}" for name in had) or "no capability"
     needs = "; ".join(f"{name} is {_FOR[name]}" for name in lacking)

@@ -14,6 +14,7 @@ from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.loaders.attach_refusals import explain_attach
 from pytest_bpfmaps.loaders.endings import explain_output, explain_refusal, explain_user
 from pytest_bpfmaps.loaders.needed_capabilities import needed_capabilities
+from pytest_bpfmaps.loaders.refused_objects import explain_refused_objects
 from pytest_bpfmaps.loaders.rejections import Refusal
 
 # what the verifier allows only to users who may see the kernel's addresses: bpf_allow_ptr_leaks()
@@ -55,6 +56,7 @@ def explain_written(
         explain_output(text)
         or explain_user(text, user)
         or explain_attach(text)
+        or explain_refused_objects(text, files)
         or _explain_locked_memory(text, capabilities)
         or forbidden
         or explain_refusal(text, capabilities, user, lambda: needed_capabilities(files))

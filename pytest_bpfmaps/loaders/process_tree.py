@@ -40,6 +40,11 @@ class ProcessStat:
         """Whether it has not ended. A zombie has: it is only an exit status that nobody has asked for yet."""
         return self.state not in "ZX"
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a signal (SIGSTOP) or a debugger has stopped it."""
+        return self.state in "Tt"
+
     def __str__(self) -> str:
         return f"process {self.pid} ({self.name})"
 

@@ -34,7 +34,7 @@ from pytest_bpfmaps.loaders.rejections import explain_rejection
 from pytest_bpfmaps.loaders.seccomp import explain_kill, refused_by
 from pytest_bpfmaps.loaders.spawn import Privileges
 from pytest_bpfmaps.loaders.token_refusals import explain_token_refusal, refused_to_token
-from pytest_bpfmaps.loaders.unheard_sigterm import explain_unheard
+from pytest_bpfmaps.loaders.unheard_sigterm import CONTINUE, explain_unheard
 from pytest_bpfmaps.triggers.reaper import reaper
 
 _STOP = 5.0  # seconds that a process has after SIGTERM
@@ -136,7 +136,9 @@ class RunningProcess:
             on=f"of {self}",
             why=f"it did not come in {shown_timeout(timeout)}",
             details=last_lines(self.stdout, self.stderr),
-            fix="if the program keeps its output in a buffer because it is no terminal, start it by stdbuf: "
+            fix=CONTINUE
+            if any(each.is_stopped for each in self.members())
+            else "if the program keeps its output in a buffer because it is no terminal, start it by stdbuf: "
             f"bpf.start({['stdbuf', '-oL', *self.command]!r})",
         )
 
@@ -182,6 +184,7 @@ class RunningProcess:
                     on=f"of {self}",
                     why=f"not in {shown_timeout(timeout)}",
                     details=details() or self.last_lines(),
+                    fix=f"if it only needs longer, give timeout= more than {timeout:g} seconds",
                 )
             # What is waited for gives no event: a port, a file in a folder that may be absent, any condition.
             wait_for_end_of(running[0], pause)
@@ -228,8 +231,9 @@ class RunningProcess:
             fix = "give the machine, or its cgroup's memory.max, more memory"
             return Explanation("the kernel's OOM killer ended it", fix)
         if status == 0:
+            why = "its links have ended with it, except pinned ones, and nothing of it runs in the background"
             fix = "keep the agent running, in the background if you like, or make it pin its links"
-            return Explanation("its links have ended with it, except pinned ones", fix)
+            return Explanation(why, fix)
         if status == -signal.SIGSYS and self._seccomp is not None:
             return explain_kill(self._seccomp, seccomp_killed(self.pid, self._began))
         forbidden = refused_by(self._seccomp, "bpf", "perf_event_open") if is_refusal(text) else None
@@ -305,6 +309,8 @@ class RunningProcess:
         return self.returncode
 
     def _why_it_runs(self, first: ProcessStat) -> tuple[str, str]:
+        if first.is_stopped:
+            return f", because process {first.pid} is stopped", CONTINUE
         if not self._asked_to_end:
             return "", "call terminate() first"
         if first.pid != self.pid:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 _BIT = 1 << (signal.SIGTERM - 1)
 
+CONTINUE = "a signal or a debugger has stopped it: agent.send_signal(signal.SIGCONT)"
+"""The remedy for a process that is stopped."""
+
 
 def explain_unheard(pid: int) -> tuple[str, str] | None:
     """Returns why the process does not notice SIGTERM, and what to do; None if it notices it, or has ended.

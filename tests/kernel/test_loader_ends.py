@@ -9,7 +9,7 @@ import sys
 import pytest
 from processes import is_running
 
-from pytest_bpfmaps import LoaderError
+from pytest_bpfmaps import CaptureTimeoutError, LoaderError
 
 FOREVER = "while :; do sleep 60; done"
 
@@ -43,6 +43,18 @@ class TestEnds:
         agent = bpf.start(["bash", "-c", trap.replace("sleep 60", "sleep 60 & wait")], ready="on")
         agent.close()
         assert (agent.returncode, (tmp_path / "log").read_text()) == (-signal.SIGTERM, "SIGTERM\n")
+
+    def test_it_is_stopped(self, bpf):
+        agent = bpf.start(["sh", "-c", "kill -STOP $$; echo on; exec sleep 60"])
+        with pytest.raises(
+            CaptureTimeoutError, match=r"-> a signal or a debugger has stopped it: agent\.send_"
+        ):
+            agent.wait_for_output("on", timeout=0.5)
+        agent.terminate()
+        with pytest.raises(LoaderError, match=rf"still runs, because process {agent.pid} is stopped\n"):
+            agent.wait(0.1)
+        agent.send_signal(signal.SIGCONT)  # the remedy
+        assert agent.wait() == -signal.SIGTERM
 
     def test_wait_needs_terminate(self, bpf):
         agent = bpf.start(["sleep", "60"])

@@ -130,7 +130,7 @@ class TestReadiness:
     @pytest.mark.parametrize(
         ("how", "why"),
         [
-            ("exit 0", "it ended with exit status 0: its links have ended with it, except pinned ones"),
+            ("exit 0", "with it, except pinned ones, and nothing of it runs in the background"),
             ("exit 7", "it ended with exit status 7"),
             ("exit 139", "it ended with exit status 139, which a shell gives after SIGSEGV"),
             ("kill -SEGV $$", "it was killed by SIGSEGV: it used memory that it does not have"),
@@ -340,7 +340,10 @@ class TestPrivileges:
                 ["BPF", "NET_ADMIN"],
                 "add PERFMON or SYS_ADMIN to caps=. Not given: PERFMON is for programs that",
             ),
-            (["BPF", "NET_ADMIN", "PERFMON"], "a file may have other owners, or the kernel is locked down"),
+            (
+                ["BPF", "NET_ADMIN", "PERFMON"],
+                "a file may have other owners; if the agent makes a user namespace",
+            ),
         ],
     )
     def test_what_was_missing(self, bpf, caps, fix):

@@ -35,6 +35,37 @@ def test_the_capability_that_its_programs_need(bpf, agent):
     assert len(list(started.programs)) == 3
 
 
+UNKNOWN_TYPE = """
+struct { __uint(type, 999);
+	__uint(max_entries, 1); __type(key, int); __type(value, int); } newer SEC(".maps");
+SEC("xdp") int use(void *ctx) { int key = 0; return bpf_map_lookup_elem(&newer, &key) != 0; }
+"""
+TOO_LARGE = """
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); __uint(max_entries, 1); __type(key, int);
+	__uint(value_size, 40000);
+} large SEC(".maps");
+SEC("xdp") int use(void *ctx) { int key = 0; return bpf_map_lookup_elem(&large, &key) != 0; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (UNKNOWN_TYPE, "the kernel refused the map 'newer': "),
+        (
+            TOO_LARGE,
+            "the kernel refused the map 'large': its values have 40000 bytes, but a per-CPU map's",
+        ),
+    ],
+)
+def test_a_map_that_the_kernel_refuses(bpf, agent, code, told):
+    made = bpf.compile(code=HEAD + code)
+    with pytest.raises(LoaderError) as failed:
+        bpf.start([agent, "load", made, "wait"], ready="waiting")
+    assert told in str(failed.value)
+
+
 def test_the_limit_of_locked_memory(bpf, agent, bpf_kernel):
     made, caps = bpf.compile(AGENTS / "network.bpf.c"), ["BPF", "NET_ADMIN", "PERFMON"]
     command = ["prlimit", "--memlock=4096:4096", agent, "load", made, "wait"]

@@ -44,10 +44,10 @@ def refused_map(attempt: Attempt, log: str) -> tuple[str, Explanation] | None:
     number = int(error) if error.isdecimal() else getattr(errno, error, 0)
     inner = lib.bpf_map__inner_map(handle)
     if inner != ffi.NULL and f"map '{name}': failed to create inner map" in log:
-        why, fix = explain_refused_map(_attributes(inner), number)
-        return name, Explanation(f"its inner map, of type {_attributes(inner).type}: {why}", fix)
+        why, fix = explain_refused_map(attributes_of(inner), number)
+        return name, Explanation(f"its inner map, of type {attributes_of(inner).type}: {why}", fix)
     declared = attempt.maps[name].declared
-    wanted = replace(_attributes(handle), typed=bool(declared.key and declared.value))
+    wanted = replace(attributes_of(handle), typed=bool(declared.key and declared.value))
     why, fix = explain_refused_map(wanted, number)
     return name, Explanation(why, _sizes_of(attempt) if fix == EMPTY else fix)
 
@@ -63,7 +63,8 @@ def _sizes_of(attempt: Attempt) -> str:
     )
 
 
-def _attributes(handle: Any) -> Attributes:
+def attributes_of(handle: Any) -> Attributes:
+    """Returns what libbpf creates a map with."""
     return Attributes(
         MapType.from_number(lib.bpf_map__type(handle)),
         lib.bpf_map__key_size(handle),
