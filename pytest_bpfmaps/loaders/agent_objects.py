@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
 from pytest_bpfmaps.errors import MapError
 from pytest_bpfmaps.events import PerfEventArrayMap, RingBufMap
+from pytest_bpfmaps.kernel.held_objects import HeldObjects
 from pytest_bpfmaps.kernel.open_resources import keep
 from pytest_bpfmaps.kernel.program_info import ForeignProgram, ProgramInfo, program_info
 from pytest_bpfmaps.libbpf import lib
@@ -49,6 +51,10 @@ class AgentObjects:
     def count_runs(self) -> None:
         """Has the kernel count how often programs run, if it may (Linux 5.8)."""
         self._stats = int(lib.bpf_enable_stats(_RUN_TIME))
+
+    def note_what_is_held(self) -> None:
+        """Notes what the processes have now, before they get a signal: what they pinned is their own then."""
+        self._objects.look(self._pids())
 
     def note_end(self) -> None:
         """Notes that all processes have ended: what comes later is not theirs."""
@@ -138,6 +144,7 @@ class AgentObjects:
             )
             for each in links
         ]
+        self._warn_of({path: ids for path, ids in found.unproven.pins.items() if path not in found.pins})
         for path, ids in sorted(found.pins.items()):
             what = self._pinned(ids.maps, ids.programs, ids.links)
             doubt = _UNPROVEN if path in found.unproven.pins else ""
@@ -147,6 +154,16 @@ class AgentObjects:
             fix = f"bpftool prog show id {number}"
             left.append(Leftover(f"program {names[number]!r} (id {number}), which something holds", fix))
         return left
+
+    def _warn_of(self, pins: Mapping[str, HeldObjects]) -> None:
+        for path, ids in pins.items():
+            warnings.warn(
+                f"pin {path} of {self._pinned(ids.maps, ids.programs, ids.links)} came while {self._on} ran. "
+                "Nobody knows whether it or an agent of another worker (pytest -n) has made it, so "
+                "bpf.nothing_left does not count it. Without -n it counts.",
+                UserWarning,
+                stacklevel=6,
+            )
 
     def _pinned(self, maps: set[int], programs: set[int], links: set[int]) -> str:
         if links:

@@ -24,7 +24,8 @@ from pytest_bpfmaps.triggers.unique_names import is_of_another_process
 class Before:
     """What was in the kernel before a process did anything; `loads` tells which programs it loads after that.
 
-    `loads` is None where nothing tells. It is closed with the `KernelObjects` that it is given to.
+    `loads` is None where nothing tells. It is closed with the `KernelObjects` that it is given to. `words`
+    are the process's arguments, and values of its environment that this process does not have.
     """
 
     programs: frozenset[int]
@@ -32,12 +33,13 @@ class Before:
     links: frozenset[int]
     pins: frozenset[Pin]
     loads: ProgramLoads | None = None
+    words: tuple[str, ...] = ()
 
 
-def before_now(loads: ProgramLoads) -> Before:
+def before_now(loads: ProgramLoads, words: tuple[str, ...]) -> Before:
     """Returns what is in the kernel now. It is empty where this process may not list it."""
     programs, maps, links = (frozenset(_ids(kind)) for kind in ("prog", "map", "link"))
-    return Before(programs, maps, links, frozenset(pins_of()), loads)
+    return Before(programs, maps, links, frozenset(pins_of()), loads, words)
 
 
 def before_time(nanoseconds: float) -> Before:
@@ -63,10 +65,10 @@ _NOT_YET = _End(float("inf"), float("inf"))
 
 @dataclass(slots=True)
 class Unproven:
-    """What another process may have made: ids of programs, and paths of pins."""
+    """What another process may have made: ids of programs, and pins as in `Found`."""
 
     programs: set[int] = field(default_factory=set)
-    pins: set[str] = field(default_factory=set)
+    pins: dict[str, HeldObjects] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -87,8 +89,9 @@ class KernelObjects:
 
     `before.loads` tells which programs the tree has loaded. Where nothing tells that, a program counts as
     its own if it came after `before`, no other process has it open, and it is attached or pinned. A link or a
-    pin counts by its program; so does a map, if a program uses it. What was found once stays its own. `bpffs`
-    is the folder of a bpf file system that only the tree has, or None.
+    pin counts by its program; so does a map, if a program uses it. Another pinned map counts if this worker
+    has no neighbours, or if the agent's arguments name its path or folder. What was found once stays its own.
+    `bpffs` is the folder of a bpf file system that only the tree has, or None.
     """
 
     def __init__(self, before: Before, netns: int, bpffs: str | None = None) -> None:
@@ -127,6 +130,9 @@ class KernelObjects:
         unsure = fresh - found.held.programs if loaded is None else set()
         others = _held_by_others(pids) if unsure or pins else HeldObjects()
         self._add_pins(found, pins, others, pids, loaded)
+        proven = {n for each in found.pins.values() for n in each.maps}
+        alone = not has_neighbours()
+        found.pins |= {p: ids for p, ids in found.unproven.pins.items() if alone or self._is_named(p)}
         pinned_links = {n for each in found.pins.values() for n in each.links}
         self._add_links(found, found.held.links | pinned_links | self._links)
         own = found.held.programs | {each.program_id for each in found.links.values()} - {0}
@@ -143,11 +149,11 @@ class KernelObjects:
         found.unproven.programs = found.programs.keys() & candidates.keys()
         found.maps = set(found.held.maps)
         found.maps |= {n for each in found.programs.values() for n in each.map_ids}
+        self._maps |= found.maps | proven
         found.maps |= {n for each in found.pins.values() for n in each.maps}
         self._programs |= found.programs.keys()
         self.seen |= found.programs
         self._links |= found.links.keys()
-        self._maps |= found.maps
         return found
 
     def _pins(self, pids: list[int]) -> set[Pin]:
@@ -178,8 +184,7 @@ class KernelObjects:
             elif pin.made > self._end.epoch or self._is_foreign(ids, loaded):
                 continue
             elif self._is_new(ids, others):
-                found.pins[pin.path] = ids
-                found.unproven.pins.add(pin.path)
+                found.unproven.pins[pin.path] = ids
 
     def _has(self, held: HeldObjects, ids: HeldObjects) -> bool:
         """Returns whether the processes have, or had, something open that is pinned."""
@@ -201,15 +206,21 @@ class KernelObjects:
         return bool(loaded and self._users(ids) & loaded)
 
     def _is_foreign(self, ids: HeldObjects, loaded: frozenset[int] | None) -> bool:
-        """Returns whether what is pinned belongs to a new program that these processes have not loaded."""
-        return bool(loaded is not None and self._users(ids) - self._before.programs)
+        """Returns whether what is pinned belongs to programs that these processes have not loaded."""
+        return bool(loaded is not None and self._users(ids))
+
+    def _is_named(self, path: str) -> bool:
+        """Returns whether the agent was told the path of a pin, or its folder below a file system's root."""
+        folder = os.path.dirname(path)
+        names = [path] if os.path.ismount(folder) else [path, folder]
+        return any(name in word for word in self._before.words for name in names)
 
     def _users(self, ids: HeldObjects) -> set[int]:
-        """Returns the programs that are pinned or attached by pinned links, and new ones with pinned maps."""
+        """Returns the programs that are pinned or attached by pinned links, and those with pinned maps."""
         found = set(ids.programs)
         if ids.maps:
-            new = self._infos(n for n in _ids("prog") if n not in self._before.programs)
-            found |= {n for n, info in new.items() if ids.maps.intersection(info.map_ids)}
+            infos = self._infos(_ids("prog"))
+            found |= {n for n, info in infos.items() if ids.maps.intersection(info.map_ids)}
         return found
 
     def _add_links(self, found: Found, ids: Iterable[int]) -> None:
@@ -267,6 +278,11 @@ def _held_by_others(pids: Iterable[int]) -> HeldObjects:
         if name.isdigit() and int(name) not in inside:
             found.add(held_by(int(name), perf=False))
     return found
+
+
+def has_neighbours() -> bool:
+    """Returns whether other workers of this run may start agents, too (pytest-xdist)."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1
 
 
 def _ids(kind: str) -> list[int]:

@@ -115,6 +115,16 @@ class LoaderProcess(RunningProcess):
             self._objects.note_end()
         return running
 
+    def send_signal(self, number: int) -> None:
+        """Sends a signal to the process; if it went into the background, to its descendants."""
+        self._objects.note_what_is_held()
+        super().send_signal(number)
+
+    def kill(self) -> None:
+        """Ends it and its descendants at once by SIGKILL, and waits until they have ended."""
+        self._objects.note_what_is_held()
+        super().kill()
+
     def programs_so_far(self) -> list[ForeignProgram]:
         """Returns its programs, and those that were found before and are no longer loaded."""
         return self._objects.programs_so_far()

@@ -40,8 +40,8 @@ def start_process(
     words = words_of(command)
     check_places(cwd, netns, cgroup)
     mark = new_mark()
-    told = {"LIBBPF_BPF_TOKEN_PATH": TOKEN_FOLDER} if rights.token else {}
-    variables = {**told, **environment_of(env)}
+    token = {"LIBBPF_BPF_TOKEN_PATH": TOKEN_FOLDER} if rights.token else {}
+    variables = {**token, **environment_of(env)}
     places = [Path(cwd).absolute()] if cwd is not None else [*(f.absolute() for f in folders), Path.cwd()]
     path = find_command(words[0], variables, places)
     if path is None:
@@ -53,7 +53,8 @@ def start_process(
         set_mark(mark)  # before it may lose the right to raise a limit
         loads.follow()
 
-    before = before_now(loads)
+    told = [value for name, value in variables.items() if os.environ.get(name) != value]
+    before = before_now(loads, (*words, *told))
     try:
         child = spawn(
             path,

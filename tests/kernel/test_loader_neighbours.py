@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from build_agents import AGENTS, build_agent
+from installed import installed
 
 from pytest_bpfmaps import ExpectationError
 from pytest_bpfmaps.kernel.program_loads import ProgramLoads
@@ -140,3 +141,23 @@ def test_more_programs_than_the_kernel_has_room_to_tell(bpf, monkeypatch):
         assert (known is None) if count == 300 else len(known) >= 3
         loads.close()
         assert loads.ids() is None
+
+
+@pytest.mark.parametrize(
+    ("workers", "folder"),
+    [("1", "$HIDDEN/sub"), ("2", "$HIDDEN/sub"), ("2", "{}/sub")],
+)
+def test_a_pinned_map_that_no_program_uses(bpf, monkeypatch, bpffs, workers, folder):
+    """Nobody knows who made it. With other workers, one of their agents may have."""
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", workers)
+    monkeypatch.setenv("HIDDEN", str(bpffs))
+    (bpffs / "sub").mkdir()
+    made = f"map create {folder.format(bpffs)}/alone type array key 4 value 4 entries 1 name alone"
+    agent = bpf.start(["sh", "-c", f"{installed('bpftool')} {made}"])
+    assert agent.wait() == 0
+    if workers == "1" or folder == "{}/sub":
+        with pytest.raises(ExpectationError, match=rf"pin {bpffs}/sub/alone of map id \d+, {DOUBT}\n"):
+            bpf.nothing_left(agent, timeout=0.1)
+    else:
+        with pytest.warns(UserWarning, match=rf"^pin {bpffs}/sub/alone of map id \d+ came while .* ran\. "):
+            bpf.nothing_left(agent, timeout=0.1)
