@@ -21,6 +21,7 @@ EXPLAINING = {
     "loaders/endings.py": "agent-ended",
     "loaders/exec_errors.py": "cannot-start-agent",
     "loaders/explanations.py": "agent-ended",
+    "loaders/refused_objects.py": "agent-ended",
     "loaders/rejections.py": "agent-ended",
     "loaders/seccomp.py": "agent-ended",
     "loaders/token_refusals.py": "agent-ended",

@@ -14,7 +14,7 @@ PROGRAM = "send_event"
 # type of link: (interface, words for the place, number in enum bpf_attach_type)
 PLACES = {
     "tcx": [("ve0", "ingress", 46), ("ve0", "egress", 47)],
-    "netkit": [("nk0", "primary", 54), ("nk0", "peer", 55)],
+    "netkit": [("bnk", "primary", 54), ("bnk", "peer", 55)],
 }
 
 
