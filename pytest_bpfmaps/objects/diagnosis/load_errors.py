@@ -150,7 +150,7 @@ def _explain_log(attempt: Attempt, program: ProgramSpec | None, number: int, log
     if program is None:
         return Explanation(reason(number), None)
     shared = explain_program_array(attempt, program) if number == errno.EINVAL else None
-    return shared or _refused_type(program.type) or Explanation(reason(number), None)
+    return shared or refused_type(program.type) or Explanation(reason(number), None)
 
 
 def _of_many_parameters(attempt: Attempt) -> str | None:
@@ -279,7 +279,7 @@ def _indent(text: str) -> str:
     return "\n".join("  " + line for line in text.strip("\n").splitlines())
 
 
-def _refused_type(type: ProgramType | int) -> Explanation | None:
+def refused_type(type: ProgramType | int) -> Explanation | None:
     """Returns an explanation if this kernel lacks the program type; else None.
 
     Use this if the verifier wrote nothing about the program.
