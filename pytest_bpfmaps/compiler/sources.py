@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,18 +11,22 @@ from pytest_bpfmaps.compiler.request import CompileRequest
 from pytest_bpfmaps.errors import CompileError, SourceNotFoundError, closest, shown, strerror
 
 SUFFIXES = (".bpf.c", ".bpf.o")
+LARGEST = 256 << 20
+"""The most bytes that a source or object may have. Real ones have a few megabytes."""
 
 
 def find_source(name: str | os.PathLike[str], folders: Iterable[str | os.PathLike[str]]) -> Path:
     """Returns the absolute path of the source or object `name`, in the first of `folders` that has it.
 
     `name` may be an absolute path. Raises a `SourceNotFoundError` with the places that were searched, and
-    similar names there.
+    similar names there, and a `CompileError` for a file that is too large to be a source or object.
     """
     known_folders = list(folders)
     tried = [os.path.join(folder, name) for folder in known_folders] if not os.path.isabs(name) else [name]
     for path in tried:
         if os.path.isfile(path):  # False where the name is too long
+            if too_large := explain_size(path):
+                raise CompileError("cannot read", on=shown(str(path)), why=too_large, errno=errno.EFBIG)
             return Path(path).absolute()
     looked_in = [Path(folder).absolute() for folder in known_folders]
     places = [Path(path).absolute() for path in tried]
@@ -41,6 +46,14 @@ def find_source(name: str | os.PathLike[str], folders: Iterable[str | os.PathLik
         if known
         else "put it beside the test or in a folder of bpf_paths",
     )
+
+
+def explain_size(path: str | os.PathLike[str]) -> str | None:
+    """Returns a sentence if a file is too large to be a source or object: reading it fills the memory."""
+    size = os.path.getsize(path)
+    if size <= LARGEST:
+        return None
+    return f"it has {size >> 20} MB, and a source or object has at most {LARGEST >> 20} MB"
 
 
 def _what(path: Path) -> str:

@@ -16,6 +16,7 @@ from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.btf.dwarf import read_local_types
 from pytest_bpfmaps.cache.unchanged_files import UnchangedFiles
 from pytest_bpfmaps.compiler.legacy_maps import upgraded, upgraded_maps
+from pytest_bpfmaps.compiler.sources import explain_size
 from pytest_bpfmaps.compiler.validate import check_object
 from pytest_bpfmaps.errors import LoadError, shown
 from pytest_bpfmaps.kernel.btf import keeps_raw_btf, parse_codecs, raw_btf
@@ -113,8 +114,8 @@ def open_object(
 def _content_of(path: Path, name: str, *, checked: bool) -> Content:
     """Returns what is in the file at `path`. Raises `LoadError`, as `open_object` does."""
     if path.is_relative_to(objects_dir()):  # clang made it
-        return _made_here.get(str(path), lambda: _read_content(path.read_bytes(), name))
-    data = path.read_bytes()
+        return _made_here.get(str(path), lambda: _read_content(_bytes_of(path), name))
+    data = _bytes_of(path)
     if not checked:
         check_object(data, str(path))
     return _read_content(data, name)
@@ -132,6 +133,16 @@ def _read_content(data: bytes, name: str) -> Content:
         unfilled_pointers(data),
         b".kconfig" in data,
     )
+
+
+def _bytes_of(path: Path) -> bytes:
+    if too_large := explain_size(path):
+        raise LoadError("cannot open", on=shown(str(path)), why=too_large, errno=errno.EFBIG)
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        why = f"it can't be read: {e.strerror}"
+        raise LoadError("cannot open", on=shown(str(path)), why=why, errno=e.errno) from e
 
 
 @contextmanager

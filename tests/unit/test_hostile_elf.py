@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 from installed import installed
 from kernel_files import BTF, bzimage, vmlinux
 
-from pytest_bpfmaps import BpfError
+from pytest_bpfmaps import BpfError, CompileError, LoadError
 from pytest_bpfmaps.btf.dwarf import read_local_types
 from pytest_bpfmaps.compiler.legacy_maps import upgraded
+from pytest_bpfmaps.compiler.sources import find_source
 from pytest_bpfmaps.elf.binaries import usdt_names
 from pytest_bpfmaps.elf.editor import Elf
 from pytest_bpfmaps.elf.functions_by_address import elf_symbols
 from pytest_bpfmaps.elf.functions_by_name import ElfFunctions
 from pytest_bpfmaps.elf.reader import ElfError, loaded_size, loader, notes, open_elf
+from pytest_bpfmaps.objects.opened import OpenedObject
 from pytest_bpfmaps.vm.kernels.kernel_image import (
     has_pvh_entry,
     read_btf,
@@ -192,3 +194,18 @@ def test_objects(bpf_object, tmp_path):
                 call()
 
     read()
+
+
+def test_a_file_that_would_fill_the_memory(tmp_path: Path) -> None:
+    for name in ("a.bpf.o", "a.bpf.c"):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 20 << 30)  # a hole
+        with pytest.raises(CompileError, match="it has 20480 MB, and a source or object has at most 256 MB"):
+            find_source(name, [tmp_path])
+    with pytest.raises(LoadError, match="it has 20480 MB, and a source or object has at most 256 MB"):
+        OpenedObject(tmp_path / "a.bpf.o")
+
+
+def test_a_file_that_cannot_be_read() -> None:
+    with pytest.raises(LoadError, match="cannot open /proc/self/mem: it can't be read: Input/output error"):
+        OpenedObject(Path("/proc/self/mem"))
