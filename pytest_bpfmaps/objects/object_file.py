@@ -155,9 +155,12 @@ def open_again(path: Path, name: str, btf: Path | None, kconfig: Mapping[str, Kc
 def _no_types(path: Path) -> str | None:
     """Returns why the file can have no types; None where it may."""
     if not path.is_file():
-        return "there is no such file"
-    with path.open("rb") as file:
-        start = file.read(4)
+        return "it is no file" if os.path.lexists(path) else "there is no such file"
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        return f"it can't be read: {error.strerror}"
     known = start == b"\x7fELF" or start[:2] in (b"\x9f\xeb", b"\xeb\x9f")  # one for each byte order
     return None if known else "it is neither BTF nor an ELF file"
 

@@ -372,3 +372,11 @@ class TestRemove:
         with pytest.raises(VmError, match="nothing to remove"):
             catalogue.remove(name)
         assert catalogue.names() == ["6.1"]
+
+
+def test_a_loop_of_links_is_no_kernel(catalogue: Catalogue, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(VmError, match="there is no such file or folder"):
+        catalogue.add(tmp_path / "loop")
+    with pytest.raises(VmError):
+        catalogue.select(str(tmp_path / "loop"))

@@ -209,3 +209,14 @@ def test_a_file_that_would_fill_the_memory(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read() -> None:
     with pytest.raises(LoadError, match="cannot open /proc/self/mem: it can't be read: Input/output error"):
         OpenedObject(Path("/proc/self/mem"))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("folder", "it is no file"), ("/proc/self/mem", "it can't be read: Input/output error")],
+)
+def test_types_that_cannot_be_read(bpf_object, tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.bpf.o").write_bytes(bpf_object)
+    with pytest.raises(LoadError, match=f"cannot read the kernel's types from .*: {why}"):
+        OpenedObject(tmp_path / "a.bpf.o", btf=tmp_path / name)

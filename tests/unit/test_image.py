@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import platform
 import struct
 from contextlib import suppress
@@ -111,6 +112,10 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
         read_image(tmp_path / "none")
     with pytest.raises(VmError, match="Is a directory"):
         read_image(tmp_path)
+    (tmp_path / "hole").touch()
+    os.truncate(tmp_path / "hole", 20 << 30)
+    with pytest.raises(VmError, match="a file of 20 GB, and an image has at most 4"):
+        read_image(tmp_path / "hole")
 
 
 @pytest.mark.parametrize("kind", ["gzip", "xz", "bzip2", "lzma", "zstd", "lz4"])

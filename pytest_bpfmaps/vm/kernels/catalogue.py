@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -119,7 +120,7 @@ class Catalogue:
         if (kernel := self._find(pattern)) is not None:
             return [kernel]
         if "/" in pattern or (pattern not in {"", *_RESERVED} and Path(pattern).exists()):
-            return [self._ad_hoc(Path(pattern).expanduser().resolve())]
+            return [self._ad_hoc(_real(Path(pattern)))]
         first, colon, rest = pattern.partition(":")
         newest = first == "newest" and (rest or not colon)
         glob = (rest or "*") if newest else "*" if pattern == "all" else pattern
@@ -170,7 +171,7 @@ class Catalogue:
         """
         from pytest_bpfmaps.vm.kernels.local_kernel import import_path
 
-        path, *others = (p.expanduser().resolve() for p in (path, *more))
+        path, *others = map(_real, (path, *more))
         if name is not None:
             check_name(name)
         return self.store(lambda tree: import_path(path, tree, progress or Silent(), others), name)
@@ -303,3 +304,8 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [
         (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part
     ]
+
+
+def _real(path: Path) -> Path:
+    """Returns the path that a link leads to. `Path.resolve` raises RuntimeError for a loop of links."""
+    return Path(os.path.realpath(path.expanduser()))

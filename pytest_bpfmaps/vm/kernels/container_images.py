@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -66,7 +67,7 @@ def _parse(spec: str) -> tuple[Path, str | None]:
     name, colon, tag = text.rpartition(":")
     if not colon or "/" in tag or Path(text).expanduser().exists():
         name, tag = text, ""
-    path = Path(name).expanduser().resolve()
+    path = Path(os.path.realpath(Path(name).expanduser()))  # Path.resolve has no answer to a loop of links
     if not oci_layout.is_layout(path):
         why = "it is no OCI image layout" if path.exists() else f"there is no {path}"
         fix = "name a folder that holds oci-layout, such as: skopeo copy docker://REFERENCE oci:FOLDER:TAG"

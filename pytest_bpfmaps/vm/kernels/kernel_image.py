@@ -29,6 +29,7 @@ _PROTOCOL = 0x206
 _KERNEL_VERSION = 0x20E
 _PAYLOAD = 0x248
 _MOST_CONFIG = 16 << 20
+_LARGEST = 4 << 30  # bytes; a vmlinux with all debug information has less than 2 GB
 _LINUX_BANNER = re.compile(rb"Linux version (\S+) \(")
 
 # The first bytes of files that people take for a kernel.
@@ -78,6 +79,8 @@ class KernelImage:
 def read_image(path: Path) -> KernelImage:
     """Returns the kernel at `path`. Raises VmError for another file, which says what the file is."""
     try:
+        if (size := path.stat().st_size) > _LARGEST:
+            raise _not_a_kernel(path, f"a file of {size >> 30} GB, and an image has at most {_LARGEST >> 30}")
         with _mapped(path) as data:
             return _recognise(path, data)
     except OSError as error:
