@@ -35,10 +35,9 @@ class EnumCodec(IntCodec):
     def __init__(self, name: str, size: int, signed: bool, enumerators: list[tuple[str, int]]) -> None:
         super().__init__(name, size, signed)
         self.names = dict(enumerators)
-        self._members: dict[int, Any] = {}
         # a C enum may hold any value of its width, so not every value has a member
         self.type: type[IntEnum] = _make(name.removeprefix("enum ") or "enum", self.names)
-        self._members = {int(m): m for m in self.type}
+        self._members: dict[int, Any] = {int(m): m for m in self.type}
 
     def decode(self, data: Buffer, offset: int = 0) -> Any:
         number = self._struct.unpack_from(data, offset)[0]

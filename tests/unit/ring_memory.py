@@ -31,6 +31,10 @@ class Memory:
         """Sets the producer's position."""
         os.pwrite(self.fd, struct.pack("=Q", self._end), PAGE)
 
+    def consumed(self, position: int) -> None:
+        """Sets the consumer's position."""
+        os.pwrite(self.fd, struct.pack("=Q", position), 0)
+
     def overwritten(self, position: int) -> None:
         """Sets the position of the oldest record that was not overwritten."""
         os.pwrite(self.fd, struct.pack("=Q", position), PAGE + 16)

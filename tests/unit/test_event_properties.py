@@ -211,7 +211,7 @@ class Said:
     """What a buffer says of itself."""
 
     lost: int = 0
-    was_full: bool = False
+    times_full: int = 0
     overwritten: int = 0
     missed: int = 0
     reader: str | None = None
@@ -225,8 +225,8 @@ class Said:
     [
         (Said(), None),
         (Said(lost=1), "the kernel lost 1 record: the buffer was full"),
-        (Said(lost=2, was_full=True), "the kernel lost 2 records: the buffer was full"),
-        (Said(was_full=True), "the ring buffer was full"),
+        (Said(lost=2, times_full=1), "the kernel lost 2 records: the buffer was full"),
+        (Said(times_full=1), "the ring buffer was full"),
         (Said(overwritten=8, lost=1), "newer records have overwritten 8 bytes"),
         (Said(missed=16, overwritten=8), "16 bytes of records were overwritten"),
         (Said(missed=16, reader="process 7 reads it"), "^process 7 reads it: end it"),
@@ -322,7 +322,7 @@ def test_how_full_a_ring_is(ring, flags):
         found = fill(ring)
         assert (found.produced, found.unread) == (added, added)
         assert found.is_full == (added + 248 > SIZE - 1)
-    os.pwrite(ring.fd, struct.pack("=Q", 248), 0)
+    ring.consumed(248)
     found = fill(ring)
     assert (found.produced, found.unread, found.is_full) == (added, added - 248, False)
 
@@ -330,7 +330,7 @@ def test_how_full_a_ring_is(ring, flags):
 def test_a_ring_that_overwrites_is_never_full(ring):
     for _ in range(16):
         ring.add(bytes(240))
-    os.pwrite(ring.fd, struct.pack("=Q", 496), os.sysconf("SC_PAGE_SIZE") + 16)  # overwrite_pos
+    ring.overwritten(496)
     found = fill(ring, overwrites=True)
     assert (found.unread, found.is_full) == (16 * 248 - 496, False)
 
