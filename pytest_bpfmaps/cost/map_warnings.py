@@ -26,6 +26,7 @@ from pytest_bpfmaps.objects.collection import items_of
 from pytest_bpfmaps.objects.observer import Observer
 
 _CAN_BE_FULL = {MapType.HASH, MapType.PERCPU_HASH, MapType.LPM_TRIE, MapType.QUEUE, MapType.STACK}
+_HAVE_MAPS = {MapType.ARRAY_OF_MAPS, MapType.HASH_OF_MAPS}  # a lookup gives an inner map, not a value
 _SHARED = {MapType.HASH, MapType.LRU_HASH, MapType.ARRAY, MapType.LPM_TRIE}
 # programs that user space runs, or that do not run on several CPUs at once
 _ALONE = ("iter", "syscall", "struct_ops", "freplace", "ext")
@@ -129,6 +130,8 @@ def _too_large(functions: Sequence[FunctionReading], maps: Mapping[str, MapFacts
     for function in functions:
         for access in function.reading.accesses.values():
             if access.place[0] != "value" or access.place[1] not in maps:
+                continue
+            if maps[access.place[1]].type in _HAVE_MAPS:
                 continue
             name, offset = access.place[1], access.place[2]
             size = maps[name].value_size

@@ -86,6 +86,13 @@ RIGHT = [
         if (v) (*v)++; return 0; }""",
     f"{XDP} {{ __u32 key = bpf_get_smp_processor_id() & 7; __u64 *v = bpf_map_lookup_elem(&array, &key);"
     " if (v) (*v)++; return 2; }",
+    # a field of an inner map, as the kernel's struct bpf_map has it
+    """struct inner { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, __u32);
+        __type(value, __u32); };
+    struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 1); __type(key, __u32);
+        __array(values, struct inner); } outer SEC(".maps");
+    SEC("xdp") int p(struct xdp_md *ctx) { __u32 key = 0, *field = bpf_map_lookup_elem(&outer, &key);
+        return field ? field[7] : 2; }""",
     # nobody knows what the key is
     """SEC("tracepoint/sched/sched_switch") int p(__u32 *ctx) {
         __u32 key = ctx[6]; __u64 *v = bpf_map_lookup_elem(&hash, &key); if (v) (*v)++; return 0; }""",
