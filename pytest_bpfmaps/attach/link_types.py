@@ -40,6 +40,8 @@ class AttachType(KernelEnum):
     NETFILTER = 45
     TCX_INGRESS = 46
     TCX_EGRESS = 47
+    NETKIT_PRIMARY = 54
+    NETKIT_PEER = 55
 
 
 def attach_type_name(number: int) -> str:

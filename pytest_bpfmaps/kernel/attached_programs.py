@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.mounts import MOUNTINFO, parse_mounts
 from pytest_bpfmaps.kernel.netns import inside_netns
-from pytest_bpfmaps.kernel.network_dumps import interface_names, network_programs
+from pytest_bpfmaps.kernel.network_dumps import interface_names, interface_peers, network_programs
 from pytest_bpfmaps.libbpf import ffi, lib
 
 # enum bpf_attach_type, by the type of program
@@ -88,7 +88,9 @@ def _at_interfaces(netns: int) -> Iterator[AttachedProgram]:
     for index, name in interface_names().items():
         for number, (type, where) in _INTERFACE.items():
             for each_id in _query(index, number):
-                yield AttachedProgram(each_id, type, f"{name} {where}", index, number, netns=netns)
+                # a link to the peer has the peer's number
+                place = interface_peers().get(index, index) if where == "peer" else index
+                yield AttachedProgram(each_id, type, f"{name} {where}", place, number, netns=netns)
 
 
 def _at_cgroups(numbers: list[int]) -> Iterator[AttachedProgram]:

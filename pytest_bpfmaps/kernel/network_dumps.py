@@ -16,7 +16,7 @@ _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _TC = struct.Struct("=BxxxiIII")  # struct tcmsg
 _ATTRIBUTE = struct.Struct("=HH")
-_NAME, _XDP = 3, 43  # IFLA_IFNAME, IFLA_XDP
+_NAME, _PEER, _XDP = 3, 5, 43  # IFLA_IFNAME, IFLA_LINK, IFLA_XDP
 # IFLA_XDP_DRV_PROG_ID, ..._SKB_..., ..._HW_..., with the words of ip(8) for the modes
 _XDP_IDS = {5: "xdp", 6: "xdpgeneric", 7: "xdpoffload"}
 _KIND, _OPTIONS, _BPF_ID = 1, 2, 11  # TCA_KIND, TCA_OPTIONS, TCA_BPF_ID
@@ -60,6 +60,16 @@ def network_programs() -> list[NetworkProgram]:
 def interface_names() -> dict[int, str]:
     """Returns the names of this thread's interfaces by index."""
     return dict(socket.if_nameindex())
+
+
+def interface_peers() -> dict[int, int]:
+    """Returns the other ends of this thread's interfaces, both by index (``IFLA_LINK``)."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
+        found = {}
+        for body in _dump(sock, _GETLINK, _LINK.pack(0, 0, 0, 0, 0)):
+            if peer := _attributes(body[_LINK.size :]).get(_PEER):
+                found[_LINK.unpack_from(body)[2]] = int.from_bytes(peer, sys.byteorder)
+        return found
 
 
 def _links(sock: socket.socket) -> Iterator[tuple[int, str, dict[int, str]]]:
