@@ -7,7 +7,8 @@ The kernel executes the instruction under a uprobe at another place. It can't do
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,16 +36,27 @@ def mapped(file: Path) -> Iterator[None]:
         yield
 
 
-def explain_unprobed(file: Path, offset: int | None) -> Explanation:
-    """Explains that the kernel probes no such instruction.
+def find_unprobed(offsets: list[int], link: Callable[[list[int]], int]) -> int:
+    """Returns the first of some offsets in a file on which the kernel puts no uprobe.
 
-    `offset` is its place in the file, or None if the target has several places.
+    `link` returns the descriptor of a link to some of them, and raises OSError if one is refused.
     """
-    if offset is None:
-        return Explanation(
-            f"one of these functions of {file} begins with an instruction on which the kernel puts no uprobe",
-            "attach to one function after the other, which names it: program.attach(binary=…, function=…)",
-        )
+    while len(offsets) > 1:
+        half = offsets[: len(offsets) // 2]
+        try:
+            os.close(link(half))
+        except OSError:
+            offsets = half
+        else:
+            offsets = offsets[len(half) :]
+    return offsets[0]
+
+
+def explain_unprobed(file: Path, offset: int, of_several: str = "") -> Explanation:
+    """Explains that the kernel probes no such instruction; `offset` is its place in the file.
+
+    If it is the beginning of one of several functions, `of_several` is the name of that function.
+    """
     with open(file, "rb") as opened:
         opened.seek(offset)
         code = opened.read(_LONGEST).hex(" ")
@@ -53,8 +65,11 @@ def explain_unprobed(file: Path, offset: int | None) -> Explanation:
     except (ElfError, OSError):
         address = None
     show = f"objdump -d --start-address={offset if address is None else address:#x} {file} | head -12"
+    where = f", where {of_several!r} begins" if of_several else ""
+    others = f"leave out {of_several!r}: functions=[…]; or " if of_several else ""
     return Explanation(
-        f"the kernel puts no uprobe on the instruction at offset {offset:#x} of {file} (its code: {code})",
-        f"attach behind it, attach(…, offset=N), where N is its length in bytes ('{show}' shows it); or "
-        "attach to a function that calls this one",
+        f"the kernel puts no uprobe on the instruction at offset {offset:#x} of {file}{where} "
+        f"(its code: {code})",
+        f"{others}attach behind it, attach(…, offset=N), where N is its length in bytes ('{show}' shows it); "
+        "or attach to a function that calls this one",
     )

@@ -14,7 +14,7 @@ from pytest_bpfmaps.attach import Target
 from pytest_bpfmaps.attach.kprobes import NO_FUNCTIONS, check_cookies, returns
 from pytest_bpfmaps.attach.links import FdLink
 from pytest_bpfmaps.attach.refusals import show_target
-from pytest_bpfmaps.attach.uprobe_code import explain_unprobed, mapped
+from pytest_bpfmaps.attach.uprobe_code import explain_unprobed, find_unprobed, mapped
 from pytest_bpfmaps.elf.binaries import find_binary, mapped_files, usdt_names
 from pytest_bpfmaps.elf.functions_by_name import Ambiguous, ElfFunctions, Function, elf_functions
 from pytest_bpfmaps.elf.ifuncs import NotChosen, chosen_code
@@ -54,6 +54,25 @@ def to_uprobe_multi(handle: Any, target: Target, on: str) -> Any:
     """
     binary, offsets = _places(binary_of(target, on), target, on)
     cookies = check_cookies(target.get("cookies"), len(offsets), on)
+
+    def link(places: list[int], cookies: list[int] | None = None) -> int:
+        return _link_many(handle, binary, places, cookies, target)
+
+    with mapped(binary):
+        try:
+            return FdLink(link(offsets, cookies), on)
+        except OSError as e:
+            if e.errno != ENOTSUPP:
+                raise
+            place = find_unprobed(offsets, link)
+    name = _name_at(binary, place, target, on)
+    raise _refused(target, on, *explain_unprobed(binary, place, name), number=errno.EOPNOTSUPP)
+
+
+def _link_many(
+    handle: Any, binary: Path, offsets: list[int], cookies: list[int] | None, target: Target
+) -> int:
+    """Returns the descriptor of a link to these offsets in a file. Raises OSError."""
     attach_type = lib.bpf_program__expected_attach_type(handle)
     if attach_type != _TRACE_UPROBE_SESSION:
         attach_type = _TRACE_UPROBE_MULTI
@@ -74,8 +93,16 @@ def to_uprobe_multi(handle: Any, target: Target, on: str) -> Any:
         ("I", max(process_id(target.get("pid")), 0)),
         ("I", 0),
     )
-    with mapped(binary):
-        return FdLink(bpf(BPF_LINK_CREATE, attributes), on)
+    return bpf(BPF_LINK_CREATE, attributes)
+
+
+def _name_at(binary: Path, offset: int, target: Target, on: str) -> str:
+    """Returns the name of the function that the target has at an offset in the file."""
+    functions = target["functions"]
+    if isinstance(functions, str):
+        file = _functions(binary, target, on)
+        functions = [f.name for f in file.matching(functions) if not f.is_ifunc]
+    return next((n for n in functions if place_of(binary, n, target, on) == (binary, offset)), "a function")
 
 
 def to_usdt(handle: Any, target: Target, on: str) -> Any:
@@ -212,10 +239,10 @@ def explain_missing(target: Target, number: int) -> Explanation | None:
         and not os.path.exists(f"/proc/{process_id(target['pid'])}")
     ):
         return Explanation(f"there is no process {target['pid']}", None)
-    if "usdt" not in target and number == ENOTSUPP and binary is not None:
+    if "usdt" not in target and "functions" not in target and number == ENOTSUPP and binary is not None:
         name = target.get("function")
         binary, place = place_of(binary, name, target, "") if name else (binary, 0)
-        return explain_unprobed(binary, None if "functions" in target else place + target.get("offset", 0))
+        return explain_unprobed(binary, place + target.get("offset", 0))
     if "usdt" in target and number == errno.ENOTSUP and "pid" not in target:
         return Explanation(
             "the kernel has no cookies for uprobes (they came with Linux 5.15), so libbpf needs the process",

@@ -221,6 +221,7 @@ LOCKED = """
 static int calls __attribute__((used));
 __asm__(".globl locked; .type locked, @function; locked: lock incl calls(%rip); mov $7, %eax; ret; "
         ".size locked, . - locked");
+int lock_first(void) { return 1; } int lock_last(void) { return 2; }
 #endif
 """
 
@@ -244,4 +245,10 @@ def test_an_instruction_that_cannot_be_probed(counter, folder, section):
         assert "attach(…, offset=N)" in error.value.fix
         with obj.programs.count.attach(binary=library, function="locked", offset=7):
             assert ctypes.CDLL(str(library)).locked() == 7
+        assert obj.globals.runs == 1
+    else:
+        assert ", where 'locked' begins" in str(error.value)
+        assert "leave out 'locked'" in error.value.fix
+        with obj.programs.count.attach(binary=library, functions=["lock_first", "lock_last"]):
+            assert ctypes.CDLL(str(library)).lock_last() == 2
         assert obj.globals.runs == 1
