@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 from pytest_bpfmaps.btf import Btf, Kind
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 from pytest_bpfmaps.elf.editor import Elf
+from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.loaders.embedded_objects import NeededMap, NeededProgram, needed_by
+from pytest_bpfmaps.maps.create_errors import Attributes
+from pytest_bpfmaps.maps.type_rules import MMAPABLE
 
 pytestmark = pytest.mark.skipif(
     shutil.which("clang") is None and not list(Path("/usr/bin").glob("clang-*")), reason="no clang"
@@ -64,8 +67,16 @@ def test_each_object_is_found(objects: dict[str, bytes], tmp_path: Path) -> None
     agent, argument, missing = tmp_path / "agent", tmp_path / "argument.bpf.o", tmp_path / "missing"
     agent.write_bytes(binary(objects["first"], objects["intact"]))
     argument.write_bytes(objects["intact"])
-    first = [NeededProgram("first", 6, 37), NeededMap("first_map", 1, False), NeededMap(".bss", 2, True)]
-    intact = [NeededProgram("intact", 6, 37), NeededMap("intact_map", 1, False), NeededMap(".bss", 2, True)]
+    entries = Attributes(MapType.HASH, key_size=4, value_size=16, max_entries=4, map_flags=0)
+    data = Attributes(MapType.ARRAY, key_size=4, value_size=4, max_entries=1, map_flags=MMAPABLE)
+    first, intact = (
+        [
+            NeededProgram(name, 6, 37),
+            NeededMap(f"{name}_map", MapType.HASH, is_data=False, attributes=entries),
+            NeededMap(".bss", MapType.ARRAY, is_data=True, attributes=data),
+        ]
+        for name in ("first", "intact")
+    )
     assert [*needed_by([agent])] == [*first, *intact]
     assert [*needed_by([missing, tmp_path, argument, Path("/bin/true")])] == intact
 
