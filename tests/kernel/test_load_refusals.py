@@ -226,7 +226,7 @@ def test_a_helper_that_the_type_of_program_may_not_call(bpf):
     assert first.endswith(
         ": this kernel has bpf_skb_change_type, but does not allow it in this type of program (xdp)"
     )
-    assert last.startswith("  -> bpf-helpers(7)")
+    assert last.startswith("  -> this kernel allows it in programs of type sched_cls, sched_act")
 
 
 def test_an_instruction_that_the_kernel_does_not_know(bpf):
