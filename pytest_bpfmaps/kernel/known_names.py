@@ -1,9 +1,9 @@
 """Names that kernels have: they distinguish a misspelt name from a name that this kernel lacks.
 
-``fixtures/record_names.py`` records them from real kernels, from 5.10 on, with their modules and BTF. The
-files are sorted plain text; names of modules have the module after each name. They are read only when a probe
-has not found a name. The kernels of the catalogue are searched, too: their BTF, and their System.map if they
-have one.
+``fixtures/record_names.py`` records them from real kernels: Debian's from 5.10 on, with their modules and
+BTF, and Ubuntu's from 4.4 on, with modules of 4.4, 4.15 and 5.4. The files are sorted plain text; names of
+modules have the module after each name. They are read only when a probe has not found a name. The kernels of
+the catalogue are searched, too: their BTF, and their System.map if they have one.
 """
 
 from __future__ import annotations
@@ -17,20 +17,13 @@ from pathlib import Path
 from pytest_bpfmaps.elf.name_search import Names, tell_closest
 from pytest_bpfmaps.paths import kernels_dir
 
-RECORDED = "Linux 5.10, 6.1, 6.12, 6.18, 7.2"
+RECORDED = "22 releases of Linux from 4.4 to 7.2"
 _LONGEST = 512  # bytes, more than a line has
 _FOLDER = Path(__file__).with_name("recorded_names")
-# Other functions that tools attach to: of kernels before 5.10 and between the recorded ones, of compilers
-# that inline less, of kernels with lockdep, and of ZFS.
+# Other functions that tools attach to: of kernels before 4.4 and between the recorded ones, of kernels with
+# lockdep, and of ZFS.
 _OTHERS = """
-    _do_fork __do_execve_file do_page_fault do_IRQ smp_apic_timer_interrupt rcu_process_callbacks tcp_drop
-    netif_receive_skb_internal __vfs_read __vfs_write do_generic_file_read ext4_readpages mpage_readpages
-    __do_page_cache_readahead mem_cgroup_try_charge inotify_handle_event do_tty_write prepare_binprm
-    security_task_create rwsem_down_read_failed rwsem_down_write_failed blk_account_io_completion
-    blk_start_request blk_peek_request blk_finish_request blk_queue_bio generic_make_request
-    blk_mq_make_request elv_completed_request __elv_add_request
-    __blk_account_io_done __blk_account_io_start check_map_func_compatibility do_fork exec_binprm
-    find_module_sections folio_account_dirtied vfs_dedupe_get_page mutex_lock_nested
+    __do_execve_file do_generic_file_read do_fork vfs_dedupe_get_page mutex_lock_nested
     mutex_lock_interruptible_nested mutex_lock_killable_nested down_read_nested down_read_killable_nested
     down_write_nested down_write_killable_nested zpl_aio_read zpl_aio_write zpl_fsync zpl_iter_read
     zpl_iter_write zpl_open zpl_read zpl_write

@@ -8,6 +8,7 @@ import termios
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
+from installed import installed
 from person import Person
 from qemus import qemus_for, wait_until
 from shown_blocks import DOCS, shown_blocks, shows
@@ -91,6 +92,7 @@ def test_pdb_and_time_limits_that_wait(debug: Starts) -> None:
 
 
 def test_the_session_that_the_manual_shows(debug: Starts, pytester: pytest.Pytester) -> None:
+    installed("bpftool")  # the page types it
     page = DOCS / "howto/debug.md"
     for name, text in re.findall(r"^```\w+\n(?://|#) file: (\S+)\n(.*?)^```$", page.read_text(), re.M | re.S):
         (pytester.path / name).write_text(text)

@@ -72,6 +72,8 @@ def test_a_slash_without_a_target_is_an_error(kind):
             "fentry/el0_svc",
             "kprobe/exec_binprm",
         ),  # names of PREEMPT_RT, of arm64, and of inlined functions
+        *("kprobe/sys_clone", "kprobe/__vfs_write", "kprobe/tcp_v4_md5_lookup"),  # 4.4 to 5.4
+        *("kprobe/nf_ct_deliver_cached_events", "kprobe/ip6t_do_table", "raw_tp/block_rq_abort"),
         *("raw_tp/sched_stat_wait", "raw_tp/ext4_direct_IO_enter", "tracepoint/ext4/ext4_direct_IO_enter"),
     ],
 )
@@ -80,7 +82,7 @@ def test_what_some_kernel_has_may_be_missing(name):
 
 
 def test_a_pattern_that_fits_nothing_is_a_warning():
-    with pytest.warns(UserWarning, match=r"kprobe.multi/tpc_\*_zz' fits no function of Linux 5.10, 6.1, "):
+    with pytest.warns(UserWarning, match=r"kprobe.multi/tpc_\*_zz' fits no function of 22 releases of Linux"):
         refuse_unknown("attach", "kprobe.multi/tpc_*_zz")
 
 
