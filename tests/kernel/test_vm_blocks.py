@@ -174,9 +174,9 @@ def test_an_object_without_line_information(tmp_path: Path) -> None:
     found = measure(tests, tmp_path, tmp_path)
     assert not found.files
     ((program, _),) = found.programs.items()
-    assert (program.engine, program.reason) == (
-        "",
-        "blocks: it has no line information: compile it with -g, and keep its BTF",
+    assert program.engine == ""
+    assert program.reason.startswith(
+        "blocks: it has no line information: compile it with -g, and keep its BTF"
     )
 
 
