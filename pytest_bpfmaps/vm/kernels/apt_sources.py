@@ -74,9 +74,8 @@ def of_template(folder: Path, distribution: str) -> list[AptSource]:
         suite = "security" if stanza.get("suite", "").endswith("-security") else ""
         if uri and suite not in found:
             if suite and distribution == "debian" and not uri.rstrip("/").endswith("debian-security"):
-                uri = (
-                    uri.rstrip("/") + "/debian-security"
-                )  # the documented place; mirrors may have that alone
+                # The template names the folder above. Debian documents this one; a mirror may lack the other.
+                uri = uri.rstrip("/") + "/debian-security"
             found[suite] = AptSource(uri, f"stable-{suite}".rstrip("-"), ("main",), None)
     return [found[suite] for suite in sorted(found)]
 

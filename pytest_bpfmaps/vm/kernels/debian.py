@@ -105,13 +105,13 @@ def _sources(
 ) -> tuple[apt_sources.AptSource, list[apt_sources.AptSource]]:
     mine = apt_sources.archive_of(distribution)
     if not mine:
-        keys = _KEYRINGS[distribution]
+        keys, title = apt_sources.keyring(distribution), distribution.title()
         raise VmError(
             "cannot fetch kernel",
             on=repr(spec),
-            why=f"none of this system's package sources is an archive of {distribution.title()}",
-            fix=f"install where it is, and its keys: apt-get install python-apt-common {keys}; "
-            "or bring its package here: bpfmaps kernels add FILE.deb",
+            why=f"none of this system's package sources is an archive of {title}",
+            fix=f"install python-apt-common, which says where it is, and its keys, {keys} (of {title}'s "
+            f"package {_KEYRINGS[distribution]}); or bring its package here: bpfmaps kernels add FILE.deb",
         )
     return apt_sources.for_suite(mine, distribution, suite)
 
