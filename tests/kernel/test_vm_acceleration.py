@@ -54,7 +54,7 @@ def test_a_kernel_that_says_nothing_hangs(kernel: Kernel, tmp_path: Path) -> Non
 
 def test_a_kernel_that_restarts_early_is_no_verdict_for_long(kernel: Kernel, tmp_path: Path) -> None:
     small = Path(emulating(tmp_path))
-    small.write_text(small.read_text().replace("words+=(", "word=${word/root=none/mem=40M}; words+=("))
+    small.write_text(small.read_text().replace("words+=(", "word=${word/root=none/mem=8M}; words+=("))
     verdict = kvm.probe(kernel, str(small), silent=60.0)
     assert (verdict.kvm, verdict.hung) == (False, 1)
     assert re.search(r"\(its kernel restarted early; last line: '\[ .*'\)$", verdict.why)
