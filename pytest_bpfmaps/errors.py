@@ -190,6 +190,10 @@ class ReusedTypeWarning(UserWarning):
     """Warns that an object reuses a live map whose keys or values have other fields than it declares."""
 
 
+class ContextTypeWarning(UserWarning):
+    """Warns that a program declares the context of another type of program, and so reads other fields."""
+
+
 class UnknownNameWarning(UserWarning):
     """Warns that a test compares a value with a text that is no name of its enum: they are never equal."""
 

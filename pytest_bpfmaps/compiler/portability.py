@@ -1,4 +1,4 @@
-"""Warns about what works here but libbpf refuses: once for each file and line, or as an error."""
+"""Warns about places of a source: once for each file and line. What libbpf refuses may be an error."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ _told: set[Finding] = set()
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A place that libbpf refuses. `what` says what is wrong there, `spelling` what to write: one line each.
+    """A place that libbpf refuses, or that is wrong.
 
-    `line` is 0 if only the file is known.
+    `what` says what is wrong there, `spelling` what to write: one line each. `line` is 0 if only the file is
+    known. `category` is another class than `PortabilityWarning` for what libbpf takes: that is never refused.
     """
 
     file: str
     line: int
     what: str
     spelling: str
+    category: type[UserWarning] = PortabilityWarning
 
 
 def tell(findings: Iterable[Finding], *, refuse: bool = False) -> None:
-    """Gives a `PortabilityWarning` for each finding for which this process has not given one yet.
+    """Gives a warning for each finding for which this process has not given one yet.
 
-    With `refuse` it raises a `PortabilityError` for the first finding instead, each time.
+    With `refuse` it raises a `PortabilityError` for the first one that libbpf refuses instead, each time.
     """
     for found in findings:
-        if refuse:
+        if refuse and found.category is PortabilityWarning:
             raise PortabilityError(
                 "cannot load",
                 on=f"{found.file}:{found.line}" if found.line else found.file,
@@ -41,5 +43,5 @@ def tell(findings: Iterable[Finding], *, refuse: bool = False) -> None:
             )
         if found not in _told:
             text = f"{found.what}; {found.spelling}"
-            warnings.warn_explicit(text, PortabilityWarning, found.file, found.line, module="pytest_bpfmaps")
+            warnings.warn_explicit(text, found.category, found.file, found.line, module="pytest_bpfmaps")
             _told.add(found)  # if warnings are errors, this is not reached, and the next load raises again

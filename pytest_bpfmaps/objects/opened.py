@@ -17,7 +17,6 @@ from pytest_bpfmaps.errors import (
     MapValueError,
     NameLookupError,
     PortabilityError,
-    PortabilityWarning,
     closest,
 )
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib
@@ -28,6 +27,7 @@ from pytest_bpfmaps.maps.pins import Pins
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.collection import Named, items_of, names_of
 from pytest_bpfmaps.objects.data_section import DataSection
+from pytest_bpfmaps.objects.diagnosis.context_types import wrong_contexts
 from pytest_bpfmaps.objects.diagnosis.load_errors import explain_load, explain_no_program
 from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import told_pointers
 from pytest_bpfmaps.objects.kconfig import KconfigValue, check_options
@@ -40,7 +40,7 @@ from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.pinning import PinnedMaps
 from pytest_bpfmaps.objects.repairs import repaired, taught_sections, unknown_members
 from pytest_bpfmaps.objects.reused_types import warn_of_other_types
-from pytest_bpfmaps.objects.settings import Parts, copy_settings
+from pytest_bpfmaps.objects.settings import Parts, check_by_name, copy_settings
 from pytest_bpfmaps.objects.variables import Globals, enter, names_in
 from pytest_bpfmaps.objects.walk import walk_of, whole_log
 from pytest_bpfmaps.programs.program import instructions_of
@@ -186,7 +186,7 @@ class OpenedObject:
             return
         try:
             tell(findings, refuse=self._portable)
-        except (PortabilityError, PortabilityWarning):
+        except (PortabilityError, UserWarning):
             self.close()
             raise
 
@@ -203,6 +203,9 @@ class OpenedObject:
 
         Raises `NameLookupError` for a name that the object lacks.
         """
+        by_name = {"globals": globals, "max_entries": max_entries, "maps": maps, "reuse": reuse}
+        for argument, given in by_name.items():
+            check_by_name(argument, given, self.name)
         for name, settings in (maps or {}).items():
             self.maps[name].configure(settings)
         for name, value in (globals or {}).items():
@@ -224,6 +227,8 @@ class OpenedObject:
         return self
 
     def _select(self, programs: Iterable[str]) -> None:
+        if not isinstance(programs, Iterable):
+            check_by_name("programs", programs, self.name)
         wanted = {programs} if isinstance(programs, str) else set(programs)
         for name in wanted - set(names_of(self.programs)):
             raise NameLookupError(
@@ -249,6 +254,7 @@ class OpenedObject:
             raise refused
         # for programs that were chosen since it was opened; the others were reported then
         self._tell(taught_sections(self.path, self.name, self.programs))
+        self._tell(wrong_contexts(self.path, self.name, self.programs, self._file.codecs))
         read_kernel_types(self.name, self.maps, self.programs)
         swap = None if self._observer is None else self._observer.before_load(self)
         with arenas_of(m.handle for m in self.maps):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pytest_bpfmaps.btf import Codecs, Kind
+from pytest_bpfmaps.errors import LoadError
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.objects.collection import Named, items_of
 from pytest_bpfmaps.objects.map_spec import MapSpec
@@ -13,6 +15,19 @@ from pytest_bpfmaps.programs.program_spec import ProgramSpec
 
 Parts = tuple[Named[MapSpec], Named[ProgramSpec], Codecs | None]
 """The maps, the programs and the types of an object."""
+
+
+def check_by_name(argument: str, given: Any, of: str) -> None:
+    """Raises `LoadError` for an argument of `bpf.load` that is no mapping of names; None is one."""
+    if given is None or isinstance(given, Mapping):
+        return
+    raise LoadError(
+        "cannot load",
+        on=of,
+        why=f"{argument}= is {type(given).__name__}, not a dict",
+        fix=f"give a dict with names: {argument}={{'NAME': …}}",
+        errno=errno.EINVAL,
+    )
 
 
 def copy_settings(mine: Parts, theirs: Parts) -> None:

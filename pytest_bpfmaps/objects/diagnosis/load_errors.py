@@ -22,6 +22,7 @@ from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.diagnosis.allowed_callers import explain_path
 from pytest_bpfmaps.objects.diagnosis.context_fields import fix_for_field
+from pytest_bpfmaps.objects.diagnosis.context_types import explain_context
 from pytest_bpfmaps.objects.diagnosis.full_verifier_log import log_of_rejected
 from pytest_bpfmaps.objects.diagnosis.libbpf_log import (
     NO_SECTION,
@@ -228,6 +229,10 @@ def _closer(
         return closer
     if general is None:
         return None
+    if "invalid bpf_context access" in found.text and (
+        wrong := explain_context(attempt.path, program, attempt.codecs)
+    ):
+        return wrong
     codec = seen_context(program.type, program.name, attempt.codecs)
     field = refused_field(found.text, found.instruction, program.type, codec)
     if not field:

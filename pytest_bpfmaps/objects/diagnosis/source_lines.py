@@ -47,7 +47,12 @@ def section_line(path: Path, section: str) -> Line | None:
 
 def line_of_program(path: Path, name: str) -> str:
     """Returns where a program begins; empty if not found."""
-    return _text(_find(path, rf"\b{re.escape(name)}\s*[(,]"))
+    return _text(program_line(path, name))
+
+
+def program_line(path: Path, name: str) -> Line | None:
+    """Returns the line with a program's name, and with its parameter or the macro that declares it."""
+    return _find(path, rf"\b{re.escape(name)}\s*[(,]")
 
 
 def line_of_section(path: Path, section: str) -> str:
