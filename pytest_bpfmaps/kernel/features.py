@@ -24,6 +24,7 @@ from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, NoTypesError, enumerators, t
 from pytest_bpfmaps.libbpf.syscalls import BPF_TOKEN_CREATE, bpf, pack
 
 UNLISTED = "the kernel's BTF does not list it"
+NO_KFUNC = "this kernel has the function, but not as a kfunc"
 REFUSED = "the kernel refuses it"
 
 
@@ -156,7 +157,7 @@ def _kfunc(name: str) -> Feature:
     if answer is not False:
         return Feature(f"kfunc {name}", True)
     listed = kfunc_in(vmlinux_btf(), name)
-    return Feature(f"kfunc {name}", False, listed.why or "this kernel has the function, but not as a kfunc")
+    return Feature(f"kfunc {name}", False, listed.why or NO_KFUNC)
 
 
 def _function(name: str) -> Feature:

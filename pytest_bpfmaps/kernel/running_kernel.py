@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pytest_bpfmaps.kernel import release as running_release
-from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
-from pytest_bpfmaps.kernel.features import KINDS, Feature, asked_for, probe
-from pytest_bpfmaps.kernel.known_names import kernels_with
+from pytest_bpfmaps.kernel.features import KINDS, NO_KFUNC, Feature, asked_for, probe
+from pytest_bpfmaps.kernel.other_kernels import advise_other_kernel
 from pytest_bpfmaps.kernel.privileges import has_capability
 from pytest_bpfmaps.kernel.unknown_names import refuse_unknown
 
@@ -79,35 +78,9 @@ def sentence_on(kind: str, name: str, feature: Feature) -> str:
     """Returns a sentence about a feature that this kernel lacks, for the reason of a skip."""
     may = "EPERM" not in feature.why or has_capability("CAP_BPF") or has_capability("CAP_SYS_ADMIN")
     user = "" if may else f" (uid {os.geteuid()} has no CAP_BPF)"
-    return lacks(running_release.release(), feature) + user + _remedy(kind, name)
-
-
-def _remedy(kind: str, name: str) -> str:
-    """Returns advice to run in a virtual machine, with a kernel whose BTF has the feature.
-
-    That is 6.1 for a feature that BTF does not list. The text is empty on an emulated CPU, as in a guest, and
-    if no kernel of the catalogue has the feature.
-    """
-    if running_release.is_emulated():
-        return ""
-    in_btf = _name_in_btf(kind, name)
-    having = kernels_with(in_btf) if in_btf else ("6.1",)
-    return f"; run it in a virtual machine: pytest --bpf-kernel={having[0]}" if having else ""
-
-
-def _name_in_btf(kind: str, name: str) -> str | None:
-    """Returns the name by which a kernel's BTF lists the feature; None if BTF does not list it."""
-    section, _, target = name.partition("/")
-    if kind == "attach" and section.startswith(("kprobe", "kretprobe", "fentry", "fexit", "fmod_ret")):
-        return target if target and not set(target) & set("*?+") else None
-    if kind == "helper":
-        return f"BPF_FUNC_{name.removeprefix('bpf_')}"
-    if kind in ("map_type", "program_type"):
-        found = MapType.from_name(name) if kind == "map_type" else ProgramType.from_name(name)
-        return f"BPF_{'MAP' if kind == 'map_type' else 'PROG'}_TYPE_{found.name}" if found else None
-    if kind == "command":
-        return f"BPF_{name.upper().removeprefix('BPF_')}"
-    return name if kind == "kfunc" else None
+    # A function that is no kfunc here may be none elsewhere, and BTF does not tell.
+    advice = "" if NO_KFUNC in feature.why else advise_other_kernel(kind, name, feature.name)
+    return lacks(running_release.release(), feature) + user + advice
 
 
 def lacks(release: str, feature: Feature) -> str:
