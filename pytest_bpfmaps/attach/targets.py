@@ -56,6 +56,7 @@ def interface_of(target: Target, on: str) -> Iterator[int]:
         if isinstance(interface, str):
             yield interface_index(interface, target, on)
         elif isinstance(index := getattr(interface, "index", interface), int):
+            _check_index(index, target, on)
             yield index
         else:
             raise AttachError(
@@ -65,6 +66,24 @@ def interface_of(target: Target, on: str) -> Iterator[int]:
                 fix="give an interface's name, its index, or an interface of bpf_netns",
                 errno=errno.EINVAL,
             )
+
+
+def _check_index(index: int, target: Target, on: str) -> None:
+    """Raises `AttachError` if no interface of this thread's namespace has that index.
+
+    The kernel answers with EINVAL or ENODEV, and these have other causes, too.
+    """
+    there = socket.if_nameindex()
+    if not there or index in dict(there):  # a sandbox may hide them all
+        return
+    names = ", ".join(f"{name} ({number})" for number, name in there)
+    raise AttachError(
+        f"cannot attach {on}",
+        on=show_target(target),
+        why=f"this network namespace has no interface with the index {index}",
+        fix=f"there are: {names}; for another namespace, give netns= too, or an interface of bpf_netns",
+        errno=errno.ENODEV,
+    )
 
 
 def interface_index(interface: str, target: Target, on: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,13 @@ class Sources:
         if isinstance(cflags, str):
             fix = f"give a list: cflags={cflags.split()!r}"
             raise CompileError("cannot compile", on=f"with cflags {cflags!r}", why="it is one text", fix=fix)
+        _check_defines(defines)
         request = CompileRequest(
             source=None if path is None else str(path),
             code=code,
             include=tuple(str(f) for f in self._folders),
             cflags=tuple(cflags),
-            defines=tuple((n, None if v is None else str(v)) for n, v in (defines or {}).items()),
+            defines=tuple((n, _as_macro(v)) for n, v in (defines or {}).items()),
             counting=counting,
             mcdc=mcdc,
         )
@@ -91,6 +92,26 @@ class Sources:
         """Returns the path of a test's file: in the first of the folders that has it, else `path` itself."""
         places = [folder / path for folder in self._folders]
         return next((place for place in places if place.exists()), Path(path))
+
+
+def _as_macro(value: Any) -> str | None:
+    """Returns a macro's value as C text: True is ``1``, because C has no ``True``."""
+    return None if value is None else str(int(value) if isinstance(value, bool) else value)
+
+
+def _check_defines(defines: object) -> None:
+    """Raises `CompileError` for what is no mapping of macros."""
+    if defines is None or isinstance(defines, Mapping):
+        return
+    words = [defines] if isinstance(defines, str) else defines
+    pairs = [str(word).partition("=") for word in words] if isinstance(words, Iterable) else []
+    wanted = {name: value if is_given else None for name, is_given, value in pairs} or {"NAME": "1"}
+    raise CompileError(
+        "cannot compile",
+        on=f"with defines={defines!r}",
+        why=f"it is {type(defines).__name__}, not a dict",
+        fix=f"give each macro its value, or None: defines={wanted!r}",
+    )
 
 
 def each_source(source: Source | Sequence[Source] | None) -> list[Source]:

@@ -26,6 +26,7 @@ from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.libbpf import check, ffi, lib
 from pytest_bpfmaps.maps.element_errors import explain_refused_element, missing_key
 from pytest_bpfmaps.maps.elements import Elements
+from pytest_bpfmaps.maps.flags import flags_of
 from pytest_bpfmaps.maps.info import MapInfo, codecs_for
 from pytest_bpfmaps.maps.pins import Pins, pin_remedy, unpin
 
@@ -184,6 +185,7 @@ class Map:
         `MapKeyError` for `BPF_EXIST` on a missing key. Raises `MapTypeError`, `MapOverflowError` or
         `MapValueError` for a value that the C type can't hold. ``BPF_MAP_UPDATE_ELEM``, bpf(2).
         """
+        flags = flags_of(flags)
         result = lib.bpf_map_update_elem(
             self.fd, ffi.from_buffer(self._encode_key(key)), ffi.from_buffer(self._encode_value(value)), flags
         )
@@ -341,7 +343,7 @@ class Map:
         out = bytearray(self._value_bytes)
         fd, key_at, value_at = self.fd, ffi.from_buffer(key), ffi.from_buffer(out)
         if flags:
-            result = lib.bpf_map_lookup_elem_flags(fd, key_at, value_at, flags)
+            result = lib.bpf_map_lookup_elem_flags(fd, key_at, value_at, flags_of(flags))
         else:
             result = lib.bpf_map_lookup_elem(fd, key_at, value_at)
         if result < 0:

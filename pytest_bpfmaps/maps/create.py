@@ -14,6 +14,7 @@ from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.compiler import Compiler
 from pytest_bpfmaps.errors import (
     MapError,
+    MapOverflowError,
     MapTypeError,
     MapValueError,
     NameLookupError,
@@ -29,6 +30,7 @@ from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.c_types import Types, compile_types
 from pytest_bpfmaps.maps.classes import make_map
 from pytest_bpfmaps.maps.create_errors import Attributes, explain_refused_map
+from pytest_bpfmaps.maps.flags import flags_of
 from pytest_bpfmaps.maps.info import map_info, untyped_info
 from pytest_bpfmaps.maps.pins import Pins
 from pytest_bpfmaps.maps.type_rules import ANY, TypeRules, shape_of
@@ -82,6 +84,7 @@ def create_map(
     texts = {n: t for n, t in (("key", key), ("value", value)) if isinstance(t, str)}
     types = compile_types(compiler, texts, on) if texts else _EMPTY
     codecs = parse_codecs(types.btf) if texts else None
+    flags, extra = flags_of(flags), _number("extra", extra, 64, on)
     entries = _entries(kind, shape, max_entries, on)
     key_size = _size("key", key, shape.key, types, codecs, on)
     value_size = shape.value
@@ -144,6 +147,17 @@ def _entries(kind: MapType, shape: TypeRules, given: int | None, on: str) -> int
         return possible_cpus()
     if given is None:
         raise MapValueError("cannot create", on=on, why="max_entries is missing", fix="give max_entries=…")
+    return _number("max_entries", given, 32, on)
+
+
+def _number(name: str, given: Any, bits: int, on: str) -> int:
+    """Returns the argument `given`. Raises `MapTypeError` or `MapOverflowError`."""
+    if not isinstance(given, int):
+        why = f"{name} is {type(given).__name__}, not a number"
+        raise MapTypeError("cannot create", on=on, why=why, fix=f"give an int: {name}=16")
+    if not 0 <= given < 1 << bits:
+        why = f"{name} is {given}, and the kernel takes 0 to {(1 << bits) - 1}"
+        raise MapOverflowError("cannot create", on=on, why=why)
     return given
 
 
@@ -160,8 +174,7 @@ def _size(  # noqa: PLR0917
         raise MapTypeError("cannot create", on=on, why=f"it has no {part}", fix=f"leave {part}={given!r} out")
     if codecs is not None and part in types.ids:
         return codecs.get(types.ids[part]).size
-    assert isinstance(given, int)
-    return given
+    return _number(part, given, 32, on)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pytest_bpfmaps.kernel.map_flags import BPF_ANY
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.maps.file_descriptors import closing, describe, descriptor_of
+from pytest_bpfmaps.maps.flags import flags_of
 from pytest_bpfmaps.maps.info import MapInfo
 from pytest_bpfmaps.maps.sparse import SparseMap
 
@@ -67,7 +68,7 @@ class ReferenceMap(SparseMap):
 
         Raises `MapTypeError` for a value that the map can't hold, and `MapError` with errno.
         """
-        raw = self._encode_key(key)
+        raw, flags = self._encode_key(key), flags_of(flags)
         with self._as_descriptor(value) as fd:
             descriptor = self._value.encode(fd, self._value_where)
             result = lib.bpf_map_update_elem(

@@ -249,6 +249,12 @@ def test_no_lock(text: str | None, why: str, capsys: pytest.CaptureFixture[str])
     assert f"-> make a new lock of the stored kernels: {delete}bpfmaps kernels lock" in said
 
 
+def test_a_folder_in_place_of_the_lock(capsys: pytest.CaptureFixture[str]) -> None:
+    lockfile.DEFAULT.mkdir()
+    assert main(["kernels", "fetch", "--locked"]) == 1
+    assert "lock of the stored kernels: rm -r kernels.lock && bpfmaps" in capsys.readouterr().err
+
+
 def test_a_damaged_lock_is_deleted_and_made_again(archive: Archive, make: Make, catalogue: Catalogue) -> None:
     archive.suite("bookworm", kernel_packages(make, "6.1.0-7-amd64", "6.1.20-1"))
     fetch("debian:bookworm", catalogue, Silent())

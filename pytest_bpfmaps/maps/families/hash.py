@@ -18,6 +18,7 @@ from pytest_bpfmaps.maps.base import Map
 from pytest_bpfmaps.maps.batch import BatchMap
 from pytest_bpfmaps.maps.dict_protocol import Items
 from pytest_bpfmaps.maps.equal_keys import ADVICE, alike, describe
+from pytest_bpfmaps.maps.flags import flags_of
 from pytest_bpfmaps.maps.lazy_snapshot import LazySnapshot
 from pytest_bpfmaps.maps.snapshot import Snapshot
 
@@ -112,7 +113,7 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
             keys, values, count = self._pack_arrays(*items)
         else:
             keys, values, count = self._pack(items if isinstance(items, Mapping) else list(items))
-        self._update_all(keys, values, count, flags)
+        self._update_all(keys, values, count, flags_of(flags))
 
     def _pack(self, pairs: Mapping[Any, Any] | list[tuple[Any, Any]]) -> tuple[bytes, bytes, int]:
         keys = list(pairs) if isinstance(pairs, Mapping) else [k for k, _ in pairs]

@@ -15,6 +15,7 @@ from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.maps.dict_protocol import KeyedMap
 from pytest_bpfmaps.maps.file_descriptors import closing, describe, descriptor_of, is_path, opened
+from pytest_bpfmaps.maps.flags import flags_of
 
 
 class StorageMap(KeyedMap):
@@ -40,7 +41,7 @@ class StorageMap(KeyedMap):
 
     def lookup_elem(self, key: Any, flags: int = 0) -> Any:
         """Returns the value of an owner. Raises `MapKeyError` if it has none in this map."""
-        out = bytearray(self._value_bytes)
+        out, flags = bytearray(self._value_bytes), flags_of(flags)
         with self._owner(key) as fd:
             result = lib.bpf_map_lookup_elem_flags(self.fd, _key(fd), ffi.from_buffer(out), flags)
             self._check(result, "look up", key, fd, flags)
@@ -52,7 +53,7 @@ class StorageMap(KeyedMap):
         Raises `MapTypeError` if the key is not such an owner, `MapKeyError` if the owner no longer exists,
         and other errors as `Map` does.
         """
-        raw = self._encode_value(value)
+        raw, flags = self._encode_value(value), flags_of(flags)
         with self._owner(key) as fd:
             result = lib.bpf_map_update_elem(self.fd, _key(fd), ffi.from_buffer(raw), flags)
             self._check(result, "update", key, fd, flags)

@@ -19,6 +19,7 @@ from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.maps.families.array import ArrayMap
 from pytest_bpfmaps.maps.families.hash import HashMap
+from pytest_bpfmaps.maps.flags import flags_of
 from pytest_bpfmaps.maps.info import MapInfo
 from pytest_bpfmaps.maps.snapshot import Snapshot
 
@@ -101,7 +102,7 @@ class PerCpuHashMap(HashMap, types=(MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH
         Raises `MapKeyError` if the key is missing, and `UnsupportedError` for a flag that the kernel does not
         have (Linux 6.19).
         """
-        if not flags & BPF_F_CPU:
+        if not flags or not flags_of(flags) & BPF_F_CPU:
             return super().lookup_elem(key, flags)
         return self._value.decode(self._lookup_raw(self._encode_key(key), flags))
 
@@ -112,7 +113,7 @@ class PerCpuHashMap(HashMap, types=(MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH
         raises what `Map.update_elem` raises, and `UnsupportedError` for a flag that the kernel does not have
         (Linux 6.19).
         """
-        if not flags & (BPF_F_CPU | BPF_F_ALL_CPUS):
+        if not flags_of(flags) & (BPF_F_CPU | BPF_F_ALL_CPUS):
             super().update_elem(key, value, flags)
             return
         raw = self._value.encode(value, self._value_where).ljust(self._stride, b"\0")

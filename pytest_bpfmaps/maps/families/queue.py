@@ -11,6 +11,7 @@ from pytest_bpfmaps.kernel.map_flags import BPF_ANY
 from pytest_bpfmaps.libbpf import ffi, lib
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.maps.base import Map
+from pytest_bpfmaps.maps.flags import flags_of
 
 
 class QueueMap(Map, types=(MapType.QUEUE, MapType.STACK)):
@@ -26,7 +27,7 @@ class QueueMap(Map, types=(MapType.QUEUE, MapType.STACK)):
         Raises `MapError` (`E2BIG`) if the map is full.
         """
         raw = self._encode_value(value)
-        result = lib.bpf_map_update_elem(self.fd, ffi.NULL, ffi.from_buffer(raw), flags)
+        result = lib.bpf_map_update_elem(self.fd, ffi.NULL, ffi.from_buffer(raw), flags_of(flags))
         if result == -errno.E2BIG:
             raise MapError(
                 f"cannot push {value!r}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,9 @@ def read(path: Path) -> list[Locked]:
             why = error.strerror or why
         elif type(error) is ValueError:
             why = str(error)
-        delete = f"rm {path} && " if path.exists() else ""  # else the command would read it, to renew it
+        remove = "rm -r" if path.is_dir() else "rm"
+        # Without this, the command would read the damaged file to renew it.
+        delete = f"{remove} {shlex.quote(str(path))} && " if path.exists() else ""
         fix = f"make a new lock of the stored kernels: {delete}bpfmaps kernels lock"
         raise VmError("cannot read lock", on=str(path), why=why, fix=fix) from error
 
