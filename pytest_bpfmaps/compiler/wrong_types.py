@@ -15,6 +15,13 @@ _NUMBER = re.compile(
     r"error: incompatible integer to pointer conversion passing [^\n]* to parameter of type 'const void \*'"
     r"[^\n]*\n[^\n]*\b(bpf_map_\w+_elem)\("
 )
+_TYPE_AS_NUMBER = re.compile(
+    r"error: (?:unexpected type name '[^']*': expected expression|expected expression)\n[^\n]*__uint\("
+)
+_FEW_ARGUMENTS = re.compile(
+    r"error: too (few|many) arguments to function call, expected (\d+), have \d+[^\n]*\n([^\n]*)\n([^\n]*)"
+)
+_HELPERS = Path("/usr/include/bpf/bpf_helper_defs.h")
 _MAP_TYPE = re.compile(r"error: use of undeclared identifier 'BPF_MAP_TYPE_(\w+)'")
 _INCOMPLETE = re.compile(r"error: [^\n]*incomplete (?:definition of )?type 'struct (\w+)'")
 _ENUMERATOR = re.compile(r"error: use of undeclared identifier '([A-Z]\w+)'")
@@ -38,10 +45,38 @@ def explain_types(output: str, *, vmlinux: bool) -> Explanation | None:
             f"{number[1]}() takes the addresses of key and value, and gets a number",
             "put the number into a variable, and give the variable's address: &key",
         )
+    if _TYPE_AS_NUMBER.search(output):
+        return Explanation(
+            "__uint() takes a number, and gets a type",
+            "write __type(key, …) and __type(value, …) for types, and __uint(key_size, sizeof(…)) for a size",
+        )
+    if (few := _FEW_ARGUMENTS.search(output)) and (explained := _few_arguments(few)):
+        return explained
     if (map_type := _MAP_TYPE.search(output)) and (near := _near_type(map_type[1])):
         why = f"there is no BPF_MAP_TYPE_{map_type[1]} in the headers that are used"
         return Explanation(why, f"did you mean BPF_MAP_TYPE_{near}?")
     return _lacks(output) or (None if vmlinux else _without_vmlinux(output))
+
+
+def _few_arguments(found: re.Match[str]) -> Explanation | None:
+    """Explains a call of a helper with too few, or too many, arguments; None for another function."""
+    _, wanted, source, marks = found.groups()
+    name = re.match(r"bpf_\w+", source[marks.index("~") :]) if "~" in marks else None
+    prototype = name and _prototype(name[0])
+    if not name or not prototype:
+        return None
+    flags = "; flags may be 0" if "flags" in prototype else ""
+    return Explanation(f"{name[0]}() takes {wanted} arguments", f"give it {prototype}{flags}")
+
+
+def _prototype(helper: str) -> str | None:
+    """Returns the parameters of a helper, ``(void *map, …)``, as libbpf's header declares them."""
+    try:
+        text = _HELPERS.read_text(errors="replace")
+    except OSError:
+        return None
+    found = re.search(rf"\(\* ?(?:const )?{helper}\)(\([^)]*\))", text)
+    return found[1] if found else None
 
 
 def _near_type(wanted: str) -> str | None:

@@ -27,7 +27,8 @@ _NO_PROGRAMS = Explanation(
     "declare the map with __uint(type, BPF_MAP_TYPE_PROG_ARRAY), with keys and values of 4 bytes",
 )
 _FAR = Explanation(
-    "the offset that was added to the packet pointer has no bound; a comparison with data_end does not help",
+    "the offset that was added to the packet pointer has no bound, or one that lets the end of the access be "
+    "beyond 65535 bytes; a comparison with data_end does not help then",
     "bound the offset before you add it: offset &= 0x3fff; or if (offset > 1500) return …;",
 )
 _VARIABLE_OFFSET = Explanation(
@@ -76,6 +77,7 @@ _RELEASES = re.compile(r"call bpf_(?:ringbuf_(?:submit|discard)(?:_dynptr)?|\w+_
 _SLICED = re.compile(r"call bpf_dynptr_data\b.*call bpf_ringbuf_(?:submit|discard)_dynptr\b", re.DOTALL)
 _NOT_A_POINTER = re.compile(r"(R\d+) invalid mem access '(?:scalar|inv)'")
 _PACKET = re.compile(r"invalid access to packet.*\b(R\d+)\((id=0)?")
+_FIXED = re.compile(r"invalid access to packet, off=(\d+) size=(\d+)")
 _MOST = re.compile(r"\bumax(?:=smax)?(?:=\w+)*?=(0x[0-9a-f]+|\d+)")
 _MAX_PACKET_OFF = 0xFFFF
 
@@ -127,7 +129,9 @@ def _beyond_packet(found: Rejection) -> Explanation | None:
         return short
     most = _MOST.search(found.registers.get(packet[1], ""))
     if most:
-        return _FAR if int(most[1], 0) > _MAX_PACKET_OFF else None
+        fixed = _FIXED.search(found.text)  # what is added to the variable offset
+        end = int(most[1], 0) + (int(fixed[1]) + int(fixed[2]) if fixed else 0)
+        return _FAR if end > _MAX_PACKET_OFF else None
     return None if packet[2] else _VARIABLE_OFFSET
 
 

@@ -205,8 +205,12 @@ ADVICE = {
         "has no bound",
     ),
     "near": (
-        "1: R1=pkt(id=1,off=0,r=0,umax=65535) R10=fp0\n" + READ + AT_ANY,
+        "1: R1=pkt(id=1,off=0,r=0,umax=65000) R10=fp0\n" + READ + AT_ANY,
         None,
+    ),
+    "near, and beyond with what is added": (
+        "1: R1=pkt(id=1,off=0,r=0,umax=65535) R10=fp0\n" + READ + AT_ANY,
+        "be beyond 65535 bytes",
     ),
     "variable": (READ + AT_ANY, "bound the offset"),
     "fixed": (READ + AT_0, None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,9 @@ from typing import Any, ClassVar
 from pytest_bpfmaps.btf import Codecs
 from pytest_bpfmaps.errors import MapError, MapValueError, NameLookupError, UnsupportedError
 from pytest_bpfmaps.kernel.bpf_types import MapType
+from pytest_bpfmaps.kernel.feature_releases import came_with
+from pytest_bpfmaps.kernel.features import probe
+from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.libbpf import check, ffi, lib, opts, to_str
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.maps.base import Map
@@ -165,7 +169,11 @@ def _make_arena(handle: Any) -> ArenaMap:
     entries = lib.bpf_map__max_entries(handle)
     fd = lib.bpf_map_create(MapType.ARENA, name.encode()[:15], 0, 0, entries, settings)
     what, on = "cannot create", f"map {name!r} (arena)"
-    fix = "use Linux 6.9 or later, and BPF_F_MMAPABLE in the map's flags"
+    if fd == -errno.EINVAL and not probe("map_type", "arena"):
+        why = came_with(f"Linux {release()} has no arenas", "map type arena")
+        fix = 'mark the test bpf_requires("arena"), or choose another kernel: pytest --bpf-kernel=NAME'
+        raise UnsupportedError(what, on=on, why=why, fix=fix, errno=-fd)
+    fix = "put BPF_F_MMAPABLE into the map's flags"
     check(fd, UnsupportedError, what, on=on, fix=fix)
     arena = ArenaMap(fd, map_info(fd), None, name=name)
     try:

@@ -298,6 +298,13 @@ def _not_mapped(found: re.Match[str]) -> Explanation:
     )
 
 
+def _map_elsewhere(found: re.Match[str]) -> Explanation:
+    return Explanation(
+        f"{found[1]} is used as a map, but it is in the section {found[2]}, which is none of maps",
+        f'declare it in the section of maps: struct {{ … }} {found[1]} SEC(".maps");',
+    )
+
+
 _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     *MAP_DECLARATIONS,
     (r"extern \(func ksym\) '([^']+)': not found", _function),
@@ -310,6 +317,7 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     (r"extern \(kcfg\) '(CONFIG_\w+)': value '(.*)' implies (.*) type$", _type_of_setting),
     (r"extern '([^']+)' \(strong\): not resolved", _variable),
     (r"map '[^']*(\.(?:bss|data)[^']*)': failed to re-mmap\(\) contents: -(?:ENOTSUPP|524)", _not_mapped),
+    (r"bad map relo against '([^']+)' in section '([^']+)'", _map_elsewhere),
     (r"missing BPF prog type, check ELF section name '([^']+)'", _section),
     (r"program '([^']+)' is static and not supported", _static_program),
     (r"struct_ops init_kern: struct (\w+) is not found in kernel BTF", _no_struct),

@@ -45,6 +45,7 @@ from pytest_bpfmaps.objects.diagnosis.source_lines import (
 )
 from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import explain_pointer
 from pytest_bpfmaps.programs.context import may_be_program, refused_field, seen_context
+from pytest_bpfmaps.programs.program import instructions_of
 from pytest_bpfmaps.programs.program_spec import ProgramSpec
 from pytest_bpfmaps.verifier import Rejection, advise, advise_closer, parse_log
 from pytest_bpfmaps.verifier.log_buffers import LogBuffer
@@ -57,6 +58,7 @@ _NEEDS_TYPES = "has to have BTF in order to use"
 _NO_CPUS = "Failed to open cpu mask file"  # no map is at fault
 _UNTYPED = re.compile(r"[Mm]ap '(\w+)' has to have BTF in order to use (\w+)")
 _MOST_SAID = 6
+_MOVE = 0xBF  # BPF_ALU64 | BPF_MOV | BPF_X
 _MOST_PARAMETERS = 5
 _DEVICE_BOUND = 64  # BPF_F_XDP_DEV_BOUND_ONLY
 _PARSED = 1 << 18  # characters from the end of a log; the registers that matter are near its end
@@ -195,6 +197,7 @@ def _advice(found: Rejection, attempt: Attempt, program: ProgramSpec) -> Explana
     """Returns the advice: what this kernel lacks comes before the general sentence, because it is exact."""
     known = (
         explain_relocation(found.text)
+        or _arena_code(found, program)
         or absent_weak(found, attempt.path)
         or explain_pointer(found, attempt.path)
         or explain_path(found)
@@ -205,6 +208,21 @@ def _advice(found: Rejection, attempt: Attempt, program: ProgramSpec) -> Explana
     if known is None or (general is not None and "may sleep" in general.why):
         return _closer(found, attempt, program, general) or found.explained
     return Explanation(known[0], known[1] or "")
+
+
+def _arena_code(found: Rejection, program: ProgramSpec) -> Explanation | None:
+    """Explains that the program has pointers into an arena, and the kernel has no arenas; else None."""
+    if "uses reserved fields" not in found.text:
+        return None
+    raw = instructions_of(program.handle)
+    if not any(raw[at] == _MOVE and raw[at + 2 : at + 4] == b"\1\0" for at in range(0, len(raw), 8)):
+        return None  # addr_space_cast is a move whose offset is 1
+    return Explanation(
+        came_with(
+            f"the program has pointers into an arena, and Linux {release()} has none", "map type arena"
+        ),
+        'mark the test bpf_requires("arena"), or choose another kernel: pytest --bpf-kernel=NAME',
+    )
 
 
 def _without_types(found: Rejection, attempt: Attempt) -> Explanation | None:
