@@ -14,7 +14,7 @@ HEAD = """
 #include <bpf/bpf_tracing.h>
 char LICENSE[] SEC("license") = "GPL";
 """
-OVERRIDE = 'SEC("%s") int prog(struct pt_regs *ctx) { bpf_override_return(ctx, -1); return 0; }'
+OVERRIDE = 'SEC("%s") int prog(void *ctx) { bpf_override_return(ctx, -1); return 0; }'
 ARGUMENT = 'SEC("%s") int prog(void *ctx) { __u64 value; bpf_get_func_arg(ctx, 0, &value); return 0; }'
 RESULT = 'SEC("%s") int prog(void *ctx) { __u64 value; bpf_get_func_ret(ctx, &value); return 0; }'
 EMPTY = 'SEC("%s") int prog(void *ctx) { return 0; }'
