@@ -41,7 +41,7 @@ class Collected:
         """Returns all counts by line, and writes them to `file`. `append` first adds what `file` has."""
         for name in sorted({record.engine for record in self._records}):
             mine = [record for record in self._records if record.engine == name]
-            self._total.add(engine(name).resolve(mine, self._tell))
+            engine(name).resolve(mine, self._total, self._tell)
         self._records.clear()
         if append:
             self._total.add(self._earlier(file))
@@ -61,23 +61,24 @@ class Collected:
             self._tell(f"cannot add to the coverage in {file}: {e}\n  -> remove it, and run all tests again")
             return Coverage()
         for path in found.paths():
-            if self._has_changed(path, found):
-                self._tell(f"{path} has changed: what earlier runs counted of it is left out")
+            if why := self._what_changed(path, found):
+                self._tell(f"{path} {why}: what earlier runs counted of it is left out")
                 for kernel in found.kernels.values():
                     kernel.files.pop(path, None)
                     for lines in kernel.contexts.values():
                         lines.pop(path, None)
         return found
 
-    def _has_changed(self, path: str, found: Coverage) -> bool:
+    def _what_changed(self, path: str, found: Coverage) -> str:
+        """Returns what happened to a source since earlier runs; empty if it is as it was."""
         then = set(found.merged(path).sources)
         now = set(self._total.merged(path).sources)
         if not now:
             try:
                 now = {digest(Path(path).read_bytes())}
-            except OSError:
-                return True
-        return bool(then) and then != now
+            except OSError as e:
+                return f"can't be read ({e.strerror})"
+        return "has changed" if then and then != now else ""
 
     def _keep(self, file: Path) -> None:
         text = json.dumps(self._total.to_plain(), separators=(",", ":"))

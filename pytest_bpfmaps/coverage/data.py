@@ -10,7 +10,7 @@ count is no code, or the compiler removed it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -179,6 +179,14 @@ class KernelCoverage:
         """Returns the programs that no engine measured in any load on this kernel."""
         done = {(each.object, each.program) for each in self.programs if each.engine}
         return (p for p in self.programs if not p.engine and (p.object, p.program) not in done)
+
+    def withdraw(self, engine: str, objects: Container[str], reason: str) -> None:
+        """Lists the programs of these objects as not measured, if `engine` was to measure them."""
+        for program in [p for p in self.programs if p.engine == engine and p.object in objects]:
+            add_counts(
+                self.programs,
+                {program._replace(engine="", reason=reason): self.programs.pop(program)},
+            )
 
     def to_plain(self) -> dict[str, Any]:
         """Returns plain values, see `Coverage.to_plain`."""

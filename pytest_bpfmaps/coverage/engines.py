@@ -78,8 +78,12 @@ class Engine(Protocol):
         """
         ...
 
-    def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
-        """Returns what was counted, by lines of source. `tell` gets a sentence for what can't be resolved."""
+    def resolve(self, records: Sequence[Record], total: Coverage, tell: Callable[[str], None]) -> None:
+        """Adds what was counted to `total`, by lines of source.
+
+        `tell` gets a sentence for what can't be resolved. The programs that this concerns are no longer
+        measured in `total`.
+        """
         ...
 
 

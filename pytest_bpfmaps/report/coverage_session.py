@@ -19,6 +19,7 @@ from pytest_bpfmaps.report.stash_keys import COVERAGE
 
 _PROPERTY = "bpf_coverage"  # the property of a report by which a worker tells its counts
 DATA = ".bpf-coverage.json"
+_SHOWN = 3  # sources in a message
 
 
 def begin(config: pytest.Config) -> None:
@@ -49,6 +50,8 @@ class Settings:
                 "  -> leave out --bpf-cov-engine=blocks, or --bpf-cov-mcdc"
             )
         self.patterns = [pattern for pattern in option(config, "bpf_cov") if pattern]
+        for pattern in self.patterns:
+            _names_sources(pattern, config.invocation_params.dir, config.rootpath)
         self.least = _percent(option(config, "bpf_cov_fail_under"))
         try:
             self.reports: list[Request] = report_requests(option(config, "bpf_cov_report"))
@@ -60,6 +63,21 @@ def _one_of(name: str, value: str, known: list[str]) -> None:
     if value not in known:
         names = " or ".join(filter(None, known))
         raise pytest.UsageError(f"{name}={value}: there is no such choice\n  -> give {names}")
+
+
+def _names_sources(pattern: str, here: Path, root: Path) -> None:
+    """Refuses a GLOB that is a folder or a file of tests, as in ``pytest --bpf-cov tests``."""
+    path = pattern.partition("::")[0]
+    what, measure = "a file of Python", ""
+    if folders := [folder / path for folder in (here, root) if (folder / path).is_dir()]:
+        what, inside = "a folder", os.path.relpath(folders[0], root)
+        measure = f"measure its sources: --bpf-cov='{os.path.normpath(f'{inside}/*')}'; or "
+    elif not path.endswith(".py"):
+        return
+    raise pytest.UsageError(
+        f"--bpf-cov={pattern}: it names {what}, and no BPF source\n"
+        f"  -> {measure}run its tests: pytest {pattern} --bpf-cov"
+    )
 
 
 def _percent(text: str) -> float | None:
@@ -96,12 +114,26 @@ class CoverageSession:
         for request in self._settings.reports:
             self._write(Report(request, view, self._config.invocation_params.dir), request)
         if not view.files:
-            self.section.note("no coverage: no line of a wanted BPF source was measured")
+            self.section.note(self._nothing(view))
         least = self._settings.least
         if least is not None and (view.percent < least or not view.files):
             ran = f"{view.percent:.1f} % of the lines ran" if view.files else "nothing was measured"
             self.section.fail(f"FAILED: {ran}, and {least:g} % are asked for")
         self.section.end(session)
+
+    def _nothing(self, view: View) -> str:
+        """Says why the reports are empty."""
+        found = [os.path.relpath(path, self._config.rootpath) for path in view.coverage.paths()]
+        if not found:
+            return "no coverage: no line of a BPF source was measured"
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        sources = f"{', '.join(found[:_SHOWN])}{more}"
+        if self._settings.patterns:
+            wanted = " and ".join(f"--bpf-cov={pattern}" for pattern in self._settings.patterns)
+            why = f"none of the measured sources fits {wanted}: {sources}"
+        else:
+            why = f"the measured sources are not below the root folder, {self._config.rootpath}: {sources}"
+        return f"no coverage: {why}\n  -> give a pattern that fits: --bpf-cov=GLOB"
 
     def _write(self, report: Report, request: Request) -> None:
         try:

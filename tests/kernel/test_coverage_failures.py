@@ -23,6 +23,8 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
         ("--bpf-cov-report=pdf", "--bpf-cov-report: there is no report 'pdf'"),
         ("--bpf-cov-fail-under=lots", "--bpf-cov-fail-under=lots: it is no percentage"),
         ("--bpf-cov-context=line", "--bpf-cov-context=line: there is no such choice"),
+        ("--bpf-cov=test_small.py", "--bpf-cov=test_small.py: it names a file of Python*"),
+        ("--bpf-cov=./", "--bpf-cov=./: it names a folder*"),
     ],
 )
 def test_options_that_make_no_sense(suite: pytest.Pytester, option: str, words: str) -> None:
@@ -31,12 +33,18 @@ def test_options_that_make_no_sense(suite: pytest.Pytester, option: str, words: 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
-def _passes_and_tells(suite: pytest.Pytester, lines: list[str], *options: str) -> None:
-    """Runs the suite: its test passes, and the summary has the lines."""
+def _passes_and_tells(suite: pytest.Pytester, lines: list[str], *options: str) -> pytest.RunResult:
+    """Runs the suite: its test passes, and the summary has the lines. Returns the result of the run."""
     result = run(suite, *options)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(lines)
     assert result.ret == 0
+    return result
+
+
+def test_a_pattern_that_fits_no_source(suite: pytest.Pytester) -> None:
+    told = ["no coverage: none of the measured sources fits --bpf-cov=other*: judge.bpf.c", "  -> *"]
+    _passes_and_tells(suite, told, "--bpf-cov=other*")
 
 
 def _clang_alone(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -57,10 +65,11 @@ def test_without_the_tools_of_llvm(suite: pytest.Pytester, monkeypatch: pytest.M
     _passes_and_tells(
         suite,
         [
+            "not measured: judge of judge.bpf.c: counters: its counts could not be turned*",
             "cannot report what clang counted for *: there is no llvm-profdata nor *",
             "  -> install LLVM's tools*",
         ],
-    )
+    ).stdout.no_fnmatch_line("measured: *")
 
 
 def test_with_tools_of_another_version(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
 from pytest_bpfmaps.coverage.counters.llvm_tools import tools_for
 from pytest_bpfmaps.coverage.counters.resolve import resolve
-from pytest_bpfmaps.coverage.data import FileCoverage
+from pytest_bpfmaps.coverage.data import Coverage, FileCoverage
 from pytest_bpfmaps.coverage.engines import Record
 from pytest_bpfmaps.coverage.recording import Recording
 from pytest_bpfmaps.errors import CompileError
@@ -91,7 +91,8 @@ def measured(source: Path, packets: Sequence[bytes], compiler: LocalCompiler) ->
             loaded.programs["program"].run(packet)
     found = recording.take()
     told: list[str] = []
-    coverage = resolve([Record(**record) for record in found["records"]], told.append)
+    coverage = Coverage()
+    resolve([Record(**record) for record in found["records"]], coverage, told.append)
     assert told == []
     return coverage.kernels["host"].files[str(source)]
 

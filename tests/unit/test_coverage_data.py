@@ -155,12 +155,26 @@ def test_a_damaged_file_of_an_earlier_run_is_left_out(tmp_path: Path, file: Any)
     assert said.endswith("\n  -> remove it, and run all tests again")
 
 
+def test_a_source_that_is_gone_is_left_out(tmp_path: Path) -> None:
+    kept, source = tmp_path / "coverage", str(tmp_path / "gone.bpf.c")
+    told: list[str] = []
+    earlier = Coverage()
+    earlier.kernel("host").file(source).lines[1] = 1
+    kept.write_text(json.dumps(earlier.to_plain()))
+    assert Collected(told.append).coverage(kept, append=True).paths() == []
+    assert told == [
+        f"{source} can't be read (No such file or directory): what earlier runs counted of it is left out"
+    ]
+
+
 @pytest.mark.parametrize(
     "counted", [{}, {"objects": 3, "unreachable": None}, {"without_mcdc": "a.bpf.o"}, {"objects": [1]}]
 )
 def test_what_a_guest_counted_may_be_anything(counted: dict[str, Any]) -> None:
     told: list[str] = []
-    assert resolve([Record("counters", "6.1", "", counted)], told.append) == Coverage()
+    total = Coverage()
+    resolve([Record("counters", "6.1", "", counted)], total, told.append)
+    assert total == Coverage()
     (said,) = told
     assert said.startswith("6.1: what a guest counted is not as expected: ")
 

@@ -22,11 +22,11 @@ class BlockEngine:
         """
         return begin()
 
-    def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
+    def resolve(self, records: Sequence[Record], total: Coverage, tell: Callable[[str], None]) -> None:
         """Adds up what the gateways counted."""
         from pytest_bpfmaps.coverage.blocks.resolve import resolve
 
-        return resolve(records, tell)
+        resolve(records, total, tell)
 
 
 def engine() -> BlockEngine:

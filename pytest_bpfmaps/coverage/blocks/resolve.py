@@ -20,9 +20,8 @@ CHANGED = "changed"  # the digest of a source that is not as it was compiled
 _LINES_OF_A_HEAD = 30  # between a function's name and its first statement
 
 
-def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
-    """Returns the sum. `tell` gets a sentence for what is not known."""
-    total = Coverage()
+def resolve(records: Sequence[Record], total: Coverage, tell: Callable[[str], None]) -> None:
+    """Adds what was counted to `total`. `tell` gets a sentence for what is not known."""
     for record in records:
         kernel, found = total.kernel(record.kernel), record.counted
         try:
@@ -37,7 +36,6 @@ def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
                 _count(kernel, Measured(_loader(loader), str(name), "", GONE))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             tell(f"{record.kernel}: what a guest counted is not as expected: {error!r}")
-    return total
 
 
 def _loader(name: str) -> str:

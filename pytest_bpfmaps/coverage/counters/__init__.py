@@ -19,11 +19,11 @@ class CounterEngine:
         """Returns a recorder, in every process."""
         return CounterRecorder(mcdc=mcdc)
 
-    def resolve(self, records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
+    def resolve(self, records: Sequence[Record], total: Coverage, tell: Callable[[str], None]) -> None:
         """Runs llvm-profdata and llvm-cov, once for each object that counted."""
         from pytest_bpfmaps.coverage.counters.resolve import resolve
 
-        return resolve(records, tell)
+        resolve(records, total, tell)
 
 
 def engine() -> CounterEngine:

@@ -88,11 +88,12 @@ class CounterRecorder:
     def take(self) -> list[Plain]:
         """Returns what was counted, as plain values.
 
-        ``{"objects": [PATH, …], "counts": [[INDEX, COUNT], …], "vectors": [INDEX, …], "unreachable":
-        [INDEX, …]}``. The index of a count is that of a 64-bit counter in the section of counters. The index
-        of a vector is that of a byte in the section of test vectors. For linked sources there are several
-        paths, and their sections follow one another. ``unreachable`` has indices of counters, or None if no
-        counter depends on the kernel. ``{"lost": WHY}`` stands for counts that could not be read.
+        ``{"objects": [PATH, …], "names": [NAME, …], "counts": [[INDEX, COUNT], …], "vectors": [INDEX, …],
+        "unreachable": [INDEX, …]}``. The names are those of the loaded objects. The index of a count is
+        that of a 64-bit counter in the section of counters. The index of a vector is that of a byte in the
+        section of test vectors. For linked sources there are several paths, and their sections follow one
+        another. ``unreachable`` has indices of counters, or None if no counter depends on the kernel.
+        ``{"lost": WHY}`` stands for counts that could not be read.
         ``{"without_mcdc": NAME, "why": WHY}`` stands for an object that counts without conditions.
         """
         for reader in self._live.values():
@@ -100,6 +101,7 @@ class CounterRecorder:
         taken: list[Plain] = [
             {
                 "objects": list(objects),
+                "names": sorted(seen.names),
                 "counts": [[i, n] for i, n in sorted(seen.counts.items())],
                 "vectors": sorted(seen.vectors),
                 "unreachable": None if gone is None else sorted(gone),
@@ -113,15 +115,18 @@ class CounterRecorder:
 
     def _add(self, reader: _Reader) -> None:
         try:
-            reader.add_to(self._read.setdefault((reader.objects, reader.unreachable), _Seen()))
+            seen = self._read.setdefault((reader.objects, reader.unreachable), _Seen())
+            seen.names.add(reader.name)
+            reader.add_to(seen)
         except MapError as e:  # a test may have closed the descriptor
             self._told.append({"lost": _first_line(e)})
 
 
 @dataclass
 class _Seen:
-    """What objects counted: counts by the counter's index, and the indices of test vectors."""
+    """What objects counted: their names, counts by the counter's index, and the indices of test vectors."""
 
+    names: set[str] = field(default_factory=set)
     counts: Counter[int] = field(default_factory=Counter)
     vectors: set[int] = field(default_factory=set)
 
@@ -130,6 +135,7 @@ class _Reader:
     """The counters and the test vectors of one loaded object."""
 
     def __init__(self, loaded: LoadedObject, objects: tuple[str, ...], gone: frozenset[int] | None) -> None:
+        self.name = loaded.name
         self.objects = objects
         self.unreachable = gone
         self._counters = _Section(loaded.counters, objects[0])

@@ -28,13 +28,17 @@ from pytest_bpfmaps.errors import BpfError
 
 _KINDS = ("lines", "branches", "functions", "regions")
 _LARGE = 1 << 40
+NOT_READ = "counters: its counts could not be turned into lines"
 _Possible = dict[str, dict[str, set[Any]]]
 """The keys that can have a count, by file and kind."""
 
 
-def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
-    """Returns the lines of all records. `tell` gets a sentence for what can't be resolved."""
-    total, objects = Coverage(), _Objects(tell)
+def resolve(records: Sequence[Record], total: Coverage, tell: Callable[[str], None]) -> None:
+    """Adds the lines of all records to `total`. `tell` gets a sentence for what can't be resolved.
+
+    The programs of an object that can't be resolved are no longer measured in `total`.
+    """
+    objects = _Objects(tell)
     additions: list[Callable[[], None]] = []
     for kernel, by_test in objects.sort(records).items():
         counts: dict[str, _Counts] = defaultdict(_Counts)
@@ -48,7 +52,8 @@ def resolve(records: Sequence[Record], tell: Callable[[str], None]) -> Coverage:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the threads wait for programs
         for done in [pool.submit(each) for each in additions]:
             done.result()
-    return total
+    for kernel, names in objects.unresolved().items():
+        total.kernel(kernel).withdraw("counters", names, NOT_READ)
 
 
 @dataclass
@@ -71,6 +76,8 @@ class _Objects:
         self._tell = tell
         self._known: dict[str, _Object | None] = {}
         self._said: set[str] = set()
+        self._names: dict[tuple[str, str], set[str]] = {}  # of the objects, by kernel and path
+        self._failed: set[str] = set()  # the paths that can't be resolved
         self._adding = Lock()
         self._loads: dict[tuple[str, str], Counter[frozenset[int]]] = {}
         """The counters that loads could not reach, and the number of such loads, by kernel and path."""
@@ -92,6 +99,8 @@ class _Objects:
             name, why = record.counted["without_mcdc"], record.counted["why"]
             self._say(f"no MC/DC of {name} on {record.kernel}: {why}")
         else:
+            for path in record.counted["objects"]:
+                self._names.setdefault((record.kernel, path), set()).update(record.counted["names"])
             for path, counts, gone in list(self._divide(record.counted)):
                 objects.setdefault(path, _Counts()).add(counts)
                 if gone is not None:
@@ -99,7 +108,7 @@ class _Objects:
 
     def add_files(self, kernel: KernelCoverage, name: str, path: str, counts: _Counts) -> None:
         """Adds what an object counted on the kernel of that name."""
-        self._add(kernel, self._try(path, lambda known: known.files(counts.counters)))
+        self._add(kernel, self._try(path, lambda known: known.files(counts.counters), essential=True))
         self._add(kernel, self._try(path, lambda known: known.decisions(counts)))
         for gone, loads in self._loads.get((name, path), {}).items():
             reached = self._try(path, partial(_Object.reached, gone=gone))
@@ -107,6 +116,14 @@ class _Objects:
                 for each in (found.alive, found.dead):
                     each.update(dict.fromkeys(each, loads))
             self._add(kernel, reached)
+
+    def unresolved(self) -> dict[str, set[str]]:
+        """Returns by kernel the names of the objects of which no line is known."""
+        found: dict[str, set[str]] = {}
+        for (kernel, path), names in self._names.items():
+            if path in self._failed:
+                found.setdefault(kernel, set()).update(names)
+        return found
 
     def add_context(self, kernel: KernelCoverage, test: str, path: str, counts: _Counts) -> None:
         """Adds the lines that an object ran in a test."""
@@ -150,10 +167,12 @@ class _Objects:
                     )
             except (OSError, ValueError, KeyError, TypeError):
                 self._known[path] = None
+                self._failed.add(path)
                 self._say(f"what {Path(path).name} counted is lost: its description is gone from the cache")
         return self._known[path]
 
-    def _try(self, path: str, action: Callable[[_Object], Any]) -> Any:
+    def _try(self, path: str, action: Callable[[_Object], Any], *, essential: bool = False) -> Any:
+        """Returns what `action` returns, or {} if that fails. Without an `essential` one no line is known."""
         known = self._object(path)
         try:
             return action(known) if known is not None and known.facts.functions else {}
@@ -161,6 +180,8 @@ class _Objects:
             self._say(str(e))
         except OSError as e:
             self._say(f"cannot report what {Path(path).name} counted: {e.strerror} ({e.filename})")
+        if essential:
+            self._failed.add(path)
         return {}
 
     def _say(self, text: str) -> None:
