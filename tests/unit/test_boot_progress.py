@@ -104,6 +104,24 @@ def test_lines_without_end_are_progress_and_have_an_end(machine: Machine) -> Non
     assert str(caught.value.fix).startswith("--bpf-vm-timeout gives it more time; ")
 
 
+BUSY = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\n"
+WORKS = SLOW_WORD.replace("for _ in range(8)", f"import time\n{BUSY}while time.process_time() < 0.6").replace(
+    "    time.sleep(0.4)\n", ""
+)
+
+
+@pytest.mark.parametrize("machine", [WORKS], indirect=True)
+def test_waits_for_a_processor_are_not_the_guests(machine: Machine) -> None:
+    """It needs 0.6 s of the processor that it shares with six other processes."""
+    others = [subprocess.Popen([sys.executable, "-c", f"{BUSY}while True: pass"]) for _ in range(6)]
+    try:
+        assert wait(machine, 2.0) == 1
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.parametrize("machine", ["while True: print('again')"], indirect=True)
 def test_the_end_of_making_a_state_depends_on_the_machine_and_has_another_remedy(
     machine: Machine,

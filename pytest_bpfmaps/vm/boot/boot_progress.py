@@ -46,7 +46,7 @@ class BootProgress:
         self._kernel = kernel
         self._seen = machine.console.size()
         self._longest = 0.0
-        self._last = self._now()
+        self._last = self.now()
 
     @property
     def limit(self) -> float:
@@ -59,7 +59,7 @@ class BootProgress:
 
     def note(self) -> None:
         """Counts a message from the guest as progress."""
-        now = self._now()
+        now = self.now()
         self._longest = max(self._longest, now - self._last)
         self._last = now
 
@@ -69,13 +69,14 @@ class BootProgress:
         if size != self._seen:
             self._seen = size
             self.note()
-        elif self._now() - self._last > self.limit:
+        elif self.now() - self._last > self.limit:
             why = (
                 f"it made no progress for {self.limit:.0f} s: no new line on its console, no message from it"
             )
             raise if_stopped(self._machine, boot_error(self._machine, self._kernel, why))
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Returns `time.monotonic`, without the seconds in which QEMU waited for a processor."""
         return time.monotonic() - waited_for_processor(self._machine.process.pid)
 
 
@@ -85,15 +86,16 @@ def wait_for_word(
     """Returns the value of the message `word` from a guest that boots, and ignores other messages.
 
     Raises VmBootError when the guest ends or makes no progress. Raises VmError when the message does not come
-    within `timeout` seconds after the machine was started; then `fix` is the remedy.
+    within `timeout` seconds after the machine was started; then `fix` is the remedy. Time in which QEMU
+    waited for a processor does not count.
     """
-    progress, deadline = BootProgress(machine, kernel), machine.started + timeout
+    progress = BootProgress(machine, kernel)
     ended = os.pidfd_open(machine.process.pid)
     try:
         while True:
             ready = select.select([control.fd, ended], [], [], _LOOK_SECONDS)[0]
-            if time.monotonic() > deadline:
-                raise final(boot_error(machine, kernel, f"the guest was not ready after {timeout:g} s", fix))
+            if progress.now() > machine.started + timeout:
+                raise final(boot_error(machine, kernel, _too_late(machine, timeout), fix))
             if control.fd in ready and (message := control.receive()) is not None and word in message:
                 return message[word]
             if ended in ready:
@@ -101,6 +103,12 @@ def wait_for_word(
             progress.check()
     finally:
         os.close(ended)
+
+
+def _too_late(machine: Machine, timeout: float) -> str:
+    waited = waited_for_processor(machine.process.pid)
+    more = f", and {waited:.0f} s more in which QEMU waited for a processor" if waited >= 1 else ""
+    return f"the guest was not ready after {timeout:g} s{more}"
 
 
 def _ended(machine: Machine, kernel: Kernel) -> VmError:
