@@ -69,6 +69,25 @@ def test_what_the_page_has(suite: pytest.Pytester, workers: tuple[str, ...]) -> 
     assert not re.search(r"(src|href)=\"(?!#)", page)
 
 
+def test_the_title_says_why_the_count_below_is_another(suite: pytest.Pytester) -> None:
+    """A test counts once in the title, and once for each kernel in the tiles and the table."""
+    suite.makepyfile(
+        test_suite="""
+        import pytest
+
+        def test_differs(kernel): assert 0
+        def test_is_fine(kernel): assert kernel
+        @pytest.fixture
+        def breaks(): assert 0
+        def test_needs_it(kernel, breaks): pass
+    """
+    )
+    suite.runpytest_subprocess("--bpf-report=out").assert_outcomes(passed=2, failed=2, errors=2)
+    shown = text_of((suite.path / "out" / "index.html").read_text())
+    assert f"{suite.path.name}: 2 tests failed, 4 times" in shown
+    assert "4 failed 2 passed" in shown
+
+
 def test_charts_of_earlier_runs(suite: pytest.Pytester) -> None:
     """The key of the configuration file means a folder below the root folder."""
     suite.makefile(".toml", pytest='[pytest]\nbpf_report = "out"\n')
