@@ -31,7 +31,7 @@ def allowed() -> list[re.Pattern[str]]:
 
 def in_apt(reason: str) -> bool:
     """Returns whether a skip is for packages that apt has, so that ``ci/setup`` could have installed them."""
-    packages = reason.partition(": apt-get install ")[2].split()
+    packages = reason.partition(": apt-get install ")[2].partition(";")[0].split()  # after ; is advice
     return bool(packages) and all(map(_has_package, packages))
 
 

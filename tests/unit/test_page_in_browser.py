@@ -51,12 +51,15 @@ OUT_OF_REACH = """
   .filter(each => ["auto", "scroll"].includes(getComputedStyle(each).overflowX))
   .map(each => each.outerHTML.slice(0, 80))
 """
+PACKAGE = "chromium; Ubuntu has only a snap of it, so install Google's google-chrome-stable there"
 OPEN_ALL = "document.querySelectorAll('details').forEach(each => each.open = true)"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(installed("chromium"), tmp_path_factory.mktemp("chromium")) as made:
+    with Browser(
+        installed("chromium", PACKAGE, "google-chrome-stable"), tmp_path_factory.mktemp("chromium")
+    ) as made:
         yield made
 
 
