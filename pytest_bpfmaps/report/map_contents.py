@@ -1,4 +1,4 @@
-"""Shows the maps of a failing test's objects: how full each is, and its first elements, decoded."""
+"""Shows maps and variables of a failing test: how full a map is, and its first elements, decoded."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ _MOST = 20  # elements of a map
 _SEARCHED = 1 << 16  # places of an array in which elements that are not zero are looked for
 _SORTED = 1000  # elements of a map that is shown in the order of its keys
 _WIDTH = 100  # characters of a key or a value, at least
+_FORMAT = "____fmt"  # a part of the name that bpf_printk gives to its format
 _CHARACTERS = 2000  # of all that is shown of a map: a few elements are shown whole
 
 
 def section(objects: Iterable[Any], before: Snapshots) -> str:
-    """Returns the text of all hashes and arrays. Maps of an object that is closed are left out.
+    """Returns the text of all hashes and arrays, and of global variables. A closed object is left out.
 
     `before` has the elements, at the beginning of the test, of maps that were loaded before it.
     """
-    return "\n".join(line for each in objects for one in each.maps for line in _lines(one, before))
+    lines: list[str] = []
+    for each in objects:
+        lines += (line for one in each.maps for line in _lines(one, before))
+        lines += _variables(each)
+    return "\n".join(lines)
 
 
 def _lines(the_map: Any, before: Snapshots) -> Iterator[str]:
@@ -45,6 +50,22 @@ def _lines(the_map: Any, before: Snapshots) -> Iterator[str]:
         yield from changes(before[the_map.id], the_map.snapshot())
     yield from (f"  {text.of(key)}: {text.of(value)}" for key, value in shown[:_MOST])
     if len(shown) > _MOST:
+        yield "  …"
+
+
+def _variables(loaded: Any) -> Iterator[str]:
+    """Gives lines about an object's global variables that are not zero, without formats of bpf_printk."""
+    names = [name for name in loaded.globals if _FORMAT not in name]
+    try:
+        values = {name: loaded.globals[name] for name in names}
+    except (BpfError, OSError):  # the object is closed
+        return
+    found = [name for name in names if not _is_zero(values[name])]
+    if names:
+        yield f"variables of {loaded.name}: {'not zero are:' if found else 'all are zero'}"
+    text = Text(None, max(_WIDTH, _CHARACTERS // (len(found) or 1)))
+    yield from (f"  {name}: {text.of(values[name])}" for name in found[:_MOST])
+    if len(found) > _MOST:
         yield "  …"
 
 

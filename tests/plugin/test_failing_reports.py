@@ -241,6 +241,45 @@ def test_what_changed_in_maps_that_tests_share(pytester):
     assert shown[large + 1] == "  1: 1"  # too large to be read before each test
 
 
+VARIABLES = """
+const volatile __u32 limit = 100;
+struct { __u32 low; __u8 high[4]; } seen;
+__u64 dropped;
+__u32 many[2];
+
+SEC("xdp") int count(struct xdp_md *ctx)
+{
+    many[1] += ctx->ingress_ifindex;
+    if (ctx->data_end - ctx->data < limit)
+        dropped++;
+    else
+        seen.high[1]++;
+    bpf_printk("%d", seen.low);
+    return XDP_PASS;
+}
+"""
+
+
+def test_variables_that_are_not_zero_are_shown(failing, pytester):
+    (pytester.path / "bpf" / "small.bpf.c").write_text(SOURCE + VARIABLES)
+    body = """
+obj.programs.count.run(bytes(200))
+gone = bpf.load('small.bpf.c')
+gone.close()
+bpf.load('small.bpf.c', globals={'limit': 0})
+assert not 'variables'
+"""
+    shown = failing(body).outlines
+    start = shown.index("variables of small.bpf.c: not zero are:")
+    assert sorted(shown[start + 1 : start + 4]) == [
+        "  limit: 100",
+        "  many: [0, 1]",  # the interface lo
+        r"  seen: {'low': 0, 'high': b'\x00\x01\x00\x00'}",
+    ]
+    assert shown[start + 4] == "variables of small.bpf.c: all are zero"
+    assert "____fmt" not in "\n".join(shown)
+
+
 def test_a_few_long_values_are_shown_whole_and_of_many_the_beginning(failing, pytester):
     long = """
 struct long_name { char text[160]; };
