@@ -74,6 +74,34 @@ def test_the_tag_must_be_the_version(tag, status):
     assert (f"the tag is {tag}, and" in done.stderr) == bool(status)
 
 
+ADDRESS = SETTINGS["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"]
+
+
+@pytest.mark.parametrize("address", ["https://github.com/owner/name", "https://github.com/a/fork"])
+def test_the_address_must_be_that_of_the_repository(tmp_path, address):
+    (step,) = (step for step in WORKFLOW["jobs"]["build"]["steps"] if "address" in step.get("name", ""))
+    text = (ROOT / "pyproject.toml").read_text()
+    mine = "https://github.com/owner/name"
+    (tmp_path / "pyproject.toml").write_text(
+        text.replace(f'repository = "{ADDRESS}"', f'repository = "{mine}"')
+    )
+    server, _, name = address.partition(".com/")
+    environment = {**os.environ, "GITHUB_SERVER_URL": f"{server}.com", "GITHUB_REPOSITORY": name}
+    command = ["bash", "-e", "-o", "pipefail", "-c", step["run"]]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == (address == mine), done.stderr
+    assert done.stderr == (
+        "" if address == mine else f'pyproject.toml has repository = "{mine}", and this is {address}\n'
+    )
+
+
+@pytest.mark.parametrize(("version", "why"), [("1.0", "give the version as X.Y.Z"), ("", "give the version")])
+def test_no_release_of_a_bad_version(version, why):
+    done = subprocess.run([ROOT / "ci/release", version], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert why in done.stderr
+
+
 def test_only_the_job_that_uploads_may_ask_for_a_token():
     rights = {name: job.get("permissions", {}) for name, job in WORKFLOW["jobs"].items()}
     assert rights == {"build": {}, "publish": {"id-token": "write"}, "notes": {"contents": "write"}}
