@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -20,6 +21,7 @@ class Sources:
     def __init__(self, compiler: Compiler, folders: Sequence[Path]) -> None:
         self._compiler = compiler
         self._folders = folders
+        self._found: dict[str, Path] = {}  # by the test's name for it
 
     def compile(
         self,
@@ -51,7 +53,9 @@ class Sources:
                 else "both a source and code are given",
                 fix='bpf.load("x.bpf.c") or bpf.load(code="…")',
             )
-        path = None if source is None else find_source(source, self._folders)
+        path = None
+        if source is not None:
+            path = self._found[os.fspath(source)] = find_source(source, self._folders)
         if path is not None and path.suffix != ".c":
             return path
         if isinstance(cflags, str):
@@ -70,8 +74,8 @@ class Sources:
         return self._compiler.compile(request)
 
     def found(self, source: Source | Sequence[Source] | None) -> list[Path]:
-        """Returns the absolute path of each source; none for C text. Raises `SourceNotFoundError`."""
-        return [find_source(each, self._folders) for each in each_source(source)]
+        """Returns the absolute path of each source, where `compile` has found it; none for C text."""
+        return [self._found[os.fspath(each)] for each in each_source(source)]
 
     def counting(
         self,
@@ -84,7 +88,7 @@ class Sources:
 
         The function's argument says whether that object also records the values of conditions.
         """
-        if code is None and all(Path(each).suffix != ".c" for each in each_source(source)):
+        if code is None and not any(os.fspath(each).endswith(".c") for each in each_source(source)):
             return None
         return lambda mcdc: self.compile(source, code, cflags, defines, counting=True, mcdc=mcdc)
 

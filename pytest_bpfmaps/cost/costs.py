@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,13 +57,16 @@ def _same_object(one: str, other: str) -> bool:
     return one.rpartition("/")[2] == other.rpartition("/")[2]
 
 
-@functools.lru_cache(maxsize=64)  # each load asks for one
 def object_name(name: str, sources: tuple[Path, ...], root: Path | None) -> str:
     """Returns the name of an object in records: the paths of its sources, relative to the folder `root`.
 
     A source outside of `root` has only its file's name. `name` is for objects without known sources.
     """
-    named = [str(s.relative_to(root)) if root and s.is_relative_to(root) else s.name for s in sources]
+    above = "" if root is None else os.path.join(root, "")  # each load asks, and Path.relative_to() is slow
+    named = [
+        text.removeprefix(above) if above and text.startswith(above) else os.path.basename(text)
+        for text in map(str, sources)
+    ]
     return " + ".join(named) or name
 
 

@@ -7,7 +7,8 @@ Source: ``print_verification_stats`` in kernel/bpf/verifier.c. Linux 5.2 wrote t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 INSTRUCTIONS_LIMIT, STACK_LIMIT, JUMPS_LIMIT = 1_000_000, 512, 8192
 """The verifier's limits: instructions that it walks, bytes of stack, and branches that wait for it.
@@ -16,16 +17,18 @@ Source: ``BPF_COMPLEXITY_LIMIT_INSNS`` (Linux 5.2, for users with ``CAP_BPF``), 
 ``BPF_COMPLEXITY_LIMIT_JMP_SEQ``.
 """
 
-_PROCESSED = re.compile(  # follows a complaint without a newline, at times
+_PROCESSED_TEXT = (
     r"processed (\d+) insns \(limit \d+\) max_states_per_insn (\d+) total_states (\d+) peak_states (\d+)"
     r"(?: mark_read (\d+))?"
 )
-_TIME = re.compile(r"verification time (\d+) usec$", re.MULTILINE)
-_DEPTHS = re.compile(r"stack depth (\d+(?:\+\d+)*)(?: max (\d+))?$", re.MULTILINE)
+_TIME_TEXT = r"verification time (\d+) usec$"
+_DEPTHS_TEXT = r"stack depth (\d+(?:\+\d+)*)(?: max (\d+))?$"
+_PROCESSED = re.compile(_PROCESSED_TEXT)  # follows a complaint without a newline, at times
+_TIME, _DEPTHS = re.compile(_TIME_TEXT, re.MULTILINE), re.compile(_DEPTHS_TEXT, re.MULTILINE)
+_ALL = re.compile(f"{_TIME_TEXT}\n{_DEPTHS_TEXT}\n{_PROCESSED_TEXT}\n?", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(NamedTuple):
     """What the verifier tells of a program. What the log does not have is None.
 
     - `instructions` is how many instructions it walked. An instruction counts each time.
@@ -50,28 +53,25 @@ class Figures:
 
 def read_figures(log: str) -> Figures:
     """Returns the figures of a log. Where a log has several, the last count, which libbpf's retry wrote."""
-    processed = _last(_PROCESSED, "processed ", log)
-    time, depths = _last(_TIME, "verification time ", log), _last(_DEPTHS, "stack depth ", log)
-    counts = (
-        [int(text) if text is not None else None for text in processed.groups()] if processed else [None] * 5
+    if found := _ALL.fullmatch(log):  # the log of an accepted program, which each load reads
+        time, depths, together, *counts = found.groups()
+    else:
+        time, depths, together, *counts = (
+            *_last(_TIME, "verification time ", log),
+            *_last(_DEPTHS, "stack depth ", log),
+            *_last(_PROCESSED, "processed ", log),
+        )
+    instructions, most, total, peak, mark_read, time_us, stack_together = (
+        None if text is None else int(text) for text in (*counts, time, together)
     )
-    instructions, most, total, peak, mark_read = counts
-    return Figures(
-        instructions,
-        total,
-        peak,
-        most,
-        mark_read,
-        int(time[1]) if time else None,
-        tuple(map(int, depths[1].split("+"))) if depths else None,
-        int(depths[2]) if depths and depths[2] else None,
-    )
+    stack_depths = tuple(map(int, depths.split("+"))) if depths else None
+    return Figures(instructions, total, peak, most, mark_read, time_us, stack_depths, stack_together)
 
 
-def _last(pattern: re.Pattern[str], start: str, log: str) -> re.Match[str] | None:
-    """Returns the last match of a pattern whose matches begin with the text `start`."""
+def _last(pattern: re.Pattern[str], start: str, log: str) -> Sequence[str | None]:
+    """Returns the groups of the last match of a pattern whose matches begin with the text `start`."""
     at = len(log)
     while (at := log.rfind(start, 0, at)) >= 0:
         if found := pattern.match(log, at):
-            return found
-    return None
+            return found.groups()
+    return [None] * pattern.groups
