@@ -12,9 +12,10 @@ from pytest_bpfmaps.maps import MapType
 from pytest_bpfmaps.objects import LoadedObject, OpenedObject
 from pytest_bpfmaps.objects.instruction_places import Places
 from pytest_bpfmaps.programs.program import instructions_of
+from pytest_bpfmaps.programs.verifier_stats import VerifierStats
 from pytest_bpfmaps.verifier import parse_log
 from pytest_bpfmaps.verifier.control_flow import read_instructions
-from pytest_bpfmaps.verifier.figures import read_figures
+from pytest_bpfmaps.verifier.figures import Figures, read_figures
 from pytest_bpfmaps.verifier.log_buffers import LEVEL_STATS
 
 ACCEPTED, REFUSED, LOST = "accepted", "refused", "lost"
@@ -25,6 +26,7 @@ _NO_ENTRIES = (  # the kernel requires 0
     *(MapType.CGROUP_STORAGE, MapType.PERCPU_CGROUP_STORAGE, MapType.STRUCT_OPS),
     MapType.PERF_EVENT_ARRAY,  # libbpf fills it in
 )
+_WALKED = ("instructions", "total_states", "peak_states", "max_states_per_insn", "time_us")
 _NO_TARGET = "failed to initialize slot"  # libbpf, of a table of tail calls whose program is not loaded
 
 
@@ -158,17 +160,8 @@ class _Job:
             _, log = opened.load_only(program, LEVEL_STATS, 1 << 16)
         said = read_figures(log)
         names = [program, *(f"func#{number}" for number in range(1, len(said.stack_depths or ())))]
-        return Verdict(
-            self.name,
-            program,
-            ACCEPTED,
-            said.instructions,
-            said.total_states,
-            said.peak_states,
-            said.max_states_per_insn,
-            said.time_us,
-            None if said.stack_depths is None else dict(zip(names, said.stack_depths, strict=True)),
-        )
+        depths = None if said.stack_depths is None else dict(zip(names, said.stack_depths, strict=True))
+        return Verdict(self.name, program, ACCEPTED, **_walked(said), stack_depths=depths)
 
     def refused(self, program: str, error: BpfError) -> Verdict:
         """Returns the verdict on a program that was refused with `error`."""
@@ -177,9 +170,7 @@ class _Job:
         if isinstance(error, VerifierError):
             found = parse_log(error.log)
             facts |= {"file": found.file, "line": found.line or 0, "text": found.source}
-            figures = read_figures(error.log)
-            facts |= {"instructions": figures.instructions, "total_states": figures.total_states}
-            facts |= {"peak_states": figures.peak_states, "max_states_per_insn": figures.max_states_per_insn}
+            facts |= _walked(read_figures(error.log))
             if found.index is not None and not found.line:
                 facts |= self._line_in_file(program, found.index)
         return Verdict(self.name, program, REFUSED, **facts)
@@ -199,19 +190,14 @@ class _Job:
 def _accepted(name: str, loaded: LoadedObject) -> Iterator[Verdict]:
     for program in loaded.programs:
         said = program.verifier
-        yield Verdict(
-            name,
-            program.name,
-            ACCEPTED,
-            said.instructions,
-            said.total_states,
-            said.peak_states,
-            said.max_states_per_insn,
-            said.time_us,
-            said.stack_depths,
-            said.jited_size,
-            said.translated_size,
-        )
+        sizes = {"jited_size": said.jited_size, "translated_size": said.translated_size}
+        figures = {**_walked(said), **sizes, "stack_depths": said.stack_depths}
+        yield Verdict(name, program.name, ACCEPTED, **figures)
+
+
+def _walked(said: Figures | VerifierStats) -> dict[str, Any]:
+    """Returns what the verifier tells of its walk, by the names that a `Verdict` has, too."""
+    return {name: getattr(said, name) for name in _WALKED}
 
 
 def unknown_variables(paths: Mapping[str, Path], values: Mapping[str, Any]) -> None:
