@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 AGENTS = Path(__file__).with_name("agents")
 
 
@@ -13,3 +15,9 @@ def build_agent(folder: Path) -> Path:
     made = folder / "agent"
     subprocess.run(["gcc", "-O1", "-g", "-o", made, AGENTS / "agent.c", "-lbpf"], check=True)
     return made
+
+
+@pytest.fixture(scope="session")
+def agent_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent of ``agent.c``, which does what its arguments say."""
+    return build_agent(tmp_path_factory.mktemp("agent"))

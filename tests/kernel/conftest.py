@@ -1,13 +1,15 @@
 """Fixtures that several files of this folder use."""
 
+import subprocess
 from functools import partial
 
 import pytest
 from alike_keys import filled
+from build_agents import agent_binary
 from caches import cache_of_this_run
 from stack_traces import load_tracer
 
-__all__ = ["cache_of_this_run", "filled"]  # fixtures
+__all__ = ["agent_binary", "cache_of_this_run", "filled"]  # fixtures
 
 HEAD = """
 #include <linux/bpf.h>
@@ -55,3 +57,13 @@ def veth(bpf_netns):
 def trace(load_code):
     """Loads and attaches a tracer of stacks for a process: `load_tracer` without its first argument."""
     return partial(load_tracer, load_code)
+
+
+@pytest.fixture
+def bpffs(tmp_path):
+    """A bpf file system of the test, which all processes see."""
+    made = tmp_path / "bpffs"
+    made.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", made], check=True)
+    yield made
+    subprocess.run(["umount", made], check=True)

@@ -2,7 +2,6 @@
 
 import errno
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -142,14 +141,6 @@ class TestXdp:
         link.pin(bpffs / "link")
         link.unpin()
         assert not (bpffs / "link").exists()
-
-
-@pytest.fixture
-def bpffs(tmp_path, bpf):
-    """Mounts a bpf file system for one test."""
-    subprocess.run(["mount", "-t", "bpf", "bpf", tmp_path], check=True)
-    yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
 
 
 class TestCgroup:

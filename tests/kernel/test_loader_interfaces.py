@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from build_agents import AGENTS, build_agent
+from build_agents import AGENTS
 from installed import installed
 
 from pytest_bpfmaps import ExpectationError
@@ -16,11 +16,6 @@ PLACES = {
     "tcx": [("ve0", "ingress", 46), ("ve0", "egress", 47)],
     "netkit": [("bnk", "primary", 54), ("bnk", "peer", 55)],
 }
-
-
-@pytest.fixture(scope="module")
-def agent_binary(tmp_path_factory):
-    return build_agent(tmp_path_factory.mktemp("agent"))
 
 
 @pytest.fixture
@@ -76,20 +71,16 @@ def test_links(bpf, start, namespace, kind):
     bpf.nothing_left(agent)
 
 
-def test_a_pinned_link(bpf, start, namespace, kind, tmp_path):
+def test_a_pinned_link(bpf, start, namespace, kind, bpffs):
     interface, where, number = PLACES[kind][0]
-    run("mount", "-t", "bpf", "bpf", tmp_path)
-    try:
-        pin = tmp_path / "link"
-        agent = start(namespace, "link", PROGRAM, interface, number, "pin-link", pin)
-        assert [each.pins for each in agent.links] == [(str(pin),)]
-        told = left_by(bpf, agent)
-        assert f"  program {PROGRAM} at {interface} {where} ({kind})\n" in told
-        installed("bpftool")
-        run("sh", "-ec", told.partition("By hand: ")[2].splitlines()[0])
-        bpf.nothing_left(agent)
-    finally:
-        run("umount", tmp_path)
+    pin = bpffs / "link"
+    agent = start(namespace, "link", PROGRAM, interface, number, "pin-link", pin)
+    assert [each.pins for each in agent.links] == [(str(pin),)]
+    told = left_by(bpf, agent)
+    assert f"  program {PROGRAM} at {interface} {where} ({kind})\n" in told
+    installed("bpftool")
+    run("sh", "-ec", told.partition("By hand: ")[2].splitlines()[0])
+    bpf.nothing_left(agent)
 
 
 def test_without_a_link(bpf, start, namespace, kind):

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from build_agents import AGENTS, build_agent
+from build_agents import AGENTS
 from installed import installed
 
 from pytest_bpfmaps import ExpectationError
@@ -15,11 +15,6 @@ from pytest_bpfmaps.kernel.program_info import loaded_ids
 from pytest_bpfmaps.kernel.release import is_emulated
 
 LONG = "count_frames_of_an_interface"
-
-
-@pytest.fixture(scope="module")
-def agent_binary(tmp_path_factory):
-    return build_agent(tmp_path_factory.mktemp("agent"))
 
 
 @pytest.fixture
@@ -30,15 +25,6 @@ def start(bpf, agent_binary):
         return bpf.start([agent_binary, "load", made, *words, "wait"], ready="waiting", **options)
 
     return start
-
-
-@pytest.fixture
-def bpffs(tmp_path):
-    made = tmp_path / "bpffs"
-    made.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpf", made], check=True)
-    yield made
-    subprocess.run(["umount", made], check=True)
 
 
 def stop(agent):

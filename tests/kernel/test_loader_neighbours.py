@@ -6,7 +6,7 @@ import os
 import subprocess
 
 import pytest
-from build_agents import AGENTS, build_agent
+from build_agents import AGENTS
 from installed import installed
 
 from pytest_bpfmaps import ExpectationError
@@ -16,24 +16,10 @@ LONG = "count_frames_of_an_interface"
 DOUBT = "unless another process has made it: the kernel does not tell"
 
 
-@pytest.fixture(scope="module")
-def agent_binary(tmp_path_factory):
-    return build_agent(tmp_path_factory.mktemp("agent"))
-
-
 @pytest.fixture
 def words(bpf, agent_binary):
     """Returns the command of an agent that loads the programs of the network, and does more."""
     return lambda *more: [agent_binary, "load", bpf.compile(AGENTS / "network.bpf.c"), *more, "wait"]
-
-
-@pytest.fixture
-def bpffs(tmp_path):
-    made = tmp_path / "bpffs"
-    made.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpf", made], check=True)
-    yield made
-    subprocess.run(["umount", made], check=True)
 
 
 def stop(agent):

@@ -9,18 +9,13 @@ import subprocess
 import sys
 
 import pytest
-from build_agents import AGENTS, build_agent
+from build_agents import AGENTS
 from installed import installed
 
 from pytest_bpfmaps import AmbiguousNameError, CaptureTimeoutError, ClosedError, LoaderError, NameLookupError
 
 LONG = "count_frames_of_an_interface"
 LINUX_TYPES = "#include <linux/types.h>\n"
-
-
-@pytest.fixture(scope="session")
-def agent_binary(tmp_path_factory):
-    return build_agent(tmp_path_factory.mktemp("agent"))
 
 
 @pytest.fixture
@@ -337,33 +332,24 @@ def test_links_that_trace(bpf, agent_binary):
 
 
 class TestPins:
-    @pytest.fixture
-    def folder(self, tmp_path):
-        """A bpf file system that all processes see."""
-        made = tmp_path / "bpffs"
-        made.mkdir()
-        subprocess.run(["mount", "-t", "bpf", "bpf", made], check=True)
-        yield made
-        subprocess.run(["umount", made], check=True)
-
-    def test_maps_and_links(self, start, folder, bpf_cgroup):
+    def test_maps_and_links(self, start, bpffs, bpf_cgroup):
         agent = start(
-            *("cgroup-link", "let_out", bpf_cgroup.path, "pin-link", folder / "link"),
-            *("pin-map", "events", folder / "events", "close"),
+            *("cgroup-link", "let_out", bpf_cgroup.path, "pin-link", bpffs / "link"),
+            *("pin-map", "events", bpffs / "events", "close"),
         )
-        assert agent.pins.keys() == {f"{folder}/link", f"{folder}/events"}
-        assert agent.pins[f"{folder}/link"].startswith("link id ")
-        assert [each.pins for each in agent.links] == [(f"{folder}/link",)]
+        assert agent.pins.keys() == {f"{bpffs}/link", f"{bpffs}/events"}
+        assert agent.pins[f"{bpffs}/link"].startswith("link id ")
+        assert [each.pins for each in agent.links] == [(f"{bpffs}/link",)]
         assert agent.links == [("let_out", str(bpf_cgroup.path))]
         assert [p.name for p in agent.programs] == ["let_out"]
         assert [m.name for m in agent.maps] == ["events"]
         for name in ("link", "events"):
-            (folder / name).unlink()
+            (bpffs / name).unlink()
 
-    def test_a_pin_of_the_test_is_not_the_agents(self, bpf, start, folder):
+    def test_a_pin_of_the_test_is_not_the_agents(self, bpf, start, bpffs):
         agent = start()
         with bpf.create_map("array", key="u32", value="u32", max_entries=1, name="mine") as mine:
-            mine.pin(folder / "mine")
+            mine.pin(bpffs / "mine")
             assert agent.pins == {}
 
 

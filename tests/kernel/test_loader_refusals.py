@@ -1,7 +1,7 @@
 """Tests what is said of an agent whose programs need capabilities, or targets that are not there."""
 
 import pytest
-from build_agents import AGENTS, build_agent
+from build_agents import AGENTS
 
 from pytest_bpfmaps import LoaderError
 from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES, effective_capabilities
@@ -15,13 +15,8 @@ EVENT = 'SEC("tracepoint/sched/sched_process_exce") int event(void *ctx) { retur
 FUNCTION = 'SEC("kprobe/do_unlinkatt") int function(void *ctx) { return 0; }'
 
 
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory):
-    return build_agent(tmp_path_factory.mktemp("agent"))
-
-
-def test_the_capability_that_its_programs_need(bpf, agent):
-    command = [agent, "load", bpf.compile(AGENTS / "network.bpf.c"), "wait"]
+def test_the_capability_that_its_programs_need(bpf, agent_binary):
+    command = [agent_binary, "load", bpf.compile(AGENTS / "network.bpf.c"), "wait"]
     with pytest.raises(LoaderError) as failed:
         bpf.start(command, caps=["BPF", "PERFMON"], ready="waiting")
     assert "it had CAP_PERFMON, CAP_BPF, but its programs need NET_ADMIN" in str(failed.value)
@@ -59,16 +54,16 @@ SEC("xdp") int use(void *ctx) { int key = 0; return bpf_map_lookup_elem(&large, 
         ),
     ],
 )
-def test_a_map_that_the_kernel_refuses(bpf, agent, code, told):
+def test_a_map_that_the_kernel_refuses(bpf, agent_binary, code, told):
     made = bpf.compile(code=HEAD + code)
     with pytest.raises(LoaderError) as failed:
-        bpf.start([agent, "load", made, "wait"], ready="waiting")
+        bpf.start([agent_binary, "load", made, "wait"], ready="waiting")
     assert told in str(failed.value)
 
 
-def test_the_limit_of_locked_memory(bpf, agent, bpf_kernel):
+def test_the_limit_of_locked_memory(bpf, agent_binary, bpf_kernel):
     made, caps = bpf.compile(AGENTS / "network.bpf.c"), ["BPF", "NET_ADMIN", "PERFMON"]
-    command = ["prlimit", "--memlock=4096:4096", agent, "load", made, "wait"]
+    command = ["prlimit", "--memlock=4096:4096", agent_binary, "load", made, "wait"]
     if bpf_kernel.has(helper="bpf_ktime_get_coarse_ns"):  # as old as the accounting by cgroups
         bpf.start(command, caps=caps, ready="waiting")
     else:
@@ -88,12 +83,14 @@ def test_a_capability_that_the_test_itself_lacks(bpf, monkeypatch):
     )
 
 
-def test_an_interface_that_has_a_program(bpf, agent, bpf_netns):
+def test_an_interface_that_has_a_program(bpf, agent_binary, bpf_netns):
     inside, made = bpf_netns(), bpf.compile(AGENTS / "network.bpf.c")
     program = "count_frames_of_an_interface"
 
     def start(how, where):
-        return bpf.start([agent, "load", made, how, program, "lo", "wait"], netns=where, ready="waiting")
+        return bpf.start(
+            [agent_binary, "load", made, how, program, "lo", "wait"], netns=where, ready="waiting"
+        )
 
     start("xdp-link", inside)
     for how, words in (
@@ -120,15 +117,17 @@ def test_an_interface_that_has_a_program(bpf, agent, bpf_netns):
         (FUNCTION, "function", "'do_unlinkatt'(?s:.*)did you mean 'do_unlinkat'"),
     ],
 )
-def test_a_target_that_is_not_there(bpf, agent, code, name, why):
+def test_a_target_that_is_not_there(bpf, agent_binary, code, name, why):
     with pytest.raises(LoaderError, match=why):
-        bpf.start([agent, "load", bpf.compile(code=HEAD + code), "attach", name, "wait"], ready="waiting")
+        bpf.start(
+            [agent_binary, "load", bpf.compile(code=HEAD + code), "attach", name, "wait"], ready="waiting"
+        )
 
 
 @pytest.mark.bpf_requires("fentry/do_unlinkat")  # the right name
-def test_a_function_that_the_kernels_types_lack(bpf, agent):
+def test_a_function_that_the_kernels_types_lack(bpf, agent_binary):
     code = HEAD + 'SEC("fentry/do_unlinkatt") int function(void *ctx) { return 0; }'
     with pytest.raises(LoaderError) as failed:
-        bpf.start([agent, "load", bpf.compile(code=code), "wait"], ready="waiting")
+        bpf.start([agent_binary, "load", bpf.compile(code=code), "wait"], ready="waiting")
     assert "this kernel has no function 'do_unlinkatt', or it is inlined everywhere" in str(failed.value)
     assert "-> did you mean 'do_unlinkat'" in str(failed.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from build_agents import build_agent
 from installed import installed
 
 from pytest_bpfmaps import LoaderError, LoadError
@@ -56,11 +55,6 @@ REJECTED = {
         }
         """,
 }
-
-
-@pytest.fixture(scope="module")
-def agent_binary(tmp_path_factory):
-    return build_agent(tmp_path_factory.mktemp("agent"))
 
 
 @pytest.mark.parametrize("code", REJECTED.values(), ids=REJECTED)

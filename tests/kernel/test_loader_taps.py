@@ -6,7 +6,7 @@ import os
 import warnings
 
 import pytest
-from build_agents import AGENTS, build_agent
+from build_agents import AGENTS
 
 from pytest_bpfmaps import CaptureTimeoutError, NoValueError, UnsupportedError
 
@@ -14,11 +14,6 @@ FRAME = bytes(64)
 STEP = 24  # bytes of a record with its header
 
 pytestmark = pytest.mark.bpf_requires("ringbuf")
-
-
-@pytest.fixture(scope="module")
-def agent_binary(tmp_path_factory):
-    return build_agent(tmp_path_factory.mktemp("agent"))
 
 
 class Reader:

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 
 import pytest
-from build_agents import AGENTS, build_agent
+from build_agents import AGENTS
 
 from pytest_bpfmaps import LoaderError, UnsupportedError
 from pytest_bpfmaps.libbpf import version
@@ -154,8 +154,8 @@ def test_another_user_needs_capabilities_in_the_namespace(bpf, agent, for_everyb
 
 
 @needs_tokens
-def test_a_libbpf_without_tokens(bpf, tmp_path):
-    command = [build_agent(tmp_path), "load", bpf.compile(AGENTS / "network.bpf.c"), "wait"]
+def test_a_libbpf_without_tokens(bpf, agent_binary):
+    command = [agent_binary, "load", bpf.compile(AGENTS / "network.bpf.c"), "wait"]
     if version() >= (1, 5):
         started = bpf.start(command, token=ALL, ready="waiting")
         assert "counts_of_each_interface" in [each.name for each in started.maps]
