@@ -20,7 +20,7 @@ _TRACEPOINT = re.compile(
 )
 _KPROBE = re.compile(
     r"failed to (?:add legacy|create) k(?:ret)?probe (?:event for )?'(\w+)\+0x[0-9a-f]+'.*(?:No such|ENOENT)|"
-    r"[Ee]rror attaching probe: '?k(?:ret)?probe:(\w+)"
+    r"[Ee]rror attaching probe: '?k(?:ret)?probe:(\w+)(?![\w*?[])"  # a pattern is no name
 )
 _TYPED = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")  # libbpf tells no section
 _NO_TRACEFS = re.compile(r"/sys/kernel/(?:debug/)?tracing/\S*?:? No such file or directory")

@@ -87,6 +87,11 @@ def test_no_bpf_file_system_is_mounted(monkeypatch):
     assert explain_attach("all is well\n") is None
 
 
+def test_a_pattern_is_not_the_name_of_a_function():
+    assert "'vfs_writ'" in explain_attach("ERROR: Error attaching probe: 'kprobe:vfs_writ'\n").why
+    assert explain_attach("ERROR: Error attaching probe: 'kprobe:vfs_writ*'\n") is None
+
+
 def test_a_program_that_wants_to_be_root():
     text = "This program must be run as root.\n"
     assert "user 'nobody' ran it" in explain_user(text, "nobody").why
