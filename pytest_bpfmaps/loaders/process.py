@@ -21,6 +21,11 @@ from pytest_bpfmaps.loaders.spawn import Privileges
 from pytest_bpfmaps.loaders.token_namespaces import TOKEN_FOLDER
 from pytest_bpfmaps.objects.any_map import Map
 
+_NONE_LOADED = (
+    "  it has loaded no program; "
+    "some agents leave out a program, and go on, if they do not find its tracepoint"
+)
+
 
 class LoaderProcess(RunningProcess):
     """A process that loads BPF programs itself, with its children; `Bpf.start` and `Bpf.attach_to` make it.
@@ -98,6 +103,8 @@ class LoaderProcess(RunningProcess):
 
     def _describe_programs(self, name: str) -> str:
         programs, links = [each.name for each in self.programs], self.links
+        if not programs and not links:
+            return "\n".join([_NONE_LOADED, self.last_lines() or ""]).rstrip()
         lines = [f"  attached: {each}" for each in links] or ["  no program is attached"]
         if not _is_target(name) and not any(is_called(name, each) for each in programs):
             lines.append(f"  no program {name!r} is loaded; {closest(name, programs)}")

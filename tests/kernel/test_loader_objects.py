@@ -293,6 +293,11 @@ class TestLinks:
         assert f"  attached: {LONG} at {left.name} (xdp)" in str(failed.value)
         assert "no program" not in str(failed.value)
 
+    def test_an_agent_that_loads_nothing(self, bpf):
+        agent = bpf.start(["sleep", "60"])
+        with pytest.raises(CaptureTimeoutError, match="\n  it has loaded no program; some agents leave out"):
+            agent.wait_until_attached("kprobe/vfs_read", timeout=0.1)
+
     def test_it_ends_before_it_attaches(self, bpf, agent_binary, network_object):
         agent = bpf.start([agent_binary, "load", network_object, "exit", "4"])
         with pytest.raises(
