@@ -22,6 +22,7 @@ _KPROBE = re.compile(
     r"failed to (?:add legacy|create) k(?:ret)?probe (?:event for )?'(\w+)\+0x[0-9a-f]+'.*(?:No such|ENOENT)|"
     r"[Ee]rror attaching probe: '?k(?:ret)?probe:(\w+)(?![\w*?[])"  # a pattern is no name
 )
+_PATTERN = re.compile(r"[Ee]rror attaching probe: '?(k(?:ret)?probe:\w*[*?[][^\s']*)")
 _TYPED = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")  # libbpf tells no section
 _NO_TRACEFS = re.compile(r"/sys/kernel/(?:debug/)?tracing/\S*?:? No such file or directory")
 _LEGACY = "failed to add legacy kprobe event"  # libbpf adds such an event in a file of tracefs
@@ -47,6 +48,12 @@ def explain_attach(text: str) -> Explanation | None:
         name = found[1] or found[2]
         missing = explain_missing(errno.ENOENT, {"function": name})
         return missing and _of_other_kernels(missing, is_function(name))
+    if found := _PATTERN.search(text):
+        return Explanation(
+            f"bpftrace could not attach to the functions of {found[1]}",
+            "if its list has names without a pattern, too, give those a probe of their own: "
+            "bpftrace 0.17 can't attach a list of both",
+        )
     if found := _TYPED.search(text):
         kind = _kind_of(found[1])
         missing = explain_no_types_of(kind, found[1])

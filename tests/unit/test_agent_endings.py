@@ -89,7 +89,9 @@ def test_no_bpf_file_system_is_mounted(monkeypatch):
 
 def test_a_pattern_is_not_the_name_of_a_function():
     assert "'vfs_writ'" in explain_attach("ERROR: Error attaching probe: 'kprobe:vfs_writ'\n").why
-    assert explain_attach("ERROR: Error attaching probe: 'kprobe:vfs_writ*'\n") is None
+    found = explain_attach("ERROR: Error attaching probe: 'kprobe:vfs_writ*'\n")
+    assert found.why == "bpftrace could not attach to the functions of kprobe:vfs_writ*"
+    assert "give those a probe of their own" in found.fix
 
 
 def test_a_program_that_wants_to_be_root():
