@@ -2,104 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-import pytest
-from caches import CACHE
-
-from pytest_bpfmaps.coverage.data import Coverage, KernelCoverage
 from pytest_bpfmaps.vm.executed.plugin import SOURCE, plugin_for
 from pytest_bpfmaps.vm.machine.qemu import find_qemu
 
 EXECUTED = Path(__file__).parent / "executed"
 sys.path.insert(0, str(EXECUTED))
-from run_programs import THREADS, TIMES, packets  # noqa: E402
+from in_guest import measure as measure_on  # noqa: E402
 
 KERNEL = os.environ.get("BPFMAPS_BLOCKS_KERNEL", "6.1")  # another one, to try this test with
-PROGRAMS = ["loops", "early_returns", "functions", "callbacks", "tail_calls"]
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> KernelCoverage:
-    """What the programs of the folder `executed` ran."""
-    return measure(EXECUTED / "run_programs.py", EXECUTED, tmp_path_factory.mktemp("measured"))
-
-
-def measure(tests: Path, root: Path, folder: Path, *options: str, engine: str = "blocks") -> KernelCoverage:
-    """What a run of the file `tests` in a guest has measured."""
-    data = folder / "data.json"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null"]
-    command += [f"--rootdir={root}", f"--bpf-kernel={KERNEL}", "--bpf-vm-timeout=120", "--bpf-cov"]
-    command += [f"--bpf-cov-engine={engine}", "--bpf-cov-report=none", *options, str(tests)]
-    environment = {**os.environ, "BPFMAPS_CACHE": str(CACHE), "BPF_COVERAGE_FILE": str(data)}
-    environment["PYTEST_ADDOPTS"] = "-p no:hypothesispytest"
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Coverage.from_plain(json.loads(data.read_text())).kernels[KERNEL]
-
-
-def native_lines(source: Path, folder: Path) -> dict[int, int]:
-    """How often gcov says that each line ran in the native form."""
-    build = [
-        "gcc",
-        "-O0",
-        "-w",
-        "-DNATIVE",
-        "--coverage",
-        str(source),
-        str(EXECUTED / "driver.c"),
-        "-o",
-        "native",
-    ]
-    subprocess.run(build, cwd=folder, check=True)
-    subprocess.run(["./native"], cwd=folder, input=b"".join(packets()), stdout=subprocess.DEVNULL, check=True)
-    (notes,) = (path.name for path in folder.glob("*.gcda") if "driver" not in path.name)
-    told = subprocess.run(
-        ["gcov", "--json-format", "--stdout", notes], cwd=folder, stdout=subprocess.PIPE, check=True
-    )
-    (file,) = (file for file in json.loads(told.stdout)["files"] if file["file"] == str(source))
-    return {line["line_number"]: line["count"] for line in file["lines"]}
-
-
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_lines_run_as_often_as_natively(measured: KernelCoverage, tmp_path: Path, name: str) -> None:
-    source = EXECUTED / f"{name}.bpf.c"
-    if str(source) not in measured.files:
-        pytest.skip(f"{KERNEL} lacks helper bpf_loop")
-    native = native_lines(source, tmp_path)
-    mine = measured.files[str(source)].lines
-    text = dict(enumerate(source.read_text().splitlines(), 1))
-    assert {n for n in text if "] " in text[n] and "seen[" in text[n]} <= mine.keys() & native.keys()
-    # The compiler knows how the first test of a loop ends, and has several returns of one value be one.
-    exact = [n for n in mine.keys() & native.keys() if not text[n].strip().startswith(("for", "return XDP_"))]
-    assert {n: mine[n] for n in exact} == {n: native[n] for n in exact}
-
-
-def test_several_cpus_at_once_are_counted(measured: KernelCoverage) -> None:
-    runs = THREADS * TIMES
-    lines = measured.files[str(EXECUTED / "concurrent.bpf.c")].lines
-    assert (lines[5], lines[8], lines[10]) == (runs, 20 * runs, 10 * runs)
-
-
-def test_functions_begin_where_they_are_defined(measured: KernelCoverage) -> None:
-    functions = measured.files[str(EXECUTED / "functions.bpf.c")].functions
-    runs = len(packets())
-    assert {(f.name, f.line): count for f, count in functions.items()} == {
-        ("program", 23): runs,
-        ("global_function", 17): runs,
-        ("below", 9): 2 * runs,
-    }
-
-
-def test_branches_go_as_often_as_the_lines_behind_them(measured: KernelCoverage) -> None:
-    file = measured.files[str(EXECUTED / "functions.bpf.c")]
-    ways = sorted(count for branch, count in file.branches.items() if branch.line == 12)
-    large = file.lines[13]
-    assert ways == sorted([large, 2 * len(packets()) - large])
+measure = partial(measure_on, kernel=KERNEL)
 
 
 def build_object(folder: Path, *options: str) -> Path:
