@@ -64,6 +64,11 @@ class Library:
             self._handle = handle
         return self._handle
 
+    def forget(self) -> None:
+        """Has the next access open the file again, which `$BPFMAPS_LIBBPF` may name now."""
+        vars(self).clear()
+        Library.__init__(self, SONAME)
+
     def _lacks(self, name: str, handle: Any) -> UnsupportedError:
         release = f"{handle.libbpf_major_version()}.{handle.libbpf_minor_version()}"
         return UnsupportedError(

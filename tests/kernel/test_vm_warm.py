@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from pathlib import Path
 import pytest
 from caches import CACHE, use_new_cache
 from qemus import qemus_for, wait_until
+
+from pytest_bpfmaps.elf.process_mappings import mappings_of
+from pytest_bpfmaps.libbpf.library import lib
 
 FIXTURES = """
     import os, pytest
@@ -39,6 +43,15 @@ REPORTS = """
 
 LIBRARIES = """
     import hashlib, sqlite3, ssl, sys, sysconfig, unicodedata
+    from pytest_bpfmaps.kernel.duplicate_symbols import same_named
+
+    with open("/proc/self/maps") as file:
+        OPENED = file.read()
+    KNOWN = same_named.cache_info().currsize
+
+    def test_libbpf_was_opened_and_the_symbols_were_read_before_the_state_was_saved(bpf_kernel):
+        assert "/libbpf.so" in OPENED and "/libelf" in OPENED
+        assert KNOWN == 1
 
     def test_this_package_was_imported_before_the_state_was_saved(bpf):
         mark = "PYTEST_DONT_REWRITE"  # of each module that the state has
@@ -61,6 +74,18 @@ LIBRARIES = """
         assert any("libcrypto" in path for path in code)
         assert any("libc.so" in path for path in code)
         assert [path for path in code if path.endswith("(deleted)") and extension not in path] == []
+"""
+
+ANOTHER = """
+    from pytest_bpfmaps.elf.process_mappings import mappings_of
+    from pytest_bpfmaps.libbpf import ffi
+    from pytest_bpfmaps.libbpf.library import lib
+
+    def test_it(bpf):
+        bpf.load(code='char LICENSE[] __attribute__((section("license"), used)) = "GPL";')
+        at = int(ffi.cast("uintptr_t", ffi.addressof(lib._handle, "bpf_object__open_mem")))
+        (place,) = (mapping.path for mapping in mappings_of() if mapping.start <= at < mapping.end)
+        assert place.endswith("/another.so")
 """
 
 
@@ -108,7 +133,19 @@ def test_a_restored_guest_has_its_modules_and_the_code_of_the_hosts_files(
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
     pytester.makeconftest(FIXTURES)
     pytester.makepyfile(LIBRARIES)
-    pytester.runpytest_subprocess("--bpf-kernel=6.1").assert_outcomes(passed=3)
+    pytester.runpytest_subprocess("--bpf-kernel=6.1").assert_outcomes(passed=4)
+
+
+def test_a_run_has_the_libbpf_that_its_environment_names(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lib.libbpf_major_version()
+    (found, *_) = (mapping.path for mapping in mappings_of() if "/libbpf.so" in mapping.path)
+    copied = shutil.copy(found, str(pytester.path / "another.so"))
+    monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
+    monkeypatch.setenv("BPFMAPS_LIBBPF", copied)
+    pytester.makepyfile(ANOTHER)
+    pytester.runpytest_subprocess("--bpf-kernel=6.1").assert_outcomes(passed=1)
 
 
 def test_an_empty_cache_is_filled_once_by_whoever_comes_and_never_by_halves(

@@ -154,7 +154,11 @@ def _run_session() -> None:
 
 
 class _Plugins:
-    """A plugin that remembers the other plugins."""
+    """A plugin that remembers the other plugins, and shows nothing."""
+
+    def pytest_collection_finish(self, session: Any) -> None:
+        """Ends pytest's own output: some plugins would import much for the summary, which no worker has."""
+        session.config.pluginmanager.unregister(name="terminalreporter")
 
     def pytest_sessionfinish(self, session: Any) -> None:
         import pytest
@@ -214,16 +218,16 @@ def _replaced(name: str, spec: ModuleSpec | None) -> ModuleSpec | None:
 
 
 def _mapped() -> set[str]:
-    """Returns executables and libraries, with every name in their folder that leads to them."""
-    found: set[str] = set()
-    for path in {mapping.path for mapping in mappings_of() if mapping.is_file}:
-        if os.path.isfile(path):
-            found.add(path)
-            folder, stem = os.path.dirname(path), os.path.basename(path).split(".so")[0]
-            for name in os.listdir(folder):
-                other = os.path.join(folder, name)
-                if name.startswith(stem) and os.path.islink(other) and os.path.realpath(other) == path:
-                    found.add(other)
+    """Returns executables and libraries, with every name in their folder that leads to them.
+
+    The loader looks for a library by its soname, which may be another word than the file: ``libelf.so.1``
+    leads to ``libelf-0.188.so``.
+    """
+    found = {m.path for m in mappings_of() if m.is_file and os.path.isfile(m.path)}
+    for folder in set(map(os.path.dirname, found)):
+        with os.scandir(folder) as entries:
+            links = [entry.path for entry in entries if ".so" in entry.name and entry.is_symlink()]
+        found.update([link for link in links if os.path.realpath(link) in found])
     return found
 
 

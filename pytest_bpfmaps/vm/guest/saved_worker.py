@@ -23,6 +23,7 @@ import time
 import traceback
 
 from pytest_bpfmaps.elf.process_mappings import mappings_of
+from pytest_bpfmaps.libbpf.library import lib
 from pytest_bpfmaps.vm.guest import code_archive, init, library_pages, preload, supervisor
 from pytest_bpfmaps.vm.guest.cpus import start_all_cpus
 
@@ -70,6 +71,8 @@ def main(finder: code_archive.Finder) -> None:
     os.write(control, json.dumps({"hello": hello}).encode() + b"\n")
     job = init.read_line(control)
     init.apply(job, plain)
+    if "BPFMAPS_LIBBPF" in os.environ:
+        lib.forget()
     init.work(job, control, stream, supervisor.STACKS_TO)
 
 
