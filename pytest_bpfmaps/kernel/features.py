@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +21,15 @@ from pytest_bpfmaps.kernel.probe_programs import Verdict, try_type
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED
 from pytest_bpfmaps.kernel.symbol_changes import loaded_modules
-from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, NoTypesError, enumerators, type_id, vmlinux_btf
+from pytest_bpfmaps.kernel.vmlinux_btf import (
+    FUNC,
+    STRUCT,
+    NoTypesError,
+    enumerators,
+    has_type,
+    type_id,
+    vmlinux_btf,
+)
 from pytest_bpfmaps.libbpf.syscalls import BPF_TOKEN_CREATE, bpf, pack
 
 UNLISTED = "the kernel's BTF does not list it"
@@ -44,8 +53,8 @@ def probe(kind: str, name: str) -> Feature:
     """Probes one feature.
 
     `kind` is ``map_type``, ``program_type``, ``helper``, ``kfunc``, ``function`` (a helper or a kfunc),
-    ``command``, ``config`` or ``attach``. Raises `UnsupportedError` for any other kind, for a map type or
-    program type that is not in <linux/bpf.h>, and for a section that ends with a slash.
+    ``command``, ``config``, ``struct_ops`` or ``attach``. Raises `UnsupportedError` for any other kind, for a
+    map type or program type that is not in <linux/bpf.h>, and for a section that ends with a slash.
     """
     asked = _PROBES.get(kind)
     if asked is None:
@@ -61,7 +70,8 @@ def probe_any(name: str) -> Feature:
 def asked_for(name: str) -> tuple[str, str]:
     """Returns kind and name of a feature that may be written with its kind: ``map_type:ringbuf``.
 
-    See `kind_of` for a name without a kind. Raises `UnsupportedError` for what is no text.
+    See `kind_of` for a name without a kind. Raises `UnsupportedError` for what is no text, and for
+    ``struct_ops/NAME``, which asks for nothing.
     """
     if not isinstance(name, str):
         raise UnsupportedError(
@@ -69,6 +79,13 @@ def asked_for(name: str) -> tuple[str, str]:
             on=repr(name),
             why=f"it is {type(name).__name__}, not the name of a feature",
             fix='give names one by one: "xdp", "ringbuf"',
+        )
+    if match := re.match(r"\??struct_ops(?:\.s)?/(.+)", name):
+        raise UnsupportedError(
+            "cannot probe",
+            on=repr(name),
+            why="libbpf ignores what follows the slash, so this does not tell what the kernel must have",
+            fix=f"write 'struct_ops:{match[1]}' if the kernel must register that struct, else 'struct_ops'",
         )
     kind, _, rest = name.partition(":")
     return (kind, rest) if rest and kind in _PROBES else (kind_of(name), name)
@@ -243,6 +260,13 @@ def read_config(path: Path) -> dict[str, str]:
     return {k.removeprefix("CONFIG_"): v.strip('"') for k, v in pairs}
 
 
+def _struct_ops(name: str) -> Feature:
+    """Returns whether the kernel, or a loaded module, registers a struct for struct_ops maps."""
+    there = has_type(name, STRUCT) and has_type(f"bpf_struct_ops_{name}", STRUCT)
+    why = "neither the kernel nor a loaded module registers it"
+    return Feature(f"struct_ops struct {name}", there, "" if there else why)
+
+
 def _attach(section: str) -> Feature:
     if section.endswith("/"):
         kind = section.rstrip("/")
@@ -265,6 +289,7 @@ _PROBES: dict[str, Callable[[str], Feature]] = {
     "command": _command,
     "config": lambda name: config_in(kernel_config(), name),
     "attach": _attach,
+    "struct_ops": _struct_ops,
 }
 _SAID = {"attach": "attach point", "map_type": "map type", "program_type": "program type"}
 KINDS = tuple(_PROBES)

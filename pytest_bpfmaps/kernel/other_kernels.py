@@ -94,6 +94,8 @@ def _names_in_btf(kind: str, name: str) -> tuple[str, ...]:
         return (f"BPF_{'MAP' if kind == 'map_type' else 'PROG'}_TYPE_{found.name}",) if found else ()
     if kind == "command":
         return (f"BPF_{name.upper().removeprefix('BPF_')}",)
+    if kind == "struct_ops":
+        return (f"bpf_struct_ops_{name}",)
     return (name,) if kind in ("kfunc", "function") else ()
 
 

@@ -6,12 +6,24 @@ import errno
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from pytest_bpfmaps.errors import UnsupportedError, closest
 from pytest_bpfmaps.kernel import known_names as known
 from pytest_bpfmaps.kernel.bpf_types import COMMANDS
 from pytest_bpfmaps.kernel.section_names import SECTIONS, TARGETED
 
+# the structs that Linux 5.6 to 7.2 register for struct_ops maps; modules may register others
+_STRUCT_OPS = [
+    "tcp_congestion_ops",
+    "bpf_dummy_ops",
+    "hid_bpf_ops",
+    "sched_ext_ops",
+    "sched_ext_ops_cid",
+    "Qdisc_ops",
+    "io_uring_bpf_ops",
+    "smc_hs_ctrl",
+]
 _PATTERNS = ("kprobe.multi", "kretprobe.multi", "kprobe.session")
 # what the target is: (whether a name exists, a sentence with the closest names)
 _TARGETS: dict[str, tuple[Callable[[str], bool], Callable[[str], str]]] = {
@@ -70,8 +82,8 @@ def refuse_unknown(kind: str, name: str) -> None:
     """Raises `UnsupportedError` with the closest names if no recorded kernel has such a feature.
 
     `kind` and `name` are what `features.probe` takes. A pattern that fits nothing is a warning. Architectures
-    and vendors add configuration options, so an unknown option counts as misspelt only if it is close to a
-    known name.
+    and vendors add configuration options, and modules add structs for struct_ops, so such an unknown name
+    counts as misspelt only if it is close to a known one.
     """
     unknown = find_unknown(kind, name)
     if unknown is None:
@@ -107,7 +119,15 @@ def find_unknown(kind: str, name: str) -> Unknown | None:
                 return Unknown(
                     f"CONFIG_{option}", "such an option", lambda: known.closest_name("options", option)
                 )
+        case "struct_ops":
+            return _find_struct(name)
     return None
+
+
+def _find_struct(name: str) -> Unknown | None:
+    if name in _STRUCT_OPS or not get_close_matches(name, _STRUCT_OPS, n=1, cutoff=0.85):
+        return None
+    return Unknown(name, "a struct for struct_ops of that name", lambda: closest(name, _STRUCT_OPS))
 
 
 def _find_section(section: str) -> Unknown | None:

@@ -237,6 +237,24 @@ def test_attach_points_have_come_with_releases(
 
 @pytest.mark.bpf_kernels("5.10", "6.1", "6.12", "7.2")
 @pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("tcp_congestion_ops", (5, 6)),
+        ("bpf_dummy_ops", (5, 16)),
+        ("Qdisc_ops", (6, 16)),
+        ("value", (99, 0)),  # struct bpf_struct_ops_value is the kernel's own
+    ],
+)
+def test_structs_for_struct_ops_have_come_with_releases(
+    bpf_kernel: RunningKernel, name: str, first: tuple[int, int]
+) -> None:
+    answer = probe("struct_ops", name)
+    assert bool(answer) == (bpf_kernel.version[:2] >= first), answer.why
+    assert bpf_kernel.has(f"struct_ops:{name}") == bool(answer) == bpf_kernel.has(struct_ops=name)
+
+
+@pytest.mark.bpf_kernels("5.10", "6.1", "6.12", "7.2")
+@pytest.mark.parametrize(
     ("section", "why"),
     [
         ("fentry/no_such_function", "no function no_such_function"),

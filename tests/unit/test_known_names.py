@@ -38,6 +38,7 @@ HEADER = Path("/usr/include/linux/bpf.h")
         ("kfunc:bpf_task_acqire", "bpf_task_acquire"),
         ("command:token_creat", "token_create"),
         ("config:BPF_SYSCAL", "BPF_SYSCALL"),
+        ("struct_ops:shed_ext_ops", "sched_ext_ops"),
         ("ringbuff", "ringbuf"),
         ("krobe", "kprobe"),
     ],
@@ -51,6 +52,11 @@ def test_a_misspelt_name_is_an_error_with_the_closest(name, meant):
 def test_a_slash_without_a_target_is_an_error(kind):
     with pytest.raises(UnsupportedError, match=rf"names no target after the slash\n.*write '{kind}' for"):
         list(missing_features([f"{kind}/"], {}))
+
+
+def test_a_section_of_struct_ops_asks_for_nothing():
+    with pytest.raises(UnsupportedError, match=r"write 'struct_ops:sched_ext_ops' if the kernel"):
+        list(missing_features(["struct_ops/sched_ext_ops"], {}))
 
 
 @pytest.mark.parametrize(
@@ -192,6 +198,7 @@ def system_map(symbols):
         (("helper", "bpf_loop"), "BPF_FUNC_loop"),
         (("kfunc", "bpf_task_acquire"), "bpf_task_acquire"),
         (("attach", "fentry/vfs_read"), "vfs_read"),
+        (("struct_ops", "sched_ext_ops"), "bpf_struct_ops_sched_ext_ops"),
     ],
 )
 def test_the_remedy_names_a_kernel_that_has_it(tmp_path, monkeypatch, looked_up_anew, name, in_btf):
