@@ -26,6 +26,8 @@ def skip_what_can_not_run(language: str) -> None:
     headers = [Path(f"/lib/modules/{release}/build"), Path("/sys/kernel/kheaders.tar.xz")]
     if language == "python" and not any(path.exists() for path in headers):
         pytest.skip(f"bcc needs the headers of the kernel: apt-get install linux-headers-{release}")
+    if language == "c" and not AGENTS["c"][0][0].exists():
+        pytest.skip("agent-c is missing: apt-get install bpftool, or on Ubuntu linux-tools-generic")
     if language == "go" and not AGENTS["go"][0][0].exists():
         pytest.skip("agent-go is missing: apt-get install golang-go golang-github-cilium-ebpf-dev")
     if language == "rust" and not AGENTS["rust"][0][0].exists():
