@@ -90,7 +90,8 @@ class TestEnds:
         ).replace("{0}", str(tmp_path / "pid"))
         agent = bpf.start([sys.executable, "-c", daemon])
         bpf.wait_until((tmp_path / "pid2").exists, timeout=10)
-        assert agent.pids == [int((tmp_path / "pid2").read_text())]
+        child = int((tmp_path / "pid2").read_text())
+        bpf.wait_until(lambda: agent.pids == [child], timeout=10)  # mv has ended
         agent.terminate()
         assert agent.wait() == 0
         assert agent.pids == []
