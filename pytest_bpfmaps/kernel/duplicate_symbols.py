@@ -29,10 +29,17 @@ _OF_KERNEL = re.compile(rb"^([0-9a-f]{16}) [tTwW] ([\w.$]+)$", re.MULTILINE)  # 
 @cache
 def same_named() -> frozenset[str]:
     """Returns the names that several functions of the kernel itself share. They never change at run time."""
-    text = kernel_symbols().text
+    return frozenset(_same_named(kernel_symbols().text).decode().split())
+
+
+def _same_named(text: bytes) -> bytes:
+    """Returns these names as one text.
+
+    Small objects that are made beside 200,000 others would keep the memory of those, also in a saved state.
+    """
     begin, end = Functions(text).text_range
     found = (m[2] for m in _OF_KERNEL.finditer(text) if not end or begin <= m[1] < end)
-    return frozenset(name.decode() for name, count in Counter(found).items() if count > 1)
+    return b" ".join(name for name, count in Counter(found).items() if count > 1)
 
 
 def traceable_places(names: Iterable[str]) -> list[tuple[str, int]]:

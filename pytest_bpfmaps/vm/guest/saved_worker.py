@@ -104,9 +104,11 @@ def get_ready(finder: code_archive.Finder) -> library_pages.Parts:
 def know_same_named() -> None:
     """Does a second's work for which the first program on a function would wait."""
     from pytest_bpfmaps.kernel.duplicate_symbols import same_named
+    from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
 
     with contextlib.suppress(OSError):  # a kernel without the symbols
         same_named()
+    kernel_symbols.cache_clear()  # the text takes megabytes in the saved state, and few tests need it
 
 
 def say(step: str) -> None:
