@@ -35,6 +35,7 @@ from pytest_bpfmaps.libbpf.syscalls import BPF_TOKEN_CREATE, bpf, pack
 UNLISTED = "the kernel's BTF does not list it"
 NO_KFUNC = "this kernel has the function, but not as a kfunc"
 REFUSED = "the kernel refuses it"
+_IN_MODULES = ("attach", "kfunc", "function", "struct_ops")  # a module that is loaded may bring them
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def probe(kind: str, name: str) -> Feature:
     asked = _PROBES.get(kind)
     if asked is None:
         raise UnsupportedError("cannot probe", on=f"{kind!r}", why="no such kind", fix=closest(kind, _PROBES))
-    return _probe(asked, name, loaded_modules() if kind in ("attach", "kfunc", "function") else None)
+    return _probe(asked, name, loaded_modules() if kind in _IN_MODULES else None)
 
 
 def probe_any(name: str) -> Feature:
