@@ -15,7 +15,7 @@ from pytest_bpfmaps.maps.snapshot import Snapshot
 Decoders = tuple[Callable[[bytes], Any], Callable[[bytes, int], list[Any]]]
 """(decodes one value, decodes many packed values)."""
 
-_LAZY_FROM = 512  # elements; a smaller map is decoded at once
+LAZY_FROM = 512  # elements; a smaller map is decoded at once
 _SEARCHES = 16  # single keys that are looked up in the packed bytes; for more, making the dict is faster
 _SEARCH_STEPS = 64  # finds of the bytes of a key that begin inside another key
 
@@ -23,7 +23,7 @@ _SEARCH_STEPS = 64  # finds of the bytes of a key that begin inside another key
 class LazySnapshot(Snapshot):
     """A snapshot that is still packed. It becomes a plain `Snapshot` as soon as all elements are needed.
 
-    A snapshot of few elements becomes that at once.
+    A snapshot of less than `lazy_from` elements becomes that at once.
 
     C code for `dict` may read its memory without these methods. So a packed snapshot has one element in that
     memory: `json`, for example, asks for the items only if the dict is not empty.
@@ -39,6 +39,7 @@ class LazySnapshot(Snapshot):
         origin: str,
         codec: Codec,
         value: Codec | None = None,
+        lazy_from: int = LAZY_FROM,
     ) -> None:
         super().__init__({_PACKED: None}, origin=origin, codec=codec, value=value)
         self._elements = elements
@@ -46,7 +47,7 @@ class LazySnapshot(Snapshot):
         self._searches = 0
         self.restarts = elements.restarts
         self.complete = elements.complete
-        if elements.count < _LAZY_FROM:
+        if elements.count < lazy_from:
             self.unpack()
 
     def unpack(self) -> None:

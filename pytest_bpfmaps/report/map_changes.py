@@ -15,16 +15,21 @@ SHOWN = 20  # changes of a map
 _WIDTH = 100  # characters of a key or a value
 _SORTED = 1000  # changes that are shown in the order of their keys
 
+UNCHANGED = "  no change since the test began"
+
 Snapshots = dict[int, dict[Any, Any]]
 
 
 def snapshots(objects: Iterable[Any]) -> Snapshots:
-    """Returns the elements of all small hashes and arrays of these objects, by the maps' ids."""
+    """Returns the elements of all small hashes and arrays of these objects, by the maps' ids.
+
+    They are still packed: they are decoded when a failing test shows them.
+    """
     found: Snapshots = {}
     for one in (one for each in objects for one in each.maps):
         if isinstance(one, HashMap) and one.max_entries <= LARGEST:
             try:
-                found[one.id] = one.snapshot()
+                found[one.id] = one.packed_snapshot()
             except (ClosedError, BpfError, OSError):  # a failing test says so
                 continue
     return found
@@ -36,7 +41,7 @@ def changes(before: Mapping[Any, Any], now: Mapping[Any, Any]) -> Iterator[str]:
     gone = [key for key in before if key not in now]
     other = [key for key in now if key in before and now[key] != before[key]]
     if not (added or gone or other):
-        yield "  no change since the test began"
+        yield UNCHANGED
         return
     kinds = ((added, "added"), (gone, "gone"), (other, "changed"))
     yield f"  since the test began: {', '.join(f'{len(keys)} {what}' for keys, what in kinds if keys)}"

@@ -12,9 +12,11 @@ from pytest_bpfmaps.errors import BpfError, ClosedError, MapKeyError
 from pytest_bpfmaps.maps.families.array import ArrayMap
 from pytest_bpfmaps.maps.families.hash import HashMap
 from pytest_bpfmaps.report.assertions import Text, in_order
-from pytest_bpfmaps.report.map_changes import Snapshots, changes
+from pytest_bpfmaps.report.map_changes import UNCHANGED, Snapshots, changes
 
 _MOST = 20  # elements of a map
+_SINGLE = 5  # maps without elements that have a line each
+_EMPTY, _ZERO = "empty", "all are zero"
 _SEARCHED = 1 << 16  # places of an array in which elements that are not zero are looked for
 _SORTED = 1000  # elements of a map that is shown in the order of its keys
 _WIDTH = 100  # characters of a key or a value, at least
@@ -29,9 +31,29 @@ def section(objects: Iterable[Any], before: Snapshots) -> str:
     """
     lines: list[str] = []
     for each in objects:
-        lines += (line for one in each.maps for line in _lines(one, before))
+        lines += _maps(each, before)
         lines += _variables(each)
     return "\n".join(lines)
+
+
+def _maps(loaded: Any, before: Snapshots) -> Iterator[str]:
+    """Gives the lines of an object's maps. Many maps without elements share one line."""
+    shown = {each: list(_lines(each, before)) for each in loaded.maps}
+    empty = [each for each, lines in shown.items() if _is_empty(each, lines)]
+    if len(empty) > _SINGLE:
+        for each in empty:
+            del shown[each]
+    for lines in shown.values():
+        yield from lines
+    if len(empty) > _SINGLE:
+        names = ", ".join(each.name for each in empty[:_MOST]) + (", …" if len(empty) > _MOST else "")
+        yield f"{len(empty)} more maps of {loaded.name} are empty or all zero: {names}"
+
+
+def _is_empty(the_map: Any, lines: list[str]) -> bool:
+    """Returns whether these lines say that a map has no elements, and that the test changed none."""
+    first = [f"{the_map}: {count}" for count in (_EMPTY, _ZERO)]
+    return lines[:1] in ([each] for each in first) and lines[1:] in ([], [UNCHANGED])
 
 
 def _lines(the_map: Any, before: Snapshots) -> Iterator[str]:
@@ -74,7 +96,7 @@ def _array(the_map: Any) -> tuple[list[tuple[Any, Any]], str]:
     places = islice(the_map.snapshot().items(), _SEARCHED)
     found = list(islice(((index, value) for index, value in places if not _is_zero(value)), _MOST + 1))
     where = "" if the_map.max_entries <= _SEARCHED else f" among the first {_SEARCHED}"
-    return found, ("not zero are" if found else "all are zero") + where
+    return found, ("not zero are" if found else _ZERO) + where
 
 
 def _elements(the_map: Any) -> tuple[list[tuple[Any, Any]], str]:
@@ -87,7 +109,7 @@ def _elements(the_map: Any) -> tuple[list[tuple[Any, Any]], str]:
     else:  # reading a million elements takes seconds in an emulated guest
         found = list(_walk(the_map))
         count = str(len(found)) if len(found) <= _MOST else f"more than {_MOST}"
-    return found, f"{count} of {the_map.max_entries} entries" if found else "empty"
+    return found, f"{count} of {the_map.max_entries} entries" if found else _EMPTY
 
 
 def _walk(the_map: Any) -> Iterator[tuple[Any, Any]]:

@@ -241,6 +241,22 @@ def test_what_changed_in_maps_that_tests_share(pytester):
     assert shown[large + 1] == "  1: 1"  # too large to be read before each test
 
 
+def test_many_maps_without_elements_share_a_line(failing, pytester):
+    names = [f"empty{i}" for i in range(24)]
+    kind = (
+        "__uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 9); __type(key, __u32); __type(value, __u32);"
+    )
+    maps = "".join(f'struct {{ {kind} }} {name} SEC(".maps");\n' for name in names)
+    (pytester.path / "bpf" / "small.bpf.c").write_text(SOURCE + maps)
+    shown = failing("bpf.load('small.bpf.c').maps.empty3[7] = 1\nassert not 'maps'").outlines
+    at = shown.index("map 'empty3' (hash): 1 of 9 entries:")
+    assert shown[at + 1] == "  7: 1"
+    (line,) = [line for line in shown if "23 more maps of small.bpf.c are empty or all zero: " in line]
+    assert "empty0, empty1, empty2, empty4" in line
+    assert line.endswith(", …")
+    assert not any(line.startswith("map 'empty0'") for line in shown)
+
+
 VARIABLES = """
 const volatile __u32 limit = 100;
 struct { __u32 low; __u8 high[4]; } seen;

@@ -19,7 +19,7 @@ from pytest_bpfmaps.maps.batch import BatchMap
 from pytest_bpfmaps.maps.dict_protocol import Items
 from pytest_bpfmaps.maps.equal_keys import ADVICE, alike, describe
 from pytest_bpfmaps.maps.flags import flags_of
-from pytest_bpfmaps.maps.lazy_snapshot import LazySnapshot
+from pytest_bpfmaps.maps.lazy_snapshot import LAZY_FROM, LazySnapshot
 from pytest_bpfmaps.maps.snapshot import Snapshot
 
 
@@ -64,10 +64,21 @@ class HashMap(BatchMap, types=(MapType.HASH, MapType.LRU_HASH, MapType.RHASH)):
         A large map's elements are decoded when they are read. If programs write to the map meanwhile,
         elements that they add or delete may be missing; all other elements are in the snapshot.
         """
-        found = self._lookup_all()
-        decoders = self._decode_value, self._decode_values
-        value = self._compared_value()
-        return LazySnapshot(found, decoders, origin=str(self), codec=self._key, value=value)
+        return self._snapshot(LAZY_FROM)
+
+    def packed_snapshot(self) -> Snapshot:
+        """Returns the same as `snapshot`, but decodes no element before it is read.
+
+        It is for a snapshot that is rarely looked at: to decode takes most of a snapshot's time.
+        """
+        return self._snapshot(0)
+
+    def _snapshot(self, lazy_from: int) -> Snapshot:
+        decoders, value = (self._decode_value, self._decode_values), self._compared_value()
+        codec, name = self._key, str(self)
+        return LazySnapshot(
+            self._lookup_all(), decoders, origin=name, codec=codec, value=value, lazy_from=lazy_from
+        )
 
     def to_numpy(self) -> tuple[Any, Any]:
         """Returns all elements as two NumPy arrays, keys and values, with dtypes made from BTF.
