@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,8 +101,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         check_markers(item)
 
 
+def pytest_sessionfinish() -> None:
+    """Has the kernel no longer count the runs of programs."""
+    if (counting := sys.modules.get("pytest_bpfmaps.kernel.run_counts")) is not None:
+        counting.STATISTICS.close()
+
+
 def _bpf(request: pytest.FixtureRequest, folder: Path | None, temporary: str | None = None) -> Iterator[Bpf]:
     from pytest_bpfmaps.harness import Bpf
+    from pytest_bpfmaps.kernel.run_counts import STATISTICS
     from pytest_bpfmaps.matrix.compilers import compiler_of, is_portable
     from pytest_bpfmaps.matrix.measuring import observer_of
     from pytest_bpfmaps.matrix.used_sources import recording
@@ -124,6 +132,7 @@ def _bpf(request: pytest.FixtureRequest, folder: Path | None, temporary: str | N
         observer=observer_of(config),
         temporary=temporary_folder,
     )
+    STATISTICS.start()  # until the process ends: each start and end takes long in an emulated guest
     try:
         yield made
     finally:

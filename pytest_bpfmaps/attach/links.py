@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pytest_bpfmaps.attach.link_info import watched_at
@@ -42,7 +43,12 @@ class LinkInfo:
 
 
 class Link:
-    """Keeps one program at one target until `close`, the end of a ``with`` block, or the object's end."""
+    """Keeps one program at one target until `close`, the end of a ``with`` block, or the object's end.
+
+    `arguments` named the target. They are empty for the target of the program's section.
+    """
+
+    arguments: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, handle: Any, on: str) -> None:
         self._handle = handle

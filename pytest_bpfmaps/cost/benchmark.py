@@ -22,7 +22,7 @@ class Benchmark:
 
     `ns`: the median time of a run in nanoseconds. `spread`: the distance of the quartiles, divided by `ns`.
     `runs`: the repetitions. `samples`: the time of a run in each call of the kernel, in nanoseconds.
-    `instructions`: machine instructions that one run executes, without helpers.
+    `instructions`: machine instructions that one run executes, without helpers. `note`: why `ns` is too high.
     """
 
     program: str
@@ -33,6 +33,7 @@ class Benchmark:
     why_no_ns: str = ""
     why_no_instructions: str = ""
     samples: tuple[int, ...] = ()
+    note: str = ""
 
 
 class BenchmarkFixture:

@@ -21,6 +21,10 @@ from pytest_bpfmaps.programs.prog_run import WITHOUT_PACKET
 from pytest_bpfmaps.programs.program import Program
 
 EMULATED = "this CPU is emulated: its times say nothing about a real one"
+COUNTED = (
+    "they include some 70 ns in which the kernel counts runs, because another process wants that, "
+    "or because kernel.bpf_stats_enabled is 1"
+)
 _UNMEASURED = "the kernel does not measure the runs of programs of this type"
 _NOT_REPEATED = frozenset({*WITHOUT_PACKET[1:], ProgramType.TRACING})
 _RUN_TIME = 0  # BPF_STATS_RUN_TIME
@@ -37,13 +41,14 @@ class Times:
     """The time of a run in nanoseconds: the median of some calls, each of many repetitions.
 
     `spread` is the distance of the quartiles, as a share of the median. `runs` counts all repetitions.
-    `samples` has the mean time of a run for each call, in nanoseconds.
+    `samples` has the mean time of a run for each call, in nanoseconds. `note` says what makes them too high.
     """
 
     ns: float
     spread: float
     runs: int
     samples: tuple[int, ...] = ()
+    note: str = ""
 
 
 def times_of(program: Program, data: Any, ctx: Any, cpu: int | None) -> Times | str:
@@ -55,12 +60,14 @@ def times_of(program: Program, data: Any, ctx: Any, cpu: int | None) -> Times | 
         return EMULATED
     if program.type in _NOT_REPEATED:
         return _UNMEASURED
+    counted = program.run_count
     repeat = _repetitions(program, data, ctx, cpu)
     found: list[int] = []
     end = time.monotonic() + _MOST_SECONDS
     while len(found) < _LEAST or (_spread(found) > _SMALL and len(found) < _MOST and time.monotonic() < end):
         found.append(program.run(data, ctx, repeat, cpu).duration_ns)
-    return Times(float(median(found)), _spread(found), repeat * len(found), tuple(found))
+    note = COUNTED if program.run_count > counted else ""
+    return Times(float(median(found)), _spread(found), repeat * len(found), tuple(found), note)
 
 
 def _repetitions(program: Program, data: Any, ctx: Any, cpu: int | None) -> int:

@@ -42,6 +42,8 @@ def lines(found: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
         reasons |= {f"ns per run are unknown: {why}": None for why in [figures.get("why_no_ns")] if why}
         why = figures.get("why_no_instructions")
         reasons |= {f"instructions are unknown: {why}": None} if why else {}
+        note = figures.get("note")
+        reasons |= {f"ns per run of {figures.get('program')}: {note}": None} if note else {}
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     texts = []
     for cells in table:

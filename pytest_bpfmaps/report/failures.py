@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from pytest_bpfmaps.harness import Bpf
     from pytest_bpfmaps.objects.program_output import Output
     from pytest_bpfmaps.report.map_changes import Snapshots
+    from pytest_bpfmaps.report.program_runs import Runs
 
 PACKAGE = "pytest_bpfmaps."
 _SHARED = ("bpf_module", "bpf_session")  # maps of `bpf` are new, so all that they have was added
-_BEFORE: pytest.StashKey[Snapshots] = pytest.StashKey()  # maps as they were when the test began
+_BEFORE: pytest.StashKey[tuple[Snapshots, Runs]] = pytest.StashKey()
+"""The elements of maps, and the runs of programs, when the test began."""
 _HERE = f"{Path(__file__).parents[1]}/"  # `paths` is not imported: a run without BPF tests imports little
 
 
@@ -68,8 +70,8 @@ def _maps(item: pytest.Item) -> str:
     from pytest_bpfmaps.report.map_contents import section
 
     try:
-        before = item.stash.get(_BEFORE, {})
-        return section((loaded for each in _bpf_fixtures(item) for loaded in each.loaded), before)
+        objects = [loaded for each in _bpf_fixtures(item) for loaded in each.loaded]
+        return section(objects, *item.stash.get(_BEFORE, ({}, {})))
     except Exception as error:  # the test's own failure must be reported in any case
         return f"the maps can't be shown: {error!r}"
 
@@ -92,12 +94,14 @@ def is_said(output: str, message: str) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Reads the maps of objects that several tests share, so that a failing test can show what it changed."""
+    """Reads maps and run counts of objects that several tests share: a failing test shows what it changed."""
     shared = [each for name in _SHARED if (each := getattr(item, "funcargs", {}).get(name)) is not None]
     if shared:
         from pytest_bpfmaps.report.map_changes import snapshots
+        from pytest_bpfmaps.report.program_runs import runs_of
 
-        item.stash[_BEFORE] = snapshots(loaded for each in shared for loaded in each.loaded)
+        objects = [loaded for each in shared for loaded in each.loaded]
+        item.stash[_BEFORE] = snapshots(objects), runs_of(objects)
 
 
 @pytest.hookimpl(wrapper=True)

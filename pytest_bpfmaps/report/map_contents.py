@@ -1,4 +1,4 @@
-"""Shows maps and variables of a failing test: how full a map is, and its first elements, decoded."""
+"""Shows maps, variables and programs of a failing test: how full a map is, its first elements, the runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pytest_bpfmaps.errors import BpfError, ClosedError, MapKeyError
 from pytest_bpfmaps.maps.families.array import ArrayMap
 from pytest_bpfmaps.maps.families.hash import HashMap
 from pytest_bpfmaps.report.assertions import Text, in_order
+from pytest_bpfmaps.report.folded_lines import folded
 from pytest_bpfmaps.report.map_changes import UNCHANGED, Snapshots, changes
+from pytest_bpfmaps.report.program_runs import Runs, program_lines
 
 _MOST = 20  # elements of a map
-_SINGLE = 5  # maps without elements that have a line each
 _EMPTY, _ZERO = "empty", "all are zero"
 _SEARCHED = 1 << 16  # places of an array in which elements that are not zero are looked for
 _SORTED = 1000  # elements of a map that is shown in the order of its keys
@@ -24,15 +25,17 @@ _FORMAT = "____fmt"  # a part of the name that bpf_printk gives to its format
 _CHARACTERS = 2000  # of all that is shown of a map: a few elements are shown whole
 
 
-def section(objects: Iterable[Any], before: Snapshots) -> str:
-    """Returns the text of all hashes and arrays, and of global variables. A closed object is left out.
+def section(objects: Iterable[Any], before: Snapshots, runs_before: Runs) -> str:
+    """Returns the text of hashes and arrays, global variables and programs. A closed object is left out.
 
     `before` has the elements, at the beginning of the test, of maps that were loaded before it.
+    `runs_before` has how often programs had run by then.
     """
     lines: list[str] = []
     for each in objects:
         lines += _maps(each, before)
         lines += _variables(each)
+        lines += program_lines(each, runs_before)
     return "\n".join(lines)
 
 
@@ -40,14 +43,7 @@ def _maps(loaded: Any, before: Snapshots) -> Iterator[str]:
     """Gives the lines of an object's maps. Many maps without elements share one line."""
     shown = {each: list(_lines(each, before)) for each in loaded.maps}
     empty = [each for each, lines in shown.items() if _is_empty(each, lines)]
-    if len(empty) > _SINGLE:
-        for each in empty:
-            del shown[each]
-    for lines in shown.values():
-        yield from lines
-    if len(empty) > _SINGLE:
-        names = ", ".join(each.name for each in empty[:_MOST]) + (", …" if len(empty) > _MOST else "")
-        yield f"{len(empty)} more maps of {loaded.name} are empty or all zero: {names}"
+    yield from folded(shown, empty, f"maps of {loaded.name} are empty or all zero")
 
 
 def _is_empty(the_map: Any, lines: list[str]) -> bool:

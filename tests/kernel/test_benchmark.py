@@ -8,6 +8,7 @@ import pytest
 
 from pytest_bpfmaps import NoValueError, paths
 from pytest_bpfmaps.kernel.release import is_emulated
+from pytest_bpfmaps.kernel.run_counts import RunStatistics
 from pytest_bpfmaps.report.benchmark_table import lines, show
 
 CACHE = paths.cache_dir()  # read before pytester changes HOME
@@ -34,6 +35,27 @@ SEC("xdp") int jumpy(struct xdp_md *ctx)
 SEC("syscall") int asked(void *ctx) { return 0; }
 """
 PACKET = bytes(64)
+
+
+@pytest.mark.bpf_requires("xdp")
+def test_what_another_process_adds_is_told(bpf, bpf_benchmark):
+    one = bpf.load(code=CODE, programs=["one"]).programs.one
+    with RunStatistics():  # as another process that counts runs
+        found = bpf_benchmark(one, PACKET)
+    if is_emulated():
+        assert (found.ns, found.note) == (None, "")
+        return
+    assert "another process" in found.note
+    shown = lines([("test_x", {"program": "one", "ns": found.ns, "note": found.note})])
+    assert shown[-1] == f"ns per run of one: {found.note}"
+
+
+@pytest.mark.bpf_requires("xdp")
+def test_repeated_runs_are_counted(bpf):
+    one = bpf.load(code=CODE, programs=["one"]).programs.one
+    one.run(PACKET)
+    one.run(PACKET, repeat=500)
+    assert one.counted_runs == 501
 
 
 @pytest.mark.bpf_requires("xdp")

@@ -257,6 +257,66 @@ def test_many_maps_without_elements_share_a_line(failing, pytester):
     assert not any(line.startswith("map 'empty0'") for line in shown)
 
 
+def test_programs_are_shown_with_their_runs_and_targets(failing, pytester):
+    tail = "struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 1); __type(key, __u32); "
+    tail += '__type(value, __u32); } next SEC(".maps");'
+    (pytester.path / "bpf" / "tail.bpf.c").write_text(SOURCE.replace("char LICENSE", f"{tail}\nchar LICENSE"))
+    body = """
+obj.programs.drop.attach(interface='lo', netns=bpf_netns())
+obj.programs.rewrite.run(FRAME)
+obj.programs.rewrite.run(FRAME, repeat=1000)
+bpf.load('tail.bpf.c')
+assert not 'programs'
+"""
+    shown = failing(body).outlines
+    (drop, of_tail), (rewrite, _) = (
+        [line for line in shown if line.startswith(f"program {name!r}")] for name in ("drop", "rewrite")
+    )
+    assert drop.startswith("program 'drop' (xdp): did not run, attached by interface='lo', netns=<")
+    assert rewrite == "program 'rewrite' (xdp): ran 1,001 times"
+    why = "did not run, unless by a tail call: the kernel counts none"
+    assert of_tail == f"program 'drop' (xdp): {why}, not attached"
+
+
+SHARED = (
+    f'CODE = """{SOURCE}"""\n'
+    + """
+import pytest
+
+@pytest.fixture(scope="module")
+def programs(bpf_module):
+    return bpf_module.load(code=CODE).programs
+
+def test_before(programs):
+    programs.drop.run(bytes(64))
+
+@pytest.mark.parametrize("times", [0, 1])
+def test_fails(programs, times):
+    for _ in range(times):
+        programs.drop.run(bytes(64))
+    assert 0
+"""
+)
+
+
+def test_runs_are_counted_since_the_test_began(pytester):
+    pytester.makepyfile(test_x=SHARED)
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1, failed=2)
+    lines = [line for line in result.outlines if line.startswith("program 'drop'")]
+    assert lines == ["program 'drop' (xdp): did not run, not attached", "program 'drop' (xdp): ran once"]
+
+
+def test_programs_that_did_nothing_share_a_line(failing, pytester):
+    more = "".join(f'SEC("xdp") int more{i}(struct xdp_md *ctx) {{ return 0; }}\n' for i in range(5))
+    (pytester.path / "bpf" / "small.bpf.c").write_text(SOURCE + more)
+    shown = failing("obj.programs.more1.run(FRAME)\nassert not 'programs'").outlines
+    assert "program 'more1' (xdp): ran once" in shown
+    start = "6 more programs of small.bpf.c did not run, and are not attached: "
+    assert [line for line in shown if line.startswith(start)]
+    assert not [line for line in shown if line.startswith("program 'drop'")]
+
+
 VARIABLES = """
 const volatile __u32 limit = 100;
 struct { __u32 low; __u8 high[4]; } seen;
@@ -292,7 +352,7 @@ assert not 'variables'
         "  many: [0, 1]",  # the interface lo
         r"  seen: {'low': 0, 'high': b'\x00\x01\x00\x00'}",
     ]
-    assert shown[start + 4] == "variables of small.bpf.c: all are zero"
+    assert "variables of small.bpf.c: all are zero" in shown[start + 4 :]
     assert "____fmt" not in "\n".join(shown)
 
 
