@@ -229,6 +229,12 @@ class TestChoice:
         ("", "JSONDecodeError"),
         ("[]", "TypeError"),
         ('{"format": 2}', "its format is 2, and this version reads 1"),
+        ('{"format": 1, "kernels": []}', "it lists no kernel"),
+        (
+            '{"format": 1, "kernels": [{"name": "6.1", "source": "debian:bookworm", '
+            '"release": "6.1.0-1-amd64", "arch": "x86_64", "packages": []}]}',
+            "the entry of '6.1' has no package",
+        ),
         ('{"format": 1, "kernels": [{}]}', "KeyError: 'source'"),
         ('{"format": 1, "kernels": [{"source": "x", "packages": [1]}]}', "1 is no package"),
         ('{"format": 1, "kernels": [{"source": "x", "packages": [{"name": "a"}]}]}', "KeyError: 'sha256'"),

@@ -97,6 +97,8 @@ def read(path: Path) -> list[Locked]:
         value = json.loads(read_any(path))
         if value["format"] != _FORMAT:
             raise ValueError(f"its format is {value['format']}, and this version reads {_FORMAT}")
+        if not value["kernels"]:
+            raise ValueError("it lists no kernel")
         return [_locked(entry, path) for entry in value["kernels"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
@@ -116,6 +118,8 @@ def _locked(entry: dict[str, Any], path: Path) -> Locked:
     if image := _LOCAL_IMAGE.fullmatch(source):
         source = f"oci:{path.absolute().parent / image[1]}"
     packages = tuple(_checked_package(package) for package in entry["packages"])
+    if not packages:
+        raise ValueError(f"the entry of {entry['name']!r} has no package")
     release, arch = checked("kernel release", entry["release"]), checked("architecture", entry["arch"])
     return Locked(_checked_name(entry["name"]), source, release, arch, packages)
 
