@@ -150,7 +150,7 @@ class Builder:
                 fix="this is a defect of clang, not of the source: try another clang (--bpf-clang)",
             )
         return self._error(
-            f"{reason(details)} (clang {self.clang.version})",
+            f"{reason(details, self.request.file_name)} (clang {self.clang.version})",
             details=errors_first(without_repetitions(details)),
             fix=fix,
         )

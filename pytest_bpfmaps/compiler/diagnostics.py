@@ -26,6 +26,7 @@ _INCLUDED = re.compile(
     r"^In file included from [^\n]*\.c:\d+:\nIn file included from /usr/include/(\S+?):\d+", re.MULTILINE
 )
 _ERROR = re.compile(r"^\S+:\d+:\d+: error: ", re.MULTILINE)
+_FIRST_ERROR = re.compile(r"^([^:\n]+):(\d+):\d+: (?:fatal )?error: (.*)$", re.MULTILINE)
 _LIBBPF = (
     "install libbpf's headers: 'apt-get install libbpf-dev' on Debian and Ubuntu, 'dnf install libbpf-devel' "
     "on Fedora and RHEL, 'zypper install libbpf-devel' on openSUSE, 'pacman -S libbpf' on Arch, "
@@ -52,8 +53,8 @@ def missing_header(output: str) -> str | None:
     return found[1] if found else None
 
 
-def reason(output: str) -> str:
-    """Returns why clang failed, in a few words."""
+def reason(output: str, source: str) -> str:
+    """Returns why clang failed, in a few words; `source` is the name of the file that was compiled."""
     header = missing_header(output)
     if header:
         return f"'{header}' not found"
@@ -65,10 +66,14 @@ def reason(output: str) -> str:
         return f"vmlinux.h has a {name} of its own"
     if conflict := _conflict(output):
         return f"vmlinux.h and <{conflict}> define the same types"
-    count = _ERROR_COUNT.search(output)
-    if count:
-        return "1 error" if count[1] == "1" else f"{count[1]} errors"
-    return "clang failed"
+    first, count = _FIRST_ERROR.search(output), _ERROR_COUNT.search(output)
+    if first is None:
+        return "clang failed"
+    more = int(count[1]) - 1 if count else 0
+    others = f", and {more} more error{'s' if more > 1 else ''}" if more > 0 else ""
+    name = os.path.basename(first[1])
+    where = f"line {first[2]}" if name == source else f"line {first[2]} of {name}"
+    return f"{where}: {first[3]}{others}"
 
 
 def remedy(output: str, folders: Sequence[str]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,27 @@ def pytest_runtest_call(item: pytest.Item) -> None:
         item.stash[_BEFORE] = snapshots(objects), runs_of(objects)
 
 
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
+
+
+def _line(error: BaseException) -> str:
+    return str(error) if isinstance(error, BpfError) else f"{type(error).__name__}: {error}"
+
+
+def _name_the_cause(report: pytest.TestReport, error: BaseException | None) -> None:
+    """Has the line of the summary begin with the cause, and not with a module."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None and isinstance(error, BpfError):
+        crash.message = str(error)
+    elif crash is not None and isinstance(error, BaseExceptionGroup):
+        crash.message = "\n".join([crash.message, *map(_line, _leaves(error))])
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -119,8 +140,7 @@ def pytest_runtest_makereport(
         _LIBRARY.hide(error)
     report = yield
     _LIBRARY.error = None
-    if isinstance(error, BpfError) and (crash := getattr(report.longrepr, "reprcrash", None)) is not None:
-        crash.message = str(error)  # the line of the summary begins with the cause, and not with a module
+    _name_the_cause(report, error)
     if report.failed and "pytest_bpfmaps.harness" in sys.modules:
         from pytest_bpfmaps.report.explanations import shorten
 

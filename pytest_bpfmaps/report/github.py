@@ -16,7 +16,7 @@ import pytest
 
 from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, without_kernel
 
-_C_LINE = re.compile(r"([^\s:'\"()]+\.(?:c|h)):(\d+)")
+_C_LINE = re.compile(r"([^\s:'\"()]+\.(?:c|h)):(\d+)(?!\d*:\d+: (?:note|warning):)")
 _OTHERS = "pytest_github_actions_annotate_failures"  # this plugin annotates the test's line already
 
 
@@ -55,7 +55,7 @@ class Annotations:
         message = str(report.longrepr) if crash is None else str(crash.message)
         for file, line in _C_LINE.findall(message):
             path = self._config.invocation_params.dir / file
-            if path.is_file():
+            if path.is_file() and path.resolve().is_relative_to(self._root.resolve()):
                 yield _Place(self._relative(path), int(line), test, message)
                 break
         if self._config.pluginmanager.has_plugin(_OTHERS):

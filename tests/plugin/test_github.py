@@ -41,6 +41,22 @@ def test_a_refused_line_of_c_is_annotated_and_the_tests_line_too(step):
     assert all("no_such_name" in line for line in found)
 
 
+def test_a_header_that_clang_names_in_a_note_is_not_annotated(step):
+    code = "#include <linux/bpf.h>\\nint verdict = XDP_PAS;\\n"  # clang says where XDP_PASS is declared
+    step.makepyfile(test_it=f"def test_it(bpf):\n    bpf.load(code='{code}')\n")
+    (line,) = annotations(step.runpytest_subprocess())
+    assert line.startswith(f"::error file={step.path.name}/test_it.py,line=2,title=")
+    assert "cannot compile inline.bpf.c: line 2: use of undeclared identifier 'XDP_PAS'" in line
+
+
+def test_a_group_of_errors_has_each_of_them(step):
+    step.makepyfile(
+        test_it="def test_it():\n    raise ExceptionGroup('two', [ValueError('a'), OSError('b')])\n"
+    )
+    (line,) = annotations(step.runpytest_subprocess())
+    assert line.endswith("::ExceptionGroup: two (2 sub-exceptions)%0AValueError: a%0AOSError: b")
+
+
 def test_a_file_that_cannot_be_collected_is_annotated(step):
     step.makepyfile(test_it="import no_such_module_anywhere")
     (line,) = annotations(step.runpytest_subprocess())
