@@ -16,7 +16,7 @@ from pytest_bpfmaps.objects import any_map
 
 CLASSES = set(Map.classes.values())
 # for this package's own modules, and texts in messages
-INTERNAL = {"declared_by", "read_elsewhere", "compared"} | {
+INTERNAL = {"declared_by", "read_elsewhere", "compared", "packed_snapshot"} | {
     name
     for each in CLASSES
     for name, found in inspect.getmembers(each)
