@@ -40,9 +40,9 @@ class Ring:
         self._consumer_position, self._positions = memory.consumer_position, memory.positions
         self._data, self._words = memory.data, memory.words
         self._mine = self._consumer_position[0]  # the position of this reader
-        self._poll = select.epoll()
-        self._fd = os.dup(fd)  # the map may be closed before this: epoll(7) would then forget its descriptor
-        self._poll.register(self._fd, select.EPOLLIN)
+        self._poll = select.poll()
+        self._fd = os.dup(fd)  # the map may be closed before this reader
+        self._poll.register(self._fd, select.POLLIN)
         note(f"capture of {on}", [self._fd])
 
     def drain(self) -> Iterator[bytes]:
@@ -125,13 +125,13 @@ class Ring:
 
     def wait(self, seconds: float) -> None:
         """Sleeps until a record is there, for at most `seconds`."""
-        self._poll.poll(max(seconds, 0))
+        self._poll.poll(max(seconds, 0) * 1000)
 
     def close(self) -> None:
         """Unmaps the memory. Safe to call again."""
-        if self._poll.closed:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
             return
-        self._poll.close()
-        forget(self._fd)
-        os.close(self._fd)
+        forget(fd)
+        os.close(fd)
         self._memory.close()
