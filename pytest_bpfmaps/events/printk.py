@@ -98,8 +98,6 @@ class PrintkLog:
         self.drain()
         os.close(self._pipe)
         self._pipe = -1
-        with contextlib.suppress(OSError):
-            (self._folder / _EVENT).write_text("0")
         self._folder.rmdir()
 
 
