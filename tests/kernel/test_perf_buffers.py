@@ -2,11 +2,11 @@
 
 import errno
 import os
-import sys
 
 import pytest
 
 from pytest_bpfmaps import CaptureTimeoutError
+from pytest_bpfmaps.events import perf_buffer
 from pytest_bpfmaps.kernel import open_resources
 
 pytestmark = pytest.mark.bpf_requires("perf_event_array")
@@ -87,28 +87,22 @@ def test_a_missed_expectation_shows_near_misses(reporter):
             events.expect(size=15, timeout=0.02)
 
 
-def test_ctrl_c_while_a_record_is_read(reporter):
+class CtrlC:
+    """Is interrupted while it reads the head of a record."""
+
+    def unpack_from(self, raw, at):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_record_is_read(reporter, monkeypatch):
     """The C code that calls the reader can pass no exception on. It must not be lost there."""
-    lines = []
-
-    def interrupt(frame, event, arg):
-        if frame.f_code.co_name != "_on_event":
-            return None
-        lines.append(frame.f_lineno)
-        if len(lines) == 3:  # inside of its try
-            raise KeyboardInterrupt
-        return interrupt
-
     with reporter.maps.events.capture() as events:
-        send(reporter, 14, 15)
-        before = sys.gettrace()
-        sys.settrace(interrupt)
-        try:
+        send(reporter, 14)
+        with monkeypatch.context() as patch:
+            patch.setattr(perf_buffer, "_SAMPLE", CtrlC())
             with pytest.raises(KeyboardInterrupt):
                 len(events)
-        finally:
-            sys.settrace(before)
-        send(reporter, 16)
+        send(reporter, 15, 16)
         assert [e.size for e in events] == [15, 16]
 
 

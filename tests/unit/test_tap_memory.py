@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -66,6 +67,19 @@ def test_lengths_that_change_while_they_are_compared() -> None:
             return iter(self.words[self.part])
 
     assert count_equal(Ring(), 0, 8, 4, 8) == 2  # type: ignore[arg-type]
+
+
+def test_a_wait_ends_when_a_record_is_there(memory):
+    tap = Tap(memory.fd, SIZE, "memory")
+    thread = threading.Timer(0.05, memory.add, [b"record.."])
+    thread.start()
+    try:
+        tap.wait(60)
+        assert list(tap.drain()) == [b"record.."]
+    finally:
+        thread.join()
+        tap.close()
+    tap.wait(60)  # it is closed: nothing will come
 
 
 @pytest.mark.parametrize(("count", "is_full"), [(16, True), (15, False)])
