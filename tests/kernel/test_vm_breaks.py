@@ -18,7 +18,7 @@ from pytest_bpfmaps.vm.machine.kvm import judge
 KERNEL = os.environ.get("BPFMAPS_BREAKS_ON", "6.1")
 
 CONFTEST = """
-    import os, signal
+    import contextlib, os, signal
     import pytest
     from qemus import qemus_for
     from pathlib import Path
@@ -29,8 +29,9 @@ CONFTEST = """
 
     def pytest_runtest_logstart(nodeid):
         if "test_is_shot" in nodeid and "PYTEST_XDIST_WORKER" not in os.environ:
-            (qemu,) = qemus_for(Path.cwd())
-            os.kill(qemu, signal.SIGKILL)
+            for qemu in qemus_for(Path.cwd()):  # that of an earlier guest may not have ended yet
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(qemu, signal.SIGKILL)
 """
 BREAKS = """
     import ctypes, os, signal, threading
