@@ -19,6 +19,7 @@ class Tracer:
         self._into = into
         self._seconds: dict[str, float] = {}
         self._failed: set[str] = set()
+        self._replaced: set[str] = set()
         self._coverage = coverage.Coverage(
             data_file=None, config_file=False, include=[f"{folder}/*" for folder in folders]
         )
@@ -54,9 +55,13 @@ class Tracer:
         self._coverage.stop()
 
     def _write(self, tests: str) -> None:
-        """Adds the tests of one file to the trace. What the trace has of other files stays."""
+        """Adds the tests of one file to the trace. What the trace has of other files stays.
+
+        pytest may run other files between two tests of a file, so a file may be written several times.
+        """
         data = self._coverage.get_data()
-        seconds, lines = self._earlier(tests)
+        seconds, lines = self._earlier("" if tests in self._replaced else tests)
+        self._replaced.add(tests)
         seconds |= self._seconds
         self._seconds.clear()
         for path in data.measured_files():
