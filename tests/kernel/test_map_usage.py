@@ -159,11 +159,24 @@ def test_entries_of_other_types(bpf):
     for last in range(5):
         trie[32, bytes([10, 0, 0, last])] = last
     assert entries(trie) == 5
+    full = bpf.create_map("lpm_trie", key=8, value="u32", max_entries=3, flags=1)
+    full.update({(32, bytes([10, 0, 0, last])): last for last in range(3)})
+    assert entries(full) == 3
     assert "type queue can't be counted" in entries(bpf.create_map("queue", value="u32", max_entries=4))
     large = bpf.create_map("hash", key="u32", value="u32", max_entries=MOST + 1, flags=1)
     assert entries(large) == "it may hold more than 65,536"
     wide = bpf.create_map("array", key="u32", value=1024, max_entries=65)
     assert entries(wide) == "its values are larger than 65,536 bytes"
+
+
+def test_many_entries_are_counted_by_batches_only(bpf):
+    keys = [(32, bytes([10, 0, n >> 8, n & 255])) for n in range((1 << 12) + 1)]
+    trie = bpf.create_map("lpm_trie", key=8, value="u32", max_entries=1 << 13, flags=1)
+    trie.update_batch(dict.fromkeys(keys, 1))
+    assert entries(trie) == "more than 4,096"
+    made = bpf.create_map("hash", key=8, value="u32", max_entries=1 << 13)
+    made.update_batch({bytes(4) + last: 1 for _, last in keys})
+    assert entries(made) == len(keys)
 
 
 def test_memory_grows_with_the_map(bpf):

@@ -137,6 +137,24 @@ def test_without_a_declaration_an_inner_map_is_compared_with_one_that_is_there(m
     assert outer == {0: maps.one, 1: maps.two}
 
 
+def test_a_report_shows_what_was_wanted_where_it_is_there(maps):
+    maps.hash[(1, 2)] = maps.one
+    wanted = {}
+    assert not maps.hash == {(1, 2): wanted, (3, 4): wanted}  # noqa: SIM201
+    assert list(maps.hash.compared) == [(1, 2)]
+    assert maps.hash.compared[(1, 2)] is wanted
+    assert maps.hash == {(1, 2): wanted}
+    assert maps.hash.compared is None
+
+
+def test_inner_maps_without_types_have_those_of_the_declaration(maps, bpf):
+    maps.array[0] = bpf.create_map("hash", key=4, value=8, max_entries=8)
+    maps.array[0][7] = {"x": 1, "y": -1}
+    assert maps.array[0][7].y == -1
+    number, point = b"\7\0\0\0", b"\1\0\0\0\xff\xff\xff\xff"
+    assert bpf.map_by_id(maps.array.id)[0] == {number: point}, "the kernel has no declaration"
+
+
 def test_arrays_must_have_the_same_length_unless_they_may_differ(bpf):
     """BPF_F_INNER_MAP came with Linux 5.10."""
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from pytest_bpfmaps import BPF_F_ALL_CPUS, BPF_F_CPU, MapError, MapKeyError, UnsupportedError
+from pytest_bpfmaps import BPF_EXIST, BPF_F_ALL_CPUS, BPF_F_CPU, MapError, MapKeyError, UnsupportedError
 from pytest_bpfmaps.maps.families.percpu import possible_cpus
 
 KINDS = ["percpu_array", "percpu_hash", "lru_percpu_hash"]
@@ -46,6 +46,13 @@ def test_they_are_not_for_many_elements(counts, flags):
 def test_without_a_flag_it_is_the_value_of_each_cpu(counts):
     counts[1] = written = [(cpu + 1, 0) for cpu in range(possible_cpus())]
     assert counts.lookup_elem(1) == counts[1] == written
+
+
+def test_other_flags_are_as_for_any_map(counts):
+    counts[1] = [(1, 0)] * possible_cpus()
+    written = [(cpu + 1, 0) for cpu in range(possible_cpus())]
+    counts.update_elem(1, written, BPF_EXIST)
+    assert counts[1] == written
 
 
 class TestFlags:

@@ -1,6 +1,7 @@
 """Tests maps that are read-only or write-only: a refused access must not look like a missing key."""
 
 import errno
+import os
 import socket
 
 import pytest
@@ -63,11 +64,15 @@ DELETES = {
 CLEAR = {"clear": lambda m, key: m.clear()}
 
 
-def check_refused(what, m, key):
+FROZEN = "the map may also be frozen"
+
+
+def check_refused(what, m, key, advice=""):
     with pytest.raises(MapError) as caught:
         what(m, key)
     assert not isinstance(caught.value, MapKeyError)
     assert caught.value.errno == errno.EPERM
+    assert advice in str(caught.value)
 
 
 @pytest.mark.parametrize("read", [*READS, *LISTING])
@@ -133,7 +138,7 @@ def test_no_write_to_a_frozen_map(make, type, write):
     key = (32, b"\1\2\3\4") if type == "lpm_trie" else 1
     m[key] = 5
     m.freeze()
-    check_refused((WRITES | DELETES | CLEAR)[write], m, key)
+    check_refused((WRITES | DELETES | CLEAR)[write], m, key, FROZEN)
     assert m == {key: (5,) * len(m[key]) if "percpu" in type else 5}
 
 
@@ -143,8 +148,39 @@ def test_no_write_to_a_frozen_array(make, type, write):
     m = make(type, 0)
     m[1] = 5
     m.freeze()
-    check_refused((WRITES | CLEAR)[write], m, 1)
+    check_refused((WRITES | CLEAR)[write], m, 1, FROZEN)
     assert m[1] == ((5,) * len(m[1]) if type == "percpu_array" else 5)
+
+
+def test_elements_of_an_array_are_not_deleted(make):
+    m = make("array", 0)
+    with pytest.raises(MapError, match="elements of an array can't be created or deleted") as caught:
+        m.delete_batch([1])
+    assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("type", [*LISTED, "hash_of_maps"])
+def test_a_descriptor_that_is_of_something_else(make, bpf, type):
+    """No error of the kernel is taken for a key that is missing, or for the end of a list."""
+    inner = {"type": "array", "value": "u64", "max_entries": 1}
+    if type == "hash_of_maps":
+        m, key = bpf.create_map(type, key="__u32", max_entries=4, inner=inner), 1
+    else:
+        m, key = make(type, 0), (32, b"\1\2\3\4") if type == "lpm_trie" else 1
+    kept = os.dup(m.fd)
+    with open(os.devnull) as other:  # so that no thread gets the number meanwhile
+        os.dup2(other.fileno(), m.fd)
+    try:
+        for name in ("getitem", "get", "get_or", "contains", "iter", "len", "equal", "items"):
+            with pytest.raises(MapError) as caught:
+                (READS | LISTING)[name](m, key)
+            assert not isinstance(caught.value, MapKeyError), name
+            if (type, name) == ("hash_of_maps", "iter"):
+                assert "cannot list the keys of" in str(caught.value)
+    finally:
+        os.dup2(kept, m.fd)
+        os.close(kept)
+    assert m == {}
 
 
 @pytest.mark.parametrize("type", QUEUES)
@@ -163,7 +199,7 @@ def test_frozen_bloom_filters(bpf):
     m = bpf.create_map("bloom_filter", value="__u64", max_entries=4)
     m.add(5)
     m.freeze()
-    check_refused(lambda m, _: m.push(6), m, None)
+    check_refused(lambda m, _: m.push(6), m, None, "EPERM: ")
     assert 5 in m
 
 

@@ -55,6 +55,8 @@ def test_of_other_maps(maps, name, verb, said):
         getattr(maps[name], verb)
     assert f"no '{verb}' in map " in str(caught.value)
     assert said in str(caught.value)
+    types = str(caught.value).partition("maps of type ")[2].partition(" have that")[0].split(", ")
+    assert types[6:] == (["…"] if verb in ("items", "to_numpy") else [])
     listed = str(caught.value).partition("use one of these: ")[2].split(", ")
     assert {"close", "fd", "type", "lookup_elem"} <= set(listed)
     assert all(hasattr(maps[name], each) for each in listed)
