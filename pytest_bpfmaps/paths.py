@@ -15,9 +15,7 @@ def cache_dir() -> Path:
     override = os.environ.get("BPFMAPS_CACHE")
     if override:
         return _path(override)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("pytest-bpfmaps")
+    return _user_cache(*map(os.environ.get, ("XDG_CACHE_HOME", "HOME")))
 
 
 def objects_dir() -> Path:
@@ -28,6 +26,14 @@ def objects_dir() -> Path:
 def kernels_dir() -> Path:
     """Returns the folder of kernels for virtual machines, by name."""
     return _below(cache_dir(), "kernels")
+
+
+@lru_cache(maxsize=4)
+def _user_cache(*variables: str | None) -> Path:
+    """Returns the user's cache folder, which depends on these variables."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("pytest-bpfmaps")
 
 
 @lru_cache(maxsize=4)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from processes import is_running
 
+from pytest_bpfmaps.cache.unchanged_files import is_settled, state_of
 from pytest_bpfmaps.compiler import CompileRequest
 from pytest_bpfmaps.errors import CompileError, VmLostError, VmTimeoutError
 from pytest_bpfmaps.vm.gateway import answers, journal
@@ -194,6 +195,25 @@ def test_a_source_that_the_host_has_does_not(
     request = CompileRequest(source=str(source))
     RemoteCompiler(Host(pair[0].fileno())).compile(request)
     assert asked[1] == {"call": "compile", "argument": request.to_json()}
+
+
+def test_an_unchanged_source_is_compared_once(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    source = tmp_path / "x.bpf.c"
+    source.write_text("int x;")
+    while not is_settled(state_of(source)):
+        time.sleep(0.1)
+    answers = {"digest": sha256(b"int x;").hexdigest(), "compile": COMPILED}
+    asked = _serving(Lines(pair[1].fileno()), answers)
+    request, compiler = CompileRequest(source=str(source)), RemoteCompiler(Host(pair[0].fileno()))
+    compiler.compile(request)
+    compiler.compile(request)
+    assert [each["call"] for each in asked if each] == ["digest", "compile", "compile"]
+    source.write_text("int y;")
+    compiler.compile(request)  # the host still has the other text
+    assert [each["call"] for each in asked if each] == ["digest", "compile", "compile", "digest", "compile"]
+    assert "int y;" in (asked[-1] or {})["argument"]
 
 
 def test_the_guests_compiler_asks_the_host(pair: tuple[socket.socket, socket.socket]) -> None:

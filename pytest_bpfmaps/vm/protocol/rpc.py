@@ -21,6 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_bpfmaps.cache.unchanged_files import UnchangedFiles
 from pytest_bpfmaps.errors import VmLostError
 from pytest_bpfmaps.vm.protocol.phases import WorkerStep
 
@@ -151,6 +152,7 @@ class RemoteCompiler:
     def __init__(self, host: Host, *, portable: bool = False) -> None:
         self._host = host
         self._portable = portable
+        self._found: UnchangedFiles[bool] = UnchangedFiles()  # whether the host has a file, too
 
     def compile(self, request: CompileRequest) -> Path:
         """Returns the object file for `request`. Raises CompileError as the host's compiler does."""
@@ -177,5 +179,10 @@ class RemoteCompiler:
         )  # the host's cache is read-only here
 
     def _host_has(self, source: Path) -> bool:
-        digest = sha256(source.read_bytes()).hexdigest()
-        return self._host.call("digest", str(source)) == digest
+        """Returns whether the host has the same content at that path. An unchanged file is read once."""
+
+        def ask() -> bool:
+            digest = sha256(source.read_bytes()).hexdigest()
+            return self._host.call("digest", str(source)) == digest
+
+        return self._found.get(str(source), ask)
