@@ -15,13 +15,16 @@ import socket
 import struct
 import sys
 import threading
+from contextlib import suppress
 
-from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.errors import BpfError, VmError
 from pytest_bpfmaps.vm.boot.backends import WARM
 from pytest_bpfmaps.vm.boot.start import boot
 from pytest_bpfmaps.vm.boot.warm import has_current_state
 from pytest_bpfmaps.vm.gateway.gateway import Gateway, Ready, serve, shape_of
 from pytest_bpfmaps.vm.gateway.options import parse
+from pytest_bpfmaps.vm.guest.warm_up import SOURCE
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue, check_content
 from pytest_bpfmaps.vm.machine.child_process import die_with
 
@@ -32,6 +35,8 @@ def main() -> None:
     die_with(int(sys.argv[1]))
     listener = socket.socket(fileno=int(sys.argv[2]))
     ready = _start(parse(sys.argv[3:]))
+    if ready is not None:
+        _warm_up(ready)
     connection = _accept(listener)
     arguments = _take(connection)
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
@@ -49,6 +54,20 @@ def _start(options: argparse.Namespace) -> Ready | None:
         return kernel, boot(kernel, WARM, shape_of(options, kernel), options.timeout)
     except VmError:
         return None
+
+
+def _warm_up(ready: Ready) -> None:
+    """Has an emulated guest do what a run does, so that the emulator has translated that code."""
+    _, booted = ready
+    if booted.attempt.shape.kvm:
+        return
+    try:
+        request = CompileRequest(code=SOURCE, name="warm_up.bpf.c")
+        program: str | None = str(LocalCompiler(warn=lambda _: None).compile(request))
+    except BpfError:  # without clang
+        program = None
+    with suppress(OSError):  # the guest has ended, which the run notices
+        booted.control.send({"warm_up": program})
 
 
 def _checked(ready: Ready | None) -> Ready | None:

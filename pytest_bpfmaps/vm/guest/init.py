@@ -162,16 +162,25 @@ def find_port(name: str) -> str:
         time.sleep(0.005)
 
 
+_rest: dict[int, bytes] = {}  # by descriptor: what came with the last line, and belongs to the next one
+
+
 def read_line(fd: int) -> dict[str, Any]:
     """Returns the next JSON line of `fd`. Empty lines do not count."""
-    data = b""
-    while not (data.strip() and data.endswith(b"\n")):
+    data = _rest.pop(fd, b"").lstrip()
+    while b"\n" not in data:
         chunk = os.read(fd, 1 << 16)
         if not chunk:
             raise EOFError("the gateway is gone")
-        data += chunk
-    line: dict[str, Any] = json.loads(data)
+        data = (data + chunk).lstrip()
+    text, _, _rest[fd] = data.partition(b"\n")
+    line: dict[str, Any] = json.loads(text)
     return line
+
+
+def has_line(fd: int) -> bool:
+    """Returns whether something of the next line has come with the last one."""
+    return bool(_rest.get(fd, b"").strip())
 
 
 def apply(job: dict[str, Any], host_files: int) -> None:

@@ -125,7 +125,8 @@ def preload(say: Callable[[str], object] = lambda step: None) -> None:
     _say_too_late()
     gc.freeze()  # pytest runs the garbage collector at the end of a session
     say("a session of pytest")
-    _run_session()
+    with tempfile.TemporaryDirectory() as folder:
+        run_session(folder)
     say("what pytest looks up")
     platform.platform(), platform.processor()  # starts processes; Python keeps the answers
     lookup_caches.remember_worker()
@@ -133,21 +134,21 @@ def preload(say: Callable[[str], object] = lambda step: None) -> None:
     _say_too_late()
 
 
-def _run_session() -> None:
+def run_session(folder: str) -> None:
+    """Runs a small session of pytest in this process, with its files in `folder`."""
     import pytest
 
     here = os.getcwd()
-    with tempfile.TemporaryDirectory() as folder:
-        for name, text in SESSION.items():
-            Path(folder, name).write_text(text)
-        os.chdir(folder)
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            without_rewriting_plugins(),
-        ):
-            pytest.main(["-q", "--rootdir", folder, "--basetemp", f"{folder}/tmp"], plugins=[_Plugins()])
-        os.chdir(here)
+    for name, text in SESSION.items():
+        Path(folder, name).write_text(text)
+    os.chdir(folder)
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        without_rewriting_plugins(),
+    ):
+        pytest.main(["-q", "--rootdir", folder, "--basetemp", f"{folder}/tmp"], plugins=[_Plugins()])
+    os.chdir(here)
     for name in ("conftest", "test_preload"):
         sys.modules.pop(name, None)
     linecache.clearcache()  # forgets the sources that the failure was shown with

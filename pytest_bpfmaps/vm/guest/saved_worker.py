@@ -24,7 +24,7 @@ import traceback
 
 from pytest_bpfmaps.elf.process_mappings import mappings_of
 from pytest_bpfmaps.libbpf.library import lib
-from pytest_bpfmaps.vm.guest import code_archive, init, library_pages, preload, supervisor
+from pytest_bpfmaps.vm.guest import code_archive, init, library_pages, preload, supervisor, warm_up
 from pytest_bpfmaps.vm.guest.cpus import start_all_cpus
 
 HOST, LAYER, ROOT = "/run/host", "/run/layer", "/run/root"
@@ -70,6 +70,10 @@ def main(finder: code_archive.Finder) -> None:
     hello = {"release": os.uname().release, "seconds": time.monotonic() - started}
     os.write(control, json.dumps({"hello": hello}).encode() + b"\n")
     job = init.read_line(control)
+    if "warm_up" in job:
+        if not init.has_line(control):
+            warm_up.warm_up(job["warm_up"], control)
+        job = init.read_line(control)
     init.apply(job, plain)
     if "BPFMAPS_LIBBPF" in os.environ:
         lib.forget()
