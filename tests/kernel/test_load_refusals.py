@@ -92,6 +92,13 @@ def test_a_map_that_is_too_large(bpf):
     assert fix == "make fewer or smaller elements"
 
 
+def test_an_attempt_that_libbpf_repeats_is_left_out(bpf):
+    sizes = "__uint(max_entries, 4); __type(key, __u64); __type(value, __u64);"  # an array's key has 4 bytes
+    _, _, error = refused_map(bpf, ARRAY + sizes)
+    assert "map 'the_map': failed to create" in str(error)
+    assert "Retrying" not in str(error)
+
+
 def test_a_map_type_that_nobody_has(bpf):
     why, _, _ = refused_map(bpf, "__uint(type, 999); __uint(key_size, 4); __uint(max_entries, 1);")
     assert why == "EINVAL: Invalid argument: maps of type 999 are not known here"
@@ -150,6 +157,20 @@ class TestRelocations:
         )
         assert last.startswith("  -> guard it with bpf_core_type_exists(struct no_such_struct)")
 
+    def test_a_missing_enum_of_64_bits(self, bpf):
+        code = """
+        enum no_such_enum { WIDE = 0x200000000 };
+        SEC("raw_tp/sched_switch") int prog(void *ctx)
+        {
+            return bpf_core_enum_value(enum no_such_enum, WIDE) != 0;
+        }
+        """
+        first, last, _ = refusal(bpf, code, VerifierError)
+        assert first.endswith(
+            f": Linux {RELEASE} does not have enum no_such_enum (a CO-RE relocation failed)"
+        )
+        assert last.startswith("  -> guard it with bpf_core_type_exists(enum no_such_enum)")
+
     def test_a_missing_enumerator(self, bpf):
         code = """
         enum bpf_map_type___mine { NO_SUCH_MAP = 7 };
@@ -163,6 +184,28 @@ class TestRelocations:
             f": Linux {RELEASE} does not have NO_SUCH_MAP in enum bpf_map_type (a CO-RE relocation failed)"
         )
         assert last.endswith(" or guard it with bpf_core_enum_value_exists(enum bpf_map_type, NO_SUCH_MAP)")
+
+
+# the assembler makes the table here, because only clang 22 and later do so for C
+TABLE = """
+SEC("socket") __attribute__((naked)) int prog(struct __sk_buff *skb)
+{
+    asm volatile(".pushsection .jumptables,\\"\\",@progbits\\n table: .quad end - socket\\n .size table, 8\\n"
+                 ".global table\\n .popsection\\n r0 = table ll\\n end: r0 = 0\\n exit" ::: "r0");
+}
+"""
+
+
+def test_a_jump_table(bpf):
+    try:
+        bpf.load(code=HEAD + TABLE)
+    except LoadError as error:
+        told = str(error)
+    else:
+        told = ""
+    assert (
+        f"jumps by a table, as clang 22 and later compile a switch for -mcpu=v4, and libbpf {LIBBPF}" in told
+    ) == (version() < (1, 7))
 
 
 def test_a_kernel_function_that_is_not_there(bpf):

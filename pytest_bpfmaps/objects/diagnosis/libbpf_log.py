@@ -298,6 +298,14 @@ def _not_mapped(found: re.Match[str]) -> Explanation:
     )
 
 
+def _jump_table(_: re.Match[str]) -> Explanation:
+    return Explanation(
+        "the program jumps by a table, as clang 22 and later compile a switch for -mcpu=v4, and libbpf "
+        f"{'.'.join(map(str, version()))} can't load such a table",
+        "compile it with cflags=['-fno-jump-tables'] or -mcpu=v3; or use libbpf 1.7 or later and Linux 6.19",
+    )
+
+
 def _map_elsewhere(found: re.Match[str]) -> Explanation:
     return Explanation(
         f"{found[1]} is used as a map, but it is in the section {found[2]}, which is none of maps",
@@ -317,6 +325,7 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     (r"extern \(kcfg\) '(CONFIG_\w+)': value '(.*)' implies (.*) type$", _type_of_setting),
     (r"extern '([^']+)' \(strong\): not resolved", _variable),
     (r"map '[^']*(\.(?:bss|data)[^']*)': failed to re-mmap\(\) contents: -(?:ENOTSUPP|524)", _not_mapped),
+    (r"bad map relo against '[^']+' in section '\.jumptables'", _jump_table),
     (r"bad map relo against '([^']+)' in section '([^']+)'", _map_elsewhere),
     (r"missing BPF prog type, check ELF section name '([^']+)'", _section),
     (r"program '([^']+)' is static and not supported", _static_program),

@@ -18,6 +18,7 @@ _NAMED = re.compile(r"^map '([^']+)': |extern '([^']+)'", re.MULTILINE)
 _BTF_DUMP = re.compile(
     r"^.*-- BEGIN BTF LOAD LOG ---\n.*?^-- END BTF LOAD LOG --\n", re.MULTILINE | re.DOTALL
 )
+_WITHOUT_TYPES = "Retrying without BTF."  # libbpf creates the map again; if that fails, it says so
 # these lines do not help: a path in our cache, and advice that is wrong from Linux 5.11 on
 _USELESS = (
     "failed to load object",
@@ -78,5 +79,9 @@ def _has_types(path: Path) -> bool:
 def told_by_libbpf(log: str, first: str) -> list[str]:
     """Returns the C line `first`, then the lines of libbpf's log that help."""
     log = _BTF_DUMP.sub("", log)
-    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(_USELESS)]
+    lines = [
+        line
+        for line in log.splitlines()
+        if line.strip() and not line.startswith(_USELESS) and not line.endswith(_WITHOUT_TYPES)
+    ]
     return [*([first] if first else []), *lines[-_MOST_SAID:]]

@@ -10,7 +10,7 @@ from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.struct_fields import names_at, names_in
 
 _RELOCATION = re.compile(
-    r"failed to resolve CO-RE relocation <(?P<kind>\w+)> \[\d+\] (?P<type>struct|union|enum|typedef) "
+    r"failed to resolve CO-RE relocation <(?P<kind>\w+)> \[\d+\] (?P<type>struct|union|enum|typedef)(?:64)? "
     r"(?P<name>\w+)(?:::(?P<value>\w+)|(?P<path>(?:[.\[][\w\]]+)*))"
 )
 _FLAVOUR = re.compile(r"___.*$")  # libbpf ignores this end of a type's name
