@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from pytest_bpfmaps.compiler.cache import code_of_makers
 from pytest_bpfmaps.compiler.cache_in_use import steady, use
 from pytest_bpfmaps.errors import CompileError, strerror
 from pytest_bpfmaps.paths import objects_dir
+
+# libbpf before 1.6 says it of an extern function of which it asks for the size
+_SHARED_FUNCTION = re.compile(r"global '(\w+)': failed to resolve size of underlying type")
 
 
 def link(objects: Sequence[Path], root: Path | None = None) -> Path:
@@ -88,7 +92,7 @@ def _names(objects: Sequence[Path]) -> str:
 
 
 def _link(objects: Sequence[Path], target: Path) -> None:
-    from pytest_bpfmaps.libbpf import capture_log, ffi, lib
+    from pytest_bpfmaps.libbpf import capture_log, ffi, lib, version
 
     with capture_log() as log:
         linker = lib.bpf_linker__new(os.fsencode(target), ffi.NULL)
@@ -102,11 +106,18 @@ def _link(objects: Sequence[Path], target: Path) -> None:
             lib.bpf_linker__free(linker)
     if result < 0:
         said = [line for line in log.text.splitlines() if line.strip()]
+        why = said[0] if said else strerror(result)
+        fix = "if both define a name, make it static or __weak in one of them, or declare it extern there"
+        if shared := _SHARED_FUNCTION.search(log.text):
+            said = ["", *said]
+            mine = ".".join(map(str, version()))
+            why = f"both call the kernel's function {shared[1]}, and libbpf {mine} can't link such objects"
+            fix = f"call {shared[1]} in one of them only, or use libbpf 1.6 or later"
         raise CompileError(
             "cannot link",
             on=_names(objects),
-            why=said[0] if said else strerror(result),
+            why=why,
             details="\n".join(said[1:]) or None,
-            fix="if both define a name, make it static or __weak in one of them, or declare it extern there",
+            fix=fix,
             errno=-result or errno.EINVAL,
         )

@@ -106,6 +106,44 @@ def test_what_does_not_fit_is_refused(bpf, sources):
         bpf.load([])
 
 
+CALLS = """
+struct task_struct *bpf_task_from_pid(int pid) __ksym;
+void bpf_task_release(struct task_struct *task) __ksym;
+
+SEC("syscall") int NAME(void *ctx)
+{
+    struct task_struct *task = bpf_task_from_pid(1);
+    if (task)
+        bpf_task_release(task);
+    return 0;
+}
+"""
+
+
+def test_a_kernel_function_that_both_call(bpf, tmp_path):
+    both = [tmp_path / f"{name}.bpf.c" for name in ("one", "two")]
+    for each in both:
+        each.write_text(HEAD + CALLS.replace("NAME", each.name[:3]))
+    if version() >= (1, 6):
+        assert {"one", "two"} <= {s.name for s in Elf(bpf.compile(both).read_bytes()).symbols()}
+        return
+    with pytest.raises(
+        CompileError, match=r"both call the kernel's function bpf_task_\w+, and libbpf"
+    ) as error:
+        bpf.compile(both)
+    assert "-> call bpf_task_" in str(error.value)
+    both[1].write_text(HEAD + 'SEC("syscall") int two(void *ctx) { return 0; }\n')  # the remedy
+    assert {"one", "two"} <= {s.name for s in Elf(bpf.compile(both).read_bytes()).symbols()}
+
+
+def test_an_object_that_libbpf_cannot_open_has_the_names_of_its_parts(bpf, sources):
+    main, _ = sources
+    other = main.with_name("other.bpf.c")
+    other.write_text(HEAD + 'SEC("xdp") int second(struct xdp_md *ctx) { return XDP_PASS; }\n')
+    with pytest.raises(LoadError, match=r"cannot open main\.bpf\.o \+ other\.bpf\.o: "):
+        bpf.load([main, other], defines={"STEP": 1})
+
+
 def test_what_nobody_defines_is_refused(bpf, sources):
     with pytest.raises(LoadError, match=r"limit|add|counts"):
         bpf.load(sources[:1])

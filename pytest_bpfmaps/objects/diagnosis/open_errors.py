@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pytest_bpfmaps.compiler.linker import linked_inputs
 from pytest_bpfmaps.elf.editor import Elf
 from pytest_bpfmaps.errors import LoadError
 from pytest_bpfmaps.libbpf.calls import as_errno, reason
@@ -38,12 +39,19 @@ def explain_open(path: Path, number: int, log: str) -> LoadError:
             declared = line_of_map(path, named[1]) if named[1] else line_of_call(path, named[2])
     return LoadError(
         "cannot open",
-        on=path.name if path.is_relative_to(objects_dir()) else str(path),
+        on=_name_of(path),
         why=why,
         details="\n".join(told_by_libbpf(log, declared)) or None,
         fix=fix,
         errno=as_errno(number),
     )
+
+
+def _name_of(path: Path) -> str:
+    """Returns the names of the sources' objects for an object of our cache, and any other path as it is."""
+    if not path.is_relative_to(objects_dir()):
+        return str(path)
+    return " + ".join(each.name for each in linked_inputs(path) or [path])
 
 
 def _look_at(path: Path) -> tuple[str | None, str | None]:
