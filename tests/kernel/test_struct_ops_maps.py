@@ -1,5 +1,6 @@
 """Tests struct_ops maps: attach() registers them, and they read as the kernel's struct."""
 
+import contextlib
 import errno
 import socket
 
@@ -158,3 +159,31 @@ def test_an_object_without_programs(bpf):
             bpf.load(code=code)
     else:
         bpf.load(code=code)
+
+
+def test_a_section_that_this_libbpf_does_not_read(bpf):
+    code = WITH_XDP.replace(".struct_ops", ".struct_ops.link")
+    if libbpf_version() >= (1, 2):
+        with contextlib.suppress(LoadError):  # Linux before 6.4 refuses the flag BPF_F_LINK
+            assert bpf.load(code=code).maps.control.flags
+        return
+    with pytest.raises(LoadError, match=r"its struct is in SEC\(\"\.struct_ops\.link\"\), which libbpf 1"):
+        bpf.load(code=code)
+
+
+def test_a_program_that_no_struct_has(bpf):
+    code = WITH_XDP.replace(".undo_cwnd = (void *)back, ", "")
+    if libbpf_version() < (1, 5):
+        with pytest.raises(
+            LoadError, match=r"'back' \(struct_ops\): the kernel takes .*, and no struct has it"
+        ):
+            bpf.load(code=code)
+    remedy = {"back": {"autoload": False}}
+    assert "control" in bpf.load(code=code, programs=remedy).maps
+
+
+def test_a_program_for_two_members(bpf):
+    with pytest.raises(
+        LoadError, match=r"program half is .*, and can't be undo_cwnd, too(.|\n)*-> write another"
+    ):
+        bpf.load(code=WITH_XDP.replace("(void *)back", "(void *)half"))

@@ -306,6 +306,14 @@ def _jump_table(_: re.Match[str]) -> Explanation:
     )
 
 
+def _of_two_members(found: re.Match[str]) -> Explanation:
+    program, member = found["opened"] or found["loaded"], found["member"] or found["name"]
+    return Explanation(
+        f"the program {program} is a function of a struct already, and can't be {member}, too",
+        f"write another program for .{member}",
+    )
+
+
 def _map_elsewhere(found: re.Match[str]) -> Explanation:
     return Explanation(
         f"{found[1]} is used as a map, but it is in the section {found[2]}, which is none of maps",
@@ -327,6 +335,11 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     (r"map '[^']*(\.(?:bss|data)[^']*)': failed to re-mmap\(\) contents: -(?:ENOTSUPP|524)", _not_mapped),
     (r"bad map relo against '[^']+' in section '\.jumptables'", _jump_table),
     (r"bad map relo against '([^']+)' in section '([^']+)'", _map_elsewhere),
+    (
+        r"cannot use prog (?P<opened>\w+) in sec .* for func ptr (?P<member>\w+)"
+        r"|func ptr (?P<name>\w+): invalid reuse of prog (?P<loaded>\w+)",
+        _of_two_members,
+    ),
     (r"missing BPF prog type, check ELF section name '([^']+)'", _section),
     (r"program '([^']+)' is static and not supported", _static_program),
     (r"struct_ops init_kern: struct (\w+) is not found in kernel BTF", _no_struct),

@@ -43,6 +43,7 @@ from pytest_bpfmaps.objects.diagnosis.source_lines import (
     line_of_section,
     use_of,
 )
+from pytest_bpfmaps.objects.diagnosis.struct_functions import explain_no_struct
 from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import explain_pointer
 from pytest_bpfmaps.programs.context import may_be_program, refused_field, seen_context
 from pytest_bpfmaps.programs.program import instructions_of
@@ -153,7 +154,12 @@ def _explain_log(attempt: Attempt, program: ProgramSpec | None, number: int, log
     if program is None:
         return Explanation(reason(number), None)
     shared = explain_program_array(attempt, program) if number == errno.EINVAL else None
-    return shared or refused_type(program.type) or Explanation(reason(number), None)
+    return (
+        shared
+        or refused_type(program.type)
+        or explain_no_struct(attempt, program, number)
+        or Explanation(reason(number), None)
+    )
 
 
 def _of_many_parameters(attempt: Attempt) -> str | None:

@@ -24,12 +24,12 @@ def explain_program_array(attempt: Attempt, program: ProgramSpec) -> Explanation
 
     The kernel says only EINVAL. Source: ``bpf_prog_map_compatible`` in kernel/bpf/core.c.
     """
-    used = _used_in(attempt.path, program.section)
+    used = used_names(attempt.path, program.section, ".text")
     for spec in attempt.maps:
         if spec.type is not MapType.PROG_ARRAY or spec.name not in used:
             continue
         others = [p for p in attempt.programs if p.autoload and _kind(p) != _kind(program)]
-        sharing = [p for p in others if spec.name in _used_in(attempt.path, p.section)]
+        sharing = [p for p in others if spec.name in used_names(attempt.path, p.section, ".text")]
         if sharing:
             return Explanation(
                 f'programs of SEC("{program.section}") and SEC("{sharing[0].section}") use the program array '
@@ -50,10 +50,10 @@ def _kind(program: ProgramSpec) -> tuple[ProgramType | int, bool]:
     return program.type, ".frags" in program.section
 
 
-def _used_in(path: Path, section: str) -> set[str]:
-    """Returns the names of the variables that the code of a section, or of the functions it calls, uses."""
+def used_names(path: Path, *sections: str) -> set[str]:
+    """Returns the names of the variables and functions that sections of an object refer to."""
     try:
-        return set(_names(Elf(path.read_bytes()), (section, ".text")))
+        return set(_names(Elf(path.read_bytes()), sections))
     except (OSError, ValueError):
         return set()
 
