@@ -144,6 +144,17 @@ def test_an_object_that_libbpf_cannot_open_has_the_names_of_its_parts(bpf, sourc
         bpf.load([main, other], defines={"STEP": 1})
 
 
+def test_a_map_that_nobody_defines_is_refused(bpf):
+    declared = MAIN[: MAIN.index("extern int")]
+    use = (
+        'SEC("xdp") int prog(struct xdp_md *ctx) { __u32 k = 0; return !!bpf_map_lookup_elem(&counts, &k); }'
+    )
+    with pytest.raises(
+        LoadError, match=r"a map is declared extern(.|\n)*-> link it with the source that does"
+    ):
+        bpf.load(code=HEAD + declared + use)
+
+
 def test_what_nobody_defines_is_refused(bpf, sources):
     with pytest.raises(LoadError, match=r"limit|add|counts"):
         bpf.load(sources[:1])

@@ -187,3 +187,25 @@ def test_a_program_for_two_members(bpf):
         LoadError, match=r"program half is .*, and can't be undo_cwnd, too(.|\n)*-> write another"
     ):
         bpf.load(code=WITH_XDP.replace("(void *)back", "(void *)half"))
+
+
+def test_a_member_that_the_kernel_lacks(bpf):
+    code = WITH_XDP.replace(".ssthresh =", ".absent = (void *)half, .ssthresh =").replace(
+        '#include "vmlinux.h"',
+        """#include <linux/bpf.h>
+        struct tcp_congestion_ops {
+            __u32 (*ssthresh)(void *sk); __u32 (*undo_cwnd)(void *sk); void (*cong_avoid)(void *sk);
+            __u32 (*absent)(void *sk); char name[16];
+        };""",
+    )
+    code = code.replace('SEC("xdp")', 'SEC("struct_ops") __u32 more(__u64 *ctx) { return 2; }\nSEC("xdp")')
+    with pytest.raises(
+        LoadError, match=r"struct of control sets the member absent, which the struct of Linux"
+    ):
+        bpf.load(code=code.replace(".absent = (void *)half", ".absent = (void *)more"))
+
+
+def test_a_program_of_another_type_in_a_struct(bpf):
+    code = WITH_XDP.replace("(void *)back", "(void *)pass")
+    with pytest.raises(LoadError, match=r"the program pass, which is none of SEC\(\"struct_ops\"\)"):
+        bpf.load(code=code)

@@ -27,6 +27,7 @@ from pytest_bpfmaps.maps.create_errors import EMPTY, Attributes, explain_refused
 from pytest_bpfmaps.maps.type_rules import shape_of
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.diagnosis.map_declarations import MAP_DECLARATIONS
+from pytest_bpfmaps.objects.diagnosis.struct_functions import STRUCT_OPS
 from pytest_bpfmaps.verifier import Rejection
 from pytest_bpfmaps.verifier.special_advice import TRAP
 
@@ -306,11 +307,10 @@ def _jump_table(_: re.Match[str]) -> Explanation:
     )
 
 
-def _of_two_members(found: re.Match[str]) -> Explanation:
-    program, member = found["opened"] or found["loaded"], found["member"] or found["name"]
+def _extern_map(_: re.Match[str]) -> Explanation:
     return Explanation(
-        f"the program {program} is a function of a struct already, and can't be {member}, too",
-        f"write another program for .{member}",
+        "a map is declared extern, and no source that is linked here defines it",
+        'link it with the source that does: bpf.load(["a.bpf.c", "b.bpf.c"])',
     )
 
 
@@ -323,6 +323,7 @@ def _map_elsewhere(found: re.Match[str]) -> Explanation:
 
 _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     *MAP_DECLARATIONS,
+    *STRUCT_OPS,
     (r"extern \(func ksym\) '([^']+)': not found", _function),
     (r"extern \(func ksym\) '([^']+)': .*can't find", _function),
     (r"extern \(func ksym\) '([^']+)': func_proto \[\d+\] incompatible", _other_prototype),
@@ -335,11 +336,7 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     (r"map '[^']*(\.(?:bss|data)[^']*)': failed to re-mmap\(\) contents: -(?:ENOTSUPP|524)", _not_mapped),
     (r"bad map relo against '[^']+' in section '\.jumptables'", _jump_table),
     (r"bad map relo against '([^']+)' in section '([^']+)'", _map_elsewhere),
-    (
-        r"cannot use prog (?P<opened>\w+) in sec .* for func ptr (?P<member>\w+)"
-        r"|func ptr (?P<name>\w+): invalid reuse of prog (?P<loaded>\w+)",
-        _of_two_members,
-    ),
+    (r"unrecognized extern section '\.maps'", _extern_map),
     (r"missing BPF prog type, check ELF section name '([^']+)'", _section),
     (r"program '([^']+)' is static and not supported", _static_program),
     (r"struct_ops init_kern: struct (\w+) is not found in kernel BTF", _no_struct),

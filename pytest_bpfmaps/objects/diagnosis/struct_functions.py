@@ -1,9 +1,13 @@
-"""Explains that a struct_ops program is no function of a struct that libbpf read."""
+"""Explains refused structs of functions (struct_ops), and programs that are no function of one."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 from pytest_bpfmaps.errors import ENOTSUPP, Explanation
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
+from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.libbpf import version
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.diagnosis.program_arrays import used_names
@@ -36,3 +40,39 @@ def explain_no_struct(attempt: Attempt, program: ProgramSpec, number: int) -> Ex
         f'set it in one: SEC(".struct_ops") struct … = {{ .MEMBER = (void *){program.name}, … }}; '
         f"or leave it out: bpf.load(…, programs={{{program.name!r}: {{'autoload': False}}}})",
     )
+
+
+def _of_two_members(found: re.Match[str]) -> Explanation:
+    program, member = found["opened"] or found["loaded"], found["member"] or found["name"]
+    return Explanation(
+        f"the program {program} is a function of a struct already, and can't be {member}, too",
+        f"write another program for .{member}",
+    )
+
+
+def _no_member(found: re.Match[str]) -> Explanation:
+    return Explanation(
+        f"the struct of {found[1]} sets the member {found[2]}, which the struct of Linux {release()} lacks",
+        f"leave {found[2]} out where the kernel lacks it, by #ifdef for example; or mark the test "
+        'bpf_kernels(">=…")',
+    )
+
+
+def _no_struct_ops(found: re.Match[str]) -> Explanation:
+    return Explanation(
+        f'the struct of {found[1]} has the program {found[2]}, which is none of SEC("struct_ops") for libbpf '
+        + ".".join(map(str, version())),
+        f'write SEC("struct_ops") before {found[2]}; SEC("struct_ops.s") needs libbpf 1.2 or later',
+    )
+
+
+STRUCT_OPS: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
+    (
+        r"cannot use prog (?P<opened>\w+) in sec .* for func ptr (?P<member>\w+)"
+        r"|func ptr (?P<name>\w+): invalid reuse of prog (?P<loaded>\w+)",
+        _of_two_members,
+    ),
+    (r"struct_ops init_kern (\S+): Cannot find member (\w+) in kernel BTF", _no_member),
+    (r"struct_ops reloc (\S+): prog (\S+) is not struct_ops BPF program", _no_struct_ops),
+]
+"""Patterns of libbpf's log, with the functions that explain them."""
