@@ -65,6 +65,15 @@ class BtfEditor:
         head = struct.pack("=III", name, info & ~0xFFFF | len(kept), size)
         self._records[type_id - 1] = head + b"".join(struct.pack("=III", *m) for m in kept)
 
+    def move_variables(self, type_id: int, offsets: dict[int, int]) -> None:
+        """Gives variables of a DATASEC, by their numbers in it, other offsets in bytes, and sorts all."""
+        record = self._records[type_id - 1]
+        variables = list(struct.iter_unpack("=III", record[12:]))
+        for i, at in offsets.items():
+            variables[i] = (variables[i][0], at, variables[i][2])
+        variables.sort(key=lambda v: v[1])
+        self._records[type_id - 1] = record[:12] + b"".join(struct.pack("=III", *v) for v in variables)
+
     def drop(self, type_id: int) -> None:
         """Replaces a type that nothing refers to any more with ``void *``."""
         self._records[type_id - 1] = self._record("", Kind.PTR, 0, 0)

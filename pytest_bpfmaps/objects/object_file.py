@@ -21,6 +21,7 @@ from pytest_bpfmaps.compiler.validate import check_object
 from pytest_bpfmaps.errors import LoadError, shown
 from pytest_bpfmaps.kernel.btf import keeps_raw_btf, parse_codecs, raw_btf
 from pytest_bpfmaps.libbpf import capture_log, ffi, lib, opts, to_str
+from pytest_bpfmaps.objects.declared_first import with_places_of_symbols
 from pytest_bpfmaps.objects.diagnosis.open_errors import explain_open
 from pytest_bpfmaps.objects.diagnosis.unfilled_pointers import unfilled_pointers
 from pytest_bpfmaps.objects.kconfig import KconfigValue, find_kconfig
@@ -35,12 +36,14 @@ class Content:
 
     `changed` is what libbpf gets in place of the file, if that is not None. `legacy_maps` are the names of
     maps with legacy definitions, and `unknown_members` those of members of struct_ops maps that this kernel
-    lacks, by map. `unfilled_pointers` are the variables with addresses that stay 0.
+    lacks, by map. `moved` has the (section, name) of the maps and variables of a linked object that libbpf
+    would look for at another place. `unfilled_pointers` are the variables with addresses that stay 0.
     """
 
     changed: bytes | None
     legacy_maps: list[str]
     unknown_members: dict[str, list[str]]
+    moved: list[tuple[str, str]]
     unfilled_pointers: list[str]
     has_kconfig: bool
 
@@ -52,8 +55,8 @@ _made_here: UnchangedFiles[Content] = UnchangedFiles()
 class ObjectFile:
     """An object file that libbpf has open as `handle`, and the `codecs` of its types.
 
-    libbpf got changed bytes if the file has legacy map definitions, or members of struct_ops maps that this
-    kernel lacks; see `content`.
+    libbpf got changed bytes if the file has legacy map definitions, members of struct_ops maps that this
+    kernel lacks, or variables at wrong places; see `content`.
     """
 
     handle: Any
@@ -126,10 +129,13 @@ def _read_content(data: bytes, name: str) -> Content:
     upgrade = upgraded(data, name)
     trimmed = without_unknown_members(data if upgrade is None else upgrade)
     upgrade = trimmed.data if trimmed.members else upgrade
+    placed = with_places_of_symbols(data if upgrade is None else upgrade)
+    upgrade = placed.data if placed.moved else upgrade
     return Content(
         upgrade,
         upgraded_maps(data if upgrade is None else upgrade),
         trimmed.members,
+        placed.moved,
         unfilled_pointers(data),
         b".kconfig" in data,
     )

@@ -38,7 +38,7 @@ from pytest_bpfmaps.objects.map_spec import MapSpec
 from pytest_bpfmaps.objects.object_file import open_again, open_object, split_maps
 from pytest_bpfmaps.objects.observer import Observer
 from pytest_bpfmaps.objects.pinning import PinnedMaps
-from pytest_bpfmaps.objects.repairs import repaired, taught_sections, unknown_members
+from pytest_bpfmaps.objects.repairs import misplaced, repaired, taught_sections, unknown_members
 from pytest_bpfmaps.objects.reused_types import warn_of_other_types
 from pytest_bpfmaps.objects.settings import Parts, check_by_name, copy_settings
 from pytest_bpfmaps.objects.variables import Globals, enter, names_in
@@ -111,6 +111,7 @@ class OpenedObject:
         content = self._file.content
         yield from repaired(self.path, self.name, self.maps, content.legacy_maps)
         yield from unknown_members(self.path, self.name, content.unknown_members)
+        yield from misplaced(self.path, self.name, content.moved)
         yield from told_pointers(self.path, self.name, content.unfilled_pointers)
         yield from taught_sections(self.path, self.name, self.programs)
 

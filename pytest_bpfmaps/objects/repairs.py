@@ -58,6 +58,16 @@ def unknown_members(path: Path, name: str, members: Mapping[str, Iterable[str]])
         yield _at(map_line(path, each), path, name, what, spelling)
 
 
+def misplaced(path: Path, name: str, moved: Iterable[tuple[str, str]]) -> Iterator[Finding]:
+    """Yields the findings for maps and variables of a linked object whose types have a wrong place."""
+    for section, each in moved:
+        kind, line = ("map", map_line(path, each)) if section == ".maps" else ("variable", None)
+        follows = "so libbpf refuses the object" if kind == "map" else "so a skeleton reads another variable"
+        what = f"{kind} {each!r} is declared before it is defined: libbpf's linker misplaces it, {follows}"
+        spelling = "put the source that defines it before the sources that declare it extern"
+        yield _at(line, path, name, what, spelling)
+
+
 def refused_formats(path: Path, name: str, formats: Iterable[str]) -> Iterator[Finding]:
     """Yields the findings for formats of ``bpf_printk`` that this kernel refuses, printing nothing."""
     for format in formats:

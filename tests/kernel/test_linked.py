@@ -2,11 +2,12 @@
 
 import shutil
 import subprocess
+import warnings
 
 import pytest
 from installed import installed
 
-from pytest_bpfmaps import CompileError, LoadError
+from pytest_bpfmaps import CompileError, LoadError, PortabilityWarning
 from pytest_bpfmaps.elf.editor import Elf
 from pytest_bpfmaps.libbpf import version
 
@@ -104,6 +105,39 @@ def test_what_does_not_fit_is_refused(bpf, sources):
         bpf.load([main], code=HEAD)
     with pytest.raises(CompileError, match="neither a source nor code"):
         bpf.load([])
+
+
+BEFORE = """
+int before SEC(".data.more") = 7;
+int wanted SEC(".data.more") = 3;
+"""
+OWN = """
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 1); __type(key, int); __type(value, int); }
+own SEC(".maps");
+
+SEC("xdp") int is_empty(struct xdp_md *ctx)
+{
+    int key = 1;
+
+    return !bpf_map_lookup_elem(&own, &key) && bpf_map_lookup_elem(&counts, &key);
+}
+"""
+
+
+def test_what_is_declared_before_it_is_defined(bpf, sources):
+    main, library = sources
+    library.write_text(HEAD + BEFORE + LIBRARY)
+    using = MAIN.replace("extern int limit", 'extern int wanted SEC(".data.more")').replace("limit", "wanted")
+    main.write_text(HEAD + using + OWN)
+    with pytest.warns(PortabilityWarning, match="'(counts|wanted)' is declared before it is defined") as told:
+        obj = bpf.load(sources, defines={"STEP": 2})
+    assert len(told) == 2
+    assert [obj.programs.count.run(bytes(64)).retval for _ in range(2)] == [2, 1]
+    assert (obj.programs.is_empty.run(bytes(64)).retval, obj.maps.counts[1]) == (1, 4)
+    assert (obj.globals.before, obj.globals.wanted) == (7, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # after the remedy
+        assert bpf.load(sources[::-1], defines={"STEP": 2}).globals.wanted == 3
 
 
 CALLS = """
