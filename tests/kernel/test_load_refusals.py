@@ -116,6 +116,24 @@ def test_what_is_wrong_with_an_inner_map(bpf):
     assert fix == "maps of type array have keys of 4 bytes"
 
 
+INNER = """
+    __uint(type, BPF_MAP_TYPE_HASH_OF_MAPS); __uint(key_size, 4); __uint(value_size, 4); OUTER
+    __array(values, struct { __uint(type, BPF_MAP_TYPE_INNER); __uint(key_size, 4);
+                             __uint(value_size, 4); __uint(max_entries, 1); });
+"""
+
+
+def test_what_is_wrong_with_a_map_of_maps_whose_inner_maps_are_declared(bpf):
+    why, fix, _ = refused_map(bpf, INNER.replace("INNER", "ARRAY").replace("OUTER", ""))
+    assert why == "the kernel refuses max_entries=0"
+    assert fix.startswith("it has to be at least 1")
+    sized = INNER.replace("OUTER", "__uint(max_entries, 4);")
+    why, fix, _ = refused_map(bpf, sized.replace("INNER", "PROG_ARRAY"))
+    assert why == f"Linux {RELEASE} takes no maps of type prog_array as inner maps"
+    assert fix == "give its inner maps another type"
+    bpf.load(code=HEAD + f'struct {{ {sized.replace("INNER", "ARRAY")} }} the_map SEC(".maps");')
+
+
 def test_locked_memory_is_raised_where_maps_count_there():
     code = """
 import resource

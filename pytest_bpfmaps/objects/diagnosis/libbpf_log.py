@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pytest_bpfmaps.btf.special_fields import LOCKS, kernel_fields
 from pytest_bpfmaps.compiler.library_names import explain_builtin, explain_libc
 from pytest_bpfmaps.elf.editor import STB_WEAK, Elf
 from pytest_bpfmaps.elf.name_search import is_close, tell_closest
-from pytest_bpfmaps.errors import Explanation, closest
+from pytest_bpfmaps.errors import ENOTSUPP, Explanation, closest
 from pytest_bpfmaps.kernel.attach_names import symbols, symbols_like
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.kernel.feature_releases import came_with
@@ -24,6 +25,7 @@ from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
 from pytest_bpfmaps.kernel.vmlinux_btf import FUNC, STRUCT, NoTypesError, has_type, type_names
 from pytest_bpfmaps.libbpf import ffi, lib, version
 from pytest_bpfmaps.maps.create_errors import EMPTY, Attributes, explain_refused_map
+from pytest_bpfmaps.maps.info import MapInfo
 from pytest_bpfmaps.maps.type_rules import shape_of
 from pytest_bpfmaps.objects.attempt import Attempt
 from pytest_bpfmaps.objects.diagnosis.map_declarations import MAP_DECLARATIONS
@@ -48,9 +50,29 @@ def refused_map(attempt: Attempt, log: str) -> tuple[str, Explanation] | None:
         why, fix = explain_refused_map(attributes_of(inner), number)
         return name, Explanation(f"its inner map, of type {attributes_of(inner).type}: {why}", fix)
     declared = attempt.maps[name].declared
-    wanted = replace(attributes_of(handle), typed=bool(declared.key and declared.value))
+    if number == ENOTSUPP and declared.inner is not None:
+        return name, _refused_inner(declared.inner, attempt)
+    wanted = replace(
+        attributes_of(handle),
+        typed=bool(declared.key and declared.value),
+        inner_fd=0 if declared.inner is None else -1,  # libbpf forgets its inner map when it creates the map
+    )
     why, fix = explain_refused_map(wanted, number)
     return name, Explanation(why, _sizes_of(attempt) if fix == EMPTY else fix)
+
+
+def _refused_inner(inner: MapInfo, attempt: Attempt) -> Explanation:
+    """Explains that maps like `inner` can't be inner maps. Source: ``bpf_map_meta_alloc``, map_in_map.c."""
+    types = attempt.codecs.btf if attempt.codecs else None
+    if types and kernel_fields(types, inner.btf_value_type_id) & LOCKS:
+        return Explanation(
+            f"Linux {release()} allows no lock in the values of its inner maps (6.2 and later do)",
+            "leave the lock out of them, or mark the test bpf_kernels('>=6.2')",
+        )
+    return Explanation(
+        f"Linux {release()} takes no maps of type {inner.type} as inner maps",
+        "give its inner maps another type",
+    )
 
 
 def _sizes_of(attempt: Attempt) -> str:
