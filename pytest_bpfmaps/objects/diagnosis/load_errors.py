@@ -186,7 +186,8 @@ def _rejected(
     log = log_of_rejected(attempt, program.name, said)
     found = parse_log(log[-_PARSED:])
     untyped = explain_refused_btf(of_libbpf) if _NEEDS_TYPES in found.text else None
-    advice = untyped or _advice(found, attempt, program)
+    no_struct = explain_no_struct(attempt, program, number, found.text)
+    advice = untyped or no_struct or _advice(found, attempt, program)
     last = found.complaint[-1] if found.complaint else reason(number)
     return VerifierError(
         "the verifier rejected",

@@ -14,17 +14,20 @@ from pytest_bpfmaps.objects.diagnosis.program_arrays import used_names
 from pytest_bpfmaps.programs.program_spec import ProgramSpec
 
 _LINK = ".struct_ops.link"
+_TYPE_0 = "attach_btf_id 0 is not a supported struct"
 _FIRST = (1, 2)  # the first libbpf that reads that section
 
 
-def explain_no_struct(attempt: Attempt, program: ProgramSpec, number: int) -> Explanation | None:
+def explain_no_struct(
+    attempt: Attempt, program: ProgramSpec, number: int, verifier: str = ""
+) -> Explanation | None:
     """Explains why a struct_ops program belongs to no struct; None if it does, or for another error.
 
-    The kernel takes a program only as a certain function of a certain struct, and says only ENOTSUPP for a
-    program without. libbpf from 1.5 on does not load such a program. Source: ``check_struct_ops_btf_id`` in
-    kernel/bpf/verifier.c.
+    The kernel takes a program only as a certain function of a certain struct. For a program without it gives
+    ENOTSUPP and says nothing in `verifier`, or names a type 0. libbpf from 1.5 on does not load such a
+    program. Source: ``check_struct_ops_btf_id`` in kernel/bpf/verifier.c.
     """
-    if number != ENOTSUPP or program.type is not ProgramType.STRUCT_OPS:
+    if program.type is not ProgramType.STRUCT_OPS or not (number == ENOTSUPP or _TYPE_0 in verifier):
         return None
     if program.name in used_names(attempt.path, ".struct_ops"):
         return None
