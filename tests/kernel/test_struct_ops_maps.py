@@ -175,7 +175,7 @@ def test_a_program_that_no_struct_has(bpf):
     code = WITH_XDP.replace(".undo_cwnd = (void *)back, ", "")
     if libbpf_version() < (1, 5):
         with pytest.raises(
-            LoadError, match=r"'back' \(struct_ops\): the kernel takes .*, and no struct has it"
+            LoadError, match=r"'back'.*: the kernel takes .*, and no struct has it"
         ):
             bpf.load(code=code)
     remedy = {"back": {"autoload": False}}
