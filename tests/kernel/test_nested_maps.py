@@ -147,8 +147,13 @@ def test_a_report_shows_what_was_wanted_where_it_is_there(maps):
     assert maps.hash.compared is None
 
 
-def test_inner_maps_without_types_have_those_of_the_declaration(maps, bpf):
-    maps.array[0] = bpf.create_map("hash", key=4, value=8, max_entries=8)
+def test_inner_maps_without_types_have_those_of_the_declaration(maps, bpf, bpf_kernel):
+    inner = bpf.create_map("hash", key=4, value=8, max_entries=8)
+    if (5, 15) <= bpf_kernel.version < (6, 2):  # they compare where a timer may be, which only a struct tells
+        with pytest.raises(MapError, match="EINVAL"):
+            maps.array[0] = inner
+        return
+    maps.array[0] = inner
     maps.array[0][7] = {"x": 1, "y": -1}
     assert maps.array[0][7].y == -1
     number, point = b"\7\0\0\0", b"\1\0\0\0\xff\xff\xff\xff"

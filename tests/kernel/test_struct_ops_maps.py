@@ -174,9 +174,7 @@ def test_a_section_that_this_libbpf_does_not_read(bpf):
 def test_a_program_that_no_struct_has(bpf):
     code = WITH_XDP.replace(".undo_cwnd = (void *)back, ", "")
     if libbpf_version() < (1, 5):
-        with pytest.raises(
-            LoadError, match=r"'back'.*: the kernel takes .*, and no struct has it"
-        ):
+        with pytest.raises(LoadError, match=r"'back'.*: the kernel takes .*, and no struct has it"):
             bpf.load(code=code)
     remedy = {"back": {"autoload": False}}
     assert "control" in bpf.load(code=code, programs=remedy).maps
