@@ -132,6 +132,10 @@ class Link:
         """Returns whether the link is open and keeps that program attached."""
         return self._program is program and self._is_open()
 
+    def ended(self, program: object) -> bool:
+        """Returns whether the link kept that program attached, and is closed."""
+        return self._program is program and not self._is_open()
+
     def belong_to(self, descriptor: int, pins: Pins | None, program: object = None) -> None:
         """Records that the link attaches `program`.
 

@@ -50,7 +50,7 @@ class RunStatistics:
     """Has the kernel count the runs of all programs, from `start` to `close`.
 
     Meanwhile, each run of a program takes longer: 70 ns on a processor of 2024. The kernel counts no call
-    of an extension program (``freplace``), and no tail call.
+    of an extension program (``freplace``) or of an ``lsm_cgroup`` program, and no tail call.
     """
 
     def __init__(self) -> None:

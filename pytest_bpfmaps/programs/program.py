@@ -89,10 +89,12 @@ class Program:
         """Whether a link of this program is open."""
         return any(link.attaches(self) for link in self._links)
 
-    @property
-    def targets(self) -> list[str]:
-        """Where it is attached now, as `attach` was told; empty texts stand for its section's target."""
-        links = (link for link in self._links if link.attaches(self))
+    def targets(self, *, ended: bool = False) -> list[str]:
+        """Returns where it is attached, as `attach` was told; empty texts stand for its section's target.
+
+        With `ended` it returns where it was attached before.
+        """
+        links = (link for link in self._links if (link.ended(self) if ended else link.attaches(self)))
         return [", ".join(f"{name}={value!r}" for name, value in link.arguments.items()) for link in links]
 
     @property

@@ -10,7 +10,9 @@ from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
 from pytest_bpfmaps.kernel.run_counts import STATISTICS
 from pytest_bpfmaps.report.folded_lines import folded
 
+_NO_RUN = "did not run"
 _WIDTH = 100  # characters of a target
+_UNCOUNTED = "lsm_cgroup"  # its trampoline does not count (__bpf_prog_enter_lsm_cgroup, Linux 6.0)
 _NOT_ATTACHED = frozenset({ProgramType.STRUCT_OPS, ProgramType.SYSCALL})  # by a link of their own
 
 Runs = Mapping[Any, int]
@@ -45,12 +47,9 @@ def program_lines(loaded: Any, before: Runs) -> Iterator[str]:
     yield from folded(lines, idle, f"programs of {loaded.name} did not run, and are not attached")
 
 
-_NO_RUN = "did not run"
-
-
 def _runs(program: Any, before: Runs, *, has_tail_calls: bool) -> str:
     """Returns how often a program ran; empty if the kernel did not count."""
-    if not STATISTICS.are_on or program.type is ProgramType.EXT:
+    if not STATISTICS.are_on or program.type is ProgramType.EXT or program.section.startswith(_UNCOUNTED):
         return ""
     count = program.counted_runs - before.get(program, 0)
     if count:
@@ -59,9 +58,13 @@ def _runs(program: Any, before: Runs, *, has_tail_calls: bool) -> str:
 
 
 def _places(program: Any) -> str:
-    places = [each if len(each) <= _WIDTH else f"{each[: _WIDTH - 1]}…" for each in program.targets]
-    named = "; ".join(each for each in places if each)
-    return f"attached by {named}" if named else "attached" if places else ""
+    """Returns where a program is attached, or else was; a ``with`` block has ended when a test has failed."""
+    for ended, verb in ((False, "attached"), (True, "was attached")):
+        if places := program.targets(ended=ended):
+            short = [each if len(each) <= _WIDTH else f"{each[: _WIDTH - 1]}…" for each in places]
+            named = "; ".join(dict.fromkeys(filter(None, short)))
+            return f"{verb} by {named}" if named else verb
+    return ""
 
 
 def _sentence(program: Any, runs: str, places: str) -> str:

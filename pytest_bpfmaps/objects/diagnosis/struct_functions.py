@@ -23,8 +23,8 @@ def explain_no_struct(
 ) -> Explanation | None:
     """Explains why a struct_ops program belongs to no struct; None if it does, or for another error.
 
-    The kernel takes a program only as a certain function of a certain struct. For a program without it gives
-    ENOTSUPP and says nothing in `verifier`, or names a type 0. libbpf from 1.5 on does not load such a
+    The kernel takes a program only as a certain function of a certain struct. It refuses any other with
+    ENOTSUPP, and says nothing in `verifier`, or names a type 0. libbpf from 1.5 on does not load such a
     program. Source: ``check_struct_ops_btf_id`` in kernel/bpf/verifier.c.
     """
     if program.type is not ProgramType.STRUCT_OPS or not (number == ENOTSUPP or _TYPE_0 in verifier):
