@@ -26,7 +26,10 @@ _LOOKS = 3
 
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
-    """A part of ``/proc/PID/stat``. `started` is in clock ticks since boot; `pid` with it is unique."""
+    """A part of ``/proc/PID/stat``.
+
+    `started` is in clock ticks since boot; `pid` with it is unique. `ticks` is its CPU time, in clock ticks.
+    """
 
     pid: int
     name: str
@@ -34,6 +37,7 @@ class ProcessStat:
     parent: int
     session: int
     started: int
+    ticks: int
 
     @property
     def runs(self) -> bool:
@@ -61,7 +65,8 @@ def process_stat(pid: int | str) -> ProcessStat | None:
     fields = rest.split()
     if not fields:  # it ended between the two calls
         return None
-    return ProcessStat(int(number), name, fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
+    parent, session, user, system, started = (int(fields[at]) for at in (1, 3, 11, 12, 19))
+    return ProcessStat(int(number), name, fields[0], parent, session, started, user + system)
 
 
 class ProcessTree:

@@ -20,6 +20,7 @@ from pytest_bpfmaps.kernel.privileges import capabilities_of
 from pytest_bpfmaps.kernel.release import shown_timeout, timeout_scale
 from pytest_bpfmaps.loaders.arguments import check_file_name, check_line, check_signal, seconds_of
 from pytest_bpfmaps.loaders.artifacts import fetch
+from pytest_bpfmaps.loaders.end_request import EndRequest, kill_all
 from pytest_bpfmaps.loaders.endings import ending, explain_signal, is_refusal, last_lines
 from pytest_bpfmaps.loaders.explanations import explain_written, without_perfmon
 from pytest_bpfmaps.loaders.output import Collector, line_test
@@ -37,8 +38,7 @@ from pytest_bpfmaps.loaders.token_refusals import explain_token_refusal, refused
 from pytest_bpfmaps.loaders.unheard_sigterm import CONTINUE, explain_unheard
 from pytest_bpfmaps.triggers.reaper import reaper
 
-_STOP = 5.0  # seconds that a process has after SIGTERM
-_STOP_AGAIN = 2.0  # seconds that it has after a second one
+_STOP = 12.0  # seconds that a process has after SIGTERM
 _KILL = 5.0  # seconds that the kernel has to end a process
 
 
@@ -74,6 +74,7 @@ class RunningProcess:
         self._folder = folder
         self._began = time.monotonic()
         self._asked_to_end = False
+        self._request = EndRequest()
         self._sent: set[int] = set()
         self._open = True
         self._output: Collector | None = None
@@ -272,28 +273,32 @@ class RunningProcess:
         """Sends a signal to the process; if it went into the background, to its descendants."""
         check_signal(number)
         self._sent.add(number)
-        running = self.members()
-        first = [each for each in running if each.pid == self.pid]
-        for each in first or running:
+        for each in self._first():
             send_signal(each, number)
+
+    def _first(self) -> list[ProcessStat]:
+        """Returns the process alone; if it went into the background, its descendants."""
+        running = self.members()
+        return [each for each in running if each.pid == self.pid] or running
 
     def terminate(self) -> None:
         """Asks it to end: SIGTERM."""
         self._asked_to_end = True
-        self.send_signal(signal.SIGTERM)
+        self._request = EndRequest()
+        self._request.send(self._first())
 
     def kill(self) -> None:
         """Ends it and its descendants at once by SIGKILL, and waits until they have ended."""
         self._asked_to_end = True
-        self._wait_for_end(_KILL, signal.SIGKILL)
+        self._wait_for_end(_KILL, kill_all)
 
     def wait(self, timeout: float = 10.0) -> int | None:
         """Waits until it and its descendants have ended. Returns its exit status, or minus a signal's number.
 
         Returns None for a process that another one started. `timeout` is in seconds. Raises `LoaderError`
-        with the processes that have not ended.
+        with the processes that have not ended. bpftrace gets SIGTERM again if it lost that of `terminate`.
         """
-        left = self._wait_for_end(seconds_of(timeout))
+        left = self._wait_for_end(seconds_of(timeout), self._request.repeat_to_bpftrace)
         if left:
             first = left[0]
             why, fix = self._why_it_runs(first)
@@ -319,15 +324,11 @@ class RunningProcess:
             return refused
         return " after SIGTERM", "give wait() a longer timeout; or terminate() once more; or agent.kill()"
 
-    def _wait_for_end(self, seconds: float, number: int = 0) -> list[ProcessStat]:
-        """Returns what still runs after at most `seconds`; each process gets the signal `number` once."""
+    def _wait_for_end(self, seconds: float, look: Callable[[list[ProcessStat]], object]) -> list[ProcessStat]:
+        """Returns what still runs after at most `seconds`. Meanwhile it calls `look` with what runs now."""
         waits = pauses(seconds)
-        told: set[tuple[int, int]] = set()
         while (running := self.members()) and (pause := next(waits, None)) is not None:
-            for each in running if number else ():
-                if (key := (each.pid, each.started)) not in told:
-                    told.add(key)
-                    send_signal(each, number)
+            look(running)
             # It looks again even while this one runs: a child is found only while its parent lives.
             wait_for_end_of(running[0], pause)
         return running
@@ -335,9 +336,8 @@ class RunningProcess:
     def close(self) -> None:
         """Ends the process and its descendants, if this process started it. Safe to call again.
 
-        They get SIGTERM. What still runs five seconds later gets it once more: bpftrace 0.17 loses a signal
-        that arrives while it reads events. What runs two seconds after that gets SIGKILL; then this raises
-        `LoaderError`.
+        They get SIGTERM. One that idles for five seconds gets it again: it may have lost the signal, as
+        bpftrace 0.17 does. What still runs after twelve seconds gets SIGKILL; then this raises `LoaderError`.
         """
         if not self._open:
             return
@@ -351,12 +351,12 @@ class RunningProcess:
 
     def _end(self) -> None:
         began = time.monotonic()
-        left = self._wait_for_end(_STOP, signal.SIGTERM) and self._wait_for_end(_STOP_AGAIN, signal.SIGTERM)
+        left = self._wait_for_end(_STOP, self._request.send_until_heard)
         self._asked_to_end = True
         waited = time.monotonic() - began
         if left:
             why, fix = self._why_it_runs(left[0])
-            self._wait_for_end(_KILL, signal.SIGKILL)
+            self._wait_for_end(_KILL, kill_all)
         if self._tree.mark is not None:
             reaper.forget_mark(self._tree.mark)
         if left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,28 @@ from processes import is_running
 from pytest_bpfmaps import CaptureTimeoutError, LoaderError
 
 FOREVER = "while :; do sleep 60; done"
+LOSES_TWO = """
+mkfifo $$
+exec 3<>$$
+left=2
+lose() { echo lost; left=$((left - 1)); [ $left -gt 0 ] || trap - TERM; }
+trap lose TERM
+echo on
+while :; do read -r -t 0.2 -u 3; done
+"""
+REMOVES = """
+import signal, time
+def end(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    until = time.process_time() + 1
+    while time.process_time() < until:
+        pass
+    print("removed", flush=True)
+    raise SystemExit
+signal.signal(signal.SIGTERM, end)
+print("on", flush=True)
+time.sleep(60)
+"""
 
 
 class TestEnds:
@@ -28,7 +51,6 @@ class TestEnds:
 
     def test_teardown_tells_that_it_had_to_kill(self, bpf, monkeypatch):
         monkeypatch.setattr("pytest_bpfmaps.loaders.running_process._STOP", 0.3)
-        monkeypatch.setattr("pytest_bpfmaps.loaders.running_process._STOP_AGAIN", 0.1)
         agent = bpf.start(["sh", "-c", f"trap '' TERM; echo on; {FOREVER}"], ready="on")
         with pytest.raises(
             LoaderError, match=r"cannot end process .* because process \d+ ignores SIGTERM; SIGKILL ended it"
@@ -38,11 +60,30 @@ class TestEnds:
         agent.close()
 
     def test_teardown_sends_a_lost_signal_again(self, bpf, monkeypatch, tmp_path):
-        monkeypatch.setattr("pytest_bpfmaps.loaders.running_process._STOP", 0.3)
-        trap = f'trap "echo SIGTERM >> {tmp_path}/log; trap - TERM" TERM; echo on; {FOREVER}'
-        agent = bpf.start(["bash", "-c", trap.replace("sleep 60", "sleep 60 & wait")], ready="on")
+        monkeypatch.setattr("pytest_bpfmaps.loaders.end_request._IDLE", 0.3)
+        agent = bpf.start(["bash", "-c", LOSES_TWO], ready="on", cwd=tmp_path)
         agent.close()
-        assert (agent.returncode, (tmp_path / "log").read_text()) == (-signal.SIGTERM, "SIGTERM\n")
+        assert (agent.returncode, agent.stdout) == (-signal.SIGTERM, "on\nlost\nlost\n")
+
+    def test_wait_sends_a_lost_signal_again_to_bpftrace_alone(self, bpf, monkeypatch, tmp_path):
+        monkeypatch.setattr("pytest_bpfmaps.loaders.end_request._IDLE", 0.3)
+        named = shutil.copy("/bin/bash", tmp_path / "bpftrace")
+        script = bpf.start([named, "-c", LOSES_TWO], ready="on", cwd=tmp_path)
+        script.terminate()
+        assert (script.wait(), script.stdout) == (-signal.SIGTERM, "on\nlost\nlost\n")
+        agent = bpf.start(["bash", "-c", LOSES_TWO], ready="on", cwd=tmp_path)
+        agent.terminate()
+        with pytest.raises(LoaderError, match="still runs after SIGTERM"):
+            agent.wait(1)
+        assert agent.stdout == "on\nlost\n"
+        agent.terminate()  # the remedy
+        agent.terminate()
+
+    def test_a_process_that_works_gets_no_second_signal(self, bpf, monkeypatch):
+        monkeypatch.setattr("pytest_bpfmaps.loaders.end_request._IDLE", 0.1)
+        agent = bpf.start([sys.executable, "-c", REMOVES], ready="on")
+        agent.close()
+        assert (agent.returncode, agent.stdout) == (0, "on\nremoved\n")
 
     def test_it_is_stopped(self, bpf):
         agent = bpf.start(["sh", "-c", "kill -STOP $$; echo on; exec sleep 60"])
