@@ -57,6 +57,7 @@ _ALONE = {
     **{name: f"{name}/vfs_read" for name in ("fentry", "fexit")},
     **{name: f"{name}/security_file_open" for name in ("fmod_ret", "fentry.s", "fexit.s", "fmod_ret.s")},
 }
+NO_ATTACH_POINT = "this kernel has no such attach point"
 _TCX = {"tcx/ingress": 46, "tcx/egress": 47}
 _NO_TRIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS)  # their section does not name their target
 
@@ -77,7 +78,7 @@ def probe_target(section: str) -> str:
     if kind == "tc":  # it can be a filter, so the newer kind of link is not required
         attach_type = 0
     if "/" in section and not _listed(attach_type):
-        return "this kernel has no such attach point"
+        return NO_ATTACH_POINT
     trial = Trial(type, attach_type, {"s": SLEEPABLE, "frags": HAS_FRAGS}.get(mark, 0))
     return _by_type(kind, target, trial) if kind in _BY_TYPE else _refused(trial) or _target(kind, target)
 

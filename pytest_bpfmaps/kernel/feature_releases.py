@@ -91,8 +91,11 @@ _ATTACH = """
     5.7 lsm
     5.8 iter
     5.18 kprobe.multi
+    6.0 lsm_cgroup
     6.6 uprobe.multi tcx
     6.7 netkit
+    6.10 kprobe.session
+    6.13 uprobe.session
 """
 
 

@@ -300,3 +300,17 @@ def test_an_instruction_that_the_kernel_does_not_know(bpf):
     first, last, _ = refusal(bpf, code, VerifierError)
     assert first.endswith(": the program has an instruction that this kernel does not know")
     assert last == "  -> compile it for an older instruction set: cflags=['-mcpu=v3'], v2 or v1"
+
+
+@pytest.mark.bpf_requires("lsm")
+def test_an_attach_point_that_came_later(bpf, bpf_kernel):
+    code = 'SEC("lsm_cgroup/socket_bind") int judge(void *ctx) { return 1; }'
+    if bpf_kernel.version >= (6, 0):
+        assert bpf.load(code=HEAD + code).programs.judge.id > 0
+        return
+    first, last, _ = refusal(bpf, code)
+    assert first == (
+        "cannot load inline.bpf.o: program 'judge' (lsm_cgroup/socket_bind): "
+        f'Linux {RELEASE} has no attach point for SEC("lsm_cgroup/socket_bind") (it came with 6.0)'
+    )
+    assert last == '  -> mark the test bpf_requires("lsm_cgroup/socket_bind")'

@@ -13,6 +13,7 @@ from pytest_bpfmaps.btf.line_info import source_lines
 from pytest_bpfmaps.btf.types import Kind
 from pytest_bpfmaps.elf.editor import STT_FUNC, Elf
 from pytest_bpfmaps.errors import Explanation, LoadError, VerifierError
+from pytest_bpfmaps.kernel.attach_points import NO_ATTACH_POINT
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.feature_releases import came_with
 from pytest_bpfmaps.kernel.features import probe
@@ -157,8 +158,20 @@ def _explain_log(attempt: Attempt, program: ProgramSpec | None, number: int, log
     return (
         shared
         or refused_type(program.type)
+        or _refused_attach_point(program.section)
         or explain_no_struct(attempt, program, number)
         or Explanation(reason(number), None)
+    )
+
+
+def _refused_attach_point(section: str) -> Explanation | None:
+    """Explains that this kernel does not know the attach point of a section; None if it knows it."""
+    section = section.lstrip("?")
+    if "/" not in section.rstrip("/") or probe("attach", section.rstrip("/")).why != NO_ATTACH_POINT:
+        return None
+    return Explanation(
+        came_with(f'Linux {release()} has no attach point for SEC("{section}")', f"attach point {section}"),
+        f'mark the test bpf_requires("{section}")',
     )
 
 
