@@ -54,10 +54,11 @@ def _of_two_members(found: re.Match[str]) -> Explanation:
 
 
 def _no_member(found: re.Match[str]) -> Explanation:
+    member, macro = found[2], f"HAS_{found[2].upper()}"
     return Explanation(
-        f"the struct of {found[1]} sets the member {found[2]}, which the struct of Linux {release()} lacks",
-        f"leave {found[2]} out where the kernel lacks it, by #ifdef for example; or mark the test "
-        'bpf_kernels(">=…")',
+        f"the struct of {found[1]} sets the member {member}, which the struct of Linux {release()} lacks",
+        f"put {member} and its program between #ifdef {macro} and #endif, and where the kernel has it: "
+        f'bpf.load(…, defines={{"{macro}": 1}}); or mark the test bpf_kernels(">=…")',
     )
 
 
