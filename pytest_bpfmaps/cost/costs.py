@@ -112,7 +112,7 @@ def add(costs: Costs, key: Key, cost: Cost) -> bool:
     same, it is the one whose lines are known.
     """
     known = costs.get(key)
-    counts = known is None or known.rank < cost.rank
+    counts = known is None or (known != cost and known.rank < cost.rank)  # most loads cost what others did
     if counts:
         costs[key] = cost
     return counts
