@@ -38,7 +38,8 @@ from pytest_bpfmaps.loaders.token_refusals import explain_token_refusal, refused
 from pytest_bpfmaps.loaders.unheard_sigterm import CONTINUE, explain_unheard
 from pytest_bpfmaps.triggers.reaper import reaper
 
-_STOP = 12.0  # seconds that a process has after SIGTERM
+_STOP = 5.0  # seconds that a process has after SIGTERM
+_STOP_LATER = 7.0  # more seconds for one that does not ignore SIGTERM
 _KILL = 5.0  # seconds that the kernel has to end a process
 
 
@@ -337,7 +338,8 @@ class RunningProcess:
         """Ends the process and its descendants, if this process started it. Safe to call again.
 
         They get SIGTERM. One that idles for five seconds gets it again: it may have lost the signal, as
-        bpftrace 0.17 does. What still runs after twelve seconds gets SIGKILL; then this raises `LoaderError`.
+        bpftrace 0.17 does. What still runs after twelve seconds, or after five if it ignores SIGTERM, gets
+        SIGKILL; then this raises `LoaderError`.
         """
         if not self._open:
             return
@@ -352,6 +354,8 @@ class RunningProcess:
     def _end(self) -> None:
         began = time.monotonic()
         left = self._wait_for_end(_STOP, self._request.send_until_heard)
+        if any(explain_unheard(each.pid) is None for each in left):
+            left = self._wait_for_end(_STOP_LATER, self._request.send_until_heard)
         self._asked_to_end = True
         waited = time.monotonic() - began
         if left:
