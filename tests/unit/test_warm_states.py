@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
+import py_compile
 import subprocess
 import sys
 import tempfile
@@ -69,6 +71,20 @@ def test_a_state_is_not_current_if_a_file_changed_while_it_was_made(tmp_path: Pa
     state.write_manifest("6.1", "6.1.0", [str(source)], began=changed + 1)
     assert state.is_current()
     state.write_manifest("6.1", "6.1.0", [str(source)], began=changed - 1)
+    assert not state.is_current()
+
+
+def test_a_state_stays_current_when_bytecode_of_its_sources_is_written(tmp_path: Path) -> None:
+    source, alone = tmp_path / "module.py", tmp_path / "alone.pyc"
+    source.write_text("x = 1")
+    bytecode = Path(importlib.util.cache_from_source(str(source)))
+    state = make("6.1-a", source, bytecode)
+    py_compile.compile(str(source))
+    assert bytecode.exists()
+    assert state.is_current()
+    alone.write_bytes(bytecode.read_bytes())  # without a source, the bytecode is the module
+    state = make("6.1-b", alone)
+    alone.write_bytes(b"")
     assert not state.is_current()
 
 

@@ -78,6 +78,13 @@ def lacking(files: Iterable[str]) -> Iterator[tuple[str, bytes]]:
                 yield target, compiled(file)
 
 
+def without_bytecode(files: Iterable[str]) -> list[str]:
+    """Returns `files` without the bytecode of sources that are among them: it changes only with these."""
+    files = list(files)
+    made = {importlib.util.cache_from_source(file) for file in files if file.endswith(".py")}
+    return [file for file in files if file not in made]
+
+
 def compiled(source: str) -> bytes:
     """Returns the content of the bytecode file of `source`. Raises py_compile.PyCompileError."""
     with tempfile.TemporaryDirectory() as scratch:

@@ -23,6 +23,7 @@ from pytest_bpfmaps.cache import staging
 from pytest_bpfmaps.cache.sparse_files import digest
 from pytest_bpfmaps.cache.stored_files import write
 from pytest_bpfmaps.errors import VmError
+from pytest_bpfmaps.vm.boot.bytecode import without_bytecode
 
 PARTS = ("memory", "devices")
 UNUSED_SECONDS = 30 * 86400.0  # after this time a current state is deleted, too
@@ -139,11 +140,11 @@ class SavedState:
         """Writes what it is made of, and how many `seconds` each step of the making took.
 
         A file that changed after `began`, in seconds since 1970, may be in it as it was before. Such a state
-        serves no later run.
+        serves no later run. Bytecode does not count: each process that imports a module first may write it.
         """
         stamps = {
             path: _CHANGED if began is not None and _changed_since(path, began) else stamp(path)
-            for path in sorted(set(files))
+            for path in sorted(set(without_bytecode(files)))
         }
         facts = {"kernel": kernel, "release": release, "files": stamps, "seconds": seconds or {}}
         facts["sizes"] = {name: self.part(name).stat().st_size for name in PARTS}
