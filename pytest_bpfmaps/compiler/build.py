@@ -6,13 +6,13 @@ import errno
 import os
 import re
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_bpfmaps.compiler.clang import INSTALL, Clang, Outcome, run
-from pytest_bpfmaps.compiler.command_line import flags_for
-from pytest_bpfmaps.compiler.counting import Assembly, accepted, condition_flags
+from pytest_bpfmaps.compiler.command_line import ENVIRONMENT, flags_for, target_flags
+from pytest_bpfmaps.compiler.counting import Assembly, accepted, condition_flags, counting_flags
 from pytest_bpfmaps.compiler.dependencies import (
     SearchPath,
     check_name,
@@ -28,6 +28,7 @@ from pytest_bpfmaps.compiler.diagnostics import (
     without_repetitions,
 )
 from pytest_bpfmaps.compiler.implicit_headers import Assumption, wanted
+from pytest_bpfmaps.compiler.precompiled_header import PrecompiledHeader, begins_with_vmlinux
 from pytest_bpfmaps.compiler.request import CompileRequest
 from pytest_bpfmaps.compiler.undeclared_names import explain, shortened
 from pytest_bpfmaps.errors import CompileError, shown, shown_lines, strerror
@@ -44,7 +45,23 @@ class Built:
     warnings: str
     dependencies: list[str]
     search: SearchPath
-    vmlinux: bool  # whether vmlinux.h had to be made for the source
+    vmlinux: Path | None  # the folder of the vmlinux.h that was made for the source
+
+
+@dataclass
+class _Attempt:
+    """The options of one run of clang, and how it ended. `given` has what was added that clang asked for."""
+
+    flags: list[str]
+    conditions: list[str]
+    outcome: Outcome
+    search: SearchPath
+    vmlinux: Path | None = None
+    given: dict[Assumption, str] = field(default_factory=dict)
+
+    @property
+    def options(self) -> list[str]:
+        return [*self.flags, *self.conditions]
 
 
 @dataclass(frozen=True)
@@ -77,41 +94,77 @@ class Builder:
             f"{folder}/out.ll" if self.request.counting else f"{folder}/out.o",
         ]
         conditions = condition_flags() if self.request.mcdc else []
-        outcome, search = self._compile([*flags, *conditions, *files])
-        wants_vmlinux = False
-        given: dict[Assumption, str] = {}
-        while outcome.code != 0:
-            # These are added only now: most sources need neither, and clang finds a user's own header first.
-            if not wants_vmlinux and missing_header(outcome.output) == "vmlinux.h":
-                wants_vmlinux = True
-                flags += ["-idirafter", str(self.vmlinux_folder())]
-            elif assumption := wanted(outcome.output, given, flags, str(self.source)):
-                given.update([assumption])
-                flags += assumption[0].flags
-            elif (fewer := accepted(conditions, outcome.output)) is not None:
-                conditions = fewer
-            else:
-                break
-            outcome, search = self._compile([*flags, *conditions, *files])
-        warnings = outcome.output
+        attempt = _Attempt(flags, conditions, Outcome(1, ""), SearchPath((), ""))
+        self._try(attempt, files)
+        outcome = attempt.outcome
         dependencies: list[str] = []
         if outcome.code == 0 and (folder / "out.d").exists():
             dependencies = parse_dependencies(os.fsdecode((folder / "out.d").read_bytes()))
             if self.request.counting:
-                asked = conditions if self.request.mcdc else None
-                clang = self.clang
-                assembly = Assembly(folder, flags, self._run, clang.path, clang.version, dependencies, asked)
-                outcome = assembly.assemble(warnings)
+                outcome = self._assembly(folder, attempt, dependencies).assemble(outcome.output)
         if outcome.code:
-            raise self._failure(outcome, search, wants_vmlinux)
+            raise self._failure(outcome, attempt.search, attempt.vmlinux is not None)
         if not (folder / "out.o").exists() or not dependencies:
             raise self._error(
                 "clang succeeded, but made no object",
                 details=self._presented(outcome.output),
                 fix="leave out the option that makes it only print something, or write the object elsewhere",
             )
-        warnings = self._presented("".join(given.values()) + warnings)
-        return Built(folder / "out.o", warnings, dependencies, search, wants_vmlinux)
+        warnings = self._presented("".join(attempt.given.values()) + attempt.outcome.output)
+        return Built(folder / "out.o", warnings, dependencies, attempt.search, attempt.vmlinux)
+
+    def _try(self, attempt: _Attempt, files: Sequence[str]) -> None:
+        """Runs clang until it succeeds, or nothing can be added that its errors ask for."""
+        if self._compile_quickly(attempt, files):
+            return
+        attempt.outcome, attempt.search = self._compile([*attempt.options, *files])
+        while attempt.outcome.code != 0:
+            # These are added only now: most sources need neither, and clang finds a user's own header first.
+            output = attempt.outcome.output
+            if not attempt.vmlinux and missing_header(output) == "vmlinux.h":
+                attempt.vmlinux = self.vmlinux_folder()
+                attempt.flags += ["-idirafter", str(attempt.vmlinux)]
+            elif assumption := wanted(output, attempt.given, attempt.flags, str(self.source)):
+                attempt.given.update([assumption])
+                attempt.flags += assumption[0].flags
+            elif (fewer := accepted(attempt.conditions, output)) is not None:
+                attempt.conditions = fewer
+            else:
+                break
+            attempt.outcome, attempt.search = self._compile([*attempt.options, *files])
+
+    def _compile_quickly(self, attempt: _Attempt, files: Sequence[str]) -> bool:
+        """Compiles with the precompiled ``vmlinux.h``. Returns whether that could be done.
+
+        It is not done if clang might find another ``vmlinux.h``, or if one of the user's own options might
+        change what is in it.
+        """
+        request = self.request
+        if request.cflags or request.defines or os.environ.keys() & {*ENVIRONMENT}:
+            return False
+        if _has_vmlinux([str(self.source.parent), *request.include]):
+            return False
+        if not begins_with_vmlinux(self.source.read_bytes()):
+            return False
+        try:
+            folder = self.vmlinux_folder()
+        except CompileError:  # this kernel has no BTF; clang may know another folder with the header
+            return False
+        same = [*target_flags(), *(counting_flags() if request.counting else ()), *attempt.conditions]
+        made = PrecompiledHeader(folder, self.clang, same, self._run).path()
+        if made is None:
+            return False
+        flags = [*attempt.flags, "-idirafter", str(folder)]
+        outcome, search = self._compile([*flags, *attempt.conditions, "-include-pch", str(made), *files])
+        if outcome.code or _has_vmlinux(one for one in search.folders if one != str(folder)):
+            return False
+        attempt.flags, attempt.outcome, attempt.search, attempt.vmlinux = flags, outcome, search, folder
+        return True
+
+    def _assembly(self, folder: Path, attempt: _Attempt, dependencies: Sequence[str]) -> Assembly:
+        asked = attempt.conditions if self.request.mcdc else None
+        clang = self.clang
+        return Assembly(folder, attempt.flags, self._run, clang.path, clang.version, dependencies, asked)
 
     def _compile(self, arguments: Sequence[str]) -> tuple[Outcome, SearchPath]:
         """Runs clang, and returns the search path, too: a run of its own takes two thirds as long."""
@@ -164,6 +217,10 @@ class Builder:
         """Returns diagnostics that name `code` as the user did, not the temporary file that holds it."""
         output = shown_lines(os.fsencode(output).decode(errors="replace"))
         return output.replace(f"{self.source.parent}/", "") if self.request.code is not None else output
+
+
+def _has_vmlinux(folders: Iterable[str]) -> bool:
+    return any(os.path.exists(os.path.join(folder, "vmlinux.h")) for folder in folders)
 
 
 def _from_here(path: str) -> str:

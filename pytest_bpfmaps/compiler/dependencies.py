@@ -115,9 +115,13 @@ class Inputs:
         """Returns whether clang would read the same files now."""
         return not any(map(os.path.exists, self.absent)) and all(file.holds() for file in self.files)
 
-    def changed_since(self, when_ns: int) -> bool:
-        """Returns whether one of the files changed after `when_ns` (nanoseconds since the epoch)."""
-        return any(file.changed_since(when_ns) for file in self.files)
+    def changed_since(self, when_ns: int, *, ours: Path | None = None) -> bool:
+        """Returns whether one of the files changed after `when_ns` (nanoseconds since the epoch).
+
+        What is in the folder `ours` was made for this object, and does not count.
+        """
+        files = (file for file in self.files if ours is None or Path(file.path).parent != ours)
+        return any(file.changed_since(when_ns) for file in files)
 
     def same_content(self, other: Inputs) -> bool:
         """Returns whether both list the same files with the same contents."""

@@ -129,7 +129,8 @@ def _settled(builder: Builder, folder: Path) -> tuple[Built, Inputs]:
             gone = f" ({shown(e.filename)} is gone)"
             continue
         # If the clock of a file server is ahead, a file seems to have changed; then equal contents decide.
-        if not inputs.changed_since(started) or (before is not None and before.same_content(inputs)):
+        changed = inputs.changed_since(started, ours=built.vmlinux)
+        if not changed or (before is not None and before.same_content(inputs)):
             return built, inputs
         before = inputs
     raise CompileError(
