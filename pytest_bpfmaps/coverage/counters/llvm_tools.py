@@ -9,8 +9,12 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from pytest_bpfmaps.compiler.clang import Clang
 from pytest_bpfmaps.errors import UnsupportedError
@@ -71,6 +75,27 @@ def _major(path: str) -> str:
         return ""
     found = _VERSION.search(said.stdout)
     return found[1] if found else ""
+
+
+@contextmanager
+def profiled(clang: str, profile: str) -> Iterator[tuple[LlvmTools, Path, str]]:
+    """Gives the tools, a temporary folder, and the option that names a profile in that folder.
+
+    `profile` is LLVM's format of text. Raises `UnsupportedError` and `OSError`.
+    """
+    tools = tools_for(clang)
+    with tempfile.TemporaryDirectory(prefix="bpfmaps-coverage-") as folder:
+        text, merged = Path(folder, "text"), Path(folder, "profile")
+        text.write_text(profile, errors="surrogateescape")
+        run_tool(tools.profdata, "merge", str(text), "-o", str(merged))
+        yield tools, Path(folder), f"-instr-profile={merged}"
+
+
+def export(tools: LlvmTools, profile: str, maps: Sequence[str], *formats: str) -> list[bytes]:
+    """Returns what ``llvm-cov export`` says of objects, whose maps it gets, in each of the formats."""
+    first, *others = maps
+    objects = [first, *(word for each in others for word in ("-object", each))]
+    return [run_tool(tools.cov, "export", profile, f"-format={each}", *objects) for each in formats]
 
 
 def run_tool(*command: str) -> bytes:

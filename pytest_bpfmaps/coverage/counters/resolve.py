@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any
 from pytest_bpfmaps.cache.stored_files import digest, read_checked, write_checked
 from pytest_bpfmaps.compiler.counters_ir import Counters
 from pytest_bpfmaps.compiler.counting import Facts, facts_file, map_file
+from pytest_bpfmaps.coverage.counters.batches import divide
 from pytest_bpfmaps.coverage.counters.exported import last_lines, read_decisions, read_export, read_lines
-from pytest_bpfmaps.coverage.counters.llvm_tools import LlvmTools, run_tool, tools_for
+from pytest_bpfmaps.coverage.counters.llvm_tools import LlvmTools, export, profiled, run_tool
 from pytest_bpfmaps.coverage.counters.shown import read_shown, write_blank
 from pytest_bpfmaps.coverage.data import Coverage, FileCoverage, KernelCoverage, Unmeasured, add_counts
 from pytest_bpfmaps.coverage.engines import Record
@@ -40,6 +40,7 @@ def resolve(records: Sequence[Record], total: Coverage, tell: Callable[[str], No
     """
     objects = _Objects(tell)
     additions: list[Callable[[], None]] = []
+    wanted: list[tuple[str, _Counts]] = []
     for kernel, by_test in objects.sort(records).items():
         counts: dict[str, _Counts] = defaultdict(_Counts)
         for test, found in by_test.items():
@@ -47,11 +48,13 @@ def resolve(records: Sequence[Record], total: Coverage, tell: Callable[[str], No
                 counts[path].add(more)
                 if test:
                     additions.append(partial(objects.add_context, total.kernel(kernel), test, path, more))
+        wanted += counts.items()
         for path, all_of_it in counts.items():
             additions.append(partial(objects.add_files, total.kernel(kernel), kernel, path, all_of_it))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # the threads wait for programs
-        for done in [pool.submit(each) for each in additions]:
-            done.result()
+        for steps in (objects.preparations(wanted), additions):
+            for done in [pool.submit(each) for each in steps]:
+                done.result()
     for kernel, names in objects.unresolved().items():
         total.kernel(kernel).withdraw("counters", names, NOT_READ)
 
@@ -105,6 +108,19 @@ class _Objects:
                 objects.setdefault(path, _Counts()).add(counts)
                 if gone is not None:
                     self._loads.setdefault((record.kernel, path), Counter())[gone] += 1
+
+    def preparations(self, wanted: Sequence[tuple[str, _Counts]]) -> Iterator[Callable[[], None]]:
+        """Yields steps that run llvm-cov for many objects at a time. `wanted` is what `add_files` gets."""
+        asked: dict[str, list[_Asked]] = {}
+        for path, counts in wanted:
+            known = self._object(path)
+            if known is not None and known.facts.functions:
+                with suppress(BpfError, OSError):  # `add_files` meets it again, and reports it
+                    one = _Asked(known, counts.counters, known.identities())
+                    asked.setdefault(known.facts.clang, []).append(one)
+        for same in asked.values():
+            for batch in divide(same, most=-(-len(same) // (os.cpu_count() or 1))):
+                yield partial(_prepare, batch)
 
     def add_files(self, kernel: KernelCoverage, name: str, path: str, counts: _Counts) -> None:
         """Adds what an object counted on the kernel of that name."""
@@ -190,27 +206,60 @@ class _Objects:
             self._tell(text)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """An object whose files are wanted, with its counts."""
+
+    object: _Object
+    counts: Mapping[int, int]
+    identities: Set[str]
+
+
+def _prepare(batch: Sequence[_Asked]) -> None:
+    """Finds the files of several objects at once. If that fails, each is tried by itself later."""
+    profile = "\n".join(one.object.profile(one.counts, frozenset()) for one in batch)
+    maps = [one.object.map for one in batch]
+    with suppress(BpfError, OSError), profiled(batch[0].object.facts.clang, profile) as (tools, _, option):
+        found = read_export(*export(tools, option, maps, "lcov", "text"))
+        for one in batch:
+            one.object.prepared[_key(one.counts)] = {
+                path: found[path] for path in one.identities if path in found
+            }
+
+
+def _key(counts: Mapping[int, int]) -> frozenset[tuple[int, int]]:
+    return frozenset(counts.items())
+
+
 class _Object:
     """An object that counted, at `path`. Raises `OSError` or `ValueError` when its facts are not there."""
 
     def __init__(self, path: str) -> None:
         text = facts_file(Path(path)).read_text()
         self.facts = Facts.from_json(text)
-        self._map = str(map_file(Path(path)))
+        self.map = str(map_file(Path(path)))
+        self.prepared: dict[frozenset[tuple[int, int]], dict[str, FileCoverage]] = {}
+        """What llvm-cov said already, by the counts."""
         self._possible: dict[frozenset[int], _Possible] = {}
         self._stored = Path(path).with_name(f"possible-{digest(text)}.json")
 
     def files(self, counts: Mapping[int, int]) -> dict[str, FileCoverage]:
         """Returns what was counted, by source file. Raises `UnsupportedError` when clang's tools fail."""
-        lcov, text = self._export(counts, "lcov", "text")
         made: dict[str, FileCoverage] = {}
-        for path, found in read_export(lcov, text).items():
+        files = self.prepared.get(_key(counts))
+        if files is None:
+            files = read_export(*self._export(counts, "lcov", "text"))
+        for path, found in files.items():
             kept = self._without_removed(path, found)
             if kept.lines:
                 made[path] = kept
                 if path in self.facts.sources:
                     kept.sources[self.facts.sources[path]] = 1
         return made
+
+    def identities(self) -> Set[str]:
+        """Returns the names of its functions, and the paths of its files with code."""
+        return {counters.name for counters, _ in self.facts.functions} | self._without(frozenset()).keys()
 
     def decisions(self, counts: _Counts) -> dict[str, FileCoverage]:
         """Returns the decisions, by source file, with what was seen of their conditions."""
@@ -231,12 +280,12 @@ class _Object:
 
     def _shown(self, counts: _Counts) -> dict[str, FileCoverage]:
         with self._profiled(counts.counters, counts.vectors) as (tools, folder, profile):
-            text = run_tool(tools.cov, "export", profile, "-format=text", self._map)
+            text = run_tool(tools.cov, "export", profile, "-format=text", self.map)
             lengths = {path: last for path, last in last_lines(text).items() if path.startswith("/")}
             write_blank(folder / "blank", lengths)
             there = f"-path-equivalence=/,{folder}/blank/"
-            shown = run_tool(tools.cov, "show", "-show-mcdc", profile, there, self._map)
-        name = Path(self._map).with_suffix(".c").name
+            shown = run_tool(tools.cov, "show", "-show-mcdc", profile, there, self.map)
+        name = Path(self.map).with_suffix(".c").name
         return read_decisions(text, read_shown(shown.decode(errors="surrogateescape"), list(lengths)), name)
 
     def ran(self, counts: Mapping[int, int]) -> Iterable[tuple[str, int, int]]:
@@ -311,21 +360,14 @@ class _Object:
     def _export(self, counts: Mapping[int, int], *formats: str) -> list[bytes]:
         """Returns what ``llvm-cov export`` says, in each of the formats."""
         with self._profiled(counts, frozenset()) as (tools, _, profile):
-            return [run_tool(tools.cov, "export", profile, f"-format={each}", self._map) for each in formats]
+            return export(tools, profile, [self.map], *formats)
 
-    @contextmanager
     def _profiled(
         self, counts: Mapping[int, int], vectors: Collection[int]
-    ) -> Iterator[tuple[LlvmTools, Path, str]]:
-        """Gives the tools, a temporary folder, and the option that names the profile in that folder."""
-        tools = tools_for(self.facts.clang)
-        with tempfile.TemporaryDirectory(prefix="bpfmaps-coverage-") as folder:
-            text, profile = Path(folder, "text"), Path(folder, "profile")
-            text.write_text(self._profile(counts, vectors), errors="surrogateescape")
-            run_tool(tools.profdata, "merge", str(text), "-o", str(profile))
-            yield tools, Path(folder), f"-instr-profile={profile}"
+    ) -> AbstractContextManager[tuple[LlvmTools, Path, str]]:
+        return profiled(self.facts.clang, self.profile(counts, vectors))
 
-    def _profile(self, counts: Mapping[int, int], vectors: Collection[int]) -> str:
+    def profile(self, counts: Mapping[int, int], vectors: Collection[int]) -> str:
         """Returns a profile in LLVM's format of text: name, hash, number of counters, counters, bitmap."""
         parts = []
         for counters, offset in self.facts.functions:
