@@ -214,7 +214,7 @@ def test_a_program_that_loops_in_the_kernel_is_found_even_where_interrupts_are_o
     suite.makepyfile(test_it=LOOPS)
     # The guest has one CPU then, so nothing else can run, not even process 1. The kernel finds the first loop
     # after a third of the time. The rest is for what comes before.
-    result = suite.runpytest_subprocess(f"--bpf-kernel={KERNEL}", seconds(60))
+    result = suite.runpytest_subprocess(f"--bpf-kernel={KERNEL}", seconds(36))
     if KERNEL == "5.10":  # in 5.10 no loop can run longer than its verification
         result.assert_outcomes(skipped=4)
         return

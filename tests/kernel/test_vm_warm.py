@@ -133,7 +133,9 @@ def test_a_restored_guest_has_its_modules_and_the_code_of_the_hosts_files(
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
     pytester.makeconftest(FIXTURES)
     pytester.makepyfile(LIBRARIES)
-    pytester.runpytest_subprocess("--bpf-kernel=6.1").assert_outcomes(passed=4)
+    measured = ("--bpf-cov", "--bpf-cov-report=none", "--bpf-cost=costs.txt", "--bpf-map-usage")
+    for options in ((), measured):
+        pytester.runpytest_subprocess("--bpf-kernel=6.1", *options).assert_outcomes(passed=4)
 
 
 def test_a_run_has_the_libbpf_that_its_environment_names(
