@@ -52,7 +52,7 @@ MODULES = (
     *("pytest_bpfmaps.matrix.source_items", "pytest_bpfmaps.matrix.worker"),
     *("pytest_bpfmaps.matrix.measuring", "pytest_bpfmaps.matrix.used_sources"),
     *("pytest_bpfmaps.compiler.request", "pytest_bpfmaps.triggers", "pytest_bpfmaps.programs.prog_run"),
-    # What measures is there for options only. Else a run with them would import it, which takes half a second.
+    # What measures, for the options that ask for it. Else their runs would import it, for half a second.
     *(f"pytest_bpfmaps.report.{what}_session" for what in ("coverage", "cost", "map_usage", "map_warnings")),
     *(f"pytest_bpfmaps.coverage.{name}" for name in ("recording", "counters.recorder", "blocks.recorder")),
     *("elftools.elf.elffile", "elftools.elf.sections"),
