@@ -29,9 +29,9 @@ from pytest_bpfmaps.vm.guest.cpus import start_all_cpus
 
 HOST, LAYER, ROOT = "/run/host", "/run/layer", "/run/root"
 KEPT = ("dev", "proc", "run", "sys", "tmp")
-# Bytes of free memory that are filled with zeros. With 128 MB, one state of Linux 7.2 in six kept 20 MB that
-# nobody used.
-CLEARED = 256 << 20
+# Bytes of free memory that are filled with zeros, and that are left free. The kernel may give last what was
+# freed last: the text of /proc/kallsyms and its names, 20 MB.
+CLEARED, KEPT_FREE = 1 << 30, 64 << 20
 PORTS = "/sys/class/virtio-ports"
 MS_RDONLY, MS_MOVE, MS_REC = 1, 8192, 16384
 PR_SET_THP_DISABLE = 41
@@ -160,7 +160,8 @@ def give_memory_back() -> None:
         file.write("3")
     free = os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE
     once = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-    mmap.mmap(-1, min(CLEARED, free // 2), flags=once).close()
+    if free > KEPT_FREE:
+        mmap.mmap(-1, min(CLEARED, free - KEPT_FREE), flags=once).close()
 
 
 def add_entropy(seed: bytes) -> None:
