@@ -21,6 +21,7 @@ import shutil
 import struct
 import time
 import traceback
+from pathlib import Path
 
 from pytest_bpfmaps.elf.process_mappings import mappings_of
 from pytest_bpfmaps.libbpf.library import lib
@@ -29,9 +30,10 @@ from pytest_bpfmaps.vm.guest.cpus import start_all_cpus
 
 HOST, LAYER, ROOT = "/run/host", "/run/layer", "/run/root"
 KEPT = ("dev", "proc", "run", "sys", "tmp")
-# Bytes of free memory that are filled with zeros, and that are left free. The kernel may give last what was
-# freed last: the text of /proc/kallsyms and its names, 20 MB.
-CLEARED, KEPT_FREE = 1 << 30, 64 << 20
+# Bytes of free memory that are filled with zeros at most, that are taken at once at least, and that are left
+# free: the kernel needs some, and what it gives last may be what was freed last.
+CLEARED, STEP, KEPT_FREE = 1 << 30, 1 << 20, 16 << 20
+RESERVE, SMALL_RESERVE = Path("/proc/sys/vm/min_free_kbytes"), "1024"
 PORTS = "/sys/class/virtio-ports"
 MS_RDONLY, MS_MOVE, MS_REC = 1, 8192, 16384
 PR_SET_THP_DISABLE = 41
@@ -93,8 +95,8 @@ def get_ready(finder: code_archive.Finder) -> library_pages.Parts:
     # Without huge pages, only memory that was in use before is used. Else the kernel would copy it into huge
     # pages.
     init.libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
-    preload.preload(say)
     know_same_named()
+    preload.preload(say)
     start_all_cpus()
     init.limit_hangs(USUAL)
     finder.close()
@@ -108,13 +110,17 @@ def get_ready(finder: code_archive.Finder) -> library_pages.Parts:
 
 
 def know_same_named() -> None:
-    """Does a second's work for which the first program on a function would wait."""
+    """Does a second's work for which the first program on a function would wait.
+
+    It comes before everything else is imported, which then uses the 20 MB that it frees.
+    """
     from pytest_bpfmaps.kernel.duplicate_symbols import same_named
     from pytest_bpfmaps.kernel.kallsyms import kernel_symbols
 
     with contextlib.suppress(OSError):  # a kernel without the symbols
         same_named()
     kernel_symbols.cache_clear()  # the text takes megabytes in the saved state, and few tests need it
+    init.libc.malloc_trim(0)
 
 
 def say(step: str) -> None:
@@ -156,12 +162,23 @@ def clear(path: str) -> None:
 def give_memory_back() -> None:
     """Frees caches, then takes free memory and frees it: zeros take no room in a state."""
     init.libc.malloc_trim(0)
-    with open("/proc/sys/vm/drop_caches", "w") as file:
-        file.write("3")
-    free = os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    usual = RESERVE.read_text()
+    RESERVE.write_text(SMALL_RESERVE)  # of the usual 45 MB the kernel would give nothing
     once = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-    if free > KEPT_FREE:
-        mmap.mmap(-1, min(CLEARED, free - KEPT_FREE), flags=once).close()
+    taken: list[mmap.mmap] = []
+    size = free_memory() - KEPT_FREE
+    while size >= STEP and sum(map(len, taken)) + size <= CLEARED:
+        taken.append(mmap.mmap(-1, size, flags=once))
+        size = free_memory() - KEPT_FREE
+    for memory in taken:
+        memory.close()
+    RESERVE.write_text(usual)
+
+
+def free_memory() -> int:
+    """Returns how many bytes are free."""
+    return os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE
 
 
 def add_entropy(seed: bytes) -> None:
