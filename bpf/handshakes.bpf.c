@@ -24,12 +24,14 @@ struct {
 
 static void report(struct bpf_sock_ops *ctx)
 {
-	struct event event = {
-		.local_port = ctx->local_port,              // the kernel has it in this machine's byte order,
-		.remote_port = bpf_ntohl(ctx->remote_port), // and this one in the network's
-		.rtt = ctx->srtt_us >> 3,
-		.active = ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
-	};
+	struct event event;
+
+	// The padding, too: many kernels before 6.3 refuse to send bytes that nobody has set.
+	__builtin_memset(&event, 0, sizeof(event));
+	event.local_port = ctx->local_port;              // the kernel has it in this machine's byte order,
+	event.remote_port = bpf_ntohl(ctx->remote_port); // and this one in the network's
+	event.rtt = ctx->srtt_us >> 3;
+	event.active = ctx->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB;
 	bpf_ringbuf_output(&events, &event, sizeof(event), 0);
 }
 

@@ -46,7 +46,11 @@ int count_packets(struct xdp_md *ctx)
 	seen->bytes += size;
 
 	if (size > size_limit) {
-		struct event event = {.size = size, .protocol = protocol};
+		struct event event;
+		// The padding, too: many kernels before 6.3 refuse to send bytes that nobody has set.
+		__builtin_memset(&event, 0, sizeof(event));
+		event.size = size;
+		event.protocol = protocol;
 		bpf_ringbuf_output(&events, &event, sizeof(event), 0);
 		return XDP_DROP;
 	}
