@@ -24,6 +24,7 @@ _SOURCE = re.compile(r"^; (.*?)(?: @ ([^@]+):(\d+))?$")
 _STATE = re.compile(
     r"^(?:from \d+ to )?\d+:(?: safe)? ?(R\d.*|frame\d.*)?$|^((?:frame\d+: )?R\d(?:_\w+)?=.* R10=fp.*)$"
 )
+_SETS = re.compile(r"^[rw](\d+) \S*= ")
 _REGISTER = re.compile(r"\b(R\d+)(?:_\w+)?=(\S+?\([^()]*(?:\([^()]*\)[^()]*)*\)|\S+)")
 _WITHOUT_NEWLINE = re.compile(r"processed \d+ insns \(limit.*$")  # follows a complaint without a newline
 _VALIDATING = re.compile(r"^Validating (\w+)\(\) func#\d+")
@@ -109,6 +110,7 @@ def parse_log(log: str) -> Rejection:
     found.explained = _kernels_own(explained)
     source: tuple[str, str, int | None] = ("", "", None)
     unsized = ""
+    changed: set[str] = set()  # registers with a new value that the log has not shown yet
     for text in _JOINED.sub(r"\1\n\2", log).splitlines():
         line = text.strip()
         if _UNSIZED.match(line):
@@ -116,6 +118,7 @@ def parse_log(log: str) -> Rejection:
         if not line or line.startswith(_NOISE):
             continue
         if match := _INSTRUCTION.match(line):
+            _forget_registers(found, changed)  # of the instruction before: the verifier accepted it
             found.index, found.instruction = int(match[1]), match[2]
             found.source, found.file, found.line = source
             found.complaint = []
@@ -123,7 +126,7 @@ def parse_log(log: str) -> Rejection:
                 found.instruction, said = unfinished.groups()
                 found.complaint.append(said)
             found.steps[found.index] = VerifierStep(found.index, found.instruction, *source)
-            _note_registers(found, match[3] or "")
+            changed = _set_by(found.instruction) - _note_registers(found, match[3] or "")
         elif match := _VALIDATING.match(line):
             found.function = match[1]
         elif _VALID.match(line):
@@ -134,7 +137,8 @@ def parse_log(log: str) -> Rejection:
         elif match := _SOURCE.match(line):
             source = (match[1].strip(), match[2] or "", int(match[3]) if match[3] else None)
         elif match := _STATE.match(line):
-            _note_registers(found, match[1] or match[2] or "")
+            state, is_whole = match[1] or match[2] or "", line.startswith("from ")
+            changed -= _note_registers(found, state, is_whole=is_whole)
         else:
             found.complaint.append(_WITHOUT_NEWLINE.sub("", line))
     if unsized and not found.complaint:
@@ -155,5 +159,23 @@ def _kernels_own(explained: str) -> Explanation | None:
     return Explanation(reason, suggestion or None) if reason else None
 
 
-def _note_registers(found: Rejection, state: str) -> None:
-    found.registers.update((m[1], m[2]) for m in _REGISTER.finditer(state))
+def _note_registers(found: Rejection, state: str, *, is_whole: bool = False) -> set[str]:
+    """Notes the registers of a state, and returns their names. A whole state has each register in use."""
+    if is_whole:
+        found.registers.clear()
+    shown = {m[1]: m[2] for m in _REGISTER.finditer(state)}
+    found.registers.update(shown)
+    return set(shown)
+
+
+def _forget_registers(found: Rejection, names: set[str]) -> None:
+    for name in names:
+        found.registers.pop(name, None)
+
+
+def _set_by(instruction: str) -> set[str]:
+    """Returns the registers that an instruction changes. A call changes those of its arguments, too."""
+    if instruction.startswith("call "):
+        return {f"R{n}" for n in range(6)}
+    match = _SETS.match(instruction)
+    return {f"R{match[1]}"} if match else set()

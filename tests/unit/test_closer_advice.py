@@ -24,6 +24,12 @@ PULLED = "1: (85) call bpf_skb_pull_data#39\n"
 AT_0, AT_ANY = (f"invalid access to packet, off=0 size=1, R1(id={n},off=0,r=0)" for n in (0, 1))
 NEEDS = "invalid access to map value, value_size={} off={} size={}"
 
+
+def kept(log: str) -> str:
+    """Returns a log with R6 in place of R1, which a call changes."""
+    return log.replace("(r1 ", "(r6 ").replace("R1=", "R6=").replace("R1 ", "R6 ")
+
+
 ADVICE = {
     # the C line
     "or": ("; at |= p[0] || p[1];\n1: (4f) r1 |= r2\nR1 bitwise operator |= on pointer prohibited", None),
@@ -182,7 +188,7 @@ ADVICE = {
     ),
     "released, without states": (RELEASE + READ.replace("0:", "6:") + NO_POINTER, "used after its release"),
     "another after a release": (
-        "4: R1=scalar() R10=fp0\n" + RELEASE + READ.replace("0:", "6:") + NO_POINTER,
+        kept("4: R1=scalar() R10=fp0\n" + RELEASE + READ.replace("0:", "6:") + NO_POINTER),
         None,
     ),
     "not released": ("4: R1=ringbuf_mem(id=2) R10=fp0\n" + READ.replace("0:", "6:") + NO_POINTER, None),
@@ -196,7 +202,7 @@ ADVICE = {
         "^a function that is called before",
     ),
     "moved, not read": (
-        "1: R1=map_value(off=0) R10=fp0\n" + PULLED + READ.replace("0:", "2:") + NO_POINTER,
+        kept("1: R1=map_value(off=0) R10=fp0\n" + PULLED + READ.replace("0:", "2:") + NO_POINTER),
         None,
     ),
     # packets

@@ -43,6 +43,21 @@ def test_a_log_of_an_old_kernel():
     assert found.relevant_registers() == {"R1": "ctx(id=0,off=0,imm=0)"}
 
 
+def test_values_that_the_log_no_longer_knows():
+    """A register's value is not what it was before an instruction that the log shows without a state."""
+    state = "8: R1=ctx() R2=scalar(id=1) R3=scalar() R6=map_value() R10=fp0\n"
+    moved = "9: (bf) r2 = r10\n10: (07) r2 += -16\n"
+    found = parse_log(f"{state}{moved}11: (85) call bpf_ringbuf_output#130\ninvalid read from stack R2\n")
+    assert found.registers == {"R1": "ctx()", "R3": "scalar()", "R6": "map_value()", "R10": "fp0"}
+    called = "11: (85) call bpf_ktime_get_ns#5\n12: (bf) r1 = r6\nR6 !read_ok\n"
+    assert parse_log(state + called).registers == {"R6": "map_value()", "R10": "fp0"}
+    assert parse_log(state + "9: (07) r2 += -16 ; R2=fp-16\n10: (95) exit\n").registers["R2"] == "fp-16"
+    assert parse_log(state + "from 3 to 12: R0=scalar() R10=fp0\n12: (95) exit\n").registers.keys() == {
+        "R0",
+        "R10",
+    }
+
+
 def test_a_complaint_without_an_instruction():
     found = parse_log("back-edge from insn 6 to 2\nprocessed 0 insns (limit 1000000)\n")
     assert (found.text, found.index) == ("back-edge from insn 6 to 2", None)
