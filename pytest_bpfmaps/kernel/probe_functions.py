@@ -44,6 +44,7 @@ _CALLERS = (
     # the functions that a program may call also depend on its target
     Trial(ProgramType.TRACING, 23, target=("btf_trace_sched_switch", TYPEDEF)),  # BPF_TRACE_RAW_TP
     Trial(ProgramType.TRACING, 25, target=("bpf_fentry_test1", FUNC)),  # BPF_TRACE_FEXIT
+    Trial(ProgramType.TRACING, 24, target=("filp_close", FUNC)),  # Linux 5.10 has bpf_d_path() only there
     Trial(ProgramType.TRACING, 28, target=("bpf_iter_task", FUNC)),  # BPF_TRACE_ITER
     Trial(ProgramType.LSM, 27, SLEEPABLE, ("bpf_lsm_bprm_committed_creds", FUNC)),  # BPF_LSM_MAC
     Trial(ProgramType.LSM, 43, target=("bpf_lsm_socket_bind", FUNC)),  # BPF_LSM_CGROUP

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 from installed import installed
 
+from pytest_bpfmaps.harness import Bpf
 from pytest_bpfmaps.kernel.attach_names import functions
 from pytest_bpfmaps.kernel.bpf_types import COMMANDS, MapType, ProgramType
 from pytest_bpfmaps.kernel.features import kernel_config, probe
@@ -182,6 +183,20 @@ def test_kfuncs_have_come_with_releases(bpf_kernel: RunningKernel) -> None:
 def test_kfuncs_of_a_module() -> None:
     subprocess.run(["modprobe", "nf_conntrack"], check=True, timeout=60)
     assert probe("kfunc", "bpf_skb_ct_lookup")
+
+
+OF_PATH = """
+char path[64];
+SEC("fentry/filp_close") int closes(__u64 *ctx)
+{ struct file *f = (void *)ctx[0]; bpf_d_path(&f->f_path, path, sizeof(path)); return 0; }
+"""
+
+
+@pytest.mark.bpf_requires("fentry/filp_close")
+def test_a_helper_that_only_programs_on_some_functions_may_call(bpf: Bpf) -> None:
+    """Linux 5.10 allows bpf_d_path() on a few functions, and not in iterators and LSM programs."""
+    bpf.load(code=HEAD + OF_PATH)
+    assert probe("helper", "bpf_d_path")
 
 
 def test_commands_have_come_with_releases(bpf_kernel: RunningKernel) -> None:
