@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pytest_bpfmaps.errors import UnsupportedError, closest, strerror
 from pytest_bpfmaps.kernel.attach_points import probe_target
-from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
+from pytest_bpfmaps.kernel.bpf_types import COMMANDS, MapType, ProgramType
 from pytest_bpfmaps.kernel.known_names import is_recorded_helper
 from pytest_bpfmaps.kernel.probe_functions import may_call_helper, may_call_kfunc
 from pytest_bpfmaps.kernel.probe_maps import try_map
@@ -97,7 +97,8 @@ def kind_of(name: str) -> str:
 
     ``CONFIG_X`` is ``config``. A name with a slash is ``attach``, written as in ``SEC()``. So is a section
     such as ``kprobe``, which needs more than a program type. ``bpf_x`` is ``function``: a helper or a kfunc.
-    Other names are those of a map type or program type, ``ringbuf`` or ``xdp``, or any other section, ``tc``.
+    Other names are those of a map type or program type, ``ringbuf`` or ``xdp``, of a command of bpf(2),
+    ``token_create``, or of any other section, ``tc``.
     Raises `UnsupportedError` for a name that is none of these.
     """
     if name.startswith("CONFIG_"):
@@ -110,13 +111,15 @@ def kind_of(name: str) -> str:
         return "map_type"
     if ProgramType.from_name(name):
         return "program_type"
+    if name in COMMANDS:
+        return "command"
     if name in SECTIONS:
         return "attach"
-    known = [*SECTIONS, *(str(t) for t in (*MapType, *ProgramType))]
+    known = [*SECTIONS, *COMMANDS, *(str(t) for t in (*MapType, *ProgramType))]
     raise UnsupportedError(
         "cannot probe",
         on=repr(name),
-        why="it is not a map type, program type, helper, kfunc, CONFIG_ option or attach point",
+        why="it is not a map type, program type, helper, kfunc, command, CONFIG_ option or attach point",
         fix=closest(name, known),
     )
 

@@ -10,6 +10,7 @@ from kernel_files import RELEASE, bzimage, write
 from pytest_bpfmaps.cli import main
 from pytest_bpfmaps.errors import UnsupportedError
 from pytest_bpfmaps.kernel import known_names
+from pytest_bpfmaps.kernel.bpf_types import COMMANDS
 from pytest_bpfmaps.kernel.features import Feature, asked_for, probe, probe_any
 from pytest_bpfmaps.kernel.release import is_emulated
 from pytest_bpfmaps.kernel.running_kernel import missing_features, sentence_on
@@ -37,6 +38,7 @@ HEADER = Path("/usr/include/linux/bpf.h")
         ("helper:bpf_lop", "bpf_loop"),
         ("kfunc:bpf_task_acqire", "bpf_task_acquire"),
         ("command:token_creat", "token_create"),
+        ("token_creat", "token_create"),
         ("config:BPF_SYSCAL", "BPF_SYSCALL"),
         ("struct_ops:shed_ext_ops", "sched_ext_ops"),
         ("ringbuff", "ringbuf"),
@@ -120,6 +122,11 @@ def test_a_module_that_has_a_function():
 @pytest.mark.parametrize("name", ["tc", "socket", "sockops", "classifier", "freplace"])
 def test_a_section_alone_is_a_feature(name):
     assert asked_for(name) == ("attach", name)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_alone_is_a_feature(name):
+    assert asked_for(name) == ("command", name)
 
 
 @pytest.mark.parametrize("name", ["xdp", "syscall", "hash", "sk_lookup"])
