@@ -127,8 +127,9 @@ class BtfType:
             wide = [(name, value) for name, value in self.btf.unpack_many("=II", self.extra, self.vlen)]
             bits = 32
         # clang before 16 does not record the sign. From its objects, -1 must not be read as 2**32-1.
+        # `has_enum_signs` comes last: it may read every type, and a kernel has 100,000.
         signed = self.kflag or (
-            bits == 32 and not self.btf.has_enum_signs and self.btf.legacy_enum_sign(wide)
+            bits == 32 and self.btf.legacy_enum_sign(wide) and not self.btf.has_enum_signs
         )
         return [(self.btf.string(n), v - (1 << bits) if signed and v >> (bits - 1) else v) for n, v in wide]
 
