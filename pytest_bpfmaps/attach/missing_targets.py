@@ -20,6 +20,7 @@ from pytest_bpfmaps.kernel.duplicate_symbols import explain_same_name, explain_u
 from pytest_bpfmaps.kernel.known_names import SYSCALL_PREFIXES
 from pytest_bpfmaps.kernel.kprobe_blacklist import how_to_see, is_blacklisted
 from pytest_bpfmaps.kernel.kprobe_trial import has_symbol, is_changed_by_compiler
+from pytest_bpfmaps.kernel.program_code import function_names
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 from pytest_bpfmaps.kernel.unloaded_modules import explain_unloaded
@@ -46,9 +47,22 @@ def explain_missing(number: int, target: Target) -> Explanation | None:
         return _syscall(target["syscall"])
     if "functions" in target:
         return _many(target["functions"], number)
+    if "target" in target:
+        return explain_not_in_program(target.get("function", ""), target["target"])
     if "function" in target:
         return _function(target["function"], target.get("offset", 0), number)
     return None
+
+
+def explain_not_in_program(name: str, program: Any) -> Explanation | None:
+    """Explains that a loaded program lacks a function that freplace, fentry or fexit is for; else None."""
+    try:
+        names = function_names(program.fd)
+    except OSError:
+        return None
+    if not name or not names or name in names:
+        return None
+    return Explanation(f"{program} has no function {name!r}, or clang has inlined it", closest(name, names))
 
 
 def explain_no_types_of(section: str, name: str) -> Explanation:

@@ -10,6 +10,7 @@ import os
 import struct
 from typing import Any
 
+from pytest_bpfmaps.kernel.btf import load_codecs
 from pytest_bpfmaps.libbpf import ffi, lib, to_str
 
 _FIELDS = (  # (field with the number of items, field with the pointer, size of an item or the field with it)
@@ -84,6 +85,18 @@ def function_types(fd: int) -> list[int]:
     _info(fd, again)
     raw = bytes(ffi.buffer(buffer, count * size))
     return [_FUNCTION.unpack_from(raw, at)[1] for at in range(0, len(raw), size)]
+
+
+def function_names(fd: int) -> list[str]:
+    """Returns the names of its functions, in the order of their instructions.
+
+    It is empty where the program was loaded without types. Raises OSError, which may be a `MapError`.
+    """
+    types = function_types(fd)
+    if not types:
+        return []
+    btf = load_codecs(int(_info(fd, ffi.new("struct bpf_prog_info *")).btf_id)).btf
+    return [btf.type(number).name for number in types]
 
 
 def btf_bytes(number: int) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from pytest_bpfmaps.attach.missing_targets import explain_not_in_program
 from pytest_bpfmaps.attach.module_functions import can_choose, choose, forget, too_new
 from pytest_bpfmaps.attach.section_targets import kind, teach_unknown
 from pytest_bpfmaps.errors import LoadError, NameLookupError, closest
@@ -145,6 +146,8 @@ class ProgramSpec:
         if result in (-errno.ESRCH, -errno.ENOENT) and target is None:
             why, fix = explain_untyped(function) or explain_no_type(kind(self.section), function)
             raise LoadError(what, on=on, why=why, fix=fix, errno=-result)
+        if result and target and (absent := explain_not_in_program(function, target)):
+            raise LoadError(what, on=on, why=absent.why, fix=absent.fix, errno=-result)
         check(result, LoadError, what, on=on)
         self.target = function, target
 

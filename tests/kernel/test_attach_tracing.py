@@ -280,6 +280,26 @@ class TestFreplace:
             with obj.programs.drop_all.attach(target=xdp.programs.base, function="verdict"):
                 assert run(bytes(64)).retval == 1
 
+    @pytest.mark.bpf_requires("xdp", "ext")
+    def test_a_function_that_the_other_program_lacks(self, bpf):
+        base = """
+        __attribute__((noinline)) int verdict(struct xdp_md *ctx)
+        { volatile int ret = 2; return ret; }
+        SEC("xdp") int base(struct xdp_md *ctx) { return verdict(ctx); }
+        """
+        xdp = bpf.load(code=TRACING + LICENSE + base).programs.base
+        opened = bpf.open(
+            code=TRACING + LICENSE + 'SEC("freplace") int patch(struct xdp_md *ctx) { return 1; }'
+        )
+        lacks = (
+            r"'base' .*has no function 'verdikt', or clang has inlined it\n(?:.*\n)?.*did you mean 'verdict'"
+        )
+        with pytest.raises(LoadError, match=lacks):
+            opened.programs.patch.set_attach_target("verdikt", xdp)
+        opened.programs.patch.set_attach_target("verdict", xdp)
+        with opened.load() as obj, pytest.raises(AttachError, match=lacks):
+            obj.programs.patch.attach(target=xdp, function="verdikt")
+
 
 class TestWrongTargets:
     @pytest.mark.parametrize(
