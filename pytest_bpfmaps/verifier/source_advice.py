@@ -27,7 +27,10 @@ _GLOBAL_LOCK = Explanation(
     "put the lock into the value of an array map, and look that value up; global locks work from "
     "Linux 6.2 on",
 )
-_OF_DATA = re.compile(r"map '[^']*\.(?:bss|data)[^']*' is not a struct type or bpf_spin_lock is mangled")
+_OF_DATA = re.compile(
+    r"map '[^']*\.(?:bss|data)[^']*' (?:is not a struct type or bpf_spin_lock is mangled|"
+    r"doesn't have 'struct bpf_spin_lock')"
+)
 _SECOND_LOCK = Explanation(
     "the program takes a second lock while it holds the first",
     "call bpf_spin_unlock() for the first before bpf_spin_lock() for the second; what has to change "

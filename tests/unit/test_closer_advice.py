@@ -89,6 +89,14 @@ ADVICE = {
         "6: (85) call bpf_spin_lock#93\nmap 'x.bss' is not a struct type or bpf_spin_lock is mangled",
         "the lock is a global variable",
     ),
+    "lock in a struct of data": (
+        "4: (85) call bpf_spin_lock#93\nmap '.data.x' doesn't have 'struct bpf_spin_lock'",
+        "the lock is a global variable",
+    ),
+    "no lock in a value": (
+        "4: (85) call bpf_spin_lock#93\nmap 'm' doesn't have 'struct bpf_spin_lock'",
+        None,
+    ),
     "second lock": (
         "6: (85) call bpf_spin_lock#93\nLocking two bpf_spin_locks are not allowed",
         "a second lock",
