@@ -206,7 +206,7 @@ _TABLE: list[tuple[str, str, str | None]] = [
         "the program calls through a pointer, which no kernel allows, or gives a helper a callback, which "
         "this kernel does not allow (Linux 5.13 and later do)",
         "call each function by its name; in place of the helper write a loop with a bound, or mark the test "
-        'bpf_requires("bpf_for_each_map_elem")',
+        'with the helper that calls back: bpf_requires("bpf_for_each_map_elem"), bpf_requires("bpf_loop")',
     ),
     (
         r"has to have BTF in order to use",
