@@ -37,7 +37,8 @@ def attach(handle: Any, index: int, target: Target, on: str) -> Link:
 
     Without a priority it makes a tcx link (Linux 6.6, commit e420bed02507): at the end of the list, or at the
     place that ``before=`` or ``after=`` names. With a priority, or if the kernel has no tcx links, it makes a
-    filter in direct-action mode (Linux 4.5). When this process is killed, its links go and its filters stay.
+    filter in direct-action mode (Linux 4.5). For ``SEC("tcx/…")`` only a priority makes a filter. When this
+    process is killed, its links go and its filters stay.
     """
     refuse_keys(target, ("mode",), on, "a mode is for XDP")
     point = _direction(handle, target, on)
@@ -52,7 +53,22 @@ def attach(handle: Any, index: int, target: Target, on: str) -> Link:
         if -result != errno.EINVAL:  # with EINVAL, the kernel has no such kind of link
             there = programs_at(index, _TCX[point])
             raise refused(-result, on, target, type=program_type(handle), there=there)
+        _refuse_filter(handle, point, target, on)
     return _filter(handle, index, point, target, on)
+
+
+def _refuse_filter(handle: Any, point: int, target: Target, on: str) -> None:
+    """Raises `AttachError` for a program of ``SEC("tcx/…")``: a loader in C makes no filter of it."""
+    if to_str(lib.bpf_program__section_name(handle)).startswith("tcx/"):
+        direction = next(name for name, number in DIRECTIONS.items() if number == point)
+        raise AttachError(
+            f"cannot attach {on}",
+            on=show_target(target),
+            why="its section asks for tcx, and this kernel has no tcx links (Linux 6.6)",
+            fix=f'write SEC("tc") and direction="{direction}": such a program is attached as a filter here; '
+            f'or mark the test bpf_requires("tcx/{direction}")',
+            errno=errno.EINVAL,
+        )
 
 
 def _in_order(handle: Any, index: int, point: int, target: Target, on: str) -> Link:

@@ -135,6 +135,18 @@ class TestTc:
         with pytest.raises(AttachError, match="leave out mode"):
             programs.programs.count.attach(interface=veth.far, direction="ingress", mode="skb")
 
+    def test_a_section_that_asks_for_tcx_makes_no_filter(self, load_code, veth, monkeypatch):
+        monkeypatch.setattr(tc, "create_link", lambda *_: -errno.EINVAL)
+        loaded = load_code(COUNT.format(section="tcx/egress", ctx="struct __sk_buff", verdict=-1, other=2))
+        attach = loaded.programs.count.attach
+        with pytest.raises(
+            AttachError, match=r"no tcx links .*\n.*SEC\(\"tc\"\) and direction=\"egress\""
+        ) as e:
+            attach(interface=veth.far)
+        assert (e.value.errno, e.value.section) == (errno.EINVAL, "tcx/egress")  # by which a test is skipped
+        attach(interface=veth.far, priority=1)  # what bpf_tc_attach() does
+
+    @pytest.mark.bpf_requires("tcx/egress")
     def test_the_section_may_name_the_direction(self, load_code, veth):
         loaded = load_code(COUNT.format(section="tcx/egress", ctx="struct __sk_buff", verdict=-1, other=2))
         loaded.programs.count.attach(interface=veth.far)
