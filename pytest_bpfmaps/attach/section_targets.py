@@ -19,6 +19,7 @@ _FUNCTION = re.compile(r"([\w.$@:-]+)(?:\+(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*
 
 # libbpf before 1.0 accepted any section that began with one of these names, and took the first that fits. The
 # value is the name that libbpf has for such programs today.
+_PLACES = {"interface", "cgroup", "netns", "map", "socket", "hook"}  # the section says what is done there
 _OLDER: dict[str, str] = {
     "xdp_devmap/": "xdp/devmap",
     "xdp_cpumap/": "xdp/cpumap",
@@ -56,7 +57,7 @@ def default_target(section: str) -> Target:
 
 
 def section_for(section: str, target: Target) -> str | None:
-    """Returns the name of a section for that target; None for network targets, which have no section."""
+    """Returns the name of a section for that target; None if the section does not tell what it needs."""
     if "binary" in target:
         return "usdt" if "usdt" in target else "uprobe.multi" if "functions" in target else "uprobe"
     if "event" in target:
@@ -67,7 +68,8 @@ def section_for(section: str, target: Target) -> str | None:
     if "functions" in target:
         functions = target["functions"]
         return f"kprobe.multi/{functions}" if isinstance(functions, str) else "kprobe.multi"
-    return section if target.keys() <= {"cookie", "cookies", "retprobe", "pid"} and section else None
+    told = target.keys() <= {"cookie", "cookies", "retprobe", "pid"} or target.keys() & _PLACES
+    return section if told and section else None
 
 
 def teach_unknown(program: Any) -> tuple[str, str] | None:
