@@ -43,13 +43,14 @@ _MANY = {
 # for a section without a target: a target that each kernel has
 _ALONE = {
     "lsm": "lsm/file_open",
-    "lsm.s": "lsm.s/file_open",
+    "lsm.s": "lsm.s/bprm_committed_creds",  # the only hook that may sleep in Linux 5.10
     "lsm_cgroup": "lsm_cgroup/socket_create",
     "iter": "iter/task",
     "iter.s": "iter.s/task",
     "tp_btf": "tp_btf/sched_switch",
     "raw_tp": "raw_tp/sched_switch",
     "raw_tracepoint": "raw_tracepoint/sched_switch",
+    **{name: f"{name}/bpf_test_finish" for name in ("raw_tp.w", "raw_tracepoint.w")},
     "tracepoint": "tracepoint/sched/sched_switch",
     "tp": "tp/sched/sched_switch",
     "ksyscall": "ksyscall/openat",
