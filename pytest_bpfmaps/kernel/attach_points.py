@@ -10,7 +10,16 @@ from pytest_bpfmaps.kernel.attach_names import bpf_lsm_active, functions
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.known_names import SYSCALL_PREFIXES
 from pytest_bpfmaps.kernel.mounts import has_sysfs, how_to_mount
-from pytest_bpfmaps.kernel.probe_programs import HAS_FRAGS, SLEEPABLE, Trial, Verdict, try_program, try_type
+from pytest_bpfmaps.kernel.probe_programs import (
+    HAS_FRAGS,
+    RETURN_1,
+    SLEEPABLE,
+    Trial,
+    Verdict,
+    trial_of,
+    try_program,
+    try_type,
+)
 from pytest_bpfmaps.kernel.section_types import section_type
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 from pytest_bpfmaps.kernel.vmlinux_btf import (
@@ -80,7 +89,8 @@ def probe_target(section: str) -> str:
         attach_type = 0
     if "/" in section and not _listed(attach_type):
         return NO_ATTACH_POINT
-    trial = Trial(type, attach_type, {"s": SLEEPABLE, "frags": HAS_FRAGS}.get(mark, 0))
+    flags = {"s": SLEEPABLE, "frags": HAS_FRAGS}.get(mark, trial_of(type).flags)
+    trial = Trial(type, attach_type, flags)
     return _by_type(kind, target, trial) if kind in _BY_TYPE else _refused(trial) or _target(kind, target)
 
 
@@ -131,6 +141,8 @@ def _refused(trial: Trial) -> str:
         verdict = try_type(trial.type)
         return "" if verdict.has_type else _no_such_type(trial.type, verdict)
     verdict = try_program(trial)
+    if "At program exit the register R0" in verdict.log:  # such as cgroup/recvmsg4: it has to return 1
+        verdict = try_program(trial, RETURN_1)
     if not verdict.errno:
         return ""
     general = try_type(trial.type)

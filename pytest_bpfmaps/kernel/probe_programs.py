@@ -63,6 +63,7 @@ def instruction(code: int, *, src: int = 0, offset: int = 0, value: int = 0) -> 
 
 EXIT = instruction(0x95)
 RETURN_0 = instruction(0xB7) + EXIT
+RETURN_1 = instruction(0xB7, value=1) + EXIT
 
 FENTRY = Trial(ProgramType.TRACING, 24, target=("bpf_fentry_test1", FUNC))
 LSM = Trial(ProgramType.LSM, 27, target=("bpf_lsm_file_open", FUNC))
