@@ -65,8 +65,10 @@ _ALONE = {
     "ksyscall": "ksyscall/openat",
     "kretsyscall": "kretsyscall/openat",
     **{name: f"{name}/vfs_read" for name in ("fentry", "fexit")},
-    **{name: f"{name}/security_file_open" for name in ("fmod_ret", "fentry.s", "fexit.s", "fmod_ret.s")},
+    "fmod_ret": "fmod_ret/security_file_open",
 }
+# these may sleep only where the kernel can inject errors, which is in system calls
+_IN_SYSTEM_CALLS = ("fentry.s", "fexit.s", "fmod_ret.s")
 NO_ATTACH_POINT = "this kernel has no such attach point"
 _TCX = {"tcx/ingress": 46, "tcx/egress": 47}
 _NO_TRIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS)  # their section does not name their target
@@ -75,7 +77,7 @@ _NO_TRIAL = (ProgramType.EXT, ProgramType.STRUCT_OPS)  # their section does not 
 def probe_target(section: str) -> str:
     """Returns why no program can be attached at `section`; an empty text if one can."""
     section = section.lstrip("?")
-    section = _ALONE.get(section, section)
+    section = f"{section}/{_getpgid()}" if section in _IN_SYSTEM_CALLS else _ALONE.get(section, section)
     kind, _, target = section.partition("/")
     mark = kind.rpartition(".")[2]
     kind = kind.removesuffix(".s").removesuffix(".frags")
@@ -92,6 +94,12 @@ def probe_target(section: str) -> str:
     flags = {"s": SLEEPABLE, "frags": HAS_FRAGS}.get(mark, trial_of(type).flags)
     trial = Trial(type, attach_type, flags)
     return _by_type(kind, target, trial) if kind in _BY_TYPE else _refused(trial) or _target(kind, target)
+
+
+def _getpgid() -> str:
+    """Returns the name of the kernel's function for a system call that each kernel has."""
+    names = [f"{prefix}getpgid" for prefix in SYSCALL_PREFIXES]
+    return next((name for name in names if type_id(vmlinux_btf(), name, FUNC)), names[0])
 
 
 def _many(attach_type: int, function: str) -> str:

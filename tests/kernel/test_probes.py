@@ -8,6 +8,7 @@ import subprocess
 import pytest
 from installed import installed
 
+from pytest_bpfmaps.errors import VerifierError
 from pytest_bpfmaps.harness import Bpf
 from pytest_bpfmaps.kernel.attach_names import functions
 from pytest_bpfmaps.kernel.bpf_types import COMMANDS, MapType, ProgramType
@@ -197,6 +198,19 @@ def test_a_helper_that_only_programs_on_some_functions_may_call(bpf: Bpf) -> Non
     """Linux 5.10 allows bpf_d_path() on a few functions, and not in iterators and LSM programs."""
     bpf.load(code=HEAD + OF_PATH)
     assert probe("helper", "bpf_d_path")
+
+
+@pytest.mark.bpf_requires("fentry/vfs_read")
+@pytest.mark.parametrize("kind", ["fentry.s", "fexit.s", "fmod_ret.s"])
+def test_tracing_that_may_sleep(bpf: Bpf, kind: str) -> None:
+    """Such a program is in a system call, where the kernel can inject errors."""
+    code = f'{HEAD}SEC("{kind}/__x64_sys_getpgid") int p(void *ctx) {{ return 0; }}'
+    try:
+        bpf.load(code=code)
+    except VerifierError:
+        assert not probe("attach", kind)
+    else:
+        assert probe("attach", kind)
 
 
 def test_commands_have_come_with_releases(bpf_kernel: RunningKernel) -> None:
