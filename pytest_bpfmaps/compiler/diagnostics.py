@@ -22,6 +22,7 @@ _REDEFINED = re.compile(
     r"(?:[^\n]* '(\w+)'| with)[^\n]*\n(?:(?!\S+:\d+:\d+: error: )[^\n]*\n)*?(\S+?):\d+:\d+: note: previous",
     re.MULTILINE,
 )
+_TYPEDEF = re.compile(r"\A[^\n]*typedef redefinition[^\n]*\n[^\n]*\btypedef\b[^\n;]*\b(\w+);")
 _INCLUDED = re.compile(
     r"^In file included from [^\n]*\.c:\d+:\nIn file included from /usr/include/(\S+?):\d+", re.MULTILINE
 )
@@ -37,6 +38,7 @@ _LINUX = (
     "'dnf install kernel-headers' on Fedora and RHEL, 'zypper install linux-glibc-devel' on openSUSE, "
     "'pacman -S linux-api-headers' on Arch, 'apk add linux-headers' on Alpine"
 )
+_KERNELS_OWN = ("linux/", "net/", "uapi/", "trace/", "crypto/", "kernel/")
 _LIBC = (
     "a BPF program has no C library: leave out the libc header that includes it, and include "
     '<linux/types.h> or "vmlinux.h" for types'
@@ -116,6 +118,8 @@ def _taken_name(output: str) -> str | None:
     clash = _REDEFINED.search(output)
     if clash is None or {"vmlinux.h", "source"} != {_side(clash[1]), _side(clash[3])}:
         return None
+    if clash[2] in ("_Bool", None) and (name := _TYPEDEF.search(output[clash.start() :])):
+        return name[1]
     return clash[2]
 
 
@@ -200,6 +204,11 @@ def _remedy_for_header(header: str, folders: Sequence[str]) -> str:
         return near
     if header.startswith("bpf/"):
         return _LIBBPF
+    if header.startswith(_KERNELS_OWN) and any(os.path.exists(f"{each}/linux/bpf.h") for each in folders):
+        return (
+            f"<{header}> is a header of the kernel's own code, which BPF programs do not include: include "
+            '"vmlinux.h", in place of other headers of the kernel'
+        )
     if header.startswith(("linux/", "asm/", "asm-generic/")):
         return _LINUX
     return (

@@ -12,6 +12,10 @@ _OF_LIBC = {
     **dict.fromkeys(("size_t", "ssize_t", "uintptr_t"), "__u64, or include vmlinux.h"),
     **dict.fromkeys(("bool", "true", "false"), "_Bool, 1 and 0, or include <stdbool.h> or vmlinux.h"),
     **dict.fromkeys(("printf", "puts"), 'bpf_printk("…") of <bpf/bpf_helpers.h>'),
+    **dict.fromkeys(
+        ("sprintf", "snprintf"), "BPF_SNPRINTF(out, sizeof(out), …) of <bpf/bpf_helpers.h>, of Linux 5.13"
+    ),
+    "errno": "the result of the helper into a variable: it is negative when the helper fails",
     "NULL": "0 or (void *)0",
     **{name: f"__builtin_{name}()" for name in ("memcpy", "memset", "memmove", "memcmp")},
     **dict.fromkeys(("strcmp", "strncmp"), "bpf_strncmp(text, size, constant), of Linux 5.17, or a loop"),

@@ -7,6 +7,7 @@ import socket
 from difflib import get_close_matches
 from pathlib import Path
 
+from pytest_bpfmaps.compiler.foreign_names import explain_bcc, explain_macro
 from pytest_bpfmaps.compiler.library_names import explain_libc
 from pytest_bpfmaps.compiler.wrong_types import explain_types
 from pytest_bpfmaps.errors import Explanation
@@ -60,6 +61,7 @@ def explain(output: str, *, vmlinux: bool) -> Explanation | None:
     `vmlinux` says whether the source includes the ``vmlinux.h`` that is made for it.
     """
     found = _atomic(output) or _limits(output) or _order(output) or _newer_header(output)
+    found = found or explain_bcc(output)
     found = found or explain_types(output, vmlinux=vmlinux) or _elsewhere(output, vmlinux)
     return found or (_other_kernel(output) if vmlinux else None)
 
@@ -172,6 +174,8 @@ def _elsewhere(output: str, vmlinux: bool) -> Explanation | None:
             return Explanation(f"{name} is in a header of libbpf", f"#include <bpf/{header}.h>")
         if of_libc := explain_libc(name):
             return of_libc
+        if of_kernel := explain_macro(name):
+            return of_kernel
         if value := macro_value(name):
             return Explanation(
                 f"{name} is a macro, and {'vmlinux.h has no macros' if vmlinux else 'no header here has it'}",
