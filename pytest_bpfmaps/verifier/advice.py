@@ -157,7 +157,8 @@ _TABLE: list[tuple[str, str, str | None]] = [
         r"has no valid bpf_(?:timer|spin_lock|wq|kptr)|has to be at the constant offset|is mangled$|"
         r"doesn't have 'struct bpf_",
         "the map's value has no such special field (timer, lock, work queue) at the address that is given",
-        "put a struct bpf_timer, or bpf_spin_lock, into the struct of the map's value, and give its address",
+        "put a struct bpf_timer, or bpf_spin_lock, into the struct of the map's value, and give its address; "
+        "a bpf_list_head or bpf_rb_root beside it needs __contains(TYPE, FIELD)",
     ),
     (r"invalid zero-sized read", OF_LENGTH.why, OF_LENGTH.fix),
     (

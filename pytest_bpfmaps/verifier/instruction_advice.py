@@ -56,10 +56,15 @@ _FORMAT = Explanation(
     "the format has to be a constant of the program, not a variable on the stack",
     'write static const char format[] = "%d"; or use the macro BPF_SNPRINTF(out, sizeof(out), "%d", …)',
 )
+_IN_A_VALUE = Explanation(
+    "that argument has to be in the value of a map, but the helper gets a variable on the stack",
+    "put it into the struct of a map's value, look the value up, and give its address: &value->FIELD",
+)
 # (pattern of the instruction, pattern of the complaint, advice), for complaints that do not explain the cause
 _CALLS = (
     (r"^call ", r"dereference of modified ctx", _IN_CONTEXT),
     (r"call bpf_snprintf\b", r"^R3 type=\S+ expected=map_value", _FORMAT),
+    (r"call bpf_(?:timer_\w+|spin_(?:un)?lock|kptr_xchg)\b", r"^R1 type=fp expected=map_value", _IN_A_VALUE),
     (r"call bpf_map_(?:lookup|update|delete)_elem\b", r"invalid zero-sized read", _NO_KEYS),
     (r"call bpf_probe_read", r"^R1 type=(?:scalar|inv) expected=", _INTO_KERNEL),
     (r"call bpf_ringbuf_(?:submit|discard)\b", r"\btype=\S+ expected=", _TWICE),
@@ -249,11 +254,24 @@ _COUNTERPARTS = {
     "bpf_sk_lookup_udp": "bpf_sk_release()",
     "bpf_skc_lookup_tcp": "bpf_sk_release()",
     "bpf_task_acquire": "bpf_task_release()",
-    "bpf_task_from_pid": "bpf_task_release()",
+    **dict.fromkeys(("bpf_task_from_pid", "bpf_task_from_vpid"), "bpf_task_release()"),
     "bpf_cgroup_acquire": "bpf_cgroup_release()",
-    "bpf_cgroup_from_id": "bpf_cgroup_release()",
-    "bpf_cpumask_create": "bpf_cpumask_release()",
-    "bpf_obj_new_impl": "bpf_obj_drop(), or put it into a list or tree,",
+    **dict.fromkeys(("bpf_cgroup_from_id", "bpf_cgroup_ancestor"), "bpf_cgroup_release()"),
+    **dict.fromkeys(("bpf_cpumask_create", "bpf_cpumask_acquire"), "bpf_cpumask_release()"),
+    **dict.fromkeys(
+        (
+            *("bpf_obj_new_impl", "bpf_obj_new", "bpf_refcount_acquire_impl", "bpf_refcount_acquire"),
+            *("bpf_list_pop_front", "bpf_list_pop_back", "bpf_rbtree_remove"),
+        ),
+        "bpf_obj_drop(), or put it into a list or tree,",
+    ),
+    **dict.fromkeys(("bpf_percpu_obj_new_impl", "bpf_percpu_obj_new"), "bpf_percpu_obj_drop()"),
+    "bpf_get_task_exe_file": "bpf_put_file()",
+    **dict.fromkeys(("bpf_lookup_user_key", "bpf_lookup_system_key"), "bpf_key_put()"),
+    **dict.fromkeys(("bpf_crypto_ctx_create", "bpf_crypto_ctx_acquire"), "bpf_crypto_ctx_release()"),
+    **dict.fromkeys(("bpf_xdp_ct_lookup", "bpf_skb_ct_lookup"), "bpf_ct_release()"),
+    **dict.fromkeys(("bpf_xdp_ct_alloc", "bpf_skb_ct_alloc"), "bpf_ct_release() or bpf_ct_insert_entry()"),
+    "bpf_xdp_get_xfrm_state": "bpf_xdp_xfrm_state_release()",
     "bpf_kptr_xchg": "the kfunc that releases it",
 }
 

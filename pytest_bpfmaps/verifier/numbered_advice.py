@@ -156,6 +156,11 @@ def _argument(given: str, wanted: list[str]) -> Explanation | None:
             "that argument has to be the program's own context, but the helper gets another value",
             "give it the parameter of the program, unchanged: ctx, skb",
         )
+    if "dynptr_ptr" in wanted and given != "fp":
+        return Explanation(
+            "that argument has to be a dynptr on the stack, but the helper gets other memory",
+            "declare it in the function: struct bpf_dynptr ptr; and give its address, &ptr",
+        )
     if wanted == ["map_ptr"] and given.startswith("map_value"):
         return Explanation(
             "that argument has to be a map, but the helper gets a plain variable, not declared as a map",

@@ -36,6 +36,20 @@ _SECOND_LOCK = Explanation(
     "call bpf_spin_unlock() for the first before bpf_spin_lock() for the second; what has to change "
     "together needs one lock",
 )
+_RESILIENT = Explanation(
+    "a path leaves the region of a bpf_res_spin_lock() without bpf_res_spin_unlock()",
+    "call bpf_res_spin_unlock() on every path before the return on which bpf_res_spin_lock() returned 0",
+)
+_NOT_OWNED = re.compile(r"must be referenced or trusted|bpf_obj_drop\w* expects referenced")
+_GIVEN_AWAY = Explanation(
+    "the object belongs to a list or tree since it was put there, and may not be used or released any more",
+    "use it before that, or take it out again: bpf_list_pop_front(), bpf_rbtree_remove()",
+)
+_COPIES = re.compile(r"\bstruct\s+\w+\s+\w+\s*=\s*\*\s*\w+\s*[;,]")
+_WHOLE_CONTEXT = Explanation(
+    "the program copies its whole context, but only single fields of the context may be read",
+    "read the fields that are needed: __u32 mark = ctx->mark;",
+)
 _DYNPTR = Explanation(
     "bpf_dynptr_data() takes only a length that is known when the program is compiled",
     "give a constant length, or copy the bytes: bpf_dynptr_read(copy, sizeof(copy), &dynptr, offset, 0)",
@@ -47,6 +61,12 @@ def advise_by_source(found: Rejection) -> Explanation | None:
     text = found.text
     if "bitwise operator |= on pointer" in text and "|" not in found.source.replace("||", ""):
         return _OR
+    if _NOT_OWNED.search(text) and _calls(found, r"bpf_(?:list_push|rbtree_add)\w*"):
+        return _GIVEN_AWAY
+    if "bpf_spin_lock-ed region" in text and _calls(found, "bpf_res_spin_lock"):
+        return _RESILIENT
+    if "invalid bpf_context access" in text and _COPIES.search(found.source):
+        return _WHOLE_CONTEXT
     if "invalid mem access" in text and (read := _READ.search(found.source)):
         return _arrow(read[1], read[2])
     if (number := _NUMBER.search(text)) and _was_kept(found, number[1]):
@@ -91,6 +111,10 @@ def _last_set(steps: list[str], register: str) -> tuple[int, str]:
 def _is_meta(found: Rejection, register: str) -> bool:
     state = found.registers.get(register, "")
     return state.startswith("pkt_meta") or (not state and "data_meta" in found.source)
+
+
+def _calls(found: Rejection, name: str) -> bool:
+    return any(re.match(rf"call {name}\b", step.instruction) for step in found.steps.values())
 
 
 def _names_variable(found: Rejection) -> bool:

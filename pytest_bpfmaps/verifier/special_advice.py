@@ -44,6 +44,16 @@ SPECIAL: list[tuple[str, str, str]] = [
         'use a kprobe, SEC("kprobe/…")',
     ),
     (
+        r"The function \S+ (?:return|arg\d+) type \S+ is unsupported",
+        "fentry, fexit and fmod_ret can't pass on a struct as such, which that function takes or returns",
+        'use a kprobe, SEC("kprobe/…"), or another function',
+    ),
+    (
+        r"can only use preallocated hash map",
+        "programs that run in an interrupt may use no map whose elements are allocated when they are added",
+        "leave BPF_F_NO_PREALLOC out of the map's flags, or use Linux 6.1 or later: pytest --bpf-kernel=6.1",
+    ),
+    (
         r"dereference of modified \w*mem ptr|must have zero offset when passed to release",
         "the released pointer is not the acquired one: the program has added a number to it",
         "release the pointer that bpf_ringbuf_reserve(), or another call that acquires, has returned",
@@ -66,9 +76,10 @@ SPECIAL: list[tuple[str, str, str]] = [
         "bpf_dynptr_…()",
     ),
     (
-        r"timer pointer in R\d+ map_uid=\d+ doesn't match map",
-        "the timer is in the value of one map, but the call gets another map",
-        "give bpf_timer_init() the map whose value has the timer",
+        r"(?:timer|workqueue) pointer in R\d+ map_uid=\d+ doesn't match map",
+        "the timer, or work queue, is in the value of one map, but the call gets another map",
+        "give bpf_timer_init() the map whose value has the timer, and bpf_wq_init() the map whose value "
+        "has the work queue",
     ),
     (
         r"bpf_spin_unlock of different lock|unlock of different lock",
@@ -96,6 +107,121 @@ SPECIAL: list[tuple[str, str, str]] = [
         "a function that makes a tail call is called while more than 256 bytes of the stack are in use",
         "keep large variables in a per-CPU array map instead of on the stack, or make the tail call in the "
         "program itself",
+    ),
+    (
+        r"tail_call is only allowed in functions that return 'int'",
+        "a function that makes a tail call has to return an int, but this one returns something else",
+        "declare it to return int, and return a number after the call: static int NAME(…) "
+        "{ bpf_tail_call(…); return 0; }",
+    ),
+    (
+        r"store to referenced kptr disallowed",
+        "the map keeps the object of that pointer (kptr), so an assignment can't replace it",
+        "exchange it, and release what was there: old = bpf_kptr_xchg(&value->FIELD, new); if (old) "
+        "bpf_task_release(old), or the release function of its type",
+    ),
+    (
+        r"requires RCU critical section protection",
+        "the kernel function may be called only in a region of bpf_rcu_read_lock(), and it is not in one",
+        "call bpf_rcu_read_lock() before it, and bpf_rcu_read_unlock() after the last use of its result; "
+        "declare both: extern void bpf_rcu_read_lock(void) __ksym;",
+    ),
+    (
+        r"must be a rcu pointer",
+        "the kernel function needs a pointer that the verifier knows to be valid: a field of a kernel "
+        "struct is so only in a region of bpf_rcu_read_lock()",
+        "read the field and call the function between bpf_rcu_read_lock() and bpf_rcu_read_unlock(); or get "
+        "the pointer from bpf_get_current_task_btf(), or an argument of the program",
+    ),
+    (
+        r"expected an initialized iter_\w+",
+        "the iterator is not begun there: its …_new() was not called on that path, or it has ended",
+        "call the iterator's …_new(&it, …) right before the first …_next(&it), and its …_destroy(&it) once, "
+        "at the end",
+    ),
+    (
+        r"expected (?:an )?uninitialized iter_\w+",
+        "the iterator was begun before, and has not ended",
+        "call the iterator's …_destroy(&it) before its …_new(&it, …), or take another variable",
+    ),
+    (
+        r"off -?\d+\S* size \d+\n.*memory, len pair leads to invalid memory",
+        "the variable that is given has less bytes than the length that is given with it",
+        "make the variable as large as what is read: struct ethhdr buffer; and give its own size: "
+        "…(&buffer, sizeof(buffer))",
+    ),
+    (
+        r"doesn't point to a map value",
+        "that argument has to be in the value of a map, but the call gets other memory",
+        "put it into the struct of a map's value, look the value up, and give its address: &value->FIELD",
+    ),
+    (
+        r"cannot restore irq state out of order",
+        "regions of bpf_local_irq_save() overlap: the one that was begun last has to end first",
+        "call bpf_local_irq_restore() in the reverse order of the calls of bpf_local_irq_save()",
+    ),
+    (
+        r"expected an initialized irq flag",
+        "bpf_local_irq_restore() gets a variable that bpf_local_irq_save() has not set on that path",
+        "call bpf_local_irq_save(&flags) before it, with the same variable",
+    ),
+    (
+        r"expected (?:an )?uninitialized irq flag",
+        "bpf_local_irq_save() gets a variable that has the state of an earlier call, which has not ended",
+        "call bpf_local_irq_restore(&flags) first, or take another variable",
+    ),
+    (
+        r"doesn't point to an irq flag on stack",
+        "the state of bpf_local_irq_save() has to be kept on the stack",
+        "declare it in the function: unsigned long flags; bpf_local_irq_save(&flags);",
+    ),
+    (
+        r"bpf_res_spin_unlock(?:_irqrestore)? without taking a lock",
+        "bpf_res_spin_lock() can fail, and the program releases the lock also where it did",
+        "check the result: if (bpf_res_spin_lock(&value->lock)) return 0;",
+    ),
+    (
+        r"bpf_(?:spin_)?unlock without taking a lock",
+        "the program releases a lock that it has not taken on that path",
+        "call bpf_spin_lock() on every path to bpf_spin_unlock(), and each only once",
+    ),
+    (
+        r"bpf_rdonly_cast type ID argument must be of a struct or void",
+        "bpf_rdonly_cast() casts to a struct or to void only",
+        "give it bpf_core_type_id_kernel(struct …); or 0 for void, and read the memory as any type",
+    ),
+    (
+        r"css_task_iter is only allowed in",
+        "programs of this type may not go through the tasks of a cgroup",
+        'use SEC("lsm/…"), SEC("iter/…"), or a sleepable program: SEC("fentry.s/…"), SEC("syscall")',
+    ),
+    (
+        r"arg \d is an unacquired reference",
+        "the program releases what it has not acquired on that path, or has released before",
+        "release each object or dynptr exactly once, by the counterpart of the call that made it: "
+        "bpf_ringbuf_reserve_dynptr() and then either bpf_ringbuf_submit_dynptr() or _discard_dynptr()",
+    ),
+    (
+        r"expected pointer to ctx, but got",
+        "that argument has to be the program's own context, but the function gets another value",
+        "give it the parameter of the program, unchanged: ctx, skb",
+    ),
+    (
+        r"expected pointer to STRUCT \w+ but \S+ has a pointer to STRUCT \w+",
+        "the kernel function gets an object of another type; a cast does not change what the verifier knows",
+        "give it an object that a kernel function has returned with that type, such as bpf_cpumask_create() "
+        "for a struct bpf_cpumask",
+    ),
+    (
+        r"must be held for bpf_(?:list_head|rb_root)",
+        "a list or tree may be changed only while the bpf_spin_lock() beside it is held",
+        "call bpf_spin_lock() for the lock of the same struct, or section, before the call, and "
+        "bpf_spin_unlock() after it",
+    ),
+    (
+        r"bpf_(?:list|rb)_node not found at offset",
+        "the function needs the address of the node in the object, but gets another field of it",
+        "give the address of the field of type struct bpf_list_node, or bpf_rb_node: &object->NODE",
     ),
     (
         r"last insn is not an exit or jmp",

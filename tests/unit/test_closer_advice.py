@@ -246,6 +246,46 @@ ADVICE = {
         "return -4095 to 0,",
     ),
     "hook": ("points to disabled hook bpf_lsm_inode_getsecurity", r"fentry/security_inode_getsecurity"),
+    "timer on the stack": (
+        "8: (85) call bpf_timer_init#169\nR1 type=fp expected=map_value",
+        "the struct of a map's value",
+    ),
+    "dynptr elsewhere": (
+        "8: (85) call bpf_ringbuf_reserve_dynptr#198\nR4 type=map_value expected=fp, dynptr_ptr",
+        "struct bpf_dynptr ptr;",
+    ),
+    "copy of the context": (
+        "; struct __sk_buff copy = *ctx;\n2: (79) r2 = *(u64 *)(r1 +176)\ninvalid bpf_context access off=176",
+        "copies its whole context",
+    ),
+    "a field of the context": (
+        "; __u64 n = *at;\n2: (79) r2 = *(u64 *)(r1 +176)\ninvalid bpf_context access off=176 size=8",
+        None,
+    ),
+    "resilient lock": (
+        "1: (85) call bpf_res_spin_lock#77\n9: (95) exit\n"
+        "BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region",
+        r"call bpf_res_spin_unlock\(\)",
+    ),
+    "spin lock": (
+        "1: (85) call bpf_spin_lock#93\n9: (95) exit\n"
+        "BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region",
+        None,
+    ),
+    "object in a list": (
+        "1: (85) call bpf_list_push_front_impl#77\n9: (85) call bpf_obj_drop_impl#78\n"
+        "release kfunc bpf_obj_drop_impl expects referenced PTR_TO_BTF_ID passed to R1",
+        "belongs to a list or tree",
+    ),
+    "object of nobody": (
+        "9: (85) call bpf_obj_drop_impl#78\n"
+        "release kfunc bpf_obj_drop_impl expects referenced PTR_TO_BTF_ID passed to R1",
+        None,
+    ),
+    "ancestor": (
+        "6: (85) call bpf_cgroup_ancestor#70\n9: (95) exit\nUnreleased reference id=4 alloc_insn=6",
+        r"call bpf_cgroup_release\(\)",
+    ),
     "beyond memory": (
         READ + "invalid access to memory, mem_size=8 off=4 size=8",
         "byte 12 of memory that has 8",
