@@ -76,8 +76,27 @@ def types_that_call(number: int) -> list[ProgramType]:
 
     It lacks types that this process can't load.
     """
-    types = (caller.type for caller in _CALLERS if is_allowed(number, caller))
-    return sorted(dict.fromkeys(types))
+    return _types_with(instruction(_CALL, value=number), ())
+
+
+def types_that_call_kfunc(name: str) -> list[ProgramType]:
+    """Returns the types of program that may call a function of the kernel or of a module, as above."""
+    number = type_id(vmlinux_btf(), name, FUNC)
+    if number:
+        return _types_with(instruction(_CALL, src=_KFUNC, value=number), ())
+    for number, fd in in_modules(name, FUNC):
+        try:
+            return _types_with(instruction(_CALL, src=_KFUNC, offset=1, value=number), (fd,))
+        finally:
+            os.close(fd)
+    return []
+
+
+def _types_with(call: bytes, modules: tuple[int, ...]) -> list[ProgramType]:
+    def allowing(callers: tuple[Trial, ...]) -> list[ProgramType]:
+        return sorted({each.type for each in callers if _allows(try_program(each, call + EXIT, modules))})
+
+    return allowing(_CALLERS) or allowing(_implementations())
 
 
 def may_call_kfunc(name: str) -> bool | None:

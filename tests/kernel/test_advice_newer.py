@@ -289,3 +289,28 @@ def test_what_is_said_helps(bpf, name):
         bpf.load(code=bad + GPL)
     assert error.match(f"(?s){why}.*-> .*{fix}")
     bpf.load(code=good + GPL)
+
+
+FROM_XDP = "int bpf_dynptr_from_xdp(struct xdp_md *ctx, __u64 flags, struct bpf_dynptr *p) __ksym;"
+
+
+@pytest.mark.bpf_requires("bpf_dynptr_from_xdp")
+def test_a_kernel_function_of_another_type_of_program(bpf):
+    code = 'SEC("%s") int prog(struct %s *ctx) { struct bpf_dynptr p; '
+    code = TYPES + FROM_XDP + code + "bpf_dynptr_from_xdp((void *)ctx, 0, &p); return 2; }"
+    with pytest.raises(BpfError, match="type may not call bpf_dynptr_from_xdp") as error:
+        bpf.load(code=code % ("tc", "__sk_buff") + GPL)
+    assert error.value.fix == "this kernel allows it in programs of type xdp"
+    bpf.load(code=code % ("xdp", "xdp_md") + GPL)
+
+
+def test_a_kernel_function_that_other_kernels_have(bpf, bpf_kernel):
+    if bpf_kernel.has("bpf_dynptr_from_xdp"):
+        pytest.skip("this kernel has bpf_dynptr_from_xdp: see it on Linux 6.1, pytest --bpf-kernel=6.1")
+    code = TYPES + FROM_XDP.replace("struct bpf_dynptr", "void")
+    code += XDP % "__u64 p[2]; GUARD return bpf_dynptr_from_xdp(ctx, 0, p); return 2;"
+    with pytest.raises(BpfError, match=r"has no kernel function bpf_dynptr_from_xdp") as error:
+        bpf.load(code=code.replace("GUARD", "") + GPL)
+    assert "did you mean" not in error.value.fix
+    weak = code.replace("__ksym", "__ksym __weak").replace("GUARD", "if (&bpf_dynptr_from_xdp)")
+    bpf.load(code=weak + GPL)

@@ -1,16 +1,19 @@
-"""Says which programs may call a helper that the verifier refuses. The kernel answers by trials."""
+"""Says which programs may call a helper or kfunc that the verifier refuses. The kernel answers by trials."""
 
 from __future__ import annotations
+
+import re
 
 from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.features import helper_number
-from pytest_bpfmaps.kernel.probe_functions import is_allowed, types_that_call
+from pytest_bpfmaps.kernel.probe_functions import is_allowed, types_that_call, types_that_call_kfunc
 from pytest_bpfmaps.kernel.probe_programs import Trial
 from pytest_bpfmaps.kernel.vmlinux_btf import FUNC
 from pytest_bpfmaps.verifier import Rejection
 
 _MOST_TYPES = 8
+_REFUSED = re.compile(r"calling kernel function (\w+) is not allowed")
 # btf_allowlist_d_path in the kernel; a configuration may lack one
 _FUNCTIONS = (
     "security_file_open",
@@ -40,11 +43,25 @@ def explain_path(found: Rejection) -> Explanation | None:
     )
 
 
+def explain_kfunc(found: Rejection) -> Explanation | None:
+    """Explains that programs of this type may not call a kernel function, and names the types that may."""
+    refused = _REFUSED.search(found.text)
+    types = types_that_call_kfunc(refused[1]) if refused else []
+    if refused is None or not types:
+        return None
+    return Explanation(
+        f"programs of this type may not call {refused[1]}", f"this kernel allows it in {_listed(types)}"
+    )
+
+
 def other_callers(name: str) -> str:
     """Returns a sentence about the types of program that may call a helper."""
     number = helper_number(name)
-    types = [] if number is None else [str(type) for type in types_that_call(number)]
+    types = [] if number is None else types_that_call(number)
     if not types:
         return "bpf-helpers(7) and 'bpftool feature probe' list the helpers of each type of program"
-    listed = ", ".join(types[:_MOST_TYPES]) + (", …" if len(types) > _MOST_TYPES else "")
-    return f"this kernel allows it in programs of type {listed}"
+    return f"this kernel allows it in {_listed(types)}"
+
+
+def _listed(types: list[ProgramType]) -> str:
+    return f"programs of type {', '.join(map(str, types[:_MOST_TYPES]))}" + ", …" * (len(types) > _MOST_TYPES)

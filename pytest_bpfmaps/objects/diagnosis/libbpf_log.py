@@ -112,9 +112,10 @@ def _function(found: re.Match[str]) -> Explanation:
     name = found[1]
     if unloaded := explain_unloaded(name):
         return unloaded
+    meant = "" if is_function(name) else _meant(name, type_names(FUNC).near(name))  # other kernels have it
     return Explanation(
         came_with(f"Linux {release()} has no kernel function {name} for BPF programs", f"kfunc {name}"),
-        f"{_meant(name, type_names(FUNC).near(name))}declare it __weak and guard the call: "
+        f"{meant}declare it __weak and guard the call: "
         f"if ({_exists(name)}) …; or mark the test bpf_requires(kfunc={name!r})",
     )
 

@@ -21,7 +21,7 @@ from pytest_bpfmaps.kernel.privileges import refusal_hint
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.libbpf.calls import reason
 from pytest_bpfmaps.objects.attempt import Attempt
-from pytest_bpfmaps.objects.diagnosis.allowed_callers import explain_path
+from pytest_bpfmaps.objects.diagnosis.allowed_callers import explain_kfunc, explain_path
 from pytest_bpfmaps.objects.diagnosis.context_fields import fix_for_field
 from pytest_bpfmaps.objects.diagnosis.context_types import explain_context
 from pytest_bpfmaps.objects.diagnosis.full_verifier_log import log_of_rejected
@@ -221,6 +221,7 @@ def _advice(found: Rejection, attempt: Attempt, program: ProgramSpec) -> Explana
         or absent_weak(found, attempt.path)
         or explain_pointer(found, attempt.path)
         or explain_path(found)
+        or explain_kfunc(found)
         or _without_types(found, attempt)
         or refused_helper(found.text, found.source, program.type)
     )
