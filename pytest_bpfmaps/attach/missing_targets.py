@@ -160,6 +160,9 @@ def _is_typed(name: str) -> bool:
 
 
 def _function(name: str, offset: int, number: int) -> Explanation | None:
+    base = name.partition(".")[0]
+    if base != name and has_symbol(name) is False and has_symbol(base):
+        return Explanation(f"this kernel's compiler has made no {name!r} of {base!r}", f"use {base!r}")
     is_absent = number == errno.ENOENT and has_symbol(name) is False and not is_changed_by_compiler(name)
     if is_absent and (told := explain_unloaded(name) or explain_absent_function(name)):
         return told

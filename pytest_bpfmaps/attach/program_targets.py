@@ -57,6 +57,7 @@ _BY_SECTION = {
     "usdt": 'attach(binary="/bin/bash", usdt="provider:name")',
     **dict.fromkeys(("tracepoint", "tp"), 'attach(category="syscalls", event="sys_enter_openat")'),
     **dict.fromkeys(("raw_tracepoint", "raw_tp"), 'attach(tracepoint="sched_switch")'),
+    "lsm_cgroup": "attach(cgroup=bpf_cgroup)",
     "perf_event": 'attach(perf_event="cpu_clock", frequency=100)',
 }
 _NOWHERE = {
@@ -115,7 +116,7 @@ def explain_many(section: str, target: Target) -> Explanation | None:
 
 def _way(type: Any, section: str) -> str:
     """Returns how to attach a tracing program."""
-    if type in (ProgramType.TRACING, ProgramType.LSM):
+    if type in (ProgramType.TRACING, ProgramType.LSM) and kind(section) != "lsm_cgroup":
         return _BY_SECTION_ONLY
     if type is ProgramType.EXT:
         return 'give the program whose function it replaces: attach(target=program, function="name")'

@@ -28,8 +28,14 @@ _REGISTERS = (
     "/sys/kernel/debug/error_injection/list"
 )
 _DATA = "use bpf_skb_load_bytes(), or another type of program"
-_FAMILY = (
-    "read user_ip4 and msg_src_ip4 in programs of connect4, bind4 …, and user_ip6 in those of connect6 …"
+_FAMILY = "read user_ip4 in programs of connect4, bind4 …, and user_ip6 in those of connect6, bind6 …"
+_SENT_FROM = (
+    'the address that a datagram is sent from is there in SEC("cgroup/sendmsg4"), msg_src_ip4, and in '
+    'SEC("cgroup/sendmsg6"), msg_src_ip6'
+)
+_BOUND = (
+    "a socket has its own address and port when it is bound: read src_ip4 in "
+    'SEC("cgroup/post_bind4"), src_ip6 in SEC("cgroup/post_bind6"), and src_port in both'
 )
 _OF_SOCK_OPS = (
     'such a program writes only reply, replylong and sk_txhash; SEC("cgroup/connect4") may change the '
@@ -50,6 +56,14 @@ def fix_for_field(refused: str, type: ProgramType | int) -> str:
         return _WRITES.get((struct, field), _OF_SOCK_OPS if struct == "bpf_sock_ops" else _ANY)
     if struct == "__sk_buff" and field in ("data", "data_end", "data_meta"):
         return _DATA
+    if struct == "bpf_sock_addr" and field.startswith("msg_src_"):
+        return _SENT_FROM
+    if (
+        struct == "bpf_sock"
+        and type == ProgramType.CGROUP_SOCK
+        and field in ("src_ip4", "src_ip6", "src_port")
+    ):
+        return _BOUND
     if struct == "bpf_sock_addr" and field.endswith(("_ip4", "_ip6")):
         return _FAMILY
     return _ANY

@@ -120,6 +120,13 @@ def _function(found: re.Match[str]) -> Explanation:
     )
 
 
+def _two_levels(found: re.Match[str]) -> Explanation:
+    return Explanation(
+        f"the inner maps of {found[1]!r} are maps of maps themselves, and no kernel nests maps so deeply",
+        "give the inner maps another type, and a key with both parts: struct { __u32 first, second; }",
+    )
+
+
 def _typed_variable(found: re.Match[str]) -> Explanation:
     if found[1] not in symbols():
         return _variable(found)
@@ -352,6 +359,7 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     (r"extern \(func ksym\) '([^']+)': func_proto \[\d+\] incompatible", _other_prototype),
     (r"extern \(var ksym\) '([^']+)': not found in kernel BTF", _typed_variable),
     (r"extern \((?:var )?ksym\) '([^']+)': (?:not found|failed to find)", _variable),
+    (r"map '([^']+)\.inner': multi-level inner maps not supported", _two_levels),
     (r"failed to find BTF for extern '([^']+)'", _no_such_extern),
     (r"extern '(CONFIG_\w+)' \(strong\): not resolved", _setting),
     (r"extern \(kcfg\) '(CONFIG_\w+)': value '(.*)' implies (.*) type$", _type_of_setting),

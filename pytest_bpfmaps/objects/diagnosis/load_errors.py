@@ -158,6 +158,7 @@ def _explain_log(attempt: Attempt, program: ProgramSpec | None, number: int, log
     return (
         shared
         or refused_type(program.type)
+        or _refused_buffers(program.section)
         or _refused_attach_point(program.section)
         or explain_no_struct(attempt, program, number)
         or Explanation(reason(number), None)
@@ -172,6 +173,16 @@ def _refused_attach_point(section: str) -> Explanation | None:
     return Explanation(
         came_with(f'Linux {release()} has no attach point for SEC("{section}")', f"attach point {section}"),
         f'mark the test bpf_requires("{section}")',
+    )
+
+
+def _refused_buffers(section: str) -> Explanation | None:
+    """Explains that this kernel has no XDP programs for packets in several buffers; None if it has them."""
+    if kind(section) != "xdp.frags" or probe("helper", "bpf_xdp_get_buff_len"):
+        return None
+    return Explanation(
+        f"Linux {release()} has no XDP programs for packets in several buffers (they came with 5.18)",
+        'write SEC("xdp"), or mark the test bpf_requires("bpf_xdp_get_buff_len"), which came with them',
     )
 
 

@@ -73,6 +73,13 @@ def _two_sizes(found: re.Match[str]) -> Explanation:
 
 
 def _no_size(found: re.Match[str]) -> Explanation:
+    if found[1].endswith(".inner"):
+        return Explanation(
+            f"the {found[2]} of map {found[1]!r} has a type without a size: clang leaves out the members of "
+            "a struct that it finds only in the declaration of an inner map",
+            "define the struct, and declare a global variable of it: struct NAME unused; or give the size: "
+            f"__uint({found[2]}_size, sizeof(…)) in place of __type({found[2]}, …)",
+        )
     return Explanation(
         f"the {found[2]} of map {found[1]!r} has a type without a size: a struct that is only declared",
         "define the struct, or include the header that does; or give the size: "
