@@ -160,9 +160,8 @@ def _is_typed(name: str) -> bool:
 
 
 def _function(name: str, offset: int, number: int) -> Explanation | None:
-    base = name.partition(".")[0]
-    if base != name and has_symbol(name) is False and has_symbol(base):
-        return Explanation(f"this kernel's compiler has made no {name!r} of {base!r}", f"use {base!r}")
+    if told := _by_name(name, offset, number):
+        return told
     is_absent = number == errno.ENOENT and has_symbol(name) is False and not is_changed_by_compiler(name)
     if is_absent and (told := explain_unloaded(name) or explain_absent_function(name)):
         return told
@@ -179,7 +178,8 @@ def _function(name: str, offset: int, number: int) -> Explanation | None:
                 f"the compiler made {', '.join(map(repr, parts[:3]))} of {name!r}",
                 "use that name, if it may be traced; parts of the function may be inlined elsewhere",
             )
-        return explain_no_function(name)
+        base = name.partition(".")[0]
+        return _other_part(name, base) if base != name and base in known else explain_no_function(name)
     count = known.count(name)
     if number == errno.EADDRNOTAVAIL or (number == errno.EINVAL and count > 1):
         return explain_same_name(name, count)
@@ -198,8 +198,24 @@ def _function(name: str, offset: int, number: int) -> Explanation | None:
         return _blacklisted(name)
     if number == errno.ENOENT and tracefs() is None:
         return no_tracefs()
-    if number in (errno.EINVAL, errno.EILSEQ) and offset:
-        return Explanation(
-            f"{name}+{offset:#x} is not the start of an instruction", "see objdump -d for the addresses"
-        )
+    if number == errno.EINVAL and offset:
+        return _between_instructions(name, offset)
     return None
+
+
+def _by_name(name: str, offset: int, number: int) -> Explanation | None:
+    """Returns what can be said without a list of all functions, which takes a guest a second."""
+    base = name.partition(".")[0]
+    if base != name and has_symbol(name) is False and has_symbol(base):
+        return _other_part(name, base)
+    return _between_instructions(name, offset) if number == errno.EILSEQ and offset else None
+
+
+def _other_part(name: str, base: str) -> Explanation:
+    return Explanation(f"this kernel's compiler has made no {name!r} of {base!r}", f"use {base!r}")
+
+
+def _between_instructions(name: str, offset: int) -> Explanation:
+    return Explanation(
+        f"{name}+{offset:#x} is not the start of an instruction", "see objdump -d for the addresses"
+    )

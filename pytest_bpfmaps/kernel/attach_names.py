@@ -15,7 +15,9 @@ from pytest_bpfmaps.kernel.symbol_changes import loaded_modules
 from pytest_bpfmaps.kernel.tracefs import tracefs
 from pytest_bpfmaps.kernel.vmlinux_btf import (
     FUNC,
+    STRUCT,
     TYPEDEF,
+    has_type,
     modules_have_types,
     names_in_modules,
     type_names,
@@ -145,6 +147,8 @@ def _no_type(prefix: str, btf_kind: int, what: str, name: str, _modules: object)
     if what == "function" and (call := _of_system_call(name)):
         return call
     near = known.near(name, prefix)
+    if what == "iterator":  # kernel functions such as bpf_iter_task_new() have no context
+        near = [each for each in near if has_type(f"bpf_iter__{each}", STRUCT)]
     if what == "function" and modules_have_types() and not is_close(name, near):
         near += names_in_modules(name)
     return Explanation(_there_is_no(what, name), tell_closest(name, near, known.shown_by))

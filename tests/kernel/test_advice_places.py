@@ -1,8 +1,11 @@
 """Tests refusals of fields, sections and targets: each program loads, or is attached, after the remedy."""
 
+import re
+
 import pytest
 
 from pytest_bpfmaps import AttachError, LoadError
+from pytest_bpfmaps.attach import missing_targets
 
 HEAD = """
 #include <linux/bpf.h>
@@ -87,6 +90,25 @@ def test_a_name_of_another_kernels_compiler(bpf):
     with pytest.raises(AttachError, match=r"no 'vfs_read\.isra\.0' of 'vfs_read'\n(?s:.*)-> use 'vfs_read'"):
         bpf.load(code=HEAD + EMPTY % ("kprobe/vfs_read.isra.0", 0)).attach()
     bpf.load(code=HEAD + EMPTY % ("kprobe/vfs_read", 0)).attach()
+
+
+@pytest.mark.bpf_requires("kprobe")
+def test_a_place_between_instructions(bpf, monkeypatch):
+    """A list of all functions takes an emulated guest a second, and is not needed."""
+    monkeypatch.setattr(missing_targets, "functions", lambda: pytest.fail("all functions were read"))
+    with pytest.raises(AttachError, match=r"vfs_read\+0x1 is not the start of an instruction"):
+        bpf.load(code=HEAD + EMPTY % ("kprobe/vfs_read+1", 0)).attach()
+    bpf.load(code=HEAD + EMPTY % ("kprobe/vfs_read", 0)).attach()
+
+
+@pytest.mark.bpf_requires("iter/task")
+def test_each_iterator_that_is_named(bpf):
+    with pytest.raises(LoadError, match="this kernel has no iterator 'taskk'") as error:
+        bpf.load(code=HEAD + EMPTY % ("iter/taskk", 0))
+    named = re.findall(r"'(\w+)'", error.value.fix)
+    assert named[0] == "task"
+    for name in named:
+        bpf.load(code=HEAD + EMPTY % (f"iter/{name}", 0))
 
 
 @pytest.mark.bpf_requires("perf_event")
