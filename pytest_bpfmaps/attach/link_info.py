@@ -11,7 +11,7 @@ from pytest_bpfmaps.libbpf.syscalls import address
 
 _UNION = 16  # offset of the union, which follows type, id and prog_id
 _SIZE = 128
-_TEXT = 256
+_TEXT = 4096  # PATH_MAX: the kernel refuses a path that does not fit
 _PERF_KINDS = ("unspec", "uprobe", "uretprobe", "kprobe", "kretprobe", "tracepoint", "event")
 _ADDRESS_AT = {  # offsets in the union: of the address of a buffer for a name, and of its length
     LinkType.RAW_TRACEPOINT: (0, 8),
@@ -25,7 +25,7 @@ def watched_at(fd: int, kind: LinkType | int) -> dict[str, Any]:
 
     The keys depend on the link's type: ``tracepoint`` (Linux 5.8), ``iterator``, ``attach_type``, ``map_id``
     for struct_ops; ``event`` and ``function``, ``tracepoint`` or ``path`` with ``offset`` for perf events
-    (Linux 6.6, commit 1b715e1b0ec5); ``count`` for links to many functions.
+    (Linux 6.6, commit 1b715e1b0ec5); ``count`` for links to many functions (6.6, for uprobes 6.8).
     """
     if kind == LinkType.TRACING:
         attach_type, object_id, type_id = struct.unpack_from("=III", _read(fd), 0)

@@ -12,7 +12,7 @@ from pytest_bpfmaps.libbpf.syscalls import BPF_TASK_FD_QUERY, address, bpf_answe
 
 _IDS = {"map_id": "maps", "prog_id": "programs", "link_id": "links"}
 _QUERY = struct.Struct("=IIIIQIIQQ")  # the part of union bpf_attr for BPF_TASK_FD_QUERY
-_NAME = 256
+_NAME = 4096  # PATH_MAX: the kernel refuses a path that does not fit
 _FD_TYPES = ("raw_tracepoint", "tracepoint", "kprobe", "kretprobe", "uprobe", "uretprobe")
 
 

@@ -233,8 +233,9 @@ _TEXTS: dict[int, Any] = {
     LinkType.XDP: _interface,
     LinkType.TCX: _interface,
     LinkType.NETKIT: _interface,
-    LinkType.KPROBE_MULTI: lambda t: f"kprobe.multi/ {t['count']} functions",
-    LinkType.UPROBE_MULTI: lambda t: f"uprobe.multi/{t['path']} {t['count']} places",
+    # older kernels tell no number, which is then 0
+    LinkType.KPROBE_MULTI: lambda t: f"kprobe.multi/ {t['count']} functions" if t["count"] else "",
+    LinkType.UPROBE_MULTI: lambda t: f"uprobe.multi/{t['path']} {t['count']} places" if t["count"] else "",
     LinkType.STRUCT_OPS: lambda t: f"struct_ops map id {t['map_id']}",
     LinkType.SOCKMAP: lambda t: f"map id {t['map_id']}",
     LinkType.NETFILTER: _netfilter,
