@@ -46,7 +46,8 @@ def explain_exec(path: str, number: int, *, other_user: bool = False) -> Explana
     """Explains an errno of execve(2) by the file at `path`; `other_user` says that it was not run as root."""
     if os.path.isdir(path):
         return Explanation("it is a folder", "give the path of the program in it")
-    closed = [folder for folder in Path(path).absolute().parents if not folder.stat().st_mode & 0o001]
+    folders = (*Path(path).absolute().parents, *Path(path).resolve().parents)  # of a link, and of its target
+    closed = [folder for folder in folders if not folder.stat().st_mode & 0o001]
     if number == errno.EACCES and other_user and closed:
         return Explanation(
             f"its user may not enter the folder {closed[-1]}",

@@ -20,6 +20,7 @@ from pytest_bpfmaps.kernel.privileges import capabilities_of
 from pytest_bpfmaps.kernel.release import shown_timeout, timeout_scale
 from pytest_bpfmaps.loaders.arguments import check_file_name, check_line, check_signal, seconds_of
 from pytest_bpfmaps.loaders.artifacts import fetch
+from pytest_bpfmaps.loaders.closed_files import explain_closed_file
 from pytest_bpfmaps.loaders.end_request import EndRequest, kill_all
 from pytest_bpfmaps.loaders.endings import ending, explain_signal, is_refusal, last_lines
 from pytest_bpfmaps.loaders.explanations import explain_written, without_perfmon
@@ -67,9 +68,8 @@ class RunningProcess:
         self.returncode: int | None = None
         self._tree = tree
         self._child = child
-        self._user = rights.name if rights else None
-        self._seccomp = rights.seccomp if rights else None
-        self._token = rights.token if rights else None
+        self._rights = rights
+        self._seccomp, self._token = (rights.seccomp, rights.token) if rights else (None, None)
         self._path = path
         self._cwd = cwd
         self._folder = folder
@@ -239,7 +239,9 @@ class RunningProcess:
         if status == -signal.SIGSYS and self._seccomp is not None:
             return explain_kill(self._seccomp, seccomp_killed(self.pid, self._began))
         forbidden = refused_by(self._seccomp, "bpf", "perf_event_open") if is_refusal(text) else None
-        found = explain_written(text, forbidden, self._capabilities, self._user, self._files())
+        closed = explain_closed_file(text, self._rights, self._capabilities, self._cwd)
+        user = self._rights.name if self._rights else None
+        found = closed or explain_written(text, forbidden, self._capabilities, user, self._files())
         is_ours = self._asked_to_end or -(status or 0) in self._sent
         return found or (None if is_ours else explain_signal(status, self.command))
 
