@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from pytest_bpfmaps import AttachError, LoadError, UnsupportedError
+from pytest_bpfmaps import AttachError, LoaderError, LoadError, UnsupportedError
 from pytest_bpfmaps.libbpf import version as libbpf_version
 
 pytestmark = pytest.mark.bpf_requires("struct_ops", map_type="struct_ops")
@@ -199,10 +199,36 @@ def test_a_member_that_the_kernel_lacks(bpf):
     program = '#ifdef HAS_ABSENT\nSEC("struct_ops") __u32 more(__u64 *ctx) { return 2; }\n#endif\n'
     code = code.replace('SEC("xdp")', program + 'SEC("xdp")')
     code = code.replace(".absent = (void *)half,", "\n#ifdef HAS_ABSENT\n.absent = (void *)more,\n#endif\n")
-    with pytest.raises(LoadError, match=r"struct of control sets the member absent, .* of Linux") as refused:
+    with pytest.raises(LoadError, match=r"struct of control has the member absent, .* of Linux") as refused:
         bpf.load(code=code, defines={"HAS_ABSENT": 1})
     assert "between #ifdef HAS_ABSENT and #endif" in str(refused.value)
     bpf.load(code=code)  # the remedy
+
+
+def test_a_member_of_vmlinux_h_that_nothing_sets(bpf, agent_binary):
+    """An agent's own libbpf refuses it, if it is older than 1.5."""
+    more = "struct tcp_congestion_ops { __u32 (*absent)(void *sk); "
+    own = WITH_XDP.replace(
+        '#include "vmlinux.h"',
+        """#define tcp_congestion_ops other
+        #include "vmlinux.h"
+        #undef tcp_congestion_ops
+        struct tcp_congestion_ops {
+            __u32 (*ssthresh)(void *sk); __u32 (*undo_cwnd)(void *sk); void (*cong_avoid)(void *sk);
+            char name[16];
+        };""",
+    )
+    command = [
+        agent_binary,
+        "load",
+        bpf.compile(code=own.replace("struct tcp_congestion_ops {", more)),
+        "wait",
+    ]
+    if libbpf_version() < (1, 5):
+        with pytest.raises(LoaderError, match="has the member absent, which the struct of Linux") as refused:
+            bpf.start(command, ready="waiting")
+        assert "if nothing sets absent: libbpf before 1.5 refuses it" in str(refused.value)
+    bpf.start([agent_binary, "load", bpf.compile(code=own), "wait"], ready="waiting")  # the remedy
 
 
 def test_a_program_of_another_type_in_a_struct(bpf):

@@ -56,9 +56,12 @@ def _of_two_members(found: re.Match[str]) -> Explanation:
 def _no_member(found: re.Match[str]) -> Explanation:
     member, macro = found[2], f"HAS_{found[2].upper()}"
     return Explanation(
-        f"the struct of {found[1]} sets the member {member}, which the struct of Linux {release()} lacks",
-        f"put {member} and its program between #ifdef {macro} and #endif, and where the kernel has it: "
-        f'bpf.load(…, defines={{"{macro}": 1}}); or mark the test bpf_kernels(">=…")',
+        f"the struct of {found[1]} has the member {member}, which the struct of Linux {release()} lacks",
+        # libbpf says the same of both, and an agent's libbpf may be older than this one
+        f"if nothing sets {member}: libbpf before 1.5 refuses it, too; declare the struct with only the "
+        'members that are set (vmlinux.h: "#define STRUCT other" before its #include, "#undef STRUCT" after '
+        f"it). If it is set, put {member} and its program between #ifdef {macro} and #endif, and where the "
+        f'kernel has it: bpf.load(…, defines={{"{macro}": 1}}); or mark the test bpf_kernels(">=…")',
     )
 
 
