@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pytest_bpfmaps.kernel.attached_to_maps import programs_at_maps
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.mounts import MOUNTINFO, parse_mounts
 from pytest_bpfmaps.kernel.netns import inside_netns
@@ -42,8 +43,9 @@ _MOST = 64  # programs at one place
 class AttachedProgram:
     """A program at a place.
 
-    `type` is ``xdp``, ``tc``, ``tcx``, ``netkit``, ``cgroup`` or ``netns``. `place` is the id of the place in
-    the kernel: an ifindex, a cgroup's id, a namespace's inode. `attach_type` is that of <linux/bpf.h>, or -1.
+    `type` is ``xdp``, ``tc``, ``tcx``, ``netkit``, ``cgroup``, ``netns``, ``sockmap`` or ``struct_ops``.
+    `place` is the id of the place in the kernel: an ifindex, a cgroup's id, a namespace's inode, a map's id.
+    `attach_type` is that of <linux/bpf.h>, or -1.
     `word` is what ip(8) or tc(8) calls it, and `netns` the inode of the interface's network namespace.
     """
 
@@ -75,6 +77,9 @@ def attached_programs(types: Iterable[ProgramType | int], namespaces: Sequence[i
             for n in netns
             for each in _query(fd, n)
         ]
+    for at in programs_at_maps(wanted):
+        target = f"{'struct_ops ' * (at.type == 'struct_ops')}map id {at.map_id}"
+        found.append(AttachedProgram(at.program_id, at.type, target, at.map_id, at.attach_type))
     cgroup = [number for type, numbers in _CGROUP.items() if type in wanted for number in numbers]
     return found + (list(_at_cgroups(cgroup)) if cgroup else [])
 

@@ -50,6 +50,10 @@ def detach_command(link: AgentLink, place: AttachedProgram | None) -> str:
     interface, _, where = link.target.partition(" ")
     if link.type == "cgroup":
         return f"bpftool cgroup detach {link.target} {link.attach_type} id {link.program_id}"
+    if link.type == "struct_ops" and place:
+        return f"bpftool struct_ops unregister id {place.place}"
+    if link.type == "sockmap" and place:
+        return f"bpftool prog detach id {link.program_id} {link.attach_type} id {place.place}"
     if link.type == "netns":
         return f"bpftool prog detach id {link.program_id} {link.attach_type}"
     inside = _inside(place.netns) if place else ""

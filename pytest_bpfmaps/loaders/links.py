@@ -10,6 +10,7 @@ from pytest_bpfmaps.attach.link_types import AttachType, LinkType, attach_type_n
 from pytest_bpfmaps.attach.links import LinkInfo
 from pytest_bpfmaps.errors import MapError
 from pytest_bpfmaps.kernel.attached_programs import AttachedProgram, cgroup_folders
+from pytest_bpfmaps.kernel.attached_to_maps import functions_of_struct
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.btf import kernel_btf_name, load_codecs, vmlinux_codecs
 from pytest_bpfmaps.kernel.held_objects import PerfTarget
@@ -32,6 +33,7 @@ _PLACES: dict[int, str] = {
     **dict.fromkeys((LinkType.XDP, LinkType.TCX, LinkType.NETKIT), "ifindex"),
     LinkType.CGROUP: "cgroup_id",
     LinkType.NETNS: "netns_inode",
+    LinkType.SOCKMAP: "map_id",
 }
 UNTOLD = "the kernel does not tell"
 """The target of a link of which the kernel tells none."""
@@ -43,7 +45,7 @@ class AgentLink:
 
     - `program` is the program's name, and `program_id` its id.
     - `type` is the kernel's type of link, ``perf_event``, ``tcx`` …, also for an attachment without a link:
-      ``tc``, ``xdp``, ``cgroup``, ``perf_event``.
+      ``tc``, ``xdp``, ``cgroup``, ``perf_event``, ``struct_ops``.
     - `target` is where: ``tracepoint/sched/sched_process_exec``, ``kprobe/do_unlinkat``,
       ``fentry/do_unlinkat``, ``veth0 ingress``, ``veth0``, the path of a cgroup …
     - `attach_type` is the kernel's, where it has one: ``cgroup_inet_ingress``.
@@ -113,11 +115,10 @@ def describe_links(
             target = target.replace("raw_tracepoint/", "tp_btf/")
         for each in used:
             (events if isinstance(each, PerfTarget) else places).remove(each)  # type: ignore[arg-type]
-        name = names.get(info.program_id) or f"program id {info.program_id}"
         type, attach_type = str(info.type), info.target.get("attach_type")
-        found.append(
-            AgentLink(name, type, target, info.program_id, attach_type, info.id, pins.get(info.id, ()))
-        )
+        for number in _programs_of(info):
+            name = names.get(number) or f"program id {number}"
+            found.append(AgentLink(name, type, target, number, attach_type, info.id, pins.get(info.id, ())))
     found += [AgentLink(names[e.program_id], "perf_event", _perf_text(e), e.program_id) for e in events]
     for place in places:
         attach_type = attach_type_name(place.attach_type) if place.attach_type >= 0 else None
@@ -125,6 +126,12 @@ def describe_links(
             AgentLink(names[place.program_id], place.type, place.target, place.program_id, attach_type)
         )
     return found
+
+
+def _programs_of(info: LinkInfo) -> list[int]:
+    """Returns the programs of a link: of a struct's link, each of its functions."""
+    functions = functions_of_struct(info.target["map_id"]) if info.type == LinkType.STRUCT_OPS else []
+    return functions or [info.program_id]
 
 
 def _target_of(

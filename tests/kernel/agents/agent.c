@@ -67,6 +67,25 @@ static void do_it(const char *what)
 		object = bpf_object__open_file(word(), NULL);
 		need(libbpf_get_error(object));
 		need(bpf_object__load(object));
+	} else if (!strcmp(what, "load-linked")) { /* structs that are registered by links */
+		struct bpf_map *map;
+
+		object = bpf_object__open_file(word(), NULL);
+		need(libbpf_get_error(object));
+		bpf_object__for_each_map(map, object)
+			if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS)
+				need(bpf_map__set_map_flags(map, 1 << 13 /* BPF_F_LINK */));
+		need(bpf_object__load(object));
+	} else if (!strcmp(what, "register")) {
+		struct bpf_map *map = bpf_object__find_map_by_name(object, word());
+
+		keep(bpf_map__attach_struct_ops(map));
+		if (bpf_map__map_flags(map) && libbpf_minor_version() < 2) /* later ones make the link */
+			need(last_fd = bpf_link_create(bpf_map__fd(map), 0, 44, NULL));
+	} else if (!strcmp(what, "at-map")) {
+		int fd = bpf_program__fd(program()), map = bpf_object__find_map_fd_by_name(object, word());
+
+		need(bpf_prog_attach(fd, map, atoi(word()), 0));
 	} else if (!strcmp(what, "attach")) {
 		keep(bpf_program__attach(program()));
 	} else if (!strcmp(what, "xdp-link")) {
