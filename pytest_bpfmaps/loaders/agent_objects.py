@@ -125,7 +125,7 @@ class AgentObjects:
         return describe_links(found.links.values(), found.held.perf, found.attached, found.programs, pins)
 
     def pins(self) -> dict[str, str]:
-        """Returns what is pinned, by path: ``{"/sys/fs/bpf/agent/counts": "map 'counts'"}``."""
+        """Returns what is pinned, by path: ``{"/sys/fs/bpf/agent/counts": "map id 17"}``."""
         found = self._objects.look(self._pids())
         return {path: self._pinned(ids.maps, ids.programs, ids.links) for path, ids in found.pins.items()}
 

@@ -30,6 +30,7 @@ class NeededProgram:
     """A program in an object. The numbers are those of ``enum bpf_prog_type`` and ``bpf_attach_type``."""
 
     name: str
+    section: str
     type: int
     attach_type: int
 
@@ -72,8 +73,9 @@ def _opened(files: Iterable[Path]) -> Iterator[ObjectFile]:
 def _parts(file: ObjectFile) -> Iterator[NeededProgram | NeededMap]:
     for each in walk(lib.bpf_object__next_program, file.handle):
         if lib.bpf_program__autoload(each):
+            name, section = to_str(lib.bpf_program__name(each)), to_str(lib.bpf_program__section_name(each))
             types = lib.bpf_program__type(each), lib.bpf_program__expected_attach_type(each)
-            yield NeededProgram(to_str(lib.bpf_program__name(each)), *map(int, types))
+            yield NeededProgram(name, section, *map(int, types))
     for each in walk(lib.bpf_object__next_map, file.handle):
         if lib.bpf_map__autocreate(each):
             name, is_data = to_str(lib.bpf_map__name(each)), bool(lib.bpf_map__is_internal(each))

@@ -12,7 +12,7 @@ from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.loaders.embedded_objects import NeededMap, NeededProgram, needed_by
 from pytest_bpfmaps.maps.create_errors import explain_refused_map
-from pytest_bpfmaps.objects.diagnosis.load_errors import refused_type
+from pytest_bpfmaps.objects.diagnosis.load_errors import refused_attach_point, refused_type
 
 # the words of libbpf before and since 1.6, then those of cilium/ebpf
 _MAP = re.compile(
@@ -54,6 +54,6 @@ def _of_map(name: str, number: int, files: Iterable[Path]) -> Explanation | None
 def _of_program(name: str, files: Iterable[Path]) -> Explanation | None:
     for each in needed_by(files):
         if isinstance(each, NeededProgram) and each.name == name:
-            known = refused_type(ProgramType.from_number(each.type))
+            known = refused_type(ProgramType.from_number(each.type)) or refused_attach_point(each.section)
             return known and Explanation(f"the kernel refused the program {name!r}: {known.why}", known.fix)
     return None

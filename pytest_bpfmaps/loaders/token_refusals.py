@@ -87,7 +87,7 @@ def _missing(token: Delegation, files: Iterable[Path], is_libbpf: bool) -> Itera
         if users and not token.has("delegate_cmds", COMMANDS.index(command)):
             yield "delegate_cmds", command, "its programs" if users is programs else "its maps"
     if is_libbpf and any(each.is_data for each in maps):
-        programs.append(NeededProgram("", ProgramType.SOCKET_FILTER, 0))
+        programs.append(NeededProgram("", "socket", ProgramType.SOCKET_FILTER, 0))
     for program in programs:
         user = f"program {program.name!r}" if program.name else "libbpf's trial of data sections"
         if not token.has("delegate_progs", program.type):

@@ -61,6 +61,19 @@ def test_a_map_that_the_kernel_refuses(bpf, agent_binary, code, told):
     assert told in str(failed.value)
 
 
+@pytest.mark.bpf_requires("lsm/socket_bind")
+def test_an_attach_point_that_the_kernel_lacks(bpf, agent_binary, bpf_kernel):
+    made = bpf.compile(code=HEAD + 'SEC("lsm_cgroup/socket_bind") int judge(void *ctx) { return 1; }')
+    command = [agent_binary, "load", made, "wait"]
+    if bpf_kernel.has("lsm_cgroup/socket_bind"):
+        bpf.start(command, ready="waiting")
+        return
+    with pytest.raises(LoaderError, match="the kernel refused the program 'judge': ") as failed:
+        bpf.start(command, ready="waiting")
+    assert ' has no attach point for SEC("lsm_cgroup/socket_bind")' in str(failed.value)
+    assert '-> mark the test bpf_requires("lsm_cgroup/socket_bind")' in str(failed.value)
+
+
 def test_the_limit_of_locked_memory(bpf, agent_binary, bpf_kernel):
     made, caps = bpf.compile(AGENTS / "network.bpf.c"), ["BPF", "NET_ADMIN", "PERFMON"]
     command = ["prlimit", "--memlock=4096:4096", agent_binary, "load", made, "wait"]

@@ -71,7 +71,7 @@ def test_each_object_is_found(objects: dict[str, bytes], tmp_path: Path) -> None
     data = Attributes(MapType.ARRAY, key_size=4, value_size=4, max_entries=1, map_flags=MMAPABLE)
     first, intact = (
         [
-            NeededProgram(name, 6, 37),
+            NeededProgram(name, "xdp", 6, 37),
             NeededMap(f"{name}_map", MapType.HASH, is_data=False, attributes=entries),
             NeededMap(".bss", MapType.ARRAY, is_data=True, attributes=data),
         ]

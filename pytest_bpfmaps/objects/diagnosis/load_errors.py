@@ -159,13 +159,13 @@ def _explain_log(attempt: Attempt, program: ProgramSpec | None, number: int, log
         shared
         or refused_type(program.type)
         or _refused_buffers(program.section)
-        or _refused_attach_point(program.section)
+        or refused_attach_point(program.section)
         or explain_no_struct(attempt, program, number)
         or Explanation(reason(number), None)
     )
 
 
-def _refused_attach_point(section: str) -> Explanation | None:
+def refused_attach_point(section: str) -> Explanation | None:
     """Explains that this kernel does not know the attach point of a section; None if it knows it."""
     section = section.lstrip("?")
     if "/" not in section.rstrip("/") or probe("attach", section.rstrip("/")).why != NO_ATTACH_POINT:
