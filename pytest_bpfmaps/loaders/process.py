@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_bpfmaps.errors import closest
+from pytest_bpfmaps.kernel.bpf_types import ProgramType
 from pytest_bpfmaps.kernel.program_info import ForeignProgram
 from pytest_bpfmaps.loaders.agent_objects import AgentObjects
 from pytest_bpfmaps.loaders.arguments import wrong
@@ -105,7 +106,14 @@ class LoaderProcess(RunningProcess):
         programs, links = [each.name for each in self.programs], self.links
         if not programs and not links:
             return "\n".join([_NONE_LOADED, self.last_lines() or ""]).rstrip()
-        lines = [f"  attached: {each}" for each in links] or ["  no program is attached"]
+        lines = [f"  attached: {each}" for each in links] or ["  no program is known to be attached"]
+        attached = {each.program_id for each in links}
+        sampling = [p for p in self.programs if p.type is ProgramType.PERF_EVENT and p.id not in attached]
+        lines += [
+            f"  the kernel does not tell whether {each.name!r} is attached: it is a program of the type "
+            f"perf_event without a link. Wait until it runs: agent.programs[{each.name!r}].run_count"
+            for each in sampling
+        ]
         if not _is_target(name) and not any(is_called(name, each) for each in programs):
             lines.append(f"  no program {name!r} is loaded; {closest(name, programs)}")
         if _is_target(name) and any(UNTOLD in each.target for each in links):

@@ -1,11 +1,14 @@
 // A loader that does what its arguments say, in order. It stands for the agents that people ship.
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <linux/perf_event.h>
 #include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static struct bpf_object *object;
@@ -82,6 +85,13 @@ static void do_it(const char *what)
 		keep(bpf_map__attach_struct_ops(map));
 		if (bpf_map__map_flags(map) && libbpf_minor_version() < 2) /* later ones make the link */
 			need(last_fd = bpf_link_create(bpf_map__fd(map), 0, 44, NULL));
+	} else if (!strcmp(what, "sample")) { /* as bpftrace does, which makes no link */
+		struct perf_event_attr clock = { .type = PERF_TYPE_SOFTWARE, .sample_period = 1000000 };
+		int event, fd = bpf_program__fd(program());
+
+		clock.size = sizeof(clock);
+		need(event = syscall(SYS_perf_event_open, &clock, -1, 0, -1, 0));
+		need(ioctl(event, PERF_EVENT_IOC_SET_BPF, fd));
 	} else if (!strcmp(what, "at-map")) {
 		int fd = bpf_program__fd(program()), map = bpf_object__find_map_fd_by_name(object, word());
 
