@@ -54,6 +54,11 @@ _FOR = {
     "PERFMON": "for programs that trace (kprobe, tracepoint, fentry, perf_event)",
     "SYS_ADMIN": "for LSM programs, ids of maps and programs, mounts",
 }
+_OTHERS = (
+    "a file may have other owners; if the agent makes a user namespace, as unshare -U does, its capabilities "
+    "count for nothing outside; or the kernel is locked down or a sandbox: try it in a virtual machine, "
+    "pytest --bpf-kernel=6.1"
+)
 
 
 def ending(status: int | None) -> str:
@@ -193,12 +198,16 @@ def explain_refusal(
     had = [name for number, name in enumerate(ALL_CAPABILITIES) if capabilities >> number & 1]
     lacking = [] if "SYS_ADMIN" in had else [name for name in _FOR if name not in had]
     who = "it" if user is None else f"user {user!r}"
+    if "SYS_ADMIN" in had and "NET_ADMIN" not in had:
+        return Explanation(
+            f"the kernel refused something ({refused[0]}), and {who} had CAP_SYS_ADMIN but not CAP_NET_ADMIN",
+            "add NET_ADMIN to caps=: netlink wants it, as for tc, and before Linux 6.9 maps of sockets and "
+            f"interfaces do, too, where other uses of BPF take SYS_ADMIN. If that does not help, {_OTHERS}",
+        )
     if not lacking or lacking == ["SYS_ADMIN"]:
         return Explanation(
             f"the kernel refused something ({refused[0]}), and {who} had the capabilities for BPF",
-            "a file may have other owners; if the agent makes a user namespace, as unshare -U does, its "
-            "capabilities count for nothing outside; or the kernel is locked down or a sandbox: try it in a "
-            "virtual machine, pytest --bpf-kernel=6.1",
+            _OTHERS,
         )
     listed = ", ".join(f"CAP_{name}" for name in had) or "no capability"
     needs = "; ".join(f"{name} is {_FOR[name]}" for name in lacking)

@@ -30,6 +30,16 @@ def test_the_capability_that_its_programs_need(bpf, agent_binary):
     assert len(list(started.programs)) == 3
 
 
+def test_the_capability_that_stands_for_others_but_not_for_this(bpf, agent_binary, bpf_netns):
+    """CAP_SYS_ADMIN loads each program, but netlink asks for CAP_NET_ADMIN, as does tc(8)."""
+    words = ["load", bpf.compile(AGENTS / "network.bpf.c"), "tc", "send_event", "lo", "ingress", "wait"]
+    with pytest.raises(LoaderError) as failed:
+        bpf.start([agent_binary, *words], netns=bpf_netns(), caps=["SYS_ADMIN"], ready="waiting")
+    assert "and it had CAP_SYS_ADMIN but not CAP_NET_ADMIN" in str(failed.value)
+    assert "-> add NET_ADMIN to caps=: netlink wants it" in str(failed.value)
+    bpf.start([agent_binary, *words], netns=bpf_netns(), caps=["SYS_ADMIN", "NET_ADMIN"], ready="waiting")
+
+
 UNKNOWN_TYPE = """
 struct { __uint(type, 999);
 	__uint(max_entries, 1); __type(key, int); __type(value, int); } newer SEC(".maps");
