@@ -34,6 +34,8 @@ _BUS = "/run/dbus/system_bus_socket"
 _REFUSED = re.compile(
     r"Operation not permitted|Permission denied|\bEPERM\b|\bEACCES\b|operation not permitted"
 )
+_PERF = re.compile(r"perf[ _]event")
+_PERFMON_SUFFICES = 2  # kernel.perf_event_paranoid, with which upstream's kernels take CAP_PERFMON
 _ONLY_ROOT = re.compile(
     r"must be run as root|[Rr]un (?:this )?as root|requires root|[Nn]eeds? root|as the root user"
 )
@@ -204,6 +206,12 @@ def explain_refusal(
             "add NET_ADMIN to caps=: netlink wants it, as for tc, and before Linux 6.9 maps of sockets and "
             f"interfaces do, too, where other uses of BPF take SYS_ADMIN. If that does not help, {_OTHERS}",
         )
+    if lacking == ["SYS_ADMIN"] and _PERF.search(text) and _paranoid() > _PERFMON_SUFFICES:
+        return Explanation(
+            f"the kernel refused something ({refused[0]}), and {who} had no CAP_SYS_ADMIN; kernels of "
+            "Debian demand it for perf events (tracepoint, kprobe, uprobe) if perf_event_paranoid is above 2",
+            f"add SYS_ADMIN to caps=, or sysctl kernel.perf_event_paranoid={_PERFMON_SUFFICES}",
+        )
     if not lacking or lacking == ["SYS_ADMIN"]:
         return Explanation(
             f"the kernel refused something ({refused[0]}), and {who} had the capabilities for BPF",
@@ -227,6 +235,11 @@ def explain_refusal(
         f"the kernel refused something ({refused[0]}), and {who} had {listed}",
         f"add {first} to caps=. Not given: {needs}",
     )
+
+
+def _paranoid() -> int:
+    lines = _lines("/proc/sys/kernel/perf_event_paranoid")
+    return int(lines[0]) if lines else 0
 
 
 def _some(programs: Sequence[str]) -> str:

@@ -1,5 +1,8 @@
 """Tests what is said of an agent whose programs need capabilities, or targets that are not there."""
 
+import os
+from pathlib import Path
+
 import pytest
 from build_agents import AGENTS
 
@@ -38,6 +41,29 @@ def test_the_capability_that_stands_for_others_but_not_for_this(bpf, agent_binar
     assert "and it had CAP_SYS_ADMIN but not CAP_NET_ADMIN" in str(failed.value)
     assert "-> add NET_ADMIN to caps=: netlink wants it" in str(failed.value)
     bpf.start([agent_binary, *words], netns=bpf_netns(), caps=["SYS_ADMIN", "NET_ADMIN"], ready="waiting")
+
+
+@pytest.mark.bpf_requires("tracepoint/sched/sched_process_exec")
+def test_perf_events_may_need_more_than_their_capability(bpf, agent_binary):
+    """As on Debian's kernels, which have 3 there."""
+    paranoid = Path("/proc/sys/kernel/perf_event_paranoid")
+    code = HEAD + EVENT.replace("exce", "exec")
+    command = [agent_binary, "load", bpf.compile(code=code), "attach", "event", "wait"]
+    caps = ["BPF", "PERFMON", "NET_ADMIN"]
+    before = paranoid.read_text()
+    try:
+        paranoid.write_text("3")
+        if "Debian" in os.uname().version:
+            with pytest.raises(LoaderError) as failed:
+                bpf.start(command, caps=caps, ready="waiting")
+            told = str(failed.value)
+            assert "it had no CAP_SYS_ADMIN; kernels of Debian demand it for perf events" in told
+            assert told.endswith("-> add SYS_ADMIN to caps=, or sysctl kernel.perf_event_paranoid=2")
+        bpf.start(command, caps=[*caps, "SYS_ADMIN"], ready="waiting")  # the first remedy
+        paranoid.write_text("2")
+        bpf.start(command, caps=caps, ready="waiting")  # the second
+    finally:
+        paranoid.write_text(before)
 
 
 UNKNOWN_TYPE = """
