@@ -4,6 +4,8 @@ import pytest
 from replaced_names import replaced
 
 from pytest_bpfmaps import AttachError, LoadError, VerifierError
+from pytest_bpfmaps.objects.diagnosis.libbpf_log import absent_weak
+from pytest_bpfmaps.verifier.log import parse_log
 
 HEAD = """
 #include "vmlinux.h"
@@ -302,3 +304,10 @@ def test_the_end_of_a_raw_tracepoints_arguments(bpf):
     with pytest.raises(AttachError, match="reads beyond the 2 arguments of task_newtask"):
         bpf.load(code=HEAD + RAW.replace("INDEX", "2")).attach()
     bpf.load(code=HEAD + RAW.replace("INDEX", "1")).attach()
+
+
+def test_a_guarded_call_that_kernels_before_5_16_refuse(bpf):
+    path = bpf.compile(code=HEAD + WEAK.replace("GUARD", GUARD["GUARD"]))
+    found = absent_weak(parse_log("kernel btf_id 0 is not a function\n"), path)
+    assert "has no bpf_function_of_nobody, and before Linux 5.16 it refuses even a guarded call" in found.why
+    assert found.fix.endswith("bpf_requires(kfunc='bpf_function_of_nobody')")

@@ -150,7 +150,7 @@ FORMAT = """
 static const char constant[] = "%d";
 SEC("tc") int prog(struct __sk_buff *skb)
 {
-    char variable[4] = "%d", out[8];
+    char variable[4] = "%d", out[8] = {};
     __u64 number = skb->len;
     return bpf_snprintf(out, sizeof(out), FORMAT, &number, sizeof(number)) + variable[0] + constant[0];
 }

@@ -156,6 +156,8 @@ def _exists(name: str) -> str:
 
 
 _NO_CALLEE = re.compile(r"call \S*#0$")
+_NOT_ELIMINATED = "kernel function call not eliminated"
+_NEVER_TAKEN = "kernel btf_id 0 is not a function"  # Linux 5.13 to 5.15: of a guarded call, too
 _UNRESOLVED = re.compile(r"^kfunc '(\w+)' is referenced but wasn't resolved$", re.MULTILINE)  # libbpf 1.2
 
 
@@ -173,6 +175,12 @@ def absent_weak(found: Rejection, path: Path) -> Explanation | None:
         return Explanation(*TRAP)
     if unloaded := explain_unloaded(name):
         return Explanation(unloaded.why, f"{unloaded.fix}; or guard the call: if ({_exists(name)}) …")
+    if _NEVER_TAKEN in found.text:
+        return Explanation(
+            f"Linux {release()} has no {name}, and before Linux 5.16 it refuses even a guarded call of it",
+            "leave the program out there: programs=[…] names the others; "
+            f"or mark the test bpf_requires(kfunc={name!r})",
+        )
     return Explanation(
         came_with(f"the call is not guarded, and Linux {release()} has no {name}", f"kfunc {name}"),
         f"guard it: if ({_exists(name)}) …; or mark the test bpf_requires(kfunc={name!r})",
@@ -182,7 +190,7 @@ def absent_weak(found: Rejection, path: Path) -> Explanation | None:
 def _absent_of_object(found: Rejection, path: Path) -> str | None:
     """Returns the weak function that the kernel lacks: the one that a rejected line calls, else the first."""
     calls = [s.source for s in found.steps.values() if _NO_CALLEE.match(s.instruction)]
-    if not calls and "kernel function call not eliminated" not in found.text:
+    if not calls and _NOT_ELIMINATED not in found.text and _NEVER_TAKEN not in found.text:
         return None
     try:
         symbols = Elf(path.read_bytes()).symbols()
