@@ -18,6 +18,7 @@ EXPLAINING = {
     "compiler": "cannot-compile",
     "kernel": "cannot-attach",
     "loaders/attach_refusals.py": "agent-ended",
+    "loaders/closed_files.py": "agent-ended",
     "loaders/endings.py": "agent-ended",
     "loaders/exec_errors.py": "cannot-start-agent",
     "loaders/explanations.py": "agent-ended",
