@@ -156,8 +156,7 @@ def _refused(trial: Trial) -> str:
     general = try_type(trial.type)
     if not general.has_type and general.errno == verdict.errno:
         return _no_such_type(trial.type, verdict)
-    said = next((line for line in verdict.log.splitlines() if line), "")
-    return f"the kernel refuses such a program: {said or strerror(verdict.errno)}"
+    return f"the kernel refuses such a program: {verdict.complaint or strerror(verdict.errno)}"
 
 
 def _no_such_type(type: ProgramType, verdict: Verdict) -> str:

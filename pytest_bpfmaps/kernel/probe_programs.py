@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import struct
 import sys
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,11 @@ class Verdict:
         """Whether the kernel knows the program type, and this process may use it."""
         return self.errno not in ABSENT
 
+    @property
+    def complaint(self) -> str:
+        """What the verifier says of the program: its first line that is no instruction, source or state."""
+        return next((line for line in self.log.splitlines() if line and not _NO_COMPLAINT.match(line)), "")
+
 
 def instruction(code: int, *, src: int = 0, offset: int = 0, value: int = 0) -> bytes:
     """Returns one instruction whose destination is R0, in this machine's byte order."""
@@ -64,6 +70,8 @@ def instruction(code: int, *, src: int = 0, offset: int = 0, value: int = 0) -> 
 EXIT = instruction(0x95)
 RETURN_0 = instruction(0xB7) + EXIT
 RETURN_1 = instruction(0xB7, value=1) + EXIT
+
+_NO_COMPLAINT = re.compile(r"\d+: |;|R\d+(_\w+)?=|func#\d|processed \d| *$")
 
 FENTRY = Trial(ProgramType.TRACING, 24, target=("bpf_fentry_test1", FUNC))
 LSM = Trial(ProgramType.LSM, 27, target=("bpf_lsm_file_open", FUNC))
