@@ -155,9 +155,17 @@ class RunningProcess:
         if name is not None:
             check_file_name(name)
         own_root = Path(f"/proc/{self.pid}/root{source}")
-        runs = any(each.pid == self.pid for each in self.members())  # else another process may have its id
-        there = own_root if runs and own_root.exists() else source
-        return fetch(there, self._folder(), name or source.name, str(self))
+        there = own_root if self._runs() and own_root.exists() else source
+        try:
+            return fetch(there, self._folder(), name or source.name, str(self))
+        except LoaderError:
+            if there == source or self._runs():
+                raise
+        return fetch(source, self._folder(), name or source.name, str(self))  # it ended meanwhile
+
+    def _runs(self) -> bool:
+        """Returns whether the process itself runs. When it has ended, another process may have its id."""
+        return any(each.pid == self.pid for each in self.members())
 
     # waiting until it is ready
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import CaptureTimeoutError, LoaderError
+from pytest_bpfmaps.loaders import artifacts, running_process
 
 FOREVER = "while :; do sleep 60; done"
 
@@ -284,6 +285,22 @@ class TestArtifacts:
             path = agent.artifact(tmp_path / "made", name="copy")
         assert path == tmp_path / "copy"
         assert not path.exists() or path.read_text() == "here"  # a guest has another /tmp
+
+    def test_it_ends_meanwhile(self, bpf, tmp_path, monkeypatch):
+        (tmp_path / "made").write_text("here")
+        agent = bpf.start(["sleep", "60"])
+        sources = []
+
+        def fetch(source, *more):
+            if not sources:
+                agent.kill()
+                agent.wait()
+            sources.append(source)
+            return artifacts.fetch(source, *more)
+
+        monkeypatch.setattr(running_process, "fetch", fetch)
+        assert agent.artifact(tmp_path / "made", name="copy").name == "copy"
+        assert sources == [Path(f"/proc/{agent.pid}/root{tmp_path}/made"), tmp_path / "made"]
 
 
 class TestAttachTo:
