@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pytest_bpfmaps.errors import LoaderError, remedy, strerror
+from pytest_bpfmaps.loaders.process_tree import ProcessStat
 from pytest_bpfmaps.vm.protocol.artifacts import send_file
 from pytest_bpfmaps.vm.protocol.rpc import Host
+
+
+def fetch_of_process(
+    pid: int, members: Callable[[], Iterable[ProcessStat]], source: Path, folder: Path, name: str, *, on: str
+) -> Path:
+    """Copies a file as `fetch` does. While the process runs, its own root has the file.
+
+    `members` returns the processes that run. When this one has ended, another may have its id.
+    """
+
+    def runs() -> bool:
+        return any(each.pid == pid for each in members())
+
+    own_root = Path(f"/proc/{pid}/root{source}")
+    there = own_root if runs() and own_root.exists() else source
+    try:
+        return fetch(there, folder, name, on)
+    except LoaderError:
+        if there == source or runs():
+            raise
+    return fetch(source, folder, name, on)  # it ended meanwhile
 
 
 def fetch(source: Path, folder: Path, name: str, on: str) -> Path:

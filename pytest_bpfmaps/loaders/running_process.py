@@ -19,7 +19,7 @@ from pytest_bpfmaps.kernel.polling import pauses
 from pytest_bpfmaps.kernel.privileges import capabilities_of
 from pytest_bpfmaps.kernel.release import shown_timeout, timeout_scale
 from pytest_bpfmaps.loaders.arguments import check_file_name, check_line, check_signal, seconds_of
-from pytest_bpfmaps.loaders.artifacts import fetch
+from pytest_bpfmaps.loaders.artifacts import fetch_of_process
 from pytest_bpfmaps.loaders.closed_files import explain_closed_file
 from pytest_bpfmaps.loaders.end_request import EndRequest, kill_all
 from pytest_bpfmaps.loaders.endings import ending, explain_signal, is_refusal, last_lines
@@ -154,18 +154,8 @@ class RunningProcess:
         source = Path(self._cwd, path)
         if name is not None:
             check_file_name(name)
-        own_root = Path(f"/proc/{self.pid}/root{source}")
-        there = own_root if self._runs() and own_root.exists() else source
-        try:
-            return fetch(there, self._folder(), name or source.name, str(self))
-        except LoaderError:
-            if there == source or self._runs():
-                raise
-        return fetch(source, self._folder(), name or source.name, str(self))  # it ended meanwhile
-
-    def _runs(self) -> bool:
-        """Returns whether the process itself runs. When it has ended, another process may have its id."""
-        return any(each.pid == self.pid for each in self.members())
+        name = name or source.name
+        return fetch_of_process(self.pid, self.members, source, self._folder(), name, on=str(self))
 
     # waiting until it is ready
 

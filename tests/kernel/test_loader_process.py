@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps import CaptureTimeoutError, LoaderError
-from pytest_bpfmaps.loaders import artifacts, running_process
+from pytest_bpfmaps.loaders import artifacts
 
 FOREVER = "while :; do sleep 60; done"
 
@@ -289,16 +289,16 @@ class TestArtifacts:
     def test_it_ends_meanwhile(self, bpf, tmp_path, monkeypatch):
         (tmp_path / "made").write_text("here")
         agent = bpf.start(["sleep", "60"])
-        sources = []
+        sources, usual = [], artifacts.fetch
 
         def fetch(source, *more):
             if not sources:
                 agent.kill()
                 agent.wait()
             sources.append(source)
-            return artifacts.fetch(source, *more)
+            return usual(source, *more)
 
-        monkeypatch.setattr(running_process, "fetch", fetch)
+        monkeypatch.setattr(artifacts, "fetch", fetch)
         assert agent.artifact(tmp_path / "made", name="copy").name == "copy"
         assert sources == [Path(f"/proc/{agent.pid}/root{tmp_path}/made"), tmp_path / "made"]
 
