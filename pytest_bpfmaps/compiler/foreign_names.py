@@ -20,6 +20,16 @@ _BCC_MAPS = {
     "BPF_STACK_TRACE": "STACK_TRACE",
     "BPF_TABLE": "HASH",
 }
+_TYPES = "__uint(max_entries, …); __type(key, …); __type(value, …);"
+_DECLARED = {  # the types that are not declared by `_TYPES`
+    "LPM_TRIE": f"__uint(map_flags, BPF_F_NO_PREALLOC); {_TYPES}",
+    "PERF_EVENT_ARRAY": "__uint(key_size, 4); __uint(value_size, 4);",
+    "PROG_ARRAY": "__uint(max_entries, …); __uint(key_size, 4); __uint(value_size, 4);",
+    "QUEUE": "__uint(max_entries, …); __type(value, …);",
+    "RINGBUF": "__uint(max_entries, 64 * 4096);",
+    "STACK": "__uint(max_entries, …); __type(value, …);",
+    "STACK_TRACE": "__uint(max_entries, …); __uint(key_size, 4); __uint(value_size, 127 * 8);",
+}
 _BCC_MACRO = re.compile(rf"error: [^\n]*\n[^\n]*?\b({'|'.join(_BCC_MAPS)})\((?:\"\w+\", )?[^\n]*")
 _BCC_METHODS = {
     "lookup": "bpf_map_lookup_elem(&{0}, &key)",
@@ -58,10 +68,11 @@ def explain_bcc(output: str) -> Explanation | None:
     """Explains what only bcc's compiler understands; None for another error."""
     macro = _BCC_MACRO.search(output)
     if macro and f"expanded from macro '{macro[1]}'" not in output:
+        kind = _BCC_MAPS[macro[1]]
         return Explanation(
             f"{macro[1]}() is a macro of bcc",
-            f"declare the map: struct {{ __uint(type, BPF_MAP_TYPE_{_BCC_MAPS[macro[1]]}); "
-            '__uint(max_entries, …); __type(key, …); __type(value, …); } NAME SEC(".maps");',
+            f"declare the map: struct {{ __uint(type, BPF_MAP_TYPE_{kind}); {_DECLARED.get(kind, _TYPES)} }} "
+            'NAME SEC(".maps");',
         )
     if method := _METHOD.search(output):
         way = _BCC_METHODS[method[1]].format(method[2])

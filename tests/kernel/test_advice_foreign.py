@@ -66,6 +66,26 @@ def test_what_is_said_helps(bpf, name):
     bpf.open(code=HEAD + good)
 
 
+MAPS = {
+    **dict.fromkeys(("BPF_HASH", "BPF_ARRAY", "BPF_PERCPU_HASH", "BPF_PERCPU_ARRAY"), "__u32"),
+    "BPF_LPM_TRIE": "__u64",
+    **dict.fromkeys(("BPF_QUEUE", "BPF_STACK", "BPF_PERF_OUTPUT", "BPF_PROG_ARRAY", "BPF_STACK_TRACE"), ""),
+    "BPF_RINGBUF_OUTPUT": "",
+}
+
+
+@pytest.mark.parametrize(("macro", "key"), MAPS.items())
+def test_the_map_that_is_proposed_loads(bpf, macro, key):
+    with pytest.raises(CompileError) as error:
+        bpf.open(code=f"{HEAD}{macro}(name, 4);{XDP % ''}")
+    declared = re.search(r"declare the map: (struct .*)$", str(error.value), re.MULTILINE)[1]
+    values = {"max_entries, …": "max_entries, 4", "key, …": f"key, {key}", "value, …": "value, __u64"}
+    for place, value in values.items():
+        declared = declared.replace(place, value)
+    assert "…" not in declared
+    bpf.load(code=f"{HEAD}{declared}{XDP % ''}")
+
+
 def test_a_macro_of_the_sources_own(bpf):
     own = "#define BPF_HASH(name) struct { __uint(type, TYPE); __uint(max_entries, 4);"
     own += ' __type(key, int); __type(value, int); } name SEC(".maps");'
