@@ -9,7 +9,7 @@ from statistics import median
 from benchmark import Benchmark, Sides, now
 from overhead import source
 
-from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.cost.recorder import Recorder
 from pytest_bpfmaps.harness import Bpf
 

@@ -14,7 +14,8 @@ import guests
 import peers
 from benchmark import WALL, Absent, Benchmark, Sides
 
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.coverage.counters.llvm_tools import tools_for
 from pytest_bpfmaps.elf.editor import SHF_EXECINSTR, Elf
 from pytest_bpfmaps.errors import CompileError, UnsupportedError

@@ -12,7 +12,7 @@ import peers
 from benchmark import Benchmark, Sides, now
 
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.cost.map_recorder import MapRecorder
 from pytest_bpfmaps.harness import Bpf
 

@@ -10,7 +10,7 @@ from typing import Any
 import peers
 from benchmark import Benchmark, Sides, now
 
-from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.harness import Bpf
 
 COUNT = 1_000_000

@@ -10,8 +10,9 @@ from pathlib import Path
 import peers
 from benchmark import Benchmark, Sides, now
 
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
 from pytest_bpfmaps.compiler.command_line import flags_for
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.harness import Bpf
 
 CODE = """

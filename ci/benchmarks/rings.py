@@ -10,7 +10,7 @@ import peers
 from benchmark import Benchmark, Sides
 from maps import COUNT, rate
 
-from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.harness import Bpf
 
 CODE = """

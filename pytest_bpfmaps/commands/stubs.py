@@ -27,7 +27,8 @@ def register(commands: Any) -> None:
 
 
 def _stubs(arguments: argparse.Namespace) -> None:
-    from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+    from pytest_bpfmaps.compiler import CompileRequest
+    from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
     from pytest_bpfmaps.objects.stubs import write_stubs
     from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting
 

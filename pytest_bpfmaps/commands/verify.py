@@ -99,7 +99,8 @@ def _check_kernels(patterns: Sequence[str]) -> None:
 
 def _objects(arguments: argparse.Namespace) -> tuple[dict[str, Path], list[dict[str, Any]]]:
     """Returns the objects by name. Compiles sources; a source that clang refuses is a cell of its own."""
-    from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+    from pytest_bpfmaps.compiler import CompileRequest
+    from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
     from pytest_bpfmaps.cost.verdicts import REFUSED, Verdict
     from pytest_bpfmaps.errors import BpfError
     from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting

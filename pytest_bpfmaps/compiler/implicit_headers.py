@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pytest_bpfmaps.compiler.portability import Finding
+from pytest_bpfmaps.compiler.portability import Finding, tell
 
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "include")
 
@@ -90,3 +91,13 @@ def wanted(
             place = found[1] or f"{file}:{found['line']}"
             return each, f"{place}: warning: '{name}' {each.advice.format(name=name)}\n"
     return None
+
+
+def show_warnings(text: str, *, portable: bool = False) -> None:
+    """Prints clang's warnings, so that pytest captures them with the test.
+
+    For each declaration that was added to compile the source, it also gives a `PortabilityWarning`. With
+    `portable` it raises a `PortabilityError` instead.
+    """
+    print(text, end="", file=sys.stderr)
+    tell(assumptions_in(text), refuse=portable)

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pytest_bpfmaps.cache.stored_files import (
     digest,
@@ -16,12 +15,12 @@ from pytest_bpfmaps.cache.stored_files import (
     own,
     place,
     read,
-    read_checked,
     scratch_folder,
     write_checked,
 )
 from pytest_bpfmaps.compiler.cache import code_of_makers
 from pytest_bpfmaps.compiler.cache_in_use import steady, use
+from pytest_bpfmaps.compiler.linked_objects import facts, facts_file
 from pytest_bpfmaps.errors import CompileError, strerror
 from pytest_bpfmaps.paths import objects_dir
 
@@ -51,8 +50,8 @@ def link(objects: Sequence[Path], root: Path | None = None) -> Path:
             with scratch_folder(root) as folder:
                 _link(objects, folder / "out.o")
                 target.parent.mkdir(parents=True, exist_ok=True)
-                facts = {"objects": names, "digest": digest((folder / "out.o").read_bytes())}
-                write_checked(_facts_file(target), json.dumps(facts))
+                known = {"objects": names, "digest": digest((folder / "out.o").read_bytes())}
+                write_checked(facts_file(target), json.dumps(known))
                 place(folder / "out.o", target)
     except OSError as e:
         why = strerror(e.errno or 0)
@@ -60,31 +59,15 @@ def link(objects: Sequence[Path], root: Path | None = None) -> Path:
     return target
 
 
-def linked_inputs(path: Path) -> list[Path]:
-    """Returns the objects from which `link` made the object at `path`; an empty list for any other object."""
-    # In a guest the file belongs to the host, which the guest trusts.
-    return [Path(name) for name in _facts(path, only_ours=False).get("objects", [])]
-
-
 def _is_intact(target: Path) -> bool:
     """Returns whether the object was linked before, and is unchanged since."""
-    known = _facts(target).get("digest")
+    known = facts(target).get("digest")
     if known is None or not target.exists():
         return False
     intact = bool(digest(read(target)) == known)
     if not intact:
         discard(target)
     return intact
-
-
-def _facts(path: Path, *, only_ours: bool = True) -> dict[str, Any]:
-    """Returns what is stored about an object that was linked: ``objects``, ``digest``."""
-    facts: dict[str, Any] = json.loads(read_checked(_facts_file(path), only_ours=only_ours) or "{}")
-    return facts
-
-
-def _facts_file(path: Path) -> Path:
-    return path.with_suffix(".linked")
 
 
 def _names(objects: Sequence[Path]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +15,8 @@ from pytest_bpfmaps.compiler.cache_eviction import collect_sometimes
 from pytest_bpfmaps.compiler.clang import Clang, find_clang
 from pytest_bpfmaps.compiler.command_line import flags_for, surroundings
 from pytest_bpfmaps.compiler.dependencies import Inputs, record
-from pytest_bpfmaps.compiler.implicit_headers import assumptions_in
+from pytest_bpfmaps.compiler.implicit_headers import show_warnings
 from pytest_bpfmaps.compiler.linker import link
-from pytest_bpfmaps.compiler.portability import tell
 from pytest_bpfmaps.compiler.request import CompileRequest
 from pytest_bpfmaps.compiler.sources import read_source
 from pytest_bpfmaps.compiler.vmlinux_header import VmlinuxFile
@@ -26,16 +24,6 @@ from pytest_bpfmaps.errors import CompileError, remedy_in_cache, shown, strerror
 from pytest_bpfmaps.paths import objects_dir
 
 _ATTEMPTS = 3
-
-
-def show_warnings(text: str, *, portable: bool = False) -> None:
-    """Prints clang's warnings, so that pytest captures them with the test.
-
-    For each declaration that was added to compile the source, it also gives a `PortabilityWarning`. With
-    `portable` it raises a `PortabilityError` instead.
-    """
-    print(text, end="", file=sys.stderr)
-    tell(assumptions_in(text), refuse=portable)
 
 
 class LocalCompiler:

@@ -66,8 +66,8 @@ def compiler_for(clang: str | None, portable: bool = False, vmlinux: Setting | N
     from functools import partial
 
     from pytest_bpfmaps.cache.staging import InUse
-    from pytest_bpfmaps.compiler import LocalCompiler
-    from pytest_bpfmaps.compiler.local_compiler import show_warnings
+    from pytest_bpfmaps.compiler.implicit_headers import show_warnings
+    from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
     from pytest_bpfmaps.vm.kernels.vmlinux_choice import Setting
 
     setting, used = vmlinux or Setting(), []

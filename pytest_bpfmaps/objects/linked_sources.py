@@ -19,7 +19,7 @@ from pytest_bpfmaps.btf.dwarf import read_local_types
 from pytest_bpfmaps.btf.dwarf_values import two_values
 from pytest_bpfmaps.btf.line_info import SourceLine, source_lines
 from pytest_bpfmaps.btf.record import StructCodec
-from pytest_bpfmaps.compiler.linker import linked_inputs
+from pytest_bpfmaps.compiler.linked_objects import linked_inputs
 from pytest_bpfmaps.elf.editor import RELOCATION, SHF_EXECINSTR, SHT_REL, STT_FUNC, Elf, Section, Symbol
 from pytest_bpfmaps.errors import AmbiguousNameError, NameLookupError
 from pytest_bpfmaps.kernel.btf import parse_codecs

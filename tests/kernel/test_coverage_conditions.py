@@ -9,7 +9,7 @@ import pytest
 from coverage_suite import measured_suite, run
 from shown_blocks import shows
 
-from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.errors import CompileError
 
 pytestmark = pytest.mark.bpf_requires("xdp")

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.bpf_requires("xdp")
 AGENT = """
 import time
 from pathlib import Path
-from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.harness import Bpf
 
 with Bpf(LocalCompiler(), [Path.cwd()]) as bpf:

@@ -49,7 +49,7 @@ def test_a_pattern_that_fits_no_source(suite: pytest.Pytester) -> None:
 
 def _clang_alone(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes a folder with a clang the only one in $PATH."""
-    from pytest_bpfmaps.compiler import LocalCompiler
+    from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 
     clang = LocalCompiler().clang.path
     folder = suite.path / "bin"

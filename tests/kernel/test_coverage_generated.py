@@ -12,7 +12,8 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.coverage.counters.llvm_tools import tools_for
 from pytest_bpfmaps.coverage.counters.resolve import resolve
 from pytest_bpfmaps.coverage.data import Coverage, FileCoverage

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.coverage.counters.llvm_tools import tools_for
 from pytest_bpfmaps.errors import CompileError, UnsupportedError
 

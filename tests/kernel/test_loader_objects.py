@@ -366,7 +366,7 @@ char LICENSE[] SEC("license") = "GPL";
 """
 CLOSES = """
 import os, signal, sys
-from pytest_bpfmaps.compiler import LocalCompiler
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.harness import Bpf
 with Bpf(LocalCompiler()) as bpf, bpf.load(sys.argv[1]).attach():
     for fd in os.listdir("/proc/self/fd"):

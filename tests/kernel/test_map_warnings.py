@@ -10,7 +10,8 @@ from shown_blocks import shows
 
 import pytest_bpfmaps
 from pytest_bpfmaps import paths
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.cost.map_warnings import MapReader, uses_of
 from pytest_bpfmaps.objects import OpenedObject
 

@@ -96,7 +96,8 @@ VALUES = {
 @pytest.fixture(scope="module", params=["the oldest clang", "the default clang"])
 def enums(request, tmp_path_factory):
     """Returns an object with 64-bit enums. The distribution's clang may write half of their values."""
-    from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+    from pytest_bpfmaps.compiler import CompileRequest
+    from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 
     folder = tmp_path_factory.mktemp("enums")
     if request.param == "the default clang":

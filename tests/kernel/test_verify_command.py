@@ -14,7 +14,8 @@ from shown_blocks import shows
 
 from pytest_bpfmaps.btf.types import Kind
 from pytest_bpfmaps.cli import main
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.cost.verdict_table import kernels_in_order, losses, refusals, table
 from pytest_bpfmaps.elf.editor import Elf
 

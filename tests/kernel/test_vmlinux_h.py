@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.btf import Btf, Kind
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.errors import CompileError
 from pytest_bpfmaps.vm.kernels.catalogue import Catalogue
 
@@ -196,7 +197,8 @@ def test_a_full_disk_leaves_no_half_header(btf: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     program = (
-        "import sys, pathlib; from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler\n"
+        "import sys, pathlib; from pytest_bpfmaps.compiler import CompileRequest\n"
+        "from pytest_bpfmaps.compiler.local_compiler import LocalCompiler\n"
         "from pytest_bpfmaps.errors import CompileError\n"
         "try: LocalCompiler().compile(CompileRequest(code=sys.argv[1], btf=sys.argv[2]))\n"
         "except CompileError as e: print(e)\n"

@@ -218,7 +218,8 @@ except LoadError as e:
     sys.exit(0 if e.errno == 1 else 2)
 """
     source = pytester.makefile(".bpf.c", prog=PASS)
-    from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+    from pytest_bpfmaps.compiler import CompileRequest
+    from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 
     path = LocalCompiler().compile(CompileRequest(source=str(source)))
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)

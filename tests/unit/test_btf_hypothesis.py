@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pytest_bpfmaps.btf import Btf, Codecs
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 
 # the enum with a sign shows that this clang records signs, see Btf.has_enum_signs
 HEAD = """

@@ -15,7 +15,8 @@ from pytest_bpfmaps import (
 )
 from pytest_bpfmaps.btf import Btf, Codecs, Kind
 from pytest_bpfmaps.btf.enums import EnumCodec
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 
 TYPES = """
 #include <linux/bpf.h>

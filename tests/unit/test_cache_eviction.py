@@ -24,7 +24,8 @@ def objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 COMPILES = """
 import sys
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 print(LocalCompiler().compile(CompileRequest(code=sys.argv[2], name=f"{sys.argv[1]}.bpf.c")), flush=True)
 sys.stdin.read()
 """

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler, find_source
+from pytest_bpfmaps.compiler import CompileRequest, find_source
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.elf.editor import Elf
 from pytest_bpfmaps.errors import CompileError
 

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from pytest_bpfmaps.cache.stored_files import read_checked
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.paths import PACKAGE
 
 WORKER = """
 import sys
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.cache.stored_files import read_checked
 compiler = LocalCompiler(sys.argv[1])
 print("ready", flush=True)

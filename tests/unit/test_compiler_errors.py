@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from processes import is_running
 
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.errors import BpfError, CompileError, remedy
 
 
@@ -153,7 +154,8 @@ def test_the_cache_cannot_be_written(place: str, monkeypatch: pytest.MonkeyPatch
 def in_tiny_file_system(folder: Path, kilobytes: int, code: str, mode: str = "rw") -> str:
     """Returns the error message of a compilation while the cache is on a file system of that size."""
     program = (
-        "import sys; from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler\n"
+        "import sys; from pytest_bpfmaps.compiler import CompileRequest\n"
+        "from pytest_bpfmaps.compiler.local_compiler import LocalCompiler\n"
         "from pytest_bpfmaps.errors import CompileError\n"
         "try: LocalCompiler().compile(CompileRequest(code=sys.argv[1]))\n"
         "except CompileError as e: print(e)\n"

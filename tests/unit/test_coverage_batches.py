@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
 from pytest_bpfmaps.compiler.counting import Facts, facts_file
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.coverage.counters import llvm_tools
 from pytest_bpfmaps.coverage.counters.batches import divide
 from pytest_bpfmaps.coverage.counters.resolve import resolve

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
 from pytest_bpfmaps.compiler.conditions_ir import lower
 from pytest_bpfmaps.compiler.counters_ir import (
     SECTION,
@@ -19,6 +19,7 @@ from pytest_bpfmaps.compiler.counters_ir import (
     fit,
 )
 from pytest_bpfmaps.compiler.counting import Facts, facts_file, map_file
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.elf.editor import SHF_EXECINSTR, Elf
 from pytest_bpfmaps.errors import CompileError
 

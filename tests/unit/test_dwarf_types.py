@@ -9,7 +9,8 @@ from pytest_bpfmaps.btf import Btf, Codecs, Kind
 from pytest_bpfmaps.btf.dwarf import local_types, read_local_types
 from pytest_bpfmaps.btf.dwarf_index import _walk, top_entries
 from pytest_bpfmaps.btf.writer import BtfWriter
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 
 CODE = """
 #include <linux/bpf.h>

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_bpfmaps.btf import Btf, Kind
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.elf.editor import Elf
 from pytest_bpfmaps.kernel.bpf_types import MapType
 from pytest_bpfmaps.loaders.embedded_objects import NeededMap, NeededProgram, needed_by

@@ -17,8 +17,9 @@ from pytest_bpfmaps.btf.decl_tags import function_tags
 from pytest_bpfmaps.btf.dwarf import read_local_types
 from pytest_bpfmaps.btf.line_info import source_lines
 from pytest_bpfmaps.btf.validate import check_soundness
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
 from pytest_bpfmaps.compiler.legacy_maps import upgraded
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.elf.editor import Elf
 from pytest_bpfmaps.selftests.annotations import expected_of
 from pytest_bpfmaps.selftests.runner import cases_of

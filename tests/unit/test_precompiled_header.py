@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from installed import installed
 
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
 from pytest_bpfmaps.compiler.counting import map_file
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.compiler.precompiled_header import begins_with_vmlinux
 from pytest_bpfmaps.compiler.vmlinux_header import RUNNING_KERNEL
 from pytest_bpfmaps.elf.editor import Elf

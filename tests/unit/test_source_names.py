@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.compiler.sources import find_source
 from pytest_bpfmaps.errors import CompileError, SourceNotFoundError
 from pytest_bpfmaps.vm.gateway.requests import Requests

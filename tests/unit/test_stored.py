@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from pytest_bpfmaps import paths
 from pytest_bpfmaps.cache import stored_files
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.errors import CacheError, CompileError
 from pytest_bpfmaps.vm.boot import bytecode
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_bpfmaps.compiler.linker import linked_inputs
+from pytest_bpfmaps.compiler.linked_objects import linked_inputs
 from pytest_bpfmaps.coverage.counters.unreachable import ObjectCode, unreachable
 from pytest_bpfmaps.coverage.engines import Plain, Swap
 from pytest_bpfmaps.errors import BpfError, MapError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pytest_bpfmaps.compiler.linker import linked_inputs
+from pytest_bpfmaps.compiler.linked_objects import linked_inputs
 from pytest_bpfmaps.elf.editor import Elf
 from pytest_bpfmaps.errors import LoadError
 from pytest_bpfmaps.libbpf.calls import as_errno, reason

@@ -17,7 +17,8 @@ import sys
 import threading
 from contextlib import suppress
 
-from pytest_bpfmaps.compiler import CompileRequest, LocalCompiler
+from pytest_bpfmaps.compiler import CompileRequest
+from pytest_bpfmaps.compiler.local_compiler import LocalCompiler
 from pytest_bpfmaps.errors import BpfError, VmError
 from pytest_bpfmaps.vm.boot.backends import WARM
 from pytest_bpfmaps.vm.boot.start import boot

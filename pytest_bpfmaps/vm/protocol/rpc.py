@@ -163,7 +163,7 @@ class RemoteCompiler:
                 request = replace(request, source=None, code=code, name=source.name, include=include)
         path, warnings = json.loads(self._host.call("compile", request.to_json()))
         if warnings:
-            from pytest_bpfmaps.compiler.local_compiler import show_warnings
+            from pytest_bpfmaps.compiler.implicit_headers import show_warnings
 
             show_warnings(warnings, portable=self._portable)
         return Path(path)
