@@ -87,8 +87,10 @@ def _run(arguments: argparse.Namespace, argv: list[str], *, terminal: bool) -> i
     def preparing() -> None:
         progress.step(f"{kernel.name}: preparing, once: boot, imports, save")
 
-    def ready(release: str) -> None:
+    def ready(release: str, note: str | None) -> None:
         progress.clear()
+        if note:
+            print(f"bpfmaps: {note}", file=sys.stderr)
         if terminal:
             text = (
                 f"bpfmaps: Linux {release}. The files are the host's; what you write is lost when you leave."

@@ -58,12 +58,13 @@ def run_command(
     network: bool = False,
     timeout: float = 60.0,
     preparing: Callable[[], None] = lambda: None,
-    ready: Callable[[str], None] = lambda release: None,
+    ready: Callable[[str, str | None], None] = lambda release, note: None,
 ) -> Ended:
     """Runs a command in a new guest with `kernel`, which ends with it. Returns how the command ended.
 
-    `preparing` is called before a state is made, `ready` with the kernel's release before the command starts.
-    Raises VmError when the guest does not start, and VmLostError when it ends before the command.
+    `preparing` is called before a state is made, `ready` before the command starts: with the kernel's
+    release, and with a line that says why the guest did not start as usual, or None if it did. Raises
+    VmError when the guest does not start, and VmLostError when it ends before the command.
     """
     with ExitStack() as used:
         used.enter_context(kernel.in_use())
@@ -71,7 +72,7 @@ def run_command(
         shape = MachineConfig(cpus, memory, judge(kernel).kvm, network)
         booted = boot(kernel, way, shape, timeout, preparing=lambda attempt: preparing())
         machine = used.enter_context(booted.machine)
-        ready(booted.release)
+        ready(booted.release, booted.note(kernel))
         order: dict[str, object] = {"argv": [*wanted.argv]}
         if wanted.terminal:
             order["size"] = terminal_size(0)
