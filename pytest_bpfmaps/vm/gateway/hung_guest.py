@@ -49,7 +49,7 @@ def _ask_process_1(machine: Machine, seconds: float, patience: float) -> list[An
     data, end = b"", time.monotonic() + patience
     try:
         machine.alarm.settimeout(patience)
-        machine.alarm.sendall(json.dumps({"seconds": seconds}).encode() + b"\n")
+        machine.alarm.sendall(b"%r\n" % float(seconds))
         while not data.endswith(b"\n") and len(data) < LONGEST:
             machine.alarm.settimeout(max(end - time.monotonic(), 0.01))
             chunk = machine.alarm.recv(1 << 16)

@@ -12,10 +12,11 @@ import marshal
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, BinaryIO
 
 _LENGTH = 8
@@ -23,6 +24,8 @@ _LENGTH = 8
 # code.
 Entry = tuple[str, list[str] | None, int, int]
 _get_code = SourceFileLoader.get_code
+_exec_module = SourceFileLoader.exec_module
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Recorder:
@@ -103,6 +106,7 @@ class Finder:
             return code
 
         SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
+        SourceFileLoader.exec_module = _run_module  # type: ignore[method-assign, assignment]
         finders: list[Any] = sys.meta_path
         finders.insert(finders.index(PathFinder), self)
 
@@ -128,4 +132,43 @@ class Finder:
         finders: list[Any] = sys.meta_path
         finders.remove(self)
         SourceFileLoader.get_code = _get_code  # type: ignore[method-assign]
+        SourceFileLoader.exec_module = _exec_module  # type: ignore[method-assign]
         self._map.close()
+
+
+def _run_module(loader: SourceFileLoader, module: ModuleType) -> None:
+    _exec_module(loader, module)
+    if module.__name__.partition(".")[0] == _PACKAGE:
+        forget_annotations(module)
+
+
+def forget_annotations(module: ModuleType) -> None:
+    """Deletes the annotations of the functions of one of this package's modules.
+
+    Nothing reads them in a guest, and each state of a guest would have two megabytes of them.
+    """
+    for function in _functions(module, module.__name__):
+        del function.__annotations__
+
+
+def _functions(owner: ModuleType | type, name: str) -> Iterator[FunctionType]:
+    """Yields the functions that the module `name` defines, in itself or in its classes."""
+    found: list[object]
+    for value in vars(owner).values():
+        match value:
+            case staticmethod() | classmethod():
+                found = [value.__func__]
+            case property():
+                found = [value.fget, value.fset]
+            case cached_property():
+                found = [value.func]
+            case type() if value.__module__ == name and value is not owner:
+                yield from _functions(value, name)
+                continue
+            case _:
+                found = [value]
+        for each in found:
+            if isinstance(each, FunctionType) and each.__module__ == name:
+                yield each
+                if isinstance(wrapped := each.__dict__.get("__wrapped__"), FunctionType):
+                    yield wrapped

@@ -30,9 +30,10 @@ from pytest_bpfmaps.vm.guest.cpus import start_all_cpus
 
 HOST, LAYER, ROOT = "/run/host", "/run/layer", "/run/root"
 KEPT = ("dev", "proc", "run", "sys", "tmp")
-# Bytes of free memory that are filled with zeros at most, that are taken at once at least, and that are left
-# free: the kernel needs some, and what it gives last may be what was freed last.
-CLEARED, STEP, KEPT_FREE = 1 << 30, 1 << 20, 16 << 20
+# Bytes of free memory that are filled with zeros at most, that are filled at once, and that stay free. The
+# kernel gives no process the last five million of these, and may take eight more at once for itself.
+CLEARED, STEP, KEPT_FREE = 1 << 30, 1 << 20, 14 << 20
+TABLE = 2 << 20  # bytes whose page table entries are in one page
 RESERVE, SMALL_RESERVE = Path("/proc/sys/vm/min_free_kbytes"), "1024"
 PORTS = "/sys/class/virtio-ports"
 MS_RDONLY, MS_MOVE, MS_REC = 1, 8192, 16384
@@ -97,13 +98,13 @@ def get_ready(finder: code_archive.Finder) -> library_pages.Parts:
     init.libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
     know_same_named()
     preload.preload(say)
-    start_all_cpus()
     init.limit_hangs(USUAL)
     finder.close()
     parts = library_pages.give_up_parts()
     drop_files()
     gc.collect()
     give_memory_back()
+    start_all_cpus()
     gc.freeze()  # the collector would touch, and so copy, every page of these objects
     gc.enable()
     return parts
@@ -160,20 +161,29 @@ def clear(path: str) -> None:
 
 
 def give_memory_back() -> None:
-    """Frees caches, then takes free memory and frees it: zeros take no room in a state."""
+    """Frees caches, then fills free memory with zeros and frees it: zeros take no room in a state."""
     init.libc.malloc_trim(0)
     Path("/proc/sys/vm/drop_caches").write_text("3")
-    usual = RESERVE.read_text()
+    usual, cpus = RESERVE.read_text(), os.sched_getaffinity(0)
     RESERVE.write_text(SMALL_RESERVE)  # of the usual 45 MB the kernel would give nothing
-    once = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-    taken: list[mmap.mmap] = []
-    size = free_memory() - KEPT_FREE
-    while size >= STEP and sum(map(len, taken)) + size <= CLEARED:
-        taken.append(mmap.mmap(-1, size, flags=once))
-        size = free_memory() - KEPT_FREE
-    for memory in taken:
-        memory.close()
+    if len(cpus) > 1:  # a CPU keeps up to 20 MB of free pages for itself: this process must not move away
+        os.sched_setaffinity(0, {min(cpus)})
+    fill_with_zeros(min(free_memory(), CLEARED))
+    if len(cpus) > 1:
+        os.sched_setaffinity(0, cpus)
     RESERVE.write_text(usual)
+
+
+def fill_with_zeros(most: int) -> None:
+    """Fills `most` bytes of free memory, or all but what must stay free."""
+    with mmap.mmap(-1, most, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        for at in range(0, most, TABLE):
+            memory[at] = 0  # page tables first: for one of them the kernel may take much more than a page
+        zeros = bytes(STEP)
+        for at in range(0, most - STEP, STEP):
+            if free_memory() < KEPT_FREE:
+                break
+            memory[at : at + STEP] = zeros
 
 
 def free_memory() -> int:

@@ -4,20 +4,22 @@ For that it needs nothing of the test's process, and nothing of the host's files
 
 In a guest whose state is saved it is a separate Python from the start, with this file alone. If it had
 imported everything and then forked the worker, the worker would have to copy each page that it changes. That
-takes long under emulation.
+takes long under emulation. Each state of a guest has its memory, so it imports little: json, contextlib and
+collections.abc would be a megabyte.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import json
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PF_KTHREAD = 0x00200000
 PAUSE = 0.3  # seconds without another byte: then a stack is complete
@@ -29,6 +31,7 @@ RB_AUTOBOOT = 0x1234567
 # The worker's descriptors: it says a path on the first, waits on the second until process 1 has used the
 # path, and writes its stacks to the third.
 SAY, DONE, STACKS_TO = 3, 4, 5
+ESCAPES = {code: f"\\u{code:04x}" for code in (*range(32), ord('"'), ord("\\"))}  # in JSON: RFC 8259
 libc = ctypes.CDLL(None)
 
 
@@ -76,12 +79,18 @@ def watch(port: int, worker: int, python: int) -> None:
             if fd == ended:
                 os.read(ended, 512)
             elif event & select.POLLIN:
-                seconds = json.loads(os.read(port, 512))["seconds"]
+                seconds = float(os.read(port, 512))
                 sections = answer(worker, python, seconds) if seconds else []  # with 0, any answer will do
-                os.write(port, json.dumps(sections).encode() + b"\n")
+                os.write(port, as_json(sections).encode() + b"\n")
             else:
                 poll.unregister(port)  # the gateway has ended, and QEMU will end with it
     print(ENDED, status, file=sys.stderr)
+
+
+def as_json(sections: list[tuple[str, str]]) -> str:
+    """Returns titles and texts as a list of lists."""
+    pairs = (", ".join(f'"{text.translate(ESCAPES)}"' for text in pair) for pair in sections)
+    return "[" + ", ".join(f"[{pair}]" for pair in pairs) + "]"
 
 
 def answer(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:
@@ -94,21 +103,25 @@ def answer(worker: int, python: int, seconds: float) -> list[tuple[str, str]]:
 
 def reap(worker: int) -> int | None:
     """Reaps every process that has ended. Returns the worker's exit status if it has."""
-    with contextlib.suppress(ChildProcessError):
+    try:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == worker:
                 return os.waitstatus_to_exitcode(ended[1])
+    except ChildProcessError:
+        pass
     return None
 
 
 def able_thread(worker: int, signum: int) -> int:
     """Returns a thread of the worker that can take the signal: it neither blocks it nor hangs."""
     for task in sorted(map(int, os.listdir(f"/proc/{worker}/task"))):
-        with contextlib.suppress(OSError):  # the thread may end meanwhile
+        try:
             lines = read(f"/proc/{worker}/task/{task}/status").splitlines()
-            facts = dict(line.split(":\t", 1) for line in lines)
-            if facts["State"][0] != "D" and not int(facts["SigBlk"], 16) >> (signum - 1) & 1:
-                return task
+        except OSError:  # the thread has ended meanwhile
+            continue
+        facts = dict(line.split(":\t", 1) for line in lines)
+        if facts["State"][0] != "D" and not int(facts["SigBlk"], 16) >> (signum - 1) & 1:
+            return task
     return worker
 
 
@@ -127,9 +140,12 @@ def forks_of(worker: int) -> Iterator[int]:
     """Gives the processes that the worker forked, and that run no other program: they have its handlers."""
     own = read(f"/proc/{worker}/cmdline")
     for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):  # the process may end meanwhile
-            if int(name) not in (worker, os.getpid()) and own and read(f"/proc/{name}/cmdline") == own:
-                yield int(name)
+        try:
+            command = read(f"/proc/{name}/cmdline")
+        except OSError:  # the process has ended meanwhile
+            continue
+        if int(name) not in (worker, os.getpid()) and own and command == own:
+            yield int(name)
 
 
 def python_stacks(process: int, fd: int, seconds: float) -> str:
@@ -146,20 +162,32 @@ def python_stacks(process: int, fd: int, seconds: float) -> str:
 def kernel_stacks(worker: int) -> Iterator[str]:
     """Gives, for each thread of each process but this one, its name, its state, and its kernel stack."""
     count = 0
-    for process in sorted((int(name) for name in os.listdir("/proc") if name.isdigit()), key=abs):
-        with contextlib.suppress(OSError):  # the process may end meanwhile
-            for task in os.listdir(f"/proc/{process}/task"):
-                folder = f"/proc/{process}/task/{task}"
-                name, state, flags = stat(folder)
-                if process == os.getpid() or flags & PF_KTHREAD:
-                    continue
-                count += 1
-                if count > MOST_TASKS:
-                    yield "..."
-                    return
-                whose = ", the worker" if process == worker else ""
-                yield f"{name} (process {process}{whose}, thread {task}), {state}"
-                yield from (f"    {line}" for line in read(f"{folder}/stack").splitlines())
+    for process, task in tasks():
+        try:
+            name, state, flags = stat(f"/proc/{process}/task/{task}")
+            stack = read(f"/proc/{process}/task/{task}/stack")
+        except OSError:  # the task has ended meanwhile
+            continue
+        if flags & PF_KTHREAD:
+            continue
+        count += 1
+        if count > MOST_TASKS:
+            yield "..."
+            return
+        whose = ", the worker" if process == worker else ""
+        yield f"{name} (process {process}{whose}, thread {task}), {state}"
+        yield from (f"    {line}" for line in stack.splitlines())
+
+
+def tasks() -> Iterator[tuple[int, int]]:
+    """Gives process and thread of each task but this process's."""
+    for process in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        try:
+            threads = os.listdir(f"/proc/{process}/task")
+        except OSError:  # the process has ended meanwhile
+            continue
+        if process != os.getpid():
+            yield from ((process, int(thread)) for thread in threads)
 
 
 def stat(folder: str) -> tuple[str, str, int]:
@@ -186,8 +214,11 @@ def kernel_log() -> str:
             with open("/proc/sysrq-trigger", "w") as trigger:
                 trigger.write(key)
         while True:
-            with contextlib.suppress(BrokenPipeError):  # records were overwritten before they were read
-                lines.append(os.read(log, 8192).decode(errors="replace").split("\n")[0].partition(";")[2])
+            try:
+                record = os.read(log, 8192)
+            except BrokenPipeError:  # records were overwritten before they were read
+                continue
+            lines.append(record.decode(errors="replace").split("\n")[0].partition(";")[2])
     except BlockingIOError:
         return "\n".join(lines)
     except OSError as error:
