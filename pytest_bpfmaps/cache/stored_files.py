@@ -161,7 +161,7 @@ def read_any(path: Path, most: int = 64 << 20) -> bytes:
     """Returns the content of any user's file. Raises `OSError`, also for more than `most` bytes."""
     with open_file(path) as file:
         if os.fstat(file.fileno()).st_size > most:
-            raise OSError(errno.EFBIG, f"it has more than {most >> 20} MB")
+            raise OSError(errno.EFBIG, f"it has more than {round(most / 1e6)} MB")
         return file.read()
 
 

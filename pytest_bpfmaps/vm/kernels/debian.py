@@ -256,7 +256,7 @@ def _check_space(folder: Path, packages: list[IndexedPackage]) -> None:
         raise VmError(
             "cannot store kernel",
             on=str(folder),
-            why=f"it needs {needed >> 20} MB for a while, and {free >> 20} MB are free",
+            why=f"it needs {round(needed / 1e6)} MB for a while, and {round(free / 1e6)} MB are free",
             fix="free some space, or set BPFMAPS_CACHE to a folder on another disk",
         )
 
