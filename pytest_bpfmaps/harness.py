@@ -101,11 +101,7 @@ class Bpf:
             source, code=code, cflags=cflags, defines=defines, pin_root=pin_root, btf=btf, kconfig=kconfig
         )
         opened.configure(globals=globals, max_entries=max_entries, maps=maps, programs=programs, reuse=reuse)
-        loaded = self._keep(opened.load())
-        keep(loaded.descriptors)
-        self._output.watch(list(loaded.programs))
-        self._loaded.append(loaded)
-        return loaded
+        return opened.load()
 
     @property
     def opened(self) -> Sequence[OpenedObject]:
@@ -114,7 +110,7 @@ class Bpf:
 
     @property
     def loaded(self) -> Sequence[LoadedObject]:
-        """The objects that `load` has returned, also those that are closed."""
+        """What `load` has loaded, here and of the objects that `open` has returned; also what is closed."""
         return self._loaded
 
     def open(
@@ -128,7 +124,10 @@ class Bpf:
         btf: Source | None = None,
         kconfig: Mapping[str, bool | int | str] | None = None,
     ) -> OpenedObject:
-        """Compiles and opens an object, and does not load it. The caller may configure it before the load."""
+        """Compiles and opens an object, and does not load it. The caller may configure it before the load.
+
+        What its `load` returns is closed by `close`, as what `Bpf.load` returns.
+        """
         path = self._sources.compile(source, code, cflags, defines)
         name = " + ".join(Path(each).name for each in each_source(source)) or path.name
         root = None if pin_root is None else str(pin_root)
@@ -145,6 +144,7 @@ class Bpf:
             observer=self._observer,
             counting=self._sources.counting(source, code, cflags, defines) if counts else None,
             sources=self._sources.found(source) if counts else (),
+            loaded=self._keep_loaded,
         )
         self._keep(opened)
         self._opened.append(opened)
@@ -373,6 +373,12 @@ class Bpf:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _keep_loaded(self, loaded: LoadedObject) -> None:
+        self._keep(loaded)
+        keep(loaded.descriptors)
+        self._output.watch(list(loaded.programs))
+        self._loaded.append(loaded)
 
     def _keep_map(self, found: base.Map) -> Map:
         keep([found.fd])

@@ -61,6 +61,7 @@ class OpenedObject:
     If the object has what libbpf would refuse and is repaired here, that is a `PortabilityWarning`, or with
     `portable` a `PortabilityError`; with `quiet` it is neither. With `checked`, the types of the file are
     known to be sound, and are not checked again.
+    `loaded` is called with what `load` returns.
     Raises `LoadError` for a file that is not a BPF object.
     """
 
@@ -79,8 +80,10 @@ class OpenedObject:
         checked: bool = False,
         sources: Sequence[Path] = (),
         kconfig: Mapping[str, KconfigValue] | None = None,
+        loaded: Callable[[LoadedObject], None] | None = None,
     ) -> None:
         self.path = path
+        self._tell_loaded = loaded
         self.sources = tuple(sources)
         self.counting = counting
         self._kconfig = kconfig = dict(kconfig or {})
@@ -264,6 +267,8 @@ class OpenedObject:
             loaded = swap(loaded)
         if self._observer is not None:
             loaded.observed_by(self._observer)
+        if self._tell_loaded is not None:
+            self._tell_loaded(loaded)
         return loaded
 
     def _load(self, *, explained: bool) -> LoadedObject:

@@ -48,6 +48,16 @@ def test_what_the_fixture_loaded_is_none(bpf, before):
     assert open_resources.since(before) == []
 
 
+def test_what_the_fixture_opened_and_the_test_loaded_is_none(bpf, before, bpf_netns):
+    loaded = bpf.open(code=HEAD).load()
+    loaded.programs.watch.attach(interface=bpf_netns().interface("lo"))
+    assert list(bpf.loaded) == [loaded]
+    assert open_resources.since(before) == []
+    bpf.close()
+    assert not loaded.programs.watch.attached
+    assert open_resources.since(before) == []
+
+
 def test_a_map_that_was_looked_into_goes_with_its_last_reference(bpf, before):
     loaded = bpf.load(code=HEAD)
     loaded.maps.outer[0] = bpf.create_map("array", value="u32", max_entries=1)
