@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import time
 from collections.abc import Callable, Iterable
@@ -98,19 +99,22 @@ class Interface:
         """Sends whole Ethernet frames out of the interface.
 
         `packets` are bytes, or what `bytes()` takes, such as a Scapy packet. Programs at its egress see them,
-        and the other end of a veth receives them.
+        and the other end of a veth receives them. Raises `TriggerError`, with ENOBUFS when a tc program at
+        its egress drops the frame.
         """
         with self.enter(), open_packet_socket(self.name, receive=False) as out:
             for packet in packets:
                 try:
                     out.send(bytes(packet))
                 except OSError as e:
-                    raise TriggerError(
-                        f"cannot send {len(bytes(packet))} bytes out of",
-                        on=str(self),
-                        why=str(e),
-                        errno=e.errno,
-                    ) from e
+                    raise self._unsent(len(bytes(packet)), e) from e
+
+    def _unsent(self, size: int, error: OSError) -> TriggerError:
+        tried, why, fix = f"cannot send {size} bytes out of", str(error), None
+        if error.errno == errno.ENOBUFS:
+            why = "ENOBUFS: a tc program or a filter at its egress dropped the frame, or its queue is full"
+            fix = 'if it must be dropped: with pytest.raises(OSError, match="ENOBUFS"): interface.send(…)'
+        return TriggerError(tried, on=str(self), why=why, fix=fix, errno=error.errno)
 
     def sniff(self, packet: Callable[[bytes], Any] = bytes, *, outgoing: bool = False) -> Sniffer:
         """Collects the frames that arrive, and with `outgoing` those that leave; see `Sniffer`.

@@ -6,7 +6,7 @@ import socket
 import pytest
 from traffic import COUNT, frame
 
-from pytest_bpfmaps import AttachError, UnsupportedError
+from pytest_bpfmaps import AttachError, TriggerError, UnsupportedError
 from pytest_bpfmaps.attach import tc
 from pytest_bpfmaps.attach.link_types import LinkType
 
@@ -40,6 +40,15 @@ class TestTc:
             veth.near.send(frame(veth))
             arrived.wait()
         assert programs.globals.seen == 0
+
+    def test_a_frame_that_is_dropped_at_the_egress_says_so(self, programs, veth):
+        with programs.programs.drop.attach(interface=veth.near, direction="egress"):
+            with pytest.raises(TriggerError, match=r"ENOBUFS: a tc program .* dropped the frame") as refused:
+                veth.near.send(frame(veth))
+            assert refused.value.errno == errno.ENOBUFS
+        with veth.far.sniff() as arrived:
+            veth.near.send(frame(veth))
+            arrived.wait()
 
     @pytest.mark.bpf_requires("tcx/ingress")
     def test_links_run_in_order(self, load_code, veth):
