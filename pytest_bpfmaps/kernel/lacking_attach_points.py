@@ -25,10 +25,10 @@ def absent_target(section: str) -> Feature | None:
         return None
     if feature or find_unknown("attach", section):
         return None
-    return None if module_to_load(_named(section)) else feature
+    return None if module_to_load(named_target(section)) else feature
 
 
-def _named(section: str) -> str:
+def named_target(section: str) -> str:
     """Returns the function that a section names, or ``tracepoint:NAME``; empty if it names neither."""
     if found := re.match(r"\??(?:tracepoint|tp|raw_tp|raw_tracepoint|tp_btf)/(?:\w+/)?(\w+)$", section):
         return f"tracepoint:{found[1]}"

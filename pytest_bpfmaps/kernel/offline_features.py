@@ -24,6 +24,7 @@ from pytest_bpfmaps.kernel.features import (
     kfunc_in,
     read_config,
 )
+from pytest_bpfmaps.kernel.known_names import module_of
 from pytest_bpfmaps.kernel.running_kernel import asked, lacks
 from pytest_bpfmaps.kernel.unknown_names import refuse_unknown
 from pytest_bpfmaps.kernel.vmlinux_btf import enumerators, program_types
@@ -69,11 +70,11 @@ class RecordedKernel:
             case "helper":
                 return helper_in(self._btf, name)
             case "kfunc":
-                return kfunc_in(self._btf, name)
+                return unless_in_module(name, kfunc_in(self._btf, name))
             case "command":
                 return command_in(self._btf, name)
             case "function":
-                return function_in(self._btf, name)
+                return unless_in_module(name, function_in(self._btf, name))
             case "map_type":
                 return self._type("map", MapType.from_name(name), enumerators(self._btf, "bpf_map_type"))
             case "program_type":
@@ -105,3 +106,8 @@ class RecordedKernel:
             fix="fetch or add the kernel again",
         )
         return found
+
+
+def unless_in_module(function: str, feature: Feature) -> Feature | None:
+    """Returns None in place of a missing function that a module may have: a test may load the module."""
+    return None if not feature and module_of(function) else feature

@@ -8,9 +8,11 @@ from typing import Any
 
 from pytest_bpfmaps.kernel import release as running_release
 from pytest_bpfmaps.kernel.features import KINDS, NO_KFUNC, Feature, asked_for, probe
+from pytest_bpfmaps.kernel.lacking_attach_points import named_target
 from pytest_bpfmaps.kernel.other_kernels import advise_other_kernel
 from pytest_bpfmaps.kernel.privileges import has_capability
 from pytest_bpfmaps.kernel.unknown_names import refuse_unknown
+from pytest_bpfmaps.kernel.unloaded_modules import module_to_load
 
 
 class RunningKernel:
@@ -78,9 +80,16 @@ def sentence_on(kind: str, name: str, feature: Feature) -> str:
     """Returns a sentence about a feature that this kernel lacks, for the reason of a skip."""
     may = "EPERM" not in feature.why or has_capability("CAP_BPF") or has_capability("CAP_SYS_ADMIN")
     user = "" if may else f" (uid {os.geteuid()} has no CAP_BPF)"
-    # A function that is no kfunc here may be none elsewhere, and BTF does not tell.
-    advice = "" if NO_KFUNC in feature.why else advise_other_kernel(kind, name, feature.name)
-    return lacks(running_release.release(), feature) + user + advice
+    return lacks(running_release.release(), feature) + user + _advice(kind, name, feature)
+
+
+def _advice(kind: str, name: str, feature: Feature) -> str:
+    if NO_KFUNC in feature.why:  # it may be none elsewhere, and BTF does not tell
+        return ""
+    function = {"attach": named_target(name), "kfunc": name, "function": name}.get(kind, "")
+    if module := module_to_load(function):
+        return f"; the module {module} has it: modprobe {module} before the test is set up"
+    return advise_other_kernel(kind, name, feature.name)
 
 
 def lacks(release: str, feature: Feature) -> str:

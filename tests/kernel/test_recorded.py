@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from pytest_bpfmaps.kernel.bpf_types import MapType, ProgramType
 from pytest_bpfmaps.kernel.features import probe
 from pytest_bpfmaps.kernel.offline_features import RecordedKernel
-from pytest_bpfmaps.kernel.running_kernel import RunningKernel, lacks
+from pytest_bpfmaps.kernel.running_kernel import RunningKernel, lacks, missing_features
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 FEATURES = [
@@ -50,3 +51,30 @@ def test_a_function_is_told_as_what_it_is_elsewhere(bpf_kernel, name, kind) -> N
         assert [said for said, _ in recorded.missing_features([name], {})] == (
             [] if probe("function", name) else [f"{kind} {name}"]
         )
+
+
+@pytest.mark.skipif(not BTF.exists(), reason="this kernel has no BTF")
+@pytest.mark.parametrize("kind", ["kfunc", "function"])
+def test_a_function_of_a_module_is_not_certainly_missing(bpf_kernel: RunningKernel, kind: str) -> None:
+    """A test may load the module before the kernel is asked."""
+    recorded = RecordedKernel(bpf_kernel.release, BTF, None)
+    assert list(recorded.missing_features((), {kind: "bpf_ct_release"})) == []
+
+
+@pytest.mark.bpf_requires("kprobe/vfs_read")
+@pytest.mark.parametrize(
+    ("kind", "name", "module"),
+    [
+        ("kfunc", "bpf_ct_release", "nf_conntrack"),
+        ("attach", "kprobe/tun_chr_open", "tun"),
+        ("attach", "fentry/tun_chr_open", "tun"),
+    ],
+)
+def test_the_reason_names_the_module_to_load(kind: str, name: str, module: str) -> None:
+    subprocess.run(["modprobe", "-r", module], check=False)
+    before = [sentence for _, sentence in missing_features((), {kind: name})]
+    subprocess.run(["modprobe", module], check=True)
+    after = [sentence for _, sentence in missing_features((), {kind: name})]
+    subprocess.run(["modprobe", "-r", module], check=False)
+    told = [f"modprobe {module} before the test is set up" in sentence for sentence in before]
+    assert told == ([] if not before else [not after])
