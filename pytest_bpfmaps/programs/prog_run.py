@@ -53,6 +53,7 @@ WITHOUT_PACKET = (
     ProgramType.RAW_TRACEPOINT_WRITABLE,
 )
 _ONCE = WITHOUT_PACKET[1:]
+_CALLED = ("bpf_fentry_test", "bpf_modify_return_test")  # the functions that a run of tracing programs calls
 _NOT_MEASURED = (*_ONCE, ProgramType.TRACING)
 
 
@@ -258,6 +259,33 @@ def _check(program: Runnable, packet: bytes, repeat: int, live: bool) -> None:
         raise UnsupportedError("cannot run", on=program.on, why=why, fix=fix, errno=errno.EINVAL)
 
 
+def check_traced(section: str, on: str, *, attached: bool) -> None:
+    """Refuses a tracing program that a run would not run, although the kernel would return 0.
+
+    The kernel calls functions of its own, and so the programs that are attached to them. `section` is the
+    program's, with the function that it was loaded for.
+    """
+    kind, _, target = section.lstrip("?").partition("/")
+    function = target.rpartition(":")[2]
+    if kind.removesuffix(".s") not in ("fentry", "fexit", "fmod_ret"):
+        why, fix = (
+            "the kernel runs no programs of that kind by themselves",
+            "attach it and trigger a real event",
+        )
+        if kind.removesuffix(".s") == "iter":
+            fix = "an iterator is read, not run: program.attach().read()"
+    elif not function.startswith(_CALLED):
+        why = (
+            f"a run calls {_CALLED[0]}1() and its like in the kernel, and not {function or 'its function'}()"
+        )
+        fix = "attach it and call that function, or cause the event that does"
+    elif not attached:
+        why, fix = f"a run calls {function}(), and the program is not attached to it", "attach it before"
+    else:
+        return
+    raise UnsupportedError("cannot run", on=on, why=why, fix=fix, errno=errno.EOPNOTSUPP)
+
+
 @contextlib.contextmanager
 def _on_cpu(cpu: int | None, on: str) -> Iterator[None]:
     """Moves this thread to that CPU until the end: a program runs on the CPU of the calling thread."""
@@ -302,8 +330,6 @@ def _fix(program: Runnable, number: int, packet: bytes, context: bytes | None) -
             'say what is looked up: run(ctx={"family": socket.AF_INET, "protocol": socket.IPPROTO_TCP, '
             '"local_ip4": …, "local_port": 80}); for socket.AF_INET6 it is local_ip6'
         )
-    if program.type is ProgramType.TRACING and number == errno.EFAULT:
-        return "an iterator is read, not run: program.attach().read()"
     if number not in (errno.EINVAL, errno.EMSGSIZE):
         return None
     if program.type in (ProgramType.RAW_TRACEPOINT, ProgramType.RAW_TRACEPOINT_WRITABLE):

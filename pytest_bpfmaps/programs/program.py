@@ -22,7 +22,7 @@ from pytest_bpfmaps.kernel.run_counts import LOADED, STATISTICS
 from pytest_bpfmaps.libbpf import check, ffi, lib, to_str
 from pytest_bpfmaps.maps.pins import Pins
 from pytest_bpfmaps.programs.context import context_codec, return_codec
-from pytest_bpfmaps.programs.prog_run import Runnable, RunResult, run_program
+from pytest_bpfmaps.programs.prog_run import Runnable, RunResult, check_traced, run_program
 from pytest_bpfmaps.programs.streams import Streams
 from pytest_bpfmaps.programs.verifier_stats import VerifierStats
 from pytest_bpfmaps.triggers.pcap import Frame, read_pcap, write_pcap
@@ -220,6 +220,7 @@ class Program:
         `MapTypeError` for a packet or context of another kind, `MapValueError` for a field that the context
         does not have, and `LoadError` for other refusals.
         """
+        self._check_traced()
         codec = context_codec(self.type, self.name, self._codecs)
         returns = return_codec(self.name, self._codecs)
         program = Runnable(self.fd, self.type, codec, returns, str(self))
@@ -233,6 +234,10 @@ class Program:
             )
         self._runs.append((time.time(), data, result))
         return result
+
+    def _check_traced(self) -> None:
+        if self.type is ProgramType.TRACING:
+            check_traced(self._place, str(self), attached=self.attached)
 
     def _run_uncounted(self, run: Callable[[], RunResult], times: int) -> RunResult:
         """Runs it without the kernel's statistics, which would make each run look slower."""

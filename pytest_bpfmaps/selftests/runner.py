@@ -253,9 +253,16 @@ def _compare(case: Case, text: str, messages: Sequence[Message], of: str = "veri
         raise unlike(wrong, case.on, text, of)
 
 
+class _Trial(Program):
+    """A program that runs as in the kernel's own suite, where nobody attaches tracing programs before."""
+
+    def _check_traced(self) -> None:
+        pass
+
+
 def _run(opened: OpenedObject, case: Case) -> None:
     wanted = case.expectation
-    program = Program(opened.programs[case.program].handle, [])
+    program = _Trial(opened.programs[case.program].handle, [])
     packet = b"" if program.type in WITHOUT_PACKET else _PACKET
     try:
         with _struct_ops(opened):

@@ -13,6 +13,7 @@ from pytest_bpfmaps import (
     MapTypeError,
     NoValueError,
     TcAction,
+    UnsupportedError,
     XdpAction,
 )
 
@@ -198,3 +199,39 @@ class TestReturnValues:
         code += 'SEC("tc") int look(struct __sk_buff *skb) { return values[skb->len % 2]; }'
         values = load_code(code).globals["values"]
         assert dict(zip(names, values, strict=True)) == {n: int(getattr(pytest_bpfmaps, n)) for n in names}
+
+
+TRACING = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+char LICENSE[] SEC("license") = "GPL";
+int ran;
+SEC("fentry/bpf_fentry_test1") int BPF_PROG(called, int a) { ran++; return 0; }
+SEC("fexit/vfs_read") int BPF_PROG(elsewhere) { ran++; return 0; }
+SEC("tp_btf/sys_enter") int BPF_PROG(tracepoint) { ran++; return 0; }
+"""
+
+
+@pytest.mark.bpf_requires("fentry/bpf_fentry_test1", "fexit/vfs_read", "tp_btf/sys_enter")
+class TestTracing:
+    """The kernel calls functions of its own, and returns 0 whether or not the program ran."""
+
+    def test_what_is_attached_to_a_function_that_a_run_calls_runs(self, bpf):
+        obj = bpf.load(code=TRACING)
+        with obj.programs.called.attach():
+            assert obj.programs.called.run().retval == 0
+        assert obj.globals.ran == 1
+
+    @pytest.mark.parametrize(
+        ("name", "why"),
+        [
+            ("called", r"calls bpf_fentry_test1\(\), and the program is not attached.*-> attach it before"),
+            ("elsewhere", r"and not vfs_read\(\).*-> attach it and call that function"),
+            ("tracepoint", "no programs of that kind by themselves.*-> attach it and trigger a real event"),
+        ],
+    )
+    def test_what_would_not_run_is_refused(self, bpf, name, why):
+        obj = bpf.load(code=TRACING)
+        with pytest.raises(UnsupportedError, match=f"(?s){why}"):
+            obj.programs[name].run()
