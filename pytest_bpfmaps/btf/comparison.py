@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pytest_bpfmaps.btf.array_codecs import ArrayCodec, BytesCodec
+from pytest_bpfmaps.btf.array_codecs import ArrayCodec, BytesCodec, TextCodec
 from pytest_bpfmaps.btf.codec import Codec, FloatCodec, IntCodec, WideIntCodec
 from pytest_bpfmaps.btf.enums import BitfieldCodec, EnumCodec
+from pytest_bpfmaps.btf.field import Field
 from pytest_bpfmaps.btf.flexible_arrays import FlexibleArrayCodec
 from pytest_bpfmaps.btf.ip_addresses import AddressCodec
 from pytest_bpfmaps.errors import BpfError
@@ -31,6 +32,8 @@ def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
         return (
             isinstance(codec, FloatCodec) and isinstance(wanted, float) and _rounded(codec, wanted) == value
         )
+    if _hides(codec, wanted):
+        return hasattr(value, "__codec__") and bytes(value) == _written(codec, wanted)
     if isinstance(codec, FlexibleArrayCodec):
         return same(codec.with_count(len(value)), value, wanted)
     if type(codec) in _NUMBERS and isinstance(value, int):
@@ -48,6 +51,34 @@ def same(codec: Codec | None, value: Any, wanted: Any) -> bool:
         return bool(codec.decode(codec.encode(wanted, "")) == value)
     except BpfError:
         return False
+
+
+def same_field(record: Any, field: Field, value: Any, wanted: Any) -> bool:
+    """As `same`, for a field of a record, which also has the bytes behind the NUL of a text."""
+    if not isinstance(field.codec, TextCodec) or not _hides(field.codec, wanted):
+        return same(field.codec, value, wanted)
+    return bytes(record)[field.offset :][: field.codec.size] == _written(field.codec, wanted)
+
+
+def _hides(codec: Any, wanted: Any) -> bool:
+    """Returns whether a text in `wanted` has bytes behind its NUL, which no decoded text shows."""
+    if isinstance(codec, TextCodec) and isinstance(wanted, str | bytes | bytearray):
+        zero: Any = "\0" if isinstance(wanted, str) else b"\0"
+        return bool(wanted.partition(zero)[2].strip(zero))
+    if not isinstance(wanted, list | tuple):
+        return False
+    if isinstance(codec, ArrayCodec):
+        return any(_hides(codec.element, each) for each in wanted)
+    fields = zip(getattr(codec, "positions", ()), wanted, strict=False)
+    return any(_hides(field.codec, each) for field, each in fields)
+
+
+def _written(codec: Codec, wanted: Any) -> bytes | None:
+    """Returns the bytes that writing `wanted` would give; None if it can't be written."""
+    try:
+        return codec.encode(wanted, "")
+    except BpfError:
+        return None
 
 
 _NUMBERS = (IntCodec, WideIntCodec, AddressCodec)

@@ -14,7 +14,7 @@ from itertools import repeat
 from typing import Any, ClassVar
 
 from pytest_bpfmaps.btf.codec import Buffer, Codec, FloatCodec, IntCodec, short, wrong_type
-from pytest_bpfmaps.btf.comparison import same
+from pytest_bpfmaps.btf.comparison import same_field
 from pytest_bpfmaps.btf.enumerator import equal_with_hash
 from pytest_bpfmaps.btf.field import Field, arrange, first_alternatives, needed, positions, suffice
 from pytest_bpfmaps.btf.ip_addresses import is_address, packed_address
@@ -112,7 +112,7 @@ class Record:
         if isinstance(other, Mapping):
             codec = self.__codec__
             return codec.names_match(other) and all(
-                same(codec.by_name[n].codec, self.__peek__(n), v) for n, v in other.items()
+                same_field(self, codec.by_name[n], self.__peek__(n), v) for n, v in other.items()
             )
         if isinstance(other, tuple):
             there = self.__there__()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_bpfmaps.btf import Codec, Record
-from pytest_bpfmaps.btf.comparison import never_equal, same
+from pytest_bpfmaps.btf.comparison import never_equal, same_field
 from pytest_bpfmaps.btf.enums import BitfieldCodec, EnumCodec
 from pytest_bpfmaps.btf.field import Field
 from pytest_bpfmaps.btf.record import StructCodec
@@ -139,4 +139,4 @@ def field_fits(record: Any, name: str, wanted: Any) -> bool:
         return fits(value, wanted)
     if callable(wanted) and not isinstance(wanted, Record):
         return bool(wanted(value))
-    return same(field_at(record.__codec__, name).codec, value, wanted)
+    return same_field(record, field_at(record.__codec__, name), value, wanted)

@@ -8,6 +8,7 @@ from test_btf_values import compile_types
 
 from pytest_bpfmaps.btf.absent_fields import shortened
 from pytest_bpfmaps.btf.comparison import byte_swap, same
+from pytest_bpfmaps.events.record_fields import field_fits
 
 TYPES = """
 #include <linux/types.h>
@@ -96,3 +97,34 @@ def test_addresses_in_a_list_are_compared_as_one_is(codecs):
     assert same(codec, numbers, addresses)
     assert not same(codec, numbers, addresses[::-1])
     assert not same(codec, numbers, addresses[:1])
+
+
+BEHIND = [
+    ("abc", True, True),
+    (b"abc\0", True, True),
+    (b"abc\0\0\0\0\0", True, True),
+    (b"abc\0xyz", False, True),
+    ("abc\0xyz", False, True),
+    (b"abc\0xyz\0", False, True),
+    (b"abc\0xy", False, False),
+    (b"abc\0xyz1", False, False),
+    (b"abc\0xya", False, False),
+    (b"abc\0xyz\0\0\0", False, False),  # it has nine bytes
+    (b"ab\0\0xyz", False, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "is_clean", "is_dirty"), BEHIND, ids=map(repr, [case[0] for case in BEHIND])
+)
+def test_bytes_behind_a_nul_are_those_that_the_kernel_has(codecs, wanted, is_clean, is_dirty):
+    codec = codecs.struct("whole")
+    field = codec.by_name["name"].codec
+    fields = {"n": 0, "kind": 0, "mac": bytes(6), "pair": [0, 0]}
+    for stored, expected in ((b"abc", is_clean), (b"abc\0xyz", is_dirty)):
+        record = codec.decode(codec.encode({"name": stored}, ""))
+        assert (record == {**fields, "name": wanted}) is expected
+        assert field_fits(record, "name", wanted) is expected
+        if b"\0x" in (wanted if isinstance(wanted, bytes) else wanted.encode()) and len(wanted) < 9:
+            assert same(codec, record, (*fields.values(), wanted)) is expected
+            assert not same(field, "abc", wanted)  # the bytes are not known
