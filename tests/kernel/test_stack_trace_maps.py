@@ -163,3 +163,37 @@ def test_ids_that_are_none(bpf, key, why):
         stacks.user(key, os.getpid())
     assert key not in stacks
     assert stacks.get(key) is None
+
+
+SYSCALL = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+struct {
+    __uint(type, BPF_MAP_TYPE_STACK_TRACE); __uint(max_entries, 64);
+    __uint(key_size, 4); __uint(value_size, 256);
+} stacks SEC(".maps");
+const volatile int pid;
+int stack;
+SEC("SECTION") int look(void *ctx)
+{
+    if (bpf_get_current_pid_tgid() >> 32 == pid)
+        stack = bpf_get_stackid(ctx, &stacks, 0);
+    return 0;
+}
+"""
+
+
+@pytest.mark.bpf_requires("tracepoint/syscalls/sys_enter_getppid", "raw_tp/sys_enter")
+def test_a_tracepoint_of_system_calls_may_have_no_kernel_stack(bpf):
+    """Linux 5.10 and 6.1 look at the registers of user space there."""
+    ids = {}
+    for section in ("tp/syscalls/sys_enter_getppid", "raw_tp/sys_enter"):
+        obj = bpf.load(code=SYSCALL.replace("SECTION", section), globals={"pid": os.getpid()})
+        with obj.attach():
+            os.getppid()
+        ids[section] = obj.globals.stack
+    if ids["tp/syscalls/sys_enter_getppid"] < 0:
+        with pytest.raises(KeyError, match=r"a kernel stack in a tracepoint of syscalls, take a kprobe"):
+            obj.maps.stacks[ids["tp/syscalls/sys_enter_getppid"]]
+    assert len(obj.maps.stacks[ids["raw_tp/sys_enter"]]) > 1

@@ -275,6 +275,7 @@ def _build_id_places(raw: bytes | bytearray | memoryview) -> Iterator[tuple[int,
 
 _REMEDIES = {
     errno.EEXIST: "make the map larger, or pass BPF_F_REUSE_STACKID: another stack has its place",
-    errno.EFAULT: "filter kernel threads out: they have no user stack",
+    errno.EFAULT: "filter kernel threads out: they have no user stack; for a kernel stack in a tracepoint of "
+    "syscalls, take a kprobe or raw_tp/sys_enter: older kernels show none there",
     errno.ENOMEM: "make the map larger: it is full",
 }
