@@ -154,4 +154,4 @@ def _remove(arguments: argparse.Namespace) -> None:
 def _line(kernel: Kernel) -> str:
     without = [what for what, has in (("modules", kernel.modules), ("BTF", kernel.btf)) if not has]
     lacks = f"  (no {', no '.join(without)})" if without else ""
-    return f"{kernel.name:8} {kernel.release:26} {round(kernel.size / 1e6):5} MB  {shown(kernel.source)}{lacks}"
+    return f"{kernel.name:8} {kernel.release:26} {kernel.size / 1e6:5.0f} MB  {shown(kernel.source)}{lacks}"

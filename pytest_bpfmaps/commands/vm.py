@@ -112,7 +112,7 @@ def _line(state: saved_states.SavedState) -> str:
         return f"{facts['name']}  (damaged)"
     what = "" if facts["current"] else "  (out of date)"
     age = f"made {_span(facts['age'])} ago, used {_span(facts['unused'])} ago"
-    return f"{facts['kernel']:8} {facts['release']:26} {round(facts['size'] / 1e6):5} MB  {age}{what}"
+    return f"{facts['kernel']:8} {facts['release']:26} {facts['size'] / 1e6:5.0f} MB  {age}{what}"
 
 
 def _span(seconds: float) -> str:
