@@ -267,7 +267,7 @@ def check_traced(section: str, on: str, *, attached: bool) -> None:
     """
     kind, _, target = section.lstrip("?").partition("/")
     function = target.rpartition(":")[2]
-    if kind.removesuffix(".s") not in ("fentry", "fexit", "fmod_ret"):
+    if kind.removesuffix(".s") not in ("fentry", "fexit", "fmod_ret", "fsession"):
         why, fix = (
             "the kernel runs no programs of that kind by themselves",
             "attach it and trigger a real event",
