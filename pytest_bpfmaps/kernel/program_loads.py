@@ -83,15 +83,27 @@ class ProgramLoads:
                         self._ids.add(number)
         return frozenset(self._ids) if self._is_known else None
 
+    def end(self) -> None:
+        """Ends the recording, because the child and its descendants have ended.
+
+        `ids` still has what they loaded. Safe to call again.
+        """
+        self.ids()
+        self._close_events()
+        self._close_rings()
+
+    def _close_events(self) -> None:
+        while self._events:
+            os.close(self._events.pop())
+
     def _close_rings(self) -> None:
         while self._rings:
             self._rings.popitem()[1].close()
 
     def close(self) -> None:
-        """Ends the recording. Safe to call again."""
+        """Ends the recording, and forgets it. Safe to call again."""
         self._is_known = False
         self._mine.close()
         self._theirs.close()
-        while self._events:
-            os.close(self._events.pop())
+        self._close_events()
         self._close_rings()

@@ -95,6 +95,25 @@ STATISTICS = RunStatistics()
 """Those of this process: a run of tests with programs keeps them on."""
 
 
+class SharedRunStatistics:
+    """The run statistics of several users, with one descriptor: they are on until the last one ends."""
+
+    def __init__(self) -> None:
+        self._statistics = RunStatistics()
+        self._users = 0
+
+    def begin(self) -> None:
+        """Begins to count for one more user, who calls `end` once."""
+        self._users += 1
+        self._statistics.start()
+
+    def end(self) -> None:
+        """Stops the counting for one user."""
+        self._users -= 1
+        if not self._users:
+            self._statistics.close()
+
+
 class RunCounts:
     """Counts how often programs run from now on, if the kernel allows it; `close` stops the counting."""
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
-from pytest_bpfmaps.errors import MapError
+from pytest_bpfmaps.errors import Explanation, MapError
 from pytest_bpfmaps.events import PerfEventArrayMap, RingBufMap
 from pytest_bpfmaps.kernel.held_objects import HeldObjects
 from pytest_bpfmaps.kernel.open_resources import keep
 from pytest_bpfmaps.kernel.program_info import ForeignProgram, ProgramInfo, program_info
-from pytest_bpfmaps.libbpf import lib
+from pytest_bpfmaps.kernel.run_counts import SharedRunStatistics
 from pytest_bpfmaps.loaders.collections import ByName
 from pytest_bpfmaps.loaders.kernel_objects import Before, Found, KernelObjects
 from pytest_bpfmaps.loaders.leftovers import Leftover, detach_command
@@ -26,31 +26,45 @@ from pytest_bpfmaps.maps.classes import open_map_id
 from pytest_bpfmaps.maps.foreign_types import foreign_types
 from pytest_bpfmaps.objects.any_map import Map
 
-_RUN_TIME = 0  # BPF_STATS_RUN_TIME
+_STATISTICS = SharedRunStatistics()
+_LOOK_BEFORE = "look at it before the end"
+_KEEP_MAPS = (
+    f"{_LOOK_BEFORE}: a map that the test has taken from agent.maps stays readable, until bpf.nothing_left"
+)
 _UNPROVEN = ", unless another process has made it: the kernel does not tell"
 
 
 class AgentObjects:
     """Maps, programs, links and pins of a process tree. `on` is the process's name in messages.
 
-    `bpffs` is the folder of a bpf file system that only the tree has, or None.
+    `ended` returns how and when the tree ended, None while it runs. `bpffs` is the folder of a bpf file
+    system that only the tree has, or None.
 
     The kernel counts how often programs run as long as this object is open.
     """
 
     def __init__(
-        self, on: str, pids: Callable[[], list[int]], before: Before, netns: int, bpffs: str | None = None
+        self,
+        on: str,
+        pids: Callable[[], list[int]],
+        before: Before,
+        netns: int,
+        *,
+        ended: Callable[[], str | None],
+        bpffs: str | None = None,
     ) -> None:
         self._on = on
         self._pids = pids
+        self._ended = ended
         self._objects = KernelObjects(before, netns, bpffs)
         self._maps: dict[int, Map] = {}
         self._names: dict[int, str] = {}
-        self._stats = -1
+        self._counts_runs = False
 
     def count_runs(self) -> None:
         """Has the kernel count how often programs run, if it may (Linux 5.8)."""
-        self._stats = int(lib.bpf_enable_stats(_RUN_TIME))
+        _STATISTICS.begin()
+        self._counts_runs = True
 
     def note_what_is_held(self) -> None:
         """Notes what the processes have now, before they get a signal: what they pinned is their own then."""
@@ -70,7 +84,15 @@ class AgentObjects:
         running = found.maps if self._pids() else self._maps.keys()
         parts = [each for map_id, each in self._maps.items() if map_id in running]
         users = _users(found.programs.values())
-        return ByName("map", self._on, parts, lambda each: _describe(each, users))
+        return ByName(
+            "map", self._on, parts, lambda each: _describe(each, users), lambda: self._gone("map", _KEEP_MAPS)
+        )
+
+    def _gone(self, what: str, fix: str) -> Explanation | None:
+        ended = self._ended()
+        return (
+            Explanation(f"{ended}, and {what}s that nothing else holds went with it", fix) if ended else None
+        )
 
     def _binaries(self) -> list[Path]:
         return [Path(f"/proc/{pid}/exe") for pid in self._pids()]
@@ -108,7 +130,7 @@ class AgentObjects:
             AgentProgram(self._name(info), info.id, info.type, info.map_ids, info.btf_id)
             for info in found.programs.values()
         ]
-        return ByName("program", self._on, parts, str)
+        return ByName("program", self._on, parts, str, lambda: self._gone("program", _LOOK_BEFORE))
 
     def programs_so_far(self) -> list[ForeignProgram]:
         """Returns the programs, and those that were found before and are no longer loaded."""
@@ -189,9 +211,9 @@ class AgentObjects:
     def close(self) -> None:
         """Closes the maps, and ends the counting. Safe to call again."""
         self._close_maps()
-        stats, self._stats = self._stats, -1
-        if stats >= 0:
-            os.close(stats)
+        if self._counts_runs:
+            self._counts_runs = False
+            _STATISTICS.end()
         self._objects.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from pytest_bpfmaps.errors import AmbiguousNameError, NameLookupError, closest
+from pytest_bpfmaps.errors import AmbiguousNameError, Explanation, NameLookupError, closest
 
 _KEPT = 15  # characters of a name in the kernel
 _LISTED = 12  # objects of one name, in a message
@@ -37,12 +37,21 @@ class ByName(Generic[T]):
 
     It is iterable, in the order of ids. A name may be written in full, or as the 15 characters that the
     kernel keeps. Raises `NameLookupError` with the closest names for a name that does not exist, and
-    `AmbiguousNameError` for a name that several have: an id names one of them.
+    `AmbiguousNameError` for a name that several have: an id names one of them. `ended` returns how and when
+    the process ended, with what to do; None if it runs.
     """
 
-    def __init__(self, what: str, on: str, parts: Iterable[T], describe: Callable[[T], str]) -> None:
+    def __init__(
+        self,
+        what: str,
+        on: str,
+        parts: Iterable[T],
+        describe: Callable[[T], str],
+        ended: Callable[[], Explanation | None] = lambda: None,
+    ) -> None:
         self.__what = what
         self.__on = on
+        self.__ended = ended
         self.__parts = {part.id: part for part in sorted(parts, key=lambda part: part.id)}
         self.__describe = describe
 
@@ -51,15 +60,13 @@ class ByName(Generic[T]):
             if name in self.__parts:
                 return self.__parts[name]
             ids = ", ".join(map(str, self.__parts)) or "none"
-            raise NameLookupError(f"no {self.__what} id {name}", on=f"of {self.__on}", fix=f"it has: {ids}")
+            raise self.__missing(f"id {name}", f"it has: {ids}")
         found = self.__named(name)
         if len(found) == 1:
             return found[0]
         if not found:
             names = [part.name for part in self.__parts.values()]
-            raise NameLookupError(
-                f"no {self.__what} {name!r}", on=f"of {self.__on}", fix=closest(name, names)
-            )
+            raise self.__missing(repr(name), closest(name, names))
         listed = [f"  {self.__what}s[{part.id}]: {self.__describe(part)}" for part in found[:_LISTED]]
         if len(found) > _LISTED:
             listed.append(f"  … and {len(found) - _LISTED} more, up to {self.__what}s[{found[-1].id}]")
@@ -70,6 +77,13 @@ class ByName(Generic[T]):
             details="\n".join(listed),
             fix=f"name it by its id: agent.{self.__what}s[{found[0].id}]",
         )
+
+    def __missing(self, name: str, known: str) -> NameLookupError:
+        ended = self.__ended()
+        why, fix = (
+            (ended.why, f"{known}; {ended.fix}" if self.__parts else ended.fix) if ended else ("", known)
+        )
+        return NameLookupError(f"no {self.__what} {name}", on=f"of {self.__on}", why=why or None, fix=fix)
 
     def __named(self, name: str) -> list[T]:
         parts = self.__parts.values()

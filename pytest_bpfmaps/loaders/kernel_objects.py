@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -104,7 +105,6 @@ class KernelObjects:
         self._programs: set[int] = set()
         self._links: set[int] = set()
         self._maps: set[int] = set()
-        self._others: list[int] = []
         note("network namespace of an agent", [netns])
         keep([netns])
 
@@ -112,6 +112,8 @@ class KernelObjects:
         """Notes that all processes have ended: what comes later is not theirs."""
         if self._end is _NOT_YET:
             self._end = _End(time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns())
+            if self._loads:
+                self._loads.end()
 
     def alive(self) -> dict[int, ProgramInfo]:
         """Returns the programs that were found at any time and are still loaded."""
@@ -143,7 +145,8 @@ class KernelObjects:
         found.programs = self._infos(own)
         if places or candidates:
             infos = (*found.programs.values(), *candidates.values())
-            found.attached = attached_programs({each.type for each in infos}, self._namespaces(pids))
+            with self._namespaces(pids) as namespaces:
+                found.attached = attached_programs({each.type for each in infos}, namespaces)
         attached = {each.program_id for each in found.attached if not is_of_another_process(each.target)}
         found.programs |= {n: info for n, info in candidates.items() if n in attached}
         found.unproven.programs = found.programs.keys() & candidates.keys()
@@ -232,36 +235,26 @@ class KernelObjects:
             if info is not None:
                 found.links[number] = info
 
-    def _namespaces(self, pids: Iterable[int]) -> list[int]:
-        """Returns descriptors of the namespaces to look into. They are closed when `close` is called."""
+    @contextmanager
+    def _namespaces(self, pids: Iterable[int]) -> Iterator[list[int]]:
+        """Opens the namespaces to look into."""
         paths = [f"/proc/{pid}/ns/net" for pid in pids] + ["/proc/thread-self/ns/net"]
         if os.path.isdir(NETNS_NAMES):
             names = (entry.path for entry in os.scandir(NETNS_NAMES))
             paths += [name for name in names if not is_of_another_process(name)]
         found = {os.fstat(self._netns).st_ino: self._netns}
-        self._close_namespaces()
-        for path in paths:
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                continue
-            if found.setdefault(os.fstat(fd).st_ino, fd) != fd:
-                os.close(fd)
-            else:
-                self._others.append(fd)
-                note("network namespace", [fd])
-                keep([fd])
-        return list(found.values())
-
-    def _close_namespaces(self) -> None:
-        others, self._others = self._others, []
-        for fd in others:
-            forget(fd)
-            os.close(fd)
+        with ExitStack() as opened:
+            for path in paths:
+                try:
+                    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                except OSError:
+                    continue
+                opened.callback(os.close, fd)
+                found.setdefault(os.fstat(fd).st_ino, fd)
+            yield list(found.values())
 
     def close(self) -> None:
-        """Closes the namespaces and `loads`. Safe to call again."""
-        self._close_namespaces()
+        """Closes the namespace and `loads`. Safe to call again."""
         if self._loads:
             self._loads.close()
         fd, self._netns = self._netns, -1

@@ -71,7 +71,7 @@ class Stream:
 class Collector:
     """Reads the standard output and the standard error of a process in a thread, until both end or `close`.
 
-    The descriptors belong to this object.
+    The descriptors belong to this object, which closes them then.
     """
 
     def __init__(self, stdout: int, stderr: int) -> None:
@@ -140,16 +140,24 @@ class Collector:
 
     def close(self) -> None:
         """Ends the reading. Safe to call again."""
-        if self._woken < 0:
-            return
-        os.close(self._woken)
-        self._woken = -1
+        self._wake_thread()
         self._thread.join()
-        os.close(self._wake)
-        for fd in self._streams:
-            os.close(fd)
+
+    def _wake_thread(self) -> None:
+        with self._changed:
+            woken, self._woken = self._woken, -1
+        if woken >= 0:
+            os.close(woken)
 
     def _read(self) -> None:
+        try:
+            self._read_until_end()
+        finally:
+            self._wake_thread()
+            for fd in (*self._streams, self._wake):
+                os.close(fd)
+
+    def _read_until_end(self) -> None:
         with selectors.DefaultSelector() as selector:
             for fd in (*self._streams, self._wake):
                 selector.register(fd, selectors.EVENT_READ)

@@ -12,6 +12,7 @@ from pytest_bpfmaps.kernel.program_info import ForeignProgram
 from pytest_bpfmaps.loaders.agent_objects import AgentObjects
 from pytest_bpfmaps.loaders.arguments import wrong
 from pytest_bpfmaps.loaders.collections import ByName, is_called
+from pytest_bpfmaps.loaders.endings import ending
 from pytest_bpfmaps.loaders.kernel_objects import Before
 from pytest_bpfmaps.loaders.leftovers import Leftover, expect_nothing
 from pytest_bpfmaps.loaders.links import UNTOLD, AgentLink, AgentLinks
@@ -50,8 +51,17 @@ class LoaderProcess(RunningProcess):
     ) -> None:
         super().__init__(command, tree, child, path=path, cwd=cwd, folder=folder, rights=rights)
         bpffs = TOKEN_FOLDER if rights and rights.token else None
-        self._objects = AgentObjects(str(self), lambda: self.pids, before, netns, bpffs)
+        self._objects = AgentObjects(
+            str(self), lambda: self.pids, before, netns, ended=self._how_it_ended, bpffs=bpffs
+        )
         self._objects.count_runs()
+
+    def _how_it_ended(self) -> str | None:
+        """Returns how and when all its processes ended, None while one of them runs."""
+        if self.members() or self._ran_for is None:
+            return None
+        since = "bpf.attach_to" if self._child is None else "its start"
+        return f"it {ending(self.returncode)}, at most {self._ran_for:.1f} s after {since}"
 
     @property
     def maps(self) -> ByName[Map]:

@@ -74,6 +74,7 @@ class RunningProcess:
         self._cwd = cwd
         self._folder = folder
         self._began = time.monotonic()
+        self._ran_for: float | None = None
         self._asked_to_end = False
         self._request = EndRequest()
         self._sent: set[int] = set()
@@ -263,6 +264,8 @@ class RunningProcess:
         running = self._tree.members()
         if self._child is not None and not any(each.pid == self.pid for each in running):
             self.returncode = self._child.wait()  # it has ended, so this returns at once
+        if not running and self._ran_for is None:
+            self._ran_for = time.monotonic() - self._began
         return running
 
     def _reap(self) -> int | None:

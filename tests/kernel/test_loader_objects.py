@@ -215,6 +215,14 @@ class TestMapsAndPrograms:
         assert len(agent.programs) == 0
         with pytest.raises(ClosedError, match=r"run count of program 'let_out' .*: it is no longer loaded"):
             _ = program.run_count
+        told = (
+            r"of process .*: it ended with exit status 0, at most [\d.]+ s after its start, and {}s .*look at"
+        )
+        for what, found in (("map", agent.maps), ("program", agent.programs)):
+            for name in ("absent", 0):
+                with pytest.raises(NameLookupError, match="(?s)" + told.format(what)) as caught:
+                    _ = found[name]
+                assert "there are none" not in str(caught.value)
 
     def test_another_process(self, bpf, agent_binary, network_object):
         with subprocess.Popen(

@@ -89,6 +89,17 @@ class TestStart:
             agent.close()
         assert len(os.listdir("/proc/self/fd")) <= before + 1  # the pipe of the shell that tidies up
 
+    def test_one_that_has_ended_keeps_one_descriptor(self, bpf):
+        """Its network namespace, where `bpf.nothing_left` looks. So a test can have many."""
+        bpf.start(["true"]).wait()
+        before = len(os.listdir("/proc/self/fd"))
+        agents = [bpf.start(["sh", "-c", "echo yes"]) for _ in range(10)]
+        for agent in agents:
+            agent.wait()
+            bpf.nothing_left(agent)
+        assert len(os.listdir("/proc/self/fd")) <= before + len(agents)
+        assert {agent.stdout for agent in agents} == {"yes\n"}
+
 
 class TestReadiness:
     def test_a_line(self, bpf):
