@@ -13,17 +13,27 @@ from pytest_bpfmaps.kernel.mounts import how_to_mount
 from pytest_bpfmaps.kernel.release import release
 from pytest_bpfmaps.kernel.tracefs import no_tracefs, tracefs
 
-# libbpf's words, then those of bpftrace
+# libbpf's words, then those of bpftrace, then those of cilium/ebpf, old and new
 _TRACEPOINT = re.compile(
     r"failed to (?:determine|create) tracepoint '([\w-]+)/(\w+)' perf event|"
-    r"tracepoint not found: ([\w-]+):(\w+)"
+    r"tracepoint not found: ([\w-]+):(\w+)|"
+    r"trace event ([\w-]+)/(\w+): file does not exist|"
+    r"/tracing/events/([\w-]+)/(\w+)/id: no such file or directory"
+)
+_OF_MACHINE = (
+    r"(?:__(?:x64|ia32|arm64|riscv|s390x?|powerpc)_(?!sys_))?"  # which cilium/ebpf tries in vain, too
 )
 _KPROBE = re.compile(
     r"failed to (?:add legacy|create) k(?:ret)?probe (?:event for )?'(\w+)\+0x[0-9a-f]+'.*(?:No such|ENOENT)|"
-    r"[Ee]rror attaching probe: '?k(?:ret)?probe:(\w+)(?![\w*?[])"  # a pattern is no name
+    r"[Ee]rror attaching probe: '?k(?:ret)?probe:(\w+)(?![\w*?[])|"  # a pattern is no name
+    rf"perf_kprobe PMU.*: symbol '{_OF_MACHINE}(\w+)\S*' not found|"
+    rf"perf_kprobe PMU.*: token {_OF_MACHINE}(\w+)\S*: not found"
 )
 _PATTERN = re.compile(r"[Ee]rror attaching probe: '?(k(?:ret)?probe:\w*[*?[][^\s']*)")
-_TYPED = re.compile(r"failed to find kernel BTF type ID of '([^']+)'")  # libbpf tells no section
+# libbpf tells no section; then words of a tool that silences libbpf
+_TYPED = re.compile(
+    r"failed to find kernel BTF type ID of '([^']+)'|failed to set attach target for (\w+): No such process"
+)
 _NO_TRACEFS = re.compile(r"/sys/kernel/(?:debug/)?tracing/\S*?:? No such file or directory")
 _LEGACY = "failed to add legacy kprobe event"  # libbpf adds such an event in a file of tracefs
 # libbpf's words, the kernel's, then those of cilium/ebpf
@@ -45,7 +55,7 @@ def explain_attach(text: str) -> Explanation | None:
         missing = explain_missing(errno.ENOENT, {"category": category, "event": event})
         return missing and _of_other_kernels(missing, is_tracepoint(f"{category}/{event}"))
     if found := _KPROBE.search(text):
-        name = found[1] or found[2]
+        name = next(filter(None, found.groups()))
         missing = explain_missing(errno.ENOENT, {"function": name})
         return missing and _of_other_kernels(missing, is_function(name))
     if found := _PATTERN.search(text):
@@ -55,9 +65,10 @@ def explain_attach(text: str) -> Explanation | None:
             "bpftrace 0.17 can't attach a list of both",
         )
     if found := _TYPED.search(text):
-        kind = _kind_of(found[1])
-        missing = explain_no_types_of(kind, found[1])
-        return _of_other_kernels(missing, kind == "tp_btf" or is_function(found[1]))
+        name = found[1] or found[2]
+        kind = _kind_of(name)
+        missing = explain_no_types_of(kind, name)
+        return _of_other_kernels(missing, kind == "tp_btf" or is_function(name))
     if found := _TAKEN.search(text):
         return Explanation(
             f"another program is attached there already ({found[0]})",

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from pytest_bpfmaps.errors import Explanation
 from pytest_bpfmaps.loaders import attach_refusals, endings
 from pytest_bpfmaps.loaders.attach_refusals import explain_attach
 from pytest_bpfmaps.loaders.endings import explain_output, explain_user
@@ -34,6 +35,38 @@ CURL = "curl: (7) Failed to connect to 192.0.2.1 port 80 after 126 ms: Couldn't 
 def test_a_service_is_named(monkeypatch, text, why):
     monkeypatch.setattr(endings, "_BUS", "/nowhere/bus")
     assert explain_output(text).why.startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("trace event sched/exce: file does not exist", {"category": "sched", "event": "exce"}),
+        (
+            "open /sys/kernel/tracing/events/sched/exce/id: no such file or directory",
+            {"category": "sched", "event": "exce"},
+        ),
+        (
+            "creating perf_kprobe PMU: symbol '__x64_vfs_redd+0x0' not found: file does not exist",
+            {"function": "vfs_redd"},
+        ),
+        (
+            'creating perf_kprobe PMU (arch-specific fallback for "sys_opn"): token __x64_sys_opn: not '
+            "found: no such file or directory",
+            {"function": "__x64_sys_opn"},
+        ),
+    ],
+)
+def test_what_go_could_not_attach_to(monkeypatch, text, target):
+    """The texts are those of cilium/ebpf, old and new."""
+    monkeypatch.setattr(attach_refusals, "explain_missing", lambda _, given: Explanation(repr(given)))
+    assert explain_attach(f"2026/11/30 09:53:36 {text}\n").why == repr(target)
+
+
+def test_a_function_that_only_the_result_of_a_call_names(monkeypatch):
+    """As readahead of libbpf-tools writes it, which silences libbpf."""
+    monkeypatch.setattr(attach_refusals, "explain_no_types_of", lambda *words: Explanation(" ".join(words)))
+    found = explain_attach("failed to set attach target for do_page_cache_ra: No such process\n")
+    assert found.why == "fentry do_page_cache_ra"
 
 
 def test_a_bus_that_is_there_is_not_missing(monkeypatch, tmp_path):
