@@ -32,9 +32,10 @@ _NO_BUS = re.compile(
 _NO_SYSTEMD = re.compile(r"not been booted with systemd|\$?NOTIFY_SOCKET\W* (?:was|is) not set")
 _BUS = "/run/dbus/system_bus_socket"
 _REFUSED = re.compile(
-    r"Operation not permitted|Permission denied|\bEPERM\b|\bEACCES\b|operation not permitted"
+    r"[Oo]peration not permitted|[Pp]ermission denied|\bEPERM\b|\bEACCES\b"  # lower case in Go
 )
 _PERF = re.compile(r"perf[ _]event")
+_PERF_REFUSED = re.compile(rf"{_PERF.pattern}.*(?:{_REFUSED.pattern})")
 _PERFMON_SUFFICES = 2  # kernel.perf_event_paranoid, with which upstream's kernels take CAP_PERFMON
 _ONLY_ROOT = re.compile(
     r"must be run as root|[Rr]un (?:this )?as root|requires root|[Nn]eeds? root|as the root user"
@@ -206,7 +207,9 @@ def explain_refusal(
             "add NET_ADMIN to caps=: netlink wants it, as for tc, and before Linux 6.9 maps of sockets and "
             f"interfaces do, too, where other uses of BPF take SYS_ADMIN. If that does not help, {_OTHERS}",
         )
-    if lacking == ["SYS_ADMIN"] and _PERF.search(text) and _paranoid() > _PERFMON_SUFFICES:
+    of_perf = _PERF if lacking == ["SYS_ADMIN"] else _PERF_REFUSED
+    lacks_one = "SYS_ADMIN" in lacking and "PERFMON" in had
+    if lacks_one and of_perf.search(text) and _paranoid() > _PERFMON_SUFFICES:
         return Explanation(
             f"the kernel refused something ({refused[0]}), and {who} had no CAP_SYS_ADMIN; kernels of "
             "Debian demand it for perf events (tracepoint, kprobe, uprobe) if perf_event_paranoid is above 2",

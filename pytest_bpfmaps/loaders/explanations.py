@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +24,9 @@ _POINTERS = re.compile(
 )
 # the words of libbpf, of bpftool, and of cilium/ebpf
 _LOCKED_MEMORY = re.compile(r"try raising 'ulimit -l'|MEMLOCK may be too low|RLIMIT_MEMLOCK")
-_MAY_MAKE_MAPS = 1 << ALL_CAPABILITIES.index("BPF") | 1 << ALL_CAPABILITIES.index("SYS_ADMIN")
-_MAY_SEE = 1 << ALL_CAPABILITIES.index("PERFMON") | 1 << ALL_CAPABILITIES.index("SYS_ADMIN")
+_SYS_ADMIN = 1 << ALL_CAPABILITIES.index("SYS_ADMIN")
+_MAY_MAKE_MAPS = 1 << ALL_CAPABILITIES.index("BPF") | _SYS_ADMIN
+_MAY_SEE = 1 << ALL_CAPABILITIES.index("PERFMON") | _SYS_ADMIN
 
 
 def without_perfmon(refusal: Refusal, capabilities: int | None) -> Refusal:
@@ -57,18 +58,23 @@ def explain_written(
         or explain_user(text, user)
         or explain_attach(text)
         or explain_refused_objects(text, files)
-        or _explain_locked_memory(text, capabilities)
+        or _explain_locked_memory(text, capabilities, files)
         or forbidden
         or explain_refusal(text, capabilities, user, lambda: needed_capabilities(files))
     )
 
 
-def _explain_locked_memory(text: str, capabilities: int | None) -> Explanation | None:
-    """Explains that maps count as locked memory, as before Linux 5.11 (commit 97306be45fbe); else None."""
+def _explain_locked_memory(text: str, capabilities: int | None, files: Sequence[Path]) -> Explanation | None:
+    """Explains that maps count as locked memory, as before Linux 5.11 (commit 97306be45fbe); else None.
+
+    cilium/ebpf writes of that limit whenever it is refused something, so a missing capability comes first.
+    """
     may_make_maps = capabilities is None or capabilities & _MAY_MAKE_MAPS
     if not (_LOCKED_MEMORY.search(text) and may_make_maps):
         return None
     if probe("helper", "bpf_ktime_get_coarse_ns"):  # which came with Linux 5.11, too
+        return None
+    if _lacks(capabilities, needed_capabilities(files)):
         return None
     return Explanation(
         f"Linux {release()} counts maps as locked memory, 5.11 and later do not, and the agent's limit of it "
@@ -76,3 +82,9 @@ def _explain_locked_memory(text: str, capabilities: int | None) -> Explanation |
         "let it raise RLIMIT_MEMLOCK when it starts, with CAP_SYS_RESOURCE: libbpf 1.0 does, "
         "rlimit.RemoveMemlock() in Go; or start it with a higher one: LimitMEMLOCK= of systemd",
     )
+
+
+def _lacks(capabilities: int | None, needed: Iterable[str]) -> bool:
+    """Returns whether one of these is missing; before Linux 5.11, CAP_SYS_ADMIN stands for each."""
+    wanted = [1 << ALL_CAPABILITIES.index(name) | _SYS_ADMIN for name in needed]
+    return capabilities is not None and not all(capabilities & bits for bits in wanted)

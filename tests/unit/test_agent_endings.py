@@ -8,9 +8,11 @@ import os
 import pytest
 
 from pytest_bpfmaps.errors import Explanation
-from pytest_bpfmaps.loaders import attach_refusals, endings
+from pytest_bpfmaps.kernel.privileges import ALL_CAPABILITIES
+from pytest_bpfmaps.loaders import attach_refusals, endings, explanations
 from pytest_bpfmaps.loaders.attach_refusals import explain_attach
-from pytest_bpfmaps.loaders.endings import explain_output, explain_user
+from pytest_bpfmaps.loaders.endings import explain_output, explain_refusal, explain_user
+from pytest_bpfmaps.loaders.explanations import explain_written
 
 SYSTEMCTL = """System has not been booted with systemd as init system (PID 1). Can't operate.
 Failed to connect to bus: Host is down
@@ -37,6 +39,19 @@ def test_a_service_is_named(monkeypatch, text, why):
     assert explain_output(text).why.startswith(why)
 
 
+GO = "creating perf event: opening tracepoint perf event: permission denied\n"
+LIBBPF = "libbpf: tracepoint 'sched/sched_process_exec' perf_event_open() failed: Permission denied\n"
+OTHER = "libbpf: no perf_event here\nagent: can't read settings: Permission denied\n"
+
+
+@pytest.mark.parametrize(("text", "is_told"), [(GO, True), (LIBBPF, True), (OTHER, False)])
+def test_debian_wants_more_for_perf_events_whatever_else_is_missing(monkeypatch, text, is_told):
+    monkeypatch.setattr(endings, "_paranoid", lambda: 3)
+    capabilities = sum(1 << ALL_CAPABILITIES.index(name) for name in ("BPF", "PERFMON"))
+    found = explain_refusal(text, capabilities, None)
+    assert ("add SYS_ADMIN to caps=, or sysctl" in found.fix) == is_told
+
+
 @pytest.mark.parametrize(
     ("text", "target"),
     [
@@ -60,6 +75,26 @@ def test_what_go_could_not_attach_to(monkeypatch, text, target):
     """The texts are those of cilium/ebpf, old and new."""
     monkeypatch.setattr(attach_refusals, "explain_missing", lambda _, given: Explanation(repr(given)))
     assert explain_attach(f"2026/11/30 09:53:36 {text}\n").why == repr(target)
+
+
+MEMLOCK = "load program: operation not permitted (MEMLOCK may be too low, consider rlimit.RemoveMemlock)\n"
+
+
+@pytest.mark.parametrize(
+    ("caps", "needed", "told"),
+    [
+        (["BPF"], {"PERFMON": ["trace"]}, "its programs need PERFMON"),
+        (["BPF", "PERFMON"], {"PERFMON": ["trace"]}, "counts maps as locked memory"),
+        (["SYS_ADMIN"], {"PERFMON": ["trace"]}, "counts maps as locked memory"),
+        (["BPF"], {}, "counts maps as locked memory"),
+    ],
+)
+def test_the_limit_of_locked_memory_is_no_missing_capability(monkeypatch, caps, needed, told):
+    """Before Linux 5.11: cilium/ebpf names the limit whenever the kernel refuses something."""
+    monkeypatch.setattr(explanations, "probe", lambda *_: False)
+    monkeypatch.setattr(explanations, "needed_capabilities", lambda _: needed)
+    capabilities = sum(1 << ALL_CAPABILITIES.index(name) for name in caps)
+    assert told in explain_written(MEMLOCK, None, capabilities, None, []).why
 
 
 def test_a_function_that_only_the_result_of_a_call_names(monkeypatch):
