@@ -8,7 +8,7 @@ import selectors
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _FIRST, _LAST = 1 << 14, 1 << 16  # bytes of a stream that are kept from its beginning and from its end
 _CHUNK = 1 << 16
@@ -183,3 +183,16 @@ class Collector:
 def line_test(wanted: str | re.Pattern[str]) -> LineTest:
     """Returns a test of a line: whether it contains a text, or a match of a pattern."""
     return wanted.search if isinstance(wanted, re.Pattern) else lambda line: wanted in line
+
+
+def held_back(command: Sequence[str]) -> str:
+    """Returns what to do if a process has not written a line, but perhaps keeps it in a buffer."""
+    if os.path.basename(command[0]) == "stdbuf":
+        return (
+            "if it only needs longer, give timeout=; stdbuf does nothing for a program that is linked "
+            "statically, or has buffers of its own, as Python's, which python -u turns off"
+        )
+    return (
+        "if the program keeps its output in a buffer because it is no terminal, start it by stdbuf: "
+        f"bpf.start({['stdbuf', '-oL', *command]!r})"
+    )

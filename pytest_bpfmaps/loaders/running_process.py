@@ -24,7 +24,7 @@ from pytest_bpfmaps.loaders.closed_files import explain_closed_file
 from pytest_bpfmaps.loaders.end_request import EndRequest, kill_all
 from pytest_bpfmaps.loaders.endings import ending, explain_signal, is_refusal, last_lines
 from pytest_bpfmaps.loaders.explanations import explain_written, without_perfmon
-from pytest_bpfmaps.loaders.output import Collector, line_test
+from pytest_bpfmaps.loaders.output import Collector, held_back, line_test
 from pytest_bpfmaps.loaders.process_tree import (
     ProcessStat,
     ProcessTree,
@@ -139,10 +139,7 @@ class RunningProcess:
             on=f"of {self}",
             why=f"it did not come in {shown_timeout(timeout)}",
             details=last_lines(self.stdout, self.stderr),
-            fix=CONTINUE
-            if any(each.is_stopped for each in self.members())
-            else "if the program keeps its output in a buffer because it is no terminal, start it by stdbuf: "
-            f"bpf.start({['stdbuf', '-oL', *self.command]!r})",
+            fix=CONTINUE if any(each.is_stopped for each in self.members()) else held_back(self.command),
         )
 
     def artifact(self, path: str | os.PathLike[str], name: str | None = None) -> Path:

@@ -13,6 +13,7 @@ from pytest_bpfmaps.loaders import attach_refusals, endings, explanations
 from pytest_bpfmaps.loaders.attach_refusals import explain_attach
 from pytest_bpfmaps.loaders.endings import explain_output, explain_refusal, explain_user
 from pytest_bpfmaps.loaders.explanations import explain_written
+from pytest_bpfmaps.loaders.output import held_back
 
 SYSTEMCTL = """System has not been booted with systemd as init system (PID 1). Can't operate.
 Failed to connect to bus: Host is down
@@ -37,6 +38,11 @@ CURL = "curl: (7) Failed to connect to 192.0.2.1 port 80 after 126 ms: Couldn't 
 def test_a_service_is_named(monkeypatch, text, why):
     monkeypatch.setattr(endings, "_BUS", "/nowhere/bus")
     assert explain_output(text).why.startswith(why)
+
+
+def test_stdbuf_is_not_advised_twice():
+    assert "['stdbuf', '-oL', 'tool']" in held_back(["tool"])
+    assert "stdbuf', " not in held_back(["/usr/bin/stdbuf", "-oL", "tool"])
 
 
 GO = "creating perf event: opening tracepoint perf event: permission denied\n"
