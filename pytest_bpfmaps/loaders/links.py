@@ -116,6 +116,8 @@ def describe_links(
         for each in used:
             (events if isinstance(each, PerfTarget) else places).remove(each)  # type: ignore[arg-type]
         type, attach_type = str(info.type), info.target.get("attach_type")
+        if program is not None and program.type == ProgramType.EXT:
+            attach_type = None  # the kernel has number 0 there, which is cgroup_inet_ingress
         for number in _programs_of(info):
             name = names.get(number) or f"program id {number}"
             found.append(AgentLink(name, type, target, number, attach_type, info.id, pins.get(info.id, ())))

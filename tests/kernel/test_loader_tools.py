@@ -103,7 +103,7 @@ class TestXdpTools:
             pytest.skip(f"this kernel does not take xdp-filter's programs: {agent.stderr.splitlines()[-1:]}")
         assert left.name in [each.target for each in agent.links if each.type == "xdp"]
         for each in agent.links:  # where the kernel has freplace, the filter is put into a dispatcher
-            assert each.type == "xdp" or each.target == replaced_function(each.id)
+            assert each.type == "xdp" or (each.target, each.attach_type) == (replaced_function(each.id), None)
         with pytest.raises(AssertionError, match=f"left something behind.*(?s:.*) at {left.name} \\(xdp\\)"):
             bpf.nothing_left(agent, timeout=0.1)
         with left.netns.enter():
