@@ -30,9 +30,10 @@ _KPROBE = re.compile(
     rf"perf_kprobe PMU.*: token {_OF_MACHINE}(\w+)\S*: not found"
 )
 _PATTERN = re.compile(r"[Ee]rror attaching probe: '?(k(?:ret)?probe:\w*[*?[][^\s']*)")
-# libbpf tells no section; then words of a tool that silences libbpf
+# libbpf tells no section; then words of a tool that silences libbpf, then those of bpftrace for a kfunc
 _TYPED = re.compile(
-    r"failed to find kernel BTF type ID of '([^']+)'|failed to set attach target for (\w+): No such process"
+    r"failed to find kernel BTF type ID of '([^']+)'|failed to set attach target for (\w+): No such process|"
+    r"No BTF found for (?:\w+:)?(\w+)"
 )
 _NO_TRACEFS = re.compile(r"/sys/kernel/(?:debug/)?tracing/\S*?:? No such file or directory")
 _LEGACY = "failed to add legacy kprobe event"  # libbpf adds such an event in a file of tracefs
@@ -65,7 +66,7 @@ def explain_attach(text: str) -> Explanation | None:
             "bpftrace 0.17 can't attach a list of both",
         )
     if found := _TYPED.search(text):
-        name = found[1] or found[2]
+        name = next(filter(None, found.groups()))
         kind = _kind_of(name)
         missing = explain_no_types_of(kind, name)
         return _of_other_kernels(missing, kind == "tp_btf" or is_function(name))

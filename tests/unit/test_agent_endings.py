@@ -103,11 +103,17 @@ def test_the_limit_of_locked_memory_is_no_missing_capability(monkeypatch, caps, 
     assert told in explain_written(MEMLOCK, None, capabilities, None, []).why
 
 
-def test_a_function_that_only_the_result_of_a_call_names(monkeypatch):
-    """As readahead of libbpf-tools writes it, which silences libbpf."""
+@pytest.mark.parametrize(
+    "text",
+    [
+        "failed to set attach target for do_page_cache_ra: No such process",  # readahead of libbpf-tools
+        "ERROR: No BTF found for do_page_cache_ra",  # bpftrace
+    ],
+)
+def test_a_function_without_types_in_the_words_of_tools(monkeypatch, text):
+    """They silence libbpf, which tells it, too."""
     monkeypatch.setattr(attach_refusals, "explain_no_types_of", lambda *words: Explanation(" ".join(words)))
-    found = explain_attach("failed to set attach target for do_page_cache_ra: No such process\n")
-    assert found.why == "fentry do_page_cache_ra"
+    assert explain_attach(f"{text}\n").why == "fentry do_page_cache_ra"
 
 
 def test_a_bus_that_is_there_is_not_missing(monkeypatch, tmp_path):
