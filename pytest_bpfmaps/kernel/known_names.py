@@ -91,7 +91,7 @@ def is_lsm_hook(name: str) -> bool:
 
 def is_iterator(name: str) -> bool:
     """Returns whether there is an iterator over such objects."""
-    return _has("iterators", name) or _in_catalogue(f"bpf_iter_{name}")
+    return _has("iterators", name) or _in_catalogue(f"bpf_iter__{name}")  # the type of its context
 
 
 def is_helper(name: str) -> bool:

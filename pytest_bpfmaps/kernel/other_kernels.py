@@ -112,7 +112,7 @@ def _names_of_target(name: str) -> tuple[str, ...]:
     if section == "lsm":
         return (f"bpf_lsm_{target}",)
     if section == "iter":
-        return (f"bpf_iter_{target}",)
+        return (f"bpf_iter__{target}",)
     if section in _TRACEPOINTS and not target.startswith("syscalls/") and not module_of(f"tracepoint:{last}"):
         return (f"btf_trace_{last}",)
     return names

@@ -33,6 +33,7 @@ HEADER = Path("/usr/include/linux/bpf.h")
         ("ksyscall/opneat", "openat"),
         ("lsm/file_opne", "file_open"),
         ("iter/tsk", "task"),
+        ("iter/task_new", "task"),  # bpf_iter_task_new() is a function of open-coded iterators
         ("cgroup/conect4", "cgroup/connect4"),
         ("bpf_lop", "bpf_loop"),
         ("helper:bpf_lop", "bpf_loop"),
