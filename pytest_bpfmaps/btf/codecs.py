@@ -20,6 +20,7 @@ from pytest_bpfmaps.errors import NameLookupError, UnsupportedError, closest
 Choice = tuple[tuple[int, int], ...]
 _SIGNED, _CHAR, _BOOL = 1, 2, 4
 _LOWER_HALF = 0xFFFFFFFF
+_STRUCTS = (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF)
 _POINTER_SIZE = 8  # BPF pointers have 8 bytes on every host
 
 
@@ -90,8 +91,8 @@ class Codecs:
 
     def find_struct(self, name: str) -> StructCodec | None:
         """Returns the first struct or union with that name, or typedef for one."""
-        for found in self.btf:
-            if found.name == name and found.kind in (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF):
+        for found in self.btf.of_kind(*_STRUCTS):
+            if found.name == name:
                 codec = self.get(found.id)
                 if isinstance(codec, StructCodec):
                     return codec
@@ -99,9 +100,8 @@ class Codecs:
 
     def struct_names(self) -> list[str]:
         """Returns the names of all structs and unions, and of the typedefs for one."""
-        kinds = (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF)
-        structs = (t for t in self.btf if t.kind in kinds and t.name)
-        return [t.name for t in structs if self.btf.resolve(t.id).kind in kinds]
+        structs = (t for t in self.btf.of_kind(*_STRUCTS) if t.name)
+        return [t.name for t in structs if self.btf.resolve(t.id).kind in _STRUCTS]
 
     def all_struct_names(self) -> list[str]:
         """Returns `struct_names`, with those that only the debugging information has."""

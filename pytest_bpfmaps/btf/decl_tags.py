@@ -13,7 +13,7 @@ _WHOLE = -1  # the component of a tag that is for the function itself, not for o
 def function_tags(btf: Btf) -> dict[str, list[str]]:
     """Returns the tags of each function that has some, by its name, in the order of their types."""
     found: dict[str, list[str]] = {}
-    for tag in btf:
-        if tag.kind is Kind.DECL_TAG and tag.component() == _WHOLE and tag.target.kind is Kind.FUNC:
+    for tag in btf.of_kind(Kind.DECL_TAG):
+        if tag.component() == _WHOLE and tag.target.kind is Kind.FUNC:
             found.setdefault(tag.target.name, []).append(tag.name)
     return found

@@ -170,6 +170,7 @@ class Btf:
         self._strings_end = self._strings + str_len
         self.strings_size = str_len
         self._types_end = header_len + type_off + type_len
+        self._kinds = bytearray(b"\0")  # by type id
         self._offsets = self._index(header_len + type_off, type_len)
 
     def __len__(self) -> int:
@@ -196,10 +197,13 @@ class Btf:
 
     def find(self, name: str, *kinds: Kind) -> BtfType | None:
         """Returns the first type of that name and one of those kinds, or None."""
-        for found in self:
-            if found.name == name and (not kinds or found.kind in kinds):
-                return found
-        return None
+        among = self.of_kind(*kinds) if kinds else self
+        return next((found for found in among if found.name == name), None)
+
+    def of_kind(self, *kinds: Kind) -> Iterator[BtfType]:
+        """Yields the types of those kinds, in order, without reading the others."""
+        wanted = set(kinds)
+        return (self.type(i) for i, kind in enumerate(self._kinds) if kind in wanted)
 
     def records(self) -> Iterator[bytes]:
         """Yields the bytes of each type, from type 1 on."""
@@ -235,17 +239,17 @@ class Btf:
     @cached_property
     def datasecs(self) -> dict[str, BtfType]:
         """The data sections, by name."""
-        return {t.name: t for t in self if t.kind is Kind.DATASEC}
+        return {t.name: t for t in self.of_kind(Kind.DATASEC)}
 
     @cached_property
     def has_enum_signs(self) -> bool:
         """Whether an enum shows that the compiler records signs. An unset flag then means unsigned."""
-        return any(t.kind is Kind.ENUM64 or (t.kind is Kind.ENUM and t.kflag) for t in self)
+        return Kind.ENUM64 in self._kinds or any(t.kflag for t in self.of_kind(Kind.ENUM))
 
     @cached_property
     def has_truncated_enums(self) -> bool:
         """Whether a 64-bit enum has 32-bit values: clang before 15 does not know BTF_KIND_ENUM64."""
-        return any(t.is_truncated_enum for t in self)
+        return any(t.is_truncated_enum for t in self.of_kind(Kind.ENUM))
 
     @staticmethod
     def legacy_enum_sign(values: Sequence[tuple[int, ...]]) -> bool:
@@ -275,7 +279,7 @@ class Btf:
         if end > len(self._raw):
             raise _malformed("the type section is longer than the data")
         offsets = [-1]
-        raw, unpack = self._raw, _TYPE.unpack_from
+        raw, kinds, unpack = self._raw, self._kinds, _TYPE.unpack_from
         while start + 12 <= end:
             offsets.append(start)
             info = unpack(raw, start)[1]
@@ -283,6 +287,7 @@ class Btf:
             fixed, each = _SIZES.get(kind, (-1, 0))
             if fixed < 0:
                 raise _malformed(f"type {len(offsets) - 1} has the unknown kind {kind}")
+            kinds.append(kind)
             start += 12 + fixed + each * (info & 0xFFFF)
         return offsets
 

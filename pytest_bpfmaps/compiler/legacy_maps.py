@@ -146,7 +146,7 @@ class _Upgrade:
             raise refusal(f"the maps of {self._on}", "its section .maps has no types (BTF)")
         self._types.drop(datasec.id)
         symbols = {s.name: s for s in self._elf.symbols() if s.section == section.index}
-        ids = {v.name: v.id for v in btf if v.kind is Kind.VAR}
+        ids = {v.name: v.id for v in btf.of_kind(Kind.VAR)}
         names = [v.name for v in datasec.variables()]
         return [(ids[n], symbols[n].value, symbols[n].size) for n in names]
 

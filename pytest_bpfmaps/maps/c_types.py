@@ -78,8 +78,7 @@ def _types_in(path: Path) -> Types:
     variable = btf.find(_HOLDER, Kind.VAR)
     assert variable is not None
     holder = btf.type(variable.size_or_type)
-    for each in btf:
-        if each.kind in (Kind.VAR, Kind.DATASEC):
-            editor.drop(each.id)
+    for each in btf.of_kind(Kind.VAR, Kind.DATASEC):
+        editor.drop(each.id)
     editor.drop(holder.id)
     return Types(editor.to_bytes(), {m.name: m.type_id for m in holder.members()})

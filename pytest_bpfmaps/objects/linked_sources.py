@@ -77,7 +77,7 @@ class Sources:
     def _by_size(self, name: str, map_name: str) -> StructCodec | None:
         assert self._codecs is not None
         kinds = (Kind.STRUCT, Kind.UNION, Kind.TYPEDEF)
-        ids = [t.id for t in self._codecs.btf if t.name == name and t.kind in kinds]
+        ids = [t.id for t in self._codecs.btf.of_kind(*kinds) if t.name == name]
         if len(ids) < 2:
             return None
         codecs = [codec for i in ids if isinstance(codec := self._codecs.get(i), StructCodec)]

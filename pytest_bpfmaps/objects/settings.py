@@ -63,9 +63,7 @@ def _copy_variables(
 
 def _variables(codecs: Codecs) -> Iterator[tuple[tuple[str, str, int], int, int]]:
     """Yields (section, name, number among those of that name), offset and size in bytes of each variable."""
-    for section in codecs.btf:
-        if section.kind is not Kind.DATASEC:
-            continue
+    for section in codecs.btf.of_kind(Kind.DATASEC):
         seen: dict[str, int] = {}
         for variable in section.variables():
             nth = seen[variable.name] = seen.get(variable.name, -1) + 1

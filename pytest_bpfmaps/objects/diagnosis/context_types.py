@@ -86,7 +86,7 @@ def _names_arguments(path: Path, name: str) -> bool:
 
 @lru_cache(maxsize=2)  # each program of an object asks
 def _functions(btf: Btf) -> dict[str, BtfType]:
-    return {each.name: each for each in btf if each.kind is Kind.FUNC}
+    return {each.name: each for each in btf.of_kind(Kind.FUNC)}
 
 
 def _mistake(type: ProgramType | int, declared: str) -> tuple[str, str] | None:
