@@ -17,6 +17,7 @@ EXPLAINING = {
     "commands": "command-in-guest",
     "compiler": "cannot-compile",
     "kernel": "cannot-attach",
+    "loaders/agent_objects.py": "no-such-name",
     "loaders/attach_refusals.py": "agent-ended",
     "loaders/closed_files.py": "agent-ended",
     "loaders/endings.py": "agent-ended",
