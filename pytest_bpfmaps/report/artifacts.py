@@ -19,6 +19,7 @@ import pytest
 from pytest_bpfmaps.errors import shown_lines
 from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, option
 from pytest_bpfmaps.matrix.terminal_lines import write_line
+from pytest_bpfmaps.report.properties import properties
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.kernel.kmsg import KernelLog
@@ -64,7 +65,7 @@ class Collector:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Collects the files of a BPF test that failed."""
         report = yield
-        if report.failed and KERNEL_PROPERTY in dict(report.user_properties):
+        if report.failed and KERNEL_PROPERTY in properties(report):
             setattr(report, FILES, self._files(item, call))
         return report
 
@@ -100,7 +101,7 @@ class Writer:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Takes the files out of a report, and writes them with the report's text."""
         files = _checked(report.__dict__.pop(FILES, None))
-        kernel = dict(report.user_properties).get(KERNEL_PROPERTY)
+        kernel = properties(report).get(KERNEL_PROPERTY)
         if not report.failed or kernel is None:
             return
         try:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, without_kernel
+from pytest_bpfmaps.report.properties import properties
 
 _C_LINE = re.compile(r"([^\s:'\"()]+\.(?:c|h)):(\d+)(?!\d*:\d+: (?:note|warning):)")
 _OTHERS = "pytest_github_actions_annotate_failures"  # this plugin annotates the test's line already
@@ -41,7 +42,7 @@ class Annotations:
         kernels: dict[_Place, list[str]] = {}
         for category in ("failed", "error"):
             for report in terminalreporter.stats.get(category, ()):
-                kernel = str(dict(getattr(report, "user_properties", ())).get(KERNEL_PROPERTY, ""))
+                kernel = str(properties(report).get(KERNEL_PROPERTY, ""))
                 for place in self._places(report, without_kernel(report.nodeid, kernel)):
                     kernels.setdefault(place, []).append(kernel)
         for place, names in kernels.items():

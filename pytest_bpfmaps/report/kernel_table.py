@@ -18,6 +18,7 @@ from pytest_bpfmaps.matrix.items import (
     may_never_run,
     without_kernel,
 )
+from pytest_bpfmaps.report.properties import properties
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.report.summary_file import Summary
@@ -63,8 +64,8 @@ class KernelTable:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Notes what became of a BPF test on a kernel. The test failed if any part of it did."""
-        properties = dict(report.user_properties)
-        kernel = str(properties.get(KERNEL_PROPERTY, ""))
+        found = properties(report)
+        kernel = str(found.get(KERNEL_PROPERTY, ""))
         if not kernel or (report.passed and report.when != "call"):
             return
         self._seen[kernel] = None
@@ -74,8 +75,8 @@ class KernelTable:
             outcomes[kernel] = FAILED if report.failed else SKIPPED if report.skipped else PASSED
         if report.failed or report.skipped:
             self._reasons.setdefault(test, {}).setdefault(kernel, reason(report))
-        if report.skipped and MISSING_PROPERTY in properties:
-            feature = str(properties[MISSING_PROPERTY])
+        if report.skipped and MISSING_PROPERTY in found:
+            feature = str(found[MISSING_PROPERTY])
             self._missing.setdefault(feature, {}).setdefault(test, []).append(kernel)
             self._unsupported.setdefault(test, set()).add(kernel)
 

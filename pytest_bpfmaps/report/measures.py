@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pytest_bpfmaps.report.properties import named_properties
+
 # Option, kind in the configuration file, default, how it is given on the command line, help.
 _COVERAGE: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (
     (
@@ -227,5 +229,5 @@ def _benchmarks(terminal: Any) -> list[tuple[str, Any]]:
     reports = (each for category in terminal.stats.values() for each in category)
     calls = (each for each in reports if getattr(each, "when", "") == "call")
     return [
-        (each.nodeid, value) for each in calls for name, value in each.user_properties if name == BENCHMARK
+        (each.nodeid, value) for each in calls for name, value in named_properties(each) if name == BENCHMARK
     ]

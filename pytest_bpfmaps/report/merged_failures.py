@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, without_kernel
+from pytest_bpfmaps.report.properties import properties
 
 _MOST = 12  # different lines; what differs in more is shown as a whole
 _LONGEST = 500  # lines from the first to the last difference: comparing takes the square of this
@@ -80,7 +81,7 @@ def grouped(failed: Sequence[Any]) -> list[list[Any]]:
 
 def reported_kernel(report: Any) -> str:
     """Returns the kernel that a report is of; empty for a test that is no BPF test."""
-    return str(dict(getattr(report, "user_properties", ())).get(KERNEL_PROPERTY, ""))
+    return str(properties(report).get(KERNEL_PROPERTY, ""))
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -24,6 +24,7 @@ from pytest_bpfmaps.report.measurements import path_option
 from pytest_bpfmaps.report.page import facts, failures, runs
 from pytest_bpfmaps.report.page.charts import columns
 from pytest_bpfmaps.report.page.runs import Run
+from pytest_bpfmaps.report.properties import named_properties, properties
 from pytest_bpfmaps.report.stash_keys import ALL_COSTS, COVERAGE, USAGES
 
 PAGE = "index.html"
@@ -58,9 +59,9 @@ class PageSession:
         if report.failed:
             self._failed.append(report)
         if report.when == "call":
-            values = (value for name, value in report.user_properties if name == BENCHMARK)
+            values = (value for name, value in named_properties(report) if name == BENCHMARK)
             self._benchmarks += [row(report.nodeid, found) for value in values if (found := parsed(value))]
-        if KERNEL_PROPERTY in dict(report.user_properties) or (report.passed and report.when != "call"):
+        if KERNEL_PROPERTY in properties(report) or (report.passed and report.when != "call"):
             return
         if self._others.get(report.nodeid) != FAILED:
             outcome = FAILED if report.failed else SKIPPED if report.skipped else PASSED

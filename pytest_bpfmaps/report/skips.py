@@ -17,6 +17,7 @@ from pytest_bpfmaps.matrix.items import (
     may_never_run,
     without_kernel,
 )
+from pytest_bpfmaps.report.properties import properties
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -90,15 +91,15 @@ class Skips:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Notes what became of a BPF test."""
-        properties = dict(report.user_properties)
-        kernel = properties.get(KERNEL_PROPERTY)
+        found = properties(report)
+        kernel = found.get(KERNEL_PROPERTY)
         if kernel is None or report.when == "teardown":
             return
         test = without_kernel(report.nodeid, str(kernel))
         ran = report.failed or (report.when == "call" and (report.passed or hasattr(report, "wasxfail")))
         self._ran[test] = self._ran.get(test, False) or ran
-        if report.skipped and MISSING_PROPERTY in properties:
-            self._missing.setdefault(str(properties[MISSING_PROPERTY]), []).append((str(kernel), test))
+        if report.skipped and MISSING_PROPERTY in found:
+            self._missing.setdefault(str(found[MISSING_PROPERTY]), []).append((str(kernel), test))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -133,8 +134,8 @@ def _join_places(skipped: Sequence[pytest.TestReport]) -> None:
     """Has pytest's summary show one line for a reason that tests of several files have, with their folder."""
     places: dict[str, list[pytest.TestReport]] = {}
     for report in skipped:
-        properties = dict(getattr(report, "user_properties", ()))  # a file that was skipped has none
-        if MISSING_PROPERTY in properties and isinstance(report.longrepr, tuple):
+        found = properties(report)
+        if MISSING_PROPERTY in found and isinstance(report.longrepr, tuple):
             places.setdefault(report.longrepr[2], []).append(report)
     for reason, reports in places.items():
         files = {str(report.longrepr[0]) for report in reports if isinstance(report.longrepr, tuple)}
