@@ -61,7 +61,7 @@ SLICE = (
 )
 LISTS = (
     '#define contains(type, field) __attribute__((btf_decl_tag("contains:" #type ":" #field)))\n'
-    '#define private(name) SEC(".bss." #name) __attribute__((aligned(8)))\n'
+    '#define private(name) SEC(".bss." #name) __hidden __attribute__((aligned(8)))\n'
     "extern void *bpf_obj_new_impl(__u64 id, void *meta) __ksym;"
     "extern void bpf_obj_drop_impl(void *object, void *meta) __ksym;"
     "extern int bpf_list_push_front_impl(struct bpf_list_head *head, struct bpf_list_node *node, void *meta,"

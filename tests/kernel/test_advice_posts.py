@@ -302,6 +302,12 @@ def test_a_live_program_array_of_another_type(bpf):
 GLOBAL_LOCK = "struct bpf_spin_lock lock; int n;" + TC % (
     "bpf_spin_lock(&lock); n++; bpf_spin_unlock(&lock); return 0;"
 )
+LIST = (
+    '#define A SEC(".bss.A") %s __attribute__((aligned(8)))\n'
+    '#define OF_ITEMS __attribute__((btf_decl_tag("contains:item:list")))\n'
+    "struct item { struct bpf_list_node list; long number; }; struct item *kept_in_types;"
+    "struct bpf_spin_lock lock A; struct bpf_list_head items A OF_ITEMS;"
+) + TC % 'asm volatile("" :: "r"(&items)); bpf_spin_lock(&lock); bpf_spin_unlock(&lock); return 0;'
 LOOKED_UP = TC % (
     "__u32 i = 0; struct locked *x = bpf_map_lookup_elem(&locks, &i); if (!x) return 0; "
     "bpf_spin_lock(&x->lock); x->n++; bpf_spin_unlock(&x->lock); return 0;"
@@ -318,6 +324,18 @@ def test_a_lock_that_is_a_global_variable(bpf, bpf_kernel):
     if bpf_kernel.version >= (6, 2):
         bpf.load(code=source("static " + GLOBAL_LOCK.replace("lock;", 'lock SEC(".bss.locks");', 1)))
     bpf.load(code=source(LOOKED_UP))
+
+
+@pytest.mark.bpf_requires("bpf_list_push_front_impl")
+def test_a_list_that_is_a_global_variable(bpf):
+    """libbpf from 1.5 on maps its section into memory, which the kernel refuses, but no __hidden variable."""
+    code = f'#include "vmlinux.h"{HEAD}{LIST}'
+    if version() < (1, 5):
+        bpf.load(code=code % "")
+    else:
+        with pytest.raises(LoadError, match=r'\.bss\.A has .* a list(?s:.*)SEC\("\.bss\.A"\) __hidden'):
+            bpf.load(code=code % "")
+    bpf.load(code=code % "__hidden")
 
 
 @pytest.mark.bpf_requires("lsm", "fentry/security_getprocattr")

@@ -35,6 +35,7 @@ from pytest_bpfmaps.verifier.special_advice import TRAP
 
 # libbpf before 1.6 writes an error as "Invalid argument(-22)", later ones as "-EINVAL"
 _MAP = re.compile(r"^map '([^']+)': failed to create: (?:.*\(-(\d+)\)|-(\w+))", re.MULTILINE)
+_UNMAPPED = r"map '[^']*(\.(?:bss|data)[^']*)': failed to re-mmap\(\) contents: -(?:ENOTSUPP|524)"
 
 
 def refused_map(attempt: Attempt, log: str) -> tuple[str, Explanation] | None:
@@ -43,6 +44,8 @@ def refused_map(attempt: Attempt, log: str) -> tuple[str, Explanation] | None:
     if found is None or found[1] not in attempt.maps:
         return None
     name, handle = found[1], attempt.maps[found[1]].handle
+    if unmapped := re.search(_UNMAPPED, log):
+        return name, _not_mapped(unmapped)
     error = found[2] or found[3]
     number = int(error) if error.isdecimal() else getattr(errno, error, 0)
     inner = lib.bpf_map__inner_map(handle)
@@ -329,11 +332,12 @@ def _other_prototype(found: re.Match[str]) -> Explanation:
 
 
 def _not_mapped(found: re.Match[str]) -> Explanation:
+    section = found[1] if found[1].count(".") > 1 else f"{found[1]}.locks"
     return Explanation(
         f"the section {found[1]} has a lock, a timer, a kptr or a list, so the kernel does not map it into "
         f"memory, and libbpf {'.'.join(map(str, version()))} maps a section that has a global variable",
-        "put the lock into the value of an array map, and look that value up; or make it static, in a "
-        f'section of its own: static struct bpf_spin_lock lock SEC("{found[1]}.locks");',
+        "put the lock into the value of an array map, and look that value up; or make each variable static "
+        f'or __hidden, in a section of their own: struct bpf_spin_lock lock SEC("{section}") __hidden;',
     )
 
 
@@ -372,7 +376,7 @@ _TABLE: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
     (r"extern '(CONFIG_\w+)' \(strong\): not resolved", _setting),
     (r"extern \(kcfg\) '(CONFIG_\w+)': value '(.*)' implies (.*) type$", _type_of_setting),
     (r"extern '([^']+)' \(strong\): not resolved", _variable),
-    (r"map '[^']*(\.(?:bss|data)[^']*)': failed to re-mmap\(\) contents: -(?:ENOTSUPP|524)", _not_mapped),
+    (_UNMAPPED, _not_mapped),
     (r"bad map relo against '[^']+' in section '\.jumptables'", _jump_table),
     (r"bad map relo against '([^']+)' in section '([^']+)'", _map_elsewhere),
     (r"unrecognized extern section '\.maps'", _extern_map),
