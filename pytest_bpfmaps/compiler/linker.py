@@ -24,7 +24,7 @@ from pytest_bpfmaps.compiler.linked_objects import facts, facts_file
 from pytest_bpfmaps.errors import CompileError, strerror
 from pytest_bpfmaps.paths import objects_dir
 
-# libbpf before 1.6 says it of an extern function of which it asks for the size
+# libbpf before 1.5 says it of an extern function of which it asks for the size
 _SHARED_FUNCTION = re.compile(r"global '(\w+)': failed to resolve size of underlying type")
 
 
@@ -95,7 +95,7 @@ def _link(objects: Sequence[Path], target: Path) -> None:
             said = ["", *said]
             mine = ".".join(map(str, version()))
             why = f"both call the kernel's function {shared[1]}, and libbpf {mine} can't link such objects"
-            fix = f"call {shared[1]} in one of them only, or use libbpf 1.6 or later"
+            fix = f"call {shared[1]} in one of them only, or use libbpf 1.5 or later"
         raise CompileError(
             "cannot link",
             on=_names(objects),
