@@ -72,7 +72,18 @@ def test_many_threads_may_send(pair: tuple[socket.socket, socket.socket]) -> Non
     assert sorted(message["n"] for message in received if message) == list(range(8))
 
 
-@pytest.mark.parametrize("line", [b"garbage", b"[]", b"7", b"\xff{", b'{"a": 1', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"garbage",
+        b"[]",
+        b"7",
+        b"\xff{",
+        b'{"a": 1',
+        b"[" * 100_000,
+        b'{"garbage": "\\u001b[31m%s"}' % (b"x" * 500),
+    ],
+)
 def test_a_line_that_is_none_of_ours_is_told_as_what_it_is(
     pair: tuple[socket.socket, socket.socket], line: bytes
 ) -> None:

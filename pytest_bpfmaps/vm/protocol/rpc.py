@@ -87,7 +87,7 @@ def _message(line: bytes) -> dict[str, Any]:
         message = json.loads(line)
     except (ValueError, RecursionError):
         message = None
-    if isinstance(message, dict):
+    if isinstance(message, dict) and GARBAGE not in message:  # that key is not for the other side
         return message
     text = repr(line[:_SHOWN])[1:]
     return {GARBAGE: f"{text} …" if len(line) > _SHOWN else text}
