@@ -26,6 +26,13 @@ def asked_workers(config: pytest.Config) -> list[str]:
     return specs
 
 
+def is_end(event: object) -> bool:
+    """Returns whether a worker's channel was closed, which takes the place of what the worker sends."""
+    from xdist.workermanage import Marker
+
+    return event is Marker.END
+
+
 class Distribution:
     """A distributed session of pytest-xdist, which we begin by hand.
 

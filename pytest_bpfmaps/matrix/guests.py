@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -33,7 +34,6 @@ from pytest_bpfmaps.matrix.items import (
     with_kernel,
 )
 from pytest_bpfmaps.matrix.measuring import counts_instructions, records_blocks
-from pytest_bpfmaps.matrix.plain_reports import receiving
 from pytest_bpfmaps.matrix.prepared_guests import PREPARED
 from pytest_bpfmaps.matrix.selection import IDLE, Selection, lane_of
 from pytest_bpfmaps.matrix.startup_progress import StartupProgress
@@ -41,6 +41,7 @@ from pytest_bpfmaps.matrix.stopped_gateways import StoppedGateways
 from pytest_bpfmaps.matrix.terminal_lines import write_line
 from pytest_bpfmaps.matrix.unrunnable import foresee_all
 from pytest_bpfmaps.matrix.worker import shows_output
+from pytest_bpfmaps.matrix.worker_events import WorkerEvents
 from pytest_bpfmaps.matrix.xdist_session import Workers
 from pytest_bpfmaps.vm.boot.backends import VIRTME
 from pytest_bpfmaps.vm.gateway import ssh
@@ -74,6 +75,7 @@ class Guests:
         self._workers = config.stash[WORKERS] if WORKERS in config.stash else Workers(config)
         self._elsewhere = self._workers.take(ssh.machine)
         self._lanes: dict[str, Lane] = {}
+        self._homes: dict[str, str] = {}  # test -> the lane that has it
         self._waiting: list[Lane] = []  # these start when another guest has ended
         self._foreseen: list[pytest.Item] = []
         self._lives: dict[str, int] = {}
@@ -118,6 +120,7 @@ class Guests:
             return  # pytest itself runs them, here
         self._foreseen = [item for item in session.items if item.nodeid in missing]
         self._lanes = {lane.name: lane for lane in lanes}
+        self._homes = {test: lane.name for lane in lanes for test in lane.tests}
         guests = [lane for lane in lanes if lane.kernel != HOST]
         self._others = why_nobody_debugs(self.config, [lane.kernel for lane in lanes])
         most = guests_at_once(self._options["bpf_vm_jobs"], self._options["bpf_vm_memory"])
@@ -238,7 +241,7 @@ class Guests:
         if name not in (HOST, IDLE):
             self._nodes.begin(node)
             other_plugins.expect_guest(node.workerinput)
-            node.process_from_remote = receiving(node.process_from_remote)
+            self._check_events(node, name)
         orders = self._lanes[name].orders() if name in self._lanes else {"kernel": name}
         releases = {guest.kernel.name: guest.kernel.release for guest in self.selection.guests}
         known = {
@@ -252,6 +255,16 @@ class Guests:
         node.workerinput["bpfmaps"] = {**orders, **known}
         if any(one.has(orders["kernel"]) for one in self._elsewhere):
             node.gateway.spec.popen = None  # pytest-xdist would send this machine's sys.path
+
+    def _check_events(self, node: Any, name: str) -> None:
+        """Has what the worker of a guest sends checked. What no worker sends is a fault of its test."""
+        node.process_from_remote = WorkerEvents(
+            self.config,
+            node.process_from_remote,
+            is_foreign=lambda test: self._homes.get(test, name) != name,
+            in_hand=lambda: self._scheduler.places_in_hand(node),
+            fault=partial(self.journal.note_fault, node.gateway.spec.id),
+        ).take
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodeready(self, node: Any) -> None:

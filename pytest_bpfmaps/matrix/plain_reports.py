@@ -8,7 +8,6 @@ other bytes, a path given to ``record_property``, and an enum.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -152,34 +151,3 @@ def _representation(value: object) -> str:
 
 def _utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def receiving(receive: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Returns a `process_from_remote` for pytest-xdist's controller that imports no module a worker names."""
-
-    def process_from_remote(event: Any) -> None:
-        if isinstance(event, tuple) and event[0] == "warning_recorded":
-            try:
-                tame_warning(event[1]["warning_message_data"])
-            except (LookupError, TypeError):  # a worker sends something else under this name
-                return
-        receive(event)
-
-    return process_from_remote
-
-
-def tame_warning(data: dict[str, Any]) -> None:
-    """Keeps a class of warnings in `data` where that class is loaded here; else the warning becomes text."""
-    if not _is_known_warning(data["message_module"], data["message_class_name"]):
-        kind = f"{data['message_module']}.{data['message_class_name']}"
-        data["message_str"] = (
-            f"{kind}: {data['message_str']}" if data["message_module"] else data["message_str"]
-        )
-        data["message_module"] = None
-    if not _is_known_warning(data["category_module"], data["category_class_name"]):
-        data["category_module"], data["category_class_name"] = "builtins", "UserWarning"
-
-
-def _is_known_warning(module: object, name: object) -> bool:
-    found = getattr(sys.modules.get(str(module)), str(name), None)
-    return isinstance(found, type) and issubclass(found, Warning)

@@ -132,6 +132,11 @@ class KernelScheduling:
             return []
         return [lane.collection[place] for place in lane.node2pending.get(node, ())]
 
+    def places_in_hand(self, node: WorkerController) -> list[int]:
+        """Returns the places of these tests in what it collected. Any thread may call this."""
+        lane = self._lanes.get(lane_of(node.gateway))
+        return [] if lane is None else list(lane.node2pending.get(node, ()))
+
     def is_running(self, node: WorkerController) -> bool:
         """Returns whether a guest's worker has a test in hand."""
         lane = self._lanes.get(lane_of(node.gateway))

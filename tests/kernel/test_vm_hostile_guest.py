@@ -73,6 +73,37 @@ WORKER = r"""
     def test_last(bpf_kernel):
         pass
 """
+CHANNEL = r"""
+    import os
+    import pytest
+
+    REPORT = {"location": ("test_port.py", 1, "x"), "keywords": {}, "outcome": "failed", "longrepr": "forged"}
+    REPORT |= {"when": "call", "user_properties": [], "sections": []}
+    REPORT |= {"duration": 0.1, "start": 0.0, "stop": 0.1}
+    REPORT |= {"nodeid": "test_port.py::test_last[host]", "$report_type": "TestReport"}
+    ENDS = {"exitstatus": 0, "shouldfail": False, "shouldstop": False}
+    EVENTS = {
+        "unknown": ("bogus", {}),
+        "foreign": ("testreport", {"data": REPORT}),
+        "odd": ("testreport", {"data": REPORT | {"sections": [7]}}),
+        "ends": ("workerfinished", {"workeroutput": ENDS}),
+        "skips_one": ("runtest_protocol_complete", {"item_index": 5, "duration": 0.1}),
+    }
+
+    @pytest.fixture
+    def bpf_kernel():
+        return os.uname().release
+
+    @pytest.mark.parametrize("name", EVENTS)
+    def test_sends(bpf_kernel, name, request):
+        plugins = request.config.pluginmanager.get_plugins()
+        worker = next((one for one in plugins if type(one).__name__ == "WorkerInteractor"), None)
+        if "BPFMAPS_CONTROL_FD" in os.environ and worker is not None:
+            worker.channel.send(EVENTS[name])
+
+    def test_last(bpf_kernel):
+        pass
+"""
 LINE = "a line came on the port of this harness, and the harness did not send it: "
 SAID = {
     "line[[]endless-6.1]": f"{LINE}{{'phase': 'runs', 'at': 'x', 'more': inf}}",
@@ -85,13 +116,15 @@ SAID = {
 }
 
 
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tests: str) -> pytest.RunResult:
+def run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tests: str, kernels: str = "6.1"
+) -> pytest.RunResult:
     """Runs the tests in a guest where each step may take `LIMIT` seconds."""
     monkeypatch.setenv("BPFMAPS_CACHE", str(CACHE))
     pytester.makepyfile(test_port=tests)
     verdict = judge(Catalogue(Path(CACHE, "kernels")).get("6.1"))
     limit = f"--bpf-vm-timeout={LIMIT / verdict.stretch(1.0)}"
-    return pytester.runpytest_subprocess("--bpf-kernel=6.1", limit)
+    return pytester.runpytest_subprocess(f"--bpf-kernel={kernels}", limit)
 
 
 def test_what_comes_on_the_port_is_named_and_all_else_runs(
@@ -120,4 +153,21 @@ def test_what_comes_on_the_port_of_the_worker_ends_the_guest(
     )
     result.stdout.fnmatch_lines(["*: on its worker's port, a message has no end: *bytes of 1048576 did not*"])
     result.assert_outcomes(passed=1, failed=2)
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+def test_what_a_test_sends_by_the_channel_of_xdist_is_left_out(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytest-xdist's controller would end the run, or take the report of another kernel's test."""
+    result = run(pytester, monkeypatch, CHANNEL, "host,6.1")
+    for name in ("unknown", "foreign", "odd", "ends", "skips_one"):
+        result.stdout.fnmatch_lines(
+            [
+                f"*_ ERROR at teardown of test_sends[[]{name}-6.1] _*",
+                "its worker sent what no worker sends, and it was left out: *",
+                "  -> let pytest alone use pytest-xdist's channel*",
+            ]
+        )
+    result.assert_outcomes(passed=12, errors=5)
     assert "Traceback" not in result.stdout.str() + result.stderr.str()

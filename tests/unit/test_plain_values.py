@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_bpfmaps.matrix.plain_reports import TITLE, plain, plain_event, sending, tame_warning
+from pytest_bpfmaps.matrix.plain_reports import TITLE, plain, plain_event, sending
 
 
 class Kind(enum.IntEnum):
@@ -116,31 +116,6 @@ def test_only_what_can_not_be_sent_is_touched() -> None:
     assert sent[0]["data"] is value
     sending(send)("workerfinished", workeroutput={"status": Kind.EXEC})
     assert type(sent[1]["workeroutput"]["status"]) is int  # type: ignore[index]
-
-
-@pytest.mark.parametrize("module", ["no_such_module", "os", "this"])
-def test_a_warning_imports_nothing(module: str) -> None:
-    data = {
-        "message_module": module,
-        "message_class_name": "system",
-        "message_args": ("true",),
-        "message_str": "a text",
-        "category_module": module,
-        "category_class_name": "system",
-    }
-    loaded = set(sys.modules)
-    tame_warning(data)
-    assert set(sys.modules) == loaded
-    assert (data["message_module"], data["message_str"]) == (None, f"{module}.system: a text")
-    assert (data["category_module"], data["category_class_name"]) == ("builtins", "UserWarning")
-
-
-def test_a_known_warning_keeps_its_class() -> None:
-    names = ("message_module", "message_class_name", "category_module", "category_class_name")
-    data = dict(zip(names, ("builtins", "ResourceWarning") * 2, strict=True))
-    before = dict(data)
-    tame_warning(data)
-    assert data == before
 
 
 def refuse(*_: object) -> NoReturn:

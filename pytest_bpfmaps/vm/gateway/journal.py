@@ -67,6 +67,10 @@ class Journal:
         """Returns why the guest of `worker` ended; None when nobody said."""
         return next((e for e in reversed(self.entries(worker)) if e.event in ENDINGS), None)
 
+    def note_fault(self, worker: str, test: str, text: str) -> None:
+        """Appends a fault that pytest itself has found in what the guest of `worker` sent."""
+        write(self.path, JournalEntry(worker, "fault", text=text, test=test))
+
     def close(self) -> None:
         """Closes the file. Safe to call again."""
         if self._fd >= 0:
