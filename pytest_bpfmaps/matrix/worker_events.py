@@ -198,6 +198,10 @@ class WorkerEvents:
             return f"the end of its session, with {_shown(ends)}"
         if ends[0] == pytest.ExitCode.INTERRUPTED or any(ends[1:]) or not self._left():
             return None
+        if ends[0] not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            # pytest.exit(…, returncode=N). With another number, pytest-xdist would take it for a crash.
+            workeroutput["exitstatus"] = int(pytest.ExitCode.INTERRUPTED)
+            return None
         return f"the end of its session, while {len(self._left())} tests were left"
 
     def _left(self) -> list[int]:

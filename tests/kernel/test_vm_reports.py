@@ -45,6 +45,29 @@ def test_values_that_the_wire_can_not_carry(pytester: pytest.Pytester) -> None:
     assert 'name="folder" value="/' in xml
 
 
+def test_pytest_exit_in_a_guest_ends_the_run(pytester: pytest.Pytester) -> None:
+    """pytest-xdist would take an exit status of one's own for a crash, and end in an internal error."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        def test_first(bpf):
+            pass
+
+        def test_exit(bpf):
+            pytest.exit("enough", returncode=3)
+
+        def test_last(bpf):
+            pass
+        """
+    )
+    result = pytester.runpytest_subprocess("--bpf-kernel=6.1", "-q")
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+    result.stdout.fnmatch_lines(["!* received keyboard-interrupt !*"])
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+
+
 def test_a_guest_can_not_have_the_host_import_a_module(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(a_trap="open('it-was-imported', 'w').close()")
     pytester.makeconftest(
