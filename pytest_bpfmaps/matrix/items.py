@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -194,3 +194,18 @@ def may_never_run(config: pytest.Config, test: str) -> bool:
     from fnmatch import fnmatchcase
 
     return any(fnmatchcase(test, glob) for glob in config.getini("bpf_allow_never_ran"))
+
+
+def named_properties(report: Any) -> Iterator[tuple[str, Any]]:
+    """Yields names and values of a report's properties. A report without a test has none.
+
+    A test may add what is no pair, and that is left out.
+    """
+    for each in getattr(report, "user_properties", ()):
+        if isinstance(each, tuple | list) and len(each) == 2 and isinstance(each[0], str):
+            yield each[0], each[1]
+
+
+def properties(report: Any) -> dict[str, Any]:
+    """Returns a report's properties by name; the last one of a name."""
+    return dict(named_properties(report))

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_bpfmaps.errors import shown_lines
-from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, option
+from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, option, properties
 from pytest_bpfmaps.matrix.terminal_lines import write_line
-from pytest_bpfmaps.report.properties import properties
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.kernel.kmsg import KernelLog

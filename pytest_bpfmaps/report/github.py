@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, without_kernel
-from pytest_bpfmaps.report.properties import properties
+from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, properties, without_kernel
 
 _C_LINE = re.compile(r"([^\s:'\"()]+\.(?:c|h)):(\d+)(?!\d*:\d+: (?:note|warning):)")
 _OTHERS = "pytest_github_actions_annotate_failures"  # this plugin annotates the test's line already

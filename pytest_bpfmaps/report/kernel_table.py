@@ -16,9 +16,9 @@ from pytest_bpfmaps.matrix.items import (
     SELECTION,
     chosen,
     may_never_run,
+    properties,
     without_kernel,
 )
-from pytest_bpfmaps.report.properties import properties
 
 if TYPE_CHECKING:
     from pytest_bpfmaps.report.summary_file import Summary

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.report.properties import named_properties
+from pytest_bpfmaps.matrix.items import named_properties
 
 # Option, kind in the configuration file, default, how it is given on the command line, help.
 _COVERAGE: tuple[tuple[str, Any, Any, dict[str, Any], str], ...] = (

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, without_kernel
-from pytest_bpfmaps.report.properties import properties
+from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, properties, without_kernel
 
 _MOST = 12  # different lines; what differs in more is shown as a whole
 _LONGEST = 500  # lines from the first to the last difference: comparing takes the square of this

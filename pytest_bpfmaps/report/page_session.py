@@ -16,7 +16,7 @@ from pytest_bpfmaps.cost.benchmark import PROPERTY as BENCHMARK
 from pytest_bpfmaps.coverage.reports.html_report import environment, lines_of
 from pytest_bpfmaps.coverage.view import View
 from pytest_bpfmaps.errors import shown_lines
-from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY
+from pytest_bpfmaps.matrix.items import KERNEL_PROPERTY, named_properties, properties
 from pytest_bpfmaps.matrix.terminal_lines import write_line
 from pytest_bpfmaps.report.benchmark_table import parsed, row
 from pytest_bpfmaps.report.kernel_table import FAILED, PASSED, SKIPPED, KernelTable, reason
@@ -24,7 +24,6 @@ from pytest_bpfmaps.report.measurements import path_option
 from pytest_bpfmaps.report.page import facts, failures, runs
 from pytest_bpfmaps.report.page.charts import columns
 from pytest_bpfmaps.report.page.runs import Run
-from pytest_bpfmaps.report.properties import named_properties, properties
 from pytest_bpfmaps.report.stash_keys import ALL_COSTS, COVERAGE, USAGES
 
 PAGE = "index.html"

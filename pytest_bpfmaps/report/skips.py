@@ -15,9 +15,9 @@ from pytest_bpfmaps.matrix.items import (
     is_strict,
     kernel_of,
     may_never_run,
+    properties,
     without_kernel,
 )
-from pytest_bpfmaps.report.properties import properties
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
