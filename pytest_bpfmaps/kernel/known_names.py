@@ -224,10 +224,10 @@ def kernels_with(name: str) -> tuple[str, ...]:
 
 def _strings_of(btf: Path) -> bytes:
     """Returns the string section of a file of BTF: in a guest, each megabyte takes long to read."""
-    with btf.open("rb", buffering=0) as file:
+    with btf.open("rb") as file:  # buffered: a raw read may give less than the rest
         head = file.read(_BTF_HEADER.size)
         if len(head) < _BTF_HEADER.size or not head.startswith(_BTF_MAGIC):
-            return head + file.readall()  # of the other byte order, or damaged
+            return head + file.read()  # of the other byte order, or damaged
         header, _, _, start, size = _BTF_HEADER.unpack(head)
         file.seek(header + start)
-        return file.read(size) or b""
+        return file.read(size)
